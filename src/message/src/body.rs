@@ -1,0 +1,245 @@
+//! A body stays raw bytes until something looks inside.
+
+use std::cell::OnceCell;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{Code, Fault, Limits, Value, json, xml};
+
+/// Raw bytes in the pieces in which they arrived. Handing them on copies nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chunks {
+    first: Bytes,
+    rest: Vec<Bytes>,
+}
+
+impl Chunks {
+    /// No bytes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a piece at the end; an empty one is dropped.
+    pub fn push(&mut self, chunk: Bytes) {
+        if chunk.is_empty() {
+            return;
+        }
+        if self.first.is_empty() {
+            self.first = chunk;
+        } else {
+            self.rest.push(chunk);
+        }
+    }
+
+    /// Bytes in all.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.first.len() + self.rest.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    /// The pieces in order.
+    pub fn into_pieces(self) -> impl Iterator<Item = Bytes> {
+        Some(self.first).filter(|first| !first.is_empty()).into_iter().chain(self.rest)
+    }
+
+    /// All bytes in one piece: free of cost where they came as one, else copied together once.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        if self.rest.is_empty() {
+            return self.first.clone();
+        }
+        let mut all = BytesMut::with_capacity(self.len());
+        all.extend_from_slice(&self.first);
+        for chunk in &self.rest {
+            all.extend_from_slice(chunk);
+        }
+        all.freeze()
+    }
+}
+
+impl From<Bytes> for Chunks {
+    fn from(bytes: Bytes) -> Self {
+        Self { first: bytes, rest: Vec::new() }
+    }
+}
+
+/// How a body's bytes are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// RFC 8259.
+    Json,
+    /// XML 1.0 without a document type.
+    Xml,
+    /// Bytes that nobody looks into.
+    Raw,
+}
+
+impl Format {
+    /// The format of a media type (RFC 6839 suffixes included); its parameters do not matter.
+    #[must_use]
+    pub fn of_media_type(media_type: &str) -> Self {
+        let essence = media_type.split(';').next().unwrap_or("").trim();
+        let is = |name: &str| essence.eq_ignore_ascii_case(name);
+        let ends = |suffix: &str| {
+            essence.len().checked_sub(suffix.len()).is_some_and(|at| {
+                essence.as_bytes()[at..].eq_ignore_ascii_case(suffix.as_bytes())
+            })
+        };
+        if is("application/json") || is("text/json") || ends("+json") {
+            Self::Json
+        } else if is("application/xml") || is("text/xml") || ends("+xml") {
+            Self::Xml
+        } else {
+            Self::Raw
+        }
+    }
+
+    /// The media type that a body written in this format gets.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Xml => "application/xml",
+            Self::Raw => "application/octet-stream",
+        }
+    }
+
+    /// The name as route files write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Xml => "xml",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// The body of a message.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// No body at all, as of a GET.
+    Empty,
+    /// Bytes as they came, and their reading once somebody asked for it.
+    Raw {
+        /// The bytes.
+        chunks: Chunks,
+        /// How they are read.
+        format: Format,
+        /// Their value, after the first look.
+        decoded: OnceCell<Value>,
+    },
+    /// A value that was made here and has no bytes yet.
+    Value(Value),
+}
+
+impl Body {
+    /// Bytes of that format; no bytes of a raw format are no body.
+    #[must_use]
+    pub fn raw(chunks: Chunks, format: Format) -> Self {
+        if chunks.is_empty() { Self::Empty } else { Self::Raw { chunks, format, decoded: OnceCell::new() } }
+    }
+
+    /// Whether there is no body.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
+    /// The value; bytes are read on the first call and kept.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT with `line` and `column` where the bytes are not of their format, or where the format cannot be
+    /// looked into.
+    pub fn value(&self, limits: &Limits) -> Result<Option<&Value>, Fault> {
+        match self {
+            Self::Empty => Ok(None),
+            Self::Value(value) => Ok(Some(value)),
+            Self::Raw { chunks, format, decoded } => {
+                if decoded.get().is_none() {
+                    let value = decode(&chunks.to_bytes(), *format, limits)?;
+                    return Ok(Some(decoded.get_or_init(|| value)));
+                }
+                Ok(decoded.get())
+            }
+        }
+    }
+}
+
+fn decode(bytes: &Bytes, format: Format, limits: &Limits) -> Result<Value, Fault> {
+    match format {
+        Format::Json => json::read(bytes, limits).map_err(|error| {
+            bad_body("JSON", &error.kind.to_string(), error.line, error.column)
+        }),
+        Format::Xml => xml::read(bytes, limits).map_err(|error| {
+            bad_body("XML", &error.kind.to_string(), error.line, error.column)
+        }),
+        Format::Raw => Err(Fault::caller(
+            Code::InvalidArgument,
+            "BODY_FORMAT",
+            "the body has to be JSON or XML, with the content type that says so",
+        )
+        .with_http_status(415)),
+    }
+}
+
+fn bad_body(format: &str, problem: &str, line: usize, column: usize) -> Fault {
+    Fault::caller(
+        Code::InvalidArgument,
+        "BODY_MALFORMED",
+        format!("the body is not valid {format}: line {line}, column {column}: {problem}"),
+    )
+    .with_detail("line", line.to_string())
+    .with_detail("column", column.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_keep_their_order_and_are_not_copied() {
+        let mut chunks = Chunks::new();
+        let first = Bytes::from_static(b"ab");
+        for chunk in [Bytes::new(), first.clone(), Bytes::new(), Bytes::from_static(b"cd")] {
+            chunks.push(chunk);
+        }
+        assert_eq!(chunks.to_bytes(), "abcd");
+        assert_eq!(chunks.len(), 4);
+        let pieces: Vec<Bytes> = chunks.into_pieces().collect();
+        assert_eq!(pieces.len(), 2);
+        assert_eq!(pieces[0].as_ptr(), first.as_ptr());
+    }
+
+    #[test]
+    fn formats_of_media_types() {
+        for (media_type, format) in [
+            ("application/json; charset=utf-8", Format::Json),
+            ("APPLICATION/PROBLEM+JSON", Format::Json),
+            ("text/xml", Format::Xml),
+            ("application/soap+xml;action=a", Format::Xml),
+            ("text/plain", Format::Raw),
+            ("application/jsonish", Format::Raw),
+            ("", Format::Raw),
+        ] {
+            assert_eq!(Format::of_media_type(media_type), format, "{media_type}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_read_once_and_stay_as_they_are() {
+        let bytes = Bytes::from_static(b"{ \"a\" : 1.0 }");
+        let body = Body::raw(bytes.clone().into(), Format::Json);
+        let first: *const Value = body.value(&Limits::default()).expect("valid").expect("a value");
+        let second: *const Value = body.value(&Limits::default()).expect("valid").expect("a value");
+        assert_eq!(first, second);
+        assert!(matches!(&body, Body::Raw { chunks, .. } if chunks.to_bytes() == bytes));
+    }
+}

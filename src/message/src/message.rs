@@ -1,0 +1,94 @@
+//! The envelope.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use bytestring::ByteString;
+
+use crate::{Body, Headers, Record};
+
+/// When an exchange must have ended, on the monotonic clock of this process.
+///
+/// What travels to the next hop is the time that is left, never the instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// The deadline at that instant.
+    #[must_use]
+    pub fn at(instant: Instant) -> Self {
+        Self(instant)
+    }
+
+    /// The instant.
+    #[must_use]
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+
+    /// What is left at `now`; zero where it is spent.
+    #[must_use]
+    pub fn left(self, now: Instant) -> Duration {
+        self.0.saturating_duration_since(now)
+    }
+
+    /// Whether nothing is left at `now`.
+    #[must_use]
+    pub fn is_spent(self, now: Instant) -> bool {
+        self.0 <= now
+    }
+}
+
+/// The W3C trace context, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceContext {
+    /// `traceparent`, whole.
+    pub parent: ByteString,
+    /// `tracestate`, whole.
+    pub state: Option<ByteString>,
+}
+
+/// What adapters and routes hand to one another: one request, reply or event.
+///
+/// The names are those of CloudEvents 1.0 where it has one.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Identifies the message in this gateway; goes into logs and to services as the request id.
+    pub id: ByteString,
+    /// Where it came in, such as the listener's name.
+    pub source: ByteString,
+    /// When it came in, by the wall clock: for people, never for decisions.
+    pub time: Option<SystemTime>,
+    /// When the exchange must have ended.
+    pub deadline: Option<Deadline>,
+    /// The caller's trace.
+    pub trace: Option<TraceContext>,
+    /// The media type of the body with its parameters.
+    pub content_type: Option<ByteString>,
+    /// A status that a protocol gave to a reply or a route set for one; 200 where nothing is said.
+    pub status: Option<u16>,
+    /// Headers that may cross.
+    pub headers: Headers,
+    /// What the address said: fields of the path and the query.
+    pub params: Record,
+    /// The body.
+    pub body: Body,
+}
+
+impl Message {
+    /// A message without anything but an identity.
+    #[must_use]
+    pub fn new(id: ByteString, source: ByteString) -> Self {
+        Self {
+            id,
+            source,
+            time: None,
+            deadline: None,
+            trace: None,
+            content_type: None,
+            status: None,
+            headers: Headers::new(),
+            params: Record::new(),
+            body: Body::Empty,
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! Reading a document into the view, with every count bounded.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use quick_xml::events::{BytesDecl, BytesStart, Event};
+use quick_xml::reader::Reader as Events;
+use quick_xml::XmlVersion;
+
+use super::encoding::{self, Encoding};
+use super::name::{ExpandedName, is_ncname, is_xml_character};
+use crate::{Limits, Record, Value};
+
+/// Why a document was refused, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {kind}")]
+pub struct XmlError {
+    /// What is wrong.
+    pub kind: XmlErrorKind,
+    /// From 1.
+    pub line: usize,
+    /// From 1, in bytes of the text as UTF-8.
+    pub column: usize,
+}
+
+/// What is wrong with a document.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum XmlErrorKind {
+    /// Neither UTF-8 nor UTF-16 with a byte order mark, or not what the XML declaration says.
+    #[error("the encoding has to be UTF-8, or UTF-16 with a byte order mark, and the XML declaration has to agree")]
+    Encoding,
+    /// A document type declaration, whatever is in it.
+    #[error("a document type (DOCTYPE) is not allowed")]
+    DocType,
+    /// An entity other than the five of XML.
+    #[error("the entity &{0}; is not one of the five that XML defines")]
+    Entity(String),
+    /// A reference to a character that XML does not allow.
+    #[error("the character reference names no character that XML allows")]
+    CharacterReference,
+    /// A control character.
+    #[error("a character that XML does not allow")]
+    Character,
+    /// Tags that do not match, an unclosed construct, and the like.
+    #[error("not well-formed: {0}")]
+    Syntax(String),
+    /// A name that XML does not allow.
+    #[error("{0:?} is not a name")]
+    Name(String),
+    /// A prefix without a declaration.
+    #[error("the prefix {0:?} is not declared")]
+    Prefix(String),
+    /// An attribute stands twice.
+    #[error("the attribute {0:?} stands twice")]
+    DuplicateAttribute(String),
+    /// Nothing, or text, where the root element should be.
+    #[error("there has to be one root element")]
+    Root,
+    /// More levels than [`Limits::depth`].
+    #[error("nested deeper than {0} levels")]
+    Depth(usize),
+    /// More attributes than [`Limits::attributes`].
+    #[error("an element has more than {0} attributes")]
+    Attributes(usize),
+    /// More declarations than [`Limits::namespaces`].
+    #[error("more than {0} namespace declarations in scope")]
+    Namespaces(usize),
+    /// A name longer than [`Limits::name_len`].
+    #[error("a name is longer than {0} bytes")]
+    NameLen(usize),
+    /// Text longer than [`Limits::text_len`].
+    #[error("a text or attribute value is longer than {0} bytes")]
+    TextLen(usize),
+    /// More elements and attributes than [`Limits::nodes`].
+    #[error("the document has more than {0} elements and attributes")]
+    Nodes(usize),
+}
+
+/// Reads one document into the view that [`crate::xml`] describes.
+///
+/// # Errors
+/// [`XmlError`] with the place, for a document that is not well-formed or breaks the rules of namespaces, for any
+/// document type, and for documents over a limit.
+pub fn read(input: &Bytes, limits: &Limits) -> Result<Value, XmlError> {
+    let (text, encoding) = encoding::decode(input)
+        .map_err(|_| XmlError { kind: XmlErrorKind::Encoding, line: 1, column: 1 })?;
+    let mut reader = DocumentReader::new(limits, encoding);
+    let mut events = Events::from_str(&text);
+    events.config_mut().check_comments = true;
+    loop {
+        let at = position(events.buffer_position());
+        let event = events.read_event().map_err(|error| {
+            let place = position(events.error_position());
+            XmlError::at(&text, place, XmlErrorKind::Syntax(lower_first(&error.to_string())))
+        })?;
+        let end = matches!(event, Event::Eof);
+        reader.event(event, at == 0).map_err(|kind| XmlError::at(&text, at, kind))?;
+        if end {
+            return reader.root.ok_or_else(|| XmlError::at(&text, text.len(), XmlErrorKind::Root));
+        }
+    }
+}
+
+impl XmlError {
+    fn at(text: &str, offset: usize, kind: XmlErrorKind) -> Self {
+        let before = &text.as_bytes()[..offset.min(text.len())];
+        let line = 1 + memchr::memchr_iter(b'\n', before).count();
+        let column = 1 + before.len() - memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1);
+        Self { kind, line, column }
+    }
+}
+
+fn position(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
+fn lower_first(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default()
+}
+
+const XML_NAMESPACE: &str = "http://www.w3.org/XML/1998/namespace";
+const XMLNS_NAMESPACE: &str = "http://www.w3.org/2000/xmlns/";
+
+/// Children of more names than this are found through an index.
+const LINEAR_NAMES: usize = 16;
+
+type Read<T> = Result<T, XmlErrorKind>;
+
+/// An element whose end tag has not come yet.
+struct Open {
+    name: ExpandedName,
+    attributes: Vec<(ByteString, Value)>,
+    text: String,
+    children: Vec<(ByteString, Vec<Value>)>,
+    index: HashMap<ByteString, usize>,
+    /// How many namespace declarations were in scope before it.
+    namespaces_before: usize,
+}
+
+struct DocumentReader<'l> {
+    limits: &'l Limits,
+    encoding: Encoding,
+    open: Vec<Open>,
+    /// (prefix, namespace), the inner ones behind the outer ones; the default namespace has the empty prefix.
+    namespaces: Vec<(ByteString, ByteString)>,
+    nodes: usize,
+    root: Option<Value>,
+}
+
+impl<'l> DocumentReader<'l> {
+    fn new(limits: &'l Limits, encoding: Encoding) -> Self {
+        Self { limits, encoding, open: Vec::new(), namespaces: Vec::new(), nodes: 0, root: None }
+    }
+
+    fn event(&mut self, event: Event<'_>, first: bool) -> Read<()> {
+        match event {
+            Event::Decl(declaration) if first => self.declaration(&declaration),
+            Event::Decl(_) => Err(XmlErrorKind::Syntax("an XML declaration may only stand at the start".into())),
+            Event::DocType(_) => Err(XmlErrorKind::DocType),
+            Event::Start(tag) => self.start(&tag),
+            Event::Empty(tag) => {
+                self.start(&tag)?;
+                self.end()
+            }
+            Event::End(_) => self.end(),
+            Event::Text(text) => {
+                if text.contains("]]>") {
+                    return Err(XmlErrorKind::Syntax("`]]>` may not stand in text".into()));
+                }
+                self.text(&text.xml10_content())
+            }
+            Event::CData(text) => {
+                if self.open.is_empty() {
+                    return Err(XmlErrorKind::Root);
+                }
+                self.text(&text.xml10_content())
+            }
+            Event::GeneralRef(reference) => {
+                let character = match reference.resolve_char_ref() {
+                    Ok(Some(character)) if is_xml_character(character) => character,
+                    Ok(None) => predefined_entity(&reference)?,
+                    Ok(Some(_)) | Err(_) => return Err(XmlErrorKind::CharacterReference),
+                };
+                if self.open.is_empty() {
+                    return Err(XmlErrorKind::Root);
+                }
+                self.text(character.encode_utf8(&mut [0; 4]))
+            }
+            Event::Comment(comment) => check_characters(&comment),
+            Event::PI(instruction) => {
+                let target = instruction.split([' ', '\t', '\r', '\n']).next().unwrap_or("");
+                if target.eq_ignore_ascii_case("xml") || !is_ncname(target) {
+                    return Err(XmlErrorKind::Name(target.chars().take(64).collect()));
+                }
+                check_characters(&instruction)
+            }
+            Event::Eof => match self.open.last() {
+                Some(open) => Err(XmlErrorKind::Syntax(format!("the element `{}` is not closed", open.name.local))),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn declaration(&self, declaration: &BytesDecl<'_>) -> Read<()> {
+        let version = declaration.version().map_err(|error| XmlErrorKind::Syntax(error.to_string()))?;
+        if &*version != "1.0" {
+            return Err(XmlErrorKind::Syntax("the XML version has to be 1.0".into()));
+        }
+        match declaration.encoding() {
+            None => Ok(()),
+            Some(Ok(name)) if self.encoding.is_named(&name) => Ok(()),
+            Some(_) => Err(XmlErrorKind::Encoding),
+        }
+    }
+
+    fn count_node(&mut self) -> Read<()> {
+        self.nodes += 1;
+        if self.nodes > self.limits.nodes { Err(XmlErrorKind::Nodes(self.limits.nodes)) } else { Ok(()) }
+    }
+
+    fn start(&mut self, tag: &BytesStart<'_>) -> Read<()> {
+        let depth = self.limits.depth.min(Limits::DEPTH_CEILING);
+        if self.open.is_empty() && self.root.is_some() {
+            return Err(XmlErrorKind::Root);
+        }
+        if self.open.len() == depth {
+            return Err(XmlErrorKind::Depth(depth));
+        }
+        self.count_node()?;
+        let namespaces_before = self.namespaces.len();
+        let plain = self.declare_namespaces(tag)?;
+        let name = self.resolve(tag.name().0, true)?;
+        let mut attributes: Vec<(ByteString, Value)> = Vec::with_capacity(plain.len());
+        for (attribute, value) in plain {
+            self.count_node()?;
+            let attribute = self.resolve(&attribute, false)?;
+            let key = ByteString::from(format!("@{}", attribute.relative_to("")));
+            if attributes.iter().any(|(old, _)| *old == key) {
+                return Err(XmlErrorKind::DuplicateAttribute(key[1..].to_owned()));
+            }
+            attributes.push((key, Value::Text(value.into())));
+        }
+        let (text, children, index) = (String::new(), Vec::new(), HashMap::new());
+        self.open.push(Open { name, attributes, text, children, index, namespaces_before });
+        Ok(())
+    }
+
+    /// Takes the declarations in; gives back the other attributes with their values.
+    fn declare_namespaces(&mut self, tag: &BytesStart<'_>) -> Read<Vec<(String, String)>> {
+        let mut plain: Vec<(String, String)> = Vec::new();
+        let mut declared: Vec<String> = Vec::new();
+        if !attributes_are_separated(tag) {
+            return Err(XmlErrorKind::Syntax("white space has to stand between attributes".into()));
+        }
+        for attribute in tag.attributes().with_checks(false) {
+            let attribute = attribute.map_err(|error| XmlErrorKind::Syntax(lower_first(&error.to_string())))?;
+            let name = attribute.key.0;
+            if attribute.value.contains('<') {
+                return Err(XmlErrorKind::Syntax("`<` may not stand in an attribute value".into()));
+            }
+            if attribute.value.len() > self.limits.text_len {
+                return Err(XmlErrorKind::TextLen(self.limits.text_len));
+            }
+            let value = attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|_| unresolved(&attribute.value))?;
+            check_characters(&value)?;
+            let prefix = match name.strip_prefix("xmlns") {
+                Some("") => "",
+                Some(rest) if rest.starts_with(':') => &rest[1..],
+                _ => {
+                    if plain.len() == self.limits.attributes {
+                        return Err(XmlErrorKind::Attributes(self.limits.attributes));
+                    }
+                    plain.push((name.to_owned(), value.into_owned()));
+                    continue;
+                }
+            };
+            if declared.iter().any(|old| old == prefix) {
+                return Err(XmlErrorKind::DuplicateAttribute(name.to_owned()));
+            }
+            check_declaration(prefix, &value, self.limits)?;
+            if self.namespaces.len() == self.limits.namespaces {
+                return Err(XmlErrorKind::Namespaces(self.limits.namespaces));
+            }
+            declared.push(prefix.to_owned());
+            self.namespaces.push((prefix.into(), value.into_owned().into()));
+        }
+        Ok(plain)
+    }
+
+    fn resolve(&self, name: &str, element: bool) -> Read<ExpandedName> {
+        if name.len() > self.limits.name_len {
+            return Err(XmlErrorKind::NameLen(self.limits.name_len));
+        }
+        let (prefix, local) = name.split_once(':').map_or((None, name), |(prefix, local)| (Some(prefix), local));
+        if !is_ncname(local) || prefix.is_some_and(|prefix| !is_ncname(prefix)) {
+            return Err(XmlErrorKind::Name(name.chars().take(64).collect()));
+        }
+        let namespace = match prefix {
+            None if !element => ByteString::new(),
+            None => self.namespace("").unwrap_or_default(),
+            Some("xml") => ByteString::from_static(XML_NAMESPACE),
+            Some(prefix) => self.namespace(prefix).ok_or_else(|| XmlErrorKind::Prefix(prefix.to_owned()))?,
+        };
+        Ok(ExpandedName { namespace, local: local.into() })
+    }
+
+    fn namespace(&self, prefix: &str) -> Option<ByteString> {
+        self.namespaces.iter().rev().find(|(declared, _)| declared == prefix).map(|(_, namespace)| namespace.clone())
+    }
+
+    fn text(&mut self, text: &str) -> Read<()> {
+        check_characters(text)?;
+        match self.open.last_mut() {
+            Some(open) if open.text.len() + text.len() > self.limits.text_len => {
+                Err(XmlErrorKind::TextLen(self.limits.text_len))
+            }
+            Some(open) => {
+                open.text.push_str(text);
+                Ok(())
+            }
+            None if is_white_space(text) => Ok(()),
+            None => Err(XmlErrorKind::Root),
+        }
+    }
+
+    fn end(&mut self) -> Read<()> {
+        let Some(open) = self.open.pop() else {
+            return Err(XmlErrorKind::Syntax("an end tag without its start".into()));
+        };
+        self.namespaces.truncate(open.namespaces_before);
+        let (name, mut fields) = open.into_fields();
+        if let Some(parent) = self.open.last_mut() {
+            let key = name.relative_to(&parent.name.namespace);
+            parent.add_child(key, Value::Record(Record::from_unique(fields)));
+        } else {
+            let root = (ByteString::from_static("$root"), Value::Text(name.relative_to("")));
+            fields.insert(0, root);
+            self.root = Some(Value::Record(Record::from_unique(fields)));
+        }
+        Ok(())
+    }
+}
+
+impl Open {
+    fn add_child(&mut self, key: ByteString, child: Value) {
+        let at = if self.children.len() < LINEAR_NAMES {
+            self.children.iter().position(|(old, _)| *old == key)
+        } else {
+            if self.index.is_empty() {
+                self.index.extend(self.children.iter().enumerate().map(|(at, (old, _))| (old.clone(), at)));
+            }
+            self.index.get(&key).copied()
+        };
+        match at {
+            Some(at) => self.children[at].1.push(child),
+            None => {
+                if !self.index.is_empty() {
+                    self.index.insert(key.clone(), self.children.len());
+                }
+                self.children.push((key, vec![child]));
+            }
+        }
+    }
+
+    fn into_fields(self) -> (ExpandedName, Vec<(ByteString, Value)>) {
+        let mut fields = self.attributes;
+        if self.children.is_empty() || !is_white_space(&self.text) {
+            fields.push((ByteString::from_static("$text"), Value::Text(self.text.into())));
+        }
+        fields.extend(self.children.into_iter().map(|(name, elements)| (name, Value::List(elements))));
+        (self.name, fields)
+    }
+}
+
+fn predefined_entity(name: &str) -> Read<char> {
+    Ok(match name {
+        "lt" => '<',
+        "gt" => '>',
+        "amp" => '&',
+        "apos" => '\'',
+        "quot" => '"',
+        _ => return Err(XmlErrorKind::Entity(name.chars().take(64).collect())),
+    })
+}
+
+/// Which reference in an attribute value could not be resolved.
+fn unresolved(value: &str) -> XmlErrorKind {
+    let references = value.split('&').skip(1).filter_map(|rest| rest.split_once(';')).map(|(name, _)| name);
+    for name in references {
+        if !name.starts_with('#') {
+            if let Err(kind) = predefined_entity(name) {
+                return kind;
+            }
+        }
+    }
+    XmlErrorKind::CharacterReference
+}
+
+/// Namespaces in XML 1.0 §3 and §5: what may be declared.
+fn check_declaration(prefix: &str, namespace: &str, limits: &Limits) -> Read<()> {
+    if prefix.len() > limits.name_len {
+        return Err(XmlErrorKind::NameLen(limits.name_len));
+    }
+    let reserved = prefix == "xmlns"
+        || (prefix == "xml") != (namespace == XML_NAMESPACE)
+        || namespace == XMLNS_NAMESPACE
+        || (!prefix.is_empty() && namespace.is_empty());
+    if reserved || (!prefix.is_empty() && !is_ncname(prefix)) {
+        return Err(XmlErrorKind::Prefix(prefix.to_owned()));
+    }
+    Ok(())
+}
+
+/// XML 1.0 §3.1: behind an attribute's closing quote stands white space or the tag's end.
+fn attributes_are_separated(tag: &str) -> bool {
+    let mut quote = None;
+    let mut closed = false;
+    for byte in tag.bytes() {
+        if std::mem::take(&mut closed) && !byte.is_ascii_whitespace() {
+            return false;
+        }
+        match (quote, byte) {
+            (None, b'"' | b'\'') => quote = Some(byte),
+            (Some(opened), _) if opened == byte => (quote, closed) = (None, true),
+            _ => {}
+        }
+    }
+    true
+}
+
+fn check_characters(text: &str) -> Read<()> {
+    // Bytes first: nearly every text is free of what could be refused, and then no character has to be decoded.
+    let suspicious = |byte: u8| (byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r')) || byte == 0xef;
+    if !text.bytes().any(suspicious) || text.chars().all(is_xml_character) {
+        Ok(())
+    } else {
+        Err(XmlErrorKind::Character)
+    }
+}
+
+fn is_white_space(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
+}
