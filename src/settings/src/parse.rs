@@ -1,0 +1,163 @@
+//! From YAML events to [`Node`]s.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use granit_parser::{Event, Parser, ScalarStyle};
+
+use crate::{Diagnostics, Key, Kind, Node, SourceId, Span};
+
+/// Bytes of one file.
+const FILE_LEN_MAX: usize = 1 << 20;
+/// Levels of maps and lists.
+const DEPTH_MAX: usize = 32;
+/// Values of one file.
+const NODES_MAX: usize = 100_000;
+
+/// Parses one file that was taken in with [`Diagnostics::add_source`].
+///
+/// Gives nothing where the file is not YAML; anchors, aliases, tags and repeated keys are reported and parsing goes on.
+pub fn parse(source: SourceId, diagnostics: &mut Diagnostics) -> Option<Node> {
+    let text = diagnostics.text(source).to_owned();
+    let whole = Span { source, start: 0, end: 0 };
+    if text.len() > FILE_LEN_MAX {
+        diagnostics.error("file-size", whole, format!("the file is larger than {FILE_LEN_MAX} bytes"), None);
+        return None;
+    }
+    let mut builder = Builder { source, text: &text, diagnostics, open: Vec::new(), root: None, nodes: 0 };
+    let options = granit_parser::options! {
+        emit_unresolved_aliases: true,
+        disallow_directives: true,
+        block_nesting_limit: DEPTH_MAX,
+        flow_nesting_limit: DEPTH_MAX,
+    };
+    let mut parser = Parser::new_from_str_with_options(&text, options);
+    while let Some(event) = parser.next_event() {
+        match event {
+            Ok((event, span)) => builder.event(event, span.byte_range().unwrap_or(0..0))?,
+            Err(error) => {
+                let at = error.marker().byte_offset().unwrap_or(0).min(text.len());
+                let span = Span { source, start: at, end: at };
+                builder.diagnostics.error("yaml", span, format!("not valid YAML: {}", error.info()), None);
+                return None;
+            }
+        }
+    }
+    let Some(root) = builder.root else {
+        diagnostics.error("empty-file", whole, "the file is empty", Some("start it with `version: 1`".into()));
+        return None;
+    };
+    Some(root)
+}
+
+enum Open {
+    List { start: usize, items: Vec<Node> },
+    Map { start: usize, entries: Vec<(Key, Node)>, key: Option<Key>, seen: HashMap<String, Span> },
+}
+
+struct Builder<'a> {
+    source: SourceId,
+    text: &'a str,
+    diagnostics: &'a mut Diagnostics,
+    open: Vec<Open>,
+    root: Option<Node>,
+    nodes: usize,
+}
+
+impl Builder<'_> {
+    fn span(&self, range: Range<usize>) -> Span {
+        Span { source: self.source, start: range.start, end: range.end }
+    }
+
+    /// `None` stops the parse; the reason was reported.
+    fn event(&mut self, event: Event<'_>, range: Range<usize>) -> Option<()> {
+        if event.tag().is_some() {
+            let help = "write the value without a tag; quotes make it text".to_owned();
+            self.diagnostics.error("yaml-tag", self.span(range.clone()), "tags (`!…`) are not used here", Some(help));
+        }
+        if event.anchor_id().is_some_and(|id| id > 0) || event.is_alias() {
+            let help = "write the value out where it is needed, or name a policy".to_owned();
+            let message = "anchors and aliases (`&…`, `*…`) are not used here";
+            self.diagnostics.error("yaml-anchor", self.span(range.clone()), message, Some(help));
+        }
+        match event {
+            Event::DocumentStart(..) if self.root.is_some() => {
+                let help = "put it into a file of its own".to_owned();
+                self.diagnostics.error("yaml-documents", self.span(range), "a file holds one document", Some(help));
+                return None;
+            }
+            Event::Scalar(text, style, ..) => {
+                let node = self.scalar(&text, style, range);
+                return self.value(node);
+            }
+            Event::Alias(_) | Event::UnresolvedAlias(_) => {
+                let kind = Kind::Scalar { text: String::new(), plain: true, verbatim_from: None };
+                let node = Node { span: self.span(range), kind };
+                return self.value(node);
+            }
+            Event::SequenceStart(..) => self.open.push(Open::List { start: range.start, items: Vec::new() }),
+            Event::MappingStart(..) => {
+                self.open.push(Open::Map { start: range.start, entries: Vec::new(), key: None, seen: HashMap::new() });
+            }
+            Event::SequenceEnd | Event::MappingEnd => return self.close(&range),
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn scalar(&self, text: &str, style: ScalarStyle, range: Range<usize>) -> Node {
+        let plain = style == ScalarStyle::Plain;
+        let missing = plain && range.is_empty();
+        let inner = range.start + usize::from(!plain);
+        let verbatim = self.text.get(inner..).is_some_and(|rest| rest.starts_with(text));
+        let text = if missing { String::new() } else { text.to_owned() };
+        let verbatim_from = (verbatim && !missing).then_some(inner);
+        Node { span: self.span(range), kind: Kind::Scalar { text, plain, verbatim_from } }
+    }
+
+    fn close(&mut self, range: &Range<usize>) -> Option<()> {
+        let node = match self.open.pop()? {
+            Open::List { start, items } => {
+                let end = items.last().map_or(range.end, |item| item.span.end);
+                Node { span: self.span(start..end.max(start)), kind: Kind::List(items) }
+            }
+            Open::Map { start, entries, .. } => {
+                let end = entries.last().map_or(range.end, |(key, value)| value.span.end.max(key.span.end));
+                Node { span: self.span(start..end.max(start)), kind: Kind::Map(entries) }
+            }
+        };
+        self.value(node)
+    }
+
+    fn value(&mut self, node: Node) -> Option<()> {
+        self.nodes += 1;
+        if self.nodes > NODES_MAX {
+            self.diagnostics.error("file-size", node.span, format!("the file has more than {NODES_MAX} values"), None);
+            return None;
+        }
+        match self.open.last_mut() {
+            None => self.root = Some(node),
+            Some(Open::List { items, .. }) => items.push(node),
+            Some(Open::Map { entries, key, seen, .. }) => match key.take() {
+                Some(key) => {
+                    if let Some(first) = seen.insert(key.name.clone(), key.span) {
+                        let (line, _) = self.diagnostics.line_column(first);
+                        let message = format!("the key `{}` stands twice", key.name);
+                        let help = format!("it stands on line {line} already; keep one of them");
+                        self.diagnostics.error("duplicate-key", key.span, message, Some(help));
+                    } else {
+                        entries.push((key, node));
+                    }
+                }
+                None => match node.kind {
+                    Kind::Scalar { text, .. } => *key = Some(Key { span: node.span, name: text }),
+                    _ => {
+                        self.diagnostics.error("yaml-key", node.span, "a key has to be a single text", None);
+                        *key = Some(Key { span: node.span, name: String::new() });
+                    }
+                },
+            },
+        }
+        Some(())
+    }
+}

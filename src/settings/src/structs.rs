@@ -1,0 +1,128 @@
+//! The declaration of structs and choices that are read from settings.
+
+/// Declares structs that are read from a map: unknown keys are errors, `= default` makes a key optional, an `Option`
+/// or a list may be missing. The documentation of a field is its description in the JSON Schema.
+///
+/// ```
+/// crossdock_settings::settings! {
+///     /// where to listen
+///     pub struct Listener {
+///         /// Address and port.
+///         pub bind: String,
+///         /// Connections at once.
+///         pub connections: usize = 10_000,
+///     }
+/// }
+/// ```
+///
+/// The first line of the struct's documentation names it in errors.
+#[macro_export]
+macro_rules! settings {
+    ($(
+        $(#[doc = $doc:literal])+
+        $vis:vis struct $name:ident {
+            $(
+                $(#[doc = $field_doc:literal])+
+                $field_vis:vis $field:ident : $type:ty $(= $default:expr)?
+            ),* $(,)?
+        }
+    )*) => {$(
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone)]
+        $vis struct $name {
+            $( $(#[doc = $field_doc])+ $field_vis $field: $type, )*
+        }
+
+        impl $crate::FromNode for $name {
+            fn from_node(node: &$crate::Node, reader: &mut $crate::Reader<'_>) -> Option<Self> {
+                let what = [$($doc),+][0].trim();
+                let mut fields = reader.fields(node, what)?;
+                $( let $field: Option<$type> = $crate::settings!(@read fields reader $field $type $(= $default)?); )*
+                fields.finish(reader);
+                Some(Self { $($field: $field?,)* })
+            }
+
+            fn schema() -> $crate::serde_json::Value {
+                use $crate::serde_json::{Map, Value, json};
+                let mut properties = Map::new();
+                let mut required: Vec<&str> = Vec::new();
+                $({
+                    let name = stringify!($field).trim_start_matches("r#");
+                    let mut schema = <$type as $crate::FromNode>::schema();
+                    if let Value::Object(fields) = &mut schema {
+                        fields.insert("description".into(), json!([$($field_doc.trim()),+].join(" ")));
+                    }
+                    properties.insert(name.into(), schema);
+                    if $crate::settings!(@required $type $(= $default)?) {
+                        required.push(name);
+                    }
+                })*
+                let title = [$($doc),+][0].trim();
+                json!({
+                    "type": "object", "title": title, "properties": properties,
+                    "required": required, "additionalProperties": false,
+                })
+            }
+        }
+    )*};
+    (@read $fields:ident $reader:ident $field:ident $type:ty) => {
+        $fields.read(stringify!($field).trim_start_matches("r#"), $reader)
+    };
+    (@read $fields:ident $reader:ident $field:ident $type:ty = $default:expr) => {
+        $fields.read_or(stringify!($field).trim_start_matches("r#"), $default, $reader)
+    };
+    (@required $type:ty) => { <$type as $crate::FromNode>::absent().is_none() };
+    (@required $type:ty = $default:expr) => { false };
+}
+
+/// Declares an enum that is written as one of a few words.
+#[macro_export]
+macro_rules! choices {
+    ($(
+        $(#[doc = $doc:literal])+
+        $vis:vis enum $name:ident {
+            $( $(#[doc = $variant_doc:literal])+ $variant:ident = $word:literal ),+ $(,)?
+        }
+    )*) => {$(
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        $vis enum $name {
+            $( $(#[doc = $variant_doc])+ $variant, )+
+        }
+
+        impl $name {
+            /// The words, in the order of the declaration.
+            $vis const WORDS: &'static [&'static str] = &[$($word),+];
+
+            /// The word as it is written.
+            #[must_use]
+            $vis fn word(self) -> &'static str {
+                match self { $( Self::$variant => $word, )+ }
+            }
+        }
+
+        impl $crate::FromNode for $name {
+            fn from_node(node: &$crate::Node, reader: &mut $crate::Reader<'_>) -> Option<Self> {
+                let (text, _) = reader.text(node)?;
+                match text.as_str() {
+                    $( $word => Some(Self::$variant), )+
+                    _ => {
+                        let help = match $crate::nearest(&text, Self::WORDS.iter().copied()) {
+                            Some(meant) => format!("write `{meant}`"),
+                            None => format!("write one of {}", Self::WORDS.join(", ")),
+                        };
+                        reader.error("choice", node.span, format!("`{text}` is not known here"), help);
+                        None
+                    }
+                }
+            }
+
+            fn schema() -> $crate::serde_json::Value {
+                $crate::serde_json::json!({ "enum": Self::WORDS })
+            }
+        }
+    )*};
+}
+
+#[cfg(test)]
+mod tests;
