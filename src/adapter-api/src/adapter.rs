@@ -1,0 +1,150 @@
+//! What an adapter is to the gateway: a reader of its own settings, and a maker of ports.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crossdock_message::ByteString;
+use crossdock_settings::{Node, Reader};
+
+use crate::{Binding, Inbound, Outbound, PathTemplate, WriteFormat};
+
+/// An adapter could not do what the settings ask for.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A certificate, key or other file cannot be used.
+    #[error("{0}")]
+    Settings(String),
+    /// The adapter stopped and should not have.
+    #[error("stopped: {0}")]
+    Stopped(String),
+}
+
+/// What an adapter can give: decides what routes may ask of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// A caller waits for a reply.
+    pub replies: bool,
+    /// A message can be settled at its source after it was handled.
+    pub acknowledges: bool,
+    /// Messages of one source come in order.
+    pub ordered: bool,
+    /// A sent message is confirmed by the other side.
+    pub confirms: bool,
+}
+
+/// What a message must be addressed to for an entry to take it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The listener's name, as `crossdock.yaml` gives it.
+    pub listener: ByteString,
+    /// The method, such as `GET`.
+    pub method: ByteString,
+    /// The path.
+    pub path: PathTemplate,
+    /// Headers that must be there; more of them win over fewer.
+    pub headers: Vec<HeaderCondition>,
+}
+
+/// A header that must have this value, byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderCondition {
+    /// In lower case.
+    pub name: ByteString,
+    /// The whole value.
+    pub value: ByteString,
+}
+
+/// A listener, as checked.
+pub trait ListenerSpec: Any + Debug + Send + Sync {
+    /// For people: what it listens on.
+    fn describe(&self) -> String;
+    /// For the adapter to find its own type again.
+    fn as_any(&self) -> &dyn Any;
+    /// What must be the same for a listener to stay open over a reload.
+    fn fingerprint(&self) -> String;
+}
+
+/// One `from:` of a route, as checked.
+pub trait EntrySpec: Any + Debug + Send + Sync {
+    /// What it takes.
+    fn address(&self) -> &Address;
+    /// How a request becomes `req`.
+    fn binding(&self) -> &Binding;
+    /// For people: what it takes, on one line.
+    fn describe(&self) -> String;
+    /// For the adapter to find its own type again.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// A service, as checked: one or more endpoints that do the same.
+pub trait ServiceSpec: Any + Debug + Send + Sync {
+    /// The endpoints, for people and metrics; never empty.
+    fn endpoints(&self) -> &[String];
+    /// The operations by name.
+    fn operations(&self) -> Vec<(ByteString, Arc<dyn OperationSpec>)>;
+    /// For the adapter to find its own type again.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// What can be asked of a service.
+pub trait OperationSpec: Any + Debug + Send + Sync {
+    /// Fields that are taken out of the message for the address.
+    fn params(&self) -> &[ByteString];
+    /// How the body is written; `None` where the operation has no body.
+    fn body(&self) -> Option<&WriteFormat>;
+    /// Carrying it out twice is as carrying it out once, by the protocol's own rules.
+    fn is_idempotent(&self) -> bool;
+    /// For people: on one line.
+    fn describe(&self) -> String;
+    /// For the adapter to find its own type again.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// The JSON Schemas of an adapter's settings.
+#[derive(Debug, Clone)]
+pub struct Schemas {
+    /// Below a listener.
+    pub listener: serde_json::Value,
+    /// Below `from:`.
+    pub entry: serde_json::Value,
+    /// Below a service.
+    pub service: serde_json::Value,
+}
+
+/// A protocol. One value of it serves the whole process.
+pub trait Adapter: Send + Sync {
+    /// The key in settings and route files, such as `http`.
+    fn name(&self) -> &'static str;
+    /// What it can give.
+    fn capabilities(&self) -> Capabilities;
+    /// The JSON Schemas of its settings.
+    fn schemas(&self) -> Schemas;
+    /// Reads what stands below a listener; `None` says that errors were reported.
+    fn read_listener(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn ListenerSpec>>;
+    /// Reads what stands below `from:`.
+    fn read_entry(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn EntrySpec>>;
+    /// Reads what stands below a service.
+    fn read_service(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn ServiceSpec>>;
+
+    /// Takes the listener's address, so that nothing after it can fail for a reason of the settings.
+    ///
+    /// # Errors
+    /// [`AdapterError`] where the address is taken or a file cannot be used.
+    fn open_inbound(&self, name: &str, spec: &dyn ListenerSpec) -> Result<Box<dyn Inbound>, AdapterError>;
+
+    /// Makes the port to one endpoint, on the data arbiter that will use it. Connections are made when they are needed.
+    ///
+    /// # Errors
+    /// [`AdapterError`] where a file of the settings cannot be used.
+    fn open_outbound(&self, spec: &dyn ServiceSpec, endpoint: usize) -> Result<Rc<dyn Outbound>, AdapterError>;
+}

@@ -1,0 +1,33 @@
+//! The ports between the gateway and its adapters.
+//!
+//! ```text
+//! outside ─▶ Inbound ─▶ Ingress::admit ─▶ Admission::dispatch ─▶ Outcome ─▶ outside
+//!                                               │
+//!                                          Outbound::call ─▶ service
+//! ```
+//!
+//! An [`Adapter`] reads its own part of the settings into specs, and opens listeners and services from them. It knows
+//! nothing of routes; the gateway knows nothing of its protocol. What an adapter must do is written in [`contract`] as a
+//! suite of checks, which every adapter runs against itself; [`memory`] is the adapter that needs no network.
+//!
+//! Ports that carry messages are not `Send`: they live on one data arbiter, and a call never changes threads.
+
+mod acknowledgement;
+mod adapter;
+mod binding;
+pub mod contract;
+mod encode;
+pub mod memory;
+mod ports;
+mod template;
+
+pub use acknowledgement::{Acknowledgement, Decision};
+pub use adapter::{
+    Adapter, AdapterError, Address, Capabilities, EntrySpec, HeaderCondition, ListenerSpec, OperationSpec, Schemas, ServiceSpec,
+};
+pub use binding::{Binding, BodyBinding};
+pub use encode::{EncodedBody, WriteFormat, encode_body};
+pub use ports::{
+    Admission, Exchange, Fields, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress, Outbound, Outcome, SendFuture,
+};
+pub use template::{PathTemplate, Segment, TemplateError};
