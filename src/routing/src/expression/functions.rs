@@ -1,0 +1,103 @@
+//! Functions beyond CEL's own: `text`, `attr`, `decimal`, and the string functions of CEL's extension.
+
+use std::sync::{Arc, LazyLock};
+
+use cel::common::types::{CelBool, CelString};
+use cel::common::value::{CowVal, Val};
+use cel::{Context, Env, ExecutionError, FunctionContext};
+use crossdock_message::Decimal;
+
+use super::values::{CelDecimal, CelItems, CelRecord, CelValue, to_value};
+
+/// Names that may be called. CEL itself only finds an unknown one when it is evaluated.
+pub(super) const FUNCTIONS: &[&str] = &[
+    "size", "contains", "startsWith", "endsWith", "string", "int", "uint", "double", "bytes", "bool", "type", "dyn",
+    "charAt", "indexOf", "lastIndexOf", "join", "lowerAscii", "upperAscii", "replace", "split", "substring", "trim", "reverse",
+    "text", "attr", "decimal",
+];
+
+/// The language: CEL's standard library and macros, with ours.
+pub(super) static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut environment = Env::stdlib();
+    let added = environment.add_extension(cel::extensions::strings);
+    debug_assert!(added.is_ok(), "the names of the extension are free");
+    Arc::new(environment)
+});
+
+type Function = Box<dyn for<'c, 'k> Fn(&mut FunctionContext<'c, 'k>) -> Result<CowVal<'c, 'k>, ExecutionError> + Send + Sync>;
+
+/// Functions that all evaluations share.
+pub(super) static ROOT: LazyLock<Context<'static, 'static>> = LazyLock::new(|| {
+    let mut root = Context::with_env(Arc::clone(&ENVIRONMENT));
+    let functions: [(&str, Function); 3] = [
+        ("text", Box::new(|call| text_of(call))),
+        ("attr", Box::new(|call| attribute_of(call))),
+        ("decimal", Box::new(|call| decimal_of(call))),
+    ];
+    for (name, function) in functions {
+        let added = root.add_function(name, function);
+        debug_assert!(added.is_ok(), "`{name}` is free");
+    }
+    root
+});
+
+fn argument<'x>(call: &'x FunctionContext<'_, '_>, at: usize) -> Result<&'x (dyn Val + 'x), ExecutionError> {
+    let at = match (&call.this, at) {
+        (Some(this), 0) => return Ok(&**this),
+        (Some(_), at) => at - 1,
+        (None, at) => at,
+    };
+    call.args.get(at).map(|value| &**value as &dyn Val).ok_or_else(|| call.error("an argument is missing"))
+}
+
+/// `text(x)`: the text of a scalar, or of the one element that `x` is in the view of an XML document.
+fn text_of<'c, 'k>(call: &mut FunctionContext<'c, 'k>) -> Result<CowVal<'c, 'k>, ExecutionError> {
+    let text = scalar_text(argument(call, 0)?).map_err(|problem| call.error(problem))?;
+    Ok(CowVal::owned(CelString::from(text)))
+}
+
+fn scalar_text(value: &dyn Val) -> Result<String, &'static str> {
+    if let Some(items) = value.downcast_ref::<CelItems>() {
+        return items.only().map(CelValue::as_val).ok_or("there is not exactly one of it").and_then(scalar_text);
+    }
+    if let Some(record) = value.downcast_ref::<CelRecord>() {
+        return record.find("$text").map(CelValue::as_val).ok_or("the element has no text of its own").and_then(scalar_text);
+    }
+    let value = to_value(value).map_err(|_| "the value has no text")?;
+    value.scalar_text().map(String::from).ok_or("the value has no text")
+}
+
+/// `attr(x, "name")`: an attribute of the one element that `x` is in the view of an XML document.
+fn attribute_of<'c, 'k>(call: &mut FunctionContext<'c, 'k>) -> Result<CowVal<'c, 'k>, ExecutionError> {
+    let text = {
+        let name = argument(call, 1)?.downcast_ref::<CelString<'_>>().map(|name| format!("@{}", name.inner()));
+        let name = name.ok_or_else(|| call.error("the attribute's name has to be a text"))?;
+        let element = argument(call, 0)?;
+        let record = match element.downcast_ref::<CelItems>() {
+            Some(items) => items.only().and_then(|item| item.as_val().downcast_ref::<CelRecord>()),
+            None => element.downcast_ref::<CelRecord>(),
+        };
+        let record = record.ok_or_else(|| call.error("there is not exactly one such element"))?;
+        let value = record.find(&name).ok_or_else(|| ExecutionError::no_such_key(&name))?;
+        scalar_text(value.as_val()).map_err(|problem| call.error(problem))?
+    };
+    Ok(CowVal::owned(CelString::from(text)))
+}
+
+/// `decimal(x)`: a number with all its digits, from a text in the grammar of JSON numbers or from another number.
+fn decimal_of<'c, 'k>(call: &mut FunctionContext<'c, 'k>) -> Result<CowVal<'c, 'k>, ExecutionError> {
+    let decimal = {
+        let value = argument(call, 0)?;
+        if value.downcast_ref::<CelBool>().is_some() {
+            return Err(call.error("a boolean is no number"));
+        }
+        match CelDecimal::of_number(value) {
+            Some(decimal) => decimal,
+            None => {
+                let text = scalar_text(value).map_err(|problem| call.error(problem))?;
+                Decimal::new(text.trim()).map_err(|_| call.error("the text is not a decimal number"))?
+            }
+        }
+    };
+    Ok(CowVal::owned(CelDecimal(decimal)))
+}

@@ -1,0 +1,163 @@
+//! What expressions of one exchange see.
+
+use std::borrow::Cow;
+
+use crossdock_adapter_api::{Binding, BodyBinding};
+use crossdock_message::{ByteString, Code, Fault, Limits, Message, Record, Value};
+
+use super::path::{Path, PathStep, follow};
+
+/// The caller's message and how it becomes the fields of `req`.
+#[derive(Debug)]
+pub struct Request {
+    /// The message as it came.
+    pub message: Message,
+    /// How its parts become fields.
+    pub binding: Binding,
+}
+
+/// What expressions see: `req`, `res`, `header`, `msg`, and the names that steps have bound.
+pub struct Scope<'a> {
+    /// The caller's message: `req`.
+    pub request: &'a Request,
+    /// The message that steps work on: `header` and `msg`.
+    pub current: &'a Message,
+    /// The last reply of a service: `res`.
+    pub reply: Option<&'a Message>,
+    /// Names bound by `enrich` and `each`, the inner ones last.
+    pub variables: &'a [(ByteString, Value)],
+    /// What reading a body may cost.
+    pub limits: &'a Limits,
+}
+
+impl Request {
+    /// The body's fields, checked against the names that the address binds.
+    fn body_fields(&self, limits: &Limits) -> Result<Option<&Value>, Fault> {
+        let body = self.message.body.value(limits)?;
+        if let (BodyBinding::Fields, Some(Value::Record(record))) = (&self.binding.body, body) {
+            if let Some((name, _)) = self.message.params.iter().find(|(name, _)| record.get(name).is_some()) {
+                let message = format!("`{name}` is given by the address and by the body; give it once");
+                return Err(Fault::caller(Code::InvalidArgument, "FIELD_TWICE", message).with_detail("field", name.clone()));
+            }
+        }
+        Ok(body)
+    }
+
+    fn field(&self, name: &str, limits: &Limits) -> Result<Option<&Value>, Fault> {
+        if let Some(value) = self.message.params.get(name) {
+            return Ok(Some(value));
+        }
+        match &self.binding.body {
+            BodyBinding::Field(field) if *field == name => self.body_fields(limits),
+            BodyBinding::Field(_) => Ok(None),
+            // A parameter of the address that was not given is not looked for in the body.
+            BodyBinding::Fields if self.binding.params.iter().any(|param| *param == name) => Ok(None),
+            BodyBinding::Fields => Ok(self.body_fields(limits)?.and_then(|body| body.get(name))),
+        }
+    }
+
+    /// All fields at once.
+    fn whole(&self, limits: &Limits) -> Result<Value, Fault> {
+        let body = self.body_fields(limits)?;
+        let mut fields: Record = self.message.params.clone();
+        match (&self.binding.body, body) {
+            (_, None) => {}
+            (BodyBinding::Field(name), Some(body)) => {
+                fields.set(name.clone(), body.clone());
+            }
+            (BodyBinding::Fields, Some(Value::Record(record))) => {
+                for (name, value) in record.iter() {
+                    fields.set(name.clone(), value.clone());
+                }
+            }
+            (BodyBinding::Fields, Some(other)) if fields.is_empty() => return Ok(other.clone()),
+            (BodyBinding::Fields, Some(other)) => {
+                let message = format!("the body has to be an object with fields, not {}", other.kind());
+                return Err(Fault::caller(Code::InvalidArgument, "BODY_FIELDS", message));
+            }
+        }
+        Ok(Value::Record(fields))
+    }
+}
+
+/// The value of a path, or how many steps of it lead somewhere.
+pub(super) type Found<'v> = Result<Cow<'v, Value>, usize>;
+
+impl<'a> Scope<'a> {
+    /// The value that a path leads to.
+    ///
+    /// # Errors
+    /// A fault where a body has to be read for it and cannot be.
+    pub(super) fn find(&self, path: &Path) -> Result<Found<'a>, Fault> {
+        if let Some((_, value)) = self.variables.iter().rev().find(|(name, _)| *name == path.root) {
+            return Ok(follow(value, &path.steps).map(Cow::Borrowed));
+        }
+        match &*path.root {
+            "req" => self.find_in_request(&path.steps),
+            "res" => match self.reply {
+                Some(reply) => match reply.body.value(self.limits).map_err(|fault| unreadable_reply(&fault))? {
+                    Some(value) => Ok(follow(value, &path.steps).map(Cow::Borrowed)),
+                    None => Ok(Err(0)),
+                },
+                None => Ok(Err(0)),
+            },
+            "header" => Ok(self.find_header(&path.steps)),
+            "msg" => Ok(self.find_in_envelope(&path.steps)),
+            _ => Ok(Err(0)),
+        }
+    }
+
+    fn find_in_request(&self, steps: &[PathStep]) -> Result<Found<'a>, Fault> {
+        let request: &'a Request = self.request;
+        match steps.split_first() {
+            Some((PathStep::Field(name), rest)) => Ok(match request.field(name, self.limits)? {
+                Some(value) => follow(value, rest).map(Cow::Borrowed).map_err(|taken| taken + 1),
+                None => Err(0),
+            }),
+            _ => {
+                let whole = request.whole(self.limits)?;
+                Ok(follow(&whole, steps).map(|value| Cow::Owned(value.clone())))
+            }
+        }
+    }
+
+    fn find_header(&self, steps: &[PathStep]) -> Found<'a> {
+        match steps {
+            [] => {
+                let fields: Record =
+                    self.current.headers.iter().map(|(name, value)| (name.clone(), Value::Text(value.clone()))).collect();
+                Ok(Cow::Owned(Value::Record(fields)))
+            }
+            [PathStep::Field(name)] => {
+                self.current.headers.get(name).map(|value| Cow::Owned(Value::Text(value.clone()))).ok_or(0)
+            }
+            _ => Err(1),
+        }
+    }
+
+    fn find_in_envelope(&self, steps: &[PathStep]) -> Found<'a> {
+        let mut fields = Record::new();
+        fields.set("id", Value::Text(self.request.message.id.clone()));
+        fields.set("source", Value::Text(self.request.message.source.clone()));
+        if let Some(content_type) = &self.current.content_type {
+            fields.set("content_type", Value::Text(content_type.clone()));
+        }
+        if let Some(status) = self.current.status {
+            fields.set("status", Value::Int(i64::from(status)));
+        }
+        let envelope = Value::Record(fields);
+        follow(&envelope, steps).map(|value| Cow::Owned(value.clone()))
+    }
+}
+
+/// The names of the envelope's fields: what `msg` has.
+pub(super) const ENVELOPE_FIELDS: &[&str] = &["id", "source", "content_type", "status"];
+
+/// A reply that cannot be read is not the caller's fault, and its inside is not the caller's to see.
+fn unreadable_reply(fault: &Fault) -> Fault {
+    let place = match (fault.detail("line"), fault.detail("column")) {
+        (Some(line), Some(column)) => format!(" (line {line}, column {column})"),
+        _ => String::new(),
+    };
+    Fault::new(Code::Internal, "REPLY_UNREADABLE", format!("the service's reply cannot be read{place}"))
+}

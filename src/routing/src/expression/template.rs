@@ -1,0 +1,78 @@
+//! Texts with expressions in them: `no order ${req.id}`.
+
+use crossdock_message::{ByteString, Code, Fault};
+
+use super::compile::{Expression, ExpressionError, Names};
+use super::scope::Scope;
+
+/// A text with expressions in `${…}`.
+#[derive(Debug, Clone)]
+pub struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone)]
+enum Part {
+    Text(ByteString),
+    Expression(Expression),
+}
+
+impl Template {
+    /// Reads a template.
+    ///
+    /// # Errors
+    /// The [`ExpressionError`]s of its expressions with their places in the whole text, and for a `${` without its `}`.
+    pub fn compile(text: &str, names: &Names) -> Result<Self, Vec<ExpressionError>> {
+        let mut parts = Vec::new();
+        let mut errors = Vec::new();
+        let mut at = 0;
+        while let Some(found) = text[at..].find("${") {
+            let start = at + found;
+            if start > at {
+                parts.push(Part::Text(text[at..start].into()));
+            }
+            let Some(len) = text[start..].find('}') else {
+                let problem = "the expression is not closed".to_owned();
+                errors.push(ExpressionError { range: start..text.len(), problem, help: "end it with `}`".into() });
+                return Err(errors);
+            };
+            match Expression::compile(&text[start + 2..start + len], names) {
+                Ok(expression) => parts.push(Part::Expression(expression)),
+                Err(inner) => errors.extend(inner.into_iter().map(|mut error| {
+                    error.range = error.range.start + start + 2..error.range.end + start + 2;
+                    error
+                })),
+            }
+            at = start + len + 1;
+        }
+        if at < text.len() {
+            parts.push(Part::Text(text[at..].into()));
+        }
+        if errors.is_empty() { Ok(Self { parts }) } else { Err(errors) }
+    }
+
+    /// The text.
+    ///
+    /// # Errors
+    /// As [`Expression::evaluate`], and where a value has no text.
+    pub fn render(&self, scope: &Scope<'_>) -> Result<ByteString, Fault> {
+        if let [Part::Text(text)] = self.parts.as_slice() {
+            return Ok(text.clone());
+        }
+        let mut out = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Expression(expression) => {
+                    let value = expression.evaluate(scope)?;
+                    let text = value.scalar_text().ok_or_else(|| {
+                        let problem = format!("`{}` gives {}, which has no text", expression.source(), value.kind());
+                        Fault::caller(Code::InvalidArgument, "NO_TEXT", problem)
+                    })?;
+                    out.push_str(&text);
+                }
+            }
+        }
+        Ok(out.into())
+    }
+}

@@ -1,0 +1,133 @@
+use crossdock_adapter_api::{Binding, BodyBinding};
+use crossdock_message::{Body, ByteString, Code, Format, Limits, Message, Record, Value, json};
+
+use super::*;
+
+fn message(content_type: &'static str, body: &str) -> Message {
+    let mut message = Message::new("m1".into(), "test".into());
+    message.content_type = Some(ByteString::from_static(content_type));
+    message.body = Body::raw(bytes(body).into(), Format::of_media_type(content_type));
+    message
+}
+
+fn bytes(text: &str) -> bytes::Bytes {
+    bytes::Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn names() -> Names {
+    Names { variables: ["req", "res", "header", "msg", "line"].map(ByteString::from_static).to_vec(), unbound: vec![] }
+}
+
+/// Evaluates over a JSON request, an XML reply, one header, and one bound name.
+fn evaluate(source: &str) -> Result<String, crossdock_message::Fault> {
+    let mut request = message(
+        "application/json",
+        r#"{"n":12345678901234567.89,"big":18446744073709551615,"lines":[{"sku":"085","qty":2},{"sku":"b","qty":3}],"o":{"z":1,"a":1.50},"nul":null,"empty":[]}"#,
+    );
+    request.params = [("id", Value::from("A 7"))].into_iter().collect::<Record>();
+    request.headers.append("x-tenant", "t1").expect("a header");
+    let reply = message("text/xml", r#"<r xmlns="urn:a" id="9"><s>open</s><l>1</l><l>2</l><amount>10.50</amount></r>"#);
+    let binding = Binding { body: BodyBinding::Fields, params: vec!["id".into()] };
+    let request = Request { message: request, binding };
+    let limits = Limits::default();
+    let variables = [(ByteString::from_static("line"), Value::Int(4))];
+    let scope =
+        Scope { request: &request, current: &request.message, reply: Some(&reply), variables: &variables, limits: &limits };
+    let expression = Expression::compile(source, &names()).unwrap_or_else(|errors| panic!("{source}: {errors:?}"));
+    let value = expression.evaluate(&scope)?;
+    Ok(String::from_utf8(json::write(&value).expect("writable")).expect("UTF-8"))
+}
+
+#[test]
+fn values() {
+    for (source, expected) in [
+        ("req.n", "12345678901234567.89"),
+        ("req.big", "18446744073709551615"),
+        ("req.id", "\"A 7\""),
+        ("req.o", r#"{"z":1,"a":1.50}"#),
+        ("req.lines[0].sku", "\"085\""),
+        ("req['lines'][1]['qty']", "3"),
+        ("req.lines.map(l, l.sku)", r#"["085","b"]"#),
+        ("req.lines.filter(l, l.qty > 2)", r#"[{"sku":"b","qty":3}]"#),
+        ("size(req.lines) > 0 && req.n > 10", "true"),
+        ("req.n == decimal('12345678901234567.890')", "true"),
+        ("req.n > decimal('12345678901234567.88')", "true"),
+        ("has(req.note)", "false"),
+        ("has(req.o.a) && !has(req.o.b)", "true"),
+        ("has(req.note) ? req.note : 'none'", "\"none\""),
+        ("req.nul == null", "true"),
+        ("req.empty", "[]"),
+        ("text(res.s)", "\"open\""),
+        ("attr(res, 'id')", "\"9\""),
+        ("res.l.map(x, int(text(x)))", "[1,2]"),
+        ("decimal(text(res.amount))", "10.50"),
+        ("res['$root']", "\"{urn:a}r\""),
+        ("header['x-tenant']", "\"t1\""),
+        ("msg.id + '/' + msg.source", "\"m1/test\""),
+        ("line * 2", "8"),
+        ("'a'", "\"a\""),
+        ("true", "true"),
+        ("req.id.lowerAscii().replace(' ', '-')", "\"a-7\""),
+        ("string(req.lines[0].qty) + 'x'", "\"2x\""),
+        ("size(req)", "7"),
+    ] {
+        assert_eq!(evaluate(source).as_deref(), Ok(expected), "{source}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_the_fault_of_who_should_have_given_it() {
+    let fault = evaluate("req.customer.id").expect_err("missing");
+    assert_eq!((fault.code, &*fault.message), (Code::InvalidArgument, "`req.customer` is missing"));
+    let fault = evaluate("req.o.b + 1").expect_err("missing");
+    assert_eq!((fault.code, &*fault.message), (Code::InvalidArgument, "`b` is missing"));
+    let fault = evaluate("res.nothing").expect_err("missing");
+    assert_eq!((fault.code, &*fault.reason), (Code::Internal, "FIELD_MISSING"));
+    let fault = evaluate("text(res.l)").expect_err("two of it");
+    assert!(fault.message.contains("not exactly one"), "{fault}");
+}
+
+#[test]
+fn faults_never_quote_the_message() {
+    for source in ["req.lines[0].sku + 1", "int(req.lines[0].sku + 'secret')", "req.id > 1", "req.lines[0].sku / 0"] {
+        let fault = evaluate(source).expect_err(source);
+        assert!(!fault.message.contains("085") && !fault.message.contains("A 7"), "{fault}");
+    }
+}
+
+#[test]
+fn errors_point_at_the_place_and_say_what_to_write() {
+    let cases = [
+        ("req.a +", 7..7, "ends too early"),
+        ("rq.a", 0..2, "no `rq` here"),
+        ("req.a == open", 9..13, "no `open` here"),
+        ("sise(req.a)", 4..5, "no function `sise`"),
+        ("msg.nothing", 3..4, "no `nothing`"),
+        ("req.a.map(x, req.b.map(y, x))", 22..23, "inside another"),
+        ("", 0..0, "missing"),
+    ];
+    for (source, range, problem) in cases {
+        let errors = Expression::compile(source, &names()).expect_err(source);
+        assert!(errors[0].problem.contains(problem), "{source}: {errors:?}");
+        assert_eq!(errors[0].range, range, "{source}: {errors:?}");
+        assert!(!errors[0].help.is_empty(), "{source}: {errors:?}");
+    }
+    assert!(Expression::compile("{'a': 1}", &names()).is_err());
+    let long = vec!["1"; 2000].join("+");
+    assert!(Expression::compile(&long, &names()).is_err());
+    assert!(Expression::compile(&vec!["1"; 500].join("+"), &names()).is_err());
+    let names = Names { unbound: vec![("res".into(), "call a service first")], variables: vec!["req".into()] };
+    assert_eq!(Expression::compile("res.a", &names).expect_err("no reply yet")[0].help, "call a service first");
+}
+
+#[test]
+fn a_field_of_the_address_is_not_given_by_the_body() {
+    let mut request = message("application/json", r#"{"id":"from the body","x":1}"#);
+    request.params = [("id", Value::from("from the path"))].into_iter().collect::<Record>();
+    let request = Request { message: request, binding: Binding { params: vec!["id".into()], ..Binding::default() } };
+    let limits = Limits::default();
+    let scope = Scope { request: &request, current: &request.message, reply: None, variables: &[], limits: &limits };
+    let read = |source: &str| Expression::compile(source, &names()).expect(source).evaluate(&scope);
+    assert_eq!(read("req.id"), Ok(Value::from("from the path")));
+    assert_eq!(&*read("req.x").expect_err("given twice").reason, "FIELD_TWICE");
+}

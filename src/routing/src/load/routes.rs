@@ -1,0 +1,202 @@
+//! `routes:`.
+
+use std::sync::Arc;
+use std::time::Duration as StdDuration;
+
+use crossdock_adapter_api::EntrySpec;
+use crossdock_message::ByteString;
+use crossdock_settings::{Duration, Key, Kind, Node, OneOrMany, Reader, Spanned, nearest};
+
+use super::services::place_of;
+use super::steps::StepReader;
+use super::{CodeName, DeadlineSettings, Loader, check_name};
+use crate::plan::{ErrorRule, RoutePlan};
+
+const DEADLINE_DEFAULT: StdDuration = StdDuration::from_secs(10);
+const DEADLINE_MAX: StdDuration = StdDuration::from_secs(60);
+
+crossdock_settings::settings! {
+    /// the headers of a route
+    pub(crate) struct HeaderSettings {
+        /// Carried from the caller to services.
+        pub(crate) request: Vec<Spanned<String>>,
+        /// Carried from a service's reply to the caller.
+        pub(crate) answer: Vec<Spanned<String>>,
+    }
+
+    /// an error rule
+    pub(crate) struct ErrorRuleSettings {
+        /// Codes that it is for; all where nothing is said.
+        pub(crate) on: Option<OneOrMany<CodeName>>,
+        /// Services whose faults it is for; all where nothing is said.
+        pub(crate) from: Option<OneOrMany<Spanned<String>>>,
+        /// What the caller gets.
+        pub(crate) answer: ErrorAnswerSettings,
+    }
+
+    /// the answer to an error
+    pub(crate) struct ErrorAnswerSettings {
+        /// The code that the caller gets.
+        pub(crate) code: Option<CodeName>,
+        /// The sentence that the caller gets.
+        pub(crate) message: Option<Node>,
+    }
+}
+
+impl Loader<'_> {
+    pub(super) fn route(&mut self, key: &Key, node: &Node, reader: &mut Reader<'_>) {
+        check_name(key, "route", reader);
+        let name = ByteString::from(key.name.as_str());
+        if let Some((_, first)) = self.route_spans.iter().find(|(other, _)| *other == name) {
+            let place = place_of(*first, reader);
+            reader.error("duplicate-name", key.span, format!("the route `{name}` stands twice"), format!("it stands at {place} already"));
+            return;
+        }
+        self.route_spans.push((name.clone(), key.span));
+        let Some(mut fields) = reader.fields(node, "a route") else { return };
+        let from = fields.take("from");
+        if from.is_none() {
+            reader.error("missing-key", key.span, "a route needs `from`", "add `from: { http: { listen: …, get: /… } }`");
+        }
+        let entries = from.map(|from| self.entries(from, reader));
+        let deadline: Option<Option<DeadlineSettings>> = fields.read("deadline", reader);
+        let headers: Option<Option<HeaderSettings>> = fields.read("headers", reader);
+        let steps_node = fields.take("steps");
+        let errors: Option<Vec<ErrorRuleSettings>> = fields.read("errors", reader);
+        fields.finish(reader);
+
+        let steps = match steps_node {
+            Some(steps) => StepReader::new(self, entries.as_deref().unwrap_or(&[])).route(steps, reader),
+            None => {
+                reader.error("missing-key", key.span, "a route needs `steps`", "add `steps: [ { call: service.operation } ]`");
+                None
+            }
+        };
+        let rules = errors.map(|errors| self.error_rules(&errors, reader));
+        let deadline = deadline.flatten();
+        let longest = deadline.as_ref().and_then(|deadline| deadline.max).unwrap_or(Duration(DEADLINE_MAX)).0;
+        let default = deadline.as_ref().and_then(|deadline| deadline.default).map_or(DEADLINE_DEFAULT.min(longest), |wait| wait.0);
+        if default > longest {
+            let span = node.get("deadline").map_or(key.span, |node| node.span);
+            reader.error("deadline", span, "the default is longer than the longest", "make `max` at least as long as `default`");
+        }
+        let headers = headers.flatten();
+        let carry = header_names(headers.as_ref().map_or(&[], |headers| &headers.request), reader);
+        let carry_back = header_names(headers.as_ref().map_or(&[], |headers| &headers.answer), reader);
+        let (Some(entries), Some(steps), Some(errors)) = (entries, steps, rules) else { return };
+        let route = self.plan.routes.len();
+        for (index, entry) in entries.iter().enumerate() {
+            if let Err((taken, _)) = self.plan.table.add(entry.address(), (route, index)) {
+                let other = self.plan.routes.get(taken).map_or(&name, |route| &route.name);
+                let span = from.map_or(key.span, |from| from.span);
+                let message = format!("`{}` is taken by the route `{other}` already", entry.describe());
+                reader.error("route-taken", span, message, "change the path or method, or tell them apart by `headers:`");
+            }
+        }
+        self.plan.routes.push(Arc::new(RoutePlan {
+            name,
+            entries,
+            deadline_default: default,
+            deadline_max: longest,
+            carry: carry.into(),
+            carry_back: carry_back.into(),
+            steps,
+            errors,
+        }));
+    }
+
+    fn entries(&self, from: &Node, reader: &mut Reader<'_>) -> Vec<Arc<dyn EntrySpec>> {
+        let list = match &from.kind {
+            Kind::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(from),
+        };
+        if list.is_empty() {
+            reader.error("missing-value", from.span, "a route takes at least one kind of message", "write `{ http: { … } }`");
+        }
+        list.iter().filter_map(|node| self.entry(node, reader)).collect()
+    }
+
+    fn entry(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn EntrySpec>> {
+        let mut fields = reader.fields(node, "an entry of `from`")?;
+        let mut found = None;
+        let mut seen = 0;
+        for adapter in self.inputs.adapters {
+            let Some(part) = fields.take(adapter.name()) else { continue };
+            seen += 1;
+            found = adapter.read_entry(part, reader);
+            let Some(entry) = &found else { continue };
+            let listener = &entry.address().listener;
+            let span = part.get("listen").map_or(part.span, |node| node.span);
+            match self.inputs.listeners.iter().find(|(name, _)| listener == name) {
+                Some((_, kind)) if *kind == adapter.name() => {}
+                Some((_, kind)) => {
+                    let message = format!("the listener `{listener}` speaks {kind}, not {}", adapter.name());
+                    reader.error("listener-kind", span, message, "name a listener of the same kind");
+                }
+                None => {
+                    let names = self.inputs.listeners.iter().map(|(name, _)| name.as_str());
+                    let help = match nearest(listener, names) {
+                        Some(meant) => format!("write `{meant}`"),
+                        None => format!("add `{listener}` below `listeners:` in crossdock.yaml"),
+                    };
+                    reader.error("unknown-listener", span, format!("there is no listener `{listener}`"), help);
+                }
+            }
+        }
+        fields.finish(reader);
+        if seen != 1 {
+            let names: Vec<&str> = self.inputs.adapters.iter().map(|adapter| adapter.name()).collect();
+            let help = format!("write one of {}", names.join(", "));
+            reader.error("entry", node.span, "an entry names one protocol", help);
+            return None;
+        }
+        found
+    }
+
+    fn error_rules(&self, rules: &[ErrorRuleSettings], reader: &mut Reader<'_>) -> Vec<ErrorRule> {
+        let mut checked = Vec::new();
+        for rule in rules {
+            let from = rule.from.as_ref().map_or(&[][..], |from| from.0.as_slice());
+            for service in from {
+                if !self.service_spans.iter().any(|(name, _)| *name == service.value) {
+                    let help = match nearest(service, self.service_spans.iter().map(|(name, _)| &**name)) {
+                        Some(meant) => format!("write `{meant}`"),
+                        None => "name a service".to_owned(),
+                    };
+                    reader.error("unknown-service", service.span, format!("there is no service `{}`", service.value), help);
+                }
+            }
+            let message = rule.answer.message.as_ref().map(|node| super::steps::template(node, &super::steps::request_names(), reader));
+            if matches!(message, Some(None)) {
+                continue;
+            }
+            checked.push(ErrorRule {
+                on: rule.on.as_ref().map(|on| on.0.iter().map(|code| code.0).collect()).unwrap_or_default(),
+                services: from.iter().map(|name| name.value.as_str().into()).collect(),
+                code: rule.answer.code.map(|code| code.0),
+                message: message.flatten(),
+            });
+        }
+        checked
+    }
+}
+
+/// Headers that the gateway or the protocol speaks for; a list never carries them.
+const RESERVED: &[&str] = &[
+    "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer",
+    "transfer-encoding", "upgrade", "host", "content-length", "content-type", "expect", "date", "traceparent", "tracestate",
+];
+
+fn header_names(names: &[Spanned<String>], reader: &mut Reader<'_>) -> Vec<ByteString> {
+    let mut checked = Vec::new();
+    for name in names {
+        if let Some(name) = super::steps::header_name(&name.value, name.span, reader) {
+            checked.push(name);
+        }
+    }
+    checked
+}
+
+pub(super) fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name) || name.starts_with("crossdock-") || name.starts_with("x-forwarded-") || name == "forwarded"
+}

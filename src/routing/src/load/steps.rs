@@ -1,0 +1,477 @@
+//! `steps:`.
+
+use std::sync::Arc;
+
+use crossdock_adapter_api::{BodyBinding, EntrySpec};
+use crossdock_message::{ByteString, Code};
+use crossdock_settings::{FromNode, Kind, Node, Reader, Span, Spanned, nearest};
+
+use super::{CodeName, Loader};
+use crate::expression::{Expression, ExpressionError, Names, Template};
+use crate::map::{MapPlan, Source, Target};
+use crate::plan::{Branch, CallPlan, RespondBody, Step};
+
+/// The steps that there are.
+pub(crate) const STEPS: &[&str] =
+    &["map", "set", "require", "call", "send", "choice", "enrich", "tap", "respond", "fault"];
+
+/// Levels of choices inside choices.
+const DEPTH_MAX: usize = 8;
+
+/// What is known where a step stands.
+#[derive(Clone)]
+struct State {
+    /// A service was called on every way to here.
+    called: bool,
+    /// Names that steps have bound.
+    bound: Vec<ByteString>,
+    /// The top fields of the body and the address, where they are known.
+    fields: Option<Vec<ByteString>>,
+}
+
+pub(super) struct StepReader<'l> {
+    loader: &'l Loader<'l>,
+    state: State,
+    depth: usize,
+}
+
+/// The names of an expression that stands outside of steps.
+pub(super) fn request_names() -> Names {
+    let unbound = [("res", "a reply is not there where an error is answered; use `req`")];
+    Names {
+        variables: ["req", "header", "msg"].map(ByteString::from_static).to_vec(),
+        unbound: unbound.map(|(name, help)| (ByteString::from_static(name), help)).to_vec(),
+    }
+}
+
+fn report(node: &Node, errors: Vec<ExpressionError>, reader: &mut Reader<'_>) {
+    for error in errors {
+        reader.error("expression", node.span_of(error.range), error.problem, error.help);
+    }
+}
+
+/// Reads a text with expressions in it.
+pub(super) fn template(node: &Node, names: &Names, reader: &mut Reader<'_>) -> Option<Template> {
+    let (text, _) = reader.text(node)?;
+    Template::compile(&text, names).map_err(|errors| report(node, errors, reader)).ok()
+}
+
+/// Checks the name of a header that may be carried or set.
+pub(super) fn header_name(name: &str, span: Span, reader: &mut Reader<'_>) -> Option<ByteString> {
+    let lower = name.to_ascii_lowercase();
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^`|~".contains(&byte);
+    if lower.is_empty() || !lower.bytes().all(token) {
+        reader.error("header-name", span, format!("`{name}` is not a name of a header"), "use letters, digits and `-`");
+        return None;
+    }
+    if super::routes::is_reserved(&lower) {
+        let message = format!("`{name}` is set by the gateway or the protocol itself");
+        reader.error("header-reserved", span, message, "leave it out");
+        return None;
+    }
+    Some(lower.into())
+}
+
+impl<'l> StepReader<'l> {
+    pub(super) fn new(loader: &'l Loader<'l>, entries: &[Arc<dyn EntrySpec>]) -> Self {
+        Self { loader, state: State { called: false, bound: Vec::new(), fields: request_fields(entries) }, depth: 0 }
+    }
+
+    /// Reads a route's steps.
+    pub(super) fn route(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Vec<Step>> {
+        let steps = self.steps(node, reader)?;
+        if steps.is_empty() {
+            reader.error("missing-value", node.span, "a route does at least one thing", "write `- call: service.operation`");
+        }
+        Some(steps)
+    }
+
+    fn names(&self) -> Names {
+        let mut variables: Vec<ByteString> = ["req", "header", "msg"].map(ByteString::from_static).to_vec();
+        let mut unbound = Vec::new();
+        if self.state.called {
+            variables.push("res".into());
+        } else {
+            unbound.push(("res".into(), "put a `call` step before this one on every way here"));
+        }
+        variables.extend(self.state.bound.iter().cloned());
+        Names { variables, unbound }
+    }
+
+    fn expression(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Expression> {
+        let (text, _) = reader.text(node)?;
+        Expression::compile(&text, &self.names()).map_err(|errors| report(node, errors, reader)).ok()
+    }
+
+    fn steps(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Vec<Step>> {
+        let Kind::List(items) = &node.kind else {
+            reader.wrong_kind(node, "a list of steps", "write one step a line behind a dash: `- call: service.operation`");
+            return None;
+        };
+        let mut steps = Vec::with_capacity(items.len());
+        let mut complete = true;
+        let mut ended = false;
+        for item in items {
+            if ended {
+                reader.error("unreachable", item.span, "no message gets here", "take it out, or move it before `respond` or `fault`");
+                break;
+            }
+            match self.step(item, reader) {
+                Some(step) => {
+                    ended = matches!(step, Step::Respond { .. } | Step::Fault { .. });
+                    steps.push(step);
+                }
+                None => complete = false,
+            }
+        }
+        complete.then_some(steps)
+    }
+
+    fn step(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
+        let [(key, value)] = node.entries() else {
+            let help = format!("write one of {} behind each dash", STEPS.join(", "));
+            reader.error("step", node.span, "a step is a map with one key", help);
+            return None;
+        };
+        match key.name.as_str() {
+            "map" => {
+                let map = self.map(value, reader)?;
+                self.state.fields = map.top_names();
+                Some(Step::Map(map))
+            }
+            "set" => self.headers(value, reader).map(Step::Set),
+            "require" => self.require(value, reader),
+            "call" => {
+                let call = self.call(value, "call", reader);
+                self.state.called = true;
+                self.state.fields = None;
+                call.map(Step::Call)
+            }
+            "send" => self.call(value, "send", reader).map(Step::Send),
+            "choice" => self.choice(value, reader),
+            "enrich" => self.enrich(value, reader),
+            "tap" => self.tap(value, reader),
+            "respond" => self.respond(value, reader),
+            "fault" => self.fault(value, reader),
+            other => {
+                let help = match nearest(other, STEPS.iter().copied()) {
+                    Some(meant) => format!("write `{meant}`"),
+                    None => format!("steps are {}", STEPS.join(", ")),
+                };
+                reader.error("unknown-step", key.span, format!("there is no step `{other}`"), help);
+                None
+            }
+        }
+    }
+
+    fn call(&self, node: &Node, what: &str, reader: &mut Reader<'_>) -> Option<CallPlan> {
+        if node.text().is_none() {
+            reader.wrong_kind(node, "a service's operation", &format!("write `{what}: service.operation`"));
+            return None;
+        }
+        let reference = Spanned::<String>::from_node(node, reader)?;
+        let call = self.loader.operation(&reference, reader)?;
+        self.check_params(&call, self.state.fields.as_deref(), node.span, reader);
+        Some(call)
+    }
+
+    /// An address that needs a field which cannot be there would fail on every message.
+    fn check_params(&self, call: &CallPlan, fields: Option<&[ByteString]>, span: Span, reader: &mut Reader<'_>) {
+        let Some(fields) = fields else { return };
+        for param in call.operation.params() {
+            if !fields.contains(param) {
+                let message = format!("`{}` needs the field `{param}`, which is not there", call.operation.describe());
+                let known: Vec<&str> = fields.iter().map(|field| &**field).collect();
+                let help = match nearest(param, known.iter().copied()) {
+                    Some(meant) => format!("map it from `{meant}`, or use one name for both"),
+                    None => format!("add `{param}: …` to the map before it"),
+                };
+                reader.error("missing-param", span, message, help);
+            }
+        }
+    }
+
+    fn map(&self, node: &Node, reader: &mut Reader<'_>) -> Option<MapPlan> {
+        let Kind::Map(entries) = &node.kind else {
+            reader.wrong_kind(node, "a map from fields to expressions", "write `field: req.other`, one a line");
+            return None;
+        };
+        if let [(key, value)] = entries.as_slice() {
+            if key.name == "." {
+                return self.expression(value, reader).map(MapPlan::Whole);
+            }
+        }
+        let mut targets: Vec<Target> = Vec::with_capacity(entries.len());
+        let mut complete = true;
+        for (key, value) in entries {
+            let (name, optional) = key.name.strip_suffix('?').map_or((key.name.as_str(), false), |name| (name, true));
+            let path = target_path(name);
+            if path.iter().any(|part| part.is_empty()) {
+                let help = "write `field`, `field.inner`, `\"@attribute\"`, `$text`, or `.` for the whole body";
+                reader.error("target", key.span, format!("`{}` is not a target", key.name), help);
+                complete = false;
+                continue;
+            }
+            let clash = targets.iter().find(|other| other.path.starts_with(&path) || path.starts_with(&other.path));
+            if let Some(other) = clash {
+                let message = format!("`{name}` and `{}` cannot both be set", other.path.join("."));
+                reader.error("target-clash", key.span, message, "a field is either a value or has fields of its own");
+                complete = false;
+            }
+            match self.source(value, optional, reader) {
+                Some(source) => targets.push(Target { path, optional, source }),
+                None => complete = false,
+            }
+        }
+        complete.then_some(MapPlan::Fields(targets))
+    }
+
+    fn source(&self, node: &Node, optional: bool, reader: &mut Reader<'_>) -> Option<Source> {
+        if matches!(node.kind, Kind::Map(_)) {
+            return self.each(node, reader);
+        }
+        let expression = self.expression(node, reader)?;
+        if optional && !expression.is_path() {
+            let help = "write a plain path such as `req.note`, or `has(req.note) ? … : …` without the `?`";
+            reader.error("target-optional", node.span, "only a plain path can be left out where it leads nowhere", help);
+        }
+        Some(Source::Expression(expression))
+    }
+
+    fn each(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Source> {
+        let mut fields = reader.fields(node, "a list of records")?;
+        let items = fields.take("each");
+        let name: Option<Spanned<String>> = fields.read("as", reader);
+        let map = fields.take("map");
+        if items.is_none() || map.is_none() {
+            let help = "write `{ each: req.lines, as: line, map: { sku: line.sku } }`";
+            reader.error("missing-key", node.span, "a list of records needs `each`, `as` and `map`", help);
+        }
+        fields.finish(reader);
+        let items = self.expression(items?, reader);
+        let name = self.new_name(&name?, reader)?;
+        let mut state = self.state.clone();
+        state.bound.push(name.clone());
+        let inner = StepReader { loader: self.loader, state, depth: self.depth };
+        let map = inner.map(map?, reader)?;
+        Some(Source::Each { items: items?, name, map })
+    }
+
+    /// A name that a step binds.
+    fn new_name(&self, name: &Spanned<String>, reader: &mut Reader<'_>) -> Option<ByteString> {
+        let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+        let taken = matches!(name.value.as_str(), "req" | "res" | "header" | "msg" | "lock" | "true" | "false" | "null" | "in");
+        let taken = taken || self.state.bound.iter().any(|bound| *bound == name.value);
+        if taken || !first || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            let help = "use a new name of small letters, digits and `_`";
+            reader.error("name", name.span, format!("`{}` cannot be bound here", name.value), help);
+            return None;
+        }
+        Some(name.value.as_str().into())
+    }
+
+    fn headers(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Vec<(ByteString, Template)>> {
+        if !matches!(node.kind, Kind::Map(_)) {
+            reader.wrong_kind(node, "a map from headers to texts", "write `x-tenant: \"${req.tenant}\"`");
+            return None;
+        }
+        let mut headers = Vec::new();
+        let mut complete = true;
+        for (key, value) in node.entries() {
+            let name = header_name(&key.name, key.span, reader);
+            match (name, template(value, &self.names(), reader)) {
+                (Some(name), Some(template)) => headers.push((name, template)),
+                _ => complete = false,
+            }
+        }
+        complete.then_some(headers)
+    }
+
+    fn require(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
+        let mut fields = reader.fields(node, "`require`")?;
+        let that = self.needed("that", &mut fields, "`require` needs `that`", "write `that: req.amount > 0`", reader);
+        let code = fields.read_or("code", CodeName(Code::InvalidArgument), reader);
+        let message = self.needed("message", &mut fields, "`require` needs `message`", "write what the caller did wrong", reader);
+        fields.finish(reader);
+        let that = that.and_then(|node| self.expression(node, reader));
+        let message = message.and_then(|node| template(node, &self.names(), reader));
+        Some(Step::Require { that: that?, code: code?.0, message: message? })
+    }
+
+    fn needed<'n>(
+        &self,
+        name: &'static str,
+        fields: &mut crossdock_settings::Fields<'n>,
+        problem: &str,
+        help: &str,
+        reader: &mut Reader<'_>,
+    ) -> Option<&'n Node> {
+        let found = fields.take(name);
+        if found.is_none() {
+            reader.error("missing-key", fields.node().span, problem, help);
+        }
+        found
+    }
+
+    fn choice(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
+        let Kind::List(items) = &node.kind else {
+            reader.wrong_kind(node, "a list of branches", "write `- when: …` and `steps: […]`, and last `- otherwise: […]`");
+            return None;
+        };
+        if self.depth == DEPTH_MAX {
+            reader.error("too-deep", node.span, "choices stand too deep inside one another", "make two routes of it");
+            return None;
+        }
+        let mut branches = Vec::new();
+        let mut complete = true;
+        let mut called = true;
+        for (index, item) in items.iter().enumerate() {
+            let mut inner = StepReader { loader: self.loader, state: self.state.clone(), depth: self.depth + 1 };
+            match self.branch(item, index + 1 == items.len(), &mut inner, reader) {
+                Some(branch) => {
+                    // A branch that ends the route does not lead to what stands behind the choice.
+                    let ends = matches!(branch.steps.last(), Some(Step::Respond { .. } | Step::Fault { .. }));
+                    called &= inner.state.called || ends;
+                    branches.push(branch);
+                }
+                None => complete = false,
+            }
+        }
+        let decided = branches.last().is_some_and(|branch| branch.when.is_none());
+        self.state.called |= called && decided;
+        self.state.fields = None;
+        complete.then_some(Step::Choice(branches))
+    }
+
+    fn branch(&self, node: &Node, last: bool, inner: &mut StepReader<'l>, reader: &mut Reader<'_>) -> Option<Branch> {
+        let mut fields = reader.fields(node, "a branch of `choice`")?;
+        let otherwise = fields.take("otherwise");
+        let when = fields.take("when");
+        let steps = fields.take("steps");
+        fields.finish(reader);
+        match (otherwise, when, steps) {
+            (Some(steps), None, None) => {
+                if !last {
+                    reader.error("choice-order", node.span, "nothing is chosen behind `otherwise`", "put it last");
+                }
+                Some(Branch { when: None, steps: inner.steps(steps, reader)? })
+            }
+            (None, Some(when), Some(steps)) => {
+                let when = self.expression(when, reader);
+                let steps = inner.steps(steps, reader);
+                Some(Branch { when: Some(when?), steps: steps? })
+            }
+            _ => {
+                let help = "write `{ when: …, steps: […] }` or `{ otherwise: […] }`";
+                reader.error("choice-branch", node.span, "a branch has `when` and `steps`, or `otherwise`", help);
+                None
+            }
+        }
+    }
+
+    fn side_call(&self, fields: &mut crossdock_settings::Fields<'_>, key: &'static str, reader: &mut Reader<'_>) -> Option<(CallPlan, Option<MapPlan>)> {
+        let problem = format!("it needs `{key}`");
+        let node = self.needed(key, fields, &problem, &format!("write `{key}: service.operation`"), reader);
+        let with = fields.take("with").map(|with| self.map(with, reader));
+        let reference = node.and_then(|node| Spanned::<String>::from_node(node, reader))?;
+        let call = self.loader.operation(&reference, reader)?;
+        if let Some(Some(map)) = &with {
+            self.check_params(&call, map.top_names().as_deref(), reference.span, reader);
+        }
+        match with {
+            Some(None) => None,
+            with => Some((call, with.flatten())),
+        }
+    }
+
+    fn enrich(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
+        let mut fields = reader.fields(node, "`enrich`")?;
+        let side = self.side_call(&mut fields, "call", reader);
+        let name: Option<Spanned<String>> = fields.read("as", reader);
+        fields.finish(reader);
+        let name = self.new_name(&name?, reader)?;
+        self.state.bound.push(name.clone());
+        let (call, with) = side?;
+        let with = with.unwrap_or(MapPlan::Fields(Vec::new()));
+        Some(Step::Enrich { call, with, name })
+    }
+
+    fn tap(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
+        let mut fields = reader.fields(node, "`tap`")?;
+        let side = self.side_call(&mut fields, "send", reader);
+        fields.finish(reader);
+        let (call, with) = side?;
+        Some(Step::Tap { call, with })
+    }
+
+    fn respond(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
+        let mut fields = reader.fields(node, "`respond`")?;
+        let status: Option<Option<Spanned<u16>>> = fields.read("status", reader);
+        let headers = fields.take("headers").map(|headers| self.headers(headers, reader));
+        let body = match fields.take("body") {
+            None => Some(RespondBody::Current),
+            Some(node) if node.is_null() || node.text() == Some("none") => Some(RespondBody::Empty),
+            Some(node) => self.map(node, reader).map(RespondBody::Map),
+        };
+        fields.finish(reader);
+        let status = status?;
+        if let Some(status) = status.as_ref().filter(|status| !(200..=299).contains(&status.value)) {
+            let help = "write 200 to 299, or use the step `fault` for an error";
+            reader.error("status", status.span, format!("{} is not the status of an answer", status.value), help);
+            return None;
+        }
+        let headers = match headers {
+            Some(headers) => headers?,
+            None => Vec::new(),
+        };
+        Some(Step::Respond { status: status.map(|status| status.value), headers, body: body? })
+    }
+
+    fn fault(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
+        let mut fields = reader.fields(node, "`fault`")?;
+        let code: Option<CodeName> = fields.read("code", reader);
+        let message = self.needed("message", &mut fields, "`fault` needs `message`", "write what went wrong", reader);
+        fields.finish(reader);
+        let message = message.and_then(|node| template(node, &self.names(), reader));
+        Some(Step::Fault { code: code?.0, message: message? })
+    }
+}
+
+/// The fields of `req` where no entry takes a body: then they are known before any message comes.
+fn request_fields(entries: &[Arc<dyn EntrySpec>]) -> Option<Vec<ByteString>> {
+    let mut all: Option<Vec<ByteString>> = None;
+    for entry in entries {
+        let method = &entry.address().method;
+        if !matches!(&**method, "GET" | "HEAD" | "DELETE") {
+            return None;
+        }
+        let binding = entry.binding();
+        let mut fields = binding.params.clone();
+        if let BodyBinding::Field(name) = &binding.body {
+            fields.push(name.clone());
+        }
+        all = Some(match all {
+            None => fields,
+            Some(known) => known.into_iter().filter(|field| fields.contains(field)).collect(),
+        });
+    }
+    all
+}
+
+/// Splits `a.b.{urn:x}c` at its dots; those in braces belong to a namespace.
+fn target_path(text: &str) -> Vec<ByteString> {
+    let mut parts = Vec::new();
+    let mut part = String::new();
+    let mut in_braces = false;
+    for character in text.chars() {
+        match character {
+            '.' if !in_braces => parts.push(std::mem::take(&mut part).into()),
+            _ => {
+                in_braces = (in_braces || character == '{') && character != '}';
+                part.push(character);
+            }
+        }
+    }
+    parts.push(part.into());
+    parts
+}

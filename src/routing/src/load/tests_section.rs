@@ -1,0 +1,152 @@
+//! `tests:`.
+
+use crossdock_message::ByteString;
+use crossdock_settings::{Duration, Named, Node, Reader, Spanned, nearest};
+
+use super::services::place_of;
+use super::{CodeName, Loader};
+use crate::plan::{RouteTest, StubPlan, TestExpect, TestGiven};
+
+crossdock_settings::settings! {
+    /// a test
+    pub(crate) struct TestSettings {
+        /// What it shows.
+        pub(crate) name: String,
+        /// The route that it goes through.
+        pub(crate) route: Spanned<String>,
+        /// The request.
+        pub(crate) given: GivenSettings,
+        /// What services answer, by `service` or `service.operation`.
+        pub(crate) stub: Named<StubSettings>,
+        /// What is expected.
+        pub(crate) expect: ExpectSettings,
+    }
+
+    /// the request of a test
+    pub(crate) struct GivenSettings {
+        /// The method; GET where nothing is said, POST where there is a body.
+        pub(crate) method: Option<String>,
+        /// The path with its query.
+        pub(crate) path: String,
+        /// Headers.
+        pub(crate) headers: Named<String>,
+        /// A JSON body.
+        pub(crate) json: Option<String>,
+        /// An XML body.
+        pub(crate) xml: Option<String>,
+        /// How long the caller waits.
+        pub(crate) timeout: Option<Duration>,
+    }
+
+    /// a stub
+    pub(crate) struct StubSettings {
+        /// How late it answers.
+        pub(crate) after: Duration = Duration(std::time::Duration::ZERO),
+        /// It answers with this JSON body.
+        pub(crate) json: Option<String>,
+        /// It answers with this XML body.
+        pub(crate) xml: Option<String>,
+        /// It fails with this code.
+        pub(crate) fault: Option<CodeName>,
+    }
+
+    /// what a test expects
+    pub(crate) struct ExpectSettings {
+        /// The HTTP status.
+        pub(crate) status: Option<u16>,
+        /// The code of a fault.
+        pub(crate) code: Option<CodeName>,
+        /// The JSON body, compared by value.
+        pub(crate) json: Option<String>,
+        /// The XML body, compared by value.
+        pub(crate) xml: Option<String>,
+        /// Headers that must be there.
+        pub(crate) headers: Named<String>,
+        /// What services must have got.
+        pub(crate) sent: Named<SentSettings>,
+    }
+
+    /// what a service must have got
+    pub(crate) struct SentSettings {
+        /// A JSON body, compared by value.
+        pub(crate) json: Option<String>,
+        /// An XML body, compared by value.
+        pub(crate) xml: Option<String>,
+    }
+}
+
+type BodyText = Option<(ByteString, &'static str)>;
+
+fn body(json: Option<&String>, xml: Option<&String>) -> BodyText {
+    match (json, xml) {
+        (Some(json), _) => Some((json.as_str().into(), "application/json")),
+        (None, Some(xml)) => Some((xml.as_str().into(), "application/xml")),
+        (None, None) => None,
+    }
+}
+
+fn pairs(named: &Named<String>) -> Vec<(ByteString, ByteString)> {
+    named.0.iter().map(|(name, value)| (name.value.to_ascii_lowercase().into(), value.as_str().into())).collect()
+}
+
+impl Loader<'_> {
+    pub(super) fn test(&mut self, node: &Node, reader: &mut Reader<'_>) {
+        let Some(test) = <TestSettings as crossdock_settings::FromNode>::from_node(node, reader) else { return };
+        if !self.route_spans.iter().any(|(name, _)| *name == test.route.value) {
+            let help = match nearest(&test.route, self.route_spans.iter().map(|(name, _)| &**name)) {
+                Some(meant) => format!("write `{meant}`"),
+                None => "name a route".to_owned(),
+            };
+            reader.error("unknown-route", test.route.span, format!("there is no route `{}`", test.route.value), help);
+            return;
+        }
+        let sent_names = test.expect.sent.0.iter().map(|(name, _)| name);
+        for name in test.stub.0.iter().map(|(name, _)| name).chain(sent_names) {
+            if !name.value.contains('.') {
+                if self.service_spans.iter().any(|(service, _)| *service == name.value) {
+                    continue;
+                }
+                let help = match nearest(name, self.service_spans.iter().map(|(name, _)| &**name)) {
+                    Some(meant) => format!("write `{meant}`"),
+                    None => "name a service".to_owned(),
+                };
+                reader.error("unknown-service", name.span, format!("there is no service `{}`", name.value), help);
+            } else {
+                self.operation(name, reader);
+            }
+        }
+        let given_body = body(test.given.json.as_ref(), test.given.xml.as_ref());
+        let method = test.given.method.as_deref().unwrap_or(if given_body.is_some() { "POST" } else { "GET" });
+        let stubs = test.stub.0.iter().map(|(name, stub)| {
+            let plan = StubPlan {
+                after: stub.after.0,
+                body: body(stub.json.as_ref(), stub.xml.as_ref()),
+                fault: stub.fault.map(|code| code.0),
+            };
+            (name.value.as_str().into(), plan)
+        });
+        let sent = test.expect.sent.0.iter().filter_map(|(name, sent)| {
+            Some((name.value.as_str().into(), body(sent.json.as_ref(), sent.xml.as_ref())?))
+        });
+        self.plan.tests.push(RouteTest {
+            place: place_of(node.span, reader),
+            route: test.route.value.as_str().into(),
+            given: TestGiven {
+                method: method.into(),
+                path: test.given.path.as_str().into(),
+                headers: pairs(&test.given.headers),
+                body: given_body,
+                timeout: test.given.timeout.map(|timeout| timeout.0),
+            },
+            stubs: stubs.collect(),
+            expect: TestExpect {
+                status: test.expect.status,
+                code: test.expect.code.map(|code| code.0),
+                body: body(test.expect.json.as_ref(), test.expect.xml.as_ref()),
+                headers: pairs(&test.expect.headers),
+                sent: sent.collect(),
+            },
+            name: test.name,
+        });
+    }
+}

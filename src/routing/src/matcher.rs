@@ -1,0 +1,313 @@
+//! From listener, method, path and headers to a route, without allocating.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crossdock_adapter_api::{Address, Fields, Head, PathTemplate, Segment};
+use crossdock_message::ByteString;
+
+/// Which route and which of its entries.
+type Target = (usize, usize);
+
+/// All entries of a plan, by listener and path.
+///
+/// What matches does not depend on the order in which entries were added: a literal segment wins over a capture, a
+/// capture over the rest of the path, an entry with more header conditions over one with fewer.
+#[derive(Debug, Default)]
+pub struct Table {
+    listeners: BTreeMap<ByteString, Vec<PathNode>>,
+}
+
+#[derive(Debug, Default)]
+struct PathNode {
+    literals: Vec<(ByteString, usize)>,
+    capture: Option<usize>,
+    here: Vec<Candidate>,
+    rest: Vec<Candidate>,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    method: ByteString,
+    headers: Vec<(ByteString, ByteString)>,
+    target: Target,
+}
+
+/// The entry that takes a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Match {
+    /// The route's place in the plan.
+    pub route: usize,
+    /// The entry's place in the route.
+    pub entry: usize,
+    captures: [(usize, usize); PathTemplate::CAPTURES_MAX],
+    len: usize,
+}
+
+impl Match {
+    /// Where the path's captures stand, in the order of the template's names.
+    pub fn captures(&self) -> impl Iterator<Item = Range<usize>> {
+        self.captures[..self.len].iter().map(|&(start, end)| start..end)
+    }
+}
+
+/// Why nothing takes a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Miss {
+    /// No entry has this path.
+    Path,
+    /// An entry has this path, but another method, or other headers.
+    Method,
+}
+
+impl Table {
+    /// Adds an entry.
+    ///
+    /// # Errors
+    /// The entry that takes the very same messages already.
+    pub fn add(&mut self, address: &Address, target: Target) -> Result<(), Target> {
+        let nodes = self.listeners.entry(address.listener.clone()).or_insert_with(|| vec![PathNode::default()]);
+        let mut at = 0;
+        let mut rest = false;
+        for segment in address.path.segments() {
+            at = match segment {
+                Segment::Literal(text) => match nodes[at].literals.binary_search_by(|(literal, _)| literal.cmp(text)) {
+                    Ok(found) => nodes[at].literals[found].1,
+                    Err(place) => {
+                        let new = add_node(nodes);
+                        nodes[at].literals.insert(place, (text.clone(), new));
+                        new
+                    }
+                },
+                Segment::Capture(_) => match nodes[at].capture {
+                    Some(next) => next,
+                    None => {
+                        let new = add_node(nodes);
+                        nodes[at].capture = Some(new);
+                        new
+                    }
+                },
+                Segment::Rest(_) => {
+                    rest = true;
+                    at
+                }
+            };
+        }
+        let mut headers: Vec<_> =
+            address.headers.iter().map(|condition| (condition.name.clone(), condition.value.clone())).collect();
+        headers.sort();
+        let list = if rest { &mut nodes[at].rest } else { &mut nodes[at].here };
+        if let Some(taken) = list.iter().find(|other| other.method == address.method && other.headers == headers) {
+            return Err(taken.target);
+        }
+        let place = list.partition_point(|other| {
+            (std::cmp::Reverse(other.headers.len()), &other.headers) < (std::cmp::Reverse(headers.len()), &headers)
+        });
+        list.insert(place, Candidate { method: address.method.clone(), headers, target });
+        Ok(())
+    }
+
+    /// The entry that takes a message.
+    ///
+    /// # Errors
+    /// [`Miss`] where there is none.
+    pub fn find(&self, head: &Head<'_>) -> Result<Match, Miss> {
+        let nodes = self.listeners.get(head.listener).ok_or(Miss::Path)?;
+        let mut search = Search { nodes, head, captures: [(0, 0); PathTemplate::CAPTURES_MAX], len: 0, seen_path: false };
+        match search.descend(0, 1) {
+            Some((route, entry)) => Ok(Match { route, entry, captures: search.captures, len: search.len }),
+            None if search.seen_path => Err(Miss::Method),
+            None => Err(Miss::Path),
+        }
+    }
+
+    /// The methods that entries on this path take, for `Allow`.
+    #[must_use]
+    pub fn methods(&self, head: &Head<'_>) -> Vec<ByteString> {
+        let mut methods: Vec<ByteString> = Vec::new();
+        if let Some(nodes) = self.listeners.get(head.listener) {
+            collect_methods(nodes, 0, head.path, 1, &mut methods);
+        }
+        methods.sort();
+        methods.dedup();
+        methods
+    }
+}
+
+fn add_node(nodes: &mut Vec<PathNode>) -> usize {
+    nodes.push(PathNode::default());
+    nodes.len() - 1
+}
+
+/// The bytes of the segment that starts at `at`; nothing where the path ends before it.
+fn segment_at(path: &str, at: usize) -> Option<Range<usize>> {
+    (at < path.len()).then(|| at..path[at..].find('/').map_or(path.len(), |slash| at + slash))
+}
+
+fn collect_methods(nodes: &[PathNode], node: usize, path: &str, at: usize, methods: &mut Vec<ByteString>) {
+    let node = &nodes[node];
+    let Some(segment) = segment_at(path, at) else {
+        methods.extend(node.here.iter().map(|candidate| candidate.method.clone()));
+        return;
+    };
+    let next = segment.end + 1;
+    if let Ok(found) = node.literals.binary_search_by(|(literal, _)| (**literal).cmp(&path[segment.clone()])) {
+        collect_methods(nodes, node.literals[found].1, path, next, methods);
+    }
+    if let Some(capture) = node.capture {
+        collect_methods(nodes, capture, path, next, methods);
+    }
+    methods.extend(node.rest.iter().map(|candidate| candidate.method.clone()));
+}
+
+struct Search<'a> {
+    nodes: &'a [PathNode],
+    head: &'a Head<'a>,
+    captures: [(usize, usize); PathTemplate::CAPTURES_MAX],
+    len: usize,
+    seen_path: bool,
+}
+
+impl Search<'_> {
+    /// Each node stands in one place of the tree, so that none is visited twice; its depth is that of the templates.
+    fn descend(&mut self, node: usize, at: usize) -> Option<Target> {
+        let path = self.head.path;
+        let node = &self.nodes[node];
+        let Some(segment) = segment_at(path, at) else {
+            return self.choose(&node.here);
+        };
+        let next = segment.end + 1;
+        if let Ok(found) = node.literals.binary_search_by(|(literal, _)| (**literal).cmp(&path[segment.clone()])) {
+            if let Some(target) = self.descend(node.literals[found].1, next) {
+                return Some(target);
+            }
+        }
+        let len = self.len;
+        if let Some(capture) = node.capture {
+            self.push(segment.start, segment.end);
+            if let Some(target) = self.descend(capture, next) {
+                return Some(target);
+            }
+            self.len = len;
+        }
+        let target = self.choose(&node.rest)?;
+        self.push(segment.start, path.len());
+        Some(target)
+    }
+
+    fn push(&mut self, start: usize, end: usize) {
+        if let Some(slot) = self.captures.get_mut(self.len) {
+            *slot = (start, end);
+            self.len += 1;
+        }
+    }
+
+    fn choose(&mut self, candidates: &[Candidate]) -> Option<Target> {
+        self.seen_path |= !candidates.is_empty();
+        let fields: &dyn Fields = self.head.headers;
+        let holds = |(name, value): &(ByteString, ByteString)| fields.get(name) == Some(value.as_bytes());
+        let fits = |candidate: &&Candidate| candidate.method == self.head.method && candidate.headers.iter().all(holds);
+        candidates.iter().find(fits).map(|candidate| candidate.target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossdock_adapter_api::{HeaderCondition, NoFields};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(method: &str, path: &str, headers: &[(&str, &str)]) -> Address {
+        let condition = |(name, value): &(&str, &str)| HeaderCondition { name: (*name).into(), value: (*value).into() };
+        Address {
+            listener: "public".into(),
+            method: method.into(),
+            path: PathTemplate::parse(path).expect(path),
+            headers: headers.iter().map(condition).collect(),
+        }
+    }
+
+    struct One(&'static str, &'static str);
+
+    impl Fields for One {
+        fn get(&self, name: &str) -> Option<&[u8]> {
+            (name == self.0).then_some(self.1.as_bytes())
+        }
+    }
+
+    const ENTRIES: &[(&str, &str, &[(&str, &str)])] = &[
+        ("GET", "/", &[]),
+        ("GET", "/v1/orders", &[]),
+        ("POST", "/v1/orders", &[]),
+        ("GET", "/v1/orders/{id}", &[]),
+        ("GET", "/v1/orders/latest", &[]),
+        ("GET", "/v1/orders/{id}/lines/{line}", &[]),
+        ("GET", "/v1/{kind}/special", &[]),
+        ("GET", "/files/{path=**}", &[]),
+        ("GET", "/v1/orders/{id}", &[("x-version", "2")]),
+    ];
+
+    fn table(order: &[usize]) -> Table {
+        let mut table = Table::default();
+        for &index in order {
+            let (method, path, headers) = ENTRIES[index];
+            table.add(&address(method, path, headers), (index, 0)).expect("no clash");
+        }
+        table
+    }
+
+    fn find(table: &Table, method: &str, path: &str, headers: &dyn Fields) -> Result<(usize, Vec<String>), Miss> {
+        let head = Head { listener: "public", method, path, headers };
+        let found = table.find(&head)?;
+        Ok((found.route, found.captures().map(|range| path[range].to_owned()).collect()))
+    }
+
+    #[test]
+    fn the_most_specific_entry_wins() {
+        let table = table(&[0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        let cases: &[(&str, &str, Result<(usize, &[&str]), Miss>)] = &[
+            ("GET", "/", Ok((0, &[]))),
+            ("GET", "/v1/orders", Ok((1, &[]))),
+            ("POST", "/v1/orders", Ok((2, &[]))),
+            ("GET", "/v1/orders/7", Ok((3, &["7"]))),
+            ("GET", "/v1/orders/latest", Ok((4, &[]))),
+            ("GET", "/v1/orders/7/lines/2", Ok((5, &["7", "2"]))),
+            ("GET", "/v1/things/special", Ok((6, &["things"]))),
+            ("GET", "/v1/orders/special", Ok((3, &["special"]))),
+            ("GET", "/files/a/b/c", Ok((7, &["a/b/c"]))),
+            ("GET", "/files", Err(Miss::Path)),
+            ("DELETE", "/v1/orders/7", Err(Miss::Method)),
+            ("GET", "/v1/orders/7/lines", Err(Miss::Path)),
+            ("GET", "/nothing", Err(Miss::Path)),
+        ];
+        for (method, path, expected) in cases {
+            let expected = expected.map(|(route, names)| (route, names.iter().map(ToString::to_string).collect()));
+            assert_eq!(find(&table, method, path, &NoFields), expected, "{method} {path}");
+        }
+        assert_eq!(find(&table, "GET", "/v1/orders/7", &One("x-version", "2")).map(|found| found.0), Ok(8));
+        assert_eq!(find(&table, "GET", "/v1/orders/7", &One("x-version", "3")).map(|found| found.0), Ok(3));
+        let head = Head { listener: "public", method: "PUT", path: "/v1/orders", headers: &NoFields };
+        assert_eq!(table.methods(&head), ["GET", "POST"]);
+    }
+
+    #[test]
+    fn the_same_address_twice_is_refused() {
+        let mut table = table(&[3]);
+        assert_eq!(table.add(&address("GET", "/v1/orders/{other}", &[]), (9, 0)), Err((3, 0)));
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_entries_does_not_matter(
+            order in Just((0..ENTRIES.len()).collect::<Vec<_>>()).prop_shuffle(),
+            path in "(/(v1|orders|latest|lines|files|special|7)){1,6}",
+        ) {
+            let sorted: Vec<usize> = (0..ENTRIES.len()).collect();
+            for headers in [&NoFields as &dyn Fields, &One("x-version", "2")] {
+                let expected = find(&table(&sorted), "GET", &path, headers);
+                prop_assert_eq!(find(&table(&order), "GET", &path, headers), expected);
+            }
+        }
+    }
+}

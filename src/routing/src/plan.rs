@@ -1,0 +1,245 @@
+//! What route files become: plain data that the data path follows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossdock_adapter_api::{EntrySpec, OperationSpec, ServiceSpec};
+use crossdock_message::{ByteString, Code};
+
+use crate::expression::{Expression, Template};
+use crate::map::MapPlan;
+use crate::matcher::Table;
+use crate::retry::RetryPlan;
+
+crossdock_settings::choices! {
+    /// How a call picks one of a service's endpoints.
+    pub enum Balance {
+        /// In turn.
+        RoundRobin = "round_robin",
+        /// The one with the fewest calls under way; in turn among equals.
+        LeastOutstanding = "least_outstanding",
+    }
+}
+
+/// Everything that route files say, checked.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The services, in the order of the files.
+    pub services: Vec<Arc<ServicePlan>>,
+    /// The routes, in the order of the files.
+    pub routes: Vec<Arc<RoutePlan>>,
+    /// The tests, in the order of the files.
+    pub tests: Vec<RouteTest>,
+    /// Which route takes which message.
+    pub table: Table,
+}
+
+/// A service.
+#[derive(Debug)]
+pub struct ServicePlan {
+    /// Its name.
+    pub name: ByteString,
+    /// The adapter that reaches it.
+    pub adapter: &'static str,
+    /// The adapter's own part.
+    pub spec: Arc<dyn ServiceSpec>,
+    /// How long one try may take.
+    pub timeout: Duration,
+    /// How a failed try is made again.
+    pub retry: Option<RetryPlan>,
+    /// Calls under way at once, in the whole process.
+    pub concurrency: usize,
+    /// How an endpoint is picked.
+    pub balance: Balance,
+    /// Operations that are named idempotent.
+    pub idempotent: Vec<ByteString>,
+}
+
+/// A route.
+#[derive(Debug)]
+pub struct RoutePlan {
+    /// Its name.
+    pub name: ByteString,
+    /// What it takes.
+    pub entries: Vec<Arc<dyn EntrySpec>>,
+    /// The deadline of a caller who sets none.
+    pub deadline_default: Duration,
+    /// The longest deadline that a caller gets.
+    pub deadline_max: Duration,
+    /// Headers that are carried from the caller to services.
+    pub carry: Arc<[ByteString]>,
+    /// Headers that are carried from a service's reply to the caller.
+    pub carry_back: Arc<[ByteString]>,
+    /// What it does.
+    pub steps: Vec<Step>,
+    /// How faults are answered where the code's own answer is not wanted.
+    pub errors: Vec<ErrorRule>,
+}
+
+/// One call of an operation.
+#[derive(Debug, Clone)]
+pub struct CallPlan {
+    /// The service's place in the plan.
+    pub service: usize,
+    /// The operation's name.
+    pub operation_name: ByteString,
+    /// The adapter's own part.
+    pub operation: Arc<dyn OperationSpec>,
+    /// Carrying it out twice does no harm, by the protocol or by the file's word.
+    pub idempotent: bool,
+}
+
+/// A way that a choice may go.
+#[derive(Debug)]
+pub struct Branch {
+    /// `None` for `otherwise`.
+    pub when: Option<Expression>,
+    /// What it does.
+    pub steps: Vec<Step>,
+}
+
+/// The body of an answer that a route gives itself.
+#[derive(Debug)]
+pub enum RespondBody {
+    /// The body that there is.
+    Current,
+    /// None.
+    Empty,
+    /// A new one.
+    Map(MapPlan),
+}
+
+/// One step of a route.
+#[derive(Debug)]
+pub enum Step {
+    /// Makes a new body.
+    Map(MapPlan),
+    /// Sets headers.
+    Set(Vec<(ByteString, Template)>),
+    /// Fails unless a condition holds.
+    Require {
+        /// The condition.
+        that: Expression,
+        /// The code of the fault.
+        code: Code,
+        /// The sentence of the fault.
+        message: Template,
+    },
+    /// Calls a service; the reply is what the next steps work on.
+    Call(CallPlan),
+    /// Calls a service and only waits for its confirmation.
+    Send(CallPlan),
+    /// Takes the first branch whose condition holds.
+    Choice(Vec<Branch>),
+    /// Calls a service on the side and binds its reply's body to a name.
+    Enrich {
+        /// The call.
+        call: CallPlan,
+        /// The body of the call.
+        with: MapPlan,
+        /// The name.
+        name: ByteString,
+    },
+    /// Sends a copy on the side; nobody waits for it, and its failure is only counted.
+    Tap {
+        /// The call.
+        call: CallPlan,
+        /// The body of the call; the current one where nothing is said.
+        with: Option<MapPlan>,
+    },
+    /// Ends the route with this answer.
+    Respond {
+        /// The status.
+        status: Option<u16>,
+        /// Headers of the answer.
+        headers: Vec<(ByteString, Template)>,
+        /// The body.
+        body: RespondBody,
+    },
+    /// Ends the route with a fault.
+    Fault {
+        /// The code.
+        code: Code,
+        /// The sentence.
+        message: Template,
+    },
+}
+
+/// How a fault is answered.
+#[derive(Debug)]
+pub struct ErrorRule {
+    /// The codes that it is for; all where there is none.
+    pub on: Vec<Code>,
+    /// Only faults of these services, by place; all where there is none.
+    pub services: Vec<ByteString>,
+    /// The code of the answer.
+    pub code: Option<Code>,
+    /// The sentence of the answer.
+    pub message: Option<Template>,
+}
+
+/// A test of a route with stubs in the place of services.
+#[derive(Debug)]
+pub struct RouteTest {
+    /// Its name.
+    pub name: String,
+    /// The file and line where it stands.
+    pub place: String,
+    /// The route's name.
+    pub route: ByteString,
+    /// The request.
+    pub given: TestGiven,
+    /// What services answer, by `service` or `service.operation`.
+    pub stubs: Vec<(ByteString, StubPlan)>,
+    /// What is expected.
+    pub expect: TestExpect,
+}
+
+/// The request of a test.
+#[derive(Debug, Clone)]
+pub struct TestGiven {
+    /// The method.
+    pub method: ByteString,
+    /// The path with its query.
+    pub path: ByteString,
+    /// Headers.
+    pub headers: Vec<(ByteString, ByteString)>,
+    /// The body and its media type.
+    pub body: Option<(ByteString, &'static str)>,
+    /// The caller's deadline.
+    pub timeout: Option<Duration>,
+}
+
+/// What a stub answers.
+#[derive(Debug, Clone)]
+pub struct StubPlan {
+    /// After this time.
+    pub after: Duration,
+    /// With this body and media type.
+    pub body: Option<(ByteString, &'static str)>,
+    /// Or with this fault.
+    pub fault: Option<Code>,
+}
+
+/// What a test expects.
+#[derive(Debug, Clone, Default)]
+pub struct TestExpect {
+    /// The HTTP status, or its like.
+    pub status: Option<u16>,
+    /// The code of a fault.
+    pub code: Option<Code>,
+    /// The body, compared by value.
+    pub body: Option<(ByteString, &'static str)>,
+    /// Headers that must be there.
+    pub headers: Vec<(ByteString, ByteString)>,
+    /// Bodies that services must have got, by `service` or `service.operation`.
+    pub sent: Vec<(ByteString, (ByteString, &'static str))>,
+}
+
+impl Plan {
+    /// The route of that name.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Option<&Arc<RoutePlan>> {
+        self.routes.iter().find(|route| route.name == name)
+    }
+}
