@@ -44,12 +44,15 @@ pub struct EncodedBody {
 /// The bytes of a message's body. Raw bytes are handed on uncopied with the media type that they came with.
 ///
 /// # Errors
-/// INTERNAL with the place in the value where the format cannot say it.
+/// INVALID_ARGUMENT (415) where raw bytes are of another format than the other side takes. INTERNAL with the place in the value where the format cannot say it.
 pub fn encode_body(message: &Message, format: &WriteFormat) -> Result<EncodedBody, Fault> {
     match &message.body {
         Body::Empty => Ok(EncodedBody { chunks: Chunks::new(), content_type: None }),
-        Body::Raw { chunks, format, .. } => {
-            let content_type = message.content_type.clone().or_else(|| Some(ByteString::from_static(format.media_type())));
+        Body::Raw { chunks, format: given, .. } => {
+            if *given != format.format() && *format != WriteFormat::Raw {
+                return Err(wrong_format(*given, format.format()));
+            }
+            let content_type = message.content_type.clone().or_else(|| Some(ByteString::from_static(given.media_type())));
             Ok(EncodedBody { chunks: chunks.clone(), content_type })
         }
         Body::Value(value) => {
@@ -61,6 +64,11 @@ pub fn encode_body(message: &Message, format: &WriteFormat) -> Result<EncodedBod
             Ok(EncodedBody { chunks: bytes.into(), content_type })
         }
     }
+}
+
+fn wrong_format(given: Format, wanted: Format) -> Fault {
+    let message = format!("the body is {}, where {} is needed", given.name(), wanted.name());
+    Fault::caller(Code::InvalidArgument, "BODY_FORMAT", message).with_http_status(415)
 }
 
 fn write(value: &Value, format: &WriteFormat) -> Result<Bytes, Cow<'static, str>> {

@@ -1,0 +1,57 @@
+//! Opening listeners and ports.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crossdock_adapter_api::{
+    Adapter, AdapterError, Capabilities, EntrySpec, Inbound, ListenerSpec, Outbound, Schemas, ServiceSpec,
+};
+use crossdock_settings::{FromNode, Node, Reader};
+
+use crate::config::{Entry, EntrySettings, Listener, ListenerSettings, Service, ServiceSettings};
+use crate::inbound::HttpInbound;
+use crate::outbound::HttpOutbound;
+
+/// HTTP/1.1, in and out.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HttpAdapter;
+
+impl Adapter for HttpAdapter {
+    fn name(&self) -> &'static str {
+        "http"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { replies: true, acknowledges: false, ordered: false, confirms: true }
+    }
+
+    fn schemas(&self) -> Schemas {
+        Schemas { listener: ListenerSettings::schema(), entry: EntrySettings::schema(), service: ServiceSettings::schema() }
+    }
+
+    fn read_listener(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn ListenerSpec>> {
+        Some(Arc::new(Listener::read(node, reader)?))
+    }
+
+    fn read_entry(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn EntrySpec>> {
+        Some(Arc::new(Entry::read(node, reader)?))
+    }
+
+    fn read_service(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn ServiceSpec>> {
+        Some(Arc::new(Service::read(node, reader)?))
+    }
+
+    fn open_inbound(&self, name: &str, spec: &dyn ListenerSpec) -> Result<Box<dyn Inbound>, AdapterError> {
+        match spec.as_any().downcast_ref::<Listener>() {
+            Some(listener) => Ok(Box::new(HttpInbound::open(name, listener)?)),
+            None => Err(AdapterError::Settings(format!("the listener `{name}` is not one of HTTP"))),
+        }
+    }
+
+    fn open_outbound(&self, spec: &dyn ServiceSpec, endpoint: usize) -> Result<Rc<dyn Outbound>, AdapterError> {
+        match spec.as_any().downcast_ref::<Service>() {
+            Some(service) => Ok(Rc::new(HttpOutbound::open(service, endpoint)?)),
+            None => Err(AdapterError::Settings("the service is not one of HTTP".into())),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The port to one endpoint: pooled connections, driven by the call that uses them.
+//!
+//! A connection has no task of its own. The call polls it, so that a reply is read in the turn that wakes the call, and
+//! a call that is dropped takes its connection with it.
+
+mod connect;
+mod pool;
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Instant;
+
+use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
+use crossdock_message::{Body, ByteString, Chunks, Code, Fault, Message, Origin, Value};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio_rustls::TlsConnector;
+
+use crate::config::{Endpoint, Operation, Service};
+use crate::{error, mapping, tls};
+use connect::Connector;
+use pool::{CallBody, Idle, Pool};
+
+/// The port to one endpoint.
+pub(crate) struct HttpOutbound {
+    /// Kept alive by the caller of `open`; the parts that calls need are here.
+    service: Rc<ServiceParts>,
+    endpoint: Endpoint,
+    connector: Connector,
+    pool: Rc<Pool>,
+}
+
+struct ServiceParts {
+    name: ByteString,
+    headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    reply_len_max: u64,
+}
+
+impl HttpOutbound {
+    pub(crate) fn open(service: &Service, endpoint: usize) -> Result<Self, AdapterError> {
+        let no_endpoint = || AdapterError::Settings("the service has no such endpoint".into());
+        let endpoint = service.endpoints.get(endpoint).cloned().ok_or_else(no_endpoint)?;
+        let connector = if endpoint.secure {
+            let config = tls::client(service.tls.as_ref())?;
+            let name = service.tls.as_ref().and_then(|tls| tls.server_name.clone());
+            Connector::secure(&endpoint, TlsConnector::from(config), name, service.connect_timeout)?
+        } else {
+            Connector::plain(&endpoint, service.connect_timeout)
+        };
+        let parts = ServiceParts {
+            name: endpoint.host.as_str().into(),
+            headers: service.headers.clone(),
+            reply_len_max: service.reply_len_max,
+        };
+        let pool = Pool::start(service.idle_connections, service.idle_timeout);
+        Ok(Self { service: Rc::new(parts), endpoint, connector, pool })
+    }
+
+    fn origin(&self, fault: Fault) -> Fault {
+        fault.with_origin(Origin::Service(self.service.name.clone()))
+    }
+
+    async fn exchange(
+        &self,
+        operation: &Operation,
+        message: &Message,
+        carry: &[ByteString],
+    ) -> Result<Message, Fault> {
+        let mut request = self.request(operation, message)?;
+        // A pooled connection may have been closed by the other side. Where the request was not written, it is written
+        // on another; a new connection is the last try.
+        while let Some(idle) = self.pool.take().await {
+            match self.send(idle, request, operation, message, carry).await {
+                Sent::Answered(answer) => return answer,
+                Sent::Unwritten(back) => request = back,
+            }
+        }
+        let fresh = self.connector.connect().await.map_err(|fault| self.origin(fault))?;
+        match self.send(fresh, request, operation, message, carry).await {
+            Sent::Answered(answer) => answer,
+            Sent::Unwritten(_) => Err(self.origin(error::unreachable("the connection was closed at once"))),
+        }
+    }
+
+    fn request(&self, operation: &Operation, message: &Message) -> Result<http::Request<CallBody>, Fault> {
+        use crossdock_adapter_api::OperationSpec as _;
+        let target = mapping::target(&self.endpoint, operation, message)?;
+        let (chunks, content_type) = match operation.body() {
+            None => (Chunks::new(), None),
+            Some(format) => {
+                let body = match without_address_fields(message, operation) {
+                    Some(rest) => encode_body(&rest, format)?,
+                    None => encode_body(message, format)?,
+                };
+                (body.chunks, body.content_type)
+            }
+        };
+        let headers = mapping::call_headers(&self.endpoint, &self.service.headers, message, content_type, Instant::now())?;
+        let mut request = http::Request::new(CallBody::new(chunks));
+        *request.method_mut() = operation.method.clone();
+        let bad_target = |_| Fault::new(Code::Internal, "ADDRESS", "the address of the call cannot be written");
+        *request.uri_mut() = http::Uri::try_from(target).map_err(bad_target)?;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    async fn send(
+        &self,
+        mut idle: Idle,
+        request: http::Request<CallBody>,
+        _: &Operation,
+        message: &Message,
+        carry: &[ByteString],
+    ) -> Sent {
+        let response = {
+            let mut sending = pin!(idle.sender.try_send_request(request));
+            let connection = &mut idle.connection;
+            let mut ended = false;
+            std::future::poll_fn(|cx| {
+                if !ended {
+                    ended = std::pin::Pin::new(&mut *connection).poll(cx).is_ready();
+                }
+                sending.as_mut().poll(cx)
+            })
+            .await
+        };
+        let response = match response {
+            Ok(response) => response,
+            Err(mut failed) => {
+                if let Some(back) = failed.take_message() {
+                    return Sent::Unwritten(back);
+                }
+                let failure = failed.into_error();
+                let fault = if failure.is_parse() { error::bad_reply("it is not HTTP") } else { error::connection_lost() };
+                return Sent::Answered(Err(self.origin(fault)));
+            }
+        };
+        Sent::Answered(self.receive(idle, response, message, carry).await)
+    }
+
+    async fn receive(
+        &self,
+        mut idle: Idle,
+        response: http::Response<Incoming>,
+        message: &Message,
+        carry: &[ByteString],
+    ) -> Result<Message, Fault> {
+        let (head, body) = response.into_parts();
+        let failed = mapping::status_fault(&head, &self.service.name);
+        let chunks = read_body(&mut idle, body, self.service.reply_len_max).await.map_err(|fault| self.origin(fault));
+        if chunks.is_ok() {
+            self.pool.give(idle);
+        }
+        if let Some(fault) = failed {
+            return Err(fault);
+        }
+        if head.headers.get(http::header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+            return Err(self.origin(error::bad_reply("its body is compressed, and nobody asked for that")));
+        }
+        mapping::reply(&head, chunks?, message, carry)
+    }
+}
+
+enum Sent {
+    Answered(Result<Message, Fault>),
+    /// Not a byte of it was written.
+    Unwritten(http::Request<CallBody>),
+}
+
+/// Reads a reply's body while driving its connection.
+async fn read_body(idle: &mut Idle, body: Incoming, len_max: u64) -> Result<Chunks, Fault> {
+    let mut chunks = Chunks::new();
+    if body.is_end_stream() {
+        return Ok(chunks);
+    }
+    if body.size_hint().lower() > len_max {
+        return Err(error::bad_reply("it is larger than what is taken from this service"));
+    }
+    let mut body = pin!(body);
+    let mut ended = false;
+    loop {
+        let frame = std::future::poll_fn(|cx| {
+            // What was read already is taken first; then the connection may read on.
+            if let Poll::Ready(frame) = body.as_mut().poll_frame(cx) {
+                return Poll::Ready(frame);
+            }
+            if !ended {
+                ended = std::pin::Pin::new(&mut idle.connection).poll(cx).is_ready();
+            }
+            body.as_mut().poll_frame(cx)
+        })
+        .await;
+        match frame {
+            None => return Ok(chunks),
+            Some(Err(_)) => return Err(error::connection_lost()),
+            Some(Ok(frame)) => {
+                let Ok(data) = frame.into_data() else { continue };
+                chunks.push(data);
+                if chunks.len() as u64 > len_max {
+                    return Err(error::bad_reply("it is larger than what is taken from this service"));
+                }
+            }
+        }
+    }
+}
+
+/// A body that was made here, without the fields that the address took; `None` where it took none.
+fn without_address_fields(message: &Message, operation: &Operation) -> Option<Message> {
+    let Body::Value(Value::Record(record)) = &message.body else { return None };
+    let taken = operation.path.names().chain(&operation.query).filter(|name| record.get(name).is_some());
+    let taken: Vec<&ByteString> = taken.collect();
+    if taken.is_empty() {
+        return None;
+    }
+    let mut rest = record.clone();
+    for name in taken {
+        rest.remove(name);
+    }
+    let mut message = message.clone();
+    message.body = Body::Value(Value::Record(rest));
+    Some(message)
+}
+
+impl Outbound for HttpOutbound {
+    fn call<'a>(
+        &'a self,
+        operation: &'a dyn OperationSpec,
+        message: &'a Message,
+        carry: &'a [ByteString],
+    ) -> LocalFuture<'a, Result<Message, Fault>> {
+        Box::pin(async move {
+            match operation.as_any().downcast_ref::<Operation>() {
+                Some(operation) => self.exchange(operation, message, carry).await,
+                None => Err(Fault::new(Code::Internal, "OPERATION", "the operation is not one of HTTP")),
+            }
+        })
+    }
+
+    fn probe(&self) -> LocalFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let idle = self.connector.connect().await.map_err(|fault| self.origin(fault))?;
+            self.pool.give(idle);
+            Ok(())
+        })
+    }
+}
+

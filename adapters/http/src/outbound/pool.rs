@@ -1,0 +1,124 @@
+//! Connections without a call.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossdock_message::Chunks;
+use http_body::{Frame, SizeHint};
+use hyper::client::conn::http1::{Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+
+use super::connect::Stream;
+
+/// How often connections are looked through for those that the other side has closed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A connection that can take a request.
+pub(super) struct Idle {
+    pub(super) sender: SendRequest<CallBody>,
+    pub(super) connection: Connection<TokioIo<Stream>, CallBody>,
+    pub(super) since: Instant,
+}
+
+impl Idle {
+    /// Whether it still can: the other side may have closed it, or sent what nobody asked for.
+    fn is_usable(&mut self, cx: &mut Context<'_>) -> bool {
+        Pin::new(&mut self.connection).poll(cx).is_pending() && self.sender.is_ready()
+    }
+}
+
+/// The connections of one endpoint on one data arbiter.
+pub(super) struct Pool {
+    idle: RefCell<VecDeque<Idle>>,
+    len_max: usize,
+}
+
+impl Pool {
+    /// A pool that drops what is too old, for as long as somebody holds it.
+    pub(super) fn start(len_max: usize, age_max: Duration) -> Rc<Self> {
+        let pool = Rc::new(Self { idle: RefCell::new(VecDeque::new()), len_max });
+        let swept = Rc::downgrade(&pool);
+        actix_rt::spawn(async move {
+            let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+            loop {
+                ticks.tick().await;
+                let Some(pool) = swept.upgrade() else { return };
+                let now = Instant::now();
+                let mut cx = Context::from_waker(Waker::noop());
+                let young = |idle: &Idle| now.saturating_duration_since(idle.since) < age_max;
+                pool.idle.borrow_mut().retain_mut(|idle| young(idle) && idle.is_usable(&mut cx));
+            }
+        });
+        pool
+    }
+
+    /// The connection that was used last and still can be.
+    pub(super) async fn take(&self) -> Option<Idle> {
+        std::future::poll_fn(|cx| {
+            loop {
+                let newest = self.idle.borrow_mut().pop_back();
+                match newest {
+                    None => return Poll::Ready(None),
+                    Some(mut idle) => {
+                        if idle.is_usable(cx) {
+                            return Poll::Ready(Some(idle));
+                        }
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// Keeps a connection whose exchange is over, if it can take another.
+    pub(super) fn give(&self, mut idle: Idle) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut kept = self.idle.borrow_mut();
+        if kept.len() < self.len_max && idle.is_usable(&mut cx) {
+            idle.since = Instant::now();
+            kept.push_back(idle);
+        }
+    }
+}
+
+/// The body of a call: pieces that are all there.
+pub(super) struct CallBody {
+    pieces: VecDeque<Bytes>,
+    left: u64,
+}
+
+impl CallBody {
+    pub(super) fn new(chunks: Chunks) -> Self {
+        let left = chunks.len() as u64;
+        Self { pieces: chunks.into_pieces().collect(), left }
+    }
+}
+
+impl http_body::Body for CallBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        let piece = this.pieces.pop_front();
+        if let Some(piece) = &piece {
+            this.left -= piece.len() as u64;
+        }
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}

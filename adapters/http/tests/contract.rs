@@ -1,0 +1,66 @@
+//! The HTTP adapter keeps the contract of adapters.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crossdock_adapter_api::{Adapter, AdapterError, EntrySpec, Inbound, OperationSpec, Outbound, contract};
+use crossdock_http::HttpAdapter;
+use crossdock_settings::{Diagnostics, Node, Reader, Resolve, parse};
+
+struct Nothing;
+
+impl Resolve for Nothing {
+    fn env(&self, name: &str) -> Result<String, String> {
+        Err(format!("no {name}"))
+    }
+
+    fn file(&self, path: &str) -> Result<String, String> {
+        Err(format!("no {path}"))
+    }
+}
+
+fn read<T>(text: &str, read: impl FnOnce(&Node, &mut Reader<'_>) -> Option<T>) -> T {
+    let mut diagnostics = Diagnostics::new();
+    let source = diagnostics.add_source("test", text);
+    let node = parse(source, &mut diagnostics).expect("YAML");
+    let value = read(&node, &mut Reader::new(&mut diagnostics, &Nothing));
+    value.unwrap_or_else(|| panic!("{}", diagnostics.render(false)))
+}
+
+struct Http;
+
+impl contract::Subject for Http {
+    fn inbound(&self) -> Result<Box<dyn Inbound>, AdapterError> {
+        let listener = read("bind: 127.0.0.1:0", |node, reader| HttpAdapter.read_listener(node, reader));
+        HttpAdapter.open_inbound("contract", &*listener)
+    }
+
+    fn outbound(&self, address: &str) -> Result<Rc<dyn Outbound>, AdapterError> {
+        let text = format!("url: \"http://{address}\"\noperations: {{ send: {{ post: /contract }} }}");
+        let service = read(&text, |node, reader| HttpAdapter.read_service(node, reader));
+        HttpAdapter.open_outbound(&*service, 0)
+    }
+
+    fn nowhere(&self) -> String {
+        // A port that was free a moment ago.
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        socket.local_addr().expect("an address").to_string()
+    }
+
+    fn entry(&self) -> Arc<dyn EntrySpec> {
+        read("listen: contract\npost: /contract", |node, reader| HttpAdapter.read_entry(node, reader))
+    }
+
+    fn operation(&self) -> Arc<dyn OperationSpec> {
+        let text = "url: \"http://127.0.0.1:1\"\noperations: { send: { post: /contract } }";
+        let service = read(text, |node, reader| HttpAdapter.read_service(node, reader));
+        service.operations().remove(0).1
+    }
+}
+
+#[test]
+fn the_http_adapter_keeps_the_contract() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let local = tokio::task::LocalSet::new();
+    runtime.block_on(local.run_until(contract::run(&Http)));
+}
