@@ -122,8 +122,8 @@ impl Format {
     }
 }
 
-/// The body of a message.
-#[derive(Debug, Clone)]
+/// The body of a message. A copy of raw bytes shares them, and leaves their reading behind.
+#[derive(Debug)]
 pub enum Body {
     /// No body at all, as of a GET.
     Empty,
@@ -169,6 +169,16 @@ impl Body {
                 }
                 Ok(decoded.get())
             }
+        }
+    }
+}
+
+impl Clone for Body {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Empty => Self::Empty,
+            Self::Raw { chunks, format, .. } => Self::raw(chunks.clone(), *format),
+            Self::Value(value) => Self::Value(value.clone()),
         }
     }
 }

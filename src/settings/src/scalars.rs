@@ -139,7 +139,9 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
 }
 
 impl Duration {
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads `250ms`, `5s`, `2m`, `24h`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let (number, unit) = number_and_unit(text)?;
         let millis = match unit {
             "ms" => 1,

@@ -1,0 +1,200 @@
+//! Starts, watches and restarts hosts; gives up on one that fails too often.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
+use crossdock_adapter_api::{Inbound, OpenIngress};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::host::Host;
+use crate::config::ListenerConfig;
+
+/// Restarts within [`RESTART_WINDOW`] before a host is given up.
+const RESTARTS_MAX: usize = 5;
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// A listener that serves: its name, what it speaks, and the address that it got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listening {
+    pub(crate) name: String,
+    pub(crate) adapter: &'static str,
+    pub(crate) address: String,
+}
+
+/// The guardian of all hosts.
+pub(crate) struct Guardian {
+    arbiters: usize,
+    ingress: Arc<dyn OpenIngress>,
+    hosts: BTreeMap<String, HostState>,
+    runs: u64,
+    /// How many hosts run; changes wake who waits for the last to end.
+    running: watch::Sender<usize>,
+    stopping: bool,
+}
+
+struct HostState {
+    config: ListenerConfig,
+    address: String,
+    stop: CancellationToken,
+    run: u64,
+    up: bool,
+    failures: Vec<Instant>,
+}
+
+/// Makes the hosts those of the list: new ones are opened first, and where one cannot be, nothing changes.
+#[derive(actix::Message)]
+#[rtype(result = "Result<Vec<Listening>, String>")]
+pub(crate) struct Apply(pub(crate) Vec<ListenerConfig>);
+
+/// A host's run is over.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+pub(super) struct HostEnded {
+    pub(super) name: String,
+    pub(super) run: u64,
+    pub(super) error: Option<String>,
+}
+
+/// Stops all hosts; answers when the last has finished what was in flight.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+pub(crate) struct StopAll;
+
+impl Guardian {
+    pub(crate) fn new(arbiters: usize, ingress: Arc<dyn OpenIngress>) -> Self {
+        Self { arbiters, ingress, hosts: BTreeMap::new(), runs: 0, running: watch::Sender::new(0), stopping: false }
+    }
+
+    fn run(&mut self, name: &str, inbound: Box<dyn Inbound>, context: &Context<Self>) -> (u64, CancellationToken) {
+        self.runs += 1;
+        let stop = CancellationToken::new();
+        let host = Host {
+            name: name.to_owned(),
+            run: self.runs,
+            inbound: Some(inbound),
+            arbiters: self.arbiters,
+            ingress: Arc::clone(&self.ingress),
+            stop: stop.clone(),
+            guardian: context.address(),
+        };
+        host.start();
+        self.running.send_modify(|running| *running += 1);
+        (self.runs, stop)
+    }
+
+    fn apply(&mut self, listeners: Vec<ListenerConfig>, context: &Context<Self>) -> Result<Vec<Listening>, String> {
+        let mut opened = Vec::new();
+        for listener in &listeners {
+            match self.hosts.get(&listener.name) {
+                Some(host) if host.config.spec.fingerprint() == listener.spec.fingerprint() => {}
+                Some(_) => return Err(format!("the listener `{}` has changed: its settings take effect with a restart", listener.name)),
+                None => {
+                    let inbound = listener.adapter.open_inbound(&listener.name, &*listener.spec);
+                    opened.push((listener.clone(), inbound.map_err(|error| format!("listener `{}`: {error}", listener.name))?));
+                }
+            }
+        }
+        self.hosts.retain(|name, host| {
+            let kept = listeners.iter().any(|listener| listener.name == *name);
+            if !kept {
+                tracing::info!(listener = %name, "stops: it is not in crossdock.yaml any more");
+                host.stop.cancel();
+            }
+            kept
+        });
+        for (config, inbound) in opened {
+            let address = inbound.address();
+            tracing::info!(listener = %config.name, adapter = config.adapter.name(), %address, "listens");
+            let name = config.name.clone();
+            let (run, stop) = self.run(&name, inbound, context);
+            self.hosts.insert(name, HostState { config, address, stop, run, up: true, failures: Vec::new() });
+        }
+        let listening = self.hosts.values().map(|host| Listening {
+            name: host.config.name.clone(),
+            adapter: host.config.adapter.name(),
+            address: host.address.clone(),
+        });
+        Ok(listening.collect())
+    }
+
+    fn ended(&mut self, ended: HostEnded, context: &mut Context<Self>) {
+        self.running.send_modify(|running| *running = running.saturating_sub(1));
+        let HostEnded { name, run, error } = ended;
+        let Some(host) = self.hosts.get_mut(&name).filter(|host| host.run == run) else { return };
+        host.up = false;
+        if self.stopping || host.stop.is_cancelled() {
+            return;
+        }
+        let now = Instant::now();
+        host.failures.retain(|at| now.saturating_duration_since(*at) < RESTART_WINDOW);
+        host.failures.push(now);
+        let failures = host.failures.len();
+        let error = error.unwrap_or_else(|| "it ended without being asked to".to_owned());
+        if failures > RESTARTS_MAX {
+            tracing::error!(listener = %name, %error, failures, "is given up: restart the gateway when the cause is gone");
+            return;
+        }
+        let wait = BACKOFF_MIN.saturating_mul(1 << (failures - 1).min(8)).min(BACKOFF_MAX);
+        tracing::error!(listener = %name, %error, wait_ms = wait.as_millis(), "failed and is restarted");
+        let waiting = tokio::time::sleep(wait).into_actor(self).map(move |(), guardian, context| guardian.restart(&name, context));
+        context.spawn(waiting);
+    }
+
+    fn restart(&mut self, name: &str, context: &mut Context<Self>) {
+        let Some(host) = self.hosts.get(name).filter(|host| !host.up && !host.stop.is_cancelled()) else { return };
+        match host.config.adapter.open_inbound(name, &*host.config.spec) {
+            Ok(inbound) => {
+                let (run, stop) = self.run(name, inbound, context);
+                if let Some(host) = self.hosts.get_mut(name) {
+                    (host.run, host.stop, host.up) = (run, stop, true);
+                }
+            }
+            Err(error) => {
+                let run = host.run;
+                self.running.send_modify(|running| *running += 1);
+                self.ended(HostEnded { name: name.to_owned(), run, error: Some(error.to_string()) }, context);
+            }
+        }
+    }
+}
+
+impl Actor for Guardian {
+    type Context = Context<Self>;
+}
+
+impl Handler<Apply> for Guardian {
+    type Result = Result<Vec<Listening>, String>;
+
+    fn handle(&mut self, Apply(listeners): Apply, context: &mut Context<Self>) -> Self::Result {
+        self.apply(listeners, context)
+    }
+}
+
+impl Handler<HostEnded> for Guardian {
+    type Result = ();
+
+    fn handle(&mut self, ended: HostEnded, context: &mut Context<Self>) {
+        self.ended(ended, context);
+    }
+}
+
+impl Handler<StopAll> for Guardian {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: StopAll, _: &mut Context<Self>) -> Self::Result {
+        self.stopping = true;
+        for host in self.hosts.values() {
+            host.stop.cancel();
+        }
+        let mut running = self.running.subscribe();
+        Box::pin(async move {
+            // An error says that the guardian is gone, and with it all hosts.
+            let _ = running.wait_for(|running| *running == 0).await;
+        })
+    }
+}

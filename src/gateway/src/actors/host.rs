@@ -1,0 +1,40 @@
+//! One listener: runs it, and tells the guardian when it ends.
+
+use std::sync::Arc;
+
+use actix::{Actor, Addr, Context};
+use crossdock_adapter_api::{AdapterError, Inbound, OpenIngress};
+use tokio_util::sync::CancellationToken;
+
+use super::guardian::{Guardian, HostEnded};
+
+/// The actor of one listener.
+pub(super) struct Host {
+    pub(super) name: String,
+    /// Tells this run from those before it.
+    pub(super) run: u64,
+    pub(super) inbound: Option<Box<dyn Inbound>>,
+    pub(super) arbiters: usize,
+    pub(super) ingress: Arc<dyn OpenIngress>,
+    pub(super) stop: CancellationToken,
+    pub(super) guardian: Addr<Guardian>,
+}
+
+impl Actor for Host {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Context<Self>) {
+        let Some(inbound) = self.inbound.take() else { return };
+        let (arbiters, ingress, stop) = (self.arbiters, Arc::clone(&self.ingress), self.stop.clone());
+        let (name, run, guardian) = (self.name.clone(), self.run, self.guardian.clone());
+        actix_rt::spawn(async move {
+            // A task of its own, so that a panic of the adapter is an error here.
+            let running = actix_rt::spawn(inbound.run(arbiters, ingress, stop));
+            let result = running.await.unwrap_or_else(|error| Err(AdapterError::Stopped(error.to_string())));
+            let error = result.err().map(|error| error.to_string());
+            if guardian.send(HostEnded { name, run, error }).await.is_err() {
+                tracing::debug!("the guardian is gone");
+            }
+        });
+    }
+}

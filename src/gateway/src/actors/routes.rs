@@ -1,0 +1,84 @@
+//! Loads, checks and publishes whole generations of the routes.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use actix::{Actor, ActorFutureExt as _, Addr, Context, Handler, ResponseActFuture, WrapFuture as _};
+use crossdock_adapter_api::Adapter;
+
+use super::guardian::{Apply, Guardian};
+use crate::config::Config;
+use crate::generation::{Current, Generation};
+use crate::stats::Stats;
+
+/// Reads the settings anew; the error is what to show to the person who wrote them.
+pub(crate) type Source = Box<dyn Fn() -> Result<Config, String>>;
+
+/// The result of the last reload: `None` where it was good or there was none.
+pub(crate) type LastError = Arc<Mutex<Option<String>>>;
+
+/// The actor that owns the version of the routes.
+pub(crate) struct Routes {
+    pub(crate) source: Source,
+    pub(crate) adapters: Arc<[Arc<dyn Adapter>]>,
+    pub(crate) current: Arc<Current>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) guardian: Addr<Guardian>,
+    pub(crate) last_error: LastError,
+}
+
+/// Reads the settings anew and publishes them, or leaves the old ones in force and says why.
+#[derive(actix::Message)]
+#[rtype(result = "Result<u64, String>")]
+pub(crate) struct ReloadRoutes;
+
+impl Routes {
+    /// Everything that can fail, before anything changes.
+    fn prepare(&self) -> Result<Generation, String> {
+        let config = (self.source)()?;
+        let number = self.current.load().number + 1;
+        let generation = Generation::new(number, config.plan, config.listeners, config.limits, &self.stats);
+        for service in &generation.services {
+            crate::wiring::try_open(service, &self.adapters)?;
+        }
+        Ok(generation)
+    }
+
+    fn refuse(&self, problem: String) -> Result<u64, String> {
+        self.stats.reloads_failed.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(generation = self.current.load().number, "reload refused, the routes in force serve on:\n{problem}");
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.clone());
+        Err(problem)
+    }
+
+    fn publish(&self, generation: Generation) -> Result<u64, String> {
+        let number = generation.number;
+        tracing::info!(generation = number, routes = generation.plan.routes.len(), "routes are in force");
+        self.current.publish(generation);
+        self.stats.reloads.fetch_add(1, Ordering::Relaxed);
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(number)
+    }
+}
+
+impl Actor for Routes {
+    type Context = Context<Self>;
+}
+
+impl Handler<ReloadRoutes> for Routes {
+    type Result = ResponseActFuture<Self, Result<u64, String>>;
+
+    fn handle(&mut self, _: ReloadRoutes, _: &mut Context<Self>) -> Self::Result {
+        match self.prepare() {
+            Err(problem) => Box::pin(std::future::ready(self.refuse(problem)).into_actor(self)),
+            Ok(generation) => {
+                let applied = self.guardian.send(Apply(generation.listeners.clone()));
+                Box::pin(applied.into_actor(self).map(move |applied, routes, _| match applied {
+                    Ok(Ok(_)) => routes.publish(generation),
+                    Ok(Err(problem)) => routes.refuse(problem),
+                    Err(_) => routes.refuse("the gateway is stopping".to_owned()),
+                }))
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The admin listener: liveness, readiness, metrics, routes, services. It only reads.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use actix_web::dev::ServerHandle;
+use actix_web::http::header;
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+
+use crate::actors::LastError;
+use crate::generation::Current;
+use crate::stats::{Stats, prometheus, routes_json, services_json};
+
+/// What the admin listener shows.
+#[derive(Clone)]
+pub(crate) struct AdminState {
+    pub(crate) current: Arc<Current>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) last_error: LastError,
+    pub(crate) token: Option<String>,
+}
+
+/// The admin listener, running.
+pub(crate) struct Admin {
+    address: SocketAddr,
+    handle: ServerHandle,
+}
+
+impl Admin {
+    pub(crate) fn open(address: SocketAddr, state: AdminState) -> std::io::Result<Self> {
+        let state = web::Data::new(state);
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(state.clone())
+                .route("/livez", web::get().to(live))
+                .route("/readyz", web::get().to(ready))
+                .route("/metrics", web::get().to(metrics))
+                .route("/api/v1/routes", web::get().to(routes))
+                .route("/api/v1/services", web::get().to(services))
+        })
+        .workers(1)
+        .disable_signals()
+        .bind(address)?;
+        let address = server.addrs().first().copied().unwrap_or(address);
+        let server = server.run();
+        let handle = server.handle();
+        actix_rt::spawn(server);
+        Ok(Self { address, handle })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) async fn stop(self) {
+        self.handle.stop(false).await;
+    }
+}
+
+/// Compares in a time that does not depend on where the texts differ.
+fn same(left: &[u8], right: &[u8]) -> bool {
+    left.len() == right.len() && left.iter().zip(right).fold(0, |seen, (one, other)| seen | (one ^ other)) == 0
+}
+
+/// Who may look: with a token who shows it; without, who calls an address of this machine by its number or as
+/// `localhost`, so that a page of another site cannot make a browser ask.
+fn admit(request: &HttpRequest, state: &AdminState) -> Result<(), HttpResponse> {
+    match &state.token {
+        Some(token) => {
+            let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+            if shown.is_some_and(|shown| same(shown, token.as_bytes())) {
+                return Ok(());
+            }
+            Err(HttpResponse::Unauthorized().insert_header((header::WWW_AUTHENTICATE, "Bearer")).finish())
+        }
+        None => {
+            let info = request.connection_info();
+            let host = info.host().rsplit_once(':').map_or(info.host(), |(host, _)| host);
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+            if local { Ok(()) } else { Err(HttpResponse::Forbidden().finish()) }
+        }
+    }
+}
+
+async fn live() -> HttpResponse {
+    HttpResponse::Ok().json(serde_json::json!({ "live": true }))
+}
+
+async fn ready(state: web::Data<AdminState>) -> HttpResponse {
+    let draining = state.current.is_draining();
+    let last_error = state.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let body = serde_json::json!({
+        "ready": !draining,
+        "generation": state.current.load().number,
+        "last_reload": { "ok": last_error.is_none(), "error": last_error },
+    });
+    if draining { HttpResponse::ServiceUnavailable().json(body) } else { HttpResponse::Ok().json(body) }
+}
+
+async fn metrics(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
+    if let Err(refusal) = admit(&request, &state) {
+        return refusal;
+    }
+    let text = prometheus(&state.stats, &state.current.load(), !state.current.is_draining());
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text)
+}
+
+async fn routes(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
+    match admit(&request, &state) {
+        Err(refusal) => refusal,
+        Ok(()) => HttpResponse::Ok().json(routes_json(&state.stats, &state.current.load(), Instant::now())),
+    }
+}
+
+async fn services(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
+    match admit(&request, &state) {
+        Err(refusal) => refusal,
+        Ok(()) => HttpResponse::Ok().json(services_json(&state.current.load())),
+    }
+}

@@ -1,0 +1,179 @@
+//! The commands.
+
+mod check;
+mod client;
+mod convert;
+mod explain;
+mod route_tests;
+mod routes;
+mod run;
+mod schema;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub(crate) use client::{Answer, Ask, ask};
+pub(crate) use run::{serve, start_log};
+
+/// An integration gateway between legacy and new services, configured by route files.
+#[derive(Parser)]
+#[command(name = "crossdock", version, about, long_about = None, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 all is well, 1 a check or test failed, 2 misuse.\n\nStart with:  crossdock demo")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway until SIGTERM; SIGHUP or a changed file reloads the routes.
+    Run {
+        /// The folder with crossdock.yaml and routes/.
+        #[arg(long, default_value = "config", value_name = "FOLDER")]
+        config: PathBuf,
+    },
+    /// Run the gateway with sample services, make real calls through it, show them, and stay up.
+    Demo {
+        /// The folder with crossdock.yaml and routes/.
+        #[arg(long, default_value = "config", value_name = "FOLDER")]
+        config: PathBuf,
+        /// End after the calls; exit 0 only if every one was right.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Load and check settings and route files, and show everything that is wrong with them.
+    Check {
+        /// Also reach each service.
+        #[arg(long)]
+        connect: bool,
+        /// How errors are shown.
+        #[arg(long, value_enum, default_value_t = CheckFormat::Human)]
+        format: CheckFormat,
+        /// Folders with crossdock.yaml, or files below one.
+        #[arg(default_value = "config", value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+    /// Run the tests that route files hold, with stubs in the place of services.
+    Test {
+        /// Folders with crossdock.yaml, or files below one.
+        #[arg(default_value = "config", value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+    /// Show what a route does: entries, steps, services, times.
+    Explain {
+        /// The route's name.
+        route: String,
+        /// The folder with crossdock.yaml and routes/.
+        #[arg(long, default_value = "config", value_name = "FOLDER")]
+        config: PathBuf,
+    },
+    /// Convert a document through the canonical form: standard input to standard output.
+    Convert {
+        /// The format of the input.
+        #[arg(long, value_enum)]
+        from: ConvertFormat,
+        /// The format of the output.
+        #[arg(long, value_enum)]
+        to: ConvertFormat,
+        /// The root element of an output in XML: `Name` or `{namespace}Name`.
+        #[arg(long, value_name = "NAME")]
+        root: Option<String>,
+    },
+    /// Print the JSON Schema of a kind of file, for editors.
+    Schema {
+        /// Which kind.
+        #[arg(value_enum, default_value_t = SchemaKind::Routes)]
+        kind: SchemaKind,
+    },
+    /// Show the routes of a running gateway and how they fare.
+    Routes {
+        /// The admin address; the one of the settings where nothing is said.
+        #[arg(long, value_name = "HOST:PORT")]
+        admin: Option<String>,
+        /// The folder with crossdock.yaml.
+        #[arg(long, default_value = "config", value_name = "FOLDER")]
+        config: PathBuf,
+        /// Print the JSON that the gateway gives.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CheckFormat {
+    /// With the line and a caret.
+    Human,
+    /// One line each.
+    Short,
+    /// One JSON document.
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ConvertFormat {
+    Json,
+    Xml,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SchemaKind {
+    /// Route files.
+    Routes,
+    /// crossdock.yaml.
+    Settings,
+}
+
+/// How a command ends.
+pub(crate) type Ending = Result<(), Failure>;
+
+/// A command that did not do what it was asked.
+pub(crate) enum Failure {
+    /// A check or test failed; what is to be said was said.
+    Failed,
+    /// It could not be done as asked.
+    Misuse(String),
+}
+
+/// Reads the command line and carries it out.
+#[must_use]
+pub fn main() -> ExitCode {
+    let ending = match Arguments::parse().command {
+        Command::Run { config } => run::run(config),
+        Command::Demo { config, once } => crate::demo::demo(config, once),
+        Command::Check { connect, format, paths } => check::check(&paths, connect, format),
+        Command::Test { paths } => route_tests::test(&paths),
+        Command::Explain { route, config } => explain::explain(&route, &config),
+        Command::Convert { from, to, root } => convert::convert(from, to, root.as_deref()),
+        Command::Schema { kind } => schema::schema(kind),
+        Command::Routes { admin, config, json } => routes::routes(admin, &config, json),
+    };
+    match ending {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Failed) => ExitCode::from(1),
+        Err(Failure::Misuse(problem)) => {
+            eprintln!("crossdock: {problem}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs on one thread with local tasks: the control plane. Data arbiters have threads of their own.
+pub(crate) fn on_local_runtime<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Misuse(format!("no runtime: {error}")))?;
+    Ok(tokio::task::LocalSet::new().block_on(&runtime, work))
+}
+
+/// The folder with crossdock.yaml that a path is, or stands below.
+pub(crate) fn config_folder(path: &std::path::Path) -> Result<PathBuf, Failure> {
+    let absolute = path.canonicalize().map_err(|error| Failure::Misuse(format!("cannot find `{}`: {error}", path.display())))?;
+    // The path as it was written, where it is the folder itself: messages then name files as the caller does.
+    if path.join("crossdock.yaml").is_file() {
+        return Ok(path.to_path_buf());
+    }
+    let found = absolute.ancestors().find(|folder| folder.join("crossdock.yaml").is_file());
+    let missing = || format!("neither `{}` nor a folder above it has crossdock.yaml", path.display());
+    found.map(std::path::Path::to_path_buf).ok_or_else(|| Failure::Misuse(missing()))
+}

@@ -1,0 +1,187 @@
+//! `crossdock test`: the tests of route files, through real listeners, with stubs in the place of services.
+
+mod stub;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crossdock_message::{Code, Limits, Value, json, xml};
+use crossdock_routing::{Plan, RouteTest, ServicePlan};
+use crossdock_settings::{Diagnostics, Reader, Resolve, parse};
+
+use super::{Answer, Ask, Ending, Failure, ask, config_folder, on_local_runtime};
+use crate::config::{Config, ListenerConfig, adapters};
+use crate::wiring::{Gateway, Running, read_folder};
+use stub::{StubAdapter, StubSpec, Stubs};
+
+pub(super) fn test(paths: &[PathBuf]) -> Ending {
+    let mut folders: Vec<PathBuf> = paths.iter().map(|path| config_folder(path)).collect::<Result<_, _>>()?;
+    folders.dedup();
+    let (mut passed, mut failed) = (0, 0);
+    for folder in folders {
+        let registry = adapters();
+        // Read here first, so that what is wrong with the files is said once.
+        let config = read_folder(&folder, &registry).map_err(|problem| {
+            eprintln!("{}", problem.trim_end());
+            Failure::Failed
+        })?;
+        let outcome = on_local_runtime(run_all(folder, config.plan))?;
+        let (good, bad) = outcome.map_err(Failure::Misuse)?;
+        passed += good;
+        failed += bad;
+    }
+    println!("\n{passed} passed, {failed} failed");
+    if failed == 0 { Ok(()) } else { Err(Failure::Failed) }
+}
+
+async fn run_all(folder: PathBuf, plan: Plan) -> Result<(usize, usize), String> {
+    if plan.tests.is_empty() {
+        return Ok((0, 0));
+    }
+    let stubs = Stubs::default();
+    let mut registry = adapters();
+    registry.push(Arc::new(StubAdapter { stubs: stubs.clone() }));
+    let source = move || stubbed(&folder);
+    let running = Gateway::new(registry).start_with(source).await.map_err(|error| error.to_string())?;
+    let (mut passed, mut failed) = (0, 0);
+    for test in &plan.tests {
+        stubs.prepare(&test.stubs);
+        match run_one(&running, &plan, test, &stubs).await {
+            Ok(()) => {
+                passed += 1;
+                println!("ok    {} ({})", test.name, test.route);
+            }
+            Err(problem) => {
+                failed += 1;
+                println!("FAIL  {} ({})\n      {}: {problem}", test.name, test.route, test.place);
+            }
+        }
+    }
+    running.stop().await;
+    Ok((passed, failed))
+}
+
+/// The settings of the folder, with stubs as services and free ports as listeners.
+fn stubbed(folder: &std::path::Path) -> Result<Config, String> {
+    let mut config = read_folder(folder, &adapters())?;
+    for service in &mut config.plan.services {
+        let old = Arc::clone(service);
+        let spec = StubSpec::new(&old.name, Arc::clone(&old.spec));
+        *service = Arc::new(ServicePlan {
+            name: old.name.clone(),
+            adapter: stub::NAME,
+            spec: Arc::new(spec),
+            timeout: old.timeout,
+            retry: old.retry.clone(),
+            concurrency: old.concurrency,
+            balance: old.balance,
+            idempotent: old.idempotent.clone(),
+        });
+    }
+    for listener in &mut config.listeners {
+        *listener = on_free_port(listener)?;
+    }
+    config.admin = None;
+    config.workers = 1;
+    Ok(config)
+}
+
+struct NoPlaceholders;
+
+impl Resolve for NoPlaceholders {
+    fn env(&self, name: &str) -> Result<String, String> {
+        Err(format!("`{name}` is not known here"))
+    }
+
+    fn file(&self, path: &str) -> Result<String, String> {
+        Err(format!("`{path}` is not read here"))
+    }
+}
+
+fn on_free_port(listener: &ListenerConfig) -> Result<ListenerConfig, String> {
+    let mut diagnostics = Diagnostics::new();
+    let source = diagnostics.add_source("test listener", "bind: \"127.0.0.1:0\"");
+    let spec = parse(source, &mut diagnostics)
+        .and_then(|node| listener.adapter.read_listener(&node, &mut Reader::new(&mut diagnostics, &NoPlaceholders)));
+    let spec = spec.ok_or_else(|| diagnostics.render(false))?;
+    Ok(ListenerConfig { name: listener.name.clone(), adapter: Arc::clone(&listener.adapter), spec })
+}
+
+async fn run_one(running: &Running, plan: &Plan, test: &RouteTest, stubs: &Stubs) -> Result<(), String> {
+    let route = plan.route(&test.route).ok_or("the route is not there")?;
+    let listener = route.entries.first().map(|entry| entry.address().listener.clone()).ok_or("the route takes nothing")?;
+    let address = running.listener(&listener).ok_or("the route's listener does not run")?;
+    let mut headers: Vec<(String, String)> =
+        test.given.headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    if let Some((_, media_type)) = &test.given.body {
+        headers.push(("content-type".into(), (*media_type).into()));
+    }
+    if let Some(timeout) = test.given.timeout {
+        headers.push(("crossdock-timeout".into(), format!("{}ms", timeout.as_millis())));
+    }
+    let body = test.given.body.as_ref().map_or("", |(body, _)| body);
+    let question = Ask { method: &test.given.method, target: &test.given.path, headers, body };
+    let answer = ask(address, &question).await?;
+    judge(test, &answer, stubs)
+}
+
+fn judge(test: &RouteTest, answer: &Answer, stubs: &Stubs) -> Result<(), String> {
+    let expect = &test.expect;
+    if let Some(problem) = stubs.problem() {
+        return Err(problem);
+    }
+    let code = code_of(answer);
+    if let Some(status) = expect.status.filter(|status| *status != answer.status) {
+        return Err(format!("status {} where {status} is expected: {}", answer.status, answer.body));
+    }
+    if expect.code != code && (expect.code.is_some() || expect.status.is_none()) {
+        let name = |code: Option<Code>| code.map_or("no fault", Code::name);
+        return Err(format!("{} where {} is expected: {}", name(code), name(expect.code), answer.body));
+    }
+    for (name, value) in &expect.headers {
+        if answer.header(name) != Some(&**value) {
+            return Err(format!("header {name} is {:?} where {value:?} is expected", answer.header(name)));
+        }
+    }
+    if let Some((body, media_type)) = &expect.body {
+        same_body("the body", &answer.body, body, media_type)?;
+    }
+    for (service, (body, media_type)) in &expect.sent {
+        let sent = stubs.sent(service).ok_or_else(|| format!("`{service}` was not called"))?;
+        same_body(&format!("what `{service}` got"), &sent, body, media_type)?;
+    }
+    Ok(())
+}
+
+fn code_of(answer: &Answer) -> Option<Code> {
+    if (200..300).contains(&answer.status) {
+        return None;
+    }
+    let read = |text: &str| -> Option<Value> {
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        if answer.header("content-type")?.contains("xml") { xml::read(&bytes, &Limits::default()).ok() } else { json::read(&bytes, &Limits::default()).ok() }
+    };
+    let problem = read(&answer.body)?;
+    let code = match problem.get("code")? {
+        Value::Text(code) => code.clone(),
+        Value::List(items) => items.first()?.get("$text")?.scalar_text()?,
+        _ => return None,
+    };
+    Code::from_name(&code)
+}
+
+/// Two bodies are the same where their values are: white space and the spelling of escapes do not matter, digits do.
+fn same_body(what: &str, got: &str, expected: &str, media_type: &str) -> Result<(), String> {
+    let read = |text: &str| -> Result<Value, String> {
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        if media_type.contains("xml") {
+            xml::read(&bytes, &Limits::default()).map_err(|error| error.to_string())
+        } else {
+            json::read(&bytes, &Limits::default()).map_err(|error| error.to_string())
+        }
+    };
+    let wanted = read(expected).map_err(|error| format!("the expected body cannot be read: {error}"))?;
+    let found = read(got).map_err(|error| format!("{what} cannot be read: {error}: {got}"))?;
+    if wanted == found { Ok(()) } else { Err(format!("{what} is\n        {got}\n      where expected is\n        {expected}")) }
+}

@@ -1,0 +1,183 @@
+//! Services that answer as a test says.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use crossdock_adapter_api::{
+    Adapter, AdapterError, Capabilities, EntrySpec, Inbound, ListenerSpec, LocalFuture, OperationSpec, Outbound, Schemas,
+    ServiceSpec, encode_body,
+};
+use crossdock_message::{Body, ByteString, Code, Fault, Format, Message};
+use crossdock_routing::StubPlan;
+use crossdock_settings::{Node, Reader};
+
+/// The adapter's name; no settings can name it.
+pub(super) const NAME: &str = "stub";
+
+/// What stubs answer, and what they got.
+#[derive(Clone, Default)]
+pub(super) struct Stubs {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    answers: BTreeMap<String, StubPlan>,
+    sent: BTreeMap<String, String>,
+    problem: Option<String>,
+}
+
+impl Stubs {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets the last test and answers for the next.
+    pub(super) fn prepare(&self, stubs: &[(ByteString, StubPlan)]) {
+        let answers = stubs.iter().map(|(name, plan)| (name.to_string(), plan.clone())).collect();
+        *self.inner() = Inner { answers, ..Inner::default() };
+    }
+
+    /// The body that a service or operation got last.
+    pub(super) fn sent(&self, name: &str) -> Option<String> {
+        self.inner().sent.get(name).cloned()
+    }
+
+    /// Something that the test did not foresee.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.inner().problem.clone()
+    }
+}
+
+/// A service whose operations are known and whose endpoint is a stub.
+#[derive(Debug)]
+pub(super) struct StubSpec {
+    service: ByteString,
+    real: Arc<dyn ServiceSpec>,
+    endpoints: Vec<String>,
+}
+
+impl StubSpec {
+    pub(super) fn new(service: &ByteString, real: Arc<dyn ServiceSpec>) -> Self {
+        Self { service: service.clone(), real, endpoints: vec!["stub".to_owned()] }
+    }
+}
+
+impl ServiceSpec for StubSpec {
+    fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
+    fn operations(&self) -> Vec<(ByteString, Arc<dyn OperationSpec>)> {
+        self.real.operations()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Opens stubs.
+pub(super) struct StubAdapter {
+    pub(super) stubs: Stubs,
+}
+
+impl Adapter for StubAdapter {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { replies: true, acknowledges: false, ordered: false, confirms: true }
+    }
+
+    fn schemas(&self) -> Schemas {
+        let none = serde_json::json!(false);
+        Schemas { listener: none.clone(), entry: none.clone(), service: none }
+    }
+
+    fn read_listener(&self, _: &Node, _: &mut Reader<'_>) -> Option<Arc<dyn ListenerSpec>> {
+        None
+    }
+
+    fn read_entry(&self, _: &Node, _: &mut Reader<'_>) -> Option<Arc<dyn EntrySpec>> {
+        None
+    }
+
+    fn read_service(&self, _: &Node, _: &mut Reader<'_>) -> Option<Arc<dyn ServiceSpec>> {
+        None
+    }
+
+    fn open_inbound(&self, name: &str, _: &dyn ListenerSpec) -> Result<Box<dyn Inbound>, AdapterError> {
+        Err(AdapterError::Settings(format!("`{name}`: stubs do not listen")))
+    }
+
+    fn open_outbound(&self, spec: &dyn ServiceSpec, _: usize) -> Result<Rc<dyn Outbound>, AdapterError> {
+        let spec = spec.as_any().downcast_ref::<StubSpec>();
+        let spec = spec.ok_or_else(|| AdapterError::Settings("the service is not a stub".into()))?;
+        Ok(Rc::new(StubOutbound { service: spec.service.clone(), operations: spec.operations(), stubs: self.stubs.clone() }))
+    }
+}
+
+struct StubOutbound {
+    service: ByteString,
+    operations: Vec<(ByteString, Arc<dyn OperationSpec>)>,
+    stubs: Stubs,
+}
+
+impl StubOutbound {
+    fn name_of(&self, operation: &dyn OperationSpec) -> String {
+        let wanted = std::ptr::from_ref(operation).cast::<()>();
+        let found = self.operations.iter().find(|(_, other)| std::ptr::eq(Arc::as_ptr(other).cast::<()>(), wanted));
+        let name = found.map_or("?", |(name, _)| &**name);
+        format!("{}.{name}", self.service)
+    }
+
+    /// Writes down what came; gives back what to answer.
+    fn receive(&self, operation: &dyn OperationSpec, message: &Message) -> Result<StubPlan, Fault> {
+        let name = self.name_of(operation);
+        let body = match operation.body() {
+            Some(format) => encode_body(message, format)?.chunks.to_bytes(),
+            None => Bytes::new(),
+        };
+        let text = String::from_utf8_lossy(&body).into_owned();
+        let mut inner = self.stubs.inner();
+        inner.sent.insert(name.clone(), text.clone());
+        inner.sent.insert(self.service.to_string(), text);
+        let answer = inner.answers.get(&name).or_else(|| inner.answers.get(&*self.service)).cloned();
+        answer.ok_or_else(|| {
+            inner.problem = Some(format!("`{name}` was called, and `stub:` says nothing of it"));
+            Fault::new(Code::Internal, "NO_STUB", "the test has no stub for this call")
+        })
+    }
+}
+
+impl Outbound for StubOutbound {
+    fn call<'a>(
+        &'a self,
+        operation: &'a dyn OperationSpec,
+        message: &'a Message,
+        _: &'a [ByteString],
+    ) -> LocalFuture<'a, Result<Message, Fault>> {
+        Box::pin(async move {
+            let stub = self.receive(operation, message)?;
+            tokio::time::sleep(stub.after).await;
+            if let Some(code) = stub.fault {
+                return Err(Fault::new(code, "STUB", "the stub fails, as the test asks"));
+            }
+            let mut reply = Message::new(message.id.clone(), message.source.clone());
+            if let Some((body, media_type)) = stub.body {
+                reply.content_type = Some(ByteString::from_static(media_type));
+                reply.body = Body::raw(body.into_bytes().into(), Format::of_media_type(media_type));
+            }
+            Ok(reply)
+        })
+    }
+
+    fn probe(&self) -> LocalFuture<'_, Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+}

@@ -1,0 +1,65 @@
+//! `crossdock routes`.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{Ask, Ending, Failure, ask, on_local_runtime};
+use crate::config::adapters;
+use crate::wiring::read_folder;
+
+pub(super) fn routes(admin: Option<String>, folder: &Path, json: bool) -> Ending {
+    let (address, token) = match admin {
+        Some(address) => (address, std::env::var("CROSSDOCK_ADMIN_TOKEN").ok()),
+        None => {
+            let config = read_folder(folder, &adapters()).map_err(Failure::Misuse)?;
+            let none = || Failure::Misuse("the settings have no `admin:`; name the address with `--admin HOST:PORT`".into());
+            let (address, token) = config.admin.ok_or_else(none)?;
+            (address.to_string(), token.map(|token| token.reveal().to_owned()))
+        }
+    };
+    let headers = token.map(|token| ("authorization".to_owned(), format!("Bearer {token}"))).into_iter().collect();
+    let question = Ask { method: "GET", target: "/api/v1/routes", headers, body: "" };
+    let answer = on_local_runtime(ask(&address, &question))?.map_err(|problem| {
+        eprintln!("no gateway answers: {problem}");
+        Failure::Failed
+    })?;
+    if answer.status != 200 {
+        eprintln!("the gateway answered with status {}", answer.status);
+        return Err(Failure::Failed);
+    }
+    if json {
+        println!("{}", answer.body);
+        return Ok(());
+    }
+    let body: Value = serde_json::from_str(&answer.body).map_err(|error| Failure::Misuse(format!("bad answer: {error}")))?;
+    print_table(&body);
+    Ok(())
+}
+
+fn print_table(body: &Value) {
+    let mut rows = vec![["ROUTE", "REQUESTS", "PER S", "MEAN MS", "P99 MS", "CAPACITY/S", "AVAILABLE", "FROM"].map(str::to_owned)];
+    for route in body["routes"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        let text = |value: &Value| match value {
+            Value::Null => "-".to_owned(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let from = route["from"].as_array().map(|from| from.iter().map(text).collect::<Vec<_>>().join("; "));
+        rows.push([
+            text(&route["name"]),
+            text(&route["requests"]),
+            text(&route["throughput_per_s"]),
+            text(&route["latency_ms"]["mean"]),
+            text(&route["latency_ms"]["p99"]),
+            text(&route["capacity_per_s"]),
+            text(&route["availability"]),
+            from.unwrap_or_default(),
+        ]);
+    }
+    let widths: Vec<usize> = (0..8).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        println!("{}", cells.join("  ").trim_end());
+    }
+}

@@ -1,0 +1,101 @@
+//! `crossdock run`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use notify::Watcher as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing_subscriber::EnvFilter;
+
+use super::{Ending, Failure, on_local_runtime};
+use crate::config::{LogFormat, LogSettings, adapters};
+use crate::wiring::{Gateway, RunError, Running, read_folder};
+
+/// Files change in bursts; the routes are read when they have been quiet for this long.
+const QUIET: Duration = Duration::from_millis(300);
+
+pub(super) fn run(folder: PathBuf) -> Ending {
+    on_local_runtime(async move {
+        let registry = adapters();
+        // Read once for the log's own settings, so that everything after it is logged as asked.
+        let config = read_folder(&folder, &registry).map_err(|problem| said(&problem))?;
+        start_log(&config.log);
+        let running = match Gateway::new(registry).start(folder.clone()).await {
+            Ok(running) => running,
+            Err(RunError::Settings(problem) | RunError::Open(problem)) => return Err(said(&problem)),
+        };
+        serve(running, &folder).await
+    })?
+}
+
+fn said(problem: &str) -> Failure {
+    eprintln!("{}", problem.trim_end());
+    Failure::Failed
+}
+
+/// Logs go to standard error. `RUST_LOG` wins over the settings.
+pub(crate) fn start_log(settings: &LogSettings) {
+    let filter = EnvFilter::try_from_default_env()
+        .or_else(|_| EnvFilter::try_new(format!("{},actix_http=off,actix_server=warn", settings.level)))
+        .unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start in one process keeps the first log.
+    let _ = match settings.format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}
+
+fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::Misuse(format!("signals cannot be handled: {error}")))
+}
+
+/// Serves until a signal; a second one, or a drain that takes too long, ends with failure.
+pub(crate) async fn serve(running: Running, folder: &std::path::Path) -> Ending {
+    let mut terminate = listen_for(SignalKind::terminate())?;
+    let mut interrupt = listen_for(SignalKind::interrupt())?;
+    let mut hang_up = listen_for(SignalKind::hangup())?;
+    let (changed, mut changes) = mpsc::channel(1);
+    let watcher = watch(folder, changed);
+    if let Err(problem) = &watcher {
+        tracing::warn!(%problem, "changed files are not seen; SIGHUP reloads");
+    }
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => reload(&running).await,
+            Some(()) = changes.recv() => {
+                tokio::time::sleep(QUIET).await;
+                while changes.try_recv().is_ok() {}
+                reload(&running).await;
+            }
+        }
+    }
+    tracing::info!("stops: takes nothing new, finishes what is in flight");
+    tokio::select! {
+        stopped = running.stop() => {
+            if stopped { Ok(()) } else { Err(said("requests were still in flight at the end of the drain time")) }
+        }
+        _ = terminate.recv() => Err(said("stopped at once by a second signal")),
+        _ = interrupt.recv() => Err(said("stopped at once by a second signal")),
+    }
+}
+
+async fn reload(running: &Running) {
+    // Its actor has logged what there is to say.
+    let _ = running.reload().await;
+}
+
+/// Says when something below the folder changes. The watch ends when what is given back is dropped.
+fn watch(folder: &std::path::Path, changed: mpsc::Sender<()>) -> Result<notify::RecommendedWatcher, notify::Error> {
+    let mut watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            // A full channel says that a change is known already.
+            let _ = changed.try_send(());
+        }
+    })?;
+    watcher.watch(folder, notify::RecursiveMode::Recursive)?;
+    Ok(watcher)
+}

@@ -1,0 +1,317 @@
+//! `crossdock.yaml` and the route files, read and checked.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration as StdDuration;
+
+use crossdock_adapter_api::{Adapter, ListenerSpec};
+use crossdock_message::Limits;
+use crossdock_routing::{Inputs, Plan};
+use crossdock_settings::{
+    Diagnostics, Duration, FromNode, Key, Kind, Node, Reader, Resolve, Secret, Size, Spanned, choices, nearest, parse, settings,
+};
+
+choices! {
+    /// How logs are written.
+    pub enum LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON document a line.
+        Json = "json",
+    }
+}
+
+settings! {
+    /// the log
+    pub struct LogSettings {
+        /// How it is written.
+        pub format: LogFormat = LogFormat::Text,
+        /// What is written: `error`, `warn`, `info`, `debug`, or a filter such as `info,crossdock_http=debug`.
+        pub level: String = "info".to_owned(),
+    }
+
+    /// the admin listener
+    pub struct AdminSettings {
+        /// Address and port; the port 0 takes a free one.
+        pub bind: Spanned<String>,
+        /// What callers show as `Authorization: Bearer …`; needed for an address that others can reach.
+        pub token: Option<Secret>,
+    }
+
+    /// the limits on bodies
+    pub struct LimitSettings {
+        /// Levels of JSON arrays and objects, and of XML elements.
+        pub depth: usize = 64,
+        /// Keys of one JSON object.
+        pub keys: usize = 10_000,
+        /// Values of one JSON document, elements and attributes of one XML document.
+        pub nodes: usize = 200_000,
+        /// Attributes of one XML element.
+        pub attributes: usize = 128,
+        /// What one text of an XML document may weigh.
+        pub text: Size = Size(1 << 20),
+    }
+}
+
+/// What `crossdock.yaml` and the route files say, checked.
+pub struct Config {
+    /// Listeners by name.
+    pub listeners: Vec<ListenerConfig>,
+    /// The admin listener.
+    pub admin: Option<(SocketAddr, Option<Secret>)>,
+    /// Data arbiters.
+    pub workers: usize,
+    /// How long calls in flight may take when the gateway stops.
+    pub drain: StdDuration,
+    /// The log.
+    pub log: LogSettings,
+    /// What reading a body may cost.
+    pub limits: Limits,
+    /// The routes.
+    pub plan: Plan,
+}
+
+/// A listener of `crossdock.yaml`.
+#[derive(Clone)]
+pub struct ListenerConfig {
+    /// Its name.
+    pub name: String,
+    /// Its adapter.
+    pub adapter: Arc<dyn Adapter>,
+    /// The adapter's own part.
+    pub spec: Arc<dyn ListenerSpec>,
+}
+
+/// All adapters that this gateway speaks. A new one is one line here.
+#[must_use]
+pub fn adapters() -> Vec<Arc<dyn Adapter>> {
+    vec![Arc::new(crossdock_http::HttpAdapter)]
+}
+
+/// Placeholders from the environment, and from files next to `crossdock.yaml`.
+struct System<'a> {
+    folder: PathBuf,
+    /// Win over the environment.
+    variables: &'a [(String, String)],
+}
+
+/// Bytes of a file that a placeholder names.
+const PLACEHOLDER_FILE_LEN_MAX: u64 = 64 * 1024;
+
+impl Resolve for System<'_> {
+    /// `NAME`, or `NAME:-what to take where it is not set`.
+    fn env(&self, name: &str) -> Result<String, String> {
+        let (name, default) = name.split_once(":-").map_or((name, None), |(name, default)| (name, Some(default)));
+        if let Some((_, value)) = self.variables.iter().find(|(variable, _)| variable == name) {
+            return Ok(value.clone());
+        }
+        let missing = || format!("the environment has no `{name}`: set it, or write `${{env:{name}:-default}}`");
+        std::env::var(name).ok().or_else(|| default.map(str::to_owned)).ok_or_else(missing)
+    }
+
+    fn file(&self, path: &str) -> Result<String, String> {
+        let path = self.folder.join(path);
+        let failed = |error: std::io::Error| format!("cannot read `{}`: {error}", path.display());
+        if std::fs::metadata(&path).map_err(failed)?.len() > PLACEHOLDER_FILE_LEN_MAX {
+            return Err(format!("`{}` is larger than {PLACEHOLDER_FILE_LEN_MAX} bytes", path.display()));
+        }
+        let text = std::fs::read_to_string(&path).map_err(failed)?;
+        Ok(text.strip_suffix('\n').unwrap_or(&text).trim_end_matches('\r').to_owned())
+    }
+}
+
+/// Route files of one folder; more than these are a mistake.
+const FILES_MAX: usize = 1000;
+
+/// Loads the folder: `crossdock.yaml`, and below `routes/` every `.yaml`, in the order of their names.
+///
+/// The config is there only where no error was found.
+///
+/// # Errors
+/// A sentence where the folder itself cannot be read.
+pub fn load_config(folder: &Path, adapters: &[Arc<dyn Adapter>], diagnostics: &mut Diagnostics) -> Result<Option<Config>, String> {
+    load_config_with(folder, adapters, &[], diagnostics)
+}
+
+/// As [`load_config`], with variables that win over the environment.
+pub(crate) fn load_config_with(
+    folder: &Path,
+    adapters: &[Arc<dyn Adapter>],
+    variables: &[(String, String)],
+    diagnostics: &mut Diagnostics,
+) -> Result<Option<Config>, String> {
+    let main = folder.join("crossdock.yaml");
+    let text = std::fs::read_to_string(&main).map_err(|error| {
+        format!("cannot read `{}`: {error}\nname the folder that has crossdock.yaml with `--config FOLDER`", main.display())
+    })?;
+    let mut files = Vec::new();
+    collect_files(&folder.join("routes"), &mut files)?;
+    files.sort();
+    let resolve = System { folder: folder.to_path_buf(), variables };
+    let source = diagnostics.add_source(main.display().to_string(), text);
+    let parts = parse(source, diagnostics)
+        .and_then(|root| read_main(&root, adapters, &mut Reader::new(diagnostics, &resolve)));
+    let listeners: Vec<(String, &'static str)> = match &parts {
+        Some(parts) => parts.listeners.iter().map(|listener| (listener.name.clone(), listener.adapter.name())).collect(),
+        None => Vec::new(),
+    };
+    let mut texts = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).map_err(|error| format!("cannot read `{}`: {error}", file.display()))?;
+        texts.push((file.display().to_string(), text));
+    }
+    // Without the listeners every route would be wrong for a reason that is not its own.
+    let Some(mut config) = parts else { return Ok(None) };
+    let inputs = Inputs { adapters, listeners: &listeners, resolve: &resolve };
+    let plan = crossdock_routing::load(&texts, &inputs, diagnostics);
+    Ok(plan.filter(|_| !diagnostics.has_errors()).map(|plan| {
+        config.plan = plan;
+        config
+    }))
+}
+
+fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    let failed = |error: std::io::Error| format!("cannot read `{}`: {error}", folder.display());
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_dir() && !hidden {
+            collect_files(&path, files)?;
+        } else if !hidden && path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+            files.push(path);
+        }
+        if files.len() > FILES_MAX {
+            return Err(format!("`{}` has more than {FILES_MAX} route files", folder.display()));
+        }
+    }
+    Ok(())
+}
+
+const DRAIN_DEFAULT: StdDuration = StdDuration::from_secs(25);
+
+fn read_main(root: &Node, adapters: &[Arc<dyn Adapter>], reader: &mut Reader<'_>) -> Option<Config> {
+    let mut fields = reader.fields(root, "crossdock.yaml")?;
+    let version: Option<u32> = fields.read("version", reader);
+    if let (Some(version), Some(node)) = (version, root.get("version")) {
+        if version != 1 {
+            reader.error("version", node.span, format!("version {version} is not known"), "write `version: 1`");
+        }
+    }
+    let listeners = fields.take("listeners");
+    let admin: Option<Option<AdminSettings>> = fields.read("admin", reader);
+    let workers: Option<Option<Spanned<usize>>> = fields.read("workers", reader);
+    let drain = fields.read_or("drain", Duration(DRAIN_DEFAULT), reader);
+    let default_log = LogSettings { format: LogFormat::Text, level: "info".to_owned() };
+    let log = fields.read_or("log", default_log, reader);
+    let limits: Option<Option<LimitSettings>> = fields.read("limits", reader);
+    fields.finish(reader);
+    let listeners = match listeners {
+        Some(node) => read_listeners(node, adapters, reader),
+        None => {
+            reader.error("missing-key", root.span, "crossdock.yaml needs `listeners`", "add `listeners: { public: { http: { bind: \"127.0.0.1:8080\" } } }`");
+            None
+        }
+    };
+    let admin = admin.map(|admin| admin.map(|admin| read_admin(&admin, reader)));
+    let workers = workers.map(|workers| workers.map_or_else(default_workers, |workers| workers.value.clamp(1, 256)));
+    let limits = limits.map(|limits| limits.map_or_else(Limits::default, |limits| read_limits(&limits)));
+    let admin = match admin? {
+        None => None,
+        Some(admin) => Some(admin?),
+    };
+    Some(Config {
+        listeners: listeners?,
+        admin,
+        workers: workers?,
+        drain: drain?.0,
+        log: log?,
+        limits: limits?,
+        plan: Plan::default(),
+    })
+}
+
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn read_limits(settings: &LimitSettings) -> Limits {
+    Limits {
+        depth: settings.depth,
+        keys: settings.keys,
+        nodes: settings.nodes,
+        attributes: settings.attributes,
+        text_len: usize::try_from(settings.text.0).unwrap_or(usize::MAX),
+        ..Limits::default()
+    }
+}
+
+fn read_admin(settings: &AdminSettings, reader: &mut Reader<'_>) -> Option<(SocketAddr, Option<Secret>)> {
+    let Ok(address) = settings.bind.value.parse::<SocketAddr>() else {
+        let message = format!("`{}` is not an address to listen on", settings.bind.value);
+        reader.error("address", settings.bind.span, message, "write an IP address and a port, such as `127.0.0.1:9900`");
+        return None;
+    };
+    if !address.ip().is_loopback() && settings.token.is_none() {
+        let message = "others can reach this address, and nothing keeps them out";
+        reader.error("admin-open", settings.bind.span, message, "write an address of 127.0.0.1, or add `token: ${env:NAME}`");
+        return None;
+    }
+    Some((address, settings.token.clone()))
+}
+
+fn read_listeners(node: &Node, adapters: &[Arc<dyn Adapter>], reader: &mut Reader<'_>) -> Option<Vec<ListenerConfig>> {
+    let Kind::Map(entries) = &node.kind else {
+        reader.wrong_kind(node, "a map (listeners by name)", "write `public: { http: { bind: \"127.0.0.1:8080\" } }`");
+        return None;
+    };
+    let read: Vec<Option<ListenerConfig>> =
+        entries.iter().map(|(key, node)| read_listener(key, node, adapters, reader)).collect();
+    read.into_iter().collect()
+}
+
+fn read_listener(key: &Key, node: &Node, adapters: &[Arc<dyn Adapter>], reader: &mut Reader<'_>) -> Option<ListenerConfig> {
+    let names: Vec<&str> = adapters.iter().map(|adapter| adapter.name()).collect();
+    let [(kind, part)] = node.entries() else {
+        let help = format!("write one of {}", names.join(", "));
+        reader.error("listener", key.span, "a listener names one protocol", help);
+        return None;
+    };
+    let Some(adapter) = adapters.iter().find(|adapter| adapter.name() == kind.name) else {
+        let help = match nearest(&kind.name, names.iter().copied()) {
+            Some(meant) => format!("write `{meant}`"),
+            None => format!("write one of {}", names.join(", ")),
+        };
+        reader.error("unknown-adapter", kind.span, format!("`{}` is not spoken here", kind.name), help);
+        return None;
+    };
+    let spec = adapter.read_listener(part, reader)?;
+    Some(ListenerConfig { name: key.name.clone(), adapter: Arc::clone(adapter), spec })
+}
+
+/// The JSON Schema of `crossdock.yaml`.
+pub(crate) fn settings_schema(adapters: &[Arc<dyn Adapter>]) -> serde_json::Value {
+    let listeners: serde_json::Map<String, serde_json::Value> =
+        adapters.iter().map(|adapter| (adapter.name().to_owned(), adapter.schemas().listener)).collect();
+    serde_json::json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "crossdock.yaml",
+        "type": "object",
+        "required": ["version", "listeners"],
+        "additionalProperties": false,
+        "properties": {
+            "version": { "const": 1 },
+            "listeners": { "type": "object", "additionalProperties": {
+                "type": "object", "properties": listeners, "minProperties": 1, "maxProperties": 1, "additionalProperties": false,
+            } },
+            "admin": AdminSettings::schema(),
+            "workers": usize::schema(),
+            "drain": Duration::schema(),
+            "log": LogSettings::schema(),
+            "limits": LimitSettings::schema(),
+        },
+    })
+}

@@ -1,0 +1,16 @@
+//! The data path: one message from an adapter to services and back, all on one data arbiter.
+//!
+//! ```text
+//! Ingress::admit ─ route ─▶ Exchange::dispatch ─ steps ─▶ credit ─ one hop ─▶ ServiceShard ─ task ─▶ Outbound
+//!                                   ▲                                             │
+//!                                   └───────────────── reply port ────────────────┘
+//! ```
+
+mod ingress;
+mod picker;
+mod shard;
+mod shards;
+mod steps;
+
+pub(crate) use ingress::Opener;
+pub(crate) use steps::services_of;

@@ -1,0 +1,167 @@
+//! The gateway, as adapters see it on one data arbiter.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossdock_adapter_api::{Adapter, Admission, Exchange, Head, Ingress, LocalFuture, OpenIngress, Outcome};
+use crossdock_message::{ByteString, Code, Fault, Message, Record, Retry, Value};
+use crossdock_routing::Miss;
+use crossdock_routing::expression::Request;
+
+use super::shards::Shards;
+use super::steps::Run;
+use crate::generation::{Current, Generation};
+use crate::stats::{Phases, RouteStats, Stats};
+
+/// Gives each data arbiter its own ingress.
+pub(crate) struct Opener {
+    pub(crate) current: Arc<Current>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) adapters: Arc<[Arc<dyn Adapter>]>,
+    /// Tells identities of this process from those of another.
+    pub(crate) boot: u32,
+}
+
+impl OpenIngress for Opener {
+    fn open(&self) -> Rc<dyn Ingress> {
+        Rc::new(DataArbiter {
+            current: Arc::clone(&self.current),
+            stats: Arc::clone(&self.stats),
+            adapters: Arc::clone(&self.adapters),
+            shards: RefCell::new(None),
+            id_prefix: format!("{:08x}-{:x}-", self.boot, self.current.next_arbiter()),
+            ids: Cell::new(0),
+        })
+    }
+}
+
+struct DataArbiter {
+    current: Arc<Current>,
+    stats: Arc<Stats>,
+    adapters: Arc<[Arc<dyn Adapter>]>,
+    /// The service actors of the newest generation that a message came for.
+    shards: RefCell<Option<Rc<Shards>>>,
+    id_prefix: String,
+    ids: Cell<u64>,
+}
+
+impl DataArbiter {
+    fn shards(&self, generation: &Arc<Generation>) -> Result<Rc<Shards>, Fault> {
+        let mut held = self.shards.borrow_mut();
+        if let Some(shards) = held.as_ref().filter(|shards| shards.generation().number == generation.number) {
+            return Ok(Rc::clone(shards));
+        }
+        let opened = Shards::open(Arc::clone(generation), &self.adapters).map_err(|error| {
+            tracing::error!(%error, "a service cannot be opened");
+            Fault::new(Code::Internal, "SERVICE_OPEN", "a service of the gateway cannot be opened")
+        })?;
+        let shards = Rc::new(opened);
+        *held = Some(Rc::clone(&shards));
+        Ok(shards)
+    }
+
+    fn new_id(&self) -> ByteString {
+        let number = self.ids.get();
+        self.ids.set(number + 1);
+        let mut id = String::with_capacity(self.id_prefix.len() + 16);
+        id.push_str(&self.id_prefix);
+        id.push_str(&format!("{number:x}"));
+        id.into()
+    }
+}
+
+impl Ingress for DataArbiter {
+    fn admit(&self, head: &Head<'_>) -> Result<Admission, Fault> {
+        if self.current.is_draining() {
+            return Err(Fault::new(Code::Unavailable, "DRAINING", "the gateway is stopping").with_retry(Retry::Same));
+        }
+        let generation = self.current.load();
+        let found = generation.plan.table.find(head).map_err(|miss| {
+            self.stats.unmatched.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            no_route(&generation, head, miss)
+        })?;
+        let route = &generation.plan.routes[found.route];
+        let entry = &route.entries[found.entry];
+        let names = entry.address().path.names();
+        let params: Record =
+            names.zip(found.captures()).map(|(name, range)| (name.clone(), Value::from(&head.path[range]))).collect();
+        let shards = self.shards(&generation)?;
+        Ok(Admission {
+            entry: Arc::clone(entry),
+            params,
+            id: self.new_id(),
+            carry: Arc::clone(&route.carry),
+            exchange: Box::new(RouteExchange { shards, route: found.route, entry: found.entry }),
+        })
+    }
+}
+
+fn no_route(generation: &Generation, head: &Head<'_>, miss: Miss) -> Fault {
+    match miss {
+        Miss::Path => Fault::caller(Code::NotFound, "NO_ROUTE", "nothing is served at this path"),
+        Miss::Method => {
+            let methods = generation.plan.table.methods(head);
+            if methods.iter().any(|method| *method == head.method) {
+                // The method is served, but not with these headers.
+                return Fault::caller(Code::NotFound, "NO_ROUTE", "nothing is served at this path with these headers");
+            }
+            let allow = methods.iter().map(|method| &**method).collect::<Vec<_>>().join(", ");
+            Fault::caller(Code::Unimplemented, "METHOD", "the method is not served at this path")
+                .with_http_status(405)
+                .with_detail("allow", allow)
+        }
+    }
+}
+
+struct RouteExchange {
+    shards: Rc<Shards>,
+    route: usize,
+    entry: usize,
+}
+
+impl Exchange for RouteExchange {
+    fn dispatch(self: Box<Self>, message: Message) -> LocalFuture<'static, Outcome> {
+        Box::pin(async move {
+            let generation = self.shards.generation();
+            let route = &generation.plan.routes[self.route];
+            let counted = Counted::begin(&generation.routes[self.route]);
+            let request = Request { message, binding: route.entries[self.entry].binding().clone() };
+            let mut run = Run::new(&self.shards, route, &request, &generation.limits, Instant::now());
+            let outcome = run.to_end().await;
+            counted.finish(&outcome, run.phases(Instant::now()));
+            outcome
+        })
+    }
+}
+
+/// Counts a request once, also where its caller leaves.
+struct Counted<'a> {
+    stats: &'a RouteStats,
+    done: bool,
+}
+
+impl<'a> Counted<'a> {
+    fn begin(stats: &'a RouteStats) -> Self {
+        stats.begin();
+        Self { stats, done: false }
+    }
+
+    fn finish(mut self, outcome: &Outcome, phases: Phases) {
+        self.done = true;
+        let failed = match outcome {
+            Outcome::Failed(fault) => Some(fault.code),
+            Outcome::Replied(_) | Outcome::Accepted => None,
+        };
+        self.stats.finish(failed, phases);
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.stats.finish(Some(Code::Cancelled), Phases::default());
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The service actors of one data arbiter, for one generation of the routes.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::SendError;
+use actix::{Actor as _, Addr, Context};
+use crossdock_adapter_api::{Adapter, AdapterError};
+use crossdock_message::{ByteString, Code, Fault, Message, Origin, Retry};
+use crossdock_routing::CallPlan;
+use tokio::sync::oneshot;
+
+use super::shard::{Call, ServiceShard, ShardState};
+use crate::generation::Generation;
+
+/// An actor that fails more often than this within [`RESTART_WINDOW`] stays down.
+const RESTARTS_MAX: usize = 10;
+const RESTART_WINDOW: Duration = Duration::from_secs(10);
+
+/// The service actors of one data arbiter.
+pub(crate) struct Shards {
+    generation: Arc<Generation>,
+    handles: Vec<Handle>,
+}
+
+struct Handle {
+    state: Rc<ShardState>,
+    address: RefCell<Addr<ServiceShard>>,
+    restarts: RefCell<VecDeque<Instant>>,
+    mailbox_len_max: usize,
+}
+
+impl Shards {
+    /// Starts an actor for each service, on this thread.
+    pub(crate) fn open(generation: Arc<Generation>, adapters: &[Arc<dyn Adapter>]) -> Result<Self, AdapterError> {
+        let handles = generation.services.iter().map(|share| {
+            let state = ShardState::open(share, adapters)?;
+            // Credit bounds what is sent; the mailbox only has to hold it.
+            let mailbox_len_max = share.plan.concurrency;
+            let address = RefCell::new(start(&state, mailbox_len_max));
+            Ok(Handle { state, address, restarts: RefCell::default(), mailbox_len_max })
+        });
+        let handles = handles.collect::<Result<_, AdapterError>>()?;
+        Ok(Self { generation, handles })
+    }
+
+    pub(crate) fn generation(&self) -> &Arc<Generation> {
+        &self.generation
+    }
+
+    /// Hands a call to its service's actor.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED at once where the service has no credit left: nothing waits in line.
+    pub(crate) fn call(
+        &self,
+        plan: &CallPlan,
+        message: Message,
+        carry: &Arc<[ByteString]>,
+        deadline: Instant,
+    ) -> Result<oneshot::Receiver<Result<Message, Fault>>, Fault> {
+        let share = &self.generation.services[plan.service];
+        let Ok(permit) = Arc::clone(&share.credit).try_acquire_owned() else {
+            share.stats.count(|stats| &stats.refused);
+            return Err(no_credit(&share.plan.name));
+        };
+        let (reply, answer) = oneshot::channel();
+        let call = Call {
+            operation: Arc::clone(&plan.operation),
+            idempotent: plan.idempotent,
+            message,
+            carry: Arc::clone(carry),
+            deadline,
+            permit,
+            reply,
+        };
+        let handle = &self.handles[plan.service];
+        let sent = handle.address.borrow().try_send(call);
+        match sent {
+            Ok(()) => Ok(answer),
+            Err(SendError::Full(_)) => Err(no_credit(&share.plan.name)),
+            Err(SendError::Closed(call)) => {
+                share.stats.count(|stats| &stats.restarts);
+                handle.restart(&share.plan.name)?;
+                match handle.address.borrow().try_send(call) {
+                    Ok(()) => Ok(answer),
+                    Err(_) => Err(down(&share.plan.name)),
+                }
+            }
+        }
+    }
+
+    /// The address of a service's actor, to make it fail.
+    #[cfg(test)]
+    pub(crate) fn address(&self, service: usize) -> Addr<ServiceShard> {
+        self.handles[service].address.borrow().clone()
+    }
+}
+
+impl Handle {
+    /// Replaces an actor that died; gives up on one that dies too often.
+    fn restart(&self, service: &ByteString) -> Result<(), Fault> {
+        let now = Instant::now();
+        let mut restarts = self.restarts.borrow_mut();
+        while restarts.front().is_some_and(|at| now.saturating_duration_since(*at) > RESTART_WINDOW) {
+            restarts.pop_front();
+        }
+        if restarts.len() == RESTARTS_MAX {
+            return Err(down(service));
+        }
+        restarts.push_back(now);
+        tracing::warn!(%service, restarts = restarts.len(), "the service's actor died and is replaced");
+        *self.address.borrow_mut() = start(&self.state, self.mailbox_len_max);
+        Ok(())
+    }
+}
+
+fn start(state: &Rc<ShardState>, mailbox_len_max: usize) -> Addr<ServiceShard> {
+    let state = Rc::clone(state);
+    ServiceShard::create(move |context: &mut Context<ServiceShard>| {
+        context.set_mailbox_capacity(mailbox_len_max);
+        ServiceShard::new(state)
+    })
+}
+
+fn no_credit(service: &ByteString) -> Fault {
+    Fault::new(Code::ResourceExhausted, "NO_CREDIT", format!("the service `{service}` has as many calls as it takes"))
+        .with_origin(Origin::Service(service.clone()))
+        .with_retry(Retry::After(Duration::from_secs(1)))
+        .with_http_status(503)
+}
+
+fn down(service: &ByteString) -> Fault {
+    Fault::new(Code::Unavailable, "ACTOR_DOWN", format!("the service `{service}` failed too often"))
+        .with_origin(Origin::Service(service.clone()))
+}

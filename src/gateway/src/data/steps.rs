@@ -1,0 +1,320 @@
+//! Following a route's steps.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossdock_adapter_api::Outcome;
+use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Headers, Limits, Message, Origin, Record, Value};
+use crossdock_routing::expression::{Request, Scope, Template};
+use crossdock_routing::{CallPlan, ErrorRule, MapPlan, RespondBody, RoutePlan, Step};
+
+use super::shards::Shards;
+use crate::stats::Phases;
+
+/// What the next step works on.
+enum Current {
+    /// The caller's message.
+    Request,
+    /// The last reply.
+    Reply,
+    /// A body that a step made.
+    Made(Value),
+}
+
+/// One message on its way through a route.
+pub(crate) struct Run<'a> {
+    shards: &'a Shards,
+    route: &'a RoutePlan,
+    request: &'a Request,
+    limits: &'a Limits,
+    deadline: Instant,
+    current: Current,
+    reply: Option<Message>,
+    variables: Vec<(ByteString, Value)>,
+    /// Headers that steps have set since the last call.
+    set: Headers,
+    sent: bool,
+    started: Instant,
+    first_call: Option<Instant>,
+    processing: Duration,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(
+        shards: &'a Shards,
+        route: &'a RoutePlan,
+        request: &'a Request,
+        limits: &'a Limits,
+        now: Instant,
+    ) -> Self {
+        let longest = now + route.deadline_max;
+        let deadline = request.message.deadline.map_or(now + route.deadline_default, |deadline| deadline.instant().min(longest));
+        Self {
+            shards,
+            route,
+            request,
+            limits,
+            deadline,
+            current: Current::Request,
+            reply: None,
+            variables: Vec::new(),
+            set: Headers::new(),
+            sent: false,
+            started: now,
+            first_call: None,
+            processing: Duration::ZERO,
+        }
+    }
+
+    /// Where the time went.
+    pub(crate) fn phases(&self, now: Instant) -> Phases {
+        let before = self.first_call.unwrap_or(now).saturating_duration_since(self.started);
+        let all = now.saturating_duration_since(self.started);
+        Phases { request: before, processing: self.processing, response: all.saturating_sub(before + self.processing) }
+    }
+
+    /// Follows the steps to their end. A fault is answered by the route's own rules where one fits.
+    pub(crate) async fn to_end(&mut self) -> Outcome {
+        match self.follow().await {
+            Ok(outcome) => outcome,
+            Err(fault) => Outcome::Failed(self.answered(fault)),
+        }
+    }
+
+    async fn follow(&mut self) -> Result<Outcome, Fault> {
+        let route = self.route;
+        let mut open = vec![route.steps.iter()];
+        while let Some(steps) = open.last_mut() {
+            let Some(step) = steps.next() else {
+                open.pop();
+                continue;
+            };
+            match step {
+                Step::Map(map) => self.current = Current::Made(map.evaluate(&self.scope())?),
+                Step::Set(headers) => self.set_headers(headers)?,
+                Step::Require { that, code, message } => {
+                    if !that.evaluate_condition(&self.scope())? {
+                        return Err(self.own_fault(*code, "REQUIRED", message)?);
+                    }
+                }
+                Step::Call(call) => {
+                    let reply = self.call(call).await?;
+                    self.reply = Some(reply);
+                    self.current = Current::Reply;
+                }
+                Step::Send(call) => {
+                    self.call(call).await?;
+                    self.sent = true;
+                }
+                Step::Choice(branches) => {
+                    for branch in branches {
+                        let taken = match &branch.when {
+                            Some(when) => when.evaluate_condition(&self.scope())?,
+                            None => true,
+                        };
+                        if taken {
+                            open.push(branch.steps.iter());
+                            break;
+                        }
+                    }
+                }
+                Step::Enrich { call, with, name } => {
+                    let value = self.enrich(call, with).await?;
+                    self.variables.push((name.clone(), value));
+                }
+                Step::Tap { call, with } => self.tap(call, with.as_ref()),
+                Step::Respond { status, headers, body } => {
+                    self.set_headers(headers)?;
+                    match body {
+                        RespondBody::Current => {}
+                        RespondBody::Empty => return Ok(self.replied(*status, Body::Empty)),
+                        RespondBody::Map(map) => self.current = Current::Made(map.evaluate(&self.scope())?),
+                    }
+                    return Ok(self.reply_current(*status));
+                }
+                Step::Fault { code, message } => return Err(self.own_fault(*code, "ROUTE_FAULT", message)?),
+            }
+        }
+        if self.sent && self.reply.is_none() {
+            return Ok(Outcome::Accepted);
+        }
+        Ok(self.reply_current(None))
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        let current = match (&self.current, &self.reply) {
+            (Current::Reply | Current::Made(_), Some(reply)) => reply,
+            _ => &self.request.message,
+        };
+        Scope { request: self.request, current, reply: self.reply.as_ref(), variables: &self.variables, limits: self.limits }
+    }
+
+    fn set_headers(&mut self, headers: &[(ByteString, Template)]) -> Result<(), Fault> {
+        for (name, template) in headers {
+            let value = template.render(&self.scope())?;
+            self.set.set(name.clone(), value).map_err(|error| {
+                Fault::caller(Code::InvalidArgument, "HEADER", error.to_string()).with_detail("header", name.clone())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn own_fault(&self, code: Code, reason: &'static str, message: &Template) -> Result<Fault, Fault> {
+        Ok(Fault::caller(code, reason, message.render(&self.scope())?))
+    }
+
+    /// The envelope of a call: who asked and what the route carries on, never what a service sent back.
+    fn envelope(&self) -> Message {
+        let asked = &self.request.message;
+        let mut message = Message::new(asked.id.clone(), asked.source.clone());
+        message.deadline = Some(Deadline::at(self.deadline));
+        message.trace.clone_from(&asked.trace);
+        message.headers = asked.headers.clone();
+        for (name, value) in self.set.iter() {
+            // Both were checked when they were set.
+            let _ = message.headers.set(name.clone(), value.clone());
+        }
+        message
+    }
+
+    fn outgoing(&self) -> Message {
+        let mut message = self.envelope();
+        match (&self.current, &self.reply) {
+            (Current::Made(value), _) => message.body = Body::Value(value.clone()),
+            (Current::Reply, Some(reply)) => {
+                message.body = reply.body.clone();
+                message.content_type.clone_from(&reply.content_type);
+            }
+            _ => {
+                message.body = self.request.message.body.clone();
+                message.content_type.clone_from(&self.request.message.content_type);
+                message.params = self.request.message.params.clone();
+            }
+        }
+        message
+    }
+
+    async fn call(&mut self, plan: &CallPlan) -> Result<Message, Fault> {
+        let message = self.outgoing();
+        self.set = Headers::new();
+        self.exchange(plan, message).await
+    }
+
+    async fn enrich(&mut self, plan: &CallPlan, with: &MapPlan) -> Result<Value, Fault> {
+        let mut message = self.envelope();
+        message.body = Body::Value(with.evaluate(&self.scope())?);
+        let reply = self.exchange(plan, message).await?;
+        let value = reply.body.value(self.limits).map_err(|_| {
+            Fault::new(Code::Internal, "REPLY_UNREADABLE", "the reply of a service on the side cannot be read")
+        })?;
+        Ok(value.cloned().unwrap_or(Value::Record(Record::new())))
+    }
+
+    async fn exchange(&mut self, plan: &CallPlan, message: Message) -> Result<Message, Fault> {
+        let begun = Instant::now();
+        self.first_call.get_or_insert(begun);
+        let answer = self.shards.call(plan, message, &self.route.carry_back, self.deadline)?;
+        let result = answer.await;
+        self.processing += begun.elapsed();
+        // The port is only dropped where the actor panicked before it made a task of the call.
+        result.unwrap_or_else(|_| Err(Fault::new(Code::Internal, "PANIC", "the gateway failed on this call")))
+    }
+
+    /// Nobody waits for the answer; a failure is only counted.
+    fn tap(&self, plan: &CallPlan, with: Option<&MapPlan>) {
+        let stats = Arc::clone(&self.shards.generation().services[plan.service].stats);
+        let body = with.map(|map| map.evaluate(&self.scope()));
+        let message = match body {
+            None => Ok(self.outgoing()),
+            Some(Ok(value)) => {
+                let mut message = self.envelope();
+                message.body = Body::Value(value);
+                Ok(message)
+            }
+            Some(Err(fault)) => Err(fault),
+        };
+        let sent = message.and_then(|message| self.shards.call(plan, message, &self.route.carry_back, self.deadline));
+        match sent {
+            Ok(answer) => {
+                actix_rt::spawn(async move {
+                    if !matches!(answer.await, Ok(Ok(_))) {
+                        stats.count(|stats| &stats.taps_failed);
+                    }
+                });
+            }
+            Err(_) => stats.count(|stats| &stats.taps_failed),
+        }
+    }
+
+    fn reply_current(&mut self, status: Option<u16>) -> Outcome {
+        let body = match std::mem::replace(&mut self.current, Current::Request) {
+            Current::Made(value) => Body::Value(value),
+            Current::Reply => match &mut self.reply {
+                Some(reply) => std::mem::replace(&mut reply.body, Body::Empty),
+                None => Body::Empty,
+            },
+            Current::Request => self.request.message.body.clone(),
+        };
+        self.replied(status, body)
+    }
+
+    fn replied(&mut self, status: Option<u16>, body: Body) -> Outcome {
+        let asked = &self.request.message;
+        let mut message = self.reply.take().unwrap_or_else(|| Message::new(asked.id.clone(), asked.source.clone()));
+        if let (Body::Raw { .. }, None) = (&body, &message.content_type) {
+            message.content_type.clone_from(&asked.content_type);
+        }
+        // The status of a reply without a body does not go with one that has one.
+        let kept = message.status.filter(|status| *status != 204 || body.is_empty());
+        message.status = status.or(kept);
+        message.body = body;
+        for (name, value) in self.set.iter() {
+            let _ = message.headers.set(name.clone(), value.clone());
+        }
+        Outcome::Replied(message)
+    }
+
+    /// The fault as the first rule that fits it wants it told.
+    fn answered(&self, fault: Fault) -> Fault {
+        let fits = |rule: &&ErrorRule| {
+            let code = rule.on.is_empty() || rule.on.contains(&fault.code);
+            let service = match &fault.origin {
+                Origin::Service(name) => rule.services.is_empty() || rule.services.contains(name),
+                Origin::Caller | Origin::Gateway => rule.services.is_empty(),
+            };
+            code && service
+        };
+        let Some(rule) = self.route.errors.iter().find(fits) else { return fault };
+        let mut told = fault;
+        if let Some(code) = rule.code {
+            told.code = code;
+            told.http_status = None;
+        }
+        if let Some(message) = &rule.message {
+            match message.render(&self.scope()) {
+                Ok(text) => told.message = text,
+                Err(_) => told.message = ByteString::from_static("the request failed"),
+            }
+        }
+        told
+    }
+}
+
+/// The services that steps call and wait for, each once.
+pub(crate) fn services_of(steps: &[Step]) -> Vec<usize> {
+    let mut services = Vec::new();
+    let mut open = vec![steps.iter()];
+    while let Some(steps) = open.last_mut() {
+        match steps.next() {
+            None => {
+                open.pop();
+            }
+            Some(Step::Call(call) | Step::Send(call) | Step::Enrich { call, .. }) => services.push(call.service),
+            Some(Step::Choice(branches)) => open.extend(branches.iter().map(|branch| branch.steps.iter())),
+            Some(_) => {}
+        }
+    }
+    services.sort_unstable();
+    services.dedup();
+    services
+}

@@ -1,0 +1,64 @@
+//! `crossdock demo`: the shipped settings, sample services in this process, and real calls through the gateway.
+
+mod calls;
+mod services;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crossdock_settings::Diagnostics;
+
+use crate::cli::{Ending, Failure, on_local_runtime, serve, start_log};
+use crate::config::{Config, LogFormat, LogSettings, adapters, load_config_with};
+use crate::wiring::Gateway;
+use services::Samples;
+
+pub(crate) fn demo(folder: PathBuf, once: bool) -> Ending {
+    on_local_runtime(async move {
+        start_log(&LogSettings { format: LogFormat::Text, level: "warn".to_owned() });
+        let samples = Samples::start().map_err(|error| Failure::Misuse(format!("the sample services: {error}")))?;
+        let variables = Arc::new(vec![
+            ("CROSSDOCK_PUBLIC".to_owned(), free_or("127.0.0.1:8080")),
+            ("CROSSDOCK_ADMIN".to_owned(), free_or("127.0.0.1:9900")),
+            ("CROSSDOCK_LEGACY_ORDERS".to_owned(), format!("http://{}", samples.legacy)),
+            ("CROSSDOCK_PRICING".to_owned(), format!("http://{}", samples.pricing)),
+        ]);
+        println!("sample legacy XML order service   http://{}", samples.legacy);
+        println!("sample new JSON pricing service   http://{}", samples.pricing);
+        let source_folder = folder.clone();
+        let started = Gateway::new(adapters()).start_with(move || read(&source_folder, &variables)).await;
+        let running = started.map_err(|error| Failure::Misuse(error.to_string().trim_end().to_owned()))?;
+        for (name, adapter, address) in running.listeners() {
+            println!("gateway listens ({name}, {adapter})     http://{address}");
+        }
+        let public = running.listener("public").ok_or_else(|| Failure::Misuse("the settings have no listener `public`".into()))?;
+        let (right, wrong) = calls::make(public, &samples).await;
+        println!("\n{right} calls were right, {wrong} were not.");
+        if once {
+            running.stop().await;
+            return if wrong == 0 { Ok(()) } else { Err(Failure::Failed) };
+        }
+        if let Some(admin) = running.admin() {
+            println!("\nThe gateway stays up. Look at it:\n  curl http://{admin}/api/v1/routes\n  curl http://{admin}/metrics");
+        }
+        println!("Call it:\n  curl http://{public}/v1/orders/1001\nStop it with Ctrl-C.");
+        serve(running, &folder).await
+    })?
+}
+
+/// The address, or one with a free port where the port is taken.
+fn free_or(address: &str) -> String {
+    match TcpListener::bind(address) {
+        Ok(_) => address.to_owned(),
+        Err(_) => "127.0.0.1:0".to_owned(),
+    }
+}
+
+fn read(folder: &Path, variables: &[(String, String)]) -> Result<Config, String> {
+    let mut diagnostics = Diagnostics::new();
+    match load_config_with(folder, &adapters(), variables, &mut diagnostics)? {
+        Some(config) => Ok(config),
+        None => Err(diagnostics.render(false)),
+    }
+}

@@ -1,0 +1,197 @@
+//! What is counted, and the formulas over it.
+//!
+//! - throughput = finished requests / time of the window;
+//! - latency = request + processing + response: from the message's arrival to the first call, within calls, and the rest;
+//! - capacity = calls at once that the route's services allow / mean processing time (Little's law);
+//! - availability = 1 − requests that failed on the serving side / requests.
+
+mod histogram;
+mod render;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossdock_message::Code;
+
+pub(crate) use histogram::Histogram;
+pub(crate) use render::{prometheus, routes_json, services_json};
+
+/// Counters of one route.
+#[derive(Debug, Default)]
+pub(crate) struct RouteStats {
+    pub(crate) begun: AtomicU64,
+    pub(crate) succeeded: AtomicU64,
+    /// By code's number.
+    pub(crate) failed: [AtomicU64; 17],
+    pub(crate) request_ns: AtomicU64,
+    pub(crate) processing_ns: AtomicU64,
+    pub(crate) response_ns: AtomicU64,
+    pub(crate) latency: Histogram,
+    window: Mutex<Window>,
+}
+
+/// Counters of one service.
+#[derive(Debug, Default)]
+pub(crate) struct ServiceStats {
+    pub(crate) calls: AtomicU64,
+    pub(crate) succeeded: AtomicU64,
+    pub(crate) failed: [AtomicU64; 17],
+    pub(crate) retries: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) panics: AtomicU64,
+    pub(crate) restarts: AtomicU64,
+    pub(crate) taps_failed: AtomicU64,
+    pub(crate) in_flight: AtomicI64,
+    pub(crate) latency: Histogram,
+}
+
+/// The phases of one request's time.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Phases {
+    pub(crate) request: Duration,
+    pub(crate) processing: Duration,
+    pub(crate) response: Duration,
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn add(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+pub(crate) fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// Whether the serving side is to blame, rather than the caller.
+pub(crate) fn is_serving_side(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Internal | Code::Unknown | Code::DataLoss | Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted
+    )
+}
+
+impl RouteStats {
+    pub(crate) fn begin(&self) {
+        add(&self.begun, 1);
+    }
+
+    pub(crate) fn finish(&self, failed: Option<Code>, phases: Phases) {
+        match failed {
+            None => add(&self.succeeded, 1),
+            Some(code) => add(&self.failed[code as usize], 1),
+        }
+        add(&self.request_ns, nanos(phases.request));
+        add(&self.processing_ns, nanos(phases.processing));
+        add(&self.response_ns, nanos(phases.response));
+        self.latency.record(phases.request + phases.processing + phases.response);
+    }
+
+    pub(crate) fn finished(&self) -> u64 {
+        get(&self.succeeded) + self.failed.iter().map(get).sum::<u64>()
+    }
+
+    fn serving_side_failures(&self) -> u64 {
+        Code::ALL.into_iter().filter(|code| is_serving_side(*code)).map(|code| get(&self.failed[code as usize])).sum()
+    }
+}
+
+impl ServiceStats {
+    pub(crate) fn begin(&self) {
+        add(&self.calls, 1);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn finish(&self, failed: Option<Code>, time: Duration) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        match failed {
+            None => add(&self.succeeded, 1),
+            Some(code) => add(&self.failed[code as usize], 1),
+        }
+        self.latency.record(time);
+    }
+
+    pub(crate) fn count(&self, counter: impl FnOnce(&Self) -> &AtomicU64) {
+        add(counter(self), 1);
+    }
+}
+
+/// The last minute, in steps of [`WINDOW_STEP`].
+#[derive(Debug, Default)]
+struct Window {
+    samples: std::collections::VecDeque<(Instant, u64)>,
+}
+
+/// How often rates are sampled.
+pub(crate) const WINDOW_STEP: Duration = Duration::from_secs(5);
+const WINDOW_LEN: usize = 12;
+
+impl RouteStats {
+    fn sample(&self, now: Instant) {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        window.samples.push_back((now, self.finished()));
+        if window.samples.len() > WINDOW_LEN + 1 {
+            window.samples.pop_front();
+        }
+    }
+
+    /// Finished requests a second over the last minute, or since the start where that is less.
+    fn throughput(&self, started: Instant, now: Instant) -> f64 {
+        let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, before) = window.samples.front().copied().unwrap_or((started, 0));
+        let elapsed = now.saturating_duration_since(since).as_secs_f64();
+        if elapsed <= 0.0 { 0.0 } else { (self.finished() - before) as f64 / elapsed }
+    }
+}
+
+/// All counters of the process. They outlive generations.
+pub(crate) struct Stats {
+    pub(crate) started: Instant,
+    routes: Mutex<BTreeMap<String, Arc<RouteStats>>>,
+    services: Mutex<BTreeMap<String, Arc<ServiceStats>>>,
+    pub(crate) reloads: AtomicU64,
+    pub(crate) reloads_failed: AtomicU64,
+    pub(crate) unmatched: AtomicU64,
+}
+
+fn named<T: Default>(map: &Mutex<BTreeMap<String, Arc<T>>>, name: &str) -> Arc<T> {
+    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(map.entry(name.to_owned()).or_default())
+}
+
+fn all<T>(map: &Mutex<BTreeMap<String, Arc<T>>>) -> Vec<(String, Arc<T>)> {
+    let map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    map.iter().map(|(name, stats)| (name.clone(), Arc::clone(stats))).collect()
+}
+
+impl Stats {
+    pub(crate) fn new(started: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            started,
+            routes: Mutex::default(),
+            services: Mutex::default(),
+            reloads: AtomicU64::new(0),
+            reloads_failed: AtomicU64::new(0),
+            unmatched: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn route(&self, name: &str) -> Arc<RouteStats> {
+        named(&self.routes, name)
+    }
+
+    pub(crate) fn service(&self, name: &str) -> Arc<ServiceStats> {
+        named(&self.services, name)
+    }
+
+    /// Samples the rates; called every [`WINDOW_STEP`].
+    pub(crate) fn sample(&self, now: Instant) {
+        for (_, route) in all(&self.routes) {
+            route.sample(now);
+        }
+    }
+}

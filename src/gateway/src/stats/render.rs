@@ -1,0 +1,164 @@
+//! Counters as Prometheus text (exposition format 0.0.4) and as JSON.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use crossdock_message::Code;
+use serde_json::{Value, json};
+
+use super::histogram::BOUNDS_US;
+use super::{Histogram, Stats, all, get};
+use crate::generation::Generation;
+
+/// The whole of `/metrics`. Labels are names of routes, services and codes: their number is bounded by the settings.
+pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) -> String {
+    let mut out = String::with_capacity(8192);
+    let mut gauge = |name: &str, kind: &str, help: &str, value: u64| {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+    };
+    gauge("crossdock_ready", "gauge", "1 while requests are taken.", u64::from(ready));
+    gauge("crossdock_generation", "gauge", "The version of the routes in force.", generation.number);
+    gauge("crossdock_reloads_total", "counter", "Reloads that were carried out.", get(&stats.reloads));
+    gauge("crossdock_reloads_failed_total", "counter", "Reloads that were refused; the old routes serve on.", get(&stats.reloads_failed));
+    gauge("crossdock_unmatched_total", "counter", "Requests that no route takes.", get(&stats.unmatched));
+    let routes = all(&stats.routes);
+    let services = all(&stats.services);
+    head(&mut out, "crossdock_route_requests_total", "counter", "Requests by route and outcome.");
+    for (name, route) in &routes {
+        by_code(&mut out, "crossdock_route_requests_total", "route", name, get(&route.succeeded), &route.failed);
+    }
+    head(&mut out, "crossdock_route_phase_seconds_total", "counter", "Time of requests by phase.");
+    for (name, route) in &routes {
+        let phases = [("request", &route.request_ns), ("processing", &route.processing_ns), ("response", &route.response_ns)];
+        for (phase, time) in phases {
+            let seconds = get(time) as f64 / 1e9;
+            let _ = writeln!(out, "crossdock_route_phase_seconds_total{{route=\"{name}\",phase=\"{phase}\"}} {seconds}");
+        }
+    }
+    head(&mut out, "crossdock_route_latency_seconds", "histogram", "Time of requests.");
+    for (name, route) in &routes {
+        buckets(&mut out, "crossdock_route_latency_seconds", "route", name, &route.latency);
+    }
+    head(&mut out, "crossdock_service_calls_total", "counter", "Calls by service and outcome.");
+    for (name, service) in &services {
+        by_code(&mut out, "crossdock_service_calls_total", "service", name, get(&service.succeeded), &service.failed);
+    }
+    let counters: [(&str, &str, fn(&super::ServiceStats) -> u64); 5] = [
+        ("crossdock_service_retries_total", "Calls that were made once more.", |service| get(&service.retries)),
+        ("crossdock_service_refused_total", "Calls refused for want of credit.", |service| get(&service.refused)),
+        ("crossdock_service_panics_total", "Calls that ended in a panic.", |service| get(&service.panics)),
+        ("crossdock_service_restarts_total", "Actors that were replaced.", |service| get(&service.restarts)),
+        ("crossdock_service_taps_failed_total", "Copies on the side that failed.", |service| get(&service.taps_failed)),
+    ];
+    for (metric, help, count) in counters {
+        head(&mut out, metric, "counter", help);
+        for (name, service) in &services {
+            let _ = writeln!(out, "{metric}{{service=\"{name}\"}} {}", count(service));
+        }
+    }
+    head(&mut out, "crossdock_service_in_flight", "gauge", "Calls under way.");
+    for (name, service) in &services {
+        let in_flight = service.in_flight.load(std::sync::atomic::Ordering::Relaxed);
+        let _ = writeln!(out, "crossdock_service_in_flight{{service=\"{name}\"}} {in_flight}");
+    }
+    head(&mut out, "crossdock_service_credit", "gauge", "Calls that may still be begun.");
+    for service in &generation.services {
+        let credit = service.credit.available_permits();
+        let _ = writeln!(out, "crossdock_service_credit{{service=\"{}\"}} {credit}", service.plan.name);
+    }
+    head(&mut out, "crossdock_service_latency_seconds", "histogram", "Time of calls.");
+    for (name, service) in &services {
+        buckets(&mut out, "crossdock_service_latency_seconds", "service", name, &service.latency);
+    }
+    out
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn by_code(out: &mut String, metric: &str, label: &str, name: &str, ok: u64, failed: &[std::sync::atomic::AtomicU64; 17]) {
+    let _ = writeln!(out, "{metric}{{{label}=\"{name}\",code=\"ok\"}} {ok}");
+    for code in Code::ALL {
+        let count = get(&failed[code as usize]);
+        if count > 0 {
+            let _ = writeln!(out, "{metric}{{{label}=\"{name}\",code=\"{code}\"}} {count}");
+        }
+    }
+}
+
+fn buckets(out: &mut String, metric: &str, label: &str, name: &str, histogram: &Histogram) {
+    let counts = histogram.counts();
+    let mut seen = 0;
+    for (bound, count) in BOUNDS_US.iter().zip(counts) {
+        seen += count;
+        let seconds = *bound as f64 / 1e6;
+        let _ = writeln!(out, "{metric}_bucket{{{label}=\"{name}\",le=\"{seconds}\"}} {seen}");
+    }
+    let total: u64 = counts.iter().sum();
+    let sum = histogram.sum_us() as f64 / 1e6;
+    let _ = writeln!(out, "{metric}_bucket{{{label}=\"{name}\",le=\"+Inf\"}} {total}");
+    let _ = writeln!(out, "{metric}_sum{{{label}=\"{name}\"}} {sum}\n{metric}_count{{{label}=\"{name}\"}} {total}");
+}
+
+/// Three digits behind the point are enough for people.
+fn rounded(number: f64) -> Value {
+    json!((number * 1000.0).round() / 1000.0)
+}
+
+/// The body of `/api/v1/routes`.
+pub(crate) fn routes_json(stats: &Stats, generation: &Generation, now: Instant) -> Value {
+    let routes = generation.plan.routes.iter().zip(&generation.routes).map(|(plan, route)| {
+        let finished = route.finished();
+        let mean_ms = |counter| if finished == 0 { 0.0 } else { get(counter) as f64 / 1e6 / finished as f64 };
+        let (request, processing, response) =
+            (mean_ms(&route.request_ns), mean_ms(&route.processing_ns), mean_ms(&route.response_ns));
+        let services = crate::data::services_of(&plan.steps);
+        let at_once = services.iter().map(|service| generation.plan.services[*service].concurrency).min();
+        let capacity = at_once.filter(|_| processing > 0.0).map(|at_once| at_once as f64 / (processing / 1000.0));
+        let availability = if finished == 0 { 1.0 } else { 1.0 - route.serving_side_failures() as f64 / finished as f64 };
+        let failed: serde_json::Map<String, Value> = Code::ALL
+            .into_iter()
+            .map(|code| (code.name().to_owned(), get(&route.failed[code as usize])))
+            .filter(|(_, count)| *count > 0)
+            .map(|(code, count)| (code, json!(count)))
+            .collect();
+        json!({
+            "name": &*plan.name,
+            "from": plan.entries.iter().map(|entry| entry.describe()).collect::<Vec<_>>(),
+            "requests": finished,
+            "in_flight": get(&route.begun).saturating_sub(finished),
+            "failed": failed,
+            "throughput_per_s": rounded(route.throughput(stats.started, now)),
+            "latency_ms": {
+                "mean": rounded(request + processing + response),
+                "request": rounded(request),
+                "processing": rounded(processing),
+                "response": rounded(response),
+                "p50": route.latency.quantile_ms(0.5),
+                "p99": route.latency.quantile_ms(0.99),
+            },
+            "capacity_per_s": capacity.map(rounded),
+            "availability": rounded(availability),
+        })
+    });
+    json!({ "generation": generation.number, "routes": routes.collect::<Vec<_>>() })
+}
+
+/// The body of `/api/v1/services`.
+pub(crate) fn services_json(generation: &Generation) -> Value {
+    let services = generation.services.iter().map(|service| {
+        json!({
+            "name": &*service.plan.name,
+            "endpoints": service.plan.spec.endpoints(),
+            "calls": get(&service.stats.calls),
+            "succeeded": get(&service.stats.succeeded),
+            "retries": get(&service.stats.retries),
+            "refused": get(&service.stats.refused),
+            "in_flight": service.stats.in_flight.load(std::sync::atomic::Ordering::Relaxed),
+            "credit": service.credit.available_permits(),
+            "concurrency": service.plan.concurrency,
+        })
+    });
+    json!({ "generation": generation.number, "services": services.collect::<Vec<_>>() })
+}

@@ -1,0 +1,182 @@
+//! The one composition root: builds everything from checked settings, in the order services → routes → inbound, and
+//! takes it down in reverse.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use actix::{Actor as _, Addr};
+use crossdock_adapter_api::Adapter;
+use crossdock_settings::Diagnostics;
+
+use crate::actors::{Apply, Guardian, Listening, ReloadRoutes, Routes, StopAll};
+use crate::admin::{Admin, AdminState};
+use crate::config::{Config, load_config};
+use crate::data::Opener;
+use crate::generation::{Current, Generation, ServiceShare};
+use crate::stats::{Stats, WINDOW_STEP};
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The settings are wrong; the text shows where and what to write.
+    #[error("{0}")]
+    Settings(String),
+    /// A listener, the admin listener or a service cannot be opened.
+    #[error("{0}")]
+    Open(String),
+}
+
+/// Makes gateways.
+pub struct Gateway {
+    adapters: Arc<[Arc<dyn Adapter>]>,
+}
+
+/// A gateway that runs.
+pub struct Running {
+    current: Arc<Current>,
+    guardian: Addr<Guardian>,
+    routes: Addr<Routes>,
+    listening: Vec<Listening>,
+    admin: Option<Admin>,
+    drain: Duration,
+}
+
+/// Opens a service for a moment, so that a file that cannot be used is found before anything depends on it.
+pub(crate) fn try_open(service: &ServiceShare, adapters: &[Arc<dyn Adapter>]) -> Result<(), String> {
+    let plan = &service.plan;
+    let Some(adapter) = adapters.iter().find(|adapter| adapter.name() == plan.adapter) else {
+        return Err(format!("service `{}`: the adapter `{}` is not there", plan.name, plan.adapter));
+    };
+    for endpoint in 0..plan.spec.endpoints().len() {
+        adapter.open_outbound(&*plan.spec, endpoint).map_err(|error| format!("service `{}`: {error}", plan.name))?;
+    }
+    Ok(())
+}
+
+/// Reads a folder; the error is the diagnostics as people read them.
+pub(crate) fn read_folder(folder: &Path, adapters: &[Arc<dyn Adapter>]) -> Result<Config, String> {
+    let mut diagnostics = Diagnostics::new();
+    match load_config(folder, adapters, &mut diagnostics) {
+        Ok(Some(config)) => {
+            let warnings = diagnostics.render_short();
+            if !warnings.is_empty() {
+                tracing::warn!("settings:\n{warnings}");
+            }
+            Ok(config)
+        }
+        Ok(None) => Err(diagnostics.render(false)),
+        Err(problem) => Err(problem),
+    }
+}
+
+impl Gateway {
+    /// A gateway with these adapters.
+    #[must_use]
+    pub fn new(adapters: Vec<Arc<dyn Adapter>>) -> Self {
+        Self { adapters: adapters.into() }
+    }
+
+    /// Starts with the settings of a folder, which a reload reads again. Has to be called on a local task set.
+    ///
+    /// # Errors
+    /// [`RunError`] where the settings are wrong or something cannot be opened.
+    pub async fn start(&self, folder: PathBuf) -> Result<Running, RunError> {
+        let adapters = Arc::clone(&self.adapters);
+        self.start_with(move || read_folder(&folder, &adapters)).await
+    }
+
+    /// As [`Gateway::start`], with settings from anywhere.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub async fn start_with(&self, source: impl Fn() -> Result<Config, String> + 'static) -> Result<Running, RunError> {
+        let config = source().map_err(RunError::Settings)?;
+        let stats = Stats::new(Instant::now());
+        let first = Generation::new(1, config.plan, config.listeners.clone(), config.limits, &stats);
+        for service in &first.services {
+            try_open(service, &self.adapters).map_err(RunError::Open)?;
+        }
+        let current = Arc::new(Current::new(first));
+        let opener = Opener {
+            current: Arc::clone(&current),
+            stats: Arc::clone(&stats),
+            adapters: Arc::clone(&self.adapters),
+            boot: rand::random(),
+        };
+        let guardian = Guardian::new(config.workers, Arc::new(opener)).start();
+        let gone = |_| RunError::Open("the guardian is gone".to_owned());
+        let listening = guardian.send(Apply(config.listeners)).await.map_err(gone)?.map_err(RunError::Open)?;
+        let last_error = Arc::new(Mutex::new(None));
+        let routes = Routes {
+            source: Box::new(source),
+            adapters: Arc::clone(&self.adapters),
+            current: Arc::clone(&current),
+            stats: Arc::clone(&stats),
+            guardian: guardian.clone(),
+            last_error: Arc::clone(&last_error),
+        };
+        let state = AdminState { current: Arc::clone(&current), stats: Arc::clone(&stats), last_error, token: None };
+        let admin = match config.admin {
+            None => None,
+            Some((address, token)) => {
+                let state = AdminState { token: token.map(|token| token.reveal().to_owned()), ..state };
+                let opened = Admin::open(address, state);
+                let admin = opened.map_err(|error| RunError::Open(format!("admin listener {address}: {error}")))?;
+                tracing::info!(address = %admin.address(), "admin listens");
+                Some(admin)
+            }
+        };
+        actix_rt::spawn(async move {
+            let mut ticks = tokio::time::interval(WINDOW_STEP);
+            loop {
+                ticks.tick().await;
+                stats.sample(Instant::now());
+            }
+        });
+        Ok(Running { current, guardian, routes: routes.start(), listening, admin, drain: config.drain })
+    }
+}
+
+impl Running {
+    /// The address that a listener got.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> Option<&str> {
+        self.listening.iter().find(|listening| listening.name == name).map(|listening| listening.address.as_str())
+    }
+
+    /// All listeners: name, adapter, address.
+    pub fn listeners(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.listening.iter().map(|listening| (listening.name.as_str(), listening.adapter, listening.address.as_str()))
+    }
+
+    /// The address of the admin listener.
+    #[must_use]
+    pub fn admin(&self) -> Option<std::net::SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    /// The number of the generation in force.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.current.load().number
+    }
+
+    /// Reads the settings again. Gives the number of the generation in force.
+    ///
+    /// # Errors
+    /// What is wrong with the new settings; the old ones serve on.
+    pub async fn reload(&self) -> Result<u64, String> {
+        self.routes.send(ReloadRoutes).await.unwrap_or_else(|_| Err("the gateway is stopping".to_owned()))
+    }
+
+    /// Stops: not ready, nothing new, what is in flight to its end. Says whether all of it ended in time.
+    pub async fn stop(self) -> bool {
+        self.current.drain();
+        let stopped = tokio::time::timeout(self.drain, self.guardian.send(StopAll)).await.is_ok();
+        if let Some(admin) = self.admin {
+            admin.stop().await;
+        }
+        stopped
+    }
+}
