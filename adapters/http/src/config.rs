@@ -188,7 +188,7 @@ impl ListenerSpec for Listener {
 #[derive(Debug)]
 pub(crate) struct Entry {
     address: Address,
-    binding: Binding,
+    binding: Arc<Binding>,
     pub(crate) query: Vec<QueryParam>,
     pub(crate) body_len_max: u64,
     pub(crate) answer: WriteFormat,
@@ -243,7 +243,7 @@ impl Entry {
             path,
             headers: headers.collect(),
         };
-        Some(Self { address, binding: Binding { body, params }, query, body_len_max: settings.max.0, answer })
+        Some(Self { address, binding: Arc::new(Binding { body, params }), query, body_len_max: settings.max.0, answer })
     }
 }
 
@@ -252,7 +252,7 @@ impl EntrySpec for Entry {
         &self.address
     }
 
-    fn binding(&self) -> &Binding {
+    fn binding(&self) -> &Arc<Binding> {
         &self.binding
     }
 

@@ -49,7 +49,7 @@ pub(crate) fn request(
     message.headers = carried(head, &admission.carry)?;
     message.content_type = first(head, "content-type");
     if let Some(parent) = first(head, "traceparent") {
-        message.trace = Some(TraceContext { parent, state: first(head, "tracestate") });
+        message.trace = Some(Box::new(TraceContext { parent, state: first(head, "tracestate") }));
     }
     if let Some(timeout) = first(head, TIMEOUT_HEADER) {
         let wait = Duration::parse(&timeout).ok_or_else(|| {
@@ -62,10 +62,13 @@ pub(crate) fn request(
 
 /// The fields of the path, decoded, and of the query parameters that the entry binds.
 fn params(head: &RequestHead, entry: &Entry, captured: Record) -> Result<Record, Fault> {
-    let mut params = Record::new();
-    for (name, value) in captured.iter() {
-        let Value::Text(text) = value else { continue };
-        params.set(name.clone(), Value::Text(path::decode(text)?));
+    let mut params = captured;
+    if head.path().contains('%') {
+        let decoded = params.iter().map(|(name, value)| match value {
+            Value::Text(text) => Ok((name.clone(), Value::Text(path::decode(text)?))),
+            other => Ok((name.clone(), other.clone())),
+        });
+        params = decoded.collect::<Result<_, Fault>>()?;
     }
     let Some(query) = head.query().filter(|_| !entry.query.is_empty()) else { return Ok(params) };
     for pair in path::query_pairs(query) {

@@ -70,14 +70,14 @@ impl HttpOutbound {
         let mut request = self.request(operation, message)?;
         // A pooled connection may have been closed by the other side. Where the request was not written, it is written
         // on another; a new connection is the last try.
-        while let Some(idle) = self.pool.take().await {
-            match self.send(idle, request, operation, message, carry).await {
+        while let Some(idle) = self.pool.take() {
+            match self.send(idle, request, message, carry).await {
                 Sent::Answered(answer) => return answer,
                 Sent::Unwritten(back) => request = back,
             }
         }
         let fresh = self.connector.connect().await.map_err(|fault| self.origin(fault))?;
-        match self.send(fresh, request, operation, message, carry).await {
+        match self.send(fresh, request, message, carry).await {
             Sent::Answered(answer) => answer,
             Sent::Unwritten(_) => Err(self.origin(error::unreachable("the connection was closed at once"))),
         }
@@ -107,9 +107,8 @@ impl HttpOutbound {
 
     async fn send(
         &self,
-        mut idle: Idle,
+        mut idle: Box<Idle>,
         request: http::Request<CallBody>,
-        _: &Operation,
         message: &Message,
         carry: &[ByteString],
     ) -> Sent {
@@ -141,7 +140,7 @@ impl HttpOutbound {
 
     async fn receive(
         &self,
-        mut idle: Idle,
+        mut idle: Box<Idle>,
         response: http::Response<Incoming>,
         message: &Message,
         carry: &[ByteString],

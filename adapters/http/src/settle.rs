@@ -1,6 +1,5 @@
 //! What became of a request, in HTTP's words.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -17,13 +16,13 @@ use crate::front::Connection;
 /// The body of an answer; tells the connection when it has been written, or given up.
 pub(crate) struct AnswerBody {
     size: BodySize,
-    pieces: VecDeque<Bytes>,
+    chunks: Chunks,
     connection: Rc<Connection>,
 }
 
 impl AnswerBody {
     fn new(chunks: Chunks, size: BodySize, connection: Rc<Connection>) -> Self {
-        Self { size, pieces: chunks.into_pieces().collect(), connection }
+        Self { size, chunks, connection }
     }
 }
 
@@ -41,7 +40,7 @@ impl MessageBody for AnswerBody {
     }
 
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Poll::Ready(self.get_mut().pieces.pop_front().map(Ok))
+        Poll::Ready(self.get_mut().chunks.pop_front().map(Ok))
     }
 }
 

@@ -79,7 +79,7 @@ pub trait EntrySpec: Any + Debug + Send + Sync {
     /// What it takes.
     fn address(&self) -> &Address;
     /// How a request becomes `req`.
-    fn binding(&self) -> &Binding;
+    fn binding(&self) -> &Arc<Binding>;
     /// For people: what it takes, on one line.
     fn describe(&self) -> String;
     /// For the adapter to find its own type again.

@@ -167,7 +167,7 @@ impl Outbound for MemoryOutbound {
 #[derive(Debug)]
 pub struct MemorySpec {
     address: Address,
-    binding: Binding,
+    binding: Arc<Binding>,
     body: WriteFormat,
 }
 
@@ -180,7 +180,7 @@ impl MemorySpec {
     pub fn new(listener: &str) -> Self {
         let path = PathTemplate::parse("/").expect("a fixed path");
         let address = Address { listener: listener.into(), method: "SEND".into(), path, headers: Vec::new() };
-        Self { address, binding: Binding::default(), body: WriteFormat::Json }
+        Self { address, binding: Arc::default(), body: WriteFormat::Json }
     }
 }
 
@@ -189,7 +189,7 @@ impl EntrySpec for MemorySpec {
         &self.address
     }
 
-    fn binding(&self) -> &Binding {
+    fn binding(&self) -> &Arc<Binding> {
         &self.binding
     }
 

@@ -106,7 +106,7 @@ impl Resolve for System<'_> {
         if let Some((_, value)) = self.variables.iter().find(|(variable, _)| variable == name) {
             return Ok(value.clone());
         }
-        let missing = || format!("the environment has no `{name}`: set it, or write `${{env:{name}:-default}}`");
+        let missing = || format!("the environment has no `{name}`");
         std::env::var(name).ok().or_else(|| default.map(str::to_owned)).ok_or_else(missing)
     }
 

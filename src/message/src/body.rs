@@ -1,6 +1,7 @@
 //! A body stays raw bytes until something looks inside.
 
 use std::cell::OnceCell;
+use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
@@ -10,7 +11,8 @@ use crate::{Code, Fault, Limits, Value, json, xml};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chunks {
     first: Bytes,
-    rest: Vec<Bytes>,
+    /// Boxed, because most bodies come in one piece.
+    rest: Option<Box<VecDeque<Bytes>>>,
 }
 
 impl Chunks {
@@ -28,14 +30,14 @@ impl Chunks {
         if self.first.is_empty() {
             self.first = chunk;
         } else {
-            self.rest.push(chunk);
+            self.rest.get_or_insert_default().push_back(chunk);
         }
     }
 
     /// Bytes in all.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.first.len() + self.rest.iter().map(Bytes::len).sum::<usize>()
+        self.first.len() + self.rest.iter().flat_map(|rest| rest.iter()).map(Bytes::len).sum::<usize>()
     }
 
     /// Whether there are none.
@@ -44,20 +46,22 @@ impl Chunks {
         self.first.is_empty()
     }
 
-    /// The pieces in order.
-    pub fn into_pieces(self) -> impl Iterator<Item = Bytes> {
-        Some(self.first).filter(|first| !first.is_empty()).into_iter().chain(self.rest)
+    /// Takes the first piece out.
+    pub fn pop_front(&mut self) -> Option<Bytes> {
+        let next = self.rest.as_mut().and_then(|rest| rest.pop_front()).unwrap_or_default();
+        let first = std::mem::replace(&mut self.first, next);
+        (!first.is_empty()).then_some(first)
     }
 
     /// All bytes in one piece: free of cost where they came as one, else copied together once.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        if self.rest.is_empty() {
+        let Some(rest) = self.rest.as_ref().filter(|rest| !rest.is_empty()) else {
             return self.first.clone();
-        }
+        };
         let mut all = BytesMut::with_capacity(self.len());
         all.extend_from_slice(&self.first);
-        for chunk in &self.rest {
+        for chunk in rest.iter() {
             all.extend_from_slice(chunk);
         }
         all.freeze()
@@ -66,7 +70,7 @@ impl Chunks {
 
 impl From<Bytes> for Chunks {
     fn from(bytes: Bytes) -> Self {
-        Self { first: bytes, rest: Vec::new() }
+        Self { first: bytes, rest: None }
     }
 }
 
@@ -134,7 +138,7 @@ pub enum Body {
         /// How they are read.
         format: Format,
         /// Their value, after the first look.
-        decoded: OnceCell<Value>,
+        decoded: OnceCell<Box<Value>>,
     },
     /// A value that was made here and has no bytes yet.
     Value(Value),
@@ -165,9 +169,9 @@ impl Body {
             Self::Raw { chunks, format, decoded } => {
                 if decoded.get().is_none() {
                     let value = decode(&chunks.to_bytes(), *format, limits)?;
-                    return Ok(Some(decoded.get_or_init(|| value)));
+                    return Ok(Some(decoded.get_or_init(|| Box::new(value))));
                 }
-                Ok(decoded.get())
+                Ok(decoded.get().map(|value| &**value))
             }
         }
     }
@@ -223,7 +227,7 @@ mod tests {
         }
         assert_eq!(chunks.to_bytes(), "abcd");
         assert_eq!(chunks.len(), 4);
-        let pieces: Vec<Bytes> = chunks.into_pieces().collect();
+        let pieces: Vec<Bytes> = std::iter::from_fn(|| chunks.pop_front()).collect();
         assert_eq!(pieces.len(), 2);
         assert_eq!(pieces[0].as_ptr(), first.as_ptr());
     }

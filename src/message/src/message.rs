@@ -1,6 +1,6 @@
 //! The envelope.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 
@@ -56,12 +56,10 @@ pub struct Message {
     pub id: ByteString,
     /// Where it came in, such as the listener's name.
     pub source: ByteString,
-    /// When it came in, by the wall clock: for people, never for decisions.
-    pub time: Option<SystemTime>,
     /// When the exchange must have ended.
     pub deadline: Option<Deadline>,
     /// The caller's trace.
-    pub trace: Option<TraceContext>,
+    pub trace: Option<Box<TraceContext>>,
     /// The media type of the body with its parameters.
     pub content_type: Option<ByteString>,
     /// A status that a protocol gave to a reply or a route set for one; 200 where nothing is said.
@@ -81,7 +79,6 @@ impl Message {
         Self {
             id,
             source,
-            time: None,
             deadline: None,
             trace: None,
             content_type: None,

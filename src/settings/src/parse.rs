@@ -38,7 +38,8 @@ pub fn parse(source: SourceId, diagnostics: &mut Diagnostics) -> Option<Node> {
             Err(error) => {
                 let at = error.marker().byte_offset().unwrap_or(0).min(text.len());
                 let span = Span { source, start: at, end: at };
-                builder.diagnostics.error("yaml", span, format!("not valid YAML: {}", error.info()), None);
+                let help = "close what is open, indent with spaces, and put quotes around a text that holds `: `, ` #`, `{` or `[`";
+                builder.diagnostics.error("yaml", span, format!("not valid YAML: {}", error.info()), Some(help.to_owned()));
                 return None;
             }
         }

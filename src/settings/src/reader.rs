@@ -102,7 +102,12 @@ impl<'a> Reader<'a> {
             match value {
                 Ok(value) => out.push_str(&value),
                 Err(problem) => {
-                    self.error("placeholder", node.span_of(start..at), problem, "");
+                    let help = if from_env {
+                        format!("set it, or write what to take instead: `${{env:{name}:-…}}`")
+                    } else {
+                        "name a file that can be read, from the folder of crossdock.yaml on".to_owned()
+                    };
+                    self.error("placeholder", node.span_of(start..at), problem, help);
                     return None;
                 }
             }

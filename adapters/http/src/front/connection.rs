@@ -30,6 +30,7 @@ const BODY_GRACE: Duration = Duration::from_secs(5);
 pub(crate) struct Connection {
     state: RefCell<State>,
     list: Rc<Watchlist>,
+    idle_timeout: Duration,
 }
 
 pub(super) struct State {
@@ -49,10 +50,12 @@ pub(super) struct State {
     pub(super) expired: bool,
     /// The caller does not take the answer.
     pub(super) writing: bool,
+    /// Bytes of a next request are here already.
+    pub(super) ahead: bool,
 }
 
 impl Connection {
-    pub(super) fn new(list: &Rc<Watchlist>) -> Rc<Self> {
+    pub(super) fn new(list: &Rc<Watchlist>, idle_timeout: Duration) -> Rc<Self> {
         let state = State {
             request: None,
             body: BodyDecoder::new(Framing::None),
@@ -68,8 +71,9 @@ impl Connection {
             watch: Watch::Nothing,
             expired: false,
             writing: false,
+            ahead: false,
         };
-        let connection = Rc::new(Self { state: RefCell::new(state), list: Rc::clone(list) });
+        let connection = Rc::new(Self { state: RefCell::new(state), list: Rc::clone(list), idle_timeout });
         list.connections.borrow_mut().push(Rc::downgrade(&connection));
         connection
     }
@@ -144,7 +148,11 @@ impl Connection {
     pub(crate) fn answered(&self) {
         let mut state = self.state();
         state.answered = true;
-        wake(&mut state.front_waker);
+        state.watch = Watch::Until(self.list.now() + self.idle_timeout);
+        // The front is polled by the next bytes anyway, unless there is something to do without any.
+        if state.ahead || state.close || !state.body.is_done() || state.refusal.is_some() {
+            wake(&mut state.front_waker);
+        }
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) struct Front<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
     pub(crate) fn new(io: IO, limits: Limits, list: &Rc<Watchlist>) -> Self {
-        let connection = Connection::new(list);
+        let connection = Connection::new(list, limits.timeouts.idle);
         connection.state().watch = Watch::Until(list.now() + limits.timeouts.idle);
         Self {
             io,
@@ -208,10 +208,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
                 if state.answered {
                     let done = state.body.is_done() && state.refusal.is_none();
                     self.linger |= !done;
-                    let now = self.connection.list().now();
                     state.answered = false;
-                    let timeouts = &self.limits.timeouts;
-                    state.watch = Watch::Until(now + if self.buffer.is_empty() { timeouts.idle } else { timeouts.head });
+                    if !self.buffer.is_empty() {
+                        state.watch = Watch::Until(self.connection.list().now() + self.limits.timeouts.head);
+                    }
                     self.phase = if done && !state.close { Phase::Head { scanned: 0 } } else { Phase::Ended };
                     return Poll::Ready(Ok(()));
                 }
@@ -230,7 +230,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
                 self.interim.advance(written);
             }
             let ended = self.decode();
-            let wanted = ended || self.connection.state().body_len_max.is_some();
+            let mut state = self.connection.state();
+            state.ahead = ended && !self.buffer.is_empty();
+            let wanted = ended || state.body_len_max.is_some();
+            drop(state);
             if !wanted || (ended && self.buffer.len() >= AHEAD_LEN_MAX) {
                 // The handler wakes this task when it lets the body in, or has answered.
                 return Poll::Pending;

@@ -49,14 +49,14 @@ impl Connector {
     }
 
     /// A new connection, ready for a request.
-    pub(super) async fn connect(&self) -> Result<Idle, Fault> {
+    pub(super) async fn connect(&self) -> Result<Box<Idle>, Fault> {
         match tokio::time::timeout(self.timeout, self.connect_unbounded()).await {
             Ok(connected) => connected,
             Err(_) => Err(error::unreachable("no connection in time")),
         }
     }
 
-    async fn connect_unbounded(&self) -> Result<Idle, Fault> {
+    async fn connect_unbounded(&self) -> Result<Box<Idle>, Fault> {
         let refused = |failure: &io::Error| error::unreachable(&failure.kind().to_string());
         let socket = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|failure| refused(&failure))?;
         socket.set_nodelay(true).map_err(|failure| refused(&failure))?;
@@ -77,7 +77,7 @@ impl Connector {
         })
         .await
         .map_err(|_| error::unreachable("the connection was closed"))?;
-        Ok(Idle { sender, connection, since: Instant::now() })
+        Ok(Box::new(Idle { sender, connection, since: Instant::now() }))
     }
 }
 

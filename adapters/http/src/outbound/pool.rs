@@ -36,7 +36,7 @@ impl Idle {
 
 /// The connections of one endpoint on one data arbiter.
 pub(super) struct Pool {
-    idle: RefCell<VecDeque<Idle>>,
+    idle: RefCell<VecDeque<Box<Idle>>>,
     len_max: usize,
 }
 
@@ -59,26 +59,19 @@ impl Pool {
         pool
     }
 
-    /// The connection that was used last and still can be.
-    pub(super) async fn take(&self) -> Option<Idle> {
-        std::future::poll_fn(|cx| {
-            loop {
-                let newest = self.idle.borrow_mut().pop_back();
-                match newest {
-                    None => return Poll::Ready(None),
-                    Some(mut idle) => {
-                        if idle.is_usable(cx) {
-                            return Poll::Ready(Some(idle));
-                        }
-                    }
-                }
+    /// The connection that was used last. One that the other side has closed meanwhile gives an unwritten request back.
+    pub(super) fn take(&self) -> Option<Box<Idle>> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(newest) = idle.pop_back() {
+            if newest.sender.is_ready() {
+                return Some(newest);
             }
-        })
-        .await
+        }
+        None
     }
 
     /// Keeps a connection whose exchange is over, if it can take another.
-    pub(super) fn give(&self, mut idle: Idle) {
+    pub(super) fn give(&self, mut idle: Box<Idle>) {
         let mut cx = Context::from_waker(Waker::noop());
         let mut kept = self.idle.borrow_mut();
         if kept.len() < self.len_max && idle.is_usable(&mut cx) {
@@ -90,14 +83,14 @@ impl Pool {
 
 /// The body of a call: pieces that are all there.
 pub(super) struct CallBody {
-    pieces: VecDeque<Bytes>,
+    chunks: Chunks,
     left: u64,
 }
 
 impl CallBody {
     pub(super) fn new(chunks: Chunks) -> Self {
         let left = chunks.len() as u64;
-        Self { pieces: chunks.into_pieces().collect(), left }
+        Self { chunks, left }
     }
 }
 
@@ -107,7 +100,7 @@ impl http_body::Body for CallBody {
 
     fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
-        let piece = this.pieces.pop_front();
+        let piece = this.chunks.pop_front();
         if let Some(piece) = &piece {
             this.left -= piece.len() as u64;
         }

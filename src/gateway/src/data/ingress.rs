@@ -127,7 +127,7 @@ impl Exchange for RouteExchange {
             let generation = self.shards.generation();
             let route = &generation.plan.routes[self.route];
             let counted = Counted::begin(&generation.routes[self.route]);
-            let request = Request { message, binding: route.entries[self.entry].binding().clone() };
+            let request = Request { message, binding: Arc::clone(route.entries[self.entry].binding()) };
             let mut run = Run::new(&self.shards, route, &request, &generation.limits, Instant::now());
             let outcome = run.to_end().await;
             counted.finish(&outcome, run.phases(Instant::now()));

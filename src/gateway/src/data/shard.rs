@@ -16,9 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::picker::Picker;
 use crate::generation::ServiceShare;
 
-/// One call on its way to a service. The permit is given back wherever the call ends, panic included.
+/// A call as the actor's mailbox carries it.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
+pub(crate) struct TakeCall(pub(crate) Box<Call>);
+
+/// One call on its way to a service. The permit is given back wherever the call ends, panic included.
 pub(crate) struct Call {
     pub(crate) operation: Arc<dyn OperationSpec>,
     pub(crate) idempotent: bool,
@@ -60,43 +63,35 @@ impl ShardState {
         }))
     }
 
-    async fn serve(self: Rc<Self>, call: Call) {
-        let Call { operation, idempotent, mut message, carry, deadline, permit, reply } = call;
+    async fn serve(self: Rc<Self>, mut call: Box<Call>) {
         let stats = Arc::clone(&self.share.stats);
         let started = Instant::now();
         stats.begin();
-        let tries = self.tries(&*operation, idempotent, &mut message, &carry, deadline, started);
+        let tries = self.tries(&mut call, started);
         let result = AssertUnwindSafe(tries).catch_unwind().await.unwrap_or_else(|_| {
             stats.count(|stats| &stats.panics);
             tracing::error!(service = %self.share.plan.name, "a call panicked; its caller got INTERNAL");
             Err(Fault::new(Code::Internal, "PANIC", "the gateway failed on this call"))
         });
         stats.finish(result.as_ref().err().map(|fault| fault.code), started.elapsed());
+        let Call { permit, reply, .. } = *call;
         drop(permit);
         // A caller who left does not want it any more.
         let _ = reply.send(result);
     }
 
-    async fn tries(
-        &self,
-        operation: &dyn OperationSpec,
-        idempotent: bool,
-        message: &mut Message,
-        carry: &[ByteString],
-        deadline: Instant,
-        started: Instant,
-    ) -> Result<Message, Fault> {
+    async fn tries(&self, call: &mut Call, started: Instant) -> Result<Message, Fault> {
         let plan = &self.share.plan;
         self.budget.borrow_mut().earn();
         let mut now = started;
         for attempt in 1.. {
-            let fault = match self.attempt(operation, message, carry, deadline, now).await {
+            let fault = match self.attempt(call, now).await {
                 Ok(reply) => return Ok(reply),
                 Err(fault) => self.named(fault),
             };
             let Some(retry) = &plan.retry else { return Err(fault) };
-            let left = deadline.saturating_duration_since(Instant::now());
-            match retry.decide(&fault, attempt, idempotent, left, rand::random()) {
+            let left = call.deadline.saturating_duration_since(Instant::now());
+            match retry.decide(&fault, attempt, call.idempotent, left, rand::random()) {
                 Verdict::GiveUp => return Err(fault),
                 Verdict::After(_) if !self.budget.borrow_mut().spend() => return Err(fault),
                 Verdict::After(wait) => tokio::time::sleep(wait).await,
@@ -107,22 +102,15 @@ impl ShardState {
         unreachable!("the tries of a call are bounded by its plan");
     }
 
-    async fn attempt(
-        &self,
-        operation: &dyn OperationSpec,
-        message: &mut Message,
-        carry: &[ByteString],
-        deadline: Instant,
-        now: Instant,
-    ) -> Result<Message, Fault> {
-        if deadline <= now {
+    async fn attempt(&self, call: &mut Call, now: Instant) -> Result<Message, Fault> {
+        if call.deadline <= now {
             return Err(Fault::new(Code::DeadlineExceeded, "DEADLINE", "the time was spent before the service was called"));
         }
-        let until = deadline.min(now + self.share.plan.timeout);
-        message.deadline = Some(Deadline::at(until));
+        let until = call.deadline.min(now + self.share.plan.timeout);
+        call.message.deadline = Some(Deadline::at(until));
         let outstanding = Outstanding::begin(&self.picker);
-        let call = self.ports[outstanding.endpoint].call(operation, message, carry);
-        match tokio::time::timeout_at(until.into(), call).await {
+        let answer = self.ports[outstanding.endpoint].call(&*call.operation, &call.message, &call.carry);
+        match tokio::time::timeout_at(until.into(), answer).await {
             Ok(result) => result,
             Err(_) => Err(Fault::new(Code::DeadlineExceeded, "SERVICE_TIMEOUT", "the service did not answer in time")),
         }
@@ -165,10 +153,10 @@ impl Actor for ServiceShard {
     type Context = Context<Self>;
 }
 
-impl Handler<Call> for ServiceShard {
+impl Handler<TakeCall> for ServiceShard {
     type Result = ();
 
-    fn handle(&mut self, call: Call, _: &mut Context<Self>) {
+    fn handle(&mut self, TakeCall(call): TakeCall, _: &mut Context<Self>) {
         actix_rt::spawn(Rc::clone(&self.state).serve(call));
     }
 }

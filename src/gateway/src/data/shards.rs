@@ -13,7 +13,7 @@ use crossdock_message::{ByteString, Code, Fault, Message, Origin, Retry};
 use crossdock_routing::CallPlan;
 use tokio::sync::oneshot;
 
-use super::shard::{Call, ServiceShard, ShardState};
+use super::shard::{Call, ServiceShard, ShardState, TakeCall};
 use crate::generation::Generation;
 
 /// An actor that fails more often than this within [`RESTART_WINDOW`] stays down.
@@ -68,7 +68,7 @@ impl Shards {
             return Err(no_credit(&share.plan.name));
         };
         let (reply, answer) = oneshot::channel();
-        let call = Call {
+        let call = TakeCall(Box::new(Call {
             operation: Arc::clone(&plan.operation),
             idempotent: plan.idempotent,
             message,
@@ -76,7 +76,7 @@ impl Shards {
             deadline,
             permit,
             reply,
-        };
+        }));
         let handle = &self.handles[plan.service];
         let sent = handle.address.borrow().try_send(call);
         match sent {

@@ -1,6 +1,7 @@
 //! What expressions of one exchange see.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crossdock_adapter_api::{Binding, BodyBinding};
 use crossdock_message::{ByteString, Code, Fault, Limits, Message, Record, Value};
@@ -13,7 +14,7 @@ pub struct Request {
     /// The message as it came.
     pub message: Message,
     /// How its parts become fields.
-    pub binding: Binding,
+    pub binding: Arc<Binding>,
 }
 
 /// What expressions see: `req`, `res`, `header`, `msg`, and the names that steps have bound.

@@ -28,7 +28,7 @@ fn evaluate(source: &str) -> Result<String, crossdock_message::Fault> {
     request.headers.append("x-tenant", "t1").expect("a header");
     let reply = message("text/xml", r#"<r xmlns="urn:a" id="9"><s>open</s><l>1</l><l>2</l><amount>10.50</amount></r>"#);
     let binding = Binding { body: BodyBinding::Fields, params: vec!["id".into()] };
-    let request = Request { message: request, binding };
+    let request = Request { message: request, binding: binding.into() };
     let limits = Limits::default();
     let variables = [(ByteString::from_static("line"), Value::Int(4))];
     let scope =
@@ -124,7 +124,7 @@ fn errors_point_at_the_place_and_say_what_to_write() {
 fn a_field_of_the_address_is_not_given_by_the_body() {
     let mut request = message("application/json", r#"{"id":"from the body","x":1}"#);
     request.params = [("id", Value::from("from the path"))].into_iter().collect::<Record>();
-    let request = Request { message: request, binding: Binding { params: vec!["id".into()], ..Binding::default() } };
+    let request = Request { message: request, binding: Binding { params: vec!["id".into()], ..Binding::default() }.into() };
     let limits = Limits::default();
     let scope = Scope { request: &request, current: &request.message, reply: None, variables: &[], limits: &limits };
     let read = |source: &str| Expression::compile(source, &names()).expect(source).evaluate(&scope);

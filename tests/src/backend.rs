@@ -1,0 +1,132 @@
+//! A service that behaves as its path says.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A service on a free port; it ends with the test's process.
+///
+/// | path | does |
+/// | --- | --- |
+/// | `/echo…` | answers with the body that it got, or `{}` |
+/// | `/slow/MS` | as `/echo`, late |
+/// | `/status/NNN` | answers with that status and something about its inside |
+/// | `/close` | closes without an answer |
+/// | `/half` | closes in the middle of its answer |
+/// | `/surplus` | answers, and sends bytes that nobody asked for |
+/// | `/big` | answers with 20 MiB |
+/// | `/xml` | answers with a small XML document |
+/// | `/headers` | answers with hop-by-hop and other headers |
+pub struct Backend {
+    /// Where it listens.
+    pub address: SocketAddr,
+    requests: Arc<AtomicUsize>,
+    last_head: Arc<Mutex<String>>,
+}
+
+impl Backend {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// When there is no free port.
+    #[must_use]
+    pub fn start() -> Self {
+        let (requests, last_head) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(String::new())));
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let (counted, kept) = (Arc::clone(&requests), Arc::clone(&last_head));
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+                sender.send(listener.local_addr().expect("an address")).expect("the test waits");
+                loop {
+                    let Ok((stream, _)) = listener.accept().await else { continue };
+                    let _ = stream.set_nodelay(true);
+                    tokio::spawn(serve(stream, Arc::clone(&counted), Arc::clone(&kept)));
+                }
+            });
+        });
+        Self { address: receiver.recv().expect("the service listens"), requests, last_head }
+    }
+
+    /// How many requests it got.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    /// The head of the last request.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding it.
+    #[must_use]
+    pub fn last_head(&self) -> String {
+        self.last_head.lock().expect("the head").clone()
+    }
+}
+
+async fn serve(mut stream: TcpStream, requests: Arc<AtomicUsize>, last_head: Arc<Mutex<String>>) {
+    let mut buffer = Vec::new();
+    loop {
+        let head_end = loop {
+            if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at + 4;
+            }
+            if stream.read_buf(&mut buffer).await.unwrap_or(0) == 0 {
+                return;
+            }
+        };
+        let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
+        buffer.drain(..head_end);
+        let lower = head.to_ascii_lowercase();
+        let length = lower.lines().find_map(|line| line.strip_prefix("content-length:")).and_then(|length| length.trim().parse().ok());
+        let length: usize = length.unwrap_or(0);
+        while buffer.len() < length {
+            if stream.read_buf(&mut buffer).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        let body: Vec<u8> = buffer.drain(..length).collect();
+        requests.fetch_add(1, Ordering::SeqCst);
+        last_head.lock().expect("the head").clone_from(&head);
+        let path = head.split(' ').nth(1).unwrap_or("/").to_owned();
+        if !answer(&mut stream, &path, &body).await {
+            return;
+        }
+    }
+}
+
+/// Whether the connection goes on.
+async fn answer(stream: &mut TcpStream, path: &str, body: &[u8]) -> bool {
+    let echo = if body.is_empty() { b"{}" } else { body };
+    let json = |status: &str, extra: &str, body: &[u8]| {
+        let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{extra}Content-Length: {}\r\n\r\n", body.len());
+        [head.as_bytes(), body].concat()
+    };
+    let number = || path.rsplit('/').next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
+    let bytes = match path.split('/').nth(1).unwrap_or("").split('?').next().unwrap_or("") {
+        "slow" => {
+            tokio::time::sleep(Duration::from_millis(number())).await;
+            json("200 OK", "", echo)
+        }
+        "status" => json(&format!("{} Reason", number()), "", b"{\"inside\":\"stack trace of the service\"}"),
+        "close" => return false,
+        "half" => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
+            return false;
+        }
+        "surplus" => [json("200 OK", "", echo), b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong".to_vec()].concat(),
+        "big" => json("200 OK", "", &vec![b'1'; 20 << 20]),
+        "xml" => {
+            let body = "<r xmlns=\"urn:a\"><s>085</s></r>";
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+        }
+        "headers" => json("200 OK", "ETag: \"v1\"\r\nX-Inside: secret\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n", echo),
+        _ => json("200 OK", "", echo),
+    };
+    stream.write_all(&bytes).await.is_ok()
+}

@@ -1,0 +1,120 @@
+//! Plain callers: bytes out, bytes in.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// One answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Its status; 0 where nothing came.
+    pub status: u16,
+    /// Its head, lines and all.
+    pub head: String,
+    /// Its body.
+    pub body: String,
+}
+
+impl Reply {
+    /// The first value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
+        lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
+    }
+}
+
+/// A connection that is kept open.
+pub struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    /// Opens one.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    #[must_use]
+    pub fn open(address: &str) -> Self {
+        let stream = TcpStream::connect(address).expect("a connection");
+        stream.set_nodelay(true).expect("a socket");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// Sends bytes; a connection that was closed meanwhile takes them to nowhere.
+    pub fn send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Reads one answer; `head_only` where it is one to HEAD.
+    pub fn receive(&mut self, head_only: bool) -> Option<Reply> {
+        let head_end = loop {
+            if let Some(at) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at + 4;
+            }
+            self.fill()?;
+        };
+        let head = String::from_utf8_lossy(&self.buffer[..head_end]).into_owned();
+        self.buffer.drain(..head_end);
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        let mut reply = Reply { status, head, body: String::new() };
+        let length = reply.header("content-length").and_then(|length| length.parse::<usize>().ok()).unwrap_or(0);
+        if !head_only && status >= 200 {
+            while self.buffer.len() < length {
+                self.fill()?;
+            }
+            reply.body = String::from_utf8_lossy(&self.buffer[..length]).into_owned();
+            self.buffer.drain(..length);
+        }
+        Some(reply)
+    }
+
+    /// Whether the other side has closed; bytes that come instead are an error.
+    pub fn is_closed(&mut self) -> bool {
+        let mut byte = [0];
+        self.buffer.is_empty() && matches!(self.stream.read(&mut byte), Ok(0) | Err(_))
+    }
+
+    fn fill(&mut self) -> Option<()> {
+        let mut chunk = [0; 16 * 1024];
+        match self.stream.read(&mut chunk) {
+            Ok(0) | Err(_) => None,
+            Ok(len) => {
+                self.buffer.extend_from_slice(&chunk[..len]);
+                Some(())
+            }
+        }
+    }
+}
+
+/// Sends raw bytes on a connection of their own; gives the answers until the other side closes or `count` have come.
+#[must_use]
+pub fn exchange(address: &str, bytes: &[u8], count: usize) -> (Vec<Reply>, bool) {
+    let mut connection = Connection::open(address);
+    connection.send(bytes);
+    let mut replies = Vec::new();
+    while replies.len() < count {
+        match connection.receive(false) {
+            Some(reply) => replies.push(reply),
+            None => return (replies, true),
+        }
+    }
+    let closed = replies.last().is_some_and(|reply| reply.header("connection") == Some("close")) && connection.is_closed();
+    (replies, closed)
+}
+
+/// One call with a JSON body, or without one, on a connection of its own.
+#[must_use]
+pub fn call(address: &str, method: &str, target: &str, body: &str) -> Reply {
+    let mut request = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    if !body.is_empty() {
+        request.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
+    }
+    request.push_str("\r\n");
+    request.push_str(body);
+    let (replies, _) = exchange(address, request.as_bytes(), 1);
+    let nothing = Reply { status: 0, head: String::new(), body: String::new() };
+    replies.into_iter().next().unwrap_or(nothing)
+}

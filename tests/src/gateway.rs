@@ -1,0 +1,211 @@
+//! The gateway as a process.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use tempfile::TempDir;
+
+use crate::{call, until};
+
+/// The root of the repository.
+#[must_use]
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ has a parent").to_path_buf()
+}
+
+/// The `crossdock` command, built once with the profile of the tests.
+pub fn crossdock() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "crossdock-gateway", "--bin", "crossdock"]).current_dir(repository());
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo runs").success(), "the command is built");
+        let test = std::env::current_exe().expect("the test's own path");
+        let folder = test.ancestors().find(|folder| folder.join("crossdock").is_file());
+        folder.expect("the command stands next to the tests").join("crossdock")
+    })
+}
+
+/// A gateway with settings of a test's own, on free ports.
+pub struct Gateway {
+    process: Child,
+    folder: TempDir,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+/// How a gateway ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// The exit code; `None` after a signal.
+    pub code: Option<i32>,
+}
+
+impl Gateway {
+    /// Starts a gateway with one listener `public` and these routes, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(routes: &str) -> Self {
+        Self::start_with("public: { http: { bind: \"127.0.0.1:0\" } }", routes)
+    }
+
+    /// As [`Gateway::start`], with the text below `listeners:`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with(listeners: &str, routes: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = format!(
+            "version: 1\nlisteners:\n  {listeners}\nadmin: {{ bind: \"127.0.0.1:0\" }}\nlog: {{ format: json, level: info }}\n"
+        );
+        std::fs::write(folder.path().join("crossdock.yaml"), settings).expect("settings");
+        std::fs::create_dir(folder.path().join("routes")).expect("a folder");
+        std::fs::write(folder.path().join("routes/routes.yaml"), routes).expect("routes");
+        let mut process = Command::new(crossdock())
+            .args(["run", "--config"])
+            .arg(folder.path())
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the gateway starts");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = BufReader::new(process.stderr.take().expect("its log"));
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                kept.lock().expect("the log").push(line);
+            }
+        });
+        let mut gateway = Self { process, folder, log };
+        gateway.wait_until_ready();
+        gateway
+    }
+
+    fn wait_until_ready(&mut self) {
+        until("the gateway's admin listener", || {
+            if let Some(status) = self.process.try_wait().expect("a process") {
+                panic!("the gateway ended with {status}:\n{}", self.log().join("\n"));
+            }
+            self.field("admin listens", "address").is_some()
+        });
+        let admin = self.admin();
+        until("the gateway to be ready", || call(&admin, "GET", "/readyz", "").status == 200);
+    }
+
+    /// The lines of its log so far.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the log.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("the log").clone()
+    }
+
+    fn field(&self, message: &str, field: &str) -> Option<String> {
+        let lines = self.log();
+        let parsed = lines.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let mut found = parsed.filter(|line| line["fields"]["message"] == message);
+        found.find_map(|line| line["fields"][field].as_str().map(str::to_owned))
+    }
+
+    /// The address of the listener `public`.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[must_use]
+    pub fn public(&self) -> String {
+        self.field("listens", "address").expect("the listener's address")
+    }
+
+    /// The address of the admin listener.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[must_use]
+    pub fn admin(&self) -> String {
+        self.field("admin listens", "address").expect("the admin listener's address")
+    }
+
+    /// What the admin listener gives as JSON.
+    ///
+    /// # Panics
+    /// When it gives none.
+    #[must_use]
+    pub fn admin_json(&self, path: &str) -> serde_json::Value {
+        serde_json::from_str(&call(&self.admin(), "GET", path, "").body).expect("JSON")
+    }
+
+    /// The process's id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Writes other routes; the gateway sees the file change.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn write_routes(&self, routes: &str) {
+        // Written aside and moved, as editors do, so that no half of a file is ever read.
+        let aside = self.folder.path().join("routes/.routes.yaml.new");
+        std::fs::write(&aside, routes).expect("routes");
+        std::fs::rename(aside, self.folder.path().join("routes/routes.yaml")).expect("routes");
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    ///
+    /// # Panics
+    /// When it cannot be sent.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.expect("kill runs").success(), "the signal is sent");
+    }
+
+    /// Memory in use, in KiB.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[must_use]
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a live process");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+    }
+
+    /// Waits for the process to end.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn wait(&mut self) -> Ending {
+        let mut ending = None;
+        let begun = std::time::Instant::now();
+        while ending.is_none() {
+            assert!(begun.elapsed().as_secs() < 40, "the gateway does not end:\n{}", self.log().join("\n"));
+            ending = self.process.try_wait().expect("a process");
+            std::thread::park_timeout(std::time::Duration::from_millis(5));
+        }
+        Ending { code: ending.and_then(|status| status.code()) }
+    }
+
+    /// Whether the process lives.
+    ///
+    /// # Panics
+    /// When it cannot be asked.
+    pub fn lives(&mut self) -> bool {
+        self.process.try_wait().expect("a process").is_none()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,26 @@
+//! What end-to-end tests share: the gateway as a process, a service that behaves as its path says, and plain callers.
+//!
+//! Tests wait for conditions, with [`until`] as the one place that polls; every process is ended by its own id.
+
+mod backend;
+mod caller;
+mod gateway;
+
+use std::time::{Duration, Instant};
+
+pub use backend::Backend;
+pub use caller::{Connection, Reply, call, exchange};
+pub use gateway::{Ending, Gateway, crossdock, repository};
+
+/// Waits for a condition; panics with `what` when it does not come true in time.
+///
+/// # Panics
+/// When ten seconds have passed.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "waited in vain for: {what}");
+        // The condition is another process's; it has no way to wake this one.
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}

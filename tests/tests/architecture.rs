@@ -1,0 +1,110 @@
+//! The layers of ARCHITECTURE.md, read from the manifests: a crate uses lower layers, siblings never see one another,
+//! and an outside library stays with its owner.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crossdock_tests::repository;
+
+/// The layer of each crate; adapters are of one layer.
+const LAYERS: &[(&str, u8)] = &[
+    ("crossdock-message", 0),
+    ("crossdock-settings", 0),
+    ("crossdock-adapter-api", 1),
+    ("crossdock-routing", 2),
+    ("crossdock-http", 2),
+    ("crossdock-gateway", 3),
+    ("crossdock-tests", 4),
+    ("crossdock-examples", 5),
+];
+
+/// Who may use a library.
+const OWNERS: &[(&str, &[&str])] = &[
+    ("actix", &["crossdock-gateway"]),
+    ("actix-web", &["crossdock-gateway"]),
+    ("actix-http", &["crossdock-http"]),
+    ("actix-server", &["crossdock-http"]),
+    ("hyper", &["crossdock-http"]),
+    ("cel", &["crossdock-routing"]),
+    ("quick-xml", &["crossdock-message"]),
+    ("granit-parser", &["crossdock-settings"]),
+    ("rustls", &["crossdock-http"]),
+];
+
+/// Crates that are pure: no executor, no network, no threads.
+const PURE: &[&str] = &["crossdock-message", "crossdock-settings", "crossdock-routing"];
+const IMPURE: &[&str] = &["tokio", "tokio-util", "actix", "actix-rt", "hyper", "mio", "notify", "rand"];
+
+/// Each crate's folder, and the names that its manifest depends on outside of tests.
+fn manifests() -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let mut found = BTreeMap::new();
+    let root = repository();
+    let mut folders: Vec<_> = ["src", "adapters"]
+        .iter()
+        .flat_map(|parent| std::fs::read_dir(root.join(parent)).expect(parent))
+        .map(|entry| entry.expect("a folder").path())
+        .collect();
+    folders.extend([root.join("tests"), root.join("examples")]);
+    for folder in folders {
+        let text = std::fs::read_to_string(folder.join("Cargo.toml")).expect("a manifest");
+        let manifest: toml::Table = text.parse().expect("TOML");
+        let name = manifest["package"]["name"].as_str().expect("a name").to_owned();
+        let uses = manifest.get("dependencies").and_then(toml::Value::as_table);
+        let uses = uses.map(|uses| uses.keys().cloned().collect()).unwrap_or_default();
+        let folder = folder.file_name().expect("a name").to_string_lossy().into_owned();
+        found.insert(name, (folder, uses));
+    }
+    found
+}
+
+fn layer(name: &str) -> Option<u8> {
+    LAYERS.iter().find(|(other, _)| *other == name).map(|(_, layer)| *layer)
+}
+
+#[test]
+fn a_crate_is_named_after_its_folder_and_has_a_layer() {
+    for (name, (folder, _)) in manifests() {
+        assert_eq!(name, format!("crossdock-{folder}"));
+        assert!(layer(&name).is_some(), "{name} has no layer: add it to ARCHITECTURE.md and here");
+    }
+}
+
+#[test]
+fn arrows_point_down_only() {
+    for (name, (_, uses)) in manifests() {
+        for used in uses.iter().filter(|used| used.starts_with("crossdock-")) {
+            assert!(layer(used) < layer(&name), "{name} uses {used}, which is not in a lower layer");
+        }
+    }
+}
+
+#[test]
+fn libraries_stay_with_their_owners() {
+    for (name, (_, uses)) in manifests() {
+        for (library, owners) in OWNERS {
+            let allowed = owners.contains(&name.as_str());
+            assert!(allowed || !uses.contains(*library), "{name} uses {library}, which belongs to {owners:?}");
+        }
+    }
+}
+
+#[test]
+fn pure_crates_have_no_executor() {
+    let manifests = manifests();
+    for name in PURE {
+        for library in IMPURE {
+            assert!(!manifests[*name].1.contains(*library), "{name} is pure and uses {library}");
+        }
+    }
+}
+
+#[test]
+fn nothing_may_change_how_json_numbers_are_read() {
+    let lock = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--workspace", "--edges", "features", "--invert", "serde_json"])
+        .current_dir(repository())
+        .output()
+        .expect("cargo runs");
+    let tree = String::from_utf8_lossy(&lock.stdout);
+    assert!(tree.contains("serde_json"), "the tree is there");
+    assert!(!tree.contains("arbitrary_precision"), "a dependency turns serde_json's arbitrary_precision on");
+}

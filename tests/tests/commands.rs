@@ -1,0 +1,116 @@
+//! The commands as a person uses them.
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+use crossdock_tests::{Backend, Gateway, call, crossdock, repository};
+
+fn run(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(crossdock())
+        .args(arguments)
+        .current_dir(repository())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    child.stdin.take().expect("its input").write_all(input.as_bytes()).expect("its input is taken");
+    child.wait_with_output().expect("the command ends")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn the_demo_makes_its_calls_and_all_are_right() {
+    let output = run(&["demo", "--once"], "");
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{shown}{}", text(&output.stderr));
+    assert!(shown.contains("6 calls were right, 0 were not."), "{shown}");
+    assert!(shown.contains("<FindOrder xmlns=\"urn:legacy:orders\" version=\"2\"><OrderNo>1001</OrderNo></FindOrder>"), "{shown}");
+}
+
+#[test]
+fn convert_is_exact_and_points_at_what_is_wrong() {
+    let exact = "{\"b\":1.10,\"a\":18446744073709551615,\"c\":[12345678901234567.89,-0,\"085\"]}";
+    let output = run(&["convert", "--from", "json", "--to", "json"], exact);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), format!("{exact}\n")));
+    let output = run(&["convert", "--from", "json", "--to", "xml", "--root", "{urn:a}r"], "{\"@v\":1.0,\"i\":[1,2.50]}");
+    assert_eq!(text(&output.stdout), "<?xml version=\"1.0\" encoding=\"UTF-8\"?><r xmlns=\"urn:a\" v=\"1.0\"><i>1</i><i>2.50</i></r>\n");
+    let output = run(&["convert", "--from", "xml", "--to", "json"], "<r><i>1</i></r>");
+    assert_eq!(text(&output.stdout), "{\"$root\":\"r\",\"i\":[{\"$text\":\"1\"}]}\n");
+    let output = run(&["convert", "--from", "json", "--to", "json"], "{\"a\":1,\n \"a\":2}");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), "line 2, column 2: the key \"a\" stands twice in one object\n".to_owned()));
+    assert_eq!(run(&["convert", "--from", "json", "--to", "xml"], "{}").status.code(), Some(2));
+    assert_eq!(run(&["convert", "--from", "xml", "--to", "xml", "--root", "r"], "<a/>").status.code(), Some(2));
+}
+
+#[test]
+fn misuse_is_told_apart_from_failure() {
+    assert_eq!(run(&["nothing"], "").status.code(), Some(2));
+    assert_eq!(run(&["check", "/nowhere"], "").status.code(), Some(2));
+    let output = run(&["explain", "get-ordr"], "");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("did you mean `get-order`"), "{}", text(&output.stderr));
+    let output = run(&["run", "--config", "/nowhere"], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("--config FOLDER"), "{}", text(&output.stderr));
+    assert_eq!(run(&["routes", "--admin", "127.0.0.1:1"], "").status.code(), Some(1));
+}
+
+#[test]
+fn help_says_what_each_command_is_for() {
+    let help = text(&run(&["--help"], "").stdout);
+    for command in ["run", "demo", "check", "test", "explain", "convert", "schema", "routes"] {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command} is not in\n{help}");
+    }
+    assert!(help.contains("Exit codes"), "{help}");
+}
+
+#[test]
+fn a_running_gateway_tells_how_its_routes_fare() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(&format!(
+        "version: 1
+services: {{ echo: {{ http: {{ url: \"http://{}\", operations: {{ post: {{ post: /slow/20 }} }} }}, concurrency: 10 }} }}
+routes: {{ slow: {{ from: {{ http: {{ listen: public, post: /slow }} }}, steps: [ {{ call: echo.post }} ] }} }}
+",
+        backend.address
+    ));
+    for _ in 0..5 {
+        assert_eq!(call(&gateway.public(), "POST", "/slow", "{}").status, 200);
+    }
+    let routes = gateway.admin_json("/api/v1/routes");
+    let route = &routes["routes"][0];
+    assert_eq!((&route["name"], &route["requests"], &route["availability"]), (&"slow".into(), &5.into(), &1.0.into()));
+    let latency = &route["latency_ms"];
+    let part = |name: &str| latency[name].as_f64().expect(name);
+    assert!(part("processing") >= 20.0 && part("processing") < 200.0, "{latency}");
+    assert!((part("request") + part("processing") + part("response") - part("mean")).abs() < 0.01, "{latency}");
+    let capacity = route["capacity_per_s"].as_f64().expect("a number");
+    assert!((capacity - 10.0 / (part("processing") / 1000.0)).abs() < 1.0, "{route}");
+    assert!(route["throughput_per_s"].as_f64().expect("a number") > 0.0, "{route}");
+    let table = text(&run(&["routes", "--admin", &gateway.admin()], "").stdout);
+    assert!(table.lines().nth(1).is_some_and(|line| line.starts_with("slow")), "{table}");
+    let metrics = call(&gateway.admin(), "GET", "/metrics", "").body;
+    for line in ["crossdock_route_requests_total{route=\"slow\",code=\"ok\"} 5", "crossdock_service_calls_total{service=\"echo\",code=\"ok\"} 5", "crossdock_ready 1"] {
+        assert!(metrics.lines().any(|other| other == line), "{line} is not in\n{metrics}");
+    }
+    assert_eq!(call(&gateway.admin(), "GET", "/livez", "").status, 200);
+    assert!(gateway.resident_kib() < 60 * 1024, "{} KiB", gateway.resident_kib());
+}
+
+#[test]
+fn admin_answers_only_who_calls_this_machine_by_its_own_name() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(&format!(
+        "version: 1\nservices: {{ e: {{ http: {{ url: \"http://{}\", operations: {{ p: {{ post: /echo }} }} }} }} }}\nroutes: {{}}\n",
+        backend.address
+    ));
+    let ask = |host: &str| {
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        crossdock_tests::exchange(&gateway.admin(), request.as_bytes(), 1).0[0].status
+    };
+    assert_eq!((ask("127.0.0.1"), ask("localhost:9900"), ask("evil.example")), (200, 200, 403));
+}

@@ -1,0 +1,146 @@
+//! Hostile input costs bounded memory and time, the process lives, and a neighbour's call is served.
+
+use std::time::{Duration, Instant};
+
+use crossdock_tests::{Backend, Connection, Gateway, call, exchange, until};
+
+fn gateway(backend: &Backend) -> Gateway {
+    Gateway::start_with(
+        "public: { http: { bind: \"127.0.0.1:0\", head_timeout: 1s, body_timeout: 2s, idle_timeout: 2s, connections: 200, connections_per_address: 100 } }",
+        &format!(
+            "version: 1
+services:
+  echo: {{ http: {{ url: \"http://{}\", operations: {{ post: {{ post: /echo }} }} }} }}
+routes:
+  mapped:
+    from: {{ http: {{ listen: public, post: /mapped, max: 16MiB }} }}
+    steps: [ {{ map: {{ a: req.a }} }}, {{ call: echo.post }} ]
+  plain: {{ from: {{ http: {{ listen: public, post: /plain }} }}, steps: [ {{ call: echo.post }} ] }}
+",
+            backend.address
+        ),
+    )
+}
+
+fn post(media_type: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("POST /mapped HTTP/1.1\r\nHost: h\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+#[test]
+fn bombs_are_refused_with_the_place_and_cost_little() {
+    let backend = Backend::start();
+    let mut gateway = gateway(&backend);
+    let keys: String = (0..1_000_000).map(|number| format!("\"{number}\":0,")).collect();
+    let attributes: String = (0..1_000_000).map(|number| format!(" a{number}=\"\"")).collect();
+    let entities = "<!DOCTYPE a [<!ENTITY b \"bbbbbbbbbb\"><!ENTITY c \"&b;&b;&b;&b;&b;&b;&b;&b;\">]><a>&c;</a>";
+    let json = "application/json";
+    let xml = "application/xml";
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("deep JSON", post(json, "[".repeat(100_000).as_bytes()), "nested deeper than 64 levels"),
+        ("deep JSON objects", post(json, "{\"a\":".repeat(100_000).as_bytes()), "nested deeper than 64 levels"),
+        ("a million keys", post(json, format!("{{{keys}\"a\":1}}").as_bytes()), "more than 10000 keys"),
+        ("a million values", post(json, format!("[{}0]", "0,".repeat(1_000_000)).as_bytes()), "more than 200000 values"),
+        ("deep XML", post(xml, "<a>".repeat(100_000).as_bytes()), "nested deeper than 64 levels"),
+        ("a million attributes", post(xml, format!("<a{attributes}/>").as_bytes()), "more than 128 attributes"),
+        ("a million elements", post(xml, format!("<a>{}</a>", "<b/>".repeat(1_000_000)).as_bytes()), "more than 200000 elements"),
+        ("entities in entities", post(xml, entities.as_bytes()), "document type"),
+        ("invalid UTF-8 in JSON", post(json, b"{\"a\":\"\xff\xfe\"}"), "not valid UTF-8"),
+        ("invalid UTF-8 in XML", post(xml, b"<a>\xff</a>"), "encoding has to be UTF-8"),
+        ("a lone surrogate", post(json, br#"{"a":"\ud800"}"#), "lone surrogate"),
+        ("a number out of range", post(json, br#"{"a":1e999}"#), "out of range"),
+        ("a key twice", post(json, br#"{"a":1,"a":2}"#), "stands twice"),
+        ("bytes behind the value", post(json, br#"{"a":1} x"#), "nothing may follow"),
+        ("NaN", post(json, br#"{"a":NaN}"#), "expected a value"),
+        ("no media type that can be read", post("text/plain", b"a=1"), "has to be JSON or XML"),
+    ];
+    assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200);
+    for (what, bytes, problem) in cases {
+        let begun = Instant::now();
+        let (replies, _) = exchange(&gateway.public(), &bytes, 1);
+        let reply = replies.first().unwrap_or_else(|| panic!("{what}: no answer"));
+        assert!(matches!(reply.status, 400 | 415), "{what}: {reply:?}");
+        assert!(reply.body.contains(problem), "{what}: {}", reply.body);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{what} took {:?}", begun.elapsed());
+        assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200, "{what}: a neighbour is served");
+    }
+    assert!(gateway.lives());
+    // Bodies of up to 16 MiB went through it; what they unfolded to is bounded by the limits on values.
+    assert!(gateway.resident_kib() < 200 * 1024, "{} KiB", gateway.resident_kib());
+}
+
+#[test]
+fn slow_senders_are_cut_off_and_others_served() {
+    let backend = Backend::start();
+    let gateway = gateway(&backend);
+    // A head that never ends: 408. A body that never ends: 408. A connection without a request: closed.
+    let mut slow_head = Connection::open(&gateway.public());
+    slow_head.send(b"GET /plain HTTP/1.1\r\nHost: h\r\nX: ");
+    let mut slow_body = Connection::open(&gateway.public());
+    slow_body.send(b"POST /plain HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{");
+    let mut idle = Connection::open(&gateway.public());
+    let mut chunks = Connection::open(&gateway.public());
+    chunks.send(b"POST /plain HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n");
+    assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200);
+    let begun = Instant::now();
+    assert_eq!(slow_head.receive(false).expect("an answer").status, 408);
+    assert!(slow_head.is_closed());
+    assert_eq!(slow_body.receive(false).expect("an answer").status, 408);
+    assert!(slow_body.is_closed());
+    assert!(idle.is_closed());
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_body_slower_than_the_least_rate_is_cut_off() {
+    let backend = Backend::start();
+    let gateway = Gateway::start_with(
+        "public: { http: { bind: \"127.0.0.1:0\", body_timeout: 60s } }",
+        &format!(
+            "version: 1
+services: {{ echo: {{ http: {{ url: \"http://{}\", operations: {{ post: {{ post: /echo }} }} }} }} }}
+routes: {{ plain: {{ from: {{ http: {{ listen: public, post: /plain }} }}, steps: [ {{ call: echo.post }} ] }} }}
+",
+            backend.address
+        ),
+    );
+    let mut slow = Connection::open(&gateway.public());
+    slow.send(b"POST /plain HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n");
+    let begun = Instant::now();
+    let reply = slow.receive(false).expect("an answer");
+    assert_eq!(reply.status, 408, "{reply:?}");
+    assert!((4..9).contains(&begun.elapsed().as_secs()), "cut off after the grace of five seconds, not {:?}", begun.elapsed());
+}
+
+#[test]
+fn early_close_leaves_nothing_behind() {
+    let backend = Backend::start();
+    let mut gateway = gateway(&backend);
+    for bytes in [&b"G"[..], b"POST /plain HTTP/1.1\r\n", b"POST /plain HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n{"] {
+        for _ in 0..50 {
+            let mut connection = Connection::open(&gateway.public());
+            connection.send(bytes);
+        }
+    }
+    until("every cut request to be counted", || {
+        let routes = gateway.admin_json("/api/v1/routes");
+        let routes = routes["routes"].as_array().expect("routes");
+        routes.iter().all(|route| route["in_flight"] == 0)
+    });
+    assert!(gateway.lives());
+    assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200);
+}
+
+#[test]
+fn connections_are_bounded_by_address_and_given_back() {
+    let backend = Backend::start();
+    let gateway = gateway(&backend);
+    let held: Vec<Connection> = (0..150).map(|_| Connection::open(&gateway.public())).collect();
+    let open = |gateway: &Gateway| {
+        std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("its files").count()
+    };
+    until("connections above the limit to be closed", || open(&gateway) < 150);
+    assert!(held.len() == 150 && open(&gateway) > 100, "those within the limit stay");
+    drop(held);
+    until("a place for a call", || call(&gateway.public(), "POST", "/plain", "{}").status == 200);
+}

@@ -1,0 +1,260 @@
+//! Reload and drain under load, callers who leave, services that are full or down.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crossdock_tests::{Backend, Connection, Ending, Gateway, call, until};
+
+fn routes(backend: &Backend, generation: usize) -> String {
+    format!(
+        "version: 1
+services:
+  echo:
+    http: {{ url: \"http://{}\", operations: {{ post: {{ post: /echo }}, slow: {{ post: /slow/300 }} }} }}
+    concurrency: 20000
+  small: {{ http: {{ url: \"http://{}\", operations: {{ slow: {{ post: /slow/500 }} }} }}, concurrency: 4 }}
+routes:
+  plain:
+    from: {{ http: {{ listen: public, post: /plain }} }}
+    headers: {{ answer: [x-generation] }}
+    steps: [ {{ call: echo.post }}, {{ set: {{ x-generation: \"{generation}\" }} }} ]
+  slow: {{ from: {{ http: {{ listen: public, post: /slow }} }}, steps: [ {{ call: echo.slow }} ] }}
+  small: {{ from: {{ http: {{ listen: public, post: /small }} }}, steps: [ {{ call: small.slow }} ] }}
+",
+        backend.address, backend.address
+    )
+}
+
+const REQUEST: &[u8] = b"POST /plain HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{\"a\":1}";
+
+#[test]
+fn reload_under_load_fails_no_request() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(&routes(&backend, 0));
+    let wanted = 50_000;
+    let (done, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let (address, done, failed) = (gateway.public(), Arc::clone(&done), Arc::clone(&failed));
+            std::thread::spawn(move || {
+                let mut connection = Connection::open(&address);
+                let mut newest = 0;
+                while done.fetch_add(1, Ordering::SeqCst) < wanted {
+                    connection.send(REQUEST);
+                    let reply = connection.receive(false);
+                    let generation = reply.as_ref().and_then(|reply| reply.header("x-generation")?.parse::<usize>().ok());
+                    match (&reply, generation) {
+                        (Some(reply), Some(generation)) if reply.status == 200 && reply.body == "{\"a\":1}" && generation >= newest => {
+                            newest = generation;
+                        }
+                        _ => {
+                            failed.lock().expect("the list").push(reply);
+                            connection = Connection::open(&address);
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    let (mut generation, mut refused) = (0, 0);
+    while done.load(Ordering::SeqCst) < wanted {
+        if generation % 2 == 0 {
+            let before = gateway.admin_json("/readyz")["generation"].as_u64().expect("a number");
+            generation += 1;
+            gateway.write_routes(&routes(&backend, generation));
+            until("the new routes", || gateway.admin_json("/readyz")["generation"].as_u64().expect("a number") > before);
+        } else {
+            generation += 1;
+            refused += 1;
+            gateway.write_routes("version: 1\nroutes: { broken: { form: x } }\n");
+            until("the refusal", || gateway.admin_json("/readyz")["last_reload"]["ok"] == false);
+        }
+    }
+    for caller in callers {
+        caller.join().expect("a caller");
+    }
+    let failed = failed.lock().expect("the list");
+    println!("{wanted} requests over {generation} reloads, {refused} of them refused: {} failed", failed.len());
+    assert!(generation >= 4 && refused >= 2, "the load has to meet several reloads of both kinds, not {generation}");
+    assert!(failed.is_empty(), "{} failed, the first: {:?}", failed.len(), failed.first());
+    let metrics = call(&gateway.admin(), "GET", "/metrics", "").body;
+    assert!(metrics.contains(&format!("crossdock_reloads_failed_total {refused}")), "{metrics}");
+}
+
+#[test]
+fn drain_under_load_loses_nothing() {
+    let backend = Backend::start();
+    let mut gateway = Gateway::start(&routes(&backend, 0));
+    let (answered, lost) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let stop = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..16)
+        .map(|number| {
+            let (address, answered, lost, stop) = (gateway.public(), Arc::clone(&answered), Arc::clone(&lost), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                let target = if number % 2 == 0 { "/plain" } else { "/slow" };
+                let request = String::from_utf8_lossy(REQUEST).replace("/plain", target);
+                let mut connection = Connection::open(&address);
+                while !stop.load(Ordering::SeqCst) {
+                    connection.send(request.as_bytes());
+                    match connection.receive(false) {
+                        Some(reply) if reply.status == 200 => {
+                            answered.fetch_add(1, Ordering::SeqCst);
+                            if reply.header("connection") == Some("close") {
+                                return;
+                            }
+                        }
+                        // Told in HTTP that the gateway stops: not lost, the caller knows that nothing was done.
+                        Some(reply) if reply.status == 503 => return,
+                        Some(reply) => {
+                            lost.lock().expect("the list").push(format!("{reply:?}"));
+                            return;
+                        }
+                        // An idle connection was closed before the request was read: nothing was done, and a client
+                        // sends it again on another connection. The service's own count shows that below.
+                        None => return,
+                    }
+                }
+            })
+        })
+        .collect();
+    until("the load to run", || answered.load(Ordering::SeqCst) > 500);
+    let begun = Instant::now();
+    gateway.signal("TERM");
+    let ending = gateway.wait();
+    stop.store(true, Ordering::SeqCst);
+    for caller in callers {
+        caller.join().expect("a caller");
+    }
+    assert_eq!(ending, Ending { code: Some(0) }, "{:?}", gateway.log());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let lost = lost.lock().expect("the list");
+    assert!(lost.is_empty(), "{lost:?}");
+    let (asked, answered) = (backend.requests(), answered.load(Ordering::SeqCst));
+    println!("{answered} answered, {asked} carried out by the service");
+    assert_eq!(asked, answered, "every request that the service carried out was answered to its caller");
+}
+
+#[test]
+fn a_second_signal_ends_at_once_with_failure() {
+    let backend = Backend::start();
+    let mut gateway = Gateway::start(&routes(&backend, 0).replace("/slow/300", "/slow/5000"));
+    let mut connection = Connection::open(&gateway.public());
+    connection.send(String::from_utf8_lossy(REQUEST).replace("/plain", "/slow").as_bytes());
+    until("the call to be under way", || backend.requests() == 1);
+    gateway.signal("TERM");
+    until("the gateway to stop", || gateway.log().iter().any(|line| line.contains("takes nothing new")));
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait(), Ending { code: Some(1) });
+}
+
+#[test]
+fn ten_thousand_callers_who_leave_give_all_credit_back() {
+    let backend = Backend::start();
+    let mut gateway = Gateway::start_with(
+        "public: { http: { bind: \"127.0.0.1:0\", connections: 20000, connections_per_address: 20000 } }",
+        &routes(&backend, 0),
+    );
+    let request = String::from_utf8_lossy(REQUEST).replace("/plain", "/slow");
+    let before = gateway.resident_kib();
+    for _ in 0..20 {
+        let left: Vec<Connection> = (0..500)
+            .map(|_| {
+                let mut connection = Connection::open(&gateway.public());
+                connection.send(request.as_bytes());
+                connection
+            })
+            .collect();
+        drop(left);
+    }
+    let service = |gateway: &Gateway, name: &str| {
+        let services = gateway.admin_json("/api/v1/services");
+        let found = services["services"].as_array().expect("services").iter().find(|service| service["name"] == name).cloned();
+        found.expect(name)
+    };
+    until("all credit to be back", || {
+        let echo = service(&gateway, "echo");
+        echo["credit"] == 20_000 && echo["in_flight"] == 0
+    });
+    until("every request to be counted", || {
+        let routes = gateway.admin_json("/api/v1/routes");
+        let slow = routes["routes"].as_array().expect("routes").iter().find(|route| route["name"] == "slow").cloned();
+        let slow = slow.expect("the route");
+        slow["in_flight"] == 0
+    });
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("its files").count();
+    until("connections to be closed", || open() < 600);
+    assert!(gateway.resident_kib() < before + 150 * 1024, "{} KiB, {before} before", gateway.resident_kib());
+    assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200);
+    assert!(gateway.lives());
+}
+
+#[test]
+fn a_full_service_is_told_at_once_and_a_neighbour_served() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(&routes(&backend, 0));
+    let request = String::from_utf8_lossy(REQUEST).replace("/plain", "/small");
+    let mut held: Vec<Connection> = (0..4)
+        .map(|_| {
+            let mut connection = Connection::open(&gateway.public());
+            connection.send(request.as_bytes());
+            connection
+        })
+        .collect();
+    until("the service to be full", || backend.requests() == 4);
+    let begun = Instant::now();
+    let reply = call(&gateway.public(), "POST", "/small", "{}");
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")), "{reply:?}");
+    assert!(reply.body.contains("resource_exhausted"), "{reply:?}");
+    assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200);
+    assert!(begun.elapsed() < Duration::from_millis(400), "told at once, not after {:?}", begun.elapsed());
+    for connection in &mut held {
+        assert_eq!(connection.receive(false).expect("an answer").status, 200);
+    }
+    assert_eq!(call(&gateway.public(), "POST", "/small", "{}").status, 200);
+}
+
+#[test]
+fn deadlines_are_kept_and_handed_on() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(&routes(&backend, 0));
+    let mut connection = Connection::open(&gateway.public());
+    let begun = Instant::now();
+    connection.send(b"POST /slow HTTP/1.1\r\nHost: h\r\nCrossdock-Timeout: 50ms\r\nContent-Length: 0\r\n\r\n");
+    let reply = connection.receive(false).expect("an answer");
+    assert_eq!(reply.status, 504, "{reply:?}");
+    assert!(begun.elapsed() < Duration::from_millis(290), "{:?}", begun.elapsed());
+    let head = backend.last_head().to_lowercase();
+    let left = head.lines().find_map(|line| line.strip_prefix("crossdock-timeout: ")).expect("what is left").trim_end_matches("ms");
+    assert!((1..=50).contains(&left.parse::<u64>().expect("a number")), "{left}");
+    connection.send(b"POST /slow HTTP/1.1\r\nHost: h\r\nCrossdock-Timeout: soon\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(connection.receive(false).expect("an answer").status, 400);
+}
+
+#[test]
+fn calls_spread_over_endpoints_and_a_dead_one_is_passed_over() {
+    let (first, second) = (Backend::start(), Backend::start());
+    // Nobody listens on port 1 of this machine.
+    let gateway = Gateway::start(&format!(
+        "version: 1
+services:
+  two: {{ http: {{ url: [\"http://{}\", \"http://{}\"], operations: {{ post: {{ post: /echo }} }} }} }}
+  half:
+    http: {{ url: [\"http://127.0.0.1:1\", \"http://{}\"], operations: {{ post: {{ post: /echo }} }} }}
+    retry: {{ on: [unavailable], attempts: 3, backoff: 1ms..5ms }}
+    idempotent: [post]
+    balance: least_outstanding
+routes:
+  two: {{ from: {{ http: {{ listen: public, post: /two }} }}, steps: [ {{ call: two.post }} ] }}
+  half: {{ from: {{ http: {{ listen: public, post: /half }} }}, steps: [ {{ call: half.post }} ] }}
+",
+        first.address, second.address, second.address
+    ));
+    for _ in 0..40 {
+        assert_eq!(call(&gateway.public(), "POST", "/two", "{}").status, 200);
+    }
+    assert!(first.requests() >= 15 && second.requests() >= 15, "{} and {}", first.requests(), second.requests());
+    for _ in 0..10 {
+        assert_eq!(call(&gateway.public(), "POST", "/half", "{}").status, 200);
+    }
+}

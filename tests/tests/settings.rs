@@ -1,0 +1,117 @@
+//! Broken settings: what `crossdock check` says of each, as golden files. Every answer points at the place and says what
+//! to write. `CROSSDOCK_BLESS=1 cargo test` writes the files anew.
+
+use std::path::Path;
+use std::process::Command;
+
+use crossdock_tests::{crossdock, repository};
+
+const LISTENERS: &str = "version: 1\nlisteners: { public: { http: { bind: \"127.0.0.1:0\" } } }\n";
+
+fn check(folder: &Path, format: &str) -> (i32, String) {
+    let output = Command::new(crossdock())
+        .args(["check", "--format", format, "."])
+        .current_dir(folder)
+        .output()
+        .expect("the command runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8") + &String::from_utf8(output.stderr).expect("UTF-8");
+    (output.status.code().expect("a code"), text)
+}
+
+#[test]
+fn each_broken_file_is_answered_with_its_place_and_what_to_write() {
+    let golden = repository().join("tests/golden/check");
+    let mut cases: Vec<_> = std::fs::read_dir(&golden).expect("golden files").map(|entry| entry.expect("a file").path()).collect();
+    cases.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    cases.sort();
+    assert!(cases.len() >= 15, "there are {} broken files", cases.len());
+    let bless = std::env::var_os("CROSSDOCK_BLESS").is_some();
+    let mut wrong = Vec::new();
+    for case in cases {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("routes")).expect("a folder");
+        let text = std::fs::read_to_string(&case).expect("a file");
+        let name = case.file_stem().expect("a name").to_string_lossy().into_owned();
+        if name.starts_with("main-") {
+            std::fs::write(folder.path().join("crossdock.yaml"), &text).expect("settings");
+        } else {
+            std::fs::write(folder.path().join("crossdock.yaml"), LISTENERS).expect("settings");
+            std::fs::write(folder.path().join("routes/broken.yaml"), &text).expect("routes");
+        }
+        let (code, shown) = check(folder.path(), "human");
+        assert_eq!(code, 1, "{name}: {shown}");
+        assert!(shown.contains(" --> ") && shown.contains('^'), "{name} points at no place:\n{shown}");
+        assert!(shown.contains("help: "), "{name} does not say what to write:\n{shown}");
+        let expected = case.with_extension("txt");
+        if bless {
+            std::fs::write(&expected, &shown).expect("a golden file");
+        } else if std::fs::read_to_string(&expected).unwrap_or_default() != shown {
+            wrong.push(format!("{name}:\n{shown}"));
+        }
+    }
+    assert!(wrong.is_empty(), "differ from their golden files:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn errors_come_as_json_and_as_lines_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("routes")).expect("a folder");
+    std::fs::write(folder.path().join("crossdock.yaml"), LISTENERS).expect("settings");
+    std::fs::write(folder.path().join("routes/broken.yaml"), "version: 1\nrouts: {}\n").expect("routes");
+    let (code, lines) = check(folder.path(), "short");
+    assert_eq!((code, lines.as_str()), (1, "./routes/broken.yaml:2:1: error[unknown-key]: a route file has no `routs`; write `routes`\n"));
+    let (code, json) = check(folder.path(), "json");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((code, &json[0]["line"], &json[0]["code"]), (1, &2.into(), &"unknown-key".into()));
+}
+
+#[test]
+fn shipped_settings_and_examples_are_good_and_pass_their_tests() {
+    let root = repository();
+    let mut folders = vec![root.join("config")];
+    for entry in std::fs::read_dir(root.join("examples")).expect("examples") {
+        let folder = entry.expect("a folder").path().join("config");
+        if folder.is_dir() {
+            folders.push(folder);
+        }
+    }
+    assert!(folders.len() >= 3, "{folders:?}");
+    for folder in folders {
+        for command in ["check", "test"] {
+            let output = Command::new(crossdock()).arg(command).arg(&folder).current_dir(&root).output().expect("it runs");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{command} {}:\n{text}", folder.display());
+            assert!(command == "check" || text.contains(" passed, 0 failed") && !text.contains("\n0 passed"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_schema_takes_the_shipped_files_apart_as_the_loader_does() {
+    let schema = Command::new(crossdock()).args(["schema", "routes"]).output().expect("it runs");
+    let committed = std::fs::read_to_string(repository().join("schemas/routes.schema.json")).expect("a schema");
+    assert_eq!(String::from_utf8_lossy(&schema.stdout), committed, "write schemas/ anew: crossdock schema routes > schemas/routes.schema.json");
+    let settings = Command::new(crossdock()).args(["schema", "settings"]).output().expect("it runs");
+    let committed = std::fs::read_to_string(repository().join("schemas/crossdock.schema.json")).expect("a schema");
+    assert_eq!(String::from_utf8_lossy(&settings.stdout), committed, "write schemas/ anew: crossdock schema settings > schemas/crossdock.schema.json");
+}
+
+#[test]
+fn secrets_are_shown_nowhere() {
+    let canary = "c4n4ry-5ecret";
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("routes")).expect("a folder");
+    std::fs::write(folder.path().join("crossdock.yaml"), LISTENERS).expect("settings");
+    let routes = "version: 1\nservices:\n  s: { http: { url: \"http://127.0.0.1:1\", headers: { authorization: \"Bearer ${env:CANARY}\" }, operations: { g: { get: /x } } } }\nroutes:\n  r: { from: { http: { listen: public, get: /x } }, steps: [ { call: s.g } ] }\n";
+    for (name, text) in [("good", routes.to_owned()), ("broken", routes.replace("call: s.g", "call: s.h")), ("literal", routes.replace("${env:CANARY}", canary))] {
+        std::fs::write(folder.path().join("routes/r.yaml"), &text).expect("routes");
+        for command in [vec!["check", "--format", "short", "."], vec!["explain", "--config", ".", "r"]] {
+            let output = Command::new(crossdock()).args(&command).env("CANARY", canary).current_dir(folder.path()).output().expect("it runs");
+            let shown = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+            assert!(!shown.contains(canary), "{name}, {command:?}: {shown}");
+            if name == "literal" && command[0] == "check" {
+                assert!(shown.contains("literal-secret"), "{shown}");
+            }
+        }
+    }
+}
