@@ -26,12 +26,16 @@ impl Process {
             let mut told = false;
             for line in BufReader::new(lines).lines().map_while(Result::ok) {
                 if !told && line.contains(&sign) {
-                    let address = line.split("127.0.0.1:").nth(1).map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
+                    let address = line
+                        .split("127.0.0.1:")
+                        .nth(1)
+                        .map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
                     told = sender.send(address).is_ok();
                 }
             }
         });
-        let port = receiver.recv_timeout(std::time::Duration::from_secs(20)).expect("the process listens").expect("a port");
+        let port =
+            receiver.recv_timeout(std::time::Duration::from_secs(20)).expect("the process listens").expect("a port");
         Self { child, address: format!("127.0.0.1:{port}") }
     }
 }
@@ -46,7 +50,8 @@ impl Drop for Process {
 /// The example's service and a gateway before it.
 fn start(example: &str, variable: &str) -> (Process, Process) {
     let folder = repository().join("examples").join(example);
-    let service = Process::start(Command::new("python3").args(["service.py", "0"]).current_dir(&folder), false, "listens");
+    let service =
+        Process::start(Command::new("python3").args(["service.py", "0"]).current_dir(&folder), false, "listens");
     let mut gateway = Command::new(crossdock());
     gateway.args(["run", "--config", "config"]).current_dir(&folder);
     gateway.env("EXAMPLE_PUBLIC", "127.0.0.1:0").env(variable, format!("http://{}", service.address));

@@ -83,7 +83,10 @@ async fn serve(mut stream: TcpStream, requests: Arc<AtomicUsize>, last_head: Arc
         let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
         buffer.drain(..head_end);
         let lower = head.to_ascii_lowercase();
-        let length = lower.lines().find_map(|line| line.strip_prefix("content-length:")).and_then(|length| length.trim().parse().ok());
+        let length = lower
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length:"))
+            .and_then(|length| length.trim().parse().ok());
         let length: usize = length.unwrap_or(0);
         while buffer.len() < length {
             if stream.read_buf(&mut buffer).await.unwrap_or(0) == 0 {
@@ -104,7 +107,10 @@ async fn serve(mut stream: TcpStream, requests: Arc<AtomicUsize>, last_head: Arc
 async fn answer(stream: &mut TcpStream, path: &str, body: &[u8]) -> bool {
     let echo = if body.is_empty() { b"{}" } else { body };
     let json = |status: &str, extra: &str, body: &[u8]| {
-        let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{extra}Content-Length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{extra}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
         [head.as_bytes(), body].concat()
     };
     let number = || path.rsplit('/').next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
@@ -123,9 +129,14 @@ async fn answer(stream: &mut TcpStream, path: &str, body: &[u8]) -> bool {
         "big" => json("200 OK", "", &vec![b'1'; 20 << 20]),
         "xml" => {
             let body = "<r xmlns=\"urn:a\"><s>085</s></r>";
-            format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+                .into_bytes()
         }
-        "headers" => json("200 OK", "ETag: \"v1\"\r\nX-Inside: secret\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n", echo),
+        "headers" => json(
+            "200 OK",
+            "ETag: \"v1\"\r\nX-Inside: secret\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n",
+            echo,
+        ),
         _ => json("200 OK", "", echo),
     };
     stream.write_all(&bytes).await.is_ok()

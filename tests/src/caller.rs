@@ -101,7 +101,8 @@ pub fn exchange(address: &str, bytes: &[u8], count: usize) -> (Vec<Reply>, bool)
             None => return (replies, true),
         }
     }
-    let closed = replies.last().is_some_and(|reply| reply.header("connection") == Some("close")) && connection.is_closed();
+    let closed =
+        replies.last().is_some_and(|reply| reply.header("connection") == Some("close")) && connection.is_closed();
     (replies, closed)
 }
 

@@ -20,7 +20,8 @@ pub fn crossdock() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "crossdock-gateway", "--bin", "crossdock"]).current_dir(repository());
+        // The whole workspace, so that libraries are built once and with the same features as for the tests.
+        build.args(["build", "--quiet", "--workspace", "--bin", "crossdock"]).current_dir(repository());
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }

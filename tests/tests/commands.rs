@@ -28,7 +28,10 @@ fn the_demo_makes_its_calls_and_all_are_right() {
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{shown}{}", text(&output.stderr));
     assert!(shown.contains("6 calls were right, 0 were not."), "{shown}");
-    assert!(shown.contains("<FindOrder xmlns=\"urn:legacy:orders\" version=\"2\"><OrderNo>1001</OrderNo></FindOrder>"), "{shown}");
+    assert!(
+        shown.contains("<FindOrder xmlns=\"urn:legacy:orders\" version=\"2\"><OrderNo>1001</OrderNo></FindOrder>"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -36,12 +39,19 @@ fn convert_is_exact_and_points_at_what_is_wrong() {
     let exact = "{\"b\":1.10,\"a\":18446744073709551615,\"c\":[12345678901234567.89,-0,\"085\"]}";
     let output = run(&["convert", "--from", "json", "--to", "json"], exact);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), format!("{exact}\n")));
-    let output = run(&["convert", "--from", "json", "--to", "xml", "--root", "{urn:a}r"], "{\"@v\":1.0,\"i\":[1,2.50]}");
-    assert_eq!(text(&output.stdout), "<?xml version=\"1.0\" encoding=\"UTF-8\"?><r xmlns=\"urn:a\" v=\"1.0\"><i>1</i><i>2.50</i></r>\n");
+    let output =
+        run(&["convert", "--from", "json", "--to", "xml", "--root", "{urn:a}r"], "{\"@v\":1.0,\"i\":[1,2.50]}");
+    assert_eq!(
+        text(&output.stdout),
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><r xmlns=\"urn:a\" v=\"1.0\"><i>1</i><i>2.50</i></r>\n"
+    );
     let output = run(&["convert", "--from", "xml", "--to", "json"], "<r><i>1</i></r>");
     assert_eq!(text(&output.stdout), "{\"$root\":\"r\",\"i\":[{\"$text\":\"1\"}]}\n");
     let output = run(&["convert", "--from", "json", "--to", "json"], "{\"a\":1,\n \"a\":2}");
-    assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), "line 2, column 2: the key \"a\" stands twice in one object\n".to_owned()));
+    assert_eq!(
+        (output.status.code(), text(&output.stderr)),
+        (Some(1), "line 2, column 2: the key \"a\" stands twice in one object\n".to_owned())
+    );
     assert_eq!(run(&["convert", "--from", "json", "--to", "xml"], "{}").status.code(), Some(2));
     assert_eq!(run(&["convert", "--from", "xml", "--to", "xml", "--root", "r"], "<a/>").status.code(), Some(2));
 }
@@ -94,7 +104,11 @@ routes: {{ slow: {{ from: {{ http: {{ listen: public, post: /slow }} }}, steps: 
     let table = text(&run(&["routes", "--admin", &gateway.admin()], "").stdout);
     assert!(table.lines().nth(1).is_some_and(|line| line.starts_with("slow")), "{table}");
     let metrics = call(&gateway.admin(), "GET", "/metrics", "").body;
-    for line in ["crossdock_route_requests_total{route=\"slow\",code=\"ok\"} 5", "crossdock_service_calls_total{service=\"echo\",code=\"ok\"} 5", "crossdock_ready 1"] {
+    for line in [
+        "crossdock_route_requests_total{route=\"slow\",code=\"ok\"} 5",
+        "crossdock_service_calls_total{service=\"echo\",code=\"ok\"} 5",
+        "crossdock_ready 1",
+    ] {
         assert!(metrics.lines().any(|other| other == line), "{line} is not in\n{metrics}");
     }
     assert_eq!(call(&gateway.admin(), "GET", "/livez", "").status, 200);

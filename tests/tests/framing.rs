@@ -34,7 +34,11 @@ fn requests_that_can_be_read_in_two_ways_are_refused_and_the_connection_closes()
     let long = "x".repeat(70_000);
     let smuggled = "GET /echo/smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
     let cases: Vec<(&str, Vec<u8>, &[u16])> = vec![
-        ("length and chunks", post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", &format!("0\r\n\r\n{smuggled}")), &[400]),
+        (
+            "length and chunks",
+            post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", &format!("0\r\n\r\n{smuggled}")),
+            &[400],
+        ),
         ("two lengths", post("Content-Length: 2\r\nContent-Length: 2\r\n", "{}"), &[400]),
         ("two different lengths", post("Content-Length: 2\r\nContent-Length: 40\r\n", "{}"), &[400]),
         ("a length with a sign", post("Content-Length: +2\r\n", "{}"), &[400]),
@@ -51,8 +55,16 @@ fn requests_that_can_be_read_in_two_ways_are_refused_and_the_connection_closes()
         ("a huge chunk size", post("Transfer-Encoding: chunked\r\n", "ffffffffffffffffff\r\n{}\r\n0\r\n\r\n"), &[400]),
         ("a bare line feed in chunks", post("Transfer-Encoding: chunked\r\n", "2\n{}\r\n0\r\n\r\n"), &[400]),
         ("a chunk that is too long", post("Transfer-Encoding: chunked\r\n", "2\r\n{}x\r\n0\r\n\r\n"), &[400]),
-        ("a long chunk extension", post("Transfer-Encoding: chunked\r\n", &format!("2;{}\r\n{{}}\r\n0\r\n\r\n", "e".repeat(300))), &[400]),
-        ("more framing than body", post("Transfer-Encoding: chunked\r\n", &format!("1;{}\r\n1\r\n", "e".repeat(250)).repeat(600)), &[400]),
+        (
+            "a long chunk extension",
+            post("Transfer-Encoding: chunked\r\n", &format!("2;{}\r\n{{}}\r\n0\r\n\r\n", "e".repeat(300))),
+            &[400],
+        ),
+        (
+            "more framing than body",
+            post("Transfer-Encoding: chunked\r\n", &format!("1;{}\r\n1\r\n", "e".repeat(250)).repeat(600)),
+            &[400],
+        ),
         ("a bare line feed in the head", b"GET /echo/1 HTTP/1.1\nHost: h\r\n\r\n".to_vec(), &[400]),
         ("a bare line feed between headers", b"GET /echo/1 HTTP/1.1\r\nHost: h\nX: y\r\n\r\n".to_vec(), &[400]),
         ("a bare carriage return", b"GET /echo/1 HTTP/1.1\r\nHost: h\rX: y\r\n\r\n".to_vec(), &[400]),
@@ -66,12 +78,20 @@ fn requests_that_can_be_read_in_two_ways_are_refused_and_the_connection_closes()
         ("two Hosts", b"GET /echo/1 HTTP/1.1\r\nHost: h\r\nHost: i\r\n\r\n".to_vec(), &[400]),
         ("TRACE", b"TRACE /echo/1 HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(), &[405]),
         ("CONNECT", b"CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(), &[405]),
-        ("Upgrade", b"GET /echo/1 HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n".to_vec(), &[405]),
+        (
+            "Upgrade",
+            b"GET /echo/1 HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n".to_vec(),
+            &[405],
+        ),
         ("an unknown expectation", post("Expect: 200-ok\r\nContent-Length: 2\r\n", "{}"), &[417]),
         ("another version", b"GET /echo/1 HTTP/2.0\r\nHost: h\r\n\r\n".to_vec(), &[505]),
         ("a long target", format!("GET /echo/{long} HTTP/1.1\r\nHost: h\r\n\r\n").into_bytes(), &[414]),
         ("a long head", format!("GET /echo/1 HTTP/1.1\r\nHost: h\r\nX: {long}\r\n\r\n").into_bytes(), &[431]),
-        ("many headers", format!("GET /echo/1 HTTP/1.1\r\nHost: h\r\n{}\r\n", "A: b\r\n".repeat(100)).into_bytes(), &[431]),
+        (
+            "many headers",
+            format!("GET /echo/1 HTTP/1.1\r\nHost: h\r\n{}\r\n", "A: b\r\n".repeat(100)).into_bytes(),
+            &[431],
+        ),
         ("a fragment in the target", b"GET /echo/1#2 HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(), &[400]),
         ("no HTTP at all", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec(), &[400]),
         // Paths that could be read in two ways are refused by the route's own answer, and the connection may go on.
@@ -92,7 +112,16 @@ fn requests_that_can_be_read_in_two_ways_are_refused_and_the_connection_closes()
 fn paths_have_one_reading() {
     let backend = Backend::start();
     let gateway = Gateway::start(&routes(&backend));
-    for path in ["/files/a%2fb", "/files/a%5Cb", "/files/a%00", "/files/a%23", "/..", "/files/../../x", "/files/%zz", "/files/a\\b"] {
+    for path in [
+        "/files/a%2fb",
+        "/files/a%5Cb",
+        "/files/a%00",
+        "/files/a%23",
+        "/..",
+        "/files/../../x",
+        "/files/%zz",
+        "/files/a\\b",
+    ] {
         let reply = call(&gateway.public(), "GET", path, "");
         assert_eq!(reply.status, 400, "{path}: {reply:?}");
     }
@@ -216,7 +245,13 @@ routes:
         assert_eq!(reply.header(name), None, "{name} does not come back");
     }
     let head = backend.last_head().to_lowercase();
-    for line in ["x-tenant: t1\r\n", "x-tenant: t2\r\n", "x-static: fixed\r\n", "x-added: by public\r\n", "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"] {
+    for line in [
+        "x-tenant: t1\r\n",
+        "x-tenant: t2\r\n",
+        "x-static: fixed\r\n",
+        "x-added: by public\r\n",
+        "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n",
+    ] {
         assert!(head.contains(line), "{line:?} is not in {head}");
     }
     for name in ["cookie", "x-forwarded-for", "x-mine", "connection", "forged", "crossdock-anything"] {
@@ -252,8 +287,24 @@ routes:
     assert_eq!(call(&gateway.public(), "POST", "/half", "{}").status, 503);
     assert_eq!(call(&gateway.public(), "POST", "/big", "{}").status, 500);
     let table = [
-        (400, 400), (401, 401), (403, 403), (404, 404), (405, 501), (408, 504), (409, 409), (410, 404), (412, 400), (422, 400),
-        (429, 429), (500, 500), (501, 501), (502, 503), (503, 503), (504, 504), (302, 500), (418, 500),
+        (400, 400),
+        (401, 401),
+        (403, 403),
+        (404, 404),
+        (405, 501),
+        (408, 504),
+        (409, 409),
+        (410, 404),
+        (412, 400),
+        (422, 400),
+        (429, 429),
+        (500, 500),
+        (501, 501),
+        (502, 503),
+        (503, 503),
+        (504, 504),
+        (302, 500),
+        (418, 500),
     ];
     for (service, caller) in table {
         let reply = call(&gateway.public(), "GET", &format!("/status/{service}"), "");

@@ -23,7 +23,10 @@ routes:
 }
 
 fn post(media_type: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("POST /mapped HTTP/1.1\r\nHost: h\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /mapped HTTP/1.1\r\nHost: h\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     [head.as_bytes(), body].concat()
 }
 
@@ -40,10 +43,18 @@ fn bombs_are_refused_with_the_place_and_cost_little() {
         ("deep JSON", post(json, "[".repeat(100_000).as_bytes()), "nested deeper than 64 levels"),
         ("deep JSON objects", post(json, "{\"a\":".repeat(100_000).as_bytes()), "nested deeper than 64 levels"),
         ("a million keys", post(json, format!("{{{keys}\"a\":1}}").as_bytes()), "more than 10000 keys"),
-        ("a million values", post(json, format!("[{}0]", "0,".repeat(1_000_000)).as_bytes()), "more than 200000 values"),
+        (
+            "a million values",
+            post(json, format!("[{}0]", "0,".repeat(1_000_000)).as_bytes()),
+            "more than 200000 values",
+        ),
         ("deep XML", post(xml, "<a>".repeat(100_000).as_bytes()), "nested deeper than 64 levels"),
         ("a million attributes", post(xml, format!("<a{attributes}/>").as_bytes()), "more than 128 attributes"),
-        ("a million elements", post(xml, format!("<a>{}</a>", "<b/>".repeat(1_000_000)).as_bytes()), "more than 200000 elements"),
+        (
+            "a million elements",
+            post(xml, format!("<a>{}</a>", "<b/>".repeat(1_000_000)).as_bytes()),
+            "more than 200000 elements",
+        ),
         ("entities in entities", post(xml, entities.as_bytes()), "document type"),
         ("invalid UTF-8 in JSON", post(json, b"{\"a\":\"\xff\xfe\"}"), "not valid UTF-8"),
         ("invalid UTF-8 in XML", post(xml, b"<a>\xff</a>"), "encoding has to be UTF-8"),
@@ -109,14 +120,20 @@ routes: {{ plain: {{ from: {{ http: {{ listen: public, post: /plain }} }}, steps
     let begun = Instant::now();
     let reply = slow.receive(false).expect("an answer");
     assert_eq!(reply.status, 408, "{reply:?}");
-    assert!((4..9).contains(&begun.elapsed().as_secs()), "cut off after the grace of five seconds, not {:?}", begun.elapsed());
+    assert!(
+        (4..9).contains(&begun.elapsed().as_secs()),
+        "cut off after the grace of five seconds, not {:?}",
+        begun.elapsed()
+    );
 }
 
 #[test]
 fn early_close_leaves_nothing_behind() {
     let backend = Backend::start();
     let mut gateway = gateway(&backend);
-    for bytes in [&b"G"[..], b"POST /plain HTTP/1.1\r\n", b"POST /plain HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n{"] {
+    for bytes in
+        [&b"G"[..], b"POST /plain HTTP/1.1\r\n", b"POST /plain HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n{"]
+    {
         for _ in 0..50 {
             let mut connection = Connection::open(&gateway.public());
             connection.send(bytes);
@@ -136,9 +153,7 @@ fn connections_are_bounded_by_address_and_given_back() {
     let backend = Backend::start();
     let gateway = gateway(&backend);
     let held: Vec<Connection> = (0..150).map(|_| Connection::open(&gateway.public())).collect();
-    let open = |gateway: &Gateway| {
-        std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("its files").count()
-    };
+    let open = |gateway: &Gateway| std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("its files").count();
     until("connections above the limit to be closed", || open(&gateway) < 150);
     assert!(held.len() == 150 && open(&gateway) > 100, "those within the limit stay");
     drop(held);

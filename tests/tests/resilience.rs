@@ -26,7 +26,8 @@ routes:
     )
 }
 
-const REQUEST: &[u8] = b"POST /plain HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{\"a\":1}";
+const REQUEST: &[u8] =
+    b"POST /plain HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{\"a\":1}";
 
 #[test]
 fn reload_under_load_fails_no_request() {
@@ -43,9 +44,12 @@ fn reload_under_load_fails_no_request() {
                 while done.fetch_add(1, Ordering::SeqCst) < wanted {
                     connection.send(REQUEST);
                     let reply = connection.receive(false);
-                    let generation = reply.as_ref().and_then(|reply| reply.header("x-generation")?.parse::<usize>().ok());
+                    let generation =
+                        reply.as_ref().and_then(|reply| reply.header("x-generation")?.parse::<usize>().ok());
                     match (&reply, generation) {
-                        (Some(reply), Some(generation)) if reply.status == 200 && reply.body == "{\"a\":1}" && generation >= newest => {
+                        (Some(reply), Some(generation))
+                            if reply.status == 200 && reply.body == "{\"a\":1}" && generation >= newest =>
+                        {
                             newest = generation;
                         }
                         _ => {
@@ -63,7 +67,9 @@ fn reload_under_load_fails_no_request() {
             let before = gateway.admin_json("/readyz")["generation"].as_u64().expect("a number");
             generation += 1;
             gateway.write_routes(&routes(&backend, generation));
-            until("the new routes", || gateway.admin_json("/readyz")["generation"].as_u64().expect("a number") > before);
+            until("the new routes", || {
+                gateway.admin_json("/readyz")["generation"].as_u64().expect("a number") > before
+            });
         } else {
             generation += 1;
             refused += 1;
@@ -90,7 +96,8 @@ fn drain_under_load_loses_nothing() {
     let stop = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..16)
         .map(|number| {
-            let (address, answered, lost, stop) = (gateway.public(), Arc::clone(&answered), Arc::clone(&lost), Arc::clone(&stop));
+            let (address, answered, lost, stop) =
+                (gateway.public(), Arc::clone(&answered), Arc::clone(&lost), Arc::clone(&stop));
             std::thread::spawn(move || {
                 let target = if number % 2 == 0 { "/plain" } else { "/slow" };
                 let request = String::from_utf8_lossy(REQUEST).replace("/plain", target);
@@ -169,7 +176,8 @@ fn ten_thousand_callers_who_leave_give_all_credit_back() {
     }
     let service = |gateway: &Gateway, name: &str| {
         let services = gateway.admin_json("/api/v1/services");
-        let found = services["services"].as_array().expect("services").iter().find(|service| service["name"] == name).cloned();
+        let found =
+            services["services"].as_array().expect("services").iter().find(|service| service["name"] == name).cloned();
         found.expect(name)
     };
     until("all credit to be back", || {
@@ -225,7 +233,11 @@ fn deadlines_are_kept_and_handed_on() {
     assert_eq!(reply.status, 504, "{reply:?}");
     assert!(begun.elapsed() < Duration::from_millis(290), "{:?}", begun.elapsed());
     let head = backend.last_head().to_lowercase();
-    let left = head.lines().find_map(|line| line.strip_prefix("crossdock-timeout: ")).expect("what is left").trim_end_matches("ms");
+    let left = head
+        .lines()
+        .find_map(|line| line.strip_prefix("crossdock-timeout: "))
+        .expect("what is left")
+        .trim_end_matches("ms");
     assert!((1..=50).contains(&left.parse::<u64>().expect("a number")), "{left}");
     connection.send(b"POST /slow HTTP/1.1\r\nHost: h\r\nCrossdock-Timeout: soon\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(connection.receive(false).expect("an answer").status, 400);

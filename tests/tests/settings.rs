@@ -21,7 +21,8 @@ fn check(folder: &Path, format: &str) -> (i32, String) {
 #[test]
 fn each_broken_file_is_answered_with_its_place_and_what_to_write() {
     let golden = repository().join("tests/golden/check");
-    let mut cases: Vec<_> = std::fs::read_dir(&golden).expect("golden files").map(|entry| entry.expect("a file").path()).collect();
+    let mut cases: Vec<_> =
+        std::fs::read_dir(&golden).expect("golden files").map(|entry| entry.expect("a file").path()).collect();
     cases.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
     cases.sort();
     assert!(cases.len() >= 15, "there are {} broken files", cases.len());
@@ -59,7 +60,10 @@ fn errors_come_as_json_and_as_lines_too() {
     std::fs::write(folder.path().join("crossdock.yaml"), LISTENERS).expect("settings");
     std::fs::write(folder.path().join("routes/broken.yaml"), "version: 1\nrouts: {}\n").expect("routes");
     let (code, lines) = check(folder.path(), "short");
-    assert_eq!((code, lines.as_str()), (1, "./routes/broken.yaml:2:1: error[unknown-key]: a route file has no `routs`; write `routes`\n"));
+    assert_eq!(
+        (code, lines.as_str()),
+        (1, "./routes/broken.yaml:2:1: error[unknown-key]: a route file has no `routs`; write `routes`\n")
+    );
     let (code, json) = check(folder.path(), "json");
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!((code, &json[0]["line"], &json[0]["code"]), (1, &2.into(), &"unknown-key".into()));
@@ -78,7 +82,8 @@ fn shipped_settings_and_examples_are_good_and_pass_their_tests() {
     assert!(folders.len() >= 3, "{folders:?}");
     for folder in folders {
         for command in ["check", "test"] {
-            let output = Command::new(crossdock()).arg(command).arg(&folder).current_dir(&root).output().expect("it runs");
+            let output =
+                Command::new(crossdock()).arg(command).arg(&folder).current_dir(&root).output().expect("it runs");
             let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{command} {}:\n{text}", folder.display());
             assert!(command == "check" || text.contains(" passed, 0 failed") && !text.contains("\n0 passed"), "{text}");
@@ -90,10 +95,18 @@ fn shipped_settings_and_examples_are_good_and_pass_their_tests() {
 fn the_schema_takes_the_shipped_files_apart_as_the_loader_does() {
     let schema = Command::new(crossdock()).args(["schema", "routes"]).output().expect("it runs");
     let committed = std::fs::read_to_string(repository().join("schemas/routes.schema.json")).expect("a schema");
-    assert_eq!(String::from_utf8_lossy(&schema.stdout), committed, "write schemas/ anew: crossdock schema routes > schemas/routes.schema.json");
+    assert_eq!(
+        String::from_utf8_lossy(&schema.stdout),
+        committed,
+        "write schemas/ anew: crossdock schema routes > schemas/routes.schema.json"
+    );
     let settings = Command::new(crossdock()).args(["schema", "settings"]).output().expect("it runs");
     let committed = std::fs::read_to_string(repository().join("schemas/crossdock.schema.json")).expect("a schema");
-    assert_eq!(String::from_utf8_lossy(&settings.stdout), committed, "write schemas/ anew: crossdock schema settings > schemas/crossdock.schema.json");
+    assert_eq!(
+        String::from_utf8_lossy(&settings.stdout),
+        committed,
+        "write schemas/ anew: crossdock schema settings > schemas/crossdock.schema.json"
+    );
 }
 
 #[test]
@@ -103,10 +116,19 @@ fn secrets_are_shown_nowhere() {
     std::fs::create_dir(folder.path().join("routes")).expect("a folder");
     std::fs::write(folder.path().join("crossdock.yaml"), LISTENERS).expect("settings");
     let routes = "version: 1\nservices:\n  s: { http: { url: \"http://127.0.0.1:1\", headers: { authorization: \"Bearer ${env:CANARY}\" }, operations: { g: { get: /x } } } }\nroutes:\n  r: { from: { http: { listen: public, get: /x } }, steps: [ { call: s.g } ] }\n";
-    for (name, text) in [("good", routes.to_owned()), ("broken", routes.replace("call: s.g", "call: s.h")), ("literal", routes.replace("${env:CANARY}", canary))] {
+    for (name, text) in [
+        ("good", routes.to_owned()),
+        ("broken", routes.replace("call: s.g", "call: s.h")),
+        ("literal", routes.replace("${env:CANARY}", canary)),
+    ] {
         std::fs::write(folder.path().join("routes/r.yaml"), &text).expect("routes");
         for command in [vec!["check", "--format", "short", "."], vec!["explain", "--config", ".", "r"]] {
-            let output = Command::new(crossdock()).args(&command).env("CANARY", canary).current_dir(folder.path()).output().expect("it runs");
+            let output = Command::new(crossdock())
+                .args(&command)
+                .env("CANARY", canary)
+                .current_dir(folder.path())
+                .output()
+                .expect("it runs");
             let shown = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
             assert!(!shown.contains(canary), "{name}, {command:?}: {shown}");
             if name == "literal" && command[0] == "check" {

@@ -26,7 +26,11 @@ impl Adapter for HttpAdapter {
     }
 
     fn schemas(&self) -> Schemas {
-        Schemas { listener: ListenerSettings::schema(), entry: EntrySettings::schema(), service: ServiceSettings::schema() }
+        Schemas {
+            listener: ListenerSettings::schema(),
+            entry: EntrySettings::schema(),
+            service: ServiceSettings::schema(),
+        }
     }
 
     fn read_listener(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn ListenerSpec>> {

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use crossdock_adapter_api::{
-    Address, Binding, BodyBinding, EntrySpec, HeaderCondition, ListenerSpec, OperationSpec, PathTemplate, ServiceSpec, WriteFormat,
+    Address, Binding, BodyBinding, EntrySpec, HeaderCondition, ListenerSpec, OperationSpec, PathTemplate, ServiceSpec,
+    WriteFormat,
 };
 use crossdock_message::ByteString;
 use crossdock_message::xml::ExpandedName;
-use crossdock_settings::{Duration, FromNode, Named, Node, OneOrMany, Reader, Secret, Size, Span, Spanned, choices, settings};
+use crossdock_settings::{
+    Duration, FromNode, Named, Node, OneOrMany, Reader, Secret, Size, Span, Spanned, choices, settings,
+};
 
 choices! {
     /// How a body that the gateway makes is written.
@@ -223,14 +226,20 @@ impl Entry {
                 QueryParam { name: name.as_str().into(), field: field.unwrap_or(name).into(), list: field.is_some() }
             })
             .collect();
-        let params: Vec<ByteString> = path.names().cloned().chain(query.iter().map(|param| param.field.clone())).collect();
+        let params: Vec<ByteString> =
+            path.names().cloned().chain(query.iter().map(|param| param.field.clone())).collect();
         let body = settings.body.as_ref().filter(|name| *name != "*");
         let body = body.map_or(BodyBinding::Fields, |name| BodyBinding::Field(name.as_str().into()));
         let mut names: Vec<&str> = params.iter().map(|name| &**name).collect();
         names.extend(settings.body.as_deref());
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            reader.error("field-twice", node.span, format!("`{}` is bound twice", twice[0]), "give each field a name of its own");
+            reader.error(
+                "field-twice",
+                node.span,
+                format!("`{}` is bound twice", twice[0]),
+                "give each field a name of its own",
+            );
             return None;
         }
         let headers = settings.headers.0.iter().map(|(name, value)| HeaderCondition {
@@ -306,11 +315,21 @@ fn write_format(
             }
         },
         (BodyFormat::Xml, None) => {
-            reader.error("missing-key", span, "an XML body needs `root`", "add `root: Name` or `root: \"{namespace}Name\"`");
+            reader.error(
+                "missing-key",
+                span,
+                "an XML body needs `root`",
+                "add `root: Name` or `root: \"{namespace}Name\"`",
+            );
             None
         }
         (_, Some(root)) => {
-            reader.error("root", root.span, "only an XML body has a root element", "leave `root` out, or write the format `xml`");
+            reader.error(
+                "root",
+                root.span,
+                "only an XML body has a root element",
+                "leave `root` out, or write the format `xml`",
+            );
             None
         }
     }
@@ -348,7 +367,12 @@ impl Service {
         let endpoints: Vec<Option<Endpoint>> = settings.url.0.iter().map(|url| Endpoint::read(url, reader)).collect();
         let endpoints: Option<Vec<Endpoint>> = endpoints.into_iter().collect();
         if settings.operations.0.is_empty() {
-            reader.error("missing-key", node.span, "a service has at least one operation", "add `operations: { name: { get: /path } }`");
+            reader.error(
+                "missing-key",
+                node.span,
+                "a service has at least one operation",
+                "add `operations: { name: { get: /path } }`",
+            );
             return None;
         }
         let nodes = node.get("operations").map_or(&[][..], |operations| operations.entries());
@@ -366,7 +390,12 @@ impl Service {
         let headers = static_headers(&settings.headers, reader);
         let (endpoints, operations, headers) = (endpoints?, operations?, headers?);
         if endpoints.is_empty() {
-            reader.error("missing-value", node.span, "a service has at least one address", "write `url: http://host:port`");
+            reader.error(
+                "missing-value",
+                node.span,
+                "a service has at least one address",
+                "write `url: http://host:port`",
+            );
             return None;
         }
         Some(Self {
@@ -398,13 +427,26 @@ fn static_headers(
             let message = format!("the secret `{}` stands in the file itself", name.value);
             reader.diagnostics.warning("literal-secret", value.span, message, Some(help));
         }
-        let parsed = (http::HeaderName::from_bytes(lower.as_bytes()), http::HeaderValue::from_str(value.value.reveal()));
+        let parsed =
+            (http::HeaderName::from_bytes(lower.as_bytes()), http::HeaderValue::from_str(value.value.reveal()));
         let (Ok(header), Ok(mut secret)) = parsed else {
-            reader.error("header-name", name.span, format!("`{}` or its value cannot stand in a header", name.value), "");
+            reader.error(
+                "header-name",
+                name.span,
+                format!("`{}` or its value cannot stand in a header", name.value),
+                "",
+            );
             return None;
         };
-        if crate::mapping::is_hop_by_hop(header.as_str()) || matches!(header.as_str(), "host" | "content-length" | "content-type") {
-            reader.error("header-reserved", name.span, format!("`{lower}` is set by the protocol itself"), "leave it out");
+        if crate::mapping::is_hop_by_hop(header.as_str())
+            || matches!(header.as_str(), "host" | "content-length" | "content-type")
+        {
+            reader.error(
+                "header-reserved",
+                name.span,
+                format!("`{lower}` is set by the protocol itself"),
+                "leave it out",
+            );
             return None;
         }
         secret.set_sensitive(true);
@@ -432,7 +474,8 @@ impl Endpoint {
             _ => return None,
         };
         let authority = uri.authority()?;
-        if uri.query().is_some() || authority.as_str().contains('@') || authority.host().is_empty() || url.contains('#') {
+        if uri.query().is_some() || authority.as_str().contains('@') || authority.host().is_empty() || url.contains('#')
+        {
             return None;
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();

@@ -4,7 +4,8 @@ use crossdock_message::{Code, Fault, Retry};
 
 /// The service was not reached: the request cannot have been carried out.
 pub(crate) fn unreachable(problem: &str) -> Fault {
-    Fault::new(Code::Unavailable, "UNREACHABLE", format!("the service cannot be reached: {problem}")).with_retry(Retry::Same)
+    Fault::new(Code::Unavailable, "UNREACHABLE", format!("the service cannot be reached: {problem}"))
+        .with_retry(Retry::Same)
 }
 
 /// The connection ended after the request may have been read.

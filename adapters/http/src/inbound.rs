@@ -13,7 +13,9 @@ use std::{io, panic};
 
 use actix_http::{HttpService, KeepAlive, Request, Response};
 use actix_service::{ServiceFactoryExt as _, fn_service};
-use crossdock_adapter_api::{Admission, AdapterError, Head, Inbound, Ingress, OpenIngress, Outcome, SendFuture, WriteFormat};
+use crossdock_adapter_api::{
+    AdapterError, Admission, Head, Inbound, Ingress, OpenIngress, Outcome, SendFuture, WriteFormat,
+};
 use crossdock_message::{ByteString, Code, Fault};
 use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -304,7 +306,8 @@ async fn answer(worker: Rc<Worker>, head: RequestHead, connection: Rc<Connection
     let Some(entry) = spec.as_any().downcast_ref::<Entry>() else {
         return failure(&Fault::new(Code::Internal, "ENTRY", "the route is not one of HTTP"), asker);
     };
-    if matches!(entry.answer, WriteFormat::Xml { .. }) && crossdock_adapter_api::Fields::get(&head, "accept").is_none() {
+    if matches!(entry.answer, WriteFormat::Xml { .. }) && crossdock_adapter_api::Fields::get(&head, "accept").is_none()
+    {
         asker.wants_xml = true;
     }
     let outcome = match dispatch(&worker, &head, entry, &mut admission, &asker.connection).await {
@@ -348,7 +351,9 @@ fn body_fault(refusal: BodyRefusal, max: u64) -> Fault {
             Fault::caller(Code::DeadlineExceeded, "BODY_TOO_SLOW", "the body came too slowly").with_http_status(408)
         }
         BodyRefusal::Framing(problem) => Fault::caller(Code::InvalidArgument, "BODY_FRAMING", problem),
-        BodyRefusal::Incomplete => Fault::caller(Code::Cancelled, "BODY_INCOMPLETE", "the connection ended before the body"),
+        BodyRefusal::Incomplete => {
+            Fault::caller(Code::Cancelled, "BODY_INCOMPLETE", "the connection ended before the body")
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use crossdock_adapter_api::Admission;
 use crossdock_message::{
-    Body, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Origin, Record, Retry, TraceContext, Value,
+    Body, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Origin, Record, Retry, TraceContext,
+    Value,
 };
 use crossdock_settings::Duration;
 
@@ -20,8 +21,15 @@ pub(crate) const TIMEOUT_HEADER: &str = "crossdock-timeout";
 pub(crate) fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
-        "connection" | "keep-alive" | "proxy-connection" | "proxy-authenticate" | "proxy-authorization" | "te" | "trailer"
-            | "transfer-encoding" | "upgrade"
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
     )
 }
 
@@ -53,7 +61,11 @@ pub(crate) fn request(
     }
     if let Some(timeout) = first(head, TIMEOUT_HEADER) {
         let wait = Duration::parse(&timeout).ok_or_else(|| {
-            Fault::caller(Code::InvalidArgument, "TIMEOUT", "the header crossdock-timeout has to be such as `250ms` or `2s`")
+            Fault::caller(
+                Code::InvalidArgument,
+                "TIMEOUT",
+                "the header crossdock-timeout has to be such as `250ms` or `2s`",
+            )
         })?;
         message.deadline = now.checked_add(wait.0).map(Deadline::at);
     }
@@ -206,7 +218,12 @@ pub(crate) fn call_headers(
 }
 
 /// The reply of a service that did what it was asked.
-pub(crate) fn reply(head: &http::response::Parts, chunks: Chunks, request: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
+pub(crate) fn reply(
+    head: &http::response::Parts,
+    chunks: Chunks,
+    request: &Message,
+    carry: &[ByteString],
+) -> Result<Message, Fault> {
     let mut message = Message::new(request.id.clone(), request.source.clone());
     message.status = Some(head.status.as_u16());
     let text = |value: &http::HeaderValue| value.to_str().ok().map(ByteString::from);
@@ -214,7 +231,10 @@ pub(crate) fn reply(head: &http::response::Parts, chunks: Chunks, request: &Mess
     for name in carry {
         for value in head.headers.get_all(&**name) {
             if let Some(value) = text(value) {
-                message.headers.append(name.clone(), value).map_err(|_| crate::error::bad_reply("a header cannot be carried"))?;
+                message
+                    .headers
+                    .append(name.clone(), value)
+                    .map_err(|_| crate::error::bad_reply("a header cannot be carried"))?;
             }
         }
     }

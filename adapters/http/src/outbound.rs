@@ -61,12 +61,7 @@ impl HttpOutbound {
         fault.with_origin(Origin::Service(self.service.name.clone()))
     }
 
-    async fn exchange(
-        &self,
-        operation: &Operation,
-        message: &Message,
-        carry: &[ByteString],
-    ) -> Result<Message, Fault> {
+    async fn exchange(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
         let mut request = self.request(operation, message)?;
         // A pooled connection may have been closed by the other side. Where the request was not written, it is written
         // on another; a new connection is the last try.
@@ -96,7 +91,8 @@ impl HttpOutbound {
                 (body.chunks, body.content_type)
             }
         };
-        let headers = mapping::call_headers(&self.endpoint, &self.service.headers, message, content_type, Instant::now())?;
+        let headers =
+            mapping::call_headers(&self.endpoint, &self.service.headers, message, content_type, Instant::now())?;
         let mut request = http::Request::new(CallBody::new(chunks));
         *request.method_mut() = operation.method.clone();
         let bad_target = |_| Fault::new(Code::Internal, "ADDRESS", "the address of the call cannot be written");
@@ -131,7 +127,8 @@ impl HttpOutbound {
                     return Sent::Unwritten(back);
                 }
                 let failure = failed.into_error();
-                let fault = if failure.is_parse() { error::bad_reply("it is not HTTP") } else { error::connection_lost() };
+                let fault =
+                    if failure.is_parse() { error::bad_reply("it is not HTTP") } else { error::connection_lost() };
                 return Sent::Answered(Err(self.origin(fault)));
             }
         };
@@ -244,4 +241,3 @@ impl Outbound for HttpOutbound {
         })
     }
 }
-

@@ -143,7 +143,10 @@ fn retry_after(fault: &Fault) -> Option<u64> {
 }
 
 fn problem_document(fault: &Fault, status: u16, id: Option<&ByteString>, in_xml: bool) -> (Vec<u8>, &'static str) {
-    let title = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Client Closed Request");
+    let title = StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("Client Closed Request");
     let mut problem = Record::new();
     problem.set("type", Value::from("about:blank"));
     problem.set("title", Value::from(title));
@@ -178,7 +181,8 @@ pub(crate) fn refusal(status: u16, problem: &'static str) -> Bytes {
     };
     let fault = Fault::caller(code, "REQUEST_REFUSED", ByteString::from_static(problem));
     let (body, media_type) = problem_document(&fault, status, None, false);
-    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Bad Request");
+    let reason =
+        StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Bad Request");
     let mut answer = format!(
         "HTTP/1.1 {status} {reason}\r\ncontent-type: {media_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()

@@ -60,7 +60,8 @@ impl contract::Subject for Http {
 
 #[test]
 fn the_http_adapter_keeps_the_contract() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let local = tokio::task::LocalSet::new();
     runtime.block_on(local.run_until(contract::run(&Http)));
 }

@@ -20,8 +20,8 @@ use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message, 
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Admission, Exchange, Head, Inbound, Ingress, LocalFuture, OpenIngress, OperationSpec, Outbound, Outcome};
 use crate::{AdapterError, EntrySpec};
+use crate::{Admission, Exchange, Head, Inbound, Ingress, LocalFuture, OpenIngress, OperationSpec, Outbound, Outcome};
 
 /// The header that the suite carries through the adapter.
 pub const HEADER: &str = "x-contract";
@@ -96,12 +96,23 @@ async fn passes_unchanged(port: &dyn Outbound, operation: &dyn OperationSpec) {
     for body in ["{ \"n\" : 1.10 ,\n\t\"big\":18446744073709551615}", "[]", "\"\u{e9}\u{1f600}\"", &long] {
         let reply = call(port, operation, body).await.expect("rule 1: a good message is answered");
         assert_eq!(bytes_of(&reply), body.as_bytes(), "rule 1: the body comes back byte for byte");
-        assert_eq!(reply.headers.get(HEADER).map(|value| &**value), Some("kept, as it is"), "rule 1: listed headers come back");
+        assert_eq!(
+            reply.headers.get(HEADER).map(|value| &**value),
+            Some("kept, as it is"),
+            "rule 1: listed headers come back"
+        );
     }
 }
 
 async fn faults_keep_their_code(port: &dyn Outbound, operation: &dyn OperationSpec) {
-    for code in [Code::InvalidArgument, Code::NotFound, Code::Aborted, Code::ResourceExhausted, Code::Internal, Code::Unavailable] {
+    for code in [
+        Code::InvalidArgument,
+        Code::NotFound,
+        Code::Aborted,
+        Code::ResourceExhausted,
+        Code::Internal,
+        Code::Unavailable,
+    ] {
         let body = format!("{{\"fail\":\"{}\"}}", code.name());
         let fault = call(port, operation, &body).await.expect_err("rule 2: a fault is a fault");
         assert_eq!(fault.code, code, "rule 2: the code arrives");

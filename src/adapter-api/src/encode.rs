@@ -52,7 +52,8 @@ pub fn encode_body(message: &Message, format: &WriteFormat) -> Result<EncodedBod
             if *given != format.format() && *format != WriteFormat::Raw {
                 return Err(wrong_format(*given, format.format()));
             }
-            let content_type = message.content_type.clone().or_else(|| Some(ByteString::from_static(given.media_type())));
+            let content_type =
+                message.content_type.clone().or_else(|| Some(ByteString::from_static(given.media_type())));
             Ok(EncodedBody { chunks: chunks.clone(), content_type })
         }
         Body::Value(value) => {
@@ -74,7 +75,9 @@ fn wrong_format(given: Format, wanted: Format) -> Fault {
 fn write(value: &Value, format: &WriteFormat) -> Result<Bytes, Cow<'static, str>> {
     match (format, value) {
         (WriteFormat::Json, _) => json::write(value).map(Bytes::from).map_err(|error| error.to_string().into()),
-        (WriteFormat::Xml { root }, _) => xml::write(root, value).map(Bytes::from).map_err(|error| error.to_string().into()),
+        (WriteFormat::Xml { root }, _) => {
+            xml::write(root, value).map(Bytes::from).map_err(|error| error.to_string().into())
+        }
         (WriteFormat::Raw, Value::Bytes(bytes)) => Ok(bytes.clone()),
         (WriteFormat::Raw, Value::Text(text)) => Ok(text.clone().into_bytes()),
         (WriteFormat::Raw, other) => Err(format!("{} is neither text nor bytes", other.kind()).into()),

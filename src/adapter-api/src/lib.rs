@@ -23,11 +23,13 @@ mod template;
 
 pub use acknowledgement::{Acknowledgement, Decision};
 pub use adapter::{
-    Adapter, AdapterError, Address, Capabilities, EntrySpec, HeaderCondition, ListenerSpec, OperationSpec, Schemas, ServiceSpec,
+    Adapter, AdapterError, Address, Capabilities, EntrySpec, HeaderCondition, ListenerSpec, OperationSpec, Schemas,
+    ServiceSpec,
 };
 pub use binding::{Binding, BodyBinding};
 pub use encode::{EncodedBody, WriteFormat, encode_body};
 pub use ports::{
-    Admission, Exchange, Fields, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress, Outbound, Outcome, SendFuture,
+    Admission, Exchange, Fields, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress, Outbound, Outcome,
+    SendFuture,
 };
 pub use template::{PathTemplate, Segment, TemplateError};

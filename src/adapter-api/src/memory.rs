@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    AdapterError, Address, Binding, EntrySpec, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress, OperationSpec,
-    Outbound, Outcome, PathTemplate, SendFuture, WriteFormat,
+    AdapterError, Address, Binding, EntrySpec, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress,
+    OperationSpec, Outbound, Outcome, PathTemplate, SendFuture, WriteFormat,
 };
 
 /// Messages that wait at one address.
@@ -223,4 +223,3 @@ impl OperationSpec for MemorySpec {
         self
     }
 }
-

@@ -42,7 +42,8 @@ impl PathTemplate {
     /// [`TemplateError`] where the text does not start with `/`, has an empty segment, a character that has no place in
     /// a path, a brace that does not span a whole segment, a name twice, or a `**` that is not last.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
-        let error = |range, problem: &str, help: &str| TemplateError { range, problem: problem.into(), help: help.into() };
+        let error =
+            |range, problem: &str, help: &str| TemplateError { range, problem: problem.into(), help: help.into() };
         if !text.starts_with('/') {
             let help = format!("write `/{text}`");
             return Err(error(0..text.len(), "a path starts with `/`", &help));
@@ -80,7 +81,10 @@ impl PathTemplate {
             let (name, rest) = name.strip_suffix("=**").map_or((name, false), |name| (name, true));
             let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
             if !first || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-                return Err(("a name in braces has letters, digits and `_`", "write `{order_id}`, or `{path=**}` for all that is left"));
+                return Err((
+                    "a name in braces has letters, digits and `_`",
+                    "write `{order_id}`, or `{path=**}` for all that is left",
+                ));
             }
             return Ok(if rest { Segment::Rest(name.into()) } else { Segment::Capture(name.into()) });
         }

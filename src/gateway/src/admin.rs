@@ -68,7 +68,10 @@ fn same(left: &[u8], right: &[u8]) -> bool {
 fn admit(request: &HttpRequest, state: &AdminState) -> Result<(), HttpResponse> {
     match &state.token {
         Some(token) => {
-            let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+            let shown = request
+                .headers()
+                .get(header::AUTHORIZATION)
+                .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
             if shown.is_some_and(|shown| same(shown, token.as_bytes())) {
                 return Ok(());
             }

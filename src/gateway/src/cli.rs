@@ -168,7 +168,8 @@ pub(crate) fn on_local_runtime<T>(work: impl Future<Output = T>) -> Result<T, Fa
 
 /// The folder with crossdock.yaml that a path is, or stands below.
 pub(crate) fn config_folder(path: &std::path::Path) -> Result<PathBuf, Failure> {
-    let absolute = path.canonicalize().map_err(|error| Failure::Misuse(format!("cannot find `{}`: {error}", path.display())))?;
+    let absolute =
+        path.canonicalize().map_err(|error| Failure::Misuse(format!("cannot find `{}`: {error}", path.display())))?;
     // The path as it was written, where it is the folder itself: messages then name files as the caller does.
     if path.join("crossdock.yaml").is_file() {
         return Ok(path.to_path_buf());

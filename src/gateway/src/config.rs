@@ -9,7 +9,8 @@ use crossdock_adapter_api::{Adapter, ListenerSpec};
 use crossdock_message::Limits;
 use crossdock_routing::{Inputs, Plan};
 use crossdock_settings::{
-    Diagnostics, Duration, FromNode, Key, Kind, Node, Reader, Resolve, Secret, Size, Spanned, choices, nearest, parse, settings,
+    Diagnostics, Duration, FromNode, Key, Kind, Node, Reader, Resolve, Secret, Size, Spanned, choices, nearest, parse,
+    settings,
 };
 
 choices! {
@@ -130,7 +131,11 @@ const FILES_MAX: usize = 1000;
 ///
 /// # Errors
 /// A sentence where the folder itself cannot be read.
-pub fn load_config(folder: &Path, adapters: &[Arc<dyn Adapter>], diagnostics: &mut Diagnostics) -> Result<Option<Config>, String> {
+pub fn load_config(
+    folder: &Path,
+    adapters: &[Arc<dyn Adapter>],
+    diagnostics: &mut Diagnostics,
+) -> Result<Option<Config>, String> {
     load_config_with(folder, adapters, &[], diagnostics)
 }
 
@@ -143,22 +148,28 @@ pub(crate) fn load_config_with(
 ) -> Result<Option<Config>, String> {
     let main = folder.join("crossdock.yaml");
     let text = std::fs::read_to_string(&main).map_err(|error| {
-        format!("cannot read `{}`: {error}\nname the folder that has crossdock.yaml with `--config FOLDER`", main.display())
+        format!(
+            "cannot read `{}`: {error}\nname the folder that has crossdock.yaml with `--config FOLDER`",
+            main.display()
+        )
     })?;
     let mut files = Vec::new();
     collect_files(&folder.join("routes"), &mut files)?;
     files.sort();
     let resolve = System { folder: folder.to_path_buf(), variables };
     let source = diagnostics.add_source(main.display().to_string(), text);
-    let parts = parse(source, diagnostics)
-        .and_then(|root| read_main(&root, adapters, &mut Reader::new(diagnostics, &resolve)));
+    let parts =
+        parse(source, diagnostics).and_then(|root| read_main(&root, adapters, &mut Reader::new(diagnostics, &resolve)));
     let listeners: Vec<(String, &'static str)> = match &parts {
-        Some(parts) => parts.listeners.iter().map(|listener| (listener.name.clone(), listener.adapter.name())).collect(),
+        Some(parts) => {
+            parts.listeners.iter().map(|listener| (listener.name.clone(), listener.adapter.name())).collect()
+        }
         None => Vec::new(),
     };
     let mut texts = Vec::new();
     for file in files {
-        let text = std::fs::read_to_string(&file).map_err(|error| format!("cannot read `{}`: {error}", file.display()))?;
+        let text =
+            std::fs::read_to_string(&file).map_err(|error| format!("cannot read `{}`: {error}", file.display()))?;
         texts.push((file.display().to_string(), text));
     }
     // Without the listeners every route would be wrong for a reason that is not its own.
@@ -212,7 +223,12 @@ fn read_main(root: &Node, adapters: &[Arc<dyn Adapter>], reader: &mut Reader<'_>
     let listeners = match listeners {
         Some(node) => read_listeners(node, adapters, reader),
         None => {
-            reader.error("missing-key", root.span, "crossdock.yaml needs `listeners`", "add `listeners: { public: { http: { bind: \"127.0.0.1:8080\" } } }`");
+            reader.error(
+                "missing-key",
+                root.span,
+                "crossdock.yaml needs `listeners`",
+                "add `listeners: { public: { http: { bind: \"127.0.0.1:8080\" } } }`",
+            );
             None
         }
     };
@@ -252,12 +268,22 @@ fn read_limits(settings: &LimitSettings) -> Limits {
 fn read_admin(settings: &AdminSettings, reader: &mut Reader<'_>) -> Option<(SocketAddr, Option<Secret>)> {
     let Ok(address) = settings.bind.value.parse::<SocketAddr>() else {
         let message = format!("`{}` is not an address to listen on", settings.bind.value);
-        reader.error("address", settings.bind.span, message, "write an IP address and a port, such as `127.0.0.1:9900`");
+        reader.error(
+            "address",
+            settings.bind.span,
+            message,
+            "write an IP address and a port, such as `127.0.0.1:9900`",
+        );
         return None;
     };
     if !address.ip().is_loopback() && settings.token.is_none() {
         let message = "others can reach this address, and nothing keeps them out";
-        reader.error("admin-open", settings.bind.span, message, "write an address of 127.0.0.1, or add `token: ${env:NAME}`");
+        reader.error(
+            "admin-open",
+            settings.bind.span,
+            message,
+            "write an address of 127.0.0.1, or add `token: ${env:NAME}`",
+        );
         return None;
     }
     Some((address, settings.token.clone()))
@@ -273,7 +299,12 @@ fn read_listeners(node: &Node, adapters: &[Arc<dyn Adapter>], reader: &mut Reade
     read.into_iter().collect()
 }
 
-fn read_listener(key: &Key, node: &Node, adapters: &[Arc<dyn Adapter>], reader: &mut Reader<'_>) -> Option<ListenerConfig> {
+fn read_listener(
+    key: &Key,
+    node: &Node,
+    adapters: &[Arc<dyn Adapter>],
+    reader: &mut Reader<'_>,
+) -> Option<ListenerConfig> {
     let names: Vec<&str> = adapters.iter().map(|adapter| adapter.name()).collect();
     let [(kind, part)] = node.entries() else {
         let help = format!("write one of {}", names.join(", "));

@@ -32,7 +32,9 @@ pub(crate) fn demo(folder: PathBuf, once: bool) -> Ending {
         for (name, adapter, address) in running.listeners() {
             println!("gateway listens ({name}, {adapter})     http://{address}");
         }
-        let public = running.listener("public").ok_or_else(|| Failure::Misuse("the settings have no listener `public`".into()))?;
+        let public = running
+            .listener("public")
+            .ok_or_else(|| Failure::Misuse("the settings have no listener `public`".into()))?;
         let (right, wrong) = calls::make(public, &samples).await;
         println!("\n{right} calls were right, {wrong} were not.");
         if once {
@@ -40,7 +42,9 @@ pub(crate) fn demo(folder: PathBuf, once: bool) -> Ending {
             return if wrong == 0 { Ok(()) } else { Err(Failure::Failed) };
         }
         if let Some(admin) = running.admin() {
-            println!("\nThe gateway stays up. Look at it:\n  curl http://{admin}/api/v1/routes\n  curl http://{admin}/metrics");
+            println!(
+                "\nThe gateway stays up. Look at it:\n  curl http://{admin}/api/v1/routes\n  curl http://{admin}/metrics"
+            );
         }
         println!("Call it:\n  curl http://{public}/v1/orders/1001\nStop it with Ctrl-C.");
         serve(running, &folder).await

@@ -71,7 +71,12 @@ pub(crate) fn get(counter: &AtomicU64) -> u64 {
 pub(crate) fn is_serving_side(code: Code) -> bool {
     matches!(
         code,
-        Code::Internal | Code::Unknown | Code::DataLoss | Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted
+        Code::Internal
+            | Code::Unknown
+            | Code::DataLoss
+            | Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted
     )
 }
 

@@ -92,9 +92,10 @@ impl Format {
         let essence = media_type.split(';').next().unwrap_or("").trim();
         let is = |name: &str| essence.eq_ignore_ascii_case(name);
         let ends = |suffix: &str| {
-            essence.len().checked_sub(suffix.len()).is_some_and(|at| {
-                essence.as_bytes()[at..].eq_ignore_ascii_case(suffix.as_bytes())
-            })
+            essence
+                .len()
+                .checked_sub(suffix.len())
+                .is_some_and(|at| essence.as_bytes()[at..].eq_ignore_ascii_case(suffix.as_bytes()))
         };
         if is("application/json") || is("text/json") || ends("+json") {
             Self::Json
@@ -189,12 +190,11 @@ impl Clone for Body {
 
 fn decode(bytes: &Bytes, format: Format, limits: &Limits) -> Result<Value, Fault> {
     match format {
-        Format::Json => json::read(bytes, limits).map_err(|error| {
-            bad_body("JSON", &error.kind.to_string(), error.line, error.column)
-        }),
-        Format::Xml => xml::read(bytes, limits).map_err(|error| {
-            bad_body("XML", &error.kind.to_string(), error.line, error.column)
-        }),
+        Format::Json => json::read(bytes, limits)
+            .map_err(|error| bad_body("JSON", &error.kind.to_string(), error.line, error.column)),
+        Format::Xml => {
+            xml::read(bytes, limits).map_err(|error| bad_body("XML", &error.kind.to_string(), error.line, error.column))
+        }
         Format::Raw => Err(Fault::caller(
             Code::InvalidArgument,
             "BODY_FORMAT",

@@ -113,7 +113,8 @@ impl Table {
     /// [`Miss`] where there is none.
     pub fn find(&self, head: &Head<'_>) -> Result<Match, Miss> {
         let nodes = self.listeners.get(head.listener).ok_or(Miss::Path)?;
-        let mut search = Search { nodes, head, captures: [(0, 0); PathTemplate::CAPTURES_MAX], len: 0, seen_path: false };
+        let mut search =
+            Search { nodes, head, captures: [(0, 0); PathTemplate::CAPTURES_MAX], len: 0, seen_path: false };
         match search.descend(0, 1) {
             Some((route, entry)) => Ok(Match { route, entry, captures: search.captures, len: search.len }),
             None if search.seen_path => Err(Miss::Method),

@@ -6,8 +6,8 @@ use crossdock_adapter_api::Adapter;
 use crossdock_settings::{Duration, FromNode, Spanned};
 use serde_json::{Map, Value, json};
 
-use crate::load::{CodeName, DeadlineSettings, RetrySettings, TOP_KEYS};
 use crate::load::schema_parts::{ErrorRuleSettings, HeaderSettings, STEPS, TestSettings};
+use crate::load::{CodeName, DeadlineSettings, RetrySettings, TOP_KEYS};
 use crate::plan::Balance;
 
 /// The schema of route files with the parts of these adapters.
@@ -102,8 +102,11 @@ fn steps() -> Value {
 }
 
 fn map() -> Value {
-    let each = object(&["each", "as", "map"], json!({
-        "each": { "type": "string" }, "as": { "type": "string" }, "map": { "$ref": "#/$defs/map" },
-    }));
+    let each = object(
+        &["each", "as", "map"],
+        json!({
+            "each": { "type": "string" }, "as": { "type": "string" }, "map": { "$ref": "#/$defs/map" },
+        }),
+    );
     json!({ "type": "object", "additionalProperties": { "anyOf": [{ "type": ["string", "number", "boolean"] }, each] } })
 }

@@ -166,7 +166,10 @@ impl Diagnostics {
             };
             let help = diagnostic.help.as_deref().map(|help| format!("; {help}")).unwrap_or_default();
             let name = self.name(diagnostic.span.source);
-            out.push_str(&format!("{name}:{line}:{column}: {severity}[{}]: {}{help}\n", diagnostic.code, diagnostic.message));
+            out.push_str(&format!(
+                "{name}:{line}:{column}: {severity}[{}]: {}{help}\n",
+                diagnostic.code, diagnostic.message
+            ));
         }
         out
     }

@@ -39,7 +39,12 @@ pub fn parse(source: SourceId, diagnostics: &mut Diagnostics) -> Option<Node> {
                 let at = error.marker().byte_offset().unwrap_or(0).min(text.len());
                 let span = Span { source, start: at, end: at };
                 let help = "close what is open, indent with spaces, and put quotes around a text that holds `: `, ` #`, `{` or `[`";
-                builder.diagnostics.error("yaml", span, format!("not valid YAML: {}", error.info()), Some(help.to_owned()));
+                builder.diagnostics.error(
+                    "yaml",
+                    span,
+                    format!("not valid YAML: {}", error.info()),
+                    Some(help.to_owned()),
+                );
                 return None;
             }
         }

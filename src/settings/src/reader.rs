@@ -71,7 +71,12 @@ impl<'a> Reader<'a> {
             return None;
         };
         if node.is_null() {
-            self.error("missing-value", node.span, "a value is missing here", "write it behind the colon; quotes make an empty text");
+            self.error(
+                "missing-value",
+                node.span,
+                "a value is missing here",
+                "write it behind the colon; quotes make an empty text",
+            );
             return None;
         }
         self.resolve_text(node, text)

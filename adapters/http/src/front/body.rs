@@ -100,7 +100,8 @@ impl BodyDecoder {
                     Some(line) if line.is_empty() => self.state = State::Done,
                     Some(line) => {
                         self.trailers_len += line.len() + 2;
-                        let named = line.first().is_some_and(|byte| !matches!(byte, b' ' | b'\t' | b':')) && line.contains(&b':');
+                        let named = line.first().is_some_and(|byte| !matches!(byte, b' ' | b'\t' | b':'))
+                            && line.contains(&b':');
                         if self.trailers_len > TRAILERS_LEN_MAX || !named {
                             return Err(BodyRefusal::Framing("the trailers are not good headers"));
                         }
@@ -130,7 +131,11 @@ fn take_up_to(buffer: &mut BytesMut, left: u64) -> Bytes {
 fn take_line(buffer: &mut BytesMut, len_max: usize) -> Result<Option<Bytes>, BodyRefusal> {
     let window = &buffer[..buffer.len().min(len_max)];
     let Some(at) = memchr::memchr2(b'\r', b'\n', window) else {
-        return if buffer.len() >= len_max { Err(BodyRefusal::Framing("a line of the framing is too long")) } else { Ok(None) };
+        return if buffer.len() >= len_max {
+            Err(BodyRefusal::Framing("a line of the framing is too long"))
+        } else {
+            Ok(None)
+        };
     };
     if buffer[at] == b'\n' {
         return Err(BodyRefusal::Framing("a line ends with a bare line feed"));

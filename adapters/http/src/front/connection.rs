@@ -19,7 +19,10 @@ pub(super) enum Watch {
     /// Until this instant.
     Until(Instant),
     /// A body that began then, and may take as long as its length justifies.
-    Body { since: Instant, until: Instant },
+    Body {
+        since: Instant,
+        until: Instant,
+    },
 }
 
 /// Bytes a second that a body must come with, after [`BODY_GRACE`].

@@ -193,9 +193,8 @@ fn is_token(byte: u8) -> bool {
 
 fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, Refusal> {
     let method_end = memchr::memchr(b' ', line).ok_or(bad("the request line has no target"))?;
-    let target_end = method_end
-        + 1
-        + memchr::memchr(b' ', &line[method_end + 1..]).ok_or(bad("the request line has no version"))?;
+    let target_end =
+        method_end + 1 + memchr::memchr(b' ', &line[method_end + 1..]).ok_or(bad("the request line has no version"))?;
     let (method, target) = (0..method_end, method_end + 1..target_end);
     if method.is_empty() || !line[method.clone()].iter().copied().all(is_token) {
         return Err(bad("the method is not a token"));

@@ -69,8 +69,10 @@ impl Connector {
         };
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER_LEN_MAX).writev(false);
-        let (mut sender, mut connection) =
-            builder.handshake(TokioIo::new(stream)).await.map_err(|_| error::unreachable("the connection was closed"))?;
+        let (mut sender, mut connection) = builder
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|_| error::unreachable("the connection was closed"))?;
         std::future::poll_fn(|cx| {
             let _ = Pin::new(&mut connection).poll(cx);
             sender.poll_ready(cx)

@@ -92,10 +92,18 @@ impl Guardian {
         for listener in &listeners {
             match self.hosts.get(&listener.name) {
                 Some(host) if host.config.spec.fingerprint() == listener.spec.fingerprint() => {}
-                Some(_) => return Err(format!("the listener `{}` has changed: its settings take effect with a restart", listener.name)),
+                Some(_) => {
+                    return Err(format!(
+                        "the listener `{}` has changed: its settings take effect with a restart",
+                        listener.name
+                    ));
+                }
                 None => {
                     let inbound = listener.adapter.open_inbound(&listener.name, &*listener.spec);
-                    opened.push((listener.clone(), inbound.map_err(|error| format!("listener `{}`: {error}", listener.name))?));
+                    opened.push((
+                        listener.clone(),
+                        inbound.map_err(|error| format!("listener `{}`: {error}", listener.name))?,
+                    ));
                 }
             }
         }
@@ -141,7 +149,9 @@ impl Guardian {
         }
         let wait = BACKOFF_MIN.saturating_mul(1 << (failures - 1).min(8)).min(BACKOFF_MAX);
         tracing::error!(listener = %name, %error, wait_ms = wait.as_millis(), "failed and is restarted");
-        let waiting = tokio::time::sleep(wait).into_actor(self).map(move |(), guardian, context| guardian.restart(&name, context));
+        let waiting = tokio::time::sleep(wait)
+            .into_actor(self)
+            .map(move |(), guardian, context| guardian.restart(&name, context));
         context.spawn(waiting);
     }
 

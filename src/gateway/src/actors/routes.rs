@@ -46,7 +46,10 @@ impl Routes {
 
     fn refuse(&self, problem: String) -> Result<u64, String> {
         self.stats.reloads_failed.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(generation = self.current.load().number, "reload refused, the routes in force serve on:\n{problem}");
+        tracing::error!(
+            generation = self.current.load().number,
+            "reload refused, the routes in force serve on:\n{problem}"
+        );
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.clone());
         Err(problem)
     }

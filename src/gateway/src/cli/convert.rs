@@ -17,10 +17,17 @@ pub(super) fn convert(from: ConvertFormat, to: ConvertFormat, root: Option<&str>
         return Err(Failure::Misuse(problem.into()));
     }
     let root = match (to, root) {
-        (ConvertFormat::Xml, None) => return Err(Failure::Misuse("XML needs a root element: add `--root NAME`".into())),
-        (ConvertFormat::Json, Some(_)) => return Err(Failure::Misuse("only XML has a root element: leave `--root` out".into())),
+        (ConvertFormat::Xml, None) => {
+            return Err(Failure::Misuse("XML needs a root element: add `--root NAME`".into()));
+        }
+        (ConvertFormat::Json, Some(_)) => {
+            return Err(Failure::Misuse("only XML has a root element: leave `--root` out".into()));
+        }
         (_, root) => root
-            .map(|name| ExpandedName::parse(name).ok_or_else(|| Failure::Misuse(format!("`{name}` is not the name of an element"))))
+            .map(|name| {
+                ExpandedName::parse(name)
+                    .ok_or_else(|| Failure::Misuse(format!("`{name}` is not the name of an element")))
+            })
             .transpose()?,
     };
     let mut input = Vec::new();

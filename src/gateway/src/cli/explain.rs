@@ -73,7 +73,10 @@ fn steps(list: &[Step], plan: &Plan, indent: usize) {
         println!("{:indent$}{text}", "");
         if let Step::Choice(branches) = step {
             for branch in branches {
-                let when = branch.when.as_ref().map_or_else(|| "otherwise".to_owned(), |when| format!("when {}", when.source()));
+                let when = branch
+                    .when
+                    .as_ref()
+                    .map_or_else(|| "otherwise".to_owned(), |when| format!("when {}", when.source()));
                 println!("{:width$}{when}", "", width = indent + 2);
                 steps(&branch.steps, plan, indent + 4);
             }

@@ -110,7 +110,8 @@ fn on_free_port(listener: &ListenerConfig) -> Result<ListenerConfig, String> {
 
 async fn run_one(running: &Running, plan: &Plan, test: &RouteTest, stubs: &Stubs) -> Result<(), String> {
     let route = plan.route(&test.route).ok_or("the route is not there")?;
-    let listener = route.entries.first().map(|entry| entry.address().listener.clone()).ok_or("the route takes nothing")?;
+    let listener =
+        route.entries.first().map(|entry| entry.address().listener.clone()).ok_or("the route takes nothing")?;
     let address = running.listener(&listener).ok_or("the route's listener does not run")?;
     let mut headers: Vec<(String, String)> =
         test.given.headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
@@ -160,7 +161,11 @@ fn code_of(answer: &Answer) -> Option<Code> {
     }
     let read = |text: &str| -> Option<Value> {
         let bytes = Bytes::copy_from_slice(text.as_bytes());
-        if answer.header("content-type")?.contains("xml") { xml::read(&bytes, &Limits::default()).ok() } else { json::read(&bytes, &Limits::default()).ok() }
+        if answer.header("content-type")?.contains("xml") {
+            xml::read(&bytes, &Limits::default()).ok()
+        } else {
+            json::read(&bytes, &Limits::default()).ok()
+        }
     };
     let problem = read(&answer.body)?;
     let code = match problem.get("code")? {
@@ -183,5 +188,9 @@ fn same_body(what: &str, got: &str, expected: &str, media_type: &str) -> Result<
     };
     let wanted = read(expected).map_err(|error| format!("the expected body cannot be read: {error}"))?;
     let found = read(got).map_err(|error| format!("{what} cannot be read: {error}: {got}"))?;
-    if wanted == found { Ok(()) } else { Err(format!("{what} is\n        {got}\n      where expected is\n        {expected}")) }
+    if wanted == found {
+        Ok(())
+    } else {
+        Err(format!("{what} is\n        {got}\n      where expected is\n        {expected}"))
+    }
 }

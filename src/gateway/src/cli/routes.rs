@@ -13,7 +13,8 @@ pub(super) fn routes(admin: Option<String>, folder: &Path, json: bool) -> Ending
         Some(address) => (address, std::env::var("CROSSDOCK_ADMIN_TOKEN").ok()),
         None => {
             let config = read_folder(folder, &adapters()).map_err(Failure::Misuse)?;
-            let none = || Failure::Misuse("the settings have no `admin:`; name the address with `--admin HOST:PORT`".into());
+            let none =
+                || Failure::Misuse("the settings have no `admin:`; name the address with `--admin HOST:PORT`".into());
             let (address, token) = config.admin.ok_or_else(none)?;
             (address.to_string(), token.map(|token| token.reveal().to_owned()))
         }
@@ -32,13 +33,15 @@ pub(super) fn routes(admin: Option<String>, folder: &Path, json: bool) -> Ending
         println!("{}", answer.body);
         return Ok(());
     }
-    let body: Value = serde_json::from_str(&answer.body).map_err(|error| Failure::Misuse(format!("bad answer: {error}")))?;
+    let body: Value =
+        serde_json::from_str(&answer.body).map_err(|error| Failure::Misuse(format!("bad answer: {error}")))?;
     print_table(&body);
     Ok(())
 }
 
 fn print_table(body: &Value) {
-    let mut rows = vec![["ROUTE", "REQUESTS", "PER S", "MEAN MS", "P99 MS", "CAPACITY/S", "AVAILABLE", "FROM"].map(str::to_owned)];
+    let mut rows =
+        vec![["ROUTE", "REQUESTS", "PER S", "MEAN MS", "P99 MS", "CAPACITY/S", "AVAILABLE", "FROM"].map(str::to_owned)];
     for route in body["routes"].as_array().map(Vec::as_slice).unwrap_or_default() {
         let text = |value: &Value| match value {
             Value::Null => "-".to_owned(),

@@ -23,7 +23,9 @@ impl Picker {
         let in_turn = (0..count).map(|step| (self.next + step) % count);
         let picked = match self.balance {
             Balance::RoundRobin => self.next,
-            Balance::LeastOutstanding => in_turn.min_by_key(|endpoint| self.outstanding[*endpoint]).unwrap_or(self.next),
+            Balance::LeastOutstanding => {
+                in_turn.min_by_key(|endpoint| self.outstanding[*endpoint]).unwrap_or(self.next)
+            }
         };
         self.next = (picked + 1) % count;
         self.outstanding[picked] += 1;

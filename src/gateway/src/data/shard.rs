@@ -104,7 +104,11 @@ impl ShardState {
 
     async fn attempt(&self, call: &mut Call, now: Instant) -> Result<Message, Fault> {
         if call.deadline <= now {
-            return Err(Fault::new(Code::DeadlineExceeded, "DEADLINE", "the time was spent before the service was called"));
+            return Err(Fault::new(
+                Code::DeadlineExceeded,
+                "DEADLINE",
+                "the time was spent before the service was called",
+            ));
         }
         let until = call.deadline.min(now + self.share.plan.timeout);
         call.message.deadline = Some(Deadline::at(until));

@@ -48,7 +48,8 @@ impl<'a> Run<'a> {
         now: Instant,
     ) -> Self {
         let longest = now + route.deadline_max;
-        let deadline = request.message.deadline.map_or(now + route.deadline_default, |deadline| deadline.instant().min(longest));
+        let deadline =
+            request.message.deadline.map_or(now + route.deadline_default, |deadline| deadline.instant().min(longest));
         Self {
             shards,
             route,
@@ -146,7 +147,13 @@ impl<'a> Run<'a> {
             (Current::Reply | Current::Made(_), Some(reply)) => reply,
             _ => &self.request.message,
         };
-        Scope { request: self.request, current, reply: self.reply.as_ref(), variables: &self.variables, limits: self.limits }
+        Scope {
+            request: self.request,
+            current,
+            reply: self.reply.as_ref(),
+            variables: &self.variables,
+            limits: self.limits,
+        }
     }
 
     fn set_headers(&mut self, headers: &[(ByteString, Template)]) -> Result<(), Fault> {

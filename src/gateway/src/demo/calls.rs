@@ -26,7 +26,8 @@ pub(super) async fn make(address: &str, samples: &Samples) -> (usize, usize) {
     for call in calls(samples) {
         println!("\n── {}", call.title);
         println!("   request     {} {} {}", call.method, call.target, call.body);
-        let headers = if call.body.is_empty() { vec![] } else { vec![("content-type".into(), "application/json".into())] };
+        let headers =
+            if call.body.is_empty() { vec![] } else { vec![("content-type".into(), "application/json".into())] };
         let question = Ask { method: call.method, target: call.target, headers, body: call.body };
         let judged = match ask(address, &question).await {
             Err(problem) => Err(problem),
@@ -69,7 +70,8 @@ fn judge(call: &Call<'_>, status: u16, body: &str, called: bool) -> Result<(), S
 }
 
 fn calls(samples: &Samples) -> Vec<Call<'_>> {
-    let none = Call { title: "", method: "GET", target: "", body: "", seen: None, status: 200, answer: "", contains: "" };
+    let none =
+        Call { title: "", method: "GET", target: "", body: "", seen: None, status: 200, answer: "", contains: "" };
     vec![
         Call {
             title: "a REST call, answered by a legacy XML service",
@@ -113,6 +115,12 @@ fn calls(samples: &Samples) -> Vec<Call<'_>> {
             contains: "line 2, column 13",
             ..none
         },
-        Call { title: "a call that no route takes", target: "/v2/orders", status: 404, contains: "nothing is served", ..none },
+        Call {
+            title: "a call that no route takes",
+            target: "/v2/orders",
+            status: 404,
+            contains: "nothing is served",
+            ..none
+        },
     ]
 }

@@ -19,7 +19,12 @@ pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) ->
     gauge("crossdock_ready", "gauge", "1 while requests are taken.", u64::from(ready));
     gauge("crossdock_generation", "gauge", "The version of the routes in force.", generation.number);
     gauge("crossdock_reloads_total", "counter", "Reloads that were carried out.", get(&stats.reloads));
-    gauge("crossdock_reloads_failed_total", "counter", "Reloads that were refused; the old routes serve on.", get(&stats.reloads_failed));
+    gauge(
+        "crossdock_reloads_failed_total",
+        "counter",
+        "Reloads that were refused; the old routes serve on.",
+        get(&stats.reloads_failed),
+    );
     gauge("crossdock_unmatched_total", "counter", "Requests that no route takes.", get(&stats.unmatched));
     let routes = all(&stats.routes);
     let services = all(&stats.services);
@@ -29,10 +34,12 @@ pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) ->
     }
     head(&mut out, "crossdock_route_phase_seconds_total", "counter", "Time of requests by phase.");
     for (name, route) in &routes {
-        let phases = [("request", &route.request_ns), ("processing", &route.processing_ns), ("response", &route.response_ns)];
+        let phases =
+            [("request", &route.request_ns), ("processing", &route.processing_ns), ("response", &route.response_ns)];
         for (phase, time) in phases {
             let seconds = get(time) as f64 / 1e9;
-            let _ = writeln!(out, "crossdock_route_phase_seconds_total{{route=\"{name}\",phase=\"{phase}\"}} {seconds}");
+            let _ =
+                writeln!(out, "crossdock_route_phase_seconds_total{{route=\"{name}\",phase=\"{phase}\"}} {seconds}");
         }
     }
     head(&mut out, "crossdock_route_latency_seconds", "histogram", "Time of requests.");
@@ -77,7 +84,14 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-fn by_code(out: &mut String, metric: &str, label: &str, name: &str, ok: u64, failed: &[std::sync::atomic::AtomicU64; 17]) {
+fn by_code(
+    out: &mut String,
+    metric: &str,
+    label: &str,
+    name: &str,
+    ok: u64,
+    failed: &[std::sync::atomic::AtomicU64; 17],
+) {
     let _ = writeln!(out, "{metric}{{{label}=\"{name}\",code=\"ok\"}} {ok}");
     for code in Code::ALL {
         let count = get(&failed[code as usize]);
@@ -116,7 +130,8 @@ pub(crate) fn routes_json(stats: &Stats, generation: &Generation, now: Instant) 
         let services = crate::data::services_of(&plan.steps);
         let at_once = services.iter().map(|service| generation.plan.services[*service].concurrency).min();
         let capacity = at_once.filter(|_| processing > 0.0).map(|at_once| at_once as f64 / (processing / 1000.0));
-        let availability = if finished == 0 { 1.0 } else { 1.0 - route.serving_side_failures() as f64 / finished as f64 };
+        let availability =
+            if finished == 0 { 1.0 } else { 1.0 - route.serving_side_failures() as f64 / finished as f64 };
         let failed: serde_json::Map<String, Value> = Code::ALL
             .into_iter()
             .map(|code| (code.name().to_owned(), get(&route.failed[code as usize])))

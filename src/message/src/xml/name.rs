@@ -24,7 +24,11 @@ impl ExpandedName {
 
     /// The name as `{namespace}local`, or `local` where the namespace is `parent`'s.
     pub(super) fn relative_to(&self, parent: &str) -> ByteString {
-        if self.namespace == parent { self.local.clone() } else { format!("{{{}}}{}", self.namespace, self.local).into() }
+        if self.namespace == parent {
+            self.local.clone()
+        } else {
+            format!("{{{}}}{}", self.namespace, self.local).into()
+        }
     }
 }
 

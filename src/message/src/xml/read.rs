@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use quick_xml::XmlVersion;
 use quick_xml::events::{BytesDecl, BytesStart, Event};
 use quick_xml::reader::Reader as Events;
-use quick_xml::XmlVersion;
 
 use super::encoding::{self, Encoding};
 use super::name::{ExpandedName, is_ncname, is_xml_character};
@@ -83,8 +83,8 @@ pub enum XmlErrorKind {
 /// [`XmlError`] with the place, for a document that is not well-formed or breaks the rules of namespaces, for any
 /// document type, and for documents over a limit.
 pub fn read(input: &Bytes, limits: &Limits) -> Result<Value, XmlError> {
-    let (text, encoding) = encoding::decode(input)
-        .map_err(|_| XmlError { kind: XmlErrorKind::Encoding, line: 1, column: 1 })?;
+    let (text, encoding) =
+        encoding::decode(input).map_err(|_| XmlError { kind: XmlErrorKind::Encoding, line: 1, column: 1 })?;
     let mut reader = DocumentReader::new(limits, encoding);
     let mut events = Events::from_str(&text);
     events.config_mut().check_comments = true;
@@ -263,7 +263,8 @@ impl<'l> DocumentReader<'l> {
             if attribute.value.len() > self.limits.text_len {
                 return Err(XmlErrorKind::TextLen(self.limits.text_len));
             }
-            let value = attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|_| unresolved(&attribute.value))?;
+            let value =
+                attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|_| unresolved(&attribute.value))?;
             check_characters(&value)?;
             let prefix = match name.strip_prefix("xmlns") {
                 Some("") => "",

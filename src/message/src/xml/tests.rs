@@ -21,13 +21,19 @@ fn refusal(text: &str) -> XmlErrorKind {
 #[test]
 fn one_child_is_a_list_as_many_are() {
     assert_eq!(view("<o><i>1</i></o>"), r#"{"$root":"o","i":[{"$text":"1"}]}"#);
-    assert_eq!(view("<o><i>1</i><j/><i>2</i></o>"), r#"{"$root":"o","i":[{"$text":"1"},{"$text":"2"}],"j":[{"$text":""}]}"#);
+    assert_eq!(
+        view("<o><i>1</i><j/><i>2</i></o>"),
+        r#"{"$root":"o","i":[{"$text":"1"},{"$text":"2"}],"j":[{"$text":""}]}"#
+    );
 }
 
 #[test]
 fn text_is_never_a_number_and_keeps_its_spaces() {
     assert_eq!(view("<a b=\"007\"> 085 </a>"), r#"{"$root":"a","@b":"007","$text":" 085 "}"#);
-    assert_eq!(view("<a>x&lt;&amp;&#65;&#x1F600;<![CDATA[<b>]]>y</a>"), "{\"$root\":\"a\",\"$text\":\"x<&A\u{1f600}<b>y\"}");
+    assert_eq!(
+        view("<a>x&lt;&amp;&#65;&#x1F600;<![CDATA[<b>]]>y</a>"),
+        "{\"$root\":\"a\",\"$text\":\"x<&A\u{1f600}<b>y\"}"
+    );
     assert_eq!(view("<a>\r\n1\r2</a>"), r#"{"$root":"a","$text":"\n1\n2"}"#);
 }
 
@@ -37,7 +43,10 @@ fn names_do_not_depend_on_prefixes() {
     let prefixed = r#"<a:o xmlns:a="urn:a" xmlns:b="urn:b"><a:i id="1"/><b:n/></a:o>"#;
     assert_eq!(view(default), view(prefixed));
     assert_eq!(view(default), r#"{"$root":"{urn:a}o","i":[{"@id":"1","$text":""}],"{urn:b}n":[{"$text":""}]}"#);
-    assert_eq!(view(r#"<o xml:lang="de"/>"#), r#"{"$root":"o","@{http://www.w3.org/XML/1998/namespace}lang":"de","$text":""}"#);
+    assert_eq!(
+        view(r#"<o xml:lang="de"/>"#),
+        r#"{"$root":"o","@{http://www.w3.org/XML/1998/namespace}lang":"de","$text":""}"#
+    );
 }
 
 #[test]
@@ -57,11 +66,39 @@ fn document_types_are_refused_before_anything_in_them_is_looked_at() {
 #[test]
 fn documents_that_are_not_well_formed_are_refused() {
     for text in [
-        "", " ", "text", "<a>", "<a></b>", "</a>", "<a/><b/>", "<a/>text", "text<a/>", "<a b=1/>", "<a b=\"1\" b=\"2\"/>",
-        "<a b=\"<\"/>", "<1a/>", "<a:b/>", "<a b:c=\"1\"/>", "<a>\u{1}</a>", "<a>&#0;</a>", "<a>&#xd800;</a>", "<a>]]></a>",
-        "<a><!-- -- --></a>", " <?xml version=\"1.0\"?><a/>", "<?xml version=\"1.1\"?><a/>", "<a>&</a>", "<a><?xml ?></a>",
-        "<a xmlns:b=\"\"/>", "<a xmlns:xml=\"urn:x\"/>", "<a xmlns:p=\"urn:x\" xmlns:q=\"urn:x\" p:b=\"1\" q:b=\"2\"/>",
-        "<a><![CDATA[</a>", "<!-- <a/>", "<a b=\"1\"c=\"2\"/>", "<a:b:c xmlns:a=\"urn:a\"/>", "<![CDATA[x]]><a/>", "&amp;<a/>",
+        "",
+        " ",
+        "text",
+        "<a>",
+        "<a></b>",
+        "</a>",
+        "<a/><b/>",
+        "<a/>text",
+        "text<a/>",
+        "<a b=1/>",
+        "<a b=\"1\" b=\"2\"/>",
+        "<a b=\"<\"/>",
+        "<1a/>",
+        "<a:b/>",
+        "<a b:c=\"1\"/>",
+        "<a>\u{1}</a>",
+        "<a>&#0;</a>",
+        "<a>&#xd800;</a>",
+        "<a>]]></a>",
+        "<a><!-- -- --></a>",
+        " <?xml version=\"1.0\"?><a/>",
+        "<?xml version=\"1.1\"?><a/>",
+        "<a>&</a>",
+        "<a><?xml ?></a>",
+        "<a xmlns:b=\"\"/>",
+        "<a xmlns:xml=\"urn:x\"/>",
+        "<a xmlns:p=\"urn:x\" xmlns:q=\"urn:x\" p:b=\"1\" q:b=\"2\"/>",
+        "<a><![CDATA[</a>",
+        "<!-- <a/>",
+        "<a b=\"1\"c=\"2\"/>",
+        "<a:b:c xmlns:a=\"urn:a\"/>",
+        "<![CDATA[x]]><a/>",
+        "&amp;<a/>",
     ] {
         assert!(parse(text).is_err(), "{text:?} was taken as {:?}", parse(text));
     }

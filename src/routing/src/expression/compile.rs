@@ -72,12 +72,19 @@ impl Expression {
     /// (whose order CEL does not keep), or one comprehension inside another.
     pub fn compile(source: &str, names: &Names) -> Result<Self, Vec<ExpressionError>> {
         let whole = 0..source.len();
-        let refuse = |problem: String, help: &str| vec![ExpressionError { range: whole.clone(), problem, help: help.into() }];
+        let refuse =
+            |problem: String, help: &str| vec![ExpressionError { range: whole.clone(), problem, help: help.into() }];
         if source.trim().is_empty() {
-            return Err(refuse("an expression is missing".into(), "write one such as `req.id`; a text stands in quotes: `\"'open'\"`"));
+            return Err(refuse(
+                "an expression is missing".into(),
+                "write one such as `req.id`; a text stands in quotes: `\"'open'\"`",
+            ));
         }
         if source.len() > SOURCE_LEN_MAX {
-            return Err(refuse(format!("the expression is longer than {SOURCE_LEN_MAX} bytes"), "split it over several fields"));
+            return Err(refuse(
+                format!("the expression is longer than {SOURCE_LEN_MAX} bytes"),
+                "split it over several fields",
+            ));
         }
         let parser = ENVIRONMENT.parser().max_recursion_depth(32).enable_optional_syntax(false);
         let (tree, info) = parser.parse_with_source_info(source).map_err(|errors| {
@@ -149,7 +156,11 @@ impl Expression {
             Value::Bool(truth) => Ok(truth),
             other => {
                 let problem = format!("`{}` gives {} where true or false is needed", self.source, other.kind());
-                Err(Fault::new(if self.of_caller { Code::InvalidArgument } else { Code::Internal }, "CONDITION", problem))
+                Err(Fault::new(
+                    if self.of_caller { Code::InvalidArgument } else { Code::Internal },
+                    "CONDITION",
+                    problem,
+                ))
             }
         }
     }
@@ -191,7 +202,9 @@ impl Expression {
             ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => "a division by zero".to_owned(),
             ExecutionError::Overflow(..) => "a number does not fit in 64 bits".to_owned(),
             ExecutionError::FunctionError { function, message } => format!("{function}: {message}"),
-            ExecutionError::NoSuchOverload(_) | ExecutionError::UnexpectedType { .. } | ExecutionError::ValuesNotComparable(..) => {
+            ExecutionError::NoSuchOverload(_)
+            | ExecutionError::UnexpectedType { .. }
+            | ExecutionError::ValuesNotComparable(..) => {
                 "a value is of a kind that it cannot be used with there".to_owned()
             }
             _ => "the values do not fit the expression".to_owned(),

@@ -11,9 +11,32 @@ use super::values::{CelDecimal, CelItems, CelRecord, CelValue, to_value};
 
 /// Names that may be called. CEL itself only finds an unknown one when it is evaluated.
 pub(super) const FUNCTIONS: &[&str] = &[
-    "size", "contains", "startsWith", "endsWith", "string", "int", "uint", "double", "bytes", "bool", "type", "dyn",
-    "charAt", "indexOf", "lastIndexOf", "join", "lowerAscii", "upperAscii", "replace", "split", "substring", "trim", "reverse",
-    "text", "attr", "decimal",
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "string",
+    "int",
+    "uint",
+    "double",
+    "bytes",
+    "bool",
+    "type",
+    "dyn",
+    "charAt",
+    "indexOf",
+    "lastIndexOf",
+    "join",
+    "lowerAscii",
+    "upperAscii",
+    "replace",
+    "split",
+    "substring",
+    "trim",
+    "reverse",
+    "text",
+    "attr",
+    "decimal",
 ];
 
 /// The language: CEL's standard library and macros, with ours.
@@ -24,7 +47,8 @@ pub(super) static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     Arc::new(environment)
 });
 
-type Function = Box<dyn for<'c, 'k> Fn(&mut FunctionContext<'c, 'k>) -> Result<CowVal<'c, 'k>, ExecutionError> + Send + Sync>;
+type Function =
+    Box<dyn for<'c, 'k> Fn(&mut FunctionContext<'c, 'k>) -> Result<CowVal<'c, 'k>, ExecutionError> + Send + Sync>;
 
 /// Functions that all evaluations share.
 pub(super) static ROOT: LazyLock<Context<'static, 'static>> = LazyLock::new(|| {
@@ -61,7 +85,11 @@ fn scalar_text(value: &dyn Val) -> Result<String, &'static str> {
         return items.only().map(CelValue::as_val).ok_or("there is not exactly one of it").and_then(scalar_text);
     }
     if let Some(record) = value.downcast_ref::<CelRecord>() {
-        return record.find("$text").map(CelValue::as_val).ok_or("the element has no text of its own").and_then(scalar_text);
+        return record
+            .find("$text")
+            .map(CelValue::as_val)
+            .ok_or("the element has no text of its own")
+            .and_then(scalar_text);
     }
     let value = to_value(value).map_err(|_| "the value has no text")?;
     value.scalar_text().map(String::from).ok_or("the value has no text")

@@ -35,7 +35,8 @@ impl Needs {
     fn project(&self, value: &Value) -> CelValue {
         match value {
             Value::Record(record) if !self.whole => {
-                let found = self.fields.iter().filter_map(|(name, needs)| Some((name, needs.project(record.get(name)?))));
+                let found =
+                    self.fields.iter().filter_map(|(name, needs)| Some((name, needs.project(record.get(name)?))));
                 CelValue::record(found)
             }
             other => CelValue::from_value(other),

@@ -38,7 +38,9 @@ impl Request {
         if let (BodyBinding::Fields, Some(Value::Record(record))) = (&self.binding.body, body) {
             if let Some((name, _)) = self.message.params.iter().find(|(name, _)| record.get(name).is_some()) {
                 let message = format!("`{name}` is given by the address and by the body; give it once");
-                return Err(Fault::caller(Code::InvalidArgument, "FIELD_TWICE", message).with_detail("field", name.clone()));
+                return Err(
+                    Fault::caller(Code::InvalidArgument, "FIELD_TWICE", message).with_detail("field", name.clone())
+                );
             }
         }
         Ok(body)
@@ -125,8 +127,12 @@ impl<'a> Scope<'a> {
     fn find_header(&self, steps: &[PathStep]) -> Found<'a> {
         match steps {
             [] => {
-                let fields: Record =
-                    self.current.headers.iter().map(|(name, value)| (name.clone(), Value::Text(value.clone()))).collect();
+                let fields: Record = self
+                    .current
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (name.clone(), Value::Text(value.clone())))
+                    .collect();
                 Ok(Cow::Owned(Value::Record(fields)))
             }
             [PathStep::Field(name)] => {

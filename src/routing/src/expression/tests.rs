@@ -31,8 +31,13 @@ fn evaluate(source: &str) -> Result<String, crossdock_message::Fault> {
     let request = Request { message: request, binding: binding.into() };
     let limits = Limits::default();
     let variables = [(ByteString::from_static("line"), Value::Int(4))];
-    let scope =
-        Scope { request: &request, current: &request.message, reply: Some(&reply), variables: &variables, limits: &limits };
+    let scope = Scope {
+        request: &request,
+        current: &request.message,
+        reply: Some(&reply),
+        variables: &variables,
+        limits: &limits,
+    };
     let expression = Expression::compile(source, &names()).unwrap_or_else(|errors| panic!("{source}: {errors:?}"));
     let value = expression.evaluate(&scope)?;
     Ok(String::from_utf8(json::write(&value).expect("writable")).expect("UTF-8"))
@@ -124,7 +129,8 @@ fn errors_point_at_the_place_and_say_what_to_write() {
 fn a_field_of_the_address_is_not_given_by_the_body() {
     let mut request = message("application/json", r#"{"id":"from the body","x":1}"#);
     request.params = [("id", Value::from("from the path"))].into_iter().collect::<Record>();
-    let request = Request { message: request, binding: Binding { params: vec!["id".into()], ..Binding::default() }.into() };
+    let request =
+        Request { message: request, binding: Binding { params: vec!["id".into()], ..Binding::default() }.into() };
     let limits = Limits::default();
     let scope = Scope { request: &request, current: &request.message, reply: None, variables: &[], limits: &limits };
     let read = |source: &str| Expression::compile(source, &names()).expect(source).evaluate(&scope);

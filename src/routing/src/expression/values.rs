@@ -62,9 +62,7 @@ impl CelValue {
             Value::Text(content) => Self::Text(text(content)),
             Value::Bytes(bytes) => Self::Bytes(CelBytes::from(bytes.to_vec())),
             Value::List(items) => Self::List(CelItems(Arc::new(items.iter().map(Self::from_value).collect()))),
-            Value::Record(record) => {
-                Self::record(record.iter().map(|(name, field)| (name, Self::from_value(field))))
-            }
+            Value::Record(record) => Self::record(record.iter().map(|(name, field)| (name, Self::from_value(field)))),
         }
     }
 
@@ -121,7 +119,8 @@ pub(super) fn to_value(value: &dyn Val) -> Result<Value, String> {
         return items.inner().iter().map(|item| to_value(&**item)).collect::<Result<_, _>>().map(Value::List);
     }
     if let Some(record) = value.downcast_ref::<CelRecord>() {
-        let fields = record.0.iter().map(|(name, field)| Ok((ByteString::from(name.inner()), to_value(field.as_val())?)));
+        let fields =
+            record.0.iter().map(|(name, field)| Ok((ByteString::from(name.inner()), to_value(field.as_val())?)));
         return fields.collect::<Result<Record, String>>().map(Value::Record);
     }
     Err(value.get_type().name().to_owned())

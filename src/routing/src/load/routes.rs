@@ -49,14 +49,24 @@ impl Loader<'_> {
         let name = ByteString::from(key.name.as_str());
         if let Some((_, first)) = self.route_spans.iter().find(|(other, _)| *other == name) {
             let place = place_of(*first, reader);
-            reader.error("duplicate-name", key.span, format!("the route `{name}` stands twice"), format!("it stands at {place} already"));
+            reader.error(
+                "duplicate-name",
+                key.span,
+                format!("the route `{name}` stands twice"),
+                format!("it stands at {place} already"),
+            );
             return;
         }
         self.route_spans.push((name.clone(), key.span));
         let Some(mut fields) = reader.fields(node, "a route") else { return };
         let from = fields.take("from");
         if from.is_none() {
-            reader.error("missing-key", key.span, "a route needs `from`", "add `from: { http: { listen: …, get: /… } }`");
+            reader.error(
+                "missing-key",
+                key.span,
+                "a route needs `from`",
+                "add `from: { http: { listen: …, get: /… } }`",
+            );
         }
         let entries = from.map(|from| self.entries(from, reader));
         let deadline: Option<Option<DeadlineSettings>> = fields.read("deadline", reader);
@@ -68,17 +78,30 @@ impl Loader<'_> {
         let steps = match steps_node {
             Some(steps) => StepReader::new(self, entries.as_deref().unwrap_or(&[])).route(steps, reader),
             None => {
-                reader.error("missing-key", key.span, "a route needs `steps`", "add `steps: [ { call: service.operation } ]`");
+                reader.error(
+                    "missing-key",
+                    key.span,
+                    "a route needs `steps`",
+                    "add `steps: [ { call: service.operation } ]`",
+                );
                 None
             }
         };
         let rules = errors.map(|errors| self.error_rules(&errors, reader));
         let deadline = deadline.flatten();
         let longest = deadline.as_ref().and_then(|deadline| deadline.max).unwrap_or(Duration(DEADLINE_MAX)).0;
-        let default = deadline.as_ref().and_then(|deadline| deadline.default).map_or(DEADLINE_DEFAULT.min(longest), |wait| wait.0);
+        let default = deadline
+            .as_ref()
+            .and_then(|deadline| deadline.default)
+            .map_or(DEADLINE_DEFAULT.min(longest), |wait| wait.0);
         if default > longest {
             let span = node.get("deadline").map_or(key.span, |node| node.span);
-            reader.error("deadline", span, "the default is longer than the longest", "make `max` at least as long as `default`");
+            reader.error(
+                "deadline",
+                span,
+                "the default is longer than the longest",
+                "make `max` at least as long as `default`",
+            );
         }
         let headers = headers.flatten();
         let carry = header_names(headers.as_ref().map_or(&[], |headers| &headers.request), reader);
@@ -90,7 +113,12 @@ impl Loader<'_> {
                 let other = self.plan.routes.get(taken).map_or(&name, |route| &route.name);
                 let span = from.map_or(key.span, |from| from.span);
                 let message = format!("`{}` is taken by the route `{other}` already", entry.describe());
-                reader.error("route-taken", span, message, "change the path or method, or tell them apart by `headers:`");
+                reader.error(
+                    "route-taken",
+                    span,
+                    message,
+                    "change the path or method, or tell them apart by `headers:`",
+                );
             }
         }
         self.plan.routes.push(Arc::new(RoutePlan {
@@ -111,7 +139,12 @@ impl Loader<'_> {
             _ => std::slice::from_ref(from),
         };
         if list.is_empty() {
-            reader.error("missing-value", from.span, "a route takes at least one kind of message", "write `{ http: { … } }`");
+            reader.error(
+                "missing-value",
+                from.span,
+                "a route takes at least one kind of message",
+                "write `{ http: { … } }`",
+            );
         }
         list.iter().filter_map(|node| self.entry(node, reader)).collect()
     }
@@ -163,10 +196,19 @@ impl Loader<'_> {
                         Some(meant) => format!("write `{meant}`"),
                         None => "name a service".to_owned(),
                     };
-                    reader.error("unknown-service", service.span, format!("there is no service `{}`", service.value), help);
+                    reader.error(
+                        "unknown-service",
+                        service.span,
+                        format!("there is no service `{}`", service.value),
+                        help,
+                    );
                 }
             }
-            let message = rule.answer.message.as_ref().map(|node| super::steps::template(node, &super::steps::request_names(), reader));
+            let message = rule
+                .answer
+                .message
+                .as_ref()
+                .map(|node| super::steps::template(node, &super::steps::request_names(), reader));
             if matches!(message, Some(None)) {
                 continue;
             }
@@ -183,8 +225,22 @@ impl Loader<'_> {
 
 /// Headers that the gateway or the protocol speaks for; a list never carries them.
 const RESERVED: &[&str] = &[
-    "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer",
-    "transfer-encoding", "upgrade", "host", "content-length", "content-type", "expect", "date", "traceparent", "tracestate",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+    "content-length",
+    "content-type",
+    "expect",
+    "date",
+    "traceparent",
+    "tracestate",
 ];
 
 fn header_names(names: &[Spanned<String>], reader: &mut Reader<'_>) -> Vec<ByteString> {
@@ -198,5 +254,8 @@ fn header_names(names: &[Spanned<String>], reader: &mut Reader<'_>) -> Vec<ByteS
 }
 
 pub(super) fn is_reserved(name: &str) -> bool {
-    RESERVED.contains(&name) || name.starts_with("crossdock-") || name.starts_with("x-forwarded-") || name == "forwarded"
+    RESERVED.contains(&name)
+        || name.starts_with("crossdock-")
+        || name.starts_with("x-forwarded-")
+        || name == "forwarded"
 }

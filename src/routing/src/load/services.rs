@@ -21,7 +21,12 @@ impl Loader<'_> {
         let name = ByteString::from(key.name.as_str());
         if let Some((_, first)) = self.service_spans.iter().find(|(other, _)| *other == name) {
             let place = place_of(*first, reader);
-            reader.error("duplicate-name", key.span, format!("the service `{name}` stands twice"), format!("it stands at {place} already"));
+            reader.error(
+                "duplicate-name",
+                key.span,
+                format!("the service `{name}` stands twice"),
+                format!("it stands at {place} already"),
+            );
             return;
         }
         self.service_spans.push((name.clone(), key.span));
@@ -41,16 +46,34 @@ impl Loader<'_> {
             if (1..=CONCURRENCY_MAX).contains(&wanted.value) {
                 return Some(wanted.value);
             }
-            reader.error("concurrency", wanted.span, format!("{} calls at once cannot be", wanted.value), format!("write 1 to {CONCURRENCY_MAX}"));
+            reader.error(
+                "concurrency",
+                wanted.span,
+                format!("{} calls at once cannot be", wanted.value),
+                format!("write 1 to {CONCURRENCY_MAX}"),
+            );
             None
         });
         let (Some(timeout), Some(concurrency), Some(balance)) = (timeout, concurrency, balance) else { return };
         let timeout = timeout.0;
-        self.plan.services.push(Arc::new(ServicePlan { name, adapter, spec, timeout, retry, concurrency, balance, idempotent }));
+        self.plan.services.push(Arc::new(ServicePlan {
+            name,
+            adapter,
+            spec,
+            timeout,
+            retry,
+            concurrency,
+            balance,
+            idempotent,
+        }));
     }
 
     /// The one key that names an adapter, read by that adapter.
-    fn adapter_part(&self, fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<(&'static str, Arc<dyn ServiceSpec>)> {
+    fn adapter_part(
+        &self,
+        fields: &mut Fields<'_>,
+        reader: &mut Reader<'_>,
+    ) -> Option<(&'static str, Arc<dyn ServiceSpec>)> {
         let mut found = None;
         let mut failed = false;
         for adapter in self.inputs.adapters {
@@ -64,7 +87,8 @@ impl Loader<'_> {
             }
         }
         if found.is_none() && !failed {
-            let names: Vec<String> = self.inputs.adapters.iter().map(|adapter| format!("`{}:`", adapter.name())).collect();
+            let names: Vec<String> =
+                self.inputs.adapters.iter().map(|adapter| format!("`{}:`", adapter.name())).collect();
             let help = format!("add {} with the address", names.join(" or "));
             reader.error("adapter-missing", fields.node().span, "the service does not say how it is reached", help);
         }
@@ -99,10 +123,14 @@ impl Loader<'_> {
         let Some((operation_name, operation)) = found.cloned() else {
             let names: Vec<String> = operations.iter().map(|(name, _)| format!("{service_name}.{name}")).collect();
             let (message, help) = match operation_name {
-                None => (format!("`{service_name}` has more than one operation"), format!("write one of {}", names.join(", "))),
+                None => (
+                    format!("`{service_name}` has more than one operation"),
+                    format!("write one of {}", names.join(", ")),
+                ),
                 Some(wrong) => {
                     let meant = nearest(&reference.value, names.iter().map(String::as_str));
-                    let help = meant.map_or_else(|| format!("it has {}", names.join(", ")), |meant| format!("write `{meant}`"));
+                    let help = meant
+                        .map_or_else(|| format!("it has {}", names.join(", ")), |meant| format!("write `{meant}`"));
                     (format!("`{service_name}` has no operation `{wrong}`"), help)
                 }
             };
@@ -168,8 +196,11 @@ fn retry_plan(
     for (name, operation) in spec.operations() {
         let covered = wanted.is_empty() || wanted.contains(&&*name);
         if covered && !operation.is_idempotent() && !idempotent.contains(&name) {
-            let message = format!("`{name}` ({}) may not be carried out twice, so it cannot be retried", operation.describe());
-            let help = format!("add `idempotent: [{name}]` to the service if carrying it out twice does no harm, or list what may be retried in `operations:`");
+            let message =
+                format!("`{name}` ({}) may not be carried out twice, so it cannot be retried", operation.describe());
+            let help = format!(
+                "add `idempotent: [{name}]` to the service if carrying it out twice does no harm, or list what may be retried in `operations:`"
+            );
             reader.error("retry-not-idempotent", span, message, help);
             return None;
         }

@@ -81,7 +81,12 @@ impl<'l> StepReader<'l> {
     pub(super) fn route(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Vec<Step>> {
         let steps = self.steps(node, reader)?;
         if steps.is_empty() {
-            reader.error("missing-value", node.span, "a route does at least one thing", "write `- call: service.operation`");
+            reader.error(
+                "missing-value",
+                node.span,
+                "a route does at least one thing",
+                "write `- call: service.operation`",
+            );
         }
         Some(steps)
     }
@@ -105,7 +110,11 @@ impl<'l> StepReader<'l> {
 
     fn steps(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Vec<Step>> {
         let Kind::List(items) = &node.kind else {
-            reader.wrong_kind(node, "a list of steps", "write one step a line behind a dash: `- call: service.operation`");
+            reader.wrong_kind(
+                node,
+                "a list of steps",
+                "write one step a line behind a dash: `- call: service.operation`",
+            );
             return None;
         };
         let mut steps = Vec::with_capacity(items.len());
@@ -113,7 +122,12 @@ impl<'l> StepReader<'l> {
         let mut ended = false;
         for item in items {
             if ended {
-                reader.error("unreachable", item.span, "no message gets here", "take it out, or move it before `respond` or `fault`");
+                reader.error(
+                    "unreachable",
+                    item.span,
+                    "no message gets here",
+                    "take it out, or move it before `respond` or `fault`",
+                );
                 break;
             }
             match self.step(item, reader) {
@@ -233,7 +247,12 @@ impl<'l> StepReader<'l> {
         let expression = self.expression(node, reader)?;
         if optional && !expression.is_path() {
             let help = "write a plain path such as `req.note`, or `has(req.note) ? … : …` without the `?`";
-            reader.error("target-optional", node.span, "only a plain path can be left out where it leads nowhere", help);
+            reader.error(
+                "target-optional",
+                node.span,
+                "only a plain path can be left out where it leads nowhere",
+                help,
+            );
         }
         Some(Source::Expression(expression))
     }
@@ -260,7 +279,8 @@ impl<'l> StepReader<'l> {
     /// A name that a step binds.
     fn new_name(&self, name: &Spanned<String>, reader: &mut Reader<'_>) -> Option<ByteString> {
         let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
-        let taken = matches!(name.value.as_str(), "req" | "res" | "header" | "msg" | "lock" | "true" | "false" | "null" | "in");
+        let taken =
+            matches!(name.value.as_str(), "req" | "res" | "header" | "msg" | "lock" | "true" | "false" | "null" | "in");
         let taken = taken || self.state.bound.iter().any(|bound| *bound == name.value);
         if taken || !first || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
             let help = "use a new name of small letters, digits and `_`";
@@ -291,7 +311,8 @@ impl<'l> StepReader<'l> {
         let mut fields = reader.fields(node, "`require`")?;
         let that = self.needed("that", &mut fields, "`require` needs `that`", "write `that: req.amount > 0`", reader);
         let code = fields.read_or("code", CodeName(Code::InvalidArgument), reader);
-        let message = self.needed("message", &mut fields, "`require` needs `message`", "write what the caller did wrong", reader);
+        let message =
+            self.needed("message", &mut fields, "`require` needs `message`", "write what the caller did wrong", reader);
         fields.finish(reader);
         let that = that.and_then(|node| self.expression(node, reader));
         let message = message.and_then(|node| template(node, &self.names(), reader));
@@ -315,7 +336,11 @@ impl<'l> StepReader<'l> {
 
     fn choice(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
         let Kind::List(items) = &node.kind else {
-            reader.wrong_kind(node, "a list of branches", "write `- when: …` and `steps: […]`, and last `- otherwise: […]`");
+            reader.wrong_kind(
+                node,
+                "a list of branches",
+                "write `- when: …` and `steps: […]`, and last `- otherwise: […]`",
+            );
             return None;
         };
         if self.depth == DEPTH_MAX {
@@ -369,7 +394,12 @@ impl<'l> StepReader<'l> {
         }
     }
 
-    fn side_call(&self, fields: &mut crossdock_settings::Fields<'_>, key: &'static str, reader: &mut Reader<'_>) -> Option<(CallPlan, Option<MapPlan>)> {
+    fn side_call(
+        &self,
+        fields: &mut crossdock_settings::Fields<'_>,
+        key: &'static str,
+        reader: &mut Reader<'_>,
+    ) -> Option<(CallPlan, Option<MapPlan>)> {
         let problem = format!("it needs `{key}`");
         let node = self.needed(key, fields, &problem, &format!("write `{key}: service.operation`"), reader);
         let with = fields.take("with").map(|with| self.map(with, reader));

@@ -38,7 +38,8 @@ pub(crate) struct BackoffRange {
 impl FromNode for BackoffRange {
     fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let (text, _) = reader.text(node)?;
-        let parts = text.split_once("..").and_then(|(min, max)| Some((Duration::parse(min)?.0, Duration::parse(max)?.0)));
+        let parts =
+            text.split_once("..").and_then(|(min, max)| Some((Duration::parse(min)?.0, Duration::parse(max)?.0)));
         match parts {
             Some((min, max)) if min <= max && !min.is_zero() => Some(Self { min, max }),
             _ => {

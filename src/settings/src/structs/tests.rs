@@ -87,12 +87,13 @@ a.yaml:5:13: error[wrong-kind]: expected true or false, found a single value; wr
 a.yaml:6:14: error[choice]: `round-robin` is not known here; write `round_robin`
 a.yaml:7:18: error[number]: `many` is not a whole number from 0 to 18446744073709551615
 a.yaml:8:10: error[size]: `1MB` is not a size; write a whole number and its unit: `512B`, `64KiB`, `1MiB`, `2GiB`
-a.yaml:9:12: error[placeholder]: the environment has no `NONE`
+a.yaml:9:12: error[placeholder]: the environment has no `NONE`; set it, or write what to take instead: `${env:NONE:-…}`
 a.yaml:11:5: error[duplicate-key]: the key `url` stands twice; it stands on line 10 already; keep one of them
 ";
     assert!(problems.starts_with(expected), "{problems}");
     for (line, code) in [(13, "missing-key"), (14, "yaml-anchor"), (15, "unknown-key")] {
-        let found = problems.lines().any(|problem| problem.starts_with(&format!("a.yaml:{line}:")) && problem.contains(code));
+        let found =
+            problems.lines().any(|problem| problem.starts_with(&format!("a.yaml:{line}:")) && problem.contains(code));
         assert!(found, "no {code} on line {line} in\n{problems}");
     }
 }

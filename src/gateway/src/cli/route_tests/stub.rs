@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use crossdock_adapter_api::{
-    Adapter, AdapterError, Capabilities, EntrySpec, Inbound, ListenerSpec, LocalFuture, OperationSpec, Outbound, Schemas,
-    ServiceSpec, encode_body,
+    Adapter, AdapterError, Capabilities, EntrySpec, Inbound, ListenerSpec, LocalFuture, OperationSpec, Outbound,
+    Schemas, ServiceSpec, encode_body,
 };
 use crossdock_message::{Body, ByteString, Code, Fault, Format, Message};
 use crossdock_routing::StubPlan;
@@ -118,7 +118,11 @@ impl Adapter for StubAdapter {
     fn open_outbound(&self, spec: &dyn ServiceSpec, _: usize) -> Result<Rc<dyn Outbound>, AdapterError> {
         let spec = spec.as_any().downcast_ref::<StubSpec>();
         let spec = spec.ok_or_else(|| AdapterError::Settings("the service is not a stub".into()))?;
-        Ok(Rc::new(StubOutbound { service: spec.service.clone(), operations: spec.operations(), stubs: self.stubs.clone() }))
+        Ok(Rc::new(StubOutbound {
+            service: spec.service.clone(),
+            operations: spec.operations(),
+            stubs: self.stubs.clone(),
+        }))
     }
 }
 
