@@ -233,11 +233,11 @@ impl Entry {
         let mut names: Vec<&str> = params.iter().map(|name| &**name).collect();
         names.extend(settings.body.as_deref());
         names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        if let Some([twice, _]) = names.array_windows().find(|[one, other]| one == other) {
             reader.error(
                 "field-twice",
                 node.span,
-                format!("`{}` is bound twice", twice[0]),
+                format!("`{twice}` is bound twice"),
                 "give each field a name of its own",
             );
             return None;

@@ -102,7 +102,7 @@ impl Inbound for HttpInbound {
                 .workers(arbiters)
                 .disable_signals()
                 .shutdown_timeout(30)
-                .listen(name.to_string(), socket, move || {
+                .listen(&*name.clone(), socket, move || {
                     // Runs once on each data arbiter.
                     let worker = Worker::start(name.clone(), limits, ingress.open(), worker_stop.clone());
                     let (acceptor, gate) = (acceptor.clone(), Arc::clone(&gate));

@@ -146,7 +146,10 @@ pub fn main() -> ExitCode {
         Command::Test { paths } => route_tests::test(&paths),
         Command::Explain { route, config } => explain::explain(&route, &config),
         Command::Convert { from, to, root } => convert::convert(from, to, root.as_deref()),
-        Command::Schema { kind } => schema::schema(kind),
+        Command::Schema { kind } => {
+            schema::schema(kind);
+            Ok(())
+        }
         Command::Routes { admin, config, json } => routes::routes(admin, &config, json),
     };
     match ending {

@@ -207,10 +207,10 @@ const DRAIN_DEFAULT: StdDuration = StdDuration::from_secs(25);
 fn read_main(root: &Node, adapters: &[Arc<dyn Adapter>], reader: &mut Reader<'_>) -> Option<Config> {
     let mut fields = reader.fields(root, "crossdock.yaml")?;
     let version: Option<u32> = fields.read("version", reader);
-    if let (Some(version), Some(node)) = (version, root.get("version")) {
-        if version != 1 {
-            reader.error("version", node.span, format!("version {version} is not known"), "write `version: 1`");
-        }
+    if let (Some(version), Some(node)) = (version, root.get("version"))
+        && version != 1
+    {
+        reader.error("version", node.span, format!("version {version} is not known"), "write `version: 1`");
     }
     let listeners = fields.take("listeners");
     let admin: Option<Option<AdminSettings>> = fields.read("admin", reader);

@@ -12,5 +12,8 @@ mod shard;
 mod shards;
 mod steps;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use ingress::Opener;
 pub(crate) use steps::services_of;

@@ -12,6 +12,7 @@ use crate::{Code, Fault, Limits, Value, json, xml};
 pub struct Chunks {
     first: Bytes,
     /// Boxed, because most bodies come in one piece.
+    #[expect(clippy::box_collection, reason = "a message is moved often, and this part of it is nearly never there")]
     rest: Option<Box<VecDeque<Bytes>>>,
 }
 

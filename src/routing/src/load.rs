@@ -89,10 +89,10 @@ impl<'n> Sections<'n> {
     fn read(root: &'n Node, reader: &mut Reader<'_>) -> Option<Self> {
         let mut fields = reader.fields(root, "a route file")?;
         let version: Option<u32> = fields.read("version", reader);
-        if let (Some(version), Some(node)) = (version, root.get("version")) {
-            if version != 1 {
-                reader.error("version", node.span, format!("version {version} is not known"), "write `version: 1`");
-            }
+        if let (Some(version), Some(node)) = (version, root.get("version"))
+            && version != 1
+        {
+            reader.error("version", node.span, format!("version {version} is not known"), "write `version: 1`");
         }
         let services = fields.take("services").map_or(&[][..], |node| entries(node, "services", reader));
         let routes = fields.take("routes").map_or(&[][..], |node| entries(node, "routes", reader));

@@ -178,10 +178,10 @@ impl Search<'_> {
             return self.choose(&node.here);
         };
         let next = segment.end + 1;
-        if let Ok(found) = node.literals.binary_search_by(|(literal, _)| (**literal).cmp(&path[segment.clone()])) {
-            if let Some(target) = self.descend(node.literals[found].1, next) {
-                return Some(target);
-            }
+        if let Ok(found) = node.literals.binary_search_by(|(literal, _)| (**literal).cmp(&path[segment.clone()]))
+            && let Some(target) = self.descend(node.literals[found].1, next)
+        {
+            return Some(target);
         }
         let len = self.len;
         if let Some(capture) = node.capture {

@@ -66,7 +66,7 @@ fn route(adapters: &[Arc<dyn Adapter>]) -> Value {
     })
 }
 
-fn object(required: &[&str], properties: Value) -> Value {
+fn object(required: &[&str], properties: &Value) -> Value {
     json!({ "type": "object", "required": required, "properties": properties, "additionalProperties": false })
 }
 
@@ -79,21 +79,21 @@ fn steps() -> Value {
     let each_step = json!({
         "map": map,
         "set": headers,
-        "require": object(&["that", "message"], json!({ "that": text, "code": CodeName::schema(), "message": text })),
+        "require": object(&["that", "message"], &json!({ "that": text, "code": CodeName::schema(), "message": text })),
         "call": reference,
         "send": reference,
         "choice": { "type": "array", "items": { "anyOf": [
-            object(&["when", "steps"], json!({ "when": text, "steps": steps })),
-            object(&["otherwise"], json!({ "otherwise": steps })),
+            object(&["when", "steps"], &json!({ "when": text, "steps": steps })),
+            object(&["otherwise"], &json!({ "otherwise": steps })),
         ] } },
-        "enrich": object(&["call", "as"], json!({ "call": reference, "with": map, "as": { "type": "string" } })),
-        "tap": object(&["send"], json!({ "send": reference, "with": map })),
-        "respond": object(&[], json!({
+        "enrich": object(&["call", "as"], &json!({ "call": reference, "with": map, "as": { "type": "string" } })),
+        "tap": object(&["send"], &json!({ "send": reference, "with": map })),
+        "respond": object(&[], &json!({
             "status": { "type": "integer", "minimum": 200, "maximum": 299 },
             "headers": headers,
             "body": { "anyOf": [map, { "enum": ["none", null] }] },
         })),
-        "fault": object(&["code", "message"], json!({ "code": CodeName::schema(), "message": text })),
+        "fault": object(&["code", "message"], &json!({ "code": CodeName::schema(), "message": text })),
     });
     debug_assert!(STEPS.iter().all(|step| each_step.get(step).is_some()));
     json!({ "type": "array", "items": {
@@ -104,7 +104,7 @@ fn steps() -> Value {
 fn map() -> Value {
     let each = object(
         &["each", "as", "map"],
-        json!({
+        &json!({
             "each": { "type": "string" }, "as": { "type": "string" }, "map": { "$ref": "#/$defs/map" },
         }),
     );

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crossdock_adapter_api::Fields;
 
 /// Limits on one head.
+#[expect(clippy::struct_field_names, reason = "each is a limit, and says so as limits everywhere do")]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeadLimits {
     /// Bytes up to and with the empty line.
@@ -158,7 +159,8 @@ pub(crate) fn parse(raw: Bytes, limits: &HeadLimits) -> Result<RequestHead, Refu
         (None, None) if request_line.old_version => 0..0,
         (None, None) => return Err(bad("the Host header is missing")),
     };
-    if !is_authority(&raw[host.clone()]) && !(host.is_empty() && request_line.old_version) {
+    let missing_as_allowed = host.is_empty() && request_line.old_version;
+    if !missing_as_allowed && !is_authority(&raw[host.clone()]) {
         return Err(bad("the Host header is not an authority"));
     }
     let RequestLine { method, path, query, old_version, .. } = request_line;

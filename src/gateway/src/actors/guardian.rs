@@ -87,9 +87,9 @@ impl Guardian {
         (self.runs, stop)
     }
 
-    fn apply(&mut self, listeners: Vec<ListenerConfig>, context: &Context<Self>) -> Result<Vec<Listening>, String> {
+    fn apply(&mut self, listeners: &[ListenerConfig], context: &Context<Self>) -> Result<Vec<Listening>, String> {
         let mut opened = Vec::new();
-        for listener in &listeners {
+        for listener in listeners {
             match self.hosts.get(&listener.name) {
                 Some(host) if host.config.spec.fingerprint() == listener.spec.fingerprint() => {}
                 Some(_) => {
@@ -181,7 +181,7 @@ impl Handler<Apply> for Guardian {
     type Result = Result<Vec<Listening>, String>;
 
     fn handle(&mut self, Apply(listeners): Apply, context: &mut Context<Self>) -> Self::Result {
-        self.apply(listeners, context)
+        self.apply(&listeners, context)
     }
 }
 

@@ -44,23 +44,23 @@ impl Routes {
         Ok(generation)
     }
 
-    fn refuse(&self, problem: String) -> Result<u64, String> {
+    fn refuse(&self, problem: String) -> String {
         self.stats.reloads_failed.fetch_add(1, Ordering::Relaxed);
         tracing::error!(
             generation = self.current.load().number,
             "reload refused, the routes in force serve on:\n{problem}"
         );
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.clone());
-        Err(problem)
+        problem
     }
 
-    fn publish(&self, generation: Generation) -> Result<u64, String> {
+    fn publish(&self, generation: Generation) -> u64 {
         let number = generation.number;
         tracing::info!(generation = number, routes = generation.plan.routes.len(), "routes are in force");
         self.current.publish(generation);
         self.stats.reloads.fetch_add(1, Ordering::Relaxed);
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        Ok(number)
+        number
     }
 }
 
@@ -73,13 +73,13 @@ impl Handler<ReloadRoutes> for Routes {
 
     fn handle(&mut self, _: ReloadRoutes, _: &mut Context<Self>) -> Self::Result {
         match self.prepare() {
-            Err(problem) => Box::pin(std::future::ready(self.refuse(problem)).into_actor(self)),
+            Err(problem) => Box::pin(std::future::ready(Err(self.refuse(problem))).into_actor(self)),
             Ok(generation) => {
                 let applied = self.guardian.send(Apply(generation.listeners.clone()));
                 Box::pin(applied.into_actor(self).map(move |applied, routes, _| match applied {
-                    Ok(Ok(_)) => routes.publish(generation),
-                    Ok(Err(problem)) => routes.refuse(problem),
-                    Err(_) => routes.refuse("the gateway is stopping".to_owned()),
+                    Ok(Ok(_)) => Ok(routes.publish(generation)),
+                    Ok(Err(problem)) => Err(routes.refuse(problem)),
+                    Err(_) => Err(routes.refuse("the gateway is stopping".to_owned())),
                 }))
             }
         }

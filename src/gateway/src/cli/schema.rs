@@ -1,13 +1,12 @@
 //! `crossdock schema`.
 
-use super::{Ending, SchemaKind};
+use super::SchemaKind;
 use crate::config::{adapters, settings_schema};
 
-pub(super) fn schema(kind: SchemaKind) -> Ending {
+pub(super) fn schema(kind: SchemaKind) {
     let schema = match kind {
         SchemaKind::Routes => crossdock_routing::route_file_schema(&adapters()),
         SchemaKind::Settings => settings_schema(&adapters()),
     };
     println!("{schema:#}");
-    Ok(())
 }

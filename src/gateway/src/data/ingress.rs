@@ -26,18 +26,10 @@ pub(crate) struct Opener {
 
 impl OpenIngress for Opener {
     fn open(&self) -> Rc<dyn Ingress> {
-        Rc::new(DataArbiter {
-            current: Arc::clone(&self.current),
-            stats: Arc::clone(&self.stats),
-            adapters: Arc::clone(&self.adapters),
-            shards: RefCell::new(None),
-            id_prefix: format!("{:08x}-{:x}-", self.boot, self.current.next_arbiter()),
-            ids: Cell::new(0),
-        })
+        Rc::new(DataArbiter::new(self))
     }
 }
-
-struct DataArbiter {
+pub(super) struct DataArbiter {
     current: Arc<Current>,
     stats: Arc<Stats>,
     adapters: Arc<[Arc<dyn Adapter>]>,
@@ -48,7 +40,18 @@ struct DataArbiter {
 }
 
 impl DataArbiter {
-    fn shards(&self, generation: &Arc<Generation>) -> Result<Rc<Shards>, Fault> {
+    pub(super) fn new(opener: &Opener) -> Self {
+        Self {
+            current: Arc::clone(&opener.current),
+            stats: Arc::clone(&opener.stats),
+            adapters: Arc::clone(&opener.adapters),
+            shards: RefCell::new(None),
+            id_prefix: format!("{:08x}-{:x}-", opener.boot, opener.current.next_arbiter()),
+            ids: Cell::new(0),
+        }
+    }
+
+    pub(super) fn shards(&self, generation: &Arc<Generation>) -> Result<Rc<Shards>, Fault> {
         let mut held = self.shards.borrow_mut();
         if let Some(shards) = held.as_ref().filter(|shards| shards.generation().number == generation.number) {
             return Ok(Rc::clone(shards));
@@ -129,7 +132,7 @@ impl Exchange for RouteExchange {
             let counted = Counted::begin(&generation.routes[self.route]);
             let request = Request { message, binding: Arc::clone(route.entries[self.entry].binding()) };
             let mut run = Run::new(&self.shards, route, &request, &generation.limits, Instant::now());
-            let outcome = run.to_end().await;
+            let outcome = run.follow_to_end().await;
             counted.finish(&outcome, run.phases(Instant::now()));
             outcome
         })

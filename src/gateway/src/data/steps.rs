@@ -75,7 +75,7 @@ impl<'a> Run<'a> {
     }
 
     /// Follows the steps to their end. A fault is answered by the route's own rules where one fits.
-    pub(crate) async fn to_end(&mut self) -> Outcome {
+    pub(crate) async fn follow_to_end(&mut self) -> Outcome {
         match self.follow().await {
             Ok(outcome) => outcome,
             Err(fault) => Outcome::Failed(self.answered(fault)),

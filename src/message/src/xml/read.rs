@@ -390,10 +390,10 @@ fn predefined_entity(name: &str) -> Read<char> {
 fn unresolved(value: &str) -> XmlErrorKind {
     let references = value.split('&').skip(1).filter_map(|rest| rest.split_once(';')).map(|(name, _)| name);
     for name in references {
-        if !name.starts_with('#') {
-            if let Err(kind) = predefined_entity(name) {
-                return kind;
-            }
+        if !name.starts_with('#')
+            && let Err(kind) = predefined_entity(name)
+        {
+            return kind;
         }
     }
     XmlErrorKind::CharacterReference

@@ -375,11 +375,11 @@ impl<'a> Walk<'a> {
             self.error(id, format!("there is no `{name}` here"), help);
             return;
         }
-        if let ("msg", Some(field)) = (name, fields.first()) {
-            if !ENVELOPE_FIELDS.contains(&&**field) {
-                let help = format!("`msg` has {}", ENVELOPE_FIELDS.join(", "));
-                self.error(tree.id, format!("`msg` has no `{field}`"), help);
-            }
+        if let ("msg", Some(field)) = (name, fields.first())
+            && !ENVELOPE_FIELDS.contains(&&**field)
+        {
+            let help = format!("`msg` has {}", ENVELOPE_FIELDS.join(", "));
+            self.error(tree.id, format!("`msg` has no `{field}`"), help);
         }
         let at = match self.needs.iter().position(|(root, _)| *root == name) {
             Some(at) => at,

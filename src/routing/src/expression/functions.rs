@@ -53,11 +53,8 @@ type Function =
 /// Functions that all evaluations share.
 pub(super) static ROOT: LazyLock<Context<'static, 'static>> = LazyLock::new(|| {
     let mut root = Context::with_env(Arc::clone(&ENVIRONMENT));
-    let functions: [(&str, Function); 3] = [
-        ("text", Box::new(|call| text_of(call))),
-        ("attr", Box::new(|call| attribute_of(call))),
-        ("decimal", Box::new(|call| decimal_of(call))),
-    ];
+    let functions: [(&str, Function); 3] =
+        [("text", Box::new(text_of)), ("attr", Box::new(attribute_of)), ("decimal", Box::new(decimal_of))];
     for (name, function) in functions {
         let added = root.add_function(name, function);
         debug_assert!(added.is_ok(), "`{name}` is free");

@@ -35,13 +35,11 @@ impl Request {
     /// The body's fields, checked against the names that the address binds.
     fn body_fields(&self, limits: &Limits) -> Result<Option<&Value>, Fault> {
         let body = self.message.body.value(limits)?;
-        if let (BodyBinding::Fields, Some(Value::Record(record))) = (&self.binding.body, body) {
-            if let Some((name, _)) = self.message.params.iter().find(|(name, _)| record.get(name).is_some()) {
-                let message = format!("`{name}` is given by the address and by the body; give it once");
-                return Err(
-                    Fault::caller(Code::InvalidArgument, "FIELD_TWICE", message).with_detail("field", name.clone())
-                );
-            }
+        if let (BodyBinding::Fields, Some(Value::Record(record))) = (&self.binding.body, body)
+            && let Some((name, _)) = self.message.params.iter().find(|(name, _)| record.get(name).is_some())
+        {
+            let message = format!("`{name}` is given by the address and by the body; give it once");
+            return Err(Fault::caller(Code::InvalidArgument, "FIELD_TWICE", message).with_detail("field", name.clone()));
         }
         Ok(body)
     }

@@ -185,12 +185,12 @@ impl<'l> StepReader<'l> {
         }
         let reference = Spanned::<String>::from_node(node, reader)?;
         let call = self.loader.operation(&reference, reader)?;
-        self.check_params(&call, self.state.fields.as_deref(), node.span, reader);
+        Self::check_params(&call, self.state.fields.as_deref(), node.span, reader);
         Some(call)
     }
 
     /// An address that needs a field which cannot be there would fail on every message.
-    fn check_params(&self, call: &CallPlan, fields: Option<&[ByteString]>, span: Span, reader: &mut Reader<'_>) {
+    fn check_params(call: &CallPlan, fields: Option<&[ByteString]>, span: Span, reader: &mut Reader<'_>) {
         let Some(fields) = fields else { return };
         for param in call.operation.params() {
             if !fields.contains(param) {
@@ -210,10 +210,10 @@ impl<'l> StepReader<'l> {
             reader.wrong_kind(node, "a map from fields to expressions", "write `field: req.other`, one a line");
             return None;
         };
-        if let [(key, value)] = entries.as_slice() {
-            if key.name == "." {
-                return self.expression(value, reader).map(MapPlan::Whole);
-            }
+        if let [(key, value)] = entries.as_slice()
+            && key.name == "."
+        {
+            return self.expression(value, reader).map(MapPlan::Whole);
         }
         let mut targets: Vec<Target> = Vec::with_capacity(entries.len());
         let mut complete = true;
@@ -309,10 +309,15 @@ impl<'l> StepReader<'l> {
 
     fn require(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
         let mut fields = reader.fields(node, "`require`")?;
-        let that = self.needed("that", &mut fields, "`require` needs `that`", "write `that: req.amount > 0`", reader);
+        let that = Self::needed("that", &mut fields, "`require` needs `that`", "write `that: req.amount > 0`", reader);
         let code = fields.read_or("code", CodeName(Code::InvalidArgument), reader);
-        let message =
-            self.needed("message", &mut fields, "`require` needs `message`", "write what the caller did wrong", reader);
+        let message = Self::needed(
+            "message",
+            &mut fields,
+            "`require` needs `message`",
+            "write what the caller did wrong",
+            reader,
+        );
         fields.finish(reader);
         let that = that.and_then(|node| self.expression(node, reader));
         let message = message.and_then(|node| template(node, &self.names(), reader));
@@ -320,7 +325,6 @@ impl<'l> StepReader<'l> {
     }
 
     fn needed<'n>(
-        &self,
         name: &'static str,
         fields: &mut crossdock_settings::Fields<'n>,
         problem: &str,
@@ -401,12 +405,12 @@ impl<'l> StepReader<'l> {
         reader: &mut Reader<'_>,
     ) -> Option<(CallPlan, Option<MapPlan>)> {
         let problem = format!("it needs `{key}`");
-        let node = self.needed(key, fields, &problem, &format!("write `{key}: service.operation`"), reader);
+        let node = Self::needed(key, fields, &problem, &format!("write `{key}: service.operation`"), reader);
         let with = fields.take("with").map(|with| self.map(with, reader));
         let reference = node.and_then(|node| Spanned::<String>::from_node(node, reader))?;
         let call = self.loader.operation(&reference, reader)?;
         if let Some(Some(map)) = &with {
-            self.check_params(&call, map.top_names().as_deref(), reference.span, reader);
+            Self::check_params(&call, map.top_names().as_deref(), reference.span, reader);
         }
         match with {
             Some(None) => None,
@@ -460,7 +464,7 @@ impl<'l> StepReader<'l> {
     fn fault(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
         let mut fields = reader.fields(node, "`fault`")?;
         let code: Option<CodeName> = fields.read("code", reader);
-        let message = self.needed("message", &mut fields, "`fault` needs `message`", "write what went wrong", reader);
+        let message = Self::needed("message", &mut fields, "`fault` needs `message`", "write what went wrong", reader);
         fields.finish(reader);
         let message = message.and_then(|node| template(node, &self.names(), reader));
         Some(Step::Fault { code: code?.0, message: message? })

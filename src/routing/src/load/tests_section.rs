@@ -102,7 +102,9 @@ impl Loader<'_> {
         }
         let sent_names = test.expect.sent.0.iter().map(|(name, _)| name);
         for name in test.stub.0.iter().map(|(name, _)| name).chain(sent_names) {
-            if !name.value.contains('.') {
+            if name.value.contains('.') {
+                self.operation(name, reader);
+            } else {
                 if self.service_spans.iter().any(|(service, _)| *service == name.value) {
                     continue;
                 }
@@ -111,8 +113,6 @@ impl Loader<'_> {
                     None => "name a service".to_owned(),
                 };
                 reader.error("unknown-service", name.span, format!("there is no service `{}`", name.value), help);
-            } else {
-                self.operation(name, reader);
             }
         }
         let given_body = body(test.given.json.as_ref(), test.given.xml.as_ref());

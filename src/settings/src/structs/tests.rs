@@ -71,7 +71,7 @@ fn a_good_file_is_read_with_its_defaults() {
     assert_eq!((token.reveal(), token.literal), ("Bearer s3cret ${req.x}", false));
     assert!(!format!("{file:?}").contains("s3cret"));
     let second = file.services.get("b").expect("b");
-    assert_eq!((second.url.0.len(), second.balance, second.strict), (2, Balance::Least, false));
+    assert_eq!((second.url.0.len(), second.balance.word(), second.strict), (2, "least_outstanding", false));
 }
 
 #[test]

@@ -1,0 +1,205 @@
+//! Panics on the data path: one INTERNAL answer, the next call works, all credit is back, the actor is replaced.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use crossdock_adapter_api::memory::MemorySpec;
+use crossdock_adapter_api::{
+    Adapter, AdapterError, Capabilities, EntrySpec, Head, Inbound, Ingress as _, ListenerSpec, LocalFuture, NoFields,
+    OperationSpec, Outbound, Outcome, Schemas, ServiceSpec,
+};
+use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message};
+use crossdock_routing::Inputs;
+use crossdock_settings::{Diagnostics, Node, Reader, Resolve};
+use tokio::task::LocalSet;
+
+use super::ingress::{DataArbiter, Opener};
+use super::shard::Crash;
+use crate::generation::{Current, Generation};
+use crate::stats::{Stats, get};
+
+/// Answers with what it got; panics where the body says so.
+struct Fragile;
+
+#[derive(Debug)]
+struct FragileService(Vec<String>);
+
+impl ServiceSpec for FragileService {
+    fn endpoints(&self) -> &[String] {
+        &self.0
+    }
+
+    fn operations(&self) -> Vec<(ByteString, Arc<dyn OperationSpec>)> {
+        vec![("call".into(), Arc::new(MemorySpec::new("here")))]
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+impl Outbound for Fragile {
+    fn call<'a>(
+        &'a self,
+        _: &'a dyn OperationSpec,
+        message: &'a Message,
+        _: &'a [ByteString],
+    ) -> LocalFuture<'a, Result<Message, Fault>> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            let value = message.body.value(&Limits::default())?;
+            assert!(value.is_none_or(|value| value.get("panic").is_none()), "on purpose");
+            Ok(message.clone())
+        })
+    }
+
+    fn probe(&self) -> LocalFuture<'_, Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl Adapter for Fragile {
+    fn name(&self) -> &'static str {
+        "fragile"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { replies: true, acknowledges: false, ordered: false, confirms: true }
+    }
+
+    fn schemas(&self) -> Schemas {
+        Schemas { listener: true.into(), entry: true.into(), service: true.into() }
+    }
+
+    fn read_listener(&self, _: &Node, _: &mut Reader<'_>) -> Option<Arc<dyn ListenerSpec>> {
+        None
+    }
+
+    fn read_entry(&self, _: &Node, _: &mut Reader<'_>) -> Option<Arc<dyn EntrySpec>> {
+        Some(Arc::new(MemorySpec::new("here")))
+    }
+
+    fn read_service(&self, _: &Node, _: &mut Reader<'_>) -> Option<Arc<dyn ServiceSpec>> {
+        Some(Arc::new(FragileService(vec!["here".into()])))
+    }
+
+    fn open_inbound(&self, name: &str, _: &dyn ListenerSpec) -> Result<Box<dyn Inbound>, AdapterError> {
+        Err(AdapterError::Settings(name.into()))
+    }
+
+    fn open_outbound(&self, _: &dyn ServiceSpec, _: usize) -> Result<Rc<dyn Outbound>, AdapterError> {
+        Ok(Rc::new(Fragile))
+    }
+}
+
+struct Nothing;
+
+impl Resolve for Nothing {
+    fn env(&self, name: &str) -> Result<String, String> {
+        Err(name.into())
+    }
+
+    fn file(&self, path: &str) -> Result<String, String> {
+        Err(path.into())
+    }
+}
+
+const ROUTES: &str = "version: 1
+services: { weak: { fragile: {}, concurrency: 3 } }
+routes: { through: { from: { fragile: {} }, steps: [ { call: weak.call } ] } }
+";
+
+fn opener() -> Opener {
+    let adapters: Arc<[Arc<dyn Adapter>]> = Arc::new([Arc::new(Fragile)]);
+    let mut diagnostics = Diagnostics::new();
+    let inputs = Inputs { adapters: &adapters, listeners: &[("here".into(), "fragile")], resolve: &Nothing };
+    let plan = crossdock_routing::load(&[("routes".into(), ROUTES.into())], &inputs, &mut diagnostics);
+    let plan = plan.unwrap_or_else(|| panic!("{}", diagnostics.render(false)));
+    let stats = Stats::new(Instant::now());
+    let generation = Generation::new(1, plan, Vec::new(), Limits::default(), &stats);
+    Opener { current: Arc::new(Current::new(generation)), stats, adapters, boot: 7 }
+}
+
+async fn call(arbiter: &DataArbiter, body: &'static str) -> Outcome {
+    let head = Head { listener: "here", method: "SEND", path: "/", headers: &NoFields };
+    let admission = arbiter.admit(&head).expect("a route");
+    let mut message = Message::new(admission.id.clone(), "here".into());
+    message.body = Body::raw(Bytes::from_static(body.as_bytes()).into(), Format::Json);
+    admission.exchange.dispatch(message).await
+}
+
+fn code(outcome: &Outcome) -> Option<Code> {
+    match outcome {
+        Outcome::Failed(fault) => Some(fault.code),
+        Outcome::Replied(_) | Outcome::Accepted => None,
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_a_call_is_one_internal_answer_and_gives_its_credit_back() {
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let opener = opener();
+            let arbiter = DataArbiter::new(&opener);
+            for _ in 0..10 {
+                assert_eq!(code(&call(&arbiter, "{\"panic\":1}").await), Some(Code::Internal));
+                assert_eq!(code(&call(&arbiter, "{}").await), None);
+            }
+            let generation = opener.current.load();
+            assert_eq!(generation.services[0].credit.available_permits(), 3);
+            assert_eq!(get(&generation.services[0].stats.panics), 10);
+            assert_eq!(get(&generation.services[0].stats.restarts), 0);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_actor_that_dies_is_replaced_until_it_dies_too_often() {
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let opener = opener();
+            let arbiter = DataArbiter::new(&opener);
+            assert_eq!(code(&call(&arbiter, "{}").await), None);
+            for _ in 0..10 {
+                let shards = arbiter.shards(&opener.current.load()).expect("the actors");
+                assert!(shards.address(0).send(Crash).await.is_err(), "the actor dies");
+                assert_eq!(code(&call(&arbiter, "{}").await), None, "the next call is served by its successor");
+            }
+            let shards = arbiter.shards(&opener.current.load()).expect("the actors");
+            assert!(shards.address(0).send(Crash).await.is_err(), "the actor dies once more");
+            assert_eq!(code(&call(&arbiter, "{}").await), Some(Code::Unavailable), "and is given up");
+            let generation = opener.current.load();
+            assert_eq!(generation.services[0].credit.available_permits(), 3);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_full_service_is_told_at_once_and_a_caller_who_leaves_gives_back() {
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let opener = opener();
+            let arbiter = DataArbiter::new(&opener);
+            let generation = Arc::clone(&opener.current.load());
+            let held: Vec<_> = (0..3)
+                .map(|_| Arc::clone(&generation.services[0].credit).try_acquire_owned().expect("credit"))
+                .collect();
+            assert_eq!(code(&call(&arbiter, "{}").await), Some(Code::ResourceExhausted));
+            drop(held);
+            for _ in 0..100 {
+                let mut left = Box::pin(call(&arbiter, "{}"));
+                assert!(futures_util::poll!(left.as_mut()).is_pending());
+                drop(left);
+                while generation.services[0].credit.available_permits() < 3 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            assert_eq!(code(&call(&arbiter, "{}").await), None);
+        })
+        .await;
+}
