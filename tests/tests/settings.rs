@@ -92,6 +92,32 @@ fn shipped_settings_and_examples_are_good_and_pass_their_tests() {
 }
 
 #[test]
+fn the_files_in_the_documents_are_good() {
+    let mut checked = 0;
+    for document in ["README.md", "src/routing/README.md"] {
+        let text = std::fs::read_to_string(repository().join(document)).expect(document);
+        for block in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let folder = tempfile::tempdir().expect("a folder");
+            std::fs::create_dir(folder.path().join("routes")).expect("a folder");
+            let main = if block.contains("\nlisteners:") { block } else { LISTENERS };
+            std::fs::write(folder.path().join("crossdock.yaml"), main).expect("settings");
+            if main != block {
+                std::fs::write(folder.path().join("routes/block.yaml"), block).expect("routes");
+            }
+            let (code, shown) = check(folder.path(), "human");
+            assert_eq!(code, 0, "{document}:\n{shown}");
+            if block.contains("\ntests:") {
+                let test =
+                    Command::new(crossdock()).args(["test", "."]).current_dir(folder.path()).output().expect("it runs");
+                assert!(test.status.success(), "{document}: {}", String::from_utf8_lossy(&test.stdout));
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked >= 6, "{checked} blocks were checked");
+}
+
+#[test]
 fn the_schema_takes_the_shipped_files_apart_as_the_loader_does() {
     let schema = Command::new(crossdock()).args(["schema", "routes"]).output().expect("it runs");
     let committed = std::fs::read_to_string(repository().join("schemas/routes.schema.json")).expect("a schema");

@@ -21,10 +21,10 @@ pub fn write(value: &Value) -> Result<Vec<u8>, JsonWriteError> {
     Ok(out)
 }
 
-/// As [`write`], behind what `out` already holds.
+/// As [`write()`], behind what `out` already holds.
 ///
 /// # Errors
-/// As [`write`]; `out` holds a part of the document then.
+/// As [`write()`]; `out` holds a part of the document then.
 pub fn write_into(value: &Value, out: &mut Vec<u8>) -> Result<(), JsonWriteError> {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
