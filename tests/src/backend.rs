@@ -21,11 +21,14 @@ use tokio::net::{TcpListener, TcpStream};
 /// | `/big` | answers with 20 MiB |
 /// | `/xml` | answers with a small XML document |
 /// | `/headers` | answers with hop-by-hop and other headers |
+/// | `/leaves` | as `/echo`, and closes right after |
+/// | `/busy` | answers 503 and asks to come again at once |
 pub struct Backend {
     /// Where it listens.
     pub address: SocketAddr,
     requests: Arc<AtomicUsize>,
     last_head: Arc<Mutex<String>>,
+    closed: Arc<AtomicUsize>,
 }
 
 impl Backend {
@@ -38,6 +41,8 @@ impl Backend {
         let (requests, last_head) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(String::new())));
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let (counted, kept) = (Arc::clone(&requests), Arc::clone(&last_head));
+        let closed = Arc::new(AtomicUsize::new(0));
+        let ended = Arc::clone(&closed);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
@@ -46,17 +51,27 @@ impl Backend {
                 loop {
                     let Ok((stream, _)) = listener.accept().await else { continue };
                     let _ = stream.set_nodelay(true);
-                    tokio::spawn(serve(stream, Arc::clone(&counted), Arc::clone(&kept)));
+                    let (counted, kept, ended) = (Arc::clone(&counted), Arc::clone(&kept), Arc::clone(&ended));
+                    tokio::spawn(async move {
+                        serve(stream, counted, kept).await;
+                        ended.fetch_add(1, Ordering::SeqCst);
+                    });
                 }
             });
         });
-        Self { address: receiver.recv().expect("the service listens"), requests, last_head }
+        Self { address: receiver.recv().expect("the service listens"), requests, last_head, closed }
     }
 
     /// How many requests it got.
     #[must_use]
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
+    }
+
+    /// How many connections have ended.
+    #[must_use]
+    pub fn closed(&self) -> usize {
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// The head of the last request.
@@ -121,6 +136,11 @@ async fn answer(stream: &mut TcpStream, path: &str, body: &[u8]) -> bool {
         }
         "status" => json(&format!("{} Reason", number()), "", b"{\"inside\":\"stack trace of the service\"}"),
         "close" => return false,
+        "leaves" => {
+            let _ = stream.write_all(&json("200 OK", "", echo)).await;
+            return false;
+        }
+        "busy" => json("503 Busy", "Retry-After: 0\r\n", b"{}"),
         "half" => {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
             return false;

@@ -127,4 +127,5 @@ fn admin_answers_only_who_calls_this_machine_by_its_own_name() {
         crossdock_tests::exchange(&gateway.admin(), request.as_bytes(), 1).0[0].status
     };
     assert_eq!((ask("127.0.0.1"), ask("localhost:9900"), ask("evil.example")), (200, 200, 403));
+    assert_eq!(ask("evil.example\r\nX-Forwarded-Host: localhost\r\nForwarded: host=localhost"), 403);
 }

@@ -274,3 +274,68 @@ routes:
         assert_eq!(call(&gateway.public(), "POST", "/half", "{}").status, 200);
     }
 }
+
+#[test]
+fn a_pooled_connection_that_the_service_has_closed_costs_no_call() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(&format!(
+        "version: 1
+services: {{ leaves: {{ http: {{ url: \"http://{}\", operations: {{ post: {{ post: /leaves }} }} }}, timeout: 2s }} }}
+routes: {{ leaves: {{ from: {{ http: {{ listen: public, post: /leaves }} }}, steps: [ {{ call: leaves.post }} ] }} }}
+",
+        backend.address
+    ));
+    for number in 1..=30 {
+        let begun = Instant::now();
+        assert_eq!(call(&gateway.public(), "POST", "/leaves", "{}").status, 200, "call {number}");
+        assert!(begun.elapsed() < Duration::from_secs(1), "call {number} took {:?}", begun.elapsed());
+        until("the service to close the connection", || backend.closed() == number);
+    }
+}
+
+#[test]
+fn a_request_that_may_have_been_carried_out_is_not_sent_again() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(&format!(
+        "version: 1
+services:
+  busy:
+    http: {{ url: \"http://{}\", operations: {{ place: {{ post: /busy }}, get: {{ get: /busy }} }} }}
+    retry: {{ on: [unavailable], attempts: 3, backoff: 1ms..2ms, operations: [get] }}
+routes:
+  place: {{ from: {{ http: {{ listen: public, post: /busy }} }}, steps: [ {{ call: busy.place }} ] }}
+  get: {{ from: {{ http: {{ listen: public, get: /busy }} }}, steps: [ {{ call: busy.get }} ] }}
+",
+        backend.address
+    ));
+    assert_eq!(call(&gateway.public(), "POST", "/busy", "{}").status, 503);
+    assert_eq!(backend.requests(), 1, "the service asked to come again later, and may have placed the order");
+    assert_eq!(call(&gateway.public(), "GET", "/busy", "").status, 503);
+    assert_eq!(backend.requests(), 4, "what does no harm is tried three times");
+}
+
+#[test]
+fn credit_is_the_same_over_reloads() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(&routes(&backend, 0));
+    let request = String::from_utf8_lossy(REQUEST).replace("/plain", "/small");
+    let ask = |count: usize| -> Vec<Connection> {
+        let ask_one = |_| {
+            let mut connection = Connection::open(&gateway.public());
+            connection.send(request.as_bytes());
+            connection
+        };
+        (0..count).map(ask_one).collect()
+    };
+    let mut first = ask(4);
+    until("the service to be full", || backend.requests() == 4);
+    gateway.write_routes(&routes(&backend, 1));
+    until("the new routes", || gateway.admin_json("/readyz")["generation"] == 2);
+    let mut second = ask(4);
+    for connection in &mut second {
+        assert_eq!(connection.receive(false).expect("an answer").status, 503);
+    }
+    for connection in &mut first {
+        assert_eq!(connection.receive(false).expect("an answer").status, 200);
+    }
+}

@@ -116,7 +116,6 @@ impl Inbound for HttpInbound {
                         HttpService::<Front<Stream>, _, AnswerBody>::build()
                             .keep_alive(KeepAlive::Os)
                             .client_request_timeout(Duration::ZERO)
-                            .client_disconnect_timeout(Duration::from_secs(4))
                             .h1_allow_half_closed(false)
                             .on_connect_ext(|front: &Front<Stream>, data| {
                                 data.insert(Rc::clone(front.connection()));
@@ -269,11 +268,8 @@ impl Worker {
     /// Finds the route of a request. HEAD is what GET answers, without its body.
     fn admit(&self, head: &RequestHead) -> Result<Admission, Fault> {
         let path = path::normalize(head.path())?;
-        let with = |method| self.ingress.admit(&Head { listener: &self.name, method, path: &path, headers: head });
-        match with(head.method()) {
-            Err(_) if head.method() == "HEAD" => with("GET"),
-            admitted => admitted,
-        }
+        let method = if head.method() == "HEAD" { "GET" } else { head.method() };
+        self.ingress.admit(&Head { listener: &self.name, method, path: &path, headers: head })
     }
 }
 

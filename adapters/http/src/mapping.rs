@@ -218,13 +218,8 @@ pub(crate) fn call_headers(
 }
 
 /// The reply of a service that did what it was asked.
-pub(crate) fn reply(
-    head: &http::response::Parts,
-    chunks: Chunks,
-    request: &Message,
-    carry: &[ByteString],
-) -> Result<Message, Fault> {
-    let mut message = Message::new(request.id.clone(), request.source.clone());
+pub(crate) fn reply(head: &http::response::Parts, chunks: Chunks, carry: &[ByteString]) -> Result<Message, Fault> {
+    let mut message = Message::new(ByteString::new(), ByteString::new());
     message.status = Some(head.status.as_u16());
     let text = |value: &http::HeaderValue| value.to_str().ok().map(ByteString::from);
     message.content_type = head.headers.get(http::header::CONTENT_TYPE).and_then(text);

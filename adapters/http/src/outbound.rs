@@ -8,7 +8,7 @@ mod pool;
 
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
@@ -20,12 +20,11 @@ use tokio_rustls::TlsConnector;
 use crate::config::{Endpoint, Operation, Service};
 use crate::{error, mapping, tls};
 use connect::Connector;
-use pool::{CallBody, Idle, Pool};
+use pool::{CallBody, Link, LiveConnection, Pool};
 
 /// The port to one endpoint.
 pub(crate) struct HttpOutbound {
-    /// Kept alive by the caller of `open`; the parts that calls need are here.
-    service: Rc<ServiceParts>,
+    service: ServiceParts,
     endpoint: Endpoint,
     connector: Connector,
     pool: Rc<Pool>,
@@ -54,7 +53,7 @@ impl HttpOutbound {
             reply_len_max: service.reply_len_max,
         };
         let pool = Pool::start(service.idle_connections, service.idle_timeout);
-        Ok(Self { service: Rc::new(parts), endpoint, connector, pool })
+        Ok(Self { service: parts, endpoint, connector, pool })
     }
 
     fn origin(&self, fault: Fault) -> Fault {
@@ -65,14 +64,14 @@ impl HttpOutbound {
         let mut request = self.request(operation, message)?;
         // A pooled connection may have been closed by the other side. Where the request was not written, it is written
         // on another; a new connection is the last try.
-        while let Some(idle) = self.pool.take() {
-            match self.send(idle, request, message, carry).await {
+        while let Some(link) = self.pool.take() {
+            match self.send(link, request, carry).await {
                 Sent::Answered(answer) => return answer,
                 Sent::Unwritten(back) => request = back,
             }
         }
         let fresh = self.connector.connect().await.map_err(|fault| self.origin(fault))?;
-        match self.send(fresh, request, message, carry).await {
+        match self.send(fresh, request, carry).await {
             Sent::Answered(answer) => answer,
             Sent::Unwritten(_) => Err(self.origin(error::unreachable("the connection was closed at once"))),
         }
@@ -95,27 +94,19 @@ impl HttpOutbound {
             mapping::call_headers(&self.endpoint, &self.service.headers, message, content_type, Instant::now())?;
         let mut request = http::Request::new(CallBody::new(chunks));
         *request.method_mut() = operation.method.clone();
-        let bad_target = |_| Fault::new(Code::Internal, "ADDRESS", "the address of the call cannot be written");
+        let bad_target =
+            |_| Fault::caller(Code::InvalidArgument, "ADDRESS", "a field is too long for the address of the service");
         *request.uri_mut() = http::Uri::try_from(target).map_err(bad_target)?;
         *request.headers_mut() = headers;
         Ok(request)
     }
 
-    async fn send(
-        &self,
-        mut idle: Box<Idle>,
-        request: http::Request<CallBody>,
-        message: &Message,
-        carry: &[ByteString],
-    ) -> Sent {
+    async fn send(&self, mut link: Box<Link>, request: http::Request<CallBody>, carry: &[ByteString]) -> Sent {
         let response = {
-            let mut sending = pin!(idle.sender.try_send_request(request));
-            let connection = &mut idle.connection;
-            let mut ended = false;
+            let mut sending = pin!(link.sender.try_send_request(request));
+            let connection = &mut link.connection;
             std::future::poll_fn(|cx| {
-                if !ended {
-                    ended = std::pin::Pin::new(&mut *connection).poll(cx).is_ready();
-                }
+                drive(connection, cx);
                 sending.as_mut().poll(cx)
             })
             .await
@@ -132,21 +123,20 @@ impl HttpOutbound {
                 return Sent::Answered(Err(self.origin(fault)));
             }
         };
-        Sent::Answered(self.receive(idle, response, message, carry).await)
+        Sent::Answered(self.receive(link, response, carry).await)
     }
 
     async fn receive(
         &self,
-        mut idle: Box<Idle>,
+        mut link: Box<Link>,
         response: http::Response<Incoming>,
-        message: &Message,
         carry: &[ByteString],
     ) -> Result<Message, Fault> {
         let (head, body) = response.into_parts();
         let failed = mapping::status_fault(&head, &self.service.name);
-        let chunks = read_body(&mut idle, body, self.service.reply_len_max).await.map_err(|fault| self.origin(fault));
+        let chunks = read_body(&mut link, body, self.service.reply_len_max).await.map_err(|fault| self.origin(fault));
         if chunks.is_ok() {
-            self.pool.give(idle);
+            self.pool.give(link);
         }
         if let Some(fault) = failed {
             return Err(fault);
@@ -154,7 +144,15 @@ impl HttpOutbound {
         if head.headers.get(http::header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
             return Err(self.origin(error::bad_reply("its body is compressed, and nobody asked for that")));
         }
-        mapping::reply(&head, chunks?, message, carry)
+        mapping::reply(&head, chunks?, carry)
+    }
+}
+
+/// Polls a connection on behalf of its call. One that has ended is dropped at once: only then does it give back a request
+/// that it has not written.
+fn drive(connection: &mut Option<LiveConnection>, cx: &mut Context<'_>) {
+    if connection.as_mut().is_some_and(|connection| std::pin::Pin::new(connection).poll(cx).is_ready()) {
+        *connection = None;
     }
 }
 
@@ -165,7 +163,7 @@ enum Sent {
 }
 
 /// Reads a reply's body while driving its connection.
-async fn read_body(idle: &mut Idle, body: Incoming, len_max: u64) -> Result<Chunks, Fault> {
+async fn read_body(link: &mut Link, body: Incoming, len_max: u64) -> Result<Chunks, Fault> {
     let mut chunks = Chunks::new();
     if body.is_end_stream() {
         return Ok(chunks);
@@ -174,16 +172,14 @@ async fn read_body(idle: &mut Idle, body: Incoming, len_max: u64) -> Result<Chun
         return Err(error::bad_reply("it is larger than what is taken from this service"));
     }
     let mut body = pin!(body);
-    let mut ended = false;
+    let mut received = 0;
     loop {
         let frame = std::future::poll_fn(|cx| {
             // What was read already is taken first; then the connection may read on.
             if let Poll::Ready(frame) = body.as_mut().poll_frame(cx) {
                 return Poll::Ready(frame);
             }
-            if !ended {
-                ended = std::pin::Pin::new(&mut idle.connection).poll(cx).is_ready();
-            }
+            drive(&mut link.connection, cx);
             body.as_mut().poll_frame(cx)
         })
         .await;
@@ -192,8 +188,9 @@ async fn read_body(idle: &mut Idle, body: Incoming, len_max: u64) -> Result<Chun
             Some(Err(_)) => return Err(error::connection_lost()),
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
+                received += data.len() as u64;
                 chunks.push(data);
-                if chunks.len() as u64 > len_max {
+                if received > len_max {
                     return Err(error::bad_reply("it is larger than what is taken from this service"));
                 }
             }
@@ -235,8 +232,8 @@ impl Outbound for HttpOutbound {
 
     fn probe(&self) -> LocalFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let idle = self.connector.connect().await.map_err(|fault| self.origin(fault))?;
-            self.pool.give(idle);
+            let link = self.connector.connect().await.map_err(|fault| self.origin(fault))?;
+            self.pool.give(link);
             Ok(())
         })
     }

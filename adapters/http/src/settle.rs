@@ -13,7 +13,7 @@ use crossdock_message::{ByteString, Chunks, Code, Fault, Message, Record, Retry,
 
 use crate::front::Connection;
 
-/// The body of an answer; tells the connection when it has been written, or given up.
+/// The body of an answer; tells the connection when all of it is in actix's buffer, or given up.
 pub(crate) struct AnswerBody {
     size: BodySize,
     chunks: Chunks,

@@ -44,7 +44,7 @@ pub struct EncodedBody {
 /// The bytes of a message's body. Raw bytes are handed on uncopied with the media type that they came with.
 ///
 /// # Errors
-/// INVALID_ARGUMENT (415) where raw bytes are of another format than the other side takes. INTERNAL with the place in the value where the format cannot say it.
+/// INVALID_ARGUMENT (415) where raw bytes are of another format than the other side takes. INVALID_ARGUMENT with the place in the value where the format cannot say it.
 pub fn encode_body(message: &Message, format: &WriteFormat) -> Result<EncodedBody, Fault> {
     match &message.body {
         Body::Empty => Ok(EncodedBody { chunks: Chunks::new(), content_type: None }),
@@ -59,7 +59,7 @@ pub fn encode_body(message: &Message, format: &WriteFormat) -> Result<EncodedBod
         Body::Value(value) => {
             let bytes = write(value, format).map_err(|problem| {
                 let message = format!("the body cannot be written as {}: {problem}", format.format().name());
-                Fault::new(Code::Internal, "BODY_UNWRITABLE", message)
+                Fault::caller(Code::InvalidArgument, "BODY_UNWRITABLE", message)
             })?;
             let content_type = Some(ByteString::from_static(format.format().media_type()));
             Ok(EncodedBody { chunks: bytes.into(), content_type })

@@ -78,8 +78,9 @@ fn admit(request: &HttpRequest, state: &AdminState) -> Result<(), HttpResponse> 
             Err(HttpResponse::Unauthorized().insert_header((header::WWW_AUTHENTICATE, "Bearer")).finish())
         }
         None => {
-            let info = request.connection_info();
-            let host = info.host().rsplit_once(':').map_or(info.host(), |(host, _)| host);
+            // The header itself: what a proxy says of it could be said by anybody.
+            let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+            let host = named.rsplit_once(':').map_or(named, |(host, _)| host);
             let host = host.trim_start_matches('[').trim_end_matches(']');
             let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
             if local { Ok(()) } else { Err(HttpResponse::Forbidden().finish()) }
@@ -91,13 +92,14 @@ async fn live() -> HttpResponse {
     HttpResponse::Ok().json(serde_json::json!({ "live": true }))
 }
 
-async fn ready(state: web::Data<AdminState>) -> HttpResponse {
+async fn ready(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
     let draining = state.current.is_draining();
     let last_error = state.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let body = serde_json::json!({
         "ready": !draining,
         "generation": state.current.load().number,
-        "last_reload": { "ok": last_error.is_none(), "error": last_error },
+        // A probe needs no token; what is wrong with the settings is for those who have one.
+        "last_reload": { "ok": last_error.is_none(), "error": last_error.filter(|_| admit(&request, &state).is_ok()) },
     });
     if draining { HttpResponse::ServiceUnavailable().json(body) } else { HttpResponse::Ok().json(body) }
 }

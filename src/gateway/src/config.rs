@@ -9,8 +9,8 @@ use crossdock_adapter_api::{Adapter, ListenerSpec};
 use crossdock_message::Limits;
 use crossdock_routing::{Inputs, Plan};
 use crossdock_settings::{
-    Diagnostics, Duration, FromNode, Key, Kind, Node, Reader, Resolve, Secret, Size, Spanned, choices, nearest, parse,
-    settings,
+    Diagnostics, Duration, FromNode, Key, Kind, Node, Reader, Resolve, Secret, Size, Span, Spanned, choices, nearest,
+    parse, settings,
 };
 
 choices! {
@@ -168,9 +168,17 @@ pub(crate) fn load_config_with(
     };
     let mut texts = Vec::new();
     for file in files {
-        let text =
-            std::fs::read_to_string(&file).map_err(|error| format!("cannot read `{}`: {error}", file.display()))?;
-        texts.push((file.display().to_string(), text));
+        let bytes = std::fs::read(&file).map_err(|error| format!("cannot read `{}`: {error}", file.display()))?;
+        match String::from_utf8(bytes) {
+            Ok(text) => texts.push((file.display().to_string(), text)),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                let source = diagnostics.add_source(file.display().to_string(), text);
+                let help = "save the file as UTF-8".to_owned();
+                diagnostics.error("encoding", Span { source, start: at, end: at }, "the file is not UTF-8", Some(help));
+            }
+        }
     }
     // Without the listeners every route would be wrong for a reason that is not its own.
     let Some(mut config) = parts else { return Ok(None) };

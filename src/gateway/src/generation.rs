@@ -37,7 +37,7 @@ impl Generation {
     pub(crate) fn new(number: u64, plan: Plan, listeners: Vec<ListenerConfig>, limits: Limits, stats: &Stats) -> Self {
         let services = plan.services.iter().map(|service| ServiceShare {
             plan: Arc::clone(service),
-            credit: Arc::new(Semaphore::new(service.concurrency)),
+            credit: stats.credit(&service.name, service.concurrency),
             stats: stats.service(&service.name),
         });
         let services = services.collect();

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossdock_message::Code;
+use tokio::sync::Semaphore;
 
 pub(crate) use histogram::Histogram;
 pub(crate) use render::{prometheus, routes_json, services_json};
@@ -158,6 +159,7 @@ pub(crate) struct Stats {
     pub(crate) started: Instant,
     routes: Mutex<BTreeMap<String, Arc<RouteStats>>>,
     services: Mutex<BTreeMap<String, Arc<ServiceStats>>>,
+    credits: Mutex<BTreeMap<(String, usize), Arc<Semaphore>>>,
     pub(crate) reloads: AtomicU64,
     pub(crate) reloads_failed: AtomicU64,
     pub(crate) unmatched: AtomicU64,
@@ -179,6 +181,7 @@ impl Stats {
             started,
             routes: Mutex::default(),
             services: Mutex::default(),
+            credits: Mutex::default(),
             reloads: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
             unmatched: AtomicU64::new(0),
@@ -191,6 +194,14 @@ impl Stats {
 
     pub(crate) fn service(&self, name: &str) -> Arc<ServiceStats> {
         named(&self.services, name)
+    }
+
+    /// The credit of a service. It outlives generations, so that calls of the old one count in the new one, for as long
+    /// as the settings allow the same number of calls.
+    pub(crate) fn credit(&self, name: &str, calls: usize) -> Arc<Semaphore> {
+        let mut credits = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (name.to_owned(), calls);
+        Arc::clone(credits.entry(key).or_insert_with(|| Arc::new(Semaphore::new(calls))))
     }
 
     /// Samples the rates; called every [`WINDOW_STEP`].

@@ -56,6 +56,15 @@ pub(crate) fn try_open(service: &ServiceShare, adapters: &[Arc<dyn Adapter>]) ->
 
 /// Reads a folder; the error is the diagnostics as people read them.
 pub(crate) fn read_folder(folder: &Path, adapters: &[Arc<dyn Adapter>]) -> Result<Config, String> {
+    read_folder_as(folder, adapters, |diagnostics| diagnostics.render(false))
+}
+
+/// As [`read_folder`], with the diagnostics told in another way.
+fn read_folder_as(
+    folder: &Path,
+    adapters: &[Arc<dyn Adapter>],
+    tell: impl FnOnce(&Diagnostics) -> String,
+) -> Result<Config, String> {
     let mut diagnostics = Diagnostics::new();
     match load_config(folder, adapters, &mut diagnostics) {
         Ok(Some(config)) => {
@@ -65,7 +74,7 @@ pub(crate) fn read_folder(folder: &Path, adapters: &[Arc<dyn Adapter>]) -> Resul
             }
             Ok(config)
         }
-        Ok(None) => Err(diagnostics.render(false)),
+        Ok(None) => Err(tell(&diagnostics)),
         Err(problem) => Err(problem),
     }
 }
@@ -83,7 +92,8 @@ impl Gateway {
     /// [`RunError`] where the settings are wrong or something cannot be opened.
     pub async fn start(&self, folder: PathBuf) -> Result<Running, RunError> {
         let adapters = Arc::clone(&self.adapters);
-        self.start_with(move || read_folder(&folder, &adapters)).await
+        // Told without the lines of the files: they may hold what does not belong into a log.
+        self.start_with(move || read_folder_as(&folder, &adapters, Diagnostics::render_short)).await
     }
 
     /// As [`Gateway::start`], with settings from anywhere.
@@ -167,7 +177,10 @@ impl Running {
     /// # Errors
     /// What is wrong with the new settings; the old ones serve on.
     pub async fn reload(&self) -> Result<u64, String> {
-        self.routes.send(ReloadRoutes).await.unwrap_or_else(|_| Err("the gateway is stopping".to_owned()))
+        self.routes.send(ReloadRoutes).await.unwrap_or_else(|_| {
+            tracing::error!("the actor of the routes is gone: restart the gateway to read them again");
+            Err("the actor of the routes is gone".to_owned())
+        })
     }
 
     /// Stops: not ready, nothing new, what is in flight to its end. Says whether all of it ended in time.

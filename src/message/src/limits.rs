@@ -17,6 +17,10 @@ pub struct Limits {
     pub attributes: usize,
     /// XML namespace declarations in scope at once.
     pub namespaces: usize,
+    /// Bytes of one XML namespace's name.
+    pub namespace_len: usize,
+    /// Bytes of all names that a document's view spells with their namespace: a short prefix stands for a long name.
+    pub qualified_len: usize,
     /// Bytes of one XML name, prefix included.
     pub name_len: usize,
     /// Bytes of one text run or attribute value in XML.
@@ -37,6 +41,8 @@ impl Default for Limits {
             number_len: 1024,
             attributes: 128,
             namespaces: 64,
+            namespace_len: 2048,
+            qualified_len: 4 << 20,
             name_len: 256,
             text_len: 1 << 20,
         }

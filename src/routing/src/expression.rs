@@ -5,7 +5,8 @@
 //! holds just the fields which the expression names.
 //!
 //! CEL itself has no limits at run time. They are set here at load: length, depth, and one comprehension inside
-//! another is refused, so that the work is linear in the message.
+//! another is refused; and what a step does with the message is counted and
+//! bounded while it runs.
 
 mod compile;
 mod functions;
@@ -14,11 +15,13 @@ mod projection;
 mod scope;
 mod template;
 mod values;
+mod work;
 
 pub use compile::{Expression, ExpressionError, Names};
 pub use path::{Path, PathStep};
 pub use scope::{Request, Scope};
 pub use template::Template;
+pub(crate) use work::Work;
 
 #[cfg(test)]
 mod tests;

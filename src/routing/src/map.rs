@@ -1,8 +1,8 @@
 //! The `map` step: a new body out of what there is.
 
-use crossdock_message::{ByteString, Code, Fault, Record, Value};
+use crossdock_message::{ByteString, Fault, Record, Value};
 
-use crate::expression::{Expression, Scope};
+use crate::expression::{Expression, Scope, Work};
 
 /// Makes a body.
 #[derive(Debug, Clone)]
@@ -55,6 +55,7 @@ impl MapPlan {
     /// # Errors
     /// The fault of the expression that could not be evaluated.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, Fault> {
+        let _work = Work::begin();
         match self {
             Self::Whole(expression) => expression.evaluate(scope),
             Self::Fields(targets) => {
@@ -81,20 +82,29 @@ impl Target {
                     (None, true) => return Ok(None),
                     (None, false) => items.evaluate(scope)?,
                 };
-                each(&list, items.source(), name, map, scope).map(Some)
+                each(&list, items, name, map, scope).map(Some)
             }
         }
     }
 }
 
-fn each(list: &Value, source: &str, name: &ByteString, map: &MapPlan, scope: &Scope<'_>) -> Result<Value, Fault> {
+fn each(
+    list: &Value,
+    source: &Expression,
+    name: &ByteString,
+    map: &MapPlan,
+    scope: &Scope<'_>,
+) -> Result<Value, Fault> {
     let Value::List(items) = list else {
-        let problem = format!("`{source}` gives {} where a list is needed", list.kind());
-        return Err(Fault::caller(Code::InvalidArgument, "NOT_A_LIST", problem));
+        let problem = format!("`{}` gives {} where a list is needed", source.source(), list.kind());
+        return Err(source.fault("NOT_A_LIST", problem));
     };
     let mut variables = scope.variables.to_vec();
     let mut mapped = Vec::with_capacity(items.len());
     for item in items {
+        if !Work::spend(1) {
+            return Err(source.too_much_work());
+        }
         variables.push((name.clone(), item.clone()));
         let inner = Scope { variables: &variables, ..*scope };
         mapped.push(map.evaluate(&inner)?);

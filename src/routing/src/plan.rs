@@ -87,6 +87,8 @@ pub struct CallPlan {
     pub operation: Arc<dyn OperationSpec>,
     /// Carrying it out twice does no harm, by the protocol or by the file's word.
     pub idempotent: bool,
+    /// The service's retry covers this operation.
+    pub retried: bool,
 }
 
 /// A way that a choice may go.
@@ -232,8 +234,8 @@ pub struct TestExpect {
     pub body: Option<(ByteString, &'static str)>,
     /// Headers that must be there.
     pub headers: Vec<(ByteString, ByteString)>,
-    /// Bodies that services must have got, by `service` or `service.operation`.
-    pub sent: Vec<(ByteString, (ByteString, &'static str))>,
+    /// Services that must have been called, by `service` or `service.operation`, and the bodies that they must have got.
+    pub sent: Vec<(ByteString, Option<(ByteString, &'static str)>)>,
 }
 
 impl Plan {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossdock_message::{Code, Fault, Retry};
+use crossdock_message::{ByteString, Code, Fault, Retry};
 
 /// How a service's calls are retried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct RetryPlan {
     pub backoff_max: Duration,
     /// Retries per hundred calls.
     pub budget_percent: u32,
+    /// Only these operations; all where there is none.
+    pub operations: Vec<ByteString>,
 }
 
 /// What to do after a failed try.
@@ -32,14 +34,21 @@ impl RetryPlan {
     /// More tries than these only make an outage worse.
     pub const ATTEMPTS_MAX: u32 = 3;
 
+    /// Whether calls of an operation are retried at all.
+    #[must_use]
+    pub fn covers(&self, operation: &str) -> bool {
+        self.operations.is_empty() || self.operations.iter().any(|name| *name == operation)
+    }
+
     /// Decides after the try number `attempt` (from 1) has failed. `random` is drawn evenly from 0 to 1.
     ///
-    /// A call that may have been carried out is only tried again where that does no harm. The wait is drawn between
+    /// A call that may have been carried out is only tried again where that does no harm; that a service asks to come
+    /// again later does not say that it has not carried it out. The wait is drawn between
     /// nothing and the doubled backoff, so that callers do not come back together; a wait that the service asks for is
     /// kept. A wait that the deadline does not leave room for is not begun.
     #[must_use]
     pub fn decide(&self, fault: &Fault, attempt: u32, idempotent: bool, left: Duration, random: f64) -> Verdict {
-        let harmless = idempotent || fault.retry != Retry::Never;
+        let harmless = idempotent || fault.retry == Retry::Same;
         if attempt >= self.attempts || !harmless || !self.on.contains(&fault.code) {
             return Verdict::GiveUp;
         }
@@ -96,6 +105,7 @@ mod tests {
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_millis(150),
             budget_percent: 20,
+            operations: Vec::new(),
         }
     }
 
@@ -114,7 +124,8 @@ mod tests {
         assert_eq!(decide(Code::Unavailable, Retry::Same, 1, false, 1000), after(100));
         assert_eq!(decide(Code::Internal, Retry::Same, 1, true, 1000), Verdict::GiveUp);
         assert_eq!(decide(Code::Unavailable, Retry::Same, 1, true, 100), Verdict::GiveUp);
-        assert_eq!(decide(Code::Unavailable, Retry::After(Duration::from_millis(700)), 1, false, 1000), after(700));
+        assert_eq!(decide(Code::Unavailable, Retry::After(Duration::from_millis(700)), 1, true, 1000), after(700));
+        assert_eq!(decide(Code::Unavailable, Retry::After(Duration::ZERO), 1, false, 1000), Verdict::GiveUp);
     }
 
     #[test]

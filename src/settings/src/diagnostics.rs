@@ -47,10 +47,12 @@ pub struct Diagnostic {
 pub struct Diagnostics {
     sources: Vec<(String, String)>,
     list: Vec<Diagnostic>,
+    errors: usize,
+    dropped: usize,
 }
 
 impl Diagnostics {
-    /// More errors than these are counted, not kept.
+    /// More errors, or more warnings, than these are counted, not kept.
     pub const LEN_MAX: usize = 100;
 
     /// No files, nothing wrong.
@@ -88,15 +90,28 @@ impl Diagnostics {
     }
 
     fn add(&mut self, diagnostic: Diagnostic) {
-        if self.list.len() < Self::LEN_MAX && !self.list.contains(&diagnostic) {
+        if self.list.contains(&diagnostic) {
+            return;
+        }
+        self.errors += usize::from(diagnostic.severity == Severity::Error);
+        let alike = self.list.iter().filter(|other| other.severity == diagnostic.severity).count();
+        if alike < Self::LEN_MAX {
             self.list.push(diagnostic);
+        } else {
+            self.dropped += 1;
         }
     }
 
     /// Whether there is an error.
     #[must_use]
     pub fn has_errors(&self) -> bool {
-        self.list.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+        self.errors > 0
+    }
+
+    /// How many errors there are.
+    #[must_use]
+    pub fn errors(&self) -> usize {
+        self.errors
     }
 
     /// All of them, by file and place.
@@ -129,13 +144,17 @@ impl Diagnostics {
         if !text.is_empty() {
             text.push('\n');
         }
+        if self.dropped > 0 {
+            text.push_str(&format!("\nand {} more\n", self.dropped));
+        }
         text
     }
 
     fn render_one(&self, renderer: &Renderer, diagnostic: &Diagnostic) -> String {
         let text = self.text(diagnostic.span.source);
         let end = text.len();
-        let (start, stop) = (diagnostic.span.start.min(end), diagnostic.span.end.min(end));
+        let start = text.floor_char_boundary(diagnostic.span.start.min(end));
+        let stop = text.ceil_char_boundary(diagnostic.span.end.min(end)).max(start);
         // One line is enough to find the place, whatever hangs below it.
         let stop = text[start..stop].find('\n').map_or(stop, |newline| start + newline).max(start);
         let level = match diagnostic.severity {

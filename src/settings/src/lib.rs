@@ -21,6 +21,8 @@ pub use diagnostics::{Diagnostic, Diagnostics, Severity, SourceId, Span, nearest
 pub use node::{Key, Kind, Node};
 pub use parse::parse;
 pub use reader::{Fields, FromNode, Reader, Resolve};
+#[doc(hidden)]
+pub use scalars::or_placeholder;
 pub use scalars::{Duration, Named, OneOrMany, Secret, Size, Spanned};
 #[doc(hidden)]
 pub use serde_json;

@@ -38,7 +38,7 @@ pub fn parse(source: SourceId, diagnostics: &mut Diagnostics) -> Option<Node> {
             Err(error) => {
                 let at = error.marker().byte_offset().unwrap_or(0).min(text.len());
                 let span = Span { source, start: at, end: at };
-                let help = "close what is open, indent with spaces, and put quotes around a text that holds `: `, ` #`, `{` or `[`";
+                let help = "close what is open, indent with spaces, and put quotes around a text that holds `: `, ` #`, `{` or `[`, and around an expression with `,` inside `{ … }`";
                 builder.diagnostics.error(
                     "yaml",
                     span,
@@ -158,8 +158,9 @@ impl Builder<'_> {
                 None => match node.kind {
                     Kind::Scalar { text, .. } => *key = Some(Key { span: node.span, name: text }),
                     _ => {
-                        self.diagnostics.error("yaml-key", node.span, "a key has to be a single text", None);
-                        *key = Some(Key { span: node.span, name: String::new() });
+                        let help = "write `key: value`; quotes make anything a text".to_owned();
+                        self.diagnostics.error("yaml-key", node.span, "a key has to be a single text", Some(help));
+                        return None;
                     }
                 },
             },

@@ -60,14 +60,18 @@ impl<'a> Reader<'a> {
         if let crate::Kind::Map(entries) = &node.kind {
             return Some(Fields { node, entries, known: Vec::new(), what });
         }
-        self.wrong_kind(node, &format!("a map ({what})"), "");
+        self.wrong_kind(
+            node,
+            &format!("a map ({what})"),
+            "write `key: value`, one a line below it, or `{ key: value }`",
+        );
         None
     }
 
     /// The text of a scalar with its placeholders replaced; the flag says whether there were any.
     pub fn text(&mut self, node: &Node) -> Option<(String, bool)> {
         let Some(text) = node.text() else {
-            self.wrong_kind(node, "a text", "");
+            self.wrong_kind(node, "a text", "write one value; quotes make anything a text");
             return None;
         };
         if node.is_null() {

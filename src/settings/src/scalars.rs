@@ -8,12 +8,19 @@ use serde_json::json;
 use crate::{FromNode, Kind, Node, Reader, Span};
 
 /// A value with its place, for checks that come after reading.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Spanned<T> {
     /// The value.
     pub value: T,
     /// Where it stands.
     pub span: Span,
+}
+
+/// Shows the value only, so that two readings of the same settings look the same wherever they stand.
+impl<T: fmt::Debug> fmt::Debug for Spanned<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
 }
 
 impl<T> Deref for Spanned<T> {
@@ -117,20 +124,27 @@ macro_rules! whole_numbers {
                     Ok(number) => Some(number),
                     Err(_) => {
                         let message = format!("`{text}` is not a whole number from {} to {}", <$number>::MIN, <$number>::MAX);
-                        reader.error("number", node.span, message, "");
+                        reader.error("number", node.span, message, "write the digits and nothing else");
                         None
                     }
                 }
             }
 
             fn schema() -> serde_json::Value {
-                json!({ "type": "integer", "minimum": <$number>::MIN, "maximum": <$number>::MAX })
+                or_placeholder(&json!({ "type": "integer", "minimum": <$number>::MIN, "maximum": <$number>::MAX }))
             }
         }
     )*};
 }
 
 whole_numbers!(u16, u32, u64, usize);
+
+/// A placeholder may stand in the place of any scalar that is read from text.
+#[doc(hidden)]
+#[must_use]
+pub fn or_placeholder(schema: &serde_json::Value) -> serde_json::Value {
+    json!({ "anyOf": [schema, { "type": "string", "pattern": "\\$\\{(env|file):" }] })
+}
 
 /// Splits `250ms` into 250 and `ms`.
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
@@ -169,7 +183,7 @@ impl FromNode for Duration {
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^[0-9]+ ?(ms|s|m|h)$" })
+        or_placeholder(&json!({ "type": "string", "pattern": "^[0-9]+ ?(ms|s|m|h)$" }))
     }
 }
 
@@ -202,7 +216,7 @@ impl FromNode for Size {
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^[0-9]+ ?(B|KiB|MiB|GiB)$" })
+        or_placeholder(&json!({ "type": "string", "pattern": "^[0-9]+ ?(B|KiB|MiB|GiB)$" }))
     }
 }
 

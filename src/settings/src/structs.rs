@@ -118,7 +118,7 @@ macro_rules! choices {
             }
 
             fn schema() -> $crate::serde_json::Value {
-                $crate::serde_json::json!({ "enum": Self::WORDS })
+                $crate::or_placeholder(&$crate::serde_json::json!({ "enum": Self::WORDS }))
             }
         }
     )*};

@@ -46,13 +46,18 @@ pub(super) struct State {
     pub(super) refusal: Option<BodyRefusal>,
     body_waker: Option<Waker>,
     front_waker: Option<Waker>,
+    /// The answer is in actix's buffer.
     pub(super) answered: bool,
+    /// And has left it: only now may anything else be written, or the next request be looked at.
+    pub(super) flushed: bool,
     pub(super) close: bool,
     pub(super) continue_wanted: bool,
+    /// What is waited for from the caller.
     pub(super) watch: Watch,
     pub(super) expired: bool,
-    /// The caller does not take the answer.
-    pub(super) writing: bool,
+    /// Until when the caller has to take more of the answer, where it takes none.
+    pub(super) write_until: Option<Instant>,
+    pub(super) write_expired: bool,
     /// Bytes of a next request are here already.
     pub(super) ahead: bool,
 }
@@ -69,11 +74,13 @@ impl Connection {
             body_waker: None,
             front_waker: None,
             answered: false,
+            flushed: false,
             close: false,
             continue_wanted: false,
             watch: Watch::Nothing,
             expired: false,
-            writing: false,
+            write_until: None,
+            write_expired: false,
             ahead: false,
         };
         let connection = Rc::new(Self { state: RefCell::new(state), list: Rc::clone(list), idle_timeout });
@@ -149,8 +156,17 @@ impl Connection {
 
     /// The answer was handed to the connection's buffer, or given up.
     pub(crate) fn answered(&self) {
+        self.state().answered = true;
+    }
+
+    /// The connection's buffer is empty.
+    pub(super) fn flushed(&self) {
         let mut state = self.state();
-        state.answered = true;
+        if !state.answered || state.flushed {
+            return;
+        }
+        state.flushed = true;
+        state.expired = false;
         state.watch = Watch::Until(self.list.now() + self.idle_timeout);
         // The front is polled by the next bytes anyway, unless there is something to do without any.
         if state.ahead || state.close || !state.body.is_done() || state.refusal.is_some() {
@@ -168,6 +184,8 @@ impl State {
         self.body_len_max = None;
         self.refusal = None;
         self.answered = false;
+        self.flushed = false;
+        self.expired = false;
         self.continue_wanted = false;
         self.request = Some(head);
     }
@@ -239,7 +257,8 @@ impl Watchlist {
             if state.is_overdue(now) {
                 state.expired = true;
             }
-            if state.expired || draining {
+            state.write_expired |= state.write_until.is_some_and(|until| now >= until);
+            if state.expired || state.write_expired || draining {
                 wake(&mut state.front_waker);
             }
             true

@@ -43,7 +43,7 @@ pub(crate) struct Limits {
 
 enum Phase {
     /// Between requests, or within a head.
-    Head { scanned: usize },
+    Head { scanned: usize, blank_line: bool },
     /// A request is with the handler.
     InFlight,
     /// A refusal is being written.
@@ -75,7 +75,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
             io,
             buffer: BytesMut::new(),
             connection,
-            phase: Phase::Head { scanned: 0 },
+            phase: Phase::Head { scanned: 0, blank_line: false },
             limits,
             interim: Bytes::new(),
             linger: false,
@@ -94,11 +94,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
     }
 
     /// Waits for a head; gives the head that actix is to see, or nothing where the phase has changed.
-    fn poll_head(&mut self, cx: &mut Context<'_>, mut scanned: usize) -> Poll<io::Result<Option<&'static [u8]>>> {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut scanned: usize,
+        mut blank_line: bool,
+    ) -> Poll<io::Result<Option<&'static [u8]>>> {
         loop {
             // One empty line before a request is passed over (RFC 9112 §2.2).
-            if scanned == 0 && self.buffer.starts_with(b"\r\n") {
+            if !blank_line && self.buffer.starts_with(b"\r\n") {
                 self.buffer.advance(2);
+                (scanned, blank_line) = (0, true);
             }
             match head::find_end(&self.buffer, scanned, &self.limits.head) {
                 Ok(Some(end)) => {
@@ -111,7 +117,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
                 Ok(None) => scanned = self.buffer.len(),
                 Err(refusal) => return Poll::Ready(Ok(self.refuse(refusal))),
             }
-            self.phase = Phase::Head { scanned };
+            self.phase = Phase::Head { scanned, blank_line };
             let expired = {
                 let mut state = self.connection.state();
                 if self.buffer.is_empty() && self.connection.is_draining() {
@@ -205,18 +211,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
         loop {
             {
                 let mut state = self.connection.state();
-                if state.answered {
+                if state.answered && state.flushed {
                     let done = state.body.is_done() && state.refusal.is_none();
                     self.linger |= !done;
-                    state.answered = false;
                     if !self.buffer.is_empty() {
                         state.watch = Watch::Until(self.connection.list().now() + self.limits.timeouts.head);
                     }
-                    self.phase = if done && !state.close { Phase::Head { scanned: 0 } } else { Phase::Ended };
+                    self.phase =
+                        if done && !state.close { Phase::Head { scanned: 0, blank_line: false } } else { Phase::Ended };
                     return Poll::Ready(Ok(()));
                 }
                 state.remember_front(cx);
-                if std::mem::take(&mut state.expired) && !state.body.is_done() && state.refusal.is_none() {
+                if state.expired && !state.body.is_done() && state.refusal.is_none() {
+                    state.expired = false;
                     state.refusal = Some(BodyRefusal::TooSlow);
                     state.watch = Watch::Nothing;
                     state.wake_body();
@@ -225,10 +232,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
                     self.interim = Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
             }
-            while !self.interim.is_empty() {
-                let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.interim))?;
-                self.interim.advance(written);
-            }
+            ready!(self.poll_interim(cx))?;
             let ended = self.decode();
             let mut state = self.connection.state();
             state.ahead = ended && !self.buffer.is_empty();
@@ -249,6 +253,32 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
                 return Poll::Ready(Ok(()));
             }
         }
+    }
+
+    /// Gives a caller who takes nothing of an answer a limited time.
+    fn watch_write<T>(&self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
+        let mut state = self.connection.state();
+        if written.is_ready() {
+            state.write_until = None;
+            state.write_expired = false;
+            return written;
+        }
+        if state.write_expired {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if state.write_until.is_none() {
+            state.write_until = Some(self.connection.list().now() + self.limits.timeouts.write);
+        }
+        state.remember_front(cx);
+        Poll::Pending
+    }
+
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.interim))?;
+            self.interim.advance(written);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_refusing(&mut self, cx: &mut Context<'_>, mut answer: Bytes) -> Poll<io::Result<()>> {
@@ -306,9 +336,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Front<IO> {
         let this = self.get_mut();
         loop {
             match &mut this.phase {
-                Phase::Head { scanned } => {
-                    let scanned = *scanned;
-                    if let Some(envelope) = ready!(this.poll_head(cx, scanned))? {
+                Phase::Head { scanned, blank_line } => {
+                    let (scanned, blank_line) = (*scanned, *blank_line);
+                    if let Some(envelope) = ready!(this.poll_head(cx, scanned, blank_line))? {
                         if out.remaining() < envelope.len() {
                             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
                         }
@@ -330,28 +360,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Front<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Front<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.io).poll_write(cx, bytes);
-        let mut state = this.connection.state();
-        if written.is_ready() {
-            if state.writing {
-                state.writing = false;
-                state.watch = Watch::Nothing;
-            }
-            return written;
-        }
-        if std::mem::take(&mut state.expired) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        if !state.writing {
-            state.writing = true;
-            state.watch = Watch::Until(this.connection.list().now() + this.limits.timeouts.write);
-        }
-        state.remember_front(cx);
-        Poll::Pending
+        // An interim answer that was begun comes whole before the answer.
+        let written = match this.poll_interim(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.io).poll_write(cx, bytes),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        this.watch_write(written, cx)
     }
 
+    /// actix calls this when its buffer is empty.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.io).poll_flush(cx);
+        ready!(this.watch_write(flushed, cx))?;
+        this.connection.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::pool::Idle;
+use super::pool::Link;
 use crate::config::Endpoint;
 use crate::error;
 
@@ -49,14 +49,14 @@ impl Connector {
     }
 
     /// A new connection, ready for a request.
-    pub(super) async fn connect(&self) -> Result<Box<Idle>, Fault> {
+    pub(super) async fn connect(&self) -> Result<Box<Link>, Fault> {
         match tokio::time::timeout(self.timeout, self.connect_unbounded()).await {
             Ok(connected) => connected,
             Err(_) => Err(error::unreachable("no connection in time")),
         }
     }
 
-    async fn connect_unbounded(&self) -> Result<Box<Idle>, Fault> {
+    async fn connect_unbounded(&self) -> Result<Box<Link>, Fault> {
         let refused = |failure: &io::Error| error::unreachable(&failure.kind().to_string());
         let socket = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|failure| refused(&failure))?;
         socket.set_nodelay(true).map_err(|failure| refused(&failure))?;
@@ -79,7 +79,7 @@ impl Connector {
         })
         .await
         .map_err(|_| error::unreachable("the connection was closed"))?;
-        Ok(Box::new(Idle { sender, connection, since: Instant::now() }))
+        Ok(Box::new(Link { sender, connection: Some(connection), since: Instant::now() }))
     }
 }
 

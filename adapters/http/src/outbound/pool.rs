@@ -20,23 +20,29 @@ use super::connect::Stream;
 /// How often connections are looked through for those that the other side has closed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A connection that can take a request.
-pub(super) struct Idle {
+/// A connection's own work, which its call does.
+pub(super) type LiveConnection = Connection<TokioIo<Stream>, CallBody>;
+
+/// A connection with a call, or waiting for one.
+pub(super) struct Link {
     pub(super) sender: SendRequest<CallBody>,
-    pub(super) connection: Connection<TokioIo<Stream>, CallBody>,
+    /// `None` once it has ended.
+    pub(super) connection: Option<LiveConnection>,
+    /// When its last call ended.
     pub(super) since: Instant,
 }
 
-impl Idle {
-    /// Whether it still can: the other side may have closed it, or sent what nobody asked for.
+impl Link {
+    /// Whether it can take a call: the other side may have closed it, or sent what nobody asked for.
     fn is_usable(&mut self, cx: &mut Context<'_>) -> bool {
-        Pin::new(&mut self.connection).poll(cx).is_pending() && self.sender.is_ready()
+        let connection = self.connection.as_mut();
+        connection.is_some_and(|connection| Pin::new(connection).poll(cx).is_pending()) && self.sender.is_ready()
     }
 }
 
 /// The connections of one endpoint on one data arbiter.
 pub(super) struct Pool {
-    idle: RefCell<VecDeque<Box<Idle>>>,
+    idle: RefCell<VecDeque<Box<Link>>>,
     len_max: usize,
 }
 
@@ -52,7 +58,7 @@ impl Pool {
                 let Some(pool) = swept.upgrade() else { return };
                 let now = Instant::now();
                 let mut cx = Context::from_waker(Waker::noop());
-                let young = |idle: &Idle| now.saturating_duration_since(idle.since) < age_max;
+                let young = |idle: &Link| now.saturating_duration_since(idle.since) < age_max;
                 pool.idle.borrow_mut().retain_mut(|idle| young(idle) && idle.is_usable(&mut cx));
             }
         });
@@ -60,7 +66,7 @@ impl Pool {
     }
 
     /// The connection that was used last. One that the other side has closed meanwhile gives an unwritten request back.
-    pub(super) fn take(&self) -> Option<Box<Idle>> {
+    pub(super) fn take(&self) -> Option<Box<Link>> {
         let mut idle = self.idle.borrow_mut();
         while let Some(newest) = idle.pop_back() {
             if newest.sender.is_ready() {
@@ -71,7 +77,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose exchange is over, if it can take another.
-    pub(super) fn give(&self, mut idle: Box<Idle>) {
+    pub(super) fn give(&self, mut idle: Box<Link>) {
         let mut cx = Context::from_waker(Waker::noop());
         let mut kept = self.idle.borrow_mut();
         if kept.len() < self.len_max && idle.is_usable(&mut cx) {

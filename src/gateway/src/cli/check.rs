@@ -31,7 +31,7 @@ pub(super) fn check(paths: &[PathBuf], connect: bool, format: CheckFormat) -> En
             None => {
                 good = false;
                 if format == CheckFormat::Human {
-                    let errors = diagnostics.sorted().len();
+                    let errors = diagnostics.errors();
                     println!("\n{}: {errors} to mend", folder.display());
                 }
             }

@@ -86,7 +86,7 @@ fn steps(list: &[Step], plan: &Plan, indent: usize) {
 
 fn describe(call: &CallPlan, plan: &Plan) -> String {
     let service = &plan.services[call.service];
-    let retry = match &service.retry {
+    let retry = match service.retry.as_ref().filter(|_| call.retried) {
         None => "no retry".to_owned(),
         Some(retry) => format!("up to {} tries on {}", retry.attempts, join_codes(&retry.on)),
     };

@@ -25,6 +25,7 @@ pub(crate) struct TakeCall(pub(crate) Box<Call>);
 pub(crate) struct Call {
     pub(crate) operation: Arc<dyn OperationSpec>,
     pub(crate) idempotent: bool,
+    pub(crate) retried: bool,
     pub(crate) message: Message,
     /// Headers of the reply that are wanted.
     pub(crate) carry: Arc<[ByteString]>,
@@ -89,7 +90,7 @@ impl ShardState {
                 Ok(reply) => return Ok(reply),
                 Err(fault) => self.named(fault),
             };
-            let Some(retry) = &plan.retry else { return Err(fault) };
+            let Some(retry) = plan.retry.as_ref().filter(|_| call.retried) else { return Err(fault) };
             let left = call.deadline.saturating_duration_since(Instant::now());
             match retry.decide(&fault, attempt, call.idempotent, left, rand::random()) {
                 Verdict::GiveUp => return Err(fault),

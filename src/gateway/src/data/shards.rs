@@ -71,6 +71,7 @@ impl Shards {
         let call = TakeCall(Box::new(Call {
             operation: Arc::clone(&plan.operation),
             idempotent: plan.idempotent,
+            retried: plan.retried,
             message,
             carry: Arc::clone(carry),
             deadline,

@@ -160,7 +160,8 @@ impl<'a> Run<'a> {
         for (name, template) in headers {
             let value = template.render(&self.scope())?;
             self.set.set(name.clone(), value).map_err(|error| {
-                Fault::caller(Code::InvalidArgument, "HEADER", error.to_string()).with_detail("header", name.clone())
+                let code = if template.is_of_caller() { Code::InvalidArgument } else { Code::Internal };
+                Fault::new(code, "HEADER", error.to_string()).with_detail("header", name.clone())
             })?;
         }
         Ok(())

@@ -66,6 +66,12 @@ pub enum XmlErrorKind {
     /// More declarations than [`Limits::namespaces`].
     #[error("more than {0} namespace declarations in scope")]
     Namespaces(usize),
+    /// A namespace longer than [`Limits::namespace_len`].
+    #[error("the name of a namespace is longer than {0} bytes")]
+    NamespaceLen(usize),
+    /// More bytes of qualified names than [`Limits::qualified_len`].
+    #[error("the names with their namespaces are longer than {0} bytes together")]
+    QualifiedLen(usize),
     /// A name longer than [`Limits::name_len`].
     #[error("a name is longer than {0} bytes")]
     NameLen(usize),
@@ -117,7 +123,15 @@ fn position(offset: u64) -> usize {
 
 fn lower_first(text: &str) -> String {
     let mut characters = text.chars();
-    characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default()
+    let text: String =
+        characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default();
+    shortened(&text)
+}
+
+/// What is told of a document, cut to a length that can be read.
+fn shortened(text: &str) -> String {
+    const LEN_MAX: usize = 120;
+    if text.chars().count() <= LEN_MAX { text.to_owned() } else { text.chars().take(LEN_MAX).chain(['…']).collect() }
 }
 
 const XML_NAMESPACE: &str = "http://www.w3.org/XML/1998/namespace";
@@ -146,12 +160,13 @@ struct DocumentReader<'l> {
     /// (prefix, namespace), the inner ones behind the outer ones; the default namespace has the empty prefix.
     namespaces: Vec<(ByteString, ByteString)>,
     nodes: usize,
+    qualified_len: usize,
     root: Option<Value>,
 }
 
 impl<'l> DocumentReader<'l> {
     fn new(limits: &'l Limits, encoding: Encoding) -> Self {
-        Self { limits, encoding, open: Vec::new(), namespaces: Vec::new(), nodes: 0, root: None }
+        Self { limits, encoding, open: Vec::new(), namespaces: Vec::new(), nodes: 0, qualified_len: 0, root: None }
     }
 
     fn event(&mut self, event: Event<'_>, first: bool) -> Read<()> {
@@ -203,15 +218,25 @@ impl<'l> DocumentReader<'l> {
         }
     }
 
+    /// XML 1.0 §2.8: version, then encoding, then standalone, and nothing else.
     fn declaration(&self, declaration: &BytesDecl<'_>) -> Read<()> {
-        let version = declaration.version().map_err(|error| XmlErrorKind::Syntax(error.to_string()))?;
-        if &*version != "1.0" {
+        let wrong = || {
+            let form = "the XML declaration has to read `<?xml version=\"1.0\" encoding=\"…\" standalone=\"…\"?>`";
+            XmlErrorKind::Syntax(form.into())
+        };
+        let mut rest = declaration.strip_prefix("xml").ok_or_else(wrong)?;
+        let version = take_pseudo_attribute(&mut rest, "version").ok_or_else(wrong)?;
+        if version != "1.0" {
             return Err(XmlErrorKind::Syntax("the XML version has to be 1.0".into()));
         }
-        match declaration.encoding() {
-            None => Ok(()),
-            Some(Ok(name)) if self.encoding.is_named(&name) => Ok(()),
-            Some(_) => Err(XmlErrorKind::Encoding),
+        let encoding = take_pseudo_attribute(&mut rest, "encoding");
+        let standalone = take_pseudo_attribute(&mut rest, "standalone");
+        if !is_white_space(rest) || !matches!(standalone, None | Some("yes" | "no")) {
+            return Err(wrong());
+        }
+        match encoding {
+            Some(name) if !self.encoding.is_named(name) => Err(XmlErrorKind::Encoding),
+            _ => Ok(()),
         }
     }
 
@@ -236,9 +261,9 @@ impl<'l> DocumentReader<'l> {
         for (attribute, value) in plain {
             self.count_node()?;
             let attribute = self.resolve(&attribute, false)?;
-            let key = ByteString::from(format!("@{}", attribute.relative_to("")));
+            let key = ByteString::from(format!("@{}", self.spell(&attribute, "")?));
             if attributes.iter().any(|(old, _)| *old == key) {
-                return Err(XmlErrorKind::DuplicateAttribute(key[1..].to_owned()));
+                return Err(XmlErrorKind::DuplicateAttribute(shortened(&attribute.local)));
             }
             attributes.push((key, Value::Text(value.into())));
         }
@@ -268,6 +293,7 @@ impl<'l> DocumentReader<'l> {
             check_characters(&value)?;
             let prefix = match name.strip_prefix("xmlns") {
                 Some("") => "",
+                Some(":") => return Err(XmlErrorKind::Name(name.to_owned())),
                 Some(rest) if rest.starts_with(':') => &rest[1..],
                 _ => {
                     if plain.len() == self.limits.attributes {
@@ -307,6 +333,17 @@ impl<'l> DocumentReader<'l> {
         Ok(ExpandedName { namespace, local: local.into() })
     }
 
+    /// A name as the view spells it. Counted before it is made.
+    fn spell(&mut self, name: &ExpandedName, parent: &str) -> Read<ByteString> {
+        if name.namespace != parent {
+            self.qualified_len += name.namespace.len() + name.local.len() + 2;
+            if self.qualified_len > self.limits.qualified_len {
+                return Err(XmlErrorKind::QualifiedLen(self.limits.qualified_len));
+            }
+        }
+        Ok(name.relative_to(parent))
+    }
+
     fn namespace(&self, prefix: &str) -> Option<ByteString> {
         self.namespaces.iter().rev().find(|(declared, _)| declared == prefix).map(|(_, namespace)| namespace.clone())
     }
@@ -332,11 +369,12 @@ impl<'l> DocumentReader<'l> {
         };
         self.namespaces.truncate(open.namespaces_before);
         let (name, mut fields) = open.into_fields();
-        if let Some(parent) = self.open.last_mut() {
-            let key = name.relative_to(&parent.name.namespace);
+        if let Some(mut parent) = self.open.pop() {
+            let key = self.spell(&name, &parent.name.namespace)?;
             parent.add_child(key, Value::Record(Record::from_unique(fields)));
+            self.open.push(parent);
         } else {
-            let root = (ByteString::from_static("$root"), Value::Text(name.relative_to("")));
+            let root = (ByteString::from_static("$root"), Value::Text(self.spell(&name, "")?));
             fields.insert(0, root);
             self.root = Some(Value::Record(Record::from_unique(fields)));
         }
@@ -386,6 +424,20 @@ fn predefined_entity(name: &str) -> Read<char> {
     })
 }
 
+/// Takes ` name="value"` from the front of the text; nothing, and the text as it was, where something else stands there.
+fn take_pseudo_attribute<'t>(text: &mut &'t str, name: &str) -> Option<&'t str> {
+    let spaced = text.trim_start_matches([' ', '\t', '\r', '\n']);
+    if spaced.len() == text.len() {
+        return None;
+    }
+    let equals = spaced.strip_prefix(name)?.trim_start_matches([' ', '\t', '\r', '\n']).strip_prefix('=')?;
+    let quoted = equals.trim_start_matches([' ', '\t', '\r', '\n']);
+    let quote = quoted.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
+    let (value, rest) = quoted[1..].split_once(quote)?;
+    *text = rest;
+    Some(value)
+}
+
 /// Which reference in an attribute value could not be resolved.
 fn unresolved(value: &str) -> XmlErrorKind {
     let references = value.split('&').skip(1).filter_map(|rest| rest.split_once(';')).map(|(name, _)| name);
@@ -403,6 +455,9 @@ fn unresolved(value: &str) -> XmlErrorKind {
 fn check_declaration(prefix: &str, namespace: &str, limits: &Limits) -> Read<()> {
     if prefix.len() > limits.name_len {
         return Err(XmlErrorKind::NameLen(limits.name_len));
+    }
+    if namespace.len() > limits.namespace_len {
+        return Err(XmlErrorKind::NamespaceLen(limits.namespace_len));
     }
     let reserved = prefix == "xmlns"
         || (prefix == "xml") != (namespace == XML_NAMESPACE)

@@ -93,6 +93,13 @@ fn documents_that_are_not_well_formed_are_refused() {
         "<a xmlns:b=\"\"/>",
         "<a xmlns:xml=\"urn:x\"/>",
         "<a xmlns:p=\"urn:x\" xmlns:q=\"urn:x\" p:b=\"1\" q:b=\"2\"/>",
+        "<?xml version='1.0'encoding='UTF-8'?><a/>",
+        "<?xml version='1.0' standalone='yes' encoding='UTF-8'?><a/>",
+        "<?xml version='1.0' standalone='YES'?><a/>",
+        "<?xml version='1.0' xencoding='latin1'?><a/>",
+        "<?xml encoding='UTF-8'?><a/>",
+        "<?xml version='1.0' ??><a/>",
+        "<a xmlns:=\"u\"/>",
         "<a><![CDATA[</a>",
         "<!-- <a/>",
         "<a b=\"1\"c=\"2\"/>",
@@ -154,6 +161,20 @@ fn limits_hold_to_the_unit() {
         assert!(bounded(document(limit)).is_ok(), "{kind} at {limit}");
         assert_eq!(bounded(document(limit + 1)), Err(kind));
     }
+}
+
+#[test]
+fn a_long_namespace_is_not_spelled_out_for_every_name() {
+    let long = format!("<r xmlns:p=\"{}\"/>", "u".repeat(2049));
+    assert_eq!(refusal(&long), XmlErrorKind::NamespaceLen(2048));
+    let many = format!("<r xmlns:p=\"{}\">{}</r>", "u".repeat(2048), "<x p:a=\"\"/>".repeat(20_000));
+    assert_eq!(refusal(&many), XmlErrorKind::QualifiedLen(4 << 20));
+}
+
+#[test]
+fn what_is_told_of_a_document_is_short() {
+    let error = parse(&format!("<a></{}>", "b".repeat(300_000))).expect_err("no match");
+    assert!(error.to_string().len() < 500, "{} bytes", error.to_string().len());
 }
 
 #[test]

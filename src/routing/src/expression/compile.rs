@@ -7,14 +7,15 @@ use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, oper
 use cel::common::value::CowVal;
 use cel::context::VariableResolver;
 use cel::{Context, ExecutionError};
-use crossdock_message::{ByteString, Code, Fault, Value};
+use crossdock_message::{ByteString, Code, Decimal, Fault, Value};
 use crossdock_settings::nearest;
 
-use super::functions::{ENVIRONMENT, FUNCTIONS, ROOT};
+use super::functions::{ENVIRONMENT, FUNCTIONS, ROOT, comparison};
 use super::path::{Path, PathStep};
 use super::projection::Needs;
 use super::scope::{ENVELOPE_FIELDS, Scope};
 use super::values::{CelValue, to_value};
+use super::work::Work;
 
 /// Bytes of one expression. CEL's parser recurses over operators without a limit of its own.
 const SOURCE_LEN_MAX: usize = 1024;
@@ -28,6 +29,8 @@ pub struct Names {
     pub variables: Vec<ByteString>,
     /// Variables that would be bound elsewhere, with what has to come first.
     pub unbound: Vec<(ByteString, &'static str)>,
+    /// Those variables that hold what a service sent, so that the caller is not to blame for what they lack.
+    pub of_services: Vec<ByteString>,
 }
 
 /// Why an expression cannot be used: bytes of its text, what is wrong, and what to write instead.
@@ -71,6 +74,14 @@ impl Expression {
     /// All [`ExpressionError`]s that are found: no CEL, an unknown name or function, too long, too deep, a map literal
     /// (whose order CEL does not keep), or one comprehension inside another.
     pub fn compile(source: &str, names: &Names) -> Result<Self, Vec<ExpressionError>> {
+        Self::compile_shown(source, source, names)
+    }
+
+    /// As [`Expression::compile`], for a source whose placeholders were replaced: faults show `shown` in its place.
+    ///
+    /// # Errors
+    /// As [`Expression::compile`].
+    pub fn compile_shown(source: &str, shown: &str, names: &Names) -> Result<Self, Vec<ExpressionError>> {
         let whole = 0..source.len();
         let refuse =
             |problem: String, help: &str| vec![ExpressionError { range: whole.clone(), problem, help: help.into() }];
@@ -86,8 +97,11 @@ impl Expression {
                 "split it over several fields",
             ));
         }
+        if let Some(value) = number(source) {
+            return Ok(Self { source: shown.into(), kind: Kind::Constant(value), of_caller: true });
+        }
         let parser = ENVIRONMENT.parser().max_recursion_depth(32).enable_optional_syntax(false);
-        let (tree, info) = parser.parse_with_source_info(source).map_err(|errors| {
+        let (mut tree, info) = parser.parse_with_source_info(source).map_err(|errors| {
             errors.errors.iter().take(1).map(|error| parse_error(source, error.pos, &error.msg)).collect::<Vec<_>>()
         })?;
         let mut walk = Walk { names, info: &info, source, bound: Vec::new(), needs: Vec::new(), errors: Vec::new() };
@@ -96,19 +110,28 @@ impl Expression {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let of_caller = needs.iter().all(|(root, _)| matches!(&**root, "req" | "header" | "msg"));
+        let of_caller = !needs.iter().any(|(root, _)| names.of_services.contains(root));
         let kind = match (constant(&tree), path(&tree)) {
             (Some(value), _) => Kind::Constant(value),
             (None, Some(path)) => Kind::Path(path),
-            (None, None) => Kind::Cel { tree: Arc::new(tree), needs },
+            (None, None) => {
+                replace_comparisons(&mut tree);
+                Kind::Cel { tree: Arc::new(tree), needs }
+            }
         };
-        Ok(Self { source: source.into(), kind, of_caller })
+        Ok(Self { source: shown.into(), kind, of_caller })
     }
 
     /// The text as written.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// Whether it looks at nothing but what the caller sent.
+    #[must_use]
+    pub fn is_of_caller(&self) -> bool {
+        self.of_caller
     }
 
     /// Whether it is a plain path: what is there is taken as it is.
@@ -169,7 +192,8 @@ impl Expression {
         self.fault("FIELD_MISSING", format!("`{what}` is missing")).with_detail("field", what)
     }
 
-    fn fault(&self, reason: &'static str, message: String) -> Fault {
+    /// A fault of whoever sent what the expression looks at.
+    pub(crate) fn fault(&self, reason: &'static str, message: String) -> Fault {
         if self.of_caller {
             Fault::caller(Code::InvalidArgument, reason, message)
         } else {
@@ -178,6 +202,7 @@ impl Expression {
     }
 
     fn interpret(&self, tree: &IdedExpr, needs: &[(ByteString, Needs)], scope: &Scope<'_>) -> Result<Value, Fault> {
+        let _work = Work::begin();
         let mut variables = Variables(Vec::with_capacity(needs.len()));
         for (root, needs) in needs {
             if let Some(value) = needs.of_variable(root, scope)? {
@@ -187,25 +212,40 @@ impl Expression {
         let root: &Context<'_, '_> = &ROOT;
         let mut context = root.new_inner_scope();
         context.set_variable_resolver(&variables);
-        let value = cel::Value::resolve_val(tree, &context).map_err(|error| self.failed(&error))?;
+        let evaluated = cel::Value::resolve_val(tree, &context);
+        if Work::is_spent() {
+            return Err(self.too_much_work());
+        }
+        let value = evaluated.map_err(|error| self.failed(&error))?;
         to_value(&*value).map_err(|kind| {
             self.fault("EXPRESSION", format!("`{}` gives a {kind}, which a message cannot hold", self.source))
         })
     }
 
+    pub(crate) fn too_much_work(&self) -> Fault {
+        self.fault("TOO_MUCH_WORK", format!("`{}` takes too much work on a message of this size", self.source))
+    }
+
     /// CEL's own texts carry values of the message; only what the expression's author wrote is told.
     fn failed(&self, error: &ExecutionError) -> Fault {
         let problem = match error {
-            ExecutionError::NoSuchKey(key) => return self.missing(key),
-            ExecutionError::UndeclaredReference(name) => return self.missing(name),
+            // Only what the author wrote is told, never a name that came with the message.
+            ExecutionError::NoSuchKey(name) | ExecutionError::UndeclaredReference(name) => {
+                if name.len() <= SOURCE_LEN_MAX && self.source.contains(name.as_str()) {
+                    return self.missing(name);
+                }
+                "a field that it looks for is missing".to_owned()
+            }
             ExecutionError::IndexOutOfBounds(_) => "an index is past the end of its list".to_owned(),
             ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => "a division by zero".to_owned(),
             ExecutionError::Overflow(..) => "a number does not fit in 64 bits".to_owned(),
+            ExecutionError::FunctionError { function, message } if function.starts_with('@') => message.clone(),
             ExecutionError::FunctionError { function, message } => format!("{function}: {message}"),
             ExecutionError::NoSuchOverload(_)
             | ExecutionError::UnexpectedType { .. }
             | ExecutionError::ValuesNotComparable(..) => {
-                "a value is of a kind that it cannot be used with there".to_owned()
+                "a value is of a kind that it cannot be used with there; a decimal number is only compared, or made a text by `text()`"
+                    .to_owned()
             }
             _ => "the values do not fit the expression".to_owned(),
         };
@@ -239,6 +279,43 @@ fn parse_error(source: &str, (line, column): (isize, isize), message: &str) -> E
     };
     let help = "expressions are CEL: `req.amount > 10 && has(req.note)`, texts in single quotes: `'open'`";
     ExpressionError { range: start..end, problem, help: help.into() }
+}
+
+/// A whole number or decimal that is the whole expression: its digits are kept.
+fn number(source: &str) -> Option<Value> {
+    let decimal = Decimal::new(source.trim()).ok()?;
+    let whole = decimal.as_str().parse::<i64>().ok().filter(|_| decimal.as_str() != "-0").map(Value::Int);
+    Some(whole.unwrap_or(Value::Decimal(decimal)))
+}
+
+/// Puts functions of ours in the place of CEL's comparisons.
+fn replace_comparisons(tree: &mut IdedExpr) {
+    match &mut tree.expr {
+        Expr::Call(call) => {
+            if let Some(function) = comparison(&call.func_name) {
+                function.clone_into(&mut call.func_name);
+            }
+            if let Some(target) = &mut call.target {
+                replace_comparisons(target);
+            }
+            call.args.iter_mut().for_each(replace_comparisons);
+        }
+        Expr::Select(select) => replace_comparisons(&mut select.operand),
+        Expr::List(list) => list.elements.iter_mut().for_each(replace_comparisons),
+        Expr::Comprehension(comprehension) => {
+            let comprehension = &mut **comprehension;
+            for part in [
+                &mut comprehension.iter_range,
+                &mut comprehension.accu_init,
+                &mut comprehension.loop_cond,
+                &mut comprehension.loop_step,
+                &mut comprehension.result,
+            ] {
+                replace_comparisons(part);
+            }
+        }
+        Expr::Map(_) | Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
+    }
 }
 
 /// The value of a literal.
@@ -321,6 +398,13 @@ impl<'a> Walk<'a> {
                     };
                     self.error(tree.id, format!("there is no function `{}`", call.func_name), help);
                 }
+                if matches!(call.func_name.as_str(), "replace" | "join" | "split")
+                    && !call.args.iter().all(is_short_text)
+                {
+                    let problem = format!("`{}` takes short texts that stand in the expression", call.func_name);
+                    let help = "write each as a text of up to 16 characters: `req.id.replace(' ', '-')`".to_owned();
+                    self.error(tree.id, problem, help);
+                }
                 for child in call.target.iter().map(|target| &**target).chain(&call.args) {
                     self.visit(child, next, in_comprehension);
                 }
@@ -352,6 +436,17 @@ impl<'a> Walk<'a> {
                     self.visit(part, next, true);
                 }
                 self.bound.truncate(before);
+            }
+            Expr::Literal(LiteralValue::Double(number)) => {
+                let range = self.range(tree.id);
+                let written = self.source.get(range).unwrap_or("");
+                let read = Value::F64(*number.inner()).scalar_text().and_then(|text| Decimal::new(text).ok());
+                let exact =
+                    Decimal::new(written).ok().zip(read).is_some_and(|(written, read)| written.compare(&read).is_eq());
+                if !exact && Decimal::new(written).is_ok() {
+                    let help = format!("write `decimal('{written}')`");
+                    self.error(tree.id, "the number has more digits than a double keeps".into(), help);
+                }
             }
             Expr::Literal(_) | Expr::Ident(_) | Expr::Unspecified => {}
         }
@@ -390,6 +485,10 @@ impl<'a> Walk<'a> {
         };
         self.needs[at].1.add(fields);
     }
+}
+
+fn is_short_text(tree: &IdedExpr) -> bool {
+    matches!(constant(tree), Some(Value::Text(text)) if !text.is_empty() && text.chars().count() <= 16)
 }
 
 /// The variable and the fields that a chain of selections spells, `has(a.b)` included.

@@ -1,13 +1,15 @@
 //! Functions beyond CEL's own: `text`, `attr`, `decimal`, and the string functions of CEL's extension.
 
+use std::cmp::Ordering;
 use std::sync::{Arc, LazyLock};
 
+use cel::common::ast::operators;
 use cel::common::types::{CelBool, CelString};
 use cel::common::value::{CowVal, Val};
 use cel::{Context, Env, ExecutionError, FunctionContext};
 use crossdock_message::Decimal;
 
-use super::values::{CelDecimal, CelItems, CelRecord, CelValue, to_value};
+use super::values::{CelDecimal, CelItems, CelRecord, CelValue, contains, equal, order, to_value};
 
 /// Names that may be called. CEL itself only finds an unknown one when it is evaluated.
 pub(super) const FUNCTIONS: &[&str] = &[
@@ -53,14 +55,49 @@ type Function =
 /// Functions that all evaluations share.
 pub(super) static ROOT: LazyLock<Context<'static, 'static>> = LazyLock::new(|| {
     let mut root = Context::with_env(Arc::clone(&ENVIRONMENT));
-    let functions: [(&str, Function); 3] =
-        [("text", Box::new(text_of)), ("attr", Box::new(attribute_of)), ("decimal", Box::new(decimal_of))];
+    let functions: [(&str, Function); 10] = [
+        ("text", Box::new(text_of)),
+        ("attr", Box::new(attribute_of)),
+        ("decimal", Box::new(decimal_of)),
+        ("@equal", Box::new(|call| compare(call, |left, right| Some(equal(left, right))))),
+        ("@differ", Box::new(|call| compare(call, |left, right| Some(!equal(left, right))))),
+        ("@less", Box::new(|call| compare(call, |left, right| order(left, right).map(Ordering::is_lt)))),
+        ("@at_most", Box::new(|call| compare(call, |left, right| order(left, right).map(Ordering::is_le)))),
+        ("@more", Box::new(|call| compare(call, |left, right| order(left, right).map(Ordering::is_gt)))),
+        ("@at_least", Box::new(|call| compare(call, |left, right| order(left, right).map(Ordering::is_ge)))),
+        ("@holds", Box::new(|call| compare(call, |left, right| contains(right, left)))),
+    ];
     for (name, function) in functions {
         let added = root.add_function(name, function);
         debug_assert!(added.is_ok(), "`{name}` is free");
     }
     root
 });
+
+/// The functions of ours that stand for operators of CEL, whose own look at the left side only and know no decimals.
+pub(super) fn comparison(operator: &str) -> Option<&'static str> {
+    Some(match operator {
+        operators::EQUALS => "@equal",
+        operators::NOT_EQUALS => "@differ",
+        operators::LESS => "@less",
+        operators::LESS_EQUALS => "@at_most",
+        operators::GREATER => "@more",
+        operators::GREATER_EQUALS => "@at_least",
+        operators::IN => "@holds",
+        _ => return None,
+    })
+}
+
+fn compare<'c, 'k>(
+    call: &mut FunctionContext<'c, 'k>,
+    holds: impl FnOnce(&dyn Val, &dyn Val) -> Option<bool>,
+) -> Result<CowVal<'c, 'k>, ExecutionError> {
+    let result = holds(argument(call, 0)?, argument(call, 1)?);
+    match result {
+        Some(truth) => Ok(CowVal::owned(CelBool::from(truth))),
+        None => Err(call.error("values of these kinds cannot be compared")),
+    }
+}
 
 fn argument<'x>(call: &'x FunctionContext<'_, '_>, at: usize) -> Result<&'x (dyn Val + 'x), ExecutionError> {
     let at = match (&call.this, at) {
@@ -120,9 +157,15 @@ fn decimal_of<'c, 'k>(call: &mut FunctionContext<'c, 'k>) -> Result<CowVal<'c, '
             Some(decimal) => decimal,
             None => {
                 let text = scalar_text(value).map_err(|problem| call.error(problem))?;
-                Decimal::new(text.trim()).map_err(|_| call.error("the text is not a decimal number"))?
+                readable_decimal(text.trim()).ok_or_else(|| call.error("the text is not a decimal number"))?
             }
         }
     };
     Ok(CowVal::owned(CelDecimal(decimal)))
+}
+
+/// A decimal that a JSON reader within its limits takes back.
+fn readable_decimal(text: &str) -> Option<Decimal> {
+    let near = text.parse::<f64>().is_ok_and(f64::is_finite);
+    (near && text.len() <= crossdock_message::Limits::default().number_len).then(|| Decimal::new(text).ok()).flatten()
 }

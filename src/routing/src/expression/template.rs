@@ -1,6 +1,6 @@
 //! Texts with expressions in them: `no order ${req.id}`.
 
-use crossdock_message::{ByteString, Code, Fault};
+use crossdock_message::{ByteString, Fault};
 
 use super::compile::{Expression, ExpressionError, Names};
 use super::scope::Scope;
@@ -51,6 +51,15 @@ impl Template {
         if errors.is_empty() { Ok(Self { parts }) } else { Err(errors) }
     }
 
+    /// Whether it looks at nothing but what the caller sent.
+    #[must_use]
+    pub fn is_of_caller(&self) -> bool {
+        self.parts.iter().all(|part| match part {
+            Part::Text(_) => true,
+            Part::Expression(expression) => expression.is_of_caller(),
+        })
+    }
+
     /// The text.
     ///
     /// # Errors
@@ -67,7 +76,7 @@ impl Template {
                     let value = expression.evaluate(scope)?;
                     let text = value.scalar_text().ok_or_else(|| {
                         let problem = format!("`{}` gives {}, which has no text", expression.source(), value.kind());
-                        Fault::caller(Code::InvalidArgument, "NO_TEXT", problem)
+                        expression.fault("NO_TEXT", problem)
                     })?;
                     out.push_str(&text);
                 }

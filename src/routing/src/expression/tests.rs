@@ -15,7 +15,11 @@ fn bytes(text: &str) -> bytes::Bytes {
 }
 
 fn names() -> Names {
-    Names { variables: ["req", "res", "header", "msg", "line"].map(ByteString::from_static).to_vec(), unbound: vec![] }
+    Names {
+        variables: ["req", "res", "header", "msg", "line"].map(ByteString::from_static).to_vec(),
+        unbound: vec![],
+        of_services: vec!["res".into()],
+    }
 }
 
 /// Evaluates over a JSON request, an XML reply, one header, and one bound name.
@@ -75,6 +79,13 @@ fn values() {
         ("req.id.lowerAscii().replace(' ', '-')", "\"a-7\""),
         ("string(req.lines[0].qty) + 'x'", "\"2x\""),
         ("size(req)", "7"),
+        ("12345678901234567.89", "12345678901234567.89"),
+        ("1.10", "1.10"),
+        ("-7", "-7"),
+        ("1.5 == req.o.a && req.o.a == 1.5 && 1 < req.o.a && !(2 <= req.o.a)", "true"),
+        ("req.o.a in [1, 1.5] && 1.5 in [req.o.a] && !(req.o.a in [1])", "true"),
+        ("[1.5, 1] == [req.o.a, req.o.z] && 1 == req.o.z", "true"),
+        ("req.big == 18446744073709551615u && req.big > 5 && 5 < req.big", "true"),
     ] {
         assert_eq!(evaluate(source).as_deref(), Ok(expected), "{source}");
     }
@@ -94,7 +105,15 @@ fn what_is_missing_is_the_fault_of_who_should_have_given_it() {
 
 #[test]
 fn faults_never_quote_the_message() {
-    for source in ["req.lines[0].sku + 1", "int(req.lines[0].sku + 'secret')", "req.id > 1", "req.lines[0].sku / 0"] {
+    for source in [
+        "req.o[req.lines[0].sku]",
+        "req.o[req.id]",
+        "attr(res, req.id)",
+        "req.lines[0].sku + 1",
+        "int(req.lines[0].sku + 'secret')",
+        "req.id > 1",
+        "req.lines[0].sku / 0",
+    ] {
         let fault = evaluate(source).expect_err(source);
         assert!(!fault.message.contains("085") && !fault.message.contains("A 7"), "{fault}");
     }
@@ -121,7 +140,11 @@ fn errors_point_at_the_place_and_say_what_to_write() {
     let long = vec!["1"; 2000].join("+");
     assert!(Expression::compile(&long, &names()).is_err());
     assert!(Expression::compile(&vec!["1"; 500].join("+"), &names()).is_err());
-    let names = Names { unbound: vec![("res".into(), "call a service first")], variables: vec!["req".into()] };
+    let names = Names {
+        unbound: vec![("res".into(), "call a service first")],
+        variables: vec!["req".into()],
+        of_services: vec![],
+    };
     assert_eq!(Expression::compile("res.a", &names).expect_err("no reply yet")[0].help, "call a service first");
 }
 
@@ -136,4 +159,32 @@ fn a_field_of_the_address_is_not_given_by_the_body() {
     let read = |source: &str| Expression::compile(source, &names()).expect(source).evaluate(&scope);
     assert_eq!(read("req.id"), Ok(Value::from("from the path")));
     assert_eq!(&*read("req.x").expect_err("given twice").reason, "FIELD_TWICE");
+}
+
+#[test]
+fn a_resolved_secret_is_not_in_a_fault() {
+    let expression = Expression::compile_shown("req.id + 1 + 'S3CRET'", "req.id + 1 + '${env:TOKEN}'", &names());
+    let request =
+        Request { message: message("application/json", "{\"id\":\"a\"}"), binding: Binding::default().into() };
+    let limits = Limits::default();
+    let scope = Scope { request: &request, current: &request.message, reply: None, variables: &[], limits: &limits };
+    let fault = expression.expect("good").evaluate(&scope).expect_err("text and number");
+    assert!(!fault.message.contains("S3CRET") && fault.message.contains("env:TOKEN"), "{fault}");
+}
+
+#[test]
+fn data_cannot_make_a_step_dear() {
+    let list = |count: usize| (0..count).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
+    let body = format!("{{\"xs\":[{}],\"ys\":[{}]}}", list(8_000), list(8_000));
+    let request = Request { message: message("application/json", &body), binding: Binding::default().into() };
+    let limits = Limits::default();
+    let scope = Scope { request: &request, current: &request.message, reply: None, variables: &[], limits: &limits };
+    let dear = Expression::compile("req.xs.filter(x, !(x in req.ys))", &names()).expect("good");
+    assert_eq!(&*dear.evaluate(&scope).expect_err("too dear").reason, "TOO_MUCH_WORK");
+    let cheap = Expression::compile("size(req.xs.filter(x, x > 10))", &names()).expect("good");
+    assert_eq!(cheap.evaluate(&scope), Ok(Value::Int(7989)));
+    for source in ["req.a.replace(req.b, req.c)", "req.xs.join(req.sep)", "req.a.split('')"] {
+        assert!(Expression::compile(source, &names()).is_err(), "{source}");
+    }
+    assert!(Expression::compile("req.x > 1.00000000000000000001", &names()).is_err());
 }

@@ -14,6 +14,8 @@ use cel::common::types::{
 use cel::common::value::{CowVal, StaticVal, Val};
 use crossdock_message::{ByteString, Decimal, Record, Value};
 
+use super::work::Work;
+
 /// A canonical value that CEL can work on.
 #[derive(Debug, Clone)]
 pub(super) enum CelValue {
@@ -50,8 +52,11 @@ fn text(text: &str) -> CelString<'static> {
 }
 
 impl CelValue {
-    /// The whole value.
+    /// The whole value; nulls from the point on where the step's work is used up, which its caller has to look at.
     pub(super) fn from_value(value: &Value) -> Self {
+        if !Work::spend(1) {
+            return Self::Null(CelNull);
+        }
         match value {
             Value::Null => Self::Null(CelNull),
             Value::Bool(truth) => Self::Bool(CelBool::from(*truth)),
@@ -194,7 +199,7 @@ impl Val for CelRecord {
         let same = |other: &Self| {
             self.0.len() == other.0.len()
                 && self.0.iter().all(|(name, value)| {
-                    other.find(name.inner()).is_some_and(|field| value.as_val().equals(field.as_val()))
+                    other.find(name.inner()).is_some_and(|field| equal(value.as_val(), field.as_val()))
                 })
         };
         other.downcast_ref::<Self>().is_some_and(same)
@@ -285,15 +290,9 @@ impl Val for CelItems {
     }
 
     fn equals(&self, other: &dyn Val) -> bool {
-        if let Some(other) = other.downcast_ref::<Self>() {
-            let mut pairs = self.0.iter().zip(other.0.iter());
-            return self.0.len() == other.0.len() && pairs.all(|(left, right)| left.as_val().equals(right.as_val()));
-        }
-        let same = |other: &CelList<'_>| {
-            let mut pairs = self.0.iter().zip(other.inner());
-            self.0.len() == other.inner().len() && pairs.all(|(left, right)| left.as_val().equals(&**right))
-        };
-        other.downcast_ref::<CelList<'_>>().is_some_and(same)
+        items_of(other).is_some_and(|others| {
+            self.0.len() == others.len() && self.0.iter().zip(others).all(|(item, other)| equal(item.as_val(), other))
+        })
     }
 
     fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
@@ -331,7 +330,7 @@ impl Indexer for CelItems {
 
 impl Container for CelItems {
     fn contains(&self, wanted: &dyn Val) -> Result<bool, ExecutionError> {
-        Ok(self.0.iter().any(|item| item.as_val().equals(wanted)))
+        Ok(self.0.iter().any(|item| equal(item.as_val(), wanted)))
     }
 }
 
@@ -348,6 +347,55 @@ impl Iterable for CelItems {
     {
         Box::new(Borrowing(self.0.iter().map(CelValue::as_val)))
     }
+}
+
+/// The items of a list of either kind.
+fn items_of(list: &dyn Val) -> Option<Vec<&dyn Val>> {
+    if let Some(items) = list.downcast_ref::<CelItems>() {
+        return Some(items.0.iter().map(|item| item.as_val() as &dyn Val).collect());
+    }
+    let items = list.downcast_ref::<CelList<'_>>()?;
+    Some(items.inner().iter().map(|item| &**item as &dyn Val).collect())
+}
+
+/// Whether two values are equal, whichever stands left: numbers by what they are, exactly; lists and records by what is in
+/// them.
+pub(super) fn equal(left: &dyn Val, right: &dyn Val) -> bool {
+    if !Work::spend(1) {
+        return false;
+    }
+    if let (Some(left), Some(right)) = (left.downcast_ref::<CelString<'_>>(), right.downcast_ref::<CelString<'_>>()) {
+        return left.inner() == right.inner();
+    }
+    if let (Some(left), Some(right)) = (left.downcast_ref::<CelInt>(), right.downcast_ref::<CelInt>()) {
+        return left.inner() == right.inner();
+    }
+    if let (Some(left), Some(right)) = (CelDecimal::of_number(left), CelDecimal::of_number(right)) {
+        return left.compare(&right) == Ordering::Equal;
+    }
+    if let (Some(left), Some(right)) = (items_of(left), items_of(right)) {
+        return left.len() == right.len() && left.into_iter().zip(right).all(|(left, right)| equal(left, right));
+    }
+    left.equals(right)
+}
+
+/// How two values order, whichever stands left; nothing where they do not.
+pub(super) fn order(left: &dyn Val, right: &dyn Val) -> Option<Ordering> {
+    if let (Some(left), Some(right)) = (left.downcast_ref::<CelInt>(), right.downcast_ref::<CelInt>()) {
+        return Some(left.inner().cmp(right.inner()));
+    }
+    if let (Some(left), Some(right)) = (CelDecimal::of_number(left), CelDecimal::of_number(right)) {
+        return Some(left.compare(&right));
+    }
+    left.as_comparer()?.compare(right).ok()
+}
+
+/// Whether a list holds a value, or a record a field of that name; nothing for another kind.
+pub(super) fn contains(container: &dyn Val, wanted: &dyn Val) -> Option<bool> {
+    if let Some(items) = items_of(container) {
+        return Some(items.into_iter().any(|item| equal(item, wanted)));
+    }
+    container.as_container()?.contains(wanted).ok()
 }
 
 impl CelDecimal {

@@ -138,7 +138,8 @@ impl Loader<'_> {
             return None;
         };
         let idempotent = operation.is_idempotent() || service.idempotent.contains(&operation_name);
-        Some(CallPlan { service: index, operation_name, operation, idempotent })
+        let retried = service.retry.as_ref().is_some_and(|retry| retry.covers(&operation_name));
+        Some(CallPlan { service: index, operation_name, operation, idempotent, retried })
     }
 }
 
@@ -209,5 +210,6 @@ fn retry_plan(
         settings.backoff.unwrap_or(BackoffRange { min: StdDuration::from_millis(50), max: StdDuration::from_secs(1) });
     let on: Vec<Code> = settings.on.iter().map(|code| code.0).collect();
     let on = if on.is_empty() { vec![Code::Unavailable] } else { on };
-    Some(RetryPlan { on, attempts, backoff_min: min, backoff_max: max, budget_percent })
+    let operations = wanted.iter().map(|name| ByteString::from(*name)).collect();
+    Some(RetryPlan { on, attempts, backoff_min: min, backoff_max: max, budget_percent, operations })
 }

@@ -25,6 +25,10 @@ struct State {
     called: bool,
     /// Names that steps have bound.
     bound: Vec<ByteString>,
+    /// Those of them that hold what a service sent.
+    of_services: Vec<ByteString>,
+    /// Something answers the caller on every way to here: a reply, a new body, or a send.
+    answered: bool,
     /// The top fields of the body and the address, where they are known.
     fields: Option<Vec<ByteString>>,
 }
@@ -41,19 +45,22 @@ pub(super) fn request_names() -> Names {
     Names {
         variables: ["req", "header", "msg"].map(ByteString::from_static).to_vec(),
         unbound: unbound.map(|(name, help)| (ByteString::from_static(name), help)).to_vec(),
+        of_services: Vec::new(),
     }
 }
 
-fn report(node: &Node, errors: Vec<ExpressionError>, reader: &mut Reader<'_>) {
+/// Where placeholders were replaced, places in the text are not places in the file.
+fn report(node: &Node, resolved: bool, errors: Vec<ExpressionError>, reader: &mut Reader<'_>) {
     for error in errors {
-        reader.error("expression", node.span_of(error.range), error.problem, error.help);
+        let span = if resolved { node.span } else { node.span_of(error.range) };
+        reader.error("expression", span, error.problem, error.help);
     }
 }
 
 /// Reads a text with expressions in it.
 pub(super) fn template(node: &Node, names: &Names, reader: &mut Reader<'_>) -> Option<Template> {
-    let (text, _) = reader.text(node)?;
-    Template::compile(&text, names).map_err(|errors| report(node, errors, reader)).ok()
+    let (text, resolved) = reader.text(node)?;
+    Template::compile(&text, names).map_err(|errors| report(node, resolved, errors, reader)).ok()
 }
 
 /// Checks the name of a header that may be carried or set.
@@ -74,7 +81,17 @@ pub(super) fn header_name(name: &str, span: Span, reader: &mut Reader<'_>) -> Op
 
 impl<'l> StepReader<'l> {
     pub(super) fn new(loader: &'l Loader<'l>, entries: &[Arc<dyn EntrySpec>]) -> Self {
-        Self { loader, state: State { called: false, bound: Vec::new(), fields: request_fields(entries) }, depth: 0 }
+        Self {
+            loader,
+            state: State {
+                called: false,
+                bound: Vec::new(),
+                of_services: Vec::new(),
+                answered: false,
+                fields: request_fields(entries),
+            },
+            depth: 0,
+        }
     }
 
     /// Reads a route's steps.
@@ -87,6 +104,9 @@ impl<'l> StepReader<'l> {
                 "a route does at least one thing",
                 "write `- call: service.operation`",
             );
+        } else if !self.state.answered && !ends(&steps) {
+            let help = "call a service, make a body with `map`, or end with `respond`; a `choice` may need `otherwise`";
+            reader.error("no-answer", node.span, "a message can get to the end without an answer", help);
         }
         Some(steps)
     }
@@ -100,12 +120,20 @@ impl<'l> StepReader<'l> {
             unbound.push(("res".into(), "put a `call` step before this one on every way here"));
         }
         variables.extend(self.state.bound.iter().cloned());
-        Names { variables, unbound }
+        let mut of_services = self.state.of_services.clone();
+        if self.state.called {
+            // After a call the current message is the reply.
+            of_services.extend(["res", "header", "msg"].map(ByteString::from_static));
+        }
+        Names { variables, unbound, of_services }
     }
 
     fn expression(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Expression> {
-        let (text, _) = reader.text(node)?;
-        Expression::compile(&text, &self.names()).map_err(|errors| report(node, errors, reader)).ok()
+        let (text, resolved) = reader.text(node)?;
+        let shown = node.text().unwrap_or(&text);
+        Expression::compile_shown(&text, shown, &self.names())
+            .map_err(|errors| report(node, resolved, errors, reader))
+            .ok()
     }
 
     fn steps(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Vec<Step>> {
@@ -151,6 +179,7 @@ impl<'l> StepReader<'l> {
             "map" => {
                 let map = self.map(value, reader)?;
                 self.state.fields = map.top_names();
+                self.state.answered = true;
                 Some(Step::Map(map))
             }
             "set" => self.headers(value, reader).map(Step::Set),
@@ -158,10 +187,14 @@ impl<'l> StepReader<'l> {
             "call" => {
                 let call = self.call(value, "call", reader);
                 self.state.called = true;
+                self.state.answered = true;
                 self.state.fields = None;
                 call.map(Step::Call)
             }
-            "send" => self.call(value, "send", reader).map(Step::Send),
+            "send" => {
+                self.state.answered = true;
+                self.call(value, "send", reader).map(Step::Send)
+            }
             "choice" => self.choice(value, reader),
             "enrich" => self.enrich(value, reader),
             "tap" => self.tap(value, reader),
@@ -271,6 +304,9 @@ impl<'l> StepReader<'l> {
         let name = self.new_name(&name?, reader)?;
         let mut state = self.state.clone();
         state.bound.push(name.clone());
+        if items.as_ref().is_some_and(|items| !items.is_of_caller()) {
+            state.of_services.push(name.clone());
+        }
         let inner = StepReader { loader: self.loader, state, depth: self.depth };
         let map = inner.map(map?, reader)?;
         Some(Source::Each { items: items?, name, map })
@@ -353,21 +389,31 @@ impl<'l> StepReader<'l> {
         }
         let mut branches = Vec::new();
         let mut complete = true;
-        let mut called = true;
+        let (mut called, mut answered) = (true, true);
         for (index, item) in items.iter().enumerate() {
             let mut inner = StepReader { loader: self.loader, state: self.state.clone(), depth: self.depth + 1 };
             match self.branch(item, index + 1 == items.len(), &mut inner, reader) {
                 Some(branch) => {
                     // A branch that ends the route does not lead to what stands behind the choice.
-                    let ends = matches!(branch.steps.last(), Some(Step::Respond { .. } | Step::Fault { .. }));
+                    let ends = ends(&branch.steps);
                     called &= inner.state.called || ends;
+                    answered &= inner.state.answered || ends;
                     branches.push(branch);
                 }
                 None => complete = false,
             }
         }
         let decided = branches.last().is_some_and(|branch| branch.when.is_none());
+        if branches.is_empty() && complete {
+            reader.error(
+                "missing-value",
+                node.span,
+                "a choice has at least one branch",
+                "write `- when: …` and `steps: […]`",
+            );
+        }
         self.state.called |= called && decided;
+        self.state.answered |= answered && decided;
         self.state.fields = None;
         complete.then_some(Step::Choice(branches))
     }
@@ -425,6 +471,7 @@ impl<'l> StepReader<'l> {
         fields.finish(reader);
         let name = self.new_name(&name?, reader)?;
         self.state.bound.push(name.clone());
+        self.state.of_services.push(name.clone());
         let (call, with) = side?;
         let with = with.unwrap_or(MapPlan::Fields(Vec::new()));
         Some(Step::Enrich { call, with, name })
@@ -468,6 +515,18 @@ impl<'l> StepReader<'l> {
         fields.finish(reader);
         let message = message.and_then(|node| template(node, &self.names(), reader));
         Some(Step::Fault { code: code?.0, message: message? })
+    }
+}
+
+/// Whether no message gets past these steps.
+fn ends(steps: &[Step]) -> bool {
+    match steps.last() {
+        Some(Step::Respond { .. } | Step::Fault { .. }) => true,
+        Some(Step::Choice(branches)) => {
+            branches.last().is_some_and(|branch| branch.when.is_none())
+                && branches.iter().all(|branch| ends(&branch.steps))
+        }
+        _ => false,
     }
 }
 

@@ -115,6 +115,19 @@ impl Loader<'_> {
                 reader.error("unknown-service", name.span, format!("there is no service `{}`", name.value), help);
             }
         }
+        let two = |json: &Option<String>, xml: &Option<String>| json.is_some() && xml.is_some();
+        let stubs_twice = test.stub.0.iter().any(|(_, stub)| {
+            two(&stub.json, &stub.xml) || stub.fault.is_some() && (stub.json.is_some() || stub.xml.is_some())
+        });
+        let sent_twice = test.expect.sent.0.iter().any(|(_, sent)| two(&sent.json, &sent.xml));
+        if two(&test.given.json, &test.given.xml)
+            || two(&test.expect.json, &test.expect.xml)
+            || stubs_twice
+            || sent_twice
+        {
+            let help = "write one of `json`, `xml` and `fault`";
+            reader.error("body-twice", node.span, "the test names two bodies where there can be one", help);
+        }
         let given_body = body(test.given.json.as_ref(), test.given.xml.as_ref());
         let method = test.given.method.as_deref().unwrap_or(if given_body.is_some() { "POST" } else { "GET" });
         let stubs = test.stub.0.iter().map(|(name, stub)| {
@@ -125,9 +138,12 @@ impl Loader<'_> {
             };
             (name.value.as_str().into(), plan)
         });
-        let sent = test.expect.sent.0.iter().filter_map(|(name, sent)| {
-            Some((name.value.as_str().into(), body(sent.json.as_ref(), sent.xml.as_ref())?))
-        });
+        let sent = test
+            .expect
+            .sent
+            .0
+            .iter()
+            .map(|(name, sent)| (name.value.as_str().into(), body(sent.json.as_ref(), sent.xml.as_ref())));
         self.plan.tests.push(RouteTest {
             place: place_of(node.span, reader),
             route: test.route.value.as_str().into(),

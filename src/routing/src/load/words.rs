@@ -51,7 +51,8 @@ impl FromNode for BackoffRange {
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h)\\.\\.[0-9]+(ms|s|m|h)$" })
+        let pattern = "^[0-9]+ ?(ms|s|m|h)\\.\\.[0-9]+ ?(ms|s|m|h)$";
+        crossdock_settings::or_placeholder(&json!({ "type": "string", "pattern": pattern }))
     }
 }
 
