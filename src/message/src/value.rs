@@ -1,5 +1,7 @@
 //! The typed value that every format is read into and written from.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 
@@ -114,10 +116,11 @@ impl From<Record> for Value {
 
 /// Named fields in the order in which they were read or set; each name stands once.
 ///
-/// Look-up is linear: records of messages are short, and readers bound the number of keys.
+/// Look-up is linear: records of messages are short, and readers bound the number of keys. A copy shares the fields until
+/// one of the two is changed, so that handing a part of a message on costs nothing.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Record {
-    fields: Vec<(ByteString, Value)>,
+    fields: Arc<Vec<(ByteString, Value)>>,
 }
 
 impl Record {
@@ -129,7 +132,7 @@ impl Record {
 
     /// For readers that have made sure that each name stands once.
     pub(crate) fn from_unique(fields: Vec<(ByteString, Value)>) -> Self {
-        Self { fields }
+        Self { fields: Arc::new(fields) }
     }
 
     /// The field of that name.
@@ -140,7 +143,7 @@ impl Record {
 
     /// The field of that name, to change.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Value> {
-        self.fields.iter_mut().find(|(key, _)| key == name).map(|(_, value)| value)
+        Arc::make_mut(&mut self.fields).iter_mut().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
     /// Sets a field: in its old place where the name stands, else at the end. Gives back what stood there.
@@ -149,7 +152,7 @@ impl Record {
         match self.get_mut(&name) {
             Some(old) => Some(std::mem::replace(old, value)),
             None => {
-                self.fields.push((name, value));
+                Arc::make_mut(&mut self.fields).push((name, value));
                 None
             }
         }
@@ -158,7 +161,7 @@ impl Record {
     /// Takes a field out; the order of the others stays.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
         let at = self.fields.iter().position(|(key, _)| key == name)?;
-        Some(self.fields.remove(at).1)
+        Some(Arc::make_mut(&mut self.fields).remove(at).1)
     }
 
     /// The fields in order.

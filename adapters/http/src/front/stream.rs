@@ -89,7 +89,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.buffer.reserve(READ_LEN);
+        if self.buffer.capacity() - self.buffer.len() < READ_LEN / 8 {
+            self.buffer.reserve(READ_LEN);
+        }
         poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer)
     }
 
