@@ -1,13 +1,9 @@
 //! A listener: from a connection to answers.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::pin::Pin;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{io, panic};
 
@@ -18,7 +14,6 @@ use crossdock_adapter_api::{
 };
 use crossdock_message::{ByteString, Code, Fault};
 use futures_util::FutureExt as _;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -26,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Entry, Listener};
 use crate::front::{BodyRefusal, Connection, Front, HeadLimits, Limits, RequestHead, Timeouts, Watchlist};
+use crate::gate::Gate;
 use crate::settle::{AnswerBody, Asker, failure, settle};
+use crate::stream::MaybeTls;
 use crate::{mapping, path, tls};
 
 /// For a TLS handshake.
@@ -136,89 +133,8 @@ impl Inbound for HttpInbound {
     }
 }
 
-/// Counts connections, in all and by address.
-struct Gate {
-    all: AtomicUsize,
-    all_max: usize,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
-    by_address_max: usize,
-}
-
-impl Gate {
-    fn new(all_max: usize, by_address_max: usize) -> Self {
-        Self { all: AtomicUsize::new(0), all_max, by_address: Mutex::new(HashMap::new()), by_address_max }
-    }
-
-    /// A place for one more connection, given back when it is dropped.
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = by_address.get(&address).copied().unwrap_or(0);
-        if count >= self.by_address_max || self.all.load(Ordering::Relaxed) >= self.all_max {
-            return None;
-        }
-        self.all.fetch_add(1, Ordering::Relaxed);
-        by_address.insert(address, count + 1);
-        Some(Place { gate: Arc::clone(self), address })
-    }
-}
-
-struct Place {
-    gate: Arc<Gate>,
-    address: IpAddr,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.gate.all.fetch_sub(1, Ordering::Relaxed);
-        let mut by_address = self.gate.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// A connection's bytes, with or without TLS, and its place in the count.
-pub(crate) struct Stream {
-    kind: StreamKind,
-    _place: Place,
-}
-
-enum StreamKind {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-macro_rules! each_kind {
-    ($self:ident, $io:ident => $call:expr) => {
-        match &mut $self.get_mut().kind {
-            StreamKind::Plain($io) => $call,
-            StreamKind::Tls($io) => $call,
-        }
-    };
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each_kind!(self, io => Pin::new(io).poll_read(cx, buffer))
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        each_kind!(self, io => Pin::new(io).poll_write(cx, bytes))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each_kind!(self, io => Pin::new(io).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each_kind!(self, io => Pin::new(io).poll_shutdown(cx))
-    }
-}
+/// A caller's connection.
+type Stream = MaybeTls<TlsStream<TcpStream>>;
 
 /// What all connections of one data arbiter share.
 struct Worker {
@@ -255,14 +171,14 @@ impl Worker {
         let peer = socket.peer_addr()?;
         let place = gate.enter(peer.ip()).ok_or_else(|| io::Error::other("too many connections"))?;
         socket.set_nodelay(true)?;
-        let kind = match acceptor {
-            None => StreamKind::Plain(socket),
+        let stream = match acceptor {
+            None => Stream::Plain(socket),
             Some(acceptor) => {
                 let shaken = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(socket)).await;
-                StreamKind::Tls(Box::new(shaken.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??))
+                Stream::Tls(Box::new(shaken.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??))
             }
         };
-        Ok((Front::new(Stream { kind, _place: place }, self.limits, &self.list), Some(peer)))
+        Ok((Front::new(stream, place, self.limits, &self.list), Some(peer)))
     }
 
     /// Finds the route of a request. HEAD is what GET answers, without its body.

@@ -9,6 +9,7 @@
 //! | `outbound` | a message, over a pooled connection, to a reply |
 //! | `mapping` | canonical messages to and from HTTP's heads |
 //! | `settle` | outcome to status and problem document |
+//! | `gate`, `stream` | how many connections there may be; their bytes with or without TLS |
 //! | `path` | one normal form of paths |
 //! | `tls` | certificates and trust |
 
@@ -16,11 +17,13 @@ mod adapter;
 mod config;
 mod error;
 mod front;
+mod gate;
 mod inbound;
 mod mapping;
 mod outbound;
 mod path;
 mod settle;
+mod stream;
 mod tls;
 
 pub use adapter::HttpAdapter;

@@ -13,6 +13,7 @@ use tokio_util::io::poll_read_buf;
 use super::body::BodyRefusal;
 use super::connection::{Connection, Watch, Watchlist};
 use super::head::{self, Framing, HeadLimits, Refusal, RequestHead};
+use crate::gate::Place;
 use crate::settle;
 
 /// Bytes that one read asks for.
@@ -65,10 +66,12 @@ pub(crate) struct Front<IO> {
     linger: bool,
     lingered: usize,
     shut: bool,
+    /// Given back when the connection ends.
+    _place: Place,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
-    pub(crate) fn new(io: IO, limits: Limits, list: &Rc<Watchlist>) -> Self {
+    pub(crate) fn new(io: IO, place: Place, limits: Limits, list: &Rc<Watchlist>) -> Self {
         let connection = Connection::new(list, limits.timeouts.idle);
         connection.state().watch = Watch::Until(list.now() + limits.timeouts.idle);
         Self {
@@ -81,6 +84,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
             linger: false,
             lingered: 0,
             shut: false,
+            _place: place,
         }
     }
 

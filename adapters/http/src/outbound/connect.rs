@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::AdapterError;
@@ -11,7 +10,6 @@ use crossdock_message::Fault;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -19,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 use super::pool::Link;
 use crate::config::Endpoint;
 use crate::error;
+use crate::stream::MaybeTls;
 
 /// Bytes that a connection buffers, and that a reply's head may weigh.
 const BUFFER_LEN_MAX: usize = 64 * 1024;
@@ -83,37 +82,5 @@ impl Connector {
     }
 }
 
-/// A connection's bytes, with or without TLS.
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-macro_rules! each_kind {
-    ($self:ident, $io:ident => $call:expr) => {
-        match $self.get_mut() {
-            Stream::Plain($io) => $call,
-            Stream::Tls($io) => $call,
-        }
-    };
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each_kind!(self, io => Pin::new(io).poll_read(cx, buffer))
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        each_kind!(self, io => Pin::new(io).poll_write(cx, bytes))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each_kind!(self, io => Pin::new(io).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each_kind!(self, io => Pin::new(io).poll_shutdown(cx))
-    }
-}
+/// A service's connection.
+pub(super) type Stream = MaybeTls<TlsStream<TcpStream>>;

@@ -1,0 +1,97 @@
+//! TLS on both sides, with certificates that each side asks the other for.
+
+use std::path::Path;
+
+use crossdock_tests::{Backend, Gateway, call, exchange};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+/// An authority, a certificate for `localhost`, and one of another authority, as PEM files.
+fn write_certificates(folder: &Path) {
+    let authority = || {
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
+    };
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("a file");
+    let (ours, other) = (authority(), authority());
+    write("ca.pem", &ours.pem());
+    write("other-ca.pem", &other.pem());
+    for (name, issuer) in [("server", &ours), ("client", &ours), ("stranger", &other)] {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+        write(&format!("{name}.pem"), &params.signed_by(&key, issuer).expect("a certificate").pem());
+        write(&format!("{name}.key"), &key.serialize_pem());
+    }
+}
+
+#[test]
+fn both_sides_show_and_check_certificates() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_certificates(folder.path());
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let backend = Backend::start();
+    let secure = Gateway::start_with(
+        &format!(
+            "public: {{ http: {{ bind: \"127.0.0.1:0\", tls: {{ cert: \"{}\", key: \"{}\", client_ca: \"{}\" }} }} }}",
+            at("server.pem"),
+            at("server.key"),
+            at("ca.pem")
+        ),
+        &format!(
+            "version: 1
+services: {{ echo: {{ http: {{ url: \"http://{}\", operations: {{ post: {{ post: /echo }} }} }} }} }}
+routes: {{ echo: {{ from: {{ http: {{ listen: public, post: /secure }} }}, steps: [ {{ call: echo.post }} ] }} }}
+",
+            backend.address
+        ),
+    );
+    let port = secure.public().rsplit(':').next().expect("a port").to_owned();
+    let service = |name: &str, tls: &str| {
+        format!(
+            "  {name}: {{ http: {{ url: \"https://localhost:{port}\", operations: {{ post: {{ post: /secure }} }}, tls: {{ {tls} }} }} }}\n"
+        )
+    };
+    let identity =
+        |name: &str| format!("cert: \"{}\", key: \"{}\"", at(&format!("{name}.pem")), at(&format!("{name}.key")));
+    let ca = format!("ca: \"{}\"", at("ca.pem"));
+    let names = ["good", "unknown", "stranger", "distrusted", "misnamed"];
+    let routes: String = names
+        .iter()
+        .map(|name| format!("  {name}: {{ from: {{ http: {{ listen: public, post: /{name} }} }}, steps: [ {{ call: {name}.post }} ] }}\n"))
+        .collect();
+    let front = Gateway::start(&format!(
+        "version: 1\nservices:\n{}{}{}{}{}routes:\n{routes}",
+        service("good", &format!("{ca}, {}", identity("client"))),
+        service("unknown", &ca),
+        service("stranger", &format!("{ca}, {}", identity("stranger"))),
+        service("distrusted", &format!("ca: \"{}\", {}", at("other-ca.pem"), identity("client"))),
+        service("misnamed", &format!("{ca}, {}, server_name: another.example", identity("client"))),
+    ));
+    for _ in 0..3 {
+        let reply = call(&front.public(), "POST", "/good", "{\"n\":1.10}");
+        assert_eq!((reply.status, reply.body.as_str()), (200, "{\"n\":1.10}"), "{reply:?}");
+    }
+    assert_eq!(backend.requests(), 3);
+    for name in &names[1..] {
+        let reply = call(&front.public(), "POST", &format!("/{name}"), "{}");
+        assert_eq!(reply.status, 503, "{name}: {reply:?}");
+    }
+    assert_eq!(backend.requests(), 3, "nothing gets through without the right certificate");
+    // Plain HTTP at a TLS listener is no request, and harms nobody.
+    let (replies, _) = exchange(&secure.public(), b"GET /secure HTTP/1.1\r\nHost: h\r\n\r\n", 1);
+    assert!(replies.is_empty(), "{replies:?}");
+    assert_eq!(call(&front.public(), "POST", "/good", "{}").status, 200);
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_told_at_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("routes")).expect("a folder");
+    let settings = "version: 1\nlisteners: { public: { http: { bind: \"127.0.0.1:0\", tls: { cert: /nowhere.pem, key: /nowhere.key } } } }\n";
+    std::fs::write(folder.path().join("crossdock.yaml"), settings).expect("settings");
+    let mut run = std::process::Command::new(crossdock_tests::crossdock());
+    let output = run.args(["run", "--config"]).arg(folder.path()).output().expect("it ends");
+    let shown = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("the certificates in `/nowhere.pem` cannot be used"), "{shown}");
+}
