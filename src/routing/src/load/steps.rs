@@ -8,7 +8,7 @@ use crossdock_settings::{FromNode, Kind, Node, Reader, Span, Spanned, nearest};
 
 use super::{CodeName, Loader};
 use crate::expression::{Expression, ExpressionError, Names, Template};
-use crate::map::{MapPlan, Source, Target};
+use crate::map::MapPlan;
 use crate::plan::{Branch, CallPlan, RespondBody, Step};
 
 /// The steps that there are.
@@ -20,13 +20,13 @@ const DEPTH_MAX: usize = 8;
 
 /// What is known where a step stands.
 #[derive(Clone)]
-struct State {
+pub(super) struct State {
     /// A service was called on every way to here.
     called: bool,
     /// Names that steps have bound.
-    bound: Vec<ByteString>,
+    pub(super) bound: Vec<ByteString>,
     /// Those of them that hold what a service sent.
-    of_services: Vec<ByteString>,
+    pub(super) of_services: Vec<ByteString>,
     /// Something answers the caller on every way to here: a reply, a new body, or a send.
     answered: bool,
     /// The top fields of the body and the address, where they are known.
@@ -34,9 +34,9 @@ struct State {
 }
 
 pub(super) struct StepReader<'l> {
-    loader: &'l Loader<'l>,
-    state: State,
-    depth: usize,
+    pub(super) loader: &'l Loader<'l>,
+    pub(super) state: State,
+    pub(super) depth: usize,
 }
 
 /// The names of an expression that stands outside of steps.
@@ -128,7 +128,7 @@ impl<'l> StepReader<'l> {
         Names { variables, unbound, of_services }
     }
 
-    fn expression(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Expression> {
+    pub(super) fn expression(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Expression> {
         let (text, resolved) = reader.text(node)?;
         let shown = node.text().unwrap_or(&text);
         Expression::compile_shown(&text, shown, &self.names())
@@ -238,82 +238,8 @@ impl<'l> StepReader<'l> {
         }
     }
 
-    fn map(&self, node: &Node, reader: &mut Reader<'_>) -> Option<MapPlan> {
-        let Kind::Map(entries) = &node.kind else {
-            reader.wrong_kind(node, "a map from fields to expressions", "write `field: req.other`, one a line");
-            return None;
-        };
-        if let [(key, value)] = entries.as_slice()
-            && key.name == "."
-        {
-            return self.expression(value, reader).map(MapPlan::Whole);
-        }
-        let mut targets: Vec<Target> = Vec::with_capacity(entries.len());
-        let mut complete = true;
-        for (key, value) in entries {
-            let (name, optional) = key.name.strip_suffix('?').map_or((key.name.as_str(), false), |name| (name, true));
-            let path = target_path(name);
-            if path.iter().any(|part| part.is_empty()) {
-                let help = "write `field`, `field.inner`, `\"@attribute\"`, `$text`, or `.` for the whole body";
-                reader.error("target", key.span, format!("`{}` is not a target", key.name), help);
-                complete = false;
-                continue;
-            }
-            let clash = targets.iter().find(|other| other.path.starts_with(&path) || path.starts_with(&other.path));
-            if let Some(other) = clash {
-                let message = format!("`{name}` and `{}` cannot both be set", other.path.join("."));
-                reader.error("target-clash", key.span, message, "a field is either a value or has fields of its own");
-                complete = false;
-            }
-            match self.source(value, optional, reader) {
-                Some(source) => targets.push(Target { path, optional, source }),
-                None => complete = false,
-            }
-        }
-        complete.then_some(MapPlan::Fields(targets))
-    }
-
-    fn source(&self, node: &Node, optional: bool, reader: &mut Reader<'_>) -> Option<Source> {
-        if matches!(node.kind, Kind::Map(_)) {
-            return self.each(node, reader);
-        }
-        let expression = self.expression(node, reader)?;
-        if optional && !expression.is_path() {
-            let help = "write a plain path such as `req.note`, or `has(req.note) ? … : …` without the `?`";
-            reader.error(
-                "target-optional",
-                node.span,
-                "only a plain path can be left out where it leads nowhere",
-                help,
-            );
-        }
-        Some(Source::Expression(expression))
-    }
-
-    fn each(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Source> {
-        let mut fields = reader.fields(node, "a list of records")?;
-        let items = fields.take("each");
-        let name: Option<Spanned<String>> = fields.read("as", reader);
-        let map = fields.take("map");
-        if items.is_none() || map.is_none() {
-            let help = "write `{ each: req.lines, as: line, map: { sku: line.sku } }`";
-            reader.error("missing-key", node.span, "a list of records needs `each`, `as` and `map`", help);
-        }
-        fields.finish(reader);
-        let items = self.expression(items?, reader);
-        let name = self.new_name(&name?, reader)?;
-        let mut state = self.state.clone();
-        state.bound.push(name.clone());
-        if items.as_ref().is_some_and(|items| !items.is_of_caller()) {
-            state.of_services.push(name.clone());
-        }
-        let inner = StepReader { loader: self.loader, state, depth: self.depth };
-        let map = inner.map(map?, reader)?;
-        Some(Source::Each { items: items?, name, map })
-    }
-
     /// A name that a step binds.
-    fn new_name(&self, name: &Spanned<String>, reader: &mut Reader<'_>) -> Option<ByteString> {
+    pub(super) fn new_name(&self, name: &Spanned<String>, reader: &mut Reader<'_>) -> Option<ByteString> {
         let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
         let taken =
             matches!(name.value.as_str(), "req" | "res" | "header" | "msg" | "lock" | "true" | "false" | "null" | "in");
@@ -549,22 +475,4 @@ fn request_fields(entries: &[Arc<dyn EntrySpec>]) -> Option<Vec<ByteString>> {
         });
     }
     all
-}
-
-/// Splits `a.b.{urn:x}c` at its dots; those in braces belong to a namespace.
-fn target_path(text: &str) -> Vec<ByteString> {
-    let mut parts = Vec::new();
-    let mut part = String::new();
-    let mut in_braces = false;
-    for character in text.chars() {
-        match character {
-            '.' if !in_braces => parts.push(std::mem::take(&mut part).into()),
-            _ => {
-                in_braces = (in_braces || character == '{') && character != '}';
-                part.push(character);
-            }
-        }
-    }
-    parts.push(part.into());
-    parts
 }
