@@ -160,6 +160,18 @@ impl Gateway {
         std::fs::rename(aside, self.folder.path().join("routes/routes.yaml")).expect("routes");
     }
 
+    /// Puts a line before the settings, as a person who comments them does.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn comment_settings(&self, line: &str) {
+        let path = self.folder.path().join("crossdock.yaml");
+        let settings = std::fs::read_to_string(&path).expect("settings");
+        let aside = self.folder.path().join(".crossdock.yaml.new");
+        std::fs::write(&aside, format!("# {line}\n{settings}")).expect("settings");
+        std::fs::rename(aside, path).expect("settings");
+    }
+
     /// Sends a signal by its name, such as `TERM`.
     ///
     /// # Panics

@@ -339,3 +339,15 @@ fn credit_is_the_same_over_reloads() {
         assert_eq!(connection.receive(false).expect("an answer").status, 200);
     }
 }
+
+#[test]
+fn a_hang_up_reads_the_settings_again_and_a_comment_in_them_changes_no_listener() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(&routes(&backend, 0));
+    gateway.signal("HUP");
+    until("the routes to be read again", || gateway.admin_json("/readyz")["generation"] == 2);
+    gateway.comment_settings("a line that moves all others down");
+    until("the settings to be read again", || gateway.admin_json("/readyz")["generation"] == 3);
+    assert_eq!(gateway.admin_json("/readyz")["last_reload"]["ok"], true);
+    assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200);
+}
