@@ -195,9 +195,9 @@ fn ten_thousand_callers_who_leave_give_all_credit_back() {
         resident.push(gateway.resident_kib());
     }
     println!("resident after each 10 000 callers, KiB: {resident:?}");
-    // A call under way needs some 17 KiB, and how many are at once depends on the machine; kept for all 30 000 callers it
-    // would be 500 MiB.
-    assert!(resident[2] < 320 * 1024, "memory grows from crowd to crowd: {resident:?} KiB");
+    // A call under way needs some 17 KiB, and how many of a crowd are at once depends on the machine: 200 MiB if all are.
+    // Another crowd needs no more than that; kept for all 30 000 callers it would be 500 MiB.
+    assert!(resident[2] < resident[0].max(200 * 1024) * 5 / 4, "memory grows from crowd to crowd: {resident:?} KiB");
     assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200);
     assert!(gateway.lives());
 }

@@ -198,12 +198,12 @@ async fn handle(worker: Rc<Worker>, mut request: Request) -> Result<Response<Ans
         // The front gives actix a head only when it has one of its own.
         unreachable!("a request without its head");
     };
-    let fallback = Rc::clone(&connection);
+    let (fallback, head_only) = (Rc::clone(&connection), head.method() == "HEAD");
     let answered = panic::AssertUnwindSafe(answer(worker, head, connection)).catch_unwind().await;
     Ok(answered.unwrap_or_else(|_| {
         fallback.close_after_answer();
         let fault = Fault::new(Code::Internal, "PANIC", "the gateway failed on this request");
-        failure(&fault, Asker { connection: fallback, head_only: false, wants_xml: false, id: None })
+        failure(&fault, Asker { connection: fallback, head_only, wants_xml: false, id: None })
     }))
 }
 
@@ -272,7 +272,8 @@ fn body_fault(refusal: BodyRefusal, max: u64) -> Fault {
 /// Faults are told in the format that the caller speaks: what it accepts, else what it sends.
 fn wants_xml(head: &RequestHead) -> bool {
     use crossdock_adapter_api::Fields as _;
-    let names = |value: &[u8], word: &str| String::from_utf8_lossy(value).to_ascii_lowercase().contains(word);
+    let names =
+        |value: &[u8], word: &str| value.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
     match head.get("accept") {
         Some(accept) if names(accept, "json") => false,
         Some(accept) if names(accept, "xml") => true,

@@ -66,8 +66,6 @@ pub struct HeaderCondition {
 
 /// A listener, as checked.
 pub trait ListenerSpec: Any + Debug + Send + Sync {
-    /// For people: what it listens on.
-    fn describe(&self) -> String;
     /// For the adapter to find its own type again.
     fn as_any(&self) -> &dyn Any;
     /// What must be the same for a listener to stay open over a reload.

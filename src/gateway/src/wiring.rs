@@ -86,22 +86,31 @@ impl Gateway {
         Self { adapters: adapters.into() }
     }
 
-    /// Starts with the settings of a folder, which a reload reads again. Has to be called on a local task set.
+    /// Starts with the settings of a folder, read already; a reload reads the folder again. Has to be called on a local
+    /// task set.
     ///
     /// # Errors
-    /// [`RunError`] where the settings are wrong or something cannot be opened.
-    pub async fn start(&self, folder: PathBuf) -> Result<Running, RunError> {
+    /// [`RunError::Open`] where something cannot be opened.
+    pub async fn start(&self, config: Config, folder: PathBuf) -> Result<Running, RunError> {
         let adapters = Arc::clone(&self.adapters);
-        // Told without the lines of the files: they may hold what does not belong into a log.
-        self.start_with(move || read_folder_as(&folder, &adapters, Diagnostics::render_short)).await
+        // Reloads are told without the lines of the files: they may hold what does not belong into a log.
+        self.start_from(config, move || read_folder_as(&folder, &adapters, Diagnostics::render_short)).await
     }
 
-    /// As [`Gateway::start`], with settings from anywhere.
+    /// As [`Gateway::start`], with settings from anywhere, which are read at once.
     ///
     /// # Errors
-    /// As [`Gateway::start`].
+    /// As [`Gateway::start`], and [`RunError::Settings`] where the settings are wrong.
     pub async fn start_with(&self, source: impl Fn() -> Result<Config, String> + 'static) -> Result<Running, RunError> {
         let config = source().map_err(RunError::Settings)?;
+        self.start_from(config, source).await
+    }
+
+    async fn start_from(
+        &self,
+        config: Config,
+        source: impl Fn() -> Result<Config, String> + 'static,
+    ) -> Result<Running, RunError> {
         let stats = Stats::new(Instant::now());
         let first = Generation::new(1, config.plan, config.listeners.clone(), config.limits, &stats);
         for service in &first.services {

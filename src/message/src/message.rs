@@ -52,7 +52,8 @@ pub struct TraceContext {
 /// The names are those of CloudEvents 1.0 where it has one.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Identifies the message in this gateway; goes into logs and to services as the request id.
+    /// Identifies the message in this gateway and goes to services as the request id; empty in a reply, which belongs to the
+    /// request that it answers.
     pub id: ByteString,
     /// Where it came in, such as the listener's name.
     pub source: ByteString,

@@ -38,10 +38,6 @@ impl Listener {
 }
 
 impl ListenerSpec for Listener {
-    fn describe(&self) -> String {
-        format!("http{} {}", if self.settings.tls.is_some() { "s" } else { "" }, self.bind)
-    }
-
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -73,14 +69,8 @@ pub(crate) struct QueryParam {
 impl Entry {
     pub(crate) fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let settings = EntrySettings::from_node(node, reader)?;
-        let methods = [
-            ("GET", &settings.get),
-            ("POST", &settings.post),
-            ("PUT", &settings.put),
-            ("PATCH", &settings.patch),
-            ("DELETE", &settings.delete),
-        ];
-        let (method, path) = method_and_path(&methods, node, reader)?;
+        let paths = [&settings.get, &settings.post, &settings.put, &settings.patch, &settings.delete];
+        let (method, path) = method_and_path(paths, node, reader)?;
         let answer = write_format(settings.answer, settings.root.as_ref(), node.span, reader)?;
         let query: Vec<QueryParam> = settings
             .query
@@ -138,13 +128,17 @@ impl EntrySpec for Entry {
     }
 }
 
+/// The methods that can be named, in the order in which their paths are handed over.
+const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
 /// The one method that is named, and its path.
 fn method_and_path(
-    methods: &[(&'static str, &Option<Spanned<String>>)],
+    paths: [&Option<Spanned<String>>; 5],
     node: &Node,
     reader: &mut Reader<'_>,
 ) -> Option<(&'static str, PathTemplate)> {
-    let named: Vec<_> = methods.iter().filter_map(|(method, path)| Some((*method, path.as_ref()?))).collect();
+    let named: Vec<_> =
+        METHODS.into_iter().zip(paths).filter_map(|(method, path)| Some((method, path.as_ref()?))).collect();
     let [(method, path)] = named.as_slice() else {
         let message = if named.is_empty() { "the method and path are missing" } else { "there are two methods" };
         reader.error("method", node.span, message, "write one of `get: /path`, `post:`, `put:`, `patch:`, `delete:`");
@@ -372,7 +366,7 @@ impl ServiceSpec for Service {
 pub(crate) struct Operation {
     pub(crate) method: http::Method,
     pub(crate) path: PathTemplate,
-    /// Query parameters, a part of `params`.
+    /// Fields that become query parameters where they are there; `params` are those of the path, which have to be.
     pub(crate) query: Vec<ByteString>,
     params: Vec<ByteString>,
     body: Option<WriteFormat>,
@@ -380,14 +374,8 @@ pub(crate) struct Operation {
 
 impl Operation {
     fn read(settings: &OperationSettings, format: BodyFormat, node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        let methods = [
-            ("GET", &settings.get),
-            ("POST", &settings.post),
-            ("PUT", &settings.put),
-            ("PATCH", &settings.patch),
-            ("DELETE", &settings.delete),
-        ];
-        let (method, path) = method_and_path(&methods, node, reader)?;
+        let paths = [&settings.get, &settings.post, &settings.put, &settings.patch, &settings.delete];
+        let (method, path) = method_and_path(paths, node, reader)?;
         let has_body = matches!(method, "POST" | "PUT" | "PATCH");
         let body = if has_body {
             Some(write_format(settings.format.unwrap_or(format), settings.root.as_ref(), node.span, reader)?)

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crossdock_adapter_api::Capabilities;
 use crossdock_message::Code;
 use crossdock_routing::{CallPlan, Plan, Step};
 use crossdock_settings::nearest;
@@ -28,6 +29,10 @@ pub(super) fn explain(name: &str, folder: &Path) -> Ending {
             let params: Vec<&str> = binding.params.iter().map(|param| &**param).collect();
             println!("            fields of the address: {}", params.join(", "));
         }
+        let listener = config.listeners.iter().find(|listener| entry.address().listener == listener.name);
+        if let Some(listener) = listener {
+            println!("            gives {}", guarantees(listener.adapter.capabilities()));
+        }
     }
     println!("  deadline  {:?}, at most {:?}", route.deadline_default, route.deadline_max);
     if !route.carry.is_empty() {
@@ -44,6 +49,16 @@ pub(super) fn explain(name: &str, folder: &Path) -> Ending {
         println!("  errors    {on} is answered with {code}");
     }
     Ok(())
+}
+
+/// An adapter's row of capabilities, in words.
+fn guarantees(row: Capabilities) -> String {
+    let words = [
+        (row.replies, "a reply", "no reply"),
+        (row.acknowledges, "acknowledgement after the work", "no acknowledgement after the work"),
+        (row.ordered, "order", "no order"),
+    ];
+    words.map(|(given, yes, no)| if given { yes } else { no }).join(", ")
 }
 
 fn join_codes(codes: &[Code]) -> String {

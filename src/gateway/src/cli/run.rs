@@ -18,10 +18,10 @@ const QUIET: Duration = Duration::from_millis(300);
 pub(super) fn run(folder: PathBuf) -> Ending {
     on_local_runtime(async move {
         let registry = adapters();
-        // Read once for the log's own settings, so that everything after it is logged as asked.
+        // Before anything is opened, so that all of it is logged as the settings ask.
         let config = read_folder(&folder, &registry).map_err(|problem| said(&problem))?;
         start_log(&config.log);
-        let running = match Gateway::new(registry).start(folder.clone()).await {
+        let running = match Gateway::new(registry).start(config, folder.clone()).await {
             Ok(running) => running,
             Err(RunError::Settings(problem) | RunError::Open(problem)) => return Err(said(&problem)),
         };
