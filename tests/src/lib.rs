@@ -5,12 +5,14 @@
 mod backend;
 mod caller;
 mod gateway;
+mod peers;
 
 use std::time::{Duration, Instant};
 
 pub use backend::Backend;
 pub use caller::{Connection, Reply, call, exchange};
 pub use gateway::{Ending, Gateway, crossdock, repository};
+pub use peers::peers;
 
 /// Waits for a condition; panics with `what` when it does not come true in time.
 ///

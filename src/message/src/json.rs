@@ -4,10 +4,12 @@
 //! are lost. Numbers keep their text, duplicate keys and lone surrogates are refused, and every document is bounded by
 //! [`Limits`](crate::Limits).
 
+mod cursor;
 mod read;
 mod write;
 
-pub use read::{JsonError, JsonErrorKind, read};
+pub use cursor::{Cursor, JsonError, JsonErrorKind, Read, Token, text_of};
+pub use read::{read, read_value};
 pub use write::{JsonWriteError, append_string, write, write_into};
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod headers;
 pub mod json;
 mod limits;
 mod message;
+mod time;
 mod value;
 pub mod xml;
 
@@ -28,4 +29,5 @@ pub use fault::{Code, Fault, Origin, Retry};
 pub use headers::{HeaderError, Headers};
 pub use limits::Limits;
 pub use message::{Deadline, Message, TraceContext};
-pub use value::{Record, Value};
+pub use time::{Time, TimeSpan};
+pub use value::{Record, Shape, Value};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::Decimal;
+use crate::{Decimal, Time, TimeSpan};
 
 /// One value of a message.
 ///
@@ -23,12 +23,18 @@ pub enum Value {
     UInt(u64),
     /// Any other number, as its text.
     Decimal(Decimal),
+    /// A single that a contract declares as one: its shortest text is that of a single.
+    F32(f32),
     /// A double that was computed or declared as one; never the reading of a decimal text.
     F64(f64),
     /// Unicode text.
     Text(ByteString),
     /// Bytes.
     Bytes(Bytes),
+    /// A moment.
+    Time(Time),
+    /// A length of time.
+    Duration(TimeSpan),
     /// Values in order.
     List(Vec<Value>),
     /// Named fields in order, each name once.
@@ -44,9 +50,12 @@ impl Value {
             Self::Bool(_) => "a boolean",
             Self::Int(_) | Self::UInt(_) => "a whole number",
             Self::Decimal(_) => "a decimal number",
+            Self::F32(_) => "a single",
             Self::F64(_) => "a double",
             Self::Text(_) => "text",
             Self::Bytes(_) => "bytes",
+            Self::Time(_) => "a moment",
+            Self::Duration(_) => "a length of time",
             Self::List(_) => "a list",
             Self::Record(_) => "a record",
         }
@@ -71,9 +80,12 @@ impl Value {
             Self::Int(number) => Some(itoa::Buffer::new().format(*number).into()),
             Self::UInt(number) => Some(itoa::Buffer::new().format(*number).into()),
             Self::Decimal(number) => Some(number.as_str().into()),
+            Self::F32(number) if number.is_finite() => Some(ryu::Buffer::new().format_finite(*number).into()),
             Self::F64(number) if number.is_finite() => Some(ryu::Buffer::new().format_finite(*number).into()),
             Self::Text(text) => Some(text.clone()),
-            Self::F64(_) | Self::Null | Self::Bytes(_) | Self::List(_) | Self::Record(_) => None,
+            Self::Time(time) => time.text().map(ByteString::from),
+            Self::Duration(span) => span.text().map(ByteString::from),
+            Self::F32(_) | Self::F64(_) | Self::Null | Self::Bytes(_) | Self::List(_) | Self::Record(_) => None,
         }
     }
 }
@@ -114,13 +126,33 @@ impl From<Record> for Value {
     }
 }
 
+/// What a contract says of every record of one type: its name, and what a field stands for that is not there.
+#[derive(Debug, PartialEq)]
+pub struct Shape {
+    /// The type's full name.
+    pub name: ByteString,
+    /// Fields without presence, such as the scalars of proto3, with the value that they have where they were not sent.
+    pub defaults: Vec<(ByteString, Value)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Fields {
+    list: Vec<(ByteString, Value)>,
+    shape: Option<Arc<Shape>>,
+    /// Fields that the contract does not know, as protobuf wrote them. Boxed, because they are nearly never there.
+    unknown: Option<Box<Bytes>>,
+}
+
 /// Named fields in the order in which they were read or set; each name stands once.
 ///
 /// Look-up is linear: records of messages are short, and readers bound the number of keys. A copy shares the fields until
 /// one of the two is changed, so that handing a part of a message on costs nothing.
+///
+/// A record that was read by a contract knows its [`Shape`]: [`Record::get`] then gives a field without presence its
+/// default where it was not sent. All else – order, length, iteration – is about fields that are there.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Record {
-    fields: Arc<Vec<(ByteString, Value)>>,
+    fields: Arc<Fields>,
 }
 
 impl Record {
@@ -131,19 +163,45 @@ impl Record {
     }
 
     /// For readers that have made sure that each name stands once.
-    pub(crate) fn from_unique(fields: Vec<(ByteString, Value)>) -> Self {
-        Self { fields: Arc::new(fields) }
+    #[must_use]
+    pub fn from_unique(list: Vec<(ByteString, Value)>) -> Self {
+        Self { fields: Arc::new(Fields { list, shape: None, unknown: None }) }
     }
 
-    /// The field of that name.
+    /// A record of a contract's type, for readers that have made sure that each name stands once; with fields that the
+    /// contract does not know, as protobuf wrote them.
+    #[must_use]
+    pub fn of_shape(shape: Arc<Shape>, list: Vec<(ByteString, Value)>, unknown: Bytes) -> Self {
+        let unknown = (!unknown.is_empty()).then(|| Box::new(unknown));
+        Self { fields: Arc::new(Fields { list, shape: Some(shape), unknown }) }
+    }
+
+    /// The type that a contract gave it.
+    #[must_use]
+    pub fn shape(&self) -> Option<&Arc<Shape>> {
+        self.fields.shape.as_ref()
+    }
+
+    /// Fields that the contract does not know, as protobuf wrote them; they only mean something in a record of the same type.
+    #[must_use]
+    pub fn unknown(&self) -> Option<&Bytes> {
+        self.fields.unknown.as_deref()
+    }
+
+    /// The field of that name; the default of one that was not sent and has no presence.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.fields.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+        let find = |list: &'_ [(ByteString, Value)]| list.iter().position(|(key, _)| key == name);
+        if let Some(at) = find(&self.fields.list) {
+            return Some(&self.fields.list[at].1);
+        }
+        let defaults = &self.fields.shape.as_ref()?.defaults;
+        find(defaults).map(|at| &defaults[at].1)
     }
 
-    /// The field of that name, to change.
+    /// The field of that name, to change; only one that is there.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Value> {
-        Arc::make_mut(&mut self.fields).iter_mut().find(|(key, _)| key == name).map(|(_, value)| value)
+        Arc::make_mut(&mut self.fields).list.iter_mut().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
     /// Sets a field: in its old place where the name stands, else at the end. Gives back what stood there.
@@ -152,7 +210,7 @@ impl Record {
         match self.get_mut(&name) {
             Some(old) => Some(std::mem::replace(old, value)),
             None => {
-                Arc::make_mut(&mut self.fields).push((name, value));
+                Arc::make_mut(&mut self.fields).list.push((name, value));
                 None
             }
         }
@@ -160,25 +218,32 @@ impl Record {
 
     /// Takes a field out; the order of the others stays.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
-        let at = self.fields.iter().position(|(key, _)| key == name)?;
-        Some(Arc::make_mut(&mut self.fields).remove(at).1)
+        let at = self.fields.list.iter().position(|(key, _)| key == name)?;
+        Some(Arc::make_mut(&mut self.fields).list.remove(at).1)
     }
 
     /// The fields in order.
     pub fn iter(&self) -> impl Iterator<Item = (&ByteString, &Value)> {
-        self.fields.iter().map(|(key, value)| (key, value))
+        self.fields.list.iter().map(|(key, value)| (key, value))
+    }
+
+    /// The fields in order, and behind them the defaults of those without presence that were not sent.
+    pub fn iter_with_defaults(&self) -> impl Iterator<Item = (&ByteString, &Value)> {
+        let defaults = self.fields.shape.as_ref().map_or(&[][..], |shape| shape.defaults.as_slice());
+        let missing = |(name, _): &&(ByteString, Value)| !self.fields.list.iter().any(|(key, _)| key == name);
+        self.iter().chain(defaults.iter().filter(missing).map(|(name, value)| (name, value)))
     }
 
     /// How many fields there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.fields.len()
+        self.fields.list.len()
     }
 
     /// Whether there is no field.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.fields.is_empty()
+        self.fields.list.is_empty()
     }
 }
 

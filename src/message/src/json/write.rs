@@ -6,7 +6,7 @@ use crate::Value;
 
 /// A value that JSON cannot say.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("JSON has no number for {0}")]
+#[error("JSON has no text for {0}")]
 pub struct JsonWriteError(&'static str);
 
 /// Writes a value as one compact document.
@@ -36,9 +36,19 @@ pub fn write_into(value: &Value, out: &mut Vec<u8>) -> Result<(), JsonWriteError
         Value::F64(number) if number.is_finite() => {
             out.extend_from_slice(ryu::Buffer::new().format_finite(*number).as_bytes());
         }
+        Value::F32(number) if number.is_finite() => {
+            out.extend_from_slice(ryu::Buffer::new().format_finite(*number).as_bytes());
+        }
+        Value::F32(_) => return Err(JsonWriteError("a single that is infinite or not a number")),
         Value::F64(number) if number.is_nan() => return Err(JsonWriteError("a double that is not a number")),
         Value::F64(_) => return Err(JsonWriteError("an infinite double")),
         Value::Text(text) => append_string(text, out),
+        Value::Time(time) => {
+            append_string(&time.text().ok_or(JsonWriteError("a moment outside the years 1 to 9999"))?, out);
+        }
+        Value::Duration(span) => {
+            append_string(&span.text().ok_or(JsonWriteError("a length of time that is out of range"))?, out);
+        }
         Value::Bytes(bytes) => append_string(&base64::engine::general_purpose::STANDARD.encode(bytes), out),
         Value::List(items) => {
             out.push(b'[');

@@ -136,6 +136,7 @@ impl Writer {
             Value::F64(number) if number.is_infinite() => {
                 self.escaped(if *number > 0.0 { "INF" } else { "-INF" }, attribute)
             }
+            Value::F32(number) if !number.is_finite() => self.scalar(&Value::F64(f64::from(*number)), attribute),
             Value::Null => Err(self.error("null has no place in XML; leave the field out, or give a text")),
             Value::List(_) => Err(self.error("a list stands where one value is needed")),
             Value::Record(_) => Err(self.error("a record stands where one value is needed")),

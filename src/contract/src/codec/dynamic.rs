@@ -1,0 +1,163 @@
+//! `google.protobuf.Struct`, `Value` and `ListValue`: what JSON holds, without a contract.
+
+use std::collections::HashMap;
+
+use crossdock_message::{ByteString, Record, Value};
+
+use super::error::{Done, Problem, fail};
+use super::wire::{FIXED64, LENGTH, VARINT, patch_len, push_varint, read_tag, skip_value};
+use super::wire_source::{Input, shared_text};
+use super::{DEPTH_MAX, numbers};
+use crate::model::Special;
+
+/// Reads one of the three.
+pub(super) fn read(special: Special, input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> Done<Value> {
+    let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(DEPTH_MAX)) };
+    let Some(left) = nodes_left.checked_sub(1) else { return fail(Problem::Nodes(0)) };
+    *nodes_left = left;
+    match special {
+        Special::Struct => read_struct(input, depth_left, nodes_left),
+        Special::List => {
+            let mut items = Vec::new();
+            each(input, |number, wire, part| {
+                if (number, wire) == (1, LENGTH) {
+                    items.push(read(Special::Value, part, depth_left, nodes_left)?);
+                }
+                Ok(())
+            })?;
+            Ok(Value::List(items))
+        }
+        _ => read_value(input, depth_left, nodes_left),
+    }
+}
+
+fn read_struct(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> Done<Value> {
+    let mut fields: Vec<(ByteString, Value)> = Vec::new();
+    let mut places: HashMap<ByteString, usize> = HashMap::new();
+    each(input, |number, wire, entry| {
+        if (number, wire) != (1, LENGTH) {
+            return Ok(());
+        }
+        let (mut key, mut value) = (ByteString::new(), Value::Null);
+        each(entry, |number, wire, part| {
+            match (number, wire) {
+                (1, LENGTH) => key = shared_text(part)?,
+                (2, LENGTH) => value = read(Special::Value, part, depth_left, nodes_left)?,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        match places.get(&key) {
+            Some(place) => fields[*place].1 = value,
+            None => {
+                places.insert(key.clone(), fields.len());
+                fields.push((key, value));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(Value::Record(Record::from_unique(fields)))
+}
+
+fn read_value(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> Done<Value> {
+    let mut value = Value::Null;
+    each(input, |number, wire, part| {
+        match (number, wire) {
+            (1, VARINT) => value = Value::Null,
+            (2, FIXED64) => {
+                let bytes = part.bytes.try_into().unwrap_or([0; 8]);
+                value = Value::F64(f64::from_le_bytes(bytes));
+            }
+            (3, LENGTH) => value = Value::Text(shared_text(part)?),
+            (4, VARINT) => value = Value::Bool(part.bytes != [0]),
+            (5, LENGTH) => value = read(Special::Struct, part, depth_left, nodes_left)?,
+            (6, LENGTH) => value = read(Special::List, part, depth_left, nodes_left)?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok(value)
+}
+
+fn each<'a>(input: Input<'a>, mut each: impl FnMut(u32, u8, Input<'a>) -> Done<()>) -> Done<()> {
+    let mut at = 0;
+    while at < input.bytes.len() {
+        let (number, wire) = read_tag(input.bytes, &mut at)?;
+        let (start, end) = skip_value(input.bytes, &mut at, number, wire, DEPTH_MAX)?;
+        each(number, wire, Input { owner: input.owner, bytes: &input.bytes[start..end] })?;
+    }
+    Ok(())
+}
+
+/// Writes the content of one of the three.
+pub(super) fn write(special: Special, value: &Value, out: &mut Vec<u8>) -> Done<()> {
+    match (special, value) {
+        (Special::Struct, Value::Record(record)) => {
+            for (name, field) in record.iter_with_defaults() {
+                let entry = open(1, out);
+                out.push(1 << 3 | LENGTH);
+                push_varint(out, name.len() as u64);
+                out.extend_from_slice(name.as_bytes());
+                let inner = open(2, out);
+                write(Special::Value, field, out)?;
+                patch_len(out, inner);
+                patch_len(out, entry);
+            }
+            Ok(())
+        }
+        (Special::List, Value::List(items)) => {
+            for item in items {
+                let start = open(1, out);
+                write(Special::Value, item, out)?;
+                patch_len(out, start);
+            }
+            Ok(())
+        }
+        (Special::Value, value) => write_value(value, out),
+        (Special::Struct, other) => fail(Problem::Kind { expected: "an object".to_owned(), found: other.kind() }),
+        (_, other) => fail(Problem::Kind { expected: "a list".to_owned(), found: other.kind() }),
+    }
+}
+
+fn write_value(value: &Value, out: &mut Vec<u8>) -> Done<()> {
+    match value {
+        Value::Null => out.extend_from_slice(&[1 << 3, 0]),
+        Value::Bool(truth) => out.extend_from_slice(&[4 << 3, u8::from(*truth)]),
+        Value::Record(_) => {
+            let start = open(5, out);
+            write(Special::Struct, value, out)?;
+            patch_len(out, start);
+        }
+        Value::List(_) => {
+            let start = open(6, out);
+            write(Special::List, value, out)?;
+            patch_len(out, start);
+        }
+        Value::Int(_) | Value::UInt(_) | Value::Decimal(_) | Value::F32(_) | Value::F64(_) => {
+            out.push(2 << 3 | FIXED64);
+            out.extend_from_slice(&numbers::double_of(value)?.to_le_bytes());
+        }
+        Value::Text(_) | Value::Bytes(_) | Value::Time(_) | Value::Duration(_) => {
+            let text = match value {
+                Value::Bytes(bytes) => {
+                    use base64::Engine as _;
+                    base64::engine::general_purpose::STANDARD.encode(bytes).into()
+                }
+                other => match other.scalar_text() {
+                    Some(text) => text,
+                    None => return fail(Problem::Unwritable("a moment or length of time is out of range")),
+                },
+            };
+            out.push(3 << 3 | LENGTH);
+            push_varint(out, text.len() as u64);
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+    Ok(())
+}
+
+/// Opens a field that stands behind its length.
+fn open(number: u8, out: &mut Vec<u8>) -> usize {
+    out.extend_from_slice(&[number << 3 | LENGTH, 0]);
+    out.len()
+}

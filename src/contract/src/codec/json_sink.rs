@@ -1,0 +1,263 @@
+//! Writing ProtoJSON: names of JSON, 64-bit numbers in quotes, names of enumerations, forms of their own.
+
+use base64::Engine as _;
+use crossdock_message::{ByteString, Limits, json};
+
+use super::error::{Done, Problem, fail};
+use super::wire_source::{Input, WireSource};
+use super::{ANY_MAX, BytesRef, DEPTH_MAX, Leaf, Place, Sink, Slot};
+use crate::model::{Contract, Field, Kind, RecordType, Scalar, Special};
+
+/// Appends a document to bytes.
+pub(crate) struct JsonSink<'c, 'o> {
+    pub(crate) contract: &'c Contract,
+    pub(crate) out: &'o mut Vec<u8>,
+    pub(crate) limits: &'c Limits,
+    pub(crate) any_left: usize,
+}
+
+impl<'c, 'o> JsonSink<'c, 'o> {
+    pub(crate) fn new(contract: &'c Contract, out: &'o mut Vec<u8>, limits: &'c Limits) -> Self {
+        Self { contract, out, limits, any_left: ANY_MAX }
+    }
+
+    /// A comma, unless something was just opened. A text or number never ends with a bracket that opens.
+    fn separate(&mut self) {
+        if !matches!(self.out.last(), Some(b'{' | b'[')) {
+            self.out.push(b',');
+        }
+    }
+
+    #[inline]
+    fn open(&mut self, slot: Slot<'_>) {
+        match slot.place {
+            Place::Single => {
+                self.separate();
+                self.out.extend_from_slice(&slot.field.json_key);
+            }
+            Place::Item | Place::Key => self.separate(),
+            Place::Root | Place::Value => {}
+        }
+    }
+
+    fn quoted_number(&mut self, text: &str, quoted: bool) {
+        if quoted {
+            self.out.push(b'"');
+        }
+        self.out.extend_from_slice(text.as_bytes());
+        if quoted {
+            self.out.push(b'"');
+        }
+    }
+
+    fn double(&mut self, number: f64, finite: &str, quoted: bool) {
+        match number {
+            number if number.is_nan() => self.out.extend_from_slice(b"\"NaN\""),
+            f64::INFINITY => self.out.extend_from_slice(b"\"Infinity\""),
+            f64::NEG_INFINITY => self.out.extend_from_slice(b"\"-Infinity\""),
+            _ => self.quoted_number(finite, quoted),
+        }
+    }
+
+    fn quote(&mut self, text: &str) {
+        json::append_string(text, self.out);
+    }
+
+    fn base64(&mut self, bytes: &[u8]) {
+        self.out.push(b'"');
+        let start = self.out.len();
+        let len = bytes.len().div_ceil(3) * 4;
+        self.out.resize(start + len, 0);
+        let written = base64::engine::general_purpose::STANDARD.encode_slice(bytes, &mut self.out[start..]);
+        debug_assert_eq!(written, Ok(len), "the room is what base64 needs");
+        self.out.push(b'"');
+    }
+
+    /// The text of a value; `kind` decides on quotes and names.
+    fn value(&mut self, kind: Kind, key: bool, leaf: Leaf<'_>) -> Done<()> {
+        let wide = matches!(
+            kind,
+            Kind::Scalar(Scalar::Int64 | Scalar::Uint64 | Scalar::Fixed64 | Scalar::Sfixed64 | Scalar::Sint64)
+        );
+        let quoted = key || wide;
+        match leaf {
+            Leaf::Bool(truth) => self.quoted_number(if truth { "true" } else { "false" }, key),
+            Leaf::Int(number) => self.quoted_number(itoa::Buffer::new().format(number), quoted),
+            Leaf::UInt(number) => self.quoted_number(itoa::Buffer::new().format(number), quoted),
+            Leaf::Float(number) => {
+                self.double(f64::from(number), ryu::Buffer::new().format(number), key);
+            }
+            Leaf::Double(number) => self.double(number, ryu::Buffer::new().format(number), key),
+            Leaf::Text(text) => self.quote(text.text),
+            Leaf::Bytes(bytes) => self.base64(bytes.bytes),
+            Leaf::Enum(number) => self.enumeration(kind, number),
+            Leaf::Time(time) => match time.text() {
+                Some(text) => self.quoted_number(&text, true),
+                None => return fail(Problem::Unwritable("the moment is outside the years 1 to 9999")),
+            },
+            Leaf::Duration(span) => match span.text() {
+                Some(text) => self.quoted_number(&text, true),
+                None => return fail(Problem::Unwritable("the length of time is out of range")),
+            },
+            Leaf::Mask(paths) => {
+                let text = mask_text(paths)?;
+                self.quote(&text);
+            }
+            Leaf::Dynamic(value) => {
+                if json::write_into(value, self.out).is_err() {
+                    return fail(Problem::Unwritable("JSON has no text for a number that is infinite or none"));
+                }
+            }
+            Leaf::Any { url, payload, depth_left } => return self.any(url.text, payload, depth_left),
+        }
+        Ok(())
+    }
+
+    fn enumeration(&mut self, kind: Kind, number: i32) {
+        let Kind::Enum(id) = kind else { return };
+        let enumeration = self.contract.enumeration(id);
+        match enumeration.name_of(number) {
+            _ if enumeration.null => self.out.extend_from_slice(b"null"),
+            Some(name) => self.quoted_number(name, true),
+            None => self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+        }
+    }
+
+    fn any(&mut self, url: &str, payload: BytesRef<'_>, depth_left: usize) -> Done<()> {
+        if url.is_empty() && payload.bytes.is_empty() {
+            self.out.extend_from_slice(b"{}");
+            return Ok(());
+        }
+        let Some(any_left) = self.any_left.checked_sub(1) else { return fail(Problem::AnyDepth(ANY_MAX)) };
+        let Some(id) = any_type(self.contract, url) else {
+            return fail(Problem::AnyType(url.chars().take(256).collect()));
+        };
+        let record = self.contract.record(id);
+        self.out.extend_from_slice(b"{\"@type\":");
+        self.quote(url);
+        self.any_left = any_left;
+        let owner = payload.shared();
+        let input = Input { owner: &owner, bytes: &owner };
+        let (contract, limits) = (self.contract, self.limits);
+        let mut source = WireSource::new(contract, self, limits);
+        if record.special == Special::None {
+            let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(DEPTH_MAX)) };
+            source.fields(record, input, depth_left)?;
+        } else {
+            source.before_value();
+            source.document(id, input, depth_left)?;
+        }
+        self.any_left = any_left + 1;
+        self.out.push(b'}');
+        Ok(())
+    }
+}
+
+impl WireSource<'_, '_, JsonSink<'_, '_>> {
+    /// A type with a form of its own stands below `value`.
+    fn before_value(&mut self) {
+        self.sink_mut().out.extend_from_slice(b",\"value\":");
+    }
+}
+
+/// The type that a URL names: what stands behind its last slash.
+pub(super) fn any_type(contract: &Contract, url: &str) -> Option<crate::model::RecordId> {
+    let (_, name) = url.rsplit_once('/')?;
+    contract.find_record(name)
+}
+
+/// Paths as JSON has them: in camel case, with commas between.
+fn mask_text(paths: &[ByteString]) -> Done<String> {
+    let mut out = String::new();
+    for (index, path) in paths.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        let mut capital = false;
+        for character in path.chars() {
+            match character {
+                'A'..='Z' | ',' => return fail(Problem::Unwritable("a path of a field mask has no form in JSON")),
+                '_' if capital => return fail(Problem::Unwritable("a path of a field mask has no form in JSON")),
+                '_' => capital = true,
+                'a'..='z' if capital => {
+                    out.push(character.to_ascii_uppercase());
+                    capital = false;
+                }
+                _ if capital => return fail(Problem::Unwritable("a path of a field mask has no form in JSON")),
+                other => out.push(other),
+            }
+        }
+        if capital {
+            return fail(Problem::Unwritable("a path of a field mask has no form in JSON"));
+        }
+    }
+    Ok(out)
+}
+
+impl Sink for JsonSink<'_, '_> {
+    type Mark = ();
+
+    #[inline]
+    fn leaf(&mut self, slot: Slot<'_>, leaf: Leaf<'_>) -> Done<()> {
+        if slot.is_implicit() && leaf.is_default() {
+            return Ok(());
+        }
+        self.open(slot);
+        let key = slot.place == Place::Key;
+        self.value(slot.kind(), key, leaf)?;
+        if key {
+            self.out.push(b':');
+        }
+        Ok(())
+    }
+
+    fn wrapped(&mut self, slot: Slot<'_>, inner: &Field, leaf: Leaf<'_>) -> Done<()> {
+        self.open(slot);
+        self.value(inner.kind, false, leaf)
+    }
+
+    fn begin_record(&mut self, slot: Slot<'_>, _: &RecordType) -> Done<()> {
+        self.open(slot);
+        self.out.push(b'{');
+        Ok(())
+    }
+
+    fn end_record(&mut self, _: Slot<'_>, (): ()) -> Done<()> {
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    fn begin_list(&mut self, field: &Field) -> Done<()> {
+        self.separate();
+        self.out.extend_from_slice(&field.json_key);
+        self.out.push(b'[');
+        Ok(())
+    }
+
+    fn end_list(&mut self, _: &Field, (): ()) -> Done<()> {
+        self.out.push(b']');
+        Ok(())
+    }
+
+    fn begin_map(&mut self, field: &Field) -> Done<()> {
+        self.separate();
+        self.out.extend_from_slice(&field.json_key);
+        self.out.push(b'{');
+        Ok(())
+    }
+
+    fn end_map(&mut self, _: &Field, (): ()) -> Done<()> {
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    fn begin_entry(&mut self, _: &Field) -> Done<()> {
+        Ok(())
+    }
+
+    fn end_entry(&mut self, _: &Field, (): ()) -> Done<()> {
+        Ok(())
+    }
+
+    fn unknown(&mut self, _: BytesRef<'_>) {}
+}

@@ -1,0 +1,603 @@
+//! Reading ProtoJSON.
+
+use std::borrow::Cow;
+
+use crossdock_message::json::{Cursor, JsonErrorKind, Token, read_value};
+use crossdock_message::{ByteString, Limits, Time, TimeSpan};
+
+use super::error::{Done, Failure, Problem, fail, nearest};
+use super::json_sink::any_type;
+use super::numbers::{leaf_of_json_text, leaf_of_number, leaf_of_text, wrong_kind};
+use super::wire_sink::WireSink;
+use super::{ANY_MAX, BytesRef, DEPTH_MAX, Leaf, Place, Sink, Slot, TextRef, root_field};
+use crate::model::{Arity, Contract, EnumType, Field, Kind, RecordId, RecordType, Scalar, Special};
+
+/// Drives a sink with a document.
+pub(crate) struct JsonSource<'r, 'a, 'c, 's, S> {
+    contract: &'c Contract,
+    cursor: &'r mut Cursor<'a>,
+    sink: &'s mut S,
+    limits: &'c Limits,
+    /// Keys and names of enumerations that the contract does not know are passed over.
+    ignore_unknown: bool,
+    nodes: usize,
+    any_left: usize,
+    scratch: Vec<u8>,
+}
+
+/// The fields of one record that were given.
+struct Seen {
+    small: u64,
+    large: Vec<u64>,
+}
+
+impl Seen {
+    fn new(len: usize) -> Self {
+        Self { small: 0, large: if len > 64 { vec![0; len.div_ceil(64)] } else { Vec::new() } }
+    }
+
+    /// Whether it was given before; it is from now on.
+    fn set(&mut self, index: u16) -> bool {
+        let index = usize::from(index);
+        let bits = if self.large.is_empty() { &mut self.small } else { &mut self.large[index / 64] };
+        let bit = 1 << (index % 64);
+        let before = *bits & bit != 0;
+        *bits |= bit;
+        before
+    }
+
+    fn has(&self, index: u16) -> bool {
+        let index = usize::from(index);
+        let bits = if self.large.is_empty() { self.small } else { self.large[index / 64] };
+        bits >> (index % 64) & 1 == 1
+    }
+}
+
+impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
+    pub(crate) fn new(
+        contract: &'c Contract,
+        cursor: &'r mut Cursor<'a>,
+        sink: &'s mut S,
+        limits: &'c Limits,
+        ignore_unknown: bool,
+    ) -> Self {
+        Self { contract, cursor, sink, limits, ignore_unknown, nodes: 0, any_left: ANY_MAX, scratch: Vec::new() }
+    }
+
+    /// A whole document.
+    pub(crate) fn document(&mut self, id: RecordId) -> Done<()> {
+        self.value_of_record(id)?;
+        Ok(self.cursor.finish()?)
+    }
+
+    /// The value where the cursor stands, as a record.
+    fn value_of_record(&mut self, id: RecordId) -> Done<()> {
+        let root = root_field(id);
+        self.record(Slot::new(&root, Place::Root), id, self.limits.depth.min(Limits::DEPTH_CEILING))
+    }
+
+    fn node(&mut self) -> Done<()> {
+        self.nodes += 1;
+        if self.nodes > self.limits.nodes { fail(Problem::Nodes(self.limits.nodes)) } else { Ok(()) }
+    }
+
+    fn text(&self, text: &'a str) -> TextRef<'a> {
+        TextRef { text, owner: Some(self.cursor.document().as_bytes()) }
+    }
+
+    fn record(&mut self, slot: Slot<'_>, id: RecordId, depth_left: usize) -> Done<()> {
+        self.node()?;
+        let record = self.contract.record(id);
+        if record.special != Special::None {
+            return self.special(slot, record, depth_left);
+        }
+        let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(self.limits.depth)) };
+        self.expect(Token::Object, "an object")?;
+        let mark = self.sink.begin_record(slot, record)?;
+        self.fields(record, depth_left, false)?;
+        self.sink.end_record(slot, mark)
+    }
+
+    fn expect(&mut self, wanted: Token, expected: &str) -> Done<()> {
+        let found = self.cursor.token()?;
+        if found == wanted { Ok(()) } else { wrong_token(expected, found) }
+    }
+
+    /// The fields of the object that opens here; `typed` where `@type` is one of its keys and was read.
+    fn fields(&mut self, record: &RecordType, depth_left: usize, typed: bool) -> Done<()> {
+        let mut seen = Seen::new(record.fields.len());
+        let mut oneofs = Seen::new(record.oneofs.len());
+        let mut expected = 0;
+        let mut more = self.cursor.enter(b'}');
+        while more {
+            let key_at = self.cursor.offset();
+            let key = self.cursor.key()?;
+            // Most documents give the fields in the order of the contract.
+            let known = match record.fields.get(expected) {
+                Some(field) if field.json_name == *key => Some(field),
+                _ => record.field(&key),
+            };
+            match known {
+                Some(field) => {
+                    expected = usize::from(field.index) + 1;
+                    if seen.set(field.index) {
+                        self.cursor.rewind(key_at);
+                        return fail(Problem::Twice(field.json_name.to_string()));
+                    }
+                    self.field(field, record, &mut oneofs, key_at, depth_left)
+                        .map_err(|failure| failure.inside(&field.json_name))?;
+                }
+                None if typed && key == "@type" => self.skip(depth_left)?,
+                None if self.ignore_unknown => self.skip(depth_left)?,
+                None => {
+                    self.cursor.rewind(key_at);
+                    return fail(unknown_field(record, &key));
+                }
+            }
+            more = self.cursor.next(b'}')?;
+        }
+        for index in &record.required {
+            if !seen.has(*index) {
+                return fail(Problem::Missing(record.fields[usize::from(*index)].json_name.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, depth_left: usize) -> Done<()> {
+        let limits = Limits { depth: depth_left, ..self.limits.clone() };
+        read_value(self.cursor, &limits, &mut self.nodes)?;
+        Ok(())
+    }
+
+    fn field(
+        &mut self,
+        field: &Field,
+        record: &RecordType,
+        oneofs: &mut Seen,
+        key_at: usize,
+        depth_left: usize,
+    ) -> Done<()> {
+        let token = self.cursor.token()?;
+        if token == Token::Null && !self.takes_null(field) {
+            return Ok(self.cursor.word(token)?);
+        }
+        if let Some(oneof) = field.oneof
+            && oneofs.set(oneof)
+        {
+            self.cursor.rewind(key_at);
+            return fail(Problem::OneofTwice(record.oneofs[usize::from(oneof)].to_string()));
+        }
+        match field.arity {
+            Arity::Many => self.list(field, token, depth_left),
+            Arity::Map => self.map(field, token, depth_left),
+            _ => self.single(Slot::new(field, Place::Single), token, depth_left),
+        }
+    }
+
+    /// Whether null is a value of the field rather than its absence.
+    fn takes_null(&self, field: &Field) -> bool {
+        if matches!(field.arity, Arity::Many | Arity::Map) {
+            return false;
+        }
+        self.is_nullable(field.kind)
+    }
+
+    fn is_nullable(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Record(id) => self.contract.record(id).special == Special::Value,
+            Kind::Enum(id) => self.contract.enumeration(id).null,
+            Kind::Scalar(_) => false,
+        }
+    }
+
+    fn list(&mut self, field: &Field, token: Token, depth_left: usize) -> Done<()> {
+        let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(self.limits.depth)) };
+        if token != Token::Array {
+            return wrong_token("a list", token);
+        }
+        let slot = Slot::new(field, Place::Item);
+        let mark = self.sink.begin_list(field)?;
+        let mut more = self.cursor.enter(b']');
+        let mut index = 0;
+        while more {
+            let token = self.cursor.token()?;
+            if token == Token::Null && !self.is_nullable(field.kind) {
+                return fail(Problem::NullItem).map_err(|failure: Box<Failure>| failure.at_index(index));
+            }
+            self.single(slot, token, depth_left).map_err(|failure| failure.at_index(index))?;
+            index += 1;
+            more = self.cursor.next(b']')?;
+        }
+        self.sink.end_list(field, mark)
+    }
+
+    fn map(&mut self, field: &Field, token: Token, depth_left: usize) -> Done<()> {
+        let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(self.limits.depth)) };
+        if token != Token::Object {
+            return wrong_token("an object", token);
+        }
+        let (key_slot, value_slot) = (Slot::new(field, Place::Key), Slot::new(field, Place::Value));
+        let Some(key_kind) = field.key else { return fail(Problem::Unwritable("the field is no map")) };
+        let mark = self.sink.begin_map(field)?;
+        let mut keys = std::collections::HashSet::new();
+        let mut more = self.cursor.enter(b'}');
+        while more {
+            let key_at = self.cursor.offset();
+            let key = self.cursor.key()?;
+            let token = self.cursor.token()?;
+            if token == Token::Null && !self.is_nullable(field.kind) {
+                return fail(Problem::NullItem).map_err(|failure: Box<Failure>| failure.inside(&key));
+            }
+            if self.ignore_unknown && self.is_unknown_name(field.kind, token)? {
+                self.skip(depth_left)?;
+                more = self.cursor.next(b'}')?;
+                continue;
+            }
+            let mut scratch = std::mem::take(&mut self.scratch);
+            let entry = self.sink.begin_entry(field)?;
+            let text = TextRef { text: &key, owner: None };
+            let leaf = leaf_of_text(key_kind, text, &mut scratch);
+            let leaf = match leaf {
+                Ok(leaf) => leaf,
+                Err(failure) => {
+                    self.cursor.rewind(key_at);
+                    return Err(failure.inside(&key));
+                }
+            };
+            let canonical = match leaf {
+                Leaf::Int(number) => Cow::Owned(number.to_string()),
+                Leaf::UInt(number) => Cow::Owned(number.to_string()),
+                _ => Cow::Borrowed(&*key),
+            };
+            if !keys.insert(canonical.into_owned()) {
+                self.cursor.rewind(key_at);
+                return fail(Problem::Json(JsonErrorKind::DuplicateKey(key.chars().take(64).collect())));
+            }
+            self.sink.leaf(key_slot, leaf)?;
+            self.scratch = scratch;
+            self.single(value_slot, token, depth_left).map_err(|failure| failure.inside(&key))?;
+            self.sink.end_entry(field, entry)?;
+            more = self.cursor.next(b'}')?;
+        }
+        self.sink.end_map(field, mark)
+    }
+
+    /// Whether a text names no value of an enumeration; nothing is read.
+    fn is_unknown_name(&mut self, kind: Kind, token: Token) -> Done<bool> {
+        let Kind::Enum(id) = kind else { return Ok(false) };
+        if token != Token::String {
+            return Ok(false);
+        }
+        let at = self.cursor.offset();
+        let name = self.cursor.string()?;
+        self.cursor.rewind(at);
+        Ok(self.contract.enumeration(id).number_of(&name).is_none())
+    }
+
+    /// One value.
+    #[inline]
+    fn single(&mut self, slot: Slot<'_>, token: Token, depth_left: usize) -> Done<()> {
+        let start = self.cursor.offset();
+        match slot.kind() {
+            Kind::Record(id) => self.record(slot, id, depth_left),
+            Kind::Enum(id) => {
+                self.node()?;
+                let enumeration = self.contract.enumeration(id);
+                match self.enum_value(enumeration, token) {
+                    Ok(Some(number)) => self.sink.leaf(slot, Leaf::Enum(number)),
+                    Ok(None) => Ok(()),
+                    Err(failure) => {
+                        self.back_to(start, &failure);
+                        Err(failure)
+                    }
+                }
+            }
+            Kind::Scalar(scalar) => {
+                self.node()?;
+                let done = self.scalar(slot, scalar, token);
+                if let Err(failure) = &done {
+                    self.back_to(start, failure);
+                }
+                done
+            }
+        }
+    }
+
+    /// An error of the value is told where the value starts; one of JSON where it was found.
+    fn back_to(&mut self, start: usize, failure: &Failure) {
+        if !matches!(failure.problem, Problem::Json(_)) {
+            self.cursor.rewind(start);
+        }
+    }
+
+    #[inline]
+    fn scalar(&mut self, slot: Slot<'_>, scalar: Scalar, token: Token) -> Done<()> {
+        match token {
+            Token::String => {
+                let text = self.cursor.string()?;
+                let mut scratch = std::mem::take(&mut self.scratch);
+                let text = match &text {
+                    Cow::Borrowed(text) => self.text(text),
+                    Cow::Owned(text) => TextRef { text, owner: None },
+                };
+                let done = leaf_of_json_text(scalar, text, &mut scratch).and_then(|leaf| self.sink.leaf(slot, leaf));
+                self.scratch = scratch;
+                done
+            }
+            Token::Number => {
+                let (text, _) = self.cursor.number()?;
+                self.sink.leaf(slot, leaf_of_number(scalar, text)?)
+            }
+            Token::True | Token::False if scalar == Scalar::Bool => {
+                self.cursor.word(token)?;
+                self.sink.leaf(slot, Leaf::Bool(token == Token::True))
+            }
+            other => wrong_kind(scalar, token_name(other)),
+        }
+    }
+
+    /// The number of an enumeration's value; nothing for a name that is not known, where those are passed over.
+    fn enum_value(&mut self, enumeration: &EnumType, token: Token) -> Done<Option<i32>> {
+        match token {
+            Token::String => {
+                let name = self.cursor.string()?;
+                match enumeration.number_of(&name) {
+                    Some(number) => Ok(Some(number)),
+                    None if self.ignore_unknown => Ok(None),
+                    None => fail(unknown_name(enumeration, &name)),
+                }
+            }
+            Token::Number => {
+                let (text, _) = self.cursor.number()?;
+                let Leaf::Int(number) = leaf_of_number(Scalar::Int32, text)? else {
+                    return fail(Problem::Range("int32"));
+                };
+                #[expect(clippy::cast_possible_truncation, reason = "it was read as an int32")]
+                let number = number as i32;
+                if enumeration.closed && enumeration.name_of(number).is_none() {
+                    return fail(unknown_name(enumeration, text));
+                }
+                Ok(Some(number))
+            }
+            Token::Null if enumeration.null => {
+                self.cursor.word(token)?;
+                Ok(Some(0))
+            }
+            other => wrong_token(&format!("a name of `{}`", enumeration.name), other),
+        }
+    }
+
+    fn special(&mut self, slot: Slot<'_>, record: &RecordType, depth_left: usize) -> Done<()> {
+        let start = self.cursor.offset();
+        let done = self.special_value(slot, record, depth_left);
+        if let Err(failure) = &done
+            && matches!(record.special, Special::Time | Special::Duration | Special::FieldMask | Special::Wrapper)
+        {
+            self.back_to(start, failure);
+        }
+        done
+    }
+
+    fn special_value(&mut self, slot: Slot<'_>, record: &RecordType, depth_left: usize) -> Done<()> {
+        match record.special {
+            Special::Time => {
+                let text = self.string("a moment such as \"2026-01-31T12:00:00Z\"")?;
+                match Time::parse(&text) {
+                    Some(time) => self.sink.leaf(slot, Leaf::Time(time)),
+                    None => wrong_text("a moment such as \"2026-01-31T12:00:00Z\""),
+                }
+            }
+            Special::Duration => {
+                let text = self.string("a length of time such as \"1.5s\"")?;
+                match TimeSpan::parse(&text) {
+                    Some(span) => self.sink.leaf(slot, Leaf::Duration(span)),
+                    None => wrong_text("a length of time such as \"1.5s\""),
+                }
+            }
+            Special::FieldMask => {
+                let text = self.string("names of fields with commas between")?;
+                let paths = mask_paths(&text)?;
+                self.sink.leaf(slot, Leaf::Mask(&paths))
+            }
+            Special::Struct | Special::Value | Special::List => {
+                let limits = Limits { depth: depth_left, ..self.limits.clone() };
+                let token = self.cursor.token()?;
+                let wanted = match record.special {
+                    Special::Struct => Token::Object,
+                    Special::List => Token::Array,
+                    _ => token,
+                };
+                if token != wanted {
+                    return wrong_token(if wanted == Token::Object { "an object" } else { "a list" }, token);
+                }
+                let value = read_value(self.cursor, &limits, &mut self.nodes)?;
+                self.sink.leaf(slot, Leaf::Dynamic(&value))
+            }
+            Special::Wrapper => {
+                let Some(inner) = record.fields.first() else { return fail(Problem::Tag) };
+                let Kind::Scalar(scalar) = inner.kind else { return fail(Problem::Tag) };
+                let token = self.cursor.token()?;
+                self.wrapper(slot, inner, scalar, token)
+            }
+            Special::Any => self.any(slot, depth_left),
+            Special::None => fail(Problem::Tag),
+        }
+    }
+
+    fn wrapper(&mut self, slot: Slot<'_>, inner: &Field, scalar: Scalar, token: Token) -> Done<()> {
+        match token {
+            Token::String => {
+                let text = self.cursor.string()?;
+                let mut scratch = Vec::new();
+                let text = match &text {
+                    Cow::Borrowed(text) => self.text(text),
+                    Cow::Owned(text) => TextRef { text, owner: None },
+                };
+                let leaf = leaf_of_json_text(scalar, text, &mut scratch)?;
+                self.sink.wrapped(slot, inner, leaf)
+            }
+            Token::Number => {
+                let (text, _) = self.cursor.number()?;
+                self.sink.wrapped(slot, inner, leaf_of_number(scalar, text)?)
+            }
+            Token::True | Token::False if scalar == Scalar::Bool => {
+                self.cursor.word(token)?;
+                self.sink.wrapped(slot, inner, Leaf::Bool(token == Token::True))
+            }
+            other => wrong_kind(scalar, token_name(other)),
+        }
+    }
+
+    fn string(&mut self, expected: &str) -> Done<Cow<'a, str>> {
+        self.expect(Token::String, expected)?;
+        Ok(self.cursor.string()?)
+    }
+
+    /// An object with the type's URL as one of its keys; it need not be the first.
+    fn any(&mut self, slot: Slot<'_>, depth_left: usize) -> Done<()> {
+        let Some(inner_depth) = depth_left.checked_sub(1) else { return fail(Problem::Depth(self.limits.depth)) };
+        let Some(any_left) = self.any_left.checked_sub(1) else { return fail(Problem::AnyDepth(ANY_MAX)) };
+        self.expect(Token::Object, "an object with `@type`")?;
+        let start = self.cursor.offset();
+        let Some(url) = self.find_type(inner_depth)? else {
+            if self.cursor.document().as_bytes()[start..self.cursor.offset()].contains(&b'"') {
+                return fail(Problem::AnyForm("an `Any` needs the type's URL as `@type`"));
+            }
+            let none = TextRef { text: "", owner: None };
+            let payload = BytesRef { bytes: &[], owner: None };
+            return self.sink.leaf(slot, Leaf::Any { url: none, payload, depth_left: 0 });
+        };
+        self.cursor.rewind(start);
+        let Some(id) = any_type(self.contract, &url) else {
+            return fail(Problem::AnyType(url.chars().take(256).collect()));
+        };
+        let record = self.contract.record(id);
+        let mut payload = Vec::new();
+        let mut sink = WireSink { contract: self.contract, out: &mut payload };
+        let mut inner = JsonSource {
+            contract: self.contract,
+            cursor: &mut *self.cursor,
+            sink: &mut sink,
+            limits: self.limits,
+            ignore_unknown: self.ignore_unknown,
+            nodes: self.nodes,
+            any_left,
+            scratch: Vec::new(),
+        };
+        if record.special == Special::None {
+            inner.fields(record, inner_depth, true)?;
+        } else {
+            inner.special_payload(id, inner_depth)?;
+        }
+        self.nodes = inner.nodes;
+        let url = TextRef { text: &url, owner: None };
+        let payload = BytesRef { bytes: &payload, owner: None };
+        self.sink.leaf(slot, Leaf::Any { url, payload, depth_left: DEPTH_MAX })
+    }
+
+    /// The URL below `@type` of the object that opens here; the object is passed.
+    fn find_type(&mut self, depth_left: usize) -> Done<Option<String>> {
+        let mut found = None;
+        let mut more = self.cursor.enter(b'}');
+        while more {
+            let key = self.cursor.key()?;
+            if key == "@type" {
+                if found.is_some() {
+                    return fail(Problem::Twice("@type".to_owned()));
+                }
+                found = Some(self.string("the URL of a type")?.into_owned());
+            } else {
+                // Passed once here and read once later: only the later one is counted.
+                let nodes = self.nodes;
+                self.skip(depth_left)?;
+                self.nodes = nodes;
+            }
+            more = self.cursor.next(b'}')?;
+        }
+        Ok(found)
+    }
+
+    /// The payload of an `Any` whose type has a form of its own: it stands below `value`.
+    fn special_payload(&mut self, id: RecordId, depth_left: usize) -> Done<()> {
+        let root = root_field(id);
+        let slot = Slot::new(&root, Place::Root);
+        let mut found = false;
+        let mut more = self.cursor.enter(b'}');
+        while more {
+            let key = self.cursor.key()?;
+            match &*key {
+                "@type" => self.skip(depth_left)?,
+                "value" if !found => {
+                    found = true;
+                    self.cursor.token()?;
+                    self.record(slot, id, depth_left).map_err(|failure| failure.inside("value"))?;
+                }
+                "value" => return fail(Problem::Twice("value".to_owned())),
+                _ if self.ignore_unknown => self.skip(depth_left)?,
+                _ => return fail(Problem::AnyForm("an `Any` of this type has `@type` and `value` only")),
+            }
+            more = self.cursor.next(b'}')?;
+        }
+        if found { Ok(()) } else { fail(Problem::AnyForm("an `Any` of this type needs `value`")) }
+    }
+}
+
+/// Paths as the contract names fields, from a text as JSON has them.
+pub(super) fn mask_paths(text: &str) -> Done<Vec<ByteString>> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut paths = Vec::new();
+    for path in text.split(',') {
+        let mut out = String::with_capacity(path.len() + 4);
+        for character in path.chars() {
+            match character {
+                '_' => return wrong_text("names of fields in camel case"),
+                'A'..='Z' => {
+                    out.push('_');
+                    out.push(character.to_ascii_lowercase());
+                }
+                other => out.push(other),
+            }
+        }
+        paths.push(out.into());
+    }
+    Ok(paths)
+}
+
+pub(super) fn unknown_field(record: &RecordType, name: &str) -> Problem {
+    let names = record.fields.iter().map(|field| &*field.json_name);
+    Problem::UnknownField {
+        record: record.name.to_string(),
+        name: name.chars().take(64).collect(),
+        meant: nearest(name, names),
+    }
+}
+
+pub(super) fn unknown_name(enumeration: &EnumType, name: &str) -> Problem {
+    Problem::EnumValue {
+        name: enumeration.name.to_string(),
+        value: name.chars().take(64).collect(),
+        meant: nearest(name, enumeration.values.iter().map(|(name, _)| &**name)),
+    }
+}
+
+fn token_name(token: Token) -> &'static str {
+    match token {
+        Token::Object => "an object",
+        Token::Array => "a list",
+        Token::String => "text",
+        Token::Number => "a number",
+        Token::True | Token::False => "a boolean",
+        Token::Null => "null",
+    }
+}
+
+fn wrong_token<T>(expected: &str, found: Token) -> Done<T> {
+    fail(Problem::Kind { expected: expected.to_owned(), found: token_name(found) })
+}
+
+pub(super) fn wrong_text<T>(expected: &str) -> Done<T> {
+    fail(Problem::Kind { expected: expected.to_owned(), found: "another text" })
+}

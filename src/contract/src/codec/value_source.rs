@@ -1,0 +1,255 @@
+//! Reading a canonical value.
+
+use bytes::Bytes;
+use crossdock_message::{ByteString, Record, Time, TimeSpan, Value};
+
+use super::error::{Done, Problem, fail};
+use super::json_sink::any_type;
+use super::json_source::{mask_paths, unknown_field, unknown_name, wrong_text};
+use super::numbers::{leaf_of_text, leaf_of_value};
+use super::value_sink::{RAW_PAYLOAD, TYPE, VALUE};
+use super::wire_sink::WireSink;
+use super::{ANY_MAX, BytesRef, DEPTH_MAX, Leaf, Place, Sink, Slot, TextRef, root_field};
+use crate::model::{Arity, Contract, EnumType, Field, Kind, RecordId, RecordType, Scalar, Special};
+
+/// Drives a sink with a value. Fields may be named as in the contract or as in JSON.
+pub(crate) struct ValueSource<'c, 's, S> {
+    contract: &'c Contract,
+    sink: &'s mut S,
+    any_left: usize,
+}
+
+impl<'c, 's, S: Sink> ValueSource<'c, 's, S> {
+    pub(crate) fn new(contract: &'c Contract, sink: &'s mut S) -> Self {
+        Self { contract, sink, any_left: ANY_MAX }
+    }
+
+    /// A whole document.
+    pub(crate) fn document(&mut self, id: RecordId, value: &Value) -> Done<()> {
+        let root = root_field(id);
+        self.record(Slot::new(&root, Place::Root), id, value, DEPTH_MAX)
+    }
+
+    fn record(&mut self, slot: Slot<'_>, id: RecordId, value: &Value, depth_left: usize) -> Done<()> {
+        let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(DEPTH_MAX)) };
+        let record = self.contract.record(id);
+        if record.special != Special::None {
+            return self.special(slot, record, value, depth_left);
+        }
+        let Value::Record(fields) = value else { return wrong_kind(&format!("a record ({})", record.name), value) };
+        let mark = self.sink.begin_record(slot, record)?;
+        self.fields(record, fields, depth_left)?;
+        self.sink.end_record(slot, mark)
+    }
+
+    fn fields(&mut self, record: &RecordType, fields: &Record, depth_left: usize) -> Done<()> {
+        let mut given: Vec<u16> = Vec::with_capacity(fields.len());
+        let mut oneofs: Vec<u16> = Vec::new();
+        for (name, value) in fields.iter() {
+            let Some(field) = record.field(name) else {
+                if &**name == TYPE {
+                    continue;
+                }
+                return fail(unknown_field(record, name));
+            };
+            if given.contains(&field.index) {
+                return fail(Problem::Twice(field.name.to_string()));
+            }
+            if *value == Value::Null && !self.takes_null(field) {
+                continue;
+            }
+            given.push(field.index);
+            if let Some(oneof) = field.oneof {
+                if oneofs.contains(&oneof) {
+                    return fail(Problem::OneofTwice(record.oneofs[usize::from(oneof)].to_string()));
+                }
+                oneofs.push(oneof);
+            }
+            self.field(field, value, depth_left).map_err(|failure| failure.inside(&field.name))?;
+        }
+        for index in &record.required {
+            if !given.contains(index) {
+                return fail(Problem::Missing(record.fields[usize::from(*index)].name.to_string()));
+            }
+        }
+        if let Some(unknown) = fields.unknown()
+            && fields.shape().is_some_and(|shape| shape.name == record.name)
+        {
+            self.sink.unknown(BytesRef { bytes: unknown, owner: Some(unknown) });
+        }
+        Ok(())
+    }
+
+    fn takes_null(&self, field: &Field) -> bool {
+        !matches!(field.arity, Arity::Many | Arity::Map) && self.is_nullable(field.kind)
+    }
+
+    fn is_nullable(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Record(id) => self.contract.record(id).special == Special::Value,
+            Kind::Enum(id) => self.contract.enumeration(id).null,
+            Kind::Scalar(_) => false,
+        }
+    }
+
+    fn field(&mut self, field: &Field, value: &Value, depth_left: usize) -> Done<()> {
+        match field.arity {
+            Arity::Many => {
+                let Value::List(items) = value else { return wrong_kind("a list", value) };
+                let mark = self.sink.begin_list(field)?;
+                for (index, item) in items.iter().enumerate() {
+                    self.item(Slot::new(field, Place::Item), item, depth_left)
+                        .map_err(|failure| failure.at_index(index))?;
+                }
+                self.sink.end_list(field, mark)
+            }
+            Arity::Map => {
+                let Value::Record(entries) = value else { return wrong_kind("a record of entries by key", value) };
+                let mark = self.sink.begin_map(field)?;
+                for (key, value) in entries.iter() {
+                    self.entry(field, key, value, depth_left).map_err(|failure| failure.inside(key))?;
+                }
+                self.sink.end_map(field, mark)
+            }
+            _ => self.single(Slot::new(field, Place::Single), value, depth_left),
+        }
+    }
+
+    fn item(&mut self, slot: Slot<'_>, value: &Value, depth_left: usize) -> Done<()> {
+        if *value == Value::Null && !self.is_nullable(slot.field.kind) {
+            return fail(Problem::NullItem);
+        }
+        self.single(slot, value, depth_left)
+    }
+
+    fn entry(&mut self, field: &Field, key: &ByteString, value: &Value, depth_left: usize) -> Done<()> {
+        let mark = self.sink.begin_entry(field)?;
+        let mut scratch = Vec::new();
+        let text = TextRef { text: key, owner: Some(key.as_bytes()) };
+        let leaf = leaf_of_text(field.key.unwrap_or(Scalar::String), text, &mut scratch)?;
+        self.sink.leaf(Slot::new(field, Place::Key), leaf)?;
+        self.item(Slot::new(field, Place::Value), value, depth_left)?;
+        self.sink.end_entry(field, mark)
+    }
+
+    fn single(&mut self, slot: Slot<'_>, value: &Value, depth_left: usize) -> Done<()> {
+        match slot.kind() {
+            Kind::Record(id) => self.record(slot, id, value, depth_left),
+            Kind::Enum(id) => {
+                let number = enum_value(self.contract.enumeration(id), value)?;
+                self.sink.leaf(slot, Leaf::Enum(number))
+            }
+            Kind::Scalar(scalar) => {
+                let mut scratch = Vec::new();
+                let leaf = leaf_of_value(scalar, value, &mut scratch)?;
+                self.sink.leaf(slot, leaf)
+            }
+        }
+    }
+
+    fn special(&mut self, slot: Slot<'_>, record: &RecordType, value: &Value, depth_left: usize) -> Done<()> {
+        match (record.special, value) {
+            (Special::Time, Value::Time(time)) => self.sink.leaf(slot, Leaf::Time(*time)),
+            (Special::Time, Value::Text(text)) => match Time::parse(text) {
+                Some(time) => self.sink.leaf(slot, Leaf::Time(time)),
+                None => wrong_text("a moment such as 2026-01-31T12:00:00Z"),
+            },
+            (Special::Time, other) => wrong_kind("a moment such as 2026-01-31T12:00:00Z", other),
+            (Special::Duration, Value::Duration(span)) => self.sink.leaf(slot, Leaf::Duration(*span)),
+            (Special::Duration, Value::Text(text)) => match TimeSpan::parse(text) {
+                Some(span) => self.sink.leaf(slot, Leaf::Duration(span)),
+                None => wrong_text("a length of time such as 1.5s"),
+            },
+            (Special::Duration, other) => wrong_kind("a length of time such as 1.5s", other),
+            (Special::FieldMask, value) => {
+                let paths = field_mask(value)?;
+                self.sink.leaf(slot, Leaf::Mask(&paths))
+            }
+            (Special::Struct | Special::Value | Special::List, value) => self.sink.leaf(slot, Leaf::Dynamic(value)),
+            (Special::Wrapper, value) => {
+                let Some(inner) = record.fields.first() else { return fail(Problem::Tag) };
+                let Kind::Scalar(scalar) = inner.kind else { return fail(Problem::Tag) };
+                let mut scratch = Vec::new();
+                let leaf = leaf_of_value(scalar, value, &mut scratch)?;
+                self.sink.wrapped(slot, inner, leaf)
+            }
+            (Special::Any, Value::Record(record)) => self.any(slot, record, depth_left),
+            (Special::Any | Special::None, other) => wrong_kind("a record with `@type`", other),
+        }
+    }
+
+    fn any(&mut self, slot: Slot<'_>, record: &Record, depth_left: usize) -> Done<()> {
+        let Some(any_left) = self.any_left.checked_sub(1) else { return fail(Problem::AnyDepth(ANY_MAX)) };
+        let Some(Value::Text(url)) = record.get(TYPE) else {
+            if record.is_empty() {
+                let none = TextRef { text: "", owner: None };
+                let payload = BytesRef { bytes: &[], owner: None };
+                return self.sink.leaf(slot, Leaf::Any { url: none, payload, depth_left });
+            }
+            return fail(Problem::AnyForm("an `Any` needs the type's URL as `@type`"));
+        };
+        let url_ref = TextRef { text: url, owner: Some(url.as_bytes()) };
+        if let Some(Value::Bytes(raw)) = record.get(RAW_PAYLOAD) {
+            let payload = BytesRef { bytes: raw, owner: Some(raw) };
+            return self.sink.leaf(slot, Leaf::Any { url: url_ref, payload, depth_left });
+        }
+        let Some(id) = any_type(self.contract, url) else {
+            return fail(Problem::AnyType(url.chars().take(256).collect()));
+        };
+        let mut payload = Vec::new();
+        let mut sink = WireSink { contract: self.contract, out: &mut payload };
+        let mut inner = ValueSource { contract: self.contract, sink: &mut sink, any_left };
+        let inner_type = self.contract.record(id);
+        if inner_type.special == Special::None {
+            let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(DEPTH_MAX)) };
+            inner.fields(inner_type, record, depth_left)?;
+        } else {
+            let Some(value) = record.get(VALUE) else {
+                return fail(Problem::AnyForm("an `Any` of this type needs `value`"));
+            };
+            let root = root_field(id);
+            inner.record(Slot::new(&root, Place::Root), id, value, depth_left)?;
+        }
+        let owner = Bytes::from(payload);
+        let payload = BytesRef { bytes: &owner, owner: Some(&owner) };
+        self.sink.leaf(slot, Leaf::Any { url: url_ref, payload, depth_left })
+    }
+}
+
+fn wrong_kind<T>(expected: &str, found: &Value) -> Done<T> {
+    fail(Problem::Kind { expected: expected.to_owned(), found: found.kind() })
+}
+
+fn enum_value(enumeration: &EnumType, value: &Value) -> Done<i32> {
+    match value {
+        Value::Text(name) => match enumeration.number_of(name) {
+            Some(number) => Ok(number),
+            None => fail(unknown_name(enumeration, name)),
+        },
+        Value::Int(number) => match i32::try_from(*number) {
+            Ok(number) if !enumeration.closed || enumeration.name_of(number).is_some() => Ok(number),
+            _ => fail(unknown_name(enumeration, itoa::Buffer::new().format(*number))),
+        },
+        Value::Null if enumeration.null => Ok(0),
+        other => wrong_kind(&format!("a name of `{}`", enumeration.name), other),
+    }
+}
+
+/// The paths of a record with `paths`, or of a text as JSON has it.
+fn field_mask(value: &Value) -> Done<Vec<ByteString>> {
+    match value {
+        Value::Text(text) => mask_paths(text),
+        Value::Record(record) => match record.get("paths") {
+            None => Ok(Vec::new()),
+            Some(Value::List(items)) => items
+                .iter()
+                .map(|item| match item {
+                    Value::Text(path) => Ok(path.clone()),
+                    other => wrong_kind("the path of a field", other),
+                })
+                .collect(),
+            Some(other) => wrong_kind("a list of paths", other),
+        },
+        other => wrong_kind("a record with `paths`", other),
+    }
+}

@@ -1,0 +1,556 @@
+//! Reading protobuf's wire format.
+//!
+//! Each record is passed over twice: once to find its fields, so that they can be handed on grouped and in the order of
+//! the contract whatever the order on the wire; and once, field by field, to read them. A record that comes in several
+//! parts is their bytes behind one another (protobuf, "Last One Wins").
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use crossdock_message::{ByteString, Limits, Time, TimeSpan};
+
+use super::error::{Done, Failure, Problem, fail};
+use super::wire::{
+    GROUP_END, GROUP_START, LENGTH, VARINT, kind_type, push_varint, read_tag, read_varint, skip_value, unzigzag,
+};
+use super::{BytesRef, DEPTH_MAX, Leaf, Place, Sink, Slot, TextRef, dynamic, root_field};
+use crate::model::{Arity, Contract, Field, Kind, NO_FIELD, RecordId, RecordType, Scalar, Special};
+
+/// Drives a sink with a message.
+pub(crate) struct WireSource<'c, 's, S> {
+    contract: &'c Contract,
+    sink: &'s mut S,
+    /// Where the fields of the records that are open stand, the innermost last.
+    found: Vec<Found>,
+    nodes_left: usize,
+    nodes_max: usize,
+}
+
+/// Where a field's value stands in its record.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    /// Its place in the record's fields; [`NO_FIELD`] for one that is not known.
+    index: u16,
+    wire: u8,
+    tag_at: usize,
+    start: usize,
+    end: usize,
+}
+
+/// It was set aside by a later member of its oneof.
+const DEAD: u16 = NO_FIELD - 1;
+
+/// A record's bytes, and the bytes that they are a part of.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
+    pub(crate) owner: &'a Bytes,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> Input<'a> {
+    fn part(self, start: usize, end: usize) -> Self {
+        Self { owner: self.owner, bytes: &self.bytes[start..end] }
+    }
+
+    fn shared(self) -> BytesRef<'a> {
+        BytesRef { bytes: self.bytes, owner: Some(self.owner) }
+    }
+}
+
+impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
+    pub(crate) fn new(contract: &'c Contract, sink: &'s mut S, limits: &Limits) -> Self {
+        Self { contract, sink, found: Vec::new(), nodes_left: limits.nodes, nodes_max: limits.nodes }
+    }
+
+    pub(super) fn sink_mut(&mut self) -> &mut S {
+        self.sink
+    }
+
+    /// A whole message.
+    pub(crate) fn document(&mut self, id: RecordId, input: Input<'_>, depth_left: usize) -> Done<()> {
+        let root = root_field(id);
+        self.record(Slot::new(&root, Place::Root), id, input, depth_left)
+    }
+
+    fn node(&mut self) -> Done<()> {
+        match self.nodes_left.checked_sub(1) {
+            Some(left) => {
+                self.nodes_left = left;
+                Ok(())
+            }
+            None => fail(Problem::Nodes(self.nodes_max)),
+        }
+    }
+
+    fn record(&mut self, slot: Slot<'_>, id: RecordId, input: Input<'_>, depth_left: usize) -> Done<()> {
+        let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(DEPTH_MAX)) };
+        self.node()?;
+        let record = self.contract.record(id);
+        if record.special != Special::None {
+            return self.special(slot, record, input, depth_left);
+        }
+        let mark = self.sink.begin_record(slot, record)?;
+        self.fields(record, input, depth_left)?;
+        self.sink.end_record(slot, mark)
+    }
+
+    /// The fields of a record, without what stands around them.
+    pub(crate) fn fields(&mut self, record: &RecordType, input: Input<'_>, depth_left: usize) -> Done<()> {
+        let base = self.found.len();
+        self.find(record, input.bytes, depth_left)?;
+        let found = &mut self.found[base..];
+        if !found.is_sorted_by_key(|found| found.index) {
+            found.sort_by_key(|found| found.index);
+        }
+        let mut at = base;
+        while at < self.found.len() {
+            let index = self.found[at].index;
+            if index >= DEAD {
+                break;
+            }
+            let len = self.found[at..].iter().take_while(|found| found.index == index).count();
+            let field = &record.fields[usize::from(index)];
+            self.field(field, at..at + len, input, depth_left).map_err(|failure| failure.inside(&field.name))?;
+            at += len;
+        }
+        for at in at..self.found.len() {
+            let found = self.found[at];
+            if found.index == NO_FIELD {
+                self.sink.unknown(input.part(found.tag_at, found.end).shared());
+            }
+        }
+        self.found.truncate(base);
+        Ok(())
+    }
+
+    /// Finds the fields of a record.
+    fn find(&mut self, record: &RecordType, bytes: &[u8], depth_left: usize) -> Done<()> {
+        let base = self.found.len();
+        // For each oneof that was met: its last member, and where the search for members that it sets aside begins.
+        let mut members: Vec<(u16, u16, usize)> = Vec::new();
+        let mut at = 0;
+        while at < bytes.len() {
+            let tag_at = at;
+            let (number, wire) = read_tag(bytes, &mut at)?;
+            if record.message_set && wire == GROUP_START && number == 1 {
+                let (start, end) = skip_value(bytes, &mut at, number, wire, depth_left)?;
+                self.message_set_item(record, bytes, tag_at, (start, end), at, depth_left)?;
+                continue;
+            }
+            let (start, end) = skip_value(bytes, &mut at, number, wire, depth_left)?;
+            let end_of_field = if wire == GROUP_START { at } else { end };
+            let known = record.field_by_number(number).filter(|field| self.takes(field, wire, &bytes[start..end]));
+            let Some(field) = known else {
+                self.found.push(Found { index: NO_FIELD, wire, tag_at, start, end: end_of_field });
+                continue;
+            };
+            if let Some(oneof) = field.oneof {
+                let here = self.found.len();
+                match members.iter_mut().find(|(other, ..)| *other == oneof) {
+                    None => members.push((oneof, field.index, here)),
+                    Some((_, member, since)) if *member != field.index => {
+                        for other in &mut self.found[*since..] {
+                            if other.index == *member {
+                                other.index = DEAD;
+                            }
+                        }
+                        (*member, *since) = (field.index, here);
+                    }
+                    Some(_) => {}
+                }
+            }
+            self.found.push(Found { index: field.index, wire, tag_at, start, end });
+        }
+        debug_assert!(self.found.len() >= base, "only what was found is added");
+        Ok(())
+    }
+
+    /// An item of a message set: a group of the field number 1 with a type's number and a message.
+    fn message_set_item(
+        &mut self,
+        record: &RecordType,
+        bytes: &[u8],
+        tag_at: usize,
+        (start, end): (usize, usize),
+        behind: usize,
+        depth_left: usize,
+    ) -> Done<()> {
+        let item = &bytes[start..end];
+        let (mut at, mut type_number, mut content) = (0, None, None);
+        while at < item.len() {
+            let (number, wire) = read_tag(item, &mut at)?;
+            let (from, to) = skip_value(item, &mut at, number, wire, depth_left)?;
+            match (number, wire) {
+                (2, VARINT) => type_number = u32::try_from(read_varint(item, &mut from.clone())?).ok(),
+                (3, LENGTH) => content = Some((start + from, start + to)),
+                _ => {}
+            }
+        }
+        let field = type_number.and_then(|number| record.field_by_number(number));
+        match field.zip(content) {
+            Some((field, (start, end))) => {
+                self.found.push(Found { index: field.index, wire: LENGTH, tag_at, start, end });
+            }
+            None => self.found.push(Found { index: NO_FIELD, wire: GROUP_START, tag_at, start, end: behind }),
+        }
+        Ok(())
+    }
+
+    /// Whether a field can hold what came with its number; what it cannot is kept as unknown.
+    fn takes(&self, field: &Field, wire: u8, content: &[u8]) -> bool {
+        if field.arity == Arity::Map {
+            return wire == LENGTH && self.takes_entry(field, content);
+        }
+        let own = kind_type(field.kind);
+        if field.arity == Arity::Many && wire == LENGTH && own != LENGTH {
+            return true;
+        }
+        if matches!(field.kind, Kind::Record(_)) {
+            return wire == if field.delimited { GROUP_START } else { LENGTH };
+        }
+        wire == own && self.takes_number(field.kind, content)
+    }
+
+    /// A number that a closed enumeration does not know is no value of it.
+    fn takes_number(&self, kind: Kind, content: &[u8]) -> bool {
+        let Kind::Enum(id) = kind else { return true };
+        let enumeration = self.contract.enumeration(id);
+        !enumeration.closed
+            || read_varint(content, &mut 0).is_ok_and(|number| enumeration.name_of(enum_number(number)).is_some())
+    }
+
+    fn takes_entry(&self, field: &Field, content: &[u8]) -> bool {
+        let Kind::Enum(_) = field.kind else { return true };
+        let mut at = 0;
+        while at < content.len() {
+            let Ok((number, wire)) = read_tag(content, &mut at) else { return true };
+            let Ok((start, end)) = skip_value(content, &mut at, number, wire, 1) else { return true };
+            if number == 2 && wire == VARINT && !self.takes_number(field.kind, &content[start..end]) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn field(&mut self, field: &Field, range: std::ops::Range<usize>, input: Input<'_>, depth_left: usize) -> Done<()> {
+        match field.arity {
+            Arity::Many => self.list(field, range, input, depth_left),
+            Arity::Map => self.map(field, range, input, depth_left),
+            _ => {
+                let slot = Slot::new(field, Place::Single);
+                let last = self.found[range.end - 1];
+                let Kind::Record(id) = field.kind else {
+                    return self.value(slot, input.part(last.start, last.end));
+                };
+                if range.len() == 1 {
+                    return self.record(slot, id, input.part(last.start, last.end), depth_left);
+                }
+                let mut merged = Vec::new();
+                for found in &self.found[range] {
+                    merged.extend_from_slice(&input.bytes[found.start..found.end]);
+                }
+                let owner = Bytes::from(merged);
+                self.record(slot, id, Input { owner: &owner, bytes: &owner }, depth_left)
+            }
+        }
+    }
+
+    fn list(&mut self, field: &Field, range: std::ops::Range<usize>, input: Input<'_>, depth_left: usize) -> Done<()> {
+        let slot = Slot::new(field, Place::Item);
+        let mark = self.sink.begin_list(field)?;
+        let mut count = 0;
+        let mut set_aside = Vec::new();
+        for at in range {
+            let found = self.found[at];
+            let part = input.part(found.start, found.end);
+            let done = match field.kind {
+                Kind::Record(id) => self.record(slot, id, part, depth_left),
+                kind if found.wire == LENGTH && kind_type(kind) != LENGTH => {
+                    self.run(slot, part, &mut count, &mut set_aside)
+                }
+                _ => self.value(slot, part),
+            };
+            done.map_err(|failure| failure.at_index(count))?;
+            count += 1;
+        }
+        self.sink.end_list(field, mark)?;
+        if !set_aside.is_empty() {
+            self.sink.unknown(BytesRef { bytes: &set_aside, owner: None });
+        }
+        Ok(())
+    }
+
+    /// A run of numbers behind one length.
+    fn run(&mut self, slot: Slot<'_>, input: Input<'_>, count: &mut usize, set_aside: &mut Vec<u8>) -> Done<()> {
+        let (kind, wire) = (slot.field.kind, kind_type(slot.field.kind));
+        let mut at = 0;
+        while at < input.bytes.len() {
+            let (start, end) = skip_value(input.bytes, &mut at, slot.field.number, wire, 0)?;
+            let part = input.part(start, end);
+            if self.takes_number(kind, part.bytes) {
+                self.value(slot, part)?;
+                *count += 1;
+            } else {
+                push_varint(set_aside, u64::from(slot.field.number) << 3 | u64::from(wire));
+                set_aside.extend_from_slice(part.bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, field: &Field, range: std::ops::Range<usize>, input: Input<'_>, depth_left: usize) -> Done<()> {
+        let mut entries = Vec::with_capacity(range.len());
+        for at in range {
+            let found = self.found[at];
+            entries.push(entry_parts(field, input.part(found.start, found.end))?);
+        }
+        if entries.len() > 1 {
+            // The last of a key's entries wins, in the place of the first.
+            let mut places: HashMap<Vec<u8>, usize> = HashMap::with_capacity(entries.len());
+            let mut kept: Vec<Entry<'_>> = Vec::with_capacity(entries.len());
+            for entry in entries {
+                match places.entry(canonical_key(field, &entry)?) {
+                    std::collections::hash_map::Entry::Occupied(place) => kept[*place.get()] = entry,
+                    std::collections::hash_map::Entry::Vacant(place) => {
+                        place.insert(kept.len());
+                        kept.push(entry);
+                    }
+                }
+            }
+            entries = kept;
+        }
+        let mark = self.sink.begin_map(field)?;
+        for (index, entry) in entries.iter().enumerate() {
+            self.entry(field, entry, input.owner, depth_left).map_err(|failure| failure.at_index(index))?;
+        }
+        self.sink.end_map(field, mark)
+    }
+
+    fn entry(&mut self, field: &Field, entry: &Entry<'_>, owner: &Bytes, depth_left: usize) -> Done<()> {
+        let mark = self.sink.begin_entry(field)?;
+        let key = Slot::new(field, Place::Key);
+        match entry.key {
+            Some(bytes) => self.value(key, Input { owner, bytes })?,
+            None => self.sink.leaf(key, zero(key.kind()))?,
+        }
+        let value = Slot::new(field, Place::Value);
+        match (field.kind, &entry.value) {
+            (Kind::Record(id), parts) => {
+                let merged;
+                let part = match parts.as_slice() {
+                    [] => Input { owner, bytes: &[] },
+                    [one] => Input { owner, bytes: one },
+                    several => {
+                        merged = Bytes::from(several.concat());
+                        Input { owner: &merged, bytes: &merged }
+                    }
+                };
+                self.record(value, id, part, depth_left)?;
+            }
+            (_, parts) => match parts.last() {
+                Some(bytes) => self.value(value, Input { owner, bytes })?,
+                None => self.sink.leaf(value, zero(field.kind))?,
+            },
+        }
+        self.sink.end_entry(field, mark)
+    }
+
+    /// A scalar or a value of an enumeration.
+    #[inline]
+    fn value(&mut self, slot: Slot<'_>, input: Input<'_>) -> Done<()> {
+        self.node()?;
+        let leaf = match slot.kind() {
+            Kind::Scalar(scalar) => scalar_leaf(scalar, input)?,
+            Kind::Enum(_) => Leaf::Enum(enum_number(read_varint(input.bytes, &mut 0)?)),
+            Kind::Record(_) => return fail(Problem::Tag),
+        };
+        self.sink.leaf(slot, leaf)
+    }
+
+    fn special(&mut self, slot: Slot<'_>, record: &RecordType, input: Input<'_>, depth_left: usize) -> Done<()> {
+        match record.special {
+            Special::Time => {
+                let (seconds, nanos) = two_numbers(input.bytes)?;
+                self.sink.leaf(slot, Leaf::Time(Time { seconds, nanos }))
+            }
+            Special::Duration => {
+                let (seconds, nanos) = two_numbers(input.bytes)?;
+                self.sink.leaf(slot, Leaf::Duration(TimeSpan { seconds, nanos }))
+            }
+            Special::FieldMask => {
+                let mut paths = Vec::new();
+                each_field(input.bytes, |number, wire, content| {
+                    if (number, wire) == (1, LENGTH) {
+                        let part = Input { owner: input.owner, bytes: content };
+                        paths.push(text_of(part)?.shared());
+                    }
+                    Ok(())
+                })?;
+                self.sink.leaf(slot, Leaf::Mask(&paths))
+            }
+            Special::Any => {
+                let (mut url, mut payload) = (&input.bytes[..0], &input.bytes[..0]);
+                each_field(input.bytes, |number, wire, content| {
+                    match (number, wire) {
+                        (1, LENGTH) => url = content,
+                        (2, LENGTH) => payload = content,
+                        _ => {}
+                    }
+                    Ok(())
+                })?;
+                let url = text_of(Input { owner: input.owner, bytes: url })?;
+                let payload = BytesRef { bytes: payload, owner: Some(input.owner) };
+                self.sink.leaf(slot, Leaf::Any { url, payload, depth_left })
+            }
+            Special::Struct | Special::Value | Special::List => {
+                let value = dynamic::read(record.special, input, depth_left, &mut self.nodes_left)?;
+                self.sink.leaf(slot, Leaf::Dynamic(&value))
+            }
+            Special::Wrapper => {
+                let Some(inner) = record.fields.first() else { return fail(Problem::Tag) };
+                let mut content = None;
+                each_field(input.bytes, |number, wire, found| {
+                    if number == inner.number && wire == kind_type(inner.kind) {
+                        content = Some(found);
+                    }
+                    Ok(())
+                })?;
+                let leaf = match (inner.kind, content) {
+                    (Kind::Scalar(scalar), Some(bytes)) => scalar_leaf(scalar, Input { owner: input.owner, bytes })?,
+                    (kind, _) => zero(kind),
+                };
+                self.sink.wrapped(slot, inner, leaf)
+            }
+            Special::None => fail(Problem::Tag),
+        }
+    }
+}
+
+/// Key and value of a map's entry; a value that is a record may come in parts.
+struct Entry<'a> {
+    key: Option<&'a [u8]>,
+    value: Vec<&'a [u8]>,
+}
+
+fn entry_parts<'a>(field: &Field, input: Input<'a>) -> Done<Entry<'a>> {
+    let mut entry = Entry { key: None, value: Vec::new() };
+    let key_type = field.key.map_or(VARINT, super::wire::scalar_type);
+    each_field(input.bytes, |number, wire, content| {
+        if number == 1 && wire == key_type {
+            entry.key = Some(content);
+        } else if number == 2 && wire == kind_type(field.kind) {
+            entry.value.push(content);
+        }
+        Ok(())
+    })?;
+    Ok(entry)
+}
+
+/// The key in one form: a number may be written in several.
+fn canonical_key(field: &Field, entry: &Entry<'_>) -> Done<Vec<u8>> {
+    let Some(bytes) = entry.key else { return Ok(if is_text_key(field) { Vec::new() } else { vec![0; 8] }) };
+    if is_text_key(field) {
+        return Ok(bytes.to_vec());
+    }
+    let number = match bytes.len() {
+        _ if field.key.map(super::wire::scalar_type) == Some(VARINT) => read_varint(bytes, &mut 0)?,
+        _ => bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
+    };
+    Ok(number.to_le_bytes().to_vec())
+}
+
+fn is_text_key(field: &Field) -> bool {
+    field.key == Some(Scalar::String)
+}
+
+/// Calls for each field of a small record that is known beforehand.
+fn each_field<'a>(bytes: &'a [u8], mut each: impl FnMut(u32, u8, &'a [u8]) -> Done<()>) -> Done<()> {
+    let mut at = 0;
+    while at < bytes.len() {
+        let (number, wire) = read_tag(bytes, &mut at)?;
+        if wire == GROUP_END {
+            return fail(Problem::Group);
+        }
+        let (start, end) = skip_value(bytes, &mut at, number, wire, DEPTH_MAX)?;
+        each(number, wire, &bytes[start..end])?;
+    }
+    Ok(())
+}
+
+/// Seconds and nanoseconds.
+#[expect(clippy::cast_possible_truncation, reason = "an int32 is the low half of its varint")]
+fn two_numbers(bytes: &[u8]) -> Done<(i64, i32)> {
+    let (mut seconds, mut nanos) = (0, 0);
+    each_field(bytes, |number, wire, content| {
+        if wire == VARINT {
+            let value = read_varint(content, &mut 0)?;
+            match number {
+                1 => seconds = value.cast_signed(),
+                2 => nanos = value.cast_signed() as i32,
+                _ => {}
+            }
+        }
+        Ok(())
+    })?;
+    Ok((seconds, nanos))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "an enumeration is the low half of its varint")]
+fn enum_number(number: u64) -> i32 {
+    number.cast_signed() as i32
+}
+
+fn text_of(input: Input<'_>) -> Done<TextRef<'_>> {
+    match std::str::from_utf8(input.bytes) {
+        Ok(text) => Ok(TextRef { text, owner: Some(input.owner) }),
+        Err(_) => fail(Problem::Utf8),
+    }
+}
+
+fn zero(kind: Kind) -> Leaf<'static> {
+    match kind {
+        Kind::Scalar(scalar) => match scalar {
+            Scalar::Bool => Leaf::Bool(false),
+            Scalar::Double => Leaf::Double(0.0),
+            Scalar::Float => Leaf::Float(0.0),
+            Scalar::String => Leaf::Text(TextRef { text: "", owner: None }),
+            Scalar::Bytes => Leaf::Bytes(BytesRef { bytes: &[], owner: None }),
+            Scalar::Uint32 | Scalar::Uint64 | Scalar::Fixed32 | Scalar::Fixed64 => Leaf::UInt(0),
+            _ => Leaf::Int(0),
+        },
+        Kind::Enum(_) | Kind::Record(_) => Leaf::Enum(0),
+    }
+}
+
+fn fixed<const N: usize>(bytes: &[u8]) -> Done<[u8; N]> {
+    bytes.try_into().map_err(|_| Failure::of(Problem::End))
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "a 32-bit number is the low half of its varint")]
+fn scalar_leaf(scalar: Scalar, input: Input<'_>) -> Done<Leaf<'_>> {
+    let bytes = input.bytes;
+    let varint = || read_varint(bytes, &mut 0);
+    Ok(match scalar {
+        Scalar::Bool => Leaf::Bool(varint()? != 0),
+        Scalar::Int32 => Leaf::Int(i64::from(varint()?.cast_signed() as i32)),
+        Scalar::Int64 => Leaf::Int(varint()?.cast_signed()),
+        Scalar::Uint32 => Leaf::UInt(u64::from(varint()? as u32)),
+        Scalar::Uint64 => Leaf::UInt(varint()?),
+        Scalar::Sint32 => Leaf::Int(unzigzag(u64::from(varint()? as u32))),
+        Scalar::Sint64 => Leaf::Int(unzigzag(varint()?)),
+        Scalar::Fixed32 => Leaf::UInt(u64::from(u32::from_le_bytes(fixed(bytes)?))),
+        Scalar::Fixed64 => Leaf::UInt(u64::from_le_bytes(fixed(bytes)?)),
+        Scalar::Sfixed32 => Leaf::Int(i64::from(i32::from_le_bytes(fixed(bytes)?))),
+        Scalar::Sfixed64 => Leaf::Int(i64::from_le_bytes(fixed(bytes)?)),
+        Scalar::Float => Leaf::Float(f32::from_le_bytes(fixed(bytes)?)),
+        Scalar::Double => Leaf::Double(f64::from_le_bytes(fixed(bytes)?)),
+        Scalar::String => Leaf::Text(text_of(input)?),
+        Scalar::Bytes => Leaf::Bytes(input.shared()),
+    })
+}
+
+/// Reads texts of other records with a form of their own.
+pub(super) fn shared_text(input: Input<'_>) -> Done<ByteString> {
+    text_of(input).map(TextRef::shared)
+}

@@ -1,0 +1,31 @@
+//! Contracts: what is said, read into one type model, and codecs compiled from it.
+//!
+//! ```text
+//! .proto, descriptor set ─▶ Contract { records, enumerations, services } ─▶ TypeRef: bytes ⇄ Value, bytes ⇄ bytes
+//! ```
+//!
+//! Types come from the contract and are never guessed: a number fits its field or is refused, a list of one is a list, a
+//! name that is not in the contract is an error with its place. Nothing here performs I/O: sources of files are passed in.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `model` | the type model, whatever the kind of contract |
+//! | `proto` | `.proto` files and descriptor sets into the model |
+//! | `codec` | protobuf, ProtoJSON and values, each into each |
+//! | [`TypeRef`] | one type of a contract, with its codecs |
+
+mod codec;
+mod model;
+mod proto;
+mod type_ref;
+
+pub use codec::{CodecError, Problem};
+pub use model::{
+    Arity, Contract, EnumId, EnumType, Field, HttpRule, Kind, Method, RecordId, RecordType, Scalar, Service,
+    SourceFile, Special,
+};
+pub use proto::{Files, Place, ProtoError, compile, from_descriptor_set};
+pub use type_ref::{TypeRef, UnknownFields};
+
+#[cfg(test)]
+mod tests;

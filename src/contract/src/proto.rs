@@ -1,0 +1,9 @@
+//! Contracts from protobuf: `.proto` files and descriptor sets.
+
+mod compile;
+mod convert;
+mod descriptor;
+mod features;
+
+pub use compile::{Files, Place, ProtoError, compile};
+pub use convert::from_descriptor_set;

@@ -1,0 +1,141 @@
+//! From `.proto` sources to descriptors, by protox: no `protoc` is needed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytes::Bytes;
+use miette::Diagnostic as _;
+use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
+
+use super::convert::from_descriptor_set;
+use crate::model::Contract;
+
+/// Where the text of `.proto` files comes from.
+pub trait Files {
+    /// The text of a file, named as imports name it; nothing where there is no such file.
+    ///
+    /// # Errors
+    /// A sentence where the file is there and cannot be read.
+    fn read(&self, name: &str) -> Result<Option<String>, String>;
+}
+
+/// Why a contract cannot be used, and where in its own files.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct ProtoError {
+    /// What is wrong.
+    pub problem: String,
+    /// The file of the contract, its text, and the bytes that are wrong.
+    pub place: Option<Place>,
+}
+
+/// A place in a file of a contract.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as imports name it.
+    pub file: String,
+    /// Its text.
+    pub text: String,
+    /// The bytes that are wrong.
+    pub range: std::ops::Range<usize>,
+}
+
+impl ProtoError {
+    pub(super) fn plain(problem: impl Into<String>) -> Self {
+        Self { problem: problem.into(), place: None }
+    }
+}
+
+/// Files that many contracts import and nobody keeps at hand; those of `google/protobuf/` come with protox.
+const SHIPPED: &[(&str, &str)] = &[
+    ("google/api/annotations.proto", include_str!("shipped/annotations.proto")),
+    ("google/api/http.proto", include_str!("shipped/http.proto")),
+    ("google/rpc/status.proto", include_str!("shipped/status.proto")),
+    ("google/rpc/error_details.proto", include_str!("shipped/error_details.proto")),
+];
+
+/// A source text larger than this is a mistake.
+const SOURCE_LEN_MAX: usize = 16 << 20;
+
+/// Owned, because protox asks for resolvers that outlive it.
+struct Sources(BTreeMap<String, String>);
+
+impl FileResolver for Sources {
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        match self.0.get(name) {
+            Some(text) => File::from_source(name, text),
+            None => Err(protox::Error::file_not_found(name)),
+        }
+    }
+}
+
+/// Reads `.proto` files with all that they import.
+///
+/// # Errors
+/// [`ProtoError`] with its place for anything that is wrong in one of the files, or a file that is not there.
+pub fn compile(names: &[&str], files: &dyn Files) -> Result<Contract, ProtoError> {
+    let mut texts = BTreeMap::new();
+    for name in names {
+        collect(name, files, &mut texts)?;
+    }
+    let mut resolver = ChainFileResolver::new();
+    resolver.add(Sources(texts.clone()));
+    resolver.add(GoogleFileResolver::new());
+    let mut compiler = protox::Compiler::with_file_resolver(resolver);
+    compiler.include_imports(true).include_source_info(true);
+    for name in names {
+        compiler.open_file(Path::new(name)).map_err(|error| located(&error, &texts))?;
+    }
+    from_descriptor_set(&Bytes::from(compiler.encode_file_descriptor_set()))
+}
+
+/// Reads a file and, by what its import lines say, those that it imports.
+fn collect(name: &str, files: &dyn Files, texts: &mut BTreeMap<String, String>) -> Result<(), ProtoError> {
+    let mut open = vec![name.to_owned()];
+    while let Some(name) = open.pop() {
+        if texts.contains_key(&name) {
+            continue;
+        }
+        let own = files.read(&name).map_err(ProtoError::plain)?;
+        let shipped = || SHIPPED.iter().find(|(shipped, _)| *shipped == name).map(|(_, text)| (*text).to_owned());
+        // What is missing is told by the compiler, which knows the place of the import.
+        let Some(text) = own.or_else(shipped) else { continue };
+        if text.len() > SOURCE_LEN_MAX {
+            return Err(ProtoError::plain(format!("`{name}` is larger than {SOURCE_LEN_MAX} bytes")));
+        }
+        for line in text.lines() {
+            // More than the compiler will ask for does no harm, such as a line within a comment.
+            let Some(rest) = line.trim_start().strip_prefix("import") else { continue };
+            open.extend(rest.split('"').nth(1).map(str::to_owned));
+        }
+        texts.insert(name, text);
+    }
+    Ok(())
+}
+
+fn located(error: &protox::Error, texts: &BTreeMap<String, String>) -> ProtoError {
+    let problem = error.to_string();
+    let label = error.labels().and_then(|mut labels| labels.next());
+    let file = error.file().map(str::to_owned);
+    let place = file.zip(label).and_then(|(file, label)| {
+        let text = match texts.get(&file) {
+            Some(text) => text.clone(),
+            None => {
+                let whole = error.source_code()?.read_span(label.inner(), 0, 0).ok()?;
+                String::from_utf8_lossy(whole.data()).into_owned()
+            }
+        };
+        let start = label.offset().min(text.len());
+        let end = (start + label.len()).min(text.len());
+        Some(Place { file, text, range: start..end })
+    });
+    let problem = match label_text(error) {
+        Some(label) if !problem.contains(&label) => format!("{problem}: {label}"),
+        _ => problem,
+    };
+    ProtoError { problem, place }
+}
+
+fn label_text(error: &protox::Error) -> Option<String> {
+    error.labels()?.next()?.label().map(str::to_owned)
+}

@@ -1,0 +1,424 @@
+//! Descriptors to the type model.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use crossdock_message::ByteString;
+use prost::Message as _;
+
+use super::compile::ProtoError;
+use super::descriptor::{self, Features, File, FileSet, Location};
+use super::features::{self, CLOSED, DELIMITED, IMPLICIT, LEGACY_REQUIRED, PACKED};
+use crate::model::{
+    Arity, Builder, Contract, Field, HttpRule, Kind, Method, NO_FIELD, RecordId, Scalar, Service, SourceFile,
+};
+
+const LABEL_REQUIRED: i32 = 2;
+const LABEL_REPEATED: i32 = 3;
+const TYPE_GROUP: i32 = 10;
+const TYPE_RECORD: i32 = 11;
+const TYPE_ENUM: i32 = 14;
+/// `NO_SIDE_EFFECTS` and `IDEMPOTENT` of `idempotency_level`.
+const IDEMPOTENT_FROM: i32 = 1;
+
+/// Field numbers that protobuf has (29 bits).
+const NUMBER_MAX: i32 = (1 << 29) - 1;
+/// Records of one contract.
+const RECORDS_MAX: usize = 100_000;
+/// Levels of records declared inside one another.
+const NESTING_MAX: usize = 64;
+
+/// Reads a `google.protobuf.FileDescriptorSet` that holds its imports, as `protoc --include_imports` and `buf build` write it.
+///
+/// # Errors
+/// [`ProtoError`] where the bytes are no descriptor set, an import or type is missing, or an edition is not known.
+pub fn from_descriptor_set(bytes: &Bytes) -> Result<Contract, ProtoError> {
+    let set = FileSet::decode(bytes.clone()).map_err(|_| ProtoError::plain("the bytes are no descriptor set"))?;
+    let mut files = Vec::with_capacity(set.file.len());
+    for bytes in set.file {
+        let file = File::decode(bytes.clone()).map_err(|_| ProtoError::plain("the bytes are no descriptor set"))?;
+        if !files.iter().any(|(known, _): &(File, Bytes)| known.name == file.name) {
+            files.push((file, bytes));
+        }
+    }
+    if files.is_empty() {
+        return Err(ProtoError::plain("the descriptor set holds no file"));
+    }
+    convert(&files)
+}
+
+type Comments<'a> = HashMap<&'a [i32], &'a Location>;
+
+fn convert(files: &[(File, Bytes)]) -> Result<Contract, ProtoError> {
+    let mut converter = Converter { builder: Builder::default(), entries: HashMap::new() };
+    let mut scopes = Vec::with_capacity(files.len());
+    for (file, bytes) in files {
+        for import in &file.dependency {
+            if !files.iter().any(|(other, _)| other.name == *import) {
+                let problem = format!("`{}` imports `{import}`, which is not in the descriptor set", file.name);
+                return Err(ProtoError::plain(problem));
+            }
+        }
+        let features = features::of_file(file)
+            .ok_or_else(|| ProtoError::plain(format!("`{}` is of an edition that is not known", file.name)))?;
+        let locations = file.source_code_info.as_ref().map_or(&[][..], |info| info.location.as_slice());
+        let comments: Comments<'_> = locations.iter().map(|location| (location.path.as_slice(), location)).collect();
+        let mut source = SourceFile {
+            name: file.name.clone(),
+            imports: file.dependency.clone(),
+            symbols: Vec::new(),
+            extensions: Vec::new(),
+            descriptor: bytes.clone(),
+        };
+        let scope = Scope { comments: &comments, path: Vec::new(), prefix: file.package.clone(), features };
+        for (index, record) in (0..).zip(&file.message_type) {
+            converter.declare(record, &scope.inside(4, index), &mut source, NESTING_MAX)?;
+        }
+        for (index, enumeration) in (0..).zip(&file.enum_type) {
+            converter.enumeration(enumeration, &scope.inside(5, index), &mut source);
+        }
+        for service in &file.service {
+            let name = scope.name(&service.name);
+            source.symbols.extend(service.method.iter().map(|method| format!("{name}.{}", method.name)));
+            source.symbols.push(name);
+        }
+        source.symbols.extend(file.extension.iter().map(|extension| scope.name(&extension.name)));
+        converter.builder.files.push(source);
+        scopes.push((features, comments));
+    }
+    for ((file, _), (features, comments)) in files.iter().zip(&scopes) {
+        let scope = Scope { comments, path: Vec::new(), prefix: file.package.clone(), features: *features };
+        for (index, record) in (0..).zip(&file.message_type) {
+            converter.fields(record, &scope.inside(4, index))?;
+        }
+        for (index, extension) in (0..).zip(&file.extension) {
+            converter.extension(extension, &scope.inside(7, index))?;
+        }
+        for (index, service) in (0..).zip(&file.service) {
+            converter.service(service, &scope.inside(6, index))?;
+        }
+    }
+    Ok(converter.builder.finish())
+}
+
+/// Where a declaration stands: names, comments and features around it.
+struct Scope<'a> {
+    comments: &'a Comments<'a>,
+    path: Vec<i32>,
+    prefix: String,
+    features: Features,
+}
+
+impl Scope<'_> {
+    fn name(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+    }
+
+    /// The scope of the declaration at `index` of the descriptor's field `number`.
+    fn inside(&self, number: i32, index: i32) -> Self {
+        let mut path = self.path.clone();
+        path.extend([number, index]);
+        Scope { comments: self.comments, path, prefix: self.prefix.clone(), features: self.features }
+    }
+
+    fn below(&self, name: &str, features: Option<Features>) -> Self {
+        Scope {
+            comments: self.comments,
+            path: self.path.clone(),
+            prefix: self.name(name),
+            features: features::merge(self.features, features),
+        }
+    }
+
+    fn doc(&self) -> String {
+        let Some(location) = self.comments.get(self.path.as_slice()) else { return String::new() };
+        let comment =
+            if location.leading_comments.is_empty() { &location.trailing_comments } else { &location.leading_comments };
+        let lines: Vec<&str> = comment.lines().map(str::trim).collect();
+        lines.join("\n").trim().to_owned()
+    }
+}
+
+struct Converter<'a> {
+    builder: Builder,
+    /// The fields of records that stand for entries of maps.
+    entries: HashMap<RecordId, &'a [descriptor::Field]>,
+}
+
+impl<'d> Converter<'d> {
+    fn declare(
+        &mut self,
+        record: &'d descriptor::Record,
+        scope: &Scope<'_>,
+        source: &mut SourceFile,
+        depth_left: usize,
+    ) -> Result<(), ProtoError> {
+        let name = scope.name(&record.name);
+        if self.builder.records.len() == RECORDS_MAX || depth_left == 0 {
+            return Err(ProtoError::plain(format!("`{name}` is one record too many")));
+        }
+        if self.builder.names.contains_key(name.as_str()) {
+            return Err(ProtoError::plain(format!("`{name}` is declared twice")));
+        }
+        let id = self.builder.declare_record(name.as_str().into(), scope.doc());
+        let options = record.options.unwrap_or_default();
+        let declared = self.builder.record_mut(id);
+        declared.message_set = options.message_set_wire_format;
+        declared.map_entry = options.map_entry;
+        if options.map_entry {
+            self.entries.insert(id, &record.field);
+        } else {
+            source.symbols.push(name);
+        }
+        let inner = scope.below(&record.name, options.features);
+        for (index, nested) in (0..).zip(&record.nested_type) {
+            self.declare(nested, &inner.inside(3, index), source, depth_left - 1)?;
+        }
+        for (index, enumeration) in (0..).zip(&record.enum_type) {
+            self.enumeration(enumeration, &inner.inside(4, index), source);
+        }
+        source.symbols.extend(record.extension.iter().map(|extension| inner.name(&extension.name)));
+        Ok(())
+    }
+
+    fn enumeration(&mut self, enumeration: &descriptor::Enum, scope: &Scope<'_>, source: &mut SourceFile) {
+        let name = scope.name(&enumeration.name);
+        let own = enumeration.options.and_then(|options| options.features);
+        let closed = features::merge(scope.features, own).enum_type == CLOSED;
+        let values = enumeration.value.iter().map(|value| (value.name.as_str().into(), value.number)).collect();
+        self.builder.add_enum(name.as_str().into(), values, closed, scope.doc());
+        source.symbols.push(name);
+    }
+
+    fn fields(&mut self, record: &descriptor::Record, scope: &Scope<'_>) -> Result<(), ProtoError> {
+        let name = scope.name(&record.name);
+        let inner = scope.below(&record.name, record.options.and_then(|options| options.features));
+        let id = self.builder.names[name.as_str()];
+        let mut fields = Vec::with_capacity(record.field.len());
+        for (index, field) in (0..).zip(&record.field) {
+            fields.push(self.field(field, &inner.inside(2, index), record)?);
+        }
+        // A oneof of one optional field of proto3 is only its presence.
+        let real = |index: usize| {
+            record.field.iter().any(|field| {
+                !field.proto3_optional && field.oneof_index.and_then(|at| usize::try_from(at).ok()) == Some(index)
+            })
+        };
+        let oneofs = record.oneof_decl.iter().enumerate().filter(|(index, _)| real(*index));
+        let oneofs = oneofs.map(|(_, oneof)| oneof.name.as_str().into()).collect();
+        let declared = self.builder.record_mut(id);
+        declared.oneofs = oneofs;
+        // Extensions of other files may be there already.
+        fields.append(&mut declared.fields);
+        declared.fields = fields;
+        for (index, nested) in (0..).zip(&record.nested_type) {
+            self.fields(nested, &inner.inside(3, index))?;
+        }
+        for (index, extension) in (0..).zip(&record.extension) {
+            self.extension(extension, &inner.inside(6, index))?;
+        }
+        Ok(())
+    }
+
+    fn extension(&mut self, extension: &descriptor::Field, scope: &Scope<'_>) -> Result<(), ProtoError> {
+        let extendee = self.record_named(&extension.extendee, &extension.name)?;
+        let mut field = self.field(extension, scope, &descriptor::Record::default())?;
+        let full_name = scope.name(&extension.name);
+        field.name = format!("[{full_name}]").into();
+        field.json_name = field.name.clone();
+        let file = self.builder.files.iter_mut().find(|file| file.symbols.contains(&full_name));
+        if let Some(file) = file {
+            file.extensions.push((extension.extendee.trim_start_matches('.').to_owned(), field.number));
+        }
+        self.builder.record_mut(extendee).fields.push(field);
+        Ok(())
+    }
+
+    fn field(
+        &self,
+        field: &descriptor::Field,
+        scope: &Scope<'_>,
+        record: &descriptor::Record,
+    ) -> Result<Field, ProtoError> {
+        let options = field.options.unwrap_or_default();
+        let oneof_index = field.oneof_index.and_then(|index| usize::try_from(index).ok());
+        let oneof_features = oneof_index
+            .and_then(|index| record.oneof_decl.get(index))
+            .and_then(|oneof| oneof.options)
+            .and_then(|options| options.features);
+        let features = features::merge(features::merge(scope.features, oneof_features), options.features);
+        let kind = self.kind(field)?;
+        let entry = match kind {
+            Kind::Record(id) if field.label == LABEL_REPEATED => Some(id).filter(|id| self.is_map_entry(*id)),
+            _ => None,
+        };
+        if !(1..=NUMBER_MAX).contains(&field.number) {
+            return Err(ProtoError::plain(format!(
+                "the field `{}` has the number {}",
+                scope.name(&field.name),
+                field.number
+            )));
+        }
+        let arity = match (field.label, kind) {
+            (LABEL_REPEATED, _) if entry.is_some() => Arity::Map,
+            (LABEL_REPEATED, _) => Arity::Many,
+            (LABEL_REQUIRED, _) => Arity::Required,
+            (_, Kind::Record(_)) if features.field_presence == LEGACY_REQUIRED => Arity::Required,
+            (_, Kind::Record(_)) => Arity::Optional,
+            _ if field.oneof_index.is_some() || !field.extendee.is_empty() => Arity::Optional,
+            _ if features.field_presence == LEGACY_REQUIRED => Arity::Required,
+            _ if features.field_presence == IMPLICIT => Arity::Implicit,
+            _ => Arity::Optional,
+        };
+        let packable = match kind {
+            Kind::Scalar(scalar) => scalar.is_packable(),
+            Kind::Enum(_) => true,
+            Kind::Record(_) => false,
+        };
+        let packed = options.packed.unwrap_or(features.repeated_field_encoding == PACKED);
+        let in_map = record.options.is_some_and(|options| options.map_entry);
+        let delimited = features.message_encoding == DELIMITED && entry.is_none() && !in_map;
+        let delimited = matches!(kind, Kind::Record(_)) && (field.r#type == TYPE_GROUP || delimited);
+        // A oneof of one optional field of proto3 is only its presence.
+        let oneof = oneof_index.filter(|_| !field.proto3_optional).map(|index| {
+            let real = |at: &usize| {
+                let of =
+                    |other: &&descriptor::Field| other.oneof_index.and_then(|at| usize::try_from(at).ok()) == Some(*at);
+                record.field.iter().filter(of).any(|other| !other.proto3_optional)
+            };
+            u16::try_from((0..index).filter(real).count()).unwrap_or(u16::MAX)
+        });
+        let json_name = if field.json_name.is_empty() { camel_case(&field.name) } else { field.json_name.clone() };
+        let mut converted = Field {
+            name: field.name.as_str().into(),
+            json_name: json_name.into(),
+            number: field.number.unsigned_abs(),
+            arity,
+            kind,
+            key: None,
+            oneof,
+            packed: packed && packable && field.label == LABEL_REPEATED,
+            delimited,
+            doc: scope.doc(),
+            index: NO_FIELD,
+            json_key: Box::default(),
+            tag: 0,
+        };
+        if let Some(id) = entry {
+            (converted.key, converted.kind) = self.entry(id)?;
+        }
+        Ok(converted)
+    }
+
+    fn is_map_entry(&self, id: RecordId) -> bool {
+        self.builder.records[id.0 as usize].map_entry
+    }
+
+    /// Key and value of a map's entry.
+    fn entry(&self, id: RecordId) -> Result<(Option<Scalar>, Kind), ProtoError> {
+        let name = &self.builder.records[id.0 as usize].name;
+        let broken = || ProtoError::plain(format!("`{name}` is no entry of a map"));
+        let fields = self.entries.get(&id).ok_or_else(broken)?;
+        let numbered = |number| fields.iter().find(|field| field.number == number);
+        let (key, value) = numbered(1).zip(numbered(2)).ok_or_else(broken)?;
+        let Kind::Scalar(key) = self.kind(key)? else { return Err(broken()) };
+        Ok((Some(key), self.kind(value)?))
+    }
+
+    fn kind(&self, field: &descriptor::Field) -> Result<Kind, ProtoError> {
+        let scalar = match field.r#type {
+            1 => Scalar::Double,
+            2 => Scalar::Float,
+            3 => Scalar::Int64,
+            4 => Scalar::Uint64,
+            5 => Scalar::Int32,
+            6 => Scalar::Fixed64,
+            7 => Scalar::Fixed32,
+            8 => Scalar::Bool,
+            9 => Scalar::String,
+            12 => Scalar::Bytes,
+            13 => Scalar::Uint32,
+            15 => Scalar::Sfixed32,
+            16 => Scalar::Sfixed64,
+            17 => Scalar::Sint32,
+            18 => Scalar::Sint64,
+            TYPE_GROUP | TYPE_RECORD => return self.record_named(&field.type_name, &field.name).map(Kind::Record),
+            TYPE_ENUM => {
+                let name = field.type_name.trim_start_matches('.');
+                let found = self.builder.enum_names.get(name).copied().map(Kind::Enum);
+                return found.ok_or_else(|| missing(name, &field.name));
+            }
+            other => return Err(ProtoError::plain(format!("the field `{}` is of the type {other}", field.name))),
+        };
+        Ok(Kind::Scalar(scalar))
+    }
+
+    fn record_named(&self, name: &str, field: &str) -> Result<RecordId, ProtoError> {
+        let name = name.trim_start_matches('.');
+        self.builder.names.get(name).copied().ok_or_else(|| missing(name, field))
+    }
+
+    fn service(&mut self, service: &descriptor::Service, scope: &Scope<'_>) -> Result<(), ProtoError> {
+        let mut methods = Vec::with_capacity(service.method.len());
+        for (index, method) in (0..).zip(&service.method) {
+            let options = method.options.clone().unwrap_or_default();
+            methods.push(Method {
+                name: method.name.as_str().into(),
+                input: self.record_named(&method.input_type, &method.name)?,
+                output: self.record_named(&method.output_type, &method.name)?,
+                client_streaming: method.client_streaming,
+                server_streaming: method.server_streaming,
+                idempotent: options.idempotency_level >= IDEMPOTENT_FROM,
+                doc: scope.inside(2, index).doc(),
+                http: options.http.as_ref().map(http_rules).unwrap_or_default(),
+            });
+        }
+        let name = ByteString::from(scope.name(&service.name));
+        self.builder.services.push(Service { name, methods, doc: scope.doc() });
+        Ok(())
+    }
+}
+
+fn missing(name: &str, field: &str) -> ProtoError {
+    ProtoError::plain(format!("`{field}` is of the type `{name}`, which is not there"))
+}
+
+/// The rule and its additional bindings; they do not nest further (`google/api/http.proto`).
+fn http_rules(rule: &descriptor::HttpRule) -> Vec<HttpRule> {
+    std::iter::once(rule).chain(&rule.additional_bindings).filter_map(http_rule).collect()
+}
+
+fn http_rule(rule: &descriptor::HttpRule) -> Option<HttpRule> {
+    let plain = [
+        ("GET", &rule.get),
+        ("PUT", &rule.put),
+        ("POST", &rule.post),
+        ("DELETE", &rule.delete),
+        ("PATCH", &rule.patch),
+    ];
+    let (method, path) = match &rule.custom {
+        Some(custom) => (custom.kind.as_str(), &custom.path),
+        None => plain.into_iter().find(|(_, path)| !path.is_empty())?,
+    };
+    Some(HttpRule {
+        method: method.to_owned(),
+        path: path.clone(),
+        body: rule.body.clone(),
+        response_body: rule.response_body.clone(),
+    })
+}
+
+/// The JSON name of a field that does not say it: every letter behind `_` in capitals, without the `_`.
+fn camel_case(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut capital = false;
+    for character in name.chars() {
+        if character == '_' {
+            capital = true;
+        } else {
+            out.push(if capital { character.to_ascii_uppercase() } else { character });
+            capital = false;
+        }
+    }
+    out
+}
