@@ -9,12 +9,15 @@ use crossdock_tests::repository;
 const LAYERS: &[(&str, u8)] = &[
     ("crossdock-message", 0),
     ("crossdock-settings", 0),
-    ("crossdock-adapter-api", 1),
-    ("crossdock-routing", 2),
-    ("crossdock-http", 2),
-    ("crossdock-gateway", 3),
-    ("crossdock-tests", 4),
-    ("crossdock-examples", 5),
+    ("crossdock-contract", 1),
+    ("crossdock-adapter-api", 2),
+    ("crossdock-transport", 3),
+    ("crossdock-routing", 3),
+    ("crossdock-http", 4),
+    ("crossdock-grpc", 4),
+    ("crossdock-gateway", 5),
+    ("crossdock-tests", 6),
+    ("crossdock-examples", 7),
 ];
 
 /// Who may use a library.
@@ -22,16 +25,19 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("actix", &["crossdock-gateway"]),
     ("actix-web", &["crossdock-gateway"]),
     ("actix-http", &["crossdock-http"]),
-    ("actix-server", &["crossdock-http"]),
-    ("hyper", &["crossdock-http"]),
+    ("actix-server", &["crossdock-http", "crossdock-grpc"]),
+    ("hyper", &["crossdock-http", "crossdock-grpc"]),
+    ("h2", &["crossdock-grpc"]),
+    ("protox", &["crossdock-contract"]),
+    ("prost", &["crossdock-contract", "crossdock-grpc", "crossdock-tests"]),
     ("cel", &["crossdock-routing"]),
     ("quick-xml", &["crossdock-message"]),
     ("granit-parser", &["crossdock-settings"]),
-    ("rustls", &["crossdock-http"]),
+    ("rustls", &["crossdock-transport"]),
 ];
 
 /// Crates that are pure: no executor, no network, no threads.
-const PURE: &[&str] = &["crossdock-message", "crossdock-settings", "crossdock-routing"];
+const PURE: &[&str] = &["crossdock-message", "crossdock-settings", "crossdock-contract", "crossdock-routing"];
 const IMPURE: &[&str] = &["tokio", "tokio-util", "actix", "actix-rt", "hyper", "mio", "notify", "rand"];
 
 /// Each crate's folder, and the names that its manifest depends on outside of tests.

@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crossdock_adapter_api::{
-    Adapter, AdapterError, Capabilities, EntrySpec, Inbound, ListenerSpec, Outbound, Schemas, ServiceSpec,
+    Adapter, AdapterError, Capabilities, EntryContext, EntrySpec, Inbound, ListenerSpec, Outbound, Schemas, ServiceSpec,
 };
+use crossdock_contract::Contracts;
 use crossdock_settings::{FromNode, Node, Reader};
 
 use crate::config::{Entry, EntrySettings, Listener, ListenerSettings, Service, ServiceSettings};
@@ -37,12 +38,22 @@ impl Adapter for HttpAdapter {
         Some(Arc::new(Listener::read(node, reader)?))
     }
 
-    fn read_entry(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn EntrySpec>> {
-        Some(Arc::new(Entry::read(node, reader)?))
+    fn read_entry(
+        &self,
+        node: &Node,
+        context: EntryContext<'_>,
+        reader: &mut Reader<'_>,
+    ) -> Option<Vec<Arc<dyn EntrySpec>>> {
+        Entry::read(node, context, reader)
     }
 
-    fn read_service(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn ServiceSpec>> {
-        Some(Arc::new(Service::read(node, reader)?))
+    fn read_service(
+        &self,
+        node: &Node,
+        contracts: &Contracts,
+        reader: &mut Reader<'_>,
+    ) -> Option<Arc<dyn ServiceSpec>> {
+        Some(Arc::new(Service::read(node, contracts, reader)?))
     }
 
     fn open_inbound(&self, name: &str, spec: &dyn ListenerSpec) -> Result<Box<dyn Inbound>, AdapterError> {

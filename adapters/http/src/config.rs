@@ -5,8 +5,9 @@ mod checked;
 use std::time::Duration as StdDuration;
 
 use crossdock_settings::{Duration, Named, OneOrMany, Secret, Size, Spanned, choices, settings};
+use crossdock_transport::{ClientTlsSettings, ServerTlsSettings};
 
-pub(crate) use checked::{Endpoint, Entry, Listener, Operation, Service};
+pub(crate) use checked::{Entry, Listener, Operation, Service, TypedBody, TypedEntry};
 
 choices! {
     /// How a body that the gateway makes is written.
@@ -17,6 +18,16 @@ choices! {
         Xml = "xml",
         /// Text or bytes as they are.
         Raw = "raw",
+    }
+}
+
+choices! {
+    /// How a stream is written, one message after another.
+    pub(crate) enum StreamFormat {
+        /// One JSON document a line.
+        Ndjson = "ndjson",
+        /// Server-sent events, each with one JSON document.
+        Sse = "sse",
     }
 }
 
@@ -51,20 +62,12 @@ settings! {
         pub(crate) write_timeout: Duration = seconds(30),
     }
 
-    /// the tls of a listener
-    pub(crate) struct ServerTlsSettings {
-        /// A PEM file with the certificate and those that it hangs on.
-        pub(crate) cert: String,
-        /// A PEM file with the private key.
-        pub(crate) key: String,
-        /// A PEM file with the authorities whose client certificates are required.
-        pub(crate) client_ca: Option<String>,
-    }
-
     /// an http entry
     pub(crate) struct EntrySettings {
         /// The listener, as crossdock.yaml names it.
         pub(crate) listen: String,
+        /// Methods and paths are those that the contract's `google.api.http` says for the route's method.
+        pub(crate) annotations: bool = false,
         /// The path that GET is taken on.
         pub(crate) get: Option<Spanned<String>>,
         /// The path that POST is taken on.
@@ -87,6 +90,8 @@ settings! {
         pub(crate) answer: BodyFormat = BodyFormat::Json,
         /// The root element of an answer in XML: `Name` or `{namespace}Name`.
         pub(crate) root: Option<Spanned<String>>,
+        /// How a stream is written; a stream of requests is read as `ndjson`.
+        pub(crate) stream: Option<StreamFormat>,
     }
 
     /// an http service
@@ -111,18 +116,6 @@ settings! {
         pub(crate) tls: Option<ClientTlsSettings>,
     }
 
-    /// the tls of a service
-    pub(crate) struct ClientTlsSettings {
-        /// A PEM file with the authorities that are trusted; those of the system where nothing is said.
-        pub(crate) ca: Option<String>,
-        /// A PEM file with the certificate that the gateway shows.
-        pub(crate) cert: Option<String>,
-        /// A PEM file with its private key.
-        pub(crate) key: Option<String>,
-        /// The name that the service's certificate must have, where it is not the host's.
-        pub(crate) server_name: Option<String>,
-    }
-
     /// an http operation
     pub(crate) struct OperationSettings {
         /// GET on this path.
@@ -135,6 +128,8 @@ settings! {
         pub(crate) patch: Option<Spanned<String>>,
         /// DELETE on this path.
         pub(crate) delete: Option<Spanned<String>>,
+        /// What the contract says of it: `pkg.Service/Method`.
+        pub(crate) r#as: Option<Spanned<String>>,
         /// Fields that become query parameters where they are there.
         pub(crate) query: Vec<Spanned<String>>,
         /// How the body is written.

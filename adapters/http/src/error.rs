@@ -1,12 +1,6 @@
 //! What can go wrong between here and a service, as faults.
 
-use crossdock_message::{Code, Fault, Retry};
-
-/// The service was not reached: the request cannot have been carried out.
-pub(crate) fn unreachable(problem: &str) -> Fault {
-    Fault::new(Code::Unavailable, "UNREACHABLE", format!("the service cannot be reached: {problem}"))
-        .with_retry(Retry::Same)
-}
+use crossdock_message::{Code, Fault};
 
 /// The connection ended after the request may have been read.
 pub(crate) fn connection_lost() -> Fault {

@@ -13,23 +13,16 @@ use crossdock_adapter_api::{
     AdapterError, Admission, Head, Inbound, Ingress, OpenIngress, Outcome, SendFuture, WriteFormat,
 };
 use crossdock_message::{ByteString, Code, Fault};
+use crossdock_transport::{Accepted, Gate, accept, listen, tls};
 use futures_util::FutureExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Entry, Listener};
 use crate::front::{BodyRefusal, Connection, Front, HeadLimits, Limits, RequestHead, Timeouts, Watchlist};
-use crate::gate::Gate;
 use crate::settle::{AnswerBody, Asker, failure, settle};
-use crate::stream::MaybeTls;
-use crate::{mapping, path, tls};
-
-/// For a TLS handshake.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
-/// Connections that the kernel holds until they are taken.
-const BACKLOG: i32 = 1024;
+use crate::{mapping, path, streams};
 
 /// A listener whose address is taken.
 pub(crate) struct HttpInbound {
@@ -44,7 +37,8 @@ pub(crate) struct HttpInbound {
 impl HttpInbound {
     pub(crate) fn open(name: &str, listener: &Listener) -> Result<Self, AdapterError> {
         let settings = &listener.settings;
-        let acceptor = settings.tls.as_ref().map(tls::server).transpose()?.map(TlsAcceptor::from);
+        let acceptor =
+            settings.tls.as_ref().map(|tls| tls::server(tls, &[b"http/1.1"])).transpose()?.map(TlsAcceptor::from);
         let failed = |source| AdapterError::Listen { address: listener.bind.to_string(), source };
         let socket = listen(listener.bind).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
@@ -70,14 +64,6 @@ impl HttpInbound {
             gate: Arc::new(Gate::new(settings.connections, settings.connections_per_address)),
         })
     }
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    let listener = socket.listen(BACKLOG.unsigned_abs())?;
-    listener.into_std()
 }
 
 impl Inbound for HttpInbound {
@@ -110,11 +96,11 @@ impl Inbound for HttpInbound {
                     })
                     .map_err(actix_http::error::DispatchError::Io)
                     .and_then(
-                        HttpService::<Front<Stream>, _, AnswerBody>::build()
+                        HttpService::<Front<Accepted>, _, AnswerBody>::build()
                             .keep_alive(KeepAlive::Os)
                             .client_request_timeout(Duration::ZERO)
                             .h1_allow_half_closed(false)
-                            .on_connect_ext(|front: &Front<Stream>, data| {
+                            .on_connect_ext(|front: &Front<Accepted>, data| {
                                 data.insert(Rc::clone(front.connection()));
                             })
                             .h1(fn_service(move |request: Request| handle(Rc::clone(&worker), request))),
@@ -132,9 +118,6 @@ impl Inbound for HttpInbound {
         })
     }
 }
-
-/// A caller's connection.
-type Stream = MaybeTls<TlsStream<TcpStream>>;
 
 /// What all connections of one data arbiter share.
 struct Worker {
@@ -167,17 +150,10 @@ impl Worker {
         socket: TcpStream,
         acceptor: Option<TlsAcceptor>,
         gate: &Arc<Gate>,
-    ) -> io::Result<(Front<Stream>, Option<SocketAddr>)> {
+    ) -> io::Result<(Front<Accepted>, Option<SocketAddr>)> {
         let peer = socket.peer_addr()?;
         let place = gate.enter(peer.ip()).ok_or_else(|| io::Error::other("too many connections"))?;
-        socket.set_nodelay(true)?;
-        let stream = match acceptor {
-            None => Stream::Plain(socket),
-            Some(acceptor) => {
-                let shaken = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(socket)).await;
-                Stream::Tls(Box::new(shaken.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??))
-            }
-        };
+        let stream = accept(socket, acceptor.as_ref()).await?;
         Ok((Front::new(stream, place, self.limits, &self.list), Some(peer)))
     }
 
@@ -226,7 +202,7 @@ async fn answer(worker: Rc<Worker>, head: RequestHead, connection: Rc<Connection
         Ok(message) => admission.exchange.dispatch(message).await,
         Err(fault) => Outcome::Failed(fault),
     };
-    settle(outcome, &entry.answer, asker)
+    settle(outcome, entry, asker)
 }
 
 async fn dispatch(
@@ -249,6 +225,15 @@ async fn dispatch(
     if head.framing != crate::front::Framing::None {
         let chunks = connection.body(max, head.expects_continue).await.map_err(|refusal| body_fault(refusal, max))?;
         message.body = mapping::body(chunks, message.content_type.as_ref());
+    }
+    if let Some(typed) = &entry.typed {
+        let params = std::mem::take(&mut message.params);
+        message.body = if typed.call.client_streaming {
+            streams::requests(typed, message.body)?
+        } else {
+            mapping::typed_body(typed, &params, &message.body)?
+        };
+        message.content_type = None;
     }
     Ok(message)
 }

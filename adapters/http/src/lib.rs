@@ -9,21 +9,18 @@
 //! | `outbound` | a message, over a pooled connection, to a reply |
 //! | `mapping` | canonical messages to and from HTTP's heads |
 //! | `settle` | outcome to status and problem document |
-//! | `gate`, `stream` | how many connections there may be; their bytes with or without TLS |
 //! | `path` | one normal form of paths |
-//! | `tls` | certificates and trust |
+//! | `streams` | streams as lines of JSON and server-sent events |
 
 mod adapter;
 mod config;
 mod error;
 mod front;
-mod gate;
 mod inbound;
 mod mapping;
 mod outbound;
 mod path;
 mod settle;
-mod stream;
-mod tls;
+mod streams;
 
 pub use adapter::HttpAdapter;

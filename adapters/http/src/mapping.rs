@@ -1,37 +1,24 @@
 //! Canonical messages to and from HTTP's heads. Pure.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use crossdock_adapter_api::Admission;
+use crossdock_adapter_api::{Admission, Part};
+use crossdock_contract::Param;
 use crossdock_message::{
-    Body, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Origin, Record, Retry, TraceContext,
-    Value,
+    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Limits, Message, Origin, Record, Retry,
+    TraceContext, Value,
 };
 use crossdock_settings::Duration;
+use crossdock_transport::Endpoint;
 
-use crate::config::{Endpoint, Entry, Operation};
+use crate::config::{Entry, Operation, TypedBody, TypedEntry};
 use crate::front::RequestHead;
 use crate::path;
 
 /// The caller's own limit of time, such as `250ms` or `2s`; what is left of it goes to services in the same header.
 pub(crate) const TIMEOUT_HEADER: &str = "crossdock-timeout";
-
-/// Fields that only concern one connection (RFC 9110 §7.6.1).
-pub(crate) fn is_hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
-}
 
 fn text_of(value: Bytes) -> Option<ByteString> {
     ByteString::try_from(value).ok()
@@ -82,16 +69,22 @@ fn params(head: &RequestHead, entry: &Entry, captured: Record) -> Result<Record,
         });
         params = decoded.collect::<Result<_, Fault>>()?;
     }
-    let Some(query) = head.query().filter(|_| !entry.query.is_empty()) else { return Ok(params) };
+    let open = entry.typed.as_ref().is_some_and(|typed| typed.open_query);
+    let Some(query) = head.query().filter(|_| open || !entry.query.is_empty()) else { return Ok(params) };
     for pair in path::query_pairs(query) {
         let (name, value) = pair?;
-        let Some(param) = entry.query.iter().find(|param| param.name == name) else { continue };
-        match params.get_mut(&param.field) {
-            None if param.list => {
-                params.set(param.field.clone(), Value::List(vec![Value::Text(value)]));
+        let named = entry.query.iter().find(|param| param.name == name);
+        let (field, list) = match named {
+            Some(param) => (&param.field, param.list),
+            None if open => (&name, true),
+            None => continue,
+        };
+        match params.get_mut(field) {
+            None if list => {
+                params.set(field.clone(), Value::List(vec![Value::Text(value)]));
             }
             None => {
-                params.set(param.field.clone(), Value::Text(value));
+                params.set(field.clone(), Value::Text(value));
             }
             Some(Value::List(items)) => items.push(Value::Text(value)),
             Some(_) => {
@@ -123,10 +116,43 @@ pub(crate) fn body(chunks: Chunks, content_type: Option<&ByteString>) -> Body {
     Body::raw(chunks, content_type.map_or(Format::Raw, |media_type| Format::of_media_type(media_type)))
 }
 
+/// The request of a typed entry, put together from its body and from what the address says.
+///
+/// # Errors
+/// INVALID_ARGUMENT with the place and field of what does not fit.
+pub(crate) fn typed_body(typed: &TypedEntry, params: &Record, body: &Body) -> Result<Body, Fault> {
+    let texts = |value: &Value| match value {
+        Value::List(items) => items.iter().filter_map(Value::scalar_text).collect(),
+        other => other.scalar_text().into_iter().collect(),
+    };
+    let params: Vec<Param> =
+        params.iter().map(|(name, value)| Param { path: name.clone(), texts: texts(value) }).collect();
+    let bytes = match body {
+        Body::Raw { chunks, format, .. } => Some((chunks.to_bytes(), *format)),
+        _ => None,
+    };
+    let (given, field) = match (&typed.body, &bytes) {
+        (TypedBody::None, Some(_)) => {
+            let message = "this method takes no body; all is said by the path and the query";
+            return Err(Fault::caller(Code::InvalidArgument, "BODY_UNWANTED", message));
+        }
+        (TypedBody::Field(name), Some((bytes, format))) => (Some((bytes, *format)), Some(&**name)),
+        (_, Some((bytes, format))) => (Some((bytes, *format)), None),
+        (_, None) => (None, None),
+    };
+    let request = &typed.call.request;
+    let assembled = request.assemble(given, field, &params)?;
+    Ok(Body::typed(assembled.into(), Format::Protobuf, Arc::clone(request) as Arc<dyn BodyType>))
+}
+
 /// A field that the address of an operation needs.
 fn field(message: &Message, name: &ByteString) -> Option<ByteString> {
     let of_body = match &message.body {
         Body::Value(value) => value.get(name),
+        // A typed body is known to be what it says it is; another may be anything.
+        typed @ Body::Raw { of_type: Some(_), .. } => {
+            typed.value(&Limits::default()).ok().flatten().and_then(|value| value.get(name))
+        }
         _ => None,
     };
     message.params.get(name).or(of_body).and_then(Value::scalar_text)
@@ -137,30 +163,35 @@ fn field(message: &Message, name: &ByteString) -> Option<ByteString> {
 /// # Errors
 /// INVALID_ARGUMENT where a field is missing or cannot stand in an address.
 pub(crate) fn target(endpoint: &Endpoint, operation: &Operation, message: &Message) -> Result<String, Fault> {
-    use crossdock_adapter_api::Segment;
     let missing = |name: &ByteString| {
         let problem = format!("the address of the service needs the field `{name}`, and it is missing or has no text");
         Fault::caller(Code::InvalidArgument, "ADDRESS_FIELD", problem).with_detail("field", name.clone())
     };
     let mut out = String::with_capacity(endpoint.base.len() + operation.path.as_str().len() + 32);
     out.push_str(&endpoint.base);
-    for segment in operation.path.segments() {
-        match segment {
-            Segment::Literal(text) => {
+    for part in operation.path.parts() {
+        match part {
+            Part::Literal(text) => {
                 out.push('/');
                 out.push_str(text);
             }
-            Segment::Capture(name) => {
+            Part::Segment(name) => {
                 out.push('/');
                 path::append_segment(&mut out, &field(message, name).ok_or_else(|| missing(name))?)?;
             }
-            Segment::Rest(name) => {
+            Part::Segments(name) => {
                 for part in field(message, name).ok_or_else(|| missing(name))?.split('/') {
                     out.push('/');
                     path::append_segment(&mut out, part)?;
                 }
             }
+            // Refused where the settings were read.
+            Part::Unnamed => {}
         }
+    }
+    if let Some(verb) = operation.path.verb() {
+        out.push(':');
+        out.push_str(verb);
     }
     if out.is_empty() {
         out.push('/');
@@ -218,7 +249,12 @@ pub(crate) fn call_headers(
 }
 
 /// The reply of a service that did what it was asked.
-pub(crate) fn reply(head: &http::response::Parts, chunks: Chunks, carry: &[ByteString]) -> Result<Message, Fault> {
+pub(crate) fn reply(
+    head: &http::response::Parts,
+    chunks: Chunks,
+    operation: &Operation,
+    carry: &[ByteString],
+) -> Result<Message, Fault> {
     let mut message = Message::new(ByteString::new(), ByteString::new());
     message.status = Some(head.status.as_u16());
     let text = |value: &http::HeaderValue| value.to_str().ok().map(ByteString::from);
@@ -233,7 +269,12 @@ pub(crate) fn reply(head: &http::response::Parts, chunks: Chunks, carry: &[ByteS
             }
         }
     }
-    message.body = body(chunks, message.content_type.as_ref());
+    message.body = match (body(chunks, message.content_type.as_ref()), &operation.call) {
+        (Body::Raw { chunks, format: Format::Json, .. }, Some(call)) => {
+            Body::typed(chunks, Format::Json, Arc::clone(&call.reply) as Arc<dyn BodyType>)
+        }
+        (body, _) => body,
+    };
     Ok(message)
 }
 

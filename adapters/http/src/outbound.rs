@@ -8,17 +8,18 @@ mod pool;
 
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
-use crossdock_message::{Body, ByteString, Chunks, Code, Fault, Message, Origin, Value};
+use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Limits, Message, Origin, Value};
+use crossdock_transport::{Endpoint, unreachable};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio_rustls::TlsConnector;
 
-use crate::config::{Endpoint, Operation, Service};
-use crate::{error, mapping, tls};
+use crate::config::{Operation, Service};
+use crate::{error, mapping};
 use connect::Connector;
 use pool::{CallBody, Link, LiveConnection, Pool};
 
@@ -40,13 +41,7 @@ impl HttpOutbound {
     pub(crate) fn open(service: &Service, endpoint: usize) -> Result<Self, AdapterError> {
         let no_endpoint = || AdapterError::Settings("the service has no such endpoint".into());
         let endpoint = service.endpoints.get(endpoint).cloned().ok_or_else(no_endpoint)?;
-        let connector = if endpoint.secure {
-            let config = tls::client(service.tls.as_ref())?;
-            let name = service.tls.as_ref().and_then(|tls| tls.server_name.clone());
-            Connector::secure(&endpoint, TlsConnector::from(config), name, service.connect_timeout)?
-        } else {
-            Connector::plain(&endpoint, service.connect_timeout)
-        };
+        let connector = Connector::new(&endpoint, service.tls.as_ref(), service.connect_timeout)?;
         let parts = ServiceParts {
             name: endpoint.host.as_str().into(),
             headers: service.headers.clone(),
@@ -65,15 +60,15 @@ impl HttpOutbound {
         // A pooled connection may have been closed by the other side. Where the request was not written, it is written
         // on another; a new connection is the last try.
         while let Some(link) = self.pool.take() {
-            match self.send(link, request, carry).await {
+            match self.send(link, request, operation, carry).await {
                 Sent::Answered(answer) => return answer,
                 Sent::Unwritten(back) => request = back,
             }
         }
         let fresh = self.connector.connect().await.map_err(|fault| self.origin(fault))?;
-        match self.send(fresh, request, carry).await {
+        match self.send(fresh, request, operation, carry).await {
             Sent::Answered(answer) => answer,
-            Sent::Unwritten(_) => Err(self.origin(error::unreachable("the connection was closed at once"))),
+            Sent::Unwritten(_) => Err(self.origin(unreachable("the connection was closed at once"))),
         }
     }
 
@@ -83,9 +78,10 @@ impl HttpOutbound {
         let (chunks, content_type) = match operation.body() {
             None => (Chunks::new(), None),
             Some(format) => {
-                let body = match without_address_fields(message, operation) {
-                    Some(rest) => encode_body(&rest, format)?,
-                    None => encode_body(message, format)?,
+                let of_type = operation.call_type().map(|call| &*call.request as &dyn BodyType);
+                let body = match without_address_fields(message, operation)? {
+                    Some(rest) => encode_body(&rest, format, of_type)?,
+                    None => encode_body(message, format, of_type)?,
                 };
                 (body.chunks, body.content_type)
             }
@@ -101,7 +97,13 @@ impl HttpOutbound {
         Ok(request)
     }
 
-    async fn send(&self, mut link: Box<Link>, request: http::Request<CallBody>, carry: &[ByteString]) -> Sent {
+    async fn send(
+        &self,
+        mut link: Box<Link>,
+        request: http::Request<CallBody>,
+        operation: &Operation,
+        carry: &[ByteString],
+    ) -> Sent {
         let response = {
             let mut sending = pin!(link.sender.try_send_request(request));
             let connection = &mut link.connection;
@@ -123,13 +125,14 @@ impl HttpOutbound {
                 return Sent::Answered(Err(self.origin(fault)));
             }
         };
-        Sent::Answered(self.receive(link, response, carry).await)
+        Sent::Answered(self.receive(link, response, operation, carry).await)
     }
 
     async fn receive(
         &self,
         mut link: Box<Link>,
         response: http::Response<Incoming>,
+        operation: &Operation,
         carry: &[ByteString],
     ) -> Result<Message, Fault> {
         let (head, body) = response.into_parts();
@@ -144,7 +147,7 @@ impl HttpOutbound {
         if head.headers.get(http::header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
             return Err(self.origin(error::bad_reply("its body is compressed, and nobody asked for that")));
         }
-        mapping::reply(&head, chunks?, carry)
+        mapping::reply(&head, chunks?, operation, carry)
     }
 }
 
@@ -198,21 +201,36 @@ async fn read_body(link: &mut Link, body: Incoming, len_max: u64) -> Result<Chun
     }
 }
 
-/// A body that was made here, without the fields that the address took; `None` where it took none.
-fn without_address_fields(message: &Message, operation: &Operation) -> Option<Message> {
-    let Body::Value(Value::Record(record)) = &message.body else { return None };
-    let taken = operation.path.names().chain(&operation.query).filter(|name| record.get(name).is_some());
+/// A body whose fields are known, without those that the address took; `None` where it took none.
+fn without_address_fields(message: &Message, operation: &Operation) -> Result<Option<Message>, Fault> {
+    let (record, of_type) = match &message.body {
+        Body::Value(Value::Record(record)) => (record, None),
+        typed @ Body::Raw { of_type: Some(of_type), .. } => match typed.value(&Limits::default())? {
+            Some(Value::Record(record)) => (record, Some(of_type)),
+            _ => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    let taken =
+        operation.path.names().chain(&operation.query).filter(|name| record.iter().any(|(field, _)| field == *name));
     let taken: Vec<&ByteString> = taken.collect();
     if taken.is_empty() {
-        return None;
+        return Ok(None);
     }
     let mut rest = record.clone();
     for name in taken {
         rest.remove(name);
     }
     let mut message = message.clone();
-    message.body = Body::Value(Value::Record(rest));
-    Some(message)
+    message.body = match of_type {
+        None => Body::Value(Value::Record(rest)),
+        // What is left is still of its type, and is written as that.
+        Some(of_type) => {
+            let written = of_type.write(&Value::Record(rest), Format::Protobuf)?;
+            Body::typed(written.into(), Format::Protobuf, Arc::clone(of_type))
+        }
+    };
+    Ok(Some(message))
 }
 
 impl Outbound for HttpOutbound {

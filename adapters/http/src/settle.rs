@@ -2,28 +2,33 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_http::body::{BodySize, MessageBody};
 use actix_http::header::{self, HeaderName, HeaderValue};
 use actix_http::{Response, StatusCode};
 use bytes::Bytes;
-use crossdock_adapter_api::{Outcome, WriteFormat, encode_body};
-use crossdock_message::{ByteString, Chunks, Code, Fault, Message, Record, Retry, Value, json, xml};
+use crossdock_adapter_api::{Outcome, encode_body};
+use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Message, Record, Retry, Value, json, xml};
 
+use crate::config::Entry;
 use crate::front::Connection;
+use crate::streams::{self, StreamAnswer};
 
 /// The body of an answer; tells the connection when all of it is in actix's buffer, or given up.
 pub(crate) struct AnswerBody {
     size: BodySize,
-    chunks: Chunks,
+    content: Content,
     connection: Rc<Connection>,
 }
 
-impl AnswerBody {
-    fn new(chunks: Chunks, size: BodySize, connection: Rc<Connection>) -> Self {
-        Self { size, chunks, connection }
-    }
+/// What an answer holds.
+enum Content {
+    /// Pieces that are all there.
+    Chunks(Chunks),
+    /// Messages that come one after another.
+    Stream(StreamAnswer),
 }
 
 impl Drop for AnswerBody {
@@ -39,8 +44,11 @@ impl MessageBody for AnswerBody {
         self.size
     }
 
-    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Poll::Ready(self.get_mut().chunks.pop_front().map(Ok))
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        match &mut self.get_mut().content {
+            Content::Chunks(chunks) => Poll::Ready(chunks.pop_front().map(Ok)),
+            Content::Stream(stream) => stream.poll_next(cx).map(|piece| piece.map(Ok)),
+        }
     }
 }
 
@@ -56,10 +64,25 @@ pub(crate) struct Asker {
 }
 
 /// The answer to an outcome.
-pub(crate) fn settle(outcome: Outcome, format: &WriteFormat, asker: Asker) -> Response<AnswerBody> {
+pub(crate) fn settle(outcome: Outcome, entry: &Entry, asker: Asker) -> Response<AnswerBody> {
+    let of_type = entry.typed.as_ref().map(|typed| &*typed.answer as &dyn BodyType);
     match outcome {
-        Outcome::Replied(message) => match encode_body(&message, format) {
-            Ok(body) => reply(&message, body.chunks, body.content_type, asker),
+        Outcome::Replied(Message { body: Body::Stream(stream), headers, .. }) => {
+            match (stream.take(), &entry.typed, entry.stream) {
+                (Some(stream), Some(typed), Some(format)) => {
+                    let mut message = Message::new(ByteString::new(), ByteString::new());
+                    message.headers = headers;
+                    let content_type = Some(ByteString::from_static(streams::media_type(format)));
+                    let answer = StreamAnswer::new(stream, Arc::clone(&typed.answer), format);
+                    reply(&message, Content::Stream(answer), content_type, asker)
+                }
+                _ => {
+                    failure(&Fault::new(Code::Internal, "STREAM", "the answer streams, and the entry does not"), asker)
+                }
+            }
+        }
+        Outcome::Replied(message) => match encode_body(&message, &entry.answer, of_type) {
+            Ok(body) => reply(&message, Content::Chunks(body.chunks), body.content_type, asker),
             Err(mut fault) => {
                 // What the gateway cannot write is its own fault, whatever the format says of the bytes.
                 fault.code = Code::Internal;
@@ -67,15 +90,15 @@ pub(crate) fn settle(outcome: Outcome, format: &WriteFormat, asker: Asker) -> Re
                 failure(&fault, asker)
             }
         },
-        Outcome::Accepted => respond(StatusCode::ACCEPTED, Chunks::new(), asker),
+        Outcome::Accepted => respond(StatusCode::ACCEPTED, Content::Chunks(Chunks::new()), asker),
         Outcome::Failed(fault) => failure(&fault, asker),
     }
 }
 
-fn reply(message: &Message, chunks: Chunks, content_type: Option<ByteString>, asker: Asker) -> Response<AnswerBody> {
+fn reply(message: &Message, content: Content, content_type: Option<ByteString>, asker: Asker) -> Response<AnswerBody> {
     let status = message.status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::OK);
     let id = asker.id.clone();
-    let mut response = respond(status, chunks, asker);
+    let mut response = respond(status, content, asker);
     let headers = response.headers_mut();
     if let Some(value) = content_type.and_then(header_value) {
         headers.insert(header::CONTENT_TYPE, value);
@@ -97,16 +120,20 @@ fn header_value(text: ByteString) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(text.into_bytes()).ok()
 }
 
-fn respond(status: StatusCode, chunks: Chunks, asker: Asker) -> Response<AnswerBody> {
+fn respond(status: StatusCode, content: Content, asker: Asker) -> Response<AnswerBody> {
     let Asker { connection, head_only, .. } = asker;
     let without_body = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let size = if without_body { BodySize::None } else { BodySize::Sized(chunks.len() as u64) };
-    let chunks = if head_only || without_body { Chunks::new() } else { chunks };
+    let size = match &content {
+        _ if without_body => BodySize::None,
+        Content::Chunks(chunks) => BodySize::Sized(chunks.len() as u64),
+        Content::Stream(_) => BodySize::Stream,
+    };
+    let content = if head_only || without_body { Content::Chunks(Chunks::new()) } else { content };
     let close = !connection.body_is_done() || connection.is_draining();
     if close {
         connection.close_after_answer();
     }
-    let mut response = Response::with_body(status, AnswerBody::new(chunks, size, connection));
+    let mut response = Response::with_body(status, AnswerBody { size, content, connection });
     if close {
         response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
     }
@@ -118,7 +145,7 @@ pub(crate) fn failure(fault: &Fault, asker: Asker) -> Response<AnswerBody> {
     let status = StatusCode::from_u16(fault.to_http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let (body, media_type) = problem_document(fault, status.as_u16(), asker.id.as_ref(), asker.wants_xml);
     let id = asker.id.clone();
-    let mut response = respond(status, Bytes::from(body).into(), asker);
+    let mut response = respond(status, Content::Chunks(Bytes::from(body).into()), asker);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     if let Some(allow) = fault.detail("allow").cloned().and_then(header_value) {
@@ -142,7 +169,12 @@ fn retry_after(fault: &Fault) -> Option<u64> {
     }
 }
 
-fn problem_document(fault: &Fault, status: u16, id: Option<&ByteString>, in_xml: bool) -> (Vec<u8>, &'static str) {
+pub(crate) fn problem_document(
+    fault: &Fault,
+    status: u16,
+    id: Option<&ByteString>,
+    in_xml: bool,
+) -> (Vec<u8>, &'static str) {
     let title = StatusCode::from_u16(status)
         .ok()
         .and_then(|status| status.canonical_reason())

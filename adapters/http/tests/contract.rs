@@ -3,7 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crossdock_adapter_api::{Adapter, AdapterError, EntrySpec, Inbound, OperationSpec, Outbound, contract};
+use crossdock_adapter_api::{
+    Adapter, AdapterError, EntryContext, EntrySpec, Inbound, OperationSpec, Outbound, contract,
+};
+use crossdock_contract::Contracts;
 use crossdock_http::HttpAdapter;
 use crossdock_settings::{Diagnostics, Node, Reader, Resolve, parse};
 
@@ -37,7 +40,7 @@ impl contract::Subject for Http {
 
     fn outbound(&self, address: &str) -> Result<Rc<dyn Outbound>, AdapterError> {
         let text = format!("url: \"http://{address}\"\noperations: {{ send: {{ post: /contract }} }}");
-        let service = read(&text, |node, reader| HttpAdapter.read_service(node, reader));
+        let service = read(&text, |node, reader| HttpAdapter.read_service(node, &Contracts::default(), reader));
         HttpAdapter.open_outbound(&*service, 0)
     }
 
@@ -48,12 +51,15 @@ impl contract::Subject for Http {
     }
 
     fn entry(&self) -> Arc<dyn EntrySpec> {
-        read("listen: contract\npost: /contract", |node, reader| HttpAdapter.read_entry(node, reader))
+        let contracts = Contracts::default();
+        let context = EntryContext { contracts: &contracts, call: None, whole_service: false };
+        let text = "listen: contract\npost: /contract";
+        read(text, |node, reader| HttpAdapter.read_entry(node, context, reader)).remove(0)
     }
 
     fn operation(&self) -> Arc<dyn OperationSpec> {
         let text = "url: \"http://127.0.0.1:1\"\noperations: { send: { post: /contract } }";
-        let service = read(text, |node, reader| HttpAdapter.read_service(node, reader));
+        let service = read(text, |node, reader| HttpAdapter.read_service(node, &Contracts::default(), reader));
         service.operations().remove(0).1
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crossdock_contract::{CallType, Contracts};
 use crossdock_message::ByteString;
 use crossdock_settings::{Node, Reader};
 
@@ -78,6 +79,18 @@ pub trait EntrySpec: Any + Debug + Send + Sync {
     fn address(&self) -> &Address;
     /// How a request becomes `req`.
     fn binding(&self) -> &Arc<Binding>;
+    /// What the contract says of its messages, where it has one.
+    fn call_type(&self) -> Option<&Arc<CallType>> {
+        None
+    }
+    /// A caller who leaves wants the work to be given up, by the protocol's own rules.
+    fn cancels(&self) -> bool {
+        false
+    }
+    /// A reply may come as a stream.
+    fn streams(&self) -> bool {
+        false
+    }
     /// For people: what it takes, on one line.
     fn describe(&self) -> String;
     /// For the adapter to find its own type again.
@@ -100,6 +113,10 @@ pub trait OperationSpec: Any + Debug + Send + Sync {
     fn params(&self) -> &[ByteString];
     /// How the body is written; `None` where the operation has no body.
     fn body(&self) -> Option<&WriteFormat>;
+    /// What the contract says of its messages, where it has one.
+    fn call_type(&self) -> Option<&Arc<CallType>> {
+        None
+    }
     /// Carrying it out twice is as carrying it out once, by the protocol's own rules.
     fn is_idempotent(&self) -> bool;
     /// For people: on one line.
@@ -119,6 +136,17 @@ pub struct Schemas {
     pub service: serde_json::Value,
 }
 
+/// What an entry is read with besides its own settings.
+#[derive(Debug, Clone, Copy)]
+pub struct EntryContext<'a> {
+    /// All contracts.
+    pub contracts: &'a Contracts,
+    /// The call that the route is about, by its `as:`.
+    pub call: Option<&'a Arc<CallType>>,
+    /// The call is one of all methods of a service: an entry may pass over one that is not for it.
+    pub whole_service: bool,
+}
+
 /// A protocol. One value of it serves the whole process.
 pub trait Adapter: Send + Sync {
     /// The key in settings and route files, such as `http`.
@@ -129,10 +157,16 @@ pub trait Adapter: Send + Sync {
     fn schemas(&self) -> Schemas;
     /// Reads what stands below a listener; `None` says that errors were reported.
     fn read_listener(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn ListenerSpec>>;
-    /// Reads what stands below `from:`.
-    fn read_entry(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn EntrySpec>>;
+    /// Reads what stands below `from:`. One place in a file may be several entries, such as all bindings of a method.
+    fn read_entry(
+        &self,
+        node: &Node,
+        context: EntryContext<'_>,
+        reader: &mut Reader<'_>,
+    ) -> Option<Vec<Arc<dyn EntrySpec>>>;
     /// Reads what stands below a service.
-    fn read_service(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn ServiceSpec>>;
+    fn read_service(&self, node: &Node, contracts: &Contracts, reader: &mut Reader<'_>)
+    -> Option<Arc<dyn ServiceSpec>>;
 
     /// Takes the listener's address, so that nothing after it can fail for a reason of the settings.
     ///

@@ -42,8 +42,21 @@ pub trait Subject {
     fn nowhere(&self) -> String;
     /// The entry that takes what [`Subject::operation`] sends.
     fn entry(&self) -> Arc<dyn EntrySpec>;
-    /// An operation with a JSON body and without parameters.
+    /// An operation without parameters, with a JSON body or another that [`Subject::body`] makes.
     fn operation(&self) -> Arc<dyn OperationSpec>;
+
+    /// The body that carries this JSON text. Its value has the fields `fail` and `wait` that the text has.
+    fn body(&self, json: &str) -> Body {
+        Body::raw(Bytes::copy_from_slice(json.as_bytes()).into(), Format::Json)
+    }
+
+    /// The JSON text that a body carries, byte for byte.
+    fn text(&self, body: &Body) -> Bytes {
+        match body {
+            Body::Raw { chunks, .. } => chunks.to_bytes(),
+            other => panic!("rule 1: a reply's body stays raw, not {other:?}"),
+        }
+    }
 }
 
 /// Runs every check on the current thread's local runtime.
@@ -58,44 +71,43 @@ pub async fn run(subject: &dyn Subject) {
     let port = subject.outbound(&address).expect("the subject's port opens");
     let operation = subject.operation();
 
-    passes_unchanged(&*port, &*operation).await;
-    faults_keep_their_code(&*port, &*operation).await;
-    calls_do_not_mix(&*port, &*operation).await;
-    a_dropped_call_leaves_the_port_usable(&*port, &*operation).await;
+    passes_unchanged(subject, &*port, &*operation).await;
+    faults_keep_their_code(subject, &*port, &*operation).await;
+    calls_do_not_mix(subject, &*port, &*operation).await;
+    a_dropped_call_leaves_the_port_usable(subject, &*port, &*operation).await;
     let nobody = subject.outbound(&subject.nowhere()).expect("a port to nowhere opens");
-    nobody_there_is_unavailable(&*nobody, &*operation).await;
+    nobody_there_is_unavailable(subject, &*nobody, &*operation).await;
 
     stop.cancel();
     let ended = tokio::time::timeout(Duration::from_secs(10), served).await.expect("rule 6: stopping ends the run");
     ended.expect("rule 6: the run does not panic").expect("rule 6: the run ends without an error");
     let fresh = subject.outbound(&address).expect("a port opens");
-    assert!(call(&*fresh, &*operation, "{}").await.is_err(), "rule 6: nothing is served after stopping");
+    assert!(call(subject, &*fresh, &*operation, "{}").await.is_err(), "rule 6: nothing is served after stopping");
 }
 
-fn message(body: &str) -> Message {
+fn message(subject: &dyn Subject, body: &str) -> Message {
     let mut message = Message::new("contract".into(), "contract".into());
-    message.body = Body::raw(Bytes::copy_from_slice(body.as_bytes()).into(), Format::Json);
-    message.content_type = Some(ByteString::from_static("application/json"));
+    message.body = subject.body(body);
+    message.content_type = matches!(message.body, Body::Raw { format: Format::Json, .. })
+        .then(|| ByteString::from_static("application/json"));
     message.headers.append(HEADER, "kept, as it is").expect("a header");
     message
 }
 
-async fn call(port: &dyn Outbound, operation: &dyn OperationSpec, body: &str) -> Result<Message, Fault> {
-    port.call(operation, &message(body), &[ByteString::from_static(HEADER)]).await
+async fn call(
+    subject: &dyn Subject,
+    port: &dyn Outbound,
+    operation: &dyn OperationSpec,
+    body: &str,
+) -> Result<Message, Fault> {
+    port.call(operation, &message(subject, body), &[ByteString::from_static(HEADER)]).await
 }
 
-fn bytes_of(message: &Message) -> Bytes {
-    match &message.body {
-        Body::Raw { chunks, .. } => chunks.to_bytes(),
-        other => panic!("rule 1: a reply's body stays raw, not {other:?}"),
-    }
-}
-
-async fn passes_unchanged(port: &dyn Outbound, operation: &dyn OperationSpec) {
+async fn passes_unchanged(subject: &dyn Subject, port: &dyn Outbound, operation: &dyn OperationSpec) {
     let long = format!("{{\"long\":\"{}\"}}", "x".repeat(200_000));
     for body in ["{ \"n\" : 1.10 ,\n\t\"big\":18446744073709551615}", "[]", "\"\u{e9}\u{1f600}\"", &long] {
-        let reply = call(port, operation, body).await.expect("rule 1: a good message is answered");
-        assert_eq!(bytes_of(&reply), body.as_bytes(), "rule 1: the body comes back byte for byte");
+        let reply = call(subject, port, operation, body).await.expect("rule 1: a good message is answered");
+        assert_eq!(subject.text(&reply.body), body.as_bytes(), "rule 1: the body comes back byte for byte");
         assert_eq!(
             reply.headers.get(HEADER).map(|value| &**value),
             Some("kept, as it is"),
@@ -104,7 +116,7 @@ async fn passes_unchanged(port: &dyn Outbound, operation: &dyn OperationSpec) {
     }
 }
 
-async fn faults_keep_their_code(port: &dyn Outbound, operation: &dyn OperationSpec) {
+async fn faults_keep_their_code(subject: &dyn Subject, port: &dyn Outbound, operation: &dyn OperationSpec) {
     for code in [
         Code::InvalidArgument,
         Code::NotFound,
@@ -114,36 +126,41 @@ async fn faults_keep_their_code(port: &dyn Outbound, operation: &dyn OperationSp
         Code::Unavailable,
     ] {
         let body = format!("{{\"fail\":\"{}\"}}", code.name());
-        let fault = call(port, operation, &body).await.expect_err("rule 2: a fault is a fault");
+        let fault = call(subject, port, operation, &body).await.expect_err("rule 2: a fault is a fault");
         assert_eq!(fault.code, code, "rule 2: the code arrives");
     }
-    call(port, operation, "{}").await.expect("rule 2: a call after a fault is answered");
+    call(subject, port, operation, "{}").await.expect("rule 2: a call after a fault is answered");
 }
 
-async fn calls_do_not_mix(port: &dyn Outbound, operation: &dyn OperationSpec) {
+async fn calls_do_not_mix(subject: &dyn Subject, port: &dyn Outbound, operation: &dyn OperationSpec) {
     let calls = (0..64).map(|number| async move {
         let body = format!("{{\"number\":{number},\"wait\":{}}}", (number * 7) % 5);
-        let reply = call(port, operation, &body).await.expect("rule 3: every call is answered");
-        assert_eq!(bytes_of(&reply), body.as_bytes(), "rule 3: each call gets its own answer");
+        let reply = call(subject, port, operation, &body).await.expect("rule 3: every call is answered");
+        assert_eq!(subject.text(&reply.body), body.as_bytes(), "rule 3: each call gets its own answer");
     });
     join_all(calls).await;
 }
 
-async fn a_dropped_call_leaves_the_port_usable(port: &dyn Outbound, operation: &dyn OperationSpec) {
+async fn a_dropped_call_leaves_the_port_usable(
+    subject: &dyn Subject,
+    port: &dyn Outbound,
+    operation: &dyn OperationSpec,
+) {
     let dropped = Cell::new(0);
     for _ in 0..16 {
-        let late = call(port, operation, "{\"wait\":200}");
+        let late = call(subject, port, operation, "{\"wait\":200}");
         if tokio::time::timeout(Duration::from_millis(5), late).await.is_err() {
             dropped.set(dropped.get() + 1);
         }
     }
     assert!(dropped.get() > 0, "rule 5: the check needs calls that are dropped");
-    let reply = call(port, operation, "{\"after\":1}").await.expect("rule 5: a call after dropped ones is answered");
-    assert_eq!(bytes_of(&reply), "{\"after\":1}", "rule 5: and gets its own answer");
+    let reply =
+        call(subject, port, operation, "{\"after\":1}").await.expect("rule 5: a call after dropped ones is answered");
+    assert_eq!(subject.text(&reply.body), "{\"after\":1}", "rule 5: and gets its own answer");
 }
 
-async fn nobody_there_is_unavailable(port: &dyn Outbound, operation: &dyn OperationSpec) {
-    let fault = call(port, operation, "{}").await.expect_err("rule 4: nobody answers");
+async fn nobody_there_is_unavailable(subject: &dyn Subject, port: &dyn Outbound, operation: &dyn OperationSpec) {
+    let fault = call(subject, port, operation, "{}").await.expect_err("rule 4: nobody answers");
     assert_eq!(fault.code, Code::Unavailable, "rule 4: {fault}");
     assert_eq!(fault.retry, Retry::Same, "rule 4: the message was not carried out");
 }
@@ -176,6 +193,14 @@ impl Ingress for EchoArbiter {
             carry: Arc::new([ByteString::from_static(HEADER)]),
             exchange: Box::new(EchoExchange),
         })
+    }
+
+    fn entries(&self, _: &str) -> Vec<Arc<dyn EntrySpec>> {
+        vec![Arc::clone(&self.entry)]
+    }
+
+    fn is_draining(&self) -> bool {
+        false
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use crossdock_message::xml::ExpandedName;
-use crossdock_message::{Body, ByteString, Chunks, Code, Fault, Format, Message, Value, json, xml};
+use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Message, Value, json, xml};
 
 /// How a body that was made in the gateway is written. A body that came as bytes goes on as those bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum WriteFormat {
         /// The root element's name.
         root: ExpandedName,
     },
+    /// A message of protobuf.
+    Protobuf,
     /// Text or bytes as they are.
     Raw,
 }
@@ -27,6 +29,7 @@ impl WriteFormat {
         match self {
             Self::Json => Format::Json,
             Self::Xml { .. } => Format::Xml,
+            Self::Protobuf => Format::Protobuf,
             Self::Raw => Format::Raw,
         }
     }
@@ -41,29 +44,58 @@ pub struct EncodedBody {
     pub content_type: Option<ByteString>,
 }
 
-/// The bytes of a message's body. Raw bytes are handed on uncopied with the media type that they came with.
+/// The bytes of a message's body. Raw bytes of the format that is wanted are handed on uncopied with the media type that
+/// they came with; of another format, they are written anew by the type that they, or those who take them, have.
 ///
 /// # Errors
-/// INVALID_ARGUMENT (415) where raw bytes are of another format than the other side takes. INVALID_ARGUMENT with the place in the value where the format cannot say it.
-pub fn encode_body(message: &Message, format: &WriteFormat) -> Result<EncodedBody, Fault> {
+/// INVALID_ARGUMENT (415) where raw bytes are of another format than the other side takes and no type says what they
+/// mean. INVALID_ARGUMENT with the place in the value where the format cannot say it. INTERNAL for a stream.
+pub fn encode_body(
+    message: &Message,
+    format: &WriteFormat,
+    of_type: Option<&dyn BodyType>,
+) -> Result<EncodedBody, Fault> {
+    let wanted = format.format();
+    let made = |bytes: Bytes| EncodedBody {
+        chunks: bytes.into(),
+        content_type: Some(ByteString::from_static(wanted.media_type())),
+    };
     match &message.body {
+        // In protobuf, no bytes are a message of defaults.
+        Body::Empty if wanted == Format::Protobuf => Ok(made(Bytes::new())),
         Body::Empty => Ok(EncodedBody { chunks: Chunks::new(), content_type: None }),
-        Body::Raw { chunks, format: given, .. } => {
-            if *given != format.format() && *format != WriteFormat::Raw {
-                return Err(wrong_format(*given, format.format()));
+        Body::Stream(_) => Err(Fault::new(Code::Internal, "STREAM", "a stream stands where one message is needed")),
+        Body::Raw { chunks, format: given, of_type: given_type, .. } => {
+            let given_type = given_type.as_deref();
+            let same_type = match (given_type, of_type) {
+                (Some(given), Some(wanted)) => given.name() == wanted.name(),
+                _ => true,
+            };
+            if *format == WriteFormat::Raw || (*given == wanted && same_type) {
+                let content_type =
+                    message.content_type.clone().or_else(|| Some(ByteString::from_static(given.media_type())));
+                return Ok(EncodedBody { chunks: chunks.clone(), content_type });
             }
-            let content_type =
-                message.content_type.clone().or_else(|| Some(ByteString::from_static(given.media_type())));
-            Ok(EncodedBody { chunks: chunks.clone(), content_type })
+            let bytes = chunks.to_bytes();
+            match (given_type, of_type) {
+                (Some(reader), Some(writer)) if !same_type => {
+                    writer.write(&reader.read(&bytes, *given)?, wanted).map(made)
+                }
+                // The taker's type may say more, such as that only one field is wanted.
+                (_, Some(of_type)) | (Some(of_type), None) => of_type.recode(&bytes, *given, wanted).map(made),
+                (None, None) => Err(wrong_format(*given, wanted)),
+            }
         }
-        Body::Value(value) => {
-            let bytes = write(value, format).map_err(|problem| {
-                let message = format!("the body cannot be written as {}: {problem}", format.format().name());
-                Fault::caller(Code::InvalidArgument, "BODY_UNWRITABLE", message)
-            })?;
-            let content_type = Some(ByteString::from_static(format.format().media_type()));
-            Ok(EncodedBody { chunks: bytes.into(), content_type })
-        }
+        Body::Value(value) => match of_type.filter(|_| matches!(wanted, Format::Json | Format::Protobuf)) {
+            Some(of_type) => of_type.write(value, wanted).map(made),
+            None => {
+                let bytes = write(value, format).map_err(|problem| {
+                    let message = format!("the body cannot be written as {}: {problem}", wanted.name());
+                    Fault::caller(Code::InvalidArgument, "BODY_UNWRITABLE", message)
+                })?;
+                Ok(made(bytes))
+            }
+        },
     }
 }
 
@@ -78,6 +110,7 @@ fn write(value: &Value, format: &WriteFormat) -> Result<Bytes, Cow<'static, str>
         (WriteFormat::Xml { root }, _) => {
             xml::write(root, value).map(Bytes::from).map_err(|error| error.to_string().into())
         }
+        (WriteFormat::Protobuf, _) => Err("protobuf needs a contract".into()),
         (WriteFormat::Raw, Value::Bytes(bytes)) => Ok(bytes.clone()),
         (WriteFormat::Raw, Value::Text(text)) => Ok(text.clone().into_bytes()),
         (WriteFormat::Raw, other) => Err(format!("{} is neither text nor bytes", other.kind()).into()),

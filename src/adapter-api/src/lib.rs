@@ -15,6 +15,7 @@
 mod acknowledgement;
 mod adapter;
 mod binding;
+mod calls;
 pub mod contract;
 mod encode;
 pub mod memory;
@@ -23,13 +24,14 @@ mod template;
 
 pub use acknowledgement::{Acknowledgement, Decision};
 pub use adapter::{
-    Adapter, AdapterError, Address, Capabilities, EntrySpec, HeaderCondition, ListenerSpec, OperationSpec, Schemas,
-    ServiceSpec,
+    Adapter, AdapterError, Address, Capabilities, EntryContext, EntrySpec, HeaderCondition, ListenerSpec,
+    OperationSpec, Schemas, ServiceSpec,
 };
 pub use binding::{Binding, BodyBinding};
+pub use calls::known_call;
 pub use encode::{EncodedBody, WriteFormat, encode_body};
 pub use ports::{
     Admission, Exchange, Fields, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress, Outbound, Outcome,
     SendFuture,
 };
-pub use template::{PathTemplate, Segment, TemplateError};
+pub use template::{Part, PathTemplate, Segment, TemplateError};

@@ -63,6 +63,12 @@ pub trait Ingress {
     /// NOT_FOUND where no route matches; UNIMPLEMENTED with the detail `allow` where one does with another method;
     /// UNAVAILABLE while the gateway drains.
     fn admit(&self, head: &Head<'_>) -> Result<Admission, Fault>;
+
+    /// What is served on a listener now, for those who ask what there is.
+    fn entries(&self, listener: &str) -> Vec<Arc<dyn EntrySpec>>;
+
+    /// Whether the gateway is stopping.
+    fn is_draining(&self) -> bool;
 }
 
 /// Gives each data arbiter its own [`Ingress`].

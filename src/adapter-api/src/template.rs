@@ -1,4 +1,7 @@
-//! Path templates: `/v1/orders/{id}/lines/{line}`, `/files/{path=**}`.
+//! Path templates: `/v1/orders/{id}/lines/{line}`, `/files/{path=**}`, and all else that `google.api.http` has
+//! (`google/api/http.proto`, "Path template syntax"): `/v1/{name=shelves/*/books/*}:cancel`.
+
+use std::ops::Range;
 
 use crossdock_message::ByteString;
 
@@ -7,10 +10,29 @@ use crossdock_message::ByteString;
 pub enum Segment {
     /// Stands as it is.
     Literal(ByteString),
-    /// One segment, bound to this name.
-    Capture(ByteString),
-    /// All segments that are left, at least one, bound to this name.
-    Rest(ByteString),
+    /// Any one segment.
+    Any,
+    /// All segments that are left, at least one.
+    Rest,
+}
+
+/// What a template is made of, where an address is written from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part<'t> {
+    /// A segment that stands as it is.
+    Literal(&'t ByteString),
+    /// A name's value as one segment.
+    Segment(&'t ByteString),
+    /// A name's value as one or more segments.
+    Segments(&'t ByteString),
+    /// A segment that has no name: nothing can be written there.
+    Unnamed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Variable {
+    name: ByteString,
+    segments: Range<usize>,
 }
 
 /// A path with named parts.
@@ -18,6 +40,9 @@ pub enum Segment {
 pub struct PathTemplate {
     text: String,
     segments: Vec<Segment>,
+    variables: Vec<Variable>,
+    /// What stands behind a colon after the last segment, where that is not a literal one.
+    verb: Option<ByteString>,
 }
 
 /// Why a text is no template: the bytes of the text, and a sentence.
@@ -25,12 +50,14 @@ pub struct PathTemplate {
 #[error("{problem}")]
 pub struct TemplateError {
     /// The bytes that are wrong.
-    pub range: std::ops::Range<usize>,
+    pub range: Range<usize>,
     /// What is wrong.
     pub problem: String,
     /// What to write instead.
     pub help: String,
 }
+
+type Refusal = (&'static str, &'static str);
 
 impl PathTemplate {
     /// Names that one template may bind.
@@ -40,7 +67,7 @@ impl PathTemplate {
     ///
     /// # Errors
     /// [`TemplateError`] where the text does not start with `/`, has an empty segment, a character that has no place in
-    /// a path, a brace that does not span a whole segment, a name twice, or a `**` that is not last.
+    /// a path, a brace that does not span whole segments, a name twice, or a `**` that is not last.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let error =
             |range, problem: &str, help: &str| TemplateError { range, problem: problem.into(), help: help.into() };
@@ -48,60 +75,57 @@ impl PathTemplate {
             let help = format!("write `/{text}`");
             return Err(error(0..text.len(), "a path starts with `/`", &help));
         }
-        let mut segments: Vec<Segment> = Vec::new();
-        let mut at = 1;
-        for part in text[1..].split('/') {
-            let range = at..at + part.len();
-            at = range.end + 1;
-            if text == "/" {
-                break;
-            }
-            if matches!(segments.last(), Some(Segment::Rest(_))) {
-                return Err(error(range, "nothing may follow `{name=**}`", "put it at the end of the path"));
-            }
-            let segment = Self::segment(part).map_err(|(problem, help)| error(range.clone(), problem, help))?;
-            let name = segment.name();
-            if name.is_some() && segments.iter().any(|other| other.name() == name) {
-                return Err(error(range, "the name is bound twice", "give each part a name of its own"));
-            }
-            segments.push(segment);
+        let mut template = Self { text: text.to_owned(), segments: Vec::new(), variables: Vec::new(), verb: None };
+        if text == "/" {
+            return Ok(template);
         }
-        let template = Self { text: text.to_owned(), segments };
-        if template.names().count() > Self::CAPTURES_MAX {
+        for range in parts(text) {
+            if template.segments.last() == Some(&Segment::Rest) {
+                return Err(error(range, "nothing may follow `**`", "put it at the end of the path"));
+            }
+            if template.verb.is_some() {
+                return Err(error(range, "nothing may follow a verb", "put `:verb` at the end of the path"));
+            }
+            template.part(&text[range.clone()]).map_err(|(problem, help)| error(range, problem, help))?;
+        }
+        if template.variables.len() > Self::CAPTURES_MAX {
             return Err(error(0..text.len(), "a path binds at most 16 names", ""));
         }
         Ok(template)
     }
 
-    fn segment(part: &str) -> Result<Segment, (&'static str, &'static str)> {
+    /// Adds what stands between two slashes, braces taken as a whole.
+    fn part(&mut self, part: &str) -> Result<(), Refusal> {
+        const WHOLE: Refusal = ("a name in braces spans a whole segment", "write `/{name}/`");
         if let Some(inner) = part.strip_prefix('{') {
-            let Some(name) = inner.strip_suffix('}') else {
-                return Err(("a name in braces spans a whole segment", "write `/{name}/`"));
-            };
-            let (name, rest) = name.strip_suffix("=**").map_or((name, false), |name| (name, true));
-            let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
-            if !first || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-                return Err((
-                    "a name in braces has letters, digits and `_`",
-                    "write `{order_id}`, or `{path=**}` for all that is left",
-                ));
+            let (inner, behind) = inner.split_once('}').ok_or(WHOLE)?;
+            let (name, pattern) = inner.split_once('=').unwrap_or((inner, "*"));
+            check_name(name)?;
+            if self.variables.iter().any(|other| *other.name == *name) {
+                return Err(("the name is bound twice", "give each part a name of its own"));
             }
-            return Ok(if rest { Segment::Rest(name.into()) } else { Segment::Capture(name.into()) });
-        }
-        let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte);
-        if part.is_empty() {
-            return Err(("an empty segment never matches", "leave the second `/` out"));
-        }
-        if part == "." || part == ".." {
-            return Err(("`.` and `..` never match: paths are normalised first", "write the path without them"));
+            let start = self.segments.len();
+            for segment in pattern.split('/') {
+                if self.segments[start..].last() == Some(&Segment::Rest) {
+                    return Err(("nothing may follow `**`", "put it at the end of the path"));
+                }
+                self.segments.push(segment_of(segment)?);
+            }
+            self.variables.push(Variable { name: name.into(), segments: start..self.segments.len() });
+            return match behind.strip_prefix(':') {
+                Some(verb) if !verb.is_empty() && verb.bytes().all(is_plain) => {
+                    self.verb = Some(verb.into());
+                    Ok(())
+                }
+                None if behind.is_empty() => Ok(()),
+                _ => Err(WHOLE),
+            };
         }
         if part.contains(['{', '}']) {
-            return Err(("a name in braces spans a whole segment", "write `/{name}/`"));
+            return Err(WHOLE);
         }
-        if !part.bytes().all(unreserved) {
-            return Err(("a character that has no place in a path", "a query is bound with `query:`"));
-        }
-        Ok(Segment::Literal(part.into()))
+        self.segments.push(segment_of(part)?);
+        Ok(())
     }
 
     /// The template as written.
@@ -116,18 +140,99 @@ impl PathTemplate {
         &self.segments
     }
 
+    /// What stands behind a colon after the last segment, where that is not a literal one.
+    #[must_use]
+    pub fn verb(&self) -> Option<&ByteString> {
+        self.verb.as_ref()
+    }
+
     /// The names that it binds, in order.
     pub fn names(&self) -> impl Iterator<Item = &ByteString> {
-        self.segments.iter().filter_map(Segment::name)
+        self.variables.iter().map(|variable| &variable.name)
+    }
+
+    /// What it binds of a path that it matches: names, and where their values stand.
+    pub fn bind<'t>(&'t self, path: &str) -> impl Iterator<Item = (&'t ByteString, Range<usize>)> {
+        let len = path.len() - self.verb.as_ref().map_or(0, |verb| verb.len() + 1).min(path.len());
+        // Where each segment of the template starts: behind the slashes, as far as it has segments.
+        let mut starts = [0; 64];
+        let count = self.segments.len().min(starts.len());
+        let mut at = 1;
+        for start in &mut starts[..count] {
+            *start = at.min(len);
+            at = path[*start..].find('/').map_or(len + 1, |slash| *start + slash + 1);
+        }
+        self.variables.iter().map(move |variable| {
+            let start = starts[variable.segments.start.min(starts.len() - 1)];
+            let end = match variable.segments.end {
+                end if end < count => starts[end] - 1,
+                _ => len,
+            };
+            (&variable.name, start..end.max(start))
+        })
+    }
+
+    /// The template as an address is written from it.
+    pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let segment = self.segments.get(at)?;
+            if let Some(variable) = self.variables.iter().find(|variable| variable.segments.start == at) {
+                at = variable.segments.end;
+                let one = variable.segments.len() == 1 && *segment == Segment::Any;
+                return Some(if one { Part::Segment(&variable.name) } else { Part::Segments(&variable.name) });
+            }
+            at += 1;
+            Some(match segment {
+                Segment::Literal(text) => Part::Literal(text),
+                Segment::Any | Segment::Rest => Part::Unnamed,
+            })
+        })
     }
 }
 
-impl Segment {
-    fn name(&self) -> Option<&ByteString> {
-        match self {
-            Self::Literal(_) => None,
-            Self::Capture(name) | Self::Rest(name) => Some(name),
+/// The bytes between the slashes that stand outside of braces.
+fn parts(text: &str) -> Vec<Range<usize>> {
+    let (mut parts, mut start, mut in_braces) = (Vec::new(), 1, false);
+    for (at, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            b'{' => in_braces = true,
+            b'}' => in_braces = false,
+            b'/' if !in_braces => {
+                parts.push(start..at);
+                start = at + 1;
+            }
+            _ => {}
         }
+    }
+    parts.push(start..text.len());
+    parts
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte)
+}
+
+/// A name, or names with dots between, for a field inside another.
+fn check_name(name: &str) -> Result<(), Refusal> {
+    let good = |part: &str| {
+        let first = part.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+        first && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    if name.split('.').all(good) {
+        return Ok(());
+    }
+    Err(("a name in braces has letters, digits and `_`", "write `{order_id}`, or `{path=**}` for all that is left"))
+}
+
+fn segment_of(part: &str) -> Result<Segment, Refusal> {
+    match part {
+        "*" => Ok(Segment::Any),
+        "**" => Ok(Segment::Rest),
+        "" => Err(("an empty segment never matches", "leave the second `/` out")),
+        "." | ".." => Err(("`.` and `..` never match: paths are normalised first", "write the path without them")),
+        _ if part.bytes().all(is_plain) => Ok(Segment::Literal(part.into())),
+        _ => Err(("a character that has no place in a path", "a query is bound with `query:`")),
     }
 }
 
@@ -141,6 +246,24 @@ mod tests {
         let names: Vec<&str> = template.names().map(|name| &**name).collect();
         assert_eq!((template.segments().len(), names), (5, vec!["id", "path"]));
         assert!(PathTemplate::parse("/").expect("the root").segments().is_empty());
+    }
+
+    #[test]
+    fn names_are_bound_to_whole_parts_of_a_path() {
+        let cases: &[(&str, &str, &[(&str, &str)])] = &[
+            ("/v1/orders/{id}", "/v1/orders/7", &[("id", "7")]),
+            ("/v1/{name=shelves/*/books/*}:cancel", "/v1/shelves/1/books/2:cancel", &[("name", "shelves/1/books/2")]),
+            ("/v1/{order.id}/lines/{line}", "/v1/a/lines/b", &[("order.id", "a"), ("line", "b")]),
+            ("/files/{path=**}", "/files/a/b/c", &[("path", "a/b/c")]),
+            ("/v1/{parent=projects/*}/{rest=**}", "/v1/projects/p/x/y", &[("parent", "projects/p"), ("rest", "x/y")]),
+            ("/v1/*/{id}", "/v1/any/7", &[("id", "7")]),
+            ("/v1/orders:find", "/v1/orders:find", &[]),
+        ];
+        for (text, path, expected) in cases {
+            let template = PathTemplate::parse(text).expect(text);
+            let bound: Vec<(&str, &str)> = template.bind(path).map(|(name, range)| (&**name, &path[range])).collect();
+            assert_eq!(bound, *expected, "{text}");
+        }
     }
 
     #[test]

@@ -13,11 +13,15 @@
 //! | `proto` | `.proto` files and descriptor sets into the model |
 //! | `codec` | protobuf, ProtoJSON and values, each into each |
 //! | [`TypeRef`] | one type of a contract, with its codecs |
+//! | [`Typed`] | a type as the body of a message |
+//! | [`Contracts`] | all contracts of a process |
 
 mod codec;
 mod model;
 mod proto;
+mod set;
 mod type_ref;
+mod typed;
 
 pub use codec::{CodecError, Problem};
 pub use model::{
@@ -25,7 +29,9 @@ pub use model::{
     SourceFile, Special,
 };
 pub use proto::{Files, Place, ProtoError, compile, from_descriptor_set};
+pub use set::Contracts;
 pub use type_ref::{TypeRef, UnknownFields};
+pub use typed::{CallType, Found, Param, Typed};
 
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossdock_message::{Limits, Record, Value};
+use crossdock_message::{BodyType as _, Code, Format, Limits, Record, Value};
 
 use super::*;
 
 struct Shop;
 
 impl Files for Shop {
-    fn read(&self, name: &str) -> Result<Option<String>, String> {
-        Ok((name == "shop.proto").then(|| include_str!("../testdata/shop.proto").to_owned()))
+    fn read(&self, name: &str) -> Result<Option<Bytes>, String> {
+        Ok((name == "shop.proto").then(|| Bytes::from_static(include_bytes!("../testdata/shop.proto"))))
     }
 }
 
@@ -77,8 +77,9 @@ fn the_model_has_what_the_file_says() {
 fn errors_of_a_file_have_their_place() {
     struct Broken;
     impl Files for Broken {
-        fn read(&self, name: &str) -> Result<Option<String>, String> {
-            Ok((name == "a.proto").then(|| "syntax = \"proto3\";\nmessage A {\n  Missing m = 1;\n}\n".to_owned()))
+        fn read(&self, name: &str) -> Result<Option<Bytes>, String> {
+            Ok((name == "a.proto")
+                .then(|| Bytes::from_static(b"syntax = \"proto3\";\nmessage A {\n  Missing m = 1;\n}\n")))
         }
     }
     let error = compile(&["a.proto"], &Broken).expect_err("a type is missing");
@@ -272,6 +273,62 @@ fn nested(levels: usize) -> Bytes {
         wire = outer;
     }
     wire.into()
+}
+
+#[test]
+fn a_request_is_put_together_from_body_and_address() {
+    let typed = Typed::new(order(), UnknownFields::Refuse, Arc::new(Limits::default()));
+    let param = |path: &str, texts: &[&str]| Param {
+        path: path.into(),
+        texts: texts.iter().map(|text| (*text).into()).collect(),
+    };
+    let json = |wire: Bytes| {
+        String::from_utf8(order().wire_to_json(&wire, &Limits::default()).expect("valid").clone()).expect("UTF-8")
+    };
+    let body = bytes(r#"{"customerName":"a","parent":{"customerName":"p"}}"#);
+    let params = [
+        param("id", &["7"]),
+        param("parent.id", &["8"]),
+        param("deltas", &["1", "-2"]),
+        param("note", &["n"]),
+        param("status", &["OPEN"]),
+    ];
+    assert_eq!(
+        json(typed.assemble(Some((&body, Format::Json)), None, &params).expect("fits")),
+        r#"{"id":"7","customerName":"a","status":"OPEN","note":"n","deltas":[1,-2],"parent":{"id":"8","customerName":"p"}}"#
+    );
+    let lines = bytes(r#"[{"sku":"a"}]"#);
+    assert_eq!(
+        json(typed.assemble(Some((&lines, Format::Json)), Some("lines"), &params[..1]).expect("fits")),
+        r#"{"id":"7","lines":[{"sku":"a"}]}"#
+    );
+    for wrong in [
+        param("id", &["a"]),
+        param("nothing", &["1"]),
+        param("id", &["1", "2"]),
+        param("lines", &["x"]),
+        param("parent", &["x"]),
+        param("status", &["NEW"]),
+    ] {
+        assert_eq!(
+            typed.assemble(None, None, std::slice::from_ref(&wrong)).map_err(|fault| fault.code),
+            Err(Code::InvalidArgument),
+            "{wrong:?}"
+        );
+    }
+}
+
+#[test]
+fn one_field_can_be_the_body_of_an_answer() {
+    let typed =
+        Typed::new(order(), UnknownFields::Refuse, Arc::new(Limits::default())).only_field("lines").expect("a field");
+    let wire = Bytes::from(
+        order()
+            .json_to_wire(&bytes(r#"{"id":"1","lines":[{"sku":"a"}]}"#), UnknownFields::Refuse, &Limits::default())
+            .expect("valid"),
+    );
+    assert_eq!(typed.recode(&wire, Format::Protobuf, Format::Json).as_deref(), Ok(&br#"[{"sku":"a"}]"#[..]));
+    assert_eq!(typed.recode(&Bytes::new(), Format::Protobuf, Format::Json).as_deref(), Ok(&b"[]"[..]));
 }
 
 #[test]

@@ -120,6 +120,19 @@ impl TypeRef {
         Ok(out)
     }
 
+    /// The value of one field in ProtoJSON to a message in protobuf that has only this field.
+    ///
+    /// # Errors
+    /// As [`TypeRef::read_json`]; also where there is no such field.
+    pub fn field_to_wire(&self, name: &str, bytes: &Bytes, limits: &Limits) -> Coded<Vec<u8>> {
+        let mut out = Vec::with_capacity(bytes.len());
+        let mut sink = WireSink { contract: &self.contract, out: &mut out };
+        self.read_text(bytes, limits, |cursor| {
+            JsonSource::new(&self.contract, cursor, &mut sink, limits, false).lone_field(self.record(), name)
+        })?;
+        Ok(out)
+    }
+
     /// Protobuf to ProtoJSON, in one pass.
     ///
     /// # Errors
@@ -154,6 +167,19 @@ impl TypeRef {
     }
 
     fn drive_json<S: Sink>(&self, bytes: &Bytes, unknown: UnknownFields, limits: &Limits, sink: &mut S) -> Coded<()> {
+        let ignore = unknown == UnknownFields::Ignore;
+        self.read_text(bytes, limits, |cursor| {
+            JsonSource::new(&self.contract, cursor, sink, limits, ignore).document(self.id)
+        })
+    }
+
+    /// Reads a text; errors get the place where the cursor stands.
+    fn read_text(
+        &self,
+        bytes: &Bytes,
+        limits: &Limits,
+        read: impl FnOnce(&mut Cursor<'_>) -> Result<(), Box<Failure>>,
+    ) -> Coded<()> {
         let located = |problem: Problem, error: &JsonError| CodecError {
             problem,
             path: String::new(),
@@ -161,9 +187,7 @@ impl TypeRef {
         };
         let text = text_of(bytes).map_err(|error| Box::new(located(Problem::Json(error.kind.clone()), &error)))?;
         let mut cursor = Cursor::new(&text, limits);
-        let ignore = unknown == UnknownFields::Ignore;
-        let done = JsonSource::new(&self.contract, &mut cursor, sink, limits, ignore).document(self.id);
-        done.map_err(|failure: Box<Failure>| {
+        read(&mut cursor).map_err(|failure: Box<Failure>| {
             let place = JsonError::at(bytes, cursor.offset(), crossdock_message::json::JsonErrorKind::Trailing);
             Box::new(failure.told(Some((place.line, place.column))))
         })

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
+use bytes::Bytes;
 use crossdock_adapter_api::{Adapter, ListenerSpec};
+use crossdock_contract::Files;
 use crossdock_message::Limits;
 use crossdock_routing::{Inputs, Plan};
 use crossdock_settings::{
@@ -87,7 +89,7 @@ pub struct ListenerConfig {
 /// All adapters that this gateway speaks. A new one is one line here.
 #[must_use]
 pub fn adapters() -> Vec<Arc<dyn Adapter>> {
-    vec![Arc::new(crossdock_http::HttpAdapter)]
+    vec![Arc::new(crossdock_http::HttpAdapter), Arc::new(crossdock_grpc::GrpcAdapter)]
 }
 
 /// Placeholders from the environment, and from files next to `crossdock.yaml`.
@@ -119,6 +121,31 @@ impl Resolve for System<'_> {
         }
         let text = std::fs::read_to_string(&path).map_err(failed)?;
         Ok(text.strip_suffix('\n').unwrap_or(&text).trim_end_matches('\r').to_owned())
+    }
+}
+
+/// Bytes of a contract's file.
+const CONTRACT_FILE_LEN_MAX: u64 = 64 << 20;
+
+/// Files of contracts, named from the folder of `crossdock.yaml` on.
+struct ContractFiles {
+    folder: PathBuf,
+}
+
+impl Files for ContractFiles {
+    fn read(&self, name: &str) -> Result<Option<Bytes>, String> {
+        let path = self.folder.join(name);
+        let failed = |error: std::io::Error| format!("cannot read `{}`: {error}", path.display());
+        let len = match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => metadata.len(),
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        if len > CONTRACT_FILE_LEN_MAX {
+            return Err(format!("`{}` is larger than {CONTRACT_FILE_LEN_MAX} bytes", path.display()));
+        }
+        std::fs::read(&path).map(|content| Some(content.into())).map_err(failed)
     }
 }
 
@@ -182,7 +209,15 @@ pub(crate) fn load_config_with(
     }
     // Without the listeners every route would be wrong for a reason that is not its own.
     let Some(mut config) = parts else { return Ok(None) };
-    let inputs = Inputs { adapters, listeners: &listeners, resolve: &resolve };
+    let files = ContractFiles { folder: folder.to_path_buf() };
+    let inputs = Inputs {
+        adapters,
+        listeners: &listeners,
+        resolve: &resolve,
+        files: &files,
+        reflect: &crossdock_grpc::reflect,
+        limits: &config.limits,
+    };
     let plan = crossdock_routing::load(&texts, &inputs, diagnostics);
     Ok(plan.filter(|_| !diagnostics.has_errors()).map(|plan| {
         config.plan = plan;

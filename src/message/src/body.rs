@@ -2,10 +2,12 @@
 
 use std::cell::OnceCell;
 use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::{Code, Fault, Limits, Value, json, xml};
+use crate::{Code, Fault, Limits, StreamCell, Value, json, xml};
 
 /// Raw bytes in the pieces in which they arrived. Handing them on copies nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,6 +84,8 @@ pub enum Format {
     Json,
     /// XML 1.0 without a document type.
     Xml,
+    /// Protobuf's wire format; only a contract can look inside.
+    Protobuf,
     /// Bytes that nobody looks into.
     Raw,
 }
@@ -102,6 +106,8 @@ impl Format {
             Self::Json
         } else if is("application/xml") || is("text/xml") || ends("+xml") {
             Self::Xml
+        } else if is("application/protobuf") || is("application/x-protobuf") {
+            Self::Protobuf
         } else {
             Self::Raw
         }
@@ -113,6 +119,7 @@ impl Format {
         match self {
             Self::Json => "application/json",
             Self::Xml => "application/xml",
+            Self::Protobuf => "application/protobuf",
             Self::Raw => "application/octet-stream",
         }
     }
@@ -123,9 +130,36 @@ impl Format {
         match self {
             Self::Json => "json",
             Self::Xml => "xml",
+            Self::Protobuf => "protobuf",
             Self::Raw => "raw",
         }
     }
+}
+
+/// What a contract says of a body: the type by which its bytes are read and written.
+///
+/// The limits on reading are its own, so that every reader of a type has the same.
+pub trait BodyType: Debug + Send + Sync {
+    /// The type's full name. Two types of one name are one.
+    fn name(&self) -> &str;
+
+    /// Reads bytes of that format.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT with the place and field where they are not of this type.
+    fn read(&self, bytes: &Bytes, format: Format) -> Result<Value, Fault>;
+
+    /// Writes a value in that format.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT with the field where the value is not of this type or the format cannot say it.
+    fn write(&self, value: &Value, format: Format) -> Result<Bytes, Fault>;
+
+    /// From one format to another in one pass.
+    ///
+    /// # Errors
+    /// As [`BodyType::read`] and [`BodyType::write`].
+    fn recode(&self, bytes: &Bytes, from: Format, to: Format) -> Result<Bytes, Fault>;
 }
 
 /// The body of a message. A copy of raw bytes shares them, and leaves their reading behind.
@@ -139,18 +173,32 @@ pub enum Body {
         chunks: Chunks,
         /// How they are read.
         format: Format,
+        /// The type that a contract gives them; then they are read by it.
+        of_type: Option<Arc<dyn BodyType>>,
         /// Their value, after the first look.
         decoded: OnceCell<Box<Value>>,
     },
     /// A value that was made here and has no bytes yet.
     Value(Value),
+    /// Bodies, one after another.
+    Stream(StreamCell),
 }
 
 impl Body {
     /// Bytes of that format; no bytes of a raw format are no body.
     #[must_use]
     pub fn raw(chunks: Chunks, format: Format) -> Self {
-        if chunks.is_empty() { Self::Empty } else { Self::Raw { chunks, format, decoded: OnceCell::new() } }
+        if chunks.is_empty() {
+            Self::Empty
+        } else {
+            Self::Raw { chunks, format, of_type: None, decoded: OnceCell::new() }
+        }
+    }
+
+    /// Bytes of that format and type. No bytes are a body as well: in protobuf, a message of defaults.
+    #[must_use]
+    pub fn typed(chunks: Chunks, format: Format, of_type: Arc<dyn BodyType>) -> Self {
+        Self::Raw { chunks, format, of_type: Some(of_type), decoded: OnceCell::new() }
     }
 
     /// Whether there is no body.
@@ -168,9 +216,14 @@ impl Body {
         match self {
             Self::Empty => Ok(None),
             Self::Value(value) => Ok(Some(value)),
-            Self::Raw { chunks, format, decoded } => {
+            Self::Stream(_) => Err(Fault::new(Code::Internal, "STREAM", "a stream has no value of its own")),
+            Self::Raw { chunks, format, of_type, decoded } => {
                 if decoded.get().is_none() {
-                    let value = decode(&chunks.to_bytes(), *format, limits)?;
+                    let bytes = chunks.to_bytes();
+                    let value = match of_type {
+                        Some(of_type) => of_type.read(&bytes, *format)?,
+                        None => decode(&bytes, *format, limits)?,
+                    };
                     return Ok(Some(decoded.get_or_init(|| Box::new(value))));
                 }
                 Ok(decoded.get().map(|value| &**value))
@@ -183,8 +236,12 @@ impl Clone for Body {
     fn clone(&self) -> Self {
         match self {
             Self::Empty => Self::Empty,
-            Self::Raw { chunks, format, .. } => Self::raw(chunks.clone(), *format),
+            Self::Raw { chunks, format, of_type: None, .. } => Self::raw(chunks.clone(), *format),
+            Self::Raw { chunks, format, of_type: Some(of_type), .. } => {
+                Self::typed(chunks.clone(), *format, Arc::clone(of_type))
+            }
             Self::Value(value) => Self::Value(value.clone()),
+            Self::Stream(stream) => Self::Stream(stream.clone()),
         }
     }
 }
@@ -196,7 +253,7 @@ fn decode(bytes: &Bytes, format: Format, limits: &Limits) -> Result<Value, Fault
         Format::Xml => {
             xml::read(bytes, limits).map_err(|error| bad_body("XML", &error.kind.to_string(), error.line, error.column))
         }
-        Format::Raw => Err(Fault::caller(
+        Format::Protobuf | Format::Raw => Err(Fault::caller(
             Code::InvalidArgument,
             "BODY_FORMAT",
             "the body has to be JSON or XML, with the content type that says so",
@@ -240,6 +297,7 @@ mod tests {
             ("APPLICATION/PROBLEM+JSON", Format::Json),
             ("text/xml", Format::Xml),
             ("application/soap+xml;action=a", Format::Xml),
+            ("application/x-protobuf", Format::Protobuf),
             ("text/plain", Format::Raw),
             ("application/jsonish", Format::Raw),
             ("", Format::Raw),

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
 use bytestring::ByteString;
+
+use crate::Headers;
 
 /// The canonical error codes: those of `google.rpc.Code`, with its numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,6 +88,12 @@ impl Code {
             Self::DataLoss => "data_loss",
             Self::Unauthenticated => "unauthenticated",
         }
+    }
+
+    /// The code of that number of `google.rpc.Code`; nothing for 0, which is no error.
+    #[must_use]
+    pub fn from_number(number: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| i32::from(*code as u8) == number)
     }
 
     /// The code of that [name](Code::name).
@@ -184,6 +193,17 @@ pub struct Fault {
     pub origin: Origin,
     /// The HTTP status where the rule asks for a narrower one than the code's, such as 413, 415 or 431.
     pub http_status: Option<u16>,
+    /// What a service that speaks of its errors in the canonical model said beside code and message.
+    pub service: Option<Box<ServiceStatus>>,
+}
+
+/// What a service said of its error beside code and message, for callers to whom it may be told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceStatus {
+    /// A `google.rpc.Status` in protobuf, as it came; empty where there is none.
+    pub status: Bytes,
+    /// Headers that came with it and may cross.
+    pub headers: Headers,
 }
 
 impl Fault {
@@ -197,6 +217,7 @@ impl Fault {
             details: Vec::new(),
             origin: Origin::Gateway,
             http_status: None,
+            service: None,
         }
     }
 
@@ -255,6 +276,7 @@ mod tests {
         for (index, code) in Code::ALL.into_iter().enumerate() {
             assert_eq!(code as usize, index + 1);
             assert_eq!(Code::from_name(code.name()), Some(code));
+            assert_eq!(Code::from_number(code as i32), Some(code));
         }
         assert_eq!(Code::from_name("INTERNAL"), None);
     }

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`message`](Message) | the envelope: identity, deadline, trace context, content type, headers, parameters, body |
 //! | [`body`](Body) | a body that stays raw bytes until something looks inside |
+//! | [`stream`](BodyStream) | bodies one after another, at the pace of who takes them |
 //! | [`value`](Value) | the typed value that all formats are read into; numbers keep every digit |
 //! | [`fault`](Fault) | the one error model, and the one table that maps it to protocols |
 //! | [`json`], [`xml`] | one exact codec per format, with limits on depth, size and counts |
@@ -18,16 +19,18 @@ mod headers;
 pub mod json;
 mod limits;
 mod message;
+mod stream;
 mod time;
 mod value;
 pub mod xml;
 
-pub use body::{Body, Chunks, Format};
+pub use body::{Body, BodyType, Chunks, Format};
 pub use bytestring::ByteString;
 pub use decimal::{Decimal, DecimalError};
-pub use fault::{Code, Fault, Origin, Retry};
+pub use fault::{Code, Fault, Origin, Retry, ServiceStatus};
 pub use headers::{HeaderError, Headers};
 pub use limits::Limits;
 pub use message::{Deadline, Message, TraceContext};
+pub use stream::{BodyStream, StreamCell};
 pub use time::{Time, TimeSpan};
 pub use value::{Record, Shape, Value};

@@ -67,6 +67,8 @@ pub struct Message {
     pub status: Option<u16>,
     /// Headers that may cross.
     pub headers: Headers,
+    /// Headers behind the body, where the protocol has such: a reply's trailing metadata.
+    pub trailers: Headers,
     /// What the address said: fields of the path and the query.
     pub params: Record,
     /// The body.
@@ -85,6 +87,7 @@ impl Message {
             content_type: None,
             status: None,
             headers: Headers::new(),
+            trailers: Headers::new(),
             params: Record::new(),
             body: Body::Empty,
         }

@@ -1,27 +1,33 @@
 //! Reading and checking route files. The checker is the loader: there is no second one with worse messages.
 
+mod contracts;
 mod maps;
 mod routes;
 mod services;
 mod steps;
 mod tests_section;
+mod types;
 mod words;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use crossdock_adapter_api::Adapter;
-use crossdock_message::ByteString;
+use crossdock_contract::{Contracts, Files};
+use crossdock_message::{ByteString, Limits};
 use crossdock_settings::{Diagnostics, Key, Kind, Node, Reader, Resolve, Span, parse};
 
 use crate::plan::Plan;
 
 /// What the JSON Schema is made of.
 pub(crate) mod schema_parts {
+    pub(crate) use super::contracts::ContractSettings;
     pub(crate) use super::routes::{ErrorRuleSettings, HeaderSettings};
     pub(crate) use super::steps::STEPS;
     pub(crate) use super::tests_section::TestSettings;
 }
 
+pub(crate) use types::unknown_name;
 pub(crate) use words::{BackoffRange, CodeName, DeadlineSettings, RetrySettings};
 
 /// What loading needs to know besides the files.
@@ -32,10 +38,16 @@ pub struct Inputs<'a> {
     pub listeners: &'a [(String, &'static str)],
     /// Where placeholders come from.
     pub resolve: &'a dyn Resolve,
+    /// Where the files of contracts come from, named from the folder of `crossdock.yaml` on.
+    pub files: &'a dyn Files,
+    /// Asks a service for its contract by reflection: gives a `google.protobuf.FileDescriptorSet`.
+    pub reflect: &'a dyn Fn(&str) -> Result<Bytes, String>,
+    /// What reading a typed body may cost.
+    pub limits: &'a Limits,
 }
 
 /// The keys of a route file.
-pub(crate) const TOP_KEYS: &[&str] = &["version", "services", "routes", "tests"];
+pub(crate) const TOP_KEYS: &[&str] = &["version", "contracts", "services", "routes", "tests"];
 
 /// Routes, services and tests of one process.
 const ITEMS_MAX: usize = 10_000;
@@ -44,7 +56,14 @@ const ITEMS_MAX: usize = 10_000;
 ///
 /// All files are read before anything is checked, so that a route may use a service of another file.
 pub fn load(files: &[(String, String)], inputs: &Inputs<'_>, diagnostics: &mut Diagnostics) -> Option<Plan> {
-    let mut loader = Loader { inputs, plan: Plan::default(), service_spans: Vec::new(), route_spans: Vec::new() };
+    let mut loader = Loader {
+        inputs,
+        plan: Plan::default(),
+        contracts: Contracts::new(inputs.limits),
+        contracts_failed: false,
+        service_spans: Vec::new(),
+        route_spans: Vec::new(),
+    };
     let mut roots = Vec::new();
     for (name, text) in files {
         let source = diagnostics.add_source(name.clone(), text.clone());
@@ -54,6 +73,15 @@ pub fn load(files: &[(String, String)], inputs: &Inputs<'_>, diagnostics: &mut D
     }
     let mut reader = Reader::new(diagnostics, inputs.resolve);
     let sections: Vec<Sections<'_>> = roots.iter().filter_map(|root| Sections::read(root, &mut reader)).collect();
+    for section in &sections {
+        for (key, node) in section.contracts {
+            loader.contract(key, node, &mut reader);
+        }
+    }
+    if loader.contracts_failed {
+        // Without a contract, everything that names it would be wrong for a reason that is not its own.
+        return None;
+    }
     for section in &sections {
         for (key, node) in section.services {
             loader.service(key, node, &mut reader);
@@ -75,12 +103,15 @@ pub fn load(files: &[(String, String)], inputs: &Inputs<'_>, diagnostics: &mut D
 struct Loader<'a> {
     inputs: &'a Inputs<'a>,
     plan: Plan,
+    contracts: Contracts,
+    contracts_failed: bool,
     /// Names with their places, also of those that could not be read.
     service_spans: Vec<(ByteString, Span)>,
     route_spans: Vec<(ByteString, Span)>,
 }
 
 struct Sections<'n> {
+    contracts: &'n [(Key, Node)],
     services: &'n [(Key, Node)],
     routes: &'n [(Key, Node)],
     tests: &'n [Node],
@@ -95,6 +126,7 @@ impl<'n> Sections<'n> {
         {
             reader.error("version", node.span, format!("version {version} is not known"), "write `version: 1`");
         }
+        let contracts = fields.take("contracts").map_or(&[][..], |node| entries(node, "contracts", reader));
         let services = fields.take("services").map_or(&[][..], |node| entries(node, "services", reader));
         let routes = fields.take("routes").map_or(&[][..], |node| entries(node, "routes", reader));
         let tests = match fields.take("tests").map(|node| (node, &node.kind)) {
@@ -106,7 +138,7 @@ impl<'n> Sections<'n> {
             }
         };
         fields.finish(reader);
-        Some(Self { services, routes, tests })
+        Some(Self { contracts, services, routes, tests })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crossdock_adapter_api::{Address, Fields, Head, PathTemplate, Segment};
+use crossdock_adapter_api::{Address, Fields, Head, Segment};
 use crossdock_message::ByteString;
 
 /// Which route and which of its entries.
@@ -29,8 +29,23 @@ struct PathNode {
 #[derive(Debug)]
 struct Candidate {
     method: ByteString,
+    /// What the path ends with, behind a colon.
+    verb: Option<ByteString>,
     headers: Vec<(ByteString, ByteString)>,
     target: Target,
+}
+
+impl Candidate {
+    /// One with a verb is asked before one without, one with more headers before one with fewer.
+    fn rank(&self) -> impl Ord + '_ {
+        (std::cmp::Reverse(self.verb.as_deref()), std::cmp::Reverse(self.headers.len()), &self.headers)
+    }
+
+    /// Whether a path that leads here ends with its verb.
+    fn is_of(&self, path: &str) -> bool {
+        let before = |verb: &ByteString| path.strip_suffix(&**verb).and_then(|before| before.strip_suffix(':'));
+        self.verb.as_ref().is_none_or(|verb| before(verb).is_some_and(|before| !before.ends_with('/')))
+    }
 }
 
 /// The entry that takes a message.
@@ -40,15 +55,6 @@ pub struct Match {
     pub route: usize,
     /// The entry's place in the route.
     pub entry: usize,
-    captures: [(usize, usize); PathTemplate::CAPTURES_MAX],
-    len: usize,
-}
-
-impl Match {
-    /// Where the path's captures stand, in the order of the template's names.
-    pub fn captures(&self) -> impl Iterator<Item = Range<usize>> {
-        self.captures[..self.len].iter().map(|&(start, end)| start..end)
-    }
 }
 
 /// Why nothing takes a message.
@@ -79,7 +85,7 @@ impl Table {
                         new
                     }
                 },
-                Segment::Capture(_) => match nodes[at].capture {
+                Segment::Any => match nodes[at].capture {
                     Some(next) => next,
                     None => {
                         let new = add_node(nodes);
@@ -87,7 +93,7 @@ impl Table {
                         new
                     }
                 },
-                Segment::Rest(_) => {
+                Segment::Rest => {
                     rest = true;
                     at
                 }
@@ -97,13 +103,14 @@ impl Table {
             address.headers.iter().map(|condition| (condition.name.clone(), condition.value.clone())).collect();
         headers.sort();
         let list = if rest { &mut nodes[at].rest } else { &mut nodes[at].here };
-        if let Some(taken) = list.iter().find(|other| other.method == address.method && other.headers == headers) {
+        let new = Candidate { method: address.method.clone(), verb: address.path.verb().cloned(), headers, target };
+        let same =
+            |other: &&Candidate| other.method == new.method && other.verb == new.verb && other.headers == new.headers;
+        if let Some(taken) = list.iter().find(same) {
             return Err(taken.target);
         }
-        let place = list.partition_point(|other| {
-            (std::cmp::Reverse(other.headers.len()), &other.headers) < (std::cmp::Reverse(headers.len()), &headers)
-        });
-        list.insert(place, Candidate { method: address.method.clone(), headers, target });
+        let place = list.partition_point(|other| other.rank() < new.rank());
+        list.insert(place, new);
         Ok(())
     }
 
@@ -113,10 +120,9 @@ impl Table {
     /// [`Miss`] where there is none.
     pub fn find(&self, head: &Head<'_>) -> Result<Match, Miss> {
         let nodes = self.listeners.get(head.listener).ok_or(Miss::Path)?;
-        let mut search =
-            Search { nodes, head, captures: [(0, 0); PathTemplate::CAPTURES_MAX], len: 0, seen_path: false };
+        let mut search = Search { nodes, head, seen_path: false };
         match search.descend(0, 1) {
-            Some((route, entry)) => Ok(Match { route, entry, captures: search.captures, len: search.len }),
+            Some((route, entry)) => Ok(Match { route, entry }),
             None if search.seen_path => Err(Miss::Method),
             None => Err(Miss::Path),
         }
@@ -148,7 +154,9 @@ fn segment_at(path: &str, at: usize) -> Option<Range<usize>> {
 fn collect_methods(nodes: &[PathNode], node: usize, path: &str, at: usize, methods: &mut Vec<ByteString>) {
     let node = &nodes[node];
     let Some(segment) = segment_at(path, at) else {
-        methods.extend(node.here.iter().map(|candidate| candidate.method.clone()));
+        methods.extend(
+            node.here.iter().filter(|candidate| candidate.is_of(path)).map(|candidate| candidate.method.clone()),
+        );
         return;
     };
     let next = segment.end + 1;
@@ -158,14 +166,13 @@ fn collect_methods(nodes: &[PathNode], node: usize, path: &str, at: usize, metho
     if let Some(capture) = node.capture {
         collect_methods(nodes, capture, path, next, methods);
     }
-    methods.extend(node.rest.iter().map(|candidate| candidate.method.clone()));
+    methods
+        .extend(node.rest.iter().filter(|candidate| candidate.is_of(path)).map(|candidate| candidate.method.clone()));
 }
 
 struct Search<'a> {
     nodes: &'a [PathNode],
     head: &'a Head<'a>,
-    captures: [(usize, usize); PathTemplate::CAPTURES_MAX],
-    len: usize,
     seen_path: bool,
 }
 
@@ -183,38 +190,29 @@ impl Search<'_> {
         {
             return Some(target);
         }
-        let len = self.len;
-        if let Some(capture) = node.capture {
-            self.push(segment.start, segment.end);
-            if let Some(target) = self.descend(capture, next) {
-                return Some(target);
-            }
-            self.len = len;
+        if let Some(capture) = node.capture
+            && let Some(target) = self.descend(capture, next)
+        {
+            return Some(target);
         }
-        let target = self.choose(&node.rest)?;
-        self.push(segment.start, path.len());
-        Some(target)
-    }
-
-    fn push(&mut self, start: usize, end: usize) {
-        if let Some(slot) = self.captures.get_mut(self.len) {
-            *slot = (start, end);
-            self.len += 1;
-        }
+        self.choose(&node.rest)
     }
 
     fn choose(&mut self, candidates: &[Candidate]) -> Option<Target> {
-        self.seen_path |= !candidates.is_empty();
+        let path = self.head.path;
+        self.seen_path |= candidates.iter().any(|candidate| candidate.is_of(path));
         let fields: &dyn Fields = self.head.headers;
         let holds = |(name, value): &(ByteString, ByteString)| fields.get(name) == Some(value.as_bytes());
-        let fits = |candidate: &&Candidate| candidate.method == self.head.method && candidate.headers.iter().all(holds);
+        let fits = |candidate: &&Candidate| {
+            candidate.method == self.head.method && candidate.is_of(path) && candidate.headers.iter().all(holds)
+        };
         candidates.iter().find(fits).map(|candidate| candidate.target)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crossdock_adapter_api::{HeaderCondition, NoFields};
+    use crossdock_adapter_api::{HeaderCondition, NoFields, PathTemplate};
     use proptest::prelude::*;
 
     use super::*;
@@ -247,6 +245,8 @@ mod tests {
         ("GET", "/v1/{kind}/special", &[]),
         ("GET", "/files/{path=**}", &[]),
         ("GET", "/v1/orders/{id}", &[("x-version", "2")]),
+        ("POST", "/v1/orders/{id}:cancel", &[]),
+        ("POST", "/v1/orders/{id}", &[]),
     ];
 
     fn table(order: &[usize]) -> Table {
@@ -261,12 +261,14 @@ mod tests {
     fn find(table: &Table, method: &str, path: &str, headers: &dyn Fields) -> Result<(usize, Vec<String>), Miss> {
         let head = Head { listener: "public", method, path, headers };
         let found = table.find(&head)?;
-        Ok((found.route, found.captures().map(|range| path[range].to_owned()).collect()))
+        let template = PathTemplate::parse(ENTRIES[found.route].1).expect("a template");
+        let bound = template.bind(path).map(|(_, range)| path[range].to_owned()).collect();
+        Ok((found.route, bound))
     }
 
     #[test]
     fn the_most_specific_entry_wins() {
-        let table = table(&[0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        let table = table(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
         let cases: &[(&str, &str, Result<(usize, &[&str]), Miss>)] = &[
             ("GET", "/", Ok((0, &[]))),
             ("GET", "/v1/orders", Ok((1, &[]))),
@@ -280,6 +282,9 @@ mod tests {
             ("GET", "/files", Err(Miss::Path)),
             ("DELETE", "/v1/orders/7", Err(Miss::Method)),
             ("GET", "/v1/orders/7/lines", Err(Miss::Path)),
+            ("POST", "/v1/orders/7:cancel", Ok((9, &["7"]))),
+            ("POST", "/v1/orders/7:other", Ok((10, &["7:other"]))),
+            ("POST", "/v1/orders/:cancel", Ok((10, &[":cancel"]))),
             ("GET", "/nothing", Err(Miss::Path)),
         ];
         for (method, path, expected) in cases {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossdock_adapter_api::{EntrySpec, OperationSpec, ServiceSpec};
+use crossdock_contract::CallType;
 use crossdock_message::{ByteString, Code};
 
 use crate::expression::{Expression, Template};
@@ -60,6 +61,8 @@ pub struct ServicePlan {
 pub struct RoutePlan {
     /// Its name.
     pub name: ByteString,
+    /// What the contract says of its messages, where it has one.
+    pub call: Option<Arc<CallType>>,
     /// What it takes.
     pub entries: Vec<Arc<dyn EntrySpec>>,
     /// The deadline of a caller who sets none.

@@ -6,7 +6,7 @@ use crossdock_adapter_api::Adapter;
 use crossdock_settings::{Duration, FromNode, Spanned};
 use serde_json::{Map, Value, json};
 
-use crate::load::schema_parts::{ErrorRuleSettings, HeaderSettings, STEPS, TestSettings};
+use crate::load::schema_parts::{ContractSettings, ErrorRuleSettings, HeaderSettings, STEPS, TestSettings};
 use crate::load::{CodeName, DeadlineSettings, RetrySettings, TOP_KEYS};
 use crate::plan::Balance;
 
@@ -21,6 +21,7 @@ pub fn route_file_schema(adapters: &[Arc<dyn Adapter>]) -> Value {
         "additionalProperties": false,
         "properties": {
             "version": { "const": 1 },
+            "contracts": { "type": "object", "additionalProperties": ContractSettings::schema() },
             "services": { "type": "object", "additionalProperties": service(adapters) },
             "routes": { "type": "object", "additionalProperties": route(adapters) },
             "tests": { "type": "array", "items": TestSettings::schema() },
@@ -57,6 +58,7 @@ fn route(adapters: &[Arc<dyn Adapter>]) -> Value {
         "required": ["from", "steps"],
         "additionalProperties": false,
         "properties": {
+            "as": { "type": "string", "description": "What the contract says of the messages: pkg.Service/Method, or pkg.Service for all its methods." },
             "from": { "anyOf": [entry, { "type": "array", "items": entry, "minItems": 1 }] },
             "deadline": DeadlineSettings::schema(),
             "headers": HeaderSettings::schema(),

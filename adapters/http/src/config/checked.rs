@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use crossdock_adapter_api::{
-    Address, Binding, BodyBinding, EntrySpec, HeaderCondition, ListenerSpec, OperationSpec, PathTemplate, ServiceSpec,
-    WriteFormat,
+    Address, Binding, BodyBinding, EntryContext, EntrySpec, HeaderCondition, ListenerSpec, OperationSpec, Part,
+    PathTemplate, ServiceSpec, WriteFormat, known_call,
 };
+use crossdock_contract::{CallType, Contracts, HttpRule, Typed};
 use crossdock_message::ByteString;
 use crossdock_message::xml::ExpandedName;
-use crossdock_settings::{FromNode, Named, Node, Reader, Secret, Span, Spanned};
+use crossdock_settings::{FromNode, Node, Reader, Span, Spanned, nearest};
+use crossdock_transport::{ClientTlsSettings, Endpoint, static_headers};
 
-use super::{BodyFormat, ClientTlsSettings, EntrySettings, ListenerSettings, OperationSettings, ServiceSettings};
+use super::{BodyFormat, EntrySettings, ListenerSettings, OperationSettings, ServiceSettings, StreamFormat};
 
 /// A listener, as checked.
 #[derive(Debug)]
@@ -55,6 +57,31 @@ pub(crate) struct Entry {
     pub(crate) query: Vec<QueryParam>,
     pub(crate) body_len_max: u64,
     pub(crate) answer: WriteFormat,
+    /// What the contract says, where the route names one.
+    pub(crate) typed: Option<TypedEntry>,
+    pub(crate) stream: Option<StreamFormat>,
+}
+
+/// What an entry has besides where a contract says what its messages are.
+#[derive(Debug)]
+pub(crate) struct TypedEntry {
+    pub(crate) call: Arc<CallType>,
+    /// The type of the answer's body: the reply, or one field of it.
+    pub(crate) answer: Arc<Typed>,
+    pub(crate) body: TypedBody,
+    /// Query parameters that nobody named are fields of the request as well.
+    pub(crate) open_query: bool,
+}
+
+/// Where a typed request's body goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum TypedBody {
+    /// There is none.
+    None,
+    /// It is the request, but for what the address gives.
+    All,
+    /// It is this field.
+    Field(ByteString),
 }
 
 /// A query parameter that becomes a field.
@@ -67,10 +94,114 @@ pub(crate) struct QueryParam {
 }
 
 impl Entry {
-    pub(crate) fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+    pub(crate) fn read(
+        node: &Node,
+        context: EntryContext<'_>,
+        reader: &mut Reader<'_>,
+    ) -> Option<Vec<Arc<dyn EntrySpec>>> {
         let settings = EntrySettings::from_node(node, reader)?;
         let paths = [&settings.get, &settings.post, &settings.put, &settings.patch, &settings.delete];
-        let (method, path) = method_and_path(paths, node, reader)?;
+        if !settings.annotations {
+            let (method, path) = method_and_path(paths, node, reader)?;
+            let entry = Self::one(&settings, method, path, context.call, node, reader)?;
+            return Some(vec![Arc::new(entry)]);
+        }
+        let Some(call) = context.call else {
+            let help = "add `as: pkg.Service/Method` to the route, of a contract below `contracts:`";
+            reader.error("annotations", node.span, "annotations are those of a method, and the route names none", help);
+            return None;
+        };
+        if paths.iter().any(|path| path.is_some()) || settings.body.is_some() || !settings.query.is_empty() {
+            let help = "leave `annotations` out, or the method, `query` and `body`";
+            reader.error("annotations", node.span, "the annotations say method, path and body already", help);
+            return None;
+        }
+        if call.http.is_empty() && context.whole_service {
+            return Some(Vec::new());
+        }
+        if call.http.is_empty() {
+            let help = "add `option (google.api.http) = { … }` to the method, or write `get: /…` here";
+            let message = format!("`{}` has no annotation `google.api.http`", call.name);
+            reader.error("annotations", node.span, message, help);
+            return None;
+        }
+        let entries: Vec<Option<Self>> =
+            call.http.iter().map(|rule| Self::of_rule(&settings, rule, call, node, reader)).collect();
+        let entries: Option<Vec<Self>> = entries.into_iter().collect();
+        Some(entries?.into_iter().map(|entry| Arc::new(entry) as Arc<dyn EntrySpec>).collect())
+    }
+
+    /// The entry of one binding of `google.api.http`.
+    fn of_rule(
+        settings: &EntrySettings,
+        rule: &HttpRule,
+        call: &Arc<CallType>,
+        node: &Node,
+        reader: &mut Reader<'_>,
+    ) -> Option<Self> {
+        let mut refuse = |problem: String, help: &str| {
+            reader.error("annotations", node.span, format!("the annotation of `{}`: {problem}", call.name), help);
+        };
+        let Some(method) = METHODS.into_iter().find(|method| *method == rule.method) else {
+            refuse(format!("the method `{}` is not served", rule.method), "use GET, POST, PUT, PATCH or DELETE");
+            return None;
+        };
+        let path = match PathTemplate::parse(&rule.path) {
+            Ok(path) => path,
+            Err(error) => {
+                refuse(format!("the path `{}`: {}", rule.path, error.problem), &error.help);
+                return None;
+            }
+        };
+        let answer = if rule.response_body.is_empty() {
+            Some(Arc::clone(&call.reply))
+        } else {
+            call.reply.only_field(&rule.response_body).map(Arc::new)
+        };
+        let Some(answer) = answer else {
+            refuse(format!("the answer has no field `{}`", rule.response_body), "name a field of the answer");
+            return None;
+        };
+        let body = match rule.body.as_str() {
+            "" => TypedBody::None,
+            "*" => TypedBody::All,
+            field => TypedBody::Field(field.into()),
+        };
+        let open_query = body != TypedBody::All;
+        let typed = TypedEntry { call: Arc::clone(call), answer, body, open_query };
+        Self::build(settings, method, path, Some(typed), node, reader)
+    }
+
+    /// The entry that settings spell out.
+    fn one(
+        settings: &EntrySettings,
+        method: &'static str,
+        path: PathTemplate,
+        call: Option<&Arc<CallType>>,
+        node: &Node,
+        reader: &mut Reader<'_>,
+    ) -> Option<Self> {
+        let typed = call.map(|call| TypedEntry {
+            call: Arc::clone(call),
+            answer: Arc::clone(&call.reply),
+            body: match &settings.body {
+                Some(name) if name != "*" => TypedBody::Field(name.as_str().into()),
+                _ if matches!(method, "GET" | "DELETE") => TypedBody::None,
+                _ => TypedBody::All,
+            },
+            open_query: false,
+        });
+        Self::build(settings, method, path, typed, node, reader)
+    }
+
+    fn build(
+        settings: &EntrySettings,
+        method: &'static str,
+        path: PathTemplate,
+        typed: Option<TypedEntry>,
+        node: &Node,
+        reader: &mut Reader<'_>,
+    ) -> Option<Self> {
         let answer = write_format(settings.answer, settings.root.as_ref(), node.span, reader)?;
         let query: Vec<QueryParam> = settings
             .query
@@ -96,6 +227,21 @@ impl Entry {
             );
             return None;
         }
+        match &typed {
+            Some(typed) => check_typed(typed, &params, settings, node, reader)?,
+            None => {
+                if settings.stream.is_some() {
+                    let help = "add `as: pkg.Service/Method` to the route, of a method that streams";
+                    reader.error("stream", node.span, "only a contract says that a call streams", help);
+                    return None;
+                }
+                if let Some(name) = params.iter().find(|name| name.contains('.')) {
+                    let help = "use a name without dots, or add `as: pkg.Service/Method` to the route";
+                    reader.error("field-name", node.span, format!("`{name}` is a field inside another"), help);
+                    return None;
+                }
+            }
+        }
         let headers = settings.headers.0.iter().map(|(name, value)| HeaderCondition {
             name: name.value.to_ascii_lowercase().into(),
             value: value.as_str().into(),
@@ -106,8 +252,79 @@ impl Entry {
             path,
             headers: headers.collect(),
         };
-        Some(Self { address, binding: Arc::new(Binding { body, params }), query, body_len_max: settings.max.0, answer })
+        // Of a typed request, all is the body: it was put together before any step sees it.
+        let binding = if typed.is_some() { Binding::default() } else { Binding { body, params } };
+        Some(Self {
+            address,
+            binding: Arc::new(binding),
+            query,
+            body_len_max: settings.max.0,
+            answer,
+            typed,
+            stream: settings.stream,
+        })
     }
+}
+
+/// What the address and body of a typed request name has to be in its type.
+fn check_typed(
+    typed: &TypedEntry,
+    params: &[ByteString],
+    settings: &EntrySettings,
+    node: &Node,
+    reader: &mut Reader<'_>,
+) -> Option<()> {
+    let request = &typed.call.request;
+    let record = request.type_ref().record();
+    let no_field = |name: &str, reader: &mut Reader<'_>| {
+        let help = match nearest(name, record.field_names()) {
+            Some(meant) => format!("write `{meant}`"),
+            None => format!("it has {}", record.field_names().collect::<Vec<_>>().join(", ")),
+        };
+        reader.error("unknown-field", node.span, format!("`{}` has no field `{name}`", record.name), help);
+    };
+    let mut good = true;
+    for name in params {
+        match request.find(name) {
+            Ok(found) if found.is_plain => {}
+            Ok(_) => {
+                good = false;
+                let message = format!("`{name}` of `{}` holds more than one text", record.name);
+                reader.error("field-kind", node.span, message, "take it from the body");
+            }
+            Err(part) => {
+                good = false;
+                no_field(part, reader);
+            }
+        }
+    }
+    if let TypedBody::Field(name) = &typed.body
+        && record.field(name).is_none()
+    {
+        good = false;
+        no_field(name, reader);
+    }
+    let streams = typed.call.client_streaming || typed.call.server_streaming;
+    if streams && settings.stream.is_none() {
+        good = false;
+        let help = "add `stream: sse` or `stream: ndjson`";
+        reader.error(
+            "stream",
+            node.span,
+            format!("`{}` streams, and the entry does not say how", typed.call.name),
+            help,
+        );
+    }
+    if !streams && settings.stream.is_some() {
+        good = false;
+        reader.error("stream", node.span, format!("`{}` does not stream", typed.call.name), "leave `stream` out");
+    }
+    if settings.answer != BodyFormat::Json {
+        good = false;
+        let message = "an answer with a contract is JSON";
+        reader.error("answer", node.span, message, "leave `answer` out");
+    }
+    good.then_some(())
 }
 
 impl EntrySpec for Entry {
@@ -117,6 +334,14 @@ impl EntrySpec for Entry {
 
     fn binding(&self) -> &Arc<Binding> {
         &self.binding
+    }
+
+    fn call_type(&self) -> Option<&Arc<CallType>> {
+        self.typed.as_ref().map(|typed| &typed.call)
+    }
+
+    fn streams(&self) -> bool {
+        self.stream.is_some()
     }
 
     fn describe(&self) -> String {
@@ -207,20 +432,8 @@ pub(crate) struct Service {
     pub(crate) tls: Option<ClientTlsSettings>,
 }
 
-/// Where a service is reached.
-#[derive(Debug, Clone)]
-pub(crate) struct Endpoint {
-    pub(crate) secure: bool,
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    /// `Host` of requests.
-    pub(crate) authority: http::HeaderValue,
-    /// Stands before every path; empty or starting with `/`, never ending with it.
-    pub(crate) base: String,
-}
-
 impl Service {
-    pub(crate) fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+    pub(crate) fn read(node: &Node, contracts: &Contracts, reader: &mut Reader<'_>) -> Option<Self> {
         let settings = ServiceSettings::from_node(node, reader)?;
         let endpoints: Vec<Option<Endpoint>> = settings.url.0.iter().map(|url| Endpoint::read(url, reader)).collect();
         let endpoints: Option<Vec<Endpoint>> = endpoints.into_iter().collect();
@@ -240,7 +453,7 @@ impl Service {
             .iter()
             .zip(nodes)
             .map(|((name, operation), (_, node))| {
-                let operation = Operation::read(operation, settings.format, node, reader)?;
+                let operation = Operation::read(operation, settings.format, contracts, node, reader)?;
                 Some((ByteString::from(name.value.as_str()), Arc::new(operation) as Arc<dyn OperationSpec>))
             })
             .collect();
@@ -270,83 +483,6 @@ impl Service {
     }
 }
 
-/// Headers whose values open doors: a literal one in a file is likely a mistake.
-const SECRET_HEADERS: &[&str] = &["authorization", "proxy-authorization", "cookie", "x-api-key"];
-
-fn static_headers(
-    headers: &Named<Spanned<Secret>>,
-    reader: &mut Reader<'_>,
-) -> Option<Vec<(http::HeaderName, http::HeaderValue)>> {
-    let mut checked = Vec::new();
-    for (name, value) in &headers.0 {
-        let lower = name.value.to_ascii_lowercase();
-        if SECRET_HEADERS.contains(&lower.as_str()) && value.value.literal {
-            let help = format!("write `{}: ${{env:NAME}}` or `${{file:PATH}}`", name.value);
-            let message = format!("the secret `{}` stands in the file itself", name.value);
-            reader.diagnostics.warning("literal-secret", value.span, message, Some(help));
-        }
-        let parsed =
-            (http::HeaderName::from_bytes(lower.as_bytes()), http::HeaderValue::from_str(value.value.reveal()));
-        let (Ok(header), Ok(mut secret)) = parsed else {
-            reader.error(
-                "header-name",
-                name.span,
-                format!("`{}` or its value cannot stand in a header", name.value),
-                "",
-            );
-            return None;
-        };
-        if crate::mapping::is_hop_by_hop(header.as_str())
-            || matches!(header.as_str(), "host" | "content-length" | "content-type")
-        {
-            reader.error(
-                "header-reserved",
-                name.span,
-                format!("`{lower}` is set by the protocol itself"),
-                "leave it out",
-            );
-            return None;
-        }
-        secret.set_sensitive(true);
-        checked.push((header, secret));
-    }
-    Some(checked)
-}
-
-impl Endpoint {
-    fn read(url: &Spanned<String>, reader: &mut Reader<'_>) -> Option<Self> {
-        let read = Self::parse(&url.value);
-        if read.is_none() {
-            let message = format!("`{}` is not the address of a service", url.value);
-            let help = "write `http://host:port` or `https://host:port/base`, without query or user";
-            reader.error("url", url.span, message, help);
-        }
-        read
-    }
-
-    fn parse(url: &str) -> Option<Self> {
-        let uri: http::Uri = url.parse().ok()?;
-        let secure = match uri.scheme_str()? {
-            "http" => false,
-            "https" => true,
-            _ => return None,
-        };
-        let authority = uri.authority()?;
-        if uri.query().is_some() || authority.as_str().contains('@') || authority.host().is_empty() || url.contains('#')
-        {
-            return None;
-        }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        Some(Self {
-            secure,
-            port: authority.port_u16().unwrap_or(if secure { 443 } else { 80 }),
-            host,
-            authority: http::HeaderValue::from_str(authority.as_str()).ok()?,
-            base: uri.path().trim_end_matches('/').to_owned(),
-        })
-    }
-}
-
 impl ServiceSpec for Service {
     fn endpoints(&self) -> &[String] {
         &self.names
@@ -370,10 +506,17 @@ pub(crate) struct Operation {
     pub(crate) query: Vec<ByteString>,
     params: Vec<ByteString>,
     body: Option<WriteFormat>,
+    pub(crate) call: Option<Arc<CallType>>,
 }
 
 impl Operation {
-    fn read(settings: &OperationSettings, format: BodyFormat, node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+    fn read(
+        settings: &OperationSettings,
+        format: BodyFormat,
+        contracts: &Contracts,
+        node: &Node,
+        reader: &mut Reader<'_>,
+    ) -> Option<Self> {
         let paths = [&settings.get, &settings.post, &settings.put, &settings.patch, &settings.delete];
         let (method, path) = method_and_path(paths, node, reader)?;
         let has_body = matches!(method, "POST" | "PUT" | "PATCH");
@@ -394,7 +537,16 @@ impl Operation {
                 return None;
             }
         }
-        Some(Self { method: method.parse().ok()?, path, query, params, body })
+        if path.parts().any(|part| part == Part::Unnamed) {
+            let help = "give each part that is not fixed a name: `{id}`";
+            reader.error("path", node.span, "a part of the path has no name, so nothing can be written there", help);
+            return None;
+        }
+        let call = match &settings.r#as {
+            None => None,
+            Some(name) => Some(Arc::new(known_call(name, contracts, reader)?)),
+        };
+        Some(Self { method: method.parse().ok()?, path, query, params, body, call })
     }
 }
 
@@ -405,6 +557,10 @@ impl OperationSpec for Operation {
 
     fn body(&self) -> Option<&WriteFormat> {
         self.body.as_ref()
+    }
+
+    fn call_type(&self) -> Option<&Arc<CallType>> {
+        self.call.as_ref()
     }
 
     fn is_idempotent(&self) -> bool {

@@ -13,8 +13,8 @@ use tokio_util::io::poll_read_buf;
 use super::body::BodyRefusal;
 use super::connection::{Connection, Watch, Watchlist};
 use super::head::{self, Framing, HeadLimits, Refusal, RequestHead};
-use crate::gate::Place;
 use crate::settle;
+use crossdock_transport::Place;
 
 /// Bytes that one read asks for.
 const READ_LEN: usize = 8 * 1024;

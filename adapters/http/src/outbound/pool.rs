@@ -11,17 +11,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_message::Chunks;
+use crossdock_transport::Dialled;
 use http_body::{Frame, SizeHint};
 use hyper::client::conn::http1::{Connection, SendRequest};
 use hyper_util::rt::TokioIo;
-
-use super::connect::Stream;
 
 /// How often connections are looked through for those that the other side has closed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A connection's own work, which its call does.
-pub(super) type LiveConnection = Connection<TokioIo<Stream>, CallBody>;
+pub(super) type LiveConnection = Connection<TokioIo<Dialled>, CallBody>;
 
 /// A connection with a call, or waiting for one.
 pub(super) struct Link {

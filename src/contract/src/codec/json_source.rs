@@ -70,6 +70,15 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         Ok(self.cursor.finish()?)
     }
 
+    /// A document that is the value of one field.
+    pub(crate) fn lone_field(&mut self, record: &RecordType, name: &str) -> Done<()> {
+        let Some(field) = record.field(name) else { return fail(unknown_field(record, name)) };
+        let mut oneofs = Seen::new(record.oneofs.len());
+        let depth = self.limits.depth.min(Limits::DEPTH_CEILING);
+        self.field(field, record, &mut oneofs, 0, depth).map_err(|failure| failure.inside(&field.json_name))?;
+        Ok(self.cursor.finish()?)
+    }
+
     /// The value where the cursor stands, as a record.
     fn value_of_record(&mut self, id: RecordId) -> Done<()> {
         let root = root_field(id);

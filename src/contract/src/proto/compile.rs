@@ -10,13 +10,13 @@ use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 use super::convert::from_descriptor_set;
 use crate::model::Contract;
 
-/// Where the text of `.proto` files comes from.
+/// Where the files of contracts come from.
 pub trait Files {
-    /// The text of a file, named as imports name it; nothing where there is no such file.
+    /// The content of a file, named as imports name it; nothing where there is no such file.
     ///
     /// # Errors
     /// A sentence where the file is there and cannot be read.
-    fn read(&self, name: &str) -> Result<Option<String>, String>;
+    fn read(&self, name: &str) -> Result<Option<Bytes>, String>;
 }
 
 /// Why a contract cannot be used, and where in its own files.
@@ -97,6 +97,8 @@ fn collect(name: &str, files: &dyn Files, texts: &mut BTreeMap<String, String>) 
             continue;
         }
         let own = files.read(&name).map_err(ProtoError::plain)?;
+        let not_text = |_| ProtoError::plain(format!("`{name}` is not UTF-8"));
+        let own = own.map(|bytes| String::from_utf8(bytes.into()).map_err(not_text)).transpose()?;
         let shipped = || SHIPPED.iter().find(|(shipped, _)| *shipped == name).map(|(_, text)| (*text).to_owned());
         // What is missing is told by the compiler, which knows the place of the import.
         let Some(text) = own.or_else(shipped) else { continue };

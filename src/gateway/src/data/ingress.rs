@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossdock_adapter_api::{Adapter, Admission, Exchange, Head, Ingress, LocalFuture, OpenIngress, Outcome};
+use crossdock_adapter_api::{
+    Adapter, Admission, EntrySpec, Exchange, Head, Ingress, LocalFuture, OpenIngress, Outcome,
+};
 use crossdock_message::{ByteString, Code, Fault, Message, Record, Retry, Value};
 use crossdock_routing::Miss;
 use crossdock_routing::expression::Request;
@@ -87,9 +89,8 @@ impl Ingress for DataArbiter {
         })?;
         let route = &generation.plan.routes[found.route];
         let entry = &route.entries[found.entry];
-        let names = entry.address().path.names();
-        let params: Record =
-            names.zip(found.captures()).map(|(name, range)| (name.clone(), Value::from(&head.path[range]))).collect();
+        let bound = entry.address().path.bind(head.path);
+        let params: Record = bound.map(|(name, range)| (name.clone(), Value::from(&head.path[range]))).collect();
         let shards = self.shards(&generation)?;
         Ok(Admission {
             entry: Arc::clone(entry),
@@ -98,6 +99,16 @@ impl Ingress for DataArbiter {
             carry: Arc::clone(&route.carry),
             exchange: Box::new(RouteExchange { shards, route: found.route, entry: found.entry }),
         })
+    }
+
+    fn entries(&self, listener: &str) -> Vec<Arc<dyn EntrySpec>> {
+        let generation = self.current.load();
+        let all = generation.plan.routes.iter().flat_map(|route| &route.entries);
+        all.filter(|entry| entry.address().listener == listener).cloned().collect()
+    }
+
+    fn is_draining(&self) -> bool {
+        self.current.is_draining()
     }
 }
 
@@ -130,8 +141,9 @@ impl Exchange for RouteExchange {
             let generation = self.shards.generation();
             let route = &generation.plan.routes[self.route];
             let counted = Counted::begin(&generation.routes[self.route]);
-            let request = Request { message, binding: Arc::clone(route.entries[self.entry].binding()) };
-            let mut run = Run::new(&self.shards, route, &request, &generation.limits, Instant::now());
+            let entry = &route.entries[self.entry];
+            let request = Request { message, binding: Arc::clone(entry.binding()) };
+            let mut run = Run::new(&self.shards, route, &request, &generation.limits, entry.cancels(), Instant::now());
             let outcome = run.follow_to_end().await;
             counted.finish(&outcome, run.phases(Instant::now()));
             outcome

@@ -4,17 +4,19 @@ use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use actix::{Actor, Context, Handler};
 use crossdock_adapter_api::{Adapter, AdapterError, OperationSpec, Outbound};
-use crossdock_message::{ByteString, Code, Deadline, Fault, Message, Origin};
+use crossdock_message::{Body, BodyStream, ByteString, Code, Deadline, Fault, Headers, Message, Origin, StreamCell};
 use crossdock_routing::{RetryBudget, Verdict};
 use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::picker::Picker;
 use crate::generation::ServiceShare;
+use crate::stats::ServiceStats;
 
 /// A call as the actor's mailbox carries it.
 #[derive(actix::Message)]
@@ -23,16 +25,23 @@ pub(crate) struct TakeCall(pub(crate) Box<Call>);
 
 /// One call on its way to a service. The permit is given back wherever the call ends, panic included.
 pub(crate) struct Call {
+    /// Where the reply goes; a caller who left does not undo the call, unless it says so.
+    pub(crate) reply: oneshot::Sender<Result<Message, Fault>>,
+    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) rest: Asked,
+}
+
+/// What is asked of the service.
+pub(crate) struct Asked {
     pub(crate) operation: Arc<dyn OperationSpec>,
     pub(crate) idempotent: bool,
     pub(crate) retried: bool,
+    /// The work is given up where nobody waits for the reply any more.
+    pub(crate) cancels: bool,
     pub(crate) message: Message,
     /// Headers of the reply that are wanted.
     pub(crate) carry: Arc<[ByteString]>,
     pub(crate) deadline: Instant,
-    pub(crate) permit: OwnedSemaphorePermit,
-    /// Where the reply goes; a caller who left does not undo the call.
-    pub(crate) reply: oneshot::Sender<Result<Message, Fault>>,
 }
 
 /// The actor. It decides nothing that could fail: each call becomes a task of its own.
@@ -64,24 +73,48 @@ impl ShardState {
         }))
     }
 
-    async fn serve(self: Rc<Self>, mut call: Box<Call>) {
+    async fn serve(self: Rc<Self>, call: Box<Call>) {
         let stats = Arc::clone(&self.share.stats);
         let started = Instant::now();
         stats.begin();
-        let tries = self.tries(&mut call, started);
-        let result = AssertUnwindSafe(tries).catch_unwind().await.unwrap_or_else(|_| {
-            stats.count(|stats| &stats.panics);
-            tracing::error!(service = %self.share.plan.name, "a call panicked; its caller got INTERNAL");
-            Err(Fault::new(Code::Internal, "PANIC", "the gateway failed on this call"))
-        });
-        stats.finish(result.as_ref().err().map(|fault| fault.code), started.elapsed());
-        let Call { permit, reply, .. } = *call;
+        let Call { mut reply, permit, mut rest } = *call;
+        let cancels = rest.cancels;
+        let tries = AssertUnwindSafe(self.tries(&mut rest, started)).catch_unwind();
+        let left = async {
+            if cancels {
+                reply.closed().await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        let result = tokio::select! {
+            biased;
+            result = tries => result.unwrap_or_else(|_| {
+                stats.count(|stats| &stats.panics);
+                tracing::error!(service = %self.share.plan.name, "a call panicked; its caller got INTERNAL");
+                Err(Fault::new(Code::Internal, "PANIC", "the gateway failed on this call"))
+            }),
+            // Dropping the call cancels it at the service.
+            () = left => Err(Fault::new(Code::Cancelled, "CALLER_LEFT", "the caller left")),
+        };
+        let failed = result.as_ref().err().map(|fault| fault.code);
+        let result = match result {
+            // A call lasts as long as its stream, and so does its credit.
+            Ok(mut message) if matches!(message.body, Body::Stream(_)) => {
+                let counted = InFlight { stats, permit, started, failed: None };
+                message.body = counted.around(message.body);
+                let _ = reply.send(Ok(message));
+                return;
+            }
+            other => other,
+        };
+        stats.finish(failed, started.elapsed());
         drop(permit);
         // A caller who left does not want it any more.
         let _ = reply.send(result);
     }
 
-    async fn tries(&self, call: &mut Call, started: Instant) -> Result<Message, Fault> {
+    async fn tries(&self, call: &mut Asked, started: Instant) -> Result<Message, Fault> {
         let plan = &self.share.plan;
         self.budget.borrow_mut().earn();
         let mut now = started;
@@ -103,7 +136,7 @@ impl ShardState {
         unreachable!("the tries of a call are bounded by its plan");
     }
 
-    async fn attempt(&self, call: &mut Call, now: Instant) -> Result<Message, Fault> {
+    async fn attempt(&self, call: &mut Asked, now: Instant) -> Result<Message, Fault> {
         if call.deadline <= now {
             return Err(Fault::new(
                 Code::DeadlineExceeded,
@@ -111,7 +144,9 @@ impl ShardState {
                 "the time was spent before the service was called",
             ));
         }
-        let until = call.deadline.min(now + self.share.plan.timeout);
+        let streams = call.operation.call_type().is_some_and(|call| call.client_streaming || call.server_streaming);
+        // A service may let its first message wait; a stream is bounded by its deadline.
+        let until = if streams { call.deadline } else { call.deadline.min(now + self.share.plan.timeout) };
         call.message.deadline = Some(Deadline::at(until));
         let outstanding = Outstanding::begin(&self.picker);
         let answer = self.ports[outstanding.endpoint].call(&*call.operation, &call.message, &call.carry);
@@ -145,6 +180,52 @@ impl<'a> Outstanding<'a> {
 impl Drop for Outstanding<'_> {
     fn drop(&mut self) {
         self.picker.borrow_mut().end(self.endpoint);
+    }
+}
+
+/// A call whose reply is a stream: it is in flight until the stream is dropped.
+struct InFlight {
+    stats: Arc<ServiceStats>,
+    permit: OwnedSemaphorePermit,
+    started: Instant,
+    failed: Option<Code>,
+}
+
+impl InFlight {
+    fn around(self, body: Body) -> Body {
+        match body {
+            Body::Stream(stream) => match stream.take() {
+                Some(inner) => Body::Stream(StreamCell::new(Box::new(CountedStream { inner, call: self }))),
+                None => Body::Empty,
+            },
+            other => other,
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.stats.finish(self.failed, self.started.elapsed());
+        debug_assert_eq!(self.permit.num_permits(), 1, "a call has one credit");
+    }
+}
+
+struct CountedStream {
+    inner: Box<dyn BodyStream>,
+    call: InFlight,
+}
+
+impl BodyStream for CountedStream {
+    fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<Result<Body, Fault>>> {
+        let next = self.inner.poll_next(cx);
+        if let Poll::Ready(Some(Err(fault))) = &next {
+            self.call.failed = Some(fault.code);
+        }
+        next
+    }
+
+    fn trailers(&mut self) -> Headers {
+        self.inner.trailers()
     }
 }
 

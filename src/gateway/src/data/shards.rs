@@ -13,7 +13,7 @@ use crossdock_message::{ByteString, Code, Fault, Message, Origin, Retry};
 use crossdock_routing::CallPlan;
 use tokio::sync::oneshot;
 
-use super::shard::{Call, ServiceShard, ShardState, TakeCall};
+use super::shard::{Asked, Call, ServiceShard, ShardState, TakeCall};
 use crate::generation::Generation;
 
 /// An actor that fails more often than this within [`RESTART_WINDOW`] stays down.
@@ -61,6 +61,7 @@ impl Shards {
         message: Message,
         carry: &Arc<[ByteString]>,
         deadline: Instant,
+        cancels: bool,
     ) -> Result<oneshot::Receiver<Result<Message, Fault>>, Fault> {
         let share = &self.generation.services[plan.service];
         let Ok(permit) = Arc::clone(&share.credit).try_acquire_owned() else {
@@ -68,16 +69,16 @@ impl Shards {
             return Err(no_credit(&share.plan.name));
         };
         let (reply, answer) = oneshot::channel();
-        let call = TakeCall(Box::new(Call {
+        let rest = Asked {
             operation: Arc::clone(&plan.operation),
             idempotent: plan.idempotent,
             retried: plan.retried,
+            cancels,
             message,
             carry: Arc::clone(carry),
             deadline,
-            permit,
-            reply,
-        }));
+        };
+        let call = TakeCall(Box::new(Call { reply, permit, rest }));
         let handle = &self.handles[plan.service];
         let sent = handle.address.borrow().try_send(call);
         match sent {

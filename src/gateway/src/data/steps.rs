@@ -27,6 +27,8 @@ pub(crate) struct Run<'a> {
     route: &'a RoutePlan,
     request: &'a Request,
     limits: &'a Limits,
+    /// The work is given up where the caller leaves.
+    cancels: bool,
     deadline: Instant,
     current: Current,
     reply: Option<Message>,
@@ -45,6 +47,7 @@ impl<'a> Run<'a> {
         route: &'a RoutePlan,
         request: &'a Request,
         limits: &'a Limits,
+        cancels: bool,
         now: Instant,
     ) -> Self {
         let longest = now + route.deadline_max;
@@ -55,6 +58,7 @@ impl<'a> Run<'a> {
             route,
             request,
             limits,
+            cancels,
             deadline,
             current: Current::Request,
             reply: None,
@@ -221,7 +225,7 @@ impl<'a> Run<'a> {
     async fn exchange(&mut self, plan: &CallPlan, message: Message) -> Result<Message, Fault> {
         let begun = Instant::now();
         self.first_call.get_or_insert(begun);
-        let answer = self.shards.call(plan, message, &self.route.carry_back, self.deadline)?;
+        let answer = self.shards.call(plan, message, &self.route.carry_back, self.deadline, self.cancels)?;
         let result = answer.await;
         self.processing += begun.elapsed();
         // The port is only dropped where the actor panicked before it made a task of the call.
@@ -241,7 +245,8 @@ impl<'a> Run<'a> {
             }
             Some(Err(fault)) => Err(fault),
         };
-        let sent = message.and_then(|message| self.shards.call(plan, message, &self.route.carry_back, self.deadline));
+        let sent =
+            message.and_then(|message| self.shards.call(plan, message, &self.route.carry_back, self.deadline, false));
         match sent {
             Ok(answer) => {
                 actix_rt::spawn(async move {

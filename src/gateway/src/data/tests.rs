@@ -7,9 +7,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use crossdock_adapter_api::memory::MemorySpec;
 use crossdock_adapter_api::{
-    Adapter, AdapterError, Capabilities, EntrySpec, Head, Inbound, Ingress as _, ListenerSpec, LocalFuture, NoFields,
-    OperationSpec, Outbound, Outcome, Schemas, ServiceSpec,
+    Adapter, AdapterError, Capabilities, EntryContext, EntrySpec, Head, Inbound, Ingress as _, ListenerSpec,
+    LocalFuture, NoFields, OperationSpec, Outbound, Outcome, Schemas, ServiceSpec,
 };
+use crossdock_contract::{Contracts, Files};
 use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message};
 use crossdock_routing::Inputs;
 use crossdock_settings::{Diagnostics, Node, Reader, Resolve};
@@ -77,11 +78,11 @@ impl Adapter for Fragile {
         None
     }
 
-    fn read_entry(&self, _: &Node, _: &mut Reader<'_>) -> Option<Arc<dyn EntrySpec>> {
-        Some(Arc::new(MemorySpec::new("here")))
+    fn read_entry(&self, _: &Node, _: EntryContext<'_>, _: &mut Reader<'_>) -> Option<Vec<Arc<dyn EntrySpec>>> {
+        Some(vec![Arc::new(MemorySpec::new("here"))])
     }
 
-    fn read_service(&self, _: &Node, _: &mut Reader<'_>) -> Option<Arc<dyn ServiceSpec>> {
+    fn read_service(&self, _: &Node, _: &Contracts, _: &mut Reader<'_>) -> Option<Arc<dyn ServiceSpec>> {
         Some(Arc::new(FragileService(vec!["here".into()])))
     }
 
@@ -95,6 +96,12 @@ impl Adapter for Fragile {
 }
 
 struct Nothing;
+
+impl Files for Nothing {
+    fn read(&self, _: &str) -> Result<Option<Bytes>, String> {
+        Ok(None)
+    }
+}
 
 impl Resolve for Nothing {
     fn env(&self, name: &str) -> Result<String, String> {
@@ -114,7 +121,14 @@ routes: { through: { from: { fragile: {} }, steps: [ { call: weak.call } ] } }
 fn opener() -> Opener {
     let adapters: Arc<[Arc<dyn Adapter>]> = Arc::new([Arc::new(Fragile)]);
     let mut diagnostics = Diagnostics::new();
-    let inputs = Inputs { adapters: &adapters, listeners: &[("here".into(), "fragile")], resolve: &Nothing };
+    let inputs = Inputs {
+        adapters: &adapters,
+        listeners: &[("here".into(), "fragile")],
+        resolve: &Nothing,
+        files: &Nothing,
+        reflect: &|_| Err("nobody answers".to_owned()),
+        limits: &Limits::default(),
+    };
     let plan = crossdock_routing::load(&[("routes".into(), ROUTES.into())], &inputs, &mut diagnostics);
     let plan = plan.unwrap_or_else(|| panic!("{}", diagnostics.render(false)));
     let stats = Stats::new(Instant::now());

@@ -7,6 +7,7 @@ use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, oper
 use cel::common::value::CowVal;
 use cel::context::VariableResolver;
 use cel::{Context, ExecutionError};
+use crossdock_contract::Typed;
 use crossdock_message::{ByteString, Code, Decimal, Fault, Value};
 use crossdock_settings::nearest;
 
@@ -23,12 +24,14 @@ const SOURCE_LEN_MAX: usize = 1024;
 const DEPTH_MAX: usize = 64;
 
 /// The names that an expression may use.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Names {
     /// Variables that are bound where the expression stands.
     pub variables: Vec<ByteString>,
     /// Variables that would be bound elsewhere, with what has to come first.
     pub unbound: Vec<(ByteString, &'static str)>,
+    /// The types that contracts give to variables.
+    pub types: Vec<(ByteString, Arc<Typed>)>,
     /// Those variables that hold what a service sent, so that the caller is not to blame for what they lack.
     pub of_services: Vec<ByteString>,
 }
@@ -132,6 +135,24 @@ impl Expression {
     #[must_use]
     pub fn is_of_caller(&self) -> bool {
         self.of_caller
+    }
+
+    /// The value, where it is always the same.
+    #[must_use]
+    pub fn constant(&self) -> Option<&Value> {
+        match &self.kind {
+            Kind::Constant(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The path, where it is a plain one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Path(path) => Some(path),
+            _ => None,
+        }
     }
 
     /// Whether it is a plain path: what is there is taken as it is.
@@ -475,6 +496,11 @@ impl<'a> Walk<'a> {
         {
             let help = format!("`msg` has {}", ENVELOPE_FIELDS.join(", "));
             self.error(tree.id, format!("`msg` has no `{field}`"), help);
+        }
+        if let Some((_, typed)) = self.names.types.iter().find(|(root, _)| *root == name)
+            && let Some((_, problem, help)) = crate::load::unknown_name(fields, typed)
+        {
+            self.error(tree.id, problem, help);
         }
         let at = match self.needs.iter().position(|(root, _)| *root == name) {
             Some(at) => at,

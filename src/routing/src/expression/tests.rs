@@ -19,6 +19,7 @@ fn names() -> Names {
         variables: ["req", "res", "header", "msg", "line"].map(ByteString::from_static).to_vec(),
         unbound: vec![],
         of_services: vec!["res".into()],
+        ..Names::default()
     }
 }
 
@@ -144,6 +145,7 @@ fn errors_point_at_the_place_and_say_what_to_write() {
         unbound: vec![("res".into(), "call a service first")],
         variables: vec!["req".into()],
         of_services: vec![],
+        ..Names::default()
     };
     assert_eq!(Expression::compile("res.a", &names).expect_err("no reply yet")[0].help, "call a service first");
 }

@@ -63,11 +63,19 @@ impl CelValue {
             Value::Int(number) => Self::Int(CelInt::from(*number)),
             Value::UInt(number) => Self::UInt(CelUInt::from(*number)),
             Value::Decimal(number) => Self::Decimal(CelDecimal(number.clone())),
+            // The double that has the single's shortest text.
+            Value::F32(_) => {
+                let double = value.scalar_text().and_then(|text| text.parse().ok());
+                Self::Double(CelDouble::from(double.unwrap_or(f64::NAN)))
+            }
             Value::F64(number) => Self::Double(CelDouble::from(*number)),
             Value::Text(content) => Self::Text(text(content)),
+            Value::Time(_) | Value::Duration(_) => Self::Text(text(&value.scalar_text().unwrap_or_default())),
             Value::Bytes(bytes) => Self::Bytes(CelBytes::from(bytes.to_vec())),
             Value::List(items) => Self::List(CelItems(Arc::new(items.iter().map(Self::from_value).collect()))),
-            Value::Record(record) => Self::record(record.iter().map(|(name, field)| (name, Self::from_value(field)))),
+            Value::Record(record) => {
+                Self::record(record.iter_with_defaults().map(|(name, field)| (name, Self::from_value(field))))
+            }
         }
     }
 

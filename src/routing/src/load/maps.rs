@@ -76,7 +76,7 @@ impl StepReader<'_> {
         if items.as_ref().is_some_and(|items| !items.is_of_caller()) {
             state.of_services.push(name.clone());
         }
-        let inner = StepReader { loader: self.loader, state, depth: self.depth };
+        let inner = StepReader { state, ..*self };
         let map = inner.map(map?, reader)?;
         Some(Source::Each { items: items?, name, map })
     }

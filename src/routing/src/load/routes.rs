@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
-use crossdock_adapter_api::EntrySpec;
+use crossdock_adapter_api::{EntryContext, EntrySpec, known_call};
+use crossdock_contract::CallType;
 use crossdock_message::ByteString;
-use crossdock_settings::{Duration, Key, Kind, Node, OneOrMany, Reader, Spanned, nearest};
+use crossdock_settings::{Duration, FromNode as _, Key, Kind, Node, OneOrMany, Reader, Spanned, nearest};
 
 use super::services::place_of;
 use super::steps::StepReader;
@@ -14,6 +15,15 @@ use crate::plan::{ErrorRule, RoutePlan};
 
 const DEADLINE_DEFAULT: StdDuration = StdDuration::from_secs(10);
 const DEADLINE_MAX: StdDuration = StdDuration::from_secs(60);
+/// A stream lasts as long as its ends want; a forgotten one does not last for ever.
+const STREAM_DEADLINE: StdDuration = StdDuration::from_secs(24 * 3600);
+
+/// The call that a route is about.
+struct About {
+    call: Arc<CallType>,
+    /// It is one of all methods of a service.
+    whole_service: bool,
+}
 
 crossdock_settings::settings! {
     /// the headers of a route
@@ -58,7 +68,41 @@ impl Loader<'_> {
             return;
         }
         self.route_spans.push((name.clone(), key.span));
+        match node.get("as").map(|node| (node.span, Spanned::<String>::from_node(node, reader))) {
+            None => self.one_route(&name, None, key, node, reader),
+            Some((_, None)) => {}
+            Some((_, Some(method))) if method.value.contains('/') => {
+                if let Some(call) = known_call(&method, &self.contracts, reader) {
+                    let about = About { call: Arc::new(call), whole_service: false };
+                    self.one_route(&name, Some(&about), key, node, reader);
+                }
+            }
+            Some((span, Some(service))) => match self.contracts.calls_of(&service.value) {
+                // A route for each method.
+                Some(calls) => {
+                    for call in calls {
+                        let method = call.name.rsplit('/').next().unwrap_or("").to_owned();
+                        let about = About { call: Arc::new(call), whole_service: true };
+                        self.one_route(&format!("{name}.{method}").into(), Some(&about), key, node, reader);
+                    }
+                }
+                None => {
+                    let help = match nearest(&service.value, self.contracts.services()) {
+                        Some(meant) => format!("write `{meant}`, or `{meant}/Method`"),
+                        None => {
+                            "write `pkg.Service` or `pkg.Service/Method`, of a contract below `contracts:`".to_owned()
+                        }
+                    };
+                    let message = format!("no contract has a service `{}`", service.value);
+                    reader.error("unknown-service", span, message, help);
+                }
+            },
+        }
+    }
+
+    fn one_route(&mut self, name: &ByteString, about: Option<&About>, key: &Key, node: &Node, reader: &mut Reader<'_>) {
         let Some(mut fields) = reader.fields(node, "a route") else { return };
+        fields.take("as");
         let from = fields.take("from");
         if from.is_none() {
             reader.error(
@@ -68,7 +112,12 @@ impl Loader<'_> {
                 "add `from: { http: { listen: …, get: /… } }`",
             );
         }
-        let entries = from.map(|from| self.entries(from, reader));
+        let entries = from.map(|from| self.entries(from, about, reader));
+        if about.is_some_and(|about| about.whole_service) && entries.as_ref().is_some_and(Vec::is_empty) {
+            // No entry takes this method of the service.
+            return;
+        }
+        let call = self.call_of(about, entries.as_deref().unwrap_or(&[]), key, reader);
         let deadline: Option<Option<DeadlineSettings>> = fields.read("deadline", reader);
         let headers: Option<Option<HeaderSettings>> = fields.read("headers", reader);
         let steps_node = fields.take("steps");
@@ -76,7 +125,12 @@ impl Loader<'_> {
         fields.finish(reader);
 
         let steps = match steps_node {
-            Some(steps) => StepReader::new(self, entries.as_deref().unwrap_or(&[])).route(steps, reader),
+            Some(steps) => {
+                let method =
+                    about.filter(|about| about.whole_service).and_then(|about| about.call.name.rsplit('/').next());
+                let entries = entries.as_deref().unwrap_or(&[]);
+                StepReader::new(self, entries, call.as_ref(), method).route(steps, reader)
+            }
             None => {
                 reader.error(
                     "missing-key",
@@ -89,11 +143,11 @@ impl Loader<'_> {
         };
         let rules = errors.map(|errors| self.error_rules(&errors, reader));
         let deadline = deadline.flatten();
-        let longest = deadline.as_ref().and_then(|deadline| deadline.max).unwrap_or(Duration(DEADLINE_MAX)).0;
-        let default = deadline
-            .as_ref()
-            .and_then(|deadline| deadline.default)
-            .map_or(DEADLINE_DEFAULT.min(longest), |wait| wait.0);
+        let streams = call.as_ref().is_some_and(|call| call.client_streaming || call.server_streaming);
+        let (usual, ceiling) =
+            if streams { (STREAM_DEADLINE, STREAM_DEADLINE) } else { (DEADLINE_DEFAULT, DEADLINE_MAX) };
+        let longest = deadline.as_ref().and_then(|deadline| deadline.max).unwrap_or(Duration(ceiling)).0;
+        let default = deadline.as_ref().and_then(|deadline| deadline.default).map_or(usual.min(longest), |wait| wait.0);
         if default > longest {
             let span = node.get("deadline").map_or(key.span, |node| node.span);
             reader.error(
@@ -110,7 +164,7 @@ impl Loader<'_> {
         let route = self.plan.routes.len();
         for (index, entry) in entries.iter().enumerate() {
             if let Err((taken, _)) = self.plan.table.add(entry.address(), (route, index)) {
-                let other = self.plan.routes.get(taken).map_or(&name, |route| &route.name);
+                let other = self.plan.routes.get(taken).map_or(name, |route| &route.name);
                 let span = from.map_or(key.span, |from| from.span);
                 let message = format!("`{}` is taken by the route `{other}` already", entry.describe());
                 reader.error(
@@ -122,7 +176,8 @@ impl Loader<'_> {
             }
         }
         self.plan.routes.push(Arc::new(RoutePlan {
-            name,
+            name: name.clone(),
+            call,
             entries,
             deadline_default: default,
             deadline_max: longest,
@@ -133,7 +188,24 @@ impl Loader<'_> {
         }));
     }
 
-    fn entries(&self, from: &Node, reader: &mut Reader<'_>) -> Vec<Arc<dyn EntrySpec>> {
+    /// The call that a route is about: by its `as`, else by its entries, which then have to agree.
+    fn call_of(
+        &self,
+        about: Option<&About>,
+        entries: &[Arc<dyn EntrySpec>],
+        key: &Key,
+        reader: &mut Reader<'_>,
+    ) -> Option<Arc<CallType>> {
+        let first = about.map(|about| &about.call).or_else(|| entries.iter().find_map(|entry| entry.call_type()))?;
+        if let Some(other) = entries.iter().find(|entry| entry.call_type().is_none_or(|call| call.name != first.name)) {
+            let message = format!("`{}` is not a call of `{}`", other.describe(), first.name);
+            let help = format!("add `as: {}` to the route, or make it two routes", first.name);
+            reader.error("entry-type", key.span, message, help);
+        }
+        Some(Arc::clone(first))
+    }
+
+    fn entries(&self, from: &Node, about: Option<&About>, reader: &mut Reader<'_>) -> Vec<Arc<dyn EntrySpec>> {
         let list = match &from.kind {
             Kind::List(items) => items.as_slice(),
             _ => std::slice::from_ref(from),
@@ -146,18 +218,23 @@ impl Loader<'_> {
                 "write `{ http: { … } }`",
             );
         }
-        list.iter().filter_map(|node| self.entry(node, reader)).collect()
+        list.iter().filter_map(|node| self.entry(node, about, reader)).flatten().collect()
     }
 
-    fn entry(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn EntrySpec>> {
+    fn entry(&self, node: &Node, about: Option<&About>, reader: &mut Reader<'_>) -> Option<Vec<Arc<dyn EntrySpec>>> {
+        let context = EntryContext {
+            contracts: &self.contracts,
+            call: about.map(|about| &about.call),
+            whole_service: about.is_some_and(|about| about.whole_service),
+        };
         let mut fields = reader.fields(node, "an entry of `from`")?;
         let mut found = None;
         let mut seen = 0;
         for adapter in self.inputs.adapters {
             let Some(part) = fields.take(adapter.name()) else { continue };
             seen += 1;
-            found = adapter.read_entry(part, reader);
-            let Some(entry) = &found else { continue };
+            found = adapter.read_entry(part, context, reader);
+            let Some(entry) = found.as_ref().and_then(|entries| entries.first()) else { continue };
             let listener = &entry.address().listener;
             let span = part.get("listen").map_or(part.span, |node| node.span);
             match self.inputs.listeners.iter().find(|(name, _)| listener == name) {

@@ -81,7 +81,7 @@ impl Loader<'_> {
             if found.is_some() || failed {
                 reader.error("adapter-twice", node.span, "a service is reached in one way", "make it two services");
             }
-            match adapter.read_service(node, reader) {
+            match adapter.read_service(node, &self.contracts, reader) {
                 Some(spec) => found = Some((adapter.name(), spec)),
                 None => failed = true,
             }
@@ -96,7 +96,14 @@ impl Loader<'_> {
     }
 
     /// Finds `service.operation`, or `service` where the service has one operation.
-    pub(super) fn operation(&self, reference: &Spanned<String>, reader: &mut Reader<'_>) -> Option<CallPlan> {
+    ///
+    /// Where the route is about one method of a whole service, `service` alone means the operation of that name.
+    pub(super) fn operation(
+        &self,
+        reference: &Spanned<String>,
+        method: Option<&str>,
+        reader: &mut Reader<'_>,
+    ) -> Option<CallPlan> {
         let (service_name, operation_name) = match reference.value.split_once('.') {
             Some((service, operation)) => (service, Some(operation)),
             None => (reference.value.as_str(), None),
@@ -118,7 +125,7 @@ impl Loader<'_> {
         let found = match operation_name {
             Some(name) => operations.iter().find(|(other, _)| *other == name),
             None if operations.len() == 1 => operations.first(),
-            None => None,
+            None => operations.iter().find(|(other, _)| method.is_some_and(|method| *other == method)),
         };
         let Some((operation_name, operation)) = found.cloned() else {
             let names: Vec<String> = operations.iter().map(|(name, _)| format!("{service_name}.{name}")).collect();

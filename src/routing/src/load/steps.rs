@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use crossdock_adapter_api::{BodyBinding, EntrySpec};
+use crossdock_contract::{CallType, Typed};
 use crossdock_message::{ByteString, Code};
 use crossdock_settings::{FromNode, Kind, Node, Reader, Span, Spanned, nearest};
 
+use super::types::{BodyState, Made, check_body};
 use super::{CodeName, Loader};
 use crate::expression::{Expression, ExpressionError, Names, Template};
 use crate::map::MapPlan;
@@ -31,10 +33,20 @@ pub(super) struct State {
     answered: bool,
     /// The top fields of the body and the address, where they are known.
     fields: Option<Vec<ByteString>>,
+    /// What is known of the body.
+    body: BodyState,
+    /// The type of the last reply.
+    reply: Option<Arc<Typed>>,
+    /// The reply is a stream, or was: what stands behind can only hand it on.
+    streaming: bool,
 }
 
 pub(super) struct StepReader<'l> {
     pub(super) loader: &'l Loader<'l>,
+    /// What the contract says of the route.
+    pub(super) call: Option<&'l Arc<CallType>>,
+    /// The method that a service's name alone means.
+    pub(super) method: Option<&'l str>,
     pub(super) state: State,
     pub(super) depth: usize,
 }
@@ -45,7 +57,7 @@ pub(super) fn request_names() -> Names {
     Names {
         variables: ["req", "header", "msg"].map(ByteString::from_static).to_vec(),
         unbound: unbound.map(|(name, help)| (ByteString::from_static(name), help)).to_vec(),
-        of_services: Vec::new(),
+        ..Names::default()
     }
 }
 
@@ -80,15 +92,34 @@ pub(super) fn header_name(name: &str, span: Span, reader: &mut Reader<'_>) -> Op
 }
 
 impl<'l> StepReader<'l> {
-    pub(super) fn new(loader: &'l Loader<'l>, entries: &[Arc<dyn EntrySpec>]) -> Self {
+    pub(super) fn new(
+        loader: &'l Loader<'l>,
+        entries: &[Arc<dyn EntrySpec>],
+        call: Option<&'l Arc<CallType>>,
+        method: Option<&'l str>,
+    ) -> Self {
+        let body = match call {
+            None => BodyState::Unknown,
+            Some(call) if call.client_streaming => BodyState::Stream(Arc::clone(&call.request)),
+            Some(call) => BodyState::Typed(Arc::clone(&call.request)),
+        };
         Self {
             loader,
+            call,
+            method,
             state: State {
                 called: false,
                 bound: Vec::new(),
                 of_services: Vec::new(),
                 answered: false,
-                fields: request_fields(entries),
+                fields: match call {
+                    // Of a typed request the type knows the fields.
+                    Some(_) => None,
+                    None => request_fields(entries),
+                },
+                body,
+                reply: None,
+                streaming: false,
             },
             depth: 0,
         }
@@ -107,14 +138,23 @@ impl<'l> StepReader<'l> {
         } else if !self.state.answered && !ends(&steps) {
             let help = "call a service, make a body with `map`, or end with `respond`; a `choice` may need `otherwise`";
             reader.error("no-answer", node.span, "a message can get to the end without an answer", help);
+        } else if !ends(&steps) {
+            self.check_answer(steps_span(node), reader);
         }
         Some(steps)
     }
 
     fn names(&self) -> Names {
-        let mut variables: Vec<ByteString> = ["req", "header", "msg"].map(ByteString::from_static).to_vec();
-        let mut unbound = Vec::new();
-        if self.state.called {
+        let mut variables: Vec<ByteString> = ["header", "msg"].map(ByteString::from_static).to_vec();
+        let mut unbound: Vec<(ByteString, &'static str)> = Vec::new();
+        if self.call.is_some_and(|call| call.client_streaming) {
+            unbound.push(("req".into(), "the request is a stream of messages; hand it on by a `call`"));
+        } else {
+            variables.insert(0, "req".into());
+        }
+        if self.state.called && self.state.streaming {
+            unbound.push(("res".into(), "the reply is a stream of messages, which is handed on as it is"));
+        } else if self.state.called {
             variables.push("res".into());
         } else {
             unbound.push(("res".into(), "put a `call` step before this one on every way here"));
@@ -125,7 +165,28 @@ impl<'l> StepReader<'l> {
             // After a call the current message is the reply.
             of_services.extend(["res", "header", "msg"].map(ByteString::from_static));
         }
-        Names { variables, unbound, of_services }
+        Names { variables, unbound, types: self.types(), of_services }
+    }
+
+    /// The types that contracts give to names.
+    pub(super) fn types(&self) -> Vec<(ByteString, Arc<Typed>)> {
+        let request = self.call.map(|call| (ByteString::from_static("req"), Arc::clone(&call.request)));
+        let reply = self.state.reply.clone().map(|reply| (ByteString::from_static("res"), reply));
+        request.into_iter().chain(reply).collect()
+    }
+
+    /// Checks what the caller gets at the end of the steps.
+    fn check_answer(&self, span: Span, reader: &mut Reader<'_>) {
+        let Some(call) = self.call else { return };
+        let body = &self.state.body;
+        match (call.server_streaming, body) {
+            (true, BodyState::Stream(given)) if given.type_ref().name() == call.reply.type_ref().name() => {}
+            (true, _) => {
+                let message = format!("`{}` gives a stream of `{}`", call.name, call.reply.type_ref().name());
+                reader.error("body-type", span, message, "end with a `call` of a method that gives such a stream");
+            }
+            (false, _) => check_body(body, &call.reply, &format!("the answer of `{}`", call.name), span, reader),
+        }
     }
 
     pub(super) fn expression(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Expression> {
@@ -178,17 +239,21 @@ impl<'l> StepReader<'l> {
         match key.name.as_str() {
             "map" => {
                 let map = self.map(value, reader)?;
+                self.refuse_in_stream("map", key.span, reader);
                 self.state.fields = map.top_names();
                 self.state.answered = true;
+                self.state.body = BodyState::Made(Made { map: map.clone(), node: value.clone(), types: self.types() });
                 Some(Step::Map(map))
             }
             "set" => self.headers(value, reader).map(Step::Set),
             "require" => self.require(value, reader),
             "call" => {
+                self.refuse_in_stream("call", key.span, reader);
                 let call = self.call(value, "call", reader);
                 self.state.called = true;
                 self.state.answered = true;
                 self.state.fields = None;
+                self.replied(call.as_ref());
                 call.map(Step::Call)
             }
             "send" => {
@@ -217,9 +282,56 @@ impl<'l> StepReader<'l> {
             return None;
         }
         let reference = Spanned::<String>::from_node(node, reader)?;
-        let call = self.loader.operation(&reference, reader)?;
+        let call = self.loader.operation(&reference, self.method, reader)?;
         Self::check_params(&call, self.state.fields.as_deref(), node.span, reader);
+        self.check_request(&call, what, node.span, reader);
         Some(call)
+    }
+
+    /// What is sent has to be what the operation takes.
+    fn check_request(&self, call: &CallPlan, what: &str, span: Span, reader: &mut Reader<'_>) {
+        let Some(taken) = call.operation.call_type() else {
+            if let BodyState::Stream(_) = self.state.body {
+                let message = format!("`{}` takes one message, and the body is a stream", call.operation.describe());
+                reader.error("body-type", span, message, "call a method that takes a stream");
+            }
+            return;
+        };
+        if taken.server_streaming && !(what == "call" && self.call.is_some_and(|own| own.server_streaming)) {
+            let message =
+                format!("`{}` gives a stream, which can only be the answer of a route that streams", taken.name);
+            let help = format!("write `as: {}` and take it over gRPC, or over HTTP with `stream: sse`", taken.name);
+            reader.error("stream", span, message, help);
+        }
+        match (&self.state.body, taken.client_streaming) {
+            (BodyState::Stream(given), true) if given.type_ref().name() == taken.request.type_ref().name() => {}
+            (_, true) => {
+                let message = format!("`{}` takes a stream of `{}`", taken.name, taken.request.type_ref().name());
+                reader.error("body-type", span, message, "call it from a route whose request is such a stream");
+            }
+            (body, false) => check_body(body, &taken.request, &format!("what `{}` takes", taken.name), span, reader),
+        }
+    }
+
+    /// What is known after a call.
+    fn replied(&mut self, call: Option<&CallPlan>) {
+        let taken = call.and_then(|call| call.operation.call_type());
+        self.state.reply = taken.filter(|taken| !taken.server_streaming).map(|taken| Arc::clone(&taken.reply));
+        self.state.body = match taken {
+            None => BodyState::Unknown,
+            Some(taken) if taken.server_streaming => {
+                self.state.streaming = true;
+                BodyState::Stream(Arc::clone(&taken.reply))
+            }
+            Some(taken) => BodyState::Typed(Arc::clone(&taken.reply)),
+        };
+    }
+
+    fn refuse_in_stream(&self, step: &str, span: Span, reader: &mut Reader<'_>) {
+        if self.state.streaming {
+            let message = format!("`{step}` cannot work on a stream: its messages are handed on as they are");
+            reader.error("stream", span, message, "take the step out, or put it before the call");
+        }
     }
 
     /// An address that needs a field which cannot be there would fail on every message.
@@ -317,7 +429,7 @@ impl<'l> StepReader<'l> {
         let mut complete = true;
         let (mut called, mut answered) = (true, true);
         for (index, item) in items.iter().enumerate() {
-            let mut inner = StepReader { loader: self.loader, state: self.state.clone(), depth: self.depth + 1 };
+            let mut inner = StepReader { state: self.state.clone(), depth: self.depth + 1, ..*self };
             match self.branch(item, index + 1 == items.len(), &mut inner, reader) {
                 Some(branch) => {
                     // A branch that ends the route does not lead to what stands behind the choice.
@@ -341,6 +453,8 @@ impl<'l> StepReader<'l> {
         self.state.called |= called && decided;
         self.state.answered |= answered && decided;
         self.state.fields = None;
+        self.state.body = BodyState::Unknown;
+        self.state.reply = None;
         complete.then_some(Step::Choice(branches))
     }
 
@@ -380,7 +494,7 @@ impl<'l> StepReader<'l> {
         let node = Self::needed(key, fields, &problem, &format!("write `{key}: service.operation`"), reader);
         let with = fields.take("with").map(|with| self.map(with, reader));
         let reference = node.and_then(|node| Spanned::<String>::from_node(node, reader))?;
-        let call = self.loader.operation(&reference, reader)?;
+        let call = self.loader.operation(&reference, self.method, reader)?;
         if let Some(Some(map)) = &with {
             Self::check_params(&call, map.top_names().as_deref(), reference.span, reader);
         }
@@ -415,10 +529,17 @@ impl<'l> StepReader<'l> {
         let mut fields = reader.fields(node, "`respond`")?;
         let status: Option<Option<Spanned<u16>>> = fields.read("status", reader);
         let headers = fields.take("headers").map(|headers| self.headers(headers, reader));
+        self.refuse_in_stream("respond", node.span, reader);
         let body = match fields.take("body") {
             None => Some(RespondBody::Current),
             Some(node) if node.is_null() || node.text() == Some("none") => Some(RespondBody::Empty),
-            Some(node) => self.map(node, reader).map(RespondBody::Map),
+            Some(node) => self.map(node, reader).map(|map| {
+                let made = Made { map: map.clone(), node: node.clone(), types: self.types() };
+                if let Some(call) = self.call.filter(|call| !call.server_streaming) {
+                    check_body(&BodyState::Made(made), &call.reply, "the answer", node.span, reader);
+                }
+                RespondBody::Map(map)
+            }),
         };
         fields.finish(reader);
         let status = status?;
@@ -441,6 +562,14 @@ impl<'l> StepReader<'l> {
         fields.finish(reader);
         let message = message.and_then(|node| template(node, &self.names(), reader));
         Some(Step::Fault { code: code?.0, message: message? })
+    }
+}
+
+/// The last step: what the caller gets is its doing.
+fn steps_span(node: &Node) -> Span {
+    match &node.kind {
+        Kind::List(items) => items.last().map_or(node.span, |item| item.span),
+        _ => node.span,
     }
 }
 

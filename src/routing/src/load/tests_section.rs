@@ -103,7 +103,7 @@ impl Loader<'_> {
         let sent_names = test.expect.sent.0.iter().map(|(name, _)| name);
         for name in test.stub.0.iter().map(|(name, _)| name).chain(sent_names) {
             if name.value.contains('.') {
-                self.operation(name, reader);
+                self.operation(name, None, reader);
             } else {
                 if self.service_spans.iter().any(|(service, _)| *service == name.value) {
                     continue;

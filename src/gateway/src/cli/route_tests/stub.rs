@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use crossdock_adapter_api::{
-    Adapter, AdapterError, Capabilities, EntrySpec, Inbound, ListenerSpec, LocalFuture, OperationSpec, Outbound,
-    Schemas, ServiceSpec, encode_body,
+    Adapter, AdapterError, Capabilities, EntryContext, EntrySpec, Inbound, ListenerSpec, LocalFuture, OperationSpec,
+    Outbound, Schemas, ServiceSpec, WriteFormat, encode_body,
 };
-use crossdock_message::{Body, ByteString, Code, Fault, Format, Message};
+use crossdock_contract::Contracts;
+use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Format, Message};
 use crossdock_routing::StubPlan;
 use crossdock_settings::{Node, Reader};
 
@@ -103,11 +104,11 @@ impl Adapter for StubAdapter {
         None
     }
 
-    fn read_entry(&self, _: &Node, _: &mut Reader<'_>) -> Option<Arc<dyn EntrySpec>> {
+    fn read_entry(&self, _: &Node, _: EntryContext<'_>, _: &mut Reader<'_>) -> Option<Vec<Arc<dyn EntrySpec>>> {
         None
     }
 
-    fn read_service(&self, _: &Node, _: &mut Reader<'_>) -> Option<Arc<dyn ServiceSpec>> {
+    fn read_service(&self, _: &Node, _: &Contracts, _: &mut Reader<'_>) -> Option<Arc<dyn ServiceSpec>> {
         None
     }
 
@@ -144,7 +145,12 @@ impl StubOutbound {
     fn receive(&self, operation: &dyn OperationSpec, message: &Message) -> Result<StubPlan, Fault> {
         let name = self.name_of(operation);
         let body = match operation.body() {
-            Some(format) => encode_body(message, format)?.chunks.to_bytes(),
+            Some(format) => {
+                let of_type = operation.call_type().map(|call| &*call.request as &dyn BodyType);
+                // What is binary on the wire is shown and compared as JSON.
+                let shown = if *format == WriteFormat::Protobuf { &WriteFormat::Json } else { format };
+                encode_body(message, shown, of_type)?.chunks.to_bytes()
+            }
             None => Bytes::new(),
         };
         let text = String::from_utf8_lossy(&body).into_owned();
@@ -175,7 +181,14 @@ impl Outbound for StubOutbound {
             let mut reply = Message::new(message.id.clone(), message.source.clone());
             if let Some((body, media_type)) = stub.body {
                 reply.content_type = Some(ByteString::from_static(media_type));
-                reply.body = Body::raw(body.into_bytes().into(), Format::of_media_type(media_type));
+                let format = Format::of_media_type(media_type);
+                reply.body = match operation.call_type() {
+                    Some(call) => {
+                        let of_type = Arc::clone(&call.reply) as Arc<dyn BodyType>;
+                        Body::typed(body.into_bytes().into(), format, of_type)
+                    }
+                    None => Body::raw(body.into_bytes().into(), format),
+                };
             }
             Ok(reply)
         })

@@ -7,7 +7,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use crate::config::{ClientTlsSettings, ServerTlsSettings};
+use crate::settings::{ClientTlsSettings, ServerTlsSettings};
 
 fn problem(what: &str, path: &str, error: impl std::fmt::Display) -> AdapterError {
     AdapterError::Settings(format!("the {what} in `{path}` cannot be used: {error}"))
@@ -38,8 +38,11 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// The TLS of a listener: 1.2 and 1.3.
-pub(crate) fn server(settings: &ServerTlsSettings) -> Result<Arc<ServerConfig>, AdapterError> {
+/// The TLS of a listener: 1.2 and 1.3; `alpn` names the protocols that are spoken, the best first.
+///
+/// # Errors
+/// [`AdapterError::Settings`] where a file cannot be used.
+pub fn server(settings: &ServerTlsSettings, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, AdapterError> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| AdapterError::Settings(error.to_string()))?;
@@ -54,12 +57,15 @@ pub(crate) fn server(settings: &ServerTlsSettings) -> Result<Arc<ServerConfig>, 
     let mut config = builder
         .with_single_cert(certificates(&settings.cert)?, key(&settings.key)?)
         .map_err(|error| problem("certificate", &settings.cert, error))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
 }
 
-/// The TLS towards a service: 1.2 and 1.3, always verified.
-pub(crate) fn client(settings: Option<&ClientTlsSettings>) -> Result<Arc<ClientConfig>, AdapterError> {
+/// The TLS towards a service: 1.2 and 1.3, always verified; `alpn` names the protocols that are spoken, the best first.
+///
+/// # Errors
+/// [`AdapterError::Settings`] where a file cannot be used, or the system trusts nobody.
+pub fn client(settings: Option<&ClientTlsSettings>, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, AdapterError> {
     let roots = match settings.and_then(|settings| settings.ca.as_ref()) {
         Some(path) => authorities(path)?,
         None => {
@@ -83,6 +89,6 @@ pub(crate) fn client(settings: Option<&ClientTlsSettings>) -> Result<Arc<ClientC
             .with_client_auth_cert(certificates(cert)?, key(path)?)
             .map_err(|error| problem("certificate", cert, error))?,
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
 }

@@ -8,8 +8,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Plain, or TLS of either side.
-pub(crate) enum MaybeTls<T> {
+pub enum MaybeTls<T> {
+    /// Plain.
     Plain(TcpStream),
+    /// TLS.
     Tls(Box<T>),
 }
 

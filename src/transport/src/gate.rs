@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Counts connections, in all and by address.
-pub(crate) struct Gate {
+pub struct Gate {
     all: AtomicUsize,
     all_max: usize,
     by_address: Mutex<HashMap<IpAddr, usize>>,
@@ -14,12 +14,15 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(all_max: usize, by_address_max: usize) -> Self {
+    /// So many in all, and so many from one address.
+    #[must_use]
+    pub fn new(all_max: usize, by_address_max: usize) -> Self {
         Self { all: AtomicUsize::new(0), all_max, by_address: Mutex::new(HashMap::new()), by_address_max }
     }
 
     /// A place for one more connection, given back when it is dropped.
-    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by_address.get(&address).copied().unwrap_or(0);
         if count >= self.by_address_max || self.all.load(Ordering::Relaxed) >= self.all_max {
@@ -32,7 +35,7 @@ impl Gate {
 }
 
 /// A connection's place in the count.
-pub(crate) struct Place {
+pub struct Place {
     gate: Arc<Gate>,
     address: IpAddr,
 }

@@ -1,0 +1,164 @@
+//! Canonical messages to and from metadata. Pure.
+
+use std::time::{Duration, Instant};
+
+use crossdock_adapter_api::{Admission, Fields};
+use crossdock_message::{ByteString, Code, Deadline, Fault, Headers, Message, TraceContext};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Metadata as the fields of a head.
+pub(crate) struct Metadata<'a>(pub(crate) &'a HeaderMap);
+
+impl Fields for Metadata<'_> {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        self.0.get(name).map(HeaderValue::as_bytes)
+    }
+}
+
+fn text(value: &HeaderValue) -> Option<ByteString> {
+    value.to_str().ok().map(ByteString::from)
+}
+
+/// The message of a call, its body not yet read.
+///
+/// # Errors
+/// INVALID_ARGUMENT for a timeout or listed metadata that cannot be read.
+pub(crate) fn request(
+    metadata: &HeaderMap,
+    admission: &Admission,
+    source: &ByteString,
+    now: Instant,
+) -> Result<Message, Fault> {
+    let mut message = Message::new(admission.id.clone(), source.clone());
+    message.headers = carried(metadata, &admission.carry)?;
+    if let Some(parent) = metadata.get("traceparent").and_then(text) {
+        let state = metadata.get("tracestate").and_then(text);
+        message.trace = Some(Box::new(TraceContext { parent, state }));
+    }
+    if let Some(value) = metadata.get("grpc-timeout") {
+        let wait = value.to_str().ok().and_then(parse_timeout).ok_or_else(|| {
+            Fault::caller(Code::InvalidArgument, "TIMEOUT", "grpc-timeout has to be up to eight digits and a unit")
+        })?;
+        message.deadline = now.checked_add(wait).map(Deadline::at);
+    }
+    Ok(message)
+}
+
+/// Only metadata that is listed. Binary metadata (`-bin`) stays the base64 text that it is on the wire.
+pub(crate) fn carried(metadata: &HeaderMap, carry: &[ByteString]) -> Result<Headers, Fault> {
+    let mut headers = Headers::new();
+    for name in carry {
+        for value in metadata.get_all(&**name) {
+            let appended = text(value).map(|value| headers.append(name.clone(), value));
+            if !matches!(appended, Some(Ok(()))) {
+                let message =
+                    format!("the metadata `{name}` holds a character outside ASCII; its name has to end with -bin");
+                return Err(Fault::caller(Code::InvalidArgument, "HEADER", message).with_detail("header", name.clone()));
+            }
+        }
+    }
+    Ok(headers)
+}
+
+/// Appends headers as metadata. Names that gRPC has for itself are left out.
+pub(crate) fn append(headers: &Headers, metadata: &mut HeaderMap) {
+    for (name, value) in headers.iter() {
+        if name.starts_with("grpc-") || matches!(&**name, "te" | "content-type" | "user-agent" | "content-length") {
+            continue;
+        }
+        let name = HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_maybe_shared(value.clone().into_bytes())) {
+            metadata.append(name, value);
+        }
+    }
+}
+
+/// Reads `grpc-timeout`: up to eight digits and a unit.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// Writes `grpc-timeout`, in the smallest unit whose digits fit.
+pub(crate) fn timeout_text(left: Duration) -> String {
+    const DIGITS_MAX: u128 = 99_999_999;
+    let units = [(left.as_nanos(), 'n'), (left.as_micros(), 'u'), (left.as_millis(), 'm')];
+    match units.into_iter().find(|(number, _)| *number <= DIGITS_MAX) {
+        Some((number, unit)) => format!("{number}{unit}"),
+        None => format!("{}S", u128::from(left.as_secs()).min(DIGITS_MAX)),
+    }
+}
+
+/// The metadata of a call to a service.
+pub(crate) fn call_metadata(
+    message: &Message,
+    static_headers: &[(HeaderName, HeaderValue)],
+    now: Instant,
+) -> HeaderMap {
+    let mut metadata = HeaderMap::with_capacity(12 + message.headers.len());
+    metadata.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    metadata.insert(http::header::TE, HeaderValue::from_static("trailers"));
+    metadata.insert(
+        http::header::USER_AGENT,
+        HeaderValue::from_static(concat!("grpc-crossdock/", env!("CARGO_PKG_VERSION"))),
+    );
+    metadata.insert("grpc-accept-encoding", HeaderValue::from_static(crate::framing::Coding::ACCEPTED));
+    if let Some(deadline) = message.deadline
+        && let Ok(value) = HeaderValue::from_str(&timeout_text(deadline.left(now)))
+    {
+        metadata.insert("grpc-timeout", value);
+    }
+    append(&message.headers, &mut metadata);
+    let mut insert = |name: &'static str, value: &ByteString| {
+        if let Ok(value) = HeaderValue::from_maybe_shared(value.clone().into_bytes()) {
+            metadata.insert(name, value);
+        }
+    };
+    if !message.id.is_empty() {
+        insert("x-request-id", &message.id);
+    }
+    if let Some(trace) = &message.trace {
+        insert("traceparent", &trace.parent);
+        if let Some(state) = &trace.state {
+            insert("tracestate", state);
+        }
+    }
+    for (name, value) in static_headers {
+        metadata.insert(name.clone(), value.clone());
+    }
+    metadata
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_and_written() {
+        for (text, millis) in
+            [("1H", 3_600_000), ("2M", 120_000), ("3S", 3_000), ("40m", 40), ("5000u", 5), ("99999999n", 99)]
+        {
+            assert_eq!(parse_timeout(text).map(|wait| wait.as_millis()), Some(millis), "{text}");
+        }
+        for text in ["", "S", "1", "123456789S", "1s", "-1S", "1.5S", " 1S"] {
+            assert_eq!(parse_timeout(text), None, "{text:?}");
+        }
+        for millis in [0, 1, 50, 99_999, 5_000_000, 86_400_000, 99_999_999_000] {
+            let left = Duration::from_millis(millis);
+            let read = parse_timeout(&timeout_text(left)).expect("readable");
+            assert!(read <= left && left - read < Duration::from_secs(1), "{millis}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The port to one endpoint: calls as streams of shared connections.
+
+mod body;
+mod links;
+mod reply;
+
+use std::future;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use bytes::Bytes;
+use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, WriteFormat, encode_body};
+use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Format, Message, Origin, Retry, StreamCell};
+use crossdock_transport::{Dialer, Endpoint, unreachable};
+use http::{HeaderMap, Request, Response, Uri};
+use hyper::body::Incoming;
+
+use crate::config::{Compression, Faults, Operation, Service};
+use crate::framing::{Coding, MessageReader};
+use crate::{mapping, settle};
+use body::CallBody;
+use links::{Claim, Links};
+use reply::Replies;
+
+/// The port to one endpoint.
+pub(crate) struct GrpcOutbound {
+    endpoint: Endpoint,
+    name: ByteString,
+    links: Rc<Links>,
+    headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    message_len_max: usize,
+    coding: Option<Coding>,
+    faults: Faults,
+}
+
+impl GrpcOutbound {
+    pub(crate) fn open(service: &Service, endpoint: usize) -> Result<Self, AdapterError> {
+        let no_endpoint = || AdapterError::Settings("the service has no such endpoint".into());
+        let endpoint = service.endpoints.get(endpoint).cloned().ok_or_else(no_endpoint)?;
+        let settings = &service.settings;
+        let dialer = Dialer::new(&endpoint, settings.tls.as_ref(), &[b"h2"], settings.connect_timeout.0)?;
+        Ok(Self {
+            name: endpoint.host.as_str().into(),
+            endpoint,
+            links: Links::new(dialer, settings.keep_alive.0, settings.keep_alive_timeout.0),
+            headers: service.headers.clone(),
+            message_len_max: service.message_len_max,
+            coding: (settings.compression == Compression::Gzip).then_some(Coding::Gzip),
+            faults: settings.faults,
+        })
+    }
+
+    fn origin(&self, fault: Fault) -> Fault {
+        match fault.origin {
+            // What is wrong with the caller's own messages is told as that.
+            Origin::Caller => fault,
+            _ => fault.with_origin(Origin::Service(self.name.clone())),
+        }
+    }
+
+    async fn exchange(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
+        let broken_stream = Arc::new(Mutex::new(None));
+        let mut request = self.request(operation, message, &broken_stream)?;
+        // A connection may have been closed by the other side. Where the request was not sent, it is sent on another.
+        for _ in 0..2 {
+            let claim = self.links.claim().await?;
+            match claim.send(request).await {
+                Ok(response) => return self.receive(response, claim, operation, message, carry).await,
+                Err(mut failed) => match failed.take_message() {
+                    Some(back) => request = back,
+                    None => {
+                        let of_caller = broken_stream.lock().ok().and_then(|mut fault| fault.take());
+                        return Err(of_caller.unwrap_or_else(|| reset_fault(failed.error())));
+                    }
+                },
+            }
+        }
+        Err(unreachable("the connection was closed at once"))
+    }
+
+    fn request(
+        &self,
+        operation: &Operation,
+        message: &Message,
+        broken_stream: &Arc<Mutex<Option<Fault>>>,
+    ) -> Result<Request<CallBody>, Fault> {
+        let of_type = &operation.call.request;
+        let body = match &message.body {
+            Body::Stream(stream) => {
+                let taken = || Fault::new(Code::Internal, "STREAM", "the stream of the request was taken already");
+                let stream = stream.take().ok_or_else(taken)?;
+                CallBody::stream(stream, Arc::clone(of_type), self.coding, Arc::clone(broken_stream))
+            }
+            _ => {
+                let encoded = encode_body(message, &WriteFormat::Protobuf, Some(&**of_type as &dyn BodyType))?;
+                CallBody::once(&encoded.chunks.to_bytes(), self.coding)?
+            }
+        };
+        let mut metadata = mapping::call_metadata(message, &self.headers, Instant::now());
+        if self.coding.is_some() {
+            metadata.insert("grpc-encoding", http::HeaderValue::from_static("gzip"));
+        }
+        let scheme = if self.endpoint.secure { "https" } else { "http" };
+        let authority = self.endpoint.authority.to_str().unwrap_or("");
+        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(operation.path.as_str()).build();
+        let mut request = Request::new(body);
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = uri.map_err(|_| Fault::new(Code::Internal, "ADDRESS", "the method has no address"))?;
+        *request.headers_mut() = metadata;
+        Ok(request)
+    }
+
+    async fn receive(
+        &self,
+        response: Response<Incoming>,
+        claim: Claim,
+        operation: &Operation,
+        message: &Message,
+        carry: &[ByteString],
+    ) -> Result<Message, Fault> {
+        let (head, body) = response.into_parts();
+        if let Some(status) = settle::status_of(&head.headers) {
+            let fault = |code| settle::service_fault(code, &head.headers, carry, self.faults);
+            return match status {
+                Err(code) => Err(fault(code)),
+                // A stream may end before its first message.
+                Ok(()) if operation.call.server_streaming => {
+                    let mut reply = Message::new(ByteString::new(), ByteString::new());
+                    reply.trailers = mapping::carried(&head.headers, carry).unwrap_or_default();
+                    reply.body = Body::Stream(StreamCell::new(Box::new(reply::Nothing(reply.trailers.clone()))));
+                    Ok(reply)
+                }
+                Ok(()) => Err(bad_reply("it has no message")),
+            };
+        }
+        if head.status != http::StatusCode::OK {
+            let code = settle::code_of_http(head.status.as_u16());
+            let problem = format!("the service answered in HTTP with status {}", head.status.as_u16());
+            return Err(Fault::new(code, "SERVICE_STATUS", problem));
+        }
+        let is_grpc = head.headers.get(http::header::CONTENT_TYPE);
+        if !is_grpc.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+            return Err(Fault::new(Code::Unknown, "BAD_REPLY", "the service's reply is not gRPC"));
+        }
+        let coding = match head.headers.get("grpc-encoding") {
+            None => None,
+            Some(value) => {
+                Coding::of_name(value.as_bytes()).map_err(|_| bad_reply("it is packed in an unknown way"))?
+            }
+        };
+        let mut reply = Message::new(ByteString::new(), ByteString::new());
+        reply.headers = mapping::carried(&head.headers, carry).map_err(|_| bad_reply("a header cannot be carried"))?;
+        let reader = MessageReader::new(body, coding, self.message_len_max, reset_fault);
+        let of_type = Arc::clone(&operation.call.reply) as Arc<dyn BodyType>;
+        if operation.call.server_streaming {
+            let replies = Replies {
+                reader,
+                of_type,
+                carry: carry.into(),
+                faults: self.faults,
+                name: self.name.clone(),
+                deadline: message
+                    .deadline
+                    .map(|deadline| Box::pin(tokio::time::sleep_until(deadline.instant().into()))),
+                trailers: crossdock_message::Headers::new(),
+                _claim: claim.into_streaming(),
+            };
+            reply.body = Body::Stream(StreamCell::new(Box::new(replies)));
+            return Ok(reply);
+        }
+        let (bytes, trailers) = self.one_message(reader, carry).await?;
+        reply.body = Body::typed(bytes.into(), Format::Protobuf, of_type);
+        reply.trailers = mapping::carried(&trailers, carry).map_err(|_| bad_reply("a trailer cannot be carried"))?;
+        drop(claim);
+        Ok(reply)
+    }
+
+    /// The one message of a reply, and what came behind it.
+    async fn one_message(&self, mut reader: MessageReader, carry: &[ByteString]) -> Result<(Bytes, HeaderMap), Fault> {
+        let first = future::poll_fn(|cx| reader.poll_message(cx)).await.transpose().map_err(of_reply)?;
+        let second = match first {
+            Some(_) => future::poll_fn(|cx| reader.poll_message(cx)).await.transpose().map_err(of_reply)?,
+            None => None,
+        };
+        let trailers = reader.take_trailers().unwrap_or_default();
+        match (settle::status_of(&trailers), first, second) {
+            (_, Some(_), Some(_)) => Err(bad_reply("it has more than one message")),
+            (Some(Err(code)), ..) => Err(settle::service_fault(code, &trailers, carry, self.faults)),
+            (Some(Ok(())), Some(message), None) => Ok((message, trailers)),
+            (Some(Ok(())), None, _) => Err(bad_reply("it has no message")),
+            (None, ..) => Err(bad_reply("it ends without a status")),
+        }
+    }
+}
+
+/// A body whose bytes are there, framed already.
+pub(crate) fn whole_body(bytes: Bytes) -> CallBody {
+    CallBody::whole(bytes)
+}
+
+/// A reply that breaks the rules is the service's fault, not the caller's.
+fn of_reply(fault: Fault) -> Fault {
+    Fault { origin: Origin::Gateway, http_status: None, ..fault }
+}
+
+fn bad_reply(problem: &'static str) -> Fault {
+    Fault::new(Code::Internal, "BAD_REPLY", format!("the service's reply cannot be used: {problem}"))
+}
+
+/// What a stream that ended before its time means.
+fn reset_fault(error: &hyper::Error) -> Fault {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(cause) = source {
+        if let Some(reset) = cause.downcast_ref::<h2::Error>().and_then(h2::Error::reason) {
+            let code = settle::code_of_reset(reset);
+            let fault =
+                Fault::new(code, "STREAM_RESET", format!("the service reset the call: {}", reset.description()));
+            // Only then has it not been looked at (RFC 9113 §8.7).
+            return if reset == h2::Reason::REFUSED_STREAM { fault.with_retry(Retry::Same) } else { fault };
+        }
+        source = cause.source();
+    }
+    Fault::new(Code::Unavailable, "CONNECTION_LOST", "the connection to the service ended before its reply")
+}
+
+impl Outbound for GrpcOutbound {
+    fn call<'a>(
+        &'a self,
+        operation: &'a dyn OperationSpec,
+        message: &'a Message,
+        carry: &'a [ByteString],
+    ) -> LocalFuture<'a, Result<Message, Fault>> {
+        Box::pin(async move {
+            match operation.as_any().downcast_ref::<Operation>() {
+                Some(operation) => self.exchange(operation, message, carry).await.map_err(|fault| self.origin(fault)),
+                None => Err(Fault::new(Code::Internal, "OPERATION", "the operation is not one of gRPC")),
+            }
+        })
+    }
+
+    fn probe(&self) -> LocalFuture<'_, Result<(), Fault>> {
+        Box::pin(async move { self.links.claim().await.map(drop).map_err(|fault| self.origin(fault)) })
+    }
+}

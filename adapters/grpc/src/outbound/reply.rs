@@ -1,0 +1,79 @@
+//! A reply that comes as a stream.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crossdock_message::{Body, BodyStream, BodyType, ByteString, Code, Fault, Format, Headers, Origin};
+
+use super::links::CallPlace;
+use super::{bad_reply, of_reply};
+use crate::config::Faults;
+use crate::framing::MessageReader;
+use crate::{mapping, settle};
+
+/// The messages of a service's reply. Dropping it resets the call.
+pub(super) struct Replies {
+    pub(super) reader: MessageReader,
+    pub(super) of_type: Arc<dyn BodyType>,
+    pub(super) carry: Arc<[ByteString]>,
+    pub(super) faults: Faults,
+    pub(super) name: ByteString,
+    /// A stream that outlives its caller's patience is ended by us.
+    pub(super) deadline: Option<Pin<Box<tokio::time::Sleep>>>,
+    pub(super) trailers: Headers,
+    pub(super) _claim: CallPlace,
+}
+
+impl BodyStream for Replies {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Body, Fault>>> {
+        let of_service = |fault: Fault| fault.with_origin(Origin::Service(self.name.clone()));
+        let message = match self.reader.poll_message(cx) {
+            Poll::Pending => {
+                let spent = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
+                if !spent {
+                    return Poll::Pending;
+                }
+                let fault =
+                    Fault::new(Code::DeadlineExceeded, "DEADLINE", "the time was spent before the stream ended");
+                return Poll::Ready(Some(Err(of_service(fault))));
+            }
+            Poll::Ready(message) => message,
+        };
+        Poll::Ready(match message {
+            Some(Ok(bytes)) => Some(Ok(Body::typed(bytes.into(), Format::Protobuf, Arc::clone(&self.of_type)))),
+            Some(Err(fault)) => Some(Err(of_service(of_reply(fault)))),
+            None => {
+                let trailers = self.reader.take_trailers().unwrap_or_default();
+                match settle::status_of(&trailers) {
+                    Some(Ok(())) => {
+                        self.trailers = mapping::carried(&trailers, &self.carry).unwrap_or_default();
+                        None
+                    }
+                    Some(Err(code)) => {
+                        Some(Err(of_service(settle::service_fault(code, &trailers, &self.carry, self.faults))))
+                    }
+                    None => Some(Err(of_service(bad_reply("it ends without a status")))),
+                }
+            }
+        })
+    }
+
+    fn trailers(&mut self) -> Headers {
+        std::mem::take(&mut self.trailers)
+    }
+}
+
+/// A stream that ended before its first message.
+pub(super) struct Nothing(pub(super) Headers);
+
+impl BodyStream for Nothing {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Body, Fault>>> {
+        Poll::Ready(None)
+    }
+
+    fn trailers(&mut self) -> Headers {
+        std::mem::take(&mut self.0)
+    }
+}

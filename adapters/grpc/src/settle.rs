@@ -1,0 +1,197 @@
+//! What became of a call, in gRPC's words: a fault as a status, and a status as a fault.
+
+use base64::Engine as _;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD_NO_PAD};
+use bytes::Bytes;
+use crossdock_message::{ByteString, Code, Fault, Retry, ServiceStatus};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
+use prost::Message as _;
+
+use crate::config::Faults;
+use crate::mapping;
+
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+
+/// What is written as it is: printable ASCII without `%` (gRPC over HTTP/2, "Status-Message").
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+/// Bytes of a message that are told; a longer one would be refused with the head.
+const MESSAGE_LEN_MAX: usize = 4096;
+/// Bytes of details that are told, for the same reason.
+const DETAILS_LEN_MAX: usize = 8192;
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Status {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+/// `google.rpc.ErrorInfo`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ErrorInfo {
+    #[prost(string, tag = "1")]
+    reason: String,
+    #[prost(string, tag = "2")]
+    domain: String,
+    #[prost(btree_map = "string, string", tag = "3")]
+    metadata: std::collections::BTreeMap<String, String>,
+}
+
+/// Who speaks in `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "crossdock";
+
+/// The status of a call that went well, behind its last message.
+pub(crate) fn ok(metadata: &mut HeaderMap) {
+    metadata.insert(STATUS, HeaderValue::from_static("0"));
+}
+
+/// The status of a fault. What a service said in the canonical model goes on as it came; a fault of ours carries its
+/// reason and details as `google.rpc.ErrorInfo`.
+pub(crate) fn status(fault: &Fault, metadata: &mut HeaderMap) {
+    if let Some(service) = &fault.service {
+        mapping::append(&service.headers, metadata);
+    }
+    let code = code_for_callers(fault);
+    metadata.insert(STATUS, HeaderValue::from(u16::from(code as u8)));
+    let end = fault.message.floor_char_boundary(MESSAGE_LEN_MAX);
+    let message: String = utf8_percent_encode(&fault.message[..end], ESCAPED).collect();
+    if let Ok(value) = HeaderValue::from_str(&message) {
+        metadata.insert(MESSAGE, value);
+    }
+    let details = match &fault.service {
+        Some(service) => service.status.clone(),
+        None => own_details(fault, code).into(),
+    };
+    if !details.is_empty()
+        && details.len() <= DETAILS_LEN_MAX
+        && let Ok(value) = HeaderValue::from_str(&STANDARD_NO_PAD.encode(&details))
+    {
+        metadata.insert(DETAILS, value);
+    }
+    if let Retry::After(wait) = fault.retry {
+        metadata
+            .insert("grpc-retry-pushback-ms", HeaderValue::from(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
+    }
+}
+
+/// A method that no route takes is not implemented here, whatever HTTP calls that.
+fn code_for_callers(fault: &Fault) -> Code {
+    if fault.code == Code::NotFound && fault.reason == "NO_ROUTE" { Code::Unimplemented } else { fault.code }
+}
+
+fn own_details(fault: &Fault, code: Code) -> Vec<u8> {
+    let metadata = fault.details.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let info = ErrorInfo { reason: fault.reason.to_string(), domain: DOMAIN.to_owned(), metadata };
+    let detail = Any { type_url: "type.googleapis.com/google.rpc.ErrorInfo".to_owned(), value: info.encode_to_vec() };
+    Status { code: i32::from(code as u8), message: fault.message.to_string(), details: vec![detail] }.encode_to_vec()
+}
+
+/// What a service's metadata says of its status; nothing where it says none.
+pub(crate) fn status_of(metadata: &HeaderMap) -> Option<Result<(), Code>> {
+    let status = metadata.get(STATUS)?;
+    let number: Option<i32> = status.to_str().ok().and_then(|text| text.parse().ok());
+    Some(match number {
+        Some(0) => Ok(()),
+        Some(number) => Err(Code::from_number(number).unwrap_or(Code::Unknown)),
+        None => Err(Code::Unknown),
+    })
+}
+
+/// The fault that a service's status is.
+pub(crate) fn service_fault(code: Code, metadata: &HeaderMap, carry: &[ByteString], faults: Faults) -> Fault {
+    let of_its_inside = matches!(code, Code::Unknown | Code::Internal | Code::DataLoss);
+    let hidden = faults == Faults::Safe && of_its_inside;
+    let said = metadata.get(MESSAGE).filter(|_| !hidden).and_then(|value| {
+        percent_decode(value.as_bytes()).decode_utf8().ok().map(|text| ByteString::from(text.into_owned()))
+    });
+    let message = match said {
+        Some(message) => message,
+        None if hidden => ByteString::from_static("the service failed"),
+        None => ByteString::new(),
+    };
+    let status = metadata.get(DETAILS).filter(|_| !hidden).and_then(|value| decode_binary(value.as_bytes()));
+    let headers = mapping::carried(metadata, carry).unwrap_or_default();
+    let pushback = metadata.get("grpc-retry-pushback-ms").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let retry = match (code, pushback) {
+        (Code::Unavailable | Code::ResourceExhausted, Some(millis)) => {
+            Retry::After(std::time::Duration::from_millis(millis.min(3_600_000)))
+        }
+        _ => Retry::Never,
+    };
+    let mut fault = Fault::new(code, "SERVICE_STATUS", message).with_retry(retry);
+    let status = status.unwrap_or_default();
+    // Its words stay as they are, also where there are none; what we hide is told as ours.
+    if !hidden {
+        fault.service = Some(Box::new(ServiceStatus { status, headers }));
+    }
+    fault
+}
+
+fn decode_binary(text: &[u8]) -> Option<Bytes> {
+    const CONFIG: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::STANDARD, CONFIG);
+    LENIENT.decode(text).ok().map(Bytes::from)
+}
+
+/// The code of an answer that is HTTP's and not gRPC's (gRPC, "HTTP to gRPC Status Code Mapping").
+pub(crate) fn code_of_http(status: u16) -> Code {
+    match status {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502 | 503 | 504 => Code::Unavailable,
+        _ => Code::Unknown,
+    }
+}
+
+/// The code of a stream that HTTP/2 reset (gRPC over HTTP/2, "Errors").
+pub(crate) fn code_of_reset(reason: h2::Reason) -> Code {
+    match reason {
+        h2::Reason::REFUSED_STREAM => Code::Unavailable,
+        h2::Reason::CANCEL => Code::Cancelled,
+        h2::Reason::ENHANCE_YOUR_CALM => Code::ResourceExhausted,
+        h2::Reason::INADEQUATE_SECURITY => Code::PermissionDenied,
+        _ => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_survives_the_way_over_grpc() {
+        for code in Code::ALL {
+            let fault = Fault::caller(code, "TEST", "caf\u{e9} 100%\n").with_detail("field", "a.b");
+            let mut metadata = HeaderMap::new();
+            status(&fault, &mut metadata);
+            assert_eq!(status_of(&metadata), Some(Err(code)));
+            assert_eq!(metadata["grpc-message"], "caf%C3%A9 100%25%0A");
+            let read = service_fault(code, &metadata, &[], Faults::All);
+            assert_eq!((read.code, &*read.message), (code, "caf\u{e9} 100%\n"));
+            let details = Status::decode(read.service.expect("a status").status).expect("a status");
+            let info = ErrorInfo::decode(&*details.details[0].value).expect("an ErrorInfo");
+            assert_eq!((info.reason.as_str(), info.metadata["field"].as_str()), ("TEST", "a.b"));
+            let hidden = service_fault(code, &metadata, &[], Faults::Safe);
+            assert_eq!(hidden.code, code);
+            assert_eq!(hidden.service.is_none(), matches!(code, Code::Unknown | Code::Internal | Code::DataLoss));
+        }
+    }
+}

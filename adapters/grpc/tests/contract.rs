@@ -1,0 +1,122 @@
+//! The gRPC adapter keeps the contract of adapters.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crossdock_adapter_api::{
+    Adapter, AdapterError, EntryContext, EntrySpec, Inbound, OperationSpec, Outbound, contract,
+};
+use crossdock_contract::{CallType, Contracts, Files, compile};
+use crossdock_grpc::GrpcAdapter;
+use crossdock_message::{Body, BodyType, Format, Limits, Record, Value, json};
+use crossdock_settings::{Diagnostics, Node, Reader, Resolve, parse};
+
+struct Nothing;
+
+impl Resolve for Nothing {
+    fn env(&self, name: &str) -> Result<String, String> {
+        Err(format!("no {name}"))
+    }
+
+    fn file(&self, path: &str) -> Result<String, String> {
+        Err(format!("no {path}"))
+    }
+}
+
+/// What the suite sends, in a message of protobuf: its text as it is, and what the echo looks at.
+const PROTO: &[u8] = b"syntax = \"proto3\";
+package probe.v1;
+service Probes { rpc Send(Probe) returns (Probe); }
+message Probe { string text = 1; string fail = 2; int64 wait = 3; }
+";
+
+impl Files for Nothing {
+    fn read(&self, name: &str) -> Result<Option<Bytes>, String> {
+        Ok((name == "probe.proto").then(|| Bytes::from_static(PROTO)))
+    }
+}
+
+fn read<T>(text: &str, read: impl FnOnce(&Node, &mut Reader<'_>) -> Option<T>) -> T {
+    let mut diagnostics = Diagnostics::new();
+    let source = diagnostics.add_source("test", text);
+    let node = parse(source, &mut diagnostics).expect("YAML");
+    let value = read(&node, &mut Reader::new(&mut diagnostics, &Nothing));
+    value.unwrap_or_else(|| panic!("{}", diagnostics.render(false)))
+}
+
+struct Grpc {
+    contracts: Contracts,
+    call: CallType,
+}
+
+impl Grpc {
+    fn new() -> Self {
+        let mut contracts = Contracts::new(&Limits::default());
+        contracts.add("probe".into(), Arc::new(compile(&["probe.proto"], &Nothing).expect("a contract")));
+        let call = contracts.call("probe.v1.Probes/Send").expect("the method");
+        Self { contracts, call }
+    }
+
+    fn service(&self, address: &str) -> Arc<dyn crossdock_adapter_api::ServiceSpec> {
+        let text = format!("url: \"http://{address}\"\nservice: probe.v1.Probes");
+        read(&text, |node, reader| GrpcAdapter.read_service(node, &self.contracts, reader))
+    }
+}
+
+impl contract::Subject for Grpc {
+    fn inbound(&self) -> Result<Box<dyn Inbound>, AdapterError> {
+        let listener = read("bind: 127.0.0.1:0", |node, reader| GrpcAdapter.read_listener(node, reader));
+        GrpcAdapter.open_inbound("contract", &*listener)
+    }
+
+    fn outbound(&self, address: &str) -> Result<Rc<dyn Outbound>, AdapterError> {
+        GrpcAdapter.open_outbound(&*self.service(address), 0)
+    }
+
+    fn nowhere(&self) -> String {
+        // A port that was free a moment ago.
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        socket.local_addr().expect("an address").to_string()
+    }
+
+    fn entry(&self) -> Arc<dyn EntrySpec> {
+        let context = EntryContext { contracts: &self.contracts, call: None, whole_service: false };
+        let text = "listen: contract\nmethod: probe.v1.Probes/Send";
+        read(text, |node, reader| GrpcAdapter.read_entry(node, context, reader)).remove(0)
+    }
+
+    fn operation(&self) -> Arc<dyn OperationSpec> {
+        self.service("127.0.0.1:1").operations().remove(0).1
+    }
+
+    fn body(&self, text: &str) -> Body {
+        let given = json::read(&Bytes::copy_from_slice(text.as_bytes()), &Limits::default()).expect("JSON");
+        let mut probe = Record::new();
+        probe.set("text", Value::from(text));
+        for name in ["fail", "wait"] {
+            if let Some(value) = given.get(name) {
+                probe.set(name, value.clone());
+            }
+        }
+        let request = &self.call.request;
+        let wire = request.write(&Value::Record(probe), Format::Protobuf).expect("a probe");
+        Body::typed(wire.into(), Format::Protobuf, Arc::clone(request) as Arc<dyn BodyType>)
+    }
+
+    fn text(&self, body: &Body) -> Bytes {
+        let value = body.value(&Limits::default()).expect("a probe").expect("a probe");
+        match value.get("text") {
+            Some(Value::Text(text)) => text.clone().into_bytes(),
+            other => panic!("rule 1: the text comes back, not {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_grpc_adapter_keeps_the_contract() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let local = tokio::task::LocalSet::new();
+    runtime.block_on(local.run_until(contract::run(&Grpc::new())));
+}

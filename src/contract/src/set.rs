@@ -1,0 +1,85 @@
+//! All contracts of one process, by name.
+
+use std::sync::Arc;
+
+use crossdock_message::{ByteString, Limits};
+
+use crate::model::Contract;
+use crate::type_ref::{TypeRef, UnknownFields};
+use crate::typed::{CallType, Typed};
+
+/// All contracts of one process.
+#[derive(Debug, Default)]
+pub struct Contracts {
+    list: Vec<(ByteString, Arc<Contract>)>,
+    limits: Arc<Limits>,
+}
+
+impl Contracts {
+    /// No contracts yet; bodies will be read within these limits.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        Self { list: Vec::new(), limits: Arc::new(limits.clone()) }
+    }
+
+    /// Adds one.
+    pub fn add(&mut self, name: ByteString, contract: Arc<Contract>) {
+        self.list.push((name, contract));
+    }
+
+    /// All, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&ByteString, &Arc<Contract>)> {
+        self.list.iter().map(|(name, contract)| (name, contract))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// What is said in a call of `pkg.Service/Method`. Where several contracts have it, the first one's word counts.
+    #[must_use]
+    pub fn call(&self, path: &str) -> Option<CallType> {
+        self.list.iter().find_map(|(_, contract)| {
+            let (service, method) = contract.method(path)?;
+            let typed = |id, unknown| {
+                let type_ref = TypeRef::new(Arc::clone(contract), id);
+                Arc::new(Typed::new(type_ref, unknown, Arc::clone(&self.limits)))
+            };
+            Some(CallType {
+                name: format!("{}/{}", service.name, method.name).into(),
+                request: typed(method.input, UnknownFields::Refuse),
+                // Services may be newer than the contract.
+                reply: typed(method.output, UnknownFields::Ignore),
+                client_streaming: method.client_streaming,
+                server_streaming: method.server_streaming,
+                idempotent: method.idempotent,
+                http: method.http.clone(),
+            })
+        })
+    }
+
+    /// The calls of a service, in the order of its contract.
+    #[must_use]
+    pub fn calls_of(&self, service: &str) -> Option<Vec<CallType>> {
+        let (_, contract) = self.list.iter().find(|(_, contract)| contract.service(service).is_some())?;
+        let service = contract.service(service)?;
+        let names = service.methods.iter().map(|method| format!("{}/{}", service.name, method.name));
+        Some(names.filter_map(|name| self.call(&name)).collect())
+    }
+
+    /// Full names of all services.
+    pub fn services(&self) -> impl Iterator<Item = &str> {
+        self.list.iter().flat_map(|(_, contract)| contract.services()).map(|service| &*service.name)
+    }
+
+    /// `pkg.Service/Method` of all methods.
+    #[must_use]
+    pub fn methods(&self) -> Vec<String> {
+        let services = self.list.iter().flat_map(|(_, contract)| contract.services());
+        services
+            .flat_map(|service| service.methods.iter().map(|method| format!("{}/{}", service.name, method.name)))
+            .collect()
+    }
+}

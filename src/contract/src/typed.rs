@@ -1,0 +1,287 @@
+//! A type as the body of a message: with its limits, and with faults in the place of errors.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crossdock_message::{BodyType, ByteString, Code, Fault, Format, Limits, Record, Value};
+
+use crate::codec::{CodecError, Problem};
+use crate::model::{Arity, Field, HttpRule, Kind, Scalar, Special};
+use crate::type_ref::{TypeRef, UnknownFields};
+
+/// A type of a contract as the type of bodies.
+#[derive(Debug, Clone)]
+pub struct Typed {
+    /// The type's name; of one field, with the field's behind it.
+    name: ByteString,
+    type_ref: TypeRef,
+    limits: Arc<Limits>,
+    /// What becomes of names that the type does not know.
+    unknown: UnknownFields,
+    /// Only this field is the body, its place in the record.
+    only: Option<usize>,
+}
+
+/// What is said in one call: the types of request and reply, and whether they come as streams.
+#[derive(Debug, Clone)]
+pub struct CallType {
+    /// `pkg.Service/Method`.
+    pub name: ByteString,
+    /// What it takes.
+    pub request: Arc<Typed>,
+    /// What it gives.
+    pub reply: Arc<Typed>,
+    /// It takes a stream.
+    pub client_streaming: bool,
+    /// It gives a stream.
+    pub server_streaming: bool,
+    /// Carrying it out twice is as carrying it out once, by the contract's word.
+    pub idempotent: bool,
+    /// How the contract binds it to HTTP.
+    pub http: Vec<HttpRule>,
+}
+
+/// A field that an address gives: its path from the request down, and the texts that it has there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Param {
+    /// Names from the request down, with dots between.
+    pub path: ByteString,
+    /// One text, or several of a list.
+    pub texts: Vec<ByteString>,
+}
+
+/// A field that a path names.
+#[derive(Debug)]
+pub struct Found<'t> {
+    /// The field.
+    pub field: &'t Field,
+    /// One text says it: no list, map or record.
+    pub is_plain: bool,
+}
+
+impl Typed {
+    /// A type with the limits on reading it, and what becomes of names that it does not know.
+    #[must_use]
+    pub fn new(type_ref: TypeRef, unknown: UnknownFields, limits: Arc<Limits>) -> Self {
+        Self { name: type_ref.name().clone(), type_ref, limits, unknown, only: None }
+    }
+
+    /// The type.
+    #[must_use]
+    pub fn type_ref(&self) -> &TypeRef {
+        &self.type_ref
+    }
+
+    /// The same where the body is one field of the record; nothing where there is no such field.
+    #[must_use]
+    pub fn only_field(&self, name: &str) -> Option<Self> {
+        let field = self.type_ref.record().field(name)?;
+        let name = format!("{}/{}", self.name, field.name).into();
+        Some(Self { name, only: Some(usize::from(field.index)), ..self.clone() })
+    }
+
+    /// The field that a path of names with dots leads to; the error is the name that leads nowhere.
+    ///
+    /// # Errors
+    /// The part of the path that is no field.
+    pub fn find<'p>(&self, path: &'p str) -> Result<Found<'_>, &'p str> {
+        let contract = self.type_ref.contract();
+        let mut record = self.type_ref.record();
+        let mut parts = path.split('.').peekable();
+        while let Some(part) = parts.next() {
+            let field = record.field(part).ok_or(part)?;
+            let inner = match field.kind {
+                Kind::Record(id) if !matches!(field.arity, Arity::Many | Arity::Map) => Some(contract.record(id)),
+                _ => None,
+            };
+            if parts.peek().is_some() {
+                record = inner.filter(|inner| inner.special == Special::None).ok_or(part)?;
+                continue;
+            }
+            let has_text = match field.kind {
+                Kind::Record(id) => matches!(
+                    contract.record(id).special,
+                    Special::Time | Special::Duration | Special::FieldMask | Special::Wrapper
+                ),
+                _ => true,
+            };
+            return Ok(Found { field, is_plain: has_text && field.arity != Arity::Map });
+        }
+        Err(path)
+    }
+
+    /// A request in protobuf, put together from a body and from what the address says.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT with the place and field of what does not fit.
+    pub fn assemble(
+        &self,
+        body: Option<(&Bytes, Format)>,
+        body_field: Option<&str>,
+        params: &[Param],
+    ) -> Result<Bytes, Fault> {
+        let mut out = match (body, body_field) {
+            (None, _) => Vec::new(),
+            (Some((bytes, Format::Protobuf)), None) => {
+                self.type_ref.normalize(bytes, &self.limits).map_err(|error| self.unreadable(&error))?
+            }
+            (Some((bytes, Format::Json)), None) => {
+                let read = self.type_ref.json_to_wire(bytes, self.unknown, &self.limits);
+                read.map_err(|error| self.unreadable(&error))?
+            }
+            (Some((bytes, Format::Json)), Some(name)) => {
+                let read = self.type_ref.field_to_wire(name, bytes, &self.limits);
+                read.map_err(|error| self.unreadable(&error))?
+            }
+            (Some(_), _) => return Err(wrong_format()),
+        };
+        for param in params {
+            let value = self.param_value(param)?;
+            let written = self.type_ref.encode(&value).map_err(|error| {
+                let message = format!("`{}` in the address: {}", param.path, error.problem);
+                Fault::caller(Code::InvalidArgument, "ADDRESS_FIELD", message).with_detail("field", param.path.clone())
+            })?;
+            // Fields behind others are merged into them: that is protobuf's own rule.
+            out.extend_from_slice(&written);
+        }
+        Ok(out.into())
+    }
+
+    /// A record with one field, as deep as the path says.
+    fn param_value(&self, param: &Param) -> Result<Value, Fault> {
+        let unknown = |part: &str| {
+            let message = format!("there is no field `{part}` for `{}` of the address", param.path);
+            Fault::caller(Code::InvalidArgument, "ADDRESS_FIELD", message).with_detail("field", param.path.clone())
+        };
+        let found = self.find(&param.path).map_err(unknown)?;
+        let one = |text: &ByteString| match (self.scalar_of(found.field), &**text) {
+            (Some(Scalar::Bool), "true") => Value::Bool(true),
+            (Some(Scalar::Bool), "false") => Value::Bool(false),
+            _ => Value::Text(text.clone()),
+        };
+        let many = found.field.arity == Arity::Many;
+        let value = match param.texts.as_slice() {
+            texts if many => Value::List(texts.iter().map(one).collect()),
+            [text] if found.is_plain => one(text),
+            [_] => return Err(unknown(&param.path)),
+            _ => {
+                let message = format!("`{}` stands more than once in the address", param.path);
+                return Err(Fault::caller(Code::InvalidArgument, "FIELD_TWICE", message));
+            }
+        };
+        let nested =
+            |value: Value, name: &str| Value::Record(Record::from_unique(vec![(ByteString::from(name), value)]));
+        Ok(param.path.rsplit('.').fold(value, nested))
+    }
+
+    /// What a field holds in one text, a wrapper's inside included.
+    fn scalar_of(&self, field: &Field) -> Option<Scalar> {
+        match field.kind {
+            Kind::Scalar(scalar) => Some(scalar),
+            Kind::Record(id) => {
+                let record = self.type_ref.contract().record(id);
+                match record.fields.first().map(|inner| inner.kind) {
+                    Some(Kind::Scalar(scalar)) if record.special == Special::Wrapper => Some(scalar),
+                    _ => None,
+                }
+            }
+            Kind::Enum(_) => None,
+        }
+    }
+
+    fn unreadable(&self, error: &CodecError) -> Fault {
+        let mut fault = Fault::caller(
+            Code::InvalidArgument,
+            "BODY_MALFORMED",
+            format!("the body is not a valid {}: {error}", self.type_ref.name()),
+        );
+        if let Some((line, column)) = error.place {
+            fault = fault.with_detail("line", line.to_string()).with_detail("column", column.to_string());
+        }
+        if !error.path.is_empty() {
+            fault = fault.with_detail("field", error.path.clone());
+        }
+        fault
+    }
+
+    fn unwritable(&self, error: &CodecError) -> Fault {
+        let message = format!("the body cannot be written as {}: {error}", self.type_ref.name());
+        let fault = Fault::caller(Code::InvalidArgument, "BODY_UNWRITABLE", message);
+        if error.path.is_empty() { fault } else { fault.with_detail("field", error.path.clone()) }
+    }
+
+    /// The JSON of the one field that is the body.
+    fn only_json(&self, index: usize, value: &Value) -> Result<Bytes, Fault> {
+        let field = &self.type_ref.record().fields[index];
+        let empty = || match field.arity {
+            Arity::Many => Bytes::from_static(b"[]"),
+            Arity::Map => Bytes::from_static(b"{}"),
+            _ => Bytes::from_static(b"null"),
+        };
+        let Some(inner) = value.get(&field.name) else { return Ok(empty()) };
+        let record = Value::Record(Record::from_unique(vec![(field.name.clone(), inner.clone())]));
+        let written = self.type_ref.write_json(&record, &self.limits).map_err(|error| self.unwritable(&error))?;
+        // A field without presence that has its default is left out: then its plain JSON is the body.
+        if written == b"{}" {
+            let plain = crossdock_message::json::write(inner).map(Bytes::from);
+            return plain.map_err(|_| Fault::new(Code::Internal, "BODY_UNWRITABLE", "the answer has no form in JSON"));
+        }
+        let content = 1 + field.json_key.len()..written.len() - 1;
+        Ok(Bytes::from(written).slice(content))
+    }
+}
+
+fn wrong_format() -> Fault {
+    let message = "the body has to be JSON, with the content type that says so";
+    Fault::caller(Code::InvalidArgument, "BODY_FORMAT", message).with_http_status(415)
+}
+
+impl BodyType for Typed {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn read(&self, bytes: &Bytes, format: Format) -> Result<Value, Fault> {
+        let read = match format {
+            Format::Protobuf => self.type_ref.decode(bytes, &self.limits),
+            Format::Json => self.type_ref.read_json(bytes, self.unknown, &self.limits),
+            Format::Xml | Format::Raw => return Err(wrong_format()),
+        };
+        read.map_err(|error| self.unreadable(&error))
+    }
+
+    fn write(&self, value: &Value, format: Format) -> Result<Bytes, Fault> {
+        let written = match (format, self.only) {
+            (Format::Protobuf, _) => self.type_ref.encode(value),
+            (Format::Json, Some(index)) => {
+                // Through protobuf, so that what is not of this type is refused.
+                let wire = self.type_ref.encode(value).map_err(|error| self.unwritable(&error))?;
+                return self.only_json(index, &self.read(&wire.into(), Format::Protobuf)?);
+            }
+            (Format::Json, None) => self.type_ref.write_json(value, &self.limits),
+            (Format::Xml | Format::Raw, _) => return Err(wrong_format()),
+        };
+        written.map(Bytes::from).map_err(|error| self.unwritable(&error))
+    }
+
+    fn recode(&self, bytes: &Bytes, from: Format, to: Format) -> Result<Bytes, Fault> {
+        let recoded = match (from, to, self.only) {
+            (Format::Protobuf, Format::Json, None) => {
+                return self.type_ref.wire_to_json(bytes, &self.limits).map(Bytes::from).map_err(|error| {
+                    // Bytes that cannot be read are who sent them to blame for, values without a form in JSON are not.
+                    match error.problem {
+                        Problem::Unwritable(_) | Problem::AnyType(_) => self.unwritable(&error),
+                        _ => self.unreadable(&error),
+                    }
+                });
+            }
+            (Format::Protobuf, Format::Json, Some(index)) => {
+                return self.only_json(index, &self.read(bytes, Format::Protobuf)?);
+            }
+            (Format::Json, Format::Protobuf, _) => self.type_ref.json_to_wire(bytes, self.unknown, &self.limits),
+            (from, to, _) if from == to => return Ok(bytes.clone()),
+            _ => return Err(wrong_format()),
+        };
+        recoded.map(Bytes::from).map_err(|error| self.unreadable(&error))
+    }
+}

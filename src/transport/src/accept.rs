@@ -1,0 +1,31 @@
+//! Taking connections of callers.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::MaybeTls;
+
+/// For a TLS handshake.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+
+/// A caller's connection.
+pub type Accepted = MaybeTls<TlsStream<TcpStream>>;
+
+/// Makes a socket a caller's connection: without delay, and with TLS where the listener speaks it.
+///
+/// # Errors
+/// Where the handshake fails or takes too long.
+pub async fn accept(socket: TcpStream, acceptor: Option<&TlsAcceptor>) -> io::Result<Accepted> {
+    socket.set_nodelay(true)?;
+    match acceptor {
+        None => Ok(Accepted::Plain(socket)),
+        Some(acceptor) => {
+            let shaken = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(socket)).await;
+            Ok(Accepted::Tls(Box::new(shaken.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)))
+        }
+    }
+}

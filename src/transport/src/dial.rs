@@ -1,0 +1,78 @@
+//! Making connections to a service.
+
+use std::io;
+use std::time::Duration;
+
+use crossdock_adapter_api::AdapterError;
+use crossdock_message::{Code, Fault, Retry};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::{ClientTlsSettings, Endpoint, MaybeTls, tls};
+
+/// A connection to a service.
+pub type Dialled = MaybeTls<TlsStream<TcpStream>>;
+
+/// Makes connections to one endpoint.
+pub struct Dialer {
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    timeout: Duration,
+}
+
+/// The service was not reached: the request cannot have been carried out.
+#[must_use]
+pub fn unreachable(problem: &str) -> Fault {
+    Fault::new(Code::Unavailable, "UNREACHABLE", format!("the service cannot be reached: {problem}"))
+        .with_retry(Retry::Same)
+}
+
+impl Dialer {
+    /// To that endpoint; a whole connection may take `timeout`. `alpn` names the protocols that are spoken over TLS.
+    ///
+    /// # Errors
+    /// [`AdapterError::Settings`] where a file of the settings cannot be used.
+    pub fn new(
+        endpoint: &Endpoint,
+        settings: Option<&ClientTlsSettings>,
+        alpn: &[&[u8]],
+        timeout: Duration,
+    ) -> Result<Self, AdapterError> {
+        let tls = if endpoint.secure {
+            let name = settings.and_then(|tls| tls.server_name.clone()).unwrap_or_else(|| endpoint.host.clone());
+            let bad_name = |_| AdapterError::Settings(format!("`{name}` is not a name that a certificate can have"));
+            let server = ServerName::try_from(name.clone()).map_err(bad_name)?;
+            Some((TlsConnector::from(tls::client(settings, alpn)?), server))
+        } else {
+            None
+        };
+        Ok(Self { host: endpoint.host.clone(), port: endpoint.port, tls, timeout })
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// UNAVAILABLE, to be tried again as it is, where there is none in time.
+    pub async fn dial(&self) -> Result<Dialled, Fault> {
+        match tokio::time::timeout(self.timeout, self.dial_unbounded()).await {
+            Ok(dialled) => dialled,
+            Err(_) => Err(unreachable("no connection in time")),
+        }
+    }
+
+    async fn dial_unbounded(&self) -> Result<Dialled, Fault> {
+        let refused = |failure: &io::Error| unreachable(&failure.kind().to_string());
+        let socket = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|failure| refused(&failure))?;
+        socket.set_nodelay(true).map_err(|failure| refused(&failure))?;
+        match &self.tls {
+            None => Ok(Dialled::Plain(socket)),
+            Some((connector, name)) => {
+                let shaken = connector.connect(name.clone(), socket).await;
+                Ok(Dialled::Tls(Box::new(shaken.map_err(|_| unreachable("the TLS handshake failed"))?)))
+            }
+        }
+    }
+}
