@@ -16,7 +16,7 @@ use actix_service::fn_service;
 use crossdock_adapter_api::{
     AdapterError, Admission, Head, Inbound, Ingress, OpenIngress, Outcome, SendFuture, WriteFormat, encode_body,
 };
-use crossdock_message::{Body, BodyStream, BodyType, ByteString, Chunks, Code, Fault, Format, Message, StreamCell};
+use crossdock_message::{Body, BodyStream, BodyType, ByteString, Code, Fault, Format, Message, StreamCell};
 use crossdock_transport::{Gate, accept, listen, tls};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -162,9 +162,9 @@ fn refused_by_http(request: &Request<Incoming>) -> Option<Response<AnswerBody>> 
         let rest = value.as_bytes().strip_prefix(b"application/grpc");
         rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     });
-    let status = match request.method() {
-        &http::Method::POST if is_grpc => return None,
-        &http::Method::POST => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    let status = match *request.method() {
+        http::Method::POST if is_grpc => return None,
+        http::Method::POST => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         _ => StatusCode::METHOD_NOT_ALLOWED,
     };
     let mut response = Response::new(AnswerBody::none());
@@ -214,11 +214,11 @@ async fn route(
     let Admission { exchange, .. } = admission;
     let answer_coding = worker.answer_coding(&head.headers);
     match exchange.dispatch(message).await {
-        Outcome::Replied(reply) => replied(reply, entry, answer_coding, &id),
+        Outcome::Replied(reply) => replied(&reply, entry, answer_coding, &id),
         Outcome::Accepted => {
             // The route took the message on and has nothing to say: in gRPC, that is a reply of defaults.
             let reply = Message::new(ByteString::new(), ByteString::new());
-            replied(reply, entry, answer_coding, &id)
+            replied(&reply, entry, answer_coding, &id)
         }
         Outcome::Failed(fault) => Err(fault),
     }
@@ -268,7 +268,7 @@ impl BodyStream for Requests {
 }
 
 fn replied(
-    reply: Message,
+    reply: &Message,
     entry: &Entry,
     coding: Option<Coding>,
     id: &ByteString,
@@ -280,13 +280,13 @@ fn replied(
             AnswerBody::stream(StreamAnswer::new(stream.take().ok_or_else(taken)?, Some(Arc::clone(of_type)), coding))
         }
         _ => {
-            let encoded = encode_body(&reply, &WriteFormat::Protobuf, Some(&**of_type as &dyn BodyType));
+            let encoded = encode_body(reply, &WriteFormat::Protobuf, Some(&**of_type as &dyn BodyType));
             // What the gateway cannot write is its own fault.
             let encoded = encoded.map_err(|fault| Fault { code: Code::Internal, http_status: None, ..fault })?;
             let mut trailers = HeaderMap::new();
             mapping::append(&reply.trailers, &mut trailers);
             settle::ok(&mut trailers);
-            AnswerBody::once(&one_piece(encoded.chunks), coding, trailers)?
+            AnswerBody::once(&encoded.chunks.to_bytes(), coding, trailers)?
         }
     };
     let mut response = Response::new(body);
@@ -301,8 +301,4 @@ fn replied(
         headers.insert("x-request-id", value);
     }
     Ok(response)
-}
-
-fn one_piece(chunks: Chunks) -> bytes::Bytes {
-    chunks.to_bytes()
 }

@@ -15,11 +15,14 @@
 //! | [`TypeRef`] | one type of a contract, with its codecs |
 //! | [`Typed`] | a type as the body of a message |
 //! | [`Contracts`] | all contracts of a process |
+//! | [`show`] | a contract as outline, `.proto` text and JSON Schema |
 
 mod codec;
 mod model;
 mod proto;
 mod set;
+pub mod show;
+mod text;
 mod type_ref;
 mod typed;
 

@@ -293,6 +293,17 @@ impl Contract {
     }
 }
 
+impl Field {
+    /// Whether values of it can be written as one run.
+    pub(crate) fn is_packable(&self) -> bool {
+        match self.kind {
+            Kind::Scalar(scalar) => scalar.is_packable(),
+            Kind::Enum(_) => true,
+            Kind::Record(_) => false,
+        }
+    }
+}
+
 /// No field.
 pub(crate) const NO_FIELD: u16 = u16::MAX;
 

@@ -6,4 +6,5 @@ mod descriptor;
 mod features;
 
 pub use compile::{Files, Place, ProtoError, compile};
+pub(crate) use convert::camel_case;
 pub use convert::from_descriptor_set;

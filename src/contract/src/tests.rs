@@ -332,6 +332,30 @@ fn one_field_can_be_the_body_of_an_answer() {
 }
 
 #[test]
+fn what_is_shown_as_proto_is_the_same_contract() {
+    struct Shown(String);
+    impl Files for Shown {
+        fn read(&self, name: &str) -> Result<Option<Bytes>, String> {
+            Ok((name == "shown.proto").then(|| Bytes::from(self.0.clone())))
+        }
+    }
+    let text = show::proto(&shop());
+    let again = compile(&["shown.proto"], &Shown(text.clone())).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert_eq!(show::proto(&again), text);
+    assert_eq!(show::json_schema(&again), show::json_schema(&shop()));
+    assert!(show::outline(&again).contains("GET /v1/orders/{id}"), "{}", show::outline(&again));
+}
+
+#[test]
+fn text_format_is_for_people() {
+    let (order, limits) = (order(), Limits::default());
+    let wire = Bytes::from(order.text_to_wire("id: 5\nlines { sku: \"a\" }").expect("a text"));
+    assert_eq!(order.wire_to_json(&wire, &limits).as_deref(), Ok(&br#"{"id":"5","lines":[{"sku":"a"}]}"#[..]));
+    assert_eq!(order.text_to_wire(&order.wire_to_text(&wire, &limits).expect("a text")).map(Bytes::from), Ok(wire));
+    assert!(order.text_to_wire("id: 5\nnothing: 1").expect_err("no field").starts_with("line 2, column 1"));
+}
+
+#[test]
 fn depth_is_limited_in_both_formats() {
     let (order, limits) = (order(), Limits { depth: 500, ..Limits::default() });
     assert!(order.decode(&nested(99), &limits).is_ok());

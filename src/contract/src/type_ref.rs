@@ -127,7 +127,7 @@ impl TypeRef {
     pub fn field_to_wire(&self, name: &str, bytes: &Bytes, limits: &Limits) -> Coded<Vec<u8>> {
         let mut out = Vec::with_capacity(bytes.len());
         let mut sink = WireSink { contract: &self.contract, out: &mut out };
-        self.read_text(bytes, limits, |cursor| {
+        Self::read_text(bytes, limits, |cursor| {
             JsonSource::new(&self.contract, cursor, &mut sink, limits, false).lone_field(self.record(), name)
         })?;
         Ok(out)
@@ -168,14 +168,13 @@ impl TypeRef {
 
     fn drive_json<S: Sink>(&self, bytes: &Bytes, unknown: UnknownFields, limits: &Limits, sink: &mut S) -> Coded<()> {
         let ignore = unknown == UnknownFields::Ignore;
-        self.read_text(bytes, limits, |cursor| {
+        Self::read_text(bytes, limits, |cursor| {
             JsonSource::new(&self.contract, cursor, sink, limits, ignore).document(self.id)
         })
     }
 
     /// Reads a text; errors get the place where the cursor stands.
     fn read_text(
-        &self,
         bytes: &Bytes,
         limits: &Limits,
         read: impl FnOnce(&mut Cursor<'_>) -> Result<(), Box<Failure>>,

@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod contract;
 mod convert;
 mod explain;
 mod route_tests;
@@ -80,6 +81,20 @@ enum Command {
         /// The root element of an output in XML: `Name` or `{namespace}Name`.
         #[arg(long, value_name = "NAME")]
         root: Option<String>,
+        /// The contract: a .proto file, a descriptor set, or `http://host:port` of a service with reflection.
+        #[arg(long, value_name = "FILE")]
+        contract: Option<String>,
+        /// The type in the contract, such as `shop.v1.Order`.
+        #[arg(long = "type", value_name = "NAME")]
+        type_name: Option<String>,
+        /// A folder in which imports of a .proto file are looked for; may stand several times.
+        #[arg(long, value_name = "FOLDER")]
+        include: Vec<PathBuf>,
+    },
+    /// Show what a contract says.
+    Contract {
+        #[command(subcommand)]
+        command: ContractCommand,
     },
     /// Print the JSON Schema of a kind of file, for editors.
     Schema {
@@ -101,6 +116,31 @@ enum Command {
     },
 }
 
+#[derive(Subcommand)]
+enum ContractCommand {
+    /// Show its services, records and enumerations.
+    Show {
+        /// A .proto file, a descriptor set, or `http://host:port` of a service with reflection.
+        source: String,
+        /// The form.
+        #[arg(long = "as", value_enum, default_value_t = ShowAs::Outline, value_name = "FORM")]
+        form: ShowAs,
+        /// A folder in which imports of a .proto file are looked for; may stand several times.
+        #[arg(long, value_name = "FOLDER")]
+        include: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ShowAs {
+    /// For a terminal.
+    Outline,
+    /// A .proto file.
+    Proto,
+    /// JSON Schemas of its records.
+    JsonSchema,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum CheckFormat {
     /// With the line and a caret.
@@ -115,6 +155,10 @@ enum CheckFormat {
 enum ConvertFormat {
     Json,
     Xml,
+    /// Protobuf's wire format.
+    Proto,
+    /// Protobuf's text format.
+    ProtoText,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -145,7 +189,12 @@ pub fn main() -> ExitCode {
         Command::Check { connect, format, paths } => check::check(&paths, connect, format),
         Command::Test { paths } => route_tests::test(&paths),
         Command::Explain { route, config } => explain::explain(&route, &config),
-        Command::Convert { from, to, root } => convert::convert(from, to, root.as_deref()),
+        Command::Convert { from, to, root, contract, type_name, include } => {
+            convert::convert(&convert::Conversion { from, to, root, contract, type_name, include })
+        }
+        Command::Contract { command: ContractCommand::Show { source, form, include } } => {
+            contract::show_contract(&source, &include, form)
+        }
         Command::Schema { kind } => {
             schema::schema(kind);
             Ok(())

@@ -97,6 +97,7 @@ pub fn load(files: &[(String, String)], inputs: &Inputs<'_>, diagnostics: &mut D
             loader.test(node, &mut reader);
         }
     }
+    loader.plan.contracts = loader.contracts;
     (!diagnostics.has_errors()).then_some(loader.plan)
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossdock_adapter_api::{EntrySpec, OperationSpec, ServiceSpec};
-use crossdock_contract::CallType;
+use crossdock_contract::{CallType, Contracts};
 use crossdock_message::{ByteString, Code};
 
 use crate::expression::{Expression, Template};
@@ -25,6 +25,8 @@ crossdock_settings::choices! {
 /// Everything that route files say, checked.
 #[derive(Debug, Default)]
 pub struct Plan {
+    /// The contracts.
+    pub contracts: Contracts,
     /// The services, in the order of the files.
     pub services: Vec<Arc<ServicePlan>>,
     /// The routes, in the order of the files.
@@ -203,9 +205,11 @@ pub struct RouteTest {
 /// The request of a test.
 #[derive(Debug, Clone)]
 pub struct TestGiven {
+    /// It is a call of gRPC, and the body its message in JSON.
+    pub grpc: bool,
     /// The method.
     pub method: ByteString,
-    /// The path with its query.
+    /// The path with its query; empty for a call of gRPC.
     pub path: ByteString,
     /// Headers.
     pub headers: Vec<(ByteString, ByteString)>,

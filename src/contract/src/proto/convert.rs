@@ -409,7 +409,7 @@ fn http_rule(rule: &descriptor::HttpRule) -> Option<HttpRule> {
 }
 
 /// The JSON name of a field that does not say it: every letter behind `_` in capitals, without the `_`.
-fn camel_case(name: &str) -> String {
+pub(crate) fn camel_case(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut capital = false;
     for character in name.chars() {

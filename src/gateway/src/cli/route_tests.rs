@@ -1,13 +1,15 @@
 //! `crossdock test`: the tests of route files, through real listeners, with stubs in the place of services.
 
+mod grpc;
 mod stub;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use crossdock_adapter_api::EntrySpec;
 use crossdock_message::{Code, Limits, Value, json, xml};
-use crossdock_routing::{Plan, RouteTest, ServicePlan};
+use crossdock_routing::{Plan, RoutePlan, RouteTest, ServicePlan};
 use crossdock_settings::{Diagnostics, Reader, Resolve, parse};
 
 use super::{Answer, Ask, Ending, Failure, ask, config_folder, on_local_runtime};
@@ -109,10 +111,19 @@ fn on_free_port(listener: &ListenerConfig) -> Result<ListenerConfig, String> {
 }
 
 async fn run_one(running: &Running, plan: &Plan, test: &RouteTest, stubs: &Stubs) -> Result<(), String> {
-    let route = plan.route(&test.route).ok_or("the route is not there")?;
-    let listener =
-        route.entries.first().map(|entry| entry.address().listener.clone()).ok_or("the route takes nothing")?;
-    let address = running.listener(&listener).ok_or("the route's listener does not run")?;
+    // A route for a whole service stands for one for each of its methods; which one takes the request is seen then.
+    let of_service =
+        |route: &&Arc<RoutePlan>| route.name.strip_prefix(&*test.route).is_some_and(|rest| rest.starts_with('.'));
+    let route =
+        plan.route(&test.route).or_else(|| plan.routes.iter().find(of_service)).ok_or("the route is not there")?;
+    if test.given.grpc {
+        return grpc::run_one(running, plan, route, test, stubs).await;
+    }
+    let takes_http = |entry: &&Arc<dyn EntrySpec>| {
+        !entry.address().path.as_str().is_empty() && entry_kind(running, entry) == Some("http")
+    };
+    let entry = route.entries.iter().find(takes_http).ok_or("the route takes no request of HTTP")?;
+    let address = running.listener(&entry.address().listener).ok_or("the route's listener does not run")?;
     let mut headers: Vec<(String, String)> =
         test.given.headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     if let Some((_, media_type)) = &test.given.body {
@@ -127,12 +138,21 @@ async fn run_one(running: &Running, plan: &Plan, test: &RouteTest, stubs: &Stubs
     judge(test, &answer, stubs)
 }
 
+/// The adapter of an entry's listener.
+fn entry_kind<'r>(running: &'r Running, entry: &Arc<dyn EntrySpec>) -> Option<&'r str> {
+    let listener = &entry.address().listener;
+    running.listeners().find(|(name, ..)| listener == name).map(|(_, adapter, _)| adapter)
+}
+
 fn judge(test: &RouteTest, answer: &Answer, stubs: &Stubs) -> Result<(), String> {
+    judge_coded(test, answer, code_of(answer), stubs)
+}
+
+fn judge_coded(test: &RouteTest, answer: &Answer, code: Option<Code>, stubs: &Stubs) -> Result<(), String> {
     let expect = &test.expect;
     if let Some(problem) = stubs.problem() {
         return Err(problem);
     }
-    let code = code_of(answer);
     if let Some(status) = expect.status.filter(|status| *status != answer.status) {
         return Err(format!("status {} where {status} is expected: {}", answer.status, answer.body));
     }

@@ -117,7 +117,7 @@ impl Loader<'_> {
             // No entry takes this method of the service.
             return;
         }
-        let call = self.call_of(about, entries.as_deref().unwrap_or(&[]), key, reader);
+        let call = Self::call_of(about, entries.as_deref().unwrap_or(&[]), key, reader);
         let deadline: Option<Option<DeadlineSettings>> = fields.read("deadline", reader);
         let headers: Option<Option<HeaderSettings>> = fields.read("headers", reader);
         let steps_node = fields.take("steps");
@@ -190,7 +190,6 @@ impl Loader<'_> {
 
     /// The call that a route is about: by its `as`, else by its entries, which then have to agree.
     fn call_of(
-        &self,
         about: Option<&About>,
         entries: &[Arc<dyn EntrySpec>],
         key: &Key,

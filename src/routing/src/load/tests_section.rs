@@ -26,14 +26,16 @@ crossdock_settings::settings! {
     pub(crate) struct GivenSettings {
         /// The method; GET where nothing is said, POST where there is a body.
         pub(crate) method: Option<String>,
-        /// The path with its query.
-        pub(crate) path: String,
+        /// The path with its query; not for a call of gRPC.
+        pub(crate) path: Option<String>,
         /// Headers.
         pub(crate) headers: Named<String>,
         /// A JSON body.
         pub(crate) json: Option<String>,
         /// An XML body.
         pub(crate) xml: Option<String>,
+        /// A call of gRPC with this message, in JSON.
+        pub(crate) grpc: Option<String>,
         /// How long the caller waits.
         pub(crate) timeout: Option<Duration>,
     }
@@ -128,7 +130,13 @@ impl Loader<'_> {
             let help = "write one of `json`, `xml` and `fault`";
             reader.error("body-twice", node.span, "the test names two bodies where there can be one", help);
         }
-        let given_body = body(test.given.json.as_ref(), test.given.xml.as_ref());
+        let ways = [test.given.path.is_some(), test.given.grpc.is_some()];
+        if ways != [true, false] && ways != [false, true] {
+            let help = "write `path: /…` for a request of HTTP, or `grpc: '{…}'` for a call of gRPC";
+            reader.error("test-given", node.span, "a test is one request of HTTP or one call of gRPC", help);
+        }
+        let message = test.given.grpc.as_ref().or(test.given.json.as_ref());
+        let given_body = body(message, test.given.xml.as_ref());
         let method = test.given.method.as_deref().unwrap_or(if given_body.is_some() { "POST" } else { "GET" });
         let stubs = test.stub.0.iter().map(|(name, stub)| {
             let plan = StubPlan {
@@ -148,8 +156,9 @@ impl Loader<'_> {
             place: place_of(node.span, reader),
             route: test.route.value.as_str().into(),
             given: TestGiven {
+                grpc: test.given.grpc.is_some(),
                 method: method.into(),
-                path: test.given.path.as_str().into(),
+                path: test.given.path.as_deref().unwrap_or("").into(),
                 headers: pairs(&test.given.headers),
                 body: given_body,
                 timeout: test.given.timeout.map(|timeout| timeout.0),

@@ -1,9 +1,10 @@
 //! Services that answer as a test says.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use crossdock_adapter_api::{
@@ -11,7 +12,9 @@ use crossdock_adapter_api::{
     Outbound, Schemas, ServiceSpec, WriteFormat, encode_body,
 };
 use crossdock_contract::Contracts;
-use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Format, Message};
+use crossdock_message::{
+    Body, BodyStream, BodyType, ByteString, Code, Fault, Format, Limits, Message, StreamCell, Value, json,
+};
 use crossdock_routing::StubPlan;
 use crossdock_settings::{Node, Reader};
 
@@ -127,6 +130,33 @@ impl Adapter for StubAdapter {
     }
 }
 
+/// A list in JSON as a stream of its items.
+pub(super) fn stream_of(body: &Body) -> Result<Body, String> {
+    let Body::Raw { chunks, of_type: Some(of_type), .. } = body else {
+        return Err("a stream is written as a list in JSON".to_owned());
+    };
+    let items = match json::read(&chunks.to_bytes(), &Limits::default()) {
+        Ok(Value::List(items)) => items,
+        Ok(_) => return Err("a stream is written as a list in JSON".to_owned()),
+        Err(error) => return Err(error.to_string()),
+    };
+    let typed = |item: &Value| -> Result<Body, String> {
+        let text = json::write(item).map_err(|error| error.to_string())?;
+        Ok(Body::typed(Bytes::from(text).into(), Format::Json, Arc::clone(of_type)))
+    };
+    let bodies = items.iter().map(typed).collect::<Result<VecDeque<Body>, String>>()?;
+    Ok(Body::Stream(StreamCell::new(Box::new(Listed(bodies)))))
+}
+
+/// Bodies that are all there.
+struct Listed(VecDeque<Body>);
+
+impl BodyStream for Listed {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Body, Fault>>> {
+        Poll::Ready(self.0.pop_front().map(Ok))
+    }
+}
+
 struct StubOutbound {
     service: ByteString,
     operations: Vec<(ByteString, Arc<dyn OperationSpec>)>,
@@ -149,7 +179,11 @@ impl StubOutbound {
                 let of_type = operation.call_type().map(|call| &*call.request as &dyn BodyType);
                 // What is binary on the wire is shown and compared as JSON.
                 let shown = if *format == WriteFormat::Protobuf { &WriteFormat::Json } else { format };
-                encode_body(message, shown, of_type)?.chunks.to_bytes()
+                match &message.body {
+                    // A stream is the service's to read; that it came is what is written down.
+                    Body::Stream(_) => Bytes::new(),
+                    _ => encode_body(message, shown, of_type)?.chunks.to_bytes(),
+                }
             }
             None => Bytes::new(),
         };
@@ -183,6 +217,11 @@ impl Outbound for StubOutbound {
                 reply.content_type = Some(ByteString::from_static(media_type));
                 let format = Format::of_media_type(media_type);
                 reply.body = match operation.call_type() {
+                    Some(call) if call.server_streaming => {
+                        let of_type = Arc::clone(&call.reply) as Arc<dyn BodyType>;
+                        let listed = Body::typed(body.into_bytes().into(), format, of_type);
+                        stream_of(&listed).map_err(|problem| Fault::new(Code::Internal, "STUB", problem))?
+                    }
                     Some(call) => {
                         let of_type = Arc::clone(&call.reply) as Arc<dyn BodyType>;
                         Body::typed(body.into_bytes().into(), format, of_type)
