@@ -62,7 +62,19 @@ impl Gateway {
     /// When it does not start.
     #[must_use]
     pub fn start_with(listeners: &str, routes: &str) -> Self {
+        Self::start_with_files(listeners, routes, &[])
+    }
+
+    /// As [`Gateway::start_with`], with files next to the settings, such as contracts.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with_files(listeners: &str, routes: &str, files: &[(&str, &[u8])]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        for (name, content) in files {
+            std::fs::write(folder.path().join(name), content).expect("a file");
+        }
         let settings = format!(
             "version: 1\nlisteners:\n  {listeners}\nadmin: {{ bind: \"127.0.0.1:0\" }}\nlog: {{ format: json, level: info }}\n"
         );
@@ -123,6 +135,20 @@ impl Gateway {
     #[must_use]
     pub fn public(&self) -> String {
         self.field("listens", "address").expect("the listener's address")
+    }
+
+    /// The address of a listener.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> String {
+        let lines = self.log();
+        let parsed = lines.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let mut found =
+            parsed.filter(|line| line["fields"]["message"] == "listens" && line["fields"]["listener"] == name);
+        let line = found.next().expect("the listener");
+        line["fields"]["address"].as_str().expect("its address").to_owned()
     }
 
     /// The address of the admin listener.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub use backend::Backend;
 pub use caller::{Connection, Reply, call, exchange};
 pub use gateway::{Ending, Gateway, crossdock, repository};
-pub use peers::peers;
+pub use peers::{Peer, judged, peers};
 
 /// Waits for a condition; panics with `what` when it does not come true in time.
 ///

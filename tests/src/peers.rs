@@ -1,7 +1,8 @@
 //! Programs of others, installed by the project's scripts into a cache of this user.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use crate::repository;
 
@@ -19,4 +20,55 @@ pub fn peers(kind: &str) -> PathBuf {
     let status = Command::new("bash").arg(&script).arg(&folder).status().expect("bash runs");
     assert!(status.success(), "{} could not set up its peers", script.display());
     folder
+}
+
+/// A program that says on its standard output where it listens; ended with the test, by its own id.
+pub struct Peer {
+    child: Child,
+    /// Where it listens.
+    pub address: String,
+}
+
+impl Peer {
+    /// Starts one; its first line with `127.0.0.1:PORT` says where it listens.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the peer starts");
+        let lines = BufReader::new(child.stdout.take().expect("its output"));
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            let mut told = false;
+            // Read to the end, so that the peer never waits for its reader.
+            for line in lines.lines().map_while(Result::ok) {
+                let port = line.split("127.0.0.1:").nth(1);
+                let port = port.map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
+                if let Some(port) = port.filter(|port| !told && !port.is_empty()) {
+                    told = sender.send(port).is_ok();
+                }
+            }
+        });
+        let port = receiver.recv_timeout(std::time::Duration::from_secs(20)).expect("the peer listens");
+        Self { child, address: format!("127.0.0.1:{port}") }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a program that judges and tells; gives whether it was content, and what it told.
+///
+/// # Panics
+/// When it cannot be started.
+#[must_use]
+pub fn judged(command: &mut Command) -> (bool, String) {
+    let output = command.output().expect("the judge starts");
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), told)
 }

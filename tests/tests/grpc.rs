@@ -1,0 +1,224 @@
+//! gRPC with clients and servers of others around the gateway: Python's grpcio, grpc-go's interop pair, grpcurl.
+
+use std::path::Path;
+use std::process::Command;
+
+use crossdock_tests::{Gateway, Peer, call, judged, peers, repository};
+
+const ECHO: &[u8] = include_bytes!("../peers/grpc/python/lab/v1/echo.proto");
+
+/// The echo service of Python behind a gateway: over gRPC, and over HTTP with its streams.
+fn python() -> (Peer, Gateway, std::path::PathBuf) {
+    let cache = peers("grpc");
+    let script = repository().join("tests/peers/grpc/python/echo_server.py");
+    let server = Peer::start(
+        Command::new(cache.join("venv/bin/python"))
+            .arg(script)
+            .args(["--listen", "127.0.0.1:0"])
+            .env("PYTHONPATH", cache.join("python")),
+    );
+    let metadata = "x-echo-initial-a, x-echo-initial-a-bin, x-echo-initial-b-bin, x-echo-trailing-a, \
+                    x-echo-trailing-b-bin, x-echo-trailing-c-bin, x-plain";
+    let routes = format!(
+        "version: 1
+contracts: {{ lab: {{ proto: echo.proto }} }}
+services:
+  echo: {{ grpc: {{ url: \"http://{}\", service: lab.v1.Echo, faults: all, max: 16MiB }}, timeout: 30s }}
+routes:
+  echo:
+    from: {{ grpc: {{ listen: internal, max: 16MiB }} }}
+    as: lab.v1.Echo
+    headers: {{ request: [{metadata}], answer: [{metadata}] }}
+    steps: [ {{ call: echo }} ]
+  unary:
+    from: {{ http: {{ listen: public, post: /v1/unary }} }}
+    as: lab.v1.Echo/Unary
+    steps: [ {{ call: echo.Unary }} ]
+  events:
+    from: {{ http: {{ listen: public, post: /v1/events, stream: sse }} }}
+    as: lab.v1.Echo/ServerStream
+    steps: [ {{ call: echo.ServerStream }} ]
+  lines:
+    from: {{ http: {{ listen: public, post: /v1/lines, stream: ndjson }} }}
+    as: lab.v1.Echo/Bidi
+    steps: [ {{ call: echo.Bidi }} ]
+",
+        server.address
+    );
+    let listeners = "{ internal: { grpc: { bind: \"127.0.0.1:0\", reflection: true, compression: gzip } }, \
+                     public: { http: { bind: \"127.0.0.1:0\" } } }";
+    let gateway = Gateway::start_with_files(listeners, &routes, &[("echo.proto", ECHO)]);
+    (server, gateway, cache)
+}
+
+#[test]
+#[ignore = "needs gRPC for Python, which tests/run installs"]
+fn grpcio_on_both_sides() {
+    let (_server, gateway, cache) = python();
+    let client = repository().join("tests/peers/grpc/python/echo_client.py");
+    let mut command = Command::new("timeout");
+    command.arg("120").arg(cache.join("venv/bin/python")).arg(client).arg(gateway.listener("internal"));
+    // Counts the bytes of the wire; a gateway packs anew.
+    command.args(["--skip", "gzip_on_the_wire"]).env("PYTHONPATH", cache.join("python"));
+    let (good, told) = judged(&mut command);
+    assert!(good && told.contains(" passed, 0 failed"), "{told}");
+}
+
+/// The body of a chunked answer.
+fn stream(gateway: &Gateway, path: &str, body: &str) -> String {
+    let output = Command::new("curl")
+        .args(["-sN", "--max-time", "20", "-H", "content-type: application/json", "--data-binary", body])
+        .arg(format!("http://{}{path}", gateway.listener("public")))
+        .output()
+        .expect("curl runs");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+#[ignore = "needs gRPC for Python, which tests/run installs"]
+fn grpcio_services_called_with_json() {
+    let (_server, gateway, _cache) = python();
+    let public = gateway.listener("public");
+    let body = r#"{"body":{"int64Value":"9007199254740993","stringValue":"085","color":"COLOR_RED","words":["one"]}}"#;
+    let reply = call(&public, "POST", "/v1/unary", body);
+    assert_eq!(
+        (reply.status, reply.body.as_str()),
+        (
+            200,
+            body.replace("\"color\":\"COLOR_RED\",", "")
+                .replace("\"words\"", "\"color\":\"COLOR_RED\",\"words\"")
+                .as_str()
+        )
+    );
+    // Every code of the service is told in HTTP's words, its message with it.
+    let table = [
+        (1, 499),
+        (2, 500),
+        (3, 400),
+        (4, 504),
+        (5, 404),
+        (6, 409),
+        (7, 403),
+        (8, 429),
+        (9, 400),
+        (10, 409),
+        (11, 400),
+        (12, 501),
+        (13, 500),
+        (14, 503),
+        (15, 500),
+        (16, 401),
+    ];
+    for (code, status) in table {
+        let reply =
+            call(&public, "POST", "/v1/unary", &format!(r#"{{"plan":{{"code":{code},"message":"said {code}"}}}}"#));
+        assert_eq!(reply.status, status, "{code}: {reply:?}");
+        assert!(reply.body.contains(&format!("said {code}")), "{reply:?}");
+    }
+    let reply = call(&public, "POST", "/v1/unary", "{\"body\":\n {\"int64Value\":\"a\"}}");
+    assert_eq!(reply.status, 400);
+    assert!(
+        reply.body.contains("line 2, column 16: `body.int64Value`: expected a number (int64), found text"),
+        "{reply:?}"
+    );
+    assert_eq!(
+        stream(&gateway, "/v1/events", r#"{"plan":{"count":2},"body":{"words":["a"]}}"#),
+        "data: {\"body\":{\"words\":[\"a\"]}}\n\ndata: {\"body\":{\"words\":[\"a\"]},\"number\":\"1\"}\n\n"
+    );
+    assert_eq!(
+        stream(&gateway, "/v1/lines", "{\"body\":{\"words\":[\"a\"]}}\n\n{\"body\":{\"words\":[\"b\"]}}\n"),
+        "{\"body\":{\"words\":[\"a\"]}}\n{\"body\":{\"words\":[\"b\"]},\"number\":\"1\"}\n{\"number\":\"2\",\"closing\":true}\n"
+    );
+    let broken = stream(&gateway, "/v1/events", r#"{"plan":{"count":3,"code":5,"fail_after":1,"message":"gone"}}"#);
+    assert!(broken.contains("event: error\ndata: {") && broken.contains("\"detail\":\"gone\""), "{broken}");
+}
+
+fn interop_case(cache: &Path, address: &str, case: &str) -> Result<(), String> {
+    let (host, port) = address.split_once(':').expect("an address");
+    let mut command = Command::new("timeout");
+    command.arg("40").arg(cache.join("interop-client")).args(["--use_tls=false", &format!("--server_host={host}")]);
+    command.args([&format!("--server_port={port}"), &format!("--test_case={case}")]);
+    if case.starts_with("orca") {
+        // Load reports reach the client only through the balancer that its own tests register.
+        command.arg("--service_config_json={\"loadBalancingConfig\":[{\"test_backend_metrics_load_balancer\":{}}]}");
+    }
+    let (good, told) = judged(&mut command);
+    if good { Ok(()) } else { Err(format!("{case}: {}", told.lines().last().unwrap_or(""))) }
+}
+
+/// All cases that need no cloud; `orca_oob` is another service, which the gateway has no route for.
+const INTEROP_CASES: &[&str] = &[
+    "empty_unary",
+    "large_unary",
+    "client_streaming",
+    "server_streaming",
+    "ping_pong",
+    "empty_stream",
+    "timeout_on_sleeping_server",
+    "cancel_after_begin",
+    "cancel_after_first_response",
+    "status_code_and_message",
+    "special_status_message",
+    "custom_metadata",
+    "unimplemented_method",
+    "unimplemented_service",
+    "pick_first_unary",
+    "orca_per_rpc",
+    "rpc_soak",
+    "channel_soak",
+];
+
+#[test]
+#[ignore = "needs grpc-go, which tests/run builds"]
+fn grpc_go_on_both_sides() {
+    let cache = peers("grpc-go");
+    let server = Peer::start(Command::new(cache.join("interop-server")).args(["-listen", "127.0.0.1:0"]));
+    let descriptors = std::fs::read(cache.join("testing.binpb")).expect("the descriptors");
+    let metadata = "x-grpc-test-echo-initial, x-grpc-test-echo-trailing-bin, endpoint-load-metrics-bin";
+    let routes = |contract: &str| {
+        format!(
+            "version: 1
+contracts: {{ testing: {contract} }}
+services:
+  interop: {{ grpc: {{ url: \"http://{}\", service: grpc.testing.TestService, faults: all }}, timeout: 30s }}
+routes:
+  interop:
+    from: {{ grpc: {{ listen: public }} }}
+    as: grpc.testing.TestService
+    headers: {{ request: [{metadata}], answer: [{metadata}] }}
+    steps: [ {{ call: interop }} ]
+",
+            server.address
+        )
+    };
+    let listeners = "public: { grpc: { bind: \"127.0.0.1:0\", reflection: true } }";
+    let files = [("testing.binpb", descriptors.as_slice())];
+    let gateway = Gateway::start_with_files(listeners, &routes("{ descriptor_set: testing.binpb }"), &files);
+    let failed: Vec<String> =
+        INTEROP_CASES.iter().filter_map(|case| interop_case(&cache, &gateway.public(), case).err()).collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+
+    // grpcurl knows the contract from the gateway alone.
+    let mut command = Command::new(cache.join("grpcurl"));
+    command.args(["-plaintext", &gateway.public(), "list"]);
+    let (good, told) = judged(&mut command);
+    assert!(good && told.contains("grpc.testing.TestService"), "{told}");
+    let mut command = Command::new(cache.join("grpcurl"));
+    command.args([
+        "-plaintext",
+        "-d",
+        r#"{"responseSize":3}"#,
+        &gateway.public(),
+        "grpc.testing.TestService/UnaryCall",
+    ]);
+    let (good, told) = judged(&mut command);
+    assert!(good && told.contains("AAAA"), "{told}");
+
+    // And the gateway from the service alone.
+    let contract = format!("{{ reflection: \"http://{}\" }}", server.address);
+    let gateway = Gateway::start_with(listeners, &routes(&contract));
+    assert_eq!(interop_case(&cache, &gateway.public(), "large_unary"), Ok(()));
+    // A service that is down tells nothing: the gateway says so where it is asked to reload, and serves on.
+    drop(server);
+    assert!(interop_case(&cache, &gateway.public(), "empty_unary").is_err());
+}
