@@ -5,6 +5,8 @@ mod client;
 mod contract;
 mod convert;
 mod explain;
+mod grpc_call;
+mod listed;
 mod route_tests;
 mod routes;
 mod run;
@@ -16,6 +18,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use client::{Answer, Ask, ask};
+pub(crate) use grpc_call::{GrpcAsk, ask_grpc};
+pub(crate) use listed::listed;
 pub(crate) use run::{serve, start_log};
 
 /// An integration gateway between legacy and new services, configured by route files.

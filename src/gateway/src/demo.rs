@@ -2,6 +2,7 @@
 
 mod calls;
 mod services;
+mod stock;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -18,14 +19,19 @@ pub(crate) fn demo(folder: PathBuf, once: bool) -> Ending {
     on_local_runtime(async move {
         start_log(&LogSettings { format: LogFormat::Text, level: "warn".to_owned() });
         let samples = Samples::start().map_err(|error| Failure::Misuse(format!("the sample services: {error}")))?;
+        let stock = stock::Stock::start(&folder)
+            .map_err(|problem| Failure::Misuse(format!("the sample services: {problem}")))?;
         let variables = Arc::new(vec![
             ("CROSSDOCK_PUBLIC".to_owned(), free_or("127.0.0.1:8080")),
             ("CROSSDOCK_ADMIN".to_owned(), free_or("127.0.0.1:9900")),
             ("CROSSDOCK_LEGACY_ORDERS".to_owned(), format!("http://{}", samples.legacy)),
             ("CROSSDOCK_PRICING".to_owned(), format!("http://{}", samples.pricing)),
+            ("CROSSDOCK_STOCK".to_owned(), format!("http://{}", stock.address)),
+            ("CROSSDOCK_INTERNAL".to_owned(), free_or("127.0.0.1:9090")),
         ]);
         println!("sample legacy XML order service   http://{}", samples.legacy);
         println!("sample new JSON pricing service   http://{}", samples.pricing);
+        println!("sample gRPC stock service         http://{}", stock.address);
         let source_folder = folder.clone();
         let started = Gateway::new(adapters()).start_with(move || read(&source_folder, &variables)).await;
         let running = started.map_err(|error| Failure::Misuse(error.to_string().trim_end().to_owned()))?;
@@ -35,7 +41,7 @@ pub(crate) fn demo(folder: PathBuf, once: bool) -> Ending {
         let public = running
             .listener("public")
             .ok_or_else(|| Failure::Misuse("the settings have no listener `public`".into()))?;
-        let (right, wrong) = calls::make(public, &samples).await;
+        let (right, wrong) = calls::make(&running, public, &samples, &stock.seen).await;
         println!("\n{right} calls were right, {wrong} were not.");
         if once {
             running.stop().await;
@@ -46,7 +52,9 @@ pub(crate) fn demo(folder: PathBuf, once: bool) -> Ending {
                 "\nThe gateway stays up. Look at it:\n  curl http://{admin}/api/v1/routes\n  curl http://{admin}/metrics"
             );
         }
-        println!("Call it:\n  curl http://{public}/v1/orders/1001\nStop it with Ctrl-C.");
+        println!(
+            "Call it:\n  curl http://{public}/v1/orders/1001\n  curl -N http://{public}/v1/stock/085/changes\nStop it with Ctrl-C."
+        );
         serve(running, &folder).await
     })?
 }

@@ -175,6 +175,11 @@ impl Running {
         self.admin.as_ref().map(Admin::address)
     }
 
+    /// The routes in force.
+    pub(crate) fn generation_in_force(&self) -> Arc<Generation> {
+        Arc::clone(&self.current.load())
+    }
+
     /// The number of the generation in force.
     #[must_use]
     pub fn generation(&self) -> u64 {

@@ -315,7 +315,8 @@ fn check_typed(
             help,
         );
     }
-    if !streams && settings.stream.is_some() {
+    // Annotations may be those of a whole service, of which some methods stream.
+    if !streams && settings.stream.is_some() && !settings.annotations {
         good = false;
         reader.error("stream", node.span, format!("`{}` does not stream", typed.call.name), "leave `stream` out");
     }

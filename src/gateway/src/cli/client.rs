@@ -65,5 +65,22 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
     let headers = lines.filter_map(|line| line.split_once(':'));
     let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
-    Some(Answer { status, headers, body: body.to_owned() })
+    let answer = Answer { status, headers, body: String::new() };
+    let body = match answer.header("transfer-encoding") {
+        Some(_) => without_chunks(body)?,
+        None => body.to_owned(),
+    };
+    Some(Answer { body, ..answer })
+}
+
+/// A body that came in chunks (RFC 9112 §7.1), as far as it came.
+fn without_chunks(mut body: &str) -> Option<String> {
+    let mut out = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let len = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
+        let (piece, behind) = rest.split_at_checked(len)?;
+        out.push_str(piece);
+        body = behind.strip_prefix("\r\n").unwrap_or(behind);
+    }
+    Some(out)
 }

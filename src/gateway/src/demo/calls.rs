@@ -4,7 +4,8 @@ use bytes::Bytes;
 use crossdock_message::{Limits, json};
 
 use super::services::{Samples, Seen};
-use crate::cli::{Ask, ask};
+use crate::cli::{Answer, Ask, GrpcAsk, ask, ask_grpc};
+use crate::wiring::Running;
 
 #[derive(Clone, Copy)]
 struct Call<'a> {
@@ -15,21 +16,21 @@ struct Call<'a> {
     /// The service that takes the call; `None` where the gateway has to answer itself.
     seen: Option<&'a Seen>,
     status: u16,
+    /// A call of gRPC; then the target is its method.
+    grpc: bool,
     /// A JSON body, compared by value; empty where only the status and `contains` count.
     answer: &'a str,
     contains: &'a str,
 }
 
 /// Makes all calls; says how many were right and how many were not.
-pub(super) async fn make(address: &str, samples: &Samples) -> (usize, usize) {
+pub(super) async fn make(running: &Running, address: &str, samples: &Samples, stock: &Seen) -> (usize, usize) {
     let (mut right, mut wrong) = (0, 0);
-    for call in calls(samples) {
+    for call in calls(samples, stock) {
         println!("\n── {}", call.title);
         println!("   request     {} {} {}", call.method, call.target, call.body);
-        let headers =
-            if call.body.is_empty() { vec![] } else { vec![("content-type".into(), "application/json".into())] };
-        let question = Ask { method: call.method, target: call.target, headers, body: call.body };
-        let judged = match ask(address, &question).await {
+        let answered = if call.grpc { over_grpc(running, &call).await } else { over_http(address, &call).await };
+        let judged = match answered {
             Err(problem) => Err(problem),
             Ok(answer) => {
                 let got = call.seen.and_then(Seen::take);
@@ -52,6 +53,25 @@ pub(super) async fn make(address: &str, samples: &Samples) -> (usize, usize) {
     (right, wrong)
 }
 
+async fn over_http(address: &str, call: &Call<'_>) -> Result<Answer, String> {
+    let headers = if call.body.is_empty() { vec![] } else { vec![("content-type".into(), "application/json".into())] };
+    ask(address, &Ask { method: call.method, target: call.target, headers, body: call.body }).await
+}
+
+/// The status is that of HTTP which the code would have.
+async fn over_grpc(running: &Running, call: &Call<'_>) -> Result<Answer, String> {
+    let address = running.listener("internal").ok_or("the settings have no listener `internal`")?;
+    let generation = running.generation_in_force();
+    let contracts = &generation.plan.contracts;
+    let call_type = contracts.call(call.target).ok_or("no contract has the method")?;
+    let question = GrpcAsk { call: &call_type, json: call.body, metadata: &[], timeout: None, wanted: &[] };
+    Ok(ask_grpc(address, contracts, &question).await?.unwrap_or_else(|fault| Answer {
+        status: fault.to_http(),
+        headers: Vec::new(),
+        body: format!("{}: {}", fault.code, fault.message),
+    }))
+}
+
 fn judge(call: &Call<'_>, status: u16, body: &str, called: bool) -> Result<(), String> {
     if status != call.status {
         return Err(format!("the status should be {}", call.status));
@@ -69,9 +89,18 @@ fn judge(call: &Call<'_>, status: u16, body: &str, called: bool) -> Result<(), S
     Ok(())
 }
 
-fn calls(samples: &Samples) -> Vec<Call<'_>> {
-    let none =
-        Call { title: "", method: "GET", target: "", body: "", seen: None, status: 200, answer: "", contains: "" };
+fn calls<'s>(samples: &'s Samples, stock: &'s Seen) -> Vec<Call<'s>> {
+    let none = Call {
+        title: "",
+        method: "GET",
+        target: "",
+        body: "",
+        seen: None,
+        status: 200,
+        grpc: false,
+        answer: "",
+        contains: "",
+    };
     vec![
         Call {
             title: "a REST call, answered by a legacy XML service",
@@ -95,6 +124,40 @@ fn calls(samples: &Samples) -> Vec<Call<'_>> {
             body: r#"{"customer":"c-7","lines":[{"sku":"085","quantity":12345678901234567.89}]}"#,
             seen: Some(&samples.pricing_seen),
             answer: r#"{"quote":18446744073709551615,"basket":[{"sku":"085","quantity":12345678901234567.89}]}"#,
+            ..none
+        },
+        Call {
+            title: "a REST call, answered by a gRPC service, by the annotations of its contract",
+            target: "/v1/stock/085",
+            seen: Some(stock),
+            answer: r#"{"sku":"085","quantity":"9007199254740993","state":"AVAILABLE"}"#,
+            ..none
+        },
+        Call {
+            title: "a stream of the gRPC service, shown as server-sent events",
+            target: "/v1/stock/085/changes",
+            seen: Some(stock),
+            contains: "data: {\"sku\":\"085\",\"state\":\"SOLD_OUT\"}",
+            ..none
+        },
+        Call {
+            title: "a gRPC call, answered by the JSON service",
+            method: "gRPC",
+            target: "stock.v1.Pricing/Price",
+            body: r#"{"customer":"c-7","basket":[{"sku":"085","quantity":"2"}]}"#,
+            seen: Some(&samples.pricing_seen),
+            grpc: true,
+            answer: r#"{"quote":"18446744073709551615","basket":[{"sku":"085","quantity":"2"}]}"#,
+            ..none
+        },
+        Call {
+            title: "a bad gRPC call, refused in gRPC's words",
+            method: "gRPC",
+            target: "stock.v1.Pricing/Price",
+            body: r#"{"customer":"c-7"}"#,
+            grpc: true,
+            status: 400,
+            contains: "invalid_argument: a basket needs at least one line",
             ..none
         },
         Call {

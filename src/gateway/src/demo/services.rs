@@ -13,7 +13,10 @@ pub(super) struct Seen(Arc<Mutex<Option<String>>>);
 
 impl Seen {
     fn keep(&self, body: &Bytes) {
-        let text = String::from_utf8_lossy(body).into_owned();
+        self.keep_text(String::from_utf8_lossy(body).into_owned());
+    }
+
+    pub(super) fn keep_text(&self, text: String) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
     }
 

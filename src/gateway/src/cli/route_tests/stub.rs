@@ -1,10 +1,9 @@
 //! Services that answer as a test says.
 
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use crossdock_adapter_api::{
@@ -12,11 +11,11 @@ use crossdock_adapter_api::{
     Outbound, Schemas, ServiceSpec, WriteFormat, encode_body,
 };
 use crossdock_contract::Contracts;
-use crossdock_message::{
-    Body, BodyStream, BodyType, ByteString, Code, Fault, Format, Limits, Message, StreamCell, Value, json,
-};
+use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Format, Message};
 use crossdock_routing::StubPlan;
 use crossdock_settings::{Node, Reader};
+
+use crate::cli::listed::stream_of;
 
 /// The adapter's name; no settings can name it.
 pub(super) const NAME: &str = "stub";
@@ -127,33 +126,6 @@ impl Adapter for StubAdapter {
             operations: spec.operations(),
             stubs: self.stubs.clone(),
         }))
-    }
-}
-
-/// A list in JSON as a stream of its items.
-pub(super) fn stream_of(body: &Body) -> Result<Body, String> {
-    let Body::Raw { chunks, of_type: Some(of_type), .. } = body else {
-        return Err("a stream is written as a list in JSON".to_owned());
-    };
-    let items = match json::read(&chunks.to_bytes(), &Limits::default()) {
-        Ok(Value::List(items)) => items,
-        Ok(_) => return Err("a stream is written as a list in JSON".to_owned()),
-        Err(error) => return Err(error.to_string()),
-    };
-    let typed = |item: &Value| -> Result<Body, String> {
-        let text = json::write(item).map_err(|error| error.to_string())?;
-        Ok(Body::typed(Bytes::from(text).into(), Format::Json, Arc::clone(of_type)))
-    };
-    let bodies = items.iter().map(typed).collect::<Result<VecDeque<Body>, String>>()?;
-    Ok(Body::Stream(StreamCell::new(Box::new(Listed(bodies)))))
-}
-
-/// Bodies that are all there.
-struct Listed(VecDeque<Body>);
-
-impl BodyStream for Listed {
-    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Body, Fault>>> {
-        Poll::Ready(self.0.pop_front().map(Ok))
     }
 }
 
