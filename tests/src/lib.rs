@@ -4,6 +4,7 @@
 
 mod backend;
 mod caller;
+mod certificates;
 mod gateway;
 mod peers;
 
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 pub use backend::Backend;
 pub use caller::{Connection, Reply, call, exchange};
+pub use certificates::write_certificates;
 pub use gateway::{Ending, Gateway, crossdock, repository};
 pub use peers::{Peer, judged, peers};
 

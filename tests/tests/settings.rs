@@ -7,6 +7,11 @@ use std::process::Command;
 use crossdock_tests::{crossdock, repository};
 
 const LISTENERS: &str = "version: 1\nlisteners: { public: { http: { bind: \"127.0.0.1:0\" } } }\n";
+const LISTENERS_AND_GRPC: &str = "version: 1
+listeners:
+  public: { http: { bind: \"127.0.0.1:0\" } }
+  internal: { grpc: { bind: \"127.0.0.1:0\" } }
+";
 
 fn check(folder: &Path, format: &str) -> (i32, String) {
     let output = Command::new(crossdock())
@@ -36,8 +41,12 @@ fn each_broken_file_is_answered_with_its_place_and_what_to_write() {
         if name.starts_with("main-") {
             std::fs::write(folder.path().join("crossdock.yaml"), &text).expect("settings");
         } else {
-            std::fs::write(folder.path().join("crossdock.yaml"), LISTENERS).expect("settings");
+            let listeners = if name.starts_with("typed-") { LISTENERS_AND_GRPC } else { LISTENERS };
+            std::fs::write(folder.path().join("crossdock.yaml"), listeners).expect("settings");
             std::fs::write(folder.path().join("routes/broken.yaml"), &text).expect("routes");
+            for contract in ["shop.proto", "broken.proto"] {
+                std::fs::copy(golden.join(contract), folder.path().join(contract)).expect("a contract");
+            }
         }
         let (code, shown) = check(folder.path(), "human");
         assert_eq!(code, 1, "{name}: {shown}");

@@ -132,7 +132,7 @@ fn located(error: &protox::Error, texts: &BTreeMap<String, String>) -> ProtoErro
         Some(Place { file, text, range: start..end })
     });
     let problem = match label_text(error) {
-        Some(label) if !problem.contains(&label) => format!("{problem}: {label}"),
+        Some(label) if !label.ends_with(" here") && !problem.contains(&label) => format!("{problem}: {label}"),
         _ => problem,
     };
     ProtoError { problem, place }

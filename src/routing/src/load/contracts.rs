@@ -126,7 +126,8 @@ fn report(error: &ProtoError, span: Span, reader: &mut Reader<'_>) {
         Some(place) => {
             let source = reader.diagnostics.add_source(place.file.clone(), place.text.clone());
             let span = Span { source, start: place.range.start, end: place.range.end };
-            reader.error("contract", span, error.problem.clone(), "");
+            let help = "mend the contract; imports are looked for in `include`, from the folder of crossdock.yaml on";
+            reader.error("contract", span, error.problem.clone(), help);
         }
         None => {
             let help = "name files from the folder of crossdock.yaml on; imports are looked for in `include`";

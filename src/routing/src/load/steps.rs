@@ -185,6 +185,8 @@ impl<'l> StepReader<'l> {
                 let message = format!("`{}` gives a stream of `{}`", call.name, call.reply.type_ref().name());
                 reader.error("body-type", span, message, "end with a `call` of a method that gives such a stream");
             }
+            // Told at the call that gives the stream.
+            (false, BodyState::Stream(_)) => {}
             (false, _) => check_body(body, &call.reply, &format!("the answer of `{}`", call.name), span, reader),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crossdock_contract::{Arity, Contract, Field, Kind, RecordType, Scalar, Special, Typed};
-use crossdock_message::{ByteString, Value};
+use crossdock_message::{ByteString, Decimal, Value};
 use crossdock_settings::{Node, Reader, Span, nearest};
 
 use crate::expression::{Expression, Path, PathStep};
@@ -156,7 +156,10 @@ impl Checker<'_> {
                 (Value::Null, ..) => true,
                 (Value::Text(_), Kind::Scalar(Scalar::Bool), _) => false,
                 (Value::Text(text), Kind::Enum(id), _) => self.contract.enumeration(id).number_of(text).is_some(),
-                (Value::Text(_), Kind::Scalar(_), _) => true,
+                (Value::Text(_), Kind::Scalar(Scalar::String | Scalar::Bytes), _) => true,
+                (Value::Text(text), Kind::Scalar(_), _) => {
+                    Decimal::new(text.clone()).is_ok() || matches!(&**text, "NaN" | "Infinity" | "-Infinity")
+                }
                 (Value::Bool(_), Kind::Scalar(Scalar::Bool), _) => true,
                 (
                     Value::Int(_) | Value::UInt(_) | Value::Decimal(_),

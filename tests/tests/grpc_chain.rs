@@ -1,0 +1,209 @@
+//! JSON over gRPC and back: a gateway that calls gRPC in front of one that takes it and calls a JSON service. What is
+//! tested goes over the wire both ways without a client of others.
+
+use crossdock_tests::{Backend, Gateway, call, until, write_certificates};
+
+const PROTO: &[u8] = b"syntax = \"proto3\";
+package chain.v1;
+service Chain {
+  rpc Echo(Note) returns (Note) { option idempotency_level = IDEMPOTENT; }
+  rpc Status(Wanted) returns (Note);
+  rpc Slow(Wanted) returns (Note);
+}
+message Note { string text = 1; int64 number = 2; repeated string list = 3; }
+message Wanted { int64 code = 1; }
+";
+
+const FILES: &[(&str, &[u8])] = &[("chain.proto", PROTO)];
+
+/// Takes gRPC, calls JSON.
+fn back(backend: &Backend, listener: &str) -> Gateway {
+    let routes = format!(
+        "version: 1
+contracts: {{ chain: {{ proto: chain.proto }} }}
+services:
+  json:
+    http:
+      url: \"http://{}\"
+      operations:
+        echo: {{ post: /echo }}
+        status: {{ post: \"/status/{{code}}\" }}
+        slow: {{ post: \"/slow/{{code}}\" }}
+routes:
+  echo: {{ from: {{ grpc: {{ listen: public, max: 64KiB }} }}, as: chain.v1.Chain/Echo, steps: [ {{ call: json.echo }} ] }}
+  status: {{ from: {{ grpc: {{ listen: public }} }}, as: chain.v1.Chain/Status, steps: [ {{ call: json.status }} ] }}
+  slow:
+    from: {{ grpc: {{ listen: public }} }}
+    as: chain.v1.Chain/Slow
+    steps: [ {{ call: json.slow }}, {{ map: {{ text: \"'late'\" }} }} ]
+",
+        backend.address
+    );
+    Gateway::start_with_files(&format!("public: {{ grpc: {{ {listener} }} }}"), &routes, FILES)
+}
+
+/// Takes JSON, calls gRPC at these addresses.
+fn front(urls: &str, more: &str) -> Gateway {
+    let routes = format!(
+        "version: 1
+contracts: {{ chain: {{ proto: chain.proto }} }}
+services:
+  chain:
+    grpc: {{ url: {urls}, service: chain.v1.Chain, {more} }}
+    retry: {{ on: [unavailable], attempts: 3, backoff: 5ms..20ms, operations: [Echo] }}
+routes:
+  echo: {{ from: {{ http: {{ listen: public, post: /echo }} }}, as: chain.v1.Chain/Echo, steps: [ {{ call: chain.Echo }} ] }}
+  status: {{ from: {{ http: {{ listen: public, get: \"/status/{{code}}\" }} }}, as: chain.v1.Chain/Status, steps: [ {{ call: chain.Status }} ] }}
+  slow: {{ from: {{ http: {{ listen: public, get: \"/slow/{{code}}\" }} }}, as: chain.v1.Chain/Slow, steps: [ {{ call: chain.Slow }} ] }}
+"
+    );
+    Gateway::start_with_files("public: { http: { bind: \"127.0.0.1:0\" } }", &routes, FILES)
+}
+
+#[test]
+fn json_goes_over_grpc_and_comes_back_as_it_was() {
+    let backend = Backend::start();
+    let back = back(&backend, "bind: \"127.0.0.1:0\"");
+    let front = front(&format!("\"http://{}\"", back.public()), "compression: gzip");
+    let long = format!(r#"{{"text":"{}","number":"-9007199254740993","list":["one"]}}"#, "x".repeat(20_000));
+    for body in
+        ["{}", r#"{"text":"085"}"#, r#"{"text":"é\u0001","number":"9223372036854775807","list":["",""]}"#, &long]
+    {
+        let reply = call(&front.public(), "POST", "/echo", body);
+        assert_eq!((reply.status, reply.body.as_str()), (200, body), "{reply:?}");
+    }
+    for (body, problem) in [
+        (r#"{"number":"x"}"#, "`number`: expected a number (int64), found text"),
+        (r#"{"txt":"a"}"#, "has no field `txt`; did you mean `text`?"),
+        ("[]", "expected an object, found a list"),
+        ("", ""),
+    ] {
+        let reply = call(&front.public(), "POST", "/echo", body);
+        assert_eq!(reply.status, if body.is_empty() { 200 } else { 400 }, "{reply:?}");
+        assert!(reply.body.contains(problem), "{reply:?}");
+    }
+    // One byte more than the other side takes is told as that.
+    let too_long = format!(r#"{{"text":"{}"}}"#, "x".repeat(65_536));
+    let reply = call(&front.public(), "POST", "/echo", &too_long);
+    assert_eq!(reply.status, 429, "{reply:?}");
+    assert!(reply.body.contains("a packed message unpacks to more than is taken"), "{reply:?}");
+}
+
+#[test]
+fn every_status_of_a_json_service_is_told_over_grpc_and_back_in_http() {
+    let backend = Backend::start();
+    let back = back(&backend, "bind: \"127.0.0.1:0\"");
+    let front = front(&format!("\"http://{}\"", back.public()), "max: 1MiB");
+    // By the one table of codes: from the service's status, to the status of the caller.
+    let table = [
+        (400, 400),
+        (401, 401),
+        (403, 403),
+        (404, 404),
+        (405, 501),
+        (408, 504),
+        (409, 409),
+        (410, 404),
+        (412, 400),
+        (413, 400),
+        (422, 400),
+        (429, 429),
+        (499, 499),
+        (500, 500),
+        (501, 501),
+        (502, 503),
+        (503, 503),
+        (504, 504),
+        (302, 500),
+        (418, 500),
+    ];
+    for (given, told) in table {
+        let reply = call(&front.public(), "GET", &format!("/status/{given}"), "");
+        assert_eq!(reply.status, told, "{given}: {reply:?}");
+        assert!(!reply.body.contains("stack trace"), "what the service says of its inside stays there: {reply:?}");
+    }
+}
+
+#[test]
+fn what_is_left_of_a_deadline_goes_over_grpc() {
+    let backend = Backend::start();
+    let back = back(&backend, "bind: \"127.0.0.1:0\"");
+    let front = front(&format!("\"http://{}\"", back.public()), "max: 1MiB");
+    assert_eq!(call(&front.public(), "GET", "/slow/1", "").body, r#"{"text":"late"}"#);
+    let head = format!("GET /slow/3000 HTTP/1.1\r\nHost: {}\r\ncrossdock-timeout: 200ms\r\n\r\n", front.public());
+    let begun = std::time::Instant::now();
+    let (replies, _) = crossdock_tests::exchange(&front.public(), head.as_bytes(), 1);
+    assert_eq!(replies[0].status, 504, "{replies:?}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "it was not waited for");
+    let sent = backend.last_head().to_ascii_lowercase();
+    let left = sent.lines().find_map(|line| line.strip_prefix("crossdock-timeout: ")?.strip_suffix("ms")?.parse().ok());
+    assert!(left.is_some_and(|left: u64| (1..=200).contains(&left)), "{sent}");
+}
+
+#[test]
+fn both_sides_of_grpc_show_and_check_certificates() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_certificates(folder.path());
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let backend = Backend::start();
+    let listener = format!(
+        "bind: \"127.0.0.1:0\", tls: {{ cert: \"{}\", key: \"{}\", client_ca: \"{}\" }}",
+        at("server.pem"),
+        at("server.key"),
+        at("ca.pem")
+    );
+    let back = back(&backend, &listener);
+    let port = back.public().rsplit(':').next().expect("a port").to_owned();
+    let url = format!("\"https://localhost:{port}\"");
+    let identity =
+        |name: &str| format!("cert: \"{}\", key: \"{}\"", at(&format!("{name}.pem")), at(&format!("{name}.key")));
+    let good = front(&url, &format!("tls: {{ ca: \"{}\", {} }}", at("ca.pem"), identity("client")));
+    assert_eq!(call(&good.public(), "POST", "/echo", r#"{"text":"a"}"#).body, r#"{"text":"a"}"#);
+    let requests = backend.requests();
+    for tls in [
+        format!("ca: \"{}\"", at("ca.pem")),
+        format!("ca: \"{}\", {}", at("ca.pem"), identity("stranger")),
+        format!("ca: \"{}\", {}", at("other-ca.pem"), identity("client")),
+        format!("ca: \"{}\", {}, server_name: another.example", at("ca.pem"), identity("client")),
+    ] {
+        let front = front(&url, &format!("tls: {{ {tls} }}"));
+        assert_eq!(call(&front.public(), "POST", "/echo", "{}").status, 503, "{tls}");
+    }
+    assert_eq!(backend.requests(), requests, "nothing gets through without the right certificate");
+}
+
+#[test]
+fn calls_are_shared_among_endpoints_and_go_on_when_one_is_gone() {
+    let (one, two) = (Backend::start(), Backend::start());
+    let (first, second) = (back(&one, "bind: \"127.0.0.1:0\""), back(&two, "bind: \"127.0.0.1:0\""));
+    let front = front(&format!("[\"http://{}\", \"http://{}\"]", first.public(), second.public()), "max: 1MiB");
+    for _ in 0..10 {
+        assert_eq!(call(&front.public(), "POST", "/echo", "{}").status, 200);
+    }
+    // In turn on each data arbiter.
+    let shares = (one.requests(), two.requests());
+    assert!(
+        shares.0 >= 3 && shares.1 >= 3 && shares.0 + shares.1 == 10,
+        "{shares:?}: calls are balanced, not connections"
+    );
+    drop(first);
+    let before = two.requests();
+    for _ in 0..20 {
+        assert_eq!(call(&front.public(), "POST", "/echo", "{}").status, 200, "an idempotent call is tried elsewhere");
+    }
+    assert_eq!(two.requests() - before, 20);
+}
+
+#[test]
+fn a_gateway_that_stops_ends_its_calls_first() {
+    let backend = Backend::start();
+    let mut back = back(&backend, "bind: \"127.0.0.1:0\"");
+    let front = front(&format!("\"http://{}\"", back.public()), "max: 1MiB");
+    let address = front.public();
+    let slow = std::thread::spawn(move || call(&address, "GET", "/slow/700", ""));
+    until("the call to be under way", || backend.requests() == 1);
+    back.signal("TERM");
+    assert_eq!(back.wait().code, Some(0));
+    assert_eq!(slow.join().expect("an answer").body, r#"{"text":"late"}"#);
+    assert_eq!(call(&front.public(), "GET", "/slow/1", "").status, 503, "and nothing is taken afterwards");
+}
