@@ -27,11 +27,38 @@ fn the_demo_makes_its_calls_and_all_are_right() {
     let output = run(&["demo", "--once"], "");
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{shown}{}", text(&output.stderr));
-    assert!(shown.contains("6 calls were right, 0 were not."), "{shown}");
+    assert!(shown.contains("10 calls were right, 0 were not."), "{shown}");
     assert!(
         shown.contains("<FindOrder xmlns=\"urn:legacy:orders\" version=\"2\"><OrderNo>1001</OrderNo></FindOrder>"),
         "{shown}"
     );
+}
+
+#[test]
+fn a_contract_is_shown_and_guides_conversions() {
+    let contract = "config/contracts/stock.proto";
+    let shown = text(&run(&["contract", "show", contract], "").stdout);
+    assert!(shown.contains("GET /v1/stock/{sku}") && shown.contains("stream of stock.v1.Item"), "{shown}");
+    let schema = text(&run(&["contract", "show", contract, "--as", "json-schema"], "").stdout);
+    let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
+    assert_eq!(schema["$defs"]["stock.v1.Line"]["properties"]["sku"]["type"], "string");
+    let convert = |from: &str, to: &str, input: &str| {
+        run(&["convert", "--from", from, "--to", to, "--contract", contract, "--type", "stock.v1.Item"], input)
+    };
+    let output = convert("json", "proto-text", r#"{"sku":"085","quantity":"9007199254740993","state":"AVAILABLE"}"#);
+    assert_eq!(text(&output.stdout), "sku: \"085\"\nquantity: 9007199254740993\nstate: AVAILABLE\n");
+    let output = convert("proto-text", "proto", "sku: \"085\"");
+    assert_eq!(output.stdout, b"\x0a\x03085");
+    let output = convert("proto", "json", "\n\u{3}085\u{10}\u{1}");
+    assert_eq!(text(&output.stdout), "{\"sku\":\"085\",\"quantity\":\"1\"}\n");
+    let output = convert("json", "proto", "{\"sku\":\n 85}");
+    assert_eq!(
+        (output.status.code(), text(&output.stderr)),
+        (Some(1), "line 2, column 2: `sku`: expected text, found a number\n".into())
+    );
+    let output = run(&["convert", "--from", "json", "--to", "proto"], "{}");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("add `--contract FILE --type NAME`"), "{}", text(&output.stderr));
 }
 
 #[test]

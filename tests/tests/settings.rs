@@ -103,12 +103,16 @@ fn shipped_settings_and_examples_are_good_and_pass_their_tests() {
 #[test]
 fn the_files_in_the_documents_are_good() {
     let mut checked = 0;
-    for document in ["README.md", "src/routing/README.md"] {
+    for document in ["README.md", "src/routing/README.md", "adapters/grpc/README.md"] {
         let text = std::fs::read_to_string(repository().join(document)).expect(document);
         for block in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
             let folder = tempfile::tempdir().expect("a folder");
             std::fs::create_dir(folder.path().join("routes")).expect("a folder");
-            let main = if block.contains("\nlisteners:") { block } else { LISTENERS };
+            let main = if block.contains("\nlisteners:") { block } else { LISTENERS_AND_GRPC };
+            std::fs::create_dir(folder.path().join("contracts")).expect("a folder");
+            let contract = "contracts/stock.proto";
+            std::fs::copy(repository().join("config").join(contract), folder.path().join(contract))
+                .expect("a contract");
             std::fs::write(folder.path().join("crossdock.yaml"), main).expect("settings");
             if main != block {
                 std::fs::write(folder.path().join("routes/block.yaml"), block).expect("routes");
