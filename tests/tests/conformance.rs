@@ -40,3 +40,16 @@ fn protobuf_conformance_in_one_pass() {
 fn protobuf_conformance_through_the_canonical_value() {
     run("value");
 }
+
+/// Random messages of random contracts, beside Python's protobuf.
+#[test]
+#[ignore = "needs Python's protobuf, which tests/run installs"]
+fn protobuf_conformance_beside_python() {
+    let cache = peers("protobuf");
+    let mut command = Command::new("timeout");
+    command.arg("300").arg(cache.join("venv/bin/python")).arg(repository().join("tests/peers/protobuf/differential.py"));
+    let output = command.arg(env!("CARGO_BIN_EXE_conformance-testee")).args(["--messages", "2000"]).output();
+    let output = output.expect("Python runs");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("2000 messages, 0 findings"), "{told}");
+}

@@ -94,7 +94,16 @@ impl<'c> ValueSink<'c> {
         let owner = payload.shared();
         let mut inner = ValueSink { any_left, ..ValueSink::new(self.contract, self.limits) };
         let mut source = WireSource::new(self.contract, &mut inner, self.limits);
-        source.document(id, Input { owner: &owner, bytes: &owner }, depth_left)?;
+        if let Err(failure) = source.document(id, Input { owner: &owner, bytes: &owner }, depth_left) {
+            return match failure.problem {
+                Problem::Nodes(_) | Problem::Depth(_) | Problem::AnyDepth(_) => Err(failure),
+                // A payload that is not of its type is the business of who looks at it: it goes on as it came.
+                _ => {
+                    fields.push((ByteString::from_static(RAW_PAYLOAD), Value::Bytes(owner)));
+                    Ok(Value::Record(Record::from_unique(fields)))
+                }
+            };
+        }
         let value = inner.finish();
         match value {
             Value::Record(record) if self.contract.record(id).special == Special::None => {
