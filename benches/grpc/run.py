@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "http"))
@@ -79,7 +80,7 @@ def main():
         body = framed_order(folder, crossdock, binpb)
         subprocess.run(["go", "build", "-o", backend, "."], cwd=HERE / "backend", check=True)
         os.environ["ORDER"] = str(HERE / "order.json")
-        ports = {key: bench.free_port() for key in ("backend", "envoy-json", "envoy", "nginx", "json", "grpc")}
+        ports = {key: bench.free_port() for key in ("backend", "envoy-json", "envoy", "nginx", "json", "grpc", "admin")}
         order_lua = HERE / "order.lua"
 
         def written(template, port):
@@ -104,7 +105,7 @@ def main():
             config = written("nginx-grpc.conf", ports["nginx"])
             nginx = bench.Process("nginx", ["nginx", "-p", folder, "-e", "stderr", "-c", config], ports["nginx"], 0)
             environment = {"BENCH_PUBLIC": f"127.0.0.1:{ports['json']}", "BENCH_INTERNAL": f"127.0.0.1:{ports['grpc']}",
-                           "BENCH_BACKEND": f"http://{listen}", "BENCH_CONTRACT": str(binpb)}
+                           "BENCH_ADMIN": f"127.0.0.1:{ports['admin']}", "BENCH_BACKEND": f"http://{listen}", "BENCH_CONTRACT": str(binpb)}
             ours = bench.Process("crossdock", [crossdock, "run", "--config", HERE / "crossdock"], ports["json"], 0, environment)
             processes += [json_envoy, grpc_envoy, nginx, ours]
             time.sleep(1)
@@ -118,6 +119,13 @@ def main():
                 for proxy, port in ((grpc_envoy, ports["envoy"]), (nginx, ports["nginx"]), (ours, ports["grpc"])):
                     figures = h2_load(proxy, port, count, seconds, body)
                     runs.setdefault(("gRPC → gRPC", count, proxy.name), []).append(figures)
+            # h2load takes every answer of HTTP for a good one; what gRPC says is in our own counters.
+            with urllib.request.urlopen(f"http://127.0.0.1:{ports['admin']}/metrics") as metrics:
+                counted = re.findall(r'^crossdock_route_requests_total\{.*code="(\w+)"\} ([1-9]\d*)$', metrics.read().decode(), re.M)
+                # Calls are cancelled where a load ends.
+                failed = [(code, count) for code, count in counted if code not in ("ok", "cancelled")]
+            if failed:
+                sys.exit(f"crossdock failed {failed} calls")
         finally:
             for process in reversed(processes):
                 process.stop()

@@ -47,7 +47,10 @@ fn protobuf_conformance_through_the_canonical_value() {
 fn protobuf_conformance_beside_python() {
     let cache = peers("protobuf");
     let mut command = Command::new("timeout");
-    command.arg("300").arg(cache.join("venv/bin/python")).arg(repository().join("tests/peers/protobuf/differential.py"));
+    command
+        .arg("300")
+        .arg(cache.join("venv/bin/python"))
+        .arg(repository().join("tests/peers/protobuf/differential.py"));
     let output = command.arg(env!("CARGO_BIN_EXE_conformance-testee")).args(["--messages", "2000"]).output();
     let output = output.expect("Python runs");
     let told = String::from_utf8_lossy(&output.stdout);

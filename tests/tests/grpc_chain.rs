@@ -1,7 +1,9 @@
 //! JSON over gRPC and back: a gateway that calls gRPC in front of one that takes it and calls a JSON service. What is
 //! tested goes over the wire both ways without a client of others.
 
-use crossdock_tests::{Backend, Gateway, call, until, write_certificates};
+use std::process::Command;
+
+use crossdock_tests::{Backend, Gateway, call, judged, repository, until, write_certificates};
 
 const PROTO: &[u8] = b"syntax = \"proto3\";
 package chain.v1;
@@ -206,4 +208,16 @@ fn a_gateway_that_stops_ends_its_calls_first() {
     assert_eq!(back.wait().code, Some(0));
     assert_eq!(slow.join().expect("an answer").body, r#"{"text":"late"}"#);
     assert_eq!(call(&front.public(), "GET", "/slow/1", "").status, 503, "and nothing is taken afterwards");
+}
+
+#[test]
+fn abuse_of_http_2_costs_little_and_harms_nobody() {
+    let backend = Backend::start();
+    let back = back(&backend, "bind: \"127.0.0.1:0\"");
+    let script = repository().join("tests/peers/grpc/abuse.py");
+    let mut command = Command::new("timeout");
+    command.arg("180").arg("python3").arg(script);
+    command.args([back.public(), back.pid().to_string(), "/chain.v1.Chain/Echo".to_owned()]);
+    let (good, told) = judged(&mut command);
+    assert!(good && told.contains(" passed, 0 failed"), "{told}");
 }
