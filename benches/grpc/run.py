@@ -2,7 +2,7 @@
 """Runs Envoy's gRPC-JSON transcoder and Crossdock side by side before one gRPC service, and Envoy, nginx and Crossdock as
 proxies from gRPC to gRPC; compares what one proxy core gives.
 
-    benches/grpc/run.py [--quick] [--rounds N] [--seconds S]
+    benches/grpc/run.py [--quick] [--rounds N] [--seconds S] [--connections N …]
 
 All processes share one core, as in benches/http/run.py, whose figures of processes this uses. Needs Go for the service,
 nginx, wrk and h2load (Debian: nginx-light, wrk, nghttp2-client; installed when run as root), and gets Envoy and protoc
@@ -67,9 +67,10 @@ def main():
     parser.add_argument("--quick", action="store_true", help="64 connections only, two short rounds")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 64, 256])
     arguments = parser.parse_args()
     rounds, seconds = (2, 2) if arguments.quick else (arguments.rounds, arguments.seconds)
-    connections = [64] if arguments.quick else [1, 64, 256]
+    connections = [64] if arguments.quick else arguments.connections
     for command, package in (("nginx", "nginx-light"), ("wrk", "wrk"), ("h2load", "nghttp2-client")):
         bench.need(command, package)
     crossdock = bench.crossdock_binary()
