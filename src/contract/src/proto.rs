@@ -4,6 +4,8 @@ mod compile;
 mod convert;
 mod descriptor;
 mod features;
+#[cfg(test)]
+mod tests;
 
 pub use compile::{Files, Place, ProtoError, compile};
 pub(crate) use convert::camel_case;

@@ -319,6 +319,31 @@ fn a_request_is_put_together_from_body_and_address() {
 }
 
 #[test]
+fn what_the_address_says_is_said_once_by_whatever_name() {
+    let typed = Typed::new(order(), UnknownFields::Refuse, Arc::new(Limits::default()));
+    let param = |path: &str| Param { path: path.into(), texts: vec!["7".into()] };
+    let reason = |body: Option<&str>, paths: &[&str]| {
+        let field = bytes(r#"{"id":"1"}"#);
+        let params: Vec<Param> = paths.iter().map(|path| param(path)).collect();
+        typed.assemble(body.map(|_| (&field, Format::Json)), body, &params).map_err(|fault| fault.reason.to_string())
+    };
+    let twice = Err("FIELD_TWICE".to_owned());
+    // The JSON name of a field that the path has.
+    assert_eq!(reason(None, &["customer_name", "customerName"]), twice);
+    assert_eq!(reason(None, &["parent.customer_name", "parent.customerName"]), twice);
+    // Inside the field that is the body, or the same one.
+    assert_eq!(reason(Some("parent"), &["parent.id"]), twice);
+    assert_eq!(reason(Some("parent"), &["id", "parent"]), twice);
+    // Another of the same oneof would take the first one's place.
+    assert_eq!(reason(None, &["card", "invoice"]), twice);
+    for fits in [&["id", "customer_name"][..], &["parent.id", "id"], &["parent.card", "invoice"]] {
+        assert!(reason(None, fits).is_ok(), "{fits:?}");
+    }
+    let deep = vec!["parent"; 100_000].join(".");
+    assert_eq!(reason(None, &[&deep]), Err("ADDRESS_FIELD".to_owned()));
+}
+
+#[test]
 fn one_field_can_be_the_body_of_an_answer() {
     let typed =
         Typed::new(order(), UnknownFields::Refuse, Arc::new(Limits::default())).only_field("lines").expect("a field");

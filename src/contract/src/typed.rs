@@ -9,6 +9,9 @@ use crate::codec::{CodecError, Problem};
 use crate::model::{Arity, Field, HttpRule, Kind, Scalar, Special};
 use crate::type_ref::{TypeRef, UnknownFields};
 
+/// Names of one path: more than any address needs, and few enough to be written as records in one another.
+const PATH_DEPTH_MAX: usize = 32;
+
 /// A type of a contract as the type of bodies.
 #[derive(Debug, Clone)]
 pub struct Typed {
@@ -57,6 +60,17 @@ pub struct Found<'t> {
     pub field: &'t Field,
     /// One text says it: no list, map or record.
     pub is_plain: bool,
+    /// The fields from the request down to it, this one last.
+    steps: Vec<&'t Field>,
+}
+
+impl Found<'_> {
+    /// Setting one would change what the other says: they are the same field, one is inside the other, or they are two of one
+    /// oneof.
+    fn collides(&self, other: &Self) -> bool {
+        let apart = self.steps.iter().zip(&other.steps).find(|(own, others)| own.number != others.number);
+        apart.is_none_or(|(own, others)| own.oneof.is_some() && own.oneof == others.oneof)
+    }
 }
 
 impl Typed {
@@ -88,8 +102,10 @@ impl Typed {
         let contract = self.type_ref.contract();
         let mut record = self.type_ref.record();
         let mut parts = path.split('.').peekable();
+        let mut steps = Vec::new();
         while let Some(part) = parts.next() {
-            let field = record.field(part).ok_or(part)?;
+            let field = record.field(part).filter(|_| steps.len() < PATH_DEPTH_MAX).ok_or(part)?;
+            steps.push(field);
             let inner = match field.kind {
                 Kind::Record(id) if !matches!(field.arity, Arity::Many | Arity::Map) => Some(contract.record(id)),
                 _ => None,
@@ -105,12 +121,13 @@ impl Typed {
                 ),
                 _ => true,
             };
-            return Ok(Found { field, is_plain: has_text && field.arity != Arity::Map });
+            return Ok(Found { field, is_plain: has_text && field.arity != Arity::Map, steps });
         }
         Err(path)
     }
 
-    /// A request in protobuf, put together from a body and from what the address says.
+    /// A request in protobuf, put together from a body and from what the address says. What the address says stands above a
+    /// body that is the whole request; nothing else may be said twice, by whatever names.
     ///
     /// # Errors
     /// INVALID_ARGUMENT with the place and field of what does not fit.
@@ -135,8 +152,18 @@ impl Typed {
             }
             (Some(_), _) => return Err(wrong_format()),
         };
+        let mut said: Vec<Found<'_>> = Vec::with_capacity(params.len() + 1);
+        said.extend(body_field.filter(|_| body.is_some()).and_then(|name| self.find(name).ok()));
         for param in params {
-            let value = self.param_value(param)?;
+            let found = self.find(&param.path).map_err(|part| no_field(part, &param.path))?;
+            if said.iter().any(|other| found.collides(other)) {
+                let message =
+                    format!("`{}` of the address is said already, by the path, the body or another name", param.path);
+                let fault = Fault::caller(Code::InvalidArgument, "FIELD_TWICE", message);
+                return Err(fault.with_detail("field", param.path.clone()));
+            }
+            let value = self.param_value(param, &found)?;
+            said.push(found);
             let written = self.type_ref.encode(&value).map_err(|error| {
                 let message = format!("`{}` in the address: {}", param.path, error.problem);
                 Fault::caller(Code::InvalidArgument, "ADDRESS_FIELD", message).with_detail("field", param.path.clone())
@@ -148,12 +175,7 @@ impl Typed {
     }
 
     /// A record with one field, as deep as the path says.
-    fn param_value(&self, param: &Param) -> Result<Value, Fault> {
-        let unknown = |part: &str| {
-            let message = format!("there is no field `{part}` for `{}` of the address", param.path);
-            Fault::caller(Code::InvalidArgument, "ADDRESS_FIELD", message).with_detail("field", param.path.clone())
-        };
-        let found = self.find(&param.path).map_err(unknown)?;
+    fn param_value(&self, param: &Param, found: &Found<'_>) -> Result<Value, Fault> {
         let one = |text: &ByteString| match (self.scalar_of(found.field), &**text) {
             (Some(Scalar::Bool), "true") => Value::Bool(true),
             (Some(Scalar::Bool), "false") => Value::Bool(false),
@@ -163,7 +185,7 @@ impl Typed {
         let value = match param.texts.as_slice() {
             texts if many => Value::List(texts.iter().map(one).collect()),
             [text] if found.is_plain => one(text),
-            [_] => return Err(unknown(&param.path)),
+            [_] => return Err(no_field(&param.path, &param.path)),
             _ => {
                 let message = format!("`{}` stands more than once in the address", param.path);
                 return Err(Fault::caller(Code::InvalidArgument, "FIELD_TWICE", message));
@@ -229,6 +251,11 @@ impl Typed {
         let content = 1 + field.json_key.len()..written.len() - 1;
         Ok(Bytes::from(written).slice(content))
     }
+}
+
+fn no_field(part: &str, path: &ByteString) -> Fault {
+    let message = format!("there is no field `{part}` for `{path}` of the address");
+    Fault::caller(Code::InvalidArgument, "ADDRESS_FIELD", message).with_detail("field", path.clone())
 }
 
 fn wrong_format() -> Fault {

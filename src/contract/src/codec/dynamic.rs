@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crossdock_message::{ByteString, Record, Value};
 
 use super::error::{Done, Problem, fail};
-use super::wire::{FIXED64, LENGTH, VARINT, patch_len, push_varint, read_tag, skip_value};
+use super::wire::{FIXED64, LENGTH, VARINT, patch_len, push_varint, read_tag, read_varint, skip_value};
 use super::wire_source::{Input, shared_text};
 use super::{DEPTH_MAX, numbers};
 use crate::model::Special;
@@ -69,7 +69,7 @@ fn read_value(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> Do
                 value = Value::F64(f64::from_le_bytes(bytes));
             }
             (3, LENGTH) => value = Value::Text(shared_text(part)?),
-            (4, VARINT) => value = Value::Bool(part.bytes != [0]),
+            (4, VARINT) => value = Value::Bool(read_varint(part.bytes, &mut 0)? != 0),
             (5, LENGTH) => value = read(Special::Struct, part, depth_left, nodes_left)?,
             (6, LENGTH) => value = read(Special::List, part, depth_left, nodes_left)?,
             _ => {}

@@ -62,7 +62,7 @@ impl<'c> ValueSink<'c> {
             Leaf::Text(text) => Value::Text(text.shared()),
             Leaf::Bytes(bytes) => Value::Bytes(bytes.shared()),
             Leaf::Enum(number) => match kind {
-                Kind::Enum(id) if self.contract.enumeration(id).null => Value::Null,
+                Kind::Enum(id) if number == 0 && self.contract.enumeration(id).null => Value::Null,
                 Kind::Enum(id) => match self.contract.enumeration(id).name_of(number) {
                     Some(name) => Value::Text(name.clone()),
                     None => Value::Int(i64::from(number)),

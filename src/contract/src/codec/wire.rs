@@ -37,6 +37,9 @@ pub(crate) fn wire_type(field: &Field) -> u8 {
     if field.delimited { GROUP_START } else { kind_type(field.kind) }
 }
 
+/// Bytes of the longest tag: protobuf's own readers refuse any that is longer.
+const TAG_LEN_MAX: usize = 5;
+
 /// Reads a number of variable length off the front.
 #[inline]
 pub(super) fn read_varint(bytes: &[u8], at: &mut usize) -> Done<u64> {
@@ -67,7 +70,11 @@ fn read_long_varint(bytes: &[u8], at: &mut usize) -> Done<u64> {
 /// A tag: the field's number and the wire type.
 #[inline]
 pub(super) fn read_tag(bytes: &[u8], at: &mut usize) -> Done<(u32, u8)> {
+    let start = *at;
     let tag = read_varint(bytes, at)?;
+    if *at - start > TAG_LEN_MAX {
+        return fail(Problem::Varint);
+    }
     let (number, kind) = (tag >> 3, (tag & 7) as u8);
     match u32::try_from(number) {
         Ok(number) if (1..1 << 29).contains(&number) && kind <= FIXED32 => Ok((number, kind)),

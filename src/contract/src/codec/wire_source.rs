@@ -224,7 +224,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
         let mut at = 0;
         while at < content.len() {
             let Ok((number, wire)) = read_tag(content, &mut at) else { return true };
-            let Ok((start, end)) = skip_value(content, &mut at, number, wire, 1) else { return true };
+            let Ok((start, end)) = skip_value(content, &mut at, number, wire, DEPTH_MAX) else { return true };
             if number == 2 && wire == VARINT && !self.takes_number(field.kind, &content[start..end]) {
                 return false;
             }
@@ -453,7 +453,14 @@ fn canonical_key(field: &Field, entry: &Entry<'_>) -> Done<Vec<u8>> {
         return Ok(bytes.to_vec());
     }
     let number = match bytes.len() {
-        _ if field.key.map(super::wire::scalar_type) == Some(VARINT) => read_varint(bytes, &mut 0)?,
+        _ if field.key.map(super::wire::scalar_type) == Some(VARINT) => {
+            match (field.key, read_varint(bytes, &mut 0)?) {
+                (Some(Scalar::Bool), number) => u64::from(number != 0),
+                // What stands above the 32 bits of the type is dropped.
+                (Some(Scalar::Int32 | Scalar::Uint32 | Scalar::Sint32), number) => number & u64::from(u32::MAX),
+                (_, number) => number,
+            }
+        }
         _ => bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
     };
     Ok(number.to_le_bytes().to_vec())

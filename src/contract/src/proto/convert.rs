@@ -1,6 +1,6 @@
 //! Descriptors to the type model.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use crossdock_message::ByteString;
@@ -10,7 +10,8 @@ use super::compile::ProtoError;
 use super::descriptor::{self, Features, File, FileSet, Location};
 use super::features::{self, CLOSED, DELIMITED, IMPLICIT, LEGACY_REQUIRED, PACKED};
 use crate::model::{
-    Arity, Builder, Contract, Field, HttpRule, Kind, Method, NO_FIELD, RecordId, Scalar, Service, SourceFile,
+    Arity, Builder, Contract, Field, HttpRule, Kind, Method, NO_FIELD, RecordId, RecordType, Scalar, Service,
+    SourceFile, Special,
 };
 
 const LABEL_REQUIRED: i32 = 2;
@@ -25,6 +26,12 @@ const IDEMPOTENT_FROM: i32 = 1;
 const NUMBER_MAX: i32 = (1 << 29) - 1;
 /// Records of one contract.
 const RECORDS_MAX: usize = 100_000;
+/// Fields of one record: what their places count to.
+const FIELDS_MAX: usize = 65_000;
+/// Bytes of all full names of one contract: each repeats what stands around it, so that a small file could name gigabytes.
+const NAMES_LEN_MAX: usize = 64 << 20;
+/// Values of enumerations, and methods, of one contract.
+const ITEMS_MAX: usize = 1_000_000;
 /// Levels of records declared inside one another.
 const NESTING_MAX: usize = 64;
 
@@ -34,10 +41,11 @@ const NESTING_MAX: usize = 64;
 /// [`ProtoError`] where the bytes are no descriptor set, an import or type is missing, or an edition is not known.
 pub fn from_descriptor_set(bytes: &Bytes) -> Result<Contract, ProtoError> {
     let set = FileSet::decode(bytes.clone()).map_err(|_| ProtoError::plain("the bytes are no descriptor set"))?;
-    let mut files = Vec::with_capacity(set.file.len());
+    let mut files: Vec<(File, Bytes)> = Vec::with_capacity(set.file.len());
+    let mut seen = HashSet::new();
     for bytes in set.file {
         let file = File::decode(bytes.clone()).map_err(|_| ProtoError::plain("the bytes are no descriptor set"))?;
-        if !files.iter().any(|(known, _): &(File, Bytes)| known.name == file.name) {
+        if seen.insert(file.name.clone()) {
             files.push((file, bytes));
         }
     }
@@ -47,14 +55,49 @@ pub fn from_descriptor_set(bytes: &Bytes) -> Result<Contract, ProtoError> {
     convert(&files)
 }
 
+/// The oneofs of a record: for each that is declared, its place among the real ones. One that holds nothing but an optional
+/// field of proto3 is only that field's presence.
+#[derive(Default)]
+struct Oneofs {
+    places: Vec<Option<u16>>,
+}
+
+impl Oneofs {
+    fn of(record: &descriptor::Record) -> Self {
+        let mut is_real = vec![false; record.oneof_decl.len()];
+        for field in record.field.iter().filter(|field| !field.proto3_optional) {
+            let index = field.oneof_index.and_then(|index| usize::try_from(index).ok());
+            if let Some(mark) = index.and_then(|index| is_real.get_mut(index)) {
+                *mark = true;
+            }
+        }
+        let mut free = 0_u16..;
+        Self { places: is_real.into_iter().map(|real| if real { free.next() } else { None }).collect() }
+    }
+
+    /// The place of a field's oneof among the real ones.
+    fn place(&self, index: i32, field_name: impl FnOnce() -> String) -> Result<Option<u16>, ProtoError> {
+        let place = usize::try_from(index).ok().and_then(|index| self.places.get(index));
+        place
+            .copied()
+            .ok_or_else(|| ProtoError::plain(format!("the field `{}` is of a oneof that is not there", field_name())))
+    }
+
+    fn names(&self, record: &descriptor::Record) -> Vec<ByteString> {
+        let real = record.oneof_decl.iter().zip(&self.places).filter(|(_, place)| place.is_some());
+        real.map(|(oneof, _)| oneof.name.as_str().into()).collect()
+    }
+}
+
 type Comments<'a> = HashMap<&'a [i32], &'a Location>;
 
 fn convert(files: &[(File, Bytes)]) -> Result<Contract, ProtoError> {
-    let mut converter = Converter { builder: Builder::default(), entries: HashMap::new() };
+    let known: HashSet<&str> = files.iter().map(|(file, _)| file.name.as_str()).collect();
+    let mut converter = Converter { builder: Builder::default(), entries: HashMap::new(), names_len: 0, items: 0 };
     let mut scopes = Vec::with_capacity(files.len());
     for (file, bytes) in files {
         for import in &file.dependency {
-            if !files.iter().any(|(other, _)| other.name == *import) {
+            if !known.contains(import.as_str()) {
                 let problem = format!("`{}` imports `{import}`, which is not in the descriptor set", file.name);
                 return Err(ProtoError::plain(problem));
             }
@@ -70,15 +113,19 @@ fn convert(files: &[(File, Bytes)]) -> Result<Contract, ProtoError> {
             extensions: Vec::new(),
             descriptor: bytes.clone(),
         };
-        let scope = Scope { comments: &comments, path: Vec::new(), prefix: file.package.clone(), features };
+        let file_index = converter.builder.files.len();
+        let scope =
+            Scope { comments: &comments, path: Vec::new(), prefix: file.package.clone(), features, file: file_index };
         for (index, record) in (0..).zip(&file.message_type) {
             converter.declare(record, &scope.inside(4, index), &mut source, NESTING_MAX)?;
         }
         for (index, enumeration) in (0..).zip(&file.enum_type) {
-            converter.enumeration(enumeration, &scope.inside(5, index), &mut source);
+            converter.enumeration(enumeration, &scope.inside(5, index), &mut source)?;
         }
         for service in &file.service {
             let name = scope.name(&service.name);
+            let methods = service.method.iter().map(|method| name.len() + method.name.len()).sum();
+            converter.count(methods, service.method.len())?;
             source.symbols.extend(service.method.iter().map(|method| format!("{name}.{}", method.name)));
             source.symbols.push(name);
         }
@@ -86,8 +133,9 @@ fn convert(files: &[(File, Bytes)]) -> Result<Contract, ProtoError> {
         converter.builder.files.push(source);
         scopes.push((features, comments));
     }
-    for ((file, _), (features, comments)) in files.iter().zip(&scopes) {
-        let scope = Scope { comments, path: Vec::new(), prefix: file.package.clone(), features: *features };
+    for (index, ((file, _), (features, comments))) in files.iter().zip(&scopes).enumerate() {
+        let scope =
+            Scope { comments, path: Vec::new(), prefix: file.package.clone(), features: *features, file: index };
         for (index, record) in (0..).zip(&file.message_type) {
             converter.fields(record, &scope.inside(4, index))?;
         }
@@ -98,7 +146,40 @@ fn convert(files: &[(File, Bytes)]) -> Result<Contract, ProtoError> {
             converter.service(service, &scope.inside(6, index))?;
         }
     }
+    for record in &converter.builder.records {
+        check_record(record)?;
+    }
     Ok(converter.builder.finish())
+}
+
+/// What protoc would have refused, and what codecs rely on.
+fn check_record(record: &RecordType) -> Result<(), ProtoError> {
+    let (mut numbers, mut names) = (HashSet::new(), HashSet::new());
+    if record.fields.len() > FIELDS_MAX {
+        return Err(ProtoError::plain(format!("`{}` has more than {FIELDS_MAX} fields", record.name)));
+    }
+    let declared: HashSet<&ByteString> = record.fields.iter().map(|field| &field.name).collect();
+    for field in &record.fields {
+        if field.name.is_empty() || !numbers.insert(field.number) || !names.insert(&field.name) {
+            let problem =
+                format!("`{}` has a second field `{}` or a second number {}", record.name, field.name, field.number);
+            return Err(ProtoError::plain(problem));
+        }
+        // Values are told by the names of the contract, JSON by both: a name of two fields would move data between them.
+        if field.json_name != field.name && (declared.contains(&field.json_name) || !names.insert(&field.json_name)) {
+            let problem = format!("`{}` has two fields that may be called `{}`", record.name, field.json_name);
+            return Err(ProtoError::plain(problem));
+        }
+        if matches!(field.key, Some(Scalar::Double | Scalar::Float | Scalar::Bytes)) {
+            return Err(ProtoError::plain(format!("`{}` of `{}` has keys that no map has", field.name, record.name)));
+        }
+    }
+    if record.special == Special::Wrapper
+        && !matches!(record.fields.as_slice(), [only] if only.number == 1 && matches!(only.kind, Kind::Scalar(_)))
+    {
+        return Err(ProtoError::plain(format!("`{}` is not the type that protobuf has", record.name)));
+    }
+    Ok(())
 }
 
 /// Where a declaration stands: names, comments and features around it.
@@ -107,6 +188,8 @@ struct Scope<'a> {
     path: Vec<i32>,
     prefix: String,
     features: Features,
+    /// The file's place in the contract.
+    file: usize,
 }
 
 impl Scope<'_> {
@@ -118,7 +201,7 @@ impl Scope<'_> {
     fn inside(&self, number: i32, index: i32) -> Self {
         let mut path = self.path.clone();
         path.extend([number, index]);
-        Scope { comments: self.comments, path, prefix: self.prefix.clone(), features: self.features }
+        Scope { comments: self.comments, path, prefix: self.prefix.clone(), features: self.features, file: self.file }
     }
 
     fn below(&self, name: &str, features: Option<Features>) -> Self {
@@ -127,6 +210,7 @@ impl Scope<'_> {
             path: self.path.clone(),
             prefix: self.name(name),
             features: features::merge(self.features, features),
+            file: self.file,
         }
     }
 
@@ -143,9 +227,21 @@ struct Converter<'a> {
     builder: Builder,
     /// The fields of records that stand for entries of maps.
     entries: HashMap<RecordId, &'a [descriptor::Field]>,
+    names_len: usize,
+    items: usize,
 }
 
 impl<'d> Converter<'d> {
+    /// Counts what a contract may not have too much of.
+    fn count(&mut self, names_len: usize, items: usize) -> Result<(), ProtoError> {
+        self.names_len += names_len;
+        self.items += items;
+        if self.names_len > NAMES_LEN_MAX || self.items > ITEMS_MAX {
+            return Err(ProtoError::plain("the contract has too many names"));
+        }
+        Ok(())
+    }
+
     fn declare(
         &mut self,
         record: &'d descriptor::Record,
@@ -154,6 +250,7 @@ impl<'d> Converter<'d> {
         depth_left: usize,
     ) -> Result<(), ProtoError> {
         let name = scope.name(&record.name);
+        self.count(name.len(), record.field.len())?;
         if self.builder.records.len() == RECORDS_MAX || depth_left == 0 {
             return Err(ProtoError::plain(format!("`{name}` is one record too many")));
         }
@@ -175,39 +272,45 @@ impl<'d> Converter<'d> {
             self.declare(nested, &inner.inside(3, index), source, depth_left - 1)?;
         }
         for (index, enumeration) in (0..).zip(&record.enum_type) {
-            self.enumeration(enumeration, &inner.inside(4, index), source);
+            self.enumeration(enumeration, &inner.inside(4, index), source)?;
         }
         source.symbols.extend(record.extension.iter().map(|extension| inner.name(&extension.name)));
         Ok(())
     }
 
-    fn enumeration(&mut self, enumeration: &descriptor::Enum, scope: &Scope<'_>, source: &mut SourceFile) {
+    fn enumeration(
+        &mut self,
+        enumeration: &descriptor::Enum,
+        scope: &Scope<'_>,
+        source: &mut SourceFile,
+    ) -> Result<(), ProtoError> {
         let name = scope.name(&enumeration.name);
+        self.count(name.len(), enumeration.value.len() + 1)?;
+        if self.builder.enum_names.contains_key(name.as_str()) || self.builder.names.contains_key(name.as_str()) {
+            return Err(ProtoError::plain(format!("`{name}` is declared twice")));
+        }
         let own = enumeration.options.and_then(|options| options.features);
         let closed = features::merge(scope.features, own).enum_type == CLOSED;
         let values = enumeration.value.iter().map(|value| (value.name.as_str().into(), value.number)).collect();
         self.builder.add_enum(name.as_str().into(), values, closed, scope.doc());
         source.symbols.push(name);
+        Ok(())
     }
 
     fn fields(&mut self, record: &descriptor::Record, scope: &Scope<'_>) -> Result<(), ProtoError> {
         let name = scope.name(&record.name);
         let inner = scope.below(&record.name, record.options.and_then(|options| options.features));
         let id = self.builder.names[name.as_str()];
+        if record.field.len() > FIELDS_MAX {
+            return Err(ProtoError::plain(format!("`{name}` has more than {FIELDS_MAX} fields")));
+        }
+        let oneofs = Oneofs::of(record);
         let mut fields = Vec::with_capacity(record.field.len());
         for (index, field) in (0..).zip(&record.field) {
-            fields.push(self.field(field, &inner.inside(2, index), record)?);
+            fields.push(self.field(field, &inner.inside(2, index), record, &oneofs)?);
         }
-        // A oneof of one optional field of proto3 is only its presence.
-        let real = |index: usize| {
-            record.field.iter().any(|field| {
-                !field.proto3_optional && field.oneof_index.and_then(|at| usize::try_from(at).ok()) == Some(index)
-            })
-        };
-        let oneofs = record.oneof_decl.iter().enumerate().filter(|(index, _)| real(*index));
-        let oneofs = oneofs.map(|(_, oneof)| oneof.name.as_str().into()).collect();
         let declared = self.builder.record_mut(id);
-        declared.oneofs = oneofs;
+        declared.oneofs = oneofs.names(record);
         // Extensions of other files may be there already.
         fields.append(&mut declared.fields);
         declared.fields = fields;
@@ -222,12 +325,11 @@ impl<'d> Converter<'d> {
 
     fn extension(&mut self, extension: &descriptor::Field, scope: &Scope<'_>) -> Result<(), ProtoError> {
         let extendee = self.record_named(&extension.extendee, &extension.name)?;
-        let mut field = self.field(extension, scope, &descriptor::Record::default())?;
+        let mut field = self.field(extension, scope, &descriptor::Record::default(), &Oneofs::default())?;
         let full_name = scope.name(&extension.name);
         field.name = format!("[{full_name}]").into();
         field.json_name = field.name.clone();
-        let file = self.builder.files.iter_mut().find(|file| file.symbols.contains(&full_name));
-        if let Some(file) = file {
+        if let Some(file) = self.builder.files.get_mut(scope.file) {
             file.extensions.push((extension.extendee.trim_start_matches('.').to_owned(), field.number));
         }
         self.builder.record_mut(extendee).fields.push(field);
@@ -239,6 +341,7 @@ impl<'d> Converter<'d> {
         field: &descriptor::Field,
         scope: &Scope<'_>,
         record: &descriptor::Record,
+        oneofs: &Oneofs,
     ) -> Result<Field, ProtoError> {
         let options = field.options.unwrap_or_default();
         let oneof_index = field.oneof_index.and_then(|index| usize::try_from(index).ok());
@@ -278,16 +381,11 @@ impl<'d> Converter<'d> {
         let packed = options.packed.unwrap_or(features.repeated_field_encoding == PACKED);
         let in_map = record.options.is_some_and(|options| options.map_entry);
         let delimited = features.message_encoding == DELIMITED && entry.is_none() && !in_map;
-        let delimited = matches!(kind, Kind::Record(_)) && (field.r#type == TYPE_GROUP || delimited);
-        // A oneof of one optional field of proto3 is only its presence.
-        let oneof = oneof_index.filter(|_| !field.proto3_optional).map(|index| {
-            let real = |at: &usize| {
-                let of =
-                    |other: &&descriptor::Field| other.oneof_index.and_then(|at| usize::try_from(at).ok()) == Some(*at);
-                record.field.iter().filter(of).any(|other| !other.proto3_optional)
-            };
-            u16::try_from((0..index).filter(real).count()).unwrap_or(u16::MAX)
-        });
+        let delimited = matches!(kind, Kind::Record(_)) && entry.is_none() && (field.r#type == TYPE_GROUP || delimited);
+        let oneof = match field.oneof_index {
+            Some(index) => oneofs.place(index, || scope.name(&field.name))?,
+            None => None,
+        };
         let json_name = if field.json_name.is_empty() { camel_case(&field.name) } else { field.json_name.clone() };
         let mut converted = Field {
             name: field.name.as_str().into(),
