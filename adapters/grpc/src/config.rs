@@ -14,7 +14,7 @@ use crossdock_message::ByteString;
 use crossdock_settings::{
     Duration, FromNode, Named, Node, OneOrMany, Reader, Secret, Size, Spanned, choices, nearest, settings,
 };
-use crossdock_transport::{ClientTlsSettings, Endpoint, ServerTlsSettings, static_headers};
+use crossdock_transport::{ClientTlsSettings, Endpoint, ServerTlsSettings, bind_address, static_headers};
 
 const fn seconds(count: u64) -> Duration {
     Duration(StdDuration::from_secs(count))
@@ -120,12 +120,7 @@ const WINDOW_MAX: u64 = (1 << 31) - 1;
 impl Listener {
     pub(crate) fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let settings = ListenerSettings::from_node(node, reader)?;
-        let Ok(bind) = settings.bind.value.parse() else {
-            let message = format!("`{}` is not an address to listen on", settings.bind.value);
-            let help = "write an IP address and a port, such as `127.0.0.1:9090` or `0.0.0.0:9090`";
-            reader.error("address", settings.bind.span, message, help);
-            return None;
-        };
+        let bind = bind_address(&settings.bind, reader)?;
         let sizes = [
             ("stream_window", settings.stream_window, WINDOW_MAX),
             ("connection_window", settings.connection_window, WINDOW_MAX),

@@ -15,6 +15,6 @@ pub use accept::{Accepted, accept};
 pub use dial::{Dialer, Dialled, unreachable};
 pub use endpoint::{Endpoint, is_hop_by_hop, static_headers};
 pub use gate::{Gate, Place};
-pub use listen::listen;
+pub use listen::{bind_address, listen};
 pub use settings::{ClientTlsSettings, ServerTlsSettings};
 pub use stream::MaybeTls;

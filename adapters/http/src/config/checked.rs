@@ -13,7 +13,7 @@ use crossdock_contract::{CallType, Contracts, HttpRule, Typed};
 use crossdock_message::ByteString;
 use crossdock_message::xml::ExpandedName;
 use crossdock_settings::{FromNode, Node, Reader, Span, Spanned, nearest};
-use crossdock_transport::{ClientTlsSettings, Endpoint, static_headers};
+use crossdock_transport::{ClientTlsSettings, Endpoint, bind_address, static_headers};
 
 use super::{BodyFormat, EntrySettings, ListenerSettings, OperationSettings, ServiceSettings, StreamFormat};
 
@@ -27,15 +27,8 @@ pub(crate) struct Listener {
 impl Listener {
     pub(crate) fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let settings = ListenerSettings::from_node(node, reader)?;
-        match settings.bind.value.parse() {
-            Ok(bind) => Some(Self { bind, settings }),
-            Err(_) => {
-                let message = format!("`{}` is not an address to listen on", settings.bind.value);
-                let help = "write an IP address and a port, such as `127.0.0.1:8080` or `0.0.0.0:8080`";
-                reader.error("address", settings.bind.span, message, help);
-                None
-            }
-        }
+        let bind = bind_address(&settings.bind, reader)?;
+        Some(Self { bind, settings })
     }
 }
 
