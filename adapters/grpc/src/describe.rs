@@ -1,6 +1,6 @@
 //! Asking a service for its contract by reflection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future;
 use std::time::Duration;
 
@@ -79,6 +79,7 @@ async fn files(endpoint: &Endpoint, path: &str) -> Result<Bytes, Fault> {
     let questions = services.iter().filter(|service| !service.name.starts_with("grpc.reflection."));
     let mut questions: Vec<Question> =
         questions.map(|service| Question::FileContainingSymbol(service.name.clone())).collect();
+    let mut asked = BTreeSet::new();
     while !questions.is_empty() {
         for told in ask(endpoint, path, questions).await? {
             let Some(Answer::Files(files)) = told.answer else { continue };
@@ -91,19 +92,10 @@ async fn files(endpoint: &Endpoint, path: &str) -> Result<Bytes, Fault> {
         if found.len() > FILES_MAX || size > FILES_LEN_MAX {
             return Err(bad("its contract is too large"));
         }
-        let missing = |name: &&String| !found.contains_key(*name);
-        let mut names: Vec<&String> = found.values().flat_map(|(head, _)| &head.dependency).filter(missing).collect();
-        names.sort();
-        names.dedup();
-        let next: Vec<Question> = names.into_iter().map(|name| Question::FileByFilename(name.clone())).collect();
-        // A file that the service does not tell is not asked for again: its absence is told when the set is read.
-        questions = if next.len() == found.len() { Vec::new() } else { next };
-        if questions
-            .iter()
-            .all(|question| matches!(question, Question::FileByFilename(name) if found.contains_key(name)))
-        {
-            break;
-        }
+        // A file that the service does not tell is asked for once: its absence is told when the set is read.
+        let imports: BTreeSet<&String> = found.values().flat_map(|(head, _)| &head.dependency).collect();
+        let missing = imports.into_iter().filter(|name| !found.contains_key(*name) && asked.insert((*name).clone()));
+        questions = missing.map(|name| Question::FileByFilename(name.clone())).collect();
     }
     if found.is_empty() {
         return Err(bad("it tells no file"));

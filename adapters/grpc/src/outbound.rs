@@ -15,6 +15,7 @@ use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Format, Message
 use crossdock_transport::{Dialer, Endpoint, unreachable};
 use http::{HeaderMap, Request, Response, Uri};
 use hyper::body::Incoming;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{Compression, Faults, Operation, Service};
 use crate::framing::{Coding, MessageReader};
@@ -61,12 +62,15 @@ impl GrpcOutbound {
 
     async fn exchange(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
         let broken_stream = Arc::new(Mutex::new(None));
-        let mut request = self.request(operation, message, &broken_stream)?;
+        // However this call ends, its part of the caller's stream ends with it.
+        let given_up = CancellationToken::new();
+        let giving_up = given_up.clone().drop_guard();
+        let mut request = self.request(operation, message, &broken_stream, given_up)?;
         // A connection may have been closed by the other side. Where the request was not sent, it is sent on another.
         for _ in 0..2 {
             let claim = self.links.claim().await?;
             match claim.send(request).await {
-                Ok(response) => return self.receive(response, claim, operation, message, carry).await,
+                Ok(response) => return self.receive(response, claim, giving_up, operation, message, carry).await,
                 Err(mut failed) => match failed.take_message() {
                     Some(back) => request = back,
                     None => {
@@ -84,13 +88,14 @@ impl GrpcOutbound {
         operation: &Operation,
         message: &Message,
         broken_stream: &Arc<Mutex<Option<Fault>>>,
+        given_up: CancellationToken,
     ) -> Result<Request<CallBody>, Fault> {
         let of_type = &operation.call.request;
         let body = match &message.body {
             Body::Stream(stream) => {
                 let taken = || Fault::new(Code::Internal, "STREAM", "the stream of the request was taken already");
                 let stream = stream.take().ok_or_else(taken)?;
-                CallBody::stream(stream, Arc::clone(of_type), self.coding, Arc::clone(broken_stream))
+                CallBody::stream(stream, Arc::clone(of_type), self.coding, Arc::clone(broken_stream), given_up)
             }
             _ => {
                 let encoded = encode_body(message, &WriteFormat::Protobuf, Some(&**of_type as &dyn BodyType))?;
@@ -115,6 +120,7 @@ impl GrpcOutbound {
         &self,
         response: Response<Incoming>,
         claim: Claim,
+        giving_up: DropGuard,
         operation: &Operation,
         message: &Message,
         carry: &[ByteString],
@@ -165,6 +171,7 @@ impl GrpcOutbound {
                     .map(|deadline| Box::pin(tokio::time::sleep_until(deadline.instant().into()))),
                 trailers: crossdock_message::Headers::new(),
                 _claim: claim.into_streaming(),
+                _giving_up: giving_up,
             };
             reply.body = Body::Stream(StreamCell::new(Box::new(replies)));
             return Ok(reply);
@@ -212,7 +219,11 @@ fn bad_reply(problem: &'static str) -> Fault {
 fn reset_fault(error: &hyper::Error) -> Fault {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     while let Some(cause) = source {
-        if let Some(reset) = cause.downcast_ref::<h2::Error>().and_then(h2::Error::reason) {
+        let http2 = cause.downcast_ref::<h2::Error>();
+        if http2.is_some_and(h2::Error::is_go_away) {
+            return connection_fault(http2.is_some_and(h2::Error::is_remote));
+        }
+        if let Some(reset) = http2.and_then(h2::Error::reason) {
             let code = settle::code_of_reset(reset);
             let fault =
                 Fault::new(code, "STREAM_RESET", format!("the service reset the call: {}", reset.description()));
@@ -222,6 +233,17 @@ fn reset_fault(error: &hyper::Error) -> Fault {
         source = cause.source();
     }
     Fault::new(Code::Unavailable, "CONNECTION_LOST", "the connection to the service ended before its reply")
+}
+
+/// What the end of a connection means to a call on it. A service that says GOAWAY has not looked at the streams that it ends so:
+/// they may be sent again (RFC 9113 §6.8).
+fn connection_fault(by_service: bool) -> Fault {
+    if by_service {
+        let message = "the service closed the connection before it looked at the call";
+        return Fault::new(Code::Unavailable, "CONNECTION_CLOSED", message).with_retry(Retry::Same);
+    }
+    let message = "the connection was ended: what the service sent is not HTTP/2";
+    Fault::new(Code::Unavailable, "NOT_HTTP2", message)
 }
 
 impl Outbound for GrpcOutbound {

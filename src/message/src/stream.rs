@@ -29,6 +29,12 @@ impl StreamCell {
         Self(Arc::new(Mutex::new(Some(stream))))
     }
 
+    /// Somebody has the stream: it cannot be sent once more.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
     /// The stream; nothing where it was taken.
     #[must_use]
     pub fn take(&self) -> Option<Box<dyn BodyStream>> {

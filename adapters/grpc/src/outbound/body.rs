@@ -1,6 +1,7 @@
 //! The body of a call to a service.
 
 use std::collections::VecDeque;
+use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -10,6 +11,7 @@ use crossdock_adapter_api::{WriteFormat, encode_body};
 use crossdock_contract::Typed;
 use crossdock_message::{Body, BodyStream, BodyType, ByteString, Fault, Message};
 use http_body::{Frame, SizeHint};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::framing::{Coding, framed};
 
@@ -26,11 +28,19 @@ struct Messages {
     coding: Option<Coding>,
     /// Why the stream broke, for whoever waits for the reply.
     broken: Arc<Mutex<Option<Fault>>>,
+    /// Nobody waits for the reply any more. The caller may hold its stream open for long after that.
+    given_up: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-/// The stream of a call broke: HTTP/2 resets it.
+/// The stream of a call broke: HTTP/2 resets it as one that is not wanted any more.
 #[derive(Debug)]
-pub(crate) struct Broken;
+pub(crate) struct Broken(h2::Error);
+
+impl Broken {
+    fn cancel() -> Self {
+        Self(h2::Reason::CANCEL.into())
+    }
+}
 
 impl std::fmt::Display for Broken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -38,7 +48,11 @@ impl std::fmt::Display for Broken {
     }
 }
 
-impl std::error::Error for Broken {}
+impl std::error::Error for Broken {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
 
 impl CallBody {
     /// One message.
@@ -52,14 +66,16 @@ impl CallBody {
         Self { pieces: VecDeque::from([bytes]), stream: None }
     }
 
-    /// A stream of messages.
+    /// A stream of messages, until it is given up.
     pub(super) fn stream(
         stream: Box<dyn BodyStream>,
         of_type: Arc<Typed>,
         coding: Option<Coding>,
         broken: Arc<Mutex<Option<Fault>>>,
+        given_up: CancellationToken,
     ) -> Self {
-        Self { pieces: VecDeque::new(), stream: Some(Messages { stream, of_type, coding, broken }) }
+        let given_up = Box::pin(given_up.cancelled_owned());
+        Self { pieces: VecDeque::new(), stream: Some(Messages { stream, of_type, coding, broken, given_up }) }
     }
 }
 
@@ -78,6 +94,13 @@ impl http_body::Body for CallBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
+        if let Some(messages) = &mut this.stream
+            && messages.given_up.as_mut().poll(cx).is_ready()
+        {
+            this.stream = None;
+            this.pieces.clear();
+            return Poll::Ready(Some(Err(Broken::cancel())));
+        }
         if let Some(piece) = this.pieces.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
@@ -97,7 +120,7 @@ impl http_body::Body for CallBody {
                     *broken = Some(fault);
                 }
                 this.stream = None;
-                Poll::Ready(Some(Err(Broken)))
+                Poll::Ready(Some(Err(Broken::cancel())))
             }
         }
     }

@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 
 use crossdock_message::{Body, BodyStream, BodyType, ByteString, Code, Fault, Format, Headers, Origin};
 
+use tokio_util::sync::DropGuard;
+
 use super::links::CallPlace;
 use super::{bad_reply, of_reply};
 use crate::config::Faults;
@@ -24,6 +26,8 @@ pub(super) struct Replies {
     pub(super) deadline: Option<Pin<Box<tokio::time::Sleep>>>,
     pub(super) trailers: Headers,
     pub(super) _claim: CallPlace,
+    /// Ends the caller's part of the call too.
+    pub(super) _giving_up: DropGuard,
 }
 
 impl BodyStream for Replies {

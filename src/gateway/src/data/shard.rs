@@ -123,7 +123,9 @@ impl ShardState {
                 Ok(reply) => return Ok(reply),
                 Err(fault) => self.named(fault),
             };
-            let Some(retry) = plan.retry.as_ref().filter(|_| call.retried) else { return Err(fault) };
+            // A stream that was begun is gone: its beginning cannot be sent again.
+            let begun = matches!(&call.message.body, Body::Stream(stream) if stream.is_taken());
+            let Some(retry) = plan.retry.as_ref().filter(|_| call.retried && !begun) else { return Err(fault) };
             let left = call.deadline.saturating_duration_since(Instant::now());
             match retry.decide(&fault, attempt, call.idempotent, left, rand::random()) {
                 Verdict::GiveUp => return Err(fault),
