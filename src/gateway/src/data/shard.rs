@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::Poll;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use actix::{Actor, Context, Handler};
@@ -13,6 +13,7 @@ use crossdock_message::{Body, BodyStream, ByteString, Code, Deadline, Fault, Hea
 use crossdock_routing::{RetryBudget, Verdict};
 use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::task::AbortHandle;
 
 use super::picker::Picker;
 use crate::generation::ServiceShare;
@@ -78,7 +79,7 @@ impl ShardState {
         let started = Instant::now();
         stats.begin();
         let Call { mut reply, permit, mut rest } = *call;
-        let cancels = rest.cancels;
+        let (cancels, deadline) = (rest.cancels, rest.deadline);
         let tries = AssertUnwindSafe(self.tries(&mut rest, started)).catch_unwind();
         let left = async {
             if cancels {
@@ -102,7 +103,7 @@ impl ShardState {
             // A call lasts as long as its stream, and so does its credit.
             Ok(mut message) if matches!(message.body, Body::Stream(_)) => {
                 let counted = InFlight { stats, permit, started, failed: None };
-                message.body = counted.around(message.body);
+                message.body = counted.around(message.body, deadline);
                 let _ = reply.send(Ok(message));
                 return;
             }
@@ -194,14 +195,31 @@ struct InFlight {
 }
 
 impl InFlight {
-    fn around(self, body: Body) -> Body {
-        match body {
-            Body::Stream(stream) => match stream.take() {
-                Some(inner) => Body::Stream(StreamCell::new(Box::new(CountedStream { inner, call: self }))),
-                None => Body::Empty,
-            },
-            other => other,
-        }
+    /// The body, in flight until its last is taken, it is dropped, or the deadline comes: that also where nobody asks for more,
+    /// so that a caller who does not read holds no credit and nothing of the service's for longer than it may.
+    fn around(self, body: Body, deadline: Instant) -> Body {
+        let Body::Stream(stream) = body else { return body };
+        let Some(inner) = stream.take() else { return Body::Empty };
+        let running = Arc::new(Mutex::new(Flow { running: Some(Running { inner, call: self }), taker: None }));
+        let flow = Arc::downgrade(&running);
+        let at_deadline = actix_rt::spawn(async move {
+            tokio::time::sleep_until(deadline.into()).await;
+            let Some(flow) = flow.upgrade() else { return };
+            let (ended, taker) = {
+                let mut flow = locked(&flow);
+                (flow.running.take(), flow.taker.take())
+            };
+            if let Some(mut ended) = ended {
+                ended.call.failed = Some(Code::DeadlineExceeded);
+            }
+            if let Some(taker) = taker {
+                taker.wake();
+            }
+        });
+        Body::Stream(StreamCell::new(Box::new(CountedStream {
+            flow: running,
+            at_deadline: at_deadline.abort_handle(),
+        })))
     }
 }
 
@@ -212,22 +230,54 @@ impl Drop for InFlight {
     }
 }
 
-struct CountedStream {
+/// A stream and its call; gone once the deadline has come.
+struct Flow {
+    running: Option<Running>,
+    /// Who waits for the next body.
+    taker: Option<Waker>,
+}
+
+struct Running {
     inner: Box<dyn BodyStream>,
     call: InFlight,
 }
 
+struct CountedStream {
+    flow: Arc<Mutex<Flow>>,
+    at_deadline: AbortHandle,
+}
+
+fn locked(flow: &Mutex<Flow>) -> MutexGuard<'_, Flow> {
+    flow.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl BodyStream for CountedStream {
     fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<Result<Body, Fault>>> {
-        let next = self.inner.poll_next(cx);
-        if let Poll::Ready(Some(Err(fault))) = &next {
-            self.call.failed = Some(fault.code);
+        let mut flow = locked(&self.flow);
+        let Some(running) = &mut flow.running else {
+            let message = "the time was spent before the stream ended";
+            return Poll::Ready(Some(Err(Fault::new(Code::DeadlineExceeded, "DEADLINE", message))));
+        };
+        let next = running.inner.poll_next(cx);
+        match &next {
+            Poll::Ready(Some(Err(fault))) => running.call.failed = Some(fault.code),
+            Poll::Ready(_) => {}
+            Poll::Pending => match &mut flow.taker {
+                Some(taker) => taker.clone_from(cx.waker()),
+                None => flow.taker = Some(cx.waker().clone()),
+            },
         }
         next
     }
 
     fn trailers(&mut self) -> Headers {
-        self.inner.trailers()
+        locked(&self.flow).running.as_mut().map_or_else(Headers::new, |running| running.inner.trailers())
+    }
+}
+
+impl Drop for CountedStream {
+    fn drop(&mut self) {
+        self.at_deadline.abort();
     }
 }
 
