@@ -313,3 +313,55 @@ impl Handler<Crash> for ServiceShard {
         panic!("on purpose");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::Semaphore;
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::stats::get;
+
+    /// A source that always has one more, and one that never has any.
+    struct Source(bool);
+
+    impl BodyStream for Source {
+        fn poll_next(&mut self, _: &mut std::task::Context<'_>) -> Poll<Option<Result<Body, Fault>>> {
+            if self.0 { Poll::Ready(Some(Ok(Body::Empty))) } else { Poll::Pending }
+        }
+    }
+
+    async fn in_flight(credit: &Arc<Semaphore>, stats: &Arc<ServiceStats>, time: Duration, has_more: bool) -> Body {
+        let permit = Arc::clone(credit).acquire_owned().await.expect("open");
+        stats.begin();
+        let started = Instant::now();
+        let call = InFlight { stats: Arc::clone(stats), permit, started, failed: None };
+        call.around(Body::Stream(StreamCell::new(Box::new(Source(has_more)))), started + time)
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_at_its_deadline_whether_its_taker_asks_or_not() {
+        let (credit, stats) = (Arc::new(Semaphore::new(1)), Arc::new(ServiceStats::default()));
+        let short = Duration::from_millis(20);
+        let all = async {
+            // Nobody takes from it: the next call gets the credit all the same.
+            let untaken = in_flight(&credit, &stats, short, true).await;
+            let waited = in_flight(&credit, &stats, short, false).await;
+            assert_eq!(get(&stats.failed[Code::DeadlineExceeded as usize]), 1);
+            for body in [untaken, waited] {
+                let Body::Stream(stream) = body else { unreachable!("a stream stays one") };
+                let mut stream = stream.take().expect("not taken before");
+                let end = std::future::poll_fn(|cx| stream.poll_next(cx)).await;
+                assert_eq!(end.and_then(Result::err).map(|fault| fault.code), Some(Code::DeadlineExceeded));
+            }
+            assert_eq!(get(&stats.failed[Code::DeadlineExceeded as usize]), 2);
+            // One that is dropped before is over then.
+            drop(in_flight(&credit, &stats, Duration::from_secs(3600), true).await);
+            assert_eq!((credit.available_permits(), get(&stats.succeeded)), (1, 1));
+        };
+        let limit = Duration::from_secs(10);
+        tokio::time::timeout(limit, LocalSet::new().run_until(all)).await.expect("the deadline frees the credit");
+    }
+}
