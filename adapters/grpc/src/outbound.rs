@@ -70,7 +70,7 @@ impl GrpcOutbound {
         for _ in 0..2 {
             let claim = self.links.claim().await?;
             match claim.send(request).await {
-                Ok(response) => return self.receive(response, claim, giving_up, operation, message, carry).await,
+                Ok(response) => return self.receive(response, claim, giving_up, operation, carry).await,
                 Err(mut failed) => match failed.take_message() {
                     Some(back) => request = back,
                     None => {
@@ -122,7 +122,6 @@ impl GrpcOutbound {
         claim: Claim,
         giving_up: DropGuard,
         operation: &Operation,
-        message: &Message,
         carry: &[ByteString],
     ) -> Result<Message, Fault> {
         let (head, body) = response.into_parts();
@@ -166,9 +165,6 @@ impl GrpcOutbound {
                 carry: carry.into(),
                 faults: self.faults,
                 name: self.name.clone(),
-                deadline: message
-                    .deadline
-                    .map(|deadline| Box::pin(tokio::time::sleep_until(deadline.instant().into()))),
                 trailers: crossdock_message::Headers::new(),
                 _claim: claim.into_streaming(),
                 _giving_up: giving_up,

@@ -1,11 +1,9 @@
 //! A reply that comes as a stream.
 
-use std::future::Future as _;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crossdock_message::{Body, BodyStream, BodyType, ByteString, Code, Fault, Format, Headers, Origin};
+use crossdock_message::{Body, BodyStream, BodyType, ByteString, Fault, Format, Headers, Origin};
 
 use tokio_util::sync::DropGuard;
 
@@ -15,15 +13,13 @@ use crate::config::Faults;
 use crate::framing::MessageReader;
 use crate::{mapping, settle};
 
-/// The messages of a service's reply. Dropping it resets the call.
+/// The messages of a service's reply. Dropping it resets the call, as whoever keeps the call's deadline does when that comes.
 pub(super) struct Replies {
     pub(super) reader: MessageReader,
     pub(super) of_type: Arc<dyn BodyType>,
     pub(super) carry: Arc<[ByteString]>,
     pub(super) faults: Faults,
     pub(super) name: ByteString,
-    /// A stream that outlives its caller's patience is ended by us.
-    pub(super) deadline: Option<Pin<Box<tokio::time::Sleep>>>,
     pub(super) trailers: Headers,
     pub(super) _claim: CallPlace,
     /// Ends the caller's part of the call too.
@@ -33,18 +29,7 @@ pub(super) struct Replies {
 impl BodyStream for Replies {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Body, Fault>>> {
         let of_service = |fault: Fault| fault.with_origin(Origin::Service(self.name.clone()));
-        let message = match self.reader.poll_message(cx) {
-            Poll::Pending => {
-                let spent = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
-                if !spent {
-                    return Poll::Pending;
-                }
-                let fault =
-                    Fault::new(Code::DeadlineExceeded, "DEADLINE", "the time was spent before the stream ended");
-                return Poll::Ready(Some(Err(of_service(fault))));
-            }
-            Poll::Ready(message) => message,
-        };
+        let Poll::Ready(message) = self.reader.poll_message(cx) else { return Poll::Pending };
         Poll::Ready(match message {
             Some(Ok(bytes)) => Some(Ok(Body::typed(bytes.into(), Format::Protobuf, Arc::clone(&self.of_type)))),
             Some(Err(fault)) => Some(Err(of_service(of_reply(fault)))),

@@ -103,7 +103,7 @@ impl ShardState {
             // A call lasts as long as its stream, and so does its credit.
             Ok(mut message) if matches!(message.body, Body::Stream(_)) => {
                 let counted = InFlight { stats, permit, started, failed: None };
-                message.body = counted.around(message.body, deadline);
+                message.body = counted.around(message.body, deadline, self.share.plan.name.clone());
                 let _ = reply.send(Ok(message));
                 return;
             }
@@ -197,7 +197,7 @@ struct InFlight {
 impl InFlight {
     /// The body, in flight until its last is taken, it is dropped, or the deadline comes: that also where nobody asks for more,
     /// so that a caller who does not read holds no credit and nothing of the service's for longer than it may.
-    fn around(self, body: Body, deadline: Instant) -> Body {
+    fn around(self, body: Body, deadline: Instant, service: ByteString) -> Body {
         let Body::Stream(stream) = body else { return body };
         let Some(inner) = stream.take() else { return Body::Empty };
         let running = Arc::new(Mutex::new(Flow { running: Some(Running { inner, call: self }), taker: None }));
@@ -218,6 +218,7 @@ impl InFlight {
         });
         Body::Stream(StreamCell::new(Box::new(CountedStream {
             flow: running,
+            service,
             at_deadline: at_deadline.abort_handle(),
         })))
     }
@@ -244,6 +245,7 @@ struct Running {
 
 struct CountedStream {
     flow: Arc<Mutex<Flow>>,
+    service: ByteString,
     at_deadline: AbortHandle,
 }
 
@@ -256,7 +258,8 @@ impl BodyStream for CountedStream {
         let mut flow = locked(&self.flow);
         let Some(running) = &mut flow.running else {
             let message = "the time was spent before the stream ended";
-            return Poll::Ready(Some(Err(Fault::new(Code::DeadlineExceeded, "DEADLINE", message))));
+            let late = Fault::new(Code::DeadlineExceeded, "DEADLINE", message);
+            return Poll::Ready(Some(Err(late.with_origin(Origin::Service(self.service.clone())))));
         };
         let next = running.inner.poll_next(cx);
         match &next {
@@ -338,7 +341,7 @@ mod tests {
         stats.begin();
         let started = Instant::now();
         let call = InFlight { stats: Arc::clone(stats), permit, started, failed: None };
-        call.around(Body::Stream(StreamCell::new(Box::new(Source(has_more)))), started + time)
+        call.around(Body::Stream(StreamCell::new(Box::new(Source(has_more)))), started + time, "slow".into())
     }
 
     #[tokio::test]
