@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 /// An authority, a certificate for `localhost`, and one of another authority, as PEM files.
 ///
@@ -11,6 +11,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 pub fn write_certificates(folder: &Path) {
     let authority = || {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        // Without a name of its own it would look self-signed to OpenSSL.
+        params.distinguished_name.push(DnType::CommonName, "Authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
     };

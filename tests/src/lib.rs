@@ -5,6 +5,7 @@
 mod backend;
 mod caller;
 mod certificates;
+pub mod frames;
 mod gateway;
 mod peers;
 
@@ -14,7 +15,7 @@ pub use backend::Backend;
 pub use caller::{Connection, Reply, call, exchange};
 pub use certificates::write_certificates;
 pub use gateway::{Ending, Gateway, crossdock, repository};
-pub use peers::{Peer, judged, peers};
+pub use peers::{Peer, abuse, judged, peers};
 
 /// Waits for a condition; panics with `what` when it does not come true in time.
 ///

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crate::repository;
+use crate::{Gateway, repository};
 
 /// The cache folder of one kind of peers, set up by `tests/peers/KIND/setup.sh`, which does nothing where all is there.
 ///
@@ -71,4 +71,18 @@ pub fn judged(command: &mut Command) -> (bool, String) {
     let output = command.output().expect("the judge starts");
     let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output.status.success(), told)
+}
+
+/// Abuses the listener `public` of a gateway as only raw HTTP/2 can; the arguments are those behind the process's id.
+///
+/// # Panics
+/// When an attack does harm.
+pub fn abuse(gateway: &Gateway, arguments: &[&str]) {
+    let public = gateway.public();
+    let (host, port) = public.split_once(':').expect("a port");
+    let mut command = Command::new("timeout");
+    command.arg("300").arg("python3").arg(repository().join("tests/peers/http2/abuse.py"));
+    command.args([host, port, &gateway.pid().to_string()]).args(arguments);
+    let (good, told) = judged(&mut command);
+    assert!(good && told.contains(" passed, 0 failed"), "{told}");
 }

@@ -14,6 +14,7 @@ use crossdock_message::ByteString;
 use crossdock_settings::{
     Duration, FromNode, Named, Node, OneOrMany, Reader, Secret, Size, Spanned, choices, nearest, settings,
 };
+use crossdock_transport::http2::{self, Limits};
 use crossdock_transport::{ClientTlsSettings, Endpoint, ServerTlsSettings, bind_address, static_headers};
 
 const fn seconds(count: u64) -> Duration {
@@ -68,6 +69,8 @@ settings! {
         pub(crate) keep_alive_timeout: Duration = seconds(20),
         /// How long a connection is kept without a call.
         pub(crate) idle_timeout: Duration = seconds(300),
+        /// How long a caller may take nothing of a whole answer that is there; its connection ends then.
+        pub(crate) write_timeout: Duration = seconds(30),
         /// How messages to callers who can unpack them are packed.
         pub(crate) compression: Compression = Compression::None,
     }
@@ -107,6 +110,24 @@ settings! {
     }
 }
 
+impl ListenerSettings {
+    /// Of its connections. Sizes were checked to fit.
+    pub(crate) fn limits(&self) -> Limits {
+        let small = |size: Size| u32::try_from(size.0).unwrap_or(u32::MAX);
+        Limits {
+            streams: self.streams,
+            head_len_max: small(self.head),
+            stream_window: small(self.stream_window),
+            connection_window: small(self.connection_window),
+            keep_alive: self.keep_alive.0,
+            keep_alive_timeout: self.keep_alive_timeout.0,
+            idle_timeout: self.idle_timeout.0,
+            write_timeout: self.write_timeout.0,
+            date: false,
+        }
+    }
+}
+
 /// A listener, as checked.
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -114,26 +135,16 @@ pub(crate) struct Listener {
     pub(crate) settings: ListenerSettings,
 }
 
-/// Windows of HTTP/2 (RFC 9113 §6.9.1).
-const WINDOW_MAX: u64 = (1 << 31) - 1;
-
 impl Listener {
     pub(crate) fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let settings = ListenerSettings::from_node(node, reader)?;
         let bind = bind_address(&settings.bind, reader)?;
         let sizes = [
-            ("stream_window", settings.stream_window, WINDOW_MAX),
-            ("connection_window", settings.connection_window, WINDOW_MAX),
-            ("head", settings.head, 16 * MIB),
+            ("head", settings.head),
+            ("stream_window", settings.stream_window),
+            ("connection_window", settings.connection_window),
         ];
-        for (name, size, max) in sizes {
-            if !(KIB..=max).contains(&size.0) {
-                let span = node.get(name).map_or(node.span, |node| node.span);
-                let message = format!("`{name}` of {} bytes cannot be", size.0);
-                reader.error("size", span, message, "write 1KiB to 2GiB; `head` up to 16MiB");
-                return None;
-            }
-        }
+        http2::check_sizes(sizes, node, reader)?;
         Some(Self { bind, settings })
     }
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossdock_message::{Code, Fault};
+use crossdock_transport::http2::LocalExecutor;
 use crossdock_transport::{Dialer, Endpoint};
 use http::{HeaderValue, Request};
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
 
-use crate::executor::LocalExecutor;
 use crate::framing::{MessageReader, framed};
 use crate::reflection::{Answer, PATHS, Question, Request as Asked, Response as Told};
 use crate::settle;

@@ -1,10 +1,8 @@
 //! A listener: from a connection to answers.
 
 mod answer;
-mod connection;
 mod services;
 
-use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -12,12 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{future, io};
 
-use actix_service::fn_service;
 use crossdock_adapter_api::{
     AdapterError, Admission, Head, Inbound, Ingress, OpenIngress, Outcome, SendFuture, WriteFormat, encode_body,
 };
 use crossdock_message::{Body, BodyStream, BodyType, ByteString, Code, Fault, Format, Message, StreamCell};
-use crossdock_transport::{Gate, accept, listen, tls};
+use crossdock_transport::{Gate, accept, http2, listen, serve, tls};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -30,7 +27,6 @@ use crate::framing::{Coding, MessageReader};
 use crate::mapping::{self, Metadata};
 use crate::settle;
 use answer::{AnswerBody, StreamAnswer};
-use connection::Activity;
 
 /// For the one message of a call that is no stream.
 const MESSAGE_TIME: Duration = Duration::from_secs(60);
@@ -70,35 +66,20 @@ impl Inbound for GrpcInbound {
     ) -> SendFuture<'static, Result<(), AdapterError>> {
         Box::pin(async move {
             let Self { name, socket, settings, acceptor, gate, .. } = *self;
-            let stopped = |error: io::Error| AdapterError::Stopped(error.to_string());
-            let worker_stop = stop.clone();
-            let server = actix_server::Server::build()
-                .workers(arbiters)
-                .disable_signals()
-                .shutdown_timeout(30)
-                .listen(&*name.clone(), socket, move || {
-                    // Runs once on each data arbiter.
-                    let worker = Rc::new(Worker {
-                        name: name.clone(),
-                        settings: settings.clone(),
-                        ingress: ingress.open(),
-                        stop: worker_stop.clone(),
-                    });
-                    let (acceptor, gate) = (acceptor.clone(), Arc::clone(&gate));
-                    fn_service(move |socket: TcpStream| {
-                        let (worker, acceptor, gate) = (Rc::clone(&worker), acceptor.clone(), Arc::clone(&gate));
-                        async move { worker.serve(socket, acceptor, &gate).await }
-                    })
-                })
-                .map_err(stopped)?
-                .run();
-            let handle = server.handle();
-            let stopping = async move {
-                stop.cancelled().await;
-                handle.stop(true).await;
-            };
-            let (served, ()) = tokio::join!(server, stopping);
-            served.map_err(stopped)
+            let serving = stop.clone();
+            serve(&name.clone(), socket, arbiters, stop, move || {
+                // Runs once on each data arbiter.
+                let worker = Rc::new(Worker {
+                    name: name.clone(),
+                    settings: settings.clone(),
+                    ingress: ingress.open(),
+                    stop: serving.clone(),
+                });
+                let (acceptor, gate) = (acceptor.clone(), Arc::clone(&gate));
+                let taking = async move |socket: TcpStream| worker.serve(socket, acceptor.as_ref(), &gate).await;
+                std::future::ready(Ok(taking))
+            })
+            .await
         })
     }
 }
@@ -113,15 +94,16 @@ struct Worker {
 
 impl Worker {
     async fn serve(
-        self: Rc<Self>,
+        self: &Rc<Self>,
         socket: TcpStream,
-        acceptor: Option<TlsAcceptor>,
+        acceptor: Option<&TlsAcceptor>,
         gate: &Arc<Gate>,
     ) -> io::Result<()> {
         let peer = socket.peer_addr()?;
         let _place = gate.enter(peer.ip()).ok_or_else(|| io::Error::other("too many connections"))?;
-        let stream = accept(socket, acceptor.as_ref()).await?;
-        connection::serve(self, stream).await;
+        let stream = accept(socket, acceptor).await?;
+        let limits = self.settings.limits();
+        http2::serve(stream, &limits, &self.stop, |request| handle(Rc::clone(self), request)).await;
         Ok(())
     }
 
@@ -134,14 +116,9 @@ impl Worker {
 }
 
 /// Answers one call, whatever happens.
-async fn handle(
-    worker: Rc<Worker>,
-    activity: Rc<Activity>,
-    request: Request<Incoming>,
-) -> Result<Response<AnswerBody>, Infallible> {
-    let busy = activity.begin();
+async fn handle(worker: Rc<Worker>, request: Request<Incoming>) -> Response<AnswerBody> {
     if let Some(refusal) = refused_by_http(&request) {
-        return Ok(refusal);
+        return refusal;
     }
     let content_type = request.headers().get(http::header::CONTENT_TYPE).cloned();
     let answered = AssertUnwindSafe(answer(&worker, request)).catch_unwind().await;
@@ -152,8 +129,7 @@ async fn handle(
     if let Some(content_type) = content_type {
         response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
     }
-    response.body_mut().keep(busy);
-    Ok(response)
+    response
 }
 
 /// What is no call of gRPC is told so in HTTP's words (gRPC over HTTP/2, "Requests").

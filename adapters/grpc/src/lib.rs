@@ -14,7 +14,6 @@
 mod adapter;
 mod config;
 mod describe;
-mod executor;
 mod framing;
 mod inbound;
 mod mapping;

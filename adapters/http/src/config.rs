@@ -5,6 +5,7 @@ mod checked;
 use std::time::Duration as StdDuration;
 
 use crossdock_settings::{Duration, Named, OneOrMany, Secret, Size, Spanned, choices, settings};
+use crossdock_transport::http2::Limits;
 use crossdock_transport::{ClientTlsSettings, ServerTlsSettings};
 
 pub(crate) use checked::{Entry, Listener, Operation, Service, TypedBody, TypedEntry};
@@ -35,6 +36,24 @@ const fn seconds(count: u64) -> Duration {
     Duration(StdDuration::from_secs(count))
 }
 
+impl ListenerSettings {
+    /// Of its connections of HTTP/2. Sizes were checked to fit.
+    pub(crate) fn http2_limits(&self) -> Limits {
+        let small = |size: Size| u32::try_from(size.0).unwrap_or(u32::MAX);
+        Limits {
+            streams: self.streams,
+            head_len_max: small(self.head),
+            stream_window: small(self.stream_window),
+            connection_window: small(self.connection_window),
+            keep_alive: self.keep_alive.0,
+            keep_alive_timeout: self.keep_alive_timeout.0,
+            idle_timeout: self.idle_timeout.0,
+            write_timeout: self.write_timeout.0,
+            date: true,
+        }
+    }
+}
+
 settings! {
     /// an http listener
     pub(crate) struct ListenerSettings {
@@ -60,6 +79,18 @@ settings! {
         pub(crate) idle_timeout: Duration = seconds(75),
         /// Without a byte of an answer being taken.
         pub(crate) write_timeout: Duration = seconds(30),
+        /// Speak HTTP/2 too: to callers who ask for it with TLS, and to those who begin with it without.
+        pub(crate) http2: bool = true,
+        /// Requests at once on one connection of HTTP/2.
+        pub(crate) streams: u32 = 100,
+        /// What may be on its way to one request of HTTP/2 without having been taken.
+        pub(crate) stream_window: Size = Size(64 * 1024),
+        /// What may be on its way on one connection of HTTP/2 without having been taken.
+        pub(crate) connection_window: Size = Size(1024 * 1024),
+        /// How often a quiet connection of HTTP/2 is asked whether it is alive.
+        pub(crate) keep_alive: Duration = seconds(60),
+        /// How long it may take to say so.
+        pub(crate) keep_alive_timeout: Duration = seconds(20),
     }
 
     /// an http entry

@@ -8,12 +8,13 @@
 //!
 //! A request that is refused is answered here, before actix learns of it.
 
+mod answer;
 mod body;
 mod connection;
 mod head;
 mod stream;
 
-pub(crate) use body::BodyRefusal;
-pub(crate) use connection::{Connection, Watchlist};
-pub(crate) use head::{Framing, HeadLimits, RequestHead};
+pub(crate) use answer::{AnswerBody, respond};
+pub(crate) use connection::{Connection, Incoming, Watchlist};
+pub(crate) use head::HeadLimits;
 pub(crate) use stream::{Front, Limits, Timeouts};

@@ -1,4 +1,4 @@
-//! A listener: from a connection to answers.
+//! A listener: from a connection to one of HTTP's versions.
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 use std::{io, panic};
 
 use actix_http::{HttpService, KeepAlive, Request, Response};
-use actix_service::{ServiceFactoryExt as _, fn_service};
-use crossdock_adapter_api::{
-    AdapterError, Admission, Head, Inbound, Ingress, OpenIngress, Outcome, SendFuture, WriteFormat,
-};
-use crossdock_message::{ByteString, Code, Fault};
-use crossdock_transport::{Accepted, Gate, accept, listen, tls};
+use actix_service::{Service as _, ServiceFactory as _, fn_service};
+use bytes::BytesMut;
+use crossdock_adapter_api::{AdapterError, Inbound, Ingress, OpenIngress, SendFuture};
+use crossdock_message::ByteString;
+use crossdock_transport::{Accepted, Gate, Place, Replayed, accept, http2 as connection, listen, serve, tls};
 use futures_util::FutureExt as _;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Entry, Listener};
-use crate::front::{BodyRefusal, Connection, Front, HeadLimits, Limits, RequestHead, Timeouts, Watchlist};
-use crate::settle::{AnswerBody, Asker, failure, settle};
-use crate::{mapping, path, streams};
+use crate::config::Listener;
+use crate::front::{AnswerBody, Connection, Front, HeadLimits, Incoming, Limits, Timeouts, Watchlist, respond};
+use crate::request::RequestHead as _;
+use crate::{exchange, http2};
 
 /// A listener whose address is taken.
 pub(crate) struct HttpInbound {
@@ -30,6 +30,8 @@ pub(crate) struct HttpInbound {
     socket: TcpListener,
     address: SocketAddr,
     limits: Limits,
+    /// Where HTTP/2 is spoken.
+    http2: Option<connection::Limits>,
     acceptor: Option<TlsAcceptor>,
     gate: Arc<Gate>,
 }
@@ -37,8 +39,8 @@ pub(crate) struct HttpInbound {
 impl HttpInbound {
     pub(crate) fn open(name: &str, listener: &Listener) -> Result<Self, AdapterError> {
         let settings = &listener.settings;
-        let acceptor =
-            settings.tls.as_ref().map(|tls| tls::server(tls, &[b"http/1.1"])).transpose()?.map(TlsAcceptor::from);
+        let versions: &[&[u8]] = if settings.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+        let acceptor = settings.tls.as_ref().map(|tls| tls::server(tls, versions)).transpose()?.map(TlsAcceptor::from);
         let failed = |source| AdapterError::Listen { address: listener.bind.to_string(), source };
         let socket = listen(listener.bind).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
@@ -61,6 +63,7 @@ impl HttpInbound {
                     write: settings.write_timeout.0,
                 },
             },
+            http2: settings.http2.then(|| settings.http2_limits()),
             gate: Arc::new(Gate::new(settings.connections, settings.connections_per_address)),
         })
     }
@@ -78,43 +81,35 @@ impl Inbound for HttpInbound {
         stop: CancellationToken,
     ) -> SendFuture<'static, Result<(), AdapterError>> {
         Box::pin(async move {
-            let Self { name, socket, limits, acceptor, gate, .. } = *self;
-            let stopped = |error: io::Error| AdapterError::Stopped(error.to_string());
-            let worker_stop = stop.clone();
-            let server = actix_server::Server::build()
-                .workers(arbiters)
-                .disable_signals()
-                .shutdown_timeout(30)
-                .listen(&*name.clone(), socket, move || {
-                    // Runs once on each data arbiter.
-                    let worker = Worker::start(name.clone(), limits, ingress.open(), worker_stop.clone());
-                    let (acceptor, gate) = (acceptor.clone(), Arc::clone(&gate));
-                    let accepting = Rc::clone(&worker);
-                    fn_service(move |socket: TcpStream| {
-                        let (worker, acceptor, gate) = (Rc::clone(&accepting), acceptor.clone(), Arc::clone(&gate));
-                        async move { worker.accept(socket, acceptor, &gate).await }
+            let Self { name, socket, limits, http2, acceptor, gate, .. } = *self;
+            let serving = stop.clone();
+            serve(&name.clone(), socket, arbiters, stop, move || {
+                // Runs once on each data arbiter.
+                let worker = Worker::start(name.clone(), limits, http2, ingress.open(), serving.clone());
+                let (acceptor, gate, answering) = (acceptor.clone(), Arc::clone(&gate), Rc::clone(&worker));
+                let factory = HttpService::<Front<Accepted>, _, AnswerBody>::build()
+                    .keep_alive(KeepAlive::Os)
+                    .client_request_timeout(Duration::ZERO)
+                    .h1_allow_half_closed(false)
+                    .on_connect_ext(|front: &Front<Accepted>, data| {
+                        data.insert(Rc::clone(front.connection()));
                     })
-                    .map_err(actix_http::error::DispatchError::Io)
-                    .and_then(
-                        HttpService::<Front<Accepted>, _, AnswerBody>::build()
-                            .keep_alive(KeepAlive::Os)
-                            .client_request_timeout(Duration::ZERO)
-                            .h1_allow_half_closed(false)
-                            .on_connect_ext(|front: &Front<Accepted>, data| {
-                                data.insert(Rc::clone(front.connection()));
-                            })
-                            .h1(fn_service(move |request: Request| handle(Rc::clone(&worker), request))),
-                    )
-                })
-                .map_err(stopped)?
-                .run();
-            let handle = server.handle();
-            let stopping = async move {
-                stop.cancelled().await;
-                handle.stop(true).await;
-            };
-            let (served, ()) = tokio::join!(server, stopping);
-            served.map_err(stopped)
+                    .h1(fn_service(move |request: Request| handle(Rc::clone(&answering), request)));
+                async move {
+                    let http1 = factory.new_service(()).await?;
+                    Ok(async move |socket: TcpStream| match worker.open(socket, acceptor.as_ref(), &gate).await? {
+                        Opened::Http1(front, peer) => {
+                            http1.call((*front, Some(peer))).await.map_err(|error| io::Error::other(error.to_string()))
+                        }
+                        Opened::Http2(stream, limits, _place) => {
+                            connection::serve(*stream, &limits, &worker.stop, |request| worker.http2(request)).await;
+                            Ok(())
+                        }
+                        Opened::Nothing => Ok(()),
+                    })
+                }
+            })
+            .await
         })
     }
 }
@@ -123,49 +118,99 @@ impl Inbound for HttpInbound {
 struct Worker {
     name: ByteString,
     limits: Limits,
+    http2: Option<connection::Limits>,
     ingress: Rc<dyn Ingress>,
     list: Rc<Watchlist>,
+    stop: CancellationToken,
+}
+
+/// A connection whose version is known.
+enum Opened {
+    Http1(Box<Front<Accepted>>, SocketAddr),
+    Http2(Box<Replayed<Accepted>>, connection::Limits, Place),
+    /// It ended without a word.
+    Nothing,
 }
 
 impl Worker {
-    fn start(name: ByteString, limits: Limits, ingress: Rc<dyn Ingress>, stop: CancellationToken) -> Rc<Self> {
+    fn start(
+        name: ByteString,
+        limits: Limits,
+        http2: Option<connection::Limits>,
+        ingress: Rc<dyn Ingress>,
+        stop: CancellationToken,
+    ) -> Rc<Self> {
         let list = Watchlist::new(Instant::now());
-        let watched = Rc::downgrade(&list);
+        let (watched, stopped) = (Rc::downgrade(&list), stop.clone());
         actix_rt::spawn(async move {
             let mut ticks = tokio::time::interval(Watchlist::INTERVAL);
             loop {
                 ticks.tick().await;
                 let Some(list) = watched.upgrade() else { return };
-                if stop.is_cancelled() {
+                if stopped.is_cancelled() {
                     list.drain();
                 }
                 list.look(Instant::now());
             }
         });
-        Rc::new(Self { name, limits, ingress, list })
+        Rc::new(Self { name, limits, http2, ingress, list, stop })
     }
 
-    async fn accept(
-        &self,
-        socket: TcpStream,
-        acceptor: Option<TlsAcceptor>,
-        gate: &Arc<Gate>,
-    ) -> io::Result<(Front<Accepted>, Option<SocketAddr>)> {
+    async fn open(&self, socket: TcpStream, acceptor: Option<&TlsAcceptor>, gate: &Arc<Gate>) -> io::Result<Opened> {
         let peer = socket.peer_addr()?;
         let place = gate.enter(peer.ip()).ok_or_else(|| io::Error::other("too many connections"))?;
-        let stream = accept(socket, acceptor.as_ref()).await?;
-        Ok((Front::new(stream, place, self.limits, &self.list), Some(peer)))
+        let mut stream = accept(socket, acceptor).await?;
+        let mut first = BytesMut::new();
+        let is_http2 = match (&self.http2, stream.protocol()) {
+            (None, _) => false,
+            (Some(_), Some(protocol)) => protocol == b"h2",
+            // Without TLS, a caller may know beforehand that HTTP/2 is spoken here (RFC 9113 §3.3).
+            (Some(_), None) if acceptor.is_none() => match self.first_bytes(&mut stream, &mut first).await {
+                Some(is_http2) => is_http2,
+                None => return Ok(Opened::Nothing),
+            },
+            (Some(_), None) => false,
+        };
+        Ok(match self.http2 {
+            Some(limits) if is_http2 => Opened::Http2(Box::new(Replayed::new(first.freeze(), stream)), limits, place),
+            _ => Opened::Http1(Box::new(Front::new(stream, first, place, self.limits, &self.list)), peer),
+        })
     }
 
-    /// Finds the route of a request. HEAD is what GET answers, without its body.
-    fn admit(&self, head: &RequestHead) -> Result<Admission, Fault> {
-        let path = path::normalize(head.path())?;
-        let method = if head.method() == "HEAD" { "GET" } else { head.method() };
-        self.ingress.admit(&Head { listener: &self.name, method, path: &path, headers: head })
+    /// Reads until it is clear whether the connection begins as those of HTTP/2 do; nothing where it ends, its time is over
+    /// or the gateway drains.
+    async fn first_bytes(&self, stream: &mut Accepted, first: &mut BytesMut) -> Option<bool> {
+        let mut wait = self.limits.timeouts.idle;
+        loop {
+            let reading = tokio::time::timeout(wait, stream.read_buf(first));
+            let read = tokio::select! {
+                read = reading => read.ok()?.ok()?,
+                () = self.stop.cancelled() => return None,
+            };
+            let len = first.len().min(http2::PREFACE.len());
+            if read == 0 {
+                return None;
+            }
+            if first[..len] != http2::PREFACE[..len] {
+                return Some(false);
+            }
+            if len == http2::PREFACE.len() {
+                return Some(true);
+            }
+            wait = self.limits.timeouts.head;
+        }
+    }
+
+    fn http2(
+        &self,
+        request: http::Request<hyper::body::Incoming>,
+    ) -> impl Future<Output = http::Response<http2::AnswerBody>> + use<> {
+        let (name, ingress) = (self.name.clone(), Rc::clone(&self.ingress));
+        http2::handle(name, ingress, self.limits.head, self.limits.timeouts.body, request)
     }
 }
 
-/// Answers one request, whatever happens.
+/// Answers one request of HTTP/1.1, whatever happens.
 async fn handle(worker: Rc<Worker>, mut request: Request) -> Result<Response<AnswerBody>, Infallible> {
     request.head_mut().headers.clear();
     let connection = request.conn_data::<Rc<Connection>>().cloned();
@@ -174,94 +219,11 @@ async fn handle(worker: Rc<Worker>, mut request: Request) -> Result<Response<Ans
         // The front gives actix a head only when it has one of its own.
         unreachable!("a request without its head");
     };
-    let (fallback, head_only) = (Rc::clone(&connection), head.method() == "HEAD");
-    let answered = panic::AssertUnwindSafe(answer(worker, head, connection)).catch_unwind().await;
-    Ok(answered.unwrap_or_else(|_| {
-        fallback.close_after_answer();
-        let fault = Fault::new(Code::Internal, "PANIC", "the gateway failed on this request");
-        failure(&fault, Asker { connection: fallback, head_only, wants_xml: false, id: None })
-    }))
-}
-
-async fn answer(worker: Rc<Worker>, head: RequestHead, connection: Rc<Connection>) -> Response<AnswerBody> {
-    let mut asker = Asker { connection, head_only: head.method() == "HEAD", wants_xml: wants_xml(&head), id: None };
-    let mut admission = match worker.admit(&head) {
-        Ok(admission) => admission,
-        Err(fault) => return failure(&fault, asker),
-    };
-    asker.id = Some(admission.id.clone());
-    let spec = Arc::clone(&admission.entry);
-    let Some(entry) = spec.as_any().downcast_ref::<Entry>() else {
-        return failure(&Fault::new(Code::Internal, "ENTRY", "the route is not one of HTTP"), asker);
-    };
-    if matches!(entry.answer, WriteFormat::Xml { .. }) && crossdock_adapter_api::Fields::get(&head, "accept").is_none()
-    {
-        asker.wants_xml = true;
-    }
-    let outcome = match dispatch(&worker, &head, entry, &mut admission, &asker.connection).await {
-        Ok(message) => admission.exchange.dispatch(message).await,
-        Err(fault) => Outcome::Failed(fault),
-    };
-    settle(outcome, entry, asker)
-}
-
-async fn dispatch(
-    worker: &Worker,
-    head: &RequestHead,
-    entry: &Entry,
-    admission: &mut Admission,
-    connection: &Connection,
-) -> Result<crossdock_message::Message, Fault> {
-    use crossdock_adapter_api::Fields as _;
-    let mut message = mapping::request(head, entry, admission, &worker.name, Instant::now())?;
-    if head.get("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
-        let problem = "a compressed body is not taken here; send it as it is";
-        return Err(Fault::caller(Code::InvalidArgument, "CONTENT_ENCODING", problem).with_http_status(415));
-    }
-    let max = entry.body_len_max;
-    if matches!(head.framing, crate::front::Framing::Length(length) if length > max) {
-        return Err(body_fault(BodyRefusal::TooLarge, max));
-    }
-    if head.framing != crate::front::Framing::None {
-        let chunks = connection.body(max, head.expects_continue).await.map_err(|refusal| body_fault(refusal, max))?;
-        message.body = mapping::body(chunks, message.content_type.as_ref());
-    }
-    if let Some(typed) = &entry.typed {
-        let params = std::mem::take(&mut message.params);
-        message.body = if typed.call.client_streaming {
-            streams::requests(typed, message.body)?
-        } else {
-            mapping::typed_body(typed, &params, &message.body)?
-        };
-        message.content_type = None;
-    }
-    Ok(message)
-}
-
-fn body_fault(refusal: BodyRefusal, max: u64) -> Fault {
-    match refusal {
-        BodyRefusal::TooLarge => {
-            let message = format!("the body is larger than the {max} bytes that this route takes");
-            Fault::caller(Code::InvalidArgument, "BODY_TOO_LARGE", message).with_http_status(413)
-        }
-        BodyRefusal::TooSlow => {
-            Fault::caller(Code::DeadlineExceeded, "BODY_TOO_SLOW", "the body came too slowly").with_http_status(408)
-        }
-        BodyRefusal::Framing(problem) => Fault::caller(Code::InvalidArgument, "BODY_FRAMING", problem),
-        BodyRefusal::Incomplete => {
-            Fault::caller(Code::Cancelled, "BODY_INCOMPLETE", "the connection ended before the body")
-        }
-    }
-}
-
-/// Faults are told in the format that the caller speaks: what it accepts, else what it sends.
-fn wants_xml(head: &RequestHead) -> bool {
-    use crossdock_adapter_api::Fields as _;
-    let names =
-        |value: &[u8], word: &str| value.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
-    match head.get("accept") {
-        Some(accept) if names(accept, "json") => false,
-        Some(accept) if names(accept, "xml") => true,
-        _ => head.get("content-type").is_some_and(|media_type| names(media_type, "xml")),
-    }
+    let body = Incoming::new(&connection, &head);
+    let answering = exchange::answer(&worker.name, &*worker.ingress, &head, body);
+    let answer = panic::AssertUnwindSafe(answering).catch_unwind().await.unwrap_or_else(|_| {
+        connection.close_after_answer();
+        exchange::panicked(head.method() == "HEAD")
+    });
+    Ok(respond(answer, connection))
 }

@@ -14,8 +14,8 @@ use crossdock_settings::Duration;
 use crossdock_transport::Endpoint;
 
 use crate::config::{Entry, Operation, TypedBody, TypedEntry};
-use crate::front::RequestHead;
 use crate::path;
+use crate::request::RequestHead;
 
 /// The caller's own limit of time, such as `250ms` or `2s`; what is left of it goes to services in the same header.
 pub(crate) const TIMEOUT_HEADER: &str = "crossdock-timeout";
@@ -24,7 +24,7 @@ fn text_of(value: Bytes) -> Option<ByteString> {
     ByteString::try_from(value).ok()
 }
 
-fn first(head: &RequestHead, name: &'static str) -> Option<ByteString> {
+fn first(head: &impl RequestHead, name: &'static str) -> Option<ByteString> {
     head.values(name).next().and_then(text_of)
 }
 
@@ -33,7 +33,7 @@ fn first(head: &RequestHead, name: &'static str) -> Option<ByteString> {
 /// # Errors
 /// INVALID_ARGUMENT for a path, query, timeout or listed header that cannot be read.
 pub(crate) fn request(
-    head: &RequestHead,
+    head: &impl RequestHead,
     entry: &Entry,
     admission: &mut Admission,
     source: &ByteString,
@@ -60,7 +60,7 @@ pub(crate) fn request(
 }
 
 /// The fields of the path, decoded, and of the query parameters that the entry binds.
-fn params(head: &RequestHead, entry: &Entry, captured: Record) -> Result<Record, Fault> {
+fn params(head: &impl RequestHead, entry: &Entry, captured: Record) -> Result<Record, Fault> {
     let mut params = captured;
     if head.path().contains('%') {
         let decoded = params.iter().map(|(name, value)| match value {
@@ -97,7 +97,7 @@ fn params(head: &RequestHead, entry: &Entry, captured: Record) -> Result<Record,
 }
 
 /// Only headers that are listed, and only where they can stand in any protocol.
-fn carried(head: &RequestHead, carry: &[ByteString]) -> Result<Headers, Fault> {
+fn carried(head: &impl RequestHead, carry: &[ByteString]) -> Result<Headers, Fault> {
     let mut headers = Headers::new();
     for name in carry {
         for value in head.values(name) {

@@ -1,60 +1,18 @@
 //! What became of a request, in HTTP's words.
 
-use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use actix_http::body::{BodySize, MessageBody};
-use actix_http::header::{self, HeaderName, HeaderValue};
-use actix_http::{Response, StatusCode};
-use bytes::Bytes;
+use actix_http::StatusCode;
 use crossdock_adapter_api::{Outcome, encode_body};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Message, Record, Retry, Value, json, xml};
 
+use crate::answer::{Answer, Content};
 use crate::config::Entry;
-use crate::front::Connection;
+use crate::request::HeadRefusal;
 use crate::streams::{self, StreamAnswer};
-
-/// The body of an answer; tells the connection when all of it is in actix's buffer, or given up.
-pub(crate) struct AnswerBody {
-    size: BodySize,
-    content: Content,
-    connection: Rc<Connection>,
-}
-
-/// What an answer holds.
-enum Content {
-    /// Pieces that are all there.
-    Chunks(Chunks),
-    /// Messages that come one after another.
-    Stream(StreamAnswer),
-}
-
-impl Drop for AnswerBody {
-    fn drop(&mut self) {
-        self.connection.answered();
-    }
-}
-
-impl MessageBody for AnswerBody {
-    type Error = std::convert::Infallible;
-
-    fn size(&self) -> BodySize {
-        self.size
-    }
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        match &mut self.get_mut().content {
-            Content::Chunks(chunks) => Poll::Ready(chunks.pop_front().map(Ok)),
-            Content::Stream(stream) => stream.poll_next(cx).map(|piece| piece.map(Ok)),
-        }
-    }
-}
 
 /// What decides how an answer is written.
 pub(crate) struct Asker {
-    pub(crate) connection: Rc<Connection>,
     /// Only the head is wanted.
     pub(crate) head_only: bool,
     /// Faults are told in XML.
@@ -64,7 +22,7 @@ pub(crate) struct Asker {
 }
 
 /// The answer to an outcome.
-pub(crate) fn settle(outcome: Outcome, entry: &Entry, asker: Asker) -> Response<AnswerBody> {
+pub(crate) fn settle(outcome: Outcome, entry: &Entry, asker: &Asker) -> Answer {
     let of_type = entry.typed.as_ref().map(|typed| &*typed.answer as &dyn BodyType);
     match outcome {
         Outcome::Replied(Message { body: Body::Stream(stream), headers, .. }) => {
@@ -74,7 +32,7 @@ pub(crate) fn settle(outcome: Outcome, entry: &Entry, asker: Asker) -> Response<
                     message.headers = headers;
                     let content_type = Some(ByteString::from_static(streams::media_type(format)));
                     let answer = StreamAnswer::new(stream, Arc::clone(&typed.answer), format);
-                    reply(&message, Content::Stream(answer), content_type, asker)
+                    reply(message, Content::Stream(answer), content_type, asker)
                 }
                 _ => {
                     failure(&Fault::new(Code::Internal, "STREAM", "the answer streams, and the entry does not"), asker)
@@ -82,7 +40,7 @@ pub(crate) fn settle(outcome: Outcome, entry: &Entry, asker: Asker) -> Response<
             }
         }
         Outcome::Replied(message) => match encode_body(&message, &entry.answer, of_type) {
-            Ok(body) => reply(&message, Content::Chunks(body.chunks), body.content_type, asker),
+            Ok(body) => reply(message, Content::Chunks(body.chunks), body.content_type, asker),
             Err(mut fault) => {
                 // What the gateway cannot write is its own fault, whatever the format says of the bytes.
                 fault.code = Code::Internal;
@@ -90,74 +48,52 @@ pub(crate) fn settle(outcome: Outcome, entry: &Entry, asker: Asker) -> Response<
                 failure(&fault, asker)
             }
         },
-        Outcome::Accepted => respond(StatusCode::ACCEPTED, Content::Chunks(Chunks::new()), asker),
+        Outcome::Accepted => Answer::new(202, Content::Chunks(Chunks::new()), asker.head_only),
         Outcome::Failed(fault) => failure(&fault, asker),
     }
 }
 
-fn reply(message: &Message, content: Content, content_type: Option<ByteString>, asker: Asker) -> Response<AnswerBody> {
-    let status = message.status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::OK);
-    let id = asker.id.clone();
-    let mut response = respond(status, content, asker);
-    let headers = response.headers_mut();
-    if let Some(value) = content_type.and_then(header_value) {
-        headers.insert(header::CONTENT_TYPE, value);
-    }
-    for (name, value) in message.headers.iter() {
-        if let (Ok(name), Some(value)) = (HeaderName::from_bytes(name.as_bytes()), header_value(value.clone())) {
-            headers.append(name, value);
-        }
-    }
-    if let Some(value) = id.and_then(header_value) {
-        headers.insert(REQUEST_ID, value);
-    }
-    response
-}
+const REQUEST_ID: &str = "x-request-id";
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-fn header_value(text: ByteString) -> Option<HeaderValue> {
-    HeaderValue::from_maybe_shared(text.into_bytes()).ok()
-}
-
-fn respond(status: StatusCode, content: Content, asker: Asker) -> Response<AnswerBody> {
-    let Asker { connection, head_only, .. } = asker;
-    let without_body = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let size = match &content {
-        _ if without_body => BodySize::None,
-        Content::Chunks(chunks) => BodySize::Sized(chunks.len() as u64),
-        Content::Stream(_) => BodySize::Stream,
-    };
-    let content = if head_only || without_body { Content::Chunks(Chunks::new()) } else { content };
-    let close = !connection.body_is_done() || connection.is_draining();
-    if close {
-        connection.close_after_answer();
+fn reply(message: Message, content: Content, content_type: Option<ByteString>, asker: &Asker) -> Answer {
+    let mut answer = Answer::new(message.status.unwrap_or(200), content, asker.head_only);
+    answer.headers = message.headers;
+    if let Some(content_type) = content_type {
+        answer.set("content-type", content_type);
     }
-    let mut response = Response::with_body(status, AnswerBody { size, content, connection });
-    if close {
-        response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
+    if let Some(id) = &asker.id {
+        answer.set(REQUEST_ID, id.clone());
     }
-    response
+    answer
 }
 
 /// The answer to a fault: a problem document (RFC 9457) in the caller's format.
-pub(crate) fn failure(fault: &Fault, asker: Asker) -> Response<AnswerBody> {
-    let status = StatusCode::from_u16(fault.to_http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let (body, media_type) = problem_document(fault, status.as_u16(), asker.id.as_ref(), asker.wants_xml);
-    let id = asker.id.clone();
-    let mut response = respond(status, Content::Chunks(Bytes::from(body).into()), asker);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    if let Some(allow) = fault.detail("allow").cloned().and_then(header_value) {
-        headers.insert(header::ALLOW, allow);
+pub(crate) fn failure(fault: &Fault, asker: &Asker) -> Answer {
+    let status = fault.to_http();
+    let (body, media_type) = problem_document(fault, status, asker.id.as_ref(), asker.wants_xml);
+    let mut answer = Answer::new(status, Content::Chunks(bytes::Bytes::from(body).into()), asker.head_only);
+    answer.set("content-type", ByteString::from_static(media_type));
+    if let Some(allow) = fault.detail("allow") {
+        answer.set("allow", allow.clone());
     }
     if let Some(seconds) = retry_after(fault) {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        answer.set("retry-after", seconds.to_string());
     }
-    if let Some(value) = id.and_then(header_value) {
-        headers.insert(REQUEST_ID, value);
+    if let Some(id) = &asker.id {
+        answer.set(REQUEST_ID, id.clone());
     }
-    response
+    answer
+}
+
+/// The fault of a head that is refused.
+pub(crate) fn refusal_fault(refusal: HeadRefusal) -> Fault {
+    let code = match refusal.status {
+        408 => Code::DeadlineExceeded,
+        405 | 501 | 505 => Code::Unimplemented,
+        417 => Code::FailedPrecondition,
+        _ => Code::InvalidArgument,
+    };
+    Fault::caller(code, "REQUEST_REFUSED", ByteString::from_static(refusal.problem)).with_http_status(refusal.status)
 }
 
 /// Full seconds after which a caller may come again.
@@ -201,25 +137,4 @@ pub(crate) fn problem_document(
         }
     }
     (json::write(&problem).unwrap_or_default(), "application/problem+json")
-}
-
-/// The whole answer to a request that the front refuses.
-pub(crate) fn refusal(status: u16, problem: &'static str) -> Bytes {
-    let code = match status {
-        408 => Code::DeadlineExceeded,
-        405 | 501 | 505 => Code::Unimplemented,
-        417 => Code::FailedPrecondition,
-        _ => Code::InvalidArgument,
-    };
-    let fault = Fault::caller(code, "REQUEST_REFUSED", ByteString::from_static(problem));
-    let (body, media_type) = problem_document(&fault, status, None, false);
-    let reason =
-        StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Bad Request");
-    let mut answer = format!(
-        "HTTP/1.1 {status} {reason}\r\ncontent-type: {media_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
-    )
-    .into_bytes();
-    answer.extend_from_slice(&body);
-    answer.into()
 }

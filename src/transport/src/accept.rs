@@ -29,3 +29,14 @@ pub async fn accept(socket: TcpStream, acceptor: Option<&TlsAcceptor>) -> io::Re
         }
     }
 }
+
+impl Accepted {
+    /// The protocol that both sides agreed on while TLS began (ALPN, RFC 7301).
+    #[must_use]
+    pub fn protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+}

@@ -1,4 +1,5 @@
-//! Connections for adapters over TCP: listening, dialling, TLS, limits on their number.
+//! Connections for adapters over TCP: listening, dialling, TLS, limits on their number; and HTTP/2's own part of a
+//! connection, which more than one adapter speaks over.
 //!
 //! What is said over them is the adapters' own.
 
@@ -6,7 +7,9 @@ mod accept;
 mod dial;
 mod endpoint;
 mod gate;
+pub mod http2;
 mod listen;
+mod serve;
 mod settings;
 mod stream;
 pub mod tls;
@@ -16,5 +19,6 @@ pub use dial::{Dialer, Dialled, unreachable};
 pub use endpoint::{Endpoint, is_hop_by_hop, static_headers};
 pub use gate::{Gate, Place};
 pub use listen::{bind_address, listen};
+pub use serve::serve;
 pub use settings::{ClientTlsSettings, ServerTlsSettings};
-pub use stream::MaybeTls;
+pub use stream::{MaybeTls, Replayed};

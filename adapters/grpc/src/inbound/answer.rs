@@ -9,21 +9,15 @@ use bytes::Bytes;
 use crossdock_adapter_api::{WriteFormat, encode_body};
 use crossdock_contract::Typed;
 use crossdock_message::{Body, BodyStream, BodyType, ByteString, Code, Fault, Message};
+use crossdock_transport::http2::Answer;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-use super::connection::Busy;
 use crate::framing::{Coding, framed};
 use crate::{mapping, settle};
 
 /// The body of an answer.
-pub(crate) struct AnswerBody {
-    content: Content,
-    /// Ends the call where the body is dropped: sent whole, or given up.
-    busy: Option<Busy>,
-}
-
-enum Content {
+pub(crate) enum AnswerBody {
     /// Pieces that are there, and what comes behind them.
     Pieces(VecDeque<Bytes>, Option<HeaderMap>),
     Stream(Box<StreamAnswer>),
@@ -32,23 +26,25 @@ enum Content {
 impl AnswerBody {
     /// No message: the status stands in the head.
     pub(super) fn none() -> Self {
-        Self { content: Content::Pieces(VecDeque::new(), None), busy: None }
+        Self::Pieces(VecDeque::new(), None)
     }
 
     /// One message.
     pub(super) fn once(message: &Bytes, coding: Option<Coding>, trailers: HeaderMap) -> Result<Self, Fault> {
         let (first, second) = framed(message, coding)?;
         let pieces = std::iter::once(first).chain(second).collect();
-        Ok(Self { content: Content::Pieces(pieces, Some(trailers)), busy: None })
+        Ok(Self::Pieces(pieces, Some(trailers)))
     }
 
     /// Messages that come one after another.
     pub(super) fn stream(stream: StreamAnswer) -> Self {
-        Self { content: Content::Stream(Box::new(stream)), busy: None }
+        Self::Stream(Box::new(stream))
     }
+}
 
-    pub(super) fn keep(&mut self, busy: Busy) {
-        self.busy = Some(busy);
+impl Answer for AnswerBody {
+    fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
     }
 }
 
@@ -60,19 +56,19 @@ impl http_body::Body for AnswerBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::convert::Infallible>>> {
-        match &mut self.get_mut().content {
-            Content::Pieces(pieces, trailers) => Poll::Ready(match pieces.pop_front() {
+        match self.get_mut() {
+            Self::Pieces(pieces, trailers) => Poll::Ready(match pieces.pop_front() {
                 Some(piece) => Some(Ok(Frame::data(piece))),
                 None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
             }),
-            Content::Stream(stream) => stream.poll_frame(cx).map(|frame| frame.map(Ok)),
+            Self::Stream(stream) => stream.poll_frame(cx).map(|frame| frame.map(Ok)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Pieces(pieces, trailers) => pieces.is_empty() && trailers.is_none(),
-            Content::Stream(stream) => stream.stream.is_none() && stream.rest.is_none(),
+        match self {
+            Self::Pieces(pieces, trailers) => pieces.is_empty() && trailers.is_none(),
+            Self::Stream(stream) => stream.stream.is_none() && stream.rest.is_none(),
         }
     }
 

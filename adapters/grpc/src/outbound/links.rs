@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossdock_message::Fault;
+use crossdock_transport::http2::LocalExecutor;
 use crossdock_transport::{Dialer, unreachable};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -15,7 +16,6 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::body::CallBody;
-use crate::executor::LocalExecutor;
 
 /// Calls at once on one connection: what servers usually allow.
 const CALLS_MAX: usize = 100;

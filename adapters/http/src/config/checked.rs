@@ -13,7 +13,7 @@ use crossdock_contract::{CallType, Contracts, HttpRule, Typed};
 use crossdock_message::ByteString;
 use crossdock_message::xml::ExpandedName;
 use crossdock_settings::{FromNode, Node, Reader, Span, Spanned, nearest};
-use crossdock_transport::{ClientTlsSettings, Endpoint, bind_address, static_headers};
+use crossdock_transport::{ClientTlsSettings, Endpoint, bind_address, http2, static_headers};
 
 use super::{BodyFormat, EntrySettings, ListenerSettings, OperationSettings, ServiceSettings, StreamFormat};
 
@@ -28,6 +28,12 @@ impl Listener {
     pub(crate) fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let settings = ListenerSettings::from_node(node, reader)?;
         let bind = bind_address(&settings.bind, reader)?;
+        let sizes = [
+            ("head", settings.head),
+            ("stream_window", settings.stream_window),
+            ("connection_window", settings.connection_window),
+        ];
+        http2::check_sizes(sizes, node, reader)?;
         Some(Self { bind, settings })
     }
 }

@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::head::Framing;
+use crate::request::BodyRefusal;
 
 /// Bytes of one chunk's size and extensions.
 const CHUNK_LINE_LEN_MAX: usize = 16 + 256 + 2;
@@ -10,19 +11,6 @@ const CHUNK_LINE_LEN_MAX: usize = 16 + 256 + 2;
 const TRAILERS_LEN_MAX: usize = 8 * 1024;
 /// Framing may weigh this much beyond what the body itself justifies.
 const OVERHEAD_ALLOWANCE: u64 = 64 * 1024;
-
-/// Why a body is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BodyRefusal {
-    /// Its chunks are not as they must be.
-    Framing(&'static str),
-    /// More bytes than the route takes.
-    TooLarge,
-    /// It came too slowly.
-    TooSlow,
-    /// The connection ended before the body did.
-    Incomplete,
-}
 
 /// Takes one body out of the connection's bytes.
 #[derive(Debug)]

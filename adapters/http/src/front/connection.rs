@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossdock_message::Chunks;
 
-use super::body::{BodyDecoder, BodyRefusal};
-use super::head::{Framing, RequestHead};
+use super::body::BodyDecoder;
+use super::head::{Framing, ParsedHead};
+use crate::request::{Announced, BODY_GRACE, BODY_RATE_MIN, BodyRefusal, RequestBody};
 
 /// What a connection is waited for, and until when.
 #[derive(Debug, Clone, Copy)]
@@ -25,10 +26,6 @@ pub(super) enum Watch {
     },
 }
 
-/// Bytes a second that a body must come with, after [`BODY_GRACE`].
-const BODY_RATE_MIN: u64 = 512;
-const BODY_GRACE: Duration = Duration::from_secs(5);
-
 /// One connection, as its handler sees it.
 pub(crate) struct Connection {
     state: RefCell<State>,
@@ -37,7 +34,7 @@ pub(crate) struct Connection {
 }
 
 pub(super) struct State {
-    pub(super) request: Option<RequestHead>,
+    pub(super) request: Option<ParsedHead>,
     pub(super) body: BodyDecoder,
     pub(super) pieces: VecDeque<Bytes>,
     pub(super) received: u64,
@@ -97,31 +94,13 @@ impl Connection {
     }
 
     /// Takes the request that the front accepted.
-    pub(crate) fn take_request(&self) -> Option<RequestHead> {
+    pub(crate) fn take_request(&self) -> Option<ParsedHead> {
         self.state().request.take()
     }
 
     /// Whether the gateway is draining, so that the connection ends with this answer.
     pub(crate) fn is_draining(&self) -> bool {
         self.list.draining.get()
-    }
-
-    /// Lets the body in, up to this length.
-    ///
-    /// Cancel safe: what has come stays.
-    ///
-    /// # Errors
-    /// Why it cannot be had.
-    pub(crate) async fn body(&self, len_max: u64, send_continue: bool) -> Result<Chunks, BodyRefusal> {
-        {
-            let mut state = self.state();
-            state.body_len_max = Some(len_max);
-            if !state.body.is_done() && state.refusal.is_none() {
-                state.continue_wanted = send_continue && state.received == 0;
-                wake(&mut state.front_waker);
-            }
-        }
-        std::future::poll_fn(|cx| self.poll_body(cx)).await
     }
 
     fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Result<Chunks, BodyRefusal>> {
@@ -175,9 +154,45 @@ impl Connection {
     }
 }
 
+/// The body of the request that a connection is at.
+pub(crate) struct Incoming {
+    connection: Rc<Connection>,
+    framing: Framing,
+    send_continue: bool,
+}
+
+impl Incoming {
+    pub(crate) fn new(connection: &Rc<Connection>, head: &ParsedHead) -> Self {
+        Self { connection: Rc::clone(connection), framing: head.framing, send_continue: head.expects_continue }
+    }
+}
+
+impl RequestBody for Incoming {
+    fn announced(&self) -> Announced {
+        match self.framing {
+            Framing::None => Announced::Nothing,
+            Framing::Length(length) => Announced::Length(length),
+            Framing::Chunked => Announced::Open,
+        }
+    }
+
+    /// Lets the body in. Cancel safe: what has come stays.
+    async fn read(self, len_max: u64) -> Result<Chunks, BodyRefusal> {
+        {
+            let mut state = self.connection.state();
+            state.body_len_max = Some(len_max);
+            if !state.body.is_done() && state.refusal.is_none() {
+                state.continue_wanted = self.send_continue && state.received == 0;
+                wake(&mut state.front_waker);
+            }
+        }
+        std::future::poll_fn(|cx| self.connection.poll_body(cx)).await
+    }
+}
+
 impl State {
     /// Begins a request.
-    pub(super) fn begin(&mut self, head: RequestHead) {
+    pub(super) fn begin(&mut self, head: ParsedHead) {
         self.body = BodyDecoder::new(head.framing);
         self.pieces.clear();
         self.received = 0;

@@ -7,6 +7,11 @@ use std::ops::Range;
 use bytes::Bytes;
 use crossdock_adapter_api::Fields;
 
+use crate::request::{
+    HeadRefusal, REFUSED_METHOD, RequestHead, TARGET_TOO_LONG, TOO_MANY_HEADERS, UNKNOWN_EXPECTATION, is_authority,
+    is_refused_method, is_target, is_token,
+};
+
 /// Limits on one head.
 #[expect(clippy::struct_field_names, reason = "each is a limit, and says so as limits everywhere do")]
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +37,7 @@ pub(crate) enum Framing {
 
 /// A request head that was accepted. All ranges are of `raw`.
 #[derive(Debug, Clone)]
-pub(crate) struct RequestHead {
+pub(crate) struct ParsedHead {
     raw: Bytes,
     method: Range<usize>,
     path: Range<usize>,
@@ -48,44 +53,37 @@ pub(crate) struct RequestHead {
     pub(crate) expects_continue: bool,
 }
 
-/// Why a head is refused. The connection is closed after the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) status: u16,
-    pub(crate) problem: &'static str,
+fn bad(problem: &'static str) -> HeadRefusal {
+    HeadRefusal::bad(problem)
 }
 
-fn bad(problem: &'static str) -> Refusal {
-    Refusal { status: 400, problem }
-}
-
-impl RequestHead {
-    pub(crate) fn method(&self) -> &str {
-        self.text(&self.method)
-    }
-
-    /// The path as it came, escapes and all.
-    pub(crate) fn path(&self) -> &str {
-        self.text(&self.path)
-    }
-
-    pub(crate) fn query(&self) -> Option<&str> {
-        self.query.as_ref().map(|range| self.text(range))
-    }
-
+impl ParsedHead {
     /// Method, target and host are checked to be ASCII.
     fn text(&self, range: &Range<usize>) -> &str {
         std::str::from_utf8(&self.raw[range.clone()]).unwrap_or("")
     }
+}
 
-    /// All values of a name in order; the name is given in lower case.
-    pub(crate) fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = Bytes> + 's {
+impl RequestHead for ParsedHead {
+    fn method(&self) -> &str {
+        self.text(&self.method)
+    }
+
+    fn path(&self) -> &str {
+        self.text(&self.path)
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.query.as_ref().map(|range| self.text(range))
+    }
+
+    fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = Bytes> + 's {
         let is = move |range: &Range<usize>| self.raw[range.clone()].eq_ignore_ascii_case(name.as_bytes());
         self.headers.iter().filter(move |(key, _)| is(key)).map(|(_, value)| self.raw.slice(value.clone()))
     }
 }
 
-impl Fields for RequestHead {
+impl Fields for ParsedHead {
     fn get(&self, name: &str) -> Option<&[u8]> {
         if name == "host" {
             return (!self.host.is_empty()).then(|| &self.raw[self.host.clone()]);
@@ -99,8 +97,8 @@ impl Fields for RequestHead {
 /// request line is passed over by the caller.
 ///
 /// # Errors
-/// [`Refusal`] for a bare CR or LF, and for a head over its limit.
-pub(crate) fn find_end(buffer: &[u8], scanned: usize, limits: &HeadLimits) -> Result<Option<usize>, Refusal> {
+/// [`HeadRefusal`] for a bare CR or LF, and for a head over its limit.
+pub(crate) fn find_end(buffer: &[u8], scanned: usize, limits: &HeadLimits) -> Result<Option<usize>, HeadRefusal> {
     let mut from = scanned.saturating_sub(3);
     while let Some(found) = memchr::memchr2(b'\r', b'\n', &buffer[from..]) {
         let at = from + found;
@@ -127,18 +125,18 @@ pub(crate) fn find_end(buffer: &[u8], scanned: usize, limits: &HeadLimits) -> Re
 }
 
 /// A head without its end is too large for its target or for its headers.
-fn too_large(buffer: &[u8]) -> Refusal {
+fn too_large(buffer: &[u8]) -> HeadRefusal {
     if memchr::memchr(b'\n', buffer).is_none() {
-        return Refusal { status: 414, problem: "the target is too long" };
+        return TARGET_TOO_LONG;
     }
-    Refusal { status: 431, problem: "the head is too large" }
+    HeadRefusal { status: 431, problem: "the head is too large" }
 }
 
 /// Parses a complete head.
 ///
 /// # Errors
-/// [`Refusal`] for everything that RFC 9112 does not allow and that is open to two readings.
-pub(crate) fn parse(raw: Bytes, limits: &HeadLimits) -> Result<RequestHead, Refusal> {
+/// [`HeadRefusal`] for everything that RFC 9112 does not allow and that is open to two readings.
+pub(crate) fn parse(raw: Bytes, limits: &HeadLimits) -> Result<ParsedHead, HeadRefusal> {
     let line_end = memchr::memchr(b'\r', &raw).ok_or(bad("the head has no lines"))?;
     let request_line = request_line(&raw[..line_end], limits)?;
     let mut headers = Vec::with_capacity(16);
@@ -146,7 +144,7 @@ pub(crate) fn parse(raw: Bytes, limits: &HeadLimits) -> Result<RequestHead, Refu
     while at + 2 < raw.len() {
         let end = at + memchr::memchr(b'\r', &raw[at..]).ok_or(bad("a header line does not end"))?;
         if headers.len() == limits.headers_max {
-            return Err(Refusal { status: 431, problem: "there are too many headers" });
+            return Err(TOO_MANY_HEADERS);
         }
         headers.push(header_line(&raw, at, end)?);
         at = end + 2;
@@ -165,9 +163,9 @@ pub(crate) fn parse(raw: Bytes, limits: &HeadLimits) -> Result<RequestHead, Refu
     }
     let RequestLine { method, path, query, old_version, .. } = request_line;
     if facts.upgrade {
-        return Err(Refusal { status: 405, problem: "this connection cannot be upgraded to another protocol" });
+        return Err(HeadRefusal { status: 405, problem: "this connection cannot be upgraded to another protocol" });
     }
-    Ok(RequestHead {
+    Ok(ParsedHead {
         method,
         path,
         query,
@@ -189,11 +187,7 @@ struct RequestLine {
     old_version: bool,
 }
 
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, Refusal> {
+fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, HeadRefusal> {
     let method_end = memchr::memchr(b' ', line).ok_or(bad("the request line has no target"))?;
     let target_end =
         method_end + 1 + memchr::memchr(b' ', &line[method_end + 1..]).ok_or(bad("the request line has no version"))?;
@@ -205,19 +199,19 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, Refusal
         b"HTTP/1.1" => false,
         b"HTTP/1.0" => true,
         other if other.len() == 8 && other.starts_with(b"HTTP/") && other[5].is_ascii_digit() && other[6] == b'.' => {
-            return Err(Refusal { status: 505, problem: "only HTTP/1.1 and HTTP/1.0 are spoken here" });
+            return Err(HeadRefusal { status: 505, problem: "only HTTP/1.1 and HTTP/1.0 are spoken here" });
         }
         _ => return Err(bad("the version cannot be read")),
     };
     if target.len() > limits.target_len_max {
-        return Err(Refusal { status: 414, problem: "the target is too long" });
+        return Err(TARGET_TOO_LONG);
     }
     let text = &line[target.clone()];
-    if text.is_empty() || !text.iter().all(|byte| (0x21..0x7f).contains(byte) && *byte != b'#') {
+    if !is_target(text) {
         return Err(bad("the target has a character that has no place there"));
     }
-    if matches!(&line[method.clone()], b"TRACE" | b"CONNECT") {
-        return Err(Refusal { status: 405, problem: "TRACE and CONNECT are not served" });
+    if is_refused_method(&line[method.clone()]) {
+        return Err(REFUSED_METHOD);
     }
     let (authority, path_start) = authority_of(text, target.start, &line[method.clone()])?;
     let path_end = memchr::memchr(b'?', &line[path_start..target.end]).map_or(target.end, |at| path_start + at);
@@ -226,7 +220,7 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, Refusal
 }
 
 /// The authority of an absolute target, and where the path starts.
-fn authority_of(target: &[u8], start: usize, method: &[u8]) -> Result<(Option<Range<usize>>, usize), Refusal> {
+fn authority_of(target: &[u8], start: usize, method: &[u8]) -> Result<(Option<Range<usize>>, usize), HeadRefusal> {
     if target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS") {
         return Ok((None, start));
     }
@@ -242,13 +236,7 @@ fn authority_of(target: &[u8], start: usize, method: &[u8]) -> Result<(Option<Ra
     Ok((Some(authority.clone()), authority.end))
 }
 
-/// `host [":" port]`, without user information.
-fn is_authority(text: &[u8]) -> bool {
-    let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(byte);
-    !text.is_empty() && text.len() <= 255 + 6 && text.iter().all(good)
-}
-
-fn header_line(raw: &[u8], start: usize, end: usize) -> Result<(Range<usize>, Range<usize>), Refusal> {
+fn header_line(raw: &[u8], start: usize, end: usize) -> Result<(Range<usize>, Range<usize>), HeadRefusal> {
     let line = &raw[start..end];
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(bad("a header is folded over two lines"));
@@ -284,7 +272,7 @@ struct Facts {
 }
 
 impl Facts {
-    fn collect(raw: &[u8], headers: &[(Range<usize>, Range<usize>)], old_version: bool) -> Result<Self, Refusal> {
+    fn collect(raw: &[u8], headers: &[(Range<usize>, Range<usize>)], old_version: bool) -> Result<Self, HeadRefusal> {
         let (mut length, mut coded) = (None, false);
         let mut facts = Self {
             framing: Framing::None,
@@ -306,7 +294,10 @@ impl Facts {
                     return Err(bad("there are two Transfer-Encodings"));
                 }
                 if !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Refusal { status: 501, problem: "the only Transfer-Encoding spoken here is chunked" });
+                    return Err(HeadRefusal {
+                        status: 501,
+                        problem: "the only Transfer-Encoding spoken here is chunked",
+                    });
                 }
                 coded = true;
             } else if name.eq_ignore_ascii_case(b"host") {
@@ -321,7 +312,7 @@ impl Facts {
                 facts.upgrade |= !value.eq_ignore_ascii_case(b"h2c");
             } else if name.eq_ignore_ascii_case(b"expect") {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Refusal { status: 417, problem: "the only expectation met here is 100-continue" });
+                    return Err(UNKNOWN_EXPECTATION);
                 }
                 facts.expects_continue = true;
             }
@@ -346,7 +337,7 @@ impl Facts {
 }
 
 /// Digits and nothing else: no sign, no list, no hexadecimal.
-fn content_length(value: &[u8]) -> Result<u64, Refusal> {
+fn content_length(value: &[u8]) -> Result<u64, HeadRefusal> {
     let refusal = bad("the Content-Length is not a number");
     if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
         return Err(refusal);
@@ -360,12 +351,12 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { head_len_max: 4096, headers_max: 8, target_len_max: 100 };
 
-    fn read(text: &str) -> Result<RequestHead, Refusal> {
+    fn read(text: &str) -> Result<ParsedHead, HeadRefusal> {
         let end = find_end(text.as_bytes(), 0, &LIMITS)?.ok_or(bad("incomplete"))?;
         parse(Bytes::copy_from_slice(&text.as_bytes()[..end]), &LIMITS)
     }
 
-    fn with(lines: &str) -> Result<RequestHead, Refusal> {
+    fn with(lines: &str) -> Result<ParsedHead, HeadRefusal> {
         read(&format!("POST /a HTTP/1.1\r\nHost: h\r\n{lines}\r\n"))
     }
 

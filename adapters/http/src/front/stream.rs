@@ -10,10 +10,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
-use super::body::BodyRefusal;
+use super::answer;
 use super::connection::{Connection, Watch, Watchlist};
-use super::head::{self, Framing, HeadLimits, Refusal, RequestHead};
-use crate::settle;
+use super::head::{self, Framing, HeadLimits, ParsedHead};
+use crate::request::{BODY_SHARE_OPEN, BodyRefusal, HeadRefusal, RequestHead, body_time};
 use crossdock_transport::Place;
 
 /// Bytes that one read asks for.
@@ -23,8 +23,6 @@ const AHEAD_LEN_MAX: usize = 8 * 1024;
 /// Bytes that are read and thrown away so that an answer before its request's end arrives.
 const LINGER_LEN_MAX: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
-/// Bytes a second that a body's own share of time is reckoned with.
-const BODY_RATE: u64 = 16 * 1024;
 
 /// Limits of time.
 #[derive(Debug, Clone, Copy)]
@@ -71,12 +69,14 @@ pub(crate) struct Front<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
-    pub(crate) fn new(io: IO, place: Place, limits: Limits, list: &Rc<Watchlist>) -> Self {
+    /// Over a connection of which `first` was read already.
+    pub(crate) fn new(io: IO, first: BytesMut, place: Place, limits: Limits, list: &Rc<Watchlist>) -> Self {
         let connection = Connection::new(list, limits.timeouts.idle);
-        connection.state().watch = Watch::Until(list.now() + limits.timeouts.idle);
+        let wait = if first.is_empty() { limits.timeouts.idle } else { limits.timeouts.head };
+        connection.state().watch = Watch::Until(list.now() + wait);
         Self {
             io,
-            buffer: BytesMut::new(),
+            buffer: first,
             connection,
             phase: Phase::Head { scanned: 0, blank_line: false },
             limits,
@@ -138,7 +138,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
                     self.phase = Phase::Ended;
                     return Poll::Ready(Ok(None));
                 }
-                let refusal = Refusal { status: 408, problem: "the head did not come in time" };
+                let refusal = HeadRefusal { status: 408, problem: "the head did not come in time" };
                 return Poll::Ready(Ok(self.refuse(refusal)));
             }
             let was_empty = self.buffer.is_empty();
@@ -154,22 +154,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
     }
 
     /// Hands a request over. What has come of its body is taken at once, so that a short one costs no extra turn.
-    fn accept(&mut self, head: RequestHead) -> &'static [u8] {
+    fn accept(&mut self, head: ParsedHead) -> &'static [u8] {
         let envelope = envelope(&head);
         let now = self.connection.list().now();
         let mut state = self.connection.state();
         let share = match head.framing {
             Framing::None => None,
             Framing::Length(length) => Some(length),
-            // Nobody has said how much will come: the time of the longest body that any route takes by default.
-            Framing::Chunked => Some(1 << 20),
+            Framing::Chunked => Some(BODY_SHARE_OPEN),
         };
         state.close = !head.keep_alive;
         state.begin(head);
         state.watch = match share {
             None => Watch::Nothing,
             Some(length) => {
-                let until = now + self.limits.timeouts.body + Duration::from_secs(length / BODY_RATE);
+                let until = now + body_time(self.limits.timeouts.body, length);
                 Watch::Body { since: now, until }
             }
         };
@@ -179,9 +178,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
         envelope
     }
 
-    fn refuse(&mut self, refusal: Refusal) -> Option<&'static [u8]> {
+    fn refuse(&mut self, refusal: HeadRefusal) -> Option<&'static [u8]> {
         self.linger = true;
-        self.phase = Phase::Refusing(settle::refusal(refusal.status, refusal.problem));
+        self.phase = Phase::Refusing(answer::refusal(refusal));
         None
     }
 
@@ -324,7 +323,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
 }
 
 /// All that decides how actix frames an answer.
-fn envelope(head: &RequestHead) -> &'static [u8] {
+fn envelope(head: &ParsedHead) -> &'static [u8] {
     match (head.method() == "HEAD", head.old_version, head.keep_alive) {
         (false, false, true) => b"GET / HTTP/1.1\r\nhost: a\r\n\r\n",
         (false, false, false) => b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",

@@ -4,7 +4,7 @@ use std::future::Future;
 
 /// Runs the tasks of a connection on its own thread.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LocalExecutor;
+pub struct LocalExecutor;
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor
 where

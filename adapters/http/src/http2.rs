@@ -1,0 +1,102 @@
+//! HTTP/2: what hyper gives is checked as strictly as the front checks HTTP/1.1, and answered in the same way.
+
+mod body;
+mod head;
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossdock_adapter_api::Ingress;
+use crossdock_message::ByteString;
+use crossdock_transport::http2;
+use futures_util::FutureExt as _;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body::Frame;
+use hyper::body::Incoming;
+
+use crate::answer::{Answer, Content, Length};
+use crate::exchange;
+use crate::front::HeadLimits;
+use crate::settle::{Asker, failure, refusal_fault};
+use body::Body;
+
+/// Bytes that open a connection of HTTP/2 (RFC 9113 §3.4).
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Answers one request, whatever happens.
+pub(crate) async fn handle(
+    listener: ByteString,
+    ingress: std::rc::Rc<dyn Ingress>,
+    limits: HeadLimits,
+    body_timeout: Duration,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let (parts, mut incoming) = request.into_parts();
+    let head_only = parts.method == http::Method::HEAD;
+    let answer = match head::check(parts, &limits) {
+        Ok(head) => {
+            let body = Body::new(&mut incoming, body_timeout);
+            let answering = exchange::answer(&listener, &*ingress, &head, body);
+            let answered = AssertUnwindSafe(answering).catch_unwind().await;
+            answered.unwrap_or_else(|_| exchange::panicked(head_only))
+        }
+        Err(refusal) => failure(&refusal_fault(refusal), &Asker { head_only, wants_xml: false, id: None }),
+    };
+    body::discard(incoming).await;
+    respond(answer)
+}
+
+/// The body of an answer.
+pub(crate) struct AnswerBody {
+    content: Content,
+    left: u64,
+}
+
+impl http2::Answer for AnswerBody {
+    fn is_stream(&self) -> bool {
+        matches!(self.content, Content::Stream(_))
+    }
+}
+
+impl http_body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        this.content.poll_next(cx).map(|piece| {
+            let piece = piece?;
+            this.left = this.left.saturating_sub(piece.len() as u64);
+            Some(Ok(Frame::data(piece)))
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.content, Content::Chunks(_)) && self.left == 0
+    }
+}
+
+fn respond(answer: Answer) -> Response<AnswerBody> {
+    let Answer { status, headers, content, length } = answer;
+    let left = match &content {
+        Content::Chunks(chunks) => chunks.len() as u64,
+        Content::Stream(_) => 0,
+    };
+    let mut response = Response::new(AnswerBody { content, left });
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let written = response.headers_mut();
+    for (name, value) in headers.iter() {
+        let value = HeaderValue::from_maybe_shared(value.clone().into_bytes());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), value) {
+            written.append(name, value);
+        }
+    }
+    if let Length::Known(length) = length {
+        written.insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    response
+}

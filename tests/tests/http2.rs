@@ -1,0 +1,166 @@
+//! REST over HTTP/2: the same answers as over HTTP/1.1 from the same listener, by clients of others and by frames made
+//! by hand.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crossdock_tests::frames::{Http2, kind};
+use crossdock_tests::{Backend, Gateway, abuse, call, until, write_certificates};
+
+const LISTENER: &str = "bind: \"127.0.0.1:0\"";
+
+fn gateway(backend: &Backend, listener: &str) -> Gateway {
+    let routes = format!(
+        "version: 1
+services:
+  json:
+    http: {{ url: \"http://{}\", operations: {{ echo: {{ post: /echo }}, slow: {{ post: \"/slow/{{ms}}\" }}, big: {{ get: /big }} }}, max: 32MiB }}
+routes:
+  echo:
+    from: {{ http: {{ listen: public, post: /echo, max: 64KiB }} }}
+    headers: {{ request: [cookie, x-tenant], answer: [x-tenant] }}
+    steps: [ {{ call: json.echo }} ]
+  get: {{ from: {{ http: {{ listen: public, get: \"/names/{{name}}\" }} }}, steps: [ {{ respond: {{ body: {{ name: req.name }} }} }} ] }}
+  slow: {{ from: {{ http: {{ listen: public, post: \"/slow/{{ms}}\" }} }}, steps: [ {{ call: json.slow }} ] }}
+  big: {{ from: {{ http: {{ listen: public, get: /big }} }}, steps: [ {{ call: json.big }} ] }}
+",
+        backend.address
+    );
+    Gateway::start_with(&format!("public: {{ http: {{ {listener} }} }}"), &routes)
+}
+
+/// What curl prints: the body, then status and version.
+fn curl(arguments: &[&str]) -> String {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--max-time", "20", "--write-out", " %{http_code} %{http_version}"]);
+    let output = command.args(arguments).output().expect("curl runs");
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{told}");
+    told
+}
+
+#[test]
+fn both_versions_say_the_same_from_one_listener() {
+    let backend = Backend::start();
+    let gateway = gateway(&backend, LISTENER);
+    let url = |path: &str| format!("http://{}{path}", gateway.public());
+    let body = r#"{"n":12345678901234567890.10,"list":["one"]}"#;
+    for (version, shown) in [("--http1.1", "1.1"), ("--http2-prior-knowledge", "2")] {
+        let told = curl(&[version, "--data-binary", body, "-H", "content-type: application/json", &url("/echo")]);
+        assert_eq!(told, format!("{body} 200 {shown}"));
+        assert_eq!(curl(&[version, &url("/names/caf%C3%A9")]), format!("{{\"name\":\"caf\u{e9}\"}} 200 {shown}"));
+        let told = curl(&[version, "--head", &url("/names/x")]);
+        assert!(told.contains("content-length: 12\r\n") && told.contains("date: "), "{told}");
+        assert!(told.ends_with(&format!(" 200 {shown}")), "{told}");
+        for (arguments, status, problem) in [
+            (&["-X", "DELETE", &url("/names/x")][..], 405, "METHOD"),
+            (&[&url("/nobody")], 404, "NO_ROUTE"),
+            (&[&url("/names/a%2Fb")], 400, "has no place in a path"),
+            (&["-H", "x_y: a", &url("/names/x")], 400, "REQUEST_REFUSED"),
+            (&["-d", &"x".repeat(65 * 1024), &url("/echo")], 413, "larger than the 65536 bytes"),
+            (&["-d", &"x".repeat(100 * 1024), "-H", "transfer-encoding: chunked", &url("/echo")], 413, "larger than"),
+            (&["-d", "x", "-H", "content-encoding: gzip", &url("/echo")], 415, "compressed"),
+        ] {
+            let told = curl(&[&[version], arguments].concat());
+            assert!(told.contains(problem) && told.ends_with(&format!(" {status} {shown}")), "{arguments:?}: {told}");
+        }
+    }
+    let told = curl(&["--http2-prior-knowledge", "--output", "/dev/null", "-w", "%{size_download}", &url("/big")]);
+    assert!(told.starts_with("20971520"), "a long answer comes whole: {told}");
+}
+
+#[test]
+fn headers_go_on_as_one_field_each() {
+    let backend = Backend::start();
+    let gateway = gateway(&backend, LISTENER);
+    let mut connection = Http2::open(&gateway.public(), 65_535);
+    let fields = [("cookie", "a=1"), ("x-tenant", "t"), ("cookie", "b=2"), ("x-other", "o")];
+    connection.request(1, "POST", "/echo", &fields, true);
+    let frames = connection.frames_until(Duration::from_secs(5), |frame| frame.flags & 1 == 1 && frame.stream == 1);
+    assert_eq!(frames.last().map(|frame| frame.stream), Some(1), "{frames:?}");
+    let head = backend.last_head().to_ascii_lowercase();
+    assert!(head.contains("\r\ncookie: a=1; b=2\r\n") && head.contains("\r\nx-tenant: t\r\n"), "{head}");
+    assert!(!head.contains("x-other"), "{head}");
+}
+
+#[test]
+fn tls_lets_callers_choose_the_version() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_certificates(folder.path());
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let tls = format!("{LISTENER}, tls: {{ cert: \"{}\", key: \"{}\" }}", at("server.pem"), at("server.key"));
+    let backend = Backend::start();
+    let both = gateway(&backend, &tls);
+    let old = gateway(&backend, &format!("{tls}, http2: false"));
+    for (gateway, version, shown) in
+        [(&both, "--http2", "2"), (&both, "--http1.1", "1.1"), (&old, "--http2", "1.1"), (&old, "--http1.1", "1.1")]
+    {
+        let port = gateway.public().rsplit(':').next().expect("a port").to_owned();
+        let told = curl(&[version, "--cacert", &at("ca.pem"), &format!("https://localhost:{port}/names/x")]);
+        assert_eq!(told, format!("{{\"name\":\"x\"}} 200 {shown}"));
+    }
+}
+
+#[test]
+fn without_http_2_its_preface_is_no_request() {
+    let backend = Backend::start();
+    let gateway = gateway(&backend, &format!("{LISTENER}, http2: false"));
+    let (replies, _) = crossdock_tests::exchange(&gateway.public(), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 1);
+    assert_eq!(replies[0].status, 505, "{replies:?}");
+}
+
+#[test]
+fn a_body_that_comes_too_slowly_is_refused_and_its_connection_goes_on() {
+    let backend = Backend::start();
+    let gateway = gateway(&backend, &format!("{LISTENER}, body_timeout: 500ms"));
+    let mut connection = Http2::open(&gateway.public(), 65_535);
+    connection.request(1, "POST", "/echo", &[("content-length", "10")], false);
+    connection.send(kind::DATA, 0, 1, b"{\"a\"");
+    let frames = connection.frames_until(Duration::from_secs(5), |frame| frame.flags & 1 == 1 && frame.stream == 1);
+    let told = String::from_utf8_lossy(&frames.last().expect("an answer").payload).into_owned();
+    assert!(told.contains("BODY_TOO_SLOW") && told.contains("408"), "{told}");
+    connection.request(3, "GET", "/names/x", &[], true);
+    let frames = connection.frames_until(Duration::from_secs(5), |frame| frame.flags & 1 == 1 && frame.stream == 3);
+    assert_eq!(frames.last().expect("an answer").payload, b"{\"name\":\"x\"}");
+}
+
+#[test]
+fn answers_that_nobody_takes_end_their_connection_and_no_other() {
+    let backend = Backend::start();
+    let gateway = gateway(&backend, &format!("{LISTENER}, write_timeout: 1s"));
+    let before = gateway.resident_kib();
+    let mut stuck = Http2::open(&gateway.public(), 0);
+    stuck.request(1, "GET", "/big", &[], true);
+    assert_eq!(call(&gateway.public(), "GET", "/names/x", "").status, 200);
+    assert!(stuck.is_closed_within(Duration::from_secs(8)), "the connection is kept for an answer that is not taken");
+    until("the answer's memory to be free", || gateway.resident_kib() < before + 64 * 1024);
+    // A caller who takes some now and then stays.
+    let mut slow = Http2::open(&gateway.public(), 65_535);
+    slow.request(1, "GET", "/names/x", &[], true);
+    assert!(!slow.is_closed_within(Duration::from_secs(3)), "an answer that was taken holds nothing up");
+}
+
+#[test]
+fn draining_says_goaway_and_finishes_what_is_under_way() {
+    let backend = Backend::start();
+    let mut gateway = gateway(&backend, LISTENER);
+    let mut idle = Http2::open(&gateway.public(), 65_535);
+    let mut silent = std::net::TcpStream::connect(gateway.public()).expect("a connection");
+    let mut busy = Http2::open(&gateway.public(), 65_535);
+    busy.request(1, "POST", "/slow/700", &[], true);
+    until("the call to be under way", || backend.requests() == 1);
+    gateway.signal("TERM");
+    let frames = busy.frames_until(Duration::from_secs(5), |frame| frame.flags & 1 == 1 && frame.stream == 1);
+    assert_eq!(frames.last().expect("an answer").payload, b"{}", "{frames:?}");
+    assert!(frames.iter().any(|frame| frame.kind == kind::GOAWAY), "{frames:?}");
+    assert!(idle.is_closed_within(Duration::from_secs(8)));
+    silent.set_read_timeout(Some(Duration::from_secs(8))).expect("a socket");
+    assert_eq!(std::io::Read::read(&mut silent, &mut [0; 8]).expect("an end"), 0);
+    assert_eq!(gateway.wait().code, Some(0));
+}
+
+#[test]
+fn abuse_of_http_2_costs_little_and_harms_nobody_over_rest() {
+    let backend = Backend::start();
+    abuse(&gateway(&backend, LISTENER), &["/echo", "{}", "--rest"]);
+}
