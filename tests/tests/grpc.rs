@@ -169,6 +169,25 @@ const INTEROP_CASES: &[&str] = &[
 ];
 
 #[test]
+#[ignore = "needs h2spec, which tests/run builds"]
+fn grpc_go_peers_have_h2spec_for_rest() {
+    let cache = peers("grpc-go");
+    let routes = "version: 1
+routes: { rest: { from: { http: { listen: public, get: /here } }, steps: [ { respond: { body: { here: \"true\" } } } ] } }
+";
+    let gateway = Gateway::start(routes);
+    let public = gateway.public();
+    let (host, port) = public.split_once(':').expect("an address");
+    let mut command = Command::new("timeout");
+    command.arg("120").arg(cache.join("h2spec")).args(["-h", host, "-p", port, "-P", "/here", "--timeout", "5"]);
+    let (_, told) = judged(&mut command);
+    let failures = told.split("Failures:").nth(1).unwrap_or(&told);
+    // What does not begin as HTTP/2 is HTTP/1.1 here, and is answered so.
+    assert!(failures.contains("2: Sends invalid connection preface"), "{told}");
+    assert!(failures.contains("145 tests, 144 passed, 0 skipped, 1 failed"), "{failures}");
+}
+
+#[test]
 #[ignore = "needs grpc-go, which tests/run builds"]
 fn grpc_go_on_both_sides() {
     let cache = peers("grpc-go");

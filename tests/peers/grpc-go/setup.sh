@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # setup.sh CACHE
 #
-# Builds grpc-go's interop client, its interop service bound to one address, and grpcurl into the folder CACHE, at the
-# versions that go.mod pins, with the descriptors of the interop service. Does nothing where all is there. Needs Go.
+# Builds grpc-go's interop client, its interop service bound to one address, grpcurl and h2spec into the folder CACHE, at
+# the versions that go.mod pins, with the descriptors of the interop service. Does nothing where all is there. Needs Go.
 set -euo pipefail
 [ $# -eq 1 ] || { echo "usage: $0 CACHE" >&2; exit 2; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -10,7 +10,7 @@ mkdir -p "$1"
 cache=$(cd "$1" && pwd)
 exec 9>"$cache/.lock"
 flock 9
-want=$(cat "$here"/go.* "$here"/cmd/*/*.go "$here"/grpcurl/go.* "$here/setup.sh" | sha256sum | cut -c1-64)
+want=$(cat "$here"/go.* "$here"/cmd/*/*.go "$here"/*/go.* "$here/setup.sh" | sha256sum | cut -c1-64)
 [ "$(cat "$cache/stamp" 2>/dev/null)" = "$want" ] && exit 0
 command -v go >/dev/null || { echo "setup: Go is missing" >&2; exit 1; }
 export GOFLAGS="-buildvcs=false -mod=readonly" CGO_ENABLED=0
@@ -18,6 +18,7 @@ build() { (cd "$1" && go build -trimpath -ldflags="-s -w" -o "$cache/$2" "$3"); 
 build "$here" interop-client google.golang.org/grpc/interop/client
 build "$here" interop-server ./cmd/server
 build "$here/grpcurl" grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl
+build "$here/h2spec" h2spec github.com/summerwind/h2spec/cmd/h2spec
 (cd "$here" && go run ./cmd/descriptors) >"$cache/testing.binpb.tmp"
 mv "$cache/testing.binpb.tmp" "$cache/testing.binpb"
 echo "$want" >"$cache/stamp"
