@@ -1,9 +1,10 @@
 //! Runs each example as its README says, on free ports.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crossdock_tests::{Reply, call, crossdock, repository, until};
+use crossdock_tests::{Reply, call, crossdock, exchange, judged, peers, repository, until};
 
 /// A process that says `… 127.0.0.1:PORT` on its first line of output that names a port; ended with the test.
 struct Process {
@@ -49,9 +50,14 @@ impl Drop for Process {
 
 /// The example's service and a gateway before it.
 fn start(example: &str, variable: &str) -> (Process, Process) {
+    start_with(example, variable, "python3".into())
+}
+
+/// As [`start`], with a Python of its own.
+fn start_with(example: &str, variable: &str, python: PathBuf) -> (Process, Process) {
     let folder = repository().join("examples").join(example);
-    let service =
-        Process::start(Command::new("python3").args(["service.py", "0"]).current_dir(&folder), false, "listens");
+    let mut service = Command::new(python);
+    let service = Process::start(service.args(["service.py", "0"]).current_dir(&folder), false, "listens");
     let mut gateway = Command::new(crossdock());
     gateway.args(["run", "--config", "config"]).current_dir(&folder);
     gateway.env("EXAMPLE_PUBLIC", "127.0.0.1:0").env(variable, format!("http://{}", service.address));
@@ -96,4 +102,75 @@ fn content_based_routing() {
         let seen: Vec<(String, String)> = serde_json::from_str(&seen).expect("JSON");
         seen.iter().filter(|(path, _)| path == "/audit").count() == 2
     });
+}
+
+/// A Python that has gRPC.
+fn python_with_grpc() -> PathBuf {
+    peers("grpc").join("venv/bin/python")
+}
+
+#[test]
+#[ignore = "needs gRPC for Python, which tests/run gets"]
+fn grpcio_service_as_rest() {
+    let (_service, gateway) = start_with("grpc-as-rest", "EXAMPLE_BOOKINGS", python_with_grpc());
+    let call = |method: &str, path: &str, body: &str| call(&gateway.address, method, path, body);
+    let asked = r#"{"guest":"g-1","arrival":"2027-01-05T15:00:00Z","nights":2,"price":"9007199254740993"}"#;
+    let booked = |state: &str| {
+        format!(
+            r#"{{"name":"hotels/7/bookings/1","guest":"g-1","arrival":"2027-01-05T15:00:00Z","nights":2,"state":"{state}","price":"9007199254740993"}}"#
+        )
+    };
+    is(&call("POST", "/v1/hotels/7/bookings", asked), 200, &booked("BOOKED"));
+    is(&call("GET", "/v1/hotels/7/bookings/1", ""), 200, &booked("BOOKED"));
+    let list = format!("[{}]", booked("BOOKED"));
+    is(&call("GET", "/v1/hotels/7/bookings?states=BOOKED&page_size=10", ""), 200, &list);
+    is(&call("GET", "/v1/hotels/7/bookings?states=CANCELLED", ""), 200, "[]");
+    is(&call("POST", "/v1/hotels/7/bookings/1:cancel", ""), 200, &booked("CANCELLED"));
+    let again = call("POST", "/v1/hotels/7/bookings/1:cancel", "{}");
+    assert!(again.status == 400 && again.body.contains("cancelled already"), "{again:?}");
+    let missing = call("GET", "/v1/hotels/7/bookings/9", "");
+    assert!(missing.status == 404 && missing.body.contains("there is no booking hotels/7/bookings/9"), "{missing:?}");
+    let wrong = call("POST", "/v1/hotels/7/bookings", r#"{"nights":"two"}"#);
+    assert!(wrong.status == 400 && wrong.body.contains("`booking.nights`: expected a number (int32)"), "{wrong:?}");
+}
+
+#[test]
+#[ignore = "needs gRPC for Python, which tests/run gets"]
+fn grpcio_caller_of_a_rest_service() {
+    let (_service, gateway) = start("rest-as-grpc", "EXAMPLE_RATES");
+    let asks = |base: &str, currency: &str| {
+        let mut client = Command::new(python_with_grpc());
+        client.args(["client.py", &gateway.address, base, currency]);
+        let (good, told) = judged(client.current_dir(repository().join("examples/rest-as-grpc")));
+        assert!(good, "{told}");
+        told.trim_end().to_owned()
+    };
+    assert_eq!(asks("EUR", "USD"), "EUR/USD 1.08370000000000000001 30 first spot,forward");
+    assert_eq!(asks("EUR", "XXX"), "NOT_FOUND the service answered with status 404");
+    assert_eq!(asks("EURO", "USD"), "INVALID_ARGUMENT currencies have three letters");
+}
+
+#[test]
+#[ignore = "needs gRPC for Python, which tests/run gets"]
+fn grpcio_stream_as_events() {
+    let (_service, gateway) = start_with("stream-as-events", "EXAMPLE_PRICES", python_with_grpc());
+    let stream = |path: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sN", "--max-time", "10", &format!("http://{}{path}", gateway.address)]);
+        judged(&mut curl).1
+    };
+    assert_eq!(
+        stream("/v1/prices/abc/changes?changes=2&interval=0.01s"),
+        "data: {\"symbol\":\"abc\",\"ticks\":\"-1\"}\n\ndata: {\"symbol\":\"abc\",\"ticks\":\"2\"}\n\n"
+    );
+    let halted = stream("/v1/prices/halted/lines?interval=0.01s");
+    let lines: Vec<&str> = halted.lines().collect();
+    assert_eq!(lines.len(), 3, "{halted}");
+    assert!(lines[2].starts_with("{\"error\":{") && lines[2].contains("trading was halted"), "{halted}");
+    let missing = call(&gateway.address, "GET", "/v1/prices/none/changes", "");
+    assert!(missing.status == 404 && missing.body.contains("there is no such symbol"), "{missing:?}");
+    let body = "{\"ticks\":5}\n{\"ticks\":\"-2\"}\n";
+    let head = format!("POST /v1/sums HTTP/1.1\r\nHost: h\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let (replies, _) = exchange(&gateway.address, head.as_bytes(), 1);
+    is(&replies[0], 200, "{\"ticks\":\"3\"}");
 }
