@@ -6,6 +6,7 @@ mod backend;
 mod caller;
 mod certificates;
 pub mod frames;
+pub mod fuzz;
 mod gateway;
 mod peers;
 

@@ -171,7 +171,8 @@ impl MessageReader {
     }
 }
 
-fn unpack(message: &Bytes, coding: Coding, len_max: usize) -> Result<Bytes, Fault> {
+/// A message as it was before it was packed.
+pub(crate) fn unpack(message: &Bytes, coding: Coding, len_max: usize) -> Result<Bytes, Fault> {
     let cap = len_max.min(message.len().saturating_mul(RATIO_MAX).max(UNPACKED_LEN_FREE));
     let limit = cap as u64 + 1;
     let mut out = Vec::with_capacity(cap.min(message.len() * 4));

@@ -15,6 +15,8 @@ mod adapter;
 mod config;
 mod describe;
 mod framing;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod inbound;
 mod mapping;
 mod outbound;

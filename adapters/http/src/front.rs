@@ -18,3 +18,8 @@ pub(crate) use answer::{AnswerBody, respond};
 pub(crate) use connection::{Connection, Incoming, Watchlist};
 pub(crate) use head::HeadLimits;
 pub(crate) use stream::{Front, Limits, Timeouts};
+#[cfg(feature = "fuzzing")]
+pub(crate) use {
+    body::BodyDecoder,
+    head::{find_end, parse},
+};

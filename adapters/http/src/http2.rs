@@ -100,3 +100,24 @@ fn respond(answer: Answer) -> Response<AnswerBody> {
     }
     response
 }
+
+/// Checks a head that lines of text describe: a method, a target, and headers.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz_head(bytes: &[u8], limits: &HeadLimits) {
+    use crate::request::RequestHead as _;
+    use crossdock_adapter_api::Fields as _;
+
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let (Some(method), Some(target)) = (lines.next(), lines.next()) else { return };
+    let mut request = Request::builder().method(method).uri(target);
+    for line in lines {
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        request = request.header(&line[..colon], line.get(colon + 1..).unwrap_or_default());
+    }
+    let Ok(request) = request.body(()) else { return };
+    let Ok(head) = head::check(request.into_parts().0, limits) else { return };
+    assert!(head.get("host").is_some_and(|host| !host.is_empty() && !host.contains(&b'@')));
+    assert!(head.path().starts_with('/') || head.path() == "*");
+    assert!(head.values("cookie").count() <= 1);
+    let _ = crate::path::normalize(head.path());
+}

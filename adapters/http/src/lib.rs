@@ -21,6 +21,8 @@ mod config;
 mod error;
 mod exchange;
 mod front;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http2;
 mod inbound;
 mod mapping;

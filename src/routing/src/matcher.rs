@@ -117,9 +117,9 @@ impl Table {
     /// The entry that takes a message.
     ///
     /// # Errors
-    /// [`Miss`] where there is none.
+    /// [`Miss`] where there is none, and for what is no path, such as the `*` of OPTIONS.
     pub fn find(&self, head: &Head<'_>) -> Result<Match, Miss> {
-        let nodes = self.listeners.get(head.listener).ok_or(Miss::Path)?;
+        let nodes = self.listeners.get(head.listener).filter(|_| head.path.starts_with('/')).ok_or(Miss::Path)?;
         let mut search = Search { nodes, head, seen_path: false };
         match search.descend(0, 1) {
             Some((route, entry)) => Ok(Match { route, entry }),
@@ -132,7 +132,7 @@ impl Table {
     #[must_use]
     pub fn methods(&self, head: &Head<'_>) -> Vec<ByteString> {
         let mut methods: Vec<ByteString> = Vec::new();
-        if let Some(nodes) = self.listeners.get(head.listener) {
+        if let Some(nodes) = self.listeners.get(head.listener).filter(|_| head.path.starts_with('/')) {
             collect_methods(nodes, 0, head.path, 1, &mut methods);
         }
         methods.sort();

@@ -179,7 +179,6 @@ impl<'c, 's, S: Sink> ValueSource<'c, 's, S> {
     }
 
     fn any(&mut self, slot: Slot<'_>, record: &Record, depth_left: usize) -> Done<()> {
-        let Some(any_left) = self.any_left.checked_sub(1) else { return fail(Problem::AnyDepth(ANY_MAX)) };
         let Some(Value::Text(url)) = record.get(TYPE) else {
             if record.is_empty() {
                 let none = TextRef { text: "", owner: None };
@@ -196,6 +195,8 @@ impl<'c, 's, S: Sink> ValueSource<'c, 's, S> {
         let Some(id) = any_type(self.contract, url) else {
             return fail(Problem::AnyType(url.chars().take(256).collect()));
         };
+        // Only what is unfolded counts, as where it is read.
+        let Some(any_left) = self.any_left.checked_sub(1) else { return fail(Problem::AnyDepth(ANY_MAX)) };
         let mut payload = Vec::new();
         let mut sink = WireSink { contract: self.contract, out: &mut payload };
         let mut inner = ValueSource { contract: self.contract, sink: &mut sink, any_left };

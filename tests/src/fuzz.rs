@@ -1,0 +1,186 @@
+//! What fuzzing asks of the readers of foreign bytes: each target takes any bytes, and panics where a law is broken.
+//!
+//! The laws: nothing panics or runs away; what was read can be written; reading what was written gives the same again.
+//! `tests/fuzz/run` searches for inputs that break one; the inputs that it kept are run with every test.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use crossdock_adapter_api::{Adapter, Address, Head, NoFields, PathTemplate};
+use crossdock_contract::{Contract, Files, TypeRef, UnknownFields, compile, from_descriptor_set};
+use crossdock_message::xml::{self, ExpandedName};
+use crossdock_message::{Limits, json};
+use crossdock_routing::Table;
+use crossdock_settings::{Diagnostics, Resolve};
+
+/// A reader under test.
+pub type Target = fn(&[u8]);
+
+/// All of them, by name.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("json", json_text),
+    ("xml", xml_text),
+    ("protobuf", protobuf),
+    ("proto_json", proto_json),
+    ("descriptors", descriptors),
+    ("proto_file", proto_file),
+    ("routes", routes),
+    ("template", template),
+    ("http1", crossdock_http::fuzzing::http1),
+    ("http2_head", crossdock_http::fuzzing::http2_head),
+    ("path", crossdock_http::fuzzing::path),
+    ("grpc_packed", crossdock_grpc::fuzzing::packed),
+    ("grpc_status", crossdock_grpc::fuzzing::status),
+];
+
+fn shared(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
+fn json_text(bytes: &[u8]) {
+    let limits = Limits::default();
+    let Ok(value) = json::read(&shared(bytes), &limits) else { return };
+    let written = json::write(&value).expect("what was read can be written");
+    assert_eq!(json::read(&written.into(), &limits).expect("and read again"), value);
+}
+
+fn xml_text(bytes: &[u8]) {
+    let limits = Limits::default();
+    let Ok(view) = xml::read(&shared(bytes), &limits) else { return };
+    // A view is not what can be written, but a record of texts that it may hold is.
+    let root = ExpandedName::parse("{urn:fuzz}root").expect("a name");
+    if let Ok(written) = xml::write(&root, &view) {
+        let wide = Limits { depth: 512, nodes: usize::MAX, text_len: usize::MAX, ..limits };
+        assert!(xml::read(&written.into(), &wide).is_ok(), "what was written can be read");
+    }
+}
+
+/// The contract that codecs are guided by: every kind of field, recursion, and all well-known types.
+fn contract() -> &'static TypeRef {
+    static TYPE: OnceLock<TypeRef> = OnceLock::new();
+    TYPE.get_or_init(|| {
+        let text = include_str!("../fuzz/all.proto");
+        let files = OneFile(Bytes::from_static(text.as_bytes()));
+        let contract: Contract = compile(&["all.proto"], &files).expect("the contract");
+        let id = contract.find_record("fuzz.All").expect("the type");
+        TypeRef::new(Arc::new(contract), id)
+    })
+}
+
+struct OneFile(Bytes);
+
+impl Files for OneFile {
+    fn read(&self, name: &str) -> Result<Option<Bytes>, String> {
+        Ok((name == "all.proto").then(|| self.0.clone()))
+    }
+}
+
+fn wide() -> Limits {
+    Limits { depth: 100, ..Limits::default() }
+}
+
+fn protobuf(bytes: &[u8]) {
+    let (of_type, limits, bytes) = (contract(), wide(), shared(bytes));
+    let normal = of_type.normalize(&bytes, &limits);
+    let value = of_type.decode(&bytes, &limits);
+    let (Ok(normal), Ok(value)) = (normal, value) else { return };
+    let written = of_type.encode(&value).expect("what was read can be written");
+    // Unfolding an Any may lose what its payload's contract does not know; twice is once.
+    let normal = Bytes::from(normal);
+    if let Ok(again) = of_type.normalize(&normal, &limits) {
+        assert_eq!(again, normal, "a second round changes nothing");
+    }
+    let again = of_type.decode(&written.into(), &limits).expect("what was written can be read");
+    if let (Ok(first), Ok(second)) = (of_type.write_json(&value, &limits), of_type.write_json(&again, &limits)) {
+        assert_eq!(String::from_utf8_lossy(&first), String::from_utf8_lossy(&second));
+    }
+    if let Ok(text) = of_type.wire_to_json(&bytes, &limits) {
+        std::str::from_utf8(&text).expect("JSON is UTF-8");
+        let back = of_type.json_to_wire(&text.into(), UnknownFields::Refuse, &limits);
+        back.expect("JSON that was written can be read");
+    }
+}
+
+fn proto_json(bytes: &[u8]) {
+    let (of_type, limits, bytes) = (contract(), wide(), shared(bytes));
+    let direct = of_type.json_to_wire(&bytes, UnknownFields::Refuse, &limits);
+    let value = of_type.read_json(&bytes, UnknownFields::Refuse, &limits);
+    assert_eq!(direct.is_ok(), value.is_ok(), "both ways take the same: {direct:?} {value:?}");
+    let (Ok(wire), Ok(value)) = (direct, value) else { return };
+    let (wire, encoded) = (Bytes::from(wire), of_type.encode(&value).expect("what was read can be written"));
+    let (one, other) = (of_type.normalize(&wire, &limits), of_type.normalize(&encoded.into(), &limits));
+    if let (Ok(one), Ok(other)) = (one, other) {
+        assert_eq!(one, other, "both ways say the same");
+    }
+    for json in [of_type.wire_to_json(&wire, &limits), of_type.write_json(&value, &limits)].into_iter().flatten() {
+        let again = of_type.json_to_wire(&json.into(), UnknownFields::Refuse, &limits);
+        again.expect("what was written can be read");
+    }
+}
+
+fn descriptors(bytes: &[u8]) {
+    let _ = from_descriptor_set(&shared(bytes));
+}
+
+fn proto_file(bytes: &[u8]) {
+    if let Ok(contract) = compile(&["all.proto"], &OneFile(shared(bytes))) {
+        let shown = crossdock_contract::show::proto(&contract);
+        let again = compile(&["all.proto"], &OneFile(shown.clone().into()));
+        // What only an edition can say is shown as one, and the compiler reads none.
+        let is_edition = shown.starts_with("edition");
+        assert!(is_edition || again.is_ok(), "what is shown can be read: {:?}\n{shown}", again.err());
+    }
+}
+
+struct Nowhere;
+
+impl Resolve for Nowhere {
+    fn env(&self, _: &str) -> Result<String, String> {
+        Err("there is no environment".into())
+    }
+
+    fn file(&self, _: &str) -> Result<String, String> {
+        Err("there are no files".into())
+    }
+}
+
+fn routes(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let adapters: [Arc<dyn Adapter>; 2] =
+        [Arc::new(crossdock_http::HttpAdapter), Arc::new(crossdock_grpc::GrpcAdapter)];
+    let listeners = [("public".to_owned(), "http"), ("internal".to_owned(), "grpc")];
+    let mut diagnostics = Diagnostics::new();
+    let inputs = crossdock_routing::Inputs {
+        adapters: &adapters,
+        listeners: &listeners,
+        resolve: &Nowhere,
+        files: &OneFile(Bytes::from_static(include_str!("../fuzz/all.proto").as_bytes())),
+        reflect: &|_| Err("nobody answers".into()),
+        limits: &Limits::default(),
+    };
+    let plan = crossdock_routing::load(&[("fuzz.yaml".to_owned(), text.to_owned())], &inputs, &mut diagnostics);
+    assert!(plan.is_none() || !diagnostics.has_errors(), "a plan in spite of errors");
+    // Every place has to be inside the text.
+    let _ = diagnostics.render_short();
+    let _ = diagnostics.render(false);
+}
+
+fn template(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (template, path) = text.split_once('\n').unwrap_or((text, "/a/b:c"));
+    match PathTemplate::parse(template) {
+        Ok(template) => {
+            let _ = template.parts().count();
+            let address =
+                Address { listener: "l".into(), method: "GET".into(), path: template.clone(), headers: Vec::new() };
+            let mut table = Table::default();
+            table.add(&address, (0, 0)).expect("the first entry");
+            if table.find(&Head { listener: "l", method: "GET", path, headers: &NoFields }).is_ok() {
+                for (_, range) in template.bind(path) {
+                    assert!(path.get(range).is_some(), "a part lies in the path");
+                }
+            }
+        }
+        Err(error) => assert!(template.get(error.range).is_some(), "the place lies in the template"),
+    }
+}
