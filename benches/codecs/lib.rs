@@ -1,0 +1,1 @@
+//! Benchmarks only; they stand in `benches/`.
