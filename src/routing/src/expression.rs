@@ -10,6 +10,7 @@
 
 mod compile;
 mod functions;
+mod gives;
 mod path;
 mod projection;
 mod scope;
@@ -18,6 +19,7 @@ mod values;
 mod work;
 
 pub use compile::{Expression, ExpressionError, Names};
+pub use gives::Gives;
 pub use path::{Path, PathStep};
 pub use scope::{Request, Scope};
 pub use template::Template;

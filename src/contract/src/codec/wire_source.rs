@@ -257,6 +257,11 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
 
     fn list(&mut self, field: &Field, range: std::ops::Range<usize>, input: Input<'_>, depth_left: usize) -> Done<()> {
         let slot = Slot::new(field, Place::Item);
+        let is_run = |found: &Found| found.wire == LENGTH && kind_type(field.kind) != LENGTH;
+        // Runs of nothing are no list.
+        if self.found[range.clone()].iter().all(|found| is_run(found) && found.start == found.end) {
+            return Ok(());
+        }
         let mark = self.sink.begin_list(field)?;
         let mut count = 0;
         let mut set_aside = Vec::new();
@@ -265,9 +270,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
             let part = input.part(found.start, found.end);
             let done = match field.kind {
                 Kind::Record(id) => self.record(slot, id, part, depth_left),
-                kind if found.wire == LENGTH && kind_type(kind) != LENGTH => {
-                    self.run(slot, part, &mut count, &mut set_aside)
-                }
+                _ if is_run(&found) => self.run(slot, part, &mut count, &mut set_aside),
                 _ => self.value(slot, part),
             };
             done.map_err(|failure| failure.at_index(count))?;

@@ -12,6 +12,7 @@ use crossdock_message::{ByteString, Code, Decimal, Fault, Value};
 use crossdock_settings::nearest;
 
 use super::functions::{ENVIRONMENT, FUNCTIONS, ROOT, comparison};
+use super::gives::{Gives, gives};
 use super::path::{Path, PathStep};
 use super::projection::Needs;
 use super::scope::{ENVELOPE_FIELDS, Scope};
@@ -55,6 +56,7 @@ pub struct Expression {
     kind: Kind,
     /// It looks at nothing but what the caller sent.
     of_caller: bool,
+    gives: Gives,
 }
 
 #[derive(Clone)]
@@ -101,7 +103,12 @@ impl Expression {
             ));
         }
         if let Some(value) = number(source) {
-            return Ok(Self { source: shown.into(), kind: Kind::Constant(value), of_caller: true });
+            return Ok(Self {
+                source: shown.into(),
+                kind: Kind::Constant(value),
+                of_caller: true,
+                gives: Gives::Number,
+            });
         }
         let parser = ENVIRONMENT.parser().max_recursion_depth(32).enable_optional_syntax(false);
         let (mut tree, info) = parser.parse_with_source_info(source).map_err(|errors| {
@@ -113,6 +120,7 @@ impl Expression {
         if !errors.is_empty() {
             return Err(errors);
         }
+        let gives = gives(&tree);
         let of_caller = !needs.iter().any(|(root, _)| names.of_services.contains(root));
         let kind = match (constant(&tree), path(&tree)) {
             (Some(value), _) => Kind::Constant(value),
@@ -122,7 +130,7 @@ impl Expression {
                 Kind::Cel { tree: Arc::new(tree), needs }
             }
         };
-        Ok(Self { source: shown.into(), kind, of_caller })
+        Ok(Self { source: shown.into(), kind, of_caller, gives })
     }
 
     /// The text as written.
@@ -135,6 +143,12 @@ impl Expression {
     #[must_use]
     pub fn is_of_caller(&self) -> bool {
         self.of_caller
+    }
+
+    /// What kind of value it gives, as far as its text says it.
+    #[must_use]
+    pub fn gives(&self) -> Gives {
+        self.gives
     }
 
     /// The value, where it is always the same.

@@ -51,6 +51,16 @@ impl Template {
         if errors.is_empty() { Ok(Self { parts }) } else { Err(errors) }
     }
 
+    /// The text, where it is always the same.
+    #[must_use]
+    pub fn constant(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [] => Some(""),
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
     /// Whether it looks at nothing but what the caller sent.
     #[must_use]
     pub fn is_of_caller(&self) -> bool {

@@ -313,6 +313,8 @@ const RESERVED: &[&str] = &[
     "host",
     "content-length",
     "content-type",
+    "content-encoding",
+    "accept-encoding",
     "expect",
     "date",
     "traceparent",
@@ -332,6 +334,7 @@ fn header_names(names: &[Spanned<String>], reader: &mut Reader<'_>) -> Vec<ByteS
 pub(super) fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name)
         || name.starts_with("crossdock-")
+        || name.starts_with("grpc-")
         || name.starts_with("x-forwarded-")
         || name == "forwarded"
 }

@@ -7,7 +7,7 @@ use crossdock_contract::{CallType, Typed};
 use crossdock_message::{ByteString, Code};
 use crossdock_settings::{FromNode, Kind, Node, Reader, Span, Spanned, nearest};
 
-use super::types::{BodyState, Made, check_body};
+use super::types::{BodyState, Made, check_body, check_condition};
 use super::{CodeName, Loader};
 use crate::expression::{Expression, ExpressionError, Names, Template};
 use crate::map::MapPlan;
@@ -89,6 +89,20 @@ pub(super) fn header_name(name: &str, span: Span, reader: &mut Reader<'_>) -> Op
         return None;
     }
     Some(lower.into())
+}
+
+/// Checks a header's text that is always the same.
+fn check_header_value(name: &str, text: &str, span: Span, reader: &mut Reader<'_>) {
+    if text.bytes().any(|byte| !(b' '..=b'~').contains(&byte) && byte != b'\t') {
+        let message = format!("`{name}` holds what no header can carry");
+        reader.error("header-value", span, message, "write printable ASCII");
+        return;
+    }
+    let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
+    if name.ends_with("-bin") && !text.bytes().all(base64) {
+        let message = format!("`{name}` is binary metadata of gRPC, and this is not base64");
+        reader.error("header-value", span, message, "write base64, or take a name that does not end with `-bin`");
+    }
 }
 
 impl<'l> StepReader<'l> {
@@ -197,6 +211,13 @@ impl<'l> StepReader<'l> {
         Expression::compile_shown(&text, shown, &self.names())
             .map_err(|errors| report(node, resolved, errors, reader))
             .ok()
+    }
+
+    /// An expression that decides.
+    fn condition(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Expression> {
+        let condition = self.expression(node, reader)?;
+        check_condition(&condition, &self.names().types, node.span, reader);
+        Some(condition)
     }
 
     fn steps(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Vec<Step>> {
@@ -376,7 +397,12 @@ impl<'l> StepReader<'l> {
         for (key, value) in node.entries() {
             let name = header_name(&key.name, key.span, reader);
             match (name, template(value, &self.names(), reader)) {
-                (Some(name), Some(template)) => headers.push((name, template)),
+                (Some(name), Some(template)) => {
+                    if let Some(text) = template.constant() {
+                        check_header_value(&name, text, value.span, reader);
+                    }
+                    headers.push((name, template));
+                }
                 _ => complete = false,
             }
         }
@@ -395,7 +421,7 @@ impl<'l> StepReader<'l> {
             reader,
         );
         fields.finish(reader);
-        let that = that.and_then(|node| self.expression(node, reader));
+        let that = that.and_then(|node| self.condition(node, reader));
         let message = message.and_then(|node| template(node, &self.names(), reader));
         Some(Step::Require { that: that?, code: code?.0, message: message? })
     }
@@ -474,7 +500,7 @@ impl<'l> StepReader<'l> {
                 Some(Branch { when: None, steps: inner.steps(steps, reader)? })
             }
             (None, Some(when), Some(steps)) => {
-                let when = self.expression(when, reader);
+                let when = self.condition(when, reader);
                 let steps = inner.steps(steps, reader);
                 Some(Branch { when: Some(when?), steps: steps? })
             }

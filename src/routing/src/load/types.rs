@@ -6,7 +6,7 @@ use crossdock_contract::{Arity, Contract, Field, Kind, RecordType, Scalar, Speci
 use crossdock_message::{ByteString, Decimal, Value};
 use crossdock_settings::{Node, Reader, Span, nearest};
 
-use crate::expression::{Expression, Path, PathStep};
+use crate::expression::{Expression, Gives, Path, PathStep};
 use crate::map::{MapPlan, Source, Target};
 
 /// What is known of the body that a step works on.
@@ -172,6 +172,11 @@ impl Checker<'_> {
             };
             return (!fits).then(|| format!("`{}` is {wanted}, and this is {}", field.name, constant.kind()));
         }
+        if let Some(given) = expression.gives().describe() {
+            let fits = gives_what_fits(expression.gives(), field, self.contract);
+            return (!fits)
+                .then(|| format!("`{}` is {wanted}, and `{}` gives {given}", field.name, expression.source()));
+        }
         let given = path_kind(expression, &self.made.types)?;
         given
             .misfit(field, self.contract)
@@ -245,6 +250,45 @@ impl<'t> PathKind<'t> {
             (Kind::Scalar(given), Kind::Enum(_)) => matches!(given, Scalar::Bool | Scalar::Bytes),
             (Kind::Enum(_), Kind::Enum(_)) => false,
         }
+    }
+}
+
+/// Whether a kind of value may stand in a field. Texts may hold numbers, names of enumerations and base64.
+fn gives_what_fits(gives: Gives, field: &Field, contract: &Contract) -> bool {
+    if takes_anything(field.kind, contract) && !matches!(field.arity, Arity::Many | Arity::Map) {
+        return true;
+    }
+    match (gives, field.arity, field.kind) {
+        (Gives::Anything, ..) => true,
+        (Gives::List, arity, _) => arity == Arity::Many,
+        (_, Arity::Many | Arity::Map, _) | (_, _, Kind::Record(_)) => false,
+        (Gives::Bool, _, kind) => matches!(kind, Kind::Scalar(Scalar::Bool)),
+        (Gives::Bytes, _, kind) => matches!(kind, Kind::Scalar(Scalar::Bytes)),
+        (Gives::Text, _, kind) => !matches!(kind, Kind::Scalar(Scalar::Bool)),
+        (Gives::Number, _, kind) => !matches!(kind, Kind::Scalar(Scalar::Bool | Scalar::String | Scalar::Bytes)),
+    }
+}
+
+/// Checks that what decides is true or false, as far as its text or a contract says it.
+pub(super) fn check_condition(
+    condition: &Expression,
+    types: &[(ByteString, Arc<Typed>)],
+    span: Span,
+    reader: &mut Reader<'_>,
+) {
+    let given = match (condition.gives(), path_kind(condition, types)) {
+        (Gives::Bool, _) => None,
+        (Gives::Anything, Some(path)) if matches!((path.kind, path.arity), (Kind::Scalar(Scalar::Bool), arity) if !matches!(arity, Arity::Many | Arity::Map)) => {
+            None
+        }
+        (Gives::Anything, Some(path)) if !takes_anything(path.kind, path.contract) => {
+            Some(format!("`{}` is {}", condition.source(), path.describe()))
+        }
+        (gives, _) => gives.describe().map(|kind| format!("`{}` gives {kind}", condition.source())),
+    };
+    if let Some(given) = given {
+        let help = "write what is true or false, such as `size(req.lines) > 0` or `has(req.note)`";
+        reader.error("condition", span, format!("{given}, where true or false is needed"), help);
     }
 }
 
