@@ -186,6 +186,14 @@ impl Gateway {
         std::fs::rename(aside, self.folder.path().join("routes/routes.yaml")).expect("routes");
     }
 
+    /// Writes a file next to the settings, as a whole and in its place.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write_file(&self, name: &str, content: &[u8]) {
+        std::fs::write(self.folder.path().join(name), content).expect("a file");
+    }
+
     /// Puts a line before the settings, as a person who comments them does.
     ///
     /// # Panics

@@ -352,3 +352,34 @@ fn a_hang_up_reads_the_settings_again_and_a_comment_in_them_changes_no_listener(
     assert_eq!(gateway.admin_json("/readyz")["last_reload"]["ok"], true);
     assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200);
 }
+
+#[test]
+fn only_files_that_the_settings_are_made_of_are_read_again() {
+    let proto = |field: &str| {
+        format!(
+            "syntax = \"proto3\"; package p; service S {{ rpc M(A) returns (A); }} message A {{ string {field} = 1; }}"
+        )
+    };
+    let routes = "version: 1
+contracts: { p: { proto: p.proto } }
+routes: { r: { from: { http: { listen: public, post: /r } }, as: p.S/M, steps: [ { map: { one: req.one } } ] } }
+";
+    let listeners = "public: { http: { bind: \"127.0.0.1:0\" } }";
+    let gateway = Gateway::start_with_files(listeners, routes, &[("p.proto", proto("one").as_bytes())]);
+    let generation = || gateway.admin_json("/readyz")["generation"].as_u64().expect("a number");
+    assert_eq!(generation(), 1);
+    // Somebody logs next to the settings, for longer than changes are waited for to be over.
+    for line in 0..30 {
+        gateway.write_file("gateway.log", format!("line {line}\n").as_bytes());
+        std::thread::park_timeout(std::time::Duration::from_millis(40));
+    }
+    // What matters is seen, and is the first that was.
+    gateway.write_file("p.proto", proto("one").replace("= 1; }", "= 1; string two = 2; }").as_bytes());
+    until("the contract to be read again", || generation() >= 2);
+    assert_eq!(generation(), 2, "{}", gateway.log().join("\n"));
+    // While the settings are refused, any file may be what they lack.
+    gateway.write_file("p.proto", b"import \"q.proto\"; syntax = \"proto3\";");
+    until("the refusal", || gateway.admin_json("/readyz")["last_reload"]["ok"] == false);
+    gateway.write_file("p.proto", proto("one").as_bytes());
+    until("good settings", || gateway.admin_json("/readyz")["last_reload"]["ok"] == true);
+}

@@ -1,5 +1,7 @@
 //! `crossdock.yaml` and the route files, read and checked.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,6 +75,8 @@ pub struct Config {
     pub limits: Limits,
     /// The routes.
     pub plan: Plan,
+    /// Files besides YAML that were read: those of contracts and placeholders.
+    pub files: BTreeSet<PathBuf>,
 }
 
 /// A listener of `crossdock.yaml`.
@@ -97,6 +101,7 @@ struct System<'a> {
     folder: PathBuf,
     /// Win over the environment.
     variables: &'a [(String, String)],
+    read: &'a RefCell<BTreeSet<PathBuf>>,
 }
 
 /// Bytes of a file that a placeholder names.
@@ -115,6 +120,7 @@ impl Resolve for System<'_> {
 
     fn file(&self, path: &str) -> Result<String, String> {
         let path = self.folder.join(path);
+        self.read.borrow_mut().insert(path.clone());
         let failed = |error: std::io::Error| format!("cannot read `{}`: {error}", path.display());
         if std::fs::metadata(&path).map_err(failed)?.len() > PLACEHOLDER_FILE_LEN_MAX {
             return Err(format!("`{}` is larger than {PLACEHOLDER_FILE_LEN_MAX} bytes", path.display()));
@@ -128,13 +134,15 @@ impl Resolve for System<'_> {
 const CONTRACT_FILE_LEN_MAX: u64 = 64 << 20;
 
 /// Files of contracts, named from the folder of `crossdock.yaml` on.
-struct ContractFiles {
+struct ContractFiles<'a> {
     folder: PathBuf,
+    read: &'a RefCell<BTreeSet<PathBuf>>,
 }
 
-impl Files for ContractFiles {
+impl Files for ContractFiles<'_> {
     fn read(&self, name: &str) -> Result<Option<Bytes>, String> {
         let path = self.folder.join(name);
+        self.read.borrow_mut().insert(path.clone());
         let failed = |error: std::io::Error| format!("cannot read `{}`: {error}", path.display());
         let len = match std::fs::metadata(&path) {
             Ok(metadata) if metadata.is_file() => metadata.len(),
@@ -183,7 +191,8 @@ pub(crate) fn load_config_with(
     let mut files = Vec::new();
     collect_files(&folder.join("routes"), &mut files)?;
     files.sort();
-    let resolve = System { folder: folder.to_path_buf(), variables };
+    let read = RefCell::new(BTreeSet::new());
+    let resolve = System { folder: folder.to_path_buf(), variables, read: &read };
     let source = diagnostics.add_source(main.display().to_string(), text);
     let parts =
         parse(source, diagnostics).and_then(|root| read_main(&root, adapters, &mut Reader::new(diagnostics, &resolve)));
@@ -209,7 +218,7 @@ pub(crate) fn load_config_with(
     }
     // Without the listeners every route would be wrong for a reason that is not its own.
     let Some(mut config) = parts else { return Ok(None) };
-    let files = ContractFiles { folder: folder.to_path_buf() };
+    let files = ContractFiles { folder: folder.to_path_buf(), read: &read };
     let inputs = Inputs {
         adapters,
         listeners: &listeners,
@@ -221,6 +230,7 @@ pub(crate) fn load_config_with(
     let plan = crossdock_routing::load(&texts, &inputs, diagnostics);
     Ok(plan.filter(|_| !diagnostics.has_errors()).map(|plan| {
         config.plan = plan;
+        config.files = read.take();
         config
     }))
 }
@@ -290,6 +300,7 @@ fn read_main(root: &Node, adapters: &[Arc<dyn Adapter>], reader: &mut Reader<'_>
         log: log?,
         limits: limits?,
         plan: Plan::default(),
+        files: BTreeSet::new(),
     })
 }
 

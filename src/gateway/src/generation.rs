@@ -1,5 +1,7 @@
 //! One version of the routes, whole, and the swap to the next.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -22,6 +24,8 @@ pub(crate) struct Generation {
     pub(crate) services: Vec<ServiceShare>,
     /// One for each route of the plan.
     pub(crate) routes: Vec<Arc<RouteStats>>,
+    /// Files besides YAML that it was made of.
+    pub(crate) files: BTreeSet<PathBuf>,
 }
 
 /// What all data arbiters share of a service.
@@ -42,7 +46,7 @@ impl Generation {
         });
         let services = services.collect();
         let routes = plan.routes.iter().map(|route| stats.route(&route.name)).collect();
-        Self { number, plan, listeners, limits, services, routes }
+        Self { number, plan, listeners, limits, services, routes, files: BTreeSet::new() }
     }
 }
 

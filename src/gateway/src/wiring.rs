@@ -112,7 +112,8 @@ impl Gateway {
         source: impl Fn() -> Result<Config, String> + 'static,
     ) -> Result<Running, RunError> {
         let stats = Stats::new(Instant::now());
-        let first = Generation::new(1, config.plan, config.listeners.clone(), config.limits, &stats);
+        let mut first = Generation::new(1, config.plan, config.listeners.clone(), config.limits, &stats);
+        first.files = config.files;
         for service in &first.services {
             try_open(service, &self.adapters).map_err(RunError::Open)?;
         }

@@ -37,7 +37,8 @@ impl Routes {
     fn prepare(&self) -> Result<Generation, String> {
         let config = (self.source)()?;
         let number = self.current.load().number + 1;
-        let generation = Generation::new(number, config.plan, config.listeners, config.limits, &self.stats);
+        let mut generation = Generation::new(number, config.plan, config.listeners, config.limits, &self.stats);
+        generation.files = config.files;
         for service in &generation.services {
             crate::wiring::try_open(service, &self.adapters)?;
         }

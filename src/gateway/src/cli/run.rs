@@ -1,6 +1,8 @@
 //! `crossdock run`.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::Watcher as _;
@@ -52,12 +54,14 @@ fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
 }
 
 /// Serves until a signal; a second one, or a drain that takes too long, ends with failure.
-pub(crate) async fn serve(running: Running, folder: &std::path::Path) -> Ending {
+pub(crate) async fn serve(running: Running, folder: &Path) -> Ending {
     let mut terminate = listen_for(SignalKind::terminate())?;
     let mut interrupt = listen_for(SignalKind::interrupt())?;
     let mut hang_up = listen_for(SignalKind::hangup())?;
     let (changed, mut changes) = mpsc::channel(1);
-    let watcher = watch(folder, changed);
+    let relevant = Arc::new(Relevant::default());
+    relevant.learn(&running, true);
+    let watcher = watch(folder, Arc::clone(&relevant), changed);
     if let Err(problem) = &watcher {
         tracing::warn!(%problem, "changed files are not seen; SIGHUP reloads");
     }
@@ -65,11 +69,11 @@ pub(crate) async fn serve(running: Running, folder: &std::path::Path) -> Ending 
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => reload(&running).await,
+            _ = hang_up.recv() => relevant.learn(&running, reload(&running).await),
             Some(()) = changes.recv() => {
                 tokio::time::sleep(QUIET).await;
                 while changes.try_recv().is_ok() {}
-                reload(&running).await;
+                relevant.learn(&running, reload(&running).await);
             }
         }
     }
@@ -83,15 +87,51 @@ pub(crate) async fn serve(running: Running, folder: &std::path::Path) -> Ending 
     }
 }
 
-async fn reload(running: &Running) {
-    // Its actor has logged what there is to say.
-    let _ = running.reload().await;
+/// Whether the new settings are in force. Their actor has logged what there is to say.
+async fn reload(running: &Running) -> bool {
+    running.reload().await.is_ok()
 }
 
-/// Says when something below the folder changes. The watch ends when what is given back is dropped.
-fn watch(folder: &std::path::Path, changed: mpsc::Sender<()>) -> Result<notify::RecommendedWatcher, notify::Error> {
+/// Which files matter: a log that somebody writes next to the settings does not.
+#[derive(Default)]
+struct Relevant {
+    /// Those besides YAML that the settings in force were made of; nothing while those in the folder are refused, since
+    /// any file may be what they lack.
+    files: Mutex<Option<BTreeSet<PathBuf>>>,
+}
+
+impl Relevant {
+    fn learn(&self, running: &Running, good: bool) {
+        let whole = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+        let files = good.then(|| running.generation_in_force().files.iter().map(whole).collect());
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        let is_file = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
+        let settings = ["yaml", "yml", "pem", "crt", "cer", "key"];
+        let of_settings = path.extension().is_some_and(|extension| settings.iter().any(|other| extension == *other));
+        // What is gone, a folder or a link may change what any name means.
+        if !is_file || of_settings {
+            return true;
+        }
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.as_ref().is_none_or(|files| files.contains(&path))
+    }
+}
+
+/// Says when something below the folder changes that matters. The watch ends when what is given back is dropped.
+fn watch(
+    folder: &Path,
+    relevant: Arc<Relevant>,
+    changed: mpsc::Sender<()>,
+) -> Result<notify::RecommendedWatcher, notify::Error> {
     let mut watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
-        if event.is_ok_and(|event| !event.kind.is_access()) {
+        let matters = |event: notify::Event| {
+            !event.kind.is_access() && (event.paths.is_empty() || event.paths.iter().any(|path| relevant.has(path)))
+        };
+        if event.is_ok_and(matters) {
             // A full channel says that a change is known already.
             let _ = changed.try_send(());
         }
