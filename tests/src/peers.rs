@@ -73,15 +73,15 @@ pub fn judged(command: &mut Command) -> (bool, String) {
     (output.status.success(), told)
 }
 
-/// Abuses the listener `public` of a gateway as only raw HTTP/2 can; the arguments are those behind the process's id.
+/// Abuses a listener of a gateway as only raw HTTP/2 can; the arguments are those behind the process's id.
 ///
 /// # Panics
 /// When an attack does harm.
-pub fn abuse(gateway: &Gateway, arguments: &[&str]) {
-    let public = gateway.public();
-    let (host, port) = public.split_once(':').expect("a port");
+pub fn abuse(gateway: &Gateway, listener: &str, arguments: &[&str]) {
+    let address = gateway.listener(listener);
+    let (host, port) = address.split_once(':').expect("a port");
     let mut command = Command::new("timeout");
-    command.arg("300").arg("python3").arg(repository().join("tests/peers/http2/abuse.py"));
+    command.arg("400").arg("python3").arg(repository().join("tests/peers/http2/abuse.py"));
     command.args([host, port, &gateway.pid().to_string()]).args(arguments);
     let (good, told) = judged(&mut command);
     assert!(good && told.contains(" passed, 0 failed"), "{told}");

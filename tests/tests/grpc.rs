@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crossdock_tests::{Gateway, Peer, call, judged, peers, repository};
+use crossdock_tests::{Gateway, Peer, abuse, call, judged, peers, repository};
 
 const ECHO: &[u8] = include_bytes!("../peers/grpc/python/lab/v1/echo.proto");
 
@@ -62,6 +62,18 @@ fn grpcio_on_both_sides() {
     command.args(["--skip", "gzip_on_the_wire"]).env("PYTHONPATH", cache.join("python"));
     let (good, told) = judged(&mut command);
     assert!(good && told.contains(" passed, 0 failed"), "{told}");
+}
+
+#[test]
+#[ignore = "needs gRPC for Python, which tests/run installs"]
+fn grpcio_service_is_not_harmed_by_abuse_of_http_2() {
+    let (_server, gateway, _) = python();
+    // Requests with some bytes in `body.bytes_value`; the long one asks for 2 000 answers of 8 KiB.
+    let zeros = |count: usize| "00".repeat(count);
+    let short = format!("12eb077ae807{}", zeros(1000));
+    let long = format!("0a0338d00f1283407a8040{}", zeros(8192));
+    let streams = ["--stream", "/lab.v1.Echo/Bidi", &short, "--answers", "/lab.v1.Echo/ServerStream", &long];
+    abuse(&gateway, "internal", &[&["/lab.v1.Echo/Unary", ""], &streams[..]].concat());
 }
 
 /// The body of a chunked answer.

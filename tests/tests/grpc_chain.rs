@@ -1,7 +1,7 @@
 //! JSON over gRPC and back: a gateway that calls gRPC in front of one that takes it and calls a JSON service. What is
 //! tested goes over the wire both ways without a client of others.
 
-use crossdock_tests::{Backend, Gateway, abuse, call, until, write_certificates};
+use crossdock_tests::{Backend, Gateway, call, until, write_certificates};
 
 const PROTO: &[u8] = b"syntax = \"proto3\";
 package chain.v1;
@@ -206,11 +206,4 @@ fn a_gateway_that_stops_ends_its_calls_first() {
     assert_eq!(back.wait().code, Some(0));
     assert_eq!(slow.join().expect("an answer").body, r#"{"text":"late"}"#);
     assert_eq!(call(&front.public(), "GET", "/slow/1", "").status, 503, "and nothing is taken afterwards");
-}
-
-#[test]
-fn abuse_of_http_2_costs_little_and_harms_nobody() {
-    let backend = Backend::start();
-    let back = back(&backend, "bind: \"127.0.0.1:0\"");
-    abuse(&back, &["/chain.v1.Chain/Echo", ""]);
 }

@@ -162,5 +162,5 @@ fn draining_says_goaway_and_finishes_what_is_under_way() {
 #[test]
 fn abuse_of_http_2_costs_little_and_harms_nobody_over_rest() {
     let backend = Backend::start();
-    abuse(&gateway(&backend, LISTENER), &["/echo", "{}", "--rest"]);
+    abuse(&gateway(&backend, LISTENER), "public", &["/echo", "{}", "--rest"]);
 }

@@ -13,7 +13,7 @@ use std::{future, io};
 use crossdock_adapter_api::{
     AdapterError, Admission, Head, Inbound, Ingress, OpenIngress, Outcome, SendFuture, WriteFormat, encode_body,
 };
-use crossdock_message::{Body, BodyStream, BodyType, ByteString, Code, Fault, Format, Message, StreamCell};
+use crossdock_message::{Body, BodyStream, BodyType, ByteString, Code, Deadline, Fault, Format, Message, StreamCell};
 use crossdock_transport::{Gate, accept, http2, listen, serve, tls};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -135,8 +135,9 @@ async fn handle(worker: Rc<Worker>, request: Request<Incoming>) -> Response<Answ
 /// What is no call of gRPC is told so in HTTP's words (gRPC over HTTP/2, "Requests").
 fn refused_by_http(request: &Request<Incoming>) -> Option<Response<AnswerBody>> {
     let is_grpc = request.headers().get(http::header::CONTENT_TYPE).is_some_and(|value| {
-        let rest = value.as_bytes().strip_prefix(b"application/grpc");
-        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+        let name = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        // Messages of another subtype are not protobuf.
+        [&b"application/grpc"[..], b"application/grpc+proto"].iter().any(|taken| name.eq_ignore_ascii_case(taken))
     });
     let status = match *request.method() {
         http::Method::POST if is_grpc => return None,
@@ -182,39 +183,59 @@ async fn route(
     let Some(entry) = spec.as_any().downcast_ref::<Entry>() else {
         return Err(Fault::new(Code::Internal, "ENTRY", "the route is not one of gRPC"));
     };
-    let (mut message, id) =
-        (mapping::request(&head.headers, &admission, listener, Instant::now())?, admission.id.clone());
+    let id = HeaderValue::from_maybe_shared(admission.id.clone().into_bytes());
+    let answered = exchange(worker, head, body, entry, admission).await;
+    let mut response = answered.unwrap_or_else(|fault| failure(&fault));
+    if let Ok(id) = id {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    Ok(response)
+}
+
+async fn exchange(
+    worker: &Worker,
+    head: &http::request::Parts,
+    body: Incoming,
+    entry: &Entry,
+    admission: Admission,
+) -> Result<Response<AnswerBody>, Fault> {
+    let mut message = mapping::request(&head.headers, &admission, &worker.name, Instant::now())?;
     let coding = head.headers.get("grpc-encoding").map_or(Ok(None), |value| Coding::of_name(value.as_bytes()))?;
     let reader = MessageReader::new(body, coding, entry.message_len_max, caller_left);
-    message.body = request_body(reader, entry).await?;
+    message.body = request_body(reader, entry, message.deadline).await?;
     let Admission { exchange, .. } = admission;
     let answer_coding = worker.answer_coding(&head.headers);
     match exchange.dispatch(message).await {
-        Outcome::Replied(reply) => replied(&reply, entry, answer_coding, &id),
+        Outcome::Replied(reply) => replied(&reply, entry, answer_coding),
         Outcome::Accepted => {
             // The route took the message on and has nothing to say: in gRPC, that is a reply of defaults.
             let reply = Message::new(ByteString::new(), ByteString::new());
-            replied(&reply, entry, answer_coding, &id)
+            replied(&reply, entry, answer_coding)
         }
         Outcome::Failed(fault) => Err(fault),
     }
 }
 
 /// The one message, or the stream of them.
-async fn request_body(mut reader: MessageReader, entry: &Entry) -> Result<Body, Fault> {
+async fn request_body(mut reader: MessageReader, entry: &Entry, deadline: Option<Deadline>) -> Result<Body, Fault> {
     let of_type = Arc::clone(&entry.call.request) as Arc<dyn BodyType>;
     if entry.call.client_streaming {
         return Ok(Body::Stream(StreamCell::new(Box::new(Requests { reader, of_type }))));
     }
     let one = async {
         let first = future::poll_fn(|cx| reader.poll_message(cx)).await;
-        let second = future::poll_fn(|cx| reader.poll_message(cx)).await;
+        // What is broken is not asked again.
+        let second = match first {
+            Some(Ok(_)) => future::poll_fn(|cx| reader.poll_message(cx)).await,
+            _ => None,
+        };
         (first, second)
     };
     let cardinality = || {
         Fault::caller(Code::Unimplemented, "CARDINALITY", "the method takes exactly one message").with_http_status(400)
     };
-    match tokio::time::timeout(MESSAGE_TIME, one).await {
+    let wait = deadline.map_or(MESSAGE_TIME, |deadline| deadline.left(Instant::now()).min(MESSAGE_TIME));
+    match tokio::time::timeout(wait, one).await {
         Ok((Some(Ok(message)), None)) => Ok(Body::typed(message.into(), Format::Protobuf, of_type)),
         Ok((Some(Err(fault)), _) | (Some(Ok(_)), Some(Err(fault)))) => Err(fault),
         Ok((None, _) | (Some(Ok(_)), Some(Ok(_)))) => Err(cardinality()),
@@ -243,12 +264,7 @@ impl BodyStream for Requests {
     }
 }
 
-fn replied(
-    reply: &Message,
-    entry: &Entry,
-    coding: Option<Coding>,
-    id: &ByteString,
-) -> Result<Response<AnswerBody>, Fault> {
+fn replied(reply: &Message, entry: &Entry, coding: Option<Coding>) -> Result<Response<AnswerBody>, Fault> {
     let of_type = &entry.call.reply;
     let body = match &reply.body {
         Body::Stream(stream) => {
@@ -273,8 +289,5 @@ fn replied(
     }
     headers.insert("grpc-accept-encoding", HeaderValue::from_static(Coding::ACCEPTED));
     mapping::append(&reply.headers, headers);
-    if let Ok(value) = HeaderValue::from_maybe_shared(id.clone().into_bytes()) {
-        headers.insert("x-request-id", value);
-    }
     Ok(response)
 }

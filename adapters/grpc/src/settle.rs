@@ -18,7 +18,7 @@ const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
 /// What is written as it is: printable ASCII without `%` (gRPC over HTTP/2, "Status-Message").
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
-/// Bytes of a message that are told; a longer one would be refused with the head.
+/// Bytes of a message that are told, as they are written; a longer one would be refused with the head.
 const MESSAGE_LEN_MAX: usize = 4096;
 /// Bytes of details that are told, for the same reason.
 const DETAILS_LEN_MAX: usize = 8192;
@@ -68,9 +68,7 @@ pub(crate) fn status(fault: &Fault, metadata: &mut HeaderMap) {
     }
     let code = code_for_callers(fault);
     metadata.insert(STATUS, HeaderValue::from(u16::from(code as u8)));
-    let end = fault.message.floor_char_boundary(MESSAGE_LEN_MAX);
-    let message: String = utf8_percent_encode(&fault.message[..end], ESCAPED).collect();
-    if let Ok(value) = HeaderValue::from_str(&message) {
+    if let Ok(value) = HeaderValue::from_str(&message_text(&fault.message)) {
         metadata.insert(MESSAGE, value);
     }
     let details = match &fault.service {
@@ -87,6 +85,23 @@ pub(crate) fn status(fault: &Fault, metadata: &mut HeaderMap) {
         metadata
             .insert("grpc-retry-pushback-ms", HeaderValue::from(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
     }
+}
+
+/// A message as it is written, cut between characters where it is too long.
+fn message_text(message: &str) -> String {
+    let mut text: String = utf8_percent_encode(message, ESCAPED).collect();
+    if text.len() > MESSAGE_LEN_MAX {
+        text.clear();
+        for character in message.chars() {
+            let len = text.len();
+            text.extend(utf8_percent_encode(character.encode_utf8(&mut [0; 4]), ESCAPED));
+            if text.len() > MESSAGE_LEN_MAX {
+                text.truncate(len);
+                break;
+            }
+        }
+    }
+    text
 }
 
 /// A method that no route takes is not implemented here, whatever HTTP calls that.
@@ -175,6 +190,20 @@ pub(crate) fn code_of_reset(reason: h2::Reason) -> Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        for text in ["x".repeat(5000), "\u{e9}".repeat(5000), format!("x{}", "%".repeat(5000))] {
+            let mut metadata = HeaderMap::new();
+            status(&Fault::new(Code::Internal, "TEST", text), &mut metadata);
+            let told = metadata["grpc-message"].as_bytes();
+            assert!((MESSAGE_LEN_MAX - 6..=MESSAGE_LEN_MAX).contains(&told.len()), "{}", told.len());
+            assert!(
+                percent_decode(told).decode_utf8().is_ok_and(|read| !read.ends_with("%C3")),
+                "a character is whole"
+            );
+        }
+    }
 
     #[test]
     fn every_code_survives_the_way_over_grpc() {

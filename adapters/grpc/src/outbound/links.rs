@@ -22,7 +22,7 @@ const CALLS_MAX: usize = 100;
 /// Connections to one endpoint on one data arbiter; beyond that, calls share those that there are.
 const LINKS_MAX: usize = 32;
 /// What may be on its way to one call without having been taken.
-const STREAM_WINDOW: u32 = 1 << 20;
+const STREAM_WINDOW: u32 = 128 << 10;
 /// The same of all calls of a connection: calls that nobody takes from must not use up what the others need.
 const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 /// What metadata of a reply may weigh.
