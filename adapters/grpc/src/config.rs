@@ -69,7 +69,7 @@ settings! {
         pub(crate) keep_alive_timeout: Duration = seconds(20),
         /// How long a connection is kept without a call.
         pub(crate) idle_timeout: Duration = seconds(300),
-        /// How long a caller may take nothing of a whole answer that is there; its connection ends then.
+        /// How long a caller may take nothing of a whole answer that is there; its stream is reset then.
         pub(crate) write_timeout: Duration = seconds(30),
         /// How messages to callers who can unpack them are packed.
         pub(crate) compression: Compression = Compression::None,

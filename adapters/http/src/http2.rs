@@ -37,6 +37,7 @@ pub(crate) async fn handle(
 ) -> Response<AnswerBody> {
     let (parts, mut incoming) = request.into_parts();
     let head_only = parts.method == http::Method::HEAD;
+    let expects = parts.headers.contains_key(http::header::EXPECT);
     let answer = match head::check(parts, &limits) {
         Ok(head) => {
             let body = Body::new(&mut incoming, body_timeout);
@@ -46,7 +47,7 @@ pub(crate) async fn handle(
         }
         Err(refusal) => failure(&refusal_fault(refusal), &Asker { head_only, wants_xml: false, id: None }),
     };
-    body::discard(incoming).await;
+    body::discard(incoming, expects).await;
     respond(answer)
 }
 

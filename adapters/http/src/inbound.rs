@@ -39,7 +39,8 @@ pub(crate) struct HttpInbound {
 impl HttpInbound {
     pub(crate) fn open(name: &str, listener: &Listener) -> Result<Self, AdapterError> {
         let settings = &listener.settings;
-        let versions: &[&[u8]] = if settings.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+        let versions: &[&[u8]] =
+            if settings.http2 { &[b"h2", b"http/1.1", b"http/1.0"] } else { &[b"http/1.1", b"http/1.0"] };
         let acceptor = settings.tls.as_ref().map(|tls| tls::server(tls, versions)).transpose()?.map(TlsAcceptor::from);
         let failed = |source| AdapterError::Listen { address: listener.bind.to_string(), source };
         let socket = listen(listener.bind).map_err(failed)?;
@@ -180,13 +181,22 @@ impl Worker {
     /// Reads until it is clear whether the connection begins as those of HTTP/2 do; nothing where it ends, its time is over
     /// or the gateway drains.
     async fn first_bytes(&self, stream: &mut Accepted, first: &mut BytesMut) -> Option<bool> {
-        let mut wait = self.limits.timeouts.idle;
+        let mut until = Instant::now() + self.limits.timeouts.idle;
         loop {
-            let reading = tokio::time::timeout(wait, stream.read_buf(first));
+            let was_empty = first.is_empty();
+            let reading = tokio::time::timeout_at(until.into(), stream.read_buf(first));
             let read = tokio::select! {
-                read = reading => read.ok()?.ok()?,
+                read = reading => match read {
+                    Ok(read) => read.ok()?,
+                    Err(_) if was_empty => return None,
+                    // The front says what it says to any head that does not come in time.
+                    Err(_) => return Some(false),
+                },
                 () = self.stop.cancelled() => return None,
             };
+            if was_empty {
+                until = Instant::now() + self.limits.timeouts.head;
+            }
             let len = first.len().min(http2::PREFACE.len());
             if read == 0 {
                 return None;
@@ -197,7 +207,6 @@ impl Worker {
             if len == http2::PREFACE.len() {
                 return Some(true);
             }
-            wait = self.limits.timeouts.head;
         }
     }
 

@@ -3,6 +3,7 @@
 mod activity;
 mod answer;
 mod executor;
+mod written;
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -20,18 +21,22 @@ use tokio_util::sync::CancellationToken;
 
 use activity::Activity;
 use answer::Watched;
+use executor::CallExecutor;
+use written::Written;
 
 pub use answer::Answer;
 pub use executor::LocalExecutor;
 
 /// Streams that a caller opened and reset before they were looked at; more end the connection (CVE-2023-44487).
 const PENDING_RESETS_MAX: usize = 20;
-/// Streams that we reset because of what a caller did; more end the connection (CVE-2025-8671).
-const LOCAL_RESETS_MAX: usize = 20;
+/// Streams that we reset because of what a caller did, in the whole life of a connection; more end it (CVE-2025-8671).
+const LOCAL_RESETS_MAX: usize = 1000;
 /// What waits to be sent on one stream.
 const SEND_BUFFER_LEN_MAX: usize = 64 * 1024;
 /// How often a connection is looked at, and so how exact its limits of time are.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A connection that was told to go, has no request and takes nothing for this long is not waited for any more.
+const STILL_TIME: Duration = Duration::from_secs(3);
 
 /// Limits of one connection.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +55,7 @@ pub struct Limits {
     pub keep_alive_timeout: Duration,
     /// How long a connection is kept without a request.
     pub idle_timeout: Duration,
-    /// How long a caller may take nothing of an answer that is there.
+    /// How long a caller may take nothing of an answer that is there; its stream is reset then.
     pub write_timeout: Duration,
     /// Whether answers say when they were given.
     pub date: bool,
@@ -85,7 +90,8 @@ where
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<B>> + 'static,
 {
-    let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
+    let activity = Rc::new(Activity::new(Instant::now()));
+    let mut builder = hyper::server::conn::http2::Builder::new(CallExecutor(Rc::clone(&activity)));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
@@ -98,12 +104,12 @@ where
         .keep_alive_interval(limits.keep_alive)
         .keep_alive_timeout(limits.keep_alive_timeout)
         .auto_date_header(limits.date);
-    let activity = Rc::new(Activity::new(Instant::now()));
     let served = Rc::clone(&activity);
     let service = service_fn(move |request| {
         let (call, handling) = (served.begin(), handle(request));
         async move { Ok::<_, Infallible>(handling.await.map(|body| Watched::new(body, call))) }
     });
+    let stream = Written::new(stream, Rc::clone(&activity));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
     let leaving: Cell<Option<Instant>> = Cell::new(None);
@@ -119,13 +125,13 @@ where
             () = stop.cancelled(), if leaving.get().is_none() => leave(connection.as_mut()),
             _ = looks.tick() => {
                 let now = Instant::now();
-                if activity.is_stuck(now, limits.write_timeout) {
-                    return;
-                }
+                activity.end_untaken(now, limits.write_timeout);
                 match leaving.get() {
                     None if activity.is_idle(now, limits.idle_timeout) => leave(connection.as_mut()),
-                    // It was told to go and has nothing left to wait for.
-                    Some(since) if activity.has_none() && now - since > 2 * LOOK_INTERVAL => return,
+                    // hyper ends it once all is sent and the caller has answered; one who does not is not waited for.
+                    Some(since) if activity.has_none() && now - since > STILL_TIME && activity.is_still(now, STILL_TIME) => {
+                        return;
+                    }
                     _ => {}
                 }
             }

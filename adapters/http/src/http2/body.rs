@@ -21,9 +21,9 @@ pub(super) struct Body<'i> {
     since: Instant,
 }
 
-/// Throws away what is left of a body, where that is little.
-pub(super) async fn discard(mut incoming: Incoming) {
-    if incoming.is_end_stream() || incoming.size_hint().lower() > LINGER_LEN_MAX {
+/// Throws away what is left of a body, where that is little. A caller who waits to be told to send it sends nothing.
+pub(super) async fn discard(mut incoming: Incoming, is_awaited: bool) {
+    if is_awaited || incoming.is_end_stream() || incoming.size_hint().lower() > LINGER_LEN_MAX {
         return;
     }
     let discarding = async {

@@ -4,18 +4,32 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use tokio::task::AbortHandle;
+
 /// Until the first request of a connection; a caller who never says a word goes sooner than one who pauses.
 const FIRST_REQUEST_TIME: Duration = Duration::from_secs(30);
 
 /// The requests of one connection.
 pub(super) struct Activity {
-    /// Since when the caller has not taken what was last there for it, by the place of the request.
-    untaken: RefCell<Vec<Option<Instant>>>,
+    places: RefCell<Vec<Place>>,
     /// Places of requests that have ended.
     free: RefCell<Vec<usize>>,
+    /// The request that was begun last, until its task is known.
+    begun: Cell<Option<usize>>,
     any: Cell<bool>,
     /// When the last request ended.
     since: Cell<Instant>,
+    /// When bytes were written last.
+    moved: Cell<Instant>,
+}
+
+/// What is known of one request.
+#[derive(Default)]
+struct Place {
+    /// Since when the caller has not taken what was last there for it; nothing while it is not the caller who is waited for.
+    untaken: Option<Instant>,
+    /// The task that answers it.
+    task: Option<AbortHandle>,
 }
 
 /// A request under way; it ends when this is dropped: answered whole, or given up.
@@ -26,21 +40,36 @@ pub(super) struct Call {
 
 impl Activity {
     pub(super) fn new(now: Instant) -> Self {
-        Self { untaken: RefCell::default(), free: RefCell::default(), any: Cell::new(false), since: Cell::new(now) }
+        Self {
+            places: RefCell::default(),
+            free: RefCell::default(),
+            begun: Cell::new(None),
+            any: Cell::new(false),
+            since: Cell::new(now),
+            moved: Cell::new(now),
+        }
     }
 
     pub(super) fn begin(self: &Rc<Self>) -> Call {
         self.any.set(true);
         let place = self.free.borrow_mut().pop().unwrap_or_else(|| {
-            let mut untaken = self.untaken.borrow_mut();
-            untaken.push(None);
-            untaken.len() - 1
+            let mut places = self.places.borrow_mut();
+            places.push(Place::default());
+            places.len() - 1
         });
+        self.begun.set(Some(place));
         Call { activity: Rc::clone(self), place }
     }
 
+    /// The task of the request that was begun just now.
+    pub(super) fn set_task(&self, task: AbortHandle) {
+        if let Some(place) = self.begun.take() {
+            self.places.borrow_mut()[place].task = Some(task);
+        }
+    }
+
     pub(super) fn has_none(&self) -> bool {
-        self.free.borrow().len() == self.untaken.borrow().len()
+        self.free.borrow().len() == self.places.borrow().len()
     }
 
     pub(super) fn is_idle(&self, now: Instant, limit: Duration) -> bool {
@@ -48,22 +77,37 @@ impl Activity {
         self.has_none() && now.saturating_duration_since(self.since.get()) > limit
     }
 
-    /// Whether a caller has not taken an answer for longer than `limit`.
-    pub(super) fn is_stuck(&self, now: Instant, limit: Duration) -> bool {
-        self.untaken.borrow().iter().flatten().any(|since| now.saturating_duration_since(*since) > limit)
+    /// Bytes were written.
+    pub(super) fn wrote(&self, now: Instant) {
+        self.moved.set(now);
+    }
+
+    /// Whether no byte was written for that long.
+    pub(super) fn is_still(&self, now: Instant, limit: Duration) -> bool {
+        now.saturating_duration_since(self.moved.get()) > limit
+    }
+
+    /// Ends the answers that their callers have not taken for longer than `limit`; HTTP/2 resets their streams.
+    pub(super) fn end_untaken(&self, now: Instant, limit: Duration) {
+        let late = |since: Instant| now.saturating_duration_since(since) > limit;
+        for place in self.places.borrow().iter().filter(|place| place.untaken.is_some_and(late)) {
+            if let Some(task) = &place.task {
+                task.abort();
+            }
+        }
     }
 }
 
 impl Call {
     /// Says since when the caller is waited for, or that it is not.
     pub(super) fn set_untaken(&self, since: Option<Instant>) {
-        self.activity.untaken.borrow_mut()[self.place] = since;
+        self.activity.places.borrow_mut()[self.place].untaken = since;
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.set_untaken(None);
+        self.activity.places.borrow_mut()[self.place] = Place::default();
         self.activity.free.borrow_mut().push(self.place);
         self.activity.since.set(Instant::now());
     }
@@ -87,20 +131,32 @@ mod tests {
         assert!(activity.is_idle(begun + Duration::from_secs(62), limit));
     }
 
-    #[test]
-    fn one_answer_that_nobody_takes_makes_a_connection_stuck() {
-        let now = Instant::now();
-        let activity = Rc::new(Activity::new(now));
-        let calls: Vec<_> = (0..3).map(|_| activity.begin()).collect();
-        let limit = Duration::from_secs(30);
-        calls[1].set_untaken(Some(now));
-        assert!(!activity.is_stuck(now + limit, limit));
-        assert!(activity.is_stuck(now + limit + Duration::from_millis(1), limit));
-        calls[1].set_untaken(None);
-        assert!(!activity.is_stuck(now + 2 * limit, limit));
-        drop(calls);
-        let next = activity.begin();
-        assert_eq!(activity.untaken.borrow().len(), 3, "places are used again");
-        drop(next);
+    #[tokio::test]
+    async fn only_what_nobody_takes_is_ended() {
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let now = Instant::now();
+                let activity = Rc::new(Activity::new(now));
+                let limit = Duration::from_secs(30);
+                let begin = || {
+                    let call = activity.begin();
+                    let task = tokio::task::spawn_local(std::future::pending::<()>());
+                    activity.set_task(task.abort_handle());
+                    (call, task)
+                };
+                let ((stuck, ended), (taken, runs), (_waits, too)) = (begin(), begin(), begin());
+                stuck.set_untaken(Some(now));
+                taken.set_untaken(Some(now + Duration::from_secs(1)));
+                activity.end_untaken(now + limit, limit);
+                tokio::task::yield_now().await;
+                assert!(!ended.is_finished());
+                activity.end_untaken(now + limit + Duration::from_millis(1), limit);
+                assert!(ended.await.is_err_and(|error| error.is_cancelled()));
+                assert!(!runs.is_finished() && !too.is_finished());
+                drop(stuck);
+                let _next = activity.begin();
+                assert_eq!(activity.places.borrow().len(), 3, "places are used again");
+            })
+            .await;
     }
 }

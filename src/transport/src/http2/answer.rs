@@ -11,7 +11,10 @@ use http_body::{Body, Frame, SizeHint};
 use super::activity::Call;
 
 /// Bytes that are handed over at once. A caller who takes nothing is noticed by a piece that is not asked for.
-const PIECE_LEN_MAX: usize = 64 * 1024;
+const PIECE_LEN_MAX: usize = 16 * 1024;
+/// What is longer has its last byte handed over alone: that is asked for only when all before it may be sent, so that no more
+/// than this is ever on its way without being watched.
+const UNWATCHED_LEN_MAX: usize = 4 * 1024;
 
 /// The body of an answer.
 pub trait Answer: Body<Data = Bytes, Error = Infallible> + Unpin {
@@ -42,7 +45,11 @@ impl<B: Answer> Watched<B> {
                 other => return other,
             }
         }
-        let len = self.rest.len().min(PIECE_LEN_MAX);
+        let len = match self.rest.len() {
+            len if len > PIECE_LEN_MAX => PIECE_LEN_MAX,
+            len if len > UNWATCHED_LEN_MAX => len - 1,
+            len => len,
+        };
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(len)))))
     }
 }
