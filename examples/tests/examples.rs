@@ -146,7 +146,7 @@ fn grpcio_caller_of_a_rest_service() {
         told.trim_end().to_owned()
     };
     assert_eq!(asks("EUR", "USD"), "EUR/USD 1.08370000000000000001 30 first spot,forward");
-    assert_eq!(asks("EUR", "XXX"), "NOT_FOUND the service answered with status 404");
+    assert_eq!(asks("EUR", "CHF"), "NOT_FOUND the service answered with status 404");
     assert_eq!(asks("EURO", "USD"), "INVALID_ARGUMENT currencies have three letters");
 }
 

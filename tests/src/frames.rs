@@ -14,6 +14,8 @@ pub mod kind {
     pub const RST_STREAM: u8 = 3;
     /// What a side takes.
     pub const SETTINGS: u8 = 4;
+    /// More may be sent.
+    pub const WINDOW_UPDATE: u8 = 8;
     /// No further streams are taken.
     pub const GOAWAY: u8 = 7;
 }

@@ -161,6 +161,32 @@ fn draining_says_goaway_and_finishes_what_is_under_way() {
 }
 
 #[test]
+fn draining_waits_for_those_who_take_their_answer_slowly() {
+    let backend = Backend::start();
+    let mut gateway = gateway(&backend, LISTENER);
+    let mut connection = Http2::open(&gateway.public(), 10_000);
+    let fields = [("content-length", "60000"), ("content-type", "application/json")];
+    connection.request(1, "POST", "/echo", &fields, false);
+    for part in 1..=4 {
+        connection.send(kind::DATA, u8::from(part == 4), 1, &[b'x'; 15_000]);
+    }
+    let mut taken = 0;
+    let mut ended = false;
+    for second in 0..6 {
+        // The first window's worth is there at once; then a second passes before each more.
+        let frames = connection.frames_until(Duration::from_secs(1), |frame| frame.flags & 1 == 1 && frame.stream == 1);
+        taken += frames.iter().filter(|frame| frame.kind == kind::DATA).map(|frame| frame.payload.len()).sum::<usize>();
+        ended |= frames.iter().any(|frame| frame.flags & 1 == 1 && frame.stream == 1);
+        if second == 0 {
+            gateway.signal("TERM");
+        }
+        connection.send(kind::WINDOW_UPDATE, 0, 1, &10_000_u32.to_be_bytes());
+    }
+    assert_eq!((taken, ended), (60_000, true), "a drain cuts nothing that is being taken");
+    assert_eq!(gateway.wait().code, Some(0));
+}
+
+#[test]
 fn abuse_of_http_2_costs_little_and_harms_nobody_over_rest() {
     let backend = Backend::start();
     abuse(&gateway(&backend, LISTENER), "public", &["/echo", "{}", "--rest"]);

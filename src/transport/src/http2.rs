@@ -33,7 +33,7 @@ const PENDING_RESETS_MAX: usize = 20;
 const LOCAL_RESETS_MAX: usize = 1000;
 /// What waits to be sent on one stream.
 const SEND_BUFFER_LEN_MAX: usize = 64 * 1024;
-/// How often a connection is looked at, and so how exact its limits of time are.
+/// How often a connection is looked at, and so how exact its limits of time are: they are never shorter.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A connection that was told to go, has no request and takes nothing for this long is not waited for any more.
 const STILL_TIME: Duration = Duration::from_secs(3);
@@ -125,11 +125,12 @@ where
             () = stop.cancelled(), if leaving.get().is_none() => leave(connection.as_mut()),
             _ = looks.tick() => {
                 let now = Instant::now();
-                activity.end_untaken(now, limits.write_timeout);
+                activity.look(now);
+                activity.end_untaken(limits.write_timeout);
                 match leaving.get() {
-                    None if activity.is_idle(now, limits.idle_timeout) => leave(connection.as_mut()),
+                    None if activity.is_idle(limits.idle_timeout) => leave(connection.as_mut()),
                     // hyper ends it once all is sent and the caller has answered; one who does not is not waited for.
-                    Some(since) if activity.has_none() && now - since > STILL_TIME && activity.is_still(now, STILL_TIME) => {
+                    Some(since) if activity.has_none() && now - since > STILL_TIME && activity.is_still(STILL_TIME) => {
                         return;
                     }
                     _ => {}

@@ -8,6 +8,7 @@ use crossdock_contract::CallType;
 use crossdock_message::ByteString;
 use crossdock_settings::{Duration, FromNode as _, Key, Kind, Node, OneOrMany, Reader, Spanned, nearest};
 
+use super::headers::header_names;
 use super::services::place_of;
 use super::steps::StepReader;
 use super::{CodeName, DeadlineSettings, Loader, check_name};
@@ -297,44 +298,4 @@ impl Loader<'_> {
         }
         checked
     }
-}
-
-/// Headers that the gateway or the protocol speaks for; a list never carries them.
-const RESERVED: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "host",
-    "content-length",
-    "content-type",
-    "content-encoding",
-    "accept-encoding",
-    "expect",
-    "date",
-    "traceparent",
-    "tracestate",
-];
-
-fn header_names(names: &[Spanned<String>], reader: &mut Reader<'_>) -> Vec<ByteString> {
-    let mut checked = Vec::new();
-    for name in names {
-        if let Some(name) = super::steps::header_name(&name.value, name.span, reader) {
-            checked.push(name);
-        }
-    }
-    checked
-}
-
-pub(super) fn is_reserved(name: &str) -> bool {
-    RESERVED.contains(&name)
-        || name.starts_with("crossdock-")
-        || name.starts_with("grpc-")
-        || name.starts_with("x-forwarded-")
-        || name == "forwarded"
 }

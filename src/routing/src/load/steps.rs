@@ -7,6 +7,7 @@ use crossdock_contract::{CallType, Typed};
 use crossdock_message::{ByteString, Code};
 use crossdock_settings::{FromNode, Kind, Node, Reader, Span, Spanned, nearest};
 
+use super::headers::{check_header_value, header_name};
 use super::types::{BodyState, Made, check_body, check_condition};
 use super::{CodeName, Loader};
 use crate::expression::{Expression, ExpressionError, Names, Template};
@@ -73,36 +74,6 @@ fn report(node: &Node, resolved: bool, errors: Vec<ExpressionError>, reader: &mu
 pub(super) fn template(node: &Node, names: &Names, reader: &mut Reader<'_>) -> Option<Template> {
     let (text, resolved) = reader.text(node)?;
     Template::compile(&text, names).map_err(|errors| report(node, resolved, errors, reader)).ok()
-}
-
-/// Checks the name of a header that may be carried or set.
-pub(super) fn header_name(name: &str, span: Span, reader: &mut Reader<'_>) -> Option<ByteString> {
-    let lower = name.to_ascii_lowercase();
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^`|~".contains(&byte);
-    if lower.is_empty() || !lower.bytes().all(token) {
-        reader.error("header-name", span, format!("`{name}` is not a name of a header"), "use letters, digits and `-`");
-        return None;
-    }
-    if super::routes::is_reserved(&lower) {
-        let message = format!("`{name}` is set by the gateway or the protocol itself");
-        reader.error("header-reserved", span, message, "leave it out");
-        return None;
-    }
-    Some(lower.into())
-}
-
-/// Checks a header's text that is always the same.
-fn check_header_value(name: &str, text: &str, span: Span, reader: &mut Reader<'_>) {
-    if text.bytes().any(|byte| !(b' '..=b'~').contains(&byte) && byte != b'\t') {
-        let message = format!("`{name}` holds what no header can carry");
-        reader.error("header-value", span, message, "write printable ASCII");
-        return;
-    }
-    let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
-    if name.ends_with("-bin") && !text.bytes().all(base64) {
-        let message = format!("`{name}` is binary metadata of gRPC, and this is not base64");
-        reader.error("header-value", span, message, "write base64, or take a name that does not end with `-bin`");
-    }
 }
 
 impl<'l> StepReader<'l> {

@@ -1,10 +1,12 @@
-//! What the requests of a connection are at. All of it is on one thread.
+//! What the requests of a connection are at. All of it is on one thread, and reads the clock only when it is looked at.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
+
+use super::LOOK_INTERVAL;
 
 /// Until the first request of a connection; a caller who never says a word goes sooner than one who pauses.
 const FIRST_REQUEST_TIME: Duration = Duration::from_secs(30);
@@ -17,9 +19,13 @@ pub(super) struct Activity {
     /// The request that was begun last, until its task is known.
     begun: Cell<Option<usize>>,
     any: Cell<bool>,
+    /// When it was looked at last: exact enough for limits of seconds.
+    now: Cell<Instant>,
     /// When the last request ended.
     since: Cell<Instant>,
-    /// When bytes were written last.
+    /// Bytes were written since it was looked at last.
+    written: Cell<bool>,
+    /// When it was last seen that bytes had been written.
     moved: Cell<Instant>,
 }
 
@@ -45,7 +51,9 @@ impl Activity {
             free: RefCell::default(),
             begun: Cell::new(None),
             any: Cell::new(false),
+            now: Cell::new(now),
             since: Cell::new(now),
+            written: Cell::new(false),
             moved: Cell::new(now),
         }
     }
@@ -72,24 +80,37 @@ impl Activity {
         self.free.borrow().len() == self.places.borrow().len()
     }
 
-    pub(super) fn is_idle(&self, now: Instant, limit: Duration) -> bool {
+    /// Notes what time it is, every [`LOOK_INTERVAL`].
+    pub(super) fn look(&self, now: Instant) {
+        self.now.set(now);
+        if self.written.take() {
+            self.moved.set(now);
+        }
+    }
+
+    /// Whether more than `limit` has passed since an instant that was noted: a note may be as old as the look before it.
+    fn is_over(&self, since: Instant, limit: Duration) -> bool {
+        self.now.get().saturating_duration_since(since) > limit + LOOK_INTERVAL
+    }
+
+    pub(super) fn is_idle(&self, limit: Duration) -> bool {
         let limit = if self.any.get() { limit } else { limit.min(FIRST_REQUEST_TIME) };
-        self.has_none() && now.saturating_duration_since(self.since.get()) > limit
+        self.has_none() && self.is_over(self.since.get(), limit)
     }
 
     /// Bytes were written.
-    pub(super) fn wrote(&self, now: Instant) {
-        self.moved.set(now);
+    pub(super) fn wrote(&self) {
+        self.written.set(true);
     }
 
     /// Whether no byte was written for that long.
-    pub(super) fn is_still(&self, now: Instant, limit: Duration) -> bool {
-        now.saturating_duration_since(self.moved.get()) > limit
+    pub(super) fn is_still(&self, limit: Duration) -> bool {
+        self.is_over(self.moved.get(), limit)
     }
 
     /// Ends the answers that their callers have not taken for longer than `limit`; HTTP/2 resets their streams.
-    pub(super) fn end_untaken(&self, now: Instant, limit: Duration) {
-        let late = |since: Instant| now.saturating_duration_since(since) > limit;
+    pub(super) fn end_untaken(&self, limit: Duration) {
+        let late = |since: Instant| self.is_over(since, limit);
         for place in self.places.borrow().iter().filter(|place| place.untaken.is_some_and(late)) {
             if let Some(task) = &place.task {
                 task.abort();
@@ -99,8 +120,9 @@ impl Activity {
 }
 
 impl Call {
-    /// Says since when the caller is waited for, or that it is not.
-    pub(super) fn set_untaken(&self, since: Option<Instant>) {
+    /// Says that the caller is waited for from now on, or that it is not.
+    pub(super) fn set_untaken(&self, is_untaken: bool) {
+        let since = is_untaken.then(|| self.activity.now.get());
         self.activity.places.borrow_mut()[self.place].untaken = since;
     }
 }
@@ -109,7 +131,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.activity.places.borrow_mut()[self.place] = Place::default();
         self.activity.free.borrow_mut().push(self.place);
-        self.activity.since.set(Instant::now());
+        self.activity.since.set(self.activity.now.get());
     }
 }
 
@@ -117,27 +139,47 @@ impl Drop for Call {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     #[test]
     fn a_connection_is_idle_without_requests_and_sooner_before_the_first() {
         let begun = Instant::now();
         let activity = Rc::new(Activity::new(begun));
-        let limit = Duration::from_secs(60);
-        assert!(!activity.is_idle(begun + Duration::from_secs(29), limit));
-        assert!(activity.is_idle(begun + Duration::from_secs(31), limit));
+        let is_idle_after = |seconds: u32| {
+            activity.look(begun + seconds * SECOND);
+            activity.is_idle(60 * SECOND)
+        };
+        assert!(!is_idle_after(31) && is_idle_after(32), "never sooner, and one look later");
         let call = activity.begin();
-        assert!(!activity.is_idle(begun + Duration::from_secs(1000), limit));
+        assert!(!is_idle_after(1000));
         drop(call);
-        assert!(activity.has_none() && !activity.is_idle(begun + Duration::from_secs(31), limit));
-        assert!(activity.is_idle(begun + Duration::from_secs(62), limit));
+        assert!(activity.has_none() && !is_idle_after(1061) && is_idle_after(1062));
+    }
+
+    #[test]
+    fn a_connection_is_still_while_nothing_is_written() {
+        let begun = Instant::now();
+        let activity = Activity::new(begun);
+        activity.look(begun + 4 * SECOND);
+        assert!(!activity.is_still(3 * SECOND));
+        activity.wrote();
+        activity.look(begun + 5 * SECOND);
+        activity.look(begun + 9 * SECOND);
+        assert!(!activity.is_still(3 * SECOND));
+        activity.look(begun + 10 * SECOND);
+        assert!(activity.is_still(3 * SECOND));
     }
 
     #[tokio::test]
     async fn only_what_nobody_takes_is_ended() {
         tokio::task::LocalSet::new()
             .run_until(async {
-                let now = Instant::now();
-                let activity = Rc::new(Activity::new(now));
-                let limit = Duration::from_secs(30);
+                let begun = Instant::now();
+                let activity = Rc::new(Activity::new(begun));
+                let end_untaken_at = |seconds: u32| {
+                    activity.look(begun + seconds * SECOND);
+                    activity.end_untaken(30 * SECOND);
+                };
                 let begin = || {
                     let call = activity.begin();
                     let task = tokio::task::spawn_local(std::future::pending::<()>());
@@ -145,12 +187,15 @@ mod tests {
                     (call, task)
                 };
                 let ((stuck, ended), (taken, runs), (_waits, too)) = (begin(), begin(), begin());
-                stuck.set_untaken(Some(now));
-                taken.set_untaken(Some(now + Duration::from_secs(1)));
-                activity.end_untaken(now + limit, limit);
+                stuck.set_untaken(true);
+                taken.set_untaken(true);
+                activity.look(begun + SECOND);
+                taken.set_untaken(false);
+                taken.set_untaken(true);
+                end_untaken_at(31);
                 tokio::task::yield_now().await;
                 assert!(!ended.is_finished());
-                activity.end_untaken(now + limit + Duration::from_millis(1), limit);
+                end_untaken_at(32);
                 assert!(ended.await.is_err_and(|error| error.is_cancelled()));
                 assert!(!runs.is_finished() && !too.is_finished());
                 drop(stuck);

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -64,7 +63,7 @@ impl<B: Answer> Body for Watched<B> {
             return Pin::new(&mut this.body).poll_frame(cx);
         }
         let polled = this.poll_whole(cx);
-        this.call.set_untaken(polled.is_ready().then(Instant::now));
+        this.call.set_untaken(polled.is_ready());
         polled
     }
 

@@ -1,0 +1,75 @@
+//! Headers that routes carry and set: which may be named, and what they can hold.
+
+use crossdock_message::ByteString;
+use crossdock_settings::{Reader, Span, Spanned};
+
+/// Headers that the gateway or the protocol speaks for; a list never carries them.
+const RESERVED: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "accept-encoding",
+    "expect",
+    "date",
+    "traceparent",
+    "tracestate",
+];
+
+fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+        || name.starts_with("crossdock-")
+        || name.starts_with("grpc-")
+        || name.starts_with("x-forwarded-")
+        || name == "forwarded"
+}
+
+/// Checks the name of a header that may be carried or set.
+pub(super) fn header_name(name: &str, span: Span, reader: &mut Reader<'_>) -> Option<ByteString> {
+    let lower = name.to_ascii_lowercase();
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^`|~".contains(&byte);
+    if lower.is_empty() || !lower.bytes().all(token) {
+        reader.error("header-name", span, format!("`{name}` is not a name of a header"), "use letters, digits and `-`");
+        return None;
+    }
+    if is_reserved(&lower) {
+        let message = format!("`{name}` is set by the gateway or the protocol itself");
+        reader.error("header-reserved", span, message, "leave it out");
+        return None;
+    }
+    Some(lower.into())
+}
+
+/// Checks a header's text that is always the same.
+pub(super) fn check_header_value(name: &str, text: &str, span: Span, reader: &mut Reader<'_>) {
+    if text.bytes().any(|byte| !(b' '..=b'~').contains(&byte) && byte != b'\t') {
+        let message = format!("`{name}` holds what no header can carry");
+        reader.error("header-value", span, message, "write printable ASCII");
+        return;
+    }
+    let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
+    if name.ends_with("-bin") && !text.bytes().all(base64) {
+        let message = format!("`{name}` is binary metadata of gRPC, and this is not base64");
+        reader.error("header-value", span, message, "write base64, or take a name that does not end with `-bin`");
+    }
+}
+
+/// Checks the names of headers that are carried.
+pub(super) fn header_names(names: &[Spanned<String>], reader: &mut Reader<'_>) -> Vec<ByteString> {
+    let mut checked = Vec::new();
+    for name in names {
+        if let Some(name) = header_name(&name.value, name.span, reader) {
+            checked.push(name);
+        }
+    }
+    checked
+}
