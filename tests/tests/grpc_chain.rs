@@ -195,6 +195,40 @@ fn calls_are_shared_among_endpoints_and_go_on_when_one_is_gone() {
 }
 
 #[test]
+fn a_service_of_few_streams_is_reached_over_more_connections() {
+    let backend = Backend::start();
+    let back = back(&backend, "bind: \"127.0.0.1:0\", streams: 1");
+    let front = front(&format!("\"http://{}\"", back.public()), "max: 1MiB");
+    let slow: Vec<_> = (0..4)
+        .map(|_| {
+            let address = front.public();
+            std::thread::spawn(move || call(&address, "GET", "/slow/1500", "").status)
+        })
+        .collect();
+    until("all slow calls to be under way", || backend.requests() == 4);
+    let begun = std::time::Instant::now();
+    for _ in 0..10 {
+        assert_eq!(call(&front.public(), "POST", "/echo", "{}").status, 200);
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_millis(1000), "quick calls waited: {:?}", begun.elapsed());
+    for slow in slow {
+        assert_eq!(slow.join().expect("an answer"), 200);
+    }
+}
+
+#[test]
+fn a_service_that_says_nothing_on_a_new_connection_cannot_be_reached() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("an address");
+    let front = front(&format!("\"http://{address}\""), "connect_timeout: 300ms, max: 1MiB");
+    let begun = std::time::Instant::now();
+    let answer = call(&front.public(), "POST", "/echo", "{}");
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("no HTTP/2 settings in time"), "{}", answer.body);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+}
+
+#[test]
 fn a_gateway_that_stops_ends_its_calls_first() {
     let backend = Backend::start();
     let mut back = back(&backend, "bind: \"127.0.0.1:0\"");

@@ -40,11 +40,12 @@ impl GrpcOutbound {
         let no_endpoint = || AdapterError::Settings("the service has no such endpoint".into());
         let endpoint = service.endpoints.get(endpoint).cloned().ok_or_else(no_endpoint)?;
         let settings = &service.settings;
-        let dialer = Dialer::new(&endpoint, settings.tls.as_ref(), &[b"h2"], settings.connect_timeout.0)?;
+        let connect_time = settings.connect_timeout.0;
+        let dialer = Dialer::new(&endpoint, settings.tls.as_ref(), &[b"h2"], connect_time)?;
         Ok(Self {
             name: endpoint.host.as_str().into(),
             endpoint,
-            links: Links::new(dialer, settings.keep_alive.0, settings.keep_alive_timeout.0),
+            links: Links::new(dialer, connect_time, settings.keep_alive.0, settings.keep_alive_timeout.0),
             headers: service.headers.clone(),
             message_len_max: service.message_len_max,
             coding: (settings.compression == Compression::Gzip).then_some(Coding::Gzip),

@@ -3,6 +3,7 @@
 mod activity;
 mod answer;
 mod executor;
+mod gathered;
 mod written;
 
 use std::cell::Cell;
@@ -26,6 +27,7 @@ use written::Written;
 
 pub use answer::Answer;
 pub use executor::LocalExecutor;
+pub use gathered::Gathered;
 
 /// Streams that a caller opened and reset before they were looked at; more end the connection (CVE-2023-44487).
 const PENDING_RESETS_MAX: usize = 20;
@@ -109,7 +111,7 @@ where
         let (call, handling) = (served.begin(), handle(request));
         async move { Ok::<_, Infallible>(handling.await.map(|body| Watched::new(body, call))) }
     });
-    let stream = Written::new(stream, Rc::clone(&activity));
+    let stream = Gathered::new(Written::new(stream, Rc::clone(&activity)));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
     let leaving: Cell<Option<Instant>> = Cell::new(None);

@@ -1,24 +1,30 @@
 //! Connections to one endpoint, each shared by many calls.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use crossdock_message::Fault;
-use crossdock_transport::http2::LocalExecutor;
-use crossdock_transport::{Dialer, unreachable};
+use crossdock_transport::http2::{Gathered, LocalExecutor};
+use crossdock_transport::{Dialer, Dialled, unreachable};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::client::conn::http2::{Builder, Connection, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Notify;
 
 use super::body::CallBody;
 
-/// Calls at once on one connection: what servers usually allow.
+/// Calls at once on one connection, also where the service takes more: what servers usually allow.
 const CALLS_MAX: usize = 100;
+/// Calls at once on a connection before the service has said how many it takes: a number that no service says.
+const CALLS_UNTOLD: usize = u32::MAX as usize - 1;
 /// Connections to one endpoint on one data arbiter; beyond that, calls share those that there are.
 const LINKS_MAX: usize = 32;
 /// What may be on its way to one call without having been taken.
@@ -33,26 +39,36 @@ const SEND_BUFFER_LEN_MAX: usize = 256 * 1024;
 /// The connections to one endpoint on one data arbiter.
 pub(super) struct Links {
     dialer: Dialer,
+    /// What a service may take to say its settings on a new connection.
+    settings_time: Duration,
     keep_alive: Duration,
     keep_alive_timeout: Duration,
     open: RefCell<Vec<Rc<Link>>>,
     /// One connection is made at a time; who waits for it may find it good enough.
     dialling: tokio::sync::Mutex<()>,
-    next: Cell<usize>,
 }
+
+type Http2 = Connection<TokioIo<Gathered<Dialled>>, CallBody, LocalExecutor>;
 
 struct Link {
     sender: SendRequest<CallBody>,
+    /// Driven by a task of its own until it ends; asked here how many calls the service takes.
+    connection: Rc<RefCell<Option<Http2>>>,
     calls: Arc<AtomicUsize>,
 }
 
 impl Link {
     fn is_open(&self) -> bool {
-        !self.sender.is_closed()
+        self.connection.borrow().is_some() && !self.sender.is_closed()
+    }
+
+    /// Calls at once that the service takes (RFC 9113 §5.1.2).
+    fn calls_told(&self) -> usize {
+        self.connection.borrow().as_ref().map_or(0, Http2::current_max_send_streams)
     }
 
     fn has_room(&self) -> bool {
-        self.sender.is_ready() && self.calls.load(Ordering::Relaxed) < CALLS_MAX
+        self.is_open() && self.calls.load(Ordering::Relaxed) < CALLS_MAX.min(self.calls_told())
     }
 }
 
@@ -92,14 +108,19 @@ impl Claim {
 }
 
 impl Links {
-    pub(super) fn new(dialer: Dialer, keep_alive: Duration, keep_alive_timeout: Duration) -> Rc<Self> {
+    pub(super) fn new(
+        dialer: Dialer,
+        settings_time: Duration,
+        keep_alive: Duration,
+        keep_alive_timeout: Duration,
+    ) -> Rc<Self> {
         Rc::new(Self {
             dialer,
+            settings_time,
             keep_alive,
             keep_alive_timeout,
             open: RefCell::default(),
             dialling: tokio::sync::Mutex::const_new(()),
-            next: Cell::new(0),
         })
     }
 
@@ -124,10 +145,8 @@ impl Links {
         if open.is_empty() {
             return None;
         }
-        let turn = self.next.get();
-        self.next.set(turn.wrapping_add(1));
-        let in_turn = (0..open.len()).map(|step| &open[(turn + step) % open.len()]);
-        if let Some(link) = in_turn.into_iter().find(|link| link.has_room()) {
+        // Calls that share a connection share its writes too; the later ones serve what the first have no room for.
+        if let Some(link) = open.iter().find(|link| link.has_room()) {
             return Some(Claim::of(link));
         }
         if open.len() < LINKS_MAX {
@@ -138,10 +157,12 @@ impl Links {
     }
 
     async fn connect(&self) -> Result<Link, Fault> {
-        let stream = self.dialer.dial().await?;
+        let stream = Gathered::new(self.dialer.dial().await?);
+        let heard = stream.heard();
         let mut builder = Builder::new(LocalExecutor);
         builder
             .timer(TokioTimer::new())
+            .initial_max_send_streams(CALLS_UNTOLD)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(HEADER_LIST_MAX)
@@ -149,12 +170,37 @@ impl Links {
             .keep_alive_interval(self.keep_alive)
             .keep_alive_timeout(self.keep_alive_timeout)
             .keep_alive_while_idle(false);
-        let closed = |_| unreachable("the connection was closed");
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(closed)?;
-        // Ends with the connection; its calls hear of that themselves.
-        tokio::task::spawn_local(async move {
-            let _ = connection.await;
-        });
-        Ok(Link { sender, calls: Arc::new(AtomicUsize::new(0)) })
+        let closed = || unreachable("the connection was closed");
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|_| closed())?;
+        let (connection, calls) = (Rc::new(RefCell::new(Some(connection))), Arc::default());
+        tokio::task::spawn_local(drive(Rc::clone(&connection), Rc::clone(&heard)));
+        let link = Link { sender, connection, calls };
+        // A call that is sent before the service has said how many it takes may be refused.
+        let told = async {
+            loop {
+                let hearing = heard.notified();
+                if !link.is_open() || link.calls_told() != CALLS_UNTOLD {
+                    return;
+                }
+                hearing.await;
+            }
+        };
+        let in_time = tokio::time::timeout(self.settings_time, told).await.is_ok();
+        match link.is_open() {
+            true if in_time => Ok(link),
+            true => Err(unreachable("no HTTP/2 settings in time")),
+            false => Err(closed()),
+        }
     }
+}
+
+/// Runs a connection to its end. Its calls hear of that themselves, and are told when it is dropped.
+async fn drive(connection: Rc<RefCell<Option<Http2>>>, ended: Rc<Notify>) {
+    let ran = future::poll_fn(|cx| match &mut *connection.borrow_mut() {
+        Some(running) => Pin::new(running).poll(cx).map(drop),
+        None => Poll::Ready(()),
+    });
+    ran.await;
+    drop(connection.take());
+    ended.notify_waiters();
 }

@@ -1,6 +1,6 @@
 //! A connection that notes that bytes left it.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
 
-/// Notes each write in its connection's activity. Writes of several pieces at once are not offered, as those below offer none.
+/// Notes each write in its connection's activity.
 pub(super) struct Written<IO> {
     io: IO,
     activity: Rc<Activity>,
@@ -18,6 +18,13 @@ pub(super) struct Written<IO> {
 impl<IO> Written<IO> {
     pub(super) fn new(io: IO, activity: Rc<Activity>) -> Self {
         Self { io, activity }
+    }
+
+    fn noted(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(1..))) {
+            self.activity.wrote();
+        }
+        written
     }
 }
 
@@ -31,10 +38,21 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Written<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.io).poll_write(cx, bytes);
-        if matches!(written, Poll::Ready(Ok(1..))) {
-            this.activity.wrote();
-        }
-        written
+        this.noted(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, pieces);
+        this.noted(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
