@@ -6,6 +6,7 @@
 //!                                   └───────────────── reply port ────────────────┘
 //! ```
 
+mod counted;
 mod ingress;
 mod picker;
 mod shard;

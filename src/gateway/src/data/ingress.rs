@@ -12,10 +12,11 @@ use crossdock_message::{ByteString, Code, Fault, Message, Record, Retry, Value};
 use crossdock_routing::Miss;
 use crossdock_routing::expression::Request;
 
+use super::counted::Counted;
 use super::shards::Shards;
 use super::steps::Run;
 use crate::generation::{Current, Generation};
-use crate::stats::{Phases, RouteStats, Stats};
+use crate::stats::Stats;
 
 /// Gives each data arbiter its own ingress.
 pub(crate) struct Opener {
@@ -145,38 +146,7 @@ impl Exchange for RouteExchange {
             let request = Request { message, binding: Arc::clone(entry.binding()) };
             let mut run = Run::new(&self.shards, route, &request, &generation.limits, entry.cancels(), Instant::now());
             let outcome = run.follow_to_end().await;
-            counted.finish(&outcome, run.phases(Instant::now()));
-            outcome
+            counted.finish(outcome, run.phases(Instant::now()))
         })
-    }
-}
-
-/// Counts a request once, also where its caller leaves.
-struct Counted<'a> {
-    stats: &'a RouteStats,
-    done: bool,
-}
-
-impl<'a> Counted<'a> {
-    fn begin(stats: &'a RouteStats) -> Self {
-        stats.begin();
-        Self { stats, done: false }
-    }
-
-    fn finish(mut self, outcome: &Outcome, phases: Phases) {
-        self.done = true;
-        let failed = match outcome {
-            Outcome::Failed(fault) => Some(fault.code),
-            Outcome::Replied(_) | Outcome::Accepted => None,
-        };
-        self.stats.finish(failed, phases);
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        if !self.done {
-            self.stats.finish(Some(Code::Cancelled), Phases::default());
-        }
     }
 }

@@ -15,7 +15,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::AbortHandle;
 
-use super::picker::Picker;
+use super::picker::{Outstanding, Picker};
 use crate::generation::ServiceShare;
 use crate::stats::ServiceStats;
 
@@ -101,13 +101,13 @@ impl ShardState {
         let failed = result.as_ref().err().map(|fault| fault.code);
         let result = match result {
             // A call lasts as long as its stream, and so does its credit.
-            Ok(mut message) if matches!(message.body, Body::Stream(_)) => {
-                let counted = InFlight { stats, permit, started, failed: None };
+            Ok((mut message, outstanding)) if matches!(message.body, Body::Stream(_)) => {
+                let counted = InFlight { stats, permit, started, failed: None, _outstanding: outstanding };
                 message.body = counted.around(message.body, deadline, self.share.plan.name.clone());
                 let _ = reply.send(Ok(message));
                 return;
             }
-            other => other,
+            other => other.map(|(message, _)| message),
         };
         stats.finish(failed, started.elapsed());
         drop(permit);
@@ -115,7 +115,7 @@ impl ShardState {
         let _ = reply.send(result);
     }
 
-    async fn tries(&self, call: &mut Asked, started: Instant) -> Result<Message, Fault> {
+    async fn tries(&self, call: &mut Asked, started: Instant) -> Result<(Message, Outstanding), Fault> {
         let plan = &self.share.plan;
         self.budget.borrow_mut().earn();
         let mut now = started;
@@ -139,7 +139,7 @@ impl ShardState {
         unreachable!("the tries of a call are bounded by its plan");
     }
 
-    async fn attempt(&self, call: &mut Asked, now: Instant) -> Result<Message, Fault> {
+    async fn attempt(&self, call: &mut Asked, now: Instant) -> Result<(Message, Outstanding), Fault> {
         if call.deadline <= now {
             return Err(Fault::new(
                 Code::DeadlineExceeded,
@@ -151,10 +151,10 @@ impl ShardState {
         // A service may let its first message wait; a stream is bounded by its deadline.
         let until = if streams { call.deadline } else { call.deadline.min(now + self.share.plan.timeout) };
         call.message.deadline = Some(Deadline::at(until));
-        let outstanding = Outstanding::begin(&self.picker);
+        let outstanding = self.picker.borrow_mut().begin();
         let answer = self.ports[outstanding.endpoint].call(&*call.operation, &call.message, &call.carry);
         match tokio::time::timeout_at(until.into(), answer).await {
-            Ok(result) => result,
+            Ok(result) => result.map(|reply| (reply, outstanding)),
             Err(_) => Err(Fault::new(Code::DeadlineExceeded, "SERVICE_TIMEOUT", "the service did not answer in time")),
         }
     }
@@ -168,30 +168,13 @@ impl ShardState {
     }
 }
 
-/// A call under way; it ends when this is dropped.
-struct Outstanding<'a> {
-    picker: &'a RefCell<Picker>,
-    endpoint: usize,
-}
-
-impl<'a> Outstanding<'a> {
-    fn begin(picker: &'a RefCell<Picker>) -> Self {
-        Self { endpoint: picker.borrow_mut().begin(), picker }
-    }
-}
-
-impl Drop for Outstanding<'_> {
-    fn drop(&mut self) {
-        self.picker.borrow_mut().end(self.endpoint);
-    }
-}
-
 /// A call whose reply is a stream: it is in flight until the stream is dropped.
 struct InFlight {
     stats: Arc<ServiceStats>,
     permit: OwnedSemaphorePermit,
     started: Instant,
     failed: Option<Code>,
+    _outstanding: Outstanding,
 }
 
 impl InFlight {
@@ -321,6 +304,7 @@ impl Handler<Crash> for ServiceShard {
 mod tests {
     use std::time::Duration;
 
+    use crossdock_routing::Balance;
     use tokio::sync::Semaphore;
     use tokio::task::LocalSet;
 
@@ -340,7 +324,8 @@ mod tests {
         let permit = Arc::clone(credit).acquire_owned().await.expect("open");
         stats.begin();
         let started = Instant::now();
-        let call = InFlight { stats: Arc::clone(stats), permit, started, failed: None };
+        let outstanding = Picker::new(Balance::RoundRobin, 1).begin();
+        let call = InFlight { stats: Arc::clone(stats), permit, started, failed: None, _outstanding: outstanding };
         call.around(Body::Stream(StreamCell::new(Box::new(Source(has_more)))), started + time, "slow".into())
     }
 
