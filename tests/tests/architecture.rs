@@ -15,6 +15,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("crossdock-routing", 3),
     ("crossdock-http", 4),
     ("crossdock-grpc", 4),
+    ("crossdock-amqp", 4),
     ("crossdock-gateway", 5),
     ("crossdock-tests", 6),
     ("crossdock-examples", 7),
@@ -33,6 +34,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("cel", &["crossdock-routing"]),
     ("quick-xml", &["crossdock-message"]),
     ("granit-parser", &["crossdock-settings"]),
+    ("lapin", &["crossdock-amqp"]),
     ("rustls", &["crossdock-transport"]),
 ];
 

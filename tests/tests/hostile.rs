@@ -163,7 +163,8 @@ fn connections_are_bounded_by_address_and_given_back() {
     let open = || std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("its files").count();
     let before = open();
     let held: Vec<Connection> = (0..150).map(|_| Connection::open(&gateway.public())).collect();
-    until("as many connections as there may be", || open() >= before + 100);
+    // Connections by which it was asked whether it is ready may have been there before, and be gone now.
+    until("as many connections as there may be", || open() >= before + 95);
     until("those above the limit to be closed", || open() <= before + 105);
     drop(held);
     until("a place for a call", || call(&gateway.public(), "POST", "/plain", "{}").status == 200);

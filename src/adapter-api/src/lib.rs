@@ -19,6 +19,7 @@ mod calls;
 pub mod contract;
 mod encode;
 pub mod memory;
+mod pending;
 mod ports;
 mod template;
 
@@ -30,6 +31,7 @@ pub use adapter::{
 pub use binding::{Binding, BodyBinding};
 pub use calls::known_call;
 pub use encode::{EncodedBody, WriteFormat, encode_body};
+pub use pending::{Expected, PendingReplies, Unwanted};
 pub use ports::{
     Admission, Exchange, Fields, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress, Outbound, Outcome,
     SendFuture,

@@ -93,7 +93,11 @@ pub struct ListenerConfig {
 /// All adapters that this gateway speaks. A new one is one line here.
 #[must_use]
 pub fn adapters() -> Vec<Arc<dyn Adapter>> {
-    vec![Arc::new(crossdock_http::HttpAdapter), Arc::new(crossdock_grpc::GrpcAdapter)]
+    vec![
+        Arc::new(crossdock_http::HttpAdapter),
+        Arc::new(crossdock_grpc::GrpcAdapter),
+        Arc::new(crossdock_amqp::AmqpAdapter::default()),
+    ]
 }
 
 /// Placeholders from the environment, and from files next to `crossdock.yaml`.

@@ -1,0 +1,75 @@
+//! Opening listeners and ports.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crossdock_adapter_api::{
+    Adapter, AdapterError, Capabilities, EntryContext, EntrySpec, Inbound, ListenerSpec, Outbound, Schemas, ServiceSpec,
+};
+use crossdock_contract::Contracts;
+use crossdock_settings::{FromNode, Node, Reader};
+
+use crate::broker::Brokers;
+use crate::config::{Entry, EntrySettings, Listener, ListenerSettings, Service, ServiceSettings};
+use crate::inbound::AmqpInbound;
+use crate::outbound::AmqpOutbound;
+
+/// AMQP 0.9.1, in and out.
+#[derive(Debug, Default)]
+pub struct AmqpAdapter {
+    brokers: Brokers,
+}
+
+impl Adapter for AmqpAdapter {
+    fn name(&self) -> &'static str {
+        "amqp"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { replies: true, acknowledges: true, ordered: true, confirms: true }
+    }
+
+    fn schemas(&self) -> Schemas {
+        Schemas {
+            listener: ListenerSettings::schema(),
+            entry: EntrySettings::schema(),
+            service: ServiceSettings::schema(),
+        }
+    }
+
+    fn read_listener(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn ListenerSpec>> {
+        Some(Arc::new(Listener::read(node, reader)?))
+    }
+
+    fn read_entry(
+        &self,
+        node: &Node,
+        context: EntryContext<'_>,
+        reader: &mut Reader<'_>,
+    ) -> Option<Vec<Arc<dyn EntrySpec>>> {
+        Some(vec![Arc::new(Entry::read(node, context, reader)?)])
+    }
+
+    fn read_service(
+        &self,
+        node: &Node,
+        contracts: &Contracts,
+        reader: &mut Reader<'_>,
+    ) -> Option<Arc<dyn ServiceSpec>> {
+        Some(Arc::new(Service::read(node, contracts, reader)?))
+    }
+
+    fn open_inbound(&self, name: &str, spec: &dyn ListenerSpec) -> Result<Box<dyn Inbound>, AdapterError> {
+        match spec.as_any().downcast_ref::<Listener>() {
+            Some(listener) => Ok(Box::new(AmqpInbound::open(name, listener, &self.brokers)?)),
+            None => Err(AdapterError::Settings(format!("the listener `{name}` is not one of AMQP"))),
+        }
+    }
+
+    fn open_outbound(&self, spec: &dyn ServiceSpec, _: usize) -> Result<Rc<dyn Outbound>, AdapterError> {
+        match spec.as_any().downcast_ref::<Service>() {
+            Some(service) => Ok(Rc::new(AmqpOutbound::open(service, &self.brokers)?)),
+            None => Err(AdapterError::Settings("the service is not one of AMQP".into())),
+        }
+    }
+}

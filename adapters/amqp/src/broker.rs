@@ -1,0 +1,258 @@
+//! Connections to brokers, shared by all data arbiters: made when they are needed, and made anew for ever.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use crossdock_adapter_api::AdapterError;
+use crossdock_message::Fault;
+use futures_util::StreamExt as _;
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties, Event};
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::watch;
+
+use crate::config::Addresses;
+use crate::error::unreachable;
+
+/// Waits between two tries to connect: the first, and the longest.
+const BACKOFF: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How often a connection is looked at that says nothing of itself.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a connection is for: one that is blocked for publishing must not hold back acknowledgements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Purpose {
+    /// Publishing.
+    Publish,
+    /// Consuming.
+    Consume,
+}
+
+/// All connections of the process.
+#[derive(Debug, Default)]
+pub(crate) struct Brokers {
+    runtime: OnceLock<Runtime>,
+    open: Mutex<HashMap<(u64, Purpose), Weak<Broker>>>,
+}
+
+impl Brokers {
+    /// The connection to these addresses for that purpose; not made before somebody asks for it.
+    pub(crate) fn broker(&self, addresses: &Addresses, purpose: Purpose) -> Result<Arc<Broker>, AdapterError> {
+        let runtime = self.runtime()?;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, broker| broker.strong_count() > 0);
+        let key = (addresses.fingerprint(), purpose);
+        if let Some(broker) = open.get(&key).and_then(Weak::upgrade) {
+            return Ok(broker);
+        }
+        let broker = Arc::new(Broker { addresses: addresses.clone(), purpose, runtime, state: OnceLock::new() });
+        open.insert(key, Arc::downgrade(&broker));
+        Ok(broker)
+    }
+
+    /// One thread for the connections of all brokers, besides those that lapin runs.
+    fn runtime(&self) -> Result<Handle, AdapterError> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime.handle().clone());
+        }
+        let built =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("amqp").enable_all().build();
+        let built = built.map_err(|error| AdapterError::Settings(format!("no thread for AMQP: {error}")))?;
+        Ok(self.runtime.get_or_init(|| built).handle().clone())
+    }
+}
+
+impl Drop for Brokers {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // The last owner may be a task.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// One connection to a broker, whichever it is at the moment.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    addresses: Addresses,
+    purpose: Purpose,
+    runtime: Handle,
+    state: OnceLock<watch::Receiver<State>>,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// There is none, and why.
+    Down(String),
+    Up(Live),
+}
+
+/// A connection that was there a moment ago.
+#[derive(Debug, Clone)]
+pub(crate) struct Live {
+    /// Tells this connection from those before it.
+    pub(crate) number: u64,
+    pub(crate) connection: Arc<Connection>,
+}
+
+impl Live {
+    /// Whether it is still there.
+    pub(crate) fn is_up(&self) -> bool {
+        self.connection.status().connected()
+    }
+}
+
+impl Broker {
+    /// For people.
+    pub(crate) fn name(&self) -> &str {
+        &self.addresses.shown
+    }
+
+    /// A connection; waits for one as long as making one may take.
+    ///
+    /// # Errors
+    /// UNAVAILABLE, to be tried again as it is.
+    pub(crate) async fn live(&self) -> Result<Live, Fault> {
+        let mut state = self.state();
+        let mut why = "no connection in time".to_owned();
+        let waiting = async {
+            loop {
+                match &*state.borrow_and_update() {
+                    State::Up(live) if live.is_up() => return Some(live.clone()),
+                    State::Up(_) => {}
+                    State::Down(problem) if problem.is_empty() => {}
+                    State::Down(problem) => {
+                        why.clone_from(problem);
+                        return None;
+                    }
+                }
+                state.changed().await.ok()?;
+            }
+        };
+        let found = tokio::time::timeout(self.addresses.connect_timeout, waiting).await;
+        found.ok().flatten().ok_or_else(|| unreachable(why))
+    }
+
+    /// A connection, however long it takes.
+    pub(crate) async fn live_at_last(&self) -> Live {
+        let mut state = self.state();
+        loop {
+            if let State::Up(live) = &*state.borrow_and_update()
+                && live.is_up()
+            {
+                return live.clone();
+            }
+            if state.changed().await.is_err() {
+                // The process ends.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn state(&self) -> watch::Receiver<State> {
+        let start = || {
+            let (sender, state) = watch::channel(State::Down(String::new()));
+            self.runtime.spawn(keep(self.addresses.clone(), self.purpose, sender));
+            state
+        };
+        self.state.get_or_init(start).clone()
+    }
+}
+
+/// Keeps a connection until nobody needs it any more.
+async fn keep(addresses: Addresses, purpose: Purpose, state: watch::Sender<State>) {
+    let mut wait = BACKOFF;
+    let mut number = 0;
+    let mut told = String::new();
+    let broker = addresses.shown.clone();
+    loop {
+        let connected = tokio::select! {
+            connected = connect(&addresses, purpose) => connected,
+            () = state.closed() => return,
+        };
+        match connected {
+            Ok(connection) => {
+                number += 1;
+                tracing::info!(%broker, ?purpose, number, "connected to the broker");
+                let connection = Arc::new(connection);
+                state.send_replace(State::Up(Live { number, connection: Arc::clone(&connection) }));
+                let lost = tokio::select! {
+                    problem = lost(&connection, &broker) => problem,
+                    () = state.closed() => {
+                        let _ = connection.close(200, "OK".into()).await;
+                        return;
+                    }
+                };
+                tracing::warn!(%broker, ?purpose, number, problem = %lost, "the connection to the broker was lost");
+                // Those who ask now wait for the next connection rather than fail.
+                state.send_replace(State::Down(String::new()));
+                (wait, told) = (BACKOFF, String::new());
+                continue;
+            }
+            Err(problem) => {
+                if problem != told {
+                    tracing::warn!(%broker, ?purpose, %problem, "the broker cannot be reached; trying again");
+                    told.clone_from(&problem);
+                }
+                state.send_replace(State::Down(problem));
+            }
+        }
+        // Instances that lost the same broker do not come back at the same moment.
+        let spread = wait.mul_f64(0.5 + 0.5 * random_share());
+        tokio::select! {
+            () = tokio::time::sleep(spread) => {}
+            () = state.closed() => return,
+        }
+        wait = (wait * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// A number from 0 to 1 that differs from instance to instance.
+fn random_share() -> f64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    f64::from(u16::try_from(RandomState::new().hash_one(0) & 0xffff).unwrap_or(0)) / f64::from(u16::MAX)
+}
+
+async fn connect(addresses: &Addresses, purpose: Purpose) -> Result<Connection, String> {
+    let mut problem = String::new();
+    for uri in &addresses.uris {
+        match tokio::time::timeout(addresses.connect_timeout, connect_one(uri.clone(), purpose)).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => problem = error.to_string(),
+            Err(_) => "no connection in time".clone_into(&mut problem),
+        }
+    }
+    Err(problem)
+}
+
+async fn connect_one(uri: AMQPUri, purpose: Purpose) -> lapin::Result<Connection> {
+    let name = match purpose {
+        Purpose::Publish => "crossdock publishes",
+        Purpose::Consume => "crossdock consumes",
+    };
+    Connection::connect_uri(uri, ConnectionProperties::default().with_connection_name(name.into())).await
+}
+
+/// Waits until a connection is lost; gives the reason.
+async fn lost(connection: &Connection, broker: &str) -> String {
+    let mut events = connection.events_listener();
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Event::Error(error)) => return error.to_string(),
+                Some(Event::ConnectionBlocked(reason)) => {
+                    tracing::warn!(%broker, %reason, "the broker takes no messages for now");
+                }
+                Some(Event::ConnectionUnblocked) => tracing::info!(%broker, "the broker takes messages again"),
+                Some(_) => {}
+                None => return "it was closed".to_owned(),
+            },
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+        }
+        if !connection.status().connected() {
+            return "it was closed".to_owned();
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! Settings as checked: nothing downstream checks them again.
+
+use std::any::Any;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossdock_adapter_api::{
+    Address, Binding, BodyBinding, EntryContext, EntrySpec, ListenerSpec, OperationSpec, PathTemplate, ServiceSpec,
+    WriteFormat, known_call,
+};
+use crossdock_contract::{CallType, Contracts};
+use crossdock_message::ByteString;
+use crossdock_message::xml::ExpandedName;
+use crossdock_settings::{FromNode, Node, OneOrMany, Reader, Secret, Span, Spanned};
+use lapin::types::ShortString;
+use lapin::uri::{AMQPScheme, AMQPUri};
+
+use super::{
+    BodyFormat, Declare, EntrySettings, ListenerSettings, OperationSettings, QueueType, Reject, ServiceSettings,
+};
+use crate::mapping;
+
+/// A broker's addresses, in the order in which they are tried. They hold passwords, and are never shown.
+#[derive(Clone)]
+pub(crate) struct Addresses {
+    pub(crate) uris: Vec<AMQPUri>,
+    /// For people: without user and password.
+    pub(crate) shown: String,
+    pub(crate) connect_timeout: Duration,
+}
+
+impl fmt::Debug for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl Addresses {
+    fn read(
+        urls: &OneOrMany<Spanned<Secret>>,
+        connect_timeout: Duration,
+        heartbeat: Duration,
+        node: &Node,
+        reader: &mut Reader<'_>,
+    ) -> Option<Self> {
+        let uris: Vec<Option<AMQPUri>> = urls.0.iter().map(|url| uri(url, heartbeat, reader)).collect();
+        let uris: Vec<AMQPUri> = uris.into_iter().collect::<Option<_>>()?;
+        if uris.is_empty() {
+            let help = "write `url: amqp://host`";
+            reader.error("missing-value", node.span, "a broker has at least one address", help);
+            return None;
+        }
+        let shown = |uri: &AMQPUri| format!("{}:{}/{}", uri.authority.host, uri.authority.port, uri.vhost);
+        Some(Self { shown: uris.iter().map(shown).collect::<Vec<_>>().join(", "), uris, connect_timeout })
+    }
+
+    /// The same for addresses that are the same, passwords included.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for uri in &self.uris {
+            let user = &uri.authority.userinfo;
+            (&uri.authority.host, uri.authority.port, &uri.vhost, &user.username, &user.password).hash(&mut hasher);
+            uri.query.heartbeat.hash(&mut hasher);
+        }
+        self.connect_timeout.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+fn uri(url: &Spanned<Secret>, heartbeat: Duration, reader: &mut Reader<'_>) -> Option<AMQPUri> {
+    let text = url.value.reveal();
+    let help = "write `amqp://user:password@host:port/vhost`; the vhost `/` is written `%2f`, or left out";
+    // What the parser says may hold the password.
+    let Ok(mut uri) = text.parse::<AMQPUri>() else {
+        reader.error("address", url.span, "this is not the address of a broker", help);
+        return None;
+    };
+    if uri.scheme == AMQPScheme::AMQPS {
+        reader.error(
+            "tls",
+            url.span,
+            "TLS towards brokers is not there yet",
+            "write `amqp://`, over a network you trust",
+        );
+        return None;
+    }
+    let password = &uri.authority.userinfo.password;
+    if url.value.literal && !password.is_empty() && password != "guest" {
+        let help = "write the address as `${env:NAME}` or `${file:PATH}`".to_owned();
+        reader.diagnostics.warning("literal-secret", url.span, "a password stands in the file itself", Some(help));
+    }
+    uri.query.heartbeat = Some(u16::try_from(heartbeat.as_secs()).unwrap_or(u16::MAX).max(1));
+    Some(uri)
+}
+
+/// A listener, as checked.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) addresses: Addresses,
+}
+
+impl Listener {
+    pub(crate) fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let settings = ListenerSettings::from_node(node, reader)?;
+        let (connect, heartbeat) = (settings.connect_timeout.0, settings.heartbeat.0);
+        Some(Self { addresses: Addresses::read(&settings.url, connect, heartbeat, node, reader)? })
+    }
+}
+
+impl ListenerSpec for Listener {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("{:x}", self.addresses.fingerprint())
+    }
+}
+
+/// What becomes of a message that will never succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Rejected {
+    /// It is published into this queue.
+    DeadLetter(ShortString),
+    /// The broker has it back.
+    Broker,
+    /// It is acknowledged.
+    Discard,
+}
+
+/// An entry, as checked.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    address: Address,
+    binding: Arc<Binding>,
+    pub(crate) queue: ShortString,
+    pub(crate) declare: Declare,
+    pub(crate) queue_type: QueueType,
+    pub(crate) prefetch: u16,
+    pub(crate) body_len_max: u64,
+    pub(crate) rejected: Rejected,
+    pub(crate) attempts: u32,
+    pub(crate) backoff: Duration,
+    pub(crate) backoff_max: Duration,
+    pub(crate) reply_to: Vec<String>,
+    pub(crate) answer: WriteFormat,
+    pub(crate) call: Option<Arc<CallType>>,
+}
+
+impl Entry {
+    pub(crate) fn read(node: &Node, context: EntryContext<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let settings = EntrySettings::from_node(node, reader)?;
+        let queue = name(&settings.queue, "queue", reader)?;
+        let call = context.call.cloned();
+        if let Some(call) = call.as_ref().filter(|call| call.client_streaming || call.server_streaming) {
+            let message = format!("`{}` streams, and a queue takes single messages", call.name);
+            reader.error("stream", node.span, message, "name a method without streams in `as:`");
+            return None;
+        }
+        let typed = call.is_some();
+        let answer = write_format(settings.answer, settings.root.as_ref(), typed, node.span, reader)?;
+        let rejected = match (settings.reject, &settings.dead_letter) {
+            (Reject::DeadLetter, Some(queue)) => Rejected::DeadLetter(name(queue, "queue", reader)?),
+            (Reject::DeadLetter, None) => {
+                let help = "add `dead_letter: QUEUE`; or `reject: broker` where the broker sets them aside by a policy of the \
+                            queue; or `reject: discard`";
+                let message = "it is not said where messages go that will never succeed";
+                reader.error("dead-letter", node.span, message, help);
+                return None;
+            }
+            (_, Some(queue)) => {
+                let help = "leave `dead_letter` or `reject` out";
+                reader.error("dead-letter", queue.span, "messages are set aside in two ways", help);
+                return None;
+            }
+            (Reject::Broker, None) => Rejected::Broker,
+            (Reject::Discard, None) => Rejected::Discard,
+        };
+        for (name, value) in [("prefetch", u64::from(settings.prefetch)), ("attempts", u64::from(settings.attempts))] {
+            if value == 0 {
+                let span = node.get(name).map_or(node.span, |node| node.span);
+                reader.error("number", span, format!("`{name}` is at least 1"), "");
+                return None;
+            }
+        }
+        let path = PathTemplate::parse(&mapping::path_of_queue(queue.as_str()));
+        let Ok(path) = path else {
+            reader.error("queue", settings.queue.span, "this name of a queue cannot be used", "");
+            return None;
+        };
+        let body = settings.body.as_ref().filter(|name| *name != "*" && !typed);
+        let body = body.map_or(BodyBinding::Fields, |name| BodyBinding::Field(name.as_str().into()));
+        Some(Self {
+            address: Address {
+                listener: settings.listen.as_str().into(),
+                method: ByteString::from_static(mapping::CONSUME),
+                path,
+                headers: Vec::new(),
+            },
+            binding: Arc::new(Binding { body, params: Vec::new() }),
+            queue,
+            declare: settings.declare,
+            queue_type: settings.queue_type,
+            prefetch: settings.prefetch,
+            body_len_max: settings.max.0,
+            rejected,
+            attempts: settings.attempts,
+            backoff: settings.backoff.0,
+            backoff_max: settings.backoff_max.0.max(settings.backoff.0),
+            reply_to: settings.reply_to,
+            answer,
+            call,
+        })
+    }
+}
+
+impl EntrySpec for Entry {
+    fn address(&self) -> &Address {
+        &self.address
+    }
+
+    fn binding(&self) -> &Arc<Binding> {
+        &self.binding
+    }
+
+    fn call_type(&self) -> Option<&Arc<CallType>> {
+        self.call.as_ref()
+    }
+
+    fn describe(&self) -> String {
+        format!("amqp queue {} on {}", self.queue, self.address.listener)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// A service, as checked: one broker, however many addresses it has.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) addresses: Addresses,
+    names: Vec<String>,
+    operations: Vec<(ByteString, Arc<dyn OperationSpec>)>,
+    pub(crate) reply_len_max: u64,
+}
+
+impl Service {
+    pub(crate) fn read(node: &Node, contracts: &Contracts, reader: &mut Reader<'_>) -> Option<Self> {
+        let settings = ServiceSettings::from_node(node, reader)?;
+        let (connect, heartbeat) = (settings.connect_timeout.0, settings.heartbeat.0);
+        let addresses = Addresses::read(&settings.url, connect, heartbeat, node, reader);
+        if settings.operations.0.is_empty() {
+            let help = "add `operations: { name: { queue: QUEUE } }`";
+            reader.error("missing-key", node.span, "a service has at least one operation", help);
+            return None;
+        }
+        let nodes = node.get("operations").map_or(&[][..], |operations| operations.entries());
+        let operations = settings.operations.0.iter().zip(nodes).map(|((name, operation), (_, node))| {
+            let operation = Operation::read(operation, settings.format, contracts, node, reader)?;
+            Some((ByteString::from(name.value.as_str()), Arc::new(operation) as Arc<dyn OperationSpec>))
+        });
+        let operations: Vec<Option<_>> = operations.collect();
+        let addresses = addresses?;
+        Some(Self {
+            names: vec![addresses.shown.clone()],
+            addresses,
+            operations: operations.into_iter().collect::<Option<_>>()?,
+            reply_len_max: settings.max.0,
+        })
+    }
+}
+
+impl ServiceSpec for Service {
+    fn endpoints(&self) -> &[String] {
+        &self.names
+    }
+
+    fn operations(&self) -> Vec<(ByteString, Arc<dyn OperationSpec>)> {
+        self.operations.clone()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// An operation, as checked.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    pub(crate) exchange: ShortString,
+    pub(crate) key: ShortString,
+    pub(crate) reply: bool,
+    pub(crate) persistent: bool,
+    pub(crate) mandatory: bool,
+    pub(crate) body: WriteFormat,
+    pub(crate) call: Option<Arc<CallType>>,
+}
+
+impl Operation {
+    fn read(
+        settings: &OperationSettings,
+        format: BodyFormat,
+        contracts: &Contracts,
+        node: &Node,
+        reader: &mut Reader<'_>,
+    ) -> Option<Self> {
+        let call = match &settings.r#as {
+            None => None,
+            Some(name) => Some(Arc::new(known_call(name, contracts, reader)?)),
+        };
+        let format = settings.format.unwrap_or(format);
+        let body = write_format(format, settings.root.as_ref(), call.is_some(), node.span, reader)?;
+        let (exchange, key) = match (&settings.queue, &settings.exchange, &settings.key) {
+            // The default exchange takes a message to the queue that has the routing key's name.
+            (Some(queue), None, None) => (ShortString::default(), name(queue, "queue", reader)?),
+            (None, Some(exchange), key) => {
+                let key = key.as_ref().map_or(Some(ShortString::default()), |key| name(key, "routing key", reader));
+                (name(exchange, "exchange", reader)?, key?)
+            }
+            _ => {
+                let help = "write `queue: QUEUE`, or `exchange: EXCHANGE` and `key: KEY`";
+                reader.error("target", node.span, "it is not said where its messages go", help);
+                return None;
+            }
+        };
+        if settings.reply && !settings.mandatory {
+            let help = "leave `mandatory` out";
+            reader.error("mandatory", node.span, "a request that no queue takes is never answered", help);
+            return None;
+        }
+        let persistent = settings.persistent.unwrap_or(!settings.reply);
+        Some(Self { exchange, key, reply: settings.reply, persistent, mandatory: settings.mandatory, body, call })
+    }
+}
+
+impl OperationSpec for Operation {
+    fn params(&self) -> &[ByteString] {
+        &[]
+    }
+
+    fn body(&self) -> Option<&WriteFormat> {
+        Some(&self.body)
+    }
+
+    fn call_type(&self) -> Option<&Arc<CallType>> {
+        self.call.as_ref()
+    }
+
+    fn is_idempotent(&self) -> bool {
+        false
+    }
+
+    fn describe(&self) -> String {
+        let kind = if self.reply { "request" } else { "message" };
+        match self.exchange.as_str() {
+            "" => format!("{kind} to queue {}", self.key),
+            exchange => format!("{kind} to exchange {exchange} with key `{}`", self.key),
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Names of AMQP are up to 255 bytes.
+fn name(text: &Spanned<String>, what: &str, reader: &mut Reader<'_>) -> Option<ShortString> {
+    match ShortString::try_new(text.value.as_str()) {
+        Ok(name) if !text.value.is_empty() => Some(name),
+        _ => {
+            let message = format!("the name of a {what} has 1 to 255 bytes");
+            reader.error("name", text.span, message, "");
+            None
+        }
+    }
+}
+
+fn write_format(
+    format: BodyFormat,
+    root: Option<&Spanned<String>>,
+    typed: bool,
+    span: Span,
+    reader: &mut Reader<'_>,
+) -> Option<WriteFormat> {
+    match (format, root) {
+        (BodyFormat::Json, None) => Some(WriteFormat::Json),
+        (BodyFormat::Protobuf, None) if typed => Some(WriteFormat::Protobuf),
+        (BodyFormat::Protobuf, None) => {
+            let help = "add `as: pkg.Service/Method`, of a contract below `contracts:`";
+            reader.error("format", span, "protobuf needs a contract", help);
+            None
+        }
+        (BodyFormat::Raw, None) => Some(WriteFormat::Raw),
+        (BodyFormat::Xml, Some(root)) => {
+            let name = ExpandedName::parse(&root.value);
+            if name.is_none() {
+                let message = format!("`{}` is not the name of an element", root.value);
+                reader.error("xml-name", root.span, message, "write `Name` or `{namespace}Name`");
+            }
+            Some(WriteFormat::Xml { root: name? })
+        }
+        (BodyFormat::Xml, None) => {
+            let help = "add `root: Name` or `root: \"{namespace}Name\"`";
+            reader.error("missing-key", span, "an XML body needs `root`", help);
+            None
+        }
+        (_, Some(root)) => {
+            let help = "leave `root` out, or write the format `xml`";
+            reader.error("root", root.span, "only an XML body has a root element", help);
+            None
+        }
+    }
+}

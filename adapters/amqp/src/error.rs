@@ -1,0 +1,40 @@
+//! What lapin's errors mean to a call.
+
+use crossdock_message::{Code, Fault, Retry};
+
+/// The message was not handed to the broker: it may be sent again as it is.
+pub(crate) fn unreachable(problem: impl std::fmt::Display) -> Fault {
+    Fault::new(Code::Unavailable, "UNREACHABLE", format!("the broker cannot be reached: {problem}"))
+        .with_retry(Retry::Same)
+}
+
+/// Nobody knows whether the broker has the message.
+pub(crate) fn unconfirmed() -> Fault {
+    let message = "the connection was lost before the broker confirmed the message: it may or may not have it";
+    Fault::new(Code::Unavailable, "UNCONFIRMED", message)
+}
+
+/// The broker said no.
+pub(crate) fn refused() -> Fault {
+    Fault::new(Code::Unavailable, "NACKED", "the broker could not store the message").with_retry(Retry::Same)
+}
+
+/// No queue took the message.
+pub(crate) fn unroutable(exchange: &str, key: &str) -> Fault {
+    let place = match exchange {
+        "" => format!("there is no queue `{key}`"),
+        exchange => format!("no queue takes what exchange `{exchange}` gets with key `{key}`"),
+    };
+    Fault::new(Code::Unavailable, "UNROUTABLE", format!("the broker returned the message: {place}"))
+        .with_retry(Retry::Same)
+}
+
+/// The connection was lost while a request waited for its reply.
+pub(crate) fn reply_lost() -> Fault {
+    Fault::new(Code::Unavailable, "CONNECTION_LOST", "the connection to the broker ended before the reply")
+}
+
+/// A reply that cannot be used.
+pub(crate) fn bad_reply(problem: &'static str) -> Fault {
+    Fault::new(Code::Internal, "BAD_REPLY", format!("the service's reply cannot be used: {problem}"))
+}

@@ -1,0 +1,129 @@
+//! A listener: the queues of its routes, each consumed until it is stopped.
+
+mod consumer;
+mod delivery;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossdock_adapter_api::{AdapterError, EntrySpec, Inbound, Ingress, OpenIngress, SendFuture};
+use crossdock_message::ByteString;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Broker, Brokers, Purpose};
+use crate::config::{Entry, Listener};
+use crate::publisher::Publisher;
+
+/// How often it is looked whether the routes name other queues.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A listener on a broker.
+pub(crate) struct AmqpInbound {
+    name: String,
+    consuming: Arc<Broker>,
+    publishing: Arc<Broker>,
+}
+
+impl AmqpInbound {
+    pub(crate) fn open(name: &str, listener: &Listener, brokers: &Brokers) -> Result<Self, AdapterError> {
+        let consuming = brokers.broker(&listener.addresses, Purpose::Consume)?;
+        let publishing = brokers.broker(&listener.addresses, Purpose::Publish)?;
+        Ok(Self { name: name.to_owned(), consuming, publishing })
+    }
+}
+
+impl Inbound for AmqpInbound {
+    fn address(&self) -> String {
+        self.consuming.name().to_owned()
+    }
+
+    fn run(
+        self: Box<Self>,
+        _: usize,
+        ingress: Arc<dyn OpenIngress>,
+        stop: CancellationToken,
+    ) -> SendFuture<'static, Result<(), AdapterError>> {
+        Box::pin(async move {
+            let stopped = |error: String| AdapterError::Stopped(error);
+            let (ended, end) = tokio::sync::oneshot::channel();
+            // The data arbiter of this listener.
+            let thread = std::thread::Builder::new().name(format!("amqp {}", self.name));
+            let serving = move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let result = runtime.map(|runtime| LocalSet::new().block_on(&runtime, self.serve(&*ingress, stop)));
+                let _ = ended.send(result.map_err(|error| error.to_string()));
+            };
+            thread.spawn(serving).map_err(|error| stopped(error.to_string()))?;
+            end.await.map_err(|_| stopped("its thread panicked".to_owned()))?.map_err(stopped)
+        })
+    }
+}
+
+/// What all queues of a listener share.
+struct Worker {
+    name: ByteString,
+    consuming: Arc<Broker>,
+    publisher: Rc<Publisher>,
+    ingress: Rc<dyn Ingress>,
+}
+
+/// A queue that is consumed.
+struct Running {
+    entry: Arc<dyn EntrySpec>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl AmqpInbound {
+    async fn serve(self: Box<Self>, ingress: &dyn OpenIngress, stop: CancellationToken) {
+        let worker = Rc::new(Worker {
+            name: self.name.as_str().into(),
+            consuming: self.consuming,
+            publisher: Publisher::new(self.publishing),
+            ingress: ingress.open(),
+        });
+        let mut running: HashMap<String, Running> = HashMap::new();
+        let mut ending: Vec<JoinHandle<()>> = Vec::new();
+        loop {
+            let wanted = worker.wanted();
+            let gone = |queue: &String, running: &Running| match wanted.get(queue) {
+                Some(entry) => running.task.is_finished() || format!("{entry:?}") != format!("{:?}", running.entry),
+                None => true,
+            };
+            for (_, old) in running.extract_if(|queue, running| gone(queue, running)) {
+                // Its deliveries go to the next consumer once this one has let go of them.
+                old.stop.cancel();
+                ending.push(old.task);
+            }
+            ending.retain(|task| !task.is_finished());
+            for (queue, entry) in wanted {
+                running.entry(queue).or_insert_with(|| {
+                    let stop = stop.child_token();
+                    let task = spawn_local(consumer::consume(Rc::clone(&worker), Arc::clone(&entry), stop.clone()));
+                    Running { entry, stop, task }
+                });
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
+        }
+        for task in running.into_values().map(|running| running.task).chain(ending) {
+            let _ = task.await;
+        }
+    }
+}
+
+impl Worker {
+    /// The queues that routes name now.
+    fn wanted(&self) -> HashMap<String, Arc<dyn EntrySpec>> {
+        let named = |entry: Arc<dyn EntrySpec>| {
+            let queue = entry.as_any().downcast_ref::<Entry>()?.queue.as_str().to_owned();
+            Some((queue, entry))
+        };
+        self.ingress.entries(&self.name).into_iter().filter_map(named).collect()
+    }
+}

@@ -1,0 +1,123 @@
+//! One queue, consumed over every connection that there is for it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossdock_adapter_api::EntrySpec;
+use futures_util::StreamExt as _;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Consumer};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Worker;
+use super::delivery::{Handling, handle};
+use crate::broker::Live;
+use crate::config::{Declare, Entry, QueueType};
+
+/// Waits before a queue that could not be consumed is tried again: the first, and the longest.
+const BACKOFF: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// Consumes a queue until `stop`; then finishes what is in flight, and leaves the rest to the broker.
+pub(super) async fn consume(worker: Rc<Worker>, spec: Arc<dyn EntrySpec>, stop: CancellationToken) {
+    let Some(entry) = spec.as_any().downcast_ref::<Entry>() else { return };
+    let queue = entry.queue.as_str();
+    let mut wait = BACKOFF;
+    let mut told = String::new();
+    // Deliveries of connections that were lost are finished too, though nobody can settle them any more.
+    let mut in_flight = JoinSet::new();
+    loop {
+        let live = tokio::select! {
+            () = stop.cancelled() => break,
+            live = worker.consuming.live_at_last() => live,
+        };
+        let problem = match begin(&live, entry).await {
+            Ok((channel, consumer)) => {
+                tracing::info!(listener = %worker.name, queue, prefetch = entry.prefetch, "consuming");
+                (wait, told) = (BACKOFF, String::new());
+                let consuming = Consuming { worker: &worker, spec: &spec, channel, stop: &stop };
+                match consuming.run(consumer, &mut in_flight).await {
+                    None => break,
+                    Some(problem) => problem,
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        if problem != told {
+            tracing::warn!(listener = %worker.name, queue, %problem, "the queue is not consumed; trying again");
+            told = problem;
+        }
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = (wait * 2).min(BACKOFF_MAX);
+    }
+    while in_flight.join_next().await.is_some() {}
+}
+
+async fn begin(live: &Live, entry: &Entry) -> lapin::Result<(Channel, Consumer)> {
+    // A channel of its own: what one queue does wrong closes no other's.
+    let channel = live.connection.create_channel().await?;
+    declare(&channel, &entry.queue, entry.declare, entry.queue_type).await?;
+    channel.basic_qos(entry.prefetch, BasicQosOptions::default()).await?;
+    let options = BasicConsumeOptions::default();
+    let tag = ShortString::default();
+    let consumer = channel.basic_consume(entry.queue.clone(), tag, options, FieldTable::default()).await?;
+    Ok((channel, consumer))
+}
+
+async fn declare(channel: &Channel, queue: &ShortString, declare: Declare, kind: QueueType) -> lapin::Result<()> {
+    let (options, arguments) = match declare {
+        Declare::Never => return Ok(()),
+        Declare::Check => {
+            (QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() }, FieldTable::default())
+        }
+        Declare::Create => {
+            let mut arguments = FieldTable::default();
+            if kind == QueueType::Quorum {
+                arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+            }
+            (QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() }, arguments)
+        }
+    };
+    channel.queue_declare(queue.clone(), options, arguments).await.map(drop)
+}
+
+/// A queue that is consumed on one channel.
+struct Consuming<'a> {
+    worker: &'a Rc<Worker>,
+    spec: &'a Arc<dyn EntrySpec>,
+    channel: Channel,
+    stop: &'a CancellationToken,
+}
+
+impl Consuming<'_> {
+    /// Gives the reason why it ended, but where it was stopped.
+    async fn run(&self, mut consumer: Consumer, in_flight: &mut JoinSet<()>) -> Option<String> {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                Some(_) = in_flight.join_next(), if !in_flight.is_empty() => {}
+                delivery = consumer.next() => match delivery {
+                    Some(Ok(delivery)) => {
+                        let (worker, spec) = (Rc::clone(self.worker), Arc::clone(self.spec));
+                        let handling = Handling { worker, spec, stop: self.stop.clone() };
+                        in_flight.spawn_local(handle(handling, delivery));
+                    }
+                    Some(Err(error)) => return Some(error.to_string()),
+                    None => return Some("the broker cancelled the consumer".to_owned()),
+                },
+            }
+        }
+        let _ = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
+        // Settled first: what the channel still holds when it is closed is delivered to others.
+        while in_flight.join_next().await.is_some() {}
+        let _ = self.channel.close(200, "OK".into()).await;
+        None
+    }
+}

@@ -1,0 +1,24 @@
+//! The AMQP 0.9.1 adapter.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `config` | settings as written and as checked |
+//! | `adapter` | opening listeners and ports |
+//! | `broker` | connections: one for publishing and one for consuming, made anew for ever |
+//! | `publisher` | confirmed publishing, and replies to requests |
+//! | `inbound` | queues: from a delivery, through the ingress, to its settlement |
+//! | `outbound` | a message, confirmed by the broker or answered by a reply |
+//! | `mapping` | canonical messages to and from properties, headers and bodies |
+//! | `settle` | outcome to acknowledgement, another try or dead letter |
+
+mod adapter;
+mod broker;
+mod config;
+mod error;
+mod inbound;
+mod mapping;
+mod outbound;
+mod publisher;
+mod settle;
+
+pub use adapter::AmqpAdapter;

@@ -1,0 +1,80 @@
+//! The port to a broker: messages that it confirms, and requests that are answered.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
+use crossdock_message::{BodyType, ByteString, Code, Fault, Message, Origin};
+
+use crate::broker::{Brokers, Purpose};
+use crate::config::{Operation, Service};
+use crate::error::bad_reply;
+use crate::mapping;
+use crate::publisher::{Publication, Publisher};
+
+/// The port to a broker, on one data arbiter.
+pub(crate) struct AmqpOutbound {
+    publisher: Rc<Publisher>,
+    name: ByteString,
+    reply_len_max: u64,
+}
+
+impl AmqpOutbound {
+    pub(crate) fn open(service: &Service, brokers: &Brokers) -> Result<Self, AdapterError> {
+        let publisher = Publisher::new(brokers.broker(&service.addresses, Purpose::Publish)?);
+        Ok(Self { name: publisher.name().into(), publisher, reply_len_max: service.reply_len_max })
+    }
+
+    async fn exchange(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
+        let of_type = operation.call.as_ref().map(|call| &*call.request as &dyn BodyType);
+        let body = encode_body(message, &operation.body, of_type)?;
+        let mut properties = mapping::call_properties(message, &body, operation.persistent);
+        if operation.reply {
+            properties = mapping::with_expiration(properties, message, Instant::now());
+        }
+        let publication = Publication {
+            exchange: operation.exchange.clone(),
+            key: operation.key.clone(),
+            mandatory: operation.mandatory,
+            properties,
+            body: body.chunks.to_bytes(),
+        };
+        if !operation.reply {
+            self.publisher.publish(publication).await?;
+            return Ok(Message::new(ByteString::new(), ByteString::new()));
+        }
+        let reply = self.publisher.request(publication).await?;
+        if reply.data.len() as u64 > self.reply_len_max {
+            return Err(bad_reply("it is larger than what is taken from this service"));
+        }
+        mapping::reply(&reply.properties, Bytes::from(reply.data), operation.call.as_ref(), carry)
+    }
+
+    fn origin(&self, fault: Fault) -> Fault {
+        match fault.origin {
+            Origin::Caller => fault,
+            _ => fault.with_origin(Origin::Service(self.name.clone())),
+        }
+    }
+}
+
+impl Outbound for AmqpOutbound {
+    fn call<'a>(
+        &'a self,
+        operation: &'a dyn OperationSpec,
+        message: &'a Message,
+        carry: &'a [ByteString],
+    ) -> LocalFuture<'a, Result<Message, Fault>> {
+        Box::pin(async move {
+            match operation.as_any().downcast_ref::<Operation>() {
+                Some(operation) => self.exchange(operation, message, carry).await.map_err(|fault| self.origin(fault)),
+                None => Err(Fault::new(Code::Internal, "OPERATION", "the operation is not one of AMQP")),
+            }
+        })
+    }
+
+    fn probe(&self) -> LocalFuture<'_, Result<(), Fault>> {
+        Box::pin(async move { self.publisher.probe().await.map_err(|fault| self.origin(fault)) })
+    }
+}

@@ -1,0 +1,112 @@
+//! Servers that tests talk to, started by the project's own script.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::{peers, repository};
+
+/// RabbitMQ, and pika to look at it with.
+pub struct RabbitMq {
+    /// Its address, with user and password.
+    pub url: String,
+    python: PathBuf,
+    control: String,
+    /// The folder of the state of one that is only for one test.
+    own: Option<tempfile::TempDir>,
+}
+
+impl RabbitMq {
+    /// The one of this process's tests; started where it does not run yet.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start() -> &'static Self {
+        static STARTED: OnceLock<RabbitMq> = OnceLock::new();
+        STARTED.get_or_init(|| Self::started(None))
+    }
+
+    /// One that only this test uses, so that it may be harmed; ended with it.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_own() -> Self {
+        Self::started(Some(tempfile::tempdir().expect("a folder")))
+    }
+
+    fn started(own: Option<tempfile::TempDir>) -> Self {
+        let python = peers("amqp").join("venv/bin/python");
+        let told = script("up", own.as_ref().map(tempfile::TempDir::path));
+        let value = |name: &str| {
+            let line = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            line.expect(name).trim_matches('\'').to_owned()
+        };
+        Self { url: value("RABBITMQ_URL"), python, control: value("RABBITMQ_CTL"), own }
+    }
+
+    /// Kills it as it is, and starts it again with what it left.
+    ///
+    /// # Panics
+    /// When it is not one that only this test uses, or does not start again.
+    pub fn crash(&self) {
+        let own = self.own.as_ref().expect("only one's own is crashed");
+        script("crash", Some(own.path()));
+    }
+
+    /// A queue's name that no other test and no earlier run has.
+    #[must_use]
+    pub fn name(&self, name: &str) -> String {
+        format!("{name}-{}", std::process::id())
+    }
+
+    /// What pika does as `tests/peers/amqp/peer.py` says.
+    #[must_use]
+    pub fn peer(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.python);
+        command.arg(repository().join("tests/peers/amqp/peer.py")).arg(&self.url).args(arguments);
+        command
+    }
+
+    /// Runs a peer to its end; gives what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[expect(clippy::must_use_candidate, reason = "what it does is often all that is wanted")]
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let output = self.peer(arguments).output().expect("pika runs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Runs a command of `rabbitmqctl`.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn control(&self, arguments: &[&str]) {
+        let mut words = self.control.split(' ');
+        let output = Command::new(words.next().expect("a command")).args(words).args(arguments).output();
+        let output = output.expect("rabbitmqctl runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Drop for RabbitMq {
+    fn drop(&mut self) {
+        if let Some(own) = &self.own {
+            script("down", Some(own.path()));
+        }
+    }
+}
+
+/// Runs the script of services; gives what it printed.
+fn script(command: &str, state: Option<&Path>) -> String {
+    let mut script = Command::new(repository().join("tests/services/services"));
+    script.args([command, "rabbitmq"]);
+    if let Some(state) = state {
+        script.env("CROSSDOCK_SERVICES", state);
+    }
+    let output = script.output().expect("the script runs");
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,309 @@
+//! AMQP, with RabbitMQ, and pika on its other side.
+
+use std::collections::BTreeMap;
+
+use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call, until};
+use serde_json::Value;
+
+/// What pika printed, a document a line.
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+}
+
+fn listeners(broker: &RabbitMq) -> String {
+    format!("public: {{ http: {{ bind: \"127.0.0.1:0\" }} }}\n  broker: {{ amqp: {{ url: \"{}\" }} }}", broker.url)
+}
+
+fn is_empty(broker: &RabbitMq, queue: &str) -> bool {
+    broker.run(&["depth", queue]) == "0"
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_has_what_http_was_told_it_has() {
+    let broker = RabbitMq::start();
+    let queue = broker.name("intake");
+    broker.run(&["declare", &queue]);
+    let routes = format!(
+        "version: 1
+services:
+  out:
+    amqp: {{ url: \"{}\", operations: {{ place: {{ queue: {queue} }}, lost: {{ queue: {queue}-missing }}, announce: {{ exchange: amq.topic, key: order.placed }} }} }}
+routes:
+  place: {{ from: {{ http: {{ listen: public, post: /orders }} }}, headers: {{ request: [x-contract] }}, steps: [ {{ send: out.place }} ] }}
+  lost: {{ from: {{ http: {{ listen: public, post: /lost }} }}, steps: [ {{ send: out.lost }} ] }}
+  announce: {{ from: {{ http: {{ listen: public, post: /announce }} }}, steps: [ {{ send: out.announce }} ] }}
+",
+        broker.url
+    );
+    let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    let body = "{ \"n\" : 1.10, \"big\": 18446744073709551615 }";
+    let answer = call(&gateway.public(), "POST", "/orders", body);
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    let taken = lines(&broker.run(&["drain", &queue, "1"]));
+    assert_eq!(taken[0]["body"], body, "byte for byte");
+    assert_eq!((&taken[0]["content_type"], &taken[0]["delivery_mode"]), (&"application/json".into(), &2.into()));
+    assert_eq!(taken[0]["expiration"], Value::Null, "a message that was accepted does not go away by itself");
+    assert!(taken[0]["message_id"].as_str().is_some_and(|id| !id.is_empty()));
+    for (path, place) in [("/lost", "there is no queue"), ("/announce", "no queue takes")] {
+        let answer = call(&gateway.public(), "POST", path, "{}");
+        assert_eq!(answer.status, 503, "{path}");
+        assert!(answer.body.contains("UNROUTABLE") && answer.body.contains(place), "{path}: {}", answer.body);
+    }
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_returns_are_told_to_those_they_are_of() {
+    let broker = RabbitMq::start();
+    let queue = broker.name("mixed");
+    broker.run(&["declare", &queue]);
+    let routes = format!(
+        "version: 1
+services:
+  out: {{ amqp: {{ url: \"{}\", operations: {{ good: {{ queue: {queue} }}, lost: {{ queue: {queue}-missing }} }} }}, concurrency: 1000 }}
+routes:
+  good: {{ from: {{ http: {{ listen: public, post: /good }} }}, steps: [ {{ send: out.good }} ] }}
+  lost: {{ from: {{ http: {{ listen: public, post: /lost }} }}, steps: [ {{ send: out.lost }} ] }}
+",
+        broker.url
+    );
+    let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    let callers: Vec<_> = (0..16)
+        .map(|caller| {
+            let address = gateway.public();
+            std::thread::spawn(move || {
+                for number in 0..50 {
+                    let (path, status) = if (caller + number) % 3 == 0 { ("/lost", 503) } else { ("/good", 202) };
+                    assert_eq!(call(&address, "POST", path, "{}").status, status, "{path}, message {number}");
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.join().expect("every answer is its own");
+    }
+    let good = (0..16).flat_map(|caller| (0..50).map(move |number| caller + number)).filter(|sum| sum % 3 != 0).count();
+    assert_eq!(broker.run(&["depth", &queue]), good.to_string());
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_services_answer_http() {
+    let broker = RabbitMq::start();
+    let queue = broker.name("stock");
+    let _server = Peer::start(&mut broker.peer(&["serve", &queue]));
+    let routes = format!(
+        "version: 1
+services:
+  stock:
+    amqp: {{ url: \"{}\", operations: {{ reserve: {{ queue: {queue}, reply: true }}, nobody: {{ queue: {queue}-missing, reply: true }} }} }}
+    timeout: 700ms
+routes:
+  reserve:
+    from: {{ http: {{ listen: public, post: /reserve }} }}
+    headers: {{ answer: [x-contract] }}
+    steps: [ {{ call: stock.reserve }} ]
+  nobody: {{ from: {{ http: {{ listen: public, post: /nobody }} }}, steps: [ {{ call: stock.nobody }} ] }}
+",
+        broker.url
+    );
+    let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    let callers: Vec<_> = (0..8)
+        .map(|caller| {
+            let address = gateway.public();
+            std::thread::spawn(move || {
+                for number in 0..25 {
+                    let body = format!("{{ \"caller\": {caller}, \"number\": {number}.0 }}");
+                    let answer = call(&address, "POST", "/reserve", &body);
+                    assert_eq!((answer.status, answer.body), (200, body));
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.join().expect("every reply is its own");
+    }
+    let fault = call(&gateway.public(), "POST", "/reserve", "{\"fault\":5}");
+    assert!(fault.status == 404 && fault.body.contains("asked to fail"), "{} {}", fault.status, fault.body);
+    assert_eq!(call(&gateway.public(), "POST", "/reserve", "{\"fault\":\"silence\"}").status, 504);
+    assert_eq!(call(&gateway.public(), "POST", "/reserve", "{}").status, 200, "and goes on");
+    assert_eq!(call(&gateway.public(), "POST", "/nobody", "{}").status, 503, "at once, not after the timeout");
+}
+
+fn consuming(backend: &Backend, queue: &str, operation: &str, entry: &str) -> String {
+    format!(
+        "version: 1
+services:
+  json: {{ http: {{ url: \"http://{}\", operations: {{ take: {{ post: \"{operation}\" }} }} }} }}
+routes:
+  take: {{ from: {{ amqp: {{ listen: broker, queue: {queue}, {entry} }} }}, steps: [ {{ call: json.take }} ] }}
+",
+        backend.address
+    )
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_messages_reach_http_services_and_are_forgotten_then() {
+    let broker = RabbitMq::start();
+    let (queue, backend) = (broker.name("work"), Backend::start());
+    broker.run(&["declare", &queue]);
+    broker.run(&["publish", &queue, "{\"n\":#}", "300"]);
+    let _gateway =
+        Gateway::start_with_files(&listeners(broker), &consuming(&backend, &queue, "/echo", "reject: discard"), &[]);
+    until("all messages to be taken", || backend.requests() == 300 && is_empty(broker, &queue));
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_messages_that_never_succeed_are_set_aside_as_they_came() {
+    let broker = RabbitMq::start();
+    let (queue, backend) = (broker.name("poison"), Backend::start());
+    let dead = format!("{queue}-dead");
+    broker.run(&["declare", &queue, &dead]);
+    let entry = format!("dead_letter: {dead}, attempts: 3, backoff: 10ms");
+    let routes = consuming(&backend, &queue, "/status/{code}", &entry);
+    let routes = routes.replace("steps: [", "steps: [ { map: { code: req.code } },");
+    let _gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    for (body, status, reason, attempts) in [
+        ("{ \"code\" : \"422\" }", 3, "SERVICE_STATUS", 1),
+        ("{ \"code\" : \"500\" }", 13, "SERVICE_STATUS", 3),
+        ("{ \"code\" : \"404\" }", 5, "SERVICE_STATUS", 1),
+        ("not JSON", 3, "BODY_MALFORMED", 1),
+    ] {
+        broker.run(&["publish", &queue, body, "1", "x-tenant=t-1", "crossdock-status=0"]);
+        let told = broker.run(&["drain", &dead, "1"]);
+        let letter = lines(&told).pop().unwrap_or_else(|| panic!("{body}: no dead letter"));
+        assert_eq!(letter["body"], body, "the original bytes");
+        let headers = &letter["headers"];
+        assert_eq!((&headers["x-tenant"], &headers["crossdock-queue"]), (&"t-1".into(), &queue.as_str().into()));
+        assert_eq!(
+            (&headers["crossdock-status"], &headers["crossdock-attempts"]),
+            (&status.into(), &attempts.into()),
+            "{letter}"
+        );
+        assert_eq!(headers["crossdock-reason"], reason, "{letter}");
+    }
+    until("nothing to be left", || is_empty(broker, &queue));
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_requests_are_answered() {
+    let broker = RabbitMq::start();
+    let (queue, backend) = (broker.name("asked"), Backend::start());
+    broker.run(&["declare", &queue]);
+    let routes = consuming(&backend, &queue, "/echo", "reject: discard");
+    let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    let body = "{ \"n\" : 1.10 }";
+    let reply: Value = serde_json::from_str(&broker.run(&["call", &queue, body])).expect("a reply");
+    assert_eq!((&reply["body"], &reply["correlation_id"]), (&body.into(), &"c-1".into()));
+    drop(gateway);
+    let routes = consuming(&backend, &queue, "/status/404", "reject: discard");
+    let _gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    let reply: Value = serde_json::from_str(&broker.run(&["call", &queue, body])).expect("a reply");
+    assert_eq!(reply["headers"]["crossdock-status"], 5, "{reply}");
+    assert!(reply["body"].as_str().is_some_and(|body| body.contains("google.rpc.ErrorInfo")), "{reply}");
+}
+
+/// Messages under way at once.
+const PREFETCH: usize = 20;
+
+/// From one queue to another.
+fn bridge(broker: &RabbitMq, from: &str, to: &str) -> String {
+    format!(
+        "version: 1
+services:
+  out: {{ amqp: {{ url: \"{}\", operations: {{ put: {{ queue: {to} }} }} }} }}
+routes:
+  bridge: {{ from: {{ amqp: {{ listen: broker, queue: {from}, prefetch: {PREFETCH}, reject: discard }} }}, steps: [ {{ send: out.put }} ] }}
+",
+        broker.url
+    )
+}
+
+/// How often each number arrived; each did.
+fn arrivals(broker: &RabbitMq, queue: &str, count: usize) -> BTreeMap<u64, usize> {
+    let depth = broker.run(&["depth", queue]);
+    let mut seen = BTreeMap::new();
+    for message in lines(&broker.run(&["drain", queue, &depth])) {
+        let body: Value = serde_json::from_str(message["body"].as_str().expect("text")).expect("JSON");
+        *seen.entry(body["n"].as_u64().expect("a number")).or_default() += 1;
+    }
+    assert_eq!(
+        seen.len(),
+        count,
+        "lost: {:?}",
+        (0..count as u64).filter(|n| !seen.contains_key(n)).collect::<Vec<_>>()
+    );
+    seen
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_loses_nothing_when_a_gateway_is_killed() {
+    const COUNT: usize = 4000;
+    const KILLS: usize = 3;
+    let broker = RabbitMq::start();
+    let (from, to) = (broker.name("from"), broker.name("to"));
+    broker.run(&["declare", &from, &to]);
+    broker.run(&["publish", &from, "{\"n\":#}", &COUNT.to_string()]);
+    let moved = |more: usize| broker.run(&["depth", &to]).parse::<usize>().expect("a number") >= more;
+    for kill in 0..KILLS {
+        let gateway = Gateway::start_with_files(&listeners(broker), &bridge(broker, &from, &to), &[]);
+        until("some messages to be moved", || moved(1 + kill * COUNT / 8));
+        // Killed as it is.
+        drop(gateway);
+    }
+    let _gateway = Gateway::start_with_files(&listeners(broker), &bridge(broker, &from, &to), &[]);
+    until("the rest to be moved", || is_empty(broker, &from) && moved(COUNT));
+    let seen = arrivals(broker, &to, COUNT);
+    let duplicates: usize = seen.values().map(|times| times - 1).sum();
+    assert!(duplicates <= KILLS * PREFETCH, "{duplicates} duplicates of {KILLS} kills and a prefetch of {PREFETCH}");
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_loses_nothing_when_it_is_killed_or_cuts_its_connections() {
+    const COUNT: usize = 4000;
+    let broker = RabbitMq::start_own();
+    let (from, to) = (broker.name("from"), broker.name("to"));
+    broker.run(&["declare", &from, &to]);
+    broker.run(&["publish", &from, "{\"n\":#}", &COUNT.to_string()]);
+    let moved = |more: usize| broker.run(&["depth", &to]).parse::<usize>().expect("a number") >= more;
+    let mut gateway = Gateway::start_with_files(&listeners(&broker), &bridge(&broker, &from, &to), &[]);
+    until("some messages to be moved", || moved(1));
+    broker.control(&["close_all_connections", "a test"]);
+    until("messages to be moved again", || moved(COUNT / 4));
+    broker.crash();
+    until("messages to be moved after the crash", || moved(COUNT / 2));
+    broker.crash();
+    until("the rest to be moved", || is_empty(&broker, &from) && moved(COUNT));
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait().code, Some(0));
+    let seen = arrivals(&broker, &to, COUNT);
+    let duplicates: usize = seen.values().map(|times| times - 1).sum();
+    assert!(duplicates <= 3 * PREFETCH, "{duplicates} duplicates of one cut and two crashes");
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_drains_without_loss_or_duplicates() {
+    const COUNT: usize = 3000;
+    let broker = RabbitMq::start();
+    let (from, to) = (broker.name("drained"), broker.name("drained-to"));
+    broker.run(&["declare", &from, &to]);
+    broker.run(&["publish", &from, "{\"n\":#}", &COUNT.to_string()]);
+    for stop in 1..=4 {
+        let mut gateway = Gateway::start_with_files(&listeners(broker), &bridge(broker, &from, &to), &[]);
+        until("some messages to be moved", || {
+            broker.run(&["depth", &to]).parse::<usize>().expect("a number") >= stop * COUNT / 8
+        });
+        gateway.signal("TERM");
+        assert_eq!(gateway.wait().code, Some(0));
+    }
+    let _gateway = Gateway::start_with_files(&listeners(broker), &bridge(broker, &from, &to), &[]);
+    until("the rest to be moved", || is_empty(broker, &from) && broker.run(&["depth", &to]) == COUNT.to_string());
+    assert!(arrivals(broker, &to, COUNT).values().all(|times| *times == 1), "no duplicates");
+}
