@@ -190,6 +190,23 @@ fn rabbitmq_messages_that_never_succeed_are_set_aside_as_they_came() {
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_messages_of_an_at_most_once_route_are_not_tried_again() {
+    let broker = RabbitMq::start();
+    let (queue, backend) = (broker.name("once"), Backend::start());
+    broker.run(&["declare", &queue]);
+    let routes = consuming(&backend, &queue, "/status/500", "reject: discard");
+    let routes = routes.replace("steps: [", "delivery: at-most-once, steps: [");
+    let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    broker.run(&["publish", &queue, "{\"n\":#}", "20"]);
+    until("all to be tried", || backend.requests() == 20 && is_empty(broker, &queue));
+    drop(gateway);
+    let _gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    broker.run(&["publish", &queue, "{\"n\":#}", "1"]);
+    until("one more to be tried", || backend.requests() == 21 && is_empty(broker, &queue));
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
 fn rabbitmq_requests_are_answered() {
     let broker = RabbitMq::start();
     let (queue, backend) = (broker.name("asked"), Backend::start());

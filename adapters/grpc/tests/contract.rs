@@ -81,7 +81,7 @@ impl contract::Subject for Grpc {
     }
 
     fn entry(&self) -> Arc<dyn EntrySpec> {
-        let context = EntryContext { contracts: &self.contracts, call: None, whole_service: false };
+        let context = EntryContext { contracts: &self.contracts, call: None, whole_service: false, delivery: None };
         let text = "listen: contract\nmethod: probe.v1.Probes/Send";
         read(text, |node, reader| GrpcAdapter.read_entry(node, context, reader)).remove(0)
     }

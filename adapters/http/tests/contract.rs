@@ -52,7 +52,7 @@ impl contract::Subject for Http {
 
     fn entry(&self) -> Arc<dyn EntrySpec> {
         let contracts = Contracts::default();
-        let context = EntryContext { contracts: &contracts, call: None, whole_service: false };
+        let context = EntryContext { contracts: &contracts, call: None, whole_service: false, delivery: None };
         let text = "listen: contract\npost: /contract";
         read(text, |node, reader| HttpAdapter.read_entry(node, context, reader)).remove(0)
     }

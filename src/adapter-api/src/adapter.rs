@@ -91,6 +91,10 @@ pub trait EntrySpec: Any + Debug + Send + Sync {
     fn streams(&self) -> bool {
         false
     }
+    /// Why a message that was taken may be lost, and what to write so that it is not; nothing where none is.
+    fn may_lose(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
     /// For people: what it takes, on one line.
     fn describe(&self) -> String;
     /// For the adapter to find its own type again.
@@ -119,6 +123,10 @@ pub trait OperationSpec: Any + Debug + Send + Sync {
     }
     /// Carrying it out twice is as carrying it out once, by the protocol's own rules.
     fn is_idempotent(&self) -> bool;
+    /// Why a message may be lost though the operation went well, and what to write so that it is not; nothing where none is.
+    fn may_lose(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
     /// For people: on one line.
     fn describe(&self) -> String;
     /// For the adapter to find its own type again.
@@ -145,6 +153,18 @@ pub struct EntryContext<'a> {
     pub call: Option<&'a Arc<CallType>>,
     /// The call is one of all methods of a service: an entry may pass over one that is not for it.
     pub whole_service: bool,
+    /// What the route promises; nothing where it does not say.
+    pub delivery: Option<Delivery>,
+}
+
+crossdock_settings::choices! {
+    /// What a route promises of each message that it takes.
+    pub enum Delivery {
+        /// It is carried out once or not at all.
+        AtMostOnce = "at-most-once",
+        /// It is carried out, perhaps more than once; whoever was told that it is taken may rely on it.
+        AtLeastOnce = "at-least-once",
+    }
 }
 
 /// A protocol. One value of it serves the whole process.

@@ -25,7 +25,7 @@ mod template;
 
 pub use acknowledgement::{Acknowledgement, Decision};
 pub use adapter::{
-    Adapter, AdapterError, Address, Capabilities, EntryContext, EntrySpec, HeaderCondition, ListenerSpec,
+    Adapter, AdapterError, Address, Capabilities, Delivery, EntryContext, EntrySpec, HeaderCondition, ListenerSpec,
     OperationSpec, Schemas, ServiceSpec,
 };
 pub use binding::{Binding, BodyBinding};

@@ -1,6 +1,7 @@
 //! Reading and checking route files. The checker is the loader: there is no second one with worse messages.
 
 mod contracts;
+mod delivery;
 mod headers;
 mod maps;
 mod routes;

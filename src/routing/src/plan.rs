@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossdock_adapter_api::{EntrySpec, OperationSpec, ServiceSpec};
+use crossdock_adapter_api::{Delivery, EntrySpec, OperationSpec, ServiceSpec};
 use crossdock_contract::{CallType, Contracts};
 use crossdock_message::{ByteString, Code};
 
@@ -67,6 +67,8 @@ pub struct RoutePlan {
     pub call: Option<Arc<CallType>>,
     /// What it takes.
     pub entries: Vec<Arc<dyn EntrySpec>>,
+    /// What it promises of each message; nothing where it does not say.
+    pub delivery: Option<Delivery>,
     /// The deadline of a caller who sets none.
     pub deadline_default: Duration,
     /// The longest deadline that a caller gets.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossdock_adapter_api::Adapter;
+use crossdock_adapter_api::{Adapter, Delivery};
 use crossdock_settings::{Duration, FromNode, Spanned};
 use serde_json::{Map, Value, json};
 
@@ -60,6 +60,7 @@ fn route(adapters: &[Arc<dyn Adapter>]) -> Value {
         "properties": {
             "as": { "type": "string", "description": "What the contract says of the messages: pkg.Service/Method, or pkg.Service for all its methods." },
             "from": { "anyOf": [entry, { "type": "array", "items": entry, "minItems": 1 }] },
+            "delivery": Delivery::schema(),
             "deadline": DeadlineSettings::schema(),
             "headers": HeaderSettings::schema(),
             "steps": { "$ref": "#/$defs/steps" },

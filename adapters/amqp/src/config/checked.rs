@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossdock_adapter_api::{
-    Address, Binding, BodyBinding, EntryContext, EntrySpec, ListenerSpec, OperationSpec, PathTemplate, ServiceSpec,
-    WriteFormat, known_call,
+    Address, Binding, BodyBinding, Delivery, EntryContext, EntrySpec, ListenerSpec, OperationSpec, PathTemplate,
+    ServiceSpec, WriteFormat, known_call,
 };
 use crossdock_contract::{CallType, Contracts};
 use crossdock_message::ByteString;
@@ -145,6 +145,8 @@ pub(crate) struct Entry {
     pub(crate) backoff: Duration,
     pub(crate) backoff_max: Duration,
     pub(crate) reply_to: Vec<String>,
+    /// It is acknowledged before anything is done with it, and never tried again.
+    pub(crate) acknowledge_first: bool,
     pub(crate) answer: WriteFormat,
     pub(crate) call: Option<Arc<CallType>>,
 }
@@ -210,6 +212,7 @@ impl Entry {
             backoff: settings.backoff.0,
             backoff_max: settings.backoff_max.0.max(settings.backoff.0),
             reply_to: settings.reply_to,
+            acknowledge_first: context.delivery == Some(Delivery::AtMostOnce),
             answer,
             call,
         })
@@ -227,6 +230,11 @@ impl EntrySpec for Entry {
 
     fn call_type(&self) -> Option<&Arc<CallType>> {
         self.call.as_ref()
+    }
+
+    fn may_lose(&self) -> Option<(&'static str, &'static str)> {
+        let help = "write `dead_letter: QUEUE` in the place of `reject: discard`";
+        (self.rejected == Rejected::Discard).then_some(("discards what does not succeed", help))
     }
 
     fn describe(&self) -> String {
@@ -351,6 +359,18 @@ impl OperationSpec for Operation {
 
     fn is_idempotent(&self) -> bool {
         false
+    }
+
+    fn may_lose(&self) -> Option<(&'static str, &'static str)> {
+        // Whoever asks waits for the reply: a lost request is known as one.
+        match (self.mandatory, self.persistent || self.reply) {
+            (true, true) => None,
+            (false, _) => Some(("sends what no queue may take", "leave `mandatory: false` out of the operation")),
+            (true, false) => Some((
+                "sends what does not survive a restart of the broker",
+                "leave `persistent: false` out of the operation",
+            )),
+        }
     }
 
     fn describe(&self) -> String {

@@ -37,10 +37,19 @@ pub(super) struct Handling {
 /// Handles a delivery until it is settled, or nobody can settle it any more.
 pub(super) async fn handle(handling: Handling, delivery: Delivery) {
     let Some(entry) = handling.spec.as_any().downcast_ref::<Entry>() else { return };
-    let Delivery { data, properties, acker, .. } = delivery;
+    let Delivery { data, properties, acker, redelivered, .. } = delivery;
     let body = Bytes::from(data);
     let decided = if properties.reply_to().is_some() {
         handling.answer(entry, &properties, body, &acker).await
+    } else if entry.acknowledge_first {
+        let acknowledged = matches!(acker.ack(BasicAckOptions::default()).await, Ok(true));
+        if redelivered {
+            // An acknowledgement of it may have been lost on its way, and the work done.
+            tracing::warn!(queue = %entry.queue, "a message came again and may have been carried out; it was dropped");
+        } else if acknowledged && let Outcome::Failed(fault) = handling.dispatch(entry, &properties, body).await {
+            tracing::warn!(queue = %entry.queue, code = %fault.code, reason = %fault.reason, "a message failed, and is not tried again");
+        }
+        return;
     } else {
         handling.take(entry, &properties, body, &acker).await
     };

@@ -34,6 +34,9 @@ pub(super) fn explain(name: &str, folder: &Path) -> Ending {
             println!("            gives {}", guarantees(listener.adapter.capabilities()));
         }
     }
+    if let Some(delivery) = route.delivery {
+        println!("  delivers  {}", delivery.word());
+    }
     println!("  deadline  {:?}, at most {:?}", route.deadline_default, route.deadline_max);
     if !route.carry.is_empty() {
         println!("  carries   {} to services", route.carry.join(", "));

@@ -53,7 +53,7 @@ impl Stock {
             .iter()
             .map(|call| {
                 let text = format!("listen: stock\nmethod: {}", call.name);
-                let context = EntryContext { contracts: &contracts, call: None, whole_service: false };
+                let context = EntryContext { contracts: &contracts, call: None, whole_service: false, delivery: None };
                 read(&text, &files, |node, reader| GrpcAdapter.read_entry(node, context, reader))?.pop()
             })
             .collect();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
-use crossdock_adapter_api::{EntryContext, EntrySpec, known_call};
+use crossdock_adapter_api::{Delivery, EntryContext, EntrySpec, known_call};
 use crossdock_contract::CallType;
 use crossdock_message::ByteString;
 use crossdock_settings::{Duration, FromNode as _, Key, Kind, Node, OneOrMany, Reader, Spanned, nearest};
@@ -105,6 +105,8 @@ impl Loader<'_> {
         let Some(mut fields) = reader.fields(node, "a route") else { return };
         fields.take("as");
         let from = fields.take("from");
+        let delivery: Option<Option<Delivery>> = fields.read("delivery", reader);
+        let delivery = delivery.flatten();
         if from.is_none() {
             reader.error(
                 "missing-key",
@@ -113,7 +115,7 @@ impl Loader<'_> {
                 "add `from: { http: { listen: …, get: /… } }`",
             );
         }
-        let entries = from.map(|from| self.entries(from, about, reader));
+        let entries = from.map(|from| self.entries(from, about, delivery, reader));
         if about.is_some_and(|about| about.whole_service) && entries.as_ref().is_some_and(Vec::is_empty) {
             // No entry takes this method of the service.
             return;
@@ -162,6 +164,9 @@ impl Loader<'_> {
         let carry = header_names(headers.as_ref().map_or(&[], |headers| &headers.request), reader);
         let carry_back = header_names(headers.as_ref().map_or(&[], |headers| &headers.answer), reader);
         let (Some(entries), Some(steps), Some(errors)) = (entries, steps, rules) else { return };
+        if let Some((delivery, node)) = delivery.zip(node.get("delivery")) {
+            self.check_delivery(delivery, &entries, &steps, node.span, reader);
+        }
         let route = self.plan.routes.len();
         for (index, entry) in entries.iter().enumerate() {
             if let Err((taken, _)) = self.plan.table.add(entry.address(), (route, index)) {
@@ -180,6 +185,7 @@ impl Loader<'_> {
             name: name.clone(),
             call,
             entries,
+            delivery,
             deadline_default: default,
             deadline_max: longest,
             carry: carry.into(),
@@ -205,7 +211,13 @@ impl Loader<'_> {
         Some(Arc::clone(first))
     }
 
-    fn entries(&self, from: &Node, about: Option<&About>, reader: &mut Reader<'_>) -> Vec<Arc<dyn EntrySpec>> {
+    fn entries(
+        &self,
+        from: &Node,
+        about: Option<&About>,
+        delivery: Option<Delivery>,
+        reader: &mut Reader<'_>,
+    ) -> Vec<Arc<dyn EntrySpec>> {
         let list = match &from.kind {
             Kind::List(items) => items.as_slice(),
             _ => std::slice::from_ref(from),
@@ -218,14 +230,21 @@ impl Loader<'_> {
                 "write `{ http: { … } }`",
             );
         }
-        list.iter().filter_map(|node| self.entry(node, about, reader)).flatten().collect()
+        list.iter().filter_map(|node| self.entry(node, about, delivery, reader)).flatten().collect()
     }
 
-    fn entry(&self, node: &Node, about: Option<&About>, reader: &mut Reader<'_>) -> Option<Vec<Arc<dyn EntrySpec>>> {
+    fn entry(
+        &self,
+        node: &Node,
+        about: Option<&About>,
+        delivery: Option<Delivery>,
+        reader: &mut Reader<'_>,
+    ) -> Option<Vec<Arc<dyn EntrySpec>>> {
         let context = EntryContext {
             contracts: &self.contracts,
             call: about.map(|about| &about.call),
             whole_service: about.is_some_and(|about| about.whole_service),
+            delivery,
         };
         let mut fields = reader.fields(node, "an entry of `from`")?;
         let mut found = None;
