@@ -10,19 +10,8 @@ use crossdock_adapter_api::{
 use crossdock_contract::{CallType, Contracts, Files, compile};
 use crossdock_grpc::GrpcAdapter;
 use crossdock_message::{Body, BodyType, Format, Limits, Record, Value, json};
-use crossdock_settings::{Diagnostics, Node, Reader, Resolve, parse};
 
-struct Nothing;
-
-impl Resolve for Nothing {
-    fn env(&self, name: &str) -> Result<String, String> {
-        Err(format!("no {name}"))
-    }
-
-    fn file(&self, path: &str) -> Result<String, String> {
-        Err(format!("no {path}"))
-    }
-}
+struct Probe;
 
 /// What the suite sends, in a message of protobuf: its text as it is, and what the echo looks at.
 const PROTO: &[u8] = b"syntax = \"proto3\";
@@ -31,18 +20,10 @@ service Probes { rpc Send(Probe) returns (Probe); }
 message Probe { string text = 1; string fail = 2; int64 wait = 3; }
 ";
 
-impl Files for Nothing {
+impl Files for Probe {
     fn read(&self, name: &str) -> Result<Option<Bytes>, String> {
         Ok((name == "probe.proto").then(|| Bytes::from_static(PROTO)))
     }
-}
-
-fn read<T>(text: &str, read: impl FnOnce(&Node, &mut Reader<'_>) -> Option<T>) -> T {
-    let mut diagnostics = Diagnostics::new();
-    let source = diagnostics.add_source("test", text);
-    let node = parse(source, &mut diagnostics).expect("YAML");
-    let value = read(&node, &mut Reader::new(&mut diagnostics, &Nothing));
-    value.unwrap_or_else(|| panic!("{}", diagnostics.render(false)))
 }
 
 struct Grpc {
@@ -53,20 +34,21 @@ struct Grpc {
 impl Grpc {
     fn new() -> Self {
         let mut contracts = Contracts::new(&Limits::default());
-        contracts.add("probe".into(), Arc::new(compile(&["probe.proto"], &Nothing).expect("a contract")));
+        contracts.add("probe".into(), Arc::new(compile(&["probe.proto"], &Probe).expect("a contract")));
         let call = contracts.call("probe.v1.Probes/Send").expect("the method");
         Self { contracts, call }
     }
 
     fn service(&self, address: &str) -> Arc<dyn crossdock_adapter_api::ServiceSpec> {
         let text = format!("url: \"http://{address}\"\nservice: probe.v1.Probes");
-        read(&text, |node, reader| GrpcAdapter.read_service(node, &self.contracts, reader))
+        contract::read_settings(&text, |node, reader| GrpcAdapter.read_service(node, &self.contracts, reader))
     }
 }
 
 impl contract::Subject for Grpc {
     fn inbound(&self) -> Result<Box<dyn Inbound>, AdapterError> {
-        let listener = read("bind: 127.0.0.1:0", |node, reader| GrpcAdapter.read_listener(node, reader));
+        let listener =
+            contract::read_settings("bind: 127.0.0.1:0", |node, reader| GrpcAdapter.read_listener(node, reader));
         GrpcAdapter.open_inbound("contract", &*listener)
     }
 
@@ -83,7 +65,7 @@ impl contract::Subject for Grpc {
     fn entry(&self) -> Arc<dyn EntrySpec> {
         let context = EntryContext { contracts: &self.contracts, call: None, whole_service: false, delivery: None };
         let text = "listen: contract\nmethod: probe.v1.Probes/Send";
-        read(text, |node, reader| GrpcAdapter.read_entry(node, context, reader)).remove(0)
+        contract::read_settings(text, |node, reader| GrpcAdapter.read_entry(node, context, reader)).remove(0)
     }
 
     fn operation(&self) -> Arc<dyn OperationSpec> {

@@ -8,39 +8,21 @@ use crossdock_adapter_api::{
 };
 use crossdock_contract::Contracts;
 use crossdock_http::HttpAdapter;
-use crossdock_settings::{Diagnostics, Node, Reader, Resolve, parse};
-
-struct Nothing;
-
-impl Resolve for Nothing {
-    fn env(&self, name: &str) -> Result<String, String> {
-        Err(format!("no {name}"))
-    }
-
-    fn file(&self, path: &str) -> Result<String, String> {
-        Err(format!("no {path}"))
-    }
-}
-
-fn read<T>(text: &str, read: impl FnOnce(&Node, &mut Reader<'_>) -> Option<T>) -> T {
-    let mut diagnostics = Diagnostics::new();
-    let source = diagnostics.add_source("test", text);
-    let node = parse(source, &mut diagnostics).expect("YAML");
-    let value = read(&node, &mut Reader::new(&mut diagnostics, &Nothing));
-    value.unwrap_or_else(|| panic!("{}", diagnostics.render(false)))
-}
 
 struct Http;
 
 impl contract::Subject for Http {
     fn inbound(&self) -> Result<Box<dyn Inbound>, AdapterError> {
-        let listener = read("bind: 127.0.0.1:0", |node, reader| HttpAdapter.read_listener(node, reader));
+        let listener =
+            contract::read_settings("bind: 127.0.0.1:0", |node, reader| HttpAdapter.read_listener(node, reader));
         HttpAdapter.open_inbound("contract", &*listener)
     }
 
     fn outbound(&self, address: &str) -> Result<Rc<dyn Outbound>, AdapterError> {
         let text = format!("url: \"http://{address}\"\noperations: {{ send: {{ post: /contract }} }}");
-        let service = read(&text, |node, reader| HttpAdapter.read_service(node, &Contracts::default(), reader));
+        let service = contract::read_settings(&text, |node, reader| {
+            HttpAdapter.read_service(node, &Contracts::default(), reader)
+        });
         HttpAdapter.open_outbound(&*service, 0)
     }
 
@@ -54,12 +36,13 @@ impl contract::Subject for Http {
         let contracts = Contracts::default();
         let context = EntryContext { contracts: &contracts, call: None, whole_service: false, delivery: None };
         let text = "listen: contract\npost: /contract";
-        read(text, |node, reader| HttpAdapter.read_entry(node, context, reader)).remove(0)
+        contract::read_settings(text, |node, reader| HttpAdapter.read_entry(node, context, reader)).remove(0)
     }
 
     fn operation(&self) -> Arc<dyn OperationSpec> {
         let text = "url: \"http://127.0.0.1:1\"\noperations: { send: { post: /contract } }";
-        let service = read(text, |node, reader| HttpAdapter.read_service(node, &Contracts::default(), reader));
+        let service =
+            contract::read_settings(text, |node, reader| HttpAdapter.read_service(node, &Contracts::default(), reader));
         service.operations().remove(0).1
     }
 }
