@@ -28,11 +28,12 @@ fn rabbitmq_has_what_http_was_told_it_has() {
         "version: 1
 services:
   out:
-    amqp: {{ url: \"{}\", operations: {{ place: {{ queue: {queue} }}, lost: {{ queue: {queue}-missing }}, announce: {{ exchange: amq.topic, key: order.placed }} }} }}
+    amqp: {{ url: \"{}\", operations: {{ place: {{ queue: {queue} }}, lost: {{ queue: {queue}-missing }}, announce: {{ exchange: amq.topic, key: order.placed }}, gone: {{ exchange: {queue}-missing }} }} }}
 routes:
   place: {{ from: {{ http: {{ listen: public, post: /orders }} }}, headers: {{ request: [x-contract] }}, steps: [ {{ send: out.place }} ] }}
   lost: {{ from: {{ http: {{ listen: public, post: /lost }} }}, steps: [ {{ send: out.lost }} ] }}
   announce: {{ from: {{ http: {{ listen: public, post: /announce }} }}, steps: [ {{ send: out.announce }} ] }}
+  gone: {{ from: {{ http: {{ listen: public, post: /gone }} }}, steps: [ {{ send: out.gone }} ] }}
 ",
         broker.url
     );
@@ -45,11 +46,20 @@ routes:
     assert_eq!((&taken[0]["content_type"], &taken[0]["delivery_mode"]), (&"application/json".into(), &2.into()));
     assert_eq!(taken[0]["expiration"], Value::Null, "a message that was accepted does not go away by itself");
     assert!(taken[0]["message_id"].as_str().is_some_and(|id| !id.is_empty()));
-    for (path, place) in [("/lost", "there is no queue"), ("/announce", "no queue takes")] {
+    for (path, reason, place) in [
+        ("/lost", "UNROUTABLE", "there is no queue"),
+        ("/announce", "UNROUTABLE", "no queue takes"),
+        ("/gone", "NO_EXCHANGE", "cannot be used"),
+    ] {
         let answer = call(&gateway.public(), "POST", path, "{}");
         assert_eq!(answer.status, 503, "{path}");
-        assert!(answer.body.contains("UNROUTABLE") && answer.body.contains(place), "{path}: {}", answer.body);
+        assert!(answer.body.contains(reason) && answer.body.contains(place), "{path}: {}", answer.body);
     }
+    assert_eq!(
+        call(&gateway.public(), "POST", "/orders", body).status,
+        202,
+        "others are not harmed by what is missing"
+    );
 }
 
 #[test]

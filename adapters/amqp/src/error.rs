@@ -34,6 +34,12 @@ pub(crate) fn reply_lost() -> Fault {
     Fault::new(Code::Unavailable, "CONNECTION_LOST", "the connection to the broker ended before the reply")
 }
 
+/// The exchange is not there.
+pub(crate) fn no_exchange(exchange: &str, problem: impl std::fmt::Display) -> Fault {
+    Fault::new(Code::Unavailable, "NO_EXCHANGE", format!("the exchange `{exchange}` cannot be used: {problem}"))
+        .with_retry(Retry::Same)
+}
+
 /// A reply that cannot be used.
 pub(crate) fn bad_reply(problem: &'static str) -> Fault {
     Fault::new(Code::Internal, "BAD_REPLY", format!("the service's reply cannot be used: {problem}"))

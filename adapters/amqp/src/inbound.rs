@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crossdock_adapter_api::{AdapterError, EntrySpec, Inbound, Ingress, OpenIngress, SendFuture};
 use crossdock_message::ByteString;
+use lapin::types::ShortString;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio_util::sync::CancellationToken;
 
@@ -82,7 +83,7 @@ impl AmqpInbound {
         let worker = Rc::new(Worker {
             name: self.name.as_str().into(),
             consuming: self.consuming,
-            publisher: Publisher::new(self.publishing),
+            publisher: Publisher::new(self.publishing, ShortString::default()),
             ingress: ingress.open(),
         });
         let mut running: HashMap<String, Running> = HashMap::new();

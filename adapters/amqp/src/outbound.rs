@@ -1,13 +1,17 @@
 //! The port to a broker: messages that it confirms, and requests that are answered.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_message::{BodyType, ByteString, Code, Fault, Message, Origin};
+use lapin::types::ShortString;
 
-use crate::broker::{Brokers, Purpose};
+use crate::broker::{Broker, Brokers, Purpose};
 use crate::config::{Operation, Service};
 use crate::error::bad_reply;
 use crate::mapping;
@@ -15,15 +19,27 @@ use crate::publisher::{Publication, Publisher};
 
 /// The port to a broker, on one data arbiter.
 pub(crate) struct AmqpOutbound {
-    publisher: Rc<Publisher>,
+    broker: Arc<Broker>,
+    /// One for each exchange.
+    publishers: RefCell<HashMap<ShortString, Rc<Publisher>>>,
     name: ByteString,
     reply_len_max: u64,
 }
 
 impl AmqpOutbound {
     pub(crate) fn open(service: &Service, brokers: &Brokers) -> Result<Self, AdapterError> {
-        let publisher = Publisher::new(brokers.broker(&service.addresses, Purpose::Publish)?);
-        Ok(Self { name: publisher.name().into(), publisher, reply_len_max: service.reply_len_max })
+        let broker = brokers.broker(&service.addresses, Purpose::Publish)?;
+        let name = broker.name().into();
+        Ok(Self { broker, publishers: RefCell::default(), name, reply_len_max: service.reply_len_max })
+    }
+
+    fn publisher(&self, exchange: &ShortString) -> Rc<Publisher> {
+        if let Some(publisher) = self.publishers.borrow().get(exchange) {
+            return Rc::clone(publisher);
+        }
+        let publisher = Publisher::new(Arc::clone(&self.broker), exchange.clone());
+        self.publishers.borrow_mut().insert(exchange.clone(), Rc::clone(&publisher));
+        publisher
     }
 
     async fn exchange(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
@@ -34,17 +50,17 @@ impl AmqpOutbound {
             properties = mapping::with_expiration(properties, message, Instant::now());
         }
         let publication = Publication {
-            exchange: operation.exchange.clone(),
             key: operation.key.clone(),
             mandatory: operation.mandatory,
             properties,
             body: body.chunks.to_bytes(),
         };
+        let publisher = self.publisher(&operation.exchange);
         if !operation.reply {
-            self.publisher.publish(publication).await?;
+            publisher.publish(publication).await?;
             return Ok(Message::new(ByteString::new(), ByteString::new()));
         }
-        let reply = self.publisher.request(publication).await?;
+        let reply = publisher.request(publication).await?;
         if reply.data.len() as u64 > self.reply_len_max {
             return Err(bad_reply("it is larger than what is taken from this service"));
         }
@@ -75,6 +91,6 @@ impl Outbound for AmqpOutbound {
     }
 
     fn probe(&self) -> LocalFuture<'_, Result<(), Fault>> {
-        Box::pin(async move { self.publisher.probe().await.map_err(|fault| self.origin(fault)) })
+        Box::pin(async move { self.broker.live().await.map(drop).map_err(|fault| self.origin(fault)) })
     }
 }

@@ -13,13 +13,13 @@ use crossdock_message::{ByteString, Code, Fault, Retry};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
-use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Consumer, PublisherConfirm};
+use lapin::{BasicProperties, Channel, Confirmation, Consumer, ExchangeKind, PublisherConfirm};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::broker::{Broker, Live};
-use crate::error::{refused, reply_lost, unconfirmed, unreachable, unroutable};
+use crate::error::{no_exchange, refused, reply_lost, unconfirmed, unreachable, unroutable};
 
 /// Requests that wait for their replies on one data arbiter.
 const WAITING_MAX: usize = 100_000;
@@ -32,7 +32,6 @@ const RETURNED_MAX: usize = 10_000;
 
 /// A message on its way out.
 pub(crate) struct Publication {
-    pub(crate) exchange: ShortString,
     pub(crate) key: ShortString,
     /// A message that no queue takes is a failure.
     pub(crate) mandatory: bool,
@@ -41,9 +40,11 @@ pub(crate) struct Publication {
     pub(crate) body: Bytes,
 }
 
-/// Publishes on one data arbiter, on a channel of its own.
+/// Publishes to one exchange on one data arbiter, on a channel of its own: an exchange that is not there closes the channel of
+/// whoever names it, with all that is unconfirmed on it.
 pub(crate) struct Publisher {
     broker: Arc<Broker>,
+    exchange: ShortString,
     open: RefCell<Option<Rc<Open>>>,
     opening: tokio::sync::Mutex<()>,
     requests: Cell<u64>,
@@ -77,23 +78,14 @@ struct Sent {
 }
 
 impl Publisher {
-    pub(crate) fn new(broker: Arc<Broker>) -> Rc<Self> {
+    pub(crate) fn new(broker: Arc<Broker>, exchange: ShortString) -> Rc<Self> {
         Rc::new(Self {
             broker,
+            exchange,
             open: RefCell::default(),
             opening: tokio::sync::Mutex::const_new(()),
             requests: Cell::new(0),
         })
-    }
-
-    /// For people.
-    pub(crate) fn name(&self) -> &str {
-        self.broker.name()
-    }
-
-    /// Whether the broker can be reached now.
-    pub(crate) async fn probe(&self) -> Result<(), Fault> {
-        self.channel().await.map(drop)
     }
 
     /// Publishes a message and waits for the broker's confirmation.
@@ -129,7 +121,8 @@ impl Publisher {
             let fault = Fault::new(Code::Unavailable, "BLOCKED", "the broker takes no messages for now");
             return Err(fault.with_retry(Retry::After(Duration::from_secs(1))));
         }
-        let Publication { exchange, key, mandatory, properties, body } = publication;
+        let Publication { key, mandatory, properties, body } = publication;
+        let exchange = self.exchange.clone();
         let envelope = Envelope { exchange: exchange.clone(), key: key.clone(), id: properties.message_id().clone() };
         let options = BasicPublishOptions { mandatory, immediate: false };
         // Its place is there before the message is on its way.
@@ -157,6 +150,7 @@ impl Publisher {
 
     async fn open(&self) -> Result<Open, Fault> {
         let live = self.broker.live().await?;
+        self.check_exchange(&live).await?;
         let channel = live.connection.create_channel().await.map_err(unreachable)?;
         channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(unreachable)?;
         let consume = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
@@ -168,6 +162,29 @@ impl Publisher {
         tokio::task::spawn_local(confirm(to_confirm));
         tokio::task::spawn_local(take_replies(consumer, Rc::clone(&replies)));
         Ok(Open { live, channel, sent, replies })
+    }
+}
+
+impl Publisher {
+    /// Asks whether the exchange is there, on a channel that may be closed for it.
+    async fn check_exchange(&self, live: &Live) -> Result<(), Fault> {
+        let exchange = self.exchange.as_str();
+        if exchange.is_empty() {
+            return Ok(());
+        }
+        let channel = live.connection.create_channel().await.map_err(unreachable)?;
+        let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        // Of an exchange that is there, the kind is not looked at.
+        let asked =
+            channel.exchange_declare(self.exchange.clone(), ExchangeKind::Direct, options, FieldTable::default());
+        match asked.await {
+            Ok(()) => {
+                let _ = channel.close(200, "OK".into()).await;
+                Ok(())
+            }
+            Err(error) if error.is_amqp_soft_error() => Err(no_exchange(exchange, error)),
+            Err(error) => Err(unreachable(error)),
+        }
     }
 }
 

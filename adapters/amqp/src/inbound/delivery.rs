@@ -11,7 +11,7 @@ use crossdock_message::{BodyType, Code, Fault, Message};
 use futures_util::FutureExt as _;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
-use lapin::types::{AMQPValue, ShortString};
+use lapin::types::AMQPValue;
 use lapin::{Acker, BasicProperties};
 use tokio_util::sync::CancellationToken;
 
@@ -118,8 +118,7 @@ impl Handling {
             Some(id) => reply.with_correlation_id(id.clone()),
             None => reply,
         };
-        let publication =
-            Publication { exchange: ShortString::default(), key: queue, mandatory: true, properties: reply, body };
+        let publication = Publication { key: queue, mandatory: true, properties: reply, body };
         match self.worker.publisher.publish(publication).await {
             Ok(()) => Decided::Acknowledge,
             // Whoever asked is gone.
@@ -182,7 +181,6 @@ impl Handling {
         let mut wait = ASIDE_BACKOFF;
         loop {
             let publication = Publication {
-                exchange: ShortString::default(),
                 key: dead.clone(),
                 mandatory: true,
                 properties: mapping::dead_letter(properties, entry.queue.as_str(), fault, attempts),
