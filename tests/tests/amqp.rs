@@ -200,6 +200,52 @@ fn rabbitmq_messages_that_never_succeed_are_set_aside_as_they_came() {
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_dead_letters_go_nowhere_else() {
+    let broker = RabbitMq::start();
+    let (queue, backend) = (broker.name("copied"), Backend::start());
+    let dead = format!("{queue}-dead");
+    broker.run(&["declare", &queue, &dead]);
+    let routes = consuming(&backend, &queue, "/status/404", &format!("dead_letter: {dead}"));
+    let _gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    // The broker itself brings it to the queue a second time.
+    broker.run(&["publish", &queue, "{}", "1", &format!("CC=[\"{queue}\"]"), "x-delivery-count=10"]);
+    broker.run(&["publish", &queue, "{}", "1"]);
+    let letters = lines(&broker.run(&["drain", &dead, "2"]));
+    assert!(letters.iter().all(|letter| letter["headers"]["crossdock-attempts"] == 1), "{letters:?}");
+    assert!(letters.iter().all(|letter| letter["headers"]["CC"] == Value::Null), "{letters:?}");
+    until("nothing to be left", || is_empty(broker, &queue));
+    assert!(is_empty(broker, &dead) && backend.requests() == 2, "{} tries", backend.requests());
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_messages_stay_where_they_are_when_their_route_goes() {
+    const COUNT: usize = 2000;
+    let broker = RabbitMq::start();
+    let (from, to) = (broker.name("left"), broker.name("left-to"));
+    let dead = format!("{from}-dead");
+    broker.run(&["declare", &from, &to, &dead]);
+    broker.run(&["publish", &from, "{\"n\":#}", &COUNT.to_string()]);
+    let with = bridge(broker, &from, &to).replace("reject: discard", &format!("dead_letter: {dead}"));
+    let without = with.split("routes:").next().expect("services").to_owned() + "routes: {}\n";
+    let gateway = Gateway::start_with_files(&listeners(broker), &with, &[]);
+    let generation = || gateway.admin_json("/api/v1/routes").to_string();
+    let moved = || broker.run(&["depth", &to]).parse::<usize>().expect("a number");
+    for round in 1..=3 {
+        until("some messages to be moved", || moved() >= round * COUNT / 8);
+        let before = generation();
+        gateway.write_routes(&without);
+        until("the route to be gone", || generation() != before && !generation().contains("bridge"));
+        gateway.write_routes(&with);
+        until("the route to be there", || generation().contains("bridge"));
+    }
+    until("the rest to be moved", || is_empty(broker, &from) && moved() == COUNT);
+    assert!(is_empty(broker, &dead), "good messages were set aside");
+    assert!(arrivals(broker, &to, COUNT).values().all(|times| *times == 1), "no duplicates");
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
 fn rabbitmq_messages_of_an_at_most_once_route_are_not_tried_again() {
     let broker = RabbitMq::start();
     let (queue, backend) = (broker.name("once"), Backend::start());

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::AdapterError;
 use crossdock_message::Fault;
@@ -18,6 +18,8 @@ use crate::error::unreachable;
 /// Waits between two tries to connect: the first, and the longest.
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A connection that lives this long begins anew with short waits; what ends sooner may be ended by what is sent over it.
+const STEADY_TIME: Duration = Duration::from_secs(10);
 /// How often a connection is looked at that says nothing of itself.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -151,6 +153,11 @@ impl Broker {
         }
     }
 
+    /// Runs what outlives whoever asks for it.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
     fn state(&self) -> watch::Receiver<State> {
         let start = || {
             let (sender, state) = watch::channel(State::Down(String::new()));
@@ -175,6 +182,7 @@ async fn keep(addresses: Addresses, purpose: Purpose, state: watch::Sender<State
         match connected {
             Ok(connection) => {
                 number += 1;
+                let since = Instant::now();
                 tracing::info!(%broker, ?purpose, number, "connected to the broker");
                 let connection = Arc::new(connection);
                 state.send_replace(State::Up(Live { number, connection: Arc::clone(&connection) }));
@@ -188,8 +196,11 @@ async fn keep(addresses: Addresses, purpose: Purpose, state: watch::Sender<State
                 tracing::warn!(%broker, ?purpose, number, problem = %lost, "the connection to the broker was lost");
                 // Those who ask now wait for the next connection rather than fail.
                 state.send_replace(State::Down(String::new()));
-                (wait, told) = (BACKOFF, String::new());
-                continue;
+                told = String::new();
+                if since.elapsed() >= STEADY_TIME {
+                    wait = BACKOFF;
+                    continue;
+                }
             }
             Err(problem) => {
                 if problem != told {
@@ -241,7 +252,9 @@ async fn lost(connection: &Connection, broker: &str) -> String {
     loop {
         tokio::select! {
             event = events.next() => match event {
-                Some(Event::Error(error)) => return error.to_string(),
+                // Errors of channels are told here too.
+                Some(Event::Error(error)) if !connection.status().connected() => return error.to_string(),
+                Some(Event::Error(error)) => tracing::debug!(%broker, problem = %error, "a channel was closed"),
                 Some(Event::ConnectionBlocked(reason)) => {
                     tracing::warn!(%broker, %reason, "the broker takes no messages for now");
                 }

@@ -9,9 +9,24 @@ pub(crate) fn unreachable(problem: impl std::fmt::Display) -> Fault {
 }
 
 /// Nobody knows whether the broker has the message.
-pub(crate) fn unconfirmed() -> Fault {
-    let message = "the connection was lost before the broker confirmed the message: it may or may not have it";
+pub(crate) fn unconfirmed(problem: impl std::fmt::Display) -> Fault {
+    let message = format!("the broker may or may not have the message, which it did not confirm: {problem}");
     Fault::new(Code::Unavailable, "UNCONFIRMED", message)
+}
+
+/// The headers do not fit into one frame, as AMQP wants them to.
+pub(crate) fn headers_too_large(frame: usize) -> Fault {
+    let message = format!("the headers of the message are larger than the {frame} bytes that the broker takes");
+    Fault::caller(Code::InvalidArgument, "HEADERS_TOO_LARGE", message)
+}
+
+/// A name or media type of more than the 255 bytes that AMQP has for it.
+pub(crate) fn too_long(what: &str) -> Fault {
+    Fault::caller(
+        Code::InvalidArgument,
+        "TOO_LONG",
+        format!("the {what} is longer than the 255 bytes that AMQP has for it"),
+    )
 }
 
 /// The broker said no.

@@ -91,7 +91,10 @@ impl AmqpInbound {
         loop {
             let wanted = worker.wanted();
             let gone = |queue: &String, running: &Running| match wanted.get(queue) {
-                Some(entry) => running.task.is_finished() || format!("{entry:?}") != format!("{:?}", running.entry),
+                Some(entry) => {
+                    let same = Arc::ptr_eq(entry, &running.entry) || settings(entry) == settings(&running.entry);
+                    running.task.is_finished() || !same
+                }
                 None => true,
             };
             for (_, old) in running.extract_if(|queue, running| gone(queue, running)) {
@@ -116,6 +119,11 @@ impl AmqpInbound {
             let _ = task.await;
         }
     }
+}
+
+/// Tells one version of an entry from another.
+fn settings(entry: &Arc<dyn EntrySpec>) -> Option<u64> {
+    entry.as_any().downcast_ref::<Entry>().map(|entry| entry.fingerprint)
 }
 
 impl Worker {

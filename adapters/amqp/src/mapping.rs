@@ -14,7 +14,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::error::bad_reply;
+use crate::error::{bad_reply, too_long};
 
 /// The method of every message that comes from a queue.
 pub(crate) const CONSUME: &str = "CONSUME";
@@ -22,6 +22,12 @@ pub(crate) const CONSUME: &str = "CONSUME";
 const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// Bytes of a message id that goes on as the message's identity.
 const ID_LEN_MAX: usize = 128;
+/// Bytes of a trace's part (W3C Trace Context §3.3.1.5 has 512 of them carried).
+const TRACE_LEN_MAX: usize = 512;
+/// Bytes of a fault's sentence in a header.
+const ERROR_LEN_MAX: usize = 1024;
+/// Headers by which a broker routes a message to more places, and what it counts itself: a dead letter has them no more.
+const BROKER_HEADERS: [&str; 3] = ["CC", "BCC", "x-delivery-count"];
 
 /// Headers that say what became of a request, and of a dead letter.
 pub(crate) const STATUS: &str = "crossdock-status";
@@ -97,8 +103,12 @@ fn carried(properties: &BasicProperties, carry: &[ByteString]) -> Result<Headers
 
 fn trace(properties: &BasicProperties) -> Option<Box<TraceContext>> {
     let table = properties.headers().as_ref()?;
-    let parent = text_of(header(table, "traceparent")?)?;
-    Some(Box::new(TraceContext { parent, state: header(table, "tracestate").and_then(text_of) }))
+    // What no header of another protocol can hold is no trace.
+    let carriable =
+        |text: &ByteString| text.len() <= TRACE_LEN_MAX && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let parent = text_of(header(table, "traceparent")?).filter(carriable)?;
+    let state = header(table, "tracestate").and_then(text_of).filter(carriable);
+    Some(Box::new(TraceContext { parent, state }))
 }
 
 /// The message of a delivery. What its sender called it is its identity, so that it is the same in every try.
@@ -163,9 +173,9 @@ fn long(text: &str) -> AMQPValue {
 }
 
 /// A header that stands there several times is an array.
-fn append_headers(headers: &Headers, table: &mut FieldTable) {
+fn append_headers(headers: &Headers, table: &mut FieldTable) -> Result<(), Fault> {
     for (name, value) in headers.iter() {
-        let Ok(key) = ShortString::try_new(&**name) else { continue };
+        let key = ShortString::try_new(&**name).map_err(|_| too_long("name of a header"))?;
         let joined = match table.inner().get(&key) {
             None => long(value),
             Some(AMQPValue::FieldArray(items)) => {
@@ -175,11 +185,16 @@ fn append_headers(headers: &Headers, table: &mut FieldTable) {
         };
         table.insert(key, joined);
     }
+    Ok(())
 }
 
-fn properties(message: &Message, content_type: Option<&ByteString>, persistent: bool) -> BasicProperties {
+fn properties(
+    message: &Message,
+    content_type: Option<&ByteString>,
+    persistent: bool,
+) -> Result<BasicProperties, Fault> {
     let mut table = FieldTable::default();
-    append_headers(&message.headers, &mut table);
+    append_headers(&message.headers, &mut table)?;
     if let Some(trace) = &message.trace {
         table.insert("traceparent".into(), long(&trace.parent));
         if let Some(state) = &trace.state {
@@ -191,15 +206,52 @@ fn properties(message: &Message, content_type: Option<&ByteString>, persistent: 
     if let Ok(id) = ShortString::try_new(&*message.id) {
         properties = properties.with_message_id(id);
     }
-    match content_type.and_then(|text| ShortString::try_new(&**text).ok()) {
-        Some(text) => properties.with_content_type(text),
+    Ok(match content_type {
+        Some(text) => properties.with_content_type(ShortString::try_new(&**text).map_err(|_| too_long("media type"))?),
         None => properties,
-    }
+    })
 }
 
 /// The properties of a message to a service.
-pub(crate) fn call_properties(message: &Message, body: &EncodedBody, persistent: bool) -> BasicProperties {
+///
+/// # Errors
+/// INVALID_ARGUMENT for a header or media type that AMQP has no room for.
+pub(crate) fn call_properties(
+    message: &Message,
+    body: &EncodedBody,
+    persistent: bool,
+) -> Result<BasicProperties, Fault> {
     properties(message, body.content_type.as_ref(), persistent)
+}
+
+/// About what properties weigh in a frame, and never less.
+pub(crate) fn weight(properties: &BasicProperties) -> usize {
+    fn value(given: &AMQPValue) -> usize {
+        // The widest of the others has 8 bytes.
+        9 + match given {
+            AMQPValue::LongString(text) => text.len(),
+            AMQPValue::ShortString(text) => text.as_str().len(),
+            AMQPValue::ByteArray(bytes) => bytes.len(),
+            AMQPValue::FieldArray(items) => items.as_slice().iter().map(value).sum(),
+            AMQPValue::FieldTable(inner) => table(inner),
+            _ => 0,
+        }
+    }
+    fn table(given: &FieldTable) -> usize {
+        given.inner().iter().map(|(name, content)| 1 + name.as_str().len() + value(content)).sum::<usize>() + 4
+    }
+    let texts = [
+        properties.content_type(),
+        properties.content_encoding(),
+        properties.correlation_id(),
+        properties.reply_to(),
+        properties.message_id(),
+        properties.kind(),
+        properties.app_id(),
+    ];
+    texts.into_iter().flatten().map(|text| 1 + text.as_str().len()).sum::<usize>()
+        + properties.headers().as_ref().map_or(0, table)
+        + 64
 }
 
 /// What is left of a request's time, in whole milliseconds: after it, nobody waits for the reply.
@@ -283,17 +335,33 @@ fn append_fault(fault: &Fault, table: &mut FieldTable) {
     };
     table.insert(STATUS.into(), AMQPValue::LongInt(i32::from(fault.code as u8)));
     table.insert(REASON.into(), long(&fault.reason));
-    table.insert(ERROR.into(), long(&fault.message));
+    let mut len = fault.message.len().min(ERROR_LEN_MAX);
+    while !fault.message.is_char_boundary(len) {
+        len -= 1;
+    }
+    table.insert(ERROR.into(), long(&fault.message[..len]));
     table.insert("crossdock-origin".into(), long(origin));
 }
 
 /// The properties of a dead letter: those that it came with, and why it is one.
-pub(crate) fn dead_letter(came: &BasicProperties, queue: &str, fault: &Fault, attempts: u32) -> BasicProperties {
+///
+/// Where `with_headers` is not set, the headers that it came with are left out, and that is said.
+pub(crate) fn dead_letter(
+    came: &BasicProperties,
+    queue: &str,
+    fault: &Fault,
+    attempts: u32,
+    with_headers: bool,
+) -> BasicProperties {
     let mut table = FieldTable::default();
-    for (name, value) in came.headers().iter().flat_map(FieldTable::inner) {
-        if !name.as_str().starts_with(PREFIX) {
+    let ours = |name: &str| name.starts_with(PREFIX) || BROKER_HEADERS.contains(&name);
+    for (name, value) in came.headers().iter().filter(|_| with_headers).flat_map(FieldTable::inner) {
+        if !ours(name.as_str()) {
             table.insert(name.clone(), value.clone());
         }
+    }
+    if !with_headers {
+        table.insert("crossdock-headers-dropped".into(), AMQPValue::Boolean(true));
     }
     append_fault(fault, &mut table);
     table.insert(QUEUE.into(), long(queue));

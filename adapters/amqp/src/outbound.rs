@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
@@ -13,9 +13,13 @@ use lapin::types::ShortString;
 
 use crate::broker::{Broker, Brokers, Purpose};
 use crate::config::{Operation, Service};
-use crate::error::bad_reply;
+use crate::error::{bad_reply, unconfirmed};
 use crate::mapping;
 use crate::publisher::{Publication, Publisher};
+
+/// For a confirmation where the call has no deadline, and what is kept of a deadline to say that there was none.
+const CONFIRM_TIME_MAX: Duration = Duration::from_secs(30);
+const CONFIRM_MARGIN: Duration = Duration::from_millis(50);
 
 /// The port to a broker, on one data arbiter.
 pub(crate) struct AmqpOutbound {
@@ -45,7 +49,7 @@ impl AmqpOutbound {
     async fn exchange(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
         let of_type = operation.call.as_ref().map(|call| &*call.request as &dyn BodyType);
         let body = encode_body(message, &operation.body, of_type)?;
-        let mut properties = mapping::call_properties(message, &body, operation.persistent);
+        let mut properties = mapping::call_properties(message, &body, operation.persistent)?;
         if operation.reply {
             properties = mapping::with_expiration(properties, message, Instant::now());
         }
@@ -57,7 +61,12 @@ impl AmqpOutbound {
         };
         let publisher = self.publisher(&operation.exchange);
         if !operation.reply {
-            publisher.publish(publication).await?;
+            // Somewhat before the call's time is over: nobody can say then that the message was not sent.
+            let publishing = publisher.publish(publication);
+            let left = message.deadline.map_or(CONFIRM_TIME_MAX, |deadline| deadline.left(Instant::now()));
+            let wait = left.saturating_sub((left / 10).min(CONFIRM_MARGIN));
+            let late = |_| unconfirmed("no confirmation in time");
+            tokio::time::timeout(wait, publishing).await.map_err(late)??;
             return Ok(Message::new(ByteString::new(), ByteString::new()));
         }
         let reply = publisher.request(publication).await?;

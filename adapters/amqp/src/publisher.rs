@@ -1,8 +1,8 @@
 //! Confirmed publishing on one data arbiter, and the replies to requests.
 
+mod confirm;
+
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,25 +10,27 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossdock_adapter_api::{Expected, PendingReplies};
 use crossdock_message::{ByteString, Code, Fault, Retry};
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
+use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared};
 use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Consumer, ExchangeKind, PublisherConfirm};
-use tokio::sync::{mpsc, oneshot};
+use lapin::{BasicProperties, Channel, Consumer, ExchangeKind};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use self::confirm::{Envelope, Sent, confirm};
 use crate::broker::{Broker, Live};
-use crate::error::{no_exchange, refused, reply_lost, unconfirmed, unreachable, unroutable};
+use crate::error::{headers_too_large, no_exchange, reply_lost, unconfirmed, unreachable};
+use crate::mapping;
 
-/// Requests that wait for their replies on one data arbiter.
+/// Requests that wait for their replies on one channel.
 const WAITING_MAX: usize = 100_000;
 /// The queue that a broker makes for the replies to one channel (RabbitMQ, "Direct Reply-to").
 const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
-/// Messages on one channel that were not handed to whoever waits for confirmations.
+/// Messages on one channel that the broker has not confirmed.
 const UNCONFIRMED_MAX: usize = 10_000;
-/// Returned messages that wait for their own confirmation.
-const RETURNED_MAX: usize = 10_000;
+/// What a frame holds besides properties and headers, amply.
+const FRAME_OVERHEAD: usize = 512;
 
 /// A message on its way out.
 pub(crate) struct Publication {
@@ -46,15 +48,20 @@ pub(crate) struct Publisher {
     broker: Arc<Broker>,
     exchange: ShortString,
     open: RefCell<Option<Rc<Open>>>,
-    opening: tokio::sync::Mutex<()>,
+    /// Goes on with whoever comes next, where all who waited for it have left.
+    opening: RefCell<Option<Opening>>,
     requests: Cell<u64>,
 }
+
+type Opening = Shared<LocalBoxFuture<'static, Result<Rc<Open>, Fault>>>;
 
 struct Open {
     live: Live,
     channel: Channel,
     sent: mpsc::Sender<Sent>,
+    credit: Arc<Semaphore>,
     replies: Rc<PendingReplies<Delivery>>,
+    broker: Arc<Broker>,
 }
 
 impl Open {
@@ -63,18 +70,16 @@ impl Open {
     }
 }
 
-/// What returned messages are told apart by. Where two are alike in all of it, the broker treats them alike.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Envelope {
-    exchange: ShortString,
-    key: ShortString,
-    id: Option<ShortString>,
-}
-
-struct Sent {
-    confirm: PublisherConfirm,
-    envelope: Envelope,
-    done: oneshot::Sender<Result<(), Fault>>,
+impl Drop for Open {
+    /// lapin's own consumer of the replies would keep the channel open as long as its connection.
+    fn drop(&mut self) {
+        let channel = self.channel.clone();
+        if channel.status().connected() {
+            self.broker.spawn(async move {
+                let _ = channel.close(200, "OK".into()).await;
+            });
+        }
+    }
 }
 
 impl Publisher {
@@ -83,7 +88,7 @@ impl Publisher {
             broker,
             exchange,
             open: RefCell::default(),
-            opening: tokio::sync::Mutex::const_new(()),
+            opening: RefCell::default(),
             requests: Cell::new(0),
         })
     }
@@ -116,75 +121,102 @@ impl Publisher {
         expected.await.ok_or_else(reply_lost)
     }
 
-    async fn publish_on(&self, open: &Open, publication: Publication) -> Result<(), Fault> {
+    async fn publish_on(&self, open: &Rc<Open>, publication: Publication) -> Result<(), Fault> {
         if open.live.connection.status().blocked() {
             let fault = Fault::new(Code::Unavailable, "BLOCKED", "the broker takes no messages for now");
             return Err(fault.with_retry(Retry::After(Duration::from_secs(1))));
         }
-        let Publication { key, mandatory, properties, body } = publication;
-        let exchange = self.exchange.clone();
-        let envelope = Envelope { exchange: exchange.clone(), key: key.clone(), id: properties.message_id().clone() };
-        let options = BasicPublishOptions { mandatory, immediate: false };
-        // Its place is there before the message is on its way.
-        let place = open.sent.reserve().await.map_err(|_| unreachable("the channel was closed"))?;
-        let published = open.channel.basic_publish(exchange, key, options, &body, properties).await;
-        let confirm = published.map_err(unreachable)?;
+        // lapin sends what the broker ends the connection for.
+        let frame = usize::try_from(open.live.connection.configuration().frame_max()).unwrap_or(usize::MAX);
+        if mapping::weight(&publication.properties).saturating_add(FRAME_OVERHEAD) > frame {
+            return Err(headers_too_large(frame));
+        }
         let (done, outcome) = oneshot::channel();
-        place.send(Sent { confirm, envelope, done });
-        outcome.await.unwrap_or_else(|_| Err(unconfirmed()))
+        // Handed over whole, also where whoever waits leaves meanwhile: a confirmation that nobody keeps takes a returned message
+        // with it, which may be another's.
+        tokio::task::spawn_local(hand_over(Rc::clone(open), self.exchange.clone(), publication, done));
+        outcome.await.unwrap_or_else(|_| Err(unconfirmed("the channel was closed")))
     }
 
     async fn channel(&self) -> Result<Rc<Open>, Fault> {
-        let find = || self.open.borrow().as_ref().filter(|open| open.is_up()).cloned();
-        if let Some(open) = find() {
-            return Ok(open);
+        if let Some(open) = self.open.borrow().as_ref().filter(|open| open.is_up()) {
+            return Ok(Rc::clone(open));
         }
-        let _opening = self.opening.lock().await;
-        if let Some(open) = find() {
-            return Ok(open);
+        let opening = {
+            let mut opening = self.opening.borrow_mut();
+            let open = || open(Arc::clone(&self.broker), self.exchange.clone()).boxed_local().shared();
+            opening.get_or_insert_with(open).clone()
+        };
+        let opened = opening.clone().await;
+        let mut pending = self.opening.borrow_mut();
+        // The first of those who waited.
+        if pending.as_ref().is_some_and(|pending| pending.ptr_eq(&opening)) {
+            *pending = None;
+            *self.open.borrow_mut() = opened.as_ref().ok().cloned();
         }
-        let open = Rc::new(self.open().await?);
-        *self.open.borrow_mut() = Some(Rc::clone(&open));
-        Ok(open)
-    }
-
-    async fn open(&self) -> Result<Open, Fault> {
-        let live = self.broker.live().await?;
-        self.check_exchange(&live).await?;
-        let channel = live.connection.create_channel().await.map_err(unreachable)?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(unreachable)?;
-        let consume = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-        let consumer =
-            channel.basic_consume(DIRECT_REPLY.into(), ShortString::default(), consume, FieldTable::default());
-        let consumer = consumer.await.map_err(unreachable)?;
-        let (sent, to_confirm) = mpsc::channel(UNCONFIRMED_MAX);
-        let replies = PendingReplies::new(WAITING_MAX);
-        tokio::task::spawn_local(confirm(to_confirm));
-        tokio::task::spawn_local(take_replies(consumer, Rc::clone(&replies)));
-        Ok(Open { live, channel, sent, replies })
+        opened
     }
 }
 
-impl Publisher {
-    /// Asks whether the exchange is there, on a channel that may be closed for it.
-    async fn check_exchange(&self, live: &Live) -> Result<(), Fault> {
-        let exchange = self.exchange.as_str();
-        if exchange.is_empty() {
-            return Ok(());
+/// A channel to an exchange that is there.
+async fn open(broker: Arc<Broker>, exchange: ShortString) -> Result<Rc<Open>, Fault> {
+    let live = broker.live().await?;
+    check_exchange(&live, &exchange).await?;
+    let channel = live.connection.create_channel().await.map_err(unreachable)?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(unreachable)?;
+    let consume = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let consumer = channel.basic_consume(DIRECT_REPLY.into(), ShortString::default(), consume, FieldTable::default());
+    let consumer = consumer.await.map_err(unreachable)?;
+    let (sent, to_confirm) = mpsc::channel(UNCONFIRMED_MAX);
+    let (replies, credit) = (PendingReplies::new(WAITING_MAX), Arc::new(Semaphore::new(UNCONFIRMED_MAX)));
+    tokio::task::spawn_local(confirm(to_confirm));
+    tokio::task::spawn_local(take_replies(consumer, Rc::clone(&replies)));
+    Ok(Rc::new(Open { live, channel, sent, credit, replies, broker }))
+}
+
+/// Sends a message, and leaves it with those who wait for confirmations.
+async fn hand_over(
+    open: Rc<Open>,
+    exchange: ShortString,
+    publication: Publication,
+    done: oneshot::Sender<Result<(), Fault>>,
+) {
+    let Publication { key, mandatory, properties, body } = publication;
+    let Ok(credit) = Arc::clone(&open.credit).try_acquire_owned() else {
+        let message = "the broker has not confirmed as many messages as may be on their way";
+        let fault = Fault::new(Code::ResourceExhausted, "UNCONFIRMED", message);
+        let _ = done.send(Err(fault.with_retry(Retry::After(Duration::from_secs(1)))));
+        return;
+    };
+    let envelope = Envelope { exchange: exchange.clone(), key: key.clone(), id: properties.message_id().clone() };
+    let options = BasicPublishOptions { mandatory, immediate: false };
+    match open.channel.basic_publish(exchange, key, options, &body, properties).await {
+        Ok(confirm) => {
+            // There is room for all that has credit. Where nobody takes it, its sender hears that nothing is known of it.
+            let _ = open.sent.try_send(Sent { confirm, envelope, done, credit });
         }
-        let channel = live.connection.create_channel().await.map_err(unreachable)?;
-        let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-        // Of an exchange that is there, the kind is not looked at.
-        let asked =
-            channel.exchange_declare(self.exchange.clone(), ExchangeKind::Direct, options, FieldTable::default());
-        match asked.await {
-            Ok(()) => {
-                let _ = channel.close(200, "OK".into()).await;
-                Ok(())
-            }
-            Err(error) if error.is_amqp_soft_error() => Err(no_exchange(exchange, error)),
-            Err(error) => Err(unreachable(error)),
+        Err(error) => {
+            let _ = done.send(Err(unreachable(error)));
         }
+    }
+}
+
+/// Asks whether an exchange is there, on a channel that may be closed for it.
+async fn check_exchange(live: &Live, exchange: &ShortString) -> Result<(), Fault> {
+    if exchange.as_str().is_empty() {
+        return Ok(());
+    }
+    let channel = live.connection.create_channel().await.map_err(unreachable)?;
+    let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    // Of an exchange that is there, the kind is not looked at.
+    let asked = channel.exchange_declare(exchange.clone(), ExchangeKind::Direct, options, FieldTable::default());
+    match asked.await {
+        Ok(()) => {
+            let _ = channel.close(200, "OK".into()).await;
+            Ok(())
+        }
+        Err(error) if error.is_amqp_soft_error() => Err(no_exchange(exchange.as_str(), error)),
+        Err(error) => Err(unreachable(error)),
     }
 }
 
@@ -201,93 +233,4 @@ async fn take_replies(mut consumer: Consumer, replies: Rc<PendingReplies<Deliver
         }
     }
     replies.close();
-}
-
-/// Tells publishers what became of their messages, until the channel ends.
-///
-/// lapin hands a returned message to whichever confirmation comes next, which need not be its own. The broker returns a message
-/// before it confirms it; so all that is known at one moment is gathered before anything of it is told.
-async fn confirm(mut sent: mpsc::Receiver<Sent>) {
-    let mut waiting = FuturesUnordered::new();
-    let mut returned: HashMap<Envelope, usize> = HashMap::new();
-    let mut open = true;
-    while open || !waiting.is_empty() {
-        let mut settled = Vec::new();
-        tokio::select! {
-            biased;
-            next = sent.recv(), if open => match next {
-                Some(next) => waiting.push(confirmed(next)),
-                None => open = false,
-            },
-            Some(one) = waiting.next(), if !waiting.is_empty() => settled.push(one),
-        }
-        if settled.is_empty() {
-            continue;
-        }
-        loop {
-            while let Ok(next) = sent.try_recv() {
-                waiting.push(confirmed(next));
-            }
-            match waiting.next().now_or_never().flatten() {
-                Some(one) => settled.push(one),
-                None => break,
-            }
-        }
-        let outcomes: Vec<_> = settled.into_iter().map(|settled| settled.noting(&mut returned)).collect();
-        for (envelope, done, outcome) in outcomes {
-            let outcome = match returned.get_mut(&envelope) {
-                Some(count) => {
-                    *count -= 1;
-                    if *count == 0 {
-                        returned.remove(&envelope);
-                    }
-                    Err(unroutable(envelope.exchange.as_str(), envelope.key.as_str()))
-                }
-                None => outcome,
-            };
-            // A publisher who left does not want to know.
-            let _ = done.send(outcome);
-        }
-    }
-}
-
-struct Settled {
-    envelope: Envelope,
-    done: oneshot::Sender<Result<(), Fault>>,
-    confirmation: lapin::Result<Confirmation>,
-}
-
-fn confirmed(sent: Sent) -> impl Future<Output = Settled> {
-    let Sent { confirm, envelope, done } = sent;
-    async move { Settled { envelope, done, confirmation: confirm.await } }
-}
-
-impl Settled {
-    /// What it says of its own message; a returned message, which may be another's, is noted.
-    fn noting(
-        self,
-        returned: &mut HashMap<Envelope, usize>,
-    ) -> (Envelope, oneshot::Sender<Result<(), Fault>>, Result<(), Fault>) {
-        let mut note = |message: Option<lapin::message::BasicReturnMessage>| {
-            if let Some(message) = message.filter(|_| returned.len() < RETURNED_MAX) {
-                let delivery = message.delivery;
-                let id = delivery.properties.message_id().clone();
-                let envelope = Envelope { exchange: delivery.exchange, key: delivery.routing_key, id };
-                *returned.entry(envelope).or_default() += 1;
-            }
-        };
-        let outcome = match self.confirmation {
-            Ok(Confirmation::Ack(message)) => {
-                note(message);
-                Ok(())
-            }
-            Ok(Confirmation::Nack(message)) => {
-                note(message);
-                Err(refused())
-            }
-            // Confirmations were asked for: without one, nothing is known.
-            Ok(Confirmation::NotRequested) | Err(_) => Err(unconfirmed()),
-        };
-        (self.envelope, self.done, outcome)
-    }
 }

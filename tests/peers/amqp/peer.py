@@ -3,7 +3,8 @@
 
     peer.py URL declare QUEUE…                       makes durable quorum queues
     peer.py URL publish QUEUE BODY [COUNT] [HEADER=VALUE…]
-                                                     publishes with confirmation; `#` in BODY is the message's number
+                                                     publishes with confirmation; `#` in BODY is the message's number,
+                                                     and a value in brackets a list
     peer.py URL drain QUEUE COUNT                    takes messages, and prints each as a line of JSON
     peer.py URL depth QUEUE                          prints how many messages wait
     peer.py URL call QUEUE BODY                      asks by direct reply-to, and prints the reply as a line of JSON
@@ -36,6 +37,7 @@ def declare(channel, *queues):
 def publish(channel, queue, body, count="1", *headers):
     channel.confirm_delivery()
     table = dict(header.split("=", 1) for header in headers)
+    table = {name: json.loads(value) if value.startswith("[") else value for name, value in table.items()}
     for number in range(int(count)):
         properties = pika.BasicProperties(
             content_type="application/json", delivery_mode=2, message_id=f"{queue}-{number}", headers=table)

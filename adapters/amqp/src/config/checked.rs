@@ -62,7 +62,7 @@ impl Addresses {
         for uri in &self.uris {
             let user = &uri.authority.userinfo;
             (&uri.authority.host, uri.authority.port, &uri.vhost, &user.username, &user.password).hash(&mut hasher);
-            uri.query.heartbeat.hash(&mut hasher);
+            format!("{:?}", uri.query).hash(&mut hasher);
         }
         self.connect_timeout.hash(&mut hasher);
         hasher.finish()
@@ -147,6 +147,8 @@ pub(crate) struct Entry {
     pub(crate) reply_to: Vec<String>,
     /// It is acknowledged before anything is done with it, and never tried again.
     pub(crate) acknowledge_first: bool,
+    /// The same for entries of the same settings, whatever their contracts.
+    pub(crate) fingerprint: u64,
     pub(crate) answer: WriteFormat,
     pub(crate) call: Option<Arc<CallType>>,
 }
@@ -155,6 +157,9 @@ impl Entry {
     pub(crate) fn read(node: &Node, context: EntryContext<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let settings = EntrySettings::from_node(node, reader)?;
         let queue = name(&settings.queue, "queue", reader)?;
+        let mut hasher = DefaultHasher::new();
+        format!("{settings:?} {:?}", context.delivery).hash(&mut hasher);
+        let fingerprint = hasher.finish();
         let call = context.call.cloned();
         if let Some(call) = call.as_ref().filter(|call| call.client_streaming || call.server_streaming) {
             let message = format!("`{}` streams, and a queue takes single messages", call.name);
@@ -212,6 +217,7 @@ impl Entry {
             backoff: settings.backoff.0,
             backoff_max: settings.backoff_max.0.max(settings.backoff.0),
             reply_to: settings.reply_to,
+            fingerprint,
             acknowledge_first: context.delivery == Some(Delivery::AtMostOnce),
             answer,
             call,

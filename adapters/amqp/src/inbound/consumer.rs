@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::EntrySpec;
 use futures_util::StreamExt as _;
@@ -20,6 +20,11 @@ use crate::config::{Declare, Entry, QueueType};
 /// Waits before a queue that could not be consumed is tried again: the first, and the longest.
 const BACKOFF: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// A consumer that lives this long begins anew with short waits; what ends sooner may be ended by what it is sent.
+const STEADY_TIME: Duration = Duration::from_secs(10);
+/// For a consumer to begin, and for each of the two steps of its end.
+const BEGIN_TIME: Duration = Duration::from_secs(10);
+const END_TIME: Duration = Duration::from_secs(3);
 
 /// Consumes a queue until `stop`; then finishes what is in flight, and leaves the rest to the broker.
 pub(super) async fn consume(worker: Rc<Worker>, spec: Arc<dyn EntrySpec>, stop: CancellationToken) {
@@ -34,18 +39,21 @@ pub(super) async fn consume(worker: Rc<Worker>, spec: Arc<dyn EntrySpec>, stop: 
             () = stop.cancelled() => break,
             live = worker.consuming.live_at_last() => live,
         };
-        let problem = match begin(&live, entry).await {
-            Ok((channel, consumer)) => {
-                tracing::info!(listener = %worker.name, queue, prefetch = entry.prefetch, "consuming");
-                (wait, told) = (BACKOFF, String::new());
-                let consuming = Consuming { worker: &worker, spec: &spec, channel, stop: &stop };
-                match consuming.run(consumer, &mut in_flight).await {
-                    None => break,
-                    Some(problem) => problem,
+        let begun = Instant::now();
+        let problem =
+            match tokio::time::timeout(BEGIN_TIME, begin(&live, entry)).await.unwrap_or_else(|_| Err(too_late())) {
+                Ok((channel, consumer)) => {
+                    tracing::info!(listener = %worker.name, queue, prefetch = entry.prefetch, "consuming");
+                    told = String::new();
+                    let consuming = Consuming { worker: &worker, spec: &spec, channel, stop: &stop };
+                    let Some(problem) = consuming.run(consumer, &mut in_flight).await else { break };
+                    if begun.elapsed() >= STEADY_TIME {
+                        wait = BACKOFF;
+                    }
+                    problem
                 }
-            }
-            Err(error) => error.to_string(),
-        };
+                Err(error) => error.to_string(),
+            };
         if problem != told {
             tracing::warn!(listener = %worker.name, queue, %problem, "the queue is not consumed; trying again");
             told = problem;
@@ -57,6 +65,10 @@ pub(super) async fn consume(worker: Rc<Worker>, spec: Arc<dyn EntrySpec>, stop: 
         wait = (wait * 2).min(BACKOFF_MAX);
     }
     while in_flight.join_next().await.is_some() {}
+}
+
+fn too_late() -> lapin::Error {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
 async fn begin(live: &Live, entry: &Entry) -> lapin::Result<(Channel, Consumer)> {
@@ -114,10 +126,11 @@ impl Consuming<'_> {
                 },
             }
         }
-        let _ = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
+        let cancelling = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        let _ = tokio::time::timeout(END_TIME, cancelling).await;
         // Settled first: what the channel still holds when it is closed is delivered to others.
         while in_flight.join_next().await.is_some() {}
-        let _ = self.channel.close(200, "OK".into()).await;
+        let _ = tokio::time::timeout(END_TIME, self.channel.close(200, "OK".into())).await;
         None
     }
 }

@@ -7,25 +7,34 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_adapter_api::{EntrySpec, Head, Outcome, encode_body};
-use crossdock_message::{BodyType, Code, Fault, Message};
+use crossdock_message::{BodyType, ByteString, Code, Fault, Message};
 use futures_util::FutureExt as _;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
-use lapin::types::AMQPValue;
+use lapin::types::{AMQPValue, ShortString};
 use lapin::{Acker, BasicProperties};
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use crate::config::{Entry, Rejected};
+use crate::error::unconfirmed;
 use crate::mapping::{self, DeliveryFields};
 use crate::publisher::Publication;
 use crate::settle::{Settlement, settle};
 
 /// Queues that a broker made for whoever asks: no message gets anywhere else by them.
 const OWN_QUEUES: [&str; 2] = ["amq.rabbitmq.reply-to.", "amq.gen-"];
-/// Waits between two tries to set a message aside.
-const ASIDE_BACKOFF: Duration = Duration::from_millis(200);
-const ASIDE_BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Waits between two tries to set a message aside, or to answer.
+const BACKOFF: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Tries to send an answer that fail for a reason of its own.
+const ANSWERS_MAX: u32 = 5;
+/// For a settlement to be handed to the broker.
+const SETTLE_TIME: Duration = Duration::from_secs(5);
+/// What a stop waits for a confirmation.
+const STOP_TIME: Duration = Duration::from_secs(5);
+/// What a delivery waits for its consumer to end; longer than it takes to see that routes were changed.
+const LET_GO_TIME: Duration = Duration::from_secs(5);
 
 /// What a delivery is handled with.
 pub(super) struct Handling {
@@ -38,33 +47,55 @@ pub(super) struct Handling {
 pub(super) async fn handle(handling: Handling, delivery: Delivery) {
     let Some(entry) = handling.spec.as_any().downcast_ref::<Entry>() else { return };
     let Delivery { data, properties, acker, redelivered, .. } = delivery;
-    let body = Bytes::from(data);
-    let decided = if properties.reply_to().is_some() {
-        handling.answer(entry, &properties, body, &acker).await
-    } else if entry.acknowledge_first {
-        let acknowledged = matches!(acker.ack(BasicAckOptions::default()).await, Ok(true));
-        if redelivered {
-            // An acknowledgement of it may have been lost on its way, and the work done.
-            tracing::warn!(queue = %entry.queue, "a message came again and may have been carried out; it was dropped");
-        } else if acknowledged && let Outcome::Failed(fault) = handling.dispatch(entry, &properties, body).await {
-            tracing::warn!(queue = %entry.queue, code = %fault.code, reason = %fault.reason, "a message failed, and is not tried again");
+    let one = One { entry, properties, body: Bytes::from(data), acker, redelivered, arrived: Instant::now() };
+    let decided = AssertUnwindSafe(handling.decide(&one)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(queue = %entry.queue, "a delivery made the gateway fail; it comes again");
+        Decided::Requeue
+    });
+    let settling = async {
+        match decided {
+            Decided::Settled => Ok(true),
+            Decided::Acknowledge => one.acker.ack(BasicAckOptions::default()).await,
+            Decided::Requeue => one.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await,
+            Decided::GiveBack => one.acker.nack(BasicNackOptions { requeue: false, multiple: false }).await,
         }
-        return;
-    } else {
-        handling.take(entry, &properties, body, &acker).await
     };
-    let settled = match decided {
-        Decided::Acknowledge => acker.ack(BasicAckOptions::default()).await,
-        Decided::Requeue => acker.nack(BasicNackOptions { requeue: true, multiple: false }).await,
-        Decided::GiveBack => acker.nack(BasicNackOptions { requeue: false, multiple: false }).await,
-    };
-    if !matches!(settled, Ok(true)) {
+    if !matches!(tokio::time::timeout(SETTLE_TIME, settling).await, Ok(Ok(true))) {
         tracing::debug!(queue = %entry.queue, "a delivery was not settled: its channel is gone, and it comes again");
+    }
+}
+
+/// A delivery.
+struct One<'e> {
+    entry: &'e Entry,
+    properties: BasicProperties,
+    body: Bytes,
+    acker: Acker,
+    redelivered: bool,
+    arrived: Instant,
+}
+
+impl One<'_> {
+    /// Where its sender wants to be answered.
+    fn reply_to(&self) -> Option<&ShortString> {
+        self.properties.reply_to().as_ref().filter(|queue| !queue.as_str().is_empty())
+    }
+
+    /// Tries that the broker has counted (quorum queues). What says so on a first delivery is not the broker's.
+    fn delivered_before(&self) -> u32 {
+        let count = self.properties.headers().as_ref().and_then(|table| table.inner().get("x-delivery-count"));
+        match count.filter(|_| self.redelivered) {
+            Some(AMQPValue::LongLongInt(count)) => u32::try_from(*count).unwrap_or(0),
+            Some(AMQPValue::LongInt(count)) => u32::try_from(*count).unwrap_or(0),
+            _ => 0,
+        }
     }
 }
 
 /// How a delivery ends.
 enum Decided {
+    /// It was settled already.
+    Settled,
     Acknowledge,
     /// It comes again.
     Requeue,
@@ -72,20 +103,46 @@ enum Decided {
     GiveBack,
 }
 
+/// The routes do not name the queue any more: it is another's to consume.
+struct NotOurs;
+
 impl Handling {
+    async fn decide(&self, one: &One<'_>) -> Decided {
+        if one.reply_to().is_some() {
+            self.answer(one).await
+        } else if one.entry.acknowledge_first {
+            self.take_once(one).await
+        } else {
+            self.take(one).await
+        }
+    }
+
+    /// A message that is carried out once or not at all.
+    async fn take_once(&self, one: &One<'_>) -> Decided {
+        let queue = &one.entry.queue;
+        if one.redelivered {
+            // An acknowledgement of it may have been lost on its way, and the work done.
+            tracing::warn!(%queue, "a message came again and may have been carried out; it was dropped");
+            return Decided::Acknowledge;
+        }
+        if matches!(one.acker.ack(BasicAckOptions::default()).await, Ok(true))
+            && let Ok(Outcome::Failed(fault)) = self.dispatch(one).await
+        {
+            tracing::warn!(%queue, code = %fault.code, reason = %fault.reason, "a message failed, and is not tried again");
+        }
+        Decided::Settled
+    }
+
     /// A message: tried until it is done, or will never be.
-    async fn take(&self, entry: &Entry, properties: &BasicProperties, body: Bytes, acker: &Acker) -> Decided {
-        // What the broker counted came before (quorum queues).
-        let mut attempts = delivered_before(properties);
+    async fn take(&self, one: &One<'_>) -> Decided {
+        let mut attempts = one.delivered_before();
         let mut tries = 0;
         loop {
             tries += 1;
-            let outcome = self.dispatch(entry, properties, body.clone()).await;
-            match settle(outcome, entry, attempts + 1, tries) {
+            let Ok(outcome) = self.dispatch(one).await else { return self.let_go().await };
+            match settle(outcome, one.entry, attempts + 1, tries) {
                 Settlement::Acknowledge => return Decided::Acknowledge,
-                Settlement::SetAside(fault) => {
-                    return self.set_aside(entry, properties, body, &fault, attempts + 1, acker).await;
-                }
+                Settlement::SetAside(fault) => return self.set_aside(one, &fault, attempts + 1).await,
                 Settlement::Again { wait, counts } => {
                     attempts += u32::from(counts);
                     tokio::select! {
@@ -94,121 +151,177 @@ impl Handling {
                     }
                 }
             }
-            if !acker.usable() {
+            if !one.acker.usable() {
                 // It was delivered to somebody else: another try here would be one too many.
                 return Decided::Requeue;
             }
         }
     }
 
-    /// A request: its sender waits, and hears what became of it.
-    async fn answer(&self, entry: &Entry, properties: &BasicProperties, body: Bytes, acker: &Acker) -> Decided {
-        let Some(queue) = properties.reply_to().clone().filter(|queue| may_reply(queue.as_str(), entry)) else {
+    /// Waits for this consumer's end, which the change of the routes brings.
+    async fn let_go(&self) -> Decided {
+        let _ = tokio::time::timeout(LET_GO_TIME, self.stop.cancelled()).await;
+        Decided::Requeue
+    }
+
+    /// A request: its sender waits, and hears what became of it. It is carried out once, however often its answer is sent.
+    async fn answer(&self, one: &One<'_>) -> Decided {
+        let entry = one.entry;
+        let Some(queue) = one.reply_to().filter(|queue| may_reply(queue.as_str(), entry)) else {
             let problem = "the message asks to be answered in a queue that `reply_to` of the route does not list";
-            let fault = Fault::caller(Code::PermissionDenied, "REPLY_TO", problem);
-            return self.set_aside(entry, properties, body, &fault, 1, acker).await;
+            return self.set_aside(one, &Fault::caller(Code::PermissionDenied, "REPLY_TO", problem), 1).await;
         };
-        let outcome = self.dispatch(entry, properties, body).await;
+        let Ok(outcome) = self.dispatch(one).await else { return self.let_go().await };
         let (reply, body) = match outcome {
             Outcome::Replied(reply) => written(entry, &reply),
             Outcome::Accepted => written(entry, &Message::new(String::new().into(), String::new().into())),
             Outcome::Failed(fault) => mapping::fault_answer(&fault),
         };
-        let reply = match properties.correlation_id() {
+        let properties = match one.properties.correlation_id() {
             Some(id) => reply.with_correlation_id(id.clone()),
             None => reply,
         };
-        let publication = Publication { key: queue, mandatory: true, properties: reply, body };
-        match self.worker.publisher.publish(publication).await {
-            Ok(()) => Decided::Acknowledge,
-            // Whoever asked is gone.
-            Err(fault) if fault.reason == "UNROUTABLE" => Decided::Acknowledge,
-            Err(_) => Decided::Requeue,
-        }
-    }
-
-    async fn dispatch(&self, entry: &Entry, properties: &BasicProperties, body: Bytes) -> Outcome {
-        let once = AssertUnwindSafe(self.once(entry, properties, body)).catch_unwind();
-        match once.await {
-            Ok(outcome) => outcome.unwrap_or_else(Outcome::Failed),
-            Err(_) => {
-                tracing::error!(queue = %entry.queue, "a message made the gateway fail");
-                Outcome::Failed(Fault::new(Code::Internal, "PANIC", "the gateway failed on this message"))
-            }
-        }
-    }
-
-    async fn once(&self, entry: &Entry, properties: &BasicProperties, body: Bytes) -> Result<Outcome, Fault> {
-        let worker = &self.worker;
-        let path = mapping::path_of_queue(entry.queue.as_str());
-        let fields = DeliveryFields(properties);
-        let head = Head { listener: &worker.name, method: mapping::CONSUME, path: &path, headers: &fields };
-        let admission = worker.ingress.admit(&head)?;
-        if body.len() as u64 > entry.body_len_max {
-            let problem = format!("the body is larger than the {} bytes that this route takes", entry.body_len_max);
-            return Err(Fault::caller(Code::InvalidArgument, "BODY_TOO_LARGE", problem));
-        }
-        if properties
-            .content_encoding()
-            .as_ref()
-            .is_some_and(|coding| !coding.as_str().eq_ignore_ascii_case("identity"))
-        {
-            let problem = "a compressed body is not taken here; send it as it is";
-            return Err(Fault::caller(Code::InvalidArgument, "CONTENT_ENCODING", problem));
-        }
-        let (id, now) = (admission.id.clone(), Instant::now());
-        let call = entry.call.as_ref();
-        let message = mapping::request(properties, body, id, &worker.name, &admission.carry, call, now)?;
-        Ok(admission.exchange.dispatch(message).await)
-    }
-
-    /// Sets a message aside as its entry wants it. It is acknowledged only once it is safe elsewhere.
-    async fn set_aside(
-        &self,
-        entry: &Entry,
-        properties: &BasicProperties,
-        body: Bytes,
-        fault: &Fault,
-        attempts: u32,
-        acker: &Acker,
-    ) -> Decided {
-        tracing::warn!(queue = %entry.queue, code = %fault.code, reason = %fault.reason, attempts, "a message was set aside");
-        let dead = match &entry.rejected {
-            Rejected::Discard => return Decided::Acknowledge,
-            Rejected::Broker => return Decided::GiveBack,
-            Rejected::DeadLetter(dead) => dead,
-        };
-        let mut wait = ASIDE_BACKOFF;
+        let mut waits = Waits::new();
+        let mut unconfirmed = 0;
         loop {
-            let publication = Publication {
-                key: dead.clone(),
-                mandatory: true,
-                properties: mapping::dead_letter(properties, entry.queue.as_str(), fault, attempts),
-                body: body.clone(),
-            };
-            match self.worker.publisher.publish(publication).await {
+            let publication =
+                Publication { key: queue.clone(), mandatory: true, properties: properties.clone(), body: body.clone() };
+            match self.publish(publication).await {
                 Ok(()) => return Decided::Acknowledge,
-                Err(problem) => {
-                    tracing::warn!(queue = %entry.queue, dead_letter = %dead, %problem, "a message cannot be set aside yet");
+                // Whoever asked is gone.
+                Err(fault) if fault.reason == "UNROUTABLE" => return Decided::Acknowledge,
+                Err(fault) if fault.reason == "UNCONFIRMED" || fault.code != Code::Unavailable => {
+                    unconfirmed += 1;
+                    if unconfirmed == ANSWERS_MAX {
+                        tracing::warn!(queue = %entry.queue, problem = %fault, "an answer cannot be sent; it was given up");
+                        return Decided::Acknowledge;
+                    }
                 }
+                Err(_) => {}
             }
-            tokio::select! {
-                () = self.stop.cancelled() => return Decided::Requeue,
-                () = tokio::time::sleep(wait) => {}
-            }
-            wait = (wait * 2).min(ASIDE_BACKOFF_MAX);
-            if !acker.usable() {
+            if !waits.next(&self.stop).await || !one.acker.usable() {
                 return Decided::Requeue;
             }
         }
     }
+
+    async fn dispatch(&self, one: &One<'_>) -> Result<Outcome, NotOurs> {
+        let once = AssertUnwindSafe(self.once(one)).catch_unwind();
+        match once.await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                tracing::error!(queue = %one.entry.queue, "a message made the gateway fail");
+                Ok(Outcome::Failed(Fault::new(Code::Internal, "PANIC", "the gateway failed on this message")))
+            }
+        }
+    }
+
+    async fn once(&self, one: &One<'_>) -> Result<Outcome, NotOurs> {
+        let worker = &self.worker;
+        let path = mapping::path_of_queue(one.entry.queue.as_str());
+        let fields = DeliveryFields(&one.properties);
+        let head = Head { listener: &worker.name, method: mapping::CONSUME, path: &path, headers: &fields };
+        let admission = match worker.ingress.admit(&head) {
+            Ok(admission) => admission,
+            Err(fault) if matches!(fault.code, Code::NotFound | Code::Unimplemented) => return Err(NotOurs),
+            Err(fault) => return Ok(Outcome::Failed(fault)),
+        };
+        // The route's own, where it was changed after this queue's consumer began.
+        let spec = Arc::clone(&admission.entry);
+        let entry = spec.as_any().downcast_ref::<Entry>().ok_or(NotOurs)?;
+        match message(one, entry, admission.id.clone(), &worker.name, &admission.carry) {
+            Ok(message) => Ok(admission.exchange.dispatch(message).await),
+            Err(fault) => Ok(Outcome::Failed(fault)),
+        }
+    }
+
+    /// Sets a message aside as its entry wants it. It is acknowledged only once it is safe elsewhere.
+    async fn set_aside(&self, one: &One<'_>, fault: &Fault, attempts: u32) -> Decided {
+        let queue = &one.entry.queue;
+        tracing::warn!(%queue, code = %fault.code, reason = %fault.reason, attempts, "a message was set aside");
+        let dead = match &one.entry.rejected {
+            Rejected::Discard => return Decided::Acknowledge,
+            Rejected::Broker => return Decided::GiveBack,
+            Rejected::DeadLetter(dead) => dead,
+        };
+        let mut waits = Waits::new();
+        let mut with_headers = true;
+        loop {
+            let properties = mapping::dead_letter(&one.properties, queue.as_str(), fault, attempts, with_headers);
+            let publication = Publication { key: dead.clone(), mandatory: true, properties, body: one.body.clone() };
+            match self.publish(publication).await {
+                Ok(()) => return Decided::Acknowledge,
+                Err(problem) if problem.reason == "HEADERS_TOO_LARGE" && with_headers => {
+                    with_headers = false;
+                    continue;
+                }
+                Err(problem) => {
+                    tracing::warn!(%queue, dead_letter = %dead, %problem, "a message cannot be set aside yet");
+                }
+            }
+            if !waits.next(&self.stop).await || !one.acker.usable() {
+                return Decided::Requeue;
+            }
+        }
+    }
+
+    /// Publishes; a stop waits for it only a little.
+    async fn publish(&self, publication: Publication) -> Result<(), Fault> {
+        let stopped = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(STOP_TIME).await;
+        };
+        tokio::select! {
+            published = self.worker.publisher.publish(publication) => published,
+            () = stopped => Err(unconfirmed("the gateway is stopping")),
+        }
+    }
+}
+
+/// Waits between two tries, each twice as long as the one before.
+struct Waits(Duration);
+
+impl Waits {
+    fn new() -> Self {
+        Self(BACKOFF)
+    }
+
+    /// Whether to try again.
+    async fn next(&mut self, stop: &CancellationToken) -> bool {
+        tokio::select! {
+            () = stop.cancelled() => return false,
+            () = tokio::time::sleep(self.0) => {}
+        }
+        self.0 = (self.0 * 2).min(BACKOFF_MAX);
+        true
+    }
+}
+
+fn message(
+    one: &One<'_>,
+    entry: &Entry,
+    id: ByteString,
+    source: &ByteString,
+    carry: &[ByteString],
+) -> Result<Message, Fault> {
+    if one.body.len() as u64 > entry.body_len_max {
+        let problem = format!("the body is larger than the {} bytes that this route takes", entry.body_len_max);
+        return Err(Fault::caller(Code::InvalidArgument, "BODY_TOO_LARGE", problem));
+    }
+    let coding = one.properties.content_encoding().as_ref();
+    if coding.is_some_and(|coding| !coding.as_str().eq_ignore_ascii_case("identity")) {
+        let problem = "a compressed body is not taken here; send it as it is";
+        return Err(Fault::caller(Code::InvalidArgument, "CONTENT_ENCODING", problem));
+    }
+    mapping::request(&one.properties, one.body.clone(), id, source, carry, entry.call.as_ref(), one.arrived)
 }
 
 /// The properties and body of an answer.
 fn written(entry: &Entry, reply: &Message) -> (BasicProperties, Bytes) {
     let of_type = entry.call.as_ref().map(|call| &*call.reply as &dyn BodyType);
-    match encode_body(reply, &entry.answer, of_type) {
-        Ok(body) => (mapping::call_properties(reply, &body, false), body.chunks.to_bytes()),
+    let encoded = encode_body(reply, &entry.answer, of_type);
+    match encoded.and_then(|body| Ok((mapping::call_properties(reply, &body, false)?, body.chunks.to_bytes()))) {
+        Ok((properties, body)) => (properties, body),
         // What the gateway cannot write is its own fault.
         Err(fault) => mapping::fault_answer(&Fault { code: Code::Internal, ..fault }),
     }
@@ -216,13 +329,4 @@ fn written(entry: &Entry, reply: &Message) -> (BasicProperties, Bytes) {
 
 fn may_reply(queue: &str, entry: &Entry) -> bool {
     OWN_QUEUES.iter().any(|own| queue.starts_with(own)) || entry.reply_to.iter().any(|listed| listed == queue)
-}
-
-fn delivered_before(properties: &BasicProperties) -> u32 {
-    let count = properties.headers().as_ref().and_then(|table| table.inner().get("x-delivery-count"));
-    match count {
-        Some(AMQPValue::LongLongInt(count)) => u32::try_from(*count).unwrap_or(0),
-        Some(AMQPValue::LongInt(count)) => u32::try_from(*count).unwrap_or(0),
-        _ => 0,
-    }
 }

@@ -39,7 +39,7 @@ fn said(problem: &str) -> Failure {
 /// Logs go to standard error. `RUST_LOG` wins over the settings.
 pub(crate) fn start_log(settings: &LogSettings) {
     let filter = EnvFilter::try_from_default_env()
-        .or_else(|_| EnvFilter::try_new(format!("{},actix_http=off,actix_server=warn", settings.level)))
+        .or_else(|_| EnvFilter::try_new(format!("{},actix_http=off,actix_server=warn,lapin=off", settings.level)))
         .unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start in one process keeps the first log.
