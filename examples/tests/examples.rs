@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crossdock_tests::{Reply, call, crossdock, exchange, judged, peers, repository, until};
+use crossdock_tests::{RabbitMq, Reply, call, crossdock, exchange, judged, peers, repository, until};
 
 /// A process that says `… 127.0.0.1:PORT` on its first line of output that names a port; ended with the test.
 struct Process {
@@ -173,4 +173,60 @@ fn grpcio_stream_as_events() {
     let head = format!("POST /v1/sums HTTP/1.1\r\nHost: h\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let (replies, _) = exchange(&gateway.address, head.as_bytes(), 1);
     is(&replies[0], 200, "{\"ticks\":\"3\"}");
+}
+
+/// A gateway with an example's settings and RabbitMQ behind it.
+fn start_with_broker(example: &str, broker: &RabbitMq, variables: &[(&str, &str)]) -> Process {
+    let mut gateway = Command::new(crossdock());
+    gateway.args(["run", "--config", "config"]).current_dir(repository().join("examples").join(example));
+    gateway.env("EXAMPLE_PUBLIC", "127.0.0.1:0").env("EXAMPLE_BROKER", &broker.url).envs(variables.iter().copied());
+    Process::start(&mut gateway, true, "public")
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_between_http_and_rest() {
+    let broker = RabbitMq::start_own();
+    broker.run(&["declare", "example-orders-dead"]);
+    // Where the service will be.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let address = format!("http://127.0.0.1:{port}");
+    let gateway = start_with_broker("queue-to-rest", &broker, &[("EXAMPLE_BOOKING", &address)]);
+    let orders = |body: &str| call(&gateway.address, "POST", "/v1/orders", body).status;
+    until("the queue to be made", || orders(r#"{"id":"o-1","lines":[{"sku":"085","quantity":2}]}"#) == 202);
+    assert_eq!(orders(r#"{"id":"o-2","lines":[{"sku":"086","quantity":0}]}"#), 202);
+    assert_eq!(orders(r#"{"id":"o-3","lines":[]}"#), 400);
+    let mut service = Command::new("python3");
+    service.args(["service.py", &port.to_string()]).current_dir(repository().join("examples/queue-to-rest"));
+    let service = Process::start(&mut service, false, "listens");
+    let booked = r#"[{"order": "o-1", "articles": [{"sku": "085", "pieces": 2}]}]"#;
+    until("the order that waited to be booked", || call(&service.address, "GET", "/", "").body == booked);
+    let letter: serde_json::Value =
+        serde_json::from_str(&broker.run(&["drain", "example-orders-dead", "1"])).expect("a dead letter");
+    assert_eq!(letter["body"], r#"{"id":"o-2","lines":[{"sku":"086","quantity":0}]}"#);
+    assert_eq!(
+        (&letter["headers"]["crossdock-status"], &letter["headers"]["crossdock-attempts"]),
+        (&3.into(), &1.into())
+    );
+}
+
+#[test]
+#[ignore = "needs RabbitMQ and gRPC for Python, which tests/run installs"]
+fn rabbitmq_service_as_grpc() {
+    let broker = RabbitMq::start_own();
+    let folder = repository().join("examples/amqp-as-grpc");
+    let mut service = Command::new(peers("amqp").join("venv/bin/python"));
+    let mut service =
+        service.args(["service.py", &broker.url]).current_dir(&folder).spawn().expect("the service starts");
+    let gateway = start_with_broker("amqp-as-grpc", &broker, &[]);
+    let asks = |sku: &str, pieces: &str| {
+        let mut client = Command::new(python_with_grpc());
+        judged(client.args(["client.py", &gateway.address, sku, pieces]).current_dir(&folder)).1.trim_end().to_owned()
+    };
+    until("the service to listen", || asks("085", "2") == "085 2 40");
+    assert_eq!(asks("086", "1"), "086 1 9007199254740992");
+    assert_eq!(asks("none", "2"), "NOT_FOUND there is no none");
+    assert_eq!(asks("085", "0"), "INVALID_ARGUMENT a reservation has at least one piece");
+    let _ = service.kill();
+    let _ = service.wait();
 }
