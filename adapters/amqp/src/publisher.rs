@@ -13,12 +13,12 @@ use crossdock_message::{ByteString, Code, Fault, Retry};
 use futures_util::StreamExt as _;
 use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared};
 use lapin::message::Delivery;
-use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::options::{BasicConsumeOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Consumer, ExchangeKind};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use self::confirm::{Envelope, Sent, confirm};
+use self::confirm::{ToSend, send_and_confirm};
 use crate::broker::{Broker, Live};
 use crate::error::{headers_too_large, no_exchange, reply_lost, unconfirmed, unreachable};
 use crate::mapping;
@@ -58,7 +58,7 @@ type Opening = Shared<LocalBoxFuture<'static, Result<Rc<Open>, Fault>>>;
 struct Open {
     live: Live,
     channel: Channel,
-    sent: mpsc::Sender<Sent>,
+    to_send: mpsc::Sender<ToSend>,
     credit: Arc<Semaphore>,
     replies: Rc<PendingReplies<Delivery>>,
     broker: Arc<Broker>,
@@ -131,10 +131,15 @@ impl Publisher {
         if mapping::weight(&publication.properties).saturating_add(FRAME_OVERHEAD) > frame {
             return Err(headers_too_large(frame));
         }
+        let Ok(credit) = Arc::clone(&open.credit).try_acquire_owned() else {
+            let message = "the broker has not confirmed as many messages as may be on their way";
+            let fault = Fault::new(Code::ResourceExhausted, "UNCONFIRMED", message);
+            return Err(fault.with_retry(Retry::After(Duration::from_secs(1))));
+        };
         let (done, outcome) = oneshot::channel();
-        // Handed over whole, also where whoever waits leaves meanwhile: a confirmation that nobody keeps takes a returned message
-        // with it, which may be another's.
-        tokio::task::spawn_local(hand_over(Rc::clone(open), self.exchange.clone(), publication, done));
+        // There is room for all that has credit, while the channel is there.
+        let gone = |_| unreachable("the channel was closed");
+        open.to_send.try_send(ToSend { publication, done, credit }).map_err(gone)?;
         outcome.await.unwrap_or_else(|_| Err(unconfirmed("the channel was closed")))
     }
 
@@ -167,38 +172,11 @@ async fn open(broker: Arc<Broker>, exchange: ShortString) -> Result<Rc<Open>, Fa
     let consume = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     let consumer = channel.basic_consume(DIRECT_REPLY.into(), ShortString::default(), consume, FieldTable::default());
     let consumer = consumer.await.map_err(unreachable)?;
-    let (sent, to_confirm) = mpsc::channel(UNCONFIRMED_MAX);
+    let (to_send, sending) = mpsc::channel(UNCONFIRMED_MAX);
     let (replies, credit) = (PendingReplies::new(WAITING_MAX), Arc::new(Semaphore::new(UNCONFIRMED_MAX)));
-    tokio::task::spawn_local(confirm(to_confirm));
+    tokio::task::spawn_local(send_and_confirm(channel.clone(), exchange, sending));
     tokio::task::spawn_local(take_replies(consumer, Rc::clone(&replies)));
-    Ok(Rc::new(Open { live, channel, sent, credit, replies, broker }))
-}
-
-/// Sends a message, and leaves it with those who wait for confirmations.
-async fn hand_over(
-    open: Rc<Open>,
-    exchange: ShortString,
-    publication: Publication,
-    done: oneshot::Sender<Result<(), Fault>>,
-) {
-    let Publication { key, mandatory, properties, body } = publication;
-    let Ok(credit) = Arc::clone(&open.credit).try_acquire_owned() else {
-        let message = "the broker has not confirmed as many messages as may be on their way";
-        let fault = Fault::new(Code::ResourceExhausted, "UNCONFIRMED", message);
-        let _ = done.send(Err(fault.with_retry(Retry::After(Duration::from_secs(1)))));
-        return;
-    };
-    let envelope = Envelope { exchange: exchange.clone(), key: key.clone(), id: properties.message_id().clone() };
-    let options = BasicPublishOptions { mandatory, immediate: false };
-    match open.channel.basic_publish(exchange, key, options, &body, properties).await {
-        Ok(confirm) => {
-            // There is room for all that has credit. Where nobody takes it, its sender hears that nothing is known of it.
-            let _ = open.sent.try_send(Sent { confirm, envelope, done, credit });
-        }
-        Err(error) => {
-            let _ = done.send(Err(unreachable(error)));
-        }
-    }
+    Ok(Rc::new(Open { live, channel, to_send, credit, replies, broker }))
 }
 
 /// Asks whether an exchange is there, on a channel that may be closed for it.

@@ -1,43 +1,45 @@
-//! Which message each confirmation is of.
+//! Sending messages, and which message each confirmation is of.
 
 use std::collections::HashMap;
-use std::future::Future;
 
 use crossdock_message::Fault;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::BasicReturnMessage;
+use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
-use lapin::{Confirmation, PublisherConfirm};
+use lapin::{Channel, Confirmation};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use crate::error::{refused, unconfirmed, unroutable};
+use super::Publication;
+use crate::error::{refused, unconfirmed, unreachable, unroutable};
 
 /// Returned messages that wait for their own confirmation.
 const RETURNED_MAX: usize = 10_000;
 
 /// What returned messages are told apart by. Where two are alike in all of it, the broker treats them alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Envelope {
-    pub(super) exchange: ShortString,
-    pub(super) key: ShortString,
-    pub(super) id: Option<ShortString>,
+struct Envelope {
+    exchange: ShortString,
+    key: ShortString,
+    id: Option<ShortString>,
 }
 
-/// A message that was sent.
-pub(super) struct Sent {
-    pub(super) confirm: PublisherConfirm,
-    pub(super) envelope: Envelope,
+/// A message on its way out, and who waits for its confirmation.
+pub(super) struct ToSend {
+    pub(super) publication: Publication,
     pub(super) done: oneshot::Sender<Result<(), Fault>>,
     /// Given back once it is confirmed, whether anybody waits for that or not.
     pub(super) credit: OwnedSemaphorePermit,
 }
 
-/// Tells publishers what became of their messages, until the channel ends.
+/// Sends messages and tells their senders what became of them, until the channel ends.
 ///
-/// lapin hands a returned message to whichever confirmation comes next, which need not be its own. The broker returns a message
-/// before it confirms it; so all that is known at one moment is gathered before anything of it is told.
-pub(super) async fn confirm(mut sent: mpsc::Receiver<Sent>) {
+/// lapin hands a returned message to whichever confirmation comes next, which need not be its own, and completes those that one
+/// frame confirms in any order. The broker returns a message before it confirms it; so all that is known at one moment is
+/// gathered before anything of it is told. For that, all that lapin knows of has to be here: a message is sent here as well, and
+/// nobody's leaving takes a confirmation away.
+pub(super) async fn send_and_confirm(channel: Channel, exchange: ShortString, mut sending: mpsc::Receiver<ToSend>) {
     let mut waiting = FuturesUnordered::new();
     let mut returned: HashMap<Envelope, usize> = HashMap::new();
     let mut open = true;
@@ -45,18 +47,16 @@ pub(super) async fn confirm(mut sent: mpsc::Receiver<Sent>) {
         let mut settled = Vec::new();
         tokio::select! {
             biased;
-            next = sent.recv(), if open => match next {
-                Some(next) => waiting.push(confirmed(next)),
+            next = sending.recv(), if open => match next {
+                Some(next) => waiting.push(send(&channel, &exchange, next)),
                 None => open = false,
             },
             Some(one) = waiting.next(), if !waiting.is_empty() => settled.push(one),
         }
-        if settled.is_empty() {
-            continue;
-        }
+        // Those that are new are begun at once, and those that are confirmed are gathered.
         loop {
-            while let Ok(next) = sent.try_recv() {
-                waiting.push(confirmed(next));
+            while let Ok(next) = sending.try_recv() {
+                waiting.push(send(&channel, &exchange, next));
             }
             match waiting.next().now_or_never().flatten() {
                 Some(one) => settled.push(one),
@@ -86,16 +86,29 @@ pub(super) async fn confirm(mut sent: mpsc::Receiver<Sent>) {
     }
 }
 
+/// Sends one message; ends when it is confirmed, or cannot be any more.
+async fn send(channel: &Channel, exchange: &ShortString, message: ToSend) -> Settled {
+    let ToSend { publication, done, credit } = message;
+    let Publication { key, mandatory, properties, body } = publication;
+    let envelope = Envelope { exchange: exchange.clone(), key: key.clone(), id: properties.message_id().clone() };
+    let options = BasicPublishOptions { mandatory, immediate: false };
+    let outcome = if channel.status().connected() {
+        match channel.basic_publish(exchange.clone(), key, options, &body, properties).await {
+            Ok(confirm) => confirm.await.map_err(unconfirmed),
+            // Some of it may have been written.
+            Err(error) => Err(unconfirmed(error)),
+        }
+    } else {
+        Err(unreachable("the channel was closed"))
+    };
+    Settled { envelope, done, outcome, _credit: credit }
+}
+
 struct Settled {
     envelope: Envelope,
     done: oneshot::Sender<Result<(), Fault>>,
-    confirmation: lapin::Result<Confirmation>,
+    outcome: Result<Confirmation, Fault>,
     _credit: OwnedSemaphorePermit,
-}
-
-fn confirmed(sent: Sent) -> impl Future<Output = Settled> {
-    let Sent { confirm, envelope, done, credit } = sent;
-    async move { Settled { envelope, done, confirmation: confirm.await, _credit: credit } }
 }
 
 impl Settled {
@@ -112,7 +125,7 @@ impl Settled {
                 *returned.entry(envelope).or_default() += 1;
             }
         };
-        let outcome = match self.confirmation {
+        let outcome = match self.outcome {
             Ok(Confirmation::Ack(message)) => {
                 note(message);
                 Ok(())
@@ -123,7 +136,7 @@ impl Settled {
             }
             // Confirmations were asked for: without one, nothing is known.
             Ok(Confirmation::NotRequested) => Err(unconfirmed("the broker was not asked to confirm")),
-            Err(error) => Err(unconfirmed(error)),
+            Err(fault) => Err(fault),
         };
         (self.envelope, self.done, outcome)
     }
