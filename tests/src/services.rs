@@ -10,6 +10,8 @@ use crate::{peers, repository};
 pub struct RabbitMq {
     /// Its address, with user and password.
     pub url: String,
+    /// Its address for TLS, where it has one.
+    pub tls_url: Option<String>,
     python: PathBuf,
     control: String,
     /// The folder of the state of one that is only for one test.
@@ -23,7 +25,7 @@ impl RabbitMq {
     /// When it does not start.
     pub fn start() -> &'static Self {
         static STARTED: OnceLock<RabbitMq> = OnceLock::new();
-        STARTED.get_or_init(|| Self::started(None))
+        STARTED.get_or_init(|| Self::started(None, None))
     }
 
     /// One that only this test uses, so that it may be harmed; ended with it.
@@ -32,17 +34,33 @@ impl RabbitMq {
     /// When it does not start.
     #[must_use]
     pub fn start_own() -> Self {
-        Self::started(Some(tempfile::tempdir().expect("a folder")))
+        Self::started(Some(tempfile::tempdir().expect("a folder")), None)
     }
 
-    fn started(own: Option<tempfile::TempDir>) -> Self {
+    /// One of its own that speaks TLS too, with the certificates of a folder, and wants one of its clients.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with_tls(certificates: &Path) -> Self {
+        Self::started(Some(tempfile::tempdir().expect("a folder")), Some(certificates))
+    }
+
+    fn started(own: Option<tempfile::TempDir>, certificates: Option<&Path>) -> Self {
         let python = peers("amqp").join("venv/bin/python");
-        let told = script("up", own.as_ref().map(tempfile::TempDir::path));
-        let value = |name: &str| {
+        let told = script("up", own.as_ref().map(tempfile::TempDir::path), certificates);
+        let found = |name: &str| {
             let line = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-            line.expect(name).trim_matches('\'').to_owned()
+            line.map(|value| value.trim_matches('\'').to_owned())
         };
-        Self { url: value("RABBITMQ_URL"), python, control: value("RABBITMQ_CTL"), own }
+        let value = |name: &str| found(name).expect(name);
+        Self {
+            url: value("RABBITMQ_URL"),
+            tls_url: found("RABBITMQ_TLS_URL"),
+            python,
+            control: value("RABBITMQ_CTL"),
+            own,
+        }
     }
 
     /// Kills it as it is, and starts it again with what it left.
@@ -51,7 +69,7 @@ impl RabbitMq {
     /// When it is not one that only this test uses, or does not start again.
     pub fn crash(&self) {
         let own = self.own.as_ref().expect("only one's own is crashed");
-        script("crash", Some(own.path()));
+        script("crash", Some(own.path()), None);
     }
 
     /// A queue's name that no other test and no earlier run has.
@@ -94,17 +112,20 @@ impl RabbitMq {
 impl Drop for RabbitMq {
     fn drop(&mut self) {
         if let Some(own) = &self.own {
-            script("down", Some(own.path()));
+            script("down", Some(own.path()), None);
         }
     }
 }
 
 /// Runs the script of services; gives what it printed.
-fn script(command: &str, state: Option<&Path>) -> String {
+fn script(command: &str, state: Option<&Path>, certificates: Option<&Path>) -> String {
     let mut script = Command::new(repository().join("tests/services/services"));
     script.args([command, "rabbitmq"]);
     if let Some(state) = state {
         script.env("CROSSDOCK_SERVICES", state);
+    }
+    if let Some(certificates) = certificates {
+        script.env("CROSSDOCK_RABBITMQ_TLS", certificates);
     }
     let output = script.output().expect("the script runs");
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));

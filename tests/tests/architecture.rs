@@ -35,6 +35,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("quick-xml", &["crossdock-message"]),
     ("granit-parser", &["crossdock-settings"]),
     ("lapin", &["crossdock-amqp"]),
+    ("async-rs", &["crossdock-amqp"]),
     ("rustls", &["crossdock-transport"]),
 ];
 

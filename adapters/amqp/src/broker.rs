@@ -1,14 +1,17 @@
 //! Connections to brokers, shared by all data arbiters: made when they are needed, and made anew for ever.
 
+mod dial;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::AdapterError;
 use crossdock_message::Fault;
+use crossdock_transport::Dialer;
 use futures_util::StreamExt as _;
 use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties, Event};
+use lapin::{Connection, Event};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 
@@ -49,7 +52,9 @@ impl Brokers {
         if let Some(broker) = open.get(&key).and_then(Weak::upgrade) {
             return Ok(broker);
         }
-        let broker = Arc::new(Broker { addresses: addresses.clone(), purpose, runtime, state: OnceLock::new() });
+        let dialers = addresses.dialers()?.into();
+        let broker =
+            Arc::new(Broker { addresses: addresses.clone(), dialers, purpose, runtime, state: OnceLock::new() });
         open.insert(key, Arc::downgrade(&broker));
         Ok(broker)
     }
@@ -75,10 +80,14 @@ impl Drop for Brokers {
     }
 }
 
+/// What makes connections to each address.
+type Dialers = Arc<[(AMQPUri, Arc<Dialer>)]>;
+
 /// One connection to a broker, whichever it is at the moment.
 #[derive(Debug)]
 pub(crate) struct Broker {
     addresses: Addresses,
+    dialers: Dialers,
     purpose: Purpose,
     runtime: Handle,
     state: OnceLock<watch::Receiver<State>>,
@@ -161,7 +170,7 @@ impl Broker {
     fn state(&self) -> watch::Receiver<State> {
         let start = || {
             let (sender, state) = watch::channel(State::Down(String::new()));
-            self.runtime.spawn(keep(self.addresses.clone(), self.purpose, sender));
+            self.runtime.spawn(keep(self.addresses.clone(), Arc::clone(&self.dialers), self.purpose, sender));
             state
         };
         self.state.get_or_init(start).clone()
@@ -169,14 +178,14 @@ impl Broker {
 }
 
 /// Keeps a connection until nobody needs it any more.
-async fn keep(addresses: Addresses, purpose: Purpose, state: watch::Sender<State>) {
+async fn keep(addresses: Addresses, dialers: Dialers, purpose: Purpose, state: watch::Sender<State>) {
     let mut wait = BACKOFF;
     let mut number = 0;
     let mut told = String::new();
     let broker = addresses.shown.clone();
     loop {
         let connected = tokio::select! {
-            connected = connect(&addresses, purpose) => connected,
+            connected = connect(&dialers, addresses.connect_timeout, purpose) => connected,
             () = state.closed() => return,
         };
         match connected {
@@ -226,24 +235,20 @@ fn random_share() -> f64 {
     f64::from(u16::try_from(RandomState::new().hash_one(0) & 0xffff).unwrap_or(0)) / f64::from(u16::MAX)
 }
 
-async fn connect(addresses: &Addresses, purpose: Purpose) -> Result<Connection, String> {
+async fn connect(dialers: &Dialers, time: Duration, purpose: Purpose) -> Result<Connection, String> {
+    let name = match purpose {
+        Purpose::Publish => "crossdock publishes",
+        Purpose::Consume => "crossdock consumes",
+    };
     let mut problem = String::new();
-    for uri in &addresses.uris {
-        match tokio::time::timeout(addresses.connect_timeout, connect_one(uri.clone(), purpose)).await {
+    for (uri, dialer) in &**dialers {
+        match tokio::time::timeout(time, dial::connect(uri.clone(), Arc::clone(dialer), name)).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) => problem = error.to_string(),
             Err(_) => "no connection in time".clone_into(&mut problem),
         }
     }
     Err(problem)
-}
-
-async fn connect_one(uri: AMQPUri, purpose: Purpose) -> lapin::Result<Connection> {
-    let name = match purpose {
-        Purpose::Publish => "crossdock publishes",
-        Purpose::Consume => "crossdock consumes",
-    };
-    Connection::connect_uri(uri, ConnectionProperties::default().with_connection_name(name.into())).await
 }
 
 /// Waits until a connection is lost; gives the reason.

@@ -1,12 +1,16 @@
 //! Settings as written; `checked` has what they become.
 
+mod addresses;
 mod checked;
+mod key;
 
 use std::time::Duration as StdDuration;
 
 use crossdock_settings::{Duration, Named, OneOrMany, Secret, Size, Spanned, choices, settings};
+use crossdock_transport::ClientTlsSettings;
 
-pub(crate) use checked::{Addresses, Entry, Listener, Operation, Rejected, Service};
+pub(crate) use addresses::Addresses;
+pub(crate) use checked::{Entry, Listener, Operation, Rejected, Service};
 
 choices! {
     /// How a body that the gateway makes is written.
@@ -63,12 +67,14 @@ const fn seconds(count: u64) -> Duration {
 settings! {
     /// an amqp listener
     pub(crate) struct ListenerSettings {
-        /// The broker: `amqp://user:password@host:port/vhost`; several addresses of it are tried in turn.
+        /// The broker: `amqp://user:password@host:port/vhost`, or `amqps://`; several addresses of it are tried in turn.
         pub(crate) url: OneOrMany<Spanned<Secret>>,
         /// For making a connection.
         pub(crate) connect_timeout: Duration = seconds(5),
         /// How often a quiet connection is asked whether it is alive.
         pub(crate) heartbeat: Duration = seconds(20),
+        /// Whom to trust, and the certificate that the gateway shows, where an address is `amqps://`.
+        pub(crate) tls: Option<ClientTlsSettings>,
     }
 
     /// an amqp entry
@@ -83,6 +89,8 @@ settings! {
         pub(crate) queue_type: QueueType = QueueType::Quorum,
         /// Messages under way at once.
         pub(crate) prefetch: u16 = 32,
+        /// Consumers of a higher priority get the queue's messages as long as they take them; 0 where nothing is said.
+        pub(crate) priority: Option<i32>,
         /// What a message may weigh.
         pub(crate) max: Size = Size(1024 * 1024),
         /// The field of `req` that the body becomes; its own fields are those of `req` where nothing is said.
@@ -107,7 +115,7 @@ settings! {
 
     /// an amqp service
     pub(crate) struct ServiceSettings {
-        /// The broker: `amqp://user:password@host:port/vhost`; several addresses of it are tried in turn.
+        /// The broker: `amqp://user:password@host:port/vhost`, or `amqps://`; several addresses of it are tried in turn.
         pub(crate) url: OneOrMany<Spanned<Secret>>,
         /// What can be asked of it, by name.
         pub(crate) operations: Named<OperationSettings>,
@@ -115,10 +123,14 @@ settings! {
         pub(crate) format: BodyFormat = BodyFormat::Json,
         /// What a reply may weigh.
         pub(crate) max: Size = Size(8 * 1024 * 1024),
+        /// The queue of replies that come when nobody waits for them any more; they are dropped where nothing is said.
+        pub(crate) late_reply: Option<Spanned<String>>,
         /// For making a connection.
         pub(crate) connect_timeout: Duration = seconds(5),
         /// How often a quiet connection is asked whether it is alive.
         pub(crate) heartbeat: Duration = seconds(20),
+        /// Whom to trust, and the certificate that the gateway shows, where an address is `amqps://`.
+        pub(crate) tls: Option<ClientTlsSettings>,
     }
 
     /// an amqp operation
@@ -127,12 +139,14 @@ settings! {
         pub(crate) queue: Option<Spanned<String>>,
         /// The exchange that takes its messages.
         pub(crate) exchange: Option<Spanned<String>>,
-        /// The routing key.
+        /// The routing key: `orders.{region}` has a field of the message in it.
         pub(crate) key: Option<Spanned<String>>,
         /// A reply is waited for.
         pub(crate) reply: bool = false,
         /// Messages survive a restart of the broker, where their queue does. Requests need not: their caller waits.
         pub(crate) persistent: Option<bool>,
+        /// The priority of its messages, in queues that have priorities.
+        pub(crate) priority: Option<u8>,
         /// A message that no queue takes is a failure.
         pub(crate) mandatory: bool = true,
         /// What the contract says of it: `pkg.Service/Method`.

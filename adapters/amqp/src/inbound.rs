@@ -83,7 +83,7 @@ impl AmqpInbound {
         let worker = Rc::new(Worker {
             name: self.name.as_str().into(),
             consuming: self.consuming,
-            publisher: Publisher::new(self.publishing, ShortString::default()),
+            publisher: Publisher::new(self.publishing, ShortString::default(), None),
             ingress: ingress.open(),
         });
         let mut running: HashMap<String, Running> = HashMap::new();

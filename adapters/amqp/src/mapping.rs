@@ -7,8 +7,8 @@ use bytes::Bytes;
 use crossdock_adapter_api::{EncodedBody, Fields};
 use crossdock_contract::CallType;
 use crossdock_message::{
-    Body, BodyType, ByteString, Code, Deadline, Fault, Format, Headers, Message, Origin, Record, TraceContext, Value,
-    json,
+    Body, BodyType, ByteString, Code, Deadline, Fault, Format, Headers, Message, Origin, Record, Time, TraceContext,
+    Value, json,
 };
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -62,7 +62,7 @@ fn header<'t>(table: &'t FieldTable, name: &str) -> Option<&'t AMQPValue> {
     table.inner().iter().find(|(key, _)| key.as_str().eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
-/// The text of a scalar, exactly; nothing for tables, and for decimals and timestamps, which have no one text.
+/// The text of a scalar, exactly; nothing for tables and bytes.
 fn text_of(value: &AMQPValue) -> Option<ByteString> {
     Some(match value {
         AMQPValue::LongString(text) => ByteString::try_from(Bytes::copy_from_slice(text.as_bytes())).ok()?,
@@ -77,8 +77,21 @@ fn text_of(value: &AMQPValue) -> Option<ByteString> {
         AMQPValue::LongLongInt(value) => value.to_string().into(),
         AMQPValue::Float(value) => value.to_string().into(),
         AMQPValue::Double(value) => value.to_string().into(),
+        // Whole seconds since 1970.
+        AMQPValue::Timestamp(seconds) => Time { seconds: i64::try_from(*seconds).ok()?, nanos: 0 }.text()?.into(),
+        AMQPValue::DecimalValue(decimal) => decimal_text(decimal.value, decimal.scale).into(),
         _ => return None,
     })
+}
+
+/// `value` with `scale` digits behind the point.
+fn decimal_text(value: u32, scale: u8) -> String {
+    let scale = usize::from(scale);
+    let mut digits = format!("{value:0>width$}", width = scale + 1);
+    if scale > 0 {
+        digits.insert(digits.len() - scale, '.');
+    }
+    digits
 }
 
 /// Only headers that are listed, and only where they can stand in any protocol.
@@ -368,6 +381,20 @@ pub(crate) fn dead_letter(
     table.insert(ATTEMPTS.into(), AMQPValue::LongLongInt(i64::from(attempts)));
     // A dead letter does not expire.
     without_expiration(came).with_headers(table).with_delivery_mode(2)
+}
+
+/// The properties of a reply that came too late, on its way to whoever wants to see those: what it came with, and the identity of
+/// the request that it is to as its correlation id.
+pub(crate) fn late_reply(came: &BasicProperties) -> BasicProperties {
+    let mut properties = without_expiration(came).with_delivery_mode(2);
+    if let Some(headers) = came.headers() {
+        properties = properties.with_headers(headers.clone());
+    }
+    let request = came.correlation_id().as_ref().and_then(|id| id.as_str().splitn(3, '.').nth(2));
+    match request {
+        Some(request) => properties.with_correlation_id(request.into()),
+        None => properties,
+    }
 }
 
 /// All of them but the expiration, and the user, whom the broker checks against the connection's own.

@@ -28,20 +28,22 @@ pub(crate) struct AmqpOutbound {
     publishers: RefCell<HashMap<ShortString, Rc<Publisher>>>,
     name: ByteString,
     reply_len_max: u64,
+    late_reply: Option<ShortString>,
 }
 
 impl AmqpOutbound {
     pub(crate) fn open(service: &Service, brokers: &Brokers) -> Result<Self, AdapterError> {
         let broker = brokers.broker(&service.addresses, Purpose::Publish)?;
         let name = broker.name().into();
-        Ok(Self { broker, publishers: RefCell::default(), name, reply_len_max: service.reply_len_max })
+        let (reply_len_max, late_reply) = (service.reply_len_max, service.late_reply.clone());
+        Ok(Self { broker, publishers: RefCell::default(), name, reply_len_max, late_reply })
     }
 
     fn publisher(&self, exchange: &ShortString) -> Rc<Publisher> {
         if let Some(publisher) = self.publishers.borrow().get(exchange) {
             return Rc::clone(publisher);
         }
-        let publisher = Publisher::new(Arc::clone(&self.broker), exchange.clone());
+        let publisher = Publisher::new(Arc::clone(&self.broker), exchange.clone(), self.late_reply.clone());
         self.publishers.borrow_mut().insert(exchange.clone(), Rc::clone(&publisher));
         publisher
     }
@@ -53,8 +55,11 @@ impl AmqpOutbound {
         if operation.reply {
             properties = mapping::with_expiration(properties, message, Instant::now());
         }
+        if let Some(priority) = operation.priority {
+            properties = properties.with_priority(priority);
+        }
         let publication = Publication {
-            key: operation.key.clone(),
+            key: operation.key.of(message)?,
             mandatory: operation.mandatory,
             properties,
             body: body.chunks.to_bytes(),

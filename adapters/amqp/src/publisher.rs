@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossdock_adapter_api::{Expected, PendingReplies};
+use crossdock_adapter_api::{Expected, PendingReplies, Unwanted};
 use crossdock_message::{ByteString, Code, Fault, Retry};
 use futures_util::StreamExt as _;
 use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared};
@@ -47,6 +47,8 @@ pub(crate) struct Publication {
 pub(crate) struct Publisher {
     broker: Arc<Broker>,
     exchange: ShortString,
+    /// The queue of replies that nobody waits for any more.
+    late_reply: Option<ShortString>,
     open: RefCell<Option<Rc<Open>>>,
     /// Goes on with whoever comes next, where all who waited for it have left.
     opening: RefCell<Option<Opening>>,
@@ -83,10 +85,11 @@ impl Drop for Open {
 }
 
 impl Publisher {
-    pub(crate) fn new(broker: Arc<Broker>, exchange: ShortString) -> Rc<Self> {
+    pub(crate) fn new(broker: Arc<Broker>, exchange: ShortString, late_reply: Option<ShortString>) -> Rc<Self> {
         Rc::new(Self {
             broker,
             exchange,
+            late_reply,
             open: RefCell::default(),
             opening: RefCell::default(),
             requests: Cell::new(0),
@@ -112,7 +115,12 @@ impl Publisher {
         let open = self.channel().await?;
         let number = self.requests.get();
         self.requests.set(number + 1);
-        let correlation = format!("{:x}.{number:x}", open.live.number);
+        let mut correlation = format!("{:x}.{number:x}", open.live.number);
+        if let (Some(_), Some(request)) = (&self.late_reply, publication.properties.message_id()) {
+            // Whoever takes a late reply is told what it replies to.
+            correlation.push('.');
+            correlation.push_str(request.as_str());
+        }
         let id = ShortString::from(correlation.as_str());
         publication.properties = publication.properties.with_reply_to(DIRECT_REPLY.into()).with_correlation_id(id);
         let expected: Expected<Delivery> = open.replies.expect(correlation.into())?;
@@ -139,7 +147,8 @@ impl Publisher {
         let (done, outcome) = oneshot::channel();
         // There is room for all that has credit, while the channel is there.
         let gone = |_| unreachable("the channel was closed");
-        open.to_send.try_send(ToSend { publication, done, credit }).map_err(gone)?;
+        let exchange = self.exchange.clone();
+        open.to_send.try_send(ToSend { exchange, publication, done, credit }).map_err(gone)?;
         outcome.await.unwrap_or_else(|_| Err(unconfirmed("the channel was closed")))
     }
 
@@ -149,7 +158,9 @@ impl Publisher {
         }
         let opening = {
             let mut opening = self.opening.borrow_mut();
-            let open = || open(Arc::clone(&self.broker), self.exchange.clone()).boxed_local().shared();
+            let open = || {
+                open(Arc::clone(&self.broker), self.exchange.clone(), self.late_reply.clone()).boxed_local().shared()
+            };
             opening.get_or_insert_with(open).clone()
         };
         let opened = opening.clone().await;
@@ -164,7 +175,7 @@ impl Publisher {
 }
 
 /// A channel to an exchange that is there.
-async fn open(broker: Arc<Broker>, exchange: ShortString) -> Result<Rc<Open>, Fault> {
+async fn open(broker: Arc<Broker>, exchange: ShortString, late: Option<ShortString>) -> Result<Rc<Open>, Fault> {
     let live = broker.live().await?;
     check_exchange(&live, &exchange).await?;
     let channel = live.connection.create_channel().await.map_err(unreachable)?;
@@ -174,8 +185,9 @@ async fn open(broker: Arc<Broker>, exchange: ShortString) -> Result<Rc<Open>, Fa
     let consumer = consumer.await.map_err(unreachable)?;
     let (to_send, sending) = mpsc::channel(UNCONFIRMED_MAX);
     let (replies, credit) = (PendingReplies::new(WAITING_MAX), Arc::new(Semaphore::new(UNCONFIRMED_MAX)));
-    tokio::task::spawn_local(send_and_confirm(channel.clone(), exchange, sending));
-    tokio::task::spawn_local(take_replies(consumer, Rc::clone(&replies)));
+    tokio::task::spawn_local(send_and_confirm(channel.clone(), sending));
+    let late = late.map(|queue| LateReplies { queue, to_send: to_send.clone(), credit: Arc::clone(&credit) });
+    tokio::task::spawn_local(take_replies(consumer, Rc::clone(&replies), late));
     Ok(Rc::new(Open { live, channel, to_send, credit, replies, broker }))
 }
 
@@ -199,16 +211,48 @@ async fn check_exchange(live: &Live, exchange: &ShortString) -> Result<(), Fault
 }
 
 /// Hands replies to those who wait for them, until the channel ends.
-async fn take_replies(mut consumer: Consumer, replies: Rc<PendingReplies<Delivery>>) {
+async fn take_replies(mut consumer: Consumer, replies: Rc<PendingReplies<Delivery>>, late: Option<LateReplies>) {
     while let Some(Ok(delivery)) = consumer.next().await {
         let id = delivery.properties.correlation_id().as_ref().map(|id| ByteString::from(id.as_str()));
         let Some(id) = id else {
             tracing::warn!("a reply has no correlation id; it was dropped");
             continue;
         };
-        if let Err(unwanted) = replies.answer(&id, delivery) {
-            tracing::debug!(?unwanted, "a reply that nobody waits for was dropped");
+        match (replies.answer(&id, delivery), &late) {
+            (Ok(()), _) => {}
+            (Err((Unwanted::Late, delivery)), Some(late)) => late.hand_on(delivery),
+            (Err((unwanted, _)), _) => tracing::debug!(?unwanted, "a reply that nobody waits for was dropped"),
         }
     }
     replies.close();
+}
+
+/// Where replies go that nobody waits for any more.
+struct LateReplies {
+    queue: ShortString,
+    to_send: mpsc::Sender<ToSend>,
+    credit: Arc<Semaphore>,
+}
+
+impl LateReplies {
+    /// Sends a late reply on as it came; its correlation id says which request it is to. It is lost where that fails: the broker
+    /// keeps no reply of a caller who left either.
+    fn hand_on(&self, reply: Delivery) {
+        let properties = mapping::late_reply(&reply.properties);
+        let body = Bytes::from(reply.data);
+        let publication = Publication { key: self.queue.clone(), mandatory: true, properties, body };
+        let (done, outcome) = oneshot::channel();
+        let sent = Arc::clone(&self.credit).try_acquire_owned().ok().is_some_and(|credit| {
+            let exchange = ShortString::default();
+            self.to_send.try_send(ToSend { exchange, publication, done, credit }).is_ok()
+        });
+        let queue = self.queue.clone();
+        tokio::task::spawn_local(async move {
+            match outcome.await {
+                Ok(Ok(())) => {}
+                Ok(Err(problem)) => tracing::warn!(%queue, %problem, "a late reply was lost"),
+                Err(_) => tracing::warn!(%queue, sent, "a late reply was lost"),
+            }
+        });
+    }
 }

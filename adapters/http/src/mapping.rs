@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use crossdock_adapter_api::{Admission, Part};
+use crossdock_adapter_api::{Admission, Part, address_field};
 use crossdock_contract::Param;
 use crossdock_message::{
-    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Limits, Message, Origin, Record, Retry,
+    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Origin, Record, Retry,
     TraceContext, Value,
 };
 use crossdock_settings::Duration;
@@ -145,19 +145,6 @@ pub(crate) fn typed_body(typed: &TypedEntry, params: &Record, body: &Body) -> Re
     Ok(Body::typed(assembled.into(), Format::Protobuf, Arc::clone(request) as Arc<dyn BodyType>))
 }
 
-/// A field that the address of an operation needs.
-fn field(message: &Message, name: &ByteString) -> Option<ByteString> {
-    let of_body = match &message.body {
-        Body::Value(value) => value.get(name),
-        // A typed body is known to be what it says it is; another may be anything.
-        typed @ Body::Raw { of_type: Some(_), .. } => {
-            typed.value(&Limits::default()).ok().flatten().and_then(|value| value.get(name))
-        }
-        _ => None,
-    };
-    message.params.get(name).or(of_body).and_then(Value::scalar_text)
-}
-
 /// The target of a call: every part is escaped, so that no value can leave its place.
 ///
 /// # Errors
@@ -177,10 +164,10 @@ pub(crate) fn target(endpoint: &Endpoint, operation: &Operation, message: &Messa
             }
             Part::Segment(name) => {
                 out.push('/');
-                path::append_segment(&mut out, &field(message, name).ok_or_else(|| missing(name))?)?;
+                path::append_segment(&mut out, &address_field(message, name).ok_or_else(|| missing(name))?)?;
             }
             Part::Segments(name) => {
-                for part in field(message, name).ok_or_else(|| missing(name))?.split('/') {
+                for part in address_field(message, name).ok_or_else(|| missing(name))?.split('/') {
                     out.push('/');
                     path::append_segment(&mut out, part)?;
                 }
@@ -197,7 +184,7 @@ pub(crate) fn target(endpoint: &Endpoint, operation: &Operation, message: &Messa
         out.push('/');
     }
     for name in &operation.query {
-        if let Some(value) = field(message, name) {
+        if let Some(value) = address_field(message, name) {
             path::append_query(&mut out, name, &value);
         }
     }

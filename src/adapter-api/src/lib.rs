@@ -28,7 +28,7 @@ pub use adapter::{
     Adapter, AdapterError, Address, Capabilities, Delivery, EntryContext, EntrySpec, HeaderCondition, ListenerSpec,
     OperationSpec, Schemas, ServiceSpec,
 };
-pub use binding::{Binding, BodyBinding};
+pub use binding::{Binding, BodyBinding, address_field};
 pub use calls::known_call;
 pub use encode::{EncodedBody, WriteFormat, encode_body};
 pub use pending::{Expected, PendingReplies, Unwanted};

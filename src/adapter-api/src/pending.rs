@@ -78,18 +78,21 @@ impl<R> PendingReplies<R> {
     /// Hands a reply to whoever waits for it.
     ///
     /// # Errors
-    /// Why nobody does.
-    pub fn answer(&self, id: &ByteString, reply: R) -> Result<(), Unwanted> {
+    /// Why nobody does, and the reply.
+    pub fn answer(&self, id: &ByteString, reply: R) -> Result<(), (Unwanted, R)> {
         match self.waiting.borrow_mut().remove(id) {
             Some(waiting) => {
                 self.ended.borrow_mut().note(id, true);
-                waiting.send(reply).map_err(|_| Unwanted::Late)
+                waiting.send(reply).map_err(|reply| (Unwanted::Late, reply))
             }
-            None => Err(match self.ended.borrow().answered.get(id) {
-                Some(true) => Unwanted::Duplicate,
-                Some(false) => Unwanted::Late,
-                None => Unwanted::Unknown,
-            }),
+            None => {
+                let unwanted = match self.ended.borrow().answered.get(id) {
+                    Some(true) => Unwanted::Duplicate,
+                    Some(false) => Unwanted::Late,
+                    None => Unwanted::Unknown,
+                };
+                Err((unwanted, reply))
+            }
         }
     }
 
@@ -157,8 +160,8 @@ mod tests {
         assert_eq!(replies.answer(&id("two"), 2), Ok(()));
         assert_eq!(replies.answer(&id("one"), 1), Ok(()));
         assert_eq!((one.now_or_never(), two.now_or_never()), (Some(Some(1)), Some(Some(2))));
-        assert_eq!(replies.answer(&id("one"), 3), Err(Unwanted::Duplicate));
-        assert_eq!(replies.answer(&id("three"), 3), Err(Unwanted::Unknown));
+        assert_eq!(replies.answer(&id("one"), 3), Err((Unwanted::Duplicate, 3)));
+        assert_eq!(replies.answer(&id("three"), 3), Err((Unwanted::Unknown, 3)));
         assert!(replies.is_empty());
     }
 
@@ -169,11 +172,11 @@ mod tests {
         assert_eq!(replies.expect(id("two")).err().map(|fault| fault.code), Some(Code::ResourceExhausted));
         drop(given_up);
         assert!(replies.is_empty());
-        assert_eq!(replies.answer(&id("one"), 1), Err(Unwanted::Late));
+        assert_eq!(replies.answer(&id("one"), 1), Err((Unwanted::Late, 1)));
         for number in 0..ENDED_MAX {
             drop(replies.expect(number.to_string().into()).expect("room"));
         }
-        assert_eq!(replies.answer(&id("one"), 1), Err(Unwanted::Unknown), "memory is bounded");
+        assert_eq!(replies.answer(&id("one"), 1), Err((Unwanted::Unknown, 1)), "memory is bounded");
         assert_eq!(replies.ended.borrow().answered.len(), ENDED_MAX);
     }
 

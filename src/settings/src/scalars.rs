@@ -137,7 +137,7 @@ macro_rules! whole_numbers {
     )*};
 }
 
-whole_numbers!(u16, u32, u64, usize);
+whole_numbers!(u8, i32, u16, u32, u64, usize);
 
 /// A placeholder may stand in the place of any scalar that is read from text.
 #[doc(hidden)]

@@ -23,6 +23,12 @@ pub struct Dialer {
     timeout: Duration,
 }
 
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Dialer to {}:{}", self.host, self.port)
+    }
+}
+
 /// The service was not reached: the request cannot have been carried out.
 #[must_use]
 pub fn unreachable(problem: &str) -> Fault {
@@ -41,15 +47,30 @@ impl Dialer {
         alpn: &[&[u8]],
         timeout: Duration,
     ) -> Result<Self, AdapterError> {
-        let tls = if endpoint.secure {
-            let name = settings.and_then(|tls| tls.server_name.clone()).unwrap_or_else(|| endpoint.host.clone());
+        Self::to_host(&endpoint.host, endpoint.port, endpoint.secure, settings, alpn, timeout)
+    }
+
+    /// To that host; `secure` is over TLS. All else is as for [`Dialer::new`].
+    ///
+    /// # Errors
+    /// As [`Dialer::new`].
+    pub fn to_host(
+        host: &str,
+        port: u16,
+        secure: bool,
+        settings: Option<&ClientTlsSettings>,
+        alpn: &[&[u8]],
+        timeout: Duration,
+    ) -> Result<Self, AdapterError> {
+        let tls = if secure {
+            let name = settings.and_then(|tls| tls.server_name.clone()).unwrap_or_else(|| host.to_owned());
             let bad_name = |_| AdapterError::Settings(format!("`{name}` is not a name that a certificate can have"));
             let server = ServerName::try_from(name.clone()).map_err(bad_name)?;
             Some((TlsConnector::from(tls::client(settings, alpn)?), server))
         } else {
             None
         };
-        Ok(Self { host: endpoint.host.clone(), port: endpoint.port, tls, timeout })
+        Ok(Self { host: host.to_owned(), port, tls, timeout })
     }
 
     /// A new connection.

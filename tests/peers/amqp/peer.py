@@ -4,13 +4,17 @@
     peer.py URL declare QUEUE…                       makes durable quorum queues
     peer.py URL publish QUEUE BODY [COUNT] [HEADER=VALUE…]
                                                      publishes with confirmation; `#` in BODY is the message's number,
-                                                     and a value in brackets a list
+                                                     and a value in brackets a list, behind `@` a timestamp, behind `$`
+                                                     a decimal
+    peer.py URL bind EXCHANGE QUEUE KEY              makes a queue that takes what the exchange gets with that key
     peer.py URL drain QUEUE COUNT                    takes messages, and prints each as a line of JSON
     peer.py URL depth QUEUE                          prints how many messages wait
     peer.py URL call QUEUE BODY                      asks by direct reply-to, and prints the reply as a line of JSON
     peer.py URL serve QUEUE                          answers requests: with their body, or with the fault that it names
 """
 
+import datetime
+import decimal
 import json
 import sys
 import time
@@ -25,7 +29,7 @@ def told(properties, body):
     return json.dumps({
         "body": body.decode(), "content_type": properties.content_type, "headers": headers,
         "message_id": properties.message_id, "correlation_id": properties.correlation_id,
-        "delivery_mode": properties.delivery_mode, "expiration": properties.expiration,
+        "delivery_mode": properties.delivery_mode, "priority": properties.priority, "expiration": properties.expiration,
     })
 
 
@@ -34,10 +38,23 @@ def declare(channel, *queues):
         channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
 
 
+def typed(text):
+    if text.startswith("@"):
+        return datetime.datetime.fromtimestamp(int(text[1:]), datetime.timezone.utc)
+    if text.startswith("$"):
+        return decimal.Decimal(text[1:])
+    return json.loads(text) if text.startswith("[") else text
+
+
+def bind(channel, exchange, queue, key):
+    declare(channel, queue)
+    channel.queue_bind(queue, exchange, key)
+
+
 def publish(channel, queue, body, count="1", *headers):
     channel.confirm_delivery()
     table = dict(header.split("=", 1) for header in headers)
-    table = {name: json.loads(value) if value.startswith("[") else value for name, value in table.items()}
+    table = {name: typed(value) for name, value in table.items()}
     for number in range(int(count)):
         properties = pika.BasicProperties(
             content_type="application/json", delivery_mode=2, message_id=f"{queue}-{number}", headers=table)
@@ -89,6 +106,9 @@ def serve(channel, queue):
         channel.basic_ack(method.delivery_tag)
         if fault == "silence":
             return
+        if fault == "late":
+            channel.connection.sleep(1.5)
+            fault = None
         if fault is not None:
             reply.headers = {"crossdock-status": fault, "crossdock-reason": "TEST", "crossdock-error": "asked to fail"}
         channel.basic_publish("", properties.reply_to, body, reply)
@@ -101,7 +121,7 @@ def serve(channel, queue):
 def main():
     url, command, *arguments = sys.argv[1:]
     connection = pika.BlockingConnection(pika.URLParameters(url))
-    {"declare": declare, "publish": publish, "drain": drain, "depth": depth, "call": call, "serve": serve}[command](
+    {"declare": declare, "bind": bind, "publish": publish, "drain": drain, "depth": depth, "call": call, "serve": serve}[command](
         connection.channel(), *arguments)
     connection.close()
 

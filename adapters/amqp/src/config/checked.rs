@@ -1,7 +1,6 @@
 //! Settings as checked: nothing downstream checks them again.
 
 use std::any::Any;
-use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,87 +12,15 @@ use crossdock_adapter_api::{
 use crossdock_contract::{CallType, Contracts};
 use crossdock_message::ByteString;
 use crossdock_message::xml::ExpandedName;
-use crossdock_settings::{FromNode, Node, OneOrMany, Reader, Secret, Span, Spanned};
+use crossdock_settings::{FromNode, Node, Reader, Span, Spanned};
 use lapin::types::ShortString;
-use lapin::uri::{AMQPScheme, AMQPUri};
 
+use super::addresses::Addresses;
+use super::key::RoutingKey;
 use super::{
     BodyFormat, Declare, EntrySettings, ListenerSettings, OperationSettings, QueueType, Reject, ServiceSettings,
 };
 use crate::mapping;
-
-/// A broker's addresses, in the order in which they are tried. They hold passwords, and are never shown.
-#[derive(Clone)]
-pub(crate) struct Addresses {
-    pub(crate) uris: Vec<AMQPUri>,
-    /// For people: without user and password.
-    pub(crate) shown: String,
-    pub(crate) connect_timeout: Duration,
-}
-
-impl fmt::Debug for Addresses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
-    }
-}
-
-impl Addresses {
-    fn read(
-        urls: &OneOrMany<Spanned<Secret>>,
-        connect_timeout: Duration,
-        heartbeat: Duration,
-        node: &Node,
-        reader: &mut Reader<'_>,
-    ) -> Option<Self> {
-        let uris: Vec<Option<AMQPUri>> = urls.0.iter().map(|url| uri(url, heartbeat, reader)).collect();
-        let uris: Vec<AMQPUri> = uris.into_iter().collect::<Option<_>>()?;
-        if uris.is_empty() {
-            let help = "write `url: amqp://host`";
-            reader.error("missing-value", node.span, "a broker has at least one address", help);
-            return None;
-        }
-        let shown = |uri: &AMQPUri| format!("{}:{}/{}", uri.authority.host, uri.authority.port, uri.vhost);
-        Some(Self { shown: uris.iter().map(shown).collect::<Vec<_>>().join(", "), uris, connect_timeout })
-    }
-
-    /// The same for addresses that are the same, passwords included.
-    pub(crate) fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        for uri in &self.uris {
-            let user = &uri.authority.userinfo;
-            (&uri.authority.host, uri.authority.port, &uri.vhost, &user.username, &user.password).hash(&mut hasher);
-            format!("{:?}", uri.query).hash(&mut hasher);
-        }
-        self.connect_timeout.hash(&mut hasher);
-        hasher.finish()
-    }
-}
-
-fn uri(url: &Spanned<Secret>, heartbeat: Duration, reader: &mut Reader<'_>) -> Option<AMQPUri> {
-    let text = url.value.reveal();
-    let help = "write `amqp://user:password@host:port/vhost`; the vhost `/` is written `%2f`, or left out";
-    // What the parser says may hold the password.
-    let Ok(mut uri) = text.parse::<AMQPUri>() else {
-        reader.error("address", url.span, "this is not the address of a broker", help);
-        return None;
-    };
-    if uri.scheme == AMQPScheme::AMQPS {
-        reader.error(
-            "tls",
-            url.span,
-            "TLS towards brokers is not there yet",
-            "write `amqp://`, over a network you trust",
-        );
-        return None;
-    }
-    let password = &uri.authority.userinfo.password;
-    if url.value.literal && !password.is_empty() && password != "guest" {
-        let help = "write the address as `${env:NAME}` or `${file:PATH}`".to_owned();
-        reader.diagnostics.warning("literal-secret", url.span, "a password stands in the file itself", Some(help));
-    }
-    uri.query.heartbeat = Some(u16::try_from(heartbeat.as_secs()).unwrap_or(u16::MAX).max(1));
-    Some(uri)
-}
 
 /// A listener, as checked.
 #[derive(Debug)]
@@ -104,8 +31,8 @@ pub(crate) struct Listener {
 impl Listener {
     pub(crate) fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let settings = ListenerSettings::from_node(node, reader)?;
-        let (connect, heartbeat) = (settings.connect_timeout.0, settings.heartbeat.0);
-        Some(Self { addresses: Addresses::read(&settings.url, connect, heartbeat, node, reader)? })
+        let ListenerSettings { url, connect_timeout, heartbeat, tls } = settings;
+        Some(Self { addresses: Addresses::read(&url, connect_timeout.0, heartbeat.0, tls, node, reader)? })
     }
 }
 
@@ -139,6 +66,7 @@ pub(crate) struct Entry {
     pub(crate) declare: Declare,
     pub(crate) queue_type: QueueType,
     pub(crate) prefetch: u16,
+    pub(crate) priority: Option<i32>,
     pub(crate) body_len_max: u64,
     pub(crate) rejected: Rejected,
     pub(crate) attempts: u32,
@@ -211,6 +139,7 @@ impl Entry {
             declare: settings.declare,
             queue_type: settings.queue_type,
             prefetch: settings.prefetch,
+            priority: settings.priority,
             body_len_max: settings.max.0,
             rejected,
             attempts: settings.attempts,
@@ -259,13 +188,14 @@ pub(crate) struct Service {
     names: Vec<String>,
     operations: Vec<(ByteString, Arc<dyn OperationSpec>)>,
     pub(crate) reply_len_max: u64,
+    pub(crate) late_reply: Option<ShortString>,
 }
 
 impl Service {
     pub(crate) fn read(node: &Node, contracts: &Contracts, reader: &mut Reader<'_>) -> Option<Self> {
         let settings = ServiceSettings::from_node(node, reader)?;
         let (connect, heartbeat) = (settings.connect_timeout.0, settings.heartbeat.0);
-        let addresses = Addresses::read(&settings.url, connect, heartbeat, node, reader);
+        let addresses = Addresses::read(&settings.url, connect, heartbeat, settings.tls, node, reader);
         if settings.operations.0.is_empty() {
             let help = "add `operations: { name: { queue: QUEUE } }`";
             reader.error("missing-key", node.span, "a service has at least one operation", help);
@@ -277,12 +207,17 @@ impl Service {
             Some((ByteString::from(name.value.as_str()), Arc::new(operation) as Arc<dyn OperationSpec>))
         });
         let operations: Vec<Option<_>> = operations.collect();
+        let late_reply = match &settings.late_reply {
+            None => None,
+            Some(queue) => Some(name(queue, "queue", reader)?),
+        };
         let addresses = addresses?;
         Some(Self {
             names: vec![addresses.shown.clone()],
             addresses,
             operations: operations.into_iter().collect::<Option<_>>()?,
             reply_len_max: settings.max.0,
+            late_reply,
         })
     }
 }
@@ -305,8 +240,9 @@ impl ServiceSpec for Service {
 #[derive(Debug)]
 pub(crate) struct Operation {
     pub(crate) exchange: ShortString,
-    pub(crate) key: ShortString,
+    pub(crate) key: RoutingKey,
     pub(crate) reply: bool,
+    pub(crate) priority: Option<u8>,
     pub(crate) persistent: bool,
     pub(crate) mandatory: bool,
     pub(crate) body: WriteFormat,
@@ -329,9 +265,12 @@ impl Operation {
         let body = write_format(format, settings.root.as_ref(), call.is_some(), node.span, reader)?;
         let (exchange, key) = match (&settings.queue, &settings.exchange, &settings.key) {
             // The default exchange takes a message to the queue that has the routing key's name.
-            (Some(queue), None, None) => (ShortString::default(), name(queue, "queue", reader)?),
+            (Some(queue), None, None) => (ShortString::default(), RoutingKey::constant(name(queue, "queue", reader)?)),
             (None, Some(exchange), key) => {
-                let key = key.as_ref().map_or(Some(ShortString::default()), |key| name(key, "routing key", reader));
+                let key = match key {
+                    None => Some(RoutingKey::constant(ShortString::default())),
+                    Some(key) => RoutingKey::read(key, reader),
+                };
                 (name(exchange, "exchange", reader)?, key?)
             }
             _ => {
@@ -346,13 +285,22 @@ impl Operation {
             return None;
         }
         let persistent = settings.persistent.unwrap_or(!settings.reply);
-        Some(Self { exchange, key, reply: settings.reply, persistent, mandatory: settings.mandatory, body, call })
+        Some(Self {
+            exchange,
+            key,
+            reply: settings.reply,
+            priority: settings.priority,
+            persistent,
+            mandatory: settings.mandatory,
+            body,
+            call,
+        })
     }
 }
 
 impl OperationSpec for Operation {
     fn params(&self) -> &[ByteString] {
-        &[]
+        self.key.params()
     }
 
     fn body(&self) -> Option<&WriteFormat> {
@@ -382,8 +330,8 @@ impl OperationSpec for Operation {
     fn describe(&self) -> String {
         let kind = if self.reply { "request" } else { "message" };
         match self.exchange.as_str() {
-            "" => format!("{kind} to queue {}", self.key),
-            exchange => format!("{kind} to exchange {exchange} with key `{}`", self.key),
+            "" => format!("{kind} to queue {}", self.key.as_str()),
+            exchange => format!("{kind} to exchange {exchange} with key `{}`", self.key.as_str()),
         }
     }
 

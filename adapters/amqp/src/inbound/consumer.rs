@@ -77,8 +77,13 @@ async fn begin(live: &Live, entry: &Entry) -> lapin::Result<(Channel, Consumer)>
     declare(&channel, &entry.queue, entry.declare, entry.queue_type).await?;
     channel.basic_qos(entry.prefetch, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
+    let mut arguments = FieldTable::default();
+    if let Some(priority) = entry.priority {
+        // RabbitMQ, "Consumer Priorities".
+        arguments.insert("x-priority".into(), AMQPValue::LongInt(priority));
+    }
     let tag = ShortString::default();
-    let consumer = channel.basic_consume(entry.queue.clone(), tag, options, FieldTable::default()).await?;
+    let consumer = channel.basic_consume(entry.queue.clone(), tag, options, arguments).await?;
     Ok((channel, consumer))
 }
 

@@ -27,6 +27,7 @@ struct Envelope {
 
 /// A message on its way out, and who waits for its confirmation.
 pub(super) struct ToSend {
+    pub(super) exchange: ShortString,
     pub(super) publication: Publication,
     pub(super) done: oneshot::Sender<Result<(), Fault>>,
     /// Given back once it is confirmed, whether anybody waits for that or not.
@@ -39,7 +40,7 @@ pub(super) struct ToSend {
 /// frame confirms in any order. The broker returns a message before it confirms it; so all that is known at one moment is
 /// gathered before anything of it is told. For that, all that lapin knows of has to be here: a message is sent here as well, and
 /// nobody's leaving takes a confirmation away.
-pub(super) async fn send_and_confirm(channel: Channel, exchange: ShortString, mut sending: mpsc::Receiver<ToSend>) {
+pub(super) async fn send_and_confirm(channel: Channel, mut sending: mpsc::Receiver<ToSend>) {
     let mut waiting = FuturesUnordered::new();
     let mut returned: HashMap<Envelope, usize> = HashMap::new();
     let mut open = true;
@@ -48,7 +49,7 @@ pub(super) async fn send_and_confirm(channel: Channel, exchange: ShortString, mu
         tokio::select! {
             biased;
             next = sending.recv(), if open => match next {
-                Some(next) => waiting.push(send(&channel, &exchange, next)),
+                Some(next) => waiting.push(send(&channel, next)),
                 None => open = false,
             },
             Some(one) = waiting.next(), if !waiting.is_empty() => settled.push(one),
@@ -56,7 +57,7 @@ pub(super) async fn send_and_confirm(channel: Channel, exchange: ShortString, mu
         // Those that are new are begun at once, and those that are confirmed are gathered.
         loop {
             while let Ok(next) = sending.try_recv() {
-                waiting.push(send(&channel, &exchange, next));
+                waiting.push(send(&channel, next));
             }
             match waiting.next().now_or_never().flatten() {
                 Some(one) => settled.push(one),
@@ -87,13 +88,13 @@ pub(super) async fn send_and_confirm(channel: Channel, exchange: ShortString, mu
 }
 
 /// Sends one message; ends when it is confirmed, or cannot be any more.
-async fn send(channel: &Channel, exchange: &ShortString, message: ToSend) -> Settled {
-    let ToSend { publication, done, credit } = message;
+async fn send(channel: &Channel, message: ToSend) -> Settled {
+    let ToSend { exchange, publication, done, credit } = message;
     let Publication { key, mandatory, properties, body } = publication;
     let envelope = Envelope { exchange: exchange.clone(), key: key.clone(), id: properties.message_id().clone() };
     let options = BasicPublishOptions { mandatory, immediate: false };
     let outcome = if channel.status().connected() {
-        match channel.basic_publish(exchange.clone(), key, options, &body, properties).await {
+        match channel.basic_publish(exchange, key, options, &body, properties).await {
             Ok(confirm) => confirm.await.map_err(unconfirmed),
             // Some of it may have been written.
             Err(error) => Err(unconfirmed(error)),

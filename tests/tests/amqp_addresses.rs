@@ -1,0 +1,166 @@
+//! How brokers are reached, and where messages go there: TLS, keys made from data, late replies; with RabbitMQ and pika.
+
+use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call, until, write_certificates};
+use serde_json::Value;
+
+fn one_line(text: &str) -> Value {
+    serde_json::from_str(text.lines().next().expect("a line")).expect("JSON")
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_over_mutual_tls() {
+    let certificates = tempfile::tempdir().expect("a folder");
+    write_certificates(certificates.path());
+    let file = |name: &str| certificates.path().join(name).display().to_string();
+    let broker = RabbitMq::start_with_tls(certificates.path());
+    broker.run(&["declare", "secure", "dead"]);
+    let url = broker.tls_url.as_deref().expect("an address for TLS");
+    let good =
+        format!("{{ ca: \"{}\", cert: \"{}\", key: \"{}\" }}", file("ca.pem"), file("client.pem"), file("client.key"));
+    let nobody = format!("{{ ca: \"{}\" }}", file("ca.pem"));
+    let distrusting = format!("{{ ca: \"{}\" }}", file("other-ca.pem"));
+    let listeners = format!(
+        "public: {{ http: {{ bind: \"127.0.0.1:0\" }} }}\n  broker: {{ amqp: {{ url: \"{url}\", tls: {good} }} }}"
+    );
+    let backend = Backend::start();
+    let service = |name: &str, tls: &str| {
+        format!(
+            "  {name}: {{ amqp: {{ url: \"{url}\", tls: {tls}, operations: {{ place: {{ queue: secure }} }} }} }}\n"
+        )
+    };
+    let routes = format!(
+        "version: 1
+services:
+{}{}{}  json: {{ http: {{ url: \"http://{}\", operations: {{ take: {{ post: /echo }} }} }} }}
+routes:
+  good: {{ from: {{ http: {{ listen: public, post: /good }} }}, steps: [ {{ send: good.place }} ] }}
+  nobody: {{ from: {{ http: {{ listen: public, post: /nobody }} }}, steps: [ {{ send: nobody.place }} ] }}
+  distrusting: {{ from: {{ http: {{ listen: public, post: /distrusting }} }}, steps: [ {{ send: distrusting.place }} ] }}
+  take: {{ from: {{ amqp: {{ listen: broker, queue: secure, dead_letter: dead }} }}, steps: [ {{ call: json.take }} ] }}
+",
+        service("good", &good),
+        service("nobody", &nobody),
+        service("distrusting", &distrusting),
+        backend.address,
+    );
+    let gateway = Gateway::start_with_files(&listeners, &routes, &[]);
+    assert_eq!(call(&gateway.public(), "POST", "/good", "{\"n\":1}").status, 202);
+    until("the message crosses both ways over TLS", || backend.requests() == 1);
+    for path in ["/nobody", "/distrusting"] {
+        let answer = call(&gateway.public(), "POST", path, "{}");
+        assert!(
+            answer.status == 503 && answer.body.contains("UNREACHABLE"),
+            "{path}: {} {}",
+            answer.status,
+            answer.body
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_messages_go_where_their_data_says() {
+    let broker = RabbitMq::start();
+    let name = |part: &str| broker.name(part);
+    broker.run(&["bind", "amq.topic", &name("eu"), "placed.eu.*"]);
+    broker.run(&["bind", "amq.topic", &name("us"), "placed.us.#"]);
+    let routes = format!(
+        "version: 1
+services:
+  events:
+    amqp:
+      url: \"{}\"
+      operations:
+        announce: {{ exchange: amq.topic, key: \"placed.{{region}}.{{urgency}}\", priority: 7 }}
+        forward: {{ exchange: amq.topic, key: \"placed.{{place=**}}\" }}
+routes:
+  announce:
+    from: {{ http: {{ listen: public, post: \"/orders/{{region}}\" }} }}
+    steps: [ {{ map: {{ region: req.region, urgency: req.urgency }} }}, {{ send: events.announce }} ]
+  forward: {{ from: {{ http: {{ listen: public, post: \"/forward/{{place}}\" }} }}, steps: [ {{ send: events.forward }} ] }}
+",
+        broker.url
+    );
+    let gateway = Gateway::start(&routes);
+    let post = |path: &str, body: &str| call(&gateway.public(), "POST", path, body);
+    assert_eq!(post("/orders/eu", "{\"urgency\":3}").status, 202);
+    assert_eq!(post("/forward/us.west.coast", "{}").status, 202);
+    let taken = one_line(&broker.run(&["drain", &name("eu"), "1"]));
+    assert_eq!((&taken["body"], &taken["priority"]), (&"{\"region\":\"eu\",\"urgency\":3}".into(), &7.into()));
+    assert_eq!(one_line(&broker.run(&["drain", &name("us"), "1"]))["body"], "{}");
+    for (path, body) in
+        [("/orders/eu.x", "{\"urgency\":3}"), ("/orders/eu", "{\"urgency\":\"\"}"), ("/forward/us..x", "{}")]
+    {
+        let answer = post(path, body);
+        assert!(
+            answer.status == 400 && answer.body.contains("ADDRESS_FIELD"),
+            "{path}: {} {}",
+            answer.status,
+            answer.body
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_late_replies_go_to_their_queue() {
+    let broker = RabbitMq::start();
+    let (queue, late) = (broker.name("slow"), broker.name("late"));
+    broker.run(&["declare", &late]);
+    let _server = Peer::start(&mut broker.peer(&["serve", &queue]));
+    let routes = format!(
+        "version: 1
+services:
+  slow:
+    amqp: {{ url: \"{}\", late_reply: {late}, operations: {{ ask: {{ queue: {queue}, reply: true }} }} }}
+    timeout: 400ms
+routes:
+  ask: {{ from: {{ http: {{ listen: public, post: /ask }} }}, steps: [ {{ call: slow.ask }} ] }}
+",
+        broker.url
+    );
+    let gateway = Gateway::start(&routes);
+    assert_eq!(call(&gateway.public(), "POST", "/ask", "{}").body, "{}", "in time");
+    assert_eq!(call(&gateway.public(), "POST", "/ask", "{\"fault\":\"late\"}").status, 504);
+    let reply = one_line(&broker.run(&["drain", &late, "1"]));
+    assert_eq!((&reply["body"], &reply["delivery_mode"]), (&"{\"fault\":\"late\"}".into(), &2.into()));
+    assert!(reply["correlation_id"].as_str().is_some_and(|id| id.contains('-')), "the request's own id: {reply}");
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_timestamps_and_decimals_are_exact_text() {
+    let broker = RabbitMq::start();
+    let (queue, dead) = (broker.name("typed"), broker.name("typed-dead"));
+    broker.run(&["declare", &queue, &dead]);
+    broker.run(&[
+        "publish",
+        &queue,
+        "{}",
+        "1",
+        "x-at=@1700000000",
+        "x-price=$12.25",
+        "x-small=$0.007",
+        "x-many=[1,\"a\"]",
+    ]);
+    let backend = Backend::start();
+    let routes = format!(
+        "version: 1
+services:
+  json: {{ http: {{ url: \"http://{}\", operations: {{ take: {{ post: /echo }} }} }} }}
+routes:
+  take:
+    from: {{ amqp: {{ listen: broker, queue: {queue}, dead_letter: {dead}, priority: 5 }} }}
+    headers: {{ request: [x-at, x-price, x-small, x-many] }}
+    steps: [ {{ call: json.take }} ]
+",
+        backend.address
+    );
+    let _gateway = Gateway::start_with(&format!("broker: {{ amqp: {{ url: \"{}\" }} }}", broker.url), &routes);
+    until("the message arrives", || backend.requests() == 1);
+    let head = backend.last_head().to_lowercase();
+    for line in ["x-at: 2023-11-14t22:13:20z", "x-price: 12.25", "x-small: 0.007", "x-many: 1", "x-many: a"] {
+        assert!(head.contains(line), "{line} is not in {head}");
+    }
+}
