@@ -9,6 +9,7 @@ pub mod frames;
 pub mod fuzz;
 mod gateway;
 mod peers;
+mod recorder;
 mod services;
 
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ pub use caller::{Connection, Reply, call, exchange};
 pub use certificates::write_certificates;
 pub use gateway::{Ending, Gateway, crossdock, repository};
 pub use peers::{Peer, abuse, judged, peers};
+pub use recorder::Recorder;
 pub use services::RabbitMq;
 
 /// Waits for a condition; panics with `what` when it does not come true in time.

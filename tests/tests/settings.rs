@@ -134,9 +134,9 @@ fn the_files_in_the_documents_are_good() {
 fn the_schema_takes_the_shipped_files_apart_as_the_loader_does() {
     let schema = Command::new(crossdock()).args(["schema", "routes"]).output().expect("it runs");
     let committed = std::fs::read_to_string(repository().join("schemas/routes.schema.json")).expect("a schema");
-    assert_eq!(
-        String::from_utf8_lossy(&schema.stdout),
-        committed,
+    // What differs is thousands of lines; `git diff` shows it better.
+    assert!(
+        schema.stdout == committed.as_bytes(),
         "write schemas/ anew: crossdock schema routes > schemas/routes.schema.json"
     );
     let settings = Command::new(crossdock()).args(["schema", "settings"]).output().expect("it runs");

@@ -164,6 +164,8 @@ crossdock_settings::choices! {
         AtMostOnce = "at-most-once",
         /// It is carried out, perhaps more than once; whoever was told that it is taken may rely on it.
         AtLeastOnce = "at-least-once",
+        /// It is carried out, perhaps more than once, where that is as once.
+        EffectivelyOnce = "effectively-once",
     }
 }
 

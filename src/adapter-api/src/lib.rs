@@ -22,6 +22,7 @@ pub mod memory;
 mod pending;
 mod ports;
 mod template;
+mod turn;
 
 pub use acknowledgement::{Acknowledgement, Decision};
 pub use adapter::{
@@ -37,3 +38,4 @@ pub use ports::{
     SendFuture,
 };
 pub use template::{Part, PathTemplate, Segment, TemplateError};
+pub use turn::{Hold, Turn};

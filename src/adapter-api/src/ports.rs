@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crossdock_message::{ByteString, Fault, Message, Record};
 use tokio_util::sync::CancellationToken;
 
-use crate::{AdapterError, EntrySpec, OperationSpec};
+use crate::{AdapterError, EntrySpec, OperationSpec, Turn};
 
 /// A future that stays on its thread.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -96,6 +96,13 @@ pub trait Exchange {
     /// Hands the message over. The future may be dropped: work that was accepted goes on, its answer is discarded, and
     /// what it holds is given back.
     fn dispatch(self: Box<Self>, message: Message) -> LocalFuture<'static, Outcome>;
+
+    /// As [`Exchange::dispatch`], for a message that may be tried again: where the route keeps an order, its place in it is held by
+    /// `turn` over all tries. The order is that of the futures' first polls.
+    fn dispatch_in(self: Box<Self>, message: Message, turn: Rc<Turn>) -> LocalFuture<'static, Outcome> {
+        let _ = turn;
+        self.dispatch(message)
+    }
 }
 
 /// A listener that was opened.

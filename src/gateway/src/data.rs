@@ -8,6 +8,7 @@
 
 mod counted;
 mod ingress;
+mod keyed;
 mod picker;
 mod shard;
 mod shards;
@@ -17,4 +18,5 @@ mod steps;
 mod tests;
 
 pub(crate) use ingress::Opener;
+pub(crate) use keyed::Keyed;
 pub(crate) use steps::services_of;

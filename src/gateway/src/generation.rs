@@ -11,6 +11,7 @@ use crossdock_routing::{Plan, ServicePlan};
 use tokio::sync::Semaphore;
 
 use crate::config::ListenerConfig;
+use crate::data::Keyed;
 use crate::stats::{RouteStats, ServiceStats, Stats};
 
 /// One version of the routes with what its calls share.
@@ -24,6 +25,8 @@ pub(crate) struct Generation {
     pub(crate) services: Vec<ServiceShare>,
     /// One for each route of the plan.
     pub(crate) routes: Vec<Arc<RouteStats>>,
+    /// One for each route of the plan.
+    pub(crate) keyed: Vec<Arc<Keyed>>,
     /// Files besides YAML that it was made of.
     pub(crate) files: BTreeSet<PathBuf>,
 }
@@ -46,7 +49,8 @@ impl Generation {
         });
         let services = services.collect();
         let routes = plan.routes.iter().map(|route| stats.route(&route.name)).collect();
-        Self { number, plan, listeners, limits, services, routes, files: BTreeSet::new() }
+        let keyed = plan.routes.iter().map(|route| stats.keyed(&route.name)).collect();
+        Self { number, plan, listeners, limits, services, routes, keyed, files: BTreeSet::new() }
     }
 }
 

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use crossdock_message::Code;
 use tokio::sync::Semaphore;
 
+use crate::data::Keyed;
+
 pub(crate) use histogram::Histogram;
 pub(crate) use render::{prometheus, routes_json, services_json};
 
@@ -160,6 +162,7 @@ pub(crate) struct Stats {
     routes: Mutex<BTreeMap<String, Arc<RouteStats>>>,
     services: Mutex<BTreeMap<String, Arc<ServiceStats>>>,
     credits: Mutex<BTreeMap<(String, usize), Arc<Semaphore>>>,
+    keyed: Mutex<BTreeMap<String, Arc<Keyed>>>,
     pub(crate) reloads: AtomicU64,
     pub(crate) reloads_failed: AtomicU64,
     pub(crate) unmatched: AtomicU64,
@@ -182,6 +185,7 @@ impl Stats {
             routes: Mutex::default(),
             services: Mutex::default(),
             credits: Mutex::default(),
+            keyed: Mutex::default(),
             reloads: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
             unmatched: AtomicU64::new(0),
@@ -194,6 +198,11 @@ impl Stats {
 
     pub(crate) fn service(&self, name: &str) -> Arc<ServiceStats> {
         named(&self.services, name)
+    }
+
+    /// The keys of a route. They outlive generations: a reload changes no order and forgets nothing.
+    pub(crate) fn keyed(&self, name: &str) -> Arc<Keyed> {
+        named(&self.keyed, name)
     }
 
     /// The credit of a service. It outlives generations, so that calls of the old one count in the new one, for as long

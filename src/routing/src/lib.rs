@@ -21,8 +21,8 @@ pub use load::{Inputs, load};
 pub use map::MapPlan;
 pub use matcher::{Match, Miss, Table};
 pub use plan::{
-    Balance, Branch, CallPlan, ErrorRule, Plan, RespondBody, RoutePlan, RouteTest, ServicePlan, Step, StubPlan,
-    TestExpect, TestGiven,
+    Balance, Branch, CallPlan, ErrorRule, IdempotencyPlan, Plan, RespondBody, RoutePlan, RouteTest, ServicePlan, Step,
+    StubPlan, TestExpect, TestGiven,
 };
 pub use retry::{RetryBudget, RetryPlan, Verdict};
 pub use schema::route_file_schema;

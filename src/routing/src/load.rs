@@ -1,8 +1,10 @@
 //! Reading and checking route files. The checker is the loader: there is no second one with worse messages.
 
+mod branches;
 mod contracts;
 mod delivery;
 mod headers;
+mod keyed;
 mod maps;
 mod routes;
 mod services;
@@ -24,6 +26,7 @@ use crate::plan::Plan;
 /// What the JSON Schema is made of.
 pub(crate) mod schema_parts {
     pub(crate) use super::contracts::ContractSettings;
+    pub(crate) use super::keyed::{IdempotencySettings, OrderSettings};
     pub(crate) use super::routes::{ErrorRuleSettings, HeaderSettings};
     pub(crate) use super::steps::STEPS;
     pub(crate) use super::tests_section::TestSettings;

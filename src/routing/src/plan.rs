@@ -77,10 +77,25 @@ pub struct RoutePlan {
     pub carry: Arc<[ByteString]>,
     /// Headers that are carried from a service's reply to the caller.
     pub carry_back: Arc<[ByteString]>,
+    /// The key of messages that are carried out one after another; nothing where no order is kept.
+    pub order: Option<Expression>,
+    /// How a message is known that was carried out before.
+    pub idempotency: Option<IdempotencyPlan>,
     /// What it does.
     pub steps: Vec<Step>,
     /// How faults are answered where the code's own answer is not wanted.
     pub errors: Vec<ErrorRule>,
+}
+
+/// How a message is known that was carried out before.
+#[derive(Debug)]
+pub struct IdempotencyPlan {
+    /// The key that says which messages are the same.
+    pub key: Expression,
+    /// How long it is known.
+    pub window: Duration,
+    /// How many keys are known at once; where there are more, the oldest is forgotten.
+    pub keys_max: usize,
 }
 
 /// One call of an operation.
@@ -134,12 +149,27 @@ pub enum Step {
         /// The sentence of the fault.
         message: Template,
     },
+    /// Ends the route without an answer unless a condition holds.
+    Filter(Expression),
     /// Calls a service; the reply is what the next steps work on.
     Call(CallPlan),
     /// Calls a service and only waits for its confirmation.
     Send(CallPlan),
     /// Takes the first branch whose condition holds.
     Choice(Vec<Branch>),
+    /// Follows all branches at once, each with the message as it is here; ends when all have ended.
+    Multicast(Vec<Vec<Step>>),
+    /// Follows the steps with each item of a list as the message.
+    Split {
+        /// The list.
+        items: Expression,
+        /// The name of the item.
+        name: ByteString,
+        /// Items at once; with one, they go in their order.
+        at_once: usize,
+        /// What is done with each.
+        steps: Vec<Step>,
+    },
     /// Calls a service on the side and binds its reply's body to a name.
     Enrich {
         /// The call.
@@ -172,6 +202,40 @@ pub enum Step {
         /// The sentence.
         message: Template,
     },
+}
+
+impl Step {
+    /// The call whose outcome decides what becomes of the message; that of a `tap` does not.
+    fn call(&self) -> Option<&CallPlan> {
+        match self {
+            Self::Call(call) | Self::Send(call) | Self::Enrich { call, .. } => Some(call),
+            _ => None,
+        }
+    }
+
+    /// The steps inside it.
+    fn inner(&self) -> Vec<&[Self]> {
+        match self {
+            Self::Choice(branches) => branches.iter().map(|branch| branch.steps.as_slice()).collect(),
+            Self::Multicast(branches) => branches.iter().map(Vec::as_slice).collect(),
+            Self::Split { steps, .. } => vec![steps],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The calls of these steps, and of those inside them, whose outcomes decide what becomes of the message.
+    #[must_use]
+    pub fn calls(steps: &[Self]) -> Vec<&CallPlan> {
+        let mut found = Vec::new();
+        let mut open = vec![steps];
+        while let Some(steps) = open.pop() {
+            for step in steps {
+                found.extend(step.call());
+                open.extend(step.inner());
+            }
+        }
+        found
+    }
 }
 
 /// How a fault is answered.

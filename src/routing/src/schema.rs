@@ -6,7 +6,9 @@ use crossdock_adapter_api::{Adapter, Delivery};
 use crossdock_settings::{Duration, FromNode, Spanned};
 use serde_json::{Map, Value, json};
 
-use crate::load::schema_parts::{ContractSettings, ErrorRuleSettings, HeaderSettings, STEPS, TestSettings};
+use crate::load::schema_parts::{
+    ContractSettings, ErrorRuleSettings, HeaderSettings, IdempotencySettings, OrderSettings, STEPS, TestSettings,
+};
 use crate::load::{CodeName, DeadlineSettings, RetrySettings, TOP_KEYS};
 use crate::plan::Balance;
 
@@ -61,6 +63,8 @@ fn route(adapters: &[Arc<dyn Adapter>]) -> Value {
             "as": { "type": "string", "description": "What the contract says of the messages: pkg.Service/Method, or pkg.Service for all its methods." },
             "from": { "anyOf": [entry, { "type": "array", "items": entry, "minItems": 1 }] },
             "delivery": Delivery::schema(),
+            "order": OrderSettings::schema(),
+            "idempotency": IdempotencySettings::schema(),
             "deadline": DeadlineSettings::schema(),
             "headers": HeaderSettings::schema(),
             "steps": { "$ref": "#/$defs/steps" },
@@ -83,6 +87,12 @@ fn steps() -> Value {
         "map": map,
         "set": headers,
         "require": object(&["that", "message"], &json!({ "that": text, "code": CodeName::schema(), "message": text })),
+        "filter": text,
+        "multicast": { "type": "array", "items": steps, "minItems": 1, "maxItems": 16 },
+        "split": object(&["each", "as", "steps"], &json!({
+            "each": { "type": "string" }, "as": { "type": "string" }, "steps": steps,
+            "at_once": { "type": "integer", "minimum": 1, "maximum": 64 },
+        })),
         "call": reference,
         "send": reference,
         "choice": { "type": "array", "items": { "anyOf": [

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_adapter_api::{EntrySpec, Head, Outcome, encode_body};
+use crossdock_adapter_api::{EntrySpec, Head, Outcome, Turn, encode_body};
 use crossdock_message::{BodyType, ByteString, Code, Fault, Message};
 use futures_util::FutureExt as _;
 use lapin::message::Delivery;
@@ -54,7 +54,7 @@ pub(super) async fn handle(handling: Handling, delivery: Delivery) {
     });
     let settling = async {
         match decided {
-            Decided::Settled => Ok(true),
+            Decided::Settled | Decided::Leave => Ok(true),
             Decided::Acknowledge => one.acker.ack(BasicAckOptions::default()).await,
             Decided::Requeue => one.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await,
             Decided::GiveBack => one.acker.nack(BasicNackOptions { requeue: false, multiple: false }).await,
@@ -97,7 +97,10 @@ enum Decided {
     /// It was settled already.
     Settled,
     Acknowledge,
-    /// It comes again.
+    /// It stays unsettled, and comes again in its place once its channel is closed, which happens soon. To give it back before would
+    /// put it behind those that wait (quorum queues without a limit of deliveries).
+    Leave,
+    /// It comes again now.
     Requeue,
     /// The broker does with it what its policy says.
     GiveBack,
@@ -126,7 +129,7 @@ impl Handling {
             return Decided::Acknowledge;
         }
         if matches!(one.acker.ack(BasicAckOptions::default()).await, Ok(true))
-            && let Ok(Outcome::Failed(fault)) = self.dispatch(one).await
+            && let Ok(Outcome::Failed(fault)) = self.dispatch(one, None).await
         {
             tracing::warn!(%queue, code = %fault.code, reason = %fault.reason, "a message failed, and is not tried again");
         }
@@ -137,31 +140,43 @@ impl Handling {
     async fn take(&self, one: &One<'_>) -> Decided {
         let mut attempts = one.delivered_before();
         let mut tries = 0;
+        let turn = Rc::new(Turn::default());
         loop {
             tries += 1;
-            let Ok(outcome) = self.dispatch(one).await else { return self.let_go().await };
+            let Ok(outcome) = self.dispatch(one, Some(&turn)).await else { return self.let_go().await };
             match settle(outcome, one.entry, attempts + 1, tries) {
-                Settlement::Acknowledge => return Decided::Acknowledge,
-                Settlement::SetAside(fault) => return self.set_aside(one, &fault, attempts + 1).await,
+                Settlement::Acknowledge => {
+                    turn.done();
+                    return Decided::Acknowledge;
+                }
+                Settlement::SetAside(fault) => {
+                    let decided = self.set_aside(one, &fault, attempts + 1).await;
+                    if !matches!(decided, Decided::Leave) {
+                        turn.done();
+                    }
+                    return decided;
+                }
                 Settlement::Again { wait, counts } => {
                     attempts += u32::from(counts);
                     tokio::select! {
-                        () = self.stop.cancelled() => return Decided::Requeue,
+                        () = self.stop.cancelled() => return Decided::Leave,
                         () = tokio::time::sleep(wait) => {}
                     }
                 }
             }
             if !one.acker.usable() {
                 // It was delivered to somebody else: another try here would be one too many.
-                return Decided::Requeue;
+                return Decided::Leave;
             }
         }
     }
 
     /// Waits for this consumer's end, which the change of the routes brings.
     async fn let_go(&self) -> Decided {
-        let _ = tokio::time::timeout(LET_GO_TIME, self.stop.cancelled()).await;
-        Decided::Requeue
+        match tokio::time::timeout(LET_GO_TIME, self.stop.cancelled()).await {
+            Ok(()) => Decided::Leave,
+            Err(_) => Decided::Requeue,
+        }
     }
 
     /// A request: its sender waits, and hears what became of it. It is carried out once, however often its answer is sent.
@@ -171,7 +186,7 @@ impl Handling {
             let problem = "the message asks to be answered in a queue that `reply_to` of the route does not list";
             return self.set_aside(one, &Fault::caller(Code::PermissionDenied, "REPLY_TO", problem), 1).await;
         };
-        let Ok(outcome) = self.dispatch(one).await else { return self.let_go().await };
+        let Ok(outcome) = self.dispatch(one, None).await else { return self.let_go().await };
         let (reply, body) = match outcome {
             Outcome::Replied(reply) => written(entry, &reply),
             Outcome::Accepted => written(entry, &Message::new(String::new().into(), String::new().into())),
@@ -200,13 +215,13 @@ impl Handling {
                 Err(_) => {}
             }
             if !waits.next(&self.stop).await || !one.acker.usable() {
-                return Decided::Requeue;
+                return Decided::Leave;
             }
         }
     }
 
-    async fn dispatch(&self, one: &One<'_>) -> Result<Outcome, NotOurs> {
-        let once = AssertUnwindSafe(self.once(one)).catch_unwind();
+    async fn dispatch(&self, one: &One<'_>, turn: Option<&Rc<Turn>>) -> Result<Outcome, NotOurs> {
+        let once = AssertUnwindSafe(self.once(one, turn)).catch_unwind();
         match once.await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -216,7 +231,7 @@ impl Handling {
         }
     }
 
-    async fn once(&self, one: &One<'_>) -> Result<Outcome, NotOurs> {
+    async fn once(&self, one: &One<'_>, turn: Option<&Rc<Turn>>) -> Result<Outcome, NotOurs> {
         let worker = &self.worker;
         let path = mapping::path_of_queue(one.entry.queue.as_str());
         let fields = DeliveryFields(&one.properties);
@@ -230,7 +245,10 @@ impl Handling {
         let spec = Arc::clone(&admission.entry);
         let entry = spec.as_any().downcast_ref::<Entry>().ok_or(NotOurs)?;
         match message(one, entry, admission.id.clone(), &worker.name, &admission.carry) {
-            Ok(message) => Ok(admission.exchange.dispatch(message).await),
+            Ok(message) => Ok(match turn {
+                Some(turn) => admission.exchange.dispatch_in(message, Rc::clone(turn)).await,
+                None => admission.exchange.dispatch(message).await,
+            }),
             Err(fault) => Ok(Outcome::Failed(fault)),
         }
     }
@@ -260,7 +278,7 @@ impl Handling {
                 }
             }
             if !waits.next(&self.stop).await || !one.acker.usable() {
-                return Decided::Requeue;
+                return Decided::Leave;
             }
         }
     }

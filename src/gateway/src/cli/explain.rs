@@ -37,6 +37,13 @@ pub(super) fn explain(name: &str, folder: &Path) -> Ending {
     if let Some(delivery) = route.delivery {
         println!("  delivers  {}", delivery.word());
     }
+    if let Some(by) = &route.order {
+        println!("  order     by {}, in this instance", by.source());
+    }
+    if let Some(plan) = &route.idempotency {
+        let (key, window) = (plan.key.source(), plan.window);
+        println!("  once      by {key}, known for {window:?} or {} keys, in this instance", plan.keys_max);
+    }
     println!("  deadline  {:?}, at most {:?}", route.deadline_default, route.deadline_max);
     if !route.carry.is_empty() {
         println!("  carries   {} to services", route.carry.join(", "));
@@ -80,6 +87,11 @@ fn steps(list: &[Step], plan: &Plan, indent: usize) {
                 format!("set       {}", names.join(", "))
             }
             Step::Require { that, code, .. } => format!("require   {} or {code}", that.source()),
+            Step::Filter(that) => format!("filter    {} or it ends here", that.source()),
+            Step::Multicast(_) => "multicast".to_owned(),
+            Step::Split { items, name, at_once, .. } => {
+                format!("split     {name} of {}, {at_once} at once", items.source())
+            }
             Step::Call(call) => format!("call      {}", describe(call, plan)),
             Step::Send(call) => format!("send      {}", describe(call, plan)),
             Step::Enrich { call, name, .. } => format!("enrich    {name} from {}", describe(call, plan)),
@@ -89,6 +101,16 @@ fn steps(list: &[Step], plan: &Plan, indent: usize) {
             Step::Choice(_) => "choice".to_owned(),
         };
         println!("{:indent$}{text}", "");
+        match step {
+            Step::Multicast(branches) => {
+                for branch in branches {
+                    println!("{:width$}branch", "", width = indent + 2);
+                    steps(branch, plan, indent + 4);
+                }
+            }
+            Step::Split { steps: inner, .. } => steps(inner, plan, indent + 4),
+            _ => {}
+        }
         if let Step::Choice(branches) = step {
             for branch in branches {
                 let when = branch

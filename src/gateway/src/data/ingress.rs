@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossdock_adapter_api::{
-    Adapter, Admission, EntrySpec, Exchange, Head, Ingress, LocalFuture, OpenIngress, Outcome,
+    Adapter, Admission, EntrySpec, Exchange, Head, Ingress, LocalFuture, OpenIngress, Outcome, Turn,
 };
 use crossdock_message::{ByteString, Code, Fault, Message, Record, Retry, Value};
-use crossdock_routing::Miss;
 use crossdock_routing::expression::Request;
+use crossdock_routing::{Miss, RoutePlan};
 
 use super::counted::Counted;
 use super::shards::Shards;
@@ -130,23 +130,47 @@ fn no_route(generation: &Generation, head: &Head<'_>, miss: Miss) -> Fault {
     }
 }
 
-struct RouteExchange {
-    shards: Rc<Shards>,
-    route: usize,
-    entry: usize,
+pub(super) struct RouteExchange {
+    pub(super) shards: Rc<Shards>,
+    pub(super) route: usize,
+    pub(super) entry: usize,
 }
 
 impl Exchange for RouteExchange {
     fn dispatch(self: Box<Self>, message: Message) -> LocalFuture<'static, Outcome> {
-        Box::pin(async move {
-            let generation = self.shards.generation();
-            let route = &generation.plan.routes[self.route];
-            let counted = Counted::begin(&generation.routes[self.route]);
-            let entry = &route.entries[self.entry];
-            let request = Request { message, binding: Arc::clone(entry.binding()) };
-            let mut run = Run::new(&self.shards, route, &request, &generation.limits, entry.cancels(), Instant::now());
-            let outcome = run.follow_to_end().await;
-            counted.finish(outcome, run.phases(Instant::now()))
-        })
+        if self.is_keyed() {
+            return Box::pin(self.keyed(message, None));
+        }
+        Box::pin(async move { self.follow(message).await })
+    }
+
+    fn dispatch_in(self: Box<Self>, message: Message, turn: Rc<Turn>) -> LocalFuture<'static, Outcome> {
+        if self.is_keyed() {
+            return Box::pin(self.keyed(message, Some(turn)));
+        }
+        self.dispatch(message)
+    }
+}
+
+impl RouteExchange {
+    pub(super) fn route(&self) -> &RoutePlan {
+        &self.shards.generation().plan.routes[self.route]
+    }
+
+    /// Something is done by the key of each message.
+    fn is_keyed(&self) -> bool {
+        self.route().order.is_some() || self.route().idempotency.is_some()
+    }
+
+    /// Follows the route's steps.
+    pub(super) async fn follow(&self, message: Message) -> Outcome {
+        let generation = self.shards.generation();
+        let route = self.route();
+        let counted = Counted::begin(&generation.routes[self.route]);
+        let entry = &route.entries[self.entry];
+        let request = Request { message, binding: Arc::clone(entry.binding()) };
+        let mut run = Run::new(&self.shards, route, &request, &generation.limits, entry.cancels(), Instant::now());
+        let outcome = run.follow_to_end().await;
+        counted.finish(outcome, run.phases(Instant::now()))
     }
 }

@@ -1,5 +1,7 @@
 //! Following a route's steps.
 
+mod branches;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,7 @@ use super::shards::Shards;
 use crate::stats::Phases;
 
 /// What the next step works on.
+#[derive(Clone)]
 enum Current {
     /// The caller's message.
     Request,
@@ -35,6 +38,8 @@ pub(crate) struct Run<'a> {
     variables: Vec<(ByteString, Value)>,
     /// Headers that steps have set since the last call.
     set: Headers,
+    /// What a part's identity has behind that of the whole message.
+    part: Option<ByteString>,
     sent: bool,
     started: Instant,
     first_call: Option<Instant>,
@@ -64,6 +69,7 @@ impl<'a> Run<'a> {
             reply: None,
             variables: Vec::new(),
             set: Headers::new(),
+            part: None,
             sent: false,
             started: now,
             first_call: None,
@@ -80,15 +86,14 @@ impl<'a> Run<'a> {
 
     /// Follows the steps to their end. A fault is answered by the route's own rules where one fits.
     pub(crate) async fn follow_to_end(&mut self) -> Outcome {
-        match self.follow().await {
+        match self.follow(&self.route.steps).await {
             Ok(outcome) => outcome,
             Err(fault) => Outcome::Failed(self.answered(fault)),
         }
     }
 
-    async fn follow(&mut self) -> Result<Outcome, Fault> {
-        let route = self.route;
-        let mut open = vec![route.steps.iter()];
+    async fn follow(&mut self, steps: &[Step]) -> Result<Outcome, Fault> {
+        let mut open = vec![steps.iter()];
         while let Some(steps) = open.last_mut() {
             let Some(step) = steps.next() else {
                 open.pop();
@@ -102,6 +107,13 @@ impl<'a> Run<'a> {
                         return Err(self.own_fault(*code, "REQUIRED", message)?);
                     }
                 }
+                Step::Filter(that) => {
+                    if !that.evaluate_condition(&self.scope())? {
+                        return Ok(Outcome::Accepted);
+                    }
+                }
+                Step::Multicast(branches) => self.multicast(branches).await?,
+                Step::Split { items, name, at_once, steps } => self.split(items, name, *at_once, steps).await?,
                 Step::Call(call) => {
                     let reply = self.call(call).await?;
                     self.reply = Some(reply);
@@ -178,7 +190,11 @@ impl<'a> Run<'a> {
     /// The envelope of a call: who asked and what the route carries on, never what a service sent back.
     fn envelope(&self) -> Message {
         let asked = &self.request.message;
-        let mut message = Message::new(asked.id.clone(), asked.source.clone());
+        let id = match &self.part {
+            None => asked.id.clone(),
+            Some(part) => format!("{}{part}", asked.id).into(),
+        };
+        let mut message = Message::new(id, asked.source.clone());
         message.deadline = Some(Deadline::at(self.deadline));
         message.trace.clone_from(&asked.trace);
         message.headers = asked.headers.clone();
@@ -315,18 +331,7 @@ impl<'a> Run<'a> {
 
 /// The services that steps call and wait for, each once.
 pub(crate) fn services_of(steps: &[Step]) -> Vec<usize> {
-    let mut services = Vec::new();
-    let mut open = vec![steps.iter()];
-    while let Some(steps) = open.last_mut() {
-        match steps.next() {
-            None => {
-                open.pop();
-            }
-            Some(Step::Call(call) | Step::Send(call) | Step::Enrich { call, .. }) => services.push(call.service),
-            Some(Step::Choice(branches)) => open.extend(branches.iter().map(|branch| branch.steps.iter())),
-            Some(_) => {}
-        }
-    }
+    let mut services: Vec<usize> = Step::calls(steps).into_iter().map(|call| call.service).collect();
     services.sort_unstable();
     services.dedup();
     services

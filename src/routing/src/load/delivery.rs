@@ -6,7 +6,7 @@ use crossdock_adapter_api::{Capabilities, Delivery, EntrySpec};
 use crossdock_settings::{Reader, Span};
 
 use super::Loader;
-use crate::plan::{CallPlan, Step};
+use crate::plan::Step;
 
 impl Loader<'_> {
     /// Reports every part of a route that cannot keep what the route promises.
@@ -23,7 +23,7 @@ impl Loader<'_> {
             let message = format!("the route cannot be `{promise}`: `{part}` {why}");
             reader.error("delivery", span, message, help.to_owned());
         };
-        for entry in entries.iter().filter(|_| delivery == Delivery::AtLeastOnce) {
+        for entry in entries.iter().filter(|_| delivery != Delivery::AtMostOnce) {
             let name = &entry.address().listener;
             let kind = self.inputs.listeners.iter().find(|(listener, _)| name == listener).map(|(_, kind)| *kind);
             // A caller who waits knows what was taken; a queue has to be told.
@@ -34,11 +34,20 @@ impl Loader<'_> {
                 refuse(&entry.describe(), why, help);
             }
         }
-        for call in calls(steps) {
+        for call in Step::calls(steps) {
             let service = &self.plan.services[call.service];
             let part = format!("{}.{}", service.name, call.operation_name);
+            if delivery == Delivery::EffectivelyOnce && !call.idempotent {
+                // What the gateway remembers ends with it; what the service knows again does not.
+                let help = format!(
+                    "add `idempotent: [{}]` to the service if it knows a message again by its id; a window of `idempotency` is \
+                     forgotten when the gateway ends",
+                    call.operation_name
+                );
+                refuse(&part, "may carry a message out twice", &help);
+            }
             match delivery {
-                Delivery::AtLeastOnce => {
+                Delivery::AtLeastOnce | Delivery::EffectivelyOnce => {
                     if self.row(service.adapter).is_some_and(|row| !row.confirms) {
                         refuse(&part, "does not confirm what it was sent", "send to a service that confirms");
                     }
@@ -57,24 +66,7 @@ impl Loader<'_> {
         }
     }
 
-    fn row(&self, adapter: &str) -> Option<Capabilities> {
+    pub(super) fn row(&self, adapter: &str) -> Option<Capabilities> {
         self.inputs.adapters.iter().find(|known| known.name() == adapter).map(|known| known.capabilities())
     }
-}
-
-/// The calls whose outcome decides what becomes of the message; a `tap` is none.
-fn calls(steps: &[Step]) -> Vec<&CallPlan> {
-    let mut found = Vec::new();
-    let mut open = vec![steps.iter()];
-    while let Some(steps) = open.last_mut() {
-        match steps.next() {
-            None => {
-                open.pop();
-            }
-            Some(Step::Call(call) | Step::Send(call) | Step::Enrich { call, .. }) => found.push(call),
-            Some(Step::Choice(branches)) => open.extend(branches.iter().map(|branch| branch.steps.iter())),
-            Some(_) => {}
-        }
-    }
-    found
 }

@@ -9,6 +9,7 @@ use crossdock_message::ByteString;
 use crossdock_settings::{Duration, FromNode as _, Key, Kind, Node, OneOrMany, Reader, Spanned, nearest};
 
 use super::headers::header_names;
+use super::keyed::{IdempotencySettings, OrderSettings, Route};
 use super::services::place_of;
 use super::steps::StepReader;
 use super::{CodeName, DeadlineSettings, Loader, check_name};
@@ -123,6 +124,8 @@ impl Loader<'_> {
         let call = Self::call_of(about, entries.as_deref().unwrap_or(&[]), key, reader);
         let deadline: Option<Option<DeadlineSettings>> = fields.read("deadline", reader);
         let headers: Option<Option<HeaderSettings>> = fields.read("headers", reader);
+        let order: Option<Option<OrderSettings>> = fields.read("order", reader);
+        let idempotency: Option<Option<IdempotencySettings>> = fields.read("idempotency", reader);
         let steps_node = fields.take("steps");
         let errors: Option<Vec<ErrorRuleSettings>> = fields.read("errors", reader);
         fields.finish(reader);
@@ -144,6 +147,9 @@ impl Loader<'_> {
                 None
             }
         };
+        let keyed = Route { node, entries: entries.as_deref().unwrap_or(&[]), call: call.as_ref(), delivery };
+        let order = order.flatten().map(|order| self.order(&order, &keyed, reader));
+        let idempotency = idempotency.flatten().map(|settings| self.idempotency(&settings, &keyed, reader));
         let rules = errors.map(|errors| self.error_rules(&errors, reader));
         let deadline = deadline.flatten();
         let streams = call.as_ref().is_some_and(|call| call.client_streaming || call.server_streaming);
@@ -164,6 +170,7 @@ impl Loader<'_> {
         let carry = header_names(headers.as_ref().map_or(&[], |headers| &headers.request), reader);
         let carry_back = header_names(headers.as_ref().map_or(&[], |headers| &headers.answer), reader);
         let (Some(entries), Some(steps), Some(errors)) = (entries, steps, rules) else { return };
+        let (order, idempotency) = (order.flatten(), idempotency.flatten());
         if let Some((delivery, node)) = delivery.zip(node.get("delivery")) {
             self.check_delivery(delivery, &entries, &steps, node.span, reader);
         }
@@ -190,6 +197,8 @@ impl Loader<'_> {
             deadline_max: longest,
             carry: carry.into(),
             carry_back: carry_back.into(),
+            order,
+            idempotency,
             steps,
             errors,
         }));

@@ -15,11 +15,24 @@ use crate::map::MapPlan;
 use crate::plan::{Branch, CallPlan, RespondBody, Step};
 
 /// The steps that there are.
-pub(crate) const STEPS: &[&str] =
-    &["map", "set", "require", "call", "send", "choice", "enrich", "tap", "respond", "fault"];
+pub(crate) const STEPS: &[&str] = &[
+    "map",
+    "set",
+    "require",
+    "filter",
+    "call",
+    "send",
+    "choice",
+    "multicast",
+    "split",
+    "enrich",
+    "tap",
+    "respond",
+    "fault",
+];
 
-/// Levels of choices inside choices.
-const DEPTH_MAX: usize = 8;
+/// Levels of steps inside steps.
+pub(super) const DEPTH_MAX: usize = 8;
 
 /// What is known where a step stands.
 #[derive(Clone)]
@@ -31,11 +44,11 @@ pub(super) struct State {
     /// Those of them that hold what a service sent.
     pub(super) of_services: Vec<ByteString>,
     /// Something answers the caller on every way to here: a reply, a new body, or a send.
-    answered: bool,
+    pub(super) answered: bool,
     /// The top fields of the body and the address, where they are known.
-    fields: Option<Vec<ByteString>>,
+    pub(super) fields: Option<Vec<ByteString>>,
     /// What is known of the body.
-    body: BodyState,
+    pub(super) body: BodyState,
     /// The type of the last reply.
     reply: Option<Arc<Typed>>,
     /// The reply is a stream, or was: what stands behind can only hand it on.
@@ -50,6 +63,8 @@ pub(super) struct StepReader<'l> {
     pub(super) method: Option<&'l str>,
     pub(super) state: State,
     pub(super) depth: usize,
+    /// What stands here gives no answer.
+    pub(super) in_branch: bool,
 }
 
 /// The names of an expression that stands outside of steps.
@@ -107,6 +122,7 @@ impl<'l> StepReader<'l> {
                 streaming: false,
             },
             depth: 0,
+            in_branch: false,
         }
     }
 
@@ -185,13 +201,13 @@ impl<'l> StepReader<'l> {
     }
 
     /// An expression that decides.
-    fn condition(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Expression> {
+    pub(super) fn condition(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Expression> {
         let condition = self.expression(node, reader)?;
         check_condition(&condition, &self.names().types, node.span, reader);
         Some(condition)
     }
 
-    fn steps(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Vec<Step>> {
+    pub(super) fn steps(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Vec<Step>> {
         let Kind::List(items) = &node.kind else {
             reader.wrong_kind(
                 node,
@@ -241,6 +257,7 @@ impl<'l> StepReader<'l> {
             }
             "set" => self.headers(value, reader).map(Step::Set),
             "require" => self.require(value, reader),
+            "filter" => self.filter(key, value, reader),
             "call" => {
                 self.refuse_in_stream("call", key.span, reader);
                 let call = self.call(value, "call", reader);
@@ -255,6 +272,8 @@ impl<'l> StepReader<'l> {
                 self.call(value, "send", reader).map(Step::Send)
             }
             "choice" => self.choice(value, reader),
+            "multicast" => self.multicast(key, value, reader),
+            "split" => self.split(key, value, reader),
             "enrich" => self.enrich(value, reader),
             "tap" => self.tap(value, reader),
             "respond" => self.respond(value, reader),
@@ -321,7 +340,7 @@ impl<'l> StepReader<'l> {
         };
     }
 
-    fn refuse_in_stream(&self, step: &str, span: Span, reader: &mut Reader<'_>) {
+    pub(super) fn refuse_in_stream(&self, step: &str, span: Span, reader: &mut Reader<'_>) {
         if self.state.streaming {
             let message = format!("`{step}` cannot work on a stream: its messages are handed on as they are");
             reader.error("stream", span, message, "take the step out, or put it before the call");
@@ -397,7 +416,7 @@ impl<'l> StepReader<'l> {
         Some(Step::Require { that: that?, code: code?.0, message: message? })
     }
 
-    fn needed<'n>(
+    pub(super) fn needed<'n>(
         name: &'static str,
         fields: &mut crossdock_settings::Fields<'n>,
         problem: &str,
@@ -525,6 +544,11 @@ impl<'l> StepReader<'l> {
     }
 
     fn respond(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
+        if self.in_branch {
+            let help = "put it behind the `multicast` or `split`";
+            reader.error("respond", node.span, "a branch gives no answer: there are others beside it", help);
+            return None;
+        }
         let mut fields = reader.fields(node, "`respond`")?;
         let status: Option<Option<Spanned<u16>>> = fields.read("status", reader);
         let headers = fields.take("headers").map(|headers| self.headers(headers, reader));

@@ -1,0 +1,43 @@
+//! The place of a message among those that are carried out one after another.
+
+use std::cell::RefCell;
+
+/// Something that is held for a message until it is settled. Dropping it says that the message will come again.
+pub trait Hold {
+    /// The message was settled, whatever came of it.
+    fn done(self: Box<Self>);
+}
+
+/// What is held for a message from its first try to its settlement, so that none overtakes it between two tries.
+///
+/// An adapter whose messages may be tried again makes one for each message and gives it to every try
+/// ([`Exchange::dispatch_in`](crate::Exchange::dispatch_in)). Dropping it without [`Turn::done`] says that the message will come
+/// again: those behind it come again as well.
+#[derive(Default)]
+pub struct Turn(RefCell<Option<Box<dyn Hold>>>);
+
+impl Turn {
+    /// Whether something is held: a first try was made.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    /// Holds something until the message is settled.
+    pub fn hold(&self, held: Box<dyn Hold>) {
+        *self.0.borrow_mut() = Some(held);
+    }
+
+    /// The message was settled.
+    pub fn done(&self) {
+        if let Some(held) = self.0.borrow_mut().take() {
+            held.done();
+        }
+    }
+}
+
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Turn {{ is_held: {} }}", self.is_held())
+    }
+}

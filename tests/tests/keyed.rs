@@ -1,0 +1,217 @@
+//! One after another by key, and each once: `order` and `idempotency`; and steps that send one message as several.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crossdock_tests::{Connection, Gateway, RabbitMq, Recorder, call, until};
+use serde_json::Value;
+
+fn number(body: &str) -> i64 {
+    let body: Value = serde_json::from_str(body).expect(body);
+    body["n"].as_i64().expect("a number")
+}
+
+/// The numbers by key, each at its first occurrence.
+fn by_key(carried_out: &[String], keys: i64) -> BTreeMap<i64, Vec<i64>> {
+    let mut sequences: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for number in carried_out.iter().map(|body| number(body)) {
+        let sequence = sequences.entry(number % keys).or_default();
+        if !sequence.contains(&number) {
+            sequence.push(number);
+        }
+    }
+    sequences
+}
+
+fn ordered(recorder: &Recorder, queue: &str, dead: &str, order: &str) -> String {
+    format!(
+        "version: 1
+services:
+  book: {{ http: {{ url: \"http://{}\", operations: {{ take: {{ post: / }} }} }} }}
+routes:
+  take:
+    from: {{ amqp: {{ listen: broker, queue: {queue}, dead_letter: {dead}, backoff: 5ms, prefetch: 24 }} }}
+    delivery: at-least-once
+    {order}
+    steps: [ {{ call: book.take }} ]
+",
+        recorder.address
+    )
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_messages_of_one_key_stay_in_order() {
+    const COUNT: u16 = 600;
+    let broker = RabbitMq::start();
+    let (queue, dead) = (broker.name("ordered"), broker.name("ordered-dead"));
+    broker.run(&["declare", &queue, &dead]);
+    broker.run(&["publish", &queue, "{\"n\":#}", &COUNT.to_string()]);
+    // Every fourth request fails for now, and some take longer than others.
+    let flaky = |request: usize, _: &str| {
+        (if request % 4 == 3 { 503 } else { 200 }, Duration::from_millis([0, 3, 1, 0, 7][request % 5]))
+    };
+    let recorder = Recorder::start(flaky);
+    let listener = format!("broker: {{ amqp: {{ url: \"{}\" }} }}", broker.url);
+    let routes = ordered(&recorder, &queue, &dead, "order: { by: \"req.n % 5\", scope: instance }");
+    for stop_after in [COUNT / 4, COUNT / 2, COUNT].map(usize::from) {
+        let mut gateway = Gateway::start_with(&listener, &routes);
+        until("some are carried out", || recorder.carried_out().len() >= stop_after);
+        gateway.signal("TERM");
+        assert_eq!(gateway.wait().code, Some(0));
+    }
+    let sequences = by_key(&recorder.carried_out(), 5);
+    let expected = (0..5).map(|key| (key, (0..i64::from(COUNT)).filter(|number| number % 5 == key).collect()));
+    assert_eq!(sequences, expected.collect(), "all of them, and none before another of its key");
+    assert!((2..=5).contains(&recorder.at_once()), "keys go side by side: {}", recorder.at_once());
+    assert_eq!(broker.run(&["depth", &dead]), "0");
+}
+
+fn once(recorder: &Recorder) -> Gateway {
+    Gateway::start(&format!(
+        "version: 1
+services:
+  book: {{ http: {{ url: \"http://{}\", operations: {{ take: {{ post: / }} }} }} }}
+routes:
+  book:
+    from: {{ http: {{ listen: public, post: /book }} }}
+    headers: {{ request: [idempotency-key] }}
+    idempotency: {{ key: \"header['idempotency-key']\", window: 1m }}
+    steps: [ {{ call: book.take }} ]
+  short:
+    from: {{ http: {{ listen: public, post: /short }} }}
+    idempotency: {{ key: req.id, window: 300ms }}
+    steps: [ {{ call: book.take }} ]
+",
+        recorder.address
+    ))
+}
+
+fn with_key(address: &str, key: &str, body: &str) -> (u16, String) {
+    let mut connection = Connection::open(address);
+    let head =
+        format!("POST /book HTTP/1.1\r\nhost: x\r\nidempotency-key: {key}\r\ncontent-type: application/json\r\n");
+    connection.send(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes());
+    let reply = connection.receive(false).expect("an answer");
+    (reply.status, reply.body)
+}
+
+#[test]
+fn a_message_that_comes_twice_is_carried_out_once() {
+    let slow = |_: usize, body: &str| (if body.contains("fail") { 503 } else { 201 }, Duration::from_millis(60));
+    let recorder = Recorder::start(slow);
+    let gateway = once(&recorder);
+    let address = gateway.public();
+    let callers: Vec<_> = (0..12)
+        .map(|caller| {
+            let address = address.clone();
+            std::thread::spawn(move || {
+                let key = if caller % 2 == 0 { "even" } else { "odd" };
+                assert_eq!(with_key(&address, key, &format!("{{\"{key}\":1}}")), (201, format!("{{\"{key}\":1}}")));
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.join().expect("the same answer for all");
+    }
+    let mut carried_out = recorder.carried_out();
+    carried_out.sort();
+    assert_eq!(carried_out, ["{\"even\":1}", "{\"odd\":1}"]);
+
+    let (status, answer) = with_key(&address, "even", "{\"another\":1}");
+    assert!(status == 422 && answer.contains("KEY_REUSED"), "{status} {answer}");
+    assert_eq!(with_key(&address, "third", "{\"fail\":1}").0, 503);
+    assert_eq!(with_key(&address, "third", "{\"good\":1}").0, 201, "a failure is not kept");
+    let keyless = call(&address, "POST", "/book", "{}");
+    assert!(keyless.status == 400 && keyless.body.contains("KEY"), "{} {}", keyless.status, keyless.body);
+    assert_eq!(recorder.requests(), 4);
+
+    let short = || call(&address, "POST", "/short", "{\"id\":7}").status;
+    assert_eq!((short(), short()), (201, 201));
+    assert_eq!(recorder.requests(), 5);
+    until("the window ends", || short() == 201 && recorder.requests() == 6);
+}
+
+#[test]
+fn a_caller_who_leaves_does_not_have_its_message_carried_out_again() {
+    let recorder = Recorder::start(|_, _| (200, Duration::from_millis(150)));
+    let gateway = once(&recorder);
+    let address = gateway.public();
+    let mut connection = Connection::open(&address);
+    let head = "POST /book HTTP/1.1\r\nhost: x\r\nidempotency-key: left\r\ncontent-type: application/json\r\n";
+    connection.send(format!("{head}content-length: 2\r\n\r\n{{}}").as_bytes());
+    until("it is under way", || recorder.requests() == 1);
+    drop(connection);
+    assert_eq!(with_key(&address, "left", "{}"), (200, "{}".to_owned()));
+    assert_eq!(recorder.requests(), 1);
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_gets_parts_copies_and_what_passes_the_filter() {
+    let broker = RabbitMq::start();
+    let name = |part: &str| broker.name(part);
+    broker.run(&["declare", &name("lines"), &name("audit"), &name("large")]);
+    let gateway = Gateway::start(&format!(
+        "version: 1
+services:
+  out:
+    amqp:
+      url: \"{}\"
+      operations: {{ line: {{ queue: {} }}, audit: {{ queue: {} }}, large: {{ queue: {} }}, lost: {{ queue: nowhere }} }}
+routes:
+  order:
+    from: {{ http: {{ listen: public, post: /orders }} }}
+    steps:
+      - filter: size(req.lines) > 0
+      - multicast:
+          - [ {{ map: {{ id: req.id }} }}, {{ send: out.audit }} ]
+          - [ {{ filter: size(req.lines) > 2 }}, {{ send: out.large }} ]
+      - split:
+          each: req.lines
+          as: line
+          steps: [ {{ map: {{ order: req.id, sku: line.sku, count: res_count(line) }} }}, {{ send: out.line }} ]
+  whole: {{ from: {{ http: {{ listen: public, post: /whole }} }}, steps: [ {{ split: {{ each: req.items, as: item, at_once: 4, steps: [ {{ send: out.line }} ] }} }} ] }}
+  half: {{ from: {{ http: {{ listen: public, post: /half }} }}, steps: [ {{ multicast: [ [ {{ send: out.lost }} ], [ {{ send: out.audit }} ] ] }} ] }}
+",
+        broker.url,
+        name("lines"),
+        name("audit"),
+        name("large"),
+    ).replace("res_count(line)", "line.count"));
+    let post = |path: &str, body: &str| call(&gateway.public(), "POST", path, body);
+    let order = "{\"id\":\"o-1\",\"lines\":[{\"sku\":\"a\",\"count\":1.50},{\"sku\":\"b\",\"count\":2}]}";
+    assert_eq!(post("/orders", order).status, 202);
+    assert_eq!(post("/orders", "{\"id\":\"o-2\",\"lines\":[]}").status, 202);
+    let taken = |queue: &str, count: &str| -> Vec<Value> {
+        let told = broker.run(&["drain", &name(queue), count]);
+        told.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let lines = taken("lines", "2");
+    let bodies: Vec<&str> = lines.iter().filter_map(|line| line["body"].as_str()).collect();
+    assert_eq!(
+        bodies,
+        ["{\"order\":\"o-1\",\"sku\":\"a\",\"count\":1.50}", "{\"order\":\"o-1\",\"sku\":\"b\",\"count\":2}"]
+    );
+    let ids: Vec<&str> = lines.iter().filter_map(|line| line["message_id"].as_str()).collect();
+    assert!(
+        ids[0].ends_with(".0") && ids[1].ends_with(".1") && ids[0][..ids[0].len() - 2] == ids[1][..ids[1].len() - 2],
+        "{ids:?}"
+    );
+    assert_eq!(taken("audit", "1")[0]["body"], "{\"id\":\"o-1\"}");
+    assert_eq!(
+        (broker.run(&["depth", &name("large")]), broker.run(&["depth", &name("audit")])),
+        ("0".into(), "0".into())
+    );
+
+    assert_eq!(post("/whole", "{\"items\":[1,\"two\",{\"three\":3}]}").status, 202);
+    let mut bodies: Vec<String> =
+        taken("lines", "3").iter().filter_map(|line| line["body"].as_str().map(str::to_owned)).collect();
+    bodies.sort();
+    assert_eq!(bodies, ["\"two\"", "1", "{\"three\":3}"]);
+    assert_eq!(post("/whole", "{\"items\":7}").status, 400);
+
+    let half = post("/half", "{}");
+    assert!(half.status == 503 && half.body.contains("UNROUTABLE"), "{} {}", half.status, half.body);
+    assert_eq!(taken("audit", "1").len(), 1, "the others are carried out all the same");
+}
