@@ -175,6 +175,12 @@ impl Gateway {
         serde_json::from_str(&call(&self.admin(), "GET", path, "").body).expect("JSON")
     }
 
+    /// The folder of its settings.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The process's id.
     #[must_use]
     pub fn pid(&self) -> u32 {

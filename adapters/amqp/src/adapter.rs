@@ -4,13 +4,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crossdock_adapter_api::{
-    Adapter, AdapterError, Capabilities, EntryContext, EntrySpec, Inbound, ListenerSpec, Outbound, Schemas, ServiceSpec,
+    Adapter, AdapterError, Capabilities, DeadLetters, EntryContext, EntrySpec, Inbound, ListenerSpec, Outbound,
+    Schemas, ServiceSpec,
 };
 use crossdock_contract::Contracts;
 use crossdock_settings::{FromNode, Node, Reader};
 
 use crate::broker::Brokers;
 use crate::config::{Entry, EntrySettings, Listener, ListenerSettings, Service, ServiceSettings};
+use crate::dead_letters;
 use crate::inbound::AmqpInbound;
 use crate::outbound::AmqpOutbound;
 
@@ -57,6 +59,16 @@ impl Adapter for AmqpAdapter {
         reader: &mut Reader<'_>,
     ) -> Option<Arc<dyn ServiceSpec>> {
         Some(Arc::new(Service::read(node, contracts, reader)?))
+    }
+
+    fn dead_letters(
+        &self,
+        listener: &dyn ListenerSpec,
+        entries: &[Arc<dyn EntrySpec>],
+    ) -> Result<Vec<Box<dyn DeadLetters>>, AdapterError> {
+        let Some(listener) = listener.as_any().downcast_ref::<Listener>() else { return Ok(Vec::new()) };
+        let queues = dead_letters::queues(listener, entries, &self.brokers)?;
+        Ok(queues.into_iter().map(|queue| Box::new(queue) as Box<dyn DeadLetters>).collect())
     }
 
     fn open_inbound(&self, name: &str, spec: &dyn ListenerSpec) -> Result<Box<dyn Inbound>, AdapterError> {

@@ -8,12 +8,14 @@
 //! | `publisher` | confirmed publishing, and replies to requests |
 //! | `inbound` | queues: from a delivery, through the ingress, to its settlement |
 //! | `outbound` | a message, confirmed by the broker or answered by a reply |
+//! | `dead_letters` | queues of messages that were set aside, for those who look after them |
 //! | `mapping` | canonical messages to and from properties, headers and bodies |
 //! | `settle` | outcome to acknowledgement, another try or dead letter |
 
 mod adapter;
 mod broker;
 mod config;
+mod dead_letters;
 mod error;
 mod inbound;
 mod mapping;

@@ -1,5 +1,7 @@
 //! Canonical messages to and from properties, headers and bodies. Pure.
 
+mod dead_letter;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+pub(crate) use self::dead_letter::{dead_letter, letter, replayed};
 use crate::error::{bad_reply, too_long};
 
 /// The method of every message that comes from a queue.
@@ -26,13 +29,12 @@ const ID_LEN_MAX: usize = 128;
 const TRACE_LEN_MAX: usize = 512;
 /// Bytes of a fault's sentence in a header.
 const ERROR_LEN_MAX: usize = 1024;
-/// Headers by which a broker routes a message to more places, and what it counts itself: a dead letter has them no more.
-const BROKER_HEADERS: [&str; 3] = ["CC", "BCC", "x-delivery-count"];
 
 /// Headers that say what became of a request, and of a dead letter.
-pub(crate) const STATUS: &str = "crossdock-status";
-pub(crate) const REASON: &str = "crossdock-reason";
+const STATUS: &str = "crossdock-status";
+const REASON: &str = "crossdock-reason";
 const ERROR: &str = "crossdock-error";
+const ORIGIN: &str = "crossdock-origin";
 const QUEUE: &str = "crossdock-queue";
 const ATTEMPTS: &str = "crossdock-attempts";
 /// Our own headers; never carried from one message to another.
@@ -353,34 +355,7 @@ fn append_fault(fault: &Fault, table: &mut FieldTable) {
         len -= 1;
     }
     table.insert(ERROR.into(), long(&fault.message[..len]));
-    table.insert("crossdock-origin".into(), long(origin));
-}
-
-/// The properties of a dead letter: those that it came with, and why it is one.
-///
-/// Where `with_headers` is not set, the headers that it came with are left out, and that is said.
-pub(crate) fn dead_letter(
-    came: &BasicProperties,
-    queue: &str,
-    fault: &Fault,
-    attempts: u32,
-    with_headers: bool,
-) -> BasicProperties {
-    let mut table = FieldTable::default();
-    let ours = |name: &str| name.starts_with(PREFIX) || BROKER_HEADERS.contains(&name);
-    for (name, value) in came.headers().iter().filter(|_| with_headers).flat_map(FieldTable::inner) {
-        if !ours(name.as_str()) {
-            table.insert(name.clone(), value.clone());
-        }
-    }
-    if !with_headers {
-        table.insert("crossdock-headers-dropped".into(), AMQPValue::Boolean(true));
-    }
-    append_fault(fault, &mut table);
-    table.insert(QUEUE.into(), long(queue));
-    table.insert(ATTEMPTS.into(), AMQPValue::LongLongInt(i64::from(attempts)));
-    // A dead letter does not expire.
-    without_expiration(came).with_headers(table).with_delivery_mode(2)
+    table.insert(ORIGIN.into(), long(origin));
 }
 
 /// The properties of a reply that came too late, on its way to whoever wants to see those: what it came with, and the identity of

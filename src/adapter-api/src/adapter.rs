@@ -9,7 +9,7 @@ use crossdock_contract::{CallType, Contracts};
 use crossdock_message::ByteString;
 use crossdock_settings::{Node, Reader};
 
-use crate::{Binding, Inbound, Outbound, PathTemplate, WriteFormat};
+use crate::{Binding, DeadLetters, Inbound, Outbound, PathTemplate, WriteFormat};
 
 /// An adapter could not do what the settings ask for.
 #[derive(Debug, thiserror::Error)]
@@ -189,6 +189,19 @@ pub trait Adapter: Send + Sync {
     /// Reads what stands below a service.
     fn read_service(&self, node: &Node, contracts: &Contracts, reader: &mut Reader<'_>)
     -> Option<Arc<dyn ServiceSpec>>;
+
+    /// The places where a listener's entries set messages aside, for those who look after them. Nothing is reached yet.
+    ///
+    /// # Errors
+    /// [`AdapterError`] where a file of the settings cannot be used.
+    fn dead_letters(
+        &self,
+        listener: &dyn ListenerSpec,
+        entries: &[Arc<dyn EntrySpec>],
+    ) -> Result<Vec<Box<dyn DeadLetters>>, AdapterError> {
+        let _ = (listener, entries);
+        Ok(Vec::new())
+    }
 
     /// Takes the listener's address, so that nothing after it can fail for a reason of the settings.
     ///

@@ -17,6 +17,7 @@ mod adapter;
 mod binding;
 mod calls;
 pub mod contract;
+mod dead_letters;
 mod encode;
 pub mod memory;
 mod pending;
@@ -31,6 +32,7 @@ pub use adapter::{
 };
 pub use binding::{Binding, BodyBinding, address_field};
 pub use calls::known_call;
+pub use dead_letters::{Choice, DeadLetter, DeadLetters, Visit};
 pub use encode::{EncodedBody, WriteFormat, encode_body};
 pub use pending::{Expected, PendingReplies, Unwanted};
 pub use ports::{

@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod contract;
 mod convert;
+mod dlq;
 mod explain;
 mod grpc_call;
 mod listed;
@@ -106,6 +107,11 @@ enum Command {
         #[arg(value_enum, default_value_t = SchemaKind::Routes)]
         kind: SchemaKind,
     },
+    /// Look after messages that were set aside: list, show, replay or drop them.
+    Dlq {
+        #[command(subcommand)]
+        command: dlq::DlqCommand,
+    },
     /// Show the routes of a running gateway and how they fare.
     Routes {
         /// The admin address; the one of the settings where nothing is said.
@@ -203,6 +209,7 @@ pub fn main() -> ExitCode {
             schema::schema(kind);
             Ok(())
         }
+        Command::Dlq { command } => dlq::dlq(command),
         Command::Routes { admin, config, json } => routes::routes(admin, &config, json),
     };
     match ending {

@@ -1,0 +1,134 @@
+//! A queue of messages that were set aside, for those who look after it.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossdock_adapter_api::{AdapterError, Choice, DeadLetter, DeadLetters, EntrySpec, LocalFuture, Visit};
+use crossdock_message::{Code, Fault};
+use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel};
+
+use crate::broker::{Broker, Brokers, Purpose};
+use crate::config::{Entry, Listener, Rejected};
+use crate::error::unreachable;
+use crate::mapping;
+use crate::publisher::{Publication, Publisher};
+
+/// For each question to the broker.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+/// A queue of dead letters.
+pub(crate) struct DeadLetterQueue {
+    queue: ShortString,
+    /// Where its messages may go back to: queues whose entries name it. A message's own word is not enough.
+    sources: Vec<ShortString>,
+    consuming: Arc<Broker>,
+    publisher: Rc<Publisher>,
+}
+
+/// The queues that the entries of a listener name.
+pub(crate) fn queues(
+    listener: &Listener,
+    entries: &[Arc<dyn EntrySpec>],
+    brokers: &Brokers,
+) -> Result<Vec<DeadLetterQueue>, AdapterError> {
+    let mut sources: BTreeMap<String, Vec<ShortString>> = BTreeMap::new();
+    for entry in entries.iter().filter_map(|entry| entry.as_any().downcast_ref::<Entry>()) {
+        if let Rejected::DeadLetter(dead) = &entry.rejected {
+            sources.entry(dead.to_string()).or_default().push(entry.queue.clone());
+        }
+    }
+    let queue = |(queue, sources): (String, Vec<ShortString>)| {
+        let consuming = brokers.broker(&listener.addresses, Purpose::Consume)?;
+        let publishing = brokers.broker(&listener.addresses, Purpose::Publish)?;
+        let publisher = Publisher::new(publishing, ShortString::default(), None);
+        Ok(DeadLetterQueue { queue: queue.as_str().into(), sources, consuming, publisher })
+    };
+    sources.into_iter().map(queue).collect()
+}
+
+impl DeadLetters for DeadLetterQueue {
+    fn name(&self) -> &str {
+        self.queue.as_str()
+    }
+
+    fn visit<'a>(
+        &'a self,
+        max: usize,
+        choose: &'a mut dyn FnMut(&DeadLetter) -> Choice,
+    ) -> LocalFuture<'a, Result<Visit, Fault>> {
+        Box::pin(async move {
+            let live = self.consuming.live().await?;
+            let channel = answered(live.connection.create_channel()).await?;
+            let visited = self.visit_on(&channel, max, choose).await;
+            // What was not settled stays where it was.
+            let _ = answered(channel.close(200, "OK".into())).await;
+            visited
+        })
+    }
+}
+
+impl DeadLetterQueue {
+    async fn visit_on(
+        &self,
+        channel: &Channel,
+        max: usize,
+        choose: &mut dyn FnMut(&DeadLetter) -> Choice,
+    ) -> Result<Visit, Fault> {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = answered(channel.queue_declare(self.queue.clone(), options, FieldTable::default())).await?;
+        // Those that come while this goes on may be those that went back.
+        let count = max.min(usize::try_from(queue.message_count()).unwrap_or(usize::MAX));
+        let mut visit = Visit::default();
+        while visit.seen < count {
+            let Some(got) = answered(channel.basic_get(self.queue.clone(), BasicGetOptions::default())).await? else {
+                break;
+            };
+            visit.seen += 1;
+            let (properties, acker) = (got.delivery.properties, got.delivery.acker);
+            let letter = mapping::letter(&properties, Bytes::from(got.delivery.data));
+            match choose(&letter) {
+                Choice::Keep => continue,
+                Choice::Stop => break,
+                Choice::Drop => visit.dropped += 1,
+                Choice::Replay => match self.replay(&properties, &letter).await {
+                    Ok(()) => visit.replayed += 1,
+                    Err(fault) => {
+                        visit.failed.push((letter.id, fault));
+                        continue;
+                    }
+                },
+            }
+            answered(acker.ack(BasicAckOptions::default())).await?;
+        }
+        Ok(visit)
+    }
+
+    async fn replay(&self, properties: &BasicProperties, letter: &DeadLetter) -> Result<(), Fault> {
+        let source = letter.source.as_deref().unwrap_or_default();
+        let Some(key) = self.sources.iter().find(|queue| queue.as_str() == source) else {
+            let message = match source {
+                "" => "the message does not say which queue it came from".to_owned(),
+                queue => format!("no route takes messages from `{queue}` and sets them aside here"),
+            };
+            return Err(Fault::new(Code::FailedPrecondition, "SOURCE", message));
+        };
+        let (key, properties) = (key.clone(), mapping::replayed(properties));
+        let publication = Publication { key, mandatory: true, properties, body: letter.body.clone() };
+        match tokio::time::timeout(ANSWER_TIME, self.publisher.publish(publication)).await {
+            Ok(published) => published,
+            Err(_) => Err(unreachable("it did not confirm in time")),
+        }
+    }
+}
+
+async fn answered<T>(asked: impl Future<Output = lapin::Result<T>>) -> Result<T, Fault> {
+    match tokio::time::timeout(ANSWER_TIME, asked).await {
+        Ok(answer) => answer.map_err(unreachable),
+        Err(_) => Err(unreachable("it does not answer")),
+    }
+}

@@ -1,0 +1,89 @@
+//! Dead letters: messages with the reason why they are set aside, and back.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use bytes::Bytes;
+use crossdock_adapter_api::DeadLetter;
+use crossdock_message::Fault;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+
+use super::{
+    ATTEMPTS, ERROR, ORIGIN, PREFIX, QUEUE, REASON, STATUS, append_fault, header, long, text_of, without_expiration,
+};
+
+/// Headers by which a broker routes a message to more places, and what it counts itself: a dead letter has them no more.
+const BROKER_HEADERS: [&str; 3] = ["CC", "BCC", "x-delivery-count"];
+
+/// Headers that a dead letter has not from its sender.
+fn is_ours(name: &ShortString) -> bool {
+    name.as_str().starts_with(PREFIX) || BROKER_HEADERS.contains(&name.as_str())
+}
+
+/// The properties of a dead letter: those that it came with, and why it is one.
+///
+/// Where `with_headers` is not set, the headers that it came with are left out, and that is said.
+pub(crate) fn dead_letter(
+    came: &BasicProperties,
+    queue: &str,
+    fault: &Fault,
+    attempts: u32,
+    with_headers: bool,
+) -> BasicProperties {
+    let mut table = FieldTable::default();
+    for (name, value) in came.headers().iter().filter(|_| with_headers).flat_map(FieldTable::inner) {
+        if !is_ours(name) {
+            table.insert(name.clone(), value.clone());
+        }
+    }
+    if !with_headers {
+        table.insert("crossdock-headers-dropped".into(), AMQPValue::Boolean(true));
+    }
+    append_fault(fault, &mut table);
+    table.insert(QUEUE.into(), long(queue));
+    table.insert(ATTEMPTS.into(), AMQPValue::LongLongInt(i64::from(attempts)));
+    // A dead letter does not expire.
+    without_expiration(came).with_headers(table).with_delivery_mode(2)
+}
+
+/// A dead letter as those see it who look after them.
+pub(crate) fn letter(properties: &BasicProperties, body: Bytes) -> DeadLetter {
+    let empty = FieldTable::default();
+    let table = properties.headers().as_ref().unwrap_or(&empty);
+    let text = |name: &str| header(table, name).and_then(text_of);
+    let named = properties.message_id().as_ref().map(ShortString::as_str).filter(|id| !id.is_empty());
+    let id = named.map_or_else(
+        || {
+            // The same each time that it is looked at.
+            let mut hasher = DefaultHasher::new();
+            (&body, properties.correlation_id().as_ref().map(ShortString::as_str)).hash(&mut hasher);
+            format!("~{:016x}", hasher.finish()).into()
+        },
+        Into::into,
+    );
+    let own = table.inner().iter().filter(|(name, _)| !is_ours(name));
+    let headers = own.filter_map(|(name, value)| Some((name.as_str().into(), text_of(value)?)));
+    DeadLetter {
+        id,
+        code: text(STATUS).and_then(|text| text.parse().ok()),
+        reason: text(REASON),
+        error: text(ERROR),
+        origin: text(ORIGIN),
+        source: text(QUEUE),
+        attempts: text(ATTEMPTS),
+        content_type: properties.content_type().as_ref().map(|text| text.as_str().into()),
+        headers: headers.collect(),
+        body,
+    }
+}
+
+/// The properties of a dead letter that goes back: those that it came with.
+pub(crate) fn replayed(properties: &BasicProperties) -> BasicProperties {
+    let mut table = FieldTable::default();
+    for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
+        if !is_ours(name) {
+            table.insert(name.clone(), value.clone());
+        }
+    }
+    without_expiration(properties).with_headers(table).with_delivery_mode(2)
+}

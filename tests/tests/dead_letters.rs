@@ -1,0 +1,82 @@
+//! `crossdock dlq`, with RabbitMQ.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crossdock_tests::{Gateway, RabbitMq, crossdock, until};
+use serde_json::Value;
+
+fn dlq(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(crossdock());
+    command.arg("dlq").args(arguments).arg("--config").arg(folder).output().expect("it runs")
+}
+
+fn told(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_dead_letters_are_listed_shown_sent_back_and_dropped() {
+    let broker = RabbitMq::start();
+    let (queue, dead, other) = (broker.name("looked"), broker.name("looked-dead"), broker.name("looked-other"));
+    broker.run(&["declare", &queue, &dead, &other]);
+    let listeners = format!("broker: {{ amqp: {{ url: \"{}\" }} }}", broker.url);
+    let routes = format!(
+        "version: 1
+services:
+  out: {{ amqp: {{ url: \"{}\", operations: {{ put: {{ queue: {other} }} }} }} }}
+routes:
+  take:
+    from: {{ amqp: {{ listen: broker, queue: {queue}, dead_letter: {dead}, max: 100B }} }}
+    steps: [ {{ require: {{ that: req.n > 2, message: \"n is ${{req.n}}\" }} }}, {{ send: out.put }} ]
+",
+        broker.url
+    );
+    let mut gateway = Gateway::start_with(&listeners, &routes);
+    broker.run(&["publish", &queue, "{\"n\": #}", "5", "x-kept=yes"]);
+    broker.run(&["publish", &queue, &format!("{{\"n\": \"{}\"}}", "x".repeat(100)), "1"]);
+    // One that nobody set aside, and that says that it came from where this route must not send.
+    broker.run(&["publish", &dead, "foreign", "1", &format!("crossdock-queue={other}")]);
+    until("all are settled", || broker.run(&["depth", &dead]) == "5" && broker.run(&["depth", &other]) == "2");
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait().code, Some(0));
+
+    let folder = gateway.folder();
+    let list = || -> Vec<Value> {
+        let lines = told(&dlq(folder, &["list", "--json"]));
+        lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let letters = list();
+    assert_eq!(letters.len(), 5);
+    let first = letters.iter().find(|letter| letter["id"] == format!("{queue}-1")).expect("the second message");
+    assert_eq!((&first["reason"], &first["code"]), (&"REQUIRED".into(), &"invalid_argument".into()));
+    assert_eq!((&first["error"], &first["attempts"]), (&"n is 1".into(), &1.into()));
+    assert_eq!(first["source"], queue);
+    assert_eq!(list().len(), 5, "looking takes nothing away");
+    let table = told(&dlq(folder, &["list", "--reason", "BODY_TOO_LARGE"]));
+    assert!(table.contains("BODY_TOO_LARGE") && table.ends_with("1 dead letters\n"), "{table}");
+    assert!(!table.contains("REQUIRED"), "{table}");
+
+    let whole: Value = serde_json::from_str(&told(&dlq(folder, &["show", &format!("{queue}-1")]))).expect("JSON");
+    assert_eq!((&whole["body"], &whole["headers"][0][1]), (&"{\"n\": 1}".into(), &"yes".into()));
+    assert_eq!(told(&dlq(folder, &["show", "--body", &format!("{queue}-2")])), "{\"n\": 2}");
+
+    assert_eq!(told(&dlq(folder, &["replay", "--reason", "REQUIRED"])), "3 sent back to where they came from\n");
+    let back = broker.run(&["drain", &queue, "3"]);
+    let back: Vec<Value> = back.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let bodies: Vec<&str> = back.iter().filter_map(|message| message["body"].as_str()).collect();
+    assert_eq!(bodies, ["{\"n\": 0}", "{\"n\": 1}", "{\"n\": 2}"]);
+    let headers: Vec<&str> = back[0]["headers"].as_object().expect("headers").keys().map(String::as_str).collect();
+    assert_eq!((headers, &back[0]["message_id"]), (vec!["x-kept"], &format!("{queue}-0").into()));
+
+    let foreign = dlq(folder, &["replay", &format!("{dead}-0")]);
+    let problem = String::from_utf8_lossy(&foreign.stderr).into_owned();
+    assert!(foreign.status.code() == Some(1) && problem.contains("no route takes messages from"), "{problem}");
+    assert_eq!(dlq(folder, &["drop", "nothing-of-that-name"]).status.code(), Some(1));
+    assert_eq!(dlq(folder, &["drop"]).status.code(), Some(2), "not without saying which");
+    assert_eq!(list().len(), 2, "they stay");
+    assert_eq!(told(&dlq(folder, &["drop", "--all"])), "2 deleted\n");
+    assert_eq!(list().len(), 0);
+}
