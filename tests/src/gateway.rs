@@ -77,6 +77,16 @@ impl Gateway {
     /// When it does not start.
     #[must_use]
     pub fn start_with_files(listeners: &str, routes: &str, files: &[(&str, &[u8])]) -> Self {
+        Self::start_to_end_at(listeners, routes, files, "")
+    }
+
+    /// As [`Gateway::start_with_files`]; it ends as if killed where `failpoint` says, such as `amqp.received@100`: at the hundredth
+    /// time that it gets there.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_to_end_at(listeners: &str, routes: &str, files: &[(&str, &[u8])], failpoint: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         for (name, content) in files {
             std::fs::write(folder.path().join(name), content).expect("a file");
@@ -90,6 +100,7 @@ impl Gateway {
         let mut process = Command::new(crossdock())
             .args(["run", "--config"])
             .arg(folder.path())
+            .env("CROSSDOCK_FAILPOINT", failpoint)
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()

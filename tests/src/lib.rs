@@ -9,6 +9,7 @@ pub mod frames;
 pub mod fuzz;
 mod gateway;
 mod peers;
+mod proxy;
 mod recorder;
 mod services;
 
@@ -19,6 +20,7 @@ pub use caller::{Connection, Reply, call, exchange};
 pub use certificates::write_certificates;
 pub use gateway::{Ending, Gateway, crossdock, repository};
 pub use peers::{Peer, abuse, judged, peers};
+pub use proxy::{Network, Proxy};
 pub use recorder::Recorder;
 pub use services::RabbitMq;
 
@@ -26,10 +28,18 @@ pub use services::RabbitMq;
 ///
 /// # Panics
 /// When ten seconds have passed.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn until(what: &str, holds: impl FnMut() -> bool) {
+    until_within(Duration::from_secs(10), what, holds);
+}
+
+/// As [`until`], for what takes longer.
+///
+/// # Panics
+/// When the time has passed.
+pub fn until_within(time: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "waited in vain for: {what}");
+        assert!(begun.elapsed() < time, "waited in vain for: {what}");
         // The condition is another process's; it has no way to wake this one.
         std::thread::park_timeout(Duration::from_millis(5));
     }

@@ -1,7 +1,5 @@
 //! AMQP, with RabbitMQ, and pika on its other side.
 
-use std::collections::BTreeMap;
-
 use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call, until};
 use serde_json::Value;
 
@@ -219,33 +217,6 @@ fn rabbitmq_dead_letters_go_nowhere_else() {
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_messages_stay_where_they_are_when_their_route_goes() {
-    const COUNT: usize = 2000;
-    let broker = RabbitMq::start();
-    let (from, to) = (broker.name("left"), broker.name("left-to"));
-    let dead = format!("{from}-dead");
-    broker.run(&["declare", &from, &to, &dead]);
-    broker.run(&["publish", &from, "{\"n\":#}", &COUNT.to_string()]);
-    let with = bridge(broker, &from, &to).replace("reject: discard", &format!("dead_letter: {dead}"));
-    let without = with.split("routes:").next().expect("services").to_owned() + "routes: {}\n";
-    let gateway = Gateway::start_with_files(&listeners(broker), &with, &[]);
-    let generation = || gateway.admin_json("/api/v1/routes").to_string();
-    let moved = || broker.run(&["depth", &to]).parse::<usize>().expect("a number");
-    for round in 1..=3 {
-        until("some messages to be moved", || moved() >= round * COUNT / 8);
-        let before = generation();
-        gateway.write_routes(&without);
-        until("the route to be gone", || generation() != before && !generation().contains("bridge"));
-        gateway.write_routes(&with);
-        until("the route to be there", || generation().contains("bridge"));
-    }
-    until("the rest to be moved", || is_empty(broker, &from) && moved() == COUNT);
-    assert!(is_empty(broker, &dead), "good messages were set aside");
-    assert!(arrivals(broker, &to, COUNT).values().all(|times| *times == 1), "no duplicates");
-}
-
-#[test]
-#[ignore = "needs RabbitMQ, which tests/run installs"]
 fn rabbitmq_messages_of_an_at_most_once_route_are_not_tried_again() {
     let broker = RabbitMq::start();
     let (queue, backend) = (broker.name("once"), Backend::start());
@@ -278,105 +249,4 @@ fn rabbitmq_requests_are_answered() {
     let reply: Value = serde_json::from_str(&broker.run(&["call", &queue, body])).expect("a reply");
     assert_eq!(reply["headers"]["crossdock-status"], 5, "{reply}");
     assert!(reply["body"].as_str().is_some_and(|body| body.contains("google.rpc.ErrorInfo")), "{reply}");
-}
-
-/// Messages under way at once.
-const PREFETCH: usize = 20;
-
-/// From one queue to another.
-fn bridge(broker: &RabbitMq, from: &str, to: &str) -> String {
-    format!(
-        "version: 1
-services:
-  out: {{ amqp: {{ url: \"{}\", operations: {{ put: {{ queue: {to} }} }} }} }}
-routes:
-  bridge: {{ from: {{ amqp: {{ listen: broker, queue: {from}, prefetch: {PREFETCH}, reject: discard }} }}, steps: [ {{ send: out.put }} ] }}
-",
-        broker.url
-    )
-}
-
-/// How often each number arrived; each did.
-fn arrivals(broker: &RabbitMq, queue: &str, count: usize) -> BTreeMap<u64, usize> {
-    let depth = broker.run(&["depth", queue]);
-    let mut seen = BTreeMap::new();
-    for message in lines(&broker.run(&["drain", queue, &depth])) {
-        let body: Value = serde_json::from_str(message["body"].as_str().expect("text")).expect("JSON");
-        *seen.entry(body["n"].as_u64().expect("a number")).or_default() += 1;
-    }
-    assert_eq!(
-        seen.len(),
-        count,
-        "lost: {:?}",
-        (0..count as u64).filter(|n| !seen.contains_key(n)).collect::<Vec<_>>()
-    );
-    seen
-}
-
-#[test]
-#[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_loses_nothing_when_a_gateway_is_killed() {
-    const COUNT: usize = 4000;
-    const KILLS: usize = 3;
-    let broker = RabbitMq::start();
-    let (from, to) = (broker.name("from"), broker.name("to"));
-    broker.run(&["declare", &from, &to]);
-    broker.run(&["publish", &from, "{\"n\":#}", &COUNT.to_string()]);
-    let moved = |more: usize| broker.run(&["depth", &to]).parse::<usize>().expect("a number") >= more;
-    for kill in 0..KILLS {
-        let gateway = Gateway::start_with_files(&listeners(broker), &bridge(broker, &from, &to), &[]);
-        until("some messages to be moved", || moved(1 + kill * COUNT / 8));
-        // Killed as it is.
-        drop(gateway);
-    }
-    let _gateway = Gateway::start_with_files(&listeners(broker), &bridge(broker, &from, &to), &[]);
-    until("the rest to be moved", || is_empty(broker, &from) && moved(COUNT));
-    let seen = arrivals(broker, &to, COUNT);
-    let duplicates: usize = seen.values().map(|times| times - 1).sum();
-    assert!(duplicates <= KILLS * PREFETCH, "{duplicates} duplicates of {KILLS} kills and a prefetch of {PREFETCH}");
-}
-
-#[test]
-#[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_loses_nothing_when_it_is_killed_or_cuts_its_connections() {
-    const COUNT: usize = 4000;
-    let broker = RabbitMq::start_own();
-    let (from, to) = (broker.name("from"), broker.name("to"));
-    broker.run(&["declare", &from, &to]);
-    broker.run(&["publish", &from, "{\"n\":#}", &COUNT.to_string()]);
-    let moved = |more: usize| broker.run(&["depth", &to]).parse::<usize>().expect("a number") >= more;
-    let mut gateway = Gateway::start_with_files(&listeners(&broker), &bridge(&broker, &from, &to), &[]);
-    until("some messages to be moved", || moved(1));
-    broker.control(&["close_all_connections", "a test"]);
-    until("messages to be moved again", || moved(COUNT / 4));
-    broker.crash();
-    until("messages to be moved after the crash", || moved(COUNT / 2));
-    broker.crash();
-    until("the rest to be moved", || is_empty(&broker, &from) && moved(COUNT));
-    gateway.signal("TERM");
-    assert_eq!(gateway.wait().code, Some(0));
-    let seen = arrivals(&broker, &to, COUNT);
-    let duplicates: usize = seen.values().map(|times| times - 1).sum();
-    assert!(duplicates <= 3 * PREFETCH, "{duplicates} duplicates of one cut and two crashes");
-}
-
-#[test]
-#[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_drains_without_loss_or_duplicates() {
-    const COUNT: usize = 3000;
-    let broker = RabbitMq::start();
-    let (from, to) = (broker.name("drained"), broker.name("drained-to"));
-    broker.run(&["declare", &from, &to]);
-    broker.run(&["publish", &from, "{\"n\":#}", &COUNT.to_string()]);
-    for stop in 1..=4 {
-        let mut gateway = Gateway::start_with_files(&listeners(broker), &bridge(broker, &from, &to), &[]);
-        until("some messages to be moved", || {
-            broker.run(&["depth", &to]).parse::<usize>().expect("a number") >= stop * COUNT / 8
-        });
-        gateway.signal("TERM");
-        assert_eq!(gateway.wait().code, Some(0));
-    }
-    let _gateway = Gateway::start_with_files(&listeners(broker), &bridge(broker, &from, &to), &[]);
-    until("the rest to be moved", || is_empty(broker, &from) && broker.run(&["depth", &to]) == COUNT.to_string());
-    assert!(arrivals(broker, &to, COUNT).values().all(|times| *times == 1), "no duplicates");
 }

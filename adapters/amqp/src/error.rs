@@ -1,5 +1,7 @@
 //! What lapin's errors mean to a call.
 
+use std::time::Duration;
+
 use crossdock_message::{Code, Fault, Retry};
 
 /// The message was not handed to the broker: it may be sent again as it is.
@@ -12,6 +14,12 @@ pub(crate) fn unreachable(problem: impl std::fmt::Display) -> Fault {
 pub(crate) fn unconfirmed(problem: impl std::fmt::Display) -> Fault {
     let message = format!("the broker may or may not have the message, which it did not confirm: {problem}");
     Fault::new(Code::Unavailable, "UNCONFIRMED", message)
+}
+
+/// The broker takes no messages for now; it does not even read what it is sent.
+pub(crate) fn blocked() -> Fault {
+    let fault = Fault::new(Code::Unavailable, "BLOCKED", "the broker takes no messages for now");
+    fault.with_retry(Retry::After(Duration::from_secs(1)))
 }
 
 /// The headers do not fit into one frame, as AMQP wants them to.

@@ -13,7 +13,7 @@ use lapin::types::ShortString;
 
 use crate::broker::{Broker, Brokers, Purpose};
 use crate::config::{Operation, Service};
-use crate::error::{bad_reply, unconfirmed};
+use crate::error::bad_reply;
 use crate::mapping;
 use crate::publisher::{Publication, Publisher};
 
@@ -67,11 +67,9 @@ impl AmqpOutbound {
         let publisher = self.publisher(&operation.exchange);
         if !operation.reply {
             // Somewhat before the call's time is over: nobody can say then that the message was not sent.
-            let publishing = publisher.publish(publication);
             let left = message.deadline.map_or(CONFIRM_TIME_MAX, |deadline| deadline.left(Instant::now()));
             let wait = left.saturating_sub((left / 10).min(CONFIRM_MARGIN));
-            let late = |_| unconfirmed("no confirmation in time");
-            tokio::time::timeout(wait, publishing).await.map_err(late)??;
+            publisher.publish_within(wait, publication).await?;
             return Ok(Message::new(ByteString::new(), ByteString::new()));
         }
         let reply = publisher.request(publication).await?;

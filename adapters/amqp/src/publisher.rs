@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::confirm::{ToSend, send_and_confirm};
 use crate::broker::{Broker, Live};
-use crate::error::{headers_too_large, no_exchange, reply_lost, unconfirmed, unreachable};
+use crate::error::{blocked, headers_too_large, no_exchange, reply_lost, unconfirmed, unreachable};
 use crate::mapping;
 
 /// Requests that wait for their replies on one channel.
@@ -29,6 +29,8 @@ const WAITING_MAX: usize = 100_000;
 const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 /// Messages on one channel that the broker has not confirmed.
 const UNCONFIRMED_MAX: usize = 10_000;
+/// How often it is looked whether the broker takes messages, while a channel is opened.
+const BLOCKED_INTERVAL: Duration = Duration::from_millis(100);
 /// What a frame holds besides properties and headers, amply.
 const FRAME_OVERHEAD: usize = 512;
 
@@ -107,6 +109,15 @@ impl Publisher {
         self.publish_on(&open, publication).await
     }
 
+    /// As [`Publisher::publish`], and no longer than that: where the message was not sent before, that is known.
+    pub(crate) async fn publish_within(&self, time: Duration, publication: Publication) -> Result<(), Fault> {
+        let until = tokio::time::Instant::now() + time;
+        let open = tokio::time::timeout_at(until, self.channel()).await;
+        let open = open.map_err(|_| unreachable("no channel in time"))??;
+        let confirmed = tokio::time::timeout_at(until, self.publish_on(&open, publication)).await;
+        confirmed.map_err(|_| unconfirmed("no confirmation in time"))?
+    }
+
     /// Publishes a request, and waits for its reply; `publication` gets the queue and identity of the reply.
     ///
     /// # Errors
@@ -131,8 +142,7 @@ impl Publisher {
 
     async fn publish_on(&self, open: &Rc<Open>, publication: Publication) -> Result<(), Fault> {
         if open.live.connection.status().blocked() {
-            let fault = Fault::new(Code::Unavailable, "BLOCKED", "the broker takes no messages for now");
-            return Err(fault.with_retry(Retry::After(Duration::from_secs(1))));
+            return Err(blocked());
         }
         // lapin sends what the broker ends the connection for.
         let frame = usize::try_from(open.live.connection.configuration().frame_max()).unwrap_or(usize::MAX);
@@ -177,6 +187,26 @@ impl Publisher {
 /// A channel to an exchange that is there.
 async fn open(broker: Arc<Broker>, exchange: ShortString, late: Option<ShortString>) -> Result<Rc<Open>, Fault> {
     let live = broker.live().await?;
+    tokio::select! {
+        biased;
+        () = is_blocked(&live) => Err(blocked()),
+        opened = open_on(live.clone(), Arc::clone(&broker), exchange, late) => opened,
+    }
+}
+
+/// Waits until the broker takes no messages.
+async fn is_blocked(live: &Live) {
+    while !live.connection.status().blocked() {
+        tokio::time::sleep(BLOCKED_INTERVAL).await;
+    }
+}
+
+async fn open_on(
+    live: Live,
+    broker: Arc<Broker>,
+    exchange: ShortString,
+    late: Option<ShortString>,
+) -> Result<Rc<Open>, Fault> {
     check_exchange(&live, &exchange).await?;
     let channel = live.connection.create_channel().await.map_err(unreachable)?;
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(unreachable)?;

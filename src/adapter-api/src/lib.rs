@@ -19,6 +19,7 @@ mod calls;
 pub mod contract;
 mod dead_letters;
 mod encode;
+mod failpoint;
 pub mod memory;
 mod pending;
 mod ports;
@@ -34,6 +35,7 @@ pub use binding::{Binding, BodyBinding, address_field};
 pub use calls::known_call;
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, Visit};
 pub use encode::{EncodedBody, WriteFormat, encode_body};
+pub use failpoint::failpoint;
 pub use pending::{Expected, PendingReplies, Unwanted};
 pub use ports::{
     Admission, Exchange, Fields, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress, Outbound, Outcome,

@@ -7,6 +7,7 @@
                                                      and a value in brackets a list, behind `@` a timestamp, behind `$`
                                                      a decimal
     peer.py URL bind EXCHANGE QUEUE KEY              makes a queue that takes what the exchange gets with that key
+    peer.py URL fill QUEUE BODY COUNT                publishes fast, and waits until all are there
     peer.py URL drain QUEUE COUNT                    takes messages, and prints each as a line of JSON
     peer.py URL depth QUEUE                          prints how many messages wait
     peer.py URL call QUEUE BODY                      asks by direct reply-to, and prints the reply as a line of JSON
@@ -58,6 +59,16 @@ def publish(channel, queue, body, count="1", *headers):
     for number in range(int(count)):
         properties = pika.BasicProperties(
             content_type="application/json", delivery_mode=2, message_id=f"{queue}-{number}", headers=table)
+        channel.basic_publish("", queue, body.replace("#", str(number)).encode(), properties, mandatory=True)
+
+
+def fill(channel, queue, body, count):
+    count = int(count)
+    for number in range(count):
+        if number == count - 1:
+            # One queue takes what one channel sends in order: with the last, all are there.
+            channel.confirm_delivery()
+        properties = pika.BasicProperties(content_type="application/json", delivery_mode=2, message_id=f"{queue}-{number}")
         channel.basic_publish("", queue, body.replace("#", str(number)).encode(), properties, mandatory=True)
 
 
@@ -121,7 +132,7 @@ def serve(channel, queue):
 def main():
     url, command, *arguments = sys.argv[1:]
     connection = pika.BlockingConnection(pika.URLParameters(url))
-    {"declare": declare, "bind": bind, "publish": publish, "drain": drain, "depth": depth, "call": call, "serve": serve}[command](
+    {"declare": declare, "bind": bind, "publish": publish, "fill": fill, "drain": drain, "depth": depth, "call": call, "serve": serve}[command](
         connection.channel(), *arguments)
     connection.close()
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::EntrySpec;
+use crossdock_adapter_api::{EntrySpec, failpoint};
 use futures_util::StreamExt as _;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -131,6 +131,7 @@ impl Consuming<'_> {
                 },
             }
         }
+        failpoint("amqp.draining");
         let cancelling = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
         let _ = tokio::time::timeout(END_TIME, cancelling).await;
         // Settled first: what the channel still holds when it is closed is delivered to others.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_adapter_api::{EntrySpec, Head, Outcome, Turn, encode_body};
+use crossdock_adapter_api::{EntrySpec, Head, Outcome, Turn, encode_body, failpoint};
 use crossdock_message::{BodyType, ByteString, Code, Fault, Message};
 use futures_util::FutureExt as _;
 use lapin::message::Delivery;
@@ -46,12 +46,14 @@ pub(super) struct Handling {
 /// Handles a delivery until it is settled, or nobody can settle it any more.
 pub(super) async fn handle(handling: Handling, delivery: Delivery) {
     let Some(entry) = handling.spec.as_any().downcast_ref::<Entry>() else { return };
+    failpoint("amqp.received");
     let Delivery { data, properties, acker, redelivered, .. } = delivery;
     let one = One { entry, properties, body: Bytes::from(data), acker, redelivered, arrived: Instant::now() };
     let decided = AssertUnwindSafe(handling.decide(&one)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(queue = %entry.queue, "a delivery made the gateway fail; it comes again");
         Decided::Requeue
     });
+    failpoint("amqp.decided");
     let settling = async {
         match decided {
             Decided::Settled | Decided::Leave => Ok(true),
@@ -63,6 +65,7 @@ pub(super) async fn handle(handling: Handling, delivery: Delivery) {
     if !matches!(tokio::time::timeout(SETTLE_TIME, settling).await, Ok(Ok(true))) {
         tracing::debug!(queue = %entry.queue, "a delivery was not settled: its channel is gone, and it comes again");
     }
+    failpoint("amqp.settled");
 }
 
 /// A delivery.
@@ -241,6 +244,7 @@ impl Handling {
             Err(fault) if matches!(fault.code, Code::NotFound | Code::Unimplemented) => return Err(NotOurs),
             Err(fault) => return Ok(Outcome::Failed(fault)),
         };
+        failpoint("amqp.routed");
         // The route's own, where it was changed after this queue's consumer began.
         let spec = Arc::clone(&admission.entry);
         let entry = spec.as_any().downcast_ref::<Entry>().ok_or(NotOurs)?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crossdock_adapter_api::failpoint;
 use crossdock_message::Fault;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -95,7 +96,12 @@ async fn send(channel: &Channel, message: ToSend) -> Settled {
     let options = BasicPublishOptions { mandatory, immediate: false };
     let outcome = if channel.status().connected() {
         match channel.basic_publish(exchange, key, options, &body, properties).await {
-            Ok(confirm) => confirm.await.map_err(unconfirmed),
+            Ok(confirm) => {
+                failpoint("amqp.published");
+                let confirmed = confirm.await.map_err(unconfirmed);
+                failpoint("amqp.confirmed");
+                confirmed
+            }
             // Some of it may have been written.
             Err(error) => Err(unconfirmed(error)),
         }

@@ -1,0 +1,75 @@
+//! A network between two ends that a test can cut.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+/// What the network does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Network {
+    /// It carries.
+    Whole,
+    /// Nothing gets through, and nobody is told.
+    Cut,
+    /// What the server sends does not get through: requests arrive, and their answers do not.
+    CutBack,
+}
+
+/// A network in front of a server; it ends with the test's process.
+pub struct Proxy {
+    /// Where the server seems to be.
+    pub address: SocketAddr,
+    state: Arc<AtomicU8>,
+}
+
+impl Proxy {
+    /// One that carries.
+    ///
+    /// # Panics
+    /// When there is no free port.
+    #[must_use]
+    pub fn start(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let state = Arc::new(AtomicU8::new(Network::Whole as u8));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let Ok(far) = TcpStream::connect(server) else { continue };
+                for (from, to, back) in [(&near, &far, false), (&far, &near, true)] {
+                    let (from, to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
+                    let state = Arc::clone(&shared);
+                    std::thread::spawn(move || carry(from, to, back, &state));
+                }
+            }
+        });
+        Self { address, state }
+    }
+
+    /// From now on.
+    pub fn set(&self, network: Network) {
+        self.state.store(network as u8, Ordering::SeqCst);
+    }
+}
+
+/// What was held up by a cut gets through once the network is whole again, as it does where packets are sent again.
+fn carry(mut from: TcpStream, mut to: TcpStream, back: bool, state: &AtomicU8) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(len @ 1..) = from.read(&mut buffer) {
+        loop {
+            let state = state.load(Ordering::SeqCst);
+            let held = state == Network::Cut as u8 || (back && state == Network::CutBack as u8);
+            if !held {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        if to.write_all(&buffer[..len]).is_err() {
+            break;
+        }
+    }
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
