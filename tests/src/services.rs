@@ -86,6 +86,26 @@ impl RabbitMq {
         command
     }
 
+    /// What aio-pika does as `tests/peers/amqp/aio.py` says.
+    #[must_use]
+    pub fn aio_pika(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.python);
+        command.arg(repository().join("tests/peers/amqp/aio.py")).arg(&self.url).args(arguments);
+        command
+    }
+
+    /// What amqplib does as `tests/peers/amqp/amqplib.cjs` says.
+    ///
+    /// # Panics
+    /// When it cannot be set up.
+    #[must_use]
+    pub fn amqplib(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("node");
+        command.env("NODE_PATH", peers("amqp").join("node_modules"));
+        command.arg(repository().join("tests/peers/amqp/amqplib.cjs")).arg(&self.url).args(arguments);
+        command
+    }
+
     /// Runs a peer to its end; gives what it printed.
     ///
     /// # Panics

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
-use crossdock_tests::{Backend, Gateway, call, crossdock, repository};
+use crossdock_tests::{Backend, Gateway, RabbitMq, call, crossdock, repository};
 
 fn run(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(crossdock())
@@ -26,11 +26,30 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+fn demo(broker: &str) -> Output {
+    Command::new(crossdock())
+        .args(["demo", "--once"])
+        .current_dir(repository())
+        .env("CROSSDOCK_BROKER", broker)
+        .output()
+        .expect("it runs")
+}
+
 #[test]
-fn the_demo_makes_its_calls_and_all_are_right() {
-    let output = run(&["demo", "--once"], "");
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_makes_the_demo_go_by_way_of_queues() {
+    let output = demo(&RabbitMq::start().url);
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{shown}{}", text(&output.stderr));
+    assert!(shown.contains("12 calls were right, 0 were not."), "{shown}");
+}
+
+#[test]
+fn the_demo_makes_its_calls_and_all_are_right() {
+    let output = demo("amqp://127.0.0.1:1");
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{shown}{}", text(&output.stderr));
+    assert!(shown.contains("no broker of AMQP can be reached"), "{shown}");
     assert!(shown.contains("10 calls were right, 0 were not."), "{shown}");
     assert!(
         shown.contains("<FindOrder xmlns=\"urn:legacy:orders\" version=\"2\"><OrderNo>1001</OrderNo></FindOrder>"),
@@ -103,7 +122,7 @@ fn misuse_is_told_apart_from_failure() {
 #[test]
 fn help_says_what_each_command_is_for() {
     let help = text(&run(&["--help"], "").stdout);
-    for command in ["run", "demo", "check", "test", "explain", "convert", "schema", "routes"] {
+    for command in ["run", "demo", "check", "test", "explain", "convert", "schema", "dlq", "routes"] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command} is not in\n{help}");
     }
     assert!(help.contains("Exit codes"), "{help}");

@@ -1,5 +1,6 @@
 //! `crossdock demo`: the shipped settings, sample services in this process, and real calls through the gateway.
 
+mod broker;
 mod calls;
 mod services;
 mod stock;
@@ -42,6 +43,8 @@ pub(crate) fn demo(folder: PathBuf, once: bool) -> Ending {
             .listener("public")
             .ok_or_else(|| Failure::Misuse("the settings have no listener `public`".into()))?;
         let (right, wrong) = calls::make(&running, public, &samples, &stock.seen).await;
+        let (by_queue_right, by_queue_wrong) = broker::make(&samples).await?;
+        let (right, wrong) = (right + by_queue_right, wrong + by_queue_wrong);
         println!("\n{right} calls were right, {wrong} were not.");
         if once {
             running.stop().await;

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # setup.sh CACHE
 #
-# Puts pika (AMQP for Python) into the folder CACHE, and sees to it that RabbitMQ can be started.
-# Does nothing where all is there. Needs python3 with venv; as root, it installs RabbitMQ.
+# Puts pika and aio-pika (AMQP for Python) and amqplib (for Node) into the folder CACHE, and sees to it that RabbitMQ can be started.
+# Does nothing where all is there. Needs python3 with venv, and npm; as root, it installs RabbitMQ.
 set -euo pipefail
 [ $# -eq 1 ] || { echo "usage: $0 CACHE" >&2; exit 2; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -14,5 +14,6 @@ want=$(cat "$here"/requirements.txt "$here"/setup.sh | sha256sum | cut -c1-64)
 [ "$(cat "$cache/stamp" 2>/dev/null)" = "$want" ] && exit 0
 [ -x "$cache/venv/bin/python" ] || python3 -m venv "$cache/venv"
 "$cache/venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: -r "$here/requirements.txt"
+npm install --silent --no-audit --no-fund --prefix "$cache" amqplib@2.3.1
 "$here/../../services/services" install rabbitmq
 echo "$want" >"$cache/stamp"
