@@ -80,6 +80,7 @@ def drain(channel, queue, count):
             print(told(properties, body), flush=True)
             channel.basic_ack(method.delivery_tag)
             taken += 1
+            deadline = time.monotonic() + PATIENCE
         if taken >= int(count) or time.monotonic() > deadline:
             break
     channel.cancel()
