@@ -215,3 +215,28 @@ routes:
     assert!(half.status == 503 && half.body.contains("UNROUTABLE"), "{} {}", half.status, half.body);
     assert_eq!(taken("audit", "1").len(), 1, "the others are carried out all the same");
 }
+
+#[test]
+fn a_caller_who_leaves_does_not_let_the_next_of_its_key_overtake() {
+    let recorder = Recorder::start(|number, _| (200, Duration::from_millis(if number == 0 { 300 } else { 0 })));
+    let gateway = Gateway::start(&format!(
+        "version: 1
+services:
+  book: {{ http: {{ url: \"http://{}\", operations: {{ take: {{ post: / }} }} }} }}
+routes:
+  book: {{ from: {{ http: {{ listen: public, post: /book }} }}, order: {{ by: req.key }}, steps: [ {{ call: book.take }} ] }}
+",
+        recorder.address
+    ));
+    let mut connection = Connection::open(&gateway.public());
+    let first = "{\"key\":1,\"n\":1}";
+    let head = "POST /book HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    connection.send(format!("{head}content-length: {}\r\n\r\n{first}", first.len()).as_bytes());
+    until("it is under way", || recorder.requests() == 1);
+    drop(connection);
+    let second = call(&gateway.public(), "POST", "/book", "{\"key\":1,\"n\":2}");
+    assert_eq!(second.status, 200, "{}", second.body);
+    assert_eq!(recorder.carried_out(), [first, "{\"key\":1,\"n\":2}"]);
+    let other = call(&gateway.public(), "POST", "/book", "{\"n\":3}");
+    assert!(other.status == 400 && other.body.contains("is not there"), "{} {}", other.status, other.body);
+}

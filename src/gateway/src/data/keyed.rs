@@ -65,6 +65,11 @@ struct Only {
 }
 
 impl Keyed {
+    /// Forgets which messages were carried out.
+    pub(crate) fn forget(&self) {
+        self.window.clear();
+    }
+
     /// Waits until no other message of the key is carried out.
     ///
     /// # Errors
@@ -163,14 +168,22 @@ impl RouteExchange {
             }
             (Some(Ok(lane)), None) => Some(lane),
         };
-        let outcome = match only {
-            None => self.follow(message).await,
-            Some(key) => self.once(key, message, Arc::clone(keyed)).await,
-        };
-        if let Some(lane) = own {
+        let keyed = Arc::clone(keyed);
+        let Some(lane) = own else { return self.in_turn(only, message, keyed).await };
+        // It goes on where its caller leaves: what comes after it has to come after its end.
+        let carrying_out = actix_rt::spawn(async move {
+            let outcome = self.in_turn(only, message, keyed).await;
             lane.done();
+            outcome
+        });
+        carrying_out.await.unwrap_or_else(panicked)
+    }
+
+    async fn in_turn(self: Box<Self>, only: Option<ByteString>, message: Message, keyed: Arc<Keyed>) -> Outcome {
+        match only {
+            None => self.follow(message).await,
+            Some(key) => self.once(key, message, keyed).await,
         }
-        outcome
     }
 
     /// Carries a message out that was not carried out before. It goes on where its caller leaves, so that what came of it is known.
@@ -195,7 +208,6 @@ impl RouteExchange {
             }
             outcome
         });
-        let panicked = |_| Outcome::Failed(Fault::new(Code::Internal, "PANIC", "the gateway failed on this message"));
         carrying_out.await.unwrap_or_else(panicked)
     }
 
@@ -214,6 +226,10 @@ fn keys(route: &RoutePlan, request: &Request, limits: &Limits) -> Result<Keys, F
     let order = route.order.as_ref().map(|by| key_of(by, "order", &scope)).transpose()?;
     let only = route.idempotency.as_ref().map(|plan| key_of(&plan.key, "idempotency", &scope)).transpose()?;
     Ok((order, only))
+}
+
+fn panicked<E>(_: E) -> Outcome {
+    Outcome::Failed(Fault::new(Code::Internal, "PANIC", "the gateway failed on this message"))
 }
 
 fn late() -> Fault {

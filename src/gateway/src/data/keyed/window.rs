@@ -92,6 +92,10 @@ fn weight(message: &Message) -> Option<usize> {
 }
 
 impl Window {
+    pub(super) fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+    }
+
     pub(super) fn get(&self, key: &ByteString, now: Instant) -> Option<Known> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.forget_old(now);
