@@ -35,7 +35,7 @@ routes:
         broker.url
     );
     let mut gateway = Gateway::start_with(&listeners, &routes);
-    broker.run(&["publish", &queue, "{\"n\": #}", "5", "x-kept=yes"]);
+    broker.run(&["publish", &queue, "{\"n\": #}", "5", "x-kept=yes", "Crossdock-Queue=elsewhere"]);
     broker.run(&["publish", &queue, &format!("{{\"n\": \"{}\"}}", "x".repeat(100)), "1"]);
     // One that nobody set aside, and that says that it came from where this route must not send.
     broker.run(&["publish", &dead, "foreign", "1", &format!("crossdock-queue={other}")]);

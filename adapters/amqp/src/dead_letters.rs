@@ -85,8 +85,14 @@ impl DeadLetterQueue {
         let count = max.min(usize::try_from(queue.message_count()).unwrap_or(usize::MAX));
         let mut visit = Visit::default();
         while visit.seen < count {
-            let Some(got) = answered(channel.basic_get(self.queue.clone(), BasicGetOptions::default())).await? else {
-                break;
+            let got = match answered(channel.basic_get(self.queue.clone(), BasicGetOptions::default())).await {
+                Ok(Some(got)) => got,
+                Ok(None) => break,
+                // What was done is told.
+                Err(fault) => {
+                    visit.failed.push(("the rest".into(), fault));
+                    break;
+                }
             };
             visit.seen += 1;
             let (properties, acker) = (got.delivery.properties, got.delivery.acker);
@@ -103,12 +109,19 @@ impl DeadLetterQueue {
                     }
                 },
             }
-            answered(acker.ack(BasicAckOptions::default())).await?;
+            if let Err(fault) = answered(acker.ack(BasicAckOptions::default())).await {
+                visit.failed.push((letter.id, fault));
+                break;
+            }
         }
         Ok(visit)
     }
 
     async fn replay(&self, properties: &BasicProperties, letter: &DeadLetter) -> Result<(), Fault> {
+        if letter.is_partial {
+            let message = "its headers did not fit beside the reason, and are lost: it would not go back as it came";
+            return Err(Fault::new(Code::DataLoss, "HEADERS_DROPPED", message));
+        }
         let source = letter.source.as_deref().unwrap_or_default();
         let Some(key) = self.sources.iter().find(|queue| queue.as_str() == source) else {
             let message = match source {
@@ -119,10 +132,7 @@ impl DeadLetterQueue {
         };
         let (key, properties) = (key.clone(), mapping::replayed(properties));
         let publication = Publication { key, mandatory: true, properties, body: letter.body.clone() };
-        match tokio::time::timeout(ANSWER_TIME, self.publisher.publish(publication)).await {
-            Ok(published) => published,
-            Err(_) => Err(unreachable("it did not confirm in time")),
-        }
+        self.publisher.publish_within(ANSWER_TIME, publication).await
     }
 }
 

@@ -87,7 +87,7 @@ impl AmqpInbound {
             ingress: ingress.open(),
         });
         let mut running: HashMap<String, Running> = HashMap::new();
-        let mut ending: Vec<JoinHandle<()>> = Vec::new();
+        let mut ending: HashMap<String, JoinHandle<()>> = HashMap::new();
         loop {
             let wanted = worker.wanted();
             let gone = |queue: &String, running: &Running| match wanted.get(queue) {
@@ -97,13 +97,17 @@ impl AmqpInbound {
                 }
                 None => true,
             };
-            for (_, old) in running.extract_if(|queue, running| gone(queue, running)) {
+            for (queue, old) in running.extract_if(|queue, running| gone(queue, running)) {
                 // Its deliveries go to the next consumer once this one has let go of them.
                 old.stop.cancel();
-                ending.push(old.task);
+                ending.insert(queue, old.task);
             }
-            ending.retain(|task| !task.is_finished());
+            ending.retain(|_, task| !task.is_finished());
             for (queue, entry) in wanted {
+                // One after the other, so that no message overtakes those that the old one still holds.
+                if ending.contains_key(&queue) {
+                    continue;
+                }
                 running.entry(queue).or_insert_with(|| {
                     let stop = stop.child_token();
                     let task = spawn_local(consumer::consume(Rc::clone(&worker), Arc::clone(&entry), stop.clone()));
@@ -115,7 +119,7 @@ impl AmqpInbound {
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
         }
-        for task in running.into_values().map(|running| running.task).chain(ending) {
+        for task in running.into_values().map(|running| running.task).chain(ending.into_values()) {
             let _ = task.await;
         }
     }

@@ -26,6 +26,8 @@ pub struct DeadLetter {
     pub content_type: Option<ByteString>,
     /// Its own headers that are text.
     pub headers: Vec<(ByteString, ByteString)>,
+    /// Some of its headers were lost when it was set aside.
+    pub is_partial: bool,
     /// Its bytes, as they came.
     pub body: Bytes,
 }

@@ -12,25 +12,39 @@ pub trait Hold {
 ///
 /// An adapter whose messages may be tried again makes one for each message and gives it to every try
 /// ([`Exchange::dispatch_in`](crate::Exchange::dispatch_in)). Dropping it without [`Turn::done`] says that the message will come
-/// again: those behind it come again as well.
-#[derive(Default)]
-pub struct Turn(RefCell<Option<Box<dyn Hold>>>);
+/// again: those of its source behind it come again as well.
+pub struct Turn {
+    source: u64,
+    held: RefCell<Option<Box<dyn Hold>>>,
+}
 
 impl Turn {
+    /// For a message of a source: messages of one source, such as a channel, come again together.
+    #[must_use]
+    pub fn new(source: u64) -> Self {
+        Self { source, held: RefCell::default() }
+    }
+
+    /// Where the message came from.
+    #[must_use]
+    pub fn source(&self) -> u64 {
+        self.source
+    }
+
     /// Whether something is held: a first try was made.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.0.borrow().is_some()
+        self.held.borrow().is_some()
     }
 
     /// Holds something until the message is settled.
     pub fn hold(&self, held: Box<dyn Hold>) {
-        *self.0.borrow_mut() = Some(held);
+        *self.held.borrow_mut() = Some(held);
     }
 
     /// The message was settled.
     pub fn done(&self) {
-        if let Some(held) = self.0.borrow_mut().take() {
+        if let Some(held) = self.held.borrow_mut().take() {
             held.done();
         }
     }

@@ -2,6 +2,7 @@
 """What tests do at a broker with pika. The broker's address is the first argument.
 
     peer.py URL declare QUEUE…                       makes durable quorum queues
+    peer.py URL declare-classic QUEUE…               makes durable classic queues
     peer.py URL publish QUEUE BODY [COUNT] [HEADER=VALUE…]
                                                      publishes with confirmation; `#` in BODY is the message's number,
                                                      and a value in brackets a list, behind `@` a timestamp, behind `$`
@@ -37,6 +38,11 @@ def told(properties, body):
 def declare(channel, *queues):
     for queue in queues:
         channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+
+
+def declare_classic(channel, *queues):
+    for queue in queues:
+        channel.queue_declare(queue, durable=True)
 
 
 def typed(text):
@@ -133,7 +139,7 @@ def serve(channel, queue):
 def main():
     url, command, *arguments = sys.argv[1:]
     connection = pika.BlockingConnection(pika.URLParameters(url))
-    {"declare": declare, "bind": bind, "publish": publish, "fill": fill, "drain": drain, "depth": depth, "call": call, "serve": serve}[command](
+    {"declare": declare, "declare-classic": declare_classic, "bind": bind, "publish": publish, "fill": fill, "drain": drain, "depth": depth, "call": call, "serve": serve}[command](
         connection.channel(), *arguments)
     connection.close()
 

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::{EntrySpec, failpoint};
@@ -25,6 +26,9 @@ const STEADY_TIME: Duration = Duration::from_secs(10);
 /// For a consumer to begin, and for each of the two steps of its end.
 const BEGIN_TIME: Duration = Duration::from_secs(10);
 const END_TIME: Duration = Duration::from_secs(3);
+
+/// Numbers for channels, so that each is told from all others.
+static CHANNELS: AtomicU64 = AtomicU64::new(0);
 
 /// Consumes a queue until `stop`; then finishes what is in flight, and leaves the rest to the broker.
 pub(super) async fn consume(worker: Rc<Worker>, spec: Arc<dyn EntrySpec>, stop: CancellationToken) {
@@ -115,6 +119,7 @@ struct Consuming<'a> {
 impl Consuming<'_> {
     /// Gives the reason why it ended, but where it was stopped.
     async fn run(&self, mut consumer: Consumer, in_flight: &mut JoinSet<()>) -> Option<String> {
+        let source = CHANNELS.fetch_add(1, Ordering::Relaxed);
         loop {
             tokio::select! {
                 biased;
@@ -123,7 +128,7 @@ impl Consuming<'_> {
                 delivery = consumer.next() => match delivery {
                     Some(Ok(delivery)) => {
                         let (worker, spec) = (Rc::clone(self.worker), Arc::clone(self.spec));
-                        let handling = Handling { worker, spec, stop: self.stop.clone() };
+                        let handling = Handling { worker, spec, stop: self.stop.clone(), source };
                         in_flight.spawn_local(handle(handling, delivery));
                     }
                     Some(Err(error)) => return Some(error.to_string()),

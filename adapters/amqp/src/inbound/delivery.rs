@@ -1,5 +1,6 @@
 //! One delivery, from its head to its settlement.
 
+use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub(super) struct Handling {
     pub(super) worker: Rc<Worker>,
     pub(super) spec: Arc<dyn EntrySpec>,
     pub(super) stop: CancellationToken,
+    /// The channel, told from all others.
+    pub(super) source: u64,
 }
 
 /// Handles a delivery until it is settled, or nobody can settle it any more.
@@ -48,7 +51,15 @@ pub(super) async fn handle(handling: Handling, delivery: Delivery) {
     let Some(entry) = handling.spec.as_any().downcast_ref::<Entry>() else { return };
     failpoint("amqp.received");
     let Delivery { data, properties, acker, redelivered, .. } = delivery;
-    let one = One { entry, properties, body: Bytes::from(data), acker, redelivered, arrived: Instant::now() };
+    let one = One {
+        entry,
+        properties,
+        body: Bytes::from(data),
+        acker,
+        redelivered,
+        arrived: Instant::now(),
+        id: OnceCell::new(),
+    };
     let decided = AssertUnwindSafe(handling.decide(&one)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(queue = %entry.queue, "a delivery made the gateway fail; it comes again");
         Decided::Requeue
@@ -76,6 +87,8 @@ struct One<'e> {
     acker: Acker,
     redelivered: bool,
     arrived: Instant,
+    /// What the gateway called it when it was tried first; the same in every try here.
+    id: OnceCell<ByteString>,
 }
 
 impl One<'_> {
@@ -100,8 +113,8 @@ enum Decided {
     /// It was settled already.
     Settled,
     Acknowledge,
-    /// It stays unsettled, and comes again in its place once its channel is closed, which happens soon. To give it back before would
-    /// put it behind those that wait (quorum queues without a limit of deliveries).
+    /// It stays unsettled, and comes again with all others of its channel once that is closed, which happens soon: one by one, it could
+    /// come again before those that were before it.
     Leave,
     /// It comes again now.
     Requeue,
@@ -143,8 +156,12 @@ impl Handling {
     async fn take(&self, one: &One<'_>) -> Decided {
         let mut attempts = one.delivered_before();
         let mut tries = 0;
-        let turn = Rc::new(Turn::default());
+        let turn = Rc::new(Turn::new(self.source));
         loop {
+            if self.stop.is_cancelled() {
+                // Those before it may have been left already.
+                return Decided::Leave;
+            }
             tries += 1;
             let Ok(outcome) = self.dispatch(one, Some(&turn)).await else { return self.let_go().await };
             match settle(outcome, one.entry, attempts + 1, tries) {
@@ -248,7 +265,8 @@ impl Handling {
         // The route's own, where it was changed after this queue's consumer began.
         let spec = Arc::clone(&admission.entry);
         let entry = spec.as_any().downcast_ref::<Entry>().ok_or(NotOurs)?;
-        match message(one, entry, admission.id.clone(), &worker.name, &admission.carry) {
+        let id = one.id.get_or_init(|| admission.id.clone()).clone();
+        match message(one, entry, id, &worker.name, &admission.carry) {
             Ok(message) => Ok(match turn {
                 Some(turn) => admission.exchange.dispatch_in(message, Rc::clone(turn)).await,
                 None => admission.exchange.dispatch(message).await,

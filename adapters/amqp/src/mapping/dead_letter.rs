@@ -8,16 +8,18 @@ use crossdock_message::Fault;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::{
-    ATTEMPTS, ERROR, ORIGIN, PREFIX, QUEUE, REASON, STATUS, append_fault, header, long, text_of, without_expiration,
-};
+use super::{ATTEMPTS, ERROR, ORIGIN, PREFIX, QUEUE, REASON, STATUS, append_fault, long, text_of, without_expiration};
 
 /// Headers by which a broker routes a message to more places, and what it counts itself: a dead letter has them no more.
 const BROKER_HEADERS: [&str; 3] = ["CC", "BCC", "x-delivery-count"];
 
+/// Says that the headers that a message came with are lost.
+const DROPPED: &str = "crossdock-headers-dropped";
+
 /// Headers that a dead letter has not from its sender.
 fn is_ours(name: &ShortString) -> bool {
-    name.as_str().starts_with(PREFIX) || BROKER_HEADERS.contains(&name.as_str())
+    let is_prefixed = name.as_str().get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+    is_prefixed || BROKER_HEADERS.contains(&name.as_str())
 }
 
 /// The properties of a dead letter: those that it came with, and why it is one.
@@ -37,7 +39,7 @@ pub(crate) fn dead_letter(
         }
     }
     if !with_headers {
-        table.insert("crossdock-headers-dropped".into(), AMQPValue::Boolean(true));
+        table.insert(DROPPED.into(), AMQPValue::Boolean(true));
     }
     append_fault(fault, &mut table);
     table.insert(QUEUE.into(), long(queue));
@@ -50,7 +52,8 @@ pub(crate) fn dead_letter(
 pub(crate) fn letter(properties: &BasicProperties, body: Bytes) -> DeadLetter {
     let empty = FieldTable::default();
     let table = properties.headers().as_ref().unwrap_or(&empty);
-    let text = |name: &str| header(table, name).and_then(text_of);
+    // By their exact names: those that a sender may have written are of other spellings.
+    let text = |name: &str| table.inner().get(name).and_then(text_of);
     let named = properties.message_id().as_ref().map(ShortString::as_str).filter(|id| !id.is_empty());
     let id = named.map_or_else(
         || {
@@ -73,6 +76,7 @@ pub(crate) fn letter(properties: &BasicProperties, body: Bytes) -> DeadLetter {
         attempts: text(ATTEMPTS),
         content_type: properties.content_type().as_ref().map(|text| text.as_str().into()),
         headers: headers.collect(),
+        is_partial: table.inner().contains_key(DROPPED),
         body,
     }
 }

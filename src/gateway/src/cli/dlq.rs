@@ -14,7 +14,9 @@ use crate::wiring::read_folder;
 
 #[derive(Subcommand)]
 pub(super) enum DlqCommand {
-    /// List dead letters: what failed, why, and how often it was tried.
+    /// List dead letters: what failed, why, and how often it was tried. They stay; some brokers count each look as a delivery.
+    ///
+    /// Quorum queues from RabbitMQ 4 on drop what was delivered 20 times, unless the queue's `x-delivery-limit` says otherwise.
     List {
         #[command(flatten)]
         place: Place,
@@ -73,6 +75,9 @@ pub(super) struct Which {
     /// Those that failed for this reason.
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
+    /// An id that several have is that of all of them.
+    #[arg(long, requires = "ids")]
+    several: bool,
     /// All of them.
     #[arg(long, conflicts_with_all = ["ids", "reason"])]
     all: bool,
@@ -148,6 +153,21 @@ fn show(place: &Place, ids: &[String], only_body: bool) -> Ending {
 }
 
 fn settle(place: &Place, which: &Which, choice: Choice) -> Ending {
+    let mut named: Vec<String> = Vec::new();
+    if !which.ids.is_empty() && !which.several {
+        visit_all(place, &mut |_, letter| {
+            if which.takes(letter) {
+                named.push(letter.id.to_string());
+            }
+            Choice::Keep
+        })?;
+        if let Some(id) = which.ids.iter().find(|id| named.iter().filter(|one| one == id).count() > 1) {
+            let problem = format!(
+                "`{id}` is the id of several dead letters: add --queue, --reason, or --several for all of them"
+            );
+            return Err(Failure::Misuse(problem));
+        }
+    }
     let mut found: Vec<String> = Vec::new();
     let visits = visit_all(place, &mut |_, letter| {
         if !which.takes(letter) {
@@ -163,7 +183,7 @@ fn settle(place: &Place, which: &Which, choice: Choice) -> Ending {
     }
     let failed: Vec<_> = visits.iter().flat_map(|visit| &visit.failed).collect();
     for (id, fault) in &failed {
-        eprintln!("{} stays: {fault}", listed(id));
+        eprintln!("{} stays: {}", listed(id), listed(&fault.to_string()));
     }
     missing(which.ids.iter().filter(|id| !found.contains(id)))?;
     if failed.is_empty() { Ok(()) } else { Err(Failure::Failed) }

@@ -5,7 +5,7 @@
 mod lanes;
 mod window;
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,12 +48,22 @@ fn key_of(expression: &Expression, what: &str, scope: &Scope<'_>) -> Result<Byte
         None => "is not there",
     };
     match text.filter(|_| problem.is_empty()) {
-        Some(text) => Ok(text),
+        // A copy: what is read from a body holds the whole body.
+        Some(text) => Ok(ByteString::from(&*text)),
         None => {
             let message = format!("the key of `{what}`, `{}`, {problem}", expression.source());
             Err(Fault::caller(Code::InvalidArgument, "KEY", message))
         }
     }
+}
+
+/// A message that has a key.
+struct Asked<'m> {
+    message: &'m Message,
+    /// The route's entry that it came by.
+    entry: usize,
+    /// Somebody waits for what comes of it.
+    wants_reply: bool,
 }
 
 /// A message that is the only one of its key that is carried out now.
@@ -75,29 +85,35 @@ impl Keyed {
     /// # Errors
     /// The outcome of a message that was the same. RESOURCE_EXHAUSTED where too many wait. INVALID_ARGUMENT where the key is that of
     /// a message that was another.
-    async fn only(self: Arc<Self>, key: ByteString, message: &Message) -> Result<Only, Outcome> {
-        let content = self.content(message);
-        let place = self.twins.enter(&key).map_err(Outcome::Failed)?;
+    async fn only(self: Arc<Self>, key: ByteString, asked: &Asked<'_>) -> Result<Only, Outcome> {
+        let content = self.content(asked);
+        let place = self.twins.enter(&key, None).map_err(Outcome::Failed)?;
         let lane = place.await.map_err(|_| Outcome::Failed(lanes::broken()))?;
         match self.window.get(&key, Instant::now()) {
             None => Ok(Only { keyed: self, key, content, lane }),
             Some(known) => {
                 lane.done();
-                Err(known.outcome(content))
+                Err(known.outcome(content, asked.wants_reply))
             }
         }
     }
 
     /// What tells a message from another of the same key.
-    fn content(&self, message: &Message) -> u64 {
+    fn content(&self, asked: &Asked<'_>) -> u64 {
         let mut hasher = self.hasher.build_hasher();
+        let message = asked.message;
+        (asked.entry, message.content_type.as_deref()).hash(&mut hasher);
         match &message.body {
-            Body::Raw { chunks, .. } => hasher.write(&chunks.to_bytes()),
-            Body::Empty | Body::Stream(_) | Body::Value(_) => {}
+            Body::Empty => 0_u8.hash(&mut hasher),
+            Body::Raw { chunks, .. } => (1_u8, &chunks.to_bytes()[..]).hash(&mut hasher),
+            Body::Value(value) => (2_u8, format!("{value:?}")).hash(&mut hasher),
+            Body::Stream(_) => 3_u8.hash(&mut hasher),
+        }
+        for (name, value) in message.headers.iter() {
+            (&**name, &**value).hash(&mut hasher);
         }
         for (name, value) in message.params.iter() {
-            hasher.write(name.as_bytes());
-            hasher.write(format!("{value:?}").as_bytes());
+            (&**name, format!("{value:?}")).hash(&mut hasher);
         }
         hasher.finish()
     }
@@ -134,7 +150,7 @@ impl RouteExchange {
         };
         let place = match order.filter(|_| !turn.as_ref().is_some_and(|turn| turn.is_held())) {
             None => None,
-            Some(key) => match keyed.order.enter(&key) {
+            Some(key) => match keyed.order.enter(&key, turn.as_ref().map(|turn| turn.source())) {
                 Ok(place) => Some(place),
                 Err(fault) => return self.failed(fault),
             },
@@ -168,28 +184,35 @@ impl RouteExchange {
             }
             (Some(Ok(lane)), None) => Some(lane),
         };
-        let keyed = Arc::clone(keyed);
-        let Some(lane) = own else { return self.in_turn(only, message, keyed).await };
+        let (keyed, wants_reply) = (Arc::clone(keyed), turn.is_none());
+        let Some(lane) = own else { return self.in_turn(only, message, keyed, wants_reply).await };
         // It goes on where its caller leaves: what comes after it has to come after its end.
         let carrying_out = actix_rt::spawn(async move {
-            let outcome = self.in_turn(only, message, keyed).await;
+            let outcome = self.in_turn(only, message, keyed, wants_reply).await;
             lane.done();
             outcome
         });
         carrying_out.await.unwrap_or_else(panicked)
     }
 
-    async fn in_turn(self: Box<Self>, only: Option<ByteString>, message: Message, keyed: Arc<Keyed>) -> Outcome {
+    async fn in_turn(
+        self: Box<Self>,
+        only: Option<ByteString>,
+        message: Message,
+        keyed: Arc<Keyed>,
+        wants_reply: bool,
+    ) -> Outcome {
         match only {
             None => self.follow(message).await,
-            Some(key) => self.once(key, message, keyed).await,
+            Some(key) => self.once(key, message, keyed, wants_reply).await,
         }
     }
 
     /// Carries a message out that was not carried out before. It goes on where its caller leaves, so that what came of it is known.
-    async fn once(self: Box<Self>, key: ByteString, message: Message, keyed: Arc<Keyed>) -> Outcome {
+    async fn once(self: Box<Self>, key: ByteString, message: Message, keyed: Arc<Keyed>, wants_reply: bool) -> Outcome {
         let until = message.deadline.map(Deadline::instant);
-        let waiting = keyed.only(key, &message);
+        let asked = Asked { message: &message, entry: self.entry, wants_reply };
+        let waiting = keyed.only(key, &asked);
         let only = match until {
             None => waiting.await,
             Some(until) => match tokio::time::timeout_at(until.into(), waiting).await {
@@ -199,7 +222,10 @@ impl RouteExchange {
         };
         let only = match only {
             Ok(only) => only,
-            Err(outcome) => return outcome,
+            Err(outcome) => {
+                let counted = Counted::begin(&self.shards.generation().routes[self.route]);
+                return counted.finish(outcome, Phases::default());
+            }
         };
         let carrying_out = actix_rt::spawn(async move {
             let outcome = self.follow(message).await;

@@ -19,8 +19,15 @@ pub(crate) struct Lanes(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    lanes: HashMap<ByteString, VecDeque<oneshot::Sender<Turn>>>,
+    lanes: HashMap<ByteString, VecDeque<Waiter>>,
     waiting: usize,
+}
+
+/// One who waits, and where its message came from.
+#[derive(Debug)]
+struct Waiter {
+    turn: oneshot::Sender<Turn>,
+    source: Option<u64>,
 }
 
 /// What those who wait are told.
@@ -40,6 +47,7 @@ pub(crate) struct Broken;
 pub(crate) struct Place {
     lanes: Arc<Lanes>,
     key: ByteString,
+    source: Option<u64>,
     /// Nothing where the lane was free.
     turn: Option<oneshot::Receiver<Turn>>,
     entered: bool,
@@ -50,6 +58,7 @@ pub(crate) struct Place {
 pub(crate) struct Lane {
     lanes: Arc<Lanes>,
     key: ByteString,
+    source: Option<u64>,
     done: bool,
 }
 
@@ -60,11 +69,12 @@ pub(crate) fn broken() -> Fault {
 }
 
 impl Lanes {
-    /// Takes the next place of a key; the order of these calls is that of the lane.
+    /// Takes the next place of a key; the order of these calls is that of the lane. Messages that come again do so together with
+    /// those of their `source`; one without a source never does, and only such wait in bounded number: a source bounds its own.
     ///
     /// # Errors
     /// RESOURCE_EXHAUSTED where too many wait.
-    pub(crate) fn enter(self: &Arc<Self>, key: &ByteString) -> Result<Place, Fault> {
+    pub(crate) fn enter(self: &Arc<Self>, key: &ByteString, source: Option<u64>) -> Result<Place, Fault> {
         let mut state = self.locked();
         let waiting = state.waiting;
         let turn = match state.lanes.get_mut(key) {
@@ -72,19 +82,23 @@ impl Lanes {
                 state.lanes.insert(key.clone(), VecDeque::new());
                 None
             }
-            Some(_) if waiting >= WAITING_MAX => {
+            Some(_) if waiting >= WAITING_MAX && source.is_none() => {
                 let message = "as many messages wait for those before them as may";
                 let fault = Fault::new(Code::ResourceExhausted, "TURNS", message);
                 return Err(fault.with_retry(Retry::After(Duration::from_secs(1))));
             }
             Some(queue) => {
                 let (sender, turn) = oneshot::channel();
-                queue.push_back(sender);
+                if queue.len() >= WAITING_MAX {
+                    // Those who left.
+                    queue.retain(|waiter| !waiter.turn.is_closed());
+                }
+                queue.push_back(Waiter { turn: sender, source });
                 state.waiting += 1;
                 Some(turn)
             }
         };
-        Ok(Place { lanes: Arc::clone(self), key: key.clone(), turn, entered: false })
+        Ok(Place { lanes: Arc::clone(self), key: key.clone(), source, turn, entered: false })
     }
 
     /// How many wait.
@@ -97,12 +111,25 @@ impl Lanes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn leave(&self, key: &ByteString, turn: Turn) {
+    /// Hands the lane on. Behind a message that comes again, those of its source are told so, and leave.
+    fn leave(&self, key: &ByteString, broken: Option<u64>) {
         let mut state = self.locked();
         let Some(mut queue) = state.lanes.remove(key) else { return };
+        if broken.is_some() {
+            let mut kept = VecDeque::with_capacity(queue.len());
+            for waiter in queue {
+                if waiter.source != broken {
+                    kept.push_back(waiter);
+                } else if waiter.turn.send(Turn::Broken).is_ok() {
+                    state.waiting -= 1;
+                }
+            }
+            queue = kept;
+        }
         while let Some(next) = queue.pop_front() {
-            state.waiting -= 1;
-            if next.send(turn).is_ok() && turn == Turn::Yours {
+            // Those who left before are not counted any more.
+            if next.turn.send(Turn::Yours).is_ok() {
+                state.waiting -= 1;
                 state.lanes.insert(key.clone(), queue);
                 return;
             }
@@ -119,7 +146,8 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        self.lanes.leave(&self.key, if self.done { Turn::Yours } else { Turn::Broken });
+        // A message without a source does not come again.
+        self.lanes.leave(&self.key, self.source.filter(|_| !self.done));
     }
 }
 
@@ -136,7 +164,10 @@ impl Future for Place {
         };
         self.entered = true;
         Poll::Ready(match turn {
-            Turn::Yours => Ok(Lane { lanes: Arc::clone(&self.lanes), key: self.key.clone(), done: false }),
+            Turn::Yours => {
+                let (lanes, key) = (Arc::clone(&self.lanes), self.key.clone());
+                Ok(Lane { lanes, key, source: self.source, done: false })
+            }
             Turn::Broken => Err(Broken),
         })
     }
@@ -144,17 +175,26 @@ impl Future for Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if self.entered {
+            return;
+        }
         let given = match &mut self.turn {
-            _ if self.entered => false,
             None => true,
-            // Its turn may have come without anybody to see it.
             Some(turn) => {
+                // Turns are given under this lock: either one was, or none will be.
+                let mut state = self.lanes.locked();
                 turn.close();
-                turn.try_recv() == Ok(Turn::Yours)
+                match turn.try_recv() {
+                    Ok(turn) => turn == Turn::Yours,
+                    Err(_) => {
+                        state.waiting -= 1;
+                        false
+                    }
+                }
             }
         };
         if given {
-            self.lanes.leave(&self.key, Turn::Yours);
+            self.lanes.leave(&self.key, None);
         }
     }
 }
@@ -177,7 +217,7 @@ mod tests {
     fn one_after_another_by_key() {
         let lanes = Arc::new(Lanes::default());
         let [mut first, mut second, mut third, mut other] =
-            ["a", "a", "a", "b"].map(|name| lanes.enter(&key(name)).expect("room"));
+            ["a", "a", "a", "b"].map(|name| lanes.enter(&key(name), Some(1)).expect("room"));
         let lane = now(&mut first).expect("free").expect("whole");
         drop(first);
         assert!(now(&mut second).is_none() && now(&mut third).is_none());
@@ -192,39 +232,50 @@ mod tests {
     #[test]
     fn who_leaves_is_passed_over_also_after_its_turn_came() {
         let lanes = Arc::new(Lanes::default());
-        let [mut first, second, third, mut fourth] = [(); 4].map(|()| lanes.enter(&key("a")).expect("room"));
+        let [mut first, second, third, mut fourth] = [(); 4].map(|()| lanes.enter(&key("a"), None).expect("room"));
         let lane = now(&mut first).expect("free").expect("whole");
         drop(second);
         lane.done();
         // The third's turn has come, and it never looks.
         drop(third);
         now(&mut fourth).expect("its turn").expect("whole").done();
-        let never_looked = lanes.enter(&key("a")).expect("room");
-        let mut behind = lanes.enter(&key("a")).expect("room");
+        let never_looked = lanes.enter(&key("a"), None).expect("room");
+        let mut behind = lanes.enter(&key("a"), None).expect("room");
         drop(never_looked);
         now(&mut behind).expect("its turn").expect("whole").done();
         assert!(lanes.locked().lanes.is_empty() && lanes.waiting() == 0);
     }
 
     #[test]
-    fn behind_a_message_that_comes_again_all_come_again() {
+    fn behind_a_message_that_comes_again_those_of_its_source_come_again() {
         let lanes = Arc::new(Lanes::default());
-        let [mut first, mut second, mut third] = [(); 3].map(|()| lanes.enter(&key("a")).expect("room"));
+        let sources = [Some(1), Some(1), Some(2), None, Some(1), Some(2)];
+        let [mut first, mut second, mut other, mut none, mut third, mut last] =
+            sources.map(|source| lanes.enter(&key("a"), source).expect("room"));
         drop(now(&mut first).expect("free").expect("whole"));
         assert!(now(&mut second).expect("told").is_err() && now(&mut third).expect("told").is_err());
-        now(&mut lanes.enter(&key("a")).expect("room")).expect("a new lane").expect("whole").done();
+        assert!(now(&mut none).is_none(), "not before the one of another source");
+        now(&mut other).expect("its turn").expect("whole").done();
+        drop(now(&mut none).expect("its turn").expect("whole"));
+        now(&mut last).expect("what has no source breaks nothing").expect("whole").done();
+        assert!(lanes.locked().lanes.is_empty() && lanes.waiting() == 0);
     }
 
     #[test]
     fn waiting_is_bounded() {
         let lanes = Arc::new(Lanes::default());
-        let mut places: Vec<Place> = (0..=WAITING_MAX).map(|_| lanes.enter(&key("a")).expect("room")).collect();
-        assert_eq!(lanes.enter(&key("a")).err().map(|fault| fault.code), Some(Code::ResourceExhausted));
-        assert!(lanes.enter(&key("b")).is_ok(), "one that need not wait");
-        drop(places.pop());
-        // Who left still has its place until its turn comes.
-        assert!(lanes.enter(&key("a")).is_err());
-        now(&mut places[0]).expect("free").expect("whole").done();
-        assert!(lanes.enter(&key("a")).is_ok());
+        let mut places: Vec<Place> = (0..=WAITING_MAX).map(|_| lanes.enter(&key("a"), None).expect("room")).collect();
+        assert_eq!(lanes.enter(&key("a"), None).err().map(|fault| fault.code), Some(Code::ResourceExhausted));
+        assert!(lanes.enter(&key("b"), None).is_ok(), "one that need not wait");
+        let of_a_source = lanes.enter(&key("a"), Some(1));
+        assert!(of_a_source.is_ok(), "a source bounds its own");
+        drop(of_a_source);
+        for _ in 0..3 * WAITING_MAX {
+            drop(places.pop());
+            places.push(lanes.enter(&key("a"), None).expect("the place of one who left"));
+        }
+        assert!(lanes.locked().lanes[&key("a")].len() <= 2 * WAITING_MAX, "nothing is kept of those who left");
+        drop(places);
+        assert!(lanes.locked().lanes.is_empty() && lanes.waiting() == 0);
     }
 }

@@ -1,18 +1,19 @@
 //! Keys of messages that were carried out, with what came of them. Bounded by time, number and bytes.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use crossdock_adapter_api::Outcome;
-use crossdock_message::{Body, ByteString, Code, Fault, Message};
+use crossdock_message::{Body, ByteString, Chunks, Code, Fault, Headers, Message};
 
 /// A reply of more bytes is not kept: it is only known that there was one.
 const REPLY_LEN_MAX: usize = 64 * 1024;
 /// All replies of a route.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
-/// What an entry weighs besides its reply, roughly.
-const ENTRY_BYTES: usize = 256;
+/// What an entry weighs besides its reply, with the longest key.
+const ENTRY_BYTES: usize = 768;
 
 /// The keys of a route that are known.
 #[derive(Debug, Default)]
@@ -48,7 +49,7 @@ impl Known {
             Outcome::Failed(_) => return None,
             Outcome::Accepted => Reply::Nothing,
             Outcome::Replied(message) => match weight(message) {
-                Some(len) if len <= REPLY_LEN_MAX => Reply::Message(Box::new(message.clone()), len),
+                Some(len) if len <= REPLY_LEN_MAX => Reply::Message(Box::new(apart(message)), len),
                 _ => Reply::NotKept,
             },
         };
@@ -56,13 +57,14 @@ impl Known {
     }
 
     /// What a message of the same key gets.
-    pub(super) fn outcome(self, content: u64) -> Outcome {
+    pub(super) fn outcome(self, content: u64, wants_reply: bool) -> Outcome {
         if self.content != content {
             let message = "the key was that of another message; give each message a key of its own";
             return Outcome::Failed(Fault::caller(Code::InvalidArgument, "KEY_REUSED", message).with_http_status(422));
         }
         match self.reply {
             Reply::Nothing => Outcome::Accepted,
+            _ if !wants_reply => Outcome::Accepted,
             Reply::Message(message, _) => Outcome::Replied(*message),
             Reply::NotKept => {
                 let message = "the message was carried out before, and its reply was too large to be kept";
@@ -77,6 +79,25 @@ impl Known {
             Reply::Nothing | Reply::NotKept => ENTRY_BYTES,
         }
     }
+}
+
+/// A reply that holds nothing of the buffers that it was read from.
+fn apart(message: &Message) -> Message {
+    let mut copy = message.clone();
+    if let Body::Raw { chunks, format, of_type, .. } = &message.body {
+        let bytes = Chunks::from(Bytes::copy_from_slice(&chunks.to_bytes()));
+        copy.body = match of_type {
+            Some(of_type) => Body::typed(bytes, *format, Arc::clone(of_type)),
+            None => Body::raw(bytes, *format),
+        };
+    }
+    copy.headers = message.headers.iter().fold(Headers::new(), |mut headers, (name, value)| {
+        // They were checked when they were set.
+        let _ = headers.append(ByteString::from(&**name), ByteString::from(&**value));
+        headers
+    });
+    copy.content_type = message.content_type.as_deref().map(ByteString::from);
+    copy
 }
 
 /// The bytes of a reply; nothing for one that is there only once.
@@ -153,9 +174,9 @@ mod tests {
     fn a_key_is_known_for_its_time() {
         let (window, start, time) = (Window::default(), Instant::now(), Duration::from_secs(10));
         window.put(key(1), accepted(), time, 10, start);
-        assert!(matches!(window.get(&key(1), start).map(|known| known.outcome(7)), Some(Outcome::Accepted)));
+        assert!(matches!(window.get(&key(1), start).map(|known| known.outcome(7, true)), Some(Outcome::Accepted)));
         assert!(window.get(&key(2), start).is_none());
-        let other = window.get(&key(1), start).map(|known| known.outcome(8));
+        let other = window.get(&key(1), start).map(|known| known.outcome(8, true));
         assert!(matches!(other, Some(Outcome::Failed(fault)) if fault.reason == "KEY_REUSED"));
         assert!(window.get(&key(1), start + Duration::from_millis(9_999)).is_some());
         assert!(window.get(&key(1), start + time).is_none());
@@ -183,7 +204,7 @@ mod tests {
         assert!(state.bytes <= BYTES_MAX && state.known.len() == state.order.len(), "{}", state.bytes);
         let bytes: usize = state.known.values().map(|(known, _)| known.bytes()).sum();
         assert_eq!(bytes, state.bytes);
-        let too_large = reply(REPLY_LEN_MAX + 1).outcome(7);
+        let too_large = reply(REPLY_LEN_MAX + 1).outcome(7, true);
         assert!(matches!(too_large, Outcome::Failed(fault) if fault.reason == "CARRIED_OUT"));
     }
 }

@@ -5,7 +5,7 @@ use std::future::ready;
 use std::time::Instant;
 
 use crossdock_adapter_api::Outcome;
-use crossdock_message::{ByteString, Code, Fault, Headers, Value};
+use crossdock_message::{ByteString, Code, Fault, Value};
 use crossdock_routing::Step;
 use crossdock_routing::expression::Expression;
 use futures_util::future::{LocalBoxFuture, join_all};
@@ -14,7 +14,7 @@ use futures_util::stream::{self, StreamExt as _};
 use super::{Current, Run};
 
 /// Items of one message. Each is a call at the least.
-const ITEMS_MAX: usize = 100_000;
+const ITEMS_MAX: usize = 10_000;
 
 impl<'a> Run<'a> {
     /// One that begins with what there is here, and gives nothing back.
@@ -85,15 +85,14 @@ impl<'a> Run<'a> {
 
     /// The run of one part. Its identity is that of the message and its number, the same in every try.
     fn part(&self, number: usize, name: &ByteString, item: Value) -> Self {
-        let mut part = self.branch();
-        part.part = Some(match &self.part {
+        let number = Some(match &self.part {
             None => format!(".{number}").into(),
             Some(outer) => format!("{outer}.{number}").into(),
         });
-        part.variables.push((name.clone(), item.clone()));
-        part.current = Current::Made(item);
-        part.set = Headers::new();
-        part
+        let mut variables = self.variables.clone();
+        variables.push((name.clone(), item.clone()));
+        let (reply, set) = (self.reply.clone(), self.set.clone());
+        Self { current: Current::Made(item), reply, variables, set, part: number, ..*self }
     }
 
     fn ended_branches(&mut self, begun: Instant) {
