@@ -51,19 +51,9 @@ routes:
 
 /// How often each number arrived; each did.
 fn arrivals(broker: &RabbitMq, queue: &str, count: usize) -> BTreeMap<u64, usize> {
-    let depth = broker.run(&["depth", queue]);
-    let mut seen = BTreeMap::new();
-    for line in broker.run(&["drain", queue, &depth]).lines() {
-        let message: Value = serde_json::from_str(line).expect(line);
-        let body: Value = serde_json::from_str(message["body"].as_str().expect("text")).expect("JSON");
-        *seen.entry(body["n"].as_u64().expect("a number")).or_default() += 1;
-    }
-    assert_eq!(
-        seen.len(),
-        count,
-        "lost: {:?}",
-        (0..count as u64).filter(|n| !seen.contains_key(n)).collect::<Vec<_>>()
-    );
+    let seen = arrived(broker, queue);
+    let lost = || (0..count as u64).filter(|number| !seen.contains_key(number)).collect::<Vec<_>>();
+    assert_eq!(seen.len(), count, "lost: {:?}", lost());
     seen
 }
 

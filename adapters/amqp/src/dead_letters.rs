@@ -97,10 +97,11 @@ impl DeadLetterQueue {
             visit.seen += 1;
             let (properties, acker) = (got.delivery.properties, got.delivery.acker);
             let letter = mapping::letter(&properties, Bytes::from(got.delivery.data));
-            match choose(&letter) {
+            let chosen = choose(&letter);
+            match chosen {
                 Choice::Keep => continue,
                 Choice::Stop => break,
-                Choice::Drop => visit.dropped += 1,
+                Choice::Drop => {}
                 Choice::Replay => match self.replay(&properties, &letter).await {
                     Ok(()) => visit.replayed += 1,
                     Err(fault) => {
@@ -109,9 +110,12 @@ impl DeadLetterQueue {
                     }
                 },
             }
-            if let Err(fault) = answered(acker.ack(BasicAckOptions::default())).await {
-                visit.failed.push((letter.id, fault));
-                break;
+            match answered(acker.ack(BasicAckOptions::default())).await {
+                Ok(_) => visit.dropped += usize::from(chosen == Choice::Drop),
+                Err(fault) => {
+                    visit.failed.push((letter.id, fault));
+                    break;
+                }
             }
         }
         Ok(visit)

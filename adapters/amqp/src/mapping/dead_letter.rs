@@ -22,6 +22,15 @@ fn is_ours(name: &ShortString) -> bool {
     is_prefixed || BROKER_HEADERS.contains(&name.as_str())
 }
 
+/// The headers that a message has from its sender.
+fn senders_own(properties: &BasicProperties) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in properties.headers().iter().flat_map(FieldTable::inner).filter(|(name, _)| !is_ours(name)) {
+        table.insert(name.clone(), value.clone());
+    }
+    table
+}
+
 /// The properties of a dead letter: those that it came with, and why it is one.
 ///
 /// Where `with_headers` is not set, the headers that it came with are left out, and that is said.
@@ -32,12 +41,7 @@ pub(crate) fn dead_letter(
     attempts: u32,
     with_headers: bool,
 ) -> BasicProperties {
-    let mut table = FieldTable::default();
-    for (name, value) in came.headers().iter().filter(|_| with_headers).flat_map(FieldTable::inner) {
-        if !is_ours(name) {
-            table.insert(name.clone(), value.clone());
-        }
-    }
+    let mut table = if with_headers { senders_own(came) } else { FieldTable::default() };
     if !with_headers {
         table.insert(DROPPED.into(), AMQPValue::Boolean(true));
     }
@@ -83,11 +87,5 @@ pub(crate) fn letter(properties: &BasicProperties, body: Bytes) -> DeadLetter {
 
 /// The properties of a dead letter that goes back: those that it came with.
 pub(crate) fn replayed(properties: &BasicProperties) -> BasicProperties {
-    let mut table = FieldTable::default();
-    for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
-        if !is_ours(name) {
-            table.insert(name.clone(), value.clone());
-        }
-    }
-    without_expiration(properties).with_headers(table).with_delivery_mode(2)
+    without_expiration(properties).with_headers(senders_own(properties)).with_delivery_mode(2)
 }

@@ -228,7 +228,7 @@ fn visit_all(place: &Place, choose: &mut dyn FnMut(&str, &DeadLetter) -> Choice)
     })?
 }
 
-/// Where the routes set messages aside, each place once.
+/// Where the routes set messages aside, by listener.
 fn places(config: &Config) -> Result<Vec<Box<dyn DeadLetters>>, Failure> {
     let mut places: Vec<Box<dyn DeadLetters>> = Vec::new();
     for listener in &config.listeners {

@@ -222,10 +222,7 @@ impl RouteExchange {
         };
         let only = match only {
             Ok(only) => only,
-            Err(outcome) => {
-                let counted = Counted::begin(&self.shards.generation().routes[self.route]);
-                return counted.finish(outcome, Phases::default());
-            }
+            Err(outcome) => return self.without_steps(outcome),
         };
         let carrying_out = actix_rt::spawn(async move {
             let outcome = self.follow(message).await;
@@ -237,10 +234,13 @@ impl RouteExchange {
         carrying_out.await.unwrap_or_else(panicked)
     }
 
-    /// The outcome of a message that did not get to the steps; it counts as one all the same.
     fn failed(&self, fault: Fault) -> Outcome {
-        let counted = Counted::begin(&self.shards.generation().routes[self.route]);
-        counted.finish(Outcome::Failed(fault), Phases::default())
+        self.without_steps(Outcome::Failed(fault))
+    }
+
+    /// The outcome of a message that did not get to the steps; it counts as one all the same.
+    fn without_steps(&self, outcome: Outcome) -> Outcome {
+        Counted::begin(&self.shards.generation().routes[self.route]).finish(outcome, Phases::default())
     }
 }
 
