@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 /// | path | does |
 /// | --- | --- |
 /// | `/echo…` | answers with the body that it got, or `{}` |
+/// | `/same` | as `/echo`, with the media type of the request |
 /// | `/slow/MS` | as `/echo`, late |
 /// | `/status/NNN` | answers with that status and something about its inside |
 /// | `/close` | closes without an answer |
@@ -112,14 +113,15 @@ async fn serve(mut stream: TcpStream, requests: Arc<AtomicUsize>, last_head: Arc
         requests.fetch_add(1, Ordering::SeqCst);
         last_head.lock().expect("the head").clone_from(&head);
         let path = head.split(' ').nth(1).unwrap_or("/").to_owned();
-        if !answer(&mut stream, &path, &body).await {
+        let media_type = lower.lines().find_map(|line| line.strip_prefix("content-type:")).map_or("", str::trim);
+        if !answer(&mut stream, &path, media_type, &body).await {
             return;
         }
     }
 }
 
 /// Whether the connection goes on.
-async fn answer(stream: &mut TcpStream, path: &str, body: &[u8]) -> bool {
+async fn answer(stream: &mut TcpStream, path: &str, media_type: &str, body: &[u8]) -> bool {
     let echo = if body.is_empty() { b"{}" } else { body };
     let json = |status: &str, extra: &str, body: &[u8]| {
         let head = format!(
@@ -135,6 +137,11 @@ async fn answer(stream: &mut TcpStream, path: &str, body: &[u8]) -> bool {
             json("200 OK", "", echo)
         }
         "status" => json(&format!("{} Reason", number()), "", b"{\"inside\":\"stack trace of the service\"}"),
+        "same" => {
+            let length = body.len();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n\r\n");
+            [head.as_bytes(), body].concat()
+        }
         "close" => return false,
         "leaves" => {
             let _ = stream.write_all(&json("200 OK", "", echo)).await;

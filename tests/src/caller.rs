@@ -11,8 +11,10 @@ pub struct Reply {
     pub status: u16,
     /// Its head, lines and all.
     pub head: String,
-    /// Its body.
+    /// Its body, as text.
     pub body: String,
+    /// Its body, as it came.
+    pub bytes: Vec<u8>,
 }
 
 impl Reply {
@@ -59,14 +61,14 @@ impl Connection {
         let head = String::from_utf8_lossy(&self.buffer[..head_end]).into_owned();
         self.buffer.drain(..head_end);
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        let mut reply = Reply { status, head, body: String::new() };
+        let mut reply = Reply { status, head, body: String::new(), bytes: Vec::new() };
         let length = reply.header("content-length").and_then(|length| length.parse::<usize>().ok()).unwrap_or(0);
         if !head_only && status >= 200 {
             while self.buffer.len() < length {
                 self.fill()?;
             }
-            reply.body = String::from_utf8_lossy(&self.buffer[..length]).into_owned();
-            self.buffer.drain(..length);
+            reply.bytes = self.buffer.drain(..length).collect();
+            reply.body = String::from_utf8_lossy(&reply.bytes).into_owned();
         }
         Some(reply)
     }
@@ -109,13 +111,18 @@ pub fn exchange(address: &str, bytes: &[u8], count: usize) -> (Vec<Reply>, bool)
 /// One call with a JSON body, or without one, on a connection of its own.
 #[must_use]
 pub fn call(address: &str, method: &str, target: &str, body: &str) -> Reply {
-    let mut request = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    call_with(address, method, target, "application/json", body.as_bytes())
+}
+
+/// One call with a body of that media type, or without one, on a connection of its own.
+#[must_use]
+pub fn call_with(address: &str, method: &str, target: &str, media_type: &str, body: &[u8]) -> Reply {
+    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     if !body.is_empty() {
-        request.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
+        head.push_str(&format!("Content-Type: {media_type}\r\nContent-Length: {}\r\n", body.len()));
     }
-    request.push_str("\r\n");
-    request.push_str(body);
-    let (replies, _) = exchange(address, request.as_bytes(), 1);
-    let nothing = Reply { status: 0, head: String::new(), body: String::new() };
+    head.push_str("\r\n");
+    let (replies, _) = exchange(address, &[head.as_bytes(), body].concat(), 1);
+    let nothing = Reply { status: 0, head: String::new(), body: String::new(), bytes: Vec::new() };
     replies.into_iter().next().unwrap_or(nothing)
 }

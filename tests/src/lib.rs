@@ -16,7 +16,7 @@ mod services;
 use std::time::{Duration, Instant};
 
 pub use backend::Backend;
-pub use caller::{Connection, Reply, call, exchange};
+pub use caller::{Connection, Reply, call, call_with, exchange};
 pub use certificates::write_certificates;
 pub use gateway::{Ending, Gateway, crossdock, repository};
 pub use peers::{Peer, abuse, judged, peers};

@@ -1,9 +1,9 @@
-//! Every pair of protocols, one-way and request/reply: clients of others call, services of others answer.
+//! Every pair of protocols, one-way and request/reply, by contracts and opaque: clients of others call, services of others answer.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call, judged, peers, repository, until};
+use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call_with, judged, peers, repository, until};
 use serde_json::{Value, json};
 
 const PROTO: &[u8] = b"syntax = \"proto3\";
@@ -21,6 +21,25 @@ fn note() -> Value {
     json!({ "text": "085", "number": "9007199254740993", "list": ["one"] })
 }
 
+/// [`note`] in protobuf.
+fn wire() -> Vec<u8> {
+    unhex(&FIELDS.concat())
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).expect("digits"));
+    pairs.map(|pair| u8::from_str_radix(pair, 16).expect("digits")).collect()
+}
+
+/// A body as the peers of AMQP write it.
+fn shown(body: &[u8]) -> String {
+    String::from_utf8(body.to_vec()).unwrap_or_else(|_| format!("hex:{}", hex(body)))
+}
+
+fn unshown(text: &str) -> Vec<u8> {
+    text.strip_prefix("hex:").map_or_else(|| text.as_bytes().to_vec(), unhex)
+}
+
 struct Bed {
     broker: &'static RabbitMq,
     backend: Backend,
@@ -29,27 +48,45 @@ struct Bed {
     log: PathBuf,
     gateway: Gateway,
     queues: String,
+    mode: Mode,
     _servers: (Peer, Peer),
     _folder: tempfile::TempDir,
 }
 
 const PROTOCOLS: [&str; 3] = ["Http", "Grpc", "Amqp"];
 
+/// What the routes know of the messages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Contracts: JSON over HTTP and AMQP, protobuf over gRPC.
+    Contracts,
+    /// Nothing: the same bytes everywhere.
+    Opaque,
+}
+
+/// Neither text nor protobuf.
+const OPAQUE: &[u8] = b"\xff\x00\xfe\r\n{\x80";
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Bed {
-    fn start() -> Self {
+    fn start(mode: Mode) -> Self {
         let (broker, backend, grpc) = (RabbitMq::start(), Backend::start(), peers("grpc").join("venv/bin/python"));
         let folder = tempfile::tempdir().expect("a folder");
         let log = folder.path().join("calls");
         std::fs::write(&log, "").expect("a file");
-        let queues = broker.name("pairs");
+        let queues = broker.name(if mode == Mode::Opaque { "pairs-opaque" } else { "pairs" });
         let raw = repository().join("tests/peers/grpc/python/raw.py");
         let server = Peer::start(Command::new(&grpc).arg(raw).arg("serve").arg(&log));
         let served = format!("{queues}-served");
         let amqp_server = Peer::start(&mut broker.peer(&["serve", &served]));
         let told = format!("{queues}-told");
         broker.run(&["declare", &told]);
-        let mut routes = format!(
-            "version: 1
+        let mut routes = match mode {
+            Mode::Contracts => format!(
+                "version: 1
 contracts: {{ pair: {{ proto: pair.proto }} }}
 services:
   Http: {{ http: {{ url: \"http://{}\", operations: {{ Ask: {{ post: /echo, as: pair.v1.Http/Ask }}, Tell: {{ post: /echo, as: pair.v1.Http/Tell }} }} }} }}
@@ -57,18 +94,34 @@ services:
   Amqp: {{ amqp: {{ url: \"{}\", operations: {{ Ask: {{ queue: {served}, reply: true, as: pair.v1.Amqp/Ask }}, Tell: {{ queue: {told}, as: pair.v1.Amqp/Tell }} }} }} }}
 routes:
 ",
-            backend.address, server.address, broker.url
-        );
+                backend.address, server.address, broker.url
+            ),
+            Mode::Opaque => format!(
+                "version: 1
+services:
+  Http: {{ http: {{ url: \"http://{}\", operations: {{ Ask: {{ post: /same, format: raw }}, Tell: {{ post: /same, format: raw }} }} }} }}
+  Grpc: {{ grpc: {{ url: \"http://{}\", opaque: {{ Ask: pair.v1.Grpc/Ask, Tell: pair.v1.Grpc/Tell }} }} }}
+  Amqp: {{ amqp: {{ url: \"{}\", format: raw, operations: {{ Ask: {{ queue: {served}, reply: true }}, Tell: {{ queue: {told} }} }} }} }}
+routes:
+",
+                backend.address, server.address, broker.url
+            ),
+        };
         for to in PROTOCOLS {
             for (kind, step) in [("Ask", "call"), ("Tell", "send")] {
+                let (answer, method, about) = match mode {
+                    Mode::Contracts => ("", String::new(), format!("    as: pair.v1.{to}/{kind}\n")),
+                    Mode::Opaque => {
+                        (", answer: raw", format!(", method: pair.v1.{to}/{kind}, opaque: true"), String::new())
+                    }
+                };
                 routes += &format!(
                     "  {to}-{kind}:
     from:
-      - http: {{ listen: public, post: /{to}/{kind} }}
-      - grpc: {{ listen: internal }}
-      - amqp: {{ listen: broker, queue: {queues}-{to}-{kind}, declare: create, reject: discard }}
-    as: pair.v1.{to}/{kind}
-    steps: [ {{ {step}: {to}.{kind} }} ]
+      - http: {{ listen: public, post: /{to}/{kind}{answer} }}
+      - grpc: {{ listen: internal{method} }}
+      - amqp: {{ listen: broker, queue: {queues}-{to}-{kind}, declare: create, reject: discard{answer} }}
+{about}    steps: [ {{ {step}: {to}.{kind} }} ]
 "
                 );
             }
@@ -85,38 +138,64 @@ routes:
                 });
             }
         }
-        Self { broker, backend, grpc, log, gateway, queues, _servers: (server, amqp_server), _folder: folder }
+        Self { broker, backend, grpc, log, gateway, queues, mode, _servers: (server, amqp_server), _folder: folder }
     }
 
-    /// Calls, and gives the reply as JSON; nothing where none is expected.
-    fn call(&self, from: &str, to: &str, kind: &str) -> Option<Value> {
-        let text = note().to_string();
+    /// What is sent by that protocol, and its media type.
+    fn sent(&self, protocol: &str) -> (Vec<u8>, &'static str) {
+        match (self.mode, protocol) {
+            (Mode::Opaque, _) => (OPAQUE.to_vec(), "application/protobuf"),
+            (Mode::Contracts, "Grpc") => (wire(), "application/protobuf"),
+            (Mode::Contracts, _) => (note().to_string().into_bytes(), "application/json"),
+        }
+    }
+
+    /// Calls, and gives the reply's body; nothing where none is expected.
+    fn call(&self, from: &str, to: &str, kind: &str) -> Option<Vec<u8>> {
+        let (body, media_type) = self.sent(from);
         match from {
             "Http" => {
-                let answer = call(&self.gateway.public(), "POST", &format!("/{to}/{kind}"), &text);
+                let answer = call_with(&self.gateway.public(), "POST", &format!("/{to}/{kind}"), media_type, &body);
                 assert!((200..300).contains(&answer.status), "{from} {to} {kind}: {} {}", answer.status, answer.body);
-                (kind == "Ask").then(|| serde_json::from_str(&answer.body).expect("JSON"))
+                let replied = kind == "Ask";
+                assert!(!replied || answer.header("content-type") == Some(media_type), "{}", answer.head);
+                replied.then_some(answer.bytes)
             }
             "Grpc" => {
                 let mut command = Command::new(&self.grpc);
                 command.arg(repository().join("tests/peers/grpc/python/raw.py")).arg("call");
                 command.arg(self.gateway.listener("internal")).arg(format!("/pair.v1.{to}/{kind}"));
-                let (good, told) = judged(command.arg(FIELDS.concat()));
-                let expected = if kind == "Ask" { FIELDS.concat() } else { String::new() };
+                let (good, told) = judged(command.arg(hex(&body)));
+                let expected = if kind == "Ask" { hex(&body) } else { String::new() };
                 assert!(good && told.trim() == expected, "{from} {to} {kind}: {told}");
-                (kind == "Ask").then(note)
+                (kind == "Ask").then_some(body)
             }
             _ => {
                 let queue = format!("{}-{to}-{kind}", self.queues);
                 if kind == "Tell" {
-                    self.broker.run(&["publish", &queue, &text]);
+                    self.broker.run(&["publish", &queue, &shown(&body)]);
                     return None;
                 }
-                let told = self.broker.run(&["call", &queue, &text]);
+                let told = self.broker.run(&["call", &queue, &shown(&body)]);
                 let reply: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{from} {to} {kind}: {told}"));
                 assert_eq!(reply["headers"]["crossdock-status"], Value::Null, "{from} {to} {kind}: {reply}");
-                Some(serde_json::from_str(reply["body"].as_str().expect("text")).expect("JSON"))
+                assert_eq!(reply["content_type"], media_type, "{from} {to} {kind}: {reply}");
+                Some(unshown(reply["body"].as_str().expect("text")))
             }
+        }
+    }
+
+    /// Whether a body says what was sent, where it went by that protocol.
+    fn is_sent(&self, protocol: &str, body: &[u8]) -> bool {
+        let (sent, media_type) = self.sent(protocol);
+        let json = |body: &[u8]| serde_json::from_slice::<Value>(body).expect("JSON");
+        match media_type {
+            "application/json" => json(body) == json(&sent),
+            // Fields go in the order in which they came.
+            _ if self.mode == Mode::Contracts => {
+                body.len() == sent.len() && FIELDS.iter().all(|field| hex(body).contains(field))
+            }
+            _ => body == sent,
         }
     }
 
@@ -130,14 +209,13 @@ routes:
     }
 }
 
-#[test]
-#[ignore = "needs RabbitMQ and gRPC for Python, which tests/run installs"]
-fn rabbitmq_grpcio_and_http_in_every_pair_one_way_and_answered() {
-    let bed = Bed::start();
+/// Calls through every pair, both ways.
+fn every_cell(bed: &Bed) {
     let mut cells = 0;
     for from in PROTOCOLS {
         for to in PROTOCOLS {
-            assert_eq!(bed.call(from, to, "Ask"), Some(note()), "{from} to {to}");
+            let reply = bed.call(from, to, "Ask").expect("a reply");
+            assert!(bed.is_sent(from, &reply), "{from} to {to}: {}", hex(&reply));
             let before = bed.got(to);
             assert_eq!(bed.call(from, to, "Tell"), None);
             until(&format!("what {from} told {to} to arrive"), || bed.got(to) == before + 1);
@@ -146,14 +224,33 @@ fn rabbitmq_grpcio_and_http_in_every_pair_one_way_and_answered() {
     }
     assert_eq!(cells, 18);
     let calls = std::fs::read_to_string(&bed.log).expect("a log");
-    // Fields go in the order in which they came.
-    let whole =
-        |message: &str| FIELDS.iter().all(|field| message.contains(field)) && message.len() == FIELDS.concat().len();
-    assert!(calls.lines().all(whole), "{calls}");
+    assert!(calls.lines().all(|message| bed.is_sent("Grpc", &unhex(message))), "{calls}");
     let told = format!("{}-told", bed.queues);
+    let media_type = bed.sent("Amqp").1;
     for line in bed.broker.run(&["drain", &told, "3"]).lines() {
         let message: Value = serde_json::from_str(line).expect("JSON");
-        let body: Value = serde_json::from_str(message["body"].as_str().expect("text")).expect("JSON");
-        assert_eq!((body, &message["content_type"]), (note(), &"application/json".into()));
+        assert!(bed.is_sent("Amqp", &unshown(message["body"].as_str().expect("text"))), "{line}");
+        assert_eq!(message["content_type"], media_type);
     }
+}
+
+#[test]
+#[ignore = "needs RabbitMQ and gRPC for Python, which tests/run installs"]
+fn rabbitmq_grpcio_and_http_in_every_pair_one_way_and_answered() {
+    every_cell(&Bed::start(Mode::Contracts));
+}
+
+#[test]
+#[ignore = "needs RabbitMQ and gRPC for Python, which tests/run installs"]
+fn rabbitmq_grpcio_and_http_in_every_pair_without_contracts() {
+    let bed = Bed::start(Mode::Opaque);
+    every_cell(&bed);
+    // What is said to be something else is not taken for protobuf.
+    let answer = call_with(&bed.gateway.public(), "POST", "/Grpc/Ask", "application/json", b"{}");
+    assert_eq!(answer.status, 415, "{}", answer.body);
+    // No bytes are a message of defaults.
+    let mut command = Command::new(&bed.grpc);
+    command.arg(repository().join("tests/peers/grpc/python/raw.py")).arg("call");
+    command.arg(bed.gateway.listener("internal")).args(["/pair.v1.Grpc/Ask", ""]);
+    assert_eq!(judged(&mut command), (true, "\n".to_owned()));
 }

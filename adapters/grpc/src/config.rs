@@ -81,6 +81,8 @@ settings! {
         pub(crate) listen: String,
         /// The method, `pkg.Service/Method`; that of the route's `as` where nothing is said.
         pub(crate) method: Option<Spanned<String>>,
+        /// Take messages of the method as bytes that nobody looks into, by no contract; one message each way.
+        pub(crate) opaque: bool = false,
         /// What one message may weigh.
         pub(crate) max: Size = Size(4 * MIB),
     }
@@ -90,7 +92,9 @@ settings! {
         /// The address, or several that do the same: `http://host:port`, or `https:` for TLS.
         pub(crate) url: OneOrMany<Spanned<String>>,
         /// Its name in the contract, `pkg.Service`; its methods are the operations.
-        pub(crate) service: Spanned<String>,
+        pub(crate) service: Option<Spanned<String>>,
+        /// Operations without a contract, each `name: pkg.Service/Method`: messages go as the bytes that they came as, one each way.
+        pub(crate) opaque: Named<Spanned<String>>,
         /// Metadata of every call.
         pub(crate) headers: Named<Spanned<Secret>>,
         /// What one message of a reply may weigh.
@@ -164,7 +168,10 @@ impl ListenerSpec for Listener {
 pub(crate) struct Entry {
     address: Address,
     binding: Arc<Binding>,
-    pub(crate) call: Arc<CallType>,
+    /// `pkg.Service/Method`.
+    pub(crate) method: ByteString,
+    /// Nothing where its messages are opaque.
+    pub(crate) call: Option<Arc<CallType>>,
     pub(crate) message_len_max: usize,
 }
 
@@ -172,9 +179,15 @@ impl Entry {
     pub(crate) fn read(node: &Node, context: EntryContext<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let settings = EntrySettings::from_node(node, reader)?;
         let call = match (&settings.method, context.call) {
-            (Some(method), None) => Arc::new(known_call(method, context.contracts, reader)?),
-            (None, Some(call)) => Arc::clone(call),
-            (Some(method), Some(call)) if *method.value == *call.name => Arc::clone(call),
+            (Some(_), None) if settings.opaque => None,
+            (_, Some(call)) if settings.opaque => {
+                let message = format!("the route is about `{}`, whose messages are not opaque", call.name);
+                reader.error("opaque", node.span, message, "leave `opaque` out, or make it a route of its own");
+                return None;
+            }
+            (Some(method), None) => Some(Arc::new(known_call(method, context.contracts, reader)?)),
+            (None, Some(call)) => Some(Arc::clone(call)),
+            (Some(method), Some(call)) if *method.value == *call.name => Some(Arc::clone(call)),
             (Some(method), Some(call)) => {
                 let message = format!("the route is about `{}`, not `{}`", call.name, method.value);
                 reader.error("entry-type", method.span, message, "leave `method` out");
@@ -186,7 +199,12 @@ impl Entry {
                 return None;
             }
         };
-        let path = match PathTemplate::parse(&format!("/{}", call.name)) {
+        let method = match (&call, &settings.method) {
+            (None, Some(method)) => ByteString::from(opaque_method(method, reader)?),
+            (Some(call), _) => call.name.clone(),
+            (None, None) => return None,
+        };
+        let path = match PathTemplate::parse(&format!("/{method}")) {
             Ok(path) => path,
             Err(error) => {
                 reader.error("unknown-method", node.span, error.problem, error.help);
@@ -200,7 +218,7 @@ impl Entry {
             headers: Vec::new(),
         };
         let message_len_max = usize::try_from(settings.max.0).unwrap_or(usize::MAX);
-        Some(Self { address, binding: Arc::default(), call, message_len_max })
+        Some(Self { address, binding: Arc::default(), method, call, message_len_max })
     }
 }
 
@@ -214,19 +232,24 @@ impl EntrySpec for Entry {
     }
 
     fn call_type(&self) -> Option<&Arc<CallType>> {
-        Some(&self.call)
+        self.call.as_ref()
     }
 
     fn cancels(&self) -> bool {
         true
     }
 
+    fn is_opaque(&self) -> bool {
+        self.call.is_none()
+    }
+
     fn streams(&self) -> bool {
-        self.call.server_streaming
+        self.call.as_ref().is_some_and(|call| call.server_streaming)
     }
 
     fn describe(&self) -> String {
-        format!("grpc {} on {}", self.call.name, self.address.listener)
+        let opaque = if self.call.is_none() { " (opaque)" } else { "" };
+        format!("grpc {}{opaque} on {}", self.method, self.address.listener)
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -250,39 +273,94 @@ impl Service {
         let settings = ServiceSettings::from_node(node, reader)?;
         let endpoints: Vec<Option<Endpoint>> = settings.url.0.iter().map(|url| endpoint(url, reader)).collect();
         let headers = static_headers(&settings.headers, reader);
-        let calls = contracts.calls_of(&settings.service.value);
-        if calls.is_none() {
-            let help = match nearest(&settings.service.value, contracts.services()) {
-                Some(meant) => format!("write `{meant}`"),
-                None if contracts.is_empty() => "add the file that has it below `contracts:`".to_owned(),
-                None => "write `pkg.Service`, of a contract below `contracts:`".to_owned(),
-            };
-            let message = format!("no contract has a service `{}`", settings.service.value);
-            reader.error("unknown-contract", settings.service.span, message, help);
-        }
+        let operations = match &settings.service {
+            Some(service) => described_operations(service, contracts, reader),
+            None => Some(Vec::new()),
+        };
+        let opaque: Vec<_> =
+            settings.opaque.0.iter().map(|(name, method)| opaque_operation(name, method, reader)).collect();
         let endpoints: Vec<Endpoint> = endpoints.into_iter().collect::<Option<_>>()?;
-        let (headers, calls) = (headers?, calls?);
+        let (headers, mut operations) = (headers?, operations?);
+        for (name, operation) in opaque.into_iter().collect::<Option<Vec<_>>>()? {
+            if operations.iter().any(|(other, _)| *other == name) {
+                let span = node.get("opaque").map_or(node.span, |node| node.span);
+                let message = format!("the contract has a method `{name}` already");
+                reader.error("opaque", span, message, "call the operation something else");
+                return None;
+            }
+            operations.push((name, operation));
+        }
+        if operations.is_empty() {
+            let help = "write `service: pkg.Service`, of a contract below `contracts:`; or `opaque: { name: pkg.Service/Method }`, \
+                        for bytes that nobody looks into";
+            reader.error("missing-key", node.span, "a service has at least one operation", help);
+            return None;
+        }
         if endpoints.is_empty() {
             let help = "write `url: http://host:port`";
             reader.error("missing-value", node.span, "a service has at least one address", help);
             return None;
         }
-        let operations = calls.into_iter().map(|call| {
-            let name = ByteString::from(call.name.rsplit('/').next().unwrap_or(""));
-            (
-                name,
-                Arc::new(Operation { path: format!("/{}", call.name), call: Arc::new(call) }) as Arc<dyn OperationSpec>,
-            )
-        });
         Some(Self {
             names: settings.url.0.iter().map(|url| url.value.clone()).collect(),
             endpoints,
-            operations: operations.collect(),
+            operations,
             headers,
             message_len_max: usize::try_from(settings.max.0).unwrap_or(usize::MAX),
             settings,
         })
     }
+}
+
+type NamedOperation = (ByteString, Arc<dyn OperationSpec>);
+
+/// The methods of a service that a contract describes.
+fn described_operations(
+    service: &Spanned<String>,
+    contracts: &Contracts,
+    reader: &mut Reader<'_>,
+) -> Option<Vec<NamedOperation>> {
+    let Some(calls) = contracts.calls_of(&service.value) else {
+        let help = match nearest(&service.value, contracts.services()) {
+            Some(meant) => format!("write `{meant}`"),
+            None if contracts.is_empty() => "add the file that has it below `contracts:`".to_owned(),
+            None => "write `pkg.Service`, of a contract below `contracts:`".to_owned(),
+        };
+        let message = format!("no contract has a service `{}`", service.value);
+        reader.error("unknown-contract", service.span, message, help);
+        return None;
+    };
+    let named = calls.into_iter().map(|call| {
+        let name = ByteString::from(call.name.rsplit('/').next().unwrap_or(""));
+        let operation = Operation { path: format!("/{}", call.name), call: Some(Arc::new(call)) };
+        (name, Arc::new(operation) as Arc<dyn OperationSpec>)
+    });
+    Some(named.collect())
+}
+
+fn opaque_operation(
+    name: &Spanned<String>,
+    method: &Spanned<String>,
+    reader: &mut Reader<'_>,
+) -> Option<NamedOperation> {
+    let path = format!("/{}", opaque_method(method, reader)?);
+    Some((name.value.as_str().into(), Arc::new(Operation { path, call: None })))
+}
+
+/// A method that no contract has to know: a service's full name and a name, each of identifiers.
+fn opaque_method<'m>(method: &'m Spanned<String>, reader: &mut Reader<'_>) -> Option<&'m str> {
+    let is_identifier = |text: &str| {
+        !text.starts_with(|first: char| first.is_ascii_digit())
+            && !text.is_empty()
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let (service, name) = method.value.split_once('/').unwrap_or_default();
+    if service.split('.').all(is_identifier) && is_identifier(name) {
+        return Some(&method.value);
+    }
+    let message = format!("`{}` is not the name of a method", method.value);
+    reader.error("unknown-method", method.span, message, "write `pkg.Service/Method`");
+    None
 }
 
 fn endpoint(url: &Spanned<String>, reader: &mut Reader<'_>) -> Option<Endpoint> {
@@ -312,7 +390,15 @@ impl ServiceSpec for Service {
 #[derive(Debug)]
 pub(crate) struct Operation {
     pub(crate) path: String,
-    pub(crate) call: Arc<CallType>,
+    /// Nothing where its messages are opaque.
+    pub(crate) call: Option<Arc<CallType>>,
+}
+
+impl Operation {
+    /// Replies come one after another.
+    pub(crate) fn replies_stream(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| call.server_streaming)
+    }
 }
 
 impl OperationSpec for Operation {
@@ -325,22 +411,18 @@ impl OperationSpec for Operation {
     }
 
     fn call_type(&self) -> Option<&Arc<CallType>> {
-        Some(&self.call)
+        self.call.as_ref()
     }
 
     fn is_idempotent(&self) -> bool {
-        self.call.idempotent
+        self.call.as_ref().is_some_and(|call| call.idempotent)
     }
 
     fn describe(&self) -> String {
+        let Some(call) = &self.call else { return format!("{} (opaque)", &self.path[1..]) };
         let stream = |streams: bool| if streams { "stream of " } else { "" };
-        let (request, reply) = (self.call.request.type_ref().name(), self.call.reply.type_ref().name());
-        format!(
-            "{} ({}{request} → {}{reply})",
-            self.call.name,
-            stream(self.call.client_streaming),
-            stream(self.call.server_streaming)
-        )
+        let (request, reply) = (call.request.type_ref().name(), call.reply.type_ref().name());
+        format!("{} ({}{request} → {}{reply})", call.name, stream(call.client_streaming), stream(call.server_streaming))
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -218,8 +218,10 @@ async fn exchange(
 
 /// The one message, or the stream of them.
 async fn request_body(mut reader: MessageReader, entry: &Entry, deadline: Option<Deadline>) -> Result<Body, Fault> {
-    let of_type = Arc::clone(&entry.call.request) as Arc<dyn BodyType>;
-    if entry.call.client_streaming {
+    let call = entry.call.as_ref();
+    let of_type = call.map(|call| Arc::clone(&call.request) as Arc<dyn BodyType>);
+    if let (Some(of_type), true) = (&of_type, call.is_some_and(|call| call.client_streaming)) {
+        let of_type = Arc::clone(of_type);
         return Ok(Body::Stream(StreamCell::new(Box::new(Requests { reader, of_type }))));
     }
     let one = async {
@@ -236,7 +238,10 @@ async fn request_body(mut reader: MessageReader, entry: &Entry, deadline: Option
     };
     let wait = deadline.map_or(MESSAGE_TIME, |deadline| deadline.left(Instant::now()).min(MESSAGE_TIME));
     match tokio::time::timeout(wait, one).await {
-        Ok((Some(Ok(message)), None)) => Ok(Body::typed(message.into(), Format::Protobuf, of_type)),
+        Ok((Some(Ok(message)), None)) => Ok(match of_type {
+            Some(of_type) => Body::typed(message.into(), Format::Protobuf, of_type),
+            None => Body::protobuf(message.into()),
+        }),
         Ok((Some(Err(fault)), _) | (Some(Ok(_)), Some(Err(fault)))) => Err(fault),
         Ok((None, _) | (Some(Ok(_)), Some(Ok(_)))) => Err(cardinality()),
         Err(_) => {
@@ -265,14 +270,17 @@ impl BodyStream for Requests {
 }
 
 fn replied(reply: &Message, entry: &Entry, coding: Option<Coding>) -> Result<Response<AnswerBody>, Fault> {
-    let of_type = &entry.call.reply;
+    let of_type = entry.call.as_ref().map(|call| &call.reply);
     let body = match &reply.body {
         Body::Stream(stream) => {
             let taken = || Fault::new(Code::Internal, "STREAM", "the stream of the reply was taken already");
-            AnswerBody::stream(StreamAnswer::new(stream.take().ok_or_else(taken)?, Some(Arc::clone(of_type)), coding))
+            AnswerBody::stream(StreamAnswer::new(stream.take().ok_or_else(taken)?, of_type.cloned(), coding))
         }
         _ => {
-            let encoded = encode_body(reply, &WriteFormat::Protobuf, Some(&**of_type as &dyn BodyType));
+            let encoded = match of_type {
+                Some(of_type) => encode_body(reply, &WriteFormat::Protobuf, Some(&**of_type as &dyn BodyType)),
+                None => mapping::opaque(reply),
+            };
             // What the gateway cannot write is its own fault.
             let encoded = encoded.map_err(|fault| Fault { code: Code::Internal, http_status: None, ..fault })?;
             let mut trailers = HeaderMap::new();

@@ -91,17 +91,18 @@ impl GrpcOutbound {
         broken_stream: &Arc<Mutex<Option<Fault>>>,
         given_up: CancellationToken,
     ) -> Result<Request<CallBody>, Fault> {
-        let of_type = &operation.call.request;
-        let body = match &message.body {
-            Body::Stream(stream) => {
+        let of_type = operation.call.as_ref().map(|call| &call.request);
+        let body = match (&message.body, of_type) {
+            (Body::Stream(stream), Some(of_type)) => {
                 let taken = || Fault::new(Code::Internal, "STREAM", "the stream of the request was taken already");
                 let stream = stream.take().ok_or_else(taken)?;
                 CallBody::stream(stream, Arc::clone(of_type), self.coding, Arc::clone(broken_stream), given_up)
             }
-            _ => {
+            (_, Some(of_type)) => {
                 let encoded = encode_body(message, &WriteFormat::Protobuf, Some(&**of_type as &dyn BodyType))?;
                 CallBody::once(&encoded.chunks.to_bytes(), self.coding)?
             }
+            (_, None) => CallBody::once(&mapping::opaque(message)?.chunks.to_bytes(), self.coding)?,
         };
         let mut metadata = mapping::call_metadata(message, &self.headers, Instant::now());
         if self.coding.is_some() {
@@ -131,7 +132,7 @@ impl GrpcOutbound {
             return match status {
                 Err(code) => Err(fault(code)),
                 // A stream may end before its first message.
-                Ok(()) if operation.call.server_streaming => {
+                Ok(()) if operation.replies_stream() => {
                     let mut reply = Message::new(ByteString::new(), ByteString::new());
                     reply.trailers = mapping::carried(&head.headers, carry).unwrap_or_default();
                     reply.body = Body::Stream(StreamCell::new(Box::new(reply::Nothing(reply.trailers.clone()))));
@@ -158,8 +159,9 @@ impl GrpcOutbound {
         let mut reply = Message::new(ByteString::new(), ByteString::new());
         reply.headers = mapping::carried(&head.headers, carry).map_err(|_| bad_reply("a header cannot be carried"))?;
         let reader = MessageReader::new(body, coding, self.message_len_max, reset_fault);
-        let of_type = Arc::clone(&operation.call.reply) as Arc<dyn BodyType>;
-        if operation.call.server_streaming {
+        let of_type = operation.call.as_ref().map(|call| Arc::clone(&call.reply) as Arc<dyn BodyType>);
+        if let (Some(of_type), true) = (&of_type, operation.replies_stream()) {
+            let of_type = Arc::clone(of_type);
             let replies = Replies {
                 reader,
                 of_type,
@@ -174,7 +176,10 @@ impl GrpcOutbound {
             return Ok(reply);
         }
         let (bytes, trailers) = self.one_message(reader, carry).await?;
-        reply.body = Body::typed(bytes.into(), Format::Protobuf, of_type);
+        reply.body = match of_type {
+            Some(of_type) => Body::typed(bytes.into(), Format::Protobuf, of_type),
+            None => Body::protobuf(bytes.into()),
+        };
         reply.trailers = mapping::carried(&trailers, carry).map_err(|_| bad_reply("a trailer cannot be carried"))?;
         drop(claim);
         Ok(reply)

@@ -195,6 +195,12 @@ impl Body {
         }
     }
 
+    /// A message of protobuf that no contract describes. No bytes are a body as well: a message of defaults.
+    #[must_use]
+    pub fn protobuf(chunks: Chunks) -> Self {
+        Self::Raw { chunks, format: Format::Protobuf, of_type: None, decoded: OnceCell::new() }
+    }
+
     /// Bytes of that format and type. No bytes are a body as well: in protobuf, a message of defaults.
     #[must_use]
     pub fn typed(chunks: Chunks, format: Format, of_type: Arc<dyn BodyType>) -> Self {
@@ -236,10 +242,12 @@ impl Clone for Body {
     fn clone(&self) -> Self {
         match self {
             Self::Empty => Self::Empty,
-            Self::Raw { chunks, format, of_type: None, .. } => Self::raw(chunks.clone(), *format),
-            Self::Raw { chunks, format, of_type: Some(of_type), .. } => {
-                Self::typed(chunks.clone(), *format, Arc::clone(of_type))
-            }
+            Self::Raw { chunks, format, of_type, .. } => Self::Raw {
+                chunks: chunks.clone(),
+                format: *format,
+                of_type: of_type.clone(),
+                decoded: OnceCell::new(),
+            },
             Self::Value(value) => Self::Value(value.clone()),
             Self::Stream(stream) => Self::Stream(stream.clone()),
         }

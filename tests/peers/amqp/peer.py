@@ -13,6 +13,8 @@
     peer.py URL depth QUEUE                          prints how many messages wait
     peer.py URL call QUEUE BODY                      asks by direct reply-to, and prints the reply as a line of JSON
     peer.py URL serve QUEUE                          answers requests: with their body, or with the fault that it names
+
+A BODY is JSON; `hex:…` are bytes of application/protobuf. A body that is not UTF-8 is printed as `hex:…`.
 """
 
 import datetime
@@ -26,10 +28,23 @@ import pika
 PATIENCE = 20
 
 
+def payload(text):
+    if text.startswith("hex:"):
+        return bytes.fromhex(text[4:]), "application/protobuf"
+    return text.encode(), "application/json"
+
+
+def shown(body):
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return "hex:" + body.hex()
+
+
 def told(properties, body):
     headers = {name: repr(value) if isinstance(value, bytes) else value for name, value in (properties.headers or {}).items()}
     return json.dumps({
-        "body": body.decode(), "content_type": properties.content_type, "headers": headers,
+        "body": shown(body), "content_type": properties.content_type, "headers": headers,
         "message_id": properties.message_id, "correlation_id": properties.correlation_id,
         "delivery_mode": properties.delivery_mode, "priority": properties.priority, "expiration": properties.expiration,
     })
@@ -63,9 +78,10 @@ def publish(channel, queue, body, count="1", *headers):
     table = dict(header.split("=", 1) for header in headers)
     table = {name: typed(value) for name, value in table.items()}
     for number in range(int(count)):
+        content, content_type = payload(body.replace("#", str(number)))
         properties = pika.BasicProperties(
-            content_type="application/json", delivery_mode=2, message_id=f"{queue}-{number}", headers=table)
-        channel.basic_publish("", queue, body.replace("#", str(number)).encode(), properties, mandatory=True)
+            content_type=content_type, delivery_mode=2, message_id=f"{queue}-{number}", headers=table)
+        channel.basic_publish("", queue, content, properties, mandatory=True)
 
 
 def fill(channel, queue, body, count):
@@ -103,8 +119,9 @@ def call(channel, queue, body):
         answers.append(told(properties, body))
 
     channel.basic_consume("amq.rabbitmq.reply-to", answered, auto_ack=True)
-    properties = pika.BasicProperties(reply_to="amq.rabbitmq.reply-to", correlation_id="c-1", content_type="application/json")
-    channel.basic_publish("", queue, body.encode(), properties)
+    content, content_type = payload(body)
+    properties = pika.BasicProperties(reply_to="amq.rabbitmq.reply-to", correlation_id="c-1", content_type=content_type)
+    channel.basic_publish("", queue, content, properties)
     deadline = time.monotonic() + PATIENCE
     while not answers and time.monotonic() < deadline:
         channel.connection.process_data_events(time_limit=0.2)

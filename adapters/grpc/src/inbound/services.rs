@@ -80,7 +80,7 @@ fn malformed() -> Fault {
 
 fn health_of(worker: &Worker, service: &str) -> i32 {
     let entries = worker.ingress.entries(&worker.name);
-    let served = |entry: &Entry| entry.call.name.rsplit_once('/').is_some_and(|(name, _)| name == service);
+    let served = |entry: &Entry| entry.method.rsplit_once('/').is_some_and(|(name, _)| name == service);
     let known = service.is_empty()
         || OWN_SERVICES.contains(&service)
         || entries.iter().filter_map(|entry| entry.as_any().downcast_ref()).any(served);
@@ -168,8 +168,11 @@ fn described(worker: &Worker) -> Described {
     let entries = worker.ingress.entries(&worker.name);
     let mut described = Described::default();
     for entry in entries.iter().filter_map(|entry| entry.as_any().downcast_ref::<Entry>()) {
-        let service = entry.call.name.rsplit_once('/').map_or("", |(service, _)| service);
-        described.add(service, Arc::clone(entry.call.request.type_ref().contract()));
+        let service = entry.method.rsplit_once('/').map_or("", |(service, _)| service);
+        match &entry.call {
+            Some(call) => described.add(service, Arc::clone(call.request.type_ref().contract())),
+            None => described.add_name(service),
+        }
     }
     for service in OWN_SERVICES {
         described.add_name(service);

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crossdock_adapter_api::{BodyBinding, EntrySpec};
+use crossdock_adapter_api::{BodyBinding, EntrySpec, WriteFormat};
 use crossdock_contract::{CallType, Typed};
 use crossdock_message::{ByteString, Code};
 use crossdock_settings::{FromNode, Kind, Node, Reader, Span, Spanned, nearest};
 
 use super::headers::{check_header_value, header_name};
-use super::types::{BodyState, Made, check_body, check_condition};
+use super::types::{BodyState, Made, check_body, check_condition, check_opaque};
 use super::{CodeName, Loader};
 use crate::expression::{Expression, ExpressionError, Names, Template};
 use crate::map::MapPlan;
@@ -65,6 +65,8 @@ pub(super) struct StepReader<'l> {
     pub(super) depth: usize,
     /// What stands here gives no answer.
     pub(super) in_branch: bool,
+    /// The route's answers can only be bytes that a service gave.
+    pub(super) opaque: bool,
 }
 
 /// The names of an expression that stands outside of steps.
@@ -123,6 +125,7 @@ impl<'l> StepReader<'l> {
             },
             depth: 0,
             in_branch: false,
+            opaque: entries.iter().any(|entry| entry.is_opaque()),
         }
     }
 
@@ -178,8 +181,11 @@ impl<'l> StepReader<'l> {
 
     /// Checks what the caller gets at the end of the steps.
     fn check_answer(&self, span: Span, reader: &mut Reader<'_>) {
-        let Some(call) = self.call else { return };
         let body = &self.state.body;
+        if self.opaque {
+            check_opaque(body, "the answer", span, reader);
+        }
+        let Some(call) = self.call else { return };
         match (call.server_streaming, body) {
             (true, BodyState::Stream(given)) if given.type_ref().name() == call.reply.type_ref().name() => {}
             (true, _) => {
@@ -304,6 +310,10 @@ impl<'l> StepReader<'l> {
     /// What is sent has to be what the operation takes.
     fn check_request(&self, call: &CallPlan, what: &str, span: Span, reader: &mut Reader<'_>) {
         let Some(taken) = call.operation.call_type() else {
+            if call.operation.body() == Some(&WriteFormat::Protobuf) {
+                let what = format!("what `{}` takes", call.operation.describe());
+                check_opaque(&self.state.body, &what, span, reader);
+            }
             if let BodyState::Stream(_) = self.state.body {
                 let message = format!("`{}` takes one message, and the body is a stream", call.operation.describe());
                 reader.error("body-type", span, message, "call a method that takes a stream");
@@ -558,8 +568,12 @@ impl<'l> StepReader<'l> {
             Some(node) if node.is_null() || node.text() == Some("none") => Some(RespondBody::Empty),
             Some(node) => self.map(node, reader).map(|map| {
                 let made = Made { map: map.clone(), node: node.clone(), types: self.types() };
+                let made = BodyState::Made(made);
+                if self.opaque {
+                    check_opaque(&made, "the answer", node.span, reader);
+                }
                 if let Some(call) = self.call.filter(|call| !call.server_streaming) {
-                    check_body(&BodyState::Made(made), &call.reply, "the answer", node.span, reader);
+                    check_body(&made, &call.reply, "the answer", node.span, reader);
                 }
                 RespondBody::Map(map)
             }),

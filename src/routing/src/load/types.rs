@@ -49,6 +49,14 @@ pub(super) fn check_body(body: &BodyState, taken: &Arc<Typed>, what: &str, span:
     }
 }
 
+/// Protobuf can be made by a contract only.
+pub(super) fn check_opaque(body: &BodyState, what: &str, span: Span, reader: &mut Reader<'_>) {
+    if let BodyState::Made(_) = body {
+        let message = format!("{what} is protobuf that no contract describes, and a `map` made the body");
+        reader.error("opaque", span, message, "take the `map` out, or name a contract in the place of `opaque`");
+    }
+}
+
 fn check_map(made: &Made, taken: &Typed, reader: &mut Reader<'_>) {
     let contract = taken.type_ref().contract();
     let record = taken.type_ref().record();
