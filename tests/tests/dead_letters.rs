@@ -21,8 +21,11 @@ fn told(output: &Output) -> String {
 fn rabbitmq_dead_letters_are_listed_shown_sent_back_and_dropped() {
     let broker = RabbitMq::start();
     let (queue, dead, other) = (broker.name("looked"), broker.name("looked-dead"), broker.name("looked-other"));
-    broker.run(&["declare", &queue, &dead, &other]);
-    let listeners = format!("broker: {{ amqp: {{ url: \"{}\" }} }}", broker.url);
+    let twin = broker.name("looked-twin");
+    broker.run(&["declare", &queue, &dead, &other, &twin]);
+    // Two listeners at one broker have the same queues.
+    let listeners =
+        format!("broker: {{ amqp: {{ url: \"{0}\" }} }}\n  twin: {{ amqp: {{ url: \"{0}\" }} }}", broker.url);
     let routes = format!(
         "version: 1
 services:
@@ -31,6 +34,9 @@ routes:
   take:
     from: {{ amqp: {{ listen: broker, queue: {queue}, dead_letter: {dead}, max: 100B }} }}
     steps: [ {{ require: {{ that: req.n > 2, message: \"n is ${{req.n}}\" }} }}, {{ send: out.put }} ]
+  twin:
+    from: {{ amqp: {{ listen: twin, queue: {twin}, dead_letter: {dead} }} }}
+    steps: [ {{ send: out.put }} ]
 ",
         broker.url
     );
@@ -79,4 +85,31 @@ routes:
     assert_eq!(list().len(), 2, "they stay");
     assert_eq!(told(&dlq(folder, &["drop", "--all"])), "2 deleted\n");
     assert_eq!(list().len(), 0);
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_a_dead_letter_queue_that_is_not_there_hides_no_other() {
+    let broker = RabbitMq::start();
+    let (missing, there) = (broker.name("dlq-a-missing"), broker.name("dlq-b-there"));
+    broker.run(&["declare", &there]);
+    broker.run(&["publish", &there, "{}", "2"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = format!("version: 1\nlisteners: {{ broker: {{ amqp: {{ url: \"{}\" }} }} }}\n", broker.url);
+    std::fs::write(folder.path().join("crossdock.yaml"), settings).expect("settings");
+    std::fs::create_dir(folder.path().join("routes")).expect("a folder");
+    let route = |queue: &str| {
+        format!(
+            "  {queue}: {{ from: {{ amqp: {{ listen: broker, queue: {queue}-from, dead_letter: {queue} }} }}, steps: [ {{ respond: {{}} }} ] }}\n"
+        )
+    };
+    let routes = format!("version: 1\nroutes:\n{}{}", route(&missing), route(&there));
+    std::fs::write(folder.path().join("routes/routes.yaml"), routes).expect("routes");
+    for (command, expected) in [(vec!["list"], "2 dead letters\n"), (vec!["drop", "--all"], "2 deleted\n")] {
+        let output = dlq(folder.path(), &command);
+        let (told, problem) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(told.ends_with(expected), "{told} {problem}");
+        assert!(problem.contains(&missing) && output.status.code() == Some(1), "{problem}");
+    }
+    assert_eq!(broker.run(&["depth", &there]), "0");
 }

@@ -9,7 +9,7 @@ use crossdock_message::{ByteString, Code};
 use serde_json::{Value, json};
 
 use super::{Ending, Failure, on_local_runtime};
-use crate::config::{Config, adapters};
+use crate::config::{Config, ListenerConfig, adapters};
 use crate::wiring::read_folder;
 
 #[derive(Subcommand)]
@@ -104,7 +104,7 @@ fn list(place: &Place, reason: Option<&str>, as_json: bool) -> Ending {
         println!("{:<40} {:<20} {:<24} {:>5} {:>8}  ERROR", "ID", "FROM", "REASON", "TRIES", "BYTES");
     }
     let mut count = 0;
-    visit_all(place, &mut |queue, letter| {
+    let visited = visit_all(place, &mut |queue, letter| {
         if reason.is_some_and(|reason| letter.reason.as_deref() != Some(reason)) {
             return Choice::Keep;
         }
@@ -122,13 +122,13 @@ fn list(place: &Place, reason: Option<&str>, as_json: bool) -> Ending {
     if !as_json {
         println!("{count} dead letters");
     }
-    Ok(())
+    visited.ending()
 }
 
 fn show(place: &Place, ids: &[String], only_body: bool) -> Ending {
     use std::io::Write as _;
     let mut found: Vec<String> = Vec::new();
-    visit_all(place, &mut |queue, letter| {
+    let visited = visit_all(place, &mut |queue, letter| {
         if !ids.iter().any(|id| *id == *letter.id) {
             return Choice::Keep;
         }
@@ -149,18 +149,21 @@ fn show(place: &Place, ids: &[String], only_body: bool) -> Ending {
         println!("{whole:#}");
         Choice::Keep
     })?;
+    visited.ending()?;
     missing(ids.iter().filter(|id| !found.contains(id)))
 }
 
 fn settle(place: &Place, which: &Which, choice: Choice) -> Ending {
     let mut named: Vec<String> = Vec::new();
     if !which.ids.is_empty() && !which.several {
-        visit_all(place, &mut |_, letter| {
+        let looked = visit_all(place, &mut |_, letter| {
             if which.takes(letter) {
                 named.push(letter.id.to_string());
             }
             Choice::Keep
         })?;
+        // Another of the same id may be where nothing could be looked at.
+        looked.ending()?;
         if let Some(id) = which.ids.iter().find(|id| named.iter().filter(|one| one == id).count() > 1) {
             let problem = format!(
                 "`{id}` is the id of several dead letters: add --queue, --reason, or --several for all of them"
@@ -169,24 +172,21 @@ fn settle(place: &Place, which: &Which, choice: Choice) -> Ending {
         }
     }
     let mut found: Vec<String> = Vec::new();
-    let visits = visit_all(place, &mut |_, letter| {
+    let visited = visit_all(place, &mut |_, letter| {
         if !which.takes(letter) {
             return Choice::Keep;
         }
         found.push(letter.id.to_string());
         choice
     })?;
-    let sum = |count: fn(&Visit) -> usize| visits.iter().map(count).sum::<usize>();
+    let sum = |count: fn(&Visit) -> usize| visited.visits.iter().map(count).sum::<usize>();
     match choice {
         Choice::Replay => println!("{} sent back to where they came from", sum(|visit| visit.replayed)),
         _ => println!("{} deleted", sum(|visit| visit.dropped)),
     }
-    let failed: Vec<_> = visits.iter().flat_map(|visit| &visit.failed).collect();
-    for (id, fault) in &failed {
-        eprintln!("{} stays: {}", listed(id), listed(&fault.to_string()));
-    }
+    let ending = visited.ending();
     missing(which.ids.iter().filter(|id| !found.contains(id)))?;
-    if failed.is_empty() { Ok(()) } else { Err(Failure::Failed) }
+    ending
 }
 
 fn missing<'a>(ids: impl Iterator<Item = &'a String>) -> Ending {
@@ -198,8 +198,27 @@ fn missing<'a>(ids: impl Iterator<Item = &'a String>) -> Ending {
     ending
 }
 
-/// Looks at the dead letters of all places that are asked for.
-fn visit_all(place: &Place, choose: &mut dyn FnMut(&str, &DeadLetter) -> Choice) -> Result<Vec<Visit>, Failure> {
+/// What came of looking at several places.
+#[derive(Default)]
+struct Visited {
+    visits: Vec<Visit>,
+    /// Places that could not be looked at, and were told.
+    unreached: usize,
+}
+
+impl Visited {
+    /// Tells what stayed though it should not have.
+    fn ending(&self) -> Ending {
+        let failed: Vec<_> = self.visits.iter().flat_map(|visit| &visit.failed).collect();
+        for (id, fault) in &failed {
+            eprintln!("{} stays: {}", listed(id), listed(&fault.to_string()));
+        }
+        if failed.is_empty() && self.unreached == 0 { Ok(()) } else { Err(Failure::Failed) }
+    }
+}
+
+/// Looks at the dead letters of all places that are asked for; where one cannot be looked at, the others are.
+fn visit_all(place: &Place, choose: &mut dyn FnMut(&str, &DeadLetter) -> Choice) -> Result<Visited, Failure> {
     let config = read_folder(&place.config, &adapters()).map_err(|problem| {
         eprintln!("{}", problem.trim_end());
         Failure::Failed
@@ -216,23 +235,34 @@ fn visit_all(place: &Place, choose: &mut dyn FnMut(&str, &DeadLetter) -> Choice)
             };
             return Err(Failure::Misuse(problem));
         }
-        let mut visits = Vec::new();
+        let mut visited = Visited::default();
         for one in &places {
-            let visited = one.visit(place.max, &mut |letter| choose(one.name(), letter)).await;
-            visits.push(visited.map_err(|fault| {
-                eprintln!("{}: {fault}", one.name());
-                Failure::Failed
-            })?);
+            match one.visit(place.max, &mut |letter| choose(one.name(), letter)).await {
+                Ok(visit) => visited.visits.push(visit),
+                Err(fault) => {
+                    eprintln!("{}: {fault}", one.name());
+                    visited.unreached += 1;
+                }
+            }
         }
-        Ok(visits)
+        Ok(visited)
     })?
 }
 
-/// Where the routes set messages aside, by listener.
+/// Where the routes set messages aside. Listeners of the same settings are one: they have the same queues.
 fn places(config: &Config) -> Result<Vec<Box<dyn DeadLetters>>, Failure> {
     let mut places: Vec<Box<dyn DeadLetters>> = Vec::new();
+    let identity = |listener: &ListenerConfig| (listener.adapter.name(), listener.spec.fingerprint());
+    let mut seen = Vec::new();
     for listener in &config.listeners {
-        let of_listener = |entry: &&Arc<dyn EntrySpec>| entry.address().listener == listener.name;
+        let this = identity(listener);
+        if seen.contains(&this) {
+            continue;
+        }
+        let same = config.listeners.iter().filter(|other| identity(other) == this);
+        let names: Vec<_> = same.map(|listener| &listener.name).collect();
+        seen.push(this);
+        let of_listener = |entry: &&Arc<dyn EntrySpec>| names.iter().any(|name| entry.address().listener == **name);
         let entries = config.plan.routes.iter().flat_map(|route| &route.entries).filter(of_listener);
         let entries: Vec<Arc<dyn EntrySpec>> = entries.cloned().collect();
         let adapter: &dyn Adapter = &*listener.adapter;
