@@ -2,6 +2,7 @@
 
 mod consumer;
 mod delivery;
+mod waits;
 
 use std::collections::HashMap;
 use std::rc::Rc;

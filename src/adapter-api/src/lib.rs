@@ -23,6 +23,7 @@ mod failpoint;
 pub mod memory;
 mod pending;
 mod ports;
+mod root;
 mod template;
 mod turn;
 
@@ -41,5 +42,6 @@ pub use ports::{
     Admission, Exchange, Fields, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress, Outbound, Outcome,
     SendFuture,
 };
+pub use root::xml_root;
 pub use template::{Part, PathTemplate, Segment, TemplateError};
 pub use turn::{Hold, Turn};

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use crossdock_adapter_api::{
     Address, Binding, BodyBinding, Delivery, EntryContext, EntrySpec, ListenerSpec, OperationSpec, PathTemplate,
-    ServiceSpec, WriteFormat, known_call,
+    ServiceSpec, WriteFormat, known_call, xml_root,
 };
 use crossdock_contract::{CallType, Contracts};
 use crossdock_message::ByteString;
-use crossdock_message::xml::ExpandedName;
 use crossdock_settings::{FromNode, Node, Reader, Span, Spanned};
 use lapin::types::ShortString;
 
@@ -359,8 +358,8 @@ fn write_format(
     span: Span,
     reader: &mut Reader<'_>,
 ) -> Option<WriteFormat> {
-    match (format, root) {
-        (BodyFormat::Json, None) => Some(WriteFormat::Json),
+    match (format, xml_root(format == BodyFormat::Xml, root, span, reader)?) {
+        (_, Some(root)) => Some(WriteFormat::Xml { root }),
         (BodyFormat::Protobuf, None) if typed => Some(WriteFormat::Protobuf),
         (BodyFormat::Protobuf, None) => {
             let help = "add `as: pkg.Service/Method`, of a contract below `contracts:`";
@@ -368,23 +367,6 @@ fn write_format(
             None
         }
         (BodyFormat::Raw, None) => Some(WriteFormat::Raw),
-        (BodyFormat::Xml, Some(root)) => {
-            let name = ExpandedName::parse(&root.value);
-            if name.is_none() {
-                let message = format!("`{}` is not the name of an element", root.value);
-                reader.error("xml-name", root.span, message, "write `Name` or `{namespace}Name`");
-            }
-            Some(WriteFormat::Xml { root: name? })
-        }
-        (BodyFormat::Xml, None) => {
-            let help = "add `root: Name` or `root: \"{namespace}Name\"`";
-            reader.error("missing-key", span, "an XML body needs `root`", help);
-            None
-        }
-        (_, Some(root)) => {
-            let help = "leave `root` out, or write the format `xml`";
-            reader.error("root", root.span, "only an XML body has a root element", help);
-            None
-        }
+        (BodyFormat::Json | BodyFormat::Xml, None) => Some(WriteFormat::Json),
     }
 }

@@ -15,12 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use super::delivery::{Handling, handle};
+use super::waits::Waits;
 use crate::broker::Live;
 use crate::config::{Declare, Entry, QueueType};
 
-/// Waits before a queue that could not be consumed is tried again: the first, and the longest.
-const BACKOFF: Duration = Duration::from_millis(200);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A consumer that lives this long begins anew with short waits; what ends sooner may be ended by what it is sent.
 const STEADY_TIME: Duration = Duration::from_secs(10);
 /// For a consumer to begin, and for each of the two steps of its end.
@@ -34,7 +32,7 @@ static CHANNELS: AtomicU64 = AtomicU64::new(0);
 pub(super) async fn consume(worker: Rc<Worker>, spec: Arc<dyn EntrySpec>, stop: CancellationToken) {
     let Some(entry) = spec.as_any().downcast_ref::<Entry>() else { return };
     let queue = entry.queue.as_str();
-    let mut wait = BACKOFF;
+    let mut waits = Waits::new();
     let mut told = String::new();
     // Deliveries of connections that were lost are finished too, though nobody can settle them any more.
     let mut in_flight = JoinSet::new();
@@ -52,7 +50,7 @@ pub(super) async fn consume(worker: Rc<Worker>, spec: Arc<dyn EntrySpec>, stop: 
                     let consuming = Consuming { worker: &worker, spec: &spec, channel, stop: &stop };
                     let Some(problem) = consuming.run(consumer, &mut in_flight).await else { break };
                     if begun.elapsed() >= STEADY_TIME {
-                        wait = BACKOFF;
+                        waits = Waits::new();
                     }
                     problem
                 }
@@ -62,11 +60,9 @@ pub(super) async fn consume(worker: Rc<Worker>, spec: Arc<dyn EntrySpec>, stop: 
             tracing::warn!(listener = %worker.name, queue, %problem, "the queue is not consumed; trying again");
             told = problem;
         }
-        tokio::select! {
-            () = stop.cancelled() => break,
-            () = tokio::time::sleep(wait) => {}
+        if !waits.next(&stop).await {
+            break;
         }
-        wait = (wait * 2).min(BACKOFF_MAX);
     }
     while in_flight.join_next().await.is_some() {}
 }

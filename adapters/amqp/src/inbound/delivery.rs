@@ -17,6 +17,7 @@ use lapin::{Acker, BasicProperties};
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
+use super::waits::Waits;
 use crate::config::{Entry, Rejected};
 use crate::error::unconfirmed;
 use crate::mapping::{self, DeliveryFields};
@@ -25,9 +26,6 @@ use crate::settle::{Settlement, settle};
 
 /// Queues that a broker made for whoever asks: no message gets anywhere else by them.
 const OWN_QUEUES: [&str; 2] = ["amq.rabbitmq.reply-to.", "amq.gen-"];
-/// Waits between two tries to set a message aside, or to answer.
-const BACKOFF: Duration = Duration::from_millis(200);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Tries to send an answer that fail for a reason of its own.
 const ANSWERS_MAX: u32 = 5;
 /// For a settlement to be handed to the broker.
@@ -315,25 +313,6 @@ impl Handling {
             published = self.worker.publisher.publish(publication) => published,
             () = stopped => Err(unconfirmed("the gateway is stopping")),
         }
-    }
-}
-
-/// Waits between two tries, each twice as long as the one before.
-struct Waits(Duration);
-
-impl Waits {
-    fn new() -> Self {
-        Self(BACKOFF)
-    }
-
-    /// Whether to try again.
-    async fn next(&mut self, stop: &CancellationToken) -> bool {
-        tokio::select! {
-            () = stop.cancelled() => return false,
-            () = tokio::time::sleep(self.0) => {}
-        }
-        self.0 = (self.0 * 2).min(BACKOFF_MAX);
-        true
     }
 }
 

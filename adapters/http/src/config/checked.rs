@@ -7,11 +7,10 @@ use std::time::Duration as StdDuration;
 
 use crossdock_adapter_api::{
     Address, Binding, BodyBinding, EntryContext, EntrySpec, HeaderCondition, ListenerSpec, OperationSpec, Part,
-    PathTemplate, ServiceSpec, WriteFormat, known_call,
+    PathTemplate, ServiceSpec, WriteFormat, known_call, xml_root,
 };
 use crossdock_contract::{CallType, Contracts, HttpRule, Typed};
 use crossdock_message::ByteString;
-use crossdock_message::xml::ExpandedName;
 use crossdock_settings::{FromNode, Node, Reader, Span, Spanned, nearest};
 use crossdock_transport::{ClientTlsSettings, Endpoint, bind_address, http2, static_headers};
 
@@ -386,36 +385,12 @@ fn write_format(
     span: Span,
     reader: &mut Reader<'_>,
 ) -> Option<WriteFormat> {
-    match (format, root) {
-        (BodyFormat::Json, None) => Some(WriteFormat::Json),
-        (BodyFormat::Raw, None) => Some(WriteFormat::Raw),
-        (BodyFormat::Xml, Some(root)) => match ExpandedName::parse(&root.value) {
-            Some(root) => Some(WriteFormat::Xml { root }),
-            None => {
-                let message = format!("`{}` is not the name of an element", root.value);
-                reader.error("xml-name", root.span, message, "write `Name` or `{namespace}Name`");
-                None
-            }
-        },
-        (BodyFormat::Xml, None) => {
-            reader.error(
-                "missing-key",
-                span,
-                "an XML body needs `root`",
-                "add `root: Name` or `root: \"{namespace}Name\"`",
-            );
-            None
-        }
-        (_, Some(root)) => {
-            reader.error(
-                "root",
-                root.span,
-                "only an XML body has a root element",
-                "leave `root` out, or write the format `xml`",
-            );
-            None
-        }
-    }
+    let root = xml_root(format == BodyFormat::Xml, root, span, reader)?;
+    Some(match (format, root) {
+        (_, Some(root)) => WriteFormat::Xml { root },
+        (BodyFormat::Raw, None) => WriteFormat::Raw,
+        (BodyFormat::Json | BodyFormat::Xml, None) => WriteFormat::Json,
+    })
 }
 
 /// A service, as checked.
