@@ -97,6 +97,73 @@ routes:
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_returns_are_told_to_those_they_are_of_though_others_leave() {
+    const CALLERS: usize = 24;
+    const CALLS: usize = 150;
+    let broker = RabbitMq::start();
+    let (queue, hasty) = (broker.name("patient"), broker.name("hasty"));
+    broker.run(&["declare", &queue, &hasty]);
+    let route = |name: &str, deadline: &str| {
+        format!(
+            "  {name}: {{ from: {{ http: {{ listen: public, post: /{name} }} }}, {deadline}steps: [ {{ send: out.{name} }} ] }}\n"
+        )
+    };
+    let soon = "deadline: { default: 2ms, max: 2ms }, ";
+    let routes = format!(
+        "version: 1
+services:
+  out:
+    amqp:
+      url: \"{}\"
+      operations:
+        good: {{ queue: {queue} }}
+        lost: {{ queue: {queue}-missing }}
+        good-soon: {{ queue: {hasty} }}
+        lost-soon: {{ queue: {queue}-missing }}
+    concurrency: 1000
+routes:
+{}{}{}{}",
+        broker.url,
+        route("good", ""),
+        route("lost", ""),
+        route("good-soon", soon),
+        route("lost-soon", soon),
+    );
+    let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let address = gateway.public();
+            std::thread::spawn(move || {
+                let mut counts = (0, 0, 0);
+                for number in 0..CALLS {
+                    let kind = (caller + number) % 4;
+                    let path = ["/good", "/lost", "/good-soon", "/lost-soon"][kind];
+                    let status = call(&address, "POST", path, "{}").status;
+                    let allowed: &[u16] = [&[202][..], &[503], &[202, 503, 504], &[503, 504]][kind];
+                    assert!(allowed.contains(&status), "{path}, message {number}: {status}");
+                    counts.0 += usize::from(path == "/good");
+                    counts.1 += usize::from(path == "/good-soon" && status == 202);
+                    counts.2 += usize::from(status == 504);
+                }
+                counts
+            })
+        })
+        .collect();
+    let (mut good, mut told, mut late) = (0, 0, 0);
+    for caller in callers {
+        let counts = caller.join().expect("every answer is its own");
+        (good, told, late) = (good + counts.0, told + counts.1, late + counts.2);
+    }
+    assert_eq!(broker.run(&["depth", &queue]), good.to_string());
+    let arrived: usize = broker.run(&["depth", &hasty]).parse().expect("a number");
+    assert!((told..=CALLERS * CALLS / 4 + CALLERS).contains(&arrived), "{told} were told, {arrived} arrived");
+    assert!(late > 0, "some left before they were told");
+    // All credit is back.
+    assert_eq!(call(&gateway.public(), "POST", "/good", "{}").status, 202);
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
 fn rabbitmq_services_answer_http() {
     let broker = RabbitMq::start();
     let queue = broker.name("stock");
