@@ -248,6 +248,9 @@ fn rabbitmq_grpcio_and_http_in_every_pair_without_contracts() {
     // What is said to be something else is not taken for protobuf.
     let answer = call_with(&bed.gateway.public(), "POST", "/Grpc/Ask", "application/json", b"{}");
     assert_eq!(answer.status, 415, "{}", answer.body);
+    // A reply is what its service made, whatever the request was called.
+    let answer = call_with(&bed.gateway.public(), "POST", "/Grpc/Ask", "application/x-protobuf; v=1", OPAQUE);
+    assert_eq!((answer.header("content-type"), &*answer.bytes), (Some("application/protobuf"), OPAQUE));
     // No bytes are a message of defaults.
     let mut command = Command::new(&bed.grpc);
     command.arg(repository().join("tests/peers/grpc/python/raw.py")).arg("call");

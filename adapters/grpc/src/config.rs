@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
+use crate::inbound::services;
 use crossdock_adapter_api::{
     Address, Binding, EntryContext, EntrySpec, ListenerSpec, OperationSpec, PathTemplate, ServiceSpec, WriteFormat,
     known_call,
@@ -200,7 +201,15 @@ impl Entry {
             }
         };
         let method = match (&call, &settings.method) {
-            (None, Some(method)) => ByteString::from(opaque_method(method, reader)?),
+            (None, Some(method)) => {
+                let name = opaque_method(method, reader)?;
+                if services::OWN.iter().any(|own| name.split('/').next() == Some(own)) {
+                    let message = format!("`{name}` is answered by the listener itself");
+                    reader.error("unknown-method", method.span, message, "take the entry out");
+                    return None;
+                }
+                ByteString::from(name)
+            }
             (Some(call), _) => call.name.clone(),
             (None, None) => return None,
         };
@@ -239,8 +248,8 @@ impl EntrySpec for Entry {
         true
     }
 
-    fn is_opaque(&self) -> bool {
-        self.call.is_none()
+    fn answer(&self) -> Option<&WriteFormat> {
+        Some(&WriteFormat::Protobuf)
     }
 
     fn streams(&self) -> bool {
@@ -343,17 +352,23 @@ fn opaque_operation(
     method: &Spanned<String>,
     reader: &mut Reader<'_>,
 ) -> Option<NamedOperation> {
+    if !is_identifier(&name.value) {
+        let message = format!("`{}` is not the name of an operation", name.value);
+        reader.error("name", name.span, message, "use letters, digits and `_`, not a digit first");
+        return None;
+    }
     let path = format!("/{}", opaque_method(method, reader)?);
     Some((name.value.as_str().into(), Arc::new(Operation { path, call: None })))
 }
 
+fn is_identifier(text: &str) -> bool {
+    !text.starts_with(|first: char| first.is_ascii_digit())
+        && !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
 /// A method that no contract has to know: a service's full name and a name, each of identifiers.
 fn opaque_method<'m>(method: &'m Spanned<String>, reader: &mut Reader<'_>) -> Option<&'m str> {
-    let is_identifier = |text: &str| {
-        !text.starts_with(|first: char| first.is_ascii_digit())
-            && !text.is_empty()
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-    };
     let (service, name) = method.value.split_once('/').unwrap_or_default();
     if service.split('.').all(is_identifier) && is_identifier(name) {
         return Some(&method.value);

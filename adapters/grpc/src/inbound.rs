@@ -1,7 +1,7 @@
 //! A listener: from a connection to answers.
 
 mod answer;
-mod services;
+pub(crate) mod services;
 
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
@@ -203,6 +203,9 @@ async fn exchange(
     let coding = head.headers.get("grpc-encoding").map_or(Ok(None), |value| Coding::of_name(value.as_bytes()))?;
     let reader = MessageReader::new(body, coding, entry.message_len_max, caller_left);
     message.body = request_body(reader, entry, message.deadline).await?;
+    if entry.call.is_none() {
+        message.content_type = Some(ByteString::from_static(Format::Protobuf.media_type()));
+    }
     let Admission { exchange, .. } = admission;
     let answer_coding = worker.answer_coding(&head.headers);
     match exchange.dispatch(message).await {
@@ -277,10 +280,8 @@ fn replied(reply: &Message, entry: &Entry, coding: Option<Coding>) -> Result<Res
             AnswerBody::stream(StreamAnswer::new(stream.take().ok_or_else(taken)?, of_type.cloned(), coding))
         }
         _ => {
-            let encoded = match of_type {
-                Some(of_type) => encode_body(reply, &WriteFormat::Protobuf, Some(&**of_type as &dyn BodyType)),
-                None => mapping::opaque(reply),
-            };
+            let of_type = of_type.map(|of_type| &**of_type as &dyn BodyType);
+            let encoded = encode_body(reply, &WriteFormat::Protobuf, of_type);
             // What the gateway cannot write is its own fault.
             let encoded = encoded.map_err(|fault| Fault { code: Code::Internal, http_status: None, ..fault })?;
             let mut trailers = HeaderMap::new();

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::{Admission, EncodedBody, Fields, WriteFormat, encode_body};
-use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Format, Headers, Message, TraceContext};
+use crossdock_adapter_api::{Admission, Fields};
+use crossdock_message::{ByteString, Code, Deadline, Fault, Headers, Message, TraceContext};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Metadata as the fields of a head.
@@ -70,20 +70,6 @@ pub(crate) fn append(headers: &Headers, metadata: &mut HeaderMap) {
         if let (Ok(name), Ok(value)) = (name, HeaderValue::from_maybe_shared(value.clone().into_bytes())) {
             metadata.append(name, value);
         }
-    }
-}
-
-/// The bytes of a message that no contract describes. Bytes of which nobody said what they are go at the route's word; what is
-/// said to be something else is refused.
-///
-/// # Errors
-/// INVALID_ARGUMENT (415) for a body that is not protobuf, or was made here.
-pub(crate) fn opaque(message: &Message) -> Result<EncodedBody, Fault> {
-    match &message.body {
-        Body::Raw { chunks, format: Format::Raw, .. } if message.content_type.is_none() => {
-            Ok(EncodedBody { chunks: chunks.clone(), content_type: None })
-        }
-        _ => encode_body(message, &WriteFormat::Protobuf, None),
     }
 }
 

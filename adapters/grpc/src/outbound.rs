@@ -98,11 +98,11 @@ impl GrpcOutbound {
                 let stream = stream.take().ok_or_else(taken)?;
                 CallBody::stream(stream, Arc::clone(of_type), self.coding, Arc::clone(broken_stream), given_up)
             }
-            (_, Some(of_type)) => {
-                let encoded = encode_body(message, &WriteFormat::Protobuf, Some(&**of_type as &dyn BodyType))?;
+            _ => {
+                let of_type = of_type.map(|of_type| &**of_type as &dyn BodyType);
+                let encoded = encode_body(message, &WriteFormat::Protobuf, of_type)?;
                 CallBody::once(&encoded.chunks.to_bytes(), self.coding)?
             }
-            (_, None) => CallBody::once(&mapping::opaque(message)?.chunks.to_bytes(), self.coding)?,
         };
         let mut metadata = mapping::call_metadata(message, &self.headers, Instant::now());
         if self.coding.is_some() {
@@ -176,10 +176,13 @@ impl GrpcOutbound {
             return Ok(reply);
         }
         let (bytes, trailers) = self.one_message(reader, carry).await?;
-        reply.body = match of_type {
-            Some(of_type) => Body::typed(bytes.into(), Format::Protobuf, of_type),
-            None => Body::protobuf(bytes.into()),
-        };
+        match of_type {
+            Some(of_type) => reply.body = Body::typed(bytes.into(), Format::Protobuf, of_type),
+            None => {
+                reply.content_type = Some(ByteString::from_static(Format::Protobuf.media_type()));
+                reply.body = Body::protobuf(bytes.into());
+            }
+        }
         reply.trailers = mapping::carried(&trailers, carry).map_err(|_| bad_reply("a trailer cannot be carried"))?;
         drop(claim);
         Ok(reply)

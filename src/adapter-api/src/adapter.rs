@@ -91,9 +91,9 @@ pub trait EntrySpec: Any + Debug + Send + Sync {
     fn streams(&self) -> bool {
         false
     }
-    /// Its answers are in a format that only a contract could write, and it has none: they go as bytes that a service gave.
-    fn is_opaque(&self) -> bool {
-        false
+    /// How answers are written that have to be; nothing where there are none.
+    fn answer(&self) -> Option<&WriteFormat> {
+        None
     }
     /// Why a message that was taken may be lost, and what to write so that it is not; nothing where none is.
     fn may_lose(&self) -> Option<(&'static str, &'static str)> {

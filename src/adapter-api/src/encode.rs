@@ -45,7 +45,8 @@ pub struct EncodedBody {
 }
 
 /// The bytes of a message's body. Raw bytes of the format that is wanted are handed on uncopied with the media type that
-/// they came with; of another format, they are written anew by the type that they, or those who take them, have.
+/// they came with; of another format, they are written anew by the type that they, or those who take them, have. Bytes of which nobody
+/// said what they are go at the taker's word, where that is protobuf without a contract.
 ///
 /// # Errors
 /// INVALID_ARGUMENT (415) where raw bytes are of another format than the other side takes and no type says what they
@@ -83,7 +84,12 @@ pub fn encode_body(
                 }
                 // The taker's type may say more, such as that only one field is wanted.
                 (_, Some(of_type)) | (Some(of_type), None) => of_type.recode(&bytes, *given, wanted).map(made),
-                (None, None) => Err(wrong_format(*given, wanted)),
+                (None, None)
+                    if wanted == Format::Protobuf && *given == Format::Raw && message.content_type.is_none() =>
+                {
+                    Ok(made(bytes))
+                }
+                (None, None) => Err(wrong_format(message.content_type.as_deref(), *given, wanted)),
             }
         }
         Body::Value(value) => match of_type.filter(|_| matches!(wanted, Format::Json | Format::Protobuf)) {
@@ -99,8 +105,9 @@ pub fn encode_body(
     }
 }
 
-fn wrong_format(given: Format, wanted: Format) -> Fault {
-    let message = format!("the body is {}, where {} is needed", given.name(), wanted.name());
+fn wrong_format(media_type: Option<&str>, given: Format, wanted: Format) -> Fault {
+    let given = media_type.unwrap_or(given.name());
+    let message = format!("the body is {given}, where {} ({}) is needed", wanted.name(), wanted.media_type());
     Fault::caller(Code::InvalidArgument, "BODY_FORMAT", message).with_http_status(415)
 }
 

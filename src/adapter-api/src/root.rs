@@ -4,7 +4,6 @@ use crossdock_message::xml::ExpandedName;
 use crossdock_settings::{Reader, Span, Spanned};
 
 /// The name of the root element, which XML needs and no other format has; nothing where an error was reported.
-#[expect(clippy::option_option, reason = "what was reported is told from what is not needed")]
 pub fn xml_root(
     is_xml: bool,
     root: Option<&Spanned<String>>,

@@ -1,5 +1,6 @@
 //! Reading and checking route files. The checker is the loader: there is no second one with worse messages.
 
+mod bodies;
 mod branches;
 mod contracts;
 mod delivery;

@@ -162,6 +162,10 @@ impl EntrySpec for Entry {
         &self.binding
     }
 
+    fn answer(&self) -> Option<&WriteFormat> {
+        Some(&self.answer)
+    }
+
     fn call_type(&self) -> Option<&Arc<CallType>> {
         self.call.as_ref()
     }

@@ -23,7 +23,7 @@ use crate::settle;
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 /// The service of health, and those of reflection.
-const OWN_SERVICES: [&str; 3] =
+pub(crate) const OWN: [&str; 3] =
     ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 /// A question to one of these services.
 const QUESTION_LEN_MAX: usize = 64 * 1024;
@@ -82,7 +82,7 @@ fn health_of(worker: &Worker, service: &str) -> i32 {
     let entries = worker.ingress.entries(&worker.name);
     let served = |entry: &Entry| entry.method.rsplit_once('/').is_some_and(|(name, _)| name == service);
     let known = service.is_empty()
-        || OWN_SERVICES.contains(&service)
+        || OWN.contains(&service)
         || entries.iter().filter_map(|entry| entry.as_any().downcast_ref()).any(served);
     match (known, worker.ingress.is_draining()) {
         (false, _) => SERVICE_UNKNOWN,
@@ -174,7 +174,7 @@ fn described(worker: &Worker) -> Described {
             None => described.add_name(service),
         }
     }
-    for service in OWN_SERVICES {
+    for service in OWN {
         described.add_name(service);
     }
     described

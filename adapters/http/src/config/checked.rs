@@ -335,6 +335,10 @@ impl EntrySpec for Entry {
         &self.binding
     }
 
+    fn answer(&self) -> Option<&WriteFormat> {
+        Some(&self.answer)
+    }
+
     fn call_type(&self) -> Option<&Arc<CallType>> {
         self.typed.as_ref().map(|typed| &typed.call)
     }

@@ -282,7 +282,13 @@ impl<'a> Run<'a> {
                 Some(reply) => std::mem::replace(&mut reply.body, Body::Empty),
                 None => Body::Empty,
             },
-            Current::Request => self.request.message.body.clone(),
+            Current::Request => {
+                // What its sender called it, it stays.
+                let asked = &self.request.message;
+                let reply = self.reply.get_or_insert_with(|| Message::new(asked.id.clone(), asked.source.clone()));
+                reply.content_type.clone_from(&asked.content_type);
+                asked.body.clone()
+            }
         };
         self.replied(status, body)
     }
@@ -290,9 +296,6 @@ impl<'a> Run<'a> {
     fn replied(&mut self, status: Option<u16>, body: Body) -> Outcome {
         let asked = &self.request.message;
         let mut message = self.reply.take().unwrap_or_else(|| Message::new(asked.id.clone(), asked.source.clone()));
-        if let (Body::Raw { .. }, None) = (&body, &message.content_type) {
-            message.content_type.clone_from(&asked.content_type);
-        }
         // The status of a reply without a body does not go with one that has one.
         let kept = message.status.filter(|status| *status != 204 || body.is_empty());
         message.status = status.or(kept);

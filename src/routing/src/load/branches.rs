@@ -1,11 +1,11 @@
-//! Steps with steps inside that do not lead to what stands behind them: `multicast` and `split`; and `filter`, which leads to
-//! nothing at all.
+//! Steps with steps inside: `choice`, and `multicast` and `split`, which do not lead to what stands behind them; and `filter`, which
+//! leads to nothing at all.
 
 use crossdock_settings::{Key, Kind, Node, Reader, Spanned};
 
-use super::steps::{DEPTH_MAX, StepReader};
+use super::steps::{DEPTH_MAX, StepReader, ends};
 use super::types::BodyState;
-use crate::plan::Step;
+use crate::plan::{Branch, Step};
 
 /// Branches of one `multicast`.
 const BRANCHES_MAX: usize = 16;
@@ -13,6 +13,89 @@ const BRANCHES_MAX: usize = 16;
 const AT_ONCE_MAX: usize = 64;
 
 impl<'l> StepReader<'l> {
+    pub(super) fn choice(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
+        let Kind::List(items) = &node.kind else {
+            reader.wrong_kind(
+                node,
+                "a list of branches",
+                "write `- when: …` and `steps: […]`, and last `- otherwise: […]`",
+            );
+            return None;
+        };
+        if self.depth == DEPTH_MAX {
+            reader.error("too-deep", node.span, "choices stand too deep inside one another", "make two routes of it");
+            return None;
+        }
+        let mut branches = Vec::new();
+        let mut complete = true;
+        let (mut called, mut answered, mut sent) = (true, true, true);
+        let is_made = |body: &BodyState| matches!(body, BodyState::Made(_) | BodyState::Value);
+        let (mut may_reply, mut opaque_reply) = (self.state.may_reply, self.state.opaque_reply);
+        let mut made = is_made(&self.state.body);
+        for (index, item) in items.iter().enumerate() {
+            let mut inner = StepReader { state: self.state.clone(), depth: self.depth + 1, ..*self };
+            match self.branch(item, index + 1 == items.len(), &mut inner, reader) {
+                Some(branch) => {
+                    // A branch that ends the route does not lead to what stands behind the choice.
+                    let ends = ends(&branch.steps);
+                    called &= inner.state.called || ends;
+                    answered &= inner.state.answered || ends;
+                    sent &= inner.state.sent || ends;
+                    if !ends {
+                        may_reply |= inner.state.may_reply;
+                        opaque_reply |= inner.state.opaque_reply;
+                        made |= is_made(&inner.state.body);
+                    }
+                    branches.push(branch);
+                }
+                None => complete = false,
+            }
+        }
+        let decided = branches.last().is_some_and(|branch| branch.when.is_none());
+        if branches.is_empty() && complete {
+            reader.error(
+                "missing-value",
+                node.span,
+                "a choice has at least one branch",
+                "write `- when: …` and `steps: […]`",
+            );
+        }
+        self.state.called |= called && decided;
+        self.state.answered |= answered && decided;
+        self.state.sent |= sent && decided;
+        (self.state.may_reply, self.state.opaque_reply) = (may_reply, opaque_reply);
+        self.state.fields = None;
+        self.state.body = if made { BodyState::Value } else { BodyState::Unknown };
+        self.state.reply = None;
+        complete.then_some(Step::Choice(branches))
+    }
+
+    fn branch(&self, node: &Node, last: bool, inner: &mut StepReader<'l>, reader: &mut Reader<'_>) -> Option<Branch> {
+        let mut fields = reader.fields(node, "a branch of `choice`")?;
+        let otherwise = fields.take("otherwise");
+        let when = fields.take("when");
+        let steps = fields.take("steps");
+        fields.finish(reader);
+        match (otherwise, when, steps) {
+            (Some(steps), None, None) => {
+                if !last {
+                    reader.error("choice-order", node.span, "nothing is chosen behind `otherwise`", "put it last");
+                }
+                Some(Branch { when: None, steps: inner.steps(steps, reader)? })
+            }
+            (None, Some(when), Some(steps)) => {
+                let when = self.condition(when, reader);
+                let steps = inner.steps(steps, reader);
+                Some(Branch { when: Some(when?), steps: steps? })
+            }
+            _ => {
+                let help = "write `{ when: …, steps: […] }` or `{ otherwise: […] }`";
+                reader.error("choice-branch", node.span, "a branch has `when` and `steps`, or `otherwise`", help);
+                None
+            }
+        }
+    }
+
     pub(super) fn filter(&self, key: &Key, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
         self.refuse_in_stream("filter", key.span, reader);
         self.condition(node, reader).map(Step::Filter)
@@ -93,7 +176,7 @@ impl<'l> StepReader<'l> {
         }
         // Each item is the message that the steps begin with.
         state.fields = None;
-        state.body = BodyState::Unknown;
+        state.body = BodyState::Value;
         let mut inner = StepReader { state, ..*self };
         let steps = self.branch_steps(&mut inner, steps?, reader);
         self.state.answered = true;

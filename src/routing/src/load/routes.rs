@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
-use crossdock_adapter_api::{Delivery, EntryContext, EntrySpec, known_call};
+use crossdock_adapter_api::{Delivery, EntryContext, EntrySpec, WriteFormat, known_call};
 use crossdock_contract::CallType;
 use crossdock_message::ByteString;
 use crossdock_settings::{Duration, FromNode as _, Key, Kind, Node, OneOrMany, Reader, Spanned, nearest};
@@ -214,7 +214,10 @@ impl Loader<'_> {
         let first = about.map(|about| &about.call).or_else(|| entries.iter().find_map(|entry| entry.call_type()))?;
         if let Some(other) = entries.iter().find(|entry| entry.call_type().is_none_or(|call| call.name != first.name)) {
             let message = format!("`{}` is not a call of `{}`", other.describe(), first.name);
-            let help = format!("add `as: {}` to the route, or make it two routes", first.name);
+            let help = match (other.call_type(), other.answer()) {
+                (None, Some(WriteFormat::Protobuf)) => "leave `opaque` out, or make it two routes".to_owned(),
+                _ => format!("add `as: {}` to the route, or make it two routes", first.name),
+            };
             reader.error("entry-type", key.span, message, help);
         }
         Some(Arc::clone(first))

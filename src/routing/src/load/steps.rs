@@ -8,11 +8,11 @@ use crossdock_message::{ByteString, Code};
 use crossdock_settings::{FromNode, Kind, Node, Reader, Span, Spanned, nearest};
 
 use super::headers::{check_header_value, header_name};
-use super::types::{BodyState, Made, check_body, check_condition, check_opaque};
+use super::types::{BodyState, Made, check_body, check_condition};
 use super::{CodeName, Loader};
 use crate::expression::{Expression, ExpressionError, Names, Template};
 use crate::map::MapPlan;
-use crate::plan::{Branch, CallPlan, RespondBody, Step};
+use crate::plan::{CallPlan, RespondBody, Step};
 
 /// The steps that there are.
 pub(crate) const STEPS: &[&str] = &[
@@ -38,7 +38,7 @@ pub(super) const DEPTH_MAX: usize = 8;
 #[derive(Clone)]
 pub(super) struct State {
     /// A service was called on every way to here.
-    called: bool,
+    pub(super) called: bool,
     /// Names that steps have bound.
     pub(super) bound: Vec<ByteString>,
     /// Those of them that hold what a service sent.
@@ -50,9 +50,15 @@ pub(super) struct State {
     /// What is known of the body.
     pub(super) body: BodyState,
     /// The type of the last reply.
-    reply: Option<Arc<Typed>>,
+    pub(super) reply: Option<Arc<Typed>>,
+    /// A service was called on some way to here.
+    pub(super) may_reply: bool,
+    /// Something was sent on every way to here.
+    pub(super) sent: bool,
+    /// The last reply is bytes that no contract describes.
+    pub(super) opaque_reply: bool,
     /// The reply is a stream, or was: what stands behind can only hand it on.
-    streaming: bool,
+    pub(super) streaming: bool,
 }
 
 pub(super) struct StepReader<'l> {
@@ -65,8 +71,13 @@ pub(super) struct StepReader<'l> {
     pub(super) depth: usize,
     /// What stands here gives no answer.
     pub(super) in_branch: bool,
-    /// The route's answers can only be bytes that a service gave.
-    pub(super) opaque: bool,
+    /// What the route takes.
+    pub(super) entries: &'l [Arc<dyn EntrySpec>],
+}
+
+/// Whether messages of an entry are bytes that no contract describes.
+fn is_opaque(entry: &Arc<dyn EntrySpec>) -> bool {
+    entry.call_type().is_none() && entry.answer() == Some(&WriteFormat::Protobuf)
 }
 
 /// The names of an expression that stands outside of steps.
@@ -96,11 +107,12 @@ pub(super) fn template(node: &Node, names: &Names, reader: &mut Reader<'_>) -> O
 impl<'l> StepReader<'l> {
     pub(super) fn new(
         loader: &'l Loader<'l>,
-        entries: &[Arc<dyn EntrySpec>],
+        entries: &'l [Arc<dyn EntrySpec>],
         call: Option<&'l Arc<CallType>>,
         method: Option<&'l str>,
     ) -> Self {
         let body = match call {
+            None if !entries.is_empty() && entries.iter().all(is_opaque) => BodyState::Opaque,
             None => BodyState::Unknown,
             Some(call) if call.client_streaming => BodyState::Stream(Arc::clone(&call.request)),
             Some(call) => BodyState::Typed(Arc::clone(&call.request)),
@@ -121,11 +133,14 @@ impl<'l> StepReader<'l> {
                 },
                 body,
                 reply: None,
+                may_reply: false,
+                sent: false,
+                opaque_reply: false,
                 streaming: false,
             },
             depth: 0,
             in_branch: false,
-            opaque: entries.iter().any(|entry| entry.is_opaque()),
+            entries,
         }
     }
 
@@ -153,11 +168,15 @@ impl<'l> StepReader<'l> {
         let mut unbound: Vec<(ByteString, &'static str)> = Vec::new();
         if self.call.is_some_and(|call| call.client_streaming) {
             unbound.push(("req".into(), "the request is a stream of messages; hand it on by a `call`"));
+        } else if self.entries.iter().any(is_opaque) {
+            unbound.push(("req".into(), "the request is bytes that no contract describes; use `header` or `msg`"));
         } else {
             variables.insert(0, "req".into());
         }
         if self.state.called && self.state.streaming {
             unbound.push(("res".into(), "the reply is a stream of messages, which is handed on as it is"));
+        } else if self.state.called && self.state.opaque_reply {
+            unbound.push(("res".into(), "the reply is bytes that no contract describes; use `header` or `msg`"));
         } else if self.state.called {
             variables.push("res".into());
         } else {
@@ -177,25 +196,6 @@ impl<'l> StepReader<'l> {
         let request = self.call.map(|call| (ByteString::from_static("req"), Arc::clone(&call.request)));
         let reply = self.state.reply.clone().map(|reply| (ByteString::from_static("res"), reply));
         request.into_iter().chain(reply).collect()
-    }
-
-    /// Checks what the caller gets at the end of the steps.
-    fn check_answer(&self, span: Span, reader: &mut Reader<'_>) {
-        let body = &self.state.body;
-        if self.opaque {
-            check_opaque(body, "the answer", span, reader);
-        }
-        let Some(call) = self.call else { return };
-        match (call.server_streaming, body) {
-            (true, BodyState::Stream(given)) if given.type_ref().name() == call.reply.type_ref().name() => {}
-            (true, _) => {
-                let message = format!("`{}` gives a stream of `{}`", call.name, call.reply.type_ref().name());
-                reader.error("body-type", span, message, "end with a `call` of a method that gives such a stream");
-            }
-            // Told at the call that gives the stream.
-            (false, BodyState::Stream(_)) => {}
-            (false, _) => check_body(body, &call.reply, &format!("the answer of `{}`", call.name), span, reader),
-        }
     }
 
     pub(super) fn expression(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Expression> {
@@ -268,6 +268,7 @@ impl<'l> StepReader<'l> {
                 self.refuse_in_stream("call", key.span, reader);
                 let call = self.call(value, "call", reader);
                 self.state.called = true;
+                self.state.may_reply = true;
                 self.state.answered = true;
                 self.state.fields = None;
                 self.replied(call.as_ref());
@@ -275,6 +276,7 @@ impl<'l> StepReader<'l> {
             }
             "send" => {
                 self.state.answered = true;
+                self.state.sent = true;
                 self.call(value, "send", reader).map(Step::Send)
             }
             "choice" => self.choice(value, reader),
@@ -307,69 +309,10 @@ impl<'l> StepReader<'l> {
         Some(call)
     }
 
-    /// What is sent has to be what the operation takes.
-    fn check_request(&self, call: &CallPlan, what: &str, span: Span, reader: &mut Reader<'_>) {
-        let Some(taken) = call.operation.call_type() else {
-            if call.operation.body() == Some(&WriteFormat::Protobuf) {
-                let what = format!("what `{}` takes", call.operation.describe());
-                check_opaque(&self.state.body, &what, span, reader);
-            }
-            if let BodyState::Stream(_) = self.state.body {
-                let message = format!("`{}` takes one message, and the body is a stream", call.operation.describe());
-                reader.error("body-type", span, message, "call a method that takes a stream");
-            }
-            return;
-        };
-        if taken.server_streaming && !(what == "call" && self.call.is_some_and(|own| own.server_streaming)) {
-            let message =
-                format!("`{}` gives a stream, which can only be the answer of a route that streams", taken.name);
-            let help = format!("write `as: {}` and take it over gRPC, or over HTTP with `stream: sse`", taken.name);
-            reader.error("stream", span, message, help);
-        }
-        match (&self.state.body, taken.client_streaming) {
-            (BodyState::Stream(given), true) if given.type_ref().name() == taken.request.type_ref().name() => {}
-            (_, true) => {
-                let message = format!("`{}` takes a stream of `{}`", taken.name, taken.request.type_ref().name());
-                reader.error("body-type", span, message, "call it from a route whose request is such a stream");
-            }
-            (body, false) => check_body(body, &taken.request, &format!("what `{}` takes", taken.name), span, reader),
-        }
-    }
-
-    /// What is known after a call.
-    fn replied(&mut self, call: Option<&CallPlan>) {
-        let taken = call.and_then(|call| call.operation.call_type());
-        self.state.reply = taken.filter(|taken| !taken.server_streaming).map(|taken| Arc::clone(&taken.reply));
-        self.state.body = match taken {
-            None => BodyState::Unknown,
-            Some(taken) if taken.server_streaming => {
-                self.state.streaming = true;
-                BodyState::Stream(Arc::clone(&taken.reply))
-            }
-            Some(taken) => BodyState::Typed(Arc::clone(&taken.reply)),
-        };
-    }
-
     pub(super) fn refuse_in_stream(&self, step: &str, span: Span, reader: &mut Reader<'_>) {
         if self.state.streaming {
             let message = format!("`{step}` cannot work on a stream: its messages are handed on as they are");
             reader.error("stream", span, message, "take the step out, or put it before the call");
-        }
-    }
-
-    /// An address that needs a field which cannot be there would fail on every message.
-    fn check_params(call: &CallPlan, fields: Option<&[ByteString]>, span: Span, reader: &mut Reader<'_>) {
-        let Some(fields) = fields else { return };
-        for param in call.operation.params() {
-            if !fields.contains(param) {
-                let message = format!("`{}` needs the field `{param}`, which is not there", call.operation.describe());
-                let known: Vec<&str> = fields.iter().map(|field| &**field).collect();
-                let help = match nearest(param, known.iter().copied()) {
-                    Some(meant) => format!("map it from `{meant}`, or use one name for both"),
-                    None => format!("add `{param}: …` to the map before it"),
-                };
-                reader.error("missing-param", span, message, help);
-            }
         }
     }
 
@@ -440,78 +383,6 @@ impl<'l> StepReader<'l> {
         found
     }
 
-    fn choice(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
-        let Kind::List(items) = &node.kind else {
-            reader.wrong_kind(
-                node,
-                "a list of branches",
-                "write `- when: …` and `steps: […]`, and last `- otherwise: […]`",
-            );
-            return None;
-        };
-        if self.depth == DEPTH_MAX {
-            reader.error("too-deep", node.span, "choices stand too deep inside one another", "make two routes of it");
-            return None;
-        }
-        let mut branches = Vec::new();
-        let mut complete = true;
-        let (mut called, mut answered) = (true, true);
-        for (index, item) in items.iter().enumerate() {
-            let mut inner = StepReader { state: self.state.clone(), depth: self.depth + 1, ..*self };
-            match self.branch(item, index + 1 == items.len(), &mut inner, reader) {
-                Some(branch) => {
-                    // A branch that ends the route does not lead to what stands behind the choice.
-                    let ends = ends(&branch.steps);
-                    called &= inner.state.called || ends;
-                    answered &= inner.state.answered || ends;
-                    branches.push(branch);
-                }
-                None => complete = false,
-            }
-        }
-        let decided = branches.last().is_some_and(|branch| branch.when.is_none());
-        if branches.is_empty() && complete {
-            reader.error(
-                "missing-value",
-                node.span,
-                "a choice has at least one branch",
-                "write `- when: …` and `steps: […]`",
-            );
-        }
-        self.state.called |= called && decided;
-        self.state.answered |= answered && decided;
-        self.state.fields = None;
-        self.state.body = BodyState::Unknown;
-        self.state.reply = None;
-        complete.then_some(Step::Choice(branches))
-    }
-
-    fn branch(&self, node: &Node, last: bool, inner: &mut StepReader<'l>, reader: &mut Reader<'_>) -> Option<Branch> {
-        let mut fields = reader.fields(node, "a branch of `choice`")?;
-        let otherwise = fields.take("otherwise");
-        let when = fields.take("when");
-        let steps = fields.take("steps");
-        fields.finish(reader);
-        match (otherwise, when, steps) {
-            (Some(steps), None, None) => {
-                if !last {
-                    reader.error("choice-order", node.span, "nothing is chosen behind `otherwise`", "put it last");
-                }
-                Some(Branch { when: None, steps: inner.steps(steps, reader)? })
-            }
-            (None, Some(when), Some(steps)) => {
-                let when = self.condition(when, reader);
-                let steps = inner.steps(steps, reader);
-                Some(Branch { when: Some(when?), steps: steps? })
-            }
-            _ => {
-                let help = "write `{ when: …, steps: […] }` or `{ otherwise: […] }`";
-                reader.error("choice-branch", node.span, "a branch has `when` and `steps`, or `otherwise`", help);
-                None
-            }
-        }
-    }
-
     fn side_call(
         &self,
         fields: &mut crossdock_settings::Fields<'_>,
@@ -523,6 +394,12 @@ impl<'l> StepReader<'l> {
         let with = fields.take("with").map(|with| self.map(with, reader));
         let reference = node.and_then(|node| Spanned::<String>::from_node(node, reader))?;
         let call = self.loader.operation(&reference, self.method, reader)?;
+        if call.operation.call_type().is_none() {
+            // Where nothing is said, `enrich` makes an empty body, and `tap` sends the one that is there.
+            let made = with.is_some() || key == "call";
+            let body = if made { &BodyState::Value } else { &self.state.body };
+            Self::check_untyped(&call, body, reference.span, reader);
+        }
         if let Some(Some(map)) = &with {
             Self::check_params(&call, map.top_names().as_deref(), reference.span, reader);
         }
@@ -564,14 +441,15 @@ impl<'l> StepReader<'l> {
         let headers = fields.take("headers").map(|headers| self.headers(headers, reader));
         self.refuse_in_stream("respond", node.span, reader);
         let body = match fields.take("body") {
-            None => Some(RespondBody::Current),
+            None => {
+                self.check_opaque_answer(&self.state.body, node.span, reader);
+                Some(RespondBody::Current)
+            }
             Some(node) if node.is_null() || node.text() == Some("none") => Some(RespondBody::Empty),
             Some(node) => self.map(node, reader).map(|map| {
                 let made = Made { map: map.clone(), node: node.clone(), types: self.types() };
                 let made = BodyState::Made(made);
-                if self.opaque {
-                    check_opaque(&made, "the answer", node.span, reader);
-                }
+                self.check_opaque_answer(&made, node.span, reader);
                 if let Some(call) = self.call.filter(|call| !call.server_streaming) {
                     check_body(&made, &call.reply, "the answer", node.span, reader);
                 }
@@ -611,7 +489,7 @@ fn steps_span(node: &Node) -> Span {
 }
 
 /// Whether no message gets past these steps.
-fn ends(steps: &[Step]) -> bool {
+pub(super) fn ends(steps: &[Step]) -> bool {
     match steps.last() {
         Some(Step::Respond { .. } | Step::Fault { .. }) => true,
         Some(Step::Choice(branches)) => {

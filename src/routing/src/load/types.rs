@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crossdock_adapter_api::WriteFormat;
 use crossdock_contract::{Arity, Contract, Field, Kind, RecordType, Scalar, Special, Typed};
 use crossdock_message::{ByteString, Decimal, Value};
 use crossdock_settings::{Node, Reader, Span, nearest};
@@ -20,6 +21,10 @@ pub(super) enum BodyState {
     Stream(Arc<Typed>),
     /// A map made it.
     Made(Made),
+    /// It was, or may have been, made here in some way.
+    Value,
+    /// Bytes of protobuf that no contract describes.
+    Opaque,
 }
 
 /// A body that a map made: how, where that stands, and what the names in it stood for.
@@ -33,7 +38,7 @@ pub(super) struct Made {
 /// Checks that a body can be sent where a type is taken.
 pub(super) fn check_body(body: &BodyState, taken: &Arc<Typed>, what: &str, span: Span, reader: &mut Reader<'_>) {
     match body {
-        BodyState::Unknown => {}
+        BodyState::Unknown | BodyState::Value | BodyState::Opaque => {}
         BodyState::Typed(given) => {
             let (given, taken) = (given.type_ref().name(), taken.type_ref().name());
             if given != taken {
@@ -49,11 +54,21 @@ pub(super) fn check_body(body: &BodyState, taken: &Arc<Typed>, what: &str, span:
     }
 }
 
-/// Protobuf can be made by a contract only.
-pub(super) fn check_opaque(body: &BodyState, what: &str, span: Span, reader: &mut Reader<'_>) {
-    if let BodyState::Made(_) = body {
-        let message = format!("{what} is protobuf that no contract describes, and a `map` made the body");
-        reader.error("opaque", span, message, "take the `map` out, or name a contract in the place of `opaque`");
+/// Checks that a body which no contract describes can go where it is written in that format. Protobuf can be made by a contract
+/// only, and without one nothing else can be made of it.
+pub(super) fn check_opaque(body: &BodyState, format: &WriteFormat, what: &str, span: Span, reader: &mut Reader<'_>) {
+    match (body, format) {
+        (BodyState::Made(_) | BodyState::Value, WriteFormat::Protobuf) => {
+            let message = format!("{what} is protobuf that no contract describes, and the body is made here");
+            let help = "take out the step that makes it, or name a contract in the place of `opaque`";
+            reader.error("opaque", span, message, help);
+        }
+        (BodyState::Opaque, WriteFormat::Json | WriteFormat::Xml { .. }) => {
+            let message =
+                format!("the body is protobuf that no contract describes, and {what} is {}", format.format().name());
+            reader.error("opaque", span, message, "write the format `raw` there, for bytes as they are");
+        }
+        _ => {}
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) async fn run_one(
     let address = running.listener(&entry.address().listener).ok_or("the route's listener does not run")?;
     let wanted: Vec<ByteString> = test.expect.headers.iter().map(|(name, _)| name.clone()).collect();
     let ask = GrpcAsk {
-        call: entry.call_type().ok_or("the route has no contract")?,
+        call: entry.call_type().ok_or("the entry is opaque: a test can only call those that have a contract")?,
         json: test.given.body.as_ref().map_or("{}", |(text, _)| text),
         metadata: &test.given.headers,
         timeout: test.given.timeout,

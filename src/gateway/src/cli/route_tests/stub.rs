@@ -149,8 +149,9 @@ impl StubOutbound {
         let body = match operation.body() {
             Some(format) => {
                 let of_type = operation.call_type().map(|call| &*call.request as &dyn BodyType);
-                // What is binary on the wire is shown and compared as JSON.
-                let shown = if *format == WriteFormat::Protobuf { &WriteFormat::Json } else { format };
+                // What is binary on the wire is shown and compared as JSON, where a contract says how.
+                let binary = *format == WriteFormat::Protobuf && of_type.is_some();
+                let shown = if binary { &WriteFormat::Json } else { format };
                 match &message.body {
                     // A stream is the service's to read; that it came is what is written down.
                     Body::Stream(_) => Bytes::new(),
@@ -186,6 +187,11 @@ impl Outbound for StubOutbound {
             }
             let mut reply = Message::new(message.id.clone(), message.source.clone());
             if let Some((body, media_type)) = stub.body {
+                if operation.body() == Some(&WriteFormat::Protobuf) && operation.call_type().is_none() {
+                    let problem = format!("`{}` is opaque: a stub can only fail for it", self.name_of(operation));
+                    self.stubs.inner().problem = Some(problem);
+                    return Err(Fault::new(Code::Internal, "NO_STUB", "the test has no stub for this call"));
+                }
                 reply.content_type = Some(ByteString::from_static(media_type));
                 let format = Format::of_media_type(media_type);
                 reply.body = match operation.call_type() {

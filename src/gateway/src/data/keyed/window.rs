@@ -1,7 +1,8 @@
 //! Keys of messages that were carried out, with what came of them. Bounded by time, number and bytes.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -86,10 +87,7 @@ fn apart(message: &Message) -> Message {
     let mut copy = message.clone();
     if let Body::Raw { chunks, format, of_type, .. } = &message.body {
         let bytes = Chunks::from(Bytes::copy_from_slice(&chunks.to_bytes()));
-        copy.body = match of_type {
-            Some(of_type) => Body::typed(bytes, *format, Arc::clone(of_type)),
-            None => Body::raw(bytes, *format),
-        };
+        copy.body = Body::Raw { chunks: bytes, format: *format, of_type: of_type.clone(), decoded: OnceCell::new() };
     }
     copy.headers = message.headers.iter().fold(Headers::new(), |mut headers, (name, value)| {
         // They were checked when they were set.

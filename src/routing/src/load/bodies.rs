@@ -1,0 +1,111 @@
+//! Whether bodies can go where steps send them.
+
+use std::sync::Arc;
+
+use crossdock_adapter_api::{OperationSpec, WriteFormat};
+use crossdock_message::ByteString;
+use crossdock_settings::{Reader, Span, nearest};
+
+use super::steps::StepReader;
+use super::types::{BodyState, check_body, check_opaque};
+use crate::plan::CallPlan;
+
+impl StepReader<'_> {
+    /// Checks what the caller gets at the end of the steps.
+    pub(super) fn check_answer(&self, span: Span, reader: &mut Reader<'_>) {
+        if self.state.sent && !self.state.may_reply {
+            // The answer is that it was sent.
+            return;
+        }
+        let body = &self.state.body;
+        self.check_opaque_answer(body, span, reader);
+        let Some(call) = self.call else { return };
+        match (call.server_streaming, body) {
+            (true, BodyState::Stream(given)) if given.type_ref().name() == call.reply.type_ref().name() => {}
+            (true, _) => {
+                let message = format!("`{}` gives a stream of `{}`", call.name, call.reply.type_ref().name());
+                reader.error("body-type", span, message, "end with a `call` of a method that gives such a stream");
+            }
+            // Told at the call that gives the stream.
+            (false, BodyState::Stream(_)) => {}
+            (false, _) => check_body(body, &call.reply, &format!("the answer of `{}`", call.name), span, reader),
+        }
+    }
+
+    /// Checks what a caller gets against how the entries without a contract write it.
+    pub(super) fn check_opaque_answer(&self, body: &BodyState, span: Span, reader: &mut Reader<'_>) {
+        for entry in self.entries.iter().filter(|entry| entry.call_type().is_none()) {
+            if let Some(format) = entry.answer() {
+                let what = format!("the answer of `{}`", entry.describe());
+                check_opaque(body, format, &what, span, reader);
+            }
+        }
+    }
+
+    /// What is sent has to be what the operation takes.
+    pub(super) fn check_request(&self, call: &CallPlan, what: &str, span: Span, reader: &mut Reader<'_>) {
+        let Some(taken) = call.operation.call_type() else {
+            Self::check_untyped(call, &self.state.body, span, reader);
+            if let BodyState::Stream(_) = self.state.body {
+                let message = format!("`{}` takes one message, and the body is a stream", call.operation.describe());
+                reader.error("body-type", span, message, "call a method that takes a stream");
+            }
+            return;
+        };
+        if taken.server_streaming && !(what == "call" && self.call.is_some_and(|own| own.server_streaming)) {
+            let message =
+                format!("`{}` gives a stream, which can only be the answer of a route that streams", taken.name);
+            let help = format!("write `as: {}` and take it over gRPC, or over HTTP with `stream: sse`", taken.name);
+            reader.error("stream", span, message, help);
+        }
+        match (&self.state.body, taken.client_streaming) {
+            (BodyState::Stream(given), true) if given.type_ref().name() == taken.request.type_ref().name() => {}
+            (_, true) => {
+                let message = format!("`{}` takes a stream of `{}`", taken.name, taken.request.type_ref().name());
+                reader.error("body-type", span, message, "call it from a route whose request is such a stream");
+            }
+            (body, false) => check_body(body, &taken.request, &format!("what `{}` takes", taken.name), span, reader),
+        }
+    }
+
+    /// What is sent to an operation without a contract.
+    pub(super) fn check_untyped(call: &CallPlan, body: &BodyState, span: Span, reader: &mut Reader<'_>) {
+        if let Some(format) = call.operation.body() {
+            check_opaque(body, format, &format!("what `{}` takes", call.operation.describe()), span, reader);
+        }
+    }
+
+    /// What is known after a call.
+    pub(super) fn replied(&mut self, call: Option<&CallPlan>) {
+        let taken = call.and_then(|call| call.operation.call_type());
+        self.state.reply = taken.filter(|taken| !taken.server_streaming).map(|taken| Arc::clone(&taken.reply));
+        let operation = call.map(|call| &call.operation);
+        let opaque = |operation: &Arc<dyn OperationSpec>| operation.body() == Some(&WriteFormat::Protobuf);
+        self.state.opaque_reply = taken.is_none() && operation.is_some_and(opaque);
+        self.state.body = match taken {
+            None if self.state.opaque_reply => BodyState::Opaque,
+            None => BodyState::Unknown,
+            Some(taken) if taken.server_streaming => {
+                self.state.streaming = true;
+                BodyState::Stream(Arc::clone(&taken.reply))
+            }
+            Some(taken) => BodyState::Typed(Arc::clone(&taken.reply)),
+        };
+    }
+
+    /// An address that needs a field which cannot be there would fail on every message.
+    pub(super) fn check_params(call: &CallPlan, fields: Option<&[ByteString]>, span: Span, reader: &mut Reader<'_>) {
+        let Some(fields) = fields else { return };
+        for param in call.operation.params() {
+            if !fields.contains(param) {
+                let message = format!("`{}` needs the field `{param}`, which is not there", call.operation.describe());
+                let known: Vec<&str> = fields.iter().map(|field| &**field).collect();
+                let help = match nearest(param, known.iter().copied()) {
+                    Some(meant) => format!("map it from `{meant}`, or use one name for both"),
+                    None => format!("add `{param}: …` to the map before it"),
+                };
+                reader.error("missing-param", span, message, help);
+            }
+        }
+    }
+}
