@@ -9,10 +9,12 @@ use crossdock_tests::repository;
 const LAYERS: &[(&str, u8)] = &[
     ("crossdock-message", 0),
     ("crossdock-settings", 0),
+    ("crossdock-zab", 0),
     ("crossdock-contract", 1),
     ("crossdock-adapter-api", 2),
     ("crossdock-transport", 3),
     ("crossdock-routing", 3),
+    ("crossdock-simulator", 3),
     ("crossdock-http", 4),
     ("crossdock-grpc", 4),
     ("crossdock-amqp", 4),
@@ -37,10 +39,12 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("lapin", &["crossdock-amqp"]),
     ("async-rs", &["crossdock-amqp"]),
     ("rustls", &["crossdock-transport"]),
+    ("rand_chacha", &["crossdock-simulator"]),
 ];
 
 /// Crates that are pure: no executor, no network, no threads.
-const PURE: &[&str] = &["crossdock-message", "crossdock-settings", "crossdock-contract", "crossdock-routing"];
+const PURE: &[&str] =
+    &["crossdock-message", "crossdock-settings", "crossdock-contract", "crossdock-routing", "crossdock-zab"];
 const IMPURE: &[&str] = &["tokio", "tokio-util", "actix", "actix-rt", "hyper", "mio", "notify", "rand"];
 
 /// Each crate's folder, and the names that its manifest depends on outside of tests.

@@ -1,0 +1,147 @@
+//! What has to hold after every step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crossdock_zab::{Epoch, Ledger, ServerId, Txn, Zxid};
+
+/// The state of a server's machine: how many transactions it has applied, the last of them, and a hash over all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Applied {
+    pub(crate) count: usize,
+    pub(crate) zxid: Zxid,
+    hash: u64,
+}
+
+impl Applied {
+    pub(crate) fn then(self, txn: &Txn) -> Self {
+        let payload = txn.payload.iter().fold(txn.zxid.to_u64(), |hash, byte| mix(hash ^ u64::from(*byte)));
+        Self { count: self.count + 1, zxid: txn.zxid, hash: mix(self.hash ^ payload) }
+    }
+}
+
+/// A bijection that spreads bits (the finalizer of splitmix64).
+fn mix(mut hash: u64) -> u64 {
+    hash = hash.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+/// What all servers together have done.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    /// The one order: the state after each transaction that anybody delivered.
+    order: Vec<Applied>,
+    leaders: BTreeMap<Epoch, ServerId>,
+    proposed: BTreeSet<u64>,
+    delivered: BTreeSet<u64>,
+    /// The last transaction that a client was told is done.
+    pub(crate) acknowledged: Zxid,
+    pub(crate) acknowledged_count: usize,
+}
+
+type Checked = Result<(), String>;
+
+impl Checks {
+    pub(crate) fn order_len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(crate) fn proposes(&mut self, payload: u64) {
+        self.proposed.insert(payload);
+    }
+
+    /// Agreement, total order, primary order, integrity, and a majority behind each commit.
+    pub(crate) fn delivers(
+        &mut self,
+        after: Applied,
+        txn: &Txn,
+        durable: &[&Ledger],
+        majority: usize,
+    ) -> Result<Applied, String> {
+        let now = after.then(txn);
+        if let Some(first) = self.order.get(after.count) {
+            return if *first == now {
+                Ok(now)
+            } else {
+                Err(format!("agreement: {} is delivered where others delivered {}", txn.zxid, first.zxid))
+            };
+        }
+        if self.order.last().copied().unwrap_or_default() != after {
+            return Err(format!("prefix: {} is delivered behind another history than that of others", txn.zxid));
+        }
+        if txn.zxid <= after.zxid {
+            return Err(format!("total order: {} is delivered behind {}", txn.zxid, after.zxid));
+        }
+        let holders = durable.iter().filter(|ledger| {
+            let history = ledger.history();
+            history.has(txn.zxid) || (history.floor() > txn.zxid && history.snapshot() >= txn.zxid)
+        });
+        let holders = holders.count();
+        if holders < majority {
+            return Err(format!("quorum: {} is delivered, and {holders} of {majority} have it durably", txn.zxid));
+        }
+        let payload = u64::from_le_bytes(txn.payload[..8].try_into().map_err(|_| "integrity: no payload")?);
+        if !self.proposed.contains(&payload) || !self.delivered.insert(payload) {
+            return Err(format!("integrity: {} was never proposed, or is delivered twice", txn.zxid));
+        }
+        self.order.push(now);
+        Ok(now)
+    }
+
+    /// A state that came by a snapshot is one that the order has.
+    pub(crate) fn restores(&self, state: Applied) -> Checked {
+        let known = state.count.checked_sub(1).map_or(Some(Applied::default()), |at| self.order.get(at).copied());
+        if known == Some(state) || state == Applied::default() {
+            Ok(())
+        } else {
+            Err(format!("snapshot: {} is not a state of the order", state.zxid))
+        }
+    }
+
+    /// One established leader an epoch, whose history a majority has.
+    pub(crate) fn establishes(
+        &mut self,
+        server: ServerId,
+        epoch: Epoch,
+        durable: &[&Ledger],
+        majority: usize,
+    ) -> Checked {
+        if let Some(other) = self.leaders.insert(epoch, server)
+            && other != server
+        {
+            return Err(format!("leaders: {server} and {other} are established in epoch {epoch}"));
+        }
+        let with = durable.iter().filter(|ledger| ledger.current() >= epoch).count();
+        if with < majority {
+            return Err(format!("epoch: {epoch} is established, and {with} of {majority} have it durably"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn acknowledges(&mut self, zxid: Zxid) -> Checked {
+        if !self.order.iter().rev().any(|state| state.zxid == zxid) {
+            return Err(format!("acknowledgement: {zxid} is told to be done and was never delivered"));
+        }
+        self.acknowledged = self.acknowledged.max(zxid);
+        self.acknowledged_count += 1;
+        Ok(())
+    }
+
+    /// A read sees all that was done before it began.
+    pub(crate) fn reads(began_at: Zxid, sees: Zxid) -> Checked {
+        if sees < began_at {
+            return Err(format!("read: it sees all through {sees}, and {began_at} was done before it began"));
+        }
+        Ok(())
+    }
+
+    /// What is told of a history before a vote is what the disk has.
+    pub(crate) fn votes_from_disk(running: &Ledger, disk: &Ledger) -> Checked {
+        let of = |ledger: &Ledger| (ledger.accepted(), ledger.current(), ledger.history().last());
+        if of(running) != of(disk) {
+            return Err(format!("durability: a server votes by {:?}, and its disk has {:?}", of(running), of(disk)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+//! Phase 0: fast leader election. It finds a likely leader soon; that the leader is a right one, the next phase sees to.
+//!
+//! All who look tell all others for whom they vote, each for the best of which it knows (ZooKeeper's `FastLeaderElection`). A round ends once
+//! a majority agrees, and nobody who could be heard says otherwise.
+
+use std::collections::BTreeMap;
+
+use crate::base::{Base, Next};
+use crate::{Doing, Message, Notification, ServerId, Vote};
+
+/// A server that looks for a leader.
+#[derive(Debug)]
+pub(crate) struct Election {
+    vote: Vote,
+    /// What others who look say in this round.
+    votes: BTreeMap<ServerId, Vote>,
+    /// What others say who have found a leader.
+    settled: BTreeMap<ServerId, Notification>,
+    /// Ticks since a majority agreed.
+    agreed: u32,
+    /// Ticks since all were told.
+    told: u32,
+}
+
+impl Election {
+    /// Begins a round with a vote for oneself.
+    pub(crate) fn begin(base: &mut Base) -> (Self, Next) {
+        base.round += 1;
+        let vote = base.own_vote();
+        let mut this = Self { vote, votes: BTreeMap::new(), settled: BTreeMap::new(), agreed: 0, told: 0 };
+        this.tell_all(base);
+        let next = this.decide(base);
+        (this, next)
+    }
+
+    fn notification(&self, base: &Base) -> Message {
+        Message::Vote(Notification { vote: self.vote, round: base.round, doing: Doing::Looking })
+    }
+
+    fn tell_all(&mut self, base: &mut Base) {
+        self.told = 0;
+        let message = self.notification(base);
+        let voters = base.links.iter().filter(|(peer, _)| base.config.voters.contains(peer));
+        let links: Vec<_> = voters.map(|(_, link)| *link).collect();
+        for link in links {
+            base.send(link, message.clone());
+        }
+    }
+
+    pub(crate) fn link_up(&mut self, base: &mut Base, peer: ServerId) {
+        if base.config.voters.contains(&peer)
+            && let Some(link) = base.links.get(&peer).copied()
+        {
+            let message = self.notification(base);
+            base.send(link, message);
+        }
+    }
+
+    pub(crate) fn link_down(&mut self, base: &mut Base, peer: ServerId) -> Next {
+        self.votes.remove(&peer);
+        self.settled.remove(&peer);
+        if self.vote.server == peer {
+            // Whom all wanted is gone.
+            let (fresh, next) = Self::begin(base);
+            *self = fresh;
+            return next;
+        }
+        self.decide(base)
+    }
+
+    pub(crate) fn tick(&mut self, base: &mut Base) -> Next {
+        self.told += 1;
+        if self.told >= base.config.heartbeat_ticks {
+            self.tell_all(base);
+        }
+        if self.has_majority(base) {
+            self.agreed += 1;
+        }
+        self.decide(base)
+    }
+
+    pub(crate) fn vote(&mut self, base: &mut Base, peer: ServerId, heard: Notification) -> Next {
+        let is_voter = base.config.voters.contains(&peer);
+        if !is_voter {
+            // An observer asks who leads, which is not known here.
+            return Next::Stay;
+        }
+        if heard.doing != Doing::Looking {
+            self.settled.insert(peer, heard);
+            self.votes.remove(&peer);
+            return self.join(base);
+        }
+        self.settled.remove(&peer);
+        if !base.config.votes() {
+            return Next::Stay;
+        }
+        if heard.round > base.round {
+            base.round = heard.round;
+            self.votes.clear();
+            self.change(base.own_vote().max(heard.vote));
+            self.tell_all(base);
+        } else if heard.round < base.round {
+            // It is told of this round.
+            self.link_up(base, peer);
+            return Next::Stay;
+        } else if heard.vote > self.vote {
+            self.change(heard.vote);
+            self.tell_all(base);
+        } else if heard.vote < self.vote && !self.votes.contains_key(&peer) {
+            self.link_up(base, peer);
+        }
+        self.votes.insert(peer, heard.vote);
+        self.decide(base)
+    }
+
+    fn change(&mut self, vote: Vote) {
+        self.vote = vote;
+        self.agreed = 0;
+    }
+
+    fn has_majority(&self, base: &Base) -> bool {
+        let agreeing = self.votes.values().filter(|vote| **vote == self.vote).count();
+        agreeing + 1 >= base.config.majority()
+    }
+
+    /// The leader, where this round has found it.
+    fn decide(&mut self, base: &mut Base) -> Next {
+        if !base.config.votes() || !self.has_majority(base) {
+            return Next::Stay;
+        }
+        let heard = |peer: &ServerId| *peer == base.config.id || self.votes.get(peer) == Some(&self.vote);
+        let others_can_be_heard = |peer: &&ServerId| base.links.contains_key(peer) && !heard(peer);
+        let all_agree = !base.config.voters.iter().any(|peer| others_can_be_heard(&peer));
+        if !all_agree && self.agreed < base.config.vote_ticks {
+            return Next::Stay;
+        }
+        if self.vote.server == base.config.id { Next::Lead(self.vote) } else { Next::Follow(self.vote) }
+    }
+
+    /// Joins those who have found a leader, where they are a majority and it is among them.
+    fn join(&mut self, base: &mut Base) -> Next {
+        let leaders = self.settled.iter().filter(|(_, heard)| heard.doing == Doing::Leading);
+        #[cfg(feature = "planted")]
+        if base.config.chaotic {
+            let leaders: Vec<_> = leaders.collect();
+            let chosen = usize::try_from(base.round).unwrap_or(0) % leaders.len().max(1);
+            return leaders.get(chosen).map_or(Next::Stay, |(_, heard)| Next::Follow(heard.vote));
+        }
+        for (leader, heard) in leaders {
+            let mut support = self.settled.values().filter(|other| other.vote.server == *leader).count();
+            if base.config.votes() && self.vote.server == *leader && base.round == heard.round {
+                let looking = self.votes.values().filter(|vote| vote.server == *leader).count();
+                support += 1 + looking;
+            }
+            if support >= base.config.majority() {
+                base.round = heard.round;
+                return Next::Follow(heard.vote);
+            }
+        }
+        Next::Stay
+    }
+}
