@@ -15,6 +15,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("crossdock-transport", 3),
     ("crossdock-routing", 3),
     ("crossdock-simulator", 3),
+    ("crossdock-cluster", 3),
     ("crossdock-http", 4),
     ("crossdock-grpc", 4),
     ("crossdock-amqp", 4),
@@ -40,6 +41,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("async-rs", &["crossdock-amqp"]),
     ("rustls", &["crossdock-transport"]),
     ("rand_chacha", &["crossdock-simulator"]),
+    ("crc32c", &["crossdock-cluster"]),
 ];
 
 /// Crates that are pure: no executor, no network, no threads.

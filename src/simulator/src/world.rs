@@ -76,7 +76,7 @@ type Stepped = Result<(), String>;
 impl World {
     pub(crate) fn new(seed: u64, options: &Options) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let faults = Faults::draw(&mut rng);
+        let mut faults = Faults::draw(&mut rng);
         let voters = [1, 3, 3, 3, 5][rng.random_range(0..5)];
         let observers = usize::from(rng.random_bool(0.3));
         let ids: BTreeSet<ServerId> = (0..voters).map(|index| ServerId(index as u64 + 1)).collect();
@@ -89,6 +89,11 @@ impl World {
         }
         config.planted = options.planted;
         config.chaotic = rng.random_bool(0.4);
+        if config.chaotic && rng.random_bool(0.5) {
+            // Followers go from one would-be leader to another.
+            faults.cut = Some(rng.random_range(15 * MILLI..200 * MILLI));
+            faults.partition = Some(rng.random_range(300 * MILLI..2 * SECOND));
+        }
         if rng.random_bool(0.3) {
             config.sync_ticks = rng.random_range(10..200);
         }

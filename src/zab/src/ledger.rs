@@ -128,6 +128,12 @@ impl History {
     }
 
     fn truncate(&mut self, zxid: Zxid) -> Result<(), Inconsistent> {
+        if zxid < self.floor && self.snapshot < self.floor {
+            // What a later snapshot has, and is not there.
+            self.floor = zxid;
+            self.txns.clear();
+            return Ok(());
+        }
         if !self.has(zxid) || zxid < self.snapshot {
             return Err(Inconsistent::NoSuchTxn(zxid));
         }
@@ -168,10 +174,11 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger that begins with a snapshot, as a log does whose beginning was thrown away.
+    /// A ledger that begins behind transactions that are not there, as a log does whose beginning was thrown away. It is whole once a
+    /// snapshot has what is missing ([`Ledger::snapshot_taken`]).
     #[must_use]
-    pub fn of_snapshot(accepted: Epoch, current: Epoch, zxid: Zxid) -> Self {
-        let history = History { floor: zxid, snapshot: zxid, txns: VecDeque::new() };
+    pub fn of_rest(accepted: Epoch, current: Epoch, last: Zxid) -> Self {
+        let history = History { floor: last, snapshot: Zxid::ZERO, txns: VecDeque::new() };
         Self { accepted, current, history, sync: None }
     }
 

@@ -1,0 +1,303 @@
+//! The write-ahead log: what is written to it is durable when a call returns, and comes back as it was, or not at all.
+//!
+//! ```text
+//! folder
+//!   log-0000000000000001     segments, of one size from the beginning: filled with zeroes, then written from the front
+//!   log-0000000000000002
+//!   spare                    the next segment, made while there is time
+//!   snapshot-0000000100000007
+//!
+//! segment   header sector │ batch │ batch │ … │ zeroes
+//! batch     header (48 bytes) │ records │ zeroes up to the end of the sector
+//! ```
+//!
+//! A batch is what one `fdatasync` makes durable. It begins at a sector of its own, so that no write touches a sector that was
+//! durable before. Its header has a checksum of its own, and one of the records that is chained with that of the batch before. A batch is
+//! written only once the one before is durable.
+//!
+//! So a recovery can tell what was torn from what was damaged. Sectors that never got to the disk are still zeroes: a batch that is not
+//! whole, lacks sectors, and has no whole batch behind it was never durable, and is cut off. Anything else that is not as it was
+//! written was durable once, and [`Error::Damaged`] says so: going on without it could lose what was acknowledged.
+
+mod batch;
+mod recovery;
+mod segment;
+mod snapshot;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use crossdock_zab::{Epoch, Write, Zxid};
+
+pub use self::recovery::Recovered;
+use self::segment::Header;
+pub use self::snapshot::Snapshot;
+
+/// What a disk writes whole or not at all.
+pub(crate) const SECTOR: usize = 512;
+/// The bytes of records in one batch.
+const BATCH_LEN_MAX: usize = 16 << 20;
+
+/// Why a log cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system refused. What became of a write is not known then: the log must not be used any more.
+    #[error("{path}: {what}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something that was durable is not as it was written.
+    #[error("{path} is damaged at byte {offset}: {problem}; what follows was acknowledged and cannot be read")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+        /// What is wrong there.
+        problem: &'static str,
+    },
+    /// There is no log.
+    #[error("{0} has no log")]
+    Missing(PathBuf),
+    /// There is a log already.
+    #[error("{0} has a log already")]
+    Exists(PathBuf),
+    /// The log is another server's, or another cluster's.
+    #[error("{path} belongs to server {server} of cluster {cluster:016x}")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The server that it belongs to.
+        server: u64,
+        /// The cluster that it belongs to.
+        cluster: u64,
+    },
+    /// A write is larger than a segment can hold.
+    #[error("a write of {0} bytes does not fit into the log")]
+    TooLarge(usize),
+}
+
+pub(crate) fn failed(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { path, what, source }
+}
+
+/// Whose log it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// A number of the cluster's name.
+    pub cluster: u64,
+    /// The server.
+    pub server: u64,
+}
+
+/// How a log is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The bytes of a segment.
+    pub segment_len: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { segment_len: 64 << 20 }
+    }
+}
+
+/// What all writes before a point come to, as far as the next segment has to say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Position {
+    pub(crate) accepted: Epoch,
+    pub(crate) current: Epoch,
+    /// The end of the history.
+    pub(crate) last: Zxid,
+    /// The end of what an open synchronisation has made of it.
+    pub(crate) sync: Option<Zxid>,
+}
+
+impl Position {
+    pub(crate) fn advance(&mut self, write: &Write) {
+        let mut reach = |zxid| match &mut self.sync {
+            Some(end) => *end = zxid,
+            None => self.last = zxid,
+        };
+        match write {
+            Write::AcceptEpoch(epoch) => {
+                self.accepted = *epoch;
+                self.sync = None;
+            }
+            Write::SyncBegin(_) => self.sync = Some(self.last),
+            Write::Truncate(zxid) | Write::Install { zxid, .. } => reach(*zxid),
+            Write::Append { after, txns } => reach(txns.last().map_or(*after, |txn| txn.zxid)),
+            Write::EpochInstalled(epoch) => {
+                self.current = *epoch;
+                self.last = self.sync.take().unwrap_or(self.last);
+            }
+        }
+    }
+}
+
+/// A log that is written to.
+#[derive(Debug)]
+pub struct Wal {
+    folder: PathBuf,
+    identity: Identity,
+    options: Options,
+    file: File,
+    path: PathBuf,
+    header: Header,
+    /// Where the next batch goes.
+    offset: u64,
+    /// The number of the next batch.
+    number: u64,
+    /// The checksum that the next batch is chained with.
+    chain: u32,
+    position: Position,
+    spare: Option<JoinHandle<io::Result<()>>>,
+    buffer: Vec<u8>,
+    syncs: u64,
+}
+
+impl Wal {
+    /// Makes a log where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] where there is one; [`Error::Io`].
+    pub fn create(folder: &Path, identity: Identity, options: Options) -> Result<Self, Error> {
+        std::fs::create_dir_all(folder).map_err(failed(folder, "cannot be made"))?;
+        if !segment::list(folder)?.is_empty() {
+            return Err(Error::Exists(folder.to_owned()));
+        }
+        let header = Header::first(identity, options.segment_len);
+        segment::fill(&segment::spare_path(folder), options.segment_len)
+            .map_err(failed(folder, "cannot make a segment in"))?;
+        let (file, path) = segment::activate(folder, &header)?;
+        Ok(Self::at(folder, options, file, path, header))
+    }
+
+    /// Opens a log, and reads what it says.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where there is none: an empty folder is not an empty log. [`Error::Damaged`], [`Error::Foreign`],
+    /// [`Error::Io`].
+    pub fn open(folder: &Path, identity: Identity, options: Options) -> Result<(Self, Recovered), Error> {
+        recovery::recover(folder, identity, options)
+    }
+
+    fn at(folder: &Path, options: Options, file: File, path: PathBuf, header: Header) -> Self {
+        let mut this = Self {
+            folder: folder.to_owned(),
+            identity: header.identity,
+            options,
+            file,
+            path,
+            offset: SECTOR as u64,
+            number: header.batch,
+            chain: header.chain,
+            position: header.position,
+            header,
+            spare: None,
+            buffer: Vec::new(),
+            syncs: 0,
+        };
+        this.make_spare();
+        this
+    }
+
+    /// Makes writes durable, as one: when it returns, all of them are.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], before anything is written. [`Error::Io`]: what is durable then is not known, and the log must not be
+    /// used any more.
+    pub fn append(&mut self, writes: &[Write]) -> Result<(), Error> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        batch::write(&mut buffer, self.number, self.chain, writes);
+        let len = buffer.len() as u64;
+        let room = self.header.len - self.offset;
+        if buffer.len() > BATCH_LEN_MAX || len > self.options.segment_len - SECTOR as u64 {
+            return Err(Error::TooLarge(buffer.len()));
+        }
+        if len > room {
+            self.rotate()?;
+        }
+        self.file.write_all_at(&buffer, self.offset).map_err(failed(&self.path, "cannot be written"))?;
+        self.file.sync_data().map_err(failed(&self.path, "cannot be synced"))?;
+        self.syncs += 1;
+        self.offset += len;
+        self.number += 1;
+        self.chain = batch::chain_of(&buffer);
+        for write in writes {
+            self.position.advance(write);
+        }
+        buffer.clear();
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    /// How often a disk was asked to make something durable.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.syncs
+    }
+
+    fn rotate(&mut self) -> Result<(), Error> {
+        self.wait_for_spare()?;
+        let header = Header {
+            number: self.header.number + 1,
+            len: self.options.segment_len,
+            batch: self.number,
+            chain: self.chain,
+            position: self.position,
+            identity: self.identity,
+        };
+        let (file, path) = segment::activate(&self.folder, &header)?;
+        (self.file, self.path, self.header) = (file, path, header);
+        self.offset = SECTOR as u64;
+        self.make_spare();
+        Ok(())
+    }
+
+    fn make_spare(&mut self) {
+        let (path, len) = (segment::spare_path(&self.folder), self.options.segment_len);
+        self.spare = Some(std::thread::spawn(move || segment::fill(&path, len)));
+    }
+
+    fn wait_for_spare(&mut self) -> Result<(), Error> {
+        let made = self.spare.take().map_or(Ok(Ok(())), JoinHandle::join);
+        let made = made.unwrap_or_else(|_| Err(io::Error::other("the thread that makes segments panicked")));
+        made.map_err(failed(&segment::spare_path(&self.folder), "cannot be made"))
+    }
+
+    /// Keeps a snapshot of all through `zxid`. It is durable when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the log may be used on: it needs no snapshot.
+    pub fn keep_snapshot(&self, zxid: Zxid, state: &[u8]) -> Result<Snapshot, Error> {
+        snapshot::keep(&self.folder, zxid, state)
+    }
+
+    /// Deletes segments and snapshots that nobody needs who has the snapshot of `zxid`, which is durable. Two snapshots stay.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the log may be used on.
+    pub fn purge(&mut self, zxid: Zxid) -> Result<usize, Error> {
+        let kept = snapshot::purge(&self.folder, zxid)?;
+        segment::purge(&self.folder, kept, self.header.number)
+    }
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        if let Some(spare) = self.spare.take() {
+            let _ = spare.join();
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Batches of records as bytes.
+//!
+//! Header: magic (4), checksum of the header behind it (4), number (8), bytes of records (4), records (4), sectors of the batch
+//! that are all zeroes as written (4), checksum that it is chained with (4), checksum of the records (4); 12 bytes are zeroes. Record: kind
+//! (1), epoch (4), zxid (8), bytes of payload (4), payload. Numbers are little-endian; checksums are CRC-32C (RFC 3720 §12.1).
+
+use bytes::Bytes;
+use crossdock_zab::{Blob, Epoch, Txn, Write, Zxid};
+
+use super::SECTOR;
+
+pub(super) const HEADER: usize = 48;
+const MAGIC: [u8; 4] = *b"CDB1";
+const RECORD: usize = 17;
+
+const ACCEPT: u8 = 1;
+const SYNC: u8 = 2;
+const TRUNCATE: u8 = 3;
+const INSTALL: u8 = 4;
+const TXN: u8 = 5;
+const INSTALLED: u8 = 6;
+
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|eight| eight.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+/// Whether all bytes are zero.
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
+pub(super) fn zero_sectors(bytes: &[u8]) -> u32 {
+    let count = bytes.chunks(SECTOR).filter(|sector| is_zero(sector)).count();
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// The checksum of an encoded batch, which the next one is chained with.
+pub(super) fn chain_of(batch: &[u8]) -> u32 {
+    u32_at(batch, 32)
+}
+
+/// Encodes a batch, whole sectors of it.
+pub(super) fn write(buffer: &mut Vec<u8>, number: u64, chain: u32, writes: &[Write]) {
+    buffer.clear();
+    buffer.resize(HEADER, 0);
+    let mut count: u32 = 0;
+    let mut record = |kind: u8, epoch: Epoch, zxid: Zxid, payload: &[u8]| {
+        buffer.push(kind);
+        buffer.extend_from_slice(&epoch.0.to_le_bytes());
+        buffer.extend_from_slice(&zxid.to_u64().to_le_bytes());
+        buffer.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
+        buffer.extend_from_slice(payload);
+        count += 1;
+    };
+    for write in writes {
+        match write {
+            Write::AcceptEpoch(epoch) => record(ACCEPT, *epoch, Zxid::ZERO, &[]),
+            Write::SyncBegin(epoch) => record(SYNC, *epoch, Zxid::ZERO, &[]),
+            Write::Truncate(zxid) => record(TRUNCATE, Epoch(0), *zxid, &[]),
+            Write::Install { zxid, .. } => record(INSTALL, Epoch(0), *zxid, &[]),
+            Write::Append { txns, .. } => {
+                for txn in txns {
+                    record(TXN, Epoch(0), txn.zxid, &txn.payload);
+                }
+            }
+            Write::EpochInstalled(epoch) => record(INSTALLED, *epoch, Zxid::ZERO, &[]),
+        }
+    }
+    let len = u32::try_from(buffer.len() - HEADER).unwrap_or(u32::MAX);
+    buffer.resize(buffer.len().next_multiple_of(SECTOR), 0);
+    let sum = crc32c::crc32c_append(chain, &buffer[HEADER..]);
+    buffer[0..4].copy_from_slice(&MAGIC);
+    buffer[8..16].copy_from_slice(&number.to_le_bytes());
+    buffer[16..20].copy_from_slice(&len.to_le_bytes());
+    buffer[20..24].copy_from_slice(&count.to_le_bytes());
+    let zeroes = zero_sectors(buffer);
+    buffer[24..28].copy_from_slice(&zeroes.to_le_bytes());
+    buffer[28..32].copy_from_slice(&chain.to_le_bytes());
+    buffer[32..36].copy_from_slice(&sum.to_le_bytes());
+    let header = crc32c::crc32c(&buffer[8..HEADER]);
+    buffer[4..8].copy_from_slice(&header.to_le_bytes());
+}
+
+/// What stands where a batch may begin.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A whole batch, its sectors, its checksum, and what it says.
+    Whole { len: usize, chain: u32, writes: Vec<Write> },
+    /// Nothing was written, or its header did not get to the disk.
+    Nothing,
+    /// Sectors of it did not get to the disk.
+    Torn,
+    /// It was whole once.
+    Damaged(&'static str),
+}
+
+/// The number of a batch whose header stands here.
+pub(super) fn number_at(bytes: &[u8]) -> Option<u64> {
+    let is_header =
+        bytes.len() >= HEADER && bytes[..4] == MAGIC && u32_at(bytes, 4) == crc32c::crc32c(&bytes[8..HEADER]);
+    is_header.then(|| u64_at(bytes, 8))
+}
+
+/// Reads the batch of that number at the beginning of `bytes`.
+pub(super) fn read(bytes: &[u8], number: u64, chain: u32) -> Found {
+    let sector = &bytes[..SECTOR.min(bytes.len())];
+    if is_zero(sector) {
+        return Found::Nothing;
+    }
+    match number_at(bytes) {
+        None => return Found::Damaged("the header of a batch has a wrong checksum"),
+        Some(found) if found != number => return Found::Damaged("a batch has the number of another"),
+        Some(_) => {}
+    }
+    let (len, count) = (u32_at(bytes, 16) as usize, u32_at(bytes, 20));
+    let whole = (HEADER + len).next_multiple_of(SECTOR);
+    if u32_at(bytes, 28) != chain {
+        return Found::Damaged("a batch does not stand behind the one that it was written behind");
+    }
+    let Some(batch) = bytes.get(..whole) else {
+        return Found::Damaged("a batch is longer than its segment");
+    };
+    let sum = crc32c::crc32c_append(chain, &batch[HEADER..]);
+    if sum != u32_at(bytes, 32) {
+        return if zero_sectors(batch) > u32_at(bytes, 24) {
+            Found::Torn
+        } else {
+            Found::Damaged("a batch has a wrong checksum")
+        };
+    }
+    match records(&batch[HEADER..HEADER + len], count) {
+        Some(writes) => Found::Whole { len: whole, chain: sum, writes },
+        None => Found::Damaged("a batch has records that are none"),
+    }
+}
+
+fn records(mut bytes: &[u8], count: u32) -> Option<Vec<Write>> {
+    let mut writes: Vec<Write> = Vec::new();
+    for _ in 0..count {
+        let head = bytes.get(..RECORD)?;
+        let (epoch, zxid) = (Epoch(u32_at(head, 1)), Zxid::from_u64(u64_at(head, 5)));
+        let len = u32_at(head, 13) as usize;
+        let payload = bytes.get(RECORD..RECORD + len)?;
+        bytes = &bytes[RECORD + len..];
+        let write = match head[0] {
+            ACCEPT => Write::AcceptEpoch(epoch),
+            SYNC => Write::SyncBegin(epoch),
+            TRUNCATE => Write::Truncate(zxid),
+            INSTALL => Write::Install { zxid, blob: Blob(0) },
+            INSTALLED => Write::EpochInstalled(epoch),
+            TXN => {
+                let txn = Txn { zxid, payload: Bytes::copy_from_slice(payload) };
+                // What they stand behind is what was there.
+                match writes.last_mut() {
+                    Some(Write::Append { txns, .. }) => txns.push(txn),
+                    _ => writes.push(Write::Append { after: Zxid::ZERO, txns: vec![txn] }),
+                }
+                continue;
+            }
+            _ => return None,
+        };
+        writes.push(write);
+    }
+    bytes.is_empty().then_some(writes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_comes_back_and_no_byte_of_it_can_change() {
+        let txn = Txn { zxid: Zxid::new(Epoch(2), 7), payload: Bytes::from(vec![9; 700]) };
+        let writes = [Write::AcceptEpoch(Epoch(3)), Write::Append { after: Zxid::ZERO, txns: vec![txn] }];
+        let mut batch = Vec::new();
+        write(&mut batch, 5, 77, &writes);
+        assert_eq!(batch.len(), 2 * SECTOR);
+        let read_back = read(&batch, 5, 77);
+        assert_eq!(read_back, Found::Whole { len: 2 * SECTOR, chain: chain_of(&batch), writes: writes.to_vec() });
+        for at in 0..batch.len() {
+            let mut changed = batch.clone();
+            changed[at] ^= 0x40;
+            assert!(matches!(read(&changed, 5, 77), Found::Damaged(_)), "byte {at}");
+        }
+        for sector in 0..2 {
+            let mut torn = batch.clone();
+            torn[sector * SECTOR..(sector + 1) * SECTOR].fill(0);
+            let expected = if sector == 0 { Found::Nothing } else { Found::Torn };
+            assert_eq!(read(&torn, 5, 77), expected, "sector {sector}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Segments: files of one size, made of zeroes, and their header sectors.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use crossdock_zab::{Epoch, Zxid};
+
+use super::batch::{u32_at, u64_at};
+use super::{Error, Identity, Position, SECTOR, failed};
+
+const MAGIC: [u8; 8] = *b"CDKWAL01";
+/// A synchronisation was open where the segment begins.
+const OPEN: u32 = 1;
+
+/// What a segment's first sector says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) number: u64,
+    /// The bytes of the segment.
+    pub(super) len: u64,
+    /// The number of its first batch.
+    pub(super) batch: u64,
+    /// The checksum that it is chained with.
+    pub(super) chain: u32,
+    /// What all before comes to.
+    pub(super) position: Position,
+    pub(super) identity: Identity,
+}
+
+impl Header {
+    pub(super) fn first(identity: Identity, len: u64) -> Self {
+        Self { number: 1, len, batch: 1, chain: 0, position: Position::default(), identity }
+    }
+
+    fn bytes(&self) -> [u8; SECTOR] {
+        let mut bytes = [0; SECTOR];
+        let position = &self.position;
+        bytes[0..8].copy_from_slice(&MAGIC);
+        bytes[12..20].copy_from_slice(&self.number.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.len.to_le_bytes());
+        bytes[28..36].copy_from_slice(&self.batch.to_le_bytes());
+        bytes[36..40].copy_from_slice(&self.chain.to_le_bytes());
+        bytes[40..44].copy_from_slice(&position.accepted.0.to_le_bytes());
+        bytes[44..48].copy_from_slice(&position.current.0.to_le_bytes());
+        bytes[48..56].copy_from_slice(&position.last.to_u64().to_le_bytes());
+        bytes[56..64].copy_from_slice(&position.sync.unwrap_or_default().to_u64().to_le_bytes());
+        bytes[64..68].copy_from_slice(&(if position.sync.is_some() { OPEN } else { 0 }).to_le_bytes());
+        bytes[68..76].copy_from_slice(&self.identity.cluster.to_le_bytes());
+        bytes[76..84].copy_from_slice(&self.identity.server.to_le_bytes());
+        let sum = crc32c::crc32c(&bytes[12..]);
+        bytes[8..12].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// The header in a segment's first sector; nothing where it is none.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let bytes = bytes.get(..SECTOR)?;
+        if bytes[..8] != MAGIC || u32_at(bytes, 8) != crc32c::crc32c(&bytes[12..]) {
+            return None;
+        }
+        let is_open = u32_at(bytes, 64) & OPEN != 0;
+        Some(Self {
+            number: u64_at(bytes, 12),
+            len: u64_at(bytes, 20),
+            batch: u64_at(bytes, 28),
+            chain: u32_at(bytes, 36),
+            position: Position {
+                accepted: Epoch(u32_at(bytes, 40)),
+                current: Epoch(u32_at(bytes, 44)),
+                last: Zxid::from_u64(u64_at(bytes, 48)),
+                sync: is_open.then(|| Zxid::from_u64(u64_at(bytes, 56))),
+            },
+            identity: Identity { cluster: u64_at(bytes, 68), server: u64_at(bytes, 76) },
+        })
+    }
+}
+
+pub(super) fn spare_path(folder: &Path) -> PathBuf {
+    folder.join("spare")
+}
+
+fn path_of(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("log-{number:016x}"))
+}
+
+/// The segments of a folder, the oldest first.
+pub(super) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed(folder, "cannot be read"))? {
+        let path = entry.map_err(failed(folder, "cannot be read"))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some(number) = name.strip_prefix("log-").and_then(|number| u64::from_str_radix(number, 16).ok()) {
+            found.push((number, path));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Makes a file of zeroes, durable: a later write into it changes no length and no place on the disk.
+pub(super) fn fill(path: &Path, len: u64) -> io::Result<()> {
+    static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    let mut left = len;
+    while left > 0 {
+        let count = left.min(ZEROES.len() as u64);
+        file.write_all(&ZEROES[..usize::try_from(count).unwrap_or(ZEROES.len())])?;
+        left -= count;
+    }
+    file.sync_all()
+}
+
+/// Makes the spare file the segment of that header. It is durable when this returns.
+pub(super) fn activate(folder: &Path, header: &Header) -> Result<(File, PathBuf), Error> {
+    let (spare, path) = (spare_path(folder), path_of(folder, header.number));
+    let file = OpenOptions::new().read(true).write(true).open(&spare);
+    let file = file.map_err(failed(&spare, "cannot be opened"))?;
+    file.write_all_at(&header.bytes(), 0).map_err(failed(&spare, "cannot be written"))?;
+    file.sync_all().map_err(failed(&spare, "cannot be synced"))?;
+    std::fs::rename(&spare, &path).map_err(failed(&path, "cannot be made"))?;
+    sync_folder(folder)?;
+    Ok((file, path))
+}
+
+pub(super) fn sync_folder(folder: &Path) -> Result<(), Error> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(failed(folder, "cannot be synced"))
+}
+
+/// Deletes segments that only hold what is before `zxid`, the oldest first. What the oldest that stays begins with is a history without an
+/// open synchronisation.
+pub(super) fn purge(folder: &Path, zxid: Zxid, current: u64) -> Result<usize, Error> {
+    let segments = list(folder)?;
+    let mut first = 0;
+    for (at, (number, path)) in segments.iter().enumerate() {
+        let bytes = read_header(path)?;
+        let header = Header::read(&bytes);
+        let may_be_first = header.is_some_and(|header| header.position.sync.is_none() && header.position.last <= zxid);
+        if *number > current || !may_be_first {
+            break;
+        }
+        first = at;
+    }
+    for (_, path) in &segments[..first] {
+        std::fs::remove_file(path).map_err(failed(path, "cannot be deleted"))?;
+        // One after another: the log never has a hole.
+        sync_folder(folder)?;
+    }
+    Ok(first)
+}
+
+fn read_header(path: &Path) -> Result<[u8; SECTOR], Error> {
+    let mut bytes = [0; SECTOR];
+    let file = File::open(path).map_err(failed(path, "cannot be opened"))?;
+    file.read_exact_at(&mut bytes, 0).map_err(failed(path, "cannot be read"))?;
+    Ok(bytes)
+}
