@@ -33,7 +33,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hyper", &["crossdock-transport", "crossdock-http", "crossdock-grpc"]),
     ("h2", &["crossdock-grpc"]),
     ("protox", &["crossdock-contract"]),
-    ("prost", &["crossdock-contract", "crossdock-grpc", "crossdock-tests"]),
+    ("prost", &["crossdock-contract", "crossdock-grpc", "crossdock-cluster", "crossdock-tests"]),
     ("cel", &["crossdock-routing"]),
     ("quick-xml", &["crossdock-message"]),
     ("granit-parser", &["crossdock-settings"]),

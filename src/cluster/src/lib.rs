@@ -1,7 +1,27 @@
 //! What carries Zab between instances and keeps it on disk.
 //!
+//! ```text
+//! Client ─▶ driver (one thread) ─▶ Zab ─▶ log, then transport ─▶ other instances
+//!                               ◀─────── transport ◀───────────
+//! ```
+//!
 //! | module | holds |
 //! | --- | --- |
+//! | [`Node`], [`Client`] | an instance, and those who ask it |
+//! | `driver` | the one loop: takes what has come, asks the core, sends, syncs once |
 //! | [`wal`] | the write-ahead log, and snapshots beside it |
+//! | `transport`, `wire` | connections with the other instances, and what goes over them (`schemas/cluster.proto`) |
+//! | [`Machine`], [`register`] | what transactions change; a small one for tests and measurements |
 
+mod driver;
+mod machine;
+mod node;
+pub mod register;
+mod settings;
+mod transport;
 pub mod wal;
+mod wire;
+
+pub use machine::Machine;
+pub use node::{AskError, Client, Node, StartError, Status, Stopped};
+pub use settings::{Member, Settings};

@@ -34,7 +34,9 @@ use crossdock_zab::{Epoch, Write, Zxid};
 
 pub use self::recovery::Recovered;
 use self::segment::Header;
-pub use self::snapshot::Snapshot;
+pub use self::snapshot::{
+    Snapshot, adopt as adopt_snapshot, keep as keep_snapshot, path_of as snapshot_path, read as read_snapshot,
+};
 
 /// What a disk writes whole or not at all.
 pub(crate) const SECTOR: usize = 512;
@@ -274,14 +276,6 @@ impl Wal {
         let made = self.spare.take().map_or(Ok(Ok(())), JoinHandle::join);
         let made = made.unwrap_or_else(|_| Err(io::Error::other("the thread that makes segments panicked")));
         made.map_err(failed(&segment::spare_path(&self.folder), "cannot be made"))
-    }
-
-    /// Keeps a snapshot of all through `zxid`. It is durable when this returns.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; the log may be used on: it needs no snapshot.
-    pub fn keep_snapshot(&self, zxid: Zxid, state: &[u8]) -> Result<Snapshot, Error> {
-        snapshot::keep(&self.folder, zxid, state)
     }
 
     /// Deletes segments and snapshots that nobody needs who has the snapshot of `zxid`, which is durable. Two snapshots stay.

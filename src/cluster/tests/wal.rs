@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use crossdock_cluster::wal::{Error, Identity, Options, Recovered, Wal};
+use crossdock_cluster::wal::{Error, Identity, Options, Recovered, Wal, keep_snapshot};
 use crossdock_zab::{Blob, Epoch, Ledger, Txn, Write, Zxid};
 use proptest::prelude::*;
 
@@ -170,7 +170,7 @@ fn segments_follow_one_another_and_go_when_a_snapshot_has_them() {
     }
     assert!(segments(folder.path()).len() > 8);
     for snapshot in [10, 20, 30] {
-        wal.keep_snapshot(zxid(1, snapshot), &[u8::try_from(snapshot).expect("small")]).expect("a disk");
+        keep_snapshot(folder.path(), zxid(1, snapshot), &[u8::try_from(snapshot).expect("small")]).expect("a disk");
     }
     let before = segments(folder.path()).len();
     let deleted = wal.purge(zxid(1, 30)).expect("a disk");
@@ -261,7 +261,7 @@ proptest! {
                     if install {
                         let last = history.last();
                         let zxid = Zxid::new(last.epoch.max(Epoch(1)), last.counter + 5);
-                        wal.keep_snapshot(zxid, b"state").expect("a disk");
+                        keep_snapshot(folder.path(), zxid, b"state").expect("a disk");
                         writes.push(Write::Install { zxid, blob: Blob(0) });
                     } else if truncate {
                         writes.push(Write::Truncate(history.snapshot()));
@@ -290,7 +290,7 @@ proptest! {
                 Step::Snapshot if !whole.is_syncing() => {
                     let last = whole.history().last();
                     if last > Zxid::ZERO {
-                        wal.keep_snapshot(last, b"state").expect("a disk");
+                        keep_snapshot(folder.path(), last, b"state").expect("a disk");
                         whole.snapshot_taken(last, usize::MAX);
                         wal.purge(last).expect("a disk");
                     }

@@ -55,9 +55,42 @@ pub(super) fn list(folder: &Path) -> Result<Vec<Snapshot>, Error> {
     Ok(found)
 }
 
-/// Writes a snapshot beside its place, and moves it there once it is durable.
-pub(super) fn keep(folder: &Path, zxid: Zxid, state: &[u8]) -> Result<Snapshot, Error> {
-    let path = folder.join(format!("snapshot-{:016x}", zxid.to_u64()));
+/// Where the snapshot of all through `zxid` is, where there is one.
+#[must_use]
+pub fn path_of(folder: &Path, zxid: Zxid) -> PathBuf {
+    folder.join(format!("snapshot-{:016x}", zxid.to_u64()))
+}
+
+/// Reads the state of a snapshot; nothing where the file is not as it was written.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn read(folder: &Path, zxid: Zxid) -> Result<Option<Vec<u8>>, Error> {
+    Snapshot { zxid, path: path_of(folder, zxid) }.read()
+}
+
+/// Makes the file of a snapshot that came from another instance, and is durable, one of this folder's.
+///
+/// # Errors
+/// [`Error::Damaged`] where it is not what was sent; [`Error::Io`].
+pub fn adopt(folder: &Path, zxid: Zxid, file: &Path) -> Result<Snapshot, Error> {
+    let came = Snapshot { zxid, path: file.to_owned() };
+    if came.read()?.is_none() {
+        return Err(Error::Damaged { path: came.path, offset: 0, problem: "a snapshot that came is not whole" });
+    }
+    let path = path_of(folder, zxid);
+    std::fs::rename(file, &path).map_err(failed(&path, "cannot be made"))?;
+    sync_folder(folder)?;
+    Ok(Snapshot { zxid, path })
+}
+
+/// Keeps a snapshot of all through `zxid`. It is written beside its place, and moved there once it is durable; it is when this
+/// returns.
+///
+/// # Errors
+/// [`Error::Io`]; the log may be used on: it needs no snapshot.
+pub fn keep(folder: &Path, zxid: Zxid, state: &[u8]) -> Result<Snapshot, Error> {
+    let path = path_of(folder, zxid);
     let unfinished = folder.join(format!("unfinished-{:016x}", zxid.to_u64()));
     let name = zxid.to_u64().to_le_bytes();
     let sum = crc32c::crc32c_append(crc32c::crc32c(&name), state);

@@ -1,0 +1,428 @@
+//! The one loop that drives Zab: takes all that has come, asks the core what to do, sends, writes once for all of it, and says so.
+//!
+//! What must not be sent before a write is durable goes out behind it; all else goes out before, so that a leader's disk and those of its
+//! followers work at the same time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use bytes::Bytes;
+use crossdock_zab::{
+    Action, Blob, Input, Ledger, Link, Message, Request, Role, ServerId, ToFollower, Txn, Write, Zab, Zxid,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::machine::Machine;
+use crate::node::{AskError, StartError, Status, Stopped};
+use crate::settings::Settings;
+use crate::transport::{Incoming, Outgoing};
+use crate::wal::{self, Wal};
+
+/// What is taken in one round.
+const ROUND: usize = 1024;
+/// Bytes of writes that become durable together, beyond the last one.
+const TOGETHER: usize = 4 << 20;
+
+type Answer<T> = oneshot::Sender<Result<T, AskError>>;
+
+/// What somebody here wants.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Propose { payload: Bytes, done: Answer<(Zxid, Bytes)> },
+    Read { question: Bytes, done: Answer<Bytes> },
+    ReadStale { question: Bytes, done: oneshot::Sender<Bytes> },
+    HandOver(Option<ServerId>),
+}
+
+/// A request of somebody here that is not answered.
+enum Waiting {
+    Propose(Answer<(Zxid, Bytes)>),
+    Read(Bytes, Answer<Bytes>),
+}
+
+/// A read that has its place and waits until that is applied.
+type Ready = (Zxid, Bytes, Answer<Bytes>);
+
+/// Writes that were begun, and what they unlock.
+#[derive(Default)]
+struct Writes {
+    list: Vec<Write>,
+    then: Vec<(Link, Message)>,
+    last: Option<crossdock_zab::Io>,
+    bytes: usize,
+}
+
+pub(crate) struct Driver {
+    zab: Zab,
+    log: Wal,
+    machine: Box<dyn Machine>,
+    settings: Settings,
+    incoming: mpsc::Receiver<Incoming>,
+    asked: mpsc::Receiver<Ask>,
+    /// Snapshots that became durable.
+    kept: (mpsc::Sender<Zxid>, mpsc::Receiver<Zxid>),
+    status: watch::Sender<Status>,
+    links: BTreeMap<Link, (ServerId, mpsc::Sender<Outgoing>)>,
+    requests: u64,
+    waiting: HashMap<Request, Waiting>,
+    placed: BTreeMap<Zxid, Answer<(Zxid, Bytes)>>,
+    ready: Vec<Ready>,
+    /// Snapshots that came from others, until they are installed.
+    blobs: BTreeMap<Blob, PathBuf>,
+    applied: Zxid,
+    since_snapshot: u64,
+    snapshotting: bool,
+    stopped: Option<Stopped>,
+}
+
+impl Driver {
+    /// Reads what the log says, or makes one.
+    pub(crate) fn open(
+        settings: &Settings,
+        mut machine: Box<dyn Machine>,
+        incoming: mpsc::Receiver<Incoming>,
+        asked: mpsc::Receiver<Ask>,
+    ) -> Result<(Self, watch::Receiver<Status>), StartError> {
+        let identity = settings.identity();
+        let (log, ledger, state) = match Wal::open(&settings.data, identity, settings.log) {
+            Ok((log, recovered)) => (log, recovered.ledger, recovered.snapshot),
+            Err(wal::Error::Missing(_)) if settings.create => {
+                (Wal::create(&settings.data, identity, settings.log)?, Ledger::default(), None)
+            }
+            Err(problem) => return Err(problem.into()),
+        };
+        let applied = state.as_ref().map_or(Zxid::ZERO, |(snapshot, _)| snapshot.zxid);
+        let state = state.map(|(_, state)| state);
+        machine.restore(state.as_deref()).map_err(StartError::State)?;
+        let zab = Zab::new(settings.zab(), ledger, applied);
+        let (status, watching) = watch::channel(Status {
+            id: settings.id,
+            role: Role::Looking,
+            phase: zab.phase(),
+            last: zab.ledger().history().last(),
+            applied,
+            connected: Vec::new(),
+            syncs: 0,
+            stopped: None,
+        });
+        let this = Self {
+            zab,
+            log,
+            machine,
+            settings: settings.clone(),
+            incoming,
+            asked,
+            kept: mpsc::channel(4),
+            status,
+            links: BTreeMap::new(),
+            requests: 0,
+            waiting: HashMap::new(),
+            placed: BTreeMap::new(),
+            ready: Vec::new(),
+            blobs: BTreeMap::new(),
+            applied,
+            since_snapshot: 0,
+            snapshotting: false,
+            stopped: None,
+        };
+        Ok((this, watching))
+    }
+
+    /// Drives until it is asked to stop, or must.
+    pub(crate) fn run(mut self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(self.drive()),
+            Err(problem) => self.stopped = Some(Stopped::Log(problem.to_string())),
+        }
+        self.abandon(AskError::Ended);
+        self.tell();
+    }
+
+    async fn drive(&mut self) {
+        let mut ticks = tokio::time::interval(self.settings.tick);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut incoming, mut asked) = (Vec::new(), Vec::new());
+        while self.stopped.is_none() {
+            let mut inputs = Vec::new();
+            tokio::select! {
+                biased;
+                _ = ticks.tick() => inputs.push(Input::Tick),
+                Some(zxid) = self.kept.1.recv() => self.snapshot_kept(zxid, &mut inputs),
+                count = self.incoming.recv_many(&mut incoming, ROUND) => if count == 0 { self.stopped = Some(Stopped::Asked) },
+                count = self.asked.recv_many(&mut asked, ROUND) => if count == 0 { self.stopped = Some(Stopped::Asked) },
+            }
+            // All that is there goes together.
+            while incoming.len() < ROUND
+                && let Ok(one) = self.incoming.try_recv()
+            {
+                incoming.push(one);
+            }
+            while asked.len() < ROUND
+                && let Ok(one) = self.asked.try_recv()
+            {
+                asked.push(one);
+            }
+            for one in incoming.drain(..) {
+                self.came(one, &mut inputs);
+            }
+            for one in asked.drain(..) {
+                self.was_asked(one, &mut inputs);
+            }
+            self.round(inputs);
+            self.tell();
+        }
+    }
+
+    /// Has the core answer, and does what it says, until nothing is left to do at once.
+    fn round(&mut self, mut inputs: Vec<Input>) {
+        let mut actions = Vec::new();
+        while !inputs.is_empty() && self.stopped.is_none() {
+            self.zab.handle(inputs.drain(..), &mut actions);
+            let mut writes = Writes::default();
+            for action in actions.drain(..) {
+                self.act(action, &mut writes, &mut inputs);
+            }
+            self.write(writes, &mut inputs);
+            self.answer_reads();
+            self.snapshot();
+        }
+    }
+
+    fn came(&mut self, one: Incoming, inputs: &mut Vec<Input>) {
+        match one {
+            Incoming::Up { peer, link, sender } => {
+                // An earlier connection ends with its sender.
+                self.links.retain(|_, (other, _)| *other != peer);
+                self.links.insert(link, (peer, sender));
+                inputs.push(Input::LinkUp { peer, link });
+            }
+            Incoming::Down { peer, link } => {
+                self.links.remove(&link);
+                inputs.push(Input::LinkDown { peer, link });
+            }
+            Incoming::Message { peer, link, message } => inputs.push(Input::Received { peer, link, message }),
+            Incoming::Snapshot { peer, link, session, zxid, path } => {
+                let blob = Blob(self.requests);
+                self.requests += 1;
+                self.blobs.insert(blob, path);
+                let message = Message::ToFollower(session, ToFollower::Snapshot { zxid, blob });
+                inputs.push(Input::Received { peer, link, message });
+            }
+        }
+    }
+
+    fn was_asked(&mut self, ask: Ask, inputs: &mut Vec<Input>) {
+        let request = Request(self.requests);
+        self.requests += 1;
+        match ask {
+            Ask::Propose { payload, done } => {
+                self.waiting.insert(request, Waiting::Propose(done));
+                inputs.push(Input::Propose { request, payload });
+            }
+            Ask::Read { question, done } => {
+                self.waiting.insert(request, Waiting::Read(question, done));
+                inputs.push(Input::Read { request });
+            }
+            Ask::ReadStale { question, done } => {
+                let _ = done.send(self.machine.query(&question));
+            }
+            Ask::HandOver(to) => inputs.push(Input::HandOver(to)),
+        }
+    }
+
+    fn act(&mut self, action: Action, writes: &mut Writes, inputs: &mut Vec<Input>) {
+        match action {
+            Action::Send { link, message } => self.send(link, Outgoing::Message(message), inputs),
+            Action::SendSnapshot { link, session, zxid } => {
+                let path = wal::snapshot_path(&self.settings.data, zxid);
+                self.send(link, Outgoing::Snapshot { session, zxid, path }, inputs);
+            }
+            Action::Persist { io, write, then } => {
+                if let Write::Append { txns, .. } = &write {
+                    writes.bytes += txns.iter().map(|txn| txn.payload.len() + 32).sum::<usize>();
+                }
+                if let Write::Install { zxid, blob } = &write {
+                    self.adopt(*zxid, *blob);
+                }
+                writes.list.push(write);
+                writes.then.extend(then);
+                writes.last = Some(io);
+                if writes.bytes > TOGETHER {
+                    self.write(std::mem::take(writes), inputs);
+                }
+            }
+            Action::Deliver(txn) => self.deliver(&txn),
+            Action::Restore(zxid) => self.restore(zxid),
+            Action::Proposed { request, zxid } => {
+                if let Some(Waiting::Propose(done)) = self.waiting.remove(&request) {
+                    self.placed.insert(zxid, done);
+                }
+            }
+            Action::Refused { request, refusal } => match self.waiting.remove(&request) {
+                Some(Waiting::Propose(done)) => drop(done.send(Err(refusal.into()))),
+                Some(Waiting::Read(_, done)) => drop(done.send(Err(refusal.into()))),
+                None => {}
+            },
+            Action::ReadReady { request, zxid } => {
+                if let Some(Waiting::Read(question, done)) = self.waiting.remove(&request) {
+                    self.ready.push((zxid, question, done));
+                }
+            }
+            Action::Became(role) => {
+                tracing::info!(?role, "the cluster role has changed");
+                if role == Role::Looking {
+                    self.abandon(AskError::Unknown);
+                }
+            }
+            Action::Close { link, problem } => {
+                if let Some((peer, _)) = self.links.remove(&link) {
+                    tracing::warn!(%peer, problem, "a connection with another instance is ended");
+                    inputs.push(Input::LinkDown { peer, link });
+                }
+            }
+            Action::Stop(fatal) => {
+                tracing::error!(problem = %fatal, "this instance stops for good");
+                self.stopped = Some(Stopped::Protocol(fatal));
+            }
+        }
+    }
+
+    fn send(&mut self, link: Link, outgoing: Outgoing, inputs: &mut Vec<Input>) {
+        let Some((peer, sender)) = self.links.get(&link) else { return };
+        if sender.try_send(outgoing).is_err() {
+            // It takes its messages too slowly, or not at all.
+            inputs.push(Input::LinkDown { peer: *peer, link });
+            self.links.remove(&link);
+        }
+    }
+
+    fn write(&mut self, writes: Writes, inputs: &mut Vec<Input>) {
+        let Some(last) = writes.last.filter(|_| self.stopped.is_none()) else { return };
+        if let Err(problem) = self.log.append(&writes.list) {
+            // What of it is durable is not known: nothing that depends on it may be said.
+            tracing::error!(%problem, "the log cannot be written; this instance stops for good");
+            self.stopped = Some(Stopped::Log(problem.to_string()));
+            return;
+        }
+        for (link, message) in writes.then {
+            self.send(link, Outgoing::Message(message), inputs);
+        }
+        inputs.push(Input::Written(last));
+    }
+
+    fn deliver(&mut self, txn: &Txn) {
+        let answer = self.machine.apply(txn);
+        self.applied = txn.zxid;
+        self.since_snapshot += 1;
+        if let Some(done) = self.placed.remove(&txn.zxid) {
+            let _ = done.send(Ok((txn.zxid, answer)));
+        }
+    }
+
+    fn answer_reads(&mut self) {
+        let applied = self.applied;
+        for (_, question, done) in self.ready.extract_if(.., |(zxid, ..)| *zxid <= applied) {
+            let _ = done.send(Ok(self.machine.query(&question)));
+        }
+    }
+
+    /// Nobody knows any more what becomes of what was asked.
+    fn abandon(&mut self, error: AskError) {
+        for (_, waiting) in self.waiting.drain() {
+            match waiting {
+                Waiting::Propose(done) => drop(done.send(Err(error))),
+                Waiting::Read(_, done) => drop(done.send(Err(error))),
+            }
+        }
+        for (_, done) in std::mem::take(&mut self.placed) {
+            let _ = done.send(Err(error));
+        }
+        for (_, _, done) in self.ready.drain(..) {
+            let _ = done.send(Err(error));
+        }
+    }
+
+    // ── snapshots
+
+    /// Takes a snapshot where it is time; the file is written beside.
+    fn snapshot(&mut self) {
+        if self.since_snapshot < self.settings.snapshot_every || self.snapshotting || self.stopped.is_some() {
+            return;
+        }
+        let begun = Instant::now();
+        let (zxid, state, folder) = (self.applied, self.machine.snapshot(), self.settings.data.clone());
+        tracing::debug!(%zxid, bytes = state.len(), micros = begun.elapsed().as_micros(), "a snapshot is taken");
+        (self.since_snapshot, self.snapshotting) = (0, true);
+        let kept = self.kept.0.clone();
+        let writing = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
+            let written = wal::keep_snapshot(&folder, zxid, &state);
+            if let Err(problem) = &written {
+                tracing::warn!(%problem, "a snapshot cannot be kept; the log keeps all");
+            }
+            let _ = kept.blocking_send(if written.is_ok() { zxid } else { Zxid::ZERO });
+        });
+        if let Err(problem) = writing {
+            tracing::warn!(%problem, "a snapshot cannot be kept; the log keeps all");
+            self.snapshotting = false;
+        }
+    }
+
+    fn snapshot_kept(&mut self, zxid: Zxid, inputs: &mut Vec<Input>) {
+        self.snapshotting = false;
+        // A follower may have taken another history meanwhile.
+        if zxid == Zxid::ZERO || !self.zab.ledger().history().has(zxid) {
+            return;
+        }
+        inputs.push(Input::SnapshotTaken(zxid));
+        if let Err(problem) = self.log.purge(zxid) {
+            tracing::warn!(%problem, "what the log does not need any more cannot be deleted");
+        }
+    }
+
+    /// A snapshot that came becomes one of this instance's.
+    fn adopt(&mut self, zxid: Zxid, blob: Blob) {
+        let adopted = match self.blobs.remove(&blob) {
+            Some(path) => wal::adopt_snapshot(&self.settings.data, zxid, &path),
+            None => Err(wal::Error::Missing(self.settings.data.clone())),
+        };
+        if let Err(problem) = adopted {
+            tracing::error!(%problem, "a snapshot that came cannot be kept; this instance stops");
+            self.stopped = Some(Stopped::Log(problem.to_string()));
+        }
+    }
+
+    fn restore(&mut self, zxid: Zxid) {
+        let restored = match wal::read_snapshot(&self.settings.data, zxid) {
+            Ok(Some(state)) => self.machine.restore(Some(&state)),
+            Ok(None) => Err(format!("the snapshot of {zxid} cannot be read")),
+            Err(problem) => Err(problem.to_string()),
+        };
+        match restored {
+            Ok(()) => self.applied = zxid,
+            Err(problem) => {
+                tracing::error!(%problem, "a snapshot's state cannot be taken; this instance stops");
+                self.stopped = Some(Stopped::Log(problem));
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        let now = Status {
+            id: self.settings.id,
+            role: self.zab.role(),
+            phase: self.zab.phase(),
+            last: self.zab.ledger().history().last(),
+            applied: self.applied,
+            connected: self.links.values().map(|(peer, _)| *peer).collect(),
+            syncs: self.log.syncs(),
+            stopped: self.stopped.clone(),
+        };
+        self.status.send_if_modified(|status| {
+            let changed = *status != now;
+            *status = now;
+            changed
+        });
+    }
+}

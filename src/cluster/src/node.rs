@@ -1,0 +1,248 @@
+//! An instance of the cluster, for those who use it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use crossdock_zab::{Fatal, Refusal, Role, ServerId, Zxid};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::driver::{Ask, Driver};
+use crate::machine::Machine;
+use crate::settings::Settings;
+use crate::transport::Transport;
+use crate::wal;
+
+/// What is asked of an instance and waits for its driver.
+const ASKS_MAX: usize = 10_000;
+/// What came from others and waits for it.
+const INCOMING_MAX: usize = 10_000;
+
+/// Why an instance does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] wal::Error),
+    /// The address cannot be listened at.
+    #[error("{address} cannot be listened at")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The settings do not name this instance, or a majority cannot be.
+    #[error("{0}")]
+    Settings(String),
+    /// A snapshot's state is not one.
+    #[error("the state of a snapshot cannot be taken: {0}")]
+    State(String),
+    /// The system gave no thread.
+    #[error("no thread for the cluster")]
+    Thread(#[source] io::Error),
+}
+
+/// Why something that was asked was not done, or is not known to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// It was not taken: it can be asked again.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The leader changed meanwhile: whether it is done, nobody knows.
+    #[error("the leader changed: whether it is done is not known")]
+    Unknown,
+    /// The instance has ended.
+    #[error("the instance has ended")]
+    Ended,
+}
+
+/// What an instance is and has, now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// This instance.
+    pub id: ServerId,
+    /// What it is.
+    pub role: Role,
+    /// The phase of the protocol that it is in.
+    pub phase: &'static str,
+    /// The end of its log.
+    pub last: Zxid,
+    /// The last transaction that it has applied.
+    pub applied: Zxid,
+    /// Instances that it has a connection with.
+    pub connected: Vec<ServerId>,
+    /// Syncs of its log.
+    pub syncs: u64,
+    /// Why it has stopped for good.
+    pub stopped: Option<Stopped>,
+}
+
+/// Why an instance stopped for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stopped {
+    /// Its protocol forbids to go on.
+    Protocol(Fatal),
+    /// Its log cannot be written.
+    Log(String),
+    /// It was asked to.
+    Asked,
+}
+
+/// An instance that runs.
+pub struct Node {
+    asks: mpsc::Sender<Ask>,
+    status: watch::Receiver<Status>,
+    address: SocketAddr,
+    /// Its end ends the connections, and with them the driver.
+    stop: Option<oneshot::Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Keeps the connections with the other instances until it is told to stop.
+fn connect(
+    transport: Arc<Transport>,
+    listener: std::net::TcpListener,
+    stopped: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async move {
+        let listener = TcpListener::from_std(listener)?;
+        tokio::select! {
+            () = transport.run(listener) => {}
+            _ = stopped => {}
+        }
+        Ok(())
+    })
+}
+
+impl Node {
+    /// Starts an instance: reads its log, takes its address, and begins to look for a leader.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(settings: &Settings, machine: Box<dyn Machine>) -> Result<Self, StartError> {
+        let Some(member) = settings.members.get(&settings.id) else {
+            return Err(StartError::Settings(format!("server {} is not among the members", settings.id)));
+        };
+        if !settings.members.values().any(|member| member.votes) {
+            return Err(StartError::Settings("no member votes".to_owned()));
+        }
+        let address = member.address;
+        let listen = |source| StartError::Listen { address, source };
+        let listener = std::net::TcpListener::bind(address).map_err(listen)?;
+        listener.set_nonblocking(true).map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let (to_driver, incoming) = mpsc::channel(INCOMING_MAX);
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let (driver, status) = Driver::open(settings, machine, incoming, asked)?;
+        let (stop, stopped) = oneshot::channel();
+        let transport = Transport::new(settings, to_driver);
+        let network = std::thread::Builder::new().name("cluster".to_owned()).spawn(move || {
+            if let Err(problem) = connect(transport, listener, stopped) {
+                tracing::error!(%problem, "no other instance can be reached");
+            }
+        });
+        let network = network.map_err(StartError::Thread)?;
+        let driver = std::thread::Builder::new().name("zab".to_owned()).spawn(move || driver.run());
+        let driver = driver.map_err(StartError::Thread)?;
+        Ok(Self { asks, status, address, stop: Some(stop), threads: vec![network, driver] })
+    }
+
+    /// Where it listens for other instances.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A handle to ask it.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client { asks: self.asks.clone(), status: self.status.clone() }
+    }
+
+    /// Ends the instance, without waiting for others.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        drop(self.stop.take());
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Asks an instance. Copies ask the same one.
+#[derive(Debug, Clone)]
+pub struct Client {
+    asks: mpsc::Sender<Ask>,
+    status: watch::Receiver<Status>,
+}
+
+impl Client {
+    /// Has a command applied on all instances; gives its place and its answer once it is durable on a majority and applied here.
+    ///
+    /// Dropping the future leaves it open whether it is.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub async fn propose(&self, payload: Bytes) -> Result<(Zxid, Bytes), AskError> {
+        let (done, answer) = oneshot::channel();
+        self.asks.send(Ask::Propose { payload, done }).await.map_err(|_| AskError::Ended)?;
+        answer.await.unwrap_or(Err(AskError::Ended))
+    }
+
+    /// Asks a question of a state that has all that was done before it was asked.
+    ///
+    /// # Errors
+    /// See [`AskError`]; a question can always be asked again.
+    pub async fn read(&self, question: Bytes) -> Result<Bytes, AskError> {
+        let (done, answer) = oneshot::channel();
+        self.asks.send(Ask::Read { question, done }).await.map_err(|_| AskError::Ended)?;
+        answer.await.unwrap_or(Err(AskError::Ended))
+    }
+
+    /// Asks a question of this instance's state, however old it is.
+    ///
+    /// # Errors
+    /// [`AskError::Ended`].
+    pub async fn read_stale(&self, question: Bytes) -> Result<Bytes, AskError> {
+        let (done, answer) = oneshot::channel();
+        self.asks.send(Ask::ReadStale { question, done }).await.map_err(|_| AskError::Ended)?;
+        answer.await.map_err(|_| AskError::Ended)
+    }
+
+    /// Asks this instance, where it leads, to leave its office to another.
+    ///
+    /// # Errors
+    /// [`AskError::Ended`].
+    pub async fn hand_over(&self, to: Option<ServerId>) -> Result<(), AskError> {
+        self.asks.send(Ask::HandOver(to)).await.map_err(|_| AskError::Ended)
+    }
+
+    /// What the instance is and has, now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Waits until the status is such.
+    ///
+    /// # Errors
+    /// [`AskError::Ended`].
+    pub async fn until(&mut self, holds: impl FnMut(&Status) -> bool) -> Result<Status, AskError> {
+        let status = self.status.wait_for(holds).await.map_err(|_| AskError::Ended)?;
+        Ok(status.clone())
+    }
+}

@@ -1,0 +1,75 @@
+//! Who the instances are, and how this one takes part, as checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crossdock_zab::{Config, ServerId};
+
+use crate::wal;
+
+/// An instance of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Where it listens for others.
+    pub address: SocketAddr,
+    /// It is one of those whose majority decides; else it observes.
+    pub votes: bool,
+}
+
+/// How this instance takes part.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The cluster's name: instances of another are not talked to.
+    pub cluster: String,
+    /// This instance.
+    pub id: ServerId,
+    /// All instances, this one among them.
+    pub members: BTreeMap<ServerId, Member>,
+    /// The folder of its log and snapshots.
+    pub data: PathBuf,
+    /// Make a log where there is none. An instance that lost its log and makes a new one forgets what it promised: this is for the first
+    /// start of all, and for a new instance.
+    pub create: bool,
+    /// The unit of all waits.
+    pub tick: Duration,
+    /// Transactions between two snapshots.
+    pub snapshot_every: u64,
+    /// Bytes of a snapshot that are sent in a second.
+    pub snapshot_rate: u64,
+    /// How the log is kept.
+    pub log: wal::Options,
+}
+
+impl Settings {
+    /// An instance with the usual times and limits.
+    #[must_use]
+    pub fn new(cluster: &str, id: ServerId, members: BTreeMap<ServerId, Member>, data: PathBuf) -> Self {
+        Self {
+            cluster: cluster.to_owned(),
+            id,
+            members,
+            data,
+            create: false,
+            tick: Duration::from_millis(20),
+            snapshot_every: 100_000,
+            snapshot_rate: 64 << 20,
+            log: wal::Options::default(),
+        }
+    }
+
+    pub(crate) fn zab(&self) -> Config {
+        let voters = self.members.iter().filter(|(_, member)| member.votes).map(|(id, _)| *id);
+        Config::new(self.id, voters.collect::<BTreeSet<_>>())
+    }
+
+    pub(crate) fn identity(&self) -> wal::Identity {
+        // FNV-1a: what matters is that another name is another number, on every machine.
+        let hash = self
+            .cluster
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        wal::Identity { cluster: hash, server: self.id.0 }
+    }
+}

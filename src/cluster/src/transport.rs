@@ -1,0 +1,170 @@
+//! One connection with each other instance: messages in order, or an end that both hear of.
+//!
+//! The instance with the higher id dials. A connection begins with a [`Hello`] from each side; whoever is no member of the cluster, or not the
+//! one that it is taken for, gets no further.
+
+mod link;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossdock_zab::{Link, Message, ServerId, Session, Zxid};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+use crate::settings::{Member, Settings};
+use crate::wire::Hello;
+
+/// Messages that wait for a peer. One that takes them too slowly is left.
+const QUEUE_LEN_MAX: usize = 20_000;
+/// Waits between two tries to reach a peer.
+const DIAL_WAIT: Duration = Duration::from_millis(20);
+const DIAL_WAIT_MAX: Duration = Duration::from_millis(500);
+/// For a connection to be made.
+const DIAL_TIME: Duration = Duration::from_secs(2);
+
+/// Something for a peer.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    Message(Message),
+    /// The file of a snapshot.
+    Snapshot {
+        session: Session,
+        zxid: Zxid,
+        path: PathBuf,
+    },
+}
+
+/// What a connection tells the driver.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    Up { peer: ServerId, link: Link, sender: mpsc::Sender<Outgoing> },
+    Down { peer: ServerId, link: Link },
+    Message { peer: ServerId, link: Link, message: Message },
+    Snapshot { peer: ServerId, link: Link, session: Session, zxid: Zxid, path: PathBuf },
+}
+
+/// What all connections of an instance share.
+pub(crate) struct Transport {
+    cluster: String,
+    id: ServerId,
+    members: BTreeMap<ServerId, Member>,
+    data: PathBuf,
+    snapshot_rate: u64,
+    links: AtomicU64,
+    driver: mpsc::Sender<Incoming>,
+}
+
+impl Transport {
+    pub(crate) fn new(settings: &Settings, driver: mpsc::Sender<Incoming>) -> Arc<Self> {
+        Arc::new(Self {
+            cluster: settings.cluster.clone(),
+            id: settings.id,
+            members: settings.members.clone(),
+            data: settings.data.clone(),
+            snapshot_rate: settings.snapshot_rate,
+            links: AtomicU64::new(0),
+            driver,
+        })
+    }
+
+    /// Connects with all others, until it is dropped.
+    pub(crate) async fn run(self: Arc<Self>, listener: TcpListener) {
+        let mut tasks = tokio::task::JoinSet::new();
+        for (peer, member) in self.members.range(..self.id) {
+            tasks.spawn(Arc::clone(&self).dial(*peer, member.address));
+        }
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    tasks.spawn(Arc::clone(&self).accepted(stream));
+                }
+                Err(problem) => {
+                    tracing::warn!(%problem, "an instance's connection could not be taken");
+                    tokio::time::sleep(DIAL_WAIT).await;
+                }
+            }
+            while tasks.try_join_next().is_some() {}
+        }
+    }
+
+    async fn dial(self: Arc<Self>, peer: ServerId, address: SocketAddr) {
+        let mut wait = DIAL_WAIT;
+        let mut told = String::new();
+        loop {
+            let problem = match tokio::time::timeout(DIAL_TIME, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    wait = DIAL_WAIT;
+                    match self.meet(stream, Some(peer)).await {
+                        Ok(()) => "the connection ended".to_owned(),
+                        Err(problem) => problem,
+                    }
+                }
+                Ok(Err(problem)) => problem.to_string(),
+                Err(_) => "it does not answer".to_owned(),
+            };
+            if problem != told {
+                tracing::info!(%peer, %address, %problem, "no connection with another instance; trying again");
+                told = problem;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(DIAL_WAIT_MAX);
+        }
+    }
+
+    async fn accepted(self: Arc<Self>, stream: TcpStream) {
+        if let Err(problem) = self.meet(stream, None).await {
+            tracing::warn!(%problem, "a connection was refused");
+        }
+    }
+
+    /// Exchanges greetings, then messages until the connection ends.
+    async fn meet(&self, stream: TcpStream, dialled: Option<ServerId>) -> Result<(), String> {
+        stream.set_nodelay(true).map_err(|problem| problem.to_string())?;
+        let greeting = |peer: ServerId| Hello {
+            version: crate::wire::VERSION,
+            cluster: self.cluster.clone(),
+            server: self.id.0,
+            peer: peer.0,
+        };
+        let mut stream = link::Frames::new(stream);
+        if let Some(peer) = dialled {
+            stream.greet(greeting(peer)).await?;
+        }
+        let hello = stream.greeted().await?;
+        let peer = ServerId(hello.server);
+        self.check(&hello, dialled)?;
+        if dialled.is_none() {
+            stream.greet(greeting(peer)).await?;
+        }
+        let link = Link(self.links.fetch_add(1, Ordering::Relaxed) + 1);
+        let (sender, outgoing) = mpsc::channel(QUEUE_LEN_MAX);
+        let up = Incoming::Up { peer, link, sender };
+        if self.driver.send(up).await.is_err() {
+            return Ok(());
+        }
+        let ended = stream.exchange(self, (peer, link), outgoing).await;
+        let _ = self.driver.send(Incoming::Down { peer, link }).await;
+        ended
+    }
+
+    fn check(&self, hello: &Hello, dialled: Option<ServerId>) -> Result<(), String> {
+        let peer = ServerId(hello.server);
+        if hello.version != crate::wire::VERSION {
+            return Err(format!("server {peer} speaks version {} of the cluster's protocol", hello.version));
+        }
+        if hello.cluster != self.cluster {
+            return Err(format!("server {peer} is of the cluster `{}`", hello.cluster));
+        }
+        // The higher id dials.
+        let expected = dialled.map_or(peer > self.id && self.members.contains_key(&peer), |dialled| dialled == peer);
+        if hello.peer != self.id.0 || !expected {
+            return Err(format!("server {peer} is not whom this one expects, or means server {}", hello.peer));
+        }
+        Ok(())
+    }
+}

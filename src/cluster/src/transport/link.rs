@@ -1,0 +1,220 @@
+//! One connection: frames in and out.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use crossdock_zab::{Link, ServerId, Session, Zxid};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+use super::{Incoming, Outgoing, Transport};
+use crate::wire::{Frame, Hello, Idle, Kind, SnapshotPart};
+
+/// For a greeting.
+const GREETING_TIME: Duration = Duration::from_secs(3);
+/// What a greeting may weigh.
+const GREETING_LEN_MAX: usize = 4096;
+/// A connection on which nothing was sent for so long says that it lives.
+const IDLE_TIME: Duration = Duration::from_millis(500);
+/// One on which nothing came for so long is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// For what was written to be taken.
+const WRITE_TIME: Duration = Duration::from_secs(5);
+/// Messages that are written together.
+const TOGETHER: usize = 256;
+/// Bytes of a snapshot in one frame.
+const PART: usize = 256 * 1024;
+
+/// A connection before its messages.
+pub(super) struct Frames {
+    stream: TcpStream,
+    received: BytesMut,
+}
+
+impl Frames {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { stream, received: BytesMut::new() }
+    }
+
+    pub(super) async fn greet(&mut self, hello: Hello) -> Result<(), String> {
+        let mut bytes = BytesMut::new();
+        Frame::of(Kind::Hello(hello)).write(&mut bytes);
+        let written = tokio::time::timeout(GREETING_TIME, self.stream.write_all(&bytes)).await;
+        written.map_err(|_| "it takes no greeting".to_owned())?.map_err(|problem| problem.to_string())
+    }
+
+    pub(super) async fn greeted(&mut self) -> Result<Hello, String> {
+        let greeting = async {
+            loop {
+                match Frame::take(&mut self.received)? {
+                    Some(Frame { kind: Some(Kind::Hello(hello)) }) => return Ok(hello),
+                    Some(_) => return Err("it does not greet".to_owned()),
+                    None if self.received.len() > GREETING_LEN_MAX => return Err("its greeting is too long".to_owned()),
+                    None => {}
+                }
+                match self.stream.read_buf(&mut self.received).await {
+                    Ok(0) => return Err("it closed before it greeted".to_owned()),
+                    Ok(_) => {}
+                    Err(problem) => return Err(problem.to_string()),
+                }
+            }
+        };
+        tokio::time::timeout(GREETING_TIME, greeting)
+            .await
+            .unwrap_or_else(|_| Err("it does not greet in time".to_owned()))
+    }
+
+    /// Takes and gives messages, until the connection ends or nobody gives any more.
+    pub(super) async fn exchange(
+        self,
+        transport: &Transport,
+        (peer, link): (ServerId, Link),
+        outgoing: mpsc::Receiver<Outgoing>,
+    ) -> Result<(), String> {
+        let (read, write) = self.stream.into_split();
+        let mut arriving = Arriving { transport, peer, link, snapshot: None };
+        let ended = tokio::select! {
+            ended = receive(read, self.received, &mut arriving) => ended,
+            ended = send(write, outgoing, transport.snapshot_rate) => ended,
+        };
+        arriving.drop_snapshot();
+        ended
+    }
+}
+
+async fn send(mut write: OwnedWriteHalf, mut outgoing: mpsc::Receiver<Outgoing>, rate: u64) -> Result<(), String> {
+    let mut together = Vec::with_capacity(TOGETHER);
+    let mut bytes = BytesMut::new();
+    loop {
+        match tokio::time::timeout(IDLE_TIME, outgoing.recv_many(&mut together, TOGETHER)).await {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(_) => Frame::of(Kind::Idle(Idle {})).write(&mut bytes),
+        }
+        for one in together.drain(..) {
+            match one {
+                Outgoing::Message(message) => {
+                    if let Some(kind) = Kind::of_message(&message) {
+                        Frame::of(kind).write(&mut bytes);
+                    }
+                }
+                Outgoing::Snapshot { session, zxid, path } => {
+                    flush(&mut write, &mut bytes).await?;
+                    send_snapshot(&mut write, (session, zxid), &path, rate).await?;
+                }
+            }
+        }
+        flush(&mut write, &mut bytes).await?;
+    }
+}
+
+async fn flush(write: &mut OwnedWriteHalf, bytes: &mut BytesMut) -> Result<(), String> {
+    let written = tokio::time::timeout(WRITE_TIME, write.write_all(bytes)).await;
+    bytes.clear();
+    written.map_err(|_| "it takes nothing".to_owned())?.map_err(|problem| problem.to_string())
+}
+
+/// Sends a snapshot in parts, no faster than the rate.
+async fn send_snapshot(
+    write: &mut OwnedWriteHalf,
+    (session, zxid): (Session, Zxid),
+    path: &Path,
+    rate: u64,
+) -> Result<(), String> {
+    let problem = |problem: std::io::Error| format!("the snapshot {}: {problem}", path.display());
+    let mut file = File::open(path).map_err(problem)?;
+    let mut buffer = vec![0; PART];
+    let mut bytes = BytesMut::new();
+    loop {
+        let count = file.read(&mut buffer).map_err(problem)?;
+        let part =
+            SnapshotPart { session: session.0, zxid: zxid.to_u64(), bytes: Bytes::copy_from_slice(&buffer[..count]) };
+        Frame::of(Kind::Snapshot(part)).write(&mut bytes);
+        flush(write, &mut bytes).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs_f64(count as f64 / rate.max(1) as f64)).await;
+    }
+}
+
+/// What has come of a snapshot.
+struct Arrived {
+    session: Session,
+    zxid: Zxid,
+    path: PathBuf,
+    file: File,
+}
+
+struct Arriving<'t> {
+    transport: &'t Transport,
+    peer: ServerId,
+    link: Link,
+    snapshot: Option<Arrived>,
+}
+
+async fn receive(mut read: OwnedReadHalf, mut bytes: BytesMut, arriving: &mut Arriving<'_>) -> Result<(), String> {
+    loop {
+        while let Some(frame) = Frame::take(&mut bytes)? {
+            arriving.frame(frame).await?;
+        }
+        bytes.reserve(PART);
+        match tokio::time::timeout(SILENCE_MAX, read.read_buf(&mut bytes)).await {
+            Ok(Ok(0)) => return Err("it closed the connection".to_owned()),
+            Ok(Ok(_)) => {}
+            Ok(Err(problem)) => return Err(problem.to_string()),
+            Err(_) => return Err("it is silent".to_owned()),
+        }
+    }
+}
+
+impl Arriving<'_> {
+    async fn frame(&mut self, frame: Frame) -> Result<(), String> {
+        let (peer, link) = (self.peer, self.link);
+        let incoming = match frame.kind {
+            Some(Kind::Idle(_)) => return Ok(()),
+            Some(Kind::Snapshot(part)) => match self.part(&part)? {
+                Some(Arrived { session, zxid, path, .. }) => Incoming::Snapshot { peer, link, session, zxid, path },
+                None => return Ok(()),
+            },
+            Some(kind) => match kind.into_message() {
+                Some(message) => Incoming::Message { peer, link, message },
+                None => return Err("it sent what is no message".to_owned()),
+            },
+            None => return Err("it sent an empty frame".to_owned()),
+        };
+        self.transport.driver.send(incoming).await.map_err(|_| "this instance ends".to_owned())
+    }
+
+    /// Takes a part of a snapshot; gives the snapshot once it is whole and durable.
+    fn part(&mut self, part: &SnapshotPart) -> Result<Option<Arrived>, String> {
+        let (session, zxid) = (Session(part.session), Zxid::from_u64(part.zxid));
+        if self.snapshot.as_ref().is_some_and(|arrived| (arrived.session, arrived.zxid) != (session, zxid)) {
+            self.drop_snapshot();
+        }
+        let path = self.transport.data.join(format!("incoming-{}", self.link.0));
+        let problem = |problem: std::io::Error| format!("a snapshot cannot be kept: {problem}");
+        let mut arrived = match self.snapshot.take() {
+            Some(arrived) => arrived,
+            None => Arrived { session, zxid, file: File::create(&path).map_err(problem)?, path },
+        };
+        arrived.file.write_all(&part.bytes).map_err(problem)?;
+        if part.bytes.is_empty() {
+            arrived.file.sync_all().map_err(problem)?;
+            return Ok(Some(arrived));
+        }
+        self.snapshot = Some(arrived);
+        Ok(None)
+    }
+
+    fn drop_snapshot(&mut self) {
+        if let Some(arrived) = self.snapshot.take() {
+            let _ = std::fs::remove_file(arrived.path);
+        }
+    }
+}

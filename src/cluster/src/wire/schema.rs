@@ -1,0 +1,191 @@
+//! The messages of `schemas/cluster.proto`.
+
+use bytes::Bytes;
+use prost::{Message, Oneof};
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Frame {
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6")]
+    pub(crate) kind: Option<Kind>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+pub(crate) enum Kind {
+    #[prost(message, tag = "1")]
+    Hello(Hello),
+    #[prost(message, tag = "2")]
+    Vote(Vote),
+    #[prost(message, tag = "3")]
+    ToLeader(ToLeader),
+    #[prost(message, tag = "4")]
+    ToFollower(ToFollower),
+    #[prost(message, tag = "5")]
+    Snapshot(SnapshotPart),
+    #[prost(message, tag = "6")]
+    Idle(Idle),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Hello {
+    #[prost(uint32, tag = "1")]
+    pub(crate) version: u32,
+    #[prost(string, tag = "2")]
+    pub(crate) cluster: String,
+    #[prost(uint64, tag = "3")]
+    pub(crate) server: u64,
+    #[prost(uint64, tag = "4")]
+    pub(crate) peer: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct Idle {}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct Vote {
+    #[prost(uint32, tag = "1")]
+    pub(crate) epoch: u32,
+    #[prost(uint64, tag = "2")]
+    pub(crate) zxid: u64,
+    #[prost(bool, tag = "3")]
+    pub(crate) preferred: bool,
+    #[prost(uint64, tag = "4")]
+    pub(crate) server: u64,
+    #[prost(uint64, tag = "5")]
+    pub(crate) round: u64,
+    #[prost(uint32, tag = "6")]
+    pub(crate) doing: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Txn {
+    #[prost(uint64, tag = "1")]
+    pub(crate) zxid: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) payload: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Txns {
+    #[prost(uint64, tag = "1")]
+    pub(crate) after: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) txns: Vec<Txn>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ToLeader {
+    #[prost(uint64, tag = "1")]
+    pub(crate) session: u64,
+    #[prost(oneof = "LeaderKind", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    pub(crate) kind: Option<LeaderKind>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+pub(crate) enum LeaderKind {
+    #[prost(uint32, tag = "2")]
+    FollowerInfo(u32),
+    #[prost(message, tag = "3")]
+    AckEpoch(AckEpoch),
+    #[prost(message, tag = "4")]
+    AckNewLeader(AckNewLeader),
+    #[prost(uint64, tag = "5")]
+    Ack(u64),
+    #[prost(uint64, tag = "6")]
+    Pong(u64),
+    #[prost(message, tag = "7")]
+    Forward(Forward),
+    #[prost(uint64, tag = "8")]
+    ReadIndex(u64),
+    #[prost(message, tag = "9")]
+    Left(Idle),
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct AckEpoch {
+    #[prost(uint32, tag = "1")]
+    pub(crate) epoch: u32,
+    #[prost(uint32, tag = "2")]
+    pub(crate) current: u32,
+    #[prost(uint64, tag = "3")]
+    pub(crate) last: u64,
+    #[prost(bool, tag = "4")]
+    pub(crate) counts: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct AckNewLeader {
+    #[prost(uint32, tag = "1")]
+    pub(crate) epoch: u32,
+    #[prost(uint64, tag = "2")]
+    pub(crate) through: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Forward {
+    #[prost(uint64, tag = "1")]
+    pub(crate) request: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) payload: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ToFollower {
+    #[prost(uint64, tag = "1")]
+    pub(crate) session: u64,
+    #[prost(oneof = "FollowerKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    pub(crate) kind: Option<FollowerKind>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+pub(crate) enum FollowerKind {
+    #[prost(uint32, tag = "2")]
+    NewEpoch(u32),
+    #[prost(message, tag = "3")]
+    Diff(Idle),
+    #[prost(uint64, tag = "4")]
+    Truncate(u64),
+    #[prost(message, tag = "5")]
+    Sync(Txns),
+    #[prost(uint32, tag = "6")]
+    NewLeader(u32),
+    #[prost(uint64, tag = "7")]
+    UpToDate(u64),
+    #[prost(message, tag = "8")]
+    Propose(Txns),
+    #[prost(uint64, tag = "9")]
+    Commit(u64),
+    #[prost(message, tag = "10")]
+    Inform(Txns),
+    #[prost(uint64, tag = "11")]
+    Ping(u64),
+    #[prost(message, tag = "12")]
+    Forwarded(Answer),
+    #[prost(message, tag = "13")]
+    ReadIndexed(Answer),
+    #[prost(message, tag = "14")]
+    Resigned(Resigned),
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct Answer {
+    #[prost(uint64, tag = "1")]
+    pub(crate) request: u64,
+    #[prost(uint64, optional, tag = "2")]
+    pub(crate) zxid: Option<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct Resigned {
+    #[prost(uint64, optional, tag = "1")]
+    pub(crate) successor: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SnapshotPart {
+    #[prost(uint64, tag = "1")]
+    pub(crate) session: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) zxid: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) bytes: Bytes,
+}

@@ -1,0 +1,212 @@
+//! Instances in one process, over loopback, with logs on disk.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossdock_cluster::register::{Change, Command, CompareAndSet, DONE, NOT_DONE, Register};
+use crossdock_cluster::{AskError, Client, Member, Node, Settings, StartError};
+use crossdock_zab::{Role, ServerId};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Cluster {
+    settings: Vec<Settings>,
+    nodes: Vec<Option<Node>>,
+    _folder: tempfile::TempDir,
+}
+
+fn free_address() -> std::net::SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}
+
+impl Cluster {
+    fn start(voters: u64, observers: u64, change: impl Fn(&mut Settings)) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let members: BTreeMap<ServerId, Member> = (1..=voters + observers)
+            .map(|id| (ServerId(id), Member { address: free_address(), votes: id <= voters }))
+            .collect();
+        let settings = members.keys().map(|id| {
+            let mut settings = Settings::new("test", *id, members.clone(), folder.path().join(id.to_string()));
+            settings.create = true;
+            settings.log.segment_len = 1 << 20;
+            change(&mut settings);
+            settings
+        });
+        let settings: Vec<Settings> = settings.collect();
+        let nodes = settings.iter().map(|settings| Some(started(settings))).collect();
+        Self { settings, nodes, _folder: folder }
+    }
+
+    fn client(&self, index: usize) -> Client {
+        self.nodes[index].as_ref().expect("it runs").client()
+    }
+
+    fn restart(&mut self, index: usize) {
+        self.nodes[index] = Some(started(&self.settings[index]));
+    }
+
+    /// The one that leads.
+    async fn leader(&self) -> usize {
+        let begun = Instant::now();
+        loop {
+            let leads = |node: &Option<Node>| {
+                node.as_ref().is_some_and(|node| matches!(node.client().status().role, Role::Leading(_)))
+            };
+            if let Some(index) = self.nodes.iter().position(leads) {
+                return index;
+            }
+            assert!(begun.elapsed() < PATIENCE, "nobody leads");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+fn started(settings: &Settings) -> Node {
+    Node::start(settings, Box::new(Register::default())).expect("it starts")
+}
+
+/// Appends until it is known to be done; a number that is appended twice is told apart by whoever reads.
+async fn append(client: &Client, key: &str, item: &str) {
+    let begun = Instant::now();
+    loop {
+        let payload = Command::payload(key, Change::Append(Bytes::copy_from_slice(item.as_bytes())));
+        match client.propose(payload).await {
+            Ok((_, answer)) => return assert_eq!(answer, DONE),
+            Err(AskError::Ended) => panic!("the instance has ended"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+        assert!(begun.elapsed() < PATIENCE, "{item} is never done");
+    }
+}
+
+async fn read(client: &Client, key: &str) -> String {
+    let begun = Instant::now();
+    loop {
+        match client.read(Bytes::copy_from_slice(key.as_bytes())).await {
+            Ok(value) => return String::from_utf8(value.to_vec()).expect("text"),
+            Err(problem) => {
+                assert!(begun.elapsed() < PATIENCE, "{key} is never read: {problem}");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_instance_is_a_cluster() {
+    let mut cluster = Cluster::start(1, 0, |_| {});
+    let client = cluster.client(0);
+    append(&client, "a", "1").await;
+    let set = |expected: Option<&'static [u8]>, value: &'static [u8]| {
+        let compare = CompareAndSet { expected: expected.map(Bytes::from_static), value: Bytes::from_static(value) };
+        client.propose(Command::payload("b", Change::CompareAndSet(compare)))
+    };
+    assert_eq!(set(None, b"1").await.expect("done").1, DONE);
+    assert_eq!(set(None, b"2").await.expect("answered").1, NOT_DONE);
+    assert_eq!(set(Some(b"1"), b"3").await.expect("done").1, DONE);
+    assert_eq!(read(&client, "b").await, "3");
+    cluster.nodes[0].take().expect("it runs").stop();
+    assert_eq!(client.propose(Bytes::new()).await, Err(AskError::Ended));
+    cluster.restart(0);
+    let client = cluster.client(0);
+    assert_eq!((read(&client, "a").await, read(&client, "b").await), ("1\n".into(), "3".into()));
+}
+
+#[tokio::test]
+async fn three_instances_agree_and_survive_their_leader() {
+    let mut cluster = Cluster::start(3, 1, |_| {});
+    cluster.leader().await;
+    for round in 0..3 {
+        for index in 0..4 {
+            append(&cluster.client(index), "list", &format!("{round}-{index}")).await;
+        }
+    }
+    let leader = cluster.leader().await;
+    let before = read(&cluster.client(leader), "list").await;
+    assert_eq!(before.lines().count(), 12);
+    cluster.nodes[leader].take().expect("it runs").stop();
+    let other = (leader + 1) % 3;
+    let begun = Instant::now();
+    append(&cluster.client(other), "list", "after").await;
+    println!("done again after {:?}", begun.elapsed());
+    let expected = before + "after\n";
+    for index in (0..4).filter(|index| *index != leader) {
+        assert_eq!(read(&cluster.client(index), "list").await, expected, "instance {}", index + 1);
+    }
+    cluster.restart(leader);
+    assert_eq!(read(&cluster.client(leader), "list").await, expected);
+    let stale = cluster.client(leader).read_stale(Bytes::from_static(b"list")).await.expect("it runs");
+    assert_eq!(stale, expected);
+}
+
+#[tokio::test]
+async fn a_leader_hands_over_to_whom_it_is_told() {
+    let cluster = Cluster::start(3, 0, |_| {});
+    let leader = cluster.leader().await;
+    append(&cluster.client(leader), "a", "1").await;
+    let successor = (leader + 2) % 3;
+    let id = ServerId(successor as u64 + 1);
+    cluster.client(leader).hand_over(Some(id)).await.expect("it runs");
+    let leads = |status: &crossdock_cluster::Status| matches!(status.role, Role::Leading(_));
+    let mut client = cluster.client(successor);
+    tokio::time::timeout(PATIENCE, client.until(leads)).await.expect("in time").expect("it runs");
+    append(&client, "a", "2").await;
+    assert_eq!(read(&client, "a").await, "1\n2\n");
+}
+
+#[tokio::test]
+async fn who_is_far_behind_gets_a_snapshot() {
+    let mut cluster = Cluster::start(3, 0, |settings| settings.snapshot_every = 50);
+    let leader = cluster.leader().await;
+    let late = (leader + 1) % 3;
+    append(&cluster.client(leader), "list", "first").await;
+    cluster.nodes[late].take().expect("it runs").stop();
+    let client = cluster.client(leader);
+    // More than is kept in memory.
+    let many: Vec<_> = (0..12_000)
+        .map(|number| {
+            let client = client.clone();
+            async move {
+                let payload = Command::payload("n", Change::Set(Bytes::from(format!("{number}"))));
+                while client.propose(payload.clone()).await.is_err() {
+                    tokio::task::yield_now().await;
+                }
+            }
+        })
+        .collect();
+    let mut together = tokio::task::JoinSet::new();
+    for one in many {
+        together.spawn(one);
+    }
+    while together.join_next().await.is_some() {}
+    append(&client, "list", "last").await;
+    cluster.restart(late);
+    assert_eq!(read(&cluster.client(late), "list").await, "first\nlast\n");
+    let folder = &cluster.settings[late].data;
+    let snapshots = || std::fs::read_dir(folder).expect("a folder").filter(is_snapshot).count();
+    assert!(snapshots() > 0, "{folder:?} has no snapshot");
+    // And it comes up with it.
+    cluster.nodes[late].take().expect("it runs").stop();
+    cluster.restart(late);
+    assert_eq!(read(&cluster.client(late), "list").await, "first\nlast\n");
+}
+
+fn is_snapshot(entry: &std::io::Result<std::fs::DirEntry>) -> bool {
+    entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("snapshot-"))
+}
+
+#[test]
+fn an_instance_without_its_log_does_not_start_as_if_it_had_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let member = Member { address: free_address(), votes: true };
+    let settings = |path: &Path| {
+        Settings::new("test", ServerId(1), BTreeMap::from([(ServerId(1), member.clone())]), path.to_owned())
+    };
+    let start = |settings: &Settings| Node::start(settings, Box::new(Register::default())).map(drop);
+    assert!(matches!(start(&settings(folder.path())), Err(StartError::Log(_))));
+    let stranger = Settings { id: ServerId(2), ..settings(folder.path()) };
+    assert!(matches!(start(&stranger), Err(StartError::Settings(_))));
+}
