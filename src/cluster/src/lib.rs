@@ -23,5 +23,5 @@ pub mod wal;
 mod wire;
 
 pub use machine::Machine;
-pub use node::{AskError, Client, Node, StartError, Status, Stopped};
+pub use node::{AskError, Client, Node, StartError, Status, Stopped, init};
 pub use settings::{Member, Settings};

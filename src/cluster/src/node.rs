@@ -92,6 +92,14 @@ pub enum Stopped {
     Asked,
 }
 
+/// Makes the log of an instance: once, before its first start.
+///
+/// # Errors
+/// [`wal::Error::Exists`] where there is one; [`wal::Error::Io`].
+pub fn init(settings: &Settings) -> Result<(), wal::Error> {
+    wal::Wal::create(&settings.data, settings.identity(), settings.log).map(drop)
+}
+
 /// An instance that runs.
 pub struct Node {
     asks: mpsc::Sender<Ask>,

@@ -7,10 +7,11 @@ use std::time::Instant;
 use actix_web::dev::ServerHandle;
 use actix_web::http::header;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use crossdock_cluster::Client;
 
 use crate::actors::LastError;
 use crate::generation::Current;
-use crate::stats::{Stats, prometheus, routes_json, services_json};
+use crate::stats::{Stats, cluster_json, cluster_prometheus, prometheus, routes_json, services_json};
 
 /// What the admin listener shows.
 #[derive(Clone)]
@@ -19,6 +20,7 @@ pub(crate) struct AdminState {
     pub(crate) stats: Arc<Stats>,
     pub(crate) last_error: LastError,
     pub(crate) token: Option<String>,
+    pub(crate) cluster: Option<Client>,
 }
 
 /// The admin listener, running.
@@ -38,6 +40,7 @@ impl Admin {
                 .route("/metrics", web::get().to(metrics))
                 .route("/api/v1/routes", web::get().to(routes))
                 .route("/api/v1/services", web::get().to(services))
+                .route("/api/v1/cluster", web::get().to(cluster))
         })
         .workers(1)
         .disable_signals()
@@ -108,7 +111,10 @@ async fn metrics(request: HttpRequest, state: web::Data<AdminState>) -> HttpResp
     if let Err(refusal) = admit(&request, &state) {
         return refusal;
     }
-    let text = prometheus(&state.stats, &state.current.load(), !state.current.is_draining());
+    let mut text = prometheus(&state.stats, &state.current.load(), !state.current.is_draining());
+    if let Some(cluster) = &state.cluster {
+        text.push_str(&cluster_prometheus(&cluster.status()));
+    }
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text)
 }
 
@@ -123,5 +129,15 @@ async fn services(request: HttpRequest, state: web::Data<AdminState>) -> HttpRes
     match admit(&request, &state) {
         Err(refusal) => refusal,
         Ok(()) => HttpResponse::Ok().json(services_json(&state.current.load())),
+    }
+}
+
+async fn cluster(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
+    match (admit(&request, &state), &state.cluster) {
+        (Err(refusal), _) => refusal,
+        (Ok(()), Some(cluster)) => HttpResponse::Ok().json(cluster_json(&cluster.status())),
+        (Ok(()), None) => {
+            HttpResponse::NotFound().json(serde_json::json!({ "error": "the settings have no `cluster:`" }))
+        }
     }
 }

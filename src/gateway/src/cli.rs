@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod cluster;
 mod contract;
 mod convert;
 mod dlq;
@@ -112,6 +113,11 @@ enum Command {
         #[command(subcommand)]
         command: dlq::DlqCommand,
     },
+    /// Make an instance one of a cluster, and show how it fares.
+    Cluster {
+        #[command(subcommand)]
+        command: cluster::ClusterCommand,
+    },
     /// Show the routes of a running gateway and how they fare.
     Routes {
         /// The admin address; the one of the settings where nothing is said.
@@ -210,6 +216,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }
         Command::Dlq { command } => dlq::dlq(command),
+        Command::Cluster { command } => cluster::cluster(command),
         Command::Routes { admin, config, json } => routes::routes(admin, &config, json),
     };
     match ending {

@@ -1,5 +1,7 @@
 //! `crossdock.yaml` and the route files, read and checked.
 
+mod cluster;
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -65,6 +67,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// The admin listener.
     pub admin: Option<(SocketAddr, Option<Secret>)>,
+    /// How it takes part in a cluster.
+    pub cluster: Option<crossdock_cluster::Settings>,
     /// Data arbiters.
     pub workers: usize,
     /// How long calls in flight may take when the gateway stops.
@@ -198,8 +202,8 @@ pub(crate) fn load_config_with(
     let read = RefCell::new(BTreeSet::new());
     let resolve = System { folder: folder.to_path_buf(), variables, read: &read };
     let source = diagnostics.add_source(main.display().to_string(), text);
-    let parts =
-        parse(source, diagnostics).and_then(|root| read_main(&root, adapters, &mut Reader::new(diagnostics, &resolve)));
+    let parts = parse(source, diagnostics)
+        .and_then(|root| read_main(&root, folder, adapters, &mut Reader::new(diagnostics, &resolve)));
     let listeners: Vec<(String, &'static str)> = match &parts {
         Some(parts) => {
             parts.listeners.iter().map(|listener| (listener.name.clone(), listener.adapter.name())).collect()
@@ -261,7 +265,7 @@ fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> 
 
 const DRAIN_DEFAULT: StdDuration = StdDuration::from_secs(25);
 
-fn read_main(root: &Node, adapters: &[Arc<dyn Adapter>], reader: &mut Reader<'_>) -> Option<Config> {
+fn read_main(root: &Node, folder: &Path, adapters: &[Arc<dyn Adapter>], reader: &mut Reader<'_>) -> Option<Config> {
     let mut fields = reader.fields(root, "crossdock.yaml")?;
     let version: Option<u32> = fields.read("version", reader);
     if let (Some(version), Some(node)) = (version, root.get("version"))
@@ -271,6 +275,7 @@ fn read_main(root: &Node, adapters: &[Arc<dyn Adapter>], reader: &mut Reader<'_>
     }
     let listeners = fields.take("listeners");
     let admin: Option<Option<AdminSettings>> = fields.read("admin", reader);
+    let cluster = fields.take("cluster").map(|node| cluster::read(node, folder, reader));
     let workers: Option<Option<Spanned<usize>>> = fields.read("workers", reader);
     let drain = fields.read_or("drain", Duration(DRAIN_DEFAULT), reader);
     let default_log = LogSettings { format: LogFormat::Text, level: "info".to_owned() };
@@ -296,9 +301,14 @@ fn read_main(root: &Node, adapters: &[Arc<dyn Adapter>], reader: &mut Reader<'_>
         None => None,
         Some(admin) => Some(admin?),
     };
+    let cluster = match cluster {
+        None => None,
+        Some(cluster) => Some(cluster?),
+    };
     Some(Config {
         listeners: listeners?,
         admin,
+        cluster,
         workers: workers?,
         drain: drain?.0,
         log: log?,
@@ -397,6 +407,7 @@ pub(crate) fn settings_schema(adapters: &[Arc<dyn Adapter>]) -> serde_json::Valu
                 "type": "object", "properties": listeners, "minProperties": 1, "maxProperties": 1, "additionalProperties": false,
             } },
             "admin": AdminSettings::schema(),
+            "cluster": cluster::ClusterSettings::schema(),
             "workers": usize::schema(),
             "drain": Duration::schema(),
             "log": LogSettings::schema(),

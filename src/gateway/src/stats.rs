@@ -5,6 +5,7 @@
 //! - capacity = calls at once that the route's services allow / mean processing time (Little's law);
 //! - availability = 1 − requests that failed on the serving side / requests.
 
+mod cluster;
 mod histogram;
 mod render;
 
@@ -18,6 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::data::Keyed;
 
+pub(crate) use cluster::{cluster_json, cluster_prometheus};
 pub(crate) use histogram::Histogram;
 pub(crate) use render::{prometheus, routes_json, services_json};
 

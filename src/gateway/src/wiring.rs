@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor as _, Addr};
 use crossdock_adapter_api::Adapter;
+use crossdock_cluster::register::Register;
+use crossdock_cluster::{Node, StartError};
 use crossdock_settings::Diagnostics;
 
 use crate::actors::{Apply, Guardian, Listening, ReloadRoutes, Routes, StopAll};
@@ -39,7 +41,25 @@ pub struct Running {
     routes: Addr<Routes>,
     listening: Vec<Listening>,
     admin: Option<Admin>,
+    cluster: Option<Node>,
     drain: Duration,
+}
+
+/// Makes this instance one of its cluster.
+fn start_cluster(settings: &crossdock_cluster::Settings) -> Result<Node, RunError> {
+    // Alone it has promised nothing to anybody.
+    let settings = crossdock_cluster::Settings { create: settings.members.len() == 1, ..settings.clone() };
+    let node = Node::start(&settings, Box::new(Register::default())).map_err(|problem| {
+        let help = match &problem {
+            StartError::Log(crossdock_cluster::wal::Error::Missing(_)) => {
+                "\nbefore its first start, and only then, make the log with `crossdock cluster init`"
+            }
+            _ => "",
+        };
+        RunError::Open(format!("cluster: {problem}{help}"))
+    })?;
+    tracing::info!(id = %settings.id, address = %node.address(), "takes part in the cluster");
+    Ok(node)
 }
 
 /// Opens a service for a moment, so that a file that cannot be used is found before anything depends on it.
@@ -111,6 +131,7 @@ impl Gateway {
         config: Config,
         source: impl Fn() -> Result<Config, String> + 'static,
     ) -> Result<Running, RunError> {
+        let cluster = config.cluster.as_ref().map(start_cluster).transpose()?;
         let stats = Stats::new(Instant::now());
         let mut first = Generation::new(1, config.plan, config.listeners.clone(), config.limits, &stats);
         first.files = config.files;
@@ -136,11 +157,18 @@ impl Gateway {
             guardian: guardian.clone(),
             last_error: Arc::clone(&last_error),
         };
-        let state = AdminState { current: Arc::clone(&current), stats: Arc::clone(&stats), last_error, token: None };
+        let state = AdminState {
+            current: Arc::clone(&current),
+            stats: Arc::clone(&stats),
+            last_error,
+            token: None,
+            cluster: None,
+        };
         let admin = match config.admin {
             None => None,
             Some((address, token)) => {
-                let state = AdminState { token: token.map(|token| token.reveal().to_owned()), ..state };
+                let token = token.map(|token| token.reveal().to_owned());
+                let state = AdminState { token, cluster: cluster.as_ref().map(Node::client), ..state };
                 let opened = Admin::open(address, state);
                 let admin = opened.map_err(|error| RunError::Open(format!("admin listener {address}: {error}")))?;
                 tracing::info!(address = %admin.address(), "admin listens");
@@ -154,7 +182,7 @@ impl Gateway {
                 stats.sample(Instant::now());
             }
         });
-        Ok(Running { current, guardian, routes: routes.start(), listening, admin, drain: config.drain })
+        Ok(Running { current, guardian, routes: routes.start(), listening, admin, cluster, drain: config.drain })
     }
 }
 
@@ -202,6 +230,9 @@ impl Running {
     pub async fn stop(self) -> bool {
         self.current.drain();
         let stopped = tokio::time::timeout(self.drain, self.guardian.send(StopAll)).await.is_ok();
+        if let Some(cluster) = self.cluster {
+            cluster.stop();
+        }
         if let Some(admin) = self.admin {
             admin.stop().await;
         }

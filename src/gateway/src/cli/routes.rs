@@ -8,33 +8,40 @@ use super::{Ask, Ending, Failure, ask, on_local_runtime};
 use crate::config::adapters;
 use crate::wiring::read_folder;
 
-pub(super) fn routes(admin: Option<String>, folder: &Path, json: bool) -> Ending {
-    let (address, token) = match admin {
-        Some(address) => (address, std::env::var("CROSSDOCK_ADMIN_TOKEN").ok()),
-        None => {
-            let config = read_folder(folder, &adapters()).map_err(Failure::Misuse)?;
-            let none =
-                || Failure::Misuse("the settings have no `admin:`; name the address with `--admin HOST:PORT`".into());
-            let (address, token) = config.admin.ok_or_else(none)?;
-            (address.to_string(), token.map(|token| token.reveal().to_owned()))
-        }
-    };
+/// The admin address of a running gateway, and what is shown there.
+pub(super) fn admin_of(named: Option<String>, folder: &Path) -> Result<(String, Option<String>), Failure> {
+    if let Some(address) = named {
+        return Ok((address, std::env::var("CROSSDOCK_ADMIN_TOKEN").ok()));
+    }
+    let config = read_folder(folder, &adapters()).map_err(Failure::Misuse)?;
+    let none = || Failure::Misuse("the settings have no `admin:`; name the address with `--admin HOST:PORT`".into());
+    let (address, token) = config.admin.ok_or_else(none)?;
+    Ok((address.to_string(), token.map(|token| token.reveal().to_owned())))
+}
+
+/// What a running gateway answers.
+pub(super) async fn fetch(address: &str, token: Option<&str>, target: &str) -> Result<String, Failure> {
     let headers = token.map(|token| ("authorization".to_owned(), format!("Bearer {token}"))).into_iter().collect();
-    let question = Ask { method: "GET", target: "/api/v1/routes", headers, body: "" };
-    let answer = on_local_runtime(ask(&address, &question))?.map_err(|problem| {
+    let question = Ask { method: "GET", target, headers, body: "" };
+    let answer = ask(address, &question).await.map_err(|problem| {
         eprintln!("no gateway answers: {problem}");
         Failure::Failed
     })?;
     if answer.status != 200 {
-        eprintln!("the gateway answered with status {}", answer.status);
+        eprintln!("the gateway answered with status {}: {}", answer.status, answer.body);
         return Err(Failure::Failed);
     }
+    Ok(answer.body)
+}
+
+pub(super) fn routes(admin: Option<String>, folder: &Path, json: bool) -> Ending {
+    let (address, token) = admin_of(admin, folder)?;
+    let answer = on_local_runtime(async move { fetch(&address, token.as_deref(), "/api/v1/routes").await })??;
     if json {
-        println!("{}", answer.body);
+        println!("{answer}");
         return Ok(());
     }
-    let body: Value =
-        serde_json::from_str(&answer.body).map_err(|error| Failure::Misuse(format!("bad answer: {error}")))?;
+    let body: Value = serde_json::from_str(&answer).map_err(|error| Failure::Misuse(format!("bad answer: {error}")))?;
     print_table(&body);
     Ok(())
 }

@@ -1,0 +1,117 @@
+//! `crossdock cluster`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::routes::{admin_of, fetch};
+use super::{Ending, Failure, on_local_runtime};
+use crate::config::adapters;
+use crate::wiring::read_folder;
+
+/// Between two looks of `--watch`.
+const LOOK: Duration = Duration::from_secs(1);
+
+#[derive(Subcommand)]
+pub(super) enum ClusterCommand {
+    /// Make the log of this instance: once, before its first start.
+    ///
+    /// An instance that has lost its log has forgotten what it promised to others. Where it was one of a running cluster, give it a new id
+    /// in the place of the old one.
+    Init {
+        /// The folder with crossdock.yaml.
+        #[arg(long, default_value = "config", value_name = "FOLDER")]
+        config: PathBuf,
+    },
+    /// Show what a running instance is, and how far it has got.
+    Status {
+        /// The admin address; the one of the settings where nothing is said.
+        #[arg(long, value_name = "HOST:PORT")]
+        admin: Option<String>,
+        /// The folder with crossdock.yaml.
+        #[arg(long, default_value = "config", value_name = "FOLDER")]
+        config: PathBuf,
+        /// Look again each second, until interrupted.
+        #[arg(long)]
+        watch: bool,
+        /// Print the JSON that the gateway gives.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) fn cluster(command: ClusterCommand) -> Ending {
+    match command {
+        ClusterCommand::Init { config } => init(&config),
+        ClusterCommand::Status { admin, config, watch, json } => {
+            let (address, token) = admin_of(admin, &config)?;
+            on_local_runtime(async move {
+                print_head(json);
+                loop {
+                    let shown =
+                        fetch(&address, token.as_deref(), "/api/v1/cluster").await.and_then(|body| show(&body, json));
+                    match shown {
+                        // Who watches wants to see it come back.
+                        Err(Failure::Failed) if watch => {}
+                        Err(failure) => return Err(failure),
+                        Ok(()) if !watch => return Ok(()),
+                        Ok(()) => {}
+                    }
+                    tokio::time::sleep(LOOK).await;
+                }
+            })?
+        }
+    }
+}
+
+fn init(folder: &std::path::Path) -> Ending {
+    let config = read_folder(folder, &adapters()).map_err(|problem| {
+        eprintln!("{}", problem.trim_end());
+        Failure::Failed
+    })?;
+    let none = || Failure::Misuse("the settings have no `cluster:`".into());
+    let settings = config.cluster.ok_or_else(none)?;
+    crossdock_cluster::init(&settings).map_err(|problem| {
+        eprintln!("{problem}");
+        Failure::Failed
+    })?;
+    println!("{} is the log of instance {} of `{}`", settings.data.display(), settings.id, settings.cluster);
+    Ok(())
+}
+
+fn print_head(json: bool) {
+    if !json {
+        println!(
+            "{:<4} {:<10} {:<28} {:>6} {:<7} {:>16} {:>16} {:>9}  CONNECTED",
+            "ID", "ROLE", "PHASE", "EPOCH", "LEADER", "LAST", "APPLIED", "SYNCS"
+        );
+    }
+}
+
+fn show(body: &str, json: bool) -> Ending {
+    if json {
+        println!("{body}");
+        return Ok(());
+    }
+    let status: Value = serde_json::from_str(body).map_err(|error| Failure::Misuse(format!("bad answer: {error}")))?;
+    let text = |name: &str| match &status[name] {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let connected: Vec<String> =
+        status["connected"].as_array().into_iter().flatten().map(std::string::ToString::to_string).collect();
+    let (id, role, phase, epoch, leader) = (text("id"), text("role"), text("phase"), text("epoch"), text("leader"));
+    let (last, applied, syncs) = (text("last"), text("applied"), text("syncs"));
+    println!(
+        "{id:<4} {role:<10} {phase:<28} {epoch:>6} {leader:<7} {last:>16} {applied:>16} {syncs:>9}  {}",
+        connected.join(" ")
+    );
+    if let Some(problem) = status["stopped"].as_str() {
+        eprintln!("the instance has stopped: {problem}");
+        return Err(Failure::Failed);
+    }
+    Ok(())
+}

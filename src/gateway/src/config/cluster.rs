@@ -1,0 +1,94 @@
+//! The part of `crossdock.yaml` that makes an instance one of a cluster.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration as StdDuration;
+
+use crossdock_cluster::{Member, Settings};
+use crossdock_settings::{Duration, FromNode as _, Named, Node, Reader, Spanned, settings};
+use crossdock_zab::ServerId;
+
+/// The shortest and the longest tick: shorter ones are not kept, longer ones keep everybody waiting.
+const TICK: std::ops::RangeInclusive<StdDuration> = StdDuration::from_millis(5)..=StdDuration::from_secs(1);
+
+settings! {
+    /// the cluster
+    pub(crate) struct ClusterSettings {
+        /// The cluster's name; instances of another are not talked to.
+        pub(crate) name: String = "crossdock".to_owned(),
+        /// This instance: a number from 1 on.
+        pub(crate) id: u64,
+        /// The instances whose majority decides, each `id: address:port`; this one among them, or among the observers.
+        pub(crate) members: Named<Spanned<String>>,
+        /// Instances that follow without a vote.
+        pub(crate) observers: Named<Spanned<String>>,
+        /// The folder of the log and of snapshots, from the folder of this file on. `crossdock cluster init` makes it.
+        pub(crate) data: String = "data/cluster".to_owned(),
+        /// The unit of all waits; a leader that is silent for 35 of them is given up.
+        pub(crate) tick: Duration = Duration(StdDuration::from_millis(20)),
+    }
+}
+
+/// Reads how the instance takes part.
+pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Option<Settings> {
+    let settings = ClusterSettings::from_node(node, reader)?;
+    let mut members = BTreeMap::new();
+    let listed = settings.members.0.iter().map(|one| (one, true));
+    let listed: Vec<_> = listed.chain(settings.observers.0.iter().map(|one| (one, false))).collect();
+    for ((id, address), votes) in listed {
+        let number = id.value.parse::<u64>().ok().filter(|number| *number > 0);
+        let Some(number) = number else {
+            let message = format!("`{}` is not the number of an instance", id.value);
+            reader.error("cluster-id", id.span, message, "write `1: 127.0.0.1:7101`");
+            return None;
+        };
+        let address = address_of(address, reader)?;
+        if members.insert(ServerId(number), Member { address, votes }).is_some() {
+            let message = format!("the instance {number} stands there twice");
+            reader.error("cluster-id", id.span, message, "keep one of them");
+            return None;
+        }
+    }
+    if settings.members.0.is_empty() {
+        let help = "add `members: { 1: 127.0.0.1:7101, 2: 127.0.0.1:7102, 3: 127.0.0.1:7103 }`";
+        reader.error("missing-key", node.span, "a cluster has at least one member", help);
+        return None;
+    }
+    if !members.contains_key(&ServerId(settings.id)) {
+        let span = node.get("id").map_or(node.span, |node| node.span);
+        let message = format!("the instance {} is neither among the members nor among the observers", settings.id);
+        reader.error("cluster-id", span, message, format!("add `{}: address:port` to one of them", settings.id));
+        return None;
+    }
+    if !TICK.contains(&settings.tick.0) {
+        let span = node.get("tick").map_or(node.span, |node| node.span);
+        reader.error("cluster-tick", span, "a tick is from 5ms to 1s", "write `tick: 20ms`, or leave it out");
+        return None;
+    }
+    let mut checked = Settings::new(&settings.name, ServerId(settings.id), members, folder.join(&settings.data));
+    checked.tick = settings.tick.0;
+    Some(checked)
+}
+
+/// Instances trust whoever reaches them: others must not.
+fn address_of(text: &Spanned<String>, reader: &mut Reader<'_>) -> Option<SocketAddr> {
+    match text.value.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Some(address),
+        Ok(_) => {
+            let message = "others can reach this address, and the cluster's connections are not encrypted yet";
+            reader.error(
+                "cluster-open",
+                text.span,
+                message,
+                "write an address of this machine, such as `127.0.0.1:7101`",
+            );
+            None
+        }
+        Err(_) => {
+            let message = format!("`{}` is not an address", text.value);
+            reader.error("address", text.span, message, "write an IP address and a port, such as `127.0.0.1:7101`");
+            None
+        }
+    }
+}

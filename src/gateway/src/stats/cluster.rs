@@ -1,0 +1,52 @@
+//! What is shown of the cluster.
+
+use crossdock_cluster::{Status, Stopped};
+use crossdock_zab::Role;
+use serde_json::{Value, json};
+
+/// The role's name, the epoch, and who leads.
+fn told(status: &Status) -> (&'static str, Option<u32>, Option<u64>) {
+    match status.role {
+        Role::Looking => ("looking", None, None),
+        Role::Leading(epoch) => ("leading", Some(epoch.0), Some(status.id.0)),
+        Role::Following(leader, epoch) => ("following", Some(epoch.0), Some(leader.0)),
+        Role::Observing(leader, epoch) => ("observing", Some(epoch.0), Some(leader.0)),
+    }
+}
+
+pub(crate) fn cluster_json(status: &Status) -> Value {
+    let (role, epoch, leader) = told(status);
+    let stopped = status.stopped.as_ref().map(|stopped| match stopped {
+        Stopped::Protocol(fatal) => fatal.to_string(),
+        Stopped::Log(problem) => problem.clone(),
+        Stopped::Asked => "it was asked to".to_owned(),
+    });
+    json!({
+        "id": status.id.0, "role": role, "phase": status.phase, "epoch": epoch, "leader": leader,
+        "last": status.last.to_string(), "applied": status.applied.to_string(),
+        "connected": status.connected.iter().map(|peer| peer.0).collect::<Vec<_>>(),
+        "syncs": status.syncs, "stopped": stopped,
+    })
+}
+
+pub(crate) fn cluster_prometheus(status: &Status) -> String {
+    let (role, epoch, _) = told(status);
+    let mut out = String::new();
+    let mut one = |name: &str, kind: &str, help: &str, value: u64| {
+        out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
+    };
+    one(
+        "crossdock_cluster_ready",
+        "gauge",
+        "1 while a leader is followed, or this instance leads.",
+        u64::from(role != "looking"),
+    );
+    one("crossdock_cluster_leading", "gauge", "1 while this instance leads.", u64::from(role == "leading"));
+    one("crossdock_cluster_epoch", "gauge", "The epoch; 0 without a leader.", u64::from(epoch.unwrap_or(0)));
+    one("crossdock_cluster_last_zxid", "gauge", "The end of the log.", status.last.to_u64());
+    one("crossdock_cluster_applied_zxid", "gauge", "The last transaction that was applied.", status.applied.to_u64());
+    one("crossdock_cluster_connected", "gauge", "Instances with a connection.", status.connected.len() as u64);
+    one("crossdock_cluster_syncs_total", "counter", "Syncs of the log.", status.syncs);
+    one("crossdock_cluster_stopped", "gauge", "1 once it has stopped for good.", u64::from(status.stopped.is_some()));
+    out
+}

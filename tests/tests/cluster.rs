@@ -1,0 +1,164 @@
+//! Gateways as instances of a cluster, from their settings alone.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crossdock_tests::{crossdock, until};
+use serde_json::Value;
+
+struct Instance {
+    folder: tempfile::TempDir,
+    admin: String,
+    child: Option<Child>,
+}
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").to_string()
+}
+
+impl Instance {
+    fn new(id: usize, members: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let admin = free_address();
+        let settings = format!(
+            "version: 1
+listeners: {{ public: {{ http: {{ bind: \"127.0.0.1:0\" }} }} }}
+admin: {{ bind: \"{admin}\" }}
+cluster: {{ name: test, id: {id}, members: {members} }}
+"
+        );
+        std::fs::write(folder.path().join("crossdock.yaml"), settings).expect("settings");
+        Self { folder, admin, child: None }
+    }
+
+    fn command(&self, arguments: &[&str]) -> (bool, String) {
+        let output = Command::new(crossdock()).args(arguments).arg("--config").arg(self.folder.path()).output();
+        let output = output.expect("it runs");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    fn start(&mut self) {
+        let mut command = Command::new(crossdock());
+        command.arg("run").arg("--config").arg(self.folder.path());
+        self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn status(&self) -> Option<Value> {
+        let (good, text) = self.command(&["cluster", "status", "--json", "--admin", &self.admin]);
+        good.then(|| serde_json::from_str(&text).expect("JSON"))
+    }
+
+    fn has_role(&self, role: &str) -> bool {
+        self.status().is_some_and(|status| status["role"] == role)
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn cluster(count: usize) -> Vec<Instance> {
+    let members: Vec<String> = (1..=count).map(|id| format!("{id}: \"{}\"", free_address())).collect();
+    let members = format!("{{ {} }}", members.join(", "));
+    (1..=count).map(|id| Instance::new(id, &members)).collect()
+}
+
+fn leader(instances: &[Instance]) -> usize {
+    let mut found = None;
+    until("a leader", || {
+        found = instances.iter().position(|instance| instance.child.is_some() && instance.has_role("leading"));
+        found.is_some()
+    });
+    found.expect("a leader")
+}
+
+#[test]
+fn three_gateways_form_a_cluster_and_survive_their_leader() {
+    let mut instances = cluster(3);
+    let (good, told) = instances[0].command(&["run"]);
+    assert!(!good && told.contains("crossdock cluster init"), "{told}");
+    for instance in &mut instances {
+        let (good, told) = instance.command(&["cluster", "init"]);
+        assert!(good, "{told}");
+        instance.start();
+    }
+    let (good, told) = instances[0].command(&["cluster", "init"]);
+    assert!(!good && told.contains("has a log already"), "{told}");
+    let first = leader(&instances);
+    let status = instances[first].status().expect("it runs");
+    until("the others to follow", || {
+        (0..3).filter(|index| *index != first).all(|index| {
+            instances[index].status().is_some_and(|other| {
+                (&other["role"], &other["leader"], &other["epoch"])
+                    == (&"following".into(), &status["id"], &status["epoch"])
+            })
+        })
+    });
+    let (_, table) = instances[first].command(&["cluster", "status"]);
+    assert!(table.starts_with("ID") && table.contains("leading"), "{table}");
+    let begun = Instant::now();
+    instances[first].kill();
+    let second = leader(&instances);
+    println!("another leads after {:?}, asked by a command", begun.elapsed());
+    assert_ne!(first, second);
+    let epoch = |index: usize| instances[index].status().expect("it runs")["epoch"].as_u64();
+    assert!(epoch(second) > status["epoch"].as_u64());
+    instances[first].start();
+    until("the first to follow", || instances[first].has_role("following"));
+    // Without a majority there is no leader.
+    for index in (0..3).filter(|index| *index != second) {
+        instances[index].kill();
+    }
+    until("the last to leave its office", || instances[second].has_role("looking"));
+}
+
+#[test]
+fn a_cluster_is_checked_before_it_starts() {
+    let check = |cluster: &str| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = format!("version: 1\nlisteners: {{}}\ncluster: {cluster}\n");
+        std::fs::write(folder.path().join("crossdock.yaml"), settings).expect("settings");
+        let output = Command::new(crossdock()).arg("check").arg(folder.path()).output().expect("it runs");
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    for (cluster, problem) in [
+        ("{ id: 1 }", "a cluster has at least one member"),
+        ("{ id: 4, members: { 1: \"127.0.0.1:7101\" } }", "neither among the members"),
+        ("{ id: 1, members: { one: \"127.0.0.1:7101\" } }", "not the number of an instance"),
+        ("{ id: 1, members: { 1: \"0.0.0.0:7101\" } }", "others can reach this address"),
+        ("{ id: 1, members: { 1: \"here\" } }", "not an address"),
+        ("{ id: 1, tick: 1ms, members: { 1: \"127.0.0.1:7101\" } }", "a tick is from 5ms to 1s"),
+        ("{ id: 1, members: { 1: \"127.0.0.1:7101\" }, observers: { 1: \"127.0.0.1:7102\" } }", "stands there twice"),
+    ] {
+        let (good, told) = check(cluster);
+        assert!(!good && told.contains(problem) && told.contains("help: "), "{cluster}: {told}");
+    }
+    let (good, told) = check("{ id: 1, members: { 1: \"127.0.0.1:7101\" } }");
+    assert!(good, "{told}");
+}
+
+#[test]
+fn one_gateway_is_a_cluster_without_more() {
+    let mut instances = cluster(1);
+    instances[0].start();
+    until("it to lead", || instances[0].has_role("leading"));
+    assert!(Path::new(instances[0].folder.path()).join("data/cluster").is_dir());
+    let begun = Instant::now();
+    instances[0].kill();
+    instances[0].start();
+    until("it to lead again", || instances[0].has_role("leading"));
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(instances[0].status().expect("it runs")["epoch"], 2);
+}
