@@ -8,6 +8,7 @@ mod certificates;
 pub mod frames;
 pub mod fuzz;
 mod gateway;
+pub mod history;
 mod peers;
 mod proxy;
 mod recorder;

@@ -103,7 +103,7 @@ fn shipped_settings_and_examples_are_good_and_pass_their_tests() {
 #[test]
 fn the_files_in_the_documents_are_good() {
     let mut checked = 0;
-    for document in ["README.md", "src/routing/README.md", "adapters/grpc/README.md"] {
+    for document in ["README.md", "src/routing/README.md", "src/cluster/README.md", "adapters/grpc/README.md"] {
         let text = std::fs::read_to_string(repository().join(document)).expect(document);
         for block in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
             let folder = tempfile::tempdir().expect("a folder");

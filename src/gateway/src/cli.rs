@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod cluster;
+mod cluster_bench;
 mod contract;
 mod convert;
 mod dlq;

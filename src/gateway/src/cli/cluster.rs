@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::routes::{admin_of, fetch};
-use super::{Ending, Failure, on_local_runtime};
+use super::{Ending, Failure, cluster_bench, on_local_runtime};
 use crate::config::adapters;
 use crate::wiring::read_folder;
 
@@ -24,6 +24,11 @@ pub(super) enum ClusterCommand {
         /// The folder with crossdock.yaml.
         #[arg(long, default_value = "config", value_name = "FOLDER")]
         config: PathBuf,
+    },
+    /// Measure how fast a cluster is on this machine's disk, all instances in this process.
+    Bench {
+        #[command(flatten)]
+        bench: cluster_bench::Bench,
     },
     /// Show what a running instance is, and how far it has got.
     Status {
@@ -45,6 +50,7 @@ pub(super) enum ClusterCommand {
 pub(super) fn cluster(command: ClusterCommand) -> Ending {
     match command {
         ClusterCommand::Init { config } => init(&config),
+        ClusterCommand::Bench { bench } => cluster_bench::bench(&bench),
         ClusterCommand::Status { admin, config, watch, json } => {
             let (address, token) = admin_of(admin, &config)?;
             on_local_runtime(async move {

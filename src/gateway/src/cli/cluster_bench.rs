@@ -1,0 +1,132 @@
+//! `crossdock cluster bench`: how fast a cluster is on this machine's disk, all instances in this process.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clap::Args;
+use crossdock_cluster::register::{Change, Command, Register};
+use crossdock_cluster::{Client, Member, Node, Settings};
+use crossdock_zab::{Role, ServerId};
+
+use super::{Ending, Failure, on_local_runtime};
+
+/// For a leader.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// What is not measured at the beginning of each.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+#[derive(Args)]
+pub(super) struct Bench {
+    /// Instances, all in this process, over loopback.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
+    instances: u64,
+    /// Bytes of a command's value.
+    #[arg(long, default_value_t = 100, value_name = "BYTES")]
+    size: usize,
+    /// Commands under way at once, one after another.
+    #[arg(long, value_delimiter = ',', default_value = "1,16,128,1024", value_name = "COUNT,…")]
+    outstanding: Vec<usize>,
+    /// How long each is measured.
+    #[arg(long, default_value_t = 3, value_name = "SECONDS")]
+    seconds: u64,
+    /// Where the logs are; a folder of its own is made there, and deleted.
+    #[arg(long, default_value = "data", value_name = "FOLDER")]
+    data: PathBuf,
+}
+
+pub(super) fn bench(bench: &Bench) -> Ending {
+    let folder = bench.data.join(format!("bench-{}", std::process::id()));
+    let ending = on_local_runtime(measure(bench, &folder))?;
+    // What cannot be deleted is seen by whoever looks there.
+    let _ = std::fs::remove_dir_all(&folder);
+    ending.map_err(|problem| {
+        eprintln!("{problem}");
+        Failure::Failed
+    })
+}
+
+fn free_address() -> Result<SocketAddr, String> {
+    let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    bound.map_err(|problem| format!("no free port: {problem}"))
+}
+
+async fn measure(bench: &Bench, folder: &Path) -> Result<(), String> {
+    let mut members = BTreeMap::new();
+    for id in 1..=bench.instances {
+        members.insert(ServerId(id), Member { address: free_address()?, votes: true });
+    }
+    let mut nodes = Vec::new();
+    for id in members.keys() {
+        let mut settings = Settings::new("bench", *id, members.clone(), folder.join(id.to_string()));
+        settings.create = true;
+        nodes.push(Node::start(&settings, Box::new(Register::default())).map_err(|problem| problem.to_string())?);
+    }
+    let leader = leader(&nodes).await?;
+    println!("{} instances, {} bytes, leader {}", bench.instances, bench.size, leader.status().id);
+    println!(
+        "{:>12} {:>12} {:>10} {:>10} {:>10} {:>12}",
+        "OUTSTANDING", "WRITES/S", "P50 MS", "P99 MS", "P99.9 MS", "SYNCS/WRITE"
+    );
+    for outstanding in &bench.outstanding {
+        let until = Instant::now() + WARM_UP;
+        run(&leader, *outstanding, bench.size, until).await?;
+        let (begun, syncs) = (Instant::now(), leader.status().syncs);
+        let mut times = run(&leader, *outstanding, bench.size, begun + Duration::from_secs(bench.seconds)).await?;
+        let took = begun.elapsed().as_secs_f64();
+        let syncs = leader.status().syncs - syncs;
+        times.sort_unstable();
+        let at = |permille: usize| times[(times.len() - 1) * permille / 1000].as_secs_f64() * 1000.0;
+        println!(
+            "{outstanding:>12} {:>12.0} {:>10.3} {:>10.3} {:>10.3} {:>12.3}",
+            times.len() as f64 / took,
+            at(500),
+            at(990),
+            at(999),
+            syncs as f64 / times.len() as f64
+        );
+    }
+    for node in nodes {
+        node.stop();
+    }
+    Ok(())
+}
+
+async fn leader(nodes: &[Node]) -> Result<Client, String> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let leads = |client: &Client| matches!(client.status().role, Role::Leading(_));
+        if let Some(client) = nodes.iter().map(Node::client).find(leads) {
+            return Ok(client);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Err("nobody leads".to_owned())
+}
+
+/// Writes until then; gives the time of each.
+async fn run(client: &Client, outstanding: usize, size: usize, until: Instant) -> Result<Vec<Duration>, String> {
+    let workers: Vec<_> = (0..outstanding)
+        .map(|worker| {
+            let (client, key) = (client.clone(), format!("key-{worker}"));
+            tokio::task::spawn_local(async move {
+                let value = Bytes::from(vec![b'x'; size]);
+                let mut times = Vec::new();
+                while Instant::now() < until {
+                    let begun = Instant::now();
+                    let payload = Command::payload(&key, Change::Set(value.clone()));
+                    client.propose(payload).await.map_err(|problem| problem.to_string())?;
+                    times.push(begun.elapsed());
+                }
+                Ok::<_, String>(times)
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for worker in workers {
+        all.extend(worker.await.map_err(|problem| problem.to_string())??);
+    }
+    Ok(all)
+}

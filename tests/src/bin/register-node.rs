@@ -1,0 +1,95 @@
+//! An instance of a cluster whose machine is the register, for tests: clients talk to it in lines.
+//!
+//! ```text
+//! register-node ID FOLDER CLIENTS 1=127.0.0.1:7101,2=…
+//!
+//! NUMBER append KEY ITEM     → NUMBER done | NUMBER refused | NUMBER unknown
+//! NUMBER read KEY            → NUMBER value ITEM,ITEM,… | NUMBER refused
+//! NUMBER status              → NUMBER leading | NUMBER following | …
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use crossdock_cluster::register::{Change, Command, DONE, Register};
+use crossdock_cluster::{AskError, Client, Member, Node, Settings};
+use crossdock_zab::{Role, ServerId};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [id, folder, clients, members] = arguments.as_slice() else { return Err("ID FOLDER CLIENTS MEMBERS".into()) };
+    let mut all = BTreeMap::new();
+    for member in members.split(',') {
+        let (id, address) = member.split_once('=').ok_or("ID=ADDRESS")?;
+        all.insert(ServerId(id.parse()?), Member { address: address.parse()?, votes: true });
+    }
+    let mut settings = Settings::new("register", ServerId(id.parse()?), all, folder.into());
+    settings.create = true;
+    settings.snapshot_every = 500;
+    settings.log.segment_len = 1 << 20;
+    let node = Node::start(&settings, Box::new(Register::default()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(clients.parse()?, node.client()))
+}
+
+async fn serve(address: SocketAddr, client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    let listener = TcpListener::bind(address).await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::spawn(talk(stream, client.clone()));
+    }
+}
+
+async fn talk(stream: TcpStream, client: Client) {
+    let _ = stream.set_nodelay(true);
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read).lines();
+    let (answers, mut answered) = mpsc::channel::<String>(1000);
+    let writing = tokio::spawn(async move {
+        while let Some(answer) = answered.recv().await {
+            if write.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    });
+    while let Ok(Some(line)) = lines.next_line().await {
+        let (client, answers) = (client.clone(), answers.clone());
+        tokio::spawn(async move {
+            let answer = answer(&client, &line).await;
+            let _ = answers.send(answer).await;
+        });
+    }
+    writing.abort();
+}
+
+async fn answer(client: &Client, line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    let number = words.first().copied().unwrap_or("?");
+    let told = match words.get(1..).unwrap_or_default() {
+        ["append", key, item] => {
+            let payload = Command::payload(key, Change::Append(Bytes::copy_from_slice(item.as_bytes())));
+            match client.propose(payload).await {
+                Ok((_, answer)) if answer == DONE => "done".to_owned(),
+                Ok(_) | Err(AskError::Refused(_)) => "refused".to_owned(),
+                Err(AskError::Unknown | AskError::Ended) => "unknown".to_owned(),
+            }
+        }
+        ["read", key] => match client.read(Bytes::copy_from_slice(key.as_bytes())).await {
+            Ok(value) => format!("value {}", String::from_utf8_lossy(&value).trim_end().replace('\n', ",")),
+            Err(_) => "refused".to_owned(),
+        },
+        ["status"] => match client.status().role {
+            Role::Looking => "looking",
+            Role::Leading(_) => "leading",
+            Role::Following(..) => "following",
+            Role::Observing(..) => "observing",
+        }
+        .to_owned(),
+        _ => "what?".to_owned(),
+    };
+    format!("{number} {told}\n")
+}
