@@ -16,6 +16,8 @@ pub enum Network {
     Cut,
     /// What the server sends does not get through: requests arrive, and their answers do not.
     CutBack,
+    /// What goes to the server does not get through.
+    CutForth,
 }
 
 /// A network in front of a server; it ends with the test's process.
@@ -61,7 +63,8 @@ fn carry(mut from: TcpStream, mut to: TcpStream, back: bool, state: &AtomicU8) {
     while let Ok(len @ 1..) = from.read(&mut buffer) {
         loop {
             let state = state.load(Ordering::SeqCst);
-            let held = state == Network::Cut as u8 || (back && state == Network::CutBack as u8);
+            let one_way = if back { Network::CutBack } else { Network::CutForth };
+            let held = state == Network::Cut as u8 || state == one_way as u8;
             if !held {
                 break;
             }

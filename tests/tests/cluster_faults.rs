@@ -1,4 +1,4 @@
-//! Instances as processes, killed and frozen while clients write and read: nothing that was acknowledged is lost, and one order explains
+//! Instances as processes, killed, frozen and cut off while clients write and read: nothing that was acknowledged is lost, and one order explains
 //! all that was seen. `CROSSDOCK_ROUNDS` makes it long.
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossdock_tests::history::{Call, Seen, check};
-use crossdock_tests::until;
+use crossdock_tests::{Network, Proxy, until};
 
 const INSTANCES: usize = 3;
 const CLIENTS: usize = 6;
@@ -77,6 +77,74 @@ impl Line {
             0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(answer.trim_end().to_owned()),
         }
+    }
+}
+
+/// What is done to the instances in a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    KillLeader,
+    FreezeLeader,
+    KillFollower,
+    /// No message reaches or leaves the leader.
+    CutLeader,
+    /// The leader hears all, and nobody hears it.
+    MuteLeader,
+    /// All hear the leader, and it hears nobody.
+    DeafLeader,
+    /// The leader and one follower do not hear one another.
+    CutPair,
+    KillAll,
+}
+
+const FAULTS: [Fault; 8] = [
+    Fault::KillLeader,
+    Fault::FreezeLeader,
+    Fault::KillFollower,
+    Fault::CutLeader,
+    Fault::MuteLeader,
+    Fault::DeafLeader,
+    Fault::CutPair,
+    Fault::KillAll,
+];
+
+/// The network between each two instances: the one with the higher number dials the other.
+struct Between(Vec<(usize, usize, Proxy)>);
+
+impl Between {
+    fn start(addresses: &[SocketAddr]) -> Self {
+        let pairs = (0..addresses.len()).flat_map(|low| (low + 1..addresses.len()).map(move |high| (low, high)));
+        Self(pairs.map(|(low, high)| (low, high, Proxy::start(addresses[low]))).collect())
+    }
+
+    /// Where an instance finds another.
+    fn address(&self, of: usize, seen_by: usize, real: SocketAddr) -> SocketAddr {
+        let proxy = self.0.iter().find(|(low, high, _)| (*low, *high) == (of, seen_by));
+        proxy.map_or(real, |(_, _, proxy)| proxy.address)
+    }
+
+    fn set(&self, leader: usize, fault: Fault) {
+        for (low, high, proxy) in &self.0 {
+            if *low != leader && *high != leader {
+                continue;
+            }
+            let is_server = *low == leader;
+            proxy.set(match fault {
+                Fault::CutLeader => Network::Cut,
+                // What the leader says goes back where it was dialled, and forth where it dialled.
+                Fault::MuteLeader if is_server => Network::CutBack,
+                Fault::DeafLeader if !is_server => Network::CutBack,
+                Fault::MuteLeader | Fault::DeafLeader => Network::CutForth,
+                _ => Network::Cut,
+            });
+            if fault == Fault::CutPair {
+                return;
+            }
+        }
+    }
+
+    fn heal(&self) {
+        self.0.iter().for_each(|(_, _, proxy)| proxy.set(Network::Whole));
     }
 }
 
@@ -181,13 +249,16 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
 
 #[test]
 fn nothing_acknowledged_is_lost_whatever_is_killed_or_frozen() {
-    let rounds = std::env::var("CROSSDOCK_ROUNDS").map_or(6, |text| text.parse().expect("a number"));
+    let rounds = std::env::var("CROSSDOCK_ROUNDS").map_or(FAULTS.len(), |text| text.parse().expect("a number"));
     let folder = tempfile::tempdir().expect("a folder");
-    let members: Vec<String> = (1..=INSTANCES).map(|id| format!("{id}={}", free_address())).collect();
-    let mut instances: Vec<Instance> = (1..=INSTANCES)
-        .map(|id| {
-            let (clients, data) = (free_address(), folder.path().join(id.to_string()).display().to_string());
-            let command = vec![id.to_string(), data, clients.to_string(), members.join(",")];
+    let real: Vec<SocketAddr> = (0..INSTANCES).map(|_| free_address()).collect();
+    let network = Between::start(&real);
+    let mut instances: Vec<Instance> = (0..INSTANCES)
+        .map(|index| {
+            let seen = |of: usize| format!("{}={}", of + 1, network.address(of, index, real[of]));
+            let members: Vec<String> = (0..INSTANCES).map(seen).collect();
+            let (clients, data) = (free_address(), folder.path().join(index.to_string()).display().to_string());
+            let command = vec![(index + 1).to_string(), data, clients.to_string(), members.join(",")];
             Instance { command, clients, child: None }
         })
         .collect();
@@ -195,45 +266,54 @@ fn nothing_acknowledged_is_lost_whatever_is_killed_or_frozen() {
     leader(&instances);
     let addresses: Vec<SocketAddr> = instances.iter().map(|instance| instance.clients).collect();
     let clients = Clients::start(&addresses);
-    let (mut after_kill, mut after_freeze) = (Vec::new(), Vec::new());
+    let (mut after_kill, mut after_freeze, mut after_cut) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
         until("some writes", || clients.writes() >= 150 * (round + 1));
         let leads = leader(&instances);
-        let mut down = Vec::new();
-        match round % 6 {
-            0 | 3 => down.push(leads),
-            1 | 4 => instances[leads].signal("STOP"),
-            2 => down.push((leads + 1) % INSTANCES),
-            _ => down.extend(0..INSTANCES),
-        }
+        let fault = FAULTS[round % FAULTS.len()];
+        let down: Vec<usize> = match fault {
+            Fault::KillLeader => vec![leads],
+            Fault::KillFollower => vec![(leads + 1) % INSTANCES],
+            Fault::KillAll => (0..INSTANCES).collect(),
+            Fault::FreezeLeader => {
+                instances[leads].signal("STOP");
+                Vec::new()
+            }
+            Fault::CutLeader | Fault::MuteLeader | Fault::DeafLeader | Fault::CutPair => {
+                network.set(leads, fault);
+                Vec::new()
+            }
+        };
         for index in &down {
             instances[*index].kill();
         }
-        let fault = Instant::now();
-        if down.len() == INSTANCES {
-            for index in &down {
-                instances[*index].start();
-            }
+        let begun = Instant::now();
+        if fault == Fault::KillAll {
+            instances.iter_mut().for_each(Instance::start);
         }
         let mut took = None;
         until("writes to succeed again", || {
-            took = clients.recovered(fault);
+            took = clients.recovered(begun);
             took.is_some()
         });
         let took = took.expect("a time");
-        match round % 6 {
-            0 | 3 => after_kill.push(took),
-            1 | 4 => {
-                after_freeze.push(took);
-                // Longer than every timeout: it wakes as one that thinks that it leads.
-                until("another to lead", || {
-                    (0..INSTANCES).any(|index| index != leads && instances[index].role() == "leading")
-                });
-                instances[leads].signal("CONT");
-            }
-            _ => {}
+        match fault {
+            Fault::KillLeader => after_kill.push(took),
+            Fault::FreezeLeader => after_freeze.push(took),
+            Fault::CutLeader | Fault::MuteLeader | Fault::DeafLeader => after_cut.push(took),
+            Fault::KillFollower | Fault::CutPair | Fault::KillAll => {}
         }
-        if down.len() < INSTANCES {
+        if matches!(fault, Fault::FreezeLeader | Fault::CutLeader | Fault::MuteLeader | Fault::DeafLeader) {
+            // Longer than every timeout: it comes back as one that thinks that it leads.
+            until("another to lead", || {
+                (0..INSTANCES).any(|index| index != leads && instances[index].role() == "leading")
+            });
+        }
+        if fault == Fault::FreezeLeader {
+            instances[leads].signal("CONT");
+        }
+        network.heal();
+        if fault != Fault::KillAll {
             for index in down {
                 instances[index].start();
             }
@@ -260,14 +340,12 @@ fn nothing_acknowledged_is_lost_whatever_is_killed_or_frozen() {
         all = (all.0 + acknowledged, all.1 + calls.len());
         check(&calls, &items).unwrap_or_else(|problem| panic!("list {list}: {problem}"));
     }
-    println!(
-        "{rounds} rounds, {} calls, {} writes acknowledged, lost 0; writes again after a killed leader p50 {:?} p99 {:?}, a frozen one p50 {:?} p99 {:?}",
-        all.1,
-        all.0,
-        percentile(&mut after_kill, 50),
-        percentile(&mut after_kill, 99),
-        percentile(&mut after_freeze, 50),
-        percentile(&mut after_freeze, 99),
-    );
+    println!("{rounds} rounds, {} calls, {} writes acknowledged, lost 0; until writes succeed again:", all.1, all.0);
+    for (what, times) in
+        [("killed", &mut after_kill), ("frozen", &mut after_freeze), ("cut off, mute or deaf", &mut after_cut)]
+    {
+        let (middle, most) = (percentile(times, 50), percentile(times, 99));
+        println!("leader {what}: {} times, p50 {middle:?}, p99 {most:?}", times.len());
+    }
     assert!(all.0 > 100 * rounds, "hardly anything was written: {}", all.0);
 }
