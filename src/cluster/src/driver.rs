@@ -353,13 +353,16 @@ impl Driver {
         }
         let begun = Instant::now();
         let (zxid, state, folder) = (self.applied, self.machine.snapshot(), self.settings.data.clone());
+        let segment = self.log.segment();
         tracing::debug!(%zxid, bytes = state.len(), micros = begun.elapsed().as_micros(), "a snapshot is taken");
         (self.since_snapshot, self.snapshotting) = (0, true);
         let kept = self.kept.0.clone();
         let writing = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
             let written = wal::keep_snapshot(&folder, zxid, &state);
+            drop(state);
+            let written = written.and_then(|_| wal::purge(&folder, zxid, segment));
             if let Err(problem) = &written {
-                tracing::warn!(%problem, "a snapshot cannot be kept; the log keeps all");
+                tracing::warn!(%problem, "a snapshot cannot be kept, or what it makes needless not be deleted");
             }
             let _ = kept.blocking_send(if written.is_ok() { zxid } else { Zxid::ZERO });
         });
@@ -376,9 +379,6 @@ impl Driver {
             return;
         }
         inputs.push(Input::SnapshotTaken(zxid));
-        if let Err(problem) = self.log.purge(zxid) {
-            tracing::warn!(%problem, "what the log does not need any more cannot be deleted");
-        }
     }
 
     /// A snapshot that came becomes one of this instance's.

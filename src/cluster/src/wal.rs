@@ -278,14 +278,21 @@ impl Wal {
         made.map_err(failed(&segment::spare_path(&self.folder), "cannot be made"))
     }
 
-    /// Deletes segments and snapshots that nobody needs who has the snapshot of `zxid`, which is durable. Two snapshots stay.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; the log may be used on.
-    pub fn purge(&mut self, zxid: Zxid) -> Result<usize, Error> {
-        let kept = snapshot::purge(&self.folder, zxid)?;
-        segment::purge(&self.folder, kept, self.header.number)
+    /// The number of the segment that is written to.
+    #[must_use]
+    pub fn segment(&self) -> u64 {
+        self.header.number
     }
+}
+
+/// Deletes segments and snapshots that nobody needs who has the snapshot of `zxid`, which is durable; gives the number of segments. Two
+/// snapshots stay. The log may be written to meanwhile, in the segment of that number or later ones.
+///
+/// # Errors
+/// [`Error::Io`]; the log may be used on.
+pub fn purge(folder: &Path, zxid: Zxid, segment: u64) -> Result<usize, Error> {
+    let kept = snapshot::purge(folder, zxid)?;
+    segment::purge(folder, kept, segment)
 }
 
 impl Drop for Wal {

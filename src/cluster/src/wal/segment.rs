@@ -11,6 +11,8 @@ use super::batch::{u32_at, u64_at};
 use super::{Error, Identity, Position, SECTOR, failed};
 
 const MAGIC: [u8; 8] = *b"CDKWAL01";
+/// Bytes of zeroes that are given to the disk at once.
+const PIECE: u64 = 1 << 20;
 /// A synchronisation was open where the segment begins.
 const OPEN: u32 = 1;
 
@@ -104,10 +106,17 @@ pub(super) fn fill(path: &Path, len: u64) -> io::Result<()> {
     static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     let mut left = len;
+    let mut together = 0;
     while left > 0 {
         let count = left.min(ZEROES.len() as u64);
         file.write_all(&ZEROES[..usize::try_from(count).unwrap_or(ZEROES.len())])?;
         left -= count;
+        together += count;
+        if together >= PIECE {
+            // A little at a time: what waits for the same disk does not wait for all of it.
+            file.sync_data()?;
+            together = 0;
+        }
     }
     file.sync_all()
 }
