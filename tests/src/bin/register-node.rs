@@ -1,8 +1,9 @@
 //! An instance of a cluster whose machine is the register, for tests: clients talk to it in lines.
 //!
 //! ```text
-//! register-node ID FOLDER CLIENTS 1=127.0.0.1:7101,2=…
+//! register-node ID FOLDER CLIENTS 1=127.0.0.1:7101,2=… [large]      large: sizes as in use, not those that tests want
 //!
+//! NUMBER set KEY VALUE       → NUMBER done | NUMBER refused | NUMBER unknown
 //! NUMBER append KEY ITEM     → NUMBER done | NUMBER refused | NUMBER unknown
 //! NUMBER read KEY            → NUMBER value ITEM,ITEM,… | NUMBER refused
 //! NUMBER status              → NUMBER leading | NUMBER following | …
@@ -21,7 +22,9 @@ use tokio::sync::mpsc;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [id, folder, clients, members] = arguments.as_slice() else { return Err("ID FOLDER CLIENTS MEMBERS".into()) };
+    let [id, folder, clients, members, size @ ..] = arguments.as_slice() else {
+        return Err("ID FOLDER CLIENTS MEMBERS [large]".into());
+    };
     let mut all = BTreeMap::new();
     for member in members.split(',') {
         let (id, address) = member.split_once('=').ok_or("ID=ADDRESS")?;
@@ -29,8 +32,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let mut settings = Settings::new("register", ServerId(id.parse()?), all, folder.into());
     settings.create = true;
-    settings.snapshot_every = 500;
-    settings.log.segment_len = 1 << 20;
+    if size.is_empty() {
+        settings.snapshot_every = 500;
+        settings.log.segment_len = 1 << 20;
+    }
     let node = Node::start(&settings, Box::new(Register::default()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(clients.parse()?, node.client()))
@@ -70,14 +75,8 @@ async fn answer(client: &Client, line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
     let number = words.first().copied().unwrap_or("?");
     let told = match words.get(1..).unwrap_or_default() {
-        ["append", key, item] => {
-            let payload = Command::payload(key, Change::Append(Bytes::copy_from_slice(item.as_bytes())));
-            match client.propose(payload).await {
-                Ok((_, answer)) if answer == DONE => "done".to_owned(),
-                Ok(_) | Err(AskError::Refused(_)) => "refused".to_owned(),
-                Err(AskError::Unknown | AskError::Ended) => "unknown".to_owned(),
-            }
-        }
+        ["append", key, item] => change(client, key, Change::Append(Bytes::copy_from_slice(item.as_bytes()))).await,
+        ["set", key, value] => change(client, key, Change::Set(Bytes::copy_from_slice(value.as_bytes()))).await,
         ["read", key] => match client.read(Bytes::copy_from_slice(key.as_bytes())).await {
             Ok(value) => format!("value {}", String::from_utf8_lossy(&value).trim_end().replace('\n', ",")),
             Err(_) => "refused".to_owned(),
@@ -92,4 +91,13 @@ async fn answer(client: &Client, line: &str) -> String {
         _ => "what?".to_owned(),
     };
     format!("{number} {told}\n")
+}
+
+async fn change(client: &Client, key: &str, change: Change) -> String {
+    let told = match client.propose(Command::payload(key, change)).await {
+        Ok((_, answer)) if answer == DONE => "done",
+        Ok(_) | Err(AskError::Refused(_)) => "refused",
+        Err(AskError::Unknown | AskError::Ended) => "unknown",
+    };
+    told.to_owned()
 }

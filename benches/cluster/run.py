@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+"""Runs ZooKeeper, etcd and Crossdock side by side, three servers each on one disk, and compares durable writes.
+
+    benches/cluster/run.py [--rounds N] [--seconds N] [--sizes BYTES …] [--outstanding COUNT …]
+
+Every server syncs each write to its log. Rounds interleave the systems, whose servers all run all the time; the table shows medians. CPU is
+that of the three servers together. Needs Go; installs ZooKeeper and etcd (Debian: zookeeper, etcd-server) when run as root.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+ZOOKEEPER = "/usr/share/java"
+SERVERS = 3
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def need(program, package):
+    if shutil.which(program) is None and not pathlib.Path(program).exists():
+        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
+        if os.geteuid() != 0 or subprocess.run(command, env=dict(os.environ, DEBIAN_FRONTEND="noninteractive"), stdout=subprocess.DEVNULL).returncode:
+            sys.exit(f"{program} is missing: install the Debian package {package}")
+
+
+class Cluster:
+    """Three servers of one system."""
+
+    def __init__(self, name, folder, commands, clients):
+        self.name, self.clients = name, clients
+        self.servers = []
+        for number, command in enumerate(commands):
+            log = open(folder / f"{name}-{number + 1}.log", "wb")
+            self.servers.append(subprocess.Popen(list(map(str, command)), stdout=log, stderr=log))
+
+    def wait(self):
+        for port in self.clients:
+            deadline = time.monotonic() + 30
+            while True:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                if time.monotonic() > deadline:
+                    sys.exit(f"{self.name} does not start")
+                time.sleep(0.05)
+
+    def cpu_seconds(self):
+        total = 0
+        for server in self.servers:
+            fields = pathlib.Path(f"/proc/{server.pid}/stat").read_text().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+        return total / os.sysconf("SC_CLK_TCK")
+
+    def stop(self):
+        for server in self.servers:
+            server.terminate()
+        for server in self.servers:
+            try:
+                server.wait(5)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def zookeeper(folder):
+    need("/usr/share/java/zookeeper.jar", "zookeeper")
+    clients = [free_port() for _ in range(SERVERS)]
+    quorum = [(free_port(), free_port()) for _ in range(SERVERS)]
+    commands = []
+    for number, client in enumerate(clients, 1):
+        data = folder / f"zookeeper-{number}"
+        data.mkdir()
+        (data / "myid").write_text(str(number))
+        servers = "".join(f"server.{n}=127.0.0.1:{peer}:{vote}\n" for n, (peer, vote) in enumerate(quorum, 1))
+        (data / "zoo.cfg").write_text(f"tickTime=2000\ninitLimit=10\nsyncLimit=5\ndataDir={data}\nclientPort={client}\n"
+                                      f"clientPortAddress=127.0.0.1\nadmin.enableServer=false\nmaxClientCnxns=0\n{servers}")
+        jars = ":".join(str(jar) for jar in pathlib.Path(ZOOKEEPER).glob("*.jar"))
+        commands.append(["java", "-Xmx1g", "-Dzookeeper.root.logger=ERROR,CONSOLE", "-cp", f"/etc/zookeeper/conf:{jars}",
+                         "org.apache.zookeeper.server.quorum.QuorumPeerMain", data / "zoo.cfg"])
+    return Cluster("zookeeper", folder, commands, clients)
+
+
+def etcd(folder):
+    need("etcd", "etcd-server")
+    clients, peers = [free_port() for _ in range(SERVERS)], [free_port() for _ in range(SERVERS)]
+    initial = ",".join(f"e{n}=http://127.0.0.1:{peer}" for n, peer in enumerate(peers, 1))
+    commands = []
+    for number, (client, peer) in enumerate(zip(clients, peers), 1):
+        here, there = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+        commands.append(["etcd", "--name", f"e{number}", "--data-dir", folder / f"etcd-{number}", "--listen-client-urls", here,
+                         "--advertise-client-urls", here, "--listen-peer-urls", there, "--initial-advertise-peer-urls", there,
+                         "--initial-cluster", initial, "--log-level", "error"])
+    return Cluster("etcd", folder, commands, clients)
+
+
+def crossdock(folder):
+    print("building (release) …", file=sys.stderr, flush=True)
+    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "crossdock-tests", "--bin", "register-node"], cwd=ROOT, check=True)
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    clients, peers = [free_port() for _ in range(SERVERS)], [free_port() for _ in range(SERVERS)]
+    members = ",".join(f"{n}=127.0.0.1:{peer}" for n, peer in enumerate(peers, 1))
+    commands = [[target / "release/register-node", number, folder / f"crossdock-{number}", f"127.0.0.1:{client}", members, "large"]
+                for number, client in enumerate(clients, 1)]
+    return Cluster("crossdock", folder, commands, clients)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1024])
+    parser.add_argument("--outstanding", type=int, nargs="+", default=[1, 16, 128, 1024])
+    arguments = parser.parse_args()
+    need("go", "golang-go")
+    # On the disk of what is built, which is none of memory.
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target) as name:
+        folder = pathlib.Path(name)
+        client = folder / "client"
+        subprocess.run(["go", "build", "-o", client, "."], cwd=HERE / "client", check=True)
+        clusters = [crossdock(folder), zookeeper(folder), etcd(folder)]
+        runs = {}
+        try:
+            for cluster in clusters:
+                cluster.wait()
+            time.sleep(2)
+            for number in range(arguments.rounds):
+                for size in arguments.sizes:
+                    for outstanding in arguments.outstanding:
+                        print(f"round {number + 1} of {arguments.rounds}: {size} bytes, {outstanding}", file=sys.stderr, flush=True)
+                        for cluster in clusters:
+                            addresses = ",".join(f"127.0.0.1:{port}" for port in cluster.clients)
+                            before = cluster.cpu_seconds()
+                            told = subprocess.run([client, cluster.name, addresses, str(outstanding), str(size), str(arguments.seconds)],
+                                                  check=True, capture_output=True, text=True).stdout
+                            figures = json.loads(told)
+                            figures["cpu"] = (cluster.cpu_seconds() - before) / figures["writes"] * 1e6
+                            runs.setdefault((size, outstanding, cluster.name), []).append(figures)
+        finally:
+            for cluster in clusters:
+                cluster.stop()
+    report(runs, arguments.rounds)
+
+
+def report(runs, rounds):
+    middle = lambda key, figure: statistics.median(run[figure] for run in runs[key])
+    print(f"\n{rounds} rounds, medians; CPU in milliseconds of three servers for 1 000 writes, the warm-up's with it")
+    print("\n| bytes | outstanding | system | writes/s | of it | p50 ms | p99 ms | p99.9 ms | CPU-ms |")
+    print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for size, outstanding, name in runs:
+        key = (size, outstanding, name)
+        ratio = middle((size, outstanding, "crossdock"), "per_s") / middle(key, "per_s")
+        print(f"| {size} | {outstanding} | {name} | {middle(key, 'per_s'):,.0f} | {ratio:.1f} | {middle(key, 'p50'):.2f} | "
+              f"{middle(key, 'p99'):.1f} | {middle(key, 'p999'):.1f} | {middle(key, 'cpu'):.0f} |")
+
+
+if __name__ == "__main__":
+    main()
