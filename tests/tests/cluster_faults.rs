@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -247,21 +248,104 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times.get((times.len().saturating_sub(1)) * percent / 100).copied().unwrap_or_default()
 }
 
+/// Instances with their data in a folder, and the network between them.
+fn instances_in(folder: &Path) -> (Vec<Instance>, Between) {
+    let real: Vec<SocketAddr> = (0..INSTANCES).map(|_| free_address()).collect();
+    let network = Between::start(&real);
+    let instances = (0..INSTANCES).map(|index| {
+        let seen = |of: usize| format!("{}={}", of + 1, network.address(of, index, real[of]));
+        let members: Vec<String> = (0..INSTANCES).map(seen).collect();
+        let (clients, data) = (free_address(), folder.join((index + 1).to_string()).display().to_string());
+        let command = vec![(index + 1).to_string(), data, clients.to_string(), members.join(",")];
+        Instance { command, clients, child: None }
+    });
+    (instances.collect(), network)
+}
+
+/// Appends items until so many are known to be there; gives them.
+fn append_some(address: SocketAddr, list: &str, count: usize, size: usize) -> Vec<String> {
+    let mut line = None;
+    let mut done = Vec::new();
+    until("some writes", || {
+        while done.len() < count {
+            let Some(open) = line.get_or_insert_with(|| Line::open(address)) else {
+                line = None;
+                return false;
+            };
+            let item = format!("{list}-{}-{}", done.len(), "x".repeat(size));
+            match open.ask(&format!("0 append {list} {item}")) {
+                Ok(answer) if answer == "0 done" => done.push(item),
+                _ => {
+                    line = None;
+                    return false;
+                }
+            }
+        }
+        true
+    });
+    done
+}
+
+#[test]
+fn an_instance_whose_log_is_damaged_stops_and_says_where() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut instances, _network) = instances_in(folder.path());
+    instances.iter_mut().for_each(Instance::start);
+    let leads = leader(&instances);
+    append_some(instances[leads].clients, "before", 20, 200);
+    let follower = (leads + 1) % INSTANCES;
+    until("the follower to follow", || instances[follower].role() == "following");
+    instances[follower].kill();
+    let log = Path::new(&instances[follower].command[1]).join("log-0000000000000001");
+    let mut bytes = std::fs::read(&log).expect("a log");
+    bytes[5000] ^= 1;
+    std::fs::write(&log, bytes).expect("a log");
+    let output = Command::new(env!("CARGO_BIN_EXE_register-node")).args(&instances[follower].command).output();
+    let output = output.expect("it runs");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && told.contains("Damaged") && told.contains("log-0000000000000001"), "{told}");
+    // The others go on.
+    append_some(instances[leads].clients, "after", 20, 200);
+}
+
+#[test]
+fn an_instance_whose_disk_is_full_ends_its_part_and_the_others_go_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut instances, _network) = instances_in(folder.path());
+    for instance in &mut instances {
+        // What cannot be written is an error then, not the end of the process.
+        let program = env!("CARGO_BIN_EXE_register-node");
+        let mut command = Command::new("bash");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", program]).args(&instance.command);
+        instance.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
+    }
+    let leads = leader(&instances);
+    let full = (leads + 1) % INSTANCES;
+    append_some(instances[leads].clients, "list", 10, 200);
+    until("it to follow", || instances[full].role() == "following");
+    // From here on it can make no segment.
+    let process = instances[full].child.as_ref().expect("it runs").id().to_string();
+    let limited = Command::new("prlimit").args(["--pid", &process, "--fsize=100000"]).status();
+    assert!(limited.is_ok_and(|status| status.success()), "prlimit");
+    append_some(instances[leads].clients, "list", 150, 20_000);
+    until("it to end its part", || instances[full].role() == "looking");
+    append_some(instances[leads].clients, "list", 20, 200);
+    assert_eq!(
+        instances[full].role(),
+        "looking",
+        "what is durable there is not known: it does not come back by itself"
+    );
+    // With room again, and started anew, it does.
+    instances[full].kill();
+    instances[full].start();
+    until("it to follow again", || instances[full].role() == "following");
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_whatever_is_killed_or_frozen() {
     let rounds = std::env::var("CROSSDOCK_ROUNDS").map_or(FAULTS.len(), |text| text.parse().expect("a number"));
     let folder = tempfile::tempdir().expect("a folder");
-    let real: Vec<SocketAddr> = (0..INSTANCES).map(|_| free_address()).collect();
-    let network = Between::start(&real);
-    let mut instances: Vec<Instance> = (0..INSTANCES)
-        .map(|index| {
-            let seen = |of: usize| format!("{}={}", of + 1, network.address(of, index, real[of]));
-            let members: Vec<String> = (0..INSTANCES).map(seen).collect();
-            let (clients, data) = (free_address(), folder.path().join(index.to_string()).display().to_string());
-            let command = vec![(index + 1).to_string(), data, clients.to_string(), members.join(",")];
-            Instance { command, clients, child: None }
-        })
-        .collect();
+    let (mut instances, network) = instances_in(folder.path());
     instances.iter_mut().for_each(Instance::start);
     leader(&instances);
     let addresses: Vec<SocketAddr> = instances.iter().map(|instance| instance.clients).collect();

@@ -411,8 +411,9 @@ impl Driver {
     fn tell(&mut self) {
         let now = Status {
             id: self.settings.id,
-            role: self.zab.role(),
-            phase: self.zab.phase(),
+            // Whatever it was, it is not any more.
+            role: if self.stopped.is_some() { Role::Looking } else { self.zab.role() },
+            phase: if self.stopped.is_some() { "stopped" } else { self.zab.phase() },
             last: self.zab.ledger().history().last(),
             applied: self.applied,
             connected: self.links.values().map(|(peer, _)| *peer).collect(),

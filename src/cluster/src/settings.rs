@@ -61,7 +61,8 @@ impl Settings {
 
     pub(crate) fn zab(&self) -> Config {
         let voters = self.members.iter().filter(|(_, member)| member.votes).map(|(id, _)| *id);
-        Config::new(self.id, voters.collect::<BTreeSet<_>>())
+        let config = Config::new(self.id, voters.collect::<BTreeSet<_>>());
+        Config { payload_max: config.payload_max.min(self.log.payload_max()), ..config }
     }
 
     pub(crate) fn identity(&self) -> wal::Identity {

@@ -108,6 +108,20 @@ pub struct Options {
     pub segment_len: u64,
 }
 
+impl Options {
+    /// The bytes of records in one batch.
+    fn records_max(&self) -> usize {
+        let room = usize::try_from(self.segment_len).unwrap_or(usize::MAX).saturating_sub(2 * SECTOR + batch::HEADER);
+        room.min(BATCH_LEN_MAX)
+    }
+
+    /// The bytes of the longest payload that a log takes.
+    #[must_use]
+    pub fn payload_max(&self) -> usize {
+        self.records_max().saturating_sub(batch::RECORD)
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self { segment_len: 64 << 20 }
@@ -214,20 +228,32 @@ impl Wal {
         this
     }
 
-    /// Makes writes durable, as one: when it returns, all of them are.
+    /// Makes writes durable: when it returns, all of them are. Where it does not, a beginning of them may be. They go as one, unless
+    /// that is more than a batch can hold.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], before anything is written. [`Error::Io`]: what is durable then is not known, and the log must not be
-    /// used any more.
+    /// [`Error::TooLarge`] for a payload longer than [`Options::payload_max`], before anything is written. [`Error::Io`]: what is
+    /// durable then is not known, and the log must not be used any more.
     pub fn append(&mut self, writes: &[Write]) -> Result<(), Error> {
+        let payloads = writes.iter().flat_map(|write| match write {
+            Write::Append { txns, .. } => txns.as_slice(),
+            _ => &[],
+        });
+        if let Some(large) = payloads.map(|txn| txn.payload.len()).find(|len| *len > self.options.payload_max()) {
+            return Err(Error::TooLarge(large));
+        }
+        let max = self.options.records_max();
+        if batch::weight(writes) <= max {
+            return self.append_batch(writes);
+        }
+        batch::split(writes, max).iter().try_for_each(|part| self.append_batch(part))
+    }
+
+    fn append_batch(&mut self, writes: &[Write]) -> Result<(), Error> {
         let mut buffer = std::mem::take(&mut self.buffer);
         batch::write(&mut buffer, self.number, self.chain, writes);
         let len = buffer.len() as u64;
-        let room = self.header.len - self.offset;
-        if buffer.len() > BATCH_LEN_MAX || len > self.options.segment_len - SECTOR as u64 {
-            return Err(Error::TooLarge(buffer.len()));
-        }
-        if len > room {
+        if len > self.header.len - self.offset {
             self.rotate()?;
         }
         self.file.write_all_at(&buffer, self.offset).map_err(failed(&self.path, "cannot be written"))?;

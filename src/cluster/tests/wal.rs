@@ -224,6 +224,25 @@ fn a_log_is_one_servers() {
     assert!(matches!(wal.append(&[append(zxid(1, 3), 4..5, 9000)]), Err(Error::TooLarge(_))));
 }
 
+#[test]
+fn writes_that_one_batch_cannot_hold_go_in_several() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut wal = Wal::create(folder.path(), IDENTITY, SMALL).expect("a new log");
+    let mut writes = batches()[0].clone();
+    writes.push(append(Zxid::ZERO, 1..40, 700));
+    writes.push(append(zxid(1, 39), 40..41, SMALL.payload_max()));
+    writes.extend([Write::AcceptEpoch(Epoch(2)), Write::SyncBegin(Epoch(2))]);
+    writes.push(Write::Append {
+        after: zxid(1, 40),
+        txns: vec![Txn { zxid: zxid(2, 1), payload: Bytes::from(vec![1; 3000]) }],
+    });
+    writes.push(Write::EpochInstalled(Epoch(2)));
+    wal.append(&writes).expect("a disk");
+    drop(wal);
+    let recovered = opened(folder.path(), SMALL).expect("a good log");
+    assert_eq!(recovered.ledger, ledger(&[writes]));
+}
+
 /// A step of a server's life, as far as its log sees it.
 #[derive(Debug, Clone)]
 enum Step {

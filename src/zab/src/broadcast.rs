@@ -14,6 +14,9 @@ impl Leading {
         if let Some(refusal) = self.refusal(base) {
             return Err(refusal);
         }
+        if payload.len() > base.config.payload_max {
+            return Err(Refusal::TooLong);
+        }
         let bytes = self.outstanding_bytes.saturating_add(payload.len());
         if self.outstanding.len() >= base.config.outstanding_max || bytes > base.config.outstanding_bytes_max {
             return Err(Refusal::Busy);
@@ -162,7 +165,9 @@ impl Following {
 
     /// Hands a proposal of somebody here to the leader.
     pub(crate) fn propose_here(&mut self, base: &mut Base, request: Request, payload: Bytes) {
-        if self.may_ask(base, request) {
+        if payload.len() > base.config.payload_max {
+            base.refuse(request, Refusal::TooLong);
+        } else if self.may_ask(base, request) {
             self.tell(base, ToLeader::Forward { request, payload });
         }
     }

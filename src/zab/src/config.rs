@@ -20,6 +20,8 @@ pub struct Config {
     pub init_ticks: u32,
     /// For votes that may still come, once a majority agrees.
     pub vote_ticks: u32,
+    /// Bytes of one command; a log has to be able to hold it.
+    pub payload_max: usize,
     /// Proposals that are not committed yet.
     pub outstanding_max: usize,
     /// Bytes of them.
@@ -53,6 +55,7 @@ impl Config {
             sync_ticks: 35,
             init_ticks: 250,
             vote_ticks: 5,
+            payload_max: 4 << 20,
             outstanding_max: 10_000,
             outstanding_bytes_max: 64 << 20,
             reads_max: 100_000,

@@ -129,6 +129,9 @@ pub enum Refusal {
     /// As many are under way as may be.
     #[error("too many proposals or reads are under way")]
     Busy,
+    /// The command is longer than one may be.
+    #[error("the command is too long")]
+    TooLong,
     /// The leader is about to leave its office.
     #[error("the leader is handing over")]
     HandingOver,

@@ -11,7 +11,7 @@ use super::SECTOR;
 
 pub(super) const HEADER: usize = 48;
 const MAGIC: [u8; 4] = *b"CDB1";
-const RECORD: usize = 17;
+pub(super) const RECORD: usize = 17;
 
 const ACCEPT: u8 = 1;
 const SYNC: u8 = 2;
@@ -41,6 +41,51 @@ pub(super) fn zero_sectors(bytes: &[u8]) -> u32 {
 /// The checksum of an encoded batch, which the next one is chained with.
 pub(super) fn chain_of(batch: &[u8]) -> u32 {
     u32_at(batch, 32)
+}
+
+/// The bytes of the records of writes.
+pub(super) fn weight(writes: &[Write]) -> usize {
+    let of = |write: &Write| match write {
+        Write::Append { txns, .. } => txns.iter().map(|txn| RECORD + txn.payload.len()).sum(),
+        _ => RECORD,
+    };
+    writes.iter().map(of).sum()
+}
+
+/// The writes in their order, in parts whose records weigh no more than `max`; one of them may have to be cut for that.
+pub(super) fn split(writes: &[Write], max: usize) -> Vec<Vec<Write>> {
+    let mut parts: Vec<Vec<Write>> = vec![Vec::new()];
+    let mut left = max;
+    for write in writes {
+        let Write::Append { after, txns } = write else {
+            if left < RECORD {
+                parts.push(Vec::new());
+                left = max;
+            }
+            left -= RECORD;
+            if let Some(part) = parts.last_mut() {
+                part.push(write.clone());
+            }
+            continue;
+        };
+        let mut after = *after;
+        for txn in txns {
+            let bytes = RECORD + txn.payload.len();
+            if left < bytes {
+                parts.push(Vec::new());
+                left = max;
+            }
+            left = left.saturating_sub(bytes);
+            if let Some(part) = parts.last_mut() {
+                match part.last_mut() {
+                    Some(Write::Append { txns, .. }) => txns.push(txn.clone()),
+                    _ => part.push(Write::Append { after, txns: vec![txn.clone()] }),
+                }
+            }
+            after = txn.zxid;
+        }
+    }
+    parts
 }
 
 /// Encodes a batch, whole sectors of it.
