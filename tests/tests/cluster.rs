@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crossdock_tests::{crossdock, until};
+use crossdock_tests::{call, crossdock, until};
 use serde_json::Value;
 
 struct Instance {
@@ -106,6 +106,10 @@ fn three_gateways_form_a_cluster_and_survive_their_leader() {
             })
         })
     });
+    let metrics = call(&instances[first].admin, "GET", "/metrics", "").body;
+    let has = |line: &str| metrics.lines().any(|other| other == line);
+    assert!(has("crossdock_cluster_leading 1") && has("crossdock_cluster_connected 2"), "{metrics}");
+    assert!(metrics.contains("crossdock_cluster_log_seconds_bucket{le=\"+Inf\"}"), "{metrics}");
     let (_, table) = instances[first].command(&["cluster", "status"]);
     assert!(table.starts_with("ID") && table.contains("leading"), "{table}");
     let begun = Instant::now();

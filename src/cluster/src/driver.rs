@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use crossdock_zab::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::latency::Latencies;
 use crate::machine::Machine;
 use crate::node::{AskError, StartError, Status, Stopped};
 use crate::settings::Settings;
@@ -37,7 +39,7 @@ pub(crate) enum Ask {
 
 /// A request of somebody here that is not answered.
 enum Waiting {
-    Propose(Answer<(Zxid, Bytes)>),
+    Propose(Instant, Answer<(Zxid, Bytes)>),
     Read(Bytes, Answer<Bytes>),
 }
 
@@ -66,7 +68,7 @@ pub(crate) struct Driver {
     links: BTreeMap<Link, (ServerId, mpsc::Sender<Outgoing>)>,
     requests: u64,
     waiting: HashMap<Request, Waiting>,
-    placed: BTreeMap<Zxid, Answer<(Zxid, Bytes)>>,
+    placed: BTreeMap<Zxid, (Instant, Answer<(Zxid, Bytes)>)>,
     ready: Vec<Ready>,
     /// Snapshots that came from others, until they are installed.
     blobs: BTreeMap<Blob, PathBuf>,
@@ -74,6 +76,7 @@ pub(crate) struct Driver {
     since_snapshot: u64,
     snapshotting: bool,
     stopped: Option<Stopped>,
+    latencies: Arc<Latencies>,
 }
 
 impl Driver {
@@ -83,7 +86,7 @@ impl Driver {
         mut machine: Box<dyn Machine>,
         incoming: mpsc::Receiver<Incoming>,
         asked: mpsc::Receiver<Ask>,
-    ) -> Result<(Self, watch::Receiver<Status>), StartError> {
+    ) -> Result<(Self, watch::Receiver<Status>, Arc<Latencies>), StartError> {
         let identity = settings.identity();
         let (log, ledger, state) = match Wal::open(&settings.data, identity, settings.log) {
             Ok((log, recovered)) => (log, recovered.ledger, recovered.snapshot),
@@ -125,8 +128,10 @@ impl Driver {
             since_snapshot: 0,
             snapshotting: false,
             stopped: None,
+            latencies: Arc::default(),
         };
-        Ok((this, watching))
+        let latencies = Arc::clone(&this.latencies);
+        Ok((this, watching, latencies))
     }
 
     /// Drives until it is asked to stop, or must.
@@ -218,7 +223,7 @@ impl Driver {
         self.requests += 1;
         match ask {
             Ask::Propose { payload, done } => {
-                self.waiting.insert(request, Waiting::Propose(done));
+                self.waiting.insert(request, Waiting::Propose(Instant::now(), done));
                 inputs.push(Input::Propose { request, payload });
             }
             Ask::Read { question, done } => {
@@ -256,12 +261,12 @@ impl Driver {
             Action::Deliver(txn) => self.deliver(&txn),
             Action::Restore(zxid) => self.restore(zxid),
             Action::Proposed { request, zxid } => {
-                if let Some(Waiting::Propose(done)) = self.waiting.remove(&request) {
-                    self.placed.insert(zxid, done);
+                if let Some(Waiting::Propose(begun, done)) = self.waiting.remove(&request) {
+                    self.placed.insert(zxid, (begun, done));
                 }
             }
             Action::Refused { request, refusal } => match self.waiting.remove(&request) {
-                Some(Waiting::Propose(done)) => drop(done.send(Err(refusal.into()))),
+                Some(Waiting::Propose(_, done)) => drop(done.send(Err(refusal.into()))),
                 Some(Waiting::Read(_, done)) => drop(done.send(Err(refusal.into()))),
                 None => {}
             },
@@ -300,7 +305,10 @@ impl Driver {
 
     fn write(&mut self, writes: Writes, inputs: &mut Vec<Input>) {
         let Some(last) = writes.last.filter(|_| self.stopped.is_none()) else { return };
-        if let Err(problem) = self.log.append(&writes.list) {
+        let begun = Instant::now();
+        let appended = self.log.append(&writes.list);
+        self.latencies.log.note(begun.elapsed());
+        if let Err(problem) = appended {
             // What of it is durable is not known: nothing that depends on it may be said.
             tracing::error!(%problem, "the log cannot be written; this instance stops for good");
             self.stopped = Some(Stopped::Log(problem.to_string()));
@@ -316,7 +324,8 @@ impl Driver {
         let answer = self.machine.apply(txn);
         self.applied = txn.zxid;
         self.since_snapshot += 1;
-        if let Some(done) = self.placed.remove(&txn.zxid) {
+        if let Some((begun, done)) = self.placed.remove(&txn.zxid) {
+            self.latencies.commit.note(begun.elapsed());
             let _ = done.send(Ok((txn.zxid, answer)));
         }
     }
@@ -332,11 +341,11 @@ impl Driver {
     fn abandon(&mut self, error: AskError) {
         for (_, waiting) in self.waiting.drain() {
             match waiting {
-                Waiting::Propose(done) => drop(done.send(Err(error))),
+                Waiting::Propose(_, done) => drop(done.send(Err(error))),
                 Waiting::Read(_, done) => drop(done.send(Err(error))),
             }
         }
-        for (_, done) in std::mem::take(&mut self.placed) {
+        for (_, (_, done)) in std::mem::take(&mut self.placed) {
             let _ = done.send(Err(error));
         }
         for (_, _, done) in self.ready.drain(..) {

@@ -14,6 +14,7 @@
 //! | [`Machine`], [`register`] | what transactions change; a small one for tests and measurements |
 
 mod driver;
+mod latency;
 mod machine;
 mod node;
 pub mod register;
@@ -22,6 +23,7 @@ mod transport;
 pub mod wal;
 mod wire;
 
+pub use latency::{Latencies, Latency};
 pub use machine::Machine;
 pub use node::{AskError, Client, Node, StartError, Status, Stopped, init};
 pub use settings::{Member, Settings};

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::driver::{Ask, Driver};
+use crate::latency::Latencies;
 use crate::machine::Machine;
 use crate::settings::Settings;
 use crate::transport::Transport;
@@ -104,6 +105,7 @@ pub fn init(settings: &Settings) -> Result<(), wal::Error> {
 pub struct Node {
     asks: mpsc::Sender<Ask>,
     status: watch::Receiver<Status>,
+    latencies: Arc<Latencies>,
     address: SocketAddr,
     /// Its end ends the connections, and with them the driver.
     stop: Option<oneshot::Sender<()>>,
@@ -146,7 +148,7 @@ impl Node {
         let address = listener.local_addr().map_err(listen)?;
         let (to_driver, incoming) = mpsc::channel(INCOMING_MAX);
         let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let (driver, status) = Driver::open(settings, machine, incoming, asked)?;
+        let (driver, status, latencies) = Driver::open(settings, machine, incoming, asked)?;
         let (stop, stopped) = oneshot::channel();
         let transport = Transport::new(settings, to_driver);
         let network = std::thread::Builder::new().name("cluster".to_owned()).spawn(move || {
@@ -157,7 +159,7 @@ impl Node {
         let network = network.map_err(StartError::Thread)?;
         let driver = std::thread::Builder::new().name("zab".to_owned()).spawn(move || driver.run());
         let driver = driver.map_err(StartError::Thread)?;
-        Ok(Self { asks, status, address, stop: Some(stop), threads: vec![network, driver] })
+        Ok(Self { asks, status, latencies, address, stop: Some(stop), threads: vec![network, driver] })
     }
 
     /// Where it listens for other instances.
@@ -169,7 +171,8 @@ impl Node {
     /// A handle to ask it.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client { asks: self.asks.clone(), status: self.status.clone() }
+        let latencies = Arc::clone(&self.latencies);
+        Client { asks: self.asks.clone(), status: self.status.clone(), latencies }
     }
 
     /// Ends the instance, without waiting for others.
@@ -196,6 +199,7 @@ impl Drop for Node {
 pub struct Client {
     asks: mpsc::Sender<Ask>,
     status: watch::Receiver<Status>,
+    latencies: Arc<Latencies>,
 }
 
 impl Client {
@@ -243,6 +247,12 @@ impl Client {
     #[must_use]
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
+    }
+
+    /// How long things have taken.
+    #[must_use]
+    pub fn latencies(&self) -> &Latencies {
+        &self.latencies
     }
 
     /// Waits until the status is such.

@@ -110,14 +110,14 @@ pub struct Options {
 
 impl Options {
     /// The bytes of records in one batch.
-    fn records_max(&self) -> usize {
+    fn records_max(self) -> usize {
         let room = usize::try_from(self.segment_len).unwrap_or(usize::MAX).saturating_sub(2 * SECTOR + batch::HEADER);
         room.min(BATCH_LEN_MAX)
     }
 
     /// The bytes of the longest payload that a log takes.
     #[must_use]
-    pub fn payload_max(&self) -> usize {
+    pub fn payload_max(self) -> usize {
         self.records_max().saturating_sub(batch::RECORD)
     }
 }

@@ -113,7 +113,7 @@ async fn metrics(request: HttpRequest, state: web::Data<AdminState>) -> HttpResp
     }
     let mut text = prometheus(&state.stats, &state.current.load(), !state.current.is_draining());
     if let Some(cluster) = &state.cluster {
-        text.push_str(&cluster_prometheus(&cluster.status()));
+        text.push_str(&cluster_prometheus(cluster));
     }
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text)
 }

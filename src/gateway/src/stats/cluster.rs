@@ -1,6 +1,6 @@
 //! What is shown of the cluster.
 
-use crossdock_cluster::{Status, Stopped};
+use crossdock_cluster::{Client, Latency, Status, Stopped};
 use crossdock_zab::Role;
 use serde_json::{Value, json};
 
@@ -29,8 +29,9 @@ pub(crate) fn cluster_json(status: &Status) -> Value {
     })
 }
 
-pub(crate) fn cluster_prometheus(status: &Status) -> String {
-    let (role, epoch, _) = told(status);
+pub(crate) fn cluster_prometheus(cluster: &Client) -> String {
+    let status = cluster.status();
+    let (role, epoch, _) = told(&status);
     let mut out = String::new();
     let mut one = |name: &str, kind: &str, help: &str, value: u64| {
         out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
@@ -48,5 +49,25 @@ pub(crate) fn cluster_prometheus(status: &Status) -> String {
     one("crossdock_cluster_connected", "gauge", "Instances with a connection.", status.connected.len() as u64);
     one("crossdock_cluster_syncs_total", "counter", "Syncs of the log.", status.syncs);
     one("crossdock_cluster_stopped", "gauge", "1 once it has stopped for good.", u64::from(status.stopped.is_some()));
+    let times = cluster.latencies();
+    histogram(&mut out, "crossdock_cluster_log_seconds", "Writing to the log and syncing it.", &times.log);
+    histogram(
+        &mut out,
+        "crossdock_cluster_commit_seconds",
+        "From a proposal here until it is applied here.",
+        &times.commit,
+    );
     out
+}
+
+fn histogram(out: &mut String, name: &str, help: &str, latency: &Latency) {
+    out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} histogram\n"));
+    let (below, all) = latency.counts();
+    for (limit, count) in below {
+        out.push_str(&format!("{name}_bucket{{le=\"{}\"}} {count}\n", limit.as_secs_f64()));
+    }
+    out.push_str(&format!(
+        "{name}_bucket{{le=\"+Inf\"}} {all}\n{name}_sum {}\n{name}_count {all}\n",
+        latency.sum().as_secs_f64()
+    ));
 }
