@@ -9,6 +9,7 @@ pub mod frames;
 pub mod fuzz;
 mod gateway;
 pub mod history;
+pub mod linearizable;
 mod peers;
 mod proxy;
 mod recorder;

@@ -10,11 +10,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossdock_tests::history::{Call, Seen, check};
+use crossdock_tests::linearizable::{self, Asked, Told, is_linearizable};
 use crossdock_tests::{Network, Proxy, until};
 
 const INSTANCES: usize = 3;
 const CLIENTS: usize = 6;
 const LISTS: usize = 2;
+/// Those who compare and set one register.
+const SETTERS: usize = 3;
 /// For an answer; what takes longer may be done or not.
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -166,6 +169,8 @@ fn leader(instances: &[Instance]) -> usize {
 struct Clients {
     stop: Arc<AtomicBool>,
     calls: Vec<Arc<Mutex<Vec<Call>>>>,
+    /// Of a register that is compared and set.
+    register: Arc<Mutex<Vec<linearizable::Call>>>,
     /// When the last write that began after a fault was acknowledged.
     written: Arc<Mutex<Vec<(Instant, Instant)>>>,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -203,7 +208,7 @@ impl Clients {
                         let word = answer.as_deref().ok().and_then(|answer| answer.split(' ').nth(1));
                         let seen = match word {
                             Some("done") => Seen::Appended(item),
-                            Some("refused") => Seen::NotAppended(item),
+                            Some("refused" | "not-done") => Seen::NotAppended(item),
                             _ => Seen::MayHaveAppended(item),
                         };
                         (Some(seen), answer.is_ok())
@@ -223,8 +228,14 @@ impl Clients {
                 }
             })
         });
-        let threads = threads.collect();
-        Self { stop, calls, written, threads }
+        let mut threads: Vec<_> = threads.collect();
+        let register: Arc<Mutex<Vec<linearizable::Call>>> = Arc::default();
+        for setter in 0..SETTERS {
+            let (stop, items, register) = (Arc::clone(&stop), Arc::clone(&items), Arc::clone(&register));
+            let addresses = addresses.to_vec();
+            threads.push(std::thread::spawn(move || compare_and_set(setter, &addresses, &stop, &items, &register)));
+        }
+        Self { stop, calls, register, written, threads }
     }
 
     fn writes(&self) -> usize {
@@ -235,6 +246,54 @@ impl Clients {
     fn recovered(&self, fault: Instant) -> Option<Duration> {
         let written = self.written.lock().expect("writes");
         written.iter().filter(|(begun, _)| *begun > fault).map(|(_, ended)| *ended - fault).min()
+    }
+}
+
+/// Reads a register, and sets it to something new where it still is what was read.
+fn compare_and_set(
+    setter: usize,
+    addresses: &[SocketAddr],
+    stop: &AtomicBool,
+    items: &AtomicU64,
+    register: &Mutex<Vec<linearizable::Call>>,
+) {
+    let (mut at, mut line, mut last) = (setter, None, None);
+    while !stop.load(Ordering::SeqCst) {
+        let Some(open) = line.get_or_insert_with(|| Line::open(addresses[at % addresses.len()])) else {
+            (line, at) = (None, at + 1);
+            std::thread::yield_now();
+            continue;
+        };
+        let number = items.fetch_add(1, Ordering::SeqCst);
+        let begun = Instant::now();
+        let (asked, told) = if number.is_multiple_of(3) {
+            let answer = open.ask(&format!("{number} read register")).unwrap_or_default();
+            let value = answer.split_once(" value").map(|(_, value)| value.trim().parse().ok());
+            (Asked::Read, value.map_or(Told::Unknown, Told::Value))
+        } else {
+            let old = last.map_or("-".to_owned(), |last: u64| last.to_string());
+            let answer = open.ask(&format!("{number} cas register {old} {number}")).unwrap_or_default();
+            let told = match answer.split(' ').nth(1) {
+                Some("done") => Told::Set(true),
+                Some("not-done") => Told::Set(false),
+                // It was not carried out: nothing was seen.
+                Some("refused") => {
+                    (line, at) = (None, at + 1);
+                    continue;
+                }
+                _ => Told::Unknown,
+            };
+            (Asked::CompareAndSet { expected: last, value: number }, told)
+        };
+        match told {
+            Told::Value(value) => last = value,
+            Told::Set(true) => last = Some(number),
+            Told::Set(false) => {}
+            Told::Unknown => (line, at) = (None, at + 1),
+        }
+        if asked != Asked::Read || told != Told::Unknown {
+            register.lock().expect("calls").push(linearizable::Call { begun, ended: Instant::now(), asked, told });
+        }
     }
 }
 
@@ -424,6 +483,11 @@ fn nothing_acknowledged_is_lost_whatever_is_killed_or_frozen() {
         all = (all.0 + acknowledged, all.1 + calls.len());
         check(&calls, &items).unwrap_or_else(|problem| panic!("list {list}: {problem}"));
     }
+    let register = clients.register.lock().expect("calls");
+    let set = register.iter().filter(|call| call.told == Told::Set(true)).count();
+    assert!(is_linearizable(&register), "no order explains what was seen of the register");
+    println!("{} calls of a register, of which {set} set it: one order explains them", register.len());
+    assert!(set > 10, "{set} of {} calls set the register", register.len());
     println!("{rounds} rounds, {} calls, {} writes acknowledged, lost 0; until writes succeed again:", all.1, all.0);
     for (what, times) in
         [("killed", &mut after_kill), ("frozen", &mut after_freeze), ("cut off, mute or deaf", &mut after_cut)]

@@ -4,6 +4,7 @@
 //! register-node ID FOLDER CLIENTS 1=127.0.0.1:7101,2=… [large]      large: sizes as in use, not those that tests want
 //!
 //! NUMBER set KEY VALUE       → NUMBER done | NUMBER refused | NUMBER unknown
+//! NUMBER cas KEY OLD VALUE   → NUMBER done | NUMBER not-done | …         OLD is - where there must be none
 //! NUMBER append KEY ITEM     → NUMBER done | NUMBER refused | NUMBER unknown
 //! NUMBER read KEY            → NUMBER value ITEM,ITEM,… | NUMBER refused
 //! NUMBER status              → NUMBER leading | NUMBER following | …
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use crossdock_cluster::register::{Change, Command, DONE, Register};
+use crossdock_cluster::register::{Change, Command, CompareAndSet, DONE, Register};
 use crossdock_cluster::{AskError, Client, Member, Node, Settings};
 use crossdock_zab::{Role, ServerId};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -76,6 +77,11 @@ async fn answer(client: &Client, line: &str) -> String {
     let number = words.first().copied().unwrap_or("?");
     let told = match words.get(1..).unwrap_or_default() {
         ["append", key, item] => change(client, key, Change::Append(Bytes::copy_from_slice(item.as_bytes()))).await,
+        ["cas", key, old, value] => {
+            let expected = (*old != "-").then(|| Bytes::copy_from_slice(old.as_bytes()));
+            let value = Bytes::copy_from_slice(value.as_bytes());
+            change(client, key, Change::CompareAndSet(CompareAndSet { expected, value })).await
+        }
         ["set", key, value] => change(client, key, Change::Set(Bytes::copy_from_slice(value.as_bytes()))).await,
         ["read", key] => match client.read(Bytes::copy_from_slice(key.as_bytes())).await {
             Ok(value) => format!("value {}", String::from_utf8_lossy(&value).trim_end().replace('\n', ",")),
@@ -96,7 +102,8 @@ async fn answer(client: &Client, line: &str) -> String {
 async fn change(client: &Client, key: &str, change: Change) -> String {
     let told = match client.propose(Command::payload(key, change)).await {
         Ok((_, answer)) if answer == DONE => "done",
-        Ok(_) | Err(AskError::Refused(_)) => "refused",
+        Ok(_) => "not-done",
+        Err(AskError::Refused(_)) => "refused",
         Err(AskError::Unknown | AskError::Ended) => "unknown",
     };
     told.to_owned()
