@@ -361,12 +361,13 @@ impl Driver {
             return;
         }
         let begun = Instant::now();
-        let (zxid, state, folder) = (self.applied, self.machine.snapshot(), self.settings.data.clone());
+        let (zxid, write_out, folder) = (self.applied, self.machine.snapshot(), self.settings.data.clone());
         let segment = self.log.segment();
-        tracing::debug!(%zxid, bytes = state.len(), micros = begun.elapsed().as_micros(), "a snapshot is taken");
+        tracing::debug!(%zxid, micros = begun.elapsed().as_micros(), "a snapshot is taken");
         (self.since_snapshot, self.snapshotting) = (0, true);
         let kept = self.kept.0.clone();
         let writing = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
+            let state = write_out();
             let written = wal::keep_snapshot(&folder, zxid, &state);
             drop(state);
             let written = written.and_then(|_| wal::purge(&folder, zxid, segment));

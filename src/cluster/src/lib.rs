@@ -24,6 +24,6 @@ pub mod wal;
 mod wire;
 
 pub use latency::{Latencies, Latency};
-pub use machine::Machine;
+pub use machine::{Machine, Snapshotting};
 pub use node::{AskError, Client, Node, StartError, Status, Stopped, init};
 pub use settings::{Member, Settings};

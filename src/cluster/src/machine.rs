@@ -3,6 +3,9 @@
 use bytes::Bytes;
 use crossdock_zab::Txn;
 
+/// Writes a state out.
+pub type Snapshotting = Box<dyn FnOnce() -> Vec<u8> + Send>;
+
 /// State that all instances change in the same way.
 pub trait Machine: Send {
     /// Applies a transaction; the answer is what whoever proposed it gets. It is the same on every instance, and never fails: what
@@ -12,10 +15,11 @@ pub trait Machine: Send {
     /// Answers a question without changing anything.
     fn query(&self, question: &[u8]) -> Bytes;
 
-    /// The whole state. Called between two transactions; how long it takes, all wait.
-    fn snapshot(&self) -> Vec<u8>;
+    /// The whole state as it is now, to be written out by another thread. While this takes hold of the state, all wait; what it gives
+    /// may take its time.
+    fn snapshot(&self) -> Snapshotting;
 
-    /// Takes a state that [`Machine::snapshot`] gave, on this instance or another; `None` is the state before all transactions.
+    /// Takes a state that [`Machine::snapshot`] wrote out, on this instance or another; `None` is the state before all transactions.
     ///
     /// # Errors
     /// What is wrong with it.

@@ -1,12 +1,13 @@
 //! A register of texts, for tests and measurements: compare and set, append, read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use crossdock_zab::Txn;
 use prost::{Message, Oneof};
 
-use crate::machine::Machine;
+use crate::machine::{Machine, Snapshotting};
 
 /// Bytes of all values together.
 const BYTES_MAX: usize = 1 << 30;
@@ -69,18 +70,19 @@ struct State {
 /// The register.
 #[derive(Debug, Default)]
 pub struct Register {
-    values: BTreeMap<String, Vec<u8>>,
+    /// Shared with a snapshot that is written out.
+    values: BTreeMap<Arc<str>, Arc<Vec<u8>>>,
     bytes: usize,
 }
 
 impl Register {
     fn change(&mut self, command: Command) -> bool {
         let Some(change) = command.change else { return false };
-        let old = self.values.get(&command.key);
+        let old = self.values.get(&*command.key).map(|value| value.as_slice());
         let value = match change {
             Change::Set(value) => value.to_vec(),
             Change::CompareAndSet(compare) => {
-                if old.map(Vec::as_slice) != compare.expected.as_deref() {
+                if old != compare.expected.as_deref() {
                     return false;
                 }
                 compare.value.to_vec()
@@ -90,18 +92,18 @@ impl Register {
                     return false;
                 };
                 self.bytes = bytes;
-                let list = self.values.entry(command.key).or_default();
+                let list = Arc::make_mut(self.values.entry(command.key.into()).or_default());
                 list.extend_from_slice(&item);
                 list.push(b'\n');
                 return true;
             }
         };
-        let bytes = self.bytes - old.map_or(0, Vec::len) + value.len();
+        let bytes = self.bytes - old.map_or(0, <[u8]>::len) + value.len();
         if bytes > BYTES_MAX {
             return false;
         }
         self.bytes = bytes;
-        self.values.insert(command.key, value);
+        self.values.insert(command.key.into(), Arc::new(value));
         true
     }
 }
@@ -118,15 +120,18 @@ impl Machine for Register {
         self.values.get(key).map_or_else(Bytes::new, |value| Bytes::copy_from_slice(value))
     }
 
-    fn snapshot(&self) -> Vec<u8> {
-        let values = self.values.iter().map(|(key, value)| (key.clone(), Bytes::copy_from_slice(value)));
-        State { values: values.collect() }.encode_to_vec()
+    fn snapshot(&self) -> Snapshotting {
+        let values = self.values.clone();
+        Box::new(move || {
+            let values = values.iter().map(|(key, value)| (key.to_string(), Bytes::copy_from_slice(value)));
+            State { values: values.collect() }.encode_to_vec()
+        })
     }
 
     fn restore(&mut self, state: Option<&[u8]>) -> Result<(), String> {
         let state = State::decode(state.unwrap_or_default()).map_err(|problem| problem.to_string())?;
-        self.values = state.values.into_iter().map(|(key, value)| (key, value.to_vec())).collect();
-        self.bytes = self.values.values().map(Vec::len).sum();
+        self.values = state.values.into_iter().map(|(key, value)| (key.into(), Arc::new(value.to_vec()))).collect();
+        self.bytes = self.values.values().map(|value| value.len()).sum();
         Ok(())
     }
 }
