@@ -183,6 +183,9 @@ fn segments_follow_one_another_and_go_when_a_snapshot_has_them() {
     assert_eq!(recovered.ledger.history().last(), all.history().last());
     assert!(recovered.ledger.history().floor() <= zxid(1, 20), "the snapshot before it is good for something too");
 
+    // What was being written when the process ended goes.
+    std::fs::write(folder.path().join("unfinished-0000000100000020"), b"half").expect("a file");
+    assert!(opened(folder.path(), SMALL).is_ok() && !folder.path().join("unfinished-0000000100000020").exists());
     // The newest cannot be read: the one before serves.
     std::fs::write(folder.path().join("snapshot-000000010000001e"), b"broken").expect("a file");
     let recovered = opened(folder.path(), SMALL).expect("a good log");

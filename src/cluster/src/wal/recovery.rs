@@ -95,6 +95,7 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
     }
     let (Some(wal), Some(mut reading)) = (wal, reading) else { return Err(Error::Missing(folder.to_owned())) };
     let snapshot = latest_snapshot(folder, &mut reading.ledger)?;
+    snapshot::delete_unfinished(folder)?;
     Ok((wal, Recovered { ledger: reading.ledger, snapshot, cut: reading.cut }))
 }
 

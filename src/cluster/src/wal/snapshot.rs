@@ -107,6 +107,18 @@ pub fn keep(folder: &Path, zxid: Zxid, state: &[u8]) -> Result<Snapshot, Error> 
     Ok(Snapshot { zxid, path })
 }
 
+/// Deletes what a crash has left of snapshots that were being written or received.
+pub(super) fn delete_unfinished(folder: &Path) -> Result<(), Error> {
+    for entry in std::fs::read_dir(folder).map_err(failed(folder, "cannot be read"))? {
+        let path = entry.map_err(failed(folder, "cannot be read"))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("unfinished-") || name.starts_with("incoming-") {
+            std::fs::remove_file(&path).map_err(failed(&path, "cannot be deleted"))?;
+        }
+    }
+    Ok(())
+}
+
 /// Deletes all but the last snapshots through `zxid`; gives the oldest that stays.
 pub(super) fn purge(folder: &Path, zxid: Zxid) -> Result<Zxid, Error> {
     let snapshots = list(folder)?;
