@@ -15,7 +15,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("crossdock-transport", 3),
     ("crossdock-routing", 3),
     ("crossdock-simulator", 3),
-    ("crossdock-cluster", 3),
+    ("crossdock-cluster", 4),
     ("crossdock-http", 4),
     ("crossdock-grpc", 4),
     ("crossdock-amqp", 4),

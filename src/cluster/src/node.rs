@@ -141,6 +141,9 @@ impl Node {
         if !settings.members.values().any(|member| member.votes) {
             return Err(StartError::Settings("no member votes".to_owned()));
         }
+        if let Some(tls) = &settings.tls {
+            tls.check().map_err(|problem| StartError::Settings(problem.to_string()))?;
+        }
         let address = member.address;
         let listen = |source| StartError::Listen { address, source };
         let listener = std::net::TcpListener::bind(address).map_err(listen)?;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crossdock_transport::MutualTls;
 use crossdock_zab::{Config, ServerId};
 
 use crate::wal;
@@ -32,6 +33,9 @@ pub struct Settings {
     /// Make a log where there is none. An instance that lost its log and makes a new one forgets what it promised: this is for the first
     /// start of all, and for a new instance.
     pub create: bool,
+    /// Encrypt connections with the others. Each has a certificate for the name [`Settings::name_of`]; without this, whoever reaches an
+    /// instance is trusted.
+    pub tls: Option<MutualTls>,
     /// The unit of all waits.
     pub tick: Duration,
     /// Transactions between two snapshots.
@@ -52,11 +56,18 @@ impl Settings {
             members,
             data,
             create: false,
+            tls: None,
             tick: Duration::from_millis(20),
             snapshot_every: 100_000,
             snapshot_rate: 64 << 20,
             log: wal::Options::default(),
         }
+    }
+
+    /// The name that the certificate of an instance is for, such as `2.shop`.
+    #[must_use]
+    pub fn name_of(&self, id: ServerId) -> String {
+        format!("{id}.{}", self.cluster)
     }
 
     pub(crate) fn zab(&self) -> Config {

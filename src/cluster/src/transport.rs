@@ -5,18 +5,18 @@
 
 mod link;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crossdock_transport::PeerCertificate;
 use crossdock_zab::{Link, Message, ServerId, Session, Zxid};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use crate::settings::{Member, Settings};
+use crate::settings::Settings;
 use crate::wire::Hello;
 
 /// Messages that wait for a peer. One that takes them too slowly is left.
@@ -50,32 +50,20 @@ pub(crate) enum Incoming {
 
 /// What all connections of an instance share.
 pub(crate) struct Transport {
-    cluster: String,
-    id: ServerId,
-    members: BTreeMap<ServerId, Member>,
-    data: PathBuf,
-    snapshot_rate: u64,
+    settings: Settings,
     links: AtomicU64,
     driver: mpsc::Sender<Incoming>,
 }
 
 impl Transport {
     pub(crate) fn new(settings: &Settings, driver: mpsc::Sender<Incoming>) -> Arc<Self> {
-        Arc::new(Self {
-            cluster: settings.cluster.clone(),
-            id: settings.id,
-            members: settings.members.clone(),
-            data: settings.data.clone(),
-            snapshot_rate: settings.snapshot_rate,
-            links: AtomicU64::new(0),
-            driver,
-        })
+        Arc::new(Self { settings: settings.clone(), links: AtomicU64::new(0), driver })
     }
 
     /// Connects with all others, until it is dropped.
     pub(crate) async fn run(self: Arc<Self>, listener: TcpListener) {
         let mut tasks = tokio::task::JoinSet::new();
-        for (peer, member) in self.members.range(..self.id) {
+        for (peer, member) in self.settings.members.range(..self.settings.id) {
             tasks.spawn(Arc::clone(&self).dial(*peer, member.address));
         }
         loop {
@@ -127,10 +115,11 @@ impl Transport {
         stream.set_nodelay(true).map_err(|problem| problem.to_string())?;
         let greeting = |peer: ServerId| Hello {
             version: crate::wire::VERSION,
-            cluster: self.cluster.clone(),
-            server: self.id.0,
+            cluster: self.settings.cluster.clone(),
+            server: self.settings.id.0,
             peer: peer.0,
         };
+        let (stream, shown) = self.secured(stream, dialled).await?;
         let mut stream = link::Frames::new(stream);
         if let Some(peer) = dialled {
             stream.greet(greeting(peer)).await?;
@@ -138,6 +127,9 @@ impl Transport {
         let hello = stream.greeted().await?;
         let peer = ServerId(hello.server);
         self.check(&hello, dialled)?;
+        if shown.is_some_and(|shown| !shown.is_for(&self.settings.name_of(peer))) {
+            return Err(format!("its certificate is not for `{}`", self.settings.name_of(peer)));
+        }
         if dialled.is_none() {
             stream.greet(greeting(peer)).await?;
         }
@@ -152,17 +144,43 @@ impl Transport {
         ended
     }
 
+    /// Begins TLS, where the settings have it. Who dials knows by the other's certificate who it is; who was dialled gets the
+    /// certificate that was shown.
+    async fn secured(
+        &self,
+        stream: TcpStream,
+        dialled: Option<ServerId>,
+    ) -> Result<(link::Stream, Option<PeerCertificate>), String> {
+        let Some(tls) = &self.settings.tls else { return Ok((Box::new(stream), None)) };
+        let begun = async {
+            let (stream, shown) = match dialled {
+                Some(peer) => (tls.connect(stream, &self.settings.name_of(peer)).await?, None),
+                None => {
+                    let (stream, shown) = tls.accept(stream).await?;
+                    (stream, Some(shown))
+                }
+            };
+            Ok::<(link::Stream, _), std::io::Error>((Box::new(stream), shown))
+        };
+        match tokio::time::timeout(DIAL_TIME, begun).await {
+            Ok(begun) => begun.map_err(|problem| format!("TLS: {problem}")),
+            Err(_) => Err("it does not begin TLS in time".to_owned()),
+        }
+    }
+
     fn check(&self, hello: &Hello, dialled: Option<ServerId>) -> Result<(), String> {
         let peer = ServerId(hello.server);
         if hello.version != crate::wire::VERSION {
             return Err(format!("server {peer} speaks version {} of the cluster's protocol", hello.version));
         }
-        if hello.cluster != self.cluster {
+        if hello.cluster != self.settings.cluster {
             return Err(format!("server {peer} is of the cluster `{}`", hello.cluster));
         }
         // The higher id dials.
-        let expected = dialled.map_or(peer > self.id && self.members.contains_key(&peer), |dialled| dialled == peer);
-        if hello.peer != self.id.0 || !expected {
+        let own = self.settings.id;
+        let expected =
+            dialled.map_or(peer > own && self.settings.members.contains_key(&peer), |dialled| dialled == peer);
+        if hello.peer != own.0 || !expected {
             return Err(format!("server {peer} is not whom this one expects, or means server {}", hello.peer));
         }
         Ok(())

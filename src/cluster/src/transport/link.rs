@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use crossdock_zab::{Link, ServerId, Session, Zxid};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
 use super::{Incoming, Outgoing, Transport};
@@ -30,21 +28,32 @@ const TOGETHER: usize = 256;
 /// Bytes of a snapshot in one frame.
 const PART: usize = 256 * 1024;
 
+/// A connection, encrypted or not.
+pub(super) type Stream = Box<dyn Both>;
+
+pub(super) trait Both: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Both for S {}
+
 /// A connection before its messages.
 pub(super) struct Frames {
-    stream: TcpStream,
+    stream: Stream,
     received: BytesMut,
 }
 
 impl Frames {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         Self { stream, received: BytesMut::new() }
     }
 
     pub(super) async fn greet(&mut self, hello: Hello) -> Result<(), String> {
         let mut bytes = BytesMut::new();
         Frame::of(Kind::Hello(hello)).write(&mut bytes);
-        let written = tokio::time::timeout(GREETING_TIME, self.stream.write_all(&bytes)).await;
+        let written = async {
+            self.stream.write_all(&bytes).await?;
+            self.stream.flush().await
+        };
+        let written = tokio::time::timeout(GREETING_TIME, written).await;
         written.map_err(|_| "it takes no greeting".to_owned())?.map_err(|problem| problem.to_string())
     }
 
@@ -76,18 +85,18 @@ impl Frames {
         (peer, link): (ServerId, Link),
         outgoing: mpsc::Receiver<Outgoing>,
     ) -> Result<(), String> {
-        let (read, write) = self.stream.into_split();
+        let (read, write) = tokio::io::split(self.stream);
         let mut arriving = Arriving { transport, peer, link, snapshot: None };
         let ended = tokio::select! {
             ended = receive(read, self.received, &mut arriving) => ended,
-            ended = send(write, outgoing, transport.snapshot_rate) => ended,
+            ended = send(write, outgoing, transport.settings.snapshot_rate) => ended,
         };
         arriving.drop_snapshot();
         ended
     }
 }
 
-async fn send(mut write: OwnedWriteHalf, mut outgoing: mpsc::Receiver<Outgoing>, rate: u64) -> Result<(), String> {
+async fn send(mut write: WriteHalf<Stream>, mut outgoing: mpsc::Receiver<Outgoing>, rate: u64) -> Result<(), String> {
     let mut together = Vec::with_capacity(TOGETHER);
     let mut bytes = BytesMut::new();
     loop {
@@ -113,15 +122,19 @@ async fn send(mut write: OwnedWriteHalf, mut outgoing: mpsc::Receiver<Outgoing>,
     }
 }
 
-async fn flush(write: &mut OwnedWriteHalf, bytes: &mut BytesMut) -> Result<(), String> {
-    let written = tokio::time::timeout(WRITE_TIME, write.write_all(bytes)).await;
+async fn flush(write: &mut WriteHalf<Stream>, bytes: &mut BytesMut) -> Result<(), String> {
+    let written = async {
+        write.write_all(bytes).await?;
+        write.flush().await
+    };
+    let written = tokio::time::timeout(WRITE_TIME, written).await;
     bytes.clear();
     written.map_err(|_| "it takes nothing".to_owned())?.map_err(|problem| problem.to_string())
 }
 
 /// Sends a snapshot in parts, no faster than the rate.
 async fn send_snapshot(
-    write: &mut OwnedWriteHalf,
+    write: &mut WriteHalf<Stream>,
     (session, zxid): (Session, Zxid),
     path: &Path,
     rate: u64,
@@ -158,7 +171,7 @@ struct Arriving<'t> {
     snapshot: Option<Arrived>,
 }
 
-async fn receive(mut read: OwnedReadHalf, mut bytes: BytesMut, arriving: &mut Arriving<'_>) -> Result<(), String> {
+async fn receive(mut read: ReadHalf<Stream>, mut bytes: BytesMut, arriving: &mut Arriving<'_>) -> Result<(), String> {
     loop {
         while let Some(frame) = Frame::take(&mut bytes)? {
             arriving.frame(frame).await?;
@@ -197,7 +210,7 @@ impl Arriving<'_> {
         if self.snapshot.as_ref().is_some_and(|arrived| (arrived.session, arrived.zxid) != (session, zxid)) {
             self.drop_snapshot();
         }
-        let path = self.transport.data.join(format!("incoming-{}", self.link.0));
+        let path = self.transport.settings.data.join(format!("incoming-{}", self.link.0));
         let problem = |problem: std::io::Error| format!("a snapshot cannot be kept: {problem}");
         let mut arrived = match self.snapshot.take() {
             Some(arrived) => arrived,

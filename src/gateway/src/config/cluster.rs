@@ -7,12 +7,23 @@ use std::time::Duration as StdDuration;
 
 use crossdock_cluster::{Member, Settings};
 use crossdock_settings::{Duration, FromNode as _, Named, Node, Reader, Spanned, settings};
+use crossdock_transport::MutualTls;
 use crossdock_zab::ServerId;
 
 /// The shortest and the longest tick: shorter ones are not kept, longer ones keep everybody waiting.
 const TICK: std::ops::RangeInclusive<StdDuration> = StdDuration::from_millis(5)..=StdDuration::from_secs(1);
 
 settings! {
+    /// the tls of the cluster
+    pub(crate) struct ClusterTlsSettings {
+        /// A PEM file with the certificate of this instance, for the name `ID.NAME` such as `1.shop`, and those that it hangs on.
+        pub(crate) cert: String,
+        /// A PEM file with its private key.
+        pub(crate) key: String,
+        /// A PEM file with the authorities whose certificates the others show.
+        pub(crate) ca: String,
+    }
+
     /// the cluster
     pub(crate) struct ClusterSettings {
         /// The cluster's name; instances of another are not talked to.
@@ -25,6 +36,8 @@ settings! {
         pub(crate) observers: Named<Spanned<String>>,
         /// The folder of the log and of snapshots, from the folder of this file on. `crossdock cluster init` makes it.
         pub(crate) data: String = "data/cluster".to_owned(),
+        /// Encrypt connections with the others; needed where they are on other machines. Files are read anew for each connection.
+        pub(crate) tls: Option<ClusterTlsSettings>,
         /// The unit of all waits; a leader that is silent for 35 of them is given up.
         pub(crate) tick: Duration = Duration(StdDuration::from_millis(20)),
     }
@@ -43,7 +56,7 @@ pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Optio
             reader.error("cluster-id", id.span, message, "write `1: 127.0.0.1:7101`");
             return None;
         };
-        let address = address_of(address, reader)?;
+        let address = address_of(address, settings.tls.is_some(), reader)?;
         if members.insert(ServerId(number), Member { address, votes }).is_some() {
             let message = format!("the instance {number} stands there twice");
             reader.error("cluster-id", id.span, message, "keep one of them");
@@ -68,21 +81,18 @@ pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Optio
     }
     let mut checked = Settings::new(&settings.name, ServerId(settings.id), members, folder.join(&settings.data));
     checked.tick = settings.tick.0;
+    checked.tls = settings.tls.map(|tls| MutualTls { cert: tls.cert.into(), key: tls.key.into(), ca: tls.ca.into() });
     Some(checked)
 }
 
-/// Instances trust whoever reaches them: others must not.
-fn address_of(text: &Spanned<String>, reader: &mut Reader<'_>) -> Option<SocketAddr> {
+/// Without TLS, instances trust whoever reaches them: others must not.
+fn address_of(text: &Spanned<String>, has_tls: bool, reader: &mut Reader<'_>) -> Option<SocketAddr> {
     match text.value.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_loopback() => Some(address),
+        Ok(address) if has_tls || address.ip().is_loopback() => Some(address),
         Ok(_) => {
-            let message = "others can reach this address, and the cluster's connections are not encrypted yet";
-            reader.error(
-                "cluster-open",
-                text.span,
-                message,
-                "write an address of this machine, such as `127.0.0.1:7101`",
-            );
+            let message = "others can reach this address, and nothing keeps them out";
+            let help = "add `tls: { cert: …, key: …, ca: … }`, or write an address of this machine";
+            reader.error("cluster-open", text.span, message, help);
             None
         }
         Err(_) => {

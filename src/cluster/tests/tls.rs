@@ -1,0 +1,116 @@
+//! Instances that show certificates to one another.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossdock_cluster::register::{Change, Command, Register};
+use crossdock_cluster::{Client, Member, Node, Settings};
+use crossdock_transport::MutualTls;
+use crossdock_zab::{Role, ServerId};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority(name: &str) -> Authority {
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
+}
+
+/// Files of an instance: a certificate of that authority for that name, and the authority that it trusts.
+fn files(folder: &Path, file: &str, name: &str, issuer: &Authority, trusted: &Authority) -> MutualTls {
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+    let path = |kind: &str| folder.join(format!("{file}.{kind}"));
+    let certificate = params.signed_by(&key, issuer).expect("a certificate");
+    std::fs::write(path("pem"), certificate.pem()).expect("a file");
+    std::fs::write(path("key"), key.serialize_pem()).expect("a file");
+    std::fs::write(path("ca"), trusted.pem()).expect("a file");
+    MutualTls { cert: path("pem"), key: path("key"), ca: path("ca") }
+}
+
+fn settings(folder: &Path) -> Vec<Settings> {
+    let address = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let members: BTreeMap<ServerId, Member> =
+        (1..=3).map(|id| (ServerId(id), Member { address: address(), votes: true })).collect();
+    let one = |id: &ServerId| {
+        let mut settings = Settings::new("shop", *id, members.clone(), folder.join(id.to_string()));
+        settings.create = true;
+        settings.log.segment_len = 1 << 20;
+        settings
+    };
+    members.keys().map(one).collect()
+}
+
+fn started(settings: &Settings) -> Node {
+    Node::start(settings, Box::new(Register::default())).expect("it starts")
+}
+
+async fn settled(mut client: Client) -> Role {
+    let settled = client.until(|status| status.role != Role::Looking);
+    tokio::time::timeout(PATIENCE, settled).await.expect("in time").expect("it runs").role
+}
+
+#[tokio::test]
+async fn instances_with_certificates_form_a_cluster_and_take_renewed_ones() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ours = authority("ours");
+    let mut settings = settings(folder.path());
+    for one in &mut settings {
+        let (file, name) = (format!("tls-{}", one.id), format!("{}.shop", one.id));
+        one.tls = Some(files(folder.path(), &file, &name, &ours, &ours));
+    }
+    let mut nodes: Vec<Node> = settings.iter().map(started).collect();
+    for node in &nodes {
+        settled(node.client()).await;
+    }
+    let set = Command::payload("a", Change::Set(Bytes::from_static(b"1")));
+    nodes[0].client().propose(set).await.expect("it is done");
+    // A renewed certificate, and an instance that comes back: nobody else was restarted.
+    files(folder.path(), "tls-1", "1.shop", &ours, &ours);
+    nodes.remove(2).stop();
+    nodes.push(started(&settings[2]));
+    settled(nodes[2].client()).await;
+    assert_eq!(nodes[2].client().read(Bytes::from_static(b"a")).await.expect("it is read"), "1");
+}
+
+#[tokio::test]
+async fn whoever_shows_a_wrong_certificate_gets_nowhere() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ours, others) = (authority("ours"), authority("others"));
+    for (case, name, issuer) in
+        [("stranger", "3.shop", &others), ("another", "2.shop", &ours), ("nobody", "3.store", &ours)]
+    {
+        let mut settings = settings(&folder.path().join(case));
+        std::fs::create_dir_all(folder.path().join(case)).expect("a folder");
+        for one in &mut settings[..2] {
+            let (file, name) = (format!("{case}-{}", one.id), format!("{}.shop", one.id));
+            one.tls = Some(files(folder.path(), &file, &name, &ours, &ours));
+        }
+        settings[2].tls = Some(files(folder.path(), &format!("{case}-3"), name, issuer, &ours));
+        let nodes: Vec<Node> = settings.iter().map(started).collect();
+        let good = [settled(nodes[0].client()).await, settled(nodes[1].client()).await];
+        assert!(good.iter().any(|role| matches!(role, Role::Leading(_))), "{case}: {good:?}");
+        // It has been tried for as long as the others took, and more than once.
+        for node in &nodes[..2] {
+            assert!(!node.client().status().connected.contains(&ServerId(3)), "{case}");
+        }
+        assert_eq!(nodes[2].client().status().role, Role::Looking, "{case}");
+    }
+    // One that does not encrypt.
+    let mut settings = settings(&folder.path().join("plain"));
+    for one in &mut settings[..2] {
+        let (file, name) = (format!("plain-{}", one.id), format!("{}.shop", one.id));
+        one.tls = Some(files(folder.path(), &file, &name, &ours, &ours));
+    }
+    let nodes: Vec<Node> = settings.iter().map(started).collect();
+    settled(nodes[0].client()).await;
+    assert_eq!(nodes[2].client().status().role, Role::Looking);
+    assert!(nodes[..2].iter().all(|node| !node.client().status().connected.contains(&ServerId(3))));
+}
