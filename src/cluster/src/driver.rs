@@ -190,6 +190,10 @@ impl Driver {
                 self.act(action, &mut writes, &mut inputs);
             }
             self.write(writes, &mut inputs);
+            // Snapshots that came, and that nobody wants any more.
+            for (_, path) in std::mem::take(&mut self.blobs) {
+                let _ = std::fs::remove_file(path);
+            }
             self.answer_reads();
             self.snapshot();
         }
@@ -207,6 +211,7 @@ impl Driver {
                 self.links.remove(&link);
                 inputs.push(Input::LinkDown { peer, link });
             }
+            Incoming::Progress { peer, link } => inputs.push(Input::Progress { peer, link }),
             Incoming::Message { peer, link, message } => inputs.push(Input::Received { peer, link, message }),
             Incoming::Snapshot { peer, link, session, zxid, path } => {
                 let blob = Blob(self.requests);
@@ -370,9 +375,13 @@ impl Driver {
             let state = write_out();
             let written = wal::keep_snapshot(&folder, zxid, &state);
             drop(state);
-            let written = written.and_then(|_| wal::purge(&folder, zxid, segment));
-            if let Err(problem) = &written {
-                tracing::warn!(%problem, "a snapshot cannot be kept, or what it makes needless not be deleted");
+            match &written {
+                Ok(_) => {
+                    if let Err(problem) = wal::purge(&folder, zxid, segment) {
+                        tracing::warn!(%problem, "what a snapshot makes needless cannot be deleted");
+                    }
+                }
+                Err(problem) => tracing::warn!(%problem, "a snapshot cannot be kept; the log keeps all"),
             }
             let _ = kept.blocking_send(if written.is_ok() { zxid } else { Zxid::ZERO });
         });

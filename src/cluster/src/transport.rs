@@ -42,10 +42,32 @@ pub(crate) enum Outgoing {
 /// What a connection tells the driver.
 #[derive(Debug)]
 pub(crate) enum Incoming {
-    Up { peer: ServerId, link: Link, sender: mpsc::Sender<Outgoing> },
-    Down { peer: ServerId, link: Link },
-    Message { peer: ServerId, link: Link, message: Message },
-    Snapshot { peer: ServerId, link: Link, session: Session, zxid: Zxid, path: PathBuf },
+    Up {
+        peer: ServerId,
+        link: Link,
+        sender: mpsc::Sender<Outgoing>,
+    },
+    Down {
+        peer: ServerId,
+        link: Link,
+    },
+    Message {
+        peer: ServerId,
+        link: Link,
+        message: Message,
+    },
+    /// Something large gets on.
+    Progress {
+        peer: ServerId,
+        link: Link,
+    },
+    Snapshot {
+        peer: ServerId,
+        link: Link,
+        session: Session,
+        zxid: Zxid,
+        path: PathBuf,
+    },
 }
 
 /// What all connections of an instance share.

@@ -13,7 +13,7 @@
 //!
 //! A batch is what one `fdatasync` makes durable. It begins at a sector of its own, so that no write touches a sector that was
 //! durable before. Its header has a checksum of its own, and one of the records that is chained with that of the batch before. A batch is
-//! written only once the one before is durable.
+//! written only once the one before is durable. Headers are told from what payloads may hold by a number that each segment draws.
 //!
 //! So a recovery can tell what was torn from what was damaged. Sectors that never got to the disk are still zeroes: a batch that is not
 //! whole, lacks sectors, and has no whole batch behind it was never durable, and is cut off. Anything else that is not as it was
@@ -35,7 +35,8 @@ use crossdock_zab::{Epoch, Write, Zxid};
 pub use self::recovery::Recovered;
 use self::segment::Header;
 pub use self::snapshot::{
-    Snapshot, adopt as adopt_snapshot, keep as keep_snapshot, path_of as snapshot_path, read as read_snapshot,
+    Snapshot, adopt as adopt_snapshot, is_whole as is_snapshot, keep as keep_snapshot, path_of as snapshot_path,
+    read as read_snapshot,
 };
 
 /// What a disk writes whole or not at all.
@@ -72,6 +73,9 @@ pub enum Error {
     /// There is a log already.
     #[error("{0} has a log already")]
     Exists(PathBuf),
+    /// Another process has the log open.
+    #[error("{0} is in use by another process")]
+    InUse(PathBuf),
     /// The log is another server's, or another cluster's.
     #[error("{path} belongs to server {server} of cluster {cluster:016x}")]
     Foreign {
@@ -180,6 +184,19 @@ pub struct Wal {
     spare: Option<JoinHandle<io::Result<()>>>,
     buffer: Vec<u8>,
     syncs: u64,
+    /// Held as long as the log is open.
+    _lock: File,
+}
+
+/// Makes sure that nobody else has the folder's log open.
+fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(failed(&path, "cannot be made"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse(folder.to_owned())),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(&path, "cannot be locked")(source)),
+    }
 }
 
 impl Wal {
@@ -189,14 +206,16 @@ impl Wal {
     /// [`Error::Exists`] where there is one; [`Error::Io`].
     pub fn create(folder: &Path, identity: Identity, options: Options) -> Result<Self, Error> {
         std::fs::create_dir_all(folder).map_err(failed(folder, "cannot be made"))?;
-        if !segment::list(folder)?.is_empty() {
+        // A snapshot of an earlier log is not a state of this one.
+        if !segment::list(folder)?.is_empty() || !snapshot::list(folder)?.is_empty() {
             return Err(Error::Exists(folder.to_owned()));
         }
+        let lock = lock(folder)?;
         let header = Header::first(identity, options.segment_len);
         segment::fill(&segment::spare_path(folder), options.segment_len)
             .map_err(failed(folder, "cannot make a segment in"))?;
         let (file, path) = segment::activate(folder, &header)?;
-        Ok(Self::at(folder, options, file, path, header))
+        Ok(Self::at(folder, options, (file, path), header, lock))
     }
 
     /// Opens a log, and reads what it says.
@@ -208,7 +227,7 @@ impl Wal {
         recovery::recover(folder, identity, options)
     }
 
-    fn at(folder: &Path, options: Options, file: File, path: PathBuf, header: Header) -> Self {
+    fn at(folder: &Path, options: Options, (file, path): (File, PathBuf), header: Header, lock: File) -> Self {
         let mut this = Self {
             folder: folder.to_owned(),
             identity: header.identity,
@@ -223,6 +242,7 @@ impl Wal {
             spare: None,
             buffer: Vec::new(),
             syncs: 0,
+            _lock: lock,
         };
         this.make_spare();
         this
@@ -251,10 +271,11 @@ impl Wal {
 
     fn append_batch(&mut self, writes: &[Write]) -> Result<(), Error> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        batch::write(&mut buffer, self.number, self.chain, writes);
+        batch::write(&mut buffer, self.number, (self.chain, self.header.salt), writes);
         let len = buffer.len() as u64;
         if len > self.header.len - self.offset {
             self.rotate()?;
+            batch::write(&mut buffer, self.number, (self.chain, self.header.salt), writes);
         }
         self.file.write_all_at(&buffer, self.offset).map_err(failed(&self.path, "cannot be written"))?;
         self.file.sync_data().map_err(failed(&self.path, "cannot be synced"))?;
@@ -285,6 +306,7 @@ impl Wal {
             chain: self.chain,
             position: self.position,
             identity: self.identity,
+            salt: segment::salt(),
         };
         let (file, path) = segment::activate(&self.folder, &header)?;
         (self.file, self.path, self.header) = (file, path, header);
@@ -299,9 +321,13 @@ impl Wal {
     }
 
     fn wait_for_spare(&mut self) -> Result<(), Error> {
-        let made = self.spare.take().map_or(Ok(Ok(())), JoinHandle::join);
-        let made = made.unwrap_or_else(|_| Err(io::Error::other("the thread that makes segments panicked")));
-        made.map_err(failed(&segment::spare_path(&self.folder), "cannot be made"))
+        let made = self.spare.take().map(JoinHandle::join);
+        if matches!(made, Some(Ok(Ok(())))) {
+            return Ok(());
+        }
+        // There may be room again.
+        let path = segment::spare_path(&self.folder);
+        segment::fill(&path, self.options.segment_len).map_err(failed(&path, "cannot be made"))
     }
 
     /// The number of the segment that is written to.

@@ -27,18 +27,17 @@ impl Frame {
         let _ = self.encode(out);
     }
 
-    /// Takes a frame from the beginning of `bytes`; nothing where it is not whole yet.
+    /// Takes a frame of up to `len_max` bytes from the beginning of `bytes`; nothing where it is not whole yet.
     ///
     /// # Errors
     /// What is wrong with the bytes.
-    pub(crate) fn take(bytes: &mut BytesMut) -> Result<Option<Self>, &'static str> {
+    pub(crate) fn take(bytes: &mut BytesMut, len_max: usize) -> Result<Option<Self>, &'static str> {
         let Some(prefix) = bytes.get(..LENGTH) else { return Ok(None) };
         let len = prefix.try_into().map_or(u32::MAX, u32::from_be_bytes) as usize;
-        if len > FRAME_LEN_MAX {
+        if len > len_max {
             return Err("a frame is too long");
         }
         if bytes.len() < LENGTH + len {
-            bytes.reserve(LENGTH + len - bytes.len());
             return Ok(None);
         }
         bytes.advance(LENGTH);

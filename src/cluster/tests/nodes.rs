@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossdock_cluster::register::{Change, Command, CompareAndSet, DONE, NOT_DONE, Register};
 use crossdock_cluster::{AskError, Client, Member, Node, Settings, StartError};
-use crossdock_zab::{Role, ServerId};
+use crossdock_zab::{Refusal, Role, ServerId};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -192,6 +192,65 @@ async fn who_is_far_behind_gets_a_snapshot() {
     cluster.nodes[late].take().expect("it runs").stop();
     cluster.restart(late);
     assert_eq!(read(&cluster.client(late), "list").await, "first\nlast\n");
+}
+
+#[tokio::test]
+async fn a_snapshot_may_take_longer_than_anybody_is_silent() {
+    // Two megabytes at one a second; silence is given up after seven tenths.
+    let mut cluster = Cluster::start(3, 0, |settings| {
+        settings.snapshot_every = 20;
+        settings.snapshot_rate = 1 << 20;
+        settings.log.segment_len = 4 << 20;
+    });
+    let leader = cluster.leader().await;
+    let late = (leader + 1) % 3;
+    cluster.nodes[late].take().expect("it runs").stop();
+    let client = cluster.client(leader);
+    for number in 0..20 {
+        append(&client, &format!("large-{number}"), &"x".repeat(100_000)).await;
+    }
+    // More than is kept in memory, so that the snapshot is needed.
+    let mut together = tokio::task::JoinSet::new();
+    for number in 0..11_000 {
+        let client = client.clone();
+        together.spawn(async move {
+            let payload = Command::payload("n", Change::Set(Bytes::from(format!("{number}"))));
+            while client.propose(payload.clone()).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    while together.join_next().await.is_some() {}
+    let epoch = |client: &Client| client.status().role;
+    let before = epoch(&cluster.client(leader));
+    cluster.restart(late);
+    assert_eq!(read(&cluster.client(late), "large-7").await.len(), 100_001);
+    assert_eq!(epoch(&cluster.client(leader)), before, "who comes back does not depose a leader");
+}
+
+#[tokio::test]
+async fn many_large_commands_at_once_end_nobody_and_one_too_large_is_refused() {
+    let cluster = Cluster::start(3, 0, |settings| settings.log.segment_len = 64 << 20);
+    let client = cluster.client(cluster.leader().await);
+    let mut together = tokio::task::JoinSet::new();
+    for number in 0..2_000 {
+        let client = client.clone();
+        together.spawn(async move {
+            let payload = Command::payload(&format!("{number}"), Change::Set(Bytes::from(vec![b'x'; 20 * 1024])));
+            client.propose(payload).await.is_ok()
+        });
+    }
+    let mut done = 0;
+    while let Some(one) = together.join_next().await {
+        done += usize::from(one.expect("it is answered"));
+    }
+    assert!(done > 1_000, "{done}");
+    let large = Command::payload("large", Change::Set(Bytes::from(vec![b'x'; 5 << 20])));
+    assert_eq!(client.propose(large.clone()).await, Err(AskError::Refused(Refusal::TooLong)));
+    for index in 0..3 {
+        assert_eq!(cluster.client(index).propose(large.clone()).await, Err(AskError::Refused(Refusal::TooLong)));
+        assert_eq!(cluster.client(index).status().stopped, None);
+    }
 }
 
 fn is_snapshot(entry: &std::io::Result<std::fs::DirEntry>) -> bool {

@@ -228,6 +228,45 @@ fn a_log_is_one_servers() {
 }
 
 #[test]
+fn a_payload_that_looks_like_a_batch_is_none() {
+    let options = Options { segment_len: 64 * 1024 };
+    let folder = tempfile::tempdir().expect("a folder");
+    let batches = batches();
+    written(folder.path(), options, &batches);
+    let path = segments(folder.path()).pop().expect("a segment");
+    let before = std::fs::read(&path).expect("a segment");
+    // Whole batches of another log, with later numbers, at every place in a payload.
+    let other = tempfile::tempdir().expect("a folder");
+    written(other.path(), options, &[batches.clone(), vec![vec![Write::AcceptEpoch(Epoch(7))]; 1]].concat());
+    let theirs = std::fs::read(segments(other.path()).pop().expect("a segment")).expect("a segment");
+    let payload: Vec<u8> =
+        (0..512).flat_map(|shift| [vec![1; shift], theirs[512..1024].to_vec()].concat()).take(40_000).collect();
+    let (mut wal, _) = Wal::open(folder.path(), IDENTITY, options).expect("a good log");
+    let txn = Txn { zxid: zxid(2, 1), payload: Bytes::from(payload) };
+    wal.append(&[Write::Append { after: zxid(1, 3), txns: vec![txn] }]).expect("a disk");
+    drop(wal);
+    let mut torn = std::fs::read(&path).expect("a segment");
+    let first = (0..torn.len() / 512).find(|sector| torn[sector * 512..][..512] != before[sector * 512..][..512]);
+    let first = first.expect("a batch");
+    torn[first * 512..(first + 1) * 512].fill(0);
+    std::fs::write(&path, torn).expect("a segment");
+    let recovered = opened(folder.path(), options).expect("a log whose last batch is not whole");
+    assert_eq!(recovered.ledger, ledger(&batches));
+}
+
+#[test]
+fn a_log_is_not_made_beside_snapshots_of_another_nor_opened_twice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    keep_snapshot(folder.path(), zxid(1, 3), b"of an earlier life").expect("a disk");
+    assert!(matches!(Wal::create(folder.path(), IDENTITY, SMALL), Err(Error::Exists(_))));
+    let folder = tempfile::tempdir().expect("a folder");
+    let wal = Wal::create(folder.path(), IDENTITY, SMALL).expect("a new log");
+    assert!(matches!(opened(folder.path(), SMALL), Err(Error::InUse(_))));
+    drop(wal);
+    assert!(opened(folder.path(), SMALL).is_ok());
+}
+
+#[test]
 fn writes_that_one_batch_cannot_hold_go_in_several() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut wal = Wal::create(folder.path(), IDENTITY, SMALL).expect("a new log");

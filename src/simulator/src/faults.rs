@@ -24,6 +24,10 @@ pub(crate) struct Faults {
     pub(crate) snapshot: Option<Micros>,
     /// How many of a thousand writes are interrupted by a crash, after which the process comes up at once.
     pub(crate) crash_in_write: u32,
+    /// How many of a hundred inputs wait for others, to be taken together.
+    pub(crate) together: u32,
+    /// How long it takes at most until a process hears that its write is durable, after what that unlocks is on its way.
+    pub(crate) late: Micros,
     /// Clocks run at their own speed, in per mille of it more or less.
     pub(crate) drift: u64,
     /// The longest that a message is under way.
@@ -48,6 +52,8 @@ impl Faults {
             hand_over: some(500 * MILLI, 5 * SECOND),
             snapshot: some(20 * MILLI, SECOND),
             crash_in_write: if rng.random_bool(0.3) { rng.random_range(1..100) } else { 0 },
+            together: if rng.random_bool(0.5) { rng.random_range(1..90) } else { 0 },
+            late: if rng.random_bool(0.4) { rng.random_range(100..20 * MILLI) } else { 0 },
             drift: if rng.random_bool(0.5) { rng.random_range(1..300) } else { 0 },
             latency_max: if rng.random_bool(0.7) { 2 * MILLI } else { rng.random_range(2 * MILLI..60 * MILLI) },
             disk_max: if rng.random_bool(0.7) { 3 * MILLI } else { rng.random_range(3 * MILLI..40 * MILLI) },

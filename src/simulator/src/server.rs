@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crossdock_zab::{Io, Ledger, Link, Message, Request, Write, Zab, Zxid};
+use crossdock_zab::{Input, Io, Ledger, Link, Message, Request, Write, Zab, Zxid};
 
 use crate::checks::Applied;
 use crate::faults::Micros;
@@ -65,6 +65,8 @@ pub(crate) struct Server {
     pub(crate) applied: Applied,
     pub(crate) tick: Micros,
     pub(crate) paused_until: Micros,
+    /// What waits to be taken together.
+    pub(crate) inbox: Vec<Input>,
     pub(crate) asked: BTreeMap<Request, Asked>,
     /// Proposals that have a place, by it.
     pub(crate) placed: BTreeMap<Zxid, Request>,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use bytes::Bytes;
 use crossdock_zab::{
-    Action, Blob, Config, Input, Link, Message, Request, Role, ServerId, Session, ToFollower, Txn, Zab, Zxid,
+    Action, Blob, Config, Input, Io, Link, Message, Request, Role, ServerId, Session, ToFollower, Txn, Zab, Zxid,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -21,17 +21,52 @@ const TRACE_LEN_MAX: usize = 400;
 
 #[derive(Debug, Clone)]
 enum Event {
-    Tick { server: usize, incarnation: u64 },
-    Deliver { connection: usize, end: usize },
-    Up { connection: usize, end: usize },
-    Down { connection: usize, end: usize },
-    Connect { a: usize, b: usize },
-    Disk { server: usize, incarnation: u64 },
-    Start { server: usize },
-    CrashInWrite { server: usize, incarnation: u64 },
+    Tick {
+        server: usize,
+        incarnation: u64,
+    },
+    Deliver {
+        connection: usize,
+        end: usize,
+    },
+    Up {
+        connection: usize,
+        end: usize,
+    },
+    Down {
+        connection: usize,
+        end: usize,
+    },
+    Connect {
+        a: usize,
+        b: usize,
+    },
+    Disk {
+        server: usize,
+        incarnation: u64,
+    },
+    Start {
+        server: usize,
+    },
+    CrashInWrite {
+        server: usize,
+        incarnation: u64,
+    },
+    /// What waits in the inbox is taken.
+    Take {
+        server: usize,
+        incarnation: u64,
+    },
+    Written {
+        server: usize,
+        incarnation: u64,
+        io: Io,
+    },
     Client,
     Fault(Fault),
-    Unblock { ways: Vec<(usize, usize)> },
+    Unblock {
+        ways: Vec<(usize, usize)>,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +141,7 @@ impl World {
                 applied: Applied::default(),
                 tick: 20 * MILLI * (1000 + drift - faults.drift) / 1000,
                 paused_until: 0,
+                inbox: Vec::new(),
                 asked: BTreeMap::new(),
                 placed: BTreeMap::new(),
                 ready: Vec::new(),
@@ -233,7 +269,11 @@ impl World {
                 self.input(server, Input::Tick)
             }
             Event::Disk { server, incarnation } if self.servers[server].incarnation == incarnation => self.disk(server),
-            Event::Tick { .. } | Event::Disk { .. } => Ok(()),
+            Event::Take { server, incarnation } if self.servers[server].incarnation == incarnation => self.take(server),
+            Event::Written { server, incarnation, io } if self.servers[server].incarnation == incarnation => {
+                self.input(server, Input::Written(io))
+            }
+            Event::Tick { .. } | Event::Disk { .. } | Event::Take { .. } | Event::Written { .. } => Ok(()),
             Event::Deliver { connection, end } => self.deliver(connection, end),
             Event::Up { connection, end } => {
                 let it = &mut self.network.connections[connection];
@@ -278,7 +318,10 @@ impl World {
 
     fn server_of(&self, event: &Event) -> Option<usize> {
         match event {
-            Event::Tick { server, .. } | Event::Disk { server, .. } => Some(*server),
+            Event::Tick { server, .. }
+            | Event::Disk { server, .. }
+            | Event::Take { server, .. }
+            | Event::Written { server, .. } => Some(*server),
             Event::Deliver { connection, end } | Event::Up { connection, end } | Event::Down { connection, end } => {
                 Some(self.network.connections[*connection].ends[*end])
             }
@@ -325,6 +368,7 @@ impl World {
         it.disk.at = 0;
         it.incarnation += 1;
         it.paused_until = 0;
+        it.inbox.clear();
         it.asked.clear();
         it.placed.clear();
         it.ready.clear();
@@ -341,13 +385,35 @@ impl World {
 
     fn input(&mut self, server: usize, input: Input) -> Stepped {
         let it = &mut self.servers[server];
+        if it.zab.is_none() {
+            return Ok(());
+        }
+        it.inbox.push(input);
+        if self.rng.random_range(0..100) < self.faults.together {
+            if it.inbox.len() == 1 {
+                let (after, incarnation) = (self.rng.random_range(0..5 * MILLI), it.incarnation);
+                self.at(after, Event::Take { server, incarnation });
+            }
+            return Ok(());
+        }
+        self.take(server)
+    }
+
+    fn take(&mut self, server: usize) -> Stepped {
+        let it = &mut self.servers[server];
+        let inputs = std::mem::take(&mut it.inbox);
         let Some(zab) = &mut it.zab else { return Ok(()) };
+        if inputs.is_empty() {
+            return Ok(());
+        }
         let before = zab.phase();
-        if let Input::Received { message, .. } = &input {
-            *self.report.coverage.entry((before, message.kind())).or_default() += 1;
+        for input in &inputs {
+            if let Input::Received { message, .. } = input {
+                *self.report.coverage.entry((before, message.kind())).or_default() += 1;
+            }
         }
         let mut actions = Vec::new();
-        zab.handle([input], &mut actions);
+        zab.handle(inputs, &mut actions);
         let after = zab.phase();
         if after == "election" && before != "election" {
             Checks::votes_from_disk(zab.ledger(), &it.disk.ledger)?;
@@ -490,6 +556,13 @@ impl World {
         }
         self.begin_write(server);
         match last {
+            Some(io) if self.faults.late > 0 => {
+                let incarnation = self.servers[server].incarnation;
+                // In their order: a later one says all that an earlier one does.
+                let after = self.rng.random_range(0..self.faults.late);
+                self.at(after, Event::Written { server, incarnation, io });
+                Ok(())
+            }
             Some(io) => self.input(server, Input::Written(io)),
             None => Ok(()),
         }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::planted::Planted;
 use crate::{
-    Action, Config, Inconsistent, Io, Ledger, Link, Message, Refusal, Request, ServerId, Session, Txn, Vote, Write,
-    Zxid,
+    Action, Config, Epoch, Inconsistent, Io, Ledger, Link, Message, Refusal, Request, ServerId, Session, Txn, Vote,
+    Write, Zxid,
 };
 
 /// What becomes of a server's phase.
@@ -33,6 +33,8 @@ pub(crate) struct Base {
     pub(crate) links: BTreeMap<ServerId, Link>,
     /// The round of elections.
     pub(crate) round: u64,
+    /// The highest epoch that anybody was heard to have promised.
+    pub(crate) heard: Epoch,
     /// The last leader named this server for its successor.
     pub(crate) preferred: bool,
     /// The last transaction that was delivered.
@@ -54,6 +56,7 @@ impl Base {
             ledger,
             links: BTreeMap::new(),
             round: 0,
+            heard: Epoch(0),
             preferred: false,
             delivered,
             out: Vec::new(),
@@ -175,7 +178,12 @@ impl Base {
             let number =
                 self.round.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.config.id.0.wrapping_mul(0xbf58_476d_1ce4_e5b9);
             let zxid = Zxid::from_u64(number.wrapping_mul(0x94d0_49bb_1331_11eb));
-            return Vote { epoch: crate::Epoch(0), zxid, preferred: self.preferred, server: self.config.id };
+            return Vote { epoch: Epoch(0), zxid, preferred: self.preferred, server: self.config.id };
+        }
+        let linked = self.links.keys().filter(|peer| self.config.voters.contains(peer)).count();
+        if linked + 1 < self.config.majority() {
+            // It could not lead: any other is a better choice.
+            return Vote { epoch: Epoch(0), zxid: Zxid::ZERO, preferred: false, server: self.config.id };
         }
         Vote {
             epoch: self.ledger.current(),

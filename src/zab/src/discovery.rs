@@ -1,7 +1,7 @@
 //! Phase 1: a new epoch that a majority promises, and a leader that has all that any of them has.
 
 use crate::base::{Base, Next};
-use crate::leading::{Progress, Stage};
+use crate::leading::{Follower, Progress, Stage};
 use crate::planted::Planted;
 use crate::{Epoch, Fatal, Message, ServerId, ToFollower, ToLeader, Write, Zxid};
 
@@ -15,7 +15,7 @@ impl crate::leading::Leading {
             Progress::Known(accepted) => accepted,
             _ => Epoch(0),
         });
-        let highest = known.fold(base.ledger.accepted(), Epoch::max);
+        let highest = known.fold(base.ledger.accepted().max(base.heard), Epoch::max);
         let Some(epoch) = highest.next() else { return Next::Stop(Fatal::EpochsUsedUp) };
         self.epoch = epoch;
         let invited = self.followers.values_mut().filter(|follower| matches!(follower.progress, Progress::Known(_)));
@@ -33,11 +33,18 @@ impl crate::leading::Leading {
 
     /// CEPOCH came.
     pub(crate) fn follower_known(&mut self, base: &mut Base, peer: ServerId, accepted: Epoch) -> Next {
+        base.heard = base.heard.max(accepted);
         match self.stage {
             Stage::Gathering => self.gather(base),
             // It is invited once the epoch is durable.
             Stage::Accepting(_) => Next::Stay,
             // It has promised not to follow this leader.
+            // It waits for a later epoch, which one that does not vote brings about for nobody.
+            _ if accepted > self.epoch && !base.config.voters.contains(&peer) => {
+                self.tell(base, peer, ToFollower::Resigned { successor: None });
+                self.followers.remove(&peer);
+                Next::Stay
+            }
             _ if accepted > self.epoch && !base.config.breaks(Planted::FollowSmallerEpoch) => Next::Leave,
             _ => {
                 self.invite(base, peer);
@@ -61,35 +68,30 @@ impl crate::leading::Leading {
             _ => None,
         });
         let late: Vec<_> = late.collect();
-        let outdated = late.iter().any(|(_, accepted)| *accepted > self.epoch);
-        if outdated && !base.config.breaks(Planted::FollowSmallerEpoch) {
+        let outdated = |(id, accepted): &(ServerId, Epoch)| *accepted > self.epoch && base.config.voters.contains(id);
+        if late.iter().any(outdated) && !base.config.breaks(Planted::FollowSmallerEpoch) {
             return Next::Leave;
         }
-        for (id, _) in late {
-            self.invite(base, id);
+        for (id, accepted) in late {
+            // An observer may have promised a later one: it waits.
+            if accepted <= self.epoch || base.config.breaks(Planted::FollowSmallerEpoch) {
+                self.invite(base, id);
+            }
         }
         self.discover(base)
     }
 
     /// ACKEPOCH came.
     pub(crate) fn promised(&mut self, base: &mut Base, peer: ServerId, history: (Epoch, Zxid), counts: bool) -> Next {
-        let votes = match self.followers.get_mut(&peer) {
+        match self.followers.get_mut(&peer) {
             Some(follower) => {
-                follower.progress = Progress::Promised { last: history.1, counts };
-                follower.votes
+                follower.progress = Progress::Promised { current: history.0, last: history.1, counts };
             }
             None => return Next::Stale,
-        };
+        }
         match self.stage {
             Stage::Gathering | Stage::Accepting(_) => Next::Stay,
-            Stage::Discovery => {
-                let own = (base.ledger.current(), base.ledger.history().last());
-                if votes && counts && history > own && !base.config.breaks(Planted::IgnoreBetterHistory) {
-                    // Whoever has more shall lead.
-                    return Next::Leave;
-                }
-                self.discover(base)
-            }
+            Stage::Discovery => self.discover(base),
             Stage::Synchronisation | Stage::Broadcast => {
                 self.synchronise(base, peer);
                 Next::Stay
@@ -99,6 +101,16 @@ impl crate::leading::Leading {
 
     /// Goes on to the next phase once a majority has promised. A promise counts once.
     fn discover(&mut self, base: &mut Base) -> Next {
+        let own = (base.ledger.current(), base.ledger.history().last());
+        // A promise may have come before it was known that the epoch is durable here.
+        let has_more = |follower: &Follower| match follower.progress {
+            Progress::Promised { current, last, counts } => counts && (current, last) > own,
+            _ => false,
+        };
+        if self.voters(has_more) > 0 && !base.config.breaks(Planted::IgnoreBetterHistory) {
+            // Whoever has more shall lead.
+            return Next::Leave;
+        }
         let counted = self.voters(|follower| matches!(follower.progress, Progress::Promised { counts: true, .. }));
         if self.stage != Stage::Discovery || counted + 1 < base.config.majority() {
             return Next::Stay;

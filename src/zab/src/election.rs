@@ -25,7 +25,7 @@ pub(crate) struct Election {
 impl Election {
     /// Begins a round with a vote for oneself.
     pub(crate) fn begin(base: &mut Base) -> (Self, Next) {
-        base.round += 1;
+        base.round = base.round.saturating_add(1);
         let vote = base.own_vote();
         let mut this = Self { vote, votes: BTreeMap::new(), settled: BTreeMap::new(), agreed: 0, told: 0 };
         this.tell_all(base);
@@ -48,6 +48,17 @@ impl Election {
     }
 
     pub(crate) fn link_up(&mut self, base: &mut Base, peer: ServerId) {
+        let own = base.own_vote();
+        if base.config.votes() && own > self.vote {
+            // With this one it reaches a majority.
+            self.change(own);
+            self.tell_all(base);
+            return;
+        }
+        self.tell_one(base, peer);
+    }
+
+    fn tell_one(&self, base: &mut Base, peer: ServerId) {
         if base.config.voters.contains(&peer)
             && let Some(link) = base.links.get(&peer).copied()
         {
@@ -101,13 +112,13 @@ impl Election {
             self.tell_all(base);
         } else if heard.round < base.round {
             // It is told of this round.
-            self.link_up(base, peer);
+            self.tell_one(base, peer);
             return Next::Stay;
         } else if heard.vote > self.vote {
             self.change(heard.vote);
             self.tell_all(base);
         } else if heard.vote < self.vote && !self.votes.contains_key(&peer) {
-            self.link_up(base, peer);
+            self.tell_one(base, peer);
         }
         self.votes.insert(peer, heard.vote);
         self.decide(base)

@@ -100,12 +100,22 @@ impl Following {
         Next::Stay
     }
 
+    /// What is on its way from the leader gets on.
+    pub(crate) fn progress(&mut self, peer: ServerId, link: Link) {
+        if peer == self.leader && link == self.link {
+            (self.silent, self.waited) = (0, 0);
+        }
+    }
+
     pub(crate) fn message(&mut self, base: &mut Base, link: Link, session: Session, message: ToFollower) -> Next {
         let stale = link != self.link || session != self.session;
         if (stale && !base.config.breaks(Planted::StaleSessions)) || self.stage == Stage::Connecting {
             return Next::Stale;
         }
         self.silent = 0;
+        if matches!(message, ToFollower::Sync { .. }) {
+            self.waited = 0;
+        }
         match (self.stage, message) {
             (_, ToFollower::Ping { number }) => {
                 self.tell(base, ToLeader::Pong { number });

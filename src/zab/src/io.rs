@@ -32,6 +32,14 @@ pub enum Input {
         /// What.
         message: Message,
     },
+    /// Something large is on its way over a connection, to here or from here, and gets on: whoever is at its other end lives, though no
+    /// message comes.
+    Progress {
+        /// The server.
+        peer: ServerId,
+        /// The connection.
+        link: Link,
+    },
     /// All writes through this one are durable, and what they unlock is on its way.
     Written(Io),
     /// Somebody here proposes a command.

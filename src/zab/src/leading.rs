@@ -32,8 +32,8 @@ pub(crate) enum Progress {
     Known(Epoch),
     /// NEWEPOCH was sent.
     Invited,
-    /// It has promised; this is the end of its history.
-    Promised { last: Zxid, counts: bool },
+    /// It has promised; this is its history.
+    Promised { current: Epoch, last: Zxid, counts: bool },
     /// NEWLEADER was sent.
     Synchronising,
     /// It has the leader's history.
@@ -189,6 +189,16 @@ impl Leading {
                 Next::Stay
             }
             _ => Next::Impossible("a message of a follower that does not belong to its phase"),
+        }
+    }
+
+    /// What is on its way to a follower gets on.
+    pub(crate) fn progress(&mut self, peer: ServerId, link: Link) {
+        if let Some(follower) = self.followers.get_mut(&peer).filter(|follower| follower.link == link) {
+            follower.silent = 0;
+            if self.stage == Stage::Synchronisation && follower.votes {
+                self.age = 0;
+            }
         }
     }
 

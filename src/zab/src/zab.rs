@@ -160,6 +160,14 @@ impl Zab {
                 let next = self.message(peer, link, message);
                 self.judged(next, link)
             }
+            Input::Progress { peer, link } => {
+                match &mut self.phase {
+                    Phase::Following(following) => following.progress(peer, link),
+                    Phase::Leading(leading) => leading.progress(peer, link),
+                    Phase::Draining | Phase::Election(_) | Phase::Stopped => {}
+                }
+                Next::Stay
+            }
             Input::Written(io) => {
                 self.base.note_written(io);
                 match &mut self.phase {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use crossdock_zab::{Link, ServerId, Session, Zxid};
@@ -11,7 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::sync::mpsc;
 
 use super::{Incoming, Outgoing, Transport};
-use crate::wire::{Frame, Hello, Idle, Kind, SnapshotPart};
+use crate::wal;
+use crate::wire::{FRAME_LEN_MAX, Frame, Hello, Idle, Kind, SnapshotPart};
 
 /// For a greeting.
 const GREETING_TIME: Duration = Duration::from_secs(3);
@@ -25,7 +26,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 const WRITE_TIME: Duration = Duration::from_secs(5);
 /// Messages that are written together.
 const TOGETHER: usize = 256;
-/// Bytes of a snapshot in one frame.
+/// Between two signs that something large gets on.
+const PROGRESS_TIME: Duration = Duration::from_millis(100);
+/// Bytes of a snapshot in one frame, and of messages that are written at once.
 const PART: usize = 256 * 1024;
 
 /// A connection, encrypted or not.
@@ -60,10 +63,9 @@ impl Frames {
     pub(super) async fn greeted(&mut self) -> Result<Hello, String> {
         let greeting = async {
             loop {
-                match Frame::take(&mut self.received)? {
+                match Frame::take(&mut self.received, GREETING_LEN_MAX)? {
                     Some(Frame { kind: Some(Kind::Hello(hello)) }) => return Ok(hello),
                     Some(_) => return Err("it does not greet".to_owned()),
-                    None if self.received.len() > GREETING_LEN_MAX => return Err("its greeting is too long".to_owned()),
                     None => {}
                 }
                 match self.stream.read_buf(&mut self.received).await {
@@ -86,73 +88,124 @@ impl Frames {
         outgoing: mpsc::Receiver<Outgoing>,
     ) -> Result<(), String> {
         let (read, write) = tokio::io::split(self.stream);
-        let mut arriving = Arriving { transport, peer, link, snapshot: None };
+        let mut arriving = Arriving { progress: Progress::new(transport, peer, link), snapshot: None };
+        let mut sending = Sending { progress: Progress::new(transport, peer, link), bytes: BytesMut::new() };
         let ended = tokio::select! {
             ended = receive(read, self.received, &mut arriving) => ended,
-            ended = send(write, outgoing, transport.settings.snapshot_rate) => ended,
+            ended = sending.run(write, outgoing) => ended,
         };
         arriving.drop_snapshot();
         ended
     }
 }
 
-async fn send(mut write: WriteHalf<Stream>, mut outgoing: mpsc::Receiver<Outgoing>, rate: u64) -> Result<(), String> {
-    let mut together = Vec::with_capacity(TOGETHER);
-    let mut bytes = BytesMut::new();
-    loop {
-        match tokio::time::timeout(IDLE_TIME, outgoing.recv_many(&mut together, TOGETHER)).await {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(_) => Frame::of(Kind::Idle(Idle {})).write(&mut bytes),
+/// Tells the driver now and then that something large gets on.
+struct Progress<'t> {
+    transport: &'t Transport,
+    peer: ServerId,
+    link: Link,
+    told: Instant,
+}
+
+impl<'t> Progress<'t> {
+    fn new(transport: &'t Transport, peer: ServerId, link: Link) -> Self {
+        Self { transport, peer, link, told: Instant::now() }
+    }
+
+    async fn tell(&mut self) {
+        if self.told.elapsed() < PROGRESS_TIME {
+            return;
         }
-        for one in together.drain(..) {
-            match one {
-                Outgoing::Message(message) => {
-                    if let Some(kind) = Kind::of_message(&message) {
-                        Frame::of(kind).write(&mut bytes);
-                    }
-                }
-                Outgoing::Snapshot { session, zxid, path } => {
-                    flush(&mut write, &mut bytes).await?;
-                    send_snapshot(&mut write, (session, zxid), &path, rate).await?;
-                }
-            }
-        }
-        flush(&mut write, &mut bytes).await?;
+        self.told = Instant::now();
+        let (peer, link) = (self.peer, self.link);
+        // A driver that has ended is told nothing more.
+        let _ = self.transport.driver.send(Incoming::Progress { peer, link }).await;
     }
 }
 
-async fn flush(write: &mut WriteHalf<Stream>, bytes: &mut BytesMut) -> Result<(), String> {
-    let written = async {
-        write.write_all(bytes).await?;
-        write.flush().await
-    };
-    let written = tokio::time::timeout(WRITE_TIME, written).await;
-    bytes.clear();
-    written.map_err(|_| "it takes nothing".to_owned())?.map_err(|problem| problem.to_string())
+struct Sending<'t> {
+    progress: Progress<'t>,
+    bytes: BytesMut,
 }
 
-/// Sends a snapshot in parts, no faster than the rate.
-async fn send_snapshot(
-    write: &mut WriteHalf<Stream>,
-    (session, zxid): (Session, Zxid),
-    path: &Path,
-    rate: u64,
-) -> Result<(), String> {
-    let problem = |problem: std::io::Error| format!("the snapshot {}: {problem}", path.display());
-    let mut file = File::open(path).map_err(problem)?;
-    let mut buffer = vec![0; PART];
-    let mut bytes = BytesMut::new();
-    loop {
-        let count = file.read(&mut buffer).map_err(problem)?;
-        let part =
-            SnapshotPart { session: session.0, zxid: zxid.to_u64(), bytes: Bytes::copy_from_slice(&buffer[..count]) };
-        Frame::of(Kind::Snapshot(part)).write(&mut bytes);
-        flush(write, &mut bytes).await?;
-        if count == 0 {
+impl Sending<'_> {
+    async fn run(
+        &mut self,
+        mut write: WriteHalf<Stream>,
+        mut outgoing: mpsc::Receiver<Outgoing>,
+    ) -> Result<(), String> {
+        let mut together = Vec::with_capacity(TOGETHER);
+        loop {
+            match tokio::time::timeout(IDLE_TIME, outgoing.recv_many(&mut together, TOGETHER)).await {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(_) => Frame::of(Kind::Idle(Idle {})).write(&mut self.bytes),
+            }
+            for one in together.drain(..) {
+                match one {
+                    Outgoing::Message(message) => {
+                        if let Some(kind) = Kind::of_message(&message) {
+                            Frame::of(kind).write(&mut self.bytes);
+                        }
+                        if self.bytes.len() >= PART {
+                            // Others of this thread have their turn between two pieces.
+                            self.flush(&mut write).await?;
+                            self.progress.tell().await;
+                        }
+                    }
+                    Outgoing::Snapshot { session, zxid, path } => {
+                        self.flush(&mut write).await?;
+                        self.snapshot(&mut write, &outgoing, (session, zxid), &path).await?;
+                    }
+                }
+            }
+            self.flush(&mut write).await?;
+        }
+    }
+
+    async fn flush(&mut self, write: &mut WriteHalf<Stream>) -> Result<(), String> {
+        if self.bytes.is_empty() {
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_secs_f64(count as f64 / rate.max(1) as f64)).await;
+        let written = async {
+            write.write_all(&self.bytes).await?;
+            write.flush().await
+        };
+        let written = tokio::time::timeout(WRITE_TIME, written).await;
+        self.bytes.clear();
+        written.map_err(|_| "it takes nothing".to_owned())?.map_err(|problem| problem.to_string())
+    }
+
+    /// Sends a snapshot in parts, no faster than the rate, as long as the driver wants the connection.
+    async fn snapshot(
+        &mut self,
+        write: &mut WriteHalf<Stream>,
+        outgoing: &mpsc::Receiver<Outgoing>,
+        (session, zxid): (Session, Zxid),
+        path: &Path,
+    ) -> Result<(), String> {
+        let problem = |problem: std::io::Error| format!("the snapshot {}: {problem}", path.display());
+        let rate = self.progress.transport.settings.snapshot_rate;
+        let mut file = File::open(path).map_err(problem)?;
+        let mut buffer = vec![0; PART];
+        loop {
+            if outgoing.is_closed() {
+                return Err("it is given up".to_owned());
+            }
+            let count = file.read(&mut buffer).map_err(problem)?;
+            let part = SnapshotPart {
+                session: session.0,
+                zxid: zxid.to_u64(),
+                bytes: Bytes::copy_from_slice(&buffer[..count]),
+            };
+            Frame::of(Kind::Snapshot(part)).write(&mut self.bytes);
+            self.flush(write).await?;
+            self.progress.tell().await;
+            if count == 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_secs_f64(count as f64 / rate.max(1) as f64)).await;
+        }
     }
 }
 
@@ -165,15 +218,13 @@ struct Arrived {
 }
 
 struct Arriving<'t> {
-    transport: &'t Transport,
-    peer: ServerId,
-    link: Link,
+    progress: Progress<'t>,
     snapshot: Option<Arrived>,
 }
 
 async fn receive(mut read: ReadHalf<Stream>, mut bytes: BytesMut, arriving: &mut Arriving<'_>) -> Result<(), String> {
     loop {
-        while let Some(frame) = Frame::take(&mut bytes)? {
+        while let Some(frame) = Frame::take(&mut bytes, FRAME_LEN_MAX)? {
             arriving.frame(frame).await?;
         }
         bytes.reserve(PART);
@@ -188,29 +239,36 @@ async fn receive(mut read: ReadHalf<Stream>, mut bytes: BytesMut, arriving: &mut
 
 impl Arriving<'_> {
     async fn frame(&mut self, frame: Frame) -> Result<(), String> {
-        let (peer, link) = (self.peer, self.link);
+        let (peer, link) = (self.progress.peer, self.progress.link);
         let incoming = match frame.kind {
             Some(Kind::Idle(_)) => return Ok(()),
-            Some(Kind::Snapshot(part)) => match self.part(&part)? {
-                Some(Arrived { session, zxid, path, .. }) => Incoming::Snapshot { peer, link, session, zxid, path },
-                None => return Ok(()),
-            },
+            Some(Kind::Snapshot(part)) => {
+                self.progress.tell().await;
+                match self.part(&part)? {
+                    Some(arrived) => {
+                        let Arrived { session, zxid, path, .. } = arrived;
+                        whole(zxid, path.clone()).await?;
+                        Incoming::Snapshot { peer, link, session, zxid, path }
+                    }
+                    None => return Ok(()),
+                }
+            }
             Some(kind) => match kind.into_message() {
                 Some(message) => Incoming::Message { peer, link, message },
                 None => return Err("it sent what is no message".to_owned()),
             },
             None => return Err("it sent an empty frame".to_owned()),
         };
-        self.transport.driver.send(incoming).await.map_err(|_| "this instance ends".to_owned())
+        self.progress.transport.driver.send(incoming).await.map_err(|_| "this instance ends".to_owned())
     }
 
-    /// Takes a part of a snapshot; gives the snapshot once it is whole and durable.
+    /// Takes a part of a snapshot; gives the snapshot once all of it is there.
     fn part(&mut self, part: &SnapshotPart) -> Result<Option<Arrived>, String> {
         let (session, zxid) = (Session(part.session), Zxid::from_u64(part.zxid));
         if self.snapshot.as_ref().is_some_and(|arrived| (arrived.session, arrived.zxid) != (session, zxid)) {
             self.drop_snapshot();
         }
-        let path = self.transport.settings.data.join(format!("incoming-{}", self.link.0));
+        let path = self.progress.transport.settings.data.join(format!("incoming-{}", self.progress.link.0));
         let problem = |problem: std::io::Error| format!("a snapshot cannot be kept: {problem}");
         let mut arrived = match self.snapshot.take() {
             Some(arrived) => arrived,
@@ -218,7 +276,6 @@ impl Arriving<'_> {
         };
         arrived.file.write_all(&part.bytes).map_err(problem)?;
         if part.bytes.is_empty() {
-            arrived.file.sync_all().map_err(problem)?;
             return Ok(Some(arrived));
         }
         self.snapshot = Some(arrived);
@@ -230,4 +287,21 @@ impl Arriving<'_> {
             let _ = std::fs::remove_file(arrived.path);
         }
     }
+}
+
+/// Makes the file of a snapshot durable, and sees whether it is as it was written; one that is not is deleted.
+async fn whole(zxid: Zxid, path: PathBuf) -> Result<(), String> {
+    let checking = tokio::task::spawn_blocking(move || {
+        let checked = File::open(&path).and_then(|file| file.sync_all()).map_err(|problem| problem.to_string());
+        let checked = checked.and_then(|()| match wal::is_snapshot(zxid, &path) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("it sent a snapshot that is damaged: look at its disk".to_owned()),
+            Err(problem) => Err(problem.to_string()),
+        });
+        if checked.is_err() {
+            let _ = std::fs::remove_file(&path);
+        }
+        checked
+    });
+    checking.await.map_err(|problem| problem.to_string())?
 }

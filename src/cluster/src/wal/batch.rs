@@ -1,6 +1,6 @@
 //! Batches of records as bytes.
 //!
-//! Header: magic (4), checksum of the header behind it (4), number (8), bytes of records (4), records (4), sectors of the batch
+//! Header: magic (4), checksum of the segment's salt and the header behind it (4), number (8), bytes of records (4), records (4), sectors of the batch
 //! that are all zeroes as written (4), checksum that it is chained with (4), checksum of the records (4); 12 bytes are zeroes. Record: kind
 //! (1), epoch (4), zxid (8), bytes of payload (4), payload. Numbers are little-endian; checksums are CRC-32C (RFC 3720 §12.1).
 
@@ -89,7 +89,7 @@ pub(super) fn split(writes: &[Write], max: usize) -> Vec<Vec<Write>> {
 }
 
 /// Encodes a batch, whole sectors of it.
-pub(super) fn write(buffer: &mut Vec<u8>, number: u64, chain: u32, writes: &[Write]) {
+pub(super) fn write(buffer: &mut Vec<u8>, number: u64, (chain, salt): (u32, u32), writes: &[Write]) {
     buffer.clear();
     buffer.resize(HEADER, 0);
     let mut count: u32 = 0;
@@ -126,7 +126,7 @@ pub(super) fn write(buffer: &mut Vec<u8>, number: u64, chain: u32, writes: &[Wri
     buffer[24..28].copy_from_slice(&zeroes.to_le_bytes());
     buffer[28..32].copy_from_slice(&chain.to_le_bytes());
     buffer[32..36].copy_from_slice(&sum.to_le_bytes());
-    let header = crc32c::crc32c(&buffer[8..HEADER]);
+    let header = crc32c::crc32c_append(salt, &buffer[8..HEADER]);
     buffer[4..8].copy_from_slice(&header.to_le_bytes());
 }
 
@@ -144,19 +144,19 @@ pub(super) enum Found {
 }
 
 /// The number of a batch whose header stands here.
-pub(super) fn number_at(bytes: &[u8]) -> Option<u64> {
-    let is_header =
-        bytes.len() >= HEADER && bytes[..4] == MAGIC && u32_at(bytes, 4) == crc32c::crc32c(&bytes[8..HEADER]);
+pub(super) fn number_at(bytes: &[u8], salt: u32) -> Option<u64> {
+    let has_sum = |bytes: &[u8]| u32_at(bytes, 4) == crc32c::crc32c_append(salt, &bytes[8..HEADER]);
+    let is_header = bytes.len() >= HEADER && bytes[..4] == MAGIC && has_sum(bytes);
     is_header.then(|| u64_at(bytes, 8))
 }
 
 /// Reads the batch of that number at the beginning of `bytes`.
-pub(super) fn read(bytes: &[u8], number: u64, chain: u32) -> Found {
+pub(super) fn read(bytes: &[u8], number: u64, (chain, salt): (u32, u32)) -> Found {
     let sector = &bytes[..SECTOR.min(bytes.len())];
     if is_zero(sector) {
         return Found::Nothing;
     }
-    match number_at(bytes) {
+    match number_at(bytes, salt) {
         None => return Found::Damaged("the header of a batch has a wrong checksum"),
         Some(found) if found != number => return Found::Damaged("a batch has the number of another"),
         Some(_) => {}
@@ -222,20 +222,21 @@ mod tests {
         let txn = Txn { zxid: Zxid::new(Epoch(2), 7), payload: Bytes::from(vec![9; 700]) };
         let writes = [Write::AcceptEpoch(Epoch(3)), Write::Append { after: Zxid::ZERO, txns: vec![txn] }];
         let mut batch = Vec::new();
-        write(&mut batch, 5, 77, &writes);
+        write(&mut batch, 5, (77, 99), &writes);
         assert_eq!(batch.len(), 2 * SECTOR);
-        let read_back = read(&batch, 5, 77);
+        let read_back = read(&batch, 5, (77, 99));
+        assert!(matches!(read(&batch, 5, (77, 98)), Found::Damaged(_)), "it is of another segment");
         assert_eq!(read_back, Found::Whole { len: 2 * SECTOR, chain: chain_of(&batch), writes: writes.to_vec() });
         for at in 0..batch.len() {
             let mut changed = batch.clone();
             changed[at] ^= 0x40;
-            assert!(matches!(read(&changed, 5, 77), Found::Damaged(_)), "byte {at}");
+            assert!(matches!(read(&changed, 5, (77, 99)), Found::Damaged(_)), "byte {at}");
         }
         for sector in 0..2 {
             let mut torn = batch.clone();
             torn[sector * SECTOR..(sector + 1) * SECTOR].fill(0);
             let expected = if sector == 0 { Found::Nothing } else { Found::Torn };
-            assert_eq!(read(&torn, 5, 77), expected, "sector {sector}");
+            assert_eq!(read(&torn, 5, (77, 99)), expected, "sector {sector}");
         }
     }
 }

@@ -9,7 +9,7 @@ use crossdock_zab::{Ledger, Write, Zxid};
 use super::batch::{self, Found};
 use super::segment::{self, Header};
 use super::snapshot;
-use super::{Error, Identity, Options, SECTOR, Snapshot, Wal, failed};
+use super::{Error, Identity, Options, SECTOR, Snapshot, Wal, failed, lock};
 
 /// What a log says.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
         }
         Err(error) => return Err(error),
     };
+    let lock = lock(folder)?;
     let mut reading: Option<Reading> = None;
     let mut wal = None;
     for (at, (number, path)) in segments.iter().enumerate() {
@@ -70,19 +71,23 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
                 none.insert(Reading { ledger, batch: header.batch, chain: header.chain, cut: 0 })
             }
         };
-        let end = read_segment(&bytes, reading).map_err(|(offset, problem)| damaged(offset, problem))?;
+        let end = read_segment(&bytes, reading, header.salt).map_err(|(offset, problem)| damaged(offset, problem))?;
         if !is_last && reading.cut > 0 {
             return Err(damaged(end, "a batch is not whole, and a segment follows"));
         }
         if is_last {
             let file =
                 OpenOptions::new().read(true).write(true).open(path).map_err(failed(path, "cannot be opened"))?;
+            // What was read may be in the system's memory alone, where the process that wrote it ended before it was synced.
+            file.write_all_at(&bytes[..end], 0).map_err(failed(path, "cannot be written"))?;
             if reading.cut > 0 {
                 let zeroes = vec![0; bytes.len() - end];
                 file.write_all_at(&zeroes, end as u64).map_err(failed(path, "cannot be written"))?;
-                file.sync_all().map_err(failed(path, "cannot be synced"))?;
             }
-            let mut opened = Wal::at(folder, options, file, path.clone(), header);
+            file.sync_all().map_err(failed(path, "cannot be synced"))?;
+            segment::sync_folder(folder)?;
+            let held = lock.try_clone().map_err(failed(folder, "cannot be locked"))?;
+            let mut opened = Wal::at(folder, options, (file, path.clone()), header, held);
             opened.offset = end as u64;
             opened.number = reading.batch;
             opened.chain = reading.chain;
@@ -100,10 +105,10 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
 }
 
 /// Reads the batches of a segment; gives where they end.
-fn read_segment(bytes: &[u8], reading: &mut Reading) -> Result<usize, (usize, &'static str)> {
+fn read_segment(bytes: &[u8], reading: &mut Reading, salt: u32) -> Result<usize, (usize, &'static str)> {
     let mut offset = SECTOR;
     while offset < bytes.len() {
-        match batch::read(&bytes[offset..], reading.batch, reading.chain) {
+        match batch::read(&bytes[offset..], reading.batch, (reading.chain, salt)) {
             Found::Whole { len, chain, writes } => {
                 for write in writes {
                     apply(&mut reading.ledger, write).map_err(|problem| (offset, problem))?;
@@ -119,7 +124,8 @@ fn read_segment(bytes: &[u8], reading: &mut Reading) -> Result<usize, (usize, &'
                     return Ok(offset);
                 }
                 // A batch is written once the one before is durable: one that stands behind says that this one was.
-                let follows = |sector: &[u8]| batch::number_at(sector).is_some_and(|number| number > reading.batch);
+                let follows =
+                    |sector: &[u8]| batch::number_at(sector, salt).is_some_and(|number| number > reading.batch);
                 if rest.chunks(SECTOR).skip(1).any(follows) {
                     return Err((offset, "a batch is missing"));
                 }

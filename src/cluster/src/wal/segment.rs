@@ -1,6 +1,7 @@
 //! Segments: files of one size, made of zeroes, and their header sectors.
 
 use std::fs::{File, OpenOptions};
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -29,11 +30,20 @@ pub(super) struct Header {
     /// What all before comes to.
     pub(super) position: Position,
     pub(super) identity: Identity,
+    /// A number that nobody knows who only writes: see [`salt`].
+    pub(super) salt: u32,
+}
+
+/// A number that differs from segment to segment, so that no payload can hold what is taken for a header.
+pub(super) fn salt() -> u32 {
+    // The standard library's maps draw theirs from the system's randomness.
+    let drawn = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    u32::try_from(drawn >> 32).unwrap_or(0)
 }
 
 impl Header {
     pub(super) fn first(identity: Identity, len: u64) -> Self {
-        Self { number: 1, len, batch: 1, chain: 0, position: Position::default(), identity }
+        Self { number: 1, len, batch: 1, chain: 0, position: Position::default(), identity, salt: salt() }
     }
 
     fn bytes(&self) -> [u8; SECTOR] {
@@ -51,6 +61,7 @@ impl Header {
         bytes[64..68].copy_from_slice(&(if position.sync.is_some() { OPEN } else { 0 }).to_le_bytes());
         bytes[68..76].copy_from_slice(&self.identity.cluster.to_le_bytes());
         bytes[76..84].copy_from_slice(&self.identity.server.to_le_bytes());
+        bytes[84..88].copy_from_slice(&self.salt.to_le_bytes());
         let sum = crc32c::crc32c(&bytes[12..]);
         bytes[8..12].copy_from_slice(&sum.to_le_bytes());
         bytes
@@ -75,6 +86,7 @@ impl Header {
                 sync: is_open.then(|| Zxid::from_u64(u64_at(bytes, 56))),
             },
             identity: Identity { cluster: u64_at(bytes, 68), server: u64_at(bytes, 76) },
+            salt: u32_at(bytes, 84),
         })
     }
 }

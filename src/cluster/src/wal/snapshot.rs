@@ -69,15 +69,19 @@ pub fn read(folder: &Path, zxid: Zxid) -> Result<Option<Vec<u8>>, Error> {
     Snapshot { zxid, path: path_of(folder, zxid) }.read()
 }
 
-/// Makes the file of a snapshot that came from another instance, and is durable, one of this folder's.
+/// Whether a file is a snapshot of all through `zxid`, as it was written.
 ///
 /// # Errors
-/// [`Error::Damaged`] where it is not what was sent; [`Error::Io`].
+/// [`Error::Io`].
+pub fn is_whole(zxid: Zxid, file: &Path) -> Result<bool, Error> {
+    Ok(Snapshot { zxid, path: file.to_owned() }.read()?.is_some())
+}
+
+/// Makes the file of a snapshot that came from another instance, is whole ([`is_whole`]) and durable, one of this folder's.
+///
+/// # Errors
+/// [`Error::Io`].
 pub fn adopt(folder: &Path, zxid: Zxid, file: &Path) -> Result<Snapshot, Error> {
-    let came = Snapshot { zxid, path: file.to_owned() };
-    if came.read()?.is_none() {
-        return Err(Error::Damaged { path: came.path, offset: 0, problem: "a snapshot that came is not whole" });
-    }
     let path = path_of(folder, zxid);
     std::fs::rename(file, &path).map_err(failed(&path, "cannot be made"))?;
     sync_folder(folder)?;
@@ -101,6 +105,10 @@ pub fn keep(folder: &Path, zxid: Zxid, state: &[u8]) -> Result<Snapshot, Error> 
         file.write_all(state)?;
         file.sync_all()
     });
+    if written.is_err() {
+        // On a disk that is full it would keep it so.
+        let _ = std::fs::remove_file(&unfinished);
+    }
     written.map_err(failed(&unfinished, "cannot be written"))?;
     std::fs::rename(&unfinished, &path).map_err(failed(&path, "cannot be made"))?;
     sync_folder(folder)?;

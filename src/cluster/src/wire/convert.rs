@@ -170,7 +170,7 @@ mod tests {
     use bytes::{Bytes, BytesMut};
 
     use super::*;
-    use crate::wire::Frame;
+    use crate::wire::{FRAME_LEN_MAX, Frame};
 
     fn messages() -> Vec<Message> {
         let (a, b) = (Zxid::new(Epoch(2), 3), Zxid::ZERO);
@@ -217,10 +217,10 @@ mod tests {
             Frame::of(Kind::of_message(&message).expect("not a snapshot")).write(&mut bytes);
         }
         for message in messages() {
-            let frame = Frame::take(&mut bytes).expect("a frame").expect("a whole one");
+            let frame = Frame::take(&mut bytes, FRAME_LEN_MAX).expect("a frame").expect("a whole one");
             assert_eq!(frame.kind.and_then(Kind::into_message), Some(message));
         }
-        assert_eq!(Frame::take(&mut bytes), Ok(None));
+        assert_eq!(Frame::take(&mut bytes, FRAME_LEN_MAX), Ok(None));
     }
 
     /// The file says what the code does: every field that is written has its name and kind there.
@@ -255,9 +255,9 @@ mod tests {
 
     #[test]
     fn what_is_no_frame_is_refused() {
-        assert!(Frame::take(&mut BytesMut::from(&[0xff; 8][..])).is_err());
-        assert!(Frame::take(&mut BytesMut::from(&[0, 0, 0, 2, 0xff, 0xff][..])).is_err());
-        assert_eq!(Frame::take(&mut BytesMut::from(&[0, 0, 0, 9, 1][..])), Ok(None));
+        assert!(Frame::take(&mut BytesMut::from(&[0xff; 8][..]), FRAME_LEN_MAX).is_err());
+        assert!(Frame::take(&mut BytesMut::from(&[0, 0, 0, 2, 0xff, 0xff][..]), FRAME_LEN_MAX).is_err());
+        assert_eq!(Frame::take(&mut BytesMut::from(&[0, 0, 0, 9, 1][..]), FRAME_LEN_MAX), Ok(None));
         let unknown = Kind::Vote(WireVote { doing: 9, ..WireVote::default() });
         assert_eq!(unknown.into_message(), None);
     }
