@@ -73,7 +73,8 @@ pub(crate) struct Driver {
     /// Snapshots that came from others, until they are installed.
     blobs: BTreeMap<Blob, PathBuf>,
     applied: Zxid,
-    since_snapshot: u64,
+    /// Transactions since the last snapshot, and their bytes.
+    since_snapshot: (u64, usize),
     snapshotting: bool,
     stopped: Option<Stopped>,
     latencies: Arc<Latencies>,
@@ -125,7 +126,7 @@ impl Driver {
             ready: Vec::new(),
             blobs: BTreeMap::new(),
             applied,
-            since_snapshot: 0,
+            since_snapshot: (0, 0),
             snapshotting: false,
             stopped: None,
             latencies: Arc::default(),
@@ -328,7 +329,8 @@ impl Driver {
     fn deliver(&mut self, txn: &Txn) {
         let answer = self.machine.apply(txn);
         self.applied = txn.zxid;
-        self.since_snapshot += 1;
+        self.since_snapshot.0 += 1;
+        self.since_snapshot.1 = self.since_snapshot.1.saturating_add(txn.payload.len());
         if let Some((begun, done)) = self.placed.remove(&txn.zxid) {
             self.latencies.commit.note(begun.elapsed());
             let _ = done.send(Ok((txn.zxid, answer)));
@@ -362,14 +364,16 @@ impl Driver {
 
     /// Takes a snapshot where it is time; the file is written beside.
     fn snapshot(&mut self) {
-        if self.since_snapshot < self.settings.snapshot_every || self.snapshotting || self.stopped.is_some() {
+        let (count, bytes) = self.since_snapshot;
+        let is_time = count >= self.settings.snapshot_every || bytes >= self.settings.snapshot_bytes;
+        if !is_time || self.snapshotting || self.stopped.is_some() {
             return;
         }
         let begun = Instant::now();
         let (zxid, write_out, folder) = (self.applied, self.machine.snapshot(), self.settings.data.clone());
         let segment = self.log.segment();
         tracing::debug!(%zxid, micros = begun.elapsed().as_micros(), "a snapshot is taken");
-        (self.since_snapshot, self.snapshotting) = (0, true);
+        (self.since_snapshot, self.snapshotting) = ((0, 0), true);
         let kept = self.kept.0.clone();
         let writing = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
             let state = write_out();

@@ -40,6 +40,8 @@ pub struct Settings {
     pub tick: Duration,
     /// Transactions between two snapshots.
     pub snapshot_every: u64,
+    /// Bytes of transactions between two snapshots, where that is less.
+    pub snapshot_bytes: usize,
     /// Bytes of a snapshot that are sent in a second.
     pub snapshot_rate: u64,
     /// How the log is kept.
@@ -59,6 +61,7 @@ impl Settings {
             tls: None,
             tick: Duration::from_millis(20),
             snapshot_every: 100_000,
+            snapshot_bytes: 256 << 20,
             snapshot_rate: 64 << 20,
             log: wal::Options::default(),
         }

@@ -352,7 +352,7 @@ proptest! {
                     let last = whole.history().last();
                     if last > Zxid::ZERO {
                         keep_snapshot(folder.path(), last, b"state").expect("a disk");
-                        whole.snapshot_taken(last, usize::MAX);
+                        whole.snapshot_taken(last, usize::MAX, usize::MAX);
                         purge(folder.path(), last, wal.segment()).expect("a disk");
                     }
                 }

@@ -577,7 +577,7 @@ impl World {
         }
         it.disk.snapshots.insert(state.zxid, state);
         let retained = self.config.retained;
-        it.disk.ledger.snapshot_taken(state.zxid, retained);
+        it.disk.ledger.snapshot_taken(state.zxid, retained, usize::MAX);
         self.input(server, Input::SnapshotTaken(state.zxid))
     }
 

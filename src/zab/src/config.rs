@@ -34,6 +34,8 @@ pub struct Config {
     pub sync_batch_bytes: usize,
     /// Transactions that are kept in memory behind a snapshot, so that who comes late needs none.
     pub retained: usize,
+    /// Bytes of them.
+    pub retained_bytes: usize,
     /// The number of an epoch's transaction at which its leader hands over to a new epoch.
     pub counter_max: u32,
     /// A rule that is broken on purpose.
@@ -62,6 +64,7 @@ impl Config {
             sync_batch: 1_000,
             sync_batch_bytes: 1 << 20,
             retained: 10_000,
+            retained_bytes: 64 << 20,
             counter_max: u32::MAX - 1_000_000,
             #[cfg(feature = "planted")]
             planted: None,

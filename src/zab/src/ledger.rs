@@ -268,13 +268,21 @@ impl Ledger {
         }
     }
 
-    /// Notes that a snapshot is durable, and forgets transactions that are in it but for the last `retained` of them.
-    pub fn snapshot_taken(&mut self, zxid: Zxid, retained: usize) {
+    /// Notes that a snapshot is durable, and forgets transactions that are in it but for the last `retained` of them, of no more than
+    /// `bytes` together.
+    pub fn snapshot_taken(&mut self, zxid: Zxid, retained: usize, bytes: usize) {
         if zxid <= self.history.snapshot || !self.history.has(zxid) {
             return;
         }
         self.history.snapshot = zxid;
-        let excess = self.history.behind(zxid).saturating_sub(retained);
+        let mut left = bytes;
+        let inside = self.history.txns.iter().take(self.history.behind(zxid)).rev().take(retained);
+        let kept = inside.take_while(|txn| {
+            let fits = txn.payload.len() <= left;
+            left = left.saturating_sub(txn.payload.len());
+            fits
+        });
+        let excess = self.history.behind(zxid) - kept.count();
         for txn in self.history.txns.drain(..excess) {
             self.history.floor = txn.zxid;
         }
@@ -349,7 +357,7 @@ mod tests {
     #[test]
     fn a_snapshot_leaves_the_last_transactions_in_memory() {
         let mut ledger = ledger();
-        ledger.snapshot_taken(zxid(1, 2), 1);
+        ledger.snapshot_taken(zxid(1, 2), 1, 0);
         let history = ledger.history();
         assert_eq!((history.floor(), history.snapshot(), history.last()), (zxid(1, 1), zxid(1, 2), zxid(1, 3)));
         assert_eq!(history.point_before(zxid(1, 9)), Some(zxid(1, 3)));

@@ -189,8 +189,8 @@ impl Zab {
                 Next::Stay
             }
             Input::SnapshotTaken(zxid) => {
-                let retained = self.base.config.retained;
-                self.base.ledger.snapshot_taken(zxid, retained);
+                let (retained, bytes) = (self.base.config.retained, self.base.config.retained_bytes);
+                self.base.ledger.snapshot_taken(zxid, retained, bytes);
                 Next::Stay
             }
             Input::HandOver(to) => match &mut self.phase {

@@ -154,7 +154,7 @@ fn latest_snapshot(folder: &Path, ledger: &mut Ledger) -> Result<Option<(Snapsho
         }
         match snapshot.read()? {
             Some(state) => {
-                ledger.snapshot_taken(snapshot.zxid, usize::MAX);
+                ledger.snapshot_taken(snapshot.zxid, usize::MAX, usize::MAX);
                 return Ok(Some((snapshot, state)));
             }
             None => problem = Some(snapshot.path),
