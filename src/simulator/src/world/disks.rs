@@ -1,0 +1,68 @@
+//! Disks: writes that become durable in their time, or not; snapshots.
+
+use crossdock_zab::{Input, Zxid};
+use rand::Rng;
+
+use super::{Event, Stepped, World};
+use crate::faults::{MILLI, SECOND};
+
+impl World {
+    pub(super) fn begin_write(&mut self, server: usize) {
+        let it = &mut self.servers[server];
+        if it.disk.pending.is_empty() {
+            return;
+        }
+        // What waits together becomes durable together.
+        it.disk.at = it.disk.pending.len();
+        let mut after = self.rng.random_range(50..self.faults.disk_max);
+        if self.servers[server].disk.slow_until > self.now {
+            after += self.rng.random_range(0..SECOND);
+        }
+        let incarnation = self.servers[server].incarnation;
+        self.at(after, Event::Disk { server, incarnation });
+    }
+
+    pub(super) fn disk(&mut self, server: usize) -> Stepped {
+        if self.servers[server].disk.fails {
+            // It is not known what of it is durable; the process ends.
+            self.stop(server);
+            let after = self.rng.random_range(100 * MILLI..SECOND);
+            self.at(after, Event::Start { server });
+            return Ok(());
+        }
+        let mut last = None;
+        let count = std::mem::take(&mut self.servers[server].disk.at);
+        for _ in 0..count {
+            let Some(done) = self.servers[server].disk.settle(&self.blobs) else { break };
+            for (link, message) in done.then {
+                self.send(server, link, message);
+            }
+            last = Some(done.io);
+        }
+        self.begin_write(server);
+        match last {
+            Some(io) if self.faults.late > 0 => {
+                let incarnation = self.servers[server].incarnation;
+                // In their order: a later one says all that an earlier one does.
+                let after = self.rng.random_range(0..self.faults.late);
+                self.at(after, Event::Written { server, incarnation, io });
+                Ok(())
+            }
+            Some(io) => self.input(server, Input::Written(io)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn snapshot(&mut self, server: usize) -> Stepped {
+        let it = &mut self.servers[server];
+        let state = it.applied;
+        // A snapshot holds what is durable in the log as well.
+        if it.zab.is_none() || state.zxid == Zxid::ZERO || !it.disk.ledger.history().has(state.zxid) {
+            return Ok(());
+        }
+        it.disk.snapshots.insert(state.zxid, state);
+        let retained = self.config.retained;
+        it.disk.ledger.snapshot_taken(state.zxid, retained, usize::MAX);
+        self.input(server, Input::SnapshotTaken(state.zxid))
+    }
+}

@@ -1,0 +1,200 @@
+//! Processes: their start, their end, what they are told and what they do.
+
+use crossdock_zab::{Action, Config, Input, Request, Role, Txn, Zab, Zxid};
+use rand::Rng;
+
+use super::{Event, Stepped, World, id};
+use crate::checks::Checks;
+use crate::faults::MILLI;
+use crate::server::Pending;
+
+impl World {
+    pub(super) fn start(&mut self, server: usize) -> Stepped {
+        if self.servers[server].zab.is_some() {
+            return Ok(());
+        }
+        let it = &mut self.servers[server];
+        it.incarnation += 1;
+        it.applied = it.disk.state();
+        it.disk.fails = false;
+        let config = Config { id: id(server), ..self.config.clone() };
+        let zab = Zab::new(config, it.disk.ledger.clone(), it.applied.zxid);
+        let (incarnation, tick, state) = (it.incarnation, it.tick, it.applied);
+        it.zab = Some(zab);
+        self.note(|| format!("{} starts at {}", server + 1, state.zxid));
+        self.checks.restores(state)?;
+        let after = self.rng.random_range(0..tick);
+        self.at(after, Event::Tick { server, incarnation });
+        for other in (0..self.servers.len()).filter(|other| *other != server) {
+            let after = self.rng.random_range(MILLI..20 * MILLI);
+            self.at(after, Event::Connect { a: server, b: other });
+        }
+        Ok(())
+    }
+
+    pub(super) fn stop(&mut self, server: usize) {
+        let it = &mut self.servers[server];
+        if it.zab.take().is_none() {
+            return;
+        }
+        // Of what was begun, a beginning became durable.
+        let kept = self.rng.random_range(0..=it.disk.pending.len());
+        for _ in 0..kept {
+            it.disk.settle(&self.blobs);
+        }
+        it.disk.pending.clear();
+        it.disk.at = 0;
+        it.incarnation += 1;
+        it.paused_until = 0;
+        it.inbox.clear();
+        it.asked.clear();
+        it.placed.clear();
+        it.ready.clear();
+        for connection in 0..self.network.connections.len() {
+            if self.network.connections[connection].ends.contains(&server) {
+                let end = self.network.connections[connection].end_of(server);
+                self.network.connections[connection].is_up[end] = false;
+                self.network.connections[connection].to[end].clear();
+                self.cut(connection);
+            }
+        }
+        self.note(|| format!("{} stops; {kept} of its open writes are durable", server + 1));
+    }
+
+    pub(super) fn input(&mut self, server: usize, input: Input) -> Stepped {
+        let it = &mut self.servers[server];
+        if it.zab.is_none() {
+            return Ok(());
+        }
+        it.inbox.push(input);
+        if self.rng.random_range(0..100) < self.faults.together {
+            if it.inbox.len() == 1 {
+                let (after, incarnation) = (self.rng.random_range(0..5 * MILLI), it.incarnation);
+                self.at(after, Event::Take { server, incarnation });
+            }
+            return Ok(());
+        }
+        self.take(server)
+    }
+
+    pub(super) fn take(&mut self, server: usize) -> Stepped {
+        let it = &mut self.servers[server];
+        let inputs = std::mem::take(&mut it.inbox);
+        let Some(zab) = &mut it.zab else { return Ok(()) };
+        if inputs.is_empty() {
+            return Ok(());
+        }
+        let before = zab.phase();
+        for input in &inputs {
+            if let Input::Received { message, .. } = input {
+                *self.report.coverage.entry((before, message.kind())).or_default() += 1;
+            }
+        }
+        let mut actions = Vec::new();
+        zab.handle(inputs, &mut actions);
+        let after = zab.phase();
+        if after == "election" && before != "election" {
+            Checks::votes_from_disk(zab.ledger(), &it.disk.ledger)?;
+        }
+        if before != after {
+            self.note(|| format!("{} {before} → {after}", server + 1));
+        }
+        for action in actions {
+            self.act(server, action)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn act(&mut self, server: usize, action: Action) -> Stepped {
+        match action {
+            Action::Send { link, message } => self.send(server, link, message),
+            Action::SendSnapshot { link, session, zxid } => self.send_snapshot(server, link, session, zxid),
+            Action::Persist { io, write, then } => {
+                self.note(|| format!("{} writes {}: {write:?}", server + 1, io.0));
+                self.servers[server].disk.pending.push_back(Pending { io, write, then });
+                if self.servers[server].disk.at == 0 {
+                    self.begin_write(server);
+                }
+                if self.rng.random_range(0..1000) < self.faults.crash_in_write {
+                    let after = self.rng.random_range(0..self.faults.disk_max);
+                    let incarnation = self.servers[server].incarnation;
+                    self.at(after, Event::CrashInWrite { server, incarnation });
+                }
+            }
+            Action::Deliver(txn) => return self.delivered(server, &txn),
+            Action::Restore(zxid) => {
+                let state = self.servers[server].disk.snapshots[&zxid];
+                self.note(|| format!("{} takes the snapshot of {zxid}", server + 1));
+                self.servers[server].applied = state;
+                return self.checks.restores(state);
+            }
+            Action::Proposed { request, zxid } => {
+                if self.servers[server].asked.contains_key(&request) {
+                    self.servers[server].placed.insert(zxid, request);
+                }
+            }
+            Action::Refused { request, .. } => {
+                self.servers[server].asked.remove(&request);
+            }
+            Action::ReadReady { request, zxid } => {
+                self.servers[server].ready.push((zxid, request));
+                return self.answer_reads(server);
+            }
+            Action::Became(role) => {
+                self.note(|| format!("{} is {role:?}", server + 1));
+                if role == Role::Looking {
+                    let it = &mut self.servers[server];
+                    it.asked.clear();
+                    it.placed.clear();
+                    it.ready.clear();
+                }
+                if let Role::Leading(epoch) = role {
+                    self.report.epochs += 1;
+                    let durable: Vec<_> =
+                        self.servers[..self.voters].iter().map(|server| &server.disk.ledger).collect();
+                    return self.checks.establishes(id(server), epoch, &durable, self.config.majority());
+                }
+            }
+            Action::Close { link, problem } => {
+                self.note(|| format!("{} closes {}: {problem}", server + 1, link.0));
+                if problem != "a follower is silent" {
+                    return Err(format!("impossible message: {problem}"));
+                }
+                if let Some(connection) = self.network.of_link(server, link) {
+                    self.cut(connection);
+                    self.reconnect(connection);
+                }
+            }
+            Action::Stop(fatal) => return Err(format!("{} stops for good: {fatal}", server + 1)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn delivered(&mut self, server: usize, txn: &Txn) -> Stepped {
+        let durable: Vec<_> = self.servers[..self.voters].iter().map(|server| &server.disk.ledger).collect();
+        let after = self.servers[server].applied;
+        let now = self.checks.delivers(after, txn, &durable, self.config.majority())?;
+        self.servers[server].applied = now;
+        self.note(|| format!("{} delivers {}", server + 1, txn.zxid));
+        if let Some(request) = self.servers[server].placed.remove(&txn.zxid) {
+            self.servers[server].asked.remove(&request);
+            self.checks.acknowledges(txn.zxid)?;
+        }
+        self.answer_reads(server)
+    }
+
+    pub(super) fn answer_reads(&mut self, server: usize) -> Stepped {
+        let it = &mut self.servers[server];
+        let applied = it.applied.zxid;
+        let (answered, waiting) = it.ready.drain(..).partition(|(zxid, _)| *zxid <= applied);
+        it.ready = waiting;
+        let answered: Vec<(Zxid, Request)> = answered;
+        for (_, request) in answered {
+            if let Some(asked) = it.asked.remove(&request) {
+                self.report.reads += 1;
+                Checks::reads(asked.done_before, applied)?;
+            }
+        }
+        Ok(())
+    }
+}
