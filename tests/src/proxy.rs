@@ -41,6 +41,8 @@ impl Proxy {
         std::thread::spawn(move || {
             for near in listener.incoming().flatten() {
                 let Ok(far) = TcpStream::connect(server) else { continue };
+                // It adds no time of its own.
+                let _ = (near.set_nodelay(true), far.set_nodelay(true));
                 for (from, to, back) in [(&near, &far, false), (&far, &near, true)] {
                     let (from, to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
                     let state = Arc::clone(&shared);
