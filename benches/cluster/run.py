@@ -22,6 +22,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 ZOOKEEPER = "/usr/share/java"
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 SERVERS = 3
 
 
@@ -111,10 +112,9 @@ def etcd(folder):
 def crossdock(folder):
     print("building (release) …", file=sys.stderr, flush=True)
     subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "crossdock-tests", "--bin", "register-node"], cwd=ROOT, check=True)
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     clients, peers = [free_port() for _ in range(SERVERS)], [free_port() for _ in range(SERVERS)]
     members = ",".join(f"{n}=127.0.0.1:{peer}" for n, peer in enumerate(peers, 1))
-    commands = [[target / "release/register-node", number, folder / f"crossdock-{number}", f"127.0.0.1:{client}", members, "large"]
+    commands = [[TARGET / "release/register-node", number, folder / f"crossdock-{number}", f"127.0.0.1:{client}", members, "large"]
                 for number, client in enumerate(clients, 1)]
     return Cluster("crossdock", folder, commands, clients)
 
@@ -128,9 +128,8 @@ def main():
     arguments = parser.parse_args()
     need("go", "golang-go")
     # On the disk of what is built, which is none of memory.
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target) as name:
+    TARGET.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=TARGET) as name:
         folder = pathlib.Path(name)
         client = folder / "client"
         subprocess.run(["go", "build", "-o", client, "."], cwd=HERE / "client", check=True)

@@ -15,6 +15,7 @@ mod proxy;
 mod recorder;
 mod services;
 
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 pub use backend::Backend;
@@ -25,6 +26,15 @@ pub use peers::{Peer, abuse, judged, peers};
 pub use proxy::{Network, Proxy};
 pub use recorder::Recorder;
 pub use services::RabbitMq;
+
+/// An address of this machine that is free now.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}
 
 /// Waits for a condition; panics with `what` when it does not come true in time.
 ///

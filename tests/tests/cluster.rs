@@ -1,11 +1,10 @@
 //! Gateways as instances of a cluster, from their settings alone.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crossdock_tests::{call, crossdock, until};
+use crossdock_tests::{call, crossdock, free_address, until};
 use serde_json::Value;
 
 struct Instance {
@@ -14,14 +13,10 @@ struct Instance {
     child: Option<Child>,
 }
 
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").to_string()
-}
-
 impl Instance {
     fn new(id: usize, members: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let admin = free_address();
+        let admin = free_address().to_string();
         let settings = format!(
             "version: 1
 listeners: {{ public: {{ http: {{ bind: \"127.0.0.1:0\" }} }} }}
@@ -165,4 +160,21 @@ fn one_gateway_is_a_cluster_without_more() {
     until("it to lead again", || instances[0].has_role("leading"));
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert_eq!(instances[0].status().expect("it runs")["epoch"], 2);
+}
+
+#[test]
+fn a_cluster_can_be_measured() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(crossdock());
+    command.args(["cluster", "bench", "--outstanding", "1,8", "--seconds", "1", "--size", "10", "--data"]);
+    let output = command.arg(folder.path()).output().expect("it runs");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let rows: Vec<&str> = told.lines().skip(2).collect();
+    assert_eq!(rows.len(), 2, "{told}");
+    for row in rows {
+        let writes = row.split_whitespace().nth(1).and_then(|writes| writes.parse::<u64>().ok());
+        assert!(writes > Some(0), "{told}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "what it made is gone");
 }

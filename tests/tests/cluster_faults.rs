@@ -2,7 +2,7 @@
 //! all that was seen. `CROSSDOCK_ROUNDS` makes it long.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossdock_tests::history::{Call, Seen, check};
 use crossdock_tests::linearizable::{self, Asked, Told, is_linearizable};
-use crossdock_tests::{Network, Proxy, until};
+use crossdock_tests::{Network, Proxy, free_address, until};
 
 const INSTANCES: usize = 3;
 const CLIENTS: usize = 6;
@@ -150,10 +150,6 @@ impl Between {
     fn heal(&self) {
         self.0.iter().for_each(|(_, _, proxy)| proxy.set(Network::Whole));
     }
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
 fn leader(instances: &[Instance]) -> usize {

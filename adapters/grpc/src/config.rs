@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
-use crate::inbound::services;
 use crossdock_adapter_api::{
     Address, Binding, EntryContext, EntrySpec, ListenerSpec, OperationSpec, PathTemplate, ServiceSpec, WriteFormat,
     known_call,
@@ -17,6 +16,10 @@ use crossdock_settings::{
 };
 use crossdock_transport::http2::{self, Limits};
 use crossdock_transport::{ClientTlsSettings, Endpoint, ServerTlsSettings, bind_address, static_headers};
+
+/// What a listener answers itself: the service of health, and those of reflection.
+pub(crate) const OWN_SERVICES: [&str; 3] =
+    ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 const fn seconds(count: u64) -> Duration {
     Duration(StdDuration::from_secs(count))
@@ -203,7 +206,7 @@ impl Entry {
         let method = match (&call, &settings.method) {
             (None, Some(method)) => {
                 let name = opaque_method(method, reader)?;
-                if services::OWN.iter().any(|own| name.split('/').next() == Some(own)) {
+                if OWN_SERVICES.iter().any(|own| name.split('/').next() == Some(own)) {
                     let message = format!("`{name}` is answered by the listener itself");
                     reader.error("unknown-method", method.span, message, "take the entry out");
                     return None;

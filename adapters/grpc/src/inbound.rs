@@ -1,7 +1,7 @@
 //! A listener: from a connection to answers.
 
 mod answer;
-pub(crate) mod services;
+mod services;
 
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;

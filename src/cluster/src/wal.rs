@@ -30,7 +30,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use crossdock_zab::{Epoch, Write, Zxid};
+use crossdock_zab::{Epoch, Ledger, Write, Zxid};
 
 pub use self::recovery::Recovered;
 use self::segment::Header;
@@ -132,7 +132,8 @@ impl Default for Options {
     }
 }
 
-/// What all writes before a point come to, as far as the next segment has to say it.
+/// What all writes before a point come to, as far as the next segment has to say it. The log follows it write by write, as it keeps no
+/// ledger; a recovery, which does, sees that both came to the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Position {
     pub(crate) accepted: Epoch,
@@ -144,6 +145,15 @@ pub(crate) struct Position {
 }
 
 impl Position {
+    pub(crate) fn of(ledger: &Ledger) -> Self {
+        Self {
+            accepted: ledger.accepted(),
+            current: ledger.current(),
+            last: ledger.history().last(),
+            sync: ledger.is_syncing().then(|| ledger.end()),
+        }
+    }
+
     pub(crate) fn advance(&mut self, write: &Write) {
         let mut reach = |zxid| match &mut self.sync {
             Some(end) => *end = zxid,
@@ -169,7 +179,6 @@ impl Position {
 #[derive(Debug)]
 pub struct Wal {
     folder: PathBuf,
-    identity: Identity,
     options: Options,
     file: File,
     path: PathBuf,
@@ -230,7 +239,6 @@ impl Wal {
     fn at(folder: &Path, options: Options, (file, path): (File, PathBuf), header: Header, lock: File) -> Self {
         let mut this = Self {
             folder: folder.to_owned(),
-            identity: header.identity,
             options,
             file,
             path,
@@ -305,7 +313,7 @@ impl Wal {
             batch: self.number,
             chain: self.chain,
             position: self.position,
-            identity: self.identity,
+            identity: self.header.identity,
             salt: segment::salt(),
         };
         let (file, path) = segment::activate(&self.folder, &header)?;

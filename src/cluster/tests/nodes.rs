@@ -50,22 +50,29 @@ impl Cluster {
 
     /// The one that leads.
     async fn leader(&self) -> usize {
-        let begun = Instant::now();
-        loop {
-            let leads = |node: &Option<Node>| {
-                node.as_ref().is_some_and(|node| matches!(node.client().status().role, Role::Leading(_)))
-            };
-            if let Some(index) = self.nodes.iter().position(leads) {
-                return index;
-            }
-            assert!(begun.elapsed() < PATIENCE, "nobody leads");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        let leading = self.nodes.iter().enumerate().filter_map(|(index, node)| {
+            let mut client = node.as_ref()?.client();
+            Some(Box::pin(async move {
+                client.until(|status| matches!(status.role, Role::Leading(_))).await?;
+                Ok::<_, AskError>(index)
+            }))
+        });
+        let found = tokio::time::timeout(PATIENCE, futures_util::future::select_ok(leading));
+        found.await.expect("nobody leads").expect("some run").0
     }
 }
 
 fn started(settings: &Settings) -> Node {
     Node::start(settings, Box::new(Register::default())).expect("it starts")
+}
+
+/// Waits until the instance leads or follows.
+async fn has_leader(client: &Client) {
+    let mut client = client.clone();
+    let found = client.until(|status| status.role != Role::Looking);
+    tokio::time::timeout(PATIENCE, found).await.expect("there is no leader").expect("it runs");
+    // One that has just left a leader hears of it before it is asked again.
+    tokio::task::yield_now().await;
 }
 
 /// Appends until it is known to be done; a number that is appended twice is told apart by whoever reads.
@@ -76,7 +83,7 @@ async fn append(client: &Client, key: &str, item: &str) {
         match client.propose(payload).await {
             Ok((_, answer)) => return assert_eq!(answer, DONE),
             Err(AskError::Ended) => panic!("the instance has ended"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+            Err(_) => has_leader(client).await,
         }
         assert!(begun.elapsed() < PATIENCE, "{item} is never done");
     }
@@ -89,7 +96,7 @@ async fn read(client: &Client, key: &str) -> String {
             Ok(value) => return String::from_utf8(value.to_vec()).expect("text"),
             Err(problem) => {
                 assert!(begun.elapsed() < PATIENCE, "{key} is never read: {problem}");
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                has_leader(client).await;
             }
         }
     }

@@ -249,3 +249,14 @@ pub(crate) fn config_folder(path: &std::path::Path) -> Result<PathBuf, Failure> 
     let missing = || format!("neither `{}` nor a folder above it has crossdock.yaml", path.display());
     found.map(std::path::Path::to_path_buf).ok_or_else(|| Failure::Misuse(missing()))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    /// A release does not look, and would show it to whoever asks for the command.
+    #[test]
+    fn every_command_is_well_formed() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -42,8 +42,9 @@ pub(crate) struct Base {
     pub(crate) out: Vec<Action>,
     issued: Io,
     written: Io,
-    /// Transactions of the ledger that no write has yet.
+    /// Transactions of the ledger that no write has yet, and the one before them.
     appended: Vec<Txn>,
+    appended_after: Zxid,
     /// What the write that they get unlocks.
     unlocks: Option<(Link, Message)>,
     sessions: u64,
@@ -63,6 +64,7 @@ impl Base {
             issued: Io(0),
             written: Io(0),
             appended: Vec::new(),
+            appended_after: Zxid::ZERO,
             unlocks: None,
             sessions: 0,
         }
@@ -130,6 +132,9 @@ impl Base {
     ) -> Result<(), Inconsistent> {
         let write = Write::Append { after, txns };
         self.ledger.apply(&write)?;
+        if self.appended.is_empty() {
+            self.appended_after = after;
+        }
         if let Write::Append { txns, .. } = write {
             self.appended.extend(txns);
         }
@@ -139,10 +144,7 @@ impl Base {
 
     /// Transactions that no write has yet, and the one before them.
     pub(crate) fn appended(&self) -> (Zxid, &[Txn]) {
-        let first = self.appended.first().map_or(self.ledger.end(), |txn| txn.zxid);
-        let before = Zxid { counter: first.counter.saturating_sub(1), ..first };
-        let after = if before.counter == 0 { self.ledger.history().point_before(before) } else { Some(before) };
-        (after.unwrap_or_default(), &self.appended)
+        (self.appended_after, &self.appended)
     }
 
     /// Begins the write of what was appended; gives its number.
@@ -150,8 +152,7 @@ impl Base {
         if self.appended.is_empty() {
             return None;
         }
-        let (after, _) = self.appended();
-        let write = Write::Append { after, txns: std::mem::take(&mut self.appended) };
+        let write = Write::Append { after: self.appended_after, txns: std::mem::take(&mut self.appended) };
         let then = self.unlocks.take().into_iter().collect();
         Some(self.persist(write, then))
     }

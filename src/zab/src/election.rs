@@ -139,9 +139,8 @@ impl Election {
         if !base.config.votes() || !self.has_majority(base) {
             return Next::Stay;
         }
-        let heard = |peer: &ServerId| *peer == base.config.id || self.votes.get(peer) == Some(&self.vote);
-        let others_can_be_heard = |peer: &&ServerId| base.links.contains_key(peer) && !heard(peer);
-        let all_agree = !base.config.voters.iter().any(|peer| others_can_be_heard(&peer));
+        let mut can_be_heard = base.links.keys().filter(|peer| base.config.voters.contains(peer));
+        let all_agree = can_be_heard.all(|peer| self.votes.get(peer) == Some(&self.vote));
         if !all_agree && self.agreed < base.config.vote_ticks {
             return Next::Stay;
         }

@@ -15,16 +15,13 @@ use prost::Message as _;
 
 use super::answer::{AnswerBody, StreamAnswer};
 use super::{Worker, caller_left, route};
-use crate::config::Entry;
+use crate::config::{Entry, OWN_SERVICES};
 use crate::framing::{Coding, MessageReader};
 use crate::reflection::{self, Described};
 use crate::settle;
 
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
-/// The service of health, and those of reflection.
-pub(crate) const OWN: [&str; 3] =
-    ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 /// A question to one of these services.
 const QUESTION_LEN_MAX: usize = 64 * 1024;
 /// How often a watched health is looked at.
@@ -82,7 +79,7 @@ fn health_of(worker: &Worker, service: &str) -> i32 {
     let entries = worker.ingress.entries(&worker.name);
     let served = |entry: &Entry| entry.method.rsplit_once('/').is_some_and(|(name, _)| name == service);
     let known = service.is_empty()
-        || OWN.contains(&service)
+        || OWN_SERVICES.contains(&service)
         || entries.iter().filter_map(|entry| entry.as_any().downcast_ref()).any(served);
     match (known, worker.ingress.is_draining()) {
         (false, _) => SERVICE_UNKNOWN,
@@ -174,7 +171,7 @@ fn described(worker: &Worker) -> Described {
             None => described.add_name(service),
         }
     }
-    for service in OWN {
+    for service in OWN_SERVICES {
         described.add_name(service);
     }
     described

@@ -9,7 +9,7 @@ use crossdock_zab::{Ledger, Write, Zxid};
 use super::batch::{self, Found};
 use super::segment::{self, Header};
 use super::snapshot;
-use super::{Error, Identity, Options, SECTOR, Snapshot, Wal, failed, lock};
+use super::{Error, Identity, Options, Position, SECTOR, Snapshot, Wal, failed, lock};
 
 /// What a log says.
 #[derive(Debug)]
@@ -57,7 +57,8 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
         }
         let reading = match &mut reading {
             Some(reading) => {
-                if header.batch != reading.batch || header.chain != reading.chain || reading.cut > 0 {
+                let same = header.batch == reading.batch && header.chain == reading.chain;
+                if !same || header.position != Position::of(&reading.ledger) {
                     return Err(damaged(0, "the segment does not stand behind the one before"));
                 }
                 reading
@@ -91,10 +92,7 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
             opened.offset = end as u64;
             opened.number = reading.batch;
             opened.chain = reading.chain;
-            opened.position.accepted = reading.ledger.accepted();
-            opened.position.current = reading.ledger.current();
-            opened.position.last = reading.ledger.history().last();
-            opened.position.sync = reading.ledger.is_syncing().then(|| reading.ledger.end());
+            opened.position = Position::of(&reading.ledger);
             wal = Some(opened);
         }
     }

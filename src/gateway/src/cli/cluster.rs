@@ -26,10 +26,7 @@ pub(super) enum ClusterCommand {
         config: PathBuf,
     },
     /// Measure how fast a cluster is on this machine's disk, all instances in this process.
-    Bench {
-        #[command(flatten)]
-        bench: cluster_bench::Bench,
-    },
+    Bench(cluster_bench::Bench),
     /// Show what a running instance is, and how far it has got.
     Status {
         /// The admin address; the one of the settings where nothing is said.
@@ -50,7 +47,7 @@ pub(super) enum ClusterCommand {
 pub(super) fn cluster(command: ClusterCommand) -> Ending {
     match command {
         ClusterCommand::Init { config } => init(&config),
-        ClusterCommand::Bench { bench } => cluster_bench::bench(&bench),
+        ClusterCommand::Bench(bench) => cluster_bench::bench(&bench),
         ClusterCommand::Status { admin, config, watch, json } => {
             let (address, token) = admin_of(admin, &config)?;
             on_local_runtime(async move {

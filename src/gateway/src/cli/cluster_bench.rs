@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clap::Args;
 use crossdock_cluster::register::{Change, Command, Register};
-use crossdock_cluster::{Client, Member, Node, Settings};
+use crossdock_cluster::{AskError, Client, Member, Node, Settings};
 use crossdock_zab::{Role, ServerId};
 
 use super::{Ending, Failure, on_local_runtime};
@@ -95,15 +95,18 @@ async fn measure(bench: &Bench, folder: &Path) -> Result<(), String> {
 }
 
 async fn leader(nodes: &[Node]) -> Result<Client, String> {
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
-        let leads = |client: &Client| matches!(client.status().role, Role::Leading(_));
-        if let Some(client) = nodes.iter().map(Node::client).find(leads) {
-            return Ok(client);
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    let leading = nodes.iter().map(|node| {
+        let mut client = node.client();
+        Box::pin(async move {
+            client.until(|status| matches!(status.role, Role::Leading(_))).await?;
+            Ok::<_, AskError>(client)
+        })
+    });
+    match tokio::time::timeout(PATIENCE, futures_util::future::select_ok(leading)).await {
+        Ok(Ok((leader, _))) => Ok(leader),
+        Ok(Err(problem)) => Err(problem.to_string()),
+        Err(_) => Err("nobody leads".to_owned()),
     }
-    Err("nobody leads".to_owned())
 }
 
 /// Writes until then; gives the time of each.
