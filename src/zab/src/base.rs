@@ -24,7 +24,7 @@ pub(crate) enum Next {
 }
 
 /// What all phases share.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Base {
     pub(crate) config: Config,
     /// What all writes come to, those under way with them.

@@ -6,7 +6,7 @@ use crate::ServerId;
 use crate::planted::Planted;
 
 /// The cluster as one server sees it. Times are in ticks.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Config {
     /// This server.
     pub id: ServerId,

@@ -38,13 +38,8 @@ impl crate::leading::Leading {
             Stage::Gathering => self.gather(base),
             // It is invited once the epoch is durable.
             Stage::Accepting(_) => Next::Stay,
-            // It has promised not to follow this leader.
-            // It waits for a later epoch, which one that does not vote brings about for nobody.
-            _ if accepted > self.epoch && !base.config.voters.contains(&peer) => {
-                self.tell(base, peer, ToFollower::Resigned { successor: None });
-                self.followers.remove(&peer);
-                Next::Stay
-            }
+            // It has promised not to follow this leader, and waits for a later epoch; so does one that does not vote. There are as many of
+            // these as epochs that a majority once began to promise.
             _ if accepted > self.epoch && !base.config.breaks(Planted::FollowSmallerEpoch) => Next::Leave,
             _ => {
                 self.invite(base, peer);
@@ -68,15 +63,12 @@ impl crate::leading::Leading {
             _ => None,
         });
         let late: Vec<_> = late.collect();
-        let outdated = |(id, accepted): &(ServerId, Epoch)| *accepted > self.epoch && base.config.voters.contains(id);
-        if late.iter().any(outdated) && !base.config.breaks(Planted::FollowSmallerEpoch) {
+        let is_outdated = late.iter().any(|(_, accepted)| *accepted > self.epoch);
+        if is_outdated && !base.config.breaks(Planted::FollowSmallerEpoch) {
             return Next::Leave;
         }
-        for (id, accepted) in late {
-            // An observer may have promised a later one: it waits.
-            if accepted <= self.epoch || base.config.breaks(Planted::FollowSmallerEpoch) {
-                self.invite(base, id);
-            }
+        for (id, _) in late {
+            self.invite(base, id);
         }
         self.discover(base)
     }

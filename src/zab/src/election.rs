@@ -9,7 +9,7 @@ use crate::base::{Base, Next};
 use crate::{Doing, Message, Notification, ServerId, Vote};
 
 /// A server that looks for a leader.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Election {
     vote: Vote,
     /// What others who look say in this round.
@@ -99,7 +99,10 @@ impl Election {
         if heard.doing != Doing::Looking {
             self.settled.insert(peer, heard);
             self.votes.remove(&peer);
-            return self.join(base);
+            return match self.join(base) {
+                Next::Stay => self.decide(base),
+                next => next,
+            };
         }
         self.settled.remove(&peer);
         if !base.config.votes() {
@@ -130,8 +133,15 @@ impl Election {
     }
 
     fn has_majority(&self, base: &Base) -> bool {
-        let agreeing = self.votes.values().filter(|vote| **vote == self.vote).count();
-        agreeing + 1 >= base.config.majority()
+        let others = base.config.voters.iter().filter(|voter| self.agrees(base, **voter)).count();
+        others + 1 >= base.config.majority()
+    }
+
+    /// Whether another voter wants the same leader, or follows this server already and waits for it.
+    fn agrees(&self, base: &Base, voter: ServerId) -> bool {
+        let own = base.config.id;
+        let waits = |heard: &Notification| heard.vote.server == own && self.vote.server == own;
+        self.votes.get(&voter) == Some(&self.vote) || self.settled.get(&voter).is_some_and(waits)
     }
 
     /// The leader, where this round has found it.
@@ -140,16 +150,18 @@ impl Election {
             return Next::Stay;
         }
         let mut can_be_heard = base.links.keys().filter(|peer| base.config.voters.contains(peer));
-        let all_agree = can_be_heard.all(|peer| self.votes.get(peer) == Some(&self.vote));
+        let all_agree = can_be_heard.all(|peer| self.agrees(base, *peer));
         if !all_agree && self.agreed < base.config.vote_ticks {
             return Next::Stay;
         }
         if self.vote.server == base.config.id { Next::Lead(self.vote) } else { Next::Follow(self.vote) }
     }
 
-    /// Joins those who have found a leader, where they are a majority and it is among them.
+    /// Joins those who have found a leader: where it is one that a majority follows, the one that this server wants, or they are a
+    /// majority and it is among them. Who reaches few others can follow it as well.
     fn join(&mut self, base: &mut Base) -> Next {
-        let leaders = self.settled.iter().filter(|(_, heard)| heard.doing == Doing::Leading);
+        let leads = |doing: Doing| matches!(doing, Doing::Leading | Doing::Established);
+        let leaders = self.settled.iter().filter(|(_, heard)| leads(heard.doing));
         #[cfg(feature = "planted")]
         if base.config.chaotic {
             let leaders: Vec<_> = leaders.collect();
@@ -157,12 +169,9 @@ impl Election {
             return leaders.get(chosen).map_or(Next::Stay, |(_, heard)| Next::Follow(heard.vote));
         }
         for (leader, heard) in leaders {
-            let mut support = self.settled.values().filter(|other| other.vote.server == *leader).count();
-            if base.config.votes() && self.vote.server == *leader && base.round == heard.round {
-                let looking = self.votes.values().filter(|vote| vote.server == *leader).count();
-                support += 1 + looking;
-            }
-            if support >= base.config.majority() {
+            let support = self.settled.values().filter(|other| other.vote.server == *leader).count();
+            let is_wanted = base.config.votes() && self.vote.server == *leader;
+            if heard.doing == Doing::Established || is_wanted || support >= base.config.majority() {
                 base.round = heard.round;
                 return Next::Follow(heard.vote);
             }

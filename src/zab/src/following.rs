@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// How far a follower has got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
     /// There is no connection with the leader yet.
     Connecting,
@@ -26,7 +26,7 @@ pub(crate) enum Stage {
 }
 
 /// A server that follows.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Following {
     pub(crate) leader: ServerId,
     vote: Vote,

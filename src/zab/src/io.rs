@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{Epoch, Inconsistent, Io, Link, Message, Request, ServerId, Session, Txn, Write, Zxid};
 
 /// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Input {
     /// Time goes on by one tick.
     Tick,
@@ -61,7 +61,7 @@ pub enum Input {
 }
 
 /// Something to do. Actions are done in their order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Send a message; where the connection is gone, it is dropped.
     Send {
@@ -129,7 +129,7 @@ pub enum Action {
 }
 
 /// Why a proposal or a read was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
     /// There is no leader that a majority follows.
     #[error("there is no leader")]
@@ -146,7 +146,7 @@ pub enum Refusal {
 }
 
 /// What a server is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// It looks for a leader, or is about to.
     Looking,
@@ -159,7 +159,7 @@ pub enum Role {
 }
 
 /// Why a server cannot go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Fatal {
     /// The leader's history lacks what was applied here.
     #[error("the leader's history ends at {to}, and {delivered} was applied here as committed")]

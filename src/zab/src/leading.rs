@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How far a leader has got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
     /// It waits for a majority to follow.
     Gathering,
@@ -26,7 +26,7 @@ pub(crate) enum Stage {
 }
 
 /// How far a follower has got, as its leader knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Progress {
     /// It said which epoch it has promised.
     Known(Epoch),
@@ -41,7 +41,7 @@ pub(crate) enum Progress {
 }
 
 /// A follower or observer.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Follower {
     pub(crate) link: Link,
     pub(crate) session: Session,
@@ -56,7 +56,7 @@ pub(crate) struct Follower {
 }
 
 /// A server that leads.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Leading {
     vote: Vote,
     pub(crate) stage: Stage,
@@ -111,7 +111,8 @@ impl Leading {
 
     /// What others who look for a leader are told.
     pub(crate) fn notification(&self, base: &Base) -> Notification {
-        Notification { vote: self.vote, round: base.round, doing: Doing::Leading }
+        let doing = if self.stage == Stage::Broadcast { Doing::Established } else { Doing::Leading };
+        Notification { vote: self.vote, round: base.round, doing }
     }
 
     /// Whether that is the follower's session now.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{Blob, Epoch, Zxid};
 
 /// A transaction: a command, and its place in the order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Txn {
     /// Its name and place.
     pub zxid: Zxid,
@@ -20,7 +20,7 @@ pub struct Txn {
 
 /// One write to a log. A synchronisation is a transaction of the log: what stands behind a `SyncBegin` counts once its
 /// `EpochInstalled` is there, and never did where that is missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Write {
     /// The server follows no leader of an earlier epoch any more (acceptedEpoch).
     AcceptEpoch(Epoch),
@@ -47,7 +47,7 @@ pub enum Write {
 }
 
 /// A write that cannot stand where it stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Inconsistent {
     /// An epoch is not later than the one that was accepted.
     #[error("epoch {0} was accepted before")]
@@ -72,7 +72,7 @@ pub enum Inconsistent {
 }
 
 /// Transactions in order, behind a point before which they are gone.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct History {
     floor: Zxid,
     snapshot: Zxid,
@@ -158,14 +158,14 @@ impl History {
 }
 
 /// A history that a synchronisation is making.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Sync {
     epoch: Epoch,
     history: History,
 }
 
 /// What the writes of a log come to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
     accepted: Epoch,
     current: Epoch,

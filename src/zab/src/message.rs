@@ -3,7 +3,7 @@
 use crate::{Blob, Epoch, Notification, Request, ServerId, Session, Txn, Zxid};
 
 /// A message. Those of a leader and its follower belong to a session; those of another session are old, and dropped.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Message {
     /// A vote (phase 0).
     Vote(Notification),
@@ -14,7 +14,7 @@ pub enum Message {
 }
 
 /// From a follower to its leader.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ToLeader {
     /// CEPOCH: I will follow; the last epoch that I promised is this. It begins the session.
     FollowerInfo {
@@ -63,7 +63,7 @@ pub enum ToLeader {
 }
 
 /// From a leader to a follower.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ToFollower {
     /// NEWEPOCH: promise to follow nobody of an earlier epoch.
     NewEpoch(Epoch),

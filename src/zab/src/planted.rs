@@ -1,7 +1,7 @@
 //! Rules that tests break on purpose, to see that what watches over them notices. Only with the feature `planted`.
 
 /// A rule that is broken on purpose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Planted {
     /// A follower acknowledges before its write is durable.
     AckBeforeFsync,

@@ -12,7 +12,7 @@ use crate::{Action, Link, Refusal, Request, ServerId, Session, ToFollower, ToLea
 type Asker = (ServerId, Link, Session);
 
 /// A read that waits.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Waiting {
     /// The follower that asks; nothing for somebody here.
     of: Option<Asker>,
@@ -24,7 +24,7 @@ struct Waiting {
 }
 
 /// Reads that wait.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Reads {
     waiting: VecDeque<Waiting>,
     /// The last sign of life that was sent.

@@ -17,18 +17,20 @@ pub struct Vote {
 }
 
 /// What a server is doing, as its votes say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Doing {
     /// It looks for a leader.
     Looking,
     /// It follows the one it voted for.
     Following,
-    /// It leads.
+    /// It leads, or tries to.
     Leading,
+    /// It leads, and a majority follows.
+    Established,
 }
 
 /// A server's vote, for all to hear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Notification {
     /// Whom it votes for.
     pub vote: Vote,

@@ -13,7 +13,7 @@ use crate::{
 ///
 /// It has no clock, no network and no disk: what happens is told to it, and it tells what to do. The same inputs always give the
 /// same actions.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Zab {
     base: Base,
     phase: Phase,
@@ -22,7 +22,7 @@ pub struct Zab {
 }
 
 /// What came and was not taken.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Counts {
     /// Messages of earlier connections and sessions.
     pub stale: u64,
@@ -30,7 +30,7 @@ pub struct Counts {
     pub impossible: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     /// Its role has ended; it votes once all that it began to write is durable.
     Draining,

@@ -50,6 +50,7 @@ fn doing(text: &str) -> Doing {
         "looking" => Doing::Looking,
         "following" => Doing::Following,
         "leading" => Doing::Leading,
+        "established" => Doing::Established,
         other => panic!("looking, following or leading: {other}"),
     }
 }

@@ -36,6 +36,7 @@ impl Kind {
                     Doing::Looking => 1,
                     Doing::Following => 2,
                     Doing::Leading => 3,
+                    Doing::Established => 4,
                 },
             }),
             Message::ToLeader(session, message) => {
@@ -62,6 +63,7 @@ impl Kind {
                     1 => Doing::Looking,
                     2 => Doing::Following,
                     3 => Doing::Leading,
+                    4 => Doing::Established,
                     _ => return None,
                 },
             }),
@@ -203,7 +205,7 @@ mod tests {
             zab::ToFollower::Resigned { successor: Some(ServerId(0)) },
             zab::ToFollower::Resigned { successor: None },
         ];
-        let doing = [Doing::Looking, Doing::Following, Doing::Leading];
+        let doing = [Doing::Looking, Doing::Following, Doing::Leading, Doing::Established];
         let votes = doing.map(|doing| Message::Vote(Notification { vote, round: 3, doing }));
         let to_leader = to_leader.map(|message| Message::ToLeader(Session(1), message));
         let to_follower = to_follower.map(|message| Message::ToFollower(Session(0), message));
