@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crossdock_zab::{Epoch, Ledger, ServerId, Txn, Zxid};
 
 /// The state of a server's machine: how many transactions it has applied, the last of them, and a hash over all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Applied {
     pub(crate) count: usize,
     pub(crate) zxid: Zxid,
@@ -14,7 +14,9 @@ pub(crate) struct Applied {
 
 impl Applied {
     pub(crate) fn then(self, txn: &Txn) -> Self {
-        let payload = txn.payload.iter().fold(txn.zxid.to_u64(), |hash, byte| mix(hash ^ u64::from(*byte)));
+        // Commands differ in their first bytes: their number.
+        let number = txn.payload.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let payload = mix(txn.zxid.to_u64() ^ mix(number ^ txn.payload.len() as u64));
         Self { count: self.count + 1, zxid: txn.zxid, hash: mix(self.hash ^ payload) }
     }
 }
@@ -28,12 +30,13 @@ fn mix(mut hash: u64) -> u64 {
 }
 
 /// What all servers together have done.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Checks {
     /// The one order: the state after each transaction that anybody delivered.
     order: Vec<Applied>,
     leaders: BTreeMap<Epoch, ServerId>,
-    proposed: BTreeSet<u64>,
+    /// The numbers of the commands that clients proposed, and their lengths.
+    proposed: BTreeMap<u64, usize>,
     delivered: BTreeSet<u64>,
     /// The last transaction that a client was told is done.
     pub(crate) acknowledged: Zxid,
@@ -47,8 +50,8 @@ impl Checks {
         self.order.len()
     }
 
-    pub(crate) fn proposes(&mut self, payload: u64) {
-        self.proposed.insert(payload);
+    pub(crate) fn proposes(&mut self, number: u64, len: usize) {
+        self.proposed.insert(number, len);
     }
 
     /// Agreement, total order, primary order, integrity, and a majority behind each commit.
@@ -81,9 +84,9 @@ impl Checks {
         if holders < majority {
             return Err(format!("quorum: {} is delivered, and {holders} of {majority} have it durably", txn.zxid));
         }
-        let payload = u64::from_le_bytes(txn.payload[..8].try_into().map_err(|_| "integrity: no payload")?);
-        if !self.proposed.contains(&payload) || !self.delivered.insert(payload) {
-            return Err(format!("integrity: {} was never proposed, or is delivered twice", txn.zxid));
+        let number = u64::from_le_bytes(txn.payload[..8].try_into().map_err(|_| "integrity: no payload")?);
+        if self.proposed.get(&number) != Some(&txn.payload.len()) || !self.delivered.insert(number) {
+            return Err(format!("integrity: {} was never proposed so, or is delivered twice", txn.zxid));
         }
         self.order.push(now);
         Ok(now)

@@ -10,28 +10,48 @@ pub(crate) type Micros = u64;
 pub(crate) const MILLI: Micros = 1_000;
 pub(crate) const SECOND: Micros = 1_000_000;
 
+/// What can go wrong.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fault {
+    Crash,
+    PowerLoss,
+    Pause,
+    Cut,
+    Partition,
+    SlowDisk,
+    FailingDisk,
+    /// No fault, but what is done to clusters: a leader is asked to leave its office.
+    HandOver,
+    /// A server takes a snapshot.
+    Snapshot,
+}
+
 /// What a run has of each kind of fault: the mean time between two; nothing where it has none.
 #[derive(Debug, Clone)]
 pub(crate) struct Faults {
-    pub(crate) crash: Option<Micros>,
-    pub(crate) power_loss: Option<Micros>,
-    pub(crate) pause: Option<Micros>,
+    crash: Option<Micros>,
+    power_loss: Option<Micros>,
+    pause: Option<Micros>,
     pub(crate) cut: Option<Micros>,
     pub(crate) partition: Option<Micros>,
-    pub(crate) slow_disk: Option<Micros>,
-    pub(crate) failing_disk: Option<Micros>,
-    pub(crate) hand_over: Option<Micros>,
-    pub(crate) snapshot: Option<Micros>,
+    slow_disk: Option<Micros>,
+    failing_disk: Option<Micros>,
+    hand_over: Option<Micros>,
+    snapshot: Option<Micros>,
     /// How many of a thousand writes are interrupted by a crash, after which the process comes up at once.
     pub(crate) crash_in_write: u32,
     /// How many of a hundred inputs wait for others, to be taken together.
     pub(crate) together: u32,
     /// How long it takes at most until a process hears that its write is durable, after what that unlocks is on its way.
     pub(crate) late: Micros,
-    /// Clocks run at their own speed, in per mille of it more or less.
-    pub(crate) drift: u64,
     /// The longest that a message is under way.
     pub(crate) latency_max: Micros,
+    /// Bytes that go over a connection in a second; as many as there are where nothing.
+    pub(crate) bandwidth: Option<u64>,
+    /// Bytes of a snapshot.
+    pub(crate) snapshot_len: u64,
+    /// The longest command, in bytes.
+    pub(crate) payload_max: usize,
     /// The longest that a disk takes, when it is not slow.
     pub(crate) disk_max: Micros,
     /// Between two requests of clients.
@@ -41,23 +61,47 @@ pub(crate) struct Faults {
 impl Faults {
     pub(crate) fn draw(rng: &mut ChaCha8Rng) -> Self {
         let mut some = |least: Micros, most: Micros| rng.random_bool(0.5).then(|| rng.random_range(least..most));
+        let (crash, power_loss) = (some(300 * MILLI, 4 * SECOND), some(2 * SECOND, 8 * SECOND));
+        let (pause, cut) = (some(300 * MILLI, 4 * SECOND), some(100 * MILLI, 3 * SECOND));
+        let (partition, slow_disk) = (some(500 * MILLI, 5 * SECOND), some(300 * MILLI, 4 * SECOND));
+        let (failing_disk, hand_over) = (some(2 * SECOND, 8 * SECOND), some(500 * MILLI, 5 * SECOND));
+        let (snapshot, bandwidth) = (some(20 * MILLI, SECOND), some(100_000, 10_000_000));
+        // A snapshot may be under way for longer than a server waits for a sign of life.
+        let snapshot_len = bandwidth.unwrap_or_default() * rng.random_range(0..3_000) / 1_000;
         Self {
-            crash: some(300 * MILLI, 4 * SECOND),
-            power_loss: some(2 * SECOND, 8 * SECOND),
-            pause: some(300 * MILLI, 4 * SECOND),
-            cut: some(100 * MILLI, 3 * SECOND),
-            partition: some(500 * MILLI, 5 * SECOND),
-            slow_disk: some(300 * MILLI, 4 * SECOND),
-            failing_disk: some(2 * SECOND, 8 * SECOND),
-            hand_over: some(500 * MILLI, 5 * SECOND),
-            snapshot: some(20 * MILLI, SECOND),
+            crash,
+            power_loss,
+            pause,
+            cut,
+            partition,
+            slow_disk,
+            failing_disk,
+            hand_over,
+            snapshot,
             crash_in_write: if rng.random_bool(0.3) { rng.random_range(1..100) } else { 0 },
             together: if rng.random_bool(0.5) { rng.random_range(1..90) } else { 0 },
             late: if rng.random_bool(0.4) { rng.random_range(100..20 * MILLI) } else { 0 },
-            drift: if rng.random_bool(0.5) { rng.random_range(1..300) } else { 0 },
             latency_max: if rng.random_bool(0.7) { 2 * MILLI } else { rng.random_range(2 * MILLI..60 * MILLI) },
+            bandwidth,
+            snapshot_len,
+            payload_max: if rng.random_bool(0.5) { 8 } else { rng.random_range(8..4_000) },
             disk_max: if rng.random_bool(0.7) { 3 * MILLI } else { rng.random_range(3 * MILLI..40 * MILLI) },
             request: rng.random_range(2 * MILLI..60 * MILLI),
         }
+    }
+
+    /// The mean time between two faults of each kind.
+    pub(crate) fn means(&self) -> [(Fault, Option<Micros>); 9] {
+        [
+            (Fault::Crash, self.crash),
+            (Fault::PowerLoss, self.power_loss),
+            (Fault::Pause, self.pause),
+            (Fault::Cut, self.cut),
+            (Fault::Partition, self.partition),
+            (Fault::SlowDisk, self.slow_disk),
+            (Fault::FailingDisk, self.failing_disk),
+            (Fault::HandOver, self.hand_over),
+            (Fault::Snapshot, self.snapshot),
+        ]
     }
 }

@@ -5,35 +5,22 @@
 //! checked after every step; after the faults the servers have to agree again.
 
 mod checks;
+mod exhaustive;
 mod faults;
 mod network;
+mod plan;
+mod scenario;
 mod server;
+mod shrink;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use crossdock_zab::Planted;
-use faults::SECOND;
+pub use exhaustive::{Scope, Searched, Step, search};
+pub use plan::{Part, Plan, rule};
+pub use shrink::shrink;
 use world::World;
-
-/// How runs are made.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// How long there are faults, in microseconds of the world.
-    pub fault_time: u64,
-    /// How long the servers then have to come to rest.
-    pub heal_time: u64,
-    /// Keep the last lines of what happened.
-    pub trace: bool,
-    /// A rule that is broken on purpose.
-    pub planted: Option<Planted>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { fault_time: 10 * SECOND, heal_time: 30 * SECOND, trace: false, planted: None }
-    }
-}
 
 /// What a run came to.
 #[derive(Debug, Clone, Default)]
@@ -55,24 +42,32 @@ pub struct Report {
 /// A rule that did not hold.
 #[derive(Debug, Clone)]
 pub struct Violation {
-    /// The seed.
-    pub seed: u64,
+    /// The run.
+    pub plan: Plan,
     /// What was wrong.
     pub problem: String,
     /// What happened before, where it was asked for.
     pub trace: Vec<String>,
     /// How far the run came.
     pub steps: u64,
+    /// The numbers of the faults and requests before it.
+    pub happened: BTreeSet<u32>,
 }
 
-/// Makes the run of a seed.
+/// Makes a run, and keeps the last lines of what happened where a trace is asked for. The same plan is the same run.
 ///
 /// # Errors
 /// The first rule that did not hold.
-pub fn run(seed: u64, options: &Options) -> Result<Report, Violation> {
-    let mut world = World::new(seed, options);
-    match world.run(options) {
+pub fn run(plan: &Plan, trace: bool) -> Result<Report, Violation> {
+    let mut world = World::new(plan, trace);
+    match world.run() {
         Ok(()) => Ok(world.report),
-        Err(problem) => Err(Violation { seed, problem, trace: world.trace(), steps: world.report.steps }),
+        Err(problem) => Err(Violation {
+            plan: plan.clone(),
+            problem,
+            trace: world.trace(),
+            steps: world.report.steps,
+            happened: world.happened,
+        }),
     }
 }

@@ -1,13 +1,14 @@
-//! `crossdock-simulator`: many runs, and rules broken on purpose.
+//! `crossdock-simulator`: many runs, rules broken on purpose, and single runs told step by step.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
-use crossdock_simulator::{Options, Planted, Violation, run};
+use crossdock_simulator::{Plan, Planted, Scope, Violation, rule, run, search, shrink};
 
-/// Runs clusters under faults, one run a seed, and stops at the first rule that does not hold.
+/// Runs clusters under faults, one run a seed, and stops at the first rule that does not hold: it is told by the smallest run that shows it.
 #[derive(Parser)]
 struct Arguments {
     /// The first seed.
@@ -26,11 +27,20 @@ struct Arguments {
     #[arg(long)]
     planted: bool,
     /// Only the rule of this name.
-    #[arg(long, requires = "planted")]
+    #[arg(long)]
     rule: Option<String>,
     /// Tell how often each message came in each phase.
     #[arg(long)]
     coverage: bool,
+    /// A folder for the smallest run of each violation, where tests run it again.
+    #[arg(long, value_name = "FOLDER")]
+    keep: Option<PathBuf>,
+    /// Look at all that can happen to three servers within small scopes, for so many seconds each; with `--rule`, break that rule.
+    #[arg(long, value_name = "SECONDS")]
+    exhaustive: Option<u64>,
+    /// Make the run that this file tells, and print what happens.
+    #[arg(long, value_name = "FILE", conflicts_with = "planted")]
+    plan: Option<PathBuf>,
 }
 
 #[derive(Default)]
@@ -56,10 +66,35 @@ impl Sum {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if arguments.planted { planted(&arguments) } else { honest(&arguments) }
+    let done = match &arguments.plan {
+        Some(file) => single(file, arguments.trace),
+        None if arguments.exhaustive.is_some() => exhaustive(&arguments),
+        None if arguments.planted => planted(&arguments),
+        None => honest(&arguments),
+    };
+    done.unwrap_or_else(|problem| {
+        eprintln!("crossdock-simulator: {problem}");
+        ExitCode::from(2)
+    })
 }
 
-fn honest(arguments: &Arguments) -> ExitCode {
+/// One run, told.
+fn single(file: &Path, lines: usize) -> Result<ExitCode, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let plan: Plan = text.parse().map_err(|problem| format!("{}: {problem}", file.display()))?;
+    match run(&plan, true) {
+        Ok(report) => {
+            println!("no violation in {} steps, {} commits", report.steps, report.committed);
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(violation) => {
+            tell(&violation, lines);
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn honest(arguments: &Arguments) -> Result<ExitCode, String> {
     let begun = Instant::now();
     let threads = arguments.threads.max(1);
     let results: Vec<Result<Sum, Violation>> = std::thread::scope(|scope| {
@@ -69,7 +104,7 @@ fn honest(arguments: &Arguments) -> ExitCode {
                     let mut sum = Sum::default();
                     let mut seed = arguments.first + thread;
                     while seed < arguments.first + arguments.seeds {
-                        let report = run(seed, &Options::default())?;
+                        let report = run(&Plan::of(seed), false)?;
                         sum.add(Sum {
                             steps: report.steps,
                             committed: report.committed,
@@ -90,8 +125,16 @@ fn honest(arguments: &Arguments) -> ExitCode {
         match result {
             Ok(part) => sum.add(part),
             Err(violation) => {
-                tell(&violation, arguments.trace);
-                return ExitCode::FAILURE;
+                println!("seed {}: {}", violation.plan.seed, violation.problem);
+                println!("looking for a smaller run …");
+                let smallest = shrink(&violation);
+                if let Err(told) = run(&smallest.plan, true) {
+                    tell(&told, arguments.trace);
+                }
+                if let Some(folder) = &arguments.keep {
+                    keep(folder, &smallest)?;
+                }
+                return Ok(ExitCode::FAILURE);
             }
         }
     }
@@ -104,34 +147,79 @@ fn honest(arguments: &Arguments) -> ExitCode {
             println!("{phase:<28} {message:<12} {count:>12}");
         }
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the run again, and prints the end of what happened.
+/// Prints the end of what happened, and how to have it again.
 fn tell(violation: &Violation, lines: usize) {
-    if let Err(again) = run(violation.seed, &Options { trace: true, ..Options::default() }) {
-        let skipped = again.trace.len().saturating_sub(lines);
-        for line in &again.trace[skipped..] {
-            println!("{line}");
-        }
+    let skipped = violation.trace.len().saturating_sub(lines);
+    for line in &violation.trace[skipped..] {
+        println!("{line}");
     }
-    println!("seed {}, step {}: {}", violation.seed, violation.steps, violation.problem);
+    println!("\n# {}\n{}", violation.problem, violation.plan);
+    println!("(in a file, `--plan FILE` makes this run again)");
 }
 
-fn planted(arguments: &Arguments) -> ExitCode {
+fn keep(folder: &Path, violation: &Violation) -> Result<(), String> {
+    let plan = &violation.plan;
+    let name = plan.rule.map_or_else(|| format!("seed-{}", plan.seed), |rule| format!("{rule:?}"));
+    let file = folder.join(format!("{name}.txt"));
+    std::fs::write(&file, format!("# {}\n{plan}", violation.problem))
+        .map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// All states of small scopes.
+fn exhaustive(arguments: &Arguments) -> Result<ExitCode, String> {
+    let planted = arguments.rule.as_deref().map(named).transpose()?;
+    let seconds = arguments.exhaustive.unwrap_or_default();
+    let threads = usize::try_from(arguments.threads).unwrap_or(1).max(1);
     let mut ending = ExitCode::SUCCESS;
-    println!("| rule broken | seeds until it was noticed | as |\n| --- | ---: | --- |");
-    let wanted = |rule: &Planted| arguments.rule.as_ref().is_none_or(|name| *name == format!("{rule:?}"));
-    for rule in Planted::ALL.into_iter().filter(wanted) {
-        let options = Options { planted: Some(rule), ..Options::default() };
-        let seeds = arguments.first..arguments.first + arguments.seeds;
-        match seeds.clone().find_map(|seed| run(seed, &options).err()) {
-            Some(found) => println!("| {rule:?} | {} | {} |", found.seed - arguments.first + 1, found.problem),
-            None => {
-                println!("| {rule:?} | more than {} | |", arguments.seeds);
-                ending = ExitCode::FAILURE;
-            }
+    println!("| scope | states | steps deep | seconds | |\n| --- | ---: | ---: | ---: | --- |");
+    for (name, scope) in Scope::ALL {
+        let scope = Scope { planted, ..scope };
+        let begun = Instant::now();
+        let searched = search(scope, threads, Duration::from_secs(seconds));
+        let whole = if searched.is_whole { "all of them" } else { "not all of them" };
+        let seconds = begun.elapsed().as_secs_f64();
+        println!("| {name} | {} | {} | {seconds:.1} | {whole} |", searched.states, searched.depth);
+        if let Some((problem, steps)) = searched.violation {
+            steps.iter().for_each(|step| println!("  {step:?}"));
+            println!("  {problem}");
+            ending = ExitCode::FAILURE;
         }
     }
-    ending
+    Ok(ending)
+}
+
+fn named(name: &str) -> Result<Planted, String> {
+    rule(name).ok_or_else(|| {
+        let names: Vec<_> = Planted::ALL.iter().map(|rule| format!("{rule:?}")).collect();
+        format!("there is no rule `{name}`; there are {}", names.join(", "))
+    })
+}
+
+fn planted(arguments: &Arguments) -> Result<ExitCode, String> {
+    let rules = match &arguments.rule {
+        Some(name) => vec![named(name)?],
+        None => Planted::ALL.to_vec(),
+    };
+    let mut ending = ExitCode::SUCCESS;
+    println!(
+        "| rule broken | seeds until it was noticed | faults and requests needed | as |\n| --- | ---: | ---: | --- |"
+    );
+    for rule in rules {
+        let mut seeds = arguments.first..arguments.first + arguments.seeds;
+        let Some(found) = seeds.find_map(|seed| run(&Plan::of(seed).breaking(rule), false).err()) else {
+            println!("| {rule:?} | more than {} | | |", arguments.seeds);
+            ending = ExitCode::FAILURE;
+            continue;
+        };
+        let smallest = shrink(&found);
+        let seeds = found.plan.seed - arguments.first + 1;
+        println!("| {rule:?} | {seeds} | {} | {} |", smallest.happened.len(), smallest.problem);
+        if let Some(folder) = &arguments.keep {
+            keep(folder, &smallest)?;
+        }
+    }
+    Ok(ending)
 }

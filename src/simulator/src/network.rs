@@ -1,14 +1,16 @@
 //! Connections: in order, until they break; the two ends hear of that at different times.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crossdock_zab::{Link, Message};
+use rand_chacha::ChaCha8Rng;
 
 use crate::faults::Micros;
 
 /// One connection of two servers.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    pub(crate) rng: ChaCha8Rng,
     /// The servers, by number.
     pub(crate) ends: [usize; 2],
     /// What each calls it.
@@ -21,6 +23,8 @@ pub(crate) struct Connection {
     pub(crate) to: [VecDeque<(Micros, Message)>; 2],
     /// When the last of it arrives.
     pub(crate) last: [Micros; 2],
+    /// When all that was sent to each end has left the other.
+    pub(crate) sent: [Micros; 2],
 }
 
 impl Connection {
@@ -35,6 +39,8 @@ impl Connection {
 pub(crate) struct Network {
     pub(crate) connections: Vec<Connection>,
     pub(crate) blocked: BTreeSet<(usize, usize)>,
+    /// How many connections two servers have had.
+    pub(crate) made: BTreeMap<(usize, usize), u32>,
 }
 
 impl Network {

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crossdock_zab::{Input, Io, Ledger, Link, Message, Request, Write, Zab, Zxid};
+use rand_chacha::ChaCha8Rng;
 
 use crate::checks::Applied;
 use crate::faults::Micros;
 
 /// A write that was begun.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Pending {
     pub(crate) io: Io,
     pub(crate) write: Write,
@@ -57,11 +58,14 @@ pub(crate) struct Asked {
 
 #[derive(Debug)]
 pub(crate) struct Server {
+    pub(crate) rng: ChaCha8Rng,
     /// Nothing while it is down.
     pub(crate) zab: Option<Zab>,
     /// Rises with each start.
     pub(crate) incarnation: u64,
     pub(crate) disk: Disk,
+    /// Writes that it has begun in all its lives.
+    pub(crate) writes: u32,
     pub(crate) applied: Applied,
     pub(crate) tick: Micros,
     pub(crate) paused_until: Micros,

@@ -10,17 +10,19 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use crossdock_zab::{Config, Input, Io, ServerId};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
 
 use crate::checks::{Applied, Checks};
 use crate::faults::{Faults, MILLI, Micros, SECOND};
 use crate::network::Network;
+use crate::scenario::{FAULT_TIME, Occurrence, Scenario, Stream, dice};
 use crate::server::{Disk, Server};
-use crate::{Options, Report};
+use crate::{Plan, Report};
 
 /// Lines of a trace that are kept.
-const TRACE_LEN_MAX: usize = 400;
+const TRACE_LEN_MAX: usize = 2000;
+/// How long the servers have to come to rest after the faults.
+const HEAL_TIME: Micros = 30 * SECOND;
 
 #[derive(Debug, Clone)]
 enum Event {
@@ -54,6 +56,11 @@ enum Event {
     CrashInWrite {
         server: usize,
         incarnation: u64,
+        number: u32,
+    },
+    Progress {
+        connection: usize,
+        end: usize,
     },
     /// What waits in the inbox is taken.
     Take {
@@ -65,28 +72,18 @@ enum Event {
         incarnation: u64,
         io: Io,
     },
-    Client,
-    Fault(Fault),
+    /// Something from outside, by its number.
+    Occurs {
+        number: u32,
+        what: Occurrence,
+    },
     Unblock {
         ways: Vec<(usize, usize)>,
     },
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    Crash,
-    PowerLoss,
-    Pause,
-    Cut,
-    Partition,
-    SlowDisk,
-    FailingDisk,
-    HandOver,
-    Snapshot,
-}
-
 pub(crate) struct World {
-    rng: ChaCha8Rng,
+    seed: u64,
     now: Micros,
     number: u64,
     queue: BinaryHeap<Reverse<(Micros, u64, usize)>>,
@@ -97,103 +94,90 @@ pub(crate) struct World {
     config: Config,
     network: Network,
     faults: Faults,
+    /// Crashes that interrupt a server's nth write, and their numbers.
+    crashes_in_write: BTreeMap<(usize, u32), u32>,
+    /// Two servers that are not connected in the end.
+    apart: Option<(usize, usize)>,
     /// No faults any more: the cluster has to come to rest.
     healing: bool,
     checks: Checks,
     blobs: Vec<Applied>,
     links: u64,
     requests: u64,
-    /// Proposals, by their payload.
-    payloads: u64,
     trace: Option<VecDeque<String>>,
     pub(crate) report: Report,
+    /// The numbers of what has happened from outside.
+    pub(crate) happened: BTreeSet<u32>,
 }
 
 type Stepped = Result<(), String>;
 
 impl World {
-    pub(crate) fn new(seed: u64, options: &Options) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut faults = Faults::draw(&mut rng);
-        let voters = [1, 3, 3, 3, 5][rng.random_range(0..5)];
-        let observers = usize::from(rng.random_bool(0.3));
-        let ids: BTreeSet<ServerId> = (0..voters).map(|index| ServerId(index as u64 + 1)).collect();
-        let mut config = Config::new(ServerId(0), ids);
-        config.outstanding_max = rng.random_range(1..100);
-        config.sync_batch = rng.random_range(1..20);
-        config.retained = rng.random_range(0..40);
-        if rng.random_bool(0.3) {
-            config.counter_max = rng.random_range(2..60);
-        }
-        config.planted = options.planted;
-        config.chaotic = rng.random_bool(0.4);
-        if config.chaotic && rng.random_bool(0.5) {
-            // Followers go from one would-be leader to another.
-            faults.cut = Some(rng.random_range(15 * MILLI..200 * MILLI));
-            faults.partition = Some(rng.random_range(300 * MILLI..2 * SECOND));
-        }
-        if rng.random_bool(0.3) {
-            config.sync_ticks = rng.random_range(10..200);
-        }
-        let servers = (0..voters + observers).map(|_| {
-            let drift = rng.random_range(0..=2 * faults.drift);
-            Server {
-                zab: None,
-                incarnation: 0,
-                disk: Disk::default(),
-                applied: Applied::default(),
-                tick: 20 * MILLI * (1000 + drift - faults.drift) / 1000,
-                paused_until: 0,
-                inbox: Vec::new(),
-                asked: BTreeMap::new(),
-                placed: BTreeMap::new(),
-                ready: Vec::new(),
-            }
+    pub(crate) fn new(plan: &Plan, trace: bool) -> Self {
+        let scenario = Scenario::draw(plan);
+        let servers = scenario.drift.iter().enumerate().map(|(index, drift)| Server {
+            rng: dice(plan.seed, Stream::Server(index)),
+            zab: None,
+            incarnation: 0,
+            disk: Disk::default(),
+            writes: 0,
+            applied: Applied::default(),
+            tick: (20 * MILLI).saturating_add_signed(20 * drift),
+            paused_until: 0,
+            inbox: Vec::new(),
+            asked: BTreeMap::new(),
+            placed: BTreeMap::new(),
+            ready: Vec::new(),
         });
         let servers = servers.collect();
         let mut this = Self {
-            rng,
+            seed: plan.seed,
             now: 0,
             number: 0,
             queue: BinaryHeap::new(),
             events: Vec::new(),
             free: Vec::new(),
             servers,
-            voters,
-            config,
+            voters: scenario.voters,
+            config: scenario.config,
             network: Network::default(),
-            faults,
+            faults: scenario.faults,
+            crashes_in_write: scenario.crashes_in_write,
+            apart: scenario.apart,
             healing: false,
             checks: Checks::default(),
             blobs: Vec::new(),
             links: 0,
             requests: 0,
-            payloads: 0,
-            trace: options.trace.then(VecDeque::new),
+            trace: trace.then(VecDeque::new),
             report: Report::default(),
+            happened: BTreeSet::new(),
         };
+        let (voters, observers) = (scenario.voters, scenario.observers);
+        this.note(|| format!("{voters} voters, {observers} observers, seed {}", plan.seed));
         for server in 0..this.servers.len() {
-            let after = this.rng.random_range(0..50 * MILLI);
+            let after = this.servers[server].rng.random_range(0..50 * MILLI);
             this.at(after, Event::Start { server });
         }
-        this.at(0, Event::Client);
-        this.schedule_faults();
+        for (number, (at, what)) in scenario.occurrences {
+            this.at(at, Event::Occurs { number, what });
+        }
         this
     }
 
     /// Runs both stages: faults, then healing until all servers agree.
-    pub(crate) fn run(&mut self, options: &Options) -> Result<(), String> {
-        while self.now < options.fault_time {
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        while self.now < FAULT_TIME {
             self.step()?;
         }
         self.heal();
-        let until = self.now + options.heal_time;
+        let until = self.now + HEAL_TIME;
         let settle = self.now + SECOND;
         while self.now < settle || !self.is_at_rest() {
             if self.now > until {
+                let seconds = HEAL_TIME / SECOND;
                 return Err(format!(
-                    "liveness: after {} ms without faults the servers do not agree",
-                    options.heal_time / MILLI
+                    "liveness: {seconds} s after the faults the servers do not agree, or did not answer"
                 ));
             }
             self.step()?;
@@ -223,32 +207,6 @@ impl World {
                 trace.pop_front();
             }
             trace.push_back(format!("{:>10.3} {}", self.now as f64 / 1000.0, line()));
-        }
-    }
-
-    fn chance(&mut self, mean: Micros) -> Micros {
-        // Uniform between nothing and twice the mean.
-        self.rng.random_range(0..=2 * mean)
-    }
-
-    fn schedule_faults(&mut self) {
-        let faults = self.faults.clone();
-        let kinds = [
-            (Fault::Crash, faults.crash),
-            (Fault::PowerLoss, faults.power_loss),
-            (Fault::Pause, faults.pause),
-            (Fault::Cut, faults.cut),
-            (Fault::Partition, faults.partition),
-            (Fault::SlowDisk, faults.slow_disk),
-            (Fault::FailingDisk, faults.failing_disk),
-            (Fault::HandOver, faults.hand_over),
-            (Fault::Snapshot, faults.snapshot),
-        ];
-        for (fault, mean) in kinds {
-            if let Some(mean) = mean {
-                let after = self.chance(mean);
-                self.at(after, Event::Fault(fault));
-            }
         }
     }
 
@@ -300,16 +258,26 @@ impl World {
                 Ok(())
             }
             Event::Start { server } => self.start(server),
-            Event::CrashInWrite { server, incarnation } => {
+            Event::CrashInWrite { server, incarnation, number } => {
                 if self.servers[server].incarnation == incarnation && !self.healing {
+                    self.happened.insert(number);
                     self.stop(server);
-                    let after = self.rng.random_range(MILLI..20 * MILLI);
+                    let after = self.servers[server].rng.random_range(MILLI..20 * MILLI);
                     self.at(after, Event::Start { server });
                 }
                 Ok(())
             }
-            Event::Client => self.client(),
-            Event::Fault(fault) => self.fault(fault),
+            Event::Progress { connection, end } => self.progress(connection, end),
+            Event::Occurs { number, what } => {
+                self.happened.insert(number);
+                let rng = dice(self.seed, Stream::Occurrence(number));
+                match what {
+                    Occurrence::Request => self.request(rng),
+                    Occurrence::Fault(fault) => self.fault(fault, rng),
+                }
+            }
+            // What is blocked when the faults have ended stays so.
+            Event::Unblock { .. } if self.healing => Ok(()),
             Event::Unblock { ways } => {
                 for way in ways {
                     self.network.blocked.remove(&way);
@@ -325,9 +293,10 @@ impl World {
             | Event::Disk { server, .. }
             | Event::Take { server, .. }
             | Event::Written { server, .. } => Some(*server),
-            Event::Deliver { connection, end } | Event::Up { connection, end } | Event::Down { connection, end } => {
-                Some(self.network.connections[*connection].ends[*end])
-            }
+            Event::Deliver { connection, end }
+            | Event::Progress { connection, end }
+            | Event::Up { connection, end }
+            | Event::Down { connection, end } => Some(self.network.connections[*connection].ends[*end]),
             _ => None,
         }
     }

@@ -3,29 +3,27 @@
 use bytes::Bytes;
 use crossdock_zab::{Input, Request};
 use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 
-use super::{Event, Stepped, World};
+use super::{Stepped, World};
 use crate::server::Asked;
 
 impl World {
-    pub(super) fn client(&mut self) -> Stepped {
-        let after = self.chance(self.faults.request);
-        self.at(after, Event::Client);
-        let server = self.rng.random_range(0..self.servers.len());
+    pub(super) fn request(&mut self, mut rng: ChaCha8Rng) -> Stepped {
+        let server = rng.random_range(0..self.servers.len());
         if self.servers[server].zab.is_none() || self.servers[server].paused_until > self.now {
             return Ok(());
         }
         self.requests += 1;
         let request = Request(self.requests);
-        let is_read = self.rng.random_bool(0.3);
         let asked = Asked { done_before: self.checks.acknowledged };
         self.servers[server].asked.insert(request, asked);
-        if is_read {
+        if rng.random_bool(0.3) {
             return self.input(server, Input::Read { request });
         }
-        self.payloads += 1;
-        self.checks.proposes(self.payloads);
-        let payload = Bytes::copy_from_slice(&self.payloads.to_le_bytes());
-        self.input(server, Input::Propose { request, payload })
+        let mut payload = self.requests.to_le_bytes().to_vec();
+        payload.resize(rng.random_range(8..=self.faults.payload_max), 0);
+        self.checks.proposes(self.requests, payload.len());
+        self.input(server, Input::Propose { request, payload: Bytes::from(payload) })
     }
 }

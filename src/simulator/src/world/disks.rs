@@ -14,11 +14,11 @@ impl World {
         }
         // What waits together becomes durable together.
         it.disk.at = it.disk.pending.len();
-        let mut after = self.rng.random_range(50..self.faults.disk_max);
-        if self.servers[server].disk.slow_until > self.now {
-            after += self.rng.random_range(0..SECOND);
+        let mut after = it.rng.random_range(50..self.faults.disk_max);
+        if it.disk.slow_until > self.now {
+            after += it.rng.random_range(0..SECOND);
         }
-        let incarnation = self.servers[server].incarnation;
+        let incarnation = it.incarnation;
         self.at(after, Event::Disk { server, incarnation });
     }
 
@@ -26,7 +26,7 @@ impl World {
         if self.servers[server].disk.fails {
             // It is not known what of it is durable; the process ends.
             self.stop(server);
-            let after = self.rng.random_range(100 * MILLI..SECOND);
+            let after = self.servers[server].rng.random_range(100 * MILLI..SECOND);
             self.at(after, Event::Start { server });
             return Ok(());
         }
@@ -44,7 +44,7 @@ impl World {
             Some(io) if self.faults.late > 0 => {
                 let incarnation = self.servers[server].incarnation;
                 // In their order: a later one says all that an earlier one does.
-                let after = self.rng.random_range(0..self.faults.late);
+                let after = self.servers[server].rng.random_range(0..self.faults.late);
                 self.at(after, Event::Written { server, incarnation, io });
                 Ok(())
             }
@@ -61,8 +61,8 @@ impl World {
             return Ok(());
         }
         it.disk.snapshots.insert(state.zxid, state);
-        let retained = self.config.retained;
-        it.disk.ledger.snapshot_taken(state.zxid, retained, usize::MAX);
+        let (retained, bytes) = (self.config.retained, self.config.retained_bytes);
+        it.disk.ledger.snapshot_taken(state.zxid, retained, bytes);
         self.input(server, Input::SnapshotTaken(state.zxid))
     }
 }

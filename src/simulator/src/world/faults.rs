@@ -2,44 +2,29 @@
 
 use crossdock_zab::{Input, Role, Zab};
 use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 
-use super::{Event, Fault, Stepped, World, id};
-use crate::faults::{MILLI, SECOND};
+use super::{Event, Stepped, World, id};
+use crate::faults::{Fault, MILLI, SECOND};
 
 impl World {
-    pub(super) fn fault(&mut self, fault: Fault) -> Stepped {
-        if self.healing {
-            return Ok(());
-        }
-        let mean = match fault {
-            Fault::Crash => self.faults.crash,
-            Fault::PowerLoss => self.faults.power_loss,
-            Fault::Pause => self.faults.pause,
-            Fault::Cut => self.faults.cut,
-            Fault::Partition => self.faults.partition,
-            Fault::SlowDisk => self.faults.slow_disk,
-            Fault::FailingDisk => self.faults.failing_disk,
-            Fault::HandOver => self.faults.hand_over,
-            Fault::Snapshot => self.faults.snapshot,
-        };
-        let next = self.chance(mean.unwrap_or(SECOND));
-        self.at(next, Event::Fault(fault));
-        let server = self.rng.random_range(0..self.servers.len());
+    pub(super) fn fault(&mut self, fault: Fault, mut rng: ChaCha8Rng) -> Stepped {
+        let server = rng.random_range(0..self.servers.len());
         match fault {
             Fault::Crash => {
                 self.stop(server);
-                let after = self.rng.random_range(10 * MILLI..2 * SECOND);
+                let after = rng.random_range(10 * MILLI..2 * SECOND);
                 self.at(after, Event::Start { server });
             }
             Fault::PowerLoss => {
                 for server in 0..self.servers.len() {
                     self.stop(server);
-                    let after = self.rng.random_range(10 * MILLI..SECOND);
+                    let after = rng.random_range(10 * MILLI..SECOND);
                     self.at(after, Event::Start { server });
                 }
             }
             Fault::Pause => {
-                let time = self.rng.random_range(10 * MILLI..3 * SECOND);
+                let time = rng.random_range(10 * MILLI..3 * SECOND);
                 self.note(|| format!("{} is paused for {} ms", server + 1, time / MILLI));
                 self.servers[server].paused_until = self.now + time;
             }
@@ -47,15 +32,15 @@ impl World {
                 let living: Vec<usize> =
                     (0..self.network.connections.len()).filter(|at| self.network.connections[*at].lives).collect();
                 if !living.is_empty() {
-                    let connection = living[self.rng.random_range(0..living.len())];
+                    let connection = living[rng.random_range(0..living.len())];
                     self.note(|| format!("connection {connection} is cut"));
                     self.cut(connection);
                     self.reconnect(connection);
                 }
             }
-            Fault::Partition => self.partition(server),
+            Fault::Partition => self.partition(server, rng),
             Fault::SlowDisk => {
-                let time = self.rng.random_range(100 * MILLI..2 * SECOND);
+                let time = rng.random_range(100 * MILLI..2 * SECOND);
                 self.servers[server].disk.slow_until = self.now + time;
             }
             Fault::FailingDisk => {
@@ -63,7 +48,7 @@ impl World {
                 self.servers[server].disk.fails = true;
             }
             Fault::HandOver => {
-                let to = self.rng.random_bool(0.5).then(|| id(self.rng.random_range(0..self.voters)));
+                let to = rng.random_bool(0.5).then(|| id(rng.random_range(0..self.voters)));
                 return self.input(server, Input::HandOver(to));
             }
             Fault::Snapshot => return self.snapshot(server),
@@ -72,10 +57,10 @@ impl World {
     }
 
     /// Blocks the ways between some servers and the others, both or one.
-    pub(super) fn partition(&mut self, server: usize) {
+    pub(super) fn partition(&mut self, server: usize, mut rng: ChaCha8Rng) {
         let count = self.servers.len();
-        let apart: Vec<bool> = (0..count).map(|other| other == server || self.rng.random_bool(0.3)).collect();
-        let (one_way, reversed) = (self.rng.random_bool(0.4), self.rng.random_bool(0.5));
+        let apart: Vec<bool> = (0..count).map(|other| other == server || rng.random_bool(0.3)).collect();
+        let (one_way, reversed) = (rng.random_bool(0.4), rng.random_bool(0.5));
         let mut ways = Vec::new();
         for a in 0..count {
             for b in 0..count {
@@ -85,7 +70,7 @@ impl World {
                 }
             }
         }
-        let time = self.rng.random_range(100 * MILLI..3 * SECOND);
+        let time = rng.random_range(100 * MILLI..3 * SECOND);
         self.note(|| format!("blocked for {} ms: {ways:?}", time / MILLI));
         self.at(time, Event::Unblock { ways });
     }
@@ -95,6 +80,13 @@ impl World {
         self.healing = true;
         self.config.chaotic = false;
         self.network.blocked.clear();
+        if let Some((a, b)) = self.apart {
+            self.network.blocked.extend([(a, b), (b, a)]);
+            if let Some(connection) = self.network.between(a, b) {
+                self.cut(connection);
+            }
+        }
+        self.faults.bandwidth = None;
         self.faults.latency_max = self.faults.latency_max.min(5 * MILLI);
         self.faults.disk_max = self.faults.disk_max.min(5 * MILLI);
         for server in 0..self.servers.len() {
@@ -112,15 +104,19 @@ impl World {
         }
     }
 
-    /// Whether all servers are up, agree, and have what clients were told.
+    /// Whether there is one leader, and all servers that can reach it are up, agree, have what clients were told, and have answered.
     pub(super) fn is_at_rest(&self) -> bool {
-        let roles = || self.servers.iter().filter_map(|server| server.zab.as_ref().map(Zab::role));
-        let leaders = roles().filter(|role| matches!(role, Role::Leading(_))).count();
-        let settled = roles().filter(|role| *role != Role::Looking).count();
-        let applied = self.servers[0].applied;
-        leaders == 1
-            && settled == self.servers.len()
-            && self.checks.order_len() == applied.count
-            && self.servers.iter().all(|server| server.applied == applied)
+        let role = |server: &usize| self.servers[*server].zab.as_ref().map(Zab::role);
+        let leads = |server: &usize| matches!(role(server), Some(Role::Leading(_)));
+        let leaders: Vec<usize> = (0..self.servers.len()).filter(leads).collect();
+        let &[leader] = leaders.as_slice() else { return false };
+        let reachable = (0..self.servers.len()).filter(|server| !self.network.blocked.contains(&(leader, *server)));
+        let mut all = reachable.map(|server| (&self.servers[server], role(&server)));
+        all.all(|(server, role)| {
+            role.is_some_and(|role| role != Role::Looking)
+                && server.applied == self.servers[leader].applied
+                && server.applied.count == self.checks.order_len()
+                && server.asked.is_empty()
+        })
     }
 }

@@ -2,13 +2,34 @@
 
 use std::collections::VecDeque;
 
-use crossdock_zab::{Blob, Input, Link, Message, Session, ToFollower, Zxid};
+use crossdock_zab::{Blob, Input, Link, Message, Session, ToFollower, ToLeader, Txn, Zxid};
 use rand::Rng;
 
 use super::{Event, Stepped, World, id};
 use crate::checks::Applied;
 use crate::faults::{MILLI, Micros, SECOND};
 use crate::network::Connection;
+use crate::scenario::{Stream, dice};
+
+/// Between two signs that something long gets on.
+const PROGRESS: Micros = 50 * MILLI;
+/// The bytes of a message besides its commands.
+const MESSAGE_LEN: u64 = 40;
+
+fn message_len(message: &Message) -> u64 {
+    let of = |txns: &[Txn]| txns.iter().map(|txn| txn.payload.len() + 16).sum();
+    let len: usize = match message {
+        Message::ToLeader(_, ToLeader::Forward { payload, .. }) => payload.len(),
+        Message::ToFollower(_, message) => match message {
+            ToFollower::Sync { txns, .. } | ToFollower::Propose { txns, .. } | ToFollower::Inform { txns, .. } => {
+                of(txns)
+            }
+            _ => 0,
+        },
+        _ => 0,
+    };
+    MESSAGE_LEN + len as u64
+}
 
 impl World {
     pub(super) fn connect(&mut self, a: usize, b: usize) {
@@ -18,20 +39,25 @@ impl World {
             return;
         }
         if blocked {
-            let after = self.rng.random_range(10 * MILLI..100 * MILLI);
+            let after = self.servers[a].rng.random_range(10 * MILLI..100 * MILLI);
             self.at(after, Event::Connect { a, b });
             return;
         }
+        let pair = (a.min(b), a.max(b));
+        let nth = *self.network.made.entry(pair).and_modify(|made| *made += 1).or_default();
+        let mut rng = dice(self.seed, Stream::Connection(pair.0, pair.1, nth));
         self.links += 2;
         let links = [Link(self.links - 1), Link(self.links)];
-        let ups: [Micros; 2] = std::array::from_fn(|_| self.rng.random_range(100..self.faults.latency_max));
+        let ups: [Micros; 2] = std::array::from_fn(|_| rng.random_range(100..self.faults.latency_max));
         self.network.connections.push(Connection {
+            rng,
             ends: [a, b],
             links,
             is_up: [false; 2],
             lives: true,
             to: [VecDeque::new(), VecDeque::new()],
             last: [self.now + ups[0], self.now + ups[1]],
+            sent: [0; 2],
         });
         let connection = self.network.connections.len() - 1;
         for (end, after) in ups.into_iter().enumerate() {
@@ -41,7 +67,7 @@ impl World {
 
     pub(super) fn reconnect(&mut self, connection: usize) {
         let [a, b] = self.network.connections[connection].ends;
-        let after = self.rng.random_range(MILLI..100 * MILLI);
+        let after = self.network.connections[connection].rng.random_range(MILLI..100 * MILLI);
         self.at(after, Event::Connect { a, b });
     }
 
@@ -51,34 +77,58 @@ impl World {
             return;
         }
         for end in 0..2 {
-            let waiting = self.network.connections[connection].to[end].len();
-            let kept = self.rng.random_range(0..=waiting);
-            self.network.connections[connection].to[end].truncate(kept);
-            let after = if self.rng.random_bool(0.7) { MILLI } else { self.rng.random_range(0..SECOND) };
+            let it = &mut self.network.connections[connection];
+            let kept = it.rng.random_range(0..=it.to[end].len());
+            it.to[end].truncate(kept);
+            let after = if it.rng.random_bool(0.7) { MILLI } else { it.rng.random_range(0..SECOND) };
             self.at(after, Event::Down { connection, end });
         }
     }
 
     pub(super) fn send(&mut self, server: usize, link: Link, message: Message) {
+        let len = message_len(&message);
+        self.send_long(server, link, message, len);
+    }
+
+    /// Sends what takes so many bytes. What takes long gets on visibly at both ends.
+    fn send_long(&mut self, server: usize, link: Link, message: Message, len: u64) {
         let Some(connection) = self.network.of_link(server, link) else { return };
-        let after = self.rng.random_range(50..self.faults.latency_max);
         let it = &mut self.network.connections[connection];
         let from = it.end_of(server);
         if !it.lives || !it.is_up[from] {
             return;
         }
         let to = 1 - from;
-        let arrives = (self.now + after).max(it.last[to]);
-        it.last[to] = arrives;
+        let begins = self.now.max(it.sent[to]);
+        let takes = self.faults.bandwidth.map_or(0, |bandwidth| len * SECOND / bandwidth);
+        let ends = begins + takes;
+        let arrives = (ends + it.rng.random_range(50..self.faults.latency_max)).max(it.last[to]);
+        (it.sent[to], it.last[to]) = (ends, arrives);
         it.to[to].push_back((arrives, message));
+        for part in 1..=takes / PROGRESS {
+            let at = begins + part * PROGRESS - self.now;
+            self.at(at, Event::Progress { connection, end: from });
+            self.at(at + MILLI, Event::Progress { connection, end: to });
+        }
         self.at(arrives - self.now, Event::Deliver { connection, end: to });
+    }
+
+    pub(super) fn progress(&mut self, connection: usize, end: usize) -> Stepped {
+        let it = &self.network.connections[connection];
+        let (server, peer, link) = (it.ends[end], it.ends[1 - end], it.links[end]);
+        let blocked = self.network.blocked.contains(&(peer, server)) || self.network.blocked.contains(&(server, peer));
+        if !it.lives || !it.is_up[end] || blocked {
+            return Ok(());
+        }
+        self.input(server, Input::Progress { peer: id(peer), link })
     }
 
     pub(super) fn send_snapshot(&mut self, server: usize, link: Link, session: Session, zxid: Zxid) {
         let state = if zxid == Zxid::ZERO { Applied::default() } else { self.servers[server].disk.snapshots[&zxid] };
         let blob = Blob(self.blobs.len() as u64);
         self.blobs.push(state);
-        self.send(server, link, Message::ToFollower(session, ToFollower::Snapshot { zxid, blob }));
+        let message = Message::ToFollower(session, ToFollower::Snapshot { zxid, blob });
+        self.send_long(server, link, message, self.faults.snapshot_len);
     }
 
     pub(super) fn deliver(&mut self, connection: usize, end: usize) -> Stepped {

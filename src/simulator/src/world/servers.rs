@@ -6,6 +6,7 @@ use rand::Rng;
 use super::{Event, Stepped, World, id};
 use crate::checks::Checks;
 use crate::faults::MILLI;
+use crate::scenario::{Stream, dice};
 use crate::server::Pending;
 
 impl World {
@@ -23,10 +24,10 @@ impl World {
         it.zab = Some(zab);
         self.note(|| format!("{} starts at {}", server + 1, state.zxid));
         self.checks.restores(state)?;
-        let after = self.rng.random_range(0..tick);
+        let after = self.servers[server].rng.random_range(0..tick);
         self.at(after, Event::Tick { server, incarnation });
         for other in (0..self.servers.len()).filter(|other| *other != server) {
-            let after = self.rng.random_range(MILLI..20 * MILLI);
+            let after = self.servers[server].rng.random_range(MILLI..20 * MILLI);
             self.at(after, Event::Connect { a: server, b: other });
         }
         Ok(())
@@ -38,7 +39,7 @@ impl World {
             return;
         }
         // Of what was begun, a beginning became durable.
-        let kept = self.rng.random_range(0..=it.disk.pending.len());
+        let kept = it.rng.random_range(0..=it.disk.pending.len());
         for _ in 0..kept {
             it.disk.settle(&self.blobs);
         }
@@ -67,9 +68,9 @@ impl World {
             return Ok(());
         }
         it.inbox.push(input);
-        if self.rng.random_range(0..100) < self.faults.together {
+        if it.rng.random_range(0..100) < self.faults.together {
             if it.inbox.len() == 1 {
-                let (after, incarnation) = (self.rng.random_range(0..5 * MILLI), it.incarnation);
+                let (after, incarnation) = (it.rng.random_range(0..5 * MILLI), it.incarnation);
                 self.at(after, Event::Take { server, incarnation });
             }
             return Ok(());
@@ -111,14 +112,16 @@ impl World {
             Action::SendSnapshot { link, session, zxid } => self.send_snapshot(server, link, session, zxid),
             Action::Persist { io, write, then } => {
                 self.note(|| format!("{} writes {}: {write:?}", server + 1, io.0));
-                self.servers[server].disk.pending.push_back(Pending { io, write, then });
-                if self.servers[server].disk.at == 0 {
+                let it = &mut self.servers[server];
+                it.disk.pending.push_back(Pending { io, write, then });
+                it.writes += 1;
+                let (nth, incarnation) = (it.writes, it.incarnation);
+                if it.disk.at == 0 {
                     self.begin_write(server);
                 }
-                if self.rng.random_range(0..1000) < self.faults.crash_in_write {
-                    let after = self.rng.random_range(0..self.faults.disk_max);
-                    let incarnation = self.servers[server].incarnation;
-                    self.at(after, Event::CrashInWrite { server, incarnation });
+                if let Some(number) = self.crashes_in_write.get(&(server, nth)).copied() {
+                    let after = dice(self.seed, Stream::Occurrence(number)).random_range(0..self.faults.disk_max);
+                    self.at(after, Event::CrashInWrite { server, incarnation, number });
                 }
             }
             Action::Deliver(txn) => return self.delivered(server, &txn),

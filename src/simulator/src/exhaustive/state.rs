@@ -1,0 +1,366 @@
+//! A cluster at one moment: servers, disks, and what is on its way.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use crossdock_zab::{Action, Config, Input, Ledger, Link, Message, Request, Role, ServerId, Zab, Zxid};
+
+use super::{Scope, Step};
+use crate::checks::{Applied, Checks};
+use crate::server::Pending;
+
+/// Bytes of a command: its number.
+const PAYLOAD: usize = 8;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Server {
+    zab: Option<Zab>,
+    disk: Ledger,
+    /// Writes that are not durable.
+    pending: VecDeque<Pending>,
+    applied: Applied,
+}
+
+/// What is on its way to one end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Arrival {
+    Message(Message),
+    /// The connection has ended.
+    End,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Connection {
+    /// What the server with the lower number calls it, and the other.
+    links: [Link; 2],
+    /// To each of them.
+    to: [VecDeque<Arrival>; 2],
+    /// Nothing new goes over it.
+    is_broken: bool,
+}
+
+/// A cluster at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct State {
+    config: Config,
+    servers: Vec<Server>,
+    connections: BTreeMap<(usize, usize), Connection>,
+    /// How many connections two servers have had: a name of one does not depend on those of others.
+    connected: BTreeMap<(usize, usize), u64>,
+    checks: Checks,
+    requests: u64,
+    /// What may still happen.
+    left: Scope,
+    /// What was committed when the first fault happened.
+    before_faults: Option<usize>,
+    pub(super) problem: Option<String>,
+}
+
+fn id(server: usize) -> ServerId {
+    ServerId(server as u64 + 1)
+}
+
+impl State {
+    /// New servers, connected with one another; where the scope says so, they run on until all follow a leader and have a command.
+    pub(super) fn begin(scope: &Scope) -> Self {
+        let voters: BTreeSet<ServerId> = (0..scope.voters).map(id).collect();
+        let mut config = Config::new(ServerId(0), voters);
+        (config.heartbeat_ticks, config.vote_ticks) = (1, 1);
+        (config.sync_ticks, config.init_ticks) = (3, 6);
+        config.planted = scope.planted;
+        let server =
+            Server { zab: None, disk: Ledger::default(), pending: VecDeque::new(), applied: Applied::default() };
+        let mut this = Self {
+            config,
+            servers: vec![server; scope.voters],
+            connections: BTreeMap::new(),
+            connected: BTreeMap::new(),
+            checks: Checks::default(),
+            requests: 0,
+            left: *scope,
+            before_faults: None,
+            problem: None,
+        };
+        for server in 0..scope.voters {
+            this.start(server);
+        }
+        if scope.is_established {
+            this.establish();
+        }
+        this.left = *scope;
+        this
+    }
+
+    /// Takes the first step that is possible, again and again, without faults.
+    fn establish(&mut self) {
+        (self.left.crashes, self.left.cuts, self.left.timeouts) = (0, 0, 0);
+        (self.left.ticks, self.left.proposals) = (u8::MAX, 1);
+        loop {
+            let mut steps = Vec::new();
+            self.steps(&mut steps);
+            let follow = |server: &Server| server.zab.as_ref().is_some_and(|zab| zab.role() != Role::Looking);
+            let is_done = self.servers.iter().all(|server| follow(server) && server.applied.count == 1);
+            if is_done && !steps.iter().any(|step| matches!(step, Step::Deliver { .. } | Step::Written(_))) {
+                return;
+            }
+            let Some(step) = steps.first().copied() else { return };
+            self.take(step);
+        }
+    }
+
+    pub(super) fn has_committed_after_a_fault(&self) -> bool {
+        self.before_faults.is_some_and(|before| self.checks.order_len() > before)
+    }
+
+    /// All that can happen next.
+    pub(super) fn steps(&self, steps: &mut Vec<Step>) {
+        if self.problem.is_some() {
+            return;
+        }
+        for ((a, b), connection) in &self.connections {
+            let ways = [(*b, *a), (*a, *b)];
+            for ((from, to), waiting) in ways.into_iter().zip(&connection.to) {
+                if !waiting.is_empty() && self.servers[to].zab.is_some() {
+                    steps.push(Step::Deliver { from: from + 1, to: to + 1 });
+                }
+            }
+        }
+        let numbered = || self.servers.iter().enumerate();
+        steps.extend(numbered().filter(|(_, it)| !it.pending.is_empty()).map(|(at, _)| Step::Written(at + 1)));
+        let is_quiet = steps.is_empty();
+        let leads = |server: &Server| matches!(server.zab.as_ref().map(Zab::role), Some(Role::Leading(_)));
+        if self.left.proposals > 0 {
+            steps.extend(numbered().filter(|(_, it)| leads(it)).map(|(at, _)| Step::Propose(at + 1)));
+        }
+        steps.extend(numbered().filter(|(_, it)| it.zab.is_none()).map(|(at, _)| Step::Start(at + 1)));
+        if is_quiet && self.left.ticks > 0 {
+            steps.push(Step::Tick);
+        }
+        for (at, server) in numbered().filter(|(_, it)| it.zab.is_some()) {
+            if self.left.timeouts > 0 {
+                steps.push(Step::TimeOut(at + 1));
+            }
+            if self.left.crashes > 0 {
+                let ways = (0..=server.pending.len()).flat_map(|kept| [(kept, false), (kept, true)]);
+                steps.extend(ways.map(|(kept, lost)| Step::Crash { server: at + 1, kept, lost }));
+            }
+        }
+        if self.left.cuts > 0 {
+            let whole = self.connections.iter().filter(|(_, connection)| !connection.is_broken);
+            let ways = whole.flat_map(|((a, b), _)| [false, true].map(|lost| Step::Cut { a: a + 1, b: b + 1, lost }));
+            steps.extend(ways);
+        }
+    }
+
+    /// Makes a step happen.
+    pub(super) fn take(&mut self, step: Step) {
+        match step {
+            Step::Deliver { from, to } => self.deliver(from - 1, to - 1),
+            Step::Written(server) => self.written(server - 1),
+            Step::Crash { server, kept, lost } => {
+                self.fault();
+                self.left.crashes -= 1;
+                self.crash(server - 1, kept, lost);
+            }
+            Step::Start(server) => self.start(server - 1),
+            Step::Cut { a, b, lost } => {
+                self.fault();
+                self.left.cuts -= 1;
+                self.cut((a - 1, b - 1), lost);
+            }
+            Step::Propose(server) => {
+                self.left.proposals -= 1;
+                self.requests += 1;
+                self.checks.proposes(self.requests, PAYLOAD);
+                let payload = Bytes::copy_from_slice(&self.requests.to_le_bytes());
+                self.handle(server - 1, Input::Propose { request: Request(self.requests), payload });
+            }
+            Step::Tick => {
+                self.left.ticks -= 1;
+                for server in 0..self.servers.len() {
+                    self.handle(server, Input::Tick);
+                }
+            }
+            Step::TimeOut(server) => {
+                self.fault();
+                self.left.timeouts -= 1;
+                for _ in 0..=self.config.init_ticks {
+                    self.handle(server - 1, Input::Tick);
+                }
+            }
+        }
+        self.connect();
+    }
+
+    fn fault(&mut self) {
+        let committed = self.checks.order_len();
+        self.before_faults.get_or_insert(committed);
+    }
+
+    fn start(&mut self, server: usize) {
+        let it = &mut self.servers[server];
+        it.applied = Applied::default();
+        let config = Config { id: id(server), ..self.config.clone() };
+        it.zab = Some(Zab::new(config, it.disk.clone(), Zxid::ZERO));
+        self.connect();
+    }
+
+    /// Connects all that run and are not connected.
+    fn connect(&mut self) {
+        for a in 0..self.servers.len() {
+            for b in a + 1..self.servers.len() {
+                let both = self.servers[a].zab.is_some() && self.servers[b].zab.is_some();
+                if !both || self.connections.contains_key(&(a, b)) {
+                    continue;
+                }
+                let nth = self.connected.entry((a, b)).or_default();
+                *nth += 1;
+                let links = [(a, b), (b, a)].map(|(end, other)| Link(*nth << 8 | (end as u64) << 4 | other as u64));
+                let to = [VecDeque::new(), VecDeque::new()];
+                self.connections.insert((a, b), Connection { links, to, is_broken: false });
+                self.handle(a, Input::LinkUp { peer: id(b), link: links[0] });
+                self.handle(b, Input::LinkUp { peer: id(a), link: links[1] });
+            }
+        }
+    }
+
+    fn cut(&mut self, pair: (usize, usize), lost: bool) {
+        let Some(connection) = self.connections.get_mut(&pair) else { return };
+        if std::mem::replace(&mut connection.is_broken, true) {
+            return;
+        }
+        for waiting in &mut connection.to {
+            if lost {
+                waiting.clear();
+            }
+            waiting.push_back(Arrival::End);
+        }
+    }
+
+    fn crash(&mut self, server: usize, kept: usize, lost: bool) {
+        let it = &mut self.servers[server];
+        it.zab = None;
+        for pending in it.pending.drain(..).take(kept) {
+            it.disk.apply(&pending.write).expect("what a server writes can be written");
+        }
+        it.pending.clear();
+        let pairs: Vec<_> = self.connections.keys().copied().filter(|(a, b)| *a == server || *b == server).collect();
+        for pair in pairs {
+            self.cut(pair, lost);
+            let end = usize::from(pair.1 == server);
+            if let Some(connection) = self.connections.get_mut(&pair) {
+                connection.to[end].clear();
+            }
+            self.forget(pair);
+        }
+    }
+
+    /// Forgets a broken connection once both ends have heard all that comes.
+    fn forget(&mut self, pair: (usize, usize)) {
+        let is_over = |connection: &Connection| connection.is_broken && connection.to.iter().all(VecDeque::is_empty);
+        if self.connections.get(&pair).is_some_and(is_over) {
+            self.connections.remove(&pair);
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize) {
+        let pair = (from.min(to), from.max(to));
+        let end = usize::from(to == pair.1);
+        let Some(connection) = self.connections.get_mut(&pair) else { return };
+        let link = connection.links[end];
+        let peer = id(from);
+        match connection.to[end].pop_front() {
+            Some(Arrival::Message(message)) => self.handle(to, Input::Received { peer, link, message }),
+            Some(Arrival::End) => {
+                self.handle(to, Input::LinkDown { peer, link });
+                self.forget(pair);
+            }
+            None => {}
+        }
+    }
+
+    fn written(&mut self, server: usize) {
+        let mut last = None;
+        for pending in std::mem::take(&mut self.servers[server].pending) {
+            self.servers[server].disk.apply(&pending.write).expect("what a server writes can be written");
+            for (link, message) in pending.then {
+                self.send(server, link, message);
+            }
+            last = Some(pending.io);
+        }
+        if let Some(io) = last {
+            self.handle(server, Input::Written(io));
+        }
+    }
+
+    fn send(&mut self, server: usize, link: Link, message: Message) {
+        for ((a, b), connection) in &mut self.connections {
+            let Some(end) = [*a, *b].iter().position(|end| *end == server) else { continue };
+            if connection.links[end] == link && !connection.is_broken {
+                connection.to[1 - end].push_back(Arrival::Message(message));
+                return;
+            }
+        }
+    }
+
+    fn handle(&mut self, server: usize, input: Input) {
+        let it = &mut self.servers[server];
+        let Some(zab) = &mut it.zab else { return };
+        let before = zab.phase();
+        let mut actions = Vec::new();
+        zab.handle(vec![input], &mut actions);
+        if zab.phase() == "election" && before != "election" {
+            let votes = Checks::votes_from_disk(zab.ledger(), &it.disk);
+            self.note(votes);
+        }
+        for action in actions {
+            self.act(server, action);
+        }
+    }
+
+    fn act(&mut self, server: usize, action: Action) {
+        match action {
+            Action::Send { link, message } => self.send(server, link, message),
+            Action::Persist { io, write, then } => {
+                self.servers[server].pending.push_back(Pending { io, write, then });
+            }
+            Action::Deliver(txn) => {
+                let durable: Vec<_> = self.servers.iter().map(|server| &server.disk).collect();
+                let (applied, majority) = (self.servers[server].applied, self.config.majority());
+                match self.checks.delivers(applied, &txn, &durable, majority) {
+                    Ok(now) => self.servers[server].applied = now,
+                    Err(problem) => self.note(Err(problem)),
+                }
+            }
+            Action::Became(Role::Leading(epoch)) => {
+                let durable: Vec<_> = self.servers.iter().map(|server| &server.disk).collect();
+                let checked = self.checks.establishes(id(server), epoch, &durable, self.config.majority());
+                self.note(checked);
+            }
+            Action::Close { problem, .. } if problem != "a follower is silent" => {
+                self.note(Err(format!("impossible message: {problem}")));
+            }
+            Action::Close { link, .. } => {
+                let of = |connection: &Connection| connection.links.contains(&link);
+                let pair = self.connections.iter().find(|(_, connection)| of(connection)).map(|(pair, _)| *pair);
+                if let Some(pair) = pair {
+                    self.cut(pair, false);
+                }
+            }
+            Action::Stop(fatal) => self.note(Err(format!("{} stops for good: {fatal}", server + 1))),
+            // No snapshots in so small a world; of roles, only leading has rules; clients do not wait.
+            Action::SendSnapshot { .. }
+            | Action::Restore(_)
+            | Action::Became(_)
+            | Action::Proposed { .. }
+            | Action::Refused { .. }
+            | Action::ReadReady { .. } => {}
+        }
+    }
+
+    fn note(&mut self, checked: Result<(), String>) {
+        if let Err(problem) = checked {
+            self.problem.get_or_insert(problem);
+        }
+    }
+}

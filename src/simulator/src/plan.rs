@@ -1,0 +1,177 @@
+//! A run as a text: a seed, the rule that is broken in it, and what of the world it leaves out.
+//!
+//! ```text
+//! # agreement: 2:1 is delivered where others delivered 1:4
+//! seed 667
+//! rule PromiseBeforeFsync
+//! without late, together
+//! only 3, 17-29
+//! ```
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use crossdock_zab::Planted;
+
+/// A run: a seed, and what of its world is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// All is drawn from it.
+    pub seed: u64,
+    /// A rule that is broken on purpose.
+    pub rule: Option<Planted>,
+    /// What the world does not do.
+    pub without: BTreeSet<Part>,
+    /// The numbers of the faults and requests that happen; all of them where nothing.
+    pub only: Option<BTreeSet<u32>>,
+}
+
+/// What a world may do at any time, and can be left out of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Inputs are taken together.
+    Together,
+    /// Servers hear late of what is durable.
+    Late,
+    /// Clocks run at their own speeds.
+    Drift,
+    /// Messages are under way for long.
+    Latency,
+    /// Disks take long.
+    Disk,
+    /// Connections take so many bytes in a second.
+    Bandwidth,
+    /// Elections choose anybody.
+    Chaos,
+    /// A server that does not vote.
+    Observers,
+    /// Two servers have no connection in the end.
+    Apart,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Together,
+        Self::Late,
+        Self::Drift,
+        Self::Latency,
+        Self::Disk,
+        Self::Bandwidth,
+        Self::Chaos,
+        Self::Observers,
+        Self::Apart,
+    ];
+
+    fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+}
+
+impl Plan {
+    /// All that the seed has.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    /// The same with a rule that is broken on purpose.
+    #[must_use]
+    pub fn breaking(self, rule: Planted) -> Self {
+        Self { rule: Some(rule), ..self }
+    }
+
+    pub(crate) fn has(&self, number: u32) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(&number))
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {}", self.seed)?;
+        if let Some(rule) = self.rule {
+            writeln!(f, "rule {rule:?}")?;
+        }
+        if !self.without.is_empty() {
+            let names: Vec<_> = self.without.iter().map(|part| part.name()).collect();
+            writeln!(f, "without {}", names.join(", "))?;
+        }
+        if let Some(only) = &self.only {
+            writeln!(f, "only {}", ranges(only).join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Plan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut plan = Self::default();
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        for line in lines {
+            let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+            let list = || value.split(',').map(str::trim).filter(|item| !item.is_empty());
+            match key {
+                "seed" => plan.seed = value.parse().map_err(|_| format!("`{value}` is no seed"))?,
+                "rule" => plan.rule = Some(rule(value).ok_or_else(|| format!("there is no rule `{value}`"))?),
+                "without" => {
+                    let part = |name: &str| Part::ALL.into_iter().find(|part| part.name() == name);
+                    let parts = list().map(|name| part(name).ok_or_else(|| format!("there is no part `{name}`")));
+                    plan.without = parts.collect::<Result<_, _>>()?;
+                }
+                "only" => plan.only = Some(numbers(list())?),
+                _ => return Err(format!("`{key}` is none of seed, rule, without, only")),
+            }
+        }
+        Ok(plan)
+    }
+}
+
+/// `4`, or `4-7`, for each run of numbers.
+fn ranges(numbers: &BTreeSet<u32>) -> Vec<String> {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for number in numbers.iter().copied() {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    let text = |(first, last): (u32, u32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    runs.into_iter().map(text).collect()
+}
+
+fn numbers<'a>(items: impl Iterator<Item = &'a str>) -> Result<BTreeSet<u32>, String> {
+    let mut numbers = BTreeSet::new();
+    for item in items {
+        let (first, last) = item.split_once('-').unwrap_or((item, item));
+        let number = |text: &str| text.parse::<u32>().map_err(|_| format!("`{item}` is neither a number nor a range"));
+        numbers.extend(number(first)?..=number(last)?);
+    }
+    Ok(numbers)
+}
+
+/// The rule of that name.
+#[must_use]
+pub fn rule(name: &str) -> Option<Planted> {
+    Planted::ALL.into_iter().find(|rule| format!("{rule:?}") == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Part, Plan};
+    use crossdock_zab::Planted;
+
+    #[test]
+    fn a_plan_is_the_text_that_it_is_written_as() {
+        let mut plan = Plan::of(17).breaking(Planted::KeepHalfSync);
+        plan.without = [Part::Late, Part::Chaos].into();
+        plan.only = Some([4, 5, 6, 9, 1 << 20].into());
+        assert_eq!(plan.to_string(), "seed 17\nrule KeepHalfSync\nwithout late, chaos\nonly 4-6, 9, 1048576\n");
+        assert_eq!(plan.to_string().parse(), Ok(plan));
+        assert_eq!("# why\nseed 3\n".parse(), Ok(Plan::of(3)));
+        assert_eq!("only 3-x".parse::<Plan>(), Err("`3-x` is neither a number nor a range".to_owned()));
+        assert_eq!("seed x".parse::<Plan>(), Err("`x` is no seed".to_owned()));
+    }
+}

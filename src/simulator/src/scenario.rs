@@ -1,0 +1,177 @@
+//! What a run has: the cluster, its faults and its clients, drawn from the seed before anything happens, so that parts of it can be left
+//! out while the rest stays as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crossdock_zab::{Config, ServerId};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::faults::{Fault, Faults, MILLI, Micros, SECOND};
+use crate::plan::{Part, Plan};
+
+/// How long there are faults.
+pub(crate) const FAULT_TIME: Micros = 10 * SECOND;
+/// How long clients go on after them.
+const AFTERWARDS: Micros = 700 * MILLI;
+/// Writes of a server that a crash may interrupt.
+const WRITES: u32 = 2000;
+
+/// What randomness is for: what one part of the world draws changes nothing of what others do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stream {
+    Scenario,
+    Server(usize),
+    /// The nth connection of two servers.
+    Connection(usize, usize, u32),
+    Occurrence(u32),
+}
+
+/// The dice of a part of the world.
+pub(crate) fn dice(seed: u64, stream: Stream) -> ChaCha8Rng {
+    let number = match stream {
+        Stream::Scenario => 0,
+        Stream::Server(server) => 1 << 40 | server as u64,
+        Stream::Connection(a, b, nth) => 2 << 40 | (a as u64) << 36 | (b as u64) << 32 | u64::from(nth),
+        Stream::Occurrence(number) => 3 << 40 | u64::from(number),
+    };
+    let mut dice = ChaCha8Rng::seed_from_u64(seed);
+    dice.set_stream(number);
+    dice
+}
+
+/// Something that happens to the cluster from outside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Occurrence {
+    Fault(Fault),
+    Request,
+}
+
+/// What a run has.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    pub(crate) config: Config,
+    pub(crate) voters: usize,
+    pub(crate) observers: usize,
+    pub(crate) faults: Faults,
+    /// How much faster than others each server's clock is, in per mille.
+    pub(crate) drift: Vec<i64>,
+    /// What happens, when, by its number.
+    pub(crate) occurrences: BTreeMap<u32, (Micros, Occurrence)>,
+    /// Crashes that interrupt a server's nth write, and their numbers.
+    pub(crate) crashes_in_write: BTreeMap<(usize, u32), u32>,
+    /// Two servers between which nothing goes when all else is whole again.
+    pub(crate) apart: Option<(usize, usize)>,
+}
+
+impl Scenario {
+    pub(crate) fn draw(plan: &Plan) -> Self {
+        let mut rng = dice(plan.seed, Stream::Scenario);
+        let mut faults = Faults::draw(&mut rng);
+        let voters = [1, 3, 3, 3, 5][rng.random_range(0..5)];
+        let observers = usize::from(rng.random_bool(0.3));
+        let config = config(&mut rng, voters, &mut faults);
+        let drift_max = if rng.random_bool(0.5) { rng.random_range(1..150) } else { 0 };
+        let drift = (0..voters + observers).map(|_| rng.random_range(-drift_max..=drift_max)).collect();
+        let apart = (voters > 1 && rng.random_bool(0.3)).then(|| {
+            let one = rng.random_range(0..voters);
+            (one, (one + rng.random_range(1..voters)) % voters)
+        });
+        let mut happens = happenings(&mut rng, &faults);
+        happens.sort_by_key(|(at, _)| *at);
+        let numbered = (0..).zip(happens);
+        let occurrences: BTreeMap<u32, _> = numbered.filter(|(number, _)| plan.has(*number)).collect();
+        let crashes_in_write = crashes(&mut rng, &faults, voters + observers);
+        let mut this = Self { config, voters, observers, faults, drift, occurrences, crashes_in_write, apart };
+        this.crashes_in_write.retain(|_, number| plan.has(*number));
+        this.config.planted = plan.rule;
+        for part in &plan.without {
+            this.leave_out(*part);
+        }
+        this
+    }
+
+    fn leave_out(&mut self, part: Part) {
+        match part {
+            Part::Together => self.faults.together = 0,
+            Part::Late => self.faults.late = 0,
+            Part::Drift => self.drift.fill(0),
+            Part::Latency => self.faults.latency_max = 2 * MILLI,
+            Part::Disk => self.faults.disk_max = 3 * MILLI,
+            Part::Bandwidth => self.faults.bandwidth = None,
+            Part::Chaos => self.config.chaotic = false,
+            Part::Observers => {
+                self.observers = 0;
+                self.drift.truncate(self.voters);
+            }
+            Part::Apart => self.apart = None,
+        }
+    }
+}
+
+fn config(rng: &mut ChaCha8Rng, voters: usize, faults: &mut Faults) -> Config {
+    let ids: BTreeSet<ServerId> = (0..voters).map(|index| ServerId(index as u64 + 1)).collect();
+    let mut config = Config::new(ServerId(0), ids);
+    config.outstanding_max = rng.random_range(1..100);
+    config.sync_batch = rng.random_range(1..20);
+    config.retained = rng.random_range(0..40);
+    if rng.random_bool(0.3) {
+        // Bytes decide, not numbers.
+        config.outstanding_bytes_max = rng.random_range(1_000..50_000);
+        config.sync_batch_bytes = rng.random_range(1..10_000);
+        config.retained_bytes = rng.random_range(0..20_000);
+        config.payload_max = rng.random_range(100..2_000);
+    }
+    if rng.random_bool(0.3) {
+        config.reads_max = rng.random_range(1..5);
+    }
+    if rng.random_bool(0.3) {
+        config.counter_max = rng.random_range(2..60);
+    }
+    config.chaotic = rng.random_bool(0.4);
+    if config.chaotic && rng.random_bool(0.5) {
+        // Followers go from one would-be leader to another.
+        faults.cut = Some(rng.random_range(15 * MILLI..200 * MILLI));
+        faults.partition = Some(rng.random_range(300 * MILLI..2 * SECOND));
+    }
+    if rng.random_bool(0.3) {
+        config.sync_ticks = rng.random_range(10..200);
+    }
+    config
+}
+
+/// All faults and requests, with their times.
+fn happenings(rng: &mut ChaCha8Rng, faults: &Faults) -> Vec<(Micros, Occurrence)> {
+    let mut happens = Vec::new();
+    let kinds = faults.means().into_iter().map(|(fault, mean)| (Occurrence::Fault(fault), mean, FAULT_TIME));
+    let requests = (Occurrence::Request, Some(faults.request), FAULT_TIME + AFTERWARDS);
+    for (what, mean, until) in kinds.chain([requests]) {
+        let Some(mean) = mean else { continue };
+        let mut at = 0;
+        loop {
+            // Uniform between nothing and twice the mean.
+            at += rng.random_range(0..=2 * mean);
+            if at >= until {
+                break;
+            }
+            happens.push((at, what));
+        }
+    }
+    happens
+}
+
+fn crashes(rng: &mut ChaCha8Rng, faults: &Faults, servers: usize) -> BTreeMap<(usize, u32), u32> {
+    let mut crashes = BTreeMap::new();
+    let Some(mean) = 1000_u32.checked_div(faults.crash_in_write) else { return crashes };
+    // Their numbers stand behind those of all that has a time.
+    let mut number = 1 << 20;
+    for server in 0..servers {
+        let mut write = 0;
+        while write < WRITES {
+            write += rng.random_range(1..=2 * mean);
+            crashes.insert((server, write), number);
+            number += 1;
+        }
+    }
+    crashes
+}
