@@ -183,7 +183,9 @@ fn exhaustive(arguments: &Arguments) -> Result<ExitCode, String> {
         let seconds = begun.elapsed().as_secs_f64();
         println!("| {name} | {} | {} | {seconds:.1} | {whole} |", searched.states, searched.depth);
         if let Some((problem, steps)) = searched.violation {
-            steps.iter().for_each(|step| println!("  {step:?}"));
+            for step in steps {
+                println!("  {step:?}");
+            }
             println!("  {problem}");
             ending = ExitCode::FAILURE;
         }

@@ -22,7 +22,7 @@ struct Search {
 pub fn shrink(violation: &Violation) -> Violation {
     let mut search = Search { kind: kind(&violation.problem), smallest: violation.clone(), runs: 0 };
     let happened = Plan { only: Some(violation.happened.clone()), ..violation.plan.clone() };
-    if !search.still_breaks(happened) {
+    if !search.still_breaks(&happened) {
         return violation.clone();
     }
     loop {
@@ -35,7 +35,7 @@ pub fn shrink(violation: &Violation) -> Violation {
     }
     // What was to come after the violation is not part of it.
     let happened = search.smallest.happened.clone();
-    search.still_breaks(Plan { only: Some(happened), ..search.smallest.plan.clone() });
+    search.still_breaks(&Plan { only: Some(happened), ..search.smallest.plan.clone() });
     search.smallest
 }
 
@@ -45,9 +45,9 @@ fn kind(problem: &str) -> String {
 
 impl Search {
     /// Whether that run breaks the rule too; it is the smallest then.
-    fn still_breaks(&mut self, plan: Plan) -> bool {
+    fn still_breaks(&mut self, plan: &Plan) -> bool {
         self.runs += 1;
-        match run(&plan, false) {
+        match run(plan, false) {
             Err(found) if kind(&found.problem) == self.kind => {
                 self.smallest = found;
                 true
@@ -60,7 +60,7 @@ impl Search {
         for part in Part::ALL {
             let mut plan = self.smallest.plan.clone();
             if plan.without.insert(part) {
-                self.still_breaks(plan);
+                self.still_breaks(&plan);
             }
         }
     }
@@ -78,7 +78,7 @@ impl Search {
             let smaller = all.chunks(len).any(|piece| {
                 let rest: BTreeSet<u32> = all.iter().copied().filter(|number| !piece.contains(number)).collect();
                 let plan = Plan { only: Some(rest), ..self.smallest.plan.clone() };
-                self.runs < RUNS && self.still_breaks(plan)
+                self.runs < RUNS && self.still_breaks(&plan)
             });
             if smaller {
                 pieces = pieces.saturating_sub(1).max(2);

@@ -20,12 +20,10 @@ fn message_len(message: &Message) -> u64 {
     let of = |txns: &[Txn]| txns.iter().map(|txn| txn.payload.len() + 16).sum();
     let len: usize = match message {
         Message::ToLeader(_, ToLeader::Forward { payload, .. }) => payload.len(),
-        Message::ToFollower(_, message) => match message {
-            ToFollower::Sync { txns, .. } | ToFollower::Propose { txns, .. } | ToFollower::Inform { txns, .. } => {
-                of(txns)
-            }
-            _ => 0,
-        },
+        Message::ToFollower(
+            _,
+            ToFollower::Sync { txns, .. } | ToFollower::Propose { txns, .. } | ToFollower::Inform { txns, .. },
+        ) => of(txns),
         _ => 0,
     };
     MESSAGE_LEN + len as u64
