@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::latency::Latencies;
 use crate::machine::Machine;
-use crate::node::{AskError, StartError, Status, Stopped};
+use crate::node::{AskError, Peer, StartError, Status, Stopped};
 use crate::settings::Settings;
 use crate::transport::{Incoming, Outgoing};
 use crate::wal::{self, Wal};
@@ -78,6 +78,7 @@ pub(crate) struct Driver {
     snapshotting: bool,
     stopped: Option<Stopped>,
     latencies: Arc<Latencies>,
+    peers: Vec<Peer>,
 }
 
 impl Driver {
@@ -106,7 +107,7 @@ impl Driver {
             phase: zab.phase(),
             last: zab.ledger().history().last(),
             applied,
-            connected: Vec::new(),
+            peers: Vec::new(),
             syncs: 0,
             stopped: None,
         });
@@ -130,6 +131,7 @@ impl Driver {
             snapshotting: false,
             stopped: None,
             latencies: Arc::default(),
+            peers: Vec::new(),
         };
         let latencies = Arc::clone(&this.latencies);
         Ok((this, watching, latencies))
@@ -176,7 +178,12 @@ impl Driver {
             for one in asked.drain(..) {
                 self.was_asked(one, &mut inputs);
             }
+            let news = |input: &Input| matches!(input, Input::Tick | Input::LinkUp { .. } | Input::LinkDown { .. });
+            let has_news = inputs.iter().any(news);
             self.round(inputs);
+            if has_news {
+                self.look_at_peers();
+            }
             self.tell();
         }
     }
@@ -431,6 +438,22 @@ impl Driver {
         }
     }
 
+    fn look_at_peers(&mut self) {
+        let followed = self.zab.followed();
+        let others = self.settings.members.iter().filter(|(id, _)| **id != self.settings.id);
+        let seen = others.map(|(id, member)| {
+            let followed = followed.iter().find(|followed| followed.server == *id && followed.is_active);
+            Peer {
+                id: *id,
+                votes: member.votes,
+                is_connected: self.links.values().any(|(peer, _)| peer == id),
+                follows: followed.is_some(),
+                lag: followed.and_then(|followed| followed.lag),
+            }
+        });
+        self.peers = seen.collect();
+    }
+
     fn tell(&mut self) {
         let now = Status {
             id: self.settings.id,
@@ -439,7 +462,7 @@ impl Driver {
             phase: if self.stopped.is_some() { "stopped" } else { self.zab.phase() },
             last: self.zab.ledger().history().last(),
             applied: self.applied,
-            connected: self.links.values().map(|(peer, _)| *peer).collect(),
+            peers: self.peers.clone(),
             syncs: self.log.syncs(),
             stopped: self.stopped.clone(),
         };

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossdock_zab::{Fatal, Refusal, Role, ServerId, Zxid};
@@ -19,6 +20,8 @@ use crate::wal;
 
 /// What is asked of an instance and waits for its driver.
 const ASKS_MAX: usize = 10_000;
+/// For another to take the office of one that leaves.
+const HAND_OVER_TIME: Duration = Duration::from_secs(1);
 /// What came from others and waits for it.
 const INCOMING_MAX: usize = 10_000;
 
@@ -74,12 +77,27 @@ pub struct Status {
     pub last: Zxid,
     /// The last transaction that it has applied.
     pub applied: Zxid,
-    /// Instances that it has a connection with.
-    pub connected: Vec<ServerId>,
+    /// The other instances, as it sees them; renewed with each tick.
+    pub peers: Vec<Peer>,
     /// Syncs of its log.
     pub syncs: u64,
     /// Why it has stopped for good.
     pub stopped: Option<Stopped>,
+}
+
+/// Another instance, as one sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// The other instance.
+    pub id: ServerId,
+    /// It votes.
+    pub votes: bool,
+    /// There is a connection.
+    pub is_connected: bool,
+    /// It follows this one, has its history, and gets all that is new.
+    pub follows: bool,
+    /// How many transactions are not known to be durable there; nothing where this instance does not lead, or the other does not vote.
+    pub lag: Option<usize>,
 }
 
 /// Why an instance stopped for good.
@@ -176,6 +194,19 @@ impl Node {
     pub fn client(&self) -> Client {
         let latencies = Arc::clone(&self.latencies);
         Client { asks: self.asks.clone(), status: self.status.clone(), latencies }
+    }
+
+    /// Ends the instance; where it leads, another takes its office first, so that no command is left open. Others have to be there
+    /// within a second. Cancelled, it ends at once.
+    pub async fn leave(self) {
+        let mut client = self.client();
+        let is_leading = |status: &Status| matches!(status.role, Role::Leading(_));
+        let has_followers = client.status().peers.iter().any(|peer| peer.votes && peer.follows);
+        if is_leading(&client.status()) && has_followers && client.hand_over(None).await.is_ok() {
+            let handed_over = client.until(|status| !is_leading(status) || status.stopped.is_some());
+            let _ = tokio::time::timeout(HAND_OVER_TIME, handed_over).await;
+        }
+        self.stop();
     }
 
     /// Ends the instance, without waiting for others.

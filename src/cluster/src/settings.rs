@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub struct Settings {
     pub snapshot_rate: u64,
     /// How the log is kept.
     pub log: wal::Options,
+    /// The versions of the protocol between instances that it speaks: those of this release, or fewer.
+    pub versions: RangeInclusive<u32>,
 }
 
 impl Settings {
@@ -64,6 +67,7 @@ impl Settings {
             snapshot_bytes: 256 << 20,
             snapshot_rate: 64 << 20,
             log: wal::Options::default(),
+            versions: crate::wire::VERSIONS,
         }
     }
 

@@ -136,7 +136,8 @@ impl Transport {
     async fn meet(&self, stream: TcpStream, dialled: Option<ServerId>) -> Result<(), String> {
         stream.set_nodelay(true).map_err(|problem| problem.to_string())?;
         let greeting = |peer: ServerId| Hello {
-            version: crate::wire::VERSION,
+            version: *self.settings.versions.end(),
+            version_min: *self.settings.versions.start(),
             cluster: self.settings.cluster.clone(),
             server: self.settings.id.0,
             peer: peer.0,
@@ -192,8 +193,14 @@ impl Transport {
 
     fn check(&self, hello: &Hello, dialled: Option<ServerId>) -> Result<(), String> {
         let peer = ServerId(hello.server);
-        if hello.version != crate::wire::VERSION {
-            return Err(format!("server {peer} speaks version {} of the cluster's protocol", hello.version));
+        let (own, least) = (&self.settings.versions, hello.version_min);
+        if least > *own.end() || hello.version < *own.start() {
+            let (first, last) = (own.start(), own.end());
+            return Err(format!(
+                "server {peer} speaks versions {least} to {} of the cluster's protocol, and this one {first} to {last}: bring the older \
+                 of the two to a release between",
+                hello.version
+            ));
         }
         if hello.cluster != self.settings.cluster {
             return Err(format!("server {peer} is of the cluster `{}`", hello.cluster));

@@ -8,8 +8,11 @@ use prost::Message as _;
 
 pub(crate) use self::schema::{Frame, Hello, Idle, Kind, SnapshotPart};
 
-/// The version that a connection begins with.
-pub(crate) const VERSION: u32 = 1;
+/// The versions that this release speaks.
+///
+/// A connection speaks the highest that both ends know. A release that brings a version keeps the one before, so that instances can be
+/// brought to it one after another; what is new is said only on connections of the new version.
+pub(crate) const VERSIONS: std::ops::RangeInclusive<u32> = 1..=1;
 /// The bytes of a frame.
 pub(crate) const FRAME_LEN_MAX: usize = 80 << 20;
 const LENGTH: usize = 4;

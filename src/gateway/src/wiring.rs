@@ -231,7 +231,7 @@ impl Running {
         self.current.drain();
         let stopped = tokio::time::timeout(self.drain, self.guardian.send(StopAll)).await.is_ok();
         if let Some(cluster) = self.cluster {
-            cluster.stop();
+            cluster.leave().await;
         }
         if let Some(admin) = self.admin {
             admin.stop().await;

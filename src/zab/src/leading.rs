@@ -55,6 +55,17 @@ pub(crate) struct Follower {
     pub(crate) pong: u64,
 }
 
+/// How far another server has got, as the one that leads knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Followed {
+    /// The other server.
+    pub server: ServerId,
+    /// It has the leader's history, and gets all that is new.
+    pub is_active: bool,
+    /// How many transactions are not known to be durable there. One that does not vote does not say.
+    pub lag: Option<usize>,
+}
+
 /// A server that leads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Leading {
@@ -107,6 +118,16 @@ impl Leading {
         };
         let next = this.gather(base);
         (this, next)
+    }
+
+    /// All who follow.
+    pub(crate) fn followed(&self, base: &Base) -> Vec<Followed> {
+        let of = |(server, follower): (&ServerId, &Follower)| Followed {
+            server: *server,
+            is_active: follower.progress == Progress::Active,
+            lag: follower.votes.then(|| base.ledger.history().count_after(follower.acked)),
+        };
+        self.followers.iter().map(of).collect()
     }
 
     /// What others who look for a leader are told.

@@ -122,6 +122,12 @@ impl History {
         self.txns.range(start.min(end)..end)
     }
 
+    /// How many transactions stand behind the point.
+    #[must_use]
+    pub fn count_after(&self, zxid: Zxid) -> usize {
+        self.txns.len() - self.behind(zxid)
+    }
+
     /// How many transactions are at or before the point.
     fn behind(&self, zxid: Zxid) -> usize {
         self.txns.partition_point(|txn| txn.zxid <= zxid)

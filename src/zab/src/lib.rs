@@ -42,6 +42,7 @@ mod zab;
 pub use config::Config;
 pub use ids::{Blob, Epoch, Io, Link, Request, ServerId, Session, Zxid};
 pub use io::{Action, Fatal, Input, Refusal, Role};
+pub use leading::Followed;
 pub use ledger::{History, Inconsistent, Ledger, Txn, Write};
 pub use message::{Message, ToFollower, ToLeader};
 pub use planted::Planted;

@@ -3,7 +3,7 @@
 use crate::base::{Base, Next};
 use crate::election::Election;
 use crate::following::{self, Following};
-use crate::leading::{self, Leading};
+use crate::leading::{self, Followed, Leading};
 use crate::planted::Planted;
 use crate::{
     Action, Config, Doing, Input, Ledger, Link, Message, Notification, Refusal, Request, Role, ServerId, ToLeader, Zxid,
@@ -86,6 +86,15 @@ impl Zab {
             Phase::Following(following) => following.role(&self.base),
             Phase::Leading(leading) => leading.role(),
             Phase::Draining | Phase::Election(_) | Phase::Stopped => Role::Looking,
+        }
+    }
+
+    /// Those who follow; nobody where this server does not lead.
+    #[must_use]
+    pub fn followed(&self) -> Vec<Followed> {
+        match &self.phase {
+            Phase::Leading(leading) => leading.followed(&self.base),
+            _ => Vec::new(),
         }
     }
 

@@ -232,7 +232,7 @@ mod tests {
         let files = protox::compile(["cluster.proto"], [folder]).expect("the schema");
         let pool = prost_reflect::DescriptorPool::from_file_descriptor_set(files).expect("the schema");
         let frame = pool.get_message_by_name("crossdock.cluster.v1.Frame").expect("a frame");
-        let hello = crate::wire::Hello { version: 1, cluster: "c".into(), server: 2, peer: 3 };
+        let hello = crate::wire::Hello { version: 2, cluster: "c".into(), server: 2, peer: 3, version_min: 1 };
         let part = crate::wire::SnapshotPart { session: 1, zxid: 2, bytes: Bytes::from_static(b"x") };
         let others = [Kind::Hello(hello), Kind::Snapshot(part), Kind::Idle(Idle {})];
         for kind in messages().iter().filter_map(Kind::of_message).chain(others) {

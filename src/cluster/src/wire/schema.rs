@@ -35,6 +35,8 @@ pub(crate) struct Hello {
     pub(crate) server: u64,
     #[prost(uint64, tag = "4")]
     pub(crate) peer: u64,
+    #[prost(uint32, tag = "5")]
+    pub(crate) version_min: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

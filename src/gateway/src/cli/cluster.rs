@@ -87,10 +87,20 @@ fn init(folder: &std::path::Path) -> Ending {
 fn print_head(json: bool) {
     if !json {
         println!(
-            "{:<4} {:<10} {:<28} {:>6} {:<7} {:>16} {:>16} {:>9}  CONNECTED",
+            "{:<4} {:<10} {:<28} {:>6} {:<7} {:>16} {:>16} {:>9}  PEERS",
             "ID", "ROLE", "PHASE", "EPOCH", "LEADER", "LAST", "APPLIED", "SYNCS"
         );
     }
+}
+
+/// Whether another instance is connected, and how far it is behind where that is known: `2:on`, `3:off`, `3:17`.
+fn peer(of: &Value) -> String {
+    let state = match (&of["connected"], of["lag"].as_u64()) {
+        (Value::Bool(true), Some(lag)) => lag.to_string(),
+        (Value::Bool(true), None) => "on".to_owned(),
+        _ => "off".to_owned(),
+    };
+    format!("{}:{state}", of["id"])
 }
 
 fn show(body: &str, json: bool) -> Ending {
@@ -104,13 +114,12 @@ fn show(body: &str, json: bool) -> Ending {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let connected: Vec<String> =
-        status["connected"].as_array().into_iter().flatten().map(std::string::ToString::to_string).collect();
+    let peers: Vec<String> = status["peers"].as_array().into_iter().flatten().map(peer).collect();
     let (id, role, phase, epoch, leader) = (text("id"), text("role"), text("phase"), text("epoch"), text("leader"));
     let (last, applied, syncs) = (text("last"), text("applied"), text("syncs"));
     println!(
         "{id:<4} {role:<10} {phase:<28} {epoch:>6} {leader:<7} {last:>16} {applied:>16} {syncs:>9}  {}",
-        connected.join(" ")
+        peers.join(" ")
     );
     if let Some(problem) = status["stopped"].as_str() {
         eprintln!("the instance has stopped: {problem}");

@@ -29,8 +29,9 @@ settings! {
         /// The cluster's name; instances of another are not talked to.
         pub(crate) name: String = "crossdock".to_owned(),
         /// This instance: a number from 1 on.
-        pub(crate) id: u64,
-        /// The instances whose majority decides, each `id: address:port`; this one among them, or among the observers.
+        pub(crate) id: u64 = 1,
+        /// The instances whose majority decides, each `id: address:port`; this one among them, or among the observers. Without any, this
+        /// instance is alone: a cluster of one.
         pub(crate) members: Named<Spanned<String>>,
         /// Instances that follow without a vote.
         pub(crate) observers: Named<Spanned<String>>,
@@ -63,7 +64,11 @@ pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Optio
             return None;
         }
     }
-    if settings.members.0.is_empty() {
+    if settings.members.0.is_empty() && settings.observers.0.is_empty() {
+        // Nobody knows the port, and nobody needs to.
+        let alone = Member { address: SocketAddr::from(([127, 0, 0, 1], 0)), votes: true };
+        members.insert(ServerId(settings.id), alone);
+    } else if settings.members.0.is_empty() {
         let help = "add `members: { 1: 127.0.0.1:7101, 2: 127.0.0.1:7102, 3: 127.0.0.1:7103 }`";
         reader.error("missing-key", node.span, "a cluster has at least one member", help);
         return None;

@@ -1,6 +1,6 @@
 //! What is shown of the cluster.
 
-use crossdock_cluster::{Client, Latency, Status, Stopped};
+use crossdock_cluster::{Client, Latency, Peer, Status, Stopped};
 use crossdock_zab::Role;
 use serde_json::{Value, json};
 
@@ -24,8 +24,14 @@ pub(crate) fn cluster_json(status: &Status) -> Value {
     json!({
         "id": status.id.0, "role": role, "phase": status.phase, "epoch": epoch, "leader": leader,
         "last": status.last.to_string(), "applied": status.applied.to_string(),
-        "connected": status.connected.iter().map(|peer| peer.0).collect::<Vec<_>>(),
+        "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
         "syncs": status.syncs, "stopped": stopped,
+    })
+}
+
+fn peer_json(peer: &Peer) -> Value {
+    json!({
+        "id": peer.id.0, "votes": peer.votes, "connected": peer.is_connected, "follows": peer.follows, "lag": peer.lag,
     })
 }
 
@@ -46,9 +52,14 @@ pub(crate) fn cluster_prometheus(cluster: &Client) -> String {
     one("crossdock_cluster_epoch", "gauge", "The epoch; 0 without a leader.", u64::from(epoch.unwrap_or(0)));
     one("crossdock_cluster_last_zxid", "gauge", "The end of the log.", status.last.to_u64());
     one("crossdock_cluster_applied_zxid", "gauge", "The last transaction that was applied.", status.applied.to_u64());
-    one("crossdock_cluster_connected", "gauge", "Instances with a connection.", status.connected.len() as u64);
+    let connected = status.peers.iter().filter(|peer| peer.is_connected).count();
+    one("crossdock_cluster_connected", "gauge", "Instances with a connection.", connected as u64);
     one("crossdock_cluster_syncs_total", "counter", "Syncs of the log.", status.syncs);
     one("crossdock_cluster_stopped", "gauge", "1 once it has stopped for good.", u64::from(status.stopped.is_some()));
+    let connected = |peer: &Peer| Some(usize::from(peer.is_connected));
+    of_peers(&mut out, "crossdock_cluster_peer_connected", "1 while there is a connection.", &status, connected);
+    let help = "Transactions not known to be durable there; only a leader knows.";
+    of_peers(&mut out, "crossdock_cluster_peer_lag", help, &status, |peer| peer.lag);
     let times = cluster.latencies();
     histogram(&mut out, "crossdock_cluster_log_seconds", "Writing to the log and syncing it.", &times.log);
     histogram(
@@ -58,6 +69,13 @@ pub(crate) fn cluster_prometheus(cluster: &Client) -> String {
         &times.commit,
     );
     out
+}
+
+fn of_peers(out: &mut String, name: &str, help: &str, status: &Status, value: impl Fn(&Peer) -> Option<usize>) {
+    out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
+    for (id, value) in status.peers.iter().filter_map(|peer| Some((peer.id, value(peer)?))) {
+        out.push_str(&format!("{name}{{peer=\"{id}\"}} {value}\n"));
+    }
 }
 
 fn histogram(out: &mut String, name: &str, help: &str, latency: &Latency) {
