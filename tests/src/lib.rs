@@ -5,6 +5,7 @@
 mod backend;
 mod caller;
 mod certificates;
+pub mod cluster;
 pub mod frames;
 pub mod fuzz;
 mod gateway;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 pub use backend::Backend;
 pub use caller::{Connection, Reply, call, call_with, exchange};
-pub use certificates::write_certificates;
+pub use certificates::{write_certificates, write_member_certificates};
 pub use gateway::{Ending, Gateway, crossdock, repository};
 pub use peers::{Peer, abuse, judged, peers};
 pub use proxy::{Network, Proxy};

@@ -104,9 +104,11 @@ fn three_gateways_form_a_cluster_and_survive_their_leader() {
     let metrics = call(&instances[first].admin, "GET", "/metrics", "").body;
     let has = |line: &str| metrics.lines().any(|other| other == line);
     assert!(has("crossdock_cluster_leading 1") && has("crossdock_cluster_connected 2"), "{metrics}");
+    let other = (first + 1) % 3 + 1;
+    assert!(has(&format!("crossdock_cluster_peer_lag{{peer=\"{other}\"}} 0")), "{metrics}");
     assert!(metrics.contains("crossdock_cluster_log_seconds_bucket{le=\"+Inf\"}"), "{metrics}");
     let (_, table) = instances[first].command(&["cluster", "status"]);
-    assert!(table.starts_with("ID") && table.contains("leading"), "{table}");
+    assert!(table.starts_with("ID") && table.contains("leading") && table.contains(&format!("{other}:0")), "{table}");
     let begun = Instant::now();
     instances[first].kill();
     let second = leader(&instances);
@@ -133,7 +135,7 @@ fn a_cluster_is_checked_before_it_starts() {
         (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
     for (cluster, problem) in [
-        ("{ id: 1 }", "a cluster has at least one member"),
+        ("{ id: 1, observers: { 1: \"127.0.0.1:7101\" } }", "a cluster has at least one member"),
         ("{ id: 4, members: { 1: \"127.0.0.1:7101\" } }", "neither among the members"),
         ("{ id: 1, members: { one: \"127.0.0.1:7101\" } }", "not the number of an instance"),
         ("{ id: 1, members: { 1: \"0.0.0.0:7101\" } }", "others can reach this address"),
@@ -160,6 +162,15 @@ fn one_gateway_is_a_cluster_without_more() {
     until("it to lead again", || instances[0].has_role("leading"));
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert_eq!(instances[0].status().expect("it runs")["epoch"], 2);
+    // Without members it is one as well.
+    instances[0].kill();
+    let file = instances[0].folder.path().join("crossdock.yaml");
+    let settings = std::fs::read_to_string(&file).expect("settings");
+    let (before, _) = settings.split_once("cluster:").expect("a cluster");
+    std::fs::write(&file, format!("{before}cluster: {{ name: test }}\n")).expect("settings");
+    instances[0].start();
+    until("it to lead alone", || instances[0].has_role("leading"));
+    assert_eq!(instances[0].status().expect("it runs")["epoch"], 3, "its log is the same");
 }
 
 #[test]

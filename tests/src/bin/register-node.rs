@@ -1,7 +1,11 @@
 //! An instance of a cluster whose machine is the register, for tests: clients talk to it in lines.
 //!
 //! ```text
-//! register-node ID FOLDER CLIENTS 1=127.0.0.1:7101,2=… [large]      large: sizes as in use, not those that tests want
+//! register-node ID FOLDER CLIENTS 1=127.0.0.1:7101,2=… [large] [tls=FOLDER] [versions=1-2]
+//!
+//! large      sizes as in use, not those that tests want
+//! tls        ID.pem, ID.key and ca.pem of that folder
+//! versions   of the protocol between instances
 //!
 //! NUMBER set KEY VALUE       → NUMBER done | NUMBER refused | NUMBER unknown
 //! NUMBER cas KEY OLD VALUE   → NUMBER done | NUMBER not-done | …         OLD is - where there must be none
@@ -12,19 +16,22 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use bytes::Bytes;
 use crossdock_cluster::register::{Change, Command, CompareAndSet, DONE, Register};
 use crossdock_cluster::{AskError, Client, Member, Node, Settings};
+use crossdock_transport::MutualTls;
 use crossdock_zab::{Role, ServerId};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [id, folder, clients, members, size @ ..] = arguments.as_slice() else {
-        return Err("ID FOLDER CLIENTS MEMBERS [large]".into());
+    let [id, folder, clients, members, options @ ..] = arguments.as_slice() else {
+        return Err("ID FOLDER CLIENTS MEMBERS [large] [tls=FOLDER] [versions=FIRST-LAST]".into());
     };
     let mut all = BTreeMap::new();
     for member in members.split(',') {
@@ -33,16 +40,39 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let mut settings = Settings::new("register", ServerId(id.parse()?), all, folder.into());
     settings.create = true;
-    if size.is_empty() {
-        settings.snapshot_every = 500;
-        settings.log.segment_len = 1 << 20;
+    settings.snapshot_every = 500;
+    settings.log.segment_len = 1 << 20;
+    for option in options {
+        let usual = Settings::new("register", settings.id, BTreeMap::new(), folder.into());
+        match option.split_once('=') {
+            None if option == "large" => (settings.snapshot_every, settings.log) = (usual.snapshot_every, usual.log),
+            Some(("tls", files)) => {
+                let file = |name: &str| Path::new(files).join(name);
+                let (cert, key) = (file(&format!("{id}.pem")), file(&format!("{id}.key")));
+                settings.tls = Some(MutualTls { cert, key, ca: file("ca.pem") });
+            }
+            Some(("versions", range)) => {
+                let (first, last) = range.split_once('-').ok_or("FIRST-LAST")?;
+                settings.versions = first.parse()?..=last.parse()?;
+            }
+            _ => return Err(format!("`{option}` is no option").into()),
+        }
     }
     let node = Node::start(&settings, Box::new(Register::default()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(clients.parse()?, node.client()))
+    runtime.block_on(async {
+        let mut asked = signal(SignalKind::terminate())?;
+        let serving = tokio::spawn(serve(clients.parse()?, node.client()));
+        tokio::select! {
+            ended = serving => return Ok(ended?.map_err(|problem| problem.to_string())?),
+            _ = asked.recv() => {}
+        }
+        node.leave().await;
+        Ok(())
+    })
 }
 
-async fn serve(address: SocketAddr, client: Client) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(address: SocketAddr, client: Client) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     loop {
         let (stream, _) = listener.accept().await?;
