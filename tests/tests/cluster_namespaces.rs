@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossdock_tests::cluster::{
-    Clients, Fault, Instance, Namespaces, Rounds, Ways as _, leader, wait_until_all_follow,
+    Clients, Disk, Fault, Instance, Namespaces, Rounds, Ways as _, leader, wait_until_all_follow,
 };
 use crossdock_tests::{until, write_member_certificates};
 
@@ -97,6 +97,48 @@ fn namespaces_five_instances_lose_nothing() {
     let mut instances = instances_in(folder.path(), &network, 5);
     instances.iter_mut().for_each(Instance::start);
     Rounds { instances: &mut instances, ways: &network, set_clock: None }.run(&faults, rounds(faults.len())).print();
+}
+
+/// Longer than an instance waits for a sign of life, and than a connection lives without one.
+const STALL: Duration = Duration::from_secs(4);
+
+#[test]
+#[ignore = "needs network namespaces and disks of its own"]
+fn namespaces_a_disk_that_stalls_holds_up_nobody() {
+    let (folder, network) = (tempfile::tempdir().expect("a folder"), Namespaces::make(3));
+    network.enter();
+    let disks: Vec<Disk> = (1..=3).map(|id| Disk::mount(folder.path().join(id.to_string()), 128 << 20)).collect();
+    let mut instances = instances_in(folder.path(), &network, 3);
+    for instance in &mut instances {
+        // Beside `lost+found`.
+        let data = instance.data.join("log");
+        let (old, new) = (instance.data.display().to_string(), data.display().to_string());
+        instance.command.iter_mut().filter(|argument| **argument == old).for_each(|argument| argument.clone_from(&new));
+        instance.data = data;
+        instance.start();
+    }
+    wait_until_all_follow(&instances);
+    let addresses: Vec<SocketAddr> = instances.iter().map(|instance| instance.clients).collect();
+    let clients = Clients::start(&addresses);
+    until("some writes", || clients.writes() >= 150);
+    let leads = leader(&instances);
+    for index in [leads, (leads + 1) % 3] {
+        disks[index].freeze();
+        let begun = Instant::now();
+        until("the disk to have stood still for long", || begun.elapsed() > STALL);
+        let (pause, ended) = (clients.longest_pause(begun, Instant::now()), Instant::now());
+        assert_eq!(leader(&instances), leads, "signs of life do not wait for a disk");
+        disks[index].thaw();
+        let who = if index == leads { "leader" } else { "follower" };
+        println!("the disk of the {who} stood still for {:.1?}: no write for at most {pause:.1?}", ended - begun);
+        assert!(pause < Duration::from_secs(1), "{pause:?}");
+        wait_until_all_follow(&instances);
+        let since = Instant::now();
+        until("writes to go on", || clients.recovered(since).is_some());
+    }
+    let judged = clients.judge();
+    println!("{} writes acknowledged, lost 0", judged.acknowledged);
+    instances.iter_mut().for_each(Instance::kill);
 }
 
 /// One after another, instances are ended as an operator ends them, and come back as a release that speaks a later version.

@@ -1,7 +1,7 @@
-//! The one loop that drives Zab: takes all that has come, asks the core what to do, sends, writes once for all of it, and says so.
+//! The one loop that drives Zab: takes all that has come, asks the core what to do, sends, and hands what is to be written to the log.
 //!
-//! What must not be sent before a write is durable goes out behind it; all else goes out before, so that a leader's disk and those of its
-//! followers work at the same time.
+//! What must not be sent before a write is durable the log sends behind it; all else goes out at once, so that a leader's disk and those of
+//! its followers work at the same time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use crossdock_zab::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::latency::Latencies;
+use crate::log::{Batch, Log, Written};
 use crate::machine::Machine;
 use crate::node::{AskError, Peer, StartError, Status, Stopped};
 use crate::settings::Settings;
@@ -23,8 +24,6 @@ use crate::wal::{self, Wal};
 
 /// What is taken in one round.
 const ROUND: usize = 1024;
-/// Bytes of writes that become durable together, beyond the last one.
-const TOGETHER: usize = 4 << 20;
 
 type Answer<T> = oneshot::Sender<Result<T, AskError>>;
 
@@ -46,18 +45,9 @@ enum Waiting {
 /// A read that has its place and waits until that is applied.
 type Ready = (Zxid, Bytes, Answer<Bytes>);
 
-/// Writes that were begun, and what they unlock.
-#[derive(Default)]
-struct Writes {
-    list: Vec<Write>,
-    then: Vec<(Link, Message)>,
-    last: Option<crossdock_zab::Io>,
-    bytes: usize,
-}
-
 pub(crate) struct Driver {
     zab: Zab,
-    log: Wal,
+    log: Log,
     machine: Box<dyn Machine>,
     settings: Settings,
     incoming: mpsc::Receiver<Incoming>,
@@ -111,6 +101,8 @@ impl Driver {
             syncs: 0,
             stopped: None,
         });
+        let latencies: Arc<Latencies> = Arc::default();
+        let log = Log::start(log, Arc::clone(&latencies)).map_err(StartError::Thread)?;
         let this = Self {
             zab,
             log,
@@ -130,10 +122,9 @@ impl Driver {
             since_snapshot: (0, 0),
             snapshotting: false,
             stopped: None,
-            latencies: Arc::default(),
+            latencies: Arc::clone(&latencies),
             peers: Vec::new(),
         };
-        let latencies = Arc::clone(&this.latencies);
         Ok((this, watching, latencies))
     }
 
@@ -154,23 +145,25 @@ impl Driver {
         let (mut incoming, mut asked) = (Vec::new(), Vec::new());
         while self.stopped.is_none() {
             let mut inputs = Vec::new();
-            tokio::select! {
-                biased;
-                _ = ticks.tick() => inputs.push(Input::Tick),
-                Some(zxid) = self.kept.1.recv() => self.snapshot_kept(zxid, &mut inputs),
-                count = self.incoming.recv_many(&mut incoming, ROUND) => if count == 0 { self.stopped = Some(Stopped::Asked) },
-                count = self.asked.recv_many(&mut asked, ROUND) => if count == 0 { self.stopped = Some(Stopped::Asked) },
+            if self.log.is_full() {
+                // Behind a disk that is this far behind, nothing new is taken.
+                match self.log.written().await {
+                    Some(written) => self.written(written, &mut inputs),
+                    None => self.stopped = Some(Stopped::Asked),
+                }
+            } else {
+                tokio::select! {
+                    biased;
+                    _ = ticks.tick() => inputs.push(Input::Tick),
+                    Some(written) = self.log.written() => self.written(written, &mut inputs),
+                    Some(zxid) = self.kept.1.recv() => self.snapshot_kept(zxid, &mut inputs),
+                    count = self.incoming.recv_many(&mut incoming, ROUND) => if count == 0 { self.stopped = Some(Stopped::Asked) },
+                    count = self.asked.recv_many(&mut asked, ROUND) => if count == 0 { self.stopped = Some(Stopped::Asked) },
+                }
+                self.take_more(&mut incoming, &mut asked);
             }
-            // All that is there goes together.
-            while incoming.len() < ROUND
-                && let Ok(one) = self.incoming.try_recv()
-            {
-                incoming.push(one);
-            }
-            while asked.len() < ROUND
-                && let Ok(one) = self.asked.try_recv()
-            {
-                asked.push(one);
+            while let Some(written) = self.log.try_written() {
+                self.written(written, &mut inputs);
             }
             for one in incoming.drain(..) {
                 self.came(one, &mut inputs);
@@ -188,16 +181,32 @@ impl Driver {
         }
     }
 
+    /// Takes what has come as well: all that is there goes together.
+    fn take_more(&mut self, incoming: &mut Vec<Incoming>, asked: &mut Vec<Ask>) {
+        while incoming.len() < ROUND
+            && let Ok(one) = self.incoming.try_recv()
+        {
+            incoming.push(one);
+        }
+        while asked.len() < ROUND
+            && let Ok(one) = self.asked.try_recv()
+        {
+            asked.push(one);
+        }
+    }
+
     /// Has the core answer, and does what it says, until nothing is left to do at once.
     fn round(&mut self, mut inputs: Vec<Input>) {
         let mut actions = Vec::new();
         while !inputs.is_empty() && self.stopped.is_none() {
             self.zab.handle(inputs.drain(..), &mut actions);
-            let mut writes = Writes::default();
+            let mut writes = Batch::default();
             for action in actions.drain(..) {
                 self.act(action, &mut writes, &mut inputs);
             }
-            self.write(writes, &mut inputs);
+            if self.stopped.is_none() {
+                self.log.begin(writes);
+            }
             // Snapshots that came, and that nobody wants any more.
             for (_, path) in std::mem::take(&mut self.blobs) {
                 let _ = std::fs::remove_file(path);
@@ -250,7 +259,7 @@ impl Driver {
         }
     }
 
-    fn act(&mut self, action: Action, writes: &mut Writes, inputs: &mut Vec<Input>) {
+    fn act(&mut self, action: Action, writes: &mut Batch, inputs: &mut Vec<Input>) {
         match action {
             Action::Send { link, message } => self.send(link, Outgoing::Message(message), inputs),
             Action::SendSnapshot { link, session, zxid } => {
@@ -258,17 +267,14 @@ impl Driver {
                 self.send(link, Outgoing::Snapshot { session, zxid, path }, inputs);
             }
             Action::Persist { io, write, then } => {
-                if let Write::Append { txns, .. } = &write {
-                    writes.bytes += txns.iter().map(|txn| txn.payload.len() + 32).sum::<usize>();
-                }
                 if let Write::Install { zxid, blob } = &write {
                     self.adopt(*zxid, *blob);
                 }
-                writes.list.push(write);
-                writes.then.extend(then);
-                writes.last = Some(io);
-                if writes.bytes > TOGETHER {
-                    self.write(std::mem::take(writes), inputs);
+                writes.add(io, write);
+                for (link, message) in then {
+                    if let Some((_, sender)) = self.links.get(&link) {
+                        writes.then(link, sender, message);
+                    }
                 }
             }
             Action::Deliver(txn) => self.deliver(&txn),
@@ -308,29 +314,31 @@ impl Driver {
     }
 
     fn send(&mut self, link: Link, outgoing: Outgoing, inputs: &mut Vec<Input>) {
-        let Some((peer, sender)) = self.links.get(&link) else { return };
+        let Some((_, sender)) = self.links.get(&link) else { return };
         if sender.try_send(outgoing).is_err() {
-            // It takes its messages too slowly, or not at all.
-            inputs.push(Input::LinkDown { peer: *peer, link });
-            self.links.remove(&link);
+            self.give_up(link, inputs);
         }
     }
 
-    fn write(&mut self, writes: Writes, inputs: &mut Vec<Input>) {
-        let Some(last) = writes.last.filter(|_| self.stopped.is_none()) else { return };
-        let begun = Instant::now();
-        let appended = self.log.append(&writes.list);
-        self.latencies.log.note(begun.elapsed());
-        if let Err(problem) = appended {
-            // What of it is durable is not known: nothing that depends on it may be said.
-            tracing::error!(%problem, "the log cannot be written; this instance stops for good");
-            self.stopped = Some(Stopped::Log(problem.to_string()));
-            return;
+    /// Ends a connection that takes its messages too slowly, or not at all.
+    fn give_up(&mut self, link: Link, inputs: &mut Vec<Input>) {
+        if let Some((peer, _)) = self.links.remove(&link) {
+            inputs.push(Input::LinkDown { peer, link });
         }
-        for (link, message) in writes.then {
-            self.send(link, Outgoing::Message(message), inputs);
+    }
+
+    fn written(&mut self, written: Written, inputs: &mut Vec<Input>) {
+        for link in written.full {
+            self.give_up(link, inputs);
         }
-        inputs.push(Input::Written(last));
+        match written.through {
+            Ok(last) => inputs.push(Input::Written(last)),
+            Err(problem) => {
+                // What of it is durable is not known: nothing that depends on it may be said.
+                tracing::error!(%problem, "the log cannot be written; this instance stops for good");
+                self.stopped = Some(Stopped::Log(problem));
+            }
+        }
     }
 
     fn deliver(&mut self, txn: &Txn) {
@@ -376,9 +384,14 @@ impl Driver {
         if !is_time || self.snapshotting || self.stopped.is_some() {
             return;
         }
+        let log = self.log.state();
+        // What is committed may be durable elsewhere and not here yet; a snapshot stands for what the log has.
+        if log.end.is_none_or(|end| end < self.applied) {
+            return;
+        }
         let begun = Instant::now();
         let (zxid, write_out, folder) = (self.applied, self.machine.snapshot(), self.settings.data.clone());
-        let segment = self.log.segment();
+        let segment = log.segment;
         tracing::debug!(%zxid, micros = begun.elapsed().as_micros(), "a snapshot is taken");
         (self.since_snapshot, self.snapshotting) = ((0, 0), true);
         let kept = self.kept.0.clone();
@@ -463,7 +476,7 @@ impl Driver {
             last: self.zab.ledger().history().last(),
             applied: self.applied,
             peers: self.peers.clone(),
-            syncs: self.log.syncs(),
+            syncs: self.log.state().syncs,
             stopped: self.stopped.clone(),
         };
         self.status.send_if_modified(|status| {

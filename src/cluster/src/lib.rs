@@ -15,6 +15,7 @@
 
 mod driver;
 mod latency;
+mod log;
 mod machine;
 mod node;
 pub mod register;

@@ -299,6 +299,12 @@ impl Wal {
         Ok(())
     }
 
+    /// The end of the history that is durable; nothing while a synchronisation is open.
+    #[must_use]
+    pub fn end(&self) -> Option<Zxid> {
+        self.position.sync.is_none().then_some(self.position.last)
+    }
+
     /// How often a disk was asked to make something durable.
     #[must_use]
     pub fn syncs(&self) -> u64 {
