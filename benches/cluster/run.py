@@ -4,13 +4,16 @@
     benches/cluster/run.py [--rounds N] [--seconds N] [--sizes BYTES …] [--outstanding COUNT …]
 
 Every server syncs each write to its log. Rounds interleave the systems, whose servers all run all the time; the table shows medians. CPU is
-that of the three servers together. Needs Go; installs ZooKeeper and etcd (Debian: zookeeper, etcd-server) when run as root.
+that of the three servers together, and so are syncs, as each system counts those of its log. ZooKeeper is written to by its own client in Java and
+by one in Go, and stands there with the one that wrote more. Needs Go and a JDK; installs ZooKeeper and etcd (Debian: zookeeper, etcd-server) when run
+as root.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import statistics
@@ -18,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -42,8 +46,8 @@ def need(program, package):
 class Cluster:
     """Three servers of one system."""
 
-    def __init__(self, name, folder, commands, clients):
-        self.name, self.clients = name, clients
+    def __init__(self, name, folder, commands, clients, syncs):
+        self.name, self.clients, self.syncs_of = name, clients, syncs
         self.servers = []
         for number, command in enumerate(commands):
             log = open(folder / f"{name}-{number + 1}.log", "wb")
@@ -67,6 +71,9 @@ class Cluster:
             total += int(fields[11]) + int(fields[12])
         return total / os.sysconf("SC_CLK_TCK")
 
+    def syncs(self):
+        return sum(self.syncs_of(port) for port in self.clients)
+
     def stop(self):
         for server in self.servers:
             server.terminate()
@@ -76,6 +83,22 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+
+
+def asked(port, question):
+    """What a server answers to a line, until it closes or has said one."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+        line.sendall(question.encode())
+        answer = b""
+        while part := line.recv(65536):
+            answer += part
+            if question.endswith("\n") and answer.endswith(b"\n"):
+                break
+        return answer.decode()
+
+
+def counted(pattern, text):
+    return int(float(re.search(pattern, text, re.MULTILINE).group(1)))
 
 
 def zookeeper(folder):
@@ -89,11 +112,14 @@ def zookeeper(folder):
         (data / "myid").write_text(str(number))
         servers = "".join(f"server.{n}=127.0.0.1:{peer}:{vote}\n" for n, (peer, vote) in enumerate(quorum, 1))
         (data / "zoo.cfg").write_text(f"tickTime=2000\ninitLimit=10\nsyncLimit=5\ndataDir={data}\nclientPort={client}\n"
-                                      f"clientPortAddress=127.0.0.1\nadmin.enableServer=false\nmaxClientCnxns=0\n{servers}")
-        jars = ":".join(str(jar) for jar in pathlib.Path(ZOOKEEPER).glob("*.jar"))
-        commands.append(["java", "-Xmx1g", "-Dzookeeper.root.logger=ERROR,CONSOLE", "-cp", f"/etc/zookeeper/conf:{jars}",
+                                      f"clientPortAddress=127.0.0.1\nadmin.enableServer=false\nmaxClientCnxns=0\n4lw.commands.whitelist=mntr\n{servers}")
+        commands.append(["java", "-Xmx1g", "-Dzookeeper.root.logger=ERROR,CONSOLE", "-cp", f"/etc/zookeeper/conf:{jars()}",
                          "org.apache.zookeeper.server.quorum.QuorumPeerMain", data / "zoo.cfg"])
-    return Cluster("zookeeper", folder, commands, clients)
+    return Cluster("zookeeper", folder, commands, clients, lambda port: counted(r"^zk_cnt_fsynctime\s+(\S+)", asked(port, "mntr")))
+
+
+def jars():
+    return ":".join(str(jar) for jar in pathlib.Path(ZOOKEEPER).glob("*.jar"))
 
 
 def etcd(folder):
@@ -106,7 +132,10 @@ def etcd(folder):
         commands.append(["etcd", "--name", f"e{number}", "--data-dir", folder / f"etcd-{number}", "--listen-client-urls", here,
                          "--advertise-client-urls", here, "--listen-peer-urls", there, "--initial-advertise-peer-urls", there,
                          "--initial-cluster", initial, "--log-level", "error"])
-    return Cluster("etcd", folder, commands, clients)
+    def syncs(port):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as metrics:
+            return counted(r"^etcd_disk_wal_fsync_duration_seconds_count (\S+)", metrics.read().decode())
+    return Cluster("etcd", folder, commands, clients, syncs)
 
 
 def crossdock(folder):
@@ -116,7 +145,17 @@ def crossdock(folder):
     members = ",".join(f"{n}=127.0.0.1:{peer}" for n, peer in enumerate(peers, 1))
     commands = [[TARGET / "release/register-node", number, folder / f"crossdock-{number}", f"127.0.0.1:{client}", members, "large"]
                 for number, client in enumerate(clients, 1)]
-    return Cluster("crossdock", folder, commands, clients)
+    return Cluster("crossdock", folder, commands, clients, lambda port: counted(r"syncs (\d+)", asked(port, "0 syncs\n")))
+
+
+def measured(cluster, client, arguments):
+    """Figures of one run of a client."""
+    cpu, syncs = cluster.cpu_seconds(), cluster.syncs()
+    told = subprocess.run([*map(str, client), *map(str, arguments)], check=True, capture_output=True, text=True).stdout
+    figures = json.loads(told)
+    figures["cpu"] = (cluster.cpu_seconds() - cpu) / figures["writes"] * 1e6
+    figures["syncs"] = (cluster.syncs() - syncs) / figures["writes"]
+    return figures
 
 
 def main():
@@ -127,6 +166,7 @@ def main():
     parser.add_argument("--outstanding", type=int, nargs="+", default=[1, 16, 128, 1024])
     arguments = parser.parse_args()
     need("go", "golang-go")
+    need("javac", "openjdk-17-jdk-headless")
     # On the disk of what is built, which is none of memory.
     TARGET.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=TARGET) as name:
@@ -134,6 +174,10 @@ def main():
         client = folder / "client"
         subprocess.run(["go", "build", "-o", client, "."], cwd=HERE / "client", check=True)
         clusters = [crossdock(folder), zookeeper(folder), etcd(folder)]
+        subprocess.run(["javac", "-proc:none", "-cp", jars(), "-d", folder, HERE / "zookeeper/Writers.java"], check=True)
+        java = ["java", "-Xmx512m", "-Dzookeeper.root.logger=ERROR,CONSOLE", "-cp", f"{folder}:/etc/zookeeper/conf:{jars()}", "Writers"]
+        clients = {"crossdock": {"Go": [client, "crossdock"]}, "etcd": {"Go": [client, "etcd"]},
+                   "zookeeper": {"Java": java, "Go": [client, "zookeeper"]}}
         runs = {}
         try:
             for cluster in clusters:
@@ -145,12 +189,9 @@ def main():
                         print(f"round {number + 1} of {arguments.rounds}: {size} bytes, {outstanding}", file=sys.stderr, flush=True)
                         for cluster in clusters:
                             addresses = ",".join(f"127.0.0.1:{port}" for port in cluster.clients)
-                            before = cluster.cpu_seconds()
-                            told = subprocess.run([client, cluster.name, addresses, str(outstanding), str(size), str(arguments.seconds)],
-                                                  check=True, capture_output=True, text=True).stdout
-                            figures = json.loads(told)
-                            figures["cpu"] = (cluster.cpu_seconds() - before) / figures["writes"] * 1e6
-                            runs.setdefault((size, outstanding, cluster.name), []).append(figures)
+                            for language, command in clients[cluster.name].items():
+                                figures = measured(cluster, command, [addresses, outstanding, size, arguments.seconds])
+                                runs.setdefault((size, outstanding, cluster.name), {}).setdefault(language, []).append(figures)
         finally:
             for cluster in clusters:
                 cluster.stop()
@@ -158,15 +199,20 @@ def main():
 
 
 def report(runs, rounds):
-    middle = lambda key, figure: statistics.median(run[figure] for run in runs[key])
-    print(f"\n{rounds} rounds, medians; CPU in milliseconds of three servers for 1 000 writes, the warm-up's with it")
-    print("\n| bytes | outstanding | system | writes/s | of it | p50 ms | p99 ms | p99.9 ms | CPU-ms |")
-    print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    def best(key):
+        """Medians with the client that wrote most."""
+        medians = [(language, {figure: statistics.median(run[figure] for run in measured) for figure in measured[0]})
+                   for language, measured in runs[key].items()]
+        return max(medians, key=lambda one: one[1]["per_s"])
+
+    print(f"\n{rounds} rounds, medians; CPU in milliseconds of three servers for 1 000 writes, and their syncs a write, the warm-up's with them")
+    print("\n| bytes | outstanding | system, client | writes/s | of it | p50 ms | p99 ms | p99.9 ms | CPU-ms | syncs |")
+    print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for size, outstanding, name in runs:
-        key = (size, outstanding, name)
-        ratio = middle((size, outstanding, "crossdock"), "per_s") / middle(key, "per_s")
-        print(f"| {size} | {outstanding} | {name} | {middle(key, 'per_s'):,.0f} | {ratio:.1f} | {middle(key, 'p50'):.2f} | "
-              f"{middle(key, 'p99'):.1f} | {middle(key, 'p999'):.1f} | {middle(key, 'cpu'):.0f} |")
+        language, its = best((size, outstanding, name))
+        ratio = best((size, outstanding, "crossdock"))[1]["per_s"] / its["per_s"]
+        print(f"| {size} | {outstanding} | {name}, {language} | {its['per_s']:,.0f} | {ratio:.1f} | {its['p50']:.2f} | {its['p99']:.1f} | "
+              f"{its['p999']:.1f} | {its['cpu']:.0f} | {its['syncs']:.3f} |")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@
 //! NUMBER append KEY ITEM     → NUMBER done | NUMBER refused | NUMBER unknown
 //! NUMBER read KEY            → NUMBER value ITEM,ITEM,… | NUMBER refused
 //! NUMBER status              → NUMBER leading | NUMBER following | …
+//! NUMBER syncs               → NUMBER syncs COUNT
 //! ```
 
 use std::collections::BTreeMap;
@@ -124,6 +125,7 @@ async fn answer(client: &Client, line: &str) -> String {
             Role::Observing(..) => "observing",
         }
         .to_owned(),
+        ["syncs"] => format!("syncs {}", client.status().syncs),
         _ => "what?".to_owned(),
     };
     format!("{number} {told}\n")
