@@ -101,11 +101,14 @@ fn three_gateways_form_a_cluster_and_survive_their_leader() {
             })
         })
     });
-    let metrics = call(&instances[first].admin, "GET", "/metrics", "").body;
+    let other = (first + 1) % 3 + 1;
+    let mut metrics = String::new();
+    until("the leader to see that they follow", || {
+        metrics = call(&instances[first].admin, "GET", "/metrics", "").body;
+        metrics.contains(&format!("crossdock_cluster_peer_lag{{peer=\"{other}\"}} 0\n"))
+    });
     let has = |line: &str| metrics.lines().any(|other| other == line);
     assert!(has("crossdock_cluster_leading 1") && has("crossdock_cluster_connected 2"), "{metrics}");
-    let other = (first + 1) % 3 + 1;
-    assert!(has(&format!("crossdock_cluster_peer_lag{{peer=\"{other}\"}} 0")), "{metrics}");
     assert!(metrics.contains("crossdock_cluster_log_seconds_bucket{le=\"+Inf\"}"), "{metrics}");
     let (_, table) = instances[first].command(&["cluster", "status"]);
     assert!(table.starts_with("ID") && table.contains("leading") && table.contains(&format!("{other}:0")), "{table}");

@@ -128,18 +128,16 @@ impl Driver {
         Ok((this, watching, latencies))
     }
 
-    /// Drives until it is asked to stop, or must.
-    pub(crate) fn run(mut self) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        match runtime {
-            Ok(runtime) => runtime.block_on(self.drive()),
-            Err(problem) => self.stopped = Some(Stopped::Log(problem.to_string())),
-        }
+    /// Nothing goes on any more, and whoever waits is told so.
+    pub(crate) fn end(mut self, ended: std::io::Result<()>) {
+        let stopped = ended.map_or_else(|problem| Stopped::Log(problem.to_string()), |()| Stopped::Asked);
+        self.stopped.get_or_insert(stopped);
         self.abandon(AskError::Ended);
         self.tell();
     }
 
-    async fn drive(&mut self) {
+    /// Drives until it must stop, or nobody asks any more. Cancelled, it can only be ended.
+    pub(crate) async fn drive(&mut self) {
         let mut ticks = tokio::time::interval(self.settings.tick);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut incoming, mut asked) = (Vec::new(), Vec::new());

@@ -1,7 +1,8 @@
 //! What carries Zab between instances and keeps it on disk.
 //!
 //! ```text
-//! Client ─▶ driver (one thread) ─▶ Zab ─▶ log, then transport ─▶ other instances
+//! Client ─▶ driver ─▶ Zab ─▶ transport ─▶ other instances      (one thread)
+//!                        └▶ log ─▶ transport                 (a thread of its own)
 //!                               ◀─────── transport ◀───────────
 //! ```
 //!

@@ -125,24 +125,28 @@ pub struct Node {
     status: watch::Receiver<Status>,
     latencies: Arc<Latencies>,
     address: SocketAddr,
-    /// Its end ends the connections, and with them the driver.
+    /// Its end ends the driver and the connections.
     stop: Option<oneshot::Sender<()>>,
-    threads: Vec<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
-/// Keeps the connections with the other instances until it is told to stop.
-fn connect(
+/// Drives the instance and keeps its connections, until it is told to stop or must: one thread for both, as what one of them does the
+/// other waits for.
+fn run(
+    driver: &mut Driver,
     transport: Arc<Transport>,
     listener: std::net::TcpListener,
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async move {
+    runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
+        let connections = tokio::spawn(transport.run(listener));
         tokio::select! {
-            () = transport.run(listener) => {}
+            () = driver.drive() => {}
             _ = stopped => {}
         }
+        connections.abort();
         Ok(())
     })
 }
@@ -169,18 +173,15 @@ impl Node {
         let address = listener.local_addr().map_err(listen)?;
         let (to_driver, incoming) = mpsc::channel(INCOMING_MAX);
         let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let (driver, status, latencies) = Driver::open(settings, machine, incoming, asked)?;
+        let (mut driver, status, latencies) = Driver::open(settings, machine, incoming, asked)?;
         let (stop, stopped) = oneshot::channel();
         let transport = Transport::new(settings, to_driver);
-        let network = std::thread::Builder::new().name("cluster".to_owned()).spawn(move || {
-            if let Err(problem) = connect(transport, listener, stopped) {
-                tracing::error!(%problem, "no other instance can be reached");
-            }
+        let thread = std::thread::Builder::new().name("zab".to_owned()).spawn(move || {
+            let ended = run(&mut driver, transport, listener, stopped);
+            driver.end(ended);
         });
-        let network = network.map_err(StartError::Thread)?;
-        let driver = std::thread::Builder::new().name("zab".to_owned()).spawn(move || driver.run());
-        let driver = driver.map_err(StartError::Thread)?;
-        Ok(Self { asks, status, latencies, address, stop: Some(stop), threads: vec![network, driver] })
+        let thread = Some(thread.map_err(StartError::Thread)?);
+        Ok(Self { asks, status, latencies, address, stop: Some(stop), thread })
     }
 
     /// Where it listens for other instances.
@@ -216,7 +217,7 @@ impl Node {
 
     fn end(&mut self) {
         drop(self.stop.take());
-        for thread in self.threads.drain(..) {
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
