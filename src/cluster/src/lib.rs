@@ -9,7 +9,8 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`Node`], [`Client`] | an instance, and those who ask it |
-//! | `driver` | the one loop: takes what has come, asks the core, sends, syncs once |
+//! | `driver` | the one loop: takes what has come, asks the core, sends, hands over what is to be written |
+//! | `log` | the log's thread: makes durable what waits, and sends what that unlocks |
 //! | [`wal`] | the write-ahead log, and snapshots beside it |
 //! | `transport`, `wire` | connections with the other instances, and what goes over them (`schemas/cluster.proto`) |
 //! | [`Machine`], [`register`] | what transactions change; a small one for tests and measurements |

@@ -20,13 +20,15 @@
 //! written was durable once, and [`Error::Damaged`] says so: going on without it could lose what was acknowledged.
 
 mod batch;
+mod files;
+#[cfg(test)]
+mod power_loss;
 mod recovery;
 mod segment;
 mod snapshot;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
@@ -214,7 +216,7 @@ impl Wal {
     /// # Errors
     /// [`Error::Exists`] where there is one; [`Error::Io`].
     pub fn create(folder: &Path, identity: Identity, options: Options) -> Result<Self, Error> {
-        std::fs::create_dir_all(folder).map_err(failed(folder, "cannot be made"))?;
+        files::create_folder(folder).map_err(failed(folder, "cannot be made"))?;
         // A snapshot of an earlier log is not a state of this one.
         if !segment::list(folder)?.is_empty() || !snapshot::list(folder)?.is_empty() {
             return Err(Error::Exists(folder.to_owned()));
@@ -285,8 +287,9 @@ impl Wal {
             self.rotate()?;
             batch::write(&mut buffer, self.number, (self.chain, self.header.salt), writes);
         }
-        self.file.write_all_at(&buffer, self.offset).map_err(failed(&self.path, "cannot be written"))?;
-        self.file.sync_data().map_err(failed(&self.path, "cannot be synced"))?;
+        files::write_at(&self.file, &self.path, &buffer, self.offset)
+            .map_err(failed(&self.path, "cannot be written"))?;
+        files::sync_data(&self.file, &self.path).map_err(failed(&self.path, "cannot be synced"))?;
         self.syncs += 1;
         self.offset += len;
         self.number += 1;

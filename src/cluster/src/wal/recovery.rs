@@ -1,15 +1,13 @@
 //! Reading a log: what it says, or why it cannot be read.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use crossdock_zab::{Ledger, Write, Zxid};
 
 use super::batch::{self, Found};
 use super::segment::{self, Header};
-use super::snapshot;
 use super::{Error, Identity, Options, Position, SECTOR, Snapshot, Wal, failed, lock};
+use super::{files, snapshot};
 
 /// What a log says.
 #[derive(Debug)]
@@ -77,15 +75,14 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
             return Err(damaged(end, "a batch is not whole, and a segment follows"));
         }
         if is_last {
-            let file =
-                OpenOptions::new().read(true).write(true).open(path).map_err(failed(path, "cannot be opened"))?;
+            let file = files::open(path).map_err(failed(path, "cannot be opened"))?;
             // What was read may be in the system's memory alone, where the process that wrote it ended before it was synced.
-            file.write_all_at(&bytes[..end], 0).map_err(failed(path, "cannot be written"))?;
+            files::write_at(&file, path, &bytes[..end], 0).map_err(failed(path, "cannot be written"))?;
             if reading.cut > 0 {
                 let zeroes = vec![0; bytes.len() - end];
-                file.write_all_at(&zeroes, end as u64).map_err(failed(path, "cannot be written"))?;
+                files::write_at(&file, path, &zeroes, end as u64).map_err(failed(path, "cannot be written"))?;
             }
-            file.sync_all().map_err(failed(path, "cannot be synced"))?;
+            files::sync_all(&file, path).map_err(failed(path, "cannot be synced"))?;
             segment::sync_folder(folder)?;
             let held = lock.try_clone().map_err(failed(folder, "cannot be locked"))?;
             let mut opened = Wal::at(folder, options, (file, path.clone()), header, held);

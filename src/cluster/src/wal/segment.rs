@@ -1,15 +1,15 @@
 //! Segments: files of one size, made of zeroes, and their header sectors.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use crossdock_zab::{Epoch, Zxid};
 
 use super::batch::{u32_at, u64_at};
-use super::{Error, Identity, Position, SECTOR, failed};
+use super::{Error, Identity, Position, SECTOR, failed, files};
 
 const MAGIC: [u8; 8] = *b"CDKWAL01";
 /// Bytes of zeroes that are given to the disk at once.
@@ -116,38 +116,35 @@ pub(super) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
 /// Makes a file of zeroes, durable: a later write into it changes no length and no place on the disk.
 pub(super) fn fill(path: &Path, len: u64) -> io::Result<()> {
     static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
-    let mut left = len;
-    let mut together = 0;
-    while left > 0 {
-        let count = left.min(ZEROES.len() as u64);
-        file.write_all(&ZEROES[..usize::try_from(count).unwrap_or(ZEROES.len())])?;
-        left -= count;
+    let file = files::create(path)?;
+    let (mut at, mut together) = (0, 0);
+    while at < len {
+        let count = (len - at).min(ZEROES.len() as u64);
+        files::write_at(&file, path, &ZEROES[..usize::try_from(count).unwrap_or(ZEROES.len())], at)?;
+        at += count;
         together += count;
         if together >= PIECE {
             // A little at a time: what waits for the same disk does not wait for all of it.
-            file.sync_data()?;
+            files::sync_data(&file, path)?;
             together = 0;
         }
     }
-    file.sync_all()
+    files::sync_all(&file, path)
 }
 
 /// Makes the spare file the segment of that header. It is durable when this returns.
 pub(super) fn activate(folder: &Path, header: &Header) -> Result<(File, PathBuf), Error> {
     let (spare, path) = (spare_path(folder), path_of(folder, header.number));
-    let file = OpenOptions::new().read(true).write(true).open(&spare);
-    let file = file.map_err(failed(&spare, "cannot be opened"))?;
-    file.write_all_at(&header.bytes(), 0).map_err(failed(&spare, "cannot be written"))?;
-    file.sync_all().map_err(failed(&spare, "cannot be synced"))?;
-    std::fs::rename(&spare, &path).map_err(failed(&path, "cannot be made"))?;
+    let file = files::open(&spare).map_err(failed(&spare, "cannot be opened"))?;
+    files::write_at(&file, &spare, &header.bytes(), 0).map_err(failed(&spare, "cannot be written"))?;
+    files::sync_all(&file, &spare).map_err(failed(&spare, "cannot be synced"))?;
+    files::rename(&spare, &path).map_err(failed(&path, "cannot be made"))?;
     sync_folder(folder)?;
     Ok((file, path))
 }
 
 pub(super) fn sync_folder(folder: &Path) -> Result<(), Error> {
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(failed(folder, "cannot be synced"))
+    files::sync_folder(folder).map_err(failed(folder, "cannot be synced"))
 }
 
 /// Deletes segments that only hold what is before `zxid`, the oldest first. What the oldest that stays begins with is a history without an
@@ -165,7 +162,7 @@ pub(super) fn purge(folder: &Path, zxid: Zxid, current: u64) -> Result<usize, Er
         first = at;
     }
     for (_, path) in &segments[..first] {
-        std::fs::remove_file(path).map_err(failed(path, "cannot be deleted"))?;
+        files::remove(path).map_err(failed(path, "cannot be deleted"))?;
         // One after another: the log never has a hole.
         sync_folder(folder)?;
     }

@@ -2,15 +2,13 @@
 //!
 //! Magic (8), checksum of the rest (4), zxid (8), state.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crossdock_zab::Zxid;
 
 use super::batch::{u32_at, u64_at};
 use super::segment::sync_folder;
-use super::{Error, failed};
+use super::{Error, failed, files};
 
 const MAGIC: [u8; 8] = *b"CDKSNP01";
 const HEADER: usize = 20;
@@ -83,7 +81,7 @@ pub fn is_whole(zxid: Zxid, file: &Path) -> Result<bool, Error> {
 /// [`Error::Io`].
 pub fn adopt(folder: &Path, zxid: Zxid, file: &Path) -> Result<Snapshot, Error> {
     let path = path_of(folder, zxid);
-    std::fs::rename(file, &path).map_err(failed(&path, "cannot be made"))?;
+    files::rename(file, &path).map_err(failed(&path, "cannot be made"))?;
     sync_folder(folder)?;
     Ok(Snapshot { zxid, path })
 }
@@ -98,19 +96,18 @@ pub fn keep(folder: &Path, zxid: Zxid, state: &[u8]) -> Result<Snapshot, Error> 
     let unfinished = folder.join(format!("unfinished-{:016x}", zxid.to_u64()));
     let name = zxid.to_u64().to_le_bytes();
     let sum = crc32c::crc32c_append(crc32c::crc32c(&name), state);
-    let written = File::create(&unfinished).and_then(|mut file| {
-        file.write_all(&MAGIC)?;
-        file.write_all(&sum.to_le_bytes())?;
-        file.write_all(&name)?;
-        file.write_all(state)?;
-        file.sync_all()
+    let written = files::create(&unfinished).and_then(|file| {
+        let header = [&MAGIC[..], &sum.to_le_bytes(), &name].concat();
+        files::write_at(&file, &unfinished, &header, 0)?;
+        files::write_at(&file, &unfinished, state, HEADER as u64)?;
+        files::sync_all(&file, &unfinished)
     });
     if written.is_err() {
         // On a disk that is full it would keep it so.
-        let _ = std::fs::remove_file(&unfinished);
+        let _ = files::remove(&unfinished);
     }
     written.map_err(failed(&unfinished, "cannot be written"))?;
-    std::fs::rename(&unfinished, &path).map_err(failed(&path, "cannot be made"))?;
+    files::rename(&unfinished, &path).map_err(failed(&path, "cannot be made"))?;
     sync_folder(folder)?;
     Ok(Snapshot { zxid, path })
 }
@@ -121,7 +118,7 @@ pub(super) fn delete_unfinished(folder: &Path) -> Result<(), Error> {
         let path = entry.map_err(failed(folder, "cannot be read"))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.starts_with("unfinished-") || name.starts_with("incoming-") {
-            std::fs::remove_file(&path).map_err(failed(&path, "cannot be deleted"))?;
+            files::remove(&path).map_err(failed(&path, "cannot be deleted"))?;
         }
     }
     Ok(())
@@ -133,7 +130,7 @@ pub(super) fn purge(folder: &Path, zxid: Zxid) -> Result<Zxid, Error> {
     let usable = snapshots.iter().filter(|snapshot| snapshot.zxid <= zxid).count();
     let gone = usable.saturating_sub(KEPT);
     for snapshot in &snapshots[..gone] {
-        std::fs::remove_file(&snapshot.path).map_err(failed(&snapshot.path, "cannot be deleted"))?;
+        files::remove(&snapshot.path).map_err(failed(&snapshot.path, "cannot be deleted"))?;
     }
     let oldest = snapshots.get(gone).filter(|oldest| usable - gone == KEPT && oldest.zxid <= zxid);
     // With one snapshot alone, all of the log stays, in case it cannot be read.
