@@ -91,6 +91,8 @@ fn three_gateways_form_a_cluster_and_survive_their_leader() {
     }
     let (good, told) = instances[0].command(&["cluster", "init"]);
     assert!(!good && told.contains("has a log already"), "{told}");
+    let (good, told) = instances[0].command(&["cluster", "init", "--lost"]);
+    assert!(!good && told.contains("has a log already"), "{told}");
     let first = leader(&instances);
     let status = instances[first].status().expect("it runs");
     until("the others to follow", || {
@@ -119,8 +121,13 @@ fn three_gateways_form_a_cluster_and_survive_their_leader() {
     assert_ne!(first, second);
     let epoch = |index: usize| instances[index].status().expect("it runs")["epoch"].as_u64();
     assert!(epoch(second) > status["epoch"].as_u64());
+    // It has lost its disk.
+    std::fs::remove_dir_all(instances[first].folder.path().join("data")).expect("its data");
+    let (good, told) = instances[first].command(&["cluster", "init", "--lost"]);
+    assert!(good, "{told}");
     instances[first].start();
     until("the first to follow", || instances[first].has_role("following"));
+    let second = leader(&instances);
     // Without a majority there is no leader.
     for index in (0..3).filter(|index| *index != second) {
         instances[index].kill();
@@ -156,6 +163,8 @@ fn a_cluster_is_checked_before_it_starts() {
 #[test]
 fn one_gateway_is_a_cluster_without_more() {
     let mut instances = cluster(1);
+    let (good, told) = instances[0].command(&["cluster", "init", "--lost"]);
+    assert!(!good && told.contains("the others are no majority"), "{told}");
     instances[0].start();
     until("it to lead", || instances[0].has_role("leading"));
     assert!(Path::new(instances[0].folder.path()).join("data/cluster").is_dir());

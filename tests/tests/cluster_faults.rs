@@ -51,7 +51,7 @@ fn append_some(address: SocketAddr, list: &str, count: usize, size: usize) -> Ve
 }
 
 #[test]
-fn an_instance_whose_log_is_damaged_stops_and_says_where() {
+fn an_instance_whose_log_is_damaged_stops_says_where_and_gets_all_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut instances, _proxies) = instances_in(folder.path());
     instances.iter_mut().for_each(Instance::start);
@@ -70,6 +70,17 @@ fn an_instance_whose_log_is_damaged_stops_and_says_where() {
     assert!(!output.status.success() && told.contains("Damaged") && told.contains("log-0000000000000001"), "{told}");
     // The others go on.
     append_some(instances[leads].clients, "after", 20, 200);
+    // Without what is left of its log it follows at first without a vote.
+    instances[follower].lose_log();
+    instances[follower].start();
+    until("it to vote again", || instances[follower].role() == "following");
+    // Of the two that have all, one is enough then.
+    let leads = leader(&instances);
+    let other = (0..INSTANCES).find(|index| *index != leads && *index != follower).expect("a third");
+    instances[other].kill();
+    append_some(instances[leads].clients, "last", 20, 200);
+    let read = Line::open(instances[follower].clients).and_then(|mut line| line.ask("1 read before").ok());
+    assert_eq!(read.map(|answer| answer.matches("before-").count()), Some(20));
 }
 
 #[test]
@@ -114,6 +125,7 @@ fn nothing_acknowledged_is_lost_whatever_is_killed_frozen_or_cut_off() {
         Fault::MuteLeader,
         Fault::DeafLeader,
         Fault::CutPair,
+        Fault::LoseLog,
         Fault::KillAll,
     ];
     let rounds = std::env::var("CROSSDOCK_ROUNDS").map_or(faults.len(), |text| text.parse().expect("a number"));

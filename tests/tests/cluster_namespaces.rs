@@ -90,6 +90,7 @@ fn namespaces_five_instances_lose_nothing() {
         Fault::CutPair,
         Fault::FreezeLeader,
         Fault::KillFollower,
+        Fault::LoseLog,
         Fault::KillAll,
     ];
     let (folder, network) = (tempfile::tempdir().expect("a folder"), Namespaces::make(5));

@@ -28,5 +28,5 @@ mod wire;
 
 pub use latency::{Latencies, Latency};
 pub use machine::{Machine, Snapshotting};
-pub use node::{AskError, Client, Node, Peer, StartError, Status, Stopped, init};
+pub use node::{AskError, Client, Node, Peer, StartError, Status, Stopped, init, init_again};
 pub use settings::{Member, Settings};

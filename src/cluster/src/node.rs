@@ -119,6 +119,15 @@ pub fn init(settings: &Settings) -> Result<(), wal::Error> {
     wal::Wal::create(&settings.data, settings.identity(), settings.log).map(drop)
 }
 
+/// Makes the log of an instance that has lost its own, whose id stays: it follows without a vote until a majority of others has confirmed a
+/// leader from which it has all again. That majority must have kept its logs.
+///
+/// # Errors
+/// As [`init`].
+pub fn init_again(settings: &Settings) -> Result<(), wal::Error> {
+    wal::Wal::create_again(&settings.data, settings.identity(), settings.log).map(drop)
+}
+
 /// An instance that runs.
 pub struct Node {
     asks: mpsc::Sender<Ask>,

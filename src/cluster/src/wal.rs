@@ -144,6 +144,8 @@ pub(crate) struct Position {
     pub(crate) last: Zxid,
     /// The end of what an open synchronisation has made of it.
     pub(crate) sync: Option<Zxid>,
+    /// The number of a log that has the place of a lost one; none is zero.
+    pub(crate) returning: Option<u64>,
 }
 
 impl Position {
@@ -153,6 +155,7 @@ impl Position {
             current: ledger.current(),
             last: ledger.history().last(),
             sync: ledger.is_syncing().then(|| ledger.end()),
+            returning: ledger.returning(),
         }
     }
 
@@ -173,6 +176,7 @@ impl Position {
                 self.current = *epoch;
                 self.last = self.sync.take().unwrap_or(self.last);
             }
+            Write::Returned => self.returning = None,
         }
     }
 }
@@ -216,13 +220,27 @@ impl Wal {
     /// # Errors
     /// [`Error::Exists`] where there is one; [`Error::Io`].
     pub fn create(folder: &Path, identity: Identity, options: Options) -> Result<Self, Error> {
+        Self::create_at(folder, identity, options, Position::default())
+    }
+
+    /// Makes a log in the place of one that was lost: what was promised and acknowledged before is not known, and this instance does not
+    /// vote before it has all again.
+    ///
+    /// # Errors
+    /// As [`Wal::create`].
+    pub fn create_again(folder: &Path, identity: Identity, options: Options) -> Result<Self, Error> {
+        let number = segment::random().max(1);
+        Self::create_at(folder, identity, options, Position::of(&Ledger::in_place_of_lost(number)))
+    }
+
+    fn create_at(folder: &Path, identity: Identity, options: Options, position: Position) -> Result<Self, Error> {
         files::create_folder(folder).map_err(failed(folder, "cannot be made"))?;
         // A snapshot of an earlier log is not a state of this one.
         if !segment::list(folder)?.is_empty() || !snapshot::list(folder)?.is_empty() {
             return Err(Error::Exists(folder.to_owned()));
         }
         let lock = lock(folder)?;
-        let header = Header::first(identity, options.segment_len);
+        let header = Header::first(identity, options.segment_len, position);
         segment::fill(&segment::spare_path(folder), options.segment_len)
             .map_err(failed(folder, "cannot make a segment in"))?;
         let (file, path) = segment::activate(folder, &header)?;

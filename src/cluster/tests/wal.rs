@@ -81,6 +81,43 @@ fn a_log_comes_back_as_it_was() {
 }
 
 #[test]
+fn a_log_in_the_place_of_a_lost_one_says_so_until_all_is_there_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let batches = batches();
+    let mut wal = Wal::create_again(folder.path(), IDENTITY, SMALL).expect("a new log");
+    let number = opened_while_open(&mut wal, folder.path());
+    // Over more than a segment.
+    for batch in &batches {
+        wal.append(batch).expect("a disk");
+    }
+    let mut last = zxid(1, 3);
+    for counter in 1..20 {
+        let next =
+            Write::Append { after: last, txns: vec![Txn { zxid: zxid(2, counter), payload: vec![1; 900].into() }] };
+        wal.append(&[next]).expect("a disk");
+        last = zxid(2, counter);
+    }
+    keep_snapshot(folder.path(), zxid(2, 9), b"state").expect("a disk");
+    keep_snapshot(folder.path(), zxid(2, 18), b"state").expect("a disk");
+    assert!(purge(folder.path(), zxid(2, 18), wal.segment()).expect("a disk") > 0, "its beginning is gone");
+    assert_eq!(opened_while_open(&mut wal, folder.path()), number);
+    wal.append(&[Write::Returned]).expect("a disk");
+    drop(wal);
+    let recovered = opened(folder.path(), SMALL).expect("a good log");
+    assert_eq!((recovered.ledger.returning(), recovered.ledger.history().last()), (None, last));
+}
+
+/// The number of a log that has the place of a lost one. The log is opened anew.
+fn opened_while_open(wal: &mut Wal, folder: &Path) -> u64 {
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let other = Wal::create(elsewhere.path(), IDENTITY, SMALL).expect("a new log");
+    drop(std::mem::replace(wal, other));
+    let (opened, recovered) = Wal::open(folder, IDENTITY, SMALL).expect("a good log");
+    *wal = opened;
+    recovered.ledger.returning().expect("it is in the place of a lost one")
+}
+
+#[test]
 fn a_byte_that_changed_is_never_passed_over() {
     let folder = tempfile::tempdir().expect("a folder");
     let batches = batches();

@@ -78,7 +78,9 @@ impl Checks {
         }
         let holders = durable.iter().filter(|ledger| {
             let history = ledger.history();
-            history.has(txn.zxid) || (history.floor() > txn.zxid && history.snapshot() >= txn.zxid)
+            let has = history.has(txn.zxid) || (history.floor() > txn.zxid && history.snapshot() >= txn.zxid);
+            // One that had it and lost its log is counted by nobody until it has it again.
+            has || ledger.returning().is_some()
         });
         let holders = holders.count();
         if holders < majority {
@@ -115,7 +117,7 @@ impl Checks {
         {
             return Err(format!("leaders: {server} and {other} are established in epoch {epoch}"));
         }
-        let with = durable.iter().filter(|ledger| ledger.current() >= epoch).count();
+        let with = durable.iter().filter(|ledger| ledger.current() >= epoch || ledger.returning().is_some()).count();
         if with < majority {
             return Err(format!("epoch: {epoch} is established, and {with} of {majority} have it durably"));
         }

@@ -20,6 +20,8 @@ pub struct Scope {
     pub voters: usize,
     /// Crashes; a server that has crashed may come back at any time.
     pub crashes: u8,
+    /// Crashes in which a server loses its log.
+    pub losses: u8,
     /// Connections that break.
     pub cuts: u8,
     /// Commands.
@@ -38,6 +40,7 @@ impl Scope {
     const START: Self = Self {
         voters: 3,
         crashes: 0,
+        losses: 0,
         cuts: 0,
         proposals: 1,
         ticks: 3,
@@ -50,7 +53,7 @@ impl Scope {
     const TWO_AT_WORK: Self = Self { proposals: 2, is_established: true, ..Self::TWO };
 
     /// Scopes that are worth to be seen as a whole, the small ones first.
-    pub const ALL: [(&str, Self); 11] = [
+    pub const ALL: [(&str, Self); 12] = [
         ("two servers begin, one crashes", Self { crashes: 1, ..Self::TWO }),
         ("two servers begin, their connection breaks", Self { cuts: 1, ..Self::TWO }),
         ("three servers begin", Self::START),
@@ -59,6 +62,7 @@ impl Scope {
         ("two at work, two crashes", Self { crashes: 2, ..Self::TWO_AT_WORK }),
         ("three at work, one waits in vain", Self { timeouts: 1, ..Self::WORK }),
         ("three at work, one crashes", Self { crashes: 1, ..Self::WORK }),
+        ("three at work, one loses its log", Self { losses: 1, ticks: 2, ..Self::WORK }),
         ("three at work, two connections break", Self { cuts: 2, ..Self::WORK }),
         ("three begin, one crashes", Self { crashes: 1, ..Self::START }),
         ("three at work, two crashes", Self { crashes: 2, ..Self::WORK }),

@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     Partition,
     SlowDisk,
     FailingDisk,
+    /// A server loses its log, and comes back with a new one.
+    LoseDisk,
     /// No fault, but what is done to clusters: a leader is asked to leave its office.
     HandOver,
     /// A server takes a snapshot.
@@ -36,6 +38,7 @@ pub(crate) struct Faults {
     pub(crate) partition: Option<Micros>,
     slow_disk: Option<Micros>,
     failing_disk: Option<Micros>,
+    lose_disk: Option<Micros>,
     hand_over: Option<Micros>,
     snapshot: Option<Micros>,
     /// How many of a thousand writes are interrupted by a crash, after which the process comes up at once.
@@ -65,6 +68,7 @@ impl Faults {
         let (pause, cut) = (some(300 * MILLI, 4 * SECOND), some(100 * MILLI, 3 * SECOND));
         let (partition, slow_disk) = (some(500 * MILLI, 5 * SECOND), some(300 * MILLI, 4 * SECOND));
         let (failing_disk, hand_over) = (some(2 * SECOND, 8 * SECOND), some(500 * MILLI, 5 * SECOND));
+        let lose_disk = some(SECOND, 8 * SECOND);
         let (snapshot, bandwidth) = (some(20 * MILLI, SECOND), some(100_000, 10_000_000));
         // A snapshot may be under way for longer than a server waits for a sign of life.
         let snapshot_len = bandwidth.unwrap_or_default() * rng.random_range(0..3_000) / 1_000;
@@ -76,6 +80,7 @@ impl Faults {
             partition,
             slow_disk,
             failing_disk,
+            lose_disk,
             hand_over,
             snapshot,
             crash_in_write: if rng.random_bool(0.3) { rng.random_range(1..100) } else { 0 },
@@ -91,7 +96,7 @@ impl Faults {
     }
 
     /// The mean time between two faults of each kind.
-    pub(crate) fn means(&self) -> [(Fault, Option<Micros>); 9] {
+    pub(crate) fn means(&self) -> [(Fault, Option<Micros>); 10] {
         [
             (Fault::Crash, self.crash),
             (Fault::PowerLoss, self.power_loss),
@@ -100,6 +105,7 @@ impl Faults {
             (Fault::Partition, self.partition),
             (Fault::SlowDisk, self.slow_disk),
             (Fault::FailingDisk, self.failing_disk),
+            (Fault::LoseDisk, self.lose_disk),
             (Fault::HandOver, self.hand_over),
             (Fault::Snapshot, self.snapshot),
         ]

@@ -103,6 +103,8 @@ pub(crate) struct World {
     checks: Checks,
     blobs: Vec<Applied>,
     links: u64,
+    /// Logs that were lost.
+    logs: u64,
     requests: u64,
     trace: Option<VecDeque<String>>,
     pub(crate) report: Report,
@@ -148,6 +150,7 @@ impl World {
             checks: Checks::default(),
             blobs: Vec::new(),
             links: 0,
+            logs: 0,
             requests: 0,
             trace: trace.then(VecDeque::new),
             report: Report::default(),

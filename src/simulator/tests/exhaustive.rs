@@ -14,7 +14,7 @@ fn nothing_that_can_happen_in_a_small_scope_breaks_a_rule() {
         println!("{name}: {} states, {} steps deep", searched.states, searched.depth);
         assert!(searched.violation.is_none(), "{name}: {:?}", searched.violation);
         assert!(searched.is_whole, "{name}: not all states were seen");
-        let has_faults = scope.crashes + scope.cuts + scope.timeouts > 0;
+        let has_faults = scope.crashes + scope.losses + scope.cuts + scope.timeouts > 0;
         assert_eq!(searched.commits_after_faults, has_faults, "{name}: nothing is committed after a fault");
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Base {
     pub(crate) heard: Epoch,
     /// The last leader named this server for its successor.
     pub(crate) preferred: bool,
+    /// Servers that were heard to have lost their logs, and the numbers of the new ones.
+    pub(crate) returning: BTreeMap<ServerId, u64>,
     /// The last transaction that was delivered.
     pub(crate) delivered: Zxid,
     pub(crate) out: Vec<Action>,
@@ -59,6 +61,7 @@ impl Base {
             round: 0,
             heard: Epoch(0),
             preferred: false,
+            returning: BTreeMap::new(),
             delivered,
             out: Vec::new(),
             issued: Io(0),
@@ -169,6 +172,12 @@ impl Base {
             self.out.extend(history.between(self.delivered, through).cloned().map(Action::Deliver));
             self.delivered = through;
         }
+    }
+
+    /// Whether this server votes: one that has lost its log does not before it has all again.
+    pub(crate) fn votes(&self) -> bool {
+        let may = self.ledger.returning().is_none() || self.config.breaks(Planted::VoteWithoutLog);
+        self.config.is_voter() && may
     }
 
     /// This server's own vote.

@@ -109,7 +109,7 @@ impl Leading {
 impl Following {
     /// PROPOSE came. All that come at the same time are written, and acknowledged, as one.
     pub(crate) fn proposed(&mut self, base: &mut Base, after: Zxid, txns: Vec<Txn>) -> Next {
-        if !base.config.votes() {
+        if !base.votes() {
             return Next::Impossible("a proposal for an observer");
         }
         let Some(last) = txns.last().map(|txn| txn.zxid) else { return Next::Impossible("an empty proposal") };
@@ -137,7 +137,7 @@ impl Following {
 
     /// INFORM came.
     pub(crate) fn informed(&self, base: &mut Base, after: Zxid, txns: Vec<Txn>) -> Next {
-        if base.config.votes() {
+        if base.votes() {
             return Next::Impossible("INFORM for a voter");
         }
         let Some(last) = txns.last().map(|txn| txn.zxid) else { return Next::Impossible("an empty INFORM") };

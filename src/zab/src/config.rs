@@ -91,9 +91,9 @@ impl Config {
         }
     }
 
-    /// Whether this server votes.
+    /// Whether this server is one of the voters.
     #[must_use]
-    pub fn votes(&self) -> bool {
+    pub fn is_voter(&self) -> bool {
         self.voters.contains(&self.id)
     }
 }

@@ -18,6 +18,7 @@ impl crate::leading::Leading {
         let highest = known.fold(base.ledger.accepted().max(base.heard), Epoch::max);
         let Some(epoch) = highest.next() else { return Next::Stop(Fatal::EpochsUsedUp) };
         self.epoch = epoch;
+        self.lost_before = base.returning.clone();
         let invited = self.followers.values_mut().filter(|follower| matches!(follower.progress, Progress::Known(_)));
         let invitations = invited.map(|follower| {
             follower.progress = Progress::Invited;

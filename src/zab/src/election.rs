@@ -3,7 +3,7 @@
 //! All who look tell all others for whom they vote, each for the best of which it knows (ZooKeeper's `FastLeaderElection`). A round ends once
 //! a majority agrees, and nobody who could be heard says otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::{Base, Next};
 use crate::{Doing, Message, Notification, ServerId, Vote};
@@ -14,6 +14,8 @@ pub(crate) struct Election {
     vote: Vote,
     /// What others who look say in this round.
     votes: BTreeMap<ServerId, Vote>,
+    /// Those who ask and do not vote: nobody waits for their votes.
+    asking: BTreeSet<ServerId>,
     /// What others say who have found a leader.
     settled: BTreeMap<ServerId, Notification>,
     /// Ticks since a majority agreed.
@@ -27,14 +29,22 @@ impl Election {
     pub(crate) fn begin(base: &mut Base) -> (Self, Next) {
         base.round = base.round.saturating_add(1);
         let vote = base.own_vote();
-        let mut this = Self { vote, votes: BTreeMap::new(), settled: BTreeMap::new(), agreed: 0, told: 0 };
+        let mut this = Self {
+            vote,
+            votes: BTreeMap::new(),
+            asking: BTreeSet::new(),
+            settled: BTreeMap::new(),
+            agreed: 0,
+            told: 0,
+        };
         this.tell_all(base);
         let next = this.decide(base);
         (this, next)
     }
 
     fn notification(&self, base: &Base) -> Message {
-        Message::Vote(Notification { vote: self.vote, round: base.round, doing: Doing::Looking })
+        let doing = if base.votes() { Doing::Looking } else { Doing::Asking };
+        Message::Vote(Notification { vote: self.vote, round: base.round, doing })
     }
 
     fn tell_all(&mut self, base: &mut Base) {
@@ -49,7 +59,7 @@ impl Election {
 
     pub(crate) fn link_up(&mut self, base: &mut Base, peer: ServerId) {
         let own = base.own_vote();
-        if base.config.votes() && own > self.vote {
+        if base.votes() && own > self.vote {
             // With this one it reaches a majority.
             self.change(own);
             self.tell_all(base);
@@ -92,10 +102,13 @@ impl Election {
 
     pub(crate) fn vote(&mut self, base: &mut Base, peer: ServerId, heard: Notification) -> Next {
         let is_voter = base.config.voters.contains(&peer);
-        if !is_voter {
-            // An observer asks who leads, which is not known here.
-            return Next::Stay;
+        if !is_voter || heard.doing == Doing::Asking {
+            // It asks who leads, which is not known here.
+            self.votes.remove(&peer);
+            self.asking.insert(peer);
+            return self.decide(base);
         }
+        self.asking.remove(&peer);
         if heard.doing != Doing::Looking {
             self.settled.insert(peer, heard);
             self.votes.remove(&peer);
@@ -105,7 +118,7 @@ impl Election {
             };
         }
         self.settled.remove(&peer);
-        if !base.config.votes() {
+        if !base.votes() {
             return Next::Stay;
         }
         if heard.round > base.round {
@@ -146,10 +159,11 @@ impl Election {
 
     /// The leader, where this round has found it.
     fn decide(&mut self, base: &mut Base) -> Next {
-        if !base.config.votes() || !self.has_majority(base) {
+        if !base.votes() || !self.has_majority(base) {
             return Next::Stay;
         }
-        let mut can_be_heard = base.links.keys().filter(|peer| base.config.voters.contains(peer));
+        let voters = |peer: &&ServerId| base.config.voters.contains(peer) && !self.asking.contains(peer);
+        let mut can_be_heard = base.links.keys().filter(voters);
         let all_agree = can_be_heard.all(|peer| self.agrees(base, *peer));
         if !all_agree && self.agreed < base.config.vote_ticks {
             return Next::Stay;
@@ -170,7 +184,7 @@ impl Election {
         }
         for (leader, heard) in leaders {
             let support = self.settled.values().filter(|other| other.vote.server == *leader).count();
-            let is_wanted = base.config.votes() && self.vote.server == *leader;
+            let is_wanted = base.votes() && self.vote.server == *leader;
             if heard.doing == Doing::Established || is_wanted || support >= base.config.majority() {
                 base.round = heard.round;
                 return Next::Follow(heard.vote);

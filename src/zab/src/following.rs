@@ -6,6 +6,7 @@ use crate::base::{Base, Next};
 use crate::planted::Planted;
 use crate::{
     Doing, Epoch, Link, Message, Notification, Refusal, Request, Role, ServerId, Session, ToFollower, ToLeader, Vote,
+    Write,
 };
 
 /// How far a follower has got.
@@ -70,7 +71,8 @@ impl Following {
 
     fn ask_to_follow(&self, base: &mut Base) {
         let accepted = base.ledger.accepted();
-        self.tell(base, ToLeader::FollowerInfo { accepted });
+        let returning = base.ledger.returning().filter(|_| !base.votes());
+        self.tell(base, ToLeader::FollowerInfo { accepted, returning });
     }
 
     pub(crate) fn link_down(&self, peer: ServerId, link: Link) -> Next {
@@ -139,9 +141,18 @@ impl Following {
             (Stage::Synchronised(_) | Stage::Broadcast(_), ToFollower::Inform { after, txns }) => {
                 self.informed(base, after, txns)
             }
+            (Stage::Broadcast(_), ToFollower::Returned) => Self::returned(base),
             (Stage::Broadcast(_), ToFollower::Forwarded { request, zxid }) => self.forwarded(base, request, zxid),
             (Stage::Broadcast(_), ToFollower::ReadIndexed { request, zxid }) => self.read_indexed(base, request, zxid),
             _ => Next::Impossible("a message of a leader that does not belong to this phase"),
+        }
+    }
+
+    /// RETURNED came: it follows anew, as one that votes, once that is durable.
+    fn returned(base: &mut Base) -> Next {
+        match base.write(Write::Returned, Vec::new()) {
+            Ok(_) => Next::Leave,
+            Err(_) => Next::Impossible("it has lost no log"),
         }
     }
 
@@ -162,7 +173,7 @@ impl Following {
     /// The role as others see it.
     pub(crate) fn role(&self, base: &Base) -> Role {
         match self.stage {
-            Stage::Broadcast(epoch) if base.config.votes() => Role::Following(self.leader, epoch),
+            Stage::Broadcast(epoch) if base.votes() => Role::Following(self.leader, epoch),
             Stage::Broadcast(epoch) => Role::Observing(self.leader, epoch),
             _ => Role::Looking,
         }

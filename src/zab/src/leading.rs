@@ -53,6 +53,8 @@ pub(crate) struct Follower {
     silent: u32,
     /// The last sign of life that it answered.
     pub(crate) pong: u64,
+    /// The number of its log, where that has the place of one that was lost.
+    pub(crate) returning: Option<u64>,
 }
 
 /// How far another server has got, as the one that leads knows.
@@ -86,6 +88,8 @@ pub(crate) struct Leading {
     pub(crate) outstanding: VecDeque<(Zxid, usize)>,
     pub(crate) outstanding_bytes: usize,
     pub(crate) reads: Reads,
+    /// Servers that were known to have lost their logs before anybody was invited to the epoch.
+    pub(crate) lost_before: BTreeMap<ServerId, u64>,
     /// It takes no proposals any more, and leaves once those that it took are committed; to whom, and for how many ticks.
     handing_over: Option<(Option<ServerId>, u32)>,
     /// Ticks since the office began.
@@ -111,6 +115,7 @@ impl Leading {
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
             reads: Reads::default(),
+            lost_before: BTreeMap::new(),
             handing_over: None,
             age: 0,
             lonely: 0,
@@ -165,14 +170,26 @@ impl Leading {
         session: Session,
         message: ToLeader,
     ) -> Next {
-        if let ToLeader::FollowerInfo { accepted } = message {
+        if let ToLeader::FollowerInfo { accepted, returning } = message {
             if self.is_of(peer, link, session) {
                 // It asked again before it heard from here.
                 return Next::Stay;
             }
-            let votes = base.config.voters.contains(&peer) || base.config.breaks(Planted::CountObservers);
-            let progress = Progress::Known(accepted);
-            let follower = Follower { link, session, votes, progress, acked: Zxid::ZERO, silent: 0, pong: 0 };
+            let is_voter = base.config.voters.contains(&peer) && returning.is_none();
+            let votes = is_voter || base.config.breaks(Planted::CountObservers);
+            if let Some(number) = returning {
+                base.returning.insert(peer, number);
+            }
+            let follower = Follower {
+                link,
+                session,
+                votes,
+                progress: Progress::Known(accepted),
+                acked: Zxid::ZERO,
+                silent: 0,
+                pong: 0,
+                returning,
+            };
             self.followers.insert(peer, follower);
             return self.follower_known(base, peer, accepted);
         }
@@ -248,7 +265,10 @@ impl Leading {
         if self.age > limit || self.lonely > base.config.sync_ticks {
             return Next::Leave;
         }
-        self.handing_on(base)
+        match self.handing_over {
+            Some(_) => self.handing_on(base),
+            None => self.let_return(base),
+        }
     }
 
     fn drop_silent(&mut self, base: &mut Base) {
@@ -314,6 +334,13 @@ impl Leading {
         };
         let found = self.followers.iter().find(|(id, follower)| ready(id, follower)).map(|(id, _)| *id);
         let alone = base.config.voters.len() == 1;
+        if self.stage == Stage::Broadcast && self.commit == last && *to == Some(base.config.id) {
+            // Another epoch, which this server would lead as well.
+            base.preferred = true;
+            self.resign(base, None);
+            self.followers.clear();
+            return Next::Leave;
+        }
         if self.stage == Stage::Broadcast && self.commit == last && (found.is_some() || alone) {
             self.resign(base, found);
             self.followers.clear();

@@ -44,6 +44,8 @@ pub enum Write {
     },
     /// The synchronisation is whole: the history is that of this epoch (currentEpoch).
     EpochInstalled(Epoch),
+    /// All that was acknowledged before the log was lost is here again ([`Ledger::in_place_of_lost`]).
+    Returned,
 }
 
 /// A write that cannot stand where it stands.
@@ -58,6 +60,9 @@ pub enum Inconsistent {
     /// A truncation or its like stands outside of a synchronisation.
     #[error("no synchronisation was begun")]
     NoSync,
+    /// No log was lost.
+    #[error("no log was lost")]
+    NotReturning,
     /// There is no such transaction to truncate behind.
     #[error("there is no transaction {0}")]
     NoSuchTxn(Zxid),
@@ -177,15 +182,23 @@ pub struct Ledger {
     current: Epoch,
     history: History,
     sync: Option<Sync>,
+    returning: Option<u64>,
 }
 
 impl Ledger {
     /// A ledger that begins behind transactions that are not there, as a log does whose beginning was thrown away. It is whole once a
     /// snapshot has what is missing ([`Ledger::snapshot_taken`]).
     #[must_use]
-    pub fn of_rest(accepted: Epoch, current: Epoch, last: Zxid) -> Self {
+    pub fn of_rest(accepted: Epoch, current: Epoch, last: Zxid, returning: Option<u64>) -> Self {
         let history = History { floor: last, snapshot: Zxid::ZERO, txns: VecDeque::new() };
-        Self { accepted, current, history, sync: None }
+        Self { accepted, current, history, sync: None, returning }
+    }
+
+    /// A ledger in the place of one that was lost: what was promised and acknowledged before is not known. Each such one has a number that no
+    /// other of the server has.
+    #[must_use]
+    pub fn in_place_of_lost(number: u64) -> Self {
+        Self { returning: Some(number), ..Self::default() }
     }
 
     /// The highest epoch that was promised.
@@ -216,6 +229,13 @@ impl Ledger {
     #[must_use]
     pub fn is_syncing(&self) -> bool {
         self.sync.is_some()
+    }
+
+    /// The number of the log, where it has the place of one that was lost, and not all that was acknowledged is here again: the server must not
+    /// vote then.
+    #[must_use]
+    pub fn returning(&self) -> Option<u64> {
+        self.returning
     }
 
     /// Does what a write says.
@@ -254,6 +274,8 @@ impl Ledger {
                     self.current = *epoch;
                 }
             }
+            Write::Returned if self.returning.is_none() => return Err(Inconsistent::NotReturning),
+            Write::Returned => self.returning = None,
         }
         Ok(())
     }

@@ -20,6 +20,8 @@ pub enum ToLeader {
     FollowerInfo {
         /// Its acceptedEpoch.
         accepted: Epoch,
+        /// The number of its log, where that has the place of one that was lost: it does not count before it has all again.
+        returning: Option<u64>,
     },
     /// ACKEPOCH: I follow nobody of an earlier epoch; the history that I have is this, and is durable.
     AckEpoch {
@@ -127,6 +129,8 @@ pub enum ToFollower {
         /// The place; nothing where it was refused.
         zxid: Option<Zxid>,
     },
+    /// You have all again that you may have acknowledged before you lost your log.
+    Returned,
     /// The leader leaves its office, and names whom it would like to follow it.
     Resigned {
         /// Whom.
@@ -164,6 +168,7 @@ impl Message {
                 ToFollower::Ping { .. } => "PING",
                 ToFollower::Forwarded { .. } => "FORWARDED",
                 ToFollower::ReadIndexed { .. } => "READINDEXED",
+                ToFollower::Returned => "RETURNED",
                 ToFollower::Resigned { .. } => "RESIGNED",
             },
         }

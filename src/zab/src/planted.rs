@@ -37,11 +37,15 @@ pub enum Planted {
     CountObservers,
     /// Reads are answered without asking a majority.
     ReadFromMemory,
+    /// A server that has lost its log votes.
+    VoteWithoutLog,
+    /// A server that has lost its log votes once it has that of a leader whose epoch began before.
+    ReturnInOldEpoch,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::AckBeforeFsync,
         Self::LeaderCountsBeforeFsync,
         Self::AckNewLeaderBeforeFsync,
@@ -59,5 +63,7 @@ impl Planted {
         Self::DiffForTrunc,
         Self::CountObservers,
         Self::ReadFromMemory,
+        Self::VoteWithoutLog,
+        Self::ReturnInOldEpoch,
     ];
 }

@@ -78,9 +78,34 @@ impl Leading {
         follower.acked = through;
         if self.stage == Stage::Broadcast {
             self.tell(base, peer, ToFollower::UpToDate { commit: self.commit });
-            return Next::Stay;
+            return self.let_return(base);
         }
         self.establish(base)
+    }
+
+    /// Lets a server vote that had lost its log and has all again.
+    ///
+    /// It may where all that is promised in this epoch was promised after its loss was known. Whoever still counts on what it had promised
+    /// before needs another besides it that is of this epoch's majority, and that one either follows nobody of an earlier epoch, or shows that it
+    /// has more. Otherwise there has to be another epoch first.
+    pub(crate) fn let_return(&mut self, base: &mut Base) -> Next {
+        let has_all = |(id, follower): (&ServerId, &crate::leading::Follower)| {
+            let number = follower.returning.filter(|_| follower.progress == Progress::Active)?;
+            Some((*id, number))
+        };
+        let Some((peer, number)) = self.followers.iter().find_map(has_all) else { return Next::Stay };
+        if self.stage != Stage::Broadcast {
+            return Next::Stay;
+        }
+        if self.lost_before.get(&peer) != Some(&number) && !base.config.breaks(Planted::ReturnInOldEpoch) {
+            return self.hand_over(base, Some(base.config.id));
+        }
+        if let Some(follower) = self.followers.get_mut(&peer) {
+            follower.returning = None;
+        }
+        base.returning.remove(&peer);
+        self.tell(base, peer, ToFollower::Returned);
+        Next::Stay
     }
 
     /// Begins the broadcast once a majority has the history, this server counted once it has it durably. With that, all of the initial

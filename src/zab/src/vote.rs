@@ -21,6 +21,8 @@ pub struct Vote {
 pub enum Doing {
     /// It looks for a leader.
     Looking,
+    /// It looks for a leader, and does not vote.
+    Asking,
     /// It follows the one it voted for.
     Following,
     /// It leads, or tries to.

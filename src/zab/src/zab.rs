@@ -257,7 +257,7 @@ impl Zab {
         match (&mut self.phase, message) {
             (Phase::Election(election), Message::Vote(heard)) => election.vote(&mut self.base, peer, heard),
             (phase, Message::Vote(heard)) => {
-                if heard.doing == Doing::Looking
+                if matches!(heard.doing, Doing::Looking | Doing::Asking)
                     && let Some(told) = phase.notification(&self.base)
                 {
                     self.base.send(link, Message::Vote(told));

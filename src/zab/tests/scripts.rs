@@ -48,6 +48,7 @@ fn shown(txns: &[Txn]) -> String {
 fn doing(text: &str) -> Doing {
     match text {
         "looking" => Doing::Looking,
+        "asking" => Doing::Asking,
         "following" => Doing::Following,
         "leading" => Doing::Leading,
         "established" => Doing::Established,
@@ -56,15 +57,17 @@ fn doing(text: &str) -> Doing {
 }
 
 fn message(words: &[&str]) -> Message {
-    if let ["VOTE", state, round, epoch_of, last, server] = words {
-        let vote =
-            Vote { epoch: epoch(epoch_of), zxid: zxid(last), preferred: false, server: ServerId(number(server)) };
+    if let ["VOTE", state, round, epoch_of, last, server, rest @ ..] = words {
+        let preferred = rest == ["preferred"];
+        let vote = Vote { epoch: epoch(epoch_of), zxid: zxid(last), preferred, server: ServerId(number(server)) };
         return Message::Vote(Notification { vote, round: number(round), doing: doing(state) });
     }
     let [session, words @ ..] = words else { panic!("a message") };
     let session = Session(number(session));
     let to_leader = match words {
-        ["CEPOCH", accepted] => ToLeader::FollowerInfo { accepted: epoch(accepted) },
+        ["CEPOCH", accepted, rest @ ..] => {
+            ToLeader::FollowerInfo { accepted: epoch(accepted), returning: rest.last().map(|log| number(log)) }
+        }
         ["ACKEPOCH", promised, current, last, counts @ ..] => ToLeader::AckEpoch {
             epoch: epoch(promised),
             current: epoch(current),
@@ -103,6 +106,7 @@ fn to_follower(words: &[&str]) -> ToFollower {
         ["READINDEXED", request, place @ ..] => {
             ToFollower::ReadIndexed { request: Request(number(request)), zxid: place.first().map(|place| zxid(place)) }
         }
+        ["RETURNED"] => ToFollower::Returned,
         ["RESIGNED", rest @ ..] => {
             ToFollower::Resigned { successor: rest.first().map(|server| ServerId(number(server))) }
         }
@@ -123,7 +127,10 @@ fn show_message(message: &Message) -> String {
         }
         Message::ToLeader(session, message) => {
             let rest = match message {
-                ToLeader::FollowerInfo { accepted } => format!("CEPOCH {accepted:?}"),
+                ToLeader::FollowerInfo { accepted, returning } => {
+                    let returning = returning.map_or(String::new(), |log| format!(" returning {log}"));
+                    format!("CEPOCH {accepted:?}{returning}")
+                }
                 ToLeader::AckEpoch { epoch, current, last, counts } => {
                     let again = if *counts { "" } else { " again" };
                     format!("ACKEPOCH {epoch:?} {current:?} {last}{again}")
@@ -154,6 +161,7 @@ fn show_message(message: &Message) -> String {
                 ToFollower::Ping { number } => format!("PING {number}"),
                 ToFollower::Forwarded { request, zxid } => format!("FORWARDED {request:?}{}", place(*zxid)),
                 ToFollower::ReadIndexed { request, zxid } => format!("READINDEXED {request:?}{}", place(*zxid)),
+                ToFollower::Returned => "RETURNED".to_owned(),
                 ToFollower::Resigned { successor } => {
                     successor.map_or("RESIGNED".to_owned(), |server| format!("RESIGNED {server:?}"))
                 }
@@ -175,6 +183,7 @@ fn show(action: &Action) -> String {
                 Write::Install { zxid, blob } => format!("install {zxid} {blob:?}"),
                 Write::Append { after, txns } => format!("append {after}{}", shown(txns)),
                 Write::EpochInstalled(epoch) => format!("installed {epoch:?}"),
+                Write::Returned => "returned".to_owned(),
             };
             let then = then.iter().fold(String::new(), |text, (link, message)| {
                 format!("{text}, then send {link:?} {}", show_message(message))
@@ -229,6 +238,12 @@ fn played(script: &str) -> String {
                 let mut config = Config::new(ServerId(number(id)), voters);
                 config.retained = 0;
                 zab = Some(Zab::new(config, Ledger::default(), Zxid::ZERO));
+            }
+            // It has lost its log, and has a new one.
+            ["lost", log] => {
+                let last = zab.as_ref().expect("a server");
+                let (id, voters) = (last.config().id, last.config().voters.clone());
+                zab = Some(Zab::new(Config::new(id, voters), Ledger::in_place_of_lost(number(log)), Zxid::ZERO));
             }
             // It comes up again with what its log says.
             ["restart"] => {

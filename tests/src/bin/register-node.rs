@@ -1,9 +1,10 @@
 //! An instance of a cluster whose machine is the register, for tests: clients talk to it in lines.
 //!
 //! ```text
-//! register-node ID FOLDER CLIENTS 1=127.0.0.1:7101,2=… [large] [tls=FOLDER] [versions=1-2]
+//! register-node ID FOLDER CLIENTS 1=127.0.0.1:7101,2=… [large] [lost] [tls=FOLDER] [versions=1-2]
 //!
 //! large      sizes as in use, not those that tests want
+//! lost       where there is no log, it was lost
 //! tls        ID.pem, ID.key and ca.pem of that folder
 //! versions   of the protocol between instances
 //!
@@ -21,7 +22,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use crossdock_cluster::register::{Change, Command, CompareAndSet, DONE, Register};
-use crossdock_cluster::{AskError, Client, Member, Node, Settings};
+use crossdock_cluster::{AskError, Client, Member, Node, Settings, init_again};
 use crossdock_transport::MutualTls;
 use crossdock_zab::{Role, ServerId};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -46,6 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for option in options {
         let usual = Settings::new("register", settings.id, BTreeMap::new(), folder.into());
         match option.split_once('=') {
+            None if option == "lost" => settings.create = false,
             None if option == "large" => (settings.snapshot_every, settings.log) = (usual.snapshot_every, usual.log),
             Some(("tls", files)) => {
                 let file = |name: &str| Path::new(files).join(name);
@@ -58,6 +60,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             _ => return Err(format!("`{option}` is no option").into()),
         }
+    }
+    if !settings.create && !settings.data.exists() {
+        init_again(&settings)?;
     }
     let node = Node::start(&settings, Box::new(Register::default()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

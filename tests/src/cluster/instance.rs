@@ -48,6 +48,17 @@ impl Instance {
         }
     }
 
+    /// Deletes the log; the next start begins one in its place.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn lose_log(&mut self) {
+        std::fs::remove_dir_all(&self.data).expect("a log");
+        if !self.command.iter().any(|argument| argument == "lost") {
+            self.command.push("lost".to_owned());
+        }
+    }
+
     /// Asks the process to end, and waits for it.
     ///
     /// # Panics

@@ -34,6 +34,8 @@ pub enum Fault {
     SlowLeader,
     /// The leader and one follower are killed at once.
     KillTwo,
+    /// A follower is killed, loses its log, and comes back without.
+    LoseLog,
     /// All are killed at once, and started again.
     KillAll,
     /// The clock of the leader's day jumps ahead by an hour, and back by a day.
@@ -50,7 +52,7 @@ impl Fault {
     fn kills(self, leads: usize, count: usize) -> Vec<usize> {
         match self {
             Self::KillLeader => vec![leads],
-            Self::KillFollower => vec![(leads + 1) % count],
+            Self::KillFollower | Self::LoseLog => vec![(leads + 1) % count],
             Self::KillTwo => vec![leads, (leads + 1) % count],
             Self::KillAll => (0..count).collect(),
             _ => Vec::new(),
@@ -137,6 +139,9 @@ impl Rounds<'_> {
         }
         if fault != Fault::KillAll {
             for index in down {
+                if fault == Fault::LoseLog {
+                    self.instances[index].lose_log();
+                }
                 self.instances[index].start();
             }
         }

@@ -19,6 +19,7 @@ const TRUNCATE: u8 = 3;
 const INSTALL: u8 = 4;
 const TXN: u8 = 5;
 const INSTALLED: u8 = 6;
+const RETURNED: u8 = 7;
 
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes)
@@ -113,6 +114,7 @@ pub(super) fn write(buffer: &mut Vec<u8>, number: u64, (chain, salt): (u32, u32)
                 }
             }
             Write::EpochInstalled(epoch) => record(INSTALLED, *epoch, Zxid::ZERO, &[]),
+            Write::Returned => record(RETURNED, Epoch(0), Zxid::ZERO, &[]),
         }
     }
     let len = u32::try_from(buffer.len() - HEADER).unwrap_or(u32::MAX);
@@ -197,6 +199,7 @@ fn records(mut bytes: &[u8], count: u32) -> Option<Vec<Write>> {
             TRUNCATE => Write::Truncate(zxid),
             INSTALL => Write::Install { zxid, blob: Blob(0) },
             INSTALLED => Write::EpochInstalled(epoch),
+            RETURNED => Write::Returned,
             TXN => {
                 let txn = Txn { zxid, payload: Bytes::copy_from_slice(payload) };
                 // What they stand behind is what was there.

@@ -66,7 +66,7 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
                     return Err(damaged(0, "the log has lost its beginning"));
                 }
                 let position = header.position;
-                let ledger = Ledger::of_rest(position.accepted, position.current, position.last);
+                let ledger = Ledger::of_rest(position.accepted, position.current, position.last, position.returning);
                 none.insert(Reading { ledger, batch: header.batch, chain: header.chain, cut: 0 })
             }
         };

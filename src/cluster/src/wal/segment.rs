@@ -36,14 +36,18 @@ pub(super) struct Header {
 
 /// A number that differs from segment to segment, so that no payload can hold what is taken for a header.
 pub(super) fn salt() -> u32 {
+    u32::try_from(random() >> 32).unwrap_or(0)
+}
+
+/// A number that nobody knows before.
+pub(super) fn random() -> u64 {
     // The standard library's maps draw theirs from the system's randomness.
-    let drawn = std::collections::hash_map::RandomState::new().build_hasher().finish();
-    u32::try_from(drawn >> 32).unwrap_or(0)
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
 impl Header {
-    pub(super) fn first(identity: Identity, len: u64) -> Self {
-        Self { number: 1, len, batch: 1, chain: 0, position: Position::default(), identity, salt: salt() }
+    pub(super) fn first(identity: Identity, len: u64, position: Position) -> Self {
+        Self { number: 1, len, batch: 1, chain: 0, position, identity, salt: salt() }
     }
 
     fn bytes(&self) -> [u8; SECTOR] {
@@ -62,6 +66,7 @@ impl Header {
         bytes[68..76].copy_from_slice(&self.identity.cluster.to_le_bytes());
         bytes[76..84].copy_from_slice(&self.identity.server.to_le_bytes());
         bytes[84..88].copy_from_slice(&self.salt.to_le_bytes());
+        bytes[88..96].copy_from_slice(&position.returning.unwrap_or_default().to_le_bytes());
         let sum = crc32c::crc32c(&bytes[12..]);
         bytes[8..12].copy_from_slice(&sum.to_le_bytes());
         bytes
@@ -84,6 +89,7 @@ impl Header {
                 current: Epoch(u32_at(bytes, 44)),
                 last: Zxid::from_u64(u64_at(bytes, 48)),
                 sync: is_open.then(|| Zxid::from_u64(u64_at(bytes, 56))),
+                returning: Some(u64_at(bytes, 88)).filter(|number| *number != 0),
             },
             identity: Identity { cluster: u64_at(bytes, 68), server: u64_at(bytes, 76) },
             salt: u32_at(bytes, 84),

@@ -4,8 +4,8 @@ use crossdock_zab as zab;
 use crossdock_zab::{Doing, Epoch, Message, Notification, Request, ServerId, Session, Vote, Zxid};
 
 use super::schema::{
-    AckEpoch, AckNewLeader, Answer, FollowerKind, Forward, Idle, Kind, LeaderKind, Resigned, ToFollower, ToLeader, Txn,
-    Txns, Vote as WireVote,
+    AckEpoch, AckNewLeader, Answer, FollowerInfo, FollowerKind, Forward, Idle, Kind, LeaderKind, Resigned, ToFollower,
+    ToLeader, Txn, Txns, Vote as WireVote,
 };
 
 fn txns(after: Zxid, txns: &[zab::Txn]) -> Txns {
@@ -37,6 +37,7 @@ impl Kind {
                     Doing::Following => 2,
                     Doing::Leading => 3,
                     Doing::Established => 4,
+                    Doing::Asking => 5,
                 },
             }),
             Message::ToLeader(session, message) => {
@@ -64,6 +65,7 @@ impl Kind {
                     2 => Doing::Following,
                     3 => Doing::Leading,
                     4 => Doing::Established,
+                    5 => Doing::Asking,
                     _ => return None,
                 },
             }),
@@ -77,7 +79,9 @@ impl Kind {
 fn to_leader(message: &zab::ToLeader) -> LeaderKind {
     use zab::ToLeader as Z;
     match message {
-        Z::FollowerInfo { accepted } => LeaderKind::FollowerInfo(accepted.0),
+        Z::FollowerInfo { accepted, returning } => {
+            LeaderKind::FollowerInfo(FollowerInfo { accepted: accepted.0, returning: *returning })
+        }
         Z::AckEpoch { epoch, current, last, counts } => {
             LeaderKind::AckEpoch(AckEpoch { epoch: epoch.0, current: current.0, last: last.to_u64(), counts: *counts })
         }
@@ -97,7 +101,7 @@ fn to_leader(message: &zab::ToLeader) -> LeaderKind {
 fn to_leader_back(kind: LeaderKind) -> zab::ToLeader {
     use zab::ToLeader as Z;
     match kind {
-        LeaderKind::FollowerInfo(accepted) => Z::FollowerInfo { accepted: Epoch(accepted) },
+        LeaderKind::FollowerInfo(info) => Z::FollowerInfo { accepted: Epoch(info.accepted), returning: info.returning },
         LeaderKind::AckEpoch(ack) => Z::AckEpoch {
             epoch: Epoch(ack.epoch),
             current: Epoch(ack.current),
@@ -131,6 +135,7 @@ fn to_follower(message: &zab::ToFollower) -> Option<FollowerKind> {
         Z::Ping { number } => FollowerKind::Ping(*number),
         Z::Forwarded { request, zxid } => FollowerKind::Forwarded(answer(*request, *zxid)),
         Z::ReadIndexed { request, zxid } => FollowerKind::ReadIndexed(answer(*request, *zxid)),
+        Z::Returned => FollowerKind::Returned(Idle {}),
         Z::Resigned { successor } => FollowerKind::Resigned(Resigned { successor: successor.map(|server| server.0) }),
     })
 }
@@ -163,6 +168,7 @@ fn to_follower_back(kind: FollowerKind) -> zab::ToFollower {
         FollowerKind::ReadIndexed(answer) => {
             Z::ReadIndexed { request: Request(answer.request), zxid: answer.zxid.map(Zxid::from_u64) }
         }
+        FollowerKind::Returned(_) => Z::Returned,
         FollowerKind::Resigned(resigned) => Z::Resigned { successor: resigned.successor.map(ServerId) },
     }
 }
@@ -180,7 +186,8 @@ mod tests {
         let request = Request(u64::MAX);
         let vote = Vote { epoch: Epoch(u32::MAX), zxid: a, preferred: true, server: ServerId(9) };
         let to_leader = [
-            zab::ToLeader::FollowerInfo { accepted: Epoch(0) },
+            zab::ToLeader::FollowerInfo { accepted: Epoch(0), returning: None },
+            zab::ToLeader::FollowerInfo { accepted: Epoch(7), returning: Some(0) },
             zab::ToLeader::AckEpoch { epoch: Epoch(4), current: Epoch(3), last: a, counts: false },
             zab::ToLeader::AckNewLeader { epoch: Epoch(4), through: b },
             zab::ToLeader::Ack(a),
@@ -204,8 +211,9 @@ mod tests {
             zab::ToFollower::ReadIndexed { request, zxid: None },
             zab::ToFollower::Resigned { successor: Some(ServerId(0)) },
             zab::ToFollower::Resigned { successor: None },
+            zab::ToFollower::Returned,
         ];
-        let doing = [Doing::Looking, Doing::Following, Doing::Leading, Doing::Established];
+        let doing = [Doing::Looking, Doing::Following, Doing::Leading, Doing::Established, Doing::Asking];
         let votes = doing.map(|doing| Message::Vote(Notification { vote, round: 3, doing }));
         let to_leader = to_leader.map(|message| Message::ToLeader(Session(1), message));
         let to_follower = to_follower.map(|message| Message::ToFollower(Session(0), message));

@@ -84,8 +84,8 @@ pub(crate) struct ToLeader {
 
 #[derive(Clone, PartialEq, Oneof)]
 pub(crate) enum LeaderKind {
-    #[prost(uint32, tag = "2")]
-    FollowerInfo(u32),
+    #[prost(message, tag = "2")]
+    FollowerInfo(FollowerInfo),
     #[prost(message, tag = "3")]
     AckEpoch(AckEpoch),
     #[prost(message, tag = "4")]
@@ -100,6 +100,14 @@ pub(crate) enum LeaderKind {
     ReadIndex(u64),
     #[prost(message, tag = "9")]
     Left(Idle),
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct FollowerInfo {
+    #[prost(uint32, tag = "1")]
+    pub(crate) accepted: u32,
+    #[prost(uint64, optional, tag = "2")]
+    pub(crate) returning: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -134,7 +142,7 @@ pub(crate) struct Forward {
 pub(crate) struct ToFollower {
     #[prost(uint64, tag = "1")]
     pub(crate) session: u64,
-    #[prost(oneof = "FollowerKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(oneof = "FollowerKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     pub(crate) kind: Option<FollowerKind>,
 }
 
@@ -166,6 +174,8 @@ pub(crate) enum FollowerKind {
     ReadIndexed(Answer),
     #[prost(message, tag = "14")]
     Resigned(Resigned),
+    #[prost(message, tag = "15")]
+    Returned(Idle),
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

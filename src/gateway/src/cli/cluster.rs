@@ -18,9 +18,12 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) enum ClusterCommand {
     /// Make the log of this instance: once, before its first start.
     ///
-    /// An instance that has lost its log has forgotten what it promised to others. Where it was one of a running cluster, give it a new id
-    /// in the place of the old one.
+    /// An instance that has lost its log, or whose log is damaged, has forgotten what it promised to others. Move what is left of the log away, and
+    /// say `--lost`: the instance then follows without a vote until it has all again from a leader that a majority of others has confirmed.
     Init {
+        /// The log was lost.
+        #[arg(long)]
+        lost: bool,
         /// The folder with crossdock.yaml.
         #[arg(long, default_value = "config", value_name = "FOLDER")]
         config: PathBuf,
@@ -46,7 +49,7 @@ pub(super) enum ClusterCommand {
 
 pub(super) fn cluster(command: ClusterCommand) -> Ending {
     match command {
-        ClusterCommand::Init { config } => init(&config),
+        ClusterCommand::Init { lost, config } => init(&config, lost),
         ClusterCommand::Bench(bench) => cluster_bench::bench(&bench),
         ClusterCommand::Status { admin, config, watch, json } => {
             let (address, token) = admin_of(admin, &config)?;
@@ -69,14 +72,20 @@ pub(super) fn cluster(command: ClusterCommand) -> Ending {
     }
 }
 
-fn init(folder: &std::path::Path) -> Ending {
+fn init(folder: &std::path::Path, lost: bool) -> Ending {
     let config = read_folder(folder, &adapters()).map_err(|problem| {
         eprintln!("{}", problem.trim_end());
         Failure::Failed
     })?;
     let none = || Failure::Misuse("the settings have no `cluster:`".into());
     let settings = config.cluster.ok_or_else(none)?;
-    crossdock_cluster::init(&settings).map_err(|problem| {
+    let others = settings.members.iter().filter(|(id, member)| **id != settings.id && member.votes).count();
+    if lost && others < settings.members.values().filter(|member| member.votes).count() / 2 + 1 {
+        let problem = "the others are no majority: what this instance has lost nobody has; begin anew, without --lost";
+        return Err(Failure::Misuse(problem.into()));
+    }
+    let made = if lost { crossdock_cluster::init_again(&settings) } else { crossdock_cluster::init(&settings) };
+    made.map_err(|problem| {
         eprintln!("{problem}");
         Failure::Failed
     })?;

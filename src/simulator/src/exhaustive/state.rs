@@ -93,7 +93,7 @@ impl State {
 
     /// Takes the first step that is possible, again and again, without faults.
     fn establish(&mut self) {
-        (self.left.crashes, self.left.cuts, self.left.timeouts) = (0, 0, 0);
+        (self.left.crashes, self.left.losses, self.left.cuts, self.left.timeouts) = (0, 0, 0, 0);
         (self.left.ticks, self.left.proposals) = (u8::MAX, 1);
         loop {
             let mut steps = Vec::new();
@@ -145,6 +145,9 @@ impl State {
                 steps.extend(ways.map(|(kept, lost)| Step::Crash { server: at + 1, kept, lost }));
             }
         }
+        if self.left.losses > 0 {
+            steps.extend((0..self.servers.len()).map(|at| Step::Lose(at + 1)));
+        }
         if self.left.cuts > 0 {
             let whole = self.connections.iter().filter(|(_, connection)| !connection.is_broken);
             let ways = whole.flat_map(|((a, b), _)| [false, true].map(|lost| Step::Cut { a: a + 1, b: b + 1, lost }));
@@ -161,6 +164,12 @@ impl State {
                 self.fault();
                 self.left.crashes -= 1;
                 self.crash(server - 1, kept, lost);
+            }
+            Step::Lose(server) => {
+                self.fault();
+                self.left.losses -= 1;
+                self.crash(server - 1, 0, false);
+                self.servers[server - 1].disk = Ledger::in_place_of_lost(u64::from(self.left.losses) + 1);
             }
             Step::Start(server) => self.start(server - 1),
             Step::Cut { a, b, lost } => {

@@ -21,6 +21,8 @@ pub enum Step {
         /// What it has sent is lost on the way.
         lost: bool,
     },
+    /// A server crashes and loses its log; what it has sent is on its way.
+    Lose(usize),
     /// A server that has crashed comes back.
     Start(usize),
     /// A connection breaks.

@@ -1,11 +1,12 @@
 //! Faults, and their end.
 
-use crossdock_zab::{Input, Role, Zab};
+use crossdock_zab::{Input, Ledger, Role, Zab};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::{Event, Stepped, World, id};
 use crate::faults::{Fault, MILLI, SECOND};
+use crate::server::Disk;
 
 impl World {
     pub(super) fn fault(&mut self, fault: Fault, mut rng: ChaCha8Rng) -> Stepped {
@@ -47,6 +48,7 @@ impl World {
                 self.note(|| format!("the disk of {} fails", server + 1));
                 self.servers[server].disk.fails = true;
             }
+            Fault::LoseDisk => self.lose_disk(server, rng),
             Fault::HandOver => {
                 let to = rng.random_bool(0.5).then(|| id(rng.random_range(0..self.voters)));
                 return self.input(server, Input::HandOver(to));
@@ -54,6 +56,22 @@ impl World {
             Fault::Snapshot => return self.snapshot(server),
         }
         Ok(())
+    }
+
+    /// A server loses all that it had on its disk, where the others that vote have kept theirs.
+    fn lose_disk(&mut self, server: usize, mut rng: ChaCha8Rng) {
+        let mut others = (0..self.voters).filter(|other| *other != server);
+        let votes = server < self.voters;
+        if self.voters < 3 || others.any(|other| self.servers[other].disk.ledger.returning().is_some()) {
+            return;
+        }
+        self.stop(server);
+        self.note(|| format!("{} has lost its log", server + 1));
+        self.logs += 1;
+        let ledger = if votes { Ledger::in_place_of_lost(self.logs) } else { Ledger::default() };
+        self.servers[server].disk = Disk { ledger, ..Disk::default() };
+        let after = rng.random_range(MILLI..SECOND);
+        self.at(after, Event::Start { server });
     }
 
     /// Blocks the ways between some servers and the others, both or one.
@@ -80,7 +98,9 @@ impl World {
         self.healing = true;
         self.config.chaotic = false;
         self.network.blocked.clear();
-        if let Some((a, b)) = self.apart {
+        let is_returning = self.servers[..self.voters].iter().any(|server| server.disk.ledger.returning().is_some());
+        // All others are needed then, and each of them has to reach the leader.
+        if let Some((a, b)) = self.apart.filter(|_| !is_returning) {
             self.network.blocked.extend([(a, b), (b, a)]);
             if let Some(connection) = self.network.between(a, b) {
                 self.cut(connection);
@@ -117,6 +137,7 @@ impl World {
                 && server.applied == self.servers[leader].applied
                 && server.applied.count == self.checks.order_len()
                 && server.asked.is_empty()
+                && (server.disk.ledger.returning().is_none() || self.config.planted.is_some())
         })
     }
 }
