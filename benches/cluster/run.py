@@ -4,8 +4,8 @@
     benches/cluster/run.py [--rounds N] [--seconds N] [--sizes BYTES …] [--outstanding COUNT …]
 
 Every server syncs each write to its log. Rounds interleave the systems, whose servers all run all the time; the table shows medians. CPU is
-that of the three servers together, and so are syncs, as each system counts those of its log. ZooKeeper is written to by its own client in Java and
-by one in Go, and stands there with the one that wrote more. Needs Go and a JDK; installs ZooKeeper and etcd (Debian: zookeeper, etcd-server) when run
+that of the three servers together, and so are syncs, as each system counts those of its log. ZooKeeper is written to by its own client in Java
+and by one in Go, etcd by its own in Go, each over three connections and over sixteen; each stands there with the client that wrote most. Needs Go and a JDK; installs ZooKeeper and etcd (Debian: zookeeper, etcd-server) when run
 as root.
 """
 
@@ -140,7 +140,7 @@ def etcd(folder):
 
 def crossdock(folder):
     print("building (release) …", file=sys.stderr, flush=True)
-    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "crossdock-tests", "--bin", "register-node"], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "crossdock-tests", "--bin", "register-node", "--bin", "register-writers"], cwd=ROOT, check=True)
     clients, peers = [free_port() for _ in range(SERVERS)], [free_port() for _ in range(SERVERS)]
     members = ",".join(f"{n}=127.0.0.1:{peer}" for n, peer in enumerate(peers, 1))
     commands = [[TARGET / "release/register-node", number, folder / f"crossdock-{number}", f"127.0.0.1:{client}", members, "large"]
@@ -176,8 +176,10 @@ def main():
         clusters = [crossdock(folder), zookeeper(folder), etcd(folder)]
         subprocess.run(["javac", "-proc:none", "-cp", jars(), "-d", folder, HERE / "zookeeper/Writers.java"], check=True)
         java = ["java", "-Xmx512m", "-Dzookeeper.root.logger=ERROR,CONSOLE", "-cp", f"{folder}:/etc/zookeeper/conf:{jars()}", "Writers"]
-        clients = {"crossdock": {"Go": [client, "crossdock"]}, "etcd": {"Go": [client, "etcd"]},
-                   "zookeeper": {"Java": java, "Go": [client, "zookeeper"]}}
+        clients = {"crossdock": {"Rust": [TARGET / "release/register-writers"]},
+                   "etcd": {f"Go, {count}": [client, "etcd", count] for count in (3, 16)},
+                   "zookeeper": {f"Java, {count}": [*java, count] for count in (3, 16)} |
+                                {f"Go, {count}": [client, "zookeeper", count] for count in (3, 16)}}
         runs = {}
         try:
             for cluster in clusters:
@@ -206,7 +208,7 @@ def report(runs, rounds):
         return max(medians, key=lambda one: one[1]["per_s"])
 
     print(f"\n{rounds} rounds, medians; CPU in milliseconds of three servers for 1 000 writes, and their syncs a write, the warm-up's with them")
-    print("\n| bytes | outstanding | system, client | writes/s | of it | p50 ms | p99 ms | p99.9 ms | CPU-ms | syncs |")
+    print("\n| bytes | outstanding | system, client, connections | writes/s | of it | p50 ms | p99 ms | p99.9 ms | CPU-ms | syncs |")
     print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for size, outstanding, name in runs:
         language, its = best((size, outstanding, name))

@@ -1,19 +1,16 @@
 // Writes to a cluster from several connections at once, and tells how long each write took.
 //
-//	client SYSTEM ADDRESS,… OUTSTANDING SIZE SECONDS
+//	client SYSTEM CONNECTIONS ADDRESS,… OUTSTANDING SIZE SECONDS
 //
-// SYSTEM is zookeeper, etcd or crossdock. Each of OUTSTANDING writers sets a key of its own, one write after another;
-// they share up to sixteen connections, spread over the addresses. Prints one line of JSON.
+// SYSTEM is zookeeper or etcd. Each of OUTSTANDING writers sets a key of its own, one write after another;
+// they share up to CONNECTIONS connections, spread over the addresses. Prints one line of JSON.
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log"
-	"net"
 	"os"
 	"sort"
 	"strconv"
@@ -25,25 +22,23 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-const connectionsMax = 16
-
 // A writer sets a key to a value and returns once that is durable on a majority.
 type writer func(key string, value []byte) error
 
 func main() {
-	if len(os.Args) != 6 {
-		log.Fatal("SYSTEM ADDRESSES OUTSTANDING SIZE SECONDS")
+	if len(os.Args) != 7 {
+		log.Fatal("SYSTEM CONNECTIONS ADDRESSES OUTSTANDING SIZE SECONDS")
 	}
-	addresses := strings.Split(os.Args[2], ",")
-	outstanding, size, seconds := number(os.Args[3]), number(os.Args[4]), number(os.Args[5])
+	connections, addresses := number(os.Args[2]), strings.Split(os.Args[3], ",")
+	outstanding, size, seconds := number(os.Args[4]), number(os.Args[5]), number(os.Args[6])
 	connect := map[string]func(address string) (writer, error){
-		"zookeeper": zookeeper, "etcd": etcd, "crossdock": crossdock,
+		"zookeeper": zookeeper, "etcd": etcd,
 	}[os.Args[1]]
 	if connect == nil {
 		log.Fatalf("%s is not known", os.Args[1])
 	}
 	var writers []writer
-	for i := 0; i < min(outstanding, connectionsMax); i++ {
+	for i := 0; i < min(outstanding, connections); i++ {
 		one, err := connect(addresses[i%len(addresses)])
 		if err != nil {
 			log.Fatal(err)
@@ -123,65 +118,5 @@ func etcd(address string) (writer, error) {
 	return func(key string, value []byte) error {
 		_, err := client.Put(context.Background(), key, string(value))
 		return err
-	}, nil
-}
-
-// Lines of `register-node`: a number, and what is asked; the answers come in any order.
-func crossdock(address string) (writer, error) {
-	connection, err := net.Dial("tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	var mutex sync.Mutex
-	waiting := map[string]chan string{}
-	next := 0
-	lines := make(chan string, 4096)
-	go func() {
-		out := bufio.NewWriter(connection)
-		for line := range lines {
-			out.WriteString(line)
-			for more := true; more; {
-				select {
-				case line := <-lines:
-					out.WriteString(line)
-				default:
-					more = false
-				}
-			}
-			if out.Flush() != nil {
-				return
-			}
-		}
-	}()
-	go func() {
-		in := bufio.NewReader(connection)
-		for {
-			line, err := in.ReadString('\n')
-			if err == io.EOF {
-				return
-			}
-			if err != nil {
-				log.Fatal(err)
-			}
-			number, answer, _ := strings.Cut(strings.TrimSpace(line), " ")
-			mutex.Lock()
-			done := waiting[number]
-			delete(waiting, number)
-			mutex.Unlock()
-			done <- answer
-		}
-	}()
-	return func(key string, value []byte) error {
-		done := make(chan string, 1)
-		mutex.Lock()
-		number := strconv.Itoa(next)
-		next++
-		waiting[number] = done
-		mutex.Unlock()
-		lines <- number + " set " + key + " " + string(value) + "\n"
-		if answer := <-done; answer != "done" {
-			return fmt.Errorf("crossdock: %s", answer)
-		}
-		return nil
 	}, nil
 }

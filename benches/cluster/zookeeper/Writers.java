@@ -10,11 +10,10 @@ import org.apache.zookeeper.ZooDefs;
 import org.apache.zookeeper.ZooKeeper;
 
 /**
- * Writes to ZooKeeper by its own client, as ../client does by one in Go: {@code Writers ADDRESS,… OUTSTANDING SIZE SECONDS}. Each of OUTSTANDING
- * writers sets a node of its own, one write after another, without a thread of its own. Prints the same line of JSON.
+ * Writes to ZooKeeper by its own client, as ../client does by one in Go: {@code Writers CONNECTIONS ADDRESS,… OUTSTANDING SIZE SECONDS}. Each of
+ * OUTSTANDING writers sets a node of its own, one write after another, without a thread of its own. Prints the same line of JSON.
  */
 final class Writers {
-    private static final int CONNECTIONS_MAX = 16;
     private static final AtomicReference<KeeperException> PROBLEM = new AtomicReference<>();
 
     /** One writer, whose calls all come back on the one thread of its connection. */
@@ -53,12 +52,13 @@ final class Writers {
     }
 
     public static void main(String[] arguments) throws Exception {
-        String[] addresses = arguments[0].split(",");
-        int outstanding = Integer.parseInt(arguments[1]);
-        byte[] value = "x".repeat(Integer.parseInt(arguments[2])).getBytes();
-        long seconds = Long.parseLong(arguments[3]);
+        int connectionsMax = Integer.parseInt(arguments[0]);
+        String[] addresses = arguments[1].split(",");
+        int outstanding = Integer.parseInt(arguments[2]);
+        byte[] value = "x".repeat(Integer.parseInt(arguments[3])).getBytes();
+        long seconds = Long.parseLong(arguments[4]);
         List<ZooKeeper> connections = new ArrayList<>();
-        for (int i = 0; i < Math.min(outstanding, CONNECTIONS_MAX); i++) {
+        for (int i = 0; i < Math.min(outstanding, connectionsMax); i++) {
             CountDownLatch connected = new CountDownLatch(1);
             connections.add(new ZooKeeper(addresses[i % addresses.length], 10_000, event -> {
                 if (event.getState() == Watcher.Event.KeeperState.SyncConnected) {
