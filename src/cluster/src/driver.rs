@@ -3,6 +3,8 @@
 //! What must not be sent before a write is durable the log sends behind it; all else goes out at once, so that a leader's disk and those of
 //! its followers work at the same time.
 
+mod snapshots;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,6 +68,7 @@ pub(crate) struct Driver {
     /// Transactions since the last snapshot, and their bytes.
     since_snapshot: (u64, usize),
     snapshotting: bool,
+    taken: Option<snapshots::Taken>,
     stopped: Option<Stopped>,
     latencies: Arc<Latencies>,
     peers: Vec<Peer>,
@@ -121,6 +124,7 @@ impl Driver {
             applied,
             since_snapshot: (0, 0),
             snapshotting: false,
+            taken: None,
             stopped: None,
             latencies: Arc::clone(&latencies),
             peers: Vec::new(),
@@ -370,82 +374,6 @@ impl Driver {
         }
         for (_, _, done) in self.ready.drain(..) {
             let _ = done.send(Err(error));
-        }
-    }
-
-    // ── snapshots
-
-    /// Takes a snapshot where it is time; the file is written beside.
-    fn snapshot(&mut self) {
-        let (count, bytes) = self.since_snapshot;
-        let is_time = count >= self.settings.snapshot_every || bytes >= self.settings.snapshot_bytes;
-        if !is_time || self.snapshotting || self.stopped.is_some() {
-            return;
-        }
-        let log = self.log.state();
-        // What is committed may be durable elsewhere and not here yet; a snapshot stands for what the log has.
-        if log.end.is_none_or(|end| end < self.applied) {
-            return;
-        }
-        let begun = Instant::now();
-        let (zxid, write_out, folder) = (self.applied, self.machine.snapshot(), self.settings.data.clone());
-        let segment = log.segment;
-        tracing::debug!(%zxid, micros = begun.elapsed().as_micros(), "a snapshot is taken");
-        (self.since_snapshot, self.snapshotting) = ((0, 0), true);
-        let kept = self.kept.0.clone();
-        let writing = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
-            let state = write_out();
-            let written = wal::keep_snapshot(&folder, zxid, &state);
-            drop(state);
-            match &written {
-                Ok(_) => {
-                    if let Err(problem) = wal::purge(&folder, zxid, segment) {
-                        tracing::warn!(%problem, "what a snapshot makes needless cannot be deleted");
-                    }
-                }
-                Err(problem) => tracing::warn!(%problem, "a snapshot cannot be kept; the log keeps all"),
-            }
-            let _ = kept.blocking_send(if written.is_ok() { zxid } else { Zxid::ZERO });
-        });
-        if let Err(problem) = writing {
-            tracing::warn!(%problem, "a snapshot cannot be kept; the log keeps all");
-            self.snapshotting = false;
-        }
-    }
-
-    fn snapshot_kept(&mut self, zxid: Zxid, inputs: &mut Vec<Input>) {
-        self.snapshotting = false;
-        // A follower may have taken another history meanwhile.
-        if zxid == Zxid::ZERO || !self.zab.ledger().history().has(zxid) {
-            return;
-        }
-        inputs.push(Input::SnapshotTaken(zxid));
-    }
-
-    /// A snapshot that came becomes one of this instance's.
-    fn adopt(&mut self, zxid: Zxid, blob: Blob) {
-        let adopted = match self.blobs.remove(&blob) {
-            Some(path) => wal::adopt_snapshot(&self.settings.data, zxid, &path),
-            None => Err(wal::Error::Missing(self.settings.data.clone())),
-        };
-        if let Err(problem) = adopted {
-            tracing::error!(%problem, "a snapshot that came cannot be kept; this instance stops");
-            self.stopped = Some(Stopped::Log(problem.to_string()));
-        }
-    }
-
-    fn restore(&mut self, zxid: Zxid) {
-        let restored = match wal::read_snapshot(&self.settings.data, zxid) {
-            Ok(Some(state)) => self.machine.restore(Some(&state)),
-            Ok(None) => Err(format!("the snapshot of {zxid} cannot be read")),
-            Err(problem) => Err(problem.to_string()),
-        };
-        match restored {
-            Ok(()) => self.applied = zxid,
-            Err(problem) => {
-                tracing::error!(%problem, "a snapshot's state cannot be taken; this instance stops");
-                self.stopped = Some(Stopped::Log(problem));
-            }
         }
     }
 

@@ -77,6 +77,13 @@ impl Base {
         self.out.push(Action::Send { link, message });
     }
 
+    /// Sends a message to all who vote and can be reached.
+    pub(crate) fn tell_voters(&mut self, message: &Message) {
+        let voters = self.links.iter().filter(|(peer, _)| self.config.voters.contains(peer));
+        let send = |(_, link): (&ServerId, &Link)| Action::Send { link: *link, message: message.clone() };
+        self.out.extend(voters.map(send));
+    }
+
     pub(crate) fn refuse(&mut self, request: Request, refusal: Refusal) {
         self.out.push(Action::Refused { request, refusal });
     }

@@ -50,11 +50,7 @@ impl Election {
     fn tell_all(&mut self, base: &mut Base) {
         self.told = 0;
         let message = self.notification(base);
-        let voters = base.links.iter().filter(|(peer, _)| base.config.voters.contains(peer));
-        let links: Vec<_> = voters.map(|(_, link)| *link).collect();
-        for link in links {
-            base.send(link, message.clone());
-        }
+        base.tell_voters(&message);
     }
 
     pub(crate) fn link_up(&mut self, base: &mut Base, peer: ServerId) {

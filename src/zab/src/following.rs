@@ -75,6 +75,14 @@ impl Following {
         self.tell(base, ToLeader::FollowerInfo { accepted, returning });
     }
 
+    /// What a server says of whom it follows, or that it leads: if it is the leader, it may not have known so when it was asked.
+    pub(crate) fn heard(&self, base: &mut Base, peer: ServerId, doing: Doing) {
+        if peer == self.leader && self.stage == Stage::Discovery && matches!(doing, Doing::Leading | Doing::Established)
+        {
+            self.ask_to_follow(base);
+        }
+    }
+
     pub(crate) fn link_down(&self, peer: ServerId, link: Link) -> Next {
         if peer == self.leader && link == self.link { Next::Leave } else { Next::Stay }
     }

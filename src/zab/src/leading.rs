@@ -121,6 +121,9 @@ impl Leading {
             lonely: 0,
             since_ping: 0,
         };
+        // Those who follow already asked before this server knew that it leads.
+        let told = Message::Vote(this.notification(base));
+        base.tell_voters(&told);
         let next = this.gather(base);
         (this, next)
     }

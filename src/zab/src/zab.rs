@@ -257,6 +257,9 @@ impl Zab {
         match (&mut self.phase, message) {
             (Phase::Election(election), Message::Vote(heard)) => election.vote(&mut self.base, peer, heard),
             (phase, Message::Vote(heard)) => {
+                if let Phase::Following(following) = phase {
+                    following.heard(&mut self.base, peer, heard.doing);
+                }
                 if matches!(heard.doing, Doing::Looking | Doing::Asking)
                     && let Some(told) = phase.notification(&self.base)
                 {
