@@ -58,7 +58,7 @@ fn runs_that_were_kept_end_as_they_should() {
 
 #[test]
 fn a_run_is_made_small() {
-    let plan = Plan::of(4).breaking(Planted::KeepHalfSync);
+    let plan = Plan::of(27).breaking(Planted::FollowSmallerEpoch);
     let found = run(&plan, false).expect_err("a broken rule");
     let smallest = shrink(&found);
     assert!(
