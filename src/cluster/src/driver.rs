@@ -149,15 +149,13 @@ impl Driver {
             let mut inputs = Vec::new();
             if self.log.is_full() {
                 // Behind a disk that is this far behind, nothing new is taken.
-                match self.log.written().await {
-                    Some(written) => self.written(written, &mut inputs),
-                    None => self.stopped = Some(Stopped::Asked),
-                }
+                let written = self.log.written().await;
+                self.written(written, &mut inputs);
             } else {
                 tokio::select! {
                     biased;
                     _ = ticks.tick() => inputs.push(Input::Tick),
-                    Some(written) = self.log.written() => self.written(written, &mut inputs),
+                    written = self.log.written() => self.written(written, &mut inputs),
                     Some(zxid) = self.kept.1.recv() => self.snapshot_kept(zxid, &mut inputs),
                     count = self.incoming.recv_many(&mut incoming, ROUND) => if count == 0 { self.stopped = Some(Stopped::Asked) },
                     count = self.asked.recv_many(&mut asked, ROUND) => if count == 0 { self.stopped = Some(Stopped::Asked) },
@@ -165,7 +163,7 @@ impl Driver {
                 self.take_more(&mut incoming, &mut asked);
             }
             while let Some(written) = self.log.try_written() {
-                self.written(written, &mut inputs);
+                self.written(Some(written), &mut inputs);
             }
             for one in incoming.drain(..) {
                 self.came(one, &mut inputs);
@@ -203,6 +201,11 @@ impl Driver {
         while !inputs.is_empty() && self.stopped.is_none() {
             self.zab.handle(inputs.drain(..), &mut actions);
             let mut writes = Batch::default();
+            // What is refused is known to be so, even where the role changes at the same time.
+            let is_refusal = |action: &mut Action| matches!(action, Action::Refused { .. });
+            for refused in actions.extract_if(.., is_refusal).collect::<Vec<_>>() {
+                self.act(refused, &mut writes, &mut inputs);
+            }
             for action in actions.drain(..) {
                 self.act(action, &mut writes, &mut inputs);
             }
@@ -231,7 +234,10 @@ impl Driver {
                 inputs.push(Input::LinkDown { peer, link });
             }
             Incoming::Progress { peer, link } => inputs.push(Input::Progress { peer, link }),
-            Incoming::Message { peer, link, message } => inputs.push(Input::Received { peer, link, message }),
+            Incoming::Message { peer, link, message, room } => {
+                inputs.push(Input::Received { peer, link, message });
+                drop(room);
+            }
             Incoming::Snapshot { peer, link, session, zxid, path } => {
                 let blob = Blob(self.requests);
                 self.requests += 1;
@@ -329,7 +335,12 @@ impl Driver {
         }
     }
 
-    fn written(&mut self, written: Written, inputs: &mut Vec<Input>) {
+    fn written(&mut self, written: Option<Written>, inputs: &mut Vec<Input>) {
+        let Some(written) = written else {
+            tracing::error!("the log's thread has ended; this instance stops for good");
+            self.stopped.get_or_insert(Stopped::Log("the log's thread has ended".to_owned()));
+            return;
+        };
         for link in written.full {
             self.give_up(link, inputs);
         }

@@ -4,9 +4,10 @@
 //! committed.
 
 use std::mem;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossdock_zab::{Io, Link, Message, Write, Zxid};
 use tokio::sync::mpsc;
@@ -19,6 +20,8 @@ use crate::wal::Wal;
 const OPEN_BYTES_MAX: usize = 128 << 20;
 /// What a write weighs besides its transactions, and each of these besides its payload.
 const WEIGHT: usize = 64;
+/// For a disk to take what was begun, when an instance ends.
+const END_TIME: Duration = Duration::from_secs(5);
 /// What was written and has not been heard of.
 const TOLD_MAX: usize = 16;
 
@@ -127,13 +130,15 @@ impl Queue {
     }
 }
 
-/// A log with a thread of its own. Its end waits for what was begun.
+/// A log with a thread of its own. Its end waits for what was begun, unless the disk does not answer.
 pub(crate) struct Log {
     queue: Arc<Queue>,
     written: mpsc::Receiver<Written>,
     open_bytes: usize,
     state: LogState,
     thread: Option<JoinHandle<()>>,
+    /// Is over once the thread is.
+    ended: std::sync::mpsc::Receiver<()>,
 }
 
 impl Log {
@@ -142,9 +147,12 @@ impl Log {
         let (told, written) = mpsc::channel(TOLD_MAX);
         let state = LogState::of(&wal);
         let taken = Arc::clone(&queue);
-        let thread = std::thread::Builder::new().name("log".to_owned());
-        let thread = thread.spawn(move || write_all(wal, &taken, &told, &latencies))?;
-        Ok(Self { queue, written, open_bytes: 0, state, thread: Some(thread) })
+        let (ends, ended) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+            let _ends = ends;
+            write_all(wal, &taken, &told, &latencies);
+        })?;
+        Ok(Self { queue, written, open_bytes: 0, state, thread: Some(thread), ended })
     }
 
     pub(crate) fn state(&self) -> LogState {
@@ -187,6 +195,10 @@ impl Drop for Log {
     fn drop(&mut self) {
         self.queue.end();
         self.written.close();
+        if self.ended.recv_timeout(END_TIME) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the disk of the log does not answer; what it was to write is left to it");
+            return;
+        }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -120,7 +120,8 @@ pub fn init(settings: &Settings) -> Result<(), wal::Error> {
 }
 
 /// Makes the log of an instance that has lost its own, whose id stays: it follows without a vote until a majority of others has confirmed a
-/// leader from which it has all again. That majority must have kept its logs.
+/// leader from which it has all again. As many others as are a majority of all voters must have kept their
+/// logs.
 ///
 /// # Errors
 /// As [`init`].
@@ -148,7 +149,7 @@ fn run(
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
         let connections = tokio::spawn(transport.run(listener));
         tokio::select! {
@@ -157,7 +158,10 @@ fn run(
         }
         connections.abort();
         Ok(())
-    })
+    });
+    // Whoever looks at a file of a disk that does not answer is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 impl Node {
@@ -207,7 +211,7 @@ impl Node {
     }
 
     /// Ends the instance; where it leads, another takes its office first, so that no command is left open. Others have to be there
-    /// within a second. Cancelled, it ends at once.
+    /// within a second; what followers have passed to it just then may be open all the same. Cancelled, it ends without all this.
     pub async fn leave(self) {
         let mut client = self.client();
         let is_leading = |status: &Status| matches!(status.role, Role::Leading(_));
@@ -216,10 +220,11 @@ impl Node {
             let handed_over = client.until(|status| !is_leading(status) || status.stopped.is_some());
             let _ = tokio::time::timeout(HAND_OVER_TIME, handed_over).await;
         }
-        self.stop();
+        // The disk may take its time; others of this thread do not wait for it.
+        let _ = tokio::task::spawn_blocking(move || self.stop()).await;
     }
 
-    /// Ends the instance, without waiting for others.
+    /// Ends the instance, without waiting for others. A disk that does not answer is waited for for five seconds.
     pub fn stop(mut self) {
         self.end();
     }

@@ -7,14 +7,14 @@ mod link;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossdock_transport::PeerCertificate;
 use crossdock_zab::{Link, Message, ServerId, Session, Zxid};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::settings::Settings;
 use crate::wire::Hello;
@@ -55,6 +55,8 @@ pub(crate) enum Incoming {
         peer: ServerId,
         link: Link,
         message: Message,
+        /// Its part of what may wait; given back with this.
+        room: OwnedSemaphorePermit,
     },
     /// Something large gets on.
     Progress {
@@ -75,11 +77,13 @@ pub(crate) struct Transport {
     settings: Settings,
     links: AtomicU64,
     driver: mpsc::Sender<Incoming>,
+    /// The last problem of a connection that was taken.
+    told: Mutex<String>,
 }
 
 impl Transport {
     pub(crate) fn new(settings: &Settings, driver: mpsc::Sender<Incoming>) -> Arc<Self> {
-        Arc::new(Self { settings: settings.clone(), links: AtomicU64::new(0), driver })
+        Arc::new(Self { settings: settings.clone(), links: AtomicU64::new(0), driver, told: Mutex::default() })
     }
 
     /// Connects with all others, until it is dropped.
@@ -107,13 +111,14 @@ impl Transport {
         let mut told = String::new();
         loop {
             let problem = match tokio::time::timeout(DIAL_TIME, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    wait = DIAL_WAIT;
-                    match self.meet(stream, Some(peer)).await {
-                        Ok(()) => "the connection ended".to_owned(),
-                        Err(problem) => problem,
+                Ok(Ok(stream)) => match self.meet(stream, Some(peer)).await {
+                    Ok(ended) => {
+                        // They have talked: it is worth to try again at once.
+                        wait = DIAL_WAIT;
+                        ended.err().unwrap_or_else(|| "the connection ended".to_owned())
                     }
-                }
+                    Err(problem) => problem,
+                },
                 Ok(Err(problem)) => problem.to_string(),
                 Err(_) => "it does not answer".to_owned(),
             };
@@ -127,13 +132,22 @@ impl Transport {
     }
 
     async fn accepted(self: Arc<Self>, stream: TcpStream) {
-        if let Err(problem) = self.meet(stream, None).await {
-            tracing::warn!(%problem, "a connection was refused");
+        let problem = match self.meet(stream, None).await {
+            Ok(Ok(())) => return,
+            Ok(Err(problem)) | Err(problem) => problem,
+        };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != problem {
+            tracing::warn!(%problem, "a connection was refused, or has ended; the same is not told again");
+            *told = problem;
         }
     }
 
-    /// Exchanges greetings, then messages until the connection ends.
-    async fn meet(&self, stream: TcpStream, dialled: Option<ServerId>) -> Result<(), String> {
+    /// Exchanges greetings, then messages until the connection ends; gives how it ended.
+    ///
+    /// # Errors
+    /// Why there is none.
+    async fn meet(&self, stream: TcpStream, dialled: Option<ServerId>) -> Result<Result<(), String>, String> {
         stream.set_nodelay(true).map_err(|problem| problem.to_string())?;
         let greeting = |peer: ServerId| Hello {
             version: *self.settings.versions.end(),
@@ -160,11 +174,11 @@ impl Transport {
         let (sender, outgoing) = mpsc::channel(QUEUE_LEN_MAX);
         let up = Incoming::Up { peer, link, sender };
         if self.driver.send(up).await.is_err() {
-            return Ok(());
+            return Ok(Ok(()));
         }
         let ended = stream.exchange(self, (peer, link), outgoing).await;
         let _ = self.driver.send(Incoming::Down { peer, link }).await;
-        ended
+        Ok(ended)
     }
 
     /// Begins TLS, where the settings have it. Who dials knows by the other's certificate who it is; who was dialled gets the

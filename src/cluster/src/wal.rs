@@ -352,7 +352,9 @@ impl Wal {
 
     fn make_spare(&mut self) {
         let (path, len) = (segment::spare_path(&self.folder), self.options.segment_len);
-        self.spare = Some(std::thread::spawn(move || segment::fill(&path, len)));
+        let filling = std::thread::Builder::new().name("spare".to_owned()).spawn(move || segment::fill(&path, len));
+        // Without a thread it is made when it is needed.
+        self.spare = filling.ok();
     }
 
     fn wait_for_spare(&mut self) -> Result<(), Error> {

@@ -6,7 +6,7 @@ mod schema;
 use bytes::{Buf as _, Bytes, BytesMut};
 use prost::Message as _;
 
-pub(crate) use self::schema::{Frame, Hello, Idle, Kind, SnapshotPart};
+pub(crate) use self::schema::{Alive, Frame, Hello, Kind, SnapshotPart};
 
 /// The versions that this release speaks.
 ///

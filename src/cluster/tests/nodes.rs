@@ -276,3 +276,99 @@ fn an_instance_without_its_log_does_not_start_as_if_it_had_none() {
     let stranger = Settings { id: ServerId(2), ..settings(folder.path()) };
     assert!(matches!(start(&stranger), Err(StartError::Settings(_))));
 }
+
+/// Of what a leader was asked itself, nothing is left open when it leaves: each command is done, or known not to be.
+#[tokio::test]
+async fn a_leader_that_leaves_answers_all_that_it_was_asked() {
+    let mut cluster = Cluster::start(3, 0, |_| {});
+    let leads = cluster.leader().await;
+    for index in 0..3 {
+        has_leader(&cluster.client(index)).await;
+    }
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..30 {
+        let client = cluster.client(leads);
+        writers.spawn(async move {
+            let mut done = 0;
+            loop {
+                match client.propose(Command::payload(&format!("key-{writer}"), Change::Append(Bytes::from("x")))).await
+                {
+                    Ok(_) => done += 1,
+                    Err(AskError::Unknown) => return (done, false),
+                    // Once it hands over, and then has ended.
+                    Err(_) => return (done, true),
+                }
+            }
+        });
+    }
+    let mut client = cluster.client(leads);
+    let busy = client.until(|status| status.applied.counter > 200);
+    tokio::time::timeout(PATIENCE, busy).await.expect("in time").expect("it runs");
+    cluster.nodes[leads].take().expect("it runs").leave().await;
+    let ended = writers.join_all().await;
+    assert!(ended.iter().all(|(done, known)| *done > 0 && *known), "{ended:?}");
+}
+
+/// A command that takes longer on the wire than a leader is waited for.
+#[tokio::test]
+async fn a_command_that_crawls_over_the_wire_ends_no_leadership() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let real: Vec<_> = (0..3).map(|_| free_address()).collect();
+    // The third dials the others by way of links that take 1 MiB a second.
+    let slow: Vec<_> = real.iter().map(|address| crawling(*address)).collect();
+    let mut nodes = Vec::new();
+    for id in 1..=3_u64 {
+        let member = |other: u64| {
+            let index = usize::try_from(other - 1).expect("small");
+            let address = if id == 3 && other < 3 { slow[index] } else { real[index] };
+            (ServerId(other), Member { address, votes: true })
+        };
+        let members: BTreeMap<ServerId, Member> = (1..=3).map(member).collect();
+        let mut settings = Settings::new("test", ServerId(id), members, folder.path().join(id.to_string()));
+        settings.create = true;
+        nodes.push(started(&settings));
+    }
+    for node in &nodes {
+        has_leader(&node.client()).await;
+    }
+    let epoch = |status: &crossdock_cluster::Status| match status.role {
+        Role::Following(_, epoch) | Role::Leading(epoch) => Some(epoch),
+        _ => None,
+    };
+    let before = epoch(&nodes[2].client().status());
+    let value = Bytes::from(vec![b'x'; 3 << 20]);
+    let done = nodes[0].client().propose(Command::payload("large", Change::Set(value))).await;
+    let (zxid, _) = done.expect("it is done");
+    let mut third = nodes[2].client();
+    let there = third.until(|status| status.applied >= zxid);
+    tokio::time::timeout(PATIENCE, there).await.expect("in time").expect("it runs");
+    assert_eq!(epoch(&nodes[2].client().status()), before, "nobody left anybody");
+}
+
+/// An address that leads to another over a link that takes 1 MiB a second each way.
+fn crawling(to: std::net::SocketAddr) -> std::net::SocketAddr {
+    use std::io::{Read as _, Write as _};
+    const PIECE: usize = 16 * 1024;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            let Ok(far) = std::net::TcpStream::connect(to) else { continue };
+            for (mut from, mut to) in [(&near, &far), (&far, &near)]
+                .map(|(from, to)| (from.try_clone().expect("a socket"), to.try_clone().expect("a socket")))
+            {
+                std::thread::spawn(move || {
+                    let mut buffer = vec![0; PIECE];
+                    while let Ok(len @ 1..) = from.read(&mut buffer) {
+                        std::thread::park_timeout(Duration::from_micros(len as u64));
+                        if to.write_all(&buffer[..len]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = (from.shutdown(std::net::Shutdown::Both), to.shutdown(std::net::Shutdown::Both));
+                });
+            }
+        }
+    });
+    address
+}

@@ -52,7 +52,8 @@ fn start_cluster(settings: &crossdock_cluster::Settings) -> Result<Node, RunErro
     let node = Node::start(&settings, Box::new(Register::default())).map_err(|problem| {
         let help = match &problem {
             StartError::Log(crossdock_cluster::wal::Error::Missing(_)) => {
-                "\nbefore its first start, and only then, make the log with `crossdock cluster init`"
+                "\nbefore its first start, and only then, make the log with `crossdock cluster init`; if it had one and lost it, say `crossdock cluster \
+                 init --lost`"
             }
             _ => "",
         };

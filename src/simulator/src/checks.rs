@@ -35,6 +35,8 @@ pub(crate) struct Checks {
     /// The one order: the state after each transaction that anybody delivered.
     order: Vec<Applied>,
     leaders: BTreeMap<Epoch, ServerId>,
+    /// What servers had that have lost it, and whom nobody counts before they have it again.
+    lost: BTreeMap<ServerId, (Epoch, Zxid)>,
     /// The numbers of the commands that clients proposed, and their lengths.
     proposed: BTreeMap<u64, usize>,
     delivered: BTreeSet<u64>,
@@ -48,6 +50,11 @@ type Checked = Result<(), String>;
 impl Checks {
     pub(crate) fn order_len(&self) -> usize {
         self.order.len()
+    }
+
+    /// A server has lost a history of that epoch that ended there.
+    pub(crate) fn loses(&mut self, server: ServerId, epoch: Epoch, last: Zxid) {
+        self.lost.insert(server, (epoch, last));
     }
 
     pub(crate) fn proposes(&mut self, number: u64, len: usize) {
@@ -76,11 +83,11 @@ impl Checks {
         if txn.zxid <= after.zxid {
             return Err(format!("total order: {} is delivered behind {}", txn.zxid, after.zxid));
         }
-        let holders = durable.iter().filter(|ledger| {
+        let holders = durable.iter().zip(1..).filter(|(ledger, server)| {
             let history = ledger.history();
             let has = history.has(txn.zxid) || (history.floor() > txn.zxid && history.snapshot() >= txn.zxid);
-            // One that had it and lost its log is counted by nobody until it has it again.
-            has || ledger.returning().is_some()
+            let had = self.lost.get(&ServerId(*server)).is_some_and(|(_, last)| *last >= txn.zxid);
+            has || (ledger.returning().is_some() && had)
         });
         let holders = holders.count();
         if holders < majority {
@@ -117,7 +124,12 @@ impl Checks {
         {
             return Err(format!("leaders: {server} and {other} are established in epoch {epoch}"));
         }
-        let with = durable.iter().filter(|ledger| ledger.current() >= epoch || ledger.returning().is_some()).count();
+        let had = |server: u64| self.lost.get(&ServerId(server)).is_some_and(|(had, _)| *had >= epoch);
+        let with = durable
+            .iter()
+            .zip(1..)
+            .filter(|(ledger, server)| ledger.current() >= epoch || (ledger.returning().is_some() && had(*server)));
+        let with = with.count();
         if with < majority {
             return Err(format!("epoch: {epoch} is established, and {with} of {majority} have it durably"));
         }

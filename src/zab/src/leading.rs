@@ -64,7 +64,8 @@ pub struct Followed {
     pub server: ServerId,
     /// It has the leader's history, and gets all that is new.
     pub is_active: bool,
-    /// How many transactions are not known to be durable there. One that does not vote does not say.
+    /// How many transactions are not known to be durable there; nothing where that is not known: one that does not vote does not say, and
+    /// what is far behind may not be in memory any more.
     pub lag: Option<usize>,
 }
 
@@ -133,7 +134,7 @@ impl Leading {
         let of = |(server, follower): (&ServerId, &Follower)| Followed {
             server: *server,
             is_active: follower.progress == Progress::Active,
-            lag: follower.votes.then(|| base.ledger.history().count_after(follower.acked)),
+            lag: follower.votes.then(|| base.ledger.history().count_after(follower.acked)).flatten(),
         };
         self.followers.iter().map(of).collect()
     }
@@ -180,7 +181,8 @@ impl Leading {
             }
             let is_voter = base.config.voters.contains(&peer) && returning.is_none();
             let votes = is_voter || base.config.breaks(Planted::CountObservers);
-            if let Some(number) = returning {
+            // One that does not vote never counted.
+            if let Some(number) = returning.filter(|_| base.config.voters.contains(&peer)) {
                 base.returning.insert(peer, number);
             }
             let follower = Follower {

@@ -127,10 +127,17 @@ impl History {
         self.txns.range(start.min(end)..end)
     }
 
-    /// How many transactions stand behind the point.
+    /// How many transactions stand behind the point; nothing where not all of them are here, and they are not of one epoch.
     #[must_use]
-    pub fn count_after(&self, zxid: Zxid) -> usize {
-        self.txns.len() - self.behind(zxid)
+    pub fn count_after(&self, zxid: Zxid) -> Option<usize> {
+        let last = self.last();
+        if zxid >= self.floor {
+            Some(self.txns.len() - self.behind(zxid))
+        } else if zxid.epoch == last.epoch {
+            usize::try_from(last.counter - zxid.counter).ok()
+        } else {
+            None
+        }
     }
 
     /// How many transactions are at or before the point.

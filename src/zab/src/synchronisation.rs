@@ -97,7 +97,8 @@ impl Leading {
         if self.stage != Stage::Broadcast {
             return Next::Stay;
         }
-        if self.lost_before.get(&peer) != Some(&number) && !base.config.breaks(Planted::ReturnInOldEpoch) {
+        let counted = base.config.voters.contains(&peer) && self.lost_before.get(&peer) != Some(&number);
+        if counted && !base.config.breaks(Planted::ReturnInOldEpoch) {
             return self.hand_over(base, Some(base.config.id));
         }
         if let Some(follower) = self.followers.get_mut(&peer) {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crossdock_zab::{Blob, Input, Zxid};
+use tokio::sync::mpsc;
 
 use super::Driver;
 use crate::machine::Snapshotting;
@@ -11,6 +12,19 @@ use crate::wal;
 
 /// A snapshot that was taken of the state at a point, and is not on its way to the disk.
 pub(super) type Taken = (Zxid, Snapshotting);
+
+/// Tells the driver how a snapshot has ended, however that is: nothing but zero where it is not kept.
+struct Told {
+    kept: mpsc::Sender<Zxid>,
+    zxid: Zxid,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        // One is under way at a time, and there is room for more.
+        let _ = self.kept.try_send(self.zxid);
+    }
+}
 
 impl Driver {
     /// Takes a snapshot where it is time, and has the last one written.
@@ -33,23 +47,25 @@ impl Driver {
     /// Writes a snapshot out on a thread of its own, and deletes what it makes needless.
     fn keep(&mut self, (zxid, write_out): Taken) {
         let (folder, segment, kept) = (self.settings.data.clone(), self.log.state().segment, self.kept.0.clone());
+        let told = Told { kept, zxid: Zxid::ZERO };
         let writing = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
+            let mut told = told;
             let state = write_out();
             let written = wal::keep_snapshot(&folder, zxid, &state);
             drop(state);
-            match &written {
+            match written {
                 Ok(_) => {
+                    told.zxid = zxid;
                     if let Err(problem) = wal::purge(&folder, zxid, segment) {
                         tracing::warn!(%problem, "what a snapshot makes needless cannot be deleted");
                     }
                 }
                 Err(problem) => tracing::warn!(%problem, "a snapshot cannot be kept; the log keeps all"),
             }
-            let _ = kept.blocking_send(if written.is_ok() { zxid } else { Zxid::ZERO });
         });
         if let Err(problem) = writing {
+            // It is told by what was to be moved there.
             tracing::warn!(%problem, "a snapshot cannot be kept; the log keeps all");
-            self.snapshotting = false;
         }
     }
 

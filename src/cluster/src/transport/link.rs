@@ -3,16 +3,18 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use crossdock_zab::{Link, ServerId, Session, Zxid};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{Incoming, Outgoing, Transport};
 use crate::wal;
-use crate::wire::{FRAME_LEN_MAX, Frame, Hello, Idle, Kind, SnapshotPart};
+use crate::wire::{Alive, FRAME_LEN_MAX, Frame, Hello, Kind, SnapshotPart};
 
 /// For a greeting.
 const GREETING_TIME: Duration = Duration::from_secs(3);
@@ -28,6 +30,8 @@ const WRITE_TIME: Duration = Duration::from_secs(5);
 const TOGETHER: usize = 256;
 /// Between two signs that something large gets on.
 const PROGRESS_TIME: Duration = Duration::from_millis(100);
+/// Bytes of messages of one connection that may wait for the driver.
+const ROOM: usize = 64 << 20;
 /// Bytes of a snapshot in one frame, and of messages that are written at once.
 const PART: usize = 256 * 1024;
 
@@ -88,8 +92,16 @@ impl Frames {
         outgoing: mpsc::Receiver<Outgoing>,
     ) -> Result<(), String> {
         let (read, write) = tokio::io::split(self.stream);
-        let mut arriving = Arriving { progress: Progress::new(transport, peer, link), snapshot: None };
-        let mut sending = Sending { progress: Progress::new(transport, peer, link), bytes: BytesMut::new() };
+        let busy = AtomicBool::new(false);
+        let mut arriving = Arriving {
+            progress: Progress::new(transport, peer, link),
+            snapshot: None,
+            snapshots: 0,
+            room: Arc::new(Semaphore::new(ROOM)),
+            busy: &busy,
+        };
+        let mut sending =
+            Sending { progress: Progress::new(transport, peer, link), bytes: BytesMut::new(), busy: &busy };
         let ended = tokio::select! {
             ended = receive(read, self.received, &mut arriving) => ended,
             ended = sending.run(write, outgoing) => ended,
@@ -126,6 +138,8 @@ impl<'t> Progress<'t> {
 struct Sending<'t> {
     progress: Progress<'t>,
     bytes: BytesMut,
+    /// This end is at something that came and takes long.
+    busy: &'t AtomicBool,
 }
 
 impl Sending<'_> {
@@ -135,11 +149,17 @@ impl Sending<'_> {
         mut outgoing: mpsc::Receiver<Outgoing>,
     ) -> Result<(), String> {
         let mut together = Vec::with_capacity(TOGETHER);
+        let mut said = Instant::now();
         loop {
-            match tokio::time::timeout(IDLE_TIME, outgoing.recv_many(&mut together, TOGETHER)).await {
+            match tokio::time::timeout(PROGRESS_TIME, outgoing.recv_many(&mut together, TOGETHER)).await {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
-                Err(_) => Frame::of(Kind::Idle(Idle {})).write(&mut self.bytes),
+                Err(_) => {
+                    let busy = self.busy.load(Ordering::Relaxed);
+                    if busy || said.elapsed() >= IDLE_TIME {
+                        Frame::of(Kind::Alive(Alive { busy })).write(&mut self.bytes);
+                    }
+                }
             }
             for one in together.drain(..) {
                 match one {
@@ -150,7 +170,6 @@ impl Sending<'_> {
                         if self.bytes.len() >= PART {
                             // Others of this thread have their turn between two pieces.
                             self.flush(&mut write).await?;
-                            self.progress.tell().await;
                         }
                     }
                     Outgoing::Snapshot { session, zxid, path } => {
@@ -159,21 +178,28 @@ impl Sending<'_> {
                     }
                 }
             }
+            if !self.bytes.is_empty() {
+                said = Instant::now();
+            }
             self.flush(&mut write).await?;
         }
     }
 
     async fn flush(&mut self, write: &mut WriteHalf<Stream>) -> Result<(), String> {
-        if self.bytes.is_empty() {
-            return Ok(());
+        let bytes = self.bytes.split();
+        let is_large = bytes.len() > PART;
+        for piece in bytes.chunks(PART) {
+            let written = async {
+                write.write_all(piece).await?;
+                write.flush().await
+            };
+            let written = tokio::time::timeout(WRITE_TIME, written).await;
+            written.map_err(|_| "it takes nothing".to_owned())?.map_err(|problem| problem.to_string())?;
+            if is_large {
+                self.progress.tell().await;
+            }
         }
-        let written = async {
-            write.write_all(&self.bytes).await?;
-            write.flush().await
-        };
-        let written = tokio::time::timeout(WRITE_TIME, written).await;
-        self.bytes.clear();
-        written.map_err(|_| "it takes nothing".to_owned())?.map_err(|problem| problem.to_string())
+        Ok(())
     }
 
     /// Sends a snapshot in parts, no faster than the rate, as long as the driver wants the connection.
@@ -220,12 +246,25 @@ struct Arrived {
 struct Arriving<'t> {
     progress: Progress<'t>,
     snapshot: Option<Arrived>,
+    /// How many have come over this connection: each has a file of its own.
+    snapshots: u64,
+    /// Bytes that may wait for the driver.
+    room: Arc<Semaphore>,
+    busy: &'t AtomicBool,
 }
 
 async fn receive(mut read: ReadHalf<Stream>, mut bytes: BytesMut, arriving: &mut Arriving<'_>) -> Result<(), String> {
     loop {
+        let mut before = bytes.len();
         while let Some(frame) = Frame::take(&mut bytes, FRAME_LEN_MAX)? {
-            arriving.frame(frame).await?;
+            arriving.frame(frame, before - bytes.len()).await?;
+            before = bytes.len();
+        }
+        // Of one frame a part is here.
+        let is_large = bytes.len() >= PART;
+        arriving.busy.store(is_large, Ordering::Relaxed);
+        if is_large {
+            arriving.progress.tell().await;
         }
         bytes.reserve(PART);
         match tokio::time::timeout(SILENCE_MAX, read.read_buf(&mut bytes)).await {
@@ -238,28 +277,52 @@ async fn receive(mut read: ReadHalf<Stream>, mut bytes: BytesMut, arriving: &mut
 }
 
 impl Arriving<'_> {
-    async fn frame(&mut self, frame: Frame) -> Result<(), String> {
+    async fn frame(&mut self, frame: Frame, len: usize) -> Result<(), String> {
         let (peer, link) = (self.progress.peer, self.progress.link);
         let incoming = match frame.kind {
-            Some(Kind::Idle(_)) => return Ok(()),
+            Some(Kind::Alive(alive)) => {
+                if alive.busy {
+                    self.progress.tell().await;
+                }
+                return Ok(());
+            }
             Some(Kind::Snapshot(part)) => {
                 self.progress.tell().await;
                 match self.part(&part)? {
                     Some(arrived) => {
                         let Arrived { session, zxid, path, .. } = arrived;
-                        whole(zxid, path.clone()).await?;
+                        self.check(zxid, path.clone()).await?;
                         Incoming::Snapshot { peer, link, session, zxid, path }
                     }
                     None => return Ok(()),
                 }
             }
             Some(kind) => match kind.into_message() {
-                Some(message) => Incoming::Message { peer, link, message },
+                Some(message) => {
+                    let bytes = u32::try_from(len.min(ROOM)).unwrap_or(u32::MAX);
+                    let room = Arc::clone(&self.room).acquire_many_owned(bytes).await;
+                    let room = room.map_err(|problem| problem.to_string())?;
+                    Incoming::Message { peer, link, message, room }
+                }
                 None => return Err("it sent what is no message".to_owned()),
             },
             None => return Err("it sent an empty frame".to_owned()),
         };
         self.progress.transport.driver.send(incoming).await.map_err(|_| "this instance ends".to_owned())
+    }
+
+    /// Looks at a snapshot that has come. Both ends are told meanwhile that this one lives.
+    async fn check(&mut self, zxid: Zxid, path: PathBuf) -> Result<(), String> {
+        self.busy.store(true, Ordering::Relaxed);
+        let mut checking = std::pin::pin!(whole(zxid, path));
+        let checked = loop {
+            match tokio::time::timeout(PROGRESS_TIME, &mut checking).await {
+                Ok(checked) => break checked,
+                Err(_) => self.progress.tell().await,
+            }
+        };
+        self.busy.store(false, Ordering::Relaxed);
+        checked
     }
 
     /// Takes a part of a snapshot; gives the snapshot once all of it is there.
@@ -268,7 +331,8 @@ impl Arriving<'_> {
         if self.snapshot.as_ref().is_some_and(|arrived| (arrived.session, arrived.zxid) != (session, zxid)) {
             self.drop_snapshot();
         }
-        let path = self.progress.transport.settings.data.join(format!("incoming-{}", self.progress.link.0));
+        let name = format!("incoming-{}-{}", self.progress.link.0, self.snapshots);
+        let path = self.progress.transport.settings.data.join(name);
         let problem = |problem: std::io::Error| format!("a snapshot cannot be kept: {problem}");
         let mut arrived = match self.snapshot.take() {
             Some(arrived) => arrived,
@@ -276,6 +340,7 @@ impl Arriving<'_> {
         };
         arrived.file.write_all(&part.bytes).map_err(problem)?;
         if part.bytes.is_empty() {
+            self.snapshots += 1;
             return Ok(Some(arrived));
         }
         self.snapshot = Some(arrived);

@@ -71,7 +71,7 @@ impl Kind {
             }),
             Self::ToLeader(message) => Message::ToLeader(Session(message.session), to_leader_back(message.kind?)),
             Self::ToFollower(message) => Message::ToFollower(Session(message.session), to_follower_back(message.kind?)),
-            Self::Hello(_) | Self::Snapshot(_) | Self::Idle(_) => return None,
+            Self::Hello(_) | Self::Snapshot(_) | Self::Alive(_) => return None,
         })
     }
 }
@@ -242,7 +242,7 @@ mod tests {
         let frame = pool.get_message_by_name("crossdock.cluster.v1.Frame").expect("a frame");
         let hello = crate::wire::Hello { version: 2, cluster: "c".into(), server: 2, peer: 3, version_min: 1 };
         let part = crate::wire::SnapshotPart { session: 1, zxid: 2, bytes: Bytes::from_static(b"x") };
-        let others = [Kind::Hello(hello), Kind::Snapshot(part), Kind::Idle(Idle {})];
+        let others = [Kind::Hello(hello), Kind::Snapshot(part), Kind::Alive(crate::wire::Alive { busy: true })];
         for kind in messages().iter().filter_map(Kind::of_message).chain(others) {
             let bytes = prost::Message::encode_to_vec(&Frame::of(kind.clone()));
             let read = prost_reflect::DynamicMessage::decode(frame.clone(), &*bytes).expect("a frame");

@@ -22,7 +22,13 @@ pub(crate) enum Kind {
     #[prost(message, tag = "5")]
     Snapshot(SnapshotPart),
     #[prost(message, tag = "6")]
-    Idle(Idle),
+    Alive(Alive),
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct Alive {
+    #[prost(bool, tag = "1")]
+    pub(crate) busy: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

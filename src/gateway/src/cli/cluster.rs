@@ -81,7 +81,11 @@ fn init(folder: &std::path::Path, lost: bool) -> Ending {
     let settings = config.cluster.ok_or_else(none)?;
     let others = settings.members.iter().filter(|(id, member)| **id != settings.id && member.votes).count();
     if lost && others < settings.members.values().filter(|member| member.votes).count() / 2 + 1 {
-        let problem = "the others are no majority: what this instance has lost nobody has; begin anew, without --lost";
+        let problem = if others == 0 {
+            "it is alone: what it has lost nobody has; begin anew, without --lost"
+        } else {
+            "the others that vote are no majority of all, and it could never vote again; of two, both are needed"
+        };
         return Err(Failure::Misuse(problem.into()));
     }
     let made = if lost { crossdock_cluster::init_again(&settings) } else { crossdock_cluster::init(&settings) };

@@ -169,6 +169,8 @@ impl State {
                 self.fault();
                 self.left.losses -= 1;
                 self.crash(server - 1, 0, false);
+                let disk = &self.servers[server - 1].disk;
+                self.checks.loses(id(server - 1), disk.current(), disk.history().last());
                 self.servers[server - 1].disk = Ledger::in_place_of_lost(u64::from(self.left.losses) + 1);
             }
             Step::Start(server) => self.start(server - 1),

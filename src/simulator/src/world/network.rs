@@ -85,11 +85,11 @@ impl World {
 
     pub(super) fn send(&mut self, server: usize, link: Link, message: Message) {
         let len = message_len(&message);
-        self.send_long(server, link, message, len);
+        self.send_long(server, link, message, (len, 0));
     }
 
-    /// Sends what takes so many bytes. What takes long gets on visibly at both ends.
-    fn send_long(&mut self, server: usize, link: Link, message: Message, len: u64) {
+    /// Sends what takes so many bytes, and so long at its receiver before it has come. What takes long gets on visibly at both ends.
+    fn send_long(&mut self, server: usize, link: Link, message: Message, (len, settles): (u64, Micros)) {
         let Some(connection) = self.network.of_link(server, link) else { return };
         let it = &mut self.network.connections[connection];
         let from = it.end_of(server);
@@ -100,10 +100,10 @@ impl World {
         let begins = self.now.max(it.sent[to]);
         let takes = self.faults.bandwidth.map_or(0, |bandwidth| len * SECOND / bandwidth);
         let ends = begins + takes;
-        let arrives = (ends + it.rng.random_range(50..self.faults.latency_max)).max(it.last[to]);
+        let arrives = (ends + settles + it.rng.random_range(50..self.faults.latency_max)).max(it.last[to]);
         (it.sent[to], it.last[to]) = (ends, arrives);
         it.to[to].push_back((arrives, message));
-        for part in 1..=takes / PROGRESS {
+        for part in 1..=(takes + settles) / PROGRESS {
             let at = begins + part * PROGRESS - self.now;
             self.at(at, Event::Progress { connection, end: from });
             self.at(at + MILLI, Event::Progress { connection, end: to });
@@ -126,7 +126,9 @@ impl World {
         let blob = Blob(self.blobs.len() as u64);
         self.blobs.push(state);
         let message = Message::ToFollower(session, ToFollower::Snapshot { zxid, blob });
-        self.send_long(server, link, message, self.faults.snapshot_len);
+        // It is made durable and looked at where it arrives.
+        let settles = if self.faults.snapshot_len > 0 { self.servers[server].rng.random_range(0..SECOND) } else { 0 };
+        self.send_long(server, link, message, (self.faults.snapshot_len, settles));
     }
 
     pub(super) fn deliver(&mut self, connection: usize, end: usize) -> Stepped {
