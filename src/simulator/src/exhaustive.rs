@@ -88,7 +88,8 @@ pub struct Searched {
 #[must_use]
 pub fn search(scope: Scope, threads: usize, time: Duration) -> Searched {
     let begun = Instant::now();
-    let checker = scope.checker().threads(threads).timeout(time).spawn_dfs();
+    // One thread alone does not look at the time.
+    let checker = scope.checker().threads(threads.max(2)).timeout(time).spawn_dfs();
     let checker = checker.join();
     let found = checker.discovery(RULES).map(|path| {
         let problem = path.last_state().problem.clone().unwrap_or_default();
