@@ -52,9 +52,11 @@ impl Checks {
         self.order.len()
     }
 
-    /// A server has lost a history of that epoch that ended there.
-    pub(crate) fn loses(&mut self, server: ServerId, epoch: Epoch, last: Zxid) {
-        self.lost.insert(server, (epoch, last));
+    /// A server has lost what it had. What it had before an earlier loss somebody may still count, until it has all again.
+    pub(crate) fn loses(&mut self, server: ServerId, had: &Ledger) {
+        if had.returning().is_none() {
+            self.lost.insert(server, (had.current(), had.history().last()));
+        }
     }
 
     pub(crate) fn proposes(&mut self, number: u64, len: usize) {

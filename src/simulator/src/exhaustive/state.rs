@@ -169,8 +169,7 @@ impl State {
                 self.fault();
                 self.left.losses -= 1;
                 self.crash(server - 1, 0, false);
-                let disk = &self.servers[server - 1].disk;
-                self.checks.loses(id(server - 1), disk.current(), disk.history().last());
+                self.checks.loses(id(server - 1), &self.servers[server - 1].disk);
                 self.servers[server - 1].disk = Ledger::in_place_of_lost(u64::from(self.left.losses) + 1);
             }
             Step::Start(server) => self.start(server - 1),

@@ -71,9 +71,8 @@ impl World {
         // An observer may come back either way.
         let says_so = votes || rng.random_bool(0.5);
         let ledger = if says_so { Ledger::in_place_of_lost(self.logs) } else { Ledger::default() };
-        let (epoch, last) =
-            (self.servers[server].disk.ledger.current(), self.servers[server].disk.ledger.history().last());
-        self.checks.loses(id(server), epoch, last);
+        let lost = &self.servers[server].disk.ledger;
+        self.checks.loses(id(server), lost);
         self.servers[server].disk = Disk { ledger, ..Disk::default() };
         let after = rng.random_range(MILLI..SECOND);
         self.at(after, Event::Start { server });
