@@ -146,6 +146,8 @@ fn a_cluster_is_checked_before_it_starts() {
     };
     for (cluster, problem) in [
         ("{ id: 1, observers: { 1: \"127.0.0.1:7101\" } }", "a cluster has at least one member"),
+        ("{ members: { 1: \"127.0.0.1:7101\" } }", "one among others needs it"),
+        ("{ id: 0 }", "one among others needs it"),
         ("{ id: 4, members: { 1: \"127.0.0.1:7101\" } }", "neither among the members"),
         ("{ id: 1, members: { one: \"127.0.0.1:7101\" } }", "not the number of an instance"),
         ("{ id: 1, members: { 1: \"0.0.0.0:7101\" } }", "others can reach this address"),

@@ -6,7 +6,6 @@
 use std::mem;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossdock_zab::{Io, Link, Message, Write, Zxid};
@@ -136,8 +135,7 @@ pub(crate) struct Log {
     written: mpsc::Receiver<Written>,
     open_bytes: usize,
     state: LogState,
-    thread: Option<JoinHandle<()>>,
-    /// Is over once the thread is.
+    /// Is over once the thread is, and the log with it.
     ended: std::sync::mpsc::Receiver<()>,
 }
 
@@ -148,11 +146,11 @@ impl Log {
         let state = LogState::of(&wal);
         let taken = Arc::clone(&queue);
         let (ends, ended) = std::sync::mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || {
             let _ends = ends;
             write_all(wal, &taken, &told, &latencies);
         })?;
-        Ok(Self { queue, written, open_bytes: 0, state, thread: Some(thread), ended })
+        Ok(Self { queue, written, open_bytes: 0, state, ended })
     }
 
     pub(crate) fn state(&self) -> LogState {
@@ -197,10 +195,6 @@ impl Drop for Log {
         self.written.close();
         if self.ended.recv_timeout(END_TIME) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("the disk of the log does not answer; what it was to write is left to it");
-            return;
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
         }
     }
 }

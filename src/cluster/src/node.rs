@@ -96,7 +96,8 @@ pub struct Peer {
     pub is_connected: bool,
     /// It follows this one, has its history, and gets all that is new.
     pub follows: bool,
-    /// How many transactions are not known to be durable there; nothing where this instance does not lead, or the other does not vote.
+    /// How many transactions are not known to be durable there; nothing where this instance does not lead, the other does not vote, or is so
+    /// far behind that nobody counts them.
     pub lag: Option<usize>,
 }
 
@@ -119,9 +120,8 @@ pub fn init(settings: &Settings) -> Result<(), wal::Error> {
     wal::Wal::create(&settings.data, settings.identity(), settings.log).map(drop)
 }
 
-/// Makes the log of an instance that has lost its own, whose id stays: it follows without a vote until a majority of others has confirmed a
-/// leader from which it has all again. As many others as are a majority of all voters must have kept their
-/// logs.
+/// Makes the log of an instance that has lost its own, whose id stays: it follows without a vote until it has all again, in an epoch that began
+/// after its loss was known. As many others as are a majority of all voters must have kept their logs.
 ///
 /// # Errors
 /// As [`init`].

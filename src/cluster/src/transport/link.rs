@@ -257,6 +257,8 @@ async fn receive(mut read: ReadHalf<Stream>, mut bytes: BytesMut, arriving: &mut
     loop {
         let mut before = bytes.len();
         while let Some(frame) = Frame::take(&mut bytes, FRAME_LEN_MAX)? {
+            // What waits for the driver is no sign of life: that one may hang.
+            arriving.busy.store(false, Ordering::Relaxed);
             arriving.frame(frame, before - bytes.len()).await?;
             before = bytes.len();
         }

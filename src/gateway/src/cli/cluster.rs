@@ -19,7 +19,7 @@ pub(super) enum ClusterCommand {
     /// Make the log of this instance: once, before its first start.
     ///
     /// An instance that has lost its log, or whose log is damaged, has forgotten what it promised to others. Move what is left of the log away, and
-    /// say `--lost`: the instance then follows without a vote until it has all again from a leader that a majority of others has confirmed.
+    /// say `--lost`: the instance then follows without a vote until it has all again, in an epoch that the others began after they knew of its loss.
     Init {
         /// The log was lost.
         #[arg(long)]

@@ -28,8 +28,8 @@ settings! {
     pub(crate) struct ClusterSettings {
         /// The cluster's name; instances of another are not talked to.
         pub(crate) name: String = "crossdock".to_owned(),
-        /// This instance: a number from 1 on.
-        pub(crate) id: u64 = 1,
+        /// This instance: a number from 1 on. One that is alone needs none.
+        pub(crate) id: Option<u64>,
         /// The instances whose majority decides, each `id: address:port`; this one among them, or among the observers. Without any, this
         /// instance is alone: a cluster of one.
         pub(crate) members: Named<Spanned<String>>,
@@ -64,19 +64,27 @@ pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Optio
             return None;
         }
     }
-    if settings.members.0.is_empty() && settings.observers.0.is_empty() {
+    let is_alone = members.is_empty();
+    // Two that take the same for granted would both promise and acknowledge under it.
+    let Some(id) = settings.id.or(is_alone.then_some(1)).filter(|id| *id > 0) else {
+        let span = node.get("id").map_or(node.span, |node| node.span);
+        let message = "the number of an instance is from 1 on, and one among others needs it";
+        reader.error("cluster-id", span, message, "add `id: 1`, another number to each instance");
+        return None;
+    };
+    if is_alone {
         // Nobody knows the port, and nobody needs to.
         let alone = Member { address: SocketAddr::from(([127, 0, 0, 1], 0)), votes: true };
-        members.insert(ServerId(settings.id), alone);
+        members.insert(ServerId(id), alone);
     } else if settings.members.0.is_empty() {
         let help = "add `members: { 1: 127.0.0.1:7101, 2: 127.0.0.1:7102, 3: 127.0.0.1:7103 }`";
         reader.error("missing-key", node.span, "a cluster has at least one member", help);
         return None;
     }
-    if !members.contains_key(&ServerId(settings.id)) {
+    if !members.contains_key(&ServerId(id)) {
         let span = node.get("id").map_or(node.span, |node| node.span);
-        let message = format!("the instance {} is neither among the members nor among the observers", settings.id);
-        reader.error("cluster-id", span, message, format!("add `{}: address:port` to one of them", settings.id));
+        let message = format!("the instance {id} is neither among the members nor among the observers");
+        reader.error("cluster-id", span, message, format!("add `{id}: address:port` to one of them"));
         return None;
     }
     if !TICK.contains(&settings.tick.0) {
@@ -84,7 +92,7 @@ pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Optio
         reader.error("cluster-tick", span, "a tick is from 5ms to 1s", "write `tick: 20ms`, or leave it out");
         return None;
     }
-    let mut checked = Settings::new(&settings.name, ServerId(settings.id), members, folder.join(&settings.data));
+    let mut checked = Settings::new(&settings.name, ServerId(id), members, folder.join(&settings.data));
     checked.tick = settings.tick.0;
     checked.tls = settings.tls.map(|tls| MutualTls { cert: tls.cert.into(), key: tls.key.into(), ca: tls.ca.into() });
     Some(checked)
