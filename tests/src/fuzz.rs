@@ -29,6 +29,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("http1", crossdock_http::fuzzing::http1),
     ("http2_head", crossdock_http::fuzzing::http2_head),
     ("path", crossdock_http::fuzzing::path),
+    ("amqp_frames", crossdock_amqp::fuzzing::frames),
     ("grpc_packed", crossdock_grpc::fuzzing::packed),
     ("grpc_status", crossdock_grpc::fuzzing::status),
 ];

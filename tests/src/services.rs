@@ -86,6 +86,14 @@ impl RabbitMq {
         command
     }
 
+    /// What pika does as `tests/peers/amqp/hostile.py` says.
+    #[must_use]
+    pub fn hostile(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.python);
+        command.arg(repository().join("tests/peers/amqp/hostile.py")).arg(&self.url).args(arguments);
+        command
+    }
+
     /// What aio-pika does as `tests/peers/amqp/aio.py` says.
     #[must_use]
     pub fn aio_pika(&self, arguments: &[&str]) -> Command {
@@ -112,9 +120,16 @@ impl RabbitMq {
     /// When it fails.
     #[expect(clippy::must_use_candidate, reason = "what it does is often all that is wanted")]
     pub fn run(&self, arguments: &[&str]) -> String {
-        let output = self.peer(arguments).output().expect("pika runs");
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        printed(self.peer(arguments))
+    }
+
+    /// Runs what harms a careless consumer to its end; gives what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[expect(clippy::must_use_candidate, reason = "what it does is often all that is wanted")]
+    pub fn harm(&self, arguments: &[&str]) -> String {
+        printed(self.hostile(arguments))
     }
 
     /// Runs a command of `rabbitmqctl`.
@@ -135,6 +150,12 @@ impl Drop for RabbitMq {
             script("down", Some(own.path()), None);
         }
     }
+}
+
+fn printed(mut command: Command) -> String {
+    let output = command.output().expect("pika runs");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// Runs the script of services; gives what it printed.

@@ -7,6 +7,7 @@ use std::process::Command;
 use crossdock_tests::{crossdock, repository};
 
 const LISTENERS: &str = "version: 1\nlisteners: { public: { http: { bind: \"127.0.0.1:0\" } } }\n";
+const BROKER: &str = "version: 1\nlisteners: { broker: { amqp: { url: \"amqp://127.0.0.1\" } } }\n";
 const LISTENERS_AND_GRPC: &str = "version: 1
 listeners:
   public: { http: { bind: \"127.0.0.1:0\" } }
@@ -41,7 +42,11 @@ fn each_broken_file_is_answered_with_its_place_and_what_to_write() {
         if name.starts_with("main-") {
             std::fs::write(folder.path().join("crossdock.yaml"), &text).expect("settings");
         } else {
-            let listeners = if name.starts_with("typed-") { LISTENERS_AND_GRPC } else { LISTENERS };
+            let listeners = match name.split('-').next() {
+                Some("typed") => LISTENERS_AND_GRPC,
+                Some("queues") => BROKER,
+                _ => LISTENERS,
+            };
             std::fs::write(folder.path().join("crossdock.yaml"), listeners).expect("settings");
             std::fs::write(folder.path().join("routes/broken.yaml"), &text).expect("routes");
             for contract in ["shop.proto", "broken.proto"] {

@@ -4,13 +4,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crossdock_adapter_api::{
-    Adapter, AdapterError, Capabilities, DeadLetters, EntryContext, EntrySpec, Inbound, ListenerSpec, Outbound,
-    Schemas, ServiceSpec,
+    Adapter, AdapterError, Capabilities, DeadLetters, EntryContext, EntryFinding, EntrySpec, Inbound, ListenerSpec,
+    Outbound, Schemas, ServiceSpec,
 };
 use crossdock_contract::Contracts;
 use crossdock_settings::{FromNode, Node, Reader};
 
 use crate::broker::Brokers;
+use crate::config::cycles;
 use crate::config::{Entry, EntrySettings, Listener, ListenerSettings, Service, ServiceSettings};
 use crate::dead_letters;
 use crate::inbound::AmqpInbound;
@@ -50,6 +51,10 @@ impl Adapter for AmqpAdapter {
         reader: &mut Reader<'_>,
     ) -> Option<Vec<Arc<dyn EntrySpec>>> {
         Some(vec![Arc::new(Entry::read(node, context, reader)?)])
+    }
+
+    fn check_entries(&self, entries: &[&Arc<dyn EntrySpec>]) -> Vec<EntryFinding> {
+        cycles::find(entries)
     }
 
     fn read_service(

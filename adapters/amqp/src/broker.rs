@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::config::Addresses;
 use crate::error::unreachable;
+use crate::frames::Returns;
 
 /// Waits between two tries to connect: the first, and the longest.
 const BACKOFF: Duration = Duration::from_millis(100);
@@ -31,6 +32,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) enum Purpose {
     /// Publishing.
     Publish,
+    /// Publishing answers, whose addresses come from requests.
+    Answer,
+    /// Publishing what may end the connection.
+    Quarantine,
     /// Consuming.
     Consume,
 }
@@ -106,6 +111,8 @@ pub(crate) struct Live {
     /// Tells this connection from those before it.
     pub(crate) number: u64,
     pub(crate) connection: Arc<Connection>,
+    /// Messages that were returned on it.
+    pub(crate) returns: Arc<Returns>,
 }
 
 impl Live {
@@ -189,12 +196,12 @@ async fn keep(addresses: Addresses, dialers: Dialers, purpose: Purpose, state: w
             () = state.closed() => return,
         };
         match connected {
-            Ok(connection) => {
+            Ok((connection, returns)) => {
                 number += 1;
                 let since = Instant::now();
                 tracing::info!(%broker, ?purpose, number, "connected to the broker");
                 let connection = Arc::new(connection);
-                state.send_replace(State::Up(Live { number, connection: Arc::clone(&connection) }));
+                state.send_replace(State::Up(Live { number, connection: Arc::clone(&connection), returns }));
                 let lost = tokio::select! {
                     problem = lost(&connection, &broker) => problem,
                     () = state.closed() => {
@@ -235,9 +242,11 @@ fn random_share() -> f64 {
     f64::from(u16::try_from(RandomState::new().hash_one(0) & 0xffff).unwrap_or(0)) / f64::from(u16::MAX)
 }
 
-async fn connect(dialers: &Dialers, time: Duration, purpose: Purpose) -> Result<Connection, String> {
+async fn connect(dialers: &Dialers, time: Duration, purpose: Purpose) -> Result<(Connection, Arc<Returns>), String> {
     let name = match purpose {
         Purpose::Publish => "crossdock publishes",
+        Purpose::Answer => "crossdock answers",
+        Purpose::Quarantine => "crossdock tries",
         Purpose::Consume => "crossdock consumes",
     };
     let mut problem = String::new();

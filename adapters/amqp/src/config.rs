@@ -2,6 +2,7 @@
 
 mod addresses;
 mod checked;
+pub(crate) mod cycles;
 mod key;
 
 use std::time::Duration as StdDuration;

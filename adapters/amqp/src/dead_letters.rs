@@ -123,7 +123,8 @@ impl DeadLetterQueue {
 
     async fn replay(&self, properties: &BasicProperties, letter: &DeadLetter) -> Result<(), Fault> {
         if letter.is_partial {
-            let message = "its headers did not fit beside the reason, and are lost: it would not go back as it came";
+            let message =
+                "its headers were unreadable or did not fit beside the reason: it would not go back as it was";
             return Err(Fault::new(Code::DataLoss, "HEADERS_DROPPED", message));
         }
         let source = letter.source.as_deref().unwrap_or_default();

@@ -37,9 +37,25 @@ pub(crate) fn too_long(what: &str) -> Fault {
     )
 }
 
-/// The broker said no.
-pub(crate) fn refused() -> Fault {
+/// The broker answered with a negative acknowledgement.
+pub(crate) fn not_stored() -> Fault {
     Fault::new(Code::Unavailable, "NACKED", "the broker could not store the message").with_retry(Retry::Same)
+}
+
+/// The broker changed a message before it returned it, and it could be this one.
+pub(crate) fn returned_by_mistake() -> Fault {
+    unconfirmed("it returned a message that may be this one")
+}
+
+/// The broker closed the connection for a message that was unconfirmed on it, which may be this one.
+pub(crate) fn connection_refused(reply_code: u16) -> Fault {
+    let message = format!("the broker closed the connection with reply code {reply_code}, perhaps for this message");
+    Fault::new(Code::Unavailable, "CONNECTION_REFUSED", message)
+}
+
+/// The broker closed the channel for this message, and would do so again. What it said is in the log: it may name its users.
+pub(crate) fn refused_for_good(code: Code, reply_code: u16) -> Fault {
+    Fault::new(code, "REFUSED", format!("the broker refuses the message with reply code {reply_code}"))
 }
 
 /// No queue took the message.

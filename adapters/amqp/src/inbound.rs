@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Broker, Brokers, Purpose};
 use crate::config::{Entry, Listener};
 use crate::publisher::Publisher;
+use crate::publisher::answers::Answers;
 
 /// How often it is looked whether the routes name other queues.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -27,13 +28,20 @@ pub(crate) struct AmqpInbound {
     name: String,
     consuming: Arc<Broker>,
     publishing: Arc<Broker>,
+    answering: Arc<Broker>,
+    quarantine: Arc<Broker>,
 }
 
 impl AmqpInbound {
     pub(crate) fn open(name: &str, listener: &Listener, brokers: &Brokers) -> Result<Self, AdapterError> {
-        let consuming = brokers.broker(&listener.addresses, Purpose::Consume)?;
-        let publishing = brokers.broker(&listener.addresses, Purpose::Publish)?;
-        Ok(Self { name: name.to_owned(), consuming, publishing })
+        let broker = |purpose| brokers.broker(&listener.addresses, purpose);
+        Ok(Self {
+            name: name.to_owned(),
+            consuming: broker(Purpose::Consume)?,
+            publishing: broker(Purpose::Publish)?,
+            answering: broker(Purpose::Answer)?,
+            quarantine: broker(Purpose::Quarantine)?,
+        })
     }
 }
 
@@ -69,6 +77,7 @@ struct Worker {
     name: ByteString,
     consuming: Arc<Broker>,
     publisher: Rc<Publisher>,
+    answers: Answers,
     ingress: Rc<dyn Ingress>,
 }
 
@@ -85,6 +94,7 @@ impl AmqpInbound {
             name: self.name.as_str().into(),
             consuming: self.consuming,
             publisher: Publisher::new(self.publishing, ShortString::default(), None),
+            answers: Answers::new(self.answering, self.quarantine),
             ingress: ingress.open(),
         });
         let mut running: HashMap<String, Running> = HashMap::new();

@@ -5,6 +5,7 @@
 //! | `config` | settings as written and as checked |
 //! | `adapter` | opening listeners and ports |
 //! | `broker` | connections: one for publishing and one for consuming, made anew for ever |
+//! | `frames` | what the broker sends, filtered ahead of lapin: unreadable properties, returned messages |
 //! | `publisher` | confirmed publishing, and replies to requests |
 //! | `inbound` | queues: from a delivery, through the ingress, to its settlement |
 //! | `outbound` | a message, confirmed by the broker or answered by a reply |
@@ -17,6 +18,9 @@ mod broker;
 mod config;
 mod dead_letters;
 mod error;
+mod frames;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod inbound;
 mod mapping;
 mod outbound;

@@ -18,6 +18,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub(crate) use self::dead_letter::{dead_letter, letter, replayed};
 use crate::error::{bad_reply, too_long};
+use crate::frames::content::UNREADABLE;
 
 /// The method of every message that comes from a queue.
 pub(crate) const CONSUME: &str = "CONSUME";
@@ -37,12 +38,42 @@ const ERROR: &str = "crossdock-error";
 const ORIGIN: &str = "crossdock-origin";
 const QUEUE: &str = "crossdock-queue";
 const ATTEMPTS: &str = "crossdock-attempts";
+/// How often a message was set aside, its present dead letter included.
+const HOPS: &str = "crossdock-hops";
 /// Our own headers; never carried from one message to another.
 const PREFIX: &str = "crossdock-";
 
 /// The path that stands for a queue.
 pub(crate) fn path_of_queue(queue: &str) -> String {
     format!("/{}", utf8_percent_encode(queue, UNESCAPED))
+}
+
+/// Whether the sender wants an answer.
+pub(crate) fn has_reply_to(properties: &BasicProperties) -> bool {
+    properties.reply_to().as_ref().is_some_and(|queue| !queue.as_str().is_empty())
+}
+
+/// When a message that was received at `now` expires.
+///
+/// # Errors
+/// INVALID_ARGUMENT for an expiration that is no number of milliseconds (AMQP has it as text).
+pub(crate) fn expiry(properties: &BasicProperties, now: Instant) -> Result<Option<Instant>, Fault> {
+    let Some(expiration) = properties.expiration() else { return Ok(None) };
+    let millis: u64 = expiration.as_str().parse().map_err(|_| {
+        Fault::caller(Code::InvalidArgument, "EXPIRATION", "the expiration has to be a number of milliseconds")
+    })?;
+    Ok(now.checked_add(Duration::from_millis(millis)))
+}
+
+/// How often a message was set aside by a gateway.
+pub(crate) fn hops(properties: &BasicProperties) -> u32 {
+    let hops = properties.headers().as_ref().and_then(|table| text_of(table.inner().get(HOPS)?));
+    hops.and_then(|hops| hops.parse().ok()).unwrap_or(0)
+}
+
+/// Whether properties of a message could not be handed on as they were received.
+pub(crate) fn is_unreadable(properties: &BasicProperties) -> bool {
+    properties.headers().as_ref().is_some_and(|table| table.inner().contains_key(UNREADABLE))
 }
 
 /// Headers of a delivery, for routes that tell messages apart by them.
@@ -147,13 +178,9 @@ pub(crate) fn request(
         Fault::caller(Code::InvalidArgument, "HEADER", problem).with_detail("header", name)
     })?;
     message.trace = trace(properties);
-    if let Some(expiration) = properties.expiration() {
-        // Milliseconds, as text.
-        let millis: u64 = expiration.as_str().parse().map_err(|_| {
-            Fault::caller(Code::InvalidArgument, "EXPIRATION", "the expiration has to be a number of milliseconds")
-        })?;
-        message.deadline = now.checked_add(Duration::from_millis(millis)).map(Deadline::at);
-    }
+    // A sender who waits for an answer gives up then; a message that nobody waits for may still be finished.
+    let expiry = expiry(properties, now)?;
+    message.deadline = expiry.filter(|_| has_reply_to(properties)).map(Deadline::at);
     message.content_type = properties.content_type().as_ref().map(|text| text.as_str().into());
     message.body = match call {
         _ if body.is_empty() && call.is_none() => Body::Empty,
@@ -286,6 +313,9 @@ pub(crate) fn reply(
 ) -> Result<Message, Fault> {
     if let Some(fault) = properties.headers().as_ref().and_then(told_fault) {
         return Err(fault);
+    }
+    if is_unreadable(properties) {
+        return Err(bad_reply("its properties are not text, or nested more than 64 levels deep"));
     }
     let mut message = Message::new(ByteString::new(), ByteString::new());
     message.headers = carried(properties, carry).map_err(|_| bad_reply("a header cannot be carried"))?;

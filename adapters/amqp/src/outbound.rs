@@ -24,8 +24,8 @@ const CONFIRM_MARGIN: Duration = Duration::from_millis(50);
 /// The port to a broker, on one data arbiter.
 pub(crate) struct AmqpOutbound {
     broker: Arc<Broker>,
-    /// One for each exchange.
-    publishers: RefCell<HashMap<ShortString, Rc<Publisher>>>,
+    /// One for each exchange, and one for its requests: what ends a channel of messages takes no replies away.
+    publishers: RefCell<HashMap<(ShortString, bool), Rc<Publisher>>>,
     name: ByteString,
     reply_len_max: u64,
     late_reply: Option<ShortString>,
@@ -39,13 +39,10 @@ impl AmqpOutbound {
         Ok(Self { broker, publishers: RefCell::default(), name, reply_len_max, late_reply })
     }
 
-    fn publisher(&self, exchange: &ShortString) -> Rc<Publisher> {
-        if let Some(publisher) = self.publishers.borrow().get(exchange) {
-            return Rc::clone(publisher);
-        }
-        let publisher = Publisher::new(Arc::clone(&self.broker), exchange.clone(), self.late_reply.clone());
-        self.publishers.borrow_mut().insert(exchange.clone(), Rc::clone(&publisher));
-        publisher
+    fn publisher(&self, operation: &Operation) -> Rc<Publisher> {
+        let key = (operation.exchange.clone(), operation.reply);
+        let make = || Publisher::new(Arc::clone(&self.broker), key.0.clone(), self.late_reply.clone());
+        Rc::clone(self.publishers.borrow_mut().entry(key.clone()).or_insert_with(make))
     }
 
     async fn exchange(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
@@ -64,7 +61,7 @@ impl AmqpOutbound {
             properties,
             body: body.chunks.to_bytes(),
         };
-        let publisher = self.publisher(&operation.exchange);
+        let publisher = self.publisher(operation);
         if !operation.reply {
             // Somewhat before the call's time is over: nobody can say then that the message was not sent.
             let left = message.deadline.map_or(CONFIRM_TIME_MAX, |deadline| deadline.left(Instant::now()));

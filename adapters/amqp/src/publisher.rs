@@ -1,11 +1,14 @@
 //! Confirmed publishing on one data arbiter, and the replies to requests.
 
+pub(crate) mod answers;
 mod confirm;
+mod refusal;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_adapter_api::{Expected, PendingReplies, Unwanted};
@@ -18,9 +21,10 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Consumer, ExchangeKind};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use self::confirm::{ToSend, send_and_confirm};
+use self::confirm::{Failure, ToSend, send_and_confirm};
+use self::refusal::Experience;
 use crate::broker::{Broker, Live};
-use crate::error::{blocked, headers_too_large, no_exchange, reply_lost, unconfirmed, unreachable};
+use crate::error::{blocked, connection_refused, headers_too_large, no_exchange, reply_lost, unconfirmed, unreachable};
 use crate::mapping;
 
 /// Requests that wait for their replies on one channel.
@@ -34,12 +38,20 @@ const BLOCKED_INTERVAL: Duration = Duration::from_millis(100);
 /// What a frame holds besides properties and headers, amply.
 const FRAME_OVERHEAD: usize = 512;
 
+/// Channels that are tried for a message that was not sent on the one before.
+const CHANNELS_MAX: usize = 3;
+/// Messages that are published alone at once, each on a channel of its own.
+const ALONE_MAX: usize = 4;
+/// Requests that wait for their replies on channels of their own.
+const LONE_REQUESTS_MAX: usize = 256;
+/// Channels of such requests that are kept for late replies.
+const RETIRED_MAX: usize = 16;
+
 /// A message on its way out.
 pub(crate) struct Publication {
     pub(crate) key: ShortString,
     /// A message that no queue takes is a failure.
     pub(crate) mandatory: bool,
-    /// With a message id, by which a returned message is told from others.
     pub(crate) properties: BasicProperties,
     pub(crate) body: Bytes,
 }
@@ -55,6 +67,10 @@ pub(crate) struct Publisher {
     /// Goes on with whoever comes next, where all who waited for it have left.
     opening: RefCell<Option<Opening>>,
     requests: Cell<u64>,
+    experience: RefCell<Experience>,
+    alone: Semaphore,
+    lone_requests: Semaphore,
+    retired: RefCell<VecDeque<Rc<Open>>>,
 }
 
 type Opening = Shared<LocalBoxFuture<'static, Result<Rc<Open>, Fault>>>;
@@ -95,35 +111,125 @@ impl Publisher {
             open: RefCell::default(),
             opening: RefCell::default(),
             requests: Cell::new(0),
+            experience: RefCell::default(),
+            alone: Semaphore::new(ALONE_MAX),
+            lone_requests: Semaphore::new(LONE_REQUESTS_MAX),
+            retired: RefCell::default(),
         })
     }
 
     /// Publishes a message and waits for the broker's confirmation.
     ///
-    /// Dropping the future leaves it open whether the message was taken.
+    /// A message that the broker may have refused by closing the channel is sent again on a channel of its own, so that its fault is
+    /// its own; it may then arrive twice. Dropping the future leaves it open whether the message was stored.
     ///
     /// # Errors
-    /// UNAVAILABLE: not reachable, not routable, not stored, each to be tried again as it is; or not known.
+    /// UNAVAILABLE: not reachable, not routable, not stored, each to be retried as it is; or unknown. PERMISSION_DENIED and
+    /// INVALID_ARGUMENT where the broker refuses this message for good.
     pub(crate) async fn publish(&self, publication: Publication) -> Result<(), Fault> {
-        let open = self.channel().await?;
-        self.publish_on(&open, publication).await
+        self.publish_noting(&Rc::new(publication), &Cell::new(false)).await
     }
 
-    /// As [`Publisher::publish`], and no longer than that: where the message was not sent before, that is known.
+    /// As [`Publisher::publish`], for at most `time`; a message that was not sent by then was not sent at all.
     pub(crate) async fn publish_within(&self, time: Duration, publication: Publication) -> Result<(), Fault> {
-        let until = tokio::time::Instant::now() + time;
-        let open = tokio::time::timeout_at(until, self.channel()).await;
-        let open = open.map_err(|_| unreachable("no channel in time"))??;
-        let confirmed = tokio::time::timeout_at(until, self.publish_on(&open, publication)).await;
-        confirmed.map_err(|_| unconfirmed("no confirmation in time"))?
+        let (publication, is_sent) = (Rc::new(publication), Cell::new(false));
+        let published = tokio::time::timeout(time, self.publish_noting(&publication, &is_sent)).await;
+        published.unwrap_or_else(|_| {
+            Err(if is_sent.get() { unconfirmed("no confirmation in time") } else { unreachable("no channel in time") })
+        })
+    }
+
+    /// Publishes on the shared channel or alone; notes once the message may have been sent.
+    async fn publish_noting(&self, publication: &Rc<Publication>, is_sent: &Cell<bool>) -> Result<(), Fault> {
+        if self.experience.borrow_mut().expects_refusal(publication, Instant::now()) {
+            return self.publish_alone(publication, is_sent).await;
+        }
+        let mut not_sent = unreachable("the channel was closed");
+        for _ in 0..CHANNELS_MAX {
+            let open = self.channel().await?;
+            is_sent.set(true);
+            match self.publish_on(&open, publication).await {
+                Ok(()) => return Ok(()),
+                Err(Failure::Fault(fault)) => return Err(fault),
+                // The next one of the shared connection would harm its neighbours again.
+                Err(Failure::Suspect(refusal)) if refusal.is_hard => {
+                    return Err(connection_refused(refusal.code));
+                }
+                Err(Failure::Suspect(_)) => return self.publish_alone(publication, is_sent).await,
+                Err(Failure::NotSent(fault)) => {
+                    is_sent.set(false);
+                    not_sent = fault;
+                }
+            }
+        }
+        Err(not_sent)
+    }
+
+    /// Publishes on a channel of its own: a refusal is this message's.
+    async fn publish_alone(&self, publication: &Rc<Publication>, is_sent: &Cell<bool>) -> Result<(), Fault> {
+        let Ok(_turn) = self.alone.acquire().await else { return Err(unreachable("the publisher has ended")) };
+        let open = open(Arc::clone(&self.broker), self.exchange.clone(), None).await?;
+        is_sent.set(true);
+        let published = self.publish_on(&open, publication).await;
+        self.learn_alone(publication, published)
+    }
+
+    fn learn_alone(&self, publication: &Publication, published: Result<(), Failure>) -> Result<(), Fault> {
+        match published {
+            Ok(()) => {
+                self.experience.borrow_mut().accepted(publication);
+                Ok(())
+            }
+            Err(Failure::Suspect(refusal)) if refusal.is_hard => Err(connection_refused(refusal.code)),
+            Err(Failure::Suspect(refusal)) => {
+                self.experience.borrow_mut().refused(publication, &refusal, Instant::now());
+                Err(refusal.fault(self.exchange.as_str()))
+            }
+            Err(Failure::Fault(fault) | Failure::NotSent(fault)) => Err(fault),
+        }
     }
 
     /// Publishes a request, and waits for its reply; `publication` gets the queue and identity of the reply.
     ///
+    /// Replies end with the channel that their request was sent on, so that a refused request would take away its neighbours'. A
+    /// request of a kind that the broker has not accepted yet therefore has a channel of its own.
+    ///
     /// # Errors
     /// As [`Publisher::publish`]; UNAVAILABLE where the connection is lost; RESOURCE_EXHAUSTED where too many wait.
-    pub(crate) async fn request(&self, mut publication: Publication) -> Result<Delivery, Fault> {
+    pub(crate) async fn request(&self, publication: Publication) -> Result<Delivery, Fault> {
+        let is_known = || self.experience.borrow_mut().expects_acceptance(&publication, Instant::now());
+        if !is_known() {
+            let ended = |_| unreachable("the publisher has ended");
+            let turn = self.alone.acquire().await.map_err(ended)?;
+            // Another of its kind may have been accepted meanwhile.
+            if !is_known() {
+                let _room = self.lone_requests.acquire().await.map_err(ended)?;
+                let open = open(Arc::clone(&self.broker), self.exchange.clone(), self.late_reply.clone()).await?;
+                self.retire(&open);
+                let (publication, expected) = self.expecting(&open, publication)?;
+                let published = self.publish_on(&open, &publication).await;
+                self.learn_alone(&publication, published)?;
+                drop(turn);
+                return expected.await.ok_or_else(reply_lost);
+            }
+        }
         let open = self.channel().await?;
+        let (publication, expected) = self.expecting(&open, publication)?;
+        // A reply may come before the confirmation.
+        match self.publish_on(&open, &publication).await {
+            Ok(()) => expected.await.ok_or_else(reply_lost),
+            Err(Failure::Fault(fault) | Failure::NotSent(fault)) => Err(fault),
+            // It may have been carried out: it is not sent again.
+            Err(Failure::Suspect(_)) => Err(unconfirmed("the broker closed the channel")),
+        }
+    }
+
+    /// A request with the address and identity of its reply, and the reply.
+    fn expecting(
+        &self,
+        open: &Rc<Open>,
+        mut publication: Publication,
+    ) -> Result<(Rc<Publication>, Expected<Delivery>), Fault> {
         let number = self.requests.get();
         self.requests.set(number + 1);
         let mut correlation = format!("{:x}.{number:x}", open.live.number);
@@ -134,32 +240,44 @@ impl Publisher {
         }
         let id = ShortString::from(correlation.as_str());
         publication.properties = publication.properties.with_reply_to(DIRECT_REPLY.into()).with_correlation_id(id);
-        let expected: Expected<Delivery> = open.replies.expect(correlation.into())?;
-        // A reply may come before the confirmation.
-        self.publish_on(&open, publication).await?;
-        expected.await.ok_or_else(reply_lost)
+        let expected = open.replies.expect(correlation.into())?;
+        Ok((Rc::new(publication), expected))
     }
 
-    async fn publish_on(&self, open: &Rc<Open>, publication: Publication) -> Result<(), Fault> {
+    /// Keeps the channel of a request a while longer, where a late reply may come by it.
+    fn retire(&self, open: &Rc<Open>) {
+        if self.late_reply.is_none() {
+            return;
+        }
+        let mut retired = self.retired.borrow_mut();
+        if retired.len() == RETIRED_MAX {
+            retired.pop_front();
+        }
+        retired.push_back(Rc::clone(open));
+    }
+
+    async fn publish_on(&self, open: &Rc<Open>, publication: &Rc<Publication>) -> Result<(), Failure> {
         if open.live.connection.status().blocked() {
-            return Err(blocked());
+            return Err(Failure::Fault(blocked()));
         }
         // lapin sends what the broker ends the connection for.
         let frame = usize::try_from(open.live.connection.configuration().frame_max()).unwrap_or(usize::MAX);
         if mapping::weight(&publication.properties).saturating_add(FRAME_OVERHEAD) > frame {
-            return Err(headers_too_large(frame));
+            return Err(Failure::Fault(headers_too_large(frame)));
         }
         let Ok(credit) = Arc::clone(&open.credit).try_acquire_owned() else {
             let message = "the broker has not confirmed as many messages as may be on their way";
             let fault = Fault::new(Code::ResourceExhausted, "UNCONFIRMED", message);
-            return Err(fault.with_retry(Retry::After(Duration::from_secs(1))));
+            return Err(Failure::Fault(fault.with_retry(Retry::After(Duration::from_secs(1)))));
         };
         let (done, outcome) = oneshot::channel();
+        let (exchange, publication) = (self.exchange.clone(), Rc::clone(publication));
+        let to_send = ToSend { exchange, publication, done, credit };
         // There is room for all that has credit, while the channel is there.
-        let gone = |_| unreachable("the channel was closed");
-        let exchange = self.exchange.clone();
-        open.to_send.try_send(ToSend { exchange, publication, done, credit }).map_err(gone)?;
-        outcome.await.unwrap_or_else(|_| Err(unconfirmed("the channel was closed")))
+        if open.to_send.try_send(to_send).is_err() {
+            return Err(Failure::NotSent(unreachable("the channel was closed")));
+        }
+        outcome.await.unwrap_or_else(|_| Err(Failure::Fault(unconfirmed("the channel was closed"))))
     }
 
     async fn channel(&self) -> Result<Rc<Open>, Fault> {
@@ -215,7 +333,7 @@ async fn open_on(
     let consumer = consumer.await.map_err(unreachable)?;
     let (to_send, sending) = mpsc::channel(UNCONFIRMED_MAX);
     let (replies, credit) = (PendingReplies::new(WAITING_MAX), Arc::new(Semaphore::new(UNCONFIRMED_MAX)));
-    tokio::task::spawn_local(send_and_confirm(channel.clone(), sending));
+    tokio::task::spawn_local(send_and_confirm(channel.clone(), Arc::clone(&live.returns), sending));
     let late = late.map(|queue| LateReplies { queue, to_send: to_send.clone(), credit: Arc::clone(&credit) });
     tokio::task::spawn_local(take_replies(consumer, Rc::clone(&replies), late));
     Ok(Rc::new(Open { live, channel, to_send, credit, replies, broker }))
@@ -270,7 +388,7 @@ impl LateReplies {
     fn hand_on(&self, reply: Delivery) {
         let properties = mapping::late_reply(&reply.properties);
         let body = Bytes::from(reply.data);
-        let publication = Publication { key: self.queue.clone(), mandatory: true, properties, body };
+        let publication = Rc::new(Publication { key: self.queue.clone(), mandatory: true, properties, body });
         let (done, outcome) = oneshot::channel();
         let sent = Arc::clone(&self.credit).try_acquire_owned().ok().is_some_and(|credit| {
             let exchange = ShortString::default();
@@ -280,7 +398,7 @@ impl LateReplies {
         tokio::task::spawn_local(async move {
             match outcome.await {
                 Ok(Ok(())) => {}
-                Ok(Err(problem)) => tracing::warn!(%queue, %problem, "a late reply was lost"),
+                Ok(Err(problem)) => tracing::warn!(%queue, ?problem, "a late reply was lost"),
                 Err(_) => tracing::warn!(%queue, sent, "a late reply was lost"),
             }
         });

@@ -17,6 +17,8 @@ pub(crate) enum Settlement {
         wait: Duration,
         /// Whether the try counts against the limit.
         counts: bool,
+        /// Why it failed.
+        fault: Fault,
     },
     /// It will never succeed.
     SetAside(Fault),
@@ -46,5 +48,5 @@ pub(crate) fn settle(outcome: Outcome, entry: &Entry, attempts: u32, tries: u32)
         Retry::After(wait) => doubled.max(wait).min(entry.backoff_max),
         Retry::Never | Retry::Same => doubled,
     };
-    Settlement::Again { wait, counts }
+    Settlement::Again { wait, counts, fault }
 }

@@ -173,6 +173,17 @@ crossdock_settings::choices! {
     }
 }
 
+/// What is wrong with an entry beside the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryFinding {
+    /// The entry's index among those that were checked.
+    pub entry: usize,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub help: String,
+}
+
 /// A protocol. One value of it serves the whole process.
 pub trait Adapter: Send + Sync {
     /// The key in settings and route files, such as `http`.
@@ -190,6 +201,11 @@ pub trait Adapter: Send + Sync {
         context: EntryContext<'_>,
         reader: &mut Reader<'_>,
     ) -> Option<Vec<Arc<dyn EntrySpec>>>;
+    /// Checks all entries of this adapter together, once each of them is good.
+    fn check_entries(&self, entries: &[&Arc<dyn EntrySpec>]) -> Vec<EntryFinding> {
+        let _ = entries;
+        Vec::new()
+    }
     /// Reads what stands below a service.
     fn read_service(&self, node: &Node, contracts: &Contracts, reader: &mut Reader<'_>)
     -> Option<Arc<dyn ServiceSpec>>;

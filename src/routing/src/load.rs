@@ -98,6 +98,7 @@ pub fn load(files: &[(String, String)], inputs: &Inputs<'_>, diagnostics: &mut D
             loader.route(key, node, &mut reader);
         }
     }
+    loader.check_entries(&mut reader);
     for section in &sections {
         for node in section.tests {
             loader.test(node, &mut reader);
@@ -115,6 +116,29 @@ struct Loader<'a> {
     /// Names with their places, also of those that could not be read.
     service_spans: Vec<(ByteString, Span)>,
     route_spans: Vec<(ByteString, Span)>,
+}
+
+impl Loader<'_> {
+    /// Has each adapter look at all of its entries together.
+    fn check_entries(&self, reader: &mut Reader<'_>) {
+        for adapter in self.inputs.adapters {
+            let is_its_own = |listener: &str| {
+                self.inputs.listeners.iter().any(|(name, owner)| name == listener && *owner == adapter.name())
+            };
+            let all = self.plan.routes.iter().flat_map(|route| route.entries.iter().map(move |entry| (route, entry)));
+            let (routes, entries): (Vec<_>, Vec<_>) =
+                all.filter(|(_, entry)| is_its_own(&entry.address().listener)).unzip();
+            for finding in adapter.check_entries(&entries) {
+                let route = &routes[finding.entry].name;
+                // Routes of a whole service have a method's name behind their own.
+                let named =
+                    |name: &str| route == name || route.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+                if let Some((_, span)) = self.route_spans.iter().find(|(name, _)| named(name)) {
+                    reader.error("entries", *span, finding.message, finding.help);
+                }
+            }
+        }
+    }
 }
 
 struct Sections<'n> {

@@ -16,14 +16,25 @@ use lapin::uri::AMQPUri;
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
-/// Makes a connection to one address.
-pub(super) async fn connect(uri: AMQPUri, dialer: Arc<Dialer>, name: &str) -> lapin::Result<Connection> {
+use crate::frames::inspected::Inspected;
+use crate::frames::{Filter, Returns};
+
+/// Makes a connection to one address. What it receives is filtered, and messages that are returned on it are recorded.
+pub(super) async fn connect(
+    uri: AMQPUri,
+    dialer: Arc<Dialer>,
+    name: &str,
+) -> lapin::Result<(Connection, Arc<Returns>)> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let returns = Arc::new(Returns::default());
+    let recorded = Arc::clone(&returns);
     let dial = async move |_: AMQPUri, _: Runtime<Kit>| {
         let dialled = dialer.dial().await.map_err(|fault| io::Error::other(fault.message.to_string()))?;
-        Ok(AsyncTcpStream::Plain(dialled.compat()))
+        let filter = Filter::new(Arc::clone(&recorded));
+        Ok(AsyncTcpStream::Plain(Inspected::new(dialled.compat(), filter)))
     };
-    Connection::connector(uri, Runtime::new(Kit(Tokio::current())), dial, properties).await
+    let connection = Connection::connector(uri, Runtime::new(Kit(Tokio::current())), dial, properties).await?;
+    Ok((connection, returns))
 }
 
 /// The runtime as lapin wants it: tokio, but for the kind of its streams.
@@ -49,7 +60,7 @@ impl Executor for Kit {
 }
 
 impl Reactor for Kit {
-    type TcpStream = Compat<Dialled>;
+    type TcpStream = Inspected<Compat<Dialled>>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     /// lapin brings no sockets of its own.
@@ -73,6 +84,9 @@ impl Reactor for Kit {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Dialled::Plain(connecting.await?.into_inner()).compat()) }
+        async move {
+            let dialled = Dialled::Plain(connecting.await?.into_inner());
+            Ok(Inspected::new(dialled.compat(), Filter::new(Arc::default())))
+        }
     }
 }

@@ -61,6 +61,7 @@ pub(crate) enum Rejected {
 pub(crate) struct Entry {
     address: Address,
     binding: Arc<Binding>,
+    pub(crate) listener: ByteString,
     pub(crate) queue: ShortString,
     pub(crate) declare: Declare,
     pub(crate) queue_type: QueueType,
@@ -134,6 +135,7 @@ impl Entry {
                 headers: Vec::new(),
             },
             binding: Arc::new(Binding { body, params: Vec::new() }),
+            listener: settings.listen.as_str().into(),
             queue,
             declare: settings.declare,
             queue_type: settings.queue_type,

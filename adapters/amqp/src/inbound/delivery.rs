@@ -22,16 +22,21 @@ use crate::config::{Entry, Rejected};
 use crate::error::unconfirmed;
 use crate::mapping::{self, DeliveryFields};
 use crate::publisher::Publication;
+use crate::publisher::answers::DIRECT_REPLY_PREFIX;
 use crate::settle::{Settlement, settle};
 
 /// Queues that a broker made for whoever asks: no message gets anywhere else by them.
-const OWN_QUEUES: [&str; 2] = ["amq.rabbitmq.reply-to.", "amq.gen-"];
+const OWN_QUEUES: [&str; 2] = [DIRECT_REPLY_PREFIX, "amq.gen-"];
 /// Tries to send an answer that fail for a reason of its own.
 const ANSWERS_MAX: u32 = 5;
 /// For a settlement to be handed to the broker.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
 /// What a stop waits for a confirmation.
 const STOP_TIME: Duration = Duration::from_secs(5);
+/// How often a message may be set aside without a wait; then the wait doubles each time.
+const HOPS_FREE: u32 = 8;
+const HOP_WAIT: Duration = Duration::from_secs(1);
+const HOP_WAIT_MAX: Duration = Duration::from_secs(300);
 /// What a delivery waits for its consumer to end; longer than it takes to see that routes were changed.
 const LET_GO_TIME: Duration = Duration::from_secs(5);
 
@@ -154,6 +159,8 @@ impl Handling {
     async fn take(&self, one: &One<'_>) -> Decided {
         let mut attempts = one.delivered_before();
         let mut tries = 0;
+        // One that is no number of milliseconds is the first try's fault.
+        let expiry = mapping::expiry(&one.properties, one.arrived).ok().flatten();
         let turn = Rc::new(Turn::new(self.source));
         loop {
             if self.stop.is_cancelled() {
@@ -162,7 +169,14 @@ impl Handling {
             }
             tries += 1;
             let Ok(outcome) = self.dispatch(one, Some(&turn)).await else { return self.let_go().await };
-            match settle(outcome, one.entry, attempts + 1, tries) {
+            let settlement = match settle(outcome, one.entry, attempts + 1, tries) {
+                // Its reason is that of the last try, not that the time was over.
+                Settlement::Again { wait, fault, .. } if expiry.is_some_and(|at| at <= Instant::now() + wait) => {
+                    Settlement::SetAside(fault)
+                }
+                other => other,
+            };
+            match settlement {
                 Settlement::Acknowledge => {
                     turn.done();
                     return Decided::Acknowledge;
@@ -174,7 +188,7 @@ impl Handling {
                     }
                     return decided;
                 }
-                Settlement::Again { wait, counts } => {
+                Settlement::Again { wait, counts, .. } => {
                     attempts += u32::from(counts);
                     tokio::select! {
                         () = self.stop.cancelled() => return Decided::Leave,
@@ -205,28 +219,45 @@ impl Handling {
             return self.set_aside(one, &Fault::caller(Code::PermissionDenied, "REPLY_TO", problem), 1).await;
         };
         let Ok(outcome) = self.dispatch(one, None).await else { return self.let_go().await };
-        let (reply, body) = match outcome {
+        let answer = match outcome {
             Outcome::Replied(reply) => written(entry, &reply),
             Outcome::Accepted => written(entry, &Message::new(String::new().into(), String::new().into())),
             Outcome::Failed(fault) => mapping::fault_answer(&fault),
         };
-        let properties = match one.properties.correlation_id() {
-            Some(id) => reply.with_correlation_id(id.clone()),
-            None => reply,
+        self.send_answer(one, queue, answer).await
+    }
+
+    async fn send_answer(&self, one: &One<'_>, queue: &ShortString, answer: (BasicProperties, Bytes)) -> Decided {
+        let with_id = |properties: BasicProperties| match one.properties.correlation_id() {
+            Some(id) => properties.with_correlation_id(id.clone()),
+            None => properties,
         };
+        let (mut properties, mut body) = (with_id(answer.0), answer.1);
         let mut waits = Waits::new();
         let mut unconfirmed = 0;
+        let mut is_replaced = false;
         loop {
             let publication =
                 Publication { key: queue.clone(), mandatory: true, properties: properties.clone(), body: body.clone() };
-            match self.publish(publication).await {
+            match self.while_running(self.worker.answers.publish(publication)).await {
                 Ok(()) => return Decided::Acknowledge,
                 // Whoever asked is gone.
                 Err(fault) if fault.reason == "UNROUTABLE" => return Decided::Acknowledge,
+                Err(fault) if matches!(&*fault.reason, "REFUSED" | "HEADERS_TOO_LARGE") && !is_replaced => {
+                    // Whoever asked is told that there is an answer, and that it cannot be had.
+                    let told = Fault::new(Code::Internal, "ANSWER_REFUSED", "the broker refuses the answer");
+                    let (of_fault, text) = mapping::fault_answer(&told);
+                    (properties, body) = (with_id(of_fault), text);
+                    is_replaced = true;
+                    continue;
+                }
+                Err(fault) if matches!(&*fault.reason, "REFUSED" | "REPLY_ADDRESS") => {
+                    return self.set_aside(one, &fault, 1).await;
+                }
                 Err(fault) if fault.reason == "UNCONFIRMED" || fault.code != Code::Unavailable => {
                     unconfirmed += 1;
                     if unconfirmed == ANSWERS_MAX {
-                        tracing::warn!(queue = %entry.queue, problem = %fault, "an answer cannot be sent; it was given up");
+                        tracing::warn!(queue = %one.entry.queue, problem = %fault, "an answer cannot be sent; it was given up");
                         return Decided::Acknowledge;
                     }
                 }
@@ -282,12 +313,15 @@ impl Handling {
             Rejected::Broker => return Decided::GiveBack,
             Rejected::DeadLetter(dead) => dead,
         };
+        if !self.wait_for_hops(one, dead).await {
+            return Decided::Leave;
+        }
         let mut waits = Waits::new();
         let mut with_headers = true;
         loop {
             let properties = mapping::dead_letter(&one.properties, queue.as_str(), fault, attempts, with_headers);
             let publication = Publication { key: dead.clone(), mandatory: true, properties, body: one.body.clone() };
-            match self.publish(publication).await {
+            match self.while_running(self.worker.publisher.publish(publication)).await {
                 Ok(()) => return Decided::Acknowledge,
                 Err(problem) if problem.reason == "HEADERS_TOO_LARGE" && with_headers => {
                     with_headers = false;
@@ -303,14 +337,26 @@ impl Handling {
         }
     }
 
-    /// Publishes; a stop waits for it only a little.
-    async fn publish(&self, publication: Publication) -> Result<(), Fault> {
+    /// Slows down a message that goes round in a circle of dead letter queues; gives whether to go on.
+    async fn wait_for_hops(&self, one: &One<'_>, dead: &ShortString) -> bool {
+        let Some(over) = mapping::hops(&one.properties).checked_sub(HOPS_FREE) else { return true };
+        let wait = HOP_WAIT.saturating_mul(1 << over.min(16)).min(HOP_WAIT_MAX);
+        let (queue, hops) = (&one.entry.queue, over + HOPS_FREE);
+        tracing::error!(%queue, dead_letter = %dead, hops, ?wait, "a message goes round in a circle of dead letter queues");
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            () = tokio::time::sleep(wait) => one.acker.usable(),
+        }
+    }
+
+    /// What is being published; a stop waits for it only a little.
+    async fn while_running(&self, publishing: impl Future<Output = Result<(), Fault>>) -> Result<(), Fault> {
         let stopped = async {
             self.stop.cancelled().await;
             tokio::time::sleep(STOP_TIME).await;
         };
         tokio::select! {
-            published = self.worker.publisher.publish(publication) => published,
+            published = publishing => published,
             () = stopped => Err(unconfirmed("the gateway is stopping")),
         }
     }
@@ -326,6 +372,10 @@ fn message(
     if one.body.len() as u64 > entry.body_len_max {
         let problem = format!("the body is larger than the {} bytes that this route takes", entry.body_len_max);
         return Err(Fault::caller(Code::InvalidArgument, "BODY_TOO_LARGE", problem));
+    }
+    if mapping::is_unreadable(&one.properties) {
+        let problem = "its properties are not text, or nested more than 64 levels deep";
+        return Err(Fault::caller(Code::InvalidArgument, "PROPERTIES", problem));
     }
     let coding = one.properties.content_encoding().as_ref();
     if coding.is_some_and(|coding| !coding.as_str().eq_ignore_ascii_case("identity")) {

@@ -8,7 +8,10 @@ use crossdock_message::Fault;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::{ATTEMPTS, ERROR, ORIGIN, PREFIX, QUEUE, REASON, STATUS, append_fault, long, text_of, without_expiration};
+use super::{
+    ATTEMPTS, ERROR, HOPS, ORIGIN, PREFIX, QUEUE, REASON, STATUS, append_fault, hops, long, text_of, without_expiration,
+};
+use crate::frames::content::UNREADABLE;
 
 /// Headers by which a broker routes a message to more places, and what it counts itself: a dead letter has them no more.
 const BROKER_HEADERS: [&str; 3] = ["CC", "BCC", "x-delivery-count"];
@@ -42,12 +45,17 @@ pub(crate) fn dead_letter(
     with_headers: bool,
 ) -> BasicProperties {
     let mut table = if with_headers { senders_own(came) } else { FieldTable::default() };
-    if !with_headers {
+    let unreadable = came.headers().as_ref().and_then(|headers| headers.inner().get(UNREADABLE));
+    if !with_headers || unreadable.is_some() {
         table.insert(DROPPED.into(), AMQPValue::Boolean(true));
+    }
+    if let Some(raw) = unreadable.filter(|_| with_headers) {
+        table.insert(UNREADABLE.into(), raw.clone());
     }
     append_fault(fault, &mut table);
     table.insert(QUEUE.into(), long(queue));
     table.insert(ATTEMPTS.into(), AMQPValue::LongLongInt(i64::from(attempts)));
+    table.insert(HOPS.into(), AMQPValue::LongLongInt(i64::from(hops(came).saturating_add(1))));
     // A dead letter does not expire.
     without_expiration(came).with_headers(table).with_delivery_mode(2)
 }

@@ -1,150 +1,284 @@
-//! Sending messages, and which message each confirmation is of.
+//! Sending messages on one channel, and what became of each.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use crossdock_adapter_api::failpoint;
 use crossdock_message::Fault;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use lapin::message::BasicReturnMessage;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Publication;
-use crate::error::{refused, unconfirmed, unreachable, unroutable};
-
-/// Returned messages that wait for their own confirmation.
-const RETURNED_MAX: usize = 10_000;
-
-/// What returned messages are told apart by. Where two are alike in all of it, the broker treats them alike.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Envelope {
-    exchange: ShortString,
-    key: ShortString,
-    id: Option<ShortString>,
-}
+use super::refusal::Refusal;
+use crate::error::{not_stored, returned_by_mistake, unconfirmed, unreachable, unroutable};
+use crate::frames::{Returned, Returns, body_digest};
 
 /// A message on its way out, and who waits for its confirmation.
 pub(super) struct ToSend {
     pub(super) exchange: ShortString,
-    pub(super) publication: Publication,
-    pub(super) done: oneshot::Sender<Result<(), Fault>>,
+    pub(super) publication: Rc<Publication>,
+    pub(super) done: oneshot::Sender<Result<(), Failure>>,
     /// Given back once it is confirmed, whether anybody waits for that or not.
     pub(super) credit: OwnedSemaphorePermit,
 }
 
-/// Sends messages and tells their senders what became of them, until the channel ends.
+/// Why a message is not confirmed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It was never handed to the broker: it can be sent on another channel.
+    NotSent(Fault),
+    /// The broker closed the channel or the connection for a message, which may be this one. It may also have stored this one.
+    Suspect(Refusal),
+    /// Anything else.
+    Fault(Fault),
+}
+
+/// Sends messages and reports what became of them, until the channel ends.
 ///
-/// lapin hands a returned message to whichever confirmation comes next, which need not be its own, and completes those that one
-/// frame confirms in any order. The broker returns a message before it confirms it; so all that is known at one moment is
-/// gathered before anything of it is told. For that, all that lapin knows of has to be here: a message is sent here as well, and
-/// nobody's leaving takes a confirmation away.
-pub(super) async fn send_and_confirm(channel: Channel, mut sending: mpsc::Receiver<ToSend>) {
+/// The broker returns a message before it confirms it, and [`Returns`] has a returned message before lapin can know of its
+/// confirmation. So once a confirmation is known, whether its message was returned is known as well.
+pub(super) async fn send_and_confirm(channel: Channel, returns: Arc<Returns>, mut sending: mpsc::Receiver<ToSend>) {
     let mut waiting = FuturesUnordered::new();
-    let mut returned: HashMap<Envelope, usize> = HashMap::new();
+    let mut unconfirmed = Unconfirmed::default();
     let mut open = true;
     while open || !waiting.is_empty() {
-        let mut settled = Vec::new();
         tokio::select! {
             biased;
             next = sending.recv(), if open => match next {
-                Some(next) => waiting.push(send(&channel, next)),
+                Some(next) => waiting.push(send(&channel, unconfirmed.add(&next), next)),
                 None => open = false,
             },
-            Some(one) = waiting.next(), if !waiting.is_empty() => settled.push(one),
-        }
-        // Those that are new are begun at once, and those that are confirmed are gathered.
-        loop {
-            while let Ok(next) = sending.try_recv() {
-                waiting.push(send(&channel, next));
-            }
-            match waiting.next().now_or_never().flatten() {
-                Some(one) => settled.push(one),
-                None => break,
+            Some(settled) = waiting.next(), if !waiting.is_empty() => {
+                let settled: Settled = settled;
+                unconfirmed.note(returns.take(channel.id()));
+                settled.report(&mut unconfirmed);
             }
         }
-        let outcomes: Vec<_> = settled.into_iter().map(|settled| settled.noting(&mut returned)).collect();
-        if returned.len() > RETURNED_MAX {
-            // Their senders were told of another failure; what is forgotten here can make nothing a success but itself.
-            tracing::warn!("too many returned messages have no sender; they are forgotten");
-            returned.clear();
+        // New messages are sent at once, so that they leave together.
+        while let Ok(next) = sending.try_recv() {
+            waiting.push(send(&channel, unconfirmed.add(&next), next));
+            if let Some(Some(settled)) = waiting.next().now_or_never() {
+                unconfirmed.note(returns.take(channel.id()));
+                settled.report(&mut unconfirmed);
+            }
         }
-        for (envelope, done, outcome) in outcomes {
-            let outcome = match returned.get_mut(&envelope) {
-                Some(count) => {
-                    *count -= 1;
-                    if *count == 0 {
-                        returned.remove(&envelope);
-                    }
-                    Err(unroutable(envelope.exchange.as_str(), envelope.key.as_str()))
-                }
-                None => outcome,
-            };
-            // A publisher who left does not want to know.
-            let _ = done.send(outcome);
+    }
+}
+
+/// Messages of one channel that are sent and not confirmed, in the order of their sending.
+#[derive(Default)]
+struct Unconfirmed {
+    sent: BTreeMap<u64, Sent>,
+    next: u64,
+    /// Behind the message that was matched last: a broker returns messages in the order in which they were sent.
+    matched: u64,
+}
+
+struct Sent {
+    exchange: ShortString,
+    publication: Rc<Publication>,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// No return is known.
+    Open,
+    Returned,
+    /// A returned message could be this one or another, because the broker changed it.
+    Unclear,
+}
+
+impl Sent {
+    fn may_be(&self, returned: &Returned) -> bool {
+        self.fate == Fate::Open
+            && self.publication.mandatory
+            && self.publication.key == returned.key
+            && self.exchange == returned.exchange
+    }
+
+    /// Two messages that are the same in all of this are the same message to the broker and to whoever receives it.
+    fn is(&self, returned: &Returned) -> bool {
+        self.may_be(returned)
+            && self.publication.body.len() as u64 == returned.body_len
+            && self.publication.properties == returned.properties
+            && body_digest(&self.publication.body) == returned.body_digest
+    }
+}
+
+impl Unconfirmed {
+    fn add(&mut self, message: &ToSend) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        let (exchange, publication) = (message.exchange.clone(), Rc::clone(&message.publication));
+        self.sent.insert(number, Sent { exchange, publication, fate: Fate::Open });
+        number
+    }
+
+    fn note(&mut self, returned: Vec<Returned>) {
+        for returned in returned {
+            self.note_one(&returned);
+        }
+    }
+
+    fn note_one(&mut self, returned: &Returned) {
+        let matched = self.matched;
+        let (behind, before) = (self.sent.range(matched..), self.sent.range(..matched));
+        let found = behind.chain(before).find(|(_, sent)| sent.is(returned)).map(|(number, _)| *number);
+        if let Some(number) = found {
+            self.matched = number + 1;
+            self.set(number, Fate::Returned);
+            return;
+        }
+        // A broker with an interceptor, or one that removes headers, returns other properties than it was sent.
+        let may_be: Vec<u64> =
+            self.sent.iter().filter(|(_, sent)| sent.may_be(returned)).map(|(number, _)| *number).collect();
+        match may_be[..] {
+            [] => tracing::warn!(exchange = %returned.exchange, "a returned message is none that was sent"),
+            [one] => self.set(one, Fate::Returned),
+            _ => may_be.iter().for_each(|number| self.set(*number, Fate::Unclear)),
+        }
+    }
+
+    fn set(&mut self, number: u64, fate: Fate) {
+        if let Some(sent) = self.sent.get_mut(&number) {
+            sent.fate = fate;
         }
     }
 }
 
 /// Sends one message; ends when it is confirmed, or cannot be any more.
-async fn send(channel: &Channel, message: ToSend) -> Settled {
+async fn send(channel: &Channel, number: u64, message: ToSend) -> Settled {
     let ToSend { exchange, publication, done, credit } = message;
-    let Publication { key, mandatory, properties, body } = publication;
-    let envelope = Envelope { exchange: exchange.clone(), key: key.clone(), id: properties.message_id().clone() };
-    let options = BasicPublishOptions { mandatory, immediate: false };
+    let Publication { key, mandatory, properties, body } = &*publication;
+    let options = BasicPublishOptions { mandatory: *mandatory, immediate: false };
     let outcome = if channel.status().connected() {
-        match channel.basic_publish(exchange, key, options, &body, properties).await {
+        match channel.basic_publish(exchange, key.clone(), options, body, properties.clone()).await {
             Ok(confirm) => {
                 failpoint("amqp.published");
-                let confirmed = confirm.await.map_err(unconfirmed);
+                let confirmed = confirm.await.map_err(|error| match Refusal::of(&error) {
+                    Some(refusal) => Failure::Suspect(refusal),
+                    None => Failure::Fault(unconfirmed(error)),
+                });
                 failpoint("amqp.confirmed");
                 confirmed
             }
             // Some of it may have been written.
-            Err(error) => Err(unconfirmed(error)),
+            Err(error) => Err(Failure::Fault(unconfirmed(error))),
         }
     } else {
-        Err(unreachable("the channel was closed"))
+        Err(Failure::NotSent(unreachable("the channel was closed")))
     };
-    Settled { envelope, done, outcome, _credit: credit }
+    Settled { number, done, outcome, _credit: credit }
 }
 
 struct Settled {
-    envelope: Envelope,
-    done: oneshot::Sender<Result<(), Fault>>,
-    outcome: Result<Confirmation, Fault>,
+    number: u64,
+    done: oneshot::Sender<Result<(), Failure>>,
+    outcome: Result<Confirmation, Failure>,
     _credit: OwnedSemaphorePermit,
 }
 
 impl Settled {
-    /// What it says of its own message; a returned message, which may be another's, is noted.
-    fn noting(
-        self,
-        returned: &mut HashMap<Envelope, usize>,
-    ) -> (Envelope, oneshot::Sender<Result<(), Fault>>, Result<(), Fault>) {
-        let mut note = |message: Option<BasicReturnMessage>| {
-            if let Some(message) = message {
-                let delivery = message.delivery;
-                let id = delivery.properties.message_id().clone();
-                let envelope = Envelope { exchange: delivery.exchange, key: delivery.routing_key, id };
-                *returned.entry(envelope).or_default() += 1;
-            }
+    fn report(self, unconfirmed_messages: &mut Unconfirmed) {
+        let sent = match unconfirmed_messages.sent.entry(self.number) {
+            Entry::Occupied(sent) => sent.remove(),
+            Entry::Vacant(_) => return,
         };
-        let outcome = match self.outcome {
-            Ok(Confirmation::Ack(message)) => {
-                note(message);
-                Ok(())
+        let outcome = match (self.outcome, sent.fate) {
+            (_, Fate::Returned) => {
+                Err(Failure::Fault(unroutable(sent.exchange.as_str(), sent.publication.key.as_str())))
             }
-            Ok(Confirmation::Nack(message)) => {
-                note(message);
-                Err(refused())
-            }
+            (Ok(Confirmation::Ack(_)), Fate::Open) => Ok(()),
+            (Ok(Confirmation::Ack(_)), Fate::Unclear) => Err(Failure::Fault(returned_by_mistake())),
+            (Ok(Confirmation::Nack(_)), _) => Err(Failure::Fault(not_stored())),
             // Confirmations were asked for: without one, nothing is known.
-            Ok(Confirmation::NotRequested) => Err(unconfirmed("the broker was not asked to confirm")),
-            Err(fault) => Err(fault),
+            (Ok(Confirmation::NotRequested), _) => {
+                Err(Failure::Fault(unconfirmed("the broker was not asked to confirm")))
+            }
+            (Err(failure), _) => Err(failure),
         };
-        (self.envelope, self.done, outcome)
+        // A publisher who left does not want to know.
+        let _ = self.done.send(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use lapin::BasicProperties;
+    use lapin::types::{AMQPValue, FieldTable};
+    use tokio::sync::Semaphore;
+
+    fn properties(region: &str) -> BasicProperties {
+        let mut headers = FieldTable::default();
+        headers.insert("region".into(), AMQPValue::LongString(region.into()));
+        BasicProperties::default().with_message_id("one-id".into()).with_headers(headers)
+    }
+
+    fn sent(unconfirmed: &mut Unconfirmed, region: &str, body: &'static str) -> u64 {
+        let (done, _) = oneshot::channel();
+        let credit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
+        let publication = Rc::new(Publication {
+            key: "k".into(),
+            mandatory: true,
+            properties: properties(region),
+            body: Bytes::from_static(body.as_bytes()),
+        });
+        unconfirmed.add(&ToSend { exchange: "x".into(), publication, done, credit })
+    }
+
+    fn returned(region: &str, body: &str) -> Returned {
+        Returned {
+            exchange: "x".into(),
+            key: "k".into(),
+            properties: properties(region),
+            body_len: body.len() as u64,
+            body_digest: body_digest(body.as_bytes()),
+        }
+    }
+
+    fn fates(unconfirmed: &Unconfirmed) -> Vec<Fate> {
+        unconfirmed.sent.values().map(|sent| sent.fate).collect()
+    }
+
+    #[test]
+    fn a_returned_message_is_matched_by_all_of_its_content() {
+        let mut unconfirmed = Unconfirmed::default();
+        for (region, body) in [("eu", "1"), ("mars", "1"), ("mars", "2"), ("eu", "2")] {
+            sent(&mut unconfirmed, region, body);
+        }
+        unconfirmed.note(vec![returned("mars", "2"), returned("mars", "1")]);
+        assert!(fates(&unconfirmed) == [Fate::Open, Fate::Returned, Fate::Returned, Fate::Open]);
+    }
+
+    #[test]
+    fn of_equal_messages_as_many_are_returned_as_came_back() {
+        let mut unconfirmed = Unconfirmed::default();
+        for _ in 0..3 {
+            sent(&mut unconfirmed, "mars", "1");
+        }
+        unconfirmed.note(vec![returned("mars", "1"), returned("mars", "1")]);
+        assert!(fates(&unconfirmed) == [Fate::Returned, Fate::Returned, Fate::Open]);
+    }
+
+    #[test]
+    fn a_message_that_the_broker_changed_is_never_taken_for_a_confirmed_one() {
+        let mut unconfirmed = Unconfirmed::default();
+        let first = sent(&mut unconfirmed, "eu", "1");
+        unconfirmed.note(vec![returned("changed", "1")]);
+        assert!(fates(&unconfirmed) == [Fate::Returned]);
+        unconfirmed.sent.remove(&first);
+        sent(&mut unconfirmed, "eu", "1");
+        sent(&mut unconfirmed, "mars", "1");
+        unconfirmed.note(vec![returned("changed", "1")]);
+        assert!(fates(&unconfirmed) == [Fate::Unclear, Fate::Unclear]);
     }
 }

@@ -119,7 +119,15 @@ impl ShardState {
         let plan = &self.share.plan;
         self.budget.borrow_mut().earn();
         let mut now = started;
+        let mut before: Option<Fault> = None;
         for attempt in 1.. {
+            if call.deadline <= now {
+                // Why the try before failed says more than that there is no time for another.
+                let message = "the time was spent before the service was called";
+                return Err(
+                    before.unwrap_or_else(|| self.named(Fault::new(Code::DeadlineExceeded, "DEADLINE", message)))
+                );
+            }
             let fault = match self.attempt(call, now).await {
                 Ok(reply) => return Ok(reply),
                 Err(fault) => self.named(fault),
@@ -134,19 +142,13 @@ impl ShardState {
                 Verdict::After(wait) => tokio::time::sleep(wait).await,
             }
             self.share.stats.count(|stats| &stats.retries);
+            before = Some(fault);
             now = Instant::now();
         }
         unreachable!("the tries of a call are bounded by its plan");
     }
 
     async fn attempt(&self, call: &mut Asked, now: Instant) -> Result<(Message, Outstanding), Fault> {
-        if call.deadline <= now {
-            return Err(Fault::new(
-                Code::DeadlineExceeded,
-                "DEADLINE",
-                "the time was spent before the service was called",
-            ));
-        }
         let streams = call.operation.call_type().is_some_and(|call| call.client_streaming || call.server_streaming);
         // A service may let its first message wait; a stream is bounded by its deadline.
         let until = if streams { call.deadline } else { call.deadline.min(now + self.share.plan.timeout) };

@@ -1,0 +1,182 @@
+//! A filter on the bytes that a broker sends, ahead of lapin's parser.
+//!
+//! Two things cannot be had from lapin and are decided here, on the raw frames of AMQP 0.9.1 (§2.3.5):
+//!
+//! - lapin's parser, and its values when they are dropped, recurse once per nested table or array, and it gives up the whole
+//!   connection for a short string that is not UTF-8. Any sender can put either into a queue, where it would end the connection (or
+//!   the process) at every redelivery. [`content`] replaces what cannot be handed on and marks the message as unreadable.
+//! - lapin hands a returned message to whichever confirmation completes next. [`Returns`] records each returned message by its
+//!   channel before lapin sees any byte that follows it, and so before the confirmation of that message.
+//!
+//! Cost: one more copy of what is received. Memory: one method or header frame per connection, and what was returned and is not
+//! confirmed yet, without bodies.
+
+pub(crate) mod content;
+pub(crate) mod inspected;
+mod methods;
+mod returns;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use self::methods::Method;
+use self::returns::Returning;
+pub(crate) use self::returns::{Returned, Returns, body_digest};
+
+/// Type, channel and size (AMQP 0.9.1 §4.2.3).
+const HEAD_LEN: usize = 7;
+const METHOD: u8 = 1;
+const HEADER: u8 = 2;
+const BODY: u8 = 3;
+const HEARTBEAT: u8 = 8;
+const FRAME_END: u8 = 0xCE;
+/// A method or header frame is held until it is complete. RabbitMQ's `frame_max` is 128 KiB.
+const HELD_LEN_MAX: usize = 4 << 20;
+
+/// What a broker sent that cannot be handed to lapin; the connection has to end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Malformed(pub(crate) &'static str);
+
+/// The state of one connection's inbound bytes.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    part: Part,
+    /// Messages whose return has begun, by channel.
+    returning: HashMap<u16, Returning>,
+    returns: Arc<Returns>,
+}
+
+#[derive(Debug)]
+enum Part {
+    /// The first bytes of a frame.
+    Head { bytes: [u8; HEAD_LEN], len: usize },
+    /// A method or header frame, until it is complete.
+    Held { kind: u8, channel: u16, payload: Vec<u8>, size: usize },
+    /// A frame that is handed on as it is received: `left` bytes of payload and the end octet.
+    Passed { channel: u16, left: usize },
+    /// The answer to a protocol version that the broker does not speak: no frames follow.
+    Raw,
+}
+
+const fn head() -> Part {
+    Part::Head { bytes: [0; HEAD_LEN], len: 0 }
+}
+
+impl Filter {
+    pub(crate) fn new(returns: Arc<Returns>) -> Self {
+        Self { part: head(), returning: HashMap::new(), returns }
+    }
+
+    /// Takes received bytes, and appends to `out` what lapin may see.
+    ///
+    /// # Errors
+    /// For what no broker sends.
+    pub(crate) fn push(&mut self, mut input: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
+        while !input.is_empty() {
+            match &mut self.part {
+                Part::Head { bytes, len } => {
+                    let taken = (HEAD_LEN - *len).min(input.len());
+                    bytes[*len..*len + taken].copy_from_slice(&input[..taken]);
+                    *len += taken;
+                    input = &input[taken..];
+                    if *len == HEAD_LEN {
+                        let bytes = *bytes;
+                        self.part = Self::begin(bytes, out)?;
+                    }
+                }
+                Part::Held { kind, channel, payload, size } => {
+                    let taken = (*size + 1 - payload.len()).min(input.len());
+                    payload.extend_from_slice(&input[..taken]);
+                    input = &input[taken..];
+                    if payload.len() == *size + 1 {
+                        let (kind, channel, mut payload) = (*kind, *channel, std::mem::take(payload));
+                        if payload.pop() != Some(FRAME_END) {
+                            return Err(Malformed("a frame does not end where its size says"));
+                        }
+                        self.part = head();
+                        self.complete(kind, channel, payload, out)?;
+                    }
+                }
+                Part::Passed { channel, left } => {
+                    let taken = *left.min(&mut input.len());
+                    let (channel, end) = (*channel, taken == *left);
+                    *left -= taken;
+                    let (these, rest) = input.split_at(taken);
+                    out.extend_from_slice(these);
+                    input = rest;
+                    if end {
+                        self.part = head();
+                    }
+                    if !self.returning.is_empty() {
+                        // Without the end octet.
+                        self.returned_body(channel, &these[..these.len() - usize::from(end)]);
+                    }
+                }
+                Part::Raw => {
+                    out.extend_from_slice(input);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(bytes: [u8; HEAD_LEN], out: &mut Vec<u8>) -> Result<Part, Malformed> {
+        if bytes.starts_with(b"AMQP") {
+            out.extend_from_slice(&bytes);
+            return Ok(Part::Raw);
+        }
+        let [kind, channel @ .., a, b, c, d] = bytes;
+        let (channel, size) = (u16::from_be_bytes(channel), u32::from_be_bytes([a, b, c, d]) as usize);
+        match kind {
+            METHOD | HEADER if size > HELD_LEN_MAX => Err(Malformed("a frame of more than 4 MiB")),
+            METHOD | HEADER => Ok(Part::Held { kind, channel, payload: Vec::new(), size }),
+            BODY | HEARTBEAT => {
+                out.extend_from_slice(&bytes);
+                Ok(Part::Passed { channel, left: size.saturating_add(1) })
+            }
+            _ => Err(Malformed("a frame of an unknown type")),
+        }
+    }
+
+    fn complete(&mut self, kind: u8, channel: u16, mut payload: Vec<u8>, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        if kind == METHOD {
+            match methods::read(&mut payload)? {
+                Method::Return { exchange, key } => {
+                    self.returning.insert(channel, Returning::new(exchange, key));
+                }
+                Method::ChannelEnds => {
+                    self.returning.remove(&channel);
+                    self.returns.forget(channel);
+                }
+                Method::Other => {}
+            }
+        } else {
+            content::make_readable(&mut payload)?;
+            if let Some(returning) = self.returning.get_mut(&channel) {
+                returning.header(&payload);
+                self.returned_body(channel, &[]);
+            }
+        }
+        let size = u32::try_from(payload.len()).map_err(|_| Malformed("a frame of more than 4 GiB"))?;
+        out.push(kind);
+        out.extend_from_slice(&channel.to_be_bytes());
+        out.extend_from_slice(&size.to_be_bytes());
+        out.extend_from_slice(&payload);
+        out.push(FRAME_END);
+        Ok(())
+    }
+
+    /// Part of a body on a channel; records the returned message that it completes.
+    fn returned_body(&mut self, channel: u16, bytes: &[u8]) {
+        let Some(returning) = self.returning.get_mut(&channel) else { return };
+        if returning.body(bytes)
+            && let Some(returned) = self.returning.remove(&channel).and_then(Returning::complete)
+        {
+            self.returns.record(channel, returned);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+//! AMQP with hostile and unlucky input, with RabbitMQ: nothing is lost, nothing ends the process or a connection, and no neighbour
+//! hears of another's failure.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossdock_tests::{Backend, Gateway, RabbitMq, Reply, call, crossdock, until, until_within};
+use serde_json::Value;
+
+const LONG: Duration = Duration::from_secs(300);
+
+fn listeners(broker: &RabbitMq) -> String {
+    format!("public: {{ http: {{ bind: \"127.0.0.1:0\" }} }}\n  broker: {{ amqp: {{ url: \"{}\" }} }}\n", broker.url)
+}
+
+fn depth(broker: &RabbitMq, queue: &str) -> usize {
+    broker.run(&["depth", queue]).parse().expect("a number")
+}
+
+fn drained(broker: &RabbitMq, queue: &str) -> Vec<Value> {
+    let count = depth(broker, queue);
+    let lines = broker.run(&["drain", queue, &count.to_string()]);
+    lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn lost_connections(gateway: &Gateway, purpose: &str) -> usize {
+    let is_it = |line: &String| line.contains("the connection to the broker was lost") && line.contains(purpose);
+    gateway.log().iter().filter(|line| is_it(line)).count()
+}
+
+fn reason(reply: &Reply) -> Option<String> {
+    serde_json::from_str::<Value>(&reply.body).ok()?["reason"].as_str().map(ToOwned::to_owned)
+}
+
+/// Copies a queue to a service of HTTP.
+fn consuming(backend: &Backend, queue: &str, dead: &str) -> String {
+    format!(
+        "version: 1
+services: {{ web: {{ http: {{ url: \"http://{}\", operations: {{ echo: {{ post: /echo }} }} }} }} }}
+routes:
+  in: {{ from: {{ amqp: {{ listen: broker, queue: {queue}, dead_letter: {dead} }} }}, steps: [ {{ call: web.echo }} ] }}
+",
+        backend.address
+    )
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_headers_nested_too_deeply_and_text_that_is_not_utf8_are_set_aside() {
+    let (broker, backend) = (RabbitMq::start(), Backend::start());
+    let (queue, dead) = (broker.name("nested"), broker.name("nested-dead"));
+    broker.run(&["declare", &queue, &dead]);
+    let mut gateway = Gateway::start_with_files(&listeners(broker), &consuming(&backend, &queue, &dead), &[]);
+    for (kind, levels) in [("F", "1"), ("F", "64"), ("A", "64")] {
+        broker.harm(&["nest", &queue, kind, levels]);
+    }
+    // A routing key is nothing that the route sees.
+    broker.harm(&["latin1", &queue, "key"]);
+    until("the messages that can be read to be delivered", || backend.requests() == 4);
+    let bad = [("F", "65"), ("A", "65"), ("F", "2000"), ("A", "2000"), ("F", "18000"), ("A", "25000")];
+    for (kind, levels) in bad {
+        broker.harm(&["nest", &queue, kind, levels]);
+    }
+    for property in ["message_id", "content_type", "type", "app_id", "correlation_id"] {
+        broker.harm(&["latin1", &queue, property]);
+    }
+    until("all others to be set aside", || depth(broker, &dead) == bad.len() + 5);
+    // Looked at by the command line as well.
+    let listed = Command::new(crossdock()).args(["dlq", "list", "--config"]).arg(gateway.folder()).output();
+    let listed = String::from_utf8(listed.expect("the command runs").stdout).expect("UTF-8");
+    assert!(listed.contains(&format!("{} dead letters", bad.len() + 5)), "{listed}");
+    for letter in drained(broker, &dead) {
+        assert_eq!(letter["headers"]["crossdock-reason"], "PROPERTIES", "{letter}");
+        assert_eq!(letter["body"], "{\"a\":1}");
+        let names: Vec<&String> = letter["headers"].as_object().expect("headers").keys().collect();
+        assert!(names.iter().any(|name| *name == "crossdock-headers-dropped"), "{letter}");
+    }
+    assert_eq!((backend.requests(), lost_connections(&gateway, "")), (4, 0));
+    assert!(gateway.lives());
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_a_reply_with_headers_nested_too_deeply_is_a_bad_reply() {
+    let broker = RabbitMq::start();
+    let queue = broker.name("asked-deep");
+    broker.run(&["declare", &queue]);
+    let routes = format!(
+        "version: 1
+services: {{ there: {{ amqp: {{ url: \"{}\", operations: {{ ask: {{ queue: {queue}, reply: true }} }} }} }} }}
+routes: {{ ask: {{ from: {{ http: {{ listen: public, post: /ask }} }}, steps: [ {{ call: there.ask }} ] }} }}
+",
+        broker.url
+    );
+    let mut gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    let mut service = broker.hostile(&["answer", &queue, "F", "5000"]).stdout(Stdio::piped()).spawn().expect("pika");
+    BufReader::new(service.stdout.take().expect("its output")).lines().next().expect("a line").expect("text");
+    let reply = call(&gateway.public(), "POST", "/ask", "{}");
+    assert_eq!((reply.status, reason(&reply).as_deref()), (500, Some("BAD_REPLY")));
+    service.wait().expect("it ends");
+    assert!(gateway.lives());
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_returned_messages_of_one_id_are_told_apart_by_their_headers() {
+    let count: usize = std::env::var("CROSSDOCK_MESSAGES").map_or(4_000, |text| text.parse().expect("a number"));
+    let broker = RabbitMq::start();
+    let (queue, dead, out) = (broker.name("equal"), broker.name("equal-dead"), broker.name("equal-out"));
+    let exchange = broker.name("regions");
+    broker.run(&["declare-classic", &queue, &dead, &out]);
+    broker.harm(&["region", &exchange, &out]);
+    broker.harm(&["equal", &queue, &count.to_string()]);
+    // What is returned is set aside at once, by a rule of the route.
+    let routes = format!(
+        "version: 1
+services: {{ there: {{ amqp: {{ url: \"{}\", operations: {{ out: {{ exchange: {exchange} }} }} }}, concurrency: 1000 }} }}
+routes:
+  bridge:
+    from: {{ amqp: {{ listen: broker, queue: {queue}, dead_letter: {dead}, prefetch: 500 }} }}
+    headers: {{ request: [region, n] }}
+    steps: [ {{ send: there.out }} ]
+    errors: [ {{ on: unavailable, answer: {{ code: failed_precondition }} }} ]
+",
+        broker.url
+    );
+    let _gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    until_within(LONG, "all to be handled", || {
+        depth(broker, &queue) == 0 && depth(broker, &out) + depth(broker, &dead) == count
+    });
+    let numbers = |queue: &str, rest: u64| {
+        let mut seen: BTreeMap<u64, usize> = BTreeMap::new();
+        for message in drained(broker, queue) {
+            let body: Value = serde_json::from_str(message["body"].as_str().expect("a body")).expect("JSON");
+            *seen.entry(body["n"].as_u64().expect("a number")).or_default() += 1;
+        }
+        let (lost, twice) = (count / 2 - seen.len(), seen.values().filter(|times| **times > 1).count());
+        println!("{queue}: {} messages, lost {lost}, duplicates {twice}", seen.len());
+        assert!(seen.keys().all(|number| number % 2 == rest), "none went the other way");
+        assert_eq!((lost, twice), (0, 0));
+    };
+    numbers(&out, 0);
+    numbers(&dead, 1);
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_unusable_reply_addresses_harm_no_neighbour() {
+    let (broker, backend) = (RabbitMq::start(), Backend::start());
+    let [queue, dead, out, asked] =
+        ["replies", "replies-dead", "replies-out", "replies-asked"].map(|name| broker.name(name));
+    broker.run(&["declare", &queue, &dead, &out, &asked]);
+    let routes = consuming(&backend, &queue, &dead).replace(
+        "routes:",
+        &format!(
+            "  there: {{ amqp: {{ url: \"{}\", operations: {{ out: {{ queue: {out} }}, ask: {{ queue: {asked}, reply: true }} }} }} }}
+routes:
+  post: {{ from: {{ http: {{ listen: public, post: /post }} }}, steps: [ {{ send: there.out }} ] }}
+  ask: {{ from: {{ http: {{ listen: public, post: /ask }} }}, steps: [ {{ call: there.ask }} ] }}",
+            broker.url
+        ),
+    );
+    let routes =
+        routes.replace("services: { web:", "services:\n  web:").replace("} } } } }\n  there", "} } } }\n  there");
+    let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    let mut service = broker.peer(&["serve", &asked]).stdout(Stdio::piped()).spawn().expect("pika");
+    BufReader::new(service.stdout.take().expect("its output")).lines().next().expect("a line").expect("text");
+    let (gone, foreign) = (broker.harm(&["address", "gone"]), broker.harm(&["address", "foreign"]));
+    let old = "amq.rabbitmq.reply-to.g2dkABByYWJiaXRAb3RoZXItaG9zdAAAGSsAAAAAAw==.VehVGcPRkVkhHYaCr9MIeQ==";
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for path in ["/post", "/post", "/ask", "/ask"] {
+            let (stop, address) = (&stop, gateway.public());
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let reply = call(&address, "POST", path, "{}");
+                    assert!(matches!(reply.status, 200 | 202), "{path}: {} {:?}", reply.status, reply.body);
+                }
+            });
+        }
+        scope.spawn(|| {
+            // Whatever fails below, the callers end.
+            struct Ends<'a>(&'a AtomicBool);
+            impl Drop for Ends<'_> {
+                fn drop(&mut self) {
+                    self.0.store(true, Ordering::Relaxed);
+                }
+            }
+            let _ends = Ends(&stop);
+            for (address, count) in
+                [(gone.as_str(), "3"), (&foreign, "3"), (old, "1"), ("amq.rabbitmq.reply-to.nonsense", "1")]
+            {
+                broker.harm(&["ask", &queue, address, count]);
+            }
+            until("every request to be settled", || depth(broker, &queue) == 0 && backend.requests() == 8);
+            until("those of other clusters to be set aside", || depth(broker, &dead) >= 4);
+        });
+    });
+    let _ = service.kill();
+    let _ = service.wait();
+    assert_eq!(backend.requests(), 8, "each request is carried out once");
+    for purpose in ["Publish", "Answer", "Consume"] {
+        assert_eq!(lost_connections(&gateway, &format!("purpose={purpose} ")), 0, "{purpose}");
+    }
+    assert!(drained(broker, &dead).iter().all(|letter| letter["headers"]["crossdock-reason"] == "REPLY_ADDRESS"));
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_refuses_one_message_and_answers_its_neighbours() {
+    // Limits and permissions are the whole broker's.
+    let broker = RabbitMq::start_own();
+    let [from, dead, out] = ["refused", "refused-dead", "refused-out"].map(|name| broker.name(name));
+    broker.run(&["declare", &from, &dead]);
+    broker.run(&["bind", "amq.topic", &out, "open.*"]);
+    broker.control(&["set_topic_permissions", "guest", "amq.topic", "^open", ".*"]);
+    broker.control(&["eval", "application:set_env(rabbit, max_message_size, 100000)."]);
+    broker.run(&["publish", &from, "{\"place\":\"closed\"}"]);
+    let routes = format!(
+        "version: 1
+services: {{ there: {{ amqp: {{ url: \"{}\", operations: {{ put: {{ exchange: amq.topic, key: \"{{place}}.x\" }} }} }}, concurrency: 1000 }} }}
+routes:
+  put: {{ from: {{ http: {{ listen: public, post: \"/put/{{place}}\" }} }}, steps: [ {{ send: there.put }} ] }}
+  in:
+    from: {{ amqp: {{ listen: broker, queue: {from}, dead_letter: {dead} }} }}
+    steps: [ {{ map: {{ place: req.place }} }}, {{ send: there.put }} ]
+",
+        broker.url
+    );
+    let gateway = Gateway::start_with_files(&listeners(&broker), &routes, &[]);
+    let count = std::thread::scope(|scope| {
+        let neighbours: Vec<_> = (0..6)
+            .map(|_| {
+                scope.spawn(|| {
+                    for number in 0..150 {
+                        let reply = call(&gateway.public(), "POST", "/put/open", &format!("{{\"n\":{number}}}"));
+                        assert_eq!(reply.status, 202, "a neighbour: {:?}", reply.body);
+                    }
+                    150
+                })
+            })
+            .collect();
+        let large = format!("\"{}\"", "y".repeat(200_000));
+        for _ in 0..5 {
+            for (path, body, expected) in [("/put/closed", "{}", 403), ("/put/open", large.as_str(), 413)] {
+                let reply = call(&gateway.public(), "POST", path, body);
+                assert_eq!((reply.status, reason(&reply).as_deref()), (expected, Some("REFUSED")), "{path}");
+                assert!(!reply.body.contains("guest"), "the broker's users are not named");
+            }
+        }
+        neighbours.into_iter().map(|neighbour| neighbour.join().expect("its answers are its own")).sum::<usize>()
+    });
+    // Those that were sent again alone may have been stored before.
+    let stored = depth(&broker, &out);
+    println!("{count} accepted, {stored} stored");
+    assert!((count..count + 50).contains(&stored), "{count} accepted, {stored} stored");
+    until("the refused message of the queue to be set aside", || depth(&broker, &dead) == 1);
+    let letters = drained(&broker, &dead);
+    assert_eq!(letters[0]["headers"]["crossdock-attempts"], 1, "it is not tried again: {}", letters[0]);
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_a_circle_of_dead_letter_queues_that_no_check_can_see_is_slowed_down() {
+    let (broker, backend) = (RabbitMq::start(), Backend::start());
+    let (there, back) = (broker.name("circle-there"), broker.name("circle-back"));
+    broker.run(&["declare", &there, &back]);
+    // Two listeners, so that these are queues of two brokers as far as the check knows.
+    let listeners = listeners(broker) + &format!("  other: {{ amqp: {{ url: \"{}\" }} }}\n", broker.url);
+    let route = |listener: &str, queue: &str, dead: &str| {
+        format!(
+            "  {listener}: {{ from: {{ amqp: {{ listen: {listener}, queue: {queue}, dead_letter: {dead} }} }}, steps: [ {{ call: web.fail }} ] }}\n"
+        )
+    };
+    let service =
+        format!("http: {{ url: \"http://{}\", operations: {{ fail: {{ post: /status/400 }} }} }}", backend.address);
+    let (one, two) = (route("broker", &there, &back), route("other", &back, &there));
+    let routes = format!("version: 1\nservices: {{ web: {{ {service} }} }}\nroutes:\n{one}{two}");
+    let gateway = Gateway::start_with_files(&listeners, &routes, &[]);
+    broker.run(&["publish", &there, "{}"]);
+    let warned = || gateway.log().iter().filter(|line| line.contains("goes round in a circle")).count();
+    // The waits before the second and third are one and two seconds.
+    until("the message to be slowed down", || warned() == 3);
+    assert_eq!(backend.requests(), 11, "nine before the first wait, one after each");
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_an_expiring_message_is_delivered_or_set_aside_and_its_reason_is_that_of_its_last_try() {
+    const COUNT: usize = 300;
+    let (broker, backend) = (RabbitMq::start(), Backend::start());
+    let [from, dead, out] = ["expiring", "expiring-dead", "expiring-out"].map(|name| broker.name(name));
+    let [failing, failed] = ["expiring-fails", "expiring-failed"].map(|name| broker.name(name));
+    broker.run(&["declare", &from, &dead, &out, &failing, &failed]);
+    let routes = format!(
+        "version: 1
+services:
+  there: {{ amqp: {{ url: \"{}\", operations: {{ put: {{ queue: {out} }} }} }}, concurrency: 1000 }}
+  web: {{ http: {{ url: \"http://{}\", operations: {{ fail: {{ post: /status/503 }} }} }} }}
+routes:
+  bridge: {{ from: {{ amqp: {{ listen: broker, queue: {from}, dead_letter: {dead}, prefetch: 100 }} }}, steps: [ {{ send: there.put }} ] }}
+  fail: {{ from: {{ amqp: {{ listen: broker, queue: {failing}, dead_letter: {failed} }} }}, steps: [ {{ call: web.fail }} ] }}
+",
+        broker.url, backend.address
+    );
+    let _gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    until("the queues to be consumed", || {
+        broker.harm(&["expiring", &failing, "1", "400"]);
+        depth(broker, &failed) > 0
+    });
+    // Shorter than a confirmation of a quorum queue takes.
+    broker.harm(&["expiring", &from, &COUNT.to_string(), "3"]);
+    until("the queue to be empty", || depth(broker, &from) == 0);
+    let mut before = usize::MAX;
+    until("nothing to be under way", || {
+        let now = depth(broker, &out) + depth(broker, &dead);
+        std::mem::replace(&mut before, now) == now
+    });
+    let numbers = |queue: &str| {
+        let bodies = drained(broker, queue).into_iter();
+        bodies
+            .map(|message| message["body"].as_str().expect("a body").to_owned())
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    let (delivered, set_aside) = (numbers(&out), numbers(&dead));
+    println!("{} delivered, {} set aside, the rest expired in the queue", delivered.len(), set_aside.len());
+    assert!(!delivered.is_empty(), "some were in time");
+    assert!(delivered.is_disjoint(&set_aside), "none is both");
+    for letter in drained(broker, &failed) {
+        assert_eq!(letter["headers"]["crossdock-reason"], "SERVICE_STATUS", "{letter}");
+    }
+}
