@@ -230,7 +230,7 @@ services:
 routes:
   get:
     from: {{ http: {{ listen: public, get: /h }} }}
-    headers: {{ request: [X-Tenant], answer: [etag] }}
+    headers: {{ request: [X-Tenant...], answer: [etag] }}
     steps: [ {{ set: {{ x-added: \"by ${{msg.source}}\" }} }}, {{ call: echo.get }} ]
 ",
         backend.address

@@ -17,8 +17,8 @@ fn python() -> (Peer, Gateway, std::path::PathBuf) {
             .args(["--listen", "127.0.0.1:0"])
             .env("PYTHONPATH", cache.join("python")),
     );
-    let metadata = "x-echo-initial-a, x-echo-initial-a-bin, x-echo-initial-b-bin, x-echo-trailing-a, \
-                    x-echo-trailing-b-bin, x-echo-trailing-c-bin, x-plain";
+    let metadata = "x-echo-initial-a..., x-echo-initial-a-bin, x-echo-initial-b-bin, x-echo-trailing-a, \
+                    x-echo-trailing-b-bin..., x-echo-trailing-c-bin, x-plain";
     let routes = format!(
         "version: 1
 contracts: {{ lab: {{ proto: echo.proto }} }}

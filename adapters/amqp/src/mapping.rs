@@ -132,11 +132,12 @@ fn carried(properties: &BasicProperties, carry: &[ByteString]) -> Result<Headers
     let mut headers = Headers::new();
     let Some(table) = properties.headers() else { return Ok(headers) };
     for name in carry.iter().filter(|name| !name.starts_with(PREFIX)) {
-        let values = match header(table, name) {
-            None => continue,
-            Some(AMQPValue::FieldArray(items)) => items.as_slice(),
-            Some(one) => std::slice::from_ref(one),
-        };
+        // Names have no case here, but have one at the broker: several of them are several values.
+        let found = table.inner().iter().filter(|(key, _)| key.as_str().eq_ignore_ascii_case(name));
+        let values = found.flat_map(|(_, value)| match value {
+            AMQPValue::FieldArray(items) => items.as_slice(),
+            one => std::slice::from_ref(one),
+        });
         for value in values {
             let appended = text_of(value).map(|text| headers.append(name.clone(), text));
             if !matches!(appended, Some(Ok(()))) {
@@ -152,6 +153,11 @@ fn trace(properties: &BasicProperties) -> Option<Box<TraceContext>> {
     // What no header of another protocol can hold is no trace.
     let carriable =
         |text: &ByteString| text.len() <= TRACE_LEN_MAX && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    // A trace with two parents is none (W3C Trace Context §3.2).
+    let is_parent = |key: &&ShortString| key.as_str().eq_ignore_ascii_case("traceparent");
+    if table.inner().keys().filter(is_parent).nth(1).is_some() {
+        return None;
+    }
     let parent = text_of(header(table, "traceparent")?).filter(carriable)?;
     let state = header(table, "tracestate").and_then(text_of).filter(carriable);
     Some(Box::new(TraceContext { parent, state }))

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::{Admission, Fields};
+use crossdock_adapter_api::{Admission, Fields, header_twice};
 use crossdock_message::{ByteString, Code, Deadline, Fault, Headers, Message, TraceContext};
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Metadata that the adapter looks at, and that no caller may send twice.
+const SINGLE: [&str; 4] = ["content-type", "grpc-encoding", "grpc-timeout", "traceparent"];
 
 /// Metadata as the fields of a head.
 pub(crate) struct Metadata<'a>(pub(crate) &'a HeaderMap);
@@ -12,6 +15,10 @@ pub(crate) struct Metadata<'a>(pub(crate) &'a HeaderMap);
 impl Fields for Metadata<'_> {
     fn get(&self, name: &str) -> Option<&[u8]> {
         self.0.get(name).map(HeaderValue::as_bytes)
+    }
+
+    fn is_repeated(&self, name: &str) -> bool {
+        self.0.get_all(name).iter().nth(1).is_some()
     }
 }
 
@@ -29,10 +36,14 @@ pub(crate) fn request(
     source: &ByteString,
     now: Instant,
 ) -> Result<Message, Fault> {
+    if let Some(name) = SINGLE.into_iter().find(|name| Metadata(metadata).is_repeated(name)) {
+        return Err(header_twice(name));
+    }
     let mut message = Message::new(admission.id.clone(), source.clone());
     message.headers = carried(metadata, &admission.carry)?;
     if let Some(parent) = metadata.get("traceparent").and_then(text) {
-        let state = metadata.get("tracestate").and_then(text);
+        let states: Option<Vec<ByteString>> = metadata.get_all("tracestate").iter().map(text).collect();
+        let state = states.filter(|states| !states.is_empty()).map(|states| states.join(",").into());
         message.trace = Some(Box::new(TraceContext { parent, state }));
     }
     if let Some(value) = metadata.get("grpc-timeout") {

@@ -8,7 +8,7 @@ use crossdock_settings::{Duration, Named, OneOrMany, Secret, Size, Spanned, choi
 use crossdock_transport::http2::Limits;
 use crossdock_transport::{ClientTlsSettings, ServerTlsSettings};
 
-pub(crate) use checked::{Entry, Listener, Operation, Service, TypedBody, TypedEntry};
+pub(crate) use checked::{Entry, Listener, Operation, QueryRest, Service, TypedBody, TypedEntry};
 
 choices! {
     /// How a body that the gateway makes is written.
@@ -111,8 +111,12 @@ settings! {
         pub(crate) delete: Option<Spanned<String>>,
         /// Headers that must have these values.
         pub(crate) headers: Named<String>,
-        /// Query parameters that become fields of `req`; a name that ends with `[]` becomes a list.
-        pub(crate) query: Vec<String>,
+        /// Query parameters that become fields of `req`: `name` may stand once; `name...` any number of times, and is a list; so is
+        /// `name[]`, of a parameter with the brackets in its name. `"*"` takes all, and an operation with `query: "*"` gets them unchanged.
+        /// Any other parameter is refused.
+        pub(crate) query: Option<OneOrMany<String>>,
+        /// Query parameters that are ignored.
+        pub(crate) ignore_query: Vec<String>,
         /// The field of `req` that the body becomes; its own fields are those of `req` where nothing is said.
         pub(crate) body: Option<String>,
         /// What a body may weigh.
@@ -161,9 +165,10 @@ settings! {
         pub(crate) delete: Option<Spanned<String>>,
         /// What the contract says of it: `pkg.Service/Method`.
         pub(crate) r#as: Option<Spanned<String>>,
-        /// Fields that become query parameters where they are there.
-        pub(crate) query: Vec<Spanned<String>>,
-        /// How the body is written.
+        /// Fields that become query parameters where they are there: a list becomes one for each item, `name[]` the field `name` with the
+        /// brackets in the parameter's name, a record `name.inner`. `"*"` writes all fields that have no other place.
+        pub(crate) query: Option<OneOrMany<Spanned<String>>>,
+        /// How the body is written. An operation with `get:` or `delete:` takes a body only where this or `root` is written.
         pub(crate) format: Option<BodyFormat>,
         /// The root element of a body in XML: `Name` or `{namespace}Name`.
         pub(crate) root: Option<Spanned<String>>,

@@ -60,7 +60,7 @@ async fn request(
     admission: &mut Admission,
 ) -> Result<Message, Fault> {
     let mut message = mapping::request(head, entry, admission, listener, Instant::now())?;
-    if head.get("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+    if head.values("content-encoding").any(|codings| !is_identity(&codings)) {
         let problem = "a compressed body is not taken here; send it as it is";
         return Err(Fault::caller(Code::InvalidArgument, "CONTENT_ENCODING", problem).with_http_status(415));
     }
@@ -77,6 +77,14 @@ async fn request(
         typed_request(typed, &mut message)?;
     }
     Ok(message)
+}
+
+/// Whether a list of codings changes nothing; codings have no case (RFC 9110 §8.4.1).
+fn is_identity(codings: &[u8]) -> bool {
+    codings.split(|byte| *byte == b',').all(|coding| {
+        let coding = coding.trim_ascii();
+        coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
+    })
 }
 
 fn typed_request(typed: &TypedEntry, message: &mut Message) -> Result<(), Fault> {
@@ -111,9 +119,10 @@ fn body_fault(refusal: BodyRefusal, max: u64) -> Fault {
 fn wants_xml(head: &impl RequestHead) -> bool {
     let names =
         |value: &[u8], word: &str| value.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
-    match head.get("accept") {
-        Some(accept) if names(accept, "json") => false,
-        Some(accept) if names(accept, "xml") => true,
-        _ => head.get("content-type").is_some_and(|media_type| names(media_type, "xml")),
+    let accepts = |word: &str| head.values("accept").any(|accept| names(&accept, word));
+    match (accepts("json"), accepts("xml")) {
+        (true, _) => false,
+        (false, true) => true,
+        (false, false) => head.get("content-type").is_some_and(|media_type| names(media_type, "xml")),
     }
 }

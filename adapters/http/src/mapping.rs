@@ -1,10 +1,12 @@
 //! Canonical messages to and from HTTP's heads. Pure.
 
+mod query;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use crossdock_adapter_api::{Admission, Part, address_field};
+use crossdock_adapter_api::{Admission, Part, address_field, header_twice};
 use crossdock_contract::Param;
 use crossdock_message::{
     Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Origin, Record, Retry,
@@ -13,12 +15,15 @@ use crossdock_message::{
 use crossdock_settings::Duration;
 use crossdock_transport::Endpoint;
 
-use crate::config::{Entry, Operation, TypedBody, TypedEntry};
+use crate::config::{Entry, Operation, QueryRest, TypedBody, TypedEntry};
 use crate::path;
 use crate::request::RequestHead;
 
 /// The caller's own limit of time, such as `250ms` or `2s`; what is left of it goes to services in the same header.
 pub(crate) const TIMEOUT_HEADER: &str = "crossdock-timeout";
+
+/// Headers that the adapter looks at, and that no caller may send twice.
+const SINGLE: [&str; 3] = ["content-type", "traceparent", TIMEOUT_HEADER];
 
 fn text_of(value: Bytes) -> Option<ByteString> {
     ByteString::try_from(value).ok()
@@ -39,12 +44,20 @@ pub(crate) fn request(
     source: &ByteString,
     now: Instant,
 ) -> Result<Message, Fault> {
+    if let Some(name) = SINGLE.into_iter().find(|name| head.is_repeated(name)) {
+        return Err(header_twice(name));
+    }
     let mut message = Message::new(admission.id.clone(), source.clone());
     message.params = params(head, entry, std::mem::take(&mut admission.params))?;
+    if entry.query_rest == QueryRest::Taken {
+        message.query = head.query().map(ByteString::from);
+    }
     message.headers = carried(head, &admission.carry)?;
     message.content_type = first(head, "content-type");
     if let Some(parent) = first(head, "traceparent") {
-        message.trace = Some(Box::new(TraceContext { parent, state: first(head, "tracestate") }));
+        let states: Option<Vec<ByteString>> = head.values("tracestate").map(text_of).collect();
+        let state = states.filter(|states| !states.is_empty()).map(|states| states.join(",").into());
+        message.trace = Some(Box::new(TraceContext { parent, state }));
     }
     if let Some(timeout) = first(head, TIMEOUT_HEADER) {
         let wait = Duration::parse(&timeout).ok_or_else(|| {
@@ -69,17 +82,26 @@ fn params(head: &impl RequestHead, entry: &Entry, captured: Record) -> Result<Re
         });
         params = decoded.collect::<Result<_, Fault>>()?;
     }
-    let open = entry.typed.as_ref().is_some_and(|typed| typed.open_query);
-    let Some(query) = head.query().filter(|_| open || !entry.query.is_empty()) else { return Ok(params) };
+    let Some(query) = head.query() else { return Ok(params) };
     for pair in path::query_pairs(query) {
         let (name, value) = pair?;
         let named = entry.query.iter().find(|param| param.name == name);
-        let (field, list) = match named {
-            Some(param) => (&param.field, param.list),
-            None if open => (&name, true),
-            None => continue,
+        let (field, list) = match (named, entry.query_rest) {
+            (Some(param), _) => (&param.field, param.list),
+            (None, _) if entry.query_ignored.contains(&name) => continue,
+            (None, QueryRest::Typed) => (&name, true),
+            (None, QueryRest::Taken) => (&name, false),
+            (None, QueryRest::Refused) => {
+                let message = format!("there is no query parameter `{name}` here");
+                return Err(Fault::caller(Code::InvalidArgument, "QUERY_UNKNOWN", message).with_detail("field", name));
+            }
         };
         match params.get_mut(field) {
+            // Its arity is the caller's, as all of it is.
+            Some(Value::Text(first)) if named.is_none() => {
+                let first = std::mem::take(first);
+                params.set(field.clone(), Value::List(vec![Value::Text(first), Value::Text(value)]));
+            }
             None if list => {
                 params.set(field.clone(), Value::List(vec![Value::Text(value)]));
             }
@@ -183,11 +205,7 @@ pub(crate) fn target(endpoint: &Endpoint, operation: &Operation, message: &Messa
     if out.is_empty() {
         out.push('/');
     }
-    for name in &operation.query {
-        if let Some(value) = address_field(message, name) {
-            path::append_query(&mut out, name, &value);
-        }
-    }
+    query::append(&mut out, operation, message)?;
     Ok(out)
 }
 

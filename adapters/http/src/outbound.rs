@@ -211,8 +211,8 @@ fn without_address_fields(message: &Message, operation: &Operation) -> Result<Op
         },
         _ => return Ok(None),
     };
-    let taken =
-        operation.path.names().chain(&operation.query).filter(|name| record.iter().any(|(field, _)| field == *name));
+    let in_query = operation.query.iter().map(|param| &param.field);
+    let taken = operation.path.names().chain(in_query).filter(|name| record.iter().any(|(field, _)| field == *name));
     let taken: Vec<&ByteString> = taken.collect();
     if taken.is_empty() {
         return Ok(None);

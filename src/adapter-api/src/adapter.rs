@@ -121,6 +121,11 @@ pub trait OperationSpec: Any + Debug + Send + Sync {
     fn params(&self) -> &[ByteString];
     /// How the body is written; `None` where the operation has no body.
     fn body(&self) -> Option<&WriteFormat>;
+    /// Whether the operation has a place for a field of a body.
+    fn has_place_for(&self, field: &str) -> bool {
+        let _ = field;
+        true
+    }
     /// What the contract says of its messages, where it has one.
     fn call_type(&self) -> Option<&Arc<CallType>> {
         None

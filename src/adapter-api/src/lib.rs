@@ -40,7 +40,7 @@ pub use failpoint::failpoint;
 pub use pending::{Expected, PendingReplies, Unwanted};
 pub use ports::{
     Admission, Exchange, Fields, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress, Outbound, Outcome,
-    SendFuture,
+    SendFuture, header_twice,
 };
 pub use root::xml_root;
 pub use template::{Part, PathTemplate, Segment, TemplateError};

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crossdock_message::{ByteString, Fault, Message, Record};
+use crossdock_message::{ByteString, Code, Fault, Message, Record};
 use tokio_util::sync::CancellationToken;
 
 use crate::{AdapterError, EntrySpec, OperationSpec, Turn};
@@ -31,6 +31,19 @@ pub enum Outcome {
 pub trait Fields {
     /// The first value of a name that is given in lower case.
     fn get(&self, name: &str) -> Option<&[u8]>;
+
+    /// Whether a name, given in lower case, has several values.
+    fn is_repeated(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
+}
+
+/// A header that has one value was sent with several: which of them counts is not for the gateway to guess.
+#[must_use]
+pub fn header_twice(name: &str) -> Fault {
+    let message = format!("the header `{name}` was sent several times");
+    Fault::caller(Code::InvalidArgument, "HEADER_TWICE", message).with_detail("header", ByteString::from(name))
 }
 
 /// No headers.

@@ -28,7 +28,7 @@ pub use body::{Body, BodyType, Chunks, Format};
 pub use bytestring::ByteString;
 pub use decimal::{Decimal, DecimalError};
 pub use fault::{Code, Fault, Origin, Retry, ServiceStatus};
-pub use headers::{HeaderError, Headers};
+pub use headers::{HeaderError, Headers, is_list_header};
 pub use limits::Limits;
 pub use message::{Deadline, Message, TraceContext};
 pub use stream::{BodyStream, StreamCell};

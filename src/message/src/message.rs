@@ -71,6 +71,9 @@ pub struct Message {
     pub trailers: Headers,
     /// What the address said: fields of the path and the query.
     pub params: Record,
+    /// The query of the address as it was received, where its entry takes all of it. It holds only what may stand in a target
+    /// (RFC 3986 §3.4).
+    pub query: Option<ByteString>,
     /// The body.
     pub body: Body,
 }
@@ -89,6 +92,7 @@ impl Message {
             headers: Headers::new(),
             trailers: Headers::new(),
             params: Record::new(),
+            query: None,
             body: Body::Empty,
         }
     }

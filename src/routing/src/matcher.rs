@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crossdock_adapter_api::{Address, Fields, Head, Segment};
-use crossdock_message::ByteString;
+use crossdock_message::{ByteString, is_list_header};
 
 /// Which route and which of its entries.
 type Target = (usize, usize);
@@ -58,12 +58,14 @@ pub struct Match {
 }
 
 /// Why nothing takes a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Miss {
     /// No entry has this path.
     Path,
     /// An entry has this path, but another method, or other headers.
     Method,
+    /// A header that entries of this path ask for was sent several times.
+    HeaderTwice(ByteString),
 }
 
 impl Table {
@@ -120,8 +122,12 @@ impl Table {
     /// [`Miss`] where there is none, and for what is no path, such as the `*` of OPTIONS.
     pub fn find(&self, head: &Head<'_>) -> Result<Match, Miss> {
         let nodes = self.listeners.get(head.listener).filter(|_| head.path.starts_with('/')).ok_or(Miss::Path)?;
-        let mut search = Search { nodes, head, seen_path: false };
-        match search.descend(0, 1) {
+        let mut search = Search { nodes, head, seen_path: false, header_twice: None };
+        let found = search.descend(0, 1);
+        if let Some(name) = search.header_twice {
+            return Err(Miss::HeaderTwice(name));
+        }
+        match found {
             Some((route, entry)) => Ok(Match { route, entry }),
             None if search.seen_path => Err(Miss::Method),
             None => Err(Miss::Path),
@@ -174,6 +180,8 @@ struct Search<'a> {
     nodes: &'a [PathNode],
     head: &'a Head<'a>,
     seen_path: bool,
+    /// A header that a candidate asks for, and that has several values.
+    header_twice: Option<ByteString>,
 }
 
 impl Search<'_> {
@@ -202,11 +210,21 @@ impl Search<'_> {
         let path = self.head.path;
         self.seen_path |= candidates.iter().any(|candidate| candidate.is_of(path));
         let fields: &dyn Fields = self.head.headers;
-        let holds = |(name, value): &(ByteString, ByteString)| fields.get(name) == Some(value.as_bytes());
-        let fits = |candidate: &&Candidate| {
-            candidate.method == self.head.method && candidate.is_of(path) && candidate.headers.iter().all(holds)
+        let mut twice = None;
+        let mut holds = |(name, value): &(ByteString, ByteString)| {
+            let is_repeated = fields.is_repeated(name);
+            if is_repeated && !is_list_header(name) {
+                twice = Some(name.clone());
+            }
+            // A list of several values is none of them.
+            !is_repeated && fields.get(name) == Some(value.as_bytes())
         };
-        candidates.iter().find(fits).map(|candidate| candidate.target)
+        let fits = |candidate: &&Candidate| {
+            candidate.method == self.head.method && candidate.is_of(path) && candidate.headers.iter().all(&mut holds)
+        };
+        let found = candidates.iter().find(fits).map(|candidate| candidate.target);
+        self.header_twice = self.header_twice.take().or(twice);
+        found
     }
 }
 
@@ -288,7 +306,8 @@ mod tests {
             ("GET", "/nothing", Err(Miss::Path)),
         ];
         for (method, path, expected) in cases {
-            let expected = expected.map(|(route, names)| (route, names.iter().map(ToString::to_string).collect()));
+            let expected =
+                expected.clone().map(|(route, names)| (route, names.iter().map(ToString::to_string).collect()));
             assert_eq!(find(&table, method, path, &NoFields), expected, "{method} {path}");
         }
         assert_eq!(find(&table, "GET", "/v1/orders/7", &One("x-version", "2")).map(|found| found.0), Ok(8));

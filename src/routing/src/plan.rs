@@ -75,6 +75,8 @@ pub struct RoutePlan {
     pub deadline_max: Duration,
     /// Headers that are carried from the caller to services.
     pub carry: Arc<[ByteString]>,
+    /// Those of them that may have several values, besides those that are lists by their definition.
+    pub lists: Vec<ByteString>,
     /// Headers that are carried from a service's reply to the caller.
     pub carry_back: Arc<[ByteString]>,
     /// The key of messages that are carried out one after another; nothing where no order is kept.

@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::{ClientTlsSettings, Endpoint, MaybeTls, tls};
+use crate::{ClientTlsSettings, Endpoint, MaybeTls, ReadToEnd, tls};
 
 /// A connection to a service.
-pub type Dialled = MaybeTls<TlsStream<TcpStream>>;
+pub type Dialled = ReadToEnd<MaybeTls<TlsStream<TcpStream>>>;
 
 /// Makes connections to one endpoint.
 pub struct Dialer {
@@ -89,10 +89,11 @@ impl Dialer {
         let socket = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|failure| refused(&failure))?;
         socket.set_nodelay(true).map_err(|failure| refused(&failure))?;
         match &self.tls {
-            None => Ok(Dialled::Plain(socket)),
+            None => Ok(ReadToEnd::new(MaybeTls::Plain(socket))),
             Some((connector, name)) => {
                 let shaken = connector.connect(name.clone(), socket).await;
-                Ok(Dialled::Tls(Box::new(shaken.map_err(|_| unreachable("the TLS handshake failed"))?)))
+                let stream = shaken.map_err(|_| unreachable("the TLS handshake failed"))?;
+                Ok(ReadToEnd::new(MaybeTls::Tls(Box::new(stream))))
             }
         }
     }

@@ -23,4 +23,4 @@ pub use listen::{bind_address, listen};
 pub use mutual::{MutualTls, PeerCertificate};
 pub use serve::serve;
 pub use settings::{ClientTlsSettings, ServerTlsSettings};
-pub use stream::{MaybeTls, Replayed};
+pub use stream::{MaybeTls, ReadToEnd, Replayed};

@@ -53,6 +53,8 @@ pub(crate) struct Entry {
     address: Address,
     binding: Arc<Binding>,
     pub(crate) query: Vec<QueryParam>,
+    pub(crate) query_rest: QueryRest,
+    pub(crate) query_ignored: Vec<ByteString>,
     pub(crate) body_len_max: u64,
     pub(crate) answer: WriteFormat,
     /// What the contract says, where the route names one.
@@ -82,6 +84,17 @@ pub(crate) enum TypedBody {
     Field(ByteString),
 }
 
+/// What becomes of query parameters that an entry does not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QueryRest {
+    /// They are the caller's error.
+    Refused,
+    /// They are fields of the request's type.
+    Typed,
+    /// They are fields, and go on unchanged to operations that take them.
+    Taken,
+}
+
 /// A query parameter that becomes a field.
 #[derive(Debug)]
 pub(crate) struct QueryParam {
@@ -109,7 +122,7 @@ impl Entry {
             reader.error("annotations", node.span, "annotations are those of a method, and the route names none", help);
             return None;
         };
-        if paths.iter().any(|path| path.is_some()) || settings.body.is_some() || !settings.query.is_empty() {
+        if paths.iter().any(|path| path.is_some()) || settings.body.is_some() || settings.query.is_some() {
             let help = "leave `annotations` out, or the method, `query` and `body`";
             reader.error("annotations", node.span, "the annotations say method, path and body already", help);
             return None;
@@ -184,7 +197,7 @@ impl Entry {
             answer: Arc::clone(&call.reply),
             body: match &settings.body {
                 Some(name) if name != "*" => TypedBody::Field(name.as_str().into()),
-                _ if matches!(method, "GET" | "DELETE") => TypedBody::None,
+                None if matches!(method, "GET" | "DELETE") => TypedBody::None,
                 _ => TypedBody::All,
             },
             open_query: false,
@@ -201,14 +214,19 @@ impl Entry {
         reader: &mut Reader<'_>,
     ) -> Option<Self> {
         let answer = write_format(settings.answer, settings.root.as_ref(), node.span, reader)?;
-        let query: Vec<QueryParam> = settings
-            .query
-            .iter()
-            .map(|name| {
-                let field = name.strip_suffix("[]");
-                QueryParam { name: name.as_str().into(), field: field.unwrap_or(name).into(), list: field.is_some() }
-            })
-            .collect();
+        let query = query_params(settings);
+        let query_rest = match &typed {
+            _ if settings.query.as_ref().is_some_and(|names| names.0.iter().any(|name| name == "*")) => {
+                QueryRest::Taken
+            }
+            Some(typed) if typed.open_query => QueryRest::Typed,
+            _ => QueryRest::Refused,
+        };
+        if typed.is_some() && query_rest == QueryRest::Taken {
+            let help = "name the parameters, or write `annotations: true`, which takes all fields of the type";
+            reader.error("query", node.span, "with a contract, parameters are fields of its type", help);
+            return None;
+        }
         let params: Vec<ByteString> =
             path.names().cloned().chain(query.iter().map(|param| param.field.clone())).collect();
         let body = settings.body.as_ref().filter(|name| *name != "*");
@@ -256,12 +274,28 @@ impl Entry {
             address,
             binding: Arc::new(binding),
             query,
+            query_rest,
+            query_ignored: settings.ignore_query.iter().map(|name| name.as_str().into()).collect(),
             body_len_max: settings.max.0,
             answer,
             typed,
             stream: settings.stream,
         })
     }
+}
+
+/// The parameters that an entry names.
+fn query_params(settings: &EntrySettings) -> Vec<QueryParam> {
+    let names = settings.query.iter().flat_map(|names| &names.0).filter(|name| *name != "*");
+    let param = |name: &String| {
+        let (given, field, list) = match (name.strip_suffix("..."), name.strip_suffix("[]")) {
+            (Some(field), _) => (field, field, true),
+            (None, Some(field)) => (name.as_str(), field, true),
+            (None, None) => (name.as_str(), name.as_str(), false),
+        };
+        QueryParam { name: given.into(), field: field.into(), list }
+    };
+    names.map(param).collect()
 }
 
 /// What the address and body of a typed request name has to be in its type.
@@ -476,13 +510,22 @@ impl ServiceSpec for Service {
     }
 }
 
+/// A field that becomes a query parameter, and the parameter's name.
+#[derive(Debug)]
+pub(crate) struct QueryField {
+    pub(crate) name: ByteString,
+    pub(crate) field: ByteString,
+}
+
 /// An operation, as checked.
 #[derive(Debug)]
 pub(crate) struct Operation {
     pub(crate) method: http::Method,
     pub(crate) path: PathTemplate,
     /// Fields that become query parameters where they are there; `params` are those of the path, which have to be.
-    pub(crate) query: Vec<ByteString>,
+    pub(crate) query: Vec<QueryField>,
+    /// All fields without another place are query parameters.
+    pub(crate) query_rest: bool,
     params: Vec<ByteString>,
     body: Option<WriteFormat>,
     pub(crate) call: Option<Arc<CallType>>,
@@ -498,23 +541,23 @@ impl Operation {
     ) -> Option<Self> {
         let paths = [&settings.get, &settings.post, &settings.put, &settings.patch, &settings.delete];
         let (method, path) = method_and_path(paths, node, reader)?;
-        let has_body = matches!(method, "POST" | "PUT" | "PATCH");
-        let body = if has_body {
-            Some(write_format(settings.format.unwrap_or(format), settings.root.as_ref(), node.span, reader)?)
-        } else {
-            if let Some(root) = &settings.root {
-                reader.error("root", root.span, format!("{method} has no body"), "leave `root` out");
-            }
-            None
-        };
+        // Content of GET and DELETE has no meaning of its own (RFC 9110 §9.3.1, §9.3.5): only some services take it.
+        let has_body =
+            matches!(method, "POST" | "PUT" | "PATCH") || settings.format.is_some() || settings.root.is_some();
+        let format = settings.format.unwrap_or(format);
+        let body = if has_body { Some(write_format(format, settings.root.as_ref(), node.span, reader)?) } else { None };
         let params: Vec<ByteString> = path.names().cloned().collect();
-        let query: Vec<ByteString> = settings.query.iter().map(|name| name.value.as_str().into()).collect();
-        for name in &settings.query {
-            if params.iter().any(|param| *param == name.value) {
-                let message = format!("`{}` stands in the path already", name.value);
+        let named = settings.query.iter().flat_map(|names| &names.0);
+        let query_rest = named.clone().any(|name| name.value == "*");
+        let mut query: Vec<QueryField> = Vec::new();
+        for name in named.filter(|name| name.value != "*") {
+            let field = name.value.strip_suffix("[]").unwrap_or(&name.value);
+            if params.iter().any(|param| *param == field) || query.iter().any(|other| other.field == field) {
+                let message = format!("`{field}` stands in the address already");
                 reader.error("field-twice", name.span, message, "take it out of `query`");
                 return None;
             }
+            query.push(QueryField { name: name.value.as_str().into(), field: field.into() });
         }
         if path.parts().any(|part| part == Part::Unnamed) {
             let help = "give each part that is not fixed a name: `{id}`";
@@ -525,7 +568,7 @@ impl Operation {
             None => None,
             Some(name) => Some(Arc::new(known_call(name, contracts, reader)?)),
         };
-        Some(Self { method: method.parse().ok()?, path, query, params, body, call })
+        Some(Self { method: method.parse().ok()?, path, query, query_rest, params, body, call })
     }
 }
 
@@ -536,6 +579,13 @@ impl OperationSpec for Operation {
 
     fn body(&self) -> Option<&WriteFormat> {
         self.body.as_ref()
+    }
+
+    fn has_place_for(&self, field: &str) -> bool {
+        self.body.is_some()
+            || self.query_rest
+            || self.params.iter().any(|param| *param == field)
+            || self.query.iter().any(|param| param.field == field)
     }
 
     fn call_type(&self) -> Option<&Arc<CallType>> {

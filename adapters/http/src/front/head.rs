@@ -91,6 +91,11 @@ impl Fields for ParsedHead {
         let is = |range: &Range<usize>| self.raw[range.clone()].eq_ignore_ascii_case(name.as_bytes());
         self.headers.iter().find(|(key, _)| is(key)).map(|(_, value)| &self.raw[value.clone()])
     }
+
+    fn is_repeated(&self, name: &str) -> bool {
+        let is = |range: &Range<usize>| self.raw[range.clone()].eq_ignore_ascii_case(name.as_bytes());
+        self.headers.iter().filter(|(key, _)| is(key)).nth(1).is_some()
+    }
 }
 
 /// Where the head in `buffer` ends, empty line included; `scanned` bytes were looked at before. An empty line before the

@@ -100,6 +100,10 @@ impl Fields for CheckedHead {
         }
         self.headers.get(name).map(HeaderValue::as_bytes)
     }
+
+    fn is_repeated(&self, name: &str) -> bool {
+        self.headers.get_all(name).iter().nth(1).is_some()
+    }
 }
 
 impl RequestHead for CheckedHead {

@@ -32,6 +32,7 @@ impl Connector {
     /// A new connection, ready for a request.
     pub(super) async fn connect(&self) -> Result<Box<Link>, Fault> {
         let stream = self.dialer.dial().await?;
+        let gone = stream.gone();
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER_LEN_MAX).writev(false);
         let closed = |_| unreachable("the connection was closed");
@@ -42,6 +43,6 @@ impl Connector {
         })
         .await
         .map_err(closed)?;
-        Ok(Box::new(Link { sender, connection: Some(connection), since: Instant::now() }))
+        Ok(Box::new(Link { sender, connection: Some(connection), gone, since: Instant::now() }))
     }
 }

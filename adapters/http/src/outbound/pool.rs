@@ -6,6 +6,8 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,8 @@ pub(super) struct Link {
     pub(super) sender: SendRequest<CallBody>,
     /// `None` once it has ended.
     pub(super) connection: Option<LiveConnection>,
+    /// A write has failed: what is written from then on is discarded.
+    pub(super) gone: Arc<AtomicBool>,
     /// When its last call ended.
     pub(super) since: Instant,
 }
@@ -34,6 +38,9 @@ pub(super) struct Link {
 impl Link {
     /// Whether it can take a call: the other side may have closed it, or sent what nobody asked for.
     fn is_usable(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.gone.load(Ordering::Relaxed) {
+            return false;
+        }
         let connection = self.connection.as_mut();
         connection.is_some_and(|connection| Pin::new(connection).poll(cx).is_pending()) && self.sender.is_ready()
     }
@@ -68,7 +75,7 @@ impl Pool {
     pub(super) fn take(&self) -> Option<Box<Link>> {
         let mut idle = self.idle.borrow_mut();
         while let Some(newest) = idle.pop_back() {
-            if newest.sender.is_ready() {
+            if newest.sender.is_ready() && !newest.gone.load(Ordering::Relaxed) {
                 return Some(newest);
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossdock_adapter_api::{
-    Adapter, Admission, EntrySpec, Exchange, Head, Ingress, LocalFuture, OpenIngress, Outcome, Turn,
+    Adapter, Admission, EntrySpec, Exchange, Head, Ingress, LocalFuture, OpenIngress, Outcome, Turn, header_twice,
 };
 use crossdock_message::{ByteString, Code, Fault, Message, Record, Retry, Value};
 use crossdock_routing::expression::Request;
@@ -16,7 +16,7 @@ use super::counted::Counted;
 use super::shards::Shards;
 use super::steps::Run;
 use crate::generation::{Current, Generation};
-use crate::stats::Stats;
+use crate::stats::{Phases, Stats};
 
 /// Gives each data arbiter its own ingress.
 pub(crate) struct Opener {
@@ -115,6 +115,7 @@ impl Ingress for DataArbiter {
 
 fn no_route(generation: &Generation, head: &Head<'_>, miss: Miss) -> Fault {
     match miss {
+        Miss::HeaderTwice(name) => header_twice(&name),
         Miss::Path => Fault::caller(Code::NotFound, "NO_ROUTE", "nothing is served at this path"),
         Miss::Method => {
             let methods = generation.plan.table.methods(head);
@@ -167,6 +168,10 @@ impl RouteExchange {
         let generation = self.shards.generation();
         let route = self.route();
         let counted = Counted::begin(&generation.routes[self.route]);
+        if let Some(name) = message.headers.repeated(&route.lists) {
+            let phases = Phases::default();
+            return counted.finish(Outcome::Failed(header_twice(name)), phases);
+        }
         let entry = &route.entries[self.entry];
         let request = Request { message, binding: Arc::clone(entry.binding()) };
         let mut run = Run::new(&self.shards, route, &request, &generation.limits, entry.cancels(), Instant::now());

@@ -205,10 +205,13 @@ impl<'a> Run<'a> {
         message
     }
 
-    fn outgoing(&self) -> Message {
+    fn outgoing(&self, plan: &CallPlan) -> Message {
         let mut message = self.envelope();
         match (&self.current, &self.reply) {
             (Current::Made(value), _) => message.body = Body::Value(value.clone()),
+            // Nobody sends what a service said before to one that takes no body; fields of a typed reply are for its address.
+            (Current::Reply, Some(Message { body: Body::Raw { of_type: None, .. }, .. }))
+                if plan.operation.body().is_none() => {}
             (Current::Reply, Some(reply)) => {
                 message.body = reply.body.clone();
                 message.content_type.clone_from(&reply.content_type);
@@ -217,13 +220,14 @@ impl<'a> Run<'a> {
                 message.body = self.request.message.body.clone();
                 message.content_type.clone_from(&self.request.message.content_type);
                 message.params = self.request.message.params.clone();
+                message.query.clone_from(&self.request.message.query);
             }
         }
         message
     }
 
     async fn call(&mut self, plan: &CallPlan) -> Result<Message, Fault> {
-        let message = self.outgoing();
+        let message = self.outgoing(plan);
         self.set = Headers::new();
         self.exchange(plan, message).await
     }
@@ -253,7 +257,7 @@ impl<'a> Run<'a> {
         let stats = Arc::clone(&self.shards.generation().services[plan.service].stats);
         let body = with.map(|map| map.evaluate(&self.scope()));
         let message = match body {
-            None => Ok(self.outgoing()),
+            None => Ok(self.outgoing(plan)),
             Some(Ok(value)) => {
                 let mut message = self.envelope();
                 message.body = Body::Value(value);

@@ -125,16 +125,15 @@ impl<'a> Scope<'a> {
     fn find_header(&self, steps: &[PathStep]) -> Found<'a> {
         match steps {
             [] => {
-                let fields: Record = self
-                    .current
-                    .headers
-                    .iter()
-                    .map(|(name, value)| (name.clone(), Value::Text(value.clone())))
-                    .collect();
-                Ok(Cow::Owned(Value::Record(fields)))
+                let headers = &self.current.headers;
+                let joined = |(name, _)| {
+                    let name: &ByteString = name;
+                    Some((name.clone(), Value::Text(headers.joined(name)?)))
+                };
+                Ok(Cow::Owned(Value::Record(headers.iter().filter_map(joined).collect())))
             }
             [PathStep::Field(name)] => {
-                self.current.headers.get(name).map(|value| Cow::Owned(Value::Text(value.clone()))).ok_or(0)
+                self.current.headers.joined(name).map(|value| Cow::Owned(Value::Text(value))).ok_or(0)
             }
             _ => Err(1),
         }

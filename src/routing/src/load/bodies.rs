@@ -93,9 +93,23 @@ impl StepReader<'_> {
         };
     }
 
-    /// An address that needs a field which cannot be there would fail on every message.
-    pub(super) fn check_params(call: &CallPlan, fields: Option<&[ByteString]>, span: Span, reader: &mut Reader<'_>) {
+    /// An address that needs a field which cannot be there would fail on every message, and so would a body that was made of fields
+    /// which the operation has no place for.
+    pub(super) fn check_params(
+        call: &CallPlan,
+        fields: Option<&[ByteString]>,
+        is_made: bool,
+        span: Span,
+        reader: &mut Reader<'_>,
+    ) {
         let Some(fields) = fields else { return };
+        for field in fields.iter().filter(|field| is_made && !call.operation.has_place_for(field)) {
+            let message = format!("`{}` has no place for the field `{field}`", call.operation.describe());
+            let help = format!(
+                "add `query: [{field}]` to the operation, write `format: json` there if it takes a body, or leave the field out"
+            );
+            reader.error("no-place", span, message, help);
+        }
         for param in call.operation.params() {
             if !fields.contains(param) {
                 let message = format!("`{}` needs the field `{param}`, which is not there", call.operation.describe());

@@ -63,13 +63,15 @@ pub(super) fn check_header_value(name: &str, text: &str, span: Span, reader: &mu
     }
 }
 
-/// Checks the names of headers that are carried.
-pub(super) fn header_names(names: &[Spanned<String>], reader: &mut Reader<'_>) -> Vec<ByteString> {
-    let mut checked = Vec::new();
+/// Checks the names of headers that are carried; gives all of them, and those that may have several values (`name...`).
+pub(super) fn header_names(names: &[Spanned<String>], reader: &mut Reader<'_>) -> (Vec<ByteString>, Vec<ByteString>) {
+    let (mut checked, mut lists) = (Vec::new(), Vec::new());
     for name in names {
-        if let Some(name) = header_name(&name.value, name.span, reader) {
+        let list = name.value.strip_suffix("...");
+        if let Some(name) = header_name(list.unwrap_or(&name.value), name.span, reader) {
+            lists.extend(list.map(|_| name.clone()));
             checked.push(name);
         }
     }
-    checked
+    (checked, lists)
 }

@@ -30,7 +30,8 @@ struct About {
 crossdock_settings::settings! {
     /// the headers of a route
     pub(crate) struct HeaderSettings {
-        /// Carried from the caller to services.
+        /// Carried from the caller to services. One that is sent several times is refused, but for those that are lists by their
+        /// definition (`accept`, `cookie`, …) and those written `name...`.
         pub(crate) request: Vec<Spanned<String>>,
         /// Carried from a service's reply to the caller.
         pub(crate) answer: Vec<Spanned<String>>,
@@ -167,8 +168,8 @@ impl Loader<'_> {
             );
         }
         let headers = headers.flatten();
-        let carry = header_names(headers.as_ref().map_or(&[], |headers| &headers.request), reader);
-        let carry_back = header_names(headers.as_ref().map_or(&[], |headers| &headers.answer), reader);
+        let (carry, lists) = header_names(headers.as_ref().map_or(&[], |headers| &headers.request), reader);
+        let (carry_back, _) = header_names(headers.as_ref().map_or(&[], |headers| &headers.answer), reader);
         let (Some(entries), Some(steps), Some(errors)) = (entries, steps, rules) else { return };
         let (order, idempotency) = (order.flatten(), idempotency.flatten());
         if let Some((delivery, node)) = delivery.zip(node.get("delivery")) {
@@ -196,6 +197,7 @@ impl Loader<'_> {
             deadline_default: default,
             deadline_max: longest,
             carry: carry.into(),
+            lists,
             carry_back: carry_back.into(),
             order,
             idempotency,

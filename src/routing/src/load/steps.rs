@@ -304,7 +304,8 @@ impl<'l> StepReader<'l> {
         }
         let reference = Spanned::<String>::from_node(node, reader)?;
         let call = self.loader.operation(&reference, self.method, reader)?;
-        Self::check_params(&call, self.state.fields.as_deref(), node.span, reader);
+        let is_made = matches!(self.state.body, BodyState::Value);
+        Self::check_params(&call, self.state.fields.as_deref(), is_made, node.span, reader);
         self.check_request(&call, what, node.span, reader);
         Some(call)
     }
@@ -401,7 +402,7 @@ impl<'l> StepReader<'l> {
             Self::check_untyped(&call, body, reference.span, reader);
         }
         if let Some(Some(map)) = &with {
-            Self::check_params(&call, map.top_names().as_deref(), reference.span, reader);
+            Self::check_params(&call, map.top_names().as_deref(), true, reference.span, reader);
         }
         match with {
             Some(None) => None,
