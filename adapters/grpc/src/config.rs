@@ -395,6 +395,10 @@ impl ServiceSpec for Service {
         &self.names
     }
 
+    fn health_key(&self) -> Option<&'static str> {
+        Some("service")
+    }
+
     fn operations(&self) -> Vec<(ByteString, Arc<dyn OperationSpec>)> {
         self.operations.clone()
     }

@@ -24,6 +24,9 @@ use body::CallBody;
 use links::{Claim, Links};
 use reply::Replies;
 
+/// What the answer to a health check may weigh.
+const HEALTH_LEN_MAX: usize = 1024;
+
 /// The port to one endpoint.
 pub(crate) struct GrpcOutbound {
     endpoint: Endpoint,
@@ -84,6 +87,47 @@ impl GrpcOutbound {
         Err(unreachable("the connection was closed at once"))
     }
 
+    /// Asks `grpc.health.v1.Health` (gRPC Health Checking Protocol) about a service.
+    async fn check_service(&self, service: &str) -> Result<(), Fault> {
+        /// Field 1 of the request is the service's name, a text.
+        const NAME_TAG: u8 = 0x0a;
+        /// Field 1 of the response is its status; 1 is SERVING.
+        const SERVING: [u8; 2] = [0x08, 1];
+        let mut asked = Vec::with_capacity(service.len() + 4);
+        if !service.is_empty() {
+            asked.push(NAME_TAG);
+            prost::encoding::encode_varint(service.len() as u64, &mut asked);
+            asked.extend_from_slice(service.as_bytes());
+        }
+        let mut request = Request::new(CallBody::once(&asked.into(), None)?);
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = self.uri("/grpc.health.v1.Health/Check")?;
+        *request.headers_mut() = mapping::call_metadata(
+            &Message::new(ByteString::from_static("health"), ByteString::new()),
+            &self.headers,
+            Instant::now(),
+        );
+        let claim = self.links.claim().await?;
+        let response = claim.send(request).await.map_err(|failed| reset_fault(failed.error()))?;
+        let (head, body) = response.into_parts();
+        if let Some(Err(code)) = settle::status_of(&head.headers) {
+            return Err(Fault::new(Code::Unavailable, "HEALTH", format!("the health check failed with {code}")));
+        }
+        let reader = MessageReader::new(body, None, HEALTH_LEN_MAX, reset_fault);
+        let (answer, _) = self.one_message(reader, &[]).await?;
+        if answer.starts_with(&SERVING) {
+            return Ok(());
+        }
+        Err(Fault::new(Code::Unavailable, "HEALTH", "the health check says that the service is not serving"))
+    }
+
+    fn uri(&self, path: &str) -> Result<Uri, Fault> {
+        let scheme = if self.endpoint.secure { "https" } else { "http" };
+        let authority = self.endpoint.authority.to_str().unwrap_or("");
+        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
+        uri.map_err(|_| Fault::new(Code::Internal, "ADDRESS", "the method has no address"))
+    }
+
     fn request(
         &self,
         operation: &Operation,
@@ -108,12 +152,9 @@ impl GrpcOutbound {
         if self.coding.is_some() {
             metadata.insert("grpc-encoding", http::HeaderValue::from_static("gzip"));
         }
-        let scheme = if self.endpoint.secure { "https" } else { "http" };
-        let authority = self.endpoint.authority.to_str().unwrap_or("");
-        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(operation.path.as_str()).build();
         let mut request = Request::new(body);
         *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = uri.map_err(|_| Fault::new(Code::Internal, "ADDRESS", "the method has no address"))?;
+        *request.uri_mut() = self.uri(operation.path.as_str())?;
         *request.headers_mut() = metadata;
         Ok(request)
     }
@@ -268,5 +309,14 @@ impl Outbound for GrpcOutbound {
 
     fn probe(&self) -> LocalFuture<'_, Result<(), Fault>> {
         Box::pin(async move { self.links.claim().await.map(drop).map_err(|fault| self.origin(fault)) })
+    }
+
+    fn check<'a>(&'a self, target: Option<&'a str>) -> LocalFuture<'a, Result<(), Fault>> {
+        match target {
+            None => self.probe(),
+            Some(service) => {
+                Box::pin(async move { self.check_service(service).await.map_err(|fault| self.origin(fault)) })
+            }
+        }
     }
 }

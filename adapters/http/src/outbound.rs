@@ -72,6 +72,34 @@ impl HttpOutbound {
         }
     }
 
+    /// Asks for a path on a new connection, so that a service that accepts none is noticed.
+    async fn check_path(&self, path: &str) -> Result<(), Fault> {
+        let mut link = self.connector.connect().await?;
+        let mut request = http::Request::new(CallBody::new(Chunks::new()));
+        let target = format!("{}{path}", self.endpoint.base);
+        let bad_target = |_| Fault::new(Code::Internal, "ADDRESS", "the path of the health check is no path");
+        *request.uri_mut() = http::Uri::try_from(target).map_err(bad_target)?;
+        request.headers_mut().insert(http::header::HOST, self.endpoint.authority.clone());
+        for (name, value) in &self.service.headers {
+            request.headers_mut().insert(name.clone(), value.clone());
+        }
+        let response = {
+            let mut sending = pin!(link.sender.try_send_request(request));
+            let connection = &mut link.connection;
+            std::future::poll_fn(|cx| {
+                drive(connection, cx);
+                sending.as_mut().poll(cx)
+            })
+            .await
+        };
+        let response = response.map_err(|_| error::connection_lost())?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        let status = response.status().as_u16();
+        Err(Fault::new(Code::Unavailable, "HEALTH", format!("the health check was answered with status {status}")))
+    }
+
     fn request(&self, operation: &Operation, message: &Message) -> Result<http::Request<CallBody>, Fault> {
         use crossdock_adapter_api::OperationSpec as _;
         let target = mapping::target(&self.endpoint, operation, message)?;
@@ -254,5 +282,12 @@ impl Outbound for HttpOutbound {
             self.pool.give(link);
             Ok(())
         })
+    }
+
+    fn check<'a>(&'a self, target: Option<&'a str>) -> LocalFuture<'a, Result<(), Fault>> {
+        match target {
+            None => self.probe(),
+            Some(path) => Box::pin(async move { self.check_path(path).await.map_err(|fault| self.origin(fault)) }),
+        }
     }
 }

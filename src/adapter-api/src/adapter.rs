@@ -111,6 +111,10 @@ pub trait ServiceSpec: Any + Debug + Send + Sync {
     fn endpoints(&self) -> &[String];
     /// The operations by name.
     fn operations(&self) -> Vec<(ByteString, Arc<dyn OperationSpec>)>;
+    /// The key of `health:` that names what its health checks ask for; nothing where they only make a connection.
+    fn health_key(&self) -> Option<&'static str> {
+        None
+    }
     /// For the adapter to find its own type again.
     fn as_any(&self) -> &dyn Any;
 }

@@ -152,4 +152,11 @@ pub trait Outbound {
 
     /// Whether the endpoint can be reached now: for `check --connect` and for health.
     fn probe(&self) -> LocalFuture<'_, Result<(), Fault>>;
+
+    /// Whether the endpoint is healthy: asks for what `target` names ([`ServiceSpec::health_key`](crate::ServiceSpec::health_key)), or
+    /// makes a connection. The caller bounds its time.
+    fn check<'a>(&'a self, target: Option<&'a str>) -> LocalFuture<'a, Result<(), Fault>> {
+        let _ = target;
+        self.probe()
+    }
 }

@@ -128,7 +128,7 @@ async fn routes(request: HttpRequest, state: web::Data<AdminState>) -> HttpRespo
 async fn services(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
     match admit(&request, &state) {
         Err(refusal) => refusal,
-        Ok(()) => HttpResponse::Ok().json(services_json(&state.current.load())),
+        Ok(()) => HttpResponse::Ok().json(services_json(&state.current.load(), Instant::now())),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::ListenerConfig;
 use crate::data::Keyed;
+use crate::health::ServiceHealth;
 use crate::stats::{RouteStats, ServiceStats, Stats};
 
 /// One version of the routes with what its calls share.
@@ -38,6 +39,7 @@ pub(crate) struct ServiceShare {
     /// Calls that may still be begun.
     pub(crate) credit: Arc<Semaphore>,
     pub(crate) stats: Arc<ServiceStats>,
+    pub(crate) health: Arc<ServiceHealth>,
 }
 
 impl Generation {
@@ -46,6 +48,7 @@ impl Generation {
             plan: Arc::clone(service),
             credit: stats.credit(&service.name, service.concurrency),
             stats: stats.service(&service.name),
+            health: stats.health.service(&service.name, service.spec.endpoints()),
         });
         let services = services.collect();
         let routes = plan.routes.iter().map(|route| stats.route(&route.name)).collect();

@@ -19,6 +19,7 @@ mod config;
 mod data;
 mod demo;
 mod generation;
+mod health;
 mod stats;
 mod wiring;
 

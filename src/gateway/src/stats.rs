@@ -18,6 +18,7 @@ use crossdock_message::Code;
 use tokio::sync::Semaphore;
 
 use crate::data::Keyed;
+use crate::health::Registry;
 
 pub(crate) use cluster::{cluster_json, cluster_prometheus};
 pub(crate) use histogram::Histogram;
@@ -48,6 +49,10 @@ pub(crate) struct ServiceStats {
     pub(crate) panics: AtomicU64,
     pub(crate) restarts: AtomicU64,
     pub(crate) taps_failed: AtomicU64,
+    /// Endpoints that were passed over within a call because they could not be reached.
+    pub(crate) skipped: AtomicU64,
+    /// Calls that the circuit breaker refused.
+    pub(crate) broken: AtomicU64,
     pub(crate) in_flight: AtomicI64,
     pub(crate) latency: Histogram,
 }
@@ -165,6 +170,7 @@ pub(crate) struct Stats {
     services: Mutex<BTreeMap<String, Arc<ServiceStats>>>,
     credits: Mutex<BTreeMap<(String, usize), Arc<Semaphore>>>,
     keyed: Mutex<BTreeMap<String, Arc<Keyed>>>,
+    pub(crate) health: Registry,
     pub(crate) reloads: AtomicU64,
     pub(crate) reloads_failed: AtomicU64,
     pub(crate) unmatched: AtomicU64,
@@ -188,6 +194,7 @@ impl Stats {
             services: Mutex::default(),
             credits: Mutex::default(),
             keyed: Mutex::default(),
+            health: Registry::default(),
             reloads: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
             unmatched: AtomicU64::new(0),

@@ -10,6 +10,7 @@
 //! [`Plan`] is plain data and pure functions: it performs nothing and knows of no actor and no protocol.
 
 pub mod expression;
+mod health;
 mod load;
 mod map;
 mod matcher;
@@ -17,6 +18,7 @@ mod plan;
 mod retry;
 mod schema;
 
+pub use health::{BreakerPlan, HealthPlan};
 pub use load::{Inputs, load};
 pub use map::MapPlan;
 pub use matcher::{Match, Miss, Table};

@@ -5,6 +5,7 @@ mod branches;
 mod contracts;
 mod delivery;
 mod headers;
+mod health;
 mod keyed;
 mod maps;
 mod routes;
@@ -34,7 +35,7 @@ pub(crate) mod schema_parts {
 }
 
 pub(crate) use types::unknown_name;
-pub(crate) use words::{BackoffRange, CodeName, DeadlineSettings, RetrySettings};
+pub(crate) use words::{BackoffRange, BreakerSettings, CodeName, DeadlineSettings, HealthSettings, RetrySettings};
 
 /// What loading needs to know besides the files.
 pub struct Inputs<'a> {

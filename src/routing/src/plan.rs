@@ -8,6 +8,7 @@ use crossdock_contract::{CallType, Contracts};
 use crossdock_message::{ByteString, Code};
 
 use crate::expression::{Expression, Template};
+use crate::health::{BreakerPlan, HealthPlan};
 use crate::map::MapPlan;
 use crate::matcher::Table;
 use crate::retry::RetryPlan;
@@ -56,6 +57,10 @@ pub struct ServicePlan {
     pub balance: Balance,
     /// Operations that are named idempotent.
     pub idempotent: Vec<ByteString>,
+    /// How its endpoints are checked; nothing where they are not.
+    pub health: Option<HealthPlan>,
+    /// When its calls fail at once; nothing where they never do.
+    pub breaker: Option<BreakerPlan>,
 }
 
 /// A route.

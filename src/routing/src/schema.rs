@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::load::schema_parts::{
     ContractSettings, ErrorRuleSettings, HeaderSettings, IdempotencySettings, OrderSettings, STEPS, TestSettings,
 };
-use crate::load::{CodeName, DeadlineSettings, RetrySettings, TOP_KEYS};
+use crate::load::{BreakerSettings, CodeName, DeadlineSettings, HealthSettings, RetrySettings, TOP_KEYS};
 use crate::plan::Balance;
 
 /// The schema of route files with the parts of these adapters.
@@ -41,6 +41,8 @@ fn service(adapters: &[Arc<dyn Adapter>]) -> Value {
     }
     properties.insert("timeout".into(), Duration::schema());
     properties.insert("retry".into(), RetrySettings::schema());
+    properties.insert("health".into(), HealthSettings::schema());
+    properties.insert("breaker".into(), BreakerSettings::schema());
     properties.insert("concurrency".into(), usize::schema());
     properties.insert("balance".into(), Balance::schema());
     properties.insert("idempotent".into(), Vec::<Spanned<String>>::schema());

@@ -501,6 +501,10 @@ impl ServiceSpec for Service {
         &self.names
     }
 
+    fn health_key(&self) -> Option<&'static str> {
+        Some("get")
+    }
+
     fn operations(&self) -> Vec<(ByteString, Arc<dyn OperationSpec>)> {
         self.operations.clone()
     }

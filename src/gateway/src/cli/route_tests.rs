@@ -81,6 +81,8 @@ fn stubbed(folder: &std::path::Path) -> Result<Config, String> {
             concurrency: old.concurrency,
             balance: old.balance,
             idempotent: old.idempotent.clone(),
+            health: None,
+            breaker: None,
         });
     }
     // What has to be acknowledged is not a test's to take.

@@ -1,5 +1,6 @@
 //! `crossdock routes`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
@@ -67,7 +68,24 @@ fn print_table(body: &Value) {
             from.unwrap_or_default(),
         ]);
     }
-    let widths: Vec<usize> = (0..8).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
+    print_columns(&rows);
+    // Only what an operator has to know of: the rest is up.
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let all =
+        body["routes"].as_array().into_iter().flatten().filter_map(|route| route["endpoints"].as_array()).flatten();
+    let down: BTreeSet<[String; 3]> = all
+        .filter(|endpoint| endpoint["state"] != "up")
+        .map(|endpoint| [text(&endpoint["service"]), text(&endpoint["address"]), text(&endpoint["state"])])
+        .collect();
+    if !down.is_empty() {
+        println!();
+        let head = ["SERVICE", "ENDPOINT", "STATE"].map(str::to_owned);
+        print_columns(&std::iter::once(head).chain(down).collect::<Vec<_>>());
+    }
+}
+
+fn print_columns<const N: usize>(rows: &[[String; N]]) {
+    let widths: Vec<usize> = (0..N).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
     for row in rows {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         println!("{}", cells.join("  ").trim_end());

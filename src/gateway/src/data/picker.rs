@@ -33,20 +33,26 @@ impl Picker {
         Self { balance, outstanding: (0..endpoints).map(|_| Arc::default()).collect(), next: 0 }
     }
 
-    /// The endpoint of the next call, which is under way from now on.
-    pub(crate) fn begin(&mut self) -> Outstanding {
+    /// The endpoint of the next call, which is under way from now on: one of the best by `rank`, where a lower one is better and
+    /// nothing says that the endpoint is not to be used. Among equals, the balance decides.
+    pub(crate) fn begin<R: Ord>(&mut self, rank: impl Fn(usize) -> Option<R>) -> Option<Outstanding> {
         let count = self.outstanding.len();
         let in_turn = (0..count).map(|step| (self.next + step) % count);
-        let endpoint = match self.balance {
-            Balance::RoundRobin => self.next,
+        let ranked = in_turn.filter_map(|endpoint| Some((rank(endpoint)?, endpoint)));
+        // The first of equals is the next in turn.
+        let (_, endpoint) = match self.balance {
+            Balance::RoundRobin => ranked.min_by(|(one, _), (other, _)| one.cmp(other))?,
             Balance::LeastOutstanding => {
-                in_turn.min_by_key(|endpoint| self.outstanding[*endpoint].load(Ordering::Relaxed)).unwrap_or(self.next)
+                let busy = |endpoint: usize| self.outstanding[endpoint].load(Ordering::Relaxed);
+                ranked.min_by(|(one, first), (other, second)| {
+                    one.cmp(other).then_with(|| busy(*first).cmp(&busy(*second)))
+                })?
             }
         };
         self.next = (endpoint + 1) % count;
         let count = Arc::clone(&self.outstanding[endpoint]);
         count.fetch_add(1, Ordering::Relaxed);
-        Outstanding { endpoint, count }
+        Some(Outstanding { endpoint, count })
     }
 }
 
@@ -54,23 +60,40 @@ impl Picker {
 mod tests {
     use super::*;
 
+    fn picked(picker: &mut Picker) -> Outstanding {
+        picker.begin(|_| Some(())).expect("an endpoint")
+    }
+
     #[test]
     fn in_turn() {
         let mut picker = Picker::new(Balance::RoundRobin, 3);
-        let picked: Vec<usize> = (0..6).map(|_| picker.begin().endpoint).collect();
-        assert_eq!(picked, [0, 1, 2, 0, 1, 2]);
+        let endpoints: Vec<usize> = (0..6).map(|_| picked(&mut picker).endpoint).collect();
+        assert_eq!(endpoints, [0, 1, 2, 0, 1, 2]);
     }
 
     #[test]
     fn the_least_busy_and_in_turn_among_equals() {
         let mut picker = Picker::new(Balance::LeastOutstanding, 3);
-        let [first, second, third] = [(); 3].map(|()| picker.begin());
+        let [first, second, third] = [(); 3].map(|()| picked(&mut picker));
         assert_eq!([first.endpoint, second.endpoint, third.endpoint], [0, 1, 2]);
         drop(second);
-        let fourth = picker.begin();
+        let fourth = picked(&mut picker);
         assert_eq!(fourth.endpoint, 1);
         drop((first, third));
-        let fifth = picker.begin();
-        assert_eq!([fifth.endpoint, picker.begin().endpoint], [2, 0]);
+        let fifth = picked(&mut picker);
+        assert_eq!([fifth.endpoint, picked(&mut picker).endpoint], [2, 0]);
+    }
+
+    #[test]
+    fn only_the_best_unless_all_are_as_bad() {
+        for balance in [Balance::RoundRobin, Balance::LeastOutstanding] {
+            let mut picker = Picker::new(balance, 3);
+            let one_is_bad = |endpoint| Some(u8::from(endpoint == 1));
+            let busy: Vec<Outstanding> = (0..4).filter_map(|_| picker.begin(one_is_bad)).collect();
+            assert!(busy.iter().all(|call| call.endpoint != 1), "{balance:?}");
+            let excluded = |endpoint| (endpoint == 1).then_some(0);
+            assert_eq!(picker.begin(excluded).expect("one").endpoint, 1);
+            assert!(picker.begin(|_| None::<u8>).is_none());
+        }
     }
 }

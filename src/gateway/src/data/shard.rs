@@ -1,5 +1,7 @@
 //! A service on one data arbiter: the actor that takes calls, and the task that each becomes.
 
+mod watch;
+
 use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -9,14 +11,18 @@ use std::time::Instant;
 
 use actix::{Actor, Context, Handler};
 use crossdock_adapter_api::{Adapter, AdapterError, OperationSpec, Outbound};
-use crossdock_message::{Body, BodyStream, ByteString, Code, Deadline, Fault, Headers, Message, Origin, StreamCell};
+use crossdock_message::{
+    Body, BodyStream, ByteString, Code, Deadline, Fault, Headers, Message, Origin, Retry, StreamCell,
+};
 use crossdock_routing::{RetryBudget, Verdict};
+use crossdock_transport::unreachable;
 use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::AbortHandle;
 
 use super::picker::{Outstanding, Picker};
 use crate::generation::ServiceShare;
+use crate::health::{Failure, failure_of};
 use crate::stats::ServiceStats;
 
 /// A call as the actor's mailbox carries it.
@@ -58,6 +64,17 @@ pub(crate) struct ShardState {
     budget: RefCell<RetryBudget>,
 }
 
+/// What one try came to at its endpoint.
+type Tried = Result<(Message, Outstanding), (Fault, usize)>;
+
+/// Endpoints that one try passes over because they cannot be reached.
+const SKIPPED_MAX: usize = 8;
+
+fn breaker_open(service: &str, wait: std::time::Duration) -> Fault {
+    let message = format!("the circuit breaker of the service `{service}` is open: too many calls failed");
+    Fault::new(Code::Unavailable, "BREAKER_OPEN", message).with_retry(Retry::After(wait))
+}
+
 impl ShardState {
     pub(crate) fn open(share: &ServiceShare, adapters: &[Arc<dyn Adapter>]) -> Result<Rc<Self>, AdapterError> {
         let plan = &share.plan;
@@ -66,12 +83,14 @@ impl ShardState {
         let endpoints = plan.spec.endpoints().len();
         let ports = (0..endpoints).map(|endpoint| adapter.open_outbound(&*plan.spec, endpoint));
         let percent = plan.retry.as_ref().map_or(0, |retry| retry.budget_percent);
-        Ok(Rc::new(Self {
+        let state = Rc::new(Self {
             ports: ports.collect::<Result<_, _>>()?,
             share: share.clone(),
             picker: RefCell::new(Picker::new(plan.balance, endpoints)),
             budget: RefCell::new(RetryBudget::new(percent)),
-        }))
+        });
+        state.start_checks();
+        Ok(state)
     }
 
     async fn serve(self: Rc<Self>, call: Box<Call>) {
@@ -115,10 +134,35 @@ impl ShardState {
         let _ = reply.send(result);
     }
 
-    async fn tries(&self, call: &mut Asked, started: Instant) -> Result<(Message, Outstanding), Fault> {
+    async fn tries(self: &Rc<Self>, call: &mut Asked, started: Instant) -> Result<(Message, Outstanding), Fault> {
         let plan = &self.share.plan;
         self.budget.borrow_mut().earn();
+        let admitted = match &plan.breaker {
+            None => None,
+            Some(breaker) => match self.share.health.breaker.admit(breaker, started) {
+                Ok(admitted) => Some((admitted, breaker)),
+                Err(wait) => {
+                    self.share.stats.count(|stats| &stats.broken);
+                    return Err(self.named(breaker_open(&plan.name, wait)));
+                }
+            },
+        };
+        let result = self.admitted_tries(call, started).await;
+        if let Some((admitted, breaker)) = admitted {
+            let failed = result.as_ref().err().is_some_and(|fault| failure_of(fault).is_some());
+            admitted.finish(failed, breaker, Instant::now());
+        }
+        result
+    }
+
+    async fn admitted_tries(
+        self: &Rc<Self>,
+        call: &mut Asked,
+        started: Instant,
+    ) -> Result<(Message, Outstanding), Fault> {
+        let plan = &self.share.plan;
         let mut now = started;
+        let mut failed_at = None;
         let mut before: Option<Fault> = None;
         for attempt in 1.. {
             if call.deadline <= now {
@@ -128,9 +172,12 @@ impl ShardState {
                     before.unwrap_or_else(|| self.named(Fault::new(Code::DeadlineExceeded, "DEADLINE", message)))
                 );
             }
-            let fault = match self.attempt(call, now).await {
+            let fault = match self.attempt(call, failed_at, now).await {
                 Ok(reply) => return Ok(reply),
-                Err(fault) => self.named(fault),
+                Err((fault, endpoint)) => {
+                    failed_at = Some(endpoint);
+                    self.named(fault)
+                }
             };
             // A stream that was begun is gone: its beginning cannot be sent again.
             let begun = matches!(&call.message.body, Body::Stream(stream) if stream.is_taken());
@@ -148,15 +195,67 @@ impl ShardState {
         unreachable!("the tries of a call are bounded by its plan");
     }
 
-    async fn attempt(&self, call: &mut Asked, now: Instant) -> Result<(Message, Outstanding), Fault> {
+    /// One try, at the first endpoint that can be reached: nothing was sent to one that cannot, and it costs no retry.
+    async fn attempt(self: &Rc<Self>, call: &mut Asked, avoided: Option<usize>, mut now: Instant) -> Tried {
+        let mut skipped: Vec<usize> = Vec::new();
+        loop {
+            let rank = |endpoint: usize| {
+                let standing = self.share.health.endpoints[endpoint].standing(now);
+                (!skipped.contains(&endpoint)).then_some((standing, Some(endpoint) == avoided))
+            };
+            let picked = self.picker.borrow_mut().begin(rank);
+            let Some(outstanding) = picked else {
+                return Err((unreachable("the service has no endpoint"), avoided.unwrap_or(0)));
+            };
+            let endpoint = outstanding.endpoint;
+            let tried = self.at_endpoint(call, outstanding, now).await;
+            now = Instant::now();
+            let fault = match tried {
+                Ok(reply) => {
+                    self.share.health.endpoints[endpoint].succeeded();
+                    return Ok(reply);
+                }
+                Err(fault) => fault,
+            };
+            match failure_of(&fault) {
+                None => self.share.health.endpoints[endpoint].succeeded(),
+                Some(Failure::Call) => {
+                    self.share.health.endpoints[endpoint].failed(now, || self.share.health.may_eject(now));
+                }
+                Some(Failure::Unreachable) => {
+                    if self.share.health.endpoints[endpoint].unreachable(&fault.message, now) {
+                        self.watch(endpoint);
+                    }
+                    skipped.push(endpoint);
+                    let is_last = skipped.len() == self.ports.len() || skipped.len() == SKIPPED_MAX;
+                    let is_begun = matches!(&call.message.body, Body::Stream(stream) if stream.is_taken());
+                    if !is_last && !is_begun && now < call.deadline {
+                        self.share.stats.count(|stats| &stats.skipped);
+                        continue;
+                    }
+                }
+            }
+            return Err((fault, endpoint));
+        }
+    }
+
+    async fn at_endpoint(
+        &self,
+        call: &mut Asked,
+        outstanding: Outstanding,
+        now: Instant,
+    ) -> Result<(Message, Outstanding), Fault> {
         let streams = call.operation.call_type().is_some_and(|call| call.client_streaming || call.server_streaming);
         // A service may let its first message wait; a stream is bounded by its deadline.
         let until = if streams { call.deadline } else { call.deadline.min(now + self.share.plan.timeout) };
         call.message.deadline = Some(Deadline::at(until));
-        let outstanding = self.picker.borrow_mut().begin();
         let answer = self.ports[outstanding.endpoint].call(&*call.operation, &call.message, &call.carry);
         match tokio::time::timeout_at(until.into(), answer).await {
             Ok(result) => result.map(|reply| (reply, outstanding)),
+            // The time was the caller's, or the service's own.
+            Err(_) if until == call.deadline && until < now + self.share.plan.timeout => {
+                Err(Fault::new(Code::DeadlineExceeded, "DEADLINE", "the service did not answer before the deadline"))
+            }
             Err(_) => Err(Fault::new(Code::DeadlineExceeded, "SERVICE_TIMEOUT", "the service did not answer in time")),
         }
     }
@@ -326,7 +425,7 @@ mod tests {
         let permit = Arc::clone(credit).acquire_owned().await.expect("open");
         stats.begin();
         let started = Instant::now();
-        let outstanding = Picker::new(Balance::RoundRobin, 1).begin();
+        let outstanding = Picker::new(Balance::RoundRobin, 1).begin(Some).expect("an endpoint");
         let call = InFlight { stats: Arc::clone(stats), permit, started, failed: None, _outstanding: outstanding };
         call.around(Body::Stream(StreamCell::new(Box::new(Source(has_more)))), started + time, "slow".into())
     }

@@ -1,6 +1,7 @@
 //! Counters as Prometheus text (exposition format 0.0.4) and as JSON.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossdock_message::Code;
@@ -8,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::histogram::BOUNDS_US;
 use super::{Histogram, Stats, all, get};
-use crate::generation::Generation;
+use crate::generation::{Generation, ServiceShare};
+use crate::health::Endpoint;
 
 /// The whole of `/metrics`. Labels are names of routes, services and codes: their number is bounded by the settings.
 pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) -> String {
@@ -50,11 +52,13 @@ pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) ->
     for (name, service) in &services {
         by_code(&mut out, "crossdock_service_calls_total", "service", name, get(&service.succeeded), &service.failed);
     }
-    let counters: [(&str, &str, fn(&super::ServiceStats) -> u64); 5] = [
+    let counters: [(&str, &str, fn(&super::ServiceStats) -> u64); 7] = [
         ("crossdock_service_retries_total", "Calls that were made once more.", |service| get(&service.retries)),
         ("crossdock_service_refused_total", "Calls refused for want of credit.", |service| get(&service.refused)),
         ("crossdock_service_panics_total", "Calls that ended in a panic.", |service| get(&service.panics)),
         ("crossdock_service_restarts_total", "Actors that were replaced.", |service| get(&service.restarts)),
+        ("crossdock_service_skipped_total", "Endpoints passed over as unreachable.", |service| get(&service.skipped)),
+        ("crossdock_service_broken_total", "Calls refused by the circuit breaker.", |service| get(&service.broken)),
         ("crossdock_service_taps_failed_total", "Copies on the side that failed.", |service| get(&service.taps_failed)),
     ];
     for (metric, help, count) in counters {
@@ -73,11 +77,77 @@ pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) ->
         let credit = service.credit.available_permits();
         let _ = writeln!(out, "crossdock_service_credit{{service=\"{}\"}} {credit}", service.plan.name);
     }
+    endpoints(&mut out, generation);
     head(&mut out, "crossdock_service_latency_seconds", "histogram", "Time of calls.");
     for (name, service) in &services {
         buckets(&mut out, "crossdock_service_latency_seconds", "service", name, &service.latency);
     }
     out
+}
+
+/// The state of endpoints and circuit breakers. An endpoint's label is its address in the settings.
+fn endpoints(out: &mut String, generation: &Generation) {
+    let now = Instant::now();
+    let all = || {
+        generation
+            .services
+            .iter()
+            .flat_map(|service| service.health.endpoints.iter().map(move |endpoint| (&*service.plan.name, &**endpoint)))
+    };
+    head(out, "crossdock_endpoint_state", "gauge", "1 for the state that an endpoint is in.");
+    for (service, endpoint) in all() {
+        let (state, address) = (endpoint.standing(now).name(), label(&endpoint.address));
+        let _ = writeln!(
+            out,
+            "crossdock_endpoint_state{{service=\"{service}\",endpoint=\"{address}\",state=\"{state}\"}} 1"
+        );
+    }
+    let counters: [(&str, &str, fn(&Endpoint) -> u64); 4] = [
+        ("crossdock_endpoint_unreachable_total", "Connections that could not be made.", |one| {
+            get(&one.unreachable_total)
+        }),
+        ("crossdock_endpoint_failed_total", "Calls that failed on the serving side.", |one| get(&one.failed_total)),
+        ("crossdock_endpoint_ejected_total", "Ejections as an outlier.", |one| get(&one.ejected_total)),
+        ("crossdock_endpoint_checks_failed_total", "Health checks that failed.", |one| get(&one.checks_failed_total)),
+    ];
+    for (metric, help, count) in counters {
+        head(out, metric, "counter", help);
+        for (service, endpoint) in all() {
+            let address = label(&endpoint.address);
+            let _ = writeln!(out, "{metric}{{service=\"{service}\",endpoint=\"{address}\"}} {}", count(endpoint));
+        }
+    }
+    let with_breaker = || generation.services.iter().filter(|service| service.plan.breaker.is_some());
+    head(out, "crossdock_breaker_state", "gauge", "1 for the state that a circuit breaker is in.");
+    for service in with_breaker() {
+        let (name, state) = (&service.plan.name, service.health.breaker.name());
+        let _ = writeln!(out, "crossdock_breaker_state{{service=\"{name}\",state=\"{state}\"}} 1");
+    }
+    head(out, "crossdock_breaker_opened_total", "counter", "Times that a circuit breaker opened.");
+    for service in with_breaker() {
+        let (name, opened) = (&service.plan.name, get(&service.health.breaker.opened_total));
+        let _ = writeln!(out, "crossdock_breaker_opened_total{{service=\"{name}\"}} {opened}");
+    }
+}
+
+/// A text as the value of a label.
+fn label(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn endpoints_json(service: &ServiceShare, now: Instant) -> Vec<Value> {
+    let one = |endpoint: &Arc<Endpoint>| {
+        json!({
+            "service": &*service.plan.name,
+            "address": endpoint.address,
+            "state": endpoint.standing(now).name(),
+            "unreachable": get(&endpoint.unreachable_total),
+            "failed": get(&endpoint.failed_total),
+            "ejected": get(&endpoint.ejected_total),
+            "checks_failed": get(&endpoint.checks_failed_total),
+        })
+    };
+    service.health.endpoints.iter().map(one).collect()
 }
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {
@@ -138,8 +208,10 @@ pub(crate) fn routes_json(stats: &Stats, generation: &Generation, now: Instant) 
             .filter(|(_, count)| *count > 0)
             .map(|(code, count)| (code, json!(count)))
             .collect();
+        let endpoints = services.iter().flat_map(|service| endpoints_json(&generation.services[*service], now));
         json!({
             "name": &*plan.name,
+            "endpoints": endpoints.collect::<Vec<_>>(),
             "from": plan.entries.iter().map(|entry| entry.describe()).collect::<Vec<_>>(),
             "requests": finished,
             "in_flight": get(&route.begun).saturating_sub(finished),
@@ -161,11 +233,12 @@ pub(crate) fn routes_json(stats: &Stats, generation: &Generation, now: Instant) 
 }
 
 /// The body of `/api/v1/services`.
-pub(crate) fn services_json(generation: &Generation) -> Value {
+pub(crate) fn services_json(generation: &Generation, now: Instant) -> Value {
     let services = generation.services.iter().map(|service| {
         json!({
             "name": &*service.plan.name,
-            "endpoints": service.plan.spec.endpoints(),
+            "endpoints": endpoints_json(service, now),
+            "breaker": service.plan.breaker.as_ref().map(|_| service.health.breaker.name()),
             "calls": get(&service.stats.calls),
             "succeeded": get(&service.stats.succeeded),
             "retries": get(&service.stats.retries),

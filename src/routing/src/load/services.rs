@@ -7,7 +7,8 @@ use crossdock_adapter_api::ServiceSpec;
 use crossdock_message::{ByteString, Code};
 use crossdock_settings::{Duration, Fields, Key, Node, Reader, Spanned, nearest};
 
-use super::{BackoffRange, Loader, RetrySettings, check_name};
+use super::health::{breaker_plan, health_plan};
+use super::{BackoffRange, BreakerSettings, HealthSettings, Loader, RetrySettings, check_name};
 use crate::plan::{Balance, CallPlan, ServicePlan};
 use crate::retry::RetryPlan;
 
@@ -37,6 +38,8 @@ impl Loader<'_> {
         let concurrency: Option<Option<Spanned<usize>>> = fields.read("concurrency", reader);
         let balance = fields.read_or("balance", Balance::RoundRobin, reader);
         let idempotent: Option<Vec<Spanned<String>>> = fields.read("idempotent", reader);
+        let health: Option<Option<HealthSettings>> = fields.read("health", reader);
+        let breaker: Option<Option<BreakerSettings>> = fields.read("breaker", reader);
         let retry_span = node.get("retry").map_or(key.span, |node| node.span);
         fields.finish(reader);
         let (Some((adapter, spec)), Some(idempotent)) = (adapter, idempotent) else { return };
@@ -54,7 +57,10 @@ impl Loader<'_> {
             );
             None
         });
+        let health = health.flatten().map_or(Some(None), |settings| health_plan(&settings, &*spec, reader).map(Some));
+        let breaker = breaker.flatten().map_or(Some(None), |settings| breaker_plan(&settings, reader).map(Some));
         let (Some(timeout), Some(concurrency), Some(balance)) = (timeout, concurrency, balance) else { return };
+        let (Some(health), Some(breaker)) = (health, breaker) else { return };
         let timeout = timeout.0;
         self.plan.services.push(Arc::new(ServicePlan {
             name,
@@ -65,6 +71,8 @@ impl Loader<'_> {
             concurrency,
             balance,
             idempotent,
+            health,
+            breaker,
         }));
     }
 

@@ -71,6 +71,34 @@ crossdock_settings::settings! {
         pub(crate) operations: Vec<Spanned<String>>,
     }
 
+    /// a health check
+    pub(crate) struct HealthSettings {
+        /// HTTP: the path, below the service's address, that has to answer GET with a status below 300.
+        pub(crate) get: Option<Spanned<String>>,
+        /// gRPC: the service that `grpc.health.v1.Health` is asked about; `""` is the server as a whole.
+        pub(crate) service: Option<Spanned<String>>,
+        /// From one check to the next.
+        pub(crate) every: Option<Spanned<Duration>>,
+        /// For one check.
+        pub(crate) timeout: Option<Spanned<Duration>>,
+        /// Checks that fail in a row before an endpoint gets no calls; 2 where nothing is said.
+        pub(crate) failures: Option<Spanned<u32>>,
+    }
+
+    /// a circuit breaker
+    pub(crate) struct BreakerSettings {
+        /// Failed calls per hundred from which on it opens; 50 where nothing is said.
+        pub(crate) failures_percent: Option<Spanned<u32>>,
+        /// Calls within the window below which it does not open; 20 where nothing is said.
+        pub(crate) calls: Option<Spanned<u32>>,
+        /// The window over which calls are counted; 10s where nothing is said.
+        pub(crate) window: Option<Spanned<Duration>>,
+        /// How long calls fail at once before some are let through to probe the service; 5s where nothing is said.
+        pub(crate) open: Option<Spanned<Duration>>,
+        /// Probing calls at once, all of which have to succeed before it closes; 1 where nothing is said.
+        pub(crate) probes: Option<Spanned<u32>>,
+    }
+
     /// a deadline
     pub(crate) struct DeadlineSettings {
         /// For callers who set none.

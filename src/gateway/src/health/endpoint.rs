@@ -1,0 +1,343 @@
+//! One endpoint of a service.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Why an endpoint gets no calls, as bits of one word: zero is all that a call has to look at.
+const UNREACHABLE: u8 = 1;
+const UNHEALTHY: u8 = 2;
+const EJECTED: u8 = 4;
+
+/// How long an unreachable endpoint gets no calls where nothing probes it.
+const UNREACHABLE_TIME: Duration = Duration::from_secs(15);
+/// The window over which failed calls are counted.
+const WINDOW: Duration = Duration::from_secs(10);
+/// Failed calls in a row that eject an endpoint.
+const IN_A_ROW_MAX: u32 = 5;
+/// Calls within the window from which on their failures are a rate, and failures per hundred that eject an endpoint.
+const CALLS_MIN: u32 = 20;
+const FAILURES_PERCENT: u32 = 25;
+/// The first ejection; each further one is as much longer.
+const EJECTION: Duration = Duration::from_secs(5);
+const EJECTION_MAX: Duration = Duration::from_secs(300);
+/// Good time after which an earlier ejection does not count any more.
+const FORGIVEN: Duration = Duration::from_secs(60);
+
+/// What happened to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// No connection: nothing was sent.
+    Unreachable,
+    /// The call failed on the serving side.
+    Call,
+}
+
+/// What an endpoint is to a call, from the best to the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// It gets calls.
+    Up,
+    /// It failed more calls than others, and gets none for a time.
+    Ejected,
+    /// It failed its health check.
+    Unhealthy,
+    /// No connection can be made to it.
+    Unreachable,
+}
+
+impl Standing {
+    /// For people and metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Ejected => "ejected",
+            Self::Unhealthy => "unhealthy",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// One endpoint, as all data arbiters see it.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    service: String,
+    pub(crate) address: String,
+    flags: AtomicU8,
+    succeeded: AtomicU32,
+    in_a_row: AtomicU32,
+    /// Somebody probes it until it can be reached.
+    is_watched: AtomicBool,
+    slow: Mutex<Slow>,
+    pub(crate) unreachable_total: AtomicU64,
+    pub(crate) failed_total: AtomicU64,
+    pub(crate) ejected_total: AtomicU64,
+    pub(crate) checks_failed_total: AtomicU64,
+}
+
+/// What only failures look at.
+#[derive(Debug)]
+struct Slow {
+    window_began: Option<Instant>,
+    failed: u32,
+    unreachable_until: Option<Instant>,
+    ejected_until: Option<Instant>,
+    /// In a row; how much longer the next one is.
+    ejections: u32,
+    /// Calls after an ejection of which none may fail.
+    trial: u32,
+    checks_failed: u32,
+}
+
+impl Endpoint {
+    pub(super) fn new(service: &str, address: &str) -> Self {
+        let slow = Slow {
+            window_began: None,
+            failed: 0,
+            unreachable_until: None,
+            ejected_until: None,
+            ejections: 0,
+            trial: 0,
+            checks_failed: 0,
+        };
+        Self {
+            service: service.to_owned(),
+            address: address.to_owned(),
+            flags: AtomicU8::new(0),
+            succeeded: AtomicU32::new(0),
+            in_a_row: AtomicU32::new(0),
+            is_watched: AtomicBool::new(false),
+            slow: Mutex::new(slow),
+            unreachable_total: AtomicU64::new(0),
+            failed_total: AtomicU64::new(0),
+            ejected_total: AtomicU64::new(0),
+            checks_failed_total: AtomicU64::new(0),
+        }
+    }
+
+    fn slow(&self) -> MutexGuard<'_, Slow> {
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it is to a call now; ends what was for a time.
+    pub(crate) fn standing(&self, now: Instant) -> Standing {
+        let flags = self.flags.load(Ordering::Relaxed);
+        if flags == 0 {
+            return Standing::Up;
+        }
+        let mut slow = self.slow();
+        if flags & UNREACHABLE != 0 && slow.unreachable_until.is_some_and(|until| until <= now) {
+            self.clear(UNREACHABLE);
+        }
+        if flags & EJECTED != 0 && slow.ejected_until.is_some_and(|until| until <= now) {
+            slow.trial = IN_A_ROW_MAX;
+            slow.window_began = None;
+            self.in_a_row.store(0, Ordering::Relaxed);
+            self.clear(EJECTED);
+            tracing::info!(service = %self.service, endpoint = %self.address, "endpoint is no longer ejected");
+        }
+        match self.flags.load(Ordering::Relaxed) {
+            0 => Standing::Up,
+            flags if flags & UNREACHABLE != 0 => Standing::Unreachable,
+            flags if flags & UNHEALTHY != 0 => Standing::Unhealthy,
+            _ => Standing::Ejected,
+        }
+    }
+
+    fn clear(&self, flag: u8) {
+        self.flags.fetch_and(!flag, Ordering::Relaxed);
+    }
+
+    /// Sets a flag; gives whether that is news.
+    fn set(&self, flag: u8) -> bool {
+        self.flags.fetch_or(flag, Ordering::Relaxed) & flag == 0
+    }
+
+    /// A call succeeded.
+    pub(crate) fn succeeded(&self) {
+        self.succeeded.fetch_add(1, Ordering::Relaxed);
+        if self.in_a_row.load(Ordering::Relaxed) != 0 {
+            self.in_a_row.store(0, Ordering::Relaxed);
+            let mut slow = self.slow();
+            slow.trial = slow.trial.saturating_sub(1);
+        }
+        if self.flags.load(Ordering::Relaxed) & UNREACHABLE != 0 {
+            self.reached();
+        }
+    }
+
+    /// A call failed. `may_eject` says whether enough other endpoints are left.
+    pub(crate) fn failed(&self, now: Instant, may_eject: impl FnOnce() -> bool) {
+        self.failed_total.fetch_add(1, Ordering::Relaxed);
+        let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
+        let is_outlier = {
+            let mut slow = self.slow();
+            if slow.window_began.is_none_or(|began| now.duration_since(began) >= WINDOW) {
+                slow.window_began = Some(now);
+                slow.failed = 0;
+                self.succeeded.store(0, Ordering::Relaxed);
+            }
+            slow.failed += 1;
+            let calls = slow.failed.saturating_add(self.succeeded.load(Ordering::Relaxed));
+            let is_frequent = calls >= CALLS_MIN && slow.failed.saturating_mul(100) >= calls * FAILURES_PERCENT;
+            in_a_row >= IN_A_ROW_MAX || is_frequent || slow.trial > 0
+        };
+        if is_outlier && self.flags.load(Ordering::Relaxed) & EJECTED == 0 && may_eject() {
+            self.eject(now);
+        }
+    }
+
+    fn eject(&self, now: Instant) {
+        let mut slow = self.slow();
+        let is_forgiven = slow.ejected_until.is_some_and(|until| now.duration_since(until) >= FORGIVEN);
+        slow.ejections = if is_forgiven { 1 } else { slow.ejections + 1 };
+        let time = EJECTION.saturating_mul(slow.ejections).min(EJECTION_MAX);
+        slow.ejected_until = Some(now + time);
+        slow.trial = 0;
+        let failed = slow.failed;
+        drop(slow);
+        if self.set(EJECTED) {
+            self.ejected_total.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(service = %self.service, endpoint = %self.address, ?time, failed, "endpoint is ejected as an outlier");
+        }
+    }
+
+    /// No connection can be made to it. Gives whether the caller is to probe it until there is one.
+    pub(crate) fn unreachable(&self, problem: &str, now: Instant) -> bool {
+        self.unreachable_total.fetch_add(1, Ordering::Relaxed);
+        self.slow().unreachable_until = Some(now + UNREACHABLE_TIME);
+        if self.set(UNREACHABLE) {
+            tracing::warn!(service = %self.service, endpoint = %self.address, problem, "endpoint is unreachable");
+        }
+        !self.is_watched.swap(true, Ordering::AcqRel)
+    }
+
+    /// A connection was made to it.
+    pub(crate) fn reached(&self) {
+        if self.flags.fetch_and(!UNREACHABLE, Ordering::Relaxed) & UNREACHABLE != 0 {
+            tracing::info!(service = %self.service, endpoint = %self.address, "endpoint is reachable again");
+        }
+    }
+
+    /// Nobody probes it any more.
+    pub(crate) fn unwatched(&self) {
+        self.is_watched.store(false, Ordering::Release);
+    }
+
+    /// The result of an active check; so many in a row have to fail.
+    pub(crate) fn checked(&self, result: Result<(), &str>, failures_max: u32) {
+        match result {
+            Ok(()) => {
+                self.slow().checks_failed = 0;
+                self.reached();
+                if self.flags.fetch_and(!UNHEALTHY, Ordering::Relaxed) & UNHEALTHY != 0 {
+                    tracing::info!(service = %self.service, endpoint = %self.address, "endpoint passes its health check again");
+                }
+            }
+            Err(problem) => {
+                self.checks_failed_total.fetch_add(1, Ordering::Relaxed);
+                let failed = {
+                    let mut slow = self.slow();
+                    slow.checks_failed = slow.checks_failed.saturating_add(1);
+                    slow.checks_failed
+                };
+                if failed >= failures_max && self.set(UNHEALTHY) {
+                    tracing::warn!(service = %self.service, endpoint = %self.address, problem, failed, "endpoint fails its health check");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint() -> (Endpoint, Instant) {
+        (Endpoint::new("s", "http://127.0.0.1:1"), Instant::now())
+    }
+
+    #[test]
+    fn an_unreachable_endpoint_gets_calls_again_once_it_is_reached_or_after_a_time() {
+        let (endpoint, now) = endpoint();
+        assert!(endpoint.unreachable("refused", now), "the first is to watch it");
+        assert!(!endpoint.unreachable("refused", now));
+        assert_eq!(endpoint.standing(now), Standing::Unreachable);
+        endpoint.reached();
+        assert_eq!(endpoint.standing(now), Standing::Up);
+        endpoint.unreachable("refused", now);
+        assert_eq!(endpoint.standing(now + UNREACHABLE_TIME / 2), Standing::Unreachable);
+        assert_eq!(endpoint.standing(now + UNREACHABLE_TIME), Standing::Up);
+    }
+
+    #[test]
+    fn failures_in_a_row_eject_and_successes_between_do_not() {
+        let (endpoint, now) = endpoint();
+        for _ in 1..IN_A_ROW_MAX {
+            endpoint.failed(now, || true);
+        }
+        endpoint.succeeded();
+        for _ in 1..IN_A_ROW_MAX {
+            endpoint.failed(now, || true);
+        }
+        assert_eq!(endpoint.standing(now), Standing::Up);
+        endpoint.failed(now, || true);
+        assert_eq!(endpoint.standing(now), Standing::Ejected);
+    }
+
+    #[test]
+    fn a_rate_of_failures_ejects_within_the_window_alone() {
+        let (endpoint, now) = endpoint();
+        let mixed = |at: Instant| {
+            for number in 0..=CALLS_MIN {
+                if number % 2 == 0 { endpoint.failed(at, || true) } else { endpoint.succeeded() }
+            }
+        };
+        // Old successes do not hide it, and old failures do not make it.
+        for _ in 0..10_000 {
+            endpoint.succeeded();
+        }
+        endpoint.failed(now, || true);
+        assert_eq!(endpoint.standing(now), Standing::Up);
+        mixed(now + WINDOW);
+        assert_eq!(endpoint.standing(now + WINDOW), Standing::Ejected);
+    }
+
+    #[test]
+    fn each_ejection_is_longer_until_it_is_forgiven_and_one_failure_ends_the_trial() {
+        let (endpoint, mut now) = endpoint();
+        let eject = |now| (0..IN_A_ROW_MAX).for_each(|_| endpoint.failed(now, || true));
+        eject(now);
+        for ejection in 1..4 {
+            assert_eq!(endpoint.standing(now + EJECTION * ejection / 2), Standing::Ejected, "ejection {ejection}");
+            now += EJECTION * ejection;
+            assert_eq!(endpoint.standing(now), Standing::Up);
+            endpoint.failed(now, || true);
+            assert_eq!(endpoint.standing(now), Standing::Ejected, "one failure after ejection {ejection}");
+        }
+        now += EJECTION * 4 + FORGIVEN;
+        assert_eq!(endpoint.standing(now), Standing::Up);
+        eject(now);
+        assert_eq!(endpoint.standing(now + EJECTION), Standing::Up);
+    }
+
+    #[test]
+    fn nothing_is_ejected_where_too_few_would_be_left() {
+        let (endpoint, now) = endpoint();
+        (0..100).for_each(|_| endpoint.failed(now, || false));
+        assert_eq!(endpoint.standing(now), Standing::Up);
+    }
+
+    #[test]
+    fn checks_have_to_fail_in_a_row() {
+        let (endpoint, now) = endpoint();
+        endpoint.checked(Err("503"), 2);
+        endpoint.checked(Ok(()), 2);
+        endpoint.checked(Err("503"), 2);
+        assert_eq!(endpoint.standing(now), Standing::Up);
+        endpoint.checked(Err("503"), 2);
+        assert_eq!(endpoint.standing(now), Standing::Unhealthy);
+        endpoint.checked(Ok(()), 2);
+        assert_eq!(endpoint.standing(now), Standing::Up);
+    }
+}

@@ -1,0 +1,271 @@
+//! Endpoints that are down, half down, or back again: what callers see of them is nothing.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossdock_tests::{Backend, Connection, Gateway, Recorder, call, free_address, until};
+use serde_json::Value;
+
+const LISTENERS: &str = "public: { http: { bind: \"127.0.0.1:0\" } }";
+const CONTRACT: &str =
+    "syntax = \"proto3\";\npackage q.v1;\nservice S { rpc Find(Req) returns (Req); }\nmessage Req { string id = 1; }\n";
+const GET: &[u8] = b"GET /r HTTP/1.1\r\nHost: h\r\n\r\n";
+
+/// Statuses of calls over some connections, by status: how many were below 300.
+fn good(address: &str, request: &[u8], callers: usize, calls: usize) -> usize {
+    std::thread::scope(|scope| {
+        let caller = || {
+            let mut connection = Connection::open(address);
+            let one = |_| {
+                connection.send(request);
+                connection.receive(false).is_some_and(|reply| reply.status < 300)
+            };
+            (0..calls).map(one).filter(|good| *good).count()
+        };
+        let callers: Vec<_> = (0..callers).map(|_| scope.spawn(caller)).collect();
+        callers.into_iter().map(|caller| caller.join().expect("a caller")).sum()
+    })
+}
+
+fn endpoints(gateway: &Gateway) -> Vec<Value> {
+    let services = gateway.admin_json("/api/v1/services");
+    services["services"][0]["endpoints"].as_array().expect("endpoints").clone()
+}
+
+fn states(gateway: &Gateway) -> Vec<String> {
+    endpoints(gateway).iter().map(|endpoint| endpoint["state"].as_str().expect("a state").to_owned()).collect()
+}
+
+fn logged(gateway: &Gateway, phrase: &str) -> usize {
+    gateway.log().iter().filter(|line| line.contains(phrase)).count()
+}
+
+fn http(urls: &[String], more: &str) -> String {
+    let urls: Vec<String> = urls.iter().map(|url| format!("\"http://{url}\"")).collect();
+    format!(
+        "version: 1
+services:
+  s:
+    http: {{ url: [{}], operations: {{ get: {{ get: /echo }} }} }}
+    {more}
+routes:
+  r: {{ from: {{ http: {{ listen: public, get: /r }} }}, steps: [ {{ call: s.get }} ] }}
+",
+        urls.join(", ")
+    )
+}
+
+#[test]
+fn a_dead_endpoint_fails_no_call() {
+    let (backend, dead) = (Backend::start(), free_address().to_string());
+    for more in [
+        "balance: round_robin",
+        "balance: round_robin\n    retry: { on: [unavailable], attempts: 2 }",
+        "balance: least_outstanding",
+    ] {
+        let gateway = Gateway::start_with(LISTENERS, &http(&[dead.clone(), backend.address.to_string()], more));
+        assert_eq!(good(&gateway.public(), GET, 8, 250), 2000, "{more}");
+        assert_eq!(states(&gateway), ["unreachable", "up"]);
+        assert_eq!(logged(&gateway, "endpoint is unreachable"), 1, "one line for the change");
+        let tried = endpoints(&gateway)[0]["unreachable"].as_u64().expect("a number");
+        assert!(tried < 100, "it is not tried with each call, but {tried} times");
+        let metrics = call(&gateway.admin(), "GET", "/metrics", "").body;
+        let line =
+            format!("crossdock_endpoint_state{{service=\"s\",endpoint=\"http://{dead}\",state=\"unreachable\"}} 1");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+}
+
+/// A gateway that answers gRPC calls itself.
+fn grpc_service() -> Gateway {
+    let routes = "version: 1
+contracts: { q: { proto: q.proto } }
+routes:
+  find: { from: { grpc: { listen: internal } }, as: q.v1.S/Find, steps: [ { map: { id: req.id } }, { respond: {} } ] }
+";
+    Gateway::start_with_files(
+        "internal: { grpc: { bind: \"127.0.0.1:0\" } }",
+        routes,
+        &[("q.proto", CONTRACT.as_bytes())],
+    )
+}
+
+fn grpc(urls: &[String], more: &str) -> Gateway {
+    let urls: Vec<String> = urls.iter().map(|url| format!("\"http://{url}\"")).collect();
+    let routes = format!(
+        "version: 1
+contracts: {{ q: {{ proto: q.proto }} }}
+services:
+  s:
+    grpc: {{ url: [{}], service: q.v1.S }}
+    {more}
+routes:
+  r: {{ from: {{ http: {{ listen: public, get: /r }} }}, as: q.v1.S/Find, steps: [ {{ call: s }} ] }}
+",
+        urls.join(", ")
+    );
+    Gateway::start_with_files(LISTENERS, &routes, &[("q.proto", CONTRACT.as_bytes())])
+}
+
+#[test]
+fn a_dead_endpoint_fails_no_call_of_grpc() {
+    let (service, dead) = (grpc_service(), free_address().to_string());
+    for more in ["balance: round_robin", "balance: least_outstanding"] {
+        let gateway = grpc(&[dead.clone(), service.listener("internal")], more);
+        assert_eq!(good(&gateway.public(), GET, 8, 250), 2000, "{more}");
+        assert_eq!(states(&gateway), ["unreachable", "up"]);
+    }
+}
+
+#[test]
+fn all_endpoints_dead_is_told_and_is_over_when_one_comes_back() {
+    let (first, second) = (free_address().to_string(), free_address().to_string());
+    let gateway = Gateway::start_with(LISTENERS, &http(&[first, second.clone()], "timeout: 1s"));
+    assert_eq!(call(&gateway.public(), "GET", "/r", "").status, 503);
+    assert_eq!(states(&gateway), ["unreachable", "unreachable"]);
+    let listener = TcpListener::bind(&second).expect("the address is free");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            use std::io::{Read as _, Write as _};
+            let mut head = [0; 4096];
+            if stream.read(&mut head).unwrap_or(0) > 0 {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}");
+            }
+        }
+    });
+    let back = Instant::now();
+    until("the endpoint to be reachable", || states(&gateway)[1] == "up");
+    assert!(back.elapsed() < Duration::from_secs(3), "it is probed once a second, and took {:?}", back.elapsed());
+    assert_eq!(good(&gateway.public(), GET, 2, 50), 100);
+    assert_eq!(logged(&gateway, "endpoint is reachable again"), 1);
+}
+
+#[test]
+fn an_endpoint_that_fails_half_of_its_calls_is_ejected_and_comes_back_on_trial() {
+    let is_broken = Arc::new(AtomicBool::new(true));
+    let broken = Arc::clone(&is_broken);
+    let half = Recorder::start(move |number, _| {
+        (if broken.load(Ordering::Relaxed) && number % 2 == 0 { 503 } else { 200 }, Duration::ZERO)
+    });
+    let backend = Backend::start();
+    let more = "retry: { on: [unavailable], attempts: 2, backoff: 1ms..2ms }";
+    let gateway = Gateway::start_with(LISTENERS, &http(&[half.address.to_string(), backend.address.to_string()], more));
+    // Until it is ejected for the first time, and then over several ejections.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        good(&gateway.public(), GET, 4, 50);
+    }
+    let (mut calls, mut succeeded) = (0, 0);
+    while begun.elapsed() < Duration::from_secs(8) {
+        succeeded += good(&gateway.public(), GET, 4, 50);
+        calls += 200;
+    }
+    println!("{} of {calls} calls failed", calls - succeeded);
+    assert!((calls - succeeded) * 50 < calls, "{} of {calls} calls failed", calls - succeeded);
+    assert!(logged(&gateway, "endpoint is ejected as an outlier") >= 1);
+    is_broken.store(false, Ordering::Relaxed);
+    until("it to be used again", || {
+        good(&gateway.public(), GET, 1, 20);
+        states(&gateway) == ["up", "up"]
+    });
+}
+
+#[test]
+fn where_all_endpoints_fail_at_least_half_of_them_stay() {
+    let failing = || Recorder::start(|_, _| (500, Duration::ZERO));
+    let (one, two, three) = (failing(), failing(), failing());
+    let urls = [&one, &two, &three].map(|service| service.address.to_string());
+    let gateway = Gateway::start_with(LISTENERS, &http(&urls, "balance: round_robin"));
+    assert_eq!(good(&gateway.public(), GET, 4, 100), 0);
+    assert_eq!(states(&gateway).iter().filter(|state| *state == "ejected").count(), 1);
+}
+
+#[test]
+fn an_endpoint_that_fails_its_health_check_gets_no_calls_until_it_passes() {
+    let is_healthy = Arc::new(AtomicBool::new(true));
+    let (healthy, calls) = (Arc::clone(&is_healthy), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&calls);
+    // The recorder sees bodies alone: checks and calls are told apart by their method.
+    let checked = Recorder::start(move |_, body| {
+        if body.is_empty() {
+            return (if healthy.load(Ordering::Relaxed) { 200 } else { 503 }, Duration::ZERO);
+        }
+        counted.fetch_add(1, Ordering::Relaxed);
+        (200, Duration::ZERO)
+    });
+    let backend = Backend::start();
+    let routes = http(
+        &[checked.address.to_string(), backend.address.to_string()],
+        "health: { get: /healthz, every: 200ms, timeout: 1s, failures: 2 }",
+    );
+    let routes = routes.replace("get: { get: /echo }", "get: { post: /echo }").replace("get: /r", "post: /r");
+    let gateway = Gateway::start_with(LISTENERS, &routes);
+    let post = b"POST /r HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    assert_eq!(good(&gateway.public(), post, 1, 10), 10);
+    assert!(calls.load(Ordering::Relaxed) > 0);
+    is_healthy.store(false, Ordering::Relaxed);
+    until("the check to fail", || states(&gateway) == ["unhealthy", "up"]);
+    let before = calls.load(Ordering::Relaxed);
+    assert_eq!(good(&gateway.public(), post, 4, 50), 200);
+    assert_eq!(calls.load(Ordering::Relaxed), before, "it gets no calls");
+    is_healthy.store(true, Ordering::Relaxed);
+    let passes = Instant::now();
+    until("the check to pass", || states(&gateway) == ["up", "up"]);
+    assert!(passes.elapsed() < Duration::from_secs(1), "within its interval, not {:?}", passes.elapsed());
+    assert_eq!(good(&gateway.public(), post, 1, 10), 10);
+    assert!(calls.load(Ordering::Relaxed) > before, "it gets calls again");
+    assert_eq!(
+        (
+            logged(&gateway, "endpoint fails its health check"),
+            logged(&gateway, "endpoint passes its health check again")
+        ),
+        (1, 1)
+    );
+}
+
+#[test]
+fn grpc_endpoints_are_asked_by_the_health_checking_protocol() {
+    let service = grpc_service();
+    let other = Backend::start();
+    let gateway = grpc(
+        &[service.listener("internal"), other.address.to_string()],
+        "health: { service: q.v1.S, every: 200ms, failures: 1 }",
+    );
+    assert_eq!(call(&gateway.public(), "GET", "/r", "").status, 200);
+    until("the one that is no gRPC service to be found", || states(&gateway) == ["up", "unhealthy"]);
+    assert_eq!(good(&gateway.public(), GET, 4, 50), 200);
+    let unknown =
+        grpc(&[service.listener("internal")], "health: { service: other.Service, every: 200ms, failures: 1 }");
+    let _ = call(&unknown.public(), "GET", "/r", "");
+    until("a service that is not known there", || states(&unknown) == ["unhealthy"]);
+}
+
+#[test]
+fn a_circuit_breaker_opens_and_lets_probes_decide() {
+    let is_broken = Arc::new(AtomicBool::new(true));
+    let (broken, requests) = (Arc::clone(&is_broken), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&requests);
+    let service = Recorder::start(move |_, _| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        (if broken.load(Ordering::Relaxed) { 503 } else { 200 }, Duration::ZERO)
+    });
+    let more = "breaker: { failures_percent: 50, calls: 10, window: 5s, open: 500ms, probes: 1 }";
+    let gateway = Gateway::start_with(LISTENERS, &http(&[service.address.to_string()], more));
+    assert_eq!(good(&gateway.public(), GET, 1, 10), 0);
+    let open = call(&gateway.public(), "GET", "/r", "");
+    assert_eq!(open.status, 503);
+    assert!(open.body.contains("BREAKER_OPEN") && open.header("retry-after").is_some(), "{}", open.body);
+    let before = requests.load(Ordering::Relaxed);
+    good(&gateway.public(), GET, 4, 50);
+    let sent = requests.load(Ordering::Relaxed) - before;
+    assert!(sent <= 2, "{sent} calls were sent while it was open");
+    assert!(
+        call(&gateway.admin(), "GET", "/metrics", "").body.contains("crossdock_breaker_state{service=\"s\",state=\"")
+    );
+    is_broken.store(false, Ordering::Relaxed);
+    until("it to close", || call(&gateway.public(), "GET", "/r", "").status == 200);
+    assert_eq!(good(&gateway.public(), GET, 4, 50), 200);
+    assert_eq!(logged(&gateway, "circuit breaker is closed"), 1);
+}
