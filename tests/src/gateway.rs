@@ -87,6 +87,19 @@ impl Gateway {
     /// When it does not start.
     #[must_use]
     pub fn start_to_end_at(listeners: &str, routes: &str, files: &[(&str, &[u8])], failpoint: &str) -> Self {
+        Self::spawn(&[], listeners, routes, files, failpoint)
+    }
+
+    /// As [`Gateway::start_with`], behind the words of a command that replaces itself by it, such as `prlimit --nofile=64`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_under(command: &[&str], listeners: &str, routes: &str) -> Self {
+        Self::spawn(command, listeners, routes, &[], "")
+    }
+
+    fn spawn(under: &[&str], listeners: &str, routes: &str, files: &[(&str, &[u8])], failpoint: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         for (name, content) in files {
             std::fs::write(folder.path().join(name), content).expect("a file");
@@ -97,7 +110,9 @@ impl Gateway {
         std::fs::write(folder.path().join("crossdock.yaml"), settings).expect("settings");
         std::fs::create_dir(folder.path().join("routes")).expect("a folder");
         std::fs::write(folder.path().join("routes/routes.yaml"), routes).expect("routes");
-        let mut process = Command::new(crossdock())
+        let mut words = under.iter().map(std::ffi::OsStr::new).chain([crossdock().as_os_str()]);
+        let mut process = Command::new(words.next().expect("a command"))
+            .args(words)
             .args(["run", "--config"])
             .arg(folder.path())
             .env("CROSSDOCK_FAILPOINT", failpoint)

@@ -152,7 +152,7 @@ services:
 routes:
   take:
     from: {{ amqp: {{ listen: broker, queue: {queue}, dead_letter: {dead}, priority: 5 }} }}
-    headers: {{ request: [x-at, x-price, x-small, x-many] }}
+    headers: {{ request: [x-at, x-price, x-small, x-many...] }}
     steps: [ {{ call: json.take }} ]
 ",
         backend.address

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use crossdock_adapter_api::{EncodedBody, Fields};
 use crossdock_contract::CallType;
 use crossdock_message::{
-    Body, BodyType, ByteString, Code, Deadline, Fault, Format, Headers, Message, Origin, Record, Time, TraceContext,
-    Value, json,
+    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Origin, Record, Time,
+    TraceContext, Value, json,
 };
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -211,7 +211,7 @@ pub(crate) fn request(
     Ok(message)
 }
 
-fn raw_body(body: Bytes, content_type: Option<&ByteString>) -> Body {
+fn raw_body(body: impl Into<Chunks>, content_type: Option<&ByteString>) -> Body {
     let format = content_type.map_or(Format::Raw, |media_type| Format::of_media_type(media_type));
     Body::raw(body.into(), format)
 }
@@ -313,7 +313,7 @@ pub(crate) fn with_expiration(properties: BasicProperties, message: &Message, no
 /// The reply of a service, or the fault that it tells by our own headers.
 pub(crate) fn reply(
     properties: &BasicProperties,
-    body: Bytes,
+    body: Chunks,
     call: Option<&Arc<CallType>>,
     carry: &[ByteString],
 ) -> Result<Message, Fault> {
@@ -329,7 +329,7 @@ pub(crate) fn reply(
     let format = message.content_type.as_deref().map_or(Format::Json, Format::of_media_type);
     message.body = match call {
         Some(call) if matches!(format, Format::Json | Format::Protobuf) => {
-            Body::typed(body.into(), format, Arc::clone(&call.reply) as Arc<dyn BodyType>)
+            Body::typed(body, format, Arc::clone(&call.reply) as Arc<dyn BodyType>)
         }
         _ if body.is_empty() => Body::Empty,
         _ => raw_body(body, message.content_type.as_ref()),

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
-use crossdock_message::{BodyType, ByteString, Code, Fault, Message, Origin};
+use crossdock_message::{BodyType, ByteString, Chunks, Code, Fault, Message, Origin};
+use crossdock_transport::bodies::Held;
 use lapin::types::ShortString;
 
 use crate::broker::{Broker, Brokers, Purpose};
@@ -73,7 +74,10 @@ impl AmqpOutbound {
         if reply.data.len() as u64 > self.reply_len_max {
             return Err(bad_reply("it is larger than what is taken from this service"));
         }
-        mapping::reply(&reply.properties, Bytes::from(reply.data), operation.call.as_ref(), carry)
+        let held = Held::forced(reply.data.len());
+        let mut chunks = Chunks::from(Bytes::from(reply.data));
+        chunks.keep(held.into_keeper());
+        mapping::reply(&reply.properties, chunks, operation.call.as_ref(), carry)
     }
 
     fn origin(&self, fault: Fault) -> Fault {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use crossdock_adapter_api::{
-    Address, Binding, EntryContext, EntrySpec, ListenerSpec, OperationSpec, PathTemplate, ServiceSpec, WriteFormat,
-    known_call,
+    Address, Binding, Cancels, EntryContext, EntrySpec, ListenerSpec, OperationSpec, PathTemplate, ServiceSpec,
+    WriteFormat, known_call,
 };
 use crossdock_contract::{CallType, Contracts};
 use crossdock_message::ByteString;
@@ -55,10 +55,10 @@ settings! {
         pub(crate) tls: Option<ServerTlsSettings>,
         /// Tell callers the contracts of what is served (gRPC server reflection, v1 and v1alpha).
         pub(crate) reflection: bool = false,
-        /// Connections at once.
-        pub(crate) connections: usize = 10_000,
-        /// Connections at once from one address.
-        pub(crate) connections_per_address: usize = 5_000,
+        /// Connections at once; where nothing is said, as many as the process may have open: three quarters of its limit on open files.
+        pub(crate) connections: Option<usize>,
+        /// Connections at once from one address; half of all where nothing is said.
+        pub(crate) connections_per_address: Option<usize>,
         /// Calls at once on one connection.
         pub(crate) streams: u32 = 100,
         /// What the metadata of a call may weigh.
@@ -247,8 +247,8 @@ impl EntrySpec for Entry {
         self.call.as_ref()
     }
 
-    fn cancels(&self) -> bool {
-        true
+    fn cancels(&self) -> Cancels {
+        Cancels::Always
     }
 
     fn answer(&self) -> Option<&WriteFormat> {

@@ -1,12 +1,15 @@
 //! Messages in and out of HTTP/2's data frames: one byte that says whether the message is packed, four of its length,
 //! and the message (gRPC over HTTP/2, "Length-Prefixed-Message").
 
+use std::any::Any;
 use std::io::{Read as _, Write as _};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use crossdock_message::{Code, Fault};
+use crossdock_transport::bodies::Held;
 use http::HeaderMap;
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -67,8 +70,12 @@ pub(crate) struct MessageReader {
     len_max: usize,
     empty_frames: u32,
     ended: bool,
+    /// Messages are handed on one by one; otherwise the memory of the only one is kept with it.
+    is_stream: bool,
     trailers: Option<HeaderMap>,
     fault: BodyFault,
+    /// The memory of what was received and not handed on.
+    held: Held,
 }
 
 impl MessageReader {
@@ -81,9 +88,26 @@ impl MessageReader {
             len_max,
             empty_frames: 0,
             ended: false,
+            is_stream: false,
             trailers: None,
             fault,
+            held: Held::new(),
         }
+    }
+
+    /// For messages of a reply.
+    pub(crate) fn of_reply(self) -> Self {
+        Self { held: Held::of_reply(), ..self }
+    }
+
+    /// For messages that are handed on one by one.
+    pub(crate) fn streaming(self) -> Self {
+        Self { is_stream: true, ..self }
+    }
+
+    /// What is kept with the one message of a call, for as long as it is held.
+    pub(crate) fn take_keeper(&mut self) -> Option<Arc<dyn Any + Send + Sync>> {
+        std::mem::take(&mut self.held).into_keeper()
     }
 
     /// What came behind the last message.
@@ -124,6 +148,11 @@ impl MessageReader {
     }
 
     fn push(&mut self, data: Bytes) -> Result<(), Fault> {
+        if self.buffer.is_empty() && self.frame.is_empty() && self.is_stream {
+            // All that was received before was handed on.
+            self.held = Held::new();
+        }
+        self.held.grow(data.len())?;
         if data.is_empty() {
             self.empty_frames += 1;
             if self.empty_frames > EMPTY_FRAMES_MAX {
@@ -165,7 +194,11 @@ impl MessageReader {
         };
         match (packed, self.coding) {
             (false, _) => Ok(Some(message)),
-            (true, Some(coding)) => unpack(&message, coding, self.len_max).map(Some),
+            (true, Some(coding)) => {
+                let unpacked = unpack(&message, coding, self.len_max)?;
+                self.held.grow(unpacked.len())?;
+                Ok(Some(unpacked))
+            }
             (true, None) => Err(broken("a message is packed, and nothing says how")),
         }
     }

@@ -3,6 +3,7 @@
 mod answer;
 mod services;
 
+use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -13,7 +14,9 @@ use std::{future, io};
 use crossdock_adapter_api::{
     AdapterError, Admission, Head, Inbound, Ingress, OpenIngress, Outcome, SendFuture, WriteFormat, encode_body,
 };
-use crossdock_message::{Body, BodyStream, BodyType, ByteString, Code, Deadline, Fault, Format, Message, StreamCell};
+use crossdock_message::{
+    Body, BodyStream, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Message, StreamCell,
+};
 use crossdock_transport::{Gate, accept, http2, listen, serve, tls};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -48,7 +51,7 @@ impl GrpcInbound {
         let failed = |source| AdapterError::Listen { address: listener.bind.to_string(), source };
         let socket = listen(listener.bind).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        let gate = Arc::new(Gate::new(settings.connections, settings.connections_per_address));
+        let gate = Arc::new(Gate::of_settings(settings.connections, settings.connections_per_address));
         Ok(Self { name: name.into(), socket, address, settings, acceptor: acceptor.map(TlsAcceptor::from), gate })
     }
 }
@@ -119,6 +122,9 @@ impl Worker {
 async fn handle(worker: Rc<Worker>, request: Request<Incoming>) -> Response<AnswerBody> {
     if let Some(refusal) = refused_by_http(&request) {
         return refusal;
+    }
+    if let Err(fault) = http2::check_work(request.extensions()) {
+        return failure(&fault);
     }
     let content_type = request.headers().get(http::header::CONTENT_TYPE).cloned();
     let answered = AssertUnwindSafe(answer(&worker, request)).catch_unwind().await;
@@ -200,6 +206,7 @@ async fn exchange(
     admission: Admission,
 ) -> Result<Response<AnswerBody>, Fault> {
     let mut message = mapping::request(&head.headers, &admission, &worker.name, Instant::now())?;
+    message.work = head.extensions.get::<Arc<http2::Work>>().map(|work| Arc::clone(work) as Arc<dyn Any + Send + Sync>);
     let coding = head.headers.get("grpc-encoding").map_or(Ok(None), |value| Coding::of_name(value.as_bytes()))?;
     let reader = MessageReader::new(body, coding, entry.message_len_max, caller_left);
     message.body = request_body(reader, entry, message.deadline).await?;
@@ -225,6 +232,7 @@ async fn request_body(mut reader: MessageReader, entry: &Entry, deadline: Option
     let of_type = call.map(|call| Arc::clone(&call.request) as Arc<dyn BodyType>);
     if let (Some(of_type), true) = (&of_type, call.is_some_and(|call| call.client_streaming)) {
         let of_type = Arc::clone(of_type);
+        let reader = reader.streaming();
         return Ok(Body::Stream(StreamCell::new(Box::new(Requests { reader, of_type }))));
     }
     let one = async {
@@ -241,10 +249,14 @@ async fn request_body(mut reader: MessageReader, entry: &Entry, deadline: Option
     };
     let wait = deadline.map_or(MESSAGE_TIME, |deadline| deadline.left(Instant::now()).min(MESSAGE_TIME));
     match tokio::time::timeout(wait, one).await {
-        Ok((Some(Ok(message)), None)) => Ok(match of_type {
-            Some(of_type) => Body::typed(message.into(), Format::Protobuf, of_type),
-            None => Body::protobuf(message.into()),
-        }),
+        Ok((Some(Ok(message)), None)) => {
+            let mut chunks = Chunks::from(message);
+            chunks.keep(reader.take_keeper());
+            Ok(match of_type {
+                Some(of_type) => Body::typed(chunks, Format::Protobuf, of_type),
+                None => Body::protobuf(chunks),
+            })
+        }
         Ok((Some(Err(fault)), _) | (Some(Ok(_)), Some(Err(fault)))) => Err(fault),
         Ok((None, _) | (Some(Ok(_)), Some(Ok(_)))) => Err(cardinality()),
         Err(_) => {

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, WriteFormat, encode_body};
-use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Format, Message, Origin, Retry, StreamCell};
+use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Message, Origin, Retry, StreamCell};
 use crossdock_transport::{Dialer, Endpoint, unreachable};
 use http::{HeaderMap, Request, Response, Uri};
 use hyper::body::Incoming;
@@ -115,7 +115,7 @@ impl GrpcOutbound {
         }
         let reader = MessageReader::new(body, None, HEALTH_LEN_MAX, reset_fault);
         let (answer, _) = self.one_message(reader, &[]).await?;
-        if answer.starts_with(&SERVING) {
+        if answer.to_bytes().starts_with(&SERVING) {
             return Ok(());
         }
         Err(Fault::new(Code::Unavailable, "HEALTH", "the health check says that the service is not serving"))
@@ -199,7 +199,7 @@ impl GrpcOutbound {
         };
         let mut reply = Message::new(ByteString::new(), ByteString::new());
         reply.headers = mapping::carried(&head.headers, carry).map_err(|_| bad_reply("a header cannot be carried"))?;
-        let reader = MessageReader::new(body, coding, self.message_len_max, reset_fault);
+        let reader = MessageReader::new(body, coding, self.message_len_max, reset_fault).of_reply();
         let of_type = operation.call.as_ref().map(|call| Arc::clone(&call.reply) as Arc<dyn BodyType>);
         if let (Some(of_type), true) = (&of_type, operation.replies_stream()) {
             let of_type = Arc::clone(of_type);
@@ -216,12 +216,12 @@ impl GrpcOutbound {
             reply.body = Body::Stream(StreamCell::new(Box::new(replies)));
             return Ok(reply);
         }
-        let (bytes, trailers) = self.one_message(reader, carry).await?;
+        let (chunks, trailers) = self.one_message(reader, carry).await?;
         match of_type {
-            Some(of_type) => reply.body = Body::typed(bytes.into(), Format::Protobuf, of_type),
+            Some(of_type) => reply.body = Body::typed(chunks, Format::Protobuf, of_type),
             None => {
                 reply.content_type = Some(ByteString::from_static(Format::Protobuf.media_type()));
-                reply.body = Body::protobuf(bytes.into());
+                reply.body = Body::protobuf(chunks);
             }
         }
         reply.trailers = mapping::carried(&trailers, carry).map_err(|_| bad_reply("a trailer cannot be carried"))?;
@@ -230,7 +230,7 @@ impl GrpcOutbound {
     }
 
     /// The one message of a reply, and what came behind it.
-    async fn one_message(&self, mut reader: MessageReader, carry: &[ByteString]) -> Result<(Bytes, HeaderMap), Fault> {
+    async fn one_message(&self, mut reader: MessageReader, carry: &[ByteString]) -> Result<(Chunks, HeaderMap), Fault> {
         let first = future::poll_fn(|cx| reader.poll_message(cx)).await.transpose().map_err(of_reply)?;
         let second = match first {
             Some(_) => future::poll_fn(|cx| reader.poll_message(cx)).await.transpose().map_err(of_reply)?,
@@ -240,7 +240,11 @@ impl GrpcOutbound {
         match (settle::status_of(&trailers), first, second) {
             (_, Some(_), Some(_)) => Err(bad_reply("it has more than one message")),
             (Some(Err(code)), ..) => Err(settle::service_fault(code, &trailers, carry, self.faults)),
-            (Some(Ok(())), Some(message), None) => Ok((message, trailers)),
+            (Some(Ok(())), Some(message), None) => {
+                let mut chunks = Chunks::from(message);
+                chunks.keep(reader.take_keeper());
+                Ok((chunks, trailers))
+            }
             (Some(Ok(())), None, _) => Err(bad_reply("it has no message")),
             (None, ..) => Err(bad_reply("it ends without a status")),
         }

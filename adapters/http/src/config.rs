@@ -61,10 +61,10 @@ settings! {
         pub(crate) bind: Spanned<String>,
         /// Speak TLS.
         pub(crate) tls: Option<ServerTlsSettings>,
-        /// Connections at once.
-        pub(crate) connections: usize = 10_000,
-        /// Connections at once from one address.
-        pub(crate) connections_per_address: usize = 5_000,
+        /// Connections at once; where nothing is said, as many as the process may have open: three quarters of its limit on open files.
+        pub(crate) connections: Option<usize>,
+        /// Connections at once from one address; half of all where nothing is said.
+        pub(crate) connections_per_address: Option<usize>,
         /// What a head may weigh.
         pub(crate) head: Size = Size(64 * 1024),
         /// Header lines of one head.
@@ -125,6 +125,9 @@ settings! {
         pub(crate) answer: BodyFormat = BodyFormat::Json,
         /// The root element of an answer in XML: `Name` or `{namespace}Name`.
         pub(crate) root: Option<Spanned<String>>,
+        /// Calls to services are given up where the caller leaves: all of them with `true`, none with `false`; where nothing is said,
+        /// those that are idempotent.
+        pub(crate) cancels: Option<bool>,
         /// How a stream is written; a stream of requests is read as `ndjson`.
         pub(crate) stream: Option<StreamFormat>,
     }

@@ -1,10 +1,13 @@
 //! One request, from its head to its answer, whichever version of HTTP it came by.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crossdock_adapter_api::{Admission, Head, Ingress, Outcome, WriteFormat};
 use crossdock_message::{ByteString, Code, Fault, Message};
+
+use crossdock_transport::bodies;
 
 use crate::answer::Answer;
 use crate::config::{Entry, TypedEntry};
@@ -18,6 +21,7 @@ pub(crate) async fn answer(
     ingress: &dyn Ingress,
     head: &impl RequestHead,
     body: impl RequestBody,
+    work: Option<Arc<dyn Any + Send + Sync>>,
 ) -> Answer {
     let mut asker = Asker { head_only: head.method() == "HEAD", wants_xml: wants_xml(head), id: None };
     let mut admission = match admit(listener, ingress, head) {
@@ -33,10 +37,15 @@ pub(crate) async fn answer(
         asker.wants_xml = true;
     }
     let outcome = match request(listener, head, body, entry, &mut admission).await {
-        Ok(message) => admission.exchange.dispatch(message).await,
+        Ok(message) => admission.exchange.dispatch(Message { work, ..message }).await,
         Err(fault) => Outcome::Failed(fault),
     };
     settle(outcome, entry, &asker)
+}
+
+/// The answer to a request that is refused before its route is looked for.
+pub(crate) fn refused(fault: &Fault, head_only: bool) -> Answer {
+    failure(fault, &Asker { head_only, wants_xml: false, id: None })
 }
 
 /// The answer to a request that the gateway failed on.
@@ -108,6 +117,7 @@ fn body_fault(refusal: BodyRefusal, max: u64) -> Fault {
         BodyRefusal::TooSlow => {
             Fault::caller(Code::DeadlineExceeded, "BODY_TOO_SLOW", "the body came too slowly").with_http_status(408)
         }
+        BodyRefusal::NoMemory => bodies::Full.into(),
         BodyRefusal::Framing(problem) => Fault::caller(Code::InvalidArgument, "BODY_FRAMING", problem),
         BodyRefusal::Incomplete => {
             Fault::caller(Code::Cancelled, "BODY_INCOMPLETE", "the connection ended before the body")

@@ -3,9 +3,11 @@
 mod body;
 mod head;
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -36,16 +38,19 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let (parts, mut incoming) = request.into_parts();
+    let refused = http2::check_work(&parts.extensions).err();
+    let work = parts.extensions.get::<Arc<http2::Work>>().map(|work| Arc::clone(work) as Arc<dyn Any + Send + Sync>);
     let head_only = parts.method == http::Method::HEAD;
     let expects = parts.headers.contains_key(http::header::EXPECT);
-    let answer = match head::check(parts, &limits) {
-        Ok(head) => {
+    let answer = match (refused, head::check(parts, &limits)) {
+        (Some(fault), _) => exchange::refused(&fault, head_only),
+        (None, Ok(head)) => {
             let body = Body::new(&mut incoming, body_timeout);
-            let answering = exchange::answer(&listener, &*ingress, &head, body);
+            let answering = exchange::answer(&listener, &*ingress, &head, body, work);
             let answered = AssertUnwindSafe(answering).catch_unwind().await;
             answered.unwrap_or_else(|_| exchange::panicked(head_only))
         }
-        Err(refusal) => failure(&refusal_fault(refusal), &Asker { head_only, wants_xml: false, id: None }),
+        (None, Err(refusal)) => failure(&refusal_fault(refusal), &Asker { head_only, wants_xml: false, id: None }),
     };
     body::discard(incoming, expects).await;
     respond(answer)

@@ -65,7 +65,7 @@ impl HttpInbound {
                 },
             },
             http2: settings.http2.then(|| settings.http2_limits()),
-            gate: Arc::new(Gate::new(settings.connections, settings.connections_per_address)),
+            gate: Arc::new(Gate::of_settings(settings.connections, settings.connections_per_address)),
         })
     }
 }
@@ -182,6 +182,7 @@ impl Worker {
     /// or the gateway drains.
     async fn first_bytes(&self, stream: &mut Accepted, first: &mut BytesMut) -> Option<bool> {
         let mut until = Instant::now() + self.limits.timeouts.idle;
+        let silent = self.list.silent(Instant::now());
         loop {
             let was_empty = first.is_empty();
             let reading = tokio::time::timeout_at(until.into(), stream.read_buf(first));
@@ -193,6 +194,7 @@ impl Worker {
                     Err(_) => return Some(false),
                 },
                 () = self.stop.cancelled() => return None,
+                () = silent.ended(), if was_empty => return None,
             };
             if was_empty {
                 until = Instant::now() + self.limits.timeouts.head;
@@ -229,7 +231,7 @@ async fn handle(worker: Rc<Worker>, mut request: Request) -> Result<Response<Ans
         unreachable!("a request without its head");
     };
     let body = Incoming::new(&connection, &head);
-    let answering = exchange::answer(&worker.name, &*worker.ingress, &head, body);
+    let answering = exchange::answer(&worker.name, &*worker.ingress, &head, body, None);
     let answer = panic::AssertUnwindSafe(answering).catch_unwind().await.unwrap_or_else(|_| {
         connection.close_after_answer();
         exchange::panicked(head.method() == "HEAD")

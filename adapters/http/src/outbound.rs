@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Limits, Message, Origin, Value};
+use crossdock_transport::bodies::Held;
 use crossdock_transport::{Endpoint, unreachable};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -204,6 +205,7 @@ async fn read_body(link: &mut Link, body: Incoming, len_max: u64) -> Result<Chun
     }
     let mut body = pin!(body);
     let mut received = 0;
+    let mut held = Held::of_reply();
     loop {
         let frame = std::future::poll_fn(|cx| {
             // What was read already is taken first; then the connection may read on.
@@ -215,11 +217,15 @@ async fn read_body(link: &mut Link, body: Incoming, len_max: u64) -> Result<Chun
         })
         .await;
         match frame {
-            None => return Ok(chunks),
+            None => {
+                chunks.keep(held.into_keeper());
+                return Ok(chunks);
+            }
             Some(Err(_)) => return Err(error::connection_lost()),
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
                 received += data.len() as u64;
+                held.grow(data.len())?;
                 chunks.push(data);
                 if received > len_max {
                     return Err(error::bad_reply("it is larger than what is taken from this service"));

@@ -65,6 +65,8 @@ pub(crate) enum BodyRefusal {
     TooLarge,
     /// It came too slowly.
     TooSlow,
+    /// There is no memory for it now.
+    NoMemory,
     /// The connection ended before the body did.
     Incomplete,
 }

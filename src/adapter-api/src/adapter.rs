@@ -65,6 +65,17 @@ pub struct HeaderCondition {
     pub value: ByteString,
 }
 
+/// Which calls to services are given up where the caller leaves before its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancels {
+    /// None.
+    Never,
+    /// Those that may be carried out twice, and so may be carried out in part.
+    Idempotent,
+    /// All: a caller who leaves says by the protocol's own rules that it wants nothing more.
+    Always,
+}
+
 /// A listener, as checked.
 pub trait ListenerSpec: Any + Debug + Send + Sync {
     /// For the adapter to find its own type again.
@@ -83,9 +94,9 @@ pub trait EntrySpec: Any + Debug + Send + Sync {
     fn call_type(&self) -> Option<&Arc<CallType>> {
         None
     }
-    /// A caller who leaves wants the work to be given up, by the protocol's own rules.
-    fn cancels(&self) -> bool {
-        false
+    /// Whether calls to services are given up where the caller leaves.
+    fn cancels(&self) -> Cancels {
+        Cancels::Never
     }
     /// A reply may come as a stream.
     fn streams(&self) -> bool {

@@ -29,8 +29,8 @@ mod turn;
 
 pub use acknowledgement::{Acknowledgement, Decision};
 pub use adapter::{
-    Adapter, AdapterError, Address, Capabilities, Delivery, EntryContext, EntryFinding, EntrySpec, HeaderCondition,
-    ListenerSpec, OperationSpec, Schemas, ServiceSpec,
+    Adapter, AdapterError, Address, Cancels, Capabilities, Delivery, EntryContext, EntryFinding, EntrySpec,
+    HeaderCondition, ListenerSpec, OperationSpec, Schemas, ServiceSpec,
 };
 pub use binding::{Binding, BodyBinding, address_field};
 pub use calls::known_call;

@@ -59,6 +59,12 @@ settings! {
         /// What one text of an XML document may weigh.
         pub text: Size = Size(1 << 20),
     }
+
+    /// the memory of the process
+    pub struct MemorySettings {
+        /// What bodies under way may take in all; a quarter of what the process may use where nothing is said.
+        pub bodies: Option<Size>,
+    }
 }
 
 /// What `crossdock.yaml` and the route files say, checked.
@@ -77,6 +83,8 @@ pub struct Config {
     pub log: LogSettings,
     /// What reading a body may cost.
     pub limits: Limits,
+    /// What bodies under way may take in all; a quarter of what the process may use where nothing is said.
+    pub bodies_max: Option<u64>,
     /// The routes.
     pub plan: Plan,
     /// Files besides YAML that were read: those of contracts and placeholders.
@@ -281,6 +289,7 @@ fn read_main(root: &Node, folder: &Path, adapters: &[Arc<dyn Adapter>], reader: 
     let default_log = LogSettings { format: LogFormat::Text, level: "info".to_owned() };
     let log = fields.read_or("log", default_log, reader);
     let limits: Option<Option<LimitSettings>> = fields.read("limits", reader);
+    let memory: Option<Option<MemorySettings>> = fields.read("memory", reader);
     fields.finish(reader);
     let listeners = match listeners {
         Some(node) => read_listeners(node, adapters, reader),
@@ -313,6 +322,7 @@ fn read_main(root: &Node, folder: &Path, adapters: &[Arc<dyn Adapter>], reader: 
         drain: drain?.0,
         log: log?,
         limits: limits?,
+        bodies_max: memory?.and_then(|memory| memory.bodies).map(|size| size.0),
         plan: Plan::default(),
         files: BTreeSet::new(),
     })
@@ -412,6 +422,7 @@ pub(crate) fn settings_schema(adapters: &[Arc<dyn Adapter>]) -> serde_json::Valu
             "drain": Duration::schema(),
             "log": LogSettings::schema(),
             "limits": LimitSettings::schema(),
+            "memory": MemorySettings::schema(),
         },
     })
 }

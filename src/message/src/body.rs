@@ -1,5 +1,6 @@
 //! A body stays raw bytes until something looks inside.
 
+use std::any::Any;
 use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -16,7 +17,27 @@ pub struct Chunks {
     /// Boxed, because most bodies come in one piece.
     #[expect(clippy::box_collection, reason = "a message is moved often, and this part of it is nearly never there")]
     rest: Option<Box<VecDeque<Bytes>>>,
+    kept: Kept,
 }
+
+/// Something that is dropped with the last copy of the bytes.
+#[derive(Clone, Default)]
+struct Kept(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "kept" } else { "none" })
+    }
+}
+
+/// Bytes are the same whatever is kept with them.
+impl PartialEq for Kept {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Kept {}
 
 impl Chunks {
     /// No bytes.
@@ -35,6 +56,11 @@ impl Chunks {
         } else {
             self.rest.get_or_insert_default().push_back(chunk);
         }
+    }
+
+    /// Keeps something until the last copy of these bytes is dropped, such as the memory that is counted for them.
+    pub fn keep(&mut self, kept: Option<Arc<dyn Any + Send + Sync>>) {
+        self.kept = Kept(kept);
     }
 
     /// Bytes in all.
@@ -73,7 +99,7 @@ impl Chunks {
 
 impl From<Bytes> for Chunks {
     fn from(bytes: Bytes) -> Self {
-        Self { first: bytes, rest: None }
+        Self { first: bytes, rest: None, kept: Kept::default() }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The envelope.
 
+use std::any::Any;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
@@ -76,6 +78,8 @@ pub struct Message {
     pub query: Option<ByteString>,
     /// The body.
     pub body: Body,
+    /// Held for as long as work for the message goes on, also where its caller has left: counts that work where it came in.
+    pub work: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Message {
@@ -94,6 +98,7 @@ impl Message {
             params: Record::new(),
             query: None,
             body: Body::Empty,
+            work: None,
         }
     }
 }

@@ -12,6 +12,11 @@ use crate::MaybeTls;
 /// For a TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 
+/// What the kernel takes of an answer before it can send it. Without a limit, megabytes for each caller who does not read would lie there,
+/// and count as taken.
+#[cfg(target_os = "linux")]
+const UNSENT_LEN_MAX: u32 = 64 << 10;
+
 /// A caller's connection.
 pub type Accepted = MaybeTls<TlsStream<TcpStream>>;
 
@@ -21,6 +26,8 @@ pub type Accepted = MaybeTls<TlsStream<TcpStream>>;
 /// Where the handshake fails or takes too long.
 pub async fn accept(socket: TcpStream, acceptor: Option<&TlsAcceptor>) -> io::Result<Accepted> {
     socket.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_LEN_MAX)?;
     match acceptor {
         None => Ok(Accepted::Plain(socket)),
         Some(acceptor) => {

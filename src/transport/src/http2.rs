@@ -12,6 +12,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crossdock_message::{Code, Fault, Retry};
 use crossdock_settings::{Node, Reader, Size};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -20,11 +21,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use crate::descriptors;
 use activity::Activity;
 use answer::Watched;
 use executor::CallExecutor;
 use written::Written;
 
+pub use activity::Work;
 pub use answer::Answer;
 pub use executor::LocalExecutor;
 pub use gathered::Gathered;
@@ -33,6 +36,11 @@ pub use gathered::Gathered;
 const PENDING_RESETS_MAX: usize = 20;
 /// Streams that we reset because of what a caller did, in the whole life of a connection; more end it (CVE-2025-8671).
 const LOCAL_RESETS_MAX: usize = 1000;
+/// Work at once that the requests of a connection have begun, for each stream that it may have: a request that is reset frees its
+/// stream at once, and its work only when that ends.
+const WORK_PER_STREAM: usize = 2;
+/// A connection that has been idle for this long may be closed to make room for others.
+const SHED_IDLE_TIME: Duration = Duration::from_secs(2);
 /// What waits to be sent on one stream.
 const SEND_BUFFER_LEN_MAX: usize = 64 * 1024;
 /// How often a connection is looked at, and so how exact its limits of time are: they are never shorter.
@@ -61,6 +69,23 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Whether answers say when they were given.
     pub date: bool,
+}
+
+/// Stands in a request's extensions in the place of [`Work`] where the connection has begun too much already: it is to be refused.
+#[derive(Debug, Clone, Copy)]
+struct TooMuchWork;
+
+/// Whether a request may begin its work, which its extensions then hold as `Arc<Work>`.
+///
+/// # Errors
+/// RESOURCE_EXHAUSTED where its connection has begun too much, or reset too much of it.
+pub fn check_work(extensions: &http::Extensions) -> Result<(), Fault> {
+    if extensions.get::<TooMuchWork>().is_none() {
+        return Ok(());
+    }
+    let message = "the connection has begun more calls than it may, or reset too many of them";
+    let fault = Fault::new(Code::ResourceExhausted, "CONNECTION_BUSY", message);
+    Err(fault.with_retry(Retry::After(Duration::from_secs(1))).with_http_status(503))
 }
 
 /// What a window may be (RFC 9113 §6.9.1), and what a head may weigh.
@@ -107,8 +132,15 @@ where
         .keep_alive_timeout(limits.keep_alive_timeout)
         .auto_date_header(limits.date);
     let served = Rc::clone(&activity);
-    let service = service_fn(move |request| {
-        let (call, handling) = (served.begin(), handle(request));
+    let work_max = WORK_PER_STREAM * limits.streams as usize;
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let work = served.begin_work(work_max);
+        let call = served.begin(work.is_some());
+        match work {
+            Some(work) => drop(request.extensions_mut().insert(work)),
+            None => drop(request.extensions_mut().insert(TooMuchWork)),
+        }
+        let handling = handle(request);
         async move { Ok::<_, Infallible>(handling.await.map(|body| Watched::new(body, call))) }
     });
     let stream = Gathered::new(Written::new(stream, Rc::clone(&activity)));
@@ -130,7 +162,14 @@ where
                 activity.look(now);
                 activity.end_untaken(limits.write_timeout);
                 match leaving.get() {
-                    None if activity.is_idle(limits.idle_timeout) => leave(connection.as_mut()),
+                    // One of those that a look at all connections would choose: this one cannot see the others.
+                    None if activity.has_none() && activity.is_idle(SHED_IDLE_TIME) && descriptors::to_shed() > 0 => {
+                        descriptors::count_shed();
+                        leave(connection.as_mut());
+                    }
+                    None if activity.is_idle(limits.idle_timeout) || activity.resets_too_much() => {
+                        leave(connection.as_mut());
+                    }
                     // hyper ends it once all is sent and the caller has answered; one who does not is not waited for.
                     Some(since) if activity.has_none() && now - since > STILL_TIME && activity.is_still(STILL_TIME) => {
                         return;

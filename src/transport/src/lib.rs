@@ -4,6 +4,8 @@
 //! What is said over them is the adapters' own.
 
 mod accept;
+pub mod bodies;
+pub mod descriptors;
 mod dial;
 mod endpoint;
 mod gate;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::{EntrySpec, failpoint};
+use crossdock_transport::bodies;
 use futures_util::StreamExt as _;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -24,6 +25,9 @@ const STEADY_TIME: Duration = Duration::from_secs(10);
 /// For a consumer to begin, and for each of the two steps of its end.
 const BEGIN_TIME: Duration = Duration::from_secs(10);
 const END_TIME: Duration = Duration::from_secs(3);
+
+/// How often it is looked whether there is memory for another body.
+const ROOM_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Numbers for channels, so that each is told from all others.
 static CHANNELS: AtomicU64 = AtomicU64::new(0);
@@ -121,7 +125,9 @@ impl Consuming<'_> {
                 biased;
                 () = self.stop.cancelled() => break,
                 Some(_) = in_flight.join_next(), if !in_flight.is_empty() => {}
-                delivery = consumer.next() => match delivery {
+                // What it does not take stays unacknowledged at its prefetch, so that the broker holds the rest back.
+                () = tokio::time::sleep(ROOM_INTERVAL), if !bodies::has_room() => {}
+                delivery = consumer.next(), if bodies::has_room() => match delivery {
                     Some(Ok(delivery)) => {
                         let (worker, spec) = (Rc::clone(self.worker), Arc::clone(self.spec));
                         let handling = Handling { worker, spec, stop: self.stop.clone(), source };

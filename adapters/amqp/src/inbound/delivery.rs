@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossdock_adapter_api::{EntrySpec, Head, Outcome, Turn, encode_body, failpoint};
 use crossdock_message::{BodyType, ByteString, Code, Fault, Message};
+use crossdock_transport::bodies::Held;
 use futures_util::FutureExt as _;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
@@ -57,6 +58,7 @@ pub(super) async fn handle(handling: Handling, delivery: Delivery) {
     let one = One {
         entry,
         properties,
+        held: Held::forced(data.len()),
         body: Bytes::from(data),
         acker,
         redelivered,
@@ -87,6 +89,9 @@ struct One<'e> {
     entry: &'e Entry,
     properties: BasicProperties,
     body: Bytes,
+    /// The memory of its body, which stays with it through all tries.
+    #[expect(dead_code, reason = "counts until it is dropped")]
+    held: Held,
     acker: Acker,
     redelivered: bool,
     arrived: Instant,

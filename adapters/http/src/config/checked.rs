@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use crossdock_adapter_api::{
-    Address, Binding, BodyBinding, EntryContext, EntrySpec, HeaderCondition, ListenerSpec, OperationSpec, Part,
-    PathTemplate, ServiceSpec, WriteFormat, known_call, xml_root,
+    Address, Binding, BodyBinding, Cancels, EntryContext, EntrySpec, HeaderCondition, ListenerSpec, OperationSpec,
+    Part, PathTemplate, ServiceSpec, WriteFormat, known_call, xml_root,
 };
 use crossdock_contract::{CallType, Contracts, HttpRule, Typed};
 use crossdock_message::ByteString;
@@ -60,6 +60,7 @@ pub(crate) struct Entry {
     /// What the contract says, where the route names one.
     pub(crate) typed: Option<TypedEntry>,
     pub(crate) stream: Option<StreamFormat>,
+    cancels: Cancels,
 }
 
 /// What an entry has besides where a contract says what its messages are.
@@ -280,6 +281,11 @@ impl Entry {
             answer,
             typed,
             stream: settings.stream,
+            cancels: match settings.cancels {
+                None => Cancels::Idempotent,
+                Some(true) => Cancels::Always,
+                Some(false) => Cancels::Never,
+            },
         })
     }
 }
@@ -379,6 +385,10 @@ impl EntrySpec for Entry {
 
     fn streams(&self) -> bool {
         self.stream.is_some()
+    }
+
+    fn cancels(&self) -> Cancels {
+        self.cancels
     }
 
     fn describe(&self) -> String {

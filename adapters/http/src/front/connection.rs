@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_message::Chunks;
+use crossdock_transport::bodies::Held;
+use crossdock_transport::descriptors;
+use tokio::sync::Notify;
 
 use super::body::BodyDecoder;
 use super::head::{Framing, ParsedHead};
@@ -26,11 +29,57 @@ pub(super) enum Watch {
     },
 }
 
+/// Bytes a second that a caller has to take of an answer: what the body of a request needs.
+const WRITE_RATE_MIN: u64 = BODY_RATE_MIN;
+
+/// How fast a caller takes an answer. Time counts only while the caller is waited for, so that a slow service harms nobody.
+///
+/// What the kernel has taken counts as taken by the caller: [`accept`](crossdock_transport::accept) bounds that to little.
+#[derive(Debug, Default)]
+pub(super) struct WriteWatch {
+    /// Since when the caller is waited for.
+    blocked: Option<Instant>,
+    /// Bytes that were taken, and time that was waited, since the rate was looked at last.
+    taken: u64,
+    waited: Duration,
+}
+
+impl WriteWatch {
+    /// The caller takes nothing now.
+    pub(super) fn blocks(&mut self, now: Instant) {
+        self.blocked.get_or_insert(now);
+    }
+
+    /// The caller took so many bytes.
+    pub(super) fn took(&mut self, len: usize, now: Instant) {
+        self.taken += len as u64;
+        if let Some(since) = self.blocked.take() {
+            self.waited += now.saturating_duration_since(since);
+        }
+    }
+
+    /// The caller has taken nothing for `timeout`, or too little within as much time of waiting for it.
+    pub(super) fn is_overdue(&mut self, now: Instant, timeout: Duration) -> bool {
+        let Some(since) = self.blocked else { return false };
+        let blocked = now.saturating_duration_since(since);
+        if blocked >= timeout {
+            return true;
+        }
+        if self.waited + blocked < timeout {
+            return false;
+        }
+        let is_slow = self.taken < WRITE_RATE_MIN * timeout.as_secs();
+        *self = Self { blocked: Some(now), ..Self::default() };
+        is_slow
+    }
+}
+
 /// One connection, as its handler sees it.
 pub(crate) struct Connection {
     state: RefCell<State>,
     list: Rc<Watchlist>,
     idle_timeout: Duration,
+    write_timeout: Duration,
 }
 
 pub(super) struct State {
@@ -52,15 +101,18 @@ pub(super) struct State {
     /// What is waited for from the caller.
     pub(super) watch: Watch,
     pub(super) expired: bool,
-    /// Until when the caller has to take more of the answer, where it takes none.
-    pub(super) write_until: Option<Instant>,
+    pub(super) write: WriteWatch,
     pub(super) write_expired: bool,
     /// Bytes of a next request are here already.
     pub(super) ahead: bool,
+    /// Since when nothing has been asked.
+    pub(super) idle_since: Option<Instant>,
+    /// The memory of the request's body.
+    pub(super) held: Held,
 }
 
 impl Connection {
-    pub(super) fn new(list: &Rc<Watchlist>, idle_timeout: Duration) -> Rc<Self> {
+    pub(super) fn new(list: &Rc<Watchlist>, idle_timeout: Duration, write_timeout: Duration) -> Rc<Self> {
         let state = State {
             request: None,
             body: BodyDecoder::new(Framing::None),
@@ -76,11 +128,14 @@ impl Connection {
             continue_wanted: false,
             watch: Watch::Nothing,
             expired: false,
-            write_until: None,
+            write: WriteWatch::default(),
             write_expired: false,
             ahead: false,
+            idle_since: Some(list.now()),
+            held: Held::new(),
         };
-        let connection = Rc::new(Self { state: RefCell::new(state), list: Rc::clone(list), idle_timeout });
+        let connection =
+            Rc::new(Self { state: RefCell::new(state), list: Rc::clone(list), idle_timeout, write_timeout });
         list.connections.borrow_mut().push(Rc::downgrade(&connection));
         connection
     }
@@ -119,6 +174,7 @@ impl Connection {
         for piece in state.pieces.drain(..) {
             chunks.push(piece);
         }
+        chunks.keep(std::mem::take(&mut state.held).into_keeper());
         Poll::Ready(Ok(chunks))
     }
 
@@ -147,6 +203,7 @@ impl Connection {
         state.flushed = true;
         state.expired = false;
         state.watch = Watch::Until(self.list.now() + self.idle_timeout);
+        state.idle_since = (!state.ahead).then(|| self.list.now());
         // The front is polled by the next bytes anyway, unless there is something to do without any.
         if state.ahead || state.close || !state.body.is_done() || state.refusal.is_some() {
             wake(&mut state.front_waker);
@@ -202,6 +259,9 @@ impl State {
         self.flushed = false;
         self.expired = false;
         self.continue_wanted = false;
+        self.write = WriteWatch::default();
+        self.idle_since = None;
+        self.held = Held::new();
         self.request = Some(head);
     }
 
@@ -237,9 +297,29 @@ fn wake(slot: &mut Option<Waker>) {
     }
 }
 
+/// A connection that has not said a word yet.
+pub(crate) struct Silent {
+    since: Instant,
+    end: Notify,
+}
+
+impl Silent {
+    /// Waits until the connection has to make room for others.
+    pub(crate) async fn ended(&self) {
+        self.end.notified().await;
+    }
+}
+
+/// A connection that can be closed without harm.
+enum Idle<'c> {
+    Silent(&'c Silent),
+    Connection(&'c Connection),
+}
+
 /// All connections of one data arbiter, looked through a few times a second: no timer is set or moved per request.
 pub(crate) struct Watchlist {
     connections: RefCell<Vec<Weak<Connection>>>,
+    silent: RefCell<Vec<Weak<Silent>>>,
     draining: Cell<bool>,
     now: Cell<Instant>,
 }
@@ -249,7 +329,12 @@ impl Watchlist {
     pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
 
     pub(crate) fn new(now: Instant) -> Rc<Self> {
-        Rc::new(Self { connections: RefCell::new(Vec::new()), draining: Cell::new(false), now: Cell::new(now) })
+        Rc::new(Self {
+            connections: RefCell::default(),
+            silent: RefCell::default(),
+            draining: Cell::new(false),
+            now: Cell::new(now),
+        })
     }
 
     /// The instant of the last look; exact enough for limits of seconds.
@@ -272,11 +357,106 @@ impl Watchlist {
             if state.is_overdue(now) {
                 state.expired = true;
             }
-            state.write_expired |= state.write_until.is_some_and(|until| now >= until);
+            state.write_expired |= state.write.is_overdue(now, connection.write_timeout);
             if state.expired || state.write_expired || draining {
                 wake(&mut state.front_waker);
             }
             true
         });
+        self.silent.borrow_mut().retain(|silent| silent.strong_count() > 0);
+        let count = descriptors::to_shed();
+        if count > 0 {
+            self.shed(count);
+        }
+    }
+
+    /// Closes the connections that have been idle for longest: there are hardly any places left.
+    fn shed(&self, count: usize) {
+        let connections: Vec<_> = self.connections.borrow().iter().filter_map(Weak::upgrade).collect();
+        let silent: Vec<_> = self.silent.borrow().iter().filter_map(Weak::upgrade).collect();
+        let idle = connections.iter().filter_map(|connection| {
+            let since = connection.state().idle_since?;
+            Some((since, Idle::Connection(connection)))
+        });
+        let mut idle: Vec<(Instant, Idle<'_>)> =
+            idle.chain(silent.iter().map(|silent| (silent.since, Idle::Silent(silent)))).collect();
+        idle.sort_by_key(|(since, _)| *since);
+        for (_, longest) in idle.into_iter().take(count) {
+            descriptors::count_shed();
+            match longest {
+                Idle::Silent(silent) => silent.end.notify_one(),
+                Idle::Connection(connection) => {
+                    let mut state = connection.state();
+                    state.idle_since = None;
+                    state.expired = true;
+                    wake(&mut state.front_waker);
+                }
+            }
+        }
+    }
+
+    /// Notes a connection that has not said a word; what is given ends when it has to make room.
+    pub(crate) fn silent(&self, now: Instant) -> Rc<Silent> {
+        let silent = Rc::new(Silent { since: now, end: Notify::new() });
+        self.silent.borrow_mut().push(Rc::downgrade(&silent));
+        silent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Whether a caller is cut off who takes so many bytes each second.
+    fn is_cut_off(bytes_a_second: usize) -> bool {
+        let (mut watch, mut now) = (WriteWatch::default(), Instant::now());
+        for _ in 0..120 {
+            watch.blocks(now);
+            now += SECOND;
+            if watch.is_overdue(now, TIMEOUT) {
+                return true;
+            }
+            if bytes_a_second > 0 {
+                watch.took(bytes_a_second, now);
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn a_caller_has_to_take_a_least_rate_and_may_take_no_more() {
+        assert!(is_cut_off(0));
+        assert!(is_cut_off(400));
+        assert!(is_cut_off(500));
+        assert!(!is_cut_off(530));
+        assert!(!is_cut_off(1 << 20));
+    }
+
+    #[test]
+    fn the_time_of_a_slow_service_does_not_count() {
+        let (mut watch, mut now) = (WriteWatch::default(), Instant::now());
+        for _ in 0..1000 {
+            // Taken at once, a byte each ten seconds.
+            watch.took(1, now);
+            now += 10 * SECOND;
+            assert!(!watch.is_overdue(now, TIMEOUT));
+        }
+    }
+
+    #[test]
+    fn much_at_the_beginning_is_no_credit_for_ever() {
+        let (mut watch, mut now) = (WriteWatch::default(), Instant::now());
+        watch.took(100 << 20, now);
+        let mut seconds = 0;
+        while !watch.is_overdue(now, TIMEOUT) {
+            watch.took(10, now);
+            watch.blocks(now);
+            now += SECOND;
+            seconds += 1;
+        }
+        assert!(seconds <= 62, "{seconds} seconds");
     }
 }

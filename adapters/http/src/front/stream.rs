@@ -15,6 +15,7 @@ use super::connection::{Connection, Watch, Watchlist};
 use super::head::{self, Framing, HeadLimits, ParsedHead};
 use crate::request::{BODY_SHARE_OPEN, BodyRefusal, HeadRefusal, RequestHead, body_time};
 use crossdock_transport::Place;
+use crossdock_transport::bodies::Held;
 
 /// Bytes that one read asks for.
 const READ_LEN: usize = 8 * 1024;
@@ -71,7 +72,7 @@ pub(crate) struct Front<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
     /// Over a connection of which `first` was read already.
     pub(crate) fn new(io: IO, first: BytesMut, place: Place, limits: Limits, list: &Rc<Watchlist>) -> Self {
-        let connection = Connection::new(list, limits.timeouts.idle);
+        let connection = Connection::new(list, limits.timeouts.idle, limits.timeouts.write);
         let wait = if first.is_empty() { limits.timeouts.idle } else { limits.timeouts.head };
         connection.state().watch = Watch::Until(list.now() + wait);
         Self {
@@ -148,7 +149,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
             }
             if was_empty {
                 let until = self.connection.list().now() + self.limits.timeouts.head;
-                self.connection.state().watch = Watch::Until(until);
+                let mut state = self.connection.state();
+                state.watch = Watch::Until(until);
+                state.idle_since = None;
             }
         }
     }
@@ -196,6 +199,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
                     state.received += piece.len() as u64;
                     if state.body_len_max.is_some_and(|max| state.received > max) {
                         state.refusal = Some(BodyRefusal::TooLarge);
+                    } else if state.held.grow(piece.len()).is_err() {
+                        state.refusal = Some(BodyRefusal::NoMemory);
                     } else {
                         state.pieces.push_back(piece);
                         continue;
@@ -204,6 +209,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
                 Ok(None) if state.body.is_done() => {}
                 Ok(None) => return false,
                 Err(refusal) => state.refusal = Some(refusal),
+            }
+            if state.refusal.is_some() {
+                // Others may need it to come to their end.
+                state.pieces.clear();
+                state.held = Held::new();
             }
             state.watch = Watch::Nothing;
             state.wake_body();
@@ -261,19 +271,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
     }
 
     /// Gives a caller who takes nothing of an answer a limited time.
-    fn watch_write<T>(&self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
+    fn watch_write(&self, written: Poll<io::Result<usize>>, cx: &Context<'_>) -> Poll<io::Result<usize>> {
+        let now = self.connection.list().now();
         let mut state = self.connection.state();
+        if let Poll::Ready(Ok(len)) = written {
+            state.write.took(len, now);
+            return written;
+        }
         if written.is_ready() {
-            state.write_until = None;
-            state.write_expired = false;
             return written;
         }
         if state.write_expired {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        if state.write_until.is_none() {
-            state.write_until = Some(self.connection.list().now() + self.limits.timeouts.write);
-        }
+        state.write.blocks(now);
         state.remember_front(cx);
         Poll::Pending
     }
@@ -288,7 +299,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
 
     fn poll_refusing(&mut self, cx: &mut Context<'_>, mut answer: Bytes) -> Poll<io::Result<()>> {
         while !answer.is_empty() {
-            match Pin::new(&mut self.io).poll_write(cx, &answer) {
+            let written = Pin::new(&mut self.io).poll_write(cx, &answer);
+            match self.watch_write(written, cx) {
                 Poll::Ready(written) => answer.advance(written?),
                 Poll::Pending => {
                     self.phase = Phase::Refusing(answer);
@@ -378,7 +390,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Front<IO> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.io).poll_flush(cx);
-        ready!(this.watch_write(flushed, cx))?;
+        ready!(this.watch_write(flushed.map_ok(|()| 0), cx))?;
         this.connection.flushed();
         Poll::Ready(Ok(()))
     }

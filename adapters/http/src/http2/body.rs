@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use crossdock_message::Chunks;
+use crossdock_transport::bodies::Held;
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -58,13 +59,17 @@ impl RequestBody for Body<'_> {
         let until = self.since + body_time(self.timeout, length);
         let mut chunks = Chunks::new();
         let mut received = 0;
+        let mut held = Held::new();
         loop {
             // The instant at which what has come is less than what must have.
             let slow = self.since + BODY_GRACE.max(Duration::from_secs(received / BODY_RATE_MIN));
             let next = std::future::poll_fn(|cx| Pin::new(&mut *self.incoming).poll_frame(cx));
             let next = tokio::time::timeout_at(until.min(slow).into(), next).await;
             match next.map_err(|_| BodyRefusal::TooSlow)? {
-                None => return Ok(chunks),
+                None => {
+                    chunks.keep(held.into_keeper());
+                    return Ok(chunks);
+                }
                 Some(Err(_)) => return Err(BodyRefusal::Incomplete),
                 Some(Ok(frame)) => {
                     // Trailers are not carried, as with HTTP/1.1.
@@ -73,6 +78,7 @@ impl RequestBody for Body<'_> {
                     if received > len_max {
                         return Err(BodyRefusal::TooLarge);
                     }
+                    held.grow(data.len()).map_err(|_| BodyRefusal::NoMemory)?;
                     chunks.push(data);
                 }
             }

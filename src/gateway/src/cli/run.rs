@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crossdock_transport::{bodies, descriptors};
 use notify::Watcher as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use super::{Ending, Failure, on_local_runtime};
-use crate::config::{LogFormat, LogSettings, adapters};
+use crate::config::{Config, LogFormat, LogSettings, adapters};
 use crate::wiring::{Gateway, RunError, Running, read_folder};
 
 /// Files change in bursts; the routes are read when they have been quiet for this long.
@@ -23,12 +24,30 @@ pub(super) fn run(folder: PathBuf) -> Ending {
         // Before anything is opened, so that all of it is logged as the settings ask.
         let config = read_folder(&folder, &registry).map_err(|problem| said(&problem))?;
         start_log(&config.log);
+        make_room(&config);
         let running = match Gateway::new(registry).start(config, folder.clone()).await {
             Ok(running) => running,
             Err(RunError::Settings(problem) | RunError::Open(problem)) => return Err(said(&problem)),
         };
         serve(running, &folder).await
     })?
+}
+
+/// Open files below which a gateway that many callers use will turn some of them away.
+const OPEN_FILES_LOW: u64 = 4096;
+
+/// Takes what the system allows of open files, and sets what bodies may take of its memory.
+fn make_room(config: &Config) {
+    let files = descriptors::raise_open_files();
+    let (connections, bodies) = (descriptors::callers_max(), bodies::set_max(config.bodies_max));
+    tracing::info!(open_files = files.now, raised_from = files.before, connections, bodies, "limits of the process");
+    if files.now < OPEN_FILES_LOW {
+        tracing::warn!(
+            open_files = files.now,
+            connections,
+            "the limit on open files is low: connections beyond it are refused; raise the hard limit (`ulimit -Hn`, LimitNOFILE=)"
+        );
+    }
 }
 
 fn said(problem: &str) -> Failure {

@@ -2,7 +2,7 @@
 
 mod watch;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -62,10 +62,16 @@ pub(crate) struct ShardState {
     ports: Vec<Rc<dyn Outbound>>,
     picker: RefCell<Picker>,
     budget: RefCell<RetryBudget>,
+    /// Calls that may still be given up because their callers left: each costs the service a connection, or a reset that it may count
+    /// against us, and so has to be earned by calls that came to their end.
+    cancellations: Cell<u32>,
 }
 
 /// What one try came to at its endpoint.
 type Tried = Result<(Message, Outstanding), (Fault, usize)>;
+
+/// Calls that may be given up at once, after as many have come to their end.
+const CANCELLATIONS_MAX: u32 = 100;
 
 /// Endpoints that one try passes over because they cannot be reached.
 const SKIPPED_MAX: usize = 8;
@@ -88,6 +94,7 @@ impl ShardState {
             share: share.clone(),
             picker: RefCell::new(Picker::new(plan.balance, endpoints)),
             budget: RefCell::new(RetryBudget::new(percent)),
+            cancellations: Cell::new(CANCELLATIONS_MAX),
         });
         state.start_checks();
         Ok(state)
@@ -103,9 +110,13 @@ impl ShardState {
         let left = async {
             if cancels {
                 reply.closed().await;
-            } else {
-                std::future::pending::<()>().await;
+                if let Some(left) = self.cancellations.get().checked_sub(1) {
+                    self.cancellations.set(left);
+                    return;
+                }
             }
+            // It comes to its end, and holds its credit until then.
+            std::future::pending::<()>().await;
         };
         let result = tokio::select! {
             biased;
@@ -118,6 +129,9 @@ impl ShardState {
             () = left => Err(Fault::new(Code::Cancelled, "CALLER_LEFT", "the caller left")),
         };
         let failed = result.as_ref().err().map(|fault| fault.code);
+        if failed != Some(Code::Cancelled) {
+            self.cancellations.set((self.cancellations.get() + 1).min(CANCELLATIONS_MAX));
+        }
         let result = match result {
             // A call lasts as long as its stream, and so does its credit.
             Ok((mut message, outstanding)) if matches!(message.body, Body::Stream(_)) => {

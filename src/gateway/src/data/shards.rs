@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::SendError;
 use actix::{Actor as _, Addr, Context};
-use crossdock_adapter_api::{Adapter, AdapterError};
+use crossdock_adapter_api::{Adapter, AdapterError, Cancels};
 use crossdock_message::{ByteString, Code, Fault, Message, Origin, Retry};
 use crossdock_routing::CallPlan;
 use tokio::sync::oneshot;
@@ -61,7 +61,7 @@ impl Shards {
         message: Message,
         carry: &Arc<[ByteString]>,
         deadline: Instant,
-        cancels: bool,
+        cancels: Cancels,
     ) -> Result<oneshot::Receiver<Result<Message, Fault>>, Fault> {
         let share = &self.generation.services[plan.service];
         let Ok(permit) = Arc::clone(&share.credit).try_acquire_owned() else {
@@ -73,7 +73,11 @@ impl Shards {
             operation: Arc::clone(&plan.operation),
             idempotent: plan.idempotent,
             retried: plan.retried,
-            cancels,
+            cancels: match cancels {
+                Cancels::Never => false,
+                Cancels::Idempotent => plan.idempotent,
+                Cancels::Always => true,
+            },
             message,
             carry: Arc::clone(carry),
             deadline,

@@ -5,7 +5,7 @@ mod branches;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::Outcome;
+use crossdock_adapter_api::{Cancels, Outcome};
 use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Headers, Limits, Message, Origin, Record, Value};
 use crossdock_routing::expression::{Request, Scope, Template};
 use crossdock_routing::{CallPlan, ErrorRule, MapPlan, RespondBody, RoutePlan, Step};
@@ -30,8 +30,8 @@ pub(crate) struct Run<'a> {
     route: &'a RoutePlan,
     request: &'a Request,
     limits: &'a Limits,
-    /// The work is given up where the caller leaves.
-    cancels: bool,
+    /// Whether the work is given up where the caller leaves.
+    cancels: Cancels,
     deadline: Instant,
     current: Current,
     reply: Option<Message>,
@@ -52,7 +52,7 @@ impl<'a> Run<'a> {
         route: &'a RoutePlan,
         request: &'a Request,
         limits: &'a Limits,
-        cancels: bool,
+        cancels: Cancels,
         now: Instant,
     ) -> Self {
         let longest = now + route.deadline_max;
@@ -197,6 +197,7 @@ impl<'a> Run<'a> {
         let mut message = Message::new(id, asked.source.clone());
         message.deadline = Some(Deadline::at(self.deadline));
         message.trace.clone_from(&asked.trace);
+        message.work.clone_from(&asked.work);
         message.headers = asked.headers.clone();
         for (name, value) in self.set.iter() {
             // Both were checked when they were set.
@@ -265,8 +266,8 @@ impl<'a> Run<'a> {
             }
             Some(Err(fault)) => Err(fault),
         };
-        let sent =
-            message.and_then(|message| self.shards.call(plan, message, &self.route.carry_back, self.deadline, false));
+        let sent = message
+            .and_then(|message| self.shards.call(plan, message, &self.route.carry_back, self.deadline, Cancels::Never));
         match sent {
             Ok(answer) => {
                 actix_rt::spawn(async move {

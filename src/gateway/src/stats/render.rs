@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossdock_message::Code;
+use crossdock_transport::{bodies, descriptors};
 use serde_json::{Value, json};
 
 use super::histogram::BOUNDS_US;
@@ -28,6 +29,30 @@ pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) ->
         get(&stats.reloads_failed),
     );
     gauge("crossdock_unmatched_total", "counter", "Requests that no route takes.", get(&stats.unmatched));
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    gauge("crossdock_connections", "gauge", "Connections of callers.", number(descriptors::callers()));
+    gauge(
+        "crossdock_connections_max",
+        "gauge",
+        "Connections of callers that there may be.",
+        number(descriptors::callers_max()),
+    );
+    gauge(
+        "crossdock_connections_refused_total",
+        "counter",
+        "Connections closed at once for want of a place.",
+        descriptors::refused(),
+    );
+    gauge(
+        "crossdock_connections_shed_total",
+        "counter",
+        "Idle connections closed to make room.",
+        number(descriptors::shed()),
+    );
+    let (used, max, refused) = bodies::usage();
+    gauge("crossdock_body_bytes", "gauge", "Memory of bodies under way.", number(used));
+    gauge("crossdock_body_bytes_max", "gauge", "Memory that bodies under way may take.", number(max));
+    gauge("crossdock_bodies_refused_total", "counter", "Bodies refused for want of memory.", refused);
     let routes = all(&stats.routes);
     let services = all(&stats.services);
     head(&mut out, "crossdock_route_requests_total", "counter", "Requests by route and outcome.");

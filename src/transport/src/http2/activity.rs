@@ -2,6 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
@@ -11,8 +13,30 @@ use super::LOOK_INTERVAL;
 /// Until the first request of a connection; a caller who never says a word goes sooner than one who pauses.
 const FIRST_REQUEST_TIME: Duration = Duration::from_secs(30);
 
+/// Requests that a caller may reset before they are answered, at first; so many that are answered earn another, up to the second.
+const RESETS_FIRST: u32 = 100;
+const RESETS_MAX: u32 = 1000;
+const ANSWERS_PER_RESET: u32 = 4;
+/// What a second earns, up to the first number.
+const RESETS_PER_LOOK: u32 = 20;
+
+/// Work that a request has begun. It goes on until the last copy is dropped, which may be long after the caller has reset it.
+#[derive(Debug)]
+pub struct Work(Arc<AtomicUsize>);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The requests of one connection.
 pub(super) struct Activity {
+    /// Requests whose work goes on.
+    working: Arc<AtomicUsize>,
+    /// Requests that may still be reset, and answers since one was earned.
+    resets: Cell<u32>,
+    answers: Cell<u32>,
     places: RefCell<Vec<Place>>,
     /// Places of requests that have ended.
     free: RefCell<Vec<usize>>,
@@ -42,11 +66,16 @@ struct Place {
 pub(super) struct Call {
     activity: Rc<Activity>,
     place: usize,
+    has_work: bool,
+    is_answered: Cell<bool>,
 }
 
 impl Activity {
     pub(super) fn new(now: Instant) -> Self {
         Self {
+            working: Arc::default(),
+            resets: Cell::new(RESETS_FIRST),
+            answers: Cell::new(0),
             places: RefCell::default(),
             free: RefCell::default(),
             begun: Cell::new(None),
@@ -58,7 +87,8 @@ impl Activity {
         }
     }
 
-    pub(super) fn begin(self: &Rc<Self>) -> Call {
+    /// A request begins, and its work where it is not refused.
+    pub(super) fn begin(self: &Rc<Self>, has_work: bool) -> Call {
         self.any.set(true);
         let place = self.free.borrow_mut().pop().unwrap_or_else(|| {
             let mut places = self.places.borrow_mut();
@@ -66,7 +96,34 @@ impl Activity {
             places.len() - 1
         });
         self.begun.set(Some(place));
-        Call { activity: Rc::clone(self), place }
+        Call { activity: Rc::clone(self), place, has_work, is_answered: Cell::new(false) }
+    }
+
+    /// A request with work has ended.
+    fn ended(&self, is_answered: bool) {
+        if !is_answered {
+            self.resets.set(self.resets.get().saturating_sub(1));
+            return;
+        }
+        self.answers.set(self.answers.get() + 1);
+        if self.answers.get() == ANSWERS_PER_RESET {
+            self.answers.set(0);
+            self.resets.set((self.resets.get() + 1).min(RESETS_MAX));
+        }
+    }
+
+    /// Counts the work of a request until it ends; nothing where the connection has begun more than it may, or reset too much of it.
+    pub(super) fn begin_work(&self, max: usize) -> Option<Arc<Work>> {
+        if self.resets_too_much() || self.working.load(Ordering::Relaxed) >= max {
+            return None;
+        }
+        self.working.fetch_add(1, Ordering::Relaxed);
+        Some(Arc::new(Work(Arc::clone(&self.working))))
+    }
+
+    /// Whether the caller has reset more requests than answers and time have earned it.
+    pub(super) fn resets_too_much(&self) -> bool {
+        self.resets.get() == 0
     }
 
     /// The task of the request that was begun just now.
@@ -83,6 +140,9 @@ impl Activity {
     /// Notes what time it is, every [`LOOK_INTERVAL`].
     pub(super) fn look(&self, now: Instant) {
         self.now.set(now);
+        if self.resets.get() < RESETS_FIRST {
+            self.resets.set((self.resets.get() + RESETS_PER_LOOK).min(RESETS_FIRST));
+        }
         if self.written.take() {
             self.moved.set(now);
         }
@@ -127,8 +187,18 @@ impl Call {
     }
 }
 
+impl Call {
+    /// All of the answer was handed over.
+    pub(super) fn answered(&self) {
+        self.is_answered.set(true);
+    }
+}
+
 impl Drop for Call {
     fn drop(&mut self) {
+        if self.has_work {
+            self.activity.ended(self.is_answered.get());
+        }
         self.activity.places.borrow_mut()[self.place] = Place::default();
         self.activity.free.borrow_mut().push(self.place);
         self.activity.since.set(self.activity.now.get());
@@ -150,7 +220,7 @@ mod tests {
             activity.is_idle(60 * SECOND)
         };
         assert!(!is_idle_after(31) && is_idle_after(32), "never sooner, and one look later");
-        let call = activity.begin();
+        let call = activity.begin(true);
         assert!(!is_idle_after(1000));
         drop(call);
         assert!(activity.has_none() && !is_idle_after(1061) && is_idle_after(1062));
@@ -170,6 +240,39 @@ mod tests {
         assert!(activity.is_still(3 * SECOND));
     }
 
+    #[test]
+    fn resets_are_earned_by_answers_and_time() {
+        let begun = Instant::now();
+        let activity = Rc::new(Activity::new(begun));
+        let reset = || drop(activity.begin(true));
+        let answer = || activity.begin(true).answered();
+        (1..RESETS_FIRST).for_each(|_| reset());
+        assert!(activity.begin_work(10).is_some());
+        reset();
+        assert!(activity.begin_work(10).is_none());
+        // What is refused earns nothing and costs nothing.
+        (0..100).for_each(|_| activity.begin(false).answered());
+        assert!(activity.resets_too_much());
+        (0..ANSWERS_PER_RESET).for_each(|_| answer());
+        assert!(!activity.resets_too_much());
+        reset();
+        assert!(activity.resets_too_much());
+        activity.look(begun + SECOND);
+        assert!(!activity.resets_too_much());
+    }
+
+    #[test]
+    fn work_goes_on_without_its_request() {
+        let activity = Rc::new(Activity::new(Instant::now()));
+        let work: Vec<_> = (0..3).map(|_| activity.begin_work(3).expect("room")).collect();
+        let copy = Arc::clone(&work[0]);
+        assert!(activity.begin_work(3).is_none());
+        drop(work);
+        assert!(activity.begin_work(1).is_none(), "a copy of it is held");
+        drop(copy);
+        assert!(activity.begin_work(1).is_some());
+    }
+
     #[tokio::test]
     async fn only_what_nobody_takes_is_ended() {
         tokio::task::LocalSet::new()
@@ -181,7 +284,7 @@ mod tests {
                     activity.end_untaken(30 * SECOND);
                 };
                 let begin = || {
-                    let call = activity.begin();
+                    let call = activity.begin(true);
                     let task = tokio::task::spawn_local(std::future::pending::<()>());
                     activity.set_task(task.abort_handle());
                     (call, task)
@@ -199,7 +302,7 @@ mod tests {
                 assert!(ended.await.is_err_and(|error| error.is_cancelled()));
                 assert!(!runs.is_finished() && !too.is_finished());
                 drop(stuck);
-                let _next = activity.begin();
+                let _next = activity.begin(true);
                 assert_eq!(activity.places.borrow().len(), 3, "places are used again");
             })
             .await;

@@ -31,6 +31,10 @@ pub(super) struct Watched<B> {
 
 impl<B: Answer> Watched<B> {
     pub(super) fn new(body: B, call: Call) -> Self {
+        if body.is_end_stream() {
+            // It is never asked for.
+            call.answered();
+        }
         Self { body, rest: Bytes::new(), call }
     }
 
@@ -59,11 +63,16 @@ impl<B: Answer> Body for Watched<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
-        if this.body.is_stream() {
-            return Pin::new(&mut this.body).poll_frame(cx);
+        let polled = if this.body.is_stream() {
+            Pin::new(&mut this.body).poll_frame(cx)
+        } else {
+            let polled = this.poll_whole(cx);
+            this.call.set_untaken(polled.is_ready());
+            polled
+        };
+        if matches!(polled, Poll::Ready(None)) || this.is_end_stream() {
+            this.call.answered();
         }
-        let polled = this.poll_whole(cx);
-        this.call.set_untaken(polled.is_ready());
         polled
     }
 
