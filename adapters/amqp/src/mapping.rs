@@ -65,9 +65,12 @@ pub(crate) fn expiry(properties: &BasicProperties, now: Instant) -> Result<Optio
     Ok(now.checked_add(Duration::from_millis(millis)))
 }
 
-/// How often a message was set aside by a gateway.
+/// How often a message was set aside by a gateway; zero for one that is no dead letter of ours. A sender can write these headers as well:
+/// then it slows its own message down, as little as a circle does.
 pub(crate) fn hops(properties: &BasicProperties) -> u32 {
-    let hops = properties.headers().as_ref().and_then(|table| text_of(table.inner().get(HOPS)?));
+    let Some(table) = properties.headers() else { return 0 };
+    let is_ours = [STATUS, REASON, ORIGIN, QUEUE].iter().all(|name| table.inner().contains_key(*name));
+    let hops = table.inner().get(HOPS).filter(|_| is_ours).and_then(text_of);
     hops.and_then(|hops| hops.parse().ok()).unwrap_or(0)
 }
 

@@ -200,10 +200,11 @@ impl Publisher {
         let is_known = || self.experience.borrow_mut().expects_acceptance(&publication, Instant::now());
         if !is_known() {
             let ended = |_| unreachable("the publisher has ended");
+            // Room first: who waits for it is not to hold up those who have it.
+            let _room = self.lone_requests.acquire().await.map_err(ended)?;
             let turn = self.alone.acquire().await.map_err(ended)?;
             // Another of its kind may have been accepted meanwhile.
             if !is_known() {
-                let _room = self.lone_requests.acquire().await.map_err(ended)?;
                 let open = open(Arc::clone(&self.broker), self.exchange.clone(), self.late_reply.clone()).await?;
                 self.retire(&open);
                 let (publication, expected) = self.expecting(&open, publication)?;

@@ -12,7 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, WriteFormat, encode_body};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Message, Origin, Retry, StreamCell};
-use crossdock_transport::{Dialer, Endpoint, unreachable};
+use crossdock_transport::{Dialer, Endpoint, unreachable, within_deadline};
 use http::{HeaderMap, Request, Response, Uri};
 use hyper::body::Incoming;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -72,7 +72,7 @@ impl GrpcOutbound {
         let mut request = self.request(operation, message, &broken_stream, given_up)?;
         // A connection may have been closed by the other side. Where the request was not sent, it is sent on another.
         for _ in 0..2 {
-            let claim = self.links.claim().await?;
+            let claim = within_deadline(message.deadline, self.links.claim()).await?;
             match claim.send(request).await {
                 Ok(response) => return self.receive(response, claim, giving_up, operation, carry).await,
                 Err(mut failed) => match failed.take_message() {

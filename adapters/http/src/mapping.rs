@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use crossdock_adapter_api::{Admission, Part, address_field, header_twice};
+use crossdock_adapter_api::{Admission, EntrySpec as _, Part, address_field, header_twice};
 use crossdock_contract::Param;
 use crossdock_message::{
     Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Origin, Record, Retry,
@@ -90,6 +90,8 @@ fn params(head: &impl RequestHead, entry: &Entry, captured: Record) -> Result<Re
             (Some(param), _) => (&param.field, param.list),
             (None, _) if entry.query_ignored.contains(&name) => continue,
             (None, QueryRest::Typed) => (&name, true),
+            // The path's own word stands; the query goes on as it is.
+            (None, QueryRest::Taken) if entry.address().path.names().any(|field| *field == name) => continue,
             (None, QueryRest::Taken) => (&name, false),
             (None, QueryRest::Refused) => {
                 let message = format!("there is no query parameter `{name}` here");

@@ -15,7 +15,7 @@ use std::time::Instant;
 use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Limits, Message, Origin, Value};
 use crossdock_transport::bodies::Held;
-use crossdock_transport::{Endpoint, unreachable};
+use crossdock_transport::{Endpoint, unreachable, within_deadline};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -66,7 +66,8 @@ impl HttpOutbound {
                 Sent::Unwritten(back) => request = back,
             }
         }
-        let fresh = self.connector.connect().await.map_err(|fault| self.origin(fault))?;
+        let connecting = within_deadline(message.deadline, self.connector.connect());
+        let fresh = connecting.await.map_err(|fault| self.origin(fault))?;
         match self.send(fresh, request, operation, carry).await {
             Sent::Answered(answer) => answer,
             Sent::Unwritten(_) => Err(self.origin(unreachable("the connection was closed at once"))),
@@ -119,8 +120,13 @@ impl HttpOutbound {
             mapping::call_headers(&self.endpoint, &self.service.headers, message, content_type, Instant::now())?;
         let mut request = http::Request::new(CallBody::new(chunks));
         *request.method_mut() = operation.method.clone();
-        let bad_target =
-            |_| Fault::caller(Code::InvalidArgument, "ADDRESS", "a field is too long for the address of the service");
+        let bad_target = |_| {
+            Fault::caller(
+                Code::InvalidArgument,
+                "ADDRESS",
+                "the address of the service would be too long, or hold a character that none can",
+            )
+        };
         *request.uri_mut() = http::Uri::try_from(target).map_err(bad_target)?;
         *request.headers_mut() = headers;
         Ok(request)

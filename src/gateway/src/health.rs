@@ -4,18 +4,21 @@
 //! | --- | --- |
 //! | `endpoint` | one endpoint: unreachable, ejected as an outlier, failing its health check |
 //! | `breaker` | one service: the circuit breaker |
+//! | `window` | calls of the last while, and how many failed |
 //!
 //! State is of the process and outlives generations. It decides and performs nothing: calls and checks tell it what they saw, and the
 //! time. A success costs two relaxed atomic operations.
 
 mod breaker;
 mod endpoint;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossdock_message::{Code, Fault, Origin};
+use crossdock_routing::HealthPlan;
 
 pub(crate) use self::breaker::Breaker;
 pub(crate) use self::endpoint::{Endpoint, Failure, Standing};
@@ -52,17 +55,23 @@ impl ServiceHealth {
     }
 }
 
-/// What a fault says of the endpoint that it came from; nothing where the endpoint did its work.
-pub(crate) fn failure_of(fault: &Fault) -> Option<Failure> {
-    if fault.origin == Origin::Caller {
-        return None;
-    }
+/// Reasons of faults with which an endpoint did its work: where a message goes, and whether somebody is there, is not its doing.
+const NOT_ITS_DOING: [&str; 4] = ["UNROUTABLE", "NO_EXCHANGE", "LOCKED", "BREAKER_OPEN"];
+
+/// What the result of a call says of the endpoint that it came from; nothing where it says neither good nor bad.
+pub(crate) fn verdict<T>(result: &Result<T, Fault>) -> Option<Result<(), Failure>> {
+    let Err(fault) = result else { return Some(Ok(())) };
     match fault.code {
-        Code::Unavailable if fault.reason == "UNREACHABLE" => Some(Failure::Unreachable),
-        // Time that the caller did not give says nothing of the endpoint.
-        Code::DeadlineExceeded if fault.reason == "SERVICE_TIMEOUT" => Some(Failure::Call),
-        Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss => Some(Failure::Call),
-        _ => None,
+        // Time that the caller did not give, and a caller who left, say nothing of the endpoint.
+        Code::DeadlineExceeded if fault.reason != "SERVICE_TIMEOUT" => None,
+        Code::Cancelled => None,
+        _ if fault.origin == Origin::Caller || NOT_ITS_DOING.contains(&&*fault.reason) => None,
+        Code::Unavailable if fault.reason == "UNREACHABLE" => Some(Err(Failure::Unreachable)),
+        Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss | Code::DeadlineExceeded => {
+            Some(Err(Failure::Call))
+        }
+        // It answered, and refused for a reason of the call.
+        _ => Some(Ok(())),
     }
 }
 
@@ -74,16 +83,22 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// The health of a service with these endpoints. What no generation uses any more is forgotten.
-    pub(crate) fn service(&self, name: &str, endpoints: &[String]) -> Arc<ServiceHealth> {
+    /// The health of a service with these endpoints; what an earlier generation's checks said does not hold where they were others. What no
+    /// generation uses any more is forgotten.
+    pub(crate) fn service(&self, name: &str, endpoints: &[String], check: Option<&HealthPlan>) -> Arc<ServiceHealth> {
         let mut known = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|(service, _), endpoint| service == name || Arc::strong_count(endpoint) > 1);
+        let is_used = |service: &str, address: &String| service == name && endpoints.contains(address);
+        known.retain(|(service, address), endpoint| is_used(service, address) || Arc::strong_count(endpoint) > 1);
         let endpoint = |address: &String| {
             let key = (name.to_owned(), address.clone());
             Arc::clone(known.entry(key).or_insert_with(|| Arc::new(Endpoint::new(name, address))))
         };
-        let endpoints = endpoints.iter().map(endpoint).collect();
+        let endpoints: Vec<Arc<Endpoint>> = endpoints.iter().map(endpoint).collect();
+        for endpoint in &endpoints {
+            endpoint.checked_by(check);
+        }
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        services.retain(|service, (breaker, _)| service == name || Arc::strong_count(breaker) > 1);
         let (breaker, checker) =
             services.entry(name.to_owned()).or_insert_with(|| (Arc::new(Breaker::new(name)), Arc::default()));
         Arc::new(ServiceHealth { endpoints, breaker: Arc::clone(breaker), checker: Arc::clone(checker) })

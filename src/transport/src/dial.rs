@@ -1,10 +1,10 @@
 //! Making connections to a service.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::AdapterError;
-use crossdock_message::{Code, Fault, Retry};
+use crossdock_message::{Code, Deadline, Fault, Retry};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -34,6 +34,23 @@ impl std::fmt::Debug for Dialer {
 pub fn unreachable(problem: &str) -> Fault {
     Fault::new(Code::Unavailable, "UNREACHABLE", format!("the service cannot be reached: {problem}"))
         .with_retry(Retry::Same)
+}
+
+/// What is left of a call's time that a connection may take, in quarters: the rest is for the call, or for another endpoint.
+const CONNECT_QUARTERS: u32 = 3;
+
+/// Bounds the making of a connection by the deadline of the call that it is for, so that an endpoint that does not answer at all is known as
+/// unreachable while there is time for another.
+///
+/// # Errors
+/// Those of `connecting`, and UNREACHABLE where its time is over.
+pub async fn within_deadline<T>(
+    deadline: Option<Deadline>,
+    connecting: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let Some(deadline) = deadline else { return connecting.await };
+    let time = deadline.left(Instant::now()) / 4 * CONNECT_QUARTERS;
+    tokio::time::timeout(time, connecting).await.unwrap_or_else(|_| Err(unreachable("no connection in time")))
 }
 
 impl Dialer {

@@ -18,7 +18,7 @@ mod stream;
 pub mod tls;
 
 pub use accept::{Accepted, accept};
-pub use dial::{Dialer, Dialled, unreachable};
+pub use dial::{Dialer, Dialled, unreachable, within_deadline};
 pub use endpoint::{Endpoint, is_hop_by_hop, static_headers};
 pub use gate::{Gate, Place};
 pub use listen::{bind_address, listen};

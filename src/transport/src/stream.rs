@@ -117,7 +117,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Replayed<T> {
 ///
 /// A service may answer and close the connection while a request is still being written, as it does when it refuses the request (RFC 9112
 /// §9.5). The next write then fails, and whoever drives the connection would give it up with the answer unread. So once a write has failed
-/// because the other side is gone, all that is written is discarded, and reads give what was received, then the end.
+/// because the other side is gone, all that is written is discarded, and reads give what was received, then a reset.
 pub struct ReadToEnd<T> {
     io: T,
     is_gone: Arc<AtomicBool>,
@@ -163,7 +163,15 @@ fn is_gone(failure: &io::Error) -> bool {
 
 impl<T: AsyncRead + Unpin> AsyncRead for ReadToEnd<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(cx, buffer)
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        match Pin::new(&mut this.io).poll_read(cx, buffer) {
+            // The failed write has taken the socket's error, so that a connection that was cut off looks like one that has ended.
+            Poll::Ready(Ok(())) if this.is_gone.load(Ordering::Relaxed) && buffer.filled().len() == before => {
+                Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+            }
+            read => read,
+        }
     }
 }
 

@@ -37,7 +37,8 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 /// How often a message may be set aside without a wait; then the wait doubles each time.
 const HOPS_FREE: u32 = 8;
 const HOP_WAIT: Duration = Duration::from_secs(1);
-const HOP_WAIT_MAX: Duration = Duration::from_secs(300);
+/// Long enough that a circle is no load, and short enough that those behind it, of whose prefetch it holds a place, do not wait long.
+const HOP_WAIT_MAX: Duration = Duration::from_secs(5);
 /// What a delivery waits for its consumer to end; longer than it takes to see that routes were changed.
 const LET_GO_TIME: Duration = Duration::from_secs(5);
 

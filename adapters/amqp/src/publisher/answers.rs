@@ -39,6 +39,8 @@ pub(crate) struct Answers {
 enum Node {
     /// An answer to it was accepted, or its requester was known to be gone.
     Known,
+    /// An answer to it was accepted before, and the connection was closed while one was unconfirmed.
+    Suspect(Instant),
     /// The broker closed the connection for an answer to it.
     Refused(Instant),
 }
@@ -67,7 +69,11 @@ impl Answers {
         let known = node.as_ref().and_then(|node| self.nodes.borrow().get(node).copied());
         match known {
             Some(Node::Known) => match self.shared.publish_noting(&publication, &Cell::default()).await {
-                Err(fault) if fault.reason == "CONNECTION_REFUSED" => self.publish_alone(node, &publication).await,
+                Err(fault) if fault.reason == "CONNECTION_REFUSED" => {
+                    // What ended the connection is among those that are sent alone now; the next ones are not to follow it.
+                    self.learn(node.clone(), Node::Suspect(Instant::now()));
+                    self.publish_alone(node, &publication).await
+                }
                 published => published,
             },
             Some(Node::Refused(since)) if since.elapsed() < REFUSED_TIME => Err(unusable_address()),
@@ -78,6 +84,10 @@ impl Answers {
     async fn publish_alone(&self, node: Option<Vec<u8>>, publication: &Rc<Publication>) -> Result<(), Fault> {
         let turn = self.turn.acquire().await;
         let _turn = turn.map_err(|_| unreachable("the publisher has ended"))?;
+        // Another answer to it may have been accepted meanwhile.
+        if node.as_ref().is_some_and(|node| matches!(self.nodes.borrow().get(node), Some(Node::Known))) {
+            return self.shared.publish_noting(publication, &Cell::default()).await;
+        }
         let published = self.quarantine.publish_noting(publication, &Cell::default()).await;
         let (learnt, published) = match published {
             Ok(()) => (Node::Known, Ok(())),
@@ -88,15 +98,28 @@ impl Answers {
             }
             Err(fault) => return Err(fault),
         };
-        if let Some(node) = node {
-            let mut nodes = self.nodes.borrow_mut();
-            let is_known = matches!(nodes.get(&node), Some(Node::Known));
-            // One bad address says nothing of a node that others have shown to be there.
-            if nodes.len() < NODES_MAX && !(is_known && matches!(learnt, Node::Refused(_))) {
-                nodes.insert(node, learnt);
-            }
+        // One bad address says nothing of a node that others have shown to be there; nor does one good of a node under suspicion.
+        let known = node.as_ref().and_then(|node| self.nodes.borrow().get(node).copied());
+        let is_settled = match known {
+            Some(Node::Suspect(since)) => since.elapsed() < REFUSED_TIME || matches!(learnt, Node::Refused(_)),
+            Some(Node::Known) => true,
+            Some(Node::Refused(_)) | None => false,
+        };
+        if !is_settled {
+            self.learn(node, learnt);
         }
         published
+    }
+
+    fn learn(&self, node: Option<Vec<u8>>, learnt: Node) {
+        let Some(node) = node else { return };
+        let mut nodes = self.nodes.borrow_mut();
+        if nodes.len() >= NODES_MAX && !nodes.contains_key(&node) {
+            // Which one goes matters little: it is learnt anew with its next answer.
+            let forgotten = nodes.keys().next().cloned();
+            forgotten.map(|forgotten| nodes.remove(&forgotten));
+        }
+        nodes.insert(node, learnt);
     }
 }
 
@@ -105,25 +128,26 @@ fn unusable_address() -> Fault {
     Fault::new(Code::FailedPrecondition, "REPLY_ADDRESS", message)
 }
 
-/// The name of the cluster node in a token: an Erlang process identifier in the external term format, in base64, and a key.
+/// The name of the cluster node in a token: an Erlang process identifier in the external term format, in base64, and a key. Nothing where
+/// it is anything else, or has a byte too few or too many: only a whole identifier is one that the broker can decode.
 fn node_of(token: &str) -> Option<Vec<u8>> {
     /// The format's version, and its tags for both kinds of process identifiers and all kinds of atoms.
     const VERSION: u8 = 131;
-    const PIDS: [u8; 2] = [103, 88];
+    /// And what stands behind the atom: number, serial and creation, which has one byte or four.
+    const PIDS: [(u8, usize); 2] = [(103, 9), (88, 12)];
     const LONG_ATOMS: [u8; 2] = [100, 118];
     const SHORT_ATOMS: [u8; 2] = [115, 119];
-    let (pid, _) = token.rsplit_once('.')?;
+    let (pid, key) = token.rsplit_once('.')?;
+    STANDARD.decode(key).ok().filter(|key| !key.is_empty())?;
     let bytes = STANDARD.decode(pid).ok()?;
     let [version, pid, atom, rest @ ..] = &bytes[..] else { return None };
-    if *version != VERSION || !PIDS.contains(pid) {
-        return None;
-    }
+    let (_, behind) = PIDS.into_iter().find(|(tag, _)| tag == pid).filter(|_| *version == VERSION)?;
     let (len, name) = match rest {
         [high, low, name @ ..] if LONG_ATOMS.contains(atom) => (usize::from(u16::from_be_bytes([*high, *low])), name),
         [len, name @ ..] if SHORT_ATOMS.contains(atom) => (usize::from(*len), name),
         _ => return None,
     };
-    name.get(..len).map(<[u8]>::to_vec)
+    (name.len() == len + behind).then(|| name[..len].to_vec())
 }
 
 #[cfg(test)]
@@ -132,9 +156,30 @@ mod tests {
 
     #[test]
     fn the_node_of_a_reply_address() {
-        let old = "g2dkABByYWJiaXRAb3RoZXItaG9zdAAAGSsAAAAAAw==.VehVGcPRkVkhHYaCr9MIeQ==";
-        assert_eq!(node_of(old).as_deref(), Some(&b"rabbit@other-host"[..16]));
-        for malformed in ["", ".", "x.y", "g2dk.y", "AAAA.y", "g2dkABBy.y"] {
+        let name = b"reply@109791780";
+        let token = |tag: u8, atom: &[u8], name: &[u8], behind: usize, key: &str| {
+            let bytes = [&[131, tag], atom, name, &vec![0; behind][..]].concat();
+            format!("{}.{key}", STANDARD.encode(bytes))
+        };
+        let key = "VehVGcPRkVkhHYaCr9MIeQ==";
+        for (tag, behind) in [(103, 9), (88, 12)] {
+            for atom in [&[100, 0, 15][..], &[118, 0, 15], &[115, 15], &[119, 15]] {
+                assert_eq!(node_of(&token(tag, atom, name, behind, key)).as_deref(), Some(&name[..]));
+            }
+            // A byte too few or too many, another format, no key.
+            for malformed in [
+                token(tag, &[115, 15], name, behind - 1, key),
+                token(tag, &[115, 15], name, behind + 1, key),
+                token(tag, &[115, 14], name, behind, key),
+                token(tag, &[1, 15], name, behind, key),
+                token(97, &[115, 15], name, behind, key),
+                token(tag, &[115, 15], name, behind, ""),
+                token(tag, &[115, 15], name, behind, "%"),
+            ] {
+                assert_eq!(node_of(&malformed), None, "{malformed}");
+            }
+        }
+        for malformed in ["", ".", "x.y", "g2dk.y", "AAAA.y", "nonsense"] {
             assert_eq!(node_of(malformed), None, "{malformed}");
         }
     }

@@ -97,7 +97,7 @@ enum Fate {
 
 impl Sent {
     fn may_be(&self, returned: &Returned) -> bool {
-        self.fate == Fate::Open
+        self.fate != Fate::Returned
             && self.publication.mandatory
             && self.publication.key == returned.key
             && self.exchange == returned.exchange
@@ -141,7 +141,8 @@ impl Unconfirmed {
             self.sent.iter().filter(|(_, sent)| sent.may_be(returned)).map(|(number, _)| *number).collect();
         match may_be[..] {
             [] => tracing::warn!(exchange = %returned.exchange, "a returned message is none that was sent"),
-            [one] => self.set(one, Fate::Returned),
+            [one] if self.sent.get(&one).is_some_and(|sent| sent.fate == Fate::Open) => self.set(one, Fate::Returned),
+            // One that is unclear already may be this one as well.
             _ => may_be.iter().for_each(|number| self.set(*number, Fate::Unclear)),
         }
     }

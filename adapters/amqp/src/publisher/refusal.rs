@@ -22,7 +22,7 @@ const PRECONDITION_FAILED: u16 = 406;
 /// How long a refusal is remembered: permissions and limits may be changed.
 const MEMORY_TIME: Duration = Duration::from_secs(60);
 /// Keys that are remembered, of each kind.
-const KEYS_MAX: usize = 1024;
+const KEYS_MAX: usize = 16_384;
 /// Bodies up to this length are expected to be accepted.
 const SMALL_LEN: usize = 64 << 10;
 
@@ -99,7 +99,12 @@ impl Experience {
 
     pub(super) fn accepted(&mut self, publication: &Publication) {
         self.accepted_len = self.accepted_len.max(publication.body.len());
-        if self.accepted_keys.len() < KEYS_MAX && !self.accepted_keys.contains(&publication.key) {
+        if !self.accepted_keys.contains(&publication.key) {
+            if self.accepted_keys.len() >= KEYS_MAX {
+                // Which one goes matters little: it is learnt anew with its next request.
+                let forgotten = self.accepted_keys.iter().next().cloned();
+                forgotten.map(|forgotten| self.accepted_keys.remove(&forgotten));
+            }
             self.accepted_keys.insert(publication.key.clone());
         }
         self.refused_keys.remove(&publication.key);

@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 
 use super::picker::{Outstanding, Picker};
 use crate::generation::ServiceShare;
-use crate::health::{Failure, failure_of};
+use crate::health::{Failure, verdict};
 use crate::stats::ServiceStats;
 
 /// A call as the actor's mailbox carries it.
@@ -163,8 +163,9 @@ impl ShardState {
         };
         let result = self.admitted_tries(call, started).await;
         if let Some((admitted, breaker)) = admitted {
-            let failed = result.as_ref().err().is_some_and(|fault| failure_of(fault).is_some());
-            admitted.finish(failed, breaker, Instant::now());
+            if let Some(verdict) = verdict(&result) {
+                admitted.finish(verdict.is_err(), breaker, Instant::now());
+            }
         }
         result
     }
@@ -224,20 +225,21 @@ impl ShardState {
             let endpoint = outstanding.endpoint;
             let tried = self.at_endpoint(call, outstanding, now).await;
             now = Instant::now();
+            let health = &self.share.health.endpoints[endpoint];
+            let verdict = verdict(&tried);
             let fault = match tried {
                 Ok(reply) => {
-                    self.share.health.endpoints[endpoint].succeeded();
+                    health.succeeded();
                     return Ok(reply);
                 }
                 Err(fault) => fault,
             };
-            match failure_of(&fault) {
-                None => self.share.health.endpoints[endpoint].succeeded(),
-                Some(Failure::Call) => {
-                    self.share.health.endpoints[endpoint].failed(now, || self.share.health.may_eject(now));
-                }
-                Some(Failure::Unreachable) => {
-                    if self.share.health.endpoints[endpoint].unreachable(&fault.message, now) {
+            match verdict {
+                None => {}
+                Some(Ok(())) => health.succeeded(),
+                Some(Err(Failure::Call)) => health.failed(now, || self.share.health.may_eject(now)),
+                Some(Err(Failure::Unreachable)) => {
+                    if health.unreachable(&fault.message, now) {
                         self.watch(endpoint);
                     }
                     skipped.push(endpoint);

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use crossdock_routing::BreakerPlan;
 
+use super::window::Window;
+
 const CLOSED: u8 = 0;
 const OPEN: u8 = 1;
 const HALF_OPEN: u8 = 2;
@@ -22,18 +24,22 @@ pub(crate) struct Breaker {
 
 #[derive(Debug, Default)]
 struct Slow {
-    window_began: Option<Instant>,
-    failed: u32,
+    window: Window,
     open_until: Option<Instant>,
     probing: u32,
     probed: u32,
+    /// Told from the rounds before it, so that a late probe of those decides nothing.
+    round: u64,
+    /// When probes that have not ended are not waited for any more.
+    probes_until: Option<Instant>,
 }
 
 /// A call that may be made, and whether it is a probe. Dropping a probe without its result gives its place back.
 #[derive(Debug)]
 pub(crate) struct Admitted<'b> {
     breaker: &'b Breaker,
-    is_probe: bool,
+    /// The round that it is a probe of.
+    probe: Option<u64>,
 }
 
 impl Breaker {
@@ -66,7 +72,7 @@ impl Breaker {
     /// How long none is.
     pub(crate) fn admit(&self, plan: &BreakerPlan, now: Instant) -> Result<Admitted<'_>, Duration> {
         if self.state.load(Ordering::Relaxed) == CLOSED {
-            return Ok(Admitted { breaker: self, is_probe: false });
+            return Ok(Admitted { breaker: self, probe: None });
         }
         let mut slow = self.slow();
         if let Some(until) = slow.open_until {
@@ -74,46 +80,57 @@ impl Breaker {
                 return Err(until.duration_since(now));
             }
             slow.open_until = None;
-            (slow.probing, slow.probed) = (0, 0);
+            self.begin_round(&mut slow, plan, now);
             self.state.store(HALF_OPEN, Ordering::Relaxed);
             tracing::info!(service = %self.service, probes = plan.probes, "circuit breaker is half open");
         }
-        if self.state.load(Ordering::Relaxed) == HALF_OPEN && slow.probing + slow.probed >= plan.probes {
-            // Others decide.
-            return Err(plan.open);
+        if self.state.load(Ordering::Relaxed) != HALF_OPEN {
+            return Ok(Admitted { breaker: self, probe: None });
         }
-        let is_probe = self.state.load(Ordering::Relaxed) == HALF_OPEN;
-        slow.probing += u32::from(is_probe);
-        drop(slow);
-        Ok(Admitted { breaker: self, is_probe })
+        if slow.probing + slow.probed >= plan.probes {
+            // A probe may last as long as a stream; others are not to wait for it.
+            match slow.probes_until {
+                Some(until) if now < until => return Err(until.duration_since(now)),
+                _ => self.begin_round(&mut slow, plan, now),
+            }
+        }
+        slow.probing += 1;
+        Ok(Admitted { breaker: self, probe: Some(slow.round) })
+    }
+
+    fn begin_round(&self, slow: &mut Slow, plan: &BreakerPlan, now: Instant) {
+        (slow.probing, slow.probed) = (0, 0);
+        slow.round += 1;
+        slow.probes_until = Some(now + plan.open);
     }
 
     fn open(&self, slow: &mut Slow, plan: &BreakerPlan, now: Instant) {
         slow.open_until = Some(now + plan.open);
-        slow.window_began = None;
+        let (failed, calls) = slow.window.counts(&self.succeeded);
+        slow.window = Window::default();
+        self.succeeded.store(0, Ordering::Relaxed);
         self.state.store(OPEN, Ordering::Relaxed);
         self.opened_total.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(service = %self.service, failed = slow.failed, open = ?plan.open, "circuit breaker is open");
+        tracing::warn!(service = %self.service, failed, calls, open = ?plan.open, "circuit breaker is open");
     }
 }
 
 impl Admitted<'_> {
-    /// How the call ended.
+    /// How the call ended. One that says nothing of the service is dropped instead.
     pub(crate) fn finish(mut self, failed: bool, plan: &BreakerPlan, now: Instant) {
         let breaker = self.breaker;
-        if std::mem::take(&mut self.is_probe) {
+        if let Some(round) = self.probe.take() {
             let mut slow = breaker.slow();
-            slow.probing = slow.probing.saturating_sub(1);
-            if breaker.state.load(Ordering::Relaxed) != HALF_OPEN {
+            if slow.round != round || breaker.state.load(Ordering::Relaxed) != HALF_OPEN {
                 return;
             }
+            slow.probing = slow.probing.saturating_sub(1);
             if failed {
                 breaker.open(&mut slow, plan, now);
                 return;
             }
             slow.probed += 1;
             if slow.probed >= plan.probes {
-                slow.window_began = None;
                 breaker.state.store(CLOSED, Ordering::Relaxed);
                 tracing::info!(service = %breaker.service, "circuit breaker is closed");
             }
@@ -124,14 +141,9 @@ impl Admitted<'_> {
             return;
         }
         let mut slow = breaker.slow();
-        if slow.window_began.is_none_or(|began| now.duration_since(began) >= plan.window) {
-            slow.window_began = Some(now);
-            slow.failed = 0;
-            breaker.succeeded.store(0, Ordering::Relaxed);
-        }
-        slow.failed += 1;
-        let calls = slow.failed.saturating_add(breaker.succeeded.load(Ordering::Relaxed));
-        let is_too_many = calls >= plan.calls_min && slow.failed.saturating_mul(100) >= calls * plan.failures_percent;
+        slow.window.move_to(&breaker.succeeded, now, plan.window);
+        slow.window.failed();
+        let is_too_many = slow.window.fails(&breaker.succeeded, plan.calls_min, plan.failures_percent);
         if is_too_many && breaker.state.load(Ordering::Relaxed) == CLOSED {
             breaker.open(&mut slow, plan, now);
         }
@@ -140,9 +152,11 @@ impl Admitted<'_> {
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        if self.is_probe {
+        if let Some(round) = self.probe {
             let mut slow = self.breaker.slow();
-            slow.probing = slow.probing.saturating_sub(1);
+            if slow.round == round {
+                slow.probing = slow.probing.saturating_sub(1);
+            }
         }
     }
 }
@@ -188,6 +202,15 @@ mod tests {
         let (first, second) =
             (breaker.admit(&PLAN, later).expect("a probe"), breaker.admit(&PLAN, later).expect("a probe"));
         assert!(breaker.admit(&PLAN, later).is_err(), "no more than that");
+        let much_later = later + PLAN.open;
+        let third = breaker.admit(&PLAN, much_later).expect("those that have not ended are not waited for");
+        drop(third);
+        let (first, second) = {
+            first.finish(true, &PLAN, much_later);
+            second.finish(true, &PLAN, much_later);
+            assert_eq!(breaker.name(), "half_open", "late probes decide nothing");
+            (breaker.admit(&PLAN, much_later).expect("a probe"), breaker.admit(&PLAN, much_later).expect("a probe"))
+        };
         drop(first);
         let third = breaker.admit(&PLAN, later).expect("its place was given back");
         second.finish(false, &PLAN, later);

@@ -4,6 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crossdock_routing::HealthPlan;
+
+use super::window::Window;
+
 /// Why an endpoint gets no calls, as bits of one word: zero is all that a call has to look at.
 const UNREACHABLE: u8 = 1;
 const UNHEALTHY: u8 = 2;
@@ -66,6 +70,8 @@ pub(crate) struct Endpoint {
     flags: AtomicU8,
     succeeded: AtomicU32,
     in_a_row: AtomicU32,
+    /// An ejection has ended, and no call may fail for now.
+    on_trial: AtomicBool,
     /// Somebody probes it until it can be reached.
     is_watched: AtomicBool,
     slow: Mutex<Slow>,
@@ -78,8 +84,7 @@ pub(crate) struct Endpoint {
 /// What only failures look at.
 #[derive(Debug)]
 struct Slow {
-    window_began: Option<Instant>,
-    failed: u32,
+    window: Window,
     unreachable_until: Option<Instant>,
     ejected_until: Option<Instant>,
     /// In a row; how much longer the next one is.
@@ -87,18 +92,20 @@ struct Slow {
     /// Calls after an ejection of which none may fail.
     trial: u32,
     checks_failed: u32,
+    /// What was checked last.
+    check: Option<HealthPlan>,
 }
 
 impl Endpoint {
     pub(super) fn new(service: &str, address: &str) -> Self {
         let slow = Slow {
-            window_began: None,
-            failed: 0,
+            window: Window::default(),
             unreachable_until: None,
             ejected_until: None,
             ejections: 0,
             trial: 0,
             checks_failed: 0,
+            check: None,
         };
         Self {
             service: service.to_owned(),
@@ -106,6 +113,7 @@ impl Endpoint {
             flags: AtomicU8::new(0),
             succeeded: AtomicU32::new(0),
             in_a_row: AtomicU32::new(0),
+            on_trial: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
             slow: Mutex::new(slow),
             unreachable_total: AtomicU64::new(0),
@@ -131,8 +139,10 @@ impl Endpoint {
         }
         if flags & EJECTED != 0 && slow.ejected_until.is_some_and(|until| until <= now) {
             slow.trial = IN_A_ROW_MAX;
-            slow.window_began = None;
+            slow.window = Window::default();
+            self.succeeded.store(0, Ordering::Relaxed);
             self.in_a_row.store(0, Ordering::Relaxed);
+            self.on_trial.store(true, Ordering::Relaxed);
             self.clear(EJECTED);
             tracing::info!(service = %self.service, endpoint = %self.address, "endpoint is no longer ejected");
         }
@@ -158,8 +168,11 @@ impl Endpoint {
         self.succeeded.fetch_add(1, Ordering::Relaxed);
         if self.in_a_row.load(Ordering::Relaxed) != 0 {
             self.in_a_row.store(0, Ordering::Relaxed);
+        }
+        if self.on_trial.load(Ordering::Relaxed) {
             let mut slow = self.slow();
             slow.trial = slow.trial.saturating_sub(1);
+            self.on_trial.store(slow.trial > 0, Ordering::Relaxed);
         }
         if self.flags.load(Ordering::Relaxed) & UNREACHABLE != 0 {
             self.reached();
@@ -172,14 +185,9 @@ impl Endpoint {
         let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
         let is_outlier = {
             let mut slow = self.slow();
-            if slow.window_began.is_none_or(|began| now.duration_since(began) >= WINDOW) {
-                slow.window_began = Some(now);
-                slow.failed = 0;
-                self.succeeded.store(0, Ordering::Relaxed);
-            }
-            slow.failed += 1;
-            let calls = slow.failed.saturating_add(self.succeeded.load(Ordering::Relaxed));
-            let is_frequent = calls >= CALLS_MIN && slow.failed.saturating_mul(100) >= calls * FAILURES_PERCENT;
+            slow.window.move_to(&self.succeeded, now, WINDOW);
+            slow.window.failed();
+            let is_frequent = slow.window.fails(&self.succeeded, CALLS_MIN, FAILURES_PERCENT);
             in_a_row >= IN_A_ROW_MAX || is_frequent || slow.trial > 0
         };
         if is_outlier && self.flags.load(Ordering::Relaxed) & EJECTED == 0 && may_eject() {
@@ -194,7 +202,8 @@ impl Endpoint {
         let time = EJECTION.saturating_mul(slow.ejections).min(EJECTION_MAX);
         slow.ejected_until = Some(now + time);
         slow.trial = 0;
-        let failed = slow.failed;
+        self.on_trial.store(false, Ordering::Relaxed);
+        let (failed, _) = slow.window.counts(&self.succeeded);
         drop(slow);
         if self.set(EJECTED) {
             self.ejected_total.fetch_add(1, Ordering::Relaxed);
@@ -222,6 +231,16 @@ impl Endpoint {
     /// Nobody probes it any more.
     pub(crate) fn unwatched(&self) {
         self.is_watched.store(false, Ordering::Release);
+    }
+
+    /// How it is checked from now on. What other checks said does not hold any more.
+    pub(super) fn checked_by(&self, check: Option<&HealthPlan>) {
+        let mut slow = self.slow();
+        if slow.check.as_ref() != check {
+            slow.check = check.cloned();
+            slow.checks_failed = 0;
+            self.clear(UNHEALTHY);
+        }
     }
 
     /// The result of an active check; so many in a row have to fail.
@@ -293,11 +312,9 @@ mod tests {
                 if number % 2 == 0 { endpoint.failed(at, || true) } else { endpoint.succeeded() }
             }
         };
-        // Old successes do not hide it, and old failures do not make it.
-        for _ in 0..10_000 {
-            endpoint.succeeded();
-        }
-        endpoint.failed(now, || true);
+        // Old failures do not make it.
+        (1..IN_A_ROW_MAX).for_each(|_| endpoint.failed(now, || true));
+        endpoint.succeeded();
         assert_eq!(endpoint.standing(now), Standing::Up);
         mixed(now + WINDOW);
         assert_eq!(endpoint.standing(now + WINDOW), Standing::Ejected);
@@ -315,8 +332,13 @@ mod tests {
             endpoint.failed(now, || true);
             assert_eq!(endpoint.standing(now), Standing::Ejected, "one failure after ejection {ejection}");
         }
-        now += EJECTION * 4 + FORGIVEN;
+        now += EJECTION * 4;
         assert_eq!(endpoint.standing(now), Standing::Up);
+        // As many good calls end the trial: then a single failure is one as any other.
+        (0..IN_A_ROW_MAX).for_each(|_| endpoint.succeeded());
+        endpoint.failed(now, || true);
+        assert_eq!(endpoint.standing(now), Standing::Up);
+        now += FORGIVEN;
         eject(now);
         assert_eq!(endpoint.standing(now + EJECTION), Standing::Up);
     }

@@ -43,6 +43,18 @@ impl Loader<'_> {
         let retry_span = node.get("retry").map_or(key.span, |node| node.span);
         fields.finish(reader);
         let (Some((adapter, spec)), Some(idempotent)) = (adapter, idempotent) else { return };
+        let endpoints = spec.endpoints();
+        if let Some(twice) =
+            endpoints.iter().enumerate().find_map(|(at, url)| endpoints[..at].contains(url).then_some(url))
+        {
+            let message = format!("the address `{twice}` stands twice");
+            reader.error(
+                "duplicate-address",
+                key.span,
+                message,
+                "write each endpoint once: calls are spread over all of them",
+            );
+        }
         let idempotent = known_operations(&idempotent, &*spec, &name, reader);
         let retry = retry.flatten().and_then(|settings| retry_plan(&settings, retry_span, &*spec, &idempotent, reader));
         let concurrency = concurrency.flatten().map_or(Some(CONCURRENCY_DEFAULT), |wanted| {
