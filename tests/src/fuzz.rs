@@ -68,6 +68,15 @@ fn contract() -> &'static TypeRef {
     })
 }
 
+/// No files at all.
+pub struct NoFiles;
+
+impl Files for NoFiles {
+    fn read(&self, _: &str) -> Result<Option<Bytes>, String> {
+        Ok(None)
+    }
+}
+
 struct OneFile(Bytes);
 
 impl Files for OneFile {

@@ -31,6 +31,39 @@ fn post(media_type: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn a_text_that_a_map_repeats_is_not_written_a_hundred_thousand_times() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(&format!(
+        "version: 1
+services: {{ echo: {{ http: {{ url: \"http://{}\", operations: {{ post: {{ post: /echo }} }} }} }} }}
+routes:
+  lines:
+    from: {{ http: {{ listen: public, post: /mapped }} }}
+    steps:
+      - map: {{ lines: {{ each: req.lines, as: line, map: {{ customer: req.customer, sku: line }} }} }}
+      - call: echo.post
+",
+        backend.address
+    ));
+    let lines = |customer: usize, count: usize| {
+        format!("{{\"customer\":\"{}\",\"lines\":[{}]}}", "c".repeat(customer), vec!["1"; count].join(","))
+    };
+    let send = |body: &str| {
+        let (mut replies, _) = exchange(&gateway.public(), &post("application/json", body.as_bytes()), 1);
+        replies.remove(0)
+    };
+    assert_eq!(send(&lines(10, 100)).status, 200);
+    let before = gateway.resident_kib();
+    let begun = Instant::now();
+    let reply = send(&lines(500_000, 99_000));
+    assert_eq!(reply.status, 400, "{}", reply.body);
+    assert!(reply.body.contains("BODY_TOO_LARGE"), "{}", reply.body);
+    println!("refused after {:?}, {} KiB more", begun.elapsed(), gateway.resident_kib().saturating_sub(before));
+    assert!(gateway.resident_kib() < before + 128 * 1024);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
 fn bombs_are_refused_with_the_place_and_cost_little() {
     let backend = Backend::start();
     let mut gateway = gateway(&backend);

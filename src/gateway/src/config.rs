@@ -58,6 +58,8 @@ settings! {
         pub attributes: usize = 128,
         /// What one text of an XML document may weigh.
         pub text: Size = Size(1 << 20),
+        /// What a body that a route makes may weigh when it is written.
+        pub written: Size = Size(16 << 20),
     }
 
     /// the memory of the process
@@ -339,6 +341,7 @@ fn read_limits(settings: &LimitSettings) -> Limits {
         nodes: settings.nodes,
         attributes: settings.attributes,
         text_len: usize::try_from(settings.text.0).unwrap_or(usize::MAX),
+        written_len: usize::try_from(settings.written.0).unwrap_or(usize::MAX),
         ..Limits::default()
     }
 }

@@ -25,6 +25,8 @@ pub struct Limits {
     pub name_len: usize,
     /// Bytes of one text run or attribute value in XML.
     pub text_len: usize,
+    /// Bytes of a body that a route makes, as it is written. What only passes through has the limits of its entry and service.
+    pub written_len: usize,
 }
 
 impl Limits {
@@ -45,6 +47,7 @@ impl Default for Limits {
             qualified_len: 4 << 20,
             name_len: 256,
             text_len: 1 << 20,
+            written_len: 16 << 20,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The typed value that every format is read into and written from.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -90,6 +91,46 @@ impl Value {
     }
 }
 
+impl Value {
+    /// Bytes that a copy takes: those of lists. Texts, bytes and records are shared.
+    #[must_use]
+    pub fn copied_len(&self) -> usize {
+        match self {
+            Self::List(items) => items.len() * size_of::<Self>() + items.iter().map(Self::copied_len).sum::<usize>(),
+            _ => 0,
+        }
+    }
+
+    /// About the bytes that the value has when it is written, escapes not counted; no further than `max`, so that it costs no more than that.
+    #[must_use]
+    pub fn written_len(&self, max: usize) -> usize {
+        /// A number, with what stands around any value.
+        const SMALL_LEN: usize = 8;
+        let mut len: usize = 0;
+        let mut open: Vec<&Self> = vec![self];
+        while let Some(value) = open.pop() {
+            len = len.saturating_add(match value {
+                Self::Text(text) => text.len() + SMALL_LEN / 2,
+                Self::Bytes(bytes) => bytes.len() / 3 * 4 + SMALL_LEN,
+                Self::Decimal(number) => number.as_str().len() + 1,
+                Self::List(items) => {
+                    open.extend(items);
+                    2
+                }
+                Self::Record(record) => {
+                    open.extend(record.iter().map(|(_, value)| value));
+                    record.iter().map(|(name, _)| name.len() + SMALL_LEN / 2).sum::<usize>() + 2
+                }
+                _ => SMALL_LEN,
+            });
+            if len > max {
+                break;
+            }
+        }
+        len
+    }
+}
+
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
         Self::Text(text.into())
@@ -135,17 +176,56 @@ pub struct Shape {
     pub defaults: Vec<(ByteString, Value)>,
 }
 
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Default)]
 struct Fields {
     list: Vec<(ByteString, Value)>,
     shape: Option<Arc<Shape>>,
     /// Fields that the contract does not know, as protobuf wrote them. Boxed, because they are nearly never there.
     unknown: Option<Box<Bytes>>,
+    /// Where each name stands, of a long list that was looked into.
+    #[expect(clippy::box_collection, reason = "records are many, and this part of one is nearly never there")]
+    places: OnceLock<Box<HashMap<ByteString, usize>>>,
+}
+
+/// A copy is made to be changed, and finds its places anew.
+impl Clone for Fields {
+    fn clone(&self) -> Self {
+        let Self { list, shape, unknown, .. } = self;
+        Self { list: list.clone(), shape: shape.clone(), unknown: unknown.clone(), places: OnceLock::new() }
+    }
+}
+
+impl PartialEq for Fields {
+    fn eq(&self, other: &Self) -> bool {
+        self.list == other.list && self.shape == other.shape && self.unknown == other.unknown
+    }
+}
+
+/// Fields from which on their places are remembered: in shorter lists, they are found faster by looking.
+const PLACES_MIN: usize = 24;
+
+impl Fields {
+    fn place(&self, name: &str) -> Option<usize> {
+        if self.list.len() < PLACES_MIN {
+            return self.list.iter().position(|(key, _)| key == name);
+        }
+        let places = self
+            .places
+            .get_or_init(|| Box::new(self.list.iter().enumerate().map(|(at, (key, _))| (key.clone(), at)).collect()));
+        places.get(name).copied()
+    }
+
+    fn push(&mut self, name: ByteString, value: Value) {
+        if let Some(places) = self.places.get_mut() {
+            places.insert(name.clone(), self.list.len());
+        }
+        self.list.push((name, value));
+    }
 }
 
 /// Named fields in the order in which they were read or set; each name stands once.
 ///
-/// Look-up is linear: records of messages are short, and readers bound the number of keys. A copy shares the fields until
+/// Look-up is linear in short records, and by hash in long ones. A copy shares the fields until
 /// one of the two is changed, so that handing a part of a message on costs nothing.
 ///
 /// A record that was read by a contract knows its [`Shape`]: [`Record::get`] then gives a field without presence its
@@ -162,10 +242,24 @@ impl Record {
         Self::default()
     }
 
+    /// A record without fields, with room for some.
+    #[must_use]
+    pub fn with_capacity(fields: usize) -> Self {
+        Self::from_unique(Vec::with_capacity(fields))
+    }
+
+    /// About the bytes that a record with room for so many fields takes, without their values' own.
+    #[must_use]
+    pub const fn made_len(fields: usize) -> usize {
+        /// What counts the copies of a record.
+        const COUNTS_LEN: usize = 16;
+        size_of::<Self>() + COUNTS_LEN + size_of::<Fields>() + fields * size_of::<(ByteString, Value)>()
+    }
+
     /// For readers that have made sure that each name stands once.
     #[must_use]
     pub fn from_unique(list: Vec<(ByteString, Value)>) -> Self {
-        Self { fields: Arc::new(Fields { list, shape: None, unknown: None }) }
+        Self { fields: Arc::new(Fields { list, ..Fields::default() }) }
     }
 
     /// A record of a contract's type, for readers that have made sure that each name stands once; with fields that the
@@ -173,7 +267,7 @@ impl Record {
     #[must_use]
     pub fn of_shape(shape: Arc<Shape>, list: Vec<(ByteString, Value)>, unknown: Bytes) -> Self {
         let unknown = (!unknown.is_empty()).then(|| Box::new(unknown));
-        Self { fields: Arc::new(Fields { list, shape: Some(shape), unknown }) }
+        Self { fields: Arc::new(Fields { list, shape: Some(shape), unknown, places: OnceLock::new() }) }
     }
 
     /// The type that a contract gave it.
@@ -191,17 +285,17 @@ impl Record {
     /// The field of that name; the default of one that was not sent and has no presence.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
-        let find = |list: &'_ [(ByteString, Value)]| list.iter().position(|(key, _)| key == name);
-        if let Some(at) = find(&self.fields.list) {
+        if let Some(at) = self.fields.place(name) {
             return Some(&self.fields.list[at].1);
         }
         let defaults = &self.fields.shape.as_ref()?.defaults;
-        find(defaults).map(|at| &defaults[at].1)
+        defaults.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
     /// The field of that name, to change; only one that is there.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Value> {
-        Arc::make_mut(&mut self.fields).list.iter_mut().find(|(key, _)| key == name).map(|(_, value)| value)
+        let at = self.fields.place(name)?;
+        Arc::make_mut(&mut self.fields).list.get_mut(at).map(|(_, value)| value)
     }
 
     /// Sets a field: in its old place where the name stands, else at the end. Gives back what stood there.
@@ -210,7 +304,7 @@ impl Record {
         match self.get_mut(&name) {
             Some(old) => Some(std::mem::replace(old, value)),
             None => {
-                Arc::make_mut(&mut self.fields).list.push((name, value));
+                Arc::make_mut(&mut self.fields).push(name, value);
                 None
             }
         }
@@ -218,8 +312,10 @@ impl Record {
 
     /// Takes a field out; the order of the others stays.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
-        let at = self.fields.list.iter().position(|(key, _)| key == name)?;
-        Some(Arc::make_mut(&mut self.fields).list.remove(at).1)
+        let at = self.fields.place(name)?;
+        let fields = Arc::make_mut(&mut self.fields);
+        fields.places = OnceLock::new();
+        Some(fields.list.remove(at).1)
     }
 
     /// The fields in order.
@@ -230,7 +326,7 @@ impl Record {
     /// The fields in order, and behind them the defaults of those without presence that were not sent.
     pub fn iter_with_defaults(&self) -> impl Iterator<Item = (&ByteString, &Value)> {
         let defaults = self.fields.shape.as_ref().map_or(&[][..], |shape| shape.defaults.as_slice());
-        let missing = |(name, _): &&(ByteString, Value)| !self.fields.list.iter().any(|(key, _)| key == name);
+        let missing = |(name, _): &&(ByteString, Value)| self.fields.place(name).is_none();
         self.iter().chain(defaults.iter().filter(missing).map(|(name, value)| (name, value)))
     }
 

@@ -5,8 +5,7 @@
 //! holds just the fields which the expression names.
 //!
 //! CEL itself has no limits at run time. They are set here at load: length, depth, and one comprehension inside
-//! another is refused; and what a step does with the message is counted and
-//! bounded while it runs.
+//! another is refused; and what the steps of a route make of a message is counted and bounded while they run.
 
 mod compile;
 mod functions;
@@ -21,9 +20,9 @@ mod work;
 pub use compile::{Expression, ExpressionError, Names};
 pub use gives::Gives;
 pub use path::{Path, PathStep};
-pub use scope::{Request, Scope};
+pub use scope::{Item, Request, Scope};
 pub use template::Template;
-pub(crate) use work::Work;
+pub use work::Meter;
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,13 @@
 //! The `map` step: a new body out of what there is.
 
-use crossdock_message::{ByteString, Fault, Record, Value};
+use std::borrow::Cow;
 
-use crate::expression::{Expression, Scope, Work};
+use crossdock_message::{ByteString, Code, Fault, Record, Value};
+
+use crate::expression::{Expression, Item, Scope};
+
+/// Fields that a list of them has room for with its first.
+const INNER_FIELDS: usize = 4;
 
 /// Makes a body.
 #[derive(Debug, Clone)]
@@ -55,11 +60,30 @@ impl MapPlan {
     /// # Errors
     /// The fault of the expression that could not be evaluated.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, Fault> {
-        let _work = Work::begin();
+        let value = self.made(scope)?;
+        let max = scope.limits.written_len;
+        if value.written_len(max) > max {
+            let message = format!("the new body would be larger than the {max} bytes that may be written");
+            return Err(if self.is_of_caller() {
+                Fault::caller(Code::InvalidArgument, "BODY_TOO_LARGE", message)
+            } else {
+                Fault::new(Code::Internal, "BODY_TOO_LARGE", message)
+            });
+        }
+        Ok(value)
+    }
+
+    fn made(&self, scope: &Scope<'_>) -> Result<Value, Fault> {
         match self {
             Self::Whole(expression) => expression.evaluate(scope),
             Self::Fields(targets) => {
-                let mut record = Record::new();
+                // Records in records have room for a few fields more than they get.
+                let inner: usize = targets.iter().map(|target| target.path.len() - 1).sum();
+                let len = Record::made_len(targets.len()) + inner * Record::made_len(INNER_FIELDS);
+                if let (Err(spent), Some(first)) = (scope.meter.bytes(len), targets.first()) {
+                    return Err(first.source.expression().spent(spent));
+                }
+                let mut record = Record::with_capacity(targets.len());
                 for target in targets {
                     if let Some(value) = target.value(scope)? {
                         place(&mut record, &target.path, value);
@@ -67,6 +91,25 @@ impl MapPlan {
                 }
                 Ok(Value::Record(record))
             }
+        }
+    }
+
+    /// Whether it looks at nothing but what the caller sent.
+    fn is_of_caller(&self) -> bool {
+        match self {
+            Self::Whole(expression) => expression.is_of_caller(),
+            Self::Fields(targets) => targets.iter().all(|target| match &target.source {
+                Source::Expression(expression) => expression.is_of_caller(),
+                Source::Each { items, map, .. } => items.is_of_caller() && map.is_of_caller(),
+            }),
+        }
+    }
+}
+
+impl Source {
+    fn expression(&self) -> &Expression {
+        match self {
+            Self::Expression(expression) | Self::Each { items: expression, .. } => expression,
         }
     }
 }
@@ -77,10 +120,10 @@ impl Target {
             Source::Expression(expression) if self.optional => expression.evaluate_optional(scope),
             Source::Expression(expression) => expression.evaluate(scope).map(Some),
             Source::Each { items, name, map } => {
-                let list = match (items.evaluate_optional(scope)?, self.optional) {
+                let list = match (items.borrow_optional(scope)?, self.optional) {
                     (Some(list), _) => list,
                     (None, true) => return Ok(None),
-                    (None, false) => items.evaluate(scope)?,
+                    (None, false) => Cow::Owned(items.evaluate(scope)?),
                 };
                 each(&list, items, name, map, scope).map(Some)
             }
@@ -99,16 +142,13 @@ fn each(
         let problem = format!("`{}` gives {} where a list is needed", source.source(), list.kind());
         return Err(source.fault("NOT_A_LIST", problem));
     };
-    let mut variables = scope.variables.to_vec();
+    let taken = scope.meter.bytes(items.len() * size_of::<Value>());
+    taken.map_err(|spent| source.spent(spent))?;
     let mut mapped = Vec::with_capacity(items.len());
-    for item in items {
-        if !Work::spend(1) {
-            return Err(source.too_much_work());
-        }
-        variables.push((name.clone(), item.clone()));
-        let inner = Scope { variables: &variables, ..*scope };
-        mapped.push(map.evaluate(&inner)?);
-        variables.pop();
+    for value in items {
+        scope.meter.work(1).map_err(|spent| source.spent(spent))?;
+        let item = Item { name, value, outer: scope.item };
+        mapped.push(map.made(&Scope { item: Some(&item), ..*scope })?);
     }
     Ok(Value::List(mapped))
 }

@@ -9,12 +9,12 @@ use crossdock_adapter_api::{
     Adapter, Admission, EntrySpec, Exchange, Head, Ingress, LocalFuture, OpenIngress, Outcome, Turn, header_twice,
 };
 use crossdock_message::{ByteString, Code, Fault, Message, Record, Retry, Value};
-use crossdock_routing::expression::Request;
+use crossdock_routing::expression::{Meter, Request};
 use crossdock_routing::{Miss, RoutePlan};
 
 use super::counted::Counted;
 use super::shards::Shards;
-use super::steps::Run;
+use super::steps::{Run, deadline_of};
 use crate::generation::{Current, Generation};
 use crate::stats::{Phases, Stats};
 
@@ -174,7 +174,10 @@ impl RouteExchange {
         }
         let entry = &route.entries[self.entry];
         let request = Request { message, binding: Arc::clone(entry.binding()) };
-        let mut run = Run::new(&self.shards, route, &request, &generation.limits, entry.cancels(), Instant::now());
+        let now = Instant::now();
+        let deadline = deadline_of(route, &request.message, now);
+        let meter = Meter::new(deadline);
+        let mut run = Run::new(&self.shards, route, &request, entry.cancels(), &meter, deadline, now);
         let outcome = run.follow_to_end().await;
         counted.finish(outcome, run.phases(Instant::now()))
     }

@@ -12,13 +12,14 @@ use std::time::Instant;
 
 use crossdock_adapter_api::{Hold, Outcome, Turn};
 use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Limits, Message, Retry};
-use crossdock_routing::expression::{Expression, Request, Scope};
+use crossdock_routing::expression::{Expression, Meter, Request, Scope};
 use crossdock_routing::{IdempotencyPlan, RoutePlan};
 
 use self::lanes::{Lane, Lanes};
 use self::window::{Known, Window};
 use super::counted::Counted;
 use super::ingress::RouteExchange;
+use super::steps::deadline_of;
 use crate::stats::Phases;
 
 /// Bytes of a key.
@@ -248,7 +249,9 @@ type Keys = (Option<ByteString>, Option<ByteString>);
 
 /// The keys of a message: for the order, and for being carried out once.
 fn keys(route: &RoutePlan, request: &Request, limits: &Limits) -> Result<Keys, Fault> {
-    let scope = Scope { request, current: &request.message, reply: None, variables: &[], limits };
+    let meter = Meter::new(deadline_of(route, &request.message, Instant::now()));
+    let scope =
+        Scope { request, current: &request.message, reply: None, variables: &[], item: None, meter: &meter, limits };
     let order = route.order.as_ref().map(|by| key_of(by, "order", &scope)).transpose()?;
     let only = route.idempotency.as_ref().map(|plan| key_of(&plan.key, "idempotency", &scope)).transpose()?;
     Ok((order, only))

@@ -162,10 +162,10 @@ impl ShardState {
             },
         };
         let result = self.admitted_tries(call, started).await;
-        if let Some((admitted, breaker)) = admitted {
-            if let Some(verdict) = verdict(&result) {
-                admitted.finish(verdict.is_err(), breaker, Instant::now());
-            }
+        if let Some((admitted, breaker)) = admitted
+            && let Some(verdict) = verdict(&result)
+        {
+            admitted.finish(verdict.is_err(), breaker, Instant::now());
         }
         result
     }

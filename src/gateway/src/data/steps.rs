@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::{Cancels, Outcome};
 use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Headers, Limits, Message, Origin, Record, Value};
-use crossdock_routing::expression::{Request, Scope, Template};
+use crossdock_routing::expression::{Meter, Request, Scope, Template};
 use crossdock_routing::{CallPlan, ErrorRule, MapPlan, RespondBody, RoutePlan, Step};
 
 use super::shards::Shards;
@@ -35,7 +35,9 @@ pub(crate) struct Run<'a> {
     deadline: Instant,
     current: Current,
     reply: Option<Message>,
-    variables: Vec<(ByteString, Value)>,
+    /// What is left for the message, over all its steps and branches.
+    meter: &'a Meter,
+    variables: Vec<(ByteString, Arc<Value>)>,
     /// Headers that steps have set since the last call.
     set: Headers,
     /// What a part's identity has behind that of the whole message.
@@ -51,22 +53,21 @@ impl<'a> Run<'a> {
         shards: &'a Shards,
         route: &'a RoutePlan,
         request: &'a Request,
-        limits: &'a Limits,
         cancels: Cancels,
+        meter: &'a Meter,
+        deadline: Instant,
         now: Instant,
     ) -> Self {
-        let longest = now + route.deadline_max;
-        let deadline =
-            request.message.deadline.map_or(now + route.deadline_default, |deadline| deadline.instant().min(longest));
         Self {
             shards,
             route,
             request,
-            limits,
+            limits: &shards.generation().limits,
             cancels,
             deadline,
             current: Current::Request,
             reply: None,
+            meter,
             variables: Vec::new(),
             set: Headers::new(),
             part: None,
@@ -137,7 +138,7 @@ impl<'a> Run<'a> {
                 }
                 Step::Enrich { call, with, name } => {
                     let value = self.enrich(call, with).await?;
-                    self.variables.push((name.clone(), value));
+                    self.variables.push((name.clone(), Arc::new(value)));
                 }
                 Step::Tap { call, with } => self.tap(call, with.as_ref()),
                 Step::Respond { status, headers, body } => {
@@ -168,6 +169,8 @@ impl<'a> Run<'a> {
             current,
             reply: self.reply.as_ref(),
             variables: &self.variables,
+            item: None,
+            meter: self.meter,
             limits: self.limits,
         }
     }
@@ -335,6 +338,12 @@ impl<'a> Run<'a> {
         }
         told
     }
+}
+
+/// When the exchange of a message has to end.
+pub(crate) fn deadline_of(route: &RoutePlan, message: &Message, now: Instant) -> Instant {
+    let longest = now + route.deadline_max;
+    message.deadline.map_or(now + route.deadline_default, |deadline| deadline.instant().min(longest))
 }
 
 /// The services that steps call and wait for, each once.

@@ -80,7 +80,7 @@ impl Breaker {
                 return Err(until.duration_since(now));
             }
             slow.open_until = None;
-            self.begin_round(&mut slow, plan, now);
+            Self::begin_round(&mut slow, plan, now);
             self.state.store(HALF_OPEN, Ordering::Relaxed);
             tracing::info!(service = %self.service, probes = plan.probes, "circuit breaker is half open");
         }
@@ -91,14 +91,14 @@ impl Breaker {
             // A probe may last as long as a stream; others are not to wait for it.
             match slow.probes_until {
                 Some(until) if now < until => return Err(until.duration_since(now)),
-                _ => self.begin_round(&mut slow, plan, now),
+                _ => Self::begin_round(&mut slow, plan, now),
             }
         }
         slow.probing += 1;
         Ok(Admitted { breaker: self, probe: Some(slow.round) })
     }
 
-    fn begin_round(&self, slow: &mut Slow, plan: &BreakerPlan, now: Instant) {
+    fn begin_round(slow: &mut Slow, plan: &BreakerPlan, now: Instant) {
         (slow.probing, slow.probed) = (0, 0);
         slow.round += 1;
         slow.probes_until = Some(now + plan.open);

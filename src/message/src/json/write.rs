@@ -4,6 +4,9 @@ use base64::Engine as _;
 
 use crate::Value;
 
+/// Room that is made for a document before it is written.
+const CAPACITY_MAX: usize = 16 << 20;
+
 /// A value that JSON cannot say.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("JSON has no text for {0}")]
@@ -16,7 +19,8 @@ pub struct JsonWriteError(&'static str);
 /// # Errors
 /// [`JsonWriteError`] for a double that is infinite or not a number.
 pub fn write(value: &Value) -> Result<Vec<u8>, JsonWriteError> {
-    let mut out = Vec::with_capacity(256);
+    // Growing by halves would take the memory of a large document several times.
+    let mut out = Vec::with_capacity(value.written_len(CAPACITY_MAX).clamp(64, CAPACITY_MAX));
     write_into(value, &mut out)?;
     Ok(out)
 }

@@ -1,5 +1,6 @@
 //! From source text to something that can be evaluated many times.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::path::{Path, PathStep};
 use super::projection::Needs;
 use super::scope::{ENVELOPE_FIELDS, Scope};
 use super::values::{CelValue, to_value};
-use super::work::Work;
+use super::work::{Spent, Work};
 
 /// Bytes of one expression. CEL's parser recurses over operators without a limit of its own.
 const SOURCE_LEN_MAX: usize = 1024;
@@ -183,7 +184,10 @@ impl Expression {
     pub fn evaluate_optional(&self, scope: &Scope<'_>) -> Result<Option<Value>, Fault> {
         match &self.kind {
             Kind::Constant(value) => Ok(Some(value.clone())),
-            Kind::Path(path) => Ok(scope.find(path)?.ok().map(std::borrow::Cow::into_owned)),
+            Kind::Path(path) => match scope.find(path)? {
+                Ok(value) => self.copied(value, scope).map(Some),
+                Err(_) => Ok(None),
+            },
             Kind::Cel { tree, needs } => self.interpret(tree, needs, scope).map(Some),
         }
     }
@@ -195,13 +199,33 @@ impl Expression {
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, Fault> {
         if let Kind::Path(path) = &self.kind {
             return match scope.find(path)? {
-                Ok(value) => Ok(value.into_owned()),
+                Ok(value) => self.copied(value, scope),
                 Err(taken) => Err(self.missing(&path.text_to((taken + 1).min(path.steps.len())))),
             };
         }
         match self.evaluate_optional(scope)? {
             Some(value) => Ok(value),
             None => Err(self.missing(&self.source)),
+        }
+    }
+
+    /// The value that a path leads to, counted as a copy.
+    fn copied(&self, value: Cow<'_, Value>, scope: &Scope<'_>) -> Result<Value, Fault> {
+        scope.meter.work(1).and_then(|()| scope.meter.copy(&value)).map_err(|spent| self.spent(spent))?;
+        Ok(value.into_owned())
+    }
+
+    /// The list that the value is, without a copy of it where it is one of the message's own; nothing where a plain path leads nowhere.
+    ///
+    /// # Errors
+    /// As [`Expression::evaluate_optional`].
+    pub(crate) fn borrow_optional<'v>(&self, scope: &Scope<'v>) -> Result<Option<Cow<'v, Value>>, Fault> {
+        match &self.kind {
+            Kind::Path(path) => {
+                scope.meter.work(1).map_err(|spent| self.spent(spent))?;
+                Ok(scope.find(path)?.ok())
+            }
+            _ => Ok(self.evaluate_optional(scope)?.map(Cow::Owned)),
         }
     }
 
@@ -237,7 +261,7 @@ impl Expression {
     }
 
     fn interpret(&self, tree: &IdedExpr, needs: &[(ByteString, Needs)], scope: &Scope<'_>) -> Result<Value, Fault> {
-        let _work = Work::begin();
+        let _work = Work::begin(scope.meter);
         let mut variables = Variables(Vec::with_capacity(needs.len()));
         for (root, needs) in needs {
             if let Some(value) = needs.of_variable(root, scope)? {
@@ -249,7 +273,7 @@ impl Expression {
         context.set_variable_resolver(&variables);
         let evaluated = cel::Value::resolve_val(tree, &context);
         if Work::is_spent() {
-            return Err(self.too_much_work());
+            return Err(self.spent(Spent::Work));
         }
         let value = evaluated.map_err(|error| self.failed(&error))?;
         to_value(&*value).map_err(|kind| {
@@ -257,8 +281,9 @@ impl Expression {
         })
     }
 
-    pub(crate) fn too_much_work(&self) -> Fault {
-        self.fault("TOO_MUCH_WORK", format!("`{}` takes too much work on a message of this size", self.source))
+    /// There is nothing left for the message.
+    pub(crate) fn spent(&self, spent: Spent) -> Fault {
+        spent.fault(self.of_caller, &self.source)
     }
 
     /// CEL's own texts carry values of the message; only what the expression's author wrote is told.

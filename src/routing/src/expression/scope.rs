@@ -7,6 +7,7 @@ use crossdock_adapter_api::{Binding, BodyBinding};
 use crossdock_message::{ByteString, Code, Fault, Limits, Message, Record, Value};
 
 use super::path::{Path, PathStep, follow};
+use super::work::Meter;
 
 /// The caller's message and how it becomes the fields of `req`.
 #[derive(Debug)]
@@ -25,10 +26,25 @@ pub struct Scope<'a> {
     pub current: &'a Message,
     /// The last reply of a service: `res`.
     pub reply: Option<&'a Message>,
-    /// Names bound by `enrich` and `each`, the inner ones last.
-    pub variables: &'a [(ByteString, Value)],
+    /// Names bound by steps, the later ones last.
+    pub variables: &'a [(ByteString, Arc<Value>)],
+    /// The item that `each` is at.
+    pub item: Option<&'a Item<'a>>,
+    /// What is left for the message.
+    pub meter: &'a Meter,
     /// What reading a body may cost.
     pub limits: &'a Limits,
+}
+
+/// An item of a list, with the name that it has, and the one around it.
+#[derive(Debug, Clone, Copy)]
+pub struct Item<'a> {
+    /// Its name.
+    pub name: &'a ByteString,
+    /// The item.
+    pub value: &'a Value,
+    /// That of the list around it.
+    pub outer: Option<&'a Item<'a>>,
 }
 
 impl Request {
@@ -58,8 +74,25 @@ impl Request {
     }
 
     /// All fields at once.
-    fn whole(&self, limits: &Limits) -> Result<Value, Fault> {
+    fn whole(&self, limits: &Limits, meter: &Meter) -> Result<Value, Fault> {
         let body = self.body_fields(limits)?;
+        if let (BodyBinding::Fields, Some(Value::Record(record)), true) =
+            (&self.binding.body, body, self.message.params.is_empty())
+        {
+            // Shared, as all records are.
+            return Ok(Value::Record(record.clone()));
+        }
+        let count = match body {
+            Some(Value::Record(record)) => record.len(),
+            _ => 1,
+        };
+        let taken = meter.bytes(Record::made_len(self.message.params.len() + count));
+        let copied = match body {
+            Some(Value::Record(record)) => record.iter().try_for_each(|(_, value)| meter.copy(value)),
+            Some(other) => meter.copy(other),
+            None => Ok(()),
+        };
+        taken.and(copied).and_then(|()| meter.work(count as u64)).map_err(|spent| spent.fault(true, "req"))?;
         let mut fields: Record = self.message.params.clone();
         match (&self.binding.body, body) {
             (_, None) => {}
@@ -90,6 +123,13 @@ impl<'a> Scope<'a> {
     /// # Errors
     /// A fault where a body has to be read for it and cannot be.
     pub(super) fn find(&self, path: &Path) -> Result<Found<'a>, Fault> {
+        let mut item = self.item;
+        while let Some(inner) = item {
+            if *inner.name == path.root {
+                return Ok(follow(inner.value, &path.steps).map(Cow::Borrowed));
+            }
+            item = inner.outer;
+        }
         if let Some((_, value)) = self.variables.iter().rev().find(|(name, _)| *name == path.root) {
             return Ok(follow(value, &path.steps).map(Cow::Borrowed));
         }
@@ -116,7 +156,7 @@ impl<'a> Scope<'a> {
                 None => Err(0),
             }),
             _ => {
-                let whole = request.whole(self.limits)?;
+                let whole = request.whole(self.limits, self.meter)?;
                 Ok(follow(&whole, steps).map(|value| Cow::Owned(value.clone())))
             }
         }

@@ -5,6 +5,9 @@ use crossdock_message::{ByteString, Fault};
 use super::compile::{Expression, ExpressionError, Names};
 use super::scope::Scope;
 
+/// Bytes of one text: it is a header, or the message of a fault.
+const LEN_MAX: usize = 64 << 10;
+
 /// A text with expressions in `${…}`.
 #[derive(Debug, Clone)]
 pub struct Template {
@@ -88,6 +91,11 @@ impl Template {
                         let problem = format!("`{}` gives {}, which has no text", expression.source(), value.kind());
                         expression.fault("NO_TEXT", problem)
                     })?;
+                    scope.meter.bytes(text.len()).map_err(|spent| expression.spent(spent))?;
+                    if out.len() + text.len() > LEN_MAX {
+                        let problem = format!("`{}` makes a text of more than {LEN_MAX} bytes", expression.source());
+                        return Err(expression.fault("TEXT_TOO_LONG", problem));
+                    }
                     out.push_str(&text);
                 }
             }

@@ -14,6 +14,10 @@ fn bytes(text: &str) -> bytes::Bytes {
     bytes::Bytes::copy_from_slice(text.as_bytes())
 }
 
+fn meter() -> Meter {
+    Meter::new(std::time::Instant::now() + std::time::Duration::from_secs(60))
+}
+
 fn names() -> Names {
     Names {
         variables: ["req", "res", "header", "msg", "line"].map(ByteString::from_static).to_vec(),
@@ -35,12 +39,15 @@ fn evaluate(source: &str) -> Result<String, crossdock_message::Fault> {
     let binding = Binding { body: BodyBinding::Fields, params: vec!["id".into()] };
     let request = Request { message: request, binding: binding.into() };
     let limits = Limits::default();
-    let variables = [(ByteString::from_static("line"), Value::Int(4))];
+    let variables = [(ByteString::from_static("line"), Value::Int(4).into())];
+    let meter = meter();
     let scope = Scope {
         request: &request,
         current: &request.message,
         reply: Some(&reply),
         variables: &variables,
+        item: None,
+        meter: &meter,
         limits: &limits,
     };
     let expression = Expression::compile(source, &names()).unwrap_or_else(|errors| panic!("{source}: {errors:?}"));
@@ -157,7 +164,15 @@ fn a_field_of_the_address_is_not_given_by_the_body() {
     let request =
         Request { message: request, binding: Binding { params: vec!["id".into()], ..Binding::default() }.into() };
     let limits = Limits::default();
-    let scope = Scope { request: &request, current: &request.message, reply: None, variables: &[], limits: &limits };
+    let scope = Scope {
+        request: &request,
+        current: &request.message,
+        reply: None,
+        variables: &[],
+        item: None,
+        meter: &meter(),
+        limits: &limits,
+    };
     let read = |source: &str| Expression::compile(source, &names()).expect(source).evaluate(&scope);
     assert_eq!(read("req.id"), Ok(Value::from("from the path")));
     assert_eq!(&*read("req.x").expect_err("given twice").reason, "FIELD_TWICE");
@@ -169,7 +184,15 @@ fn a_resolved_secret_is_not_in_a_fault() {
     let request =
         Request { message: message("application/json", "{\"id\":\"a\"}"), binding: Binding::default().into() };
     let limits = Limits::default();
-    let scope = Scope { request: &request, current: &request.message, reply: None, variables: &[], limits: &limits };
+    let scope = Scope {
+        request: &request,
+        current: &request.message,
+        reply: None,
+        variables: &[],
+        item: None,
+        meter: &meter(),
+        limits: &limits,
+    };
     let fault = expression.expect("good").evaluate(&scope).expect_err("text and number");
     assert!(!fault.message.contains("S3CRET") && fault.message.contains("env:TOKEN"), "{fault}");
 }
@@ -180,11 +203,20 @@ fn data_cannot_make_a_step_dear() {
     let body = format!("{{\"xs\":[{}],\"ys\":[{}]}}", list(8_000), list(8_000));
     let request = Request { message: message("application/json", &body), binding: Binding::default().into() };
     let limits = Limits::default();
-    let scope = Scope { request: &request, current: &request.message, reply: None, variables: &[], limits: &limits };
+    let scope = Scope {
+        request: &request,
+        current: &request.message,
+        reply: None,
+        variables: &[],
+        item: None,
+        meter: &meter(),
+        limits: &limits,
+    };
     let dear = Expression::compile("req.xs.filter(x, !(x in req.ys))", &names()).expect("good");
     assert_eq!(&*dear.evaluate(&scope).expect_err("too dear").reason, "TOO_MUCH_WORK");
     let cheap = Expression::compile("size(req.xs.filter(x, x > 10))", &names()).expect("good");
-    assert_eq!(cheap.evaluate(&scope), Ok(Value::Int(7989)));
+    let another = Scope { meter: &meter(), ..scope };
+    assert_eq!(cheap.evaluate(&another), Ok(Value::Int(7989)));
     for source in ["req.a.replace(req.b, req.c)", "req.xs.join(req.sep)", "req.a.split('')"] {
         assert!(Expression::compile(source, &names()).is_err(), "{source}");
     }

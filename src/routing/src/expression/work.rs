@@ -1,31 +1,115 @@
-//! How much work expressions may do for one step: data must not be able to make a cheap step dear.
+//! How much one message may make of itself: work, memory and time over all steps of its route, counted before they are spent.
 //!
-//! Values that are made for CEL and comparisons inside lists are counted. The count is of the thread, because CEL's own
-//! traits leave no place to hand one through; a step runs on one thread from its start to its end.
+//! Data must not be able to make a cheap step dear. Values that are made or compared count as work; what a copy or a new value takes counts
+//! in bytes, where text that is shared takes none. Inside CEL, the count is of the thread, because CEL's own traits leave no place to hand one
+//! through; an evaluation runs on one thread from its start to its end.
 
 use std::cell::Cell;
+use std::time::Instant;
 
-/// Units of work of one step: about a million values made or compared, well below a second.
+use crossdock_message::{Code, Fault, Value};
+
+/// Units of work of one message: about a million values made or compared, well below a second.
 const WORK_MAX: u64 = 1_000_000;
+/// Bytes that the values of one message may take, those that were dropped included. With what a body may weigh when it is written, no
+/// evaluation takes more than 64 MiB.
+const BYTES_MAX: u64 = 40 << 20;
+/// Units of work from one look at the clock to the next.
+const LOOK_UNITS: u32 = 1024;
 
-thread_local! {
-    static LEFT: Cell<u64> = const { Cell::new(WORK_MAX) };
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
+/// What is left for one message.
+#[derive(Debug)]
+pub struct Meter {
+    work: Cell<u64>,
+    bytes: Cell<u64>,
+    deadline: Instant,
+    until_look: Cell<u32>,
 }
 
-/// Ends the count when the outermost one is dropped.
-pub(crate) struct Work;
+/// Why there is no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spent {
+    Work,
+    Bytes,
+    Time,
+}
 
-impl Work {
-    /// Begins a count, or goes on with the one of the step that this is a part of.
-    pub(crate) fn begin() -> Self {
-        if DEPTH.get() == 0 {
-            LEFT.set(WORK_MAX);
-        }
-        DEPTH.set(DEPTH.get() + 1);
-        Self
+impl Meter {
+    /// For a message whose exchange has to end at `deadline`.
+    #[must_use]
+    pub fn new(deadline: Instant) -> Self {
+        Self { work: Cell::new(WORK_MAX), bytes: Cell::new(BYTES_MAX), deadline, until_look: Cell::new(LOOK_UNITS) }
     }
 
+    /// Counts work; looks at the clock now and then.
+    pub(crate) fn work(&self, units: u64) -> Result<(), Spent> {
+        let left = self.work.get().checked_sub(units).ok_or(Spent::Work);
+        self.work.set(left.unwrap_or(0));
+        left?;
+        let looks = u32::try_from(units).unwrap_or(u32::MAX);
+        match self.until_look.get().checked_sub(looks) {
+            Some(left) => self.until_look.set(left),
+            None => {
+                self.until_look.set(LOOK_UNITS);
+                if Instant::now() >= self.deadline {
+                    return Err(Spent::Time);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts memory, before it is taken.
+    pub(crate) fn bytes(&self, len: usize) -> Result<(), Spent> {
+        let left = self.bytes.get().checked_sub(len as u64).ok_or(Spent::Bytes);
+        self.bytes.set(left.unwrap_or(0));
+        left.map(drop)
+    }
+
+    /// Counts a copy of a value: lists are copied, all else is shared.
+    pub(crate) fn copy(&self, value: &Value) -> Result<(), Spent> {
+        let len = value.copied_len();
+        if len > 0 { self.work((len / size_of::<Value>()) as u64).and_then(|()| self.bytes(len)) } else { Ok(()) }
+    }
+}
+
+impl Spent {
+    /// What the sender of the message is told, or whoever looks for what a service's reply did.
+    pub(crate) fn fault(self, of_caller: bool, source: &str) -> Fault {
+        let (code, reason, message) = match self {
+            Self::Work => (
+                Code::InvalidArgument,
+                "TOO_MUCH_WORK",
+                format!("`{source}` takes too much work on a message of this size"),
+            ),
+            Self::Bytes => {
+                let message = format!("`{source}` makes more than {} MiB of this message", BYTES_MAX >> 20);
+                (Code::InvalidArgument, "TOO_MUCH_MEMORY", message)
+            }
+            Self::Time => {
+                let message = format!("the time was spent while `{source}` was evaluated");
+                return Fault::new(Code::DeadlineExceeded, "DEADLINE", message);
+            }
+        };
+        if of_caller { Fault::caller(code, reason, message) } else { Fault::new(Code::Internal, reason, message) }
+    }
+}
+
+thread_local! {
+    static LEFT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The work of one evaluation of CEL, taken from its message and given back when this is dropped.
+pub(crate) struct Work<'m>(&'m Meter);
+
+impl<'m> Work<'m> {
+    pub(crate) fn begin(meter: &'m Meter) -> Self {
+        LEFT.set(meter.work.get());
+        Self(meter)
+    }
+}
+
+impl Work<'_> {
     /// Counts; false where there is no work left to do.
     pub(crate) fn spend(units: usize) -> bool {
         let left = LEFT.get().saturating_sub(units as u64);
@@ -39,8 +123,40 @@ impl Work {
     }
 }
 
-impl Drop for Work {
+impl Drop for Work<'_> {
     fn drop(&mut self) {
-        DEPTH.set(DEPTH.get().saturating_sub(1));
+        self.0.work.set(LEFT.get());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn all_that_is_left_may_be_spent_and_no_more() {
+        let meter = Meter::new(Instant::now() + Duration::from_secs(60));
+        assert_eq!(meter.work(WORK_MAX - 1), Ok(()));
+        assert_eq!((meter.work(1), meter.work(1)), (Ok(()), Err(Spent::Work)));
+        let len = usize::try_from(BYTES_MAX).expect("a length");
+        assert_eq!((meter.bytes(len), meter.bytes(1)), (Ok(()), Err(Spent::Bytes)));
+    }
+
+    #[test]
+    fn the_deadline_is_seen_while_there_is_work() {
+        let meter = Meter::new(Instant::now());
+        let spent = (0..=LOOK_UNITS).find_map(|_| meter.work(1).err());
+        assert_eq!(spent, Some(Spent::Time));
+    }
+
+    #[test]
+    fn text_is_shared_and_lists_are_not() {
+        let meter = Meter::new(Instant::now() + Duration::from_secs(60));
+        let text = Value::Text("x".repeat(1 << 20).into());
+        (0..1000).for_each(|_| assert_eq!(meter.copy(&text), Ok(())));
+        let list = Value::List(vec![text; 100_000]);
+        assert!((0..100).any(|_| meter.copy(&list).is_err()));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::ready;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossdock_adapter_api::Outcome;
@@ -90,7 +91,7 @@ impl<'a> Run<'a> {
             Some(outer) => format!("{outer}.{number}").into(),
         });
         let mut variables = self.variables.clone();
-        variables.push((name.clone(), item.clone()));
+        variables.push((name.clone(), Arc::new(item.clone())));
         let (reply, set) = (self.reply.clone(), self.set.clone());
         Self { current: Current::Made(item), reply, variables, set, part: number, ..*self }
     }

@@ -1,0 +1,194 @@
+//! Routes made at random of what the checker accepts, with bodies made at random: whatever a message is made into is bounded in memory and
+//! time. `CROSSDOCK_PAIRS=100000 cargo test --release --test generated_routes -- --nocapture` is the long run.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossdock_adapter_api::Adapter;
+use crossdock_message::{Body, Format, Limits, Message, json};
+use crossdock_routing::expression::{Meter, Request, Scope};
+use crossdock_routing::{Inputs, Step, load};
+use crossdock_settings::{Diagnostics, Resolve};
+use crossdock_tests::fuzz::NoFiles;
+use peak_alloc::PeakAlloc;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// What one evaluation may take, its written body included; what the message itself takes is not counted.
+const MEMORY_MAX: usize = 64 << 20;
+/// In a release build; without optimisation, and beside other tests, it takes longer.
+const TIME_MAX: Duration =
+    if cfg!(debug_assertions) { Duration::from_millis(2500) } else { Duration::from_millis(250) };
+const BODY_LEN_MAX: usize = 1 << 20;
+
+struct Nowhere;
+
+impl Resolve for Nowhere {
+    fn env(&self, _: &str) -> Result<String, String> {
+        Err("there is no environment".into())
+    }
+
+    fn file(&self, _: &str) -> Result<String, String> {
+        Err("there are no files".into())
+    }
+}
+
+/// Paths into the message, and into the items of the lists around.
+fn path(random: &mut StdRng, items: usize) -> String {
+    const PATHS: [&str; 11] = [
+        "req",
+        "req.t",
+        "req.n",
+        "req.l",
+        "req.ll",
+        "req.r",
+        "req.o",
+        "req.l[0]",
+        "req.ll[1]",
+        "req.r[0].a",
+        "req.o.k7",
+    ];
+    if items > 0 && random.random_bool(0.5) {
+        let item = format!("i{}", random.random_range(0..items));
+        return if random.random_bool(0.5) { item } else { format!("{item}.a") };
+    }
+    PATHS[random.random_range(0..PATHS.len())].to_owned()
+}
+
+/// Where a list is likely to be.
+fn list(random: &mut StdRng, items: usize) -> String {
+    const LISTS: [&str; 4] = ["req.l", "req.ll", "req.r", "req.ll[1]"];
+    match random.random_range(0..10) {
+        0 => path(random, items),
+        1..4 if items > 0 => format!("i{}", items - 1),
+        _ => LISTS[random.random_range(0..LISTS.len())].to_owned(),
+    }
+}
+
+/// A map with lists in lists, at most `depth` levels.
+fn map(random: &mut StdRng, items: usize, depth: usize) -> String {
+    let fields: Vec<String> = (0..random.random_range(1..5))
+        .map(|number| {
+            let nested = if random.random_bool(0.2) { ".x" } else { "" };
+            if depth > 0 && random.random_bool(0.5) {
+                let (list, inner) = (list(random, items), map(random, items + 1, depth - 1));
+                return format!("f{number}{nested}?: {{ each: \"{list}\", as: i{items}, map: {inner} }}");
+            }
+            format!("f{number}{nested}?: \"{}\"", path(random, items))
+        })
+        .collect();
+    format!("{{ {} }}", fields.join(", "))
+}
+
+fn route(random: &mut StdRng) -> String {
+    let map = map(random, 0, 3);
+    format!(
+        "version: 1
+services: {{ s: {{ http: {{ url: \"http://127.0.0.1:1\", operations: {{ p: {{ post: /p }} }} }} }} }}
+routes:
+  r:
+    from: {{ http: {{ listen: public, post: /r }} }}
+    steps:
+      - map: {map}
+      - require: {{ that: true, message: \"${{{}}} and ${{{}}}\" }}
+      - call: s.p
+",
+        ["req.t", "req.n", "req.r[0].a"][random.random_range(0..3)],
+        ["req.t", "req.n", "req"][random.random_range(0..3)]
+    )
+}
+
+fn body(random: &mut StdRng) -> String {
+    // Most are small; the rest are as large as a route takes, in one of their parts.
+    let large = random.random_range(0..8);
+    let count = |random: &mut StdRng, part: usize, max: usize| {
+        if large == part { max } else { random.random_range(0..20) }
+    };
+    let text = "t".repeat(count(random, 0, 900_000));
+    let list = vec!["1"; count(random, 1, 190_000)].join(",");
+    let lists = vec![format!("[{}]", vec!["2"; 400].join(",")); count(random, 2, 450)].join(",");
+    let records = vec![format!("{{\"a\":\"{}\"}}", "r".repeat(30)); count(random, 3, 20_000)].join(",");
+    let keys: Vec<String> = (0..count(random, 4, 9_999)).map(|number| format!("\"k{number}\":{number}")).collect();
+    let keys = keys.join(",");
+    format!("{{\"t\":\"{text}\",\"n\":1.50,\"l\":[{list}],\"ll\":[{lists}],\"r\":[{records}],\"o\":{{{keys}}}}}")
+}
+
+#[test]
+fn no_route_makes_too_much_of_a_message() {
+    let pairs: u64 = std::env::var("CROSSDOCK_PAIRS").map_or(500, |text| text.parse().expect("a number"));
+    let adapters: [Arc<dyn Adapter>; 1] = [Arc::new(crossdock_http::HttpAdapter)];
+    let listeners = [("public".to_owned(), "http")];
+    let limits = Limits::default();
+    let (mut made, mut refused, mut memory_max, mut time_max) = (0, 0, 0, Duration::ZERO);
+    for seed in 0..pairs {
+        let mut random = StdRng::seed_from_u64(seed);
+        let text = route(&mut random);
+        let mut diagnostics = Diagnostics::new();
+        let inputs = Inputs {
+            adapters: &adapters,
+            listeners: &listeners,
+            resolve: &Nowhere,
+            files: &NoFiles,
+            reflect: &|_| Err("nobody answers".into()),
+            limits: &limits,
+        };
+        let plan = load(&[("r.yaml".to_owned(), text.clone())], &inputs, &mut diagnostics);
+        let plan = plan.unwrap_or_else(|| panic!("{}\n{text}", diagnostics.render_short()));
+        let body = body(&mut random);
+        assert!(body.len() <= BODY_LEN_MAX, "{} bytes of seed {seed}", body.len());
+        let mut message = Message::new("m".into(), "public".into());
+        message.body = Body::raw(bytes::Bytes::from(body).into(), Format::Json);
+        message.body.value(&limits).expect("good JSON");
+        let route = &plan.routes[0];
+        let request = Request { message, binding: Arc::clone(route.entries[0].binding()) };
+        let begun = Instant::now();
+        let meter = Meter::new(begun + Duration::from_secs(60));
+        let scope = Scope {
+            request: &request,
+            current: &request.message,
+            reply: None,
+            variables: &[],
+            item: None,
+            meter: &meter,
+            limits: &limits,
+        };
+        MEMORY.reset_peak_usage();
+        let before = MEMORY.current_usage();
+        let mut faults = Vec::new();
+        for step in &route.steps {
+            match step {
+                Step::Map(map) => match map.evaluate(&scope) {
+                    Ok(value) => drop(json::write(&value).expect("a value with a form in JSON")),
+                    Err(fault) => faults.push(fault),
+                },
+                Step::Require { message, .. } => faults.extend(message.render(&scope).err()),
+                _ => {}
+            }
+        }
+        let (memory, time) = (MEMORY.peak_usage().saturating_sub(before), begun.elapsed());
+        for fault in &faults {
+            let known = [
+                "NOT_A_LIST",
+                "NO_TEXT",
+                "FIELD_MISSING",
+                "BODY_TOO_LARGE",
+                "TOO_MUCH_MEMORY",
+                "TOO_MUCH_WORK",
+                "TEXT_TOO_LONG",
+            ];
+            assert!(known.contains(&&*fault.reason), "seed {seed}: {fault}");
+        }
+        assert!(memory <= MEMORY_MAX, "seed {seed} takes {} MiB:\n{text}", memory >> 20);
+        assert!(time <= TIME_MAX, "seed {seed} takes {time:?}:\n{text}");
+        (memory_max, time_max) = (memory_max.max(memory), time_max.max(time));
+        let is_bound =
+            faults.iter().any(|fault| matches!(&*fault.reason, "BODY_TOO_LARGE" | "TOO_MUCH_MEMORY" | "TOO_MUCH_WORK"));
+        refused += u64::from(is_bound);
+        made += u64::from(faults.is_empty());
+    }
+    println!("{pairs} pairs: {made} made, {refused} refused, at most {} MiB and {time_max:?}", memory_max >> 20);
+    assert!(made > pairs / 20 && refused > pairs / 50, "the generator meets both sides of the limits");
+}
