@@ -30,6 +30,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("http2_head", crossdock_http::fuzzing::http2_head),
     ("path", crossdock_http::fuzzing::path),
     ("amqp_frames", crossdock_amqp::fuzzing::frames),
+    ("cluster_members", crossdock_cluster::fuzzing::members),
     ("grpc_packed", crossdock_grpc::fuzzing::packed),
     ("grpc_status", crossdock_grpc::fuzzing::status),
 ];

@@ -16,6 +16,8 @@
 //! | [`Machine`], [`register`] | what transactions change; a small one for tests and measurements |
 
 mod driver;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod latency;
 mod log;
 mod machine;

@@ -176,6 +176,7 @@ impl Node {
         if !settings.members.values().any(|member| member.votes) {
             return Err(StartError::Settings("no member votes".to_owned()));
         }
+        settings.check_network().map_err(StartError::Settings)?;
         if let Some(tls) = &settings.tls {
             tls.check().map_err(|problem| StartError::Settings(problem.to_string()))?;
         }

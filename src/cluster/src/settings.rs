@@ -1,7 +1,7 @@
 //! Who the instances are, and how this one takes part, as checked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,9 +34,11 @@ pub struct Settings {
     /// Make a log where there is none. An instance that lost its log and makes a new one forgets what it promised: this is for the first
     /// start of all, and for a new instance.
     pub create: bool,
-    /// Encrypt connections with the others. Each has a certificate for the name [`Settings::name_of`]; without this, whoever reaches an
-    /// instance is trusted.
+    /// Encrypt connections with the others. Each has a certificate for the name [`Settings::name_of`]; without this, whoever connects from a
+    /// member's address is trusted.
     pub tls: Option<MutualTls>,
+    /// Without TLS, members may be on other machines: nobody else reaches the network between them. Else all of them have loopback addresses.
+    pub is_network_trusted: bool,
     /// The unit of all waits.
     pub tick: Duration,
     /// Transactions between two snapshots.
@@ -62,6 +64,7 @@ impl Settings {
             data,
             create: false,
             tls: None,
+            is_network_trusted: false,
             tick: Duration::from_millis(20),
             snapshot_every: 100_000,
             snapshot_bytes: 256 << 20,
@@ -75,6 +78,38 @@ impl Settings {
     #[must_use]
     pub fn name_of(&self, id: ServerId) -> String {
         format!("{id}.{}", self.cluster)
+    }
+
+    /// Whether instances may be where their addresses say, without proof of who they are.
+    ///
+    /// # Errors
+    /// Which is not, and what to write.
+    pub(crate) fn check_network(&self) -> Result<(), String> {
+        if self.tls.is_some() || self.is_network_trusted {
+            return Ok(());
+        }
+        match self.members.iter().find(|(_, member)| !member.address.ip().is_loopback()) {
+            Some((id, member)) => Err(format!(
+                "server {id} is at {}, which others can reach, and nothing keeps them out: encrypt the connections, or say that the network is \
+                 trusted",
+                member.address
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a server may connect from there without proof of who it is.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(crate) fn admits(&self, peer: ServerId, source: IpAddr) -> Result<(), String> {
+        let source = source.to_canonical();
+        let member = self.members.get(&peer).map(|member| member.address.ip().to_canonical());
+        let same = member.is_some_and(|member| member == source || (member.is_loopback() && source.is_loopback()));
+        if same && (self.is_network_trusted || source.is_loopback()) {
+            return Ok(());
+        }
+        Err(format!("what calls itself server {peer} connects from {source}, which is not that server's address"))
     }
 
     pub(crate) fn zab(&self) -> Config {

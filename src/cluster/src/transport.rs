@@ -4,6 +4,7 @@
 //! one that it is taken for, gets no further.
 
 mod link;
+mod live;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use crossdock_transport::PeerCertificate;
 use crossdock_zab::{Link, Message, ServerId, Session, Zxid};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::settings::Settings;
@@ -79,11 +80,18 @@ pub(crate) struct Transport {
     driver: mpsc::Sender<Incoming>,
     /// The last problem of a connection that was taken.
     told: Mutex<String>,
+    live: live::Live,
 }
 
 impl Transport {
     pub(crate) fn new(settings: &Settings, driver: mpsc::Sender<Incoming>) -> Arc<Self> {
-        Arc::new(Self { settings: settings.clone(), links: AtomicU64::new(0), driver, told: Mutex::default() })
+        Arc::new(Self {
+            settings: settings.clone(),
+            links: AtomicU64::new(0),
+            driver,
+            told: Mutex::default(),
+            live: live::Live::new(),
+        })
     }
 
     /// Connects with all others, until it is dropped.
@@ -110,7 +118,7 @@ impl Transport {
         let mut wait = DIAL_WAIT;
         let mut told = String::new();
         loop {
-            let problem = match tokio::time::timeout(DIAL_TIME, TcpStream::connect(address)).await {
+            let problem = match tokio::time::timeout(DIAL_TIME, self.connected(address)).await {
                 Ok(Ok(stream)) => match self.meet(stream, Some(peer)).await {
                     Ok(ended) => {
                         // They have talked: it is worth to try again at once.
@@ -128,6 +136,19 @@ impl Transport {
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(DIAL_WAIT_MAX);
+        }
+    }
+
+    /// Connects from this instance's own address, where the other one knows it by that.
+    async fn connected(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
+        let own = self.settings.members.get(&self.settings.id).map(|member| member.address.ip());
+        match own.filter(|own| self.settings.tls.is_none() && own.is_ipv4() == address.is_ipv4()) {
+            Some(own) => {
+                let socket = if own.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                socket.bind(SocketAddr::new(own, 0))?;
+                socket.connect(address).await
+            }
+            None => TcpStream::connect(address).await,
         }
     }
 
@@ -149,6 +170,7 @@ impl Transport {
     /// Why there is none.
     async fn meet(&self, stream: TcpStream, dialled: Option<ServerId>) -> Result<Result<(), String>, String> {
         stream.set_nodelay(true).map_err(|problem| problem.to_string())?;
+        let source = stream.peer_addr().map_err(|problem| problem.to_string())?.ip();
         let greeting = |peer: ServerId| Hello {
             version: *self.settings.versions.end(),
             version_min: *self.settings.versions.start(),
@@ -167,6 +189,12 @@ impl Transport {
         if shown.is_some_and(|shown| !shown.is_for(&self.settings.name_of(peer))) {
             return Err(format!("its certificate is not for `{}`", self.settings.name_of(peer)));
         }
+        let is_proven = self.settings.tls.is_some();
+        if dialled.is_none() && !is_proven {
+            self.settings.admits(peer, source)?;
+        }
+        // Held as long as the connection lasts.
+        let heard = self.live.enter(peer, is_proven || dialled.is_some())?;
         if dialled.is_none() {
             stream.greet(greeting(peer)).await?;
         }
@@ -176,7 +204,7 @@ impl Transport {
         if self.driver.send(up).await.is_err() {
             return Ok(Ok(()));
         }
-        let ended = stream.exchange(self, (peer, link), outgoing).await;
+        let ended = stream.exchange(self, (peer, link), outgoing, &heard).await;
         let _ = self.driver.send(Incoming::Down { peer, link }).await;
         Ok(ended)
     }

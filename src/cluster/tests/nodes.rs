@@ -1,5 +1,7 @@
 //! Instances in one process, over loopback, with logs on disk.
 
+mod foreign;
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::Path;
@@ -371,4 +373,87 @@ fn crawling(to: std::net::SocketAddr) -> std::net::SocketAddr {
         }
     });
     address
+}
+
+fn epoch(client: &Client) -> u32 {
+    match client.status().role {
+        Role::Leading(epoch) | Role::Following(_, epoch) | Role::Observing(_, epoch) => epoch.0,
+        Role::Looking => 0,
+    }
+}
+
+#[tokio::test]
+async fn nobody_takes_the_place_of_an_instance_that_is_connected() {
+    let cluster = Cluster::start(3, 0, |_| {});
+    cluster.leader().await;
+    for index in 0..3 {
+        has_leader(&cluster.client(index)).await;
+    }
+    let before = epoch(&cluster.client(0));
+    let address = cluster.nodes[0].as_ref().expect("it runs").address();
+    for server in [2, 3, 2, 3] {
+        let mut foreign = foreign::Caller::dial(address);
+        foreign.greet(server, 1);
+        let came = tokio::task::spawn_blocking(move || foreign.rest()).await.expect("no panic");
+        assert_eq!(came, 0, "it is not greeted");
+    }
+    append(&cluster.client(0), "list", "after").await;
+    assert_eq!(epoch(&cluster.client(0)), before, "nobody left anybody");
+}
+
+/// Without TLS, whoever is where an absent instance would be is taken for it: what it says harms nobody for long.
+#[tokio::test]
+async fn a_false_epoch_does_not_end_a_cluster() {
+    let mut cluster = Cluster::start(3, 0, |_| {});
+    cluster.leader().await;
+    cluster.nodes[2].take().expect("it runs").stop();
+    for claimed in [u32::MAX - 1, u32::MAX, 1 << 31, 3_000_000] {
+        for index in 0..2 {
+            let address = cluster.nodes[index].as_ref().expect("it runs").address();
+            let mut foreign = foreign::Caller::dial(address);
+            foreign.greet(3, index as u64 + 1);
+            // The place may not be free yet.
+            let claims = tokio::task::spawn_blocking(move || {
+                if foreign.is_answered() {
+                    foreign.has_promised(claimed);
+                    foreign.rest();
+                }
+            });
+            let _ = tokio::time::timeout(Duration::from_secs(2), claims).await;
+        }
+        append(&cluster.client(0), "list", &claimed.to_string()).await;
+    }
+    assert!(epoch(&cluster.client(0)) < 1000, "{:?}", cluster.client(0).status());
+    cluster.restart(2);
+    append(&cluster.client(2), "list", "back").await;
+    assert_eq!(read(&cluster.client(1), "list").await.lines().count(), 5);
+}
+
+#[test]
+fn addresses_that_others_reach_need_tls_or_a_trusted_network() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let member = |address: &str| Member { address: address.parse().expect("an address"), votes: true };
+    let members = BTreeMap::from([(ServerId(1), member("127.0.0.1:0")), (ServerId(2), member("192.0.2.7:7101"))]);
+    let mut settings = Settings::new("test", ServerId(1), members, folder.path().to_owned());
+    settings.create = true;
+    let start = |settings: &Settings| Node::start(settings, Box::new(Register::default()));
+    let refused = start(&settings).err().expect("it does not start");
+    assert!(refused.to_string().contains("server 2 is at 192.0.2.7:7101, which others can reach"), "{refused}");
+    settings.is_network_trusted = true;
+    start(&settings).expect("it starts").stop();
+}
+
+/// Addresses of this machine are all its own: 127.0.0.2 is as good as 127.0.0.1. On a trusted network, another instance's address is not.
+#[tokio::test]
+async fn whoever_connects_from_elsewhere_is_not_taken_for_a_member() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let member = |address: &str| Member { address: address.parse().expect("an address"), votes: true };
+    let members = BTreeMap::from([(ServerId(1), member("127.0.0.1:0")), (ServerId(2), member("192.0.2.7:7101"))]);
+    let mut settings = Settings::new("test", ServerId(1), members, folder.path().to_owned());
+    (settings.create, settings.is_network_trusted) = (true, true);
+    let node = started(&settings);
+    let mut foreign = foreign::Caller::dial(node.address());
+    foreign.greet(2, 1);
+    let came = tokio::task::spawn_blocking(move || foreign.rest()).await.expect("no panic");
+    assert_eq!(came, 0, "it is not greeted");
 }

@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     HandOver,
     /// A server takes a snapshot.
     Snapshot,
+    /// A server sends false numbers for a while; what it says of its own disk stays true.
+    Lies,
 }
 
 /// What a run has of each kind of fault: the mean time between two; nothing where it has none.

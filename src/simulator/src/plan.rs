@@ -48,11 +48,13 @@ pub enum Part {
     Observers,
     /// Two servers have no connection in the end.
     Apart,
+    /// Servers send false numbers.
+    Lies,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Together,
         Self::Late,
         Self::Drift,
@@ -62,6 +64,7 @@ impl Part {
         Self::Chaos,
         Self::Observers,
         Self::Apart,
+        Self::Lies,
     ];
 
     fn name(self) -> String {

@@ -17,6 +17,9 @@ const AFTERWARDS: Micros = 700 * MILLI;
 /// Writes of a server that a crash may interrupt.
 const WRITES: u32 = 2000;
 
+/// The number of the first lie: behind those of all that has a time or interrupts a write.
+const LIES_FROM: u32 = 1 << 21;
+
 /// What randomness is for: what one part of the world draws changes nothing of what others do.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Stream {
@@ -25,6 +28,7 @@ pub(crate) enum Stream {
     /// The nth connection of two servers.
     Connection(usize, usize, u32),
     Occurrence(u32),
+    Lies,
 }
 
 /// The dice of a part of the world.
@@ -34,6 +38,7 @@ pub(crate) fn dice(seed: u64, stream: Stream) -> ChaCha8Rng {
         Stream::Server(server) => 1 << 40 | server as u64,
         Stream::Connection(a, b, nth) => 2 << 40 | (a as u64) << 36 | (b as u64) << 32 | u64::from(nth),
         Stream::Occurrence(number) => 3 << 40 | u64::from(number),
+        Stream::Lies => 4 << 40,
     };
     let mut dice = ChaCha8Rng::seed_from_u64(seed);
     dice.set_stream(number);
@@ -80,6 +85,9 @@ impl Scenario {
         let mut happens = happenings(&mut rng, &faults);
         happens.sort_by_key(|(at, _)| *at);
         let numbered = (0..).zip(happens);
+        // A run of a broken rule shows what that rule is for, not what lies do.
+        let lies = if plan.rule.is_none() { lies(plan.seed) } else { Vec::new() };
+        let numbered = numbered.chain((LIES_FROM..).zip(lies));
         let occurrences: BTreeMap<u32, _> = numbered.filter(|(number, _)| plan.has(*number)).collect();
         let crashes_in_write = crashes(&mut rng, &faults, voters + observers);
         let mut this = Self { config, voters, observers, faults, drift, occurrences, crashes_in_write, apart };
@@ -105,6 +113,9 @@ impl Scenario {
                 self.drift.truncate(self.voters);
             }
             Part::Apart => self.apart = None,
+            Part::Lies => {
+                self.occurrences.retain(|_, (_, what)| !matches!(what, Occurrence::Fault(Fault::Lies)));
+            }
         }
     }
 }
@@ -158,6 +169,22 @@ fn happenings(rng: &mut ChaCha8Rng, faults: &Faults) -> Vec<(Micros, Occurrence)
         }
     }
     happens
+}
+
+/// When servers begin to send false numbers, in some of the runs.
+fn lies(seed: u64) -> Vec<(Micros, Occurrence)> {
+    let mut rng = dice(seed, Stream::Lies);
+    if !rng.random_bool(0.3) {
+        return Vec::new();
+    }
+    let mean = rng.random_range(200 * MILLI..4 * SECOND);
+    let mut lies = Vec::new();
+    let mut at = rng.random_range(0..=2 * mean);
+    while at < FAULT_TIME {
+        lies.push((at, Occurrence::Fault(Fault::Lies)));
+        at += rng.random_range(0..=2 * mean);
+    }
+    lies
 }
 
 fn crashes(rng: &mut ChaCha8Rng, faults: &Faults, servers: usize) -> BTreeMap<(usize, u32), u32> {

@@ -3,6 +3,7 @@
 mod clients;
 mod disks;
 mod faults;
+mod lies;
 mod network;
 mod servers;
 
@@ -126,6 +127,7 @@ impl World {
             applied: Applied::default(),
             tick: (20 * MILLI).saturating_add_signed(20 * drift),
             paused_until: 0,
+            lies_until: 0,
             inbox: Vec::new(),
             asked: BTreeMap::new(),
             placed: BTreeMap::new(),

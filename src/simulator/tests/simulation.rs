@@ -9,16 +9,19 @@ use crossdock_simulator::{Part, Plan, Planted, run, shrink};
 fn two_thousand_seeds_keep_every_promise() {
     let mut coverage: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     let mut sums = (0, 0, 0);
+    let mut lies = 0;
     for seed in 1..=2000 {
         let report = run(&Plan::of(seed), false)
             .unwrap_or_else(|found| panic!("seed {seed}, step {}: {}", found.steps, found.problem));
         sums = (sums.0 + report.committed, sums.1 + report.reads, sums.2 + report.epochs);
+        lies += report.lies;
         for (pair, count) in report.coverage {
             *coverage.entry(pair).or_default() += count;
         }
     }
     println!("{} commits, {} reads, {} established epochs, {} pairs", sums.0, sums.1, sums.2, coverage.len());
     assert!(sums.0 > 200_000 && sums.1 > 50_000 && sums.2 > 5_000, "hardly anything happened: {sums:?}");
+    assert!(lies > 20_000, "{lies} false numbers were sent");
     assert!(coverage.len() > 200, "{} pairs of phase and message", coverage.len());
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::claims::Claims;
 use crate::planted::Planted;
 use crate::{
     Action, Config, Epoch, Inconsistent, Io, Ledger, Link, Message, Refusal, Request, ServerId, Session, Txn, Vote,
@@ -33,8 +34,8 @@ pub(crate) struct Base {
     pub(crate) links: BTreeMap<ServerId, Link>,
     /// The round of elections.
     pub(crate) round: u64,
-    /// The highest epoch that anybody was heard to have promised.
-    pub(crate) heard: Epoch,
+    /// What others have said of epochs.
+    pub(crate) claims: Claims,
     /// The last leader named this server for its successor.
     pub(crate) preferred: bool,
     /// Servers that were heard to have lost their logs, and the numbers of the new ones.
@@ -59,7 +60,7 @@ impl Base {
             ledger,
             links: BTreeMap::new(),
             round: 0,
-            heard: Epoch(0),
+            claims: Claims::default(),
             preferred: false,
             returning: BTreeMap::new(),
             delivered,

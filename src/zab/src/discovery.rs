@@ -15,7 +15,7 @@ impl crate::leading::Leading {
             Progress::Known(accepted) => accepted,
             _ => Epoch(0),
         });
-        let highest = known.fold(base.ledger.accepted().max(base.heard), Epoch::max);
+        let highest = known.fold(base.known(), Epoch::max);
         let Some(epoch) = highest.next() else { return Next::Stop(Fatal::EpochsUsedUp) };
         self.epoch = epoch;
         self.lost_before = base.returning.clone();
@@ -34,7 +34,6 @@ impl crate::leading::Leading {
 
     /// CEPOCH came.
     pub(crate) fn follower_known(&mut self, base: &mut Base, peer: ServerId, accepted: Epoch) -> Next {
-        base.heard = base.heard.max(accepted);
         match self.stage {
             Stage::Gathering => self.gather(base),
             // It is invited once the epoch is durable.
@@ -118,6 +117,9 @@ impl crate::following::Following {
         let accepted = base.ledger.accepted();
         if epoch < accepted && !base.config.breaks(Planted::FollowSmallerEpoch) {
             return Next::Leave;
+        }
+        if !base.believes_invitation(epoch) {
+            return Next::Impossible("it invites to an epoch far above those that elections can have reached");
         }
         debug_assert!(base.is_drained(), "what is told of the history is durable");
         let (current, last) = (base.ledger.current(), base.ledger.history().last());

@@ -179,6 +179,10 @@ impl Leading {
                 // It asked again before it heard from here.
                 return Next::Stay;
             }
+            if !base.believes_claim(accepted) {
+                self.followers.remove(&peer);
+                return Next::Impossible("it has promised an epoch far above those that elections can have reached");
+            }
             let is_voter = base.config.voters.contains(&peer) && returning.is_none();
             let votes = is_voter || base.config.breaks(Planted::CountObservers);
             // One that does not vote never counted.

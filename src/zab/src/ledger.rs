@@ -259,11 +259,20 @@ impl Ledger {
             Write::SyncBegin(epoch) if *epoch != self.accepted => return Err(Inconsistent::EpochNotAccepted(*epoch)),
             Write::SyncBegin(epoch) => self.sync = Some(Sync { epoch: *epoch, history: self.history.clone() }),
             Write::Truncate(zxid) => self.open()?.history.truncate(*zxid)?,
+            Write::Install { zxid, .. } if zxid.epoch > self.open()?.epoch => {
+                return Err(Inconsistent::EpochNotAccepted(zxid.epoch));
+            }
             Write::Install { zxid, .. } => {
                 self.open()?.history = History { floor: *zxid, snapshot: *zxid, txns: VecDeque::new() };
             }
             Write::Append { after, txns } => match &mut self.sync {
-                Some(sync) => sync.history.append(*after, txns)?,
+                Some(sync) => {
+                    // A history of later epochs would outdo all that comes.
+                    if let Some(later) = txns.iter().find(|txn| txn.zxid.epoch > sync.epoch) {
+                        return Err(Inconsistent::EpochNotAccepted(later.zxid.epoch));
+                    }
+                    sync.history.append(*after, txns)?;
+                }
                 None => {
                     // Outside of a synchronisation there are only proposals of the epoch.
                     if let Some(foreign) = txns.iter().find(|txn| txn.zxid.epoch != self.current) {

@@ -155,6 +155,9 @@ impl Following {
 
     /// SNAP came.
     pub(crate) fn install(&mut self, base: &mut Base, epoch: Epoch, zxid: Zxid, blob: Blob) -> Next {
+        if zxid.epoch > epoch {
+            return Next::Impossible("a snapshot is of a later epoch than its leader's");
+        }
         if zxid < base.delivered {
             return Next::Stop(Fatal::CommittedLost { to: zxid, delivered: base.delivered });
         }

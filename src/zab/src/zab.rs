@@ -164,10 +164,10 @@ impl Zab {
             }
             Input::Received { peer, link, message } => {
                 if self.base.links.get(&peer) != Some(&link) {
-                    return self.judged(Next::Stale, link);
+                    return self.judged(Next::Stale, (peer, link));
                 }
                 let next = self.message(peer, link, message);
-                self.judged(next, link)
+                self.judged(next, (peer, link))
             }
             Input::Progress { peer, link } => {
                 match &mut self.phase {
@@ -218,6 +218,7 @@ impl Zab {
     }
 
     fn tick(&mut self) -> Next {
+        self.base.give_back_leaps();
         match &mut self.phase {
             Phase::Draining => self.look(),
             Phase::Election(election) => election.tick(&mut self.base),
@@ -283,7 +284,8 @@ impl Zab {
         }
     }
 
-    fn judged(&mut self, next: Next, link: Link) -> Next {
+    /// Counts what was not taken. What cannot be ends the connection here and now: what came behind it may rest on what was not taken.
+    fn judged(&mut self, next: Next, (peer, link): (ServerId, Link)) -> Next {
         match next {
             Next::Stale => {
                 self.counts.stale += 1;
@@ -292,7 +294,8 @@ impl Zab {
             Next::Impossible(problem) => {
                 self.counts.impossible += 1;
                 self.base.out.push(Action::Close { link, problem });
-                Next::Stay
+                self.base.links.remove(&peer);
+                self.link_down(peer, link)
             }
             next => next,
         }

@@ -12,6 +12,7 @@ use crossdock_zab::{Link, ServerId, Session, Zxid};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::live::Entered;
 use super::{Incoming, Outgoing, Transport};
 use crate::wal;
 use crate::wire::{Alive, FRAME_LEN_MAX, Frame, Hello, Kind, SnapshotPart};
@@ -90,6 +91,7 @@ impl Frames {
         transport: &Transport,
         (peer, link): (ServerId, Link),
         outgoing: mpsc::Receiver<Outgoing>,
+        heard: &Entered<'_>,
     ) -> Result<(), String> {
         let (read, write) = tokio::io::split(self.stream);
         let busy = AtomicBool::new(false);
@@ -103,7 +105,7 @@ impl Frames {
         let mut sending =
             Sending { progress: Progress::new(transport, peer, link), bytes: BytesMut::new(), busy: &busy };
         let ended = tokio::select! {
-            ended = receive(read, self.received, &mut arriving) => ended,
+            ended = receive(read, self.received, &mut arriving, heard) => ended,
             ended = sending.run(write, outgoing) => ended,
         };
         arriving.drop_snapshot();
@@ -253,7 +255,12 @@ struct Arriving<'t> {
     busy: &'t AtomicBool,
 }
 
-async fn receive(mut read: ReadHalf<Stream>, mut bytes: BytesMut, arriving: &mut Arriving<'_>) -> Result<(), String> {
+async fn receive(
+    mut read: ReadHalf<Stream>,
+    mut bytes: BytesMut,
+    arriving: &mut Arriving<'_>,
+    heard: &Entered<'_>,
+) -> Result<(), String> {
     loop {
         let mut before = bytes.len();
         while let Some(frame) = Frame::take(&mut bytes, FRAME_LEN_MAX)? {
@@ -271,7 +278,7 @@ async fn receive(mut read: ReadHalf<Stream>, mut bytes: BytesMut, arriving: &mut
         bytes.reserve(PART);
         match tokio::time::timeout(SILENCE_MAX, read.read_buf(&mut bytes)).await {
             Ok(Ok(0)) => return Err("it closed the connection".to_owned()),
-            Ok(Ok(_)) => {}
+            Ok(Ok(_)) => heard.now(),
             Ok(Err(problem)) => return Err(problem.to_string()),
             Err(_) => return Err("it is silent".to_owned()),
         }

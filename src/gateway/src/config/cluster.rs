@@ -39,6 +39,9 @@ settings! {
         pub(crate) data: String = "data/cluster".to_owned(),
         /// Encrypt connections with the others; needed where they are on other machines. Files are read anew for each connection.
         pub(crate) tls: Option<ClusterTlsSettings>,
+        /// Without `tls`, members may be on other machines all the same: nobody else reaches the network between them. Whoever connects from a
+        /// member's address is believed to be that member.
+        pub(crate) trusted_network: bool = false,
         /// The unit of all waits; a leader that is silent for 35 of them is given up.
         pub(crate) tick: Duration = Duration(StdDuration::from_millis(20)),
     }
@@ -57,7 +60,7 @@ pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Optio
             reader.error("cluster-id", id.span, message, "write `1: 127.0.0.1:7101`");
             return None;
         };
-        let address = address_of(address, settings.tls.is_some(), reader)?;
+        let address = address_of(address, settings.tls.is_some() || settings.trusted_network, reader)?;
         if members.insert(ServerId(number), Member { address, votes }).is_some() {
             let message = format!("the instance {number} stands there twice");
             reader.error("cluster-id", id.span, message, "keep one of them");
@@ -94,17 +97,18 @@ pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Optio
     }
     let mut checked = Settings::new(&settings.name, ServerId(id), members, folder.join(&settings.data));
     checked.tick = settings.tick.0;
+    checked.is_network_trusted = settings.trusted_network;
     checked.tls = settings.tls.map(|tls| MutualTls { cert: tls.cert.into(), key: tls.key.into(), ca: tls.ca.into() });
     Some(checked)
 }
 
-/// Without TLS, instances trust whoever reaches them: others must not.
-fn address_of(text: &Spanned<String>, has_tls: bool, reader: &mut Reader<'_>) -> Option<SocketAddr> {
+/// Without TLS, instances trust whoever connects from a member's address: others must not reach them.
+fn address_of(text: &Spanned<String>, is_open: bool, reader: &mut Reader<'_>) -> Option<SocketAddr> {
     match text.value.parse::<SocketAddr>() {
-        Ok(address) if has_tls || address.ip().is_loopback() => Some(address),
+        Ok(address) if is_open || address.ip().is_loopback() => Some(address),
         Ok(_) => {
             let message = "others can reach this address, and nothing keeps them out";
-            let help = "add `tls: { cert: …, key: …, ca: … }`, or write an address of this machine";
+            let help = "add `tls: { cert: …, key: …, ca: … }`; on a network that nobody else reaches, `trusted_network: true` does as well";
             reader.error("cluster-open", text.span, message, help);
             None
         }

@@ -54,6 +54,11 @@ impl World {
                 return self.input(server, Input::HandOver(to));
             }
             Fault::Snapshot => return self.snapshot(server),
+            Fault::Lies => {
+                let time = rng.random_range(50 * MILLI..2 * SECOND);
+                self.note(|| format!("{} sends false numbers for {} ms", server + 1, time / MILLI));
+                self.servers[server].lies_until = self.now + time;
+            }
         }
         Ok(())
     }
@@ -119,6 +124,7 @@ impl World {
                 zab.calm();
             }
             it.paused_until = 0;
+            it.lies_until = 0;
             it.disk.slow_until = 0;
             it.disk.fails = false;
             self.at(MILLI, Event::Start { server });

@@ -84,6 +84,11 @@ impl World {
     }
 
     pub(super) fn send(&mut self, server: usize, link: Link, message: Message) {
+        let message = if self.servers[server].lies_until > self.now {
+            self.with_false_numbers(server, link, message)
+        } else {
+            message
+        };
         let len = message_len(&message);
         self.send_long(server, link, message, (len, 0));
     }

@@ -160,7 +160,8 @@ impl World {
             }
             Action::Close { link, problem } => {
                 self.note(|| format!("{} closes {}: {problem}", server + 1, link.0));
-                if problem != "a follower is silent" {
+                // What cannot be comes only from those who lie.
+                if problem != "a follower is silent" && self.report.lies == 0 {
                     return Err(format!("impossible message: {problem}"));
                 }
                 if let Some(connection) = self.network.of_link(server, link) {

@@ -1,0 +1,83 @@
+//! What somebody says who reaches an instance's port.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use prost::Message;
+
+/// `crossdock.cluster.v1.Frame`, as far as it is needed.
+#[derive(Clone, PartialEq, Message)]
+struct Frame {
+    #[prost(message, optional, tag = "1")]
+    hello: Option<Hello>,
+    #[prost(message, optional, tag = "3")]
+    to_leader: Option<ToLeader>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Hello {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(string, tag = "2")]
+    cluster: String,
+    #[prost(uint64, tag = "3")]
+    server: u64,
+    #[prost(uint64, tag = "4")]
+    peer: u64,
+    #[prost(uint32, tag = "5")]
+    version_min: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ToLeader {
+    #[prost(uint64, tag = "1")]
+    session: u64,
+    #[prost(message, optional, tag = "2")]
+    follower_info: Option<FollowerInfo>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct FollowerInfo {
+    #[prost(uint32, tag = "1")]
+    accepted: u32,
+}
+
+pub(crate) struct Caller(TcpStream);
+
+impl Caller {
+    pub(crate) fn dial(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket");
+        Self(stream)
+    }
+
+    pub(crate) fn greet(&mut self, server: u64, peer: u64) {
+        let hello = Hello { version: 1, cluster: "test".to_owned(), server, peer, version_min: 1 };
+        self.say(&Frame { hello: Some(hello), to_leader: None });
+    }
+
+    /// CEPOCH.
+    pub(crate) fn has_promised(&mut self, accepted: u32) {
+        let follower_info = Some(FollowerInfo { accepted });
+        self.say(&Frame { hello: None, to_leader: Some(ToLeader { session: 1, follower_info }) });
+    }
+
+    fn say(&mut self, frame: &Frame) {
+        let mut bytes = u32::try_from(frame.encoded_len()).expect("small").to_be_bytes().to_vec();
+        frame.encode(&mut bytes).expect("room");
+        self.0.write_all(&bytes).expect("it takes that");
+    }
+
+    /// All that comes until the other end closes.
+    pub(crate) fn rest(mut self) -> usize {
+        let mut bytes = Vec::new();
+        let _ = self.0.read_to_end(&mut bytes);
+        bytes.len()
+    }
+
+    /// Something comes.
+    pub(crate) fn is_answered(&mut self) -> bool {
+        matches!(self.0.read(&mut [0; 1]), Ok(1))
+    }
+}
