@@ -103,7 +103,7 @@ impl Worker {
         gate: &Arc<Gate>,
     ) -> io::Result<()> {
         let peer = socket.peer_addr()?;
-        let _place = gate.enter(peer.ip()).ok_or_else(|| io::Error::other("too many connections"))?;
+        let _place = gate.enter(peer.ip()).await.ok_or_else(|| io::Error::other("too many connections"))?;
         let stream = accept(socket, acceptor).await?;
         let limits = self.settings.limits();
         http2::serve(stream, &limits, &self.stop, |request| handle(Rc::clone(self), request)).await;

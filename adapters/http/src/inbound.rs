@@ -159,7 +159,9 @@ impl Worker {
 
     async fn open(&self, socket: TcpStream, acceptor: Option<&TlsAcceptor>, gate: &Arc<Gate>) -> io::Result<Opened> {
         let peer = socket.peer_addr()?;
-        let place = gate.enter(peer.ip()).ok_or_else(|| io::Error::other("too many connections"))?;
+        // Many who come at once do not wait for the next look at all connections.
+        self.list.make_room(Instant::now());
+        let place = gate.enter(peer.ip()).await.ok_or_else(|| io::Error::other("too many connections"))?;
         let mut stream = accept(socket, acceptor).await?;
         let mut first = BytesMut::new();
         let is_http2 = match (&self.http2, stream.protocol()) {

@@ -5,6 +5,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -13,6 +14,13 @@ const RESERVE_MIN: usize = 64;
 /// What is assumed where the system has no limit.
 const UNLIMITED: u64 = 1 << 20;
 
+/// Callers who wait for a place at once, out of what is kept free.
+const WAITING_MAX: usize = RESERVE_MIN / 4;
+/// How often they look, and how many times: longer than idle connections take to be looked through.
+const WAIT_STEP: Duration = Duration::from_millis(10);
+const WAIT_STEPS: u32 = 30;
+
+static WAITING: AtomicUsize = AtomicUsize::new(0);
 static CALLERS_MAX: OnceLock<usize> = OnceLock::new();
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 static SHED: AtomicUsize = AtomicUsize::new(0);
@@ -92,6 +100,31 @@ impl Descriptor {
         let open = OPEN.fetch_add(1, Ordering::Relaxed);
         let taken = Self(());
         (open < callers_max()).then_some(taken)
+    }
+
+    /// One that becomes free soon, unless too many wait already: those who do use what is kept free for others.
+    pub(crate) async fn wait() -> Option<Self> {
+        let waiting = Waiting(WAITING.fetch_add(1, Ordering::Relaxed));
+        if waiting.0 >= WAITING_MAX {
+            return None;
+        }
+        for _ in 0..WAIT_STEPS {
+            tokio::time::sleep(WAIT_STEP).await;
+            let free = Self::take();
+            if free.is_some() {
+                return free;
+            }
+        }
+        None
+    }
+}
+
+/// Somebody who waits, and how many did before.
+struct Waiting(usize);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -37,10 +37,14 @@ impl Gate {
         Self::new(all_max, by_address_max.unwrap_or_else(|| all_max.div_ceil(2)))
     }
 
-    /// A place for one more connection, given back when it is dropped.
-    #[must_use]
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let place = Descriptor::take().and_then(|descriptor| self.place(address, descriptor));
+    /// A place for one more connection, given back when it is dropped. Where the process has none left, a few wait a moment for idle
+    /// connections to make room. Cancelled, it has taken nothing.
+    pub async fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let descriptor = match Descriptor::take() {
+            Some(descriptor) => Some(descriptor),
+            None => Descriptor::wait().await,
+        };
+        let place = descriptor.and_then(|descriptor| self.place(address, descriptor));
         if place.is_none() {
             self.refused();
         }

@@ -322,11 +322,15 @@ pub(crate) struct Watchlist {
     silent: RefCell<Vec<Weak<Silent>>>,
     draining: Cell<bool>,
     now: Cell<Instant>,
+    /// When connections were last closed to make room.
+    shed: Cell<Instant>,
 }
 
 impl Watchlist {
     /// How often connections are looked through, and so how exact their limits of time are.
     pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
+    /// From one closing of idle connections to the next: those that are closed have given their places back by then.
+    const SHED_INTERVAL: Duration = Duration::from_millis(10);
 
     pub(crate) fn new(now: Instant) -> Rc<Self> {
         Rc::new(Self {
@@ -334,6 +338,7 @@ impl Watchlist {
             silent: RefCell::default(),
             draining: Cell::new(false),
             now: Cell::new(now),
+            shed: Cell::new(now),
         })
     }
 
@@ -364,13 +369,19 @@ impl Watchlist {
             true
         });
         self.silent.borrow_mut().retain(|silent| silent.strong_count() > 0);
+        self.make_room(now);
+    }
+
+    /// Closes idle connections where there are hardly any places left.
+    pub(crate) fn make_room(&self, now: Instant) {
         let count = descriptors::to_shed();
-        if count > 0 {
+        if count > 0 && now.saturating_duration_since(self.shed.get()) >= Self::SHED_INTERVAL {
+            self.shed.set(now);
             self.shed(count);
         }
     }
 
-    /// Closes the connections that have been idle for longest: there are hardly any places left.
+    /// Closes the connections that have been idle for longest.
     fn shed(&self, count: usize) {
         let connections: Vec<_> = self.connections.borrow().iter().filter_map(Weak::upgrade).collect();
         let silent: Vec<_> = self.silent.borrow().iter().filter_map(Weak::upgrade).collect();
