@@ -46,7 +46,7 @@ routes:
         server.address
     );
     let listeners = "{ internal: { grpc: { bind: \"127.0.0.1:0\", reflection: true, compression: gzip } }, \
-                     public: { http: { bind: \"127.0.0.1:0\" } } }";
+                     public: { http: { bind: \"127.0.0.1:0\" } } }\nmemory: { bodies: 64MiB }";
     let gateway = Gateway::start_with_files(listeners, &routes, &[("echo.proto", ECHO)]);
     (server, gateway, cache)
 }
@@ -141,6 +141,10 @@ fn grpcio_services_called_with_json() {
         stream(&gateway, "/v1/lines", "{\"body\":{\"words\":[\"a\"]}}\n\n{\"body\":{\"words\":[\"b\"]}}\n"),
         "{\"body\":{\"words\":[\"a\"]}}\n{\"body\":{\"words\":[\"b\"]},\"number\":\"1\"}\n{\"number\":\"2\",\"closing\":true}\n"
     );
+    // More than there is memory for bodies, but never at once; messages end in the middle of frames.
+    let word = "w".repeat(60_000);
+    let long = stream(&gateway, "/v1/events", &format!(r#"{{"plan":{{"count":1200}},"body":{{"words":["{word}"]}}}}"#));
+    assert_eq!(long.matches("data: ").count(), 1200, "{}", &long[long.len().saturating_sub(300)..]);
     let broken = stream(&gateway, "/v1/events", r#"{"plan":{"count":3,"code":5,"fail_after":1,"message":"gone"}}"#);
     assert!(broken.contains("event: error\ndata: {") && broken.contains("\"detail\":\"gone\""), "{broken}");
 }

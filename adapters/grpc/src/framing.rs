@@ -121,6 +121,10 @@ impl MessageReader {
             match self.take_message() {
                 Err(fault) => return Poll::Ready(Some(Err(fault))),
                 Ok(Some(message)) => {
+                    if self.is_stream {
+                        // The message is handed on; what came behind it is not.
+                        self.held.shrink(self.buffer.len() + self.frame.len());
+                    }
                     self.empty_frames = 0;
                     return Poll::Ready(Some(Ok(message)));
                 }
@@ -148,10 +152,6 @@ impl MessageReader {
     }
 
     fn push(&mut self, data: Bytes) -> Result<(), Fault> {
-        if self.buffer.is_empty() && self.frame.is_empty() && self.is_stream {
-            // All that was received before was handed on.
-            self.held = Held::new();
-        }
         self.held.grow(data.len())?;
         if data.is_empty() {
             self.empty_frames += 1;

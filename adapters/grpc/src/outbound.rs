@@ -204,7 +204,7 @@ impl GrpcOutbound {
         if let (Some(of_type), true) = (&of_type, operation.replies_stream()) {
             let of_type = Arc::clone(of_type);
             let replies = Replies {
-                reader,
+                reader: reader.streaming(),
                 of_type,
                 carry: carry.into(),
                 faults: self.faults,

@@ -124,6 +124,14 @@ impl Held {
         Ok(())
     }
 
+    /// Only so many bytes of it are held any more: the others were handed on.
+    pub fn shrink(&mut self, len: usize) {
+        self.len = self.len.min(len);
+        let excess = self.counted.saturating_sub(self.len.saturating_sub(FREE_LEN));
+        USED.fetch_sub(excess, Ordering::Relaxed);
+        self.counted -= excess;
+    }
+
     /// What is kept with the body, and releases its memory when the last copy is dropped; nothing where nothing is counted.
     #[must_use]
     pub fn into_keeper(self) -> Option<Arc<dyn Any + Send + Sync>> {
@@ -153,8 +161,12 @@ mod tests {
         assert_eq!(other.grow(FREE_LEN + 30_001), Err(Full));
         let mut reply = Held::of_reply();
         assert_eq!((reply.grow(FREE_LEN + 60_000), reply.grow(1)), (Ok(()), Err(Full)));
-        drop(reply);
+        reply.shrink(FREE_LEN + 10_000);
+        assert_eq!(usage().0, 70_000);
+        assert_eq!(reply.grow(20_000), Ok(()));
+        reply.shrink(0);
         assert_eq!((usage().0, has_room()), (60_000, true));
+        drop(reply);
         let forced = Held::forced(FREE_LEN + 60_000);
         assert!(!has_room());
         let keeper = held.into_keeper();
