@@ -85,7 +85,17 @@ impl Settings {
     /// # Errors
     /// Which is not, and what to write.
     pub(crate) fn check_network(&self) -> Result<(), String> {
-        if self.tls.is_some() || self.is_network_trusted {
+        if self.tls.is_some() {
+            return Ok(());
+        }
+        let has_v4 = self.members.values().any(|member| member.address.is_ipv4());
+        if has_v4 && self.members.values().any(|member| member.address.is_ipv6()) {
+            return Err(
+                "without TLS instances are known by their addresses: write all of them as IPv4, or all as IPv6"
+                    .to_owned(),
+            );
+        }
+        if self.is_network_trusted {
             return Ok(());
         }
         match self.members.iter().find(|(_, member)| !member.address.ip().is_loopback()) {

@@ -7,9 +7,10 @@
 //!
 //! What is believed, therefore:
 //!
-//! - One above what is known, always: that is what an election makes.
+//! - One above what is promised here, always: that is what an election makes.
 //! - Leaps beyond that, by [`LEAP_MAX`] epochs in all. What was leapt over is given back at one epoch in [`TICKS`] ticks, which with the usual
-//!   ticks is one a second. All 2³² epochs last for more than a century of leaps, or for several years of elections without a pause.
+//!   ticks is one a second. All 2³² epochs last for more than a century of leaps, or for several years of elections without a pause. It is not
+//!   durable: whoever restarts an instance while it is lied to grants another leap.
 //! - The first epoch of a server that has promised nothing yet, in the lower half of all: it may join a cluster of any age.
 //!
 //! What is not believed ends the connection, and costs nothing else: a majority goes on without whoever said it. One whose own number is false, or
@@ -52,7 +53,9 @@ impl Base {
     }
 
     fn leaps(&mut self, to: Epoch, max: u32) -> bool {
-        let leap = to.0.saturating_sub(self.known().0).saturating_sub(1);
+        // What is known and not promised yet is a step already.
+        let step = u32::from(self.claims.heard <= self.ledger.accepted());
+        let leap = to.0.saturating_sub(self.known().0).saturating_sub(step);
         let debt = self.claims.debt + u64::from(leap) * TICKS;
         if leap > 0 && debt > u64::from(max) * TICKS {
             return false;
@@ -65,5 +68,25 @@ impl Base {
     /// A tick has passed.
     pub(crate) fn give_back_leaps(&mut self) {
         self.claims.debt = self.claims.debt.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{Config, Ledger, ServerId, Zxid};
+
+    #[test]
+    fn many_small_steps_are_a_leap() {
+        let config = Config::new(ServerId(1), BTreeSet::from([ServerId(1), ServerId(2), ServerId(3)]));
+        let mut base = Base::new(config, Ledger::default(), Zxid::ZERO);
+        let believed = (1..2 * LEAP_MAX).take_while(|epoch| base.believes_claim(Epoch(*epoch))).count();
+        assert_eq!(believed, LEAP_MAX as usize + 1);
+        (0..TICKS * 3).for_each(|_| base.give_back_leaps());
+        assert!(base.believes_claim(Epoch(LEAP_MAX + 4)));
+        assert!(!base.believes_claim(Epoch(LEAP_MAX + 5)));
+        assert!(base.believes_claim(Epoch(7)), "what is known is no leap");
     }
 }
