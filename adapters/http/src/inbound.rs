@@ -160,7 +160,7 @@ impl Worker {
     async fn open(&self, socket: TcpStream, acceptor: Option<&TlsAcceptor>, gate: &Arc<Gate>) -> io::Result<Opened> {
         let peer = socket.peer_addr()?;
         // Many who come at once do not wait for the next look at all connections.
-        self.list.make_room(Instant::now());
+        self.list.make_room();
         let place = gate.enter(peer.ip()).await.ok_or_else(|| io::Error::other("too many connections"))?;
         let mut stream = accept(socket, acceptor).await?;
         let mut first = BytesMut::new();
@@ -199,6 +199,7 @@ impl Worker {
                 () = silent.ended(), if was_empty => return None,
             };
             if was_empty {
+                silent.spoke();
                 until = Instant::now() + self.limits.timeouts.head;
             }
             let len = first.len().min(http2::PREFACE.len());

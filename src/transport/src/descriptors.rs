@@ -3,9 +3,9 @@
 //! A process without a free descriptor answers nobody, its own health endpoint included. So callers get three quarters of what the
 //! system allows; the rest is for connections to services, the admin listener, files, and accepting those who are turned away.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -16,10 +16,16 @@ const UNLIMITED: u64 = 1 << 20;
 
 /// Callers who wait for a place at once, out of what is kept free.
 const WAITING_MAX: usize = RESERVE_MIN / 4;
-/// How often they look, and how many times: longer than idle connections take to be looked through.
+/// How often they look, and how many times: longer than it takes until all connections of HTTP/1 were looked through.
 const WAIT_STEP: Duration = Duration::from_millis(10);
 const WAIT_STEPS: u32 = 30;
 
+/// For connections that were closed to give their places back.
+const SHED_TIME: Duration = Duration::from_millis(10);
+
+/// The latest time in which connections were closed, and how many.
+static SHEDDING: Mutex<(u32, usize)> = Mutex::new((0, 0));
+static BEGAN: OnceLock<Instant> = OnceLock::new();
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 static CALLERS_MAX: OnceLock<usize> = OnceLock::new();
 static OPEN: AtomicUsize = AtomicUsize::new(0);
@@ -81,10 +87,32 @@ pub(crate) fn count_refused() -> u64 {
 }
 
 /// How many idle connections are to be closed now, the longest idle first: from nine tenths of the places on, down to eight.
-#[must_use]
-pub fn to_shed() -> usize {
+fn to_shed() -> usize {
     let (open, max) = (callers(), callers_max());
     if open * 10 < max * 9 { 0 } else { open.saturating_sub(max / 10 * 8) }
+}
+
+/// Whether idle connections are to be closed to make room.
+#[must_use]
+pub fn is_crowded() -> bool {
+    to_shed() > 0
+}
+
+/// How many of `len` idle connections whoever asks is to close now. All that is granted within [`SHED_TIME`] is no more than has to go: those
+/// that were closed have given their places back by then.
+#[must_use]
+pub fn claim_to_shed(len: usize) -> usize {
+    let needed = to_shed();
+    if needed == 0 || len == 0 {
+        return 0;
+    }
+    let began = *BEGAN.get_or_init(Instant::now);
+    let slot = u32::try_from(began.elapsed().as_millis() / SHED_TIME.as_millis()).unwrap_or(u32::MAX);
+    let mut shedding = SHEDDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = if shedding.0 == slot { shedding.1 } else { 0 };
+    let granted = needed.saturating_sub(before).min(len);
+    *shedding = (slot, before + granted);
+    granted
 }
 
 /// An idle connection was closed to make room.

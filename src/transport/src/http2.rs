@@ -159,15 +159,17 @@ where
             () = stop.cancelled(), if leaving.get().is_none() => leave(connection.as_mut()),
             _ = looks.tick() => {
                 let now = Instant::now();
+                // Before time gives some back.
+                let resets_too_much = activity.resets_too_much();
                 activity.look(now);
                 activity.end_untaken(limits.write_timeout);
                 match leaving.get() {
                     // One of those that a look at all connections would choose: this one cannot see the others.
-                    None if activity.has_none() && activity.is_idle(SHED_IDLE_TIME) && descriptors::to_shed() > 0 => {
+                    None if activity.has_none() && activity.is_idle(SHED_IDLE_TIME) && descriptors::claim_to_shed(1) > 0 => {
                         descriptors::count_shed();
                         leave(connection.as_mut());
                     }
-                    None if activity.is_idle(limits.idle_timeout) || activity.resets_too_much() => {
+                    None if activity.is_idle(limits.idle_timeout) || resets_too_much => {
                         leave(connection.as_mut());
                     }
                     // hyper ends it once all is sent and the caller has answered; one who does not is not waited for.

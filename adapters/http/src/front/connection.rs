@@ -301,9 +301,16 @@ fn wake(slot: &mut Option<Waker>) {
 pub(crate) struct Silent {
     since: Instant,
     end: Notify,
+    /// It has begun a request, or the preface of HTTP/2.
+    spoke: Cell<bool>,
 }
 
 impl Silent {
+    /// Its first byte came: it is not idle any more.
+    pub(crate) fn spoke(&self) {
+        self.spoke.set(true);
+    }
+
     /// Waits until the connection has to make room for others.
     pub(crate) async fn ended(&self) {
         self.end.notified().await;
@@ -322,15 +329,11 @@ pub(crate) struct Watchlist {
     silent: RefCell<Vec<Weak<Silent>>>,
     draining: Cell<bool>,
     now: Cell<Instant>,
-    /// When connections were last closed to make room.
-    shed: Cell<Instant>,
 }
 
 impl Watchlist {
     /// How often connections are looked through, and so how exact their limits of time are.
     pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
-    /// From one closing of idle connections to the next: those that are closed have given their places back by then.
-    const SHED_INTERVAL: Duration = Duration::from_millis(10);
 
     pub(crate) fn new(now: Instant) -> Rc<Self> {
         Rc::new(Self {
@@ -338,7 +341,6 @@ impl Watchlist {
             silent: RefCell::default(),
             draining: Cell::new(false),
             now: Cell::new(now),
-            shed: Cell::new(now),
         })
     }
 
@@ -369,28 +371,24 @@ impl Watchlist {
             true
         });
         self.silent.borrow_mut().retain(|silent| silent.strong_count() > 0);
-        self.make_room(now);
+        self.make_room();
     }
 
-    /// Closes idle connections where there are hardly any places left.
-    pub(crate) fn make_room(&self, now: Instant) {
-        let count = descriptors::to_shed();
-        if count > 0 && now.saturating_duration_since(self.shed.get()) >= Self::SHED_INTERVAL {
-            self.shed.set(now);
-            self.shed(count);
+    /// Closes the connections that have been idle for longest, where there are hardly any places left.
+    pub(crate) fn make_room(&self) {
+        if !descriptors::is_crowded() {
+            return;
         }
-    }
-
-    /// Closes the connections that have been idle for longest.
-    fn shed(&self, count: usize) {
         let connections: Vec<_> = self.connections.borrow().iter().filter_map(Weak::upgrade).collect();
-        let silent: Vec<_> = self.silent.borrow().iter().filter_map(Weak::upgrade).collect();
+        let silent: Vec<_> =
+            self.silent.borrow().iter().filter_map(Weak::upgrade).filter(|silent| !silent.spoke.get()).collect();
         let idle = connections.iter().filter_map(|connection| {
             let since = connection.state().idle_since?;
             Some((since, Idle::Connection(connection)))
         });
         let mut idle: Vec<(Instant, Idle<'_>)> =
             idle.chain(silent.iter().map(|silent| (silent.since, Idle::Silent(silent)))).collect();
+        let count = descriptors::claim_to_shed(idle.len());
         idle.sort_by_key(|(since, _)| *since);
         for (_, longest) in idle.into_iter().take(count) {
             descriptors::count_shed();
@@ -408,7 +406,7 @@ impl Watchlist {
 
     /// Notes a connection that has not said a word; what is given ends when it has to make room.
     pub(crate) fn silent(&self, now: Instant) -> Rc<Silent> {
-        let silent = Rc::new(Silent { since: now, end: Notify::new() });
+        let silent = Rc::new(Silent { since: now, end: Notify::new(), spoke: Cell::new(false) });
         self.silent.borrow_mut().push(Rc::downgrade(&silent));
         silent
     }

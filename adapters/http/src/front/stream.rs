@@ -75,6 +75,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
         let connection = Connection::new(list, limits.timeouts.idle, limits.timeouts.write);
         let wait = if first.is_empty() { limits.timeouts.idle } else { limits.timeouts.head };
         connection.state().watch = Watch::Until(list.now() + wait);
+        if !first.is_empty() {
+            connection.state().idle_since = None;
+        }
         Self {
             io,
             buffer: first,
