@@ -79,28 +79,48 @@ pub(crate) fn verdict<T>(result: &Result<T, Fault>) -> Option<Result<(), Failure
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     endpoints: Mutex<BTreeMap<(String, String), Arc<Endpoint>>>,
-    services: Mutex<BTreeMap<String, (Arc<Breaker>, Arc<Mutex<Option<(u64, Instant)>>>)>>,
+    services: Mutex<BTreeMap<String, Service>>,
+}
+
+/// What is of a service and not of one of its endpoints.
+#[derive(Debug)]
+struct Service {
+    breaker: Arc<Breaker>,
+    checker: Arc<Mutex<Option<(u64, Instant)>>>,
+    /// What is checked: whoever checked something else does not keep others from this.
+    checked: (Option<HealthPlan>, Vec<String>),
 }
 
 impl Registry {
     /// The health of a service with these endpoints; what an earlier generation's checks said does not hold where they were others. What no
     /// generation uses any more is forgotten.
-    pub(crate) fn service(&self, name: &str, endpoints: &[String], check: Option<&HealthPlan>) -> Arc<ServiceHealth> {
+    pub(crate) fn service(&self, name: &str, addresses: &[String], check: Option<&HealthPlan>) -> Arc<ServiceHealth> {
         let mut known = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_used = |service: &str, address: &String| service == name && endpoints.contains(address);
+        let is_used = |service: &str, address: &String| service == name && addresses.contains(address);
         known.retain(|(service, address), endpoint| is_used(service, address) || Arc::strong_count(endpoint) > 1);
         let endpoint = |address: &String| {
             let key = (name.to_owned(), address.clone());
             Arc::clone(known.entry(key).or_insert_with(|| Arc::new(Endpoint::new(name, address))))
         };
-        let endpoints: Vec<Arc<Endpoint>> = endpoints.iter().map(endpoint).collect();
+        let endpoints: Vec<Arc<Endpoint>> = addresses.iter().map(endpoint).collect();
         for endpoint in &endpoints {
             endpoint.checked_by(check);
         }
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        services.retain(|service, (breaker, _)| service == name || Arc::strong_count(breaker) > 1);
-        let (breaker, checker) =
-            services.entry(name.to_owned()).or_insert_with(|| (Arc::new(Breaker::new(name)), Arc::default()));
-        Arc::new(ServiceHealth { endpoints, breaker: Arc::clone(breaker), checker: Arc::clone(checker) })
+        services.retain(|service, known| service == name || Arc::strong_count(&known.breaker) > 1);
+        let checked = (check.cloned(), addresses.to_vec());
+        let service = services.entry(name.to_owned()).or_insert_with(|| Service {
+            breaker: Arc::new(Breaker::new(name)),
+            checker: Arc::default(),
+            checked: checked.clone(),
+        });
+        if service.checked != checked {
+            (service.checker, service.checked) = (Arc::default(), checked);
+        }
+        Arc::new(ServiceHealth {
+            endpoints,
+            breaker: Arc::clone(&service.breaker),
+            checker: Arc::clone(&service.checker),
+        })
     }
 }

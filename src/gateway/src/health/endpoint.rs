@@ -243,8 +243,11 @@ impl Endpoint {
         }
     }
 
-    /// The result of an active check; so many in a row have to fail.
-    pub(crate) fn checked(&self, result: Result<(), &str>, failures_max: u32) {
+    /// The result of an active check; so many in a row have to fail as its plan says. That of a check that another has replaced says nothing.
+    pub(crate) fn checked(&self, plan: &HealthPlan, result: Result<(), &str>) {
+        if self.slow().check.as_ref() != Some(plan) {
+            return;
+        }
         match result {
             Ok(()) => {
                 self.slow().checks_failed = 0;
@@ -260,7 +263,7 @@ impl Endpoint {
                     slow.checks_failed = slow.checks_failed.saturating_add(1);
                     slow.checks_failed
                 };
-                if failed >= failures_max && self.set(UNHEALTHY) {
+                if failed >= plan.failures && self.set(UNHEALTHY) {
                     tracing::warn!(service = %self.service, endpoint = %self.address, problem, failed, "endpoint fails its health check");
                 }
             }
@@ -353,13 +356,25 @@ mod tests {
     #[test]
     fn checks_have_to_fail_in_a_row() {
         let (endpoint, now) = endpoint();
-        endpoint.checked(Err("503"), 2);
-        endpoint.checked(Ok(()), 2);
-        endpoint.checked(Err("503"), 2);
+        let second = Duration::from_secs(1);
+        let plan = HealthPlan { target: None, every: second, timeout: second, failures: 2 };
+        let replaced = HealthPlan { failures: 1, ..plan.clone() };
+        endpoint.checked_by(Some(&replaced));
+        endpoint.checked_by(Some(&plan));
+        endpoint.checked(&plan, Err("503"));
+        endpoint.checked(&plan, Ok(()));
+        endpoint.checked(&plan, Err("503"));
+        endpoint.checked(&replaced, Err("503"));
         assert_eq!(endpoint.standing(now), Standing::Up);
-        endpoint.checked(Err("503"), 2);
+        endpoint.checked(&plan, Err("503"));
         assert_eq!(endpoint.standing(now), Standing::Unhealthy);
-        endpoint.checked(Ok(()), 2);
+        endpoint.checked(&replaced, Ok(()));
+        assert_eq!(endpoint.standing(now), Standing::Unhealthy);
+        endpoint.checked(&plan, Ok(()));
+        assert_eq!(endpoint.standing(now), Standing::Up);
+        endpoint.checked_by(None);
+        endpoint.checked(&plan, Err("503"));
+        endpoint.checked(&plan, Err("503"));
         assert_eq!(endpoint.standing(now), Standing::Up);
     }
 }

@@ -31,9 +31,9 @@ impl ShardState {
                     let checks = state.ports.iter().zip(&state.share.health.endpoints).map(async |(port, endpoint)| {
                         let checked = tokio::time::timeout(plan.timeout, port.check(plan.target.as_deref())).await;
                         match &checked {
-                            Ok(Ok(())) => endpoint.checked(Ok(()), plan.failures),
-                            Ok(Err(fault)) => endpoint.checked(Err(&fault.message), plan.failures),
-                            Err(_) => endpoint.checked(Err("no answer in time"), plan.failures),
+                            Ok(Ok(())) => endpoint.checked(&plan, Ok(())),
+                            Ok(Err(fault)) => endpoint.checked(&plan, Err(&fault.message)),
+                            Err(_) => endpoint.checked(&plan, Err("no answer in time")),
                         }
                     });
                     join_all(checks).await;
