@@ -99,13 +99,17 @@ thread_local! {
     static LEFT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The work of one evaluation of CEL, taken from its message and given back when this is dropped.
-pub(crate) struct Work<'m>(&'m Meter);
+/// The work of one evaluation of CEL, of what its message has left; what was used is taken from that when this is dropped.
+pub(crate) struct Work<'m> {
+    meter: &'m Meter,
+    began_with: u64,
+}
 
 impl<'m> Work<'m> {
     pub(crate) fn begin(meter: &'m Meter) -> Self {
-        LEFT.set(meter.work.get());
-        Self(meter)
+        let began_with = meter.work.get();
+        LEFT.set(began_with);
+        Self { meter, began_with }
     }
 }
 
@@ -125,7 +129,9 @@ impl Work<'_> {
 
 impl Drop for Work<'_> {
     fn drop(&mut self) {
-        self.0.work.set(LEFT.get());
+        // Others take from the meter as well meanwhile: a body that is read for a variable.
+        let used = self.began_with.saturating_sub(LEFT.get());
+        self.meter.work.set(self.meter.work.get().saturating_sub(used));
     }
 }
 
