@@ -98,7 +98,7 @@ pub fn is_crowded() -> bool {
     to_shed() > 0
 }
 
-/// How many of `len` idle connections whoever asks is to close now. All that is granted within [`SHED_TIME`] is no more than has to go: those
+/// How many of `len` idle connections whoever asks is to close now. All that is granted within 10 ms is no more than has to go: those
 /// that were closed have given their places back by then.
 #[must_use]
 pub fn claim_to_shed(len: usize) -> usize {
