@@ -201,7 +201,7 @@ routes:
     });
     let _ = service.kill();
     let _ = service.wait();
-    assert_eq!(backend.requests(), 8, "each request is carried out once");
+    assert_eq!(backend.requests(), 8, "each request is executed once");
     for purpose in ["Publish", "Answer", "Consume"] {
         assert_eq!(lost_connections(&gateway, &format!("purpose={purpose} ")), 0, "{purpose}");
     }

@@ -1,4 +1,4 @@
-//! What a caller sends arrives, or the caller is told that it does not: queries, bodies, headers that stand twice, early answers.
+//! Everything that a caller sends is forwarded or rejected: queries, bodies, repeated headers; early responses are read.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;

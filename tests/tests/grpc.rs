@@ -141,7 +141,7 @@ fn grpcio_services_called_with_json() {
         stream(&gateway, "/v1/lines", "{\"body\":{\"words\":[\"a\"]}}\n\n{\"body\":{\"words\":[\"b\"]}}\n"),
         "{\"body\":{\"words\":[\"a\"]}}\n{\"body\":{\"words\":[\"b\"]},\"number\":\"1\"}\n{\"number\":\"2\",\"closing\":true}\n"
     );
-    // More than there is memory for bodies, but never at once; messages end in the middle of frames.
+    // More than the limit of all bodies in total, but never at once.
     let word = "w".repeat(60_000);
     let long = stream(&gateway, "/v1/events", &format!(r#"{{"plan":{{"count":1200}},"body":{{"words":["{word}"]}}}}"#));
     assert_eq!(long.matches("data: ").count(), 1200, "{}", &long[long.len().saturating_sub(300)..]);

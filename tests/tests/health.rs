@@ -187,7 +187,7 @@ fn an_endpoint_that_fails_its_health_check_gets_no_calls_until_it_passes() {
     let is_healthy = Arc::new(AtomicBool::new(true));
     let (healthy, calls) = (Arc::clone(&is_healthy), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&calls);
-    // The recorder sees bodies alone: checks and calls are told apart by their method.
+    // The recorder sees bodies only: checks and calls differ in their method.
     let checked = Recorder::start(move |_, body| {
         if body.is_empty() {
             return (if healthy.load(Ordering::Relaxed) { 200 } else { 503 }, Duration::ZERO);

@@ -65,7 +65,7 @@ fn idle_connections_make_room_and_leave_the_admin_listener_reachable() {
             pause(20);
         }
     }
-    // Whoever asks now is served: the longest idle made room.
+    // A new caller is served: the longest idle connections were closed.
     until_within(Duration::from_secs(3), "a place", || {
         let mut connection = TcpStream::connect(&address).expect("a connection");
         connection.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
@@ -158,7 +158,7 @@ routes: {{ r: {{ from: {{ http: {{ listen: public, post: /r }} }}, steps: [ {{ c
         let mut attacker = Http2::open(&gateway.public(), 65_535);
         connections += 1;
         let mut stream = 1;
-        // One connection, until it is told to go.
+        // One connection, until GOAWAY.
         while begun.elapsed() < Duration::from_secs(3) {
             let first = stream;
             for _ in 0..50 {

@@ -1,4 +1,4 @@
-//! All ways to take more than one's share at the same time, in little memory: others are answered all the while.
+//! All kinds of resource exhaustion at once, in little memory: other callers are still served.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,16 +10,16 @@ use crossdock_tests::frames::{Http2, kind};
 use crossdock_tests::{Backend, Gateway, call, until_within};
 use rustix::process::{Resource, getrlimit};
 
-/// What everybody else gets at the latest.
+/// Within this time other callers get their response.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// The memory of the gateway.
 const MEMORY_KIB: u64 = 512 << 10;
-/// What slow callers send, and slow readers get.
+/// The body of slow writers and slow readers.
 const BODY_LEN: usize = 512 << 10;
 /// Between two bytes of a slow caller.
 const PACE: Duration = Duration::from_millis(200);
 
-/// How many callers say nothing: `CROSSDOCK_IDLE`, for long runs. A tenth of that, up to 500, write slowly, and as many read slowly.
+/// The number of idle connections; `CROSSDOCK_IDLE` for long runs. A tenth of it, up to 500, write slowly, and as many read slowly.
 fn idle_callers() -> usize {
     std::env::var("CROSSDOCK_IDLE").map_or(1500, |count| count.parse().expect("CROSSDOCK_IDLE is a number"))
 }
@@ -29,7 +29,7 @@ fn pause(time: Duration) {
     let _ = never.recv_timeout(time);
 }
 
-/// Callers of the three kinds, each on a connection that is made anew when it ends.
+/// Callers of the three kinds; each reconnects when its connection ends.
 async fn callers(address: String, idle: usize, slow: usize, opened: Arc<AtomicUsize>) {
     let mut tasks = tokio::task::JoinSet::new();
     let kinds = [Caller::Idle].into_iter().cycle().take(idle);
@@ -46,7 +46,7 @@ async fn callers(address: String, idle: usize, slow: usize, opened: Arc<AtomicUs
             }
         });
         if number % 200 == 199 {
-            // A queue of connections that nobody could take would be a test of the system.
+            // The accept queue of the kernel is not under test.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -93,7 +93,7 @@ impl Caller {
     }
 }
 
-/// Requests that are reset at once, for as long as that is asked for.
+/// Sends requests and resets them at once, until `ends`.
 fn resets(address: &str, ends: &AtomicBool) -> u32 {
     let mut sent = 0;
     while !ends.load(Ordering::Relaxed) {
@@ -114,7 +114,7 @@ fn resets(address: &str, ends: &AtomicBool) -> u32 {
     sent
 }
 
-/// A call on a connection of its own: `Err` with what went wrong.
+/// A call on a new connection.
 fn answered(address: &str) -> Result<Duration, String> {
     let begun = Instant::now();
     let mut stream = TcpStream::connect(address).map_err(|problem| format!("no connection: {problem}"))?;
@@ -180,7 +180,7 @@ routes:
     let sent = attacker.join().expect("the attacker ends");
     runtime.shutdown_timeout(ANSWER_TIME);
     let peak = peak_kib(&gateway);
-    // How it drains is not what is looked at.
+    // Draining is not under test.
     gateway.signal("KILL");
     let (slowest, livez) = (calls.iter().max().copied().unwrap_or_default(), alive.iter().max().copied());
     println!(
@@ -202,7 +202,7 @@ routes:
 fn others_are_answered_within_a_second_and_memory_is_bounded() {
     let idle = idle_callers();
     let time = Duration::from_secs(if idle > 2000 { 60 } else { 5 });
-    // As many as the system lets this process give.
+    // The hard limit of this process bounds that of the gateway.
     let most = getrlimit(Resource::Nofile).maximum.unwrap_or(65_536).min(65_536);
     for hard in [most, 1024] {
         under(hard, idle, time);

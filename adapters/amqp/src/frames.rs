@@ -1,6 +1,6 @@
 //! A filter on the bytes that a broker sends, ahead of lapin's parser.
 //!
-//! Two things cannot be had from lapin and are decided here, on the raw frames of AMQP 0.9.1 (§2.3.5):
+//! lapin does not support two things, which are decided here, on the raw frames of AMQP 0.9.1 (§2.3.5):
 //!
 //! - lapin's parser, and its values when they are dropped, recurse once per nested table or array, and it gives up the whole
 //!   connection for a short string that is not UTF-8. Any sender can put either into a queue, where it would end the connection (or

@@ -200,7 +200,7 @@ impl Publisher {
         let is_known = || self.experience.borrow_mut().expects_acceptance(&publication, Instant::now());
         if !is_known() {
             let ended = |_| unreachable("the publisher has ended");
-            // Room first: who waits for it is not to hold up those who have it.
+            // Capacity first: a call that waits for it must not delay those that have it.
             let _room = self.lone_requests.acquire().await.map_err(ended)?;
             let turn = self.alone.acquire().await.map_err(ended)?;
             // Another of its kind may have been accepted meanwhile.
@@ -220,7 +220,7 @@ impl Publisher {
         match self.publish_on(&open, &publication).await {
             Ok(()) => expected.await.ok_or_else(reply_lost),
             Err(Failure::Fault(fault) | Failure::NotSent(fault)) => Err(fault),
-            // It may have been carried out: it is not sent again.
+            // It may have been executed: it is not resent.
             Err(Failure::Suspect(_)) => Err(unconfirmed("the broker closed the channel")),
         }
     }

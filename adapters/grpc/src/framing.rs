@@ -122,7 +122,7 @@ impl MessageReader {
                 Err(fault) => return Poll::Ready(Some(Err(fault))),
                 Ok(Some(message)) => {
                     if self.is_stream {
-                        // The message is handed on; what came behind it is not.
+                        // The message is forwarded; the bytes behind it are still held.
                         self.held.shrink(self.buffer.len() + self.frame.len());
                     }
                     self.empty_frames = 0;

@@ -159,7 +159,7 @@ impl Worker {
 
     async fn open(&self, socket: TcpStream, acceptor: Option<&TlsAcceptor>, gate: &Arc<Gate>) -> io::Result<Opened> {
         let peer = socket.peer_addr()?;
-        // Many who come at once do not wait for the next look at all connections.
+        // A burst of connections does not wait for the next sweep.
         self.list.make_room();
         let place = gate.enter(peer.ip()).await.ok_or_else(|| io::Error::other("too many connections"))?;
         let mut stream = accept(socket, acceptor).await?;

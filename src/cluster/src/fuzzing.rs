@@ -13,11 +13,11 @@ use crate::wire::{Frame, Kind};
 const OWN: ServerId = ServerId(2);
 const FRAME_LEN_MAX: usize = 1 << 20;
 
-/// A server that does all that it is told at once: what it writes is durable, what it sends is gone.
+/// A server whose actions take effect at once: writes are durable immediately, sent messages are discarded.
 struct Server {
     zab: Zab,
     links: [Link; 2],
-    /// Its try to follow, which those who lead it have to name.
+    /// Its current session, which messages of its leader carry.
     session: Session,
     role: &'static str,
 }
@@ -57,10 +57,10 @@ fn id(peer: usize) -> ServerId {
     ServerId(if peer == 0 { 1 } else { 3 })
 }
 
-/// Frames of members, in any order and with any numbers: nothing that they say ends the program, and no epoch leaps to where none is left.
+/// Feeds arbitrary frames of members to a server: nothing panics, and acceptedEpoch stays far from exhaustion.
 ///
-/// The first byte says whom the server elects; then comes, for each frame, a byte that says who sends it, and the frame with its length. A frame that
-/// cannot be read ends the connection.
+/// The first byte selects the elected leader. Each frame follows a byte that selects its sender, and is preceded by its length. A frame that cannot be
+/// decoded ends the connection.
 ///
 /// # Panics
 /// Where that does not hold.

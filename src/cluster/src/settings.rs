@@ -34,10 +34,10 @@ pub struct Settings {
     /// Make a log where there is none. An instance that lost its log and makes a new one forgets what it promised: this is for the first
     /// start of all, and for a new instance.
     pub create: bool,
-    /// Encrypt connections with the others. Each has a certificate for the name [`Settings::name_of`]; without this, whoever connects from a
-    /// member's address is trusted.
+    /// Mutual TLS between instances, each with a certificate for [`Settings::name_of`]. Without it, a connection is identified by its source
+    /// address alone.
     pub tls: Option<MutualTls>,
-    /// Without TLS, members may be on other machines: nobody else reaches the network between them. Else all of them have loopback addresses.
+    /// Permits members on other machines without TLS. Otherwise, all addresses must be loopback addresses.
     pub is_network_trusted: bool,
     /// The unit of all waits.
     pub tick: Duration,
@@ -80,10 +80,10 @@ impl Settings {
         format!("{id}.{}", self.cluster)
     }
 
-    /// Whether instances may be where their addresses say, without proof of who they are.
+    /// Checks the members' addresses where connections are not authenticated.
     ///
     /// # Errors
-    /// Which is not, and what to write.
+    /// An address that needs TLS or a trusted network, or a mix of address families.
     pub(crate) fn check_network(&self) -> Result<(), String> {
         if self.tls.is_some() {
             return Ok(());
@@ -91,7 +91,7 @@ impl Settings {
         let has_v4 = self.members.values().any(|member| member.address.is_ipv4());
         if has_v4 && self.members.values().any(|member| member.address.is_ipv6()) {
             return Err(
-                "without TLS instances are known by their addresses: write all of them as IPv4, or all as IPv6"
+                "without TLS, members are identified by their addresses: use IPv4 for all of them, or IPv6 for all"
                     .to_owned(),
             );
         }
@@ -100,18 +100,17 @@ impl Settings {
         }
         match self.members.iter().find(|(_, member)| !member.address.ip().is_loopback()) {
             Some((id, member)) => Err(format!(
-                "server {id} is at {}, which others can reach, and nothing keeps them out: encrypt the connections, or say that the network is \
-                 trusted",
+                "server {id} is at {}, which other machines can reach: configure TLS, or declare the network as trusted",
                 member.address
             )),
             None => Ok(()),
         }
     }
 
-    /// Whether a server may connect from there without proof of who it is.
+    /// Checks the source address of an unauthenticated connection.
     ///
     /// # Errors
-    /// Why it may not.
+    /// It is not the peer's address, or not a loopback address where the network is not trusted.
     pub(crate) fn admits(&self, peer: ServerId, source: IpAddr) -> Result<(), String> {
         let source = source.to_canonical();
         let member = self.members.get(&peer).map(|member| member.address.ip().to_canonical());
@@ -119,7 +118,7 @@ impl Settings {
         if same && (self.is_network_trusted || source.is_loopback()) {
             return Ok(());
         }
-        Err(format!("what calls itself server {peer} connects from {source}, which is not that server's address"))
+        Err(format!("a connection from {source} claims to be server {peer}, whose address is another one"))
     }
 
     pub(crate) fn zab(&self) -> Config {

@@ -139,7 +139,7 @@ impl Transport {
         }
     }
 
-    /// Connects from this instance's own address, where the other one knows it by that.
+    /// Connects; without TLS from this instance's own address, by which the peer identifies it.
     async fn connected(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
         let own = self.settings.members.get(&self.settings.id).map(|member| member.address.ip());
         match own.filter(|own| self.settings.tls.is_none() && own.is_ipv4() == address.is_ipv4()) {
@@ -193,7 +193,7 @@ impl Transport {
         if dialled.is_none() && !is_proven {
             self.settings.admits(peer, source)?;
         }
-        // Held as long as the connection lasts.
+        // Registered for as long as the connection lasts.
         let heard = self.live.enter(peer, is_proven || dialled.is_some())?;
         if dialled.is_none() {
             stream.greet(greeting(peer)).await?;

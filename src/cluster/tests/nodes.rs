@@ -1,5 +1,6 @@
 //! Instances in one process, over loopback, with logs on disk.
 
+#[path = "nodes/foreign.rs"]
 mod foreign;
 
 use std::collections::BTreeMap;
@@ -344,7 +345,7 @@ async fn a_command_that_crawls_over_the_wire_ends_no_leadership() {
     let mut third = nodes[2].client();
     let there = third.until(|status| status.applied >= zxid);
     tokio::time::timeout(PATIENCE, there).await.expect("in time").expect("it runs");
-    assert_eq!(epoch(&nodes[2].client().status()), before, "nobody left anybody");
+    assert_eq!(epoch(&nodes[2].client().status()), before, "the epoch is unchanged");
 }
 
 /// An address that leads to another over a link that takes 1 MiB a second each way.
@@ -383,7 +384,7 @@ fn epoch(client: &Client) -> u32 {
 }
 
 #[tokio::test]
-async fn nobody_takes_the_place_of_an_instance_that_is_connected() {
+async fn an_unauthenticated_hello_does_not_replace_a_live_link() {
     let cluster = Cluster::start(3, 0, |_| {});
     cluster.leader().await;
     for index in 0..3 {
@@ -398,12 +399,12 @@ async fn nobody_takes_the_place_of_an_instance_that_is_connected() {
         assert_eq!(came, 0, "it is not greeted");
     }
     append(&cluster.client(0), "list", "after").await;
-    assert_eq!(epoch(&cluster.client(0)), before, "nobody left anybody");
+    assert_eq!(epoch(&cluster.client(0)), before, "the epoch is unchanged");
 }
 
-/// Without TLS, whoever is where an absent instance would be is taken for it: what it says harms nobody for long.
+/// Without TLS, a process at the address of an absent member can impersonate it. Its claims must not disable the cluster.
 #[tokio::test]
-async fn a_false_epoch_does_not_end_a_cluster() {
+async fn a_bogus_accepted_epoch_does_not_disable_the_cluster() {
     let mut cluster = Cluster::start(3, 0, |_| {});
     cluster.leader().await;
     cluster.nodes[2].take().expect("it runs").stop();
@@ -412,7 +413,7 @@ async fn a_false_epoch_does_not_end_a_cluster() {
             let address = cluster.nodes[index].as_ref().expect("it runs").address();
             let mut foreign = foreign::Caller::dial(address);
             foreign.greet(3, index as u64 + 1);
-            // The place may not be free yet.
+            // The previous connection may still count as live.
             let claims = tokio::task::spawn_blocking(move || {
                 if foreign.is_answered() {
                     foreign.has_promised(claimed);
@@ -438,14 +439,13 @@ fn addresses_that_others_reach_need_tls_or_a_trusted_network() {
     settings.create = true;
     let start = |settings: &Settings| Node::start(settings, Box::new(Register::default()));
     let refused = start(&settings).err().expect("it does not start");
-    assert!(refused.to_string().contains("server 2 is at 192.0.2.7:7101, which others can reach"), "{refused}");
+    assert!(refused.to_string().contains("server 2 is at 192.0.2.7:7101, which other machines can reach"), "{refused}");
     settings.is_network_trusted = true;
     start(&settings).expect("it starts").stop();
 }
 
-/// Addresses of this machine are all its own: 127.0.0.2 is as good as 127.0.0.1. On a trusted network, another instance's address is not.
 #[tokio::test]
-async fn whoever_connects_from_elsewhere_is_not_taken_for_a_member() {
+async fn a_connection_from_another_address_is_not_accepted_as_a_member() {
     let folder = tempfile::tempdir().expect("a folder");
     let member = |address: &str| Member { address: address.parse().expect("an address"), votes: true };
     let members = BTreeMap::from([(ServerId(1), member("127.0.0.1:0")), (ServerId(2), member("192.0.2.7:7101"))]);

@@ -87,7 +87,7 @@ pub(crate) struct Registry {
 struct Service {
     breaker: Arc<Breaker>,
     checker: Arc<Mutex<Option<(u64, Instant)>>>,
-    /// What is checked: whoever checked something else does not keep others from this.
+    /// The plan and the addresses that the current claim is for.
     checked: (Option<HealthPlan>, Vec<String>),
 }
 

@@ -26,7 +26,7 @@ pub(crate) enum Fault {
     HandOver,
     /// A server takes a snapshot.
     Snapshot,
-    /// A server sends false numbers for a while; what it says of its own disk stays true.
+    /// A server sends bogus numbers for a while; what it says about its own disk stays true.
     Lies,
 }
 

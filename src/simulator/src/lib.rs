@@ -35,7 +35,7 @@ pub struct Report {
     pub reads: usize,
     /// Epochs that were established.
     pub epochs: usize,
-    /// False numbers that were sent.
+    /// Bogus numbers that were sent.
     pub lies: u64,
     /// How often a message came in a phase.
     pub coverage: BTreeMap<(&'static str, &'static str), u64>,

@@ -48,7 +48,7 @@ pub enum Part {
     Observers,
     /// Two servers have no connection in the end.
     Apart,
-    /// Servers send false numbers.
+    /// Servers send bogus numbers.
     Lies,
 }
 

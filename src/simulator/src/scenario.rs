@@ -17,7 +17,7 @@ const AFTERWARDS: Micros = 700 * MILLI;
 /// Writes of a server that a crash may interrupt.
 const WRITES: u32 = 2000;
 
-/// The number of the first lie: behind those of all that has a time or interrupts a write.
+/// The number of the first such fault, beyond those of all other occurrences.
 const LIES_FROM: u32 = 1 << 21;
 
 /// What randomness is for: what one part of the world draws changes nothing of what others do.
@@ -85,7 +85,7 @@ impl Scenario {
         let mut happens = happenings(&mut rng, &faults);
         happens.sort_by_key(|(at, _)| *at);
         let numbered = (0..).zip(happens);
-        // A run of a broken rule shows what that rule is for, not what lies do.
+        // A run with a broken rule shows violations of that rule alone.
         let lies = if plan.rule.is_none() { lies(plan.seed) } else { Vec::new() };
         let numbered = numbered.chain((LIES_FROM..).zip(lies));
         let occurrences: BTreeMap<u32, _> = numbered.filter(|(number, _)| plan.has(*number)).collect();
@@ -171,7 +171,7 @@ fn happenings(rng: &mut ChaCha8Rng, faults: &Faults) -> Vec<(Micros, Occurrence)
     happens
 }
 
-/// When servers begin to send false numbers, in some of the runs.
+/// When servers start to send bogus numbers, in three runs of ten.
 fn lies(seed: u64) -> Vec<(Micros, Occurrence)> {
     let mut rng = dice(seed, Stream::Lies);
     if !rng.random_bool(0.3) {

@@ -69,7 +69,7 @@ pub(crate) struct Server {
     pub(crate) applied: Applied,
     pub(crate) tick: Micros,
     pub(crate) paused_until: Micros,
-    /// Until then it sends false numbers.
+    /// Until then it sends bogus numbers.
     pub(crate) lies_until: Micros,
     /// What waits to be taken together.
     pub(crate) inbox: Vec<Input>,

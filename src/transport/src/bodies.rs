@@ -124,7 +124,7 @@ impl Held {
         Ok(())
     }
 
-    /// Only so many bytes of it are held any more: the others were handed on.
+    /// Lowers the count to `len` held bytes, after others were forwarded.
     pub fn shrink(&mut self, len: usize) {
         self.len = self.len.min(len);
         let excess = self.counted.saturating_sub(self.len.saturating_sub(FREE_LEN));

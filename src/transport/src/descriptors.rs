@@ -14,16 +14,16 @@ const RESERVE_MIN: usize = 64;
 /// What is assumed where the system has no limit.
 const UNLIMITED: u64 = 1 << 20;
 
-/// Callers who wait for a place at once, out of what is kept free.
+/// Callers that may wait for a place at once; they use reserved descriptors.
 const WAITING_MAX: usize = RESERVE_MIN / 4;
-/// How often they look, and how many times: longer than it takes until all connections of HTTP/1 were looked through.
+/// Polling interval and count of waiting callers: longer than one sweep of all HTTP/1 connections.
 const WAIT_STEP: Duration = Duration::from_millis(10);
 const WAIT_STEPS: u32 = 30;
 
-/// For connections that were closed to give their places back.
+/// Time after which closed connections have released their places.
 const SHED_TIME: Duration = Duration::from_millis(10);
 
-/// The latest time in which connections were closed, and how many.
+/// The latest interval in which connections were closed, and their number.
 static SHEDDING: Mutex<(u32, usize)> = Mutex::new((0, 0));
 static BEGAN: OnceLock<Instant> = OnceLock::new();
 static WAITING: AtomicUsize = AtomicUsize::new(0);
@@ -98,8 +98,8 @@ pub fn is_crowded() -> bool {
     to_shed() > 0
 }
 
-/// How many of `len` idle connections whoever asks is to close now. All that is granted within 10 ms is no more than has to go: those
-/// that were closed have given their places back by then.
+/// How many of its `len` idle connections the caller should close now. Grants within 10 ms add up to no more than the excess: closed connections
+/// have released their places by then.
 #[must_use]
 pub fn claim_to_shed(len: usize) -> usize {
     let needed = to_shed();
@@ -130,7 +130,7 @@ impl Descriptor {
         (open < callers_max()).then_some(taken)
     }
 
-    /// One that becomes free soon, unless too many wait already: those who do use what is kept free for others.
+    /// Waits briefly for one to be released, unless too many callers wait already: they use reserved descriptors.
     pub(crate) async fn wait() -> Option<Self> {
         let waiting = Waiting(WAITING.fetch_add(1, Ordering::Relaxed));
         if waiting.0 >= WAITING_MAX {
@@ -147,7 +147,7 @@ impl Descriptor {
     }
 }
 
-/// Somebody who waits, and how many did before.
+/// A waiting caller, with the number of those who already waited.
 struct Waiting(usize);
 
 impl Drop for Waiting {

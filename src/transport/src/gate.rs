@@ -37,8 +37,8 @@ impl Gate {
         Self::new(all_max, by_address_max.unwrap_or_else(|| all_max.div_ceil(2)))
     }
 
-    /// A place for one more connection, given back when it is dropped. Where the process has none left, a few wait a moment for idle
-    /// connections to make room. Cancelled, it has taken nothing.
+    /// A place for one more connection, released on drop. If the process has none left, a few callers wait briefly until idle connections
+    /// are closed. Cancel safe.
     pub async fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let descriptor = match Descriptor::take() {
             Some(descriptor) => Some(descriptor),

@@ -159,7 +159,7 @@ where
             () = stop.cancelled(), if leaving.get().is_none() => leave(connection.as_mut()),
             _ = looks.tick() => {
                 let now = Instant::now();
-                // Before time gives some back.
+                // Before the budget refills.
                 let resets_too_much = activity.resets_too_much();
                 activity.look(now);
                 activity.end_untaken(limits.write_timeout);

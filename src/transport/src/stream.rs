@@ -116,7 +116,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Replayed<T> {
 /// A connection whose failed writes do not hide what the other side has sent.
 ///
 /// A service may answer and close the connection while a request is still being written, as it does when it refuses the request (RFC 9112
-/// §9.5). The next write then fails, and whoever drives the connection would give it up with the answer unread. So once a write has failed
+/// §9.5). The next write then fails, and the connection would be dropped with the response unread. So once a write has failed
 /// because the other side is gone, all that is written is discarded, and reads give what was received, then a reset.
 pub struct ReadToEnd<T> {
     io: T,

@@ -34,7 +34,7 @@ pub(crate) struct Base {
     pub(crate) links: BTreeMap<ServerId, Link>,
     /// The round of elections.
     pub(crate) round: u64,
-    /// What others have said of epochs.
+    /// Epochs claimed by peers.
     pub(crate) claims: Claims,
     /// The last leader named this server for its successor.
     pub(crate) preferred: bool,

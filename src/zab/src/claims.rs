@@ -1,59 +1,59 @@
-//! How far an epoch that another server names may stand above those that are known here.
+//! Bounds the epochs that peers may claim.
 //!
-//! An epoch is durable for ever and never falls: one false number, believed once, would use up all epochs there are. Zab itself cannot tell a
-//! false number from a true one, but elections bound what can be true. A new epoch is one above the highest that a majority knew of. So a server
-//! gets ahead of others by one with each try to lead that nobody hears of any more, which takes an election and a connection that breaks right
-//! behind it; and it stays behind by one with each election that it does not hear of.
+//! acceptedEpoch is durable and never decreases, so one bogus epoch, once accepted, would exhaust the 32-bit epoch space for good. Zab cannot
+//! verify a claim, but elections bound what is plausible. A new epoch is one above the highest known to a quorum. A server therefore gets
+//! ahead of its peers by one for each attempt to lead that none of them hears of, which takes an election and a connection that breaks right
+//! after it; and it falls behind by one for each election that it misses.
 //!
-//! What is believed, therefore:
+//! Accepted are therefore:
 //!
-//! - One above what is promised here, always: that is what an election makes.
-//! - Leaps beyond that, by [`LEAP_MAX`] epochs in all. What was leapt over is given back at one epoch in [`TICKS`] ticks, which with the usual
-//!   ticks is one a second. All 2³² epochs last for more than a century of leaps, or for several years of elections without a pause. It is not
-//!   durable: whoever restarts an instance while it is lied to grants another leap.
-//! - The first epoch of a server that has promised nothing yet, in the lower half of all: it may join a cluster of any age.
+//! - an epoch one above acceptedEpoch, always: an election produces it;
+//! - leaps beyond that, by [`LEAP_MAX`] epochs in total. The budget refills at one epoch per [`TICKS`] ticks, one per second with the default tick.
+//!   2³² epochs thus last more than a century of continuous leaps, or several years of back-to-back elections. The budget is not durable:
+//!   restarting an instance during an attack grants another leap;
+//! - the first epoch of a server with acceptedEpoch 0, up to [`FIRST_MAX`], so that a new server can join a cluster of any age.
 //!
-//! What is not believed ends the connection, and costs nothing else: a majority goes on without whoever said it. One whose own number is false, or
-//! that was away for longer than this allows, comes back with a new log, as one that has lost its own (`crossdock cluster init --lost`).
+//! A rejected claim closes the connection and has no other effect: the quorum continues without its sender. A server whose own acceptedEpoch is
+//! bogus, or that was away for longer than the budget covers, rejoins with a new log (`crossdock cluster init --lost`).
 
 use crate::Epoch;
 use crate::base::Base;
 
-/// How many epochs one server may be ahead of another: two years of an election a minute.
+/// Epochs by which one server may be ahead of another: two years of one election per minute.
 const LEAP_MAX: u32 = 1 << 20;
-/// The highest epoch that a server begins with.
+/// The highest first epoch of a server.
 const FIRST_MAX: Epoch = Epoch(1 << 31);
-/// Ticks in which one epoch that was leapt over is given back.
+/// Ticks after which the budget for leaps grows by one epoch.
 const TICKS: u64 = 50;
 
-/// What others have said of epochs.
+/// Epochs claimed by peers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Claims {
-    /// The highest epoch that anybody was heard to have promised.
+    /// The highest accepted claim.
     heard: Epoch,
-    /// What was leapt over and is not given back, in ticks.
+    /// The spent part of the budget for leaps, in ticks.
     debt: u64,
 }
 
 impl Base {
-    /// The highest epoch that is known here: promised here, or by others who were believed.
+    /// The highest known epoch: acceptedEpoch, or an accepted claim of a peer.
     pub(crate) fn known(&self) -> Epoch {
         self.ledger.accepted().max(self.claims.heard)
     }
 
-    /// Whether a follower can have promised that epoch; it is known then.
+    /// Checks the acceptedEpoch of a follower; if plausible, it becomes known.
     pub(crate) fn believes_claim(&mut self, epoch: Epoch) -> bool {
         self.leaps(epoch, LEAP_MAX)
     }
 
-    /// Whether a leader can have come to that epoch. It may have believed a follower's claim that reached as far as one can.
+    /// Checks the NEWEPOCH of a leader, which may be one above the highest plausible claim of a follower.
     pub(crate) fn believes_invitation(&mut self, epoch: Epoch) -> bool {
         let is_first = self.ledger.accepted() == Epoch(0) && epoch <= FIRST_MAX;
         is_first || self.leaps(epoch, LEAP_MAX + 1)
     }
 
     fn leaps(&mut self, to: Epoch, max: u32) -> bool {
-        // What is known and not promised yet is a step already.
+        // A known epoch that is not accepted yet has used the free step.
         let step = u32::from(self.claims.heard <= self.ledger.accepted());
         let leap = to.0.saturating_sub(self.known().0).saturating_sub(step);
         let debt = self.claims.debt + u64::from(leap) * TICKS;
@@ -65,7 +65,7 @@ impl Base {
         true
     }
 
-    /// A tick has passed.
+    /// Refills the budget; called once per tick.
     pub(crate) fn give_back_leaps(&mut self) {
         self.claims.debt = self.claims.debt.saturating_sub(1);
     }
@@ -79,7 +79,7 @@ mod tests {
     use crate::{Config, Ledger, ServerId, Zxid};
 
     #[test]
-    fn many_small_steps_are_a_leap() {
+    fn many_small_steps_count_as_a_leap() {
         let config = Config::new(ServerId(1), BTreeSet::from([ServerId(1), ServerId(2), ServerId(3)]));
         let mut base = Base::new(config, Ledger::default(), Zxid::ZERO);
         let believed = (1..2 * LEAP_MAX).take_while(|epoch| base.believes_claim(Epoch(*epoch))).count();
@@ -87,6 +87,6 @@ mod tests {
         (0..TICKS * 3).for_each(|_| base.give_back_leaps());
         assert!(base.believes_claim(Epoch(LEAP_MAX + 4)));
         assert!(!base.believes_claim(Epoch(LEAP_MAX + 5)));
-        assert!(base.believes_claim(Epoch(7)), "what is known is no leap");
+        assert!(base.believes_claim(Epoch(7)), "a known epoch is not a leap");
     }
 }

@@ -119,7 +119,7 @@ impl crate::following::Following {
             return Next::Leave;
         }
         if !base.believes_invitation(epoch) {
-            return Next::Impossible("it invites to an epoch far above those that elections can have reached");
+            return Next::Impossible("NEWEPOCH exceeds what elections can have reached");
         }
         debug_assert!(base.is_drained(), "what is told of the history is durable");
         let (current, last) = (base.ledger.current(), base.ledger.history().last());

@@ -181,7 +181,7 @@ impl Leading {
             }
             if !base.believes_claim(accepted) {
                 self.followers.remove(&peer);
-                return Next::Impossible("it has promised an epoch far above those that elections can have reached");
+                return Next::Impossible("acceptedEpoch exceeds what elections can have reached");
             }
             let is_voter = base.config.voters.contains(&peer) && returning.is_none();
             let votes = is_voter || base.config.breaks(Planted::CountObservers);

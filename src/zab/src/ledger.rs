@@ -267,7 +267,7 @@ impl Ledger {
             }
             Write::Append { after, txns } => match &mut self.sync {
                 Some(sync) => {
-                    // A history of later epochs would outdo all that comes.
+                    // Transactions of a later epoch would outrank every later leader's history.
                     if let Some(later) = txns.iter().find(|txn| txn.zxid.epoch > sync.epoch) {
                         return Err(Inconsistent::EpochNotAccepted(later.zxid.epoch));
                     }

@@ -16,7 +16,7 @@
 //! | `broadcast` | 3 | proposals, acknowledgements, commits |
 //! | `reads` | 3 | reads that see all that was committed before |
 //! | `leading`, `following` | 1–3 | the two roles: which message belongs to which of their stages |
-//! | `claims` | 1 | how far above what is known an epoch may be that others name |
+//! | `claims` | 1 | bounds the epochs that peers may claim |
 //! | `ledger` | | what the writes of a log come to; recovery and the running server share it |
 //!
 //! What makes it safe stands in the types: a message that a write unlocks travels with the write ([`Action::Persist`]); an epoch is

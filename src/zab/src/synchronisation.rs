@@ -156,7 +156,7 @@ impl Following {
     /// SNAP came.
     pub(crate) fn install(&mut self, base: &mut Base, epoch: Epoch, zxid: Zxid, blob: Blob) -> Next {
         if zxid.epoch > epoch {
-            return Next::Impossible("a snapshot is of a later epoch than its leader's");
+            return Next::Impossible("a snapshot has a later epoch than its leader");
         }
         if zxid < base.delivered {
             return Next::Stop(Fatal::CommittedLost { to: zxid, delivered: base.delivered });

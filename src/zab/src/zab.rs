@@ -284,7 +284,7 @@ impl Zab {
         }
     }
 
-    /// Counts what was not taken. What cannot be ends the connection here and now: what came behind it may rest on what was not taken.
+    /// Counts rejected messages. An impossible message drops the link at once: messages already queued behind it may depend on the rejected one.
     fn judged(&mut self, next: Next, (peer, link): (ServerId, Link)) -> Next {
         match next {
             Next::Stale => {

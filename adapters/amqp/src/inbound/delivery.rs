@@ -250,7 +250,7 @@ impl Handling {
                 // Whoever asked is gone.
                 Err(fault) if fault.reason == "UNROUTABLE" => return Decided::Acknowledge,
                 Err(fault) if matches!(&*fault.reason, "REFUSED" | "HEADERS_TOO_LARGE") && !is_replaced => {
-                    // Whoever asked is told that there is an answer, and that it cannot be had.
+                    // The caller receives an error: the reply exists but cannot be decoded.
                     let told = Fault::new(Code::Internal, "ANSWER_REFUSED", "the broker refuses the answer");
                     let (of_fault, text) = mapping::fault_answer(&told);
                     (properties, body) = (with_id(of_fault), text);

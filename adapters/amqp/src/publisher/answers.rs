@@ -1,7 +1,7 @@
 //! Answers to requests, whose addresses come from the requests.
 //!
 //! A direct reply-to address (RabbitMQ, "Direct Reply-to") holds the identity of a process in the broker's cluster. RabbitMQ closes the
-//! whole connection of whoever publishes to one that it cannot decode, and addresses of other clusters come with federation and shovel. So
+//! publisher's whole connection for one that it cannot decode, and addresses of other clusters come with federation and shovel. So
 //! an address of a cluster node that has not accepted an answer yet is tried on a connection that nothing else uses.
 
 use std::cell::{Cell, RefCell};

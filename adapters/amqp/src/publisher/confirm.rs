@@ -103,7 +103,7 @@ impl Sent {
             && self.exchange == returned.exchange
     }
 
-    /// Two messages that are the same in all of this are the same message to the broker and to whoever receives it.
+    /// Two messages that are the same in all of this are indistinguishable to the broker and to consumers.
     fn is(&self, returned: &Returned) -> bool {
         self.may_be(returned)
             && self.publication.body.len() as u64 == returned.body_len

@@ -301,12 +301,12 @@ fn wake(slot: &mut Option<Waker>) {
 pub(crate) struct Silent {
     since: Instant,
     end: Notify,
-    /// It has begun a request, or the preface of HTTP/2.
+    /// It has sent its first byte.
     spoke: Cell<bool>,
 }
 
 impl Silent {
-    /// Its first byte came: it is not idle any more.
+    /// Notes its first byte: it is no longer idle.
     pub(crate) fn spoke(&self) {
         self.spoke.set(true);
     }
@@ -374,7 +374,7 @@ impl Watchlist {
         self.make_room();
     }
 
-    /// Closes the connections that have been idle for longest, where there are hardly any places left.
+    /// Closes the longest idle connections if few places are left.
     pub(crate) fn make_room(&self) {
         if !descriptors::is_crowded() {
             return;

@@ -1,4 +1,4 @@
-//! Which instances are connected: without proof of who it is, nobody takes the place of one that is.
+//! Live links to peers: an unauthenticated connection must not replace one.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use crossdock_zab::ServerId;
 
-/// Whoever was heard so lately lives: three of the signs of life that an idle connection sends. A machine that is gone without a word is away
-/// for as long before it may come back.
+/// A link is live if it received something within this time, three heartbeats of an idle link. A peer whose host vanished cannot reconnect
+/// before it has passed.
 const LIVES: Duration = Duration::from_millis(1500);
 
-/// When something last came over a connection, in milliseconds of [`Live::began`].
+/// When a link last received something, in milliseconds since [`Live::began`].
 type Heard = Arc<AtomicU64>;
 
-/// The latest connection with each other instance.
+/// The latest link to each peer.
 #[derive(Debug)]
 pub(super) struct Live {
     began: Instant,
@@ -30,16 +30,16 @@ impl Live {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Makes a connection the instance's latest one, until it is dropped.
+    /// Registers a link as the peer's latest one until the returned value is dropped.
     ///
     /// # Errors
-    /// That there is one already which lives, where nothing proves who it is that connects.
+    /// The peer has a live link, and the new connection is not authenticated.
     pub(super) fn enter(&self, peer: ServerId, is_proven: bool) -> Result<Entered<'_>, String> {
         let now = self.now();
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let lives = |heard: &Heard| u128::from(now.saturating_sub(heard.load(Ordering::Relaxed))) < LIVES.as_millis();
         if !is_proven && links.get(&peer).is_some_and(lives) {
-            return Err(format!("server {peer} is connected already, and nothing proves that this is the same one"));
+            return Err(format!("server {peer} is already connected, and this connection is not authenticated"));
         }
         let heard = Arc::new(AtomicU64::new(now));
         links.insert(peer, Arc::clone(&heard));
@@ -47,7 +47,7 @@ impl Live {
     }
 }
 
-/// A connection that is its instance's latest one.
+/// A registered link.
 #[derive(Debug)]
 pub(super) struct Entered<'l> {
     live: &'l Live,
@@ -56,7 +56,7 @@ pub(super) struct Entered<'l> {
 }
 
 impl Entered<'_> {
-    /// Something came.
+    /// Notes that the link received something.
     pub(super) fn now(&self) {
         self.heard.store(self.live.now(), Ordering::Relaxed);
     }

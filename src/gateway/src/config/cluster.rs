@@ -39,8 +39,8 @@ settings! {
         pub(crate) data: String = "data/cluster".to_owned(),
         /// Encrypt connections with the others; needed where they are on other machines. Files are read anew for each connection.
         pub(crate) tls: Option<ClusterTlsSettings>,
-        /// Without `tls`, members may be on other machines all the same: nobody else reaches the network between them. Whoever connects from a
-        /// member's address is believed to be that member.
+        /// Permits members on other machines without `tls`: a connection is then identified by its source address alone, so nobody else must be able
+        /// to reach this network.
         pub(crate) trusted_network: bool = false,
         /// The unit of all waits; a leader that is silent for 35 of them is given up.
         pub(crate) tick: Duration = Duration(StdDuration::from_millis(20)),
@@ -102,13 +102,13 @@ pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Optio
     Some(checked)
 }
 
-/// Without TLS, instances trust whoever connects from a member's address: others must not reach them.
+/// Without TLS, a connection is identified by its source address alone, so other machines must not be able to connect.
 fn address_of(text: &Spanned<String>, is_open: bool, reader: &mut Reader<'_>) -> Option<SocketAddr> {
     match text.value.parse::<SocketAddr>() {
         Ok(address) if is_open || address.ip().is_loopback() => Some(address),
         Ok(_) => {
-            let message = "others can reach this address, and nothing keeps them out";
-            let help = "add `tls: { cert: …, key: …, ca: … }`; on a network that nobody else reaches, `trusted_network: true` does as well";
+            let message = "other machines can reach this address, and connections are not authenticated";
+            let help = "add `tls: { cert: …, key: …, ca: … }`, or `trusted_network: true` if nobody else can reach this network";
             reader.error("cluster-open", text.span, message, help);
             None
         }

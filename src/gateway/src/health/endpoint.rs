@@ -243,7 +243,8 @@ impl Endpoint {
         }
     }
 
-    /// The result of an active check; so many in a row have to fail as its plan says. That of a check that another has replaced says nothing.
+    /// Records the result of an active check; `plan.failures` consecutive failures mark the endpoint unhealthy. Results of a replaced plan are
+    /// ignored.
     pub(crate) fn checked(&self, plan: &HealthPlan, result: Result<(), &str>) {
         if self.slow().check.as_ref() != Some(plan) {
             return;

@@ -74,7 +74,7 @@ impl Meter {
 }
 
 impl Spent {
-    /// What the sender of the message is told, or whoever looks for what a service's reply did.
+    /// The fault for the sender of the message, or an internal one if a service's reply exhausted the budget.
     pub(crate) fn fault(self, of_caller: bool, source: &str) -> Fault {
         let (code, reason, message) = match self {
             Self::Work => (
@@ -99,7 +99,7 @@ thread_local! {
     static LEFT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The work of one evaluation of CEL, of what its message has left; what was used is taken from that when this is dropped.
+/// The budget of one CEL evaluation, taken from the rest of its message's; charges what was used on drop.
 pub(crate) struct Work<'m> {
     meter: &'m Meter,
     began_with: u64,
@@ -129,7 +129,7 @@ impl Work<'_> {
 
 impl Drop for Work<'_> {
     fn drop(&mut self) {
-        // Others take from the meter as well meanwhile: a body that is read for a variable.
+        // Reading a body for a variable charges the meter directly.
         let used = self.began_with.saturating_sub(LEFT.get());
         self.meter.work.set(self.meter.work.get().saturating_sub(used));
     }

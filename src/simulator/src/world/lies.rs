@@ -1,15 +1,14 @@
-//! Servers that send false numbers, as a faulty or foreign program would.
+//! Servers that send bogus numbers, as a faulty or foreign process would.
 //!
-//! What a server says of its own disk stays true: that an acknowledgement means what it says is what a majority rests on, in Zab as in every
-//! protocol that does not count on treason. All else may be false: which epoch it has promised or invites to, whom it votes for and in which round,
-//! and numbers of transactions that nobody has.
+//! What a server says about its own disk stays true: quorums rest on acknowledgements in every protocol that is not Byzantine fault tolerant.
+//! Everything else may be bogus: acceptedEpoch and NEWEPOCH, votes and their rounds, and zxids that no server has.
 
 use crossdock_zab::{Epoch, Link, Message, ToFollower, ToLeader, Zxid};
 use rand::Rng;
 
 use super::World;
 
-/// Above the leap that is believed.
+/// Beyond the leap that `zab` accepts.
 const FAR: u32 = 1 << 20;
 
 fn false_epoch(rng: &mut impl Rng, epoch: Epoch) -> Epoch {
@@ -24,17 +23,17 @@ fn false_epoch(rng: &mut impl Rng, epoch: Epoch) -> Epoch {
 
 fn false_zxid(rng: &mut impl Rng, zxid: Zxid) -> Zxid {
     let counter = if rng.random_bool(0.5) { 1 } else { u32::MAX };
-    // Later than the sender's epoch: a transaction that it could have is one that it has, for all who hear of it.
+    // Beyond every epoch of the run: a zxid that the sender could have would be a claim about its disk.
     Zxid::new(Epoch(rng.random_range(zxid.epoch.0.saturating_add(FAR)..=u32::MAX)), counter)
 }
 
 impl World {
-    /// The message with a false number, where there is one that it can have.
+    /// Replaces a number of the message by a bogus one, if it has one that may be bogus.
     pub(super) fn with_false_numbers(&mut self, server: usize, link: Link, mut message: Message) -> Message {
         let Some(connection) = self.network.of_link(server, link) else { return message };
         let it = &self.network.connections[connection];
         let peer = it.ends[1 - it.end_of(server)];
-        // What a new server is told first, it has to believe: nothing tells it how old the cluster is.
+        // A new server accepts its first epoch: it cannot know the age of the cluster.
         let is_new = self.servers[peer].zab.as_ref().is_none_or(|zab| zab.ledger().accepted() == Epoch(0));
         let rng = &mut self.servers[server].rng;
         if rng.random_bool(0.3) {

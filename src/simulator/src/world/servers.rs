@@ -160,7 +160,7 @@ impl World {
             }
             Action::Close { link, problem } => {
                 self.note(|| format!("{} closes {}: {problem}", server + 1, link.0));
-                // What cannot be comes only from those who lie.
+                // Only bogus numbers make a message impossible.
                 if problem != "a follower is silent" && self.report.lies == 0 {
                     return Err(format!("impossible message: {problem}"));
                 }

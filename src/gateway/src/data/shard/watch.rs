@@ -16,7 +16,7 @@ const PROBES_EARLY: u32 = 30;
 /// For one probe, besides the connect timeout of the adapter.
 const PROBE_TIME: Duration = Duration::from_secs(5);
 
-/// Numbers for those who run checks, so that each is told from all others.
+/// Identifies each task that runs checks.
 static CHECKERS: AtomicU64 = AtomicU64::new(0);
 
 impl ShardState {

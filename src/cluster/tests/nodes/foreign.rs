@@ -1,4 +1,4 @@
-//! What somebody says who reaches an instance's port.
+//! An unauthenticated client of an instance's cluster port.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -69,14 +69,14 @@ impl Caller {
         self.0.write_all(&bytes).expect("it takes that");
     }
 
-    /// All that comes until the other end closes.
+    /// The number of bytes received until the peer closes.
     pub(crate) fn rest(mut self) -> usize {
         let mut bytes = Vec::new();
         let _ = self.0.read_to_end(&mut bytes);
         bytes.len()
     }
 
-    /// Something comes.
+    /// Whether the peer replies.
     pub(crate) fn is_answered(&mut self) -> bool {
         matches!(self.0.read(&mut [0; 1]), Ok(1))
     }
