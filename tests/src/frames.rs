@@ -46,14 +46,22 @@ impl Http2 {
     /// When nobody listens.
     #[must_use]
     pub fn open(address: &str, window: u32) -> Self {
-        let socket = TcpStream::connect(address).expect("a connection");
-        socket.set_nodelay(true).expect("a socket");
+        Self::try_open(address, window).expect("a connection")
+    }
+
+    /// As [`Http2::open`], where there may be no room for a connection.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn try_open(address: &str, window: u32) -> std::io::Result<Self> {
+        let socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
         let mut connection = Self { socket, buffer: Vec::new() };
-        connection.socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("sent");
+        connection.socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
         let mut settings = vec![0, 4];
         settings.extend_from_slice(&window.to_be_bytes());
         connection.send(kind::SETTINGS, 0, 0, &settings);
-        connection
+        Ok(connection)
     }
 
     /// Sends one frame; a connection that has ended takes it to nowhere.
