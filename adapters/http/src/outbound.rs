@@ -18,6 +18,7 @@ use crossdock_transport::bodies::Held;
 use crossdock_transport::{Endpoint, unreachable, within_deadline};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 
 use crate::config::{Operation, Service};
 use crate::{error, mapping};
@@ -85,16 +86,7 @@ impl HttpOutbound {
         for (name, value) in &self.service.headers {
             request.headers_mut().insert(name.clone(), value.clone());
         }
-        let response = {
-            let mut sending = pin!(link.sender.try_send_request(request));
-            let connection = &mut link.connection;
-            std::future::poll_fn(|cx| {
-                drive(connection, cx);
-                sending.as_mut().poll(cx)
-            })
-            .await
-        };
-        let response = response.map_err(|_| error::connection_lost())?;
+        let response = send(&mut link, request).await.map_err(|_| error::connection_lost())?;
         if response.status().is_success() {
             return Ok(());
         }
@@ -139,16 +131,7 @@ impl HttpOutbound {
         operation: &Operation,
         carry: &[ByteString],
     ) -> Sent {
-        let response = {
-            let mut sending = pin!(link.sender.try_send_request(request));
-            let connection = &mut link.connection;
-            std::future::poll_fn(|cx| {
-                drive(connection, cx);
-                sending.as_mut().poll(cx)
-            })
-            .await
-        };
-        let response = match response {
+        let response = match send(&mut link, request).await {
             Ok(response) => response,
             Err(mut failed) => {
                 if let Some(back) = failed.take_message() {
@@ -184,6 +167,20 @@ impl HttpOutbound {
         }
         mapping::reply(&head, chunks?, operation, carry)
     }
+}
+
+/// Sends a request while driving its connection. An error returns the request if nothing of it was written.
+async fn send(
+    link: &mut Link,
+    request: http::Request<CallBody>,
+) -> Result<http::Response<Incoming>, TrySendError<http::Request<CallBody>>> {
+    let mut sending = pin!(link.sender.try_send_request(request));
+    let connection = &mut link.connection;
+    std::future::poll_fn(|cx| {
+        drive(connection, cx);
+        sending.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// Polls a connection on behalf of its call. One that has ended is dropped at once: only then does it give back a request
