@@ -14,8 +14,6 @@ const RESERVE_MIN: usize = 64;
 /// What is assumed where the system has no limit.
 const UNLIMITED: u64 = 1 << 20;
 
-/// Callers that may wait for a place at once; they use reserved descriptors.
-const WAITING_MAX: usize = RESERVE_MIN / 4;
 /// Polling interval and count of waiting callers: longer than one sweep of all HTTP/1 connections.
 const WAIT_STEP: Duration = Duration::from_millis(10);
 const WAIT_STEPS: u32 = 30;
@@ -57,6 +55,11 @@ pub fn raise_open_files() -> OpenFiles {
 #[must_use]
 pub fn callers_max() -> usize {
     *CALLERS_MAX.get_or_init(|| share(getrlimit(Resource::Nofile).current.unwrap_or(UNLIMITED)))
+}
+
+/// Callers that may wait for a place at once; they use up to half of the reserved descriptors.
+fn waiting_max() -> usize {
+    (callers_max() / 6).max(RESERVE_MIN / 4)
 }
 
 fn share(open_files: u64) -> usize {
@@ -133,7 +136,7 @@ impl Descriptor {
     /// Waits briefly for one to be released, unless too many callers wait already: they use reserved descriptors.
     pub(crate) async fn wait() -> Option<Self> {
         let waiting = Waiting(WAITING.fetch_add(1, Ordering::Relaxed));
-        if waiting.0 >= WAITING_MAX {
+        if waiting.0 >= waiting_max() {
             return None;
         }
         for _ in 0..WAIT_STEPS {
