@@ -187,7 +187,7 @@ pub(crate) fn request(
         Fault::caller(Code::InvalidArgument, "HEADER", problem).with_detail("header", name)
     })?;
     message.trace = trace(properties);
-    // A sender who waits for an answer gives up then; a message that nobody waits for may still be finished.
+    // Only a request expires with its sender's patience; a one-way message may still be processed.
     let expiry = expiry(properties, now)?;
     message.deadline = expiry.filter(|_| has_reply_to(properties)).map(Deadline::at);
     message.content_type = properties.content_type().as_ref().map(|text| text.as_str().into());

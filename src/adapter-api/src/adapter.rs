@@ -70,7 +70,7 @@ pub struct HeaderCondition {
 pub enum Cancels {
     /// None.
     Never,
-    /// Those that may be carried out twice, and so may be carried out in part.
+    /// Idempotent calls (RFC 9110 §9.2.2): repeating one after a partial execution is safe.
     Idempotent,
     /// All: a caller who leaves says by the protocol's own rules that it wants nothing more.
     Always,
