@@ -150,7 +150,7 @@ fn a_cluster_is_checked_before_it_starts() {
         ("{ id: 0 }", "one among others needs it"),
         ("{ id: 4, members: { 1: \"127.0.0.1:7101\" } }", "neither among the members"),
         ("{ id: 1, members: { one: \"127.0.0.1:7101\" } }", "not the number of an instance"),
-        ("{ id: 1, members: { 1: \"0.0.0.0:7101\" } }", "others can reach this address"),
+        ("{ id: 1, members: { 1: \"0.0.0.0:7101\" } }", "other machines can reach this address"),
         ("{ id: 1, members: { 1: \"here\" } }", "not an address"),
         ("{ id: 1, tick: 1ms, members: { 1: \"127.0.0.1:7101\" } }", "a tick is from 5ms to 1s"),
         ("{ id: 1, members: { 1: \"127.0.0.1:7101\" }, observers: { 1: \"127.0.0.1:7102\" } }", "stands there twice"),
