@@ -39,6 +39,15 @@ impl Backend {
     /// When there is no free port.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Starts one at that address.
+    ///
+    /// # Panics
+    /// When the address is taken.
+    #[must_use]
+    pub fn start_at(address: SocketAddr) -> Self {
         let (requests, last_head) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(String::new())));
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let (counted, kept) = (Arc::clone(&requests), Arc::clone(&last_head));
@@ -47,7 +56,7 @@ impl Backend {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
-                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+                let listener = TcpListener::bind(address).await.expect("a free address");
                 sender.send(listener.local_addr().expect("an address")).expect("the test waits");
                 loop {
                     let Ok((stream, _)) = listener.accept().await else { continue };

@@ -32,7 +32,7 @@ pub fn write_member_certificates(folder: &Path, cluster: &str, count: usize) {
     }
 }
 
-/// An authority, a certificate for `localhost`, and one of another authority, as PEM files.
+/// An authority, certificates for `localhost` and `orders.test`, and one of another authority, as PEM files.
 ///
 /// # Panics
 /// When they cannot be made or written.
@@ -43,4 +43,5 @@ pub fn write_certificates(folder: &Path) {
     for (name, issuer) in [("server", &ours), ("client", &ours), ("stranger", &other)] {
         write_signed(folder, name, "localhost", issuer);
     }
+    write_signed(folder, "named", "orders.test", &ours);
 }

@@ -96,7 +96,16 @@ impl Gateway {
     /// When it does not start.
     #[must_use]
     pub fn start_under(command: &[&str], listeners: &str, routes: &str) -> Self {
-        Self::spawn(command, listeners, routes, &[], "")
+        Self::start_under_with_files(command, listeners, routes, &[])
+    }
+
+    /// As [`Gateway::start_under`], with files next to the settings.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_under_with_files(command: &[&str], listeners: &str, routes: &str, files: &[(&str, &[u8])]) -> Self {
+        Self::spawn(command, listeners, routes, files, "")
     }
 
     fn spawn(under: &[&str], listeners: &str, routes: &str, files: &[(&str, &[u8])], failpoint: &str) -> Self {

@@ -32,6 +32,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("actix-server", &["crossdock-transport"]),
     ("hyper", &["crossdock-transport", "crossdock-http", "crossdock-grpc"]),
     ("h2", &["crossdock-grpc"]),
+    ("hickory-resolver", &["crossdock-transport"]),
     ("protox", &["crossdock-contract"]),
     ("prost", &["crossdock-contract", "crossdock-grpc", "crossdock-cluster", "crossdock-tests"]),
     ("cel", &["crossdock-routing"]),

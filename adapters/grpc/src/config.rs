@@ -395,6 +395,10 @@ impl ServiceSpec for Service {
         &self.names
     }
 
+    fn host_name(&self, endpoint: usize) -> Option<&str> {
+        self.endpoints.get(endpoint)?.name()
+    }
+
     fn health_key(&self) -> Option<&'static str> {
         Some("service")
     }

@@ -5,6 +5,7 @@ mod links;
 mod reply;
 
 use std::future;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -28,6 +29,7 @@ use reply::Replies;
 const HEALTH_LEN_MAX: usize = 1024;
 
 /// The port to one endpoint.
+#[derive(Clone)]
 pub(crate) struct GrpcOutbound {
     endpoint: Endpoint,
     name: ByteString,
@@ -309,6 +311,10 @@ impl Outbound for GrpcOutbound {
                 None => Err(Fault::new(Code::Internal, "OPERATION", "the operation is not one of gRPC")),
             }
         })
+    }
+
+    fn at(&self, address: IpAddr) -> Option<Rc<dyn Outbound>> {
+        Some(Rc::new(Self { links: self.links.at(address), ..self.clone() }))
     }
 
     fn probe(&self) -> LocalFuture<'_, Result<(), Fault>> {

@@ -6,11 +6,12 @@
 mod connect;
 mod pool;
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Limits, Message, Origin, Value};
@@ -27,8 +28,8 @@ use pool::{CallBody, Link, LiveConnection, Pool};
 
 /// The port to one endpoint.
 pub(crate) struct HttpOutbound {
-    service: ServiceParts,
-    endpoint: Endpoint,
+    service: Rc<ServiceParts>,
+    endpoint: Rc<Endpoint>,
     connector: Connector,
     pool: Rc<Pool>,
 }
@@ -37,6 +38,8 @@ struct ServiceParts {
     name: ByteString,
     headers: Vec<(http::HeaderName, http::HeaderValue)>,
     reply_len_max: u64,
+    idle_connections: usize,
+    idle_timeout: Duration,
 }
 
 impl HttpOutbound {
@@ -48,9 +51,15 @@ impl HttpOutbound {
             name: endpoint.host.as_str().into(),
             headers: service.headers.clone(),
             reply_len_max: service.reply_len_max,
+            idle_connections: service.idle_connections,
+            idle_timeout: service.idle_timeout,
         };
+        Ok(Self::connected_by(Rc::new(parts), Rc::new(endpoint), connector))
+    }
+
+    fn connected_by(service: Rc<ServiceParts>, endpoint: Rc<Endpoint>, connector: Connector) -> Self {
         let pool = Pool::start(service.idle_connections, service.idle_timeout);
-        Ok(Self { service: parts, endpoint, connector, pool })
+        Self { service, endpoint, connector, pool }
     }
 
     fn origin(&self, fault: Fault) -> Fault {
@@ -283,6 +292,11 @@ impl Outbound for HttpOutbound {
                 None => Err(Fault::new(Code::Internal, "OPERATION", "the operation is not one of HTTP")),
             }
         })
+    }
+
+    fn at(&self, address: IpAddr) -> Option<Rc<dyn Outbound>> {
+        let (service, endpoint) = (Rc::clone(&self.service), Rc::clone(&self.endpoint));
+        Some(Rc::new(Self::connected_by(service, endpoint, self.connector.at(address))))
     }
 
     fn probe(&self) -> LocalFuture<'_, Result<(), Fault>> {

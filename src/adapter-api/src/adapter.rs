@@ -120,6 +120,12 @@ pub trait EntrySpec: Any + Debug + Send + Sync {
 pub trait ServiceSpec: Any + Debug + Send + Sync {
     /// The endpoints, for people and metrics; never empty.
     fn endpoints(&self) -> &[String];
+    /// The host name of an endpoint, where each of the name's addresses is an endpoint of its own ([`Outbound::at`]); nothing where the
+    /// endpoint is one as it is.
+    fn host_name(&self, endpoint: usize) -> Option<&str> {
+        let _ = endpoint;
+        None
+    }
     /// The operations by name.
     fn operations(&self) -> Vec<(ByteString, Arc<dyn OperationSpec>)>;
     /// The key of `health:` that names what its health checks ask for; nothing where they only make a connection.

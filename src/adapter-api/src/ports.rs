@@ -1,6 +1,7 @@
 //! The ports that carry messages.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -149,6 +150,13 @@ pub trait Outbound {
         message: &'a Message,
         carry: &'a [ByteString],
     ) -> LocalFuture<'a, Result<Message, Fault>>;
+
+    /// The port to one address of the endpoint's host name, where the adapter has them
+    /// ([`ServiceSpec::host_name`](crate::ServiceSpec::host_name)). It shares no connection with this one.
+    fn at(&self, address: IpAddr) -> Option<Rc<dyn Outbound>> {
+        let _ = address;
+        None
+    }
 
     /// Whether the endpoint can be reached now: for `check --connect` and for health.
     fn probe(&self) -> LocalFuture<'_, Result<(), Fault>>;

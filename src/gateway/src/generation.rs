@@ -48,7 +48,7 @@ impl Generation {
             plan: Arc::clone(service),
             credit: stats.credit(&service.name, service.concurrency),
             stats: stats.service(&service.name),
-            health: stats.health.service(&service.name, service.spec.endpoints(), service.health.as_ref()),
+            health: stats.health.service(service),
         });
         let services = services.collect();
         let routes = plan.routes.iter().map(|route| stats.route(&route.name)).collect();

@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | `current` | the endpoints that a service has now: addresses of its settings, and those of host names |
 //! | `endpoint` | one endpoint: unreachable, ejected as an outlier, failing its health check |
 //! | `breaker` | one service: the circuit breaker |
 //! | `window` | calls of the last while, and how many failed |
@@ -10,6 +11,7 @@
 //! time. A success costs two relaxed atomic operations.
 
 mod breaker;
+mod current;
 mod endpoint;
 mod window;
 
@@ -18,9 +20,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossdock_message::{Code, Fault, Origin};
-use crossdock_routing::HealthPlan;
+use crossdock_routing::{HealthPlan, ServicePlan};
+use crossdock_transport::names::{Name, Names};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::breaker::Breaker;
+pub(crate) use self::current::{Current, Known};
+use self::current::{Places, follow};
 pub(crate) use self::endpoint::{Endpoint, Failure, Standing};
 
 /// A checker that has not renewed its claim for so many intervals has ended.
@@ -29,17 +36,35 @@ const CLAIM_INTERVALS: u32 = 3;
 /// What all data arbiters know of one service.
 #[derive(Debug)]
 pub(crate) struct ServiceHealth {
-    pub(crate) endpoints: Vec<Arc<Endpoint>>,
+    current: watch::Receiver<Current>,
+    places: Arc<Places>,
     pub(crate) breaker: Arc<Breaker>,
     /// Who runs the active checks, and since when nobody else may.
     checker: Arc<Mutex<Option<(u64, Instant)>>>,
+    _following: Option<AbortOnDropHandle<()>>,
 }
 
 impl ServiceHealth {
+    /// The endpoints of now; never empty.
+    pub(crate) fn endpoints(&self) -> Current {
+        self.current.borrow().clone()
+    }
+
+    /// Tells of other endpoints; ends where they stay the same.
+    pub(crate) fn changes(&self) -> watch::Receiver<Current> {
+        self.current.clone()
+    }
+
+    /// The name whose addresses are endpoints, of the place with that number in the settings.
+    pub(crate) fn name(&self, place: usize) -> Option<&Name> {
+        self.places.name(place)
+    }
+
     /// Whether an outlier may be ejected: at least half of the endpoints stay, and at least one.
     pub(crate) fn may_eject(&self, now: Instant) -> bool {
-        let ejected = self.endpoints.iter().filter(|endpoint| endpoint.standing(now) == Standing::Ejected).count();
-        ejected < self.endpoints.len() / 2
+        let endpoints = self.endpoints();
+        let ejected = endpoints.iter().filter(|known| known.endpoint.standing(now) == Standing::Ejected).count();
+        ejected < endpoints.len() / 2
     }
 
     /// Whether `who` runs the active checks in this interval: one of all data arbiters does.
@@ -75,10 +100,11 @@ pub(crate) fn verdict<T>(result: &Result<T, Fault>) -> Option<Result<(), Failure
     }
 }
 
-/// The health of all services of the process.
+/// The health of all services of the process, and the addresses of their hosts.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    endpoints: Mutex<BTreeMap<(String, String), Arc<Endpoint>>>,
+    pub(crate) names: Names,
+    endpoints: Arc<current::Endpoints>,
     services: Mutex<BTreeMap<String, Service>>,
 }
 
@@ -92,25 +118,24 @@ struct Service {
 }
 
 impl Registry {
-    /// The health of a service with these endpoints; what an earlier generation's checks said does not hold where they were others. What no
-    /// generation uses any more is forgotten.
-    pub(crate) fn service(&self, name: &str, addresses: &[String], check: Option<&HealthPlan>) -> Arc<ServiceHealth> {
-        let mut known = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_used = |service: &str, address: &String| service == name && addresses.contains(address);
-        known.retain(|(service, address), endpoint| is_used(service, address) || Arc::strong_count(endpoint) > 1);
-        let endpoint = |address: &String| {
-            let key = (name.to_owned(), address.clone());
-            Arc::clone(known.entry(key).or_insert_with(|| Arc::new(Endpoint::new(name, address))))
-        };
-        let endpoints: Vec<Arc<Endpoint>> = addresses.iter().map(endpoint).collect();
-        for endpoint in &endpoints {
-            endpoint.checked_by(check);
-        }
+    /// The health of a service; what an earlier generation's checks said does not hold where they were others. What no generation uses any
+    /// more is forgotten.
+    pub(crate) fn service(&self, plan: &ServicePlan) -> Arc<ServiceHealth> {
+        let places = Arc::new(Places::new(plan, &self.names));
+        let changes = places.changes();
+        self.endpoints.check(&plan.name, plan.health.as_ref());
+        let (sender, current) = watch::channel(self.endpoints.of(&places));
+        // Where there is no thread for lookups, the names themselves are the endpoints: that was logged.
+        let thread = (!changes.is_empty()).then(|| self.names.handle().ok()).flatten();
+        let following = thread.map(|thread| {
+            let task = follow(Arc::clone(&self.endpoints), Arc::clone(&places), changes, sender);
+            AbortOnDropHandle::new(thread.spawn(task))
+        });
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        services.retain(|service, known| service == name || Arc::strong_count(&known.breaker) > 1);
-        let checked = (check.cloned(), addresses.to_vec());
-        let service = services.entry(name.to_owned()).or_insert_with(|| Service {
-            breaker: Arc::new(Breaker::new(name)),
+        services.retain(|service, known| *service == *plan.name || Arc::strong_count(&known.breaker) > 1);
+        let checked = (plan.health.clone(), plan.spec.endpoints().to_vec());
+        let service = services.entry(plan.name.to_string()).or_insert_with(|| Service {
+            breaker: Arc::new(Breaker::new(&plan.name)),
             checker: Arc::default(),
             checked: checked.clone(),
         });
@@ -118,9 +143,11 @@ impl Registry {
             (service.checker, service.checked) = (Arc::default(), checked);
         }
         Arc::new(ServiceHealth {
-            endpoints,
+            current,
+            places,
             breaker: Arc::clone(&service.breaker),
             checker: Arc::clone(&service.checker),
+            _following: following,
         })
     }
 }

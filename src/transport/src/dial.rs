@@ -1,6 +1,7 @@
 //! Making connections to a service.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::AdapterError;
@@ -16,9 +17,12 @@ use crate::{ClientTlsSettings, Endpoint, MaybeTls, ReadToEnd, tls};
 pub type Dialled = ReadToEnd<MaybeTls<TlsStream<TcpStream>>>;
 
 /// Makes connections to one endpoint.
+#[derive(Clone)]
 pub struct Dialer {
     host: String,
     port: u16,
+    /// The only one of the host's addresses that it connects to; all of them where there is none.
+    address: Option<IpAddr>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     timeout: Duration,
 }
@@ -87,10 +91,16 @@ impl Dialer {
         } else {
             None
         };
-        Ok(Self { host: host.to_owned(), port, tls, timeout })
+        Ok(Self { host: host.to_owned(), port, address: None, tls, timeout })
     }
 
-    /// A new connection.
+    /// The same, connecting to one address of the host only; TLS still asks for the host's certificate.
+    #[must_use]
+    pub fn at(&self, address: IpAddr) -> Self {
+        Self { address: Some(address), ..self.clone() }
+    }
+
+    /// A new connection: to the first of the host's addresses that accepts one.
     ///
     /// # Errors
     /// UNAVAILABLE, to be tried again as it is, where there is none in time.
@@ -103,7 +113,7 @@ impl Dialer {
 
     async fn dial_unbounded(&self) -> Result<Dialled, Fault> {
         let refused = |failure: &io::Error| unreachable(&failure.kind().to_string());
-        let socket = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|failure| refused(&failure))?;
+        let socket = self.connect().await.map_err(|failure| refused(&failure))?;
         socket.set_nodelay(true).map_err(|failure| refused(&failure))?;
         match &self.tls {
             None => Ok(ReadToEnd::new(MaybeTls::Plain(socket))),
@@ -113,5 +123,25 @@ impl Dialer {
                 Ok(ReadToEnd::new(MaybeTls::Tls(Box::new(stream))))
             }
         }
+    }
+
+    /// Each address gets an equal part of the time that is left, so that one that does not answer leaves some for the others.
+    async fn connect(&self) -> io::Result<TcpStream> {
+        if let Some(address) = self.address {
+            return TcpStream::connect((address, self.port)).await;
+        }
+        let until = Instant::now() + self.timeout;
+        let addresses: Vec<SocketAddr> = tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect();
+        let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for (tried, address) in (0_u32..).zip(&addresses) {
+            let left = u32::try_from(addresses.len()).unwrap_or(u32::MAX) - tried;
+            let time = until.saturating_duration_since(Instant::now()) / left;
+            match tokio::time::timeout(time, TcpStream::connect(address)).await {
+                Ok(Ok(socket)) => return Ok(socket),
+                Ok(Err(refused)) => failure = refused,
+                Err(_) => failure = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        Err(failure)
     }
 }

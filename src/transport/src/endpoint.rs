@@ -1,5 +1,7 @@
 //! Where a service is reached, and what every request to it carries.
 
+use std::net::IpAddr;
+
 use crossdock_settings::{Named, Reader, Secret, Spanned};
 
 /// Where a service is reached.
@@ -51,6 +53,18 @@ impl Endpoint {
             authority: http::HeaderValue::from_str(authority.as_str()).ok()?,
             base: uri.path().trim_end_matches('/').to_owned(),
         })
+    }
+}
+
+impl Endpoint {
+    /// The host's name, where each of its addresses is an endpoint of its own: not of an address, and not of `localhost`, whose two
+    /// addresses are one machine (RFC 6761 §6.3).
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        let lower = self.host.trim_end_matches('.').to_ascii_lowercase();
+        let is_address = self.host.parse::<IpAddr>().is_ok();
+        let is_local = lower == "localhost" || lower.ends_with(".localhost");
+        (!is_address && !is_local).then_some(&self.host)
     }
 }
 

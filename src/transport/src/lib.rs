@@ -1,5 +1,5 @@
-//! Connections for adapters over TCP: listening, dialling, TLS, limits on their number; and HTTP/2's own part of a
-//! connection, which more than one adapter speaks over.
+//! Connections for adapters over TCP: listening, dialling, TLS, limits on their number, addresses of host names; and
+//! HTTP/2's own part of a connection, which more than one adapter speaks over.
 //!
 //! What is said over them is the adapters' own.
 
@@ -12,6 +12,7 @@ mod gate;
 pub mod http2;
 mod listen;
 mod mutual;
+pub mod names;
 mod serve;
 mod settings;
 mod stream;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -122,6 +123,11 @@ impl Links {
             open: RefCell::default(),
             dialling: tokio::sync::Mutex::const_new(()),
         })
+    }
+
+    /// None yet, to one address of the endpoint's host.
+    pub(super) fn at(&self, address: IpAddr) -> Rc<Self> {
+        Self::new(self.dialer.at(address), self.settings_time, self.keep_alive, self.keep_alive_timeout)
     }
 
     /// A place for one call: on a connection with room, else on a new one.

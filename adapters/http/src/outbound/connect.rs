@@ -1,6 +1,7 @@
 //! Making connections.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,11 @@ impl Connector {
         timeout: Duration,
     ) -> Result<Self, AdapterError> {
         Ok(Self { dialer: Dialer::new(endpoint, tls, &[b"http/1.1"], timeout)? })
+    }
+
+    /// The same, to one address of the endpoint's host.
+    pub(super) fn at(&self, address: IpAddr) -> Self {
+        Self { dialer: self.dialer.at(address) }
     }
 
     /// A new connection, ready for a request.

@@ -73,10 +73,18 @@ fn print_table(body: &Value) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let all =
         body["routes"].as_array().into_iter().flatten().filter_map(|route| route["endpoints"].as_array()).flatten();
-    let down: BTreeSet<[String; 3]> = all
-        .filter(|endpoint| endpoint["state"] != "up")
-        .map(|endpoint| [text(&endpoint["service"]), text(&endpoint["address"]), text(&endpoint["state"])])
-        .collect();
+    let row = |endpoint: &Value| {
+        let address = match endpoint["ip"].as_str() {
+            Some(ip) => format!("{} ({ip})", text(&endpoint["address"])),
+            None => text(&endpoint["address"]),
+        };
+        let state = match endpoint["name_problem"].as_str() {
+            Some(problem) => format!("{}, name cannot be resolved: {problem}", text(&endpoint["state"])),
+            None => text(&endpoint["state"]),
+        };
+        (state != "up").then(|| [text(&endpoint["service"]), address, state])
+    };
+    let down: BTreeSet<[String; 3]> = all.filter_map(row).collect();
     if !down.is_empty() {
         println!();
         let head = ["SERVICE", "ENDPOINT", "STATE"].map(str::to_owned);

@@ -5,54 +5,64 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossdock_routing::Balance;
 
-/// Picks endpoints and knows how many calls each has under way.
+/// Picks endpoints.
 #[derive(Debug)]
 pub(crate) struct Picker {
     balance: Balance,
-    outstanding: Vec<Arc<AtomicUsize>>,
     next: usize,
 }
 
+/// Calls under way at an endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Load(Arc<AtomicUsize>);
+
 /// A call under way at an endpoint; it ends when this is dropped, wherever that is: a stream outlives its head.
 #[derive(Debug)]
-pub(crate) struct Outstanding {
-    pub(crate) endpoint: usize,
-    count: Arc<AtomicUsize>,
-}
+pub(crate) struct Outstanding(Arc<AtomicUsize>);
 
 impl Drop for Outstanding {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Load {
+    pub(crate) fn begin(&self) -> Outstanding {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Outstanding(Arc::clone(&self.0))
+    }
+
+    fn calls(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
 impl Picker {
-    /// For that many endpoints, at least one.
-    pub(crate) fn new(balance: Balance, endpoints: usize) -> Self {
-        debug_assert!(endpoints > 0, "a service has at least one endpoint");
-        Self { balance, outstanding: (0..endpoints).map(|_| Arc::default()).collect(), next: 0 }
+    pub(crate) fn new(balance: Balance) -> Self {
+        Self { balance, next: 0 }
     }
 
-    /// The endpoint of the next call, which is under way from now on: one of the best by `rank`, where a lower one is better and
-    /// nothing says that the endpoint is not to be used. Among equals, the balance decides.
-    pub(crate) fn begin<R: Ord>(&mut self, rank: impl Fn(usize) -> Option<R>) -> Option<Outstanding> {
-        let count = self.outstanding.len();
-        let in_turn = (0..count).map(|step| (self.next + step) % count);
+    /// The endpoint of the next call, of `count`: one of the best by `rank`, where a lower one is better and nothing says that the endpoint is
+    /// not to be used. Among equals, the balance decides.
+    pub(crate) fn pick<'a, R: Ord>(
+        &mut self,
+        count: usize,
+        rank: impl Fn(usize) -> Option<R>,
+        load: impl Fn(usize) -> &'a Load,
+    ) -> Option<usize> {
+        // There may be fewer endpoints than before.
+        let first = if self.next < count { self.next } else { 0 };
+        let in_turn = (first..count).chain(0..first);
         let ranked = in_turn.filter_map(|endpoint| Some((rank(endpoint)?, endpoint)));
         // The first of equals is the next in turn.
         let (_, endpoint) = match self.balance {
             Balance::RoundRobin => ranked.min_by(|(one, _), (other, _)| one.cmp(other))?,
-            Balance::LeastOutstanding => {
-                let busy = |endpoint: usize| self.outstanding[endpoint].load(Ordering::Relaxed);
-                ranked.min_by(|(one, first), (other, second)| {
-                    one.cmp(other).then_with(|| busy(*first).cmp(&busy(*second)))
-                })?
-            }
+            Balance::LeastOutstanding => ranked.min_by(|(one, first), (other, second)| {
+                one.cmp(other).then_with(|| load(*first).calls().cmp(&load(*second).calls()))
+            })?,
         };
-        self.next = (endpoint + 1) % count;
-        let count = Arc::clone(&self.outstanding[endpoint]);
-        count.fetch_add(1, Ordering::Relaxed);
-        Some(Outstanding { endpoint, count })
+        self.next = endpoint + 1;
+        Some(endpoint)
     }
 }
 
@@ -60,40 +70,62 @@ impl Picker {
 mod tests {
     use super::*;
 
-    fn picked(picker: &mut Picker) -> Outstanding {
-        picker.begin(|_| Some(())).expect("an endpoint")
+    /// A picker with the loads of its endpoints.
+    struct Picked {
+        picker: Picker,
+        loads: Vec<Load>,
+    }
+
+    impl Picked {
+        fn new(balance: Balance, count: usize) -> Self {
+            Self { picker: Picker::new(balance), loads: (0..count).map(|_| Load::default()).collect() }
+        }
+
+        fn begin<R: Ord>(&mut self, rank: impl Fn(usize) -> Option<R>) -> Option<(usize, Outstanding)> {
+            let picked = self.picker.pick(self.loads.len(), rank, |endpoint| &self.loads[endpoint])?;
+            Some((picked, self.loads[picked].begin()))
+        }
+
+        fn next(&mut self) -> (usize, Outstanding) {
+            self.begin(|_| Some(())).expect("an endpoint")
+        }
     }
 
     #[test]
-    fn in_turn() {
-        let mut picker = Picker::new(Balance::RoundRobin, 3);
-        let endpoints: Vec<usize> = (0..6).map(|_| picked(&mut picker).endpoint).collect();
-        assert_eq!(endpoints, [0, 1, 2, 0, 1, 2]);
+    fn in_turn_also_where_endpoints_come_and_go() {
+        let mut picked = Picked::new(Balance::RoundRobin, 3);
+        let mut endpoints = |count: usize, calls: usize| -> Vec<usize> {
+            picked.loads.resize_with(count, Load::default);
+            (0..calls).map(|_| picked.next().0).collect()
+        };
+        assert_eq!(endpoints(3, 5), [0, 1, 2, 0, 1]);
+        assert_eq!(endpoints(2, 3), [0, 1, 0]);
+        assert_eq!(endpoints(4, 4), [1, 2, 3, 0]);
     }
 
     #[test]
     fn the_least_busy_and_in_turn_among_equals() {
-        let mut picker = Picker::new(Balance::LeastOutstanding, 3);
-        let [first, second, third] = [(); 3].map(|()| picked(&mut picker));
-        assert_eq!([first.endpoint, second.endpoint, third.endpoint], [0, 1, 2]);
+        let mut picked = Picked::new(Balance::LeastOutstanding, 3);
+        let [first, second, third] = [(); 3].map(|()| picked.next());
+        assert_eq!([first.0, second.0, third.0], [0, 1, 2]);
         drop(second);
-        let fourth = picked(&mut picker);
-        assert_eq!(fourth.endpoint, 1);
+        let fourth = picked.next();
+        assert_eq!(fourth.0, 1);
         drop((first, third));
-        let fifth = picked(&mut picker);
-        assert_eq!([fifth.endpoint, picked(&mut picker).endpoint], [2, 0]);
+        let fifth = picked.next();
+        assert_eq!([fifth.0, picked.next().0], [2, 0]);
     }
 
     #[test]
     fn only_the_best_unless_all_are_as_bad() {
         for balance in [Balance::RoundRobin, Balance::LeastOutstanding] {
-            let mut picker = Picker::new(balance, 3);
+            let mut picked = Picked::new(balance, 3);
             let one_is_bad = |endpoint| Some(u8::from(endpoint == 1));
-            let busy: Vec<Outstanding> = (0..4).filter_map(|_| picker.begin(one_is_bad)).collect();
-            assert!(busy.iter().all(|call| call.endpoint != 1), "{balance:?}");
+            let busy: Vec<_> = (0..4).filter_map(|_| picked.begin(one_is_bad)).collect();
+            assert!(busy.iter().all(|(endpoint, _)| *endpoint != 1), "{balance:?}");
             let excluded = |endpoint| (endpoint == 1).then_some(0);
-            assert_eq!(picker.begin(excluded).expect("one").endpoint, 1);
-            assert!(picker.begin(|_| None::<u8>).is_none());
+            assert_eq!(picked.begin(excluded).expect("one").0, 1);
+            assert!(picked.begin(|_| None::<u8>).is_none());
         }
     }
 }

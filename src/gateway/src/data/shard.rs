@@ -1,29 +1,29 @@
 //! A service on one data arbiter: the actor that takes calls, and the task that each becomes.
 
+mod in_flight;
+mod members;
 mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Actor, Context, Handler};
-use crossdock_adapter_api::{Adapter, AdapterError, OperationSpec, Outbound};
-use crossdock_message::{
-    Body, BodyStream, ByteString, Code, Deadline, Fault, Headers, Message, Origin, Retry, StreamCell,
-};
+use crossdock_adapter_api::{Adapter, AdapterError, OperationSpec};
+use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Message, Origin, Retry};
 use crossdock_routing::{RetryBudget, Verdict};
 use crossdock_transport::unreachable;
 use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::picker::{Outstanding, Picker};
 use crate::generation::ServiceShare;
 use crate::health::{Failure, verdict};
-use crate::stats::ServiceStats;
+use in_flight::InFlight;
+use members::{Member, Members};
 
 /// A call as the actor's mailbox carries it.
 #[derive(actix::Message)]
@@ -59,16 +59,17 @@ pub(crate) struct ServiceShard {
 /// What the calls of one shard share.
 pub(crate) struct ShardState {
     share: ServiceShare,
-    ports: Vec<Rc<dyn Outbound>>,
+    members: Members,
     picker: RefCell<Picker>,
     budget: RefCell<RetryBudget>,
     /// Calls that may still be given up because their callers left: each costs the service a connection, or a reset that it may count
     /// against us, and so has to be earned by calls that came to their end.
     cancellations: Cell<u32>,
+    following: Cell<Option<AbortOnDropHandle<()>>>,
 }
 
 /// What one try came to at its endpoint.
-type Tried = Result<(Message, Outstanding), (Fault, usize)>;
+type Tried = Result<(Message, Outstanding), (Fault, Option<Rc<Member>>)>;
 
 /// Calls that may be given up at once, after as many have come to their end.
 const CANCELLATIONS_MAX: u32 = 100;
@@ -86,16 +87,16 @@ impl ShardState {
         let plan = &share.plan;
         let unknown = || AdapterError::Settings(format!("the adapter `{}` is not there", plan.adapter));
         let adapter = adapters.iter().find(|adapter| adapter.name() == plan.adapter).ok_or_else(unknown)?;
-        let endpoints = plan.spec.endpoints().len();
-        let ports = (0..endpoints).map(|endpoint| adapter.open_outbound(&*plan.spec, endpoint));
         let percent = plan.retry.as_ref().map_or(0, |retry| retry.budget_percent);
         let state = Rc::new(Self {
-            ports: ports.collect::<Result<_, _>>()?,
+            members: Members::open(&**adapter, plan, &share.health)?,
             share: share.clone(),
-            picker: RefCell::new(Picker::new(plan.balance, endpoints)),
+            picker: RefCell::new(Picker::new(plan.balance)),
             budget: RefCell::new(RetryBudget::new(percent)),
             cancellations: Cell::new(CANCELLATIONS_MAX),
+            following: Cell::new(None),
         });
+        state.follow_endpoints();
         state.start_checks();
         Ok(state)
     }
@@ -135,7 +136,7 @@ impl ShardState {
         let result = match result {
             // A call lasts as long as its stream, and so does its credit.
             Ok((mut message, outstanding)) if matches!(message.body, Body::Stream(_)) => {
-                let counted = InFlight { stats, permit, started, failed: None, _outstanding: outstanding };
+                let counted = InFlight::new(stats, permit, started, outstanding);
                 message.body = counted.around(message.body, deadline, self.share.plan.name.clone());
                 let _ = reply.send(Ok(message));
                 return;
@@ -187,10 +188,10 @@ impl ShardState {
                     before.unwrap_or_else(|| self.named(Fault::new(Code::DeadlineExceeded, "DEADLINE", message)))
                 );
             }
-            let fault = match self.attempt(call, failed_at, now).await {
+            let fault = match self.attempt(call, failed_at.as_ref(), now).await {
                 Ok(reply) => return Ok(reply),
-                Err((fault, endpoint)) => {
-                    failed_at = Some(endpoint);
+                Err((fault, member)) => {
+                    failed_at = member;
                     self.named(fault)
                 }
             };
@@ -211,39 +212,37 @@ impl ShardState {
     }
 
     /// One try, at the first endpoint that can be reached: nothing was sent to one that cannot, and it costs no retry.
-    async fn attempt(self: &Rc<Self>, call: &mut Asked, avoided: Option<usize>, mut now: Instant) -> Tried {
+    async fn attempt(self: &Rc<Self>, call: &mut Asked, avoided: Option<&Rc<Member>>, mut now: Instant) -> Tried {
+        let members = self.members.now();
         let mut skipped: Vec<usize> = Vec::new();
         loop {
-            let rank = |endpoint: usize| {
-                let standing = self.share.health.endpoints[endpoint].standing(now);
-                (!skipped.contains(&endpoint)).then_some((standing, Some(endpoint) == avoided))
+            let rank = |at: usize| {
+                let is_avoided = avoided.is_some_and(|avoided| Rc::ptr_eq(avoided, &members[at]));
+                (!skipped.contains(&at)).then(|| (members[at].health.standing(now), is_avoided))
             };
-            let picked = self.picker.borrow_mut().begin(rank);
-            let Some(outstanding) = picked else {
-                return Err((unreachable("the service has no endpoint"), avoided.unwrap_or(0)));
+            let picked = self.picker.borrow_mut().pick(members.len(), rank, |at| &members[at].load);
+            let Some(at) = picked else {
+                return Err((unreachable("the service has no endpoint"), None));
             };
-            let endpoint = outstanding.endpoint;
-            let tried = self.at_endpoint(call, outstanding, now).await;
+            let member = &members[at];
+            let tried = self.at_endpoint(call, member, now).await;
             now = Instant::now();
-            let health = &self.share.health.endpoints[endpoint];
             let verdict = verdict(&tried);
             let fault = match tried {
                 Ok(reply) => {
-                    health.succeeded();
+                    member.health.succeeded();
                     return Ok(reply);
                 }
                 Err(fault) => fault,
             };
             match verdict {
                 None => {}
-                Some(Ok(())) => health.succeeded(),
-                Some(Err(Failure::Call)) => health.failed(now, || self.share.health.may_eject(now)),
+                Some(Ok(())) => member.health.succeeded(),
+                Some(Err(Failure::Call)) => member.health.failed(now, || self.share.health.may_eject(now)),
                 Some(Err(Failure::Unreachable)) => {
-                    if health.unreachable(&fault.message, now) {
-                        self.watch(endpoint);
-                    }
-                    skipped.push(endpoint);
-                    let is_last = skipped.len() == self.ports.len() || skipped.len() == SKIPPED_MAX;
+                    self.unreachable(member, &fault, now);
+                    skipped.push(at);
+                    let is_last = skipped.len() == members.len() || skipped.len() == SKIPPED_MAX;
                     let is_begun = matches!(&call.message.body, Body::Stream(stream) if stream.is_taken());
                     if !is_last && !is_begun && now < call.deadline {
                         self.share.stats.count(|stats| &stats.skipped);
@@ -251,21 +250,22 @@ impl ShardState {
                     }
                 }
             }
-            return Err((fault, endpoint));
+            return Err((fault, Some(Rc::clone(member))));
         }
     }
 
     async fn at_endpoint(
         &self,
         call: &mut Asked,
-        outstanding: Outstanding,
+        member: &Member,
         now: Instant,
     ) -> Result<(Message, Outstanding), Fault> {
         let streams = call.operation.call_type().is_some_and(|call| call.client_streaming || call.server_streaming);
         // A service may let its first message wait; a stream is bounded by its deadline.
         let until = if streams { call.deadline } else { call.deadline.min(now + self.share.plan.timeout) };
         call.message.deadline = Some(Deadline::at(until));
-        let answer = self.ports[outstanding.endpoint].call(&*call.operation, &call.message, &call.carry);
+        let outstanding = member.load.begin();
+        let answer = member.port.call(&*call.operation, &call.message, &call.carry);
         match tokio::time::timeout_at(until.into(), answer).await {
             Ok(result) => result.map(|reply| (reply, outstanding)),
             // The time was the caller's, or the service's own.
@@ -282,105 +282,6 @@ impl ShardState {
             Origin::Caller => fault,
             Origin::Gateway | Origin::Service(_) => fault.with_origin(Origin::Service(self.share.plan.name.clone())),
         }
-    }
-}
-
-/// A call whose reply is a stream: it is in flight until the stream is dropped.
-struct InFlight {
-    stats: Arc<ServiceStats>,
-    permit: OwnedSemaphorePermit,
-    started: Instant,
-    failed: Option<Code>,
-    _outstanding: Outstanding,
-}
-
-impl InFlight {
-    /// The body, in flight until its last is taken, it is dropped, or the deadline comes: that also where nobody asks for more,
-    /// so that a caller who does not read holds no credit and nothing of the service's for longer than it may.
-    fn around(self, body: Body, deadline: Instant, service: ByteString) -> Body {
-        let Body::Stream(stream) = body else { return body };
-        let Some(inner) = stream.take() else { return Body::Empty };
-        let running = Arc::new(Mutex::new(Flow { running: Some(Running { inner, call: self }), taker: None }));
-        let flow = Arc::downgrade(&running);
-        let at_deadline = actix_rt::spawn(async move {
-            tokio::time::sleep_until(deadline.into()).await;
-            let Some(flow) = flow.upgrade() else { return };
-            let (ended, taker) = {
-                let mut flow = locked(&flow);
-                (flow.running.take(), flow.taker.take())
-            };
-            if let Some(mut ended) = ended {
-                ended.call.failed = Some(Code::DeadlineExceeded);
-            }
-            if let Some(taker) = taker {
-                taker.wake();
-            }
-        });
-        Body::Stream(StreamCell::new(Box::new(CountedStream {
-            flow: running,
-            service,
-            at_deadline: at_deadline.abort_handle(),
-        })))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.stats.finish(self.failed, self.started.elapsed());
-        debug_assert_eq!(self.permit.num_permits(), 1, "a call has one credit");
-    }
-}
-
-/// A stream and its call; gone once the deadline has come.
-struct Flow {
-    running: Option<Running>,
-    /// Who waits for the next body.
-    taker: Option<Waker>,
-}
-
-struct Running {
-    inner: Box<dyn BodyStream>,
-    call: InFlight,
-}
-
-struct CountedStream {
-    flow: Arc<Mutex<Flow>>,
-    service: ByteString,
-    at_deadline: AbortHandle,
-}
-
-fn locked(flow: &Mutex<Flow>) -> MutexGuard<'_, Flow> {
-    flow.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl BodyStream for CountedStream {
-    fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<Result<Body, Fault>>> {
-        let mut flow = locked(&self.flow);
-        let Some(running) = &mut flow.running else {
-            let message = "the time was spent before the stream ended";
-            let late = Fault::new(Code::DeadlineExceeded, "DEADLINE", message);
-            return Poll::Ready(Some(Err(late.with_origin(Origin::Service(self.service.clone())))));
-        };
-        let next = running.inner.poll_next(cx);
-        match &next {
-            Poll::Ready(Some(Err(fault))) => running.call.failed = Some(fault.code),
-            Poll::Ready(_) => {}
-            Poll::Pending => match &mut flow.taker {
-                Some(taker) => taker.clone_from(cx.waker()),
-                None => flow.taker = Some(cx.waker().clone()),
-            },
-        }
-        next
-    }
-
-    fn trailers(&mut self) -> Headers {
-        locked(&self.flow).running.as_mut().map_or_else(Headers::new, |running| running.inner.trailers())
-    }
-}
-
-impl Drop for CountedStream {
-    fn drop(&mut self) {
-        self.at_deadline.abort();
     }
 }
 
@@ -414,59 +315,5 @@ impl Handler<Crash> for ServiceShard {
 
     fn handle(&mut self, _: Crash, _: &mut Context<Self>) {
         panic!("on purpose");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use crossdock_routing::Balance;
-    use tokio::sync::Semaphore;
-    use tokio::task::LocalSet;
-
-    use super::*;
-    use crate::stats::get;
-
-    /// A source that always has one more, and one that never has any.
-    struct Source(bool);
-
-    impl BodyStream for Source {
-        fn poll_next(&mut self, _: &mut std::task::Context<'_>) -> Poll<Option<Result<Body, Fault>>> {
-            if self.0 { Poll::Ready(Some(Ok(Body::Empty))) } else { Poll::Pending }
-        }
-    }
-
-    async fn in_flight(credit: &Arc<Semaphore>, stats: &Arc<ServiceStats>, time: Duration, has_more: bool) -> Body {
-        let permit = Arc::clone(credit).acquire_owned().await.expect("open");
-        stats.begin();
-        let started = Instant::now();
-        let outstanding = Picker::new(Balance::RoundRobin, 1).begin(Some).expect("an endpoint");
-        let call = InFlight { stats: Arc::clone(stats), permit, started, failed: None, _outstanding: outstanding };
-        call.around(Body::Stream(StreamCell::new(Box::new(Source(has_more)))), started + time, "slow".into())
-    }
-
-    #[tokio::test]
-    async fn a_stream_ends_at_its_deadline_whether_its_taker_asks_or_not() {
-        let (credit, stats) = (Arc::new(Semaphore::new(1)), Arc::new(ServiceStats::default()));
-        let short = Duration::from_millis(20);
-        let all = async {
-            // Nobody takes from it: the next call gets the credit all the same.
-            let untaken = in_flight(&credit, &stats, short, true).await;
-            let waited = in_flight(&credit, &stats, short, false).await;
-            assert_eq!(get(&stats.failed[Code::DeadlineExceeded as usize]), 1);
-            for body in [untaken, waited] {
-                let Body::Stream(stream) = body else { unreachable!("a stream stays one") };
-                let mut stream = stream.take().expect("not taken before");
-                let end = std::future::poll_fn(|cx| stream.poll_next(cx)).await;
-                assert_eq!(end.and_then(Result::err).map(|fault| fault.code), Some(Code::DeadlineExceeded));
-            }
-            assert_eq!(get(&stats.failed[Code::DeadlineExceeded as usize]), 2);
-            // One that is dropped before is over then.
-            drop(in_flight(&credit, &stats, Duration::from_secs(3600), true).await);
-            assert_eq!((credit.available_permits(), get(&stats.succeeded)), (1, 1));
-        };
-        let limit = Duration::from_secs(10);
-        tokio::time::timeout(limit, LocalSet::new().run_until(all)).await.expect("the deadline frees the credit");
     }
 }

@@ -1,5 +1,7 @@
 //! One endpoint of a service.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -66,7 +68,10 @@ impl Standing {
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     service: String,
+    /// As the settings have it.
     pub(crate) address: String,
+    /// Which of the addresses of its host's name it is.
+    pub(crate) ip: Option<IpAddr>,
     flags: AtomicU8,
     succeeded: AtomicU32,
     in_a_row: AtomicU32,
@@ -97,7 +102,7 @@ struct Slow {
 }
 
 impl Endpoint {
-    pub(super) fn new(service: &str, address: &str) -> Self {
+    pub(super) fn new(service: &str, address: &str, ip: Option<IpAddr>) -> Self {
         let slow = Slow {
             window: Window::default(),
             unreachable_until: None,
@@ -110,6 +115,7 @@ impl Endpoint {
         Self {
             service: service.to_owned(),
             address: address.to_owned(),
+            ip,
             flags: AtomicU8::new(0),
             succeeded: AtomicU32::new(0),
             in_a_row: AtomicU32::new(0),
@@ -144,7 +150,7 @@ impl Endpoint {
             self.in_a_row.store(0, Ordering::Relaxed);
             self.on_trial.store(true, Ordering::Relaxed);
             self.clear(EJECTED);
-            tracing::info!(service = %self.service, endpoint = %self.address, "endpoint is no longer ejected");
+            tracing::info!(service = %self.service, endpoint = %self, "endpoint is no longer ejected");
         }
         match self.flags.load(Ordering::Relaxed) {
             0 => Standing::Up,
@@ -207,7 +213,7 @@ impl Endpoint {
         drop(slow);
         if self.set(EJECTED) {
             self.ejected_total.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(service = %self.service, endpoint = %self.address, ?time, failed, "endpoint is ejected as an outlier");
+            tracing::warn!(service = %self.service, endpoint = %self, ?time, failed, "endpoint is ejected as an outlier");
         }
     }
 
@@ -216,7 +222,7 @@ impl Endpoint {
         self.unreachable_total.fetch_add(1, Ordering::Relaxed);
         self.slow().unreachable_until = Some(now + UNREACHABLE_TIME);
         if self.set(UNREACHABLE) {
-            tracing::warn!(service = %self.service, endpoint = %self.address, problem, "endpoint is unreachable");
+            tracing::warn!(service = %self.service, endpoint = %self, problem, "endpoint is unreachable");
         }
         !self.is_watched.swap(true, Ordering::AcqRel)
     }
@@ -224,7 +230,7 @@ impl Endpoint {
     /// A connection was made to it.
     pub(crate) fn reached(&self) {
         if self.flags.fetch_and(!UNREACHABLE, Ordering::Relaxed) & UNREACHABLE != 0 {
-            tracing::info!(service = %self.service, endpoint = %self.address, "endpoint is reachable again");
+            tracing::info!(service = %self.service, endpoint = %self, "endpoint is reachable again");
         }
     }
 
@@ -254,7 +260,7 @@ impl Endpoint {
                 self.slow().checks_failed = 0;
                 self.reached();
                 if self.flags.fetch_and(!UNHEALTHY, Ordering::Relaxed) & UNHEALTHY != 0 {
-                    tracing::info!(service = %self.service, endpoint = %self.address, "endpoint passes its health check again");
+                    tracing::info!(service = %self.service, endpoint = %self, "endpoint passes its health check again");
                 }
             }
             Err(problem) => {
@@ -265,9 +271,18 @@ impl Endpoint {
                     slow.checks_failed
                 };
                 if failed >= plan.failures && self.set(UNHEALTHY) {
-                    tracing::warn!(service = %self.service, endpoint = %self.address, problem, failed, "endpoint fails its health check");
+                    tracing::warn!(service = %self.service, endpoint = %self, problem, failed, "endpoint fails its health check");
                 }
             }
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            None => f.write_str(&self.address),
+            Some(ip) => write!(f, "{} ({ip})", self.address),
         }
     }
 }
@@ -277,7 +292,7 @@ mod tests {
     use super::*;
 
     fn endpoint() -> (Endpoint, Instant) {
-        (Endpoint::new("s", "http://127.0.0.1:1"), Instant::now())
+        (Endpoint::new("s", "http://127.0.0.1:1", None), Instant::now())
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! Counters as Prometheus text (exposition format 0.0.4) and as JSON.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::Instant;
 
 use crossdock_message::Code;
+use crossdock_transport::names::Names;
 use crossdock_transport::{bodies, descriptors};
 use serde_json::{Value, json};
 
 use super::histogram::BOUNDS_US;
 use super::{Histogram, Stats, all, get};
 use crate::generation::{Generation, ServiceShare};
-use crate::health::Endpoint;
+use crate::health::{Current, Endpoint, Known};
 
 /// The whole of `/metrics`. Labels are names of routes, services and codes: their number is bounded by the settings.
 pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) -> String {
@@ -103,6 +103,7 @@ pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) ->
         let _ = writeln!(out, "crossdock_service_credit{{service=\"{}\"}} {credit}", service.plan.name);
     }
     endpoints(&mut out, generation);
+    names(&mut out, &stats.health.names);
     head(&mut out, "crossdock_service_latency_seconds", "histogram", "Time of calls.");
     for (name, service) in &services {
         buckets(&mut out, "crossdock_service_latency_seconds", "service", name, &service.latency);
@@ -113,19 +114,13 @@ pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) ->
 /// The state of endpoints and circuit breakers. An endpoint's label is its address in the settings.
 fn endpoints(out: &mut String, generation: &Generation) {
     let now = Instant::now();
-    let all = || {
-        generation
-            .services
-            .iter()
-            .flat_map(|service| service.health.endpoints.iter().map(move |endpoint| (&*service.plan.name, &**endpoint)))
-    };
+    let current: Vec<(&str, Current)> =
+        generation.services.iter().map(|service| (&*service.plan.name, service.health.endpoints())).collect();
+    let all = || current.iter().flat_map(|(service, known)| known.iter().map(move |known| (service, &*known.endpoint)));
     head(out, "crossdock_endpoint_state", "gauge", "1 for the state that an endpoint is in.");
     for (service, endpoint) in all() {
-        let (state, address) = (endpoint.standing(now).name(), label(&endpoint.address));
-        let _ = writeln!(
-            out,
-            "crossdock_endpoint_state{{service=\"{service}\",endpoint=\"{address}\",state=\"{state}\"}} 1"
-        );
+        let (state, labels) = (endpoint.standing(now).name(), endpoint_labels(service, endpoint));
+        let _ = writeln!(out, "crossdock_endpoint_state{{{labels},state=\"{state}\"}} 1");
     }
     let counters: [(&str, &str, fn(&Endpoint) -> u64); 4] = [
         ("crossdock_endpoint_unreachable_total", "Connections that could not be made.", |one| {
@@ -138,8 +133,7 @@ fn endpoints(out: &mut String, generation: &Generation) {
     for (metric, help, count) in counters {
         head(out, metric, "counter", help);
         for (service, endpoint) in all() {
-            let address = label(&endpoint.address);
-            let _ = writeln!(out, "{metric}{{service=\"{service}\",endpoint=\"{address}\"}} {}", count(endpoint));
+            let _ = writeln!(out, "{metric}{{{}}} {}", endpoint_labels(service, endpoint), count(endpoint));
         }
     }
     let with_breaker = || generation.services.iter().filter(|service| service.plan.breaker.is_some());
@@ -155,16 +149,41 @@ fn endpoints(out: &mut String, generation: &Generation) {
     }
 }
 
+/// An endpoint's address in the settings, and the one of its host's addresses that it is.
+fn endpoint_labels(service: &str, endpoint: &Endpoint) -> String {
+    let ip = endpoint.ip.map(|ip| format!(",ip=\"{ip}\"")).unwrap_or_default();
+    format!("service=\"{service}\",endpoint=\"{}\"{ip}", label(&endpoint.address))
+}
+
+/// Host names whose addresses are endpoints.
+fn names(out: &mut String, names: &Names) {
+    let all = names.all();
+    head(out, "crossdock_name_addresses", "gauge", "Addresses of a host name.");
+    for name in &all {
+        let (host, count) = (label(name.host()), name.addresses().list.len());
+        let _ = writeln!(out, "crossdock_name_addresses{{name=\"{host}\"}} {count}");
+    }
+    head(out, "crossdock_name_lookups_total", "counter", "Lookups of a host name.");
+    for name in &all {
+        let (host, (succeeded, failed)) = (label(name.host()), name.lookups());
+        let _ = writeln!(out, "crossdock_name_lookups_total{{name=\"{host}\",result=\"ok\"}} {succeeded}");
+        let _ = writeln!(out, "crossdock_name_lookups_total{{name=\"{host}\",result=\"failed\"}} {failed}");
+    }
+}
+
 /// A text as the value of a label.
 fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 fn endpoints_json(service: &ServiceShare, now: Instant) -> Vec<Value> {
-    let one = |endpoint: &Arc<Endpoint>| {
+    let one = |Known { place, endpoint }: &Known| {
+        let name = service.health.name(*place);
         json!({
             "service": &*service.plan.name,
             "address": endpoint.address,
+            "ip": endpoint.ip,
+            "name_problem": name.and_then(|name| name.addresses().problem).as_deref(),
             "state": endpoint.standing(now).name(),
             "unreachable": get(&endpoint.unreachable_total),
             "failed": get(&endpoint.failed_total),
@@ -172,7 +191,7 @@ fn endpoints_json(service: &ServiceShare, now: Instant) -> Vec<Value> {
             "checks_failed": get(&endpoint.checks_failed_total),
         })
     };
-    service.health.endpoints.iter().map(one).collect()
+    service.health.endpoints().iter().map(one).collect()
 }
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {

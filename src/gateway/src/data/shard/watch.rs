@@ -1,13 +1,17 @@
-//! Tasks that find out whether endpoints can be used: active checks, and probes of those that could not be reached.
+//! Tasks that find out which endpoints there are and whether they can be used: addresses of host names, active checks, and probes of those
+//! that could not be reached.
 
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crossdock_message::Fault;
 use futures_util::future::join_all;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::ShardState;
+use super::members::Member;
 
 /// From one probe of an unreachable endpoint to the next, at first and after a while.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -20,6 +24,20 @@ const PROBE_TIME: Duration = Duration::from_secs(5);
 static CHECKERS: AtomicU64 = AtomicU64::new(0);
 
 impl ShardState {
+    /// Takes endpoints over that come and go, for as long as somebody holds this.
+    pub(super) fn follow_endpoints(self: &Rc<Self>) {
+        let mut changes = self.share.health.changes();
+        let state = Rc::downgrade(self);
+        let following = actix_rt::spawn(async move {
+            while changes.changed().await.is_ok() {
+                let Some(state) = state.upgrade() else { return };
+                let current = changes.borrow_and_update().clone();
+                state.members.update(&current);
+            }
+        });
+        self.following.replace(Some(AbortOnDropHandle::new(following)));
+    }
+
     /// Runs the active checks of the service, for as long as somebody holds this and no other data arbiter runs them.
     pub(super) fn start_checks(self: &Rc<Self>) {
         let Some(plan) = self.share.plan.health.clone() else { return };
@@ -28,12 +46,13 @@ impl ShardState {
             loop {
                 let Some(state) = state.upgrade() else { return };
                 if state.share.health.claim_checks(who, plan.every, Instant::now()) {
-                    let checks = state.ports.iter().zip(&state.share.health.endpoints).map(async |(port, endpoint)| {
-                        let checked = tokio::time::timeout(plan.timeout, port.check(plan.target.as_deref())).await;
-                        match &checked {
-                            Ok(Ok(())) => endpoint.checked(&plan, Ok(())),
-                            Ok(Err(fault)) => endpoint.checked(&plan, Err(&fault.message)),
-                            Err(_) => endpoint.checked(&plan, Err("no answer in time")),
+                    let members = state.members.now();
+                    let checks = members.iter().map(async |member| {
+                        let check = member.port.check(plan.target.as_deref());
+                        match &tokio::time::timeout(plan.timeout, check).await {
+                            Ok(Ok(())) => member.health.checked(&plan, Ok(())),
+                            Ok(Err(fault)) => member.health.checked(&plan, Err(&fault.message)),
+                            Err(_) => member.health.checked(&plan, Err("no answer in time")),
                         }
                     });
                     join_all(checks).await;
@@ -44,29 +63,34 @@ impl ShardState {
         });
     }
 
-    /// Probes an endpoint until it can be reached, so that no call has to.
-    pub(super) fn watch(self: &Rc<Self>, endpoint: usize) {
-        let health = Arc::clone(&self.share.health.endpoints[endpoint]);
-        let state = Rc::downgrade(self);
+    /// No connection can be made to an endpoint: its host may have moved; and it is probed, so that no call has to.
+    pub(super) fn unreachable(&self, member: &Rc<Member>, fault: &Fault, now: Instant) {
+        if let Some(name) = self.share.health.name(member.place) {
+            name.refresh();
+        }
+        if !member.health.unreachable(&fault.message, now) {
+            return;
+        }
+        let (health, member) = (Arc::clone(&member.health), Rc::downgrade(member));
         actix_rt::spawn(async move {
-            probe_until_reached(&state, endpoint).await;
+            probe_until_reached(&member).await;
             health.unwatched();
         });
     }
 }
 
-async fn probe_until_reached(state: &Weak<ShardState>, endpoint: usize) {
+/// Probes an endpoint until it can be reached, or is one no longer.
+async fn probe_until_reached(member: &Weak<Member>) {
     for probe in 0_u32.. {
         tokio::time::sleep(if probe < PROBES_EARLY { PROBE_INTERVAL } else { PROBE_INTERVAL_LATE }).await;
-        let Some(state) = state.upgrade() else { return };
-        let health = &state.share.health.endpoints[endpoint];
-        match tokio::time::timeout(PROBE_TIME, state.ports[endpoint].probe()).await {
+        let Some(member) = member.upgrade() else { return };
+        match tokio::time::timeout(PROBE_TIME, member.port.probe()).await {
             Ok(Ok(())) => {
-                health.reached();
+                member.health.reached();
                 return;
             }
-            Ok(Err(fault)) => drop(health.unreachable(&fault.message, Instant::now())),
-            Err(_) => drop(health.unreachable("no answer in time", Instant::now())),
+            Ok(Err(fault)) => drop(member.health.unreachable(&fault.message, Instant::now())),
+            Err(_) => drop(member.health.unreachable("no answer in time", Instant::now())),
         }
     }
 }

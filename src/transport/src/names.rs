@@ -1,0 +1,273 @@
+//! Addresses of host names, looked up again for as long as somebody uses them.
+//!
+//! A name is looked up when it is first used, when the time to live of its last answer is over (1 s to 60 s, whatever the answer says), and
+//! at once when one of its addresses turns out to be unreachable. A failed lookup changes nothing: the last answer holds until there is
+//! another one.
+
+mod lookup;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::{Notify, watch};
+
+use self::lookup::{Answer, look_up};
+
+/// Between two lookups of a name, whatever its time to live, and however often somebody asks for another.
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// The same, for answers that live longer: `/etc/hosts` has no time to live, and administrators move services before theirs is over.
+const INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// After failed lookups in a row: twice the time each time, up to this.
+const INTERVAL_FAILED_MAX: Duration = Duration::from_secs(30);
+/// Addresses of one name.
+const ADDRESSES_MAX: usize = 64;
+
+/// What is known of a name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Of the last answer: sorted, without duplicates, at most 64; empty before the first answer.
+    pub list: Arc<[IpAddr]>,
+    /// Why the last lookup failed, where it did.
+    pub problem: Option<Arc<str>>,
+}
+
+/// All names of the process, and the thread that looks them up.
+#[derive(Debug, Default)]
+pub struct Names {
+    runtime: OnceLock<Runtime>,
+    used: Mutex<HashMap<String, Weak<Name>>>,
+}
+
+/// A name that is in use: looked up until the last user drops it.
+#[derive(Debug)]
+pub struct Name {
+    host: String,
+    addresses: watch::Sender<Addresses>,
+    /// Somebody asks for another lookup, or nobody uses the name any more.
+    wake: Arc<Notify>,
+    succeeded_total: AtomicU64,
+    failed_total: AtomicU64,
+}
+
+impl Names {
+    /// A name, looked up from now on; the first answer comes later.
+    ///
+    /// # Errors
+    /// Where the thread for lookups cannot be started.
+    pub fn name(&self, host: &str) -> io::Result<Arc<Name>> {
+        let handle = self.handle()?;
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.retain(|_, name| name.strong_count() > 0);
+        if let Some(name) = used.get(host).and_then(Weak::upgrade) {
+            return Ok(name);
+        }
+        let name = Arc::new(Name::new(host));
+        used.insert(host.to_owned(), Arc::downgrade(&name));
+        handle.spawn(keep_current(Arc::downgrade(&name), Arc::clone(&name.wake)));
+        Ok(name)
+    }
+
+    /// All names that are in use, in alphabetical order.
+    pub fn all(&self) -> Vec<Arc<Name>> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<Arc<Name>> = used.values().filter_map(Weak::upgrade).collect();
+        all.sort_by(|one, other| one.host.cmp(&other.host));
+        all
+    }
+
+    /// Where lookups run, for tasks that follow them.
+    ///
+    /// # Errors
+    /// Where the thread for lookups cannot be started.
+    pub fn handle(&self) -> io::Result<Handle> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime.handle().clone());
+        }
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let built = builder.worker_threads(1).thread_name("names").enable_all().build()?;
+        Ok(self.runtime.get_or_init(|| built).handle().clone())
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // The last owner may be a task.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Name {
+    fn new(host: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            addresses: watch::Sender::default(),
+            wake: Arc::default(),
+            succeeded_total: AtomicU64::new(0),
+            failed_total: AtomicU64::new(0),
+        }
+    }
+
+    /// The name itself.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// What is known of it now.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses.borrow().clone()
+    }
+
+    /// Tells of changes. It ends with the name: whoever waits for changes holds both.
+    pub fn subscribe(&self) -> watch::Receiver<Addresses> {
+        self.addresses.subscribe()
+    }
+
+    /// Asks for a lookup now, or a second after the last one: an address did not do.
+    pub fn refresh(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Lookups that succeeded and that failed.
+    pub fn lookups(&self) -> (u64, u64) {
+        (self.succeeded_total.load(Ordering::Relaxed), self.failed_total.load(Ordering::Relaxed))
+    }
+
+    /// Takes the result of a lookup over, and reports what it changes.
+    fn update(&self, result: Result<Vec<IpAddr>, String>) {
+        let host = &*self.host;
+        match result {
+            Ok(mut found) => {
+                self.succeeded_total.fetch_add(1, Ordering::Relaxed);
+                found.sort_unstable();
+                found.dedup();
+                let left_out = found.len().saturating_sub(ADDRESSES_MAX);
+                found.truncate(ADDRESSES_MAX);
+                self.addresses.send_if_modified(|known| {
+                    let was_failing = known.problem.take().is_some();
+                    let is_changed = *known.list != *found;
+                    if is_changed {
+                        tracing::info!(name = host, before = ?known.list, now = ?found, "name has other addresses");
+                        if left_out > 0 {
+                            tracing::warn!(name = host, left_out, "name has more than {ADDRESSES_MAX} addresses");
+                        }
+                        known.list = found.into();
+                    } else if was_failing {
+                        tracing::info!(name = host, "name can be resolved again");
+                    }
+                    is_changed || was_failing
+                });
+            }
+            Err(problem) => {
+                self.failed_total.fetch_add(1, Ordering::Relaxed);
+                self.addresses.send_if_modified(|known| {
+                    if known.problem.as_deref() == Some(&*problem) {
+                        return false;
+                    }
+                    tracing::warn!(name = host, problem, kept = ?known.list, "name cannot be resolved");
+                    known.problem = Some(problem.into());
+                    true
+                });
+            }
+        }
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        self.wake.notify_one();
+    }
+}
+
+/// Looks a name up until nobody uses it.
+async fn keep_current(name: Weak<Name>, wake: Arc<Notify>) {
+    let mut failed_in_a_row = 0;
+    loop {
+        let Some(name_used) = name.upgrade() else { return };
+        let known = name_used.addresses().list;
+        let begun = Instant::now();
+        let wait = match look_up(&name_used.host, &known).await {
+            Ok(Answer { addresses, valid_until }) => {
+                failed_in_a_row = 0;
+                name_used.update(Ok(addresses));
+                valid_until.saturating_duration_since(Instant::now()).clamp(INTERVAL_MIN, INTERVAL_MAX)
+            }
+            Err(problem) => {
+                name_used.update(Err(problem));
+                failed_in_a_row += 1;
+                wait_after_failures(failed_in_a_row)
+            }
+        };
+        drop(name_used);
+        wait_or_wake(wait, &wake, begun + INTERVAL_MIN, &name).await;
+    }
+}
+
+fn wait_after_failures(in_a_row: u32) -> Duration {
+    INTERVAL_MIN.saturating_mul(1 << (in_a_row - 1).min(16)).min(INTERVAL_FAILED_MAX)
+}
+
+/// Waits, or until it is woken; then for the earliest time, unless nobody uses the name any more.
+async fn wait_or_wake(wait: Duration, wake: &Notify, earliest: Instant, name: &Weak<Name>) {
+    let woken = tokio::time::timeout(wait, wake.notified()).await.is_ok();
+    if woken && name.strong_count() > 0 {
+        tokio::time::sleep_until(earliest.into()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    #[test]
+    fn an_answer_is_sorted_and_a_failure_keeps_the_last_one() {
+        let name = Name::new("orders");
+        assert_eq!(name.addresses(), Addresses::default());
+        name.update(Ok(vec![ip(2), ip(1), ip(2)]));
+        assert_eq!(*name.addresses().list, [ip(1), ip(2)]);
+        let mut changes = name.subscribe();
+        name.update(Err("timed out".into()));
+        let kept = name.addresses();
+        assert_eq!((&*kept.list, kept.problem.as_deref()), (&[ip(1), ip(2)][..], Some("timed out")));
+        assert!(changes.has_changed().expect("the name is there"));
+        changes.mark_unchanged();
+        name.update(Err("timed out".into()));
+        assert!(!changes.has_changed().expect("the name is there"), "the same problem is no change");
+        name.update(Ok(vec![ip(3)]));
+        assert_eq!(name.addresses(), Addresses { list: [ip(3)].into(), problem: None });
+        assert_eq!(name.lookups(), (2, 2));
+    }
+
+    #[test]
+    fn addresses_are_bounded() {
+        let name = Name::new("orders");
+        name.update(Ok((0..=255).map(ip).collect()));
+        assert_eq!(*name.addresses().list, (0..64).map(ip).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn failures_in_a_row_are_retried_ever_later() {
+        let waits: Vec<u64> = [1, 2, 5, 6, 40].map(|failed| wait_after_failures(failed).as_secs()).to_vec();
+        assert_eq!(waits, [1, 2, 16, 30, 30]);
+    }
+
+    #[test]
+    fn one_name_is_looked_up_once_and_forgotten_with_its_last_user() {
+        let names = Names::default();
+        let (one, other) = (names.name("one.invalid").expect("a thread"), names.name("one.invalid").expect("a thread"));
+        assert!(Arc::ptr_eq(&one, &other));
+        assert_eq!(names.all().len(), 1);
+        drop((one, other));
+        assert!(names.all().is_empty());
+    }
+}
