@@ -26,13 +26,13 @@ fn instances_in(folder: &Path) -> (Vec<Instance>, Proxies) {
     (instances.collect(), proxies)
 }
 
-/// Appends items until so many are known to be there; gives them.
-fn append_some(address: SocketAddr, list: &str, count: usize, size: usize) -> Vec<String> {
+/// Appends items until so many are known to be there; gives them. They go to whoever leads: on a busy machine that may change.
+fn append_some(instances: &[Instance], list: &str, count: usize, size: usize) -> Vec<String> {
     let mut line = None;
     let mut done = Vec::new();
     until("some writes", || {
         while done.len() < count {
-            let Some(open) = line.get_or_insert_with(|| Line::open(address)) else {
+            let Some(open) = line.get_or_insert_with(|| Line::open(instances[leader(instances)].clients)) else {
                 line = None;
                 return false;
             };
@@ -56,7 +56,7 @@ fn an_instance_whose_log_is_damaged_stops_says_where_and_gets_all_again() {
     let (mut instances, _proxies) = instances_in(folder.path());
     instances.iter_mut().for_each(Instance::start);
     let leads = leader(&instances);
-    append_some(instances[leads].clients, "before", 20, 200);
+    append_some(&instances, "before", 20, 200);
     let follower = (leads + 1) % INSTANCES;
     until("the follower to follow", || instances[follower].role() == "following");
     instances[follower].kill();
@@ -69,7 +69,7 @@ fn an_instance_whose_log_is_damaged_stops_says_where_and_gets_all_again() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && told.contains("Damaged") && told.contains("log-0000000000000001"), "{told}");
     // The others go on.
-    append_some(instances[leads].clients, "after", 20, 200);
+    append_some(&instances, "after", 20, 200);
     // Without what is left of its log it follows at first without a vote.
     instances[follower].lose_log();
     instances[follower].start();
@@ -78,7 +78,7 @@ fn an_instance_whose_log_is_damaged_stops_says_where_and_gets_all_again() {
     let leads = leader(&instances);
     let other = (0..INSTANCES).find(|index| *index != leads && *index != follower).expect("a third");
     instances[other].kill();
-    append_some(instances[leads].clients, "last", 20, 200);
+    append_some(&instances, "last", 20, 200);
     let read = Line::open(instances[follower].clients).and_then(|mut line| line.ask("1 read before").ok());
     assert_eq!(read.map(|answer| answer.matches("before-").count()), Some(20));
 }
@@ -95,15 +95,15 @@ fn an_instance_whose_disk_is_full_ends_its_part_and_the_others_go_on() {
     }
     let leads = leader(&instances);
     let full = (leads + 1) % INSTANCES;
-    append_some(instances[leads].clients, "list", 10, 200);
+    append_some(&instances, "list", 10, 200);
     until("it to follow", || instances[full].role() == "following");
     // From here on it can make no segment.
     let process = instances[full].child.as_ref().expect("it runs").id().to_string();
     let limited = Command::new("prlimit").args(["--pid", &process, "--fsize=100000"]).status();
     assert!(limited.is_ok_and(|status| status.success()), "prlimit");
-    append_some(instances[leads].clients, "list", 150, 20_000);
+    append_some(&instances, "list", 150, 20_000);
     until("it to end its part", || instances[full].role() == "looking");
-    append_some(instances[leads].clients, "list", 20, 200);
+    append_some(&instances, "list", 20, 200);
     assert_eq!(
         instances[full].role(),
         "looking",
