@@ -84,5 +84,6 @@ pub fn abuse(gateway: &Gateway, listener: &str, arguments: &[&str]) {
     command.arg("400").arg("python3").arg(repository().join("tests/peers/http2/abuse.py"));
     command.args([host, port, &gateway.pid().to_string()]).args(arguments);
     let (good, told) = judged(&mut command);
+    println!("{told}");
     assert!(good && told.contains(" passed, 0 failed"), "{told}");
 }

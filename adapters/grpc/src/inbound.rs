@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use std::{future, io};
 
 use crossdock_adapter_api::{
-    AdapterError, Admission, Head, Inbound, Ingress, OpenIngress, Outcome, SendFuture, WriteFormat, encode_body,
+    AdapterError, Admission, Head, Inbound, Ingress, OpenIngress, Outcome, SendFuture, WriteFormat, take_body_apart,
 };
 use crossdock_message::{
     Body, BodyStream, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Message, StreamCell,
@@ -216,11 +216,11 @@ async fn exchange(
     let Admission { exchange, .. } = admission;
     let answer_coding = worker.answer_coding(&head.headers);
     match exchange.dispatch(message).await {
-        Outcome::Replied(reply) => replied(&reply, entry, answer_coding),
+        Outcome::Replied(reply) => replied(reply, entry, answer_coding).await,
         Outcome::Accepted => {
             // The route took the message on and has nothing to say: in gRPC, that is a reply of defaults.
             let reply = Message::new(ByteString::new(), ByteString::new());
-            replied(&reply, entry, answer_coding)
+            replied(reply, entry, answer_coding).await
         }
         Outcome::Failed(fault) => Err(fault),
     }
@@ -284,7 +284,7 @@ impl BodyStream for Requests {
     }
 }
 
-fn replied(reply: &Message, entry: &Entry, coding: Option<Coding>) -> Result<Response<AnswerBody>, Fault> {
+async fn replied(mut reply: Message, entry: &Entry, coding: Option<Coding>) -> Result<Response<AnswerBody>, Fault> {
     let of_type = entry.call.as_ref().map(|call| &call.reply);
     let body = match &reply.body {
         Body::Stream(stream) => {
@@ -292,8 +292,8 @@ fn replied(reply: &Message, entry: &Entry, coding: Option<Coding>) -> Result<Res
             AnswerBody::stream(StreamAnswer::new(stream.take().ok_or_else(taken)?, of_type.cloned(), coding))
         }
         _ => {
-            let of_type = of_type.map(|of_type| &**of_type as &dyn BodyType);
-            let encoded = encode_body(reply, &WriteFormat::Protobuf, of_type);
+            let of_type = of_type.map(|of_type| Arc::clone(of_type) as Arc<dyn BodyType>);
+            let encoded = take_body_apart(&mut reply, &WriteFormat::Protobuf, of_type.as_ref()).await;
             // What the gateway cannot write is its own fault.
             let encoded = encoded.map_err(|fault| Fault { code: Code::Internal, http_status: None, ..fault })?;
             let mut trailers = HeaderMap::new();

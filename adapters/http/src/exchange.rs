@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crossdock_adapter_api::offload::{INLINE_LEN, offload};
 use crossdock_adapter_api::{Admission, Head, Ingress, Outcome, WriteFormat};
 use crossdock_message::{ByteString, Code, Fault, Message};
 
@@ -40,7 +41,7 @@ pub(crate) async fn answer(
         Ok(message) => admission.exchange.dispatch(Message { work, ..message }).await,
         Err(fault) => Outcome::Failed(fault),
     };
-    settle(outcome, entry, &asker)
+    settle(outcome, entry, &asker).await
 }
 
 /// The answer to a request that is refused before its route is looked for.
@@ -83,7 +84,7 @@ async fn request(
         Announced::Nothing => {}
     }
     if let Some(typed) = &entry.typed {
-        typed_request(typed, &mut message)?;
+        typed_request(typed, &mut message).await?;
     }
     Ok(message)
 }
@@ -96,11 +97,14 @@ fn is_identity(codings: &[u8]) -> bool {
     })
 }
 
-fn typed_request(typed: &TypedEntry, message: &mut Message) -> Result<(), Fault> {
+async fn typed_request(typed: &Arc<TypedEntry>, message: &mut Message) -> Result<(), Fault> {
     let params = std::mem::take(&mut message.params);
     let body = std::mem::replace(&mut message.body, crossdock_message::Body::Empty);
     message.body = if typed.call.client_streaming {
         streams::requests(typed, body)?
+    } else if body.unread_len() > INLINE_LEN {
+        let typed = Arc::clone(typed);
+        Box::pin(offload(move || mapping::typed_body(&typed, &params, &body))).await?
     } else {
         mapping::typed_body(typed, &params, &body)?
     };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix_http::StatusCode;
-use crossdock_adapter_api::{Outcome, encode_body};
+use crossdock_adapter_api::{Outcome, take_body_apart};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Message, Record, Retry, Value, json, xml};
 
 use crate::answer::{Answer, Content};
@@ -22,8 +22,8 @@ pub(crate) struct Asker {
 }
 
 /// The answer to an outcome.
-pub(crate) fn settle(outcome: Outcome, entry: &Entry, asker: &Asker) -> Answer {
-    let of_type = entry.typed.as_ref().map(|typed| &*typed.answer as &dyn BodyType);
+pub(crate) async fn settle(outcome: Outcome, entry: &Entry, asker: &Asker) -> Answer {
+    let of_type = entry.typed.as_ref().map(|typed| Arc::clone(&typed.answer) as Arc<dyn BodyType>);
     match outcome {
         Outcome::Replied(Message { body: Body::Stream(stream), headers, .. }) => {
             match (stream.take(), &entry.typed, entry.stream) {
@@ -39,7 +39,7 @@ pub(crate) fn settle(outcome: Outcome, entry: &Entry, asker: &Asker) -> Answer {
                 }
             }
         }
-        Outcome::Replied(message) => match encode_body(&message, &entry.answer, of_type) {
+        Outcome::Replied(mut message) => match take_body_apart(&mut message, &entry.answer, of_type.as_ref()).await {
             Ok(body) => reply(message, Content::Chunks(body.chunks), body.content_type, asker),
             Err(mut fault) => {
                 // What the gateway cannot write is its own fault, whatever the format says of the bytes.

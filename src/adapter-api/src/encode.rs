@@ -1,10 +1,13 @@
 //! Writing a canonical body in the format of the other side.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use crossdock_message::xml::ExpandedName;
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Message, Value, json, xml};
+
+use crate::offload::{self, INLINE_LEN, offload};
 
 /// How a body that was made in the gateway is written. A body that came as bytes goes on as those bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +106,57 @@ pub fn encode_body(
             }
         },
     }
+}
+
+/// As [`encode_body`], with long work done apart.
+///
+/// # Errors
+/// As [`encode_body`].
+pub async fn encode_body_apart(
+    message: &Message,
+    format: &WriteFormat,
+    of_type: Option<&Arc<dyn BodyType>>,
+) -> Result<EncodedBody, Fault> {
+    if !is_long_to_encode(&message.body, format) {
+        return encode_body(message, format, of_type.map(|of_type| &**of_type));
+    }
+    // In a box, so that the futures of the many short ones stay small.
+    Box::pin(encode_long(message.body.clone(), message.content_type.clone(), format, of_type)).await
+}
+
+/// As [`encode_body_apart`]. The body is gone afterwards where that took long: it is dropped apart as well.
+///
+/// # Errors
+/// As [`encode_body`].
+pub async fn take_body_apart(
+    message: &mut Message,
+    format: &WriteFormat,
+    of_type: Option<&Arc<dyn BodyType>>,
+) -> Result<EncodedBody, Fault> {
+    if !is_long_to_encode(&message.body, format) {
+        return encode_body(message, format, of_type.map(|of_type| &**of_type));
+    }
+    let body = std::mem::replace(&mut message.body, Body::Empty);
+    Box::pin(encode_long(body, message.content_type.clone(), format, of_type)).await
+}
+
+fn is_long_to_encode(body: &Body, format: &WriteFormat) -> bool {
+    match body {
+        Body::Raw { chunks, format: given, .. } => chunks.len() > INLINE_LEN && *given != format.format(),
+        other => offload::is_long(other),
+    }
+}
+
+async fn encode_long(
+    body: Body,
+    content_type: Option<ByteString>,
+    format: &WriteFormat,
+    of_type: Option<&Arc<dyn BodyType>>,
+) -> Result<EncodedBody, Fault> {
+    let (format, of_type) = (format.clone(), of_type.cloned());
+    let mut message = Message::new(ByteString::new(), ByteString::new());
+    (message.content_type, message.body) = (content_type, body);
+    offload(move || encode_body(&message, &format, of_type.as_deref())).await
 }
 
 fn wrong_format(media_type: Option<&str>, given: Format, wanted: Format) -> Fault {

@@ -188,7 +188,7 @@ pub trait BodyType: Debug + Send + Sync {
     fn recode(&self, bytes: &Bytes, from: Format, to: Format) -> Result<Bytes, Fault>;
 }
 
-/// The body of a message. A copy of raw bytes shares them, and leaves their reading behind.
+/// The body of a message. A copy of raw bytes shares them, and their reading where there is one.
 #[derive(Debug)]
 pub enum Body {
     /// No body at all, as of a GET.
@@ -202,7 +202,7 @@ pub enum Body {
         /// The type that a contract gives them; then they are read by it.
         of_type: Option<Arc<dyn BodyType>>,
         /// Their value, after the first look.
-        decoded: OnceCell<Box<Value>>,
+        decoded: OnceCell<Arc<Value>>,
     },
     /// A value that was made here and has no bytes yet.
     Value(Value),
@@ -239,6 +239,30 @@ impl Body {
         matches!(self, Self::Empty)
     }
 
+    /// Bytes that asking for the value would read; none where they were read already, or there is nothing to read.
+    #[must_use]
+    pub fn unread_len(&self) -> usize {
+        match self {
+            Self::Raw { chunks, decoded, .. } if decoded.get().is_none() => chunks.len(),
+            _ => 0,
+        }
+    }
+
+    /// Whether its bytes were read.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        matches!(self, Self::Raw { decoded, .. } if decoded.get().is_some())
+    }
+
+    /// Takes the reading of a copy over, which may have been made elsewhere.
+    pub fn adopt_reading(&self, copy: &Self) {
+        if let (Self::Raw { decoded, .. }, Self::Raw { decoded: of_copy, .. }) = (self, copy)
+            && let Some(value) = of_copy.get()
+        {
+            let _ = decoded.set(Arc::clone(value));
+        }
+    }
+
     /// The value; bytes are read on the first call and kept.
     ///
     /// # Errors
@@ -256,7 +280,7 @@ impl Body {
                         Some(of_type) => of_type.read(&bytes, *format)?,
                         None => decode(&bytes, *format, limits)?,
                     };
-                    return Ok(Some(decoded.get_or_init(|| Box::new(value))));
+                    return Ok(Some(decoded.get_or_init(|| Arc::new(value))));
                 }
                 Ok(decoded.get().map(|value| &**value))
             }
@@ -268,11 +292,11 @@ impl Clone for Body {
     fn clone(&self) -> Self {
         match self {
             Self::Empty => Self::Empty,
-            Self::Raw { chunks, format, of_type, .. } => Self::Raw {
+            Self::Raw { chunks, format, of_type, decoded } => Self::Raw {
                 chunks: chunks.clone(),
                 format: *format,
                 of_type: of_type.clone(),
-                decoded: OnceCell::new(),
+                decoded: decoded.clone(),
             },
             Self::Value(value) => Self::Value(value.clone()),
             Self::Stream(stream) => Self::Stream(stream.clone()),

@@ -61,6 +61,9 @@ impl MapPlan {
     /// The fault of the expression that could not be evaluated.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, Fault> {
         let value = self.made(scope)?;
+        if let (Err(spent), Some(expression)) = (scope.meter.looks_at(&value), self.first_expression()) {
+            return Err(expression.spent(spent));
+        }
         let max = scope.limits.written_len;
         if value.written_len(max) > max {
             let message = format!("the new body would be larger than the {max} bytes that may be written");
@@ -80,8 +83,8 @@ impl MapPlan {
                 // Records in records have room for a few fields more than they get.
                 let inner: usize = targets.iter().map(|target| target.path.len() - 1).sum();
                 let len = Record::made_len(targets.len()) + inner * Record::made_len(INNER_FIELDS);
-                if let (Err(spent), Some(first)) = (scope.meter.bytes(len), targets.first()) {
-                    return Err(first.source.expression().spent(spent));
+                if let (Err(spent), Some(expression)) = (scope.meter.bytes(len), self.first_expression()) {
+                    return Err(expression.spent(spent));
                 }
                 let mut record = Record::with_capacity(targets.len());
                 for target in targets {
@@ -91,6 +94,13 @@ impl MapPlan {
                 }
                 Ok(Value::Record(record))
             }
+        }
+    }
+
+    fn first_expression(&self) -> Option<&Expression> {
+        match self {
+            Self::Whole(expression) => Some(expression),
+            Self::Fields(targets) => targets.first().map(|target| target.source.expression()),
         }
     }
 

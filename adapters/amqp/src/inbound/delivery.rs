@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_adapter_api::{EntrySpec, Head, Outcome, Turn, encode_body, failpoint};
+use crossdock_adapter_api::{EntrySpec, Head, Outcome, Turn, failpoint, take_body_apart};
 use crossdock_message::{BodyType, ByteString, Code, Fault, Message};
 use crossdock_transport::bodies::Held;
 use futures_util::FutureExt as _;
@@ -226,8 +226,8 @@ impl Handling {
         };
         let Ok(outcome) = self.dispatch(one, None).await else { return self.let_go().await };
         let answer = match outcome {
-            Outcome::Replied(reply) => written(entry, &reply),
-            Outcome::Accepted => written(entry, &Message::new(String::new().into(), String::new().into())),
+            Outcome::Replied(reply) => written(entry, reply).await,
+            Outcome::Accepted => written(entry, Message::new(String::new().into(), String::new().into())).await,
             Outcome::Failed(fault) => mapping::fault_answer(&fault),
         };
         self.send_answer(one, queue, answer).await
@@ -392,10 +392,10 @@ fn message(
 }
 
 /// The properties and body of an answer.
-fn written(entry: &Entry, reply: &Message) -> (BasicProperties, Bytes) {
-    let of_type = entry.call.as_ref().map(|call| &*call.reply as &dyn BodyType);
-    let encoded = encode_body(reply, &entry.answer, of_type);
-    match encoded.and_then(|body| Ok((mapping::call_properties(reply, &body, false)?, body.chunks.to_bytes()))) {
+async fn written(entry: &Entry, mut reply: Message) -> (BasicProperties, Bytes) {
+    let of_type = entry.call.as_ref().map(|call| Arc::clone(&call.reply) as Arc<dyn BodyType>);
+    let encoded = take_body_apart(&mut reply, &entry.answer, of_type.as_ref()).await;
+    match encoded.and_then(|body| Ok((mapping::call_properties(&reply, &body, false)?, body.chunks.to_bytes()))) {
         Ok((properties, body)) => (properties, body),
         // What the gateway cannot write is its own fault.
         Err(fault) => mapping::fault_answer(&Fault { code: Code::Internal, ..fault }),

@@ -58,7 +58,7 @@ pub(crate) struct Entry {
     pub(crate) body_len_max: u64,
     pub(crate) answer: WriteFormat,
     /// What the contract says, where the route names one.
-    pub(crate) typed: Option<TypedEntry>,
+    pub(crate) typed: Option<Arc<TypedEntry>>,
     pub(crate) stream: Option<StreamFormat>,
     cancels: Cancels,
 }
@@ -180,7 +180,7 @@ impl Entry {
             field => TypedBody::Field(field.into()),
         };
         let open_query = body != TypedBody::All;
-        let typed = TypedEntry { call: Arc::clone(call), answer, body, open_query };
+        let typed = Arc::new(TypedEntry { call: Arc::clone(call), answer, body, open_query });
         Self::build(settings, method, path, Some(typed), node, reader)
     }
 
@@ -203,14 +203,14 @@ impl Entry {
             },
             open_query: false,
         });
-        Self::build(settings, method, path, typed, node, reader)
+        Self::build(settings, method, path, typed.map(Arc::new), node, reader)
     }
 
     fn build(
         settings: &EntrySettings,
         method: &'static str,
         path: PathTemplate,
-        typed: Option<TypedEntry>,
+        typed: Option<Arc<TypedEntry>>,
         node: &Node,
         reader: &mut Reader<'_>,
     ) -> Option<Self> {

@@ -5,12 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crossdock_adapter_api::offload::discard;
 use crossdock_adapter_api::{
     Adapter, Admission, EntrySpec, Exchange, Head, Ingress, LocalFuture, OpenIngress, Outcome, Turn, header_twice,
 };
 use crossdock_message::{ByteString, Code, Fault, Message, Record, Retry, Value};
 use crossdock_routing::expression::{Meter, Request};
 use crossdock_routing::{Miss, RoutePlan};
+use tokio::sync::Mutex;
 
 use super::counted::Counted;
 use super::shards::Shards;
@@ -176,9 +178,12 @@ impl RouteExchange {
         let request = Request { message, binding: Arc::clone(entry.binding()) };
         let now = Instant::now();
         let deadline = deadline_of(route, &request.message, now);
-        let meter = Meter::new(deadline);
+        let meter = Mutex::new(Meter::new(deadline));
         let mut run = Run::new(&self.shards, route, &request, entry.cancels(), &meter, deadline, now);
         let outcome = run.follow_to_end().await;
-        counted.finish(outcome, run.phases(Instant::now()))
+        let phases = run.phases(Instant::now());
+        run.discard();
+        discard(request.message.body);
+        counted.finish(outcome, phases)
     }
 }

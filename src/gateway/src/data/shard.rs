@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Actor, Context, Handler};
+use crossdock_adapter_api::offload::discard;
 use crossdock_adapter_api::{Adapter, AdapterError, OperationSpec};
 use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Message, Origin, Retry};
 use crossdock_routing::{RetryBudget, Verdict};
@@ -145,6 +146,7 @@ impl ShardState {
         };
         stats.finish(failed, started.elapsed());
         drop(permit);
+        discard(rest.message.body);
         // A caller who left does not want it any more.
         let _ = reply.send(result);
     }

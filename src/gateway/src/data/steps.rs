@@ -1,14 +1,17 @@
 //! Following a route's steps.
 
 mod branches;
+mod evaluate;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::{Cancels, Outcome};
+use crossdock_adapter_api::{Cancels, Outcome, offload};
 use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Headers, Limits, Message, Origin, Record, Value};
-use crossdock_routing::expression::{Meter, Request, Scope, Template};
+use crossdock_routing::expression::{Expression, Meter, Request, Scope, Template};
 use crossdock_routing::{CallPlan, ErrorRule, MapPlan, RespondBody, RoutePlan, Step};
+
+use tokio::sync::Mutex;
 
 use super::shards::Shards;
 use crate::stats::Phases;
@@ -36,7 +39,7 @@ pub(crate) struct Run<'a> {
     current: Current,
     reply: Option<Message>,
     /// What is left for the message, over all its steps and branches.
-    meter: &'a Meter,
+    meter: &'a Mutex<Meter>,
     variables: Vec<(ByteString, Arc<Value>)>,
     /// Headers that steps have set since the last call.
     set: Headers,
@@ -54,7 +57,7 @@ impl<'a> Run<'a> {
         route: &'a RoutePlan,
         request: &'a Request,
         cancels: Cancels,
-        meter: &'a Meter,
+        meter: &'a Mutex<Meter>,
         deadline: Instant,
         now: Instant,
     ) -> Self {
@@ -89,7 +92,7 @@ impl<'a> Run<'a> {
     pub(crate) async fn follow_to_end(&mut self) -> Outcome {
         match self.follow(&self.route.steps).await {
             Ok(outcome) => outcome,
-            Err(fault) => Outcome::Failed(self.answered(fault)),
+            Err(fault) => Outcome::Failed(self.answered(fault).await),
         }
     }
 
@@ -101,15 +104,15 @@ impl<'a> Run<'a> {
                 continue;
             };
             match step {
-                Step::Map(map) => self.current = Current::Made(map.evaluate(&self.scope())?),
-                Step::Set(headers) => self.set_headers(headers)?,
+                Step::Map(map) => self.current = Current::Made(self.evaluate(map, MapPlan::evaluate).await?),
+                Step::Set(headers) => self.set_headers(headers).await?,
                 Step::Require { that, code, message } => {
-                    if !that.evaluate_condition(&self.scope())? {
-                        return Err(self.own_fault(*code, "REQUIRED", message)?);
+                    if !self.evaluate(that, Expression::evaluate_condition).await? {
+                        return Err(self.own_fault(*code, "REQUIRED", message).await?);
                     }
                 }
                 Step::Filter(that) => {
-                    if !that.evaluate_condition(&self.scope())? {
+                    if !self.evaluate(that, Expression::evaluate_condition).await? {
                         return Ok(Outcome::Accepted);
                     }
                 }
@@ -127,7 +130,7 @@ impl<'a> Run<'a> {
                 Step::Choice(branches) => {
                     for branch in branches {
                         let taken = match &branch.when {
-                            Some(when) => when.evaluate_condition(&self.scope())?,
+                            Some(when) => self.evaluate(when, Expression::evaluate_condition).await?,
                             None => true,
                         };
                         if taken {
@@ -140,17 +143,19 @@ impl<'a> Run<'a> {
                     let value = self.enrich(call, with).await?;
                     self.variables.push((name.clone(), Arc::new(value)));
                 }
-                Step::Tap { call, with } => self.tap(call, with.as_ref()),
+                Step::Tap { call, with } => self.tap(call, with.as_ref()).await,
                 Step::Respond { status, headers, body } => {
-                    self.set_headers(headers)?;
+                    self.set_headers(headers).await?;
                     match body {
                         RespondBody::Current => {}
                         RespondBody::Empty => return Ok(self.replied(*status, Body::Empty)),
-                        RespondBody::Map(map) => self.current = Current::Made(map.evaluate(&self.scope())?),
+                        RespondBody::Map(map) => {
+                            self.current = Current::Made(self.evaluate(map, MapPlan::evaluate).await?);
+                        }
                     }
                     return Ok(self.reply_current(*status));
                 }
-                Step::Fault { code, message } => return Err(self.own_fault(*code, "ROUTE_FAULT", message)?),
+                Step::Fault { code, message } => return Err(self.own_fault(*code, "ROUTE_FAULT", message).await?),
             }
         }
         if self.sent && self.reply.is_none() {
@@ -159,25 +164,27 @@ impl<'a> Run<'a> {
         Ok(self.reply_current(None))
     }
 
-    fn scope(&self) -> Scope<'_> {
-        let current = match (&self.current, &self.reply) {
-            (Current::Reply | Current::Made(_), Some(reply)) => reply,
-            _ => &self.request.message,
-        };
+    /// Whether `header` and `msg` are those of the reply.
+    fn is_on_reply(&self) -> bool {
+        matches!(self.current, Current::Reply | Current::Made(_)) && self.reply.is_some()
+    }
+
+    fn scope<'s>(&'s self, meter: &'s Meter) -> Scope<'s> {
+        let current = self.reply.as_ref().filter(|_| self.is_on_reply()).unwrap_or(&self.request.message);
         Scope {
             request: self.request,
             current,
             reply: self.reply.as_ref(),
             variables: &self.variables,
             item: None,
-            meter: self.meter,
+            meter,
             limits: self.limits,
         }
     }
 
-    fn set_headers(&mut self, headers: &[(ByteString, Template)]) -> Result<(), Fault> {
+    async fn set_headers(&mut self, headers: &[(ByteString, Template)]) -> Result<(), Fault> {
         for (name, template) in headers {
-            let value = template.render(&self.scope())?;
+            let value = self.evaluate(template, Template::render).await?;
             self.set.set(name.clone(), value).map_err(|error| {
                 let code = if template.is_of_caller() { Code::InvalidArgument } else { Code::Internal };
                 Fault::new(code, "HEADER", error.to_string()).with_detail("header", name.clone())
@@ -186,8 +193,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn own_fault(&self, code: Code, reason: &'static str, message: &Template) -> Result<Fault, Fault> {
-        Ok(Fault::caller(code, reason, message.render(&self.scope())?))
+    async fn own_fault(&self, code: Code, reason: &'static str, message: &Template) -> Result<Fault, Fault> {
+        Ok(Fault::caller(code, reason, self.evaluate(message, Template::render).await?))
     }
 
     /// The envelope of a call: who asked and what the route carries on, never what a service sent back.
@@ -238,11 +245,12 @@ impl<'a> Run<'a> {
 
     async fn enrich(&mut self, plan: &CallPlan, with: &MapPlan) -> Result<Value, Fault> {
         let mut message = self.envelope();
-        message.body = Body::Value(with.evaluate(&self.scope())?);
+        message.body = Body::Value(self.evaluate(with, MapPlan::evaluate).await?);
         let reply = self.exchange(plan, message).await?;
-        let value = reply.body.value(self.limits).map_err(|_| {
-            Fault::new(Code::Internal, "REPLY_UNREADABLE", "the reply of a service on the side cannot be read")
-        })?;
+        let unreadable =
+            |_| Fault::new(Code::Internal, "REPLY_UNREADABLE", "the reply of a service on the side cannot be read");
+        offload::read(&reply.body, self.limits).await.map_err(unreadable)?;
+        let value = reply.body.value(self.limits).map_err(unreadable)?;
         Ok(value.cloned().unwrap_or(Value::Record(Record::new())))
     }
 
@@ -257,17 +265,15 @@ impl<'a> Run<'a> {
     }
 
     /// Nobody waits for the answer; a failure is only counted.
-    fn tap(&self, plan: &CallPlan, with: Option<&MapPlan>) {
+    async fn tap(&self, plan: &CallPlan, with: Option<&MapPlan>) {
         let stats = Arc::clone(&self.shards.generation().services[plan.service].stats);
-        let body = with.map(|map| map.evaluate(&self.scope()));
-        let message = match body {
+        let message = match with {
             None => Ok(self.outgoing(plan)),
-            Some(Ok(value)) => {
+            Some(map) => self.evaluate(map, MapPlan::evaluate).await.map(|value| {
                 let mut message = self.envelope();
                 message.body = Body::Value(value);
-                Ok(message)
-            }
-            Some(Err(fault)) => Err(fault),
+                message
+            }),
         };
         let sent = message
             .and_then(|message| self.shards.call(plan, message, &self.route.carry_back, self.deadline, Cancels::Never));
@@ -315,7 +321,7 @@ impl<'a> Run<'a> {
     }
 
     /// The fault as the first rule that fits it wants it told.
-    fn answered(&self, fault: Fault) -> Fault {
+    async fn answered(&self, fault: Fault) -> Fault {
         let fits = |rule: &&ErrorRule| {
             let code = rule.on.is_empty() || rule.on.contains(&fault.code);
             let service = match &fault.origin {
@@ -331,7 +337,7 @@ impl<'a> Run<'a> {
             told.http_status = None;
         }
         if let Some(message) = &rule.message {
-            match message.render(&self.scope()) {
+            match self.evaluate(message, Template::render).await {
                 Ok(text) => told.message = text,
                 Err(_) => told.message = ByteString::from_static("the request failed"),
             }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
+use crossdock_adapter_api::offload;
 use crossdock_message::Code;
 use crossdock_transport::names::Names;
 use crossdock_transport::{bodies, descriptors};
@@ -30,6 +31,9 @@ pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) ->
     );
     gauge("crossdock_unmatched_total", "counter", "Requests that no route takes.", get(&stats.unmatched));
     let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let (long_work, long_work_waiting) = offload::counts();
+    gauge("crossdock_long_work_total", "counter", "Work on large messages that was done apart.", long_work);
+    gauge("crossdock_long_work_waiting", "gauge", "Work on large messages that waits for its turn.", long_work_waiting);
     gauge("crossdock_connections", "gauge", "Connections of callers.", number(descriptors::callers()));
     gauge(
         "crossdock_connections_max",

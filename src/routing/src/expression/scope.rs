@@ -49,7 +49,8 @@ pub struct Item<'a> {
 
 impl Request {
     /// The body's fields, checked against the names that the address binds.
-    fn body_fields(&self, limits: &Limits) -> Result<Option<&Value>, Fault> {
+    fn body_fields(&self, limits: &Limits, meter: &Meter) -> Result<Option<&Value>, Fault> {
+        meter.reads(self.message.body.unread_len()).map_err(|spent| spent.fault(true, "req"))?;
         let body = self.message.body.value(limits)?;
         if let (BodyBinding::Fields, Some(Value::Record(record))) = (&self.binding.body, body)
             && let Some((name, _)) = self.message.params.iter().find(|(name, _)| record.get(name).is_some())
@@ -60,22 +61,22 @@ impl Request {
         Ok(body)
     }
 
-    fn field(&self, name: &str, limits: &Limits) -> Result<Option<&Value>, Fault> {
+    fn field(&self, name: &str, limits: &Limits, meter: &Meter) -> Result<Option<&Value>, Fault> {
         if let Some(value) = self.message.params.get(name) {
             return Ok(Some(value));
         }
         match &self.binding.body {
-            BodyBinding::Field(field) if *field == name => self.body_fields(limits),
+            BodyBinding::Field(field) if *field == name => self.body_fields(limits, meter),
             BodyBinding::Field(_) => Ok(None),
             // A parameter of the address that was not given is not looked for in the body.
             BodyBinding::Fields if self.binding.params.iter().any(|param| *param == name) => Ok(None),
-            BodyBinding::Fields => Ok(self.body_fields(limits)?.and_then(|body| body.get(name))),
+            BodyBinding::Fields => Ok(self.body_fields(limits, meter)?.and_then(|body| body.get(name))),
         }
     }
 
     /// All fields at once.
     fn whole(&self, limits: &Limits, meter: &Meter) -> Result<Value, Fault> {
-        let body = self.body_fields(limits)?;
+        let body = self.body_fields(limits, meter)?;
         if let (BodyBinding::Fields, Some(Value::Record(record)), true) =
             (&self.binding.body, body, self.message.params.is_empty())
         {
@@ -136,10 +137,13 @@ impl<'a> Scope<'a> {
         match &*path.root {
             "req" => self.find_in_request(&path.steps),
             "res" => match self.reply {
-                Some(reply) => match reply.body.value(self.limits).map_err(|fault| unreadable_reply(&fault))? {
-                    Some(value) => Ok(follow(value, &path.steps).map(Cow::Borrowed)),
-                    None => Ok(Err(0)),
-                },
+                Some(reply) => {
+                    self.meter.reads(reply.body.unread_len()).map_err(|spent| spent.fault(false, "res"))?;
+                    match reply.body.value(self.limits).map_err(|fault| unreadable_reply(&fault))? {
+                        Some(value) => Ok(follow(value, &path.steps).map(Cow::Borrowed)),
+                        None => Ok(Err(0)),
+                    }
+                }
                 None => Ok(Err(0)),
             },
             "header" => Ok(self.find_header(&path.steps)),
@@ -151,7 +155,7 @@ impl<'a> Scope<'a> {
     fn find_in_request(&self, steps: &[PathStep]) -> Result<Found<'a>, Fault> {
         let request: &'a Request = self.request;
         match steps.split_first() {
-            Some((PathStep::Field(name), rest)) => Ok(match request.field(name, self.limits)? {
+            Some((PathStep::Field(name), rest)) => Ok(match request.field(name, self.limits, self.meter)? {
                 Some(value) => follow(value, rest).map(Cow::Borrowed).map_err(|taken| taken + 1),
                 None => Err(0),
             }),

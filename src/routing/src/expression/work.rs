@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::time::Instant;
 
+use crossdock_adapter_api::offload::INLINE_LEN;
 use crossdock_message::{Code, Fault, Value};
 
 /// Units of work of one message: about a million values made or compared, well below a second.
@@ -17,13 +18,32 @@ const BYTES_MAX: u64 = 40 << 20;
 /// Units of work from one look at the clock to the next.
 const LOOK_UNITS: u32 = 1024;
 
+/// What a slice may take: some ten microseconds.
+const SLICE_WORK: u64 = 400;
+const SLICE_BYTES: u64 = 64 << 10;
+
 /// What is left for one message.
 #[derive(Debug)]
 pub struct Meter {
     work: Cell<u64>,
     bytes: Cell<u64>,
+    /// What has to be left; above zero within a slice only.
+    work_min: Cell<u64>,
+    bytes_min: Cell<u64>,
+    slice: Cell<Slice>,
     deadline: Instant,
     until_look: Cell<u32>,
+}
+
+/// Whether work is done in a slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slice {
+    /// No: it takes what is left.
+    None,
+    /// Yes.
+    Within,
+    /// It did not fit.
+    Exceeded,
 }
 
 /// Why there is no more.
@@ -32,20 +52,76 @@ pub(crate) enum Spent {
     Work,
     Bytes,
     Time,
+    /// It does not fit into its slice.
+    Slice,
 }
 
 impl Meter {
     /// For a message whose exchange has to end at `deadline`.
     #[must_use]
     pub fn new(deadline: Instant) -> Self {
-        Self { work: Cell::new(WORK_MAX), bytes: Cell::new(BYTES_MAX), deadline, until_look: Cell::new(LOOK_UNITS) }
+        Self {
+            work: Cell::new(WORK_MAX),
+            bytes: Cell::new(BYTES_MAX),
+            work_min: Cell::new(0),
+            bytes_min: Cell::new(0),
+            slice: Cell::new(Slice::None),
+            deadline,
+            until_look: Cell::new(LOOK_UNITS),
+        }
+    }
+
+    /// One with nothing left: stands in for one that is elsewhere.
+    #[must_use]
+    pub fn spent(deadline: Instant) -> Self {
+        let meter = Self::new(deadline);
+        meter.work.set(0);
+        meter.bytes.set(0);
+        meter
+    }
+
+    /// The result of `work` if that takes some ten microseconds only; nothing where it takes longer, and then it has taken nothing and is
+    /// to be done again elsewhere.
+    pub fn in_slice<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let before = (self.work.get(), self.bytes.get());
+        self.work_min.set(before.0.saturating_sub(SLICE_WORK));
+        self.bytes_min.set(before.1.saturating_sub(SLICE_BYTES));
+        self.slice.set(Slice::Within);
+        let result = work();
+        self.work_min.set(0);
+        self.bytes_min.set(0);
+        if self.slice.replace(Slice::None) == Slice::Exceeded {
+            self.work.set(before.0);
+            self.bytes.set(before.1);
+            return None;
+        }
+        Some(result)
+    }
+
+    /// Ends the slice where the bytes of a body are to be read that take longer than one.
+    pub(crate) fn reads(&self, unread_len: usize) -> Result<(), Spent> {
+        if self.slice.get() != Slice::None && unread_len > INLINE_LEN { Err(self.exceeded()) } else { Ok(()) }
+    }
+
+    /// Ends the slice where it takes longer than one to look at all of a value.
+    pub(crate) fn looks_at(&self, value: &Value) -> Result<(), Spent> {
+        let is_long = || value.written_len(INLINE_LEN) > INLINE_LEN;
+        if self.slice.get() != Slice::None && is_long() { Err(self.exceeded()) } else { Ok(()) }
+    }
+
+    fn exceeded(&self) -> Spent {
+        self.slice.set(Slice::Exceeded);
+        Spent::Slice
     }
 
     /// Counts work; looks at the clock now and then.
     pub(crate) fn work(&self, units: u64) -> Result<(), Spent> {
-        let left = self.work.get().checked_sub(units).ok_or(Spent::Work);
+        let left = self.work.get().checked_sub(units);
+        if left.is_none_or(|left| left < self.work_min.get()) && self.slice.get() != Slice::None {
+            return Err(self.exceeded());
+        }
         self.work.set(left.unwrap_or(0));
-        left?;
+        left.ok_or(Spent::Work)?;
         let looks = u32::try_from(units).unwrap_or(u32::MAX);
         match self.until_look.get().checked_sub(looks) {
             Some(left) => self.until_look.set(left),
@@ -61,9 +137,12 @@ impl Meter {
 
     /// Counts memory, before it is taken.
     pub(crate) fn bytes(&self, len: usize) -> Result<(), Spent> {
-        let left = self.bytes.get().checked_sub(len as u64).ok_or(Spent::Bytes);
+        let left = self.bytes.get().checked_sub(len as u64);
+        if left.is_none_or(|left| left < self.bytes_min.get()) && self.slice.get() != Slice::None {
+            return Err(self.exceeded());
+        }
         self.bytes.set(left.unwrap_or(0));
-        left.map(drop)
+        left.ok_or(Spent::Bytes).map(drop)
     }
 
     /// Counts a copy of a value: lists are copied, all else is shared.
@@ -86,6 +165,8 @@ impl Spent {
                 let message = format!("`{source}` makes more than {} MiB of this message", BYTES_MAX >> 20);
                 (Code::InvalidArgument, "TOO_MUCH_MEMORY", message)
             }
+            // Nobody is told: it is done again.
+            Self::Slice => return Fault::new(Code::Internal, "SLICE", "the work does not fit into its slice"),
             Self::Time => {
                 let message = format!("the time was spent while `{source}` was evaluated");
                 return Fault::new(Code::DeadlineExceeded, "DEADLINE", message);
@@ -107,7 +188,7 @@ pub(crate) struct Work<'m> {
 
 impl<'m> Work<'m> {
     pub(crate) fn begin(meter: &'m Meter) -> Self {
-        let began_with = meter.work.get();
+        let began_with = meter.work.get().saturating_sub(meter.work_min.get());
         LEFT.set(began_with);
         Self { meter, began_with }
     }
@@ -131,6 +212,9 @@ impl Drop for Work<'_> {
     fn drop(&mut self) {
         // Reading a body for a variable charges the meter directly.
         let used = self.began_with.saturating_sub(LEFT.get());
+        if LEFT.get() == 0 && self.meter.slice.get() != Slice::None {
+            self.meter.slice.set(Slice::Exceeded);
+        }
         self.meter.work.set(self.meter.work.get().saturating_sub(used));
     }
 }
@@ -155,6 +239,33 @@ mod tests {
         let meter = Meter::new(Instant::now());
         let spent = (0..=LOOK_UNITS).find_map(|_| meter.work(1).err());
         assert_eq!(spent, Some(Spent::Time));
+    }
+
+    #[test]
+    fn what_does_not_fit_into_a_slice_takes_nothing() {
+        let meter = Meter::new(Instant::now() + Duration::from_secs(60));
+        assert_eq!(meter.in_slice(|| meter.work(SLICE_WORK)), Some(Ok(())));
+        assert_eq!(meter.in_slice(|| meter.work(SLICE_WORK + 1)), None);
+        let len = usize::try_from(SLICE_BYTES).expect("a length");
+        assert_eq!(meter.in_slice(|| meter.bytes(len)), Some(Ok(())));
+        assert_eq!(meter.in_slice(|| meter.bytes(len + 1)), None);
+        assert_eq!(meter.in_slice(|| meter.reads(INLINE_LEN)), Some(Ok(())));
+        assert_eq!(meter.in_slice(|| meter.reads(INLINE_LEN + 1)), None);
+        let text = |len: usize| Value::Text("x".repeat(len).into());
+        assert_eq!(meter.in_slice(|| meter.looks_at(&text(100))), Some(Ok(())));
+        assert_eq!(meter.in_slice(|| meter.looks_at(&text(INLINE_LEN + 1))), None);
+        assert_eq!((meter.work.get(), meter.bytes.get()), (WORK_MAX - SLICE_WORK, BYTES_MAX - SLICE_BYTES));
+        // Outside of slices, all of it may be taken at once.
+        assert_eq!((meter.work(WORK_MAX - SLICE_WORK), meter.reads(usize::MAX)), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn the_rest_of_the_budget_may_be_spent_in_a_slice_and_is_over_then() {
+        let meter = Meter::new(Instant::now() + Duration::from_secs(60));
+        assert_eq!(meter.work(WORK_MAX - 10), Ok(()));
+        assert_eq!(meter.in_slice(|| meter.work(10)), Some(Ok(())));
+        // What is too much is told by the evaluation that is not in a slice.
+        assert_eq!((meter.in_slice(|| meter.work(1)), meter.work(1)), (None, Err(Spent::Work)));
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl<'a> Run<'a> {
         at_once: usize,
         steps: &[Step],
     ) -> Result<(), Fault> {
-        let items = match items.evaluate(&self.scope())? {
+        let items = match self.evaluate(items, Expression::evaluate).await? {
             Value::List(items) => items,
             other => {
                 let code = if items.is_of_caller() { Code::InvalidArgument } else { Code::Internal };

@@ -1,0 +1,197 @@
+//! Work that takes long for the size of its message runs apart, so that it delays no other message of its data arbiter.
+//!
+//! A data arbiter carries out what takes some ten microseconds itself. Longer work, such as reading, mapping or writing a large body, goes to
+//! threads of the process that are as many as its processors, and give way to data arbiters where the processors are busy. Work waits for
+//! its turn in order. What waits is bounded by the messages in flight, and holds no thread.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crossdock_message::{Body, Fault, Limits, Value};
+use tokio::sync::{Semaphore, oneshot};
+
+/// About the bytes of a body that a data arbiter reads, maps or writes itself: more takes above 0.1 ms.
+pub const INLINE_LEN: usize = 16 * 1024;
+/// Values that nobody needs any more and that may wait for a thread, each of which takes memory until then; further ones are dropped where
+/// they are.
+const DISCARDED_MAX: usize = 4;
+/// How much the threads give way to others (`nice`, POSIX.1-2017).
+const NICENESS: i32 = 10;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads of the process.
+struct Pool {
+    /// One for each thread: a job is only sent where a thread is free for it.
+    free: Arc<Semaphore>,
+    jobs: SyncSender<Job>,
+    discarded: SyncSender<Job>,
+}
+
+static STARTED_TOTAL: AtomicU64 = AtomicU64::new(0);
+static WAITING: AtomicU64 = AtomicU64::new(0);
+
+/// Work that was done apart since the process began, and that waits for its turn now.
+#[must_use]
+pub fn counts() -> (u64, u64) {
+    (STARTED_TOTAL.load(Ordering::Relaxed), WAITING.load(Ordering::Relaxed))
+}
+
+fn pool() -> &'static Pool {
+    static POOL: OnceLock<Pool> = OnceLock::new();
+    POOL.get_or_init(|| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let (jobs, waiting) = sync_channel::<Job>(threads);
+        let waiting = Arc::new(Mutex::new(waiting));
+        let started = (0..threads).filter(|_| start("long-work", &waiting)).count();
+        let (discarded, dropped) = sync_channel::<Job>(DISCARDED_MAX);
+        start("discard", &Arc::new(Mutex::new(dropped)));
+        Pool { free: Arc::new(Semaphore::new(started)), jobs, discarded }
+    })
+}
+
+fn start(name: &str, jobs: &Arc<Mutex<Receiver<Job>>>) -> bool {
+    let jobs = Arc::clone(jobs);
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let started = thread.spawn(move || {
+        // Of this thread alone on Linux; without it they do not give way, which is no reason not to work.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::process::setpriority_process(None, NICENESS);
+        loop {
+            let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            match next {
+                Ok(job) => job(),
+                Err(_) => return,
+            }
+        }
+    });
+    started.is_ok()
+}
+
+/// Counts what waits, also where it stops waiting.
+struct Waiting;
+
+impl Waiting {
+    fn begin() -> Self {
+        WAITING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Does work apart. A panic of the work is one of the caller's. Dropping the future before the work has begun leaves it undone; work that has begun
+/// ends by itself.
+pub async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let pool = pool();
+    let waiting = Waiting::begin();
+    let Ok(turn) = Arc::clone(&pool.free).acquire_owned().await else { return work() };
+    drop(waiting);
+    STARTED_TOTAL.fetch_add(1, Ordering::Relaxed);
+    let (done, result) = oneshot::channel::<Result<T, Box<dyn Any + Send>>>();
+    let job = move || {
+        let result = catch_unwind(AssertUnwindSafe(work));
+        drop(turn);
+        // Nobody may be waiting any more.
+        let _ = done.send(result);
+    };
+    // There is room for as many as there are turns.
+    let _ = pool.jobs.send(Box::new(job));
+    match result.await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => resume_unwind(panic),
+        Err(_) => unreachable!("a job sends its result"),
+    }
+}
+
+/// Reads a body, apart where that takes long, so that its value is there at once from then on.
+///
+/// # Errors
+/// As [`Body::value`].
+pub async fn read(body: &Body, limits: &Limits) -> Result<(), Fault> {
+    if body.unread_len() <= INLINE_LEN {
+        return body.value(limits).map(drop);
+    }
+    let (copy, limits) = (body.clone(), limits.clone());
+    let copy = Box::pin(offload(move || copy.value(&limits).map(drop).map(|()| copy))).await?;
+    body.adopt_reading(&copy);
+    Ok(())
+}
+
+/// Whether it takes long to write a body, or to drop it.
+#[must_use]
+pub fn is_long(body: &Body) -> bool {
+    match body {
+        Body::Value(value) => is_long_value(value),
+        Body::Raw { chunks, .. } => chunks.len() > INLINE_LEN && body.is_read(),
+        Body::Empty | Body::Stream(_) => false,
+    }
+}
+
+fn is_long_value(value: &Value) -> bool {
+    value.written_len(INLINE_LEN) > INLINE_LEN
+}
+
+/// Drops a body, apart where that takes long.
+pub fn discard(body: Body) {
+    if is_long(&body) {
+        let _ = pool().discarded.try_send(Box::new(move || drop(body)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_is_done_apart_and_panics_come_back() {
+        let here = std::thread::current().id();
+        assert_ne!(offload(|| std::thread::current().id()).await, here);
+        let panicked = AssertUnwindSafe(offload(|| panic!("on purpose"))).catch_unwind().await;
+        assert!(panicked.is_err());
+        assert_eq!(offload(|| 1).await, 1, "the thread goes on");
+    }
+
+    #[tokio::test]
+    async fn more_work_than_threads_waits_its_turn_and_may_be_given_up() {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let all: Vec<_> = (0..threads * 4).map(|number| tokio::spawn(offload(move || number))).collect();
+        for (number, one) in all.into_iter().enumerate() {
+            assert_eq!(one.await.expect("it is done"), number);
+        }
+        let (sender, receiver) = std::sync::mpsc::sync_channel::<()>(0);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let busy: Vec<_> = (0..threads)
+            .map(|_| {
+                let receiver = Arc::clone(&receiver);
+                tokio::spawn(offload(move || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().is_ok()))
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let mut waiting = Box::pin(offload(|| unreachable!("nobody waits for it")));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(waiting);
+        drop(sender);
+        for one in busy {
+            assert!(!one.await.expect("it is done"));
+        }
+        assert_eq!(offload(|| 1).await, 1);
+    }
+
+    #[test]
+    fn long_bodies_are_those_that_weigh_much() {
+        let text = |len: usize| Body::Value(Value::Text("x".repeat(len).into()));
+        assert!(!is_long(&text(100)) && is_long(&text(INLINE_LEN + 1)));
+        let raw = Body::raw(bytes::Bytes::from(vec![b' '; INLINE_LEN + 1]).into(), crossdock_message::Format::Json);
+        assert!(!is_long(&raw), "bytes that nobody has read are dropped at once");
+    }
+}
