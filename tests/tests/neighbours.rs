@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossdock_tests::{Backend, Connection, Gateway, call, until};
+use crossdock_tests::{Backend, Connection, Gateway, call, until, until_within};
 
 /// One round: so long alone, and so long beside others.
 const ROUND: Duration = Duration::from_millis(500);
@@ -19,7 +19,7 @@ fn routes(backend: &Backend) -> String {
         "version: 1
 contracts: {{ q: {{ proto: q.proto }} }}
 services:
-  back: {{ http: {{ url: \"http://{}\", operations: {{ get: {{ get: /echo }}, post: {{ post: /echo }} }} }} }}
+  back: {{ http: {{ url: \"http://{}\", operations: {{ get: {{ get: /echo }}, post: {{ post: /echo }} }} }}, timeout: 300ms }}
 routes:
   light: {{ from: {{ http: {{ listen: public, get: /light }} }}, steps: [ {{ call: back.get }} ] }}
   # Much is made of little.
@@ -141,4 +141,40 @@ fn a_call_waits_for_no_work_on_other_messages() {
     until("nothing to wait any more", || {
         call(&gateway.admin(), "GET", "/metrics", "").body.contains("crossdock_long_work_waiting 0\n")
     });
+}
+
+#[test]
+fn the_wait_for_long_work_is_not_held_against_a_service() {
+    let backend = Backend::start();
+    let public = "public: { http: { bind: \"127.0.0.1:0\" } }";
+    let gateway = Gateway::start_with_files(public, &routes(&backend), &[("q.proto", CONTRACT.as_bytes())]);
+    let address = gateway.public();
+    let stopped = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let post = |path: &'static str, items: usize| {
+            let (address, stopped, request) = (&address, &stopped, request(path, items));
+            scope.spawn(move || {
+                let mut connection = Connection::open(address);
+                while !stopped.load(Ordering::Relaxed) {
+                    connection.send(&request);
+                    assert_eq!(connection.receive(false).map(|reply| reply.status), Some(200), "{path}");
+                }
+            });
+        };
+        (0..16).for_each(|_| post("/grown", 80));
+        (0..4).for_each(|_| post("/mapped", 800));
+        let waiting = || {
+            let metrics = call(&gateway.admin(), "GET", "/metrics", "").body;
+            let line = metrics.lines().find_map(|line| line.strip_prefix("crossdock_long_work_waiting "));
+            line.and_then(|count| count.parse::<u64>().ok()).unwrap_or(0)
+        };
+        until("work to wait", || waiting() > 4);
+        let before = backend.requests();
+        // The service answers at once; its time is 300 ms, and the work before each call waits for longer.
+        until_within(Duration::from_secs(30), "calls of the service", || backend.requests() >= before + 6);
+        stopped.store(true, Ordering::Relaxed);
+    });
+    let services = gateway.admin_json("/api/v1/services");
+    let endpoint = &services["services"][0]["endpoints"][0];
+    assert_eq!((&endpoint["state"], &endpoint["failed"]), (&"up".into(), &0.into()), "{services}");
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body_apart};
+use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_message::{BodyType, ByteString, Chunks, Code, Fault, Message, Origin};
 use crossdock_transport::bodies::Held;
 use lapin::types::ShortString;
@@ -47,8 +47,8 @@ impl AmqpOutbound {
     }
 
     async fn exchange(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
-        let of_type = operation.call.as_ref().map(|call| Arc::clone(&call.request) as Arc<dyn BodyType>);
-        let body = encode_body_apart(message, &operation.body, of_type.as_ref()).await?;
+        let of_type = operation.call.as_ref().map(|call| &*call.request as &dyn BodyType);
+        let body = encode_body(message, &operation.body, of_type)?;
         let mut properties = mapping::call_properties(message, &body, operation.persistent)?;
         if operation.reply {
             properties = mapping::with_expiration(properties, message, Instant::now());

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{future, io};
 
+use crossdock_adapter_api::offload::discard;
 use crossdock_adapter_api::{
     AdapterError, Admission, Head, Inbound, Ingress, OpenIngress, Outcome, SendFuture, WriteFormat, take_body_apart,
 };
@@ -296,6 +297,8 @@ async fn replied(mut reply: Message, entry: &Entry, coding: Option<Coding>) -> R
             let encoded = take_body_apart(&mut reply, &WriteFormat::Protobuf, of_type.as_ref()).await;
             // What the gateway cannot write is its own fault.
             let encoded = encoded.map_err(|fault| Fault { code: Code::Internal, http_status: None, ..fault })?;
+            // It may have been read on its way.
+            discard(std::mem::replace(&mut reply.body, Body::Empty));
             let mut trailers = HeaderMap::new();
             mapping::append(&reply.trailers, &mut trailers);
             settle::ok(&mut trailers);

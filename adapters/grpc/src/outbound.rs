@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
-use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, WriteFormat, encode_body_apart};
+use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, WriteFormat, encode_body};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Message, Origin, Retry, StreamCell};
 use crossdock_transport::{Dialer, Endpoint, unreachable, within_deadline};
 use http::{HeaderMap, Request, Response, Uri};
@@ -71,7 +71,7 @@ impl GrpcOutbound {
         // However this call ends, its part of the caller's stream ends with it.
         let given_up = CancellationToken::new();
         let giving_up = given_up.clone().drop_guard();
-        let mut request = self.request(operation, message, &broken_stream, given_up).await?;
+        let mut request = self.request(operation, message, &broken_stream, given_up)?;
         // A connection may have been closed by the other side. Where the request was not sent, it is sent on another.
         for _ in 0..2 {
             let claim = within_deadline(message.deadline, self.links.claim()).await?;
@@ -130,7 +130,7 @@ impl GrpcOutbound {
         uri.map_err(|_| Fault::new(Code::Internal, "ADDRESS", "the method has no address"))
     }
 
-    async fn request(
+    fn request(
         &self,
         operation: &Operation,
         message: &Message,
@@ -145,8 +145,8 @@ impl GrpcOutbound {
                 CallBody::stream(stream, Arc::clone(of_type), self.coding, Arc::clone(broken_stream), given_up)
             }
             _ => {
-                let of_type = of_type.map(|of_type| Arc::clone(of_type) as Arc<dyn BodyType>);
-                let encoded = encode_body_apart(message, &WriteFormat::Protobuf, of_type.as_ref()).await?;
+                let of_type = of_type.map(|of_type| &**of_type as &dyn BodyType);
+                let encoded = encode_body(message, &WriteFormat::Protobuf, of_type)?;
                 CallBody::once(&encoded.chunks.to_bytes(), self.coding)?
             }
         };

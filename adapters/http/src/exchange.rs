@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossdock_adapter_api::offload::{INLINE_LEN, offload};
+use crossdock_adapter_api::offload::{INLINE_LEN, Priority, offload};
 use crossdock_adapter_api::{Admission, Head, Ingress, Outcome, WriteFormat};
 use crossdock_message::{ByteString, Code, Fault, Message};
 
@@ -104,7 +104,7 @@ async fn typed_request(typed: &Arc<TypedEntry>, message: &mut Message) -> Result
         streams::requests(typed, body)?
     } else if body.unread_len() > INLINE_LEN {
         let typed = Arc::clone(typed);
-        Box::pin(offload(move || mapping::typed_body(&typed, &params, &body))).await?
+        Box::pin(offload(Priority::New, move || mapping::typed_body(&typed, &params, &body))).await?
     } else {
         mapping::typed_body(typed, &params, &body)?
     };

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body_apart, offload};
+use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Limits, Message, Origin, Value};
 use crossdock_transport::bodies::Held;
 use crossdock_transport::{Endpoint, unreachable, within_deadline};
@@ -67,7 +67,7 @@ impl HttpOutbound {
     }
 
     async fn exchange(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
-        let mut request = self.request(operation, message).await?;
+        let mut request = self.request(operation, message)?;
         // A pooled connection may have been closed by the other side. Where the request was not written, it is written
         // on another; a new connection is the last try.
         while let Some(link) = self.pool.take() {
@@ -103,20 +103,16 @@ impl HttpOutbound {
         Err(Fault::new(Code::Unavailable, "HEALTH", format!("the health check was answered with status {status}")))
     }
 
-    async fn request(&self, operation: &Operation, message: &Message) -> Result<http::Request<CallBody>, Fault> {
+    fn request(&self, operation: &Operation, message: &Message) -> Result<http::Request<CallBody>, Fault> {
         use crossdock_adapter_api::OperationSpec as _;
-        let has_address_fields = !operation.params().is_empty() || !operation.query.is_empty();
-        if has_address_fields && matches!(&message.body, Body::Raw { of_type: Some(_), .. }) {
-            offload::read(&message.body, &Limits::default()).await?;
-        }
         let target = mapping::target(&self.endpoint, operation, message)?;
         let (chunks, content_type) = match operation.body() {
             None => (Chunks::new(), None),
             Some(format) => {
-                let of_type = operation.call_type().map(|call| Arc::clone(&call.request) as Arc<dyn BodyType>);
+                let of_type = operation.call_type().map(|call| &*call.request as &dyn BodyType);
                 let body = match without_address_fields(message, operation)? {
-                    Some(rest) => encode_body_apart(&rest, format, of_type.as_ref()).await?,
-                    None => encode_body_apart(message, format, of_type.as_ref()).await?,
+                    Some(rest) => encode_body(&rest, format, of_type)?,
+                    None => encode_body(message, format, of_type)?,
                 };
                 (body.chunks, body.content_type)
             }

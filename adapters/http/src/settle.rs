@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actix_http::StatusCode;
+use crossdock_adapter_api::offload::discard;
 use crossdock_adapter_api::{Outcome, take_body_apart};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Message, Record, Retry, Value, json, xml};
 
@@ -40,7 +41,11 @@ pub(crate) async fn settle(outcome: Outcome, entry: &Entry, asker: &Asker) -> An
             }
         }
         Outcome::Replied(mut message) => match take_body_apart(&mut message, &entry.answer, of_type.as_ref()).await {
-            Ok(body) => reply(message, Content::Chunks(body.chunks), body.content_type, asker),
+            Ok(body) => {
+                // It may have been read on its way.
+                discard(std::mem::replace(&mut message.body, Body::Empty));
+                reply(message, Content::Chunks(body.chunks), body.content_type, asker)
+            }
             Err(mut fault) => {
                 // What the gateway cannot write is its own fault, whatever the format says of the bytes.
                 fault.code = Code::Internal;

@@ -140,6 +140,10 @@ pub trait ServiceSpec: Any + Debug + Send + Sync {
 pub trait OperationSpec: Any + Debug + Send + Sync {
     /// Fields that are taken out of the message for the address.
     fn params(&self) -> &[ByteString];
+    /// Whether fields of the body go into the address; then the body is only written once the address has taken them.
+    fn has_address_fields(&self) -> bool {
+        !self.params().is_empty()
+    }
     /// How the body is written; `None` where the operation has no body.
     fn body(&self) -> Option<&WriteFormat>;
     /// Whether the operation has a place for a field of a body.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crossdock_message::xml::ExpandedName;
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Message, Value, json, xml};
 
-use crate::offload::{self, INLINE_LEN, offload};
+use crate::offload::{self, INLINE_LEN, Priority, offload};
 
 /// How a body that was made in the gateway is written. A body that came as bytes goes on as those bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,18 +71,14 @@ pub fn encode_body(
         Body::Stream(_) => Err(Fault::new(Code::Internal, "STREAM", "a stream stands where one message is needed")),
         Body::Raw { chunks, format: given, of_type: given_type, .. } => {
             let given_type = given_type.as_deref();
-            let same_type = match (given_type, of_type) {
-                (Some(given), Some(wanted)) => given.name() == wanted.name(),
-                _ => true,
-            };
-            if *format == WriteFormat::Raw || (*given == wanted && same_type) {
+            if passes_unchanged(*given, given_type, format, of_type) {
                 let content_type =
                     message.content_type.clone().or_else(|| Some(ByteString::from_static(given.media_type())));
                 return Ok(EncodedBody { chunks: chunks.clone(), content_type });
             }
             let bytes = chunks.to_bytes();
             match (given_type, of_type) {
-                (Some(reader), Some(writer)) if !same_type => {
+                (Some(reader), Some(writer)) if !is_same_type(given_type, of_type) => {
                     writer.write(&reader.read(&bytes, *given)?, wanted).map(made)
                 }
                 // The taker's type may say more, such as that only one field is wanted.
@@ -108,23 +104,7 @@ pub fn encode_body(
     }
 }
 
-/// As [`encode_body`], with long work done apart.
-///
-/// # Errors
-/// As [`encode_body`].
-pub async fn encode_body_apart(
-    message: &Message,
-    format: &WriteFormat,
-    of_type: Option<&Arc<dyn BodyType>>,
-) -> Result<EncodedBody, Fault> {
-    if !is_long_to_encode(&message.body, format) {
-        return encode_body(message, format, of_type.map(|of_type| &**of_type));
-    }
-    // In a box, so that the futures of the many short ones stay small.
-    Box::pin(encode_long(message.body.clone(), message.content_type.clone(), format, of_type)).await
-}
-
-/// As [`encode_body_apart`]. The body is gone afterwards where that took long: it is dropped apart as well.
+/// As [`encode_body`], with long work done apart. The body is gone afterwards where that took long: it is dropped apart as well.
 ///
 /// # Errors
 /// As [`encode_body`].
@@ -133,30 +113,44 @@ pub async fn take_body_apart(
     format: &WriteFormat,
     of_type: Option<&Arc<dyn BodyType>>,
 ) -> Result<EncodedBody, Fault> {
-    if !is_long_to_encode(&message.body, format) {
+    if !is_long_to_encode(&message.body, format, of_type.map(|of_type| &**of_type)) {
         return encode_body(message, format, of_type.map(|of_type| &**of_type));
     }
-    let body = std::mem::replace(&mut message.body, Body::Empty);
-    Box::pin(encode_long(body, message.content_type.clone(), format, of_type)).await
+    let mut part = Message::new(ByteString::new(), ByteString::new());
+    part.content_type.clone_from(&message.content_type);
+    part.body = std::mem::replace(&mut message.body, Body::Empty);
+    let (format, of_type) = (format.clone(), of_type.cloned());
+    // In a box, so that the futures of the many short ones stay small.
+    let work = offload(Priority::Begun, move || encode_body(&part, &format, of_type.as_deref()));
+    Box::pin(work).await
 }
 
-fn is_long_to_encode(body: &Body, format: &WriteFormat) -> bool {
+/// Whether a body takes long to be written in that format.
+#[must_use]
+pub fn is_long_to_encode(body: &Body, format: &WriteFormat, of_type: Option<&dyn BodyType>) -> bool {
     match body {
-        Body::Raw { chunks, format: given, .. } => chunks.len() > INLINE_LEN && *given != format.format(),
+        Body::Raw { chunks, format: given, of_type: given_type, .. } => {
+            chunks.len() > INLINE_LEN && !passes_unchanged(*given, given_type.as_deref(), format, of_type)
+        }
         other => offload::is_long(other),
     }
 }
 
-async fn encode_long(
-    body: Body,
-    content_type: Option<ByteString>,
+fn is_same_type(given: Option<&dyn BodyType>, wanted: Option<&dyn BodyType>) -> bool {
+    match (given, wanted) {
+        (Some(given), Some(wanted)) => given.name() == wanted.name(),
+        _ => true,
+    }
+}
+
+/// Whether the bytes of a body go on as they came.
+fn passes_unchanged(
+    given: Format,
+    given_type: Option<&dyn BodyType>,
     format: &WriteFormat,
-    of_type: Option<&Arc<dyn BodyType>>,
-) -> Result<EncodedBody, Fault> {
-    let (format, of_type) = (format.clone(), of_type.cloned());
-    let mut message = Message::new(ByteString::new(), ByteString::new());
-    (message.content_type, message.body) = (content_type, body);
-    offload(move || encode_body(&message, &format, of_type.as_deref())).await
+    of_type: Option<&dyn BodyType>,
+) -> bool {
+    *format == WriteFormat::Raw || (given == format.format() && is_same_type(given_type, of_type))
 }
 
 fn wrong_format(media_type: Option<&str>, given: Format, wanted: Format) -> Fault {

@@ -36,7 +36,7 @@ pub use adapter::{
 pub use binding::{Binding, BodyBinding, address_field};
 pub use calls::known_call;
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, Visit};
-pub use encode::{EncodedBody, WriteFormat, encode_body, encode_body_apart, take_body_apart};
+pub use encode::{EncodedBody, WriteFormat, encode_body, is_long_to_encode, take_body_apart};
 pub use failpoint::failpoint;
 pub use pending::{Expected, PendingReplies, Unwanted};
 pub use ports::{

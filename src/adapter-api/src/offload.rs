@@ -2,16 +2,18 @@
 //!
 //! A data arbiter carries out what takes some ten microseconds itself. Longer work, such as reading, mapping or writing a large body, goes to
 //! threads of the process that are as many as its processors, and give way to data arbiters where the processors are busy. Work waits for
-//! its turn in order. What waits is bounded by the messages in flight, and holds no thread.
+//! its turn; that of messages which have begun goes first, because they hold what was made of them until they are done. What waits is
+//! bounded by the messages in flight, holds no thread, and is given up by dropping its future: callers bound it by their deadlines.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossdock_message::{Body, Fault, Limits, Value};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 /// About the bytes of a body that a data arbiter reads, maps or writes itself: more takes above 0.1 ms.
 pub const INLINE_LEN: usize = 16 * 1024;
@@ -21,15 +23,35 @@ const DISCARDED_MAX: usize = 4;
 /// How much the threads give way to others (`nice`, POSIX.1-2017).
 const NICENESS: i32 = 10;
 
+/// Whose work goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// That of a message which holds the result of long work already.
+    Begun,
+    /// That of a message which holds only what was received.
+    New,
+}
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads of the process.
 struct Pool {
-    /// One for each thread: a job is only sent where a thread is free for it.
-    free: Arc<Semaphore>,
-    jobs: SyncSender<Job>,
+    turns: Mutex<Turns>,
+    /// A job is only sent where a thread is free for it; nothing where no thread could be started.
+    jobs: Option<SyncSender<Job>>,
     discarded: SyncSender<Job>,
 }
+
+/// Who may use a thread.
+#[derive(Default)]
+struct Turns {
+    free: usize,
+    begun: VecDeque<oneshot::Sender<Turn>>,
+    new: VecDeque<oneshot::Sender<Turn>>,
+}
+
+/// The use of one thread; it goes to the next in line when it is dropped.
+struct Turn;
 
 static STARTED_TOTAL: AtomicU64 = AtomicU64::new(0);
 static WAITING: AtomicU64 = AtomicU64::new(0);
@@ -49,7 +71,8 @@ fn pool() -> &'static Pool {
         let started = (0..threads).filter(|_| start("long-work", &waiting)).count();
         let (discarded, dropped) = sync_channel::<Job>(DISCARDED_MAX);
         start("discard", &Arc::new(Mutex::new(dropped)));
-        Pool { free: Arc::new(Semaphore::new(started)), jobs, discarded }
+        let turns = Mutex::new(Turns { free: started, ..Turns::default() });
+        Pool { turns, jobs: (started > 0).then_some(jobs), discarded }
     })
 }
 
@@ -71,6 +94,52 @@ fn start(name: &str, jobs: &Arc<Mutex<Receiver<Job>>>) -> bool {
     started.is_ok()
 }
 
+fn turns() -> MutexGuard<'static, Turns> {
+    pool().turns.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Turn {
+    /// The next turn, in order.
+    async fn take(priority: Priority) -> Self {
+        let waiting = {
+            let mut turns = turns();
+            if turns.free > 0 {
+                turns.free -= 1;
+                return Self;
+            }
+            let (given, waiting) = oneshot::channel();
+            match priority {
+                Priority::Begun => turns.begun.push_back(given),
+                Priority::New => turns.new.push_back(given),
+            }
+            waiting
+        };
+        let _counted = Waiting::begin();
+        // A place in line is only left with a turn. None is made here that would be given on when it is dropped.
+        waiting.await.unwrap_or_else(|_| unreachable!("turns are given on"))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        loop {
+            let next = {
+                let mut turns = turns();
+                let Some(next) = turns.begun.pop_front().or_else(|| turns.new.pop_front()) else {
+                    turns.free += 1;
+                    return;
+                };
+                next
+            };
+            match next.send(Self) {
+                Ok(()) => return,
+                // Nobody waits there any more: this turn is for the next.
+                Err(turn) => std::mem::forget(turn),
+            }
+        }
+    }
+}
+
 /// Counts what waits, also where it stops waiting.
 struct Waiting;
 
@@ -89,11 +158,9 @@ impl Drop for Waiting {
 
 /// Does work apart. A panic of the work is one of the caller's. Dropping the future before the work has begun leaves it undone; work that has begun
 /// ends by itself.
-pub async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let pool = pool();
-    let waiting = Waiting::begin();
-    let Ok(turn) = Arc::clone(&pool.free).acquire_owned().await else { return work() };
-    drop(waiting);
+pub async fn offload<T: Send + 'static>(priority: Priority, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let Some(jobs) = &pool().jobs else { return work() };
+    let turn = Turn::take(priority).await;
     STARTED_TOTAL.fetch_add(1, Ordering::Relaxed);
     let (done, result) = oneshot::channel::<Result<T, Box<dyn Any + Send>>>();
     let job = move || {
@@ -103,7 +170,7 @@ pub async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
         let _ = done.send(result);
     };
     // There is room for as many as there are turns.
-    let _ = pool.jobs.send(Box::new(job));
+    let _ = jobs.send(Box::new(job));
     match result.await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => resume_unwind(panic),
@@ -115,12 +182,12 @@ pub async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
 ///
 /// # Errors
 /// As [`Body::value`].
-pub async fn read(body: &Body, limits: &Limits) -> Result<(), Fault> {
+pub async fn read(body: &Body, limits: &Limits, priority: Priority) -> Result<(), Fault> {
     if body.unread_len() <= INLINE_LEN {
         return body.value(limits).map(drop);
     }
     let (copy, limits) = (body.clone(), limits.clone());
-    let copy = Box::pin(offload(move || copy.value(&limits).map(drop).map(|()| copy))).await?;
+    let copy = Box::pin(offload(priority, move || copy.value(&limits).map(drop).map(|()| copy))).await?;
     body.adopt_reading(&copy);
     Ok(())
 }
@@ -155,16 +222,16 @@ mod tests {
     #[tokio::test]
     async fn work_is_done_apart_and_panics_come_back() {
         let here = std::thread::current().id();
-        assert_ne!(offload(|| std::thread::current().id()).await, here);
-        let panicked = AssertUnwindSafe(offload(|| panic!("on purpose"))).catch_unwind().await;
+        assert_ne!(offload(Priority::New, || std::thread::current().id()).await, here);
+        let panicked = AssertUnwindSafe(offload(Priority::New, || panic!("on purpose"))).catch_unwind().await;
         assert!(panicked.is_err());
-        assert_eq!(offload(|| 1).await, 1, "the thread goes on");
+        assert_eq!(offload(Priority::New, || 1).await, 1, "the thread goes on");
     }
 
     #[tokio::test]
     async fn more_work_than_threads_waits_its_turn_and_may_be_given_up() {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let all: Vec<_> = (0..threads * 4).map(|number| tokio::spawn(offload(move || number))).collect();
+        let all: Vec<_> = (0..threads * 4).map(|number| tokio::spawn(offload(Priority::New, move || number))).collect();
         for (number, one) in all.into_iter().enumerate() {
             assert_eq!(one.await.expect("it is done"), number);
         }
@@ -173,18 +240,55 @@ mod tests {
         let busy: Vec<_> = (0..threads)
             .map(|_| {
                 let receiver = Arc::clone(&receiver);
-                tokio::spawn(offload(move || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().is_ok()))
+                tokio::spawn(offload(Priority::New, move || {
+                    receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().is_ok()
+                }))
             })
             .collect();
         tokio::task::yield_now().await;
-        let mut waiting = Box::pin(offload(|| unreachable!("nobody waits for it")));
+        let mut waiting = Box::pin(offload(Priority::New, || unreachable!("nobody waits for it")));
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(waiting);
+        // What has begun goes before what came earlier.
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let in_order = |priority: Priority| {
+            let order = Arc::clone(&order);
+            offload(priority, move || order.lock().unwrap_or_else(PoisonError::into_inner).push(priority))
+        };
+        let (mut new, mut begun) = (Box::pin(in_order(Priority::New)), Box::pin(in_order(Priority::Begun)));
+        assert!(new.as_mut().now_or_never().is_none() && begun.as_mut().now_or_never().is_none());
         drop(sender);
+        futures_util::future::join(new, begun).await;
+        if threads == 1 {
+            assert_eq!(*order.lock().unwrap_or_else(PoisonError::into_inner), [Priority::Begun, Priority::New]);
+        }
         for one in busy {
             assert!(!one.await.expect("it is done"));
         }
-        assert_eq!(offload(|| 1).await, 1);
+        assert_eq!(offload(Priority::New, || 1).await, 1);
+    }
+
+    #[tokio::test]
+    async fn no_more_work_runs_at_once_than_there_are_threads() {
+        let (running, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let work = || {
+            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            tokio::spawn(async move {
+                let turn = Turn::take(Priority::New).await;
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                running.fetch_sub(1, Ordering::SeqCst);
+                drop(turn);
+            })
+        };
+        let all: Vec<_> = (0..200).map(|_| work()).collect();
+        // Half of those that wait leave.
+        all.iter().skip(100).for_each(tokio::task::JoinHandle::abort);
+        for one in all.into_iter().take(100) {
+            one.await.expect("it is done");
+        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        assert!(most.load(Ordering::SeqCst) <= threads as u64, "{most:?} at once");
     }
 
     #[test]

@@ -113,6 +113,9 @@ impl Value {
                 Self::Text(text) => text.len() + SMALL_LEN / 2,
                 Self::Bytes(bytes) => bytes.len() / 3 * 4 + SMALL_LEN,
                 Self::Decimal(number) => number.as_str().len() + 1,
+                // Each of them has a byte at the least.
+                Self::List(items) if items.len() > max => return items.len(),
+                Self::Record(record) if record.len() > max => return record.len(),
                 Self::List(items) => {
                     open.extend(items);
                     2

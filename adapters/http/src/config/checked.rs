@@ -599,6 +599,10 @@ impl OperationSpec for Operation {
         self.body.as_ref()
     }
 
+    fn has_address_fields(&self) -> bool {
+        !self.params.is_empty() || !self.query.is_empty()
+    }
+
     fn has_place_for(&self, field: &str) -> bool {
         self.body.is_some()
             || self.query_rest

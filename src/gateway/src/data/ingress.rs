@@ -10,13 +10,13 @@ use crossdock_adapter_api::{
     Adapter, Admission, EntrySpec, Exchange, Head, Ingress, LocalFuture, OpenIngress, Outcome, Turn, header_twice,
 };
 use crossdock_message::{ByteString, Code, Fault, Message, Record, Retry, Value};
-use crossdock_routing::expression::{Meter, Request};
+use crossdock_routing::expression::Request;
 use crossdock_routing::{Miss, RoutePlan};
 use tokio::sync::Mutex;
 
 use super::counted::Counted;
 use super::shards::Shards;
-use super::steps::{Run, deadline_of};
+use super::steps::{Budget, Run, deadline_of};
 use crate::generation::{Current, Generation};
 use crate::stats::{Phases, Stats};
 
@@ -178,8 +178,8 @@ impl RouteExchange {
         let request = Request { message, binding: Arc::clone(entry.binding()) };
         let now = Instant::now();
         let deadline = deadline_of(route, &request.message, now);
-        let meter = Mutex::new(Meter::new(deadline));
-        let mut run = Run::new(&self.shards, route, &request, entry.cancels(), &meter, deadline, now);
+        let budget = Mutex::new(Budget::new(deadline));
+        let mut run = Run::new(&self.shards, route, &request, entry.cancels(), &budget, deadline, now);
         let outcome = run.follow_to_end().await;
         let phases = run.phases(Instant::now());
         run.discard();

@@ -6,13 +6,14 @@ mod evaluate;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::{Cancels, Outcome, offload};
+use crossdock_adapter_api::{Cancels, Outcome};
 use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Headers, Limits, Message, Origin, Record, Value};
 use crossdock_routing::expression::{Expression, Meter, Request, Scope, Template};
 use crossdock_routing::{CallPlan, ErrorRule, MapPlan, RespondBody, RoutePlan, Step};
 
 use tokio::sync::Mutex;
 
+pub(crate) use self::evaluate::Budget;
 use super::shards::Shards;
 use crate::stats::Phases;
 
@@ -38,8 +39,7 @@ pub(crate) struct Run<'a> {
     deadline: Instant,
     current: Current,
     reply: Option<Message>,
-    /// What is left for the message, over all its steps and branches.
-    meter: &'a Mutex<Meter>,
+    budget: &'a Mutex<Budget>,
     variables: Vec<(ByteString, Arc<Value>)>,
     /// Headers that steps have set since the last call.
     set: Headers,
@@ -57,7 +57,7 @@ impl<'a> Run<'a> {
         route: &'a RoutePlan,
         request: &'a Request,
         cancels: Cancels,
-        meter: &'a Mutex<Meter>,
+        budget: &'a Mutex<Budget>,
         deadline: Instant,
         now: Instant,
     ) -> Self {
@@ -70,7 +70,7 @@ impl<'a> Run<'a> {
             deadline,
             current: Current::Request,
             reply: None,
-            meter,
+            budget,
             variables: Vec::new(),
             set: Headers::new(),
             part: None,
@@ -247,14 +247,17 @@ impl<'a> Run<'a> {
         let mut message = self.envelope();
         message.body = Body::Value(self.evaluate(with, MapPlan::evaluate).await?);
         let reply = self.exchange(plan, message).await?;
-        let unreadable =
-            |_| Fault::new(Code::Internal, "REPLY_UNREADABLE", "the reply of a service on the side cannot be read");
-        offload::read(&reply.body, self.limits).await.map_err(unreadable)?;
+        let unreadable = |fault: Fault| match fault.code {
+            Code::DeadlineExceeded => fault,
+            _ => Fault::new(Code::Internal, "REPLY_UNREADABLE", "the reply of a service on the side cannot be read"),
+        };
+        self.read(&reply.body).await.map_err(unreadable)?;
         let value = reply.body.value(self.limits).map_err(unreadable)?;
         Ok(value.cloned().unwrap_or(Value::Record(Record::new())))
     }
 
-    async fn exchange(&mut self, plan: &CallPlan, message: Message) -> Result<Message, Fault> {
+    async fn exchange(&mut self, plan: &CallPlan, mut message: Message) -> Result<Message, Fault> {
+        self.prepare(&*plan.operation, &mut message).await?;
         let begun = Instant::now();
         self.first_call.get_or_insert(begun);
         let answer = self.shards.call(plan, message, &self.route.carry_back, self.deadline, self.cancels)?;
@@ -275,7 +278,11 @@ impl<'a> Run<'a> {
                 message
             }),
         };
-        let sent = message
+        let prepared = match message {
+            Ok(mut message) => self.prepare(&*plan.operation, &mut message).await.map(|()| message),
+            Err(fault) => Err(fault),
+        };
+        let sent = prepared
             .and_then(|message| self.shards.call(plan, message, &self.route.carry_back, self.deadline, Cancels::Never));
         match sent {
             Ok(answer) => {
@@ -337,10 +344,8 @@ impl<'a> Run<'a> {
             told.http_status = None;
         }
         if let Some(message) = &rule.message {
-            match self.evaluate(message, Template::render).await {
-                Ok(text) => told.message = text,
-                Err(_) => told.message = ByteString::from_static("the request failed"),
-            }
+            let text = self.error_text(message).await;
+            told.message = text.unwrap_or(ByteString::from_static("the request failed"));
         }
         told
     }

@@ -72,11 +72,14 @@ impl Endpoints {
     /// How the endpoints of a service are checked from now on, also those that come later.
     pub(super) fn check(&self, service: &str, check: Option<&HealthPlan>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { endpoints, checks } = &mut *state;
+        // Those of services that are gone. Services are made one after the other: no other one is without endpoints yet.
+        checks.retain(|known, _| endpoints.keys().any(|(of, ..)| of == known));
         match check {
-            Some(check) => drop(state.checks.insert(service.to_owned(), check.clone())),
-            None => drop(state.checks.remove(service)),
+            Some(check) => drop(checks.insert(service.to_owned(), check.clone())),
+            None => drop(checks.remove(service)),
         }
-        for (_, endpoint) in state.endpoints.iter().filter(|((of, ..), _)| of == service) {
+        for (_, endpoint) in endpoints.iter().filter(|((of, ..), _)| of == service) {
             endpoint.checked_by(check);
         }
     }
@@ -101,7 +104,6 @@ impl Endpoints {
             }
         }
         endpoints.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
-        checks.retain(|service, _| endpoints.keys().any(|(of, ..)| of == service));
         current.into()
     }
 }

@@ -39,6 +39,9 @@ pub(super) struct CelItems(Arc<Vec<CelValue>>);
 #[derive(Debug, Clone)]
 pub(super) struct CelRecord(Arc<Vec<(CelString<'static>, CelValue)>>);
 
+/// Bytes that are copied, and looked through, for one unit of work.
+const COPIED_PER_UNIT: usize = 256;
+
 /// A decimal with all its digits.
 #[derive(Debug, Clone)]
 pub(super) struct CelDecimal(pub(super) Decimal);
@@ -54,7 +57,13 @@ fn text(text: &str) -> CelString<'static> {
 impl CelValue {
     /// The whole value; nulls from the point on where the step's work is used up, which its caller has to look at.
     pub(super) fn from_value(value: &Value) -> Self {
-        if !Work::spend(1) {
+        // Text and bytes are copied.
+        let copied = match value {
+            Value::Text(text) => text.len(),
+            Value::Bytes(bytes) => bytes.len(),
+            _ => 0,
+        };
+        if !Work::spend(1 + copied / COPIED_PER_UNIT) {
             return Self::Null(CelNull);
         }
         match value {

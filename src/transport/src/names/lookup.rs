@@ -46,7 +46,7 @@ pub(super) async fn look_up(host: &str, known: &[IpAddr]) -> Result<Answer, Stri
 }
 
 fn of_hosts_file(host: &str) -> Option<Vec<IpAddr>> {
-    let (hosts, name) = (Hosts::from_system().ok()?, Name::from_utf8(host).ok()?);
+    let (hosts, name) = (Hosts::from_system().ok()?, name_of(host)?);
     let of_type = |of_type| hosts.lookup_static_host(&Query::query(name.clone(), of_type));
     let found = [RecordType::A, RecordType::AAAA].into_iter().filter_map(of_type);
     let addresses: Vec<IpAddr> = found
@@ -55,7 +55,13 @@ fn of_hosts_file(host: &str) -> Option<Vec<IpAddr>> {
     (!addresses.is_empty()).then_some(addresses)
 }
 
+/// The name of a host. Underscores are no letters of host names (RFC 952), and are in use all the same.
+fn name_of(host: &str) -> Option<Name> {
+    Name::from_ascii(host).or_else(|_| Name::from_utf8(host)).ok()
+}
+
 async fn of_name_servers(host: &str, known: &[IpAddr]) -> Result<Answer, String> {
+    let name = name_of(host).ok_or("it cannot be a name in DNS")?;
     let mut builder =
         TokioResolver::builder_tokio().map_err(|problem| format!("/etc/resolv.conf cannot be used: {problem}"))?;
     let options = builder.options_mut();
@@ -64,7 +70,7 @@ async fn of_name_servers(host: &str, known: &[IpAddr]) -> Result<Answer, String>
     // Nothing is looked up twice in the life of this resolver.
     options.cache_size = 0;
     let resolver = builder.build().map_err(|problem| format!("/etc/resolv.conf cannot be used: {problem}"))?;
-    let found = resolver.lookup_ip(host).await.map_err(|problem| explain(&problem))?;
+    let found = resolver.lookup_ip(name).await.map_err(|problem| explain(&problem))?;
     let (mut addresses, valid_until): (Vec<IpAddr>, _) = (found.iter().collect(), found.valid_until());
     // A family that is missing may have failed only.
     let missing = [(RecordType::A, true), (RecordType::AAAA, false)]
@@ -131,6 +137,16 @@ mod tests {
     fn what_is_no_host_is_left_out() {
         let odd = ips(&["0.0.0.0", "::", "224.0.0.1", "ff02::1", "::ffff:10.0.0.1"]);
         assert_eq!(usable(odd, |_| true), ips(&["10.0.0.1"]));
+    }
+
+    #[test]
+    fn names_with_underscores_are_names() {
+        assert!(
+            ["orders", "my_service", "_http._tcp.orders.test", "xn--bcher-kva.test"]
+                .into_iter()
+                .all(|host| name_of(host).is_some())
+        );
+        assert!(name_of(&"a".repeat(64)).is_none());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::ShardState;
 use super::members::Member;
+use crate::health::Endpoint;
 
 /// From one probe of an unreachable endpoint to the next, at first and after a while.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,6 +23,15 @@ const PROBE_TIME: Duration = Duration::from_secs(5);
 
 /// Identifies each task that runs checks.
 static CHECKERS: AtomicU64 = AtomicU64::new(0);
+
+/// An endpoint that is probed by a task, for as long as the task is there.
+struct Watched(Arc<Endpoint>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.unwatched();
+    }
+}
 
 impl ShardState {
     /// Takes endpoints over that come and go, for as long as somebody holds this.
@@ -71,10 +81,10 @@ impl ShardState {
         if !member.health.unreachable(&fault.message, now) {
             return;
         }
-        let (health, member) = (Arc::clone(&member.health), Rc::downgrade(member));
+        let (watched, member) = (Watched(Arc::clone(&member.health)), Rc::downgrade(member));
         actix_rt::spawn(async move {
             probe_until_reached(&member).await;
-            health.unwatched();
+            drop(watched);
         });
     }
 }

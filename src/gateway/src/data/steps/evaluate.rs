@@ -1,12 +1,28 @@
-//! Evaluating the expressions of steps: short work on the data arbiter, long work apart.
+//! What steps make of messages: short work is done on the data arbiter, long work apart.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crossdock_adapter_api::offload::{discard, offload};
-use crossdock_message::{Body, ByteString, Code, Fault, Limits, Message, Value};
-use crossdock_routing::expression::{Meter, Request, Scope};
+use crossdock_adapter_api::offload::{self, INLINE_LEN, Priority, discard, offload};
+use crossdock_adapter_api::{OperationSpec, is_long_to_encode, take_body_apart};
+use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Limits, Message, Value};
+use crossdock_routing::expression::{Meter, Request, Scope, Template};
 
 use super::{Current, Run};
+
+/// What is left for a message, over all its steps and branches.
+pub(crate) struct Budget {
+    meter: Meter,
+    /// The message holds the result of long work.
+    has_begun: bool,
+}
+
+impl Budget {
+    pub(crate) fn new(deadline: Instant) -> Self {
+        Self { meter: Meter::new(deadline), has_begun: false }
+    }
+}
 
 /// What expressions see, where they are evaluated apart. Bodies are shared.
 struct Copied {
@@ -47,40 +63,46 @@ impl Run<'_> {
         T: Send + 'static,
     {
         // Branches of one message share what is left for it, and take turns.
-        let mut held = self.meter.lock().await;
-        if let Some(result) = held.in_slice(|| evaluate(part, &self.scope(&held))) {
+        let mut budget = self.budget.lock().await;
+        let meter = &budget.meter;
+        if let Some(result) = meter.in_slice(|| evaluate(part, &self.scope(meter))) {
             return result;
         }
         // In a box, so that the futures of the many that are short stay small.
-        Box::pin(self.evaluate_apart(part.clone(), evaluate, &mut held)).await
+        Box::pin(self.evaluate_apart(part.clone(), evaluate, &mut budget)).await
     }
 
     async fn evaluate_apart<P, T>(
         &self,
         part: P,
         evaluate: impl Fn(&P, &Scope<'_>) -> Result<T, Fault> + Send + 'static,
-        held: &mut Meter,
+        budget: &mut Budget,
     ) -> Result<T, Fault>
     where
         P: Send + 'static,
         T: Send + 'static,
     {
-        let meter = std::mem::replace(held, Meter::spent(self.deadline));
+        let priority = if budget.has_begun { Priority::Begun } else { Priority::New };
+        let meter = std::mem::replace(&mut budget.meter, Meter::spent(self.deadline));
         let copied = self.copied();
-        let work = offload(move || {
+        let work = offload(priority, move || {
             let result = evaluate(&part, &copied.scope(&meter));
             (result, meter, copied)
         });
-        let Ok((result, meter, copied)) = tokio::time::timeout_at(self.deadline.into(), work).await else {
-            let message = "the time was spent before the message was processed";
-            return Err(Fault::new(Code::DeadlineExceeded, "DEADLINE", message));
-        };
-        *held = meter;
+        let (result, meter, copied) = self.in_time(work).await?;
+        *budget = Budget { meter, has_begun: true };
         self.request.message.body.adopt_reading(&copied.request.message.body);
         if let (Some(reply), Some(copy)) = (&self.reply, &copied.reply) {
             reply.body.adopt_reading(&copy.body);
         }
         result
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, Fault> {
+        tokio::time::timeout_at(self.deadline.into(), work).await.map_err(|_| {
+            let message = "the time was spent before the message was processed";
+            Fault::new(Code::DeadlineExceeded, "DEADLINE", message)
+        })
     }
 
     fn copied(&self) -> Copied {
@@ -94,6 +116,48 @@ impl Run<'_> {
         }
     }
 
+    /// Makes a message ready for a call, as far as that takes long: the time that it waits for is not the service's.
+    ///
+    /// # Errors
+    /// Those of writing or reading its body; DEADLINE_EXCEEDED where the deadline comes first.
+    pub(super) async fn prepare(&self, operation: &dyn OperationSpec, message: &mut Message) -> Result<(), Fault> {
+        let is_typed = matches!(&message.body, Body::Raw { of_type: Some(_), .. });
+        if is_typed && (operation.body().is_none() || operation.has_address_fields()) {
+            return self.read(&message.body).await;
+        }
+        let Some(format) = operation.body().filter(|_| !operation.has_address_fields()) else { return Ok(()) };
+        let of_type = operation.call_type().map(|call| &call.request);
+        if !is_long_to_encode(&message.body, format, of_type.map(|of_type| &**of_type as &dyn BodyType)) {
+            return Ok(());
+        }
+        let of_type = of_type.map(|of_type| Arc::clone(of_type) as Arc<dyn BodyType>);
+        let written = self.in_time(take_body_apart(message, format, of_type.as_ref())).await??;
+        message.body = match of_type {
+            Some(of_type) => Body::typed(written.chunks, format.format(), of_type),
+            None => Body::raw(written.chunks, format.format()),
+        };
+        message.content_type = written.content_type;
+        Ok(())
+    }
+
+    /// Reads a body, so that its value is there.
+    pub(super) async fn read(&self, body: &Body) -> Result<(), Fault> {
+        if body.unread_len() <= INLINE_LEN {
+            return Ok(());
+        }
+        Box::pin(self.in_time(offload::read(body, self.limits, Priority::Begun))).await?
+    }
+
+    /// The text of an error, which is told also where the time is spent; nothing where it cannot be made.
+    pub(super) async fn error_text(&self, text: &Template) -> Option<ByteString> {
+        let meter = Meter::new(Instant::now() + ERROR_TEXT_TIME);
+        let short = meter.in_slice(|| text.render(&self.scope(&meter)));
+        match short {
+            Some(rendered) => rendered.ok(),
+            None => self.evaluate(text, Template::render).await.ok(),
+        }
+    }
+
     /// Drops what steps have made, apart where that takes long.
     pub(crate) fn discard(self) {
         if let Current::Made(value) = self.current {
@@ -104,3 +168,6 @@ impl Run<'_> {
         }
     }
 }
+
+/// For the text of an error, which a slice bounds by itself.
+const ERROR_TEXT_TIME: std::time::Duration = std::time::Duration::from_secs(1);
