@@ -110,6 +110,9 @@ fn dnsmasq_every_address_of_a_name_is_an_endpoint() {
     let labels = format!("service=\"s\",endpoint=\"http://{NAME}:{PORT}\",ip=\"{}\",state=\"up\"", IPV6[0]);
     assert_eq!(metric(&gateway, &format!("crossdock_endpoint_state{{{labels}}}")), 1);
     assert_eq!(metric(&gateway, &format!("crossdock_name_addresses{{name=\"{NAME}\"}}")), 3);
+    // A name that no route uses any more is forgotten, also where no message comes.
+    gateway.write_routes(&http_routes("http", "", "").replace(NAME, "127.1.0.1"));
+    until("the name to be forgotten", || !call(&gateway.admin(), "GET", "/metrics", "").body.contains(NAME));
 }
 
 #[test]

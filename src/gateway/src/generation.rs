@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use crossdock_message::Limits;
 use crossdock_routing::{Plan, ServicePlan};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::ListenerConfig;
 use crate::data::Keyed;
@@ -60,13 +60,20 @@ impl Generation {
 /// What data arbiters look at for each message.
 pub(crate) struct Current {
     generation: ArcSwap<Generation>,
+    /// Its number, for those who wait for the next.
+    published: watch::Sender<u64>,
     draining: AtomicBool,
     next_id: AtomicU64,
 }
 
 impl Current {
     pub(crate) fn new(first: Generation) -> Self {
-        Self { generation: ArcSwap::from_pointee(first), draining: AtomicBool::new(false), next_id: AtomicU64::new(0) }
+        Self {
+            published: watch::Sender::new(first.number),
+            generation: ArcSwap::from_pointee(first),
+            draining: AtomicBool::new(false),
+            next_id: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn load(&self) -> arc_swap::Guard<Arc<Generation>> {
@@ -75,7 +82,14 @@ impl Current {
 
     /// The one swap of a reload. Messages in flight keep the generation that they began with.
     pub(crate) fn publish(&self, next: Generation) {
+        let number = next.number;
         self.generation.store(Arc::new(next));
+        self.published.send_replace(number);
+    }
+
+    /// Tells of each version that is published.
+    pub(crate) fn published(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
     }
 
     pub(crate) fn drain(&self) {

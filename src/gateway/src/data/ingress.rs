@@ -13,6 +13,7 @@ use crossdock_message::{ByteString, Code, Fault, Message, Record, Retry, Value};
 use crossdock_routing::expression::Request;
 use crossdock_routing::{Miss, RoutePlan};
 use tokio::sync::Mutex;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::counted::Counted;
 use super::shards::Shards;
@@ -39,18 +40,31 @@ pub(super) struct DataArbiter {
     stats: Arc<Stats>,
     adapters: Arc<[Arc<dyn Adapter>]>,
     /// The service actors of the newest generation that a message came for.
-    shards: RefCell<Option<Rc<Shards>>>,
+    shards: Rc<RefCell<Option<Rc<Shards>>>>,
+    /// Lets go of those of an older generation, so that its services are no longer checked, nor the names of their hosts looked up.
+    _forgetting: AbortOnDropHandle<()>,
     id_prefix: String,
     ids: Cell<u64>,
 }
 
 impl DataArbiter {
     pub(super) fn new(opener: &Opener) -> Self {
+        let shards: Rc<RefCell<Option<Rc<Shards>>>> = Rc::default();
+        let (mut published, held) = (opener.current.published(), Rc::clone(&shards));
+        let forgetting = actix_rt::spawn(async move {
+            while published.changed().await.is_ok() {
+                let newest = *published.borrow_and_update();
+                // Dropped once nothing is borrowed: calls in flight hold them, too.
+                let old = held.borrow_mut().take_if(|shards| shards.generation().number != newest);
+                drop(old);
+            }
+        });
         Self {
             current: Arc::clone(&opener.current),
             stats: Arc::clone(&opener.stats),
             adapters: Arc::clone(&opener.adapters),
-            shards: RefCell::new(None),
+            shards,
+            _forgetting: AbortOnDropHandle::new(forgetting),
             id_prefix: format!("{:08x}-{:x}-", opener.boot, opener.current.next_arbiter()),
             ids: Cell::new(0),
         }
