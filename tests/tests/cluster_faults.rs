@@ -26,7 +26,7 @@ fn instances_in(folder: &Path) -> (Vec<Instance>, Proxies) {
     (instances.collect(), proxies)
 }
 
-/// Appends items until so many are known to be there; gives them. They go to whoever leads: on a busy machine that may change.
+/// Appends items to the current leader, which may change on a busy machine, until `count` are acknowledged; returns them.
 fn append_some(instances: &[Instance], list: &str, count: usize, size: usize) -> Vec<String> {
     let mut line = None;
     let mut done = Vec::new();

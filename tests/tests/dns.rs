@@ -147,7 +147,7 @@ fn dnsmasq_addresses_are_followed_when_their_time_is_over() {
     });
     assert_eq!(failed.load(Ordering::Relaxed), 0);
     assert!(second.closed() > 0 && third.closed() > 0, "unused connections are closed");
-    assert_eq!(logged(&gateway, "name has other addresses"), 4);
+    assert_eq!(logged(&gateway, "addresses of a name changed"), 4);
     // Nothing is asked more often than the answers' lives say.
     let before = metric(&gateway, "crossdock_name_lookups_total");
     let begun = Instant::now();

@@ -104,7 +104,7 @@ pub fn encode_body(
     }
 }
 
-/// As [`encode_body`], with long work done apart. The body is gone afterwards where that took long: it is dropped apart as well.
+/// As [`encode_body`], on the thread pool if the body is long. A long body is moved there and dropped there: the message is left without it.
 ///
 /// # Errors
 /// As [`encode_body`].
@@ -120,12 +120,12 @@ pub async fn take_body_apart(
     part.content_type.clone_from(&message.content_type);
     part.body = std::mem::replace(&mut message.body, Body::Empty);
     let (format, of_type) = (format.clone(), of_type.cloned());
-    // In a box, so that the futures of the many short ones stay small.
+    // Boxed, so that the future of the common short case stays small.
     let work = offload(Priority::Begun, move || encode_body(&part, &format, of_type.as_deref()));
     Box::pin(work).await
 }
 
-/// Whether a body takes long to be written in that format.
+/// Whether writing a body in that format takes long.
 #[must_use]
 pub fn is_long_to_encode(body: &Body, format: &WriteFormat, of_type: Option<&dyn BodyType>) -> bool {
     match body {
@@ -143,7 +143,7 @@ fn is_same_type(given: Option<&dyn BodyType>, wanted: Option<&dyn BodyType>) -> 
     }
 }
 
-/// Whether the bytes of a body go on as they came.
+/// Whether the bytes of a body are forwarded unchanged.
 fn passes_unchanged(
     given: Format,
     given_type: Option<&dyn BodyType>,

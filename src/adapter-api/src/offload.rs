@@ -1,9 +1,9 @@
-//! Work that takes long for the size of its message runs apart, so that it delays no other message of its data arbiter.
+//! A thread pool for CPU-bound work on large messages, which would otherwise block a data arbiter and every other message on it.
 //!
-//! A data arbiter carries out what takes some ten microseconds itself. Longer work, such as reading, mapping or writing a large body, goes to
-//! threads of the process that are as many as its processors, and give way to data arbiters where the processors are busy. Work waits for
-//! its turn; that of messages which have begun goes first, because they hold what was made of them until they are done. What waits is
-//! bounded by the messages in flight, holds no thread, and is given up by dropping its future: callers bound it by their deadlines.
+//! A data arbiter does work of some ten microseconds itself. Longer work, such as reading, mapping or writing a large body, runs on one thread
+//! per processor, at a lower scheduling priority than data arbiters. Jobs queue in FIFO order, except that jobs of messages in progress
+//! precede those of new messages, because the former hold intermediate results. The queue is bounded by the messages in flight; a waiting
+//! job occupies no thread and is cancelled by dropping its future, so callers apply their deadlines.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -15,20 +15,19 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use crossdock_message::{Body, Fault, Limits, Value};
 use tokio::sync::oneshot;
 
-/// About the bytes of a body that a data arbiter reads, maps or writes itself: more takes above 0.1 ms.
+/// Bodies up to this length, in bytes, are read and written on the data arbiter: that takes about 0.1 ms.
 pub const INLINE_LEN: usize = 16 * 1024;
-/// Values that nobody needs any more and that may wait for a thread, each of which takes memory until then; further ones are dropped where
-/// they are.
+/// Discarded values that may await their deallocation. Each of them occupies memory until then, so further ones are dropped by the caller.
 const DISCARDED_MAX: usize = 4;
-/// How much the threads give way to others (`nice`, POSIX.1-2017).
+/// Nice value of the threads (`nice`, POSIX.1-2017).
 const NICENESS: i32 = 10;
 
-/// Whose work goes first.
+/// The order of waiting jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// That of a message which holds the result of long work already.
+    /// The message holds an intermediate result of earlier long work.
     Begun,
-    /// That of a message which holds only what was received.
+    /// The message holds only what was received.
     New,
 }
 
@@ -37,12 +36,12 @@ type Job = Box<dyn FnOnce() + Send>;
 /// The threads of the process.
 struct Pool {
     turns: Mutex<Turns>,
-    /// A job is only sent where a thread is free for it; nothing where no thread could be started.
+    /// A job is sent only once a thread is free for it; `None` if no thread could be started.
     jobs: Option<SyncSender<Job>>,
     discarded: SyncSender<Job>,
 }
 
-/// Who may use a thread.
+/// Free threads, and who waits for one.
 #[derive(Default)]
 struct Turns {
     free: usize,
@@ -50,13 +49,13 @@ struct Turns {
     new: VecDeque<oneshot::Sender<Turn>>,
 }
 
-/// The use of one thread; it goes to the next in line when it is dropped.
+/// The right to use one thread; passed to the next waiting job on drop.
 struct Turn;
 
 static STARTED_TOTAL: AtomicU64 = AtomicU64::new(0);
 static WAITING: AtomicU64 = AtomicU64::new(0);
 
-/// Work that was done apart since the process began, and that waits for its turn now.
+/// Jobs started since the process began, and jobs waiting now.
 #[must_use]
 pub fn counts() -> (u64, u64) {
     (STARTED_TOTAL.load(Ordering::Relaxed), WAITING.load(Ordering::Relaxed))
@@ -80,7 +79,7 @@ fn start(name: &str, jobs: &Arc<Mutex<Receiver<Job>>>) -> bool {
     let jobs = Arc::clone(jobs);
     let thread = std::thread::Builder::new().name(name.to_owned());
     let started = thread.spawn(move || {
-        // Of this thread alone on Linux; without it they do not give way, which is no reason not to work.
+        // On Linux this applies to the calling thread only. Failure costs priority, not correctness.
         #[cfg(target_os = "linux")]
         let _ = rustix::process::setpriority_process(None, NICENESS);
         loop {
@@ -99,7 +98,7 @@ fn turns() -> MutexGuard<'static, Turns> {
 }
 
 impl Turn {
-    /// The next turn, in order.
+    /// Waits for a free thread. Cancel safe.
     async fn take(priority: Priority) -> Self {
         let waiting = {
             let mut turns = turns();
@@ -115,7 +114,7 @@ impl Turn {
             waiting
         };
         let _counted = Waiting::begin();
-        // A place in line is only left with a turn. None is made here that would be given on when it is dropped.
+        // The sender leaves the queue only with a turn. A fallback value built here would add a turn when dropped.
         waiting.await.unwrap_or_else(|_| unreachable!("turns are given on"))
     }
 }
@@ -133,14 +132,14 @@ impl Drop for Turn {
             };
             match next.send(Self) {
                 Ok(()) => return,
-                // Nobody waits there any more: this turn is for the next.
+                // That job was cancelled: pass the turn to the next one.
                 Err(turn) => std::mem::forget(turn),
             }
         }
     }
 }
 
-/// Counts what waits, also where it stops waiting.
+/// Counts a waiting job until it starts or is cancelled.
 struct Waiting;
 
 impl Waiting {
@@ -156,8 +155,8 @@ impl Drop for Waiting {
     }
 }
 
-/// Does work apart. A panic of the work is one of the caller's. Dropping the future before the work has begun leaves it undone; work that has begun
-/// ends by itself.
+/// Runs `work` on the pool. A panic of `work` resumes in the caller. Dropping the future cancels work that has not started; work that has
+/// started runs to completion.
 pub async fn offload<T: Send + 'static>(priority: Priority, work: impl FnOnce() -> T + Send + 'static) -> T {
     let Some(jobs) = &pool().jobs else { return work() };
     let turn = Turn::take(priority).await;
@@ -166,10 +165,10 @@ pub async fn offload<T: Send + 'static>(priority: Priority, work: impl FnOnce() 
     let job = move || {
         let result = catch_unwind(AssertUnwindSafe(work));
         drop(turn);
-        // Nobody may be waiting any more.
+        // The caller may be gone.
         let _ = done.send(result);
     };
-    // There is room for as many as there are turns.
+    // The channel has one slot per turn.
     let _ = jobs.send(Box::new(job));
     match result.await {
         Ok(Ok(result)) => result,
@@ -178,7 +177,7 @@ pub async fn offload<T: Send + 'static>(priority: Priority, work: impl FnOnce() 
     }
 }
 
-/// Reads a body, apart where that takes long, so that its value is there at once from then on.
+/// Reads a body, on the pool if it is long, so that [`Body::value`] is immediate afterwards.
 ///
 /// # Errors
 /// As [`Body::value`].
@@ -192,7 +191,7 @@ pub async fn read(body: &Body, limits: &Limits, priority: Priority) -> Result<()
     Ok(())
 }
 
-/// Whether it takes long to write a body, or to drop it.
+/// Whether a body takes long to write or to drop.
 #[must_use]
 pub fn is_long(body: &Body) -> bool {
     match body {
@@ -206,7 +205,7 @@ fn is_long_value(value: &Value) -> bool {
     value.written_len(INLINE_LEN) > INLINE_LEN
 }
 
-/// Drops a body, apart where that takes long.
+/// Drops a body, on a thread of its own if that takes long.
 pub fn discard(body: Body) {
     if is_long(&body) {
         let _ = pool().discarded.try_send(Box::new(move || drop(body)));
@@ -249,7 +248,7 @@ mod tests {
         let mut waiting = Box::pin(offload(Priority::New, || unreachable!("nobody waits for it")));
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(waiting);
-        // What has begun goes before what came earlier.
+        // Work of a message in progress overtakes earlier work of new messages.
         let order = Arc::new(Mutex::new(Vec::new()));
         let in_order = |priority: Priority| {
             let order = Arc::clone(&order);

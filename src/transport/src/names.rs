@@ -1,8 +1,7 @@
-//! Addresses of host names, looked up again for as long as somebody uses them.
+//! Resolves host names and keeps their addresses current for as long as they are used.
 //!
-//! A name is looked up when it is first used, when the time to live of its last answer is over (1 s to 60 s, whatever the answer says), and
-//! at once when one of its addresses turns out to be unreachable. A failed lookup changes nothing: the last answer holds until there is
-//! another one.
+//! A name is looked up when it is first used, again when the time to live of its last answer expires (clamped to 1–60 s), and early when one
+//! of its addresses is unreachable. A failed lookup changes nothing: the last answer stays in force until there is another one.
 
 mod lookup;
 
@@ -18,11 +17,11 @@ use tokio::sync::{Notify, watch};
 
 use self::lookup::{Answer, look_up};
 
-/// Between two lookups of a name, whatever its time to live, and however often somebody asks for another.
+/// Minimum interval between two lookups of a name.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
-/// The same, for answers that live longer: `/etc/hosts` has no time to live, and administrators move services before theirs is over.
+/// Maximum interval: services are moved before a long time to live expires.
 const INTERVAL_MAX: Duration = Duration::from_secs(60);
-/// After failed lookups in a row: twice the time each time, up to this.
+/// Maximum interval after consecutive failures, with exponential backoff.
 const INTERVAL_FAILED_MAX: Duration = Duration::from_secs(30);
 /// Addresses of one name.
 const ADDRESSES_MAX: usize = 64;
@@ -32,7 +31,7 @@ const ADDRESSES_MAX: usize = 64;
 pub struct Addresses {
     /// Of the last answer: sorted, without duplicates, at most 64; empty before the first answer.
     pub list: Arc<[IpAddr]>,
-    /// Why the last lookup failed, where it did.
+    /// Why the last lookup failed; `None` if it succeeded.
     pub problem: Option<Arc<str>>,
 }
 
@@ -48,7 +47,7 @@ pub struct Names {
 pub struct Name {
     host: String,
     addresses: watch::Sender<Addresses>,
-    /// Somebody asks for another lookup, or nobody uses the name any more.
+    /// Wakes the lookup task: a refresh was requested, or the name was dropped.
     wake: Arc<Notify>,
     succeeded_total: AtomicU64,
     failed_total: AtomicU64,
@@ -124,12 +123,12 @@ impl Name {
         self.addresses.borrow().clone()
     }
 
-    /// Tells of changes. It ends with the name: whoever waits for changes holds both.
+    /// A receiver of changes. It closes when the name is dropped, so hold both while waiting.
     pub fn subscribe(&self) -> watch::Receiver<Addresses> {
         self.addresses.subscribe()
     }
 
-    /// Asks for a lookup now, or a second after the last one: an address did not do.
+    /// Requests a lookup as soon as the minimum interval allows: an address turned out to be unreachable.
     pub fn refresh(&self) {
         self.wake.notify_one();
     }
@@ -139,7 +138,7 @@ impl Name {
         (self.succeeded_total.load(Ordering::Relaxed), self.failed_total.load(Ordering::Relaxed))
     }
 
-    /// Takes the result of a lookup over, and reports what it changes.
+    /// Applies the result of a lookup, and logs what changes.
     fn update(&self, result: Result<Vec<IpAddr>, String>) {
         let host = &*self.host;
         match result {
@@ -153,7 +152,7 @@ impl Name {
                     let was_failing = known.problem.take().is_some();
                     let is_changed = *known.list != *found;
                     if is_changed {
-                        tracing::info!(name = host, before = ?known.list, now = ?found, "name has other addresses");
+                        tracing::info!(name = host, before = ?known.list, now = ?found, "addresses of a name changed");
                         if left_out > 0 {
                             tracing::warn!(name = host, left_out, "name has more than {ADDRESSES_MAX} addresses");
                         }
@@ -185,7 +184,7 @@ impl Drop for Name {
     }
 }
 
-/// Looks a name up until nobody uses it.
+/// Looks a name up until its last user drops it.
 async fn keep_current(name: Weak<Name>, wake: Arc<Notify>) {
     let mut failed_in_a_row = 0;
     loop {
@@ -213,7 +212,7 @@ fn wait_after_failures(in_a_row: u32) -> Duration {
     INTERVAL_MIN.saturating_mul(1 << (in_a_row - 1).min(16)).min(INTERVAL_FAILED_MAX)
 }
 
-/// Waits, or until it is woken; then for the earliest time, unless nobody uses the name any more.
+/// Waits for `wait`, or until it is woken; then until `earliest`, unless the name was dropped.
 async fn wait_or_wake(wait: Duration, wake: &Notify, earliest: Instant, name: &Weak<Name>) {
     let woken = tokio::time::timeout(wait, wake.notified()).await.is_ok();
     if woken && name.strong_count() > 0 {

@@ -18,7 +18,7 @@ const BYTES_MAX: u64 = 40 << 20;
 /// Units of work from one look at the clock to the next.
 const LOOK_UNITS: u32 = 1024;
 
-/// What a slice may take: some ten microseconds.
+/// The budget of one slice: some ten microseconds.
 const SLICE_WORK: u64 = 400;
 const SLICE_BYTES: u64 = 64 << 10;
 
@@ -35,7 +35,7 @@ pub struct Meter {
     until_look: Cell<u32>,
 }
 
-/// Whether work is done in a slice.
+/// Whether the meter is limited to a slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slice {
     /// No: it takes what is left.
@@ -71,7 +71,7 @@ impl Meter {
         }
     }
 
-    /// One with nothing left: stands in for one that is elsewhere.
+    /// An exhausted meter: a placeholder while the real one is on another thread.
     #[must_use]
     pub fn spent(deadline: Instant) -> Self {
         let meter = Self::new(deadline);
@@ -80,8 +80,7 @@ impl Meter {
         meter
     }
 
-    /// The result of `work` if that takes some ten microseconds only; nothing where it takes longer, and then it has taken nothing and is
-    /// to be done again elsewhere.
+    /// Runs `work` within one slice. `None` if it exceeds the slice: nothing was charged then, and the caller restarts it elsewhere.
     pub fn in_slice<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         let before = (self.work.get(), self.bytes.get());
         self.work_min.set(before.0.saturating_sub(SLICE_WORK));
@@ -98,12 +97,12 @@ impl Meter {
         Some(result)
     }
 
-    /// Ends the slice where the bytes of a body are to be read that take longer than one.
+    /// Exceeds the slice if a body of that length has to be read.
     pub(crate) fn reads(&self, unread_len: usize) -> Result<(), Spent> {
         if self.slice.get() != Slice::None && unread_len > INLINE_LEN { Err(self.exceeded()) } else { Ok(()) }
     }
 
-    /// Ends the slice where it takes longer than one to look at all of a value.
+    /// Exceeds the slice if traversing the value takes longer than one.
     pub(crate) fn looks_at(&self, value: &Value) -> Result<(), Spent> {
         let is_long = || value.written_len(INLINE_LEN) > INLINE_LEN;
         if self.slice.get() != Slice::None && is_long() { Err(self.exceeded()) } else { Ok(()) }
@@ -165,7 +164,7 @@ impl Spent {
                 let message = format!("`{source}` makes more than {} MiB of this message", BYTES_MAX >> 20);
                 (Code::InvalidArgument, "TOO_MUCH_MEMORY", message)
             }
-            // Nobody is told: it is done again.
+            // Never reported: the evaluation is restarted outside of a slice.
             Self::Slice => return Fault::new(Code::Internal, "SLICE", "the work does not fit into its slice"),
             Self::Time => {
                 let message = format!("the time was spent while `{source}` was evaluated");
@@ -264,7 +263,7 @@ mod tests {
         let meter = Meter::new(Instant::now() + Duration::from_secs(60));
         assert_eq!(meter.work(WORK_MAX - 10), Ok(()));
         assert_eq!(meter.in_slice(|| meter.work(10)), Some(Ok(())));
-        // What is too much is told by the evaluation that is not in a slice.
+        // Only the evaluation outside of a slice reports the exhausted budget.
         assert_eq!((meter.in_slice(|| meter.work(1)), meter.work(1)), (None, Err(Spent::Work)));
     }
 

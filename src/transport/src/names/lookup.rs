@@ -22,11 +22,11 @@ pub(super) struct Answer {
     pub(super) valid_until: Instant,
 }
 
-/// All addresses of a name that can be used from here: of both families, without those that this machine has no route to. `known` is the
-/// answer before; where only one family can be looked up, the addresses of the other are kept.
+/// All usable addresses of a name, IPv4 and IPv6, except those that this machine has no route to. `known` is the previous answer: if the
+/// lookup of one family fails, its previous addresses are kept.
 ///
 /// # Errors
-/// For people: why there is none.
+/// Why there is no address, for people.
 pub(super) async fn look_up(host: &str, known: &[IpAddr]) -> Result<Answer, String> {
     let looked_up = async {
         match of_hosts_file(host) {
@@ -72,7 +72,7 @@ async fn of_name_servers(host: &str, known: &[IpAddr]) -> Result<Answer, String>
     let resolver = builder.build().map_err(|problem| format!("/etc/resolv.conf cannot be used: {problem}"))?;
     let found = resolver.lookup_ip(name).await.map_err(|problem| explain(&problem))?;
     let (mut addresses, valid_until): (Vec<IpAddr>, _) = (found.iter().collect(), found.valid_until());
-    // A family that is missing may have failed only.
+    // A missing family may be a failed lookup only.
     let missing = [(RecordType::A, true), (RecordType::AAAA, false)]
         .into_iter()
         .find(|(_, is_ipv4)| !addresses.iter().any(|address| address.is_ipv4() == *is_ipv4));

@@ -1,4 +1,4 @@
-//! What steps make of messages: short work is done on the data arbiter, long work apart.
+//! Evaluates steps: short work on the data arbiter, long work on the thread pool.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crossdock_routing::expression::{Meter, Request, Scope, Template};
 
 use super::{Current, Run};
 
-/// What is left for a message, over all its steps and branches.
+/// The remaining budget of a message, shared by all its steps and branches.
 pub(crate) struct Budget {
     meter: Meter,
-    /// The message holds the result of long work.
+    /// The message holds an intermediate result of long work.
     has_begun: bool,
 }
 
@@ -24,7 +24,7 @@ impl Budget {
     }
 }
 
-/// What expressions see, where they are evaluated apart. Bodies are shared.
+/// An owned copy of what expressions see, for the thread pool. Bodies are shared.
 struct Copied {
     request: Request,
     reply: Option<Message>,
@@ -49,7 +49,7 @@ impl Copied {
 }
 
 impl Run<'_> {
-    /// The result of `evaluate` for a part of the plan. Work that does not fit into a slice is begun anew on a thread for long work.
+    /// Evaluates a part of the plan. Work that exceeds a slice is restarted on the thread pool.
     ///
     /// # Errors
     /// Those of `evaluate`; DEADLINE_EXCEEDED where the deadline comes first.
@@ -62,13 +62,13 @@ impl Run<'_> {
         P: Clone + Send + 'static,
         T: Send + 'static,
     {
-        // Branches of one message share what is left for it, and take turns.
+        // Branches of one message share its budget, so they evaluate one at a time.
         let mut budget = self.budget.lock().await;
         let meter = &budget.meter;
         if let Some(result) = meter.in_slice(|| evaluate(part, &self.scope(meter))) {
             return result;
         }
-        // In a box, so that the futures of the many that are short stay small.
+        // Boxed, so that the future of the common short case stays small.
         Box::pin(self.evaluate_apart(part.clone(), evaluate, &mut budget)).await
     }
 
@@ -116,7 +116,7 @@ impl Run<'_> {
         }
     }
 
-    /// Makes a message ready for a call, as far as that takes long: the time that it waits for is not the service's.
+    /// Does the long part of preparing a message for a call, before the service's timeout starts.
     ///
     /// # Errors
     /// Those of writing or reading its body; DEADLINE_EXCEEDED where the deadline comes first.
@@ -140,7 +140,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Reads a body, so that its value is there.
+    /// Reads a long body on the thread pool.
     pub(super) async fn read(&self, body: &Body) -> Result<(), Fault> {
         if body.unread_len() <= INLINE_LEN {
             return Ok(());
@@ -148,7 +148,7 @@ impl Run<'_> {
         Box::pin(self.in_time(offload::read(body, self.limits, Priority::Begun))).await?
     }
 
-    /// The text of an error, which is told also where the time is spent; nothing where it cannot be made.
+    /// Renders an error message, also after the deadline; `None` if rendering fails.
     pub(super) async fn error_text(&self, text: &Template) -> Option<ByteString> {
         let meter = Meter::new(Instant::now() + ERROR_TEXT_TIME);
         let short = meter.in_slice(|| text.render(&self.scope(&meter)));
@@ -158,7 +158,7 @@ impl Run<'_> {
         }
     }
 
-    /// Drops what steps have made, apart where that takes long.
+    /// Drops intermediate results, on a separate thread if that takes long.
     pub(crate) fn discard(self) {
         if let Current::Made(value) = self.current {
             discard(Body::Value(value));
@@ -169,5 +169,5 @@ impl Run<'_> {
     }
 }
 
-/// For the text of an error, which a slice bounds by itself.
+/// Deadline for rendering an error message; the slice is the actual bound.
 const ERROR_TEXT_TIME: std::time::Duration = std::time::Duration::from_secs(1);
