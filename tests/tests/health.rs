@@ -112,7 +112,11 @@ routes:
 #[test]
 fn a_dead_endpoint_fails_no_call_of_grpc() {
     let (service, dead) = (grpc_service(), free_address().to_string());
-    for more in ["balance: round_robin", "balance: least_outstanding"] {
+    for more in [
+        "balance: round_robin",
+        "balance: round_robin\n    idempotent: [Find]\n    retry: { on: [unavailable], attempts: 2 }",
+        "balance: least_outstanding",
+    ] {
         let gateway = grpc(&[dead.clone(), service.listener("internal")], more);
         assert_eq!(good(&gateway.public(), GET, 8, 250), 2000, "{more}");
         assert_eq!(states(&gateway), ["unreachable", "up"]);
