@@ -2,11 +2,11 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::offload::{INLINE_LEN, Priority, offload};
 use crossdock_adapter_api::{Admission, Head, Ingress, Outcome, WriteFormat};
-use crossdock_message::{ByteString, Code, Fault, Message};
+use crossdock_message::{ByteString, Code, Deadline, Fault, Message};
 
 use crossdock_transport::bodies;
 
@@ -15,6 +15,9 @@ use crate::config::{Entry, TypedEntry};
 use crate::request::{Announced, BodyRefusal, RequestBody, RequestHead};
 use crate::settle::{Asker, failure, settle};
 use crate::{mapping, path, streams};
+
+/// For reading a large body where the caller sets no deadline: the wait for the thread pool, mostly.
+const READ_TIME: Duration = Duration::from_secs(10);
 
 /// Answers a request that came to a listener.
 pub(crate) async fn answer(
@@ -103,8 +106,11 @@ async fn typed_request(typed: &Arc<TypedEntry>, message: &mut Message) -> Result
     message.body = if typed.call.client_streaming {
         streams::requests(typed, body)?
     } else if body.unread_len() > INLINE_LEN {
-        let typed = Arc::clone(typed);
-        Box::pin(offload(Priority::New, move || mapping::typed_body(&typed, &params, &body))).await?
+        let (typed, until) =
+            (Arc::clone(typed), message.deadline.map_or_else(|| Instant::now() + READ_TIME, Deadline::instant));
+        let read = offload(Priority::New, move || mapping::typed_body(&typed, &params, &body));
+        let late = |_| Fault::new(Code::DeadlineExceeded, "DEADLINE", "the time was spent before the body was read");
+        Box::pin(tokio::time::timeout_at(until.into(), read)).await.map_err(late)??
     } else {
         mapping::typed_body(typed, &params, &body)?
     };

@@ -2,7 +2,7 @@
 //!
 //! A data arbiter does work of some ten microseconds itself. Longer work, such as reading, mapping or writing a large body, runs on one thread
 //! per processor, at a lower scheduling priority than data arbiters. Jobs queue in FIFO order, except that jobs of messages in progress
-//! precede those of new messages, because the former hold intermediate results. The queue is bounded by the messages in flight; a waiting
+//! precede those of new messages, because the former hold intermediate results; every fourth turn is for a new message. The queue is bounded by the messages in flight; a waiting
 //! job occupies no thread and is cancelled by dropping its future, so callers apply their deadlines.
 
 use std::any::Any;
@@ -19,6 +19,8 @@ use tokio::sync::oneshot;
 pub const INLINE_LEN: usize = 16 * 1024;
 /// Discarded values that may await their deallocation. Each of them occupies memory until then, so further ones are dropped by the caller.
 const DISCARDED_MAX: usize = 4;
+/// Turns in a row for messages in progress while new ones wait.
+const BEGUN_IN_A_ROW_MAX: u32 = 3;
 /// Nice value of the threads (`nice`, POSIX.1-2017).
 const NICENESS: i32 = 10;
 
@@ -47,6 +49,38 @@ struct Turns {
     free: usize,
     begun: VecDeque<oneshot::Sender<Turn>>,
     new: VecDeque<oneshot::Sender<Turn>>,
+    begun_in_a_row: u32,
+}
+
+impl Turns {
+    /// Adds a waiting job to its queue. Cancelled jobs are removed before a queue grows, so that they do not accumulate.
+    fn push(&mut self, priority: Priority, waiting: oneshot::Sender<Turn>) {
+        let queue = match priority {
+            Priority::Begun => &mut self.begun,
+            Priority::New => &mut self.new,
+        };
+        if queue.len() == queue.capacity() {
+            queue.retain(|job| !job.is_closed());
+            // At least as many may be added before the next look.
+            queue.reserve(queue.len() + 1);
+        }
+        queue.push_back(waiting);
+    }
+
+    fn pop(&mut self) -> Option<oneshot::Sender<Turn>> {
+        if self.begun_in_a_row >= BEGUN_IN_A_ROW_MAX
+            && let Some(next) = self.new.pop_front()
+        {
+            self.begun_in_a_row = 0;
+            return Some(next);
+        }
+        if let Some(next) = self.begun.pop_front() {
+            self.begun_in_a_row += 1;
+            return Some(next);
+        }
+        self.begun_in_a_row = 0;
+        self.new.pop_front()
+    }
 }
 
 /// The right to use one thread; passed to the next waiting job on drop.
@@ -107,10 +141,7 @@ impl Turn {
                 return Self;
             }
             let (given, waiting) = oneshot::channel();
-            match priority {
-                Priority::Begun => turns.begun.push_back(given),
-                Priority::New => turns.new.push_back(given),
-            }
+            turns.push(priority, given);
             waiting
         };
         let _counted = Waiting::begin();
@@ -124,7 +155,7 @@ impl Drop for Turn {
         loop {
             let next = {
                 let mut turns = turns();
-                let Some(next) = turns.begun.pop_front().or_else(|| turns.new.pop_front()) else {
+                let Some(next) = turns.pop() else {
                     turns.free += 1;
                     return;
                 };
@@ -288,6 +319,30 @@ mod tests {
         }
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         assert!(most.load(Ordering::SeqCst) <= threads as u64, "{most:?} at once");
+    }
+
+    #[test]
+    fn new_messages_get_every_fourth_turn_and_cancelled_jobs_do_not_pile_up() {
+        let mut turns = Turns::default();
+        let job = || oneshot::channel::<Turn>();
+        let mut kept = Vec::new();
+        for priority in [Priority::Begun; 8].into_iter().chain([Priority::New; 2]) {
+            let (given, waiting) = job();
+            turns.push(priority, given);
+            kept.push((priority, waiting));
+        }
+        let order: Vec<usize> = std::iter::from_fn(|| {
+            let new = turns.new.len();
+            turns.pop().map(|job| (job, new - turns.new.len()))
+        })
+        .map(|(_, is_new)| is_new)
+        .collect();
+        assert_eq!(order, [0, 0, 0, 1, 0, 0, 0, 1, 0, 0]);
+        for _ in 0..10_000 {
+            // The receiver is dropped at once.
+            turns.push(Priority::New, job().0);
+        }
+        assert!(turns.new.len() < 100, "{} cancelled jobs", turns.new.len());
     }
 
     #[test]

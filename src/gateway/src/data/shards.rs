@@ -51,6 +51,15 @@ impl Shards {
         &self.generation
     }
 
+    /// Whether a service takes no call at the moment, so that preparing one would be in vain.
+    pub(crate) fn refuses(&self, plan: &CallPlan) -> Option<Fault> {
+        let share = &self.generation.services[plan.service];
+        (share.credit.available_permits() == 0).then(|| {
+            share.stats.count(|stats| &stats.refused);
+            no_credit(&share.plan.name)
+        })
+    }
+
     /// Hands a call to its service's actor.
     ///
     /// # Errors

@@ -257,7 +257,7 @@ impl<'a> Run<'a> {
     }
 
     async fn exchange(&mut self, plan: &CallPlan, mut message: Message) -> Result<Message, Fault> {
-        self.prepare(&*plan.operation, &mut message).await?;
+        self.prepare(plan, &mut message).await?;
         let begun = Instant::now();
         self.first_call.get_or_insert(begun);
         let answer = self.shards.call(plan, message, &self.route.carry_back, self.deadline, self.cancels)?;
@@ -279,7 +279,7 @@ impl<'a> Run<'a> {
             }),
         };
         let prepared = match message {
-            Ok(mut message) => self.prepare(&*plan.operation, &mut message).await.map(|()| message),
+            Ok(mut message) => self.prepare(plan, &mut message).await.map(|()| message),
             Err(fault) => Err(fault),
         };
         let sent = prepared

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossdock_adapter_api::offload::{self, INLINE_LEN, Priority, discard, offload};
-use crossdock_adapter_api::{OperationSpec, is_long_to_encode, take_body_apart};
+use crossdock_adapter_api::{is_long_to_encode, take_body_apart};
 use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Limits, Message, Value};
+use crossdock_routing::CallPlan;
 use crossdock_routing::expression::{Meter, Request, Scope, Template};
 
 use super::{Current, Run};
@@ -120,7 +121,8 @@ impl Run<'_> {
     ///
     /// # Errors
     /// Those of writing or reading its body; DEADLINE_EXCEEDED where the deadline comes first.
-    pub(super) async fn prepare(&self, operation: &dyn OperationSpec, message: &mut Message) -> Result<(), Fault> {
+    pub(super) async fn prepare(&self, plan: &CallPlan, message: &mut Message) -> Result<(), Fault> {
+        let operation = &*plan.operation;
         let is_typed = matches!(&message.body, Body::Raw { of_type: Some(_), .. });
         if is_typed && (operation.body().is_none() || operation.has_address_fields()) {
             return self.read(&message.body).await;
@@ -129,6 +131,9 @@ impl Run<'_> {
         let of_type = operation.call_type().map(|call| &call.request);
         if !is_long_to_encode(&message.body, format, of_type.map(|of_type| &**of_type as &dyn BodyType)) {
             return Ok(());
+        }
+        if let Some(refused) = self.shards.refuses(plan) {
+            return Err(refused);
         }
         let of_type = of_type.map(|of_type| Arc::clone(of_type) as Arc<dyn BodyType>);
         let written = self.in_time(take_body_apart(message, format, of_type.as_ref())).await??;
