@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::offload::{INLINE_LEN, Priority, offload};
 use crossdock_adapter_api::{Admission, Head, Ingress, Outcome, WriteFormat};
-use crossdock_message::{ByteString, Code, Deadline, Fault, Message};
+use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Message, Record};
 
 use crossdock_transport::bodies;
 
 use crate::answer::Answer;
 use crate::config::{Entry, TypedEntry};
 use crate::request::{Announced, BodyRefusal, RequestBody, RequestHead};
-use crate::settle::{Asker, failure, settle};
+use crate::settle::{Asker, failure, is_long, settle, write_apart};
 use crate::{mapping, path, streams};
 
 /// For reading a large body where the caller sets no deadline: the wait for the thread pool, mostly.
@@ -40,11 +40,15 @@ pub(crate) async fn answer(
     if matches!(entry.answer, WriteFormat::Xml { .. }) && head.get("accept").is_none() {
         asker.wants_xml = true;
     }
-    let outcome = match request(listener, head, body, entry, &mut admission).await {
+    let mut outcome = match request(listener, head, body, entry, &mut admission).await {
         Ok(message) => admission.exchange.dispatch(Message { work, ..message }).await,
         Err(fault) => Outcome::Failed(fault),
     };
-    settle(outcome, entry, &asker).await
+    if is_long(&outcome, entry) {
+        // Boxed, so that the future of the common short case stays small.
+        outcome = Box::pin(write_apart(outcome, entry)).await;
+    }
+    settle(outcome, entry, &asker)
 }
 
 /// The answer to a request that is refused before its route is looked for.
@@ -102,20 +106,30 @@ fn is_identity(codings: &[u8]) -> bool {
 
 async fn typed_request(typed: &Arc<TypedEntry>, message: &mut Message) -> Result<(), Fault> {
     let params = std::mem::take(&mut message.params);
-    let body = std::mem::replace(&mut message.body, crossdock_message::Body::Empty);
+    let body = std::mem::replace(&mut message.body, Body::Empty);
     message.body = if typed.call.client_streaming {
         streams::requests(typed, body)?
     } else if body.unread_len() > INLINE_LEN {
-        let (typed, until) =
-            (Arc::clone(typed), message.deadline.map_or_else(|| Instant::now() + READ_TIME, Deadline::instant));
-        let read = offload(Priority::New, move || mapping::typed_body(&typed, &params, &body));
-        let late = |_| Fault::new(Code::DeadlineExceeded, "DEADLINE", "the time was spent before the body was read");
-        Box::pin(tokio::time::timeout_at(until.into(), read)).await.map_err(late)??
+        // Boxed, so that the future of the common short case stays small.
+        Box::pin(long_typed_body(Arc::clone(typed), params, body, message.deadline)).await?
     } else {
         mapping::typed_body(typed, &params, &body)?
     };
     message.content_type = None;
     Ok(())
+}
+
+/// As [`mapping::typed_body`], on the thread pool.
+async fn long_typed_body(
+    typed: Arc<TypedEntry>,
+    params: Record,
+    body: Body,
+    deadline: Option<Deadline>,
+) -> Result<Body, Fault> {
+    let until = deadline.map_or_else(|| Instant::now() + READ_TIME, Deadline::instant);
+    let read = offload(Priority::New, move || mapping::typed_body(&typed, &params, &body));
+    let late = |_| Fault::new(Code::DeadlineExceeded, "DEADLINE", "the time was spent before the body was read");
+    tokio::time::timeout_at(until.into(), read).await.map_err(late)?
 }
 
 fn body_fault(refusal: BodyRefusal, max: u64) -> Fault {

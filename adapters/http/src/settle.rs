@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix_http::StatusCode;
 use crossdock_adapter_api::offload::discard;
-use crossdock_adapter_api::{Outcome, take_body_apart};
+use crossdock_adapter_api::{Outcome, encode_body, is_long_to_encode, take_body_apart};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Message, Record, Retry, Value, json, xml};
 
 use crate::answer::{Answer, Content};
@@ -23,8 +23,8 @@ pub(crate) struct Asker {
 }
 
 /// The answer to an outcome.
-pub(crate) async fn settle(outcome: Outcome, entry: &Entry, asker: &Asker) -> Answer {
-    let of_type = entry.typed.as_ref().map(|typed| Arc::clone(&typed.answer) as Arc<dyn BodyType>);
+pub(crate) fn settle(outcome: Outcome, entry: &Entry, asker: &Asker) -> Answer {
+    let of_type = entry.typed.as_ref().map(|typed| &*typed.answer as &dyn BodyType);
     match outcome {
         Outcome::Replied(Message { body: Body::Stream(stream), headers, .. }) => {
             match (stream.take(), &entry.typed, entry.stream) {
@@ -40,22 +40,46 @@ pub(crate) async fn settle(outcome: Outcome, entry: &Entry, asker: &Asker) -> An
                 }
             }
         }
-        Outcome::Replied(mut message) => match take_body_apart(&mut message, &entry.answer, of_type.as_ref()).await {
+        Outcome::Replied(mut message) => match encode_body(&message, &entry.answer, of_type) {
             Ok(body) => {
                 // It may have been read on its way.
                 discard(std::mem::replace(&mut message.body, Body::Empty));
                 reply(message, Content::Chunks(body.chunks), body.content_type, asker)
             }
-            Err(mut fault) => {
-                // What the gateway cannot write is its own fault, whatever the format says of the bytes.
-                fault.code = Code::Internal;
-                fault.http_status = None;
-                failure(&fault, asker)
-            }
+            Err(fault) => failure(&unwritable(fault), asker),
         },
         Outcome::Accepted => Answer::new(202, Content::Chunks(Chunks::new()), asker.head_only),
         Outcome::Failed(fault) => failure(&fault, asker),
     }
+}
+
+/// Whether writing the answer takes long.
+pub(crate) fn is_long(outcome: &Outcome, entry: &Entry) -> bool {
+    let Outcome::Replied(message) = outcome else { return false };
+    let of_type = entry.typed.as_ref().map(|typed| &*typed.answer as &dyn BodyType);
+    is_long_to_encode(&message.body, &entry.answer, of_type)
+}
+
+/// Writes the body of an answer on the thread pool.
+pub(crate) async fn write_apart(outcome: Outcome, entry: &Entry) -> Outcome {
+    let Outcome::Replied(mut message) = outcome else { return outcome };
+    let of_type = entry.typed.as_ref().map(|typed| Arc::clone(&typed.answer) as Arc<dyn BodyType>);
+    match take_body_apart(&mut message, &entry.answer, of_type.as_ref()).await {
+        Ok(written) => {
+            message.content_type = written.content_type;
+            message.body = match of_type {
+                Some(of_type) => Body::typed(written.chunks, entry.answer.format(), of_type),
+                None => Body::raw(written.chunks, entry.answer.format()),
+            };
+            Outcome::Replied(message)
+        }
+        Err(fault) => Outcome::Failed(unwritable(fault)),
+    }
+}
+
+/// What the gateway cannot write is its own fault, whatever the format says of the bytes.
+fn unwritable(fault: Fault) -> Fault {
+    Fault { code: Code::Internal, http_status: None, ..fault }
 }
 
 const REQUEST_ID: &str = "x-request-id";

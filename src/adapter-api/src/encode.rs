@@ -116,13 +116,21 @@ pub async fn take_body_apart(
     if !is_long_to_encode(&message.body, format, of_type.map(|of_type| &**of_type)) {
         return encode_body(message, format, of_type.map(|of_type| &**of_type));
     }
-    let mut part = Message::new(ByteString::new(), ByteString::new());
-    part.content_type.clone_from(&message.content_type);
-    part.body = std::mem::replace(&mut message.body, Body::Empty);
-    let (format, of_type) = (format.clone(), of_type.cloned());
+    let body = std::mem::replace(&mut message.body, Body::Empty);
     // Boxed, so that the future of the common short case stays small.
-    let work = offload(Priority::Begun, move || encode_body(&part, &format, of_type.as_deref()));
-    Box::pin(work).await
+    Box::pin(encode_long(body, message.content_type.clone(), format, of_type)).await
+}
+
+async fn encode_long(
+    body: Body,
+    content_type: Option<ByteString>,
+    format: &WriteFormat,
+    of_type: Option<&Arc<dyn BodyType>>,
+) -> Result<EncodedBody, Fault> {
+    let (format, of_type) = (format.clone(), of_type.cloned());
+    let mut message = Message::new(ByteString::new(), ByteString::new());
+    (message.content_type, message.body) = (content_type, body);
+    offload(Priority::Begun, move || encode_body(&message, &format, of_type.as_deref())).await
 }
 
 /// Whether writing a body in that format takes long.

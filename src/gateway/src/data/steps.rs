@@ -6,6 +6,7 @@ mod evaluate;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossdock_adapter_api::offload::INLINE_LEN;
 use crossdock_adapter_api::{Cancels, Outcome};
 use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Headers, Limits, Message, Origin, Record, Value};
 use crossdock_routing::expression::{Expression, Meter, Request, Scope, Template};
@@ -92,7 +93,7 @@ impl<'a> Run<'a> {
     pub(crate) async fn follow_to_end(&mut self) -> Outcome {
         match self.follow(&self.route.steps).await {
             Ok(outcome) => outcome,
-            Err(fault) => Outcome::Failed(self.answered(fault).await),
+            Err(fault) => Outcome::Failed(Box::pin(self.answered(fault)).await),
         }
     }
 
@@ -108,7 +109,7 @@ impl<'a> Run<'a> {
                 Step::Set(headers) => self.set_headers(headers).await?,
                 Step::Require { that, code, message } => {
                     if !self.evaluate(that, Expression::evaluate_condition).await? {
-                        return Err(self.own_fault(*code, "REQUIRED", message).await?);
+                        return Err(Box::pin(self.own_fault(*code, "REQUIRED", message)).await?);
                     }
                 }
                 Step::Filter(that) => {
@@ -155,7 +156,9 @@ impl<'a> Run<'a> {
                     }
                     return Ok(self.reply_current(*status));
                 }
-                Step::Fault { code, message } => return Err(self.own_fault(*code, "ROUTE_FAULT", message).await?),
+                Step::Fault { code, message } => {
+                    return Err(Box::pin(self.own_fault(*code, "ROUTE_FAULT", message)).await?);
+                }
             }
         }
         if self.sent && self.reply.is_none() {
@@ -251,13 +254,18 @@ impl<'a> Run<'a> {
             Code::DeadlineExceeded => fault,
             _ => Fault::new(Code::Internal, "REPLY_UNREADABLE", "the reply of a service on the side cannot be read"),
         };
-        self.read(&reply.body).await.map_err(unreadable)?;
+        if reply.body.unread_len() > INLINE_LEN {
+            Box::pin(self.read(&reply.body)).await.map_err(unreadable)?;
+        }
         let value = reply.body.value(self.limits).map_err(unreadable)?;
         Ok(value.cloned().unwrap_or(Value::Record(Record::new())))
     }
 
     async fn exchange(&mut self, plan: &CallPlan, mut message: Message) -> Result<Message, Fault> {
-        self.prepare(plan, &mut message).await?;
+        if Self::is_long_to_prepare(plan, &message) {
+            // Boxed, so that the future of the common short case stays small.
+            Box::pin(self.prepare(plan, &mut message)).await?;
+        }
         let begun = Instant::now();
         self.first_call.get_or_insert(begun);
         let answer = self.shards.call(plan, message, &self.route.carry_back, self.deadline, self.cancels)?;
@@ -279,8 +287,10 @@ impl<'a> Run<'a> {
             }),
         };
         let prepared = match message {
-            Ok(mut message) => self.prepare(plan, &mut message).await.map(|()| message),
-            Err(fault) => Err(fault),
+            Ok(mut message) if Self::is_long_to_prepare(plan, &message) => {
+                Box::pin(self.prepare(plan, &mut message)).await.map(|()| message)
+            }
+            other => other,
         };
         let sent = prepared
             .and_then(|message| self.shards.call(plan, message, &self.route.carry_back, self.deadline, Cancels::Never));

@@ -117,25 +117,35 @@ impl Run<'_> {
         }
     }
 
+    /// Whether [`Run::prepare`] has something to do.
+    pub(super) fn is_long_to_prepare(plan: &CallPlan, message: &Message) -> bool {
+        let operation = &*plan.operation;
+        let Some(format) = operation.body().filter(|_| !operation.has_address_fields()) else {
+            return Self::is_long_typed(message);
+        };
+        let of_type = operation.call_type().map(|call| &*call.request as &dyn BodyType);
+        is_long_to_encode(&message.body, format, of_type)
+    }
+
+    /// Whether the fields of a body are yet to be read, and that takes long.
+    fn is_long_typed(message: &Message) -> bool {
+        matches!(&message.body, Body::Raw { of_type: Some(_), .. }) && message.body.unread_len() > INLINE_LEN
+    }
+
     /// Does the long part of preparing a message for a call, before the service's timeout starts.
     ///
     /// # Errors
-    /// Those of writing or reading its body; DEADLINE_EXCEEDED where the deadline comes first.
+    /// Those of writing or reading its body; RESOURCE_EXHAUSTED where the service takes no call; DEADLINE_EXCEEDED where the deadline comes
+    /// first.
     pub(super) async fn prepare(&self, plan: &CallPlan, message: &mut Message) -> Result<(), Fault> {
-        let operation = &*plan.operation;
-        let is_typed = matches!(&message.body, Body::Raw { of_type: Some(_), .. });
-        if is_typed && (operation.body().is_none() || operation.has_address_fields()) {
-            return self.read(&message.body).await;
-        }
-        let Some(format) = operation.body().filter(|_| !operation.has_address_fields()) else { return Ok(()) };
-        let of_type = operation.call_type().map(|call| &call.request);
-        if !is_long_to_encode(&message.body, format, of_type.map(|of_type| &**of_type as &dyn BodyType)) {
-            return Ok(());
-        }
         if let Some(refused) = self.shards.refuses(plan) {
             return Err(refused);
         }
-        let of_type = of_type.map(|of_type| Arc::clone(of_type) as Arc<dyn BodyType>);
+        let operation = &*plan.operation;
+        let Some(format) = operation.body().filter(|_| !operation.has_address_fields()) else {
+            return self.read(&message.body).await;
+        };
+        let of_type = operation.call_type().map(|call| Arc::clone(&call.request) as Arc<dyn BodyType>);
         let written = self.in_time(take_body_apart(message, format, of_type.as_ref())).await??;
         message.body = match of_type {
             Some(of_type) => Body::typed(written.chunks, format.format(), of_type),
@@ -145,12 +155,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Reads a long body on the thread pool.
+    /// Reads a body on the thread pool.
     pub(super) async fn read(&self, body: &Body) -> Result<(), Fault> {
-        if body.unread_len() <= INLINE_LEN {
-            return Ok(());
-        }
-        Box::pin(self.in_time(offload::read(body, self.limits, Priority::Begun))).await?
+        self.in_time(offload::read(body, self.limits, Priority::Begun)).await?
     }
 
     /// Renders an error message, also after the deadline; `None` if rendering fails.
