@@ -108,6 +108,25 @@ pub fn exchange(address: &str, bytes: &[u8], count: usize) -> (Vec<Reply>, bool)
     (replies, closed)
 }
 
+/// How many of so many calls, over each of so many connections at once, are answered with a status below 300.
+///
+/// # Panics
+/// When the address cannot be connected to.
+pub fn good_calls(address: &str, request: &[u8], callers: usize, calls: usize) -> usize {
+    std::thread::scope(|scope| {
+        let caller = || {
+            let mut connection = Connection::open(address);
+            let one = |_| {
+                connection.send(request);
+                connection.receive(false).is_some_and(|reply| reply.status < 300)
+            };
+            (0..calls).map(one).filter(|good| *good).count()
+        };
+        let callers: Vec<_> = (0..callers).map(|_| scope.spawn(caller)).collect();
+        callers.into_iter().map(|caller| caller.join().expect("a caller")).sum()
+    })
+}
+
 /// One call with a JSON body, or without one, on a connection of its own.
 #[must_use]
 pub fn call(address: &str, method: &str, target: &str, body: &str) -> Reply {

@@ -21,7 +21,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 pub use backend::Backend;
-pub use caller::{Connection, Reply, call, call_with, exchange};
+pub use caller::{Connection, Reply, call, call_with, exchange, good_calls};
 pub use certificates::{write_certificates, write_member_certificates};
 pub use gateway::{Ending, Gateway, crossdock, repository};
 pub use name_server::{IPV6, NameServer};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossdock_tests::{
-    Backend, Connection, Gateway, IPV6, NameServer, call, crossdock, until, until_within, write_certificates,
+    Backend, Gateway, IPV6, NameServer, call, crossdock, good_calls, until, until_within, write_certificates,
 };
 use serde_json::Value;
 
@@ -62,19 +62,7 @@ fn state(gateway: &Gateway, ip: &str) -> String {
 
 /// How many of so many calls, over so many connections, were answered well.
 fn good(gateway: &Gateway, callers: usize, calls: usize) -> usize {
-    let address = gateway.public();
-    std::thread::scope(|scope| {
-        let caller = || {
-            let mut connection = Connection::open(&address);
-            let one = |_| {
-                connection.send(GET);
-                connection.receive(false).is_some_and(|reply| reply.status < 300)
-            };
-            (0..calls).map(one).filter(|good| *good).count()
-        };
-        let callers: Vec<_> = (0..callers).map(|_| scope.spawn(caller)).collect();
-        callers.into_iter().map(|caller| caller.join().expect("a caller")).sum()
-    })
+    good_calls(&gateway.public(), GET, callers, calls)
 }
 
 fn logged(gateway: &Gateway, phrase: &str) -> usize {

@@ -5,29 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crossdock_tests::{Backend, Connection, Gateway, Recorder, call, free_address, until};
+use crossdock_tests::{Backend, Gateway, Recorder, call, free_address, good_calls, until};
 use serde_json::Value;
 
 const LISTENERS: &str = "public: { http: { bind: \"127.0.0.1:0\" } }";
 const CONTRACT: &str =
     "syntax = \"proto3\";\npackage q.v1;\nservice S { rpc Find(Req) returns (Req); }\nmessage Req { string id = 1; }\n";
 const GET: &[u8] = b"GET /r HTTP/1.1\r\nHost: h\r\n\r\n";
-
-/// Statuses of calls over some connections, by status: how many were below 300.
-fn good(address: &str, request: &[u8], callers: usize, calls: usize) -> usize {
-    std::thread::scope(|scope| {
-        let caller = || {
-            let mut connection = Connection::open(address);
-            let one = |_| {
-                connection.send(request);
-                connection.receive(false).is_some_and(|reply| reply.status < 300)
-            };
-            (0..calls).map(one).filter(|good| *good).count()
-        };
-        let callers: Vec<_> = (0..callers).map(|_| scope.spawn(caller)).collect();
-        callers.into_iter().map(|caller| caller.join().expect("a caller")).sum()
-    })
-}
 
 fn endpoints(gateway: &Gateway) -> Vec<Value> {
     let services = gateway.admin_json("/api/v1/services");
@@ -66,7 +50,7 @@ fn a_dead_endpoint_fails_no_call() {
         "balance: least_outstanding",
     ] {
         let gateway = Gateway::start_with(LISTENERS, &http(&[dead.clone(), backend.address.to_string()], more));
-        assert_eq!(good(&gateway.public(), GET, 8, 250), 2000, "{more}");
+        assert_eq!(good_calls(&gateway.public(), GET, 8, 250), 2000, "{more}");
         assert_eq!(states(&gateway), ["unreachable", "up"]);
         assert_eq!(logged(&gateway, "endpoint is unreachable"), 1, "one line for the change");
         let tried = endpoints(&gateway)[0]["unreachable"].as_u64().expect("a number");
@@ -118,7 +102,7 @@ fn a_dead_endpoint_fails_no_call_of_grpc() {
         "balance: least_outstanding",
     ] {
         let gateway = grpc(&[dead.clone(), service.listener("internal")], more);
-        assert_eq!(good(&gateway.public(), GET, 8, 250), 2000, "{more}");
+        assert_eq!(good_calls(&gateway.public(), GET, 8, 250), 2000, "{more}");
         assert_eq!(states(&gateway), ["unreachable", "up"]);
     }
 }
@@ -142,7 +126,7 @@ fn all_endpoints_dead_is_told_and_is_over_when_one_comes_back() {
     let back = Instant::now();
     until("the endpoint to be reachable", || states(&gateway)[1] == "up");
     assert!(back.elapsed() < Duration::from_secs(3), "it is probed once a second, and took {:?}", back.elapsed());
-    assert_eq!(good(&gateway.public(), GET, 2, 50), 100);
+    assert_eq!(good_calls(&gateway.public(), GET, 2, 50), 100);
     assert_eq!(logged(&gateway, "endpoint is reachable again"), 1);
 }
 
@@ -159,11 +143,11 @@ fn an_endpoint_that_fails_half_of_its_calls_is_ejected_and_comes_back_on_trial()
     // Until it is ejected for the first time, and then over several ejections.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(2) {
-        good(&gateway.public(), GET, 4, 50);
+        good_calls(&gateway.public(), GET, 4, 50);
     }
     let (mut calls, mut succeeded) = (0, 0);
     while begun.elapsed() < Duration::from_secs(8) {
-        succeeded += good(&gateway.public(), GET, 4, 50);
+        succeeded += good_calls(&gateway.public(), GET, 4, 50);
         calls += 200;
     }
     println!("{} of {calls} calls failed", calls - succeeded);
@@ -171,7 +155,7 @@ fn an_endpoint_that_fails_half_of_its_calls_is_ejected_and_comes_back_on_trial()
     assert!(logged(&gateway, "endpoint is ejected as an outlier") >= 1);
     is_broken.store(false, Ordering::Relaxed);
     until("it to be used again", || {
-        good(&gateway.public(), GET, 1, 20);
+        good_calls(&gateway.public(), GET, 1, 20);
         states(&gateway) == ["up", "up"]
     });
 }
@@ -182,7 +166,7 @@ fn where_all_endpoints_fail_at_least_half_of_them_stay() {
     let (one, two, three) = (failing(), failing(), failing());
     let urls = [&one, &two, &three].map(|service| service.address.to_string());
     let gateway = Gateway::start_with(LISTENERS, &http(&urls, "balance: round_robin"));
-    assert_eq!(good(&gateway.public(), GET, 4, 100), 0);
+    assert_eq!(good_calls(&gateway.public(), GET, 4, 100), 0);
     assert_eq!(states(&gateway).iter().filter(|state| *state == "ejected").count(), 1);
 }
 
@@ -207,18 +191,18 @@ fn an_endpoint_that_fails_its_health_check_gets_no_calls_until_it_passes() {
     let routes = routes.replace("get: { get: /echo }", "get: { post: /echo }").replace("get: /r", "post: /r");
     let gateway = Gateway::start_with(LISTENERS, &routes);
     let post = b"POST /r HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-    assert_eq!(good(&gateway.public(), post, 1, 10), 10);
+    assert_eq!(good_calls(&gateway.public(), post, 1, 10), 10);
     assert!(calls.load(Ordering::Relaxed) > 0);
     is_healthy.store(false, Ordering::Relaxed);
     until("the check to fail", || states(&gateway) == ["unhealthy", "up"]);
     let before = calls.load(Ordering::Relaxed);
-    assert_eq!(good(&gateway.public(), post, 4, 50), 200);
+    assert_eq!(good_calls(&gateway.public(), post, 4, 50), 200);
     assert_eq!(calls.load(Ordering::Relaxed), before, "it gets no calls");
     is_healthy.store(true, Ordering::Relaxed);
     let passes = Instant::now();
     until("the check to pass", || states(&gateway) == ["up", "up"]);
     assert!(passes.elapsed() < Duration::from_secs(1), "within its interval, not {:?}", passes.elapsed());
-    assert_eq!(good(&gateway.public(), post, 1, 10), 10);
+    assert_eq!(good_calls(&gateway.public(), post, 1, 10), 10);
     assert!(calls.load(Ordering::Relaxed) > before, "it gets calls again");
     assert_eq!(
         (
@@ -239,7 +223,7 @@ fn grpc_endpoints_are_asked_by_the_health_checking_protocol() {
     );
     assert_eq!(call(&gateway.public(), "GET", "/r", "").status, 200);
     until("the one that is no gRPC service to be found", || states(&gateway) == ["up", "unhealthy"]);
-    assert_eq!(good(&gateway.public(), GET, 4, 50), 200);
+    assert_eq!(good_calls(&gateway.public(), GET, 4, 50), 200);
     let unknown =
         grpc(&[service.listener("internal")], "health: { service: other.Service, every: 200ms, failures: 1 }");
     let _ = call(&unknown.public(), "GET", "/r", "");
@@ -257,12 +241,12 @@ fn a_circuit_breaker_opens_and_lets_probes_decide() {
     });
     let more = "breaker: { failures_percent: 50, calls: 10, window: 5s, open: 500ms, probes: 1 }";
     let gateway = Gateway::start_with(LISTENERS, &http(&[service.address.to_string()], more));
-    assert_eq!(good(&gateway.public(), GET, 1, 10), 0);
+    assert_eq!(good_calls(&gateway.public(), GET, 1, 10), 0);
     let open = call(&gateway.public(), "GET", "/r", "");
     assert_eq!(open.status, 503);
     assert!(open.body.contains("BREAKER_OPEN") && open.header("retry-after").is_some(), "{}", open.body);
     let before = requests.load(Ordering::Relaxed);
-    good(&gateway.public(), GET, 4, 50);
+    good_calls(&gateway.public(), GET, 4, 50);
     let sent = requests.load(Ordering::Relaxed) - before;
     assert!(sent <= 2, "{sent} calls were sent while it was open");
     assert!(
@@ -270,6 +254,6 @@ fn a_circuit_breaker_opens_and_lets_probes_decide() {
     );
     is_broken.store(false, Ordering::Relaxed);
     until("it to close", || call(&gateway.public(), "GET", "/r", "").status == 200);
-    assert_eq!(good(&gateway.public(), GET, 4, 50), 200);
+    assert_eq!(good_calls(&gateway.public(), GET, 4, 50), 200);
     assert_eq!(logged(&gateway, "circuit breaker is closed"), 1);
 }

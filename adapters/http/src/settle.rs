@@ -66,11 +66,7 @@ pub(crate) async fn write_apart(outcome: Outcome, entry: &Entry) -> Outcome {
     let of_type = entry.typed.as_ref().map(|typed| Arc::clone(&typed.answer) as Arc<dyn BodyType>);
     match take_body_apart(&mut message, &entry.answer, of_type.as_ref()).await {
         Ok(written) => {
-            message.content_type = written.content_type;
-            message.body = match of_type {
-                Some(of_type) => Body::typed(written.chunks, entry.answer.format(), of_type),
-                None => Body::raw(written.chunks, entry.answer.format()),
-            };
+            written.put_into(&mut message, &entry.answer, of_type);
             Outcome::Replied(message)
         }
         Err(fault) => Outcome::Failed(unwritable(fault)),

@@ -47,6 +47,17 @@ pub struct EncodedBody {
     pub content_type: Option<ByteString>,
 }
 
+impl EncodedBody {
+    /// Makes it the body of a message, which is forwarded unchanged from then on by whoever takes that format and type.
+    pub fn put_into(self, message: &mut Message, format: &WriteFormat, of_type: Option<Arc<dyn BodyType>>) {
+        message.body = match of_type {
+            Some(of_type) => Body::typed(self.chunks, format.format(), of_type),
+            None => Body::raw(self.chunks, format.format()),
+        };
+        message.content_type = self.content_type;
+    }
+}
+
 /// The bytes of a message's body. Raw bytes of the format that is wanted are handed on uncopied with the media type that
 /// they came with; of another format, they are written anew by the type that they, or those who take them, have. Bytes of which nobody
 /// said what they are go at the taker's word, where that is protobuf without a contract.

@@ -2,8 +2,9 @@
 //!
 //! A data arbiter does work of some ten microseconds itself. Longer work, such as reading, mapping or writing a large body, runs on one thread
 //! per processor, at a lower scheduling priority than data arbiters. Jobs queue in FIFO order, except that jobs of messages in progress
-//! precede those of new messages, because the former hold intermediate results; every fourth turn is for a new message. The queue is bounded by the messages in flight; a waiting
-//! job occupies no thread and is cancelled by dropping its future, so callers apply their deadlines.
+//! precede those of new messages, because the former hold intermediate results; every fourth turn is for a new message. The queue is
+//! bounded by the messages in flight; a waiting job occupies no thread and is cancelled by dropping its future, so callers apply their
+//! deadlines.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -43,7 +44,7 @@ struct Pool {
     discarded: SyncSender<Job>,
 }
 
-/// Free threads, and who waits for one.
+/// The number of free threads, and the jobs that wait for one.
 #[derive(Default)]
 struct Turns {
     free: usize,

@@ -147,11 +147,7 @@ impl Run<'_> {
         };
         let of_type = operation.call_type().map(|call| Arc::clone(&call.request) as Arc<dyn BodyType>);
         let written = self.in_time(take_body_apart(message, format, of_type.as_ref())).await??;
-        message.body = match of_type {
-            Some(of_type) => Body::typed(written.chunks, format.format(), of_type),
-            None => Body::raw(written.chunks, format.format()),
-        };
-        message.content_type = written.content_type;
+        written.put_into(message, format, of_type);
         Ok(())
     }
 
