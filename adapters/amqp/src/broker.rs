@@ -14,6 +14,7 @@ use lapin::uri::AMQPUri;
 use lapin::{Connection, Event};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Addresses;
 use crate::error::unreachable;
@@ -26,6 +27,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const STEADY_TIME: Duration = Duration::from_secs(10);
 /// How often a connection is looked at that says nothing of itself.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// For a connection to be closed as the protocol wants it.
+const CLOSE_TIME: Duration = Duration::from_secs(3);
 
 /// What a connection is for: one that is blocked for publishing must not hold back acknowledgements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -113,12 +116,20 @@ pub(crate) struct Live {
     pub(crate) connection: Arc<Connection>,
     /// Messages that were returned on it.
     pub(crate) returns: Arc<Returns>,
+    /// Cancelled once it is lost.
+    ended: CancellationToken,
 }
 
 impl Live {
     /// Whether it is still there.
     pub(crate) fn is_up(&self) -> bool {
-        self.connection.status().connected()
+        !self.ended.is_cancelled() && self.connection.status().connected()
+    }
+
+    /// Waits until it is lost. lapin leaves a call unanswered that it took in the moment when its connection ended: whoever waits for
+    /// lapin waits for this as well.
+    pub(crate) async fn lost(&self) {
+        self.ended.cancelled().await;
     }
 }
 
@@ -201,11 +212,14 @@ async fn keep(addresses: Addresses, dialers: Dialers, purpose: Purpose, state: w
                 let since = Instant::now();
                 tracing::info!(%broker, ?purpose, number, "connected to the broker");
                 let connection = Arc::new(connection);
-                state.send_replace(State::Up(Live { number, connection: Arc::clone(&connection), returns }));
+                let ended = CancellationToken::new();
+                // However this ends, nobody waits for the connection any more.
+                let _ended = ended.clone().drop_guard();
+                state.send_replace(State::Up(Live { number, connection: Arc::clone(&connection), returns, ended }));
                 let lost = tokio::select! {
                     problem = lost(&connection, &broker) => problem,
                     () = state.closed() => {
-                        let _ = connection.close(200, "OK".into()).await;
+                        let _ = tokio::time::timeout(CLOSE_TIME, connection.close(200, "OK".into())).await;
                         return;
                     }
                 };

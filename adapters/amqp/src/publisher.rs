@@ -6,6 +6,7 @@ mod refusal;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +36,9 @@ const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 const UNCONFIRMED_MAX: usize = 10_000;
 /// How often it is looked whether the broker takes messages, while a channel is opened.
 const BLOCKED_INTERVAL: Duration = Duration::from_millis(100);
+/// For a channel to be opened on a connection that is there, and to be closed.
+const OPEN_TIME: Duration = Duration::from_secs(10);
+const CLOSE_TIME: Duration = Duration::from_secs(3);
 /// What a frame holds besides properties and headers, amply.
 const FRAME_OVERHEAD: usize = 512;
 
@@ -96,7 +100,7 @@ impl Drop for Open {
         let channel = self.channel.clone();
         if channel.status().connected() {
             self.broker.spawn(async move {
-                let _ = channel.close(200, "OK".into()).await;
+                let _ = tokio::time::timeout(CLOSE_TIME, channel.close(200, "OK".into())).await;
             });
         }
     }
@@ -309,7 +313,9 @@ async fn open(broker: Arc<Broker>, exchange: ShortString, late: Option<ShortStri
     tokio::select! {
         biased;
         () = is_blocked(&live) => Err(blocked()),
+        () = live.lost() => Err(unreachable("the connection was lost")),
         opened = open_on(live.clone(), Arc::clone(&broker), exchange, late) => opened,
+        () = tokio::time::sleep(OPEN_TIME) => Err(unreachable("no channel in time")),
     }
 }
 
@@ -334,9 +340,9 @@ async fn open_on(
     let consumer = consumer.await.map_err(unreachable)?;
     let (to_send, sending) = mpsc::channel(UNCONFIRMED_MAX);
     let (replies, credit) = (PendingReplies::new(WAITING_MAX), Arc::new(Semaphore::new(UNCONFIRMED_MAX)));
-    tokio::task::spawn_local(send_and_confirm(channel.clone(), Arc::clone(&live.returns), sending));
+    tokio::task::spawn_local(send_and_confirm(channel.clone(), live.clone(), sending));
     let late = late.map(|queue| LateReplies { queue, to_send: to_send.clone(), credit: Arc::clone(&credit) });
-    tokio::task::spawn_local(take_replies(consumer, Rc::clone(&replies), late));
+    tokio::task::spawn_local(take_replies(live.clone(), consumer, Rc::clone(&replies), late));
     Ok(Rc::new(Open { live, channel, to_send, credit, replies, broker }))
 }
 
@@ -360,8 +366,20 @@ async fn check_exchange(live: &Live, exchange: &ShortString) -> Result<(), Fault
 }
 
 /// Hands replies to those who wait for them, until the channel ends.
-async fn take_replies(mut consumer: Consumer, replies: Rc<PendingReplies<Delivery>>, late: Option<LateReplies>) {
-    while let Some(Ok(delivery)) = consumer.next().await {
+async fn take_replies(
+    live: Live,
+    mut consumer: Consumer,
+    replies: Rc<PendingReplies<Delivery>>,
+    late: Option<LateReplies>,
+) {
+    let mut lost = pin!(live.lost());
+    loop {
+        let delivery = tokio::select! {
+            biased;
+            delivery = consumer.next() => delivery,
+            () = &mut lost => None,
+        };
+        let Some(Ok(delivery)) = delivery else { break };
         let id = delivery.properties.correlation_id().as_ref().map(|id| ByteString::from(id.as_str()));
         let Some(id) = id else {
             tracing::warn!("a reply has no correlation id; it was dropped");

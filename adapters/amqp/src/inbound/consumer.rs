@@ -51,7 +51,7 @@ pub(super) async fn consume(worker: Rc<Worker>, spec: Arc<dyn EntrySpec>, stop: 
                 Ok((channel, consumer)) => {
                     tracing::info!(listener = %worker.name, queue, prefetch = entry.prefetch, "consuming");
                     told = String::new();
-                    let consuming = Consuming { worker: &worker, spec: &spec, channel, stop: &stop };
+                    let consuming = Consuming { worker: &worker, spec: &spec, live: &live, channel, stop: &stop };
                     let Some(problem) = consuming.run(consumer, &mut in_flight).await else { break };
                     if begun.elapsed() >= STEADY_TIME {
                         waits = Waits::new();
@@ -112,6 +112,7 @@ async fn declare(channel: &Channel, queue: &ShortString, declare: Declare, kind:
 struct Consuming<'a> {
     worker: &'a Rc<Worker>,
     spec: &'a Arc<dyn EntrySpec>,
+    live: &'a Live,
     channel: Channel,
     stop: &'a CancellationToken,
 }
@@ -136,6 +137,8 @@ impl Consuming<'_> {
                     Some(Err(error)) => return Some(error.to_string()),
                     None => return Some("the broker cancelled the consumer".to_owned()),
                 },
+                // lapin's own account of it comes first.
+                () = self.live.lost() => return Some("the connection was lost".to_owned()),
             }
         }
         failpoint("amqp.draining");

@@ -153,7 +153,8 @@ impl Handling {
             tracing::warn!(%queue, "a message came again and may have been carried out; it was dropped");
             return Decided::Acknowledge;
         }
-        if matches!(one.acker.ack(BasicAckOptions::default()).await, Ok(true))
+        let acknowledged = tokio::time::timeout(SETTLE_TIME, one.acker.ack(BasicAckOptions::default())).await;
+        if matches!(acknowledged, Ok(Ok(true)))
             && let Ok(Outcome::Failed(fault)) = self.dispatch(one, None).await
         {
             tracing::warn!(%queue, code = %fault.code, reason = %fault.reason, "a message failed, and is not tried again");

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::time::Duration;
 
 use crossdock_adapter_api::failpoint;
 use crossdock_message::Fault;
@@ -16,8 +17,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Publication;
 use super::refusal::Refusal;
+use crate::broker::Live;
 use crate::error::{not_stored, returned_by_mistake, unconfirmed, unreachable, unroutable};
-use crate::frames::{Returned, Returns, body_digest};
+use crate::frames::{Returned, body_digest};
+
+/// What messages of a lost connection wait for their errors.
+const LOST_GRACE: Duration = Duration::from_secs(1);
 
 /// A message on its way out, and who waits for its confirmation.
 pub(super) struct ToSend {
@@ -43,7 +48,13 @@ pub(super) enum Failure {
 ///
 /// The broker returns a message before it confirms it, and [`Returns`] has a returned message before lapin can know of its
 /// confirmation. So once a confirmation is known, whether its message was returned is known as well.
-pub(super) async fn send_and_confirm(channel: Channel, returns: Arc<Returns>, mut sending: mpsc::Receiver<ToSend>) {
+pub(super) async fn send_and_confirm(channel: Channel, live: Live, mut sending: mpsc::Receiver<ToSend>) {
+    let returns = &live.returns;
+    // lapin is given the time to say why the connection ended.
+    let mut lost = pin!(async {
+        live.lost().await;
+        tokio::time::sleep(LOST_GRACE).await;
+    });
     let mut waiting = FuturesUnordered::new();
     let mut unconfirmed = Unconfirmed::default();
     let mut open = true;
@@ -59,6 +70,8 @@ pub(super) async fn send_and_confirm(channel: Channel, returns: Arc<Returns>, mu
                 unconfirmed.note(returns.take(channel.id()));
                 settled.report(&mut unconfirmed);
             }
+            // Those who wait are told that nothing is known.
+            () = &mut lost => return,
         }
         // New messages are sent at once, so that they leave together.
         while let Ok(next) = sending.try_recv() {
@@ -213,6 +226,8 @@ impl Settled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use bytes::Bytes;
     use lapin::BasicProperties;
     use lapin::types::{AMQPValue, FieldTable};
