@@ -45,6 +45,9 @@ pub struct Gateway {
     log: Arc<Mutex<Vec<String>>>,
 }
 
+/// Lines of a gateway's log that a failed test shows.
+const LOG_LINES: usize = 40;
+
 /// How a gateway ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
@@ -299,6 +302,12 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Of a failure that does not come again, this is all that is left.
+            let log = self.log.lock().map(|log| log.clone()).unwrap_or_default();
+            let last = log.iter().rev().take(LOG_LINES).rev().map(String::as_str).collect::<Vec<_>>();
+            eprintln!("the last of {} lines of the gateway's log:\n{}", log.len(), last.join("\n"));
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

