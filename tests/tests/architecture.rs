@@ -11,6 +11,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("crossdock-settings", 0),
     ("crossdock-zab", 0),
     ("crossdock-contract", 1),
+    ("crossdock-expression", 1),
     ("crossdock-adapter-api", 2),
     ("crossdock-transport", 3),
     ("crossdock-routing", 3),
@@ -35,7 +36,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hickory-resolver", &["crossdock-transport"]),
     ("protox", &["crossdock-contract"]),
     ("prost", &["crossdock-contract", "crossdock-grpc", "crossdock-cluster", "crossdock-tests"]),
-    ("cel", &["crossdock-routing"]),
+    ("jiff", &["crossdock-expression"]),
+    ("regex", &["crossdock-expression"]),
     ("quick-xml", &["crossdock-message"]),
     ("granit-parser", &["crossdock-settings"]),
     ("lapin", &["crossdock-amqp"]),
@@ -46,8 +48,14 @@ const OWNERS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that are pure: no executor, no network, no threads.
-const PURE: &[&str] =
-    &["crossdock-message", "crossdock-settings", "crossdock-contract", "crossdock-routing", "crossdock-zab"];
+const PURE: &[&str] = &[
+    "crossdock-message",
+    "crossdock-settings",
+    "crossdock-contract",
+    "crossdock-expression",
+    "crossdock-routing",
+    "crossdock-zab",
+];
 const IMPURE: &[&str] = &["tokio", "tokio-util", "actix", "actix-rt", "hyper", "mio", "notify", "rand"];
 
 /// Each crate's folder, and the names that its manifest depends on outside of tests.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::Adapter;
 use crossdock_message::{Body, Format, Limits, Message, json};
-use crossdock_routing::expression::{Meter, Request, Scope};
+use crossdock_routing::expression::{FixedHost, Meter, Request, Scope};
 use crossdock_routing::{Inputs, Step, load};
 use crossdock_settings::{Diagnostics, Resolve};
 use crossdock_tests::fuzz::NoFiles;
@@ -152,6 +152,7 @@ fn no_route_makes_too_much_of_a_message() {
             reply: None,
             variables: &[],
             item: None,
+            host: &FixedHost::default(),
             meter: &meter,
             limits: &limits,
         };

@@ -20,6 +20,7 @@ mod data;
 mod demo;
 mod generation;
 mod health;
+mod host;
 mod stats;
 mod wiring;
 

@@ -34,7 +34,6 @@ pub(crate) mod schema_parts {
     pub(crate) use super::tests_section::TestSettings;
 }
 
-pub(crate) use types::unknown_name;
 pub(crate) use words::{BackoffRange, BreakerSettings, CodeName, DeadlineSettings, HealthSettings, RetrySettings};
 
 /// What loading needs to know besides the files.

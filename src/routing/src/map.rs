@@ -155,9 +155,10 @@ fn each(
     let taken = scope.meter.bytes(items.len() * size_of::<Value>());
     taken.map_err(|spent| source.spent(spent))?;
     let mut mapped = Vec::with_capacity(items.len());
+    let is_xml = source.path().is_some_and(|path| scope.is_xml(&path.root));
     for value in items {
         scope.meter.work(1).map_err(|spent| source.spent(spent))?;
-        let item = Item { name, value, outer: scope.item };
+        let item = Item { name, value, is_xml, outer: scope.item };
         mapped.push(map.made(&Scope { item: Some(&item), ..*scope })?);
     }
     Ok(Value::List(mapped))

@@ -20,6 +20,7 @@ use self::window::{Known, Window};
 use super::counted::Counted;
 use super::ingress::RouteExchange;
 use super::steps::deadline_of;
+use crate::host::SystemHost;
 use crate::stats::Phases;
 
 /// Bytes of a key.
@@ -250,8 +251,16 @@ type Keys = (Option<ByteString>, Option<ByteString>);
 /// The keys of a message: for the order, and for being carried out once.
 fn keys(route: &RoutePlan, request: &Request, limits: &Limits) -> Result<Keys, Fault> {
     let meter = Meter::new(deadline_of(route, &request.message, Instant::now()));
-    let scope =
-        Scope { request, current: &request.message, reply: None, variables: &[], item: None, meter: &meter, limits };
+    let scope = Scope {
+        request,
+        current: &request.message,
+        reply: None,
+        variables: &[],
+        item: None,
+        host: &SystemHost,
+        meter: &meter,
+        limits,
+    };
     let order = route.order.as_ref().map(|by| key_of(by, "order", &scope)).transpose()?;
     let only = route.idempotency.as_ref().map(|plan| key_of(&plan.key, "idempotency", &scope)).transpose()?;
     Ok((order, only))

@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 
 pub(crate) use self::evaluate::Budget;
 use super::shards::Shards;
+use crate::host::SystemHost;
 use crate::stats::Phases;
 
 /// What the next step works on.
@@ -180,6 +181,7 @@ impl<'a> Run<'a> {
             reply: self.reply.as_ref(),
             variables: &self.variables,
             item: None,
+            host: &SystemHost,
             meter,
             limits: self.limits,
         }

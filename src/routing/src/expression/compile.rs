@@ -1,29 +1,21 @@
 //! From source text to something that can be evaluated many times.
 
 use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::Arc;
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators};
-use cel::common::value::CowVal;
-use cel::context::VariableResolver;
-use cel::{Context, ExecutionError};
 use crossdock_contract::Typed;
+use crossdock_expression::syntax::{Limits, Literal, Options};
+use crossdock_expression::value::NoValue;
+use crossdock_expression::{
+    Environment, Failure, FailureKind, Problem, Program, RecordInfo, Spent, Step, Type, Val, Variable,
+};
 use crossdock_message::{ByteString, Code, Decimal, Fault, Value};
-use crossdock_settings::nearest;
 
-use super::functions::{ENVIRONMENT, FUNCTIONS, ROOT, comparison};
-use super::gives::{Gives, gives};
+use super::contract::type_of;
+use super::gives::Gives;
 use super::path::{Path, PathStep};
-use super::projection::Needs;
 use super::scope::{ENVELOPE_FIELDS, Scope};
-use super::values::{CelValue, to_value};
-use super::work::{Spent, Work};
-
-/// Bytes of one expression. CEL's parser recurses over operators without a limit of its own.
-const SOURCE_LEN_MAX: usize = 1024;
-/// Levels of one expression's tree.
-const DEPTH_MAX: usize = 64;
+use super::spent;
 
 /// The names that an expression may use.
 #[derive(Debug, Clone, Default)]
@@ -38,16 +30,47 @@ pub struct Names {
     pub of_services: Vec<ByteString>,
 }
 
-/// Why an expression cannot be used: bytes of its text, what is wrong, and what to write instead.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{problem}")]
-pub struct ExpressionError {
-    /// The bytes that are wrong.
-    pub range: Range<usize>,
-    /// What is wrong.
-    pub problem: String,
-    /// What to write instead; empty where nothing can be said.
-    pub help: String,
+/// The fields of `msg`.
+#[derive(Debug)]
+struct Envelope;
+
+impl RecordInfo for Envelope {
+    fn name(&self) -> &'static str {
+        "msg"
+    }
+
+    fn field(&self, name: &str) -> Option<Type> {
+        match name {
+            "status" => Some(Type::Int),
+            other => ENVELOPE_FIELDS.contains(&other).then_some(Type::Text),
+        }
+    }
+
+    fn field_names(&self) -> Vec<String> {
+        ENVELOPE_FIELDS.iter().map(ToString::to_string).collect()
+    }
+}
+
+impl Names {
+    fn environment(&self) -> Environment {
+        let variable = |name: &ByteString| {
+            let typed = self.types.iter().find(|(root, _)| root == name);
+            let of = match (&**name, typed) {
+                (_, Some((_, typed))) => type_of(typed),
+                ("header", None) => Type::map(Type::Text, Type::Text),
+                ("msg", None) => Type::Record(Arc::new(Envelope)),
+                _ => Type::Dyn,
+            };
+            Variable { name: name.clone(), of }
+        };
+        Environment {
+            variables: self.variables.iter().map(variable).collect(),
+            unbound: self.unbound.clone(),
+            splits_inputs: true,
+            options: Options { limits: Limits::default(), macros: true },
+            ..Environment::default()
+        }
+    }
 }
 
 /// An expression that was checked.
@@ -64,7 +87,8 @@ pub struct Expression {
 enum Kind {
     Constant(Value),
     Path(Path),
-    Cel { tree: Arc<IdedExpr>, needs: Vec<(ByteString, Needs)> },
+    /// With the paths of its inputs.
+    Program(Program, Arc<[Path]>),
 }
 
 impl std::fmt::Debug for Expression {
@@ -77,9 +101,8 @@ impl Expression {
     /// Checks a source text.
     ///
     /// # Errors
-    /// All [`ExpressionError`]s that are found: no CEL, an unknown name or function, too long, too deep, a map literal
-    /// (whose order CEL does not keep), or one comprehension inside another.
-    pub fn compile(source: &str, names: &Names) -> Result<Self, Vec<ExpressionError>> {
+    /// All [`Problem`]s that are found.
+    pub fn compile(source: &str, names: &Names) -> Result<Self, Vec<Problem>> {
         Self::compile_shown(source, source, names)
     }
 
@@ -87,22 +110,7 @@ impl Expression {
     ///
     /// # Errors
     /// As [`Expression::compile`].
-    pub fn compile_shown(source: &str, shown: &str, names: &Names) -> Result<Self, Vec<ExpressionError>> {
-        let whole = 0..source.len();
-        let refuse =
-            |problem: String, help: &str| vec![ExpressionError { range: whole.clone(), problem, help: help.into() }];
-        if source.trim().is_empty() {
-            return Err(refuse(
-                "an expression is missing".into(),
-                "write one such as `req.id`; a text stands in quotes: `\"'open'\"`",
-            ));
-        }
-        if source.len() > SOURCE_LEN_MAX {
-            return Err(refuse(
-                format!("the expression is longer than {SOURCE_LEN_MAX} bytes"),
-                "split it over several fields",
-            ));
-        }
+    pub fn compile_shown(source: &str, shown: &str, names: &Names) -> Result<Self, Vec<Problem>> {
         if let Some(value) = number(source) {
             return Ok(Self {
                 source: shown.into(),
@@ -111,24 +119,23 @@ impl Expression {
                 gives: Gives::Number,
             });
         }
-        let parser = ENVIRONMENT.parser().max_recursion_depth(32).enable_optional_syntax(false);
-        let (mut tree, info) = parser.parse_with_source_info(source).map_err(|errors| {
-            errors.errors.iter().take(1).map(|error| parse_error(source, error.pos, &error.msg)).collect::<Vec<_>>()
-        })?;
-        let mut walk = Walk { names, info: &info, source, bound: Vec::new(), needs: Vec::new(), errors: Vec::new() };
-        walk.visit(&tree, 0, false);
-        let Walk { needs, errors, .. } = walk;
-        if !errors.is_empty() {
-            return Err(errors);
-        }
-        let gives = gives(&tree);
-        let of_caller = !needs.iter().any(|(root, _)| names.of_services.contains(root));
-        let kind = match (constant(&tree), path(&tree)) {
+        let program = Program::compile(source, &names.environment())?;
+        let of_caller = !program.inputs().iter().any(|input| names.of_services.contains(&input.variable));
+        let mut gives = Gives::of(program.result_type());
+        let kind = match (program.literal().and_then(constant), program.path()) {
             (Some(value), _) => Kind::Constant(value),
-            (None, Some(path)) => Kind::Path(path),
+            (None, Some((root, steps))) => {
+                // Where it leads is looked up in the contract.
+                gives = Gives::Anything;
+                Kind::Path(Path { root, steps: steps.into_iter().map(step).collect() })
+            }
             (None, None) => {
-                replace_comparisons(&mut tree);
-                Kind::Cel { tree: Arc::new(tree), needs }
+                let path = |input: &crossdock_expression::Input| Path {
+                    root: input.variable.clone(),
+                    steps: input.field.iter().cloned().map(PathStep::Field).collect(),
+                };
+                let paths = program.inputs().iter().map(path).collect();
+                Kind::Program(program, paths)
             }
         };
         Ok(Self { source: shown.into(), kind, of_caller, gives })
@@ -188,7 +195,7 @@ impl Expression {
                 Ok(value) => self.copied(value, scope).map(Some),
                 Err(_) => Ok(None),
             },
-            Kind::Cel { tree, needs } => self.interpret(tree, needs, scope).map(Some),
+            Kind::Program(program, paths) => self.run(program, paths, scope).map(Some),
         }
     }
 
@@ -200,6 +207,8 @@ impl Expression {
         if let Kind::Path(path) = &self.kind {
             return match scope.find(path)? {
                 Ok(value) => self.copied(value, scope),
+                // An element that is not there stands no times.
+                Err(taken) if scope.is_missing_element(path, taken) => Ok(Value::List(Vec::new())),
                 Err(taken) => Err(self.missing(&path.text_to((taken + 1).min(path.steps.len())))),
             };
         }
@@ -260,85 +269,48 @@ impl Expression {
         }
     }
 
-    fn interpret(&self, tree: &IdedExpr, needs: &[(ByteString, Needs)], scope: &Scope<'_>) -> Result<Value, Fault> {
-        let _work = Work::begin(scope.meter);
-        let mut variables = Variables(Vec::with_capacity(needs.len()));
-        for (root, needs) in needs {
-            if let Some(value) = needs.of_variable(root, scope)? {
-                variables.0.push((root.clone(), value));
+    fn run(&self, program: &Program, paths: &[Path], scope: &Scope<'_>) -> Result<Value, Fault> {
+        let mut found = Vec::with_capacity(paths.len());
+        for path in paths {
+            found.push(scope.find(path)?.ok());
+        }
+        let mut inputs: Vec<Option<Val<'_>>> = Vec::with_capacity(paths.len());
+        for (path, value) in paths.iter().zip(&found) {
+            inputs.push(match value {
+                Some(value) => Some(Val::data(value, scope.is_xml(&path.root))),
+                None => scope.is_missing_element(path, 0).then(Val::missing_element),
+            });
+        }
+        let evaluated = program.evaluate(&inputs, scope.meter, scope.host).map_err(|failure| self.failed(&failure))?;
+        evaluated.to_value(scope.meter).map_err(|problem| match problem {
+            NoValue::Spent(spent) => self.spent(spent),
+            NoValue::Kind(kind) => {
+                self.fault("EXPRESSION", format!("`{}` gives {kind}, which a message cannot hold", self.source))
             }
-        }
-        let root: &Context<'_, '_> = &ROOT;
-        let mut context = root.new_inner_scope();
-        context.set_variable_resolver(&variables);
-        let evaluated = cel::Value::resolve_val(tree, &context);
-        if Work::is_spent() {
-            return Err(self.spent(Spent::Work));
-        }
-        let value = evaluated.map_err(|error| self.failed(&error))?;
-        to_value(&*value).map_err(|kind| {
-            self.fault("EXPRESSION", format!("`{}` gives a {kind}, which a message cannot hold", self.source))
         })
     }
 
     /// There is nothing left for the message.
     pub(crate) fn spent(&self, spent: Spent) -> Fault {
-        spent.fault(self.of_caller, &self.source)
+        spent::fault(spent, self.of_caller, &self.source)
     }
 
-    /// CEL's own texts carry values of the message; only what the expression's author wrote is told.
-    fn failed(&self, error: &ExecutionError) -> Fault {
-        let problem = match error {
-            // Only what the author wrote is told, never a name that came with the message.
-            ExecutionError::NoSuchKey(name) | ExecutionError::UndeclaredReference(name) => {
-                if name.len() <= SOURCE_LEN_MAX && self.source.contains(name.as_str()) {
-                    return self.missing(name);
-                }
-                "a field that it looks for is missing".to_owned()
+    fn failed(&self, failure: &Failure) -> Fault {
+        match failure.kind {
+            FailureKind::Missing => self.missing(&failure.problem),
+            FailureKind::Spent(spent) => self.spent(spent),
+            FailureKind::Value => {
+                self.fault("EXPRESSION", format!("`{}` cannot be evaluated: {}", self.source, failure.problem))
             }
-            ExecutionError::IndexOutOfBounds(_) => "an index is past the end of its list".to_owned(),
-            ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => "a division by zero".to_owned(),
-            ExecutionError::Overflow(..) => "a number does not fit in 64 bits".to_owned(),
-            ExecutionError::FunctionError { function, message } if function.starts_with('@') => message.clone(),
-            ExecutionError::FunctionError { function, message } => format!("{function}: {message}"),
-            ExecutionError::NoSuchOverload(_)
-            | ExecutionError::UnexpectedType { .. }
-            | ExecutionError::ValuesNotComparable(..) => {
-                "a value is of a kind that it cannot be used with there; a decimal number is only compared, or made a text by `text()`"
-                    .to_owned()
-            }
-            _ => "the values do not fit the expression".to_owned(),
-        };
-        self.fault("EXPRESSION", format!("`{}` cannot be evaluated: {problem}", self.source))
+        }
     }
 }
 
-struct Variables(Vec<(ByteString, CelValue)>);
-
-impl VariableResolver for Variables {
-    fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
-        self.0.iter().find(|(root, _)| *root == name).map(|(_, value)| CowVal::Borrowed(value.as_val()))
+fn step(step: Step) -> PathStep {
+    match step {
+        Step::Field(name) => PathStep::Field(name),
+        Step::Index(at) => PathStep::Index(at),
     }
-}
-
-/// CEL's parser speaks in the tokens of its grammar; the place is what helps.
-fn parse_error(source: &str, (line, column): (isize, isize), message: &str) -> ExpressionError {
-    let line = usize::try_from(line).unwrap_or(0).max(1);
-    let column = usize::try_from(column).unwrap_or(0).max(1);
-    let line_start: usize = source.split_inclusive('\n').take(line - 1).map(str::len).sum();
-    let rest = source.get(line_start..).unwrap_or("");
-    let offset = rest.char_indices().nth(column - 1).map_or(rest.len(), |(at, _)| at);
-    let start = (line_start + offset).min(source.len());
-    let end = source[start..].chars().next().map_or(start, |character| start + character.len_utf8());
-    let problem = if message.contains("Recursion limit") {
-        "the expression is nested too deep".to_owned()
-    } else if start >= source.len() {
-        "the expression ends too early".to_owned()
-    } else {
-        "the expression cannot be read here".to_owned()
-    };
-    let help = "expressions are CEL: `req.amount > 10 && has(req.note)`, texts in single quotes: `'open'`";
-    ExpressionError { range: start..end, problem, help: help.into() }
 }
 
 /// A whole number or decimal that is the whole expression: its digits are kept.
@@ -348,230 +320,16 @@ fn number(source: &str) -> Option<Value> {
     Some(whole.unwrap_or(Value::Decimal(decimal)))
 }
 
-/// Puts functions of ours in the place of CEL's comparisons.
-fn replace_comparisons(tree: &mut IdedExpr) {
-    match &mut tree.expr {
-        Expr::Call(call) => {
-            if let Some(function) = comparison(&call.func_name) {
-                function.clone_into(&mut call.func_name);
-            }
-            if let Some(target) = &mut call.target {
-                replace_comparisons(target);
-            }
-            call.args.iter_mut().for_each(replace_comparisons);
-        }
-        Expr::Select(select) => replace_comparisons(&mut select.operand),
-        Expr::List(list) => list.elements.iter_mut().for_each(replace_comparisons),
-        Expr::Comprehension(comprehension) => {
-            let comprehension = &mut **comprehension;
-            for part in [
-                &mut comprehension.iter_range,
-                &mut comprehension.accu_init,
-                &mut comprehension.loop_cond,
-                &mut comprehension.loop_step,
-                &mut comprehension.result,
-            ] {
-                replace_comparisons(part);
-            }
-        }
-        Expr::Map(_) | Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
-    }
-}
-
-/// The value of a literal.
-fn constant(tree: &IdedExpr) -> Option<Value> {
-    match &tree.expr {
-        Expr::Literal(LiteralValue::String(text)) => Some(Value::from(text.inner())),
-        Expr::Literal(LiteralValue::Int(number)) => Some(Value::Int(*number.inner())),
-        Expr::Literal(LiteralValue::Boolean(truth)) => Some(Value::Bool(*truth.inner())),
-        Expr::Literal(LiteralValue::Null) => Some(Value::Null),
-        _ => None,
-    }
-}
-
-/// The path that a tree of selections and constant indices spells.
-fn path(tree: &IdedExpr) -> Option<Path> {
-    match &tree.expr {
-        Expr::Ident(name) => Some(Path { root: name.as_str().into(), steps: Vec::new() }),
-        Expr::Select(select) if !select.test => {
-            let mut path = path(&select.operand)?;
-            path.steps.push(PathStep::Field(select.field.as_str().into()));
-            Some(path)
-        }
-        Expr::Call(call) if call.func_name == operators::INDEX => {
-            let [operand, index] = call.args.as_slice() else { return None };
-            let step = match constant(index)? {
-                Value::Text(name) => PathStep::Field(name),
-                Value::Int(number) => PathStep::Index(usize::try_from(number).ok()?),
-                _ => return None,
-            };
-            let mut path = path(operand)?;
-            path.steps.push(step);
-            Some(path)
-        }
-        _ => None,
-    }
-}
-
-/// Checks names and counts what is needed, with the variables of comprehensions in their scope.
-struct Walk<'a> {
-    names: &'a Names,
-    info: &'a SourceInfo,
-    source: &'a str,
-    bound: Vec<&'a str>,
-    needs: Vec<(ByteString, Needs)>,
-    errors: Vec<ExpressionError>,
-}
-
-impl<'a> Walk<'a> {
-    fn range(&self, id: u64) -> Range<usize> {
-        match self.info.offset_for(id) {
-            Some((start, stop)) => (start as usize).min(self.source.len())..(stop as usize + 1).min(self.source.len()),
-            None => 0..self.source.len(),
-        }
-    }
-
-    fn error(&mut self, id: u64, problem: String, help: String) {
-        let range = self.range(id);
-        self.errors.push(ExpressionError { range, problem, help });
-    }
-
-    fn visit(&mut self, tree: &'a IdedExpr, depth: usize, in_comprehension: bool) {
-        if depth > DEPTH_MAX {
-            if self.errors.is_empty() {
-                self.error(tree.id, "the expression is nested too deep".into(), "split it over several fields".into());
-            }
-            return;
-        }
-        if let Some((root, fields)) = selection(tree) {
-            self.variable(tree, root, &fields);
-            return;
-        }
-        let next = depth + 1;
-        match &tree.expr {
-            Expr::Call(call) => {
-                let operator = call.func_name.contains(['_', '@', '!', '-']);
-                if !operator && !FUNCTIONS.contains(&call.func_name.as_str()) {
-                    let help = match nearest(&call.func_name, FUNCTIONS.iter().copied()) {
-                        Some(meant) => format!("write `{meant}`"),
-                        None => format!("functions are {}", FUNCTIONS.join(", ")),
-                    };
-                    self.error(tree.id, format!("there is no function `{}`", call.func_name), help);
-                }
-                if matches!(call.func_name.as_str(), "replace" | "join" | "split")
-                    && !call.args.iter().all(is_short_text)
-                {
-                    let problem = format!("`{}` takes short texts that stand in the expression", call.func_name);
-                    let help = "write each as a text of up to 16 characters: `req.id.replace(' ', '-')`".to_owned();
-                    self.error(tree.id, problem, help);
-                }
-                for child in call.target.iter().map(|target| &**target).chain(&call.args) {
-                    self.visit(child, next, in_comprehension);
-                }
-            }
-            Expr::Select(select) => self.visit(&select.operand, next, in_comprehension),
-            Expr::List(list) => list.elements.iter().for_each(|item| self.visit(item, next, in_comprehension)),
-            Expr::Map(map) => {
-                let help = "name the fields as targets of the map: `order.id: req.id`".to_owned();
-                self.error(tree.id, "a map literal does not keep the order of its fields".into(), help);
-                for entry in &map.entries {
-                    if let EntryExpr::MapEntry(entry) = &entry.expr {
-                        self.visit(&entry.value, next, in_comprehension);
-                    }
-                }
-            }
-            Expr::Struct(_) => self.error(tree.id, "messages are not built in expressions".into(), "use `map`".into()),
-            Expr::Comprehension(comprehension) => {
-                if in_comprehension {
-                    let help = "do it in two steps".to_owned();
-                    self.error(tree.id, "one `map`, `filter`, `all` or `exists` stands inside another".into(), help);
-                }
-                self.visit(&comprehension.iter_range, next, in_comprehension);
-                self.visit(&comprehension.accu_init, next, in_comprehension);
-                let before = self.bound.len();
-                self.bound.push(&comprehension.iter_var);
-                self.bound.extend(comprehension.iter_var2.as_deref());
-                self.bound.push(&comprehension.accu_var);
-                for part in [&comprehension.loop_cond, &comprehension.loop_step, &comprehension.result] {
-                    self.visit(part, next, true);
-                }
-                self.bound.truncate(before);
-            }
-            Expr::Literal(LiteralValue::Double(number)) => {
-                let range = self.range(tree.id);
-                let written = self.source.get(range).unwrap_or("");
-                let read = Value::F64(*number.inner()).scalar_text().and_then(|text| Decimal::new(text).ok());
-                let exact =
-                    Decimal::new(written).ok().zip(read).is_some_and(|(written, read)| written.compare(&read).is_eq());
-                if !exact && Decimal::new(written).is_ok() {
-                    let help = format!("write `decimal('{written}')`");
-                    self.error(tree.id, "the number has more digits than a double keeps".into(), help);
-                }
-            }
-            Expr::Literal(_) | Expr::Ident(_) | Expr::Unspecified => {}
-        }
-    }
-
-    fn variable(&mut self, tree: &IdedExpr, root: (&str, u64), fields: &[ByteString]) {
-        let (name, id) = root;
-        if self.bound.contains(&name) || name.starts_with('@') {
-            return;
-        }
-        if let Some((_, first)) = self.names.unbound.iter().find(|(unbound, _)| *unbound == name) {
-            self.error(id, format!("`{name}` is not there yet"), (*first).to_owned());
-            return;
-        }
-        if !self.names.variables.iter().any(|variable| *variable == name) {
-            let known: Vec<&str> = self.names.variables.iter().map(|variable| &**variable).collect();
-            let help = match nearest(name, known.iter().copied()) {
-                Some(meant) => format!("write `{meant}`"),
-                None => format!("known here: {}; a text stands in single quotes: `'{name}'`", known.join(", ")),
-            };
-            self.error(id, format!("there is no `{name}` here"), help);
-            return;
-        }
-        if let ("msg", Some(field)) = (name, fields.first())
-            && !ENVELOPE_FIELDS.contains(&&**field)
-        {
-            let help = format!("`msg` has {}", ENVELOPE_FIELDS.join(", "));
-            self.error(tree.id, format!("`msg` has no `{field}`"), help);
-        }
-        if let Some((_, typed)) = self.names.types.iter().find(|(root, _)| *root == name)
-            && let Some((_, problem, help)) = crate::load::unknown_name(fields, typed)
-        {
-            self.error(tree.id, problem, help);
-        }
-        let at = match self.needs.iter().position(|(root, _)| *root == name) {
-            Some(at) => at,
-            None => {
-                self.needs.push((name.into(), Needs::default()));
-                self.needs.len() - 1
-            }
-        };
-        self.needs[at].1.add(fields);
-    }
-}
-
-fn is_short_text(tree: &IdedExpr) -> bool {
-    matches!(constant(tree), Some(Value::Text(text)) if !text.is_empty() && text.chars().count() <= 16)
-}
-
-/// The variable and the fields that a chain of selections spells, `has(a.b)` included.
-fn selection(tree: &IdedExpr) -> Option<((&str, u64), Vec<ByteString>)> {
-    match &tree.expr {
-        Expr::Ident(name) => Some(((name, tree.id), Vec::new())),
-        Expr::Select(select) => {
-            let (root, mut fields) = selection(&select.operand)?;
-            fields.push(select.field.as_str().into());
-            Some((root, fields))
-        }
-        Expr::Call(call) if call.func_name == operators::INDEX => {
-            let [operand, index] = call.args.as_slice() else { return None };
-            let Some(Value::Text(name)) = constant(index) else { return None };
-            let (root, mut fields) = selection(operand)?;
-            fields.push(name);
-            Some((root, fields))
-        }
-        _ => None,
-    }
+/// The value of a literal, where it is one of messages.
+fn constant(literal: &Literal) -> Option<Value> {
+    Some(match literal {
+        Literal::Null => Value::Null,
+        Literal::Bool(truth) => Value::Bool(*truth),
+        Literal::Int(number) => Value::Int(*number),
+        Literal::UInt(number) => Value::from(*number),
+        Literal::Text(text) => Value::Text(text.clone()),
+        Literal::Bytes(bytes) => Value::Bytes(bytes.clone()),
+        // One that stands alone is a decimal: see `number`.
+        Literal::Double(..) => return None,
+    })
 }

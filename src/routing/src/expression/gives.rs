@@ -1,6 +1,6 @@
-//! What kind of value an expression gives, as far as its text says it.
+//! What kind of value an expression gives, as far as its text and contracts say it.
 
-use cel::common::ast::{Expr, IdedExpr, LiteralValue, operators};
+use crossdock_expression::Type;
 
 /// What an expression gives whenever it gives something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,17 @@ pub enum Gives {
 }
 
 impl Gives {
+    pub(super) fn of(given: &Type) -> Self {
+        match given {
+            Type::Bool => Self::Bool,
+            Type::Int | Type::UInt | Type::Double | Type::Decimal => Self::Number,
+            Type::Text => Self::Text,
+            Type::Bytes => Self::Bytes,
+            Type::List(_) => Self::List,
+            _ => Self::Anything,
+        }
+    }
+
     /// As errors name it; nothing where it is not known.
     #[must_use]
     pub fn describe(self) -> Option<&'static str> {
@@ -31,62 +42,5 @@ impl Gives {
             Self::List => Some("a list"),
             Self::Anything => None,
         }
-    }
-}
-
-/// What the tree of a checked expression gives.
-pub(super) fn gives(tree: &IdedExpr) -> Gives {
-    match &tree.expr {
-        Expr::Literal(literal) => match literal {
-            LiteralValue::Boolean(_) => Gives::Bool,
-            LiteralValue::Int(_) | LiteralValue::UInt(_) | LiteralValue::Double(_) => Gives::Number,
-            LiteralValue::String(_) => Gives::Text,
-            LiteralValue::Bytes(_) => Gives::Bytes,
-            LiteralValue::Null => Gives::Anything,
-        },
-        Expr::List(_) => Gives::List,
-        Expr::Select(select) if select.test => Gives::Bool,
-        Expr::Call(call) => of_call(&call.func_name, &call.args),
-        // `all`, `exists`, `map` and `filter` give what they gather in; `exists_one` compares at the end.
-        Expr::Comprehension(comprehension) => match &comprehension.result.expr {
-            Expr::Ident(_) => gives(&comprehension.accu_init),
-            _ => gives(&comprehension.result),
-        },
-        Expr::Select(_) | Expr::Ident(_) | Expr::Map(_) | Expr::Struct(_) | Expr::Unspecified => Gives::Anything,
-    }
-}
-
-fn of_call(name: &str, arguments: &[IdedExpr]) -> Gives {
-    match name {
-        operators::EQUALS
-        | operators::NOT_EQUALS
-        | operators::LESS
-        | operators::LESS_EQUALS
-        | operators::GREATER
-        | operators::GREATER_EQUALS
-        | operators::IN
-        | operators::LOGICAL_AND
-        | operators::LOGICAL_OR
-        | operators::LOGICAL_NOT
-        | "contains"
-        | "startsWith"
-        | "endsWith"
-        | "bool" => Gives::Bool,
-        operators::SUBSTRACT | operators::MULTIPLY | operators::DIVIDE | operators::MODULO | operators::NEGATE => {
-            Gives::Number
-        }
-        "size" | "int" | "uint" | "double" | "decimal" | "indexOf" | "lastIndexOf" => Gives::Number,
-        "string" | "text" | "attr" | "charAt" | "join" | "lowerAscii" | "upperAscii" | "replace" | "substring"
-        | "trim" => Gives::Text,
-        "bytes" => Gives::Bytes,
-        "split" => Gives::List,
-        "dyn" => arguments.first().map_or(Gives::Anything, gives),
-        // Both sides of a sum are of one kind, or there is none.
-        operators::ADD => arguments.iter().map(gives).find(|side| *side != Gives::Anything).unwrap_or(Gives::Anything),
-        operators::CONDITIONAL => match arguments {
-            [_, yes, no] if gives(yes) == gives(no) => gives(yes),
-            _ => Gives::Anything,
-        },
-        _ => Gives::Anything,
     }
 }

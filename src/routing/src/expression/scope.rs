@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crossdock_adapter_api::{Binding, BodyBinding};
-use crossdock_message::{ByteString, Code, Fault, Limits, Message, Record, Value};
+use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message, Record, Value};
 
 use super::path::{Path, PathStep, follow};
-use super::work::Meter;
+use super::spent;
+use crossdock_expression::{Budget as Meter, Host};
 
 /// The caller's message and how it becomes the fields of `req`.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct Scope<'a> {
     pub item: Option<&'a Item<'a>>,
     /// What is left for the message.
     pub meter: &'a Meter,
+    /// The clock and random numbers.
+    pub host: &'a dyn Host,
     /// What reading a body may cost.
     pub limits: &'a Limits,
 }
@@ -43,6 +46,8 @@ pub struct Item<'a> {
     pub name: &'a ByteString,
     /// The item.
     pub value: &'a Value,
+    /// It is of the view of an XML document.
+    pub is_xml: bool,
     /// That of the list around it.
     pub outer: Option<&'a Item<'a>>,
 }
@@ -50,7 +55,7 @@ pub struct Item<'a> {
 impl Request {
     /// The body's fields, checked against the names that the address binds.
     fn body_fields(&self, limits: &Limits, meter: &Meter) -> Result<Option<&Value>, Fault> {
-        meter.reads(self.message.body.unread_len()).map_err(|spent| spent.fault(true, "req"))?;
+        meter.reads(self.message.body.unread_len()).map_err(|spent| spent::fault(spent, true, "req"))?;
         let body = self.message.body.value(limits)?;
         if let (BodyBinding::Fields, Some(Value::Record(record))) = (&self.binding.body, body)
             && let Some((name, _)) = self.message.params.iter().find(|(name, _)| record.get(name).is_some())
@@ -93,7 +98,7 @@ impl Request {
             Some(other) => meter.copy(other),
             None => Ok(()),
         };
-        taken.and(copied).and_then(|()| meter.work(count as u64)).map_err(|spent| spent.fault(true, "req"))?;
+        taken.and(copied).and_then(|()| meter.work(count as u64)).map_err(|spent| spent::fault(spent, true, "req"))?;
         let mut fields: Record = self.message.params.clone();
         match (&self.binding.body, body) {
             (_, None) => {}
@@ -138,7 +143,7 @@ impl<'a> Scope<'a> {
             "req" => self.find_in_request(&path.steps),
             "res" => match self.reply {
                 Some(reply) => {
-                    self.meter.reads(reply.body.unread_len()).map_err(|spent| spent.fault(false, "res"))?;
+                    self.meter.reads(reply.body.unread_len()).map_err(|spent| spent::fault(spent, false, "res"))?;
                     match reply.body.value(self.limits).map_err(|fault| unreadable_reply(&fault))? {
                         Some(value) => Ok(follow(value, &path.steps).map(Cow::Borrowed)),
                         None => Ok(Err(0)),
@@ -150,6 +155,39 @@ impl<'a> Scope<'a> {
             "msg" => Ok(self.find_in_envelope(&path.steps)),
             _ => Ok(Err(0)),
         }
+    }
+
+    /// Whether a variable is the view of an XML document, in which an element that is not there is an empty list.
+    pub(crate) fn is_xml(&self, root: &str) -> bool {
+        let is_xml = |message: &Message| matches!(&message.body, Body::Raw { format: Format::Xml, .. });
+        let mut item = self.item;
+        while let Some(inner) = item {
+            if *inner.name == *root {
+                return inner.is_xml;
+            }
+            item = inner.outer;
+        }
+        if self.variables.iter().any(|(name, _)| name == root) {
+            return false;
+        }
+        match root {
+            "req" => is_xml(&self.request.message),
+            "res" => self.reply.is_some_and(is_xml),
+            _ => false,
+        }
+    }
+
+    /// Whether a path leads to an element that an XML document does not have, `taken` steps down.
+    pub(super) fn is_missing_element(&self, path: &Path, taken: usize) -> bool {
+        // Attributes and texts stand once.
+        let is_element = |name: &ByteString| !name.starts_with(['@', '$']);
+        let is_last = taken + 1 == path.steps.len();
+        let is_param = path.root == "req"
+            && matches!(&path.steps[..], [PathStep::Field(name), ..] if self.request.binding.params.contains(name));
+        is_last
+            && matches!(path.steps.last(), Some(PathStep::Field(name)) if is_element(name))
+            && !is_param
+            && self.is_xml(&path.root)
     }
 
     fn find_in_request(&self, steps: &[PathStep]) -> Result<Found<'a>, Fault> {

@@ -1,8 +1,10 @@
 //! Texts with expressions in them: `no order ${req.id}`.
 
+use crossdock_expression::Problem;
+use crossdock_expression::template::{Part as Found, parts};
 use crossdock_message::{ByteString, Fault};
 
-use super::compile::{Expression, ExpressionError, Names};
+use super::compile::{Expression, Names};
 use super::scope::Scope;
 
 /// Bytes of one text: it is a header, or the message of a fault.
@@ -24,34 +26,23 @@ impl Template {
     /// Reads a template.
     ///
     /// # Errors
-    /// The [`ExpressionError`]s of its expressions with their places in the whole text, and for a `${` without its `}`.
-    pub fn compile(text: &str, names: &Names) -> Result<Self, Vec<ExpressionError>> {
-        let mut parts = Vec::new();
-        let mut errors = Vec::new();
-        let mut at = 0;
-        while let Some(found) = text[at..].find("${") {
-            let start = at + found;
-            if start > at {
-                parts.push(Part::Text(text[at..start].into()));
+    /// The [`Problem`]s of its expressions with their places in the whole text, and for a `${` without its `}`.
+    pub fn compile(text: &str, names: &Names) -> Result<Self, Vec<Problem>> {
+        let mut read = Vec::new();
+        let mut problems = Vec::new();
+        for part in parts(text).map_err(|problem| vec![problem])? {
+            match part {
+                Found::Text(range) => read.push(Part::Text(text[range].into())),
+                Found::Expression(range) => match Expression::compile(&text[range.clone()], names) {
+                    Ok(expression) => read.push(Part::Expression(expression)),
+                    Err(inner) => problems.extend(inner.into_iter().map(|mut problem| {
+                        problem.range = problem.range.start + range.start..problem.range.end + range.start;
+                        problem
+                    })),
+                },
             }
-            let Some(len) = text[start..].find('}') else {
-                let problem = "the expression is not closed".to_owned();
-                errors.push(ExpressionError { range: start..text.len(), problem, help: "end it with `}`".into() });
-                return Err(errors);
-            };
-            match Expression::compile(&text[start + 2..start + len], names) {
-                Ok(expression) => parts.push(Part::Expression(expression)),
-                Err(inner) => errors.extend(inner.into_iter().map(|mut error| {
-                    error.range = error.range.start + start + 2..error.range.end + start + 2;
-                    error
-                })),
-            }
-            at = start + len + 1;
         }
-        if at < text.len() {
-            parts.push(Part::Text(text[at..].into()));
-        }
-        if errors.is_empty() { Ok(Self { parts }) } else { Err(errors) }
+        if problems.is_empty() { Ok(Self { parts: read }) } else { Err(problems) }
     }
 
     /// The text, where it is always the same.

@@ -47,6 +47,7 @@ fn evaluate(source: &str) -> Result<String, crossdock_message::Fault> {
         reply: Some(&reply),
         variables: &variables,
         item: None,
+        host: &FixedHost::default(),
         meter: &meter,
         limits: &limits,
     };
@@ -94,6 +95,24 @@ fn values() {
         ("req.o.a in [1, 1.5] && 1.5 in [req.o.a] && !(req.o.a in [1])", "true"),
         ("[1.5, 1] == [req.o.a, req.o.z] && 1 == req.o.z", "true"),
         ("req.big == 18446744073709551615u && req.big > 5 && 5 < req.big", "true"),
+        ("req.o.a * 2", "3.00"),
+        ("req.n + 0.11", "12345678901234568.00"),
+        ("req.lines[1].qty / 2", "1.5"),
+        ("req.lines[0].qty / 2", "1"),
+        ("int(req.lines[1].qty) / 2", "1"),
+        ("req.o.a > 1.49999999999999999999", "true"),
+        ("sum(req.lines.map(l, l.qty))", "5"),
+        ("sum(req.lines.map(l, l.qty * 0.10))", "0.50"),
+        ("{'z': req.o.a, 'a': [1, {'b': null}]}", r#"{"z":1.50,"a":[1,{"b":null}]}"#),
+        ("req.lines.map(l, req.lines.filter(m, m.qty > l.qty).map(m, m.sku))", r#"[["b"],[]]"#),
+        ("req.?o.?a.orValue(7)", "1.50"),
+        ("req.?nothing.orValue(7)", "7"),
+        ("req.lines.sortBy(l, -l.qty).map(l, l.sku)", r#"["b","085"]"#),
+        // In the view of an XML document, an element that is not there stands no times.
+        ("res.nothing", "[]"),
+        ("size(res.nothing) + size(res.l)", "2"),
+        ("res.l.map(x, size(x.inner))", "[0,0]"),
+        ("has(res.nothing)", "false"),
     ] {
         assert_eq!(evaluate(source).as_deref(), Ok(expected), "{source}");
     }
@@ -105,7 +124,7 @@ fn what_is_missing_is_the_fault_of_who_should_have_given_it() {
     assert_eq!((fault.code, &*fault.message), (Code::InvalidArgument, "`req.customer` is missing"));
     let fault = evaluate("req.o.b + 1").expect_err("missing");
     assert_eq!((fault.code, &*fault.message), (Code::InvalidArgument, "`b` is missing"));
-    let fault = evaluate("res.nothing").expect_err("missing");
+    let fault = evaluate("res['@nothing']").expect_err("missing");
     assert_eq!((fault.code, &*fault.reason), (Code::Internal, "FIELD_MISSING"));
     let fault = evaluate("text(res.l)").expect_err("two of it");
     assert!(fault.message.contains("not exactly one"), "{fault}");
@@ -133,9 +152,12 @@ fn errors_point_at_the_place_and_say_what_to_write() {
         ("req.a +", 7..7, "ends too early"),
         ("rq.a", 0..2, "no `rq` here"),
         ("req.a == open", 9..13, "no `open` here"),
-        ("sise(req.a)", 4..5, "no function `sise`"),
-        ("msg.nothing", 3..4, "no `nothing`"),
-        ("req.a.map(x, req.b.map(y, x))", 22..23, "inside another"),
+        ("sise(req.a)", 0..4, "no function `sise`"),
+        ("msg.nothing", 4..11, "no field `nothing`"),
+        ("req.a = 1", 6..7, "`=` is no operator"),
+        ("req.a and req.b", 6..9, "`and` is no operator"),
+        ("'open", 0..1, "does not end"),
+        ("header.a > 1", 0..12, "does not compare"),
         ("", 0..0, "missing"),
     ];
     for (source, range, problem) in cases {
@@ -144,8 +166,7 @@ fn errors_point_at_the_place_and_say_what_to_write() {
         assert_eq!(errors[0].range, range, "{source}: {errors:?}");
         assert!(!errors[0].help.is_empty(), "{source}: {errors:?}");
     }
-    assert!(Expression::compile("{'a': 1}", &names()).is_err());
-    let long = vec!["1"; 2000].join("+");
+    let long = vec!["1"; 20_000].join("+");
     assert!(Expression::compile(&long, &names()).is_err());
     assert!(Expression::compile(&vec!["1"; 500].join("+"), &names()).is_err());
     let names = Names {
@@ -170,6 +191,7 @@ fn a_field_of_the_address_is_not_given_by_the_body() {
         reply: None,
         variables: &[],
         item: None,
+        host: &FixedHost::default(),
         meter: &meter(),
         limits: &limits,
     };
@@ -190,6 +212,7 @@ fn a_resolved_secret_is_not_in_a_fault() {
         reply: None,
         variables: &[],
         item: None,
+        host: &FixedHost::default(),
         meter: &meter(),
         limits: &limits,
     };
@@ -209,6 +232,7 @@ fn data_cannot_make_a_step_dear() {
         reply: None,
         variables: &[],
         item: None,
+        host: &FixedHost::default(),
         meter: &meter(),
         limits: &limits,
     };
@@ -217,8 +241,4 @@ fn data_cannot_make_a_step_dear() {
     let cheap = Expression::compile("size(req.xs.filter(x, x > 10))", &names()).expect("good");
     let another = Scope { meter: &meter(), ..scope };
     assert_eq!(cheap.evaluate(&another), Ok(Value::Int(7989)));
-    for source in ["req.a.replace(req.b, req.c)", "req.xs.join(req.sep)", "req.a.split('')"] {
-        assert!(Expression::compile(source, &names()).is_err(), "{source}");
-    }
-    assert!(Expression::compile("req.x > 1.00000000000000000001", &names()).is_err());
 }

@@ -346,21 +346,3 @@ fn follow<'t, 'p>(path: &'p Path, typed: &'t Typed) -> Result<Option<PathKind<'t
     }
     Ok(Some(at))
 }
-
-/// The record that lacks a field which the names below a root spell, the place of that name, and what to write.
-pub(crate) fn unknown_name(fields: &[ByteString], typed: &Typed) -> Option<(usize, String, String)> {
-    let path = Path { root: ByteString::new(), steps: fields.iter().cloned().map(PathStep::Field).collect() };
-    let (record, name) = match follow(&path, typed) {
-        Err((record, name)) => (record, name.to_owned()),
-        Ok(_) => {
-            // A JSON name is none of an expression's.
-            return None;
-        }
-    };
-    let place = fields.iter().position(|field| **field == *name).unwrap_or(0);
-    let help = match nearest(&name, record.field_names()) {
-        Some(meant) => format!("write `{meant}`"),
-        None => format!("it has {}", record.field_names().collect::<Vec<_>>().join(", ")),
-    };
-    Some((place, format!("`{}` has no field `{name}`", record.name), help))
-}

@@ -11,6 +11,7 @@ use crossdock_routing::CallPlan;
 use crossdock_routing::expression::{Meter, Request, Scope, Template};
 
 use super::{Current, Run};
+use crate::host::SystemHost;
 
 /// The remaining budget of a message, shared by all its steps and branches.
 pub(crate) struct Budget {
@@ -43,6 +44,7 @@ impl Copied {
             reply: self.reply.as_ref(),
             variables: &self.variables,
             item: None,
+            host: &SystemHost,
             meter,
             limits: &self.limits,
         }

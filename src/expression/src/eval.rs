@@ -1,0 +1,389 @@
+//! The evaluator: a walk over the nodes of a program. Its recursion is as deep as the parser allows.
+
+pub(crate) mod arithmetic;
+mod fold;
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use crossdock_message::Time;
+
+use crate::budget::{Budget, Spent};
+use crate::failure::{Failure, Outcome};
+use crate::functions::{Call, Function, Host};
+use crate::node::{Node, Root, Written};
+use crate::number::Dec;
+use crate::problem::Span;
+use crate::program::Input;
+use crate::syntax::{BinaryOp, Literal};
+use crate::value::{Key, List, MadeMap, Map, Val, compare, equal};
+
+/// One evaluation.
+pub(crate) struct Machine<'v, 'e> {
+    names: &'e [Input],
+    inputs: &'v [Option<Val<'v>>],
+    locals: Vec<Val<'v>>,
+    budget: &'e Budget,
+    host: &'e dyn Host,
+    time: OnceCell<Time>,
+}
+
+/// Arguments that stand on the stack.
+const FEW: usize = 3;
+
+impl<'v, 'e> Machine<'v, 'e> {
+    pub(crate) fn new(
+        names: &'e [Input],
+        inputs: &'v [Option<Val<'v>>],
+        locals: usize,
+        budget: &'e Budget,
+        host: &'e dyn Host,
+    ) -> Self {
+        Self { names, inputs, locals: vec![Val::Null; locals], budget, host, time: OnceCell::new() }
+    }
+
+    fn work(&self, span: Span, units: u64) -> Outcome<()> {
+        self.budget.work(units).map_err(|spent| Failure::spent(span, spent))
+    }
+
+    fn bytes(&self, span: Span, len: usize) -> Outcome<()> {
+        self.budget.bytes(len).map_err(|spent| Failure::spent(span, spent))
+    }
+
+    fn input(&self, slot: usize, span: Span) -> Outcome<Val<'v>> {
+        match self.inputs.get(slot) {
+            Some(Some(value)) => Ok(value.clone()),
+            _ => Err(self.no_input(slot, span)),
+        }
+    }
+
+    #[cold]
+    fn no_input(&self, slot: usize, span: Span) -> Box<Failure> {
+        let name = self.names.get(slot).map(|input| match &input.field {
+            Some(field) => format!("{}.{field}", input.variable),
+            None => input.variable.to_string(),
+        });
+        Failure::missing(span, name.as_deref().unwrap_or_default())
+    }
+
+    pub(crate) fn evaluate(&mut self, node: &'v Node) -> Outcome<Val<'v>> {
+        match node {
+            Node::Literal(literal) => Ok(of_literal(literal)),
+            Node::Type(name) => Ok(Val::Type(name.clone())),
+            Node::Input(slot, span) => self.input(*slot, *span),
+            Node::Local(slot) => Ok(self.locals.get(*slot).cloned().unwrap_or(Val::Null)),
+            Node::Path { root, steps } => {
+                let mut value = match root {
+                    Root::Input(slot, span) => self.input(*slot, *span)?,
+                    Root::Local(slot) => self.locals.get(*slot).cloned().unwrap_or(Val::Null),
+                };
+                for (name, span) in steps {
+                    value = match value {
+                        Val::Map(map) => map.field(name).ok_or_else(|| Failure::missing(*span, name))?,
+                        Val::Optional(_) => optional_field(value, name, *span)?,
+                        other => return Err(no_field(&other, name, *span)),
+                    };
+                }
+                Ok(value)
+            }
+            Node::Field { operand, name, span, optional } => self.field(operand, name, *span, *optional),
+            Node::Has { operand, name, span } => self.has(operand, name, *span),
+            Node::Index { parts, span, optional } => self.index(parts, *span, *optional),
+            Node::Not(operand, span) => match self.evaluate(operand)? {
+                Val::Bool(truth) => Ok(Val::Bool(!truth)),
+                _ => Err(no_overload(*span, "!")),
+            },
+            Node::Negate(operand, span) => {
+                let value = self.evaluate(operand)?;
+                arithmetic::negate(value, *span)
+            }
+            Node::And(operands, span) => self.junction(operands, false, *span),
+            Node::Or(operands, span) => self.junction(operands, true, *span),
+            Node::Conditional(parts, span) => match self.evaluate(&parts[0])? {
+                Val::Bool(true) => self.evaluate(&parts[1]),
+                Val::Bool(false) => self.evaluate(&parts[2]),
+                _ => Err(no_overload(*span, "? :")),
+            },
+            Node::Equal { parts, written, negated, span } => {
+                self.work(*span, 1)?;
+                let (left, right) = (self.evaluate(&parts[0])?, self.evaluate(&parts[1])?);
+                let (left, right) = as_written(left, right, written);
+                let is_equal = spent(*span, equal(&left, &right, self.budget))?;
+                Ok(Val::Bool(is_equal != *negated))
+            }
+            Node::Order { operator, parts, written, span } => self.order(*operator, parts, written, *span),
+            Node::In { parts, written, span } => self.contains(parts, written, *span),
+            Node::Arithmetic(arithmetic) => {
+                let left = self.evaluate(&arithmetic.parts[0])?;
+                let right = self.evaluate(&arithmetic.parts[1])?;
+                self.arithmetic(arithmetic, left, right)
+            }
+            Node::List { elements, span } => {
+                self.work(*span, 1 + elements.len() as u64)?;
+                self.bytes(*span, List::copy_len(elements.len()))?;
+                let mut made = Vec::with_capacity(elements.len());
+                for (element, optional) in elements {
+                    match (self.evaluate(element)?, optional) {
+                        (value, false) => made.push(value),
+                        (Val::Optional(Some(value)), true) => made.push((*value).clone()),
+                        (Val::Optional(None), true) => {}
+                        (_, true) => return Err(no_overload(*span, "[?]")),
+                    }
+                }
+                Ok(Val::list(made))
+            }
+            Node::Map { entries, span } => self.map(entries, *span),
+            Node::Call { function, arguments, span } => {
+                self.work(*span, 1)?;
+                if arguments.len() <= FEW {
+                    let mut few = [const { Val::Null }; FEW];
+                    for (place, argument) in few.iter_mut().zip(arguments) {
+                        *place = self.evaluate(argument)?;
+                    }
+                    return (function.run)(&self.call(function, *span), &mut few[..arguments.len()]);
+                }
+                let mut many =
+                    arguments.iter().map(|argument| self.evaluate(argument)).collect::<Result<Vec<_>, _>>()?;
+                (function.run)(&self.call(function, *span), &mut many)
+            }
+            Node::Fold(fold) => self.fold(fold),
+            Node::Bind { parts, slot } => {
+                let value = self.evaluate(&parts[0])?;
+                self.set(*slot, value);
+                self.evaluate(&parts[1])
+            }
+            Node::OptionalMap { parts, slot, flat, span } => match self.evaluate(&parts[0])? {
+                Val::Optional(None) => Ok(Val::Optional(None)),
+                Val::Optional(Some(value)) => {
+                    self.set(*slot, (*value).clone());
+                    let made = self.evaluate(&parts[1])?;
+                    Ok(if *flat { made } else { Val::some(made) })
+                }
+                _ => Err(no_overload(*span, "optMap")),
+            },
+            Node::OrElse { parts, value, span } => match self.evaluate(&parts[0])? {
+                Val::Optional(None) => self.evaluate(&parts[1]),
+                Val::Optional(Some(inner)) if *value => Ok((*inner).clone()),
+                found @ Val::Optional(_) => Ok(found),
+                _ => Err(no_overload(*span, "orValue")),
+            },
+            Node::Fail { missing: true, problem, span } => Err(Failure::missing(*span, problem)),
+            Node::Fail { missing: false, problem, span } => Err(Failure::value(*span, problem.clone())),
+        }
+    }
+
+    fn call(&self, function: &Function, span: Span) -> Call<'_> {
+        Call { span, name: function.name, budget: self.budget, host: self.host, time: &self.time }
+    }
+
+    fn set(&mut self, slot: usize, value: Val<'v>) {
+        if let Some(local) = self.locals.get_mut(slot) {
+            *local = value;
+        }
+    }
+
+    fn field(&mut self, operand: &'v Node, name: &'v str, span: Span, optional: bool) -> Outcome<Val<'v>> {
+        // An empty name: the field is an input of its own.
+        if name.is_empty()
+            && let Node::Input(slot, _) = operand
+        {
+            let found = self.inputs.get(*slot).cloned().flatten().filter(|value| !value.is_missing_element());
+            return Ok(Val::Optional(found.map(Rc::new)));
+        }
+        let value = self.evaluate(operand)?;
+        match value {
+            Val::Optional(_) => optional_field(value, name, span),
+            Val::Map(map) if optional => Ok(Val::Optional(map.field(name).filter(|_| map.has(name)).map(Rc::new))),
+            Val::Map(map) => map.field(name).ok_or_else(|| Failure::missing(span, name)),
+            other => Err(no_field(&other, name, span)),
+        }
+    }
+
+    fn has(&mut self, operand: &'v Node, name: &'v str, span: Span) -> Outcome<Val<'v>> {
+        if name.is_empty()
+            && let Node::Input(slot, _) = operand
+        {
+            let found = self.inputs.get(*slot).and_then(Option::as_ref);
+            return Ok(Val::Bool(found.is_some_and(|value| !value.is_missing_element())));
+        }
+        match self.evaluate(operand)? {
+            Val::Map(map) => Ok(Val::Bool(map.has(name))),
+            Val::Optional(None) => Ok(Val::Bool(false)),
+            Val::Optional(Some(inner)) => match &*inner {
+                Val::Map(map) => Ok(Val::Bool(map.has(name))),
+                other => Err(no_field(other, name, span)),
+            },
+            other => Err(no_field(&other, name, span)),
+        }
+    }
+
+    fn index(&mut self, parts: &'v [Node; 2], span: Span, optional: bool) -> Outcome<Val<'v>> {
+        let operand = self.evaluate(&parts[0])?;
+        let key = self.evaluate(&parts[1])?;
+        let (operand, chained) = match operand {
+            Val::Optional(None) => return Ok(Val::Optional(None)),
+            Val::Optional(Some(inner)) => ((*inner).clone(), true),
+            other => (other, false),
+        };
+        let found = match (&operand, &key) {
+            (Val::List(list), key) => match Key::of(key) {
+                Some(Key::Whole(at)) => usize::try_from(at).ok().and_then(|at| list.get(at)),
+                _ => return Err(no_overload(span, "[]")),
+            },
+            (Val::Map(_), Val::List(_) | Val::Map(_) | Val::Bytes(_) | Val::Null) => {
+                return Err(no_overload(span, "[]"));
+            }
+            (Val::Map(map), key) => map.get(key),
+            _ => return Err(no_overload(span, "[]")),
+        };
+        if optional || chained {
+            return Ok(Val::Optional(found.map(Rc::new)));
+        }
+        found.ok_or_else(|| match (&operand, &parts[1]) {
+            (Val::List(_), _) => Failure::value(span, "an index is past the end of its list"),
+            (_, Node::Literal(Literal::Text(name))) => Failure::missing(span, name),
+            _ => Failure::value(span, "a field that it looks for is missing"),
+        })
+    }
+
+    /// `&&` and `||`: an operand that decides makes up for others that fail ("CEL language definition", Logical Operators).
+    fn junction(&mut self, operands: &'v [Node], decides: bool, span: Span) -> Outcome<Val<'v>> {
+        let mut failure = None;
+        for operand in operands {
+            match self.evaluate(operand) {
+                Ok(Val::Bool(truth)) if truth == decides => return Ok(Val::Bool(decides)),
+                Ok(Val::Bool(_)) => {}
+                Ok(_) => drop(failure.get_or_insert_with(|| no_overload(span, if decides { "||" } else { "&&" }))),
+                Err(error) if error.is_final() => return Err(error),
+                Err(error) => drop(failure.get_or_insert(error)),
+            }
+        }
+        failure.map_or(Ok(Val::Bool(!decides)), Err)
+    }
+
+    fn order(
+        &mut self,
+        operator: BinaryOp,
+        parts: &'v [Node; 2],
+        written: &'v Written,
+        span: Span,
+    ) -> Outcome<Val<'v>> {
+        let (left, right) = (self.evaluate(&parts[0])?, self.evaluate(&parts[1])?);
+        let (left, right) = as_written(left, right, written);
+        if let (Val::Text(left), Val::Text(right)) = (&left, &right) {
+            spent(span, self.budget.scan(left.len().min(right.len())))?;
+        } else {
+            self.work(span, 1)?;
+        }
+        let Some(order) = compare(&left, &right) else { return Err(no_overload(span, operator.symbol())) };
+        // What is no number is neither less nor more.
+        let Some(order) = order else { return Ok(Val::Bool(false)) };
+        Ok(Val::Bool(match operator {
+            BinaryOp::Less => order.is_lt(),
+            BinaryOp::LessEqual => order.is_le(),
+            BinaryOp::Greater => order.is_gt(),
+            _ => order.is_ge(),
+        }))
+    }
+
+    fn contains(&mut self, parts: &'v [Node; 2], written: &'v Written, span: Span) -> Outcome<Val<'v>> {
+        let wanted = self.evaluate(&parts[0])?;
+        match self.evaluate(&parts[1])? {
+            Val::List(list) => {
+                let is_exact = matches!(wanted, Val::Decimal(_) | Val::Int(_) | Val::UInt(_));
+                for (at, item) in list.iter().enumerate() {
+                    self.work(span, 1)?;
+                    let item = match written.as_deref().filter(|_| is_exact).and_then(|written| written.get(at)) {
+                        Some(Some(written)) => Val::Decimal(Dec::Written(written)),
+                        _ => item,
+                    };
+                    if spent(span, equal(&item, &wanted, self.budget))? {
+                        return Ok(Val::Bool(true));
+                    }
+                }
+                Ok(Val::Bool(false))
+            }
+            Val::Map(map) => {
+                self.work(span, 1)?;
+                Ok(Val::Bool(map.get(&wanted).is_some()))
+            }
+            _ => Err(no_overload(span, "in")),
+        }
+    }
+
+    fn map(&mut self, entries: &'v [(Node, Node, bool)], span: Span) -> Outcome<Val<'v>> {
+        self.work(span, 1 + entries.len() as u64)?;
+        self.bytes(span, MadeMap::made_len(entries.len()))?;
+        let mut made = MadeMap::with_capacity(entries.len());
+        for (key, value, optional) in entries {
+            let key = self.evaluate(key)?;
+            let value = match (self.evaluate(value)?, optional) {
+                (value, false) => value,
+                (Val::Optional(Some(value)), true) => (*value).clone(),
+                (Val::Optional(None), true) => continue,
+                (_, true) => return Err(no_overload(span, "{?}")),
+            };
+            made.insert(key, value).map_err(|problem| fold::no_entry(problem, span))?;
+        }
+        Ok(Val::Map(Map::Made(Rc::new(made))))
+    }
+}
+
+fn spent<T>(span: Span, result: Result<T, Spent>) -> Outcome<T> {
+    result.map_err(|spent| Failure::spent(span, spent))
+}
+
+/// A field of the value of an optional, as an optional.
+fn optional_field<'v>(value: Val<'v>, name: &str, span: Span) -> Outcome<Val<'v>> {
+    match value {
+        Val::Optional(None) => Ok(Val::Optional(None)),
+        Val::Optional(Some(inner)) => match &*inner {
+            Val::Map(map) => Ok(Val::Optional(map.field(name).filter(|_| map.has(name)).map(Rc::new))),
+            other => Err(no_field(other, name, span)),
+        },
+        other => Err(no_field(&other, name, span)),
+    }
+}
+
+/// Beside a decimal or a whole number, a double in the source is the number as it is written.
+fn as_written<'v>(left: Val<'v>, right: Val<'v>, written: &'v Written) -> (Val<'v>, Val<'v>) {
+    let Some(written) = written.as_deref() else { return (left, right) };
+    let one = |value: &Val<'v>, beside: &Val<'v>, at: usize| match (value, beside) {
+        (Val::Double(_), Val::Decimal(_) | Val::Int(_) | Val::UInt(_)) => {
+            written.get(at)?.as_ref().map(|written| Val::Decimal(Dec::Written(written)))
+        }
+        _ => None,
+    };
+    match (one(&left, &right, 0), one(&right, &left, 1)) {
+        (Some(left), _) => (left, right),
+        (None, Some(right)) => (left, right),
+        (None, None) => (left, right),
+    }
+}
+
+fn of_literal(literal: &Literal) -> Val<'_> {
+    match literal {
+        Literal::Null => Val::Null,
+        Literal::Bool(truth) => Val::Bool(*truth),
+        Literal::Int(number) => Val::Int(*number),
+        Literal::UInt(number) => Val::UInt(*number),
+        Literal::Double(number, _) => Val::Double(*number),
+        Literal::Text(text) => Val::Text(Cow::Borrowed(text)),
+        Literal::Bytes(bytes) => Val::Bytes(Cow::Borrowed(bytes)),
+    }
+}
+
+#[cold]
+fn no_overload(span: Span, operator: &str) -> Box<Failure> {
+    Failure::value(span, format!("`{operator}` does not take values of these kinds"))
+}
+
+#[cold]
+fn no_field(value: &Val<'_>, name: &str, span: Span) -> Box<Failure> {
+    match value {
+        // What is null has no fields, as what is not there has none.
+        Val::Null => Failure::missing(span, name),
+        other => Failure::value(span, format!("{} has no field `{name}`", other.kind())),
+    }
+}

@@ -1,0 +1,210 @@
+//! Macros over lists and maps.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::Machine;
+use crate::failure::{Failure, Outcome};
+use crate::node::FoldNode;
+use crate::problem::Span;
+use crate::syntax::FoldKind;
+use crate::value::{Key, List, MadeMap, Map, NoEntry, Val, compare};
+
+#[cold]
+pub(super) fn no_entry(problem: NoEntry, span: Span) -> Box<Failure> {
+    Failure::value(
+        span,
+        match problem {
+            NoEntry::NoKey => "keys of maps are texts, whole numbers, true and false",
+            NoEntry::Twice => "a key stands twice in a map",
+        },
+    )
+}
+
+/// What is looped over: pairs of the two variables' values.
+enum Range<'v> {
+    List(List<'v>),
+    Map(Vec<(Val<'v>, Val<'v>)>),
+}
+
+impl<'v> Machine<'v, '_> {
+    pub(super) fn fold(&mut self, fold: &'v FoldNode) -> Outcome<Val<'v>> {
+        let range = match self.evaluate(&fold.range)? {
+            Val::List(list) => Range::List(list),
+            Val::Map(map) => {
+                self.work(fold.span, map.len() as u64)?;
+                self.bytes(fold.span, 2 * List::copy_len(map.len()))?;
+                Range::Map(map.entries().collect())
+            }
+            _ => return Err(super::no_overload(fold.span, "a macro")),
+        };
+        let count = match &range {
+            Range::List(list) => list.len(),
+            Range::Map(entries) => entries.len(),
+        };
+        match fold.kind {
+            FoldKind::All => self.quantified(fold, &range, count, false),
+            FoldKind::Exists => self.quantified(fold, &range, count, true),
+            FoldKind::ExistsOne => self.exists_one(fold, &range, count),
+            FoldKind::Map | FoldKind::Filter => self.listed(fold, &range, count),
+            FoldKind::TransformMap | FoldKind::TransformMapEntry => self.mapped(fold, &range, count),
+            FoldKind::SortBy => self.sorted(fold, &range, count),
+            FoldKind::GroupBy => self.grouped(fold, &range, count),
+        }
+    }
+
+    /// Sets the variables for one element; gives the element.
+    fn bind(&mut self, fold: &FoldNode, range: &Range<'v>, at: usize) -> Outcome<()> {
+        self.work(fold.span, 1)?;
+        let (first, second) = match range {
+            Range::List(list) => {
+                let item = list.get(at).unwrap_or(Val::Null);
+                if fold.has_two { (Val::Int(i64::try_from(at).unwrap_or(i64::MAX)), Some(item)) } else { (item, None) }
+            }
+            Range::Map(entries) => match entries.get(at) {
+                Some((key, value)) => (key.clone(), fold.has_two.then(|| value.clone())),
+                None => (Val::Null, None),
+            },
+        };
+        self.set(fold.slot, first);
+        if let Some(second) = second {
+            self.set(fold.slot + 1, second);
+        }
+        Ok(())
+    }
+
+    fn element(&self, fold: &FoldNode) -> Val<'v> {
+        self.locals.get(fold.slot + usize::from(fold.has_two)).cloned().unwrap_or(Val::Null)
+    }
+
+    fn holds(&mut self, node: &'v crate::node::Node, span: Span) -> Outcome<bool> {
+        match self.evaluate(node)? {
+            Val::Bool(truth) => Ok(truth),
+            _ => Err(super::no_overload(span, "a macro's condition")),
+        }
+    }
+
+    /// Whether an element is taken.
+    fn is_taken(&mut self, fold: &'v FoldNode) -> Outcome<bool> {
+        match &fold.filter {
+            Some(filter) => self.holds(filter, fold.span),
+            None => Ok(true),
+        }
+    }
+
+    fn quantified(&mut self, fold: &'v FoldNode, range: &Range<'v>, count: usize, decides: bool) -> Outcome<Val<'v>> {
+        let mut failure = None;
+        for at in 0..count {
+            self.bind(fold, range, at)?;
+            match self.holds(&fold.body, fold.span) {
+                Ok(truth) if truth == decides => return Ok(Val::Bool(decides)),
+                Ok(_) => {}
+                Err(error) if error.is_final() => return Err(error),
+                Err(error) => drop(failure.get_or_insert(error)),
+            }
+        }
+        failure.map_or(Ok(Val::Bool(!decides)), Err)
+    }
+
+    fn exists_one(&mut self, fold: &'v FoldNode, range: &Range<'v>, count: usize) -> Outcome<Val<'v>> {
+        let mut found = 0;
+        for at in 0..count {
+            self.bind(fold, range, at)?;
+            found += usize::from(self.holds(&fold.body, fold.span)?);
+        }
+        Ok(Val::Bool(found == 1))
+    }
+
+    fn listed(&mut self, fold: &'v FoldNode, range: &Range<'v>, count: usize) -> Outcome<Val<'v>> {
+        let is_filter = fold.kind == FoldKind::Filter;
+        let mut made = Vec::new();
+        for at in 0..count {
+            self.bind(fold, range, at)?;
+            if is_filter {
+                if !self.holds(&fold.body, fold.span)? {
+                    continue;
+                }
+                made.push(self.element(fold));
+            } else if self.is_taken(fold)? {
+                let value = self.evaluate(&fold.body)?;
+                made.push(value);
+            } else {
+                continue;
+            }
+            // The memory of a list that grows is twice that of its elements at most.
+            self.bytes(fold.span, List::copy_len(2))?;
+        }
+        Ok(Val::list(made))
+    }
+
+    fn mapped(&mut self, fold: &'v FoldNode, range: &Range<'v>, count: usize) -> Outcome<Val<'v>> {
+        let mut made = MadeMap::default();
+        for at in 0..count {
+            self.bind(fold, range, at)?;
+            if !self.is_taken(fold)? {
+                continue;
+            }
+            self.bytes(fold.span, 2 * MadeMap::made_len(9) / 9)?;
+            let value = self.evaluate(&fold.body)?;
+            if fold.kind == FoldKind::TransformMap {
+                let key = self.locals.get(fold.slot).cloned().unwrap_or(Val::Null);
+                made.insert(key, value).map_err(|problem| no_entry(problem, fold.span))?;
+                continue;
+            }
+            let Val::Map(entries) = value else { return Err(super::no_overload(fold.span, "transformMapEntry")) };
+            for (key, value) in entries.entries() {
+                self.work(fold.span, 1)?;
+                self.bytes(fold.span, 2 * MadeMap::made_len(9) / 9)?;
+                made.insert(key, value).map_err(|problem| no_entry(problem, fold.span))?;
+            }
+        }
+        Ok(Val::Map(Map::Made(Rc::new(made))))
+    }
+
+    fn sorted(&mut self, fold: &'v FoldNode, range: &Range<'v>, count: usize) -> Outcome<Val<'v>> {
+        self.bytes(fold.span, 3 * List::copy_len(count))?;
+        let mut keyed = Vec::with_capacity(count);
+        for at in 0..count {
+            self.bind(fold, range, at)?;
+            let key = self.evaluate(&fold.body)?;
+            keyed.push((key, self.element(fold)));
+        }
+        // Merge sort: so many comparisons at most.
+        self.work(fold.span, (count * (usize::BITS - count.leading_zeros()) as usize) as u64)?;
+        // Those that order with one of them order with one another.
+        let orders = |key: &Val<'v>| matches!(keyed.first().map(|(first, _)| compare(first, key)), Some(Some(Some(_))));
+        if !keyed.iter().all(|(key, _)| orders(key)) {
+            return Err(Failure::value(fold.span, "sortBy: keys of these kinds have no order"));
+        }
+        keyed.sort_by(|(left, _), (right, _)| compare(left, right).flatten().unwrap_or(std::cmp::Ordering::Equal));
+        Ok(Val::list(keyed.into_iter().map(|(_, item)| item).collect()))
+    }
+
+    /// A list of `{'key': …, 'values': […]}`, in the order in which the keys come first.
+    fn grouped(&mut self, fold: &'v FoldNode, range: &Range<'v>, count: usize) -> Outcome<Val<'v>> {
+        self.bytes(fold.span, 4 * List::copy_len(count))?;
+        let mut places: HashMap<Key, usize> = HashMap::new();
+        let mut groups: Vec<(Val<'v>, Vec<Val<'v>>)> = Vec::new();
+        for at in 0..count {
+            self.bind(fold, range, at)?;
+            let value = self.evaluate(&fold.body)?;
+            let key = Key::of(&value)
+                .ok_or_else(|| Failure::value(fold.span, "groupBy: keys are texts, whole numbers, true and false"))?;
+            let place = *places.entry(key).or_insert_with(|| {
+                groups.push((value, Vec::new()));
+                groups.len() - 1
+            });
+            let element = self.element(fold);
+            groups[place].1.push(element);
+        }
+        self.bytes(fold.span, groups.len() * (MadeMap::made_len(2) + List::copy_len(1)))?;
+        let group = |(key, values): (Val<'v>, Vec<Val<'v>>)| {
+            let mut map = MadeMap::with_capacity(2);
+            // Two different texts.
+            let _ = map.insert(Val::text("key"), key);
+            let _ = map.insert(Val::text("values"), Val::list(values));
+            Val::Map(Map::Made(Rc::new(map)))
+        };
+        Ok(Val::list(groups.into_iter().map(group).collect()))
+    }
+}

@@ -1,0 +1,151 @@
+//! Sums, extremes and averages.
+
+use std::cmp::Ordering;
+
+use super::{Call, Function, decimal_of, list_at, take};
+use crate::failure::Outcome;
+use crate::number::Dec;
+use crate::value::Val;
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    Function {
+        name: "sum",
+        group: "Sums",
+        signatures: &[
+            "(list(int)) -> int",
+            "(list(uint)) -> uint",
+            "(list(double)) -> double",
+            "(list(decimal)) -> decimal",
+            "(list(dyn)) -> dyn",
+        ],
+        meaning: "The sum of numbers, exactly; 0 of none.",
+        cost: "the length of the list",
+        examples: &[
+            ("sum([1, 2])", "3"),
+            ("sum([decimal('0.1'), decimal('0.2')])", "decimal('0.3')"),
+            ("sum([])", "0"),
+        ],
+        run: sum,
+    },
+    Function {
+        name: "avg",
+        group: "Sums",
+        signatures: &["(list(double)) -> double", "(list(dyn)) -> decimal"],
+        meaning: "The average of numbers, as a decimal; of doubles, as a double. Fails on an empty list.",
+        cost: "the length of the list",
+        examples: &[("avg([1, 2])", "decimal('1.5')"), ("avg([1.0, 2.0])", "1.5")],
+        run: average,
+    },
+    Function {
+        name: "min",
+        group: "Sums",
+        signatures: &["(list(A)) -> A"],
+        meaning: "The least element; the first of equal ones. Fails on an empty list.",
+        cost: "the length of the list",
+        examples: &[("min([2, 1])", "1"), ("min(['b', 'a'])", "'a'")],
+        run: |call, arguments| extreme(call, arguments, Ordering::Less),
+    },
+    Function {
+        name: "max",
+        group: "Sums",
+        signatures: &["(list(A)) -> A"],
+        meaning: "The greatest element; the first of equal ones. Fails on an empty list.",
+        cost: "the length of the list",
+        examples: &[("max([2, 1])", "2")],
+        run: |call, arguments| extreme(call, arguments, Ordering::Greater),
+    },
+    Function {
+        name: "round",
+        group: "Sums",
+        signatures: &["(dyn, int) -> decimal"],
+        meaning: "The number with so many digits behind the point at most, half to even; negative ones count before it.",
+        cost: "1",
+        examples: &[
+            ("round(decimal('2.345'), 2)", "decimal('2.34')"),
+            ("round(decimal('2.355'), 2)", "decimal('2.36')"),
+        ],
+        run: round,
+    },
+];
+
+fn sum<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
+    let list = list_at(call, arguments, 0)?;
+    call.work(list.len())?;
+    let mut items = list.iter();
+    let Some(mut total) = items.next() else { return Ok(Val::Int(0)) };
+    if decimal_of(&total).is_none() && !matches!(total, Val::Double(_)) {
+        return call.no_overload();
+    }
+    for item in items {
+        total = add(call, &total, &item)?;
+    }
+    Ok(total)
+}
+
+fn add<'v>(call: &Call<'_>, left: &Val<'v>, right: &Val<'v>) -> Outcome<Val<'v>> {
+    let overflow = || call.fail("a number does not fit in 64 bits");
+    match (left, right) {
+        (Val::Int(left), Val::Int(right)) => return left.checked_add(*right).map(Val::Int).ok_or_else(overflow),
+        (Val::UInt(left), Val::UInt(right)) => return left.checked_add(*right).map(Val::UInt).ok_or_else(overflow),
+        (Val::Double(left), Val::Double(right)) => return Ok(Val::Double(left + right)),
+        (Val::Double(_), _) | (_, Val::Double(_)) => {
+            return Err(call.fail("doubles do not mix with other numbers; make both of one kind"));
+        }
+        _ => {}
+    }
+    match (decimal_of(left), decimal_of(right)) {
+        (Some(left), Some(right)) => {
+            call.scan(left.weight() + right.weight())?;
+            left.add(&right).map(Val::Decimal).map_err(|problem| call.no_result(problem))
+        }
+        _ => call.no_overload(),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "lists are short enough")]
+fn average<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
+    let count = list_at(call, arguments, 0)?.len();
+    if count == 0 {
+        return Err(call.fail("an empty list has no average"));
+    }
+    match sum(call, arguments)? {
+        Val::Double(total) => Ok(Val::Double(total / count as f64)),
+        total => match decimal_of(&total) {
+            Some(total) => total
+                .divide(&Dec::whole(i128::try_from(count).unwrap_or(i128::MAX)))
+                .map(Val::Decimal)
+                .map_err(|problem| call.no_result(problem)),
+            None => call.no_overload(),
+        },
+    }
+}
+
+fn extreme<'v>(call: &Call<'_>, arguments: &mut [Val<'v>], wanted: Ordering) -> Outcome<Val<'v>> {
+    let list = list_at(call, arguments, 0)?;
+    let mut items = list.iter();
+    let Some(mut found) = items.next() else { return Err(call.fail("an empty list has none")) };
+    if list.len() == 1 {
+        // A value without an order is no extreme either.
+        call.order(&found, &found)?;
+    }
+    for item in items {
+        if call.order(&item, &found)? == wanted {
+            found = item;
+        }
+    }
+    Ok(found)
+}
+
+fn round<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
+    let places = super::int_at(call, arguments, 1)?;
+    let value = take(arguments, 0);
+    let places = i32::try_from(places).ok().filter(|places| places.abs() <= 1000);
+    let places = places.ok_or_else(|| call.fail("digits are from -1000 to 1000"))?;
+    match decimal_of(&value) {
+        Some(number) => {
+            call.scan(number.weight())?;
+            number.round(places).map(Val::Decimal).map_err(|problem| call.no_result(problem))
+        }
+        None => call.no_overload(),
+    }
+}

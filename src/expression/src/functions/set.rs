@@ -1,0 +1,106 @@
+//! Lists as sets (CEL's extension `sets`).
+
+use std::collections::HashSet;
+
+use super::{Call, Function, list_at};
+use crate::failure::Outcome;
+use crate::value::{Key, List, Val};
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    Function {
+        name: "sets.contains",
+        group: "Sets",
+        signatures: &["(list(A), list(A)) -> bool"],
+        meaning: "Whether the first has all elements of the second.",
+        cost: "both lengths; their product where elements are lists or maps",
+        examples: &[("sets.contains([1, 2], [2])", "true"), ("sets.contains([1], [1, 2])", "false")],
+        run: |call, arguments| {
+            let (left, right) = (list_at(call, arguments, 0)?, list_at(call, arguments, 1)?);
+            Ok(Val::Bool(has_all(call, left, right)?))
+        },
+    },
+    Function {
+        name: "sets.equivalent",
+        group: "Sets",
+        signatures: &["(list(A), list(A)) -> bool"],
+        meaning: "Whether each has all elements of the other.",
+        cost: "both lengths; their product where elements are lists or maps",
+        examples: &[("sets.equivalent([1, 2, 2], [2, 1])", "true")],
+        run: |call, arguments| {
+            let (left, right) = (list_at(call, arguments, 0)?, list_at(call, arguments, 1)?);
+            Ok(Val::Bool(has_all(call, left, right)? && has_all(call, right, left)?))
+        },
+    },
+    Function {
+        name: "sets.intersects",
+        group: "Sets",
+        signatures: &["(list(A), list(A)) -> bool"],
+        meaning: "Whether they have an element in common.",
+        cost: "both lengths; their product where elements are lists or maps",
+        examples: &[("sets.intersects([1, 2], [2, 3])", "true")],
+        run: |call, arguments| {
+            let (left, right) = (list_at(call, arguments, 0)?, list_at(call, arguments, 1)?);
+            let members = Members::of(call, left)?;
+            for item in right.iter() {
+                if members.has(call, &item)? {
+                    return Ok(Val::Bool(true));
+                }
+            }
+            Ok(Val::Bool(false))
+        },
+    },
+];
+
+/// The elements of a list, those that are scalars by hash.
+pub(super) struct Members<'v> {
+    keys: HashSet<Key>,
+    others: Vec<Val<'v>>,
+}
+
+impl<'v> Members<'v> {
+    pub(super) fn empty() -> Self {
+        Self { keys: HashSet::new(), others: Vec::new() }
+    }
+
+    pub(super) fn of(call: &Call<'_>, list: &List<'v>) -> Outcome<Self> {
+        call.make_list(list.len())?;
+        let mut members = Self::empty();
+        for item in list.iter() {
+            members.add(item);
+        }
+        Ok(members)
+    }
+
+    pub(super) fn add(&mut self, item: Val<'v>) {
+        match Key::of(&item) {
+            Some(key) => drop(self.keys.insert(key)),
+            None => self.others.push(item),
+        }
+    }
+
+    pub(super) fn has(&self, call: &Call<'_>, item: &Val<'_>) -> Outcome<bool> {
+        call.work(1)?;
+        if let Val::Text(text) = item {
+            call.scan(text.len())?;
+        }
+        if let Some(key) = Key::of(item) {
+            return Ok(self.keys.contains(&key));
+        }
+        for other in &self.others {
+            if call.equal(other, item)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn has_all(call: &Call<'_>, left: &List<'_>, right: &List<'_>) -> Outcome<bool> {
+    let members = Members::of(call, left)?;
+    for item in right.iter() {
+        if !members.has(call, &item)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

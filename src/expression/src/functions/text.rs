@@ -1,0 +1,417 @@
+//! Text (CEL's standard functions and its extension `strings`). Places and lengths count characters, which are Unicode code points.
+
+mod format;
+
+use std::cell::RefCell;
+
+use crossdock_message::ByteString;
+use memchr::memmem;
+use regex::{Regex, RegexBuilder};
+
+use super::{Call, Function, int_at, list_at, take, text_at};
+use crate::failure::Outcome;
+use crate::value::Val;
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    Function {
+        name: "contains",
+        group: "Text",
+        signatures: &["string.contains(string) -> bool"],
+        meaning: "Whether the other text is somewhere in it.",
+        cost: "both lengths",
+        examples: &[("'abc'.contains('b')", "true")],
+        run: |call, arguments| {
+            let (text, part) = both(call, arguments)?;
+            Ok(Val::Bool(memmem::find(text.as_bytes(), part.as_bytes()).is_some()))
+        },
+    },
+    Function {
+        name: "startsWith",
+        group: "Text",
+        signatures: &["string.startsWith(string) -> bool"],
+        meaning: "Whether it begins with the other text.",
+        cost: "the length of the other",
+        examples: &[("'abc'.startsWith('ab')", "true")],
+        run: |call, arguments| {
+            let (text, part) = both(call, arguments)?;
+            Ok(Val::Bool(text.as_bytes().starts_with(part.as_bytes())))
+        },
+    },
+    Function {
+        name: "endsWith",
+        group: "Text",
+        signatures: &["string.endsWith(string) -> bool"],
+        meaning: "Whether it ends with the other text.",
+        cost: "the length of the other",
+        examples: &[("'abc'.endsWith('bc')", "true")],
+        run: |call, arguments| {
+            let (text, part) = both(call, arguments)?;
+            Ok(Val::Bool(text.as_bytes().ends_with(part.as_bytes())))
+        },
+    },
+    Function {
+        name: "matches",
+        group: "Text",
+        signatures: &["string.matches(string) -> bool", "(string, string) -> bool"],
+        meaning: "Whether the regular expression (RE2) is found in it; `^…$` has it match the whole.",
+        cost: "the length of the text times that of the expression",
+        examples: &[("'A-17'.matches('^[A-Z]-[0-9]+$')", "true"), ("matches('abc', 'b')", "true")],
+        run: matches,
+    },
+    Function {
+        name: "charAt",
+        group: "Text",
+        signatures: &["string.charAt(int) -> string"],
+        meaning: "The character of that place; an empty text at the end.",
+        cost: "the place",
+        examples: &[("'abc'.charAt(1)", "'b'")],
+        run: char_at,
+    },
+    Function {
+        name: "indexOf",
+        group: "Text",
+        signatures: &["string.indexOf(string) -> int", "string.indexOf(string, int) -> int"],
+        meaning: "The place where the other text begins first, from that place on; -1 where it does not.",
+        cost: "both lengths",
+        examples: &[("'abcb'.indexOf('b')", "1"), ("'abcb'.indexOf('b', 2)", "3")],
+        run: index_of,
+    },
+    Function {
+        name: "lastIndexOf",
+        group: "Text",
+        signatures: &["string.lastIndexOf(string) -> int", "string.lastIndexOf(string, int) -> int"],
+        meaning: "The place where the other text begins last, up to that place; -1 where it does not.",
+        cost: "both lengths",
+        examples: &[("'abcb'.lastIndexOf('b')", "3")],
+        run: last_index_of,
+    },
+    Function {
+        name: "substring",
+        group: "Text",
+        signatures: &["string.substring(int) -> string", "string.substring(int, int) -> string"],
+        meaning: "The characters from the one place up to before the other, or to the end.",
+        cost: "the length",
+        examples: &[("'abcd'.substring(2)", "'cd'"), ("'abcd'.substring(1, 3)", "'bc'")],
+        run: substring,
+    },
+    Function {
+        name: "replace",
+        group: "Text",
+        signatures: &["string.replace(string, string) -> string", "string.replace(string, string, int) -> string"],
+        meaning: "The text with the one text replaced by the other wherever it stands, or so many times.",
+        cost: "the length, and that of the result",
+        examples: &[("'a b c'.replace(' ', '-')", "'a-b-c'"), ("'a b c'.replace(' ', '-', 1)", "'a-b c'")],
+        run: replace,
+    },
+    Function {
+        name: "split",
+        group: "Text",
+        signatures: &["string.split(string) -> list(string)", "string.split(string, int) -> list(string)"],
+        meaning: "The parts between the separator, so many at most; the characters where it is empty.",
+        cost: "the length",
+        examples: &[("'a,b,c'.split(',')", "['a', 'b', 'c']"), ("'a,b,c'.split(',', 2)", "['a', 'b,c']")],
+        run: split,
+    },
+    Function {
+        name: "join",
+        group: "Text",
+        signatures: &["list(string).join() -> string", "list(string).join(string) -> string"],
+        meaning: "The texts one behind the other, with the separator between them.",
+        cost: "the length of the result",
+        examples: &[("['a', 'b'].join('-')", "'a-b'")],
+        run: join,
+    },
+    Function {
+        name: "lowerAscii",
+        group: "Text",
+        signatures: &["string.lowerAscii() -> string"],
+        meaning: "The text with ASCII letters in lower case.",
+        cost: "the length",
+        examples: &[("'ÀB'.lowerAscii()", "'Àb'")],
+        run: |call, arguments| mapped(call, arguments, str::to_ascii_lowercase),
+    },
+    Function {
+        name: "upperAscii",
+        group: "Text",
+        signatures: &["string.upperAscii() -> string"],
+        meaning: "The text with ASCII letters in upper case.",
+        cost: "the length",
+        examples: &[("'àb'.upperAscii()", "'àB'")],
+        run: |call, arguments| mapped(call, arguments, str::to_ascii_uppercase),
+    },
+    Function {
+        name: "trim",
+        group: "Text",
+        signatures: &["string.trim() -> string"],
+        meaning: "The text without white space at both ends.",
+        cost: "the length",
+        examples: &[("' a '.trim()", "'a'")],
+        run: |call, arguments| {
+            let text = text_at(call, arguments, 0)?;
+            call.scan(text.len())?;
+            Ok(Val::text(part_of(text, text.trim())))
+        },
+    },
+    Function {
+        name: "reverse",
+        group: "Text",
+        signatures: &["string.reverse() -> string", "list(A).reverse() -> list(A)"],
+        meaning: "The characters, or the elements of a list, in the opposite order.",
+        cost: "the length",
+        examples: &[("'abc'.reverse()", "'cba'"), ("[1, 2].reverse()", "[2, 1]")],
+        run: |call, arguments| match arguments.first() {
+            Some(Val::List(list)) => {
+                call.make_list(list.len())?;
+                Ok(Val::list(list.iter().rev().collect()))
+            }
+            _ => mapped(call, arguments, |text| text.chars().rev().collect()),
+        },
+    },
+    Function {
+        name: "format",
+        group: "Text",
+        signatures: &["string.format(list(dyn)) -> string"],
+        meaning: "The text with `%s`, `%d`, `%f`, `%e`, `%b`, `%o`, `%x`, `%X` replaced by the values of the list; `%.2f` has two digits.",
+        cost: "the length of the result",
+        examples: &[("'%s has %d'.format(['a', 2])", "'a has 2'"), ("'%.2f'.format([1.5])", "'1.50'")],
+        run: format::format,
+    },
+    Function {
+        name: "strings.quote",
+        group: "Text",
+        signatures: &["(string) -> string"],
+        meaning: "The text in double quotes, with escapes.",
+        cost: "the length",
+        examples: &[("strings.quote('a\"b')", "'\"a\\\\\"b\"'")],
+        run: quote,
+    },
+];
+
+/// Two texts that are looked through.
+fn both<'a>(call: &Call<'_>, arguments: &'a [Val<'_>]) -> Outcome<(&'a ByteString, &'a ByteString)> {
+    let (text, part) = (text_at(call, arguments, 0)?, text_at(call, arguments, 1)?);
+    call.scan(text.len() + part.len())?;
+    Ok((text, part))
+}
+
+/// A part of a text, which shares its memory.
+fn part_of(text: &ByteString, part: &str) -> ByteString {
+    if part.is_empty() { ByteString::new() } else { text.slice_ref(part) }
+}
+
+fn mapped<'v>(call: &Call<'_>, arguments: &[Val<'v>], map: impl FnOnce(&str) -> String) -> Outcome<Val<'v>> {
+    let text = text_at(call, arguments, 0)?;
+    call.make(text.len())?;
+    Ok(Val::text(map(text)))
+}
+
+/// Bytes that a compiled regular expression may take.
+const REGEX_SIZE_MAX: usize = 1 << 20;
+/// Bytes of the source of one.
+const REGEX_LEN_MAX: usize = 1024;
+/// Regular expressions that a thread keeps.
+const REGEXES_MAX: usize = 64;
+/// Work of compiling one, in bytes looked through for each byte of it.
+const COMPILE_COST: usize = 256;
+
+thread_local! {
+    static REGEXES: RefCell<Vec<(ByteString, Regex)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Compiles a regular expression within limits.
+pub(crate) fn compile_regex(source: &str) -> Result<Regex, &'static str> {
+    if source.len() > REGEX_LEN_MAX {
+        return Err("the regular expression is longer than 1024 bytes");
+    }
+    let built =
+        RegexBuilder::new(source).size_limit(REGEX_SIZE_MAX).dfa_size_limit(REGEX_SIZE_MAX).nest_limit(64).build();
+    built.map_err(|_| "the regular expression cannot be read, or is too large")
+}
+
+fn matches<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
+    let (text, source) = both(call, arguments)?;
+    // Each byte may be looked at once for each state.
+    call.scan(text.len().saturating_mul(1 + source.len() / 16))?;
+    REGEXES.with_borrow_mut(|regexes| {
+        if let Some(at) = regexes.iter().position(|(known, _)| known == source) {
+            let last = regexes.len() - 1;
+            regexes.swap(at, last);
+        } else {
+            call.scan(source.len() * COMPILE_COST)?;
+            let regex = compile_regex(source).map_err(|problem| call.fail(problem))?;
+            if regexes.len() == REGEXES_MAX {
+                regexes.swap_remove(0);
+            }
+            regexes.push((source.clone(), regex));
+        }
+        Ok(Val::Bool(regexes.last().is_some_and(|(_, regex)| regex.is_match(text))))
+    })
+}
+
+/// The byte where a character begins; nothing past the end.
+fn offset(text: &str, place: i64) -> Option<usize> {
+    let place = usize::try_from(place).ok()?;
+    if text.is_ascii() {
+        return (place <= text.len()).then_some(place);
+    }
+    let mut offsets = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+    offsets.nth(place)
+}
+
+fn place_of(text: &str, offset: usize) -> i64 {
+    i64::try_from(text[..offset].chars().count()).unwrap_or(i64::MAX)
+}
+
+fn out_of_range<T>(call: &Call<'_>) -> Outcome<T> {
+    Err(call.fail("a place is past the end of the text"))
+}
+
+fn char_at<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
+    let place = int_at(call, arguments, 1)?;
+    let text = text_at(call, arguments, 0)?;
+    call.scan(text.len())?;
+    let Some(from) = offset(text, place) else { return out_of_range(call) };
+    let len = text[from..].chars().next().map_or(0, char::len_utf8);
+    Ok(Val::text(part_of(text, &text[from..from + len])))
+}
+
+fn index_of<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
+    let from = if arguments.len() > 2 { int_at(call, arguments, 2)? } else { 0 };
+    let (text, part) = both(call, arguments)?;
+    let Some(start) = offset(text, from) else { return out_of_range(call) };
+    let found = memmem::find(&text.as_bytes()[start..], part.as_bytes());
+    Ok(Val::Int(found.map_or(-1, |at| place_of(text, start + at))))
+}
+
+fn last_index_of<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
+    let to = if arguments.len() > 2 { Some(int_at(call, arguments, 2)?) } else { None };
+    let (text, part) = both(call, arguments)?;
+    let end = match to {
+        None => text.len(),
+        Some(to) => match offset(text, to) {
+            Some(start) => (start + part.len()).min(text.len()),
+            None => return out_of_range(call),
+        },
+    };
+    let found = memmem::rfind(&text.as_bytes()[..end], part.as_bytes());
+    Ok(Val::Int(found.map_or(-1, |at| place_of(text, at))))
+}
+
+fn substring<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
+    let from = int_at(call, arguments, 1)?;
+    let to = if arguments.len() > 2 { Some(int_at(call, arguments, 2)?) } else { None };
+    let text = text_at(call, arguments, 0)?;
+    call.scan(text.len())?;
+    let bounds = offset(text, from).zip(match to {
+        Some(to) => offset(text, to),
+        None => Some(text.len()),
+    });
+    match bounds {
+        Some((from, to)) if from <= to => Ok(Val::text(part_of(text, &text[from..to]))),
+        _ => out_of_range(call),
+    }
+}
+
+/// A limit on parts or replacements; none where it is negative or absent.
+fn limit(call: &Call<'_>, arguments: &[Val<'_>], at: usize) -> Outcome<usize> {
+    if arguments.len() <= at {
+        return Ok(usize::MAX);
+    }
+    Ok(usize::try_from(int_at(call, arguments, at)?).unwrap_or(usize::MAX))
+}
+
+fn replace<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
+    let most = limit(call, arguments, 3)?;
+    let (text, old) = both(call, arguments)?;
+    let new = text_at(call, arguments, 2)?;
+    let count = if old.is_empty() {
+        text.chars().count() + 1
+    } else {
+        memmem::find_iter(text.as_bytes(), old.as_bytes()).count()
+    };
+    let count = count.min(most);
+    if count == 0 {
+        return Ok(take(arguments, 0));
+    }
+    call.work(count)?;
+    call.make((text.len() + count.saturating_mul(new.len())).saturating_sub(count.saturating_mul(old.len())))?;
+    Ok(Val::text(text.replacen(&**old, new, count)))
+}
+
+fn split<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
+    let most = limit(call, arguments, 2)?;
+    let (text, separator) = both(call, arguments)?;
+    if most == 0 {
+        return Ok(Val::list(Vec::new()));
+    }
+    let parts = if separator.is_empty() {
+        text.chars().count()
+    } else {
+        memmem::find_iter(text.as_bytes(), separator.as_bytes()).count() + 1
+    };
+    call.make_list(parts.min(most))?;
+    let part = |part: &str| Val::text(part_of(text, part));
+    if separator.is_empty() {
+        // Each character for itself, and the rest in the last part.
+        let mut made = Vec::with_capacity(parts.min(most));
+        let mut rest: &str = text;
+        while let Some(first) = rest.chars().next() {
+            if made.len() + 1 == most {
+                made.push(part(rest));
+                break;
+            }
+            made.push(part(&rest[..first.len_utf8()]));
+            rest = &rest[first.len_utf8()..];
+        }
+        return Ok(Val::list(made));
+    }
+    Ok(Val::list(text.splitn(most, &**separator).map(part).collect()))
+}
+
+fn join<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
+    let empty = ByteString::new();
+    let separator = if arguments.len() > 1 { text_at(call, arguments, 1)? } else { &empty };
+    let list = list_at(call, arguments, 0)?;
+    call.work(list.len())?;
+    let mut len = separator.len().saturating_mul(list.len().saturating_sub(1));
+    for item in list.iter() {
+        match item {
+            Val::Text(text) => len = len.saturating_add(text.len()),
+            _ => return call.no_overload(),
+        }
+    }
+    call.make(len)?;
+    let mut joined = String::with_capacity(len);
+    for (at, item) in list.iter().enumerate() {
+        if at > 0 {
+            joined.push_str(separator);
+        }
+        if let Val::Text(text) = item {
+            joined.push_str(&text);
+        }
+    }
+    Ok(Val::text(joined))
+}
+
+fn quote<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
+    let text = text_at(call, arguments, 0)?;
+    call.make(2 * text.len() + 2)?;
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '\x07' => quoted.push_str("\\a"),
+            '\x08' => quoted.push_str("\\b"),
+            '\x0c' => quoted.push_str("\\f"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\x0b' => quoted.push_str("\\v"),
+            '\\' => quoted.push_str("\\\\"),
+            '"' => quoted.push_str("\\\""),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    Ok(Val::text(quoted))
+}

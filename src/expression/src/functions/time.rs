@@ -1,0 +1,221 @@
+//! Moments and lengths of time, with time zones of the IANA database.
+
+use crossdock_message::{Time, TimeSpan};
+use jiff::civil::DateTime;
+use jiff::tz::{Offset, TimeZone};
+use jiff::{Timestamp, Zoned};
+
+use super::{Call, Function, take, text_at};
+use crate::eval::arithmetic::time_of_nanos;
+use crate::failure::Outcome;
+use crate::value::{Val, length};
+
+const OF_TIME: &[&str] = &["timestamp.get() -> int", "timestamp.get(string) -> int"];
+const OF_BOTH: &[&str] = &["timestamp.get() -> int", "timestamp.get(string) -> int", "duration.get() -> int"];
+
+const fn part(
+    name: &'static str,
+    signatures: &'static [&'static str],
+    meaning: &'static str,
+    examples: &'static [(&'static str, &'static str)],
+    run: super::Run,
+) -> Function {
+    Function { name, group: "Time", signatures, meaning, cost: "1", examples, run }
+}
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    part(
+        "getFullYear",
+        OF_TIME,
+        "The year, in UTC or in a time zone, such as `Europe/Berlin` or `+02:00`.",
+        &[("timestamp('2024-12-31T23:30:00Z').getFullYear('Europe/Berlin')", "2025")],
+        |call, arguments| civil(call, arguments, |at| i64::from(at.year())),
+    ),
+    part(
+        "getMonth",
+        OF_TIME,
+        "The month, from 0.",
+        &[("timestamp('2024-02-29T00:00:00Z').getMonth()", "1")],
+        |call, arguments| civil(call, arguments, |at| i64::from(at.month()) - 1),
+    ),
+    part(
+        "getDate",
+        OF_TIME,
+        "The day of the month, from 1.",
+        &[("timestamp('2024-02-29T00:00:00Z').getDate()", "29")],
+        |call, arguments| civil(call, arguments, |at| i64::from(at.day())),
+    ),
+    part(
+        "getDayOfMonth",
+        OF_TIME,
+        "The day of the month, from 0.",
+        &[("timestamp('2024-02-29T00:00:00Z').getDayOfMonth()", "28")],
+        |call, arguments| civil(call, arguments, |at| i64::from(at.day()) - 1),
+    ),
+    part(
+        "getDayOfWeek",
+        OF_TIME,
+        "The day of the week; 0 is Sunday.",
+        &[("timestamp('2024-02-29T00:00:00Z').getDayOfWeek()", "4")],
+        |call, arguments| civil(call, arguments, |at| i64::from(at.weekday().to_sunday_zero_offset())),
+    ),
+    part(
+        "getDayOfYear",
+        OF_TIME,
+        "The day of the year, from 0.",
+        &[("timestamp('2024-02-29T00:00:00Z').getDayOfYear()", "59")],
+        |call, arguments| civil(call, arguments, |at| i64::from(at.day_of_year()) - 1),
+    ),
+    part(
+        "getHours",
+        OF_BOTH,
+        "The hour of the day; of a length of time, all its hours.",
+        &[("duration('90m').getHours()", "1")],
+        |call, arguments| part_of(call, arguments, |at| i64::from(at.hour()), 3_600_000_000_000),
+    ),
+    part(
+        "getMinutes",
+        OF_BOTH,
+        "The minute of the hour; of a length of time, all its minutes.",
+        &[("duration('90m').getMinutes()", "90")],
+        |call, arguments| part_of(call, arguments, |at| i64::from(at.minute()), 60_000_000_000),
+    ),
+    part(
+        "getSeconds",
+        OF_BOTH,
+        "The second of the minute; of a length of time, all its seconds.",
+        &[("duration('90s').getSeconds()", "90")],
+        |call, arguments| part_of(call, arguments, |at| i64::from(at.second()), 1_000_000_000),
+    ),
+    part(
+        "getMilliseconds",
+        OF_BOTH,
+        "The milliseconds of the second.",
+        &[("duration('1.234s').getMilliseconds()", "234")],
+        milliseconds,
+    ),
+    part(
+        "now",
+        &["() -> timestamp"],
+        "The time now; the same wherever it stands in one expression.",
+        &[("now() > timestamp('2020-01-01T00:00:00Z')", "true")],
+        |call, _| Ok(Val::Time(call.now())),
+    ),
+    Function {
+        name: "formatTime",
+        group: "Time",
+        signatures: &["(timestamp, string) -> string", "(timestamp, string, string) -> string"],
+        meaning: "The moment in a format of `strftime`, such as `%Y-%m-%d`, in UTC or in a time zone.",
+        cost: "the length of the format",
+        examples: &[("formatTime(timestamp('2024-02-29T12:00:00Z'), '%d.%m.%Y')", "'29.02.2024'")],
+        run: format_time,
+    },
+    Function {
+        name: "parseTime",
+        group: "Time",
+        signatures: &["(string, string) -> timestamp", "(string, string, string) -> timestamp"],
+        meaning: "The moment that a text says in a format of `strptime`; without an offset, in UTC or in that time zone.",
+        cost: "the length of the text",
+        examples: &[
+            ("parseTime('29.02.2024', '%d.%m.%Y')", "timestamp('2024-02-29T00:00:00Z')"),
+            ("parseTime('2024-07-01 12:00', '%Y-%m-%d %H:%M', 'Europe/Berlin')", "timestamp('2024-07-01T10:00:00Z')"),
+        ],
+        run: parse_time,
+    },
+];
+
+/// Bytes of a format, or of a text in one.
+const FORMAT_LEN_MAX: usize = 256;
+
+fn zone(call: &Call<'_>, name: &str) -> Outcome<TimeZone> {
+    if name.is_empty() || name == "UTC" || name == "Z" {
+        return Ok(TimeZone::UTC);
+    }
+    let unknown = || call.fail("there is no such time zone; they are called as `Europe/Berlin` or `+02:00`");
+    let (sign, rest) = match name.as_bytes()[0] {
+        b'-' => (-1, &name[1..]),
+        b'+' => (1, &name[1..]),
+        b'0'..=b'9' => (1, name),
+        _ => return TimeZone::get(name).map_err(|_| unknown()),
+    };
+    let (hours, minutes) = rest.split_once(':').ok_or_else(unknown)?;
+    let number = |text: &str, below: i32| text.parse::<i32>().ok().filter(|number| (0..below).contains(number));
+    let (hours, minutes) = number(hours, 26).zip(number(minutes, 60)).ok_or_else(unknown)?;
+    Offset::from_seconds(sign * (hours * 3600 + minutes * 60)).map(TimeZone::fixed).map_err(|_| unknown())
+}
+
+fn in_zone(call: &Call<'_>, time: Time, arguments: &[Val<'_>], at: usize) -> Outcome<Zoned> {
+    let zone = match arguments.get(at) {
+        Some(_) => zone(call, text_at(call, arguments, at)?)?,
+        None => TimeZone::UTC,
+    };
+    let moment = Timestamp::new(time.seconds, time.nanos);
+    moment.map(|moment| moment.to_zoned(zone)).map_err(|_| call.fail("the moment is out of range"))
+}
+
+fn civil<'v>(call: &Call<'_>, arguments: &mut [Val<'v>], part: impl FnOnce(DateTime) -> i64) -> Outcome<Val<'v>> {
+    match take(arguments, 0) {
+        Val::Time(time) => Ok(Val::Int(part(in_zone(call, time, arguments, 1)?.datetime()))),
+        _ => call.no_overload(),
+    }
+}
+
+fn part_of<'v>(
+    call: &Call<'_>,
+    arguments: &mut [Val<'v>],
+    part: impl FnOnce(DateTime) -> i64,
+    nanos: i128,
+) -> Outcome<Val<'v>> {
+    match arguments.first() {
+        Some(Val::Duration(span)) if arguments.len() == 1 => whole(call, length(*span) / nanos),
+        _ => civil(call, arguments, part),
+    }
+}
+
+fn whole<'v>(call: &Call<'_>, number: i128) -> Outcome<Val<'v>> {
+    i64::try_from(number).map(Val::Int).map_err(|_| call.fail("the number does not fit in 64 bits"))
+}
+
+fn milliseconds<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
+    match arguments.first() {
+        Some(Val::Duration(TimeSpan { nanos, .. })) if arguments.len() == 1 => {
+            Ok(Val::Int(i64::from(nanos / 1_000_000)))
+        }
+        _ => civil(call, arguments, |at| i64::from(at.millisecond())),
+    }
+}
+
+fn format_time<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
+    let Val::Time(time) = take(arguments, 0) else { return call.no_overload() };
+    let zoned = in_zone(call, time, arguments, 2)?;
+    let format = text_at(call, arguments, 1)?;
+    if format.len() > FORMAT_LEN_MAX {
+        return Err(call.fail("the format is longer than 256 bytes"));
+    }
+    // A letter of a format makes a name of a day or a zone at most.
+    call.make(32 * format.len())?;
+    jiff::fmt::strtime::format(&**format, &zoned).map(Val::text).map_err(|_| call.fail("the format cannot be read"))
+}
+
+fn parse_time<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
+    let (text, format) = (text_at(call, arguments, 0)?, text_at(call, arguments, 1)?);
+    if text.len() > FORMAT_LEN_MAX || format.len() > FORMAT_LEN_MAX {
+        return Err(call.fail("text and format have at most 256 bytes"));
+    }
+    call.scan(16 * (text.len() + format.len()))?;
+    let malformed = || call.fail("the text is no moment of that format");
+    let parsed = jiff::fmt::strtime::parse(&**format, &**text).map_err(|_| malformed())?;
+    let moment_of = match parsed.to_timestamp() {
+        Ok(found) => found,
+        Err(_) => {
+            let zone = match arguments.get(2) {
+                Some(_) => zone(call, text_at(call, arguments, 2)?)?,
+                None => TimeZone::UTC,
+            };
+            let at = parsed.to_datetime().or_else(|_| parsed.to_date().map(|date| date.at(0, 0, 0, 0)));
+            let zoned = at.and_then(|at| zone.to_ambiguous_zoned(at).compatible());
+            zoned.map_err(|_| malformed())?.timestamp()
+        }
+    };
+    time_of_nanos(moment_of.as_nanosecond()).map(Val::Time).ok_or_else(|| call.fail("the moment is out of range"))
+}

@@ -1,0 +1,534 @@
+//! Exact decimals: the arithmetic of "General Decimal Arithmetic Specification" 1.70 without rounding, but for quotients.
+
+use std::cmp::Ordering;
+use std::rc::Rc;
+
+use crossdock_message::{ByteString, Decimal};
+use num_bigint::BigInt;
+
+/// Significant digits of a quotient that has no end: those of decimal128 (IEEE 754-2008).
+const QUOTIENT_DIGITS: u64 = 34;
+/// Digits of a number that a result may have.
+const DIGITS_MAX: u64 = 1000;
+/// The powers of ten of a result's last digit.
+const EXPONENT_MAX: i32 = 6144;
+
+/// A decimal number: digits times a power of ten.
+#[derive(Debug, Clone)]
+pub enum Dec<'v> {
+    /// One of a message, or of the expression, as it is written there.
+    Written(&'v Decimal),
+    /// A result of up to 38 digits; the two halves of a signed number of 128 bits, and the power of ten.
+    Small(i64, u64, i32),
+    /// A longer one.
+    Big(Rc<(BigInt, i32)>),
+}
+
+/// Why there is no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoResult {
+    /// It has too many digits, or too large a power of ten.
+    Overflow,
+    /// A division by zero.
+    DivisionByZero,
+}
+
+#[derive(Debug, Clone)]
+enum Digits {
+    Small(i128),
+    Big(BigInt),
+}
+
+type Parts = (Digits, i32);
+
+impl Digits {
+    fn big(&self) -> BigInt {
+        match self {
+            Self::Small(digits) => BigInt::from(*digits),
+            Self::Big(digits) => digits.clone(),
+        }
+    }
+
+    fn is_zero(&self) -> bool {
+        match self {
+            Self::Small(digits) => *digits == 0,
+            Self::Big(digits) => digits.sign() == num_bigint::Sign::NoSign,
+        }
+    }
+
+    /// About the number of digits, one too many at the most.
+    fn count(&self) -> u64 {
+        match self {
+            Self::Small(digits) => u64::from(digits.unsigned_abs().checked_ilog10().unwrap_or(0)) + 1,
+            Self::Big(digits) => digits.bits() * 30103 / 100_000 + 1,
+        }
+    }
+
+    fn scaled(&self, powers: u32) -> Self {
+        if let Self::Small(digits) = self
+            && let Some(scaled) = 10_i128.checked_pow(powers).and_then(|factor| digits.checked_mul(factor))
+        {
+            return Self::Small(scaled);
+        }
+        Self::Big(self.big() * BigInt::from(10).pow(powers))
+    }
+}
+
+fn small_power(powers: u32) -> BigInt {
+    BigInt::from(10).pow(powers)
+}
+
+impl<'v> Dec<'v> {
+    fn from_parts(digits: Digits, exponent: i32) -> Result<Self, NoResult> {
+        if exponent.abs() > EXPONENT_MAX {
+            return Err(NoResult::Overflow);
+        }
+        match digits {
+            Digits::Small(digits) => Ok(Self::small(digits, exponent)),
+            Digits::Big(digits) => match i128::try_from(&digits) {
+                Ok(small) => Ok(Self::small(small, exponent)),
+                Err(_) if Digits::Big(digits.clone()).count() > DIGITS_MAX + 1 => Err(NoResult::Overflow),
+                Err(_) => Ok(Self::Big(Rc::new((digits, exponent)))),
+            },
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the two halves of the number")]
+    fn small(digits: i128, exponent: i32) -> Self {
+        Self::Small((digits >> 64) as i64, digits as u64, exponent)
+    }
+
+    /// A whole number.
+    #[must_use]
+    pub fn whole(number: i128) -> Self {
+        Self::small(number, 0)
+    }
+
+    /// The number that a double stands for: a whole one is what its bits say, any other what it is written as. That keeps the order of
+    /// doubles, so that numbers of all kinds have one order. Nothing for one that is not finite.
+    #[must_use]
+    pub fn of_double(number: f64) -> Option<Self> {
+        if !number.is_finite() {
+            return None;
+        }
+        if number.fract() == 0.0 {
+            return Self::from_parts(whole_digits(number), 0).ok();
+        }
+        // The shortest text that reads back as this double.
+        let text = format!("{number:e}");
+        let (digits, exponent) = read(&text)?;
+        Self::from_parts(digits, exponent).ok()
+    }
+
+    /// Reads a number in the grammar of JSON numbers.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let checked = Decimal::new(text).ok()?;
+        let (digits, exponent) = read(checked.as_str())?;
+        Self::from_parts(digits, exponent).ok()
+    }
+
+    fn parts(&self) -> Result<Parts, NoResult> {
+        match self {
+            Self::Written(decimal) => read(decimal.as_str()).ok_or(NoResult::Overflow),
+            Self::Small(high, low, exponent) => {
+                Ok((Digits::Small((i128::from(*high) << 64) | i128::from(*low)), *exponent))
+            }
+            Self::Big(big) => Ok((Digits::Big(big.0.clone()), big.1)),
+        }
+    }
+
+    /// Bytes that it takes beside itself, or that working on it does.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Written(decimal) => decimal.as_str().len(),
+            Self::Small(..) => 0,
+            Self::Big(big) => usize::try_from(big.0.bits() / 8).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Its text, in the grammar of JSON numbers (General Decimal Arithmetic, to-scientific-string).
+    #[must_use]
+    pub fn text(&self) -> ByteString {
+        let (digits, exponent) = match self {
+            Self::Written(decimal) => return decimal.as_str().into(),
+            other => match other.parts() {
+                Ok(parts) => parts,
+                Err(_) => return ByteString::from_static("0"),
+            },
+        };
+        let all = match &digits {
+            Digits::Small(digits) => digits.to_string(),
+            Digits::Big(digits) => digits.to_string(),
+        };
+        let (sign, digits) = match all.strip_prefix('-') {
+            Some(digits) => ("-", digits),
+            None => ("", &*all),
+        };
+        let count = i64::try_from(digits.len()).unwrap_or(i64::MAX);
+        let adjusted = i64::from(exponent) + count - 1;
+        if exponent <= 0 && adjusted >= -6 {
+            let fraction = usize::try_from(-exponent).unwrap_or(0);
+            if fraction == 0 {
+                return format!("{sign}{digits}").into();
+            }
+            let padded = format!("{digits:0>width$}", width = fraction + 1);
+            let (whole, fraction) = padded.split_at(padded.len() - fraction);
+            return format!("{sign}{whole}.{fraction}").into();
+        }
+        let (first, rest) = digits.split_at(1);
+        let point = if rest.is_empty() { "" } else { "." };
+        format!("{sign}{first}{point}{rest}e{adjusted:+}").into()
+    }
+
+    /// As a number of a message.
+    #[must_use]
+    pub fn to_decimal(&self) -> Decimal {
+        match self {
+            Self::Written(decimal) => (*decimal).clone(),
+            other => Decimal::new(other.text()).unwrap_or_else(|_| Decimal::from(0_i64)),
+        }
+    }
+
+    /// The nearest double.
+    #[must_use]
+    pub fn to_double(&self) -> f64 {
+        self.text().parse().unwrap_or(f64::NAN)
+    }
+
+    /// The whole number that is left without the fraction, where it has 128 bits.
+    #[must_use]
+    pub fn truncated(&self) -> Option<i128> {
+        let (digits, exponent) = self.parts().ok()?;
+        if digits.is_zero() {
+            return Some(0);
+        }
+        if exponent >= 0 {
+            let powers = u32::try_from(exponent).ok().filter(|powers| *powers < 40)?;
+            return match digits.scaled(powers) {
+                Digits::Small(digits) => Some(digits),
+                Digits::Big(_) => None,
+            };
+        }
+        let powers = exponent.unsigned_abs();
+        if u64::from(powers) > digits.count() {
+            return Some(0);
+        }
+        match &digits {
+            Digits::Small(digits) => Some(10_i128.checked_pow(powers).map_or(0, |power| digits / power)),
+            Digits::Big(digits) => i128::try_from(digits / small_power(powers)).ok(),
+        }
+    }
+
+    /// Whether it has no fraction.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.truncated().is_some_and(|whole| self.compare(&Dec::whole(whole)).is_eq())
+    }
+
+    /// The order of the two numbers, exactly.
+    #[must_use]
+    pub fn compare(&self, other: &Dec<'_>) -> Ordering {
+        if let (Ok((Digits::Small(left), left_exponent)), Ok((Digits::Small(right), right_exponent))) =
+            (self.parts(), other.parts())
+        {
+            if left_exponent == right_exponent {
+                return left.cmp(&right);
+            }
+            let powers = left_exponent.abs_diff(right_exponent);
+            let factor = 10_i128.checked_pow(powers);
+            let scaled = |digits: i128| factor.and_then(|factor| digits.checked_mul(factor));
+            if left_exponent > right_exponent {
+                if let Some(left) = scaled(left) {
+                    return left.cmp(&right);
+                }
+            } else if let Some(right) = scaled(right) {
+                return left.cmp(&right);
+            }
+        }
+        self.to_decimal().compare(&other.to_decimal())
+    }
+
+    fn aligned(&self, other: &Dec<'_>) -> Result<(Digits, Digits, i32), NoResult> {
+        let ((left, left_exponent), (right, right_exponent)) = (self.parts()?, other.parts()?);
+        let exponent = left_exponent.min(right_exponent);
+        let scale = |digits: Digits, own: i32| {
+            let powers = own.abs_diff(exponent);
+            if powers == 0 || digits.is_zero() {
+                return Ok(digits);
+            }
+            if digits.count() + u64::from(powers) > DIGITS_MAX {
+                Err(NoResult::Overflow)
+            } else {
+                Ok(digits.scaled(powers))
+            }
+        };
+        Ok((scale(left, left_exponent)?, scale(right, right_exponent)?, exponent))
+    }
+
+    /// The sum.
+    ///
+    /// # Errors
+    /// [`NoResult::Overflow`].
+    pub fn add(&self, other: &Dec<'_>) -> Result<Dec<'v>, NoResult> {
+        let (left, right, exponent) = self.aligned(other)?;
+        if let (Digits::Small(left), Digits::Small(right)) = (&left, &right)
+            && let Some(sum) = left.checked_add(*right)
+        {
+            return Dec::from_parts(Digits::Small(sum), exponent);
+        }
+        Dec::from_parts(Digits::Big(left.big() + right.big()), exponent)
+    }
+
+    /// The difference.
+    ///
+    /// # Errors
+    /// [`NoResult::Overflow`].
+    pub fn subtract(&self, other: &Dec<'_>) -> Result<Dec<'v>, NoResult> {
+        self.add(&other.negate()?)
+    }
+
+    /// The number with the other sign.
+    ///
+    /// # Errors
+    /// [`NoResult::Overflow`].
+    pub fn negate<'r>(&self) -> Result<Dec<'r>, NoResult> {
+        let (digits, exponent) = self.parts()?;
+        let digits = match digits {
+            Digits::Small(digits) => {
+                digits.checked_neg().map_or_else(|| Digits::Big(-BigInt::from(digits)), Digits::Small)
+            }
+            Digits::Big(digits) => Digits::Big(-digits),
+        };
+        Dec::from_parts(digits, exponent)
+    }
+
+    /// The product.
+    ///
+    /// # Errors
+    /// [`NoResult::Overflow`].
+    pub fn multiply(&self, other: &Dec<'_>) -> Result<Dec<'v>, NoResult> {
+        let ((left, left_exponent), (right, right_exponent)) = (self.parts()?, other.parts()?);
+        let exponent = left_exponent + right_exponent;
+        if let (Digits::Small(left), Digits::Small(right)) = (&left, &right)
+            && let Some(product) = left.checked_mul(*right)
+        {
+            return Dec::from_parts(Digits::Small(product), exponent);
+        }
+        if left.count() + right.count() > DIGITS_MAX {
+            return Err(NoResult::Overflow);
+        }
+        Dec::from_parts(Digits::Big(left.big() * right.big()), exponent)
+    }
+
+    /// The quotient: exact where it has an end within 34 digits, else rounded to them, half to even.
+    ///
+    /// # Errors
+    /// [`NoResult::DivisionByZero`], [`NoResult::Overflow`].
+    pub fn divide(&self, other: &Dec<'_>) -> Result<Dec<'v>, NoResult> {
+        let ((left, left_exponent), (right, right_exponent)) = (self.parts()?, other.parts()?);
+        if right.is_zero() {
+            return Err(NoResult::DivisionByZero);
+        }
+        let ideal = left_exponent - right_exponent;
+        if left.is_zero() {
+            return Dec::from_parts(Digits::Small(0), ideal.clamp(-EXPONENT_MAX, EXPONENT_MAX));
+        }
+        // So many zeros that the quotient has one digit more than it may keep.
+        let wanted = QUOTIENT_DIGITS + 2 + right.count();
+        let powers = u32::try_from(wanted.saturating_sub(left.count())).unwrap_or(0);
+        let (dividend, divisor) = (left.scaled(powers).big(), right.big());
+        let (mut quotient, rest) = (&dividend / &divisor, &dividend % &divisor);
+        let mut exponent = ideal - i32::try_from(powers).unwrap_or(i32::MAX);
+        let is_exact = rest.sign() == num_bigint::Sign::NoSign;
+        let digits = quotient.magnitude().to_string().len() as u64;
+        if digits > QUOTIENT_DIGITS {
+            let over = u32::try_from(digits - QUOTIENT_DIGITS).unwrap_or(u32::MAX);
+            quotient = rounded(&quotient, over, is_exact);
+            exponent += i32::try_from(over).unwrap_or(i32::MAX);
+        }
+        // Trailing zeros are no digits of the quotient, down to the ideal exponent.
+        let ten = BigInt::from(10);
+        while exponent < ideal && (&quotient % &ten).sign() == num_bigint::Sign::NoSign {
+            quotient /= &ten;
+            exponent += 1;
+        }
+        Dec::from_parts(Digits::Big(quotient), exponent)
+    }
+
+    /// What is left of a whole quotient, with the sign of the dividend.
+    ///
+    /// # Errors
+    /// [`NoResult::DivisionByZero`], [`NoResult::Overflow`].
+    pub fn remainder(&self, other: &Dec<'_>) -> Result<Dec<'v>, NoResult> {
+        let (left, right, exponent) = self.aligned(other)?;
+        if right.is_zero() {
+            return Err(NoResult::DivisionByZero);
+        }
+        if let (Digits::Small(left), Digits::Small(right)) = (&left, &right) {
+            return Dec::from_parts(Digits::Small(left.checked_rem(*right).unwrap_or(0)), exponent);
+        }
+        Dec::from_parts(Digits::Big(left.big() % right.big()), exponent)
+    }
+
+    /// The number with so many digits behind the point, half to even; with fewer, where it has fewer.
+    ///
+    /// # Errors
+    /// [`NoResult::Overflow`].
+    pub fn round(&self, places: i32) -> Result<Dec<'v>, NoResult> {
+        let (digits, exponent) = self.parts()?;
+        if exponent >= -places {
+            return Dec::from_parts(digits, exponent);
+        }
+        let over = exponent.abs_diff(-places);
+        if u64::from(over) > digits.count() + 1 {
+            return Dec::from_parts(Digits::Small(0), -places);
+        }
+        Dec::from_parts(Digits::Big(rounded(&digits.big(), over, true)), -places)
+    }
+}
+
+/// The digits of a double without a fraction.
+#[expect(clippy::cast_possible_truncation, reason = "the double is within the bounds of 128 bits")]
+fn whole_digits(number: f64) -> Digits {
+    const FRACTION_BITS: u32 = 52;
+    const BIAS: u64 = 1023;
+    if number.abs() < 1e38 {
+        return Digits::Small(number as i128);
+    }
+    let bits = number.to_bits();
+    let power = ((bits >> FRACTION_BITS) & 0x7ff).saturating_sub(BIAS + u64::from(FRACTION_BITS));
+    let fraction = (bits & ((1 << FRACTION_BITS) - 1)) | (1 << FRACTION_BITS);
+    let digits = BigInt::from(fraction) << power;
+    Digits::Big(if number < 0.0 { -digits } else { digits })
+}
+
+/// The number without its last digits, rounded half to even.
+fn rounded(number: &BigInt, digits: u32, is_exact: bool) -> BigInt {
+    let power = small_power(digits);
+    let (mut kept, rest) = (number / &power, number % &power);
+    let twice: BigInt = BigInt::from(rest.magnitude().clone()) * 2;
+    let is_odd = kept.bit(0);
+    let up = match twice.cmp(&power) {
+        Ordering::Greater => true,
+        Ordering::Equal => !is_exact || is_odd,
+        Ordering::Less => false,
+    };
+    if up {
+        kept += if number.sign() == num_bigint::Sign::Minus { -1 } else { 1 };
+    }
+    kept
+}
+
+/// Digits and power of ten of a text in the grammar of JSON numbers; nothing where the power is out of all proportion.
+fn read(text: &str) -> Option<Parts> {
+    let (mantissa, exponent) = match text.find(['e', 'E']) {
+        Some(at) => {
+            (&text[..at], text[at + 1..].parse::<i32>().ok().filter(|exponent| exponent.abs() <= EXPONENT_MAX)?)
+        }
+        None => (text, 0),
+    };
+    let mut small: i128 = 0;
+    let mut fraction: i32 = 0;
+    let mut behind_point = false;
+    let mut fits = true;
+    for byte in mantissa.bytes() {
+        match byte {
+            b'.' => behind_point = true,
+            b'-' => {}
+            digit => {
+                fraction += i32::from(behind_point);
+                match small.checked_mul(10).and_then(|small| small.checked_add(i128::from(digit - b'0'))) {
+                    Some(next) => small = next,
+                    None => fits = false,
+                }
+            }
+        }
+    }
+    let negative = mantissa.starts_with('-');
+    let digits = if fits {
+        Digits::Small(if negative { -small } else { small })
+    } else {
+        let all: String = mantissa.chars().filter(|character| *character != '.').collect();
+        Digits::Big(all.parse().ok()?)
+    };
+    Some((digits, exponent - fraction))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dec(text: &str) -> Dec<'static> {
+        Dec::parse(text).unwrap_or_else(|| panic!("{text}"))
+    }
+
+    #[test]
+    fn arithmetic_keeps_digits_and_scale() {
+        let cases: [(&str, fn(&Dec<'static>, &Dec<'static>) -> Result<Dec<'static>, NoResult>, &str, &str); 22] = [
+            ("1.10", Dec::multiply, "2", "2.20"),
+            ("12345678901234567.89", Dec::add, "0.11", "12345678901234568.00"),
+            ("1", Dec::subtract, "0.9", "0.1"),
+            ("1.3", Dec::add, "-1.3", "0.0"),
+            ("5", Dec::divide, "2", "2.5"),
+            ("4", Dec::divide, "2", "2"),
+            ("4.0", Dec::divide, "2", "2.0"),
+            ("1", Dec::divide, "3", "0.3333333333333333333333333333333333"),
+            ("2", Dec::divide, "3", "0.6666666666666666666666666666666667"),
+            ("-2", Dec::divide, "3", "-0.6666666666666666666666666666666667"),
+            ("2.40", Dec::divide, "2", "1.20"),
+            ("1000", Dec::divide, "100", "10"),
+            ("1000", Dec::divide, "1e2", "10.00"),
+            ("10", Dec::remainder, "3", "1"),
+            ("-10", Dec::remainder, "3", "-1"),
+            ("10.2", Dec::remainder, "1", "0.2"),
+            ("99999999999999999999999999999999999999", Dec::add, "1", "100000000000000000000000000000000000000"),
+            ("99999999999999999999", Dec::multiply, "99999999999999999999", "9999999999999999999800000000000000000001"),
+            ("1e3", Dec::multiply, "1", "1e+3"),
+            ("0.0000001", Dec::add, "0", "1e-7"),
+            ("-0.5", Dec::multiply, "-0.5", "0.25"),
+            ("1e-6000", Dec::multiply, "1", "1e-6000"),
+        ];
+        for (left, operation, right, expected) in cases {
+            let result = operation(&dec(left), &dec(right)).map(|result| result.text().to_string());
+            assert_eq!(result.as_deref(), Ok(expected), "{left} {right}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told() {
+        assert_eq!(dec("1").divide(&dec("0.00")).err(), Some(NoResult::DivisionByZero));
+        assert_eq!(dec("1e6000").multiply(&dec("1e6000")).err(), Some(NoResult::Overflow));
+        assert_eq!(dec("1e6000").add(&dec("1")).err(), Some(NoResult::Overflow));
+        assert!(Dec::parse("1e99999999999").is_none());
+    }
+
+    #[test]
+    fn rounding_is_half_to_even() {
+        for (text, places, expected) in [
+            ("2.345", 2, "2.34"),
+            ("2.355", 2, "2.36"),
+            ("-2.5", 0, "-2"),
+            ("3.5", 0, "4"),
+            ("1.2", 5, "1.2"),
+            ("0.004", 2, "0.00"),
+            ("1250", -2, "1.2e+3"),
+        ] {
+            assert_eq!(&*dec(text).round(places).expect(text).text(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn orders_and_truncates() {
+        assert_eq!(dec("1.0").compare(&dec("1.00")), Ordering::Equal);
+        assert_eq!(dec("1e30").compare(&dec("1e-30")), Ordering::Greater);
+        assert_eq!(dec("-1e5000").compare(&dec("1e-30")), Ordering::Less);
+        assert_eq!(dec("-7.9").truncated(), Some(-7));
+        assert_eq!(dec("1e3").truncated(), Some(1000));
+        assert_eq!(dec("1e-3000").truncated(), Some(0));
+        assert!(dec("5.00").is_whole() && !dec("5.01").is_whole());
+        assert_eq!(Dec::of_double(0.1).map(|number| number.text().to_string()).as_deref(), Some("0.1"));
+        assert_eq!(Dec::of_double(1e23).map(|number| number.to_double()), Some(1e23));
+    }
+}

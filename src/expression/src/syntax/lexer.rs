@@ -1,0 +1,262 @@
+//! Tokens.
+
+use bytes::Bytes;
+use crossdock_message::{ByteString, Decimal};
+
+use super::ast::Literal;
+use super::literal::{self, Quoted};
+use crate::problem::{Problem, Span};
+
+/// What a token is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Token {
+    Literal(Literal),
+    Ident(ByteString),
+    /// A field's name in backticks.
+    Quoted(ByteString),
+    /// A word that CEL keeps for later.
+    Reserved(ByteString),
+    /// Punctuation and operators.
+    Symbol(&'static str),
+    End,
+}
+
+/// Longer ones first.
+const SYMBOLS: &[&str] = &[
+    "&&", "||", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%", "<", ">", "!", "(", ")", "[", "]", "{", "}", ".", ",",
+    ":", "?",
+];
+
+/// "CEL language definition": identifiers that are not to be used.
+const RESERVED: &[&str] = &[
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
+pub(super) struct Lexer<'s> {
+    source: &'s str,
+    at: usize,
+}
+
+impl<'s> Lexer<'s> {
+    pub(super) fn new(source: &'s str) -> Self {
+        Self { source, at: 0 }
+    }
+
+    fn rest(&self) -> &'s str {
+        &self.source[self.at..]
+    }
+
+    fn skip_blanks(&mut self) {
+        loop {
+            let rest = self.rest();
+            let trimmed = rest.trim_start_matches([' ', '\t', '\n', '\r', '\x0c']);
+            self.at += rest.len() - trimmed.len();
+            if !trimmed.starts_with("//") {
+                break;
+            }
+            self.at += trimmed.find('\n').unwrap_or(trimmed.len());
+        }
+    }
+
+    pub(super) fn next(&mut self) -> Result<(Token, Span), Problem> {
+        self.skip_blanks();
+        let start = self.at;
+        let rest = self.rest();
+        let Some(first) = rest.bytes().next() else { return Ok((Token::End, Span::new(start, start))) };
+        let token =
+            if first.is_ascii_digit() || (first == b'.' && rest[1..].starts_with(|next: char| next.is_ascii_digit())) {
+                self.number()?
+            } else if let Some(quoted) = literal::quoted_start(rest) {
+                self.quoted(&quoted)?
+            } else if first == b'_' || first.is_ascii_alphabetic() {
+                self.word()
+            } else if first == b'`' {
+                self.backticks()?
+            } else {
+                self.symbol()?
+            };
+        Ok((token, Span::new(start, self.at)))
+    }
+
+    fn word(&mut self) -> Token {
+        let rest = self.rest();
+        let len = rest.find(|next: char| next != '_' && !next.is_ascii_alphanumeric()).unwrap_or(rest.len());
+        let word = &rest[..len];
+        self.at += len;
+        match word {
+            "true" => Token::Literal(Literal::Bool(true)),
+            "false" => Token::Literal(Literal::Bool(false)),
+            "null" => Token::Literal(Literal::Null),
+            "in" => Token::Symbol("in"),
+            _ if RESERVED.contains(&word) => Token::Reserved(word.into()),
+            _ => Token::Ident(word.into()),
+        }
+    }
+
+    fn backticks(&mut self) -> Result<Token, Problem> {
+        let rest = self.rest();
+        let allowed = |next: char| next.is_ascii_alphanumeric() || "_.-/ ".contains(next);
+        let len = rest[1..].find(|next: char| !allowed(next)).unwrap_or(rest.len() - 1);
+        if len == 0 || rest.as_bytes().get(len + 1) != Some(&b'`') {
+            let help =
+                "a name in backticks has letters, digits, `_`, `.`, `-`, `/` and spaces, and ends with a backtick";
+            return Err(Problem::new(Span::new(self.at, self.at + 1), "the name in backticks cannot be read", help));
+        }
+        self.at += len + 2;
+        Ok(Token::Quoted(rest[1..=len].into()))
+    }
+
+    fn symbol(&mut self) -> Result<Token, Problem> {
+        let rest = self.rest();
+        if let Some(symbol) = SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
+            self.at += symbol.len();
+            return Ok(Token::Symbol(symbol));
+        }
+        let first = rest.chars().next().unwrap_or(' ');
+        let span = Span::new(self.at, self.at + first.len_utf8());
+        Err(match first {
+            '=' => Problem::new(span, "`=` is no operator", "write `==` to compare"),
+            '&' => Problem::new(span, "`&` is no operator", "write `&&` where both have to hold"),
+            '|' => Problem::new(span, "`|` is no operator", "write `||` where one has to hold"),
+            '“' | '”' | '‘' | '’' => {
+                Problem::new(span, "this quotation mark is none of CEL's", "write texts in `'` or `\"`")
+            }
+            ';' => Problem::new(span, "`;` stands in no expression", "leave it out: an expression is one value"),
+            other => {
+                let problem = format!("`{}` stands in no expression", other.escape_default());
+                Problem::new(span, problem, "texts stand in quotes: `'open'`")
+            }
+        })
+    }
+
+    fn number(&mut self) -> Result<Token, Problem> {
+        let (start, rest) = (self.at, self.rest());
+        let bytes = rest.as_bytes();
+        let digits = |from: usize| bytes[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let is_unsigned = |len: usize| matches!(bytes.get(len), Some(b'u' | b'U'));
+        let out_of_range = |end: usize| {
+            let help = "whole numbers have 64 bits; write `decimal('…')` for larger ones";
+            Problem::new(Span::new(start, end), "the whole number does not fit in 64 bits", help)
+        };
+        if bytes.len() > 2 && bytes[0] == b'0' && matches!(bytes[1], b'x' | b'X') {
+            let len = 2 + bytes[2..].iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+            let read = u64::from_str_radix(&rest[2..len], 16);
+            self.at += len;
+            if len == 2 {
+                return Err(Problem::new(Span::new(start, self.at), "a hexadecimal number has digits", "write `0xff`"));
+            }
+            let read = read.map_err(|_| out_of_range(start + len))?;
+            return self.whole(read, is_unsigned(len), start);
+        }
+        let whole = digits(0);
+        let mut len = whole;
+        let mut is_double = false;
+        if bytes.get(len) == Some(&b'.') && bytes.get(len + 1).is_some_and(u8::is_ascii_digit) {
+            len += 1 + digits(len + 1);
+            is_double = true;
+        }
+        if matches!(bytes.get(len), Some(b'e' | b'E')) {
+            let sign = usize::from(matches!(bytes.get(len + 1), Some(b'+' | b'-')));
+            let exponent = digits(len + 1 + sign);
+            if exponent > 0 {
+                len += 1 + sign + exponent;
+                is_double = true;
+            }
+        }
+        self.at += len;
+        let text = &rest[..len];
+        if is_double {
+            let number: f64 = text.parse().unwrap_or(f64::NAN);
+            let plain = text.trim_start_matches('0');
+            let plain = if plain.starts_with(|next: char| next.is_ascii_digit()) {
+                plain.to_owned()
+            } else {
+                format!("0{plain}")
+            };
+            let written = Decimal::new(plain).ok();
+            return match written {
+                Some(written) => Ok(Token::Literal(Literal::Double(number, written))),
+                None => Err(Problem::new(Span::new(start, self.at), "the number cannot be read", "")),
+            };
+        }
+        let read = text.parse::<u64>().map_err(|_| out_of_range(start + len))?;
+        self.whole(read, is_unsigned(len), start)
+    }
+
+    /// A whole number; the parser takes `9223372036854775808` behind a minus sign only.
+    fn whole(&mut self, number: u64, is_unsigned: bool, start: usize) -> Result<Token, Problem> {
+        if is_unsigned {
+            self.at += 1;
+            return Ok(Token::Literal(Literal::UInt(number)));
+        }
+        match i64::try_from(number) {
+            Ok(number) => Ok(Token::Literal(Literal::Int(number))),
+            Err(_) if number == i64::MIN.unsigned_abs() => Ok(Token::Literal(Literal::Int(i64::MIN))),
+            Err(_) => {
+                let help = format!("write `{number}u`, or `decimal('{number}')`");
+                Err(Problem::new(Span::new(start, self.at), "the whole number does not fit in 64 signed bits", help))
+            }
+        }
+    }
+
+    fn quoted(&mut self, quoted: &Quoted) -> Result<Token, Problem> {
+        let start = self.at;
+        let content = start + quoted.prefix_len + quoted.mark.len();
+        let rest = &self.source[content..];
+        let Some(len) = literal::content_len(rest, quoted) else {
+            let span = Span::new(start, content);
+            return Err(Problem::new(span, "the text does not end", format!("end it with `{}`", quoted.mark)));
+        };
+        self.at = content + len + quoted.mark.len();
+        let read = literal::unescape(&rest[..len], quoted).map_err(|(at, problem)| {
+            let at = content + at;
+            let help = "escapes are `\\n`, `\\t`, `\\\\`, `\\'`, `\\\"`, `\\xHH`, `\\uHHHH`, `\\UHHHHHHHH`; `r'…'` takes all as it is";
+            Problem::new(Span::new(at, (at + 2).min(content + len)), problem, help)
+        })?;
+        if quoted.is_bytes {
+            return Ok(Token::Literal(Literal::Bytes(Bytes::from(read))));
+        }
+        let text = String::from_utf8(read)
+            .map_err(|_| Problem::new(Span::new(start, self.at), "the text is not UTF-8", "write bytes as `b'…'`"))?;
+        Ok(Token::Literal(Literal::Text(text.into())))
+    }
+}
+
+/// Bytes up to the brace that closes what was opened before `source`; nothing where there is none.
+pub(crate) fn closing_brace(source: &str) -> Option<usize> {
+    let mut lexer = Lexer::new(source);
+    let mut depth = 0_usize;
+    loop {
+        let before = lexer.at;
+        match lexer.next() {
+            Ok((Token::End, _)) => return None,
+            Ok((Token::Symbol("{"), _)) => depth += 1,
+            Ok((Token::Symbol("}"), span)) => match depth.checked_sub(1) {
+                Some(less) => depth = less,
+                None => return Some(span.range().start),
+            },
+            Ok(_) => {}
+            // What cannot be read is told where the expression is read.
+            Err(_) => {
+                lexer.at = lexer.at.max(before);
+                return source[lexer.at..].find('}').map(|len| lexer.at + len);
+            }
+        }
+    }
+}

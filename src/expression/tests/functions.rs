@@ -1,0 +1,41 @@
+//! The examples of the reference are true, and every function has some.
+
+use crossdock_expression::value::equal;
+use crossdock_expression::{Environment, FixedHost, Program, Val, functions};
+
+fn environment() -> Environment {
+    Environment::default()
+}
+
+#[test]
+fn examples_of_the_reference_are_true() {
+    let host = FixedHost { time: crossdock_message::Time { seconds: 1_800_000_000, nanos: 0 }, ..FixedHost::default() };
+    let budget = Program::ample_budget();
+    let mut wrong = Vec::new();
+    for function in functions::all() {
+        assert!(!function.examples.is_empty(), "{} has no example", function.name);
+        for (source, expected) in function.examples {
+            let compile =
+                |source: &str| Program::compile(source, &environment()).map_err(|problems| problems[0].show(source));
+            let (left, right) = match (compile(source), compile(expected)) {
+                (Ok(left), Ok(right)) => (left, right),
+                (left, right) => {
+                    wrong.push(format!("{source}: {:?} {:?}", left.err(), right.err()));
+                    continue;
+                }
+            };
+            let (left_value, right_value) = (left.evaluate(&[], &budget, &host), right.evaluate(&[], &budget, &host));
+            match (&left_value, &right_value) {
+                (Ok(left), Ok(right))
+                    if left.type_name() == right.type_name() && equal(left, right, &budget) == Ok(true) => {}
+                (left, right) => wrong.push(format!("{source}: {left:?}, not {right:?}")),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn values_are_small() {
+    assert!(size_of::<Val<'_>>() <= 48, "{}", size_of::<Val<'_>>());
+}

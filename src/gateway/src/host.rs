@@ -1,0 +1,21 @@
+//! The clock and random numbers that expressions see.
+
+use crossdock_message::Time;
+use crossdock_routing::expression::Host;
+
+/// Those of the system.
+#[derive(Debug)]
+pub(crate) struct SystemHost;
+
+impl Host for SystemHost {
+    #[expect(clippy::disallowed_methods, reason = "the edge")]
+    fn now(&self) -> Time {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        Time { seconds, nanos: i32::try_from(since.subsec_nanos()).unwrap_or(0) }
+    }
+
+    fn random(&self) -> u128 {
+        rand::random()
+    }
+}

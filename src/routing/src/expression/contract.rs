@@ -1,0 +1,86 @@
+//! Contracts as the checker of expressions sees them.
+
+use std::sync::Arc;
+
+use crossdock_contract::{Arity, Contract, EnumId, Field, Kind, RecordId, Scalar, Special, Typed};
+use crossdock_expression::{EnumInfo, RecordInfo, Type};
+
+/// The type of a body.
+pub(super) fn type_of(typed: &Typed) -> Type {
+    of_record(typed.type_ref().contract(), typed.type_ref().id())
+}
+
+#[derive(Debug)]
+struct OfContract {
+    contract: Arc<Contract>,
+    id: RecordId,
+}
+
+#[derive(Debug)]
+struct Enumeration {
+    contract: Arc<Contract>,
+    id: EnumId,
+}
+
+impl RecordInfo for OfContract {
+    fn name(&self) -> &str {
+        &self.contract.record(self.id).name
+    }
+
+    fn field(&self, name: &str) -> Option<Type> {
+        self.contract.record(self.id).field(name).map(|field| of_field(&self.contract, field))
+    }
+
+    fn field_names(&self) -> Vec<String> {
+        self.contract.record(self.id).field_names().map(str::to_owned).collect()
+    }
+}
+
+impl EnumInfo for Enumeration {
+    fn name(&self) -> &str {
+        &self.contract.enumeration(self.id).name
+    }
+
+    fn value_names(&self) -> Vec<String> {
+        self.contract.enumeration(self.id).values.iter().map(|(name, _)| name.to_string()).collect()
+    }
+}
+
+fn of_record(contract: &Arc<Contract>, id: RecordId) -> Type {
+    let record = contract.record(id);
+    match record.special {
+        Special::None => Type::Record(Arc::new(OfContract { contract: Arc::clone(contract), id })),
+        Special::Time => Type::Time,
+        Special::Duration => Type::Duration,
+        Special::Wrapper => match record.fields.first().map(|field| field.kind) {
+            Some(Kind::Scalar(scalar)) => Type::Wrapper(Arc::new(of_scalar(scalar))),
+            _ => Type::Dyn,
+        },
+        _ => Type::Dyn,
+    }
+}
+
+fn of_field(contract: &Arc<Contract>, field: &Field) -> Type {
+    let one = match field.kind {
+        Kind::Scalar(scalar) => of_scalar(scalar),
+        Kind::Enum(id) => Type::Enum(Arc::new(Enumeration { contract: Arc::clone(contract), id })),
+        Kind::Record(id) => of_record(contract, id),
+    };
+    match field.arity {
+        Arity::Many => Type::list(one),
+        // Keys of all kinds are texts in messages.
+        Arity::Map => Type::map(Type::Text, one),
+        _ => one,
+    }
+}
+
+/// Whole numbers of messages are of one kind, whatever the contract says of their signs.
+fn of_scalar(scalar: Scalar) -> Type {
+    match scalar {
+        Scalar::Bool => Type::Bool,
+        Scalar::String => Type::Text,
+        Scalar::Bytes => Type::Bytes,
+        Scalar::Float | Scalar::Double => Type::Double,
+        _ => Type::Int,
+    }
+}

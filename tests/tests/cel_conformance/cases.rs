@@ -1,0 +1,171 @@
+//! The tests as they are written: text of `cel.expr.conformance.test.SimpleTestFile`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crossdock_expression::{Type, Val};
+use prost_reflect::{DescriptorPool, DynamicMessage, MapKey, Value};
+
+use super::values::{Unmade, message, read_type, read_type_text, read_value, repeated, show, text, truth};
+
+/// The schema of the tests, and what their messages of any type are of.
+const SCHEMAS: [&str; 4] = [
+    "cel/expr/conformance/test/simple.proto",
+    "cel/expr/conformance/proto2/test_all_types.proto",
+    "cel/expr/conformance/proto2/test_all_types_extensions.proto",
+    "cel/expr/conformance/proto3/test_all_types.proto",
+];
+
+/// One test.
+pub(crate) struct Case {
+    /// `file/section/test`.
+    pub(crate) name: String,
+    /// The expression.
+    pub(crate) source: String,
+    /// The namespace that names are looked for in first.
+    pub(crate) container: String,
+    /// Whether it says what its names hold.
+    pub(crate) is_typed: bool,
+    /// What its names hold.
+    pub(crate) variables: Vec<(String, Type)>,
+    /// Whether one of them holds a message.
+    pub(crate) has_messages: bool,
+    /// The values of its names.
+    pub(crate) bindings: Vec<(String, Result<Val<'static>, Unmade>)>,
+    /// Whether macros are read as such.
+    pub(crate) has_macros: bool,
+    /// It is not checked.
+    pub(crate) is_unchecked: bool,
+    /// It is not evaluated.
+    pub(crate) is_check_only: bool,
+    /// What has to come.
+    pub(crate) expected: Expected,
+}
+
+/// What has to come.
+pub(crate) enum Expected {
+    /// That value.
+    Value(Result<Val<'static>, Unmade>),
+    /// A problem of the source, or a failure.
+    Failure,
+    /// That type, and that value where there is one.
+    Typed { of: String, value: Option<Result<Val<'static>, Unmade>> },
+}
+
+impl Expected {
+    /// As the report shows it.
+    pub(crate) fn show(&self) -> String {
+        let value = |value: &Result<Val<'static>, Unmade>| match value {
+            Ok(value) => show(value),
+            Err(unmade) => unmade.to_string(),
+        };
+        match self {
+            Self::Value(expected) => value(expected),
+            Self::Failure => "a failure".to_owned(),
+            Self::Typed { of, value: None } => format!("type {of}"),
+            Self::Typed { of, value: Some(expected) } => format!("{} of type {of}", value(expected)),
+        }
+    }
+}
+
+impl Case {
+    /// The file that it stands in.
+    pub(crate) fn file(&self) -> &str {
+        self.name.split('/').next().unwrap_or("")
+    }
+
+    /// Its values that are not made here, of its names or expected.
+    pub(crate) fn unmade(&self) -> impl Iterator<Item = &Unmade> {
+        let expected = match &self.expected {
+            Expected::Value(Err(unmade)) | Expected::Typed { value: Some(Err(unmade)), .. } => Some(unmade),
+            _ => None,
+        };
+        self.bindings.iter().filter_map(|(_, value)| value.as_ref().err()).chain(expected)
+    }
+}
+
+/// Reads all tests of the module in that folder.
+pub(crate) fn read(folder: &Path) -> Vec<Case> {
+    let files = protox::compile(SCHEMAS, [folder.join("proto")]).expect("the schema of the tests");
+    let pool = DescriptorPool::from_file_descriptor_set(files).expect("the schema of the tests");
+    let schema = pool.get_message_by_name("cel.expr.conformance.test.SimpleTestFile").expect("the schema of a file");
+    let folder = folder.join("tests/simple/testdata");
+    let mut paths: Vec<_> =
+        std::fs::read_dir(folder).expect("the tests").map(|entry| entry.expect("a file").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "textproto"));
+    paths.sort();
+    let mut cases = Vec::new();
+    for path in paths {
+        let file = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let written = std::fs::read_to_string(&path).expect("a file of tests");
+        let read = DynamicMessage::parse_text_format(schema.clone(), &written)
+            .unwrap_or_else(|error| panic!("{file} cannot be read: {error:?}"));
+        for section in repeated(&read, "section") {
+            // Some sections have two tests of one name.
+            let mut times: HashMap<String, usize> = HashMap::new();
+            for test in repeated(&section, "test") {
+                let mut name = format!("{file}/{}/{}", text(&section, "name"), text(&test, "name"));
+                let time = times.entry(name.clone()).or_default();
+                *time += 1;
+                if *time > 1 {
+                    name.push_str(&format!("#{time}"));
+                }
+                cases.push(case(&test, name));
+            }
+        }
+    }
+    cases
+}
+
+fn case(test: &DynamicMessage, name: String) -> Case {
+    let declarations = repeated(test, "type_env");
+    let identifiers: Vec<_> = declarations
+        .iter()
+        .filter_map(|declaration| Some((text(declaration, "name"), message(&message(declaration, "ident")?, "type")?)))
+        .collect();
+    let has_messages = identifiers.iter().any(|(_, of)| read_type_text(of).contains("cel.expr.conformance."));
+    let mut bindings = Vec::new();
+    if let Some(Value::Map(entries)) = test.get_field_by_name("bindings").as_deref() {
+        for (key, value) in entries {
+            let (MapKey::String(name), Value::Message(value)) = (key, value) else { continue };
+            let value = message(value, "value")
+                .map_or_else(|| Err(Unmade::Kind("a binding that is no value".to_owned())), |value| read_value(&value));
+            bindings.push((name.clone(), value));
+        }
+    }
+    bindings.sort_by(|(left, _), (right, _)| left.cmp(right));
+    Case {
+        name,
+        source: text(test, "expr"),
+        container: text(test, "container"),
+        is_typed: !declarations.is_empty(),
+        variables: identifiers.iter().map(|(name, of)| (name.clone(), read_type(of))).collect(),
+        has_messages,
+        bindings,
+        has_macros: !truth(test, "disable_macros"),
+        is_unchecked: truth(test, "disable_check"),
+        is_check_only: truth(test, "check_only"),
+        expected: expected(test),
+    }
+}
+
+fn expected(test: &DynamicMessage) -> Expected {
+    if let Some(value) = message(test, "value") {
+        return Expected::Value(read_value(&value));
+    }
+    if let Some(typed) = message(test, "typed_result") {
+        let value = message(&typed, "result").map(|value| read_value(&value));
+        return match message(&typed, "deduced_type") {
+            Some(of) => Expected::Typed { of: read_type_text(&of), value },
+            None => Expected::Value(value.unwrap_or(Ok(Val::Bool(true)))),
+        };
+    }
+    if test.has_field_by_name("eval_error") || test.has_field_by_name("any_eval_errors") {
+        return Expected::Failure;
+    }
+    if test.has_field_by_name("unknown") || test.has_field_by_name("any_unknowns") {
+        return Expected::Value(Err(Unmade::Kind("what is unknown".to_owned())));
+    }
+    // "An absent matcher means true."
+    Expected::Value(Ok(Val::Bool(true)))
+}
