@@ -7,6 +7,7 @@
 
 pub mod budget;
 mod check;
+mod cost;
 mod eval;
 pub mod failure;
 pub mod functions;
@@ -20,6 +21,7 @@ pub mod types;
 pub mod value;
 
 pub use budget::{Budget, Spent};
+pub use cost::Growth;
 pub use failure::{Failure, FailureKind, Outcome};
 pub use functions::{FixedHost, Function, Host};
 pub use problem::{Problem, Span, nearest};

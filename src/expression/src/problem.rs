@@ -44,6 +44,8 @@ pub struct Span {
 }
 
 impl Span {
+    pub(crate) const ZERO: Self = Self { start: 0, end: 0 };
+
     pub(crate) fn new(start: usize, end: usize) -> Self {
         // Sources are far shorter.
         let narrow = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);

@@ -7,6 +7,7 @@ use crossdock_message::ByteString;
 
 use crate::budget::Budget;
 use crate::check::Checker;
+use crate::cost::{Growth, growth};
 use crate::eval::Machine;
 use crate::failure::Outcome;
 use crate::functions::Host;
@@ -136,6 +137,12 @@ impl Program {
     #[must_use]
     pub fn result_type(&self) -> &Type {
         &self.inner.of
+    }
+
+    /// How its work grows with what it looks at.
+    #[must_use]
+    pub fn growth(&self) -> Growth {
+        growth(&self.inner.node, 0)
     }
 
     /// The literal that it is.

@@ -1,6 +1,7 @@
 //! From source text to something that can be evaluated many times.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crossdock_contract::Typed;
@@ -151,6 +152,13 @@ impl Expression {
     #[must_use]
     pub fn is_of_caller(&self) -> bool {
         self.of_caller
+    }
+
+    /// The innermost of loops over the message inside one another, in bytes of the source.
+    pub(crate) fn square(&self) -> Option<Range<usize>> {
+        let Kind::Program(program, _) = &self.kind else { return None };
+        let growth = program.growth();
+        (growth.power > 1).then(|| growth.span.range())
     }
 
     /// What kind of value it gives, as far as its text says it.

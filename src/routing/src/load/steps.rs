@@ -201,9 +201,15 @@ impl<'l> StepReader<'l> {
     pub(super) fn expression(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Expression> {
         let (text, resolved) = reader.text(node)?;
         let shown = node.text().unwrap_or(&text);
-        Expression::compile_shown(&text, shown, &self.names())
-            .map_err(|errors| report(node, resolved, errors, reader))
-            .ok()
+        let compiled = Expression::compile_shown(&text, shown, &self.names());
+        let expression = compiled.map_err(|errors| report(node, resolved, errors, reader)).ok()?;
+        if let Some(range) = expression.square() {
+            let span = if resolved { node.span } else { node.span_of(range) };
+            let message = "this loops over the message for each part of it: the work grows with the square of its size";
+            let help = "a large message is refused; make a list or map of what is looked for in a step before, or use `groupBy`";
+            reader.diagnostics.warning("dear-expression", span, message, Some(help.to_owned()));
+        }
+        Some(expression)
     }
 
     /// An expression that decides.

@@ -1,0 +1,120 @@
+//! What an expression costs, as far as its text says it: how its work grows with the message.
+
+use crate::node::{Node, Root};
+use crate::problem::Span;
+
+/// Loops over data inside one another: the work grows with that power of the message's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Growth {
+    /// 0 where it does not grow, 1 where it grows as the message does, 2 where it grows with the square.
+    pub power: u32,
+    /// The innermost of the loops.
+    pub span: Span,
+}
+
+impl Growth {
+    const NONE: Self = Self { power: 0, span: Span::ZERO };
+
+    fn or(self, other: Self) -> Self {
+        if other.power > self.power { other } else { self }
+    }
+}
+
+/// The growth of a node. Loops over what only variables from the place `base` on hold are not counted: they are parts of a list that is
+/// looped over already, and all parts together are no longer than the list.
+pub(crate) fn growth(node: &Node, base: usize) -> Growth {
+    match node {
+        Node::Fold(fold) => {
+            let before = growth(&fold.range, base);
+            let own = u32::from(is_of_outside(&fold.range, base));
+            let filter = fold.filter.as_ref().map_or(Growth::NONE, |filter| growth(filter, fold.slot));
+            let inner = growth(&fold.body, fold.slot).or(filter);
+            let span = if inner.power > 0 { inner.span } else { fold.span };
+            before.or(Growth { power: own + inner.power, span })
+        }
+        Node::In { parts, span, .. } => {
+            let own = u32::from(is_of_outside(&parts[1], base));
+            let inner = growth(&parts[0], base).or(growth(&parts[1], base));
+            inner.or(Growth { power: own, span: *span })
+        }
+        _ => {
+            let mut found = Growth::NONE;
+            each_part(node, &mut |part| found = found.or(growth(part, base)));
+            found
+        }
+    }
+}
+
+/// Whether a value comes from an input, or from a variable before `base`. What stands in the source does not grow.
+fn is_of_outside(node: &Node, base: usize) -> bool {
+    match node {
+        Node::Input(..) | Node::Path { root: Root::Input(..), .. } => true,
+        Node::Local(slot) | Node::Path { root: Root::Local(slot), .. } => *slot < base,
+        _ => {
+            let mut found = false;
+            each_part(node, &mut |part| found |= is_of_outside(part, base));
+            found
+        }
+    }
+}
+
+fn each_part<'n>(node: &'n Node, visit: &mut dyn FnMut(&'n Node)) {
+    match node {
+        Node::Literal(_) | Node::Type(_) | Node::Input(..) | Node::Local(_) | Node::Path { .. } | Node::Fail { .. } => {
+        }
+        Node::Field { operand, .. } | Node::Has { operand, .. } | Node::Not(operand, _) | Node::Negate(operand, _) => {
+            visit(operand);
+        }
+        Node::Index { parts, .. }
+        | Node::Equal { parts, .. }
+        | Node::Order { parts, .. }
+        | Node::In { parts, .. }
+        | Node::Bind { parts, .. }
+        | Node::OptionalMap { parts, .. }
+        | Node::OrElse { parts, .. } => parts.iter().for_each(visit),
+        Node::And(parts, _) | Node::Or(parts, _) => parts.iter().for_each(visit),
+        Node::Conditional(parts, _) => parts.iter().for_each(visit),
+        Node::Arithmetic(arithmetic) => arithmetic.parts.iter().for_each(visit),
+        Node::List { elements, .. } => elements.iter().for_each(|(element, _)| visit(element)),
+        Node::Map { entries, .. } => entries.iter().for_each(|(key, value, _)| {
+            visit(key);
+            visit(value);
+        }),
+        Node::Call { arguments, .. } => arguments.iter().for_each(visit),
+        Node::Fold(fold) => {
+            visit(&fold.range);
+            fold.filter.iter().for_each(&mut *visit);
+            visit(&fold.body);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Environment, Program, Type, Variable};
+
+    #[test]
+    fn loops_over_the_whole_message_in_one_another_grow_with_its_square() {
+        let environment = Environment {
+            variables: vec![Variable { name: "req".into(), of: Type::Dyn }],
+            splits_inputs: true,
+            ..Environment::default()
+        };
+        for (source, power) in [
+            ("req.a + 1", 0),
+            ("req.a in ['x', 'y']", 0),
+            ("req.a.map(x, x.b)", 1),
+            ("req.a.map(x, x.inner.filter(y, y.c > 1))", 1),
+            ("req.a.map(x, x.b).filter(x, x > 1)", 1),
+            ("req.a.map(x, req.b.filter(y, y == x))", 2),
+            ("req.a.filter(x, !(x in req.b))", 2),
+            ("req.a.map(x, req.a.map(y, req.a.map(z, z)))", 3),
+            ("cel.bind(b, req.b, req.a.map(x, b.filter(y, y == x)))", 2),
+            ("[1, 2].map(x, req.a.map(y, y + x))", 1),
+        ] {
+            let program =
+                Program::compile(source, &environment).unwrap_or_else(|problems| panic!("{source}: {problems:?}"));
+            assert_eq!(program.growth().power, power, "{source}");
+        }
+    }
+}
