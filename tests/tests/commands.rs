@@ -107,6 +107,34 @@ fn convert_is_exact_and_points_at_what_is_wrong() {
 }
 
 #[test]
+fn an_expression_is_evaluated_with_its_type_and_cost() {
+    let output =
+        run(&["eval", "req.lines.map(l, l.price * l.quantity)"], "{\"lines\":[{\"price\":1.10,\"quantity\":2}]}");
+    let shown = text(&output.stdout);
+    assert!(shown.starts_with("value: [2.20]\ntype: a list\ncost: ") && shown.ends_with(" bytes\n"), "{shown}");
+    let output = run(&["eval", "size(req.l) + size(req.none)", "--format", "xml"], "<r><l/><l/></r>");
+    assert!(text(&output.stdout).starts_with("value: 2\n"), "{}", text(&output.stdout));
+    // What does not look at a message reads none.
+    assert!(text(&run(&["eval", "1.10 * 2"], "").stdout).starts_with("value: 2.20\ntype: a decimal\n"));
+    let output = run(&["eval", "req.a = 1"], "{}");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr), "`=` is no operator\n  req.a = 1\n        ^\n  write `==` to compare\n");
+    let output = run(&["eval", "req.b + 1"], "{\"a\":1}");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), "`req.b` is missing\n".to_owned()));
+    assert_eq!(run(&["eval"], "").status.code(), Some(2));
+}
+
+#[test]
+fn the_page_of_functions_is_that_of_the_command() {
+    let shown = text(&run(&["eval", "--functions"], "").stdout);
+    let page = repository().join("src/expression/FUNCTIONS.md");
+    if std::env::var_os("CROSSDOCK_BLESS").is_some() {
+        std::fs::write(&page, &shown).expect("the page");
+    }
+    assert_eq!(std::fs::read_to_string(page).expect("the page"), shown, "CROSSDOCK_BLESS=1 writes it anew");
+}
+
+#[test]
 fn misuse_is_told_apart_from_failure() {
     assert_eq!(run(&["nothing"], "").status.code(), Some(2));
     assert_eq!(run(&["check", "/nowhere"], "").status.code(), Some(2));
@@ -122,7 +150,7 @@ fn misuse_is_told_apart_from_failure() {
 #[test]
 fn help_says_what_each_command_is_for() {
     let help = text(&run(&["--help"], "").stdout);
-    for command in ["run", "demo", "check", "test", "explain", "convert", "schema", "dlq", "routes"] {
+    for command in ["run", "demo", "check", "test", "explain", "convert", "eval", "schema", "dlq", "routes"] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command} is not in\n{help}");
     }
     assert!(help.contains("Exit codes"), "{help}");

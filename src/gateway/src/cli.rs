@@ -7,6 +7,7 @@ mod cluster_bench;
 mod contract;
 mod convert;
 mod dlq;
+mod eval;
 mod explain;
 mod grpc_call;
 mod listed;
@@ -97,6 +98,30 @@ enum Command {
         /// A folder in which imports of a .proto file are looked for; may stand several times.
         #[arg(long, value_name = "FOLDER")]
         include: Vec<PathBuf>,
+    },
+    /// Evaluate an expression as a route would: its value, its type and its cost.
+    Eval {
+        /// The expression, such as `req.lines.map(l, l.price * l.quantity)`.
+        #[arg(value_name = "EXPRESSION", allow_hyphen_values = true)]
+        expression: Option<String>,
+        /// The file that `req` is read from; standard input where it is missing and the expression looks at `req`.
+        #[arg(long, value_name = "FILE")]
+        req: Option<PathBuf>,
+        /// The format of that file.
+        #[arg(long, value_enum, default_value_t = eval::EvalFormat::Json)]
+        format: eval::EvalFormat,
+        /// The contract that describes it: a .proto file, a descriptor set, or `http://host:port` of a service with reflection.
+        #[arg(long, value_name = "FILE")]
+        contract: Option<String>,
+        /// The type in the contract, such as `shop.v1.Order`.
+        #[arg(long = "type", value_name = "NAME")]
+        type_name: Option<String>,
+        /// A folder in which imports of a .proto file are looked for; may stand several times.
+        #[arg(long, value_name = "FOLDER")]
+        include: Vec<PathBuf>,
+        /// List all functions, with what they give and cost, in Markdown.
+        #[arg(long)]
+        functions: bool,
     },
     /// Show what a contract says.
     Contract {
@@ -208,6 +233,9 @@ pub fn main() -> ExitCode {
         Command::Explain { route, config } => explain::explain(&route, &config),
         Command::Convert { from, to, root, contract, type_name, include } => {
             convert::convert(&convert::Conversion { from, to, root, contract, type_name, include })
+        }
+        Command::Eval { expression, req, format, contract, type_name, include, functions } => {
+            eval::eval(&eval::Evaluation { expression, req, format, contract, type_name, include, functions })
         }
         Command::Contract { command: ContractCommand::Show { source, form, include } } => {
             contract::show_contract(&source, &include, form)

@@ -12,7 +12,7 @@ mod spent;
 mod template;
 
 pub use compile::{Expression, Names};
-pub use crossdock_expression::{Budget as Meter, FixedHost, Host, Problem as ExpressionError};
+pub use crossdock_expression::{Budget as Meter, FixedHost, Host, Problem as ExpressionError, reference};
 pub use gives::Gives;
 pub use path::{Path, PathStep};
 pub use scope::{Item, Request, Scope};

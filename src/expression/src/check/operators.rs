@@ -133,8 +133,9 @@ impl Checker<'_> {
             (Type::Decimal, Type::Int | Type::UInt | Type::Decimal) | (Type::Int | Type::UInt, Type::Decimal) => {
                 Some(Type::Decimal)
             }
-            (Type::Decimal, Type::Double) if literals[1] => Some(Type::Decimal),
-            (Type::Double, Type::Decimal) if literals[0] => Some(Type::Decimal),
+            // A double in the source is the number as it is written, beside what is exact.
+            (Type::Decimal | Type::Int | Type::UInt, Type::Double) if literals[1] => Some(Type::Decimal),
+            (Type::Double, Type::Decimal | Type::Int | Type::UInt) if literals[0] => Some(Type::Decimal),
             (Type::Text | Type::Enum(_), Type::Text | Type::Enum(_)) if add => Some(Type::Text),
             (Type::Bytes, Type::Bytes) if add => Some(Type::Bytes),
             (Type::List(left), Type::List(right)) if add => {

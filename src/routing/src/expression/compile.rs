@@ -82,6 +82,8 @@ pub struct Expression {
     /// It looks at nothing but what the caller sent.
     of_caller: bool,
     gives: Gives,
+    of: Type,
+    variables: Arc<[ByteString]>,
 }
 
 #[derive(Clone)]
@@ -118,11 +120,14 @@ impl Expression {
                 kind: Kind::Constant(value),
                 of_caller: true,
                 gives: Gives::Number,
+                of: Type::Decimal,
+                variables: Arc::default(),
             });
         }
         let program = Program::compile(source, &names.environment())?;
         let of_caller = !program.inputs().iter().any(|input| names.of_services.contains(&input.variable));
-        let mut gives = Gives::of(program.result_type());
+        let (mut gives, of) = (Gives::of(program.result_type()), program.result_type().clone());
+        let variables = program.inputs().iter().map(|input| input.variable.clone()).collect();
         let kind = match (program.literal().and_then(constant), program.path()) {
             (Some(value), _) => Kind::Constant(value),
             (None, Some((root, steps))) => {
@@ -139,7 +144,7 @@ impl Expression {
                 Kind::Program(program, paths)
             }
         };
-        Ok(Self { source: shown.into(), kind, of_caller, gives })
+        Ok(Self { source: shown.into(), kind, of_caller, gives, of, variables })
     }
 
     /// The text as written.
@@ -165,6 +170,17 @@ impl Expression {
     #[must_use]
     pub fn gives(&self) -> Gives {
         self.gives
+    }
+
+    /// The type of what it gives.
+    #[must_use]
+    pub fn result_type(&self) -> &Type {
+        &self.of
+    }
+
+    /// The variables that it looks at.
+    pub fn variables(&self) -> impl Iterator<Item = &ByteString> {
+        self.variables.iter()
     }
 
     /// The value, where it is always the same.

@@ -1,0 +1,107 @@
+//! The sides of the benchmark of expressions that are written in Rust: `run.py` starts one of them at a time.
+//!
+//! `expressions SIDE` reads workloads as JSON from standard input and prints a line for each: its name, nanoseconds of one evaluation,
+//! and what it gave. Sides are `ours`, `before` (the `cel` crate as the gateway used it) and `bare` (the crate with its own values, set
+//! once).
+
+mod bare;
+mod before;
+mod ours;
+
+use std::hint::black_box;
+use std::io::{Read as _, Write as _};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossdock_message::{Limits, Record, Value, json};
+use rustix::time::{ClockId, clock_gettime};
+
+/// The allocator of the gateway, for all sides.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// One expression over one message.
+struct Workload {
+    source: String,
+    message: Value,
+    /// How long it is evaluated.
+    time: Duration,
+}
+
+/// Nanoseconds of one evaluation, and the value; nothing where a side cannot do it.
+type Measured = Option<(f64, Value)>;
+
+/// Time that this process has spent on a core: what else runs on the machine is not measured.
+fn spent() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+impl Workload {
+    /// Nanoseconds of one evaluation: first a tenth of the time to warm up and to learn how many evaluations that takes.
+    fn measure<T>(&self, mut evaluate: impl FnMut() -> T) -> f64 {
+        let mut batch = 1_u32;
+        let once = loop {
+            let begun = spent();
+            for _ in 0..batch {
+                black_box(evaluate());
+            }
+            let taken = spent() - begun;
+            if taken >= self.time / 10 {
+                break taken / batch;
+            }
+            batch *= 2;
+        };
+        let count = (self.time.as_nanos() / once.as_nanos().max(1)).max(1);
+        let begun = spent();
+        for _ in 0..count {
+            black_box(evaluate());
+        }
+        let taken = spent() - begun;
+        taken.as_nanos() as f64 / count as f64
+    }
+}
+
+/// A time that no evaluation reaches.
+fn deadline() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
+fn text(value: Option<&Value>) -> String {
+    value.and_then(Value::scalar_text).expect("a text").to_string()
+}
+
+fn main() {
+    let side = std::env::args().nth(1).unwrap_or_default();
+    let run: fn(&Workload) -> Measured = match side.as_str() {
+        "ours" => ours::run,
+        "before" => before::run,
+        "bare" => bare::run,
+        _ => panic!("expressions ours|before|bare"),
+    };
+    let mut input = Vec::new();
+    std::io::stdin().read_to_end(&mut input).expect("workloads");
+    let limits = Limits::default();
+    let document = json::read(&Bytes::from(input), &limits).expect("workloads as JSON");
+    let Some(Value::List(workloads)) = document.get("workloads") else { panic!("no workloads") };
+    let milliseconds: u64 = text(document.get("milliseconds")).parse().expect("milliseconds");
+    for workload in workloads {
+        // Each message is a document of its own, as it came from the wire.
+        let message = json::write(workload.get("message").expect("a message")).expect("JSON");
+        // Doubles, where a side has no decimals.
+        let source = if side == "ours" { "source" } else { "peers" };
+        let measured = run(&Workload {
+            source: text(workload.get(source).or(workload.get("source"))),
+            message: json::read(&Bytes::from(message), &limits).expect("JSON"),
+            time: Duration::from_millis(milliseconds),
+        });
+        let Some((nanoseconds, result)) = measured else { continue };
+        let mut line = Record::new();
+        line.set("name", workload.get("name").expect("a name").clone());
+        line.set("nanoseconds", Value::F64(nanoseconds));
+        line.set("result", result);
+        let mut line = json::write(&Value::Record(line)).expect("JSON");
+        line.push(b'\n');
+        std::io::stdout().write_all(&line).expect("standard output");
+    }
+}

@@ -1,0 +1,309 @@
+//! Values and their sorts, as lines of JSON carry them between the evaluators.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crossdock_expression::value::{MadeMap, Map};
+use crossdock_expression::{Type, Val};
+use crossdock_message::{Record, Time, TimeSpan, Value};
+use serde_json::{Value as Json, json};
+
+/// A type of an expression.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Sort {
+    Int,
+    UInt,
+    Double,
+    Text,
+    Bytes,
+    Bool,
+    Time,
+    Duration,
+    List(Box<Sort>),
+    Map(Box<Sort>, Box<Sort>),
+    Optional(Box<Sort>),
+    /// A type as a value.
+    Kind,
+}
+
+impl Sort {
+    pub(crate) fn list(of: Sort) -> Self {
+        Self::List(Box::new(of))
+    }
+
+    pub(crate) fn map(key: Sort, of: Sort) -> Self {
+        Self::Map(Box::new(key), Box::new(of))
+    }
+
+    pub(crate) fn optional(of: Sort) -> Self {
+        Self::Optional(Box::new(of))
+    }
+
+    /// In the notation of CEL.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Int => "int".to_owned(),
+            Self::UInt => "uint".to_owned(),
+            Self::Double => "double".to_owned(),
+            Self::Text => "string".to_owned(),
+            Self::Bytes => "bytes".to_owned(),
+            Self::Bool => "bool".to_owned(),
+            Self::Time => "timestamp".to_owned(),
+            Self::Duration => "duration".to_owned(),
+            Self::List(of) => format!("list({})", of.text()),
+            Self::Map(key, of) => format!("map({}, {})", key.text(), of.text()),
+            Self::Optional(of) => format!("optional_type({})", of.text()),
+            Self::Kind => "type".to_owned(),
+        }
+    }
+
+    /// A plain value of it, as an expression.
+    pub(crate) fn plain(&self) -> &'static str {
+        match self {
+            Self::Int => "1",
+            Self::UInt => "1u",
+            Self::Double => "1.0",
+            Self::Text => "'a'",
+            Self::Bytes => "b'a'",
+            Self::Bool => "true",
+            Self::Time => "timestamp(0)",
+            Self::Duration => "duration('1s')",
+            Self::List(_) => "[]",
+            Self::Map(..) => "{}",
+            Self::Optional(_) => "optional.none()",
+            Self::Kind => "int",
+        }
+    }
+
+    pub(crate) fn to_type(&self) -> Type {
+        match self {
+            Self::Int => Type::Int,
+            Self::UInt => Type::UInt,
+            Self::Double => Type::Double,
+            Self::Text => Type::Text,
+            Self::Bytes => Type::Bytes,
+            Self::Bool => Type::Bool,
+            Self::Time => Type::Time,
+            Self::Duration => Type::Duration,
+            Self::List(of) => Type::list(of.to_type()),
+            Self::Map(key, of) => Type::map(key.to_type(), of.to_type()),
+            Self::Optional(of) => Type::optional(of.to_type()),
+            Self::Kind => Type::Type(Arc::new(Type::Dyn)),
+        }
+    }
+}
+
+/// A value of any evaluator.
+#[derive(Debug, Clone)]
+pub(crate) enum Tagged {
+    Null,
+    Bool(bool),
+    Int(i64),
+    UInt(u64),
+    Double(f64),
+    Text(String),
+    Bytes(Vec<u8>),
+    Time(Time),
+    Duration(TimeSpan),
+    List(Vec<Tagged>),
+    Map(Vec<(Tagged, Tagged)>),
+    Kind(String),
+    Optional(Option<Box<Tagged>>),
+    /// What no other evaluator has.
+    Other(String),
+}
+
+impl Tagged {
+    pub(crate) fn time(text: &str) -> Self {
+        Self::Time(Time::parse(text).expect("a moment"))
+    }
+
+    pub(crate) fn nanos(nanos: i64) -> Self {
+        let part = i32::try_from(nanos % 1_000_000_000).expect("less than a second");
+        Self::Duration(TimeSpan { seconds: nanos / 1_000_000_000, nanos: part })
+    }
+
+    /// Whether it has digits below a microsecond, which Python does not keep.
+    pub(crate) fn is_below_micros(&self) -> bool {
+        match self {
+            Self::Time(Time { nanos, .. }) | Self::Duration(TimeSpan { nanos, .. }) => nanos % 1000 != 0,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn of(value: &Val<'_>) -> Self {
+        match value {
+            Val::Null => Self::Null,
+            Val::Bool(truth) => Self::Bool(*truth),
+            Val::Int(number) => Self::Int(*number),
+            Val::UInt(number) => Self::UInt(*number),
+            Val::Double(number) => Self::Double(*number),
+            Val::Decimal(number) => Self::Other(format!("decimal {}", number.text())),
+            Val::Text(text) => Self::Text(text.to_string()),
+            Val::Bytes(bytes) => Self::Bytes(bytes.to_vec()),
+            Val::Time(time) => Self::Time(*time),
+            Val::Duration(span) => Self::Duration(*span),
+            Val::List(list) => Self::List(list.iter().map(|item| Self::of(&item)).collect()),
+            Val::Map(map) => Self::Map(map.entries().map(|(key, value)| (Self::of(&key), Self::of(&value))).collect()),
+            Val::Type(name) => Self::Kind(name.as_str().to_owned()),
+            Val::Optional(inner) => Self::Optional(inner.as_ref().map(|inner| Box::new(Self::of(inner)))),
+        }
+    }
+
+    /// As a value of a message; nothing for one that messages do not have as such.
+    pub(crate) fn to_data(&self) -> Option<Value> {
+        Some(match self {
+            Self::Bool(truth) => Value::Bool(*truth),
+            Self::Int(number) => Value::Int(*number),
+            Self::UInt(number) => Value::UInt(*number),
+            Self::Double(number) => Value::F64(*number),
+            Self::Text(text) => Value::Text(text.as_str().into()),
+            Self::Bytes(bytes) => Value::Bytes(bytes.clone().into()),
+            Self::Time(time) => Value::Time(*time),
+            Self::Duration(span) => Value::Duration(*span),
+            Self::List(items) => Value::List(items.iter().map(Self::to_data).collect::<Option<_>>()?),
+            Self::Map(entries) => {
+                let mut record = Record::new();
+                for (key, value) in entries {
+                    let Self::Text(name) = key else { return None };
+                    record.set(name.as_str(), value.to_data()?);
+                }
+                Value::Record(record)
+            }
+            _ => return None,
+        })
+    }
+
+    /// As a value that an expression made.
+    pub(crate) fn to_made(&self) -> Val<'static> {
+        match self {
+            Self::Null | Self::Other(_) | Self::Kind(_) | Self::Optional(_) => Val::Null,
+            Self::Bool(truth) => Val::Bool(*truth),
+            Self::Int(number) => Val::Int(*number),
+            Self::UInt(number) => Val::UInt(*number),
+            Self::Double(number) => Val::Double(*number),
+            Self::Text(text) => Val::text(text.as_str()),
+            Self::Bytes(bytes) => Val::bytes(bytes.clone()),
+            Self::Time(time) => Val::Time(*time),
+            Self::Duration(span) => Val::Duration(*span),
+            Self::List(items) => Val::list(items.iter().map(Self::to_made).collect()),
+            Self::Map(entries) => {
+                let mut map = MadeMap::with_capacity(entries.len());
+                for (key, value) in entries {
+                    map.insert(key.to_made(), value.to_made()).ok().expect("keys of a map");
+                }
+                Val::Map(Map::Made(Rc::new(map)))
+            }
+        }
+    }
+
+    pub(crate) fn to_json(&self) -> Json {
+        match self {
+            Self::Null => json!({ "null": null }),
+            Self::Bool(truth) => json!({ "bool": truth }),
+            Self::Int(number) => json!({ "int": number.to_string() }),
+            Self::UInt(number) => json!({ "uint": number.to_string() }),
+            Self::Double(number) => json!({ "double": format!("{number:?}") }),
+            Self::Text(text) => json!({ "string": text }),
+            Self::Bytes(bytes) => json!({ "bytes": base64(bytes) }),
+            Self::Time(time) => json!({ "timestamp": time.text() }),
+            Self::Duration(span) => json!({ "duration": span.text() }),
+            Self::List(items) => json!({ "list": items.iter().map(Self::to_json).collect::<Vec<_>>() }),
+            Self::Map(entries) => {
+                let pairs = entries.iter().map(|(key, value)| json!([key.to_json(), value.to_json()]));
+                json!({ "map": pairs.collect::<Vec<_>>() })
+            }
+            Self::Kind(name) => json!({ "type": name }),
+            Self::Optional(inner) => json!({ "optional": inner.as_ref().map(|inner| inner.to_json()) }),
+            Self::Other(text) => json!({ "other": text }),
+        }
+    }
+
+    pub(crate) fn of_json(json: &Json) -> Self {
+        let wrong = || Self::Other(json.to_string());
+        let Some((kind, inner)) = json.as_object().and_then(|parts| parts.iter().next()) else { return wrong() };
+        let text = inner.as_str().unwrap_or_default();
+        let read = match kind.as_str() {
+            "null" => Some(Self::Null),
+            "bool" => inner.as_bool().map(Self::Bool),
+            "int" => text.parse().ok().map(Self::Int),
+            "uint" => text.parse().ok().map(Self::UInt),
+            "double" => text.parse().ok().map(Self::Double),
+            "string" => inner.as_str().map(|text| Self::Text(text.to_owned())),
+            // Bytes stay what they are in base64: both sides write them alike.
+            "bytes" => unbase64(text).map(Self::Bytes),
+            "timestamp" => Time::parse(text).map(Self::Time),
+            "duration" => TimeSpan::parse(text).map(Self::Duration),
+            "type" => Some(Self::Kind(text.to_owned())),
+            "list" => inner.as_array().map(|items| Self::List(items.iter().map(Self::of_json).collect())),
+            "map" => inner.as_array().map(|pairs| {
+                Self::Map(pairs.iter().map(|pair| (Self::of_json(&pair[0]), Self::of_json(&pair[1]))).collect())
+            }),
+            "optional" if inner.is_null() => Some(Self::Optional(None)),
+            "optional" => Some(Self::Optional(Some(Box::new(Self::of_json(inner))))),
+            _ => None,
+        };
+        read.unwrap_or_else(wrong)
+    }
+
+    /// Whether two values are the same, of the same kinds all through; the order of entries does not matter.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Null, Self::Null) => true,
+            (Self::Bool(left), Self::Bool(right)) => left == right,
+            (Self::Int(left), Self::Int(right)) => left == right,
+            (Self::UInt(left), Self::UInt(right)) => left == right,
+            // The two zeros are not the same, and one NaN is.
+            (Self::Double(left), Self::Double(right)) => {
+                left.to_bits() == right.to_bits() || left.is_nan() && right.is_nan()
+            }
+            (Self::Text(left), Self::Text(right)) | (Self::Kind(left), Self::Kind(right)) => left == right,
+            (Self::Bytes(left), Self::Bytes(right)) => left == right,
+            (Self::Time(left), Self::Time(right)) => left == right,
+            (Self::Duration(left), Self::Duration(right)) => left == right,
+            (Self::List(left), Self::List(right)) => {
+                left.len() == right.len() && left.iter().zip(right).all(|(left, right)| left.same(right))
+            }
+            (Self::Map(left), Self::Map(right)) => {
+                let is_there = |(key, value): &(Self, Self)| {
+                    right.iter().any(|(other, other_value)| key.same(other) && value.same(other_value))
+                };
+                left.len() == right.len() && left.iter().all(is_there)
+            }
+            (Self::Optional(left), Self::Optional(right)) => match (left, right) {
+                (Some(left), Some(right)) => left.same(right),
+                (left, right) => left.is_none() && right.is_none(),
+            },
+            _ => false,
+        }
+    }
+}
+
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Base64 with padding.
+fn base64(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = (0..3).fold(0_usize, |bits, at| bits << 8 | usize::from(chunk.get(at).copied().unwrap_or(0)));
+        for at in 0..4 {
+            let digit = char::from(DIGITS[bits >> (18 - 6 * at) & 63]);
+            text.push(if at <= chunk.len() { digit } else { '=' });
+        }
+    }
+    text
+}
+
+fn unbase64(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let (mut bits, mut count) = (0_usize, 0);
+    for digit in text.trim_end_matches('=').bytes() {
+        bits = (bits << 6 | DIGITS.iter().position(|known| *known == digit)?) & 0xffff;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push(u8::try_from(bits >> count & 255).ok()?);
+        }
+    }
+    Some(bytes)
+}
