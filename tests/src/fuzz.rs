@@ -4,12 +4,14 @@
 //! `tests/fuzz/run` searches for inputs that break one; the inputs that it kept are run with every test.
 
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_adapter_api::{Adapter, Address, Head, NoFields, PathTemplate};
 use crossdock_contract::{Contract, Files, TypeRef, UnknownFields, compile, from_descriptor_set};
+use crossdock_expression::{Budget, Environment, FixedHost, Input, Program, Type, Val, Variable};
 use crossdock_message::xml::{self, ExpandedName};
-use crossdock_message::{Limits, json};
+use crossdock_message::{Limits, Value, json};
 use crossdock_routing::Table;
 use crossdock_settings::{Diagnostics, Resolve};
 
@@ -26,6 +28,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("proto_file", proto_file),
     ("routes", routes),
     ("template", template),
+    ("expression", expression),
     ("http1", crossdock_http::fuzzing::http1),
     ("http2_head", crossdock_http::fuzzing::http2_head),
     ("path", crossdock_http::fuzzing::path),
@@ -127,6 +130,44 @@ fn proto_json(bytes: &[u8]) {
         let again = of_type.json_to_wire(&json.into(), UnknownFields::Refuse, &limits);
         again.expect("what was written can be read");
     }
+}
+
+/// A line with an expression, and behind it the message in JSON.
+fn expression(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (source, message) = text.split_once('\n').unwrap_or((text, "{}"));
+    let environment = Environment {
+        variables: vec![Variable { name: "req".into(), of: Type::Dyn }],
+        splits_inputs: source.len() % 2 == 0,
+        ..Environment::default()
+    };
+    let program = match Program::compile(source, &environment) {
+        Ok(program) => program,
+        Err(problems) => {
+            for problem in problems {
+                assert!(source.get(problem.range.clone()).is_some(), "{problem:?} is not in {source:?}");
+                let _ = problem.show(source);
+            }
+            return;
+        }
+    };
+    let message = json::read(&shared(message.as_bytes()), &Limits::default()).unwrap_or(Value::Null);
+    let value_of = |input: &Input| match &input.field {
+        None => Some(Val::data(&message, false)),
+        Some(name) => message.get(name).map(|value| Val::data(value, false)),
+    };
+    let inputs: Vec<_> = program.inputs().iter().map(value_of).collect();
+    let evaluated = || {
+        let (budget, host) = (Budget::new(Instant::now() + Duration::from_secs(10)), FixedHost::default());
+        let value = program.evaluate(&inputs, &budget, &host).and_then(|value| {
+            let same = crossdock_expression::value::equal(&value, &value, &budget);
+            // Only what is no number differs from itself.
+            assert!(same != Ok(false) || format!("{value:?}").contains("NaN"), "{value:?} differs from itself");
+            Ok(value.to_value(&budget))
+        });
+        format!("{value:?}")
+    };
+    assert_eq!(evaluated(), evaluated(), "a second evaluation is as the first");
 }
 
 fn descriptors(bytes: &[u8]) {

@@ -574,6 +574,13 @@ impl<'e> Checker<'e> {
         let Some((found, signatures)) = functions::find(&name) else {
             return self.no_function(function, function_span, target.is_some());
         };
+        if name == "matches"
+            && let Some(ExprKind::Literal(Literal::Text(pattern))) = arguments.last().map(|argument| &argument.kind)
+            && let Err(problem) = functions::compile_regex(pattern)
+        {
+            let at = arguments.last().map_or(span, |argument| argument.span);
+            self.misfit(at, problem, "write one of RE2: no look-around, no back references");
+        }
         let is_method = target.is_some();
         let operands: Vec<&Expr> = target.into_iter().chain(arguments).collect();
         let (nodes, types): (Vec<_>, Vec<_>) = operands.iter().map(|operand| self.check(operand)).unzip();

@@ -25,6 +25,7 @@ use crate::number::{Dec, NoResult};
 use crate::problem::Span;
 use crate::types::Signature;
 use crate::value::{List, Val};
+pub(crate) use text::compile_regex;
 
 /// A function of the language.
 pub struct Function {

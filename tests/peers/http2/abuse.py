@@ -7,7 +7,7 @@ METHOD is the path of a unary gRPC call, such as /pkg.Service/Method, MESSAGE a 
 one). With `--rest`, METHOD is a path that takes POST, and MESSAGE a JSON document that it answers with 200.
 
 PID is the server's process. Every attack is bounded in time and frames. After each, the process has to be alive, a call
-on another connection has to be answered within two seconds, memory must not have grown by more than 64 MiB, and the
+on another connection has to be answered within two seconds, memory must not have grown by more than 96 MiB, and the
 process has to come to rest within five seconds. `--stream METHOD MESSAGE` names a bidirectional method whose answers
 follow its requests, `--answers METHOD MESSAGE` one whose answers are many MiB in all (MESSAGE of some KiB): they make the
 attacks possible that need a stream that stalls. `--only NAME` runs one attack. Prints a line for each and a summary, and
@@ -30,7 +30,7 @@ SETTING_TABLE, SETTING_WINDOW = 1, 4
 SECONDS = 5  # of one attack
 ANSWER_SECONDS = 2
 REST_SECONDS = 5
-GROWTH_MAX = 64 << 20
+GROWTH_MAX = 96 << 20
 # Of one processor; a server at rest does next to nothing.
 REST_SHARE = 0.1
 

@@ -10,36 +10,78 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::values::{Sort, Tagged};
 
+/// Why an evaluator is not asked about an expression.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Unlike {
+    /// Types as values do not come back from cel-cpp's package.
+    CppTypes,
+    /// cel-cpp's package has no insertion into maps, which `transformMap` needs.
+    CppMapInsertion,
+    /// cel-cpp has neither `unwrapOpt` nor `optional.unwrap`.
+    CppUnwrap,
+    /// cel-go takes a place past the end of a text; CEL's conformance tests (`string_ext`, `indexof_out_of_range`) have a failure there.
+    GoPlaces,
+    /// cel-go lets a key of a map come twice; CEL's conformance tests (`fields`, `map_value_repeat_key`) have a failure there.
+    GoKeys,
+    /// cel-go's parts of a length of time go through a double, and its milliseconds are all of it, not those of the second; CEL's
+    /// conformance tests (`timestamps`, `get_milliseconds`) have the latter.
+    GoDurationParts,
+    /// cel-go's text of a length of time goes through a double, and leaves out zeros; that of cel-cpp and ours is that of ProtoJSON.
+    GoDurationText,
+}
+
+impl Unlike {
+    fn evaluator(self) -> &'static str {
+        match self {
+            Self::CppTypes | Self::CppMapInsertion | Self::CppUnwrap => "cel-cpp",
+            Self::GoPlaces | Self::GoKeys | Self::GoDurationParts | Self::GoDurationText => "cel-go",
+        }
+    }
+
+    /// What a call is not like, whatever its arguments.
+    fn of_pattern(pattern: &str) -> Vec<Self> {
+        let table = [
+            (".indexOf(§, §)", Self::GoPlaces),
+            (".lastIndexOf(§, §)", Self::GoPlaces),
+            ("unwrapOpt()", Self::CppUnwrap),
+            ("optional.unwrap(", Self::CppUnwrap),
+            (".transformMap", Self::CppMapInsertion),
+            ("duration(string(§))", Self::GoDurationText),
+        ];
+        table.into_iter().filter(|(part, _)| pattern.contains(part)).map(|(_, unlike)| unlike).collect()
+    }
+}
+
 /// A part of an expression: texts with trees between them.
 #[derive(Debug, Clone)]
 pub(crate) struct Tree {
     pub(crate) sort: Sort,
     texts: Vec<String>,
     pub(crate) parts: Vec<Tree>,
-    /// cel-cpp is not asked about an expression that has this part; why.
-    unlike_cpp: Option<&'static str>,
+    /// Evaluators that are not asked about an expression that has this part, and why.
+    unlike: Vec<Unlike>,
 }
 
 impl Tree {
     pub(crate) fn leaf(sort: Sort, text: impl Into<String>) -> Self {
-        Self { sort, texts: vec![text.into()], parts: Vec::new(), unlike_cpp: None }
+        Self { sort, texts: vec![text.into()], parts: Vec::new(), unlike: Vec::new() }
     }
 
     /// A `§` stands for each of the parts.
     fn of(sort: Sort, pattern: &str, parts: Vec<Tree>) -> Self {
         let texts: Vec<_> = pattern.split('§').map(str::to_owned).collect();
         assert_eq!(texts.len(), parts.len() + 1, "{pattern}");
-        Self { sort, texts, parts, unlike_cpp: None }
+        Self { sort, texts, parts, unlike: Unlike::of_pattern(pattern) }
     }
 
-    fn without_cpp(mut self, reason: &'static str) -> Self {
-        self.unlike_cpp = Some(reason);
+    fn without(mut self, unlike: Unlike) -> Self {
+        self.unlike.push(unlike);
         self
     }
 
-    /// Why cel-cpp is not asked.
-    pub(crate) fn unlike_cpp(&self) -> Option<&'static str> {
-        self.unlike_cpp.or_else(|| self.parts.iter().find_map(Tree::unlike_cpp))
+    /// Whether an evaluator is to be asked.
+    pub(crate) fn is_for(&self, name: &str) -> bool {
+        self.unlike.iter().all(|unlike| unlike.evaluator() != name) && self.parts.iter().all(|part| part.is_for(name))
     }
 
     pub(crate) fn size(&self) -> usize {
@@ -374,7 +416,7 @@ impl Generator {
             Sort::Optional(of) => self.of_optional(of, depth),
             Sort::Kind => {
                 let of = self.scalar();
-                self.call(Sort::Kind, "type(§)", &[of], depth).without_cpp("types are no values for its package")
+                self.call(Sort::Kind, "type(§)", &[of], depth).without(Unlike::CppTypes)
             }
         }
     }
@@ -450,6 +492,7 @@ impl Generator {
         let mut parts = Vec::new();
         let mut pattern = String::from("{");
         // Some keys come twice, which is a failure.
+        let mut names: Vec<String> = Vec::new();
         let len = self.rng.random_range(0..4);
         for at in 0..len {
             let comma = if at > 0 { ", " } else { "" };
@@ -457,6 +500,7 @@ impl Generator {
                 Sort::Text if self.chance(80) => literal(&Tagged::Text(["a", "b", "key", "é"][at].to_owned())),
                 key => literal(&self.value(key)),
             };
+            names.push(name.clone());
             if depth > 0 && self.chance(10) {
                 let _ = write!(pattern, "{comma}?{name}: §");
                 parts.push(self.tree(&Sort::optional(of.clone()), depth - 1));
@@ -466,7 +510,11 @@ impl Generator {
             }
         }
         pattern.push('}');
-        Tree::of(Sort::map(key.clone(), of.clone()), &pattern, parts)
+        let tree = Tree::of(Sort::map(key.clone(), of.clone()), &pattern, parts);
+        names.sort();
+        let count = names.len();
+        names.dedup();
+        if names.len() < count { tree.without(Unlike::GoKeys) } else { tree }
     }
 
     /// What gives a value of any sort.
@@ -585,6 +633,8 @@ impl Generator {
                     ("§.indexOf(§, §)", &[Sort::Text, Sort::Text, Sort::Int]),
                     ("§.lastIndexOf(§)", &[Sort::Text, Sort::Text]),
                     ("§.lastIndexOf(§, §)", &[Sort::Text, Sort::Text, Sort::Int]),
+                    ("(§ + 'béa').indexOf(§, 2)", &[Sort::Text, Sort::Text]),
+                    ("(§ + 'béa').lastIndexOf(§, 3)", &[Sort::Text, Sort::Text]),
                 ];
                 self.one_of(Sort::Int, calls, depth)
             }
@@ -596,7 +646,8 @@ impl Generator {
                 }
                 _ => {
                     let part = self.pick(&["getHours", "getMinutes", "getSeconds", "getMilliseconds"]);
-                    self.call(Sort::Int, &format!("§.{part}()"), &[Sort::Duration], depth)
+                    let tree = self.call(Sort::Int, &format!("§.{part}()"), &[Sort::Duration], depth);
+                    tree.without(Unlike::GoDurationParts)
                 }
             },
             _ => self.any(&Sort::Int, depth),
@@ -661,8 +712,14 @@ impl Generator {
         match self.rng.random_range(0..10) {
             0..2 => self.call(Sort::Text, "(§ + §)", &[Sort::Text, Sort::Text], depth),
             2..4 => {
-                let of = self.scalar();
-                self.call(Sort::Text, "string(§)", &[of], depth)
+                match self.scalar() {
+                    // Where a double is written with an exponent, and whether it is, evaluators differ (see `DIFFERENCES`).
+                    Sort::Double => self.call(Sort::Text, "string(double(§ % 1000000) / 8.0)", &[Sort::Int], depth),
+                    of @ Sort::Duration => {
+                        self.call(Sort::Text, "string(§)", &[of], depth).without(Unlike::GoDurationText)
+                    }
+                    of => self.call(Sort::Text, "string(§)", &[of], depth),
+                }
             }
             4..8 => {
                 let calls: &[(&str, &[Sort])] = &[
@@ -693,11 +750,10 @@ impl Generator {
                     6 => ("'%f'.format([§])", vec![Sort::Double]),
                     7 => ("'%s'.format([§])", vec![Sort::list(Sort::Text)]),
                     _ => {
-                        let of = self.scalar();
-                        ("<%s>", vec![of])
+                        let of = self.pick(&[Sort::Int, Sort::UInt, Sort::Text, Sort::Bytes, Sort::Bool, Sort::Time]);
+                        ("'<%s>'.format([§])", vec![of])
                     }
                 };
-                let pattern = if pattern == "<%s>" { "'<%s>'.format([§])" } else { pattern };
                 self.call(Sort::Text, pattern, &of, depth)
             }
             _ => self.any(&Sort::Text, depth),
@@ -984,13 +1040,12 @@ impl Generator {
                 let range = self.tree(&range_sort, depth - 1);
                 let locals = [(&*name, key.clone()), ("w", Sort::Int)];
                 let body = self.within(&locals, of, depth - 1);
-                let tree = if self.chance(60) {
+                if self.chance(60) {
                     Tree::of(sort, &format!("§.transformMap({name}, w, §)"), vec![range, body])
                 } else {
                     let filter = self.within(&locals, &Sort::Bool, depth - 1);
                     Tree::of(sort, &format!("§.transformMap({name}, w, §, §)"), vec![range, filter, body])
-                };
-                tree.without_cpp("its package has no insertion into maps")
+                }
             }
             _ => {
                 let range = self.tree(&range_sort, depth - 1);
@@ -999,7 +1054,6 @@ impl Generator {
                 let body = self.within(&locals, of, depth - 1);
                 let pattern = format!("§.transformMapEntry({name}, w, {{§: §}})");
                 Tree::of(sort, &pattern, vec![range, new_key, body])
-                    .without_cpp("its package has no insertion into maps")
             }
         }
     }
