@@ -67,7 +67,7 @@ pub(super) fn eval(evaluation: &Evaluation) -> Ending {
         failed(&shown.join("\n\n"))
     })?;
     let mut message = Message::new("eval".into(), "eval".into());
-    if compiled.variables().any(|name| *name == root) {
+    if compiled.inputs().any(|(name, _)| *name == root) {
         message.body = body(evaluation, of_type)?;
     }
     let request = Request { message, binding: Binding::default().into() };

@@ -8,7 +8,7 @@ use crossdock_contract::Typed;
 use crossdock_expression::syntax::{Limits, Literal, Options};
 use crossdock_expression::value::NoValue;
 use crossdock_expression::{
-    Environment, Failure, FailureKind, Problem, Program, RecordInfo, Spent, Step, Type, Val, Variable,
+    Environment, Failure, FailureKind, Input, Problem, Program, RecordInfo, Spent, Step, Type, Val, Variable,
 };
 use crossdock_message::{ByteString, Code, Decimal, Fault, Value};
 
@@ -74,29 +74,30 @@ impl Names {
     }
 }
 
-/// An expression that was checked.
+/// An expression that was checked. A copy is shared.
 #[derive(Clone)]
-pub struct Expression {
-    source: Arc<str>,
+pub struct Expression(Arc<Inner>);
+
+struct Inner {
+    source: Box<str>,
     kind: Kind,
     /// It looks at nothing but what the caller sent.
     of_caller: bool,
     gives: Gives,
     of: Type,
-    variables: Arc<[ByteString]>,
+    inputs: Box<[Input]>,
 }
 
-#[derive(Clone)]
 enum Kind {
     Constant(Value),
     Path(Path),
     /// With the paths of its inputs.
-    Program(Program, Arc<[Path]>),
+    Program(Program, Box<[Path]>),
 }
 
 impl std::fmt::Debug for Expression {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Expression({})", self.source)
+        write!(f, "Expression({})", self.0.source)
     }
 }
 
@@ -115,19 +116,19 @@ impl Expression {
     /// As [`Expression::compile`].
     pub fn compile_shown(source: &str, shown: &str, names: &Names) -> Result<Self, Vec<Problem>> {
         if let Some(value) = number(source) {
-            return Ok(Self {
+            return Ok(Self(Arc::new(Inner {
                 source: shown.into(),
                 kind: Kind::Constant(value),
                 of_caller: true,
                 gives: Gives::Number,
                 of: Type::Decimal,
-                variables: Arc::default(),
-            });
+                inputs: Box::default(),
+            })));
         }
         let program = Program::compile(source, &names.environment())?;
         let of_caller = !program.inputs().iter().any(|input| names.of_services.contains(&input.variable));
         let (mut gives, of) = (Gives::of(program.result_type()), program.result_type().clone());
-        let variables = program.inputs().iter().map(|input| input.variable.clone()).collect();
+        let inputs = program.inputs().into();
         let kind = match (program.literal().and_then(constant), program.path()) {
             (Some(value), _) => Kind::Constant(value),
             (None, Some((root, steps))) => {
@@ -136,7 +137,7 @@ impl Expression {
                 Kind::Path(Path { root, steps: steps.into_iter().map(step).collect() })
             }
             (None, None) => {
-                let path = |input: &crossdock_expression::Input| Path {
+                let path = |input: &Input| Path {
                     root: input.variable.clone(),
                     steps: input.field.iter().cloned().map(PathStep::Field).collect(),
                 };
@@ -144,24 +145,24 @@ impl Expression {
                 Kind::Program(program, paths)
             }
         };
-        Ok(Self { source: shown.into(), kind, of_caller, gives, of, variables })
+        Ok(Self(Arc::new(Inner { source: shown.into(), kind, of_caller, gives, of, inputs })))
     }
 
     /// The text as written.
     #[must_use]
     pub fn source(&self) -> &str {
-        &self.source
+        &self.0.source
     }
 
     /// Whether it looks at nothing but what the caller sent.
     #[must_use]
     pub fn is_of_caller(&self) -> bool {
-        self.of_caller
+        self.0.of_caller
     }
 
     /// The innermost of loops over the message inside one another, in bytes of the source.
     pub(crate) fn square(&self) -> Option<Range<usize>> {
-        let Kind::Program(program, _) = &self.kind else { return None };
+        let Kind::Program(program, _) = &self.0.kind else { return None };
         let growth = program.growth();
         (growth.power > 1).then(|| growth.span.range())
     }
@@ -169,24 +170,24 @@ impl Expression {
     /// What kind of value it gives, as far as its text says it.
     #[must_use]
     pub fn gives(&self) -> Gives {
-        self.gives
+        self.0.gives
     }
 
     /// The type of what it gives.
     #[must_use]
     pub fn result_type(&self) -> &Type {
-        &self.of
+        &self.0.of
     }
 
-    /// The variables that it looks at.
-    pub fn variables(&self) -> impl Iterator<Item = &ByteString> {
-        self.variables.iter()
+    /// What it looks at: variables, or one field of them.
+    pub fn inputs(&self) -> impl Iterator<Item = (&ByteString, Option<&ByteString>)> {
+        self.0.inputs.iter().map(|input| (&input.variable, input.field.as_ref()))
     }
 
     /// The value, where it is always the same.
     #[must_use]
     pub fn constant(&self) -> Option<&Value> {
-        match &self.kind {
+        match &self.0.kind {
             Kind::Constant(value) => Some(value),
             _ => None,
         }
@@ -195,7 +196,7 @@ impl Expression {
     /// The path, where it is a plain one.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
-        match &self.kind {
+        match &self.0.kind {
             Kind::Path(path) => Some(path),
             _ => None,
         }
@@ -204,7 +205,7 @@ impl Expression {
     /// Whether it is a plain path: what is there is taken as it is.
     #[must_use]
     pub fn is_path(&self) -> bool {
-        matches!(self.kind, Kind::Path(_))
+        matches!(self.0.kind, Kind::Path(_))
     }
 
     /// The value; `None` where the path of a plain path expression leads nowhere.
@@ -213,7 +214,7 @@ impl Expression {
     /// INVALID_ARGUMENT where the caller's message does not have what the expression needs, INTERNAL where a service's
     /// reply does not, and the fault of a body that has to be read and cannot be.
     pub fn evaluate_optional(&self, scope: &Scope<'_>) -> Result<Option<Value>, Fault> {
-        match &self.kind {
+        match &self.0.kind {
             Kind::Constant(value) => Ok(Some(value.clone())),
             Kind::Path(path) => match scope.find(path)? {
                 Ok(value) => self.copied(value, scope).map(Some),
@@ -228,7 +229,7 @@ impl Expression {
     /// # Errors
     /// As [`Expression::evaluate_optional`], and for a path that leads nowhere.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, Fault> {
-        if let Kind::Path(path) = &self.kind {
+        if let Kind::Path(path) = &self.0.kind {
             return match scope.find(path)? {
                 Ok(value) => self.copied(value, scope),
                 // An element that is not there stands no times.
@@ -238,7 +239,7 @@ impl Expression {
         }
         match self.evaluate_optional(scope)? {
             Some(value) => Ok(value),
-            None => Err(self.missing(&self.source)),
+            None => Err(self.missing(&self.0.source)),
         }
     }
 
@@ -253,7 +254,7 @@ impl Expression {
     /// # Errors
     /// As [`Expression::evaluate_optional`].
     pub(crate) fn borrow_optional<'v>(&self, scope: &Scope<'v>) -> Result<Option<Cow<'v, Value>>, Fault> {
-        match &self.kind {
+        match &self.0.kind {
             Kind::Path(path) => {
                 scope.meter.work(1).map_err(|spent| self.spent(spent))?;
                 Ok(scope.find(path)?.ok())
@@ -270,9 +271,9 @@ impl Expression {
         match self.evaluate(scope)? {
             Value::Bool(truth) => Ok(truth),
             other => {
-                let problem = format!("`{}` gives {} where true or false is needed", self.source, other.kind());
+                let problem = format!("`{}` gives {} where true or false is needed", self.0.source, other.kind());
                 Err(Fault::new(
-                    if self.of_caller { Code::InvalidArgument } else { Code::Internal },
+                    if self.0.of_caller { Code::InvalidArgument } else { Code::Internal },
                     "CONDITION",
                     problem,
                 ))
@@ -286,7 +287,7 @@ impl Expression {
 
     /// A fault of whoever sent what the expression looks at.
     pub(crate) fn fault(&self, reason: &'static str, message: String) -> Fault {
-        if self.of_caller {
+        if self.0.of_caller {
             Fault::caller(Code::InvalidArgument, reason, message)
         } else {
             Fault::new(Code::Internal, reason, message)
@@ -309,14 +310,14 @@ impl Expression {
         evaluated.to_value(scope.meter).map_err(|problem| match problem {
             NoValue::Spent(spent) => self.spent(spent),
             NoValue::Kind(kind) => {
-                self.fault("EXPRESSION", format!("`{}` gives {kind}, which a message cannot hold", self.source))
+                self.fault("EXPRESSION", format!("`{}` gives {kind}, which a message cannot hold", self.0.source))
             }
         })
     }
 
     /// There is nothing left for the message.
     pub(crate) fn spent(&self, spent: Spent) -> Fault {
-        spent::fault(spent, self.of_caller, &self.source)
+        spent::fault(spent, self.0.of_caller, &self.0.source)
     }
 
     fn failed(&self, failure: &Failure) -> Fault {
@@ -324,7 +325,7 @@ impl Expression {
             FailureKind::Missing => self.missing(&failure.problem),
             FailureKind::Spent(spent) => self.spent(spent),
             FailureKind::Value => {
-                self.fault("EXPRESSION", format!("`{}` cannot be evaluated: {}", self.source, failure.problem))
+                self.fault("EXPRESSION", format!("`{}` cannot be evaluated: {}", self.0.source, failure.problem))
             }
         }
     }

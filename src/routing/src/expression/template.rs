@@ -55,6 +55,14 @@ impl Template {
         }
     }
 
+    /// The expressions in it.
+    pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Text(_) => None,
+            Part::Expression(expression) => Some(expression),
+        })
+    }
+
     /// Whether it looks at nothing but what the caller sent.
     #[must_use]
     pub fn is_of_caller(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Headers that routes carry and set: which may be named, and what they can hold.
 
 use crossdock_message::ByteString;
-use crossdock_settings::{Reader, Span, Spanned};
+use crossdock_settings::{Kind, Node, Reader, Span, Spanned};
 
 /// Headers that the gateway or the protocol speaks for; a list never carries them.
 const RESERVED: &[&str] = &[
@@ -47,6 +47,40 @@ pub(super) fn header_name(name: &str, span: Span, reader: &mut Reader<'_>) -> Op
         return None;
     }
     Some(lower.into())
+}
+
+/// The headers that a message of a route may have: those that it carries either way, and those that its steps set.
+pub(super) fn headers_of_route(route: &Node) -> Vec<ByteString> {
+    let mut names = Vec::new();
+    if let Some(headers) = route.get("headers") {
+        for (_, list) in headers.entries() {
+            let items = if let Kind::List(items) = &list.kind { items.as_slice() } else { &[] };
+            names.extend(items.iter().filter_map(Node::text).map(lower));
+        }
+    }
+    if let Some(steps) = route.get("steps") {
+        set_below(steps, &mut names);
+    }
+    names
+}
+
+fn lower(name: &str) -> ByteString {
+    name.strip_suffix("...").unwrap_or(name).to_ascii_lowercase().into()
+}
+
+/// The reader has bounded the depth.
+fn set_below(node: &Node, names: &mut Vec<ByteString>) {
+    if let Kind::List(items) = &node.kind {
+        for item in items {
+            set_below(item, names);
+        }
+    }
+    for (key, value) in node.entries() {
+        if key.name == "set" {
+            names.extend(value.entries().iter().map(|(header, _)| lower(&header.name)));
+        }
+        set_below(value, names);
+    }
 }
 
 /// Checks a header's text that is always the same.

@@ -74,7 +74,7 @@ impl Loader<'_> {
                 reader.error("order", span, message, "leave `order` out");
             }
         }
-        StepReader::new(self, route.entries, route.call, None).expression(&settings.by, reader)
+        StepReader::new(self, route.entries, route.call, None, route.node).expression(&settings.by, reader)
     }
 
     pub(super) fn idempotency(
@@ -94,7 +94,8 @@ impl Loader<'_> {
         if !(1..=KEYS_MAX).contains(&settings.max) {
             reader.error("window", span, format!("{} keys cannot be", settings.max), format!("write 1 to {KEYS_MAX}"));
         }
-        let key = StepReader::new(self, route.entries, route.call, None).expression(&settings.key, reader)?;
+        let key =
+            StepReader::new(self, route.entries, route.call, None, route.node).expression(&settings.key, reader)?;
         Some(IdempotencyPlan { key, window: settings.window.0, keys_max: settings.max })
     }
 }

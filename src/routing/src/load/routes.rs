@@ -136,7 +136,7 @@ impl Loader<'_> {
                 let method =
                     about.filter(|about| about.whole_service).and_then(|about| about.call.name.rsplit('/').next());
                 let entries = entries.as_deref().unwrap_or(&[]);
-                StepReader::new(self, entries, call.as_ref(), method).route(steps, reader)
+                StepReader::new(self, entries, call.as_ref(), method, node).route(steps, reader)
             }
             None => {
                 reader.error(

@@ -7,7 +7,7 @@ use crossdock_contract::{CallType, Typed};
 use crossdock_message::{ByteString, Code};
 use crossdock_settings::{FromNode, Kind, Node, Reader, Span, Spanned, nearest};
 
-use super::headers::{check_header_value, header_name};
+use super::headers::{check_header_value, header_name, headers_of_route};
 use super::types::{BodyState, Made, check_body, check_condition};
 use super::{CodeName, Loader};
 use crate::expression::{Expression, ExpressionError, Names, Template};
@@ -59,6 +59,8 @@ pub(super) struct State {
     pub(super) opaque_reply: bool,
     /// The reply is a stream, or was: what stands behind can only hand it on.
     pub(super) streaming: bool,
+    /// The headers that messages may have.
+    pub(super) headers: Arc<[ByteString]>,
 }
 
 pub(super) struct StepReader<'l> {
@@ -110,6 +112,7 @@ impl<'l> StepReader<'l> {
         entries: &'l [Arc<dyn EntrySpec>],
         call: Option<&'l Arc<CallType>>,
         method: Option<&'l str>,
+        route: &Node,
     ) -> Self {
         let body = match call {
             None if !entries.is_empty() && entries.iter().all(is_opaque) => BodyState::Opaque,
@@ -137,6 +140,7 @@ impl<'l> StepReader<'l> {
                 sent: false,
                 opaque_reply: false,
                 streaming: false,
+                headers: headers_of_route(route).into(),
             },
             depth: 0,
             in_branch: false,
@@ -209,7 +213,33 @@ impl<'l> StepReader<'l> {
             let help = "a large message is refused; make a list or map of what is looked for in a step before, or use `groupBy`";
             reader.diagnostics.warning("dear-expression", span, message, Some(help.to_owned()));
         }
+        self.check_headers(expression.inputs(), node, reader);
         Some(expression)
+    }
+
+    /// A text with expressions in it.
+    pub(super) fn template(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Template> {
+        let template = template(node, &self.names(), reader)?;
+        self.check_headers(template.expressions().flat_map(Expression::inputs), node, reader);
+        Some(template)
+    }
+
+    /// Headers that no message of this route has are seldom what is meant.
+    fn check_headers<'i>(
+        &self,
+        inputs: impl Iterator<Item = (&'i ByteString, Option<&'i ByteString>)>,
+        node: &Node,
+        reader: &mut Reader<'_>,
+    ) {
+        let names = inputs.filter(|(variable, _)| **variable == "header").filter_map(|(_, name)| name);
+        for name in names.filter(|name| !self.state.headers.contains(name)) {
+            let message = format!("`{name}` is never there: only headers that the route carries or sets are");
+            let help = match nearest(name, self.state.headers.iter().map(|header| &**header)) {
+                Some(meant) => format!("write `{meant}`, or add `headers: {{ request: [{name}] }}` to the route"),
+                None => format!("add `headers: {{ request: [{name}] }}` to the route"),
+            };
+            reader.diagnostics.warning("unlisted-header", node.span, message, Some(help));
+        }
     }
 
     /// An expression that decides.
@@ -346,7 +376,7 @@ impl<'l> StepReader<'l> {
         let mut complete = true;
         for (key, value) in node.entries() {
             let name = header_name(&key.name, key.span, reader);
-            match (name, template(value, &self.names(), reader)) {
+            match (name, self.template(value, reader)) {
                 (Some(name), Some(template)) => {
                     if let Some(text) = template.constant() {
                         check_header_value(&name, text, value.span, reader);
@@ -372,7 +402,7 @@ impl<'l> StepReader<'l> {
         );
         fields.finish(reader);
         let that = that.and_then(|node| self.condition(node, reader));
-        let message = message.and_then(|node| template(node, &self.names(), reader));
+        let message = message.and_then(|node| self.template(node, reader));
         Some(Step::Require { that: that?, code: code?.0, message: message? })
     }
 
@@ -482,7 +512,7 @@ impl<'l> StepReader<'l> {
         let code: Option<CodeName> = fields.read("code", reader);
         let message = Self::needed("message", &mut fields, "`fault` needs `message`", "write what went wrong", reader);
         fields.finish(reader);
-        let message = message.and_then(|node| template(node, &self.names(), reader));
+        let message = message.and_then(|node| self.template(node, reader));
         Some(Step::Fault { code: code?.0, message: message? })
     }
 }
