@@ -38,8 +38,8 @@ ORDER = """{"id":"8c7d2f0e-51c5-4d0a-9a39-0d6b0c1c1d7e","status":"open","amount"
 
 
 def workloads():
-    def of(name, source, message, peers=None):
-        return {"name": name, "source": source, "message": message, **({"peers": peers} if peers else {})}
+    def of(name, source, message):
+        return {"name": name, "source": source, "message": message}
 
     def lines(count):
         return f'{{"id":"8c7d2f0e","status":"open","items":[{items(count)}]}}'

@@ -120,7 +120,8 @@ fn run_caught(case: &Case) -> Result<(), Miss> {
 }
 
 #[test]
-fn conformance_tests_of_cel_pass_but_for_the_deviations() {
+#[ignore = "needs Go's module cel.dev/expr, which tests/run gets"]
+fn cel_peers_conformance_but_for_the_deviations() {
     let folder = match module() {
         Ok(folder) => folder,
         Err(reason) => {

@@ -88,10 +88,8 @@ fn main() {
     for workload in workloads {
         // Each message is a document of its own, as it came from the wire.
         let message = json::write(workload.get("message").expect("a message")).expect("JSON");
-        // Doubles, where a side has no decimals.
-        let source = if side == "ours" { "source" } else { "peers" };
         let measured = run(&Workload {
-            source: text(workload.get(source).or(workload.get("source"))),
+            source: text(workload.get("source")),
             message: json::read(&Bytes::from(message), &limits).expect("JSON"),
             time: Duration::from_millis(milliseconds),
         });

@@ -16,7 +16,7 @@ pub const BYTES_MAX: u64 = 40 << 20;
 /// Units of work from one look at the clock to the next.
 const LOOK_UNITS: u32 = 1024;
 /// Bytes that are looked through, or copied, for one unit of work.
-pub const BYTES_PER_UNIT: usize = 256;
+pub const BYTES_PER_UNIT: usize = 128;
 
 /// The budget of one slice: some ten microseconds.
 const SLICE_WORK: u64 = 400;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crossdock_message::ByteString;
 
 use self::unify::Unifier;
+use crate::cost::weight;
 use crate::functions;
 use crate::node::{FoldNode, Node, Root};
 use crate::problem::{Problem, Span, nearest};
@@ -28,6 +29,12 @@ pub(crate) struct Checker<'e> {
 }
 
 type Checked = (Node, Type);
+
+/// Problems of one expression that are told, and names that one of them lists.
+const PROBLEMS_MAX: usize = 16;
+const NAMES_MAX: usize = 20;
+/// Nodes that are evaluated for one unit of work.
+const NODES_PER_UNIT: u64 = 4;
 
 impl<'e> Checker<'e> {
     pub(crate) fn new(environment: &'e Environment) -> Self {
@@ -52,13 +59,13 @@ impl<'e> Checker<'e> {
         if self.environment.is_unchecked {
             return (Node::Fail { missing: false, problem, span }, Type::Dyn);
         }
-        self.problems.push(Problem::new(span, problem.clone(), help));
+        self.misfit(span, problem.clone(), help);
         (Node::Fail { missing: false, problem, span }, Type::Dyn)
     }
 
     /// As [`Checker::refuse`], for a node whose types do not fit; without checks, the values decide.
     fn misfit(&mut self, span: Span, problem: impl Into<String>, help: impl Into<String>) {
-        if !self.environment.is_unchecked {
+        if !self.environment.is_unchecked && self.problems.len() < PROBLEMS_MAX {
             self.problems.push(Problem::new(span, problem, help));
         }
     }
@@ -208,7 +215,7 @@ impl<'e> Checker<'e> {
         let help = match nearest(name, known()) {
             Some(meant) => format!("write `{meant}`"),
             None => {
-                let known = known().collect::<Vec<_>>().join(", ");
+                let known = known().filter(|name| name.len() <= 64).take(NAMES_MAX).collect::<Vec<_>>().join(", ");
                 format!("known here: {known}; a text stands in single quotes: `'{name}'`")
             }
         };
@@ -255,20 +262,26 @@ impl<'e> Checker<'e> {
         if let Some(variable) = of_variable {
             let given = self.field_type(&variable.of, field, field_span, test);
             if test || optional {
-                let slot = self.input(variable.name.clone(), Some(field.clone()), whole.span);
+                let is_record = matches!(variable.of, Type::Record(_));
+                let slot =
+                    if is_record { 0 } else { self.input(variable.name.clone(), Some(field.clone()), whole.span) };
                 let node = Node::Input(slot, whole.span);
                 if test && !matches!(variable.of, Type::Record(_)) {
                     let present = Node::Has { operand: Box::new(node), name: ByteString::new(), span: field_span };
                     return (present, Type::Bool);
                 }
-                if optional {
+                if optional && !matches!(variable.of, Type::Record(_)) {
                     let node =
                         Node::Field { operand: Box::new(node), name: ByteString::new(), span: field_span, optional };
                     return (node, Type::optional(given));
                 }
                 // Of a record, presence is more than a value.
-                let slot = self.input(variable.name_of_whole(), None, operand.span);
+                let slot = self.input(variable.name, None, operand.span);
                 let operand = Box::new(Node::Input(slot, operand.span));
+                if optional {
+                    let node = Node::Field { operand, name: field.clone(), span: field_span, optional };
+                    return (node, Type::optional(given));
+                }
                 return (Node::Has { operand, name: field.clone(), span: field_span }, Type::Bool);
             }
             let span = operand.span.to(field_span);
@@ -313,7 +326,7 @@ impl<'e> Checker<'e> {
                     let names = record.field_names();
                     let help = match nearest(field, names.iter().map(String::as_str)) {
                         Some(meant) => format!("write `{meant}`"),
-                        None => format!("it has {}", names.join(", ")),
+                        None => format!("it has {}", names[..names.len().min(NAMES_MAX)].join(", ")),
                     };
                     self.misfit(span, format!("`{}` has no field `{field}`", record.name()), help);
                     Type::Dyn
@@ -352,7 +365,7 @@ impl<'e> Checker<'e> {
             let is_variable = matches!(&operand.kind, ExprKind::Ident(name) if self.environment.splits_inputs && self.local(name).is_none());
             if is_variable {
                 return self.select(
-                    &Expr { span, kind: ExprKind::List(Vec::new()) },
+                    &Expr { span, height: 1, kind: ExprKind::List(Vec::new()) },
                     operand,
                     (name, index.span),
                     false,
@@ -442,13 +455,16 @@ impl<'e> Checker<'e> {
             if entry.optional {
                 value_type = self.inner_of_optional(&value_type, entry.value.span);
             }
-            if matches!(key_type, Type::Double | Type::Null | Type::List(_) | Type::Map(_) | Type::Bytes) {
-                self.misfit(
-                    entry.key.span,
-                    format!("{key_type} is no key of a map"),
-                    "keys are texts, whole numbers, true and false",
-                );
-            }
+            let key_type = match self.settled(&key_type) {
+                of @ (Type::Text | Type::Int | Type::UInt | Type::Bool | Type::Dyn | Type::Param(_)) => of,
+                Type::Enum(_) => Type::Text,
+                Type::Wrapper(_) | Type::Decimal => Type::Dyn,
+                other => {
+                    let help = "keys are texts, whole numbers, true and false";
+                    self.misfit(entry.key.span, format!("{other} is no key of a map"), help);
+                    Type::Dyn
+                }
+            };
             nodes.push((key, value, entry.optional));
             types = Some(match types {
                 None => (key_type, value_type),
@@ -519,7 +535,8 @@ impl<'e> Checker<'e> {
             },
             FoldKind::GroupBy => Type::list(Type::map(Type::Text, Type::Dyn)),
         };
-        let node = FoldNode { kind: fold.kind, range, slot, has_two, filter, body, span };
+        let weight = 1 + (weight(&body) + filter.as_ref().map_or(0, weight)) / NODES_PER_UNIT;
+        let node = FoldNode { kind: fold.kind, range, slot, has_two, weight, filter, body, span };
         (Node::Fold(Box::new(node)), of)
     }
 

@@ -58,6 +58,19 @@ fn is_of_outside(node: &Node, base: usize) -> bool {
     }
 }
 
+/// The nodes that are evaluated, those of loops not counted: they are charged for each element.
+pub(crate) fn weight(node: &Node) -> u64 {
+    let mut found = match node {
+        Node::Path { steps, .. } => 1 + steps.len() as u64,
+        _ => 1,
+    };
+    match node {
+        Node::Fold(fold) => found += weight(&fold.range),
+        _ => each_part(node, &mut |part| found += weight(part)),
+    }
+    found
+}
+
 fn each_part<'n>(node: &'n Node, visit: &mut dyn FnMut(&'n Node)) {
     match node {
         Node::Literal(_) | Node::Type(_) | Node::Input(..) | Node::Local(_) | Node::Path { .. } | Node::Fail { .. } => {

@@ -17,7 +17,7 @@ use crate::number::Dec;
 use crate::problem::Span;
 use crate::program::Input;
 use crate::syntax::{BinaryOp, Literal};
-use crate::value::{Key, List, MadeMap, Map, Val, compare, equal};
+use crate::value::{Key, List, MadeMap, Map, OPTIONAL_LEN, Val, compare_within, equal};
 
 /// One evaluation.
 pub(crate) struct Machine<'v, 'e> {
@@ -81,7 +81,10 @@ impl<'v, 'e> Machine<'v, 'e> {
                 for (name, span) in steps {
                     value = match value {
                         Val::Map(map) => map.field(name).ok_or_else(|| Failure::missing(*span, name))?,
-                        Val::Optional(_) => optional_field(value, name, *span)?,
+                        Val::Optional(_) => {
+                            self.bytes(*span, OPTIONAL_LEN)?;
+                            optional_field(value, name, *span)?
+                        }
                         other => return Err(no_field(&other, name, *span)),
                     };
                 }
@@ -96,6 +99,7 @@ impl<'v, 'e> Machine<'v, 'e> {
             },
             Node::Negate(operand, span) => {
                 let value = self.evaluate(operand)?;
+                spent(*span, self.budget.scan(value.scan_len()))?;
                 arithmetic::negate(value, *span)
             }
             Node::And(operands, span) => self.junction(operands, false, *span),
@@ -158,6 +162,7 @@ impl<'v, 'e> Machine<'v, 'e> {
                 Val::Optional(Some(value)) => {
                     self.set(*slot, (*value).clone());
                     let made = self.evaluate(&parts[1])?;
+                    self.bytes(*span, OPTIONAL_LEN)?;
                     Ok(if *flat { made } else { Val::some(made) })
                 }
                 _ => Err(no_overload(*span, "optMap")),
@@ -188,13 +193,20 @@ impl<'v, 'e> Machine<'v, 'e> {
         if name.is_empty()
             && let Node::Input(slot, _) = operand
         {
+            self.bytes(span, OPTIONAL_LEN)?;
             let found = self.inputs.get(*slot).cloned().flatten().filter(|value| !value.is_missing_element());
             return Ok(Val::Optional(found.map(Rc::new)));
         }
         let value = self.evaluate(operand)?;
         match value {
-            Val::Optional(_) => optional_field(value, name, span),
-            Val::Map(map) if optional => Ok(Val::Optional(map.field(name).filter(|_| map.has(name)).map(Rc::new))),
+            Val::Optional(_) => {
+                self.bytes(span, OPTIONAL_LEN)?;
+                optional_field(value, name, span)
+            }
+            Val::Map(map) if optional => {
+                self.bytes(span, OPTIONAL_LEN)?;
+                Ok(Val::Optional(map.field(name).filter(|_| map.has(name)).map(Rc::new)))
+            }
             Val::Map(map) => map.field(name).ok_or_else(|| Failure::missing(span, name)),
             other => Err(no_field(&other, name, span)),
         }
@@ -234,10 +246,16 @@ impl<'v, 'e> Machine<'v, 'e> {
             (Val::Map(_), Val::List(_) | Val::Map(_) | Val::Bytes(_) | Val::Null) => {
                 return Err(no_overload(span, "[]"));
             }
-            (Val::Map(map), key) => map.get(key),
+            // A name in the source is looked up as behind a dot.
+            (Val::Map(map), Val::Text(name)) if !optional && matches!(parts[1], Node::Literal(_)) => map.field(name),
+            (Val::Map(map), key) => {
+                spent(span, self.budget.scan(key.scan_len()))?;
+                map.get(key)
+            }
             _ => return Err(no_overload(span, "[]")),
         };
         if optional || chained {
+            self.bytes(span, OPTIONAL_LEN)?;
             return Ok(Val::Optional(found.map(Rc::new)));
         }
         found.ok_or_else(|| match (&operand, &parts[1]) {
@@ -271,12 +289,9 @@ impl<'v, 'e> Machine<'v, 'e> {
     ) -> Outcome<Val<'v>> {
         let (left, right) = (self.evaluate(&parts[0])?, self.evaluate(&parts[1])?);
         let (left, right) = as_written(left, right, written);
-        if let (Val::Text(left), Val::Text(right)) = (&left, &right) {
-            spent(span, self.budget.scan(left.len().min(right.len())))?;
-        } else {
-            self.work(span, 1)?;
-        }
-        let Some(order) = compare(&left, &right) else { return Err(no_overload(span, operator.symbol())) };
+        self.work(span, 1)?;
+        let order = spent(span, compare_within(&left, &right, self.budget))?;
+        let Some(order) = order else { return Err(no_overload(span, operator.symbol())) };
         // What is no number is neither less nor more.
         let Some(order) = order else { return Ok(Val::Bool(false)) };
         Ok(Val::Bool(match operator {
@@ -305,7 +320,7 @@ impl<'v, 'e> Machine<'v, 'e> {
                 Ok(Val::Bool(false))
             }
             Val::Map(map) => {
-                self.work(span, 1)?;
+                spent(span, self.budget.scan(wanted.scan_len()))?;
                 Ok(Val::Bool(map.get(&wanted).is_some()))
             }
             _ => Err(no_overload(span, "in")),
@@ -324,6 +339,7 @@ impl<'v, 'e> Machine<'v, 'e> {
                 (Val::Optional(None), true) => continue,
                 (_, true) => return Err(no_overload(span, "{?}")),
             };
+            spent(span, self.budget.scan(key.scan_len()))?;
             made.insert(key, value).map_err(|problem| fold::no_entry(problem, span))?;
         }
         Ok(Val::Map(Map::Made(Rc::new(made))))

@@ -25,6 +25,7 @@ use crate::number::{Dec, NoResult};
 use crate::problem::Span;
 use crate::types::Signature;
 use crate::value::{List, Val};
+pub(crate) use list::order_or_equal;
 pub(crate) use text::compile_regex;
 
 /// A function of the language.
@@ -144,6 +145,11 @@ impl Call<'_> {
         self.budget.bytes(len).map_err(|spent| Failure::spent(self.span, spent))
     }
 
+    /// Counts an optional that is made.
+    pub(crate) fn make_optional(&self) -> Outcome<()> {
+        self.budget.bytes(crate::value::OPTIONAL_LEN).map_err(|spent| Failure::spent(self.span, spent))
+    }
+
     /// Counts a list that is made.
     pub(crate) fn make_list(&self, items: usize) -> Outcome<()> {
         self.work(items)?;
@@ -158,7 +164,8 @@ impl Call<'_> {
     /// The order of two values that order.
     pub(crate) fn order(&self, left: &Val<'_>, right: &Val<'_>) -> Outcome<std::cmp::Ordering> {
         self.work(1)?;
-        match crate::value::compare(left, right) {
+        let order = crate::value::compare_within(left, right, self.budget);
+        match order.map_err(|spent| Failure::spent(self.span, spent))? {
             Some(Some(order)) => Ok(order),
             Some(None) => Err(self.fail("a value is no number")),
             None => Err(self.fail("values of these kinds have no order")),

@@ -127,6 +127,8 @@ pub(crate) struct FoldNode {
     /// The place of the first variable.
     pub(crate) slot: usize,
     pub(crate) has_two: bool,
+    /// Units of work of one element, its loops not counted.
+    pub(crate) weight: u64,
     pub(crate) filter: Option<Node>,
     pub(crate) body: Node,
     pub(crate) span: Span,

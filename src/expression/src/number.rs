@@ -13,6 +13,9 @@ const DIGITS_MAX: u64 = 1000;
 /// The powers of ten of a result's last digit.
 const EXPONENT_MAX: i32 = 6144;
 
+/// Bytes of a text that holds a number of 128 bits.
+const SHORT_LEN: usize = 48;
+
 /// A decimal number: digits times a power of ten.
 #[derive(Debug, Clone)]
 pub enum Dec<'v> {
@@ -80,7 +83,7 @@ fn small_power(powers: u32) -> BigInt {
 
 impl<'v> Dec<'v> {
     fn from_parts(digits: Digits, exponent: i32) -> Result<Self, NoResult> {
-        if exponent.abs() > EXPONENT_MAX {
+        if !(-EXPONENT_MAX..=EXPONENT_MAX).contains(&exponent) {
             return Err(NoResult::Overflow);
         }
         match digits {
@@ -182,6 +185,28 @@ impl<'v> Dec<'v> {
         format!("{sign}{first}{point}{rest}e{adjusted:+}").into()
     }
 
+    /// Its text with so many digits behind the point, half to even, without an exponent.
+    ///
+    /// # Errors
+    /// [`NoResult::Overflow`] where that has more than a thousand digits.
+    pub fn fixed(&self, places: u32) -> Result<String, NoResult> {
+        let rounded = self.round(i32::try_from(places).map_err(|_| NoResult::Overflow)?)?;
+        let (digits, exponent) = rounded.parts()?;
+        let powers = u32::try_from(exponent + i32::try_from(places).unwrap_or(0)).map_err(|_| NoResult::Overflow)?;
+        if digits.count() + u64::from(powers) > DIGITS_MAX {
+            return Err(NoResult::Overflow);
+        }
+        let all = match digits.scaled(powers) {
+            Digits::Small(digits) => digits.to_string(),
+            Digits::Big(digits) => digits.to_string(),
+        };
+        let (sign, all) = all.strip_prefix('-').map_or(("", &*all), |digits| ("-", digits));
+        let places = places as usize;
+        let padded = format!("{all:0>width$}", width = places + 1);
+        let (whole, fraction) = padded.split_at(padded.len() - places);
+        Ok(if places == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") })
+    }
+
     /// As a number of a message.
     #[must_use]
     pub fn to_decimal(&self) -> Decimal {
@@ -200,7 +225,15 @@ impl<'v> Dec<'v> {
     /// The whole number that is left without the fraction, where it has 128 bits.
     #[must_use]
     pub fn truncated(&self) -> Option<i128> {
-        let (digits, exponent) = self.parts().ok()?;
+        let Ok((digits, exponent)) = self.parts() else {
+            // Of an exponent out of all proportion, only zero is a number of 128 bits.
+            return (self
+                .text()
+                .bytes()
+                .take_while(|byte| !matches!(byte, b'e' | b'E'))
+                .all(|byte| !(b'1'..=b'9').contains(&byte)))
+            .then_some(0);
+        };
         if digits.is_zero() {
             return Some(0);
         }
@@ -230,6 +263,10 @@ impl<'v> Dec<'v> {
     /// The order of the two numbers, exactly.
     #[must_use]
     pub fn compare(&self, other: &Dec<'_>) -> Ordering {
+        // Long ones are compared by their texts.
+        if self.weight().max(other.weight()) > SHORT_LEN {
+            return self.to_decimal().compare(&other.to_decimal());
+        }
         if let (Ok((Digits::Small(left), left_exponent)), Ok((Digits::Small(right), right_exponent))) =
             (self.parts(), other.parts())
         {
@@ -424,9 +461,10 @@ fn rounded(number: &BigInt, digits: u32, is_exact: bool) -> BigInt {
 /// Digits and power of ten of a text in the grammar of JSON numbers; nothing where the power is out of all proportion.
 fn read(text: &str) -> Option<Parts> {
     let (mantissa, exponent) = match text.find(['e', 'E']) {
-        Some(at) => {
-            (&text[..at], text[at + 1..].parse::<i32>().ok().filter(|exponent| exponent.abs() <= EXPONENT_MAX)?)
-        }
+        Some(at) => (
+            &text[..at],
+            text[at + 1..].parse::<i32>().ok().filter(|exponent| (-EXPONENT_MAX..=EXPONENT_MAX).contains(exponent))?,
+        ),
         None => (text, 0),
     };
     let mut small: i128 = 0;

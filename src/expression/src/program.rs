@@ -7,9 +7,9 @@ use crossdock_message::ByteString;
 
 use crate::budget::Budget;
 use crate::check::Checker;
-use crate::cost::{Growth, growth};
+use crate::cost::{Growth, growth, weight};
 use crate::eval::Machine;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::functions::Host;
 use crate::node::{Node, Root};
 use crate::problem::{Problem, Span};
@@ -24,12 +24,6 @@ pub struct Variable {
     pub name: ByteString,
     /// What it holds.
     pub of: Type,
-}
-
-impl Variable {
-    pub(crate) fn name_of_whole(self) -> ByteString {
-        self.name
-    }
 }
 
 /// What stands around an expression.
@@ -108,6 +102,8 @@ struct Inner {
     inputs: Vec<Input>,
     locals: usize,
     of: Type,
+    /// Units of work of its nodes.
+    weight: u64,
 }
 
 impl Program {
@@ -124,7 +120,7 @@ impl Program {
         if !problems.is_empty() {
             return Err(problems);
         }
-        Ok(Self { inner: Arc::new(Inner { node, inputs, locals: locals_max, of }) })
+        Ok(Self { inner: Arc::new(Inner { weight: 1 + weight(&node) / 4, node, inputs, locals: locals_max, of }) })
     }
 
     /// What it looks at; values are given in this order.
@@ -171,6 +167,8 @@ impl Program {
     /// # Errors
     /// [`crate::Failure`].
     pub fn evaluate<'v>(&'v self, inputs: &'v [Option<Val<'v>>], budget: &Budget, host: &dyn Host) -> Outcome<Val<'v>> {
+        let whole = Span::ZERO;
+        budget.work(self.inner.weight).map_err(|spent| Failure::spent(whole, spent))?;
         let mut machine = Machine::new(&self.inner.inputs, inputs, self.inner.locals, budget, host);
         machine.evaluate(&self.inner.node)
     }

@@ -68,23 +68,35 @@ pub enum Type {
     Param(u32),
 }
 
+/// Levels of a type; below them, anything may stand.
+const DEPTH_MAX: usize = 24;
+
 impl Type {
     /// A list.
     #[must_use]
     pub fn list(of: Self) -> Self {
-        Self::List(Arc::new(of))
+        if of.depth() < DEPTH_MAX { Self::List(Arc::new(of)) } else { Self::Dyn }
     }
 
     /// A map.
     #[must_use]
     pub fn map(key: Self, value: Self) -> Self {
-        Self::Map(Arc::new((key, value)))
+        if key.depth().max(value.depth()) < DEPTH_MAX { Self::Map(Arc::new((key, value))) } else { Self::Dyn }
     }
 
     /// An optional.
     #[must_use]
     pub fn optional(of: Self) -> Self {
-        Self::Optional(Arc::new(of))
+        if of.depth() < DEPTH_MAX { Self::Optional(Arc::new(of)) } else { Self::Dyn }
+    }
+
+    /// Levels of lists, maps and optionals.
+    fn depth(&self) -> usize {
+        match self {
+            Self::List(of) | Self::Optional(of) | Self::Type(of) | Self::Wrapper(of) => 1 + of.depth(),
+            Self::Map(parts) => 1 + parts.0.depth().max(parts.1.depth()),
+            _ => 0,
+        }
     }
 
     /// Whether arithmetic works on it.

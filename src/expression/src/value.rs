@@ -10,12 +10,18 @@ use std::rc::Rc;
 use bytes::Bytes;
 use crossdock_message::{ByteString, Record, Time, TimeSpan, Value};
 
-pub use self::compare::{compare, equal};
+pub use self::compare::{compare, compare_within, equal};
 pub(crate) use self::compare::{length, moment};
 pub use self::convert::NoValue;
 pub use self::map::{Key, MadeMap, NoEntry};
 use crate::number::Dec;
 use crate::types::TypeName;
+
+/// What work on a byte of a decimal costs, in bytes of text.
+const DECIMAL_FACTOR: usize = 16;
+
+/// Bytes that an optional with a value takes beside the value's own.
+pub(crate) const OPTIONAL_LEN: usize = size_of::<Val<'_>>() + 16;
 
 /// A value of an expression. What stands in a message or in the expression itself is borrowed for `'v`.
 #[derive(Debug, Clone)]
@@ -172,6 +178,17 @@ impl<'v> Val<'v> {
         })
     }
 
+    /// Bytes that comparing it, or making a key of it, looks through.
+    pub(crate) fn scan_len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            // Arithmetic on long decimals takes longer than looking at them.
+            Self::Decimal(number) => DECIMAL_FACTOR * number.weight(),
+            _ => 0,
+        }
+    }
+
     /// Whether it is the value that a field of its type has where nothing was set.
     #[must_use]
     pub fn is_zero(&self) -> bool {
@@ -227,7 +244,9 @@ impl<'v> List<'v> {
     /// Bytes that a copy of it takes, its elements' own not counted.
     #[must_use]
     pub fn copy_len(items: usize) -> usize {
-        items * size_of::<Val<'_>>()
+        /// The list itself, what counts its copies, and the least that a list takes when it grows.
+        const OWN_LEN: usize = 40;
+        OWN_LEN + items * size_of::<Val<'_>>()
     }
 }
 
@@ -264,7 +283,7 @@ impl<'v> Map<'v> {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         match self {
-            Self::Data(record, _) => record.iter().any(|(field, _)| field == name),
+            Self::Data(record, _) => record.has(name),
             Self::Made(map) => map.get_text(name).is_some(),
         }
     }

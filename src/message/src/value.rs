@@ -295,6 +295,12 @@ impl Record {
         defaults.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
+    /// Whether a field is there; a default of the contract is not.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.place(name).is_some()
+    }
+
     /// The field of that name, to change; only one that is there.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Value> {
         let at = self.fields.place(name)?;

@@ -27,6 +27,10 @@ SIMPLE = {
 }
 
 
+class NoTag(Exception):
+    """A value that does not come back whole: a moment within a list. Told as if the checker had refused its type."""
+
+
 def split(text):
     """The name of a type and its parameters: map(string, list(int))."""
     text = text.strip()
@@ -102,7 +106,7 @@ def tag(value, of):
 def tag_plain(value, name):
     """A scalar of which Python has the value only."""
     if name == "DYN":
-        name = {bool: "BOOL", int: "INT", str: "STRING"}[type(value)]
+        name = {bool: "BOOL", int: "INT", str: "STRING"}.get(type(value))
     if name in ("INT", "UINT"):
         return {name.lower(): str(value)}
     if name == "DOUBLE":
@@ -115,7 +119,7 @@ def tag_plain(value, name):
         return {"null": None}
     if name == "BYTES":
         return {"bytes": base64.b64encode(bytes(value)).decode()}
-    raise ValueError(f"a value of type {name}")
+    raise NoTag(f"a value of type {name}")
 
 
 class Evaluator:
@@ -149,6 +153,8 @@ class Evaluator:
                 return {"error": str(value.plain_value()), "phase": phase}
             phase = "request"
             return {"value": {of.lower(): value.plain_value()} if is_time else tag(value, of)}
+        except NoTag as error:
+            return {"error": str(error), "phase": "check"}
         except Exception as error:  # Whatever the package raises is its answer.
             return {"error": f"{type(error).__name__}: {error}", "phase": phase}
 

@@ -190,7 +190,7 @@ impl Tagged {
             Self::Map(entries) => {
                 let mut map = MadeMap::with_capacity(entries.len());
                 for (key, value) in entries {
-                    map.insert(key.to_made(), value.to_made()).ok().expect("keys of a map");
+                    map.insert(key.to_made(), value.to_made()).expect("keys of a map");
                 }
                 Val::Map(Map::Made(Rc::new(map)))
             }

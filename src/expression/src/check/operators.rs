@@ -10,7 +10,10 @@ impl Checker<'_> {
     pub(super) fn negate(&mut self, operand: &Expr, span: Span) -> Checked {
         let (node, of) = self.check(operand);
         let of = self.settled(&of);
-        if !(matches!(of, Type::Int | Type::Double | Type::Decimal | Type::Dyn | Type::Param(_) | Type::Wrapper(_))) {
+        if !(matches!(
+            of,
+            Type::Int | Type::Double | Type::Decimal | Type::Duration | Type::Dyn | Type::Param(_) | Type::Wrapper(_)
+        )) {
             self.misfit(span, format!("`-` takes a number with a sign, and this is {of}"), "");
         }
         (Node::Negate(Box::new(node), span), of)
@@ -90,7 +93,7 @@ impl Checker<'_> {
                 return;
             }
         }
-        if !self.fits(&types[0], &types[1]) && !self.fits(&types[1], &types[0]) {
+        if !self.unifier.alike(&types[0], &types[1]) {
             let (left, right) = (self.settled(&types[0]), self.settled(&types[1]));
             let problem = format!("{left} and {right} are never equal");
             self.misfit(span, problem, "make both of one kind, by `string(x)`, `int(x)` or `decimal(x)`");

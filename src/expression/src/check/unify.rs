@@ -8,6 +8,8 @@ use crate::types::{Signature, Type};
 #[derive(Debug, Default)]
 pub(super) struct Unifier {
     found: Vec<Option<Type>>,
+    /// Those that were found, in order, so that it can be taken back.
+    trail: Vec<u32>,
 }
 
 impl Unifier {
@@ -15,6 +17,20 @@ impl Unifier {
     pub(super) fn fresh(&mut self) -> Type {
         self.found.push(None);
         Type::Param(u32::try_from(self.found.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    fn mark(&self) -> (usize, usize) {
+        (self.found.len(), self.trail.len())
+    }
+
+    /// Forgets what was found since.
+    fn take_back(&mut self, (found, trail): (usize, usize)) {
+        for number in self.trail.drain(trail..) {
+            if let Some(found) = self.found.get_mut(number as usize) {
+                *found = None;
+            }
+        }
+        self.found.truncate(found);
     }
 
     fn known(&self, of: &Type) -> Type {
@@ -45,6 +61,7 @@ impl Unifier {
         }
         if let Some(found) = self.found.get_mut(number as usize) {
             *found = Some(of.clone());
+            self.trail.push(number);
         }
         true
     }
@@ -94,14 +111,26 @@ impl Unifier {
         }
     }
 
+    /// Whether values of the two types may be equal: numbers of all kinds may.
+    pub(super) fn alike(&mut self, left: &Type, right: &Type) -> bool {
+        match (self.known(left), self.known(right)) {
+            (left, right) if left.is_number() && right.is_number() => true,
+            (Type::List(left), Type::List(right)) | (Type::Optional(left), Type::Optional(right)) => {
+                self.alike(&left, &right)
+            }
+            (Type::Map(left), Type::Map(right)) => self.alike(&left.0, &right.0) && self.alike(&left.1, &right.1),
+            (left, right) => self.fits(&left, &right) || self.fits(&right, &left),
+        }
+    }
+
     /// The type of what is one or the other; nothing where they have nothing in common.
     pub(super) fn joined(&mut self, left: &Type, right: &Type) -> Option<Type> {
-        let before = self.found.clone();
+        let before = self.mark();
         let (left, right) = (self.settled(left), self.settled(right));
         if !self.fits(&left, &right) {
-            self.found.clone_from(&before);
+            self.take_back(before);
             if !self.fits(&right, &left) {
-                self.found = before;
+                self.take_back(before);
                 return None;
             }
         }
@@ -115,13 +144,13 @@ impl Unifier {
         if arguments.len() < least || arguments.len() > most {
             return None;
         }
-        let before = self.found.clone();
+        let before = self.mark();
         let own = [self.fresh(), self.fresh()];
         for (at, argument) in arguments.iter().enumerate() {
             let param = signature.params.get(at).or(signature.params.last())?;
             let param = instance(param, &own);
             if !self.fits(argument, &param) {
-                self.found = before;
+                self.take_back(before);
                 return None;
             }
         }

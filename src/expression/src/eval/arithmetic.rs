@@ -28,7 +28,9 @@ pub(super) fn negate(value: Val<'_>, span: Span) -> Outcome<Val<'_>> {
         Val::Int(number) => number.checked_neg().map(Val::Int).ok_or_else(|| overflow(span)),
         Val::Double(number) => Ok(Val::Double(-number)),
         Val::Decimal(number) => number.negate().map(Val::Decimal).map_err(|problem| no_result(span, problem)),
-        Val::Duration(span_of) => Ok(Val::Duration(TimeSpan { seconds: -span_of.seconds, nanos: -span_of.nanos })),
+        Val::Duration(by) => span_of_nanos(-crate::value::length(by))
+            .map(Val::Duration)
+            .ok_or_else(|| Failure::value(span, "a length of time is out of range")),
         _ => Err(no_overload(span, "-")),
     }
 }
@@ -84,7 +86,9 @@ impl<'v> Machine<'v, '_> {
                     _ => None,
                 };
                 // Two whole numbers of different kinds do not mix, unless one is a decimal or the source's.
-                let is_mixed = matches!((&left, &right), (Val::Int(_), Val::UInt(_)) | (Val::UInt(_), Val::Int(_)));
+                // Data has whole numbers of one kind, of which the largest are unsigned.
+                let is_mixed =
+                    !is_exact && matches!((&left, &right), (Val::Int(_), Val::UInt(_)) | (Val::UInt(_), Val::Int(_)));
                 match (decimal(&left, 0), decimal(&right, 1)) {
                     (Some(left), Some(right)) if !is_mixed => decimals(*operator, &left, &right, *span, self),
                     _ => Err(no_overload(*span, operator.symbol())),
@@ -133,7 +137,7 @@ fn decimals<'v>(
     let weight = left.weight() + right.weight();
     if weight > 64 {
         // Long numbers: multiplication and division grow with the square of their length, which is bounded.
-        machine.work(span, (weight / 16) as u64)?;
+        machine.work(span, (weight / 8) as u64)?;
         machine.bytes(span, 2 * weight)?;
     }
     let result: Result<Dec<'v>, NoResult> = match operator {

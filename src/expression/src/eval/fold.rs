@@ -1,14 +1,16 @@
 //! Macros over lists and maps.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::Machine;
+use super::{Machine, spent};
 use crate::failure::{Failure, Outcome};
+use crate::functions::order_or_equal;
 use crate::node::FoldNode;
 use crate::problem::Span;
 use crate::syntax::FoldKind;
-use crate::value::{Key, List, MadeMap, Map, NoEntry, Val, compare};
+use crate::value::{Key, List, MadeMap, Map, NoEntry, Val, compare_within};
 
 #[cold]
 pub(super) fn no_entry(problem: NoEntry, span: Span) -> Box<Failure> {
@@ -55,7 +57,7 @@ impl<'v> Machine<'v, '_> {
 
     /// Sets the variables for one element; gives the element.
     fn bind(&mut self, fold: &FoldNode, range: &Range<'v>, at: usize) -> Outcome<()> {
-        self.work(fold.span, 1)?;
+        self.work(fold.span, fold.weight)?;
         let (first, second) = match range {
             Range::List(list) => {
                 let item = list.get(at).unwrap_or(Val::Null);
@@ -148,6 +150,7 @@ impl<'v> Machine<'v, '_> {
             let value = self.evaluate(&fold.body)?;
             if fold.kind == FoldKind::TransformMap {
                 let key = self.locals.get(fold.slot).cloned().unwrap_or(Val::Null);
+                spent(fold.span, self.budget.scan(key.scan_len()))?;
                 made.insert(key, value).map_err(|problem| no_entry(problem, fold.span))?;
                 continue;
             }
@@ -155,6 +158,7 @@ impl<'v> Machine<'v, '_> {
             for (key, value) in entries.entries() {
                 self.work(fold.span, 1)?;
                 self.bytes(fold.span, 2 * MadeMap::made_len(9) / 9)?;
+                spent(fold.span, self.budget.scan(key.scan_len()))?;
                 made.insert(key, value).map_err(|problem| no_entry(problem, fold.span))?;
             }
         }
@@ -169,20 +173,25 @@ impl<'v> Machine<'v, '_> {
             let key = self.evaluate(&fold.body)?;
             keyed.push((key, self.element(fold)));
         }
-        // Merge sort: so many comparisons at most.
-        self.work(fold.span, (count * (usize::BITS - count.leading_zeros()) as usize) as u64)?;
         // Those that order with one of them order with one another.
-        let orders = |key: &Val<'v>| matches!(keyed.first().map(|(first, _)| compare(first, key)), Some(Some(Some(_))));
-        if !keyed.iter().all(|(key, _)| orders(key)) {
-            return Err(Failure::value(fold.span, "sortBy: keys of these kinds have no order"));
+        if let Some((first, _)) = keyed.first() {
+            for (key, _) in &keyed {
+                if !matches!(spent(fold.span, compare_within(first, key, self.budget))?, Some(Some(_))) {
+                    return Err(Failure::value(fold.span, "sortBy: keys of these kinds have no order"));
+                }
+            }
         }
-        keyed.sort_by(|(left, _), (right, _)| compare(left, right).flatten().unwrap_or(std::cmp::Ordering::Equal));
+        let over = Cell::new(None);
+        keyed.sort_by(|(left, _), (right, _)| order_or_equal(left, right, self.budget, &over));
+        if let Some(over) = over.get() {
+            return Err(Failure::spent(fold.span, over));
+        }
         Ok(Val::list(keyed.into_iter().map(|(_, item)| item).collect()))
     }
 
     /// A list of `{'key': …, 'values': […]}`, in the order in which the keys come first.
     fn grouped(&mut self, fold: &'v FoldNode, range: &Range<'v>, count: usize) -> Outcome<Val<'v>> {
-        self.bytes(fold.span, 4 * List::copy_len(count))?;
+        self.bytes(fold.span, 7 * List::copy_len(count))?;
         let mut places: HashMap<Key, usize> = HashMap::new();
         let mut groups: Vec<(Val<'v>, Vec<Val<'v>>)> = Vec::new();
         for at in 0..count {
@@ -197,7 +206,7 @@ impl<'v> Machine<'v, '_> {
             let element = self.element(fold);
             groups[place].1.push(element);
         }
-        self.bytes(fold.span, groups.len() * (MadeMap::made_len(2) + List::copy_len(1)))?;
+        self.bytes(fold.span, groups.len() * (MadeMap::made_len(2) + List::copy_len(4)))?;
         let group = |(key, values): (Val<'v>, Vec<Val<'v>>)| {
             let mut map = MadeMap::with_capacity(2);
             // Two different texts.

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::{Call, Function, decimal_of, list_at, take};
 use crate::failure::Outcome;
 use crate::number::Dec;
-use crate::value::Val;
+use crate::value::{List, Val};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function {
@@ -71,6 +71,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
 fn sum<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     let list = list_at(call, arguments, 0)?;
     call.work(list.len())?;
+    total(call, list)
+}
+
+fn total<'v>(call: &Call<'_>, list: &List<'v>) -> Outcome<Val<'v>> {
     let mut items = list.iter();
     let Some(mut total) = items.next() else { return Ok(Val::Int(0)) };
     if decimal_of(&total).is_none() && !matches!(total, Val::Double(_)) {
@@ -95,7 +99,7 @@ fn add<'v>(call: &Call<'_>, left: &Val<'v>, right: &Val<'v>) -> Outcome<Val<'v>>
     }
     match (decimal_of(left), decimal_of(right)) {
         (Some(left), Some(right)) => {
-            call.scan(left.weight() + right.weight())?;
+            call.scan(16 * (left.weight() + right.weight()))?;
             left.add(&right).map(Val::Decimal).map_err(|problem| call.no_result(problem))
         }
         _ => call.no_overload(),
@@ -108,16 +112,25 @@ fn average<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     if count == 0 {
         return Err(call.fail("an empty list has no average"));
     }
-    match sum(call, arguments)? {
-        Val::Double(total) => Ok(Val::Double(total / count as f64)),
-        total => match decimal_of(&total) {
-            Some(total) => total
-                .divide(&Dec::whole(i128::try_from(count).unwrap_or(i128::MAX)))
-                .map(Val::Decimal)
-                .map_err(|problem| call.no_result(problem)),
-            None => call.no_overload(),
-        },
+    let list = list_at(call, arguments, 0)?;
+    call.work(list.len())?;
+    if let Some(Val::Double(_)) = list.get(0) {
+        return match total(call, list)? {
+            Val::Double(total) => Ok(Val::Double(total / count as f64)),
+            _ => call.no_overload(),
+        };
     }
+    // As decimals, so that no sum is too large on the way.
+    let mut sum = Dec::whole(0);
+    for item in list.iter() {
+        let Some(number) = decimal_of(&item).filter(|_| !matches!(item, Val::Double(_))) else {
+            return call.no_overload();
+        };
+        call.scan(16 * (sum.weight() + number.weight()))?;
+        sum = sum.add(&number).map_err(|problem| call.no_result(problem))?;
+    }
+    let count = Dec::whole(i128::try_from(count).unwrap_or(i128::MAX));
+    sum.divide(&count).map(Val::Decimal).map_err(|problem| call.no_result(problem))
 }
 
 fn extreme<'v>(call: &Call<'_>, arguments: &mut [Val<'v>], wanted: Ordering) -> Outcome<Val<'v>> {
@@ -143,7 +156,7 @@ fn round<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     let places = places.ok_or_else(|| call.fail("digits are from -1000 to 1000"))?;
     match decimal_of(&value) {
         Some(number) => {
-            call.scan(number.weight())?;
+            call.scan(16 * number.weight())?;
             number.round(places).map(Val::Decimal).map_err(|problem| call.no_result(problem))
         }
         None => call.no_overload(),

@@ -168,6 +168,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
 
 /// Bytes of a text that is read as a number.
 const NUMBER_LEN_MAX: usize = 1024;
+/// Bytes of a text that is read as a moment.
+const TIME_LEN_MAX: usize = 64;
 
 fn int<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     let too_large = || call.fail("the number does not fit in 64 signed bits");
@@ -186,6 +188,7 @@ fn int<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
             }
         }
         Val::Decimal(number) => number.truncated().map_or_else(|| Err(too_large()), narrow),
+        Val::Text(text) if text.len() > NUMBER_LEN_MAX => Err(too_large()),
         Val::Text(text) => text.parse().map(Val::Int).map_err(|_| call.fail("the text is no whole number of 64 bits")),
         Val::Time(time) => Ok(Val::Int(time.seconds)),
         _ => call.no_overload(),
@@ -211,6 +214,7 @@ fn uint<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
             }
         }
         Val::Decimal(number) => number.truncated().map_or_else(|| Err(too_large()), narrow),
+        Val::Text(text) if text.len() > NUMBER_LEN_MAX => Err(too_large()),
         Val::Text(text) => text.parse().map(Val::UInt).map_err(|_| call.fail("the text is no unsigned number")),
         _ => call.no_overload(),
     }
@@ -228,7 +232,11 @@ fn double<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
                 text.to_ascii_lowercase().parse().map_err(|_| call.fail("the text is no number"))?
             }
             other if other.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first)) => {
-                other.parse().map_err(|_| call.fail("the text is no number"))?
+                let read: f64 = other.parse().map_err(|_| call.fail("the text is no number"))?;
+                if read.is_infinite() {
+                    return Err(call.fail("the number is larger than a double"));
+                }
+                read
             }
             _ => return Err(call.fail("the text is no number")),
         },
@@ -345,6 +353,7 @@ fn attribute<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>>
         _ => return call.no_overload(),
     };
     let name = super::text_at(call, arguments, 1)?;
+    call.make(name.len() + 1)?;
     let key = format!("@{name}");
     match element.get(&Val::text(key.as_str())) {
         Some(value @ Val::Text(_)) => Ok(value),
@@ -380,7 +389,10 @@ fn timestamp<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>>
     let time = match take(arguments, 0) {
         Val::Time(time) => time,
         Val::Int(seconds) => Time { seconds, nanos: 0 },
-        Val::Text(text) => Time::parse(&text).ok_or_else(|| call.fail("the text is no moment as RFC 3339 has it"))?,
+        Val::Text(text) => Some(&text)
+            .filter(|text| text.len() <= TIME_LEN_MAX)
+            .and_then(|text| Time::parse(text))
+            .ok_or_else(|| call.fail("the text is no moment as RFC 3339 has it"))?,
         _ => return call.no_overload(),
     };
     time_of_nanos(moment(time)).map(Val::Time).ok_or_else(|| call.fail("the moment is out of the years 1 to 9999"))
@@ -391,10 +403,11 @@ fn duration<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> 
         Val::Duration(span) => span,
         Val::Int(seconds) => TimeSpan { seconds, nanos: 0 },
         Val::Text(text) => {
-            return parse_duration(&text)
-                .and_then(span_of_nanos)
+            let nanos = parse_duration(&text)
+                .ok_or_else(|| call.fail("the text is no length of time, such as `1h30m` or `250ms`"))?;
+            return span_of_nanos(nanos)
                 .map(Val::Duration)
-                .ok_or_else(|| call.fail("the text is no length of time, such as `1h30m` or `250ms`"));
+                .ok_or_else(|| call.fail("the length of time is longer than 292 years"));
         }
         _ => return call.no_overload(),
     };

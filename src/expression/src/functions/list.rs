@@ -1,11 +1,13 @@
 //! Lists and maps (CEL's extension `lists`, and ours).
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::{Call, Function, int_at, list_at, take};
-use crate::failure::Outcome;
+use crate::budget::{Budget, Spent};
+use crate::failure::{Failure, Outcome};
 use crate::functions::set::Members;
-use crate::value::{List, MadeMap, Map, Val, compare};
+use crate::value::{List, MadeMap, Map, Val, compare_within};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function {
@@ -132,7 +134,7 @@ fn size<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
 
 fn distinct<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     let list = list_at(call, arguments, 0)?;
-    call.make_list(2 * list.len())?;
+    call.make_list(4 * list.len())?;
     let mut seen = Members::empty();
     let mut made = Vec::with_capacity(list.len());
     for item in list.iter() {
@@ -152,8 +154,9 @@ fn flatten<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     if levels < 0 {
         return Err(call.fail("levels are not negative"));
     }
-    let mut made = list_at(call, arguments, 0)?.iter().collect::<Vec<_>>();
-    call.make_list(made.len())?;
+    let list = list_at(call, arguments, 0)?;
+    call.make_list(list.len())?;
+    let mut made = list.iter().collect::<Vec<_>>();
     for _ in 0..levels.min(LEVELS_MAX) {
         if !made.iter().any(|item| matches!(item, Val::List(_))) {
             break;
@@ -194,15 +197,37 @@ fn sort<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     let list = list_at(call, arguments, 0)?;
     let count = list.len();
     call.make_list(2 * count)?;
-    call.work(count * (usize::BITS - count.leading_zeros()) as usize)?;
     let mut made: Vec<Val<'v>> = list.iter().collect();
     let Some(first) = made.first().cloned() else { return Ok(Val::list(made)) };
     // Those that order with one of them order with one another.
-    if !made.iter().all(|item| matches!(compare(&first, item), Some(Some(_)))) {
-        return Err(call.fail("elements of these kinds have no order"));
+    for item in &made {
+        call.order(&first, item)?;
     }
-    made.sort_by(|left, right| compare(left, right).flatten().unwrap_or(std::cmp::Ordering::Equal));
-    Ok(Val::list(made))
+    let spent = Cell::new(None);
+    made.sort_by(|left, right| order_or_equal(left, right, call.budget, &spent));
+    match spent.get() {
+        Some(spent) => Err(Failure::spent(call.span, spent)),
+        None => Ok(Val::list(made)),
+    }
+}
+
+/// The order of two values that order; once the budget is spent, all are equal, and `spent` says so.
+pub(crate) fn order_or_equal(
+    left: &Val<'_>,
+    right: &Val<'_>,
+    budget: &Budget,
+    spent: &Cell<Option<Spent>>,
+) -> std::cmp::Ordering {
+    if spent.get().is_some() {
+        return std::cmp::Ordering::Equal;
+    }
+    match budget.work(1).and_then(|()| compare_within(left, right, budget)) {
+        Ok(order) => order.flatten().unwrap_or(std::cmp::Ordering::Equal),
+        Err(problem) => {
+            spent.set(Some(problem));
+            std::cmp::Ordering::Equal
+        }
+    }
 }
 
 fn range<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
@@ -234,13 +259,15 @@ fn merge<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     let (Val::Map(left), Val::Map(right)) = (take(arguments, 0), take(arguments, 1)) else { return call.no_overload() };
     let count = left.len() + right.len();
     call.make_list(2 * count)?;
-    call.budget.bytes(MadeMap::made_len(count)).map_err(|spent| crate::failure::Failure::spent(call.span, spent))?;
+    call.budget.bytes(MadeMap::made_len(count)).map_err(|spent| Failure::spent(call.span, spent))?;
     let mut made = MadeMap::with_capacity(count);
     for (key, value) in left.entries() {
+        call.scan(2 * key.scan_len())?;
         let value = right.get(&key).unwrap_or(value);
         let _ = made.insert(key, value);
     }
     for (key, value) in right.entries() {
+        call.scan(key.scan_len())?;
         // Those that are there already have their value.
         let _ = made.insert(key, value);
     }

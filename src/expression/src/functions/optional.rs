@@ -13,7 +13,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
         meaning: "An optional with that value.",
         cost: "1",
         examples: &[("optional.of(1).orValue(2)", "1")],
-        run: |_, arguments| Ok(Val::some(take(arguments, 0))),
+        run: |call, arguments| {
+            call.make_optional()?;
+            Ok(Val::some(take(arguments, 0)))
+        },
     },
     Function {
         name: "optional.none",
@@ -31,7 +34,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
         meaning: "An optional with that value, or without one where it is zero, empty, false or null.",
         cost: "1",
         examples: &[("optional.ofNonZeroValue('').hasValue()", "false")],
-        run: |_, arguments| {
+        run: |call, arguments| {
+            call.make_optional()?;
             let value = take(arguments, 0);
             Ok(if value.is_zero() { Val::Optional(None) } else { Val::some(value) })
         },
@@ -87,7 +91,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
         cost: "1",
         examples: &[("[1, 2].first().value()", "1")],
         run: |call, arguments| match take(arguments, 0) {
-            Val::List(list) => Ok(Val::Optional(list.get(0).map(Rc::new))),
+            Val::List(list) => {
+                call.make_optional()?;
+                Ok(Val::Optional(list.get(0).map(Rc::new)))
+            }
             _ => call.no_overload(),
         },
     },
@@ -99,7 +106,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
         cost: "1",
         examples: &[("[1, 2].last().value()", "2")],
         run: |call, arguments| match take(arguments, 0) {
-            Val::List(list) => Ok(Val::Optional(list.len().checked_sub(1).and_then(|at| list.get(at)).map(Rc::new))),
+            Val::List(list) => {
+                call.make_optional()?;
+                Ok(Val::Optional(list.len().checked_sub(1).and_then(|at| list.get(at)).map(Rc::new)))
+            }
             _ => call.no_overload(),
         },
     },

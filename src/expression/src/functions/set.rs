@@ -63,9 +63,11 @@ impl<'v> Members<'v> {
     }
 
     pub(super) fn of(call: &Call<'_>, list: &List<'v>) -> Outcome<Self> {
-        call.make_list(list.len())?;
+        // A table of hashes has room for twice as many as are in it.
+        call.make_list(3 * list.len())?;
         let mut members = Self::empty();
         for item in list.iter() {
+            call.scan(item.scan_len())?;
             members.add(item);
         }
         Ok(members)
@@ -79,10 +81,7 @@ impl<'v> Members<'v> {
     }
 
     pub(super) fn has(&self, call: &Call<'_>, item: &Val<'_>) -> Outcome<bool> {
-        call.work(1)?;
-        if let Val::Text(text) = item {
-            call.scan(text.len())?;
-        }
+        call.scan(item.scan_len())?;
         if let Some(key) = Key::of(item) {
             return Ok(self.keys.contains(&key));
         }

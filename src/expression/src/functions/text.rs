@@ -1,13 +1,12 @@
 //! Text (CEL's standard functions and its extension `strings`). Places and lengths count characters, which are Unicode code points.
 
 mod format;
-
-use std::cell::RefCell;
+mod pattern;
 
 use crossdock_message::ByteString;
 use memchr::memmem;
-use regex::{Regex, RegexBuilder};
 
+pub(crate) use self::pattern::compile_regex;
 use super::{Call, Function, int_at, list_at, take, text_at};
 use crate::failure::Outcome;
 use crate::value::Val;
@@ -54,7 +53,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         group: "Text",
         signatures: &["string.matches(string) -> bool", "(string, string) -> bool"],
         meaning: "Whether the regular expression (RE2) is found in it; `^…$` has it match the whole.",
-        cost: "the length of the text times that of the expression",
+        cost: "the length of the text times that of the expression, counted repetitions written out",
         examples: &[("'A-17'.matches('^[A-Z]-[0-9]+$')", "true"), ("matches('abc', 'b')", "true")],
         run: matches,
     },
@@ -205,47 +204,9 @@ fn mapped<'v>(call: &Call<'_>, arguments: &[Val<'v>], map: impl FnOnce(&str) -> 
     Ok(Val::text(map(text)))
 }
 
-/// Bytes that a compiled regular expression may take.
-const REGEX_SIZE_MAX: usize = 1 << 20;
-/// Bytes of the source of one.
-const REGEX_LEN_MAX: usize = 1024;
-/// Regular expressions that a thread keeps.
-const REGEXES_MAX: usize = 64;
-/// Work of compiling one, in bytes looked through for each byte of it.
-const COMPILE_COST: usize = 256;
-
-thread_local! {
-    static REGEXES: RefCell<Vec<(ByteString, Regex)>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Compiles a regular expression within limits.
-pub(crate) fn compile_regex(source: &str) -> Result<Regex, &'static str> {
-    if source.len() > REGEX_LEN_MAX {
-        return Err("the regular expression is longer than 1024 bytes");
-    }
-    let built =
-        RegexBuilder::new(source).size_limit(REGEX_SIZE_MAX).dfa_size_limit(REGEX_SIZE_MAX).nest_limit(64).build();
-    built.map_err(|_| "the regular expression cannot be read, or is too large")
-}
-
 fn matches<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     let (text, source) = both(call, arguments)?;
-    // Each byte may be looked at once for each state.
-    call.scan(text.len().saturating_mul(1 + source.len() / 16))?;
-    REGEXES.with_borrow_mut(|regexes| {
-        if let Some(at) = regexes.iter().position(|(known, _)| known == source) {
-            let last = regexes.len() - 1;
-            regexes.swap(at, last);
-        } else {
-            call.scan(source.len() * COMPILE_COST)?;
-            let regex = compile_regex(source).map_err(|problem| call.fail(problem))?;
-            if regexes.len() == REGEXES_MAX {
-                regexes.swap_remove(0);
-            }
-            regexes.push((source.clone(), regex));
-        }
-        Ok(Val::Bool(regexes.last().is_some_and(|(_, regex)| regex.is_match(text))))
-    })
+    pattern::is_found(call, text, source).map(Val::Bool)
 }
 
 /// The byte where a character begins; nothing past the end.

@@ -131,6 +131,9 @@ fn zone(call: &Call<'_>, name: &str) -> Outcome<TimeZone> {
     if name.is_empty() || name == "UTC" || name == "Z" {
         return Ok(TimeZone::UTC);
     }
+    if name.len() > 64 {
+        return Err(call.fail("the name of a time zone has at most 64 bytes"));
+    }
     let unknown = || call.fail("there is no such time zone; they are called as `Europe/Berlin` or `+02:00`");
     let (sign, rest) = match name.as_bytes()[0] {
         b'-' => (-1, &name[1..]),

@@ -10,6 +10,8 @@ use crate::problem::Span;
 pub struct Expr {
     /// Its bytes in the source.
     pub span: Span,
+    /// Its levels: one more than the highest of its parts has.
+    pub height: usize,
     /// What it is.
     pub kind: ExprKind,
 }
@@ -93,6 +95,44 @@ pub enum ExprKind {
         /// Whether the body gives an optional itself.
         flat: bool,
     },
+}
+
+impl ExprKind {
+    /// Visits the parts of which it is made.
+    pub(crate) fn each_part<'x>(&'x self, visit: &mut dyn FnMut(&'x Expr)) {
+        match self {
+            Self::Literal(_) | Self::Ident(_) => {}
+            Self::Select { operand, .. } | Self::Unary(_, operand) => visit(operand),
+            Self::Index { operand, index, .. } => {
+                visit(operand);
+                visit(index);
+            }
+            Self::Call { target, arguments, .. } => {
+                if let Some(target) = target {
+                    visit(target);
+                }
+                arguments.iter().for_each(visit);
+            }
+            Self::Binary(_, left, right) => {
+                visit(left);
+                visit(right);
+            }
+            Self::And(parts) | Self::Or(parts) => parts.iter().for_each(visit),
+            Self::Conditional(parts) => parts.iter().for_each(visit),
+            Self::List(elements) => elements.iter().for_each(|element| visit(&element.value)),
+            Self::Map(entries) => entries.iter().for_each(|entry| {
+                visit(&entry.key);
+                visit(&entry.value);
+            }),
+            Self::Struct { fields, .. } => fields.iter().for_each(|(_, _, value, _)| visit(value)),
+            Self::Fold(fold) => {
+                visit(&fold.range);
+                fold.filter.iter().for_each(&mut *visit);
+                visit(&fold.body);
+            }
+            Self::Bind { parts, .. } | Self::OptionalMap { parts, .. } => parts.iter().for_each(visit),
+        }
+    }
 }
 
 /// An element of a list; one that is optional stands only where it has a value.

@@ -190,6 +190,10 @@ impl<'s> Lexer<'s> {
                 format!("0{plain}")
             };
             let written = Decimal::new(plain).ok();
+            if number.is_infinite() {
+                let help = format!("write `decimal('{text}')`");
+                return Err(Problem::new(Span::new(start, self.at), "the number is larger than a double", help));
+            }
             return match written {
                 Some(written) => Ok(Token::Literal(Literal::Double(number, written))),
                 None => Err(Problem::new(Span::new(start, self.at), "the number cannot be read", "")),

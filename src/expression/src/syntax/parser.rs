@@ -20,7 +20,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { len: 16 << 10, depth: 64, nodes: 4096 }
+        Self { len: 16 << 10, depth: 48, nodes: 4096 }
     }
 }
 
@@ -138,7 +138,12 @@ impl Parser<'_> {
             let problem = format!("the expression has more than {} parts", self.options.limits.nodes);
             return Err(Problem::new(span, problem, "split it over several steps"));
         }
-        Ok(Expr { span, kind })
+        let mut height = 0;
+        kind.each_part(&mut |part| height = height.max(part.height));
+        if height >= self.options.limits.depth {
+            return Err(self.too_deep(span));
+        }
+        Ok(Expr { span, height: height + 1, kind })
     }
 
     fn deeper<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Problem>) -> Result<T, Problem> {
@@ -218,15 +223,10 @@ impl Parser<'_> {
         })
     }
 
-    /// Operators that bind at least as tightly as `binding`. Each one of a row makes the tree a level deeper.
+    /// Operators that bind at least as tightly as `binding`.
     fn binary(&mut self, binding: u8) -> Parsed {
         let mut left = self.unary()?;
-        let mut levels = 0;
         while let Some(operator) = self.binary_operator().filter(|operator| operator.binding() >= binding) {
-            levels += 1;
-            if self.depth + levels > self.options.limits.depth {
-                return Err(self.too_deep(self.span));
-            }
             self.advance()?;
             let right = self.deeper(|parser| parser.binary(operator.binding() + 1))?;
             let span = left.span.to(right.span);
@@ -269,16 +269,9 @@ impl Parser<'_> {
         self.member_of(primary)
     }
 
-    /// Each selection, index or call behind a value makes the tree a level deeper.
     fn member_of(&mut self, mut value: Expr) -> Parsed {
-        let mut levels = 0;
         loop {
             let opened = self.span;
-            levels += 1;
-            let over = self.depth + levels > self.options.limits.depth;
-            if over && (self.is(".") || self.is("[") || self.is("{")) {
-                return Err(self.too_deep(self.span));
-            }
             if self.take(".")? {
                 let optional = self.take("?")?;
                 value = self.selected(value, optional)?;

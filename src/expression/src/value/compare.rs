@@ -34,7 +34,10 @@ pub fn equal(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Result<bool, S
         (Val::Optional(Some(left)), Val::Optional(Some(right))) => equal(left, right, budget)?,
         (Val::List(left), Val::List(right)) => lists_equal(left, right, budget)?,
         (Val::Map(left), Val::Map(right)) => maps_equal(left, right, budget)?,
-        _ => numbers(left, right).is_some_and(|order| order == Some(Ordering::Equal)),
+        _ => {
+            scan_numbers(left, right, budget)?;
+            numbers(left, right).is_some_and(|order| order == Some(Ordering::Equal))
+        }
     })
 }
 
@@ -76,6 +79,28 @@ pub fn compare(left: &Val<'_>, right: &Val<'_>) -> Option<Option<Ordering>> {
         (Val::Duration(left), Val::Duration(right)) => length(*left).cmp(&length(*right)),
         _ => return numbers(left, right),
     }))
+}
+
+/// As [`compare`], within a budget.
+///
+/// # Errors
+/// [`Spent`] where looking through them is over the budget.
+pub fn compare_within(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Result<Option<Option<Ordering>>, Spent> {
+    match (left, right) {
+        (Val::Text(_) | Val::Bytes(_), Val::Text(_) | Val::Bytes(_)) => {
+            budget.scan(left.scan_len().min(right.scan_len()))?;
+        }
+        _ => scan_numbers(left, right, budget)?,
+    }
+    Ok(compare(left, right))
+}
+
+/// Charges what is dear: long decimals.
+fn scan_numbers(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Result<(), Spent> {
+    match (left, right) {
+        (Val::Decimal(_), _) | (_, Val::Decimal(_)) => budget.scan(left.scan_len() + right.scan_len()),
+        _ => Ok(()),
+    }
 }
 
 /// Nanoseconds since 1970.

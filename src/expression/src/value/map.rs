@@ -26,13 +26,18 @@ impl Key {
             Val::Bool(truth) => Self::Bool(*truth),
             Val::Int(number) => Self::Whole(i128::from(*number)),
             Val::UInt(number) => Self::Whole(i128::from(*number)),
-            Val::Double(number) if number.fract() == 0.0 && number.abs() < 2.0_f64.powi(65) => {
-                Self::Whole(Dec::of_double(*number)?.truncated()?)
-            }
-            Val::Decimal(number) if number.is_whole() => Self::Whole(number.truncated()?),
+            Val::Double(number) if number.fract() == 0.0 => Self::whole(&Dec::of_double(*number)?)?,
+            Val::Decimal(number) if number.is_whole() => Self::whole(number)?,
             Val::Text(text) => Self::Text((**text).clone()),
             _ => return None,
         })
+    }
+}
+
+impl Key {
+    /// Up to 2^126: numbers of all kinds that are equal are keys, or none is.
+    fn whole(number: &Dec<'_>) -> Option<Self> {
+        number.truncated().filter(|whole| whole.unsigned_abs() < 1 << 126).map(Self::Whole)
     }
 }
 
@@ -65,7 +70,11 @@ impl<'v> MadeMap<'v> {
     /// Bytes that so many entries take.
     #[must_use]
     pub const fn made_len(entries: usize) -> usize {
-        entries * (2 * size_of::<Val<'_>>() + if entries > PLACES_MIN { 2 * size_of::<(Key, usize)>() } else { 0 })
+        /// The map itself, and what counts its copies.
+        const OWN_LEN: usize = size_of::<MadeMap<'_>>() + 16;
+        OWN_LEN
+            + entries
+                * (2 * size_of::<Val<'_>>() + if entries > PLACES_MIN { 5 * size_of::<(Key, usize)>() / 2 } else { 0 })
     }
 
     /// Adds an entry behind the others.
@@ -73,8 +82,13 @@ impl<'v> MadeMap<'v> {
     /// # Errors
     /// [`NoEntry`].
     pub fn insert(&mut self, key: Val<'v>, value: Val<'v>) -> Result<(), NoEntry> {
-        let own = match &key {
-            Val::Bool(_) | Val::Int(_) | Val::UInt(_) | Val::Text(_) => Key::of(&key).ok_or(NoEntry::NoKey)?,
+        let (own, key) = match key {
+            Val::Bool(_) | Val::Int(_) | Val::UInt(_) | Val::Text(_) => (Key::of(&key).ok_or(NoEntry::NoKey)?, key),
+            // Whether the data says 5 or 5.0.
+            Val::Decimal(number) => match number.truncated().filter(|_| number.is_whole()).map(i64::try_from) {
+                Some(Ok(whole)) => (Key::Whole(i128::from(whole)), Val::Int(whole)),
+                _ => return Err(NoEntry::NoKey),
+            },
             _ => return Err(NoEntry::NoKey),
         };
         if self.place(&own).is_some() {

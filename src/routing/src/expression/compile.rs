@@ -129,7 +129,7 @@ impl Expression {
         let of_caller = !program.inputs().iter().any(|input| names.of_services.contains(&input.variable));
         let (mut gives, of) = (Gives::of(program.result_type()), program.result_type().clone());
         let inputs = program.inputs().into();
-        let kind = match (program.literal().and_then(constant), program.path()) {
+        let kind = match (program.literal().map(constant), program.path()) {
             (Some(value), _) => Kind::Constant(value),
             (None, Some((root, steps))) => {
                 // Where it leads is looked up in the contract.
@@ -345,9 +345,9 @@ fn number(source: &str) -> Option<Value> {
     Some(whole.unwrap_or(Value::Decimal(decimal)))
 }
 
-/// The value of a literal, where it is one of messages.
-fn constant(literal: &Literal) -> Option<Value> {
-    Some(match literal {
+/// The value of a literal.
+fn constant(literal: &Literal) -> Value {
+    match literal {
         Literal::Null => Value::Null,
         Literal::Bool(truth) => Value::Bool(*truth),
         Literal::Int(number) => Value::Int(*number),
@@ -355,6 +355,6 @@ fn constant(literal: &Literal) -> Option<Value> {
         Literal::Text(text) => Value::Text(text.clone()),
         Literal::Bytes(bytes) => Value::Bytes(bytes.clone()),
         // One that stands alone is a decimal: see `number`.
-        Literal::Double(..) => return None,
-    })
+        Literal::Double(_, written) => Value::Decimal(written.clone()),
+    }
 }

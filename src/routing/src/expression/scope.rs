@@ -151,7 +151,11 @@ impl<'a> Scope<'a> {
                 }
                 None => Ok(Err(0)),
             },
-            "header" => Ok(self.find_header(&path.steps)),
+            "header" => {
+                let headers = if path.steps.is_empty() { self.current.headers.len() } else { 1 };
+                self.meter.work(headers as u64).map_err(|spent| spent::fault(spent, true, "header"))?;
+                Ok(self.find_header(&path.steps))
+            }
             "msg" => Ok(self.find_in_envelope(&path.steps)),
             _ => Ok(Err(0)),
         }

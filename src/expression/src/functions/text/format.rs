@@ -58,7 +58,7 @@ fn write(call: &Call<'_>, made: &mut String, value: &Val<'_>, depth: usize) -> O
     if depth > DEPTH_MAX {
         return Err(call.fail("the value is nested too deep"));
     }
-    call.work(1)?;
+    call.make(8)?;
     match value {
         Val::Null => made.push_str("null"),
         Val::Double(number) => made.push_str(&double_text(*number)),
@@ -107,8 +107,10 @@ fn whole(call: &Call<'_>, made: &mut String, value: &Val<'_>) -> Outcome<()> {
         Val::Int(number) => made.push_str(&number.to_string()),
         Val::UInt(number) => made.push_str(&number.to_string()),
         Val::Double(number) if number.is_nan() || number.is_infinite() => made.push_str(&double_text(*number)),
-        Val::Double(number) => made.push_str(&double_text(*number)),
-        Val::Decimal(number) if number.is_whole() => made.push_str(&number.text()),
+        Val::Double(number) if number.fract() == 0.0 => made.push_str(&double_text(*number)),
+        Val::Decimal(number) if number.is_whole() => {
+            made.push_str(&number.fixed(0).map_err(|problem| call.no_result(problem))?);
+        }
         _ => return Err(call.fail("`%d` takes a whole number")),
     }
     Ok(())
@@ -127,15 +129,8 @@ fn as_double(value: &Val<'_>) -> Option<f64> {
 
 fn fixed(call: &Call<'_>, value: &Val<'_>, precision: usize) -> Outcome<String> {
     if let (Val::Decimal(_), Some(number)) = (value, decimal_of(value)) {
-        let places = i32::try_from(precision).unwrap_or(0);
-        let rounded = number.round(places).map_err(|problem| call.no_result(problem))?;
-        let text = rounded.text();
-        if text.contains('e') {
-            return Err(call.fail("the number is too large to be written without an exponent"));
-        }
-        let fraction = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
-        let point = if fraction == 0 && precision > 0 { "." } else { "" };
-        return Ok(format!("{text}{point}{}", "0".repeat(precision - fraction)));
+        call.scan(16 * number.weight())?;
+        return number.fixed(u32::try_from(precision).unwrap_or(0)).map_err(|problem| call.no_result(problem));
     }
     match as_double(value) {
         Some(number) if number.is_finite() => Ok(format!("{number:.precision$}")),
@@ -191,8 +186,10 @@ fn hexadecimal(call: &Call<'_>, made: &mut String, value: &Val<'_>, upper: bool)
         other => return radix(call, made, other, if upper { 'X' } else { 'x' }),
     };
     call.make(2 * bytes.len())?;
+    let digits = if upper { b"0123456789ABCDEF" } else { b"0123456789abcdef" };
     for byte in bytes {
-        made.push_str(&if upper { format!("{byte:02X}") } else { format!("{byte:02x}") });
+        made.push(char::from(digits[usize::from(byte >> 4)]));
+        made.push(char::from(digits[usize::from(byte & 15)]));
     }
     Ok(())
 }
