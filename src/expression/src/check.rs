@@ -602,14 +602,18 @@ impl<'e> Checker<'e> {
         let operands: Vec<&Expr> = target.into_iter().chain(arguments).collect();
         let (nodes, types): (Vec<_>, Vec<_>) = operands.iter().map(|operand| self.check(operand)).unzip();
         let mut result: Option<Type> = None;
+        // Where there are several forms, a type that is still open is not settled by the first of them.
+        let has_forms = signatures.iter().filter(|signature| signature.is_method == is_method).nth(1).is_some();
+        let known: Vec<Type> =
+            types.iter().map(|of| if has_forms { self.unifier.closed(of) } else { of.clone() }).collect();
         for signature in signatures.iter().filter(|signature| signature.is_method == is_method) {
-            if let Some(of) = self.unifier.called(signature, &types) {
+            if let Some(of) = self.unifier.called(signature, &known) {
                 result = Some(match result {
                     None => of,
                     Some(before) => self.unifier.joined(&before, &of).unwrap_or(Type::Dyn),
                 });
                 // Only values of unknown types fit several.
-                if types.iter().all(|of| !matches!(self.unifier.settled(of), Type::Dyn)) {
+                if known.iter().all(|of| !matches!(self.unifier.settled(of), Type::Dyn)) {
                     break;
                 }
             }

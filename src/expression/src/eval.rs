@@ -5,9 +5,10 @@ mod fold;
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::cmp::Ordering;
 use std::rc::Rc;
 
-use crossdock_message::Time;
+use crossdock_message::{ByteString, Record, Time, Value};
 
 use crate::budget::{Budget, Spent};
 use crate::failure::{Failure, Outcome};
@@ -24,6 +25,8 @@ pub(crate) struct Machine<'v, 'e> {
     names: &'e [Input],
     inputs: &'v [Option<Val<'v>>],
     locals: Vec<Val<'v>>,
+    /// Variables of `cel.bind` whose values failed: that is told where they are looked at.
+    failed: Vec<(usize, Box<Failure>)>,
     budget: &'e Budget,
     host: &'e dyn Host,
     time: OnceCell<Time>,
@@ -40,7 +43,15 @@ impl<'v, 'e> Machine<'v, 'e> {
         budget: &'e Budget,
         host: &'e dyn Host,
     ) -> Self {
-        Self { names, inputs, locals: vec![Val::Null; locals], budget, host, time: OnceCell::new() }
+        Self {
+            names,
+            inputs,
+            locals: if locals == 0 { Vec::new() } else { vec![Val::Null; locals] },
+            failed: Vec::new(),
+            budget,
+            host,
+            time: OnceCell::new(),
+        }
     }
 
     fn work(&self, span: Span, units: u64) -> Outcome<()> {
@@ -51,6 +62,8 @@ impl<'v, 'e> Machine<'v, 'e> {
         self.budget.bytes(len).map_err(|spent| Failure::spent(span, spent))
     }
 
+    #[expect(clippy::inline_always, reason = "a value that is made in the place where it stays is half the work")]
+    #[inline(always)]
     fn input(&self, slot: usize, span: Span) -> Outcome<Val<'v>> {
         match self.inputs.get(slot) {
             Some(Some(value)) => Ok(value.clone()),
@@ -72,11 +85,14 @@ impl<'v, 'e> Machine<'v, 'e> {
             Node::Literal(literal) => Ok(of_literal(literal)),
             Node::Type(name) => Ok(Val::Type(name.clone())),
             Node::Input(slot, span) => self.input(*slot, *span),
-            Node::Local(slot) => Ok(self.locals.get(*slot).cloned().unwrap_or(Val::Null)),
+            Node::Local(slot) => self.local(*slot),
             Node::Path { root, steps } => {
+                if let Some(value) = self.in_record(*root, steps) {
+                    return Ok(value);
+                }
                 let mut value = match root {
                     Root::Input(slot, span) => self.input(*slot, *span)?,
-                    Root::Local(slot) => self.locals.get(*slot).cloned().unwrap_or(Val::Null),
+                    Root::Local(slot) => self.local(*slot)?,
                 };
                 for (name, span) in steps {
                     value = match value {
@@ -112,7 +128,7 @@ impl<'v, 'e> Machine<'v, 'e> {
             Node::Equal { parts, written, negated, span } => {
                 self.work(*span, 1)?;
                 let (left, right) = (self.evaluate(&parts[0])?, self.evaluate(&parts[1])?);
-                let (left, right) = as_written(left, right, written);
+                let (left, right) = if written.is_some() { as_written(left, right, written) } else { (left, right) };
                 let is_equal = spent(*span, equal(&left, &right, self.budget))?;
                 Ok(Val::Bool(is_equal != *negated))
             }
@@ -153,8 +169,17 @@ impl<'v, 'e> Machine<'v, 'e> {
             }
             Node::Fold(fold) => self.fold(fold),
             Node::Bind { parts, slot } => {
-                let value = self.evaluate(&parts[0])?;
-                self.set(*slot, value);
+                match self.evaluate(&parts[0]) {
+                    Ok(value) => self.set(*slot, value),
+                    Err(failure) if failure.is_final() => return Err(failure),
+                    Err(failure) => {
+                        self.set(*slot, Val::Null);
+                        self.failed.push((*slot, failure));
+                        let value = self.evaluate(&parts[1]);
+                        self.failed.pop();
+                        return value;
+                    }
+                }
                 self.evaluate(&parts[1])
             }
             Node::OptionalMap { parts, slot, flat, span } => match self.evaluate(&parts[0])? {
@@ -178,8 +203,35 @@ impl<'v, 'e> Machine<'v, 'e> {
         }
     }
 
+    /// The value at the end of a path through records of the message, without a value for each step.
+    #[inline]
+    fn in_record(&self, root: Root, steps: &[(ByteString, Span)]) -> Option<Val<'v>> {
+        let start = match root {
+            Root::Input(slot, _) => self.inputs.get(slot)?.as_ref()?,
+            Root::Local(slot) => self.locals.get(slot)?,
+        };
+        let Val::Map(Map::Data(record, xml)) = start else { return None };
+        let (mut record, xml): (&'v Record, bool) = (record, *xml);
+        let ((last, _), before) = steps.split_last()?;
+        for (name, _) in before {
+            match record.get(name) {
+                Some(Value::Record(inner)) => record = inner,
+                _ => return None,
+            }
+        }
+        record.get(last).map(|value| Val::data(value, xml))
+    }
+
     fn call(&self, function: &Function, span: Span) -> Call<'_> {
         Call { span, name: function.name, budget: self.budget, host: self.host, time: &self.time }
+    }
+
+    #[inline]
+    fn local(&self, slot: usize) -> Outcome<Val<'v>> {
+        if let Some((_, failure)) = self.failed.iter().find(|(failed, _)| *failed == slot) {
+            return Err(failure.clone());
+        }
+        Ok(self.locals.get(slot).cloned().unwrap_or(Val::Null))
     }
 
     fn set(&mut self, slot: usize, value: Val<'v>) {
@@ -288,18 +340,16 @@ impl<'v, 'e> Machine<'v, 'e> {
         span: Span,
     ) -> Outcome<Val<'v>> {
         let (left, right) = (self.evaluate(&parts[0])?, self.evaluate(&parts[1])?);
-        let (left, right) = as_written(left, right, written);
         self.work(span, 1)?;
+        if let (Val::Int(left), Val::Int(right)) = (&left, &right) {
+            return Ok(Val::Bool(ordered(operator, left.cmp(right))));
+        }
+        let (left, right) = if written.is_some() { as_written(left, right, written) } else { (left, right) };
         let order = spent(span, compare_within(&left, &right, self.budget))?;
         let Some(order) = order else { return Err(no_overload(span, operator.symbol())) };
         // What is no number is neither less nor more.
         let Some(order) = order else { return Ok(Val::Bool(false)) };
-        Ok(Val::Bool(match operator {
-            BinaryOp::Less => order.is_lt(),
-            BinaryOp::LessEqual => order.is_le(),
-            BinaryOp::Greater => order.is_gt(),
-            _ => order.is_ge(),
-        }))
+        Ok(Val::Bool(ordered(operator, order)))
     }
 
     fn contains(&mut self, parts: &'v [Node; 2], written: &'v Written, span: Span) -> Outcome<Val<'v>> {
@@ -375,6 +425,15 @@ fn as_written<'v>(left: Val<'v>, right: Val<'v>, written: &'v Written) -> (Val<'
         (Some(left), _) => (left, right),
         (None, Some(right)) => (left, right),
         (None, None) => (left, right),
+    }
+}
+
+fn ordered(operator: BinaryOp, order: Ordering) -> bool {
+    match operator {
+        BinaryOp::Less => order.is_lt(),
+        BinaryOp::LessEqual => order.is_le(),
+        BinaryOp::Greater => order.is_gt(),
+        _ => order.is_ge(),
     }
 }
 

@@ -131,6 +131,16 @@ impl<'v> Dec<'v> {
         Self::from_parts(digits, exponent).ok()
     }
 
+    /// Digits and power of ten, where both are small: the common case.
+    #[inline]
+    fn short(&self) -> Option<(i128, i32)> {
+        match self {
+            Self::Small(high, low, exponent) => Some(((i128::from(*high) << 64) | i128::from(*low), *exponent)),
+            Self::Written(decimal) => short(decimal.as_str()),
+            Self::Big(_) => None,
+        }
+    }
+
     fn parts(&self) -> Result<Parts, NoResult> {
         match self {
             Self::Written(decimal) => read(decimal.as_str()).ok_or(NoResult::Overflow),
@@ -309,6 +319,13 @@ impl<'v> Dec<'v> {
     /// # Errors
     /// [`NoResult::Overflow`].
     pub fn add(&self, other: &Dec<'_>) -> Result<Dec<'v>, NoResult> {
+        if let (Some((left, left_exponent)), Some((right, right_exponent))) = (self.short(), other.short())
+            && left_exponent == right_exponent
+            && left_exponent.abs() <= EXPONENT_MAX
+            && let Some(sum) = left.checked_add(right)
+        {
+            return Ok(Dec::small(sum, left_exponent));
+        }
         let (left, right, exponent) = self.aligned(other)?;
         if let (Digits::Small(left), Digits::Small(right)) = (&left, &right)
             && let Some(sum) = left.checked_add(*right)
@@ -346,6 +363,12 @@ impl<'v> Dec<'v> {
     /// # Errors
     /// [`NoResult::Overflow`].
     pub fn multiply(&self, other: &Dec<'_>) -> Result<Dec<'v>, NoResult> {
+        if let (Some((left, left_exponent)), Some((right, right_exponent))) = (self.short(), other.short())
+            && (left_exponent + right_exponent).abs() <= EXPONENT_MAX
+            && let Some(product) = left.checked_mul(right)
+        {
+            return Ok(Dec::small(product, left_exponent + right_exponent));
+        }
         let ((left, left_exponent), (right, right_exponent)) = (self.parts()?, other.parts()?);
         let exponent = left_exponent + right_exponent;
         if let (Digits::Small(left), Digits::Small(right)) = (&left, &right)
@@ -456,6 +479,26 @@ fn rounded(number: &BigInt, digits: u32, is_exact: bool) -> BigInt {
         kept += if number.sign() == num_bigint::Sign::Minus { -1 } else { 1 };
     }
     kept
+}
+
+/// Digits and power of ten of a text of up to 18 digits without a power of ten.
+fn short(text: &str) -> Option<(i128, i32)> {
+    let (mut digits, mut places, mut negative, mut point) = (0_i64, 0, false, false);
+    if text.len() > 19 {
+        return None;
+    }
+    for byte in text.bytes() {
+        match byte {
+            b'0'..=b'9' => {
+                digits = digits * 10 + i64::from(byte - b'0');
+                places += i32::from(point);
+            }
+            b'.' => point = true,
+            b'-' => negative = true,
+            _ => return None,
+        }
+    }
+    (places + 1 < 19 && text.len() < 19).then_some((i128::from(if negative { -digits } else { digits }), -places))
 }
 
 /// Digits and power of ten of a text in the grammar of JSON numbers; nothing where the power is out of all proportion.

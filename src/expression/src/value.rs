@@ -77,6 +77,8 @@ pub enum Map<'v> {
 impl<'v> Val<'v> {
     /// A value of a message, as it stands there.
     #[must_use]
+    #[expect(clippy::inline_always, reason = "a value that is made in the place where it stays is half the work")]
+    #[inline(always)]
     pub fn data(value: &'v Value, xml: bool) -> Self {
         match value {
             Value::Null => Self::Null,
@@ -85,10 +87,7 @@ impl<'v> Val<'v> {
             Value::UInt(number) => Self::UInt(*number),
             Value::Decimal(number) => Self::Decimal(Dec::Written(number)),
             // The double that has the single's shortest text.
-            Value::F32(number) if number.is_finite() => {
-                Self::Double(value.scalar_text().and_then(|text| text.parse().ok()).unwrap_or(f64::from(*number)))
-            }
-            Value::F32(number) => Self::Double(f64::from(*number)),
+            Value::F32(number) => Self::Double(single(value, *number)),
             Value::F64(number) => Self::Double(*number),
             Value::Text(text) => Self::Text(Cow::Borrowed(text)),
             Value::Bytes(bytes) => Self::Bytes(Cow::Borrowed(bytes)),
@@ -229,6 +228,8 @@ impl<'v> List<'v> {
 
     /// The element of that place.
     #[must_use]
+    #[expect(clippy::inline_always, reason = "a value that is made in the place where it stays is half the work")]
+    #[inline(always)]
     pub fn get(&self, at: usize) -> Option<Val<'v>> {
         match self {
             Self::Data(items, xml) => items.get(at).map(|item| Val::data(item, *xml)),
@@ -268,6 +269,8 @@ impl<'v> Map<'v> {
 
     /// The value of a text key, or of a field; nothing where it is not there.
     #[must_use]
+    #[expect(clippy::inline_always, reason = "a value that is made in the place where it stays is half the work")]
+    #[inline(always)]
     pub fn field(&self, name: &str) -> Option<Val<'v>> {
         match self {
             Self::Data(record, xml) => match record.get(name) {
@@ -309,4 +312,13 @@ impl<'v> Map<'v> {
             Self::Made(map) => Box::new(map.entries().iter().cloned()),
         }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn single(value: &Value, number: f32) -> f64 {
+    if !number.is_finite() {
+        return f64::from(number);
+    }
+    value.scalar_text().and_then(|text| text.parse().ok()).unwrap_or(f64::from(number))
 }

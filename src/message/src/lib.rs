@@ -32,5 +32,5 @@ pub use headers::{HeaderError, Headers, is_list_header};
 pub use limits::Limits;
 pub use message::{Deadline, Message, TraceContext};
 pub use stream::{BodyStream, StreamCell};
-pub use time::{Time, TimeSpan};
+pub use time::{Time, TimeSpan, date_of};
 pub use value::{Record, Shape, Value};

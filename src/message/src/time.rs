@@ -40,8 +40,9 @@ fn days_of(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + day_of_era - 719_468
 }
 
-/// The date of a day: year, month, day.
-fn date_of(days: i64) -> (i64, i64, i64) {
+/// The date of a day, counted from 1970-01-01, in the proleptic Gregorian calendar: year, month, day.
+#[must_use]
+pub fn date_of(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);

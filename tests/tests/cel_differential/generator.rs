@@ -27,7 +27,7 @@ pub(crate) enum Unlike {
     CppSubstring,
     /// cel-cpp has one part in an empty text that is split at an empty one; cel-go and ours have none.
     CppSplit,
-    /// cel-cpp reads numbers with white space around them; cel-go and ours do not.
+    /// cel-cpp reads numbers, and base64, with white space around them; cel-go and ours do not.
     CppNumberText,
     /// cel-cpp has a list equivalent to an empty one.
     CppEquivalent,
@@ -68,6 +68,7 @@ impl Unlike {
             (".split(", Self::CppSplit),
             ("int(§ + '')", Self::CppNumberText),
             ("double(§ + '')", Self::CppNumberText),
+            ("base64.decode(", Self::CppNumberText),
             ("sets.equivalent(", Self::CppEquivalent),
             ("unwrapOpt()", Self::CppUnwrap),
             ("optional.unwrap(", Self::CppUnwrap),

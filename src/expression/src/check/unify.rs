@@ -55,6 +55,18 @@ impl Unifier {
         }
     }
 
+    /// The type with anything in the place of what is still open.
+    pub(super) fn closed(&self, of: &Type) -> Type {
+        match self.known(of) {
+            Type::Param(_) => Type::Dyn,
+            Type::List(inner) => Type::list(self.closed(&inner)),
+            Type::Optional(inner) => Type::optional(self.closed(&inner)),
+            Type::Type(inner) => Type::Type(Arc::new(self.closed(&inner))),
+            Type::Map(parts) => Type::map(self.closed(&parts.0), self.closed(&parts.1)),
+            other => other,
+        }
+    }
+
     fn set(&mut self, number: u32, of: &Type) -> bool {
         if self.holds(of, number) {
             return false;

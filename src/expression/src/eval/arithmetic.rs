@@ -39,6 +39,15 @@ impl<'v> Machine<'v, '_> {
     pub(super) fn arithmetic(&self, node: &'v Arithmetic, left: Val<'v>, right: Val<'v>) -> Outcome<Val<'v>> {
         let Arithmetic { operator, written, is_exact, span, .. } = node;
         self.work(*span, 1)?;
+        // By reference: what was written a moment ago is not moved.
+        match (&left, &right) {
+            (Val::Int(left), Val::Int(right)) => return ints(*operator, *left, *right, *is_exact, *span),
+            (Val::Decimal(left), Val::Decimal(right)) => return decimals(*operator, left, right, *span, self),
+            (Val::Decimal(left), Val::Int(right)) => {
+                return decimals(*operator, left, &Dec::whole(i128::from(*right)), *span, self);
+            }
+            _ => {}
+        }
         match (left, right) {
             (Val::Int(left), Val::Int(right)) => ints(*operator, left, right, *is_exact, *span),
             (Val::UInt(left), Val::UInt(right)) => {
@@ -122,7 +131,7 @@ fn ints<'v>(operator: BinaryOp, left: i64, right: i64, is_exact: bool, span: Spa
             return left.divide(&right).map(Val::Decimal).map_err(|problem| no_result(span, problem));
         }
         BinaryOp::Divide => left.checked_div(right),
-        _ => left.checked_rem(right).or(Some(0)),
+        _ => left.checked_rem(right),
     };
     result.map(Val::Int).ok_or_else(|| overflow(span))
 }

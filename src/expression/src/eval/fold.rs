@@ -58,6 +58,13 @@ impl<'v> Machine<'v, '_> {
     /// Sets the variables for one element; gives the element.
     fn bind(&mut self, fold: &FoldNode, range: &Range<'v>, at: usize) -> Outcome<()> {
         self.work(fold.span, fold.weight)?;
+        // Written where it stays.
+        if let (Range::List(List::Data(items, xml)), false) = (range, fold.has_two) {
+            if let (Some(item), Some(local)) = (items.get(at), self.locals.get_mut(fold.slot)) {
+                *local = Val::data(item, *xml);
+            }
+            return Ok(());
+        }
         let (first, second) = match range {
             Range::List(list) => {
                 let item = list.get(at).unwrap_or(Val::Null);

@@ -75,8 +75,27 @@ fn sum<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
 }
 
 fn total<'v>(call: &Call<'_>, list: &List<'v>) -> Outcome<Val<'v>> {
+    // Elements that were made are looked at where they stand.
+    if let List::Made(items) = list
+        && let Some((Val::Decimal(first), rest)) = items.split_first()
+    {
+        let mut total = first.clone();
+        for item in rest {
+            let Val::Decimal(number) = item else {
+                return total_of(call, Val::Decimal(first.clone()), list.iter().skip(1));
+            };
+            call.scan(16 * (total.weight() + number.weight()))?;
+            total = total.add(number).map_err(|problem| call.no_result(problem))?;
+        }
+        return Ok(Val::Decimal(total));
+    }
     let mut items = list.iter();
-    let Some(mut total) = items.next() else { return Ok(Val::Int(0)) };
+    let Some(first) = items.next() else { return Ok(Val::Int(0)) };
+    total_of(call, first, items)
+}
+
+fn total_of<'v>(call: &Call<'_>, first: Val<'v>, items: impl Iterator<Item = Val<'v>>) -> Outcome<Val<'v>> {
+    let mut total = first;
     if decimal_of(&total).is_none() && !matches!(total, Val::Double(_)) {
         return call.no_overload();
     }

@@ -1,13 +1,23 @@
 //! Encodings, digests and identities.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use bytes::Bytes;
 use ring::{digest, hmac};
 
 use super::{Call, Function, bytes_at, take, text_at};
 use crate::failure::Outcome;
 use crate::value::Val;
+
+/// As other implementations of CEL read it: with padding or without, and whatever stands in the bits behind the last byte.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function {
@@ -27,13 +37,17 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "base64.decode",
         group: "Encodings and digests",
         signatures: &["(string) -> bytes"],
-        meaning: "The bytes of a text in base64, padded or not.",
+        meaning: "The bytes of a text in base64, padded or not; ends of lines are skipped.",
         cost: "the length",
         examples: &[("base64.decode('aGVsbG8')", "b'hello'")],
         run: |call, arguments| {
             let text = text_at(call, arguments, 0)?;
             call.make(text.len())?;
-            let decoded = STANDARD.decode(&**text).or_else(|_| STANDARD_NO_PAD.decode(&**text));
+            let decoded = if text.contains(['\r', '\n']) {
+                LENIENT.decode(text.replace(['\r', '\n'], ""))
+            } else {
+                LENIENT.decode(&**text)
+            };
             decoded.map(Val::bytes).map_err(|_| call.fail("the text is no base64"))
         },
     },

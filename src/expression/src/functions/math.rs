@@ -98,7 +98,8 @@ fn sign<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     match take(arguments, 0) {
         Val::Int(number) => Ok(Val::Int(number.signum())),
         Val::UInt(number) => Ok(Val::UInt(number.min(1))),
-        Val::Double(number) if number.is_nan() || number == 0.0 => Ok(Val::Double(number)),
+        Val::Double(number) if number.is_nan() => Ok(Val::Double(number)),
+        Val::Double(0.0) => Ok(Val::Double(0.0)),
         Val::Double(number) => Ok(Val::Double(number.signum())),
         Val::Decimal(number) => Ok(Val::Decimal(Dec::whole(match number.compare(&Dec::whole(0)) {
             Ordering::Less => -1,

@@ -52,7 +52,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "matches",
         group: "Text",
         signatures: &["string.matches(string) -> bool", "(string, string) -> bool"],
-        meaning: "Whether the regular expression (RE2) is found in it; `^…$` has it match the whole.",
+        meaning: "Whether the regular expression is found in it, in the syntax of RE2 but for octal escapes and braces that count nothing; `^…$` has it match the whole.",
         cost: "the length of the text times that of the expression, counted repetitions written out",
         examples: &[("'A-17'.matches('^[A-Z]-[0-9]+$')", "true"), ("matches('abc', 'b')", "true")],
         run: matches,

@@ -1,7 +1,6 @@
 //! Moments and lengths of time, with time zones of the IANA database.
 
-use crossdock_message::{Time, TimeSpan};
-use jiff::civil::DateTime;
+use crossdock_message::{Time, TimeSpan, date_of};
 use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, Zoned};
 
@@ -29,63 +28,63 @@ pub(super) const FUNCTIONS: &[Function] = &[
         OF_TIME,
         "The year, in UTC or in a time zone, such as `Europe/Berlin` or `+02:00`.",
         &[("timestamp('2024-12-31T23:30:00Z').getFullYear('Europe/Berlin')", "2025")],
-        |call, arguments| civil(call, arguments, |at| i64::from(at.year())),
+        |call, arguments| civil(call, arguments, |at| at.year),
     ),
     part(
         "getMonth",
         OF_TIME,
         "The month, from 0.",
         &[("timestamp('2024-02-29T00:00:00Z').getMonth()", "1")],
-        |call, arguments| civil(call, arguments, |at| i64::from(at.month()) - 1),
+        |call, arguments| civil(call, arguments, |at| at.month - 1),
     ),
     part(
         "getDate",
         OF_TIME,
         "The day of the month, from 1.",
         &[("timestamp('2024-02-29T00:00:00Z').getDate()", "29")],
-        |call, arguments| civil(call, arguments, |at| i64::from(at.day())),
+        |call, arguments| civil(call, arguments, |at| at.day),
     ),
     part(
         "getDayOfMonth",
         OF_TIME,
         "The day of the month, from 0.",
         &[("timestamp('2024-02-29T00:00:00Z').getDayOfMonth()", "28")],
-        |call, arguments| civil(call, arguments, |at| i64::from(at.day()) - 1),
+        |call, arguments| civil(call, arguments, |at| at.day - 1),
     ),
     part(
         "getDayOfWeek",
         OF_TIME,
         "The day of the week; 0 is Sunday.",
         &[("timestamp('2024-02-29T00:00:00Z').getDayOfWeek()", "4")],
-        |call, arguments| civil(call, arguments, |at| i64::from(at.weekday().to_sunday_zero_offset())),
+        |call, arguments| civil(call, arguments, Civil::day_of_week),
     ),
     part(
         "getDayOfYear",
         OF_TIME,
         "The day of the year, from 0.",
         &[("timestamp('2024-02-29T00:00:00Z').getDayOfYear()", "59")],
-        |call, arguments| civil(call, arguments, |at| i64::from(at.day_of_year()) - 1),
+        |call, arguments| civil(call, arguments, Civil::day_of_year),
     ),
     part(
         "getHours",
         OF_BOTH,
         "The hour of the day; of a length of time, all its hours.",
         &[("duration('90m').getHours()", "1")],
-        |call, arguments| part_of(call, arguments, |at| i64::from(at.hour()), 3_600_000_000_000),
+        |call, arguments| part_of(call, arguments, |at| at.second / 3600, 3_600_000_000_000),
     ),
     part(
         "getMinutes",
         OF_BOTH,
         "The minute of the hour; of a length of time, all its minutes.",
         &[("duration('90m').getMinutes()", "90")],
-        |call, arguments| part_of(call, arguments, |at| i64::from(at.minute()), 60_000_000_000),
+        |call, arguments| part_of(call, arguments, |at| at.second / 60 % 60, 60_000_000_000),
     ),
     part(
         "getSeconds",
         OF_BOTH,
         "The second of the minute; of a length of time, all its seconds.",
         &[("duration('90s').getSeconds()", "90")],
-        |call, arguments| part_of(call, arguments, |at| i64::from(at.second()), 1_000_000_000),
+        |call, arguments| part_of(call, arguments, |at| at.second % 60, 1_000_000_000),
     ),
     part(
         "getMilliseconds",
@@ -156,17 +155,56 @@ fn in_zone(call: &Call<'_>, time: Time, arguments: &[Val<'_>], at: usize) -> Out
     moment.map(|moment| moment.to_zoned(zone)).map_err(|_| call.fail("the moment is out of range"))
 }
 
-fn civil<'v>(call: &Call<'_>, arguments: &mut [Val<'v>], part: impl FnOnce(DateTime) -> i64) -> Outcome<Val<'v>> {
-    match take(arguments, 0) {
-        Val::Time(time) => Ok(Val::Int(part(in_zone(call, time, arguments, 1)?.datetime()))),
-        _ => call.no_overload(),
+/// What a clock and a calendar show. The calendar is the proleptic Gregorian one, which goes on where that of the library ends.
+struct Civil {
+    year: i64,
+    month: i64,
+    day: i64,
+    /// Days since 1970-01-01.
+    days: i64,
+    /// The second of the day.
+    second: i64,
+    millisecond: i64,
+}
+
+impl Civil {
+    /// 1970-01-01 was a Thursday; 0 is Sunday.
+    fn day_of_week(&self) -> i64 {
+        (self.days + 4).rem_euclid(7)
     }
+
+    fn day_of_year(&self) -> i64 {
+        let is_leap = self.year % 4 == 0 && (self.year % 100 != 0 || self.year % 400 == 0);
+        let before = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
+        let month = usize::try_from(self.month - 1).unwrap_or(0);
+        before.get(month).copied().unwrap_or(0) + self.day - 1 + i64::from(is_leap && self.month > 2)
+    }
+}
+
+fn civil<'v>(call: &Call<'_>, arguments: &mut [Val<'v>], part: impl FnOnce(&Civil) -> i64) -> Outcome<Val<'v>> {
+    const SECONDS_A_DAY: i64 = 86_400;
+    let Val::Time(time) = take(arguments, 0) else { return call.no_overload() };
+    let offset = match arguments.get(1) {
+        Some(_) => {
+            let zone = zone(call, text_at(call, arguments, 1)?)?;
+            // Rules of time zones are the same at the library's ends.
+            let seconds = time.seconds.clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
+            let at = Timestamp::from_second(seconds).map_err(|_| call.fail("the moment is out of range"))?;
+            i64::from(zone.to_offset(at).seconds())
+        }
+        None => 0,
+    };
+    let local = time.seconds + offset;
+    let days = local.div_euclid(SECONDS_A_DAY);
+    let (year, month, day) = date_of(days);
+    let (second, millisecond) = (local.rem_euclid(SECONDS_A_DAY), i64::from(time.nanos / 1_000_000));
+    Ok(Val::Int(part(&Civil { year, month, day, days, second, millisecond })))
 }
 
 fn part_of<'v>(
     call: &Call<'_>,
     arguments: &mut [Val<'v>],
-    part: impl FnOnce(DateTime) -> i64,
+    part: impl FnOnce(&Civil) -> i64,
     nanos: i128,
 ) -> Outcome<Val<'v>> {
     match arguments.first() {
@@ -184,7 +222,7 @@ fn milliseconds<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'
         Some(Val::Duration(TimeSpan { nanos, .. })) if arguments.len() == 1 => {
             Ok(Val::Int(i64::from(nanos / 1_000_000)))
         }
-        _ => civil(call, arguments, |at| i64::from(at.millisecond())),
+        _ => civil(call, arguments, |at| at.millisecond),
     }
 }
 

@@ -47,6 +47,7 @@ fn ascii_classes(source: &str) -> String {
                 Some('w') => made.push_str("[0-9A-Za-z_]"),
                 Some('W') => made.push_str("[^0-9A-Za-z_]"),
                 Some('b') if !in_class => made.push_str("(?-u:\\b)"),
+                Some('B') if !in_class => made.push_str("(?-u:\\B)"),
                 Some(other) => made.extend(['\\', other]),
                 None => made.push('\\'),
             },
