@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crossdock_expression::syntax::{Limits, Options};
-use crossdock_expression::{Budget, Environment, FixedHost, Program, Type, Val, Variable};
+use crossdock_expression::{Budget, Environment, FixedHost, Given, Input, Program, Type, Variable};
 use crossdock_message::Value;
 
 use super::{Measured, Workload, deadline};
@@ -19,20 +19,14 @@ pub(super) fn run(workload: &Workload) -> Measured {
     let (host, deadline) = (FixedHost::default(), deadline());
     let evaluate = || -> Value {
         let budget = Budget::new(deadline);
-        let mut found: Vec<Option<Cow<'_, Value>>> = Vec::with_capacity(program.inputs().len());
-        for input in program.inputs() {
+        let find = |input: &Input| -> Result<Given<'_>, ()> {
             let value = match &input.field {
                 Some(field) => workload.message.get(field),
                 None => Some(&workload.message),
             };
-            found.push(value.map(Cow::Borrowed));
-        }
-        let mut inputs: Vec<Option<Val<'_>>> = Vec::with_capacity(found.len());
-        for value in &found {
-            inputs.push(value.as_ref().map(|value| Val::data(value, false)));
-        }
-        let result = program.evaluate(&inputs, &budget, &host).expect("a result");
-        result.to_value(&budget).expect("a value of messages")
+            Ok(value.map_or(Given::Nothing, |value| Given::Data(Cow::Borrowed(value), false)))
+        };
+        program.value(find, &budget, &host).expect("no error").expect("a value of messages")
     };
     Some((workload.measure(evaluate), evaluate()))
 }

@@ -286,7 +286,7 @@ impl<'e> Checker<'e> {
             }
             let span = operand.span.to(field_span);
             let slot = self.input(variable.name, Some(field.clone()), span);
-            return (Node::Input(slot, span), given);
+            return (or_null(Node::Input(slot, span), &given), given);
         }
         let (node, of) = self.check(operand);
         let of = self.settled(&of);
@@ -304,6 +304,10 @@ impl<'e> Checker<'e> {
             return (Node::Field { operand: Box::new(node), name: field.clone(), span: field_span, optional }, given);
         }
         let node = match node {
+            Node::OrNull(inner) => *inner,
+            other => other,
+        };
+        let node = match node {
             Node::Input(slot, span) => {
                 Node::Path { root: Root::Input(slot, span), steps: Box::new([(field.clone(), field_span)]) }
             }
@@ -314,7 +318,7 @@ impl<'e> Checker<'e> {
             }
             other => Node::Field { operand: Box::new(other), name: field.clone(), span: field_span, optional: false },
         };
-        (node, given)
+        (or_null(node, &given), given)
     }
 
     /// The type of a field; refuses one that its record does not have.
@@ -668,6 +672,11 @@ impl<'e> Checker<'e> {
         let what = if is_method { "method" } else { "function" };
         self.refuse(span, format!("there is no {what} `{name}`"), help)
     }
+}
+
+/// A wrapper of a contract that is not there is null.
+fn or_null(node: Node, of: &Type) -> Node {
+    if matches!(of, Type::Wrapper(_)) { Node::OrNull(Box::new(node)) } else { node }
 }
 
 fn type_of_literal(literal: &Literal) -> Type {

@@ -75,7 +75,11 @@ fn each_part<'n>(node: &'n Node, visit: &mut dyn FnMut(&'n Node)) {
     match node {
         Node::Literal(_) | Node::Type(_) | Node::Input(..) | Node::Local(_) | Node::Path { .. } | Node::Fail { .. } => {
         }
-        Node::Field { operand, .. } | Node::Has { operand, .. } | Node::Not(operand, _) | Node::Negate(operand, _) => {
+        Node::OrNull(operand)
+        | Node::Field { operand, .. }
+        | Node::Has { operand, .. }
+        | Node::Not(operand, _)
+        | Node::Negate(operand, _) => {
             visit(operand);
         }
         Node::Index { parts, .. }
@@ -85,7 +89,7 @@ fn each_part<'n>(node: &'n Node, visit: &mut dyn FnMut(&'n Node)) {
         | Node::Bind { parts, .. }
         | Node::OptionalMap { parts, .. }
         | Node::OrElse { parts, .. } => parts.iter().for_each(visit),
-        Node::And(parts, _) | Node::Or(parts, _) => parts.iter().for_each(visit),
+        Node::And(parts, _) | Node::Or(parts, _) | Node::Joined { parts, .. } => parts.iter().for_each(visit),
         Node::Conditional(parts, _) => parts.iter().for_each(visit),
         Node::Arithmetic(arithmetic) => arithmetic.parts.iter().for_each(visit),
         Node::List { elements, .. } => elements.iter().for_each(|(element, _)| visit(element)),

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use crossdock_message::{ByteString, Record, Time, Value};
 
 use crate::budget::{Budget, Spent};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, FailureKind, Outcome};
 use crate::functions::{Call, Function, Host};
 use crate::node::{Node, Root, Written};
 use crate::number::Dec;
@@ -107,6 +107,10 @@ impl<'v, 'e> Machine<'v, 'e> {
                 Ok(value)
             }
             Node::Field { operand, name, span, optional } => self.field(operand, name, *span, *optional),
+            Node::OrNull(operand) => match self.evaluate(operand) {
+                Err(failure) if failure.kind == FailureKind::Missing => Ok(Val::Null),
+                other => other,
+            },
             Node::Has { operand, name, span } => self.has(operand, name, *span),
             Node::Index { parts, span, optional } => self.index(parts, *span, *optional),
             Node::Not(operand, span) => match self.evaluate(operand)? {
@@ -139,6 +143,7 @@ impl<'v, 'e> Machine<'v, 'e> {
                 let right = self.evaluate(&arithmetic.parts[1])?;
                 self.arithmetic(arithmetic, left, right)
             }
+            Node::Joined { parts, span } => self.joined_text(parts, *span),
             Node::List { elements, span } => {
                 self.work(*span, 1 + elements.len() as u64)?;
                 self.bytes(*span, List::copy_len(elements.len()))?;
@@ -226,6 +231,35 @@ impl<'v, 'e> Machine<'v, 'e> {
         Call { span, name: function.name, budget: self.budget, host: self.host, time: &self.time }
     }
 
+    fn joined_text(&mut self, parts: &'v [Node], span: Span) -> Outcome<Val<'v>> {
+        if parts.len() <= FEW {
+            let mut few = [const { Val::Null }; FEW];
+            for (place, part) in few.iter_mut().zip(parts) {
+                *place = self.evaluate(part)?;
+            }
+            return self.text_of(&few[..parts.len()], span);
+        }
+        let many = parts.iter().map(|part| self.evaluate(part)).collect::<Result<Vec<_>, _>>()?;
+        self.text_of(&many, span)
+    }
+
+    fn text_of(&self, parts: &[Val<'v>], span: Span) -> Outcome<Val<'v>> {
+        let mut len = 0;
+        for part in parts {
+            let Val::Text(text) = part else { return Err(no_overload(span, "+")) };
+            len += text.len();
+        }
+        self.bytes(span, len)?;
+        spent(span, self.budget.scan(len))?;
+        let mut joined = String::with_capacity(len);
+        for part in parts {
+            if let Val::Text(text) = part {
+                joined.push_str(text);
+            }
+        }
+        Ok(Val::text(joined))
+    }
+
     #[inline]
     fn local(&self, slot: usize) -> Outcome<Val<'v>> {
         if let Some((_, failure)) = self.failed.iter().find(|(failed, _)| *failed == slot) {
@@ -298,6 +332,7 @@ impl<'v, 'e> Machine<'v, 'e> {
             (Val::Map(_), Val::List(_) | Val::Map(_) | Val::Bytes(_) | Val::Null) => {
                 return Err(no_overload(span, "[]"));
             }
+            (Val::Map(map), Val::Text(name)) if optional || chained => map.field(name).filter(|_| map.has(name)),
             // A name in the source is looked up as behind a dot.
             (Val::Map(map), Val::Text(name)) if !optional && matches!(parts[1], Node::Literal(_)) => map.field(name),
             (Val::Map(map), key) => {

@@ -27,6 +27,8 @@ pub(crate) enum Node {
         span: Span,
         optional: bool,
     },
+    /// A wrapper that is not there is null.
+    OrNull(Box<Node>),
     Has {
         operand: Box<Node>,
         name: ByteString,
@@ -60,6 +62,11 @@ pub(crate) enum Node {
         span: Span,
     },
     Arithmetic(Box<Arithmetic>),
+    /// `a + b + …` of texts.
+    Joined {
+        parts: Box<[Node]>,
+        span: Span,
+    },
     List {
         elements: Box<[(Node, bool)]>,
         span: Span,

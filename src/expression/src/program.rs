@@ -1,9 +1,10 @@
 //! An expression that was checked, ready to be evaluated many times.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossdock_message::ByteString;
+use crossdock_message::{ByteString, Value};
 
 use crate::budget::Budget;
 use crate::check::Checker;
@@ -15,7 +16,7 @@ use crate::node::{Node, Root};
 use crate::problem::{Problem, Span};
 use crate::syntax::{self, Literal, Options};
 use crate::types::Type;
-use crate::value::Val;
+use crate::value::{NoValue, Val};
 
 /// A name that an expression may use.
 #[derive(Debug, Clone)]
@@ -71,6 +72,7 @@ fn steps_to(node: &Node, steps: &mut Vec<Step>) -> Option<usize> {
             steps.extend(fields.iter().map(|(name, _)| Step::Field(name.clone())));
             Some(*slot)
         }
+        Node::OrNull(operand) => steps_to(operand, steps),
         Node::Field { operand, name, optional: false, .. } => {
             let slot = steps_to(operand, steps)?;
             steps.push(Step::Field(name.clone()));
@@ -88,6 +90,37 @@ fn steps_to(node: &Node, steps: &mut Vec<Step>) -> Option<usize> {
         }
         _ => None,
     }
+}
+
+/// What an expression is given for an input.
+#[derive(Debug)]
+pub enum Given<'d> {
+    /// A value of a message; `true` where it is of the view of an XML document.
+    Data(Cow<'d, Value>, bool),
+    /// An element that an XML document does not have.
+    MissingElement,
+    /// Nothing is there.
+    Nothing,
+}
+
+impl Given<'_> {
+    #[inline]
+    fn bound(&self) -> Option<Val<'_>> {
+        match self {
+            Self::Data(value, xml) => Some(Val::data(value, *xml)),
+            Self::MissingElement => Some(Val::missing_element()),
+            Self::Nothing => None,
+        }
+    }
+}
+
+/// Why there is no value.
+#[derive(Debug)]
+pub enum Unvalued {
+    /// The evaluation failed.
+    Failure(Box<Failure>),
+    /// What it gave is no value of messages.
+    NoValue(NoValue),
 }
 
 /// An expression that was checked.
@@ -171,6 +204,57 @@ impl Program {
         budget.work(self.inner.weight).map_err(|spent| Failure::spent(whole, spent))?;
         let mut machine = Machine::new(&self.inner.inputs, inputs, self.inner.locals, budget, host);
         machine.evaluate(&self.inner.node)
+    }
+
+    /// The value of a message that it gives over data, which `find` is asked for input by input.
+    ///
+    /// # Errors
+    /// Those of `find`; within, why there is no value.
+    pub fn value<'d, E>(
+        &self,
+        find: impl FnMut(&Input) -> Result<Given<'d>, E>,
+        budget: &Budget,
+        host: &dyn Host,
+    ) -> Result<Result<Value, Unvalued>, E> {
+        // Nearly all expressions look at few things: nothing is allocated for those.
+        match self.inputs().len() {
+            0 => Ok(self.valued(&[], budget, host)),
+            1 => self.value_of_few::<1, E>(find, budget, host),
+            2 => self.value_of_few::<2, E>(find, budget, host),
+            3 => self.value_of_few::<3, E>(find, budget, host),
+            _ => {
+                let given = self.inputs().iter().map(find).collect::<Result<Vec<_>, E>>()?;
+                let inputs: Vec<_> = given.iter().map(Given::bound).collect();
+                Ok(self.valued(&inputs, budget, host))
+            }
+        }
+    }
+
+    fn value_of_few<'d, const COUNT: usize, E>(
+        &self,
+        mut find: impl FnMut(&Input) -> Result<Given<'d>, E>,
+        budget: &Budget,
+        host: &dyn Host,
+    ) -> Result<Result<Value, Unvalued>, E> {
+        let mut given = [const { Given::Nothing }; COUNT];
+        for (place, input) in given.iter_mut().zip(self.inputs()) {
+            *place = find(input)?;
+        }
+        let mut inputs = [const { None }; COUNT];
+        for (place, given) in inputs.iter_mut().zip(&given) {
+            *place = given.bound();
+        }
+        Ok(self.valued(&inputs, budget, host))
+    }
+
+    fn valued<'v>(
+        &'v self,
+        inputs: &'v [Option<Val<'v>>],
+        budget: &Budget,
+        host: &dyn Host,
+    ) -> Result<Value, Unvalued> {
+        let value = self.evaluate(inputs, budget, host).map_err(Unvalued::Failure)?;
+        value.into_value(budget).map_err(Unvalued::NoValue)
     }
 
     /// A budget for a check or a test.

@@ -6,6 +6,7 @@ use std::path::Path;
 use crossdock_expression::{Type, Val};
 use prost_reflect::{DescriptorPool, DynamicMessage, MapKey, Value};
 
+use super::messages::Messages;
 use super::values::{Unmade, message, read_type, read_type_text, read_value, repeated, show, text, truth};
 
 /// The schema of the tests, and what their messages of any type are of.
@@ -28,8 +29,6 @@ pub(crate) struct Case {
     pub(crate) is_typed: bool,
     /// What its names hold.
     pub(crate) variables: Vec<(String, Type)>,
-    /// Whether one of them holds a message.
-    pub(crate) has_messages: bool,
     /// The values of its names.
     pub(crate) bindings: Vec<(String, Result<Val<'static>, Unmade>)>,
     /// Whether macros are read as such.
@@ -73,21 +72,13 @@ impl Case {
     pub(crate) fn file(&self) -> &str {
         self.name.split('/').next().unwrap_or("")
     }
-
-    /// Its values that are not made here, of its names or expected.
-    pub(crate) fn unmade(&self) -> impl Iterator<Item = &Unmade> {
-        let expected = match &self.expected {
-            Expected::Value(Err(unmade)) | Expected::Typed { value: Some(Err(unmade)), .. } => Some(unmade),
-            _ => None,
-        };
-        self.bindings.iter().filter_map(|(_, value)| value.as_ref().err()).chain(expected)
-    }
 }
 
 /// Reads all tests of the module in that folder.
 pub(crate) fn read(folder: &Path) -> Vec<Case> {
     let files = protox::compile(SCHEMAS, [folder.join("proto")]).expect("the schema of the tests");
     let pool = DescriptorPool::from_file_descriptor_set(files).expect("the schema of the tests");
+    let messages = Messages::compile(&folder.join("proto"));
     let schema = pool.get_message_by_name("cel.expr.conformance.test.SimpleTestFile").expect("the schema of a file");
     let folder = folder.join("tests/simple/testdata");
     let mut paths: Vec<_> =
@@ -110,26 +101,25 @@ pub(crate) fn read(folder: &Path) -> Vec<Case> {
                 if *time > 1 {
                     name.push_str(&format!("#{time}"));
                 }
-                cases.push(case(&test, name));
+                cases.push(case(&test, name, &messages));
             }
         }
     }
     cases
 }
 
-fn case(test: &DynamicMessage, name: String) -> Case {
+fn case(test: &DynamicMessage, name: String, messages: &Messages) -> Case {
     let declarations = repeated(test, "type_env");
     let identifiers: Vec<_> = declarations
         .iter()
         .filter_map(|declaration| Some((text(declaration, "name"), message(&message(declaration, "ident")?, "type")?)))
         .collect();
-    let has_messages = identifiers.iter().any(|(_, of)| read_type_text(of).contains("cel.expr.conformance."));
     let mut bindings = Vec::new();
     if let Some(Value::Map(entries)) = test.get_field_by_name("bindings").as_deref() {
         for (key, value) in entries {
             let (MapKey::String(name), Value::Message(value)) = (key, value) else { continue };
-            let value = message(value, "value")
-                .map_or_else(|| Err(Unmade::Kind("a binding that is no value".to_owned())), |value| read_value(&value));
+            let value = message(value, "value").ok_or_else(|| Unmade::Kind("a binding that is no value".to_owned()));
+            let value = value.and_then(|value| read_value(&value, messages));
             bindings.push((name.clone(), value));
         }
     }
@@ -139,24 +129,23 @@ fn case(test: &DynamicMessage, name: String) -> Case {
         source: text(test, "expr"),
         container: text(test, "container"),
         is_typed: !declarations.is_empty(),
-        variables: identifiers.iter().map(|(name, of)| (name.clone(), read_type(of))).collect(),
-        has_messages,
+        variables: identifiers.iter().map(|(name, of)| (name.clone(), read_type(of, messages))).collect(),
         bindings,
         has_macros: !truth(test, "disable_macros"),
         is_unchecked: truth(test, "disable_check"),
         is_check_only: truth(test, "check_only"),
-        expected: expected(test),
+        expected: expected(test, messages),
     }
 }
 
-fn expected(test: &DynamicMessage) -> Expected {
+fn expected(test: &DynamicMessage, messages: &Messages) -> Expected {
     if let Some(value) = message(test, "value") {
-        return Expected::Value(read_value(&value));
+        return Expected::Value(read_value(&value, messages));
     }
     if let Some(typed) = message(test, "typed_result") {
-        let value = message(&typed, "result").map(|value| read_value(&value));
+        let value = message(&typed, "result").map(|value| read_value(&value, messages));
         return match message(&typed, "deduced_type") {
-            Some(of) => Expected::Typed { of: read_type_text(&of), value },
+            Some(of) => Expected::Typed { of: read_type_text(&of, messages), value },
             None => Expected::Value(value.unwrap_or(Ok(Val::Bool(true)))),
         };
     }

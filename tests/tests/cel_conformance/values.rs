@@ -9,6 +9,8 @@ use crossdock_expression::{Type, TypeName, Val};
 use crossdock_message::{Time, TimeSpan};
 use prost_reflect::{DynamicMessage, Kind, ReflectMessage as _, Value};
 
+use super::messages::Messages;
+
 /// A value that is not made here.
 #[derive(Debug, Clone)]
 pub(crate) enum Unmade {
@@ -67,17 +69,19 @@ fn set_field(of: &DynamicMessage) -> Option<(String, Value)> {
 }
 
 /// A `cel.expr.Value`.
-pub(crate) fn read_value(of: &DynamicMessage) -> Made {
+pub(crate) fn read_value(of: &DynamicMessage, messages: &Messages) -> Made {
     let Some((kind, value)) = set_field(of) else { return Err(Unmade::Kind("a value of no kind".to_owned())) };
     Ok(match (kind.as_str(), value) {
         ("type_value", Value::String(name)) => Val::Type(TypeName::named(name.into())),
-        ("object_value", Value::Message(any)) => read_any(&any)?,
+        ("object_value", Value::Message(any)) => read_any(&any, messages)?,
         ("list_value", Value::Message(list)) => {
-            Val::list(repeated(&list, "values").iter().map(read_value).collect::<Result<_, _>>()?)
+            let items = repeated(&list, "values");
+            Val::list(items.iter().map(|item| read_value(item, messages)).collect::<Result<_, _>>()?)
         }
         ("map_value", Value::Message(map)) => {
             let entries = repeated(&map, "entries");
-            let part = |entry: &DynamicMessage, name| read_value(&message(entry, name).expect("a part of an entry"));
+            let part =
+                |entry: &DynamicMessage, name| read_value(&message(entry, name).expect("a part of an entry"), messages);
             made_map(entries.iter().map(|entry| Ok((part(entry, "key")?, part(entry, "value")?))))?
         }
         ("null_value", _) => Val::Null,
@@ -110,25 +114,27 @@ fn read_scalar(of: Value) -> Made {
     })
 }
 
-fn read_any(any: &DynamicMessage) -> Made {
+fn read_any(any: &DynamicMessage, messages: &Messages) -> Made {
     let url = text(any, "type_url");
     let name = url.rsplit('/').next().unwrap_or("");
-    let Some(of) = any.descriptor().parent_pool().get_message_by_name(name) else {
-        return Err(Unmade::Message(name.to_owned()));
-    };
     let Value::Bytes(bytes) = field(any, "value") else { return Err(Unmade::Message(name.to_owned())) };
+    let known = name.strip_prefix("google.protobuf.").and(any.descriptor().parent_pool().get_message_by_name(name));
+    let Some(of) = known else {
+        let read = messages.read(name, &bytes).ok_or_else(|| Unmade::Message(name.to_owned()))?;
+        return read.map_err(Unmade::Kind);
+    };
     let inner = DynamicMessage::decode(of, bytes).map_err(|error| Unmade::Kind(error.to_string()))?;
-    read_message(&inner)
+    read_message(&inner, messages)
 }
 
 /// A message of a type that is known to all: what it stands for.
-fn read_message(of: &DynamicMessage) -> Made {
+fn read_message(of: &DynamicMessage, messages: &Messages) -> Made {
     let seconds = || match (field(of, "seconds"), field(of, "nanos")) {
         (Value::I64(seconds), Value::I32(nanos)) => (seconds, nanos),
         _ => (0, 0),
     };
     match of.descriptor().full_name() {
-        "google.protobuf.Any" => read_any(of),
+        "google.protobuf.Any" => read_any(of, messages),
         "google.protobuf.Timestamp" => {
             let (seconds, nanos) = seconds();
             Ok(Val::Time(Time { seconds, nanos }))
@@ -141,17 +147,18 @@ fn read_message(of: &DynamicMessage) -> Made {
             let Value::Map(fields) = field(of, "fields") else { return Err(Unmade::Kind("no fields".to_owned())) };
             made_map(fields.into_iter().map(|(key, value)| {
                 let key = Val::text(key.as_str().unwrap_or("").to_owned());
-                let value = value.as_message().map_or(Ok(Val::Null), read_message)?;
+                let value = value.as_message().map_or(Ok(Val::Null), |value| read_message(value, messages))?;
                 Ok((key, value))
             }))
         }
         "google.protobuf.ListValue" => {
-            Ok(Val::list(repeated(of, "values").iter().map(read_message).collect::<Result<_, _>>()?))
+            let items = repeated(of, "values");
+            Ok(Val::list(items.iter().map(|item| read_message(item, messages)).collect::<Result<_, _>>()?))
         }
         "google.protobuf.Value" => match set_field(of) {
             None => Ok(Val::Null),
             Some((kind, _)) if kind == "null_value" => Ok(Val::Null),
-            Some((_, Value::Message(inner))) => read_message(&inner),
+            Some((_, Value::Message(inner))) => read_message(&inner, messages),
             Some((_, scalar)) => read_scalar(scalar),
         },
         name if wrapped(name).is_some() => read_scalar(field(of, "value")),
@@ -182,7 +189,7 @@ fn value_name(of: &DynamicMessage, name: &str) -> String {
 }
 
 /// A `cel.expr.Type`.
-pub(crate) fn read_type(of: &DynamicMessage) -> Type {
+pub(crate) fn read_type(of: &DynamicMessage, messages: &Messages) -> Type {
     let primitive = |name: &str| match value_name(of, name).as_str() {
         "BOOL" => Type::Bool,
         "INT64" => Type::Int,
@@ -192,16 +199,18 @@ pub(crate) fn read_type(of: &DynamicMessage) -> Type {
         "BYTES" => Type::Bytes,
         _ => Type::Dyn,
     };
-    let part = |of: &DynamicMessage, name: &str| message(of, name).map_or(Type::Dyn, |inner| read_type(&inner));
+    let part =
+        |of: &DynamicMessage, name: &str| message(of, name).map_or(Type::Dyn, |inner| read_type(&inner, messages));
     match set_field(of) {
         Some((kind, Value::Message(inner))) => match kind.as_str() {
             "list_type" => Type::list(part(&inner, "elem_type")),
             "map_type" => Type::map(part(&inner, "key_type"), part(&inner, "value_type")),
-            "type" => Type::Type(Arc::new(read_type(&inner))),
+            "type" => Type::Type(Arc::new(read_type(&inner, messages))),
             "abstract_type" if text(&inner, "name") == "optional_type" => {
-                Type::optional(repeated(&inner, "parameter_types").first().map_or(Type::Dyn, read_type))
+                let parameters = repeated(&inner, "parameter_types");
+                Type::optional(parameters.first().map_or(Type::Dyn, |of| read_type(of, messages)))
             }
-            "abstract_type" => Type::Named(read_type_text(of).into()),
+            "abstract_type" => Type::Named(read_type_text(of, messages).into()),
             _ => Type::Dyn,
         },
         Some((kind, _)) => match kind.as_str() {
@@ -213,14 +222,14 @@ pub(crate) fn read_type(of: &DynamicMessage) -> Type {
                 "DURATION" => Type::Duration,
                 _ => Type::Dyn,
             },
-            "message_type" => type_of_message(&text(of, "message_type")),
+            "message_type" => type_of_message(&text(of, "message_type"), messages),
             _ => Type::Dyn,
         },
         None => Type::Dyn,
     }
 }
 
-fn type_of_message(name: &str) -> Type {
+fn type_of_message(name: &str, messages: &Messages) -> Type {
     match name {
         "google.protobuf.Timestamp" => Type::Time,
         "google.protobuf.Duration" => Type::Duration,
@@ -229,19 +238,20 @@ fn type_of_message(name: &str) -> Type {
         "google.protobuf.ListValue" => Type::list(Type::Dyn),
         name => match wrapped(name) {
             Some(of) => Type::Wrapper(Arc::new(of)),
-            None => Type::Named(name.into()),
+            None => messages.type_of(name).unwrap_or_else(|| Type::Named(name.into())),
         },
     }
 }
 
 /// A `cel.expr.Type` as [`type_text`] writes it.
-pub(crate) fn read_type_text(of: &DynamicMessage) -> String {
+pub(crate) fn read_type_text(of: &DynamicMessage, messages: &Messages) -> String {
     match message(of, "abstract_type") {
         Some(inner) if text(&inner, "name") != "optional_type" => {
-            let parameters: Vec<_> = repeated(&inner, "parameter_types").iter().map(read_type_text).collect();
+            let parameters = repeated(&inner, "parameter_types");
+            let parameters: Vec<_> = parameters.iter().map(|of| read_type_text(of, messages)).collect();
             format!("{}({})", text(&inner, "name"), parameters.join(", "))
         }
-        _ => type_text(&read_type(of)),
+        _ => type_text(&read_type(of, messages)),
     }
 }
 
@@ -290,6 +300,7 @@ pub(crate) fn same(left: &Val<'_>, right: &Val<'_>) -> bool {
         (Val::Map(left), Val::Map(right)) => {
             let others: Vec<_> = right.entries().collect();
             left.len() == right.len()
+                && shape_name(left) == shape_name(right)
                 && left.entries().all(|(key, value)| {
                     others.iter().any(|(other, other_value)| same(&key, other) && same(&value, other_value))
                 })
@@ -299,6 +310,14 @@ pub(crate) fn same(left: &Val<'_>, right: &Val<'_>) -> bool {
             (left, right) => left.is_none() && right.is_none(),
         },
         _ => false,
+    }
+}
+
+/// The type of a message; nothing where a map is of none.
+fn shape_name<'m>(of: &'m Map<'_>) -> Option<&'m str> {
+    match of {
+        Map::Data(record, _) => record.shape().map(|shape| &*shape.name),
+        Map::Made(_) => None,
     }
 }
 
@@ -325,7 +344,7 @@ pub(crate) fn show(of: &Val<'_>) -> String {
         Val::Map(map) => {
             let entries: Vec<_> =
                 map.entries().map(|(key, value)| format!("{}: {}", show(&key), show(&value))).collect();
-            format!("{{{}}}", entries.join(", "))
+            format!("{}{{{}}}", shape_name(map).unwrap_or(""), entries.join(", "))
         }
         Val::Type(name) => format!("type {}", name.as_str()),
         Val::Optional(Some(inner)) => format!("optional.of({})", show(inner)),

@@ -66,6 +66,15 @@ impl Checker<'_> {
             _ => {
                 let literals = [is_double(left), is_double(right)];
                 let of = self.arithmetic(operator, &types, literals, span);
+                if matches!(of, Type::Text) {
+                    // One text is made of all, not one of each two.
+                    let mut parts = match left_node {
+                        Node::Joined { parts, .. } => parts.into_vec(),
+                        other => vec![other],
+                    };
+                    parts.push(right_node);
+                    return (Node::Joined { parts: parts.into(), span }, of);
+                }
                 let is_exact = types.iter().any(|of| matches!(of, Type::Dyn | Type::Param(_) | Type::Decimal));
                 let parts = [left_node, right_node];
                 let written = written([left, right]);

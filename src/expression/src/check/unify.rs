@@ -131,6 +131,8 @@ impl Unifier {
                 self.alike(&left, &right)
             }
             (Type::Map(left), Type::Map(right)) => self.alike(&left.0, &right.0) && self.alike(&left.1, &right.1),
+            // A value of an enumeration without a name is a number.
+            (Type::Enum(_), Type::Int) | (Type::Int, Type::Enum(_)) => true,
             (left, right) => self.fits(&left, &right) || self.fits(&right, &left),
         }
     }

@@ -1,5 +1,7 @@
 //! Made values as values of messages.
 
+use std::rc::Rc;
+
 use crossdock_message::{Record, Value};
 
 use super::{List, Map, Val};
@@ -21,6 +23,36 @@ impl From<Spent> for NoValue {
 }
 
 impl Val<'_> {
+    /// As [`Val::to_value`]; what was made is moved rather than shared.
+    ///
+    /// # Errors
+    /// [`NoValue`].
+    pub fn into_value(self, budget: &Budget) -> Result<Value, NoValue> {
+        match self {
+            Self::Text(text) => Ok(Value::Text(text.into_owned())),
+            Self::Bytes(bytes) => Ok(Value::Bytes(bytes.into_owned())),
+            Self::List(List::Made(items)) => {
+                budget.work(items.len() as u64)?;
+                budget.bytes(items.len() * size_of::<Value>())?;
+                let mut made = Vec::with_capacity(items.len());
+                match Rc::try_unwrap(items) {
+                    Ok(items) => {
+                        for item in items {
+                            made.push(item.into_value(budget)?);
+                        }
+                    }
+                    Err(items) => {
+                        for item in &*items {
+                            made.push(item.to_value(budget)?);
+                        }
+                    }
+                }
+                Ok(Value::List(made))
+            }
+            other => other.to_value(budget),
+        }
+    }
+
     /// The value of a message. Text, bytes and records are shared, lists are copied; an optional is its value, or null.
     ///
     /// # Errors

@@ -8,7 +8,8 @@ use crossdock_contract::Typed;
 use crossdock_expression::syntax::{Limits, Literal, Options};
 use crossdock_expression::value::NoValue;
 use crossdock_expression::{
-    Environment, Failure, FailureKind, Input, Problem, Program, RecordInfo, Spent, Step, Type, Val, Variable,
+    Environment, Failure, FailureKind, Given, Input, Problem, Program, RecordInfo, Spent, Step, Type, Unvalued,
+    Variable,
 };
 use crossdock_message::{ByteString, Code, Decimal, Fault, Value};
 
@@ -295,21 +296,20 @@ impl Expression {
     }
 
     fn run(&self, program: &Program, paths: &[Path], scope: &Scope<'_>) -> Result<Value, Fault> {
-        let mut found = Vec::with_capacity(paths.len());
-        for path in paths {
-            found.push(scope.find(path)?.ok());
-        }
-        let mut inputs: Vec<Option<Val<'_>>> = Vec::with_capacity(paths.len());
-        for (path, value) in paths.iter().zip(&found) {
-            inputs.push(match value {
-                Some(value) => Some(Val::data(value, scope.is_xml(&path.root))),
-                None => scope.is_missing_element(path, 0).then(Val::missing_element),
-            });
-        }
-        let evaluated = program.evaluate(&inputs, scope.meter, scope.host).map_err(|failure| self.failed(&failure))?;
-        evaluated.to_value(scope.meter).map_err(|problem| match problem {
-            NoValue::Spent(spent) => self.spent(spent),
-            NoValue::Kind(kind) => {
+        let mut paths = paths.iter();
+        let find = |_: &Input| {
+            // One for each input.
+            let Some(path) = paths.next() else { return Ok(Given::Nothing) };
+            Ok(match scope.find(path)?.ok() {
+                Some(value) => Given::Data(value, scope.is_xml(&path.root)),
+                None if scope.is_missing_element(path, 0) => Given::MissingElement,
+                None => Given::Nothing,
+            })
+        };
+        program.value(find, scope.meter, scope.host)?.map_err(|problem| match problem {
+            Unvalued::Failure(failure) => self.failed(&failure),
+            Unvalued::NoValue(NoValue::Spent(spent)) => self.spent(spent),
+            Unvalued::NoValue(NoValue::Kind(kind)) => {
                 self.fault("EXPRESSION", format!("`{}` gives {kind}, which a message cannot hold", self.0.source))
             }
         })
