@@ -130,7 +130,6 @@ impl<'v, 'e> Machine<'v, 'e> {
                 _ => Err(no_overload(*span, "? :")),
             },
             Node::Equal { parts, written, negated, span } => {
-                self.work(*span, 1)?;
                 let (left, right) = (self.evaluate(&parts[0])?, self.evaluate(&parts[1])?);
                 let (left, right) = if written.is_some() { as_written(left, right, written) } else { (left, right) };
                 let is_equal = spent(*span, equal(&left, &right, self.budget))?;
@@ -160,7 +159,6 @@ impl<'v, 'e> Machine<'v, 'e> {
             }
             Node::Map { entries, span } => self.map(entries, *span),
             Node::Call { function, arguments, span } => {
-                self.work(*span, 1)?;
                 if arguments.len() <= FEW {
                     let mut few = [const { Val::Null }; FEW];
                     for (place, argument) in few.iter_mut().zip(arguments) {
@@ -375,7 +373,6 @@ impl<'v, 'e> Machine<'v, 'e> {
         span: Span,
     ) -> Outcome<Val<'v>> {
         let (left, right) = (self.evaluate(&parts[0])?, self.evaluate(&parts[1])?);
-        self.work(span, 1)?;
         if let (Val::Int(left), Val::Int(right)) = (&left, &right) {
             return Ok(Val::Bool(ordered(operator, left.cmp(right))));
         }

@@ -38,7 +38,6 @@ pub(super) fn negate(value: Val<'_>, span: Span) -> Outcome<Val<'_>> {
 impl<'v> Machine<'v, '_> {
     pub(super) fn arithmetic(&self, node: &'v Arithmetic, left: Val<'v>, right: Val<'v>) -> Outcome<Val<'v>> {
         let Arithmetic { operator, written, is_exact, span, .. } = node;
-        self.work(*span, 1)?;
         // By reference: what was written a moment ago is not moved.
         match (&left, &right) {
             (Val::Int(left), Val::Int(right)) => return ints(*operator, *left, *right, *is_exact, *span),

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use crossdock_message::{Time, TimeSpan};
 
 use super::{List, Map, Val};
-use crate::budget::{Budget, Spent};
+use crate::budget::{BYTES_PER_UNIT, Budget, Spent};
 use crate::number::Dec;
 
 /// Whether two values are equal. Values of different kinds are not, numbers apart.
@@ -16,7 +16,7 @@ pub fn equal(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Result<bool, S
     Ok(match (left, right) {
         (Val::Text(left), Val::Text(right)) => {
             left.len() == right.len() && {
-                budget.scan(left.len())?;
+                scan(left.len(), budget)?;
                 left == right
             }
         }
@@ -88,17 +88,23 @@ pub fn compare(left: &Val<'_>, right: &Val<'_>) -> Option<Option<Ordering>> {
 pub fn compare_within(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Result<Option<Option<Ordering>>, Spent> {
     match (left, right) {
         (Val::Text(_) | Val::Bytes(_), Val::Text(_) | Val::Bytes(_)) => {
-            budget.scan(left.scan_len().min(right.scan_len()))?;
+            scan(left.scan_len().min(right.scan_len()), budget)?;
         }
         _ => scan_numbers(left, right, budget)?,
     }
     Ok(compare(left, right))
 }
 
+/// Charges looking through more than what the node itself is charged.
+#[inline]
+fn scan(len: usize, budget: &Budget) -> Result<(), Spent> {
+    if len > BYTES_PER_UNIT { budget.scan(len) } else { Ok(()) }
+}
+
 /// Charges what is dear: long decimals.
 fn scan_numbers(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Result<(), Spent> {
     match (left, right) {
-        (Val::Decimal(_), _) | (_, Val::Decimal(_)) => budget.scan(left.scan_len() + right.scan_len()),
+        (Val::Decimal(_), _) | (_, Val::Decimal(_)) => scan(left.scan_len() + right.scan_len(), budget),
         _ => Ok(()),
     }
 }
