@@ -131,7 +131,8 @@ fn the_page_of_functions_is_that_of_the_command() {
     if std::env::var_os("CROSSDOCK_BLESS").is_some() {
         std::fs::write(&page, &shown).expect("the page");
     }
-    assert_eq!(std::fs::read_to_string(page).expect("the page"), shown, "CROSSDOCK_BLESS=1 writes it anew");
+    let is_same = std::fs::read_to_string(page).expect("the page") == shown;
+    assert!(is_same, "src/expression/FUNCTIONS.md is another; CROSSDOCK_BLESS=1 writes it anew");
 }
 
 #[test]
