@@ -1,6 +1,6 @@
 //! The evaluator: a walk over the nodes of a program. Its recursion is as deep as the parser allows.
 
-pub(crate) mod arithmetic;
+mod arithmetic;
 mod fold;
 
 use std::borrow::Cow;

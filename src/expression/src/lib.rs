@@ -11,6 +11,7 @@ mod cost;
 mod eval;
 pub mod failure;
 pub mod functions;
+mod moments;
 mod node;
 pub mod number;
 pub mod problem;

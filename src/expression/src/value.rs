@@ -11,7 +11,6 @@ use bytes::Bytes;
 use crossdock_message::{ByteString, Record, Time, TimeSpan, Value};
 
 pub use self::compare::{compare, compare_within, equal};
-pub(crate) use self::compare::{length, moment};
 pub use self::convert::NoValue;
 pub use self::map::{Key, MadeMap, NoEntry};
 use crate::number::Dec;

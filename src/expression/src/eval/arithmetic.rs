@@ -2,11 +2,10 @@
 
 use std::rc::Rc;
 
-use crossdock_message::{Time, TimeSpan};
-
 use super::{Machine, no_overload, spent};
 use crate::failure::{Failure, Outcome};
 use crate::functions::no_result;
+use crate::moments::{length, moment, span_of_nanos, time_of_nanos};
 use crate::node::Arithmetic;
 use crate::number::{Dec, NoResult};
 use crate::problem::Span;
@@ -28,7 +27,7 @@ pub(super) fn negate(value: Val<'_>, span: Span) -> Outcome<Val<'_>> {
         Val::Int(number) => number.checked_neg().map(Val::Int).ok_or_else(|| overflow(span)),
         Val::Double(number) => Ok(Val::Double(-number)),
         Val::Decimal(number) => number.negate().map(Val::Decimal).map_err(|problem| no_result(span, problem)),
-        Val::Duration(by) => span_of_nanos(-crate::value::length(by))
+        Val::Duration(by) => span_of_nanos(-length(by))
             .map(Val::Duration)
             .ok_or_else(|| Failure::value(span, "a length of time is out of range")),
         _ => Err(no_overload(span, "-")),
@@ -158,25 +157,7 @@ fn decimals<'v>(
     result.map(Val::Decimal).map_err(|problem| no_result(span, problem))
 }
 
-/// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z.
-const TIME_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
-const NANOS: i128 = 1_000_000_000;
-
-/// A moment from nanoseconds since 1970; nothing outside of the years 1 to 9999.
-pub(crate) fn time_of_nanos(nanos: i128) -> Option<Time> {
-    let seconds = i64::try_from(nanos.div_euclid(NANOS)).ok().filter(|seconds| TIME_SECONDS.contains(seconds))?;
-    Some(Time { seconds, nanos: i32::try_from(nanos.rem_euclid(NANOS)).unwrap_or(0) })
-}
-
-/// A length of time from nanoseconds; nothing above what 64 bits of nanoseconds hold, as in CEL.
-pub(crate) fn span_of_nanos(nanos: i128) -> Option<TimeSpan> {
-    i64::try_from(nanos).ok()?;
-    let seconds = i64::try_from(nanos / NANOS).ok()?;
-    Some(TimeSpan { seconds, nanos: i32::try_from(nanos % NANOS).unwrap_or(0) })
-}
-
 fn times<'v>(operator: BinaryOp, left: &Val<'v>, right: &Val<'v>, span: Span) -> Outcome<Val<'v>> {
-    use crate::value::{length, moment};
     #[cold]
     fn out_of_range(span: Span) -> Box<Failure> {
         Failure::value(span, "a moment or a length of time is out of range")

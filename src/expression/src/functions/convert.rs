@@ -4,10 +4,10 @@ use bytes::Bytes;
 use crossdock_message::{ByteString, Time, TimeSpan};
 
 use super::{Call, Function, decimal_of, take};
-use crate::eval::arithmetic::{span_of_nanos, time_of_nanos};
 use crate::failure::Outcome;
+use crate::moments::{length, moment, span_of_nanos, time_of_nanos};
 use crate::number::Dec;
-use crate::value::{Map, Val, length, moment};
+use crate::value::{Map, Val};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function {

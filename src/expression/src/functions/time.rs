@@ -5,9 +5,9 @@ use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, Zoned};
 
 use super::{Call, Function, take, text_at};
-use crate::eval::arithmetic::time_of_nanos;
 use crate::failure::Outcome;
-use crate::value::{Val, length};
+use crate::moments::{length, time_of_nanos};
+use crate::value::Val;
 
 const OF_TIME: &[&str] = &["timestamp.get() -> int", "timestamp.get(string) -> int"];
 const OF_BOTH: &[&str] = &["timestamp.get() -> int", "timestamp.get(string) -> int", "duration.get() -> int"];

@@ -2,10 +2,9 @@
 
 use std::cmp::Ordering;
 
-use crossdock_message::{Time, TimeSpan};
-
 use super::{List, Map, Val};
 use crate::budget::{BYTES_PER_UNIT, Budget, Spent};
+use crate::moments::{length, moment};
 use crate::number::Dec;
 
 /// Whether two values are equal. Values of different kinds are not, numbers apart.
@@ -107,16 +106,6 @@ fn scan_numbers(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Result<(), 
         (Val::Decimal(_), _) | (_, Val::Decimal(_)) => scan(left.scan_len() + right.scan_len(), budget),
         _ => Ok(()),
     }
-}
-
-/// Nanoseconds since 1970.
-pub(crate) fn moment(time: Time) -> i128 {
-    i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos)
-}
-
-/// Nanoseconds.
-pub(crate) fn length(span: TimeSpan) -> i128 {
-    i128::from(span.seconds) * 1_000_000_000 + i128::from(span.nanos)
 }
 
 fn whole(value: &Val<'_>) -> Option<i128> {

@@ -1,0 +1,285 @@
+//! Names: variables, types, fields and elements.
+
+use std::sync::Arc;
+
+use crossdock_message::ByteString;
+
+use super::{Checked, Checker, NAMES_MAX, or_null};
+use crate::functions;
+use crate::node::{Node, Root};
+use crate::problem::{Span, nearest};
+use crate::program::Input;
+use crate::syntax::{Expr, ExprKind, Literal};
+use crate::types::{Type, type_of_name};
+
+impl Checker<'_> {
+    /// Names that may be meant, the innermost container first ("CEL language definition", Name Resolution).
+    pub(super) fn candidates(&self, name: &str) -> Vec<String> {
+        if let Some(absolute) = name.strip_prefix('.') {
+            return vec![absolute.to_owned()];
+        }
+        let mut candidates = Vec::new();
+        let mut container: &str = &self.environment.container;
+        while !container.is_empty() {
+            candidates.push(format!("{container}.{name}"));
+            container = container.rsplit_once('.').map_or("", |(outer, _)| outer);
+        }
+        candidates.push(name.to_owned());
+        candidates
+    }
+
+    pub(super) fn local(&self, name: &str) -> Option<(usize, Type)> {
+        let at = self.locals.iter().rposition(|(local, _)| local == name)?;
+        Some((at, self.locals[at].1.clone()))
+    }
+
+    /// A variable of the environment, or a type.
+    pub(super) fn global(&mut self, name: &str, span: Span) -> Option<Checked> {
+        for candidate in self.candidates(name) {
+            if let Some(variable) = self.environment.variables.iter().find(|variable| variable.name == candidate) {
+                let of = variable.of.clone();
+                let slot = self.input(candidate.into(), None, span);
+                return Some((Node::Input(slot, span), of));
+            }
+            if let Some((type_name, of)) = type_of_name(&candidate) {
+                return Some((Node::Type(type_name), Type::Type(Arc::new(of))));
+            }
+        }
+        None
+    }
+
+    pub(super) fn input(&mut self, variable: ByteString, field: Option<ByteString>, span: Span) -> usize {
+        let is_it = |input: &Input| input.variable == variable && input.field == field;
+        if let Some(at) = self.inputs.iter().position(is_it) {
+            return at;
+        }
+        self.inputs.push(Input { variable, field, span });
+        self.inputs.len() - 1
+    }
+
+    pub(super) fn ident(&mut self, name: &ByteString, span: Span) -> Checked {
+        if let Some((slot, of)) = self.local(name) {
+            return (Node::Local(slot), of);
+        }
+        if let Some(found) = self.global(name, span) {
+            return found;
+        }
+        if let Some((_, first)) = self.environment.unbound.iter().find(|(unbound, _)| unbound == name) {
+            return self.refuse(span, format!("`{name}` is not there yet"), *first);
+        }
+        if functions::find(name).is_some() {
+            return self.refuse(span, format!("`{name}` is a function"), format!("call it: `{name}(…)`"));
+        }
+        let known = || {
+            let locals = self.locals.iter().map(|(name, _)| &**name);
+            locals.chain(self.environment.variables.iter().map(|variable| &*variable.name))
+        };
+        let help = match nearest(name, known()) {
+            Some(meant) => format!("write `{meant}`"),
+            None => {
+                let known = known().filter(|name| name.len() <= 64).take(NAMES_MAX).collect::<Vec<_>>().join(", ");
+                format!("known here: {known}; a text stands in single quotes: `'{name}'`")
+            }
+        };
+        if self.environment.is_unchecked {
+            return (Node::Fail { missing: true, problem: name.to_string(), span }, Type::Dyn);
+        }
+        self.refuse(span, format!("there is no `{name}` here"), help)
+    }
+
+    /// The name that a chain of selections spells, where it is no variable of a macro.
+    pub(super) fn qualified(&self, expression: &Expr) -> Option<String> {
+        match &expression.kind {
+            ExprKind::Ident(name) if self.local(name).is_none() => Some(name.to_string()),
+            ExprKind::Select { operand, field, test: false, optional: false, .. } => {
+                Some(format!("{}.{field}", self.qualified(operand)?))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn select(
+        &mut self,
+        whole: &Expr,
+        operand: &Expr,
+        (field, field_span): (&ByteString, Span),
+        test: bool,
+        optional: bool,
+    ) -> Checked {
+        // A variable or a type may have dots in its name.
+        if !test
+            && !optional
+            && let Some(name) = self.qualified(whole)
+            && let Some(found) = self.global(&name, whole.span)
+        {
+            return found;
+        }
+        // The first field of a variable is an input of its own, so that no more of a message is read than is looked at.
+        let of_variable = match &operand.kind {
+            ExprKind::Ident(name) if self.environment.splits_inputs && self.local(name).is_none() => {
+                self.environment.variables.iter().find(|variable| variable.name == *name).cloned()
+            }
+            _ => None,
+        };
+        if let Some(variable) = of_variable {
+            let given = self.field_type(&variable.of, field, field_span, test);
+            if test || optional {
+                let is_record = matches!(variable.of, Type::Record(_));
+                let slot =
+                    if is_record { 0 } else { self.input(variable.name.clone(), Some(field.clone()), whole.span) };
+                let node = Node::Input(slot, whole.span);
+                if test && !matches!(variable.of, Type::Record(_)) {
+                    let present = Node::Has { operand: Box::new(node), name: ByteString::new(), span: field_span };
+                    return (present, Type::Bool);
+                }
+                if optional && !matches!(variable.of, Type::Record(_)) {
+                    let node =
+                        Node::Field { operand: Box::new(node), name: ByteString::new(), span: field_span, optional };
+                    return (node, Type::optional(given));
+                }
+                // Of a record, presence is more than a value.
+                let slot = self.input(variable.name, None, operand.span);
+                let operand = Box::new(Node::Input(slot, operand.span));
+                if optional {
+                    let node = Node::Field { operand, name: field.clone(), span: field_span, optional };
+                    return (node, Type::optional(given));
+                }
+                return (Node::Has { operand, name: field.clone(), span: field_span }, Type::Bool);
+            }
+            let span = operand.span.to(field_span);
+            let slot = self.input(variable.name, Some(field.clone()), span);
+            return (or_null(Node::Input(slot, span), &given), given);
+        }
+        let (node, of) = self.check(operand);
+        let of = self.settled(&of);
+        // `a.?b.c` goes on with what is there.
+        let (inner, chained) = match &of {
+            Type::Optional(inner) => ((**inner).clone(), true),
+            other => (other.clone(), false),
+        };
+        let given = self.field_type(&inner, field, field_span, test);
+        if test {
+            return (Node::Has { operand: Box::new(node), name: field.clone(), span: field_span }, Type::Bool);
+        }
+        let given = if optional || chained { Type::optional(given) } else { given };
+        if optional || chained {
+            return (Node::Field { operand: Box::new(node), name: field.clone(), span: field_span, optional }, given);
+        }
+        let node = match node {
+            Node::OrNull(inner) => *inner,
+            other => other,
+        };
+        let node = match node {
+            Node::Input(slot, span) => {
+                Node::Path { root: Root::Input(slot, span), steps: Box::new([(field.clone(), field_span)]) }
+            }
+            Node::Local(slot) => Node::Path { root: Root::Local(slot), steps: Box::new([(field.clone(), field_span)]) },
+            Node::Path { root, steps } => {
+                let steps = steps.into_iter().chain([(field.clone(), field_span)]).collect();
+                Node::Path { root, steps }
+            }
+            other => Node::Field { operand: Box::new(other), name: field.clone(), span: field_span, optional: false },
+        };
+        (or_null(node, &given), given)
+    }
+
+    /// The type of a field; refuses one that its record does not have.
+    pub(super) fn field_type(&mut self, of: &Type, field: &ByteString, span: Span, test: bool) -> Type {
+        match of {
+            Type::Record(record) => match record.field(field) {
+                Some(of) => of,
+                None => {
+                    let names = record.field_names();
+                    let help = match nearest(field, names.iter().map(String::as_str)) {
+                        Some(meant) => format!("write `{meant}`"),
+                        None => format!("it has {}", names[..names.len().min(NAMES_MAX)].join(", ")),
+                    };
+                    self.misfit(span, format!("`{}` has no field `{field}`", record.name()), help);
+                    Type::Dyn
+                }
+            },
+            Type::Map(parts) => {
+                let key = parts.0.clone();
+                if !self.fits(&Type::Text, &key) {
+                    self.misfit(span, "the keys of the map are no texts", "write `map[key]`");
+                }
+                parts.1.clone()
+            }
+            Type::Dyn | Type::Named(_) => Type::Dyn,
+            Type::Param(_) => {
+                self.fits(of, &Type::Dyn);
+                Type::Dyn
+            }
+            Type::List(_) => {
+                let help = format!("take one of its elements, `x[0].{field}`, or all: `x.map(e, e.{field})`");
+                self.misfit(span, format!("a list has no field `{field}`"), help);
+                Type::Dyn
+            }
+            other => {
+                let what = if test { "has no fields" } else { "has no field of that name" };
+                self.misfit(span, format!("{other} {what}: `{field}`"), "fields are those of records and maps");
+                Type::Dyn
+            }
+        }
+    }
+
+    pub(super) fn index(&mut self, operand: &Expr, index: &Expr, span: Span, optional: bool) -> Checked {
+        // `x['name']` is `x.name`, as far as the types go.
+        if let ExprKind::Literal(Literal::Text(name)) = &index.kind
+            && !optional
+        {
+            let is_variable = matches!(&operand.kind, ExprKind::Ident(name) if self.environment.splits_inputs && self.local(name).is_none());
+            if is_variable {
+                return self.select(
+                    &Expr { span, height: 1, kind: ExprKind::List(Vec::new()) },
+                    operand,
+                    (name, index.span),
+                    false,
+                    false,
+                );
+            }
+        }
+        let (node, of) = self.check(operand);
+        let (key, key_type) = self.check(index);
+        let of = self.settled(&of);
+        let (inner, chained) = match &of {
+            Type::Optional(inner) => ((**inner).clone(), true),
+            other => (other.clone(), false),
+        };
+        let given = match &inner {
+            Type::List(element) => {
+                let fits =
+                    self.fits(&key_type, &Type::Int) || matches!(key_type, Type::UInt | Type::Double | Type::Decimal);
+                if !fits {
+                    self.misfit(
+                        index.span,
+                        format!("a list is indexed by whole numbers, not by {key_type}"),
+                        "write `list[0]`",
+                    );
+                }
+                (**element).clone()
+            }
+            Type::Map(parts) => {
+                let wanted = parts.0.clone();
+                let are_numbers = key_type.is_number() && wanted.is_number();
+                if !are_numbers && !self.fits(&key_type, &wanted) {
+                    let (key_type, wanted) = (self.settled(&key_type), self.settled(&wanted));
+                    self.misfit(index.span, format!("the keys are {wanted}, and this is {key_type}"), "");
+                }
+                parts.1.clone()
+            }
+            Type::Record(_) => match &index.kind {
+                ExprKind::Literal(Literal::Text(name)) => self.field_type(&inner, name, index.span, false),
+                _ => Type::Dyn,
+            },
+            Type::Dyn | Type::Param(_) | Type::Named(_) => Type::Dyn,
+            other => {
+                self.misfit(span, format!("{other} has no elements"), "lists and maps have");
+                Type::Dyn
+            }
+        };
+        let optional_result = optional || chained;
+        let node = Node::Index { parts: Box::new([node, key]), span, optional };
+        (node, if optional_result { Type::optional(given) } else { given })
+    }
+}
