@@ -12,6 +12,7 @@ mod spent;
 mod template;
 
 pub use compile::{Expression, Names};
+pub use contract::type_of_record;
 pub use crossdock_expression::{Budget as Meter, FixedHost, Host, Problem as ExpressionError, reference};
 pub use gives::Gives;
 pub use path::{Path, PathStep};

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossdock_contract::{Arity, Contract, EnumId, Field, Files, Kind, RecordId, Scalar, Special, TypeRef, compile};
-use crossdock_expression::{EnumInfo, RecordInfo, Type, Val};
+use crossdock_contract::{Contract, Files, TypeRef, compile};
+use crossdock_expression::{Type, Val};
 use crossdock_message::{Limits, Value};
+use crossdock_routing::expression::type_of_record;
 
 /// What the messages of the tests are of.
 const FILES: [&str; 3] = [
@@ -50,81 +51,6 @@ impl Messages {
 
     /// The type of messages of that name; nothing where the contract has none.
     pub(crate) fn type_of(&self, name: &str) -> Option<Type> {
-        Some(of_record(&self.0, self.0.find_record(name)?))
-    }
-}
-
-// As the gateway shows contracts to the checker (`src/routing/src/expression/contract.rs`).
-
-#[derive(Debug)]
-struct OfContract {
-    contract: Arc<Contract>,
-    id: RecordId,
-}
-
-#[derive(Debug)]
-struct Enumeration {
-    contract: Arc<Contract>,
-    id: EnumId,
-}
-
-impl RecordInfo for OfContract {
-    fn name(&self) -> &str {
-        &self.contract.record(self.id).name
-    }
-
-    fn field(&self, name: &str) -> Option<Type> {
-        self.contract.record(self.id).field(name).map(|field| of_field(&self.contract, field))
-    }
-
-    fn field_names(&self) -> Vec<String> {
-        self.contract.record(self.id).field_names().map(str::to_owned).collect()
-    }
-}
-
-impl EnumInfo for Enumeration {
-    fn name(&self) -> &str {
-        &self.contract.enumeration(self.id).name
-    }
-
-    fn value_names(&self) -> Vec<String> {
-        self.contract.enumeration(self.id).values.iter().map(|(name, _)| name.to_string()).collect()
-    }
-}
-
-fn of_record(contract: &Arc<Contract>, id: RecordId) -> Type {
-    let record = contract.record(id);
-    match record.special {
-        Special::None => Type::Record(Arc::new(OfContract { contract: Arc::clone(contract), id })),
-        Special::Time => Type::Time,
-        Special::Duration => Type::Duration,
-        Special::Wrapper => match record.fields.first().map(|field| field.kind) {
-            Some(Kind::Scalar(scalar)) => Type::Wrapper(Arc::new(of_scalar(scalar))),
-            _ => Type::Dyn,
-        },
-        _ => Type::Dyn,
-    }
-}
-
-fn of_field(contract: &Arc<Contract>, field: &Field) -> Type {
-    let one = match field.kind {
-        Kind::Scalar(scalar) => of_scalar(scalar),
-        Kind::Enum(id) => Type::Enum(Arc::new(Enumeration { contract: Arc::clone(contract), id })),
-        Kind::Record(id) => of_record(contract, id),
-    };
-    match field.arity {
-        Arity::Many => Type::list(one),
-        Arity::Map => Type::map(Type::Text, one),
-        _ => one,
-    }
-}
-
-fn of_scalar(scalar: Scalar) -> Type {
-    match scalar {
-        Scalar::Bool => Type::Bool,
-        Scalar::String => Type::Text,
-        Scalar::Bytes => Type::Bytes,
-        Scalar::Float | Scalar::Double => Type::Double,
-        _ => Type::Int,
+        Some(type_of_record(&self.0, self.0.find_record(name)?))
     }
 }

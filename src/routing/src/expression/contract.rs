@@ -7,7 +7,7 @@ use crossdock_expression::{EnumInfo, RecordInfo, Type};
 
 /// The type of a body.
 pub(super) fn type_of(typed: &Typed) -> Type {
-    of_record(typed.type_ref().contract(), typed.type_ref().id())
+    type_of_record(typed.type_ref().contract(), typed.type_ref().id())
 }
 
 #[derive(Debug)]
@@ -46,7 +46,9 @@ impl EnumInfo for Enumeration {
     }
 }
 
-fn of_record(contract: &Arc<Contract>, id: RecordId) -> Type {
+/// The type of a record of a contract, as expressions see it.
+#[must_use]
+pub fn type_of_record(contract: &Arc<Contract>, id: RecordId) -> Type {
     let record = contract.record(id);
     match record.special {
         Special::None => Type::Record(Arc::new(OfContract { contract: Arc::clone(contract), id })),
@@ -64,7 +66,7 @@ fn of_field(contract: &Arc<Contract>, field: &Field) -> Type {
     let one = match field.kind {
         Kind::Scalar(scalar) => of_scalar(scalar),
         Kind::Enum(id) => Type::Enum(Arc::new(Enumeration { contract: Arc::clone(contract), id })),
-        Kind::Record(id) => of_record(contract, id),
+        Kind::Record(id) => type_of_record(contract, id),
     };
     match field.arity {
         Arity::Many => Type::list(one),
