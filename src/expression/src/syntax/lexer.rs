@@ -231,7 +231,7 @@ impl<'s> Lexer<'s> {
         let read = literal::unescape(&rest[..len], quoted).map_err(|(at, problem)| {
             let at = content + at;
             let help = "escapes are `\\n`, `\\t`, `\\\\`, `\\'`, `\\\"`, `\\xHH`, `\\uHHHH`, `\\UHHHHHHHH`; `r'…'` takes all as it is";
-            Problem::new(Span::new(at, (at + 2).min(content + len)), problem, help)
+            Problem::new(Span::new(at, at + escape_len(&self.source[at..content + len])), problem, help)
         })?;
         if quoted.is_bytes {
             return Ok(Token::Literal(Literal::Bytes(Bytes::from(read))));
@@ -240,6 +240,11 @@ impl<'s> Lexer<'s> {
             .map_err(|_| Problem::new(Span::new(start, self.at), "the text is not UTF-8", "write bytes as `b'…'`"))?;
         Ok(Token::Literal(Literal::Text(text.into())))
     }
+}
+
+/// Bytes of a backslash and the character behind it.
+fn escape_len(rest: &str) -> usize {
+    rest.chars().take(2).map(char::len_utf8).sum()
 }
 
 /// Bytes up to the brace that closes what was opened before `source`; nothing where there is none.
