@@ -12,6 +12,9 @@ use crate::problem::Span;
 use crate::syntax::BinaryOp;
 use crate::value::{List, Val};
 
+/// Units of work of a quotient with all its digits.
+const DIVISION_WORK: u64 = 6;
+
 #[cold]
 fn overflow(span: Span) -> Box<Failure> {
     Failure::value(span, "a number does not fit in 64 bits")
@@ -146,6 +149,9 @@ fn decimals<'v>(
         // Long numbers: multiplication and division grow with the square of their length, which is bounded.
         machine.work(span, (weight / 8) as u64)?;
         machine.bytes(span, 2 * weight)?;
+    }
+    if operator == BinaryOp::Divide {
+        machine.work(span, DIVISION_WORK)?;
     }
     let result: Result<Dec<'v>, NoResult> = match operator {
         BinaryOp::Add => left.add(right),

@@ -175,6 +175,7 @@ fn round<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     let places = places.ok_or_else(|| call.fail("digits are from -1000 to 1000"))?;
     match decimal_of(&value) {
         Some(number) => {
+            call.work(4)?;
             call.scan(16 * number.weight())?;
             number.round(places).map(Val::Decimal).map_err(|problem| call.no_result(problem))
         }

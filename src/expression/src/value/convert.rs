@@ -6,6 +6,7 @@ use crossdock_message::{Record, Value};
 
 use super::{List, Map, Val};
 use crate::budget::{Budget, Spent};
+use crate::number::Dec;
 
 /// Why a value is none of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +65,12 @@ impl Val<'_> {
             Self::Int(number) => Value::Int(*number),
             Self::UInt(number) => Value::from(*number),
             Self::Double(number) => Value::F64(*number),
-            Self::Decimal(number) => Value::Decimal(number.to_decimal()),
+            Self::Decimal(number @ Dec::Written(_)) => Value::Decimal(number.to_decimal()),
+            Self::Decimal(number) => {
+                budget.work(2)?;
+                budget.bytes(32 + number.weight())?;
+                Value::Decimal(number.to_decimal())
+            }
             Self::Text(text) => Value::Text((**text).clone()),
             Self::Bytes(bytes) => Value::Bytes((**bytes).clone()),
             Self::Time(time) => Value::Time(*time),
