@@ -20,9 +20,10 @@ use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crossdock_expression::syntax::Options;
-use crossdock_expression::{Environment, FixedHost, Program, Type, Val, Variable};
+use crossdock_expression::{Budget, Environment, FixedHost, Program, Type, Val, Variable};
 
 use cases::{Case, Expected};
 use deviations::Deviations;
@@ -98,7 +99,7 @@ fn run(case: &Case) -> Result<(), Miss> {
             None => inputs.push(None),
         }
     }
-    let (budget, host) = (Program::ample_budget(), FixedHost::default());
+    let (budget, host) = (Budget::new(Instant::now() + Duration::from_secs(60)), FixedHost::default());
     let outcome = program.evaluate(&inputs, &budget, &host);
     match (&case.expected, &outcome) {
         (Expected::Failure, Err(_)) => Ok(()),

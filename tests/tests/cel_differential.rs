@@ -32,8 +32,9 @@ mod values;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use crossdock_expression::{Environment, FixedHost, Program, Val, Variable};
+use crossdock_expression::{Budget, Environment, FixedHost, Program, Val, Variable};
 use crossdock_message::Value;
 use serde_json::{Value as Json, json};
 
@@ -112,7 +113,7 @@ fn ours(case: &Case, source: &str) -> Answer {
             _ => Some(value_of(&input.variable)?.to_made()),
         });
         let inputs: Vec<Option<Val<'_>>> = inputs.collect();
-        let (budget, host) = (Program::ample_budget(), FixedHost::default());
+        let (budget, host) = (Budget::new(Instant::now() + Duration::from_secs(60)), FixedHost::default());
         let value = program.evaluate(&inputs, &budget, &host).map_err(|failure| format!("evaluation: {failure}"))?;
         Ok(Tagged::of(&value))
     }));

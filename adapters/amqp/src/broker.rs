@@ -126,8 +126,8 @@ impl Live {
         !self.ended.is_cancelled() && self.connection.status().connected()
     }
 
-    /// Waits until it is lost. lapin leaves a call unanswered that it took in the moment when its connection ended: whoever waits for
-    /// lapin waits for this as well.
+    /// Completes once the connection is lost. lapin never completes a call that it accepted just as its connection ended, so whatever awaits
+    /// lapin awaits this as well. Cancel safe.
     pub(crate) async fn lost(&self) {
         self.ended.cancelled().await;
     }

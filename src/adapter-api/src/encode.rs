@@ -48,7 +48,7 @@ pub struct EncodedBody {
 }
 
 impl EncodedBody {
-    /// Makes it the body of a message, which is forwarded unchanged from then on by whoever takes that format and type.
+    /// Makes it the body of a message. An adapter that takes that format and type forwards it unchanged.
     pub fn put_into(self, message: &mut Message, format: &WriteFormat, of_type: Option<Arc<dyn BodyType>>) {
         message.body = match of_type {
             Some(of_type) => Body::typed(self.chunks, format.format(), of_type),

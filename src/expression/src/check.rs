@@ -29,11 +29,9 @@ pub(crate) struct Checker<'e> {
 
 type Checked = (Node, Type);
 
-/// Problems of one expression that are told, and names that one of them lists.
+/// Problems reported for one expression, and names listed in one of them.
 const PROBLEMS_MAX: usize = 16;
 const NAMES_MAX: usize = 20;
-/// Nodes that are evaluated for one unit of work.
-const NODES_PER_UNIT: u64 = 4;
 
 impl<'e> Checker<'e> {
     pub(crate) fn new(environment: &'e Environment) -> Self {
@@ -103,13 +101,8 @@ impl<'e> Checker<'e> {
                 let condition = self.condition(&parts[0], "before the `?` stands");
                 let (yes, yes_type) = self.check(&parts[1]);
                 let (no, no_type) = self.check(&parts[2]);
-                let of = match self.unifier.joined(&yes_type, &no_type) {
-                    Some(joined) => joined,
-                    None => {
-                        // A route file may give one thing or another; CEL itself refuses it.
-                        Type::Dyn
-                    }
-                };
+                // Results of different types are allowed, unlike in CEL: a route may return one thing or another.
+                let of = self.unifier.joined(&yes_type, &no_type).unwrap_or(Type::Dyn);
                 (Node::Conditional(Box::new([condition, yes, no]), span), of)
             }
             ExprKind::List(elements) => self.list(elements, span),

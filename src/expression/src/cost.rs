@@ -48,7 +48,7 @@ pub(crate) fn growth(node: &Node, base: usize) -> Growth {
 /// Whether a value comes from an input, or from a variable before `base`. What stands in the source does not grow.
 fn is_of_outside(node: &Node, base: usize) -> bool {
     match node {
-        Node::Input(..) | Node::Path { root: Root::Input(..), .. } => true,
+        Node::Input(..) | Node::OptionalInput(..) | Node::Path { root: Root::Input(..), .. } => true,
         Node::Local(slot) | Node::Path { root: Root::Local(slot), .. } => *slot < base,
         _ => {
             let mut found = false;
@@ -58,8 +58,15 @@ fn is_of_outside(node: &Node, base: usize) -> bool {
     }
 }
 
-/// The nodes that are evaluated, those of loops not counted: they are charged for each element.
-pub(crate) fn weight(node: &Node) -> u64 {
+/// Nodes that are evaluated for one unit of work.
+const NODES_PER_UNIT: u64 = 4;
+
+/// Units of work of evaluating a node once. Bodies of loops are charged for each element, and not counted here.
+pub(crate) fn units(node: &Node) -> u64 {
+    weight(node).div_ceil(NODES_PER_UNIT)
+}
+
+fn weight(node: &Node) -> u64 {
     let mut found = match node {
         Node::Path { steps, .. } => 1 + steps.len() as u64,
         _ => 1,
@@ -73,8 +80,14 @@ pub(crate) fn weight(node: &Node) -> u64 {
 
 fn each_part<'n>(node: &'n Node, visit: &mut dyn FnMut(&'n Node)) {
     match node {
-        Node::Literal(_) | Node::Type(_) | Node::Input(..) | Node::Local(_) | Node::Path { .. } | Node::Fail { .. } => {
-        }
+        Node::Literal(_)
+        | Node::Type(_)
+        | Node::Input(..)
+        | Node::InputIsThere(_)
+        | Node::OptionalInput(..)
+        | Node::Local(_)
+        | Node::Path { .. }
+        | Node::Fail { .. } => {}
         Node::OrNull(operand)
         | Node::Field { operand, .. }
         | Node::Has { operand, .. }

@@ -25,7 +25,7 @@ pub(crate) struct Machine<'v, 'e> {
     names: &'e [Input],
     inputs: &'v [Option<Val<'v>>],
     locals: Vec<Val<'v>>,
-    /// Variables of `cel.bind` whose values failed: that is told where they are looked at.
+    /// Variables of `cel.bind` whose values failed to evaluate; the failure is raised where the variable is used.
     failed: Vec<(usize, Box<Failure>)>,
     budget: &'e Budget,
     host: &'e dyn Host,
@@ -71,6 +71,11 @@ impl<'v, 'e> Machine<'v, 'e> {
         }
     }
 
+    /// An input that is there.
+    fn given(&self, slot: usize) -> Option<&'v Val<'v>> {
+        self.inputs.get(slot)?.as_ref().filter(|value| !value.is_missing_element())
+    }
+
     #[cold]
     fn no_input(&self, slot: usize, span: Span) -> Box<Failure> {
         let name = self.names.get(slot).map(|input| match &input.field {
@@ -85,6 +90,11 @@ impl<'v, 'e> Machine<'v, 'e> {
             Node::Literal(literal) => Ok(of_literal(literal)),
             Node::Type(name) => Ok(Val::Type(name.clone())),
             Node::Input(slot, span) => self.input(*slot, *span),
+            Node::InputIsThere(slot) => Ok(Val::Bool(self.given(*slot).is_some())),
+            Node::OptionalInput(slot, span) => {
+                self.bytes(*span, OPTIONAL_LEN)?;
+                Ok(Val::Optional(self.given(*slot).cloned().map(Rc::new)))
+            }
             Node::Local(slot) => self.local(*slot),
             Node::Path { root, steps } => {
                 if let Some(value) = self.in_record(*root, steps) {
@@ -273,14 +283,6 @@ impl<'v, 'e> Machine<'v, 'e> {
     }
 
     fn field(&mut self, operand: &'v Node, name: &'v str, span: Span, optional: bool) -> Outcome<Val<'v>> {
-        // An empty name: the field is an input of its own.
-        if name.is_empty()
-            && let Node::Input(slot, _) = operand
-        {
-            self.bytes(span, OPTIONAL_LEN)?;
-            let found = self.inputs.get(*slot).cloned().flatten().filter(|value| !value.is_missing_element());
-            return Ok(Val::Optional(found.map(Rc::new)));
-        }
         let value = self.evaluate(operand)?;
         match value {
             Val::Optional(_) => {
@@ -297,12 +299,6 @@ impl<'v, 'e> Machine<'v, 'e> {
     }
 
     fn has(&mut self, operand: &'v Node, name: &'v str, span: Span) -> Outcome<Val<'v>> {
-        if name.is_empty()
-            && let Node::Input(slot, _) = operand
-        {
-            let found = self.inputs.get(*slot).and_then(Option::as_ref);
-            return Ok(Val::Bool(found.is_some_and(|value| !value.is_missing_element())));
-        }
         match self.evaluate(operand)? {
             Val::Map(map) => Ok(Val::Bool(map.has(name))),
             Val::Optional(None) => Ok(Val::Bool(false)),

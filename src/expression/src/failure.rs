@@ -1,4 +1,4 @@
-//! Why an evaluation gives no value. Nothing of the data is told.
+//! Why an evaluation produced no value. Never contains data of the message.
 
 use std::borrow::Cow;
 

@@ -263,5 +263,5 @@ pub(crate) fn find(name: &str) -> Option<(&'static Function, &'static [Signature
 }
 
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    TABLE.keys().copied()
+    all().map(|function| function.name)
 }

@@ -26,7 +26,7 @@ pub use budget::{Budget, Spent};
 pub use cost::Growth;
 pub use failure::{Failure, FailureKind, Outcome};
 pub use functions::{FixedHost, Function, Host};
-pub use problem::{Problem, Span, nearest};
+pub use problem::{Problem, Span};
 pub use program::{Environment, Given, Input, Program, Step, Unvalued, Variable};
 pub use reference::reference;
 pub use types::{EnumInfo, RecordInfo, Type, TypeName};

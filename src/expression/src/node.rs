@@ -14,6 +14,10 @@ pub(crate) enum Node {
     Type(TypeName),
     /// An input, by its place among the inputs of the program.
     Input(usize, Span),
+    /// Whether an input is there.
+    InputIsThere(usize),
+    /// An input as an optional.
+    OptionalInput(usize, Span),
     /// A variable of a macro, by its place on the stack.
     Local(usize),
     /// Fields below an input or a variable: the common case, without recursion.

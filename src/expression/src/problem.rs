@@ -63,16 +63,3 @@ impl Span {
         self.start as usize..self.end as usize
     }
 }
-
-/// The candidate that was most likely meant, where one is near enough.
-#[must_use]
-pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    let reach = (name.chars().count() / 3).max(2);
-    let name = name.to_lowercase();
-    known
-        .into_iter()
-        .map(|other| (strsim::damerau_levenshtein(&name, &other.to_lowercase()), other))
-        .filter(|(distance, other)| *distance <= reach && *distance < other.chars().count())
-        .min_by_key(|(distance, other)| (*distance, *other))
-        .map(|(_, other)| other)
-}

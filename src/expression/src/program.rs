@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
 
 use crossdock_message::{ByteString, Value};
 
 use crate::budget::Budget;
 use crate::check::Checker;
-use crate::cost::{Growth, growth, weight};
+use crate::cost::{Growth, growth, units};
 use crate::eval::Machine;
 use crate::failure::{Failure, Outcome};
 use crate::functions::Host;
@@ -153,7 +152,7 @@ impl Program {
         if !problems.is_empty() {
             return Err(problems);
         }
-        Ok(Self { inner: Arc::new(Inner { weight: 1 + weight(&node) / 4, node, inputs, locals: locals_max, of }) })
+        Ok(Self { inner: Arc::new(Inner { weight: units(&node), node, inputs, locals: locals_max, of }) })
     }
 
     /// What it looks at; values are given in this order.
@@ -200,8 +199,7 @@ impl Program {
     /// # Errors
     /// [`crate::Failure`].
     pub fn evaluate<'v>(&'v self, inputs: &'v [Option<Val<'v>>], budget: &Budget, host: &dyn Host) -> Outcome<Val<'v>> {
-        let whole = Span::ZERO;
-        budget.work(self.inner.weight).map_err(|spent| Failure::spent(whole, spent))?;
+        budget.work(self.inner.weight).map_err(|spent| Failure::spent(Span::ZERO, spent))?;
         let mut machine = Machine::new(&self.inner.inputs, inputs, self.inner.locals, budget, host);
         machine.evaluate(&self.inner.node)
     }
@@ -255,11 +253,5 @@ impl Program {
     ) -> Result<Value, Unvalued> {
         let value = self.evaluate(inputs, budget, host).map_err(Unvalued::Failure)?;
         value.into_value(budget).map_err(Unvalued::NoValue)
-    }
-
-    /// A budget for a check or a test.
-    #[must_use]
-    pub fn ample_budget() -> Budget {
-        Budget::new(Instant::now() + std::time::Duration::from_secs(60))
     }
 }

@@ -56,7 +56,11 @@ fn no_source_overflows_the_stack() {
         for source in towers() {
             if let Ok(program) = Program::compile(&source, &Environment { is_unchecked: true, ..environment() }) {
                 let inputs: Vec<_> = program.inputs().iter().map(|_| Some(Val::Int(1))).collect();
-                let _ = program.evaluate(&inputs, &Program::ample_budget(), &FixedHost::default());
+                let _ = program.evaluate(
+                    &inputs,
+                    &Budget::new(Instant::now() + Duration::from_secs(60)),
+                    &FixedHost::default(),
+                );
             }
         }
     });

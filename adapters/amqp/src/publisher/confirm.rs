@@ -70,7 +70,7 @@ pub(super) async fn send_and_confirm(channel: Channel, live: Live, mut sending: 
                 unconfirmed.note(returns.take(channel.id()));
                 settled.report(&mut unconfirmed);
             }
-            // Those who wait are told that nothing is known.
+            // The waiting publishers get an error: the outcome is unknown.
             () = &mut lost => return,
         }
         // New messages are sent at once, so that they leave together.

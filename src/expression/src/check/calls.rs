@@ -1,11 +1,12 @@
 //! Calls of functions.
 
 use crossdock_message::ByteString;
+use crossdock_settings::nearest;
 
 use super::{Checked, Checker};
 use crate::functions;
 use crate::node::Node;
-use crate::problem::{Span, nearest};
+use crate::problem::Span;
 use crate::syntax::{Expr, ExprKind, Literal};
 use crate::types::{Signature, Type};
 

@@ -2,8 +2,8 @@
 
 use crossdock_message::ByteString;
 
-use super::{Checked, Checker, NODES_PER_UNIT};
-use crate::cost::weight;
+use super::{Checked, Checker};
+use crate::cost::units;
 use crate::node::{FoldNode, Node};
 use crate::problem::Span;
 use crate::syntax::{Element, Entry, Expr, Fold, FoldKind};
@@ -128,7 +128,7 @@ impl Checker<'_> {
             },
             FoldKind::GroupBy => Type::list(Type::map(Type::Text, Type::Dyn)),
         };
-        let weight = 1 + (weight(&body) + filter.as_ref().map_or(0, weight)) / NODES_PER_UNIT;
+        let weight = 1 + units(&body) + filter.as_ref().map_or(0, units);
         let node = FoldNode { kind: fold.kind, range, slot, has_two, weight, filter, body, span };
         (Node::Fold(Box::new(node)), of)
     }

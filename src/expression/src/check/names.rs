@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crossdock_message::ByteString;
+use crossdock_settings::nearest;
 
 use super::{Checked, Checker, NAMES_MAX, or_null};
 use crate::functions;
 use crate::node::{Node, Root};
-use crate::problem::{Span, nearest};
+use crate::problem::Span;
 use crate::program::Input;
 use crate::syntax::{Expr, ExprKind, Literal};
 use crate::types::{Type, type_of_name};
@@ -123,31 +124,23 @@ impl Checker<'_> {
         };
         if let Some(variable) = of_variable {
             let given = self.field_type(&variable.of, field, field_span, test);
-            if test || optional {
-                let is_record = matches!(variable.of, Type::Record(_));
-                let slot =
-                    if is_record { 0 } else { self.input(variable.name.clone(), Some(field.clone()), whole.span) };
-                let node = Node::Input(slot, whole.span);
-                if test && !matches!(variable.of, Type::Record(_)) {
-                    let present = Node::Has { operand: Box::new(node), name: ByteString::new(), span: field_span };
-                    return (present, Type::Bool);
-                }
-                if optional && !matches!(variable.of, Type::Record(_)) {
-                    let node =
-                        Node::Field { operand: Box::new(node), name: ByteString::new(), span: field_span, optional };
-                    return (node, Type::optional(given));
-                }
-                // Of a record, presence is more than a value.
+            // Of a record, presence is more than a value.
+            if (test || optional) && matches!(variable.of, Type::Record(_)) {
                 let slot = self.input(variable.name, None, operand.span);
-                let operand = Box::new(Node::Input(slot, operand.span));
-                if optional {
-                    let node = Node::Field { operand, name: field.clone(), span: field_span, optional };
-                    return (node, Type::optional(given));
+                let (operand, name) = (Box::new(Node::Input(slot, operand.span)), field.clone());
+                if test {
+                    return (Node::Has { operand, name, span: field_span }, Type::Bool);
                 }
-                return (Node::Has { operand, name: field.clone(), span: field_span }, Type::Bool);
+                return (Node::Field { operand, name, span: field_span, optional }, Type::optional(given));
             }
             let span = operand.span.to(field_span);
             let slot = self.input(variable.name, Some(field.clone()), span);
+            if test {
+                return (Node::InputIsThere(slot), Type::Bool);
+            }
+            if optional {
+                return (Node::OptionalInput(slot, span), Type::optional(given));
+            }
             return (or_null(Node::Input(slot, span), &given), given);
         }
         let (node, of) = self.check(operand);

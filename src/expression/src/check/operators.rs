@@ -1,8 +1,10 @@
 //! Operators.
 
+use crossdock_settings::nearest;
+
 use super::{Checked, Checker};
 use crate::node::{Arithmetic, Node, Written};
-use crate::problem::{Span, nearest};
+use crate::problem::Span;
 use crate::syntax::{BinaryOp, Expr, ExprKind, Literal};
 use crate::types::Type;
 

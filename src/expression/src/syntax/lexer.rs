@@ -261,7 +261,7 @@ pub(crate) fn closing_brace(source: &str) -> Option<usize> {
                 None => return Some(span.range().start),
             },
             Ok(_) => {}
-            // What cannot be read is told where the expression is read.
+            // The parser reports what cannot be read.
             Err(_) => {
                 lexer.at = lexer.at.max(before);
                 return source[lexer.at..].find('}').map(|len| lexer.at + len);

@@ -117,7 +117,7 @@ fn whole(value: &Val<'_>) -> Option<i128> {
 }
 
 /// The order of two numbers; `None` where one is none.
-#[expect(clippy::option_option, reason = "no order and no number are told apart")]
+#[expect(clippy::option_option, reason = "the outer option means not comparable, the inner one NaN")]
 fn numbers(left: &Val<'_>, right: &Val<'_>) -> Option<Option<Ordering>> {
     match (left, right) {
         (Val::Double(left), Val::Double(right)) => return Some(left.partial_cmp(right)),
