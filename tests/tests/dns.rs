@@ -219,12 +219,12 @@ fn dnsmasq_failures_keep_the_last_answer() {
     names.set(&[]);
     until("a failure", || metric(&gateway, &failed) > 0);
     assert_eq!((ips(&gateway), good(&gateway, 2, 50)), (vec!["127.1.0.1".to_owned()], 100));
-    assert_eq!(endpoints(&gateway)[0]["name_problem"], "there is no such name");
+    assert_eq!(endpoints(&gateway)[0]["name_problem"], "the name does not exist");
     assert_eq!(logged(&gateway, "name cannot be resolved"), 1);
     // Nobody answers.
     names.stop();
     let told = || endpoints(&gateway)[0]["name_problem"].as_str().unwrap_or_default().to_owned();
-    until_within(Duration::from_secs(20), "another problem", || told() != "there is no such name");
+    until_within(Duration::from_secs(20), "another problem", || told() != "the name does not exist");
     assert_eq!((ips(&gateway), good(&gateway, 2, 50)), (vec!["127.1.0.1".to_owned()], 100));
     let shown = std::process::Command::new(crossdock()).args(["routes", "--admin", &gateway.admin()]).output();
     let shown = String::from_utf8(shown.expect("it runs").stdout).expect("text");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_message::{BodyType, ByteString, Chunks, Code, Fault, Message, Origin};
-use crossdock_transport::bodies::Held;
+use crossdock_transport::bodies::Reservation;
 use lapin::types::ShortString;
 
 use crate::broker::{Broker, Brokers, Purpose};
@@ -74,9 +74,9 @@ impl AmqpOutbound {
         if reply.data.len() as u64 > self.reply_len_max {
             return Err(bad_reply("it is larger than what is taken from this service"));
         }
-        let held = Held::forced(reply.data.len());
+        let held = Reservation::forced(reply.data.len());
         let mut chunks = Chunks::from(Bytes::from(reply.data));
-        chunks.keep(held.into_keeper());
+        chunks.keep(held.into_guard());
         mapping::reply(&reply.properties, chunks, operation.call.as_ref(), carry)
     }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use crossdock_message::{Code, Fault};
-use crossdock_transport::bodies::Held;
+use crossdock_transport::bodies::Reservation;
 use http::HeaderMap;
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -75,7 +75,7 @@ pub(crate) struct MessageReader {
     trailers: Option<HeaderMap>,
     fault: BodyFault,
     /// The memory of what was received and not handed on.
-    held: Held,
+    held: Reservation,
 }
 
 impl MessageReader {
@@ -91,13 +91,13 @@ impl MessageReader {
             is_stream: false,
             trailers: None,
             fault,
-            held: Held::new(),
+            held: Reservation::new(),
         }
     }
 
     /// For messages of a reply.
     pub(crate) fn of_reply(self) -> Self {
-        Self { held: Held::of_reply(), ..self }
+        Self { held: Reservation::for_reply(), ..self }
     }
 
     /// For messages that are handed on one by one.
@@ -107,7 +107,7 @@ impl MessageReader {
 
     /// What is kept with the one message of a call, for as long as it is held.
     pub(crate) fn take_keeper(&mut self) -> Option<Arc<dyn Any + Send + Sync>> {
-        std::mem::take(&mut self.held).into_keeper()
+        std::mem::take(&mut self.held).into_guard()
     }
 
     /// What came behind the last message.

@@ -18,7 +18,7 @@ use crossdock_adapter_api::{
 use crossdock_message::{
     Body, BodyStream, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Message, StreamCell,
 };
-use crossdock_transport::{Gate, accept, http2, listen, serve, tls};
+use crossdock_transport::{ConnectionLimiter, accept, http2, listen, serve, tls};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -42,7 +42,7 @@ pub(crate) struct GrpcInbound {
     address: SocketAddr,
     settings: ListenerSettings,
     acceptor: Option<TlsAcceptor>,
-    gate: Arc<Gate>,
+    limiter: Arc<ConnectionLimiter>,
 }
 
 impl GrpcInbound {
@@ -52,8 +52,9 @@ impl GrpcInbound {
         let failed = |source| AdapterError::Listen { address: listener.bind.to_string(), source };
         let socket = listen(listener.bind).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        let gate = Arc::new(Gate::of_settings(settings.connections, settings.connections_per_address));
-        Ok(Self { name: name.into(), socket, address, settings, acceptor: acceptor.map(TlsAcceptor::from), gate })
+        let limiter =
+            Arc::new(ConnectionLimiter::from_settings(settings.connections, settings.connections_per_address));
+        Ok(Self { name: name.into(), socket, address, settings, acceptor: acceptor.map(TlsAcceptor::from), limiter })
     }
 }
 
@@ -69,7 +70,7 @@ impl Inbound for GrpcInbound {
         stop: CancellationToken,
     ) -> SendFuture<'static, Result<(), AdapterError>> {
         Box::pin(async move {
-            let Self { name, socket, settings, acceptor, gate, .. } = *self;
+            let Self { name, socket, settings, acceptor, limiter, .. } = *self;
             let serving = stop.clone();
             serve(&name.clone(), socket, arbiters, stop, move || {
                 // Runs once on each data arbiter.
@@ -79,8 +80,8 @@ impl Inbound for GrpcInbound {
                     ingress: ingress.open(),
                     stop: serving.clone(),
                 });
-                let (acceptor, gate) = (acceptor.clone(), Arc::clone(&gate));
-                let taking = async move |socket: TcpStream| worker.serve(socket, acceptor.as_ref(), &gate).await;
+                let (acceptor, limiter) = (acceptor.clone(), Arc::clone(&limiter));
+                let taking = async move |socket: TcpStream| worker.serve(socket, acceptor.as_ref(), &limiter).await;
                 std::future::ready(Ok(taking))
             })
             .await
@@ -101,10 +102,10 @@ impl Worker {
         self: &Rc<Self>,
         socket: TcpStream,
         acceptor: Option<&TlsAcceptor>,
-        gate: &Arc<Gate>,
+        limiter: &Arc<ConnectionLimiter>,
     ) -> io::Result<()> {
         let peer = socket.peer_addr()?;
-        let _place = gate.enter(peer.ip()).await.ok_or_else(|| io::Error::other("too many connections"))?;
+        let _permit = limiter.acquire(peer.ip()).await.ok_or_else(|| io::Error::other("too many connections"))?;
         let stream = accept(socket, acceptor).await?;
         let limits = self.settings.limits();
         http2::serve(stream, &limits, &self.stop, |request| handle(Rc::clone(self), request)).await;

@@ -62,7 +62,7 @@ pub(crate) struct AnswerBody {
     left: u64,
 }
 
-impl http2::Answer for AnswerBody {
+impl http2::ResponseBody for AnswerBody {
     fn is_stream(&self) -> bool {
         matches!(self.content, Content::Stream(_))
     }

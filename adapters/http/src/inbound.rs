@@ -12,7 +12,9 @@ use actix_service::{Service as _, ServiceFactory as _, fn_service};
 use bytes::BytesMut;
 use crossdock_adapter_api::{AdapterError, Inbound, Ingress, OpenIngress, SendFuture};
 use crossdock_message::ByteString;
-use crossdock_transport::{Accepted, Gate, Place, Replayed, accept, http2 as connection, listen, serve, tls};
+use crossdock_transport::{
+    AcceptedStream, ConnectionLimiter, Permit, Rewind, accept, http2 as connection, listen, serve, tls,
+};
 use futures_util::FutureExt as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -33,7 +35,7 @@ pub(crate) struct HttpInbound {
     /// Where HTTP/2 is spoken.
     http2: Option<connection::Limits>,
     acceptor: Option<TlsAcceptor>,
-    gate: Arc<Gate>,
+    limiter: Arc<ConnectionLimiter>,
 }
 
 impl HttpInbound {
@@ -65,7 +67,7 @@ impl HttpInbound {
                 },
             },
             http2: settings.http2.then(|| settings.http2_limits()),
-            gate: Arc::new(Gate::of_settings(settings.connections, settings.connections_per_address)),
+            limiter: Arc::new(ConnectionLimiter::from_settings(settings.connections, settings.connections_per_address)),
         })
     }
 }
@@ -82,27 +84,27 @@ impl Inbound for HttpInbound {
         stop: CancellationToken,
     ) -> SendFuture<'static, Result<(), AdapterError>> {
         Box::pin(async move {
-            let Self { name, socket, limits, http2, acceptor, gate, .. } = *self;
+            let Self { name, socket, limits, http2, acceptor, limiter, .. } = *self;
             let serving = stop.clone();
             serve(&name.clone(), socket, arbiters, stop, move || {
                 // Runs once on each data arbiter.
                 let worker = Worker::start(name.clone(), limits, http2, ingress.open(), serving.clone());
-                let (acceptor, gate, answering) = (acceptor.clone(), Arc::clone(&gate), Rc::clone(&worker));
-                let factory = HttpService::<Front<Accepted>, _, AnswerBody>::build()
+                let (acceptor, limiter, answering) = (acceptor.clone(), Arc::clone(&limiter), Rc::clone(&worker));
+                let factory = HttpService::<Front<AcceptedStream>, _, AnswerBody>::build()
                     .keep_alive(KeepAlive::Os)
                     .client_request_timeout(Duration::ZERO)
                     .h1_allow_half_closed(false)
-                    .on_connect_ext(|front: &Front<Accepted>, data| {
+                    .on_connect_ext(|front: &Front<AcceptedStream>, data| {
                         data.insert(Rc::clone(front.connection()));
                     })
                     .h1(fn_service(move |request: Request| handle(Rc::clone(&answering), request)));
                 async move {
                     let http1 = factory.new_service(()).await?;
-                    Ok(async move |socket: TcpStream| match worker.open(socket, acceptor.as_ref(), &gate).await? {
+                    Ok(async move |socket: TcpStream| match worker.open(socket, acceptor.as_ref(), &limiter).await? {
                         Opened::Http1(front, peer) => {
                             http1.call((*front, Some(peer))).await.map_err(|error| io::Error::other(error.to_string()))
                         }
-                        Opened::Http2(stream, limits, _place) => {
+                        Opened::Http2(stream, limits, _permit) => {
                             connection::serve(*stream, &limits, &worker.stop, |request| worker.http2(request)).await;
                             Ok(())
                         }
@@ -127,8 +129,8 @@ struct Worker {
 
 /// A connection whose version is known.
 enum Opened {
-    Http1(Box<Front<Accepted>>, SocketAddr),
-    Http2(Box<Replayed<Accepted>>, connection::Limits, Place),
+    Http1(Box<Front<AcceptedStream>>, SocketAddr),
+    Http2(Box<Rewind<AcceptedStream>>, connection::Limits, Permit),
     /// It ended without a word.
     Nothing,
 }
@@ -151,17 +153,22 @@ impl Worker {
                 if stopped.is_cancelled() {
                     list.drain();
                 }
-                list.look(Instant::now());
+                list.sweep(Instant::now());
             }
         });
         Rc::new(Self { name, limits, http2, ingress, list, stop })
     }
 
-    async fn open(&self, socket: TcpStream, acceptor: Option<&TlsAcceptor>, gate: &Arc<Gate>) -> io::Result<Opened> {
+    async fn open(
+        &self,
+        socket: TcpStream,
+        acceptor: Option<&TlsAcceptor>,
+        limiter: &Arc<ConnectionLimiter>,
+    ) -> io::Result<Opened> {
         let peer = socket.peer_addr()?;
         // A burst of connections does not wait for the next sweep.
         self.list.make_room();
-        let place = gate.enter(peer.ip()).await.ok_or_else(|| io::Error::other("too many connections"))?;
+        let permit = limiter.acquire(peer.ip()).await.ok_or_else(|| io::Error::other("too many connections"))?;
         let mut stream = accept(socket, acceptor).await?;
         let mut first = BytesMut::new();
         let is_http2 = match (&self.http2, stream.protocol()) {
@@ -175,14 +182,14 @@ impl Worker {
             (Some(_), None) => false,
         };
         Ok(match self.http2 {
-            Some(limits) if is_http2 => Opened::Http2(Box::new(Replayed::new(first.freeze(), stream)), limits, place),
-            _ => Opened::Http1(Box::new(Front::new(stream, first, place, self.limits, &self.list)), peer),
+            Some(limits) if is_http2 => Opened::Http2(Box::new(Rewind::new(first.freeze(), stream)), limits, permit),
+            _ => Opened::Http1(Box::new(Front::new(stream, first, permit, self.limits, &self.list)), peer),
         })
     }
 
     /// Reads until it is clear whether the connection begins as those of HTTP/2 do; nothing where it ends, its time is over
     /// or the gateway drains.
-    async fn first_bytes(&self, stream: &mut Accepted, first: &mut BytesMut) -> Option<bool> {
+    async fn first_bytes(&self, stream: &mut AcceptedStream, first: &mut BytesMut) -> Option<bool> {
         let mut until = Instant::now() + self.limits.timeouts.idle;
         let silent = self.list.silent(Instant::now());
         loop {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Limits, Message, Origin, Value};
-use crossdock_transport::bodies::Held;
+use crossdock_transport::bodies::Reservation;
 use crossdock_transport::{Endpoint, unreachable, within_deadline};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -217,7 +217,7 @@ async fn read_body(link: &mut Link, body: Incoming, len_max: u64) -> Result<Chun
     }
     let mut body = pin!(body);
     let mut received = 0;
-    let mut held = Held::of_reply();
+    let mut held = Reservation::for_reply();
     loop {
         let frame = std::future::poll_fn(|cx| {
             // What was read already is taken first; then the connection may read on.
@@ -230,7 +230,7 @@ async fn read_body(link: &mut Link, body: Incoming, len_max: u64) -> Result<Chun
         .await;
         match frame {
             None => {
-                chunks.keep(held.into_keeper());
+                chunks.keep(held.into_guard());
                 return Ok(chunks);
             }
             Some(Err(_)) => return Err(error::connection_lost()),

@@ -1,4 +1,4 @@
-//! Taking connections of callers.
+//! Accepting connections.
 
 use std::io;
 use std::time::Duration;
@@ -9,36 +9,36 @@ use tokio_rustls::server::TlsStream;
 
 use crate::MaybeTls;
 
-/// For a TLS handshake.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+/// Limit on a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the kernel takes of an answer before it can send it. Without a limit, megabytes for each caller who does not read would lie there,
-/// and count as taken.
+/// Limit on response bytes that the kernel accepts before it can send them. Without it, the kernel buffers megabytes for each client that
+/// does not read, and they count as received by the client.
 #[cfg(target_os = "linux")]
 const UNSENT_LEN_MAX: u32 = 64 << 10;
 
-/// A caller's connection.
-pub type Accepted = MaybeTls<TlsStream<TcpStream>>;
+/// A connection accepted from a client.
+pub type AcceptedStream = MaybeTls<TlsStream<TcpStream>>;
 
-/// Makes a socket a caller's connection: without delay, and with TLS where the listener speaks it.
+/// Prepares an accepted socket: sets `TCP_NODELAY` and, if there is an `acceptor`, performs the TLS handshake.
 ///
 /// # Errors
-/// Where the handshake fails or takes too long.
-pub async fn accept(socket: TcpStream, acceptor: Option<&TlsAcceptor>) -> io::Result<Accepted> {
+/// If the handshake fails or takes longer than 5 s.
+pub async fn accept(socket: TcpStream, acceptor: Option<&TlsAcceptor>) -> io::Result<AcceptedStream> {
     socket.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
     socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_LEN_MAX)?;
     match acceptor {
-        None => Ok(Accepted::Plain(socket)),
+        None => Ok(AcceptedStream::Plain(socket)),
         Some(acceptor) => {
-            let shaken = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(socket)).await;
-            Ok(Accepted::Tls(Box::new(shaken.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)))
+            let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await;
+            Ok(AcceptedStream::Tls(Box::new(accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)))
         }
     }
 }
 
-impl Accepted {
-    /// The protocol that both sides agreed on while TLS began (ALPN, RFC 7301).
+impl AcceptedStream {
+    /// The protocol negotiated in the TLS handshake (ALPN, RFC 7301).
     #[must_use]
     pub fn protocol(&self) -> Option<&[u8]> {
         match self {

@@ -1,8 +1,8 @@
-//! Memory for bodies that are under way in the process, in both directions.
+//! The memory limit for bodies that the process holds, in both directions.
 //!
-//! Every body is counted as it is received, and for as long as a copy of it is held: while it waits for a service, and while a slow caller
-//! takes it. Above the limit, a body is refused in its own protocol, or its source is held back. Small bodies are not counted: connections
-//! bound them.
+//! A body counts from the moment it is received until its last copy is dropped: while it waits for a service, and while a slow client reads it.
+//! Above the limit, a body is rejected in its own protocol, or its source is held back. Small bodies do not count: the number of connections
+//! limits them.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -10,34 +10,34 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossdock_message::{Code, Fault, Retry};
 
-/// The part of each body that is not counted.
+/// Bytes of each body that do not count.
 const FREE_LEN: usize = 16 << 10;
-/// What there is where the memory of the machine is not known.
-const MAX_USUAL: usize = 256 << 20;
-/// Of the memory that the process may use.
-const SHARE: u64 = 4;
+/// The limit if the memory of the machine is unknown.
+const MAX_DEFAULT: usize = 256 << 20;
+/// The default limit is this fraction of the memory of the process.
+const DEFAULT_DIVISOR: u64 = 4;
 
-static MAX: AtomicUsize = AtomicUsize::new(MAX_USUAL);
+static MAX: AtomicUsize = AtomicUsize::new(MAX_DEFAULT);
 static USED: AtomicUsize = AtomicUsize::new(0);
 static REFUSED: AtomicU64 = AtomicU64::new(0);
 
-/// Sets what bodies may take in all; gives it. Without a number, a quarter of what the process may use.
+/// Sets the limit in bytes and returns it. The default is a quarter of the memory that the process may use.
 pub fn set_max(max: Option<u64>) -> usize {
-    let max = max.or_else(|| Some(memory_of_process()? / SHARE));
-    let max = max.map_or(MAX_USUAL, |max| usize::try_from(max).unwrap_or(usize::MAX));
+    let max = max.or_else(|| Some(process_memory()? / DEFAULT_DIVISOR));
+    let max = max.map_or(MAX_DEFAULT, |max| usize::try_from(max).unwrap_or(usize::MAX));
     MAX.store(max, Ordering::Relaxed);
     max
 }
 
-/// The least of the machine's memory and of what control groups allow (cgroups(7), version 2 and 1).
-fn memory_of_process() -> Option<u64> {
+/// The memory of the machine or the lowest control group limit (cgroups(7), versions 1 and 2), whichever is less.
+fn process_memory() -> Option<u64> {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
         Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     });
     let mut files =
         vec!["/sys/fs/cgroup/memory.max".to_owned(), "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned()];
-    // The group of this process, and all above it.
+    // The group of this process and its ancestors.
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     if let Some(group) = groups.lines().find_map(|line| line.strip_prefix("0::/")) {
         let mut path = group;
@@ -50,52 +50,53 @@ fn memory_of_process() -> Option<u64> {
     groups.chain(machine).min()
 }
 
-/// What bodies take, what they may take, and how many were refused.
+/// The bytes that bodies hold, the limit, and the number of rejected bodies.
 #[must_use]
 pub fn usage() -> (usize, usize, u64) {
     (USED.load(Ordering::Relaxed), MAX.load(Ordering::Relaxed), REFUSED.load(Ordering::Relaxed))
 }
 
-/// Whether another body may begin.
+/// Whether the limit leaves room for another body.
 #[must_use]
 pub fn has_room() -> bool {
     USED.load(Ordering::Relaxed) < MAX.load(Ordering::Relaxed)
 }
 
-/// There is no memory for a body.
+/// The limit leaves no room for a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
 impl From<Full> for Fault {
     fn from(_: Full) -> Self {
-        let message = "the gateway has no memory for another body now";
+        let message = "the gateway has no memory for another body";
         let fault = Self::new(Code::ResourceExhausted, "MEMORY", message);
         fault.with_retry(Retry::After(std::time::Duration::from_secs(1))).with_http_status(503)
     }
 }
 
-/// The memory of one body.
+/// The memory reserved for one body; released on drop.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct Reservation {
     len: usize,
     counted: usize,
+    /// Whether it may use all of the limit. Requests leave a quarter to replies: without replies, no request would ever end.
     is_reply: bool,
 }
 
-impl Held {
-    /// Of a request's body, without bytes yet.
+impl Reservation {
+    /// An empty reservation for the body of a request.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Of a reply's body, without bytes yet. Requests leave it a quarter of all memory: without replies, none of them would ever end.
+    /// An empty reservation for the body of a reply.
     #[must_use]
-    pub fn of_reply() -> Self {
+    pub fn for_reply() -> Self {
         Self { is_reply: true, ..Self::default() }
     }
 
-    /// Of bytes that are there already, and are counted even where there is no room for them.
+    /// A reservation for bytes that are already in memory. It may exceed the limit.
     #[must_use]
     pub fn forced(len: usize) -> Self {
         let counted = len.saturating_sub(FREE_LEN);
@@ -103,10 +104,10 @@ impl Held {
         Self { len, counted, is_reply: true }
     }
 
-    /// More bytes of it were received.
+    /// Reserves `len` more bytes.
     ///
     /// # Errors
-    /// [`Full`], and what was counted stays counted.
+    /// [`Full`] if the limit leaves no room. The bytes reserved before stay reserved.
     pub fn grow(&mut self, len: usize) -> Result<(), Full> {
         self.len += len;
         let more = self.len.saturating_sub(FREE_LEN) - self.counted;
@@ -124,7 +125,7 @@ impl Held {
         Ok(())
     }
 
-    /// Lowers the count to `len` held bytes, after others were forwarded.
+    /// Lowers the reservation to `len` bytes, after the others were forwarded.
     pub fn shrink(&mut self, len: usize) {
         self.len = self.len.min(len);
         let excess = self.counted.saturating_sub(self.len.saturating_sub(FREE_LEN));
@@ -132,14 +133,14 @@ impl Held {
         self.counted -= excess;
     }
 
-    /// What is kept with the body, and releases its memory when the last copy is dropped; nothing where nothing is counted.
+    /// A guard to store with the body, which releases the memory when its last copy is dropped; `None` if nothing is counted.
     #[must_use]
-    pub fn into_keeper(self) -> Option<Arc<dyn Any + Send + Sync>> {
+    pub fn into_guard(self) -> Option<Arc<dyn Any + Send + Sync>> {
         (self.counted > 0).then(|| Arc::new(self) as Arc<dyn Any + Send + Sync>)
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         USED.fetch_sub(self.counted, Ordering::Relaxed);
     }
@@ -150,16 +151,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_are_counted_above_what_is_free_until_they_are_dropped() {
+    fn bodies_count_above_the_free_length_until_dropped() {
         assert_eq!(set_max(Some(120_000)), 120_000);
-        let mut held = Held::new();
-        assert_eq!(held.grow(FREE_LEN), Ok(()));
-        assert!(Held::new().into_keeper().is_none());
+        let mut request = Reservation::new();
+        assert_eq!(request.grow(FREE_LEN), Ok(()));
+        assert!(Reservation::new().into_guard().is_none());
         assert_eq!(usage().0, 0);
-        assert_eq!(held.grow(60_000), Ok(()));
-        let mut other = Held::new();
+        assert_eq!(request.grow(60_000), Ok(()));
+        let mut other = Reservation::new();
         assert_eq!(other.grow(FREE_LEN + 30_001), Err(Full));
-        let mut reply = Held::of_reply();
+        let mut reply = Reservation::for_reply();
         assert_eq!((reply.grow(FREE_LEN + 60_000), reply.grow(1)), (Ok(()), Err(Full)));
         reply.shrink(FREE_LEN + 10_000);
         assert_eq!(usage().0, 70_000);
@@ -167,11 +168,11 @@ mod tests {
         reply.shrink(0);
         assert_eq!((usage().0, has_room()), (60_000, true));
         drop(reply);
-        let forced = Held::forced(FREE_LEN + 60_000);
+        let forced = Reservation::forced(FREE_LEN + 60_000);
         assert!(!has_room());
-        let keeper = held.into_keeper();
-        let copy = keeper.clone();
-        drop((keeper, forced));
+        let guard = request.into_guard();
+        let copy = guard.clone();
+        drop((guard, forced));
         assert_eq!(usage().0, 60_000);
         drop(copy);
         assert_eq!((usage().0, usage().2), (0, 2));

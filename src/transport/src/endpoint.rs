@@ -1,37 +1,37 @@
-//! Where a service is reached, and what every request to it carries.
+//! Endpoints of services, and the headers that are set on every request.
 
 use std::net::IpAddr;
 
 use crossdock_settings::{Named, Reader, Secret, Spanned};
 
-/// Where a service is reached.
+/// The address of a service.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// Over TLS.
+    /// Whether connections use TLS.
     pub secure: bool,
-    /// The name or address.
+    /// The host name or IP address.
     pub host: String,
     /// The port.
     pub port: u16,
-    /// `Host` of requests.
+    /// The value of the `Host` field.
     pub authority: http::HeaderValue,
-    /// Stands before every path; empty or starting with `/`, never ending with it.
+    /// Prefix of every path: empty, or starting with `/`; never ending with `/`.
     pub base: String,
 }
 
 impl Endpoint {
-    /// Reads an address from settings; nothing where an error was reported.
+    /// Parses the URL of a service. Reports an error and returns `None` if it is invalid.
     pub fn read(url: &Spanned<String>, reader: &mut Reader<'_>) -> Option<Self> {
         let read = Self::parse(&url.value);
         if read.is_none() {
-            let message = format!("`{}` is not the address of a service", url.value);
-            let help = "write `http://host:port` or `https://host:port/base`, without query or user";
+            let message = format!("`{}` is not a valid service URL", url.value);
+            let help = "write `http://host:port` or `https://host:port/base`, without user, query or fragment";
             reader.error("url", url.span, message, help);
         }
         read
     }
 
-    /// Reads `http://host:port/base`; nothing for anything else.
+    /// Parses `http://host:port/base` or `https://host:port/base`; `None` for anything else.
     #[must_use]
     pub fn parse(url: &str) -> Option<Self> {
         let uri: http::Uri = url.parse().ok()?;
@@ -54,11 +54,9 @@ impl Endpoint {
             base: uri.path().trim_end_matches('/').to_owned(),
         })
     }
-}
 
-impl Endpoint {
-    /// The host's name, where each of its addresses is an endpoint of its own: not of an address, and not of `localhost`, whose two
-    /// addresses are one machine (RFC 6761 §6.3).
+    /// The host name whose addresses are separate endpoints. `None` for an IP address, and for `localhost`, whose two addresses are the same
+    /// machine (RFC 6761 §6.3).
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         let lower = self.host.trim_end_matches('.').to_ascii_lowercase();
@@ -68,10 +66,10 @@ impl Endpoint {
     }
 }
 
-/// Headers whose values open doors: a literal one in a file is likely a mistake.
+/// Headers that carry credentials: a literal value in a file is likely a mistake.
 const SECRET_HEADERS: &[&str] = &["authorization", "proxy-authorization", "cookie", "x-api-key"];
 
-/// The headers that settings give to every request; nothing where an error was reported.
+/// Checks the headers that settings add to every request. Reports an error and returns `None` if one is invalid.
 pub fn static_headers(
     headers: &Named<Spanned<Secret>>,
     reader: &mut Reader<'_>,
@@ -81,7 +79,7 @@ pub fn static_headers(
         let lower = name.value.to_ascii_lowercase();
         if SECRET_HEADERS.contains(&lower.as_str()) && value.value.literal {
             let help = format!("write `{}: ${{env:NAME}}` or `${{file:PATH}}`", name.value);
-            let message = format!("the secret `{}` stands in the file itself", name.value);
+            let message = format!("the secret `{}` is written in plain text", name.value);
             reader.diagnostics.warning("literal-secret", value.span, message, Some(help));
         }
         let parsed =
@@ -90,7 +88,7 @@ pub fn static_headers(
             reader.error(
                 "header-name",
                 name.span,
-                format!("`{}` or its value cannot stand in a header", name.value),
+                format!("`{}` or its value is not a valid header field", name.value),
                 "",
             );
             return None;
@@ -99,8 +97,8 @@ pub fn static_headers(
             reader.error(
                 "header-reserved",
                 name.span,
-                format!("`{lower}` is set by the protocol itself"),
-                "leave it out",
+                format!("`{lower}` cannot be set: the protocol sets it"),
+                "remove it",
             );
             return None;
         }
@@ -110,7 +108,7 @@ pub fn static_headers(
     Some(checked)
 }
 
-/// Fields that only concern one connection (RFC 9110 §7.6.1).
+/// Whether a field applies to a single connection (RFC 9110 §7.6.1).
 #[must_use]
 pub fn is_hop_by_hop(name: &str) -> bool {
     matches!(

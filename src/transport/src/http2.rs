@@ -1,10 +1,10 @@
-//! One HTTP/2 connection of a caller, from its first byte to its last, with limits against what HTTP/2 can be made to do.
+//! Inbound HTTP/2 connections, with limits against abuse of the protocol.
 
 mod activity;
-mod answer;
+mod coalesce;
 mod executor;
-mod gathered;
-mod written;
+mod response;
+mod write_observer;
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -23,97 +23,99 @@ use tokio_util::sync::CancellationToken;
 
 use crate::descriptors;
 use activity::Activity;
-use answer::Watched;
 use executor::CallExecutor;
-use written::Written;
+use response::WatchedBody;
+use write_observer::WriteObserver;
 
 pub use activity::Work;
-pub use answer::Answer;
+pub use coalesce::WriteCoalescer;
 pub use executor::LocalExecutor;
-pub use gathered::Gathered;
+pub use response::ResponseBody;
 
-/// Streams that a caller opened and reset before they were looked at; more end the connection (CVE-2023-44487).
+/// Streams that the client has opened and reset before they were accepted; more end the connection (CVE-2023-44487).
 const PENDING_RESETS_MAX: usize = 20;
-/// Streams that we reset because of what a caller did, in the whole life of a connection; more end it (CVE-2025-8671).
+/// Streams that the server resets because of client errors during the life of a connection; more end it (CVE-2025-8671).
 const LOCAL_RESETS_MAX: usize = 1000;
-/// Work at once that the requests of a connection have begun, for each stream that it may have: a request that is reset frees its
-/// stream at once, and its work only when that ends.
+/// Concurrent work of a connection per allowed stream: a reset request frees its stream immediately, but its [`Work`] only when that ends.
 const WORK_PER_STREAM: usize = 2;
 /// A connection that has been idle for this long may be closed to make room for others.
 const SHED_IDLE_TIME: Duration = Duration::from_secs(2);
-/// What waits to be sent on one stream.
+/// Response bytes buffered per stream.
 const SEND_BUFFER_LEN_MAX: usize = 64 * 1024;
-/// How often a connection is looked at, and so how exact its limits of time are: they are never shorter.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// A connection that was told to go, has no request and takes nothing for this long is not waited for any more.
-const STILL_TIME: Duration = Duration::from_secs(3);
+/// Interval between checks of a connection, and so the precision of its timeouts, which never fire early.
+const TICK_INTERVAL: Duration = Duration::from_secs(1);
+/// A connection in shutdown without requests is dropped after this long without a write.
+const STALLED_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Limits of one connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Requests at once.
+    /// Concurrent requests.
     pub streams: u32,
-    /// Bytes of one head, as HTTP/2 counts them (RFC 9113 §6.5.2).
+    /// Size of a field section in bytes, as HTTP/2 counts it (RFC 9113 §6.5.2).
     pub head_len_max: u32,
-    /// Bytes that may be on their way to one request without having been taken.
+    /// Flow-control window of a stream in bytes.
     pub stream_window: u32,
-    /// The same of all requests of the connection.
+    /// Flow-control window of the connection in bytes.
     pub connection_window: u32,
-    /// How often a quiet connection is asked whether it is alive.
+    /// Interval between PING frames on a quiet connection.
     pub keep_alive: Duration,
-    /// How long it may take to say so.
+    /// Time to acknowledge a PING frame.
     pub keep_alive_timeout: Duration,
-    /// How long a connection is kept without a request.
+    /// Time after which a connection without requests is closed.
     pub idle_timeout: Duration,
-    /// How long a caller may take nothing of an answer that is there; its stream is reset then.
+    /// How long a client may leave response data unread before its stream is reset.
     pub write_timeout: Duration,
-    /// Whether answers say when they were given.
+    /// Whether responses carry a `Date` field.
     pub date: bool,
 }
 
-/// Stands in a request's extensions in the place of [`Work`] where the connection has begun too much already: it is to be refused.
+/// Replaces [`Work`] in the extensions of a request that must be rejected because its connection has too much work.
 #[derive(Debug, Clone, Copy)]
 struct TooMuchWork;
 
-/// Whether a request may begin its work, which its extensions then hold as `Arc<Work>`.
+/// Checks that a request may start its work. Its extensions then contain `Arc<Work>`.
 ///
 /// # Errors
-/// RESOURCE_EXHAUSTED where its connection has begun too much, or reset too much of it.
+/// RESOURCE_EXHAUSTED if the connection has too much concurrent work or has reset too many requests.
 pub fn check_work(extensions: &http::Extensions) -> Result<(), Fault> {
     if extensions.get::<TooMuchWork>().is_none() {
         return Ok(());
     }
-    let message = "the connection has begun more calls than it may, or reset too many of them";
+    let message = "the connection has too many concurrent calls or has reset too many";
     let fault = Fault::new(Code::ResourceExhausted, "CONNECTION_BUSY", message);
     Err(fault.with_retry(Retry::After(Duration::from_secs(1))).with_http_status(503))
 }
 
-/// What a window may be (RFC 9113 §6.9.1), and what a head may weigh.
+/// Limits on windows (RFC 9113 §6.9.1) and field sections.
 const WINDOW_MAX: u64 = (1 << 31) - 1;
 const HEAD_LEN_MAX: u64 = 16 << 20;
 const SIZE_MIN: u64 = 1 << 10;
 
-/// Checks a listener's `head`, `stream_window` and `connection_window`; nothing where an error was reported.
+/// Checks `head`, `stream_window` and `connection_window` of a listener. Reports an error and returns `None` if one is out of range.
 pub fn check_sizes(sizes: [(&str, Size); 3], node: &Node, reader: &mut Reader<'_>) -> Option<()> {
     for (name, size) in sizes {
-        let max = if name == "head" { HEAD_LEN_MAX } else { WINDOW_MAX };
+        let (max, rule) = match name {
+            "head" => (HEAD_LEN_MAX, "at most 16MiB"),
+            _ => (WINDOW_MAX, "less than 2GiB"),
+        };
         if !(SIZE_MIN..=max).contains(&size.0) {
             let span = node.get(name).map_or(node.span, |node| node.span);
-            let message = format!("`{name}` of {} bytes cannot be", size.0);
-            reader.error("size", span, message, "write 1KiB to 2GiB; `head` up to 16MiB");
+            let message = format!("`{name}` must be at least 1KiB and {rule}");
+            reader.error("size", span, message, "write a size such as `64KiB`");
             return None;
         }
     }
     Some(())
 }
 
-/// Serves a connection until its caller ends it, it has been idle, a limit is broken, or `stop`.
+/// Serves a connection until the client closes it, it is idle for too long, it exceeds a limit, or `stop` is cancelled.
 ///
-/// A request that is reset drops its future or its answer.
+/// Resetting a request drops its future or its response body.
 pub async fn serve<IO, B, H, F>(stream: IO, limits: &Limits, stop: &CancellationToken, handle: H)
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
-    B: Answer + 'static,
+    B: ResponseBody + 'static,
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<B>> + 'static,
 {
@@ -134,18 +136,18 @@ where
     let served = Rc::clone(&activity);
     let work_max = WORK_PER_STREAM * limits.streams as usize;
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let work = served.begin_work(work_max);
-        let call = served.begin(work.is_some());
+        let work = served.start_work(work_max);
+        let call = served.start_request(work.is_some());
         match work {
             Some(work) => drop(request.extensions_mut().insert(work)),
             None => drop(request.extensions_mut().insert(TooMuchWork)),
         }
         let handling = handle(request);
-        async move { Ok::<_, Infallible>(handling.await.map(|body| Watched::new(body, call))) }
+        async move { Ok::<_, Infallible>(handling.await.map(|body| WatchedBody::new(body, call))) }
     });
-    let stream = Gathered::new(Written::new(stream, Rc::clone(&activity)));
+    let stream = WriteCoalescer::new(WriteObserver::new(stream, Rc::clone(&activity)));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut looks = tokio::time::interval(LOOK_INTERVAL);
+    let mut ticks = tokio::time::interval(TICK_INTERVAL);
     let leaving: Cell<Option<Instant>> = Cell::new(None);
     loop {
         let leave = |connection: std::pin::Pin<&mut _>| {
@@ -154,26 +156,27 @@ where
         };
         tokio::select! {
             biased;
-            // A connection that fails is its caller's loss.
+            // Connection errors are the concern of the client.
             _ = connection.as_mut() => return,
             () = stop.cancelled(), if leaving.get().is_none() => leave(connection.as_mut()),
-            _ = looks.tick() => {
+            _ = ticks.tick() => {
                 let now = Instant::now();
-                // Before the budget refills.
-                let resets_too_much = activity.resets_too_much();
-                activity.look(now);
-                activity.end_untaken(limits.write_timeout);
+                // Before the tick refills the budget.
+                let has_reset_too_much = activity.has_reset_too_much();
+                activity.tick(now);
+                activity.abort_stalled(limits.write_timeout);
+                let has_no_requests = activity.has_no_requests();
                 match leaving.get() {
-                    // One of those that a look at all connections would choose: this one cannot see the others.
-                    None if activity.has_none() && activity.is_idle(SHED_IDLE_TIME) && descriptors::claim_to_shed(1) > 0 => {
+                    // Any idle connection may be closed: this one does not know whether others are idle for longer.
+                    None if has_no_requests && activity.is_idle(SHED_IDLE_TIME) && descriptors::claim_to_shed(1) > 0 => {
                         descriptors::count_shed();
                         leave(connection.as_mut());
                     }
-                    None if activity.is_idle(limits.idle_timeout) || resets_too_much => {
+                    None if activity.is_idle(limits.idle_timeout) || has_reset_too_much => {
                         leave(connection.as_mut());
                     }
-                    // hyper ends it once all is sent and the caller has answered; one who does not is not waited for.
-                    Some(since) if activity.has_none() && now - since > STILL_TIME && activity.is_still(STILL_TIME) => {
+                    // hyper ends the connection once all data is sent and the client has acknowledged the shutdown, which it may never do.
+                    Some(since) if has_no_requests && now - since > STALLED_TIMEOUT && activity.is_stalled(STALLED_TIMEOUT) => {
                         return;
                     }
                     _ => {}

@@ -1,4 +1,4 @@
-//! TLS between equals: both show a certificate of one authority, and each is who its certificate names.
+//! Mutual TLS between peers: both present a certificate of the same authority, which names the peer.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,22 +10,22 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use crate::settings::{ClientTlsSettings, ServerTlsSettings};
 use crate::tls;
 
-/// Files of PEM. They are read anew for each connection, so that a certificate can be renewed while all goes on.
+/// PEM files of a peer. They are read for each connection, so that a certificate can be renewed without a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MutualTls {
-    /// The certificate, and those that it hangs on.
+    /// The certificate chain.
     pub cert: PathBuf,
-    /// Its private key.
+    /// The private key.
     pub key: PathBuf,
-    /// The authorities whose certificates are trusted.
+    /// The trusted certificate authorities.
     pub ca: PathBuf,
 }
 
-/// The certificate that the other side has shown, and whose authority is trusted.
+/// The certificate that the peer presented, issued by a trusted authority.
 pub struct PeerCertificate(CertificateDer<'static>);
 
 impl PeerCertificate {
-    /// Whether it is for that name.
+    /// Whether the certificate is valid for `name`.
     #[must_use]
     pub fn is_for(&self, name: &str) -> bool {
         let parsed = rustls::server::ParsedCertificate::try_from(&self.0);
@@ -54,33 +54,33 @@ impl MutualTls {
         Ok(TlsConnector::from(tls::client(Some(&settings), &[]).map_err(io::Error::other)?))
     }
 
-    /// Whether the files can be used.
+    /// Checks that the files are usable.
     ///
     /// # Errors
-    /// What is wrong with which.
+    /// Names the file and the problem.
     pub fn check(&self) -> io::Result<()> {
         self.server()?;
         self.client().map(drop)
     }
 
-    /// Begins TLS as the one that dialled: the other is who that name names, or it fails.
+    /// Performs the handshake as the client and verifies that the certificate of the server is valid for `name`.
     ///
     /// # Errors
-    /// A file that cannot be used; another certificate than is expected; what the network says.
+    /// An unusable file, an untrusted or unexpected certificate, or an I/O error.
     pub async fn connect(&self, stream: TcpStream, name: &str) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         Ok(self.client()?.connect(name, stream).await?.into())
     }
 
-    /// Begins TLS as the one that was dialled; who the other is has to be asked of its certificate.
+    /// Performs the handshake as the server. The name of the client is not known in advance: check it with the returned certificate.
     ///
     /// # Errors
-    /// A file that cannot be used; no certificate of a trusted authority; what the network says.
+    /// An unusable file, a missing or untrusted certificate, or an I/O error.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, PeerCertificate)> {
         let stream = self.server()?.accept(stream).await?;
-        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let shown = shown.map(|certificate| PeerCertificate(certificate.clone().into_owned()));
-        let shown = shown.ok_or_else(|| io::Error::other("it has shown no certificate"))?;
-        Ok((stream.into(), shown))
+        let presented = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let certificate = presented.map(|certificate| PeerCertificate(certificate.clone().into_owned()));
+        let certificate = certificate.ok_or_else(|| io::Error::other("the peer presented no certificate"))?;
+        Ok((stream.into(), certificate))
     }
 }

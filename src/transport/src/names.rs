@@ -23,26 +23,26 @@ const INTERVAL_MIN: Duration = Duration::from_secs(1);
 const INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Maximum interval after consecutive failures, with exponential backoff.
 const INTERVAL_FAILED_MAX: Duration = Duration::from_secs(30);
-/// Addresses of one name.
+/// Maximum number of addresses of one name.
 const ADDRESSES_MAX: usize = 64;
 
-/// What is known of a name.
+/// The known addresses of a name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Addresses {
-    /// Of the last answer: sorted, without duplicates, at most 64; empty before the first answer.
+    /// The last answer: sorted, without duplicates, at most 64; empty before the first answer.
     pub list: Arc<[IpAddr]>,
     /// Why the last lookup failed; `None` if it succeeded.
     pub problem: Option<Arc<str>>,
 }
 
-/// All names of the process, and the thread that looks them up.
+/// All names in use by the process, and the thread that looks them up.
 #[derive(Debug, Default)]
 pub struct Names {
     runtime: OnceLock<Runtime>,
     used: Mutex<HashMap<String, Weak<Name>>>,
 }
 
-/// A name that is in use: looked up until the last user drops it.
+/// A name in use. It is looked up until its last user drops it.
 #[derive(Debug)]
 pub struct Name {
     host: String,
@@ -54,10 +54,10 @@ pub struct Name {
 }
 
 impl Names {
-    /// A name, looked up from now on; the first answer comes later.
+    /// Starts to look up a name, unless it is in use already. Does not wait for the first answer.
     ///
     /// # Errors
-    /// Where the thread for lookups cannot be started.
+    /// If the lookup thread cannot be started.
     pub fn name(&self, host: &str) -> io::Result<Arc<Name>> {
         let handle = self.handle()?;
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,7 +71,7 @@ impl Names {
         Ok(name)
     }
 
-    /// All names that are in use, in alphabetical order.
+    /// All names in use, in alphabetical order.
     pub fn all(&self) -> Vec<Arc<Name>> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<Arc<Name>> = used.values().filter_map(Weak::upgrade).collect();
@@ -79,10 +79,10 @@ impl Names {
         all
     }
 
-    /// Where lookups run, for tasks that follow them.
+    /// The runtime of the lookups, for tasks that watch their results.
     ///
     /// # Errors
-    /// Where the thread for lookups cannot be started.
+    /// If the lookup thread cannot be started.
     pub fn handle(&self) -> io::Result<Handle> {
         if let Some(runtime) = self.runtime.get() {
             return Ok(runtime.handle().clone());
@@ -96,7 +96,7 @@ impl Names {
 impl Drop for Names {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // The last owner may be a task.
+            // The last owner may be a task, which must not block.
             runtime.shutdown_background();
         }
     }
@@ -113,17 +113,17 @@ impl Name {
         }
     }
 
-    /// The name itself.
+    /// The host name.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// What is known of it now.
+    /// The current addresses.
     pub fn addresses(&self) -> Addresses {
         self.addresses.borrow().clone()
     }
 
-    /// A receiver of changes. It closes when the name is dropped, so hold both while waiting.
+    /// Subscribes to changes. The channel closes when the name is dropped, so hold both while waiting.
     pub fn subscribe(&self) -> watch::Receiver<Addresses> {
         self.addresses.subscribe()
     }
@@ -133,12 +133,12 @@ impl Name {
         self.wake.notify_one();
     }
 
-    /// Lookups that succeeded and that failed.
+    /// The numbers of successful and of failed lookups.
     pub fn lookups(&self) -> (u64, u64) {
         (self.succeeded_total.load(Ordering::Relaxed), self.failed_total.load(Ordering::Relaxed))
     }
 
-    /// Applies the result of a lookup, and logs what changes.
+    /// Applies the result of a lookup and logs changes.
     fn update(&self, result: Result<Vec<IpAddr>, String>) {
         let host = &*self.host;
         match result {
@@ -184,35 +184,36 @@ impl Drop for Name {
     }
 }
 
-/// Looks a name up until its last user drops it.
+/// Looks up a name until its last user drops it.
 async fn keep_current(name: Weak<Name>, wake: Arc<Notify>) {
-    let mut failed_in_a_row = 0;
+    let mut failures = 0;
     loop {
         let Some(name_used) = name.upgrade() else { return };
         let known = name_used.addresses().list;
-        let begun = Instant::now();
+        let started = Instant::now();
         let wait = match look_up(&name_used.host, &known).await {
             Ok(Answer { addresses, valid_until }) => {
-                failed_in_a_row = 0;
+                failures = 0;
                 name_used.update(Ok(addresses));
                 valid_until.saturating_duration_since(Instant::now()).clamp(INTERVAL_MIN, INTERVAL_MAX)
             }
             Err(problem) => {
                 name_used.update(Err(problem));
-                failed_in_a_row += 1;
-                wait_after_failures(failed_in_a_row)
+                failures += 1;
+                backoff(failures)
             }
         };
         drop(name_used);
-        wait_or_wake(wait, &wake, begun + INTERVAL_MIN, &name).await;
+        wait_or_wake(wait, &wake, started + INTERVAL_MIN, &name).await;
     }
 }
 
-fn wait_after_failures(in_a_row: u32) -> Duration {
-    INTERVAL_MIN.saturating_mul(1 << (in_a_row - 1).min(16)).min(INTERVAL_FAILED_MAX)
+/// The wait after this many consecutive failures, at least one.
+fn backoff(failures: u32) -> Duration {
+    INTERVAL_MIN.saturating_mul(1 << (failures - 1).min(16)).min(INTERVAL_FAILED_MAX)
 }
 
-/// Waits for `wait`, or until it is woken; then until `earliest`, unless the name was dropped.
+/// Waits for `wait` or a wake-up. After a wake-up, waits until `earliest`, unless the name was dropped.
 async fn wait_or_wake(wait: Duration, wake: &Notify, earliest: Instant, name: &Weak<Name>) {
     let woken = tokio::time::timeout(wait, wake.notified()).await.is_ok();
     if woken && name.strong_count() > 0 {
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_sorted_and_a_failure_keeps_the_last_one() {
+    fn answers_are_sorted_and_a_failed_lookup_keeps_the_last_answer() {
         let name = Name::new("orders");
         assert_eq!(name.addresses(), Addresses::default());
         name.update(Ok(vec![ip(2), ip(1), ip(2)]));
@@ -238,30 +239,30 @@ mod tests {
         name.update(Err("timed out".into()));
         let kept = name.addresses();
         assert_eq!((&*kept.list, kept.problem.as_deref()), (&[ip(1), ip(2)][..], Some("timed out")));
-        assert!(changes.has_changed().expect("the name is there"));
+        assert!(changes.has_changed().expect("the name is alive"));
         changes.mark_unchanged();
         name.update(Err("timed out".into()));
-        assert!(!changes.has_changed().expect("the name is there"), "the same problem is no change");
+        assert!(!changes.has_changed().expect("the name is alive"), "the same problem is not a change");
         name.update(Ok(vec![ip(3)]));
         assert_eq!(name.addresses(), Addresses { list: [ip(3)].into(), problem: None });
         assert_eq!(name.lookups(), (2, 2));
     }
 
     #[test]
-    fn addresses_are_bounded() {
+    fn addresses_are_limited_to_64() {
         let name = Name::new("orders");
         name.update(Ok((0..=255).map(ip).collect()));
         assert_eq!(*name.addresses().list, (0..64).map(ip).collect::<Vec<_>>());
     }
 
     #[test]
-    fn failures_in_a_row_are_retried_ever_later() {
-        let waits: Vec<u64> = [1, 2, 5, 6, 40].map(|failed| wait_after_failures(failed).as_secs()).to_vec();
+    fn consecutive_failures_back_off_up_to_30_seconds() {
+        let waits: Vec<u64> = [1, 2, 5, 6, 40].map(|failures| backoff(failures).as_secs()).to_vec();
         assert_eq!(waits, [1, 2, 16, 30, 30]);
     }
 
     #[test]
-    fn one_name_is_looked_up_once_and_forgotten_with_its_last_user() {
+    fn users_of_a_name_share_it_and_the_last_one_removes_it() {
         let names = Names::default();
         let (one, other) = (names.name("one.invalid").expect("a thread"), names.name("one.invalid").expect("a thread"));
         assert!(Arc::ptr_eq(&one, &other));

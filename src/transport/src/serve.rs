@@ -1,4 +1,4 @@
-//! Serving a listener on every data arbiter.
+//! Serving a listener on all data arbiters.
 
 use std::future::Future;
 use std::io;
@@ -10,16 +10,16 @@ use crossdock_adapter_api::AdapterError;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-/// Seconds that connections have to end after the listener was told to stop.
-const SHUTDOWN_TIME: u64 = 30;
+/// Seconds that open connections have to end after a stop.
+const SHUTDOWN_TIMEOUT_S: u64 = 30;
 
-/// Takes connections until `stop`, and then lets those that are open come to their end.
+/// Accepts connections until `stop` is cancelled, then waits up to 30 s for open connections to end.
 ///
-/// `start` runs once on each of `arbiters` threads; what it gives takes each connection of that thread. A connection
-/// that fails is its caller's loss.
+/// `start` runs once on each of `arbiters` threads and returns the handler for the connections of that thread. Errors of single connections
+/// are ignored.
 ///
 /// # Errors
-/// [`AdapterError::Stopped`] where no thread can be started or the listener fails.
+/// [`AdapterError::Stopped`] if no thread can be started or the listener fails.
 pub async fn serve<S, C>(
     name: &str,
     socket: TcpListener,
@@ -35,16 +35,16 @@ where
     let server = actix_server::Server::build()
         .workers(arbiters)
         .disable_signals()
-        .shutdown_timeout(SHUTDOWN_TIME)
+        .shutdown_timeout(SHUTDOWN_TIMEOUT_S)
         .listen(name, socket, move || {
             let start = start.clone();
             fn_factory(move || {
                 let starting = start();
                 async move {
-                    let connected = Rc::new(starting.await?);
+                    let handler = Rc::new(starting.await?);
                     Ok::<_, ()>(fn_service(move |socket: TcpStream| {
-                        let connected = Rc::clone(&connected);
-                        async move { connected(socket).await }
+                        let handler = Rc::clone(&handler);
+                        async move { handler(socket).await }
                     }))
                 }
             })

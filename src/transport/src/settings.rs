@@ -1,27 +1,27 @@
-//! Settings that all adapters over TCP share.
+//! TLS settings shared by all TCP adapters.
 
 use crossdock_settings::settings;
 
 settings! {
-    /// the tls of a listener
+    /// listener TLS
     pub struct ServerTlsSettings {
-        /// A PEM file with the certificate and those that it hangs on.
+        /// A PEM file with the certificate chain.
         pub cert: String,
         /// A PEM file with the private key.
         pub key: String,
-        /// A PEM file with the authorities whose client certificates are required.
+        /// A PEM file with the authorities of client certificates, which are then required.
         pub client_ca: Option<String>,
     }
 
-    /// the tls of a service
+    /// service TLS
     pub struct ClientTlsSettings {
-        /// A PEM file with the authorities that are trusted; those of the system where nothing is said.
+        /// A PEM file with the trusted certificate authorities; by default those of the system.
         pub ca: Option<String>,
-        /// A PEM file with the certificate that the gateway shows.
+        /// A PEM file with the client certificate of the gateway.
         pub cert: Option<String>,
-        /// A PEM file with its private key.
+        /// A PEM file with the private key of `cert`.
         pub key: Option<String>,
-        /// The name that the service's certificate must have, where it is not the host's.
+        /// The name that the certificate of the service must have; by default the host.
         pub server_name: Option<String>,
     }
 }

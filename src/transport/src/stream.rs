@@ -1,4 +1,4 @@
-//! A connection's bytes, with or without TLS.
+//! Byte streams of connections, with or without TLS.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,11 +10,11 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Plain, or TLS of either side.
+/// A plain or a TLS stream.
 pub enum MaybeTls<T> {
-    /// Plain.
+    /// Plain TCP.
     Plain(TcpStream),
-    /// TLS.
+    /// TLS over TCP, of either side.
     Tls(Box<T>),
 }
 
@@ -62,20 +62,20 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for MaybeTls<T> {
     }
 }
 
-/// A connection of which the first bytes were read already, and are read again.
-pub struct Replayed<T> {
+/// A stream that returns bytes that were already read from it once more.
+pub struct Rewind<T> {
     first: Bytes,
     io: T,
 }
 
-impl<T> Replayed<T> {
-    /// With these bytes before those of `io`.
+impl<T> Rewind<T> {
+    /// Reads `first` before the rest of `io`.
     pub fn new(first: Bytes, io: T) -> Self {
         Self { first, io }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Replayed<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for Rewind<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.first.is_empty() {
@@ -87,7 +87,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Replayed<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Replayed<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Rewind<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
     }
@@ -113,42 +113,42 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Replayed<T> {
     }
 }
 
-/// A connection whose failed writes do not hide what the other side has sent.
+/// A stream whose failed writes do not hide received data.
 ///
-/// A service may answer and close the connection while a request is still being written, as it does when it refuses the request (RFC 9112
-/// §9.5). The next write then fails, and the connection would be dropped with the response unread. So once a write has failed
-/// because the other side is gone, all that is written is discarded, and reads give what was received, then a reset.
+/// A service may respond and close the connection while the request is still being written, for example to reject it (RFC 9112 §9.5). The
+/// next write then fails, and the connection would be dropped with the response unread. After a write has failed because the peer closed the
+/// connection, further writes are discarded, and reads return the received data, then a reset.
 pub struct ReadToEnd<T> {
     io: T,
-    is_gone: Arc<AtomicBool>,
+    closed_by_peer: Arc<AtomicBool>,
 }
 
 impl<T> ReadToEnd<T> {
-    /// Around a connection.
+    /// Wraps a stream.
     pub fn new(io: T) -> Self {
-        Self { io, is_gone: Arc::default() }
+        Self { io, closed_by_peer: Arc::default() }
     }
 
-    /// Whether a write has failed, for who keeps connections: none may be used again after that.
-    pub fn gone(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.is_gone)
+    /// A flag that is set when a write has failed. A connection pool must not reuse the connection after that.
+    pub fn closed_by_peer(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.closed_by_peer)
     }
 
-    /// What a write came to: all of `len` where the other side is gone.
-    fn written(&mut self, written: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
+    /// Reports all of `len` as written if the peer closed the connection.
+    fn check_write(&mut self, written: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
         match written {
-            Poll::Ready(Err(failure)) if is_gone(&failure) => {
-                self.is_gone.store(true, Ordering::Relaxed);
+            Poll::Ready(Err(failure)) if is_closed_by_peer(&failure) => {
+                self.closed_by_peer.store(true, Ordering::Relaxed);
                 Poll::Ready(Ok(len))
             }
             other => other,
         }
     }
 
-    fn done(&mut self, done: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+    fn check_done(&mut self, done: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
         match done {
-            Poll::Ready(Err(failure)) if is_gone(&failure) => {
-                self.is_gone.store(true, Ordering::Relaxed);
+            Poll::Ready(Err(failure)) if is_closed_by_peer(&failure) => {
+                self.closed_by_peer.store(true, Ordering::Relaxed);
                 Poll::Ready(Ok(()))
             }
             other => other,
@@ -156,7 +156,7 @@ impl<T> ReadToEnd<T> {
     }
 }
 
-fn is_gone(failure: &io::Error) -> bool {
+fn is_closed_by_peer(failure: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
     matches!(failure.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
 }
@@ -166,8 +166,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for ReadToEnd<T> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         match Pin::new(&mut this.io).poll_read(cx, buffer) {
-            // The failed write has taken the socket's error, so that a connection that was cut off looks like one that has ended.
-            Poll::Ready(Ok(())) if this.is_gone.load(Ordering::Relaxed) && buffer.filled().len() == before => {
+            // The failed write consumed the socket's error, so a reset connection now reads as a clean end of stream.
+            Poll::Ready(Ok(())) if this.closed_by_peer.load(Ordering::Relaxed) && buffer.filled().len() == before => {
                 Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
             }
             read => read,
@@ -178,11 +178,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for ReadToEnd<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for ReadToEnd<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.is_gone.load(Ordering::Relaxed) {
+        if this.closed_by_peer.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut this.io).poll_write(cx, bytes);
-        this.written(written, bytes.len())
+        this.check_write(written, bytes.len())
     }
 
     fn poll_write_vectored(
@@ -192,11 +192,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for ReadToEnd<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let len = pieces.iter().map(|piece| piece.len()).sum();
-        if this.is_gone.load(Ordering::Relaxed) {
+        if this.closed_by_peer.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(len));
         }
         let written = Pin::new(&mut this.io).poll_write_vectored(cx, pieces);
-        this.written(written, len)
+        this.check_write(written, len)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -205,19 +205,19 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for ReadToEnd<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.is_gone.load(Ordering::Relaxed) {
+        if this.closed_by_peer.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
         let flushed = Pin::new(&mut this.io).poll_flush(cx);
-        this.done(flushed)
+        this.check_done(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.is_gone.load(Ordering::Relaxed) {
+        if this.closed_by_peer.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
         let shut = Pin::new(&mut this.io).poll_shutdown(cx);
-        this.done(shut)
+        this.check_done(shut)
     }
 }

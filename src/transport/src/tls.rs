@@ -1,4 +1,4 @@
-//! Certificates and trust. One crypto provider in the whole process: ring.
+//! TLS configurations. The whole process uses one crypto provider: ring.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, AdapterError
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let certificates = read.map_err(|error| problem("certificates", path, error))?;
     if certificates.is_empty() {
-        return Err(problem("certificates", path, "there is none"));
+        return Err(problem("certificates", path, "the file contains none"));
     }
     Ok(certificates)
 }
@@ -38,10 +38,10 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// The TLS of a listener: 1.2 and 1.3; `alpn` names the protocols that are spoken, the best first.
+/// The configuration of a listener: TLS 1.2 and 1.3. `alpn` lists the supported protocols in order of preference.
 ///
 /// # Errors
-/// [`AdapterError::Settings`] where a file cannot be used.
+/// [`AdapterError::Settings`] if a file is unusable.
 pub fn server(settings: &ServerTlsSettings, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, AdapterError> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -61,10 +61,10 @@ pub fn server(settings: &ServerTlsSettings, alpn: &[&[u8]]) -> Result<Arc<Server
     Ok(Arc::new(config))
 }
 
-/// The TLS towards a service: 1.2 and 1.3, always verified; `alpn` names the protocols that are spoken, the best first.
+/// The configuration of a client: TLS 1.2 and 1.3; the server is always verified. `alpn` lists the offered protocols in order of preference.
 ///
 /// # Errors
-/// [`AdapterError::Settings`] where a file cannot be used, or the system trusts nobody.
+/// [`AdapterError::Settings`] if a file is unusable, or there is no trusted authority.
 pub fn client(settings: Option<&ClientTlsSettings>, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, AdapterError> {
     let roots = match settings.and_then(|settings| settings.ca.as_ref()) {
         Some(path) => authorities(path)?,
@@ -72,7 +72,7 @@ pub fn client(settings: Option<&ClientTlsSettings>, alpn: &[&[u8]]) -> Result<Ar
             let mut store = RootCertStore::empty();
             let (added, _) = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if added == 0 {
-                let problem = "the system has no trusted authorities: name a file with `tls: { ca: … }`";
+                let problem = "the system has no trusted certificate authorities: name a file in `tls: { ca: … }`";
                 return Err(AdapterError::Settings(problem.into()));
             }
             store

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use async_rs::traits::{Executor, Reactor, RuntimeKit};
 use async_rs::util::Task;
 use async_rs::{Runtime, Tokio};
-use crossdock_transport::{Dialer, Dialled, MaybeTls};
+use crossdock_transport::{Dialer, DialledStream, MaybeTls};
 use futures_util::io::{AsyncRead, AsyncWrite};
 use futures_util::stream::Stream;
 use lapin::uri::AMQPUri;
@@ -60,7 +60,7 @@ impl Executor for Kit {
 }
 
 impl Reactor for Kit {
-    type TcpStream = Inspected<Compat<Dialled>>;
+    type TcpStream = Inspected<Compat<DialledStream>>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     /// lapin brings no sockets of its own.
@@ -85,7 +85,7 @@ impl Reactor for Kit {
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
         async move {
-            let dialled = Dialled::new(MaybeTls::Plain(connecting.await?.into_inner()));
+            let dialled = DialledStream::new(MaybeTls::Plain(connecting.await?.into_inner()));
             Ok(Inspected::new(dialled.compat(), Filter::new(Arc::default())))
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossdock_adapter_api::{EntrySpec, Head, Outcome, Turn, failpoint, take_body_apart};
 use crossdock_message::{BodyType, ByteString, Code, Fault, Message};
-use crossdock_transport::bodies::Held;
+use crossdock_transport::bodies::Reservation;
 use futures_util::FutureExt as _;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
@@ -59,7 +59,7 @@ pub(super) async fn handle(handling: Handling, delivery: Delivery) {
     let one = One {
         entry,
         properties,
-        held: Held::forced(data.len()),
+        held: Reservation::forced(data.len()),
         body: Bytes::from(data),
         acker,
         redelivered,
@@ -92,7 +92,7 @@ struct One<'e> {
     body: Bytes,
     /// The memory of its body, which stays with it through all tries.
     #[expect(dead_code, reason = "counts until it is dropped")]
-    held: Held,
+    held: Reservation,
     acker: Acker,
     redelivered: bool,
     arrived: Instant,

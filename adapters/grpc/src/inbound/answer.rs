@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crossdock_adapter_api::{WriteFormat, encode_body};
 use crossdock_contract::Typed;
 use crossdock_message::{Body, BodyStream, BodyType, ByteString, Code, Fault, Message};
-use crossdock_transport::http2::Answer;
+use crossdock_transport::http2::ResponseBody;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
@@ -42,7 +42,7 @@ impl AnswerBody {
     }
 }
 
-impl Answer for AnswerBody {
+impl ResponseBody for AnswerBody {
     fn is_stream(&self) -> bool {
         matches!(self, Self::Stream(_))
     }

@@ -11,8 +11,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crossdock_message::Fault;
-use crossdock_transport::http2::{Gathered, LocalExecutor};
-use crossdock_transport::{Dialer, Dialled, unreachable};
+use crossdock_transport::http2::{LocalExecutor, WriteCoalescer};
+use crossdock_transport::{Dialer, DialledStream, unreachable};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -49,7 +49,7 @@ pub(super) struct Links {
     dialling: tokio::sync::Mutex<()>,
 }
 
-type Http2 = Connection<TokioIo<Gathered<Dialled>>, CallBody, LocalExecutor>;
+type Http2 = Connection<TokioIo<WriteCoalescer<DialledStream>>, CallBody, LocalExecutor>;
 
 struct Link {
     sender: SendRequest<CallBody>,
@@ -163,8 +163,8 @@ impl Links {
     }
 
     async fn connect(&self) -> Result<Link, Fault> {
-        let stream = Gathered::new(self.dialer.dial().await?);
-        let heard = stream.heard();
+        let stream = WriteCoalescer::new(self.dialer.dial().await?);
+        let heard = stream.read_notify();
         let mut builder = Builder::new(LocalExecutor);
         builder
             .timer(TokioTimer::new())

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_message::Chunks;
-use crossdock_transport::bodies::Held;
+use crossdock_transport::bodies::Reservation;
 use crossdock_transport::descriptors;
 use tokio::sync::Notify;
 
@@ -108,7 +108,7 @@ pub(super) struct State {
     /// Since when nothing has been asked.
     pub(super) idle_since: Option<Instant>,
     /// The memory of the request's body.
-    pub(super) held: Held,
+    pub(super) held: Reservation,
 }
 
 impl Connection {
@@ -132,7 +132,7 @@ impl Connection {
             write_expired: false,
             ahead: false,
             idle_since: Some(list.now()),
-            held: Held::new(),
+            held: Reservation::new(),
         };
         let connection =
             Rc::new(Self { state: RefCell::new(state), list: Rc::clone(list), idle_timeout, write_timeout });
@@ -174,7 +174,7 @@ impl Connection {
         for piece in state.pieces.drain(..) {
             chunks.push(piece);
         }
-        chunks.keep(std::mem::take(&mut state.held).into_keeper());
+        chunks.keep(std::mem::take(&mut state.held).into_guard());
         Poll::Ready(Ok(chunks))
     }
 
@@ -261,7 +261,7 @@ impl State {
         self.continue_wanted = false;
         self.write = WriteWatch::default();
         self.idle_since = None;
-        self.held = Held::new();
+        self.held = Reservation::new();
         self.request = Some(head);
     }
 
@@ -355,7 +355,7 @@ impl Watchlist {
     }
 
     /// Wakes those whose time is over, and all that are idle while the gateway drains.
-    pub(crate) fn look(&self, now: Instant) {
+    pub(crate) fn sweep(&self, now: Instant) {
         self.now.set(now);
         let draining = self.draining.get();
         self.connections.borrow_mut().retain(|weak| {

@@ -14,8 +14,8 @@ use super::answer;
 use super::connection::{Connection, Watch, Watchlist};
 use super::head::{self, Framing, HeadLimits, ParsedHead};
 use crate::request::{BODY_SHARE_OPEN, BodyRefusal, HeadRefusal, RequestHead, body_time};
-use crossdock_transport::Place;
-use crossdock_transport::bodies::Held;
+use crossdock_transport::Permit;
+use crossdock_transport::bodies::Reservation;
 
 /// Bytes that one read asks for.
 const READ_LEN: usize = 8 * 1024;
@@ -66,12 +66,12 @@ pub(crate) struct Front<IO> {
     lingered: usize,
     shut: bool,
     /// Given back when the connection ends.
-    _place: Place,
+    _permit: Permit,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
     /// Over a connection of which `first` was read already.
-    pub(crate) fn new(io: IO, first: BytesMut, place: Place, limits: Limits, list: &Rc<Watchlist>) -> Self {
+    pub(crate) fn new(io: IO, first: BytesMut, permit: Permit, limits: Limits, list: &Rc<Watchlist>) -> Self {
         let connection = Connection::new(list, limits.timeouts.idle, limits.timeouts.write);
         let wait = if first.is_empty() { limits.timeouts.idle } else { limits.timeouts.head };
         connection.state().watch = Watch::Until(list.now() + wait);
@@ -88,7 +88,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
             linger: false,
             lingered: 0,
             shut: false,
-            _place: place,
+            _permit: permit,
         }
     }
 
@@ -216,7 +216,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
             if state.refusal.is_some() {
                 // Others may need it to come to their end.
                 state.pieces.clear();
-                state.held = Held::new();
+                state.held = Reservation::new();
             }
             state.watch = Watch::Nothing;
             state.wake_body();

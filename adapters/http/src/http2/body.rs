@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use crossdock_message::Chunks;
-use crossdock_transport::bodies::Held;
+use crossdock_transport::bodies::Reservation;
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -59,7 +59,7 @@ impl RequestBody for Body<'_> {
         let until = self.since + body_time(self.timeout, length);
         let mut chunks = Chunks::new();
         let mut received = 0;
-        let mut held = Held::new();
+        let mut held = Reservation::new();
         loop {
             // The instant at which what has come is less than what must have.
             let slow = self.since + BODY_GRACE.max(Duration::from_secs(received / BODY_RATE_MIN));
@@ -67,7 +67,7 @@ impl RequestBody for Body<'_> {
             let next = tokio::time::timeout_at(until.min(slow).into(), next).await;
             match next.map_err(|_| BodyRefusal::TooSlow)? {
                 None => {
-                    chunks.keep(held.into_keeper());
+                    chunks.keep(held.into_guard());
                     return Ok(chunks);
                 }
                 Some(Err(_)) => return Err(BodyRefusal::Incomplete),

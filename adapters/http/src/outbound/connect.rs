@@ -38,7 +38,7 @@ impl Connector {
     /// A new connection, ready for a request.
     pub(super) async fn connect(&self) -> Result<Box<Link>, Fault> {
         let stream = self.dialer.dial().await?;
-        let gone = stream.gone();
+        let gone = stream.closed_by_peer();
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER_LEN_MAX).writev(false);
         let closed = |_| unreachable("the connection was closed");

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_message::Chunks;
-use crossdock_transport::Dialled;
+use crossdock_transport::DialledStream;
 use http_body::{Frame, SizeHint};
 use hyper::client::conn::http1::{Connection, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A connection's own work, which its call does.
-pub(super) type LiveConnection = Connection<TokioIo<Dialled>, CallBody>;
+pub(super) type LiveConnection = Connection<TokioIo<DialledStream>, CallBody>;
 
 /// A connection with a call, or waiting for one.
 pub(super) struct Link {

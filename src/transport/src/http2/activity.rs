@@ -1,4 +1,4 @@
-//! What the requests of a connection are at. All of it is on one thread, and reads the clock only when it is looked at.
+//! The activity of the requests of a connection. It stays on one thread, and advances its clock only on ticks.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
-use super::LOOK_INTERVAL;
+use super::TICK_INTERVAL;
 
-/// Until the first request of a connection; a caller who never says a word goes sooner than one who pauses.
-const FIRST_REQUEST_TIME: Duration = Duration::from_secs(30);
+/// Idle timeout before the first request of a connection, if shorter than the configured one.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Requests that a caller may reset before they are answered, at first; so many that are answered earn another, up to the second.
-const RESETS_FIRST: u32 = 100;
+/// Requests that a client may initially reset before they are answered. Every `ANSWERS_PER_RESET` answers add one more, up to `RESETS_MAX`.
+const RESETS_INITIAL: u32 = 100;
 const RESETS_MAX: u32 = 1000;
 const ANSWERS_PER_RESET: u32 = 4;
-/// What a second earns, up to the first number.
-const RESETS_PER_LOOK: u32 = 20;
+/// Resets that each tick adds, up to `RESETS_INITIAL`.
+const RESETS_PER_TICK: u32 = 20;
 
-/// Work that a request has begun. It goes on until the last copy is dropped, which may be long after the caller has reset it.
+/// The work of a request. It lasts until the last reference is dropped, possibly long after the client has reset the request.
 #[derive(Debug)]
 pub struct Work(Arc<AtomicUsize>);
 
@@ -32,40 +32,40 @@ impl Drop for Work {
 
 /// The requests of one connection.
 pub(super) struct Activity {
-    /// Requests whose work goes on.
+    /// The number of requests with unfinished work.
     working: Arc<AtomicUsize>,
-    /// Requests that may still be reset, and answers since one was earned.
+    /// Requests that may still be reset, and answers since the last one was added.
     resets: Cell<u32>,
     answers: Cell<u32>,
-    places: RefCell<Vec<Place>>,
-    /// Places of requests that have ended.
+    slots: RefCell<Vec<Slot>>,
+    /// Slots of requests that have ended.
     free: RefCell<Vec<usize>>,
-    /// The request that was begun last, until its task is known.
-    begun: Cell<Option<usize>>,
-    any: Cell<bool>,
-    /// When it was looked at last: exact enough for limits of seconds.
+    /// The slot of the last request, until its task is known.
+    starting: Cell<Option<usize>>,
+    had_request: Cell<bool>,
+    /// The last tick: precise enough for timeouts of seconds.
     now: Cell<Instant>,
     /// When the last request ended.
-    since: Cell<Instant>,
-    /// Bytes were written since it was looked at last.
+    idle_since: Cell<Instant>,
+    /// Whether bytes were written since the last tick.
     written: Cell<bool>,
-    /// When it was last seen that bytes had been written.
-    moved: Cell<Instant>,
+    /// The last tick that found written bytes.
+    written_at: Cell<Instant>,
 }
 
-/// What is known of one request.
+/// The state of one request.
 #[derive(Default)]
-struct Place {
-    /// Since when the caller has not taken what was last there for it; nothing while it is not the caller who is waited for.
-    untaken: Option<Instant>,
-    /// The task that answers it.
+struct Slot {
+    /// Since when the client has not read the available data; `None` while there is none.
+    unread_since: Option<Instant>,
+    /// The task that answers the request.
     task: Option<AbortHandle>,
 }
 
-/// A request under way; it ends when this is dropped: answered whole, or given up.
-pub(super) struct Call {
+/// A request in progress. It ends when the guard is dropped: answered completely, or reset.
+pub(super) struct RequestGuard {
     activity: Rc<Activity>,
-    place: usize,
+    slot: usize,
     has_work: bool,
     is_answered: Cell<bool>,
 }
@@ -74,33 +74,33 @@ impl Activity {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             working: Arc::default(),
-            resets: Cell::new(RESETS_FIRST),
+            resets: Cell::new(RESETS_INITIAL),
             answers: Cell::new(0),
-            places: RefCell::default(),
+            slots: RefCell::default(),
             free: RefCell::default(),
-            begun: Cell::new(None),
-            any: Cell::new(false),
+            starting: Cell::new(None),
+            had_request: Cell::new(false),
             now: Cell::new(now),
-            since: Cell::new(now),
+            idle_since: Cell::new(now),
             written: Cell::new(false),
-            moved: Cell::new(now),
+            written_at: Cell::new(now),
         }
     }
 
-    /// A request begins, and its work where it is not refused.
-    pub(super) fn begin(self: &Rc<Self>, has_work: bool) -> Call {
-        self.any.set(true);
-        let place = self.free.borrow_mut().pop().unwrap_or_else(|| {
-            let mut places = self.places.borrow_mut();
-            places.push(Place::default());
-            places.len() - 1
+    /// Starts a request. `has_work` is false for a request that is rejected.
+    pub(super) fn start_request(self: &Rc<Self>, has_work: bool) -> RequestGuard {
+        self.had_request.set(true);
+        let slot = self.free.borrow_mut().pop().unwrap_or_else(|| {
+            let mut slots = self.slots.borrow_mut();
+            slots.push(Slot::default());
+            slots.len() - 1
         });
-        self.begun.set(Some(place));
-        Call { activity: Rc::clone(self), place, has_work, is_answered: Cell::new(false) }
+        self.starting.set(Some(slot));
+        RequestGuard { activity: Rc::clone(self), slot, has_work, is_answered: Cell::new(false) }
     }
 
-    /// A request with work has ended.
-    fn ended(&self, is_answered: bool) {
+    /// Updates the reset budget after a request with work.
+    fn end_request(&self, is_answered: bool) {
         if !is_answered {
             self.resets.set(self.resets.get().saturating_sub(1));
             return;
@@ -112,96 +112,94 @@ impl Activity {
         }
     }
 
-    /// Counts the work of a request until it ends; nothing where the connection has begun more than it may, or reset too much of it.
-    pub(super) fn begin_work(&self, max: usize) -> Option<Arc<Work>> {
-        if self.resets_too_much() || self.working.load(Ordering::Relaxed) >= max {
+    /// Counts the work of a request until it ends; `None` if `max` requests are working or the connection has reset too many requests.
+    pub(super) fn start_work(&self, max: usize) -> Option<Arc<Work>> {
+        if self.has_reset_too_much() || self.working.load(Ordering::Relaxed) >= max {
             return None;
         }
         self.working.fetch_add(1, Ordering::Relaxed);
         Some(Arc::new(Work(Arc::clone(&self.working))))
     }
 
-    /// Whether the caller has reset more requests than answers and time have earned it.
-    pub(super) fn resets_too_much(&self) -> bool {
+    /// Whether the client has used up its budget of resets.
+    pub(super) fn has_reset_too_much(&self) -> bool {
         self.resets.get() == 0
     }
 
-    /// The task of the request that was begun just now.
+    /// Records the task of the request that was started last.
     pub(super) fn set_task(&self, task: AbortHandle) {
-        if let Some(place) = self.begun.take() {
-            self.places.borrow_mut()[place].task = Some(task);
+        if let Some(slot) = self.starting.take() {
+            self.slots.borrow_mut()[slot].task = Some(task);
         }
     }
 
-    pub(super) fn has_none(&self) -> bool {
-        self.free.borrow().len() == self.places.borrow().len()
+    pub(super) fn has_no_requests(&self) -> bool {
+        self.free.borrow().len() == self.slots.borrow().len()
     }
 
-    /// Notes what time it is, every [`LOOK_INTERVAL`].
-    pub(super) fn look(&self, now: Instant) {
+    /// Advances the clock; to be called every [`TICK_INTERVAL`].
+    pub(super) fn tick(&self, now: Instant) {
         self.now.set(now);
-        if self.resets.get() < RESETS_FIRST {
-            self.resets.set((self.resets.get() + RESETS_PER_LOOK).min(RESETS_FIRST));
+        if self.resets.get() < RESETS_INITIAL {
+            self.resets.set((self.resets.get() + RESETS_PER_TICK).min(RESETS_INITIAL));
         }
         if self.written.take() {
-            self.moved.set(now);
+            self.written_at.set(now);
         }
     }
 
-    /// Whether more than `limit` has passed since an instant that was noted: a note may be as old as the look before it.
+    /// Whether more than `limit` has passed since a recorded instant, which may be up to one tick too early.
     fn is_over(&self, since: Instant, limit: Duration) -> bool {
-        self.now.get().saturating_duration_since(since) > limit + LOOK_INTERVAL
+        self.now.get().saturating_duration_since(since) > limit + TICK_INTERVAL
     }
 
     pub(super) fn is_idle(&self, limit: Duration) -> bool {
-        let limit = if self.any.get() { limit } else { limit.min(FIRST_REQUEST_TIME) };
-        self.has_none() && self.is_over(self.since.get(), limit)
+        let limit = if self.had_request.get() { limit } else { limit.min(FIRST_REQUEST_TIMEOUT) };
+        self.has_no_requests() && self.is_over(self.idle_since.get(), limit)
     }
 
-    /// Bytes were written.
-    pub(super) fn wrote(&self) {
+    /// Records that bytes were written.
+    pub(super) fn record_write(&self) {
         self.written.set(true);
     }
 
-    /// Whether no byte was written for that long.
-    pub(super) fn is_still(&self, limit: Duration) -> bool {
-        self.is_over(self.moved.get(), limit)
+    /// Whether no byte was written for `limit`.
+    pub(super) fn is_stalled(&self, limit: Duration) -> bool {
+        self.is_over(self.written_at.get(), limit)
     }
 
-    /// Ends the answers that their callers have not taken for longer than `limit`; HTTP/2 resets their streams.
-    pub(super) fn end_untaken(&self, limit: Duration) {
+    /// Aborts responses that the client has not read for longer than `limit`; hyper resets their streams.
+    pub(super) fn abort_stalled(&self, limit: Duration) {
         let late = |since: Instant| self.is_over(since, limit);
-        for place in self.places.borrow().iter().filter(|place| place.untaken.is_some_and(late)) {
-            if let Some(task) = &place.task {
+        for slot in self.slots.borrow().iter().filter(|slot| slot.unread_since.is_some_and(late)) {
+            if let Some(task) = &slot.task {
                 task.abort();
             }
         }
     }
 }
 
-impl Call {
-    /// Says that the caller is waited for from now on, or that it is not.
-    pub(super) fn set_untaken(&self, is_untaken: bool) {
-        let since = is_untaken.then(|| self.activity.now.get());
-        self.activity.places.borrow_mut()[self.place].untaken = since;
+impl RequestGuard {
+    /// Records whether there is response data that the client has yet to read.
+    pub(super) fn set_unread(&self, is_unread: bool) {
+        let since = is_unread.then(|| self.activity.now.get());
+        self.activity.slots.borrow_mut()[self.slot].unread_since = since;
     }
-}
 
-impl Call {
-    /// All of the answer was handed over.
-    pub(super) fn answered(&self) {
+    /// Records that hyper has taken the whole response.
+    pub(super) fn set_answered(&self) {
         self.is_answered.set(true);
     }
 }
 
-impl Drop for Call {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         if self.has_work {
-            self.activity.ended(self.is_answered.get());
+            self.activity.end_request(self.is_answered.get());
         }
-        self.activity.places.borrow_mut()[self.place] = Place::default();
-        self.activity.free.borrow_mut().push(self.place);
-        self.activity.since.set(self.activity.now.get());
+        self.activity.slots.borrow_mut()[self.slot] = Slot::default();
+        self.activity.free.borrow_mut().push(self.slot);
+        self.activity.idle_since.set(self.activity.now.get());
     }
 }
 
@@ -212,98 +210,99 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_connection_is_idle_without_requests_and_sooner_before_the_first() {
-        let begun = Instant::now();
-        let activity = Rc::new(Activity::new(begun));
+    fn a_connection_without_requests_is_idle_and_times_out_earlier_before_the_first() {
+        let start = Instant::now();
+        let activity = Rc::new(Activity::new(start));
         let is_idle_after = |seconds: u32| {
-            activity.look(begun + seconds * SECOND);
+            activity.tick(start + seconds * SECOND);
             activity.is_idle(60 * SECOND)
         };
-        assert!(!is_idle_after(31) && is_idle_after(32), "never sooner, and one look later");
-        let call = activity.begin(true);
+        assert!(!is_idle_after(31) && is_idle_after(32), "never early, and at most one tick late");
+        let call = activity.start_request(true);
         assert!(!is_idle_after(1000));
         drop(call);
-        assert!(activity.has_none() && !is_idle_after(1061) && is_idle_after(1062));
+        assert!(activity.has_no_requests() && !is_idle_after(1061) && is_idle_after(1062));
     }
 
     #[test]
-    fn a_connection_is_still_while_nothing_is_written() {
-        let begun = Instant::now();
-        let activity = Activity::new(begun);
-        activity.look(begun + 4 * SECOND);
-        assert!(!activity.is_still(3 * SECOND));
-        activity.wrote();
-        activity.look(begun + 5 * SECOND);
-        activity.look(begun + 9 * SECOND);
-        assert!(!activity.is_still(3 * SECOND));
-        activity.look(begun + 10 * SECOND);
-        assert!(activity.is_still(3 * SECOND));
+    fn a_connection_is_stalled_while_nothing_is_written() {
+        let start = Instant::now();
+        let activity = Activity::new(start);
+        activity.tick(start + 4 * SECOND);
+        assert!(!activity.is_stalled(3 * SECOND));
+        activity.record_write();
+        activity.tick(start + 5 * SECOND);
+        activity.tick(start + 9 * SECOND);
+        assert!(!activity.is_stalled(3 * SECOND));
+        activity.tick(start + 10 * SECOND);
+        assert!(activity.is_stalled(3 * SECOND));
     }
 
     #[test]
-    fn resets_are_earned_by_answers_and_time() {
-        let begun = Instant::now();
-        let activity = Rc::new(Activity::new(begun));
-        let reset = || drop(activity.begin(true));
-        let answer = || activity.begin(true).answered();
-        (1..RESETS_FIRST).for_each(|_| reset());
-        assert!(activity.begin_work(10).is_some());
+    fn answers_and_time_refill_the_reset_budget() {
+        let start = Instant::now();
+        let activity = Rc::new(Activity::new(start));
+        let reset = || drop(activity.start_request(true));
+        let answer = || activity.start_request(true).set_answered();
+        (1..RESETS_INITIAL).for_each(|_| reset());
+        assert!(activity.start_work(10).is_some());
         reset();
-        assert!(activity.begin_work(10).is_none());
-        // What is refused earns nothing and costs nothing.
-        (0..100).for_each(|_| activity.begin(false).answered());
-        assert!(activity.resets_too_much());
+        assert!(activity.start_work(10).is_none());
+        // Rejected requests do not change the budget.
+        (0..100).for_each(|_| activity.start_request(false).set_answered());
+        assert!(activity.has_reset_too_much());
         (0..ANSWERS_PER_RESET).for_each(|_| answer());
-        assert!(!activity.resets_too_much());
+        assert!(!activity.has_reset_too_much());
         reset();
-        assert!(activity.resets_too_much());
-        activity.look(begun + SECOND);
-        assert!(!activity.resets_too_much());
+        assert!(activity.has_reset_too_much());
+        activity.tick(start + SECOND);
+        assert!(!activity.has_reset_too_much());
     }
 
     #[test]
-    fn work_goes_on_without_its_request() {
+    fn work_counts_until_its_last_reference_is_dropped() {
         let activity = Rc::new(Activity::new(Instant::now()));
-        let work: Vec<_> = (0..3).map(|_| activity.begin_work(3).expect("room")).collect();
+        let work: Vec<_> = (0..3).map(|_| activity.start_work(3).expect("room")).collect();
         let copy = Arc::clone(&work[0]);
-        assert!(activity.begin_work(3).is_none());
+        assert!(activity.start_work(3).is_none());
         drop(work);
-        assert!(activity.begin_work(1).is_none(), "a copy of it is held");
+        assert!(activity.start_work(1).is_none(), "a reference is held");
         drop(copy);
-        assert!(activity.begin_work(1).is_some());
+        assert!(activity.start_work(1).is_some());
     }
 
     #[tokio::test]
-    async fn only_what_nobody_takes_is_ended() {
+    async fn only_stalled_responses_are_aborted() {
         tokio::task::LocalSet::new()
             .run_until(async {
-                let begun = Instant::now();
-                let activity = Rc::new(Activity::new(begun));
-                let end_untaken_at = |seconds: u32| {
-                    activity.look(begun + seconds * SECOND);
-                    activity.end_untaken(30 * SECOND);
+                let start = Instant::now();
+                let activity = Rc::new(Activity::new(start));
+                let abort_stalled_at = |seconds: u32| {
+                    activity.tick(start + seconds * SECOND);
+                    activity.abort_stalled(30 * SECOND);
                 };
-                let begin = || {
-                    let call = activity.begin(true);
+                let start_request = || {
+                    let call = activity.start_request(true);
                     let task = tokio::task::spawn_local(std::future::pending::<()>());
                     activity.set_task(task.abort_handle());
                     (call, task)
                 };
-                let ((stuck, ended), (taken, runs), (_waits, too)) = (begin(), begin(), begin());
-                stuck.set_untaken(true);
-                taken.set_untaken(true);
-                activity.look(begun + SECOND);
-                taken.set_untaken(false);
-                taken.set_untaken(true);
-                end_untaken_at(31);
+                let ((stalled, aborted), (read, runs), (_waits, too)) =
+                    (start_request(), start_request(), start_request());
+                stalled.set_unread(true);
+                read.set_unread(true);
+                activity.tick(start + SECOND);
+                read.set_unread(false);
+                read.set_unread(true);
+                abort_stalled_at(31);
                 tokio::task::yield_now().await;
-                assert!(!ended.is_finished());
-                end_untaken_at(32);
-                assert!(ended.await.is_err_and(|error| error.is_cancelled()));
+                assert!(!aborted.is_finished());
+                abort_stalled_at(32);
+                assert!(aborted.await.is_err_and(|error| error.is_cancelled()));
                 assert!(!runs.is_finished() && !too.is_finished());
-                drop(stuck);
-                let _next = activity.begin(true);
-                assert_eq!(activity.places.borrow().len(), 3, "places are used again");
+                drop(stalled);
+                let _next = activity.start_request(true);
+                assert_eq!(activity.slots.borrow().len(), 3, "slots are reused");
             })
             .await;
     }

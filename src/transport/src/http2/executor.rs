@@ -1,11 +1,11 @@
-//! Where HTTP/2's tasks run.
+//! Executors for the tasks of HTTP/2 connections.
 
 use std::future::Future;
 use std::rc::Rc;
 
 use super::activity::Activity;
 
-/// Runs the tasks of a connection on its own thread.
+/// Runs the tasks of a connection on the current thread.
 #[derive(Debug, Clone, Copy)]
 pub struct LocalExecutor;
 
@@ -19,8 +19,8 @@ where
     }
 }
 
-/// The same for the requests of a caller, so that each can be ended: hyper asks for a request's task right after it has
-/// handed the request over.
+/// Also records the task of each request, so that it can be aborted: hyper spawns the task of a request right after it has passed the request to
+/// the service.
 #[derive(Clone)]
 pub(super) struct CallExecutor(pub(super) Rc<Activity>);
 

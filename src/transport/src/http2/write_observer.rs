@@ -1,4 +1,4 @@
-//! A connection that notes that bytes left it.
+//! A stream that records writes.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,36 +9,36 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
 
-/// Notes each write in its connection's activity.
-pub(super) struct Written<IO> {
+/// Records each write in the activity of its connection.
+pub(super) struct WriteObserver<IO> {
     io: IO,
     activity: Rc<Activity>,
 }
 
-impl<IO> Written<IO> {
+impl<IO> WriteObserver<IO> {
     pub(super) fn new(io: IO, activity: Rc<Activity>) -> Self {
         Self { io, activity }
     }
 
-    fn noted(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn record(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if matches!(written, Poll::Ready(Ok(1..))) {
-            self.activity.wrote();
+            self.activity.record_write();
         }
         written
     }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Written<IO> {
+impl<IO: AsyncRead + Unpin> AsyncRead for WriteObserver<IO> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().io).poll_read(cx, buffer)
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Written<IO> {
+impl<IO: AsyncWrite + Unpin> AsyncWrite for WriteObserver<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.io).poll_write(cx, bytes);
-        this.noted(written)
+        this.record(written)
     }
 
     fn poll_write_vectored(
@@ -48,7 +48,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Written<IO> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.io).poll_write_vectored(cx, pieces);
-        this.noted(written)
+        this.record(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The body of an answer, watched while its caller takes it.
+//! Response bodies, watched while the client reads them.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -7,38 +7,38 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::activity::Call;
+use super::activity::RequestGuard;
 
-/// Bytes that are handed over at once. A caller who takes nothing is noticed by a piece that is not asked for.
-const PIECE_LEN_MAX: usize = 16 * 1024;
-/// What is longer has its last byte handed over alone: that is asked for only when all before it may be sent, so that no more
-/// than this is ever on its way without being watched.
+/// Bytes of one frame. A client that reads nothing is detected because hyper does not poll for the next frame.
+const FRAME_LEN_MAX: usize = 16 * 1024;
+/// The last byte of longer data becomes a frame of its own. hyper polls for it only when everything before it may be sent, so at most this many
+/// bytes are in flight unwatched.
 const UNWATCHED_LEN_MAX: usize = 4 * 1024;
 
-/// The body of an answer.
-pub trait Answer: Body<Data = Bytes, Error = Infallible> + Unpin {
-    /// Whether it comes at its source's pace: such a one may be taken as slowly as the caller likes, until its deadline.
+/// The body of a response.
+pub trait ResponseBody: Body<Data = Bytes, Error = Infallible> + Unpin {
+    /// Whether it is a stream, produced at the pace of its source. The client may read a stream as slowly as it likes, until its deadline.
     fn is_stream(&self) -> bool;
 }
 
-/// An answer in pieces, with a note of when the last was handed over.
-pub(super) struct Watched<B> {
+/// Splits a body into frames and records whether the client is expected to read.
+pub(super) struct WatchedBody<B> {
     body: B,
-    /// What is left of a longer piece.
+    /// The unsent rest of the current data.
     rest: Bytes,
-    call: Call,
+    call: RequestGuard,
 }
 
-impl<B: Answer> Watched<B> {
-    pub(super) fn new(body: B, call: Call) -> Self {
+impl<B: ResponseBody> WatchedBody<B> {
+    pub(super) fn new(body: B, call: RequestGuard) -> Self {
         if body.is_end_stream() {
-            // It is never asked for.
-            call.answered();
+            // hyper never polls it.
+            call.set_answered();
         }
         Self { body, rest: Bytes::new(), call }
     }
 
-    fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_split(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.rest.is_empty() {
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -49,7 +49,7 @@ impl<B: Answer> Watched<B> {
             }
         }
         let len = match self.rest.len() {
-            len if len > PIECE_LEN_MAX => PIECE_LEN_MAX,
+            len if len > FRAME_LEN_MAX => FRAME_LEN_MAX,
             len if len > UNWATCHED_LEN_MAX => len - 1,
             len => len,
         };
@@ -57,7 +57,7 @@ impl<B: Answer> Watched<B> {
     }
 }
 
-impl<B: Answer> Body for Watched<B> {
+impl<B: ResponseBody> Body for WatchedBody<B> {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -66,12 +66,12 @@ impl<B: Answer> Body for Watched<B> {
         let polled = if this.body.is_stream() {
             Pin::new(&mut this.body).poll_frame(cx)
         } else {
-            let polled = this.poll_whole(cx);
-            this.call.set_untaken(polled.is_ready());
+            let polled = this.poll_split(cx);
+            this.call.set_unread(polled.is_ready());
             polled
         };
         if matches!(polled, Poll::Ready(None)) || this.is_end_stream() {
-            this.call.answered();
+            this.call.set_answered();
         }
         polled
     }
