@@ -76,7 +76,7 @@ fn errors_come_as_json_and_as_lines_too() {
     let (code, lines) = check(folder.path(), "short");
     assert_eq!(
         (code, lines.as_str()),
-        (1, "./routes/broken.yaml:2:1: error[unknown-key]: a route file has no `routs`; write `routes`\n")
+        (1, "./routes/broken.yaml:2:1: error[unknown-key]: unknown key `routs` in a route file; write `routes`\n")
     );
     let (code, json) = check(folder.path(), "json");
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");

@@ -1,40 +1,40 @@
-//! Errors and warnings with their places.
+//! Errors and warnings with their spans.
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-/// A file among those of one [`Diagnostics`].
+/// Identifies a file of a [`Diagnostics`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceId(u32);
 
-/// Bytes `start..end` of a file.
+/// The byte range `start..end` of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
     /// The file.
     pub source: SourceId,
     /// The first byte.
     pub start: usize,
-    /// The byte behind the last.
+    /// The byte after the last.
     pub end: usize,
 }
 
-/// Whether the settings can be used in spite of it.
+/// How serious a diagnostic is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// They cannot.
+    /// The settings cannot be used.
     Error,
-    /// They can.
+    /// The settings can be used.
     Warning,
 }
 
-/// One thing that is wrong, and what to write instead.
+/// An error or warning, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// How serious it is.
     pub severity: Severity,
-    /// A stable word to look up, such as `unknown-key`.
+    /// A stable identifier, such as `unknown-key`.
     pub code: &'static str,
-    /// Where.
+    /// Its place.
     pub span: Span,
     /// What is wrong.
     pub message: String,
@@ -42,7 +42,7 @@ pub struct Diagnostic {
     pub help: Option<String>,
 }
 
-/// The files that were read and what is wrong with them.
+/// The sources that were read, and their errors and warnings.
 #[derive(Debug, Default)]
 pub struct Diagnostics {
     sources: Vec<(String, String)>,
@@ -52,16 +52,16 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// More errors, or more warnings, than these are counted, not kept.
+    /// Maximum number of errors, and of warnings. More are only counted.
     pub const LEN_MAX: usize = 100;
 
-    /// No files, nothing wrong.
+    /// Creates an empty collection.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes a file in; `name` is how messages call it.
+    /// Adds a file. Messages call it `name`.
     pub fn add_source(&mut self, name: impl Into<String>, text: impl Into<String>) -> SourceId {
         self.sources.push((name.into(), text.into()));
         SourceId(u32::try_from(self.sources.len() - 1).unwrap_or(u32::MAX))
@@ -94,8 +94,8 @@ impl Diagnostics {
             return;
         }
         self.errors += usize::from(diagnostic.severity == Severity::Error);
-        let alike = self.list.iter().filter(|other| other.severity == diagnostic.severity).count();
-        if alike < Self::LEN_MAX {
+        let count = self.list.iter().filter(|other| other.severity == diagnostic.severity).count();
+        if count < Self::LEN_MAX {
             self.list.push(diagnostic);
         } else {
             self.dropped += 1;
@@ -108,13 +108,13 @@ impl Diagnostics {
         self.errors > 0
     }
 
-    /// How many errors there are.
+    /// The number of errors.
     #[must_use]
     pub fn errors(&self) -> usize {
         self.errors
     }
 
-    /// All of them, by file and place.
+    /// All diagnostics, ordered by file and span.
     #[must_use]
     pub fn sorted(&self) -> Vec<&Diagnostic> {
         let mut all: Vec<&Diagnostic> = self.list.iter().collect();
@@ -122,7 +122,7 @@ impl Diagnostics {
         all
     }
 
-    /// Line and column of a place, both from 1, the column in characters.
+    /// Line and column of the start of a span, both from 1; columns are characters.
     #[must_use]
     pub fn line_column(&self, span: Span) -> (usize, usize) {
         let text = self.text(span.source);
@@ -135,7 +135,7 @@ impl Diagnostics {
         (1 + before.matches('\n').count(), 1 + before[line_start..].chars().count())
     }
 
-    /// For people: each with the line it stands in and a caret.
+    /// Renders for people: each diagnostic with its source line and carets.
     #[must_use]
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
@@ -155,7 +155,7 @@ impl Diagnostics {
         let end = text.len();
         let start = text.floor_char_boundary(diagnostic.span.start.min(end));
         let stop = text.ceil_char_boundary(diagnostic.span.end.min(end)).max(start);
-        // One line is enough to find the place, whatever hangs below it.
+        // Mark the first line only: a span may be a long block.
         let stop = text[start..stop].find('\n').map_or(stop, |newline| start + newline).max(start);
         let level = match diagnostic.severity {
             Severity::Error => Level::ERROR,
@@ -173,7 +173,7 @@ impl Diagnostics {
         rendered.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
     }
 
-    /// For programs and narrow places: `file:line:column: severity[code]: message; help`, one line each.
+    /// Renders one line per diagnostic: `file:line:column: severity[code]: message; help`.
     #[must_use]
     pub fn render_short(&self) -> String {
         let mut out = String::new();
@@ -193,7 +193,7 @@ impl Diagnostics {
         out
     }
 
-    /// For programs: one JSON document with `file`, `line`, `column`, `severity`, `code`, `message` and `help` of each.
+    /// A JSON array with `file`, `line`, `column`, `severity`, `code`, `message` and `help` of each diagnostic.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let all = self.sorted().into_iter().map(|diagnostic| {
@@ -212,13 +212,13 @@ impl Diagnostics {
     }
 }
 
-/// The candidate that was most likely meant, where one is near enough.
+/// The candidate most similar to `written`; `None` if none is similar enough.
 pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let reach = (written.chars().count() / 3).max(2);
+    let distance_max = (written.chars().count() / 3).max(2);
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&written.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= reach && *distance < candidate.chars().count())
+        .filter(|(distance, candidate)| *distance <= distance_max && *distance < candidate.chars().count())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

@@ -1,14 +1,13 @@
-//! YAML settings, read with their places into typed structs.
+//! Reads YAML settings into typed structs and reports all errors with their positions.
 //!
-//! A file is parsed into [`Node`]s that keep where they stand, and a struct declared by [`settings!`] is filled from
-//! them. Nothing stops at the first error: each goes into [`Diagnostics`] with its code, place and what to write
-//! instead, and reading goes on. The same declaration yields the JSON Schema that editors check against, so that the
-//! two never differ.
+//! A file is parsed into [`Node`]s, which keep their [`Span`]s. A struct declared by [`settings!`] is read from them. Reading continues after
+//! an error; each one is added to [`Diagnostics`] with a code, a span and what to write instead. The same declaration yields the JSON Schema
+//! for editors, so that the two never differ.
 //!
-//! Strict on purpose: unknown and repeated keys, anchors, aliases, tags and several documents are errors; only an
-//! unquoted `true` or `false` is a boolean; a duration or size needs its unit; text keeps its spelling (`085`, `no`).
+//! Parsing is strict: unknown and duplicate keys, anchors, aliases, tags and multiple documents are errors; only an unquoted `true` or `false`
+//! is a boolean; a duration or size needs a unit; text keeps its spelling (`085`, `no`).
 //!
-//! `${env:NAME}` and `${file:PATH}` in a text are replaced after parsing, by a [`Resolve`] that the caller passes in.
+//! `${env:NAME}` and `${file:PATH}` in text are replaced after parsing, by a [`Resolve`] that the caller passes in.
 
 mod diagnostics;
 mod node;

@@ -1,51 +1,51 @@
-//! A YAML value with its place.
+//! YAML values with their spans.
 
 use crate::Span;
 
-/// One value of a file.
+/// A value of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Where it stands.
+    /// Its place in the file.
     pub span: Span,
-    /// What it is.
+    /// The value.
     pub kind: Kind,
 }
 
-/// What a [`Node`] is.
+/// The kind and content of a [`Node`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
-    /// A text in its spelling.
+    /// A scalar as text.
     Scalar {
-        /// The text, escapes and folding done.
+        /// The text after escapes and line folding.
         text: String,
-        /// Written without quotes, so that it may be a number or boolean.
+        /// Whether it is written without quotes, so that it may be a number or boolean.
         plain: bool,
-        /// The text's bytes stand in the file as they are, from this offset on.
+        /// Where the text starts in the file, if it is spelled there byte for byte.
         verbatim_from: Option<usize>,
     },
     /// Values in order.
     List(Vec<Node>),
-    /// Keys and values in order, each key once.
+    /// Entries in order, with unique keys.
     Map(Vec<(Key, Node)>),
 }
 
-/// A key of a map with its place.
+/// A key of a map.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Key {
-    /// Where it stands.
+    /// Its place in the file.
     pub span: Span,
     /// Its text.
     pub name: String,
 }
 
 impl Node {
-    /// The value of a key; nothing where this is no map.
+    /// The value of a key; `None` if it is absent or the node is not a map.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Node> {
         self.entries().iter().find(|(key, _)| key.name == name).map(|(_, value)| value)
     }
 
-    /// The entries of a map; none where this is no map.
+    /// The entries of a map; empty if the node is not a map.
     #[must_use]
     pub fn entries(&self) -> &[(Key, Node)] {
         match &self.kind {
@@ -54,7 +54,7 @@ impl Node {
         }
     }
 
-    /// The text of a scalar.
+    /// The text of a scalar; `None` if the node is not a scalar.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         match &self.kind {
@@ -63,13 +63,13 @@ impl Node {
         }
     }
 
-    /// Whether this is a plain scalar that says nothing: `~`, `null`, or no value at all.
+    /// Whether the node is null: an unquoted `~` or `null`, or no value at all.
     #[must_use]
     pub fn is_null(&self) -> bool {
         matches!(&self.kind, Kind::Scalar { text, plain: true, .. } if matches!(text.as_str(), "" | "~" | "null"))
     }
 
-    /// The place of a part of the scalar's text, in bytes; the whole scalar where its spelling differs from its text.
+    /// The span of a byte range of the scalar's text; the span of the whole scalar if its spelling differs from its text.
     #[must_use]
     pub fn span_of(&self, part: std::ops::Range<usize>) -> Span {
         match self.kind {
@@ -80,12 +80,12 @@ impl Node {
         }
     }
 
-    /// What a person calls this kind of node.
+    /// The kind of node, for error messages.
     #[must_use]
     pub fn kind_name(&self) -> &'static str {
         match &self.kind {
             Kind::Scalar { .. } if self.is_null() => "nothing",
-            Kind::Scalar { .. } => "a single value",
+            Kind::Scalar { .. } => "a scalar",
             Kind::List(_) => "a list",
             Kind::Map(_) => "a map",
         }

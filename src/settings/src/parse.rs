@@ -1,4 +1,4 @@
-//! From YAML events to [`Node`]s.
+//! Builds [`Node`]s from YAML events.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,21 +7,24 @@ use granit_parser::{Event, Parser, ScalarStyle};
 
 use crate::{Diagnostics, Key, Kind, Node, SourceId, Span};
 
-/// Bytes of one file.
+/// Maximum length of a file in bytes.
 const FILE_LEN_MAX: usize = 1 << 20;
-/// Levels of maps and lists.
+/// Maximum nesting of maps and lists.
 const DEPTH_MAX: usize = 32;
-/// Values of one file.
+/// Maximum number of values in a file.
 const NODES_MAX: usize = 100_000;
 
-/// Parses one file that was taken in with [`Diagnostics::add_source`].
+/// Parses a file that was added with [`Diagnostics::add_source`].
 ///
-/// Gives nothing where the file is not YAML; anchors, aliases, tags and repeated keys are reported and parsing goes on.
+/// Returns `None` after reporting an error if the file is not valid YAML. Anchors, aliases, tags and duplicate keys are reported, and parsing
+/// continues.
 pub fn parse(source: SourceId, diagnostics: &mut Diagnostics) -> Option<Node> {
     let text = diagnostics.text(source).to_owned();
     let whole = Span { source, start: 0, end: 0 };
     if text.len() > FILE_LEN_MAX {
-        diagnostics.error("file-size", whole, format!("the file is larger than {FILE_LEN_MAX} bytes"), None);
+        let help = "split it into smaller files".to_owned();
+        let message = format!("a file must not exceed {FILE_LEN_MAX} bytes");
+        diagnostics.error("file-size", whole, message, Some(help));
         return None;
     }
     let mut builder = Builder { source, text: &text, diagnostics, open: Vec::new(), root: None, nodes: 0 };
@@ -38,7 +41,7 @@ pub fn parse(source: SourceId, diagnostics: &mut Diagnostics) -> Option<Node> {
             Err(error) => {
                 let at = error.marker().byte_offset().unwrap_or(0).min(text.len());
                 let span = Span { source, start: at, end: at };
-                let help = "close what is open, indent with spaces, and put quotes around a text that holds `: `, ` #`, `{` or `[`, and around an expression with `,` inside `{ … }`";
+                let help = "close brackets and quotes, indent with spaces, and quote text that contains `: `, ` #`, `{` or `[`, and expressions with `,` inside `{ … }`";
                 builder.diagnostics.error(
                     "yaml",
                     span,
@@ -75,21 +78,26 @@ impl Builder<'_> {
         Span { source: self.source, start: range.start, end: range.end }
     }
 
-    /// `None` stops the parse; the reason was reported.
+    /// Returns `None` to stop parsing after reporting an error.
     fn event(&mut self, event: Event<'_>, range: Range<usize>) -> Option<()> {
         if event.tag().is_some() {
-            let help = "write the value without a tag; quotes make it text".to_owned();
-            self.diagnostics.error("yaml-tag", self.span(range.clone()), "tags (`!…`) are not used here", Some(help));
+            let help = "remove the tag; quote a value to make it text".to_owned();
+            self.diagnostics.error("yaml-tag", self.span(range.clone()), "tags (`!…`) are not supported", Some(help));
         }
         if event.anchor_id().is_some_and(|id| id > 0) || event.is_alias() {
-            let help = "write the value out where it is needed, or name a policy".to_owned();
-            let message = "anchors and aliases (`&…`, `*…`) are not used here";
+            let help = "repeat the value, or define a policy".to_owned();
+            let message = "anchors and aliases (`&…`, `*…`) are not supported";
             self.diagnostics.error("yaml-anchor", self.span(range.clone()), message, Some(help));
         }
         match event {
             Event::DocumentStart(..) if self.root.is_some() => {
-                let help = "put it into a file of its own".to_owned();
-                self.diagnostics.error("yaml-documents", self.span(range), "a file holds one document", Some(help));
+                let help = "move it to a separate file".to_owned();
+                self.diagnostics.error(
+                    "yaml-documents",
+                    self.span(range),
+                    "a file must contain a single document",
+                    Some(help),
+                );
                 return None;
             }
             Event::Scalar(text, style, ..) => {
@@ -138,7 +146,9 @@ impl Builder<'_> {
     fn value(&mut self, node: Node) -> Option<()> {
         self.nodes += 1;
         if self.nodes > NODES_MAX {
-            self.diagnostics.error("file-size", node.span, format!("the file has more than {NODES_MAX} values"), None);
+            let help = "split it into smaller files".to_owned();
+            let message = format!("a file must not contain more than {NODES_MAX} values");
+            self.diagnostics.error("file-size", node.span, message, Some(help));
             return None;
         }
         match self.open.last_mut() {
@@ -148,8 +158,8 @@ impl Builder<'_> {
                 Some(key) => {
                     if let Some(first) = seen.insert(key.name.clone(), key.span) {
                         let (line, _) = self.diagnostics.line_column(first);
-                        let message = format!("the key `{}` stands twice", key.name);
-                        let help = format!("it stands on line {line} already; keep one of them");
+                        let message = format!("duplicate key `{}`", key.name);
+                        let help = format!("it is already on line {line}; keep one of them");
                         self.diagnostics.error("duplicate-key", key.span, message, Some(help));
                     } else {
                         entries.push((key, node));
@@ -158,8 +168,8 @@ impl Builder<'_> {
                 None => match node.kind {
                     Kind::Scalar { text, .. } => *key = Some(Key { span: node.span, name: text }),
                     _ => {
-                        let help = "write `key: value`; quotes make anything a text".to_owned();
-                        self.diagnostics.error("yaml-key", node.span, "a key has to be a single text", Some(help));
+                        let help = "write `key: value`; quote a key that has special characters".to_owned();
+                        self.diagnostics.error("yaml-key", node.span, "a key must be a scalar", Some(help));
                         return None;
                     }
                 },

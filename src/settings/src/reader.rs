@@ -1,85 +1,81 @@
-//! Filling typed values from [`Node`]s.
+//! Reading typed values from [`Node`]s.
 
 use crate::{Diagnostics, Key, Node, Span, nearest};
 
-/// Where `${env:NAME}` and `${file:PATH}` get their text from.
+/// Supplies the text of `${env:NAME}` and `${file:PATH}`.
 pub trait Resolve {
     /// The value of an environment variable.
     ///
     /// # Errors
-    /// A sentence for the person who wrote the file.
+    /// A human-readable reason.
     fn env(&self, name: &str) -> Result<String, String>;
 
-    /// The text of a file, without the line break at its end.
+    /// The text of a file, without a final line break.
     ///
     /// # Errors
-    /// A sentence for the person who wrote the file.
+    /// A human-readable reason.
     fn file(&self, path: &str) -> Result<String, String>;
 }
 
-/// What reading needs besides the node: where errors go, and placeholders come from.
+/// The context of reading: collects errors and resolves placeholders.
 pub struct Reader<'a> {
-    /// Where errors go.
+    /// The collected errors and warnings.
     pub diagnostics: &'a mut Diagnostics,
     resolve: &'a dyn Resolve,
 }
 
-/// A type that is read from a node.
+/// A type that can be read from a node.
 pub trait FromNode: Sized {
-    /// Reads it; `None` says that an error was reported.
+    /// Reads the value. Returns `None` after reporting an error.
     fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self>;
 
-    /// What a missing key means; `None` where the key is required.
+    /// The value of a missing key; `None` if the key is required.
     fn absent() -> Option<Self> {
         None
     }
 
-    /// The JSON Schema (draft 2020-12) of what is read.
+    /// The JSON Schema (draft 2020-12) of the type.
     fn schema() -> serde_json::Value;
 }
 
 impl<'a> Reader<'a> {
-    /// Reads with these.
+    /// Creates a reader.
     pub fn new(diagnostics: &'a mut Diagnostics, resolve: &'a dyn Resolve) -> Self {
         Self { diagnostics, resolve }
     }
 
-    /// Reports an error.
+    /// Reports an error. An empty `help` is omitted.
     pub fn error(&mut self, code: &'static str, span: Span, message: impl Into<String>, help: impl Into<String>) {
         let help = help.into();
         self.diagnostics.error(code, span, message, (!help.is_empty()).then_some(help));
     }
 
-    /// Reports that another kind of value is needed here.
+    /// Reports that a node is of the wrong kind.
     pub fn wrong_kind(&mut self, node: &Node, expected: &str, example: &str) {
         self.error("wrong-kind", node.span, format!("expected {expected}, found {}", node.kind_name()), example);
     }
 
-    /// Opens a map to read its keys; `None` where the node is none.
+    /// Opens a map to read its keys. Reports an error and returns `None` if the node is not a map. `what` names the map in errors.
     pub fn fields<'n>(&mut self, node: &'n Node, what: &'static str) -> Option<Fields<'n>> {
         if let crate::Kind::Map(entries) = &node.kind {
             return Some(Fields { node, entries, known: Vec::new(), what });
         }
-        self.wrong_kind(
-            node,
-            &format!("a map ({what})"),
-            "write `key: value`, one a line below it, or `{ key: value }`",
-        );
+        self.wrong_kind(node, &format!("a map ({what})"), "write `key: value` on lines below it, or `{ key: value }`");
         None
     }
 
-    /// The text of a scalar with its placeholders replaced; the flag says whether there were any.
+    /// The text of a scalar with placeholders replaced, and whether there were any. Reports an error and returns `None` if there is no text.
     pub fn text(&mut self, node: &Node) -> Option<(String, bool)> {
         let Some(text) = node.text() else {
-            self.wrong_kind(node, "a text", "write one value; quotes make anything a text");
+            self.wrong_kind(node, "text", "write a single value, in quotes if it has special characters");
             return None;
         };
         if node.is_null() {
             self.error(
                 "missing-value",
                 node.span,
-                "a value is missing here",
-                "write it behind the colon; quotes make an empty text",
+                "a value is required",
+                "write it after the colon, or `\"\"` for empty text",
             );
             return None;
         }
@@ -95,14 +91,14 @@ impl<'a> Reader<'a> {
             let inner = &text[start + 2..];
             out.push_str(&text[at..start]);
             let Some((from_env, name_at)) = placeholder_kind(inner) else {
-                // Not ours: an expression of a template.
+                // An expression of a template.
                 out.push_str("${");
                 at = start + 2;
                 continue;
             };
             let Some(len) = inner.find('}') else {
                 let span = node.span_of(start..text.len());
-                self.error("placeholder", span, "the placeholder is not closed", "end it with `}`");
+                self.error("placeholder", span, "the placeholder is not closed", "close it with `}`");
                 return None;
             };
             let name = &inner[name_at..len];
@@ -112,9 +108,9 @@ impl<'a> Reader<'a> {
                 Ok(value) => out.push_str(&value),
                 Err(problem) => {
                     let help = if from_env {
-                        format!("set it, or write what to take instead: `${{env:{name}:-…}}`")
+                        format!("set it, or write a default: `${{env:{name}:-…}}`")
                     } else {
-                        "name a file that can be read, from the folder of crossdock.yaml on".to_owned()
+                        "name a readable file, relative to the directory of crossdock.yaml".to_owned()
                     };
                     self.error("placeholder", node.span_of(start..at), problem, help);
                     return None;
@@ -127,13 +123,13 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether the text behind `${` is a placeholder of ours, from the environment or a file, and where its name starts.
+/// If the text after `${` is a placeholder: whether it is an environment variable rather than a file, and where its name starts.
 fn placeholder_kind(inner: &str) -> Option<(bool, usize)> {
     let kinds = [("env:", true), ("file:", false)];
     kinds.into_iter().find(|(prefix, _)| inner.starts_with(prefix)).map(|(prefix, from_env)| (from_env, prefix.len()))
 }
 
-/// The keys of a map while they are read; those that nobody asked for are unknown.
+/// The keys of a map while it is read. Keys that are never read are unknown.
 pub struct Fields<'n> {
     node: &'n Node,
     entries: &'n [(Key, Node)],
@@ -142,19 +138,19 @@ pub struct Fields<'n> {
 }
 
 impl<'n> Fields<'n> {
-    /// The map itself.
+    /// The map.
     #[must_use]
     pub fn node(&self) -> &'n Node {
         self.node
     }
 
-    /// The value of a key, which is known from now on.
+    /// The value of a key. Marks the key as known.
     pub fn take(&mut self, name: &'static str) -> Option<&'n Node> {
         self.known.push(name);
         self.entries.iter().find(|(key, _)| key.name == name).map(|(_, value)| value)
     }
 
-    /// Reads a key, or what its absence means; reports it where it is required and missing.
+    /// Reads a key; if it is missing, returns [`FromNode::absent`] or reports that the key is required.
     pub fn read<T: FromNode>(&mut self, name: &'static str, reader: &mut Reader<'_>) -> Option<T> {
         match self.take(name) {
             Some(node) => T::from_node(node, reader),
@@ -168,7 +164,7 @@ impl<'n> Fields<'n> {
         }
     }
 
-    /// Reads a key, or takes the default where it is missing.
+    /// Reads a key; if it is missing, returns `default`.
     pub fn read_or<T: FromNode>(&mut self, name: &'static str, default: T, reader: &mut Reader<'_>) -> Option<T> {
         match self.take(name) {
             Some(node) => T::from_node(node, reader),
@@ -187,7 +183,7 @@ impl<'n> Fields<'n> {
         reader.error("missing-key", span, format!("{} needs `{name}`", self.what), help);
     }
 
-    /// Reports every key that nobody asked for.
+    /// Reports every unknown key.
     pub fn finish(self, reader: &mut Reader<'_>) {
         for (key, _) in self.entries {
             if self.known.contains(&key.name.as_str()) {
@@ -195,10 +191,10 @@ impl<'n> Fields<'n> {
             }
             let help = match nearest(&key.name, self.known.iter().copied()) {
                 Some(meant) => format!("write `{meant}`"),
-                None if self.known.is_empty() => "leave it out".to_owned(),
-                None => format!("known here: {}", self.known.join(", ")),
+                None if self.known.is_empty() => "remove it".to_owned(),
+                None => format!("known keys: {}", self.known.join(", ")),
             };
-            reader.error("unknown-key", key.span, format!("{} has no `{}`", self.what, key.name), help);
+            reader.error("unknown-key", key.span, format!("unknown key `{}` in {}", key.name, self.what), help);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Scalars, lists and named maps.
+//! Scalars, lists and maps of names.
 
 use std::fmt;
 use std::ops::Deref;
@@ -7,16 +7,16 @@ use serde_json::json;
 
 use crate::{FromNode, Kind, Node, Reader, Span};
 
-/// A value with its place, for checks that come after reading.
+/// A value with its span, for checks after reading.
 #[derive(Clone, PartialEq)]
 pub struct Spanned<T> {
     /// The value.
     pub value: T,
-    /// Where it stands.
+    /// Its place in the file.
     pub span: Span,
 }
 
-/// Shows the value only, so that two readings of the same settings look the same wherever they stand.
+/// Omits the span, so that equal settings print alike wherever they are in a file.
 impl<T: fmt::Debug> fmt::Debug for Spanned<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.value.fmt(f)
@@ -41,24 +41,24 @@ impl<T: FromNode> FromNode for Spanned<T> {
     }
 }
 
-/// A length of time, written `250ms`, `5s`, `2m`, `24h`; never without its unit.
+/// A duration, written `250ms`, `5s`, `2m` or `24h`; the unit is required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duration(pub std::time::Duration);
 
-/// A number of bytes, written `512B`, `64KiB`, `1MiB`, `2GiB`; never without its unit.
+/// A number of bytes, written `512B`, `64KiB`, `1MiB` or `2GiB`; the unit is required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
-/// A text that is never shown: not in errors, dumps or logs.
+/// Text that never appears in errors, dumps or logs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     text: String,
-    /// It stands in the file itself rather than behind a placeholder.
+    /// Whether it is written in the file itself rather than as a placeholder.
     pub literal: bool,
 }
 
 impl Secret {
-    /// The text; to be handed to who needs it, never printed.
+    /// The text. Do not print it.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.text
@@ -124,7 +124,7 @@ macro_rules! whole_numbers {
                     Ok(number) => Some(number),
                     Err(_) => {
                         let message = format!("`{text}` is not a whole number from {} to {}", <$number>::MIN, <$number>::MAX);
-                        reader.error("number", node.span, message, "write the digits and nothing else");
+                        reader.error("number", node.span, message, "write digits only");
                         None
                     }
                 }
@@ -139,7 +139,7 @@ macro_rules! whole_numbers {
 
 whole_numbers!(u8, i32, u16, u32, u64, usize);
 
-/// A placeholder may stand in the place of any scalar that is read from text.
+/// Also allows a placeholder, as for any scalar that is read from text.
 #[doc(hidden)]
 #[must_use]
 pub fn or_placeholder(schema: &serde_json::Value) -> serde_json::Value {
@@ -153,7 +153,7 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
 }
 
 impl Duration {
-    /// Reads `250ms`, `5s`, `2m`, `24h`.
+    /// Parses `250ms`, `5s`, `2m` or `24h`; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (number, unit) = number_and_unit(text)?;
@@ -234,7 +234,7 @@ impl<T: FromNode> FromNode for Option<T> {
     }
 }
 
-/// Reads all items, so that each error is reported, and gives nothing if there was one.
+/// Reads all items, even after an error, so that every error is reported. Returns `None` if there was one.
 fn read_all<T: FromNode>(items: &[Node], reader: &mut Reader<'_>) -> Option<Vec<T>> {
     let read: Vec<Option<T>> = items.iter().map(|item| T::from_node(item, reader)).collect();
     read.into_iter().collect()
@@ -245,7 +245,7 @@ impl<T: FromNode> FromNode for Vec<T> {
         match &node.kind {
             Kind::List(items) => read_all(items, reader),
             _ => {
-                reader.wrong_kind(node, "a list", "write `[…]`, or one item a line behind a dash");
+                reader.wrong_kind(node, "a list", "write `[…]`, or one item per line after `- `");
                 None
             }
         }
@@ -260,7 +260,7 @@ impl<T: FromNode> FromNode for Vec<T> {
     }
 }
 
-/// A list, or one item that stands for a list of one.
+/// A list, or a single item in place of a list of one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OneOrMany<T>(pub Vec<T>);
 
@@ -277,7 +277,7 @@ impl<T: FromNode> FromNode for OneOrMany<T> {
     }
 }
 
-/// Names and what they stand for, in the order of the file.
+/// A map from names to values, in file order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Named<T>(pub Vec<(Spanned<String>, T)>);
 
@@ -288,13 +288,13 @@ impl<T> Default for Named<T> {
 }
 
 impl<T> Named<T> {
-    /// What a name stands for.
+    /// The value of a name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&T> {
         self.0.iter().find(|(key, _)| key.value == name).map(|(_, value)| value)
     }
 
-    /// The names in order.
+    /// The names, in file order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(key, _)| key.value.as_str())
     }
@@ -303,19 +303,19 @@ impl<T> Named<T> {
 impl<T: FromNode> FromNode for Named<T> {
     fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let Kind::Map(entries) = &node.kind else {
-            reader.wrong_kind(node, "a map from names", "write `name: …`, one a line");
+            reader.wrong_kind(node, "a map of names", "write `name: …`, one per line");
             return None;
         };
-        let mut complete = true;
+        let mut is_complete = true;
         let mut named = Vec::with_capacity(entries.len());
         for (key, value) in entries {
             let name = Spanned { value: key.name.clone(), span: key.span };
             match T::from_node(value, reader) {
                 Some(value) => named.push((name, value)),
-                None => complete = false,
+                None => is_complete = false,
             }
         }
-        complete.then_some(Self(named))
+        is_complete.then_some(Self(named))
     }
 
     fn absent() -> Option<Self> {
@@ -327,7 +327,7 @@ impl<T: FromNode> FromNode for Named<T> {
     }
 }
 
-/// The node as it stands, for who reads it later.
+/// The node itself, to be read later.
 impl FromNode for Node {
     fn from_node(node: &Node, _: &mut Reader<'_>) -> Option<Self> {
         Some(node.clone())

@@ -1,21 +1,21 @@
-//! The declaration of structs and choices that are read from settings.
+//! Macros that declare the structs and enums of settings.
 
-/// Declares structs that are read from a map: unknown keys are errors, `= default` makes a key optional, an `Option`
-/// or a list may be missing. The documentation of a field is its description in the JSON Schema.
+/// Declares structs that are read from maps. Unknown keys are errors. Keys are required unless they have a `= default` or are an
+/// `Option`, a `Vec` or [`Named`](crate::Named). The doc comment of a field is its description in the JSON Schema.
 ///
 /// ```
 /// crossdock_settings::settings! {
-///     /// where to listen
+///     /// a listener
 ///     pub struct Listener {
 ///         /// Address and port.
 ///         pub bind: String,
-///         /// Connections at once.
+///         /// Maximum number of connections.
 ///         pub connections: usize = 10_000,
 ///     }
 /// }
 /// ```
 ///
-/// The first line of the struct's documentation names it in errors.
+/// Errors name the struct by the first line of its doc comment.
 #[macro_export]
 macro_rules! settings {
     ($(
@@ -75,7 +75,7 @@ macro_rules! settings {
     (@required $type:ty = $default:expr) => { false };
 }
 
-/// Declares an enum that is written as one of a few words.
+/// Declares an enum that is written as one of a fixed set of words.
 #[macro_export]
 macro_rules! choices {
     ($(
@@ -91,10 +91,10 @@ macro_rules! choices {
         }
 
         impl $name {
-            /// The words, in the order of the declaration.
+            /// The words of all variants, in declaration order.
             $vis const WORDS: &'static [&'static str] = &[$($word),+];
 
-            /// The word as it is written.
+            /// The word of the variant.
             #[must_use]
             $vis fn word(self) -> &'static str {
                 match self { $( Self::$variant => $word, )+ }
@@ -111,7 +111,7 @@ macro_rules! choices {
                             Some(meant) => format!("write `{meant}`"),
                             None => format!("write one of {}", Self::WORDS.join(", ")),
                         };
-                        reader.error("choice", node.span, format!("`{text}` is not known here"), help);
+                        reader.error("choice", node.span, format!("`{text}` is not a valid value"), help);
                         None
                     }
                 }

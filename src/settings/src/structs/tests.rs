@@ -13,13 +13,13 @@ crate::choices! {
 crate::settings! {
     /// a service
     struct Service {
-        /// Where it is.
+        /// Its address.
         url: OneOrMany<String>,
         /// How long to wait.
         timeout: Duration = Duration(std::time::Duration::from_secs(5)),
-        /// What a body may weigh.
+        /// Maximum body size.
         max: Option<Size>,
-        /// Calls at once.
+        /// Concurrent calls.
         concurrency: usize = 64,
         /// How to pick.
         balance: Balance = Balance::RoundRobin,
@@ -57,7 +57,7 @@ fn read(text: &str) -> (Option<File>, String) {
 }
 
 #[test]
-fn a_good_file_is_read_with_its_defaults() {
+fn a_valid_file_is_read_with_defaults() {
     let (file, problems) = read(
         "services:\n  a: { url: \"http://x\", timeout: 250ms, max: 64KiB, token: 'Bearer ${env:TOKEN} ${req.x}' }\n  b:\n    url: [x, y]\n    balance: least_outstanding\n",
     );
@@ -75,20 +75,20 @@ fn a_good_file_is_read_with_its_defaults() {
 }
 
 #[test]
-fn all_errors_come_at_once_with_place_and_help() {
+fn all_errors_are_reported_with_position_and_help() {
     let (file, problems) = read(
         "services:\n  a:\n    ulr: x\n    timeout: 5\n    strict: yes\n    balance: round-robin\n    concurrency: many\n    max: 1MB\n    token: ${env:NONE}\n    url: x\n    url: y\n  b: &b\n    timeout: 1s\n  c: *b\nroutes: {}\n",
     );
     assert!(file.is_none());
     let expected = "\
-a.yaml:3:5: error[unknown-key]: a service has no `ulr`; write `url`
+a.yaml:3:5: error[unknown-key]: unknown key `ulr` in a service; write `url`
 a.yaml:4:14: error[duration]: `5` is not a duration; write the unit: `5ms`, `5s`, `5m` or `5h`
-a.yaml:5:13: error[wrong-kind]: expected true or false, found a single value; write `true` or `false`, without quotes
-a.yaml:6:14: error[choice]: `round-robin` is not known here; write `round_robin`
-a.yaml:7:18: error[number]: `many` is not a whole number from 0 to 18446744073709551615; write the digits and nothing else
+a.yaml:5:13: error[wrong-kind]: expected true or false, found a scalar; write `true` or `false`, without quotes
+a.yaml:6:14: error[choice]: `round-robin` is not a valid value; write `round_robin`
+a.yaml:7:18: error[number]: `many` is not a whole number from 0 to 18446744073709551615; write digits only
 a.yaml:8:10: error[size]: `1MB` is not a size; write a whole number and its unit: `512B`, `64KiB`, `1MiB`, `2GiB`
-a.yaml:9:12: error[placeholder]: the environment has no `NONE`; set it, or write what to take instead: `${env:NONE:-…}`
-a.yaml:11:5: error[duplicate-key]: the key `url` stands twice; it stands on line 10 already; keep one of them
+a.yaml:9:12: error[placeholder]: the environment has no `NONE`; set it, or write a default: `${env:NONE:-…}`
+a.yaml:11:5: error[duplicate-key]: duplicate key `url`; it is already on line 10; keep one of them
 ";
     assert!(problems.starts_with(expected), "{problems}");
     for (line, code) in [(13, "missing-key"), (14, "yaml-anchor"), (15, "unknown-key")] {
@@ -99,7 +99,7 @@ a.yaml:11:5: error[duplicate-key]: the key `url` stands twice; it stands on line
 }
 
 #[test]
-fn what_is_no_yaml_is_reported_where_it_stops() {
+fn invalid_yaml_is_reported_at_the_place_of_the_error() {
     let (_, problems) = read("services:\n  a: [x\n");
     assert!(problems.starts_with("a.yaml:2:6: error[yaml]"), "{problems}");
     let (_, problems) = read("");
@@ -109,7 +109,7 @@ fn what_is_no_yaml_is_reported_where_it_stops() {
 }
 
 #[test]
-fn the_rendering_shows_the_line_and_a_caret() {
+fn rendered_errors_show_the_line_and_carets() {
     let mut diagnostics = Diagnostics::new();
     let source = diagnostics.add_source("a.yaml", "a: 1\nservce: x\n");
     let node = parse(source, &mut diagnostics).expect("a map");
@@ -120,7 +120,7 @@ fn the_rendering_shows_the_line_and_a_caret() {
 }
 
 #[test]
-fn the_schema_names_what_is_required() {
+fn the_schema_lists_required_keys() {
     let schema = File::schema();
     let service = &schema["properties"]["services"]["additionalProperties"];
     assert_eq!(service["required"], serde_json::json!(["url"]));
