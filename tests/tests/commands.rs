@@ -100,7 +100,7 @@ fn convert_is_exact_and_points_at_what_is_wrong() {
     let output = run(&["convert", "--from", "json", "--to", "json"], "{\"a\":1,\n \"a\":2}");
     assert_eq!(
         (output.status.code(), text(&output.stderr)),
-        (Some(1), "line 2, column 2: the key \"a\" stands twice in one object\n".to_owned())
+        (Some(1), "line 2, column 2: duplicate key \"a\"\n".to_owned())
     );
     assert_eq!(run(&["convert", "--from", "json", "--to", "xml"], "{}").status.code(), Some(2));
     assert_eq!(run(&["convert", "--from", "xml", "--to", "xml", "--root", "r"], "<a/>").status.code(), Some(2));

@@ -1,4 +1,4 @@
-//! A body stays raw bytes until something looks inside.
+//! Bodies, which stay raw bytes until their value is needed.
 
 use std::any::Any;
 use std::cell::OnceCell;
@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{Code, Fault, Limits, StreamCell, Value, json, xml};
 
-/// Raw bytes in the pieces in which they arrived. Handing them on copies nothing.
+/// Raw bytes in the pieces in which they arrived. Cloning and forwarding copy no bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chunks {
     first: Bytes,
@@ -20,7 +20,7 @@ pub struct Chunks {
     kept: Kept,
 }
 
-/// Something that is dropped with the last copy of the bytes.
+/// A guard that is dropped with the last copy of the bytes.
 #[derive(Clone, Default)]
 struct Kept(Option<Arc<dyn Any + Send + Sync>>);
 
@@ -30,7 +30,7 @@ impl Debug for Kept {
     }
 }
 
-/// Bytes are the same whatever is kept with them.
+/// Equality ignores the guard.
 impl PartialEq for Kept {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -46,7 +46,7 @@ impl Chunks {
         Self::default()
     }
 
-    /// Adds a piece at the end; an empty one is dropped.
+    /// Appends a piece; ignores an empty one.
     pub fn push(&mut self, chunk: Bytes) {
         if chunk.is_empty() {
             return;
@@ -58,31 +58,31 @@ impl Chunks {
         }
     }
 
-    /// Keeps something until the last copy of these bytes is dropped, such as the memory that is counted for them.
+    /// Keeps a guard until the last copy of these bytes is dropped, such as their memory reservation.
     pub fn keep(&mut self, kept: Option<Arc<dyn Any + Send + Sync>>) {
         self.kept = Kept(kept);
     }
 
-    /// Bytes in all.
+    /// The total number of bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.first.len() + self.rest.iter().flat_map(|rest| rest.iter()).map(Bytes::len).sum::<usize>()
     }
 
-    /// Whether there are none.
+    /// Whether there are no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.first.is_empty()
     }
 
-    /// Takes the first piece out.
+    /// Removes and returns the first piece.
     pub fn pop_front(&mut self) -> Option<Bytes> {
         let next = self.rest.as_mut().and_then(|rest| rest.pop_front()).unwrap_or_default();
         let first = std::mem::replace(&mut self.first, next);
         (!first.is_empty()).then_some(first)
     }
 
-    /// All bytes in one piece: free of cost where they came as one, else copied together once.
+    /// All bytes in one piece. Copies them only if there are several pieces.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         let Some(rest) = self.rest.as_ref().filter(|rest| !rest.is_empty()) else {
@@ -103,21 +103,21 @@ impl From<Bytes> for Chunks {
     }
 }
 
-/// How a body's bytes are read.
+/// The format of the bytes of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// RFC 8259.
+    /// JSON (RFC 8259).
     Json,
-    /// XML 1.0 without a document type.
+    /// XML 1.0 without a document type declaration.
     Xml,
-    /// Protobuf's wire format; only a contract can look inside.
+    /// The protobuf wire format, which can be read only with a contract.
     Protobuf,
-    /// Bytes that nobody looks into.
+    /// Opaque bytes.
     Raw,
 }
 
 impl Format {
-    /// The format of a media type (RFC 6839 suffixes included); its parameters do not matter.
+    /// The format of a media type, including the suffixes of RFC 6839. Parameters are ignored.
     #[must_use]
     pub fn of_media_type(media_type: &str) -> Self {
         let essence = media_type.split(';').next().unwrap_or("").trim();
@@ -139,7 +139,7 @@ impl Format {
         }
     }
 
-    /// The media type that a body written in this format gets.
+    /// The media type of bodies written in this format.
     #[must_use]
     pub fn media_type(self) -> &'static str {
         match self {
@@ -150,7 +150,7 @@ impl Format {
         }
     }
 
-    /// The name as route files write it.
+    /// The name in route files.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -162,56 +162,56 @@ impl Format {
     }
 }
 
-/// What a contract says of a body: the type by which its bytes are read and written.
+/// The type that a contract gives a body: reads and writes its bytes.
 ///
-/// The limits on reading are its own, so that every reader of a type has the same.
+/// The type carries its own limits, so that every reader of it has the same.
 pub trait BodyType: Debug + Send + Sync {
-    /// The type's full name. Two types of one name are one.
+    /// The full name of the type. Types with the same name are the same type.
     fn name(&self) -> &str;
 
-    /// Reads bytes of that format.
+    /// Reads bytes of a format.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT with the place and field where they are not of this type.
+    /// INVALID_ARGUMENT with position and field if the bytes are not of this type.
     fn read(&self, bytes: &Bytes, format: Format) -> Result<Value, Fault>;
 
-    /// Writes a value in that format.
+    /// Writes a value in a format.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT with the field where the value is not of this type or the format cannot say it.
+    /// INVALID_ARGUMENT with the field if the value is not of this type or the format cannot represent it.
     fn write(&self, value: &Value, format: Format) -> Result<Bytes, Fault>;
 
-    /// From one format to another in one pass.
+    /// Converts from one format to another in one pass.
     ///
     /// # Errors
-    /// As [`BodyType::read`] and [`BodyType::write`].
+    /// Those of [`BodyType::read`] and [`BodyType::write`].
     fn recode(&self, bytes: &Bytes, from: Format, to: Format) -> Result<Bytes, Fault>;
 }
 
-/// The body of a message. A copy of raw bytes shares them, and their reading where there is one.
+/// The body of a message. Clones of raw bytes share them, and their decoded value if there is one.
 #[derive(Debug)]
 pub enum Body {
-    /// No body at all, as of a GET.
+    /// No body, as in a GET request.
     Empty,
-    /// Bytes as they came, and their reading once somebody asked for it.
+    /// Bytes as received. They are decoded when the value is first needed.
     Raw {
         /// The bytes.
         chunks: Chunks,
-        /// How they are read.
+        /// Their format.
         format: Format,
-        /// The type that a contract gives them; then they are read by it.
+        /// The type given by a contract, which then reads them.
         of_type: Option<Arc<dyn BodyType>>,
-        /// Their value, after the first look.
+        /// The decoded value.
         decoded: OnceCell<Arc<Value>>,
     },
-    /// A value that was made here and has no bytes yet.
+    /// A value made by the gateway, not yet encoded.
     Value(Value),
-    /// Bodies, one after another.
+    /// A stream of bodies.
     Stream(StreamCell),
 }
 
 impl Body {
-    /// Bytes of that format; no bytes of a raw format are no body.
+    /// Bytes of a format; [`Body::Empty`] if there are no bytes.
     #[must_use]
     pub fn raw(chunks: Chunks, format: Format) -> Self {
         if chunks.is_empty() {
@@ -221,13 +221,13 @@ impl Body {
         }
     }
 
-    /// A message of protobuf that no contract describes. No bytes are a body as well: a message of defaults.
+    /// A protobuf message without a contract. No bytes are a valid body: a message of defaults.
     #[must_use]
     pub fn protobuf(chunks: Chunks) -> Self {
         Self::Raw { chunks, format: Format::Protobuf, of_type: None, decoded: OnceCell::new() }
     }
 
-    /// Bytes of that format and type. No bytes are a body as well: in protobuf, a message of defaults.
+    /// Bytes of a format and type. No bytes are a valid body: in protobuf, a message of defaults.
     #[must_use]
     pub fn typed(chunks: Chunks, format: Format, of_type: Arc<dyn BodyType>) -> Self {
         Self::Raw { chunks, format, of_type: Some(of_type), decoded: OnceCell::new() }
@@ -239,7 +239,7 @@ impl Body {
         matches!(self, Self::Empty)
     }
 
-    /// Bytes that asking for the value would read; none where they were read already, or there is nothing to read.
+    /// The number of bytes that [`Body::value`] would decode; 0 if they are decoded already or there are none.
     #[must_use]
     pub fn unread_len(&self) -> usize {
         match self {
@@ -248,13 +248,13 @@ impl Body {
         }
     }
 
-    /// Whether its bytes were read.
+    /// Whether the bytes have been decoded.
     #[must_use]
     pub fn is_read(&self) -> bool {
         matches!(self, Self::Raw { decoded, .. } if decoded.get().is_some())
     }
 
-    /// Takes the reading of a copy over, which may have been made elsewhere.
+    /// Takes over the decoded value of a clone, which may have been decoded on another thread.
     pub fn adopt_reading(&self, copy: &Self) {
         if let (Self::Raw { decoded, .. }, Self::Raw { decoded: of_copy, .. }) = (self, copy)
             && let Some(value) = of_copy.get()
@@ -263,11 +263,10 @@ impl Body {
         }
     }
 
-    /// The value; bytes are read on the first call and kept.
+    /// The value. The first call decodes the bytes and caches the result.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT with `line` and `column` where the bytes are not of their format, or where the format cannot be
-    /// looked into.
+    /// INVALID_ARGUMENT: with `line` and `column` if the bytes are not valid in their format, or if the format is opaque. INTERNAL for a stream.
     pub fn value(&self, limits: &Limits) -> Result<Option<&Value>, Fault> {
         match self {
             Self::Empty => Ok(None),

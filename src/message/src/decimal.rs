@@ -1,14 +1,13 @@
-//! Numbers that are kept as their text, because no binary float holds them.
+//! Decimal numbers, kept as text because binary floats cannot represent them exactly.
 
 use std::cmp::Ordering;
 use std::fmt;
 
 use bytestring::ByteString;
 
-/// A decimal number as it was written, in the grammar of a JSON number (RFC 8259 §6): no digit, scale or exponent is lost.
+/// A decimal number as written, in the grammar of a JSON number (RFC 8259 §6). Keeps all digits, the scale and the exponent.
 ///
-/// Equality is equality of the text: `1.0` and `1.00` differ in scale and are different values. Use
-/// [`Decimal::compare`] for the order of the numbers.
+/// Equality compares the text: `1.0` and `1.00` differ in scale. Use [`Decimal::compare`] to compare the numbers.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Decimal(ByteString);
 
@@ -18,7 +17,7 @@ pub struct Decimal(ByteString);
 pub struct DecimalError;
 
 impl Decimal {
-    /// Checks the grammar and keeps the text.
+    /// Checks the grammar.
     ///
     /// # Errors
     /// [`DecimalError`] for anything that is not a JSON number: a leading `+` or zero, `.5`, `NaN`, white space.
@@ -38,16 +37,16 @@ impl Decimal {
         &self.0
     }
 
-    /// The nearest double. Digits may be lost: for comparisons with doubles only.
+    /// The nearest double. It may lose digits; use it only to compare with doubles.
     #[must_use]
     pub fn to_f64_lossy(&self) -> f64 {
         self.0.parse().unwrap_or(f64::NAN)
     }
 
-    /// The order of the two numbers, exact for any number of digits and any exponent.
+    /// Compares two numbers, exactly for any number of digits and any exponent.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Ordering {
-        let (left, right) = (Parts::of(&self.0), Parts::of(&other.0));
+        let (left, right) = (Parts::parse(&self.0), Parts::parse(&other.0));
         match (left.sign(), right.sign()) {
             (a, b) if a != b => a.cmp(&b),
             (0, _) => Ordering::Equal,
@@ -81,7 +80,7 @@ impl From<u64> for Decimal {
     }
 }
 
-/// A number as its significant digits (no zeros at either end) and the power of ten of the first of them.
+/// A number as significant digits (without zeros at either end) and a power of ten.
 struct Parts {
     negative: bool,
     digits: Vec<u8>,
@@ -90,7 +89,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn of(text: &str) -> Self {
+    fn parse(text: &str) -> Self {
         let (negative, unsigned) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text),
@@ -120,7 +119,7 @@ impl Parts {
     }
 }
 
-/// An exponent beyond 10^30 orders like 10^30: no text within the limits has a mantissa that could make up for it.
+/// Exponents saturate at 10^30, which does not change the order: no text within the limits has a mantissa that long.
 fn saturating_exponent(text: &str) -> i128 {
     const CEILING: i128 = 10_i128.pow(30);
     let (negative, digits) = match text.as_bytes().first() {
@@ -137,15 +136,15 @@ fn is_number(text: &[u8]) -> bool {
     scan_number(text).is_some_and(|scan| scan.len == text.len())
 }
 
-/// What [`scan_number`] found.
+/// The result of [`scan_number`].
 pub(crate) struct NumberScan {
-    /// Bytes that belong to the number.
+    /// The length of the number in bytes.
     pub len: usize,
-    /// No fraction and no exponent.
-    pub integer: bool,
+    /// Whether it has neither fraction nor exponent.
+    pub is_integer: bool,
 }
 
-/// Reads the longest number at the start of `text` (RFC 8259 §6), or nothing where none stands.
+/// Finds the longest number at the start of `text` (RFC 8259 §6); `None` if there is none.
 pub(crate) fn scan_number(text: &[u8]) -> Option<NumberScan> {
     let digits_from = |from: usize| text[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
     let mut at = usize::from(text.first() == Some(&b'-'));
@@ -154,14 +153,14 @@ pub(crate) fn scan_number(text: &[u8]) -> Option<NumberScan> {
         return None;
     }
     at += whole;
-    let mut integer = true;
+    let mut is_integer = true;
     if text.get(at) == Some(&b'.') {
         let fraction = digits_from(at + 1);
         if fraction == 0 {
             return None;
         }
         at += 1 + fraction;
-        integer = false;
+        is_integer = false;
     }
     if matches!(text.get(at), Some(b'e' | b'E')) {
         let sign = usize::from(matches!(text.get(at + 1), Some(b'+' | b'-')));
@@ -170,9 +169,9 @@ pub(crate) fn scan_number(text: &[u8]) -> Option<NumberScan> {
             return None;
         }
         at += 1 + sign + exponent;
-        integer = false;
+        is_integer = false;
     }
-    Some(NumberScan { len: at, integer })
+    Some(NumberScan { len: at, is_integer })
 }
 
 #[cfg(test)]
@@ -191,14 +190,14 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_json_number() {
+    fn rejects_text_that_is_not_a_json_number() {
         for text in ["", "+5", "05", ".5", "5.", "1e", "0x5", "NaN", " 1", "1 ", "--1", "1_000"] {
             assert_eq!(Decimal::new(text), Err(DecimalError), "{text:?}");
         }
     }
 
     #[test]
-    fn orders_numbers_not_texts() {
+    fn compares_numbers_not_text() {
         let cases = [
             ("1.0", "1.00", Ordering::Equal),
             ("-0", "0.000", Ordering::Equal),

@@ -1,4 +1,4 @@
-//! The one error model, and the one table that maps it to protocols.
+//! The error model, and the table that maps it to protocols.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,37 +12,37 @@ use crate::Headers;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Code {
-    /// The caller went away.
+    /// The caller cancelled the call.
     Cancelled = 1,
-    /// No better code is known.
+    /// No other code applies.
     Unknown = 2,
-    /// The request is wrong, whatever state the service is in.
+    /// The request is invalid, regardless of the state of the service.
     InvalidArgument = 3,
-    /// The time was spent before an answer came.
+    /// The deadline expired before there was a reply.
     DeadlineExceeded = 4,
-    /// What was asked for does not exist.
+    /// The requested entity does not exist.
     NotFound = 5,
-    /// What was to be made exists.
+    /// The entity to create already exists.
     AlreadyExists = 6,
-    /// The caller is known and may not.
+    /// The caller is authenticated but not authorized.
     PermissionDenied = 7,
-    /// A quota or queue is full.
+    /// A quota is exhausted or a queue is full.
     ResourceExhausted = 8,
-    /// The service is not in the state that the request needs.
+    /// The service is not in the state that the request requires.
     FailedPrecondition = 9,
-    /// A concurrent change got in the way; the whole exchange may be tried again.
+    /// A concurrent change caused a conflict; the whole exchange may be retried.
     Aborted = 10,
-    /// Past the end of what there is.
+    /// The operation is past the valid range.
     OutOfRange = 11,
-    /// Nobody does that here.
+    /// The operation is not implemented.
     Unimplemented = 12,
-    /// Something is broken on the serving side.
+    /// An internal error.
     Internal = 13,
-    /// The service cannot be reached or does not take requests now.
+    /// The service is unreachable or does not accept requests now.
     Unavailable = 14,
-    /// Data was lost for good.
+    /// Unrecoverable data loss.
     DataLoss = 15,
-    /// The caller is not known.
+    /// The caller is not authenticated.
     Unauthenticated = 16,
 }
 
@@ -67,7 +67,7 @@ impl Code {
         Self::Unauthenticated,
     ];
 
-    /// The name as route files, logs and problem documents write it.
+    /// The name in route files, logs and problem documents.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -90,19 +90,19 @@ impl Code {
         }
     }
 
-    /// The code of that number of `google.rpc.Code`; nothing for 0, which is no error.
+    /// The code with this number in `google.rpc.Code`; `None` for 0 (OK) and unknown numbers.
     #[must_use]
     pub fn from_number(number: i32) -> Option<Self> {
         Self::ALL.into_iter().find(|code| i32::from(*code as u8) == number)
     }
 
-    /// The code of that [name](Code::name).
+    /// The code with this [name](Code::name).
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.name() == name)
     }
 
-    /// The HTTP status that a caller gets for this code.
+    /// The HTTP status for this code.
     #[must_use]
     pub fn to_http(self) -> u16 {
         match self {
@@ -120,9 +120,9 @@ impl Code {
         }
     }
 
-    /// The code of an HTTP service's answer with that status; nothing for an answer that is not an error.
+    /// The code for the HTTP status of a service; `None` for 2xx.
     ///
-    /// Redirects are never followed, so that a 3xx is an answer that nobody asked for: `unknown`.
+    /// 3xx is `unknown`, because the gateway does not follow redirects.
     #[must_use]
     pub fn from_http(status: u16) -> Option<Self> {
         Some(match status {
@@ -151,63 +151,63 @@ impl fmt::Display for Code {
     }
 }
 
-/// Whether the same request may be sent once more.
+/// Whether a request may be retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// It would fail again, or it may have been carried out.
+    /// No: it would fail again, or it may have been executed.
     Never,
-    /// It was not carried out: another try may succeed at once.
+    /// Yes: it was not executed, and an immediate retry may succeed.
     Same,
-    /// As `Same`, after this time.
+    /// Like `Same`, but after this delay.
     After(Duration),
 }
 
-/// Who found the error.
+/// The side that caused or reported the error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// The caller's request or message.
+    /// The caller, with an invalid request or message.
     Caller,
-    /// The gateway itself.
+    /// The gateway.
     Gateway,
-    /// The service of that name.
+    /// The service with this name.
     Service(ByteString),
 }
 
-/// Why a message got no answer. Every adapter turns it into its own protocol's error by the table of [`Code`].
+/// Why an exchange failed. Adapters convert it to an error of their protocol by the table of [`Code`].
 ///
-/// The message is for the caller: it never carries what a service said about its inside.
+/// The message is for the caller: it never contains internal details of a service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Fault {
     /// The canonical code.
     pub code: Code,
-    /// A stable word for programs, in upper snake case, such as `BODY_TOO_LARGE`.
+    /// A stable identifier in upper snake case, such as `BODY_TOO_LARGE`.
     pub reason: ByteString,
-    /// A sentence for people.
+    /// A human-readable message.
     pub message: ByteString,
-    /// Whether the same request may be sent once more.
+    /// Whether the request may be retried.
     pub retry: Retry,
-    /// Named facts for programs, such as `line`, `column`, `field`, `allow`.
+    /// Machine-readable details, such as `line`, `column`, `field`, `allow`.
     pub details: Vec<(ByteString, ByteString)>,
-    /// Who found the error.
+    /// The side that caused or reported the error.
     pub origin: Origin,
-    /// The HTTP status where the rule asks for a narrower one than the code's, such as 413, 415 or 431.
+    /// A more specific HTTP status than that of the code, such as 413, 415 or 431.
     pub http_status: Option<u16>,
-    /// What a service that speaks of its errors in the canonical model said beside code and message.
+    /// The full status from a service whose protocol has the canonical codes.
     pub service: Option<Box<ServiceStatus>>,
 }
 
-/// What a service said of its error beside code and message, for callers to whom it may be told.
+/// The full status of a failed service call, for callers who may see it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServiceStatus {
-    /// A `google.rpc.Status` in protobuf, as it came; empty where there is none.
+    /// A `google.rpc.Status` in protobuf encoding, as received; empty if absent.
     pub status: Bytes,
-    /// Headers that came with it and may cross.
+    /// The headers received with it that may pass to the caller.
     pub headers: Headers,
 }
 
 impl Fault {
-    /// A fault of the gateway that is not to be retried.
+    /// A fault of the gateway, not to be retried.
     pub fn new(code: Code, reason: &'static str, message: impl Into<ByteString>) -> Self {
         Self {
             code,
@@ -221,46 +221,46 @@ impl Fault {
         }
     }
 
-    /// A fault in what the caller sent.
+    /// A fault of the caller, not to be retried.
     pub fn caller(code: Code, reason: &'static str, message: impl Into<ByteString>) -> Self {
         Self { origin: Origin::Caller, ..Self::new(code, reason, message) }
     }
 
-    /// The same with a decision on retry.
+    /// Sets whether the request may be retried.
     #[must_use]
     pub fn with_retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
         self
     }
 
-    /// The same with who found it.
+    /// Sets the origin.
     #[must_use]
     pub fn with_origin(mut self, origin: Origin) -> Self {
         self.origin = origin;
         self
     }
 
-    /// The same with a narrower HTTP status.
+    /// Sets a more specific HTTP status.
     #[must_use]
     pub fn with_http_status(mut self, status: u16) -> Self {
         self.http_status = Some(status);
         self
     }
 
-    /// The same with one more detail.
+    /// Adds a detail.
     #[must_use]
     pub fn with_detail(mut self, name: &'static str, value: impl Into<ByteString>) -> Self {
         self.details.push((ByteString::from_static(name), value.into()));
         self
     }
 
-    /// The detail of that name.
+    /// The detail with this name.
     #[must_use]
     pub fn detail(&self, name: &str) -> Option<&ByteString> {
         self.details.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
-    /// The HTTP status that a caller gets.
+    /// The HTTP status for the caller.
     #[must_use]
     pub fn to_http(&self) -> u16 {
         self.http_status.unwrap_or_else(|| self.code.to_http())
@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_numbers_are_those_of_google_rpc() {
+    fn names_and_numbers_match_google_rpc() {
         for (index, code) in Code::ALL.into_iter().enumerate() {
             assert_eq!(code as usize, index + 1);
             assert_eq!(Code::from_name(code.name()), Some(code));
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn every_http_status_has_one_code() {
+    fn http_statuses_map_to_codes() {
         for status in 200..300 {
             assert_eq!(Code::from_http(status), None);
         }
@@ -314,8 +314,8 @@ mod tests {
     }
 
     #[test]
-    fn a_code_survives_the_way_over_http_where_http_can_tell_it() {
-        let told_apart = [
+    fn codes_with_an_http_status_of_their_own_round_trip() {
+        let distinguishable = [
             Code::InvalidArgument,
             Code::Unauthenticated,
             Code::PermissionDenied,
@@ -328,7 +328,7 @@ mod tests {
             Code::Unavailable,
             Code::DeadlineExceeded,
         ];
-        for code in told_apart {
+        for code in distinguishable {
             assert_eq!(Code::from_http(code.to_http()), Some(code), "{code}");
         }
     }

@@ -1,20 +1,20 @@
-//! Headers that cross from one protocol to another.
+//! Headers that pass from one protocol to another.
 
 use bytestring::ByteString;
 
-/// A header that may not cross.
+/// An invalid header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// The name is empty or has a character that is no token character (RFC 9110 §5.6.2), or an upper-case letter.
-    #[error("header name {0:?} is not a lower-case token")]
+    /// The name is not a token (RFC 9110 §5.6.2) or has an upper-case letter.
+    #[error("header name {0:?} must be a lower-case token")]
     Name(String),
-    /// The value holds CR, LF, NUL, another control character, or a character outside ASCII.
-    #[error("the value of header {0:?} holds a control or non-ASCII character")]
+    /// The value contains a control character other than a tab, or a character outside ASCII.
+    #[error("the value of header {0:?} must be printable ASCII")]
     Value(String),
 }
 
-/// Fields that are lists by their definition: several lines are one list (RFC 9110 §5.3, and the documents that define each). A cookie
-/// may be sent in several lines (RFC 9113 §8.2.3).
+/// Fields defined as lists, whose field lines may be combined (RFC 9110 §5.3, and the definition of each field). Cookies may be split into
+/// several field lines (RFC 9113 §8.2.3).
 const LISTS: [&str; 43] = [
     "accept",
     "accept-charset",
@@ -61,7 +61,7 @@ const LISTS: [&str; 43] = [
     "www-authenticate",
 ];
 
-/// Whether several values of a header, named in lower case, are one list rather than an ambiguity.
+/// Whether several values of a header are one list rather than ambiguous. `name` must be in lower case.
 #[must_use]
 pub fn is_list_header(name: &str) -> bool {
     LISTS.contains(&name)
@@ -69,8 +69,8 @@ pub fn is_list_header(name: &str) -> bool {
 
 /// An ordered multimap from lower-case names to text values.
 ///
-/// What is in it may be written into any protocol's headers as it stands: names are tokens, values are printable ASCII
-/// with inner spaces and tabs. Whatever does not fit is refused on the way in, so that no value can split a header.
+/// Entries can be written to the headers of any protocol unchanged: names are tokens, and values are printable ASCII, spaces and tabs. Anything
+/// else is rejected on insertion, so that no value can split a header.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Headers {
     entries: Vec<(ByteString, ByteString)>,
@@ -83,10 +83,10 @@ impl Headers {
         Self::default()
     }
 
-    /// Adds a value after those that the name already has.
+    /// Adds a value after the existing ones of the name.
     ///
     /// # Errors
-    /// [`HeaderError`] when the name or value may not stand in a header of some protocol.
+    /// [`HeaderError`] if the name or value is invalid.
     pub fn append(&mut self, name: impl Into<ByteString>, value: impl Into<ByteString>) -> Result<(), HeaderError> {
         let (name, value) = (name.into(), value.into());
         check_name(&name)?;
@@ -95,10 +95,10 @@ impl Headers {
         Ok(())
     }
 
-    /// Replaces all values that the name has by this one.
+    /// Replaces all values of the name.
     ///
     /// # Errors
-    /// As [`Headers::append`]; the old values stay then.
+    /// [`HeaderError`] if the name or value is invalid; the old values are kept.
     pub fn set(&mut self, name: impl Into<ByteString>, value: impl Into<ByteString>) -> Result<(), HeaderError> {
         let (name, value) = (name.into(), value.into());
         check_name(&name)?;
@@ -108,20 +108,18 @@ impl Headers {
         Ok(())
     }
 
-    /// Takes all values of a name out.
+    /// Removes all values of a name.
     pub fn remove(&mut self, name: &str) {
         self.entries.retain(|(key, _)| key != name);
     }
 
-    /// The first value of a name; the name is compared without regard to case.
+    /// The first value of a name, ignoring case.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&ByteString> {
         self.entries.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// All values of a name as one text; the name is compared without regard to case.
-    ///
-    /// Several values are joined by a comma (RFC 9110 §5.3), those of a cookie by a semicolon (RFC 9113 §8.2.3).
+    /// All values of a name, ignoring case, joined by commas (RFC 9110 §5.3), those of `cookie` by semicolons (RFC 9113 §8.2.3).
     #[must_use]
     pub fn joined(&self, name: &str) -> Option<ByteString> {
         let mut values = self.entries.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
@@ -138,7 +136,7 @@ impl Headers {
         Some(if joined.is_empty() { first.clone() } else { joined.into() })
     }
 
-    /// The first name with several values that is neither a list by its definition nor one of `lists`.
+    /// The first name with several values that is neither defined as a list nor one of `lists`.
     #[must_use]
     pub fn repeated(&self, lists: &[ByteString]) -> Option<&ByteString> {
         let mut names = self.entries.iter().enumerate();
@@ -154,13 +152,13 @@ impl Headers {
         self.entries.iter().map(|(name, value)| (name, value))
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -182,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_order_and_repeats() {
+    fn append_keeps_order_and_repeated_names() {
         let mut headers = Headers::new();
         for (name, value) in [("b", "1"), ("a", "2"), ("b", "3")] {
             headers.append(name, value).expect(name);
@@ -195,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn several_values_are_joined_where_they_are_a_list_and_found_where_they_are_none() {
+    fn list_values_are_joined_and_other_repeated_names_are_found() {
         let mut headers = Headers::new();
         for (name, value) in
             [("accept", "a"), ("x-role", "user"), ("accept", "b"), ("cookie", "c=1"), ("cookie", "d=2")]
@@ -212,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_can_never_split_a_header() {
+    fn values_cannot_split_a_header() {
         let mut headers = Headers::new();
         for value in ["a\r\nb: c", "a\nb", "a\rb", "a\0b", "caf\u{e9}", "\u{7f}"] {
             assert_eq!(headers.append("x", value), Err(HeaderError::Value("x".into())), "{value:?}");

@@ -1,8 +1,7 @@
-//! Exact JSON (RFC 8259) to and from [`Value`](crate::Value).
+//! Converts JSON (RFC 8259) to and from [`Value`](crate::Value) without loss.
 //!
-//! Read and written by our own code, because a serde visitor is handed every fraction as an `f64`, after the digits
-//! are lost. Numbers keep their text, duplicate keys and lone surrogates are refused, and every document is bounded by
-//! [`Limits`](crate::Limits).
+//! This is a codec of our own, because serde visitors receive fractions as `f64`, which loses digits. Numbers keep their text, duplicate keys and
+//! lone surrogates are rejected, and documents are limited by [`Limits`](crate::Limits).
 
 mod cursor;
 mod read;

@@ -1,15 +1,14 @@
-//! The canonical message: what every adapter turns its wire format into, and back from.
+//! The canonical message (Enterprise Integration Patterns: Canonical Data Model), which every adapter converts its wire format to and from.
 //!
-//! Plain data and pure functions. Nothing here performs I/O, reads a clock, draws a random number, or knows of an
-//! executor or an actor.
+//! Plain data and pure functions: no I/O, no clock, no random numbers, no executor, no actors.
 //!
-//! | module | holds |
+//! | module | contents |
 //! | --- | --- |
 //! | [`message`](Message) | the envelope: identity, deadline, trace context, content type, headers, parameters, body |
-//! | [`body`](Body) | a body that stays raw bytes until something looks inside |
-//! | [`stream`](BodyStream) | bodies one after another, at the pace of who takes them |
-//! | [`value`](Value) | the typed value that all formats are read into; numbers keep every digit |
-//! | [`fault`](Fault) | the one error model, and the one table that maps it to protocols |
+//! | [`body`](Body) | a body that stays raw bytes until its value is needed |
+//! | [`stream`](BodyStream) | a stream of bodies with back-pressure |
+//! | [`value`](Value) | the typed value of all formats; numbers keep every digit |
+//! | [`fault`](Fault) | the error model, and the table that maps it to protocols |
 //! | [`json`], [`xml`] | one exact codec per format, with limits on depth, size and counts |
 
 mod body;
@@ -32,5 +31,5 @@ pub use headers::{HeaderError, Headers, is_list_header};
 pub use limits::Limits;
 pub use message::{Deadline, Message, TraceContext};
 pub use stream::{BodyStream, StreamCell};
-pub use time::{Time, TimeSpan, date_of};
+pub use time::{Time, TimeSpan, date_from_days};
 pub use value::{Record, Shape, Value};

@@ -1,36 +1,36 @@
-//! What one document may cost before it is refused.
+//! Limits on documents.
 
-/// Limits on reading one document. Each is tested at limit − 1, limit and limit + 1.
+/// Limits on reading a document. Each is tested at limit − 1, limit and limit + 1.
 ///
-/// A document over a limit is refused with the place where the limit was passed; nothing is cut off silently.
+/// A document over a limit is rejected with the position where it exceeds the limit; nothing is truncated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Levels of arrays, objects or elements inside one another. At most [`Limits::DEPTH_CEILING`] is honoured.
+    /// Nesting of arrays, objects or elements; at most [`Limits::DEPTH_CEILING`].
     pub depth: usize,
-    /// Keys of one JSON object.
+    /// Keys of a JSON object.
     pub keys: usize,
-    /// Values of one JSON document, or elements of one XML document: bounds the memory that a small body unfolds to.
+    /// Values of a JSON document, or elements and attributes of an XML document. Limits the memory that a small body expands to.
     pub nodes: usize,
-    /// Bytes of one number's text.
+    /// Bytes of a number.
     pub number_len: usize,
-    /// Attributes of one XML element, namespace declarations not counted.
+    /// Attributes of an XML element, not counting namespace declarations.
     pub attributes: usize,
-    /// XML namespace declarations in scope at once.
+    /// XML namespace declarations in scope.
     pub namespaces: usize,
-    /// Bytes of one XML namespace's name.
+    /// Bytes of an XML namespace name.
     pub namespace_len: usize,
-    /// Bytes of all names that a document's view spells with their namespace: a short prefix stands for a long name.
+    /// Total bytes of the names that the view qualifies with a namespace: a short prefix expands to a long name.
     pub qualified_len: usize,
-    /// Bytes of one XML name, prefix included.
+    /// Bytes of an XML name, including the prefix.
     pub name_len: usize,
-    /// Bytes of one text run or attribute value in XML.
+    /// Bytes of the text of an XML element or of an attribute value.
     pub text_len: usize,
-    /// Bytes of a body that a route makes, as it is written. What only passes through has the limits of its entry and service.
+    /// Encoded bytes of a body that a route creates. The limits of entries and services apply to bodies that only pass through.
     pub written_len: usize,
 }
 
 impl Limits {
-    /// The deepest nesting that is ever accepted: readers recurse, and a stack of 2 MiB must hold them.
+    /// The maximum of [`Limits::depth`]: readers recurse, and must fit in a stack of 2 MiB.
     pub const DEPTH_CEILING: usize = 512;
 }
 

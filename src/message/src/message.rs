@@ -1,4 +1,4 @@
-//! The envelope.
+//! The message envelope.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use bytestring::ByteString;
 
 use crate::{Body, Headers, Record};
 
-/// When an exchange must have ended, on the monotonic clock of this process.
+/// The instant at which an exchange expires, on the monotonic clock of this process.
 ///
-/// What travels to the next hop is the time that is left, never the instant.
+/// The next hop receives the remaining time, never the instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// The deadline at that instant.
+    /// A deadline at `instant`.
     #[must_use]
     pub fn at(instant: Instant) -> Self {
         Self(instant)
@@ -27,63 +27,61 @@ impl Deadline {
         self.0
     }
 
-    /// What is left at `now`; zero where it is spent.
+    /// The time remaining at `now`; zero if the deadline has passed.
     #[must_use]
     pub fn left(self, now: Instant) -> Duration {
         self.0.saturating_duration_since(now)
     }
 
-    /// Whether nothing is left at `now`.
+    /// Whether the deadline has passed at `now`.
     #[must_use]
     pub fn is_spent(self, now: Instant) -> bool {
         self.0 <= now
     }
 }
 
-/// The W3C trace context, as it came.
+/// The W3C trace context, as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceContext {
-    /// `traceparent`, whole.
+    /// The value of `traceparent`.
     pub parent: ByteString,
-    /// `tracestate`, whole.
+    /// The value of `tracestate`.
     pub state: Option<ByteString>,
 }
 
-/// What adapters and routes hand to one another: one request, reply or event.
+/// A request, reply or event, as adapters and routes exchange it.
 ///
-/// The names are those of CloudEvents 1.0 where it has one.
+/// Field names follow CloudEvents 1.0 where it defines one.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Identifies the message in this gateway and goes to services as the request id; empty in a reply, which belongs to the
-    /// request that it answers.
+    /// Identifies the message in this gateway, and is sent to services as the request id. Empty in a reply, which belongs to its request.
     pub id: ByteString,
-    /// Where it came in, such as the listener's name.
+    /// Where the message was received, such as the name of the listener.
     pub source: ByteString,
-    /// When the exchange must have ended.
+    /// When the exchange expires.
     pub deadline: Option<Deadline>,
-    /// The caller's trace.
+    /// The trace context of the caller.
     pub trace: Option<Box<TraceContext>>,
-    /// The media type of the body with its parameters.
+    /// The media type of the body, with parameters.
     pub content_type: Option<ByteString>,
-    /// A status that a protocol gave to a reply or a route set for one; 200 where nothing is said.
+    /// The status of a reply, from its protocol or set by a route; `None` means 200.
     pub status: Option<u16>,
-    /// Headers that may cross.
+    /// The headers that may pass from one protocol to another.
     pub headers: Headers,
-    /// Headers behind the body, where the protocol has such: a reply's trailing metadata.
+    /// Trailers, if the protocol has them: the trailing metadata of a reply.
     pub trailers: Headers,
-    /// What the address said: fields of the path and the query.
+    /// Parameters of the target: fields of the path and the query.
     pub params: Record,
-    /// The query of the address as it was received, where its entry takes all of it. It holds only what may stand in a target
-    /// (RFC 3986 §3.4).
+    /// The query as received, if the entry forwards all of it. Contains only characters allowed in a query (RFC 3986 §3.4).
     pub query: Option<ByteString>,
     /// The body.
     pub body: Body,
-    /// Held for as long as work for the message goes on, also where its caller has left: counts that work where it came in.
+    /// A guard held for as long as the message is processed, even if the caller has left. It counts that work at the listener.
     pub work: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Message {
-    /// A message without anything but an identity.
+    /// A message with an identity and nothing else.
     #[must_use]
     pub fn new(id: ByteString, source: ByteString) -> Self {
         Self {

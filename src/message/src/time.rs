@@ -1,8 +1,8 @@
-//! Moments and lengths of time, to the nanosecond, without a calendar library: RFC 3339 as ProtoJSON narrows it.
+//! Timestamps and durations in nanoseconds, without a calendar library. Their text is RFC 3339 as restricted by ProtoJSON.
 
-/// A moment in UTC: seconds since 1970-01-01T00:00:00Z, and nanoseconds of the second that began then.
+/// A timestamp in UTC: seconds since 1970-01-01T00:00:00Z, and nanoseconds within that second.
 ///
-/// Holds whatever a message says; [`Time::text`] tells whether it is a moment that can be written.
+/// The fields may be out of range, as received in a message; [`Time::text`] checks them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time {
     /// Whole seconds, negative before 1970.
@@ -11,27 +11,29 @@ pub struct Time {
     pub nanos: i32,
 }
 
-/// A length of time: whole seconds and nanoseconds, both of one sign.
+/// A duration: seconds and nanoseconds of the same sign.
+///
+/// The fields may be out of range, as received in a message; [`TimeSpan::text`] checks them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct TimeSpan {
     /// Whole seconds.
     pub seconds: i64,
-    /// −999 999 999 to 999 999 999, of the same sign as the seconds.
+    /// −999 999 999 to 999 999 999, with the sign of the seconds.
     pub nanos: i32,
 }
 
-const SECONDS_A_DAY: i64 = 86_400;
-const NANOS_A_SECOND: i32 = 1_000_000_000;
+const SECONDS_PER_DAY: i64 = 86_400;
+const NANOS_PER_SECOND: i32 = 1_000_000_000;
 /// 0001-01-01T00:00:00Z.
 const TIME_MIN: i64 = -62_135_596_800;
 /// 9999-12-31T23:59:59Z.
 const TIME_MAX: i64 = 253_402_300_799;
-/// Some 10 000 years, as `google/protobuf/duration.proto` has it.
+/// About 10 000 years (`google/protobuf/duration.proto`).
 const SPAN_MAX: i64 = 315_576_000_000;
 
-/// Days since 1970-01-01 of a date of the proleptic Gregorian calendar.
-fn days_of(year: i64, month: i64, day: i64) -> i64 {
-    // Years begin in March, so that the leap day is the last of its year.
+/// Days from 1970-01-01 to a date of the proleptic Gregorian calendar.
+fn days_from_date(year: i64, month: i64, day: i64) -> i64 {
+    // Years start in March, so that the leap day is the last day of a year.
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);
@@ -40,9 +42,9 @@ fn days_of(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + day_of_era - 719_468
 }
 
-/// The date of a day, counted from 1970-01-01, in the proleptic Gregorian calendar: year, month, day.
+/// Year, month and day in the proleptic Gregorian calendar, from days since 1970-01-01.
 #[must_use]
-pub fn date_of(days: i64) -> (i64, i64, i64) {
+pub fn date_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
@@ -64,8 +66,8 @@ fn days_in_month(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Takes a number of exactly `len` digits off the front.
-fn digits(text: &mut &[u8], len: usize) -> Option<i64> {
+/// Takes a number of exactly `len` digits from the front.
+fn take_digits(text: &mut &[u8], len: usize) -> Option<i64> {
     let (number, rest) = text.split_at_checked(len)?;
     if !number.iter().all(u8::is_ascii_digit) {
         return None;
@@ -74,27 +76,27 @@ fn digits(text: &mut &[u8], len: usize) -> Option<i64> {
     Some(number.iter().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0')))
 }
 
-fn byte(text: &mut &[u8], expected: u8) -> Option<()> {
+fn take_byte(text: &mut &[u8], expected: u8) -> Option<()> {
     let (first, rest) = text.split_first()?;
     *text = rest;
     (*first == expected).then_some(())
 }
 
-/// Takes `.` and up to nine digits off the front, where they are there; gives nanoseconds.
-fn fraction(text: &mut &[u8]) -> Option<i32> {
+/// Takes an optional `.` with one to nine digits from the front; returns nanoseconds.
+fn take_fraction(text: &mut &[u8]) -> Option<i32> {
     let Some(rest) = text.strip_prefix(b".") else { return Some(0) };
     let len = rest.iter().take_while(|digit| digit.is_ascii_digit()).count();
     if !(1..=9).contains(&len) {
         return None;
     }
     let mut rest = rest;
-    let number = digits(&mut rest, len)?;
+    let number = take_digits(&mut rest, len)?;
     *text = rest;
     let scale = 10_i64.pow(9 - u32::try_from(len).ok()?);
     i32::try_from(number * scale).ok()
 }
 
-/// Nothing, or a point and 3, 6 or 9 digits: as few as keep all.
+/// Appends nothing, or a point and 3, 6 or 9 digits: as few as needed.
 fn append_fraction(out: &mut String, nanos: u32) {
     if nanos == 0 {
         return;
@@ -108,28 +110,28 @@ fn append_fraction(out: &mut String, nanos: u32) {
 }
 
 impl Time {
-    /// Reads RFC 3339 with capital `T` and `Z`, or an offset, and up to nine digits of a second; years 0001 to 9999.
+    /// Parses RFC 3339 with upper-case `T` and `Z` or an offset, and up to nine fractional digits; years 0001 to 9999.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut rest = text.as_bytes();
-        let year = digits(&mut rest, 4)?;
-        byte(&mut rest, b'-')?;
-        let month = digits(&mut rest, 2)?;
-        byte(&mut rest, b'-')?;
-        let day = digits(&mut rest, 2)?;
-        byte(&mut rest, b'T')?;
-        let hour = digits(&mut rest, 2)?;
-        byte(&mut rest, b':')?;
-        let minute = digits(&mut rest, 2)?;
-        byte(&mut rest, b':')?;
-        let second = digits(&mut rest, 2)?;
-        let nanos = fraction(&mut rest)?;
+        let year = take_digits(&mut rest, 4)?;
+        take_byte(&mut rest, b'-')?;
+        let month = take_digits(&mut rest, 2)?;
+        take_byte(&mut rest, b'-')?;
+        let day = take_digits(&mut rest, 2)?;
+        take_byte(&mut rest, b'T')?;
+        let hour = take_digits(&mut rest, 2)?;
+        take_byte(&mut rest, b':')?;
+        let minute = take_digits(&mut rest, 2)?;
+        take_byte(&mut rest, b':')?;
+        let second = take_digits(&mut rest, 2)?;
+        let nanos = take_fraction(&mut rest)?;
         let offset = match rest.split_first()? {
             (b'Z', []) => 0,
             (sign @ (b'+' | b'-'), mut rest) => {
-                let hours = digits(&mut rest, 2)?;
-                byte(&mut rest, b':')?;
-                let minutes = digits(&mut rest, 2)?;
+                let hours = take_digits(&mut rest, 2)?;
+                take_byte(&mut rest, b':')?;
+                let minutes = take_digits(&mut rest, 2)?;
                 if !rest.is_empty() || hours > 23 || minutes > 59 {
                     return None;
                 }
@@ -138,24 +140,23 @@ impl Time {
             }
             _ => return None,
         };
-        let good_date = (1..=12).contains(&month) && (1..=days_in_month(year, month)).contains(&day);
-        if !good_date || hour > 23 || minute > 59 || second > 59 {
+        let is_date = (1..=12).contains(&month) && (1..=days_in_month(year, month)).contains(&day);
+        if !is_date || hour > 23 || minute > 59 || second > 59 {
             return None;
         }
-        let seconds = days_of(year, month, day) * SECONDS_A_DAY + hour * 3_600 + minute * 60 + second - offset;
+        let seconds = days_from_date(year, month, day) * SECONDS_PER_DAY + hour * 3_600 + minute * 60 + second - offset;
         (TIME_MIN..=TIME_MAX).contains(&seconds).then_some(Self { seconds, nanos })
     }
 
-    /// RFC 3339 in UTC with 0, 3, 6 or 9 digits of a second; nothing where it is outside the years 0001 to 9999, or its
-    /// nanoseconds are no part of a second.
+    /// RFC 3339 in UTC with 0, 3, 6 or 9 fractional digits; `None` outside the years 0001 to 9999, or if `nanos` is out of range.
     #[must_use]
     pub fn text(self) -> Option<String> {
-        let nanos = u32::try_from(self.nanos).ok().filter(|_| self.nanos < NANOS_A_SECOND)?;
+        let nanos = u32::try_from(self.nanos).ok().filter(|_| self.nanos < NANOS_PER_SECOND)?;
         if !(TIME_MIN..=TIME_MAX).contains(&self.seconds) {
             return None;
         }
-        let (year, month, day) = date_of(self.seconds.div_euclid(SECONDS_A_DAY));
-        let second = self.seconds.rem_euclid(SECONDS_A_DAY);
+        let (year, month, day) = date_from_days(self.seconds.div_euclid(SECONDS_PER_DAY));
+        let second = self.seconds.rem_euclid(SECONDS_PER_DAY);
         let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
         let mut out = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
         append_fraction(&mut out, nanos);
@@ -165,7 +166,7 @@ impl Time {
 }
 
 impl TimeSpan {
-    /// Reads seconds with up to nine digits of a fraction and the unit: `1.5s`, `-0.001s`.
+    /// Parses seconds with up to nine fractional digits and the unit: `1.5s`, `-0.001s`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_suffix('s')?;
@@ -175,21 +176,22 @@ impl TimeSpan {
         if !(1..=12).contains(&len) {
             return None;
         }
-        let seconds = digits(&mut rest, len)?;
-        let nanos = fraction(&mut rest)?;
+        let seconds = take_digits(&mut rest, len)?;
+        let nanos = take_fraction(&mut rest)?;
         if !rest.is_empty() || seconds > SPAN_MAX {
             return None;
         }
         Some(if negative { Self { seconds: -seconds, nanos: -nanos } } else { Self { seconds, nanos } })
     }
 
-    /// Seconds with 0, 3, 6 or 9 digits of a fraction and the unit; nothing where it is longer than some 10 000 years, or
-    /// where seconds and nanoseconds are of two signs.
+    /// Seconds with 0, 3, 6 or 9 fractional digits and the unit; `None` above about 10 000 years, if `nanos` is out of range, or if the signs differ.
     #[must_use]
     pub fn text(self) -> Option<String> {
-        let two_signs = (self.seconds > 0 && self.nanos < 0) || (self.seconds < 0 && self.nanos > 0);
+        let signs_differ = (self.seconds > 0 && self.nanos < 0) || (self.seconds < 0 && self.nanos > 0);
         let nanos = self.nanos.unsigned_abs();
-        if two_signs || nanos >= NANOS_A_SECOND.unsigned_abs() || self.seconds.unsigned_abs() > SPAN_MAX.unsigned_abs()
+        if signs_differ
+            || nanos >= NANOS_PER_SECOND.unsigned_abs()
+            || self.seconds.unsigned_abs() > SPAN_MAX.unsigned_abs()
         {
             return None;
         }
@@ -209,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_of_rfc_3339() {
+    fn rfc_3339_timestamps_round_trip() {
         let cases = [
             ("1970-01-01T00:00:00Z", 0, 0, "1970-01-01T00:00:00Z"),
             ("0001-01-01T00:00:00Z", TIME_MIN, 0, "0001-01-01T00:00:00Z"),
@@ -246,22 +248,22 @@ mod tests {
         }
         assert_eq!(Time { seconds: TIME_MAX + 1, nanos: 0 }.text(), None);
         assert_eq!(Time { seconds: 0, nanos: -1 }.text(), None);
-        assert_eq!(Time { seconds: 0, nanos: NANOS_A_SECOND }.text(), None);
+        assert_eq!(Time { seconds: 0, nanos: NANOS_PER_SECOND }.text(), None);
     }
 
     #[test]
-    fn every_day_has_one_date() {
-        let mut before = date_of(-719_163 - 1);
+    fn days_and_dates_map_one_to_one() {
+        let mut before = date_from_days(-719_163 - 1);
         for days in -719_162..2_932_897 {
-            let date = date_of(days);
+            let date = date_from_days(days);
             assert!(date > before, "{date:?} comes after {before:?}");
-            assert_eq!(days_of(date.0, date.1, date.2), days);
+            assert_eq!(days_from_date(date.0, date.1, date.2), days);
             before = date;
         }
     }
 
     #[test]
-    fn lengths_of_time() {
+    fn durations_round_trip() {
         for (text, seconds, nanos, written) in [
             ("0s", 0, 0, "0s"),
             ("1.5s", 1, 500_000_000, "1.500s"),

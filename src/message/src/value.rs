@@ -1,4 +1,4 @@
-//! The typed value that every format is read into and written from.
+//! The typed value that all formats are read into and written from.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -8,42 +8,42 @@ use bytestring::ByteString;
 
 use crate::{Decimal, Time, TimeSpan};
 
-/// One value of a message.
+/// A value of a message.
 ///
-/// A reader picks the narrowest kind that holds the text exactly and never rounds: `1` is `Int`, `18446744073709551615`
-/// is `UInt`, `1.10` and `-0` are `Decimal`. Text is never taken for a number, nor a number for text.
+/// Readers pick the narrowest kind that represents the text exactly, and never round: `1` is `Int`, `18446744073709551615` is `UInt`, `1.10` and
+/// `-0` are `Decimal`. Text never becomes a number, nor a number text.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Present and null; a missing field is absent from its [`Record`] instead.
+    /// An explicit null. A missing field is absent from its [`Record`] instead.
     Null,
     /// True or false.
     Bool(bool),
-    /// A whole number that fits in 64 signed bits.
+    /// A whole number that fits in an `i64`.
     Int(i64),
-    /// A whole number above `i64::MAX` that fits in 64 unsigned bits. Smaller ones are `Int`.
+    /// A whole number above `i64::MAX` that fits in a `u64`. Smaller numbers are `Int`.
     UInt(u64),
     /// Any other number, as its text.
     Decimal(Decimal),
-    /// A single that a contract declares as one: its shortest text is that of a single.
+    /// A single-precision number declared by a contract. It has its own shortest text.
     F32(f32),
-    /// A double that was computed or declared as one; never the reading of a decimal text.
+    /// A double-precision number, computed or declared by a contract; never read from decimal text.
     F64(f64),
     /// Unicode text.
     Text(ByteString),
     /// Bytes.
     Bytes(Bytes),
-    /// A moment.
+    /// A timestamp.
     Time(Time),
-    /// A length of time.
+    /// A duration.
     Duration(TimeSpan),
     /// Values in order.
     List(Vec<Value>),
-    /// Named fields in order, each name once.
+    /// Named fields in order, with unique names.
     Record(Record),
 }
 
 impl Value {
-    /// What a person calls this kind of value in an error.
+    /// The kind of value, for error messages.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -51,18 +51,18 @@ impl Value {
             Self::Bool(_) => "a boolean",
             Self::Int(_) | Self::UInt(_) => "a whole number",
             Self::Decimal(_) => "a decimal number",
-            Self::F32(_) => "a single",
+            Self::F32(_) => "a float",
             Self::F64(_) => "a double",
             Self::Text(_) => "text",
             Self::Bytes(_) => "bytes",
-            Self::Time(_) => "a moment",
-            Self::Duration(_) => "a length of time",
+            Self::Time(_) => "a timestamp",
+            Self::Duration(_) => "a duration",
             Self::List(_) => "a list",
             Self::Record(_) => "a record",
         }
     }
 
-    /// The field of a record; nothing for another kind.
+    /// The field of a record; `None` if it is absent or the value is not a record.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         match self {
@@ -71,8 +71,8 @@ impl Value {
         }
     }
 
-    /// The text of a scalar as it stands in a header, a path or an XML text: numbers in their exact digits, `true` and `false`.
-    /// Nothing for null, bytes, lists and records, which have no one such text.
+    /// The text of a scalar for a header, a path or XML: numbers with all digits, `true` and `false`. `None` for null, bytes, lists and records, for
+    /// NaN and infinities, and for times out of range.
     #[must_use]
     pub fn scalar_text(&self) -> Option<ByteString> {
         match self {
@@ -92,7 +92,7 @@ impl Value {
 }
 
 impl Value {
-    /// Bytes that a copy takes: those of lists. Texts, bytes and records are shared.
+    /// The bytes that a clone copies: those of lists. Text, bytes and records are shared.
     #[must_use]
     pub fn copied_len(&self) -> usize {
         match self {
@@ -101,10 +101,10 @@ impl Value {
         }
     }
 
-    /// About the bytes that the value has when it is written, escapes not counted; no further than `max`, so that it costs no more than that.
+    /// The approximate encoded length in bytes, without escapes. Stops counting above `max`, which limits the cost of the call.
     #[must_use]
     pub fn written_len(&self, max: usize) -> usize {
-        /// A number, with what stands around any value.
+        /// A number with its punctuation.
         const SMALL_LEN: usize = 8;
         let mut len: usize = 0;
         let mut open: Vec<&Self> = vec![self];
@@ -113,7 +113,7 @@ impl Value {
                 Self::Text(text) => text.len() + SMALL_LEN / 2,
                 Self::Bytes(bytes) => bytes.len() / 3 * 4 + SMALL_LEN,
                 Self::Decimal(number) => number.as_str().len() + 1,
-                // Each of them has a byte at the least.
+                // Each item has at least one byte.
                 Self::List(items) if items.len() > max => return items.len(),
                 Self::Record(record) if record.len() > max => return record.len(),
                 Self::List(items) => {
@@ -170,12 +170,12 @@ impl From<Record> for Value {
     }
 }
 
-/// What a contract says of every record of one type: its name, and what a field stands for that is not there.
+/// What a contract defines for all records of a type: its name, and the defaults of absent fields.
 #[derive(Debug, PartialEq)]
 pub struct Shape {
-    /// The type's full name.
+    /// The full name of the type.
     pub name: ByteString,
-    /// Fields without presence, such as the scalars of proto3, with the value that they have where they were not sent.
+    /// The defaults of fields without presence, such as the scalars of proto3.
     pub defaults: Vec<(ByteString, Value)>,
 }
 
@@ -183,18 +183,18 @@ pub struct Shape {
 struct Fields {
     list: Vec<(ByteString, Value)>,
     shape: Option<Arc<Shape>>,
-    /// Fields that the contract does not know, as protobuf wrote them. Boxed, because they are nearly never there.
+    /// Unknown fields of the contract in protobuf encoding. Boxed, because they are rare.
     unknown: Option<Box<Bytes>>,
-    /// Where each name stands, of a long list that was looked into.
+    /// The index of each name in a long list, built on the first lookup.
     #[expect(clippy::box_collection, reason = "records are many, and this part of one is nearly never there")]
-    places: OnceLock<Box<HashMap<ByteString, usize>>>,
+    index: OnceLock<Box<HashMap<ByteString, usize>>>,
 }
 
-/// A copy is made to be changed, and finds its places anew.
+/// Does not copy the index: a record is cloned to be changed.
 impl Clone for Fields {
     fn clone(&self) -> Self {
         let Self { list, shape, unknown, .. } = self;
-        Self { list: list.clone(), shape: shape.clone(), unknown: unknown.clone(), places: OnceLock::new() }
+        Self { list: list.clone(), shape: shape.clone(), unknown: unknown.clone(), index: OnceLock::new() }
     }
 }
 
@@ -204,110 +204,108 @@ impl PartialEq for Fields {
     }
 }
 
-/// Fields from which on their places are remembered: in shorter lists, they are found faster by looking.
-const PLACES_MIN: usize = 24;
+/// Minimum number of fields for an index: shorter lists are searched faster linearly.
+const INDEXED_LEN_MIN: usize = 24;
 
 impl Fields {
-    fn place(&self, name: &str) -> Option<usize> {
-        if self.list.len() < PLACES_MIN {
+    fn position(&self, name: &str) -> Option<usize> {
+        if self.list.len() < INDEXED_LEN_MIN {
             return self.list.iter().position(|(key, _)| key == name);
         }
-        let places = self
-            .places
+        let index = self
+            .index
             .get_or_init(|| Box::new(self.list.iter().enumerate().map(|(at, (key, _))| (key.clone(), at)).collect()));
-        places.get(name).copied()
+        index.get(name).copied()
     }
 
     fn push(&mut self, name: ByteString, value: Value) {
-        if let Some(places) = self.places.get_mut() {
-            places.insert(name.clone(), self.list.len());
+        if let Some(index) = self.index.get_mut() {
+            index.insert(name.clone(), self.list.len());
         }
         self.list.push((name, value));
     }
 }
 
-/// Named fields in the order in which they were read or set; each name stands once.
+/// Named fields in the order in which they were read or set. Names are unique.
 ///
-/// Look-up is linear in short records, and by hash in long ones. A copy shares the fields until
-/// one of the two is changed, so that handing a part of a message on costs nothing.
+/// Lookup is linear in short records and by hash in long ones. Clones share the fields until one of them is changed (copy on write).
 ///
-/// A record that was read by a contract knows its [`Shape`]: [`Record::get`] then gives a field without presence its
-/// default where it was not sent. All else – order, length, iteration – is about fields that are there.
+/// A record read by a contract knows its [`Shape`]. [`Record::get`] then returns the default of an absent field without presence. Everything else
+/// (order, length, iteration) considers present fields only.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Record {
     fields: Arc<Fields>,
 }
 
 impl Record {
-    /// A record without fields.
+    /// An empty record.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A record without fields, with room for some.
+    /// An empty record with room for `fields` fields.
     #[must_use]
     pub fn with_capacity(fields: usize) -> Self {
         Self::from_unique(Vec::with_capacity(fields))
     }
 
-    /// About the bytes that a record with room for so many fields takes, without their values' own.
+    /// The approximate size in bytes of a record with this many fields, without the heap memory of their values.
     #[must_use]
     pub const fn made_len(fields: usize) -> usize {
-        /// What counts the copies of a record.
+        /// The reference counts of the `Arc`.
         const COUNTS_LEN: usize = 16;
         size_of::<Self>() + COUNTS_LEN + size_of::<Fields>() + fields * size_of::<(ByteString, Value)>()
     }
 
-    /// For readers that have made sure that each name stands once.
+    /// A record of fields whose names are known to be unique.
     #[must_use]
     pub fn from_unique(list: Vec<(ByteString, Value)>) -> Self {
         Self { fields: Arc::new(Fields { list, ..Fields::default() }) }
     }
 
-    /// A record of a contract's type, for readers that have made sure that each name stands once; with fields that the
-    /// contract does not know, as protobuf wrote them.
+    /// A record of a contract's type, of fields whose names are known to be unique. `unknown` are the unknown fields in protobuf encoding.
     #[must_use]
-    pub fn of_shape(shape: Arc<Shape>, list: Vec<(ByteString, Value)>, unknown: Bytes) -> Self {
+    pub fn with_shape(shape: Arc<Shape>, list: Vec<(ByteString, Value)>, unknown: Bytes) -> Self {
         let unknown = (!unknown.is_empty()).then(|| Box::new(unknown));
-        Self { fields: Arc::new(Fields { list, shape: Some(shape), unknown, places: OnceLock::new() }) }
+        Self { fields: Arc::new(Fields { list, shape: Some(shape), unknown, index: OnceLock::new() }) }
     }
 
-    /// The type that a contract gave it.
+    /// The type given by a contract.
     #[must_use]
     pub fn shape(&self) -> Option<&Arc<Shape>> {
         self.fields.shape.as_ref()
     }
 
-    /// Fields that the contract does not know, as protobuf wrote them; they only mean something in a record of the same type.
+    /// Unknown fields of the contract in protobuf encoding. They are meaningful only in a record of the same type.
     #[must_use]
     pub fn unknown(&self) -> Option<&Bytes> {
         self.fields.unknown.as_deref()
     }
 
-    /// The field of that name; the default of one that was not sent and has no presence.
+    /// The field with this name, or the default of an absent field without presence.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
-        if let Some(at) = self.fields.place(name) {
+        if let Some(at) = self.fields.position(name) {
             return Some(&self.fields.list[at].1);
         }
         let defaults = &self.fields.shape.as_ref()?.defaults;
         defaults.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
-    /// Whether a field is there; a default of the contract is not.
+    /// Whether a field is present. Defaults are not present.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.fields.place(name).is_some()
+        self.fields.position(name).is_some()
     }
 
-    /// The field of that name, to change; only one that is there.
+    /// A mutable reference to the field with this name, if it is present.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Value> {
-        let at = self.fields.place(name)?;
+        let at = self.fields.position(name)?;
         Arc::make_mut(&mut self.fields).list.get_mut(at).map(|(_, value)| value)
     }
 
-    /// Sets a field: in its old place where the name stands, else at the end. Gives back what stood there.
+    /// Sets a field, in place if it is present, otherwise at the end. Returns the old value.
     pub fn set(&mut self, name: impl Into<ByteString>, value: Value) -> Option<Value> {
         let name = name.into();
         match self.get_mut(&name) {
@@ -319,11 +317,11 @@ impl Record {
         }
     }
 
-    /// Takes a field out; the order of the others stays.
+    /// Removes a field and keeps the order of the others.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
-        let at = self.fields.place(name)?;
+        let at = self.fields.position(name)?;
         let fields = Arc::make_mut(&mut self.fields);
-        fields.places = OnceLock::new();
+        fields.index = OnceLock::new();
         Some(fields.list.remove(at).1)
     }
 
@@ -332,20 +330,20 @@ impl Record {
         self.fields.list.iter().map(|(key, value)| (key, value))
     }
 
-    /// The fields in order, and behind them the defaults of those without presence that were not sent.
+    /// The fields in order, followed by the defaults of absent fields without presence.
     pub fn iter_with_defaults(&self) -> impl Iterator<Item = (&ByteString, &Value)> {
         let defaults = self.fields.shape.as_ref().map_or(&[][..], |shape| shape.defaults.as_slice());
-        let missing = |(name, _): &&(ByteString, Value)| self.fields.place(name).is_none();
+        let missing = |(name, _): &&(ByteString, Value)| self.fields.position(name).is_none();
         self.iter().chain(defaults.iter().filter(missing).map(|(name, value)| (name, value)))
     }
 
-    /// How many fields there are.
+    /// The number of fields.
     #[must_use]
     pub fn len(&self) -> usize {
         self.fields.list.len()
     }
 
-    /// Whether there is no field.
+    /// Whether there are no fields.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.fields.list.is_empty()
@@ -353,7 +351,7 @@ impl Record {
 }
 
 impl<K: Into<ByteString>> FromIterator<(K, Value)> for Record {
-    /// A name that comes again replaces the value and keeps the first place.
+    /// A repeated name replaces the value and keeps the first position.
     fn from_iter<T: IntoIterator<Item = (K, Value)>>(fields: T) -> Self {
         let mut record = Self::new();
         for (name, value) in fields {

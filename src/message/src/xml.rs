@@ -1,22 +1,21 @@
-//! XML 1.0 with namespaces, without a document type, to and from [`Value`](crate::Value).
+//! Converts XML 1.0 with namespaces, without document types, to and from [`Value`](crate::Value).
 //!
-//! **Reading** gives one fixed view, whose shape does not depend on how often something stands in the document:
+//! **Reading** yields a fixed view. Its shape does not depend on how often an element occurs:
 //!
 //! - an element is a record;
-//! - an attribute is the field `@name`, text;
-//! - the children of one name are one field, *always a list* of records, in document order;
-//! - the element's own character data is `$text`: there where it is more than white space, and in every element without children;
-//! - a name is its local name where its namespace is that of the parent element (for an attribute: none), else `{namespace}local`;
-//! - the root element's record starts with `$root`, its name as `{namespace}local` or `local`.
+//! - an attribute is the text field `@name`;
+//! - child elements with the same name are one field, *always a list* of records in document order;
+//! - the character data of an element is `$text`; it is omitted if it is only white space and the element has children;
+//! - a name is `local` if its namespace is that of the parent element (for an attribute: none), otherwise `{namespace}local`;
+//! - the record of the root element starts with `$root`, its name as `{namespace}local` or `local`.
 //!
-//! Prefixes, comments, processing instructions and the order between children of different names are not part of the
-//! view. What cannot be told from it is never written back: a view is read, and never sent as XML.
+//! The view omits prefixes, comments, processing instructions and the order between children of different names. Because of this loss, a view is
+//! never written back as XML.
 //!
-//! **Writing** takes a tree that a route gave: records become elements in the order of their fields, lists repeat the
-//! element, `@name` is an attribute, `$text` character data.
+//! **Writing** accepts a tree made by a route: records become elements in field order, lists repeat the element, `@name` is an attribute, `$text`
+//! is character data.
 //!
-//! Document types are refused before anything in them is looked at, so that no entity is ever declared or resolved
-//! beyond the five of XML and character references.
+//! Document types are rejected unread, so that only the five predefined entities and character references are ever resolved.
 
 mod encoding;
 mod name;

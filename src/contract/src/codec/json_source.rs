@@ -169,7 +169,7 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
     ) -> Done<()> {
         let token = self.cursor.token()?;
         if token == Token::Null && !self.takes_null(field) {
-            return Ok(self.cursor.word(token)?);
+            return Ok(self.cursor.literal(token)?);
         }
         if let Some(oneof) = field.oneof
             && oneofs.set(oneof)
@@ -339,7 +339,7 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
                 self.sink.leaf(slot, leaf_of_number(scalar, text)?)
             }
             Token::True | Token::False if scalar == Scalar::Bool => {
-                self.cursor.word(token)?;
+                self.cursor.literal(token)?;
                 self.sink.leaf(slot, Leaf::Bool(token == Token::True))
             }
             other => wrong_kind(scalar, token_name(other)),
@@ -370,7 +370,7 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
                 Ok(Some(number))
             }
             Token::Null if enumeration.null => {
-                self.cursor.word(token)?;
+                self.cursor.literal(token)?;
                 Ok(Some(0))
             }
             other => wrong_token(&format!("a name of `{}`", enumeration.name), other),
@@ -451,7 +451,7 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
                 self.sink.wrapped(slot, inner, leaf_of_number(scalar, text)?)
             }
             Token::True | Token::False if scalar == Scalar::Bool => {
-                self.cursor.word(token)?;
+                self.cursor.literal(token)?;
                 self.sink.wrapped(slot, inner, Leaf::Bool(token == Token::True))
             }
             other => wrong_kind(scalar, token_name(other)),

@@ -110,7 +110,7 @@ impl<'c> ValueSink<'c> {
                 fields.extend(record.iter().map(|(name, value)| (name.clone(), value.clone())));
                 let unknown = record.unknown().cloned().unwrap_or_default();
                 let shape = Arc::clone(&self.contract.record(id).shape);
-                return Ok(Value::Record(Record::of_shape(shape, fields, unknown)));
+                return Ok(Value::Record(Record::with_shape(shape, fields, unknown)));
             }
             other => fields.push((ByteString::from_static(VALUE), other)),
         }
@@ -148,7 +148,7 @@ impl Sink for ValueSink<'_> {
     fn end_record(&mut self, slot: Slot<'_>, (): ()) -> Done<()> {
         if let Some(Open::Record { shape, fields, unknown, lone }) = self.open.pop() {
             let unknown = if unknown.is_empty() { lone } else { unknown.freeze() };
-            self.put(slot, Value::Record(Record::of_shape(shape, fields, unknown)));
+            self.put(slot, Value::Record(Record::with_shape(shape, fields, unknown)));
         }
         Ok(())
     }

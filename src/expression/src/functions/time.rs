@@ -1,6 +1,6 @@
 //! Moments and lengths of time, with time zones of the IANA database.
 
-use crossdock_message::{Time, TimeSpan, date_of};
+use crossdock_message::{Time, TimeSpan, date_from_days};
 use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, Zoned};
 
@@ -196,7 +196,7 @@ fn civil<'v>(call: &Call<'_>, arguments: &mut [Val<'v>], part: impl FnOnce(&Civi
     };
     let local = time.seconds + offset;
     let days = local.div_euclid(SECONDS_A_DAY);
-    let (year, month, day) = date_of(days);
+    let (year, month, day) = date_from_days(days);
     let (second, millisecond) = (local.rem_euclid(SECONDS_A_DAY), i64::from(time.nanos / 1_000_000));
     Ok(Val::Int(part(&Civil { year, month, day, days, second, millisecond })))
 }

@@ -1,5 +1,5 @@
-//! A cursor over a document: the lexical grammar of RFC 8259, and places for errors. What a value becomes is its
-//! caller's business, so that readers with and without a contract share it.
+//! A cursor over a document: the lexical grammar of RFC 8259, and positions for errors. It does not build values, so that readers with and
+//! without a contract share it.
 
 use std::borrow::Cow;
 
@@ -9,51 +9,51 @@ use bytestring::ByteString;
 use crate::Limits;
 use crate::decimal::scan_number;
 
-/// Why a document was refused, and where.
+/// Why a document was rejected, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {kind}")]
 pub struct JsonError {
-    /// What is wrong.
+    /// The cause.
     pub kind: JsonErrorKind,
-    /// From 1.
+    /// Line, from 1.
     pub line: usize,
-    /// From 1, in bytes.
+    /// Column in bytes, from 1.
     pub column: usize,
-    /// From 0, in bytes.
+    /// Offset in bytes, from 0.
     pub offset: usize,
 }
 
-/// What is wrong with a document.
+/// Why a document was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonErrorKind {
     /// The bytes are not UTF-8.
     #[error("not valid UTF-8")]
     Utf8,
-    /// The document ends in the middle of a value.
-    #[error("the document ends here, but {0} is expected")]
+    /// The document ends early.
+    #[error("unexpected end of document, expected {0}")]
     End(&'static str),
-    /// Something else stands where this should.
+    /// Something else is expected.
     #[error("expected {0}")]
     Expected(&'static str),
-    /// Something stands after the value.
+    /// Text after the value.
     #[error("nothing may follow the value")]
     Trailing,
-    /// A key stands twice in one object.
-    #[error("the key {0:?} stands twice in one object")]
+    /// A duplicate key in an object.
+    #[error("duplicate key {0:?}")]
     DuplicateKey(String),
-    /// `\u` escapes that are half of a surrogate pair.
-    #[error("a lone surrogate is no character")]
+    /// A `\u` escape that is half of a surrogate pair.
+    #[error("lone surrogate in an escape")]
     LoneSurrogate,
-    /// A control character that must be escaped.
-    #[error("a control character must be written as an escape")]
+    /// An unescaped control character.
+    #[error("a control character must be escaped")]
     ControlCharacter,
-    /// A backslash with something else than JSON's escapes.
+    /// A backslash that does not start an escape of JSON.
     #[error("unknown escape")]
     Escape,
-    /// No number as JSON writes them, such as `01`, `+1`, `.5`, `NaN`.
-    #[error("not a number as JSON writes it")]
+    /// Not a JSON number, such as `01`, `+1` or `.5`.
+    #[error("not a valid JSON number")]
     Number,
-    /// A number that no double comes near, such as 1e999.
+    /// A number beyond the range of a double, such as 1e999.
     #[error("the number is out of range")]
     NumberRange,
     /// More levels than [`Limits::depth`].
@@ -70,10 +70,10 @@ pub enum JsonErrorKind {
     NumberLen(usize),
 }
 
-/// The result of reading a part of a document; the cursor stands where it is wrong.
+/// The result of reading a part of a document. On failure, the cursor is at the error.
 pub type Read<T> = Result<T, JsonErrorKind>;
 
-/// What a value is, by its first byte.
+/// The kind of a value, from its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Token {
     /// `{`
@@ -92,7 +92,7 @@ pub enum Token {
     Null,
 }
 
-/// Where a reader stands in a document.
+/// A position in a document.
 pub struct Cursor<'a> {
     text: &'a ByteString,
     bytes: &'a [u8],
@@ -100,10 +100,10 @@ pub struct Cursor<'a> {
     number_len_max: usize,
 }
 
-/// A document's text.
+/// The text of a document.
 ///
 /// # Errors
-/// [`JsonError`] with the place where the bytes are not UTF-8.
+/// [`JsonError`] with the position if the bytes are not valid UTF-8.
 pub fn text_of(input: &Bytes) -> Result<ByteString, JsonError> {
     ByteString::try_from(input.clone()).map_err(|_| {
         let valid = std::str::from_utf8(input).map_or_else(|error| error.valid_up_to(), str::len);
@@ -112,7 +112,7 @@ pub fn text_of(input: &Bytes) -> Result<ByteString, JsonError> {
 }
 
 impl JsonError {
-    /// An error at an offset of a document.
+    /// Creates an error at an offset of a document.
     #[must_use]
     pub fn at(input: &[u8], offset: usize, kind: JsonErrorKind) -> Self {
         let before = &input[..offset.min(input.len())];
@@ -123,7 +123,7 @@ impl JsonError {
 }
 
 impl<'a> Cursor<'a> {
-    /// At the start of a document.
+    /// A cursor at the start of a document.
     #[must_use]
     pub fn new(text: &'a ByteString, limits: &Limits) -> Self {
         Self { text, bytes: text.as_bytes(), at: 0, number_len_max: limits.number_len }
@@ -135,22 +135,22 @@ impl<'a> Cursor<'a> {
         self.text
     }
 
-    /// Bytes that were read.
+    /// The offset of the cursor in bytes.
     #[must_use]
     pub fn offset(&self) -> usize {
         self.at
     }
 
-    /// Goes back to a place that was passed, so that an error shows it.
+    /// Moves back to an offset, so that an error points there.
     pub fn rewind(&mut self, offset: usize) {
-        debug_assert!(offset <= self.at, "only what was read is read again");
+        debug_assert!(offset <= self.at, "the cursor only moves back");
         self.at = offset;
     }
 
-    /// What the next value is; white space before it is passed.
+    /// Skips white space and returns the kind of the next value.
     ///
     /// # Errors
-    /// Where no value stands.
+    /// If there is no value.
     #[inline]
     pub fn token(&mut self) -> Read<Token> {
         self.skip_white_space();
@@ -167,63 +167,63 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Reads the word of a token that is one.
+    /// Reads the literal `true`, `false` or `null`.
     ///
     /// # Errors
-    /// Where something else stands there.
-    pub fn word(&mut self, token: Token) -> Read<()> {
-        let word: &[u8] = match token {
+    /// If the document has something else there.
+    pub fn literal(&mut self, token: Token) -> Read<()> {
+        let literal: &[u8] = match token {
             Token::True => b"true",
             Token::False => b"false",
             _ => b"null",
         };
-        if self.bytes[self.at..].starts_with(word) {
-            self.at += word.len();
+        if self.bytes[self.at..].starts_with(literal) {
+            self.at += literal.len();
             Ok(())
         } else {
             Err(JsonErrorKind::Expected("a value"))
         }
     }
 
-    /// Enters an array or object whose bracket stands here; false where it is empty and was passed whole.
+    /// Enters the array or object at the cursor. Returns false after skipping an empty one.
     pub fn enter(&mut self, close: u8) -> bool {
         self.at += 1;
         self.skip_white_space();
         !self.eat(close)
     }
 
-    /// Passes the comma before the next item, or the bracket at the end; false at the end.
+    /// Skips the comma before the next item, or the closing bracket. Returns false at the end.
     ///
     /// # Errors
-    /// Where neither stands there.
+    /// If there is neither.
     #[inline]
     pub fn next(&mut self, close: u8) -> Read<bool> {
         self.skip_white_space();
         if self.eat(close) {
             return Ok(false);
         }
-        let what = if close == b']' { "a comma or the array's end" } else { "a comma or the object's end" };
+        let what = if close == b']' { "`,` or `]`" } else { "`,` or `}`" };
         self.expect(b',', what)?;
         self.skip_white_space();
         Ok(true)
     }
 
-    /// Reads a key and the colon behind it.
+    /// Reads a key and its colon.
     ///
     /// # Errors
-    /// Where no key stands there.
+    /// If there is no key or no colon.
     #[inline]
     pub fn key(&mut self) -> Read<Cow<'a, str>> {
         if self.bytes.get(self.at) != Some(&b'"') {
-            return Err(self.missing("a key in quotes"));
+            return Err(self.missing("a quoted key"));
         }
         let key = self.string()?;
         self.skip_white_space();
-        self.expect(b':', "a colon")?;
+        self.expect(b':', "`:`")?;
         Ok(key)
     }
 
-    /// As a text that shares the document's bytes where it can.
+    /// Converts text to a string that shares the bytes of the document if possible.
     #[must_use]
     pub fn shared(&self, text: Cow<'a, str>) -> ByteString {
         match text {
@@ -232,19 +232,19 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Nothing but white space may follow.
+    /// Checks that only white space follows.
     ///
     /// # Errors
-    /// Where something does.
+    /// If something else follows.
     pub fn finish(&mut self) -> Read<()> {
         self.skip_white_space();
         if self.at == self.bytes.len() { Ok(()) } else { Err(JsonErrorKind::Trailing) }
     }
 
-    /// Reads a number: its text, and whether it has neither fraction nor exponent.
+    /// Reads a number. Returns its text, and whether it has neither fraction nor exponent.
     ///
     /// # Errors
-    /// Where no number of RFC 8259 §6 stands there, or one that is longer than [`Limits::number_len`].
+    /// If there is no valid number (RFC 8259 §6), or it is longer than [`Limits::number_len`].
     pub fn number(&mut self) -> Read<(&'a str, bool)> {
         let scan = scan_number(&self.bytes[self.at..]).ok_or(JsonErrorKind::Number)?;
         let end = self.at + scan.len;
@@ -256,13 +256,13 @@ impl<'a> Cursor<'a> {
         }
         let text = &self.text[self.at..end];
         self.at = end;
-        Ok((text, scan.integer))
+        Ok((text, scan.is_integer))
     }
 
-    /// Reads a string whose opening quote stands here; without an escape it is a part of the document.
+    /// Reads the string at the cursor. Without escapes, it borrows from the document.
     ///
     /// # Errors
-    /// For a control character, a bad escape, a lone surrogate, or where the quote that closes it is missing.
+    /// For a control character, an invalid escape, a lone surrogate, or a missing closing quote.
     pub fn string(&mut self) -> Read<Cow<'a, str>> {
         let start = self.at + 1;
         let end = start + plain_len(&self.bytes[start..]);
@@ -307,7 +307,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn escape(&mut self) -> Read<char> {
-        let plain = match self.bytes.get(self.at + 1) {
+        let character = match self.bytes.get(self.at + 1) {
             Some(b'"') => '"',
             Some(b'\\') => '\\',
             Some(b'/') => '/',
@@ -321,7 +321,7 @@ impl<'a> Cursor<'a> {
             None => return Err(JsonErrorKind::End("an escape")),
         };
         self.at += 2;
-        Ok(plain)
+        Ok(character)
     }
 
     fn unicode_escape(&mut self) -> Read<char> {
@@ -341,7 +341,7 @@ impl<'a> Cursor<'a> {
         Ok(character)
     }
 
-    /// The four hex digits of a `\u` escape whose backslash stands at `at`.
+    /// The four hex digits of the `\u` escape at `at`.
     fn hex4(&self, at: usize) -> Read<u32> {
         let escape = self.bytes.get(at..at + 6).ok_or(JsonErrorKind::Escape)?;
         if !escape.starts_with(b"\\u") || !escape[2..].iter().all(u8::is_ascii_hexdigit) {
@@ -371,7 +371,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Bytes before the first quote, backslash or control character, eight at a time.
+/// The number of bytes before the first quote, backslash or control character. Checks eight bytes at a time.
 #[inline]
 fn plain_len(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -380,7 +380,7 @@ fn plain_len(bytes: &[u8]) -> usize {
     for (index, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
         let (quote, backslash) = (word ^ (ONES * 0x22), word ^ (ONES * 0x5c));
-        // The high bit of each byte that is below 0x20, a quote or a backslash; a borrow can only flag bytes above it.
+        // Sets the high bit of each byte that is below 0x20, a quote or a backslash. A borrow can only affect bytes above a match.
         let found = (word.wrapping_sub(ONES * 0x20) & !word)
             | (quote.wrapping_sub(ONES) & !quote)
             | (backslash.wrapping_sub(ONES) & !backslash);

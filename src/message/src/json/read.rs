@@ -1,4 +1,4 @@
-//! Reading without a contract: one pass over the bytes, text without escapes is a slice of the input.
+//! Reads JSON without a contract, in one pass. Text without escapes is a slice of the input.
 
 use std::collections::HashSet;
 
@@ -8,11 +8,11 @@ use bytestring::ByteString;
 use super::cursor::{Cursor, JsonError, JsonErrorKind, Read, Token, text_of};
 use crate::{Decimal, Limits, Record, Value};
 
-/// Reads one document.
+/// Reads a document.
 ///
 /// # Errors
-/// [`JsonError`] with the place, for anything that RFC 8259 does not allow, for duplicate keys and lone surrogates,
-/// for numbers beyond the range of a double, and for documents over a limit.
+/// [`JsonError`] with the position, for violations of RFC 8259, duplicate keys, lone surrogates, numbers beyond the range of a double, and
+/// documents over a limit.
 pub fn read(input: &Bytes, limits: &Limits) -> Result<Value, JsonError> {
     let text = text_of(input)?;
     let mut cursor = Cursor::new(&text, limits);
@@ -20,17 +20,17 @@ pub fn read(input: &Bytes, limits: &Limits) -> Result<Value, JsonError> {
     read.map_err(|kind| JsonError::at(input, cursor.offset(), kind))
 }
 
-/// Reads the value where a cursor stands; `nodes` counts the values of the whole document.
+/// Reads the value at the cursor. `nodes` counts the values of the whole document.
 ///
 /// # Errors
-/// As [`read`]; the cursor stands where it is wrong.
+/// Those of [`read`]; the cursor is then at the error.
 pub fn read_value(cursor: &mut Cursor<'_>, limits: &Limits, nodes: &mut usize) -> Read<Value> {
     let depth = limits.depth.min(Limits::DEPTH_CEILING);
     Reader { cursor, nodes, limits }.value(depth)
 }
 
-/// Objects longer than this are checked for duplicate keys with a set, shorter ones by comparing.
-const LINEAR_KEYS: usize = 16;
+/// Objects with more keys are checked for duplicates with a set, others by comparison.
+const LINEAR_KEYS_MAX: usize = 16;
 
 struct Reader<'r, 'a> {
     cursor: &'r mut Cursor<'a>,
@@ -53,9 +53,9 @@ impl Reader<'_, '_> {
             Token::Object => self.object(depth_left),
             Token::Array => self.array(depth_left),
             Token::Number => self.number(),
-            Token::True => self.cursor.word(token).map(|()| Value::Bool(true)),
-            Token::False => self.cursor.word(token).map(|()| Value::Bool(false)),
-            Token::Null => self.cursor.word(token).map(|()| Value::Null),
+            Token::True => self.cursor.literal(token).map(|()| Value::Bool(true)),
+            Token::False => self.cursor.literal(token).map(|()| Value::Bool(false)),
+            Token::Null => self.cursor.literal(token).map(|()| Value::Null),
         }
     }
 
@@ -100,9 +100,9 @@ impl Reader<'_, '_> {
 
     fn number(&mut self) -> Read<Value> {
         let start = self.cursor.offset();
-        let (text, integer) = self.cursor.number()?;
-        // "-0" has a sign that no integer keeps.
-        if integer && text != "-0" {
+        let (text, is_integer) = self.cursor.number()?;
+        // An integer would lose the sign of "-0".
+        if is_integer && text != "-0" {
             if let Ok(number) = text.parse::<i64>() {
                 return Ok(Value::Int(number));
             }
@@ -119,12 +119,12 @@ impl Reader<'_, '_> {
     }
 }
 
-/// Whether the key stands among the fields already; long objects keep their keys in `seen`.
+/// Whether the key is already among the fields. Long objects keep their keys in `seen`.
 fn is_duplicate(fields: &[(ByteString, Value)], seen: &mut HashSet<ByteString>, key: &ByteString) -> bool {
-    if fields.len() < LINEAR_KEYS {
+    if fields.len() < LINEAR_KEYS_MAX {
         return fields.iter().any(|(old, _)| old == key);
     }
-    if fields.len() == LINEAR_KEYS {
+    if fields.len() == LINEAR_KEYS_MAX {
         seen.extend(fields.iter().map(|(old, _)| old.clone()));
     }
     !seen.insert(key.clone())

@@ -14,7 +14,7 @@ fn round_trip(text: &str) -> String {
 }
 
 #[test]
-fn every_digit_survives() {
+fn all_digits_round_trip() {
     for text in [
         "18446744073709551615",
         "9223372036854775808",
@@ -40,7 +40,7 @@ fn every_digit_survives() {
 }
 
 #[test]
-fn int64_above_2_to_the_53_survives() {
+fn integers_above_2_to_the_53_are_exact() {
     assert_eq!(parse("9007199254740993"), Ok(Value::Int(9_007_199_254_740_993)));
 }
 
@@ -50,13 +50,13 @@ fn text_with_digits_stays_text() {
 }
 
 #[test]
-fn escapes() {
+fn escapes_are_read_and_written() {
     assert_eq!(parse(r#""a\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00b""#), Ok("a\"\\/\u{8}\u{c}\n\r\t\u{e9}\u{1f600}b".into()));
     assert_eq!(round_trip(r#""\u0000\u001f\u007f""#), "\"\\u0000\\u001f\u{7f}\"");
 }
 
 #[test]
-fn bad_documents_are_refused_at_the_place() {
+fn invalid_documents_are_rejected_with_the_position() {
     use JsonErrorKind as K;
     let cases: &[(&str, K, usize, usize)] = &[
         ("", K::End("a value"), 1, 1),
@@ -66,10 +66,10 @@ fn bad_documents_are_refused_at_the_place() {
         ("\"\\udc00x\"", K::LoneSurrogate, 1, 2),
         ("\"\\ud800\\u0041\"", K::LoneSurrogate, 1, 2),
         ("[1,]", K::Expected("a value"), 1, 4),
-        ("[1 2]", K::Expected("a comma or the array's end"), 1, 4),
-        ("{\"a\" 1}", K::Expected("a colon"), 1, 6),
-        ("{a:1}", K::Expected("a key in quotes"), 1, 2),
-        ("[1", K::End("a comma or the array's end"), 1, 3),
+        ("[1 2]", K::Expected("`,` or `]`"), 1, 4),
+        ("{\"a\" 1}", K::Expected("`:`"), 1, 6),
+        ("{a:1}", K::Expected("a quoted key"), 1, 2),
+        ("[1", K::End("`,` or `]`"), 1, 3),
         ("\"abc", K::End("the closing quote"), 1, 5),
         ("\"a\tb\"", K::ControlCharacter, 1, 3),
         ("\"\\x\"", K::Escape, 1, 2),
@@ -94,7 +94,7 @@ fn bad_documents_are_refused_at_the_place() {
 }
 
 #[test]
-fn limits_hold_to_the_unit() {
+fn limits_are_exact() {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     let keys = |count: usize| {
         let fields: Vec<String> = (0..count).map(|number| format!("\"k{number}\":0")).collect();
@@ -114,7 +114,7 @@ fn limits_hold_to_the_unit() {
 }
 
 #[test]
-fn bombs_are_refused_at_once() {
+fn bombs_are_rejected_early() {
     assert_eq!(parse(&"[".repeat(100_000)).expect_err("deep").kind, JsonErrorKind::Depth(64));
     assert_eq!(parse(&"{\"a\":".repeat(100_000)).expect_err("deep").kind, JsonErrorKind::Depth(64));
     let keys: Vec<String> = (0..1_000_000).map(|number| format!("\"{number}\":0")).collect();
@@ -123,14 +123,14 @@ fn bombs_are_refused_at_once() {
 }
 
 #[test]
-fn a_depth_limit_never_passes_the_ceiling() {
+fn the_depth_limit_cannot_exceed_the_ceiling() {
     let limits = Limits { depth: usize::MAX, ..Limits::default() };
     let deep = Bytes::from("[".repeat(1_000_000));
     assert_eq!(read(&deep, &limits).expect_err("deep").kind, JsonErrorKind::Depth(Limits::DEPTH_CEILING));
 }
 
 #[test]
-fn doubles_without_a_number_are_refused_on_writing() {
+fn nan_and_infinities_cannot_be_written() {
     for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         assert!(write(&Value::F64(number)).is_err());
     }
@@ -160,7 +160,7 @@ fn values() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn what_was_written_reads_back_equal(value in values()) {
+    fn values_round_trip(value in values()) {
         let bytes = Bytes::from(write(&value).expect("writable"));
         prop_assert_eq!(read(&bytes, &Limits::default()).expect("readable"), value);
     }
@@ -170,9 +170,9 @@ proptest! {
         let ours = parse(&text);
         let theirs = serde_json::from_str::<serde_json::Value>(&text);
         match ours {
-            Ok(_) => prop_assert!(theirs.is_ok(), "only ours takes {:?}", text),
+            Ok(_) => prop_assert!(theirs.is_ok(), "only ours accepts {:?}", text),
             Err(error) if matches!(error.kind, JsonErrorKind::DuplicateKey(_)) => {}
-            Err(error) => prop_assert!(theirs.is_err(), "only ours refuses {:?}: {}", text, error),
+            Err(error) => prop_assert!(theirs.is_err(), "only ours rejects {:?}: {}", text, error),
         }
     }
 }

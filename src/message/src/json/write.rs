@@ -1,34 +1,32 @@
-//! Writing: compact, in the order of the value, numbers in their exact digits.
+//! Writes compact JSON in the order of the value, with all digits of numbers.
 
 use base64::Engine as _;
 
 use crate::Value;
 
-/// Room that is made for a document before it is written.
+/// Maximum capacity allocated before a document is written.
 const CAPACITY_MAX: usize = 16 << 20;
 
-/// A value that JSON cannot say.
+/// A value that JSON cannot represent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("JSON has no text for {0}")]
+#[error("JSON cannot represent {0}")]
 pub struct JsonWriteError(&'static str);
 
-/// Writes a value as one compact document.
-///
-/// Bytes are written as base64 text (RFC 4648 §4).
+/// Writes a value as a compact document. Bytes are written as base64 (RFC 4648 §4).
 ///
 /// # Errors
-/// [`JsonWriteError`] for a double that is infinite or not a number.
+/// [`JsonWriteError`] for NaN and infinities, and for times out of range.
 pub fn write(value: &Value) -> Result<Vec<u8>, JsonWriteError> {
-    // Growing by halves would take the memory of a large document several times.
+    // Growing the vector step by step would take several times the memory of a large document.
     let mut out = Vec::with_capacity(value.written_len(CAPACITY_MAX).clamp(64, CAPACITY_MAX));
     write_into(value, &mut out)?;
     Ok(out)
 }
 
-/// As [`write()`], behind what `out` already holds.
+/// Like [`write()`], but appends to `out`.
 ///
 /// # Errors
-/// As [`write()`]; `out` holds a part of the document then.
+/// Those of [`write()`]; `out` then ends with a part of the document.
 pub fn write_into(value: &Value, out: &mut Vec<u8>) -> Result<(), JsonWriteError> {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
@@ -43,15 +41,15 @@ pub fn write_into(value: &Value, out: &mut Vec<u8>) -> Result<(), JsonWriteError
         Value::F32(number) if number.is_finite() => {
             out.extend_from_slice(ryu::Buffer::new().format_finite(*number).as_bytes());
         }
-        Value::F32(_) => return Err(JsonWriteError("a single that is infinite or not a number")),
-        Value::F64(number) if number.is_nan() => return Err(JsonWriteError("a double that is not a number")),
+        Value::F32(_) => return Err(JsonWriteError("a float that is infinite or NaN")),
+        Value::F64(number) if number.is_nan() => return Err(JsonWriteError("a double that is NaN")),
         Value::F64(_) => return Err(JsonWriteError("an infinite double")),
         Value::Text(text) => append_string(text, out),
         Value::Time(time) => {
-            append_string(&time.text().ok_or(JsonWriteError("a moment outside the years 1 to 9999"))?, out);
+            append_string(&time.text().ok_or(JsonWriteError("a timestamp outside the years 1 to 9999"))?, out);
         }
         Value::Duration(span) => {
-            append_string(&span.text().ok_or(JsonWriteError("a length of time that is out of range"))?, out);
+            append_string(&span.text().ok_or(JsonWriteError("a duration that is out of range"))?, out);
         }
         Value::Bytes(bytes) => append_string(&base64::engine::general_purpose::STANDARD.encode(bytes), out),
         Value::List(items) => {
@@ -80,7 +78,7 @@ pub fn write_into(value: &Value, out: &mut Vec<u8>) -> Result<(), JsonWriteError
     Ok(())
 }
 
-/// Appends a JSON string with its quotes. Only what RFC 8259 §7 requires is escaped.
+/// Appends a JSON string with its quotes. Escapes only what RFC 8259 §7 requires.
 pub fn append_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let bytes = text.as_bytes();

@@ -1,9 +1,9 @@
-//! UTF-8, or UTF-16 with a byte order mark (XML 1.0 §4.3.3, appendix F). Nothing else.
+//! Decodes UTF-8, and UTF-16 with a byte order mark (XML 1.0 §4.3.3, appendix F). No other encodings are supported.
 
 use bytes::Bytes;
 use bytestring::ByteString;
 
-/// The encoding that the bytes are in, to be compared with what the XML declaration says.
+/// The detected encoding of a document, to compare with its XML declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Utf8,
@@ -11,7 +11,7 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    /// Whether an XML declaration may name the encoding so.
+    /// Whether `name` in an XML declaration matches this encoding.
     pub(super) fn is_named(self, name: &str) -> bool {
         match self {
             Self::Utf8 => name.eq_ignore_ascii_case("utf-8") || name.eq_ignore_ascii_case("us-ascii"),
@@ -20,7 +20,7 @@ impl Encoding {
     }
 }
 
-/// The document's text without its byte order mark; `Err` is the offset of the first bad byte.
+/// The text of a document without its byte order mark; `Err` is the offset of the first invalid byte.
 pub(super) fn decode(input: &Bytes) -> Result<(ByteString, Encoding), usize> {
     match input.as_ref() {
         [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes).map(|text| (text, Encoding::Utf16)),

@@ -1,18 +1,18 @@
-//! Names of XML and its namespaces.
+//! Names in XML with namespaces.
 
 use bytestring::ByteString;
 
 /// A name with its namespace (Namespaces in XML 1.0 §2.1), written `{namespace}local`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpandedName {
-    /// Empty where the name is in no namespace.
+    /// The namespace name; empty if the name is in no namespace.
     pub namespace: ByteString,
-    /// A name without colon.
+    /// The local part, an NCName.
     pub local: ByteString,
 }
 
 impl ExpandedName {
-    /// Reads `local` or `{namespace}local`; nothing where the local part is no NCName.
+    /// Parses `local` or `{namespace}local`; `None` if the local part is not an NCName.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (namespace, local) = match text.strip_prefix('{') {
@@ -22,7 +22,7 @@ impl ExpandedName {
         is_ncname(local).then(|| Self { namespace: namespace.into(), local: local.into() })
     }
 
-    /// The name as `{namespace}local`, or `local` where the namespace is `parent`'s.
+    /// The name as `local` if its namespace is `parent`, otherwise as `{namespace}local`.
     pub(super) fn relative_to(&self, parent: &str) -> ByteString {
         if self.namespace == parent {
             self.local.clone()
@@ -32,7 +32,7 @@ impl ExpandedName {
     }
 }
 
-/// Whether the text is an NCName: a name of XML 1.0 (fifth edition §2.3) without a colon.
+/// Whether the text is an NCName: an XML name (XML 1.0 fifth edition §2.3) without a colon.
 pub(super) fn is_ncname(text: &str) -> bool {
     let mut characters = text.chars();
     characters.next().is_some_and(is_name_start) && characters.all(is_name_character)
@@ -51,7 +51,7 @@ fn is_name_character(character: char) -> bool {
         || matches!(character, '-' | '.' | '0'..='9' | '\u{b7}' | '\u{300}'..='\u{36f}' | '\u{203f}'..='\u{2040}')
 }
 
-/// Whether XML 1.0 §2.2 allows the character in a document at all.
+/// Whether a document may contain the character (XML 1.0 §2.2).
 pub(super) fn is_xml_character(character: char) -> bool {
     matches!(character, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..='\u{10ffff}')
 }

@@ -1,4 +1,4 @@
-//! Reading a document into the view, with every count bounded.
+//! Reads a document into the view, within limits.
 
 use std::collections::HashMap;
 
@@ -12,50 +12,50 @@ use super::encoding::{self, Encoding};
 use super::name::{ExpandedName, is_ncname, is_xml_character};
 use crate::{Limits, Record, Value};
 
-/// Why a document was refused, and where.
+/// Why a document was rejected, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {kind}")]
 pub struct XmlError {
-    /// What is wrong.
+    /// The cause.
     pub kind: XmlErrorKind,
-    /// From 1.
+    /// Line, from 1.
     pub line: usize,
-    /// From 1, in bytes of the text as UTF-8.
+    /// Column in bytes of the text as UTF-8, from 1.
     pub column: usize,
 }
 
-/// What is wrong with a document.
+/// Why a document was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum XmlErrorKind {
-    /// Neither UTF-8 nor UTF-16 with a byte order mark, or not what the XML declaration says.
-    #[error("the encoding has to be UTF-8, or UTF-16 with a byte order mark, and the XML declaration has to agree")]
+    /// Neither UTF-8 nor UTF-16 with a byte order mark, or the XML declaration names another encoding.
+    #[error("the encoding must be UTF-8, or UTF-16 with a byte order mark, and match the XML declaration")]
     Encoding,
-    /// A document type declaration, whatever is in it.
+    /// A document type declaration.
     #[error("a document type (DOCTYPE) is not allowed")]
     DocType,
-    /// An entity other than the five of XML.
-    #[error("the entity &{0}; is not one of the five that XML defines")]
+    /// An entity other than the five predefined ones.
+    #[error("the entity &{0}; is not predefined in XML")]
     Entity(String),
     /// A reference to a character that XML does not allow.
-    #[error("the character reference names no character that XML allows")]
+    #[error("the character reference is not to a character that XML allows")]
     CharacterReference,
-    /// A control character.
+    /// A character that XML does not allow.
     #[error("a character that XML does not allow")]
     Character,
-    /// Tags that do not match, an unclosed construct, and the like.
+    /// Mismatched tags, an unclosed construct, and so on.
     #[error("not well-formed: {0}")]
     Syntax(String),
-    /// A name that XML does not allow.
-    #[error("{0:?} is not a name")]
+    /// An invalid name.
+    #[error("{0:?} is not a valid name")]
     Name(String),
-    /// A prefix without a declaration.
+    /// An undeclared prefix, or one that must not be declared like this.
     #[error("the prefix {0:?} is not declared")]
     Prefix(String),
-    /// An attribute stands twice.
-    #[error("the attribute {0:?} stands twice")]
+    /// A duplicate attribute.
+    #[error("duplicate attribute {0:?}")]
     DuplicateAttribute(String),
-    /// Nothing, or text, where the root element should be.
-    #[error("there has to be one root element")]
+    /// No root element, or content outside of it.
+    #[error("a document must consist of one root element")]
     Root,
     /// More levels than [`Limits::depth`].
     #[error("nested deeper than {0} levels")]
@@ -67,27 +67,27 @@ pub enum XmlErrorKind {
     #[error("more than {0} namespace declarations in scope")]
     Namespaces(usize),
     /// A namespace longer than [`Limits::namespace_len`].
-    #[error("the name of a namespace is longer than {0} bytes")]
+    #[error("a namespace name is longer than {0} bytes")]
     NamespaceLen(usize),
     /// More bytes of qualified names than [`Limits::qualified_len`].
-    #[error("the names with their namespaces are longer than {0} bytes together")]
+    #[error("the names with their namespaces exceed {0} bytes in total")]
     QualifiedLen(usize),
     /// A name longer than [`Limits::name_len`].
     #[error("a name is longer than {0} bytes")]
     NameLen(usize),
     /// Text longer than [`Limits::text_len`].
-    #[error("a text or attribute value is longer than {0} bytes")]
+    #[error("text or an attribute value is longer than {0} bytes")]
     TextLen(usize),
     /// More elements and attributes than [`Limits::nodes`].
     #[error("the document has more than {0} elements and attributes")]
     Nodes(usize),
 }
 
-/// Reads one document into the view that [`crate::xml`] describes.
+/// Reads a document into the view described in [`crate::xml`].
 ///
 /// # Errors
-/// [`XmlError`] with the place, for a document that is not well-formed or breaks the rules of namespaces, for any
-/// document type, and for documents over a limit.
+/// [`XmlError`] with the position, for a document that is not well-formed or violates Namespaces in XML, for any document type, and for documents
+/// over a limit.
 pub fn read(input: &Bytes, limits: &Limits) -> Result<Value, XmlError> {
     let (text, encoding) =
         encoding::decode(input).map_err(|_| XmlError { kind: XmlErrorKind::Encoding, line: 1, column: 1 })?;
@@ -100,9 +100,9 @@ pub fn read(input: &Bytes, limits: &Limits) -> Result<Value, XmlError> {
             let place = position(events.error_position());
             XmlError::at(&text, place, XmlErrorKind::Syntax(lower_first(&error.to_string())))
         })?;
-        let end = matches!(event, Event::Eof);
+        let is_end = matches!(event, Event::Eof);
         reader.event(event, at == 0).map_err(|kind| XmlError::at(&text, at, kind))?;
-        if end {
+        if is_end {
             return reader.root.ok_or_else(|| XmlError::at(&text, text.len(), XmlErrorKind::Root));
         }
     }
@@ -128,7 +128,7 @@ fn lower_first(text: &str) -> String {
     shortened(&text)
 }
 
-/// What is told of a document, cut to a length that can be read.
+/// Truncates a part of a document for an error message.
 fn shortened(text: &str) -> String {
     const LEN_MAX: usize = 120;
     if text.chars().count() <= LEN_MAX { text.to_owned() } else { text.chars().take(LEN_MAX).chain(['…']).collect() }
@@ -137,19 +137,19 @@ fn shortened(text: &str) -> String {
 const XML_NAMESPACE: &str = "http://www.w3.org/XML/1998/namespace";
 const XMLNS_NAMESPACE: &str = "http://www.w3.org/2000/xmlns/";
 
-/// Children of more names than this are found through an index.
-const LINEAR_NAMES: usize = 16;
+/// Elements with at least this many different child names use an index.
+const INDEXED_NAMES_MIN: usize = 16;
 
 type Read<T> = Result<T, XmlErrorKind>;
 
-/// An element whose end tag has not come yet.
+/// An element whose end tag has not been read.
 struct Open {
     name: ExpandedName,
     attributes: Vec<(ByteString, Value)>,
     text: String,
     children: Vec<(ByteString, Vec<Value>)>,
     index: HashMap<ByteString, usize>,
-    /// How many namespace declarations were in scope before it.
+    /// The number of namespace declarations in scope outside of it.
     namespaces_before: usize,
 }
 
@@ -157,7 +157,7 @@ struct DocumentReader<'l> {
     limits: &'l Limits,
     encoding: Encoding,
     open: Vec<Open>,
-    /// (prefix, namespace), the inner ones behind the outer ones; the default namespace has the empty prefix.
+    /// Pairs of prefix and namespace, innermost last. The default namespace has an empty prefix.
     namespaces: Vec<(ByteString, ByteString)>,
     nodes: usize,
     qualified_len: usize,
@@ -172,7 +172,7 @@ impl<'l> DocumentReader<'l> {
     fn event(&mut self, event: Event<'_>, first: bool) -> Read<()> {
         match event {
             Event::Decl(declaration) if first => self.declaration(&declaration),
-            Event::Decl(_) => Err(XmlErrorKind::Syntax("an XML declaration may only stand at the start".into())),
+            Event::Decl(_) => Err(XmlErrorKind::Syntax("an XML declaration is only allowed at the start".into())),
             Event::DocType(_) => Err(XmlErrorKind::DocType),
             Event::Start(tag) => self.start(&tag),
             Event::Empty(tag) => {
@@ -182,7 +182,7 @@ impl<'l> DocumentReader<'l> {
             Event::End(_) => self.end(),
             Event::Text(text) => {
                 if text.contains("]]>") {
-                    return Err(XmlErrorKind::Syntax("`]]>` may not stand in text".into()));
+                    return Err(XmlErrorKind::Syntax("`]]>` is not allowed in text".into()));
                 }
                 self.text(&text.xml10_content())
             }
@@ -218,21 +218,21 @@ impl<'l> DocumentReader<'l> {
         }
     }
 
-    /// XML 1.0 §2.8: version, then encoding, then standalone, and nothing else.
+    /// Checks the XML declaration (XML 1.0 §2.8): version, optional encoding, optional standalone, in this order.
     fn declaration(&self, declaration: &BytesDecl<'_>) -> Read<()> {
-        let wrong = || {
-            let form = "the XML declaration has to read `<?xml version=\"1.0\" encoding=\"…\" standalone=\"…\"?>`";
+        let malformed = || {
+            let form = "the XML declaration must be `<?xml version=\"1.0\" encoding=\"…\" standalone=\"…\"?>`";
             XmlErrorKind::Syntax(form.into())
         };
-        let mut rest = declaration.strip_prefix("xml").ok_or_else(wrong)?;
-        let version = take_pseudo_attribute(&mut rest, "version").ok_or_else(wrong)?;
+        let mut rest = declaration.strip_prefix("xml").ok_or_else(malformed)?;
+        let version = take_pseudo_attribute(&mut rest, "version").ok_or_else(malformed)?;
         if version != "1.0" {
-            return Err(XmlErrorKind::Syntax("the XML version has to be 1.0".into()));
+            return Err(XmlErrorKind::Syntax("the XML version must be 1.0".into()));
         }
         let encoding = take_pseudo_attribute(&mut rest, "encoding");
         let standalone = take_pseudo_attribute(&mut rest, "standalone");
         if !is_white_space(rest) || !matches!(standalone, None | Some("yes" | "no")) {
-            return Err(wrong());
+            return Err(malformed());
         }
         match encoding {
             Some(name) if !self.encoding.is_named(name) => Err(XmlErrorKind::Encoding),
@@ -261,7 +261,7 @@ impl<'l> DocumentReader<'l> {
         for (attribute, value) in plain {
             self.count_node()?;
             let attribute = self.resolve(&attribute, false)?;
-            let key = ByteString::from(format!("@{}", self.spell(&attribute, "")?));
+            let key = ByteString::from(format!("@{}", self.field_name(&attribute, "")?));
             if attributes.iter().any(|(old, _)| *old == key) {
                 return Err(XmlErrorKind::DuplicateAttribute(shortened(&attribute.local)));
             }
@@ -272,18 +272,18 @@ impl<'l> DocumentReader<'l> {
         Ok(())
     }
 
-    /// Takes the declarations in; gives back the other attributes with their values.
+    /// Adds the namespace declarations of a tag to the scope. Returns the other attributes with their values.
     fn declare_namespaces(&mut self, tag: &BytesStart<'_>) -> Read<Vec<(String, String)>> {
         let mut plain: Vec<(String, String)> = Vec::new();
         let mut declared: Vec<String> = Vec::new();
         if !attributes_are_separated(tag) {
-            return Err(XmlErrorKind::Syntax("white space has to stand between attributes".into()));
+            return Err(XmlErrorKind::Syntax("attributes must be separated by white space".into()));
         }
         for attribute in tag.attributes().with_checks(false) {
             let attribute = attribute.map_err(|error| XmlErrorKind::Syntax(lower_first(&error.to_string())))?;
             let name = attribute.key.0;
             if attribute.value.contains('<') {
-                return Err(XmlErrorKind::Syntax("`<` may not stand in an attribute value".into()));
+                return Err(XmlErrorKind::Syntax("`<` is not allowed in an attribute value".into()));
             }
             if attribute.value.len() > self.limits.text_len {
                 return Err(XmlErrorKind::TextLen(self.limits.text_len));
@@ -316,7 +316,7 @@ impl<'l> DocumentReader<'l> {
         Ok(plain)
     }
 
-    fn resolve(&self, name: &str, element: bool) -> Read<ExpandedName> {
+    fn resolve(&self, name: &str, is_element: bool) -> Read<ExpandedName> {
         if name.len() > self.limits.name_len {
             return Err(XmlErrorKind::NameLen(self.limits.name_len));
         }
@@ -325,7 +325,7 @@ impl<'l> DocumentReader<'l> {
             return Err(XmlErrorKind::Name(name.chars().take(64).collect()));
         }
         let namespace = match prefix {
-            None if !element => ByteString::new(),
+            None if !is_element => ByteString::new(),
             None => self.namespace("").unwrap_or_default(),
             Some("xml") => ByteString::from_static(XML_NAMESPACE),
             Some(prefix) => self.namespace(prefix).ok_or_else(|| XmlErrorKind::Prefix(prefix.to_owned()))?,
@@ -333,8 +333,8 @@ impl<'l> DocumentReader<'l> {
         Ok(ExpandedName { namespace, local: local.into() })
     }
 
-    /// A name as the view spells it. Counted before it is made.
-    fn spell(&mut self, name: &ExpandedName, parent: &str) -> Read<ByteString> {
+    /// The name of a field of the view. Its length is counted before it is allocated.
+    fn field_name(&mut self, name: &ExpandedName, parent: &str) -> Read<ByteString> {
         if name.namespace != parent {
             self.qualified_len += name.namespace.len() + name.local.len() + 2;
             if self.qualified_len > self.limits.qualified_len {
@@ -365,16 +365,16 @@ impl<'l> DocumentReader<'l> {
 
     fn end(&mut self) -> Read<()> {
         let Some(open) = self.open.pop() else {
-            return Err(XmlErrorKind::Syntax("an end tag without its start".into()));
+            return Err(XmlErrorKind::Syntax("an end tag without a start tag".into()));
         };
         self.namespaces.truncate(open.namespaces_before);
         let (name, mut fields) = open.into_fields();
         if let Some(mut parent) = self.open.pop() {
-            let key = self.spell(&name, &parent.name.namespace)?;
+            let key = self.field_name(&name, &parent.name.namespace)?;
             parent.add_child(key, Value::Record(Record::from_unique(fields)));
             self.open.push(parent);
         } else {
-            let root = (ByteString::from_static("$root"), Value::Text(self.spell(&name, "")?));
+            let root = (ByteString::from_static("$root"), Value::Text(self.field_name(&name, "")?));
             fields.insert(0, root);
             self.root = Some(Value::Record(Record::from_unique(fields)));
         }
@@ -384,7 +384,7 @@ impl<'l> DocumentReader<'l> {
 
 impl Open {
     fn add_child(&mut self, key: ByteString, child: Value) {
-        let at = if self.children.len() < LINEAR_NAMES {
+        let at = if self.children.len() < INDEXED_NAMES_MIN {
             self.children.iter().position(|(old, _)| *old == key)
         } else {
             if self.index.is_empty() {
@@ -424,7 +424,7 @@ fn predefined_entity(name: &str) -> Read<char> {
     })
 }
 
-/// Takes ` name="value"` from the front of the text; nothing, and the text as it was, where something else stands there.
+/// Takes ` name="value"` from the front of the text; `None`, with the text unchanged, if it is not there.
 fn take_pseudo_attribute<'t>(text: &mut &'t str, name: &str) -> Option<&'t str> {
     let spaced = text.trim_start_matches([' ', '\t', '\r', '\n']);
     if spaced.len() == text.len() {
@@ -438,7 +438,7 @@ fn take_pseudo_attribute<'t>(text: &mut &'t str, name: &str) -> Option<&'t str> 
     Some(value)
 }
 
-/// Which reference in an attribute value could not be resolved.
+/// Finds the reference in an attribute value that could not be resolved.
 fn unresolved(value: &str) -> XmlErrorKind {
     let references = value.split('&').skip(1).filter_map(|rest| rest.split_once(';')).map(|(name, _)| name);
     for name in references {
@@ -451,7 +451,7 @@ fn unresolved(value: &str) -> XmlErrorKind {
     XmlErrorKind::CharacterReference
 }
 
-/// Namespaces in XML 1.0 §3 and §5: what may be declared.
+/// Checks a namespace declaration (Namespaces in XML 1.0 §3 and §5).
 fn check_declaration(prefix: &str, namespace: &str, limits: &Limits) -> Read<()> {
     if prefix.len() > limits.name_len {
         return Err(XmlErrorKind::NameLen(limits.name_len));
@@ -469,7 +469,7 @@ fn check_declaration(prefix: &str, namespace: &str, limits: &Limits) -> Read<()>
     Ok(())
 }
 
-/// XML 1.0 §3.1: behind an attribute's closing quote stands white space or the tag's end.
+/// Whether white space or the end of the tag follows every attribute value (XML 1.0 §3.1).
 fn attributes_are_separated(tag: &str) -> bool {
     let mut quote = None;
     let mut closed = false;
@@ -487,7 +487,7 @@ fn attributes_are_separated(tag: &str) -> bool {
 }
 
 fn check_characters(text: &str) -> Read<()> {
-    // Bytes first: nearly every text is free of what could be refused, and then no character has to be decoded.
+    // Check bytes first: nearly all text has no suspicious byte, and need not be decoded into characters.
     let suspicious = |byte: u8| (byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r')) || byte == 0xef;
     if !text.bytes().any(suspicious) || text.chars().all(is_xml_character) {
         Ok(())

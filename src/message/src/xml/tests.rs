@@ -8,7 +8,7 @@ fn parse(text: &str) -> Result<Value, XmlError> {
     read(&Bytes::copy_from_slice(text.as_bytes()), &Limits::default())
 }
 
-/// The view as JSON, to be read at a glance.
+/// The view as JSON, which is easier to read.
 fn view(text: &str) -> String {
     let value = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
     String::from_utf8(json::write(&value).expect("writable")).expect("UTF-8")
@@ -19,7 +19,7 @@ fn refusal(text: &str) -> XmlErrorKind {
 }
 
 #[test]
-fn one_child_is_a_list_as_many_are() {
+fn a_single_child_is_a_list_too() {
     assert_eq!(view("<o><i>1</i></o>"), r#"{"$root":"o","i":[{"$text":"1"}]}"#);
     assert_eq!(
         view("<o><i>1</i><j/><i>2</i></o>"),
@@ -28,7 +28,7 @@ fn one_child_is_a_list_as_many_are() {
 }
 
 #[test]
-fn text_is_never_a_number_and_keeps_its_spaces() {
+fn text_never_becomes_a_number_and_keeps_white_space() {
     assert_eq!(view("<a b=\"007\"> 085 </a>"), r#"{"$root":"a","@b":"007","$text":" 085 "}"#);
     assert_eq!(
         view("<a>x&lt;&amp;&#65;&#x1F600;<![CDATA[<b>]]>y</a>"),
@@ -50,7 +50,7 @@ fn names_do_not_depend_on_prefixes() {
 }
 
 #[test]
-fn document_types_are_refused_before_anything_in_them_is_looked_at() {
+fn document_types_are_rejected_unread() {
     for text in [
         "<!DOCTYPE a><a/>",
         "<!DOCTYPE a SYSTEM \"file:///etc/passwd\"><a/>",
@@ -64,7 +64,7 @@ fn document_types_are_refused_before_anything_in_them_is_looked_at() {
 }
 
 #[test]
-fn documents_that_are_not_well_formed_are_refused() {
+fn documents_that_are_not_well_formed_are_rejected() {
     for text in [
         "",
         " ",
@@ -107,14 +107,14 @@ fn documents_that_are_not_well_formed_are_refused() {
         "<![CDATA[x]]><a/>",
         "&amp;<a/>",
     ] {
-        assert!(parse(text).is_err(), "{text:?} was taken as {:?}", parse(text));
+        assert!(parse(text).is_err(), "{text:?} was accepted as {:?}", parse(text));
     }
     let error = parse("<a>\n  <b></c>\n</a>").expect_err("mismatch");
     assert_eq!(error.line, 2);
 }
 
 #[test]
-fn encodings() {
+fn utf_8_and_utf_16_are_decoded_and_must_match_the_declaration() {
     let utf16 = |text: &str, little: bool| -> Bytes {
         std::iter::once(0xfeff_u16)
             .chain(text.encode_utf16())
@@ -136,7 +136,7 @@ fn encodings() {
 }
 
 #[test]
-fn limits_hold_to_the_unit() {
+fn limits_are_exact() {
     let limits =
         Limits { depth: 8, attributes: 5, namespaces: 4, name_len: 10, text_len: 20, nodes: 30, ..Limits::default() };
     let bounded = |text: String| read(&Bytes::from(text), &limits).map_err(|error| error.kind);
@@ -164,7 +164,7 @@ fn limits_hold_to_the_unit() {
 }
 
 #[test]
-fn a_long_namespace_is_not_spelled_out_for_every_name() {
+fn long_namespaces_cannot_expand_without_limit() {
     let long = format!("<r xmlns:p=\"{}\"/>", "u".repeat(2049));
     assert_eq!(refusal(&long), XmlErrorKind::NamespaceLen(2048));
     let many = format!("<r xmlns:p=\"{}\">{}</r>", "u".repeat(2048), "<x p:a=\"\"/>".repeat(20_000));
@@ -172,18 +172,18 @@ fn a_long_namespace_is_not_spelled_out_for_every_name() {
 }
 
 #[test]
-fn what_is_told_of_a_document_is_short() {
+fn error_messages_are_short() {
     let error = parse(&format!("<a></{}>", "b".repeat(300_000))).expect_err("no match");
     assert!(error.to_string().len() < 500, "{} bytes", error.to_string().len());
 }
 
 #[test]
-fn bombs_are_refused_at_once() {
+fn bombs_are_rejected_early() {
     assert_eq!(refusal(&"<a>".repeat(100_000)), XmlErrorKind::Depth(64));
     let attributes: String = (0..1_000_000).map(|number| format!(" a{number}=\"\"")).collect();
     assert_eq!(refusal(&format!("<a{attributes}/>")), XmlErrorKind::Attributes(128));
     let names: String = (0..150_000).map(|number| format!("<n{number}/>")).collect();
-    assert!(parse(&format!("<a>{names}</a>")).is_ok(), "many names have to be read in linear time");
+    assert!(parse(&format!("<a>{names}</a>")).is_ok(), "many names must be read in linear time");
 }
 
 fn tree(fields: &[(&str, Value)]) -> Value {
@@ -199,7 +199,7 @@ fn written(value: &Value) -> Result<String, XmlWriteError> {
 }
 
 #[test]
-fn a_tree_is_written_in_its_order() {
+fn a_tree_is_written_in_field_order() {
     let lines = Value::List(vec![tree(&[("Sku", "a<b".into()), ("@no", Value::Int(1))]), tree(&[])]);
     let order = tree(&[
         ("Id", Value::Int(7)),
@@ -218,7 +218,7 @@ fn a_tree_is_written_in_its_order() {
 }
 
 #[test]
-fn what_xml_cannot_say_is_refused_with_its_path() {
+fn unrepresentable_values_are_rejected_with_their_path() {
     let cases = [
         (tree(&[("a", tree(&[("b", Value::Null)]))]), "Order.a.b"),
         (tree(&[("a", Value::List(vec![Value::List(vec![])]))]), "Order.a"),
@@ -234,7 +234,7 @@ fn what_xml_cannot_say_is_refused_with_its_path() {
 
 proptest! {
     #[test]
-    fn text_and_attributes_survive(text in "[ -~\n\t\r\u{e9}\u{4e00}]{0,40}", attribute in "[ -~\n\t\r\u{e9}]{0,40}") {
+    fn text_and_attributes_round_trip(text in "[ -~\n\t\r\u{e9}\u{4e00}]{0,40}", attribute in "[ -~\n\t\r\u{e9}]{0,40}") {
         let value = tree(&[("@a", attribute.as_str().into()), ("$text", text.as_str().into())]);
         let bytes = Bytes::from(write(&ExpandedName::parse("r").expect("a name"), &value).expect("writable"));
         let back = read(&bytes, &Limits::default()).expect("readable");

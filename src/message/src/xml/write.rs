@@ -1,4 +1,4 @@
-//! Writing a tree that a route gave.
+//! Writes trees made by routes.
 
 use base64::Engine as _;
 use bytestring::ByteString;
@@ -6,24 +6,24 @@ use bytestring::ByteString;
 use super::name::{ExpandedName, is_xml_character};
 use crate::{Limits, Record, Value};
 
-/// A value that XML cannot say, and where it stands in the tree.
+/// A value that XML cannot represent, and its path in the tree.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {problem}")]
 pub struct XmlWriteError {
-    /// The fields from the root element down, joined by dots.
+    /// The names from the root element to the value, joined by dots.
     pub path: String,
-    /// What is wrong with the value there.
+    /// The cause.
     pub problem: &'static str,
 }
 
-/// Writes one document with an XML declaration, in UTF-8.
+/// Writes a document with an XML declaration, in UTF-8.
 ///
-/// A record's fields become child elements in their order; a list repeats its element; `@name` is an attribute and
-/// `$text` character data. Numbers are written in their exact digits, bytes as base64 (XML Schema part 2 §3.2.16).
+/// The fields of a record become child elements in order; a list repeats its element; `@name` is an attribute and `$text` is character data.
+/// Numbers keep all digits, bytes are written as base64 (XML Schema part 2 §3.2.16).
 ///
 /// # Errors
-/// [`XmlWriteError`] for null, a list inside a list, a name or a character that XML does not allow, and a tree deeper
-/// than [`Limits::DEPTH_CEILING`].
+/// [`XmlWriteError`] for null, a list in a list, a name or character that XML does not allow, a time out of range, and a tree deeper than
+/// [`Limits::DEPTH_CEILING`].
 pub fn write(root: &ExpandedName, value: &Value) -> Result<Vec<u8>, XmlWriteError> {
     let mut out = Vec::with_capacity(512);
     out.extend_from_slice(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>");
@@ -46,7 +46,7 @@ impl Writer {
     fn element(&mut self, name: &ExpandedName, parent: &str, value: &Value) -> Result<(), XmlWriteError> {
         self.path.push(name.local.clone());
         if self.path.len() > Limits::DEPTH_CEILING {
-            return Err(self.error("the tree is too deep"));
+            return Err(self.error("the tree is nested too deeply"));
         }
         self.out.push(b'<');
         self.out.extend_from_slice(name.local.as_bytes());
@@ -83,7 +83,7 @@ impl Writer {
             }
             let Some(mut child) = ExpandedName::parse(key) else {
                 self.path.push(key.clone());
-                return Err(self.error("is not the name of an element"));
+                return Err(self.error("is not a valid element name"));
             };
             if !key.starts_with('{') {
                 child.namespace = name.namespace.clone();
@@ -103,9 +103,9 @@ impl Writer {
     fn attribute(&mut self, attribute: &str, field: &Value) -> Result<(), XmlWriteError> {
         self.path.push(attribute.into());
         match ExpandedName::parse(attribute) {
-            // A namespaced attribute needs a prefix, which a tree without contract does not name.
+            // An attribute with a namespace needs a prefix, which the tree does not have.
             Some(name) if name.namespace.is_empty() && attribute != "xmlns" => {}
-            _ => return Err(self.error("is not the name of an attribute without namespace")),
+            _ => return Err(self.error("is not a valid attribute name without namespace")),
         }
         self.out.push(b' ');
         self.out.extend_from_slice(attribute.as_bytes());
@@ -116,7 +116,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends the element: as an empty one where nothing was written since its `>` at `mark`.
+    /// Closes the element, as an empty-element tag if nothing was written since its `>` at `mark`.
     fn close(&mut self, name: &ExpandedName, mark: usize) {
         if self.out.len() == mark + 1 {
             self.out.truncate(mark);
@@ -128,28 +128,28 @@ impl Writer {
         }
     }
 
-    fn scalar(&mut self, value: &Value, attribute: bool) -> Result<(), XmlWriteError> {
+    fn scalar(&mut self, value: &Value, is_attribute: bool) -> Result<(), XmlWriteError> {
         match value {
-            Value::Text(text) => self.escaped(text, attribute),
-            Value::Bytes(bytes) => self.escaped(&base64::engine::general_purpose::STANDARD.encode(bytes), attribute),
-            Value::F64(number) if number.is_nan() => self.escaped("NaN", attribute),
+            Value::Text(text) => self.escaped(text, is_attribute),
+            Value::Bytes(bytes) => self.escaped(&base64::engine::general_purpose::STANDARD.encode(bytes), is_attribute),
+            Value::F64(number) if number.is_nan() => self.escaped("NaN", is_attribute),
             Value::F64(number) if number.is_infinite() => {
-                self.escaped(if *number > 0.0 { "INF" } else { "-INF" }, attribute)
+                self.escaped(if *number > 0.0 { "INF" } else { "-INF" }, is_attribute)
             }
-            Value::F32(number) if !number.is_finite() => self.scalar(&Value::F64(f64::from(*number)), attribute),
-            Value::Null => Err(self.error("null has no place in XML; leave the field out, or give a text")),
-            Value::List(_) => Err(self.error("a list stands where one value is needed")),
-            Value::Record(_) => Err(self.error("a record stands where one value is needed")),
+            Value::F32(number) if !number.is_finite() => self.scalar(&Value::F64(f64::from(*number)), is_attribute),
+            Value::Null => Err(self.error("XML cannot represent null; omit the field or use text")),
+            Value::List(_) => Err(self.error("expected a single value, found a list")),
+            Value::Record(_) => Err(self.error("expected a single value, found a record")),
             number => match number.scalar_text() {
-                Some(text) => self.escaped(&text, attribute),
-                None => Err(self.error("the value has no text")),
+                Some(text) => self.escaped(&text, is_attribute),
+                None => Err(self.error("the value is out of range")),
             },
         }
     }
 
-    fn escaped(&mut self, text: &str, attribute: bool) -> Result<(), XmlWriteError> {
+    fn escaped(&mut self, text: &str, is_attribute: bool) -> Result<(), XmlWriteError> {
         if !text.chars().all(is_xml_character) {
-            return Err(self.error("holds a character that XML does not allow"));
+            return Err(self.error("contains a character that XML does not allow"));
         }
         let mut run = 0;
         for (at, byte) in text.bytes().enumerate() {
@@ -157,12 +157,12 @@ impl Writer {
                 b'&' => b"&amp;",
                 b'<' => b"&lt;",
                 b'>' => b"&gt;",
-                // Would be read as a line feed (XML 1.0 §2.11).
+                // Unescaped, it would be read as a line feed (XML 1.0 §2.11).
                 b'\r' => b"&#13;",
-                b'"' if attribute => b"&quot;",
-                // Would be read as spaces (XML 1.0 §3.3.3).
-                b'\n' if attribute => b"&#10;",
-                b'\t' if attribute => b"&#9;",
+                b'"' if is_attribute => b"&quot;",
+                // Unescaped, they would be read as spaces (XML 1.0 §3.3.3).
+                b'\n' if is_attribute => b"&#10;",
+                b'\t' if is_attribute => b"&#9;",
                 _ => continue,
             };
             self.out.extend_from_slice(&text.as_bytes()[run..at]);
