@@ -1,7 +1,7 @@
-//! The one loop that drives Zab: takes all that has come, asks the core what to do, sends, and hands what is to be written to the log.
+//! The event loop that drives Zab: collects inputs, calls the core, sends messages and submits writes to the log.
 //!
-//! What must not be sent before a write is durable the log sends behind it; all else goes out at once, so that a leader's disk and those of
-//! its followers work at the same time.
+//! Messages that depend on a write are sent by the log thread once the write is durable. All others are sent at once,
+//! so that the disks of a leader and its followers work in parallel.
 
 mod snapshots;
 
@@ -12,93 +12,93 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use crossdock_zab::{
-    Action, Blob, Input, Ledger, Link, Message, Request, Role, ServerId, ToFollower, Txn, Write, Zab, Zxid,
+    Action, Blob, Input, Link, LogState, Message, Request, Role, ServerId, ToFollower, Txn, Write, Zab, Zxid,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::latency::Latencies;
 use crate::log::{Batch, Log, Written};
-use crate::machine::Machine;
-use crate::node::{AskError, Peer, StartError, Status, Stopped};
+use crate::node::{Peer, RequestError, StartError, Status, Stopped};
 use crate::settings::Settings;
+use crate::state_machine::StateMachine;
 use crate::transport::{Incoming, Outgoing};
 use crate::wal::{self, Wal};
 
-/// What is taken in one round.
-const ROUND: usize = 1024;
+/// Inputs of one kind that are handled in one round.
+const ROUND_LEN_MAX: usize = 1024;
 
-type Answer<T> = oneshot::Sender<Result<T, AskError>>;
+type Reply<T> = oneshot::Sender<Result<T, RequestError>>;
 
-/// What somebody here wants.
+/// A request of a local client.
 #[derive(Debug)]
-pub(crate) enum Ask {
-    Propose { payload: Bytes, done: Answer<(Zxid, Bytes)> },
-    Read { question: Bytes, done: Answer<Bytes> },
-    ReadStale { question: Bytes, done: oneshot::Sender<Bytes> },
-    HandOver(Option<ServerId>),
+pub(crate) enum ClientRequest {
+    Propose { payload: Bytes, reply: Reply<(Zxid, Bytes)> },
+    Read { query: Bytes, reply: Reply<Bytes> },
+    ReadStale { query: Bytes, reply: oneshot::Sender<Bytes> },
+    TransferLeadership(Option<ServerId>),
 }
 
-/// A request of somebody here that is not answered.
-enum Waiting {
-    Propose(Instant, Answer<(Zxid, Bytes)>),
-    Read(Bytes, Answer<Bytes>),
+/// A request that is not answered yet.
+enum Pending {
+    Propose(Instant, Reply<(Zxid, Bytes)>),
+    Read(Bytes, Reply<Bytes>),
 }
 
-/// A read that has its place and waits until that is applied.
-type Ready = (Zxid, Bytes, Answer<Bytes>);
+/// A read that has its zxid and waits until that is applied.
+type Ready = (Zxid, Bytes, Reply<Bytes>);
 
 pub(crate) struct Driver {
     zab: Zab,
     log: Log,
-    machine: Box<dyn Machine>,
+    state_machine: Box<dyn StateMachine>,
     settings: Settings,
     incoming: mpsc::Receiver<Incoming>,
-    asked: mpsc::Receiver<Ask>,
-    /// Snapshots that became durable.
-    kept: (mpsc::Sender<Zxid>, mpsc::Receiver<Zxid>),
+    requests: mpsc::Receiver<ClientRequest>,
+    /// Reports of saved snapshots.
+    saved: (mpsc::Sender<Zxid>, mpsc::Receiver<Zxid>),
     status: watch::Sender<Status>,
     links: BTreeMap<Link, (ServerId, mpsc::Sender<Outgoing>)>,
-    requests: u64,
-    waiting: HashMap<Request, Waiting>,
-    placed: BTreeMap<Zxid, (Instant, Answer<(Zxid, Bytes)>)>,
-    ready: Vec<Ready>,
-    /// Snapshots that came from others, until they are installed.
+    next_id: u64,
+    pending: HashMap<Request, Pending>,
+    proposed: BTreeMap<Zxid, (Instant, Reply<(Zxid, Bytes)>)>,
+    ready_reads: Vec<Ready>,
+    /// Received snapshots that are not installed yet.
     blobs: BTreeMap<Blob, PathBuf>,
     applied: Zxid,
     /// Transactions since the last snapshot, and their bytes.
     since_snapshot: (u64, usize),
     snapshotting: bool,
-    taken: Option<snapshots::Taken>,
+    unsaved: Option<snapshots::Encoding>,
     stopped: Option<Stopped>,
     latencies: Arc<Latencies>,
     peers: Vec<Peer>,
 }
 
 impl Driver {
-    /// Reads what the log says, or makes one.
+    /// Opens the log, or creates it if the settings say so.
     pub(crate) fn open(
         settings: &Settings,
-        mut machine: Box<dyn Machine>,
+        mut state_machine: Box<dyn StateMachine>,
         incoming: mpsc::Receiver<Incoming>,
-        asked: mpsc::Receiver<Ask>,
+        requests: mpsc::Receiver<ClientRequest>,
     ) -> Result<(Self, watch::Receiver<Status>, Arc<Latencies>), StartError> {
         let identity = settings.identity();
-        let (log, ledger, state) = match Wal::open(&settings.data, identity, settings.log) {
-            Ok((log, recovered)) => (log, recovered.ledger, recovered.snapshot),
+        let (log, log_state, state) = match Wal::open(&settings.data, identity, settings.log) {
+            Ok((log, recovered)) => (log, recovered.log_state, recovered.snapshot),
             Err(wal::Error::Missing(_)) if settings.create => {
-                (Wal::create(&settings.data, identity, settings.log)?, Ledger::default(), None)
+                (Wal::create(&settings.data, identity, settings.log)?, LogState::default(), None)
             }
             Err(problem) => return Err(problem.into()),
         };
         let applied = state.as_ref().map_or(Zxid::ZERO, |(snapshot, _)| snapshot.zxid);
         let state = state.map(|(_, state)| state);
-        machine.restore(state.as_deref()).map_err(StartError::State)?;
-        let zab = Zab::new(settings.zab(), ledger, applied);
+        state_machine.restore(state.as_deref()).map_err(StartError::State)?;
+        let zab = Zab::new(settings.zab(), log_state, applied);
         let (status, watching) = watch::channel(Status {
             id: settings.id,
             role: Role::Looking,
             phase: zab.phase(),
-            last: zab.ledger().history().last(),
+            last: zab.log_state().history().last(),
             applied,
             peers: Vec::new(),
             syncs: 0,
@@ -109,22 +109,22 @@ impl Driver {
         let this = Self {
             zab,
             log,
-            machine,
+            state_machine,
             settings: settings.clone(),
             incoming,
-            asked,
-            kept: mpsc::channel(4),
+            requests,
+            saved: mpsc::channel(4),
             status,
             links: BTreeMap::new(),
-            requests: 0,
-            waiting: HashMap::new(),
-            placed: BTreeMap::new(),
-            ready: Vec::new(),
+            next_id: 0,
+            pending: HashMap::new(),
+            proposed: BTreeMap::new(),
+            ready_reads: Vec::new(),
             blobs: BTreeMap::new(),
             applied,
             since_snapshot: (0, 0),
             snapshotting: false,
-            taken: None,
+            unsaved: None,
             stopped: None,
             latencies: Arc::clone(&latencies),
             peers: Vec::new(),
@@ -132,23 +132,23 @@ impl Driver {
         Ok((this, watching, latencies))
     }
 
-    /// Nothing goes on any more, and whoever waits is told so.
-    pub(crate) fn end(mut self, ended: std::io::Result<()>) {
-        let stopped = ended.map_or_else(|problem| Stopped::Log(problem.to_string()), |()| Stopped::Asked);
+    /// Ends the instance: fails all pending requests and publishes the final status.
+    pub(crate) fn finish(mut self, ended: std::io::Result<()>) {
+        let stopped = ended.map_or_else(|problem| Stopped::Log(problem.to_string()), |()| Stopped::Requested);
         self.stopped.get_or_insert(stopped);
-        self.abandon(AskError::Ended);
-        self.tell();
+        self.fail_pending(RequestError::Ended);
+        self.publish_status();
     }
 
-    /// Drives until it must stop, or nobody asks any more. Cancelled, it can only be ended.
+    /// Runs until the instance must stop or all clients are gone. Once cancelled, it can only be finished.
     pub(crate) async fn drive(&mut self) {
         let mut ticks = tokio::time::interval(self.settings.tick);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut incoming, mut asked) = (Vec::new(), Vec::new());
+        let (mut incoming, mut requests) = (Vec::new(), Vec::new());
         while self.stopped.is_none() {
             let mut inputs = Vec::new();
             if self.log.is_full() {
-                // Behind a disk that is this far behind, nothing new is taken.
+                // Back-pressure: accept nothing new until the disk catches up.
                 let written = self.log.written().await;
                 self.written(written, &mut inputs);
             } else {
@@ -156,63 +156,64 @@ impl Driver {
                     biased;
                     _ = ticks.tick() => inputs.push(Input::Tick),
                     written = self.log.written() => self.written(written, &mut inputs),
-                    Some(zxid) = self.kept.1.recv() => self.snapshot_kept(zxid, &mut inputs),
-                    count = self.incoming.recv_many(&mut incoming, ROUND) => if count == 0 { self.stopped = Some(Stopped::Asked) },
-                    count = self.asked.recv_many(&mut asked, ROUND) => if count == 0 { self.stopped = Some(Stopped::Asked) },
+                    Some(zxid) = self.saved.1.recv() => self.snapshot_saved(zxid, &mut inputs),
+                    count = self.incoming.recv_many(&mut incoming, ROUND_LEN_MAX) => if count == 0 { self.stopped = Some(Stopped::Requested) },
+                    count = self.requests.recv_many(&mut requests, ROUND_LEN_MAX) => if count == 0 { self.stopped = Some(Stopped::Requested) },
                 }
-                self.take_more(&mut incoming, &mut asked);
+                self.drain_queues(&mut incoming, &mut requests);
             }
             while let Some(written) = self.log.try_written() {
                 self.written(Some(written), &mut inputs);
             }
             for one in incoming.drain(..) {
-                self.came(one, &mut inputs);
+                self.receive(one, &mut inputs);
             }
-            for one in asked.drain(..) {
-                self.was_asked(one, &mut inputs);
+            for one in requests.drain(..) {
+                self.handle_request(one, &mut inputs);
             }
-            let news = |input: &Input| matches!(input, Input::Tick | Input::LinkUp { .. } | Input::LinkDown { .. });
-            let has_news = inputs.iter().any(news);
-            self.round(inputs);
-            if has_news {
-                self.look_at_peers();
+            let changes_peers =
+                |input: &Input| matches!(input, Input::Tick | Input::LinkUp { .. } | Input::LinkDown { .. });
+            let is_peer_update_due = inputs.iter().any(changes_peers);
+            self.process(inputs);
+            if is_peer_update_due {
+                self.update_peers();
             }
-            self.tell();
+            self.publish_status();
         }
     }
 
-    /// Takes what has come as well: all that is there goes together.
-    fn take_more(&mut self, incoming: &mut Vec<Incoming>, asked: &mut Vec<Ask>) {
-        while incoming.len() < ROUND
+    /// Collects everything else that is queued, to handle it in the same round.
+    fn drain_queues(&mut self, incoming: &mut Vec<Incoming>, requests: &mut Vec<ClientRequest>) {
+        while incoming.len() < ROUND_LEN_MAX
             && let Ok(one) = self.incoming.try_recv()
         {
             incoming.push(one);
         }
-        while asked.len() < ROUND
-            && let Ok(one) = self.asked.try_recv()
+        while requests.len() < ROUND_LEN_MAX
+            && let Ok(one) = self.requests.try_recv()
         {
-            asked.push(one);
+            requests.push(one);
         }
     }
 
-    /// Has the core answer, and does what it says, until nothing is left to do at once.
-    fn round(&mut self, mut inputs: Vec<Input>) {
+    /// Calls the core and executes its actions until no input is left.
+    fn process(&mut self, mut inputs: Vec<Input>) {
         let mut actions = Vec::new();
         while !inputs.is_empty() && self.stopped.is_none() {
             self.zab.handle(inputs.drain(..), &mut actions);
             let mut writes = Batch::default();
-            // What is refused is known to be so, even where the role changes at the same time.
+            // A refusal is a definite outcome, even if the role changes in the same round.
             let is_refusal = |action: &mut Action| matches!(action, Action::Refused { .. });
             for refused in actions.extract_if(.., is_refusal).collect::<Vec<_>>() {
-                self.act(refused, &mut writes, &mut inputs);
+                self.execute(refused, &mut writes, &mut inputs);
             }
             for action in actions.drain(..) {
-                self.act(action, &mut writes, &mut inputs);
+                self.execute(action, &mut writes, &mut inputs);
             }
             if self.stopped.is_none() {
-                self.log.begin(writes);
+                self.log.submit(writes);
             }
-            // Snapshots that came, and that nobody wants any more.
+            // Received snapshots that the core did not install.
             for (_, path) in std::mem::take(&mut self.blobs) {
                 let _ = std::fs::remove_file(path);
             }
@@ -221,10 +222,10 @@ impl Driver {
         }
     }
 
-    fn came(&mut self, one: Incoming, inputs: &mut Vec<Input>) {
+    fn receive(&mut self, one: Incoming, inputs: &mut Vec<Input>) {
         match one {
             Incoming::Up { peer, link, sender } => {
-                // An earlier connection ends with its sender.
+                // Dropping its sender ends the earlier connection.
                 self.links.retain(|_, (other, _)| *other != peer);
                 self.links.insert(link, (peer, sender));
                 inputs.push(Input::LinkUp { peer, link });
@@ -239,8 +240,8 @@ impl Driver {
                 drop(room);
             }
             Incoming::Snapshot { peer, link, session, zxid, path } => {
-                let blob = Blob(self.requests);
-                self.requests += 1;
+                let blob = Blob(self.next_id);
+                self.next_id += 1;
                 self.blobs.insert(blob, path);
                 let message = Message::ToFollower(session, ToFollower::Snapshot { zxid, blob });
                 inputs.push(Input::Received { peer, link, message });
@@ -248,37 +249,37 @@ impl Driver {
         }
     }
 
-    fn was_asked(&mut self, ask: Ask, inputs: &mut Vec<Input>) {
-        let request = Request(self.requests);
-        self.requests += 1;
-        match ask {
-            Ask::Propose { payload, done } => {
-                self.waiting.insert(request, Waiting::Propose(Instant::now(), done));
+    fn handle_request(&mut self, client_request: ClientRequest, inputs: &mut Vec<Input>) {
+        let request = Request(self.next_id);
+        self.next_id += 1;
+        match client_request {
+            ClientRequest::Propose { payload, reply } => {
+                self.pending.insert(request, Pending::Propose(Instant::now(), reply));
                 inputs.push(Input::Propose { request, payload });
             }
-            Ask::Read { question, done } => {
-                self.waiting.insert(request, Waiting::Read(question, done));
+            ClientRequest::Read { query, reply } => {
+                self.pending.insert(request, Pending::Read(query, reply));
                 inputs.push(Input::Read { request });
             }
-            Ask::ReadStale { question, done } => {
-                let _ = done.send(self.machine.query(&question));
+            ClientRequest::ReadStale { query, reply } => {
+                let _ = reply.send(self.state_machine.query(&query));
             }
-            Ask::HandOver(to) => inputs.push(Input::HandOver(to)),
+            ClientRequest::TransferLeadership(to) => inputs.push(Input::TransferLeadership(to)),
         }
     }
 
-    fn act(&mut self, action: Action, writes: &mut Batch, inputs: &mut Vec<Input>) {
+    fn execute(&mut self, action: Action, writes: &mut Batch, inputs: &mut Vec<Input>) {
         match action {
             Action::Send { link, message } => self.send(link, Outgoing::Message(message), inputs),
             Action::SendSnapshot { link, session, zxid } => {
                 let path = wal::snapshot_path(&self.settings.data, zxid);
                 self.send(link, Outgoing::Snapshot { session, zxid, path }, inputs);
             }
-            Action::Persist { io, write, then } => {
+            Action::Persist { id, write, then } => {
                 if let Write::Install { zxid, blob } = &write {
                     self.adopt(*zxid, *blob);
                 }
-                writes.add(io, write);
+                writes.add(id, write);
                 for (link, message) in then {
                     if let Some((_, sender)) = self.links.get(&link) {
                         writes.then(link, sender, message);
@@ -288,34 +289,34 @@ impl Driver {
             Action::Deliver(txn) => self.deliver(&txn),
             Action::Restore(zxid) => self.restore(zxid),
             Action::Proposed { request, zxid } => {
-                if let Some(Waiting::Propose(begun, done)) = self.waiting.remove(&request) {
-                    self.placed.insert(zxid, (begun, done));
+                if let Some(Pending::Propose(begun, reply)) = self.pending.remove(&request) {
+                    self.proposed.insert(zxid, (begun, reply));
                 }
             }
-            Action::Refused { request, refusal } => match self.waiting.remove(&request) {
-                Some(Waiting::Propose(_, done)) => drop(done.send(Err(refusal.into()))),
-                Some(Waiting::Read(_, done)) => drop(done.send(Err(refusal.into()))),
+            Action::Refused { request, refusal } => match self.pending.remove(&request) {
+                Some(Pending::Propose(_, reply)) => drop(reply.send(Err(refusal.into()))),
+                Some(Pending::Read(_, reply)) => drop(reply.send(Err(refusal.into()))),
                 None => {}
             },
             Action::ReadReady { request, zxid } => {
-                if let Some(Waiting::Read(question, done)) = self.waiting.remove(&request) {
-                    self.ready.push((zxid, question, done));
+                if let Some(Pending::Read(query, reply)) = self.pending.remove(&request) {
+                    self.ready_reads.push((zxid, query, reply));
                 }
             }
             Action::Became(role) => {
-                tracing::info!(?role, "the cluster role has changed");
+                tracing::info!(?role, "cluster role changed");
                 if role == Role::Looking {
-                    self.abandon(AskError::Unknown);
+                    self.fail_pending(RequestError::Unknown);
                 }
             }
             Action::Close { link, problem } => {
                 if let Some((peer, _)) = self.links.remove(&link) {
-                    tracing::warn!(%peer, problem, "a connection with another instance is ended");
+                    tracing::warn!(%peer, problem, "connection to another instance closed");
                     inputs.push(Input::LinkDown { peer, link });
                 }
             }
             Action::Stop(fatal) => {
-                tracing::error!(problem = %fatal, "this instance stops for good");
+                tracing::error!(problem = %fatal, "instance stopped for good");
                 self.stopped = Some(Stopped::Protocol(fatal));
             }
         }
@@ -324,12 +325,12 @@ impl Driver {
     fn send(&mut self, link: Link, outgoing: Outgoing, inputs: &mut Vec<Input>) {
         let Some((_, sender)) = self.links.get(&link) else { return };
         if sender.try_send(outgoing).is_err() {
-            self.give_up(link, inputs);
+            self.drop_link(link, inputs);
         }
     }
 
-    /// Ends a connection that takes its messages too slowly, or not at all.
-    fn give_up(&mut self, link: Link, inputs: &mut Vec<Input>) {
+    /// Drops a connection that takes messages too slowly, or not at all.
+    fn drop_link(&mut self, link: Link, inputs: &mut Vec<Input>) {
         if let Some((peer, _)) = self.links.remove(&link) {
             inputs.push(Input::LinkDown { peer, link });
         }
@@ -337,59 +338,59 @@ impl Driver {
 
     fn written(&mut self, written: Option<Written>, inputs: &mut Vec<Input>) {
         let Some(written) = written else {
-            tracing::error!("the log's thread has ended; this instance stops for good");
-            self.stopped.get_or_insert(Stopped::Log("the log's thread has ended".to_owned()));
+            tracing::error!("log thread ended; instance stopped for good");
+            self.stopped.get_or_insert(Stopped::Log("the log thread has ended".to_owned()));
             return;
         };
-        for link in written.full {
-            self.give_up(link, inputs);
+        for link in written.full_links {
+            self.drop_link(link, inputs);
         }
         match written.through {
             Ok(last) => inputs.push(Input::Written(last)),
             Err(problem) => {
-                // What of it is durable is not known: nothing that depends on it may be said.
-                tracing::error!(%problem, "the log cannot be written; this instance stops for good");
+                // It is unknown what became durable, so nothing that depends on it may be sent.
+                tracing::error!(%problem, "log write failed; instance stopped for good");
                 self.stopped = Some(Stopped::Log(problem));
             }
         }
     }
 
     fn deliver(&mut self, txn: &Txn) {
-        let answer = self.machine.apply(txn);
+        let response = self.state_machine.apply(txn);
         self.applied = txn.zxid;
         self.since_snapshot.0 += 1;
         self.since_snapshot.1 = self.since_snapshot.1.saturating_add(txn.payload.len());
-        if let Some((begun, done)) = self.placed.remove(&txn.zxid) {
-            self.latencies.commit.note(begun.elapsed());
-            let _ = done.send(Ok((txn.zxid, answer)));
+        if let Some((begun, reply)) = self.proposed.remove(&txn.zxid) {
+            self.latencies.commit.record(begun.elapsed());
+            let _ = reply.send(Ok((txn.zxid, response)));
         }
     }
 
     fn answer_reads(&mut self) {
         let applied = self.applied;
-        for (_, question, done) in self.ready.extract_if(.., |(zxid, ..)| *zxid <= applied) {
-            let _ = done.send(Ok(self.machine.query(&question)));
+        for (_, query, reply) in self.ready_reads.extract_if(.., |(zxid, ..)| *zxid <= applied) {
+            let _ = reply.send(Ok(self.state_machine.query(&query)));
         }
     }
 
-    /// Nobody knows any more what becomes of what was asked.
-    fn abandon(&mut self, error: AskError) {
-        for (_, waiting) in self.waiting.drain() {
-            match waiting {
-                Waiting::Propose(_, done) => drop(done.send(Err(error))),
-                Waiting::Read(_, done) => drop(done.send(Err(error))),
+    /// Fails all pending requests; their outcome is unknown.
+    fn fail_pending(&mut self, error: RequestError) {
+        for (_, pending) in self.pending.drain() {
+            match pending {
+                Pending::Propose(_, reply) => drop(reply.send(Err(error))),
+                Pending::Read(_, reply) => drop(reply.send(Err(error))),
             }
         }
-        for (_, (_, done)) in std::mem::take(&mut self.placed) {
-            let _ = done.send(Err(error));
+        for (_, (_, reply)) in std::mem::take(&mut self.proposed) {
+            let _ = reply.send(Err(error));
         }
-        for (_, _, done) in self.ready.drain(..) {
-            let _ = done.send(Err(error));
+        for (_, _, reply) in self.ready_reads.drain(..) {
+            let _ = reply.send(Err(error));
         }
     }
 
-    fn look_at_peers(&mut self) {
-        let followed = self.zab.followed();
+    fn update_peers(&mut self) {
+        let followed = self.zab.followers();
         let others = self.settings.members.iter().filter(|(id, _)| **id != self.settings.id);
         let seen = others.map(|(id, member)| {
             let followed = followed.iter().find(|followed| followed.server == *id && followed.is_active);
@@ -404,16 +405,16 @@ impl Driver {
         self.peers = seen.collect();
     }
 
-    fn tell(&mut self) {
+    fn publish_status(&mut self) {
         let now = Status {
             id: self.settings.id,
-            // Whatever it was, it is not any more.
+            // A stopped instance has no role.
             role: if self.stopped.is_some() { Role::Looking } else { self.zab.role() },
             phase: if self.stopped.is_some() { "stopped" } else { self.zab.phase() },
-            last: self.zab.ledger().history().last(),
+            last: self.zab.log_state().history().last(),
             applied: self.applied,
             peers: self.peers.clone(),
-            syncs: self.log.state().syncs,
+            syncs: self.log.status().syncs,
             stopped: self.stopped.clone(),
         };
         self.status.send_if_modified(|status| {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use bytes::BytesMut;
 use crossdock_zab::{
-    Action, Blob, Config, Doing, Epoch, Input, Ledger, Link, Message, Notification, ServerId, Session, ToFollower,
-    ToLeader, Vote, Zab, Zxid,
+    Action, Blob, Config, Epoch, Input, Link, LogState, Message, Notification, ServerId, ServerState, Session,
+    ToFollower, ToLeader, Vote, Zab, Zxid,
 };
 
 use crate::wire::{Frame, Kind};
@@ -19,7 +19,7 @@ struct Server {
     links: [Link; 2],
     /// Its current session, which messages of its leader carry.
     session: Session,
-    role: &'static str,
+    phase: &'static str,
 }
 
 impl Server {
@@ -30,52 +30,52 @@ impl Server {
             self.zab.handle(inputs.drain(..), &mut actions);
             for action in actions {
                 match action {
-                    Action::Persist { io, .. } => inputs.push(Input::Written(io)),
+                    Action::Persist { id, .. } => inputs.push(Input::Written(id)),
                     Action::Send { message: Message::ToLeader(session, ToLeader::FollowerInfo { .. }), .. } => {
                         self.session = session;
                     }
                     Action::Send { message, .. } => {
-                        let kind = Kind::of_message(&message).expect("what is sent has a form");
-                        assert_eq!(kind.into_message(), Some(message), "what is sent is what is read");
+                        let kind = Kind::of_message(&message).expect("a message with a wire form");
+                        assert_eq!(kind.into_message(), Some(message), "the wire form round-trips");
                     }
                     _ => {}
                 }
             }
         }
-        self.role = self.zab.phase();
+        self.phase = self.zab.phase();
     }
 
-    /// A new connection with a peer, by its place among the others.
+    /// Opens a new connection to the peer with that index.
     fn connect(&mut self, peer: usize) {
         self.links[peer].0 += 2;
         self.take(Input::LinkUp { peer: id(peer), link: self.links[peer] });
     }
 }
 
-/// The other servers are the first and the third.
+/// The id of the peer with that index.
 fn id(peer: usize) -> ServerId {
     ServerId(if peer == 0 { 1 } else { 3 })
 }
 
-/// Feeds arbitrary frames of members to a server: nothing panics, and acceptedEpoch stays far from exhaustion.
+/// Feeds arbitrary frames of members to a server.
 ///
-/// The first byte selects the elected leader. Each frame follows a byte that selects its sender, and is preceded by its length. A frame that cannot be
-/// decoded ends the connection.
+/// The first byte selects the elected leader. Each frame follows a byte that selects its sender, and is preceded by its
+/// length. A frame that cannot be decoded ends the connection.
 ///
 /// # Panics
-/// Where that does not hold.
+/// If the server panics, or its acceptedEpoch comes close to exhaustion.
 pub fn members(bytes: &[u8]) {
     let Some((first, mut rest)) = bytes.split_first() else { return };
     let config = Config::new(OWN, BTreeSet::from([ServerId(1), OWN, ServerId(3)]));
-    let zab = Zab::new(config, Ledger::default(), Zxid::ZERO);
-    let mut server = Server { zab, links: [Link(1), Link(2)], session: Session(0), role: "" };
+    let zab = Zab::new(config, LogState::default(), Zxid::ZERO);
+    let mut server = Server { zab, links: [Link(1), Link(2)], session: Session(0), phase: "" };
     server.take(Input::Tick);
     (0..2).for_each(|peer| server.connect(peer));
     let leader = if first.is_multiple_of(2) { OWN } else { ServerId(3) };
     for peer in 0..2 {
         let vote = Vote { epoch: Epoch(0), zxid: Zxid::new(Epoch(0), 1), preferred: false, server: leader };
         let vote = if leader == OWN { Vote { zxid: Zxid::ZERO, ..vote } } else { vote };
-        let told = Notification { vote, round: 1, doing: Doing::Looking };
+        let told = Notification { vote, round: 1, state: ServerState::Looking };
         server.take(Input::Received { peer: id(peer), link: server.links[peer], message: Message::Vote(told) });
     }
     while let Some((from, behind)) = rest.split_first() {
@@ -103,7 +103,7 @@ pub fn members(bytes: &[u8]) {
             Some(message) => server.take(Input::Received { peer: id(peer), link: server.links[peer], message }),
             None => server.connect(peer),
         }
-        let accepted = server.zab.ledger().accepted();
-        assert!(accepted.0 <= (1 << 31) + (1 << 24), "{accepted} is promised in phase {}", server.role);
+        let accepted = server.zab.log_state().accepted_epoch();
+        assert!(accepted.0 <= (1 << 31) + (1 << 24), "acceptedEpoch is {accepted} in phase {}", server.phase);
     }
 }

@@ -1,4 +1,4 @@
-//! What carries Zab between instances and keeps it on disk.
+//! Runs Zab between instances: write-ahead log, transport and driver.
 //!
 //! ```text
 //! Client ─▶ driver ─▶ Zab ─▶ transport ─▶ other instances      (one thread)
@@ -6,29 +6,29 @@
 //!                               ◀─────── transport ◀───────────
 //! ```
 //!
-//! | module | holds |
+//! | module | contents |
 //! | --- | --- |
-//! | [`Node`], [`Client`] | an instance, and those who ask it |
-//! | `driver` | the one loop: takes what has come, asks the core, sends, hands over what is to be written |
-//! | `log` | the log's thread: makes durable what waits, and sends what that unlocks |
-//! | [`wal`] | the write-ahead log, and snapshots beside it |
-//! | `transport`, `wire` | connections with the other instances, and what goes over them (`schemas/cluster.proto`) |
-//! | [`Machine`], [`register`] | what transactions change; a small one for tests and measurements |
+//! | [`Node`], [`Client`] | a running instance, and a handle for requests to it |
+//! | `driver` | the event loop: collects inputs, calls the core, sends messages, submits writes |
+//! | `log` | the log thread: makes queued writes durable, then sends the messages they unlock |
+//! | [`wal`] | the write-ahead log and its snapshots |
+//! | `transport`, `wire` | connections to the other instances, and their protocol (`schemas/cluster.proto`) |
+//! | [`StateMachine`], [`register`] | the replicated state; a small one for tests and benchmarks |
 
 mod driver;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod latency;
 mod log;
-mod machine;
 mod node;
 pub mod register;
 mod settings;
+mod state_machine;
 mod transport;
 pub mod wal;
 mod wire;
 
 pub use latency::{Latencies, Latency};
-pub use machine::{Machine, Snapshotting};
-pub use node::{AskError, Client, Node, Peer, StartError, Status, Stopped, init, init_again};
+pub use node::{Client, Node, Peer, RequestError, StartError, Status, Stopped, init, init_after_loss};
 pub use settings::{Member, Settings};
+pub use state_machine::{SnapshotEncoder, StateMachine};

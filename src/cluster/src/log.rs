@@ -1,6 +1,6 @@
-//! The log's own thread: makes all that waits durable at once, sends what that unlocks, and says so.
+//! The log thread: makes all queued writes durable together, sends the messages they unlock, and reports them.
 //!
-//! A disk that takes long so holds up what depends on it, and nothing else: signs of life go on, and what a majority of others has is
+//! A slow disk delays only what depends on it. Heartbeats continue, and what is durable on a quorum of other servers is
 //! committed.
 
 use std::mem;
@@ -8,45 +8,45 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossdock_zab::{Io, Link, Message, Write, Zxid};
+use crossdock_zab::{Link, Message, Write, WriteId, Zxid};
 use tokio::sync::mpsc;
 
 use crate::latency::Latencies;
 use crate::transport::Outgoing;
 use crate::wal::Wal;
 
-/// Bytes of writes that are open. Whoever has more of them waits.
-const OPEN_BYTES_MAX: usize = 128 << 20;
-/// What a write weighs besides its transactions, and each of these besides its payload.
-const WEIGHT: usize = 64;
-/// For a disk to take what was begun, when an instance ends.
-const END_TIME: Duration = Duration::from_secs(5);
-/// What was written and has not been heard of.
-const TOLD_MAX: usize = 16;
+/// Bytes of pending writes above which nothing new may be submitted.
+const PENDING_BYTES_MAX: usize = 128 << 20;
+/// Bookkeeping bytes per write, and per transaction.
+const OVERHEAD_BYTES: usize = 64;
+/// How long an ending instance waits for the disk.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Reports that the driver has not received yet.
+const RESULTS_LEN_MAX: usize = 16;
 
-/// Writes that become durable together, and what they unlock.
+/// Writes that become durable together, and the messages they unlock.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     writes: Vec<Write>,
-    /// A connection that is given up meanwhile is gone.
+    /// Weak: a dropped connection must not stay open for these messages.
     then: Vec<(Link, mpsc::WeakSender<Outgoing>, Message)>,
-    /// The last of the writes.
-    last: Option<Io>,
+    /// The id of the last write.
+    last: Option<WriteId>,
     bytes: usize,
 }
 
 impl Batch {
-    /// Adds a write behind the others.
-    pub(crate) fn add(&mut self, io: Io, write: Write) {
-        self.bytes += WEIGHT;
+    /// Appends a write.
+    pub(crate) fn add(&mut self, id: WriteId, write: Write) {
+        self.bytes += OVERHEAD_BYTES;
         if let Write::Append { txns, .. } = &write {
-            self.bytes += txns.iter().map(|txn| txn.payload.len() + WEIGHT).sum::<usize>();
+            self.bytes += txns.iter().map(|txn| txn.payload.len() + OVERHEAD_BYTES).sum::<usize>();
         }
         self.writes.push(write);
-        self.last = Some(io);
+        self.last = Some(id);
     }
 
-    /// Adds what is sent once all of it is durable.
+    /// Adds a message that is sent once the whole batch is durable.
     pub(crate) fn then(&mut self, link: Link, sender: &mpsc::Sender<Outgoing>, message: Message) {
         self.then.push((link, sender.downgrade(), message));
     }
@@ -59,165 +59,165 @@ impl Batch {
     }
 }
 
-/// Writes that are durable, or an end of the log.
+/// Writes that are durable, or the failure of the log.
 #[derive(Debug)]
 pub(crate) struct Written {
     bytes: usize,
-    /// All writes through this one are durable; or what the disk said: what of them is durable is not known, and nothing is written any
-    /// more.
-    pub(crate) through: Result<Io, String>,
-    /// Connections that did not take what was to be sent.
-    pub(crate) full: Vec<Link>,
-    state: LogState,
+    /// All writes through this one are durable. After an error it is unknown which writes are durable, and nothing more
+    /// is written.
+    pub(crate) through: Result<WriteId, String>,
+    /// Connections whose queue had no room for the unlocked messages.
+    pub(crate) full_links: Vec<Link>,
+    status: LogStatus,
 }
 
-/// What the log is at.
+/// The status of the log.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LogState {
-    /// The end of the durable history; nothing while a synchronisation is open.
+pub(crate) struct LogStatus {
+    /// The end of the durable history; `None` while a synchronisation is open.
     pub(crate) end: Option<Zxid>,
-    /// How often a disk was asked to make something durable.
+    /// The number of syncs.
     pub(crate) syncs: u64,
-    /// The segment that is written to.
+    /// The number of the current segment.
     pub(crate) segment: u64,
 }
 
-impl LogState {
+impl LogStatus {
     fn of(wal: &Wal) -> Self {
         Self { end: wal.end(), syncs: wal.syncs(), segment: wal.segment() }
     }
 }
 
-/// What waits to be written.
+/// Writes that wait for the log thread.
 #[derive(Debug, Default)]
-struct Waiting {
+struct Queued {
     batch: Batch,
-    /// Nothing more comes.
-    is_over: bool,
+    /// No more writes will arrive.
+    is_closed: bool,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: Mutex<Waiting>,
-    comes: Condvar,
+    queued: Mutex<Queued>,
+    ready: Condvar,
 }
 
 impl Queue {
-    fn put(&self, batch: Batch) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.batch.append(batch);
-        self.comes.notify_one();
+    fn push(&self, batch: Batch) {
+        let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+        queued.batch.append(batch);
+        self.ready.notify_one();
     }
 
-    fn end(&self) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_over = true;
-        self.comes.notify_one();
+    fn close(&self) {
+        self.queued.lock().unwrap_or_else(PoisonError::into_inner).is_closed = true;
+        self.ready.notify_one();
     }
 
-    /// All that waits, once something does; nothing once all is taken and nothing more comes.
-    fn take(&self) -> Option<(Batch, Io)> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Waits for writes and removes all of them. `None` once the queue is closed and empty.
+    fn take(&self) -> Option<(Batch, WriteId)> {
+        let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(last) = waiting.batch.last {
-                return Some((mem::take(&mut waiting.batch), last));
+            if let Some(last) = queued.batch.last {
+                return Some((mem::take(&mut queued.batch), last));
             }
-            if waiting.is_over {
+            if queued.is_closed {
                 return None;
             }
-            waiting = self.comes.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            queued = self.ready.wait(queued).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
-/// A log with a thread of its own. Its end waits for what was begun, unless the disk does not answer.
+/// A log with its own thread. Dropping it waits for pending writes, unless the disk hangs.
 pub(crate) struct Log {
     queue: Arc<Queue>,
     written: mpsc::Receiver<Written>,
-    open_bytes: usize,
-    state: LogState,
-    /// Is over once the thread is, and the log with it.
+    pending_bytes: usize,
+    status: LogStatus,
+    /// Disconnects when the thread ends and the log is closed.
     ended: std::sync::mpsc::Receiver<()>,
 }
 
 impl Log {
     pub(crate) fn start(wal: Wal, latencies: Arc<Latencies>) -> std::io::Result<Self> {
         let queue = Arc::<Queue>::default();
-        let (told, written) = mpsc::channel(TOLD_MAX);
-        let state = LogState::of(&wal);
-        let taken = Arc::clone(&queue);
+        let (results, written) = mpsc::channel(RESULTS_LEN_MAX);
+        let status = LogStatus::of(&wal);
+        let log_queue = Arc::clone(&queue);
         let (ends, ended) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new().name("log".to_owned()).spawn(move || {
             let _ends = ends;
-            write_all(wal, &taken, &told, &latencies);
+            write_all(wal, &log_queue, &results, &latencies);
         })?;
-        Ok(Self { queue, written, open_bytes: 0, state, ended })
+        Ok(Self { queue, written, pending_bytes: 0, status, ended })
     }
 
-    pub(crate) fn state(&self) -> LogState {
-        self.state
+    pub(crate) fn status(&self) -> LogStatus {
+        self.status
     }
 
-    /// Whether as much is open as may be: nothing must be begun before some of it is written.
+    /// Whether the limit on pending bytes is reached. Nothing may be submitted then.
     pub(crate) fn is_full(&self) -> bool {
-        self.open_bytes >= OPEN_BYTES_MAX
+        self.pending_bytes >= PENDING_BYTES_MAX
     }
 
-    /// Begins writes, behind all that were begun before. Those that wait become durable together.
-    pub(crate) fn begin(&mut self, batch: Batch) {
+    /// Submits writes, to follow all earlier ones.
+    pub(crate) fn submit(&mut self, batch: Batch) {
         if batch.last.is_some() {
-            self.open_bytes += batch.bytes;
-            self.queue.put(batch);
+            self.pending_bytes += batch.bytes;
+            self.queue.push(batch);
         }
     }
 
-    /// The next that is written; nothing once the thread has ended. Cancelled, it loses nothing.
+    /// The next report, or `None` once the thread has ended. Cancel safe.
     pub(crate) async fn written(&mut self) -> Option<Written> {
         let written = self.written.recv().await?;
         Some(self.note(written))
     }
 
-    /// The next that is written already.
+    /// The next report, if there is one already.
     pub(crate) fn try_written(&mut self) -> Option<Written> {
         let written = self.written.try_recv().ok()?;
         Some(self.note(written))
     }
 
     fn note(&mut self, written: Written) -> Written {
-        self.open_bytes -= written.bytes;
-        self.state = written.state;
+        self.pending_bytes -= written.bytes;
+        self.status = written.status;
         written
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.queue.end();
+        self.queue.close();
         self.written.close();
-        if self.ended.recv_timeout(END_TIME) == Err(RecvTimeoutError::Timeout) {
-            tracing::warn!("the disk of the log does not answer; what it was to write is left to it");
+        if self.ended.recv_timeout(SHUTDOWN_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("log disk does not respond; pending writes are abandoned to it");
         }
     }
 }
 
-fn write_all(mut wal: Wal, queue: &Queue, told: &mpsc::Sender<Written>, latencies: &Latencies) {
+fn write_all(mut wal: Wal, queue: &Queue, results: &mpsc::Sender<Written>, latencies: &Latencies) {
     while let Some((batch, last)) = queue.take() {
         let begun = Instant::now();
         let appended = wal.append(&batch.writes);
-        latencies.log.note(begun.elapsed());
-        let mut full = Vec::new();
+        latencies.log.record(begun.elapsed());
+        let mut full_links = Vec::new();
         if appended.is_ok() {
             for (link, sender, message) in batch.then {
                 let sent = sender.upgrade().map(|sender| sender.try_send(Outgoing::Message(message)));
                 if let Some(Err(mpsc::error::TrySendError::Full(_))) = sent {
-                    full.push(link);
+                    full_links.push(link);
                 }
             }
         }
         let has_failed = appended.is_err();
         let through = appended.map(|()| last).map_err(|problem| problem.to_string());
-        let written = Written { bytes: batch.bytes, through, full, state: LogState::of(&wal) };
-        // Nobody listens any more once the instance ends; what it has begun is written all the same.
-        let _ = told.blocking_send(written);
+        let written = Written { bytes: batch.bytes, through, full_links, status: LogStatus::of(&wal) };
+        // The receiver is closed once the instance ends; pending writes are still completed.
+        let _ = results.blocking_send(written);
         if has_failed {
             return;
         }

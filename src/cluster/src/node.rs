@@ -1,4 +1,4 @@
-//! An instance of the cluster, for those who use it.
+//! An instance of the cluster and its clients.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,137 +11,137 @@ use crossdock_zab::{Fatal, Refusal, Role, ServerId, Zxid};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::driver::{Ask, Driver};
+use crate::driver::{ClientRequest, Driver};
 use crate::latency::Latencies;
-use crate::machine::Machine;
 use crate::settings::Settings;
+use crate::state_machine::StateMachine;
 use crate::transport::Transport;
 use crate::wal;
 
-/// What is asked of an instance and waits for its driver.
-const ASKS_MAX: usize = 10_000;
-/// For another to take the office of one that leaves.
-const HAND_OVER_TIME: Duration = Duration::from_secs(1);
-/// What came from others and waits for it.
-const INCOMING_MAX: usize = 10_000;
+/// Requests that wait for the driver.
+const REQUESTS_LEN_MAX: usize = 10_000;
+/// How long a leader that shuts down waits for a successor.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Events from connections that wait for the driver.
+const INCOMING_LEN_MAX: usize = 10_000;
 
-/// Why an instance does not start.
+/// Why an instance cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The log cannot be used.
+    /// The log cannot be opened.
     #[error(transparent)]
     Log(#[from] wal::Error),
-    /// The address cannot be listened at.
-    #[error("{address} cannot be listened at")]
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// The settings do not name this instance, or a majority cannot be.
+    /// The settings do not name this instance, or no member votes.
     #[error("{0}")]
     Settings(String),
-    /// A snapshot's state is not one.
-    #[error("the state of a snapshot cannot be taken: {0}")]
+    /// The state of a snapshot cannot be decoded.
+    #[error("cannot restore the state of a snapshot: {0}")]
     State(String),
-    /// The system gave no thread.
-    #[error("no thread for the cluster")]
+    /// A thread cannot be started.
+    #[error("cannot start a thread for the cluster")]
     Thread(#[source] io::Error),
 }
 
-/// Why something that was asked was not done, or is not known to be.
+/// Why a request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AskError {
-    /// It was not taken: it can be asked again.
+pub enum RequestError {
+    /// It was refused, and can be sent again.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The leader changed meanwhile: whether it is done, nobody knows.
-    #[error("the leader changed: whether it is done is not known")]
+    /// The leader changed; the request may or may not have succeeded.
+    #[error("the leader changed: the outcome of the request is unknown")]
     Unknown,
     /// The instance has ended.
     #[error("the instance has ended")]
     Ended,
 }
 
-/// What an instance is and has, now.
+/// The current status of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     /// This instance.
     pub id: ServerId,
-    /// What it is.
+    /// Its role.
     pub role: Role,
-    /// The phase of the protocol that it is in.
+    /// The phase of Zab that it is in.
     pub phase: &'static str,
     /// The end of its log.
     pub last: Zxid,
-    /// The last transaction that it has applied.
+    /// The last transaction applied.
     pub applied: Zxid,
-    /// The other instances, as it sees them; renewed with each tick.
+    /// The other instances, as this one sees them; updated with each tick.
     pub peers: Vec<Peer>,
-    /// Syncs of its log.
+    /// The number of syncs of its log.
     pub syncs: u64,
     /// Why it has stopped for good.
     pub stopped: Option<Stopped>,
 }
 
-/// Another instance, as one sees it.
+/// Another instance, as this one sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// The other instance.
     pub id: ServerId,
     /// It votes.
     pub votes: bool,
-    /// There is a connection.
+    /// It is connected.
     pub is_connected: bool,
-    /// It follows this one, has its history, and gets all that is new.
+    /// It follows this instance, has its history, and gets all new transactions.
     pub follows: bool,
-    /// How many transactions are not known to be durable there; nothing where this instance does not lead, the other does not vote, or is so
-    /// far behind that nobody counts them.
+    /// The number of transactions not known to be durable there. `None` if this instance does not lead, or the peer
+    /// does not vote or is too far behind.
     pub lag: Option<usize>,
 }
 
 /// Why an instance stopped for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stopped {
-    /// Its protocol forbids to go on.
+    /// Continuing would violate the protocol.
     Protocol(Fatal),
     /// Its log cannot be written.
     Log(String),
-    /// It was asked to.
-    Asked,
+    /// It was asked to stop.
+    Requested,
 }
 
-/// Makes the log of an instance: once, before its first start.
+/// Creates the log of a new instance, once, before its first start.
 ///
 /// # Errors
-/// [`wal::Error::Exists`] where there is one; [`wal::Error::Io`].
+/// [`wal::Error::Exists`] if there is one; [`wal::Error::Io`].
 pub fn init(settings: &Settings) -> Result<(), wal::Error> {
     wal::Wal::create(&settings.data, settings.identity(), settings.log).map(drop)
 }
 
-/// Makes the log of an instance that has lost its own, whose id stays: it follows without a vote until it has all again, in an epoch that began
-/// after its loss was known. As many others as are a majority of all voters must have kept their logs.
+/// Creates a log that replaces the instance's lost one. The instance keeps its id and follows without a vote until it
+/// has recovered everything, in an epoch that began after the loss was known. A majority of all voters, not counting
+/// this one, must have kept their logs.
 ///
 /// # Errors
 /// As [`init`].
-pub fn init_again(settings: &Settings) -> Result<(), wal::Error> {
-    wal::Wal::create_again(&settings.data, settings.identity(), settings.log).map(drop)
+pub fn init_after_loss(settings: &Settings) -> Result<(), wal::Error> {
+    wal::Wal::create_after_loss(&settings.data, settings.identity(), settings.log).map(drop)
 }
 
-/// An instance that runs.
+/// A running instance.
 pub struct Node {
-    asks: mpsc::Sender<Ask>,
+    requests: mpsc::Sender<ClientRequest>,
     status: watch::Receiver<Status>,
     latencies: Arc<Latencies>,
     address: SocketAddr,
-    /// Its end ends the driver and the connections.
+    /// Dropping it ends the driver and the connections.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Drives the instance and keeps its connections, until it is told to stop or must: one thread for both, as what one of them does the
-/// other waits for.
+/// Runs the driver and the connections until stopped. They share one thread because each mostly waits for the other.
 fn run(
     driver: &mut Driver,
     transport: Arc<Transport>,
@@ -159,19 +159,19 @@ fn run(
         connections.abort();
         Ok(())
     });
-    // Whoever looks at a file of a disk that does not answer is not waited for.
+    // Do not wait for blocking tasks on a disk that hangs.
     runtime.shutdown_background();
     ended
 }
 
 impl Node {
-    /// Starts an instance: reads its log, takes its address, and begins to look for a leader.
+    /// Starts an instance: opens its log, binds its address, and looks for a leader.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn start(settings: &Settings, machine: Box<dyn Machine>) -> Result<Self, StartError> {
+    pub fn start(settings: &Settings, state_machine: Box<dyn StateMachine>) -> Result<Self, StartError> {
         let Some(member) = settings.members.get(&settings.id) else {
-            return Err(StartError::Settings(format!("server {} is not among the members", settings.id)));
+            return Err(StartError::Settings(format!("server {} is not one of the members", settings.id)));
         };
         if !settings.members.values().any(|member| member.votes) {
             return Err(StartError::Settings("no member votes".to_owned()));
@@ -185,47 +185,48 @@ impl Node {
         let listener = std::net::TcpListener::bind(address).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let (to_driver, incoming) = mpsc::channel(INCOMING_MAX);
-        let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let (mut driver, status, latencies) = Driver::open(settings, machine, incoming, asked)?;
+        let (to_driver, incoming) = mpsc::channel(INCOMING_LEN_MAX);
+        let (requests, request_queue) = mpsc::channel(REQUESTS_LEN_MAX);
+        let (mut driver, status, latencies) = Driver::open(settings, state_machine, incoming, request_queue)?;
         let (stop, stopped) = oneshot::channel();
         let transport = Transport::new(settings, to_driver);
         let thread = std::thread::Builder::new().name("zab".to_owned()).spawn(move || {
             let ended = run(&mut driver, transport, listener, stopped);
-            driver.end(ended);
+            driver.finish(ended);
         });
         let thread = Some(thread.map_err(StartError::Thread)?);
-        Ok(Self { asks, status, latencies, address, stop: Some(stop), thread })
+        Ok(Self { requests, status, latencies, address, stop: Some(stop), thread })
     }
 
-    /// Where it listens for other instances.
+    /// The address where it listens for other instances.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A handle to ask it.
+    /// A handle for requests.
     #[must_use]
     pub fn client(&self) -> Client {
         let latencies = Arc::clone(&self.latencies);
-        Client { asks: self.asks.clone(), status: self.status.clone(), latencies }
+        Client { requests: self.requests.clone(), status: self.status.clone(), latencies }
     }
 
-    /// Ends the instance; where it leads, another takes its office first, so that no command is left open. Others have to be there
-    /// within a second; what followers have passed to it just then may be open all the same. Cancelled, it ends without all this.
-    pub async fn leave(self) {
+    /// Transfers leadership if this instance leads, then stops it, so that the outcome of its own clients' commands is
+    /// known. Waits up to a second for a successor; commands that followers just forwarded may remain open. If
+    /// cancelled, it stops without the transfer.
+    pub async fn shut_down(self) {
         let mut client = self.client();
         let is_leading = |status: &Status| matches!(status.role, Role::Leading(_));
         let has_followers = client.status().peers.iter().any(|peer| peer.votes && peer.follows);
-        if is_leading(&client.status()) && has_followers && client.hand_over(None).await.is_ok() {
-            let handed_over = client.until(|status| !is_leading(status) || status.stopped.is_some());
-            let _ = tokio::time::timeout(HAND_OVER_TIME, handed_over).await;
+        if is_leading(&client.status()) && has_followers && client.transfer_leadership(None).await.is_ok() {
+            let stepped_down = client.until(|status| !is_leading(status) || status.stopped.is_some());
+            let _ = tokio::time::timeout(TRANSFER_TIMEOUT, stepped_down).await;
         }
-        // The disk may take its time; others of this thread do not wait for it.
+        // The disk may be slow, and must not block the caller's thread.
         let _ = tokio::task::spawn_blocking(move || self.stop()).await;
     }
 
-    /// Ends the instance, without waiting for others. A disk that does not answer is waited for for five seconds.
+    /// Stops the instance without a leadership transfer. Waits up to five seconds for a disk that hangs.
     pub fn stop(mut self) {
         self.end();
     }
@@ -244,73 +245,73 @@ impl Drop for Node {
     }
 }
 
-/// Asks an instance. Copies ask the same one.
+/// A handle for requests to an instance. Clones use the same instance.
 #[derive(Debug, Clone)]
 pub struct Client {
-    asks: mpsc::Sender<Ask>,
+    requests: mpsc::Sender<ClientRequest>,
     status: watch::Receiver<Status>,
     latencies: Arc<Latencies>,
 }
 
 impl Client {
-    /// Has a command applied on all instances; gives its place and its answer once it is durable on a majority and applied here.
+    /// Proposes a command. Returns its zxid and the response once it is durable on a quorum and applied here.
     ///
-    /// Dropping the future leaves it open whether it is.
-    ///
-    /// # Errors
-    /// See [`AskError`].
-    pub async fn propose(&self, payload: Bytes) -> Result<(Zxid, Bytes), AskError> {
-        let (done, answer) = oneshot::channel();
-        self.asks.send(Ask::Propose { payload, done }).await.map_err(|_| AskError::Ended)?;
-        answer.await.unwrap_or(Err(AskError::Ended))
-    }
-
-    /// Asks a question of a state that has all that was done before it was asked.
+    /// If the future is dropped, the outcome is unknown.
     ///
     /// # Errors
-    /// See [`AskError`]; a question can always be asked again.
-    pub async fn read(&self, question: Bytes) -> Result<Bytes, AskError> {
-        let (done, answer) = oneshot::channel();
-        self.asks.send(Ask::Read { question, done }).await.map_err(|_| AskError::Ended)?;
-        answer.await.unwrap_or(Err(AskError::Ended))
+    /// See [`RequestError`].
+    pub async fn propose(&self, payload: Bytes) -> Result<(Zxid, Bytes), RequestError> {
+        let (reply, response) = oneshot::channel();
+        self.requests.send(ClientRequest::Propose { payload, reply }).await.map_err(|_| RequestError::Ended)?;
+        response.await.unwrap_or(Err(RequestError::Ended))
     }
 
-    /// Asks a question of this instance's state, however old it is.
+    /// Answers a query linearizably: the state includes everything that was acknowledged before this call.
     ///
     /// # Errors
-    /// [`AskError::Ended`].
-    pub async fn read_stale(&self, question: Bytes) -> Result<Bytes, AskError> {
-        let (done, answer) = oneshot::channel();
-        self.asks.send(Ask::ReadStale { question, done }).await.map_err(|_| AskError::Ended)?;
-        answer.await.map_err(|_| AskError::Ended)
+    /// See [`RequestError`]; a query can always be sent again.
+    pub async fn read(&self, query: Bytes) -> Result<Bytes, RequestError> {
+        let (reply, response) = oneshot::channel();
+        self.requests.send(ClientRequest::Read { query, reply }).await.map_err(|_| RequestError::Ended)?;
+        response.await.unwrap_or(Err(RequestError::Ended))
     }
 
-    /// Asks this instance, where it leads, to leave its office to another.
+    /// Answers a query from this instance's state, however old that is.
     ///
     /// # Errors
-    /// [`AskError::Ended`].
-    pub async fn hand_over(&self, to: Option<ServerId>) -> Result<(), AskError> {
-        self.asks.send(Ask::HandOver(to)).await.map_err(|_| AskError::Ended)
+    /// [`RequestError::Ended`].
+    pub async fn read_stale(&self, query: Bytes) -> Result<Bytes, RequestError> {
+        let (reply, response) = oneshot::channel();
+        self.requests.send(ClientRequest::ReadStale { query, reply }).await.map_err(|_| RequestError::Ended)?;
+        response.await.map_err(|_| RequestError::Ended)
     }
 
-    /// What the instance is and has, now.
+    /// Asks this instance to transfer leadership, if it leads.
+    ///
+    /// # Errors
+    /// [`RequestError::Ended`].
+    pub async fn transfer_leadership(&self, to: Option<ServerId>) -> Result<(), RequestError> {
+        self.requests.send(ClientRequest::TransferLeadership(to)).await.map_err(|_| RequestError::Ended)
+    }
+
+    /// The current status.
     #[must_use]
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
     }
 
-    /// How long things have taken.
+    /// The latency histograms.
     #[must_use]
     pub fn latencies(&self) -> &Latencies {
         &self.latencies
     }
 
-    /// Waits until the status is such.
+    /// Waits until the condition holds for the status.
     ///
     /// # Errors
-    /// [`AskError::Ended`].
-    pub async fn until(&mut self, holds: impl FnMut(&Status) -> bool) -> Result<Status, AskError> {
-        let status = self.status.wait_for(holds).await.map_err(|_| AskError::Ended)?;
+    /// [`RequestError::Ended`].
+    pub async fn until(&mut self, holds: impl FnMut(&Status) -> bool) -> Result<Status, RequestError> {
+        let status = self.status.wait_for(holds).await.map_err(|_| RequestError::Ended)?;
         Ok(status.clone())
     }
 }

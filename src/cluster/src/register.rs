@@ -1,4 +1,4 @@
-//! A register of texts, for tests and measurements: compare and set, append, read.
+//! A key-value register for tests and benchmarks: compare-and-set, append, read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,58 +7,58 @@ use bytes::Bytes;
 use crossdock_zab::Txn;
 use prost::{Message, Oneof};
 
-use crate::machine::{Machine, Snapshotting};
+use crate::state_machine::{SnapshotEncoder, StateMachine};
 
-/// Bytes of all values together.
+/// Maximum total bytes of all values.
 const BYTES_MAX: usize = 1 << 30;
 
-/// Something to do with a key.
+/// A change of a key.
 #[derive(Clone, PartialEq, Message)]
 pub struct Command {
     /// The key.
     #[prost(string, tag = "1")]
     pub key: String,
-    /// What.
+    /// The change.
     #[prost(oneof = "Change", tags = "2, 3, 4")]
     pub change: Option<Change>,
 }
 
-/// What is done.
+/// A kind of change.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Change {
     /// Set the value.
     #[prost(bytes = "bytes", tag = "2")]
     Set(Bytes),
-    /// Set it where it is another.
+    /// Set it if it has the expected value.
     #[prost(message, tag = "3")]
     CompareAndSet(CompareAndSet),
-    /// Append an item and a line end.
+    /// Append an item and a newline.
     #[prost(bytes = "bytes", tag = "4")]
     Append(Bytes),
 }
 
-/// Set a value where it is another.
+/// Sets a value if it has the expected one.
 #[derive(Clone, PartialEq, Message)]
 pub struct CompareAndSet {
-    /// What it has to be; nothing where there must be none.
+    /// The expected value; `None` if the key must be absent.
     #[prost(bytes = "bytes", optional, tag = "1")]
     pub expected: Option<Bytes>,
-    /// What it becomes.
+    /// The new value.
     #[prost(bytes = "bytes", tag = "2")]
     pub value: Bytes,
 }
 
 impl Command {
-    /// A command as a transaction's payload.
+    /// Encodes a command as a transaction's payload.
     #[must_use]
     pub fn payload(key: &str, change: Change) -> Bytes {
         Self { key: key.to_owned(), change: Some(change) }.encode_to_vec().into()
     }
 }
 
-/// What a command that was done gives.
+/// The response to a command that was executed.
 pub const DONE: &[u8] = b"done";
-/// What one gives that was not.
+/// The response to a command that was not executed.
 pub const NOT_DONE: &[u8] = b"not done";
 
 #[derive(Clone, PartialEq, Message)]
@@ -70,7 +70,7 @@ struct State {
 /// The register.
 #[derive(Debug, Default)]
 pub struct Register {
-    /// Shared with a snapshot that is written out.
+    /// Shared with snapshots that are being encoded.
     values: BTreeMap<Arc<str>, Arc<Vec<u8>>>,
     bytes: usize,
 }
@@ -108,19 +108,19 @@ impl Register {
     }
 }
 
-impl Machine for Register {
+impl StateMachine for Register {
     fn apply(&mut self, txn: &Txn) -> Bytes {
         let done = Command::decode(txn.payload.clone()).is_ok_and(|command| self.change(command));
         Bytes::from_static(if done { DONE } else { NOT_DONE })
     }
 
-    /// The value of the key that is asked for; nothing where there is none.
-    fn query(&self, question: &[u8]) -> Bytes {
-        let key = std::str::from_utf8(question).unwrap_or_default();
+    /// The value of the requested key; empty if absent.
+    fn query(&self, query: &[u8]) -> Bytes {
+        let key = std::str::from_utf8(query).unwrap_or_default();
         self.values.get(key).map_or_else(Bytes::new, |value| Bytes::copy_from_slice(value))
     }
 
-    fn snapshot(&self) -> Snapshotting {
+    fn snapshot(&self) -> SnapshotEncoder {
         let values = self.values.clone();
         Box::new(move || {
             let values = values.iter().map(|(key, value)| (key.to_string(), Bytes::copy_from_slice(value)));

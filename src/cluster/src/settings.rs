@@ -1,4 +1,4 @@
-//! Who the instances are, and how this one takes part, as checked.
+//! The members of the cluster and the options of this instance, as checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -14,47 +14,47 @@ use crate::wal;
 /// An instance of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// Where it listens for others.
+    /// The address where it listens for other instances.
     pub address: SocketAddr,
-    /// It is one of those whose majority decides; else it observes.
+    /// Whether it is a voter; otherwise it is an observer.
     pub votes: bool,
 }
 
-/// How this instance takes part.
+/// The options of this instance.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The cluster's name: instances of another are not talked to.
+    /// The name of the cluster; connections from other clusters are refused.
     pub cluster: String,
     /// This instance.
     pub id: ServerId,
     /// All instances, this one among them.
     pub members: BTreeMap<ServerId, Member>,
-    /// The folder of its log and snapshots.
+    /// The folder of the log and snapshots.
     pub data: PathBuf,
-    /// Make a log where there is none. An instance that lost its log and makes a new one forgets what it promised: this is for the first
-    /// start of all, and for a new instance.
+    /// Creates the log if there is none. Only for the first start of a new instance: one that lost its log would forget
+    /// its acceptedEpoch and its acknowledgements.
     pub create: bool,
-    /// Mutual TLS between instances, each with a certificate for [`Settings::name_of`]. Without it, a connection is identified by its source
-    /// address alone.
+    /// Mutual TLS between instances, each with a certificate for [`Settings::certificate_name`]. Without it, a
+    /// connection is identified by its source address alone.
     pub tls: Option<MutualTls>,
     /// Permits members on other machines without TLS. Otherwise, all addresses must be loopback addresses.
     pub is_network_trusted: bool,
-    /// The unit of all waits.
+    /// The unit of all timeouts.
     pub tick: Duration,
     /// Transactions between two snapshots.
     pub snapshot_every: u64,
-    /// Bytes of transactions between two snapshots, where that is less.
+    /// Bytes of transactions between two snapshots, if that comes first.
     pub snapshot_bytes: usize,
-    /// Bytes of a snapshot that are sent in a second.
+    /// Bytes of a snapshot sent per second.
     pub snapshot_rate: u64,
-    /// How the log is kept.
+    /// The options of the log.
     pub log: wal::Options,
-    /// The versions of the protocol between instances that it speaks: those of this release, or fewer.
+    /// The protocol versions that it speaks: those of this release, or fewer.
     pub versions: RangeInclusive<u32>,
 }
 
 impl Settings {
-    /// An instance with the usual times and limits.
+    /// An instance with the default timeouts and limits.
     #[must_use]
     pub fn new(cluster: &str, id: ServerId, members: BTreeMap<ServerId, Member>, data: PathBuf) -> Self {
         Self {
@@ -74,9 +74,9 @@ impl Settings {
         }
     }
 
-    /// The name that the certificate of an instance is for, such as `2.shop`.
+    /// The name in the certificate of an instance, such as `2.shop`.
     #[must_use]
-    pub fn name_of(&self, id: ServerId) -> String {
+    pub fn certificate_name(&self, id: ServerId) -> String {
         format!("{id}.{}", self.cluster)
     }
 
@@ -111,14 +111,14 @@ impl Settings {
     ///
     /// # Errors
     /// It is not the peer's address, or not a loopback address where the network is not trusted.
-    pub(crate) fn admits(&self, peer: ServerId, source: IpAddr) -> Result<(), String> {
+    pub(crate) fn check_source(&self, peer: ServerId, source: IpAddr) -> Result<(), String> {
         let source = source.to_canonical();
         let member = self.members.get(&peer).map(|member| member.address.ip().to_canonical());
         let same = member.is_some_and(|member| member == source || (member.is_loopback() && source.is_loopback()));
         if same && (self.is_network_trusted || source.is_loopback()) {
             return Ok(());
         }
-        Err(format!("a connection from {source} claims to be server {peer}, whose address is another one"))
+        Err(format!("a connection from {source} claims to be server {peer}, which has another address"))
     }
 
     pub(crate) fn zab(&self) -> Config {
@@ -128,7 +128,7 @@ impl Settings {
     }
 
     pub(crate) fn identity(&self) -> wal::Identity {
-        // FNV-1a: what matters is that another name is another number, on every machine.
+        // FNV-1a: only equality matters, and it must be the same on every machine.
         let hash = self
             .cluster
             .bytes()

@@ -1,7 +1,7 @@
-//! One connection with each other instance: messages in order, or an end that both hear of.
+//! Connections to the other instances, one for each. A connection delivers messages in order until both ends learn that
+//! it ended.
 //!
-//! The instance with the higher id dials. A connection begins with a [`Hello`] from each side; whoever is no member of the cluster, or not the
-//! one that it is taken for, gets no further.
+//! The instance with the higher id dials. Each side first sends a [`Hello`], which must match the membership.
 
 mod link;
 mod live;
@@ -20,19 +20,19 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use crate::settings::Settings;
 use crate::wire::Hello;
 
-/// Messages that wait for a peer. One that takes them too slowly is left.
+/// Messages that wait for a peer. The connection of a peer that is too slow is dropped.
 const QUEUE_LEN_MAX: usize = 20_000;
-/// Waits between two tries to reach a peer.
-const DIAL_WAIT: Duration = Duration::from_millis(20);
-const DIAL_WAIT_MAX: Duration = Duration::from_millis(500);
-/// For a connection to be made.
-const DIAL_TIME: Duration = Duration::from_secs(2);
+/// Delay between attempts to reach a peer; doubles up to the maximum.
+const RETRY_DELAY: Duration = Duration::from_millis(20);
+const RETRY_DELAY_MAX: Duration = Duration::from_millis(500);
+/// Timeout to open a connection.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Something for a peer.
+/// Something to send to a peer.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     Message(Message),
-    /// The file of a snapshot.
+    /// A snapshot file.
     Snapshot {
         session: Session,
         zxid: Zxid,
@@ -40,7 +40,7 @@ pub(crate) enum Outgoing {
     },
 }
 
-/// What a connection tells the driver.
+/// An event for the driver.
 #[derive(Debug)]
 pub(crate) enum Incoming {
     Up {
@@ -56,10 +56,10 @@ pub(crate) enum Incoming {
         peer: ServerId,
         link: Link,
         message: Message,
-        /// Its part of what may wait; given back with this.
+        /// Its share of the receive buffer, released when dropped.
         room: OwnedSemaphorePermit,
     },
-    /// Something large gets on.
+    /// A large transfer has advanced.
     Progress {
         peer: ServerId,
         link: Link,
@@ -73,13 +73,13 @@ pub(crate) enum Incoming {
     },
 }
 
-/// What all connections of an instance share.
+/// State shared by all connections of an instance.
 pub(crate) struct Transport {
     settings: Settings,
     links: AtomicU64,
     driver: mpsc::Sender<Incoming>,
-    /// The last problem of a connection that was taken.
-    told: Mutex<String>,
+    /// The last logged problem of an incoming connection.
+    last_logged: Mutex<String>,
     live: live::Live,
 }
 
@@ -89,12 +89,12 @@ impl Transport {
             settings: settings.clone(),
             links: AtomicU64::new(0),
             driver,
-            told: Mutex::default(),
+            last_logged: Mutex::default(),
             live: live::Live::new(),
         })
     }
 
-    /// Connects with all others, until it is dropped.
+    /// Connects to all peers until cancelled.
     pub(crate) async fn run(self: Arc<Self>, listener: TcpListener) {
         let mut tasks = tokio::task::JoinSet::new();
         for (peer, member) in self.settings.members.range(..self.settings.id) {
@@ -103,11 +103,11 @@ impl Transport {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    tasks.spawn(Arc::clone(&self).accepted(stream));
+                    tasks.spawn(Arc::clone(&self).accept(stream));
                 }
                 Err(problem) => {
-                    tracing::warn!(%problem, "an instance's connection could not be taken");
-                    tokio::time::sleep(DIAL_WAIT).await;
+                    tracing::warn!(%problem, "failed to accept a cluster connection");
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
             while tasks.try_join_next().is_some() {}
@@ -115,32 +115,32 @@ impl Transport {
     }
 
     async fn dial(self: Arc<Self>, peer: ServerId, address: SocketAddr) {
-        let mut wait = DIAL_WAIT;
-        let mut told = String::new();
+        let mut delay = RETRY_DELAY;
+        let mut last_logged = String::new();
         loop {
-            let problem = match tokio::time::timeout(DIAL_TIME, self.connected(address)).await {
-                Ok(Ok(stream)) => match self.meet(stream, Some(peer)).await {
+            let problem = match tokio::time::timeout(DIAL_TIMEOUT, self.connect(address)).await {
+                Ok(Ok(stream)) => match self.serve(stream, Some(peer)).await {
                     Ok(ended) => {
-                        // They have talked: it is worth to try again at once.
-                        wait = DIAL_WAIT;
+                        // The handshake succeeded, so retry quickly.
+                        delay = RETRY_DELAY;
                         ended.err().unwrap_or_else(|| "the connection ended".to_owned())
                     }
                     Err(problem) => problem,
                 },
                 Ok(Err(problem)) => problem.to_string(),
-                Err(_) => "it does not answer".to_owned(),
+                Err(_) => "connection timed out".to_owned(),
             };
-            if problem != told {
-                tracing::info!(%peer, %address, %problem, "no connection with another instance; trying again");
-                told = problem;
+            if problem != last_logged {
+                tracing::info!(%peer, %address, %problem, "no connection to another instance; retrying");
+                last_logged = problem;
             }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(DIAL_WAIT_MAX);
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(RETRY_DELAY_MAX);
         }
     }
 
-    /// Connects; without TLS from this instance's own address, by which the peer identifies it.
-    async fn connected(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
+    /// Opens a connection. Without TLS, it comes from this instance's own address, which identifies it to the peer.
+    async fn connect(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
         let own = self.settings.members.get(&self.settings.id).map(|member| member.address.ip());
         match own.filter(|own| self.settings.tls.is_none() && own.is_ipv4() == address.is_ipv4()) {
             Some(own) => {
@@ -152,51 +152,51 @@ impl Transport {
         }
     }
 
-    async fn accepted(self: Arc<Self>, stream: TcpStream) {
-        let problem = match self.meet(stream, None).await {
+    async fn accept(self: Arc<Self>, stream: TcpStream) {
+        let problem = match self.serve(stream, None).await {
             Ok(Ok(())) => return,
             Ok(Err(problem)) | Err(problem) => problem,
         };
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if *told != problem {
-            tracing::warn!(%problem, "a connection was refused, or has ended; the same is not told again");
-            *told = problem;
+        let mut last_logged = self.last_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last_logged != problem {
+            tracing::warn!(%problem, "cluster connection refused or ended; repeats are not logged");
+            *last_logged = problem;
         }
     }
 
-    /// Exchanges greetings, then messages until the connection ends; gives how it ended.
+    /// Performs the handshake, then exchanges messages until the connection ends. Returns how it ended.
     ///
     /// # Errors
-    /// Why there is none.
-    async fn meet(&self, stream: TcpStream, dialled: Option<ServerId>) -> Result<Result<(), String>, String> {
+    /// The handshake failed.
+    async fn serve(&self, stream: TcpStream, dialled: Option<ServerId>) -> Result<Result<(), String>, String> {
         stream.set_nodelay(true).map_err(|problem| problem.to_string())?;
         let source = stream.peer_addr().map_err(|problem| problem.to_string())?.ip();
-        let greeting = |peer: ServerId| Hello {
+        let own_hello = |peer: ServerId| Hello {
             version: *self.settings.versions.end(),
             version_min: *self.settings.versions.start(),
             cluster: self.settings.cluster.clone(),
             server: self.settings.id.0,
             peer: peer.0,
         };
-        let (stream, shown) = self.secured(stream, dialled).await?;
+        let (stream, certificate) = self.start_tls(stream, dialled).await?;
         let mut stream = link::Frames::new(stream);
         if let Some(peer) = dialled {
-            stream.greet(greeting(peer)).await?;
+            stream.send_hello(own_hello(peer)).await?;
         }
-        let hello = stream.greeted().await?;
+        let hello = stream.receive_hello().await?;
         let peer = ServerId(hello.server);
-        self.check(&hello, dialled)?;
-        if shown.is_some_and(|shown| !shown.is_for(&self.settings.name_of(peer))) {
-            return Err(format!("its certificate is not for `{}`", self.settings.name_of(peer)));
+        self.check_hello(&hello, dialled)?;
+        if certificate.is_some_and(|certificate| !certificate.is_for(&self.settings.certificate_name(peer))) {
+            return Err(format!("the peer's certificate is not for `{}`", self.settings.certificate_name(peer)));
         }
-        let is_proven = self.settings.tls.is_some();
-        if dialled.is_none() && !is_proven {
-            self.settings.admits(peer, source)?;
+        let is_authenticated = self.settings.tls.is_some();
+        if dialled.is_none() && !is_authenticated {
+            self.settings.check_source(peer, source)?;
         }
-        // Registered for as long as the connection lasts.
-        let heard = self.live.enter(peer, is_proven || dialled.is_some())?;
+        // Registered until the connection ends.
+        let registration = self.live.register(peer, is_authenticated || dialled.is_some())?;
         if dialled.is_none() {
-            stream.greet(greeting(peer)).await?;
+            stream.send_hello(own_hello(peer)).await?;
         }
         let link = Link(self.links.fetch_add(1, Ordering::Relaxed) + 1);
         let (sender, outgoing) = mpsc::channel(QUEUE_LEN_MAX);
@@ -204,55 +204,55 @@ impl Transport {
         if self.driver.send(up).await.is_err() {
             return Ok(Ok(()));
         }
-        let ended = stream.exchange(self, (peer, link), outgoing, &heard).await;
+        let ended = stream.exchange(self, (peer, link), outgoing, &registration).await;
         let _ = self.driver.send(Incoming::Down { peer, link }).await;
         Ok(ended)
     }
 
-    /// Begins TLS, where the settings have it. Who dials knows by the other's certificate who it is; who was dialled gets the
-    /// certificate that was shown.
-    async fn secured(
+    /// Starts TLS if configured. The dialling side verifies the peer's name here; the accepting side gets the peer's
+    /// certificate and checks it after the Hello.
+    async fn start_tls(
         &self,
         stream: TcpStream,
         dialled: Option<ServerId>,
     ) -> Result<(link::Stream, Option<PeerCertificate>), String> {
         let Some(tls) = &self.settings.tls else { return Ok((Box::new(stream), None)) };
         let begun = async {
-            let (stream, shown) = match dialled {
-                Some(peer) => (tls.connect(stream, &self.settings.name_of(peer)).await?, None),
+            let (stream, certificate) = match dialled {
+                Some(peer) => (tls.connect(stream, &self.settings.certificate_name(peer)).await?, None),
                 None => {
-                    let (stream, shown) = tls.accept(stream).await?;
-                    (stream, Some(shown))
+                    let (stream, certificate) = tls.accept(stream).await?;
+                    (stream, Some(certificate))
                 }
             };
-            Ok::<(link::Stream, _), std::io::Error>((Box::new(stream), shown))
+            Ok::<(link::Stream, _), std::io::Error>((Box::new(stream), certificate))
         };
-        match tokio::time::timeout(DIAL_TIME, begun).await {
+        match tokio::time::timeout(DIAL_TIMEOUT, begun).await {
             Ok(begun) => begun.map_err(|problem| format!("TLS: {problem}")),
-            Err(_) => Err("it does not begin TLS in time".to_owned()),
+            Err(_) => Err("TLS handshake timed out".to_owned()),
         }
     }
 
-    fn check(&self, hello: &Hello, dialled: Option<ServerId>) -> Result<(), String> {
+    fn check_hello(&self, hello: &Hello, dialled: Option<ServerId>) -> Result<(), String> {
         let peer = ServerId(hello.server);
         let (own, least) = (&self.settings.versions, hello.version_min);
         if least > *own.end() || hello.version < *own.start() {
             let (first, last) = (own.start(), own.end());
             return Err(format!(
-                "server {peer} speaks versions {least} to {} of the cluster's protocol, and this one {first} to {last}: bring the older \
-                 of the two to a release between",
+                "server {peer} speaks protocol versions {least} to {}, this server {first} to {last}: upgrade the older one to a \\
+                 release in between first",
                 hello.version
             ));
         }
         if hello.cluster != self.settings.cluster {
-            return Err(format!("server {peer} is of the cluster `{}`", hello.cluster));
+            return Err(format!("server {peer} belongs to cluster `{}`", hello.cluster));
         }
         // The higher id dials.
         let own = self.settings.id;
         let expected =
             dialled.map_or(peer > own && self.settings.members.contains_key(&peer), |dialled| dialled == peer);
         if hello.peer != own.0 || !expected {
-            return Err(format!("server {peer} is not whom this one expects, or means server {}", hello.peer));
+            return Err(format!("unexpected connection between server {peer} and server {}", hello.peer));
         }
         Ok(())
     }

@@ -1,23 +1,25 @@
-//! The write-ahead log: what is written to it is durable when a call returns, and comes back as it was, or not at all.
+//! The write-ahead log. A write is durable when the call returns, and is recovered unchanged or not at all.
 //!
 //! ```text
 //! folder
-//!   log-0000000000000001     segments, of one size from the beginning: filled with zeroes, then written from the front
+//!   log-0000000000000001     segments of a fixed size: filled with zeroes, then written from the front
 //!   log-0000000000000002
-//!   spare                    the next segment, made while there is time
+//!   spare                    the next segment, created in the background
 //!   snapshot-0000000100000007
 //!
 //! segment   header sector │ batch │ batch │ … │ zeroes
-//! batch     header (48 bytes) │ records │ zeroes up to the end of the sector
+//! batch     header (48 bytes) │ records │ zeroes to the end of the sector
 //! ```
 //!
-//! A batch is what one `fdatasync` makes durable. It begins at a sector of its own, so that no write touches a sector that was
-//! durable before. Its header has a checksum of its own, and one of the records that is chained with that of the batch before. A batch is
-//! written only once the one before is durable. Headers are told from what payloads may hold by a number that each segment draws.
+//! A batch is what one `fdatasync` makes durable. It starts at a sector boundary, so no write touches a sector that was
+//! durable before. Its header has one checksum for itself and one for the records, chained with that of the previous
+//! batch. A batch is written only once the previous one is durable. A random salt per segment prevents payloads from
+//! passing for headers.
 //!
-//! So a recovery can tell what was torn from what was damaged. Sectors that never got to the disk are still zeroes: a batch that is not
-//! whole, lacks sectors, and has no whole batch behind it was never durable, and is cut off. Anything else that is not as it was
-//! written was durable once, and [`Error::Damaged`] says so: going on without it could lose what was acknowledged.
+//! Recovery can therefore tell torn writes from damage. Sectors that did not reach the disk are still zeroes. An
+//! incomplete batch that lacks sectors and has no complete batch after it was never durable, and is cut off. Any other
+//! deviation affects data that was durable and is reported as [`Error::Damaged`]: continuing without that data could
+//! lose acknowledged transactions.
 
 mod batch;
 mod files;
@@ -32,39 +34,39 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use crossdock_zab::{Epoch, Ledger, Write, Zxid};
+use crossdock_zab::{Epoch, LogState, Write, Zxid};
 
 pub use self::recovery::Recovered;
 use self::segment::Header;
 pub use self::snapshot::{
-    Snapshot, adopt as adopt_snapshot, is_whole as is_snapshot, keep as keep_snapshot, path_of as snapshot_path,
-    read as read_snapshot,
+    Snapshot, adopt as adopt_snapshot, is_intact as is_intact_snapshot, path_of as snapshot_path,
+    read as read_snapshot, save as save_snapshot,
 };
 
-/// What a disk writes whole or not at all.
+/// The unit that a disk writes atomically, in bytes.
 pub(crate) const SECTOR: usize = 512;
-/// The bytes of records in one batch.
+/// Maximum bytes of records in one batch.
 const BATCH_LEN_MAX: usize = 16 << 20;
 
-/// Why a log cannot be used.
+/// Why a log operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The system refused. What became of a write is not known then: the log must not be used any more.
+    /// An I/O error. After a failed write it is unknown what is durable, and the log must not be used any more.
     #[error("{path}: {what}")]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried.
+        /// What failed.
         what: &'static str,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// Something that was durable is not as it was written.
-    #[error("{path} is damaged at byte {offset}: {problem}; what follows was acknowledged and cannot be read")]
+    /// Data that was durable has changed.
+    #[error("{path} is damaged at byte {offset}: {problem}; acknowledged data from there on cannot be read")]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Where.
+        /// The position in the file.
         offset: u64,
         /// What is wrong there.
         problem: &'static str,
@@ -72,56 +74,56 @@ pub enum Error {
     /// There is no log.
     #[error("{0} has no log")]
     Missing(PathBuf),
-    /// There is a log already.
-    #[error("{0} has a log already")]
+    /// There already is a log.
+    #[error("{0} already has a log")]
     Exists(PathBuf),
     /// Another process has the log open.
     #[error("{0} is in use by another process")]
     InUse(PathBuf),
-    /// The log is another server's, or another cluster's.
+    /// The log belongs to another server or cluster.
     #[error("{path} belongs to server {server} of cluster {cluster:016x}")]
     Foreign {
-        /// The file.
+        /// The server that owns it.
         path: PathBuf,
         /// The server that it belongs to.
         server: u64,
-        /// The cluster that it belongs to.
+        /// The cluster that owns it.
         cluster: u64,
     },
-    /// A write is larger than a segment can hold.
-    #[error("a write of {0} bytes does not fit into the log")]
+    /// A payload exceeds [`Options::payload_max`].
+    #[error("a payload of {0} bytes does not fit into the log")]
     TooLarge(usize),
 }
 
-pub(crate) fn failed(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> Error {
+pub(crate) fn io_error(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Io { path, what, source }
 }
 
-/// Whose log it is.
+/// The owner of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
-    /// A number of the cluster's name.
+    /// A hash of the cluster's name.
     pub cluster: u64,
-    /// The server.
+    /// The id of the server.
     pub server: u64,
 }
 
-/// How a log is kept.
+/// Options of a log.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// The bytes of a segment.
+    /// The size of a segment in bytes.
     pub segment_len: u64,
 }
 
 impl Options {
-    /// The bytes of records in one batch.
+    /// Maximum bytes of records in one batch.
     fn records_max(self) -> usize {
         let room = usize::try_from(self.segment_len).unwrap_or(usize::MAX).saturating_sub(2 * SECTOR + batch::HEADER);
         room.min(BATCH_LEN_MAX)
     }
 
-    /// The bytes of the longest payload that a log takes.
+    /// Maximum length of a payload in bytes.
     #[must_use]
     pub fn payload_max(self) -> usize {
         self.records_max().saturating_sub(batch::RECORD)
@@ -134,28 +136,28 @@ impl Default for Options {
     }
 }
 
-/// What all writes before a point come to, as far as the next segment has to say it. The log follows it write by write, as it keeps no
-/// ledger; a recovery, which does, sees that both came to the same.
+/// The part of a [`LogState`] that a segment header records. The running log updates it with each write; recovery
+/// compares it with the full state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Position {
     pub(crate) accepted: Epoch,
     pub(crate) current: Epoch,
     /// The end of the history.
     pub(crate) last: Zxid,
-    /// The end of what an open synchronisation has made of it.
+    /// The end of the open synchronisation.
     pub(crate) sync: Option<Zxid>,
-    /// The number of a log that has the place of a lost one; none is zero.
+    /// The id of a log that replaces a lost one; never zero.
     pub(crate) returning: Option<u64>,
 }
 
 impl Position {
-    pub(crate) fn of(ledger: &Ledger) -> Self {
+    pub(crate) fn of(log_state: &LogState) -> Self {
         Self {
-            accepted: ledger.accepted(),
-            current: ledger.current(),
-            last: ledger.history().last(),
-            sync: ledger.is_syncing().then(|| ledger.end()),
-            returning: ledger.returning(),
+            accepted: log_state.accepted_epoch(),
+            current: log_state.current_epoch(),
+            last: log_state.history().last(),
+            sync: log_state.is_syncing().then(|| log_state.end()),
+            returning: log_state.returning(),
         }
     }
 
@@ -181,7 +183,7 @@ impl Position {
     }
 }
 
-/// A log that is written to.
+/// A log that is open for writing.
 #[derive(Debug)]
 pub struct Wal {
     folder: PathBuf,
@@ -189,7 +191,7 @@ pub struct Wal {
     file: File,
     path: PathBuf,
     header: Header,
-    /// Where the next batch goes.
+    /// The offset of the next batch.
     offset: u64,
     /// The number of the next batch.
     number: u64,
@@ -199,59 +201,59 @@ pub struct Wal {
     spare: Option<JoinHandle<io::Result<()>>>,
     buffer: Vec<u8>,
     syncs: u64,
-    /// Held as long as the log is open.
+    /// Held while the log is open.
     _lock: File,
 }
 
-/// Makes sure that nobody else has the folder's log open.
+/// Locks the folder against other processes.
 fn lock(folder: &Path) -> Result<File, Error> {
     let path = folder.join("lock");
-    let file = File::create(&path).map_err(failed(&path, "cannot be made"))?;
+    let file = File::create(&path).map_err(io_error(&path, "cannot be created"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse(folder.to_owned())),
-        Err(std::fs::TryLockError::Error(source)) => Err(failed(&path, "cannot be locked")(source)),
+        Err(std::fs::TryLockError::Error(source)) => Err(io_error(&path, "cannot be locked")(source)),
     }
 }
 
 impl Wal {
-    /// Makes a log where there is none.
+    /// Creates a log.
     ///
     /// # Errors
-    /// [`Error::Exists`] where there is one; [`Error::Io`].
+    /// [`Error::Exists`] if there is one or a snapshot; [`Error::Io`].
     pub fn create(folder: &Path, identity: Identity, options: Options) -> Result<Self, Error> {
         Self::create_at(folder, identity, options, Position::default())
     }
 
-    /// Makes a log in the place of one that was lost: what was promised and acknowledged before is not known, and this instance does not
-    /// vote before it has all again.
+    /// Creates a log that replaces a lost one. What the instance accepted and acknowledged before is unknown, so it
+    /// does not vote until it has recovered everything.
     ///
     /// # Errors
     /// As [`Wal::create`].
-    pub fn create_again(folder: &Path, identity: Identity, options: Options) -> Result<Self, Error> {
+    pub fn create_after_loss(folder: &Path, identity: Identity, options: Options) -> Result<Self, Error> {
         let number = segment::random().max(1);
-        Self::create_at(folder, identity, options, Position::of(&Ledger::in_place_of_lost(number)))
+        Self::create_at(folder, identity, options, Position::of(&LogState::for_returning(number)))
     }
 
     fn create_at(folder: &Path, identity: Identity, options: Options, position: Position) -> Result<Self, Error> {
-        files::create_folder(folder).map_err(failed(folder, "cannot be made"))?;
-        // A snapshot of an earlier log is not a state of this one.
+        files::create_folder(folder).map_err(io_error(folder, "cannot be created"))?;
+        // A snapshot of an earlier log is not part of this one.
         if !segment::list(folder)?.is_empty() || !snapshot::list(folder)?.is_empty() {
             return Err(Error::Exists(folder.to_owned()));
         }
         let lock = lock(folder)?;
         let header = Header::first(identity, options.segment_len, position);
         segment::fill(&segment::spare_path(folder), options.segment_len)
-            .map_err(failed(folder, "cannot make a segment in"))?;
+            .map_err(io_error(folder, "cannot create a segment"))?;
         let (file, path) = segment::activate(folder, &header)?;
         Ok(Self::at(folder, options, (file, path), header, lock))
     }
 
-    /// Opens a log, and reads what it says.
+    /// Opens and recovers a log.
     ///
     /// # Errors
-    /// [`Error::Missing`] where there is none: an empty folder is not an empty log. [`Error::Damaged`], [`Error::Foreign`],
-    /// [`Error::Io`].
+    /// [`Error::Missing`] if there is none: an empty folder is not an empty log. [`Error::Damaged`],
+    /// [`Error::Foreign`], [`Error::InUse`], [`Error::Io`].
     pub fn open(folder: &Path, identity: Identity, options: Options) -> Result<(Self, Recovered), Error> {
         recovery::recover(folder, identity, options)
     }
@@ -276,12 +278,11 @@ impl Wal {
         this
     }
 
-    /// Makes writes durable: when it returns, all of them are. Where it does not, a beginning of them may be. They go as one, unless
-    /// that is more than a batch can hold.
+    /// Makes writes durable, in one batch if they fit. After an error, a prefix of them may be durable.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] for a payload longer than [`Options::payload_max`], before anything is written. [`Error::Io`]: what is
-    /// durable then is not known, and the log must not be used any more.
+    /// [`Error::TooLarge`] for a payload longer than [`Options::payload_max`], before anything is written.
+    /// [`Error::Io`]: it is unknown what is durable, and the log must not be used any more.
     pub fn append(&mut self, writes: &[Write]) -> Result<(), Error> {
         let payloads = writes.iter().flat_map(|write| match write {
             Write::Append { txns, .. } => txns.as_slice(),
@@ -291,7 +292,7 @@ impl Wal {
             return Err(Error::TooLarge(large));
         }
         let max = self.options.records_max();
-        if batch::weight(writes) <= max {
+        if batch::records_len(writes) <= max {
             return self.append_batch(writes);
         }
         batch::split(writes, max).iter().try_for_each(|part| self.append_batch(part))
@@ -306,8 +307,8 @@ impl Wal {
             batch::write(&mut buffer, self.number, (self.chain, self.header.salt), writes);
         }
         files::write_at(&self.file, &self.path, &buffer, self.offset)
-            .map_err(failed(&self.path, "cannot be written"))?;
-        files::sync_data(&self.file, &self.path).map_err(failed(&self.path, "cannot be synced"))?;
+            .map_err(io_error(&self.path, "cannot be written"))?;
+        files::sync_data(&self.file, &self.path).map_err(io_error(&self.path, "cannot be synced"))?;
         self.syncs += 1;
         self.offset += len;
         self.number += 1;
@@ -320,13 +321,13 @@ impl Wal {
         Ok(())
     }
 
-    /// The end of the history that is durable; nothing while a synchronisation is open.
+    /// The end of the durable history; `None` while a synchronisation is open.
     #[must_use]
     pub fn end(&self) -> Option<Zxid> {
         self.position.sync.is_none().then_some(self.position.last)
     }
 
-    /// How often a disk was asked to make something durable.
+    /// The number of syncs.
     #[must_use]
     pub fn syncs(&self) -> u64 {
         self.syncs
@@ -353,7 +354,7 @@ impl Wal {
     fn make_spare(&mut self) {
         let (path, len) = (segment::spare_path(&self.folder), self.options.segment_len);
         let filling = std::thread::Builder::new().name("spare".to_owned()).spawn(move || segment::fill(&path, len));
-        // Without a thread it is made when it is needed.
+        // If there is no thread, the segment is created when it is needed.
         self.spare = filling.ok();
     }
 
@@ -362,23 +363,23 @@ impl Wal {
         if matches!(made, Some(Ok(Ok(())))) {
             return Ok(());
         }
-        // There may be room again.
+        // Try again: there may be space by now.
         let path = segment::spare_path(&self.folder);
-        segment::fill(&path, self.options.segment_len).map_err(failed(&path, "cannot be made"))
+        segment::fill(&path, self.options.segment_len).map_err(io_error(&path, "cannot be created"))
     }
 
-    /// The number of the segment that is written to.
+    /// The number of the current segment.
     #[must_use]
     pub fn segment(&self) -> u64 {
         self.header.number
     }
 }
 
-/// Deletes segments and snapshots that nobody needs who has the snapshot of `zxid`, which is durable; gives the number of segments. Two
-/// snapshots stay. The log may be written to meanwhile, in the segment of that number or later ones.
+/// Deletes segments and snapshots that the durable snapshot of `zxid` makes obsolete, and returns the number of deleted
+/// segments. The last two snapshots stay. The log may be written meanwhile, in `segment` or later ones.
 ///
 /// # Errors
-/// [`Error::Io`]; the log may be used on.
+/// [`Error::Io`]; the log remains usable.
 pub fn purge(folder: &Path, zxid: Zxid, segment: u64) -> Result<usize, Error> {
     let kept = snapshot::purge(folder, zxid)?;
     segment::purge(folder, kept, segment)

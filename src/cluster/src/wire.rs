@@ -1,4 +1,4 @@
-//! Messages as bytes: `schemas/cluster.proto`.
+//! The wire format of `schemas/cluster.proto`.
 
 mod convert;
 mod schema;
@@ -8,12 +8,12 @@ use prost::Message as _;
 
 pub(crate) use self::schema::{Alive, Frame, Hello, Kind, SnapshotPart};
 
-/// The versions that this release speaks.
+/// The protocol versions of this release.
 ///
-/// A connection speaks the highest that both ends know. A release that brings a version keeps the one before, so that instances can be
-/// brought to it one after another; what is new is said only on connections of the new version.
+/// A connection uses the highest version that both ends support. A release that adds a version keeps the previous one,
+/// so that instances can be upgraded one by one; new messages are sent only on connections of the new version.
 pub(crate) const VERSIONS: std::ops::RangeInclusive<u32> = 1..=1;
-/// The bytes of a frame.
+/// Maximum length of a frame in bytes.
 pub(crate) const FRAME_LEN_MAX: usize = 80 << 20;
 const LENGTH: usize = 4;
 
@@ -22,18 +22,18 @@ impl Frame {
         Self { kind: Some(kind) }
     }
 
-    /// Appends the frame with its length.
+    /// Appends the frame, with its length prefix.
     pub(crate) fn write(&self, out: &mut BytesMut) {
         let len = u32::try_from(self.encoded_len()).unwrap_or(u32::MAX);
         out.extend_from_slice(&len.to_be_bytes());
-        // A buffer that grows takes every message.
+        // Encoding into a growing buffer cannot fail.
         let _ = self.encode(out);
     }
 
-    /// Takes a frame of up to `len_max` bytes from the beginning of `bytes`; nothing where it is not whole yet.
+    /// Takes a frame of up to `len_max` bytes from the start of `bytes`; `None` if it is incomplete.
     ///
     /// # Errors
-    /// What is wrong with the bytes.
+    /// The frame is too long or cannot be decoded.
     pub(crate) fn take(bytes: &mut BytesMut, len_max: usize) -> Result<Option<Self>, &'static str> {
         let Some(prefix) = bytes.get(..LENGTH) else { return Ok(None) };
         let len = prefix.try_into().map_or(u32::MAX, u32::from_be_bytes) as usize;
@@ -45,6 +45,6 @@ impl Frame {
         }
         bytes.advance(LENGTH);
         let frame: Bytes = bytes.split_to(len).freeze();
-        Self::decode(frame).map(Some).map_err(|_| "a frame cannot be read")
+        Self::decode(frame).map(Some).map_err(|_| "a frame cannot be decoded")
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_cluster::register::{Change, Command, CompareAndSet, DONE, NOT_DONE, Register};
-use crossdock_cluster::{AskError, Client, Member, Node, Settings, StartError};
+use crossdock_cluster::{Client, Member, Node, RequestError, Settings, StartError};
 use crossdock_zab::{Refusal, Role, ServerId};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,7 +39,7 @@ impl Cluster {
             settings
         });
         let settings: Vec<Settings> = settings.collect();
-        let nodes = settings.iter().map(|settings| Some(started(settings))).collect();
+        let nodes = settings.iter().map(|settings| Some(start(settings))).collect();
         Self { settings, nodes, _folder: folder }
     }
 
@@ -48,24 +48,24 @@ impl Cluster {
     }
 
     fn restart(&mut self, index: usize) {
-        self.nodes[index] = Some(started(&self.settings[index]));
+        self.nodes[index] = Some(start(&self.settings[index]));
     }
 
-    /// The one that leads.
+    /// The index of the leader, once there is one.
     async fn leader(&self) -> usize {
         let leading = self.nodes.iter().enumerate().filter_map(|(index, node)| {
             let mut client = node.as_ref()?.client();
             Some(Box::pin(async move {
                 client.until(|status| matches!(status.role, Role::Leading(_))).await?;
-                Ok::<_, AskError>(index)
+                Ok::<_, RequestError>(index)
             }))
         });
         let found = tokio::time::timeout(PATIENCE, futures_util::future::select_ok(leading));
-        found.await.expect("nobody leads").expect("some run").0
+        found.await.expect("no leader in time").expect("some run").0
     }
 }
 
-fn started(settings: &Settings) -> Node {
+fn start(settings: &Settings) -> Node {
     Node::start(settings, Box::new(Register::default())).expect("it starts")
 }
 
@@ -74,21 +74,21 @@ async fn has_leader(client: &Client) {
     let mut client = client.clone();
     let found = client.until(|status| status.role != Role::Looking);
     tokio::time::timeout(PATIENCE, found).await.expect("there is no leader").expect("it runs");
-    // One that has just left a leader hears of it before it is asked again.
+    // Let the driver publish the end of its old role before the next request.
     tokio::task::yield_now().await;
 }
 
-/// Appends until it is known to be done; a number that is appended twice is told apart by whoever reads.
+/// Appends until it is known to have succeeded. An item may be appended more than once.
 async fn append(client: &Client, key: &str, item: &str) {
     let begun = Instant::now();
     loop {
         let payload = Command::payload(key, Change::Append(Bytes::copy_from_slice(item.as_bytes())));
         match client.propose(payload).await {
             Ok((_, answer)) => return assert_eq!(answer, DONE),
-            Err(AskError::Ended) => panic!("the instance has ended"),
+            Err(RequestError::Ended) => panic!("the instance has ended"),
             Err(_) => has_leader(client).await,
         }
-        assert!(begun.elapsed() < PATIENCE, "{item} is never done");
+        assert!(begun.elapsed() < PATIENCE, "{item} was not appended in time");
     }
 }
 
@@ -98,7 +98,7 @@ async fn read(client: &Client, key: &str) -> String {
         match client.read(Bytes::copy_from_slice(key.as_bytes())).await {
             Ok(value) => return String::from_utf8(value.to_vec()).expect("text"),
             Err(problem) => {
-                assert!(begun.elapsed() < PATIENCE, "{key} is never read: {problem}");
+                assert!(begun.elapsed() < PATIENCE, "{key} was not read in time: {problem}");
                 has_leader(client).await;
             }
         }
@@ -119,7 +119,7 @@ async fn one_instance_is_a_cluster() {
     assert_eq!(set(Some(b"1"), b"3").await.expect("done").1, DONE);
     assert_eq!(read(&client, "b").await, "3");
     cluster.nodes[0].take().expect("it runs").stop();
-    assert_eq!(client.propose(Bytes::new()).await, Err(AskError::Ended));
+    assert_eq!(client.propose(Bytes::new()).await, Err(RequestError::Ended));
     cluster.restart(0);
     let client = cluster.client(0);
     assert_eq!((read(&client, "a").await, read(&client, "b").await), ("1\n".into(), "3".into()));
@@ -153,13 +153,13 @@ async fn three_instances_agree_and_survive_their_leader() {
 }
 
 #[tokio::test]
-async fn a_leader_hands_over_to_whom_it_is_told() {
+async fn leadership_is_transferred_to_the_requested_successor() {
     let cluster = Cluster::start(3, 0, |_| {});
     let leader = cluster.leader().await;
     append(&cluster.client(leader), "a", "1").await;
     let successor = (leader + 2) % 3;
     let id = ServerId(successor as u64 + 1);
-    cluster.client(leader).hand_over(Some(id)).await.expect("it runs");
+    cluster.client(leader).transfer_leadership(Some(id)).await.expect("it runs");
     let leads = |status: &crossdock_cluster::Status| matches!(status.role, Role::Leading(_));
     let mut client = cluster.client(successor);
     tokio::time::timeout(PATIENCE, client.until(leads)).await.expect("in time").expect("it runs");
@@ -168,14 +168,14 @@ async fn a_leader_hands_over_to_whom_it_is_told() {
 }
 
 #[tokio::test]
-async fn who_is_far_behind_gets_a_snapshot() {
+async fn a_late_follower_gets_a_snapshot() {
     let mut cluster = Cluster::start(3, 0, |settings| settings.snapshot_every = 50);
     let leader = cluster.leader().await;
     let late = (leader + 1) % 3;
     append(&cluster.client(leader), "list", "first").await;
     cluster.nodes[late].take().expect("it runs").stop();
     let client = cluster.client(leader);
-    // More than is kept in memory.
+    // More transactions than are kept in memory.
     let many: Vec<_> = (0..12_000)
         .map(|number| {
             let client = client.clone();
@@ -198,15 +198,15 @@ async fn who_is_far_behind_gets_a_snapshot() {
     let folder = &cluster.settings[late].data;
     let snapshots = || std::fs::read_dir(folder).expect("a folder").filter(is_snapshot).count();
     assert!(snapshots() > 0, "{folder:?} has no snapshot");
-    // And it comes up with it.
+    // It also restarts from that snapshot.
     cluster.nodes[late].take().expect("it runs").stop();
     cluster.restart(late);
     assert_eq!(read(&cluster.client(late), "list").await, "first\nlast\n");
 }
 
 #[tokio::test]
-async fn a_snapshot_may_take_longer_than_anybody_is_silent() {
-    // Two megabytes at one a second; silence is given up after seven tenths.
+async fn a_snapshot_transfer_may_outlast_the_heartbeat_timeout() {
+    // Two megabytes at one per second; the heartbeat timeout is 0.7 s.
     let mut cluster = Cluster::start(3, 0, |settings| {
         settings.snapshot_every = 20;
         settings.snapshot_rate = 1 << 20;
@@ -219,7 +219,7 @@ async fn a_snapshot_may_take_longer_than_anybody_is_silent() {
     for number in 0..20 {
         append(&client, &format!("large-{number}"), &"x".repeat(100_000)).await;
     }
-    // More than is kept in memory, so that the snapshot is needed.
+    // More transactions than are kept in memory, so that the snapshot is needed.
     let mut together = tokio::task::JoinSet::new();
     for number in 0..11_000 {
         let client = client.clone();
@@ -235,11 +235,11 @@ async fn a_snapshot_may_take_longer_than_anybody_is_silent() {
     let before = epoch(&cluster.client(leader));
     cluster.restart(late);
     assert_eq!(read(&cluster.client(late), "large-7").await.len(), 100_001);
-    assert_eq!(epoch(&cluster.client(leader)), before, "who comes back does not depose a leader");
+    assert_eq!(epoch(&cluster.client(leader)), before, "a restarted follower does not depose the leader");
 }
 
 #[tokio::test]
-async fn many_large_commands_at_once_end_nobody_and_one_too_large_is_refused() {
+async fn many_large_commands_stop_no_instance_and_an_oversized_one_is_refused() {
     let cluster = Cluster::start(3, 0, |settings| settings.log.segment_len = 64 << 20);
     let client = cluster.client(cluster.leader().await);
     let mut together = tokio::task::JoinSet::new();
@@ -256,9 +256,9 @@ async fn many_large_commands_at_once_end_nobody_and_one_too_large_is_refused() {
     }
     assert!(done > 1_000, "{done}");
     let large = Command::payload("large", Change::Set(Bytes::from(vec![b'x'; 5 << 20])));
-    assert_eq!(client.propose(large.clone()).await, Err(AskError::Refused(Refusal::TooLong)));
+    assert_eq!(client.propose(large.clone()).await, Err(RequestError::Refused(Refusal::TooLong)));
     for index in 0..3 {
-        assert_eq!(cluster.client(index).propose(large.clone()).await, Err(AskError::Refused(Refusal::TooLong)));
+        assert_eq!(cluster.client(index).propose(large.clone()).await, Err(RequestError::Refused(Refusal::TooLong)));
         assert_eq!(cluster.client(index).status().stopped, None);
     }
 }
@@ -268,7 +268,7 @@ fn is_snapshot(entry: &std::io::Result<std::fs::DirEntry>) -> bool {
 }
 
 #[test]
-fn an_instance_without_its_log_does_not_start_as_if_it_had_none() {
+fn an_instance_without_a_log_does_not_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let member = Member { address: free_address(), votes: true };
     let settings = |path: &Path| {
@@ -280,9 +280,9 @@ fn an_instance_without_its_log_does_not_start_as_if_it_had_none() {
     assert!(matches!(start(&stranger), Err(StartError::Settings(_))));
 }
 
-/// Of what a leader was asked itself, nothing is left open when it leaves: each command is done, or known not to be.
+/// The outcome of every command is known to the leader's own clients after a shutdown.
 #[tokio::test]
-async fn a_leader_that_leaves_answers_all_that_it_was_asked() {
+async fn a_leader_that_shuts_down_answers_all_its_requests() {
     let mut cluster = Cluster::start(3, 0, |_| {});
     let leads = cluster.leader().await;
     for index in 0..3 {
@@ -297,8 +297,8 @@ async fn a_leader_that_leaves_answers_all_that_it_was_asked() {
                 match client.propose(Command::payload(&format!("key-{writer}"), Change::Append(Bytes::from("x")))).await
                 {
                     Ok(_) => done += 1,
-                    Err(AskError::Unknown) => return (done, false),
-                    // Once it hands over, and then has ended.
+                    Err(RequestError::Unknown) => return (done, false),
+                    // Refused during the transfer, or the instance has ended.
                     Err(_) => return (done, true),
                 }
             }
@@ -307,18 +307,18 @@ async fn a_leader_that_leaves_answers_all_that_it_was_asked() {
     let mut client = cluster.client(leads);
     let busy = client.until(|status| status.applied.counter > 200);
     tokio::time::timeout(PATIENCE, busy).await.expect("in time").expect("it runs");
-    cluster.nodes[leads].take().expect("it runs").leave().await;
+    cluster.nodes[leads].take().expect("it runs").shut_down().await;
     let ended = writers.join_all().await;
     assert!(ended.iter().all(|(done, known)| *done > 0 && *known), "{ended:?}");
 }
 
-/// A command that takes longer on the wire than a leader is waited for.
+/// Transferring the command takes longer than the heartbeat timeout.
 #[tokio::test]
-async fn a_command_that_crawls_over_the_wire_ends_no_leadership() {
+async fn a_slow_transfer_of_a_large_command_ends_no_leadership() {
     let folder = tempfile::tempdir().expect("a folder");
     let real: Vec<_> = (0..3).map(|_| free_address()).collect();
-    // The third dials the others by way of links that take 1 MiB a second.
-    let slow: Vec<_> = real.iter().map(|address| crawling(*address)).collect();
+    // The third instance dials the others through links limited to 1 MiB/s.
+    let slow: Vec<_> = real.iter().map(|address| slow_proxy(*address)).collect();
     let mut nodes = Vec::new();
     for id in 1..=3_u64 {
         let member = |other: u64| {
@@ -329,7 +329,7 @@ async fn a_command_that_crawls_over_the_wire_ends_no_leadership() {
         let members: BTreeMap<ServerId, Member> = (1..=3).map(member).collect();
         let mut settings = Settings::new("test", ServerId(id), members, folder.path().join(id.to_string()));
         settings.create = true;
-        nodes.push(started(&settings));
+        nodes.push(start(&settings));
     }
     for node in &nodes {
         has_leader(&node.client()).await;
@@ -348,8 +348,8 @@ async fn a_command_that_crawls_over_the_wire_ends_no_leadership() {
     assert_eq!(epoch(&nodes[2].client().status()), before, "the epoch is unchanged");
 }
 
-/// An address that leads to another over a link that takes 1 MiB a second each way.
-fn crawling(to: std::net::SocketAddr) -> std::net::SocketAddr {
+/// The address of a proxy that forwards to `to` at 1 MiB/s in each direction.
+fn slow_proxy(to: std::net::SocketAddr) -> std::net::SocketAddr {
     use std::io::{Read as _, Write as _};
     const PIECE: usize = 16 * 1024;
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -394,9 +394,9 @@ async fn an_unauthenticated_hello_does_not_replace_a_live_link() {
     let address = cluster.nodes[0].as_ref().expect("it runs").address();
     for server in [2, 3, 2, 3] {
         let mut foreign = foreign::Caller::dial(address);
-        foreign.greet(server, 1);
-        let came = tokio::task::spawn_blocking(move || foreign.rest()).await.expect("no panic");
-        assert_eq!(came, 0, "it is not greeted");
+        foreign.send_hello(server, 1);
+        let received = tokio::task::spawn_blocking(move || foreign.count_received()).await.expect("no panic");
+        assert_eq!(received, 0, "no Hello in reply");
     }
     append(&cluster.client(0), "list", "after").await;
     assert_eq!(epoch(&cluster.client(0)), before, "the epoch is unchanged");
@@ -412,12 +412,12 @@ async fn a_bogus_accepted_epoch_does_not_disable_the_cluster() {
         for index in 0..2 {
             let address = cluster.nodes[index].as_ref().expect("it runs").address();
             let mut foreign = foreign::Caller::dial(address);
-            foreign.greet(3, index as u64 + 1);
+            foreign.send_hello(3, index as u64 + 1);
             // The previous connection may still count as live.
             let claims = tokio::task::spawn_blocking(move || {
-                if foreign.is_answered() {
-                    foreign.has_promised(claimed);
-                    foreign.rest();
+                if foreign.has_reply() {
+                    foreign.send_cepoch(claimed);
+                    foreign.count_received();
                 }
             });
             let _ = tokio::time::timeout(Duration::from_secs(2), claims).await;
@@ -451,9 +451,9 @@ async fn a_connection_from_another_address_is_not_accepted_as_a_member() {
     let members = BTreeMap::from([(ServerId(1), member("127.0.0.1:0")), (ServerId(2), member("192.0.2.7:7101"))]);
     let mut settings = Settings::new("test", ServerId(1), members, folder.path().to_owned());
     (settings.create, settings.is_network_trusted) = (true, true);
-    let node = started(&settings);
+    let node = start(&settings);
     let mut foreign = foreign::Caller::dial(node.address());
-    foreign.greet(2, 1);
-    let came = tokio::task::spawn_blocking(move || foreign.rest()).await.expect("no panic");
-    assert_eq!(came, 0, "it is not greeted");
+    foreign.send_hello(2, 1);
+    let received = tokio::task::spawn_blocking(move || foreign.count_received()).await.expect("no panic");
+    assert_eq!(received, 0, "no Hello in reply");
 }

@@ -1,4 +1,4 @@
-//! Instances that show certificates to one another.
+//! Mutual TLS between instances.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -23,7 +23,7 @@ fn authority(name: &str) -> Authority {
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
 }
 
-/// Files of an instance: a certificate of that authority for that name, and the authority that it trusts.
+/// Writes the TLS files of an instance: a certificate by `issuer` for `name`, and the trusted authority.
 fn files(folder: &Path, file: &str, name: &str, issuer: &Authority, trusted: &Authority) -> MutualTls {
     let key = KeyPair::generate().expect("a key");
     let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
@@ -48,11 +48,11 @@ fn settings(folder: &Path) -> Vec<Settings> {
     members.keys().map(one).collect()
 }
 
-fn started(settings: &Settings) -> Node {
+fn start(settings: &Settings) -> Node {
     Node::start(settings, Box::new(Register::default())).expect("it starts")
 }
 
-/// Whether it has a connection with the third.
+/// Whether it is connected to the third instance.
 fn connected(node: &Node) -> bool {
     node.client().status().peers.iter().any(|peer| peer.id == ServerId(3) && peer.is_connected)
 }
@@ -71,22 +71,22 @@ async fn instances_with_certificates_form_a_cluster_and_take_renewed_ones() {
         let (file, name) = (format!("tls-{}", one.id), format!("{}.shop", one.id));
         one.tls = Some(files(folder.path(), &file, &name, &ours, &ours));
     }
-    let mut nodes: Vec<Node> = settings.iter().map(started).collect();
+    let mut nodes: Vec<Node> = settings.iter().map(start).collect();
     for node in &nodes {
         settled(node.client()).await;
     }
     let set = Command::payload("a", Change::Set(Bytes::from_static(b"1")));
     nodes[0].client().propose(set).await.expect("it is done");
-    // A renewed certificate, and an instance that comes back: nobody else was restarted.
+    // The certificate is renewed and one instance restarts; the others keep running.
     files(folder.path(), "tls-1", "1.shop", &ours, &ours);
     nodes.remove(2).stop();
-    nodes.push(started(&settings[2]));
+    nodes.push(start(&settings[2]));
     settled(nodes[2].client()).await;
     assert_eq!(nodes[2].client().read(Bytes::from_static(b"a")).await.expect("it is read"), "1");
 }
 
 #[tokio::test]
-async fn whoever_shows_a_wrong_certificate_gets_nowhere() {
+async fn an_instance_with_a_wrong_certificate_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let (ours, others) = (authority("ours"), authority("others"));
     for (case, name, issuer) in
@@ -99,22 +99,22 @@ async fn whoever_shows_a_wrong_certificate_gets_nowhere() {
             one.tls = Some(files(folder.path(), &file, &name, &ours, &ours));
         }
         settings[2].tls = Some(files(folder.path(), &format!("{case}-3"), name, issuer, &ours));
-        let nodes: Vec<Node> = settings.iter().map(started).collect();
+        let nodes: Vec<Node> = settings.iter().map(start).collect();
         let good = [settled(nodes[0].client()).await, settled(nodes[1].client()).await];
         assert!(good.iter().any(|role| matches!(role, Role::Leading(_))), "{case}: {good:?}");
-        // It has been tried for as long as the others took, and more than once.
+        // The third was refused for as long as the others took to elect a leader.
         for node in &nodes[..2] {
             assert!(!connected(node), "{case}");
         }
         assert_eq!(nodes[2].client().status().role, Role::Looking, "{case}");
     }
-    // One that does not encrypt.
+    // An instance without TLS.
     let mut settings = settings(&folder.path().join("plain"));
     for one in &mut settings[..2] {
         let (file, name) = (format!("plain-{}", one.id), format!("{}.shop", one.id));
         one.tls = Some(files(folder.path(), &file, &name, &ours, &ours));
     }
-    let nodes: Vec<Node> = settings.iter().map(started).collect();
+    let nodes: Vec<Node> = settings.iter().map(start).collect();
     settled(nodes[0].client()).await;
     assert_eq!(nodes[2].client().status().role, Role::Looking);
     assert!(nodes[..2].iter().all(|node| !connected(node)));

@@ -1,12 +1,12 @@
-//! The log, cut and damaged at every byte: what was acknowledged comes back exactly, or the log says clearly that it cannot.
+//! The log, cut and damaged at every byte: everything acknowledged is recovered exactly, or the damage is reported.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use crossdock_cluster::wal::{Error, Identity, Options, Recovered, Wal, keep_snapshot, purge};
-use crossdock_zab::{Blob, Epoch, Ledger, Txn, Write, Zxid};
+use crossdock_cluster::wal::{Error, Identity, Options, Recovered, Wal, purge, save_snapshot};
+use crossdock_zab::{Blob, Epoch, LogState, Txn, Write, Zxid};
 use proptest::prelude::*;
 
 const IDENTITY: Identity = Identity { cluster: 7, server: 1 };
@@ -36,13 +36,13 @@ fn batches() -> Vec<Vec<Write>> {
     ]
 }
 
-/// What the first of the batches come to.
-fn ledger(batches: &[Vec<Write>]) -> Ledger {
-    let mut ledger = Ledger::default();
+/// The state after these batches.
+fn log_state(batches: &[Vec<Write>]) -> LogState {
+    let mut log_state = LogState::default();
     for write in batches.iter().flatten() {
-        ledger.apply(write).expect("it stands where it may");
+        log_state.apply(write).expect("a valid write");
     }
-    ledger
+    log_state
 }
 
 fn written(folder: &Path, options: Options, batches: &[Vec<Write>]) {
@@ -65,28 +65,28 @@ fn segments(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_log_comes_back_as_it_was() {
+fn a_log_is_recovered_unchanged() {
     let folder = tempfile::tempdir().expect("a folder");
     let batches = batches();
     written(folder.path(), SMALL, &batches);
     let recovered = opened(folder.path(), SMALL).expect("a good log");
-    assert_eq!((recovered.ledger, recovered.cut), (ledger(&batches), 0));
+    assert_eq!((recovered.log_state, recovered.cut), (log_state(&batches), 0));
     assert!(recovered.snapshot.is_none());
     let (mut wal, _) = Wal::open(folder.path(), IDENTITY, SMALL).expect("a good log");
     let more = vec![Write::AcceptEpoch(Epoch(5))];
     wal.append(&more).expect("a disk");
     drop(wal);
     let recovered = opened(folder.path(), SMALL).expect("a good log");
-    assert_eq!(recovered.ledger, ledger(&[batches, vec![more]].concat()));
+    assert_eq!(recovered.log_state, log_state(&[batches, vec![more]].concat()));
 }
 
 #[test]
-fn a_log_in_the_place_of_a_lost_one_says_so_until_all_is_there_again() {
+fn a_log_that_replaces_a_lost_one_is_marked_until_everything_is_recovered() {
     let folder = tempfile::tempdir().expect("a folder");
     let batches = batches();
-    let mut wal = Wal::create_again(folder.path(), IDENTITY, SMALL).expect("a new log");
-    let number = opened_while_open(&mut wal, folder.path());
-    // Over more than a segment.
+    let mut wal = Wal::create_after_loss(folder.path(), IDENTITY, SMALL).expect("a new log");
+    let number = returning_after_reopen(&mut wal, folder.path());
+    // Fill more than one segment.
     for batch in &batches {
         wal.append(batch).expect("a disk");
     }
@@ -97,32 +97,32 @@ fn a_log_in_the_place_of_a_lost_one_says_so_until_all_is_there_again() {
         wal.append(&[next]).expect("a disk");
         last = zxid(2, counter);
     }
-    keep_snapshot(folder.path(), zxid(2, 9), b"state").expect("a disk");
-    keep_snapshot(folder.path(), zxid(2, 18), b"state").expect("a disk");
+    save_snapshot(folder.path(), zxid(2, 9), b"state").expect("a disk");
+    save_snapshot(folder.path(), zxid(2, 18), b"state").expect("a disk");
     assert!(purge(folder.path(), zxid(2, 18), wal.segment()).expect("a disk") > 0, "its beginning is gone");
-    assert_eq!(opened_while_open(&mut wal, folder.path()), number);
+    assert_eq!(returning_after_reopen(&mut wal, folder.path()), number);
     wal.append(&[Write::Returned]).expect("a disk");
     drop(wal);
     let recovered = opened(folder.path(), SMALL).expect("a good log");
-    assert_eq!((recovered.ledger.returning(), recovered.ledger.history().last()), (None, last));
+    assert_eq!((recovered.log_state.returning(), recovered.log_state.history().last()), (None, last));
 }
 
-/// The number of a log that has the place of a lost one. The log is opened anew.
-fn opened_while_open(wal: &mut Wal, folder: &Path) -> u64 {
+/// Reopens the log and returns the id of a log that replaces a lost one.
+fn returning_after_reopen(wal: &mut Wal, folder: &Path) -> u64 {
     let elsewhere = tempfile::tempdir().expect("a folder");
     let other = Wal::create(elsewhere.path(), IDENTITY, SMALL).expect("a new log");
     drop(std::mem::replace(wal, other));
     let (opened, recovered) = Wal::open(folder, IDENTITY, SMALL).expect("a good log");
     *wal = opened;
-    recovered.ledger.returning().expect("it is in the place of a lost one")
+    recovered.log_state.returning().expect("a log that replaces a lost one")
 }
 
 #[test]
-fn a_byte_that_changed_is_never_passed_over() {
+fn a_changed_byte_is_always_detected() {
     let folder = tempfile::tempdir().expect("a folder");
     let batches = batches();
     written(folder.path(), SMALL, &batches);
-    let whole = ledger(&batches);
+    let whole = log_state(&batches);
     let path = segments(folder.path()).pop().expect("a segment");
     let bytes = std::fs::read(&path).expect("a segment");
     let file = OpenOptions::new().write(true).open(&path).expect("a segment");
@@ -132,9 +132,9 @@ fn a_byte_that_changed_is_never_passed_over() {
             file.write_all_at(&[flipped], at as u64).expect("a segment");
             match opened(folder.path(), SMALL) {
                 Ok(recovered) => {
-                    assert_eq!(recovered.ledger, whole, "byte {at} is {flipped} and was {byte}");
+                    assert_eq!(recovered.log_state, whole, "byte {at} is {flipped} and was {byte}");
                     same += 1;
-                    // What was cut off behind the end was zeroed.
+                    // A change after the last batch is cut off and zeroed.
                 }
                 Err(Error::Damaged { .. }) => stopped += 1,
                 Err(other) => panic!("byte {at}: {other}"),
@@ -146,7 +146,7 @@ fn a_byte_that_changed_is_never_passed_over() {
 }
 
 #[test]
-fn a_file_that_was_cut_is_never_passed_over() {
+fn a_truncated_file_is_always_detected() {
     let folder = tempfile::tempdir().expect("a folder");
     written(folder.path(), SMALL, &batches());
     let path = segments(folder.path()).pop().expect("a segment");
@@ -158,7 +158,7 @@ fn a_file_that_was_cut_is_never_passed_over() {
 }
 
 #[test]
-fn a_batch_that_was_not_durable_is_cut_whatever_of_it_is_there() {
+fn an_incomplete_batch_is_cut_off_whichever_sectors_remain() {
     let batches = batches();
     let options = Options { segment_len: 16 * 1024 };
     let txn = Txn { zxid: zxid(2, 1), payload: Bytes::from(vec![7; 1500]) };
@@ -180,20 +180,20 @@ fn a_batch_that_was_not_durable_is_cut_whatever_of_it_is_there() {
             torn[sector * 512..(sector + 1) * 512].copy_from_slice(&after[sector * 512..(sector + 1) * 512]);
         }
         std::fs::write(&path, &torn).expect("a segment");
-        let recovered = opened(folder.path(), options).expect("a log whose last batch is not whole");
-        assert_eq!(recovered.ledger, ledger(&batches), "sectors {kept:b}");
+        let recovered = opened(folder.path(), options).expect("a log with an incomplete last batch");
+        assert_eq!(recovered.log_state, log_state(&batches), "sectors {kept:b}");
         assert_eq!(recovered.cut > 0, kept > 0);
         assert_eq!(std::fs::read(&path).expect("a segment"), before, "it is cut for good");
     }
 }
 
 #[test]
-fn segments_follow_one_another_and_go_when_a_snapshot_has_them() {
+fn segments_rotate_and_are_purged_once_a_snapshot_covers_them() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut wal = Wal::create(folder.path(), IDENTITY, SMALL).expect("a new log");
-    let mut whole = Ledger::default();
+    let mut whole = LogState::default();
     let mut write = |wal: &mut Wal, write: Write| {
-        whole.apply(&write).expect("it stands where it may");
+        whole.apply(&write).expect("a valid write");
         wal.append(&[write]).expect("a disk");
         whole.clone()
     };
@@ -207,7 +207,7 @@ fn segments_follow_one_another_and_go_when_a_snapshot_has_them() {
     }
     assert!(segments(folder.path()).len() > 8);
     for snapshot in [10, 20, 30] {
-        keep_snapshot(folder.path(), zxid(1, snapshot), &[u8::try_from(snapshot).expect("small")]).expect("a disk");
+        save_snapshot(folder.path(), zxid(1, snapshot), &[u8::try_from(snapshot).expect("small")]).expect("a disk");
     }
     let before = segments(folder.path()).len();
     let deleted = purge(folder.path(), zxid(1, 30), wal.segment()).expect("a disk");
@@ -217,23 +217,23 @@ fn segments_follow_one_another_and_go_when_a_snapshot_has_them() {
     let recovered = opened(folder.path(), SMALL).expect("a good log");
     let (snapshot, state) = recovered.snapshot.expect("a snapshot");
     assert_eq!((snapshot.zxid, state), (zxid(1, 30), vec![30]));
-    assert_eq!(recovered.ledger.history().last(), all.history().last());
-    assert!(recovered.ledger.history().floor() <= zxid(1, 20), "the snapshot before it is good for something too");
+    assert_eq!(recovered.log_state.history().last(), all.history().last());
+    assert!(recovered.log_state.history().floor() <= zxid(1, 20), "the previous snapshot is still usable");
 
-    // What was being written when the process ended goes.
+    // Files that a crash left unfinished are deleted.
     std::fs::write(folder.path().join("unfinished-0000000100000020"), b"half").expect("a file");
     assert!(opened(folder.path(), SMALL).is_ok() && !folder.path().join("unfinished-0000000100000020").exists());
-    // The newest cannot be read: the one before serves.
+    // The newest snapshot is damaged: the previous one is used.
     std::fs::write(folder.path().join("snapshot-000000010000001e"), b"broken").expect("a file");
     let recovered = opened(folder.path(), SMALL).expect("a good log");
     assert_eq!(recovered.snapshot.expect("a snapshot").0.zxid, zxid(1, 20));
-    // None can be read, and the beginning is gone.
+    // Both snapshots are damaged, and the start of the log is purged.
     std::fs::write(folder.path().join("snapshot-0000000100000014"), b"broken").expect("a file");
     assert!(matches!(opened(folder.path(), SMALL), Err(Error::Damaged { .. })));
 }
 
 #[test]
-fn a_segment_that_is_missing_is_noticed() {
+fn a_missing_segment_is_detected() {
     let folder = tempfile::tempdir().expect("a folder");
     let writes: Vec<Vec<Write>> = (1..30)
         .map(|counter| {
@@ -252,9 +252,9 @@ fn a_segment_that_is_missing_is_noticed() {
 }
 
 #[test]
-fn a_log_is_one_servers() {
+fn a_log_belongs_to_one_server() {
     let folder = tempfile::tempdir().expect("a folder");
-    assert!(matches!(opened(folder.path(), SMALL), Err(Error::Missing(_))), "an empty folder is no log");
+    assert!(matches!(opened(folder.path(), SMALL), Err(Error::Missing(_))), "an empty folder is not a log");
     assert!(matches!(opened(&folder.path().join("none"), SMALL), Err(Error::Missing(_))));
     written(folder.path(), SMALL, &batches());
     let other = Identity { server: 2, ..IDENTITY };
@@ -265,14 +265,14 @@ fn a_log_is_one_servers() {
 }
 
 #[test]
-fn a_payload_that_looks_like_a_batch_is_none() {
+fn a_payload_that_looks_like_a_batch_is_not_taken_for_one() {
     let options = Options { segment_len: 64 * 1024 };
     let folder = tempfile::tempdir().expect("a folder");
     let batches = batches();
     written(folder.path(), options, &batches);
     let path = segments(folder.path()).pop().expect("a segment");
     let before = std::fs::read(&path).expect("a segment");
-    // Whole batches of another log, with later numbers, at every place in a payload.
+    // Complete batches of another log, with later numbers, at every offset within a sector.
     let other = tempfile::tempdir().expect("a folder");
     written(other.path(), options, &[batches.clone(), vec![vec![Write::AcceptEpoch(Epoch(7))]; 1]].concat());
     let theirs = std::fs::read(segments(other.path()).pop().expect("a segment")).expect("a segment");
@@ -287,14 +287,14 @@ fn a_payload_that_looks_like_a_batch_is_none() {
     let first = first.expect("a batch");
     torn[first * 512..(first + 1) * 512].fill(0);
     std::fs::write(&path, torn).expect("a segment");
-    let recovered = opened(folder.path(), options).expect("a log whose last batch is not whole");
-    assert_eq!(recovered.ledger, ledger(&batches));
+    let recovered = opened(folder.path(), options).expect("a log with an incomplete last batch");
+    assert_eq!(recovered.log_state, log_state(&batches));
 }
 
 #[test]
-fn a_log_is_not_made_beside_snapshots_of_another_nor_opened_twice() {
+fn a_log_is_not_created_beside_foreign_snapshots_nor_opened_twice() {
     let folder = tempfile::tempdir().expect("a folder");
-    keep_snapshot(folder.path(), zxid(1, 3), b"of an earlier life").expect("a disk");
+    save_snapshot(folder.path(), zxid(1, 3), b"of an earlier life").expect("a disk");
     assert!(matches!(Wal::create(folder.path(), IDENTITY, SMALL), Err(Error::Exists(_))));
     let folder = tempfile::tempdir().expect("a folder");
     let wal = Wal::create(folder.path(), IDENTITY, SMALL).expect("a new log");
@@ -304,7 +304,7 @@ fn a_log_is_not_made_beside_snapshots_of_another_nor_opened_twice() {
 }
 
 #[test]
-fn writes_that_one_batch_cannot_hold_go_in_several() {
+fn writes_too_large_for_one_batch_are_split() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut wal = Wal::create(folder.path(), IDENTITY, SMALL).expect("a new log");
     let mut writes = batches()[0].clone();
@@ -319,10 +319,10 @@ fn writes_that_one_batch_cannot_hold_go_in_several() {
     wal.append(&writes).expect("a disk");
     drop(wal);
     let recovered = opened(folder.path(), SMALL).expect("a good log");
-    assert_eq!(recovered.ledger, ledger(&[writes]));
+    assert_eq!(recovered.log_state, log_state(&[writes]));
 }
 
-/// A step of a server's life, as far as its log sees it.
+/// A step in the life of a log.
 #[derive(Debug, Clone)]
 enum Step {
     Epoch { truncate: bool, install: bool, whole: bool },
@@ -345,21 +345,21 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_was_written_comes_back(steps in prop::collection::vec(step(), 1..40)) {
+    fn everything_written_is_recovered(steps in prop::collection::vec(step(), 1..40)) {
         let folder = tempfile::tempdir().expect("a folder");
         let mut wal = Wal::create(folder.path(), IDENTITY, SMALL).expect("a new log");
-        let mut whole = Ledger::default();
+        let mut whole = LogState::default();
         for step in steps {
             let mut writes = Vec::new();
             match step {
                 Step::Epoch { truncate, install, whole: is_whole } => {
-                    let epoch = Epoch(whole.accepted().0 + 1);
+                    let epoch = Epoch(whole.accepted_epoch().0 + 1);
                     writes.extend([Write::AcceptEpoch(epoch), Write::SyncBegin(epoch)]);
                     let history = whole.history();
                     if install {
                         let last = history.last();
                         let zxid = Zxid::new(last.epoch.max(Epoch(1)), last.counter + 5);
-                        keep_snapshot(folder.path(), zxid, b"state").expect("a disk");
+                        save_snapshot(folder.path(), zxid, b"state").expect("a disk");
                         writes.push(Write::Install { zxid, blob: Blob(0) });
                     } else if truncate {
                         writes.push(Write::Truncate(history.snapshot()));
@@ -368,11 +368,11 @@ proptest! {
                         writes.push(Write::EpochInstalled(epoch));
                     }
                 }
-                Step::Append { count, size } if !whole.is_syncing() && whole.current() > Epoch(0) => {
+                Step::Append { count, size } if !whole.is_syncing() && whole.current_epoch() > Epoch(0) => {
                     let last = whole.end();
-                    let first = if last.epoch == whole.current() { last.counter + 1 } else { 1 };
+                    let first = if last.epoch == whole.current_epoch() { last.counter + 1 } else { 1 };
                     let txns = (first..first + count).map(|counter| Txn {
-                        zxid: Zxid::new(whole.current(), counter),
+                        zxid: Zxid::new(whole.current_epoch(), counter),
                         payload: Bytes::from(vec![0; size]),
                     });
                     writes.push(Write::Append { after: last, txns: txns.collect() });
@@ -381,14 +381,14 @@ proptest! {
                 Step::Reopen => {
                     drop(wal);
                     let (again, recovered) = Wal::open(folder.path(), IDENTITY, SMALL).expect("a good log");
-                    prop_assert_eq!(recovered.ledger.history().last(), whole.history().last());
-                    prop_assert_eq!(recovered.ledger.end(), whole.end());
+                    prop_assert_eq!(recovered.log_state.history().last(), whole.history().last());
+                    prop_assert_eq!(recovered.log_state.end(), whole.end());
                     wal = again;
                 }
                 Step::Snapshot if !whole.is_syncing() => {
                     let last = whole.history().last();
                     if last > Zxid::ZERO {
-                        keep_snapshot(folder.path(), last, b"state").expect("a disk");
+                        save_snapshot(folder.path(), last, b"state").expect("a disk");
                         whole.snapshot_taken(last, usize::MAX, usize::MAX);
                         purge(folder.path(), last, wal.segment()).expect("a disk");
                     }
@@ -397,7 +397,7 @@ proptest! {
             }
             if !writes.is_empty() {
                 for write in &writes {
-                    whole.apply(write).expect("it stands where it may");
+                    whole.apply(write).expect("a valid write");
                 }
                 wal.append(&writes).expect("a disk");
             }
@@ -405,8 +405,8 @@ proptest! {
         drop(wal);
         let recovered = opened(folder.path(), SMALL).expect("a good log");
         prop_assert_eq!(recovered.cut, 0);
-        let (ours, theirs) = (&recovered.ledger, &whole);
-        prop_assert_eq!((ours.accepted(), ours.current(), ours.end()), (theirs.accepted(), theirs.current(), theirs.end()));
+        let (ours, theirs) = (&recovered.log_state, &whole);
+        prop_assert_eq!((ours.accepted_epoch(), ours.current_epoch(), ours.end()), (theirs.accepted_epoch(), theirs.current_epoch(), theirs.end()));
         let from = ours.history().floor().max(theirs.history().floor());
         let read: Vec<&Txn> = ours.history().between(from, ours.history().last()).collect();
         let meant: Vec<&Txn> = theirs.history().between(from, theirs.history().last()).collect();

@@ -232,7 +232,7 @@ impl Running {
         self.current.drain();
         let stopped = tokio::time::timeout(self.drain, self.guardian.send(StopAll)).await.is_ok();
         if let Some(cluster) = self.cluster {
-            cluster.leave().await;
+            cluster.shut_down().await;
         }
         if let Some(admin) = self.admin {
             admin.stop().await;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crossdock_zab::{Epoch, Ledger, ServerId, Txn, Zxid};
+use crossdock_zab::{Epoch, LogState, ServerId, Txn, Zxid};
 
 /// The state of a server's machine: how many transactions it has applied, the last of them, and a hash over all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -53,9 +53,9 @@ impl Checks {
     }
 
     /// A server has lost what it had. What it had before an earlier loss somebody may still count, until it has all again.
-    pub(crate) fn loses(&mut self, server: ServerId, had: &Ledger) {
+    pub(crate) fn loses(&mut self, server: ServerId, had: &LogState) {
         if had.returning().is_none() {
-            self.lost.insert(server, (had.current(), had.history().last()));
+            self.lost.insert(server, (had.current_epoch(), had.history().last()));
         }
     }
 
@@ -68,7 +68,7 @@ impl Checks {
         &mut self,
         after: Applied,
         txn: &Txn,
-        durable: &[&Ledger],
+        durable: &[&LogState],
         majority: usize,
     ) -> Result<Applied, String> {
         let now = after.then(txn);
@@ -85,11 +85,11 @@ impl Checks {
         if txn.zxid <= after.zxid {
             return Err(format!("total order: {} is delivered behind {}", txn.zxid, after.zxid));
         }
-        let holders = durable.iter().zip(1..).filter(|(ledger, server)| {
-            let history = ledger.history();
-            let has = history.has(txn.zxid) || (history.floor() > txn.zxid && history.snapshot() >= txn.zxid);
+        let holders = durable.iter().zip(1..).filter(|(log_state, server)| {
+            let history = log_state.history();
+            let has = history.contains(txn.zxid) || (history.floor() > txn.zxid && history.snapshot() >= txn.zxid);
             let had = self.lost.get(&ServerId(*server)).is_some_and(|(_, last)| *last >= txn.zxid);
-            has || (ledger.returning().is_some() && had)
+            has || (log_state.returning().is_some() && had)
         });
         let holders = holders.count();
         if holders < majority {
@@ -118,7 +118,7 @@ impl Checks {
         &mut self,
         server: ServerId,
         epoch: Epoch,
-        durable: &[&Ledger],
+        durable: &[&LogState],
         majority: usize,
     ) -> Checked {
         if let Some(other) = self.leaders.insert(epoch, server)
@@ -127,10 +127,9 @@ impl Checks {
             return Err(format!("leaders: {server} and {other} are established in epoch {epoch}"));
         }
         let had = |server: u64| self.lost.get(&ServerId(server)).is_some_and(|(had, _)| *had >= epoch);
-        let with = durable
-            .iter()
-            .zip(1..)
-            .filter(|(ledger, server)| ledger.current() >= epoch || (ledger.returning().is_some() && had(*server)));
+        let with = durable.iter().zip(1..).filter(|(log_state, server)| {
+            log_state.current_epoch() >= epoch || (log_state.returning().is_some() && had(*server))
+        });
         let with = with.count();
         if with < majority {
             return Err(format!("epoch: {epoch} is established, and {with} of {majority} have it durably"));
@@ -153,8 +152,9 @@ impl Checks {
     }
 
     /// What is told of a history before a vote is what the disk has.
-    pub(crate) fn votes_from_disk(running: &Ledger, disk: &Ledger) -> Checked {
-        let of = |ledger: &Ledger| (ledger.accepted(), ledger.current(), ledger.history().last());
+    pub(crate) fn votes_from_disk(running: &LogState, disk: &LogState) -> Checked {
+        let of =
+            |log_state: &LogState| (log_state.accepted_epoch(), log_state.current_epoch(), log_state.history().last());
         if of(running) != of(disk) {
             return Err(format!("durability: a server votes by {:?}, and its disk has {:?}", of(running), of(disk)));
         }

@@ -11,7 +11,7 @@ use stateright::{Checker as _, Model, Property};
 
 use self::state::State;
 pub use self::step::Step;
-use crate::Planted;
+use crate::InjectedBug;
 
 /// How much may happen in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,7 +33,7 @@ pub struct Scope {
     /// Whether the run begins with a leader that all follow and a command that is committed, not with new servers.
     pub is_established: bool,
     /// A rule that is broken on purpose.
-    pub planted: Option<Planted>,
+    pub injected_bug: Option<InjectedBug>,
 }
 
 impl Scope {
@@ -46,7 +46,7 @@ impl Scope {
         ticks: 3,
         timeouts: 0,
         is_established: false,
-        planted: None,
+        injected_bug: None,
     };
     const WORK: Self = Self { ticks: 1, is_established: true, ..Self::START };
     const TWO: Self = Self { voters: 2, ticks: 6, ..Self::START };

@@ -23,7 +23,7 @@ pub(crate) enum Fault {
     /// A server loses its log, and comes back with a new one.
     LoseDisk,
     /// No fault, but what is done to clusters: a leader is asked to leave its office.
-    HandOver,
+    TransferLeadership,
     /// A server takes a snapshot.
     Snapshot,
     /// A server sends bogus numbers for a while; what it says about its own disk stays true.
@@ -41,7 +41,7 @@ pub(crate) struct Faults {
     slow_disk: Option<Micros>,
     failing_disk: Option<Micros>,
     lose_disk: Option<Micros>,
-    hand_over: Option<Micros>,
+    transfer_leadership: Option<Micros>,
     snapshot: Option<Micros>,
     /// How many of a thousand writes are interrupted by a crash, after which the process comes up at once.
     pub(crate) crash_in_write: u32,
@@ -69,7 +69,7 @@ impl Faults {
         let (crash, power_loss) = (some(300 * MILLI, 4 * SECOND), some(2 * SECOND, 8 * SECOND));
         let (pause, cut) = (some(300 * MILLI, 4 * SECOND), some(100 * MILLI, 3 * SECOND));
         let (partition, slow_disk) = (some(500 * MILLI, 5 * SECOND), some(300 * MILLI, 4 * SECOND));
-        let (failing_disk, hand_over) = (some(2 * SECOND, 8 * SECOND), some(500 * MILLI, 5 * SECOND));
+        let (failing_disk, transfer_leadership) = (some(2 * SECOND, 8 * SECOND), some(500 * MILLI, 5 * SECOND));
         let lose_disk = some(SECOND, 8 * SECOND);
         let (snapshot, bandwidth) = (some(20 * MILLI, SECOND), some(100_000, 10_000_000));
         // A snapshot may be under way for longer than a server waits for a sign of life.
@@ -83,7 +83,7 @@ impl Faults {
             slow_disk,
             failing_disk,
             lose_disk,
-            hand_over,
+            transfer_leadership,
             snapshot,
             crash_in_write: if rng.random_bool(0.3) { rng.random_range(1..100) } else { 0 },
             together: if rng.random_bool(0.5) { rng.random_range(1..90) } else { 0 },
@@ -108,7 +108,7 @@ impl Faults {
             (Fault::SlowDisk, self.slow_disk),
             (Fault::FailingDisk, self.failing_disk),
             (Fault::LoseDisk, self.lose_disk),
-            (Fault::HandOver, self.hand_over),
+            (Fault::TransferLeadership, self.transfer_leadership),
             (Fault::Snapshot, self.snapshot),
         ]
     }

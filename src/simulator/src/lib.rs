@@ -16,7 +16,7 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use crossdock_zab::Planted;
+pub use crossdock_zab::InjectedBug;
 pub use exhaustive::{Scope, Searched, Step, search};
 pub use plan::{Part, Plan, rule};
 pub use shrink::shrink;

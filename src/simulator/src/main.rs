@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use crossdock_simulator::{Plan, Planted, Scope, Violation, rule, run, search, shrink};
+use crossdock_simulator::{InjectedBug, Plan, Scope, Violation, rule, run, search, shrink};
 
 /// Runs clusters under faults, one run a seed, and stops at the first rule that does not hold: it is told by the smallest run that shows it.
 #[derive(Parser)]
@@ -25,7 +25,7 @@ struct Arguments {
     trace: usize,
     /// Break each rule on purpose, and tell how many seeds it takes to notice.
     #[arg(long)]
-    planted: bool,
+    injected: bool,
     /// Only the rule of this name.
     #[arg(long)]
     rule: Option<String>,
@@ -39,7 +39,7 @@ struct Arguments {
     #[arg(long, value_name = "SECONDS")]
     exhaustive: Option<u64>,
     /// Make the run that this file tells, and print what happens.
-    #[arg(long, value_name = "FILE", conflicts_with = "planted")]
+    #[arg(long, value_name = "FILE", conflicts_with = "injected")]
     plan: Option<PathBuf>,
 }
 
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     let done = match &arguments.plan {
         Some(file) => single(file, arguments.trace),
         None if arguments.exhaustive.is_some() => exhaustive(&arguments),
-        None if arguments.planted => planted(&arguments),
+        None if arguments.injected => injected_bugs(&arguments),
         None => honest(&arguments),
     };
     done.unwrap_or_else(|problem| {
@@ -170,13 +170,13 @@ fn keep(folder: &Path, violation: &Violation) -> Result<(), String> {
 
 /// All states of small scopes.
 fn exhaustive(arguments: &Arguments) -> Result<ExitCode, String> {
-    let planted = arguments.rule.as_deref().map(named).transpose()?;
+    let injected_bug = arguments.rule.as_deref().map(named).transpose()?;
     let seconds = arguments.exhaustive.unwrap_or_default();
     let threads = usize::try_from(arguments.threads).unwrap_or(1).max(1);
     let mut ending = ExitCode::SUCCESS;
     println!("| scope | states | steps deep | seconds | |\n| --- | ---: | ---: | ---: | --- |");
     for (name, scope) in Scope::ALL {
-        let scope = Scope { planted, ..scope };
+        let scope = Scope { injected_bug, ..scope };
         let begun = Instant::now();
         let searched = search(scope, threads, Duration::from_secs(seconds));
         let whole = if searched.is_whole { "all of them" } else { "not all of them" };
@@ -193,17 +193,17 @@ fn exhaustive(arguments: &Arguments) -> Result<ExitCode, String> {
     Ok(ending)
 }
 
-fn named(name: &str) -> Result<Planted, String> {
+fn named(name: &str) -> Result<InjectedBug, String> {
     rule(name).ok_or_else(|| {
-        let names: Vec<_> = Planted::ALL.iter().map(|rule| format!("{rule:?}")).collect();
+        let names: Vec<_> = InjectedBug::ALL.iter().map(|rule| format!("{rule:?}")).collect();
         format!("there is no rule `{name}`; there are {}", names.join(", "))
     })
 }
 
-fn planted(arguments: &Arguments) -> Result<ExitCode, String> {
+fn injected_bugs(arguments: &Arguments) -> Result<ExitCode, String> {
     let rules = match &arguments.rule {
         Some(name) => vec![named(name)?],
-        None => Planted::ALL.to_vec(),
+        None => InjectedBug::ALL.to_vec(),
     };
     let mut ending = ExitCode::SUCCESS;
     println!(

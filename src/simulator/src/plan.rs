@@ -3,7 +3,7 @@
 //! ```text
 //! # agreement: 2:1 is delivered where others delivered 1:4
 //! seed 667
-//! rule PromiseBeforeFsync
+//! rule AckEpochBeforeFsync
 //! without late, together
 //! only 3, 17-29
 //! ```
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use crossdock_zab::Planted;
+use crossdock_zab::InjectedBug;
 
 /// A run: a seed, and what of its world is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,7 +20,7 @@ pub struct Plan {
     /// All is drawn from it.
     pub seed: u64,
     /// A rule that is broken on purpose.
-    pub rule: Option<Planted>,
+    pub rule: Option<InjectedBug>,
     /// What the world does not do.
     pub without: BTreeSet<Part>,
     /// The numbers of the faults and requests that happen; all of them where nothing.
@@ -81,7 +81,7 @@ impl Plan {
 
     /// The same with a rule that is broken on purpose.
     #[must_use]
-    pub fn breaking(self, rule: Planted) -> Self {
+    pub fn breaking(self, rule: InjectedBug) -> Self {
         Self { rule: Some(rule), ..self }
     }
 
@@ -157,18 +157,18 @@ fn numbers<'a>(items: impl Iterator<Item = &'a str>) -> Result<BTreeSet<u32>, St
 
 /// The rule of that name.
 #[must_use]
-pub fn rule(name: &str) -> Option<Planted> {
-    Planted::ALL.into_iter().find(|rule| format!("{rule:?}") == name)
+pub fn rule(name: &str) -> Option<InjectedBug> {
+    InjectedBug::ALL.into_iter().find(|rule| format!("{rule:?}") == name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Part, Plan};
-    use crossdock_zab::Planted;
+    use crossdock_zab::InjectedBug;
 
     #[test]
     fn a_plan_is_the_text_that_it_is_written_as() {
-        let mut plan = Plan::of(17).breaking(Planted::KeepHalfSync);
+        let mut plan = Plan::of(17).breaking(InjectedBug::KeepHalfSync);
         plan.without = [Part::Late, Part::Chaos].into();
         plan.only = Some([4, 5, 6, 9, 1 << 20].into());
         assert_eq!(plan.to_string(), "seed 17\nrule KeepHalfSync\nwithout late, chaos\nonly 4-6, 9, 1048576\n");

@@ -92,7 +92,7 @@ impl Scenario {
         let crashes_in_write = crashes(&mut rng, &faults, voters + observers);
         let mut this = Self { config, voters, observers, faults, drift, occurrences, crashes_in_write, apart };
         this.crashes_in_write.retain(|_, number| plan.has(*number));
-        this.config.planted = plan.rule;
+        this.config.injected_bug = plan.rule;
         for part in &plan.without {
             this.leave_out(*part);
         }
@@ -107,7 +107,7 @@ impl Scenario {
             Part::Latency => self.faults.latency_max = 2 * MILLI,
             Part::Disk => self.faults.disk_max = 3 * MILLI,
             Part::Bandwidth => self.faults.bandwidth = None,
-            Part::Chaos => self.config.chaotic = false,
+            Part::Chaos => self.config.random_elections = false,
             Part::Observers => {
                 self.observers = 0;
                 self.drift.truncate(self.voters);
@@ -139,8 +139,8 @@ fn config(rng: &mut ChaCha8Rng, voters: usize, faults: &mut Faults) -> Config {
     if rng.random_bool(0.3) {
         config.counter_max = rng.random_range(2..60);
     }
-    config.chaotic = rng.random_bool(0.4);
-    if config.chaotic && rng.random_bool(0.5) {
+    config.random_elections = rng.random_bool(0.4);
+    if config.random_elections && rng.random_bool(0.5) {
         // Followers go from one would-be leader to another.
         faults.cut = Some(rng.random_range(15 * MILLI..200 * MILLI));
         faults.partition = Some(rng.random_range(300 * MILLI..2 * SECOND));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crossdock_zab::{Input, Io, Ledger, Link, Message, Request, Write, Zab, Zxid};
+use crossdock_zab::{Input, Link, LogState, Message, Request, Write, WriteId, Zab, Zxid};
 use rand_chacha::ChaCha8Rng;
 
 use crate::checks::Applied;
@@ -11,7 +11,7 @@ use crate::faults::Micros;
 /// A write that was begun.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Pending {
-    pub(crate) io: Io,
+    pub(crate) id: WriteId,
     pub(crate) write: Write,
     pub(crate) then: Vec<(Link, Message)>,
 }
@@ -20,7 +20,7 @@ pub(crate) struct Pending {
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
     /// What the durable writes come to.
-    pub(crate) ledger: Ledger,
+    pub(crate) log_state: LogState,
     pub(crate) snapshots: BTreeMap<Zxid, Applied>,
     /// Writes that are not durable yet, in their order.
     pub(crate) pending: VecDeque<Pending>,
@@ -38,13 +38,13 @@ impl Disk {
             let index = usize::try_from(blob.0).expect("a number of a snapshot");
             self.snapshots.insert(*zxid, blobs[index]);
         }
-        self.ledger.apply(&pending.write).expect("what a server writes can be written");
+        self.log_state.apply(&pending.write).expect("what a server writes can be written");
         Some(pending)
     }
 
     /// The state that a process begins with.
     pub(crate) fn state(&self) -> Applied {
-        let snapshot = self.ledger.history().snapshot();
+        let snapshot = self.log_state.history().snapshot();
         if snapshot == Zxid::ZERO { Applied::default() } else { self.snapshots[&snapshot] }
     }
 }

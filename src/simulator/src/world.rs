@@ -10,7 +10,7 @@ mod servers;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
-use crossdock_zab::{Config, Input, Io, ServerId};
+use crossdock_zab::{Config, Input, ServerId, WriteId};
 use rand::Rng;
 
 use crate::checks::{Applied, Checks};
@@ -71,7 +71,7 @@ enum Event {
     Written {
         server: usize,
         incarnation: u64,
-        io: Io,
+        id: WriteId,
     },
     /// Something from outside, by its number.
     Occurs {
@@ -236,8 +236,8 @@ impl World {
             }
             Event::Disk { server, incarnation } if self.servers[server].incarnation == incarnation => self.disk(server),
             Event::Take { server, incarnation } if self.servers[server].incarnation == incarnation => self.take(server),
-            Event::Written { server, incarnation, io } if self.servers[server].incarnation == incarnation => {
-                self.input(server, Input::Written(io))
+            Event::Written { server, incarnation, id } if self.servers[server].incarnation == incarnation => {
+                self.input(server, Input::Written(id))
             }
             Event::Tick { .. } | Event::Disk { .. } | Event::Take { .. } | Event::Written { .. } => Ok(()),
             Event::Deliver { connection, end } => self.deliver(connection, end),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossdock_simulator::{Planted, Scope, search};
+use crossdock_simulator::{InjectedBug, Scope, search};
 
 /// Longer than any of them takes.
 const TIME: Duration = Duration::from_secs(300);
@@ -21,13 +21,13 @@ fn nothing_that_can_happen_in_a_small_scope_breaks_a_rule() {
 
 #[test]
 fn a_broken_rule_is_noticed_in_a_small_scope() {
-    let of = |rule| Scope { planted: Some(rule), ..Scope::ALL[0].1 };
+    let of = |rule| Scope { injected_bug: Some(rule), ..Scope::ALL[0].1 };
     let rules = [
-        Planted::AckBeforeFsync,
-        Planted::LeaderCountsBeforeFsync,
-        Planted::AckNewLeaderBeforeFsync,
-        Planted::CommitWithoutQuorum,
-        Planted::EstablishWithoutQuorum,
+        InjectedBug::AckBeforeFsync,
+        InjectedBug::LeaderCountsBeforeFsync,
+        InjectedBug::AckNewLeaderBeforeFsync,
+        InjectedBug::CommitWithoutQuorum,
+        InjectedBug::EstablishWithoutQuorum,
     ];
     for rule in rules {
         let searched = search(of(rule), 2, TIME);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crossdock_simulator::{Part, Plan, Planted, run, shrink};
+use crossdock_simulator::{InjectedBug, Part, Plan, run, shrink};
 
 #[test]
 fn two_thousand_seeds_keep_every_promise() {
@@ -35,7 +35,7 @@ fn a_plan_is_one_run() {
 }
 
 /// The smallest runs in which rules did not hold. Those that break a rule on purpose break it still, and are well without; all others
-/// were mistakes once, and are none any more. Where the world of the simulator has changed, `crossdock-simulator --planted --seeds 100000
+/// were mistakes once, and are none any more. Where the world of the simulator has changed, `crossdock-simulator --injected --seeds 100000
 /// --keep src/simulator/tests/kept` looks for the runs anew.
 #[test]
 fn runs_that_were_kept_end_as_they_should() {
@@ -55,13 +55,13 @@ fn runs_that_were_kept_end_as_they_should() {
     }
     // Of all rules but one: an invitation to an epoch before it is durable here, which the order of the log makes harmless.
     let missing: Vec<_> =
-        Planted::ALL.iter().map(|rule| format!("{rule:?}")).filter(|rule| !rules.contains(rule)).collect();
+        InjectedBug::ALL.iter().map(|rule| format!("{rule:?}")).filter(|rule| !rules.contains(rule)).collect();
     assert_eq!(missing, ["NewEpochBeforeFsync"]);
 }
 
 #[test]
 fn a_run_is_made_small() {
-    let plan = Plan::of(27).breaking(Planted::FollowSmallerEpoch);
+    let plan = Plan::of(27).breaking(InjectedBug::FollowSmallerEpoch);
     let found = run(&plan, false).expect_err("a broken rule");
     let smallest = shrink(&found);
     assert!(

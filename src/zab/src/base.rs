@@ -1,63 +1,63 @@
-//! What all phases share: the ledger, the connections, the writes under way, and what is to be done.
+//! State shared by all phases: the log state, the connections, the pending writes and the queued actions.
 
 use std::collections::BTreeMap;
 
 use crate::claims::Claims;
-use crate::planted::Planted;
+use crate::injected_bug::InjectedBug;
 use crate::{
-    Action, Config, Epoch, Inconsistent, Io, Ledger, Link, Message, Refusal, Request, ServerId, Session, Txn, Vote,
-    Write, Zxid,
+    Action, Config, Epoch, InvalidWrite, Link, LogState, Message, Refusal, Request, ServerId, Session, Txn, Vote,
+    Write, WriteId, Zxid,
 };
 
-/// What becomes of a server's phase.
+/// What a phase decides after an input.
 #[derive(Debug)]
 pub(crate) enum Next {
     Stay,
-    /// Its role ends; it looks for a leader once all writes are durable.
-    Leave,
+    /// The server gives up its role and starts an election once all writes are durable.
+    StepDown,
     Lead(Vote),
     Follow(Vote),
-    /// What came is of an earlier session or link.
+    /// The input belongs to an earlier session or connection.
     Stale,
-    /// What came cannot be.
+    /// The input violates the protocol.
     Impossible(&'static str),
     Stop(crate::Fatal),
 }
 
-/// What all phases share.
+/// State shared by all phases.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Base {
     pub(crate) config: Config,
-    /// What all writes come to, those under way with them.
-    pub(crate) ledger: Ledger,
-    /// The connections that are up.
+    /// The result of all writes, including pending ones.
+    pub(crate) log_state: LogState,
+    /// The open connections.
     pub(crate) links: BTreeMap<ServerId, Link>,
-    /// The round of elections.
+    /// The election round.
     pub(crate) round: u64,
     /// Epochs claimed by peers.
     pub(crate) claims: Claims,
-    /// The last leader named this server for its successor.
+    /// The last leader named this server as its successor.
     pub(crate) preferred: bool,
-    /// Servers that were heard to have lost their logs, and the numbers of the new ones.
+    /// Servers that lost their logs, with the ids of their new logs.
     pub(crate) returning: BTreeMap<ServerId, u64>,
-    /// The last transaction that was delivered.
+    /// The last delivered transaction.
     pub(crate) delivered: Zxid,
     pub(crate) out: Vec<Action>,
-    issued: Io,
-    written: Io,
-    /// Transactions of the ledger that no write has yet, and the one before them.
+    issued: WriteId,
+    written: WriteId,
+    /// Appended transactions that are not part of a write yet, and the zxid before them.
     appended: Vec<Txn>,
     appended_after: Zxid,
-    /// What the write that they get unlocks.
+    /// The message that their write unlocks.
     unlocks: Option<(Link, Message)>,
     sessions: u64,
 }
 
 impl Base {
-    pub(crate) fn new(config: Config, ledger: Ledger, delivered: Zxid) -> Self {
+    pub(crate) fn new(config: Config, log_state: LogState, delivered: Zxid) -> Self {
         Self {
             config,
-            ledger,
+            log_state,
             links: BTreeMap::new(),
             round: 0,
             claims: Claims::default(),
@@ -65,8 +65,8 @@ impl Base {
             returning: BTreeMap::new(),
             delivered,
             out: Vec::new(),
-            issued: Io(0),
-            written: Io(0),
+            issued: WriteId(0),
+            written: WriteId(0),
             appended: Vec::new(),
             appended_after: Zxid::ZERO,
             unlocks: None,
@@ -78,8 +78,8 @@ impl Base {
         self.out.push(Action::Send { link, message });
     }
 
-    /// Sends a message to all who vote and can be reached.
-    pub(crate) fn tell_voters(&mut self, message: &Message) {
+    /// Sends a message to all connected voters.
+    pub(crate) fn send_to_voters(&mut self, message: &Message) {
         let voters = self.links.iter().filter(|(peer, _)| self.config.voters.contains(peer));
         let send = |(_, link): (&ServerId, &Link)| Action::Send { link: *link, message: message.clone() };
         self.out.extend(voters.map(send));
@@ -99,50 +99,50 @@ impl Base {
         self.issued == self.written && self.appended.is_empty()
     }
 
-    /// Notes that writes are durable.
-    pub(crate) fn note_written(&mut self, io: Io) {
-        self.written = self.written.max(io);
+    /// Records that all writes through `id` are durable.
+    pub(crate) fn note_written(&mut self, id: WriteId) {
+        self.written = self.written.max(id);
     }
 
-    /// Begins a write, and sends what it unlocks too early where that rule is broken on purpose.
-    pub(crate) fn write_unless(
+    /// Starts a write that unlocks messages. With `bug` injected, sends them without waiting for the write.
+    pub(crate) fn write_then_send(
         &mut self,
-        broken: Planted,
+        broken: InjectedBug,
         write: Write,
         then: Vec<(Link, Message)>,
-    ) -> Result<Io, Inconsistent> {
-        if !self.config.breaks(broken) {
+    ) -> Result<WriteId, InvalidWrite> {
+        if !self.config.has_bug(broken) {
             return self.write(write, then);
         }
-        let io = self.write(write, Vec::new())?;
+        let id = self.write(write, Vec::new())?;
         for (link, message) in then {
             self.send(link, message);
         }
-        Ok(io)
+        Ok(id)
     }
 
-    /// Begins a write.
-    pub(crate) fn write(&mut self, write: Write, then: Vec<(Link, Message)>) -> Result<Io, Inconsistent> {
+    /// Starts a write; `then` is sent once it is durable.
+    pub(crate) fn write(&mut self, write: Write, then: Vec<(Link, Message)>) -> Result<WriteId, InvalidWrite> {
         self.write_appended();
-        self.ledger.apply(&write)?;
+        self.log_state.apply(&write)?;
         Ok(self.persist(write, then))
     }
 
-    fn persist(&mut self, write: Write, then: Vec<(Link, Message)>) -> Io {
+    fn persist(&mut self, write: Write, then: Vec<(Link, Message)>) -> WriteId {
         self.issued.0 += 1;
-        self.out.push(Action::Persist { io: self.issued, write, then });
+        self.out.push(Action::Persist { id: self.issued, write, then });
         self.issued
     }
 
-    /// Appends transactions, which get their write with those that come at the same time. It unlocks the last `then` of them.
+    /// Appends transactions. Those that arrive together share one write, which unlocks the last `then`.
     pub(crate) fn append(
         &mut self,
         after: Zxid,
         txns: Vec<Txn>,
         then: Option<(Link, Message)>,
-    ) -> Result<(), Inconsistent> {
+    ) -> Result<(), InvalidWrite> {
         let write = Write::Append { after, txns };
-        self.ledger.apply(&write)?;
+        self.log_state.apply(&write)?;
         if self.appended.is_empty() {
             self.appended_after = after;
         }
@@ -153,13 +153,13 @@ impl Base {
         Ok(())
     }
 
-    /// Transactions that no write has yet, and the one before them.
+    /// Appended transactions that are not part of a write yet, and the zxid before them.
     pub(crate) fn appended(&self) -> (Zxid, &[Txn]) {
         (self.appended_after, &self.appended)
     }
 
-    /// Begins the write of what was appended; gives its number.
-    pub(crate) fn write_appended(&mut self) -> Option<Io> {
+    /// Starts the write of the appended transactions and returns its id, or `None` if there are none.
+    pub(crate) fn write_appended(&mut self) -> Option<WriteId> {
         if self.appended.is_empty() {
             return None;
         }
@@ -168,10 +168,10 @@ impl Base {
         Some(self.persist(write, then))
     }
 
-    /// Delivers all that is committed through here.
+    /// Delivers all transactions through `through`, which must be committed.
     pub(crate) fn deliver(&mut self, through: Zxid) {
-        let history = self.ledger.history();
-        debug_assert!(through <= history.last(), "{through} is committed, and the history ends at {}", history.last());
+        let history = self.log_state.history();
+        debug_assert!(through <= history.last(), "{through} is committed, but the history ends at {}", history.last());
         if self.delivered < history.floor() {
             self.out.push(Action::Restore(history.snapshot()));
             self.delivered = history.snapshot();
@@ -182,30 +182,31 @@ impl Base {
         }
     }
 
-    /// Whether this server votes: one that has lost its log does not before it has all again.
+    /// Whether this server votes. A returning server does not until it has recovered everything it may have
+    /// acknowledged.
     pub(crate) fn votes(&self) -> bool {
-        let may = self.ledger.returning().is_none() || self.config.breaks(Planted::VoteWithoutLog);
+        let may = self.log_state.returning().is_none() || self.config.has_bug(InjectedBug::VoteWithoutLog);
         self.config.is_voter() && may
     }
 
     /// This server's own vote.
     pub(crate) fn own_vote(&self) -> Vote {
-        #[cfg(feature = "planted")]
-        if self.config.chaotic {
-            // Another order each round.
+        #[cfg(feature = "injected-bugs")]
+        if self.config.random_elections {
+            // A different order each round.
             let number =
                 self.round.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.config.id.0.wrapping_mul(0xbf58_476d_1ce4_e5b9);
             let zxid = Zxid::from_u64(number.wrapping_mul(0x94d0_49bb_1331_11eb));
             return Vote { epoch: Epoch(0), zxid, preferred: self.preferred, server: self.config.id };
         }
         let linked = self.links.keys().filter(|peer| self.config.voters.contains(peer)).count();
-        if linked + 1 < self.config.majority() {
-            // It could not lead: any other is a better choice.
+        if linked + 1 < self.config.quorum() {
+            // It could not lead without a quorum: any other server is a better choice.
             return Vote { epoch: Epoch(0), zxid: Zxid::ZERO, preferred: false, server: self.config.id };
         }
         Vote {
-            epoch: self.ledger.current(),
-            zxid: self.ledger.history().last(),
+            epoch: self.log_state.current_epoch(),
+            zxid: self.log_state.history().last(),
             preferred: self.preferred,
             server: self.config.id,
         }

@@ -1,15 +1,15 @@
-//! Phase 3: proposals, their acknowledgements, and their commits.
+//! Phase 3: proposals, acknowledgements and commits.
 
 use bytes::Bytes;
 
 use crate::base::{Base, Next};
 use crate::following::{Following, Stage as FollowerStage};
+use crate::injected_bug::InjectedBug;
 use crate::leading::{Leading, Progress, Stage};
-use crate::planted::Planted;
 use crate::{Message, Refusal, Request, ServerId, ToFollower, ToLeader, Txn, Zxid};
 
 impl Leading {
-    /// Gives a command its place. It is sent and written with all that come at the same time.
+    /// Assigns a zxid to a command. Commands that arrive together are sent and written together.
     pub(crate) fn propose(&mut self, base: &mut Base, payload: Bytes) -> Result<Zxid, Refusal> {
         if let Some(refusal) = self.refusal(base) {
             return Err(refusal);
@@ -21,62 +21,62 @@ impl Leading {
         if self.outstanding.len() >= base.config.outstanding_max || bytes > base.config.outstanding_bytes_max {
             return Err(Refusal::Busy);
         }
-        let last = base.ledger.end();
+        let last = base.log_state.end();
         let before = if last.epoch == self.epoch { last.counter } else { 0 };
-        let counter = before.checked_add(1).ok_or(Refusal::HandingOver)?;
+        let counter = before.checked_add(1).ok_or(Refusal::TransferringLeadership)?;
         let zxid = Zxid::new(self.epoch, counter);
         let size = payload.len();
-        // No gap and no foreign epoch: the ledger can take it.
+        // The zxid is the next of the current epoch, so the log accepts it.
         if base.append(last, vec![Txn { zxid, payload }], None).is_err() {
             return Err(Refusal::NoLeader);
         }
         self.outstanding.push_back((zxid, size));
         self.outstanding_bytes += size;
         if counter >= base.config.counter_max {
-            // A new epoch begins to count anew, in good time.
-            let _ = self.hand_over(base, None);
+            // Start a new epoch, whose counter begins at 1, before this one overflows.
+            let _ = self.transfer_leadership(base, None);
         }
         Ok(zxid)
     }
 
-    /// Sends and writes what was proposed, and commits what a majority has.
+    /// Sends and writes the new proposals, and commits what a quorum has acknowledged.
     pub(crate) fn flush(&mut self, base: &mut Base) {
         let (after, txns) = base.appended();
         if !txns.is_empty() {
             let message = ToFollower::Propose { after, txns: txns.to_vec() };
-            self.tell_all(base, &message, |follower| {
+            self.send_to_all(base, &message, |follower| {
                 follower.votes && matches!(follower.progress, Progress::Synchronising | Progress::Active)
             });
-            let end = base.ledger.end();
-            if base.config.breaks(Planted::LeaderCountsBeforeFsync) {
+            let end = base.log_state.end();
+            if base.config.has_bug(InjectedBug::LeaderCountsBeforeFsync) {
                 self.durable = end;
             }
-            if let Some(io) = base.write_appended() {
-                self.writes.push_back((io, end));
+            if let Some(id) = base.write_appended() {
+                self.writes.push_back((id, end));
             }
         }
         self.commit(base);
     }
 
-    /// ACK came.
+    /// Handles ACK.
     pub(crate) fn acked(&mut self, base: &Base, peer: ServerId, zxid: Zxid) -> Next {
         let Some(follower) = self.followers.get_mut(&peer).filter(|follower| follower.votes) else {
-            return Next::Impossible("an observer acknowledges");
+            return Next::Impossible("ACK from an observer");
         };
-        if zxid > base.ledger.history().last() {
-            return Next::Impossible("a follower acknowledges what was not proposed");
+        if zxid > base.log_state.history().last() {
+            return Next::Impossible("ACK of a transaction that was not proposed");
         }
         follower.acked = follower.acked.max(zxid);
         Next::Stay
     }
 
-    /// The last transaction that a majority has durably.
+    /// The last transaction that is durable on a quorum.
     fn quorum_point(&self, base: &Base) -> Zxid {
         let active = |follower: &&crate::leading::Follower| follower.votes && follower.progress == Progress::Active;
         let mut points: Vec<Zxid> = self.followers.values().filter(active).map(|follower| follower.acked).collect();
         points.push(self.durable);
         points.sort_unstable_by(|a, b| b.cmp(a));
-        let needed = if base.config.breaks(Planted::CommitWithoutQuorum) { 1 } else { base.config.majority() };
+        let needed = if base.config.has_bug(InjectedBug::CommitWithoutQuorum) { 1 } else { base.config.quorum() };
         points.get(needed - 1).copied().unwrap_or_default()
     }
 
@@ -93,28 +93,30 @@ impl Leading {
             self.outstanding_bytes -= size;
         }
         let active = |follower: &crate::leading::Follower| follower.progress == Progress::Active;
-        self.tell_all(base, &ToFollower::Commit(point), |follower| follower.votes && active(follower));
+        self.send_to_all(base, &ToFollower::Commit(point), |follower| follower.votes && active(follower));
         let sent = |follower: &crate::leading::Follower| {
             matches!(follower.progress, Progress::Synchronising | Progress::Active)
         };
         if self.followers.values().any(|follower| !follower.votes && sent(follower)) {
-            let txns = base.ledger.history().between(before, point).cloned().collect();
+            let txns = base.log_state.history().between(before, point).cloned().collect();
             let message = ToFollower::Inform { after: before, txns };
-            self.tell_all(base, &message, |follower| !follower.votes && sent(follower));
+            self.send_to_all(base, &message, |follower| !follower.votes && sent(follower));
         }
         base.deliver(point);
     }
 }
 
 impl Following {
-    /// PROPOSE came. All that come at the same time are written, and acknowledged, as one.
+    /// Handles PROPOSE. Proposals that arrive together are written and acknowledged together.
     pub(crate) fn proposed(&mut self, base: &mut Base, after: Zxid, txns: Vec<Txn>) -> Next {
         if !base.votes() {
-            return Next::Impossible("a proposal for an observer");
+            return Next::Impossible("PROPOSE to an observer");
         }
-        let Some(last) = txns.last().map(|txn| txn.zxid) else { return Next::Impossible("an empty proposal") };
+        let Some(last) = txns.last().map(|txn| txn.zxid) else {
+            return Next::Impossible("PROPOSE without transactions");
+        };
         let unlocked = (self.link, Message::ToLeader(self.session, ToLeader::Ack(last)));
-        let unlocked = if base.config.breaks(Planted::AckBeforeFsync) {
+        let unlocked = if base.config.has_bug(InjectedBug::AckBeforeFsync) {
             base.send(unlocked.0, unlocked.1);
             None
         } else {
@@ -122,39 +124,41 @@ impl Following {
         };
         match base.append(after, txns, unlocked) {
             Ok(()) => Next::Stay,
-            Err(_) => Next::Impossible("a proposal does not stand behind the last one"),
+            Err(_) => Next::Impossible("PROPOSE does not follow the last transaction"),
         }
     }
 
-    /// COMMIT came.
+    /// Handles COMMIT.
     pub(crate) fn committed(base: &mut Base, zxid: Zxid) -> Next {
-        if zxid > base.ledger.history().last() {
-            return Next::Impossible("what is committed was never proposed");
+        if zxid > base.log_state.history().last() {
+            return Next::Impossible("COMMIT of a transaction that was not proposed");
         }
         base.deliver(zxid);
         Next::Stay
     }
 
-    /// INFORM came.
+    /// Handles INFORM.
     pub(crate) fn informed(&self, base: &mut Base, after: Zxid, txns: Vec<Txn>) -> Next {
         if base.votes() {
-            return Next::Impossible("INFORM for a voter");
+            return Next::Impossible("INFORM to a voter");
         }
-        let Some(last) = txns.last().map(|txn| txn.zxid) else { return Next::Impossible("an empty INFORM") };
+        let Some(last) = txns.last().map(|txn| txn.zxid) else {
+            return Next::Impossible("INFORM without transactions");
+        };
         if base.append(after, txns, None).is_err() {
-            return Next::Impossible("INFORM does not stand behind the last one");
+            return Next::Impossible("INFORM does not follow the last transaction");
         }
-        // Before that, UPTODATE will say how far all is committed.
+        // Before the broadcast phase, UPTODATE announces the commit point.
         if matches!(self.stage, FollowerStage::Broadcast(_)) {
             base.deliver(last);
         }
         Next::Stay
     }
 
-    /// What became of a forwarded proposal.
+    /// Handles the leader's reply to a forwarded proposal.
     pub(crate) fn forwarded(&mut self, base: &mut Base, request: Request, zxid: Option<Zxid>) -> Next {
-        if !self.asked.remove(&request) {
-            return Next::Impossible("an answer to what was not asked");
+        if !self.pending.remove(&request) {
+            return Next::Impossible("reply to an unknown request");
         }
         match zxid {
             Some(zxid) => base.out.push(crate::Action::Proposed { request, zxid }),
@@ -163,12 +167,12 @@ impl Following {
         Next::Stay
     }
 
-    /// Hands a proposal of somebody here to the leader.
-    pub(crate) fn propose_here(&mut self, base: &mut Base, request: Request, payload: Bytes) {
+    /// Forwards a local proposal to the leader.
+    pub(crate) fn propose_local(&mut self, base: &mut Base, request: Request, payload: Bytes) {
         if payload.len() > base.config.payload_max {
             base.refuse(request, Refusal::TooLong);
-        } else if self.may_ask(base, request) {
-            self.tell(base, ToLeader::Forward { request, payload });
+        } else if self.track_request(base, request) {
+            self.send(base, ToLeader::Forward { request, payload });
         }
     }
 }

@@ -26,47 +26,47 @@ const FIRST_MAX: Epoch = Epoch(1 << 31);
 /// Ticks after which the budget for leaps grows by one epoch.
 const TICKS: u64 = 50;
 
-/// Epochs claimed by peers.
+/// Epoch claims of peers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Claims {
     /// The highest accepted claim.
-    heard: Epoch,
+    highest: Epoch,
     /// The spent part of the budget for leaps, in ticks.
     debt: u64,
 }
 
 impl Base {
     /// The highest known epoch: acceptedEpoch, or an accepted claim of a peer.
-    pub(crate) fn known(&self) -> Epoch {
-        self.ledger.accepted().max(self.claims.heard)
+    pub(crate) fn known_epoch(&self) -> Epoch {
+        self.log_state.accepted_epoch().max(self.claims.highest)
     }
 
     /// Checks the acceptedEpoch of a follower; if plausible, it becomes known.
-    pub(crate) fn believes_claim(&mut self, epoch: Epoch) -> bool {
-        self.leaps(epoch, LEAP_MAX)
+    pub(crate) fn accept_claim(&mut self, epoch: Epoch) -> bool {
+        self.accept(epoch, LEAP_MAX)
     }
 
     /// Checks the NEWEPOCH of a leader, which may be one above the highest plausible claim of a follower.
-    pub(crate) fn believes_invitation(&mut self, epoch: Epoch) -> bool {
-        let is_first = self.ledger.accepted() == Epoch(0) && epoch <= FIRST_MAX;
-        is_first || self.leaps(epoch, LEAP_MAX + 1)
+    pub(crate) fn accept_new_epoch(&mut self, epoch: Epoch) -> bool {
+        let is_first = self.log_state.accepted_epoch() == Epoch(0) && epoch <= FIRST_MAX;
+        is_first || self.accept(epoch, LEAP_MAX + 1)
     }
 
-    fn leaps(&mut self, to: Epoch, max: u32) -> bool {
+    fn accept(&mut self, to: Epoch, max: u32) -> bool {
         // A known epoch that is not accepted yet has used the free step.
-        let step = u32::from(self.claims.heard <= self.ledger.accepted());
-        let leap = to.0.saturating_sub(self.known().0).saturating_sub(step);
+        let step = u32::from(self.claims.highest <= self.log_state.accepted_epoch());
+        let leap = to.0.saturating_sub(self.known_epoch().0).saturating_sub(step);
         let debt = self.claims.debt + u64::from(leap) * TICKS;
         if leap > 0 && debt > u64::from(max) * TICKS {
             return false;
         }
         self.claims.debt = debt;
-        self.claims.heard = self.claims.heard.max(to);
+        self.claims.highest = self.claims.highest.max(to);
         true
     }
 
     /// Refills the budget; called once per tick.
-    pub(crate) fn give_back_leaps(&mut self) {
+    pub(crate) fn refill_leaps(&mut self) {
         self.claims.debt = self.claims.debt.saturating_sub(1);
     }
 }
@@ -76,17 +76,17 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::{Config, Ledger, ServerId, Zxid};
+    use crate::{Config, LogState, ServerId, Zxid};
 
     #[test]
     fn many_small_steps_count_as_a_leap() {
         let config = Config::new(ServerId(1), BTreeSet::from([ServerId(1), ServerId(2), ServerId(3)]));
-        let mut base = Base::new(config, Ledger::default(), Zxid::ZERO);
-        let believed = (1..2 * LEAP_MAX).take_while(|epoch| base.believes_claim(Epoch(*epoch))).count();
-        assert_eq!(believed, LEAP_MAX as usize + 1);
-        (0..TICKS * 3).for_each(|_| base.give_back_leaps());
-        assert!(base.believes_claim(Epoch(LEAP_MAX + 4)));
-        assert!(!base.believes_claim(Epoch(LEAP_MAX + 5)));
-        assert!(base.believes_claim(Epoch(7)), "a known epoch is not a leap");
+        let mut base = Base::new(config, LogState::default(), Zxid::ZERO);
+        let accepted = (1..2 * LEAP_MAX).take_while(|epoch| base.accept_claim(Epoch(*epoch))).count();
+        assert_eq!(accepted, LEAP_MAX as usize + 1);
+        (0..TICKS * 3).for_each(|_| base.refill_leaps());
+        assert!(base.accept_claim(Epoch(LEAP_MAX + 4)));
+        assert!(!base.accept_claim(Epoch(LEAP_MAX + 5)));
+        assert!(base.accept_claim(Epoch(7)), "a known epoch is not a leap");
     }
 }

@@ -1,53 +1,55 @@
-//! Who the servers are, and how long they wait.
+//! The members of the cluster, timeouts and limits.
 
 use std::collections::BTreeSet;
 
 use crate::ServerId;
-use crate::planted::Planted;
+use crate::injected_bug::InjectedBug;
 
 /// The cluster as one server sees it. Times are in ticks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Config {
     /// This server.
     pub id: ServerId,
-    /// Those whose majority decides. A server that is not among them observes.
+    /// The voters: a majority of them is a quorum. A server that is not a voter is an observer.
     pub voters: BTreeSet<ServerId>,
-    /// Between two signs of life of a leader.
+    /// Interval between heartbeats of a leader.
     pub heartbeat_ticks: u32,
-    /// Without a sign of life, until a follower leaves its leader, and a leader its office.
+    /// Timeout without a heartbeat: a follower leaves its leader, a leader drops a follower or steps down without a
+    /// quorum.
     pub sync_ticks: u32,
-    /// For a leader to be established, and for a follower to be synchronised.
+    /// Timeout for a leader to become established, and for a follower to synchronise.
     pub init_ticks: u32,
-    /// For votes that may still come, once a majority agrees.
+    /// Time to wait for better votes once a quorum agrees.
     pub vote_ticks: u32,
-    /// Bytes of one command; a log has to be able to hold it.
+    /// Maximum length of a command in bytes. The log must be able to hold it.
     pub payload_max: usize,
-    /// Proposals that are not committed yet.
+    /// Maximum number of uncommitted proposals.
     pub outstanding_max: usize,
-    /// Bytes of them.
+    /// Maximum total bytes of uncommitted proposals.
     pub outstanding_bytes_max: usize,
-    /// Reads that wait for a majority to confirm the leader.
+    /// Maximum number of reads that wait for a quorum to confirm the leader.
     pub reads_max: usize,
-    /// Transactions in one message of a synchronisation.
+    /// Maximum number of transactions in one SYNC message.
     pub sync_batch: usize,
-    /// Bytes of them; a single one may be larger.
+    /// Maximum bytes of transactions in one SYNC message; a single transaction may exceed it.
     pub sync_batch_bytes: usize,
-    /// Transactions that are kept in memory behind a snapshot, so that who comes late needs none.
+    /// Maximum number of transactions covered by a snapshot that stay in memory, so that a late follower needs no
+    /// snapshot.
     pub retained: usize,
-    /// Bytes of them.
+    /// Maximum bytes of those transactions.
     pub retained_bytes: usize,
-    /// The number of an epoch's transaction at which its leader hands over to a new epoch.
+    /// Counter at which the leader starts a new epoch.
     pub counter_max: u32,
-    /// A rule that is broken on purpose.
-    #[cfg(feature = "planted")]
-    pub planted: Option<Planted>,
-    /// Elections choose anybody: that the leader is a right one, phase 1 has to see to.
-    #[cfg(feature = "planted")]
-    pub chaotic: bool,
+    /// The injected bug.
+    #[cfg(feature = "injected-bugs")]
+    pub injected_bug: Option<InjectedBug>,
+    /// Elections choose an arbitrary leader, so that phase 1 alone has to keep the cluster safe.
+    #[cfg(feature = "injected-bugs")]
+    pub random_elections: bool,
 }
 
 impl Config {
-    /// The usual times and limits, for ticks of 20 ms.
+    /// The default timeouts and limits, for ticks of 20 ms.
     #[must_use]
     pub fn new(id: ServerId, voters: BTreeSet<ServerId>) -> Self {
         Self {
@@ -66,32 +68,32 @@ impl Config {
             retained: 10_000,
             retained_bytes: 64 << 20,
             counter_max: u32::MAX - 1_000_000,
-            #[cfg(feature = "planted")]
-            planted: None,
-            #[cfg(feature = "planted")]
-            chaotic: false,
+            #[cfg(feature = "injected-bugs")]
+            injected_bug: None,
+            #[cfg(feature = "injected-bugs")]
+            random_elections: false,
         }
     }
 
-    /// How many voters are a majority.
+    /// The size of a quorum.
     #[must_use]
-    pub fn majority(&self) -> usize {
+    pub fn quorum(&self) -> usize {
         self.voters.len() / 2 + 1
     }
 
-    /// Whether a rule is broken on purpose.
-    #[cfg_attr(not(feature = "planted"), expect(clippy::unused_self, reason = "only tests break rules"))]
-    pub(crate) fn breaks(&self, rule: Planted) -> bool {
-        #[cfg(feature = "planted")]
-        return self.planted == Some(rule);
-        #[cfg(not(feature = "planted"))]
+    /// Whether that bug is injected.
+    #[cfg_attr(not(feature = "injected-bugs"), expect(clippy::unused_self, reason = "only tests inject bugs"))]
+    pub(crate) fn has_bug(&self, bug: InjectedBug) -> bool {
+        #[cfg(feature = "injected-bugs")]
+        return self.injected_bug == Some(bug);
+        #[cfg(not(feature = "injected-bugs"))]
         {
-            let _ = rule;
+            let _ = bug;
             false
         }
     }
 
-    /// Whether this server is one of the voters.
+    /// Whether this server is a voter.
     #[must_use]
     pub fn is_voter(&self) -> bool {
         self.voters.contains(&self.id)

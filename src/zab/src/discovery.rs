@@ -1,61 +1,61 @@
-//! Phase 1: a new epoch that a majority promises, and a leader that has all that any of them has.
+//! Phase 1: a quorum accepts a new epoch, and the leader's history is the latest in that quorum.
 
 use crate::base::{Base, Next};
+use crate::injected_bug::InjectedBug;
 use crate::leading::{Follower, Progress, Stage};
-use crate::planted::Planted;
 use crate::{Epoch, Fatal, Message, ServerId, ToFollower, ToLeader, Write, Zxid};
 
 impl crate::leading::Leading {
-    /// Chooses the new epoch once a majority follows. It is durable here before anybody hears of it.
+    /// Chooses the new epoch once a quorum follows. It is durable here before NEWEPOCH is sent.
     pub(crate) fn gather(&mut self, base: &mut Base) -> Next {
-        if self.stage != Stage::Gathering || self.voters(|_| true) + 1 < base.config.majority() {
+        if self.stage != Stage::Gathering || self.voters(|_| true) + 1 < base.config.quorum() {
             return Next::Stay;
         }
         let known = self.followers.values().filter(|follower| follower.votes).map(|follower| match follower.progress {
             Progress::Known(accepted) => accepted,
             _ => Epoch(0),
         });
-        let highest = known.fold(base.known(), Epoch::max);
-        let Some(epoch) = highest.next() else { return Next::Stop(Fatal::EpochsUsedUp) };
+        let highest = known.fold(base.known_epoch(), Epoch::max);
+        let Some(epoch) = highest.next() else { return Next::Stop(Fatal::EpochsExhausted) };
         self.epoch = epoch;
-        self.lost_before = base.returning.clone();
-        let invited = self.followers.values_mut().filter(|follower| matches!(follower.progress, Progress::Known(_)));
-        let invitations = invited.map(|follower| {
-            follower.progress = Progress::Invited;
+        self.lost_before_epoch = base.returning.clone();
+        let recipients = self.followers.values_mut().filter(|follower| matches!(follower.progress, Progress::Known(_)));
+        let messages = recipients.map(|follower| {
+            follower.progress = Progress::NewEpochSent;
             (follower.link, Message::ToFollower(follower.session, ToFollower::NewEpoch(epoch)))
         });
-        let invitations: Vec<_> = invitations.collect();
-        match base.write_unless(Planted::NewEpochBeforeFsync, Write::AcceptEpoch(epoch), invitations) {
-            Ok(io) => self.stage = Stage::Accepting(io),
+        let messages: Vec<_> = messages.collect();
+        match base.write_then_send(InjectedBug::NewEpochBeforeFsync, Write::AcceptEpoch(epoch), messages) {
+            Ok(id) => self.stage = Stage::Accepting(id),
             Err(problem) => return Next::Stop(Fatal::Diverged(problem)),
         }
         Next::Stay
     }
 
-    /// CEPOCH came.
-    pub(crate) fn follower_known(&mut self, base: &mut Base, peer: ServerId, accepted: Epoch) -> Next {
+    /// Handles CEPOCH.
+    pub(crate) fn follower_info(&mut self, base: &mut Base, peer: ServerId, accepted: Epoch) -> Next {
         match self.stage {
             Stage::Gathering => self.gather(base),
-            // It is invited once the epoch is durable.
+            // NEWEPOCH is sent once the epoch is durable.
             Stage::Accepting(_) => Next::Stay,
-            // It has promised not to follow this leader, and waits for a later epoch; so does one that does not vote. There are as many of
-            // these as epochs that a majority once began to promise.
-            _ if accepted > self.epoch && !base.config.breaks(Planted::FollowSmallerEpoch) => Next::Leave,
+            // The follower or observer cannot follow this leader: its acceptedEpoch is higher, so it waits for a later
+            // epoch. At most one step down results from each epoch that a quorum ever began to accept.
+            _ if accepted > self.epoch && !base.config.has_bug(InjectedBug::FollowSmallerEpoch) => Next::StepDown,
             _ => {
-                self.invite(base, peer);
+                self.send_new_epoch(base, peer);
                 Next::Stay
             }
         }
     }
 
-    fn invite(&mut self, base: &mut Base, peer: ServerId) {
+    fn send_new_epoch(&mut self, base: &mut Base, peer: ServerId) {
         if let Some(follower) = self.followers.get_mut(&peer) {
-            follower.progress = Progress::Invited;
+            follower.progress = Progress::NewEpochSent;
         }
-        self.tell(base, peer, ToFollower::NewEpoch(self.epoch));
+        self.send(base, peer, ToFollower::NewEpoch(self.epoch));
     }
 
-    /// The epoch is durable here.
+    /// Called once the epoch is durable here.
     pub(crate) fn accepted(&mut self, base: &mut Base) -> Next {
         self.stage = Stage::Discovery;
         let late = self.followers.iter().filter_map(|(id, follower)| match follower.progress {
@@ -64,20 +64,20 @@ impl crate::leading::Leading {
         });
         let late: Vec<_> = late.collect();
         let is_outdated = late.iter().any(|(_, accepted)| *accepted > self.epoch);
-        if is_outdated && !base.config.breaks(Planted::FollowSmallerEpoch) {
-            return Next::Leave;
+        if is_outdated && !base.config.has_bug(InjectedBug::FollowSmallerEpoch) {
+            return Next::StepDown;
         }
         for (id, _) in late {
-            self.invite(base, id);
+            self.send_new_epoch(base, id);
         }
         self.discover(base)
     }
 
-    /// ACKEPOCH came.
-    pub(crate) fn promised(&mut self, base: &mut Base, peer: ServerId, history: (Epoch, Zxid), counts: bool) -> Next {
+    /// Handles ACKEPOCH.
+    pub(crate) fn ack_epoch(&mut self, base: &mut Base, peer: ServerId, history: (Epoch, Zxid), is_new: bool) -> Next {
         match self.followers.get_mut(&peer) {
             Some(follower) => {
-                follower.progress = Progress::Promised { current: history.0, last: history.1, counts };
+                follower.progress = Progress::EpochAcked { current: history.0, last: history.1, is_new };
             }
             None => return Next::Stale,
         }
@@ -91,20 +91,20 @@ impl crate::leading::Leading {
         }
     }
 
-    /// Goes on to the next phase once a majority has promised. A promise counts once.
+    /// Starts the next phase once a quorum has newly accepted the epoch.
     fn discover(&mut self, base: &mut Base) -> Next {
-        let own = (base.ledger.current(), base.ledger.history().last());
-        // A promise may have come before it was known that the epoch is durable here.
-        let has_more = |follower: &Follower| match follower.progress {
-            Progress::Promised { current, last, counts } => counts && (current, last) > own,
+        let own = (base.log_state.current_epoch(), base.log_state.history().last());
+        // An ACKEPOCH may arrive before the leader's own write of the epoch is durable.
+        let has_later_history = |follower: &Follower| match follower.progress {
+            Progress::EpochAcked { current, last, is_new } => is_new && (current, last) > own,
             _ => false,
         };
-        if self.voters(has_more) > 0 && !base.config.breaks(Planted::IgnoreBetterHistory) {
-            // Whoever has more shall lead.
-            return Next::Leave;
+        if self.voters(has_later_history) > 0 && !base.config.has_bug(InjectedBug::IgnoreBetterHistory) {
+            // A follower with a later history must lead instead.
+            return Next::StepDown;
         }
-        let counted = self.voters(|follower| matches!(follower.progress, Progress::Promised { counts: true, .. }));
-        if self.stage != Stage::Discovery || counted + 1 < base.config.majority() {
+        let counted = self.voters(|follower| matches!(follower.progress, Progress::EpochAcked { is_new: true, .. }));
+        if self.stage != Stage::Discovery || counted + 1 < base.config.quorum() {
             return Next::Stay;
         }
         self.synchronise_all(base)
@@ -112,26 +112,27 @@ impl crate::leading::Leading {
 }
 
 impl crate::following::Following {
-    /// NEWEPOCH came.
+    /// Handles NEWEPOCH.
     pub(crate) fn new_epoch(&mut self, base: &mut Base, epoch: Epoch) -> Next {
-        let accepted = base.ledger.accepted();
-        if epoch < accepted && !base.config.breaks(Planted::FollowSmallerEpoch) {
-            return Next::Leave;
+        let accepted = base.log_state.accepted_epoch();
+        if epoch < accepted && !base.config.has_bug(InjectedBug::FollowSmallerEpoch) {
+            return Next::StepDown;
         }
-        if !base.believes_invitation(epoch) {
+        if !base.accept_new_epoch(epoch) {
             return Next::Impossible("NEWEPOCH exceeds what elections can have reached");
         }
-        debug_assert!(base.is_drained(), "what is told of the history is durable");
-        let (current, last) = (base.ledger.current(), base.ledger.history().last());
-        let again = base.config.breaks(Planted::CountEqualEpoch) || base.config.breaks(Planted::FollowSmallerEpoch);
-        let answer = ToLeader::AckEpoch { epoch, current, last, counts: epoch > accepted || again };
-        self.stage = crate::following::Stage::Promised(epoch);
+        debug_assert!(base.is_drained(), "ACKEPOCH reports a durable history");
+        let (current, last) = (base.log_state.current_epoch(), base.log_state.history().last());
+        let again =
+            base.config.has_bug(InjectedBug::CountEqualEpoch) || base.config.has_bug(InjectedBug::FollowSmallerEpoch);
+        let answer = ToLeader::AckEpoch { epoch, current, last, is_new: epoch > accepted || again };
+        self.stage = crate::following::Stage::EpochAcked(epoch);
         if epoch <= accepted {
-            self.tell(base, answer);
+            self.send(base, answer);
             return Next::Stay;
         }
         let unlocked = vec![(self.link, Message::ToLeader(self.session, answer))];
-        match base.write_unless(Planted::PromiseBeforeFsync, Write::AcceptEpoch(epoch), unlocked) {
+        match base.write_then_send(InjectedBug::AckEpochBeforeFsync, Write::AcceptEpoch(epoch), unlocked) {
             Ok(_) => Next::Stay,
             Err(problem) => Next::Stop(Fatal::Diverged(problem)),
         }

@@ -1,32 +1,33 @@
-//! Phase 0: fast leader election. It finds a likely leader soon; that the leader is a right one, the next phase sees to.
+//! Phase 0: fast leader election (ZooKeeper's `FastLeaderElection`).
 //!
-//! All who look tell all others for whom they vote, each for the best of which it knows (ZooKeeper's `FastLeaderElection`). A round ends once
-//! a majority agrees, and nobody who could be heard says otherwise.
+//! Every looking server sends all voters its vote for the best candidate it knows. A round ends once a quorum agrees
+//! and no reachable voter disagrees. Election only has to find a likely leader quickly; phase 1 makes sure that the
+//! leader is safe.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::{Base, Next};
-use crate::{Doing, Message, Notification, ServerId, Vote};
+use crate::{Message, Notification, ServerId, ServerState, Vote};
 
 /// A server that looks for a leader.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Election {
     vote: Vote,
-    /// What others who look say in this round.
+    /// Votes of other looking servers in this round.
     votes: BTreeMap<ServerId, Vote>,
-    /// Those who ask and do not vote: nobody waits for their votes.
+    /// Servers that look for a leader without voting; nobody waits for their votes.
     asking: BTreeSet<ServerId>,
-    /// What others say who have found a leader.
+    /// Notifications of servers that have found a leader.
     settled: BTreeMap<ServerId, Notification>,
-    /// Ticks since a majority agreed.
-    agreed: u32,
-    /// Ticks since all were told.
-    told: u32,
+    /// Ticks since a quorum agreed.
+    agreed_ticks: u32,
+    /// Ticks since the vote was last sent to all.
+    ticks_since_sent: u32,
 }
 
 impl Election {
-    /// Begins a round with a vote for oneself.
-    pub(crate) fn begin(base: &mut Base) -> (Self, Next) {
+    /// Starts a round with a vote for this server.
+    pub(crate) fn start(base: &mut Base) -> (Self, Next) {
         base.round = base.round.saturating_add(1);
         let vote = base.own_vote();
         let mut this = Self {
@@ -34,37 +35,37 @@ impl Election {
             votes: BTreeMap::new(),
             asking: BTreeSet::new(),
             settled: BTreeMap::new(),
-            agreed: 0,
-            told: 0,
+            agreed_ticks: 0,
+            ticks_since_sent: 0,
         };
-        this.tell_all(base);
+        this.send_to_all(base);
         let next = this.decide(base);
         (this, next)
     }
 
     fn notification(&self, base: &Base) -> Message {
-        let doing = if base.votes() { Doing::Looking } else { Doing::Asking };
-        Message::Vote(Notification { vote: self.vote, round: base.round, doing })
+        let state = if base.votes() { ServerState::Looking } else { ServerState::Asking };
+        Message::Vote(Notification { vote: self.vote, round: base.round, state })
     }
 
-    fn tell_all(&mut self, base: &mut Base) {
-        self.told = 0;
+    fn send_to_all(&mut self, base: &mut Base) {
+        self.ticks_since_sent = 0;
         let message = self.notification(base);
-        base.tell_voters(&message);
+        base.send_to_voters(&message);
     }
 
     pub(crate) fn link_up(&mut self, base: &mut Base, peer: ServerId) {
         let own = base.own_vote();
         if base.votes() && own > self.vote {
-            // With this one it reaches a majority.
+            // The new connection gives this server a quorum, so it can be a candidate.
             self.change(own);
-            self.tell_all(base);
+            self.send_to_all(base);
             return;
         }
-        self.tell_one(base, peer);
+        self.send_to(base, peer);
     }
 
-    fn tell_one(&self, base: &mut Base, peer: ServerId) {
+    fn send_to(&self, base: &mut Base, peer: ServerId) {
         if base.config.voters.contains(&peer)
             && let Some(link) = base.links.get(&peer).copied()
         {
@@ -77,8 +78,8 @@ impl Election {
         self.votes.remove(&peer);
         self.settled.remove(&peer);
         if self.vote.server == peer {
-            // Whom all wanted is gone.
-            let (fresh, next) = Self::begin(base);
+            // The candidate is unreachable.
+            let (fresh, next) = Self::start(base);
             *self = fresh;
             return next;
         }
@@ -86,27 +87,27 @@ impl Election {
     }
 
     pub(crate) fn tick(&mut self, base: &mut Base) -> Next {
-        self.told += 1;
-        if self.told >= base.config.heartbeat_ticks {
-            self.tell_all(base);
+        self.ticks_since_sent += 1;
+        if self.ticks_since_sent >= base.config.heartbeat_ticks {
+            self.send_to_all(base);
         }
-        if self.has_majority(base) {
-            self.agreed += 1;
+        if self.has_quorum(base) {
+            self.agreed_ticks += 1;
         }
         self.decide(base)
     }
 
-    pub(crate) fn vote(&mut self, base: &mut Base, peer: ServerId, heard: Notification) -> Next {
+    pub(crate) fn vote(&mut self, base: &mut Base, peer: ServerId, received: Notification) -> Next {
         let is_voter = base.config.voters.contains(&peer);
-        if !is_voter || heard.doing == Doing::Asking {
-            // It asks who leads, which is not known here.
+        if !is_voter || received.state == ServerState::Asking {
+            // It asks who leads; this server does not know.
             self.votes.remove(&peer);
             self.asking.insert(peer);
             return self.decide(base);
         }
         self.asking.remove(&peer);
-        if heard.doing != Doing::Looking {
-            self.settled.insert(peer, heard);
+        if received.state != ServerState::Looking {
+            self.settled.insert(peer, received);
             self.votes.remove(&peer);
             return match self.join(base) {
                 Next::Stay => self.decide(base),
@@ -117,73 +118,73 @@ impl Election {
         if !base.votes() {
             return Next::Stay;
         }
-        if heard.round > base.round {
-            base.round = heard.round;
+        if received.round > base.round {
+            base.round = received.round;
             self.votes.clear();
-            self.change(base.own_vote().max(heard.vote));
-            self.tell_all(base);
-        } else if heard.round < base.round {
-            // It is told of this round.
-            self.tell_one(base, peer);
+            self.change(base.own_vote().max(received.vote));
+            self.send_to_all(base);
+        } else if received.round < base.round {
+            // The sender is in an earlier round and learns of this one.
+            self.send_to(base, peer);
             return Next::Stay;
-        } else if heard.vote > self.vote {
-            self.change(heard.vote);
-            self.tell_all(base);
-        } else if heard.vote < self.vote && !self.votes.contains_key(&peer) {
-            self.tell_one(base, peer);
+        } else if received.vote > self.vote {
+            self.change(received.vote);
+            self.send_to_all(base);
+        } else if received.vote < self.vote && !self.votes.contains_key(&peer) {
+            self.send_to(base, peer);
         }
-        self.votes.insert(peer, heard.vote);
+        self.votes.insert(peer, received.vote);
         self.decide(base)
     }
 
     fn change(&mut self, vote: Vote) {
         self.vote = vote;
-        self.agreed = 0;
+        self.agreed_ticks = 0;
     }
 
-    fn has_majority(&self, base: &Base) -> bool {
+    fn has_quorum(&self, base: &Base) -> bool {
         let others = base.config.voters.iter().filter(|voter| self.agrees(base, **voter)).count();
-        others + 1 >= base.config.majority()
+        others + 1 >= base.config.quorum()
     }
 
-    /// Whether another voter wants the same leader, or follows this server already and waits for it.
+    /// Whether the voter votes for the same candidate, or already follows this server and waits for it.
     fn agrees(&self, base: &Base, voter: ServerId) -> bool {
         let own = base.config.id;
-        let waits = |heard: &Notification| heard.vote.server == own && self.vote.server == own;
+        let waits = |received: &Notification| received.vote.server == own && self.vote.server == own;
         self.votes.get(&voter) == Some(&self.vote) || self.settled.get(&voter).is_some_and(waits)
     }
 
-    /// The leader, where this round has found it.
+    /// Ends the round if it has found a leader.
     fn decide(&mut self, base: &mut Base) -> Next {
-        if !base.votes() || !self.has_majority(base) {
+        if !base.votes() || !self.has_quorum(base) {
             return Next::Stay;
         }
         let voters = |peer: &&ServerId| base.config.voters.contains(peer) && !self.asking.contains(peer);
-        let mut can_be_heard = base.links.keys().filter(voters);
-        let all_agree = can_be_heard.all(|peer| self.agrees(base, *peer));
-        if !all_agree && self.agreed < base.config.vote_ticks {
+        let mut reachable = base.links.keys().filter(voters);
+        let all_agree = reachable.all(|peer| self.agrees(base, *peer));
+        if !all_agree && self.agreed_ticks < base.config.vote_ticks {
             return Next::Stay;
         }
         if self.vote.server == base.config.id { Next::Lead(self.vote) } else { Next::Follow(self.vote) }
     }
 
-    /// Joins those who have found a leader: where it is one that a majority follows, the one that this server wants, or they are a
-    /// majority and it is among them. Who reaches few others can follow it as well.
+    /// Joins a leader that is established, that this server voted for, or that a quorum follows. Phase 1 keeps this
+    /// safe, so a follower need not reach a quorum.
     fn join(&mut self, base: &mut Base) -> Next {
-        let leads = |doing: Doing| matches!(doing, Doing::Leading | Doing::Established);
-        let leaders = self.settled.iter().filter(|(_, heard)| leads(heard.doing));
-        #[cfg(feature = "planted")]
-        if base.config.chaotic {
+        let leads = |state: ServerState| matches!(state, ServerState::Leading | ServerState::Established);
+        let leaders = self.settled.iter().filter(|(_, received)| leads(received.state));
+        #[cfg(feature = "injected-bugs")]
+        if base.config.random_elections {
             let leaders: Vec<_> = leaders.collect();
             let chosen = usize::try_from(base.round).unwrap_or(0) % leaders.len().max(1);
-            return leaders.get(chosen).map_or(Next::Stay, |(_, heard)| Next::Follow(heard.vote));
+            return leaders.get(chosen).map_or(Next::Stay, |(_, received)| Next::Follow(received.vote));
         }
-        for (leader, heard) in leaders {
+        for (leader, received) in leaders {
             let support = self.settled.values().filter(|other| other.vote.server == *leader).count();
             let is_wanted = base.votes() && self.vote.server == *leader;
-            if heard.doing == Doing::Established || is_wanted || support >= base.config.majority() {
-                base.round = heard.round;
-                return Next::Follow(heard.vote);
+            if received.state == ServerState::Established || is_wanted || support >= base.config.quorum() {
+                base.round = received.round;
+                return Next::Follow(received.vote);
             }
         }
         Next::Stay

@@ -1,32 +1,32 @@
-//! The role of a follower, or of an observer, which follows without a vote.
+//! The role of a follower or observer. An observer follows without voting.
 
 use std::collections::BTreeSet;
 
 use crate::base::{Base, Next};
-use crate::planted::Planted;
+use crate::injected_bug::InjectedBug;
 use crate::{
-    Doing, Epoch, Link, Message, Notification, Refusal, Request, Role, ServerId, Session, ToFollower, ToLeader, Vote,
-    Write,
+    Epoch, Link, Message, Notification, Refusal, Request, Role, ServerId, ServerState, Session, ToFollower, ToLeader,
+    Vote, Write,
 };
 
-/// How far a follower has got.
+/// How far this follower has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
-    /// There is no connection with the leader yet.
+    /// There is no connection to the leader yet.
     Connecting,
     /// CEPOCH was sent.
     Discovery,
-    /// ACKEPOCH was sent, or is once the promise is durable.
-    Promised(Epoch),
-    /// The history becomes the leader's.
+    /// ACKEPOCH was sent, or will be once acceptedEpoch is durable.
+    EpochAcked(Epoch),
+    /// The follower is adopting the leader's history.
     Synchronisation(Epoch),
-    /// The history is the leader's; whether the epoch is established is not known.
+    /// The follower has the leader's history; the epoch may not be established yet.
     Synchronised(Epoch),
     /// The epoch is established.
     Broadcast(Epoch),
 }
 
-/// A server that follows.
+/// A server that follows a leader.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Following {
     pub(crate) leader: ServerId,
@@ -34,25 +34,25 @@ pub(crate) struct Following {
     pub(crate) link: Link,
     pub(crate) session: Session,
     pub(crate) stage: Stage,
-    /// Ticks since the leader said something.
-    silent: u32,
-    /// Ticks since the follower began to get ready.
-    waited: u32,
-    /// Proposals and reads of this server that the leader has not answered.
-    pub(crate) asked: BTreeSet<Request>,
+    /// Ticks since the last message of the leader.
+    silent_ticks: u32,
+    /// Ticks since the follower began to synchronise.
+    waited_ticks: u32,
+    /// Local proposals and reads that the leader has not answered.
+    pub(crate) pending: BTreeSet<Request>,
 }
 
 impl Following {
-    pub(crate) fn begin(base: &mut Base, vote: Vote) -> Self {
+    pub(crate) fn start(base: &mut Base, vote: Vote) -> Self {
         let mut this = Self {
             leader: vote.server,
             vote,
             link: Link(0),
             session: base.next_session(),
             stage: Stage::Connecting,
-            silent: 0,
-            waited: 0,
-            asked: BTreeSet::new(),
+            silent_ticks: 0,
+            waited_ticks: 0,
+            pending: BTreeSet::new(),
         };
         this.link_up(base, vote.server);
         this
@@ -70,75 +70,77 @@ impl Following {
     }
 
     fn ask_to_follow(&self, base: &mut Base) {
-        let accepted = base.ledger.accepted();
-        let returning = base.ledger.returning().filter(|_| !base.votes());
-        self.tell(base, ToLeader::FollowerInfo { accepted, returning });
+        let accepted = base.log_state.accepted_epoch();
+        let returning = base.log_state.returning().filter(|_| !base.votes());
+        self.send(base, ToLeader::FollowerInfo { accepted, returning });
     }
 
-    /// What a server says of whom it follows, or that it leads: if it is the leader, it may not have known so when it was asked.
-    pub(crate) fn heard(&self, base: &mut Base, peer: ServerId, doing: Doing) {
-        if peer == self.leader && self.stage == Stage::Discovery && matches!(doing, Doing::Leading | Doing::Established)
+    /// Handles a peer's state. If the leader now leads, it may have missed the earlier CEPOCH.
+    pub(crate) fn leader_state(&self, base: &mut Base, peer: ServerId, state: ServerState) {
+        if peer == self.leader
+            && self.stage == Stage::Discovery
+            && matches!(state, ServerState::Leading | ServerState::Established)
         {
             self.ask_to_follow(base);
         }
     }
 
     pub(crate) fn link_down(&self, peer: ServerId, link: Link) -> Next {
-        if peer == self.leader && link == self.link { Next::Leave } else { Next::Stay }
+        if peer == self.leader && link == self.link { Next::StepDown } else { Next::Stay }
     }
 
-    pub(crate) fn tell(&self, base: &mut Base, message: ToLeader) {
+    pub(crate) fn send(&self, base: &mut Base, message: ToLeader) {
         base.send(self.link, Message::ToLeader(self.session, message));
     }
 
-    /// What others who look for a leader are told.
+    /// What this server tells servers that look for a leader.
     pub(crate) fn notification(&self, base: &Base) -> Notification {
-        Notification { vote: self.vote, round: base.round, doing: Doing::Following }
+        Notification { vote: self.vote, round: base.round, state: ServerState::Following }
     }
 
     pub(crate) fn tick(&mut self, base: &mut Base) -> Next {
-        self.silent += 1;
-        if self.stage == Stage::Discovery && self.silent.is_multiple_of(base.config.heartbeat_ticks) {
-            // The leader may not have known yet that it leads.
+        self.silent_ticks += 1;
+        if self.stage == Stage::Discovery && self.silent_ticks.is_multiple_of(base.config.heartbeat_ticks) {
+            // The leader may have missed the first CEPOCH because it did not lead yet.
             self.ask_to_follow(base);
         }
         let ready = matches!(self.stage, Stage::Broadcast(_));
-        self.waited = if ready { 0 } else { self.waited + 1 };
-        if self.silent > base.config.sync_ticks || self.waited > base.config.init_ticks {
-            return Next::Leave;
+        self.waited_ticks = if ready { 0 } else { self.waited_ticks + 1 };
+        if self.silent_ticks > base.config.sync_ticks || self.waited_ticks > base.config.init_ticks {
+            return Next::StepDown;
         }
         Next::Stay
     }
 
-    /// What is on its way from the leader gets on.
+    /// Transfer progress of the leader counts as a heartbeat.
     pub(crate) fn progress(&mut self, peer: ServerId, link: Link) {
         if peer == self.leader && link == self.link {
-            (self.silent, self.waited) = (0, 0);
+            (self.silent_ticks, self.waited_ticks) = (0, 0);
         }
     }
 
     pub(crate) fn message(&mut self, base: &mut Base, link: Link, session: Session, message: ToFollower) -> Next {
         let stale = link != self.link || session != self.session;
-        if (stale && !base.config.breaks(Planted::StaleSessions)) || self.stage == Stage::Connecting {
+        if (stale && !base.config.has_bug(InjectedBug::StaleSessions)) || self.stage == Stage::Connecting {
             return Next::Stale;
         }
-        self.silent = 0;
+        self.silent_ticks = 0;
         if matches!(message, ToFollower::Sync { .. }) {
-            self.waited = 0;
+            self.waited_ticks = 0;
         }
         match (self.stage, message) {
             (_, ToFollower::Ping { number }) => {
-                self.tell(base, ToLeader::Pong { number });
+                self.send(base, ToLeader::Pong { number });
                 Next::Stay
             }
             (_, ToFollower::Resigned { successor }) => {
                 base.preferred = successor == Some(base.config.id);
-                Next::Leave
+                Next::StepDown
             }
             (Stage::Discovery, ToFollower::NewEpoch(epoch)) => self.new_epoch(base, epoch),
-            (Stage::Promised(epoch), ToFollower::Diff) => self.sync_begin(base, epoch, &[]),
-            (Stage::Promised(epoch), ToFollower::Truncate(to)) => self.truncate(base, epoch, to),
-            (Stage::Promised(epoch), ToFollower::Snapshot { zxid, blob }) => self.install(base, epoch, zxid, blob),
+            (Stage::EpochAcked(epoch), ToFollower::Diff) => self.sync_begin(base, epoch, &[]),
+            (Stage::EpochAcked(epoch), ToFollower::Truncate(to)) => self.truncate(base, epoch, to),
+            (Stage::EpochAcked(epoch), ToFollower::Snapshot { zxid, blob }) => self.install(base, epoch, zxid, blob),
             (Stage::Synchronisation(_), ToFollower::Sync { after, txns }) => Self::sync(base, after, txns),
             (Stage::Synchronisation(epoch), ToFollower::NewLeader(named)) => self.new_leader(base, epoch, named),
             (Stage::Synchronised(epoch), ToFollower::UpToDate { commit }) => self.up_to_date(base, epoch, commit),
@@ -152,24 +154,24 @@ impl Following {
             (Stage::Broadcast(_), ToFollower::Returned) => Self::returned(base),
             (Stage::Broadcast(_), ToFollower::Forwarded { request, zxid }) => self.forwarded(base, request, zxid),
             (Stage::Broadcast(_), ToFollower::ReadIndexed { request, zxid }) => self.read_indexed(base, request, zxid),
-            _ => Next::Impossible("a message of a leader that does not belong to this phase"),
+            _ => Next::Impossible("message not valid in this phase of a follower"),
         }
     }
 
-    /// RETURNED came: it follows anew, as one that votes, once that is durable.
+    /// Handles RETURNED: follows again, as a voter, once that is durable.
     fn returned(base: &mut Base) -> Next {
         match base.write(Write::Returned, Vec::new()) {
-            Ok(_) => Next::Leave,
-            Err(_) => Next::Impossible("it has lost no log"),
+            Ok(_) => Next::StepDown,
+            Err(_) => Next::Impossible("RETURNED to a server that did not lose its log"),
         }
     }
 
-    /// Whether this server can ask its leader for something; refused where it cannot.
-    pub(crate) fn may_ask(&mut self, base: &mut Base, request: Request) -> bool {
+    /// Records a request that is sent to the leader. Returns false, and refuses the request, if it cannot be sent.
+    pub(crate) fn track_request(&mut self, base: &mut Base, request: Request) -> bool {
         let refusal = match self.stage {
-            Stage::Broadcast(_) if self.asked.len() >= base.config.reads_max => Refusal::Busy,
+            Stage::Broadcast(_) if self.pending.len() >= base.config.reads_max => Refusal::Busy,
             Stage::Broadcast(_) => {
-                self.asked.insert(request);
+                self.pending.insert(request);
                 return true;
             }
             _ => Refusal::NoLeader,
@@ -178,7 +180,7 @@ impl Following {
         false
     }
 
-    /// The role as others see it.
+    /// The role as seen from outside.
     pub(crate) fn role(&self, base: &Base) -> Role {
         match self.stage {
             Stage::Broadcast(epoch) if base.votes() => Role::Following(self.leader, epoch),
@@ -187,9 +189,9 @@ impl Following {
         }
     }
 
-    pub(crate) fn leave(&self, base: &mut Base) {
+    pub(crate) fn send_left(&self, base: &mut Base) {
         if self.stage != Stage::Connecting {
-            self.tell(base, ToLeader::Left);
+            self.send(base, ToLeader::Left);
         }
     }
 }

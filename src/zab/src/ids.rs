@@ -1,4 +1,4 @@
-//! Names of servers, epochs, transactions, connections. In traces each is short: `s1`, `e2`, `2:17`, `l3`.
+//! Identifiers. Their debug form is short: `s1` (server), `e2` (epoch), `2:17` (zxid), `l3` (link).
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ impl fmt::Display for ServerId {
     }
 }
 
-/// The time of one leader. Epochs rise; two leaders never have the same.
+/// The term of one leader. No two leaders have the same epoch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(pub u32);
 
 impl Epoch {
-    /// The epoch after it; nothing after the last one.
+    /// The next epoch, or `None` after the last one.
     #[must_use]
     pub fn next(self) -> Option<Self> {
         self.0.checked_add(1).map(Self)
@@ -30,39 +30,40 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// The name of a transaction, and its place in the order: the epoch of the leader that proposed it, and its number there.
+/// A transaction id, which is also its position in the total order: the epoch of the proposing leader, and a counter.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Zxid {
     /// The epoch.
     pub epoch: Epoch,
-    /// The number in its epoch, from 1.
+    /// The position within the epoch, from 1.
     pub counter: u32,
 }
 
 impl Zxid {
-    /// Before all transactions.
+    /// Precedes all transactions.
     pub const ZERO: Self = Self { epoch: Epoch(0), counter: 0 };
 
-    /// The zxid of that epoch and number.
+    /// Creates a zxid.
     #[must_use]
     pub fn new(epoch: Epoch, counter: u32) -> Self {
         Self { epoch, counter }
     }
 
-    /// As one number: the epoch's 32 bits above those of the counter.
+    /// Packs the zxid into 64 bits: the epoch in the upper half, the counter in the lower.
     #[must_use]
     pub fn to_u64(self) -> u64 {
         u64::from(self.epoch.0) << 32 | u64::from(self.counter)
     }
 
-    /// The zxid that [`Zxid::to_u64`] made a number of.
+    /// The inverse of [`Zxid::to_u64`].
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "the halves are meant")]
     pub fn from_u64(number: u64) -> Self {
         Self { epoch: Epoch((number >> 32) as u32), counter: number as u32 }
     }
 
-    /// Whether a transaction of this name may stand right behind one of `previous`: the next of its epoch, or the first of a later one.
+    /// Whether this zxid may directly follow `previous`: the next counter of the same epoch, or the first of a later
+    /// epoch.
     #[must_use]
     pub fn follows(self, previous: Self) -> bool {
         if self.epoch == previous.epoch {
@@ -79,23 +80,23 @@ impl fmt::Display for Zxid {
     }
 }
 
-/// One connection with another server; a later one with the same server has a higher number.
+/// A connection to a peer. A later connection to the same peer has a higher number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Link(pub u64);
 
-/// One try of a follower to follow, on one connection. What was sent for an earlier try is told by it.
+/// One attempt of a follower to follow, on one connection. It exposes messages of earlier attempts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Session(pub u64);
 
-/// One write. Writes become durable in the order of their numbers.
+/// A write. Writes become durable in the order of their ids.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Io(pub u64);
+pub struct WriteId(pub u64);
 
-/// A snapshot that the outside keeps.
+/// The driver's handle for a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Blob(pub u64);
 
-/// A proposal or a read, as whoever asked for it calls it.
+/// The driver's id for a proposal or read.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Request(pub u64);
 
@@ -129,7 +130,7 @@ impl fmt::Debug for Session {
     }
 }
 
-impl fmt::Debug for Io {
+impl fmt::Debug for WriteId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "w{}", self.0)
     }

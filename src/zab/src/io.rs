@@ -1,178 +1,179 @@
-//! What goes in, and what comes out.
+//! Inputs and actions of the state machine.
 
 use bytes::Bytes;
 
-use crate::{Epoch, Inconsistent, Io, Link, Message, Request, ServerId, Session, Txn, Write, Zxid};
+use crate::{Epoch, InvalidWrite, Link, Message, Request, ServerId, Session, Txn, Write, WriteId, Zxid};
 
-/// Something that happened.
+/// An event that the driver reports.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// Time goes on by one tick.
+    /// One tick has passed.
     Tick,
-    /// A connection with a server is there; an earlier one with it is not any more.
+    /// A connection to a peer is open. It replaces an earlier one.
     LinkUp {
-        /// The server.
+        /// The peer.
         peer: ServerId,
         /// The connection.
         link: Link,
     },
     /// A connection has ended.
     LinkDown {
-        /// The server.
+        /// The peer.
         peer: ServerId,
         /// The connection.
         link: Link,
     },
-    /// A message came. Those of one connection come in the order in which they were sent, none twice and none left out.
+    /// A message arrived. Each connection delivers its messages in order, without duplicates or gaps.
     Received {
-        /// From whom.
+        /// The sender.
         peer: ServerId,
-        /// On which connection.
+        /// The connection.
         link: Link,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// Something large is on its way over a connection, to here or from here, and gets on: whoever is at its other end lives, though no
-    /// message comes.
+    /// A large transfer over the connection, in either direction, has advanced. It counts as a heartbeat of the peer.
     Progress {
-        /// The server.
+        /// The peer.
         peer: ServerId,
         /// The connection.
         link: Link,
     },
-    /// All writes through this one are durable, and what they unlock is on its way.
-    Written(Io),
-    /// Somebody here proposes a command.
+    /// All writes through this one are durable, and the messages that they unlock are sent.
+    Written(WriteId),
+    /// A local client proposes a command.
     Propose {
-        /// Its name here.
+        /// The id of the request.
         request: Request,
         /// The command.
         payload: Bytes,
     },
-    /// Somebody here wants to read what all others would read.
+    /// A local client requests a linearizable read.
     Read {
-        /// Its name here.
+        /// The id of the request.
         request: Request,
     },
-    /// A snapshot is durable that holds all through here, all of which was delivered and is durable in the log.
+    /// A snapshot of all transactions through this one is durable. All of them were delivered and are durable in the
+    /// log.
     SnapshotTaken(Zxid),
-    /// A leader shall leave its office to this server, or to whoever is ready.
-    HandOver(Option<ServerId>),
+    /// If this server leads, transfer leadership to this server, or to any that is ready.
+    TransferLeadership(Option<ServerId>),
 }
 
-/// Something to do. Actions are done in their order.
+/// An effect for the driver. Actions are executed in order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Send a message; where the connection is gone, it is dropped.
+    /// Send a message. It is dropped if the connection is gone.
     Send {
-        /// On which connection.
+        /// The connection.
         link: Link,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// Send the latest snapshot as a message [`ToFollower::Snapshot`](crate::ToFollower::Snapshot) of this session, in its place among
+    /// Send the latest snapshot as [`ToFollower::Snapshot`](crate::ToFollower::Snapshot) of this session, in order with
     /// the other messages.
     SendSnapshot {
-        /// On which connection.
+        /// The connection.
         link: Link,
         /// The session.
         session: Session,
         /// The last transaction in it.
         zxid: Zxid,
     },
-    /// Make a write durable behind all earlier ones, then send what it unlocks, then say so by [`Input::Written`]. A write that fails
-    /// ends the server: what came of it is not known.
+    /// Make a write durable after all earlier ones, then send the messages it unlocks, then report [`Input::Written`].
+    /// A failed write ends the server: it is unknown what became durable.
     Persist {
-        /// Its number.
-        io: Io,
-        /// What is written.
+        /// The id of the write.
+        id: WriteId,
+        /// The write.
         write: Write,
-        /// What must not be sent before.
+        /// Messages that must not be sent before the write is durable.
         then: Vec<(Link, Message)>,
     },
-    /// Apply a committed transaction. Each is delivered once in a process's life, in order.
+    /// Apply a committed transaction. Each is delivered once per process, in order.
     Deliver(Txn),
-    /// Take the state of the installed snapshot in the place of what was applied.
+    /// Replace the applied state by the state of the installed snapshot.
     Restore(Zxid),
-    /// A proposal of somebody here has its place. It is done once that is delivered; where the role changes before, nobody knows.
+    /// A local proposal has a zxid. It succeeds once that is delivered; if the role changes first, its outcome is
+    /// unknown.
     Proposed {
-        /// Its name.
+        /// The id of the request.
         request: Request,
-        /// Its place.
+        /// Its zxid.
         zxid: Zxid,
     },
-    /// A proposal or read of somebody here was not taken.
+    /// A local proposal or read was refused.
     Refused {
-        /// Its name.
+        /// The id of the request.
         request: Request,
-        /// Why.
+        /// The reason.
         refusal: Refusal,
     },
-    /// A read may be answered once all through here is applied.
+    /// A local read may be answered once all transactions through `zxid` are applied.
     ReadReady {
-        /// Its name.
+        /// The id of the request.
         request: Request,
-        /// The place.
+        /// The last transaction that the read must see.
         zxid: Zxid,
     },
-    /// The role has changed. With [`Role::Looking`], nothing that was asked for before is answered any more.
+    /// The role has changed. With [`Role::Looking`], the outcome of all pending requests is unknown.
     Became(Role),
-    /// End a connection: what came over it cannot be.
+    /// Close a connection whose peer violated the protocol.
     Close {
-        /// Which.
+        /// The connection.
         link: Link,
-        /// What was wrong.
+        /// The violation.
         problem: &'static str,
     },
-    /// End the server: going on could lose what was acknowledged.
+    /// Stop the server: continuing could lose acknowledged transactions.
     Stop(Fatal),
 }
 
-/// Why a proposal or a read was not taken.
+/// Why a proposal or read was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
-    /// There is no leader that a majority follows.
+    /// No leader is established.
     #[error("there is no leader")]
     NoLeader,
-    /// As many are under way as may be.
-    #[error("too many proposals or reads are under way")]
+    /// A limit on pending requests is reached.
+    #[error("too many pending proposals or reads")]
     Busy,
-    /// The command is longer than one may be.
+    /// The command exceeds [`Config::payload_max`](crate::Config::payload_max).
     #[error("the command is too long")]
     TooLong,
-    /// The leader is about to leave its office.
-    #[error("the leader is handing over")]
-    HandingOver,
+    /// The leader is about to step down.
+    #[error("the leader is transferring leadership")]
+    TransferringLeadership,
 }
 
-/// What a server is.
+/// The role of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// It looks for a leader, or is about to.
+    /// It looks for a leader, or its leader is not established yet.
     Looking,
     /// It leads an established epoch.
     Leading(Epoch),
-    /// It follows, votes, and is up to date.
+    /// It follows, votes and is up to date.
     Following(ServerId, Epoch),
-    /// It follows without a vote, and is up to date.
+    /// It follows without voting and is up to date.
     Observing(ServerId, Epoch),
 }
 
-/// Why a server cannot go on.
+/// Why a server must stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Fatal {
-    /// The leader's history lacks what was applied here.
-    #[error("the leader's history ends at {to}, and {delivered} was applied here as committed")]
+    /// The leader's history lacks a transaction that was applied here.
+    #[error("the leader's history ends at {to}, but {delivered} was committed and applied here")]
     CommittedLost {
-        /// Where the leader's ends.
+        /// The end of the leader's history.
         to: Zxid,
-        /// What was applied.
+        /// The last transaction applied here.
         delivered: Zxid,
     },
-    /// Histories differ in a way in which they never can.
-    #[error("the leader's history is not one that this server can have: {0}")]
-    Diverged(Inconsistent),
-    /// There are no more epochs.
-    #[error("all epochs are used up")]
-    EpochsUsedUp,
+    /// The histories differ in a way that Zab excludes.
+    #[error("the leader's history conflicts with this server's: {0}")]
+    Diverged(InvalidWrite),
+    /// The epoch space is exhausted.
+    #[error("no epoch is left")]
+    EpochsExhausted,
 }

@@ -3,23 +3,23 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::base::{Base, Next};
-use crate::planted::Planted;
+use crate::injected_bug::InjectedBug;
 use crate::reads::Reads;
 use crate::{
-    Doing, Epoch, Io, Link, Message, Notification, Refusal, Request, Role, ServerId, Session, ToFollower, ToLeader,
-    Vote, Zxid,
+    Epoch, Link, Message, Notification, Refusal, Request, Role, ServerId, ServerState, Session, ToFollower, ToLeader,
+    Vote, WriteId, Zxid,
 };
 
-/// How far a leader has got.
+/// How far this leader has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
-    /// It waits for a majority to follow.
+    /// It waits for a quorum to follow.
     Gathering,
-    /// The new epoch is chosen, and becomes durable.
-    Accepting(Io),
-    /// It waits for a majority's promises.
+    /// The new epoch is chosen and is being made durable.
+    Accepting(WriteId),
+    /// It waits for ACKEPOCH of a quorum.
     Discovery,
-    /// It waits for a majority to have its history.
+    /// It waits for a quorum to adopt its history.
     Synchronisation,
     /// The epoch is established.
     Broadcast,
@@ -28,12 +28,12 @@ pub(crate) enum Stage {
 /// How far a follower has got, as its leader knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Progress {
-    /// It said which epoch it has promised.
+    /// CEPOCH arrived with this acceptedEpoch.
     Known(Epoch),
     /// NEWEPOCH was sent.
-    Invited,
-    /// It has promised; this is its history.
-    Promised { current: Epoch, last: Zxid, counts: bool },
+    NewEpochSent,
+    /// ACKEPOCH arrived with this history.
+    EpochAcked { current: Epoch, last: Zxid, is_new: bool },
     /// NEWLEADER was sent.
     Synchronising,
     /// It has the leader's history.
@@ -47,61 +47,62 @@ pub(crate) struct Follower {
     pub(crate) session: Session,
     pub(crate) votes: bool,
     pub(crate) progress: Progress,
-    /// All through here is durable there.
+    /// All transactions through this one are durable there.
     pub(crate) acked: Zxid,
-    /// Ticks since it said something.
-    silent: u32,
-    /// The last sign of life that it answered.
+    /// Ticks since its last message.
+    silent_ticks: u32,
+    /// The last heartbeat that it answered.
     pub(crate) pong: u64,
-    /// The number of its log, where that has the place of one that was lost.
+    /// The id of its log if the log replaces a lost one.
     pub(crate) returning: Option<u64>,
 }
 
-/// How far another server has got, as the one that leads knows.
+/// A follower's progress, as its leader knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Followed {
-    /// The other server.
+pub struct FollowerStatus {
+    /// The follower.
     pub server: ServerId,
-    /// It has the leader's history, and gets all that is new.
+    /// It has the leader's history and gets all new transactions.
     pub is_active: bool,
-    /// How many transactions are not known to be durable there; nothing where that is not known: one that does not vote does not say, and
-    /// what is far behind may not be in memory any more.
+    /// The number of transactions not known to be durable there. `None` if unknown: an observer does not acknowledge,
+    /// and the transactions may no longer be in memory.
     pub lag: Option<usize>,
 }
 
-/// A server that leads.
+/// A server that leads, or tries to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Leading {
     vote: Vote,
     pub(crate) stage: Stage,
     pub(crate) epoch: Epoch,
     pub(crate) followers: BTreeMap<ServerId, Follower>,
-    /// The write after which this server counts itself as one that has the epoch's history.
-    pub(crate) installing: Option<Io>,
+    /// The write after which this server counts as having the epoch's history.
+    pub(crate) installing: Option<WriteId>,
     pub(crate) installed: bool,
-    /// All through here is durable here.
+    /// All transactions through this one are durable here.
     pub(crate) durable: Zxid,
-    /// Writes of proposals that are under way, and where each ends.
-    pub(crate) writes: VecDeque<(Io, Zxid)>,
-    /// All through here is committed.
+    /// Pending writes of proposals, and the last transaction of each.
+    pub(crate) writes: VecDeque<(WriteId, Zxid)>,
+    /// All transactions through this one are committed.
     pub(crate) commit: Zxid,
-    /// Proposals that are not committed, with their sizes.
+    /// Uncommitted proposals and their sizes in bytes.
     pub(crate) outstanding: VecDeque<(Zxid, usize)>,
     pub(crate) outstanding_bytes: usize,
     pub(crate) reads: Reads,
-    /// Servers that were known to have lost their logs before anybody was invited to the epoch.
-    pub(crate) lost_before: BTreeMap<ServerId, u64>,
-    /// It takes no proposals any more, and leaves once those that it took are committed; to whom, and for how many ticks.
-    handing_over: Option<(Option<ServerId>, u32)>,
-    /// Ticks since the office began.
-    age: u32,
-    /// Ticks without a majority.
-    lonely: u32,
-    since_ping: u32,
+    /// Servers known to have lost their logs before the first NEWEPOCH of this epoch.
+    pub(crate) lost_before_epoch: BTreeMap<ServerId, u64>,
+    /// A leadership transfer: the requested successor, and its age in ticks. The leader refuses new proposals and steps
+    /// down once all pending ones are committed.
+    transfer: Option<(Option<ServerId>, u32)>,
+    /// Ticks since this server began to lead, or since a transfer to a synchronising voter last advanced.
+    attempt_ticks: u32,
+    /// Ticks without a quorum.
+    ticks_without_quorum: u32,
+    ticks_since_ping: u32,
 }
 
 impl Leading {
-    pub(crate) fn begin(base: &mut Base, vote: Vote) -> (Self, Next) {
+    pub(crate) fn start(base: &mut Base, vote: Vote) -> (Self, Next) {
         base.preferred = false;
         let mut this = Self {
             vote,
@@ -110,59 +111,59 @@ impl Leading {
             followers: BTreeMap::new(),
             installing: None,
             installed: false,
-            durable: base.ledger.history().last(),
+            durable: base.log_state.history().last(),
             writes: VecDeque::new(),
             commit: base.delivered,
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
             reads: Reads::default(),
-            lost_before: BTreeMap::new(),
-            handing_over: None,
-            age: 0,
-            lonely: 0,
-            since_ping: 0,
+            lost_before_epoch: BTreeMap::new(),
+            transfer: None,
+            attempt_ticks: 0,
+            ticks_without_quorum: 0,
+            ticks_since_ping: 0,
         };
-        // Those who follow already asked before this server knew that it leads.
-        let told = Message::Vote(this.notification(base));
-        base.tell_voters(&told);
+        // Peers that already follow sent CEPOCH before this server knew that it leads.
+        let vote = Message::Vote(this.notification(base));
+        base.send_to_voters(&vote);
         let next = this.gather(base);
         (this, next)
     }
 
-    /// All who follow.
-    pub(crate) fn followed(&self, base: &Base) -> Vec<Followed> {
-        let of = |(server, follower): (&ServerId, &Follower)| Followed {
+    /// The progress of all followers.
+    pub(crate) fn follower_status(&self, base: &Base) -> Vec<FollowerStatus> {
+        let of = |(server, follower): (&ServerId, &Follower)| FollowerStatus {
             server: *server,
             is_active: follower.progress == Progress::Active,
-            lag: follower.votes.then(|| base.ledger.history().count_after(follower.acked)).flatten(),
+            lag: follower.votes.then(|| base.log_state.history().count_after(follower.acked)).flatten(),
         };
         self.followers.iter().map(of).collect()
     }
 
-    /// What others who look for a leader are told.
+    /// What this server tells servers that look for a leader.
     pub(crate) fn notification(&self, base: &Base) -> Notification {
-        let doing = if self.stage == Stage::Broadcast { Doing::Established } else { Doing::Leading };
-        Notification { vote: self.vote, round: base.round, doing }
+        let state = if self.stage == Stage::Broadcast { ServerState::Established } else { ServerState::Leading };
+        Notification { vote: self.vote, round: base.round, state }
     }
 
-    /// Whether that is the follower's session now.
-    pub(crate) fn is_of(&self, peer: ServerId, link: Link, session: Session) -> bool {
+    /// Whether that is the follower's current session.
+    pub(crate) fn has_session(&self, peer: ServerId, link: Link, session: Session) -> bool {
         self.followers.get(&peer).is_some_and(|follower| follower.link == link && follower.session == session)
     }
 
-    pub(crate) fn tell(&self, base: &mut Base, to: ServerId, message: ToFollower) {
+    pub(crate) fn send(&self, base: &mut Base, to: ServerId, message: ToFollower) {
         if let Some(follower) = self.followers.get(&to) {
             base.send(follower.link, Message::ToFollower(follower.session, message));
         }
     }
 
-    pub(crate) fn tell_all(&self, base: &mut Base, message: &ToFollower, whom: impl Fn(&Follower) -> bool) {
-        for follower in self.followers.values().filter(|follower| whom(follower)) {
+    pub(crate) fn send_to_all(&self, base: &mut Base, message: &ToFollower, filter: impl Fn(&Follower) -> bool) {
+        for follower in self.followers.values().filter(|follower| filter(follower)) {
             base.send(follower.link, Message::ToFollower(follower.session, message.clone()));
         }
     }
 
-    /// Voters that have got so far, this server not among them.
+    /// The number of voters, without this server, for which `has` holds.
     pub(crate) fn voters(&self, has: impl Fn(&Follower) -> bool) -> usize {
         self.followers.values().filter(|follower| follower.votes && has(follower)).count()
     }
@@ -175,17 +176,17 @@ impl Leading {
         message: ToLeader,
     ) -> Next {
         if let ToLeader::FollowerInfo { accepted, returning } = message {
-            if self.is_of(peer, link, session) {
-                // It asked again before it heard from here.
+            if self.has_session(peer, link, session) {
+                // A repeated CEPOCH.
                 return Next::Stay;
             }
-            if !base.believes_claim(accepted) {
+            if !base.accept_claim(accepted) {
                 self.followers.remove(&peer);
                 return Next::Impossible("acceptedEpoch exceeds what elections can have reached");
             }
             let is_voter = base.config.voters.contains(&peer) && returning.is_none();
-            let votes = is_voter || base.config.breaks(Planted::CountObservers);
-            // One that does not vote never counted.
+            let votes = is_voter || base.config.has_bug(InjectedBug::CountObservers);
+            // It did not vote, so none of its old acknowledgements counts here.
             if let Some(number) = returning.filter(|_| base.config.voters.contains(&peer)) {
                 base.returning.insert(peer, number);
             }
@@ -195,19 +196,19 @@ impl Leading {
                 votes,
                 progress: Progress::Known(accepted),
                 acked: Zxid::ZERO,
-                silent: 0,
+                silent_ticks: 0,
                 pong: 0,
                 returning,
             };
             self.followers.insert(peer, follower);
-            return self.follower_known(base, peer, accepted);
+            return self.follower_info(base, peer, accepted);
         }
         let Some(follower) = self.followers.get_mut(&peer) else { return Next::Stale };
         let stale = follower.link != link || follower.session != session;
-        if stale && !base.config.breaks(Planted::StaleSessions) {
+        if stale && !base.config.has_bug(InjectedBug::StaleSessions) {
             return Next::Stale;
         }
-        follower.silent = 0;
+        follower.silent_ticks = 0;
         match (follower.progress, message) {
             (_, ToLeader::Pong { number }) => {
                 follower.pong = follower.pong.max(number);
@@ -218,34 +219,36 @@ impl Leading {
                 self.followers.remove(&peer);
                 Next::Stay
             }
-            // Of an earlier time of this server as a leader.
+            // It answers an earlier epoch of this leader.
             (_, ToLeader::AckEpoch { epoch, .. } | ToLeader::AckNewLeader { epoch, .. }) if epoch != self.epoch => {
                 Next::Stale
             }
-            (Progress::Invited, ToLeader::AckEpoch { current, last, counts, .. }) => {
-                self.promised(base, peer, (current, last), counts)
+            (Progress::NewEpochSent, ToLeader::AckEpoch { current, last, is_new, .. }) => {
+                self.ack_epoch(base, peer, (current, last), is_new)
             }
-            (Progress::Synchronising, ToLeader::AckNewLeader { through, .. }) => self.has_history(base, peer, through),
+            (Progress::Synchronising, ToLeader::AckNewLeader { through, .. }) => {
+                self.ack_new_leader(base, peer, through)
+            }
             (Progress::Active, ToLeader::Ack(zxid)) => self.acked(base, peer, zxid),
             (Progress::Active, ToLeader::Forward { request, payload }) => {
                 let zxid = self.propose(base, payload).ok();
-                self.tell(base, peer, ToFollower::Forwarded { request, zxid });
+                self.send(base, peer, ToFollower::Forwarded { request, zxid });
                 Next::Stay
             }
             (Progress::Active, ToLeader::ReadIndex { request }) => {
                 self.read(base, Some((peer, link, session)), request);
                 Next::Stay
             }
-            _ => Next::Impossible("a message of a follower that does not belong to its phase"),
+            _ => Next::Impossible("message not valid in this phase of a leader"),
         }
     }
 
-    /// What is on its way to a follower gets on.
+    /// Transfer progress of a follower counts as a heartbeat.
     pub(crate) fn progress(&mut self, peer: ServerId, link: Link) {
         if let Some(follower) = self.followers.get_mut(&peer).filter(|follower| follower.link == link) {
-            follower.silent = 0;
+            follower.silent_ticks = 0;
             if self.stage == Stage::Synchronisation && follower.votes {
-                self.age = 0;
+                self.attempt_ticks = 0;
             }
         }
     }
@@ -257,10 +260,10 @@ impl Leading {
     }
 
     pub(crate) fn tick(&mut self, base: &mut Base) -> Next {
-        self.age = self.age.saturating_add(1);
+        self.attempt_ticks = self.attempt_ticks.saturating_add(1);
         self.drop_silent(base);
-        self.since_ping += 1;
-        if self.since_ping >= base.config.heartbeat_ticks {
+        self.ticks_since_ping += 1;
+        if self.ticks_since_ping >= base.config.heartbeat_ticks {
             self.ping(base);
         }
         let limit = match self.stage {
@@ -269,46 +272,46 @@ impl Leading {
             Stage::Broadcast => u32::MAX,
         };
         let active = self.voters(|follower| follower.progress == Progress::Active);
-        let has_majority = self.stage != Stage::Broadcast || active + 1 >= base.config.majority();
-        self.lonely = if has_majority { 0 } else { self.lonely + 1 };
-        if self.age > limit || self.lonely > base.config.sync_ticks {
-            return Next::Leave;
+        let has_quorum = self.stage != Stage::Broadcast || active + 1 >= base.config.quorum();
+        self.ticks_without_quorum = if has_quorum { 0 } else { self.ticks_without_quorum + 1 };
+        if self.attempt_ticks > limit || self.ticks_without_quorum > base.config.sync_ticks {
+            return Next::StepDown;
         }
-        match self.handing_over {
-            Some(_) => self.handing_on(base),
-            None => self.let_return(base),
+        match self.transfer {
+            Some(_) => self.continue_transfer(base),
+            None => self.let_returning_vote(base),
         }
     }
 
     fn drop_silent(&mut self, base: &mut Base) {
         let limit = base.config.sync_ticks;
         self.followers.retain(|_, follower| {
-            follower.silent += 1;
-            let lives = follower.silent <= limit;
+            follower.silent_ticks += 1;
+            let lives = follower.silent_ticks <= limit;
             if !lives {
-                base.out.push(crate::Action::Close { link: follower.link, problem: "a follower is silent" });
+                base.out.push(crate::Action::Close { link: follower.link, problem: "no heartbeat from the follower" });
             }
             lives
         });
     }
 
     pub(crate) fn ping(&mut self, base: &mut Base) {
-        self.since_ping = 0;
+        self.ticks_since_ping = 0;
         let number = self.reads.next_ping();
-        self.tell_all(base, &ToFollower::Ping { number }, |_| true);
+        self.send_to_all(base, &ToFollower::Ping { number }, |_| true);
     }
 
-    /// Takes note that writes are durable.
-    pub(crate) fn written(&mut self, base: &mut Base, io: Io) -> Next {
-        while let Some((_, zxid)) = self.writes.pop_front_if(|(of, _)| *of <= io) {
+    /// Handles durable writes.
+    pub(crate) fn written(&mut self, base: &mut Base, id: WriteId) -> Next {
+        while let Some((_, zxid)) = self.writes.pop_front_if(|(of, _)| *of <= id) {
             self.durable = zxid;
         }
         if let Stage::Accepting(accepting) = self.stage
-            && accepting <= io
+            && accepting <= id
         {
             return self.accepted(base);
         }
-        if self.installing.is_some_and(|installing| installing <= io) {
+        if self.installing.is_some_and(|installing| installing <= id) {
             self.installing = None;
             self.installed = true;
             return self.establish(base);
@@ -316,69 +319,69 @@ impl Leading {
         Next::Stay
     }
 
-    /// Begins to leave the office to somebody.
-    pub(crate) fn hand_over(&mut self, base: &mut Base, to: Option<ServerId>) -> Next {
-        if self.handing_over.is_none() {
-            self.handing_over = Some((to, 0));
+    /// Starts to transfer leadership.
+    pub(crate) fn transfer_leadership(&mut self, base: &mut Base, to: Option<ServerId>) -> Next {
+        if self.transfer.is_none() {
+            self.transfer = Some((to, 0));
         }
-        self.handing_on(base)
+        self.continue_transfer(base)
     }
 
     pub(crate) fn refusal(&self, base: &Base) -> Option<Refusal> {
-        match (self.stage, &self.handing_over) {
-            (Stage::Synchronisation, None) if base.config.breaks(Planted::ProposeBeforeEstablished) => None,
+        match (self.stage, &self.transfer) {
+            (Stage::Synchronisation, None) if base.config.has_bug(InjectedBug::ProposeBeforeEstablished) => None,
             (Stage::Broadcast, None) => None,
-            (Stage::Broadcast, Some(_)) => Some(Refusal::HandingOver),
+            (Stage::Broadcast, Some(_)) => Some(Refusal::TransferringLeadership),
             _ => Some(Refusal::NoLeader),
         }
     }
 
-    /// Leaves once all is committed and the successor has it.
-    fn handing_on(&mut self, base: &mut Base) -> Next {
-        let Some((to, ticks)) = &mut self.handing_over else { return Next::Stay };
+    /// Steps down once everything is committed and the successor has it.
+    fn continue_transfer(&mut self, base: &mut Base) -> Next {
+        let Some((to, ticks)) = &mut self.transfer else { return Next::Stay };
         *ticks += 1;
-        let last = base.ledger.history().last();
+        let last = base.log_state.history().last();
         let ready = |id: &ServerId, follower: &Follower| {
             to.is_none_or(|to| to == *id) && follower.votes && follower.acked == last
         };
         let found = self.followers.iter().find(|(id, follower)| ready(id, follower)).map(|(id, _)| *id);
         let alone = base.config.voters.len() == 1;
         if self.stage == Stage::Broadcast && self.commit == last && *to == Some(base.config.id) {
-            // Another epoch, which this server would lead as well.
+            // This server wants to lead the next epoch as well.
             base.preferred = true;
-            self.resign(base, None);
+            self.send_resigned(base, None);
             self.followers.clear();
-            return Next::Leave;
+            return Next::StepDown;
         }
         if self.stage == Stage::Broadcast && self.commit == last && (found.is_some() || alone) {
-            self.resign(base, found);
+            self.send_resigned(base, found);
             self.followers.clear();
-            return Next::Leave;
+            return Next::StepDown;
         }
         if *ticks > base.config.init_ticks {
-            self.handing_over = None;
+            self.transfer = None;
         }
         Next::Stay
     }
 
-    fn resign(&self, base: &mut Base, successor: Option<ServerId>) {
-        self.tell_all(base, &ToFollower::Resigned { successor }, |_| true);
+    fn send_resigned(&self, base: &mut Base, successor: Option<ServerId>) {
+        self.send_to_all(base, &ToFollower::Resigned { successor }, |_| true);
     }
 
-    /// The role as others see it.
+    /// The role as seen from outside.
     pub(crate) fn role(&self) -> Role {
         if self.stage == Stage::Broadcast { Role::Leading(self.epoch) } else { Role::Looking }
     }
 
-    pub(crate) fn leave(&mut self, base: &mut Base) {
-        self.resign(base, None);
+    pub(crate) fn step_down(&mut self, base: &mut Base) {
+        self.send_resigned(base, None);
         for request in self.reads.drain() {
             base.refuse(request, Refusal::NoLeader);
         }
     }
 
-    /// Refuses, or answers as the leader that it is, a proposal of somebody here.
-    pub(crate) fn propose_here(&mut self, base: &mut Base, request: Request, payload: bytes::Bytes) {
+    /// Proposes a command of a local client.
+    pub(crate) fn propose_local(&mut self, base: &mut Base, request: Request, payload: bytes::Bytes) {
         match self.propose(base, payload) {
             Ok(zxid) => base.out.push(crate::Action::Proposed { request, zxid }),
             Err(refusal) => base.refuse(request, refusal),

@@ -1,27 +1,28 @@
-//! Zab: one order of transactions over servers that fail (Junqueira, Reed, Serafini, "Zab: High-performance broadcast for
+//! Zab, the atomic broadcast protocol of ZooKeeper (Junqueira, Reed, Serafini, "Zab: High-performance broadcast for
 //! primary-backup systems", DSN 2011), as a pure state machine.
 //!
 //! ```text
-//! Input (tick, connection, message, write done, proposal) ─▶ Zab::handle ─▶ Action (send, persist, deliver)
+//! Input (tick, connection, message, write durable, proposal) ─▶ Zab::handle ─▶ Action (send, persist, deliver)
 //! ```
 //!
-//! Nothing here performs I/O, reads a clock, draws a random number, or knows of a thread. Whoever drives a [`Zab`] does the actions in
-//! their order and tells what came of them.
+//! This crate performs no I/O, reads no clock, draws no random numbers and starts no threads. The driver of a [`Zab`]
+//! executes its actions in order and reports the results as inputs.
 //!
-//! | module | phase | holds |
+//! | module | phase | contents |
 //! | --- | --- | --- |
-//! | `election` | 0 | whom to follow |
-//! | `discovery` | 1 | a new epoch that a majority promises |
-//! | `synchronisation` | 2 | the leader's history, at a majority |
+//! | `election` | 0 | fast leader election |
+//! | `discovery` | 1 | a quorum accepts a new epoch |
+//! | `synchronisation` | 2 | a quorum adopts the leader's history |
 //! | `broadcast` | 3 | proposals, acknowledgements, commits |
-//! | `reads` | 3 | reads that see all that was committed before |
-//! | `leading`, `following` | 1–3 | the two roles: which message belongs to which of their stages |
-//! | `claims` | 1 | bounds the epochs that peers may claim |
-//! | `ledger` | | what the writes of a log come to; recovery and the running server share it |
+//! | `reads` | 3 | linearizable reads |
+//! | `leading`, `following` | 1–3 | the two roles: which messages are valid in which stage |
+//! | `claims` | 1 | bounds on the epochs that peers may claim |
+//! | `log_state` | | the result of a log's writes, shared by recovery and the running server |
 //!
-//! What makes it safe stands in the types: a message that a write unlocks travels with the write ([`Action::Persist`]); an epoch is
-//! installed by the write that ends a synchronisation ([`Write`]); what is of an earlier connection, session or write is told by its
-//! number; a history takes nothing that does not stand right behind its end ([`Ledger::apply`]).
+//! Safety is encoded in the types. A message that requires a durable write travels with that write
+//! ([`Action::Persist`]). The write that ends a synchronisation also installs the epoch ([`Write`]). Numbered
+//! connections, sessions and writes expose stale input. A history accepts only the direct successor of its last
+//! transaction ([`LogState::apply`]).
 
 mod base;
 mod broadcast;
@@ -31,22 +32,22 @@ mod discovery;
 mod election;
 mod following;
 mod ids;
+mod injected_bug;
 mod io;
 mod leading;
-mod ledger;
+mod log_state;
 mod message;
-mod planted;
 mod reads;
 mod synchronisation;
 mod vote;
 mod zab;
 
 pub use config::Config;
-pub use ids::{Blob, Epoch, Io, Link, Request, ServerId, Session, Zxid};
+pub use ids::{Blob, Epoch, Link, Request, ServerId, Session, WriteId, Zxid};
+pub use injected_bug::InjectedBug;
 pub use io::{Action, Fatal, Input, Refusal, Role};
-pub use leading::Followed;
-pub use ledger::{History, Inconsistent, Ledger, Txn, Write};
+pub use leading::FollowerStatus;
+pub use log_state::{History, InvalidWrite, LogState, Txn, Write};
 pub use message::{Message, ToFollower, ToLeader};
-pub use planted::Planted;
-pub use vote::{Doing, Notification, Vote};
-pub use zab::{Counts, Zab};
+pub use vote::{Notification, ServerState, Vote};
+pub use zab::{Rejected, Zab};

@@ -1,8 +1,8 @@
-//! What servers say to one another.
+//! Messages between servers.
 
 use crate::{Blob, Epoch, Notification, Request, ServerId, Session, Txn, Zxid};
 
-/// A message. Those of a leader and its follower belong to a session; those of another session are old, and dropped.
+/// A message. Messages between leader and follower carry their session; those of other sessions are stale and dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Message {
     /// A vote (phase 0).
@@ -16,130 +16,131 @@ pub enum Message {
 /// From a follower to its leader.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ToLeader {
-    /// CEPOCH: I will follow; the last epoch that I promised is this. It begins the session.
+    /// CEPOCH: asks to follow, and starts the session.
     FollowerInfo {
-        /// Its acceptedEpoch.
+        /// The follower's acceptedEpoch.
         accepted: Epoch,
-        /// The number of its log, where that has the place of one that was lost: it does not count before it has all again.
+        /// The id of its log if the log replaces a lost one; the follower does not count toward a quorum then.
         returning: Option<u64>,
     },
-    /// ACKEPOCH: I follow nobody of an earlier epoch; the history that I have is this, and is durable.
+    /// ACKEPOCH: accepts the epoch and reports the follower's durable history.
     AckEpoch {
-        /// The epoch that is promised.
+        /// The accepted epoch.
         epoch: Epoch,
-        /// Its currentEpoch.
+        /// The follower's currentEpoch.
         current: Epoch,
-        /// The end of its durable history.
+        /// The end of its history.
         last: Zxid,
-        /// The promise is new: a promise that was given before, perhaps to another, does not count.
-        counts: bool,
+        /// Whether this epoch was accepted just now. A repeated acceptance, perhaps first given to another leader, does
+        /// not count.
+        is_new: bool,
     },
-    /// ACK of NEWLEADER: the history through here and the epoch are durable.
+    /// ACK of NEWLEADER: the epoch and the history through `through` are durable.
     AckNewLeader {
         /// The epoch.
         epoch: Epoch,
-        /// The end of its durable history.
+        /// The end of the follower's history.
         through: Zxid,
     },
     /// ACK: all transactions through this one are durable.
     Ack(Zxid),
-    /// A sign of life, in answer to one.
+    /// Answers a heartbeat.
     Pong {
-        /// The number of the leader's.
+        /// The number of the heartbeat.
         number: u64,
     },
-    /// Somebody here proposes this.
+    /// Forwards a proposal of a client of the follower.
     Forward {
-        /// Its name there.
+        /// The follower's id for it.
         request: Request,
         /// The command.
         payload: bytes::Bytes,
     },
-    /// Somebody here reads.
+    /// Asks which transaction a linearizable read must see.
     ReadIndex {
-        /// Its name there.
+        /// The follower's id for it.
         request: Request,
     },
-    /// The follower leaves.
+    /// The follower stops following.
     Left,
 }
 
 /// From a leader to a follower.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ToFollower {
-    /// NEWEPOCH: promise to follow nobody of an earlier epoch.
+    /// NEWEPOCH: asks to accept this epoch.
     NewEpoch(Epoch),
-    /// DIFF: what you have is a beginning of what I have; the rest follows.
+    /// DIFF: the follower's history is a prefix of the leader's; SYNC messages complete it.
     Diff,
-    /// TRUNC: drop what stands behind this transaction; the rest follows.
+    /// TRUNC: drop all transactions after this one; SYNC messages follow.
     Truncate(Zxid),
-    /// SNAP: a snapshot in the place of all that you have; the rest follows.
+    /// SNAP: a snapshot replaces the follower's history; SYNC messages follow.
     Snapshot {
         /// The last transaction in it.
         zxid: Zxid,
-        /// The snapshot, as the receiver's outside keeps it.
+        /// The receiving driver's handle for the snapshot.
         blob: Blob,
     },
-    /// Transactions of the synchronisation.
+    /// SYNC: transactions of the synchronisation.
     Sync {
-        /// The one before them.
+        /// The zxid before them.
         after: Zxid,
-        /// They.
+        /// The transactions.
         txns: Vec<Txn>,
     },
-    /// NEWLEADER: you have my history now; make it yours.
+    /// NEWLEADER: the follower now has the leader's history and makes it durable.
     NewLeader(Epoch),
     /// UPTODATE: the epoch is established.
     UpToDate {
-        /// All through here is committed.
+        /// All transactions through this one are committed.
         commit: Zxid,
     },
-    /// PROPOSE.
+    /// PROPOSE: new transactions, for voters.
     Propose {
-        /// The transaction before them.
+        /// The zxid before them.
         after: Zxid,
-        /// They.
+        /// The transactions.
         txns: Vec<Txn>,
     },
-    /// COMMIT: all through here.
+    /// COMMIT: all transactions through this one are committed.
     Commit(Zxid),
-    /// INFORM: proposals that are committed, for observers.
+    /// INFORM: committed transactions, for observers.
     Inform {
-        /// The transaction before them.
+        /// The zxid before them.
         after: Zxid,
-        /// They.
+        /// The transactions.
         txns: Vec<Txn>,
     },
-    /// A sign of life.
+    /// A heartbeat.
     Ping {
-        /// Rises.
+        /// Numbers increase.
         number: u64,
     },
-    /// What became of a forwarded proposal.
+    /// The reply to a forwarded proposal.
     Forwarded {
-        /// The follower's name for it.
+        /// The follower's id for it.
         request: Request,
-        /// Its place; nothing where it was refused.
+        /// Its zxid; `None` if it was refused.
         zxid: Option<Zxid>,
     },
-    /// A read may be answered by whoever has applied all through here.
+    /// The reply to a read request: the read may be answered once all transactions through `zxid` are applied.
     ReadIndexed {
-        /// The follower's name for it.
+        /// The follower's id for it.
         request: Request,
-        /// The place; nothing where it was refused.
+        /// The last transaction to see; `None` if the read was refused.
         zxid: Option<Zxid>,
     },
-    /// You have all again that you may have acknowledged before you lost your log.
+    /// The follower has recovered everything it may have acknowledged before it lost its log.
     Returned,
-    /// The leader leaves its office, and names whom it would like to follow it.
+    /// The leader steps down and names a preferred successor.
     Resigned {
-        /// Whom.
+        /// The successor.
         successor: Option<ServerId>,
     },
 }
 
 impl Message {
-    /// The field's name of the message's kind.
+    /// The name of the message type, as in the Zab paper and ZooKeeper.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {

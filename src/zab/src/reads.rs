@@ -1,33 +1,33 @@
-//! Reads that see all that was committed before them: a majority confirms that the leader still leads.
+//! Linearizable reads: before a read is answered, a quorum confirms that the leader still leads.
 
 use std::collections::VecDeque;
 
 use crate::base::{Base, Next};
 use crate::following::Following;
+use crate::injected_bug::InjectedBug;
 use crate::leading::{Leading, Progress};
-use crate::planted::Planted;
 use crate::{Action, Link, Refusal, Request, ServerId, Session, ToFollower, ToLeader, Zxid};
 
-/// A follower, in one of its sessions.
-type Asker = (ServerId, Link, Session);
+/// The follower, connection and session that a read came from.
+type ReadOrigin = (ServerId, Link, Session);
 
-/// A read that waits.
+/// A pending read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Waiting {
-    /// The follower that asks; nothing for somebody here.
-    of: Option<Asker>,
+    /// `None` for a local client.
+    origin: Option<ReadOrigin>,
     request: Request,
-    /// All that it has to see.
+    /// The last transaction that the read must see.
     zxid: Zxid,
-    /// The sign of life that a majority has to answer.
+    /// The heartbeat that a quorum must answer.
     ping: u64,
 }
 
-/// Reads that wait.
+/// Pending reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Reads {
     waiting: VecDeque<Waiting>,
-    /// The last sign of life that was sent.
+    /// The last heartbeat sent.
     pinged: u64,
 }
 
@@ -37,52 +37,52 @@ impl Reads {
         self.pinged
     }
 
-    /// Reads of somebody here that are not answered.
+    /// Removes all pending reads and returns those of local clients.
     pub(crate) fn drain(&mut self) -> Vec<Request> {
-        self.waiting.drain(..).filter(|read| read.of.is_none()).map(|read| read.request).collect()
+        self.waiting.drain(..).filter(|read| read.origin.is_none()).map(|read| read.request).collect()
     }
 }
 
 impl Leading {
-    /// Takes a read. It is confirmed by the next sign of life; one is under way at a time for those that wait.
-    pub(crate) fn read(&mut self, base: &mut Base, of: Option<Asker>, request: Request) {
+    /// Starts a read. The next heartbeat confirms it; only one heartbeat for waiting reads is in flight at a time.
+    pub(crate) fn read(&mut self, base: &mut Base, origin: Option<ReadOrigin>, request: Request) {
         let refusal = match self.refusal(base) {
             Some(Refusal::NoLeader) => Some(Refusal::NoLeader),
             _ if self.reads.waiting.len() >= base.config.reads_max => Some(Refusal::Busy),
             _ => None,
         };
         if let Some(refusal) = refusal {
-            match of {
-                Some((peer, ..)) => self.tell(base, peer, ToFollower::ReadIndexed { request, zxid: None }),
+            match origin {
+                Some((peer, ..)) => self.send(base, peer, ToFollower::ReadIndexed { request, zxid: None }),
                 None => base.refuse(request, refusal),
             }
             return;
         }
         let ping = self.reads.pinged + 1;
         let is_first = self.reads.waiting.is_empty();
-        self.reads.waiting.push_back(Waiting { of, request, zxid: self.commit, ping });
+        self.reads.waiting.push_back(Waiting { origin, request, zxid: self.commit, ping });
         if is_first {
             self.ping(base);
             self.read_confirmed(base);
         }
     }
 
-    /// Answers reads whose sign of life a majority has answered.
+    /// Answers the reads whose heartbeat a quorum has answered.
     pub(crate) fn read_confirmed(&mut self, base: &mut Base) {
         let active = |follower: &&crate::leading::Follower| follower.votes && follower.progress == Progress::Active;
         let mut pongs: Vec<u64> = self.followers.values().filter(active).map(|follower| follower.pong).collect();
         pongs.push(u64::MAX);
-        if base.config.breaks(Planted::ReadFromMemory) {
-            pongs = vec![u64::MAX; base.config.majority()];
+        if base.config.has_bug(InjectedBug::ReadFromMemory) {
+            pongs = vec![u64::MAX; base.config.quorum()];
         }
         pongs.sort_unstable_by(|a, b| b.cmp(a));
-        let confirmed = pongs.get(base.config.majority() - 1).copied().unwrap_or(0);
+        let confirmed = pongs.get(base.config.quorum() - 1).copied().unwrap_or(0);
         while let Some(read) = self.reads.waiting.pop_front_if(|read| read.ping <= confirmed) {
-            match read.of {
-                // Who has come anew does not wait for it any more.
-                Some((peer, link, session)) if self.is_of(peer, link, session) => {
+            match read.origin {
+                // A follower with a new session no longer waits for its old reads.
+                Some((peer, link, session)) if self.has_session(peer, link, session) => {
                     let (request, zxid) = (read.request, Some(read.zxid));
-                    self.tell(base, peer, ToFollower::ReadIndexed { request, zxid });
+                    self.send(base, peer, ToFollower::ReadIndexed { request, zxid });
                 }
                 Some(_) => {}
                 None => base.out.push(Action::ReadReady { request: read.request, zxid: read.zxid }),
@@ -96,17 +96,17 @@ impl Leading {
 }
 
 impl Following {
-    /// Asks the leader where a read of somebody here has to stand.
-    pub(crate) fn read_here(&mut self, base: &mut Base, request: Request) {
-        if self.may_ask(base, request) {
-            self.tell(base, ToLeader::ReadIndex { request });
+    /// Asks the leader which transaction a local read must see.
+    pub(crate) fn read_local(&mut self, base: &mut Base, request: Request) {
+        if self.track_request(base, request) {
+            self.send(base, ToLeader::ReadIndex { request });
         }
     }
 
-    /// The leader's answer.
+    /// Handles the leader's reply to a read.
     pub(crate) fn read_indexed(&mut self, base: &mut Base, request: Request, zxid: Option<Zxid>) -> Next {
-        if !self.asked.remove(&request) {
-            return Next::Impossible("an answer to what was not asked");
+        if !self.pending.remove(&request) {
+            return Next::Impossible("reply to an unknown request");
         }
         match zxid {
             Some(zxid) => base.out.push(Action::ReadReady { request, zxid }),

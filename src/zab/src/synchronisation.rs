@@ -1,19 +1,19 @@
-//! Phase 2: a majority gets the leader's history, and with it the epoch.
+//! Phase 2: a quorum adopts the leader's history, and with it the epoch.
 
 use crate::base::{Base, Next};
 use crate::following::{Following, Stage as FollowerStage};
+use crate::injected_bug::InjectedBug;
 use crate::leading::{Leading, Progress, Stage};
-use crate::planted::Planted;
 use crate::{Action, Blob, Epoch, Fatal, Message, ServerId, ToFollower, ToLeader, Txn, Write, Zxid};
 
 impl Leading {
-    /// Makes the epoch this server's own, and sends its history to all who have promised.
+    /// Installs the epoch on this server, and sends the history to all followers that accepted the epoch.
     pub(crate) fn synchronise_all(&mut self, base: &mut Base) -> Next {
         self.stage = Stage::Synchronisation;
         let writes = [Write::SyncBegin(self.epoch), Write::EpochInstalled(self.epoch)];
         for write in writes {
             match base.write(write, Vec::new()) {
-                Ok(io) => self.installing = Some(io),
+                Ok(id) => self.installing = Some(id),
                 Err(problem) => return Next::Stop(Fatal::Diverged(problem)),
             }
         }
@@ -24,22 +24,22 @@ impl Leading {
         Next::Stay
     }
 
-    /// Sends a follower what it lacks: DIFF, TRUNC or SNAP, what follows, NEWLEADER. From then on it gets proposals. An observer
-    /// gets only what is committed, and waits until something is.
+    /// Sends a follower what it lacks: DIFF, TRUNC or SNAP, then SYNC, then NEWLEADER. Proposals follow from then on.
+    /// An observer gets only committed transactions, once the epoch is established.
     pub(crate) fn synchronise(&mut self, base: &mut Base, peer: ServerId) {
         let Some(follower) = self.followers.get_mut(&peer) else { return };
-        let Progress::Promised { last, .. } = follower.progress else { return };
+        let Progress::EpochAcked { last, .. } = follower.progress else { return };
         if !follower.votes && self.stage != Stage::Broadcast {
             return;
         }
         follower.progress = Progress::Synchronising;
         let (link, session) = (follower.link, follower.session);
-        let history = base.ledger.history();
+        let history = base.log_state.history();
         let end = if follower.votes { history.last() } else { self.commit };
         let send = |message| Action::Send { link, message: Message::ToFollower(session, message) };
-        let mut after = match history.point_before(last.min(end)) {
+        let mut after = match history.last_at_or_before(last.min(end)) {
             Some(point) => {
-                base.out.push(send(if point == last || base.config.breaks(Planted::DiffForTrunc) {
+                base.out.push(send(if point == last || base.config.has_bug(InjectedBug::DiffForTrunc) {
                     ToFollower::Diff
                 } else {
                     ToFollower::Truncate(point)
@@ -68,61 +68,61 @@ impl Leading {
         base.out.push(send(ToFollower::NewLeader(self.epoch)));
     }
 
-    /// ACK of NEWLEADER came.
-    pub(crate) fn has_history(&mut self, base: &mut Base, peer: ServerId, through: Zxid) -> Next {
-        if through > base.ledger.history().last() {
-            return Next::Impossible("a follower has a history that was not sent to it");
+    /// Handles ACK of NEWLEADER.
+    pub(crate) fn ack_new_leader(&mut self, base: &mut Base, peer: ServerId, through: Zxid) -> Next {
+        if through > base.log_state.history().last() {
+            return Next::Impossible("ACK of a history that was not sent");
         }
         let Some(follower) = self.followers.get_mut(&peer) else { return Next::Stale };
         follower.progress = Progress::Active;
         follower.acked = through;
         if self.stage == Stage::Broadcast {
-            self.tell(base, peer, ToFollower::UpToDate { commit: self.commit });
-            return self.let_return(base);
+            self.send(base, peer, ToFollower::UpToDate { commit: self.commit });
+            return self.let_returning_vote(base);
         }
         self.establish(base)
     }
 
-    /// Lets a server vote that had lost its log and has all again.
+    /// Lets a returning server vote again once it has the leader's history.
     ///
-    /// It may where all that is promised in this epoch was promised after its loss was known. Whoever still counts on what it had promised
-    /// before needs another besides it that is of this epoch's majority, and that one either follows nobody of an earlier epoch, or shows that it
-    /// has more. Otherwise there has to be another epoch first.
-    pub(crate) fn let_return(&mut self, base: &mut Base) -> Next {
-        let has_all = |(id, follower): (&ServerId, &crate::leading::Follower)| {
+    /// This is safe if the epoch began after the loss was known. A candidate that still counts on the server's
+    /// forgotten ACKEPOCH or ACK then needs another voter of this epoch's quorum, and that voter either refuses the
+    /// earlier epoch or shows a later history. Otherwise the leader starts another epoch first.
+    pub(crate) fn let_returning_vote(&mut self, base: &mut Base) -> Next {
+        let synchronised = |(id, follower): (&ServerId, &crate::leading::Follower)| {
             let number = follower.returning.filter(|_| follower.progress == Progress::Active)?;
             Some((*id, number))
         };
-        let Some((peer, number)) = self.followers.iter().find_map(has_all) else { return Next::Stay };
+        let Some((peer, number)) = self.followers.iter().find_map(synchronised) else { return Next::Stay };
         if self.stage != Stage::Broadcast {
             return Next::Stay;
         }
-        let counted = base.config.voters.contains(&peer) && self.lost_before.get(&peer) != Some(&number);
-        if counted && !base.config.breaks(Planted::ReturnInOldEpoch) {
-            return self.hand_over(base, Some(base.config.id));
+        let counted = base.config.voters.contains(&peer) && self.lost_before_epoch.get(&peer) != Some(&number);
+        if counted && !base.config.has_bug(InjectedBug::ReturnInOldEpoch) {
+            return self.transfer_leadership(base, Some(base.config.id));
         }
         if let Some(follower) = self.followers.get_mut(&peer) {
             follower.returning = None;
         }
         base.returning.remove(&peer);
-        self.tell(base, peer, ToFollower::Returned);
+        self.send(base, peer, ToFollower::Returned);
         Next::Stay
     }
 
-    /// Begins the broadcast once a majority has the history, this server counted once it has it durably. With that, all of the initial
-    /// history is committed.
+    /// Establishes the epoch once the history is durable on a quorum, this server included. That commits the whole
+    /// initial history.
     pub(crate) fn establish(&mut self, base: &mut Base) -> Next {
         let active = self.voters(|follower| follower.progress == Progress::Active);
         let own = usize::from(self.installed);
-        let needed = base.config.majority() - usize::from(base.config.breaks(Planted::EstablishWithoutQuorum));
+        let needed = base.config.quorum() - usize::from(base.config.has_bug(InjectedBug::EstablishWithoutQuorum));
         if self.stage != Stage::Synchronisation || active + own < needed.max(1) {
             return Next::Stay;
         }
         self.stage = Stage::Broadcast;
-        self.commit = base.ledger.history().last();
+        self.commit = base.log_state.history().last();
         base.deliver(self.commit);
         base.out.push(Action::Became(self.role()));
-        self.tell_all(base, &ToFollower::UpToDate { commit: self.commit }, |follower| {
+        self.send_to_all(base, &ToFollower::UpToDate { commit: self.commit }, |follower| {
             follower.progress == Progress::Active
         });
         let waiting: Vec<_> = self.followers.keys().copied().collect();
@@ -134,7 +134,7 @@ impl Leading {
 }
 
 impl Following {
-    /// Begins to make the history the leader's.
+    /// Starts to adopt the leader's history.
     pub(crate) fn sync_begin(&mut self, base: &mut Base, epoch: Epoch, then: &[Write]) -> Next {
         for write in std::iter::once(&Write::SyncBegin(epoch)).chain(then) {
             if let Err(problem) = base.write(write.clone(), Vec::new()) {
@@ -145,7 +145,7 @@ impl Following {
         Next::Stay
     }
 
-    /// TRUNC came.
+    /// Handles TRUNC.
     pub(crate) fn truncate(&mut self, base: &mut Base, epoch: Epoch, to: Zxid) -> Next {
         if to < base.delivered {
             return Next::Stop(Fatal::CommittedLost { to, delivered: base.delivered });
@@ -153,10 +153,10 @@ impl Following {
         self.sync_begin(base, epoch, &[Write::Truncate(to)])
     }
 
-    /// SNAP came.
+    /// Handles SNAP.
     pub(crate) fn install(&mut self, base: &mut Base, epoch: Epoch, zxid: Zxid, blob: Blob) -> Next {
         if zxid.epoch > epoch {
-            return Next::Impossible("a snapshot has a later epoch than its leader");
+            return Next::Impossible("SNAP of a later epoch than the leader's");
         }
         if zxid < base.delivered {
             return Next::Stop(Fatal::CommittedLost { to: zxid, delivered: base.delivered });
@@ -164,22 +164,22 @@ impl Following {
         self.sync_begin(base, epoch, &[Write::Install { zxid, blob }])
     }
 
-    /// Transactions of the synchronisation came.
+    /// Handles SYNC.
     pub(crate) fn sync(base: &mut Base, after: Zxid, txns: Vec<Txn>) -> Next {
         match base.write(Write::Append { after, txns }, Vec::new()) {
             Ok(_) => Next::Stay,
-            Err(_) => Next::Impossible("a synchronisation has a gap"),
+            Err(_) => Next::Impossible("SYNC does not follow the last transaction"),
         }
     }
 
-    /// NEWLEADER came: first the history is durable, then the epoch, then the leader hears of it.
+    /// Handles NEWLEADER: the history becomes durable, then the epoch, then the leader gets the ACK.
     pub(crate) fn new_leader(&mut self, base: &mut Base, epoch: Epoch, named: Epoch) -> Next {
         if named != epoch {
-            return Next::Impossible("NEWLEADER is of another epoch");
+            return Next::Impossible("NEWLEADER of another epoch");
         }
-        let answer = ToLeader::AckNewLeader { epoch, through: base.ledger.end() };
+        let answer = ToLeader::AckNewLeader { epoch, through: base.log_state.end() };
         let unlocked = vec![(self.link, Message::ToLeader(self.session, answer))];
-        match base.write_unless(Planted::AckNewLeaderBeforeFsync, Write::EpochInstalled(epoch), unlocked) {
+        match base.write_then_send(InjectedBug::AckNewLeaderBeforeFsync, Write::EpochInstalled(epoch), unlocked) {
             Ok(_) => {
                 self.stage = FollowerStage::Synchronised(epoch);
                 Next::Stay
@@ -188,10 +188,10 @@ impl Following {
         }
     }
 
-    /// UPTODATE came.
+    /// Handles UPTODATE.
     pub(crate) fn up_to_date(&mut self, base: &mut Base, epoch: Epoch, commit: Zxid) -> Next {
-        if commit > base.ledger.history().last() {
-            return Next::Impossible("what is committed was never sent");
+        if commit > base.log_state.history().last() {
+            return Next::Impossible("UPTODATE beyond the history that was sent");
         }
         self.stage = FollowerStage::Broadcast(epoch);
         base.deliver(commit);

@@ -1,43 +1,44 @@
-//! Whom a server would have for its leader.
+//! Votes and their order.
 
 use crate::{Epoch, ServerId, Zxid};
 
-/// A vote. Votes are ordered: who has the history of the later epoch, then the longer one, then whom the last leader named, then
-/// the higher id. The order is strict, so that all who know of the same votes choose the same one.
+/// A vote. The later history is better: the higher currentEpoch, then the higher zxid. Ties go to the preferred
+/// successor of the last leader, then to the higher id. The order is total, so servers that know the same votes choose
+/// the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vote {
-    /// The epoch whose history the server has (currentEpoch).
+    /// The candidate's currentEpoch.
     pub epoch: Epoch,
-    /// The end of its durable history.
+    /// The end of the candidate's durable history.
     pub zxid: Zxid,
-    /// The last leader handed over to it.
+    /// The last leader named the candidate as its successor.
     pub preferred: bool,
-    /// The server.
+    /// The candidate.
     pub server: ServerId,
 }
 
-/// What a server is doing, as its votes say.
+/// The state of a server, as announced with its vote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Doing {
+pub enum ServerState {
     /// It looks for a leader.
     Looking,
-    /// It looks for a leader, and does not vote.
+    /// It looks for a leader without voting.
     Asking,
-    /// It follows the one it voted for.
+    /// It follows the candidate of its vote.
     Following,
-    /// It leads, or tries to.
+    /// It leads, but is not established yet.
     Leading,
-    /// It leads, and a majority follows.
+    /// It leads an established epoch.
     Established,
 }
 
-/// A server's vote, for all to hear.
+/// A server's vote and state, sent to all voters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Notification {
-    /// Whom it votes for.
+    /// The vote.
     pub vote: Vote,
-    /// The round of elections that it is in; rounds rise.
+    /// The election round. Rounds increase.
     pub round: u64,
-    /// What it is doing.
-    pub doing: Doing,
+    /// The state of the sender.
+    pub state: ServerState,
 }

@@ -1,38 +1,38 @@
-//! The state machine: which phase answers what.
+//! The state machine: dispatches inputs to the current phase.
 
 use crate::base::{Base, Next};
 use crate::election::Election;
 use crate::following::{self, Following};
-use crate::leading::{self, Followed, Leading};
-use crate::planted::Planted;
+use crate::injected_bug::InjectedBug;
+use crate::leading::{self, FollowerStatus, Leading};
 use crate::{
-    Action, Config, Doing, Input, Ledger, Link, Message, Notification, Refusal, Request, Role, ServerId, ToLeader, Zxid,
+    Action, Config, Input, Link, LogState, Message, Notification, Refusal, Request, Role, ServerId, ServerState,
+    ToLeader, Zxid,
 };
 
-/// One server of a cluster that keeps one order of transactions.
+/// One server of the ensemble.
 ///
-/// It has no clock, no network and no disk: what happens is told to it, and it tells what to do. The same inputs always give the
-/// same actions.
+/// It has no clock, network or disk. The same inputs always produce the same actions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Zab {
     base: Base,
     phase: Phase,
-    /// What came of earlier sessions, and what cannot have come.
-    counts: Counts,
+    /// Counts of rejected messages.
+    rejected: Rejected,
 }
 
-/// What came and was not taken.
+/// Counts of rejected messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Counts {
+pub struct Rejected {
     /// Messages of earlier connections and sessions.
     pub stale: u64,
-    /// Messages that cannot be.
+    /// Messages that violate the protocol.
     pub impossible: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
-    /// Its role has ended; it votes once all that it began to write is durable.
+    /// The role has ended; an election starts once all pending writes are durable.
     Draining,
     Election(Election),
     Following(Following),
@@ -41,36 +41,37 @@ enum Phase {
 }
 
 impl Zab {
-    /// A server that comes up with what its log says. All through `delivered` was applied to the state that it comes up with.
+    /// Starts a server with the state of its log. All transactions through `delivered` are already applied.
     #[must_use]
-    pub fn new(config: Config, mut ledger: Ledger, delivered: Zxid) -> Self {
-        ledger.abandon_sync();
-        Self { base: Base::new(config, ledger, delivered), phase: Phase::Draining, counts: Counts::default() }
+    pub fn new(config: Config, mut log_state: LogState, delivered: Zxid) -> Self {
+        log_state.abandon_sync();
+        Self { base: Base::new(config, log_state, delivered), phase: Phase::Draining, rejected: Rejected::default() }
     }
 
-    /// Takes what happened, in order; adds what has to be done, in order. What is taken together is written and sent together.
+    /// Handles inputs in order and appends the resulting actions in order. Proposals handled in one call share writes
+    /// and messages.
     pub fn handle(&mut self, inputs: impl IntoIterator<Item = Input>, actions: &mut Vec<Action>) {
         for input in inputs {
-            if !joins_others(&input) {
+            if !can_batch(&input) {
                 self.flush();
             }
             let next = self.input(input);
-            self.go_on(next);
+            self.transition(next);
         }
         self.flush();
         actions.append(&mut self.base.out);
     }
 
-    /// Who it is, and among whom.
+    /// The configuration.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.base.config
     }
 
-    /// What the log says, with the writes that are under way.
+    /// The log state, including pending writes.
     #[must_use]
-    pub fn ledger(&self) -> &Ledger {
-        &self.base.ledger
+    pub fn log_state(&self) -> &LogState {
+        &self.base.log_state
     }
 
     /// The last transaction that was delivered.
@@ -79,7 +80,7 @@ impl Zab {
         self.base.delivered
     }
 
-    /// What it is.
+    /// The current role.
     #[must_use]
     pub fn role(&self) -> Role {
         match &self.phase {
@@ -89,22 +90,22 @@ impl Zab {
         }
     }
 
-    /// Those who follow; nobody where this server does not lead.
+    /// The progress of all followers; empty if this server does not lead.
     #[must_use]
-    pub fn followed(&self) -> Vec<Followed> {
+    pub fn followers(&self) -> Vec<FollowerStatus> {
         match &self.phase {
-            Phase::Leading(leading) => leading.followed(&self.base),
+            Phase::Leading(leading) => leading.follower_status(&self.base),
             _ => Vec::new(),
         }
     }
 
-    /// What came and was not taken.
+    /// Counts of rejected messages.
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        self.counts
+    pub fn rejected(&self) -> Rejected {
+        self.rejected
     }
 
-    /// The name of the phase that it is in, for tests and metrics.
+    /// The name of the current phase, for tests and metrics.
     #[must_use]
     pub fn phase(&self) -> &'static str {
         match &self.phase {
@@ -113,7 +114,7 @@ impl Zab {
             Phase::Following(following) => match following.stage {
                 following::Stage::Connecting => "following: connecting",
                 following::Stage::Discovery => "following: discovery",
-                following::Stage::Promised(_) => "following: promised",
+                following::Stage::EpochAcked(_) => "following: promised",
                 following::Stage::Synchronisation(_) => "following: synchronisation",
                 following::Stage::Synchronised(_) => "following: synchronised",
                 following::Stage::Broadcast(_) => "following: broadcast",
@@ -129,13 +130,13 @@ impl Zab {
         }
     }
 
-    /// Ends the chaos in elections.
-    #[cfg(feature = "planted")]
-    pub fn calm(&mut self) {
-        self.base.config.chaotic = false;
+    /// Returns to regular elections.
+    #[cfg(feature = "injected-bugs")]
+    pub fn end_random_elections(&mut self) {
+        self.base.config.random_elections = false;
     }
 
-    /// Whether it has stopped for good.
+    /// Whether the server has stopped for good.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         matches!(self.phase, Phase::Stopped)
@@ -164,10 +165,10 @@ impl Zab {
             }
             Input::Received { peer, link, message } => {
                 if self.base.links.get(&peer) != Some(&link) {
-                    return self.judged(Next::Stale, (peer, link));
+                    return self.count_rejected(Next::Stale, (peer, link));
                 }
                 let next = self.message(peer, link, message);
-                self.judged(next, (peer, link))
+                self.count_rejected(next, (peer, link))
             }
             Input::Progress { peer, link } => {
                 match &mut self.phase {
@@ -177,18 +178,18 @@ impl Zab {
                 }
                 Next::Stay
             }
-            Input::Written(io) => {
-                self.base.note_written(io);
+            Input::Written(id) => {
+                self.base.note_written(id);
                 match &mut self.phase {
-                    Phase::Leading(leading) => leading.written(&mut self.base, io),
-                    Phase::Draining => self.look(),
+                    Phase::Leading(leading) => leading.written(&mut self.base, id),
+                    Phase::Draining => self.begin_election(),
                     _ => Next::Stay,
                 }
             }
             Input::Propose { request, payload } => {
                 match &mut self.phase {
-                    Phase::Leading(leading) => leading.propose_here(&mut self.base, request, payload),
-                    Phase::Following(following) => following.propose_here(&mut self.base, request, payload),
+                    Phase::Leading(leading) => leading.propose_local(&mut self.base, request, payload),
+                    Phase::Following(following) => following.propose_local(&mut self.base, request, payload),
                     _ => self.base.refuse(request, Refusal::NoLeader),
                 }
                 Next::Stay
@@ -199,11 +200,11 @@ impl Zab {
             }
             Input::SnapshotTaken(zxid) => {
                 let (retained, bytes) = (self.base.config.retained, self.base.config.retained_bytes);
-                self.base.ledger.snapshot_taken(zxid, retained, bytes);
+                self.base.log_state.snapshot_taken(zxid, retained, bytes);
                 Next::Stay
             }
-            Input::HandOver(to) => match &mut self.phase {
-                Phase::Leading(leading) => leading.hand_over(&mut self.base, to),
+            Input::TransferLeadership(to) => match &mut self.phase {
+                Phase::Leading(leading) => leading.transfer_leadership(&mut self.base, to),
                 _ => Next::Stay,
             },
         }
@@ -212,15 +213,15 @@ impl Zab {
     fn read(&mut self, request: Request) {
         match &mut self.phase {
             Phase::Leading(leading) => leading.read(&mut self.base, None, request),
-            Phase::Following(following) => following.read_here(&mut self.base, request),
+            Phase::Following(following) => following.read_local(&mut self.base, request),
             _ => self.base.refuse(request, Refusal::NoLeader),
         }
     }
 
     fn tick(&mut self) -> Next {
-        self.base.give_back_leaps();
+        self.base.refill_leaps();
         match &mut self.phase {
-            Phase::Draining => self.look(),
+            Phase::Draining => self.begin_election(),
             Phase::Election(election) => election.tick(&mut self.base),
             Phase::Following(following) => following.tick(&mut self.base),
             Phase::Leading(leading) => leading.tick(&mut self.base),
@@ -230,9 +231,9 @@ impl Zab {
 
     fn link_up(&mut self, peer: ServerId, link: Link) -> Next {
         if let Some(old) = self.base.links.insert(peer, link) {
-            // An end of the earlier one that nobody told.
+            // The end of the earlier connection was not reported.
             let next = self.link_down(peer, old);
-            self.go_on(next);
+            self.transition(next);
         }
         match &mut self.phase {
             Phase::Election(election) => election.link_up(&mut self.base, peer),
@@ -256,15 +257,15 @@ impl Zab {
 
     fn message(&mut self, peer: ServerId, link: Link, message: Message) -> Next {
         match (&mut self.phase, message) {
-            (Phase::Election(election), Message::Vote(heard)) => election.vote(&mut self.base, peer, heard),
-            (phase, Message::Vote(heard)) => {
+            (Phase::Election(election), Message::Vote(received)) => election.vote(&mut self.base, peer, received),
+            (phase, Message::Vote(received)) => {
                 if let Phase::Following(following) = phase {
-                    following.heard(&mut self.base, peer, heard.doing);
+                    following.leader_state(&mut self.base, peer, received.state);
                 }
-                if matches!(heard.doing, Doing::Looking | Doing::Asking)
-                    && let Some(told) = phase.notification(&self.base)
+                if matches!(received.state, ServerState::Looking | ServerState::Asking)
+                    && let Some(notification) = phase.notification(&self.base)
                 {
-                    self.base.send(link, Message::Vote(told));
+                    self.base.send(link, Message::Vote(notification));
                 }
                 Next::Stay
             }
@@ -274,7 +275,7 @@ impl Zab {
             (Phase::Following(following), Message::ToFollower(session, message)) if following.leader == peer => {
                 following.message(&mut self.base, link, session, message)
             }
-            // Whoever sent it has not heard yet that the role has changed.
+            // The sender does not know yet that this server no longer leads.
             (Phase::Following(_), Message::ToLeader(session, ToLeader::FollowerInfo { .. })) => {
                 let message = crate::ToFollower::Resigned { successor: None };
                 self.base.send(link, Message::ToFollower(session, message));
@@ -284,15 +285,16 @@ impl Zab {
         }
     }
 
-    /// Counts rejected messages. An impossible message drops the link at once: messages already queued behind it may depend on the rejected one.
-    fn judged(&mut self, next: Next, (peer, link): (ServerId, Link)) -> Next {
+    /// Counts rejected messages. An impossible message drops the link at once: messages already queued behind it may
+    /// depend on the rejected one.
+    fn count_rejected(&mut self, next: Next, (peer, link): (ServerId, Link)) -> Next {
         match next {
             Next::Stale => {
-                self.counts.stale += 1;
+                self.rejected.stale += 1;
                 Next::Stay
             }
             Next::Impossible(problem) => {
-                self.counts.impossible += 1;
+                self.rejected.impossible += 1;
                 self.base.out.push(Action::Close { link, problem });
                 self.base.links.remove(&peer);
                 self.link_down(peer, link)
@@ -301,19 +303,19 @@ impl Zab {
         }
     }
 
-    /// Does what a phase decided, until it stays in one.
-    fn go_on(&mut self, mut next: Next) {
+    /// Performs transitions until a phase stays.
+    fn transition(&mut self, mut next: Next) {
         loop {
             next = match next {
                 Next::Stay | Next::Stale | Next::Impossible(_) => return,
-                Next::Leave => self.leave(),
+                Next::StepDown => self.step_down(),
                 Next::Lead(vote) => {
-                    let (leading, next) = Leading::begin(&mut self.base, vote);
+                    let (leading, next) = Leading::start(&mut self.base, vote);
                     self.phase = Phase::Leading(Box::new(leading));
                     next
                 }
                 Next::Follow(vote) => {
-                    self.phase = Phase::Following(Following::begin(&mut self.base, vote));
+                    self.phase = Phase::Following(Following::start(&mut self.base, vote));
                     Next::Stay
                 }
                 Next::Stop(fatal) => {
@@ -325,31 +327,31 @@ impl Zab {
         }
     }
 
-    fn leave(&mut self) -> Next {
+    fn step_down(&mut self) -> Next {
         self.flush();
         let had_role = self.role() != Role::Looking;
         match &mut self.phase {
-            Phase::Following(following) => following.leave(&mut self.base),
-            Phase::Leading(leading) => leading.leave(&mut self.base),
+            Phase::Following(following) => following.send_left(&mut self.base),
+            Phase::Leading(leading) => leading.step_down(&mut self.base),
             Phase::Draining | Phase::Election(_) | Phase::Stopped => {}
         }
         self.phase = Phase::Draining;
         if had_role {
             self.base.out.push(Action::Became(Role::Looking));
         }
-        self.look()
+        self.begin_election()
     }
 
-    /// Looks for a leader, once all writes are durable: what a vote says of the history is so.
-    fn look(&mut self) -> Next {
-        if !self.base.is_drained() && !self.base.config.breaks(Planted::VoteFromMemory) {
+    /// Starts an election once all writes are durable, so that votes describe the disk.
+    fn begin_election(&mut self) -> Next {
+        if !self.base.is_drained() && !self.base.config.has_bug(InjectedBug::VoteFromMemory) {
             return Next::Stay;
         }
-        if self.base.config.breaks(Planted::KeepHalfSync) {
-            self.base.ledger.keep_sync();
+        if self.base.config.has_bug(InjectedBug::KeepHalfSync) {
+            self.base.log_state.keep_sync();
         }
-        self.base.ledger.abandon_sync();
-        let (election, next) = Election::begin(&mut self.base);
+        self.base.log_state.abandon_sync();
+        let (election, next) = Election::start(&mut self.base);
         self.phase = Phase::Election(election);
         next
     }
@@ -365,8 +367,8 @@ impl Phase {
     }
 }
 
-/// Whether proposals before it may be sent and written with those behind it.
-fn joins_others(input: &Input) -> bool {
+/// Whether proposals before this input may share writes and messages with those after it.
+fn can_batch(input: &Input) -> bool {
     match input {
         Input::Propose { .. } | Input::Read { .. } => true,
         Input::Received { message: Message::ToLeader(_, message), .. } => {

@@ -1,12 +1,13 @@
-//! Scripts of one server: what happens to it, and, indented, exactly what it does. `CROSSDOCK_BLESS=1` writes what it does anew.
+//! Scripts for one server: inputs, and, indented, the exact actions that follow. `CROSSDOCK_BLESS=1` rewrites the
+//! actions.
 //!
 //! ```text
-//! server 1 of 1 2 3            a new server among voters; one that is not named among them observes
-//! up 2 l1 / down 2 l1          a connection
-//! tick [N]                     time
-//! written 3                    writes through the third are durable
-//! propose r1 TEXT / read r1 / snapshot 1:2 / hand-over [2]
-//! from 2 l1 MESSAGE            a message, written as it is shown
+//! server 1 of 1 2 3            a new server and the voters; an observer if not among them
+//! up 2 l1 / down 2 l1          a connection opens or ends
+//! tick [N]                     N ticks pass
+//! written 3                    all writes through 3 are durable
+//! propose r1 TEXT / read r1 / snapshot 1:2 / transfer [2]
+//! from 2 l1 MESSAGE            a message, in the same form as in actions
 //! ```
 
 use std::fmt::Write as _;
@@ -14,8 +15,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use crossdock_zab::{
-    Action, Blob, Config, Doing, Epoch, Input, Io, Ledger, Link, Message, Notification, Request, ServerId, Session,
-    ToFollower, ToLeader, Txn, Vote, Write, Zab, Zxid,
+    Action, Blob, Config, Epoch, Input, Link, LogState, Message, Notification, Request, ServerId, ServerState, Session,
+    ToFollower, ToLeader, Txn, Vote, Write, WriteId, Zab, Zxid,
 };
 
 fn number(text: &str) -> u64 {
@@ -40,19 +41,19 @@ fn txns(words: &[&str]) -> Vec<Txn> {
     words.iter().map(txn).collect()
 }
 
-fn shown(txns: &[Txn]) -> String {
+fn show_txns(txns: &[Txn]) -> String {
     txns.iter()
         .fold(String::new(), |text, txn| format!("{text} {}={}", txn.zxid, String::from_utf8_lossy(&txn.payload)))
 }
 
-fn doing(text: &str) -> Doing {
+fn server_state(text: &str) -> ServerState {
     match text {
-        "looking" => Doing::Looking,
-        "asking" => Doing::Asking,
-        "following" => Doing::Following,
-        "leading" => Doing::Leading,
-        "established" => Doing::Established,
-        other => panic!("looking, following or leading: {other}"),
+        "looking" => ServerState::Looking,
+        "asking" => ServerState::Asking,
+        "following" => ServerState::Following,
+        "leading" => ServerState::Leading,
+        "established" => ServerState::Established,
+        other => panic!("unknown state: {other}"),
     }
 }
 
@@ -60,7 +61,7 @@ fn message(words: &[&str]) -> Message {
     if let ["VOTE", state, round, epoch_of, last, server, rest @ ..] = words {
         let preferred = rest == ["preferred"];
         let vote = Vote { epoch: epoch(epoch_of), zxid: zxid(last), preferred, server: ServerId(number(server)) };
-        return Message::Vote(Notification { vote, round: number(round), doing: doing(state) });
+        return Message::Vote(Notification { vote, round: number(round), state: server_state(state) });
     }
     let [session, words @ ..] = words else { panic!("a message") };
     let session = Session(number(session));
@@ -68,11 +69,11 @@ fn message(words: &[&str]) -> Message {
         ["CEPOCH", accepted, rest @ ..] => {
             ToLeader::FollowerInfo { accepted: epoch(accepted), returning: rest.last().map(|log| number(log)) }
         }
-        ["ACKEPOCH", promised, current, last, counts @ ..] => ToLeader::AckEpoch {
-            epoch: epoch(promised),
+        ["ACKEPOCH", accepted, current, last, again @ ..] => ToLeader::AckEpoch {
+            epoch: epoch(accepted),
             current: epoch(current),
             last: zxid(last),
-            counts: counts.is_empty(),
+            is_new: again.is_empty(),
         },
         ["ACKLD", of, through] => ToLeader::AckNewLeader { epoch: epoch(of), through: zxid(through) },
         ["ACK", through] => ToLeader::Ack(zxid(through)),
@@ -110,7 +111,7 @@ fn to_follower(words: &[&str]) -> ToFollower {
         ["RESIGNED", rest @ ..] => {
             ToFollower::Resigned { successor: rest.first().map(|server| ServerId(number(server))) }
         }
-        _ => panic!("no message: {words:?}"),
+        _ => panic!("unknown message: {words:?}"),
     }
 }
 
@@ -120,8 +121,8 @@ fn place(zxid: Option<Zxid>) -> String {
 
 fn show_message(message: &Message) -> String {
     match message {
-        Message::Vote(Notification { vote, round, doing }) => {
-            let state = format!("{doing:?}").to_lowercase();
+        Message::Vote(Notification { vote, round, state }) => {
+            let state = format!("{state:?}").to_lowercase();
             let preferred = if vote.preferred { " preferred" } else { "" };
             format!("VOTE {state} {round} {:?} {} {:?}{preferred}", vote.epoch, vote.zxid, vote.server)
         }
@@ -131,8 +132,8 @@ fn show_message(message: &Message) -> String {
                     let returning = returning.map_or(String::new(), |log| format!(" returning {log}"));
                     format!("CEPOCH {accepted:?}{returning}")
                 }
-                ToLeader::AckEpoch { epoch, current, last, counts } => {
-                    let again = if *counts { "" } else { " again" };
+                ToLeader::AckEpoch { epoch, current, last, is_new } => {
+                    let again = if *is_new { "" } else { " again" };
                     format!("ACKEPOCH {epoch:?} {current:?} {last}{again}")
                 }
                 ToLeader::AckNewLeader { epoch, through } => format!("ACKLD {epoch:?} {through}"),
@@ -152,12 +153,12 @@ fn show_message(message: &Message) -> String {
                 ToFollower::Diff => "DIFF".to_owned(),
                 ToFollower::Truncate(to) => format!("TRUNC {to}"),
                 ToFollower::Snapshot { zxid, blob } => format!("SNAP {zxid} {blob:?}"),
-                ToFollower::Sync { after, txns } => format!("SYNC {after}{}", shown(txns)),
+                ToFollower::Sync { after, txns } => format!("SYNC {after}{}", show_txns(txns)),
                 ToFollower::NewLeader(epoch) => format!("NEWLEADER {epoch:?}"),
                 ToFollower::UpToDate { commit } => format!("UPTODATE {commit}"),
-                ToFollower::Propose { after, txns } => format!("PROPOSE {after}{}", shown(txns)),
+                ToFollower::Propose { after, txns } => format!("PROPOSE {after}{}", show_txns(txns)),
                 ToFollower::Commit(through) => format!("COMMIT {through}"),
-                ToFollower::Inform { after, txns } => format!("INFORM {after}{}", shown(txns)),
+                ToFollower::Inform { after, txns } => format!("INFORM {after}{}", show_txns(txns)),
                 ToFollower::Ping { number } => format!("PING {number}"),
                 ToFollower::Forwarded { request, zxid } => format!("FORWARDED {request:?}{}", place(*zxid)),
                 ToFollower::ReadIndexed { request, zxid } => format!("READINDEXED {request:?}{}", place(*zxid)),
@@ -175,20 +176,20 @@ fn show(action: &Action) -> String {
     match action {
         Action::Send { link, message } => format!("send {link:?} {}", show_message(message)),
         Action::SendSnapshot { link, session, zxid } => format!("send-snapshot {link:?} {session:?} {zxid}"),
-        Action::Persist { io, write, then } => {
+        Action::Persist { id, write, then } => {
             let write = match write {
                 Write::AcceptEpoch(epoch) => format!("accept {epoch:?}"),
                 Write::SyncBegin(epoch) => format!("sync-begin {epoch:?}"),
                 Write::Truncate(to) => format!("truncate {to}"),
                 Write::Install { zxid, blob } => format!("install {zxid} {blob:?}"),
-                Write::Append { after, txns } => format!("append {after}{}", shown(txns)),
+                Write::Append { after, txns } => format!("append {after}{}", show_txns(txns)),
                 Write::EpochInstalled(epoch) => format!("installed {epoch:?}"),
                 Write::Returned => "returned".to_owned(),
             };
             let then = then.iter().fold(String::new(), |text, (link, message)| {
                 format!("{text}, then send {link:?} {}", show_message(message))
             });
-            format!("write {} {write}{then}", io.0)
+            format!("write {} {write}{then}", id.0)
         }
         Action::Deliver(txn) => format!("deliver {}={}", txn.zxid, String::from_utf8_lossy(&txn.payload)),
         Action::Restore(zxid) => format!("restore {zxid}"),
@@ -206,23 +207,23 @@ fn input(words: &[&str]) -> Input {
         ["up", peer, link] => Input::LinkUp { peer: ServerId(number(peer)), link: Link(number(link)) },
         ["down", peer, link] => Input::LinkDown { peer: ServerId(number(peer)), link: Link(number(link)) },
         ["tick"] => Input::Tick,
-        ["written", io] => Input::Written(Io(number(io))),
+        ["written", id] => Input::Written(WriteId(number(id))),
         ["propose", request, payload] => {
             Input::Propose { request: Request(number(request)), payload: Bytes::copy_from_slice(payload.as_bytes()) }
         }
         ["read", request] => Input::Read { request: Request(number(request)) },
         ["snapshot", through] => Input::SnapshotTaken(zxid(through)),
-        ["hand-over"] => Input::HandOver(None),
-        ["hand-over", to] => Input::HandOver(Some(ServerId(number(to)))),
+        ["transfer"] => Input::TransferLeadership(None),
+        ["transfer", to] => Input::TransferLeadership(Some(ServerId(number(to)))),
         ["from", peer, link, rest @ ..] => {
             Input::Received { peer: ServerId(number(peer)), link: Link(number(link)), message: message(rest) }
         }
-        _ => panic!("nothing that can happen: {words:?}"),
+        _ => panic!("unknown input: {words:?}"),
     }
 }
 
-/// The script with what the server does now.
-fn played(script: &str) -> String {
+/// Runs the script and returns it with the actions of the server.
+fn run_script(script: &str) -> String {
     let mut zab: Option<Zab> = None;
     let mut out = String::new();
     for line in script.lines().filter(|line| !line.starts_with(' ')) {
@@ -237,21 +238,21 @@ fn played(script: &str) -> String {
                 let voters = voters.iter().map(|voter| ServerId(number(voter))).collect();
                 let mut config = Config::new(ServerId(number(id)), voters);
                 config.retained = 0;
-                zab = Some(Zab::new(config, Ledger::default(), Zxid::ZERO));
+                zab = Some(Zab::new(config, LogState::default(), Zxid::ZERO));
             }
-            // It has lost its log, and has a new one.
+            // It has lost its log and has a new one.
             ["lost", log] => {
                 let last = zab.as_ref().expect("a server");
                 let (id, voters) = (last.config().id, last.config().voters.clone());
-                zab = Some(Zab::new(Config::new(id, voters), Ledger::in_place_of_lost(number(log)), Zxid::ZERO));
+                zab = Some(Zab::new(Config::new(id, voters), LogState::for_returning(number(log)), Zxid::ZERO));
             }
-            // It comes up again with what its log says.
+            // It restarts with the state of its log.
             ["restart"] => {
                 let last = zab.as_ref().expect("a server");
                 let (id, voters) = (last.config().id, last.config().voters.clone());
-                let ledger = last.ledger().clone();
-                let snapshot = ledger.history().snapshot();
-                zab = Some(Zab::new(Config::new(id, voters), ledger, snapshot));
+                let log_state = last.log_state().clone();
+                let snapshot = log_state.history().snapshot();
+                zab = Some(Zab::new(Config::new(id, voters), log_state, snapshot));
             }
             ["tick", count] => {
                 let ticks = (0..number(count)).map(|_| Input::Tick);
@@ -267,21 +268,21 @@ fn played(script: &str) -> String {
 }
 
 #[test]
-fn scripts_do_what_they_say() {
+fn scripts_produce_the_recorded_actions() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata");
-    let mut wrong = Vec::new();
+    let mut failed = Vec::new();
     let mut count = 0;
     for entry in std::fs::read_dir(folder).expect("scripts") {
         let path = entry.expect("a file").path();
         let script = std::fs::read_to_string(&path).expect("a script");
-        let now = played(&script);
+        let now = run_script(&script);
         count += 1;
         if std::env::var_os("CROSSDOCK_BLESS").is_some() {
             std::fs::write(&path, now).expect("a script");
         } else if now != script {
-            wrong.push(format!("{}:\n{now}", path.display()));
+            failed.push(format!("{}:\n{now}", path.display()));
         }
     }
     assert!(count >= 8, "there are {count} scripts");
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
 }

@@ -22,7 +22,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use crossdock_cluster::register::{Change, Command, CompareAndSet, DONE, Register};
-use crossdock_cluster::{AskError, Client, Member, Node, Settings, init_again};
+use crossdock_cluster::{Client, Member, Node, RequestError, Settings, init_after_loss};
 use crossdock_transport::MutualTls;
 use crossdock_zab::{Role, ServerId};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     if !settings.create && !settings.data.exists() {
-        init_again(&settings)?;
+        init_after_loss(&settings)?;
     }
     let node = Node::start(&settings, Box::new(Register::default()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -73,7 +73,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ended = serving => return Ok(ended?.map_err(|problem| problem.to_string())?),
             _ = asked.recv() => {}
         }
-        node.leave().await;
+        node.shut_down().await;
         Ok(())
     })
 }
@@ -140,8 +140,8 @@ async fn change(client: &Client, key: &str, change: Change) -> String {
     let told = match client.propose(Command::payload(key, change)).await {
         Ok((_, answer)) if answer == DONE => "done",
         Ok(_) => "not-done",
-        Err(AskError::Refused(_)) => "refused",
-        Err(AskError::Unknown | AskError::Ended) => "unknown",
+        Err(RequestError::Refused(_)) => "refused",
+        Err(RequestError::Unknown | RequestError::Ended) => "unknown",
     };
     told.to_owned()
 }

@@ -1,4 +1,4 @@
-//! One connection: frames in and out.
+//! A single connection: frames in both directions.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -12,38 +12,38 @@ use crossdock_zab::{Link, ServerId, Session, Zxid};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::live::Entered;
+use super::live::Registration;
 use super::{Incoming, Outgoing, Transport};
 use crate::wal;
 use crate::wire::{Alive, FRAME_LEN_MAX, Frame, Hello, Kind, SnapshotPart};
 
-/// For a greeting.
-const GREETING_TIME: Duration = Duration::from_secs(3);
-/// What a greeting may weigh.
-const GREETING_LEN_MAX: usize = 4096;
-/// A connection on which nothing was sent for so long says that it lives.
-const IDLE_TIME: Duration = Duration::from_millis(500);
-/// One on which nothing came for so long is given up.
-const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// For what was written to be taken.
-const WRITE_TIME: Duration = Duration::from_secs(5);
-/// Messages that are written together.
-const TOGETHER: usize = 256;
-/// Between two signs that something large gets on.
-const PROGRESS_TIME: Duration = Duration::from_millis(100);
-/// Bytes of messages of one connection that may wait for the driver.
-const ROOM: usize = 64 << 20;
-/// Bytes of a snapshot in one frame, and of messages that are written at once.
-const PART: usize = 256 * 1024;
+/// Timeout to send or receive a Hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
+/// Maximum length of a Hello frame.
+const HELLO_LEN_MAX: usize = 4096;
+/// An idle connection sends a heartbeat after this time.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
+/// A connection that receives nothing for this time is dropped.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Timeout of a write.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Messages that are collected into one write.
+const BATCH_LEN_MAX: usize = 256;
+/// Minimum interval between progress reports.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// Bytes of one connection's messages that may wait for the driver.
+const RECEIVE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a snapshot in one frame, and of messages in one write.
+const PART_LEN: usize = 256 * 1024;
 
-/// A connection, encrypted or not.
-pub(super) type Stream = Box<dyn Both>;
+/// A connection, with or without TLS.
+pub(super) type Stream = Box<dyn Duplex>;
 
-pub(super) trait Both: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Both for S {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
-/// A connection before its messages.
+/// A connection during the handshake.
 pub(super) struct Frames {
     stream: Stream,
     received: BytesMut,
@@ -54,134 +54,133 @@ impl Frames {
         Self { stream, received: BytesMut::new() }
     }
 
-    pub(super) async fn greet(&mut self, hello: Hello) -> Result<(), String> {
+    pub(super) async fn send_hello(&mut self, hello: Hello) -> Result<(), String> {
         let mut bytes = BytesMut::new();
         Frame::of(Kind::Hello(hello)).write(&mut bytes);
         let written = async {
             self.stream.write_all(&bytes).await?;
             self.stream.flush().await
         };
-        let written = tokio::time::timeout(GREETING_TIME, written).await;
-        written.map_err(|_| "it takes no greeting".to_owned())?.map_err(|problem| problem.to_string())
+        let written = tokio::time::timeout(HELLO_TIMEOUT, written).await;
+        written.map_err(|_| "timed out sending Hello".to_owned())?.map_err(|problem| problem.to_string())
     }
 
-    pub(super) async fn greeted(&mut self) -> Result<Hello, String> {
+    pub(super) async fn receive_hello(&mut self) -> Result<Hello, String> {
         let greeting = async {
             loop {
-                match Frame::take(&mut self.received, GREETING_LEN_MAX)? {
+                match Frame::take(&mut self.received, HELLO_LEN_MAX)? {
                     Some(Frame { kind: Some(Kind::Hello(hello)) }) => return Ok(hello),
-                    Some(_) => return Err("it does not greet".to_owned()),
+                    Some(_) => return Err("the first frame is not a Hello".to_owned()),
                     None => {}
                 }
                 match self.stream.read_buf(&mut self.received).await {
-                    Ok(0) => return Err("it closed before it greeted".to_owned()),
+                    Ok(0) => return Err("the peer closed the connection before its Hello".to_owned()),
                     Ok(_) => {}
                     Err(problem) => return Err(problem.to_string()),
                 }
             }
         };
-        tokio::time::timeout(GREETING_TIME, greeting)
+        tokio::time::timeout(HELLO_TIMEOUT, greeting)
             .await
-            .unwrap_or_else(|_| Err("it does not greet in time".to_owned()))
+            .unwrap_or_else(|_| Err("timed out waiting for a Hello".to_owned()))
     }
 
-    /// Takes and gives messages, until the connection ends or nobody gives any more.
+    /// Exchanges messages until the connection ends or the driver drops its sender.
     pub(super) async fn exchange(
         self,
         transport: &Transport,
         (peer, link): (ServerId, Link),
         outgoing: mpsc::Receiver<Outgoing>,
-        heard: &Entered<'_>,
+        registration: &Registration<'_>,
     ) -> Result<(), String> {
         let (read, write) = tokio::io::split(self.stream);
         let busy = AtomicBool::new(false);
-        let mut arriving = Arriving {
+        let mut receiver = Receiver {
             progress: Progress::new(transport, peer, link),
             snapshot: None,
             snapshots: 0,
-            room: Arc::new(Semaphore::new(ROOM)),
+            room: Arc::new(Semaphore::new(RECEIVE_BYTES_MAX)),
             busy: &busy,
         };
-        let mut sending =
-            Sending { progress: Progress::new(transport, peer, link), bytes: BytesMut::new(), busy: &busy };
+        let mut sender = Sender { progress: Progress::new(transport, peer, link), bytes: BytesMut::new(), busy: &busy };
         let ended = tokio::select! {
-            ended = receive(read, self.received, &mut arriving, heard) => ended,
-            ended = sending.run(write, outgoing) => ended,
+            ended = receive(read, self.received, &mut receiver, registration) => ended,
+            ended = sender.run(write, outgoing) => ended,
         };
-        arriving.drop_snapshot();
+        receiver.drop_snapshot();
         ended
     }
 }
 
-/// Tells the driver now and then that something large gets on.
+/// Reports to the driver, at a limited rate, that a large transfer advances.
 struct Progress<'t> {
     transport: &'t Transport,
     peer: ServerId,
     link: Link,
-    told: Instant,
+    reported: Instant,
 }
 
 impl<'t> Progress<'t> {
     fn new(transport: &'t Transport, peer: ServerId, link: Link) -> Self {
-        Self { transport, peer, link, told: Instant::now() }
+        Self { transport, peer, link, reported: Instant::now() }
     }
 
-    async fn tell(&mut self) {
-        if self.told.elapsed() < PROGRESS_TIME {
+    async fn report(&mut self) {
+        if self.reported.elapsed() < PROGRESS_INTERVAL {
             return;
         }
-        self.told = Instant::now();
+        self.reported = Instant::now();
         let (peer, link) = (self.peer, self.link);
-        // A driver that has ended is told nothing more.
+        // The receiver is closed once the driver has ended.
         let _ = self.transport.driver.send(Incoming::Progress { peer, link }).await;
     }
 }
 
-struct Sending<'t> {
+struct Sender<'t> {
     progress: Progress<'t>,
     bytes: BytesMut,
-    /// This end is at something that came and takes long.
+    /// This end is processing something large that it received.
     busy: &'t AtomicBool,
 }
 
-impl Sending<'_> {
+impl Sender<'_> {
     async fn run(
         &mut self,
         mut write: WriteHalf<Stream>,
         mut outgoing: mpsc::Receiver<Outgoing>,
     ) -> Result<(), String> {
-        let mut together = Vec::with_capacity(TOGETHER);
-        let mut said = Instant::now();
+        let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
+        let mut last_sent = Instant::now();
         loop {
-            match tokio::time::timeout(PROGRESS_TIME, outgoing.recv_many(&mut together, TOGETHER)).await {
+            match tokio::time::timeout(PROGRESS_INTERVAL, outgoing.recv_many(&mut batch, BATCH_LEN_MAX)).await {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(_) => {
                     let busy = self.busy.load(Ordering::Relaxed);
-                    if busy || said.elapsed() >= IDLE_TIME {
+                    if busy || last_sent.elapsed() >= HEARTBEAT_INTERVAL {
                         Frame::of(Kind::Alive(Alive { busy })).write(&mut self.bytes);
                     }
                 }
             }
-            for one in together.drain(..) {
+            for one in batch.drain(..) {
                 match one {
                     Outgoing::Message(message) => {
                         if let Some(kind) = Kind::of_message(&message) {
                             Frame::of(kind).write(&mut self.bytes);
                         }
-                        if self.bytes.len() >= PART {
-                            // Others of this thread have their turn between two pieces.
+                        if self.bytes.len() >= PART_LEN {
+                            // Yield to other tasks of this thread between writes.
                             self.flush(&mut write).await?;
                         }
                     }
                     Outgoing::Snapshot { session, zxid, path } => {
                         self.flush(&mut write).await?;
-                        self.snapshot(&mut write, &outgoing, (session, zxid), &path).await?;
+                        self.send_snapshot(&mut write, &outgoing, (session, zxid), &path).await?;
                     }
                 }
             }
             if !self.bytes.is_empty() {
-                said = Instant::now();
+                last_sent = Instant::now();
             }
             self.flush(&mut write).await?;
         }
@@ -189,36 +188,36 @@ impl Sending<'_> {
 
     async fn flush(&mut self, write: &mut WriteHalf<Stream>) -> Result<(), String> {
         let bytes = self.bytes.split();
-        let is_large = bytes.len() > PART;
-        for piece in bytes.chunks(PART) {
+        let is_large = bytes.len() > PART_LEN;
+        for piece in bytes.chunks(PART_LEN) {
             let written = async {
                 write.write_all(piece).await?;
                 write.flush().await
             };
-            let written = tokio::time::timeout(WRITE_TIME, written).await;
-            written.map_err(|_| "it takes nothing".to_owned())?.map_err(|problem| problem.to_string())?;
+            let written = tokio::time::timeout(WRITE_TIMEOUT, written).await;
+            written.map_err(|_| "timed out writing".to_owned())?.map_err(|problem| problem.to_string())?;
             if is_large {
-                self.progress.tell().await;
+                self.progress.report().await;
             }
         }
         Ok(())
     }
 
-    /// Sends a snapshot in parts, no faster than the rate, as long as the driver wants the connection.
-    async fn snapshot(
+    /// Sends a snapshot in parts, at a limited rate, for as long as the driver keeps the connection.
+    async fn send_snapshot(
         &mut self,
         write: &mut WriteHalf<Stream>,
         outgoing: &mpsc::Receiver<Outgoing>,
         (session, zxid): (Session, Zxid),
         path: &Path,
     ) -> Result<(), String> {
-        let problem = |problem: std::io::Error| format!("the snapshot {}: {problem}", path.display());
+        let problem = |problem: std::io::Error| format!("snapshot {}: {problem}", path.display());
         let rate = self.progress.transport.settings.snapshot_rate;
         let mut file = File::open(path).map_err(problem)?;
-        let mut buffer = vec![0; PART];
+        let mut buffer = vec![0; PART_LEN];
         loop {
             if outgoing.is_closed() {
-                return Err("it is given up".to_owned());
+                return Err("the driver dropped the connection".to_owned());
             }
             let count = file.read(&mut buffer).map_err(problem)?;
             let part = SnapshotPart {
@@ -228,7 +227,7 @@ impl Sending<'_> {
             };
             Frame::of(Kind::Snapshot(part)).write(&mut self.bytes);
             self.flush(write).await?;
-            self.progress.tell().await;
+            self.progress.report().await;
             if count == 0 {
                 return Ok(());
             }
@@ -237,20 +236,20 @@ impl Sending<'_> {
     }
 }
 
-/// What has come of a snapshot.
-struct Arrived {
+/// A snapshot that is being received.
+struct IncomingSnapshot {
     session: Session,
     zxid: Zxid,
     path: PathBuf,
     file: File,
 }
 
-struct Arriving<'t> {
+struct Receiver<'t> {
     progress: Progress<'t>,
-    snapshot: Option<Arrived>,
-    /// How many have come over this connection: each has a file of its own.
+    snapshot: Option<IncomingSnapshot>,
+    /// The number of snapshots received on this connection; each has its own file.
     snapshots: u64,
-    /// Bytes that may wait for the driver.
+    /// Limits the bytes that wait for the driver.
     room: Arc<Semaphore>,
     busy: &'t AtomicBool,
 }
@@ -258,49 +257,49 @@ struct Arriving<'t> {
 async fn receive(
     mut read: ReadHalf<Stream>,
     mut bytes: BytesMut,
-    arriving: &mut Arriving<'_>,
-    heard: &Entered<'_>,
+    receiver: &mut Receiver<'_>,
+    registration: &Registration<'_>,
 ) -> Result<(), String> {
     loop {
         let mut before = bytes.len();
         while let Some(frame) = Frame::take(&mut bytes, FRAME_LEN_MAX)? {
-            // What waits for the driver is no sign of life: that one may hang.
-            arriving.busy.store(false, Ordering::Relaxed);
-            arriving.frame(frame, before - bytes.len()).await?;
+            // A frame that waits for the driver is no progress: the driver may hang.
+            receiver.busy.store(false, Ordering::Relaxed);
+            receiver.frame(frame, before - bytes.len()).await?;
             before = bytes.len();
         }
-        // Of one frame a part is here.
-        let is_large = bytes.len() >= PART;
-        arriving.busy.store(is_large, Ordering::Relaxed);
+        // The rest of the frame is still arriving.
+        let is_large = bytes.len() >= PART_LEN;
+        receiver.busy.store(is_large, Ordering::Relaxed);
         if is_large {
-            arriving.progress.tell().await;
+            receiver.progress.report().await;
         }
-        bytes.reserve(PART);
-        match tokio::time::timeout(SILENCE_MAX, read.read_buf(&mut bytes)).await {
-            Ok(Ok(0)) => return Err("it closed the connection".to_owned()),
-            Ok(Ok(_)) => heard.now(),
+        bytes.reserve(PART_LEN);
+        match tokio::time::timeout(RECEIVE_TIMEOUT, read.read_buf(&mut bytes)).await {
+            Ok(Ok(0)) => return Err("the peer closed the connection".to_owned()),
+            Ok(Ok(_)) => registration.touch(),
             Ok(Err(problem)) => return Err(problem.to_string()),
-            Err(_) => return Err("it is silent".to_owned()),
+            Err(_) => return Err("nothing received before the timeout".to_owned()),
         }
     }
 }
 
-impl Arriving<'_> {
+impl Receiver<'_> {
     async fn frame(&mut self, frame: Frame, len: usize) -> Result<(), String> {
         let (peer, link) = (self.progress.peer, self.progress.link);
         let incoming = match frame.kind {
             Some(Kind::Alive(alive)) => {
                 if alive.busy {
-                    self.progress.tell().await;
+                    self.progress.report().await;
                 }
                 return Ok(());
             }
             Some(Kind::Snapshot(part)) => {
-                self.progress.tell().await;
-                match self.part(&part)? {
-                    Some(arrived) => {
-                        let Arrived { session, zxid, path, .. } = arrived;
-                        self.check(zxid, path.clone()).await?;
+                self.progress.report().await;
+                match self.store_part(&part)? {
+                    Some(incoming) => {
+                        let IncomingSnapshot { session, zxid, path, .. } = incoming;
+                        self.verify_snapshot(zxid, path.clone()).await?;
                         Incoming::Snapshot { peer, link, session, zxid, path }
                     }
                     None => return Ok(()),
@@ -308,68 +307,68 @@ impl Arriving<'_> {
             }
             Some(kind) => match kind.into_message() {
                 Some(message) => {
-                    let bytes = u32::try_from(len.min(ROOM)).unwrap_or(u32::MAX);
+                    let bytes = u32::try_from(len.min(RECEIVE_BYTES_MAX)).unwrap_or(u32::MAX);
                     let room = Arc::clone(&self.room).acquire_many_owned(bytes).await;
                     let room = room.map_err(|problem| problem.to_string())?;
                     Incoming::Message { peer, link, message, room }
                 }
-                None => return Err("it sent what is no message".to_owned()),
+                None => return Err("the peer sent an invalid message".to_owned()),
             },
-            None => return Err("it sent an empty frame".to_owned()),
+            None => return Err("the peer sent an empty frame".to_owned()),
         };
-        self.progress.transport.driver.send(incoming).await.map_err(|_| "this instance ends".to_owned())
+        self.progress.transport.driver.send(incoming).await.map_err(|_| "this instance is stopping".to_owned())
     }
 
-    /// Looks at a snapshot that has come. Both ends are told meanwhile that this one lives.
-    async fn check(&mut self, zxid: Zxid, path: PathBuf) -> Result<(), String> {
+    /// Verifies a received snapshot. Meanwhile, both ends get progress reports.
+    async fn verify_snapshot(&mut self, zxid: Zxid, path: PathBuf) -> Result<(), String> {
         self.busy.store(true, Ordering::Relaxed);
-        let mut checking = std::pin::pin!(whole(zxid, path));
+        let mut checking = std::pin::pin!(verify(zxid, path));
         let checked = loop {
-            match tokio::time::timeout(PROGRESS_TIME, &mut checking).await {
+            match tokio::time::timeout(PROGRESS_INTERVAL, &mut checking).await {
                 Ok(checked) => break checked,
-                Err(_) => self.progress.tell().await,
+                Err(_) => self.progress.report().await,
             }
         };
         self.busy.store(false, Ordering::Relaxed);
         checked
     }
 
-    /// Takes a part of a snapshot; gives the snapshot once all of it is there.
-    fn part(&mut self, part: &SnapshotPart) -> Result<Option<Arrived>, String> {
+    /// Stores a part of a snapshot. Returns the snapshot once it is complete.
+    fn store_part(&mut self, part: &SnapshotPart) -> Result<Option<IncomingSnapshot>, String> {
         let (session, zxid) = (Session(part.session), Zxid::from_u64(part.zxid));
-        if self.snapshot.as_ref().is_some_and(|arrived| (arrived.session, arrived.zxid) != (session, zxid)) {
+        if self.snapshot.as_ref().is_some_and(|incoming| (incoming.session, incoming.zxid) != (session, zxid)) {
             self.drop_snapshot();
         }
         let name = format!("incoming-{}-{}", self.progress.link.0, self.snapshots);
         let path = self.progress.transport.settings.data.join(name);
-        let problem = |problem: std::io::Error| format!("a snapshot cannot be kept: {problem}");
-        let mut arrived = match self.snapshot.take() {
-            Some(arrived) => arrived,
-            None => Arrived { session, zxid, file: File::create(&path).map_err(problem)?, path },
+        let problem = |problem: std::io::Error| format!("cannot store a received snapshot: {problem}");
+        let mut incoming = match self.snapshot.take() {
+            Some(incoming) => incoming,
+            None => IncomingSnapshot { session, zxid, file: File::create(&path).map_err(problem)?, path },
         };
-        arrived.file.write_all(&part.bytes).map_err(problem)?;
+        incoming.file.write_all(&part.bytes).map_err(problem)?;
         if part.bytes.is_empty() {
             self.snapshots += 1;
-            return Ok(Some(arrived));
+            return Ok(Some(incoming));
         }
-        self.snapshot = Some(arrived);
+        self.snapshot = Some(incoming);
         Ok(None)
     }
 
     fn drop_snapshot(&mut self) {
-        if let Some(arrived) = self.snapshot.take() {
-            let _ = std::fs::remove_file(arrived.path);
+        if let Some(incoming) = self.snapshot.take() {
+            let _ = std::fs::remove_file(incoming.path);
         }
     }
 }
 
-/// Makes the file of a snapshot durable, and sees whether it is as it was written; one that is not is deleted.
-async fn whole(zxid: Zxid, path: PathBuf) -> Result<(), String> {
+/// Makes a received snapshot durable and verifies it; deletes it if it is damaged.
+async fn verify(zxid: Zxid, path: PathBuf) -> Result<(), String> {
     let checking = tokio::task::spawn_blocking(move || {
         let checked = File::open(&path).and_then(|file| file.sync_all()).map_err(|problem| problem.to_string());
-        let checked = checked.and_then(|()| match wal::is_snapshot(zxid, &path) {
+        let checked = checked.and_then(|()| match wal::is_intact_snapshot(zxid, &path) {
             Ok(true) => Ok(()),
-            Ok(false) => Err("it sent a snapshot that is damaged: look at its disk".to_owned()),
+            Ok(false) => Err("the peer sent a damaged snapshot: check its disk".to_owned()),
             Err(problem) => Err(problem.to_string()),
         });
         if checked.is_err() {

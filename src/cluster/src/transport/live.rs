@@ -9,16 +9,16 @@ use crossdock_zab::ServerId;
 
 /// A link is live if it received something within this time, three heartbeats of an idle link. A peer whose host vanished cannot reconnect
 /// before it has passed.
-const LIVES: Duration = Duration::from_millis(1500);
+const LIVE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// When a link last received something, in milliseconds since [`Live::began`].
-type Heard = Arc<AtomicU64>;
+type LastReceived = Arc<AtomicU64>;
 
 /// The latest link to each peer.
 #[derive(Debug)]
 pub(super) struct Live {
     began: Instant,
-    links: Mutex<BTreeMap<ServerId, Heard>>,
+    links: Mutex<BTreeMap<ServerId, LastReceived>>,
 }
 
 impl Live {
@@ -34,38 +34,40 @@ impl Live {
     ///
     /// # Errors
     /// The peer has a live link, and the new connection is not authenticated.
-    pub(super) fn enter(&self, peer: ServerId, is_proven: bool) -> Result<Entered<'_>, String> {
+    pub(super) fn register(&self, peer: ServerId, is_authenticated: bool) -> Result<Registration<'_>, String> {
         let now = self.now();
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let lives = |heard: &Heard| u128::from(now.saturating_sub(heard.load(Ordering::Relaxed))) < LIVES.as_millis();
-        if !is_proven && links.get(&peer).is_some_and(lives) {
+        let is_live = |last_received: &LastReceived| {
+            u128::from(now.saturating_sub(last_received.load(Ordering::Relaxed))) < LIVE_TIMEOUT.as_millis()
+        };
+        if !is_authenticated && links.get(&peer).is_some_and(is_live) {
             return Err(format!("server {peer} is already connected, and this connection is not authenticated"));
         }
-        let heard = Arc::new(AtomicU64::new(now));
-        links.insert(peer, Arc::clone(&heard));
-        Ok(Entered { live: self, peer, heard })
+        let last_received = Arc::new(AtomicU64::new(now));
+        links.insert(peer, Arc::clone(&last_received));
+        Ok(Registration { live: self, peer, last_received })
     }
 }
 
 /// A registered link.
 #[derive(Debug)]
-pub(super) struct Entered<'l> {
+pub(super) struct Registration<'l> {
     live: &'l Live,
     peer: ServerId,
-    heard: Heard,
+    last_received: LastReceived,
 }
 
-impl Entered<'_> {
-    /// Notes that the link received something.
-    pub(super) fn now(&self) {
-        self.heard.store(self.live.now(), Ordering::Relaxed);
+impl Registration<'_> {
+    /// Records that the link received something.
+    pub(super) fn touch(&self) {
+        self.last_received.store(self.live.now(), Ordering::Relaxed);
     }
 }
 
-impl Drop for Entered<'_> {
+impl Drop for Registration<'_> {
     fn drop(&mut self) {
         let mut links = self.live.links.lock().unwrap_or_else(PoisonError::into_inner);
-        if links.get(&self.peer).is_some_and(|heard| Arc::ptr_eq(heard, &self.heard)) {
+        if links.get(&self.peer).is_some_and(|last_received| Arc::ptr_eq(last_received, &self.last_received)) {
             links.remove(&self.peer);
         }
     }

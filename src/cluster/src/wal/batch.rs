@@ -1,8 +1,9 @@
-//! Batches of records as bytes.
+//! The binary format of batches.
 //!
-//! Header: magic (4), checksum of the segment's salt and the header behind it (4), number (8), bytes of records (4), records (4), sectors of the batch
-//! that are all zeroes as written (4), checksum that it is chained with (4), checksum of the records (4); 12 bytes are zeroes. Record: kind
-//! (1), epoch (4), zxid (8), bytes of payload (4), payload. Numbers are little-endian; checksums are CRC-32C (RFC 3720 §12.1).
+//! Header: magic (4), checksum of the segment's salt and the rest of the header (4), number (8), length of the records
+//! (4), number of records (4), number of all-zero sectors (4), checksum of the previous batch (4), checksum of the
+//! records (4), zeroes (12). Record: kind (1), epoch (4), zxid (8), length of the payload (4), payload. Numbers are
+//! little-endian; checksums are CRC-32C (RFC 3720 §12.1).
 
 use bytes::Bytes;
 use crossdock_zab::{Blob, Epoch, Txn, Write, Zxid};
@@ -39,13 +40,13 @@ pub(super) fn zero_sectors(bytes: &[u8]) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// The checksum of an encoded batch, which the next one is chained with.
+/// The checksum of an encoded batch, with which the next one is chained.
 pub(super) fn chain_of(batch: &[u8]) -> u32 {
     u32_at(batch, 32)
 }
 
-/// The bytes of the records of writes.
-pub(super) fn weight(writes: &[Write]) -> usize {
+/// The encoded length of the records in bytes.
+pub(super) fn records_len(writes: &[Write]) -> usize {
     let of = |write: &Write| match write {
         Write::Append { txns, .. } => txns.iter().map(|txn| RECORD + txn.payload.len()).sum(),
         _ => RECORD,
@@ -53,7 +54,7 @@ pub(super) fn weight(writes: &[Write]) -> usize {
     writes.iter().map(of).sum()
 }
 
-/// The writes in their order, in parts whose records weigh no more than `max`; one of them may have to be cut for that.
+/// Splits writes, in order, into parts whose records take at most `max` bytes each. An append may be divided.
 pub(super) fn split(writes: &[Write], max: usize) -> Vec<Vec<Write>> {
     let mut parts: Vec<Vec<Write>> = vec![Vec::new()];
     let mut left = max;
@@ -89,7 +90,7 @@ pub(super) fn split(writes: &[Write], max: usize) -> Vec<Vec<Write>> {
     parts
 }
 
-/// Encodes a batch, whole sectors of it.
+/// Encodes a batch as whole sectors.
 pub(super) fn write(buffer: &mut Vec<u8>, number: u64, (chain, salt): (u32, u32), writes: &[Write]) {
     buffer.clear();
     buffer.resize(HEADER, 0);
@@ -132,56 +133,56 @@ pub(super) fn write(buffer: &mut Vec<u8>, number: u64, (chain, salt): (u32, u32)
     buffer[4..8].copy_from_slice(&header.to_le_bytes());
 }
 
-/// What stands where a batch may begin.
+/// The result of reading a batch.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// A whole batch, its sectors, its checksum, and what it says.
+pub(super) enum BatchRead {
+    /// A complete batch: its length, its checksum and its writes.
     Whole { len: usize, chain: u32, writes: Vec<Write> },
-    /// Nothing was written, or its header did not get to the disk.
-    Nothing,
-    /// Sectors of it did not get to the disk.
+    /// All zeroes: nothing was written, or the header did not reach the disk.
+    Empty,
+    /// Some sectors did not reach the disk.
     Torn,
-    /// It was whole once.
+    /// It was complete once.
     Damaged(&'static str),
 }
 
-/// The number of a batch whose header stands here.
+/// The number of the batch whose header is here, if there is one.
 pub(super) fn number_at(bytes: &[u8], salt: u32) -> Option<u64> {
     let has_sum = |bytes: &[u8]| u32_at(bytes, 4) == crc32c::crc32c_append(salt, &bytes[8..HEADER]);
     let is_header = bytes.len() >= HEADER && bytes[..4] == MAGIC && has_sum(bytes);
     is_header.then(|| u64_at(bytes, 8))
 }
 
-/// Reads the batch of that number at the beginning of `bytes`.
-pub(super) fn read(bytes: &[u8], number: u64, (chain, salt): (u32, u32)) -> Found {
+/// Reads the batch with that number at the start of `bytes`.
+pub(super) fn read(bytes: &[u8], number: u64, (chain, salt): (u32, u32)) -> BatchRead {
     let sector = &bytes[..SECTOR.min(bytes.len())];
     if is_zero(sector) {
-        return Found::Nothing;
+        return BatchRead::Empty;
     }
     match number_at(bytes, salt) {
-        None => return Found::Damaged("the header of a batch has a wrong checksum"),
-        Some(found) if found != number => return Found::Damaged("a batch has the number of another"),
+        None => return BatchRead::Damaged("wrong checksum of a batch header"),
+        Some(found) if found != number => return BatchRead::Damaged("wrong number of a batch"),
         Some(_) => {}
     }
     let (len, count) = (u32_at(bytes, 16) as usize, u32_at(bytes, 20));
     let whole = (HEADER + len).next_multiple_of(SECTOR);
     if u32_at(bytes, 28) != chain {
-        return Found::Damaged("a batch does not stand behind the one that it was written behind");
+        return BatchRead::Damaged("the batch does not follow the previous one");
     }
     let Some(batch) = bytes.get(..whole) else {
-        return Found::Damaged("a batch is longer than its segment");
+        return BatchRead::Damaged("the batch is longer than its segment");
     };
     let sum = crc32c::crc32c_append(chain, &batch[HEADER..]);
     if sum != u32_at(bytes, 32) {
         return if zero_sectors(batch) > u32_at(bytes, 24) {
-            Found::Torn
+            BatchRead::Torn
         } else {
-            Found::Damaged("a batch has a wrong checksum")
+            BatchRead::Damaged("wrong checksum of a batch")
         };
     }
     match records(&batch[HEADER..HEADER + len], count) {
-        Some(writes) => Found::Whole { len: whole, chain: sum, writes },
-        None => Found::Damaged("a batch has records that are none"),
+        Some(writes) => BatchRead::Whole { len: whole, chain: sum, writes },
+        None => BatchRead::Damaged("the batch has invalid records"),
     }
 }
 
@@ -202,7 +203,7 @@ fn records(mut bytes: &[u8], count: u32) -> Option<Vec<Write>> {
             RETURNED => Write::Returned,
             TXN => {
                 let txn = Txn { zxid, payload: Bytes::copy_from_slice(payload) };
-                // What they stand behind is what was there.
+                // The zxid before them is not recorded; recovery inserts it.
                 match writes.last_mut() {
                     Some(Write::Append { txns, .. }) => txns.push(txn),
                     _ => writes.push(Write::Append { after: Zxid::ZERO, txns: vec![txn] }),
@@ -228,17 +229,17 @@ mod tests {
         write(&mut batch, 5, (77, 99), &writes);
         assert_eq!(batch.len(), 2 * SECTOR);
         let read_back = read(&batch, 5, (77, 99));
-        assert!(matches!(read(&batch, 5, (77, 98)), Found::Damaged(_)), "it is of another segment");
-        assert_eq!(read_back, Found::Whole { len: 2 * SECTOR, chain: chain_of(&batch), writes: writes.to_vec() });
+        assert!(matches!(read(&batch, 5, (77, 98)), BatchRead::Damaged(_)), "the salt of another segment");
+        assert_eq!(read_back, BatchRead::Whole { len: 2 * SECTOR, chain: chain_of(&batch), writes: writes.to_vec() });
         for at in 0..batch.len() {
             let mut changed = batch.clone();
             changed[at] ^= 0x40;
-            assert!(matches!(read(&changed, 5, (77, 99)), Found::Damaged(_)), "byte {at}");
+            assert!(matches!(read(&changed, 5, (77, 99)), BatchRead::Damaged(_)), "byte {at}");
         }
         for sector in 0..2 {
             let mut torn = batch.clone();
             torn[sector * SECTOR..(sector + 1) * SECTOR].fill(0);
-            let expected = if sector == 0 { Found::Nothing } else { Found::Torn };
+            let expected = if sector == 0 { BatchRead::Empty } else { BatchRead::Torn };
             assert_eq!(read(&torn, 5, (77, 99)), expected, "sector {sector}");
         }
     }

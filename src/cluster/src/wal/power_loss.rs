@@ -1,27 +1,28 @@
-//! The power goes at any moment: whatever of what was not synced is on the disk then, the log comes back with all that was acknowledged.
+//! After a power loss at any step, the log recovers everything that was acknowledged.
 //!
-//! All that a log does to its files is noted, and done again to files of a simulated disk. At each step the power goes: of what was written and not
-//! synced, each sector is there or not; of names that changed, a beginning or any part. What is left then is put into a folder and
-//! opened (as in Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014). Then the power goes while it is opened.
+//! The file operations of a log are recorded and replayed on a simulated disk. The power fails at each step: every
+//! unsynced sector may or may not be there, and so may any of the unsynced name changes. The result is written to a
+//! folder and opened (as in Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014). Then the power fails
+//! again while the log is opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use crossdock_zab::{Blob, Epoch, Ledger, Txn, Write, Zxid};
+use crossdock_zab::{Blob, Epoch, LogState, Txn, Write, Zxid};
 
-use super::files::{Done, end_noting, mark, note_all_of};
-use super::{Identity, Options, SECTOR, Wal, adopt_snapshot, keep_snapshot, purge};
+use super::files::{FileOp, mark, start_recording, stop_recording};
+use super::{Identity, Options, SECTOR, Wal, adopt_snapshot, purge, save_snapshot};
 
 const IDENTITY: Identity = Identity { cluster: 7, server: 1 };
 const SMALL: Options = Options { segment_len: 8 * SECTOR as u64 };
-/// Steps of a log's life.
+/// Operations in the life of a log.
 const STEPS: usize = 40;
 
-/// Numbers that are the same in each run (splitmix64).
-struct Dice(u64);
+/// A deterministic random number generator (splitmix64).
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,12 +30,12 @@ impl Dice {
         usize::try_from((mixed ^ (mixed >> 31)) % limit as u64).expect("below a usize")
     }
 
-    fn often(&mut self) -> bool {
+    fn coin(&mut self) -> bool {
         self.below(2) == 0
     }
 }
 
-/// A file: what is durable of it, and what is there while the power is.
+/// A file: its durable content, its current content, and the sectors where they differ.
 #[derive(Clone, Default)]
 struct Inode {
     durable: Vec<u8>,
@@ -42,10 +43,10 @@ struct Inode {
     dirty: BTreeSet<usize>,
 }
 
-/// A change of names that is not durable.
+/// A name change that is not durable yet.
 #[derive(Clone)]
 enum Change {
-    Is(PathBuf, usize),
+    Add(PathBuf, usize),
     Rename(PathBuf, PathBuf),
     Remove(PathBuf),
 }
@@ -56,12 +57,12 @@ struct Disk {
     inodes: Vec<Inode>,
     now: BTreeMap<PathBuf, usize>,
     durable: BTreeMap<PathBuf, usize>,
-    open: Vec<Change>,
+    unsynced: Vec<Change>,
 }
 
-fn change(names: &mut BTreeMap<PathBuf, usize>, change: &Change) {
+fn change_names(names: &mut BTreeMap<PathBuf, usize>, change: &Change) {
     match change {
-        Change::Is(path, inode) => {
+        Change::Add(path, inode) => {
             names.insert(path.clone(), *inode);
         }
         Change::Rename(from, to) => {
@@ -76,7 +77,7 @@ fn change(names: &mut BTreeMap<PathBuf, usize>, change: &Change) {
 }
 
 impl Disk {
-    /// A disk on which a folder's files are durable.
+    /// A disk on which the files of a folder are durable.
     fn of(folder: &Path) -> Self {
         let mut this = Self::default();
         for entry in std::fs::read_dir(folder).expect("a folder") {
@@ -89,14 +90,14 @@ impl Disk {
         this
     }
 
-    fn names(&mut self, one: Change) {
-        change(&mut self.now, &one);
-        self.open.push(one);
+    fn change_name(&mut self, one: Change) {
+        change_names(&mut self.now, &one);
+        self.unsynced.push(one);
     }
 
-    fn does(&mut self, path: &Path, done: &Done) {
-        match done {
-            Done::Create => match self.now.get(path) {
+    fn apply(&mut self, path: &Path, op: &FileOp) {
+        match op {
+            FileOp::Create => match self.now.get(path) {
                 Some(inode) => {
                     let inode = &mut self.inodes[*inode];
                     inode.dirty.extend(0..inode.now.len().div_ceil(SECTOR));
@@ -104,10 +105,10 @@ impl Disk {
                 }
                 None => {
                     self.inodes.push(Inode::default());
-                    self.names(Change::Is(path.to_owned(), self.inodes.len() - 1));
+                    self.change_name(Change::Add(path.to_owned(), self.inodes.len() - 1));
                 }
             },
-            Done::Write { offset, bytes } => {
+            FileOp::Write { offset, bytes } => {
                 let inode = &mut self.inodes[self.now[path]];
                 let begin = usize::try_from(*offset).expect("a small file");
                 let end = begin + bytes.len();
@@ -115,39 +116,39 @@ impl Disk {
                 inode.now[begin..end].copy_from_slice(bytes);
                 inode.dirty.extend(begin / SECTOR..end.div_ceil(SECTOR));
             }
-            Done::Sync => {
+            FileOp::Sync => {
                 let inode = &mut self.inodes[self.now[path]];
                 inode.durable.clone_from(&inode.now);
                 inode.dirty.clear();
             }
-            Done::Rename(to) => self.names(Change::Rename(path.to_owned(), to.clone())),
-            Done::Remove => self.names(Change::Remove(path.to_owned())),
-            Done::SyncFolder => {
+            FileOp::Rename(to) => self.change_name(Change::Rename(path.to_owned(), to.clone())),
+            FileOp::Remove => self.change_name(Change::Remove(path.to_owned())),
+            FileOp::SyncFolder => {
                 self.durable = self.now.clone();
-                self.open.clear();
+                self.unsynced.clear();
             }
-            Done::Mark(_) => {}
+            FileOp::Mark(_) => {}
         }
     }
 
-    /// Puts into a folder what the power leaves.
-    fn leave(&self, folder: &Path, dice: &mut Dice) {
+    /// Writes what may be left after a power loss to a folder.
+    fn write_remains(&self, folder: &Path, rng: &mut Rng) {
         let mut names = self.durable.clone();
-        let in_order = dice.often();
-        let kept = dice.below(self.open.len() + 1);
-        for (at, one) in self.open.iter().enumerate() {
-            if if in_order { at < kept } else { dice.often() } {
-                change(&mut names, one);
+        let in_order = rng.coin();
+        let kept = rng.below(self.unsynced.len() + 1);
+        for (at, one) in self.unsynced.iter().enumerate() {
+            if if in_order { at < kept } else { rng.coin() } {
+                change_names(&mut names, one);
             }
         }
         for (path, inode) in names {
             let inode = &self.inodes[inode];
-            let len = if dice.often() { inode.now.len() } else { inode.durable.len() };
+            let len = if rng.coin() { inode.now.len() } else { inode.durable.len() };
             let mut bytes = inode.durable.clone();
             bytes.resize(len, 0);
             for sector in &inode.dirty {
                 let (begin, end) = (sector * SECTOR, ((sector + 1) * SECTOR).min(inode.now.len()).min(len));
-                if begin < end && dice.often() {
+                if begin < end && rng.coin() {
                     bytes[begin..end].copy_from_slice(&inode.now[begin..end]);
                 }
             }
@@ -156,28 +157,28 @@ impl Disk {
     }
 }
 
-/// What a log was told, write by write.
-struct Life {
-    /// What the writes come to, after each `append`.
-    after: Vec<Ledger>,
-    notes: Vec<(PathBuf, Done)>,
+/// A recorded log.
+struct RecordedLog {
+    /// The log state after each `append`.
+    after: Vec<LogState>,
+    ops: Vec<(PathBuf, FileOp)>,
 }
 
-/// A log that lives for some steps: transactions, synchronisations that truncate or take a snapshot, snapshots and what they make needless.
-fn live(folder: &Path, dice: &mut Dice) -> Life {
-    note_all_of(folder);
+/// Runs a log through random operations: transactions, synchronisations with TRUNC or SNAP, snapshots and purges.
+fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
+    start_recording(folder);
     let mut wal = Wal::create(folder, IDENTITY, SMALL).expect("a new log");
-    let mut after = vec![Ledger::default()];
+    let mut after = vec![LogState::default()];
     mark(folder, 0);
     let mut write = |wal: &mut Wal, writes: &[Write]| {
-        let mut ledger = after.last().expect("one").clone();
+        let mut log_state = after.last().expect("one").clone();
         for write in writes {
-            ledger.apply(write).expect("it stands where it may");
+            log_state.apply(write).expect("a valid write");
         }
-        after.push(ledger.clone());
+        after.push(log_state.clone());
         wal.append(writes).expect("a disk");
         mark(folder, after.len() - 1);
-        ledger
+        log_state
     };
     let begin = |epoch: u32| [Write::AcceptEpoch(Epoch(epoch)), Write::SyncBegin(Epoch(epoch))];
     let mut epoch = 1;
@@ -185,27 +186,27 @@ fn live(folder: &Path, dice: &mut Dice) -> Life {
     let mut now = write(&mut wal, &[accept, sync, Write::EpochInstalled(Epoch(1))]);
     for _ in 0..STEPS {
         let last = now.history().last();
-        match dice.below(10) {
+        match rng.below(10) {
             0 => {
-                keep_snapshot(folder, last, b"state").expect("a disk");
+                save_snapshot(folder, last, b"state").expect("a disk");
                 purge(folder, last, wal.segment()).expect("a disk");
             }
             1 => {
                 epoch += 1;
                 write(&mut wal, &begin(epoch));
-                let counter = last.counter.saturating_sub(u32::try_from(dice.below(3)).expect("small")).max(1);
+                let counter = last.counter.saturating_sub(u32::try_from(rng.below(3)).expect("small")).max(1);
                 let to = Zxid::new(last.epoch, counter);
-                let is_there = now.history().has(to) && last != Zxid::ZERO;
+                let is_there = now.history().contains(to) && last != Zxid::ZERO;
                 if is_there {
                     write(&mut wal, &[Write::Truncate(to)]);
                 }
                 now = write(&mut wal, &[Write::EpochInstalled(Epoch(epoch))]);
             }
             2 => {
-                // Another's snapshot, of what this one does not have.
+                // A snapshot received from another instance.
                 epoch += 1;
                 let zxid = Zxid::new(Epoch(epoch - 1), 1_000 + last.counter);
-                let incoming = keep_snapshot(folder, Zxid::new(Epoch(9_999), 1), b"state").expect("a disk").path;
+                let incoming = save_snapshot(folder, Zxid::new(Epoch(9_999), 1), b"state").expect("a disk").path;
                 let sum = snapshot_of(zxid);
                 let file = super::files::create(&incoming).expect("a disk");
                 super::files::write_at(&file, &incoming, &sum, 0).expect("a disk");
@@ -217,7 +218,7 @@ fn live(folder: &Path, dice: &mut Dice) -> Life {
             }
             _ => {
                 let (first, count) = if last.epoch == Epoch(epoch) { (last.counter + 1, 2) } else { (1, 1) };
-                let size = 1 + dice.below(1_000);
+                let size = 1 + rng.below(1_000);
                 let txn = |counter| {
                     let payload = Bytes::from(vec![u8::try_from(counter % 251).expect("a byte"); size]);
                     Txn { zxid: Zxid::new(Epoch(epoch), counter), payload }
@@ -228,80 +229,97 @@ fn live(folder: &Path, dice: &mut Dice) -> Life {
         }
     }
     drop(wal);
-    Life { after, notes: end_noting(folder) }
+    RecordedLog { after, ops: stop_recording(folder) }
 }
 
-/// The bytes of a snapshot's file.
+/// The content of a snapshot file.
 fn snapshot_of(zxid: Zxid) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder");
-    let kept = keep_snapshot(folder.path(), zxid, b"state").expect("a disk");
+    let kept = save_snapshot(folder.path(), zxid, b"state").expect("a disk");
     std::fs::read(kept.path).expect("a file")
 }
 
-/// Whether a log that came back says what the writes before it come to. What a snapshot has may be gone from it.
-fn says(back: &Ledger, written: &Ledger) -> bool {
-    let of = |ledger: &Ledger| {
-        (ledger.accepted(), ledger.current(), ledger.history().last(), ledger.end(), ledger.is_syncing())
+/// Whether a recovered state equals the written one, except for transactions that a snapshot covers.
+fn matches(back: &LogState, written: &LogState) -> bool {
+    let of = |log_state: &LogState| {
+        (
+            log_state.accepted_epoch(),
+            log_state.current_epoch(),
+            log_state.history().last(),
+            log_state.end(),
+            log_state.is_syncing(),
+        )
     };
     let floor = back.history().floor().max(written.history().floor());
-    let behind =
-        |ledger: &Ledger| ledger.history().between(floor, ledger.history().last()).cloned().collect::<Vec<_>>();
+    let behind = |log_state: &LogState| {
+        log_state.history().between(floor, log_state.history().last()).cloned().collect::<Vec<_>>()
+    };
     of(back) == of(written) && behind(back) == behind(written)
 }
 
-/// Opens what is left; gives what was done to open it.
-fn judge(folder: &Path, (acknowledged, begun): (usize, usize), life: &Life, why: &str) -> Vec<(PathBuf, Done)> {
-    note_all_of(folder);
+/// Opens what is left, checks it, and returns the file operations of opening.
+fn check_recovery(
+    folder: &Path,
+    (acknowledged, begun): (usize, usize),
+    life: &RecordedLog,
+    why: &str,
+) -> Vec<(PathBuf, FileOp)> {
+    start_recording(folder);
     let opened = Wal::open(folder, IDENTITY, SMALL).map(|(_, recovered)| recovered);
-    let notes = end_noting(folder);
+    let ops = stop_recording(folder);
     let recovered = opened.unwrap_or_else(|problem| panic!("{why}: {problem}"));
-    let is_one = life.after[acknowledged..=begun].iter().any(|ledger| says(&recovered.ledger, ledger));
-    let (back, least) = (&recovered.ledger, &life.after[acknowledged]);
-    assert!(is_one, "{why}: it comes back with {back:?}, and {least:?} was acknowledged");
+    let is_one = life.after[acknowledged..=begun].iter().any(|log_state| matches(&recovered.log_state, log_state));
+    let (back, least) = (&recovered.log_state, &life.after[acknowledged]);
+    assert!(is_one, "{why}: recovered {back:?}, but {least:?} was acknowledged");
     let snapshot = recovered.snapshot.map(|(snapshot, state)| (snapshot.zxid, state));
     let has_floor = snapshot.as_ref().is_none_or(|(zxid, state)| *zxid >= back.history().floor() && state == b"state");
-    assert!(has_floor, "{why}: {snapshot:?} is its snapshot");
-    notes
+    assert!(has_floor, "{why}: wrong snapshot {snapshot:?}");
+    ops
 }
 
 #[test]
-fn whenever_the_power_goes_the_log_comes_back_with_all_that_was_acknowledged() {
+fn a_power_loss_at_any_step_loses_nothing_acknowledged() {
     let lives: u64 = std::env::var("CROSSDOCK_LIVES").map_or(2, |text| text.parse().expect("a number"));
     let (mut losses, mut while_opened) = (0, 0);
     for seed in 1..=lives {
-        let mut dice = Dice(seed);
+        let mut rng = Rng(seed);
         let home = tempfile::tempdir().expect("a folder");
-        let life = live(home.path(), &mut dice);
+        let life = run_log(home.path(), &mut rng);
         let mut disk = Disk::default();
         let (mut acknowledged, mut is_made) = (0, false);
-        for (at, (path, done)) in life.notes.iter().enumerate() {
-            disk.does(path, done);
-            if let Done::Mark(number) = done {
+        for (at, (path, op)) in life.ops.iter().enumerate() {
+            disk.apply(path, op);
+            if let FileOp::Mark(number) = op {
                 (acknowledged, is_made) = (*number, true);
             }
             if !is_made {
                 continue;
             }
-            // What comes after it may have been begun.
+            // The write after it may have been started.
             let begun = (acknowledged + 1).min(life.after.len() - 1);
             let left = tempfile::tempdir().expect("a folder");
-            disk.leave(left.path(), &mut dice);
+            disk.write_remains(left.path(), &mut rng);
             let first = Disk::of(left.path());
-            let notes = judge(left.path(), (acknowledged, begun), &life, &format!("life {seed}, step {at}"));
+            let ops = check_recovery(left.path(), (acknowledged, begun), &life, &format!("life {seed}, step {at}"));
             losses += 1;
-            if notes.is_empty() || at % 4 != 0 {
+            if ops.is_empty() || at % 4 != 0 {
                 continue;
             }
-            // Once more while it is opened.
+            // Fail once more while it is opened.
             let mut again = first;
-            let until = dice.below(notes.len());
-            notes[..=until].iter().for_each(|(path, done)| again.does(path, done));
+            let until = rng.below(ops.len());
+            ops[..=until].iter().for_each(|(path, op)| again.apply(path, op));
             let left = tempfile::tempdir().expect("a folder");
-            again.leave(left.path(), &mut dice);
-            judge(left.path(), (acknowledged, begun), &life, &format!("life {seed}, step {at}, opened to {until}"));
+            again.write_remains(left.path(), &mut rng);
+            check_recovery(
+                left.path(),
+                (acknowledged, begun),
+                &life,
+                &format!("life {seed}, step {at}, recovery step {until}"),
+            );
             while_opened += 1;
         }
     }
-    println!("{lives} lives: the power went {losses} times, and {while_opened} times while a log was opened");
+    println!("{lives} lives: {losses} power losses, and {while_opened} during recovery");
     assert!(losses > 300 && while_opened > 50, "{losses} and {while_opened}");
 }

@@ -1,28 +1,28 @@
-//! Reading a log: what it says, or why it cannot be read.
+//! Recovery of a log.
 
 use std::path::Path;
 
-use crossdock_zab::{Ledger, Write, Zxid};
+use crossdock_zab::{LogState, Write, Zxid};
 
-use super::batch::{self, Found};
+use super::batch::{self, BatchRead};
 use super::segment::{self, Header};
-use super::{Error, Identity, Options, Position, SECTOR, Snapshot, Wal, failed, lock};
+use super::{Error, Identity, Options, Position, SECTOR, Snapshot, Wal, io_error, lock};
 use super::{files, snapshot};
 
-/// What a log says.
+/// A recovered log.
 #[derive(Debug)]
 pub struct Recovered {
-    /// What its writes come to.
-    pub ledger: Ledger,
-    /// The latest snapshot that can be read, and its state; nothing where the log begins at the beginning.
+    /// The state after all writes.
+    pub log_state: LogState,
+    /// The latest readable snapshot and its state. `None` if there is none and the log is complete from its start.
     pub snapshot: Option<(Snapshot, Vec<u8>)>,
-    /// Bytes that were cut off, because they had never been durable.
+    /// Bytes that were cut off because they were never durable.
     pub cut: u64,
 }
 
-/// Where reading has got to.
-struct Reading {
-    ledger: Ledger,
+/// The state of recovery.
+struct Recovery {
+    log_state: LogState,
     batch: u64,
     chain: u32,
     cut: u64,
@@ -38,93 +38,93 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
         Err(error) => return Err(error),
     };
     let lock = lock(folder)?;
-    let mut reading: Option<Reading> = None;
+    let mut recovery: Option<Recovery> = None;
     let mut wal = None;
     for (at, (number, path)) in segments.iter().enumerate() {
         let is_last = at + 1 == segments.len();
         let damaged = |offset: usize, problem| Error::Damaged { path: path.clone(), offset: offset as u64, problem };
-        let bytes = std::fs::read(path).map_err(failed(path, "cannot be read"))?;
-        let header =
-            Header::read(&bytes).ok_or_else(|| damaged(0, "the header of the segment has a wrong checksum"))?;
+        let bytes = std::fs::read(path).map_err(io_error(path, "cannot be read"))?;
+        let header = Header::read(&bytes).ok_or_else(|| damaged(0, "wrong checksum of a segment header"))?;
         if header.identity != identity {
             let Identity { cluster, server } = header.identity;
             return Err(Error::Foreign { path: path.clone(), server, cluster });
         }
         if header.number != *number || header.len != bytes.len() as u64 {
-            return Err(damaged(bytes.len(), "the segment has not its length or its name"));
+            return Err(damaged(bytes.len(), "wrong length or name of a segment"));
         }
-        let reading = match &mut reading {
-            Some(reading) => {
-                let same = header.batch == reading.batch && header.chain == reading.chain;
-                if !same || header.position != Position::of(&reading.ledger) {
-                    return Err(damaged(0, "the segment does not stand behind the one before"));
+        let recovery = match &mut recovery {
+            Some(recovery) => {
+                let same = header.batch == recovery.batch && header.chain == recovery.chain;
+                if !same || header.position != Position::of(&recovery.log_state) {
+                    return Err(damaged(0, "the segment does not follow the previous one"));
                 }
-                reading
+                recovery
             }
             none => {
                 if header.position.sync.is_some() || (header.number == 1) != (header.batch == 1) {
-                    return Err(damaged(0, "the log has lost its beginning"));
+                    return Err(damaged(0, "the start of the log is missing"));
                 }
                 let position = header.position;
-                let ledger = Ledger::of_rest(position.accepted, position.current, position.last, position.returning);
-                none.insert(Reading { ledger, batch: header.batch, chain: header.chain, cut: 0 })
+                let log_state =
+                    LogState::starting_after(position.accepted, position.current, position.last, position.returning);
+                none.insert(Recovery { log_state, batch: header.batch, chain: header.chain, cut: 0 })
             }
         };
-        let end = read_segment(&bytes, reading, header.salt).map_err(|(offset, problem)| damaged(offset, problem))?;
-        if !is_last && reading.cut > 0 {
-            return Err(damaged(end, "a batch is not whole, and a segment follows"));
+        let end = read_segment(&bytes, recovery, header.salt).map_err(|(offset, problem)| damaged(offset, problem))?;
+        if !is_last && recovery.cut > 0 {
+            return Err(damaged(end, "an incomplete batch is followed by a segment"));
         }
         if is_last {
-            let file = files::open(path).map_err(failed(path, "cannot be opened"))?;
-            // What was read may be in the system's memory alone, where the process that wrote it ended before it was synced.
-            files::write_at(&file, path, &bytes[..end], 0).map_err(failed(path, "cannot be written"))?;
-            if reading.cut > 0 {
+            let file = files::open(path).map_err(io_error(path, "cannot be opened"))?;
+            // What was read may be only in the page cache, if the process that wrote it ended before the sync.
+            files::write_at(&file, path, &bytes[..end], 0).map_err(io_error(path, "cannot be written"))?;
+            if recovery.cut > 0 {
                 let zeroes = vec![0; bytes.len() - end];
-                files::write_at(&file, path, &zeroes, end as u64).map_err(failed(path, "cannot be written"))?;
+                files::write_at(&file, path, &zeroes, end as u64).map_err(io_error(path, "cannot be written"))?;
             }
-            files::sync_all(&file, path).map_err(failed(path, "cannot be synced"))?;
+            files::sync_all(&file, path).map_err(io_error(path, "cannot be synced"))?;
             segment::sync_folder(folder)?;
-            let held = lock.try_clone().map_err(failed(folder, "cannot be locked"))?;
+            let held = lock.try_clone().map_err(io_error(folder, "cannot be locked"))?;
             let mut opened = Wal::at(folder, options, (file, path.clone()), header, held);
             opened.offset = end as u64;
-            opened.number = reading.batch;
-            opened.chain = reading.chain;
-            opened.position = Position::of(&reading.ledger);
+            opened.number = recovery.batch;
+            opened.chain = recovery.chain;
+            opened.position = Position::of(&recovery.log_state);
             wal = Some(opened);
         }
     }
-    let (Some(wal), Some(mut reading)) = (wal, reading) else { return Err(Error::Missing(folder.to_owned())) };
-    let snapshot = latest_snapshot(folder, &mut reading.ledger)?;
+    let (Some(wal), Some(mut recovery)) = (wal, recovery) else { return Err(Error::Missing(folder.to_owned())) };
+    let snapshot = latest_snapshot(folder, &mut recovery.log_state)?;
     snapshot::delete_unfinished(folder)?;
-    Ok((wal, Recovered { ledger: reading.ledger, snapshot, cut: reading.cut }))
+    Ok((wal, Recovered { log_state: recovery.log_state, snapshot, cut: recovery.cut }))
 }
 
-/// Reads the batches of a segment; gives where they end.
-fn read_segment(bytes: &[u8], reading: &mut Reading, salt: u32) -> Result<usize, (usize, &'static str)> {
+/// Reads the batches of a segment and returns the offset after the last one.
+fn read_segment(bytes: &[u8], recovery: &mut Recovery, salt: u32) -> Result<usize, (usize, &'static str)> {
     let mut offset = SECTOR;
     while offset < bytes.len() {
-        match batch::read(&bytes[offset..], reading.batch, (reading.chain, salt)) {
-            Found::Whole { len, chain, writes } => {
+        match batch::read(&bytes[offset..], recovery.batch, (recovery.chain, salt)) {
+            BatchRead::Whole { len, chain, writes } => {
                 for write in writes {
-                    apply(&mut reading.ledger, write).map_err(|problem| (offset, problem))?;
+                    apply(&mut recovery.log_state, write).map_err(|problem| (offset, problem))?;
                 }
-                reading.chain = chain;
-                reading.batch += 1;
+                recovery.chain = chain;
+                recovery.batch += 1;
                 offset += len;
             }
-            Found::Damaged(problem) => return Err((offset, problem)),
-            Found::Nothing | Found::Torn => {
+            BatchRead::Damaged(problem) => return Err((offset, problem)),
+            BatchRead::Empty | BatchRead::Torn => {
                 let rest = &bytes[offset..];
                 if batch::is_zero(rest) {
                     return Ok(offset);
                 }
-                // A batch is written once the one before is durable: one that stands behind says that this one was.
+                // A batch is written only once the previous one is durable, so a later batch proves that this one was.
                 let follows =
-                    |sector: &[u8]| batch::number_at(sector, salt).is_some_and(|number| number > reading.batch);
+                    |sector: &[u8]| batch::number_at(sector, salt).is_some_and(|number| number > recovery.batch);
                 if rest.chunks(SECTOR).skip(1).any(follows) {
                     return Err((offset, "a batch is missing"));
                 }
-                reading.cut = rest.len() as u64;
+                recovery.cut = rest.len() as u64;
                 return Ok(offset);
             }
         }
@@ -132,32 +132,33 @@ fn read_segment(bytes: &[u8], reading: &mut Reading, salt: u32) -> Result<usize,
     Ok(offset)
 }
 
-fn apply(ledger: &mut Ledger, write: Write) -> Result<(), &'static str> {
+fn apply(log_state: &mut LogState, write: Write) -> Result<(), &'static str> {
     let write = match write {
-        Write::Append { txns, .. } => Write::Append { after: ledger.end(), txns },
+        Write::Append { txns, .. } => Write::Append { after: log_state.end(), txns },
         other => other,
     };
-    ledger.apply(&write).map_err(|_| "a record cannot stand where it stands")
+    log_state.apply(&write).map_err(|_| "a record is not valid at its position")
 }
 
-/// The latest snapshot that can be read. Where the log does not reach back to the beginning, there has to be one that it reaches back to.
-fn latest_snapshot(folder: &Path, ledger: &mut Ledger) -> Result<Option<(Snapshot, Vec<u8>)>, Error> {
+/// The latest readable snapshot. If the start of the log was purged, there must be a snapshot that covers the purged
+/// part.
+fn latest_snapshot(folder: &Path, log_state: &mut LogState) -> Result<Option<(Snapshot, Vec<u8>)>, Error> {
     let mut problem = None;
     for snapshot in snapshot::list(folder)?.into_iter().rev() {
-        if !ledger.history().has(snapshot.zxid) {
+        if !log_state.history().contains(snapshot.zxid) {
             continue;
         }
         match snapshot.read()? {
             Some(state) => {
-                ledger.snapshot_taken(snapshot.zxid, usize::MAX, usize::MAX);
+                log_state.snapshot_taken(snapshot.zxid, usize::MAX, usize::MAX);
                 return Ok(Some((snapshot, state)));
             }
             None => problem = Some(snapshot.path),
         }
     }
-    if ledger.history().floor() == Zxid::ZERO {
+    if log_state.history().floor() == Zxid::ZERO {
         return Ok(None);
     }
     let path = problem.unwrap_or_else(|| folder.to_owned());
-    Err(Error::Damaged { path, offset: 0, problem: "there is no snapshot that the log stands behind" })
+    Err(Error::Damaged { path, offset: 0, problem: "no readable snapshot covers the purged part of the log" })
 }

@@ -1,4 +1,4 @@
-//! Segments: files of one size, made of zeroes, and their header sectors.
+//! Segments: zero-filled files of a fixed size, with a header sector.
 
 use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -9,39 +9,39 @@ use std::path::{Path, PathBuf};
 use crossdock_zab::{Epoch, Zxid};
 
 use super::batch::{u32_at, u64_at};
-use super::{Error, Identity, Position, SECTOR, failed, files};
+use super::{Error, Identity, Position, SECTOR, files, io_error};
 
 const MAGIC: [u8; 8] = *b"CDKWAL01";
-/// Bytes of zeroes that are given to the disk at once.
+/// Bytes that are filled between syncs.
 const PIECE: u64 = 1 << 20;
-/// A synchronisation was open where the segment begins.
+/// Flag: a synchronisation is open at the start of the segment.
 const OPEN: u32 = 1;
 
-/// What a segment's first sector says.
+/// The header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) number: u64,
-    /// The bytes of the segment.
+    /// The length of the segment in bytes.
     pub(super) len: u64,
     /// The number of its first batch.
     pub(super) batch: u64,
-    /// The checksum that it is chained with.
+    /// The checksum that its first batch is chained with.
     pub(super) chain: u32,
-    /// What all before comes to.
+    /// The state before its first batch.
     pub(super) position: Position,
     pub(super) identity: Identity,
-    /// A number that nobody knows who only writes: see [`salt`].
+    /// See [`salt`].
     pub(super) salt: u32,
 }
 
-/// A number that differs from segment to segment, so that no payload can hold what is taken for a header.
+/// A random number per segment, so that no payload can pass for a batch header.
 pub(super) fn salt() -> u32 {
     u32::try_from(random() >> 32).unwrap_or(0)
 }
 
-/// A number that nobody knows before.
+/// An unpredictable number.
 pub(super) fn random() -> u64 {
-    // The standard library's maps draw theirs from the system's randomness.
+    // The standard library seeds its maps from the system's random numbers.
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
@@ -72,7 +72,7 @@ impl Header {
         bytes
     }
 
-    /// The header in a segment's first sector; nothing where it is none.
+    /// Decodes the header of a segment; `None` if it is invalid.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..SECTOR)?;
         if bytes[..8] != MAGIC || u32_at(bytes, 8) != crc32c::crc32c(&bytes[12..]) {
@@ -105,11 +105,11 @@ fn path_of(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("log-{number:016x}"))
 }
 
-/// The segments of a folder, the oldest first.
+/// The segments in a folder, oldest first.
 pub(super) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed(folder, "cannot be read"))? {
-        let path = entry.map_err(failed(folder, "cannot be read"))?.path();
+    for entry in std::fs::read_dir(folder).map_err(io_error(folder, "cannot be read"))? {
+        let path = entry.map_err(io_error(folder, "cannot be read"))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if let Some(number) = name.strip_prefix("log-").and_then(|number| u64::from_str_radix(number, 16).ok()) {
             found.push((number, path));
@@ -119,7 +119,7 @@ pub(super) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
     Ok(found)
 }
 
-/// Makes a file of zeroes, durable: a later write into it changes no length and no place on the disk.
+/// Creates a durable file of zeroes, so that later writes change neither its length nor its allocation.
 pub(super) fn fill(path: &Path, len: u64) -> io::Result<()> {
     static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
     let file = files::create(path)?;
@@ -130,7 +130,7 @@ pub(super) fn fill(path: &Path, len: u64) -> io::Result<()> {
         at += count;
         together += count;
         if together >= PIECE {
-            // A little at a time: what waits for the same disk does not wait for all of it.
+            // Sync in small steps, so that other writes to the disk are not delayed for long.
             files::sync_data(&file, path)?;
             together = 0;
         }
@@ -138,23 +138,23 @@ pub(super) fn fill(path: &Path, len: u64) -> io::Result<()> {
     files::sync_all(&file, path)
 }
 
-/// Makes the spare file the segment of that header. It is durable when this returns.
+/// Turns the spare file into the segment with that header. It is durable when this returns.
 pub(super) fn activate(folder: &Path, header: &Header) -> Result<(File, PathBuf), Error> {
     let (spare, path) = (spare_path(folder), path_of(folder, header.number));
-    let file = files::open(&spare).map_err(failed(&spare, "cannot be opened"))?;
-    files::write_at(&file, &spare, &header.bytes(), 0).map_err(failed(&spare, "cannot be written"))?;
-    files::sync_all(&file, &spare).map_err(failed(&spare, "cannot be synced"))?;
-    files::rename(&spare, &path).map_err(failed(&path, "cannot be made"))?;
+    let file = files::open(&spare).map_err(io_error(&spare, "cannot be opened"))?;
+    files::write_at(&file, &spare, &header.bytes(), 0).map_err(io_error(&spare, "cannot be written"))?;
+    files::sync_all(&file, &spare).map_err(io_error(&spare, "cannot be synced"))?;
+    files::rename(&spare, &path).map_err(io_error(&path, "cannot be created"))?;
     sync_folder(folder)?;
     Ok((file, path))
 }
 
 pub(super) fn sync_folder(folder: &Path) -> Result<(), Error> {
-    files::sync_folder(folder).map_err(failed(folder, "cannot be synced"))
+    files::sync_folder(folder).map_err(io_error(folder, "cannot be synced"))
 }
 
-/// Deletes segments that only hold what is before `zxid`, the oldest first. What the oldest that stays begins with is a history without an
-/// open synchronisation.
+/// Deletes segments that only hold transactions up to `zxid`, oldest first. The oldest remaining segment must start
+/// outside of a synchronisation.
 pub(super) fn purge(folder: &Path, zxid: Zxid, current: u64) -> Result<usize, Error> {
     let segments = list(folder)?;
     let mut first = 0;
@@ -168,8 +168,8 @@ pub(super) fn purge(folder: &Path, zxid: Zxid, current: u64) -> Result<usize, Er
         first = at;
     }
     for (_, path) in &segments[..first] {
-        files::remove(path).map_err(failed(path, "cannot be deleted"))?;
-        // One after another: the log never has a hole.
+        files::remove(path).map_err(io_error(path, "cannot be deleted"))?;
+        // One at a time, so that the log never has a hole.
         sync_folder(folder)?;
     }
     Ok(first)
@@ -177,7 +177,7 @@ pub(super) fn purge(folder: &Path, zxid: Zxid, current: u64) -> Result<usize, Er
 
 fn read_header(path: &Path) -> Result<[u8; SECTOR], Error> {
     let mut bytes = [0; SECTOR];
-    let file = File::open(path).map_err(failed(path, "cannot be opened"))?;
-    file.read_exact_at(&mut bytes, 0).map_err(failed(path, "cannot be read"))?;
+    let file = File::open(path).map_err(io_error(path, "cannot be opened"))?;
+    file.read_exact_at(&mut bytes, 0).map_err(io_error(path, "cannot be read"))?;
     Ok(bytes)
 }

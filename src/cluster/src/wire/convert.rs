@@ -1,7 +1,7 @@
-//! Messages of Zab to and from those of the wire.
+//! Conversion between messages of `zab` and the wire.
 
 use crossdock_zab as zab;
-use crossdock_zab::{Doing, Epoch, Message, Notification, Request, ServerId, Session, Vote, Zxid};
+use crossdock_zab::{Epoch, Message, Notification, Request, ServerId, ServerState, Session, Vote, Zxid};
 
 use super::schema::{
     AckEpoch, AckNewLeader, Answer, FollowerInfo, FollowerKind, Forward, Idle, Kind, LeaderKind, Resigned, ToFollower,
@@ -23,21 +23,21 @@ fn answer(request: Request, zxid: Option<Zxid>) -> Answer {
 }
 
 impl Kind {
-    /// A message as the wire has it; nothing for a snapshot, which goes in parts.
+    /// The wire form; `None` for a snapshot, which is sent in parts.
     pub(crate) fn of_message(message: &Message) -> Option<Self> {
         Some(match message {
-            Message::Vote(Notification { vote, round, doing }) => Self::Vote(WireVote {
+            Message::Vote(Notification { vote, round, state }) => Self::Vote(WireVote {
                 epoch: vote.epoch.0,
                 zxid: vote.zxid.to_u64(),
                 preferred: vote.preferred,
                 server: vote.server.0,
                 round: *round,
-                doing: match doing {
-                    Doing::Looking => 1,
-                    Doing::Following => 2,
-                    Doing::Leading => 3,
-                    Doing::Established => 4,
-                    Doing::Asking => 5,
+                doing: match state {
+                    ServerState::Looking => 1,
+                    ServerState::Following => 2,
+                    ServerState::Leading => 3,
+                    ServerState::Established => 4,
+                    ServerState::Asking => 5,
                 },
             }),
             Message::ToLeader(session, message) => {
@@ -49,7 +49,7 @@ impl Kind {
         })
     }
 
-    /// The message; nothing where it is none, or lacks a part.
+    /// The message; `None` if it is unknown or incomplete.
     pub(crate) fn into_message(self) -> Option<Message> {
         Some(match self {
             Self::Vote(vote) => Message::Vote(Notification {
@@ -60,12 +60,12 @@ impl Kind {
                     server: ServerId(vote.server),
                 },
                 round: vote.round,
-                doing: match vote.doing {
-                    1 => Doing::Looking,
-                    2 => Doing::Following,
-                    3 => Doing::Leading,
-                    4 => Doing::Established,
-                    5 => Doing::Asking,
+                state: match vote.doing {
+                    1 => ServerState::Looking,
+                    2 => ServerState::Following,
+                    3 => ServerState::Leading,
+                    4 => ServerState::Established,
+                    5 => ServerState::Asking,
                     _ => return None,
                 },
             }),
@@ -82,8 +82,8 @@ fn to_leader(message: &zab::ToLeader) -> LeaderKind {
         Z::FollowerInfo { accepted, returning } => {
             LeaderKind::FollowerInfo(FollowerInfo { accepted: accepted.0, returning: *returning })
         }
-        Z::AckEpoch { epoch, current, last, counts } => {
-            LeaderKind::AckEpoch(AckEpoch { epoch: epoch.0, current: current.0, last: last.to_u64(), counts: *counts })
+        Z::AckEpoch { epoch, current, last, is_new } => {
+            LeaderKind::AckEpoch(AckEpoch { epoch: epoch.0, current: current.0, last: last.to_u64(), counts: *is_new })
         }
         Z::AckNewLeader { epoch, through } => {
             LeaderKind::AckNewLeader(AckNewLeader { epoch: epoch.0, through: through.to_u64() })
@@ -106,7 +106,7 @@ fn to_leader_back(kind: LeaderKind) -> zab::ToLeader {
             epoch: Epoch(ack.epoch),
             current: Epoch(ack.current),
             last: Zxid::from_u64(ack.last),
-            counts: ack.counts,
+            is_new: ack.counts,
         },
         LeaderKind::AckNewLeader(ack) => {
             Z::AckNewLeader { epoch: Epoch(ack.epoch), through: Zxid::from_u64(ack.through) }
@@ -188,7 +188,7 @@ mod tests {
         let to_leader = [
             zab::ToLeader::FollowerInfo { accepted: Epoch(0), returning: None },
             zab::ToLeader::FollowerInfo { accepted: Epoch(7), returning: Some(0) },
-            zab::ToLeader::AckEpoch { epoch: Epoch(4), current: Epoch(3), last: a, counts: false },
+            zab::ToLeader::AckEpoch { epoch: Epoch(4), current: Epoch(3), last: a, is_new: false },
             zab::ToLeader::AckNewLeader { epoch: Epoch(4), through: b },
             zab::ToLeader::Ack(a),
             zab::ToLeader::Pong { number: 0 },
@@ -213,8 +213,14 @@ mod tests {
             zab::ToFollower::Resigned { successor: None },
             zab::ToFollower::Returned,
         ];
-        let doing = [Doing::Looking, Doing::Following, Doing::Leading, Doing::Established, Doing::Asking];
-        let votes = doing.map(|doing| Message::Vote(Notification { vote, round: 3, doing }));
+        let states = [
+            ServerState::Looking,
+            ServerState::Following,
+            ServerState::Leading,
+            ServerState::Established,
+            ServerState::Asking,
+        ];
+        let votes = states.map(|state| Message::Vote(Notification { vote, round: 3, state }));
         let to_leader = to_leader.map(|message| Message::ToLeader(Session(1), message));
         let to_follower = to_follower.map(|message| Message::ToFollower(Session(0), message));
         votes.into_iter().chain(to_leader).chain(to_follower).collect()
@@ -227,13 +233,13 @@ mod tests {
             Frame::of(Kind::of_message(&message).expect("not a snapshot")).write(&mut bytes);
         }
         for message in messages() {
-            let frame = Frame::take(&mut bytes, FRAME_LEN_MAX).expect("a frame").expect("a whole one");
+            let frame = Frame::take(&mut bytes, FRAME_LEN_MAX).expect("a valid frame").expect("a complete frame");
             assert_eq!(frame.kind.and_then(Kind::into_message), Some(message));
         }
         assert_eq!(Frame::take(&mut bytes, FRAME_LEN_MAX), Ok(None));
     }
 
-    /// The file says what the code does: every field that is written has its name and kind there.
+    /// Every field that the code writes is in the schema, with the same type.
     #[test]
     fn the_schema_file_knows_every_message() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prost::Message;
 
-/// `crossdock.cluster.v1.Frame`, as far as it is needed.
+/// The part of `crossdock.cluster.v1.Frame` that is needed.
 #[derive(Clone, PartialEq, Message)]
 struct Frame {
     #[prost(message, optional, tag = "1")]
@@ -52,32 +52,32 @@ impl Caller {
         Self(stream)
     }
 
-    pub(crate) fn greet(&mut self, server: u64, peer: u64) {
+    pub(crate) fn send_hello(&mut self, server: u64, peer: u64) {
         let hello = Hello { version: 1, cluster: "test".to_owned(), server, peer, version_min: 1 };
-        self.say(&Frame { hello: Some(hello), to_leader: None });
+        self.send(&Frame { hello: Some(hello), to_leader: None });
     }
 
     /// CEPOCH.
-    pub(crate) fn has_promised(&mut self, accepted: u32) {
+    pub(crate) fn send_cepoch(&mut self, accepted: u32) {
         let follower_info = Some(FollowerInfo { accepted });
-        self.say(&Frame { hello: None, to_leader: Some(ToLeader { session: 1, follower_info }) });
+        self.send(&Frame { hello: None, to_leader: Some(ToLeader { session: 1, follower_info }) });
     }
 
-    fn say(&mut self, frame: &Frame) {
+    fn send(&mut self, frame: &Frame) {
         let mut bytes = u32::try_from(frame.encoded_len()).expect("small").to_be_bytes().to_vec();
         frame.encode(&mut bytes).expect("room");
         self.0.write_all(&bytes).expect("it takes that");
     }
 
     /// The number of bytes received until the peer closes.
-    pub(crate) fn rest(mut self) -> usize {
+    pub(crate) fn count_received(mut self) -> usize {
         let mut bytes = Vec::new();
         let _ = self.0.read_to_end(&mut bytes);
         bytes.len()
     }
 
     /// Whether the peer replies.
-    pub(crate) fn is_answered(&mut self) -> bool {
+    pub(crate) fn has_reply(&mut self) -> bool {
         matches!(self.0.read(&mut [0; 1]), Ok(1))
     }
 }

@@ -88,7 +88,7 @@ fn init(folder: &std::path::Path, lost: bool) -> Ending {
         };
         return Err(Failure::Misuse(problem.into()));
     }
-    let made = if lost { crossdock_cluster::init_again(&settings) } else { crossdock_cluster::init(&settings) };
+    let made = if lost { crossdock_cluster::init_after_loss(&settings) } else { crossdock_cluster::init(&settings) };
     made.map_err(|problem| {
         eprintln!("{problem}");
         Failure::Failed

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clap::Args;
 use crossdock_cluster::register::{Change, Command, Register};
-use crossdock_cluster::{AskError, Client, Member, Node, Settings};
+use crossdock_cluster::{Client, Member, Node, RequestError, Settings};
 use crossdock_zab::{Role, ServerId};
 
 use super::{Ending, Failure, on_local_runtime};
@@ -99,7 +99,7 @@ async fn leader(nodes: &[Node]) -> Result<Client, String> {
         let mut client = node.client();
         Box::pin(async move {
             client.until(|status| matches!(status.role, Role::Leading(_))).await?;
-            Ok::<_, AskError>(client)
+            Ok::<_, RequestError>(client)
         })
     });
     match tokio::time::timeout(PATIENCE, futures_util::future::select_ok(leading)).await {

@@ -19,7 +19,7 @@ pub(crate) fn cluster_json(status: &Status) -> Value {
     let stopped = status.stopped.as_ref().map(|stopped| match stopped {
         Stopped::Protocol(fatal) => fatal.to_string(),
         Stopped::Log(problem) => problem.clone(),
-        Stopped::Asked => "it was asked to".to_owned(),
+        Stopped::Requested => "it was asked to".to_owned(),
     });
     json!({
         "id": status.id.0, "role": role, "phase": status.phase, "epoch": epoch, "leader": leader,

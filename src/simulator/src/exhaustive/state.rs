@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use crossdock_zab::{Action, Config, Input, Ledger, Link, Message, Request, Role, ServerId, Zab, Zxid};
+use crossdock_zab::{Action, Config, Input, Link, LogState, Message, Request, Role, ServerId, Zab, Zxid};
 
 use super::{Scope, Step};
 use crate::checks::{Applied, Checks};
@@ -15,7 +15,7 @@ const PAYLOAD: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Server {
     zab: Option<Zab>,
-    disk: Ledger,
+    disk: LogState,
     /// Writes that are not durable.
     pending: VecDeque<Pending>,
     applied: Applied,
@@ -67,9 +67,9 @@ impl State {
         let mut config = Config::new(ServerId(0), voters);
         (config.heartbeat_ticks, config.vote_ticks) = (1, 1);
         (config.sync_ticks, config.init_ticks) = (3, 6);
-        config.planted = scope.planted;
+        config.injected_bug = scope.injected_bug;
         let server =
-            Server { zab: None, disk: Ledger::default(), pending: VecDeque::new(), applied: Applied::default() };
+            Server { zab: None, disk: LogState::default(), pending: VecDeque::new(), applied: Applied::default() };
         let mut this = Self {
             config,
             servers: vec![server; scope.voters],
@@ -170,7 +170,7 @@ impl State {
                 self.left.losses -= 1;
                 self.crash(server - 1, 0, false);
                 self.checks.loses(id(server - 1), &self.servers[server - 1].disk);
-                self.servers[server - 1].disk = Ledger::in_place_of_lost(u64::from(self.left.losses) + 1);
+                self.servers[server - 1].disk = LogState::for_returning(u64::from(self.left.losses) + 1);
             }
             Step::Start(server) => self.start(server - 1),
             Step::Cut { a, b, lost } => {
@@ -296,10 +296,10 @@ impl State {
             for (link, message) in pending.then {
                 self.send(server, link, message);
             }
-            last = Some(pending.io);
+            last = Some(pending.id);
         }
-        if let Some(io) = last {
-            self.handle(server, Input::Written(io));
+        if let Some(id) = last {
+            self.handle(server, Input::Written(id));
         }
     }
 
@@ -320,7 +320,7 @@ impl State {
         let mut actions = Vec::new();
         zab.handle(vec![input], &mut actions);
         if zab.phase() == "election" && before != "election" {
-            let votes = Checks::votes_from_disk(zab.ledger(), &it.disk);
+            let votes = Checks::votes_from_disk(zab.log_state(), &it.disk);
             self.note(votes);
         }
         for action in actions {
@@ -331,12 +331,12 @@ impl State {
     fn act(&mut self, server: usize, action: Action) {
         match action {
             Action::Send { link, message } => self.send(server, link, message),
-            Action::Persist { io, write, then } => {
-                self.servers[server].pending.push_back(Pending { io, write, then });
+            Action::Persist { id, write, then } => {
+                self.servers[server].pending.push_back(Pending { id, write, then });
             }
             Action::Deliver(txn) => {
                 let durable: Vec<_> = self.servers.iter().map(|server| &server.disk).collect();
-                let (applied, majority) = (self.servers[server].applied, self.config.majority());
+                let (applied, majority) = (self.servers[server].applied, self.config.quorum());
                 match self.checks.delivers(applied, &txn, &durable, majority) {
                     Ok(now) => self.servers[server].applied = now,
                     Err(problem) => self.note(Err(problem)),
@@ -344,7 +344,7 @@ impl State {
             }
             Action::Became(Role::Leading(epoch)) => {
                 let durable: Vec<_> = self.servers.iter().map(|server| &server.disk).collect();
-                let checked = self.checks.establishes(id(server), epoch, &durable, self.config.majority());
+                let checked = self.checks.establishes(id(server), epoch, &durable, self.config.quorum());
                 self.note(checked);
             }
             Action::Close { problem, .. } if problem != "a follower is silent" => {

@@ -37,18 +37,18 @@ impl World {
             for (link, message) in done.then {
                 self.send(server, link, message);
             }
-            last = Some(done.io);
+            last = Some(done.id);
         }
         self.begin_write(server);
         match last {
-            Some(io) if self.faults.late > 0 => {
+            Some(id) if self.faults.late > 0 => {
                 let incarnation = self.servers[server].incarnation;
                 // In their order: a later one says all that an earlier one does.
                 let after = self.servers[server].rng.random_range(0..self.faults.late);
-                self.at(after, Event::Written { server, incarnation, io });
+                self.at(after, Event::Written { server, incarnation, id });
                 Ok(())
             }
-            Some(io) => self.input(server, Input::Written(io)),
+            Some(id) => self.input(server, Input::Written(id)),
             None => Ok(()),
         }
     }
@@ -57,12 +57,12 @@ impl World {
         let it = &mut self.servers[server];
         let state = it.applied;
         // A snapshot holds what is durable in the log as well.
-        if it.zab.is_none() || state.zxid == Zxid::ZERO || !it.disk.ledger.history().has(state.zxid) {
+        if it.zab.is_none() || state.zxid == Zxid::ZERO || !it.disk.log_state.history().contains(state.zxid) {
             return Ok(());
         }
         it.disk.snapshots.insert(state.zxid, state);
         let (retained, bytes) = (self.config.retained, self.config.retained_bytes);
-        it.disk.ledger.snapshot_taken(state.zxid, retained, bytes);
+        it.disk.log_state.snapshot_taken(state.zxid, retained, bytes);
         self.input(server, Input::SnapshotTaken(state.zxid))
     }
 }

@@ -1,6 +1,6 @@
 //! Faults, and their end.
 
-use crossdock_zab::{Input, Ledger, Role, Zab};
+use crossdock_zab::{Input, LogState, Role, Zab};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -49,9 +49,9 @@ impl World {
                 self.servers[server].disk.fails = true;
             }
             Fault::LoseDisk => self.lose_disk(server, rng),
-            Fault::HandOver => {
+            Fault::TransferLeadership => {
                 let to = rng.random_bool(0.5).then(|| id(rng.random_range(0..self.voters)));
-                return self.input(server, Input::HandOver(to));
+                return self.input(server, Input::TransferLeadership(to));
             }
             Fault::Snapshot => return self.snapshot(server),
             Fault::Lies => {
@@ -67,7 +67,7 @@ impl World {
     fn lose_disk(&mut self, server: usize, mut rng: ChaCha8Rng) {
         let mut others = (0..self.voters).filter(|other| *other != server);
         let votes = server < self.voters;
-        if self.voters < 3 || others.any(|other| self.servers[other].disk.ledger.returning().is_some()) {
+        if self.voters < 3 || others.any(|other| self.servers[other].disk.log_state.returning().is_some()) {
             return;
         }
         self.stop(server);
@@ -75,10 +75,10 @@ impl World {
         self.logs += 1;
         // An observer may come back either way.
         let says_so = votes || rng.random_bool(0.5);
-        let ledger = if says_so { Ledger::in_place_of_lost(self.logs) } else { Ledger::default() };
-        let lost = &self.servers[server].disk.ledger;
+        let log_state = if says_so { LogState::for_returning(self.logs) } else { LogState::default() };
+        let lost = &self.servers[server].disk.log_state;
         self.checks.loses(id(server), lost);
-        self.servers[server].disk = Disk { ledger, ..Disk::default() };
+        self.servers[server].disk = Disk { log_state, ..Disk::default() };
         let after = rng.random_range(MILLI..SECOND);
         self.at(after, Event::Start { server });
     }
@@ -105,9 +105,9 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.note(|| "the faults end".to_owned());
         self.healing = true;
-        self.config.chaotic = false;
+        self.config.random_elections = false;
         self.network.blocked.clear();
-        let is_returning = self.servers[..self.voters].iter().any(|server| server.disk.ledger.returning().is_some());
+        let is_returning = self.servers[..self.voters].iter().any(|server| server.disk.log_state.returning().is_some());
         // All others are needed then, and each of them has to reach the leader.
         if let Some((a, b)) = self.apart.filter(|_| !is_returning) {
             self.network.blocked.extend([(a, b), (b, a)]);
@@ -121,7 +121,7 @@ impl World {
         for server in 0..self.servers.len() {
             let it = &mut self.servers[server];
             if let Some(zab) = &mut it.zab {
-                zab.calm();
+                zab.end_random_elections();
             }
             it.paused_until = 0;
             it.lies_until = 0;
@@ -147,7 +147,7 @@ impl World {
                 && server.applied == self.servers[leader].applied
                 && server.applied.count == self.checks.order_len()
                 && server.asked.is_empty()
-                && (server.disk.ledger.returning().is_none() || self.config.planted.is_some())
+                && (server.disk.log_state.returning().is_none() || self.config.injected_bug.is_some())
         })
     }
 }

@@ -34,7 +34,7 @@ impl World {
         let it = &self.network.connections[connection];
         let peer = it.ends[1 - it.end_of(server)];
         // A new server accepts its first epoch: it cannot know the age of the cluster.
-        let is_new = self.servers[peer].zab.as_ref().is_none_or(|zab| zab.ledger().accepted() == Epoch(0));
+        let is_new = self.servers[peer].zab.as_ref().is_none_or(|zab| zab.log_state().accepted_epoch() == Epoch(0));
         let rng = &mut self.servers[server].rng;
         if rng.random_bool(0.3) {
             return message;

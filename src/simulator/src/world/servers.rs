@@ -19,7 +19,7 @@ impl World {
         it.applied = it.disk.state();
         it.disk.fails = false;
         let config = Config { id: id(server), ..self.config.clone() };
-        let zab = Zab::new(config, it.disk.ledger.clone(), it.applied.zxid);
+        let zab = Zab::new(config, it.disk.log_state.clone(), it.applied.zxid);
         let (incarnation, tick, state) = (it.incarnation, it.tick, it.applied);
         it.zab = Some(zab);
         self.note(|| format!("{} starts at {}", server + 1, state.zxid));
@@ -95,7 +95,7 @@ impl World {
         zab.handle(inputs, &mut actions);
         let after = zab.phase();
         if after == "election" && before != "election" {
-            Checks::votes_from_disk(zab.ledger(), &it.disk.ledger)?;
+            Checks::votes_from_disk(zab.log_state(), &it.disk.log_state)?;
         }
         if before != after {
             self.note(|| format!("{} {before} → {after}", server + 1));
@@ -110,10 +110,10 @@ impl World {
         match action {
             Action::Send { link, message } => self.send(server, link, message),
             Action::SendSnapshot { link, session, zxid } => self.send_snapshot(server, link, session, zxid),
-            Action::Persist { io, write, then } => {
-                self.note(|| format!("{} writes {}: {write:?}", server + 1, io.0));
+            Action::Persist { id, write, then } => {
+                self.note(|| format!("{} writes {}: {write:?}", server + 1, id.0));
                 let it = &mut self.servers[server];
-                it.disk.pending.push_back(Pending { io, write, then });
+                it.disk.pending.push_back(Pending { id, write, then });
                 it.writes += 1;
                 let (nth, incarnation) = (it.writes, it.incarnation);
                 if it.disk.at == 0 {
@@ -154,8 +154,8 @@ impl World {
                 if let Role::Leading(epoch) = role {
                     self.report.epochs += 1;
                     let durable: Vec<_> =
-                        self.servers[..self.voters].iter().map(|server| &server.disk.ledger).collect();
-                    return self.checks.establishes(id(server), epoch, &durable, self.config.majority());
+                        self.servers[..self.voters].iter().map(|server| &server.disk.log_state).collect();
+                    return self.checks.establishes(id(server), epoch, &durable, self.config.quorum());
                 }
             }
             Action::Close { link, problem } => {
@@ -175,9 +175,9 @@ impl World {
     }
 
     pub(super) fn delivered(&mut self, server: usize, txn: &Txn) -> Stepped {
-        let durable: Vec<_> = self.servers[..self.voters].iter().map(|server| &server.disk.ledger).collect();
+        let durable: Vec<_> = self.servers[..self.voters].iter().map(|server| &server.disk.log_state).collect();
         let after = self.servers[server].applied;
-        let now = self.checks.delivers(after, txn, &durable, self.config.majority())?;
+        let now = self.checks.delivers(after, txn, &durable, self.config.quorum())?;
         self.servers[server].applied = now;
         self.note(|| format!("{} delivers {}", server + 1, txn.zxid));
         if let Some(request) = self.servers[server].placed.remove(&txn.zxid) {

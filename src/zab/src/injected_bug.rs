@@ -1,55 +1,56 @@
-//! Rules that tests break on purpose, to see that what watches over them notices. Only with the feature `planted`.
+//! Bugs that tests inject to verify that the checks detect them. They take effect only with the feature
+//! `injected-bugs`.
 
-/// A rule that is broken on purpose.
+/// A bug to inject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Planted {
+pub enum InjectedBug {
     /// A follower acknowledges before its write is durable.
     AckBeforeFsync,
     /// A leader counts itself before its write is durable.
     LeaderCountsBeforeFsync,
     /// A follower acknowledges NEWLEADER before history and epoch are durable.
     AckNewLeaderBeforeFsync,
-    /// A follower promises before the promise is durable.
-    PromiseBeforeFsync,
-    /// A leader invites to an epoch before it is durable here.
+    /// A follower sends ACKEPOCH before its acceptedEpoch is durable.
+    AckEpochBeforeFsync,
+    /// A leader sends NEWEPOCH before the epoch is durable.
     NewEpochBeforeFsync,
-    /// A promise that was given before counts again.
+    /// A repeated ACKEPOCH counts again.
     CountEqualEpoch,
-    /// A follower follows a leader of an epoch before the one that it promised.
+    /// A follower follows a leader whose epoch is below its acceptedEpoch.
     FollowSmallerEpoch,
-    /// A leader commits with one server less than a majority.
+    /// A leader commits with one server fewer than a quorum.
     CommitWithoutQuorum,
-    /// A leader is established with one server less than a majority.
+    /// A leader becomes established with one server fewer than a quorum.
     EstablishWithoutQuorum,
-    /// A leader stays though a follower has more than it.
+    /// A leader does not step down for a follower with a later history.
     IgnoreBetterHistory,
-    /// A leader takes proposals before its epoch is established.
+    /// A leader accepts proposals before its epoch is established.
     ProposeBeforeEstablished,
-    /// A server votes for itself by what it has in memory.
+    /// A server votes by its state in memory, not by its disk.
     VoteFromMemory,
-    /// Messages of earlier sessions are taken.
+    /// Messages of earlier sessions are accepted.
     StaleSessions,
-    /// A synchronisation that is not whole stays.
+    /// A partial synchronisation becomes the history.
     KeepHalfSync,
-    /// Where a follower has too much, it is told that it has a beginning.
+    /// A follower with extra transactions gets DIFF instead of TRUNC.
     DiffForTrunc,
-    /// Observers count.
+    /// Observers count toward a quorum.
     CountObservers,
-    /// Reads are answered without asking a majority.
+    /// Reads are answered without confirmation by a quorum.
     ReadFromMemory,
-    /// A server that has lost its log votes.
+    /// A server that lost its log votes.
     VoteWithoutLog,
-    /// A server that has lost its log votes once it has that of a leader whose epoch began before.
+    /// A server that lost its log votes again in an epoch that began before the loss was known.
     ReturnInOldEpoch,
 }
 
-impl Planted {
-    /// All of them.
+impl InjectedBug {
+    /// All bugs.
     pub const ALL: [Self; 19] = [
         Self::AckBeforeFsync,
         Self::LeaderCountsBeforeFsync,
         Self::AckNewLeaderBeforeFsync,
-        Self::PromiseBeforeFsync,
+        Self::AckEpochBeforeFsync,
         Self::NewEpochBeforeFsync,
         Self::CountEqualEpoch,
         Self::FollowSmallerEpoch,

@@ -1,0 +1,28 @@
+//! The replicated state machine.
+
+use bytes::Bytes;
+use crossdock_zab::Txn;
+
+/// Encodes a snapshot of the state.
+pub type SnapshotEncoder = Box<dyn FnOnce() -> Vec<u8> + Send>;
+
+/// State that all instances change in the same way.
+pub trait StateMachine: Send {
+    /// Applies a transaction and returns the response for its proposer. It must be deterministic and cannot fail: a
+    /// command that cannot be executed has a response, too.
+    fn apply(&mut self, txn: &Txn) -> Bytes;
+
+    /// Answers a query without changing the state.
+    fn query(&self, query: &[u8]) -> Bytes;
+
+    /// Captures the current state, to be encoded by another thread. Capturing blocks the instance and must be fast;
+    /// encoding may take long.
+    fn snapshot(&self) -> SnapshotEncoder;
+
+    /// Replaces the state by one that [`StateMachine::snapshot`] encoded, on this instance or another; `None` is the
+    /// initial state.
+    ///
+    /// # Errors
+    /// The state cannot be decoded.
+    fn restore(&mut self, state: Option<&[u8]>) -> Result<(), String>;
+}
