@@ -75,8 +75,8 @@ pub fn members(bytes: &[u8]) {
     for peer in 0..2 {
         let vote = Vote { epoch: Epoch(0), zxid: Zxid::new(Epoch(0), 1), preferred: false, server: leader };
         let vote = if leader == OWN { Vote { zxid: Zxid::ZERO, ..vote } } else { vote };
-        let told = Notification { vote, round: 1, state: ServerState::Looking };
-        server.take(Input::Received { peer: id(peer), link: server.links[peer], message: Message::Vote(told) });
+        let notification = Notification { vote, round: 1, state: ServerState::Looking };
+        server.take(Input::Received { peer: id(peer), link: server.links[peer], message: Message::Vote(notification) });
     }
     while let Some((from, behind)) = rest.split_first() {
         let peer = usize::from(from & 1);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Client ─▶ driver ─▶ Zab ─▶ transport ─▶ other instances      (one thread)
-//!                        └▶ log ─▶ transport                 (a thread of its own)
+//!                        └▶ log ─▶ transport                 (log thread)
 //!                               ◀─────── transport ◀───────────
 //! ```
 //!

@@ -121,8 +121,8 @@ pub fn init(settings: &Settings) -> Result<(), wal::Error> {
 }
 
 /// Creates a log that replaces the instance's lost one. The instance keeps its id and follows without a vote until it
-/// has recovered everything, in an epoch that began after the loss was known. A majority of all voters, not counting
-/// this one, must have kept their logs.
+/// has recovered everything, in an epoch that began after the loss was known. The other voters that kept
+/// their logs must be a majority of all voters.
 ///
 /// # Errors
 /// As [`init`].

@@ -239,8 +239,8 @@ impl Transport {
         if least > *own.end() || hello.version < *own.start() {
             let (first, last) = (own.start(), own.end());
             return Err(format!(
-                "server {peer} speaks protocol versions {least} to {}, this server {first} to {last}: upgrade the older one to a \\
-                 release in between first",
+                "server {peer} speaks protocol versions {least} to {}, this server {first} to {last}: upgrade the \
+                 older one to a release in between first",
                 hello.version
             ));
         }

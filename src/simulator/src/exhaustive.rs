@@ -1,6 +1,6 @@
-//! All that can happen to a small cluster within a scope: every order of messages, writes, crashes and cuts, not one drawn by chance.
+//! Exhaustive search: every order of messages, writes, crashes and broken links of a small cluster, within a scope.
 //!
-//! The search is that of stateright; the servers are those that run elsewhere, and so are the rules that have to hold.
+//! Stateright performs the search; the servers and the invariants are the same as in the random runs.
 
 mod state;
 mod step;
@@ -13,26 +13,26 @@ use self::state::State;
 pub use self::step::Step;
 use crate::InjectedBug;
 
-/// How much may happen in a run.
+/// Bounds on what may happen in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Scope {
-    /// Servers; all of them vote.
+    /// The number of voters; there are no observers.
     pub voters: usize,
-    /// Crashes; a server that has crashed may come back at any time.
+    /// Crashes. A crashed server may restart at any time.
     pub crashes: u8,
     /// Crashes in which a server loses its log.
     pub losses: u8,
-    /// Connections that break.
+    /// Links that break.
     pub cuts: u8,
-    /// Commands.
+    /// Proposed commands.
     pub proposals: u8,
-    /// Ticks of all clocks at once, when nothing else is under way.
+    /// Ticks of all clocks at once, while nothing else is pending.
     pub ticks: u8,
-    /// How often a server waits in vain for as long as it ever does, though what it waits for is under way.
+    /// Timeouts of a server although what it waits for is pending.
     pub timeouts: u8,
-    /// Whether the run begins with a leader that all follow and a command that is committed, not with new servers.
+    /// Whether the run starts with an established leader and one committed command, instead of new servers.
     pub is_established: bool,
-    /// A rule that is broken on purpose.
+    /// The injected bug.
     pub injected_bug: Option<InjectedBug>,
 }
 
@@ -52,43 +52,43 @@ impl Scope {
     const TWO: Self = Self { voters: 2, ticks: 6, ..Self::START };
     const TWO_AT_WORK: Self = Self { proposals: 2, is_established: true, ..Self::TWO };
 
-    /// Scopes that are worth to be seen as a whole, the small ones first.
+    /// The scopes to search, roughly in the order of their size.
     pub const ALL: [(&str, Self); 12] = [
-        ("two servers begin, one crashes", Self { crashes: 1, ..Self::TWO }),
-        ("two servers begin, their connection breaks", Self { cuts: 1, ..Self::TWO }),
-        ("three servers begin", Self::START),
-        ("three at work, a connection breaks", Self { cuts: 1, ..Self::WORK }),
-        ("two at work, their connection breaks twice", Self { cuts: 2, ..Self::TWO_AT_WORK }),
-        ("two at work, two crashes", Self { crashes: 2, ..Self::TWO_AT_WORK }),
-        ("three at work, one waits in vain", Self { timeouts: 1, ..Self::WORK }),
-        ("three at work, one crashes", Self { crashes: 1, ..Self::WORK }),
-        ("three at work, one loses its log", Self { losses: 1, ticks: 2, ..Self::WORK }),
-        ("three at work, two connections break", Self { cuts: 2, ..Self::WORK }),
-        ("three begin, one crashes", Self { crashes: 1, ..Self::START }),
-        ("three at work, two crashes", Self { crashes: 2, ..Self::WORK }),
+        ("two servers start, one crash", Self { crashes: 1, ..Self::TWO }),
+        ("two servers start, their link breaks", Self { cuts: 1, ..Self::TWO }),
+        ("three servers start", Self::START),
+        ("three running, a link breaks", Self { cuts: 1, ..Self::WORK }),
+        ("two running, their link breaks twice", Self { cuts: 2, ..Self::TWO_AT_WORK }),
+        ("two running, two crashes", Self { crashes: 2, ..Self::TWO_AT_WORK }),
+        ("three running, one timeout", Self { timeouts: 1, ..Self::WORK }),
+        ("three running, one crash", Self { crashes: 1, ..Self::WORK }),
+        ("three running, one log lost", Self { losses: 1, ticks: 2, ..Self::WORK }),
+        ("three running, two links break", Self { cuts: 2, ..Self::WORK }),
+        ("three servers start, one crash", Self { crashes: 1, ..Self::START }),
+        ("three running, two crashes", Self { crashes: 2, ..Self::WORK }),
     ];
 }
 
-/// What a search came to.
+/// The result of a search.
 #[derive(Debug)]
 pub struct Searched {
-    /// Different states.
+    /// Unique states.
     pub states: usize,
-    /// Steps from the beginning, at most.
+    /// The longest path, in steps.
     pub depth: usize,
-    /// Nothing is left: the scope holds no other state.
-    pub is_whole: bool,
-    /// What does not hold, and the steps that lead there.
+    /// Whether the search covered the whole scope.
+    pub is_complete: bool,
+    /// A violation and the steps that lead to it.
     pub violation: Option<(String, Vec<Step>)>,
-    /// A command was committed after a crash, a cut or a timeout: the scope holds more than the usual course.
+    /// Whether a command was committed after a fault, which shows that the scope covers more than fault-free runs.
     pub commits_after_faults: bool,
 }
 
-/// Looks at all states of a scope, or as many as there is time for.
+/// Searches a scope until it is covered or the time is up.
 #[must_use]
 pub fn search(scope: Scope, threads: usize, time: Duration) -> Searched {
     let begun = Instant::now();
-    // One thread alone does not look at the time.
+    // With one thread, stateright does not check the timeout.
     let checker = scope.checker().threads(threads.max(2)).timeout(time).spawn_dfs();
     let checker = checker.join();
     let found = checker.discovery(RULES).map(|path| {
@@ -98,13 +98,13 @@ pub fn search(scope: Scope, threads: usize, time: Duration) -> Searched {
     Searched {
         states: checker.unique_state_count(),
         depth: checker.max_depth(),
-        is_whole: found.is_none() && begun.elapsed() < time,
+        is_complete: found.is_none() && begun.elapsed() < time,
         violation: found,
         commits_after_faults: checker.discovery(COMMITS).is_some(),
     }
 }
 
-const RULES: &str = "the rules hold";
+const RULES: &str = "the invariants hold";
 const COMMITS: &str = "a command is committed after a fault";
 
 impl Model for Scope {

@@ -1,16 +1,16 @@
-//! Which faults a run has, and how often. Each run draws its own: some have many kinds, some have one (swarm testing, Groce et al.,
-//! ISSTA 2012).
+//! The faults of a run and their frequency. Each run draws its own mix of faults (swarm testing, Groce et al., ISSTA
+//! 2012).
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-/// A moment or a length of time, in microseconds.
+/// A time or duration in microseconds.
 pub(crate) type Micros = u64;
 
 pub(crate) const MILLI: Micros = 1_000;
 pub(crate) const SECOND: Micros = 1_000_000;
 
-/// What can go wrong.
+/// A kind of fault.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
     Crash,
@@ -20,17 +20,17 @@ pub(crate) enum Fault {
     Partition,
     SlowDisk,
     FailingDisk,
-    /// A server loses its log, and comes back with a new one.
+    /// A server loses its log and returns with a new one.
     LoseDisk,
-    /// No fault, but what is done to clusters: a leader is asked to leave its office.
+    /// Not a fault: a leader is asked to transfer leadership.
     TransferLeadership,
-    /// A server takes a snapshot.
+    /// Not a fault: a server takes a snapshot.
     Snapshot,
-    /// A server sends bogus numbers for a while; what it says about its own disk stays true.
+    /// A server sends bogus numbers for a while, except about its own disk.
     Lies,
 }
 
-/// What a run has of each kind of fault: the mean time between two; nothing where it has none.
+/// The mean time between faults of each kind (`None` if there are none), and properties of the world.
 #[derive(Debug, Clone)]
 pub(crate) struct Faults {
     crash: Option<Micros>,
@@ -43,23 +43,23 @@ pub(crate) struct Faults {
     lose_disk: Option<Micros>,
     transfer_leadership: Option<Micros>,
     snapshot: Option<Micros>,
-    /// How many of a thousand writes are interrupted by a crash, after which the process comes up at once.
+    /// The share of writes, in per mille, that are interrupted by a crash, followed by an immediate restart.
     pub(crate) crash_in_write: u32,
-    /// How many of a hundred inputs wait for others, to be taken together.
+    /// The share of inputs, in percent, that are delayed and handled together.
     pub(crate) together: u32,
-    /// How long it takes at most until a process hears that its write is durable, after what that unlocks is on its way.
+    /// The maximum delay between sending the messages that a write unlocks and reporting the write.
     pub(crate) late: Micros,
-    /// The longest that a message is under way.
+    /// The maximum latency of a message.
     pub(crate) latency_max: Micros,
-    /// Bytes that go over a connection in a second; as many as there are where nothing.
+    /// Bandwidth of a connection in bytes per second; unlimited if `None`.
     pub(crate) bandwidth: Option<u64>,
-    /// Bytes of a snapshot.
+    /// The size of a snapshot in bytes.
     pub(crate) snapshot_len: u64,
-    /// The longest command, in bytes.
+    /// The maximum length of a command in bytes.
     pub(crate) payload_max: usize,
-    /// The longest that a disk takes, when it is not slow.
+    /// The maximum duration of a write, unless the disk is slow.
     pub(crate) disk_max: Micros,
-    /// Between two requests of clients.
+    /// The mean time between client requests.
     pub(crate) request: Micros,
 }
 
@@ -72,7 +72,7 @@ impl Faults {
         let (failing_disk, transfer_leadership) = (some(2 * SECOND, 8 * SECOND), some(500 * MILLI, 5 * SECOND));
         let lose_disk = some(SECOND, 8 * SECOND);
         let (snapshot, bandwidth) = (some(20 * MILLI, SECOND), some(100_000, 10_000_000));
-        // A snapshot may be under way for longer than a server waits for a sign of life.
+        // Transferring a snapshot may take longer than the heartbeat timeout.
         let snapshot_len = bandwidth.unwrap_or_default() * rng.random_range(0..3_000) / 1_000;
         Self {
             crash,

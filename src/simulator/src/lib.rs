@@ -1,8 +1,8 @@
-//! Clusters under faults in a deterministic world.
+//! Simulates clusters of `zab` under faults in a deterministic world.
 //!
-//! One seed is one run: the network with its delays, broken, half-open and blocked connections; disks that are slow, fail, and keep a
-//! beginning of what was not synced; clocks that drift, processes that pause and crash, alone or all at once. What has to hold is
-//! checked after every step; after the faults the servers have to agree again.
+//! Each seed is one run. The network delays, breaks, blocks and half-opens connections; disks are slow, fail, or lose
+//! unsynced writes; clocks drift; processes pause and crash, alone or together. Invariants are checked after every
+//! step, and after the faults the servers must converge.
 
 mod checks;
 mod exhaustive;
@@ -22,44 +22,44 @@ pub use plan::{Part, Plan, rule};
 pub use shrink::shrink;
 use world::World;
 
-/// What a run came to.
+/// The result of a run without violations.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// Events.
+    /// Processed events.
     pub steps: u64,
-    /// Transactions that were committed.
+    /// Committed transactions.
     pub committed: usize,
-    /// Those that a client was told of.
+    /// Transactions acknowledged to a client.
     pub acknowledged: usize,
-    /// Reads that were answered.
+    /// Answered reads.
     pub reads: usize,
-    /// Epochs that were established.
+    /// Established epochs.
     pub epochs: usize,
-    /// Bogus numbers that were sent.
+    /// Messages sent with bogus numbers.
     pub lies: u64,
-    /// How often a message came in a phase.
+    /// The number of messages by phase of the receiver and message type.
     pub coverage: BTreeMap<(&'static str, &'static str), u64>,
 }
 
-/// A rule that did not hold.
+/// A violated invariant.
 #[derive(Debug, Clone)]
 pub struct Violation {
-    /// The run.
+    /// The plan of the run.
     pub plan: Plan,
-    /// What was wrong.
+    /// The violated invariant, a colon, and details.
     pub problem: String,
-    /// What happened before, where it was asked for.
+    /// The last events, if a trace was requested.
     pub trace: Vec<String>,
-    /// How far the run came.
+    /// The number of processed events.
     pub steps: u64,
-    /// The numbers of the faults and requests before it.
+    /// The numbers of the faults and requests that happened.
     pub happened: BTreeSet<u32>,
 }
 
-/// Makes a run, and keeps the last lines of what happened where a trace is asked for. The same plan is the same run.
+/// Executes a run, optionally keeping the last events as a trace. The same plan always produces the same run.
 ///
 /// # Errors
-/// The first rule that did not hold.
+/// The first violation.
 pub fn run(plan: &Plan, trace: bool) -> Result<Report, Violation> {
     let mut world = World::new(plan, trace);
     match world.run() {

@@ -1,4 +1,4 @@
-//! `crossdock-simulator`: many runs, rules broken on purpose, and single runs told step by step.
+//! `crossdock-simulator`: many runs, runs with injected bugs, exhaustive searches, and traces of single runs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,43 +8,43 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use crossdock_simulator::{InjectedBug, Plan, Scope, Violation, rule, run, search, shrink};
 
-/// Runs clusters under faults, one run a seed, and stops at the first rule that does not hold: it is told by the smallest run that shows it.
+/// Runs clusters under faults, one run per seed, and stops at the first violation, which it reduces to a small run.
 #[derive(Parser)]
 struct Arguments {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     first: u64,
-    /// How many seeds.
+    /// The number of seeds.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
-    /// Threads.
+    /// The number of threads.
     #[arg(long, default_value_t = 1)]
     threads: u64,
-    /// Lines of what happened before a violation.
+    /// Trace lines to print before a violation.
     #[arg(long, default_value_t = 60)]
     trace: usize,
-    /// Break each rule on purpose, and tell how many seeds it takes to notice.
+    /// Inject each bug, and report how many seeds it takes to detect it.
     #[arg(long)]
     injected: bool,
-    /// Only the rule of this name.
+    /// Only the injected bug with this name.
     #[arg(long)]
     rule: Option<String>,
-    /// Tell how often each message came in each phase.
+    /// Print how often each message was received in each phase.
     #[arg(long)]
     coverage: bool,
-    /// A folder for the smallest run of each violation, where tests run it again.
+    /// A folder for the smallest run of each violation, which tests repeat.
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
-    /// Look at all that can happen to three servers within small scopes, for so many seconds each; with `--rule`, break that rule.
+    /// Search small scopes exhaustively, for this many seconds each; with `--rule`, inject that bug.
     #[arg(long, value_name = "SECONDS")]
     exhaustive: Option<u64>,
-    /// Make the run that this file tells, and print what happens.
+    /// Execute the run in this plan file and print its trace.
     #[arg(long, value_name = "FILE", conflicts_with = "injected")]
     plan: Option<PathBuf>,
 }
 
 #[derive(Default)]
-struct Sum {
+struct Totals {
     steps: u64,
     committed: usize,
     reads: usize,
@@ -52,7 +52,7 @@ struct Sum {
     coverage: BTreeMap<(&'static str, &'static str), u64>,
 }
 
-impl Sum {
+impl Totals {
     fn add(&mut self, other: Self) {
         self.steps += other.steps;
         self.committed += other.committed;
@@ -67,10 +67,10 @@ impl Sum {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.plan {
-        Some(file) => single(file, arguments.trace),
+        Some(file) => run_plan(file, arguments.trace),
         None if arguments.exhaustive.is_some() => exhaustive(&arguments),
         None if arguments.injected => injected_bugs(&arguments),
-        None => honest(&arguments),
+        None => run_seeds(&arguments),
     };
     done.unwrap_or_else(|problem| {
         eprintln!("crossdock-simulator: {problem}");
@@ -78,8 +78,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// One run, told.
-fn single(file: &Path, lines: usize) -> Result<ExitCode, String> {
+/// Executes one plan and prints its trace.
+fn run_plan(file: &Path, lines: usize) -> Result<ExitCode, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let plan: Plan = text.parse().map_err(|problem| format!("{}: {problem}", file.display()))?;
     match run(&plan, true) {
@@ -88,24 +88,24 @@ fn single(file: &Path, lines: usize) -> Result<ExitCode, String> {
             Ok(ExitCode::SUCCESS)
         }
         Err(violation) => {
-            tell(&violation, lines);
+            print_violation(&violation, lines);
             Ok(ExitCode::FAILURE)
         }
     }
 }
 
-fn honest(arguments: &Arguments) -> Result<ExitCode, String> {
+fn run_seeds(arguments: &Arguments) -> Result<ExitCode, String> {
     let begun = Instant::now();
     let threads = arguments.threads.max(1);
-    let results: Vec<Result<Sum, Violation>> = std::thread::scope(|scope| {
+    let results: Vec<Result<Totals, Violation>> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
                 scope.spawn(move || {
-                    let mut sum = Sum::default();
+                    let mut sum = Totals::default();
                     let mut seed = arguments.first + thread;
                     while seed < arguments.first + arguments.seeds {
                         let report = run(&Plan::of(seed), false)?;
-                        sum.add(Sum {
+                        sum.add(Totals {
                             steps: report.steps,
                             committed: report.committed,
                             reads: report.reads,
@@ -120,16 +120,16 @@ fn honest(arguments: &Arguments) -> Result<ExitCode, String> {
             .collect();
         workers.into_iter().filter_map(|worker| worker.join().ok()).collect()
     });
-    let mut sum = Sum::default();
+    let mut sum = Totals::default();
     for result in results {
         match result {
             Ok(part) => sum.add(part),
             Err(violation) => {
                 println!("seed {}: {}", violation.plan.seed, violation.problem);
-                println!("looking for a smaller run …");
+                println!("searching for a smaller run …");
                 let smallest = shrink(&violation);
-                if let Err(told) = run(&smallest.plan, true) {
-                    tell(&told, arguments.trace);
+                if let Err(found) = run(&smallest.plan, true) {
+                    print_violation(&found, arguments.trace);
                 }
                 if let Some(folder) = &arguments.keep {
                     keep(folder, &smallest)?;
@@ -150,14 +150,14 @@ fn honest(arguments: &Arguments) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the end of what happened, and how to have it again.
-fn tell(violation: &Violation, lines: usize) {
+/// Prints the end of the trace and the plan to repeat the run.
+fn print_violation(violation: &Violation, lines: usize) {
     let skipped = violation.trace.len().saturating_sub(lines);
     for line in &violation.trace[skipped..] {
         println!("{line}");
     }
     println!("\n# {}\n{}", violation.problem, violation.plan);
-    println!("(in a file, `--plan FILE` makes this run again)");
+    println!("(save this to a file and repeat the run with `--plan FILE`)");
 }
 
 fn keep(folder: &Path, violation: &Violation) -> Result<(), String> {
@@ -168,18 +168,18 @@ fn keep(folder: &Path, violation: &Violation) -> Result<(), String> {
         .map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// All states of small scopes.
+/// Searches all small scopes.
 fn exhaustive(arguments: &Arguments) -> Result<ExitCode, String> {
-    let injected_bug = arguments.rule.as_deref().map(named).transpose()?;
+    let injected_bug = arguments.rule.as_deref().map(bug_named).transpose()?;
     let seconds = arguments.exhaustive.unwrap_or_default();
     let threads = usize::try_from(arguments.threads).unwrap_or(1).max(1);
     let mut ending = ExitCode::SUCCESS;
-    println!("| scope | states | steps deep | seconds | |\n| --- | ---: | ---: | ---: | --- |");
+    println!("| scope | states | depth | seconds | |\n| --- | ---: | ---: | ---: | --- |");
     for (name, scope) in Scope::ALL {
         let scope = Scope { injected_bug, ..scope };
         let begun = Instant::now();
         let searched = search(scope, threads, Duration::from_secs(seconds));
-        let whole = if searched.is_whole { "all of them" } else { "not all of them" };
+        let whole = if searched.is_complete { "complete" } else { "incomplete" };
         let seconds = begun.elapsed().as_secs_f64();
         println!("| {name} | {} | {} | {seconds:.1} | {whole} |", searched.states, searched.depth);
         if let Some((problem, steps)) = searched.violation {
@@ -193,25 +193,25 @@ fn exhaustive(arguments: &Arguments) -> Result<ExitCode, String> {
     Ok(ending)
 }
 
-fn named(name: &str) -> Result<InjectedBug, String> {
+fn bug_named(name: &str) -> Result<InjectedBug, String> {
     rule(name).ok_or_else(|| {
         let names: Vec<_> = InjectedBug::ALL.iter().map(|rule| format!("{rule:?}")).collect();
-        format!("there is no rule `{name}`; there are {}", names.join(", "))
+        format!("unknown rule `{name}`: must be one of {}", names.join(", "))
     })
 }
 
 fn injected_bugs(arguments: &Arguments) -> Result<ExitCode, String> {
     let rules = match &arguments.rule {
-        Some(name) => vec![named(name)?],
+        Some(name) => vec![bug_named(name)?],
         None => InjectedBug::ALL.to_vec(),
     };
     let mut ending = ExitCode::SUCCESS;
     println!(
-        "| rule broken | seeds until it was noticed | faults and requests needed | as |\n| --- | ---: | ---: | --- |"
+        "| injected bug | seeds until detection | faults and requests needed | detected as |\n| --- | ---: | ---: | --- |"
     );
     for rule in rules {
         let mut seeds = arguments.first..arguments.first + arguments.seeds;
-        let Some(found) = seeds.find_map(|seed| run(&Plan::of(seed).breaking(rule), false).err()) else {
+        let Some(found) = seeds.find_map(|seed| run(&Plan::of(seed).with_bug(rule), false).err()) else {
             println!("| {rule:?} | more than {} | | |", arguments.seeds);
             ending = ExitCode::FAILURE;
             continue;

@@ -1,4 +1,4 @@
-//! A run as a text: a seed, the rule that is broken in it, and what of the world it leaves out.
+//! Plans: a run as text, with its seed, the injected bug, and the parts of the world that are left out.
 //!
 //! ```text
 //! # agreement: 2:1 is delivered where others delivered 1:4
@@ -14,46 +14,46 @@ use std::str::FromStr;
 
 use crossdock_zab::InjectedBug;
 
-/// A run: a seed, and what of its world is left out.
+/// A run: a seed, an injected bug, and what is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// All is drawn from it.
+    /// The source of all randomness.
     pub seed: u64,
-    /// A rule that is broken on purpose.
+    /// The injected bug.
     pub rule: Option<InjectedBug>,
-    /// What the world does not do.
+    /// Parts of the world that are left out.
     pub without: BTreeSet<Part>,
-    /// The numbers of the faults and requests that happen; all of them where nothing.
+    /// The numbers of the faults and requests to keep; all if `None`.
     pub only: Option<BTreeSet<u32>>,
 }
 
-/// What a world may do at any time, and can be left out of a run.
+/// A property of the world that can be left out of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// Inputs are taken together.
+    /// Inputs are batched.
     Together,
-    /// Servers hear late of what is durable.
+    /// Writes are reported late.
     Late,
-    /// Clocks run at their own speeds.
+    /// Clocks drift.
     Drift,
-    /// Messages are under way for long.
+    /// High network latency.
     Latency,
-    /// Disks take long.
+    /// High disk latency.
     Disk,
-    /// Connections take so many bytes in a second.
+    /// Limited bandwidth.
     Bandwidth,
-    /// Elections choose anybody.
+    /// Elections choose an arbitrary leader.
     Chaos,
-    /// A server that does not vote.
+    /// An observer.
     Observers,
-    /// Two servers have no connection in the end.
+    /// Two servers stay disconnected after the faults.
     Apart,
     /// Servers send bogus numbers.
     Lies,
 }
 
 impl Part {
-    /// All of them.
+    /// All parts.
     pub const ALL: [Self; 10] = [
         Self::Together,
         Self::Late,
@@ -73,15 +73,15 @@ impl Part {
 }
 
 impl Plan {
-    /// All that the seed has.
+    /// The full run of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {
         Self { seed, ..Self::default() }
     }
 
-    /// The same with a rule that is broken on purpose.
+    /// The same run with an injected bug.
     #[must_use]
-    pub fn breaking(self, rule: InjectedBug) -> Self {
+    pub fn with_bug(self, rule: InjectedBug) -> Self {
         Self { rule: Some(rule), ..self }
     }
 
@@ -117,22 +117,22 @@ impl FromStr for Plan {
             let (key, value) = line.split_once(' ').unwrap_or((line, ""));
             let list = || value.split(',').map(str::trim).filter(|item| !item.is_empty());
             match key {
-                "seed" => plan.seed = value.parse().map_err(|_| format!("`{value}` is no seed"))?,
-                "rule" => plan.rule = Some(rule(value).ok_or_else(|| format!("there is no rule `{value}`"))?),
+                "seed" => plan.seed = value.parse().map_err(|_| format!("`{value}` is not a seed"))?,
+                "rule" => plan.rule = Some(rule(value).ok_or_else(|| format!("unknown rule `{value}`"))?),
                 "without" => {
                     let part = |name: &str| Part::ALL.into_iter().find(|part| part.name() == name);
-                    let parts = list().map(|name| part(name).ok_or_else(|| format!("there is no part `{name}`")));
+                    let parts = list().map(|name| part(name).ok_or_else(|| format!("unknown part `{name}`")));
                     plan.without = parts.collect::<Result<_, _>>()?;
                 }
                 "only" => plan.only = Some(numbers(list())?),
-                _ => return Err(format!("`{key}` is none of seed, rule, without, only")),
+                _ => return Err(format!("unknown key `{key}`: must be seed, rule, without or only")),
             }
         }
         Ok(plan)
     }
 }
 
-/// `4`, or `4-7`, for each run of numbers.
+/// Formats each run of consecutive numbers as `4` or `4-7`.
 fn ranges(numbers: &BTreeSet<u32>) -> Vec<String> {
     let mut runs: Vec<(u32, u32)> = Vec::new();
     for number in numbers.iter().copied() {
@@ -155,7 +155,7 @@ fn numbers<'a>(items: impl Iterator<Item = &'a str>) -> Result<BTreeSet<u32>, St
     Ok(numbers)
 }
 
-/// The rule of that name.
+/// The injected bug with that name.
 #[must_use]
 pub fn rule(name: &str) -> Option<InjectedBug> {
     InjectedBug::ALL.into_iter().find(|rule| format!("{rule:?}") == name)
@@ -168,13 +168,13 @@ mod tests {
 
     #[test]
     fn a_plan_is_the_text_that_it_is_written_as() {
-        let mut plan = Plan::of(17).breaking(InjectedBug::KeepHalfSync);
+        let mut plan = Plan::of(17).with_bug(InjectedBug::KeepHalfSync);
         plan.without = [Part::Late, Part::Chaos].into();
         plan.only = Some([4, 5, 6, 9, 1 << 20].into());
         assert_eq!(plan.to_string(), "seed 17\nrule KeepHalfSync\nwithout late, chaos\nonly 4-6, 9, 1048576\n");
         assert_eq!(plan.to_string().parse(), Ok(plan));
         assert_eq!("# why\nseed 3\n".parse(), Ok(Plan::of(3)));
         assert_eq!("only 3-x".parse::<Plan>(), Err("`3-x` is neither a number nor a range".to_owned()));
-        assert_eq!("seed x".parse::<Plan>(), Err("`x` is no seed".to_owned()));
+        assert_eq!("seed x".parse::<Plan>(), Err("`x` is not a seed".to_owned()));
     }
 }

@@ -1,5 +1,5 @@
-//! What a run has: the cluster, its faults and its clients, drawn from the seed before anything happens, so that parts of it can be left
-//! out while the rest stays as it is.
+//! The scenario of a run: the cluster, its faults and its clients. It is drawn from the seed in advance, so that
+//! leaving out one part does not change the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,29 +10,29 @@ use rand_chacha::ChaCha8Rng;
 use crate::faults::{Fault, Faults, MILLI, Micros, SECOND};
 use crate::plan::{Part, Plan};
 
-/// How long there are faults.
+/// Duration of the fault phase.
 pub(crate) const FAULT_TIME: Micros = 10 * SECOND;
-/// How long clients go on after them.
+/// How long clients continue after the fault phase.
 const AFTERWARDS: Micros = 700 * MILLI;
-/// Writes of a server that a crash may interrupt.
+/// The number of writes per server that a crash may interrupt.
 const WRITES: u32 = 2000;
 
-/// The number of the first such fault, beyond those of all other occurrences.
+/// The number of the first `Lies` fault, above those of all other occurrences.
 const LIES_FROM: u32 = 1 << 21;
 
-/// What randomness is for: what one part of the world draws changes nothing of what others do.
+/// The purpose of a random stream. Separate streams keep the parts of the world independent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Stream {
     Scenario,
     Server(usize),
-    /// The nth connection of two servers.
+    /// The nth connection between two servers.
     Connection(usize, usize, u32),
     Occurrence(u32),
     Lies,
 }
 
-/// The dice of a part of the world.
-pub(crate) fn dice(seed: u64, stream: Stream) -> ChaCha8Rng {
+/// The random number generator of a stream.
+pub(crate) fn rng_for(seed: u64, stream: Stream) -> ChaCha8Rng {
     let number = match stream {
         Stream::Scenario => 0,
         Stream::Server(server) => 1 << 40 | server as u64,
@@ -40,38 +40,38 @@ pub(crate) fn dice(seed: u64, stream: Stream) -> ChaCha8Rng {
         Stream::Occurrence(number) => 3 << 40 | u64::from(number),
         Stream::Lies => 4 << 40,
     };
-    let mut dice = ChaCha8Rng::seed_from_u64(seed);
-    dice.set_stream(number);
-    dice
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(number);
+    rng
 }
 
-/// Something that happens to the cluster from outside.
+/// A fault or a client request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Occurrence {
     Fault(Fault),
     Request,
 }
 
-/// What a run has.
+/// The scenario of a run.
 #[derive(Debug)]
 pub(crate) struct Scenario {
     pub(crate) config: Config,
     pub(crate) voters: usize,
     pub(crate) observers: usize,
     pub(crate) faults: Faults,
-    /// How much faster than others each server's clock is, in per mille.
+    /// The drift of each server's clock, in per mille.
     pub(crate) drift: Vec<i64>,
-    /// What happens, when, by its number.
+    /// Faults and requests with their times, by number.
     pub(crate) occurrences: BTreeMap<u32, (Micros, Occurrence)>,
-    /// Crashes that interrupt a server's nth write, and their numbers.
+    /// The numbers of the crashes that interrupt a server's nth write.
     pub(crate) crashes_in_write: BTreeMap<(usize, u32), u32>,
-    /// Two servers between which nothing goes when all else is whole again.
+    /// Two servers that stay disconnected after the faults.
     pub(crate) apart: Option<(usize, usize)>,
 }
 
 impl Scenario {
     pub(crate) fn draw(plan: &Plan) -> Self {
-        let mut rng = dice(plan.seed, Stream::Scenario);
+        let mut rng = rng_for(plan.seed, Stream::Scenario);
         let mut faults = Faults::draw(&mut rng);
         let voters = [1, 3, 3, 3, 5][rng.random_range(0..5)];
         let observers = usize::from(rng.random_bool(0.3));
@@ -82,14 +82,14 @@ impl Scenario {
             let one = rng.random_range(0..voters);
             (one, (one + rng.random_range(1..voters)) % voters)
         });
-        let mut happens = happenings(&mut rng, &faults);
+        let mut happens = draw_occurrences(&mut rng, &faults);
         happens.sort_by_key(|(at, _)| *at);
         let numbered = (0..).zip(happens);
-        // A run with a broken rule shows violations of that rule alone.
-        let lies = if plan.rule.is_none() { lies(plan.seed) } else { Vec::new() };
+        // With an injected bug, a run must only show violations of that bug.
+        let lies = if plan.rule.is_none() { draw_lies(plan.seed) } else { Vec::new() };
         let numbered = numbered.chain((LIES_FROM..).zip(lies));
         let occurrences: BTreeMap<u32, _> = numbered.filter(|(number, _)| plan.has(*number)).collect();
-        let crashes_in_write = crashes(&mut rng, &faults, voters + observers);
+        let crashes_in_write = draw_crashes(&mut rng, &faults, voters + observers);
         let mut this = Self { config, voters, observers, faults, drift, occurrences, crashes_in_write, apart };
         this.crashes_in_write.retain(|_, number| plan.has(*number));
         this.config.injected_bug = plan.rule;
@@ -127,7 +127,7 @@ fn config(rng: &mut ChaCha8Rng, voters: usize, faults: &mut Faults) -> Config {
     config.sync_batch = rng.random_range(1..20);
     config.retained = rng.random_range(0..40);
     if rng.random_bool(0.3) {
-        // Bytes decide, not numbers.
+        // Let the limits in bytes take effect before those in numbers.
         config.outstanding_bytes_max = rng.random_range(1_000..50_000);
         config.sync_batch_bytes = rng.random_range(1..10_000);
         config.retained_bytes = rng.random_range(0..20_000);
@@ -141,7 +141,7 @@ fn config(rng: &mut ChaCha8Rng, voters: usize, faults: &mut Faults) -> Config {
     }
     config.random_elections = rng.random_bool(0.4);
     if config.random_elections && rng.random_bool(0.5) {
-        // Followers go from one would-be leader to another.
+        // Followers switch between candidates.
         faults.cut = Some(rng.random_range(15 * MILLI..200 * MILLI));
         faults.partition = Some(rng.random_range(300 * MILLI..2 * SECOND));
     }
@@ -151,8 +151,8 @@ fn config(rng: &mut ChaCha8Rng, voters: usize, faults: &mut Faults) -> Config {
     config
 }
 
-/// All faults and requests, with their times.
-fn happenings(rng: &mut ChaCha8Rng, faults: &Faults) -> Vec<(Micros, Occurrence)> {
+/// Draws all faults and requests.
+fn draw_occurrences(rng: &mut ChaCha8Rng, faults: &Faults) -> Vec<(Micros, Occurrence)> {
     let mut happens = Vec::new();
     let kinds = faults.means().into_iter().map(|(fault, mean)| (Occurrence::Fault(fault), mean, FAULT_TIME));
     let requests = (Occurrence::Request, Some(faults.request), FAULT_TIME + AFTERWARDS);
@@ -160,7 +160,7 @@ fn happenings(rng: &mut ChaCha8Rng, faults: &Faults) -> Vec<(Micros, Occurrence)
         let Some(mean) = mean else { continue };
         let mut at = 0;
         loop {
-            // Uniform between nothing and twice the mean.
+            // Uniform between zero and twice the mean.
             at += rng.random_range(0..=2 * mean);
             if at >= until {
                 break;
@@ -171,9 +171,9 @@ fn happenings(rng: &mut ChaCha8Rng, faults: &Faults) -> Vec<(Micros, Occurrence)
     happens
 }
 
-/// When servers start to send bogus numbers, in three runs of ten.
-fn lies(seed: u64) -> Vec<(Micros, Occurrence)> {
-    let mut rng = dice(seed, Stream::Lies);
+/// Draws when servers start to send bogus numbers, in three of ten runs.
+fn draw_lies(seed: u64) -> Vec<(Micros, Occurrence)> {
+    let mut rng = rng_for(seed, Stream::Lies);
     if !rng.random_bool(0.3) {
         return Vec::new();
     }
@@ -187,10 +187,10 @@ fn lies(seed: u64) -> Vec<(Micros, Occurrence)> {
     lies
 }
 
-fn crashes(rng: &mut ChaCha8Rng, faults: &Faults, servers: usize) -> BTreeMap<(usize, u32), u32> {
+fn draw_crashes(rng: &mut ChaCha8Rng, faults: &Faults, servers: usize) -> BTreeMap<(usize, u32), u32> {
     let mut crashes = BTreeMap::new();
     let Some(mean) = 1000_u32.checked_div(faults.crash_in_write) else { return crashes };
-    // Their numbers stand behind those of all that has a time.
+    // Their numbers are above those of occurrences with a time.
     let mut number = 1 << 20;
     for server in 0..servers {
         let mut write = 0;

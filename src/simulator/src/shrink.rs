@@ -1,23 +1,23 @@
-//! Makes a run that breaks a rule small: leaves out what is not needed for it.
+//! Reduces a run that violates an invariant to a small one.
 
 use std::collections::BTreeSet;
 
 use crate::plan::{Part, Plan};
 use crate::{Violation, run};
 
-/// Runs that a search makes at most.
+/// Maximum number of runs of a search.
 const RUNS: usize = 3_000;
 
 /// A search for a smaller run.
 struct Search {
-    /// What is broken: the word before the colon.
+    /// The violated invariant: the text before the colon.
     kind: String,
     smallest: Violation,
     runs: usize,
 }
 
-/// The smallest run found in which the same kind of rule does not hold as in that one. It is small in that nothing of it can be left out
-/// alone: delta debugging (Zeller, Hildebrandt, IEEE TSE 2002) over what happens from outside, then over what the world does.
+/// The smallest run found that violates the same invariant. No single part of it can be left out. Uses delta debugging
+/// (Zeller, Hildebrandt, IEEE TSE 2002) over faults and requests, then over properties of the world.
 #[must_use]
 pub fn shrink(violation: &Violation) -> Violation {
     let mut search = Search { kind: kind(&violation.problem), smallest: violation.clone(), runs: 0 };
@@ -33,7 +33,7 @@ pub fn shrink(violation: &Violation) -> Violation {
             break;
         }
     }
-    // What was to come after the violation is not part of it.
+    // Drop what would have happened after the violation.
     let happened = search.smallest.happened.clone();
     search.still_breaks(&Plan { only: Some(happened), ..search.smallest.plan.clone() });
     search.smallest
@@ -44,7 +44,7 @@ fn kind(problem: &str) -> String {
 }
 
 impl Search {
-    /// Whether that run breaks the rule too; it is the smallest then.
+    /// Executes the plan. If it violates the same invariant, it becomes the smallest run.
     fn still_breaks(&mut self, plan: &Plan) -> bool {
         self.runs += 1;
         match run(plan, false) {
@@ -65,11 +65,11 @@ impl Search {
         }
     }
 
-    /// Leaves out pieces of what happens, ever smaller ones.
+    /// Leaves out ever smaller pieces of the faults and requests.
     fn occurrences(&mut self) {
         let mut pieces = 2;
         loop {
-            // Nothing that came after the violation is needed.
+            // What happened after the violation is not needed.
             let all: Vec<u32> = self.smallest.happened.iter().copied().collect();
             if all.is_empty() || self.runs >= RUNS {
                 return;

@@ -1,4 +1,4 @@
-//! The world of a run: events in the order of their times, and what they do to servers, network and disks.
+//! The simulated world: executes events in the order of their times.
 
 mod clients;
 mod disks;
@@ -16,13 +16,13 @@ use rand::Rng;
 use crate::checks::{Applied, Checks};
 use crate::faults::{Faults, MILLI, Micros, SECOND};
 use crate::network::Network;
-use crate::scenario::{FAULT_TIME, Occurrence, Scenario, Stream, dice};
+use crate::scenario::{FAULT_TIME, Occurrence, Scenario, Stream, rng_for};
 use crate::server::{Disk, Server};
 use crate::{Plan, Report};
 
-/// Lines of a trace that are kept.
+/// Maximum number of trace lines.
 const TRACE_LEN_MAX: usize = 2000;
-/// How long the servers have to come to rest after the faults.
+/// How long the servers may take to converge after the faults.
 const HEAL_TIME: Micros = 30 * SECOND;
 
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ enum Event {
         connection: usize,
         end: usize,
     },
-    /// What waits in the inbox is taken.
+    /// The inputs that wait in the inbox are handled.
     Take {
         server: usize,
         incarnation: u64,
@@ -73,7 +73,7 @@ enum Event {
         incarnation: u64,
         id: WriteId,
     },
-    /// Something from outside, by its number.
+    /// A fault or request, by its number.
     Occurs {
         number: u32,
         what: Occurrence,
@@ -95,31 +95,31 @@ pub(crate) struct World {
     config: Config,
     network: Network,
     faults: Faults,
-    /// Crashes that interrupt a server's nth write, and their numbers.
+    /// The numbers of the crashes that interrupt a server's nth write.
     crashes_in_write: BTreeMap<(usize, u32), u32>,
-    /// Two servers that are not connected in the end.
+    /// Two servers that stay disconnected after the faults.
     apart: Option<(usize, usize)>,
-    /// No faults any more: the cluster has to come to rest.
+    /// The faults have ended, and the cluster has to converge.
     healing: bool,
     checks: Checks,
     blobs: Vec<Applied>,
     links: u64,
-    /// Logs that were lost.
+    /// The number of lost logs so far.
     logs: u64,
     requests: u64,
     trace: Option<VecDeque<String>>,
     pub(crate) report: Report,
-    /// The numbers of what has happened from outside.
+    /// The numbers of the faults and requests that happened.
     pub(crate) happened: BTreeSet<u32>,
 }
 
-type Stepped = Result<(), String>;
+type StepResult = Result<(), String>;
 
 impl World {
     pub(crate) fn new(plan: &Plan, trace: bool) -> Self {
         let scenario = Scenario::draw(plan);
         let servers = scenario.drift.iter().enumerate().map(|(index, drift)| Server {
-            rng: dice(plan.seed, Stream::Server(index)),
+            rng: rng_for(plan.seed, Stream::Server(index)),
             zab: None,
             incarnation: 0,
             disk: Disk::default(),
@@ -129,8 +129,8 @@ impl World {
             paused_until: 0,
             lies_until: 0,
             inbox: Vec::new(),
-            asked: BTreeMap::new(),
-            placed: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            proposed: BTreeMap::new(),
             ready: Vec::new(),
         });
         let servers = servers.collect();
@@ -170,7 +170,7 @@ impl World {
         this
     }
 
-    /// Runs both stages: faults, then healing until all servers agree.
+    /// Executes both phases: faults, then healing until all servers agree.
     pub(crate) fn run(&mut self) -> Result<(), String> {
         while self.now < FAULT_TIME {
             self.step()?;
@@ -178,11 +178,11 @@ impl World {
         self.heal();
         let until = self.now + HEAL_TIME;
         let settle = self.now + SECOND;
-        while self.now < settle || !self.is_at_rest() {
+        while self.now < settle || !self.has_converged() {
             if self.now > until {
                 let seconds = HEAL_TIME / SECOND;
                 return Err(format!(
-                    "liveness: {seconds} s after the faults the servers do not agree, or did not answer"
+                    "liveness: {seconds} s after the faults, servers disagree or requests are unanswered"
                 ));
             }
             self.step()?;
@@ -215,8 +215,8 @@ impl World {
         }
     }
 
-    fn step(&mut self) -> Stepped {
-        let Some(Reverse((time, _, slot))) = self.queue.pop() else { return Err("the world stands still".to_owned()) };
+    fn step(&mut self) -> StepResult {
+        let Some(Reverse((time, _, slot))) = self.queue.pop() else { return Err("no event is left".to_owned()) };
         self.now = time;
         self.report.steps += 1;
         let Some(event) = self.events[slot].take() else { return Ok(()) };
@@ -275,13 +275,13 @@ impl World {
             Event::Progress { connection, end } => self.progress(connection, end),
             Event::Occurs { number, what } => {
                 self.happened.insert(number);
-                let rng = dice(self.seed, Stream::Occurrence(number));
+                let rng = rng_for(self.seed, Stream::Occurrence(number));
                 match what {
                     Occurrence::Request => self.request(rng),
                     Occurrence::Fault(fault) => self.fault(fault, rng),
                 }
             }
-            // What is blocked when the faults have ended stays so.
+            // What is blocked after the faults stays blocked.
             Event::Unblock { .. } if self.healing => Ok(()),
             Event::Unblock { ways } => {
                 for way in ways {

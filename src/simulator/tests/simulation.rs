@@ -1,4 +1,4 @@
-//! Runs of the simulator that every change has to pass; `crossdock-simulator` has the long ones.
+//! The simulator runs that every change must pass; `crossdock-simulator` executes longer ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use crossdock_simulator::{InjectedBug, Part, Plan, run, shrink};
 
 #[test]
-fn two_thousand_seeds_keep_every_promise() {
+fn two_thousand_seeds_violate_no_invariant() {
     let mut coverage: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     let mut sums = (0, 0, 0);
     let mut lies = 0;
@@ -20,13 +20,13 @@ fn two_thousand_seeds_keep_every_promise() {
         }
     }
     println!("{} commits, {} reads, {} established epochs, {} pairs", sums.0, sums.1, sums.2, coverage.len());
-    assert!(sums.0 > 200_000 && sums.1 > 50_000 && sums.2 > 5_000, "hardly anything happened: {sums:?}");
-    assert!(lies > 20_000, "{lies} false numbers were sent");
+    assert!(sums.0 > 200_000 && sums.1 > 50_000 && sums.2 > 5_000, "too little happened: {sums:?}");
+    assert!(lies > 20_000, "{lies} bogus messages were sent");
     assert!(coverage.len() > 200, "{} pairs of phase and message", coverage.len());
 }
 
 #[test]
-fn a_plan_is_one_run() {
+fn the_same_plan_is_the_same_run() {
     let once = || {
         let report = run(&Plan::of(17), false).expect("no violation");
         (report.steps, report.committed, report.reads, report.coverage)
@@ -34,11 +34,11 @@ fn a_plan_is_one_run() {
     assert_eq!(once(), once());
 }
 
-/// The smallest runs in which rules did not hold. Those that break a rule on purpose break it still, and are well without; all others
-/// were mistakes once, and are none any more. Where the world of the simulator has changed, `crossdock-simulator --injected --seeds 100000
-/// --keep src/simulator/tests/kept` looks for the runs anew.
+/// The smallest runs that once violated an invariant. Those with an injected bug must still fail, and pass without it;
+/// all others must pass. After a change to the simulated world, `crossdock-simulator --injected --seeds 100000 --keep
+/// src/simulator/tests/kept` searches for new runs.
 #[test]
-fn runs_that_were_kept_end_as_they_should() {
+fn kept_runs_end_as_recorded() {
     let mut rules = BTreeSet::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kept");
     for entry in std::fs::read_dir(folder).expect("kept runs") {
@@ -47,22 +47,22 @@ fn runs_that_were_kept_end_as_they_should() {
         let plan: Plan = text.parse().unwrap_or_else(|problem| panic!("{}: {problem}", path.display()));
         if let Some(rule) = plan.rule {
             rules.insert(format!("{rule:?}"));
-            let found = run(&plan, false).expect_err(&format!("{rule:?} is not noticed any more"));
+            let found = run(&plan, false).expect_err(&format!("{rule:?} is no longer detected"));
             assert_eq!(text.lines().next(), Some(format!("# {}", found.problem).as_str()));
         }
-        let honest = run(&Plan { rule: None, ..plan }, false);
-        assert!(honest.is_ok(), "{}: {}", path.display(), honest.unwrap_err().problem);
+        let without_bug = run(&Plan { rule: None, ..plan }, false);
+        assert!(without_bug.is_ok(), "{}: {}", path.display(), without_bug.unwrap_err().problem);
     }
-    // Of all rules but one: an invitation to an epoch before it is durable here, which the order of the log makes harmless.
+    // NEWEPOCH before the epoch is durable is harmless, because the log preserves the order of writes.
     let missing: Vec<_> =
         InjectedBug::ALL.iter().map(|rule| format!("{rule:?}")).filter(|rule| !rules.contains(rule)).collect();
     assert_eq!(missing, ["NewEpochBeforeFsync"]);
 }
 
 #[test]
-fn a_run_is_made_small() {
-    let plan = Plan::of(27).breaking(InjectedBug::FollowSmallerEpoch);
-    let found = run(&plan, false).expect_err("a broken rule");
+fn a_violation_is_reduced_to_a_small_run() {
+    let plan = Plan::of(27).with_bug(InjectedBug::FollowSmallerEpoch);
+    let found = run(&plan, false).expect_err("an injected bug");
     let smallest = shrink(&found);
     assert!(
         smallest.happened.len() * 2 < found.happened.len(),
@@ -70,8 +70,8 @@ fn a_run_is_made_small() {
         smallest.happened.len(),
         found.happened.len()
     );
-    assert!(smallest.plan.without.contains(&Part::Apart), "what comes after the faults is not needed");
-    // Nothing of it can be left out.
+    assert!(smallest.plan.without.contains(&Part::Apart), "nothing after the faults is needed");
+    // Nothing can be left out.
     let all = smallest.plan.only.clone().unwrap_or_default();
     for number in &all {
         let mut only = all.clone();

@@ -1,4 +1,4 @@
-//! A cluster at one moment: servers, disks, and what is on its way.
+//! The state of a cluster: servers, disks and messages in flight.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -9,7 +9,7 @@ use super::{Scope, Step};
 use crate::checks::{Applied, Checks};
 use crate::server::Pending;
 
-/// Bytes of a command: its number.
+/// The length of a command in bytes: its number.
 const PAYLOAD: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,37 +21,37 @@ struct Server {
     applied: Applied,
 }
 
-/// What is on its way to one end.
+/// Something in flight to one end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Arrival {
     Message(Message),
-    /// The connection has ended.
+    /// The end of the connection.
     End,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Connection {
-    /// What the server with the lower number calls it, and the other.
+    /// The link ids, of the server with the lower number first.
     links: [Link; 2],
-    /// To each of them.
+    /// What is in flight to each end.
     to: [VecDeque<Arrival>; 2],
-    /// Nothing new goes over it.
+    /// A broken connection carries nothing new.
     is_broken: bool,
 }
 
-/// A cluster at one moment.
+/// The state of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
     config: Config,
     servers: Vec<Server>,
     connections: BTreeMap<(usize, usize), Connection>,
-    /// How many connections two servers have had: a name of one does not depend on those of others.
+    /// The number of connections per pair of servers so far, so that link ids do not depend on other pairs.
     connected: BTreeMap<(usize, usize), u64>,
     checks: Checks,
     requests: u64,
-    /// What may still happen.
+    /// What the scope still allows.
     left: Scope,
-    /// What was committed when the first fault happened.
+    /// The number of commits at the first fault.
     before_faults: Option<usize>,
     pub(super) problem: Option<String>,
 }
@@ -61,7 +61,7 @@ fn id(server: usize) -> ServerId {
 }
 
 impl State {
-    /// New servers, connected with one another; where the scope says so, they run on until all follow a leader and have a command.
+    /// New, connected servers. If the scope asks for it, they run until all follow a leader and have one command.
     pub(super) fn begin(scope: &Scope) -> Self {
         let voters: BTreeSet<ServerId> = (0..scope.voters).map(id).collect();
         let mut config = Config::new(ServerId(0), voters);
@@ -91,7 +91,7 @@ impl State {
         this
     }
 
-    /// Takes the first step that is possible, again and again, without faults.
+    /// Takes the first possible step, without faults, until the leader is established.
     fn establish(&mut self) {
         (self.left.crashes, self.left.losses, self.left.cuts, self.left.timeouts) = (0, 0, 0, 0);
         (self.left.ticks, self.left.proposals) = (u8::MAX, 1);
@@ -112,7 +112,7 @@ impl State {
         self.before_faults.is_some_and(|before| self.checks.order_len() > before)
     }
 
-    /// All that can happen next.
+    /// All possible next steps.
     pub(super) fn steps(&self, steps: &mut Vec<Step>) {
         if self.problem.is_some() {
             return;
@@ -155,7 +155,7 @@ impl State {
         }
     }
 
-    /// Makes a step happen.
+    /// Executes a step.
     pub(super) fn take(&mut self, step: Step) {
         match step {
             Step::Deliver { from, to } => self.deliver(from - 1, to - 1),
@@ -169,7 +169,7 @@ impl State {
                 self.fault();
                 self.left.losses -= 1;
                 self.crash(server - 1, 0, false);
-                self.checks.loses(id(server - 1), &self.servers[server - 1].disk);
+                self.checks.record_loss(id(server - 1), &self.servers[server - 1].disk);
                 self.servers[server - 1].disk = LogState::for_returning(u64::from(self.left.losses) + 1);
             }
             Step::Start(server) => self.start(server - 1),
@@ -181,7 +181,7 @@ impl State {
             Step::Propose(server) => {
                 self.left.proposals -= 1;
                 self.requests += 1;
-                self.checks.proposes(self.requests, PAYLOAD);
+                self.checks.record_proposal(self.requests, PAYLOAD);
                 let payload = Bytes::copy_from_slice(&self.requests.to_le_bytes());
                 self.handle(server - 1, Input::Propose { request: Request(self.requests), payload });
             }
@@ -215,7 +215,7 @@ impl State {
         self.connect();
     }
 
-    /// Connects all that run and are not connected.
+    /// Connects all running servers that are not connected.
     fn connect(&mut self) {
         for a in 0..self.servers.len() {
             for b in a + 1..self.servers.len() {
@@ -251,7 +251,7 @@ impl State {
         let it = &mut self.servers[server];
         it.zab = None;
         for pending in it.pending.drain(..).take(kept) {
-            it.disk.apply(&pending.write).expect("what a server writes can be written");
+            it.disk.apply(&pending.write).expect("a valid write");
         }
         it.pending.clear();
         let pairs: Vec<_> = self.connections.keys().copied().filter(|(a, b)| *a == server || *b == server).collect();
@@ -265,7 +265,7 @@ impl State {
         }
     }
 
-    /// Forgets a broken connection once both ends have heard all that comes.
+    /// Removes a broken connection once both ends know.
     fn forget(&mut self, pair: (usize, usize)) {
         let is_over = |connection: &Connection| connection.is_broken && connection.to.iter().all(VecDeque::is_empty);
         if self.connections.get(&pair).is_some_and(is_over) {
@@ -292,7 +292,7 @@ impl State {
     fn written(&mut self, server: usize) {
         let mut last = None;
         for pending in std::mem::take(&mut self.servers[server].pending) {
-            self.servers[server].disk.apply(&pending.write).expect("what a server writes can be written");
+            self.servers[server].disk.apply(&pending.write).expect("a valid write");
             for (link, message) in pending.then {
                 self.send(server, link, message);
             }
@@ -320,7 +320,7 @@ impl State {
         let mut actions = Vec::new();
         zab.handle(vec![input], &mut actions);
         if zab.phase() == "election" && before != "election" {
-            let votes = Checks::votes_from_disk(zab.log_state(), &it.disk);
+            let votes = Checks::check_vote(zab.log_state(), &it.disk);
             self.note(votes);
         }
         for action in actions {
@@ -336,18 +336,18 @@ impl State {
             }
             Action::Deliver(txn) => {
                 let durable: Vec<_> = self.servers.iter().map(|server| &server.disk).collect();
-                let (applied, majority) = (self.servers[server].applied, self.config.quorum());
-                match self.checks.delivers(applied, &txn, &durable, majority) {
+                let (applied, quorum) = (self.servers[server].applied, self.config.quorum());
+                match self.checks.check_delivery(applied, &txn, &durable, quorum) {
                     Ok(now) => self.servers[server].applied = now,
                     Err(problem) => self.note(Err(problem)),
                 }
             }
             Action::Became(Role::Leading(epoch)) => {
                 let durable: Vec<_> = self.servers.iter().map(|server| &server.disk).collect();
-                let checked = self.checks.establishes(id(server), epoch, &durable, self.config.quorum());
+                let checked = self.checks.check_leader(id(server), epoch, &durable, self.config.quorum());
                 self.note(checked);
             }
-            Action::Close { problem, .. } if problem != "a follower is silent" => {
+            Action::Close { problem, .. } if problem != "no heartbeat from the follower" => {
                 self.note(Err(format!("impossible message: {problem}")));
             }
             Action::Close { link, .. } => {
@@ -358,7 +358,7 @@ impl State {
                 }
             }
             Action::Stop(fatal) => self.note(Err(format!("{} stops for good: {fatal}", server + 1))),
-            // No snapshots in so small a world; of roles, only leading has rules; clients do not wait.
+            // There are no snapshots and no clients here, and only the role of a leader has invariants.
             Action::SendSnapshot { .. }
             | Action::Restore(_)
             | Action::Became(_)

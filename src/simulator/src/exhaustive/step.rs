@@ -1,29 +1,29 @@
-//! What can happen next.
+//! The steps of a search.
 
-/// One thing that happens. Servers are told by number, from 1.
+/// A step. Servers are numbered from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// The next message from one server to another arrives, or the end of their connection is heard of.
+    /// The next message in flight between two servers arrives, or the end of their connection.
     Deliver {
-        /// From.
+        /// The sender.
         from: usize,
-        /// To.
+        /// The receiver.
         to: usize,
     },
-    /// All writes that a server has begun are durable.
+    /// All pending writes of a server become durable.
     Written(usize),
     /// A server crashes.
     Crash {
         /// The server.
         server: usize,
-        /// How many of its writes are durable.
+        /// The number of pending writes that become durable.
         kept: usize,
-        /// What it has sent is lost on the way.
+        /// Whether its messages in flight are lost.
         lost: bool,
     },
-    /// A server crashes and loses its log; what it has sent is on its way.
+    /// A server crashes and loses its log; its messages in flight arrive.
     Lose(usize),
-    /// A server that has crashed comes back.
+    /// A crashed server restarts.
     Start(usize),
     /// A connection breaks.
     Cut {
@@ -31,13 +31,13 @@ pub enum Step {
         a: usize,
         /// The other.
         b: usize,
-        /// What is under way is lost.
+        /// Whether messages in flight are lost.
         lost: bool,
     },
     /// A client proposes a command to a leader.
     Propose(usize),
-    /// Time goes on for all.
+    /// One tick passes on all servers.
     Tick,
-    /// A server waits in vain.
+    /// A server times out.
     TimeOut(usize),
 }

@@ -1,9 +1,9 @@
-//! Disks: writes that become durable in their time, or not; snapshots.
+//! Disks: pending writes become durable or are lost; snapshots.
 
 use crossdock_zab::{Input, Zxid};
 use rand::Rng;
 
-use super::{Event, Stepped, World};
+use super::{Event, StepResult, World};
 use crate::faults::{MILLI, SECOND};
 
 impl World {
@@ -12,7 +12,7 @@ impl World {
         if it.disk.pending.is_empty() {
             return;
         }
-        // What waits together becomes durable together.
+        // All pending writes become durable together.
         it.disk.at = it.disk.pending.len();
         let mut after = it.rng.random_range(50..self.faults.disk_max);
         if it.disk.slow_until > self.now {
@@ -22,9 +22,9 @@ impl World {
         self.at(after, Event::Disk { server, incarnation });
     }
 
-    pub(super) fn disk(&mut self, server: usize) -> Stepped {
+    pub(super) fn disk(&mut self, server: usize) -> StepResult {
         if self.servers[server].disk.fails {
-            // It is not known what of it is durable; the process ends.
+            // It is unknown what is durable, so the process ends.
             self.stop(server);
             let after = self.servers[server].rng.random_range(100 * MILLI..SECOND);
             self.at(after, Event::Start { server });
@@ -43,7 +43,7 @@ impl World {
         match last {
             Some(id) if self.faults.late > 0 => {
                 let incarnation = self.servers[server].incarnation;
-                // In their order: a later one says all that an earlier one does.
+                // Reports may overlap; a later one covers the earlier ones.
                 let after = self.servers[server].rng.random_range(0..self.faults.late);
                 self.at(after, Event::Written { server, incarnation, id });
                 Ok(())
@@ -53,10 +53,10 @@ impl World {
         }
     }
 
-    pub(super) fn snapshot(&mut self, server: usize) -> Stepped {
+    pub(super) fn snapshot(&mut self, server: usize) -> StepResult {
         let it = &mut self.servers[server];
         let state = it.applied;
-        // A snapshot holds what is durable in the log as well.
+        // A snapshot may only cover what is durable in the log.
         if it.zab.is_none() || state.zxid == Zxid::ZERO || !it.disk.log_state.history().contains(state.zxid) {
             return Ok(());
         }

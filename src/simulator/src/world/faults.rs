@@ -1,15 +1,15 @@
-//! Faults, and their end.
+//! Faults and healing.
 
 use crossdock_zab::{Input, LogState, Role, Zab};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Event, Stepped, World, id};
+use super::{Event, StepResult, World, id};
 use crate::faults::{Fault, MILLI, SECOND};
 use crate::server::Disk;
 
 impl World {
-    pub(super) fn fault(&mut self, fault: Fault, mut rng: ChaCha8Rng) -> Stepped {
+    pub(super) fn fault(&mut self, fault: Fault, mut rng: ChaCha8Rng) -> StepResult {
         let server = rng.random_range(0..self.servers.len());
         match fault {
             Fault::Crash => {
@@ -56,14 +56,14 @@ impl World {
             Fault::Snapshot => return self.snapshot(server),
             Fault::Lies => {
                 let time = rng.random_range(50 * MILLI..2 * SECOND);
-                self.note(|| format!("{} sends false numbers for {} ms", server + 1, time / MILLI));
+                self.note(|| format!("{} sends bogus numbers for {} ms", server + 1, time / MILLI));
                 self.servers[server].lies_until = self.now + time;
             }
         }
         Ok(())
     }
 
-    /// A server loses all that it had on its disk, where the others that vote have kept theirs.
+    /// A server loses its disk, if all other voters have their logs.
     fn lose_disk(&mut self, server: usize, mut rng: ChaCha8Rng) {
         let mut others = (0..self.voters).filter(|other| *other != server);
         let votes = server < self.voters;
@@ -73,17 +73,17 @@ impl World {
         self.stop(server);
         self.note(|| format!("{} has lost its log", server + 1));
         self.logs += 1;
-        // An observer may come back either way.
+        // A lost observer is safe either way.
         let says_so = votes || rng.random_bool(0.5);
         let log_state = if says_so { LogState::for_returning(self.logs) } else { LogState::default() };
         let lost = &self.servers[server].disk.log_state;
-        self.checks.loses(id(server), lost);
+        self.checks.record_loss(id(server), lost);
         self.servers[server].disk = Disk { log_state, ..Disk::default() };
         let after = rng.random_range(MILLI..SECOND);
         self.at(after, Event::Start { server });
     }
 
-    /// Blocks the ways between some servers and the others, both or one.
+    /// Blocks one or both directions between some servers and the others.
     pub(super) fn partition(&mut self, server: usize, mut rng: ChaCha8Rng) {
         let count = self.servers.len();
         let apart: Vec<bool> = (0..count).map(|other| other == server || rng.random_bool(0.3)).collect();
@@ -108,7 +108,7 @@ impl World {
         self.config.random_elections = false;
         self.network.blocked.clear();
         let is_returning = self.servers[..self.voters].iter().any(|server| server.disk.log_state.returning().is_some());
-        // All others are needed then, and each of them has to reach the leader.
+        // A returning server needs all other voters, and each of them has to reach the leader.
         if let Some((a, b)) = self.apart.filter(|_| !is_returning) {
             self.network.blocked.extend([(a, b), (b, a)]);
             if let Some(connection) = self.network.between(a, b) {
@@ -134,8 +134,9 @@ impl World {
         }
     }
 
-    /// Whether there is one leader, and all servers that can reach it are up, agree, have what clients were told, and have answered.
-    pub(super) fn is_at_rest(&self) -> bool {
+    /// Whether there is one leader, and all servers that can reach it are up, agree, have everything acknowledged, and
+    /// have answered all requests.
+    pub(super) fn has_converged(&self) -> bool {
         let role = |server: &usize| self.servers[*server].zab.as_ref().map(Zab::role);
         let leads = |server: &usize| matches!(role(server), Some(Role::Leading(_)));
         let leaders: Vec<usize> = (0..self.servers.len()).filter(leads).collect();
@@ -146,7 +147,7 @@ impl World {
             role.is_some_and(|role| role != Role::Looking)
                 && server.applied == self.servers[leader].applied
                 && server.applied.count == self.checks.order_len()
-                && server.asked.is_empty()
+                && server.requests.is_empty()
                 && (server.disk.log_state.returning().is_none() || self.config.injected_bug.is_some())
         })
     }

@@ -1,7 +1,8 @@
 //! Servers that send bogus numbers, as a faulty or foreign process would.
 //!
-//! What a server says about its own disk stays true: quorums rest on acknowledgements in every protocol that is not Byzantine fault tolerant.
-//! Everything else may be bogus: acceptedEpoch and NEWEPOCH, votes and their rounds, and zxids that no server has.
+//! What a server says about its own disk stays true: without Byzantine fault tolerance, quorums rest on
+//! acknowledgements. Everything else may be bogus: acceptedEpoch and NEWEPOCH, votes and their rounds, and zxids that
+//! no server has.
 
 use crossdock_zab::{Epoch, Link, Message, ToFollower, ToLeader, Zxid};
 use rand::Rng;
@@ -11,7 +12,7 @@ use super::World;
 /// Beyond the leap that `zab` accepts.
 const FAR: u32 = 1 << 20;
 
-fn false_epoch(rng: &mut impl Rng, epoch: Epoch) -> Epoch {
+fn bogus_epoch(rng: &mut impl Rng, epoch: Epoch) -> Epoch {
     Epoch(match rng.random_range(0..5) {
         0 => u32::MAX - rng.random_range(0..3),
         1 => rng.random_range(epoch.0.saturating_add(FAR + 2)..=u32::MAX),
@@ -21,15 +22,15 @@ fn false_epoch(rng: &mut impl Rng, epoch: Epoch) -> Epoch {
     })
 }
 
-fn false_zxid(rng: &mut impl Rng, zxid: Zxid) -> Zxid {
+fn bogus_zxid(rng: &mut impl Rng, zxid: Zxid) -> Zxid {
     let counter = if rng.random_bool(0.5) { 1 } else { u32::MAX };
     // Beyond every epoch of the run: a zxid that the sender could have would be a claim about its disk.
     Zxid::new(Epoch(rng.random_range(zxid.epoch.0.saturating_add(FAR)..=u32::MAX)), counter)
 }
 
 impl World {
-    /// Replaces a number of the message by a bogus one, if it has one that may be bogus.
-    pub(super) fn with_false_numbers(&mut self, server: usize, link: Link, mut message: Message) -> Message {
+    /// Replaces a number in the message by a bogus one, if it has one that may be bogus.
+    pub(super) fn with_bogus_numbers(&mut self, server: usize, link: Link, mut message: Message) -> Message {
         let Some(connection) = self.network.of_link(server, link) else { return message };
         let it = &self.network.connections[connection];
         let peer = it.ends[1 - it.end_of(server)];
@@ -40,21 +41,21 @@ impl World {
             return message;
         }
         match &mut message {
-            Message::Vote(told) => match rng.random_range(0..4) {
-                0 => told.round = u64::MAX - u64::from(rng.random_bool(0.5)),
-                1 => told.round = told.round.saturating_add(rng.random_range(1..1000)),
-                2 => told.vote.epoch = false_epoch(rng, told.vote.epoch),
-                _ => told.vote.zxid = false_zxid(rng, told.vote.zxid),
+            Message::Vote(notification) => match rng.random_range(0..4) {
+                0 => notification.round = u64::MAX - u64::from(rng.random_bool(0.5)),
+                1 => notification.round = notification.round.saturating_add(rng.random_range(1..1000)),
+                2 => notification.vote.epoch = bogus_epoch(rng, notification.vote.epoch),
+                _ => notification.vote.zxid = bogus_zxid(rng, notification.vote.zxid),
             },
-            Message::ToLeader(_, ToLeader::FollowerInfo { accepted, .. }) => *accepted = false_epoch(rng, *accepted),
-            Message::ToFollower(_, ToFollower::NewEpoch(epoch)) if !is_new => *epoch = false_epoch(rng, *epoch),
+            Message::ToLeader(_, ToLeader::FollowerInfo { accepted, .. }) => *accepted = bogus_epoch(rng, *accepted),
+            Message::ToFollower(_, ToFollower::NewEpoch(epoch)) if !is_new => *epoch = bogus_epoch(rng, *epoch),
             Message::ToLeader(_, ToLeader::Ack(zxid) | ToLeader::AckNewLeader { through: zxid, .. })
             | Message::ToFollower(_, ToFollower::Commit(zxid) | ToFollower::UpToDate { commit: zxid }) => {
-                *zxid = false_zxid(rng, *zxid);
+                *zxid = bogus_zxid(rng, *zxid);
             }
             Message::ToFollower(_, ToFollower::Sync { txns, .. } | ToFollower::Propose { txns, .. }) => {
                 if let Some(txn) = txns.last_mut() {
-                    txn.zxid = false_zxid(rng, txn.zxid);
+                    txn.zxid = bogus_zxid(rng, txn.zxid);
                 }
             }
             _ => return message,

@@ -1,19 +1,19 @@
-//! Connections: made, cut, and what goes over them.
+//! Opens and cuts connections, and transfers messages.
 
 use std::collections::VecDeque;
 
 use crossdock_zab::{Blob, Input, Link, Message, Session, ToFollower, ToLeader, Txn, Zxid};
 use rand::Rng;
 
-use super::{Event, Stepped, World, id};
+use super::{Event, StepResult, World, id};
 use crate::checks::Applied;
 use crate::faults::{MILLI, Micros, SECOND};
 use crate::network::Connection;
-use crate::scenario::{Stream, dice};
+use crate::scenario::{Stream, rng_for};
 
-/// Between two signs that something long gets on.
+/// Interval of progress reports of long transfers.
 const PROGRESS: Micros = 50 * MILLI;
-/// The bytes of a message besides its commands.
+/// The size of a message without its commands, in bytes.
 const MESSAGE_LEN: u64 = 40;
 
 fn message_len(message: &Message) -> u64 {
@@ -43,7 +43,7 @@ impl World {
         }
         let pair = (a.min(b), a.max(b));
         let nth = *self.network.made.entry(pair).and_modify(|made| *made += 1).or_default();
-        let mut rng = dice(self.seed, Stream::Connection(pair.0, pair.1, nth));
+        let mut rng = rng_for(self.seed, Stream::Connection(pair.0, pair.1, nth));
         self.links += 2;
         let links = [Link(self.links - 1), Link(self.links)];
         let ups: [Micros; 2] = std::array::from_fn(|_| rng.random_range(100..self.faults.latency_max));
@@ -69,7 +69,7 @@ impl World {
         self.at(after, Event::Connect { a, b });
     }
 
-    /// Ends a connection. Of what is on its way, a beginning arrives; each end hears of it in its own time.
+    /// Cuts a connection. A prefix of the messages in flight arrives, and each end notices at its own time.
     pub(super) fn cut(&mut self, connection: usize) {
         if !std::mem::replace(&mut self.network.connections[connection].lives, false) {
             return;
@@ -85,7 +85,7 @@ impl World {
 
     pub(super) fn send(&mut self, server: usize, link: Link, message: Message) {
         let message = if self.servers[server].lies_until > self.now {
-            self.with_false_numbers(server, link, message)
+            self.with_bogus_numbers(server, link, message)
         } else {
             message
         };
@@ -93,7 +93,8 @@ impl World {
         self.send_long(server, link, message, (len, 0));
     }
 
-    /// Sends what takes so many bytes, and so long at its receiver before it has come. What takes long gets on visibly at both ends.
+    /// Sends a message of a given size and processing time at the receiver. Both ends get progress reports of long
+    /// transfers.
     fn send_long(&mut self, server: usize, link: Link, message: Message, (len, settles): (u64, Micros)) {
         let Some(connection) = self.network.of_link(server, link) else { return };
         let it = &mut self.network.connections[connection];
@@ -116,7 +117,7 @@ impl World {
         self.at(arrives - self.now, Event::Deliver { connection, end: to });
     }
 
-    pub(super) fn progress(&mut self, connection: usize, end: usize) -> Stepped {
+    pub(super) fn progress(&mut self, connection: usize, end: usize) -> StepResult {
         let it = &self.network.connections[connection];
         let (server, peer, link) = (it.ends[end], it.ends[1 - end], it.links[end]);
         let blocked = self.network.blocked.contains(&(peer, server)) || self.network.blocked.contains(&(server, peer));
@@ -131,12 +132,12 @@ impl World {
         let blob = Blob(self.blobs.len() as u64);
         self.blobs.push(state);
         let message = Message::ToFollower(session, ToFollower::Snapshot { zxid, blob });
-        // It is made durable and looked at where it arrives.
+        // The receiver makes the snapshot durable and verifies it.
         let settles = if self.faults.snapshot_len > 0 { self.servers[server].rng.random_range(0..SECOND) } else { 0 };
         self.send_long(server, link, message, (self.faults.snapshot_len, settles));
     }
 
-    pub(super) fn deliver(&mut self, connection: usize, end: usize) -> Stepped {
+    pub(super) fn deliver(&mut self, connection: usize, end: usize) -> StepResult {
         let it = &mut self.network.connections[connection];
         let (server, peer, link) = (it.ends[end], it.ends[1 - end], it.links[end]);
         if !it.is_up[end] && it.lives {
@@ -147,7 +148,7 @@ impl World {
             self.at(5 * MILLI, Event::Deliver { connection, end });
             return Ok(());
         }
-        // Those that were held back come in their order.
+        // Delayed messages still arrive in order.
         let Some((_, message)) = it.to[end].pop_front() else { return Ok(()) };
         if !it.is_up[end] {
             return Ok(());

@@ -1,16 +1,16 @@
-//! Processes: their start, their end, what they are told and what they do.
+//! Processes: start, stop, inputs and actions.
 
 use crossdock_zab::{Action, Config, Input, Request, Role, Txn, Zab, Zxid};
 use rand::Rng;
 
-use super::{Event, Stepped, World, id};
+use super::{Event, StepResult, World, id};
 use crate::checks::Checks;
 use crate::faults::MILLI;
-use crate::scenario::{Stream, dice};
+use crate::scenario::{Stream, rng_for};
 use crate::server::Pending;
 
 impl World {
-    pub(super) fn start(&mut self, server: usize) -> Stepped {
+    pub(super) fn start(&mut self, server: usize) -> StepResult {
         if self.servers[server].zab.is_some() {
             return Ok(());
         }
@@ -23,7 +23,7 @@ impl World {
         let (incarnation, tick, state) = (it.incarnation, it.tick, it.applied);
         it.zab = Some(zab);
         self.note(|| format!("{} starts at {}", server + 1, state.zxid));
-        self.checks.restores(state)?;
+        self.checks.check_snapshot(state)?;
         let after = self.servers[server].rng.random_range(0..tick);
         self.at(after, Event::Tick { server, incarnation });
         for other in (0..self.servers.len()).filter(|other| *other != server) {
@@ -38,7 +38,7 @@ impl World {
         if it.zab.take().is_none() {
             return;
         }
-        // Of what was begun, a beginning became durable.
+        // A prefix of the pending writes became durable.
         let kept = it.rng.random_range(0..=it.disk.pending.len());
         for _ in 0..kept {
             it.disk.settle(&self.blobs);
@@ -48,8 +48,8 @@ impl World {
         it.incarnation += 1;
         it.paused_until = 0;
         it.inbox.clear();
-        it.asked.clear();
-        it.placed.clear();
+        it.requests.clear();
+        it.proposed.clear();
         it.ready.clear();
         for connection in 0..self.network.connections.len() {
             if self.network.connections[connection].ends.contains(&server) {
@@ -59,10 +59,10 @@ impl World {
                 self.cut(connection);
             }
         }
-        self.note(|| format!("{} stops; {kept} of its open writes are durable", server + 1));
+        self.note(|| format!("{} stops; {kept} of its pending writes are durable", server + 1));
     }
 
-    pub(super) fn input(&mut self, server: usize, input: Input) -> Stepped {
+    pub(super) fn input(&mut self, server: usize, input: Input) -> StepResult {
         let it = &mut self.servers[server];
         if it.zab.is_none() {
             return Ok(());
@@ -78,7 +78,7 @@ impl World {
         self.take(server)
     }
 
-    pub(super) fn take(&mut self, server: usize) -> Stepped {
+    pub(super) fn take(&mut self, server: usize) -> StepResult {
         let it = &mut self.servers[server];
         let inputs = std::mem::take(&mut it.inbox);
         let Some(zab) = &mut it.zab else { return Ok(()) };
@@ -95,7 +95,7 @@ impl World {
         zab.handle(inputs, &mut actions);
         let after = zab.phase();
         if after == "election" && before != "election" {
-            Checks::votes_from_disk(zab.log_state(), &it.disk.log_state)?;
+            Checks::check_vote(zab.log_state(), &it.disk.log_state)?;
         }
         if before != after {
             self.note(|| format!("{} {before} → {after}", server + 1));
@@ -106,7 +106,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn act(&mut self, server: usize, action: Action) -> Stepped {
+    pub(super) fn act(&mut self, server: usize, action: Action) -> StepResult {
         match action {
             Action::Send { link, message } => self.send(server, link, message),
             Action::SendSnapshot { link, session, zxid } => self.send_snapshot(server, link, session, zxid),
@@ -120,24 +120,24 @@ impl World {
                     self.begin_write(server);
                 }
                 if let Some(number) = self.crashes_in_write.get(&(server, nth)).copied() {
-                    let after = dice(self.seed, Stream::Occurrence(number)).random_range(0..self.faults.disk_max);
+                    let after = rng_for(self.seed, Stream::Occurrence(number)).random_range(0..self.faults.disk_max);
                     self.at(after, Event::CrashInWrite { server, incarnation, number });
                 }
             }
             Action::Deliver(txn) => return self.delivered(server, &txn),
             Action::Restore(zxid) => {
                 let state = self.servers[server].disk.snapshots[&zxid];
-                self.note(|| format!("{} takes the snapshot of {zxid}", server + 1));
+                self.note(|| format!("{} restores the snapshot of {zxid}", server + 1));
                 self.servers[server].applied = state;
-                return self.checks.restores(state);
+                return self.checks.check_snapshot(state);
             }
             Action::Proposed { request, zxid } => {
-                if self.servers[server].asked.contains_key(&request) {
-                    self.servers[server].placed.insert(zxid, request);
+                if self.servers[server].requests.contains_key(&request) {
+                    self.servers[server].proposed.insert(zxid, request);
                 }
             }
             Action::Refused { request, .. } => {
-                self.servers[server].asked.remove(&request);
+                self.servers[server].requests.remove(&request);
             }
             Action::ReadReady { request, zxid } => {
                 self.servers[server].ready.push((zxid, request));
@@ -147,21 +147,21 @@ impl World {
                 self.note(|| format!("{} is {role:?}", server + 1));
                 if role == Role::Looking {
                     let it = &mut self.servers[server];
-                    it.asked.clear();
-                    it.placed.clear();
+                    it.requests.clear();
+                    it.proposed.clear();
                     it.ready.clear();
                 }
                 if let Role::Leading(epoch) = role {
                     self.report.epochs += 1;
                     let durable: Vec<_> =
                         self.servers[..self.voters].iter().map(|server| &server.disk.log_state).collect();
-                    return self.checks.establishes(id(server), epoch, &durable, self.config.quorum());
+                    return self.checks.check_leader(id(server), epoch, &durable, self.config.quorum());
                 }
             }
             Action::Close { link, problem } => {
                 self.note(|| format!("{} closes {}: {problem}", server + 1, link.0));
                 // Only bogus numbers make a message impossible.
-                if problem != "a follower is silent" && self.report.lies == 0 {
+                if problem != "no heartbeat from the follower" && self.report.lies == 0 {
                     return Err(format!("impossible message: {problem}"));
                 }
                 if let Some(connection) = self.network.of_link(server, link) {
@@ -174,29 +174,29 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn delivered(&mut self, server: usize, txn: &Txn) -> Stepped {
+    pub(super) fn delivered(&mut self, server: usize, txn: &Txn) -> StepResult {
         let durable: Vec<_> = self.servers[..self.voters].iter().map(|server| &server.disk.log_state).collect();
         let after = self.servers[server].applied;
-        let now = self.checks.delivers(after, txn, &durable, self.config.quorum())?;
+        let now = self.checks.check_delivery(after, txn, &durable, self.config.quorum())?;
         self.servers[server].applied = now;
         self.note(|| format!("{} delivers {}", server + 1, txn.zxid));
-        if let Some(request) = self.servers[server].placed.remove(&txn.zxid) {
-            self.servers[server].asked.remove(&request);
-            self.checks.acknowledges(txn.zxid);
+        if let Some(request) = self.servers[server].proposed.remove(&txn.zxid) {
+            self.servers[server].requests.remove(&request);
+            self.checks.record_acknowledgement(txn.zxid);
         }
         self.answer_reads(server)
     }
 
-    pub(super) fn answer_reads(&mut self, server: usize) -> Stepped {
+    pub(super) fn answer_reads(&mut self, server: usize) -> StepResult {
         let it = &mut self.servers[server];
         let applied = it.applied.zxid;
         let (answered, waiting) = it.ready.drain(..).partition(|(zxid, _)| *zxid <= applied);
         it.ready = waiting;
         let answered: Vec<(Zxid, Request)> = answered;
         for (_, request) in answered {
-            if let Some(asked) = it.asked.remove(&request) {
+            if let Some(pending) = it.requests.remove(&request) {
                 self.report.reads += 1;
-                Checks::reads(asked.done_before, applied)?;
+                Checks::check_read(pending.acknowledged_before, applied)?;
             }
         }
         Ok(())
