@@ -298,7 +298,7 @@ routes:
             for _ in 0..5 {
                 let reply = call_with(&gateway.public(), method, "/up", "application/octet-stream", &body);
                 let answered =
-                    reply.body == "fine" || reply.body.contains(&format!("the service answered with status {status}"));
+                    reply.body == "fine" || reply.body.contains(&format!("the service responded with status {status}"));
                 assert!(answered, "{method}: {} {}", reply.status, reply.body);
             }
         }

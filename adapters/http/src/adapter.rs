@@ -1,4 +1,4 @@
-//! Opening listeners and ports.
+//! The adapter: reads settings, opens listeners and outbound ports.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::config::{Entry, EntrySettings, Listener, ListenerSettings, Service, S
 use crate::inbound::HttpInbound;
 use crate::outbound::HttpOutbound;
 
-/// HTTP/1.1, in and out.
+/// HTTP/1.1 and HTTP/2 inbound, HTTP/1.1 outbound.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HttpAdapter;
 
@@ -59,14 +59,14 @@ impl Adapter for HttpAdapter {
     fn open_inbound(&self, name: &str, spec: &dyn ListenerSpec) -> Result<Box<dyn Inbound>, AdapterError> {
         match spec.as_any().downcast_ref::<Listener>() {
             Some(listener) => Ok(Box::new(HttpInbound::open(name, listener)?)),
-            None => Err(AdapterError::Settings(format!("the listener `{name}` is not one of HTTP"))),
+            None => Err(AdapterError::Settings(format!("the listener `{name}` is not an HTTP listener"))),
         }
     }
 
     fn open_outbound(&self, spec: &dyn ServiceSpec, endpoint: usize) -> Result<Rc<dyn Outbound>, AdapterError> {
         match spec.as_any().downcast_ref::<Service>() {
             Some(service) => Ok(Rc::new(HttpOutbound::open(service, endpoint)?)),
-            None => Err(AdapterError::Settings("the service is not one of HTTP".into())),
+            None => Err(AdapterError::Settings("the service is not an HTTP service".into())),
         }
     }
 }

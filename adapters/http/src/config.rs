@@ -1,4 +1,4 @@
-//! Settings as written; `checked` has what they become.
+//! Settings as written; `checked` has them as validated.
 
 mod checked;
 
@@ -8,26 +8,26 @@ use crossdock_settings::{Duration, Named, OneOrMany, Secret, Size, Spanned, choi
 use crossdock_transport::http2::Limits;
 use crossdock_transport::{ClientTlsSettings, ServerTlsSettings};
 
-pub(crate) use checked::{Entry, Listener, Operation, QueryRest, Service, TypedBody, TypedEntry};
+pub(crate) use checked::{Entry, Listener, Operation, Service, TypedBody, TypedEntry, UnlistedQuery};
 
 choices! {
-    /// How a body that the gateway makes is written.
+    /// The format of a body that the gateway writes.
     pub(crate) enum BodyFormat {
         /// JSON.
         Json = "json",
-        /// XML below a root element that `root` names.
+        /// XML, with the root element that `root` names.
         Xml = "xml",
-        /// Text or bytes as they are.
+        /// Text or bytes, unchanged.
         Raw = "raw",
     }
 }
 
 choices! {
-    /// How a stream is written, one message after another.
+    /// The format of a stream of messages.
     pub(crate) enum StreamFormat {
-        /// One JSON document a line.
+        /// One JSON document per line.
         Ndjson = "ndjson",
-        /// Server-sent events, each with one JSON document.
+        /// Server-sent events, one JSON document each.
         Sse = "sse",
     }
 }
@@ -37,14 +37,14 @@ const fn seconds(count: u64) -> Duration {
 }
 
 impl ListenerSettings {
-    /// Of its connections of HTTP/2. Sizes were checked to fit.
+    /// The limits of HTTP/2 connections. The sizes have been checked to fit into `u32`.
     pub(crate) fn http2_limits(&self) -> Limits {
-        let small = |size: Size| u32::try_from(size.0).unwrap_or(u32::MAX);
+        let to_u32 = |size: Size| u32::try_from(size.0).unwrap_or(u32::MAX);
         Limits {
             streams: self.streams,
-            head_len_max: small(self.head),
-            stream_window: small(self.stream_window),
-            connection_window: small(self.connection_window),
+            head_len_max: to_u32(self.head),
+            stream_window: to_u32(self.stream_window),
+            connection_window: to_u32(self.connection_window),
             keep_alive: self.keep_alive.0,
             keep_alive_timeout: self.keep_alive_timeout.0,
             idle_timeout: self.idle_timeout.0,
@@ -59,121 +59,122 @@ settings! {
     pub(crate) struct ListenerSettings {
         /// Address and port, such as `127.0.0.1:8080`.
         pub(crate) bind: Spanned<String>,
-        /// Speak TLS.
+        /// Serve TLS.
         pub(crate) tls: Option<ServerTlsSettings>,
-        /// Connections at once; where nothing is said, as many as the process may have open: three quarters of its limit on open files.
+        /// Maximum number of connections. Default: three quarters of the process's limit on open files.
         pub(crate) connections: Option<usize>,
-        /// Connections at once from one address; half of all where nothing is said.
+        /// Maximum number of connections from one address. Default: half of `connections`.
         pub(crate) connections_per_address: Option<usize>,
-        /// What a head may weigh.
+        /// Maximum size of a request head.
         pub(crate) head: Size = Size(64 * 1024),
-        /// Header lines of one head.
+        /// Maximum number of header fields.
         pub(crate) headers: usize = 96,
-        /// What a target may weigh.
+        /// Maximum size of a request target.
         pub(crate) target: Size = Size(8 * 1024),
-        /// From the first byte of a head to its last.
+        /// Time from the first byte of a head to its last.
         pub(crate) head_timeout: Duration = seconds(5),
-        /// For a body, besides what its length justifies at 16 KiB a second.
+        /// Time for a body, plus one second for every 16 KiB of its length.
         pub(crate) body_timeout: Duration = seconds(10),
-        /// Without a request.
+        /// How long a connection is kept open without a request.
         pub(crate) idle_timeout: Duration = seconds(75),
-        /// Without a byte of an answer being taken.
+        /// How long a client may read nothing of a response that is ready.
         pub(crate) write_timeout: Duration = seconds(30),
-        /// Speak HTTP/2 too: to callers who ask for it with TLS, and to those who begin with it without.
+        /// Serve HTTP/2 too: negotiated by ALPN with TLS, with prior knowledge without TLS.
         pub(crate) http2: bool = true,
-        /// Requests at once on one connection of HTTP/2.
+        /// Maximum number of concurrent streams on an HTTP/2 connection.
         pub(crate) streams: u32 = 100,
-        /// What may be on its way to one request of HTTP/2 without having been taken.
+        /// Flow-control window of an HTTP/2 stream.
         pub(crate) stream_window: Size = Size(64 * 1024),
-        /// What may be on its way on one connection of HTTP/2 without having been taken.
+        /// Flow-control window of an HTTP/2 connection.
         pub(crate) connection_window: Size = Size(1024 * 1024),
-        /// How often a quiet connection of HTTP/2 is asked whether it is alive.
+        /// Interval of PING frames on a quiet HTTP/2 connection.
         pub(crate) keep_alive: Duration = seconds(60),
-        /// How long it may take to say so.
+        /// Time for the client to acknowledge a PING frame.
         pub(crate) keep_alive_timeout: Duration = seconds(20),
     }
 
     /// an http entry
     pub(crate) struct EntrySettings {
-        /// The listener, as crossdock.yaml names it.
+        /// The listener's name in crossdock.yaml.
         pub(crate) listen: String,
-        /// Methods and paths are those that the contract's `google.api.http` says for the route's method.
+        /// Take methods and paths from the `google.api.http` annotation of the route's method.
         pub(crate) annotations: bool = false,
-        /// The path that GET is taken on.
+        /// Accept GET on this path.
         pub(crate) get: Option<Spanned<String>>,
-        /// The path that POST is taken on.
+        /// Accept POST on this path.
         pub(crate) post: Option<Spanned<String>>,
-        /// The path that PUT is taken on.
+        /// Accept PUT on this path.
         pub(crate) put: Option<Spanned<String>>,
-        /// The path that PATCH is taken on.
+        /// Accept PATCH on this path.
         pub(crate) patch: Option<Spanned<String>>,
-        /// The path that DELETE is taken on.
+        /// Accept DELETE on this path.
         pub(crate) delete: Option<Spanned<String>>,
-        /// Headers that must have these values.
+        /// Headers that a request must have, with these values.
         pub(crate) headers: Named<String>,
-        /// Query parameters that become fields of `req`: `name` may stand once; `name...` any number of times, and is a list; so is
-        /// `name[]`, of a parameter with the brackets in its name. `"*"` takes all, and an operation with `query: "*"` gets them unchanged.
-        /// Any other parameter is refused.
+        /// Query parameters that become fields of `req`: `name` may occur once; `name...` may be repeated and is a list; `name[]` is a
+        /// list too, from a parameter with the brackets in its name. `"*"` accepts all parameters, and an operation with `query: "*"`
+        /// receives them unchanged. Any other parameter is rejected.
         pub(crate) query: Option<OneOrMany<String>>,
         /// Query parameters that are ignored.
         pub(crate) ignore_query: Vec<String>,
-        /// The field of `req` that the body becomes; its own fields are those of `req` where nothing is said.
+        /// The field of `req` that holds the body. Default: the body's fields are fields of `req`.
         pub(crate) body: Option<String>,
-        /// What a body may weigh.
+        /// Maximum size of a body.
         pub(crate) max: Size = Size(1024 * 1024),
-        /// How an answer that the route makes is written.
+        /// The format of a response that the gateway writes.
         pub(crate) answer: BodyFormat = BodyFormat::Json,
-        /// The root element of an answer in XML: `Name` or `{namespace}Name`.
+        /// The root element of an XML response: `Name` or `{namespace}Name`.
         pub(crate) root: Option<Spanned<String>>,
-        /// Calls to services are given up where the caller leaves: all of them with `true`, none with `false`; where nothing is said,
-        /// those that are idempotent.
+        /// Which calls to services are cancelled when the client disconnects: all with `true`, none with `false`. Default: the
+        /// idempotent ones.
         pub(crate) cancels: Option<bool>,
-        /// How a stream is written; a stream of requests is read as `ndjson`.
+        /// The format of a streamed response. A streamed request is always `ndjson`.
         pub(crate) stream: Option<StreamFormat>,
     }
 
     /// an http service
     pub(crate) struct ServiceSettings {
-        /// The address, or several that do the same: `http://host:port/base`.
+        /// The URL of the service, or several of equivalent endpoints: `http://host:port/base`.
         pub(crate) url: OneOrMany<Spanned<String>>,
-        /// What can be asked of it, by name.
+        /// The operations of the service, by name.
         pub(crate) operations: Named<OperationSettings>,
-        /// How bodies are written where an operation says nothing.
+        /// The default body format of operations.
         pub(crate) format: BodyFormat = BodyFormat::Json,
-        /// Headers of every request.
+        /// Headers that are added to every request.
         pub(crate) headers: Named<Spanned<Secret>>,
-        /// What a reply may weigh.
+        /// Maximum size of a response body.
         pub(crate) max: Size = Size(8 * 1024 * 1024),
-        /// For making a connection.
+        /// Time to establish a connection.
         pub(crate) connect_timeout: Duration = seconds(2),
-        /// Connections that are kept open without a call, on each core.
+        /// Maximum number of idle connections on each core.
         pub(crate) idle_connections: usize = 256,
-        /// How long a connection is kept open without a call.
+        /// How long an idle connection is kept open.
         pub(crate) idle_timeout: Duration = seconds(30),
-        /// Trust and identity, for `https`.
+        /// Trust anchors and client certificate, for `https`.
         pub(crate) tls: Option<ClientTlsSettings>,
     }
 
     /// an http operation
     pub(crate) struct OperationSettings {
-        /// GET on this path.
+        /// Send GET to this path.
         pub(crate) get: Option<Spanned<String>>,
-        /// POST on this path.
+        /// Send POST to this path.
         pub(crate) post: Option<Spanned<String>>,
-        /// PUT on this path.
+        /// Send PUT to this path.
         pub(crate) put: Option<Spanned<String>>,
-        /// PATCH on this path.
+        /// Send PATCH to this path.
         pub(crate) patch: Option<Spanned<String>>,
-        /// DELETE on this path.
+        /// Send DELETE to this path.
         pub(crate) delete: Option<Spanned<String>>,
-        /// What the contract says of it: `pkg.Service/Method`.
+        /// The method of a contract that describes the operation: `pkg.Service/Method`.
         pub(crate) r#as: Option<Spanned<String>>,
-        /// Fields that become query parameters where they are there: a list becomes one for each item, `name[]` the field `name` with the
-        /// brackets in the parameter's name, a record `name.inner`. `"*"` writes all fields that have no other place.
+        /// Fields that become query parameters if present: a list becomes one parameter per item, a record one per field
+        /// (`name.inner`). `name[]` is the field `name` with the brackets in the parameter's name. `"*"` adds all fields that are sent
+        /// nowhere else.
         pub(crate) query: Option<OneOrMany<Spanned<String>>>,
-        /// How the body is written. An operation with `get:` or `delete:` takes a body only where this or `root` is written.
+        /// The body format. An operation with `get:` or `delete:` has a body only if this or `root` is given.
         pub(crate) format: Option<BodyFormat>,
-        /// The root element of a body in XML: `Name` or `{namespace}Name`.
+        /// The root element of an XML body: `Name` or `{namespace}Name`.
         pub(crate) root: Option<Spanned<String>>,
     }
 }

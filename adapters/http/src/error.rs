@@ -1,13 +1,17 @@
-//! What can go wrong between here and a service, as faults.
+//! Faults of transactions with services.
 
 use crossdock_message::{Code, Fault};
 
-/// The connection ended after the request may have been read.
+/// The connection was closed after the service may have read the request.
 pub(crate) fn connection_lost() -> Fault {
-    Fault::new(Code::Unavailable, "CONNECTION_LOST", "the connection to the service ended before its reply")
+    Fault::new(
+        Code::Unavailable,
+        "CONNECTION_LOST",
+        "the service closed the connection before its response was complete",
+    )
 }
 
-/// The reply breaks HTTP's rules.
-pub(crate) fn bad_reply(problem: &'static str) -> Fault {
-    Fault::new(Code::Internal, "BAD_REPLY", format!("the service's reply cannot be used: {problem}"))
+/// The service's response is malformed or not accepted.
+pub(crate) fn bad_response(problem: &'static str) -> Fault {
+    Fault::new(Code::Internal, "BAD_REPLY", format!("invalid response from the service: {problem}"))
 }

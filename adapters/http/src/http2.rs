@@ -1,4 +1,4 @@
-//! HTTP/2: what hyper gives is checked as strictly as the front checks HTTP/1.1, and answered in the same way.
+//! HTTP/2: validates requests from hyper as strictly as [`http1`](crate::http1) does, and processes them in the same way.
 
 mod body;
 mod head;
@@ -16,68 +16,69 @@ use crossdock_adapter_api::Ingress;
 use crossdock_message::ByteString;
 use crossdock_transport::http2;
 use futures_util::FutureExt as _;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, StatusCode};
 use http_body::Frame;
 use hyper::body::Incoming;
 
-use crate::answer::{Answer, Content, Length};
-use crate::exchange;
-use crate::front::HeadLimits;
-use crate::settle::{Asker, failure, refusal_fault};
+use crate::http1::HeadLimits;
+use crate::response::{Content, Length, Response};
+use crate::settle::head_fault;
+use crate::transaction;
 use body::Body;
 
-/// Bytes that open a connection of HTTP/2 (RFC 9113 §3.4).
+/// The client's connection preface (RFC 9113 §3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Answers one request, whatever happens.
+/// Handles one request. A panic of its handler is a response too.
 pub(crate) async fn handle(
     listener: ByteString,
     ingress: std::rc::Rc<dyn Ingress>,
     limits: HeadLimits,
     body_timeout: Duration,
     request: Request<Incoming>,
-) -> Response<AnswerBody> {
+) -> http::Response<ResponseBody> {
     let (parts, mut incoming) = request.into_parts();
-    let refused = http2::check_work(&parts.extensions).err();
+    let overloaded = http2::check_work(&parts.extensions).err();
     let work = parts.extensions.get::<Arc<http2::Work>>().map(|work| Arc::clone(work) as Arc<dyn Any + Send + Sync>);
     let head_only = parts.method == http::Method::HEAD;
-    let expects = parts.headers.contains_key(http::header::EXPECT);
-    let answer = match (refused, head::check(parts, &limits)) {
-        (Some(fault), _) => exchange::refused(&fault, head_only),
+    let expects_continue = parts.headers.contains_key(http::header::EXPECT);
+    let response = match (overloaded, head::check(parts, &limits)) {
+        (Some(fault), _) => transaction::reject(&fault, head_only),
         (None, Ok(head)) => {
             let body = Body::new(&mut incoming, body_timeout);
-            let answering = exchange::answer(&listener, &*ingress, &head, body, work);
-            let answered = AssertUnwindSafe(answering).catch_unwind().await;
-            answered.unwrap_or_else(|_| exchange::panicked(head_only))
+            let processing = transaction::process(&listener, &*ingress, &head, body, work);
+            let processed = AssertUnwindSafe(processing).catch_unwind().await;
+            processed.unwrap_or_else(|_| transaction::panic_response(head_only))
         }
-        (None, Err(refusal)) => failure(&refusal_fault(refusal), &Asker { head_only, wants_xml: false, id: None }),
+        (None, Err(error)) => transaction::reject(&head_fault(error), head_only),
     };
-    body::discard(incoming, expects).await;
-    respond(answer)
+    body::discard(incoming, expects_continue).await;
+    respond(response)
 }
 
-/// The body of an answer.
-pub(crate) struct AnswerBody {
+/// The body of a response.
+pub(crate) struct ResponseBody {
     content: Content,
+    /// Bytes left of complete content; 0 for a stream.
     left: u64,
 }
 
-impl http2::ResponseBody for AnswerBody {
+impl http2::ResponseBody for ResponseBody {
     fn is_stream(&self) -> bool {
         matches!(self.content, Content::Stream(_))
     }
 }
 
-impl http_body::Body for AnswerBody {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
-        this.content.poll_next(cx).map(|piece| {
-            let piece = piece?;
-            this.left = this.left.saturating_sub(piece.len() as u64);
-            Some(Ok(Frame::data(piece)))
+        this.content.poll_next(cx).map(|chunk| {
+            let chunk = chunk?;
+            this.left = this.left.saturating_sub(chunk.len() as u64);
+            Some(Ok(Frame::data(chunk)))
         })
     }
 
@@ -86,28 +87,29 @@ impl http_body::Body for AnswerBody {
     }
 }
 
-fn respond(answer: Answer) -> Response<AnswerBody> {
-    let Answer { status, headers, content, length } = answer;
+/// Converts a response for hyper.
+fn respond(response: Response) -> http::Response<ResponseBody> {
+    let Response { status, headers, content, length } = response;
     let left = match &content {
         Content::Chunks(chunks) => chunks.len() as u64,
         Content::Stream(_) => 0,
     };
-    let mut response = Response::new(AnswerBody { content, left });
+    let mut response = http::Response::new(ResponseBody { content, left });
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let written = response.headers_mut();
+    let fields = response.headers_mut();
     for (name, value) in headers.iter() {
         let value = HeaderValue::from_maybe_shared(value.clone().into_bytes());
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), value) {
-            written.append(name, value);
+            fields.append(name, value);
         }
     }
     if let Length::Known(length) = length {
-        written.insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
+        fields.insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     response
 }
 
-/// Checks a head that lines of text describe: a method, a target, and headers.
+/// Validates a head given as lines: method, target, header fields.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn fuzz_head(bytes: &[u8], limits: &HeadLimits) {
     use crate::request::RequestHead as _;

@@ -1,4 +1,4 @@
-//! A listener: from a connection to one of HTTP's versions.
+//! A listener: accepts connections and detects their HTTP version.
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
@@ -22,17 +22,19 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Listener;
-use crate::front::{AnswerBody, Connection, Front, HeadLimits, Incoming, Limits, Timeouts, Watchlist, respond};
+use crate::http1::{
+    Connection, ConnectionList, HeadLimits, IncomingBody, Limits, ResponseBody, StrictStream, Timeouts, respond,
+};
 use crate::request::RequestHead as _;
-use crate::{exchange, http2};
+use crate::{http2, transaction};
 
-/// A listener whose address is taken.
+/// A bound listener.
 pub(crate) struct HttpInbound {
     name: ByteString,
     socket: TcpListener,
     address: SocketAddr,
     limits: Limits,
-    /// Where HTTP/2 is spoken.
+    /// `None` if HTTP/2 is disabled.
     http2: Option<connection::Limits>,
     acceptor: Option<TlsAcceptor>,
     limiter: Arc<ConnectionLimiter>,
@@ -89,26 +91,26 @@ impl Inbound for HttpInbound {
             serve(&name.clone(), socket, arbiters, stop, move || {
                 // Runs once on each data arbiter.
                 let worker = Worker::start(name.clone(), limits, http2, ingress.open(), serving.clone());
-                let (acceptor, limiter, answering) = (acceptor.clone(), Arc::clone(&limiter), Rc::clone(&worker));
-                let factory = HttpService::<Front<AcceptedStream>, _, AnswerBody>::build()
+                let (acceptor, limiter, handling) = (acceptor.clone(), Arc::clone(&limiter), Rc::clone(&worker));
+                let factory = HttpService::<StrictStream<AcceptedStream>, _, ResponseBody>::build()
                     .keep_alive(KeepAlive::Os)
                     .client_request_timeout(Duration::ZERO)
                     .h1_allow_half_closed(false)
-                    .on_connect_ext(|front: &Front<AcceptedStream>, data| {
-                        data.insert(Rc::clone(front.connection()));
+                    .on_connect_ext(|stream: &StrictStream<AcceptedStream>, data| {
+                        data.insert(Rc::clone(stream.connection()));
                     })
-                    .h1(fn_service(move |request: Request| handle(Rc::clone(&answering), request)));
+                    .h1(fn_service(move |request: Request| handle(Rc::clone(&handling), request)));
                 async move {
                     let http1 = factory.new_service(()).await?;
                     Ok(async move |socket: TcpStream| match worker.open(socket, acceptor.as_ref(), &limiter).await? {
-                        Opened::Http1(front, peer) => {
-                            http1.call((*front, Some(peer))).await.map_err(|error| io::Error::other(error.to_string()))
+                        Opened::Http1(stream, peer) => {
+                            http1.call((*stream, Some(peer))).await.map_err(|error| io::Error::other(error.to_string()))
                         }
                         Opened::Http2(stream, limits, _permit) => {
                             connection::serve(*stream, &limits, &worker.stop, |request| worker.http2(request)).await;
                             Ok(())
                         }
-                        Opened::Nothing => Ok(()),
+                        Opened::Closed => Ok(()),
                     })
                 }
             })
@@ -117,22 +119,22 @@ impl Inbound for HttpInbound {
     }
 }
 
-/// What all connections of one data arbiter share.
+/// Shared by the connections of one data arbiter.
 struct Worker {
     name: ByteString,
     limits: Limits,
     http2: Option<connection::Limits>,
     ingress: Rc<dyn Ingress>,
-    list: Rc<Watchlist>,
+    list: Rc<ConnectionList>,
     stop: CancellationToken,
 }
 
-/// A connection whose version is known.
+/// A connection whose HTTP version is known.
 enum Opened {
-    Http1(Box<Front<AcceptedStream>>, SocketAddr),
+    Http1(Box<StrictStream<AcceptedStream>>, SocketAddr),
     Http2(Box<Rewind<AcceptedStream>>, connection::Limits, Permit),
-    /// It ended without a word.
-    Nothing,
+    /// It was closed before its version was known.
+    Closed,
 }
 
 impl Worker {
@@ -143,13 +145,13 @@ impl Worker {
         ingress: Rc<dyn Ingress>,
         stop: CancellationToken,
     ) -> Rc<Self> {
-        let list = Watchlist::new(Instant::now());
-        let (watched, stopped) = (Rc::downgrade(&list), stop.clone());
+        let list = ConnectionList::new(Instant::now());
+        let (swept, stopped) = (Rc::downgrade(&list), stop.clone());
         actix_rt::spawn(async move {
-            let mut ticks = tokio::time::interval(Watchlist::INTERVAL);
+            let mut ticks = tokio::time::interval(ConnectionList::SWEEP_INTERVAL);
             loop {
                 ticks.tick().await;
-                let Some(list) = watched.upgrade() else { return };
+                let Some(list) = swept.upgrade() else { return };
                 if stopped.is_cancelled() {
                     list.drain();
                 }
@@ -166,32 +168,32 @@ impl Worker {
         limiter: &Arc<ConnectionLimiter>,
     ) -> io::Result<Opened> {
         let peer = socket.peer_addr()?;
-        // A burst of connections does not wait for the next sweep.
-        self.list.make_room();
+        // A burst of connections cannot wait for the next sweep.
+        self.list.shed_idle();
         let permit = limiter.acquire(peer.ip()).await.ok_or_else(|| io::Error::other("too many connections"))?;
         let mut stream = accept(socket, acceptor).await?;
         let mut first = BytesMut::new();
         let is_http2 = match (&self.http2, stream.protocol()) {
             (None, _) => false,
             (Some(_), Some(protocol)) => protocol == b"h2",
-            // Without TLS, a caller may know beforehand that HTTP/2 is spoken here (RFC 9113 §3.3).
-            (Some(_), None) if acceptor.is_none() => match self.first_bytes(&mut stream, &mut first).await {
+            // Without TLS, a client may use HTTP/2 with prior knowledge (RFC 9113 §3.3).
+            (Some(_), None) if acceptor.is_none() => match self.detect_http2(&mut stream, &mut first).await {
                 Some(is_http2) => is_http2,
-                None => return Ok(Opened::Nothing),
+                None => return Ok(Opened::Closed),
             },
             (Some(_), None) => false,
         };
         Ok(match self.http2 {
             Some(limits) if is_http2 => Opened::Http2(Box::new(Rewind::new(first.freeze(), stream)), limits, permit),
-            _ => Opened::Http1(Box::new(Front::new(stream, first, permit, self.limits, &self.list)), peer),
+            _ => Opened::Http1(Box::new(StrictStream::new(stream, first, permit, self.limits, &self.list)), peer),
         })
     }
 
-    /// Reads until it is clear whether the connection begins as those of HTTP/2 do; nothing where it ends, its time is over
-    /// or the gateway drains.
-    async fn first_bytes(&self, stream: &mut AcceptedStream, first: &mut BytesMut) -> Option<bool> {
+    /// Reads until it is clear whether the connection starts with the preface of HTTP/2. `None` if the client closes it, its
+    /// timeout expires or the gateway drains.
+    async fn detect_http2(&self, stream: &mut AcceptedStream, first: &mut BytesMut) -> Option<bool> {
         let mut until = Instant::now() + self.limits.timeouts.idle;
-        let silent = self.list.silent(Instant::now());
+        let pending = self.list.add_pending(Instant::now());
         loop {
             let was_empty = first.is_empty();
             let reading = tokio::time::timeout_at(until.into(), stream.read_buf(first));
@@ -199,14 +201,14 @@ impl Worker {
                 read = reading => match read {
                     Ok(read) => read.ok()?,
                     Err(_) if was_empty => return None,
-                    // The front says what it says to any head that does not come in time.
+                    // The HTTP/1.1 parser responds as to any head that is not received in time.
                     Err(_) => return Some(false),
                 },
                 () = self.stop.cancelled() => return None,
-                () = silent.ended(), if was_empty => return None,
+                () = pending.shed(), if was_empty => return None,
             };
             if was_empty {
-                silent.spoke();
+                pending.mark_active();
                 until = Instant::now() + self.limits.timeouts.head;
             }
             let len = first.len().min(http2::PREFACE.len());
@@ -225,26 +227,26 @@ impl Worker {
     fn http2(
         &self,
         request: http::Request<hyper::body::Incoming>,
-    ) -> impl Future<Output = http::Response<http2::AnswerBody>> + use<> {
+    ) -> impl Future<Output = http::Response<http2::ResponseBody>> + use<> {
         let (name, ingress) = (self.name.clone(), Rc::clone(&self.ingress));
         http2::handle(name, ingress, self.limits.head, self.limits.timeouts.body, request)
     }
 }
 
-/// Answers one request of HTTP/1.1, whatever happens.
-async fn handle(worker: Rc<Worker>, mut request: Request) -> Result<Response<AnswerBody>, Infallible> {
+/// Handles one HTTP/1.1 request. A panic of its handler is a response too.
+async fn handle(worker: Rc<Worker>, mut request: Request) -> Result<Response<ResponseBody>, Infallible> {
     request.head_mut().headers.clear();
     let connection = request.conn_data::<Rc<Connection>>().cloned();
     let parts = connection.and_then(|connection| Some((connection.take_request()?, connection)));
     let Some((head, connection)) = parts else {
-        // The front gives actix a head only when it has one of its own.
+        // `StrictStream` gives actix a head only for a request that it has stored.
         unreachable!("a request without its head");
     };
-    let body = Incoming::new(&connection, &head);
-    let answering = exchange::answer(&worker.name, &*worker.ingress, &head, body, None);
-    let answer = panic::AssertUnwindSafe(answering).catch_unwind().await.unwrap_or_else(|_| {
-        connection.close_after_answer();
-        exchange::panicked(head.method() == "HEAD")
+    let body = IncomingBody::new(&connection, &head);
+    let processing = transaction::process(&worker.name, &*worker.ingress, &head, body, None);
+    let response = panic::AssertUnwindSafe(processing).catch_unwind().await.unwrap_or_else(|_| {
+        connection.close_after_response();
+        transaction::panic_response(head.method() == "HEAD")
     });
-    Ok(respond(answer, connection))
+    Ok(respond(response, connection))
 }

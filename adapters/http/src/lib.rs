@@ -1,35 +1,35 @@
 //! The HTTP adapter: versions 1.1 and 2.
 //!
-//! | module | holds |
+//! | module | purpose |
 //! | --- | --- |
-//! | `config` | settings as written and as checked |
-//! | `adapter` | opening listeners and ports |
-//! | `inbound` | listeners: from a connection to one of HTTP's versions |
-//! | `front` | HTTP/1.1: the strict front takes requests out of the stream before actix sees them |
-//! | `http2` | HTTP/2, checked as strictly |
-//! | `request`, `answer` | what both versions give and take |
-//! | `exchange` | a request, through the ingress, to an answer |
-//! | `outbound` | a message, over a pooled connection, to a reply |
-//! | `mapping` | canonical messages to and from HTTP's heads |
-//! | `settle` | outcome to status and problem document |
-//! | `path` | one normal form of paths |
-//! | `streams` | streams as lines of JSON and server-sent events |
+//! | `config` | settings as written and as validated |
+//! | `adapter` | opens listeners and outbound ports |
+//! | `inbound` | listeners; detects the HTTP version of a connection |
+//! | `http1` | HTTP/1.1: a strict parser in front of actix |
+//! | `http2` | HTTP/2: the same checks on requests from hyper |
+//! | `request`, `response` | request and response, independent of the version |
+//! | `transaction` | processes one request through the ingress |
+//! | `outbound` | sends requests to services over pooled connections |
+//! | `mapping` | maps request and response heads to and from canonical messages |
+//! | `settle` | maps an outcome to a status and a problem document |
+//! | `path` | normalises and escapes paths and queries |
+//! | `streams` | streams as NDJSON and server-sent events |
 
 mod adapter;
-mod answer;
 mod config;
 mod error;
-mod exchange;
-mod front;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod http1;
 mod http2;
 mod inbound;
 mod mapping;
 mod outbound;
 mod path;
 mod request;
+mod response;
 mod settle;
 mod streams;
+mod transaction;
 
 pub use adapter::HttpAdapter;

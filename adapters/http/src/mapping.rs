@@ -1,4 +1,4 @@
-//! Canonical messages to and from HTTP's heads. Pure.
+//! Maps heads of requests and responses to and from canonical messages. Pure.
 
 mod query;
 
@@ -15,14 +15,14 @@ use crossdock_message::{
 use crossdock_settings::Duration;
 use crossdock_transport::Endpoint;
 
-use crate::config::{Entry, Operation, QueryRest, TypedBody, TypedEntry};
+use crate::config::{Entry, Operation, TypedBody, TypedEntry, UnlistedQuery};
 use crate::path;
 use crate::request::RequestHead;
 
-/// The caller's own limit of time, such as `250ms` or `2s`; what is left of it goes to services in the same header.
+/// The client's timeout, such as `250ms` or `2s`. Services receive the remaining time in the same header.
 pub(crate) const TIMEOUT_HEADER: &str = "crossdock-timeout";
 
-/// Headers that the adapter looks at, and that no caller may send twice.
+/// Headers that the adapter interprets; each may occur once.
 const SINGLE: [&str; 3] = ["content-type", "traceparent", TIMEOUT_HEADER];
 
 fn text_of(value: Bytes) -> Option<ByteString> {
@@ -33,10 +33,10 @@ fn first(head: &impl RequestHead, name: &'static str) -> Option<ByteString> {
     head.values(name).next().and_then(text_of)
 }
 
-/// The message of a request, its body not yet read.
+/// The message of a request, without its body.
 ///
 /// # Errors
-/// INVALID_ARGUMENT for a path, query, timeout or listed header that cannot be read.
+/// INVALID_ARGUMENT for an invalid path, query, timeout or listed header.
 pub(crate) fn request(
     head: &impl RequestHead,
     entry: &Entry,
@@ -49,7 +49,7 @@ pub(crate) fn request(
     }
     let mut message = Message::new(admission.id.clone(), source.clone());
     message.params = params(head, entry, std::mem::take(&mut admission.params))?;
-    if entry.query_rest == QueryRest::Taken {
+    if entry.unlisted_query == UnlistedQuery::Accepted {
         message.query = head.query().map(ByteString::from);
     }
     message.headers = carried(head, &admission.carry)?;
@@ -61,18 +61,15 @@ pub(crate) fn request(
     }
     if let Some(timeout) = first(head, TIMEOUT_HEADER) {
         let wait = Duration::parse(&timeout).ok_or_else(|| {
-            Fault::caller(
-                Code::InvalidArgument,
-                "TIMEOUT",
-                "the header crossdock-timeout has to be such as `250ms` or `2s`",
-            )
+            let message = "the header `crossdock-timeout` must be a duration such as `250ms` or `2s`";
+            Fault::caller(Code::InvalidArgument, "TIMEOUT", message)
         })?;
         message.deadline = now.checked_add(wait.0).map(Deadline::at);
     }
     Ok(message)
 }
 
-/// The fields of the path, decoded, and of the query parameters that the entry binds.
+/// The fields from the path, percent-decoded, and from the query.
 fn params(head: &impl RequestHead, entry: &Entry, captured: Record) -> Result<Record, Fault> {
     let mut params = captured;
     if head.path().contains('%') {
@@ -85,26 +82,26 @@ fn params(head: &impl RequestHead, entry: &Entry, captured: Record) -> Result<Re
     let Some(query) = head.query() else { return Ok(params) };
     for pair in path::query_pairs(query) {
         let (name, value) = pair?;
-        let named = entry.query.iter().find(|param| param.name == name);
-        let (field, list) = match (named, entry.query_rest) {
-            (Some(param), _) => (&param.field, param.list),
-            (None, _) if entry.query_ignored.contains(&name) => continue,
-            (None, QueryRest::Typed) => (&name, true),
-            // The path's own word stands; the query goes on as it is.
-            (None, QueryRest::Taken) if entry.address().path.names().any(|field| *field == name) => continue,
-            (None, QueryRest::Taken) => (&name, false),
-            (None, QueryRest::Refused) => {
-                let message = format!("there is no query parameter `{name}` here");
+        let listed = entry.query.iter().find(|param| param.name == name);
+        let (field, is_list) = match (listed, entry.unlisted_query) {
+            (Some(param), _) => (&param.field, param.is_list),
+            (None, _) if entry.ignored_query.contains(&name) => continue,
+            (None, UnlistedQuery::Typed) => (&name, true),
+            // The path takes precedence; the query is forwarded unchanged.
+            (None, UnlistedQuery::Accepted) if entry.address().path.names().any(|field| *field == name) => continue,
+            (None, UnlistedQuery::Accepted) => (&name, false),
+            (None, UnlistedQuery::Rejected) => {
+                let message = format!("unknown query parameter `{name}`");
                 return Err(Fault::caller(Code::InvalidArgument, "QUERY_UNKNOWN", message).with_detail("field", name));
             }
         };
         match params.get_mut(field) {
-            // Its arity is the caller's, as all of it is.
-            Some(Value::Text(first)) if named.is_none() => {
+            // An unlisted parameter may be repeated.
+            Some(Value::Text(first)) if listed.is_none() => {
                 let first = std::mem::take(first);
                 params.set(field.clone(), Value::List(vec![Value::Text(first), Value::Text(value)]));
             }
-            None if list => {
+            None if is_list => {
                 params.set(field.clone(), Value::List(vec![Value::Text(value)]));
             }
             None => {
@@ -112,7 +109,7 @@ fn params(head: &impl RequestHead, entry: &Entry, captured: Record) -> Result<Re
             }
             Some(Value::List(items)) => items.push(Value::Text(value)),
             Some(_) => {
-                let message = format!("the query parameter `{name}` stands twice");
+                let message = format!("the query parameter `{name}` must occur only once");
                 return Err(Fault::caller(Code::InvalidArgument, "QUERY", message).with_detail("field", name));
             }
         }
@@ -120,14 +117,17 @@ fn params(head: &impl RequestHead, entry: &Entry, captured: Record) -> Result<Re
     Ok(params)
 }
 
-/// Only headers that are listed, and only where they can stand in any protocol.
+/// The headers that the route lists.
+///
+/// # Errors
+/// INVALID_ARGUMENT for a value that other protocols cannot represent.
 fn carried(head: &impl RequestHead, carry: &[ByteString]) -> Result<Headers, Fault> {
     let mut headers = Headers::new();
     for name in carry {
         for value in head.values(name) {
             let appended = text_of(value).map(|value| headers.append(name.clone(), value));
             if !matches!(appended, Some(Ok(()))) {
-                let message = format!("the header `{name}` holds a character outside ASCII");
+                let message = format!("the header `{name}` has a character outside ASCII");
                 return Err(Fault::caller(Code::InvalidArgument, "HEADER", message).with_detail("header", name.clone()));
             }
         }
@@ -135,15 +135,15 @@ fn carried(head: &impl RequestHead, carry: &[ByteString]) -> Result<Headers, Fau
     Ok(headers)
 }
 
-/// The body of a request.
+/// A body in the format that its media type indicates.
 pub(crate) fn body(chunks: Chunks, content_type: Option<&ByteString>) -> Body {
     Body::raw(chunks, content_type.map_or(Format::Raw, |media_type| Format::of_media_type(media_type)))
 }
 
-/// The request of a typed entry, put together from its body and from what the address says.
+/// Assembles the body of a typed request from the received body and the fields of path and query.
 ///
 /// # Errors
-/// INVALID_ARGUMENT with the place and field of what does not fit.
+/// INVALID_ARGUMENT with the position and field of what does not match the type.
 pub(crate) fn typed_body(typed: &TypedEntry, params: &Record, body: &Body) -> Result<Body, Fault> {
     let texts = |value: &Value| match value {
         Value::List(items) => items.iter().filter_map(Value::scalar_text).collect(),
@@ -155,9 +155,9 @@ pub(crate) fn typed_body(typed: &TypedEntry, params: &Record, body: &Body) -> Re
         Body::Raw { chunks, format, .. } => Some((chunks.to_bytes(), *format)),
         _ => None,
     };
-    let (given, field) = match (&typed.body, &bytes) {
+    let (received, field) = match (&typed.body, &bytes) {
         (TypedBody::None, Some(_)) => {
-            let message = "this method takes no body; all is said by the path and the query";
+            let message = "this method accepts no body; send all fields in the path and the query";
             return Err(Fault::caller(Code::InvalidArgument, "BODY_UNWANTED", message));
         }
         (TypedBody::Field(name), Some((bytes, format))) => (Some((bytes, *format)), Some(&**name)),
@@ -165,17 +165,18 @@ pub(crate) fn typed_body(typed: &TypedEntry, params: &Record, body: &Body) -> Re
         (_, None) => (None, None),
     };
     let request = &typed.call.request;
-    let assembled = request.assemble(given, field, &params)?;
+    let assembled = request.assemble(received, field, &params)?;
     Ok(Body::typed(assembled.into(), Format::Protobuf, Arc::clone(request) as Arc<dyn BodyType>))
 }
 
-/// The target of a call: every part is escaped, so that no value can leave its place.
+/// The target of a request to a service. Values are percent-encoded, so that none can change the structure.
 ///
 /// # Errors
-/// INVALID_ARGUMENT where a field is missing or cannot stand in an address.
+/// INVALID_ARGUMENT if a field is missing or cannot be written in a target.
 pub(crate) fn target(endpoint: &Endpoint, operation: &Operation, message: &Message) -> Result<String, Fault> {
     let missing = |name: &ByteString| {
-        let problem = format!("the address of the service needs the field `{name}`, and it is missing or has no text");
+        let problem =
+            format!("the path of the operation needs the field `{name}`, which is missing or not a single value");
         Fault::caller(Code::InvalidArgument, "ADDRESS_FIELD", problem).with_detail("field", name.clone())
     };
     let mut out = String::with_capacity(endpoint.base.len() + operation.path.as_str().len() + 32);
@@ -196,7 +197,7 @@ pub(crate) fn target(endpoint: &Endpoint, operation: &Operation, message: &Messa
                     path::append_segment(&mut out, part)?;
                 }
             }
-            // Refused where the settings were read.
+            // Rejected when the settings were read.
             Part::Unnamed => {}
         }
     }
@@ -211,11 +212,11 @@ pub(crate) fn target(endpoint: &Endpoint, operation: &Operation, message: &Messa
     Ok(out)
 }
 
-/// The headers of a call.
+/// The headers of a request to a service.
 ///
 /// # Errors
-/// INTERNAL where a value cannot stand in a header; nothing that got here can hold such a value.
-pub(crate) fn call_headers(
+/// INTERNAL for an invalid value, which earlier validation rules out.
+pub(crate) fn request_headers(
     endpoint: &Endpoint,
     static_headers: &[(http::HeaderName, http::HeaderValue)],
     message: &Message,
@@ -226,7 +227,7 @@ pub(crate) fn call_headers(
     headers.insert(http::header::HOST, endpoint.authority.clone());
     let mut insert = |name: http::HeaderName, value: ByteString| -> Result<(), Fault> {
         let value = http::HeaderValue::from_maybe_shared(value.into_bytes())
-            .map_err(|_| Fault::new(Code::Internal, "HEADER", format!("the header `{name}` cannot be written")))?;
+            .map_err(|_| Fault::new(Code::Internal, "HEADER", format!("invalid value of the header `{name}`")))?;
         headers.append(name, value);
         Ok(())
     };
@@ -255,7 +256,7 @@ pub(crate) fn call_headers(
     Ok(headers)
 }
 
-/// The reply of a service that did what it was asked.
+/// The reply of a successful response.
 pub(crate) fn reply(
     head: &http::response::Parts,
     chunks: Chunks,
@@ -272,7 +273,7 @@ pub(crate) fn reply(
                 message
                     .headers
                     .append(name.clone(), value)
-                    .map_err(|_| crate::error::bad_reply("a header cannot be carried"))?;
+                    .map_err(|_| crate::error::bad_response("a header has an invalid value"))?;
             }
         }
     }
@@ -285,7 +286,7 @@ pub(crate) fn reply(
     Ok(message)
 }
 
-/// The fault that a service's status means. What the service says of itself stays behind.
+/// The fault for a status that is not successful. The response's content is not disclosed to the client.
 pub(crate) fn status_fault(head: &http::response::Parts, service: &str) -> Option<Fault> {
     let status = head.status.as_u16();
     let code = Code::from_http(status)?;
@@ -294,7 +295,7 @@ pub(crate) fn status_fault(head: &http::response::Parts, service: &str) -> Optio
         (429 | 503, Some(seconds)) => Retry::After(std::time::Duration::from_secs(seconds.min(3600))),
         _ => Retry::Never,
     };
-    let fault = Fault::new(code, "SERVICE_STATUS", format!("the service answered with status {status}"))
+    let fault = Fault::new(code, "SERVICE_STATUS", format!("the service responded with status {status}"))
         .with_origin(Origin::Service(service.into()))
         .with_retry(retry);
     Some(fault)

@@ -1,7 +1,7 @@
-//! The port to one endpoint: pooled connections, driven by the call that uses them.
+//! The outbound port to one endpoint, over pooled connections.
 //!
-//! A connection has no task of its own. The call polls it, so that a reply is read in the turn that wakes the call, and
-//! a call that is dropped takes its connection with it.
+//! A connection has no task of its own. The call that uses it polls it, so that a response needs no second wake-up, and a
+//! dropped call closes its connection.
 
 mod connect;
 mod pool;
@@ -24,9 +24,9 @@ use hyper::client::conn::TrySendError;
 use crate::config::{Operation, Service};
 use crate::{error, mapping};
 use connect::Connector;
-use pool::{CallBody, Link, LiveConnection, Pool};
+use pool::{ConnectionDriver, Pool, PooledConnection, RequestContent};
 
-/// The port to one endpoint.
+/// The outbound port to one endpoint.
 pub(crate) struct HttpOutbound {
     service: Rc<ServiceParts>,
     endpoint: Rc<Endpoint>,
@@ -35,6 +35,7 @@ pub(crate) struct HttpOutbound {
 }
 
 struct ServiceParts {
+    /// The host name, for the origin of faults.
     name: ByteString,
     headers: Vec<(http::HeaderName, http::HeaderValue)>,
     reply_len_max: u64,
@@ -54,56 +55,56 @@ impl HttpOutbound {
             idle_connections: service.idle_connections,
             idle_timeout: service.idle_timeout,
         };
-        Ok(Self::connected_by(Rc::new(parts), Rc::new(endpoint), connector))
+        Ok(Self::with_connector(Rc::new(parts), Rc::new(endpoint), connector))
     }
 
-    fn connected_by(service: Rc<ServiceParts>, endpoint: Rc<Endpoint>, connector: Connector) -> Self {
+    fn with_connector(service: Rc<ServiceParts>, endpoint: Rc<Endpoint>, connector: Connector) -> Self {
         let pool = Pool::start(service.idle_connections, service.idle_timeout);
         Self { service, endpoint, connector, pool }
     }
 
-    fn origin(&self, fault: Fault) -> Fault {
+    fn with_origin(&self, fault: Fault) -> Fault {
         fault.with_origin(Origin::Service(self.service.name.clone()))
     }
 
-    async fn exchange(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
+    async fn transact(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
         let mut request = self.request(operation, message)?;
-        // A pooled connection may have been closed by the other side. Where the request was not written, it is written
-        // on another; a new connection is the last try.
-        while let Some(link) = self.pool.take() {
-            match self.send(link, request, operation, carry).await {
-                Sent::Answered(answer) => return answer,
-                Sent::Unwritten(back) => request = back,
+        // The service may have closed a pooled connection. If nothing of the request was written, it is sent on the next one,
+        // and finally on a new one.
+        while let Some(connection) = self.pool.take() {
+            match self.send(connection, request, operation, carry).await {
+                Sent::Completed(result) => return result,
+                Sent::NotWritten(unsent) => request = unsent,
             }
         }
         let connecting = within_deadline(message.deadline, self.connector.connect());
-        let fresh = connecting.await.map_err(|fault| self.origin(fault))?;
+        let fresh = connecting.await.map_err(|fault| self.with_origin(fault))?;
         match self.send(fresh, request, operation, carry).await {
-            Sent::Answered(answer) => answer,
-            Sent::Unwritten(_) => Err(self.origin(unreachable("the connection was closed at once"))),
+            Sent::Completed(result) => result,
+            Sent::NotWritten(_) => Err(self.with_origin(unreachable("the service closed a new connection at once"))),
         }
     }
 
-    /// Asks for a path on a new connection, so that a service that accepts none is noticed.
+    /// Sends a GET request on a new connection, so that the check fails if the service does not accept connections.
     async fn check_path(&self, path: &str) -> Result<(), Fault> {
-        let mut link = self.connector.connect().await?;
-        let mut request = http::Request::new(CallBody::new(Chunks::new()));
+        let mut connection = self.connector.connect().await?;
+        let mut request = http::Request::new(RequestContent::new(Chunks::new()));
         let target = format!("{}{path}", self.endpoint.base);
-        let bad_target = |_| Fault::new(Code::Internal, "ADDRESS", "the path of the health check is no path");
+        let bad_target = |_| Fault::new(Code::Internal, "ADDRESS", "the path of the health check is invalid");
         *request.uri_mut() = http::Uri::try_from(target).map_err(bad_target)?;
         request.headers_mut().insert(http::header::HOST, self.endpoint.authority.clone());
         for (name, value) in &self.service.headers {
             request.headers_mut().insert(name.clone(), value.clone());
         }
-        let response = send(&mut link, request).await.map_err(|_| error::connection_lost())?;
+        let response = send(&mut connection, request).await.map_err(|_| error::connection_lost())?;
         if response.status().is_success() {
             return Ok(());
         }
         let status = response.status().as_u16();
-        Err(Fault::new(Code::Unavailable, "HEALTH", format!("the health check was answered with status {status}")))
+        Err(Fault::new(Code::Unavailable, "HEALTH", format!("the health check returned status {status}")))
     }
 
-    fn request(&self, operation: &Operation, message: &Message) -> Result<http::Request<CallBody>, Fault> {
+    fn request(&self, operation: &Operation, message: &Message) -> Result<http::Request<RequestContent>, Fault> {
         use crossdock_adapter_api::OperationSpec as _;
         let target = mapping::target(&self.endpoint, operation, message)?;
         let (chunks, content_type) = match operation.body() {
@@ -118,14 +119,14 @@ impl HttpOutbound {
             }
         };
         let headers =
-            mapping::call_headers(&self.endpoint, &self.service.headers, message, content_type, Instant::now())?;
-        let mut request = http::Request::new(CallBody::new(chunks));
+            mapping::request_headers(&self.endpoint, &self.service.headers, message, content_type, Instant::now())?;
+        let mut request = http::Request::new(RequestContent::new(chunks));
         *request.method_mut() = operation.method.clone();
         let bad_target = |_| {
             Fault::caller(
                 Code::InvalidArgument,
                 "ADDRESS",
-                "the address of the service would be too long, or hold a character that none can",
+                "the request target is too long or has an invalid character",
             )
         };
         *request.uri_mut() = http::Uri::try_from(target).map_err(bad_target)?;
@@ -135,96 +136,102 @@ impl HttpOutbound {
 
     async fn send(
         &self,
-        mut link: Box<Link>,
-        request: http::Request<CallBody>,
+        mut connection: Box<PooledConnection>,
+        request: http::Request<RequestContent>,
         operation: &Operation,
         carry: &[ByteString],
     ) -> Sent {
-        let response = match send(&mut link, request).await {
+        let response = match send(&mut connection, request).await {
             Ok(response) => response,
             Err(mut failed) => {
-                if let Some(back) = failed.take_message() {
-                    return Sent::Unwritten(back);
+                if let Some(unsent) = failed.take_message() {
+                    return Sent::NotWritten(unsent);
                 }
                 let failure = failed.into_error();
-                let fault =
-                    if failure.is_parse() { error::bad_reply("it is not HTTP") } else { error::connection_lost() };
-                return Sent::Answered(Err(self.origin(fault)));
+                let fault = if failure.is_parse() {
+                    error::bad_response("it is not valid HTTP")
+                } else {
+                    error::connection_lost()
+                };
+                return Sent::Completed(Err(self.with_origin(fault)));
             }
         };
-        Sent::Answered(self.receive(link, response, operation, carry).await)
+        Sent::Completed(self.receive(connection, response, operation, carry).await)
     }
 
     async fn receive(
         &self,
-        mut link: Box<Link>,
+        mut connection: Box<PooledConnection>,
         response: http::Response<Incoming>,
         operation: &Operation,
         carry: &[ByteString],
     ) -> Result<Message, Fault> {
         let (head, body) = response.into_parts();
-        let failed = mapping::status_fault(&head, &self.service.name);
-        let chunks = read_body(&mut link, body, self.service.reply_len_max).await.map_err(|fault| self.origin(fault));
+        let status_fault = mapping::status_fault(&head, &self.service.name);
+        let chunks =
+            read_body(&mut connection, body, self.service.reply_len_max).await.map_err(|fault| self.with_origin(fault));
         if chunks.is_ok() {
-            self.pool.give(link);
+            self.pool.put(connection);
         }
-        if let Some(fault) = failed {
+        if let Some(fault) = status_fault {
             return Err(fault);
         }
         if head.headers.get(http::header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-            return Err(self.origin(error::bad_reply("its body is compressed, and nobody asked for that")));
+            return Err(self.with_origin(error::bad_response(
+                "its body is compressed, although the request accepts no content coding",
+            )));
         }
         mapping::reply(&head, chunks?, operation, carry)
     }
 }
 
-/// Sends a request while driving its connection. An error returns the request if nothing of it was written.
+/// Sends a request while driving its connection. The error has the request if nothing of it was written.
 async fn send(
-    link: &mut Link,
-    request: http::Request<CallBody>,
-) -> Result<http::Response<Incoming>, TrySendError<http::Request<CallBody>>> {
-    let mut sending = pin!(link.sender.try_send_request(request));
-    let connection = &mut link.connection;
+    connection: &mut PooledConnection,
+    request: http::Request<RequestContent>,
+) -> Result<http::Response<Incoming>, TrySendError<http::Request<RequestContent>>> {
+    let mut sending = pin!(connection.sender.try_send_request(request));
+    let driver = &mut connection.driver;
     std::future::poll_fn(|cx| {
-        drive(connection, cx);
+        drive(driver, cx);
         sending.as_mut().poll(cx)
     })
     .await
 }
 
-/// Polls a connection on behalf of its call. One that has ended is dropped at once: only then does it give back a request
-/// that it has not written.
-fn drive(connection: &mut Option<LiveConnection>, cx: &mut Context<'_>) {
-    if connection.as_mut().is_some_and(|connection| std::pin::Pin::new(connection).poll(cx).is_ready()) {
-        *connection = None;
+/// Polls the driver of a connection. A driver that has ended is dropped at once: only then does hyper return a request that
+/// was not written.
+fn drive(driver: &mut Option<ConnectionDriver>, cx: &mut Context<'_>) {
+    if driver.as_mut().is_some_and(|driver| std::pin::Pin::new(driver).poll(cx).is_ready()) {
+        *driver = None;
     }
 }
 
 enum Sent {
-    Answered(Result<Message, Fault>),
-    /// Not a byte of it was written.
-    Unwritten(http::Request<CallBody>),
+    Completed(Result<Message, Fault>),
+    /// Nothing of the request was written.
+    NotWritten(http::Request<RequestContent>),
 }
 
-/// Reads a reply's body while driving its connection.
-async fn read_body(link: &mut Link, body: Incoming, len_max: u64) -> Result<Chunks, Fault> {
+/// Reads a response body of up to `len_max` bytes while driving its connection.
+async fn read_body(connection: &mut PooledConnection, body: Incoming, len_max: u64) -> Result<Chunks, Fault> {
     let mut chunks = Chunks::new();
     if body.is_end_stream() {
         return Ok(chunks);
     }
     if body.size_hint().lower() > len_max {
-        return Err(error::bad_reply("it is larger than what is taken from this service"));
+        return Err(error::bad_response("its body exceeds the limit of the service"));
     }
     let mut body = pin!(body);
     let mut received = 0;
     let mut held = Reservation::for_reply();
     loop {
         let frame = std::future::poll_fn(|cx| {
-            // What was read already is taken first; then the connection may read on.
+            // Frames that have been read come first; then the connection may read on.
             if let Poll::Ready(frame) = body.as_mut().poll_frame(cx) {
                 return Poll::Ready(frame);
             }
-            drive(&mut link.connection, cx);
+            drive(&mut connection.driver, cx);
             body.as_mut().poll_frame(cx)
         })
         .await;
@@ -240,14 +247,14 @@ async fn read_body(link: &mut Link, body: Incoming, len_max: u64) -> Result<Chun
                 held.grow(data.len())?;
                 chunks.push(data);
                 if received > len_max {
-                    return Err(error::bad_reply("it is larger than what is taken from this service"));
+                    return Err(error::bad_response("its body exceeds the limit of the service"));
                 }
             }
         }
     }
 }
 
-/// A body whose fields are known, without those that the address took; `None` where it took none.
+/// The message without the body fields that are sent in the path and query; `None` if there are none or the body is opaque.
 fn without_address_fields(message: &Message, operation: &Operation) -> Result<Option<Message>, Fault> {
     let (record, of_type) = match &message.body {
         Body::Value(Value::Record(record)) => (record, None),
@@ -258,19 +265,19 @@ fn without_address_fields(message: &Message, operation: &Operation) -> Result<Op
         _ => return Ok(None),
     };
     let in_query = operation.query.iter().map(|param| &param.field);
-    let taken = operation.path.names().chain(in_query).filter(|name| record.iter().any(|(field, _)| field == *name));
-    let taken: Vec<&ByteString> = taken.collect();
-    if taken.is_empty() {
+    let sent = operation.path.names().chain(in_query).filter(|name| record.iter().any(|(field, _)| field == *name));
+    let sent: Vec<&ByteString> = sent.collect();
+    if sent.is_empty() {
         return Ok(None);
     }
     let mut rest = record.clone();
-    for name in taken {
+    for name in sent {
         rest.remove(name);
     }
     let mut message = message.clone();
     message.body = match of_type {
         None => Body::Value(Value::Record(rest)),
-        // What is left is still of its type, and is written as that.
+        // The other fields still have the type of the message.
         Some(of_type) => {
             let written = of_type.write(&Value::Record(rest), Format::Protobuf)?;
             Body::typed(written.into(), Format::Protobuf, Arc::clone(of_type))
@@ -288,21 +295,21 @@ impl Outbound for HttpOutbound {
     ) -> LocalFuture<'a, Result<Message, Fault>> {
         Box::pin(async move {
             match operation.as_any().downcast_ref::<Operation>() {
-                Some(operation) => self.exchange(operation, message, carry).await,
-                None => Err(Fault::new(Code::Internal, "OPERATION", "the operation is not one of HTTP")),
+                Some(operation) => self.transact(operation, message, carry).await,
+                None => Err(Fault::new(Code::Internal, "OPERATION", "the operation is not an HTTP operation")),
             }
         })
     }
 
     fn at(&self, address: IpAddr) -> Option<Rc<dyn Outbound>> {
         let (service, endpoint) = (Rc::clone(&self.service), Rc::clone(&self.endpoint));
-        Some(Rc::new(Self::connected_by(service, endpoint, self.connector.at(address))))
+        Some(Rc::new(Self::with_connector(service, endpoint, self.connector.at(address))))
     }
 
     fn probe(&self) -> LocalFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let link = self.connector.connect().await.map_err(|fault| self.origin(fault))?;
-            self.pool.give(link);
+            let connection = self.connector.connect().await.map_err(|fault| self.with_origin(fault))?;
+            self.pool.put(connection);
             Ok(())
         })
     }
@@ -310,7 +317,7 @@ impl Outbound for HttpOutbound {
     fn check<'a>(&'a self, target: Option<&'a str>) -> LocalFuture<'a, Result<(), Fault>> {
         match target {
             None => self.probe(),
-            Some(path) => Box::pin(async move { self.check_path(path).await.map_err(|fault| self.origin(fault)) }),
+            Some(path) => Box::pin(async move { self.check_path(path).await.map_err(|fault| self.with_origin(fault)) }),
         }
     }
 }

@@ -1,30 +1,30 @@
-//! Paths and queries: one normal form for routing, binding and forwarding.
+//! Normalises, decodes and escapes paths and queries.
 
 use std::borrow::Cow;
 
 use crossdock_message::{ByteString, Code, Fault};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// All but RFC 3986's unreserved characters.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// All but the unreserved characters of RFC 3986.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 fn bad(problem: &'static str) -> Fault {
     Fault::caller(Code::InvalidArgument, "PATH", problem)
 }
 
-/// The normal form of a path (RFC 3986 §6.2.2): escapes of unreserved characters are resolved, all others are in upper
-/// case; dot segments and empty segments are gone. What a service could read in another way is refused: escaped slashes,
-/// backslashes, NUL and `#`, a bare backslash, and a path that leaves the root.
+/// The normal form of a path (RFC 3986 §6.2.2): unreserved characters are decoded, other escapes are in upper case, and dot
+/// segments and empty segments are removed. What a service could interpret differently is rejected: an escaped slash,
+/// backslash, NUL or `#`, a bare backslash, and a path that leaves the root.
 ///
 /// # Errors
-/// INVALID_ARGUMENT for such a path, and for an escape that is none.
+/// INVALID_ARGUMENT for such a path and for a malformed escape.
 pub(crate) fn normalize(path: &str) -> Result<Cow<'_, str>, Fault> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_~/!$&'()*+,;=:@".contains(&byte);
-    let empty_segment = path.len() > 1 && (path.contains("//") || path.ends_with('/'));
-    if path.starts_with('/') && !empty_segment && path.bytes().all(plain) {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_~/!$&'()*+,;=:@".contains(&byte);
+    let has_empty_segment = path.len() > 1 && (path.contains("//") || path.ends_with('/'));
+    if path.starts_with('/') && !has_empty_segment && path.bytes().all(is_plain) {
         return Ok(Cow::Borrowed(path));
     }
-    let unescaped = resolve_escapes(path)?;
+    let unescaped = normalize_escapes(path)?;
     let mut segments: Vec<&str> = Vec::new();
     for segment in unescaped.split('/') {
         match segment {
@@ -38,20 +38,20 @@ pub(crate) fn normalize(path: &str) -> Result<Cow<'_, str>, Fault> {
     Ok(Cow::Owned(format!("/{}", segments.join("/"))))
 }
 
-fn resolve_escapes(path: &str) -> Result<String, Fault> {
+fn normalize_escapes(path: &str) -> Result<String, Fault> {
     let mut out = String::with_capacity(path.len());
     let mut rest = path;
     while let Some(at) = rest.find(['%', '\\']) {
         out.push_str(&rest[..at]);
         if rest.as_bytes()[at] == b'\\' {
-            return Err(bad("a backslash has no place in a path"));
+            return Err(bad("a path must not contain a backslash"));
         }
         let digits = rest.get(at + 1..at + 3).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let byte = digits
             .and_then(|digits| u8::from_str_radix(digits, 16).ok())
-            .ok_or_else(|| bad("an escape needs two hex digits"))?;
+            .ok_or_else(|| bad("`%` in a path must be followed by two hex digits"))?;
         match byte {
-            b'/' | b'\\' | 0 | b'#' => return Err(bad("an escaped `/`, `\\`, `#` or NUL has no place in a path")),
+            b'/' | b'\\' | 0 | b'#' => return Err(bad("a path must not contain an escaped `/`, `\\`, `#` or NUL")),
             byte if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => out.push(char::from(byte)),
             byte => out.push_str(&format!("%{byte:02X}")),
         }
@@ -61,42 +61,42 @@ fn resolve_escapes(path: &str) -> Result<String, Fault> {
     Ok(out)
 }
 
-/// The text of one captured part of a normalised path.
+/// Decodes a captured part of a normalised path.
 ///
 /// # Errors
-/// INVALID_ARGUMENT where it is not UTF-8.
+/// INVALID_ARGUMENT if it is not UTF-8.
 pub(crate) fn decode(part: &str) -> Result<ByteString, Fault> {
     if !part.contains('%') {
         return Ok(part.into());
     }
-    let text = percent_decode_str(part).decode_utf8().map_err(|_| bad("a part of the path is not UTF-8"))?;
+    let text = percent_decode_str(part).decode_utf8().map_err(|_| bad("the path is not valid UTF-8"))?;
     Ok(text.as_ref().into())
 }
 
-/// Appends one segment of a path, escaped so that it stays one segment: a slash in it is escaped too.
+/// Appends a segment to a path. All reserved characters are escaped, slashes too.
 ///
 /// # Errors
-/// INVALID_ARGUMENT for an empty segment and for `.` and `..`, which have another meaning and cannot be escaped.
+/// INVALID_ARGUMENT for an empty segment and for `.` and `..`, which cannot be escaped.
 pub(crate) fn append_segment(out: &mut String, text: &str) -> Result<(), Fault> {
     if matches!(text, "" | "." | "..") {
-        return Err(bad("an address cannot have an empty part, `.` or `..`"));
+        return Err(bad("a path segment must not be empty, `.` or `..`"));
     }
-    out.extend(utf8_percent_encode(text, SEGMENT));
+    out.extend(utf8_percent_encode(text, ESCAPED));
     Ok(())
 }
 
 /// Appends `name=value` to a query.
 pub(crate) fn append_query(out: &mut String, name: &str, value: &str) {
     out.push(if out.contains('?') { '&' } else { '?' });
-    out.extend(utf8_percent_encode(name, SEGMENT));
+    out.extend(utf8_percent_encode(name, ESCAPED));
     out.push('=');
-    out.extend(utf8_percent_encode(value, SEGMENT));
+    out.extend(utf8_percent_encode(value, ESCAPED));
 }
 
-/// The names and values of a query in order; `+` is a space (the form encoding of HTML).
+/// The decoded names and values of a query, in order; `+` is a space (application/x-www-form-urlencoded).
 ///
 /// # Errors
-/// INVALID_ARGUMENT for an escape that is none and for text that is not UTF-8.
+/// INVALID_ARGUMENT for a malformed escape and for text that is not UTF-8.
 pub(crate) fn query_pairs(query: &str) -> impl Iterator<Item = Result<(ByteString, ByteString), Fault>> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -109,13 +109,13 @@ fn form_decode(text: &str) -> Result<ByteString, Fault> {
         return Ok(text.into());
     }
     let bytes = text.as_bytes();
-    let whole = |at: usize| bytes.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-    if bytes.iter().enumerate().any(|(at, byte)| *byte == b'%' && !whole(at)) {
-        return Err(Fault::caller(Code::InvalidArgument, "QUERY", "an escape in the query needs two hex digits"));
+    let is_valid = |at: usize| bytes.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    if bytes.iter().enumerate().any(|(at, byte)| *byte == b'%' && !is_valid(at)) {
+        return Err(Fault::caller(Code::InvalidArgument, "QUERY", "`%` in a query must be followed by two hex digits"));
     }
     let spaced = text.replace('+', " ");
     let decoded = percent_decode_str(&spaced).decode_utf8();
-    let decoded = decoded.map_err(|_| Fault::caller(Code::InvalidArgument, "QUERY", "the query is not UTF-8"))?;
+    let decoded = decoded.map_err(|_| Fault::caller(Code::InvalidArgument, "QUERY", "the query is not valid UTF-8"))?;
     Ok(decoded.as_ref().into())
 }
 
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_have_one_form() {
+    fn paths_are_normalised() {
         for (path, normal) in [
             ("/", "/"),
             ("/a/b", "/a/b"),
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_read_in_another_way_is_refused() {
+    fn ambiguous_paths_are_rejected() {
         for path in
             ["/a%2fb", "/a%2Fb", "/a%5cb", "/a\\b", "/a%00", "/a%23", "/..", "/a/%2e%2e/..", "/a%", "/a%g0", "/a%2"]
         {
@@ -153,9 +153,9 @@ mod tests {
     }
 
     #[test]
-    fn queries_are_decoded_pair_by_pair() {
+    fn query_pairs_are_decoded() {
         let pairs: Result<Vec<_>, _> = query_pairs("a=1&b=x+y%26z&&c&a=%C3%A9").collect();
-        let pairs = pairs.expect("good");
+        let pairs = pairs.expect("a valid query");
         let shown: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
         assert_eq!(shown, [("a", "1"), ("b", "x y&z"), ("c", ""), ("a", "\u{e9}")]);
         for query in ["a=%", "a=%zz", "a=%ff"] {
@@ -165,9 +165,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_normal_path_stays_as_it_is(path in "/[a-zA-Z0-9%./;=\\\\~ -]{0,40}") {
+        fn normalisation_is_idempotent(path in "/[a-zA-Z0-9%./;=\\\\~ -]{0,40}") {
             if let Ok(normal) = normalize(&path) {
-                prop_assert_eq!(normalize(&normal).expect("normal").into_owned(), normal.clone().into_owned());
+                prop_assert_eq!(normalize(&normal).expect("a normalised path").into_owned(), normal.clone().into_owned());
                 prop_assert!(!normal.contains("//") && !normal.split('/').any(|part| part == ".." || part == "."));
             }
         }

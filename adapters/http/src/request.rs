@@ -1,4 +1,4 @@
-//! A request as both versions of HTTP give it.
+//! A request, independent of the HTTP version.
 
 use std::time::Duration;
 
@@ -6,108 +6,108 @@ use bytes::Bytes;
 use crossdock_adapter_api::Fields;
 use crossdock_message::Chunks;
 
-/// All that a request says before its body; checked, so that nothing in it can be read in two ways.
+/// A validated request head: nothing in it is ambiguous to another parser.
 pub(crate) trait RequestHead: Fields {
     fn method(&self) -> &str;
 
-    /// The path as it came, escapes and all.
+    /// The path as received, not percent-decoded.
     fn path(&self) -> &str;
 
     fn query(&self) -> Option<&str>;
 
-    /// All values of a name in order; the name is given in lower case.
+    /// All values of a field in order. `name` is in lower case.
     fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = Bytes> + 's;
 }
 
-/// A request's body, which nobody has read yet.
+/// The unread body of a request.
 pub(crate) trait RequestBody {
-    /// What the head says of it.
-    fn announced(&self) -> Announced;
+    /// The length that the head declares.
+    fn declared_length(&self) -> DeclaredLength;
 
-    /// Reads it, up to this length.
+    /// Reads the body, up to `len_max` bytes.
     ///
     /// # Errors
-    /// Why it cannot be had.
-    async fn read(self, len_max: u64) -> Result<Chunks, BodyRefusal>;
+    /// [`BodyError`].
+    async fn read(self, len_max: u64) -> Result<Chunks, BodyError>;
 }
 
-/// What a head says of the body behind it.
+/// The body length that a head declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Announced {
-    /// There is none.
-    Nothing,
-    /// Its length.
-    Length(u64),
-    /// That there is one.
-    Open,
+pub(crate) enum DeclaredLength {
+    /// The request has no body.
+    NoBody,
+    /// In bytes.
+    Known(u64),
+    /// The body is delimited by its framing.
+    Unknown,
 }
 
-/// Bytes a second that a body must come with, after [`BODY_GRACE`].
+/// Minimum rate of a body in bytes per second, enforced after [`BODY_GRACE`].
 pub(crate) const BODY_RATE_MIN: u64 = 512;
 pub(crate) const BODY_GRACE: Duration = Duration::from_secs(5);
-/// Bytes a second that a body's own share of time is reckoned with.
+/// Rate in bytes per second by which a body's length extends its timeout.
 const BODY_RATE: u64 = 16 * 1024;
-/// The length that one has the time for of which nobody has said how long it will be: that of the longest body that any
-/// route takes by default.
-pub(crate) const BODY_SHARE_OPEN: u64 = 1 << 20;
+/// Length in bytes by which the timeout of a body of unknown length is computed: the default `max` of an entry.
+pub(crate) const BODY_LEN_ASSUMED: u64 = 1 << 20;
 
-/// How long a body of this length may take.
-pub(crate) fn body_time(base: Duration, length: u64) -> Duration {
+/// The time limit for a body of `length` bytes.
+pub(crate) fn body_timeout_for(base: Duration, length: u64) -> Duration {
     base + Duration::from_secs(length / BODY_RATE)
 }
 
-/// Why a body is refused.
+/// Why a body is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BodyRefusal {
-    /// Its framing is not as it must be.
+pub(crate) enum BodyError {
+    /// The framing is malformed.
     Framing(&'static str),
-    /// More bytes than the route takes.
+    /// The body exceeds the route's limit.
     TooLarge,
-    /// It came too slowly.
+    /// The body arrived below the minimum rate or after its timeout.
     TooSlow,
-    /// There is no memory for it now.
+    /// The memory for bodies is used up.
     NoMemory,
-    /// The connection ended before the body did.
+    /// The connection was closed before the body was complete.
     Incomplete,
 }
 
-/// Why a head is refused.
+/// Why a head is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct HeadRefusal {
+pub(crate) struct HeadError {
     pub(crate) status: u16,
     pub(crate) problem: &'static str,
 }
 
-impl HeadRefusal {
-    /// What cannot be read, or can be read in two ways.
+impl HeadError {
+    /// A malformed or ambiguous head.
     pub(crate) fn bad(problem: &'static str) -> Self {
         Self { status: 400, problem }
     }
 }
 
-/// A character that a token may have (RFC 9110 §5.6.2).
+/// Whether a byte may occur in a token (RFC 9110 §5.6.2).
 pub(crate) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// `host [":" port]`, without user information.
+/// Whether the text is `host [":" port]`, without user information.
 pub(crate) fn is_authority(text: &[u8]) -> bool {
     let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(byte);
     !text.is_empty() && text.len() <= 255 + 6 && text.iter().all(good)
 }
 
-/// A target without what has no place in one: blanks, controls, `#`, bytes outside ASCII.
+/// Whether a target has only characters that a target may have: no whitespace, controls, `#` or bytes outside ASCII.
 pub(crate) fn is_target(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| (0x21..0x7f).contains(byte) && *byte != b'#')
 }
 
-/// Methods that are not served, whatever routes say.
-pub(crate) fn is_refused_method(method: &[u8]) -> bool {
+/// Methods that no route can serve.
+pub(crate) fn is_unsupported_method(method: &[u8]) -> bool {
     matches!(method, b"TRACE" | b"CONNECT")
 }
 
-pub(crate) const REFUSED_METHOD: HeadRefusal = HeadRefusal { status: 405, problem: "TRACE and CONNECT are not served" };
-pub(crate) const TARGET_TOO_LONG: HeadRefusal = HeadRefusal { status: 414, problem: "the target is too long" };
-pub(crate) const TOO_MANY_HEADERS: HeadRefusal = HeadRefusal { status: 431, problem: "there are too many headers" };
-pub(crate) const UNKNOWN_EXPECTATION: HeadRefusal =
-    HeadRefusal { status: 417, problem: "the only expectation met here is 100-continue" };
+pub(crate) const UNSUPPORTED_METHOD: HeadError =
+    HeadError { status: 405, problem: "TRACE and CONNECT are not supported" };
+pub(crate) const TARGET_TOO_LONG: HeadError = HeadError { status: 414, problem: "the request target is too long" };
+pub(crate) const TOO_MANY_HEADERS: HeadError = HeadError { status: 431, problem: "too many header fields" };
+pub(crate) const UNSUPPORTED_EXPECTATION: HeadError =
+    HeadError { status: 417, problem: "the only supported expectation is 100-continue" };

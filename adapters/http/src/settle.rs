@@ -1,4 +1,4 @@
-//! What became of a request, in HTTP's words.
+//! Maps the outcome of a request to a response.
 
 use std::sync::Arc;
 
@@ -7,24 +7,24 @@ use crossdock_adapter_api::offload::discard;
 use crossdock_adapter_api::{Outcome, encode_body, is_long_to_encode, take_body_apart};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Message, Record, Retry, Value, json, xml};
 
-use crate::answer::{Answer, Content};
 use crate::config::Entry;
-use crate::request::HeadRefusal;
-use crate::streams::{self, StreamAnswer};
+use crate::request::HeadError;
+use crate::response::{Content, Response};
+use crate::streams::{self, StreamContent};
 
-/// What decides how an answer is written.
-pub(crate) struct Asker {
-    /// Only the head is wanted.
+/// What determines the form of a response, besides its outcome.
+pub(crate) struct ResponseContext {
+    /// The method is HEAD.
     pub(crate) head_only: bool,
-    /// Faults are told in XML.
+    /// Errors are written as XML.
     pub(crate) wants_xml: bool,
-    /// The request's identity, once it has one.
+    /// The message id, once the request is admitted.
     pub(crate) id: Option<ByteString>,
 }
 
-/// The answer to an outcome.
-pub(crate) fn settle(outcome: Outcome, entry: &Entry, asker: &Asker) -> Answer {
-    let of_type = entry.typed.as_ref().map(|typed| &*typed.answer as &dyn BodyType);
+/// The response to an outcome.
+pub(crate) fn settle(outcome: Outcome, entry: &Entry, context: &ResponseContext) -> Response {
+    let of_type = entry.typed.as_ref().map(|typed| &*typed.response as &dyn BodyType);
     match outcome {
         Outcome::Replied(Message { body: Body::Stream(stream), headers, .. }) => {
             match (stream.take(), &entry.typed, entry.stream) {
@@ -32,96 +32,102 @@ pub(crate) fn settle(outcome: Outcome, entry: &Entry, asker: &Asker) -> Answer {
                     let mut message = Message::new(ByteString::new(), ByteString::new());
                     message.headers = headers;
                     let content_type = Some(ByteString::from_static(streams::media_type(format)));
-                    let answer = StreamAnswer::new(stream, Arc::clone(&typed.answer), format);
-                    reply(message, Content::Stream(answer), content_type, asker)
+                    let content = StreamContent::new(stream, Arc::clone(&typed.response), format);
+                    success(message, Content::Stream(content), content_type, context)
                 }
-                _ => {
-                    failure(&Fault::new(Code::Internal, "STREAM", "the answer streams, and the entry does not"), asker)
-                }
+                _ => error_response(
+                    &Fault::new(Code::Internal, "STREAM", "the reply is a stream, but the entry has no `stream`"),
+                    context,
+                ),
             }
         }
-        Outcome::Replied(mut message) => match encode_body(&message, &entry.answer, of_type) {
+        Outcome::Replied(mut message) => match encode_body(&message, &entry.response_format, of_type) {
             Ok(body) => {
-                // It may have been read on its way.
+                // A step may have decoded the body.
                 discard(std::mem::replace(&mut message.body, Body::Empty));
-                reply(message, Content::Chunks(body.chunks), body.content_type, asker)
+                success(message, Content::Chunks(body.chunks), body.content_type, context)
             }
-            Err(fault) => failure(&unwritable(fault), asker),
+            Err(fault) => error_response(&unwritable(fault), context),
         },
-        Outcome::Accepted => Answer::new(202, Content::Chunks(Chunks::new()), asker.head_only),
-        Outcome::Failed(fault) => failure(&fault, asker),
+        Outcome::Accepted => Response::new(202, Content::Chunks(Chunks::new()), context.head_only),
+        Outcome::Failed(fault) => error_response(&fault, context),
     }
 }
 
-/// Whether writing the answer takes long.
+/// Whether encoding the response takes so long that it must be offloaded.
 pub(crate) fn is_long(outcome: &Outcome, entry: &Entry) -> bool {
     let Outcome::Replied(message) = outcome else { return false };
-    let of_type = entry.typed.as_ref().map(|typed| &*typed.answer as &dyn BodyType);
-    is_long_to_encode(&message.body, &entry.answer, of_type)
+    let of_type = entry.typed.as_ref().map(|typed| &*typed.response as &dyn BodyType);
+    is_long_to_encode(&message.body, &entry.response_format, of_type)
 }
 
-/// Writes the body of an answer on the thread pool.
-pub(crate) async fn write_apart(outcome: Outcome, entry: &Entry) -> Outcome {
+/// Encodes the body of a response on the thread pool.
+pub(crate) async fn encode_offloaded(outcome: Outcome, entry: &Entry) -> Outcome {
     let Outcome::Replied(mut message) = outcome else { return outcome };
-    let of_type = entry.typed.as_ref().map(|typed| Arc::clone(&typed.answer) as Arc<dyn BodyType>);
-    match take_body_apart(&mut message, &entry.answer, of_type.as_ref()).await {
-        Ok(written) => {
-            written.put_into(&mut message, &entry.answer, of_type);
+    let of_type = entry.typed.as_ref().map(|typed| Arc::clone(&typed.response) as Arc<dyn BodyType>);
+    match take_body_apart(&mut message, &entry.response_format, of_type.as_ref()).await {
+        Ok(encoded) => {
+            encoded.put_into(&mut message, &entry.response_format, of_type);
             Outcome::Replied(message)
         }
         Err(fault) => Outcome::Failed(unwritable(fault)),
     }
 }
 
-/// What the gateway cannot write is its own fault, whatever the format says of the bytes.
+/// A body that cannot be encoded is an internal error, not the client's.
 fn unwritable(fault: Fault) -> Fault {
     Fault { code: Code::Internal, http_status: None, ..fault }
 }
 
 const REQUEST_ID: &str = "x-request-id";
 
-fn reply(message: Message, content: Content, content_type: Option<ByteString>, asker: &Asker) -> Answer {
-    let mut answer = Answer::new(message.status.unwrap_or(200), content, asker.head_only);
-    answer.headers = message.headers;
+fn success(
+    message: Message,
+    content: Content,
+    content_type: Option<ByteString>,
+    context: &ResponseContext,
+) -> Response {
+    let mut response = Response::new(message.status.unwrap_or(200), content, context.head_only);
+    response.headers = message.headers;
     if let Some(content_type) = content_type {
-        answer.set("content-type", content_type);
+        response.set("content-type", content_type);
     }
-    if let Some(id) = &asker.id {
-        answer.set(REQUEST_ID, id.clone());
+    if let Some(id) = &context.id {
+        response.set(REQUEST_ID, id.clone());
     }
-    answer
+    response
 }
 
-/// The answer to a fault: a problem document (RFC 9457) in the caller's format.
-pub(crate) fn failure(fault: &Fault, asker: &Asker) -> Answer {
+/// The response to a fault: a problem document (RFC 9457).
+pub(crate) fn error_response(fault: &Fault, context: &ResponseContext) -> Response {
     let status = fault.to_http();
-    let (body, media_type) = problem_document(fault, status, asker.id.as_ref(), asker.wants_xml);
-    let mut answer = Answer::new(status, Content::Chunks(bytes::Bytes::from(body).into()), asker.head_only);
-    answer.set("content-type", ByteString::from_static(media_type));
+    let (body, media_type) = problem_document(fault, status, context.id.as_ref(), context.wants_xml);
+    let mut response = Response::new(status, Content::Chunks(bytes::Bytes::from(body).into()), context.head_only);
+    response.set("content-type", ByteString::from_static(media_type));
     if let Some(allow) = fault.detail("allow") {
-        answer.set("allow", allow.clone());
+        response.set("allow", allow.clone());
     }
     if let Some(seconds) = retry_after(fault) {
-        answer.set("retry-after", seconds.to_string());
+        response.set("retry-after", seconds.to_string());
     }
-    if let Some(id) = &asker.id {
-        answer.set(REQUEST_ID, id.clone());
+    if let Some(id) = &context.id {
+        response.set(REQUEST_ID, id.clone());
     }
-    answer
+    response
 }
 
-/// The fault of a head that is refused.
-pub(crate) fn refusal_fault(refusal: HeadRefusal) -> Fault {
-    let code = match refusal.status {
+/// The fault for a rejected head.
+pub(crate) fn head_fault(error: HeadError) -> Fault {
+    let code = match error.status {
         408 => Code::DeadlineExceeded,
         405 | 501 | 505 => Code::Unimplemented,
         417 => Code::FailedPrecondition,
         _ => Code::InvalidArgument,
     };
-    Fault::caller(code, "REQUEST_REFUSED", ByteString::from_static(refusal.problem)).with_http_status(refusal.status)
+    Fault::caller(code, "REQUEST_REFUSED", ByteString::from_static(error.problem)).with_http_status(error.status)
 }
 
-/// Full seconds after which a caller may come again.
+/// The value of Retry-After in seconds.
 fn retry_after(fault: &Fault) -> Option<u64> {
     match (fault.code, fault.retry) {
         (_, Retry::After(wait)) => Some(wait.as_secs().max(1)),
@@ -155,7 +161,7 @@ pub(crate) fn problem_document(
     }
     let problem = Value::Record(problem);
     if in_xml {
-        // The namespace that RFC 9457 appendix B gives to problems in XML.
+        // RFC 9457 appendix B.
         let root = xml::ExpandedName::parse("{urn:ietf:rfc:7807}problem");
         if let Some(Ok(document)) = root.map(|root| xml::write(&root, &problem)) {
             return (document, "application/problem+xml");

@@ -1,4 +1,4 @@
-//! Streams over HTTP: answers as lines of JSON or as server-sent events, requests as lines of JSON.
+//! Streams over HTTP: responses as NDJSON or server-sent events, requests as NDJSON.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,50 +19,49 @@ pub(crate) fn media_type(format: StreamFormat) -> &'static str {
     }
 }
 
-/// An answer that comes one message after another, at the pace of the caller.
+/// The content of a streamed response. The client's reading rate limits how fast the stream is polled.
 ///
-/// A stream that ends with a fault tells it as its last line or event, because the status is long gone: a line
-/// `{"error": …}`, or an event `error`, with the problem document that an answer would have had.
-pub(crate) struct StreamAnswer {
+/// A fault is the last line or event, because the status has already been sent: a line `{"error": …}` or an event `error`,
+/// with the problem document of an error response.
+pub(crate) struct StreamContent {
     stream: Option<Box<dyn BodyStream>>,
     of_type: Arc<Typed>,
     format: StreamFormat,
 }
 
-impl StreamAnswer {
+impl StreamContent {
     pub(crate) fn new(stream: Box<dyn BodyStream>, of_type: Arc<Typed>, format: StreamFormat) -> Self {
         Self { stream: Some(stream), of_type, format }
     }
 
-    /// The next piece of the answer.
+    /// The next line or event; `None` at the end.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
         let Poll::Ready(next) = stream.poll_next(cx) else { return Poll::Pending };
-        let piece = next.map(|next| next.and_then(|body| self.json(body)));
-        match piece {
+        match next.map(|next| next.and_then(|body| self.encode(body))) {
             None => {
                 self.stream = None;
                 Poll::Ready(None)
             }
-            Some(Ok(json)) => Poll::Ready(Some(self.framed(&json, false))),
+            Some(Ok(json)) => Poll::Ready(Some(self.frame(&json, false))),
             Some(Err(fault)) => {
-                // Dropping the stream gives its source up.
+                // Dropping the stream cancels its source.
                 self.stream = None;
                 let (problem, _) = problem_document(&fault, fault.to_http(), None, false);
-                Poll::Ready(Some(self.framed(&problem, true)))
+                Poll::Ready(Some(self.frame(&problem, true)))
             }
         }
     }
 
-    fn json(&self, body: Body) -> Result<Bytes, Fault> {
+    fn encode(&self, body: Body) -> Result<Bytes, Fault> {
         let mut message = Message::new(ByteString::new(), ByteString::new());
         message.body = body;
         let encoded = encode_body(&message, &WriteFormat::Json, Some(&*self.of_type as &dyn BodyType));
         encoded.map(|body| body.chunks.to_bytes()).map_err(|fault| Fault { code: Code::Internal, ..fault })
     }
 
-    /// A line or an event. JSON written here has no line breaks.
-    fn framed(&self, json: &[u8], is_error: bool) -> Bytes {
+    /// A line or an event. The JSON has no line breaks.
+    fn frame(&self, json: &[u8], is_error: bool) -> Bytes {
         let (before, after): (&[u8], &[u8]) = match (self.format, is_error) {
             (StreamFormat::Ndjson, false) => (b"", b"\n"),
             (StreamFormat::Ndjson, true) => (b"{\"error\":", b"}\n"),
@@ -73,14 +72,15 @@ impl StreamAnswer {
     }
 }
 
-/// A stream of requests: the lines of a body that is there.
-struct Lines {
+/// The request messages in a complete NDJSON body.
+struct NdjsonRequests {
     rest: Bytes,
+    /// The number of the current line, from 1.
     line: usize,
     of_type: Arc<Typed>,
 }
 
-impl BodyStream for Lines {
+impl BodyStream for NdjsonRequests {
     fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Body, Fault>>> {
         loop {
             if self.rest.is_empty() {
@@ -105,20 +105,20 @@ impl BodyStream for Lines {
     }
 }
 
-/// The stream of requests that a body of lines is.
+/// The stream of request messages in an NDJSON body.
 ///
 /// # Errors
 /// INVALID_ARGUMENT (415) for a body of another format.
-pub(crate) fn requests(typed: &TypedEntry, body: Body) -> Result<Body, Fault> {
+pub(crate) fn parse_requests(typed: &TypedEntry, body: Body) -> Result<Body, Fault> {
     let rest = match body {
         Body::Empty => Bytes::new(),
-        // `application/x-ndjson` is none of the formats that are looked into as a whole.
+        // `application/x-ndjson` has no `Format` of its own.
         Body::Raw { chunks, format: Format::Raw | Format::Json, .. } => chunks.to_bytes(),
         _ => {
-            let message = "the body has to be lines of JSON (application/x-ndjson)";
+            let message = "the body must be NDJSON (application/x-ndjson)";
             return Err(Fault::caller(Code::InvalidArgument, "BODY_FORMAT", message).with_http_status(415));
         }
     };
-    let lines = Lines { rest, line: 0, of_type: Arc::clone(&typed.call.request) };
-    Ok(Body::Stream(StreamCell::new(Box::new(lines))))
+    let requests = NdjsonRequests { rest, line: 0, of_type: Arc::clone(&typed.call.request) };
+    Ok(Body::Stream(StreamCell::new(Box::new(requests))))
 }

@@ -1,4 +1,4 @@
-//! The HTTP adapter keeps the contract of adapters.
+//! The HTTP adapter fulfils the adapter contract.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ impl contract::Subject for Http {
     }
 
     fn nowhere(&self) -> String {
-        // A port that was free a moment ago.
+        // The port is free again as soon as the listener is dropped.
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         socket.local_addr().expect("an address").to_string()
     }
@@ -48,7 +48,7 @@ impl contract::Subject for Http {
 }
 
 #[test]
-fn the_http_adapter_keeps_the_contract() {
+fn the_http_adapter_fulfils_the_contract() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let local = tokio::task::LocalSet::new();

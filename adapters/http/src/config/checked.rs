@@ -1,4 +1,4 @@
-//! Settings as checked: nothing downstream checks them again.
+//! Settings as validated: no later code validates them again.
 
 mod entry;
 mod listener;
@@ -9,31 +9,31 @@ use crossdock_settings::{Node, Reader, Span, Spanned};
 
 use super::BodyFormat;
 
-pub(crate) use self::entry::{Entry, QueryRest, TypedBody, TypedEntry};
+pub(crate) use self::entry::{Entry, TypedBody, TypedEntry, UnlistedQuery};
 pub(crate) use self::listener::Listener;
 pub(crate) use self::service::{Operation, Service};
 
-/// The methods that can be named, in the order in which their paths are handed over.
+/// The supported methods, in the order of the `paths` of [`method_and_path`].
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
-/// The one method that is named, and its path.
+/// The only method with a path, and that path.
 fn method_and_path(
     paths: [&Option<Spanned<String>>; 5],
     node: &Node,
     reader: &mut Reader<'_>,
 ) -> Option<(&'static str, PathTemplate)> {
-    let named: Vec<_> =
+    let given: Vec<_> =
         METHODS.into_iter().zip(paths).filter_map(|(method, path)| Some((method, path.as_ref()?))).collect();
-    let [(method, path)] = named.as_slice() else {
-        let message = if named.is_empty() { "the method and path are missing" } else { "there are two methods" };
+    let [(method, path)] = given.as_slice() else {
+        let message = if given.is_empty() { "the method and path are missing" } else { "only one method is allowed" };
         reader.error("method", node.span, message, "write one of `get: /path`, `post:`, `put:`, `patch:`, `delete:`");
         return None;
     };
-    let start = node.get(&method.to_ascii_lowercase());
+    let path_node = node.get(&method.to_ascii_lowercase());
     match PathTemplate::parse(&path.value) {
         Ok(template) => Some((method, template)),
         Err(error) => {
-            let span = start.map_or(path.span, |node| node.span_of(error.range));
+            let span = path_node.map_or(path.span, |node| node.span_of(error.range));
             reader.error("path", span, error.problem, error.help);
             None
         }

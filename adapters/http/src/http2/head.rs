@@ -1,5 +1,5 @@
-//! One request head, checked (RFC 9113 §8). h2 has refused what is malformed in HTTP/2's own terms: fields that concern
-//! a connection, pseudo-fields in a wrong place or number, a length that is none.
+//! Validates a request head (RFC 9113 §8). h2 has already rejected what is malformed in HTTP/2: connection-specific fields,
+//! misplaced or repeated pseudo-header fields, an invalid Content-Length.
 
 use bytes::Bytes;
 use crossdock_adapter_api::Fields;
@@ -7,13 +7,13 @@ use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
 
-use crate::front::HeadLimits;
+use crate::http1::HeadLimits;
 use crate::request::{
-    HeadRefusal, REFUSED_METHOD, RequestHead, TARGET_TOO_LONG, TOO_MANY_HEADERS, UNKNOWN_EXPECTATION, is_authority,
-    is_refused_method, is_target,
+    HeadError, RequestHead, TARGET_TOO_LONG, TOO_MANY_HEADERS, UNSUPPORTED_EXPECTATION, UNSUPPORTED_METHOD,
+    is_authority, is_target, is_unsupported_method,
 };
 
-/// A request head that was accepted.
+/// A valid request head.
 #[derive(Debug)]
 pub(super) struct CheckedHead {
     method: Method,
@@ -22,15 +22,15 @@ pub(super) struct CheckedHead {
     headers: HeaderMap,
 }
 
-/// Checks a head.
+/// Validates a head.
 ///
 /// # Errors
-/// [`HeadRefusal`] for what is too much, and for what could be read in two ways here or behind the gateway.
-pub(super) fn check(parts: Parts, limits: &HeadLimits) -> Result<CheckedHead, HeadRefusal> {
-    let bad = HeadRefusal::bad;
+/// [`HeadError`] for a head that exceeds a limit or is ambiguous, here or to a service.
+pub(super) fn check(parts: Parts, limits: &HeadLimits) -> Result<CheckedHead, HeadError> {
+    let bad = HeadError::bad;
     let Parts { method, uri, mut headers, .. } = parts;
-    if is_refused_method(method.as_str().as_bytes()) {
-        return Err(REFUSED_METHOD);
+    if is_unsupported_method(method.as_str().as_bytes()) {
+        return Err(UNSUPPORTED_METHOD);
     }
     let uri = uri.into_parts();
     if uri.scheme.as_ref().is_some_and(|scheme| !matches!(scheme.as_str(), "http" | "https")) {
@@ -42,29 +42,31 @@ pub(super) fn check(parts: Parts, limits: &HeadLimits) -> Result<CheckedHead, He
     }
     let is_path = target.as_str().starts_with('/') || (target == "*" && method == Method::OPTIONS);
     if !is_path || !is_target(target.as_str().as_bytes()) {
-        return Err(bad("the target has a character that has no place there"));
+        return Err(bad("the request target has an invalid character"));
     }
     join_cookies(&mut headers);
     if headers.len() > limits.headers_max {
         return Err(TOO_MANY_HEADERS);
     }
     for (name, value) in &headers {
-        // An underscore is a hyphen to many services behind us, so that it would give a header a second spelling.
+        // Many servers treat `_` as `-`, which would give a field a second spelling.
         if name.as_str().contains('_') {
-            return Err(bad("a header's name has a character that has no place there"));
+            return Err(bad("a header name has an invalid character"));
         }
-        let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-        if blank(value.as_bytes().first()) || blank(value.as_bytes().last()) {
-            return Err(bad("a header's value begins or ends with a blank"));
+        let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+        if is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last()) {
+            return Err(bad("a header value begins or ends with whitespace"));
         }
     }
-    for (name, problem) in [(HOST, "there are two Host headers"), (CONTENT_LENGTH, "there are two Content-Lengths")] {
+    for (name, problem) in
+        [(HOST, "there are several Host fields"), (CONTENT_LENGTH, "there are several Content-Length fields")]
+    {
         if headers.get_all(name).iter().nth(1).is_some() {
             return Err(bad(problem));
         }
     }
-    let named = headers.get(HOST).map(|host| Bytes::copy_from_slice(host.as_bytes()));
-    let host = match (uri.authority, named) {
+    let host = headers.get(HOST).map(|host| Bytes::copy_from_slice(host.as_bytes()));
+    let host = match (uri.authority, host) {
         (Some(authority), Some(host)) if !host.eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
             return Err(bad("the Host header and the authority differ"));
         }
@@ -73,16 +75,16 @@ pub(super) fn check(parts: Parts, limits: &HeadLimits) -> Result<CheckedHead, He
         (None, None) => return Err(bad("the authority is missing")),
     };
     if !is_authority(&host) {
-        return Err(bad("the authority is none"));
+        return Err(bad("the authority is malformed"));
     }
-    let met = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if !headers.get_all(EXPECT).iter().all(met) {
-        return Err(UNKNOWN_EXPECTATION);
+    let is_supported = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if !headers.get_all(EXPECT).iter().all(is_supported) {
+        return Err(UNSUPPORTED_EXPECTATION);
     }
     Ok(CheckedHead { method, target, host, headers })
 }
 
-/// Cookies may come one by one, and are one field elsewhere (RFC 9113 §8.2.3).
+/// Joins a split Cookie field (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().nth(1).is_none() {
         return;
@@ -130,7 +132,7 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { head_len_max: 4096, headers_max: 8, target_len_max: 100 };
 
-    fn head(method: &str, target: &str, headers: &[(&str, &str)]) -> Result<CheckedHead, HeadRefusal> {
+    fn head(method: &str, target: &str, headers: &[(&str, &str)]) -> Result<CheckedHead, HeadError> {
         let mut request = http::Request::builder().method(method).uri(target);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -139,13 +141,13 @@ mod tests {
     }
 
     fn status(method: &str, target: &str, headers: &[(&str, &str)]) -> u16 {
-        head(method, target, headers).expect_err("refused").status
+        head(method, target, headers).expect_err("an invalid head").status
     }
 
     #[test]
-    fn a_good_head_is_read() {
+    fn a_valid_head_is_accepted() {
         let headers = [("x-a", "one"), ("x-a", "two"), ("cookie", "a=1"), ("cookie", "b=2"), ("host", "EXAMPLE:80")];
-        let head = head("GET", "http://example:80/a/b?c=d", &headers).expect("good");
+        let head = head("GET", "http://example:80/a/b?c=d", &headers).expect("a valid head");
         assert_eq!((head.method(), head.path(), head.query()), ("GET", "/a/b", Some("c=d")));
         assert_eq!(head.get("host"), Some(&b"example:80"[..]));
         assert_eq!(head.values("x-a").collect::<Vec<_>>(), ["one", "two"]);
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_in_two_ways_is_refused() {
+    fn malformed_and_ambiguous_heads_are_rejected() {
         let at = "http://h/a";
         assert_eq!(status("TRACE", at, &[]), 405);
         assert_eq!(status("GET", at, &[("host", "other")]), 400);
@@ -169,13 +171,13 @@ mod tests {
     }
 
     #[test]
-    fn limits_hold_to_the_unit() {
+    fn limits_are_exact() {
         let target = |len: usize| format!("http://h/{}", "a".repeat(len - 1));
         assert!(head("GET", &target(100), &[]).is_ok());
         assert_eq!(status("GET", &target(101), &[]), 414);
-        let many: Vec<(&str, &str)> = vec![("x", "y"); 9];
-        assert!(head("GET", "http://h/a", &many[..8]).is_ok());
-        assert_eq!(status("GET", "http://h/a", &many), 431);
+        let fields: Vec<(&str, &str)> = vec![("x", "y"); 9];
+        assert!(head("GET", "http://h/a", &fields[..8]).is_ok());
+        assert_eq!(status("GET", "http://h/a", &fields), 431);
         let crumbs: Vec<(&str, &str)> = vec![("cookie", "a=b"); 20];
         assert!(head("GET", "http://h/a", &crumbs).is_ok(), "cookies are one field");
     }

@@ -1,4 +1,4 @@
-//! Fields of a message as the query of a call. Nothing is left out silently: what has no form here, or no place, is an error. Pure.
+//! Maps fields of a message to the query of a request. A field that cannot be sent is an error. Pure.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,19 +9,19 @@ use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Format, Limits,
 use crate::config::Operation;
 use crate::path;
 
-/// Records inside one another, in the name of one parameter.
+/// Maximum nesting of records in the name of a parameter.
 const DEPTH_MAX: usize = 32;
 
-/// Appends the query of a call to its target.
+/// Appends the query to a target.
 ///
-/// Lists become a parameter for each item, records one for each field with a dot in its name, bytes are in base64. With a contract, a
-/// field has the text of its ProtoJSON form, as `google.api.http` has it. Fields that are not there, and those that are null, are left out.
+/// A list becomes one parameter per item, a record one per field (`name.inner`), bytes are base64. With a contract, a field is written
+/// as in ProtoJSON, as `google.api.http` specifies. Absent and null fields are omitted.
 ///
 /// # Errors
-/// INVALID_ARGUMENT naming the field that has no form in a query, or that the operation has no place for.
+/// INVALID_ARGUMENT with the name of a field that cannot be written in a query or that the operation does not accept.
 pub(super) fn append(out: &mut String, operation: &Operation, message: &Message) -> Result<(), Fault> {
-    check_places(operation, message)?;
-    if operation.query_rest
+    check_accepted(operation, message)?;
+    if operation.sends_unlisted_query
         && let Some(query) = &message.query
     {
         out.push('?');
@@ -36,15 +36,15 @@ pub(super) fn append(out: &mut String, operation: &Operation, message: &Message)
             append_value(out, &param.name, &value, 0)?;
         }
     }
-    if operation.query_rest {
-        let is_named = |name: &ByteString| {
+    if operation.sends_unlisted_query {
+        let is_sent = |name: &ByteString| {
             operation.params().contains(name) || operation.query.iter().any(|param| param.field == *name)
         };
-        for (name, value) in message.params.iter().filter(|(name, _)| !is_named(name)) {
+        for (name, value) in message.params.iter().filter(|(name, _)| !is_sent(name)) {
             append_value(out, name, value, 0)?;
         }
         if operation.body().is_none() {
-            for (name, value) in fields.all()?.iter().filter(|(name, _)| !is_named(name)) {
+            for (name, value) in fields.all()?.iter().filter(|(name, _)| !is_sent(name)) {
                 append_value(out, name, value, 0)?;
             }
         }
@@ -52,8 +52,8 @@ pub(super) fn append(out: &mut String, operation: &Operation, message: &Message)
     Ok(())
 }
 
-/// An operation without a body has to have a place for all that the message's body says.
-fn check_places(operation: &Operation, message: &Message) -> Result<(), Fault> {
+/// Checks that an operation without a body sends all fields of the message's body.
+fn check_accepted(operation: &Operation, message: &Message) -> Result<(), Fault> {
     if operation.body().is_some() {
         return Ok(());
     }
@@ -61,7 +61,7 @@ fn check_places(operation: &Operation, message: &Message) -> Result<(), Fault> {
         Body::Empty | Body::Stream(_) => None,
         Body::Value(value) => Some(value),
         Body::Raw { chunks, .. } if chunks.is_empty() => None,
-        Body::Raw { of_type: None, .. } => return Err(no_place(operation, "a body", None)),
+        Body::Raw { of_type: None, .. } => return Err(not_accepted(operation, "a body", None)),
         typed @ Body::Raw { .. } => typed.value(&Limits::default())?,
     };
     match value {
@@ -69,16 +69,16 @@ fn check_places(operation: &Operation, message: &Message) -> Result<(), Fault> {
         Some(Value::Record(record)) => {
             let is_lost = |name: &str, value: &Value| !matches!(value, Value::Null) && !operation.has_place_for(name);
             match record.iter().find(|(name, value)| is_lost(name, value)) {
-                Some((name, _)) => Err(no_place(operation, &format!("the field `{name}`"), Some(name))),
+                Some((name, _)) => Err(not_accepted(operation, &format!("the field `{name}`"), Some(name))),
                 None => Ok(()),
             }
         }
-        Some(_) => Err(no_place(operation, "a body", None)),
+        Some(_) => Err(not_accepted(operation, "a body", None)),
     }
 }
 
-fn no_place(operation: &Operation, what: &str, field: Option<&ByteString>) -> Fault {
-    let message = format!("`{}` has no place for {what}", operation.describe());
+fn not_accepted(operation: &Operation, what: &str, field: Option<&ByteString>) -> Fault {
+    let message = format!("`{}` does not accept {what}", operation.describe());
     let fault = Fault::caller(Code::InvalidArgument, "NO_PLACE", message);
     match field {
         Some(field) => fault.with_detail("field", field.clone()),
@@ -91,7 +91,8 @@ fn append_value(out: &mut String, name: &str, value: &Value, depth: usize) -> Re
         Value::Null => {}
         Value::List(items) => {
             for item in items {
-                let text = item_text(item).ok_or_else(|| no_form(name, "a list whose items are no single values"))?;
+                let text =
+                    item_text(item).ok_or_else(|| not_writable(name, "a list of items that are not single values"))?;
                 path::append_query(out, name, &text);
             }
         }
@@ -101,7 +102,7 @@ fn append_value(out: &mut String, name: &str, value: &Value, depth: usize) -> Re
             }
         }
         other => {
-            let text = item_text(other).ok_or_else(|| no_form(name, other.kind()))?;
+            let text = item_text(other).ok_or_else(|| not_writable(name, other.kind()))?;
             path::append_query(out, name, &text);
         }
     }
@@ -115,15 +116,16 @@ fn item_text(value: &Value) -> Option<ByteString> {
     }
 }
 
-fn no_form(name: &str, kind: &str) -> Fault {
-    let message = format!("`{name}` has no form in the query of the service: it is {kind}");
+fn not_writable(name: &str, kind: &str) -> Fault {
+    let message = format!("the field `{name}` cannot be a query parameter: it is {kind}");
     Fault::caller(Code::InvalidArgument, "ADDRESS_FIELD", message).with_detail("field", ByteString::from(name))
 }
 
-/// The fields of a message's body; with a contract, as ProtoJSON has them.
+/// The fields of a message's body; with a contract, in their ProtoJSON form.
 struct BodyFields<'m> {
     operation: &'m Operation,
     message: &'m Message,
+    /// Cached by [`Self::proto_json`].
     json: Option<Record>,
 }
 
@@ -159,14 +161,20 @@ impl BodyFields<'_> {
             };
             self.json = match json::read(&text, &Limits::default()) {
                 Ok(Value::Record(record)) => Some(record),
-                _ => return Err(Fault::new(Code::Internal, "BODY_UNWRITABLE", "the body has no form in JSON")),
+                _ => {
+                    return Err(Fault::new(
+                        Code::Internal,
+                        "BODY_UNWRITABLE",
+                        "the body cannot be written as a JSON object",
+                    ));
+                }
             };
         }
         Ok(self.json.get_or_insert_with(Record::new))
     }
 }
 
-/// The JSON name of a field of protobuf (ProtoJSON, "lowerCamelCase").
+/// The ProtoJSON name of a protobuf field (lowerCamelCase).
 fn lower_camel(name: &str) -> String {
     let mut camel = String::with_capacity(name.len());
     let mut upper = false;
@@ -190,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_has_its_form_or_is_refused() {
+    fn values_are_written_or_rejected() {
         let list = Value::List(vec![Value::from("x"), Value::from("y z")]);
         let fields = [("b", Value::Int(1)), ("c", list)].map(|(name, value)| (ByteString::from(name), value));
         let inner: Record = fields.into_iter().collect();

@@ -1,4 +1,4 @@
-//! Making connections.
+//! Establishes connections.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -11,12 +11,12 @@ use crossdock_transport::{ClientTlsSettings, Dialer, Endpoint, unreachable};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
-use super::pool::Link;
+use super::pool::PooledConnection;
 
-/// Bytes that a connection buffers, and that a reply's head may weigh.
+/// Size of a connection's read buffer in bytes, which limits the head of a response.
 const BUFFER_LEN_MAX: usize = 64 * 1024;
 
-/// Makes connections to one endpoint.
+/// Establishes connections to one endpoint.
 pub(super) struct Connector {
     dialer: Dialer,
 }
@@ -30,25 +30,25 @@ impl Connector {
         Ok(Self { dialer: Dialer::new(endpoint, tls, &[b"http/1.1"], timeout)? })
     }
 
-    /// The same, to one address of the endpoint's host.
+    /// A connector to one address of the endpoint's host.
     pub(super) fn at(&self, address: IpAddr) -> Self {
         Self { dialer: self.dialer.at(address) }
     }
 
-    /// A new connection, ready for a request.
-    pub(super) async fn connect(&self) -> Result<Box<Link>, Fault> {
+    /// Establishes a connection that is ready for a request.
+    pub(super) async fn connect(&self) -> Result<Box<PooledConnection>, Fault> {
         let stream = self.dialer.dial().await?;
-        let gone = stream.closed_by_peer();
+        let write_failed = stream.closed_by_peer();
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER_LEN_MAX).writev(false);
-        let closed = |_| unreachable("the connection was closed");
-        let (mut sender, mut connection) = builder.handshake(TokioIo::new(stream)).await.map_err(closed)?;
+        let closed = |_| unreachable("the service closed the connection");
+        let (mut sender, mut driver) = builder.handshake(TokioIo::new(stream)).await.map_err(closed)?;
         std::future::poll_fn(|cx| {
-            let _ = Pin::new(&mut connection).poll(cx);
+            let _ = Pin::new(&mut driver).poll(cx);
             sender.poll_ready(cx)
         })
         .await
         .map_err(closed)?;
-        Ok(Box::new(Link { sender, connection: Some(connection), gone, since: Instant::now() }))
+        Ok(Box::new(PooledConnection { sender, driver: Some(driver), write_failed, idle_since: Instant::now() }))
     }
 }

@@ -1,4 +1,4 @@
-//! Connections without a call.
+//! The pool of idle connections.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,43 +18,42 @@ use http_body::{Frame, SizeHint};
 use hyper::client::conn::http1::{Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 
-/// How often connections are looked through for those that the other side has closed.
+/// Interval at which closed and expired connections are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A connection's own work, which its call does.
-pub(super) type LiveConnection = Connection<TokioIo<DialledStream>, CallBody>;
+/// Performs the I/O of a connection when polled.
+pub(super) type ConnectionDriver = Connection<TokioIo<DialledStream>, RequestContent>;
 
-/// A connection with a call, or waiting for one.
-pub(super) struct Link {
-    pub(super) sender: SendRequest<CallBody>,
-    /// `None` once it has ended.
-    pub(super) connection: Option<LiveConnection>,
-    /// A write has failed: what is written from then on is discarded.
-    pub(super) gone: Arc<AtomicBool>,
-    /// When its last call ended.
-    pub(super) since: Instant,
+/// A connection, idle or in use by a call.
+pub(super) struct PooledConnection {
+    pub(super) sender: SendRequest<RequestContent>,
+    /// `None` once the connection has ended.
+    pub(super) driver: Option<ConnectionDriver>,
+    /// A write has failed; later writes are discarded.
+    pub(super) write_failed: Arc<AtomicBool>,
+    pub(super) idle_since: Instant,
 }
 
-impl Link {
-    /// Whether it can take a call: the other side may have closed it, or sent what nobody asked for.
+impl PooledConnection {
+    /// Whether the connection can be used for a call. The service may have closed it or sent unsolicited data.
     fn is_usable(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.gone.load(Ordering::Relaxed) {
+        if self.write_failed.load(Ordering::Relaxed) {
             return false;
         }
-        let connection = self.connection.as_mut();
-        connection.is_some_and(|connection| Pin::new(connection).poll(cx).is_pending()) && self.sender.is_ready()
+        let driver = self.driver.as_mut();
+        driver.is_some_and(|driver| Pin::new(driver).poll(cx).is_pending()) && self.sender.is_ready()
     }
 }
 
-/// The connections of one endpoint on one data arbiter.
+/// The idle connections to one endpoint on one data arbiter.
 pub(super) struct Pool {
-    idle: RefCell<VecDeque<Box<Link>>>,
+    idle: RefCell<VecDeque<Box<PooledConnection>>>,
     len_max: usize,
 }
 
 impl Pool {
-    /// A pool that drops what is too old, for as long as somebody holds it.
-    pub(super) fn start(len_max: usize, age_max: Duration) -> Rc<Self> {
+    /// Starts a pool that closes connections after `idle_timeout`. Its task ends when the pool is dropped.
+    pub(super) fn start(len_max: usize, idle_timeout: Duration) -> Rc<Self> {
         let pool = Rc::new(Self { idle: RefCell::new(VecDeque::new()), len_max });
         let swept = Rc::downgrade(&pool);
         actix_rt::spawn(async move {
@@ -64,59 +63,60 @@ impl Pool {
                 let Some(pool) = swept.upgrade() else { return };
                 let now = Instant::now();
                 let mut cx = Context::from_waker(Waker::noop());
-                let young = |idle: &Link| now.saturating_duration_since(idle.since) < age_max;
-                pool.idle.borrow_mut().retain_mut(|idle| young(idle) && idle.is_usable(&mut cx));
+                let is_current =
+                    |idle: &PooledConnection| now.saturating_duration_since(idle.idle_since) < idle_timeout;
+                pool.idle.borrow_mut().retain_mut(|idle| is_current(idle) && idle.is_usable(&mut cx));
             }
         });
         pool
     }
 
-    /// The connection that was used last. One that the other side has closed meanwhile gives an unwritten request back.
-    pub(super) fn take(&self) -> Option<Box<Link>> {
+    /// Takes the most recently used connection. The service may have closed it; sending on it then returns the request.
+    pub(super) fn take(&self) -> Option<Box<PooledConnection>> {
         let mut idle = self.idle.borrow_mut();
         while let Some(newest) = idle.pop_back() {
-            if newest.sender.is_ready() && !newest.gone.load(Ordering::Relaxed) {
+            if newest.sender.is_ready() && !newest.write_failed.load(Ordering::Relaxed) {
                 return Some(newest);
             }
         }
         None
     }
 
-    /// Keeps a connection whose exchange is over, if it can take another.
-    pub(super) fn give(&self, mut idle: Box<Link>) {
+    /// Returns a connection after a call. It is dropped if it is not reusable or the pool is full.
+    pub(super) fn put(&self, mut idle: Box<PooledConnection>) {
         let mut cx = Context::from_waker(Waker::noop());
         let mut kept = self.idle.borrow_mut();
         if kept.len() < self.len_max && idle.is_usable(&mut cx) {
-            idle.since = Instant::now();
+            idle.idle_since = Instant::now();
             kept.push_back(idle);
         }
     }
 }
 
-/// The body of a call: pieces that are all there.
-pub(super) struct CallBody {
+/// The complete content of a request.
+pub(super) struct RequestContent {
     chunks: Chunks,
     left: u64,
 }
 
-impl CallBody {
+impl RequestContent {
     pub(super) fn new(chunks: Chunks) -> Self {
         let left = chunks.len() as u64;
         Self { chunks, left }
     }
 }
 
-impl http_body::Body for CallBody {
+impl http_body::Body for RequestContent {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
-        let piece = this.chunks.pop_front();
-        if let Some(piece) = &piece {
-            this.left -= piece.len() as u64;
+        let chunk = this.chunks.pop_front();
+        if let Some(chunk) = &chunk {
+            this.left -= chunk.len() as u64;
         }
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {

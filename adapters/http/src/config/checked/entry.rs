@@ -1,4 +1,4 @@
-//! Entries, as checked.
+//! Validated entries.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -13,62 +13,62 @@ use crossdock_settings::{FromNode, Node, Reader, nearest};
 use super::super::{BodyFormat, EntrySettings, StreamFormat};
 use super::{METHODS, method_and_path, write_format};
 
-/// An entry, as checked.
+/// A validated entry.
 #[derive(Debug)]
 pub(crate) struct Entry {
     address: Address,
     binding: Arc<Binding>,
     pub(crate) query: Vec<QueryParam>,
-    pub(crate) query_rest: QueryRest,
-    pub(crate) query_ignored: Vec<ByteString>,
+    pub(crate) unlisted_query: UnlistedQuery,
+    pub(crate) ignored_query: Vec<ByteString>,
     pub(crate) body_len_max: u64,
-    pub(crate) answer: WriteFormat,
-    /// What the contract says, where the route names one.
+    pub(crate) response_format: WriteFormat,
+    /// Present if the route has a contract.
     pub(crate) typed: Option<Arc<TypedEntry>>,
     pub(crate) stream: Option<StreamFormat>,
     cancels: Cancels,
 }
 
-/// What an entry has besides where a contract says what its messages are.
+/// The part of an entry that depends on the contract of its route.
 #[derive(Debug)]
 pub(crate) struct TypedEntry {
     pub(crate) call: Arc<CallType>,
-    /// The type of the answer's body: the reply, or one field of it.
-    pub(crate) answer: Arc<Typed>,
+    /// The type of the response body: the reply type, or one field of it.
+    pub(crate) response: Arc<Typed>,
     pub(crate) body: TypedBody,
-    /// Query parameters that nobody named are fields of the request as well.
-    pub(crate) open_query: bool,
+    /// Unlisted query parameters are fields of the request type.
+    pub(crate) has_open_query: bool,
 }
 
-/// Where a typed request's body goes.
+/// What the body of a typed request holds.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum TypedBody {
-    /// There is none.
+    /// The request has no body.
     None,
-    /// It is the request, but for what the address gives.
+    /// All fields except those in the path and query.
     All,
-    /// It is this field.
+    /// This field.
     Field(ByteString),
 }
 
-/// What becomes of query parameters that an entry does not name.
+/// How query parameters that an entry does not list are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum QueryRest {
-    /// They are the caller's error.
-    Refused,
-    /// They are fields of the request's type.
+pub(crate) enum UnlistedQuery {
+    /// The request is rejected.
+    Rejected,
+    /// They are fields of the request type.
     Typed,
-    /// They are fields, and go on unchanged to operations that take them.
-    Taken,
+    /// They are fields, and operations with `query: "*"` receive them unchanged.
+    Accepted,
 }
 
 /// A query parameter that becomes a field.
 #[derive(Debug)]
 pub(crate) struct QueryParam {
     pub(crate) name: ByteString,
-    /// The field's name, and that every value is kept.
     pub(crate) field: ByteString,
-    pub(crate) list: bool,
+    /// The parameter may be repeated; the field is a list of all values.
+    pub(crate) is_list: bool,
 }
 
 impl Entry {
@@ -81,17 +81,22 @@ impl Entry {
         let paths = [&settings.get, &settings.post, &settings.put, &settings.patch, &settings.delete];
         if !settings.annotations {
             let (method, path) = method_and_path(paths, node, reader)?;
-            let entry = Self::one(&settings, method, path, context.call, node, reader)?;
+            let entry = Self::from_settings(&settings, method, path, context.call, node, reader)?;
             return Some(vec![Arc::new(entry)]);
         }
         let Some(call) = context.call else {
             let help = "add `as: pkg.Service/Method` to the route, of a contract below `contracts:`";
-            reader.error("annotations", node.span, "annotations are those of a method, and the route names none", help);
+            reader.error("annotations", node.span, "`annotations` requires a route with `as`", help);
             return None;
         };
         if paths.iter().any(|path| path.is_some()) || settings.body.is_some() || settings.query.is_some() {
-            let help = "leave `annotations` out, or the method, `query` and `body`";
-            reader.error("annotations", node.span, "the annotations say method, path and body already", help);
+            let help = "remove `annotations`, or the method, `query` and `body`";
+            reader.error(
+                "annotations",
+                node.span,
+                "`annotations` cannot be combined with a method, `query` or `body`",
+                help,
+            );
             return None;
         }
         if call.http.is_empty() && context.whole_service {
@@ -104,40 +109,40 @@ impl Entry {
             return None;
         }
         let entries: Vec<Option<Self>> =
-            call.http.iter().map(|rule| Self::of_rule(&settings, rule, call, node, reader)).collect();
+            call.http.iter().map(|rule| Self::from_http_rule(&settings, rule, call, node, reader)).collect();
         let entries: Option<Vec<Self>> = entries.into_iter().collect();
         Some(entries?.into_iter().map(|entry| Arc::new(entry) as Arc<dyn EntrySpec>).collect())
     }
 
-    /// The entry of one binding of `google.api.http`.
-    fn of_rule(
+    /// Builds the entry for one binding of `google.api.http`.
+    fn from_http_rule(
         settings: &EntrySettings,
         rule: &HttpRule,
         call: &Arc<CallType>,
         node: &Node,
         reader: &mut Reader<'_>,
     ) -> Option<Self> {
-        let mut refuse = |problem: String, help: &str| {
-            reader.error("annotations", node.span, format!("the annotation of `{}`: {problem}", call.name), help);
+        let mut report = |problem: String, help: &str| {
+            reader.error("annotations", node.span, format!("invalid annotation of `{}`: {problem}", call.name), help);
         };
         let Some(method) = METHODS.into_iter().find(|method| *method == rule.method) else {
-            refuse(format!("the method `{}` is not served", rule.method), "use GET, POST, PUT, PATCH or DELETE");
+            report(format!("the method `{}` is not supported", rule.method), "use GET, POST, PUT, PATCH or DELETE");
             return None;
         };
         let path = match PathTemplate::parse(&rule.path) {
             Ok(path) => path,
             Err(error) => {
-                refuse(format!("the path `{}`: {}", rule.path, error.problem), &error.help);
+                report(format!("the path `{}`: {}", rule.path, error.problem), &error.help);
                 return None;
             }
         };
-        let answer = if rule.response_body.is_empty() {
+        let response = if rule.response_body.is_empty() {
             Some(Arc::clone(&call.reply))
         } else {
             call.reply.only_field(&rule.response_body).map(Arc::new)
         };
-        let Some(answer) = answer else {
-            refuse(format!("the answer has no field `{}`", rule.response_body), "name a field of the answer");
+        let Some(response) = response else {
+            report(format!("the reply type has no field `{}`", rule.response_body), "name a field of the reply type");
             return None;
         };
         let body = match rule.body.as_str() {
@@ -145,13 +150,13 @@ impl Entry {
             "*" => TypedBody::All,
             field => TypedBody::Field(field.into()),
         };
-        let open_query = body != TypedBody::All;
-        let typed = Arc::new(TypedEntry { call: Arc::clone(call), answer, body, open_query });
+        let has_open_query = body != TypedBody::All;
+        let typed = Arc::new(TypedEntry { call: Arc::clone(call), response, body, has_open_query });
         Self::build(settings, method, path, Some(typed), node, reader)
     }
 
-    /// The entry that settings spell out.
-    fn one(
+    /// Builds the entry for an explicit method and path.
+    fn from_settings(
         settings: &EntrySettings,
         method: &'static str,
         path: PathTemplate,
@@ -161,13 +166,13 @@ impl Entry {
     ) -> Option<Self> {
         let typed = call.map(|call| TypedEntry {
             call: Arc::clone(call),
-            answer: Arc::clone(&call.reply),
+            response: Arc::clone(&call.reply),
             body: match &settings.body {
                 Some(name) if name != "*" => TypedBody::Field(name.as_str().into()),
                 None if matches!(method, "GET" | "DELETE") => TypedBody::None,
                 _ => TypedBody::All,
             },
-            open_query: false,
+            has_open_query: false,
         });
         Self::build(settings, method, path, typed.map(Arc::new), node, reader)
     }
@@ -180,18 +185,19 @@ impl Entry {
         node: &Node,
         reader: &mut Reader<'_>,
     ) -> Option<Self> {
-        let answer = write_format(settings.answer, settings.root.as_ref(), node.span, reader)?;
+        let response_format = write_format(settings.answer, settings.root.as_ref(), node.span, reader)?;
         let query = query_params(settings);
-        let query_rest = match &typed {
+        let unlisted_query = match &typed {
             _ if settings.query.as_ref().is_some_and(|names| names.0.iter().any(|name| name == "*")) => {
-                QueryRest::Taken
+                UnlistedQuery::Accepted
             }
-            Some(typed) if typed.open_query => QueryRest::Typed,
-            _ => QueryRest::Refused,
+            Some(typed) if typed.has_open_query => UnlistedQuery::Typed,
+            _ => UnlistedQuery::Rejected,
         };
-        if typed.is_some() && query_rest == QueryRest::Taken {
-            let help = "name the parameters, or write `annotations: true`, which takes all fields of the type";
-            reader.error("query", node.span, "with a contract, parameters are fields of its type", help);
+        if typed.is_some() && unlisted_query == UnlistedQuery::Accepted {
+            let help =
+                "list the parameters, or write `annotations: true`, which accepts all fields of the request type";
+            reader.error("query", node.span, "`query: \"*\"` cannot be combined with a contract", help);
             return None;
         }
         let params: Vec<ByteString> =
@@ -206,7 +212,7 @@ impl Entry {
                 "field-twice",
                 node.span,
                 format!("`{twice}` is bound twice"),
-                "give each field a name of its own",
+                "give each field a different name",
             );
             return None;
         }
@@ -214,13 +220,18 @@ impl Entry {
             Some(typed) => check_typed(typed, &params, settings, node, reader)?,
             None => {
                 if settings.stream.is_some() {
-                    let help = "add `as: pkg.Service/Method` to the route, of a method that streams";
-                    reader.error("stream", node.span, "only a contract says that a call streams", help);
+                    let help = "add `as: pkg.Service/Method` of a streaming method to the route";
+                    reader.error("stream", node.span, "`stream` requires a route with `as`", help);
                     return None;
                 }
                 if let Some(name) = params.iter().find(|name| name.contains('.')) {
                     let help = "use a name without dots, or add `as: pkg.Service/Method` to the route";
-                    reader.error("field-name", node.span, format!("`{name}` is a field inside another"), help);
+                    reader.error(
+                        "field-name",
+                        node.span,
+                        format!("the nested field `{name}` requires a contract"),
+                        help,
+                    );
                     return None;
                 }
             }
@@ -235,16 +246,16 @@ impl Entry {
             path,
             headers: headers.collect(),
         };
-        // Of a typed request, all is the body: it was put together before any step sees it.
+        // Path and query parameters of a typed request are part of its body before the first step runs.
         let binding = if typed.is_some() { Binding::default() } else { Binding { body, params } };
         Some(Self {
             address,
             binding: Arc::new(binding),
             query,
-            query_rest,
-            query_ignored: settings.ignore_query.iter().map(|name| name.as_str().into()).collect(),
+            unlisted_query,
+            ignored_query: settings.ignore_query.iter().map(|name| name.as_str().into()).collect(),
             body_len_max: settings.max.0,
-            answer,
+            response_format,
             typed,
             stream: settings.stream,
             cancels: match settings.cancels {
@@ -256,21 +267,21 @@ impl Entry {
     }
 }
 
-/// The parameters that an entry names.
+/// The query parameters that an entry lists.
 fn query_params(settings: &EntrySettings) -> Vec<QueryParam> {
     let names = settings.query.iter().flat_map(|names| &names.0).filter(|name| *name != "*");
     let param = |name: &String| {
-        let (given, field, list) = match (name.strip_suffix("..."), name.strip_suffix("[]")) {
+        let (name, field, is_list) = match (name.strip_suffix("..."), name.strip_suffix("[]")) {
             (Some(field), _) => (field, field, true),
             (None, Some(field)) => (name.as_str(), field, true),
             (None, None) => (name.as_str(), name.as_str(), false),
         };
-        QueryParam { name: given.into(), field: field.into(), list }
+        QueryParam { name: name.into(), field: field.into(), is_list }
     };
     names.map(param).collect()
 }
 
-/// What the address and body of a typed request name has to be in its type.
+/// Checks that the request type has the fields that path, query and body name.
 fn check_typed(
     typed: &TypedEntry,
     params: &[ByteString],
@@ -280,56 +291,56 @@ fn check_typed(
 ) -> Option<()> {
     let request = &typed.call.request;
     let record = request.type_ref().record();
-    let no_field = |name: &str, reader: &mut Reader<'_>| {
+    let report_unknown = |name: &str, reader: &mut Reader<'_>| {
         let help = match nearest(name, record.field_names()) {
             Some(meant) => format!("write `{meant}`"),
-            None => format!("it has {}", record.field_names().collect::<Vec<_>>().join(", ")),
+            None => format!("use one of {}", record.field_names().collect::<Vec<_>>().join(", ")),
         };
         reader.error("unknown-field", node.span, format!("`{}` has no field `{name}`", record.name), help);
     };
-    let mut good = true;
+    let mut valid = true;
     for name in params {
         match request.find(name) {
             Ok(found) if found.is_plain => {}
             Ok(_) => {
-                good = false;
-                let message = format!("`{name}` of `{}` holds more than one text", record.name);
-                reader.error("field-kind", node.span, message, "take it from the body");
+                valid = false;
+                let message = format!("`{name}` of `{}` cannot be a parameter: it is not a single value", record.name);
+                reader.error("field-kind", node.span, message, "send it in the body");
             }
             Err(part) => {
-                good = false;
-                no_field(part, reader);
+                valid = false;
+                report_unknown(part, reader);
             }
         }
     }
     if let TypedBody::Field(name) = &typed.body
         && record.field(name).is_none()
     {
-        good = false;
-        no_field(name, reader);
+        valid = false;
+        report_unknown(name, reader);
     }
     let streams = typed.call.client_streaming || typed.call.server_streaming;
     if streams && settings.stream.is_none() {
-        good = false;
+        valid = false;
         let help = "add `stream: sse` or `stream: ndjson`";
         reader.error(
             "stream",
             node.span,
-            format!("`{}` streams, and the entry does not say how", typed.call.name),
+            format!("`{}` streams, but the entry has no `stream`", typed.call.name),
             help,
         );
     }
-    // Annotations may be those of a whole service, of which some methods stream.
+    // With annotations of a whole service, `stream` is for those methods that stream.
     if !streams && settings.stream.is_some() && !settings.annotations {
-        good = false;
-        reader.error("stream", node.span, format!("`{}` does not stream", typed.call.name), "leave `stream` out");
+        valid = false;
+        reader.error("stream", node.span, format!("`{}` does not stream", typed.call.name), "remove `stream`");
     }
     if settings.answer != BodyFormat::Json {
-        good = false;
-        let message = "an answer with a contract is JSON";
-        reader.error("answer", node.span, message, "leave `answer` out");
+        valid = false;
+        let message = "the response of a route with a contract is always JSON";
+        reader.error("answer", node.span, message, "remove `answer`");
     }
-    good.then_some(())
+    valid.then_some(())
 }
 
 impl EntrySpec for Entry {
@@ -342,7 +353,7 @@ impl EntrySpec for Entry {
     }
 
     fn answer(&self) -> Option<&WriteFormat> {
-        Some(&self.answer)
+        Some(&self.response_format)
     }
 
     fn call_type(&self) -> Option<&Arc<CallType>> {

@@ -1,4 +1,4 @@
-//! Listeners, as checked.
+//! Validated listeners.
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use crossdock_transport::{bind_address, http2};
 
 use super::super::ListenerSettings;
 
-/// A listener, as checked.
+/// A validated listener.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) bind: SocketAddr,

@@ -1,4 +1,4 @@
-//! Services and their operations, as checked.
+//! Validated services and operations.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crossdock_transport::{ClientTlsSettings, Endpoint, static_headers};
 use super::super::{BodyFormat, OperationSettings, ServiceSettings};
 use super::{method_and_path, write_format};
 
-/// A service, as checked.
+/// A validated service.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) endpoints: Vec<Endpoint>,
@@ -36,7 +36,7 @@ impl Service {
             reader.error(
                 "missing-key",
                 node.span,
-                "a service has at least one operation",
+                "a service needs at least one operation",
                 "add `operations: { name: { get: /path } }`",
             );
             return None;
@@ -59,7 +59,7 @@ impl Service {
             reader.error(
                 "missing-value",
                 node.span,
-                "a service has at least one address",
+                "a service needs at least one URL",
                 "write `url: http://host:port`",
             );
             return None;
@@ -100,22 +100,23 @@ impl ServiceSpec for Service {
     }
 }
 
-/// A field that becomes a query parameter, and the parameter's name.
+/// A field that becomes a query parameter.
 #[derive(Debug)]
 pub(crate) struct QueryField {
+    /// The parameter's name.
     pub(crate) name: ByteString,
     pub(crate) field: ByteString,
 }
 
-/// An operation, as checked.
+/// A validated operation.
 #[derive(Debug)]
 pub(crate) struct Operation {
     pub(crate) method: http::Method,
     pub(crate) path: PathTemplate,
-    /// Fields that become query parameters where they are there; `params` are those of the path, which have to be.
+    /// Optional fields that become query parameters. `params` are the fields in the path, which are required.
     pub(crate) query: Vec<QueryField>,
-    /// All fields without another place are query parameters.
-    pub(crate) query_rest: bool,
+    /// All fields that are sent nowhere else become query parameters.
+    pub(crate) sends_unlisted_query: bool,
     params: Vec<ByteString>,
     body: Option<WriteFormat>,
     pub(crate) call: Option<Arc<CallType>>,
@@ -131,34 +132,34 @@ impl Operation {
     ) -> Option<Self> {
         let paths = [&settings.get, &settings.post, &settings.put, &settings.patch, &settings.delete];
         let (method, path) = method_and_path(paths, node, reader)?;
-        // Content of GET and DELETE has no meaning of its own (RFC 9110 §9.3.1, §9.3.5): only some services take it.
+        // Content in GET and DELETE has no defined semantics (RFC 9110 §9.3.1, §9.3.5); few services accept it.
         let has_body =
             matches!(method, "POST" | "PUT" | "PATCH") || settings.format.is_some() || settings.root.is_some();
         let format = settings.format.unwrap_or(format);
         let body = if has_body { Some(write_format(format, settings.root.as_ref(), node.span, reader)?) } else { None };
         let params: Vec<ByteString> = path.names().cloned().collect();
-        let named = settings.query.iter().flat_map(|names| &names.0);
-        let query_rest = named.clone().any(|name| name.value == "*");
+        let listed = settings.query.iter().flat_map(|names| &names.0);
+        let sends_unlisted_query = listed.clone().any(|name| name.value == "*");
         let mut query: Vec<QueryField> = Vec::new();
-        for name in named.filter(|name| name.value != "*") {
+        for name in listed.filter(|name| name.value != "*") {
             let field = name.value.strip_suffix("[]").unwrap_or(&name.value);
             if params.iter().any(|param| *param == field) || query.iter().any(|other| other.field == field) {
-                let message = format!("`{field}` stands in the address already");
-                reader.error("field-twice", name.span, message, "take it out of `query`");
+                let message = format!("`{field}` is already in the path or query");
+                reader.error("field-twice", name.span, message, "remove it from `query`");
                 return None;
             }
             query.push(QueryField { name: name.value.as_str().into(), field: field.into() });
         }
         if path.parts().any(|part| part == Part::Unnamed) {
-            let help = "give each part that is not fixed a name: `{id}`";
-            reader.error("path", node.span, "a part of the path has no name, so nothing can be written there", help);
+            let help = "name each variable segment: `{id}`";
+            reader.error("path", node.span, "a variable segment of an operation's path needs a name", help);
             return None;
         }
         let call = match &settings.r#as {
             None => None,
             Some(name) => Some(Arc::new(known_call(name, contracts, reader)?)),
         };
-        Some(Self { method: method.parse().ok()?, path, query, query_rest, params, body, call })
+        Some(Self { method: method.parse().ok()?, path, query, sends_unlisted_query, params, body, call })
     }
 }
 
@@ -177,7 +178,7 @@ impl OperationSpec for Operation {
 
     fn has_place_for(&self, field: &str) -> bool {
         self.body.is_some()
-            || self.query_rest
+            || self.sends_unlisted_query
             || self.params.iter().any(|param| *param == field)
             || self.query.iter().any(|param| param.field == field)
     }

@@ -10,22 +10,22 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
-use super::answer;
-use super::connection::{Connection, Watch, Watchlist};
+use super::connection::{Connection, ConnectionList, ReadTimeout};
 use super::head::{self, Framing, HeadLimits, ParsedHead};
-use crate::request::{BODY_SHARE_OPEN, BodyRefusal, HeadRefusal, RequestHead, body_time};
+use super::response;
+use crate::request::{BODY_LEN_ASSUMED, BodyError, HeadError, RequestHead, body_timeout_for};
 use crossdock_transport::Permit;
 use crossdock_transport::bodies::Reservation;
 
-/// Bytes that one read asks for.
+/// Buffer space for one read in bytes.
 const READ_LEN: usize = 8 * 1024;
-/// Bytes of requests to come that are read while one is unanswered: enough to see the caller leave.
-const AHEAD_LEN_MAX: usize = 8 * 1024;
-/// Bytes that are read and thrown away so that an answer before its request's end arrives.
+/// Maximum bytes of pipelined requests that are read during a request. Reading on detects that the client disconnects.
+const PIPELINED_LEN_MAX: usize = 8 * 1024;
+/// Maximum bytes that are discarded after an early response, so that the client receives it before the connection is reset.
 const LINGER_LEN_MAX: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// Limits of time.
+/// Timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
     pub(crate) head: Duration,
@@ -34,7 +34,7 @@ pub(crate) struct Timeouts {
     pub(crate) write: Duration,
 }
 
-/// Limits of one connection.
+/// Limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) head: HeadLimits,
@@ -44,37 +44,37 @@ pub(crate) struct Limits {
 enum Phase {
     /// Between requests, or within a head.
     Head { scanned: usize, blank_line: bool },
-    /// A request is with the handler.
+    /// The handler processes a request.
     InFlight,
-    /// A refusal is being written.
-    Refusing(Bytes),
-    /// Nothing more is read.
+    /// The response to a rejected head is being written; the remaining bytes.
+    Rejecting(Bytes),
+    /// No more input is read.
     Ended,
 }
 
-/// A connection with the strict front before it.
-pub(crate) struct Front<IO> {
+/// A connection as actix sees it: reads yield fixed heads of accepted requests, writes pass through.
+pub(crate) struct StrictStream<IO> {
     io: IO,
     buffer: BytesMut,
     connection: Rc<Connection>,
     phase: Phase,
     limits: Limits,
-    /// What is left of an interim answer that is being written.
+    /// The unwritten part of an interim response.
     interim: Bytes,
-    /// Requests are left unread: the answer needs time to arrive before the connection goes.
+    /// Input is left unread: the client needs time to receive the response before the connection is reset.
     linger: bool,
     lingered: usize,
-    shut: bool,
-    /// Given back when the connection ends.
+    is_shut_down: bool,
+    /// Released when the connection ends.
     _permit: Permit,
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
-    /// Over a connection of which `first` was read already.
-    pub(crate) fn new(io: IO, first: BytesMut, permit: Permit, limits: Limits, list: &Rc<Watchlist>) -> Self {
+impl<IO: AsyncRead + AsyncWrite + Unpin> StrictStream<IO> {
+    /// A stream over a connection of which `first` was read already.
+    pub(crate) fn new(io: IO, first: BytesMut, permit: Permit, limits: Limits, list: &Rc<ConnectionList>) -> Self {
         let connection = Connection::new(list, limits.timeouts.idle, limits.timeouts.write);
-        let wait = if first.is_empty() { limits.timeouts.idle } else { limits.timeouts.head };
-        connection.state().watch = Watch::Until(list.now() + wait);
+        let timeout = if first.is_empty() { limits.timeouts.idle } else { limits.timeouts.head };
+        connection.state().read_timeout = ReadTimeout::At(list.now() + timeout);
         if !first.is_empty() {
             connection.state().idle_since = None;
         }
@@ -87,7 +87,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
             interim: Bytes::new(),
             linger: false,
             lingered: 0,
-            shut: false,
+            is_shut_down: false,
             _permit: permit,
         }
     }
@@ -103,7 +103,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
         poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer)
     }
 
-    /// Waits for a head; gives the head that actix is to see, or nothing where the phase has changed.
+    /// Waits for a head. Returns the head for actix, or `None` if the phase has changed.
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -111,7 +111,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
         mut blank_line: bool,
     ) -> Poll<io::Result<Option<&'static [u8]>>> {
         loop {
-            // One empty line before a request is passed over (RFC 9112 §2.2).
+            // An empty line before a request is ignored (RFC 9112 §2.2).
             if !blank_line && self.buffer.starts_with(b"\r\n") {
                 self.buffer.advance(2);
                 (scanned, blank_line) = (0, true);
@@ -121,11 +121,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
                     let raw = self.buffer.split_to(end).freeze();
                     return Poll::Ready(Ok(match head::parse(raw, &self.limits.head) {
                         Ok(head) => Some(self.accept(head)),
-                        Err(refusal) => self.refuse(refusal),
+                        Err(error) => self.reject(error),
                     }));
                 }
                 Ok(None) => scanned = self.buffer.len(),
-                Err(refusal) => return Poll::Ready(Ok(self.refuse(refusal))),
+                Err(error) => return Poll::Ready(Ok(self.reject(error))),
             }
             self.phase = Phase::Head { scanned, blank_line };
             let expired = {
@@ -134,16 +134,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
                     self.phase = Phase::Ended;
                     return Poll::Ready(Ok(None));
                 }
-                state.remember_front(cx);
-                std::mem::take(&mut state.expired)
+                state.register_io_waker(cx);
+                std::mem::take(&mut state.read_expired)
             };
             if expired {
                 if self.buffer.is_empty() {
                     self.phase = Phase::Ended;
                     return Poll::Ready(Ok(None));
                 }
-                let refusal = HeadRefusal { status: 408, problem: "the head did not come in time" };
-                return Poll::Ready(Ok(self.refuse(refusal)));
+                let error = HeadError { status: 408, problem: "the head was not received in time" };
+                return Poll::Ready(Ok(self.reject(error)));
             }
             let was_empty = self.buffer.is_empty();
             if ready!(self.poll_fill(cx))? == 0 {
@@ -153,98 +153,99 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
             if was_empty {
                 let until = self.connection.list().now() + self.limits.timeouts.head;
                 let mut state = self.connection.state();
-                state.watch = Watch::Until(until);
+                state.read_timeout = ReadTimeout::At(until);
                 state.idle_since = None;
             }
         }
     }
 
-    /// Hands a request over. What has come of its body is taken at once, so that a short one costs no extra turn.
+    /// Passes a request to the handler. The part of its body that has been received is decoded at once, so that a short body
+    /// costs no extra wake-up.
     fn accept(&mut self, head: ParsedHead) -> &'static [u8] {
-        let envelope = envelope(&head);
+        let actix_head = actix_head(&head);
         let now = self.connection.list().now();
         let mut state = self.connection.state();
-        let share = match head.framing {
+        let timed_len = match head.framing {
             Framing::None => None,
             Framing::Length(length) => Some(length),
-            Framing::Chunked => Some(BODY_SHARE_OPEN),
+            Framing::Chunked => Some(BODY_LEN_ASSUMED),
         };
         state.close = !head.keep_alive;
         state.begin(head);
-        state.watch = match share {
-            None => Watch::Nothing,
+        state.read_timeout = match timed_len {
+            None => ReadTimeout::None,
             Some(length) => {
-                let until = now + body_time(self.limits.timeouts.body, length);
-                Watch::Body { since: now, until }
+                let until = now + body_timeout_for(self.limits.timeouts.body, length);
+                ReadTimeout::Body { since: now, until }
             }
         };
         drop(state);
         self.phase = Phase::InFlight;
         self.decode();
-        envelope
+        actix_head
     }
 
-    fn refuse(&mut self, refusal: HeadRefusal) -> Option<&'static [u8]> {
+    fn reject(&mut self, error: HeadError) -> Option<&'static [u8]> {
         self.linger = true;
-        self.phase = Phase::Refusing(answer::refusal(refusal));
+        self.phase = Phase::Rejecting(response::reject(error));
         None
     }
 
-    /// Takes the body out of what was read; true where it came to an end, good or bad.
+    /// Decodes received bytes of the body. Returns whether the body is complete or has failed.
     fn decode(&mut self) -> bool {
         let mut state = self.connection.state();
-        if state.body.is_done() || state.refusal.is_some() {
+        if state.body.is_done() || state.body_error.is_some() {
             return true;
         }
         loop {
-            match state.body.take(&mut self.buffer) {
-                Ok(Some(piece)) => {
-                    state.received += piece.len() as u64;
+            match state.body.decode(&mut self.buffer) {
+                Ok(Some(chunk)) => {
+                    state.received += chunk.len() as u64;
                     if state.body_len_max.is_some_and(|max| state.received > max) {
-                        state.refusal = Some(BodyRefusal::TooLarge);
-                    } else if state.held.grow(piece.len()).is_err() {
-                        state.refusal = Some(BodyRefusal::NoMemory);
+                        state.body_error = Some(BodyError::TooLarge);
+                    } else if state.held.grow(chunk.len()).is_err() {
+                        state.body_error = Some(BodyError::NoMemory);
                     } else {
-                        state.pieces.push_back(piece);
+                        state.chunks.push_back(chunk);
                         continue;
                     }
                 }
                 Ok(None) if state.body.is_done() => {}
                 Ok(None) => return false,
-                Err(refusal) => state.refusal = Some(refusal),
+                Err(error) => state.body_error = Some(error),
             }
-            if state.refusal.is_some() {
-                // Others may need it to come to their end.
-                state.pieces.clear();
+            if state.body_error.is_some() {
+                // Release the memory at once, for other bodies.
+                state.chunks.clear();
                 state.held = Reservation::new();
             }
-            state.watch = Watch::Nothing;
-            state.wake_body();
+            state.read_timeout = ReadTimeout::None;
+            state.wake_body_reader();
             return true;
         }
     }
 
-    /// While a request is with the handler: reads its body, and sees the caller leave.
+    /// While the handler processes a request: reads its body, and detects that the client disconnects.
     fn poll_in_flight(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             {
                 let mut state = self.connection.state();
-                if state.answered && state.flushed {
-                    let done = state.body.is_done() && state.refusal.is_none();
+                if state.is_buffered && state.is_flushed {
+                    let done = state.body.is_done() && state.body_error.is_none();
                     self.linger |= !done;
                     if !self.buffer.is_empty() {
-                        state.watch = Watch::Until(self.connection.list().now() + self.limits.timeouts.head);
+                        state.read_timeout = ReadTimeout::At(self.connection.list().now() + self.limits.timeouts.head);
                     }
                     self.phase =
                         if done && !state.close { Phase::Head { scanned: 0, blank_line: false } } else { Phase::Ended };
                     return Poll::Ready(Ok(()));
                 }
-                state.remember_front(cx);
-                if state.expired && !state.body.is_done() && state.refusal.is_none() {
-                    state.expired = false;
-                    state.refusal = Some(BodyRefusal::TooSlow);
-                    state.watch = Watch::Nothing;
-                    state.wake_body();
+                state.register_io_waker(cx);
+                if state.read_expired && !state.body.is_done() && state.body_error.is_none() {
+                    state.read_expired = false;
+                    state.body_error = Some(BodyError::TooSlow);
+                    state.read_timeout = ReadTimeout::None;
+                    state.wake_body_reader();
                 }
                 if std::mem::take(&mut state.continue_wanted) {
                     self.interim = Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -253,18 +254,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
             ready!(self.poll_interim(cx))?;
             let ended = self.decode();
             let mut state = self.connection.state();
-            state.ahead = ended && !self.buffer.is_empty();
-            let wanted = ended || state.body_len_max.is_some();
+            state.has_pipelined = ended && !self.buffer.is_empty();
+            let reads_on = ended || state.body_len_max.is_some();
             drop(state);
-            if !wanted || (ended && self.buffer.len() >= AHEAD_LEN_MAX) {
-                // The handler wakes this task when it lets the body in, or has answered.
+            if !reads_on || (ended && self.buffer.len() >= PIPELINED_LEN_MAX) {
+                // The handler wakes this task when it reads the body or the response is written.
                 return Poll::Pending;
             }
             if ready!(self.poll_fill(cx))? == 0 {
                 let mut state = self.connection.state();
                 if !ended {
-                    state.refusal = Some(BodyRefusal::Incomplete);
-                    state.wake_body();
+                    state.body_error = Some(BodyError::Incomplete);
+                    state.wake_body_reader();
                 }
                 drop(state);
                 self.phase = Phase::Ended;
@@ -273,12 +274,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
         }
     }
 
-    /// Gives a caller who takes nothing of an answer a limited time.
-    fn watch_write(&self, written: Poll<io::Result<usize>>, cx: &Context<'_>) -> Poll<io::Result<usize>> {
+    /// Enforces the write timeout on the result of a write.
+    fn monitor_write(&self, written: Poll<io::Result<usize>>, cx: &Context<'_>) -> Poll<io::Result<usize>> {
         let now = self.connection.list().now();
         let mut state = self.connection.state();
         if let Poll::Ready(Ok(len)) = written {
-            state.write.took(len, now);
+            state.write.record_written(len, now);
             return written;
         }
         if written.is_ready() {
@@ -287,8 +288,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
         if state.write_expired {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        state.write.blocks(now);
-        state.remember_front(cx);
+        state.write.record_blocked(now);
+        state.register_io_waker(cx);
         Poll::Pending
     }
 
@@ -300,13 +301,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_refusing(&mut self, cx: &mut Context<'_>, mut answer: Bytes) -> Poll<io::Result<()>> {
-        while !answer.is_empty() {
-            let written = Pin::new(&mut self.io).poll_write(cx, &answer);
-            match self.watch_write(written, cx) {
-                Poll::Ready(written) => answer.advance(written?),
+    fn poll_rejecting(&mut self, cx: &mut Context<'_>, mut response: Bytes) -> Poll<io::Result<()>> {
+        while !response.is_empty() {
+            let written = Pin::new(&mut self.io).poll_write(cx, &response);
+            match self.monitor_write(written, cx) {
+                Poll::Ready(written) => response.advance(written?),
                 Poll::Pending => {
-                    self.phase = Phase::Refusing(answer);
+                    self.phase = Phase::Rejecting(response);
                     return Poll::Pending;
                 }
             }
@@ -315,14 +316,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads and throws away until the caller has seen the answer, within limits of bytes and time.
+    /// Discards input until the client closes the connection, within limits of length and time.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             self.buffer.clear();
             {
                 let mut state = self.connection.state();
-                state.remember_front(cx);
-                if std::mem::take(&mut state.expired) {
+                state.register_io_waker(cx);
+                if std::mem::take(&mut state.read_expired) {
                     return Poll::Ready(());
                 }
             }
@@ -337,9 +338,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Front<IO> {
     }
 }
 
-/// All that decides how actix frames an answer.
-fn envelope(head: &ParsedHead) -> &'static [u8] {
-    match (head.method() == "HEAD", head.old_version, head.keep_alive) {
+/// The head for actix, with just what determines the framing of the response.
+fn actix_head(head: &ParsedHead) -> &'static [u8] {
+    match (head.method() == "HEAD", head.is_http10, head.keep_alive) {
         (false, false, true) => b"GET / HTTP/1.1\r\nhost: a\r\n\r\n",
         (false, false, false) => b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
         (true, false, true) => b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\n",
@@ -351,25 +352,25 @@ fn envelope(head: &ParsedHead) -> &'static [u8] {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Front<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for StrictStream<IO> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
             match &mut this.phase {
                 Phase::Head { scanned, blank_line } => {
                     let (scanned, blank_line) = (*scanned, *blank_line);
-                    if let Some(envelope) = ready!(this.poll_head(cx, scanned, blank_line))? {
-                        if out.remaining() < envelope.len() {
+                    if let Some(actix_head) = ready!(this.poll_head(cx, scanned, blank_line))? {
+                        if out.remaining() < actix_head.len() {
                             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
                         }
-                        out.put_slice(envelope);
+                        out.put_slice(actix_head);
                         return Poll::Ready(Ok(()));
                     }
                 }
                 Phase::InFlight => ready!(this.poll_in_flight(cx))?,
-                Phase::Refusing(answer) => {
-                    let answer = std::mem::take(answer);
-                    ready!(this.poll_refusing(cx, answer))?;
+                Phase::Rejecting(response) => {
+                    let response = std::mem::take(response);
+                    ready!(this.poll_rejecting(cx, response))?;
                 }
                 Phase::Ended => return Poll::Ready(Ok(())),
             }
@@ -377,36 +378,36 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Front<IO> {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Front<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for StrictStream<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        // An interim answer that was begun comes whole before the answer.
+        // A partly written interim response must be completed first.
         let written = match this.poll_interim(cx) {
             Poll::Ready(Ok(())) => Pin::new(&mut this.io).poll_write(cx, bytes),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
         };
-        this.watch_write(written, cx)
+        this.monitor_write(written, cx)
     }
 
-    /// actix calls this when its buffer is empty.
+    /// Called by actix when its buffer is empty.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.io).poll_flush(cx);
-        ready!(this.watch_write(flushed.map_ok(|()| 0), cx))?;
-        this.connection.flushed();
+        ready!(this.monitor_write(flushed.map_ok(|()| 0), cx))?;
+        this.connection.mark_flushed();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.shut {
+        if !this.is_shut_down {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-            this.shut = true;
+            this.is_shut_down = true;
             let mut state = this.connection.state();
-            this.linger |= !(state.body.is_done() && state.refusal.is_none());
-            state.expired = false;
-            state.watch = Watch::Until(this.connection.list().now() + LINGER_TIME);
+            this.linger |= !(state.body.is_done() && state.body_error.is_none());
+            state.read_expired = false;
+            state.read_timeout = ReadTimeout::At(this.connection.list().now() + LINGER_TIME);
         }
         if this.linger {
             ready!(this.poll_linger(cx));

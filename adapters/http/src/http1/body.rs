@@ -1,18 +1,18 @@
-//! The bytes of one request body, taken out of their framing (RFC 9112 §6, §7).
+//! Decodes the framing of a request body (RFC 9112 §6, §7).
 
 use bytes::{Bytes, BytesMut};
 
 use super::head::Framing;
-use crate::request::BodyRefusal;
+use crate::request::BodyError;
 
-/// Bytes of one chunk's size and extensions.
+/// Maximum length of a chunk's size and extensions in bytes.
 const CHUNK_LINE_LEN_MAX: usize = 16 + 256 + 2;
-/// Bytes of the trailer section.
+/// Maximum length of the trailer section in bytes.
 const TRAILERS_LEN_MAX: usize = 8 * 1024;
-/// Framing may weigh this much beyond what the body itself justifies.
+/// Framing bytes that are allowed in addition to the length of the body.
 const OVERHEAD_ALLOWANCE: u64 = 64 * 1024;
 
-/// Takes one body out of the connection's bytes.
+/// Decodes one body.
 #[derive(Debug)]
 pub(crate) struct BodyDecoder {
     state: State,
@@ -45,53 +45,53 @@ impl BodyDecoder {
         self.state == State::Done
     }
 
-    /// Takes what it can from the front of `buffer`: the next piece of the body, or nothing where more bytes are needed
-    /// or the body has ended. Pieces are never empty and share the buffer's memory.
+    /// Decodes the next chunk of the body from the start of `buffer`; `None` if more bytes are needed or the body is
+    /// complete. Chunks are never empty and share the buffer's memory.
     ///
     /// # Errors
-    /// [`BodyRefusal::Framing`]; the connection cannot be used any more.
-    pub(crate) fn take(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, BodyRefusal> {
+    /// [`BodyError::Framing`]; the connection must be closed.
+    pub(crate) fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, BodyError> {
         loop {
             match self.state {
                 State::Done => return Ok(None),
                 State::Length(left) => {
-                    let piece = take_up_to(buffer, left);
-                    let left = left - piece.len() as u64;
+                    let data = split_up_to(buffer, left);
+                    let left = left - data.len() as u64;
                     self.state = if left == 0 { State::Done } else { State::Length(left) };
-                    return Ok((!piece.is_empty()).then_some(piece));
+                    return Ok((!data.is_empty()).then_some(data));
                 }
                 State::ChunkData(left) => {
-                    let piece = take_up_to(buffer, left);
-                    let left = left - piece.len() as u64;
+                    let data = split_up_to(buffer, left);
+                    let left = left - data.len() as u64;
                     self.state = if left == 0 { State::ChunkEnd } else { State::ChunkData(left) };
-                    self.body_len += piece.len() as u64;
-                    self.wire_len += piece.len() as u64;
-                    return Ok((!piece.is_empty()).then_some(piece));
+                    self.body_len += data.len() as u64;
+                    self.wire_len += data.len() as u64;
+                    return Ok((!data.is_empty()).then_some(data));
                 }
-                State::ChunkSize => match take_line(buffer, CHUNK_LINE_LEN_MAX)? {
+                State::ChunkSize => match split_line(buffer, CHUNK_LINE_LEN_MAX)? {
                     Some(line) => {
-                        self.count(line.len() + 2)?;
-                        let size = chunk_size(&line)?;
+                        self.count_framing(line.len() + 2)?;
+                        let size = parse_chunk_size(&line)?;
                         self.state = if size == 0 { State::Trailers } else { State::ChunkData(size) };
                     }
                     None => return Ok(None),
                 },
-                State::ChunkEnd => match take_line(buffer, 2)? {
+                State::ChunkEnd => match split_line(buffer, 2)? {
                     Some(line) if line.is_empty() => {
-                        self.count(2)?;
+                        self.count_framing(2)?;
                         self.state = State::ChunkSize;
                     }
-                    Some(_) => return Err(BodyRefusal::Framing("a chunk is longer than its size says")),
+                    Some(_) => return Err(BodyError::Framing("a chunk is longer than its declared size")),
                     None => return Ok(None),
                 },
-                State::Trailers => match take_line(buffer, TRAILERS_LEN_MAX)? {
+                State::Trailers => match split_line(buffer, TRAILERS_LEN_MAX)? {
                     Some(line) if line.is_empty() => self.state = State::Done,
                     Some(line) => {
                         self.trailers_len += line.len() + 2;
-                        let named = line.first().is_some_and(|byte| !matches!(byte, b' ' | b'\t' | b':'))
+                        let is_field = line.first().is_some_and(|byte| !matches!(byte, b' ' | b'\t' | b':'))
                             && line.contains(&b':');
-                        if self.trailers_len > TRAILERS_LEN_MAX || !named {
-                            return Err(BodyRefusal::Framing("the trailers are not good headers"));
+                        if self.trailers_len > TRAILERS_LEN_MAX || !is_field {
+                            return Err(BodyError::Framing("the trailer section is malformed or too long"));
                         }
                     }
                     None => return Ok(None),
@@ -100,33 +100,33 @@ impl BodyDecoder {
         }
     }
 
-    /// Framing that outweighs the body many times only costs.
-    fn count(&mut self, bytes: usize) -> Result<(), BodyRefusal> {
+    /// Bounds the cost of bodies that consist mostly of framing.
+    fn count_framing(&mut self, bytes: usize) -> Result<(), BodyError> {
         self.wire_len += bytes as u64;
         if self.wire_len > 2 * self.body_len + OVERHEAD_ALLOWANCE {
-            return Err(BodyRefusal::Framing("the framing weighs more than the body"));
+            return Err(BodyError::Framing("the framing is longer than the body"));
         }
         Ok(())
     }
 }
 
-fn take_up_to(buffer: &mut BytesMut, left: u64) -> Bytes {
+fn split_up_to(buffer: &mut BytesMut, left: u64) -> Bytes {
     let len = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
     buffer.split_to(len).freeze()
 }
 
-/// The next line without its CRLF; nothing where it is not complete yet.
-fn take_line(buffer: &mut BytesMut, len_max: usize) -> Result<Option<Bytes>, BodyRefusal> {
+/// Splits off the next line, without its CRLF; `None` if it is incomplete.
+fn split_line(buffer: &mut BytesMut, len_max: usize) -> Result<Option<Bytes>, BodyError> {
     let window = &buffer[..buffer.len().min(len_max)];
     let Some(at) = memchr::memchr2(b'\r', b'\n', window) else {
         return if buffer.len() >= len_max {
-            Err(BodyRefusal::Framing("a line of the framing is too long"))
+            Err(BodyError::Framing("a chunk header or trailer field is too long"))
         } else {
             Ok(None)
         };
     };
     if buffer[at] == b'\n' {
-        return Err(BodyRefusal::Framing("a line ends with a bare line feed"));
+        return Err(BodyError::Framing("a line ends with a bare LF"));
     }
     match buffer.get(at + 1) {
         None => Ok(None),
@@ -135,40 +135,42 @@ fn take_line(buffer: &mut BytesMut, len_max: usize) -> Result<Option<Bytes>, Bod
             let _ = buffer.split_to(2);
             Ok(Some(line))
         }
-        Some(_) => Err(BodyRefusal::Framing("a carriage return stands alone")),
+        Some(_) => Err(BodyError::Framing("a CR is not followed by LF")),
     }
 }
 
-/// `size [ext]`: hexadecimal digits, then nothing or an extension, which is not looked at (RFC 9112 §7.1.1).
-fn chunk_size(line: &[u8]) -> Result<u64, BodyRefusal> {
-    let refusal = BodyRefusal::Framing("the size of a chunk cannot be read");
+/// Parses `chunk-size [ chunk-ext ]`. Extensions are ignored (RFC 9112 §7.1.1).
+fn parse_chunk_size(line: &[u8]) -> Result<u64, BodyError> {
+    let error = BodyError::Framing("the chunk size is malformed");
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     if digits == 0 || digits > 15 {
-        return Err(refusal);
+        return Err(error);
     }
     let extension = &line[digits..];
-    let control = |byte: &u8| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f;
-    if !extension.is_empty() && (extension.trim_ascii_start().first() != Some(&b';') || extension.iter().any(control)) {
-        return Err(refusal);
+    let is_control = |byte: &u8| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f;
+    if !extension.is_empty()
+        && (extension.trim_ascii_start().first() != Some(&b';') || extension.iter().any(is_control))
+    {
+        return Err(error);
     }
     if extension.len() > 256 {
-        return Err(BodyRefusal::Framing("the extensions of a chunk are too long"));
+        return Err(BodyError::Framing("the chunk extensions are too long"));
     }
-    std::str::from_utf8(&line[..digits]).ok().and_then(|text| u64::from_str_radix(text, 16).ok()).ok_or(refusal)
+    std::str::from_utf8(&line[..digits]).ok().and_then(|text| u64::from_str_radix(text, 16).ok()).ok_or(error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The body and what is left behind it, with the bytes arriving in pieces of `step`.
-    fn decode(framing: Framing, wire: &[u8], step: usize) -> Result<(Vec<u8>, bool, Vec<u8>), BodyRefusal> {
+    /// The body, whether it is complete, and the bytes after it, for input in pieces of `step` bytes.
+    fn decode(framing: Framing, wire: &[u8], step: usize) -> Result<(Vec<u8>, bool, Vec<u8>), BodyError> {
         let mut decoder = BodyDecoder::new(framing);
         let mut buffer = BytesMut::new();
         let mut body = Vec::new();
         for piece in wire.chunks(step.max(1)) {
             buffer.extend_from_slice(piece);
-            while let Some(bytes) = decoder.take(&mut buffer)? {
+            while let Some(bytes) = decoder.decode(&mut buffer)? {
                 body.extend_from_slice(&bytes);
             }
         }
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_are_the_same_at_every_split() {
+    fn a_body_does_not_depend_on_how_it_is_split() {
         let chunked = b"4\r\nWiki\r\n5;a=b\r\npedia\r\nE\r\n in\r\n\r\nchunks.\r\n0\r\nX: y\r\n\r\nnext";
         for step in 1..=chunked.len() {
             let decoded = decode(Framing::Chunked, chunked, step);
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_chunks_are_refused() {
+    fn malformed_chunks_are_rejected() {
         for wire in [
             &b"x\r\n"[..],
             b"\r\n",
@@ -217,10 +219,10 @@ mod tests {
         assert!(decode(Framing::Chunked, &extension(255), 9).is_ok());
         assert!(decode(Framing::Chunked, &extension(256), 9).is_ok());
         assert!(decode(Framing::Chunked, &extension(257), 9).is_err());
-        let many = format!("1;{}\r\na\r\n", "e".repeat(250)).repeat(10_000);
+        let overhead = format!("1;{}\r\na\r\n", "e".repeat(250)).repeat(10_000);
         assert_eq!(
-            decode(Framing::Chunked, many.as_bytes(), 8192),
-            Err(BodyRefusal::Framing("the framing weighs more than the body"))
+            decode(Framing::Chunked, overhead.as_bytes(), 8192),
+            Err(BodyError::Framing("the framing is longer than the body"))
         );
         assert!(decode(Framing::Chunked, &vec![b'1'; 1 << 20], 8192).is_err());
     }

@@ -1,6 +1,6 @@
-//! One request head, parsed strictly (RFC 9112).
+//! Parses a request head strictly (RFC 9112).
 //!
-//! What two parsers could read in two ways is refused: that is how requests are smuggled past a gateway.
+//! Whatever two parsers could interpret differently is rejected, because it allows request smuggling (RFC 9112 §11.2).
 
 use std::ops::Range;
 
@@ -8,34 +8,34 @@ use bytes::Bytes;
 use crossdock_adapter_api::Fields;
 
 use crate::request::{
-    HeadRefusal, REFUSED_METHOD, RequestHead, TARGET_TOO_LONG, TOO_MANY_HEADERS, UNKNOWN_EXPECTATION, is_authority,
-    is_refused_method, is_target, is_token,
+    HeadError, RequestHead, TARGET_TOO_LONG, TOO_MANY_HEADERS, UNSUPPORTED_EXPECTATION, UNSUPPORTED_METHOD,
+    is_authority, is_target, is_token, is_unsupported_method,
 };
 
-/// Limits on one head.
-#[expect(clippy::struct_field_names, reason = "each is a limit, and says so as limits everywhere do")]
+/// Limits of a head.
+#[expect(clippy::struct_field_names, reason = "limits end with `_max` everywhere")]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeadLimits {
-    /// Bytes up to and with the empty line.
+    /// Length in bytes, including the empty line.
     pub(crate) head_len_max: usize,
-    /// Header lines.
+    /// Number of header fields.
     pub(crate) headers_max: usize,
-    /// Bytes of the target.
+    /// Length of the target in bytes.
     pub(crate) target_len_max: usize,
 }
 
-/// How the body's end is known.
+/// How the body is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
     /// There is no body.
     None,
-    /// Its length was announced.
+    /// By Content-Length, in bytes.
     Length(u64),
-    /// It comes in chunks.
+    /// By the chunked transfer coding.
     Chunked,
 }
 
-/// A request head that was accepted. All ranges are of `raw`.
+/// A valid request head. All ranges are in `raw`.
 #[derive(Debug, Clone)]
 pub(crate) struct ParsedHead {
     raw: Bytes,
@@ -43,22 +43,21 @@ pub(crate) struct ParsedHead {
     path: Range<usize>,
     query: Option<Range<usize>>,
     headers: Vec<(Range<usize>, Range<usize>)>,
-    /// Which authority the request is for.
+    /// The authority of the target or, without one, of the Host header; empty if HTTP/1.0 omits it.
     host: Range<usize>,
     pub(crate) framing: Framing,
-    /// HTTP/1.0.
-    pub(crate) old_version: bool,
+    pub(crate) is_http10: bool,
     pub(crate) keep_alive: bool,
     /// `Expect: 100-continue`.
     pub(crate) expects_continue: bool,
 }
 
-fn bad(problem: &'static str) -> HeadRefusal {
-    HeadRefusal::bad(problem)
+fn bad(problem: &'static str) -> HeadError {
+    HeadError::bad(problem)
 }
 
 impl ParsedHead {
-    /// Method, target and host are checked to be ASCII.
+    /// The text of a range of the method, target or host, which are ASCII.
     fn text(&self, range: &Range<usize>) -> &str {
         std::str::from_utf8(&self.raw[range.clone()]).unwrap_or("")
     }
@@ -78,8 +77,8 @@ impl RequestHead for ParsedHead {
     }
 
     fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = Bytes> + 's {
-        let is = move |range: &Range<usize>| self.raw[range.clone()].eq_ignore_ascii_case(name.as_bytes());
-        self.headers.iter().filter(move |(key, _)| is(key)).map(|(_, value)| self.raw.slice(value.clone()))
+        let matches = move |range: &Range<usize>| self.raw[range.clone()].eq_ignore_ascii_case(name.as_bytes());
+        self.headers.iter().filter(move |(key, _)| matches(key)).map(|(_, value)| self.raw.slice(value.clone()))
     }
 }
 
@@ -88,29 +87,29 @@ impl Fields for ParsedHead {
         if name == "host" {
             return (!self.host.is_empty()).then(|| &self.raw[self.host.clone()]);
         }
-        let is = |range: &Range<usize>| self.raw[range.clone()].eq_ignore_ascii_case(name.as_bytes());
-        self.headers.iter().find(|(key, _)| is(key)).map(|(_, value)| &self.raw[value.clone()])
+        let matches = |range: &Range<usize>| self.raw[range.clone()].eq_ignore_ascii_case(name.as_bytes());
+        self.headers.iter().find(|(key, _)| matches(key)).map(|(_, value)| &self.raw[value.clone()])
     }
 
     fn is_repeated(&self, name: &str) -> bool {
-        let is = |range: &Range<usize>| self.raw[range.clone()].eq_ignore_ascii_case(name.as_bytes());
-        self.headers.iter().filter(|(key, _)| is(key)).nth(1).is_some()
+        let matches = |range: &Range<usize>| self.raw[range.clone()].eq_ignore_ascii_case(name.as_bytes());
+        self.headers.iter().filter(|(key, _)| matches(key)).nth(1).is_some()
     }
 }
 
-/// Where the head in `buffer` ends, empty line included; `scanned` bytes were looked at before. An empty line before the
-/// request line is passed over by the caller.
+/// The length of the head in `buffer`, including the empty line; `None` if it is incomplete. The first `scanned` bytes were
+/// searched before. The caller skips an empty line before the request line.
 ///
 /// # Errors
-/// [`HeadRefusal`] for a bare CR or LF, and for a head over its limit.
-pub(crate) fn find_end(buffer: &[u8], scanned: usize, limits: &HeadLimits) -> Result<Option<usize>, HeadRefusal> {
+/// [`HeadError`] for a bare CR or LF, and for a head over its limit.
+pub(crate) fn find_end(buffer: &[u8], scanned: usize, limits: &HeadLimits) -> Result<Option<usize>, HeadError> {
     let mut from = scanned.saturating_sub(3);
     while let Some(found) = memchr::memchr2(b'\r', b'\n', &buffer[from..]) {
         let at = from + found;
         if buffer[at] == b'\n' {
-            // Each good line feed is passed over together with its carriage return.
+            // A valid LF is skipped with its CR, unless the search starts between the two.
             if at == 0 || buffer[at - 1] != b'\r' {
-                return Err(bad("a line ends with a bare line feed"));
+                return Err(bad("a line ends with a bare LF"));
             }
             from = at + 1;
             continue;
@@ -118,7 +117,7 @@ pub(crate) fn find_end(buffer: &[u8], scanned: usize, limits: &HeadLimits) -> Re
         match buffer.get(at + 1) {
             None => break,
             Some(b'\n') => {}
-            Some(_) => return Err(bad("a carriage return stands alone")),
+            Some(_) => return Err(bad("a CR is not followed by LF")),
         }
         let end = at + 2;
         if buffer[..at].ends_with(b"\r\n") {
@@ -129,46 +128,46 @@ pub(crate) fn find_end(buffer: &[u8], scanned: usize, limits: &HeadLimits) -> Re
     if buffer.len() >= limits.head_len_max { Err(too_large(buffer)) } else { Ok(None) }
 }
 
-/// A head without its end is too large for its target or for its headers.
-fn too_large(buffer: &[u8]) -> HeadRefusal {
+/// The error for a head over its limit: 414 if the request line is incomplete, else 431.
+fn too_large(buffer: &[u8]) -> HeadError {
     if memchr::memchr(b'\n', buffer).is_none() {
         return TARGET_TOO_LONG;
     }
-    HeadRefusal { status: 431, problem: "the head is too large" }
+    HeadError { status: 431, problem: "the head is too large" }
 }
 
 /// Parses a complete head.
 ///
 /// # Errors
-/// [`HeadRefusal`] for everything that RFC 9112 does not allow and that is open to two readings.
-pub(crate) fn parse(raw: Bytes, limits: &HeadLimits) -> Result<ParsedHead, HeadRefusal> {
-    let line_end = memchr::memchr(b'\r', &raw).ok_or(bad("the head has no lines"))?;
-    let request_line = request_line(&raw[..line_end], limits)?;
+/// [`HeadError`] for a head that is malformed, ambiguous or over a limit.
+pub(crate) fn parse(raw: Bytes, limits: &HeadLimits) -> Result<ParsedHead, HeadError> {
+    let line_end = memchr::memchr(b'\r', &raw).ok_or(bad("the head has no CRLF"))?;
+    let request_line = parse_request_line(&raw[..line_end], limits)?;
     let mut headers = Vec::with_capacity(16);
     let mut at = line_end + 2;
     while at + 2 < raw.len() {
-        let end = at + memchr::memchr(b'\r', &raw[at..]).ok_or(bad("a header line does not end"))?;
+        let end = at + memchr::memchr(b'\r', &raw[at..]).ok_or(bad("a header line has no CRLF"))?;
         if headers.len() == limits.headers_max {
             return Err(TOO_MANY_HEADERS);
         }
-        headers.push(header_line(&raw, at, end)?);
+        headers.push(parse_header_line(&raw, at, end)?);
         at = end + 2;
     }
-    let facts = Facts::collect(&raw, &headers, request_line.old_version)?;
-    let host = match (&request_line.authority, facts.host) {
-        // The target's authority wins over the Host header (RFC 9112 §3.2.2).
+    let fields = FramingFields::collect(&raw, &headers, request_line.is_http10)?;
+    let host = match (&request_line.authority, fields.host) {
+        // The target's authority takes precedence over Host (RFC 9112 §3.2.2).
         (Some(authority), _) => authority.clone(),
         (None, Some(host)) => host,
-        (None, None) if request_line.old_version => 0..0,
+        (None, None) if request_line.is_http10 => 0..0,
         (None, None) => return Err(bad("the Host header is missing")),
     };
-    let missing_as_allowed = host.is_empty() && request_line.old_version;
-    if !missing_as_allowed && !is_authority(&raw[host.clone()]) {
-        return Err(bad("the Host header is not an authority"));
+    let is_omitted = host.is_empty() && request_line.is_http10;
+    if !is_omitted && !is_authority(&raw[host.clone()]) {
+        return Err(bad("the Host header is malformed"));
     }
-    let RequestLine { method, path, query, old_version, .. } = request_line;
-    if facts.upgrade {
-        return Err(HeadRefusal { status: 405, problem: "this connection cannot be upgraded to another protocol" });
+    let RequestLine { method, path, query, is_http10, .. } = request_line;
+    if fields.upgrade {
+        return Err(HeadError { status: 405, problem: "protocol upgrades are not supported" });
     }
     Ok(ParsedHead {
         method,
@@ -176,10 +175,10 @@ pub(crate) fn parse(raw: Bytes, limits: &HeadLimits) -> Result<ParsedHead, HeadR
         query,
         headers,
         host,
-        framing: facts.framing,
-        old_version,
-        keep_alive: if old_version { facts.keep_alive && !facts.close } else { !facts.close },
-        expects_continue: facts.expects_continue && !old_version,
+        framing: fields.framing,
+        is_http10,
+        keep_alive: if is_http10 { fields.keep_alive && !fields.close } else { !fields.close },
+        expects_continue: fields.expects_continue && !is_http10,
         raw,
     })
 }
@@ -189,10 +188,10 @@ struct RequestLine {
     path: Range<usize>,
     query: Option<Range<usize>>,
     authority: Option<Range<usize>>,
-    old_version: bool,
+    is_http10: bool,
 }
 
-fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, HeadRefusal> {
+fn parse_request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, HeadError> {
     let method_end = memchr::memchr(b' ', line).ok_or(bad("the request line has no target"))?;
     let target_end =
         method_end + 1 + memchr::memchr(b' ', &line[method_end + 1..]).ok_or(bad("the request line has no version"))?;
@@ -200,32 +199,32 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<RequestLine, HeadRef
     if method.is_empty() || !line[method.clone()].iter().copied().all(is_token) {
         return Err(bad("the method is not a token"));
     }
-    let old_version = match &line[target_end + 1..] {
+    let is_http10 = match &line[target_end + 1..] {
         b"HTTP/1.1" => false,
         b"HTTP/1.0" => true,
         other if other.len() == 8 && other.starts_with(b"HTTP/") && other[5].is_ascii_digit() && other[6] == b'.' => {
-            return Err(HeadRefusal { status: 505, problem: "only HTTP/1.1 and HTTP/1.0 are spoken here" });
+            return Err(HeadError { status: 505, problem: "the supported versions are HTTP/1.1 and HTTP/1.0" });
         }
-        _ => return Err(bad("the version cannot be read")),
+        _ => return Err(bad("the HTTP version is malformed")),
     };
     if target.len() > limits.target_len_max {
         return Err(TARGET_TOO_LONG);
     }
     let text = &line[target.clone()];
     if !is_target(text) {
-        return Err(bad("the target has a character that has no place there"));
+        return Err(bad("the request target has an invalid character"));
     }
-    if is_refused_method(&line[method.clone()]) {
-        return Err(REFUSED_METHOD);
+    if is_unsupported_method(&line[method.clone()]) {
+        return Err(UNSUPPORTED_METHOD);
     }
-    let (authority, path_start) = authority_of(text, target.start, &line[method.clone()])?;
+    let (authority, path_start) = parse_authority(text, target.start, &line[method.clone()])?;
     let path_end = memchr::memchr(b'?', &line[path_start..target.end]).map_or(target.end, |at| path_start + at);
     let query = (path_end < target.end).then_some(path_end + 1..target.end);
-    Ok(RequestLine { method, path: path_start..path_end, query, authority, old_version })
+    Ok(RequestLine { method, path: path_start..path_end, query, authority, is_http10 })
 }
 
-/// The authority of an absolute target, and where the path starts.
-fn authority_of(target: &[u8], start: usize, method: &[u8]) -> Result<(Option<Range<usize>>, usize), HeadRefusal> {
+/// The authority of a target in absolute form, and the start of the path.
+fn parse_authority(target: &[u8], start: usize, method: &[u8]) -> Result<(Option<Range<usize>>, usize), HeadError> {
     if target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS") {
         return Ok((None, start));
     }
@@ -234,23 +233,23 @@ fn authority_of(target: &[u8], start: usize, method: &[u8]) -> Result<(Option<Ra
     } else if target.len() >= 7 && target[..7].eq_ignore_ascii_case(b"http://") {
         7
     } else {
-        return Err(bad("the target is neither a path nor an http address"));
+        return Err(bad("the request target is neither a path nor an http URI"));
     };
     let len = target[scheme..].iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(target.len() - scheme);
     let authority = start + scheme..start + scheme + len;
     Ok((Some(authority.clone()), authority.end))
 }
 
-fn header_line(raw: &[u8], start: usize, end: usize) -> Result<(Range<usize>, Range<usize>), HeadRefusal> {
+fn parse_header_line(raw: &[u8], start: usize, end: usize) -> Result<(Range<usize>, Range<usize>), HeadError> {
     let line = &raw[start..end];
     if matches!(line.first(), Some(b' ' | b'\t')) {
-        return Err(bad("a header is folded over two lines"));
+        return Err(bad("a header field is folded over several lines"));
     }
-    let colon = memchr::memchr(b':', line).ok_or(bad("a header line has no colon"))?;
+    let colon = memchr::memchr(b':', line).ok_or(bad("a header field has no colon"))?;
     let name = &line[..colon];
-    // An underscore is a hyphen to many services behind us, so that it would give a header a second spelling.
+    // Many servers treat `_` as `-`, which would give a field a second spelling.
     if name.is_empty() || !name.iter().all(|byte| is_token(*byte) && *byte != b'_') {
-        return Err(bad("a header's name has a character that has no place there"));
+        return Err(bad("a header name has an invalid character"));
     }
     let mut value = start + colon + 1..end;
     while value.start < value.end && matches!(raw[value.start], b' ' | b'\t') {
@@ -259,15 +258,15 @@ fn header_line(raw: &[u8], start: usize, end: usize) -> Result<(Range<usize>, Ra
     while value.start < value.end && matches!(raw[value.end - 1], b' ' | b'\t') {
         value.end -= 1;
     }
-    let control = |byte: &u8| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f;
-    if raw[value.clone()].iter().any(control) {
-        return Err(bad("a header's value has a control character"));
+    let is_control = |byte: &u8| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f;
+    if raw[value.clone()].iter().any(is_control) {
+        return Err(bad("a header value has a control character"));
     }
     Ok((start..start + colon, value))
 }
 
-/// What the headers say about the connection and the body.
-struct Facts {
+/// The header fields that determine the framing, the host and the connection.
+struct FramingFields {
     framing: Framing,
     host: Option<Range<usize>>,
     keep_alive: bool,
@@ -276,10 +275,10 @@ struct Facts {
     expects_continue: bool,
 }
 
-impl Facts {
-    fn collect(raw: &[u8], headers: &[(Range<usize>, Range<usize>)], old_version: bool) -> Result<Self, HeadRefusal> {
-        let (mut length, mut coded) = (None, false);
-        let mut facts = Self {
+impl FramingFields {
+    fn collect(raw: &[u8], headers: &[(Range<usize>, Range<usize>)], is_http10: bool) -> Result<Self, HeadError> {
+        let (mut length, mut is_chunked) = (None, false);
+        let mut fields = Self {
             framing: Framing::None,
             host: None,
             keep_alive: false,
@@ -291,48 +290,45 @@ impl Facts {
             let (name, value) = (&raw[name.clone()], &raw[value_range.clone()]);
             if name.eq_ignore_ascii_case(b"content-length") {
                 if length.is_some() {
-                    return Err(bad("there are two Content-Lengths"));
+                    return Err(bad("there are several Content-Length fields"));
                 }
-                length = Some(content_length(value)?);
+                length = Some(parse_content_length(value)?);
             } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-                if coded {
-                    return Err(bad("there are two Transfer-Encodings"));
+                if is_chunked {
+                    return Err(bad("there are several Transfer-Encoding fields"));
                 }
                 if !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(HeadRefusal {
-                        status: 501,
-                        problem: "the only Transfer-Encoding spoken here is chunked",
-                    });
+                    return Err(HeadError { status: 501, problem: "the only supported transfer coding is chunked" });
                 }
-                coded = true;
+                is_chunked = true;
             } else if name.eq_ignore_ascii_case(b"host") {
-                if facts.host.is_some() {
-                    return Err(bad("there are two Host headers"));
+                if fields.host.is_some() {
+                    return Err(bad("there are several Host fields"));
                 }
-                facts.host = Some(value_range.clone());
+                fields.host = Some(value_range.clone());
             } else if name.eq_ignore_ascii_case(b"connection") {
-                facts.connection(value);
+                fields.parse_connection(value);
             } else if name.eq_ignore_ascii_case(b"upgrade") {
-                // An offer to speak HTTP/2 may be passed over (RFC 9110 §7.8), and common clients make it with every call.
-                facts.upgrade |= !value.eq_ignore_ascii_case(b"h2c");
+                // An upgrade may be ignored (RFC 9110 §7.8), and common clients offer h2c with every request.
+                fields.upgrade |= !value.eq_ignore_ascii_case(b"h2c");
             } else if name.eq_ignore_ascii_case(b"expect") {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(UNKNOWN_EXPECTATION);
+                    return Err(UNSUPPORTED_EXPECTATION);
                 }
-                facts.expects_continue = true;
+                fields.expects_continue = true;
             }
         }
-        facts.framing = match (coded, length) {
-            (true, Some(_)) => return Err(bad("Content-Length and Transfer-Encoding exclude one another")),
-            (true, None) if old_version => return Err(bad("HTTP/1.0 has no Transfer-Encoding")),
+        fields.framing = match (is_chunked, length) {
+            (true, Some(_)) => return Err(bad("Content-Length and Transfer-Encoding cannot be combined")),
+            (true, None) if is_http10 => return Err(bad("Transfer-Encoding is not allowed in HTTP/1.0")),
             (true, None) => Framing::Chunked,
             (false, None | Some(0)) => Framing::None,
             (false, Some(length)) => Framing::Length(length),
         };
-        Ok(facts)
+        Ok(fields)
     }
 
-    fn connection(&mut self, value: &[u8]) {
+    fn parse_connection(&mut self, value: &[u8]) {
         for option in value.split(|byte| *byte == b',') {
             let option = option.trim_ascii();
             self.close |= option.eq_ignore_ascii_case(b"close");
@@ -341,13 +337,13 @@ impl Facts {
     }
 }
 
-/// Digits and nothing else: no sign, no list, no hexadecimal.
-fn content_length(value: &[u8]) -> Result<u64, HeadRefusal> {
-    let refusal = bad("the Content-Length is not a number");
+/// Parses Content-Length: digits only, no sign, no list.
+fn parse_content_length(value: &[u8]) -> Result<u64, HeadError> {
+    let error = bad("Content-Length is not a number");
     if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
-        return Err(refusal);
+        return Err(error);
     }
-    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or(refusal)
+    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or(error)
 }
 
 #[cfg(test)]
@@ -356,18 +352,19 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { head_len_max: 4096, headers_max: 8, target_len_max: 100 };
 
-    fn read(text: &str) -> Result<ParsedHead, HeadRefusal> {
+    fn read(text: &str) -> Result<ParsedHead, HeadError> {
         let end = find_end(text.as_bytes(), 0, &LIMITS)?.ok_or(bad("incomplete"))?;
         parse(Bytes::copy_from_slice(&text.as_bytes()[..end]), &LIMITS)
     }
 
-    fn with(lines: &str) -> Result<ParsedHead, HeadRefusal> {
+    fn with(lines: &str) -> Result<ParsedHead, HeadError> {
         read(&format!("POST /a HTTP/1.1\r\nHost: h\r\n{lines}\r\n"))
     }
 
     #[test]
-    fn a_good_head_is_read() {
-        let head = read("GET /a/b?c=d HTTP/1.1\r\nHost: example:80\r\nX-A:  one \r\nx-a: two\r\n\r\n").expect("good");
+    fn a_valid_head_is_parsed() {
+        let head =
+            read("GET /a/b?c=d HTTP/1.1\r\nHost: example:80\r\nX-A:  one \r\nx-a: two\r\n\r\n").expect("a valid head");
         assert_eq!((head.method(), head.path(), head.query()), ("GET", "/a/b", Some("c=d")));
         assert_eq!(head.get("host"), Some(&b"example:80"[..]));
         assert_eq!(head.get("x-a"), Some(&b"one"[..]));
@@ -376,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn framing_that_can_be_read_in_two_ways_is_refused() {
+    fn malformed_and_ambiguous_heads_are_rejected() {
         for (lines, status) in [
             ("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", 400),
             ("Content-Length: 1\r\nContent-Length: 1\r\n", 400),
@@ -402,7 +399,7 @@ mod tests {
             (": a\r\n", 400),
             ("no colon\r\n", 400),
         ] {
-            assert_eq!(with(lines).map(|_| ()).map_err(|refusal| refusal.status), Err(status), "{lines:?}");
+            assert_eq!(with(lines).map(|_| ()).map_err(|error| error.status), Err(status), "{lines:?}");
         }
         for (text, status) in [
             ("GET /a HTTP/1.1\r\n\r\n", 400),
@@ -422,20 +419,20 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: u@h\r\n\r\n", 400),
         ] {
-            assert_eq!(read(text).map(|_| ()).map_err(|refusal| refusal.status), Err(status), "{text:?}");
+            assert_eq!(read(text).map(|_| ()).map_err(|error| error.status), Err(status), "{text:?}");
         }
     }
 
     #[test]
-    fn the_authority_of_an_absolute_target_is_the_host() {
-        let head = read("GET http://real/x?y HTTP/1.1\r\nHost: other\r\n\r\n").expect("good");
+    fn the_authority_of_an_absolute_target_overrides_the_host() {
+        let head = read("GET http://real/x?y HTTP/1.1\r\nHost: other\r\n\r\n").expect("a valid head");
         assert_eq!((head.get("host"), head.path(), head.query()), (Some(&b"real"[..]), "/x", Some("y")));
-        let head = read("GET http://real HTTP/1.1\r\nHost: other\r\n\r\n").expect("good");
+        let head = read("GET http://real HTTP/1.1\r\nHost: other\r\n\r\n").expect("a valid head");
         assert_eq!((head.get("host"), head.path()), (Some(&b"real"[..]), ""));
     }
 
     #[test]
-    fn limits_hold_to_the_unit() {
+    fn limits_are_exact() {
         let target = |len: usize| format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(len - 1));
         assert!(read(&target(99)).is_ok() && read(&target(100)).is_ok());
         assert_eq!(read(&target(101)).expect_err("long").status, 414);
@@ -450,11 +447,11 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_found_however_the_bytes_arrive() {
+    fn the_end_is_found_in_input_of_single_bytes() {
         let text = b"GET / HTTP/1.1\r\nHost: h\r\n\r\nrest";
         let mut scanned = 0;
         for len in 0..=text.len() {
-            let found = find_end(&text[..len], scanned, &LIMITS).expect("good");
+            let found = find_end(&text[..len], scanned, &LIMITS).expect("a valid head");
             assert_eq!(found.is_some(), len == text.len() - 4, "at {len}");
             if found.is_some() {
                 return;

@@ -1,4 +1,4 @@
-//! One request, from its head to its answer, whichever version of HTTP it came by.
+//! One request and its response, independent of the HTTP version.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -7,38 +7,40 @@ use std::time::{Duration, Instant};
 use crossdock_adapter_api::offload::{INLINE_LEN, Priority, offload};
 use crossdock_adapter_api::{Admission, Head, Ingress, Outcome, WriteFormat};
 use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Message, Record};
-
 use crossdock_transport::bodies;
 
-use crate::answer::Answer;
 use crate::config::{Entry, TypedEntry};
-use crate::request::{Announced, BodyRefusal, RequestBody, RequestHead};
-use crate::settle::{Asker, failure, is_long, settle, write_apart};
+use crate::request::{BodyError, DeclaredLength, RequestBody, RequestHead};
+use crate::response::Response;
+use crate::settle::{ResponseContext, encode_offloaded, error_response, is_long, settle};
 use crate::{mapping, path, streams};
 
-/// For reading a large body where the caller sets no deadline: the wait for the thread pool, mostly.
-const READ_TIME: Duration = Duration::from_secs(10);
+/// Time limit for decoding a large body of a request without a deadline; mostly the wait for the thread pool.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Answers a request that came to a listener.
-pub(crate) async fn answer(
+/// Processes a request of the given listener. Errors are responses too.
+pub(crate) async fn process(
     listener: &ByteString,
     ingress: &dyn Ingress,
     head: &impl RequestHead,
     body: impl RequestBody,
     work: Option<Arc<dyn Any + Send + Sync>>,
-) -> Answer {
-    let mut asker = Asker { head_only: head.method() == "HEAD", wants_xml: wants_xml(head), id: None };
+) -> Response {
+    let mut context = ResponseContext { head_only: head.method() == "HEAD", wants_xml: wants_xml(head), id: None };
     let mut admission = match admit(listener, ingress, head) {
         Ok(admission) => admission,
-        Err(fault) => return failure(&fault, &asker),
+        Err(fault) => return error_response(&fault, &context),
     };
-    asker.id = Some(admission.id.clone());
+    context.id = Some(admission.id.clone());
     let spec = Arc::clone(&admission.entry);
     let Some(entry) = spec.as_any().downcast_ref::<Entry>() else {
-        return failure(&Fault::new(Code::Internal, "ENTRY", "the route is not one of HTTP"), &asker);
+        return error_response(
+            &Fault::new(Code::Internal, "ENTRY", "the route's entry is not an HTTP entry"),
+            &context,
+        );
     };
-    if matches!(entry.answer, WriteFormat::Xml { .. }) && head.get("accept").is_none() {
-        asker.wants_xml = true;
+    if matches!(entry.response_format, WriteFormat::Xml { .. }) && head.get("accept").is_none() {
+        context.wants_xml = true;
     }
     let mut outcome = match request(listener, head, body, entry, &mut admission).await {
         Ok(message) => admission.exchange.dispatch(Message { work, ..message }).await,
@@ -46,23 +48,23 @@ pub(crate) async fn answer(
     };
     if is_long(&outcome, entry) {
         // Boxed, so that the future of the common short case stays small.
-        outcome = Box::pin(write_apart(outcome, entry)).await;
+        outcome = Box::pin(encode_offloaded(outcome, entry)).await;
     }
-    settle(outcome, entry, &asker)
+    settle(outcome, entry, &context)
 }
 
-/// The answer to a request that is refused before its route is looked for.
-pub(crate) fn refused(fault: &Fault, head_only: bool) -> Answer {
-    failure(fault, &Asker { head_only, wants_xml: false, id: None })
+/// The response to a request that is rejected before routing.
+pub(crate) fn reject(fault: &Fault, head_only: bool) -> Response {
+    error_response(fault, &ResponseContext { head_only, wants_xml: false, id: None })
 }
 
-/// The answer to a request that the gateway failed on.
-pub(crate) fn panicked(head_only: bool) -> Answer {
-    let fault = Fault::new(Code::Internal, "PANIC", "the gateway failed on this request");
-    failure(&fault, &Asker { head_only, wants_xml: false, id: None })
+/// The response to a request whose handler panicked.
+pub(crate) fn panic_response(head_only: bool) -> Response {
+    let fault = Fault::new(Code::Internal, "PANIC", "the gateway failed to process the request");
+    error_response(&fault, &ResponseContext { head_only, wants_xml: false, id: None })
 }
 
-/// Finds the route of a request. HEAD is what GET answers, without its body.
+/// Finds the route of a request. HEAD is routed as GET.
 fn admit(listener: &ByteString, ingress: &dyn Ingress, head: &impl RequestHead) -> Result<Admission, Fault> {
     let path = path::normalize(head.path())?;
     let method = if head.method() == "HEAD" { "GET" } else { head.method() };
@@ -78,17 +80,17 @@ async fn request(
 ) -> Result<Message, Fault> {
     let mut message = mapping::request(head, entry, admission, listener, Instant::now())?;
     if head.values("content-encoding").any(|codings| !is_identity(&codings)) {
-        let problem = "a compressed body is not taken here; send it as it is";
+        let problem = "compressed bodies are not accepted; send the body without Content-Encoding";
         return Err(Fault::caller(Code::InvalidArgument, "CONTENT_ENCODING", problem).with_http_status(415));
     }
     let max = entry.body_len_max;
-    match body.announced() {
-        Announced::Length(length) if length > max => return Err(body_fault(BodyRefusal::TooLarge, max)),
-        Announced::Length(_) | Announced::Open => {
-            let chunks = body.read(max).await.map_err(|refusal| body_fault(refusal, max))?;
+    match body.declared_length() {
+        DeclaredLength::Known(length) if length > max => return Err(body_fault(BodyError::TooLarge, max)),
+        DeclaredLength::Known(_) | DeclaredLength::Unknown => {
+            let chunks = body.read(max).await.map_err(|error| body_fault(error, max))?;
             message.body = mapping::body(chunks, message.content_type.as_ref());
         }
-        Announced::Nothing => {}
+        DeclaredLength::NoBody => {}
     }
     if let Some(typed) = &entry.typed {
         typed_request(typed, &mut message).await?;
@@ -96,7 +98,7 @@ async fn request(
     Ok(message)
 }
 
-/// Whether a list of codings changes nothing; codings have no case (RFC 9110 §8.4.1).
+/// Whether a list of content codings has only `identity`. Codings are case-insensitive (RFC 9110 §8.4.1).
 fn is_identity(codings: &[u8]) -> bool {
     codings.split(|byte| *byte == b',').all(|coding| {
         let coding = coding.trim_ascii();
@@ -108,7 +110,7 @@ async fn typed_request(typed: &Arc<TypedEntry>, message: &mut Message) -> Result
     let params = std::mem::take(&mut message.params);
     let body = std::mem::replace(&mut message.body, Body::Empty);
     message.body = if typed.call.client_streaming {
-        streams::requests(typed, body)?
+        streams::parse_requests(typed, body)?
     } else if body.unread_len() > INLINE_LEN {
         // Boxed, so that the future of the common short case stays small.
         Box::pin(long_typed_body(Arc::clone(typed), params, body, message.deadline)).await?
@@ -126,30 +128,30 @@ async fn long_typed_body(
     body: Body,
     deadline: Option<Deadline>,
 ) -> Result<Body, Fault> {
-    let until = deadline.map_or_else(|| Instant::now() + READ_TIME, Deadline::instant);
+    let until = deadline.map_or_else(|| Instant::now() + READ_TIMEOUT, Deadline::instant);
     let read = offload(Priority::New, move || mapping::typed_body(&typed, &params, &body));
-    let late = |_| Fault::new(Code::DeadlineExceeded, "DEADLINE", "the time was spent before the body was read");
+    let late = |_| Fault::new(Code::DeadlineExceeded, "DEADLINE", "the deadline passed before the body was read");
     tokio::time::timeout_at(until.into(), read).await.map_err(late)?
 }
 
-fn body_fault(refusal: BodyRefusal, max: u64) -> Fault {
-    match refusal {
-        BodyRefusal::TooLarge => {
-            let message = format!("the body is larger than the {max} bytes that this route takes");
+fn body_fault(error: BodyError, max: u64) -> Fault {
+    match error {
+        BodyError::TooLarge => {
+            let message = format!("the body exceeds the route's limit of {max} bytes");
             Fault::caller(Code::InvalidArgument, "BODY_TOO_LARGE", message).with_http_status(413)
         }
-        BodyRefusal::TooSlow => {
-            Fault::caller(Code::DeadlineExceeded, "BODY_TOO_SLOW", "the body came too slowly").with_http_status(408)
+        BodyError::TooSlow => {
+            Fault::caller(Code::DeadlineExceeded, "BODY_TOO_SLOW", "the body arrived too slowly").with_http_status(408)
         }
-        BodyRefusal::NoMemory => bodies::Full.into(),
-        BodyRefusal::Framing(problem) => Fault::caller(Code::InvalidArgument, "BODY_FRAMING", problem),
-        BodyRefusal::Incomplete => {
-            Fault::caller(Code::Cancelled, "BODY_INCOMPLETE", "the connection ended before the body")
+        BodyError::NoMemory => bodies::Full.into(),
+        BodyError::Framing(problem) => Fault::caller(Code::InvalidArgument, "BODY_FRAMING", problem),
+        BodyError::Incomplete => {
+            Fault::caller(Code::Cancelled, "BODY_INCOMPLETE", "the connection was closed before the body was complete")
         }
     }
 }
 
-/// Faults are told in the format that the caller speaks: what it accepts, else what it sends.
+/// Whether errors are written as XML: `Accept` names XML and not JSON or, if it names neither, the request's content is XML.
 fn wants_xml(head: &impl RequestHead) -> bool {
     let names =
         |value: &[u8], word: &str| value.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));

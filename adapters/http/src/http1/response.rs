@@ -1,33 +1,33 @@
-//! Answers as actix writes them.
+//! Responses, written by actix.
 
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use actix_http::StatusCode;
 use actix_http::body::{BodySize, MessageBody};
 use actix_http::header::{HeaderName, HeaderValue};
-use actix_http::{Response, StatusCode};
 use bytes::Bytes;
 
 use super::connection::Connection;
-use crate::answer::{Answer, Content, Length};
-use crate::request::HeadRefusal;
+use crate::request::HeadError;
+use crate::response::{Content, Length, Response};
 use crate::settle;
 
-/// The body of an answer; tells the connection when all of it is in actix's buffer, or given up.
-pub(crate) struct AnswerBody {
+/// The body of a response. Dropping it marks the response as buffered by actix or abandoned.
+pub(crate) struct ResponseBody {
     size: BodySize,
     content: Content,
     connection: Rc<Connection>,
 }
 
-impl Drop for AnswerBody {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
-        self.connection.answered();
+        self.connection.mark_buffered();
     }
 }
 
-impl MessageBody for AnswerBody {
+impl MessageBody for ResponseBody {
     type Error = std::convert::Infallible;
 
     fn size(&self) -> BodySize {
@@ -35,24 +35,24 @@ impl MessageBody for AnswerBody {
     }
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        self.get_mut().content.poll_next(cx).map(|piece| piece.map(Ok))
+        self.get_mut().content.poll_next(cx).map(|chunk| chunk.map(Ok))
     }
 }
 
-/// An answer, written to the connection of its request.
-pub(crate) fn respond(answer: Answer, connection: Rc<Connection>) -> Response<AnswerBody> {
-    let Answer { status, headers, content, length } = answer;
-    let close = !connection.body_is_done() || connection.is_draining();
+/// Converts a response for actix, to be written to the connection of its request.
+pub(crate) fn respond(response: Response, connection: Rc<Connection>) -> actix_http::Response<ResponseBody> {
+    let Response { status, headers, content, length } = response;
+    let close = !connection.is_body_done() || connection.is_draining();
     if close {
-        connection.close_after_answer();
+        connection.close_after_response();
     }
     let size = match length {
         Length::None => BodySize::None,
         Length::Known(length) => BodySize::Sized(length),
-        Length::Open => BodySize::Stream,
+        Length::Unknown => BodySize::Stream,
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = Response::with_body(status, AnswerBody { size, content, connection });
+    let mut response = actix_http::Response::with_body(status, ResponseBody { size, content, connection });
     if close {
         response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
     }
@@ -65,17 +65,17 @@ pub(crate) fn respond(answer: Answer, connection: Rc<Connection>) -> Response<An
     response
 }
 
-/// The whole answer to a request that the front refuses.
-pub(super) fn refusal(refusal: HeadRefusal) -> Bytes {
-    let HeadRefusal { status, .. } = refusal;
-    let (body, media_type) = settle::problem_document(&settle::refusal_fault(refusal), status, None, false);
+/// The complete response to a rejected head.
+pub(super) fn reject(error: HeadError) -> Bytes {
+    let HeadError { status, .. } = error;
+    let (body, media_type) = settle::problem_document(&settle::head_fault(error), status, None, false);
     let reason =
         StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Bad Request");
-    let mut answer = format!(
+    let mut response = format!(
         "HTTP/1.1 {status} {reason}\r\ncontent-type: {media_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     )
     .into_bytes();
-    answer.extend_from_slice(&body);
-    answer.into()
+    response.extend_from_slice(&body);
+    response.into()
 }
