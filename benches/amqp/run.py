@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Runs bare loops over lapin, Apache Camel and Crossdock side by side at one RabbitMQ, and compares what a message costs.
+"""Compares bare loops over lapin, Apache Camel and Crossdock with one RabbitMQ by the cost of a message.
 
     benches/amqp/run.py [--rounds N] [--messages N] [--sizes BYTES …]
 
-Messages are persistent, queues durable and classic, every publish is confirmed, and a message is acknowledged once that is
-so. CPU is that of the process alone, without the broker's. Rounds interleave the programs; the table shows medians.
-RabbitMQ is started by tests/services/services; needs Java 17 and Maven for Camel, nginx and wrk (Debian: nginx-light, wrk;
-installed when run as root), h2load (nghttp2-client).
+Messages are persistent, queues durable and classic. Every publish is confirmed before the consumed message is acknowledged.
+CPU is that of the program, without the broker's. Rounds interleave the programs; the table shows medians.
+tests/services/services starts RabbitMQ. Needs Java 17 and Maven for Camel, and nginx, wrk and h2load (Debian: nginx-light,
+wrk, nghttp2-client; installed when run as root).
 """
 
 import argparse
@@ -28,7 +28,7 @@ import run as bench  # noqa: E402
 
 CONNECTIONS = 64
 SECONDS = 4
-# HTTP/2 has several calls on a connection.
+# Concurrent calls on an HTTP/2 connection.
 STREAMS = 8
 NGINX = """daemon off; error_log stderr crit; pid @DIR@/nginx.pid; events {} worker_processes 1;
 http { access_log off; client_body_temp_path @DIR@; proxy_temp_path @DIR@; fastcgi_temp_path @DIR@; uwsgi_temp_path @DIR@;
@@ -37,13 +37,13 @@ server { listen 127.0.0.1:@PORT@; location / { default_type application/json; re
 """
 
 
-def broker(state):
+def start_broker(state):
     command = [ROOT / "tests/services/services", "up", "rabbitmq"]
-    told = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ, CROSSDOCK_SERVICES=state)).stdout
-    return re.search(r"RABBITMQ_URL='(.*)'", told).group(1)
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ, CROSSDOCK_SERVICES=state)).stdout
+    return re.search(r"RABBITMQ_URL='(.*)'", output).group(1)
 
 
-def built():
+def build():
     print("building (release) …", file=sys.stderr, flush=True)
     subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "crossdock-bench-amqp"], cwd=ROOT, check=True)
     crossdock = bench.crossdock_binary()
@@ -53,13 +53,13 @@ def built():
     return crossdock, crossdock.parent / "bare", f"{target}/classes:{target}/lib/*"
 
 
-class Bed:
-    """A broker, a service behind, and the programs that stand between."""
+class TestBed:
+    """A broker, a backend, and the programs between them."""
 
     def __init__(self, folder):
-        self.folder, self.url = folder, broker(folder / "services")
+        self.folder, self.url = folder, start_broker(folder / "services")
         self.port = re.search(r":(\d+)/", self.url).group(1)
-        self.crossdock, self.bare, self.classes = built()
+        self.crossdock, self.bare, self.classes = build()
         self.web, self.public, self.internal = bench.free_port(), bench.free_port(), bench.free_port()
         self.admin = bench.free_port()
         (folder / "nginx.conf").write_text(NGINX.replace("@DIR@", str(folder)).replace("@PORT@", str(self.web)))
@@ -86,46 +86,46 @@ class Bed:
         return bench.Process("camel", command, self.public, "0,1")
 
     def warm_start(self, program, mode):
-        """A program in the mode, warm: a compiler of a virtual machine has had its time."""
+        """Starts a program and warms it up, so that the JIT compiler has finished."""
         process = self.start_crossdock() if program == "crossdock" else self.start_camel(mode)
         for _ in range(3 if program == "camel" else 1):
-            self.measured(process, mode, 300, 4000)
+            self.measure(process, mode, 300, 4000)
         return process
 
-    def measured(self, process, mode, size, messages):
+    def measure(self, process, mode, size, messages):
         if mode == "note":
-            return self.called(process, size)
+            return self.measure_grpc(process, size)
         if mode in ("intake", "ask"):
-            return self.posted(process, mode, size)
+            return self.measure_http(process, mode, size)
         queue, end = f"bench-{mode}", "bench-to"
         self.run("declare", end)
         before, begun = process.cpu_seconds(), time.monotonic()
-        # The queue fills while it is emptied, so that nothing has to be held back.
+        # Publishing and consuming overlap, so that the program need not be held back.
         self.run("publish", queue, messages, size)
         if mode == "bridge":
             self.run("wait", end, messages)
         else:
-            self.settled(queue, process)
+            self.wait_until_idle(process)
         spent, time_taken = process.cpu_seconds() - before, time.monotonic() - begun
         return {"per_s": messages / time_taken, "cpu": spent / messages * 1e6, "p50": 0, "p99": 0}
 
-    def settled(self, queue, process):
-        """Waits until nothing is left, and the program has come to rest."""
+    def wait_until_idle(self, process):
+        """Waits until the program uses no CPU."""
         quiet, spent = 0, process.cpu_seconds()
         while quiet < 3:
             time.sleep(0.02)
             now = process.cpu_seconds()
             quiet, spent = (quiet + 1 if now == spent else 0), now
 
-    def posted(self, process, mode, size):
+    def measure_http(self, process, mode, size):
         path = {"intake": "/take", "ask": "/ask"}[mode]
         lua = bench.script(self.folder, f"post-{size}", '{"pad":"' + "x" * (size - 10) + '"}')
         self.run("declare", "bench-to")
-        figures = bench.load(process, path, CONNECTIONS, SECONDS, "0,1", lua)
-        return {"per_s": figures["per_s"], "cpu": 1e6 / figures["per_cpu_s"], "p50": figures["p50"], "p99": figures["p99"]}
+        results = bench.load(process, path, CONNECTIONS, SECONDS, "0,1", lua)
+        return {"per_s": results["per_s"], "cpu": 1e6 / results["per_cpu_s"], "p50": results["p50"], "p99": results["p99"]}
 
-    def called(self, process, size):
-        """Calls of gRPC: one field of text, in a frame."""
+    def measure_grpc(self, process, size):
+        """Sends gRPC calls, whose message has one string field."""
         text = b"x" * (size - 10)
         length = bytes([len(text)]) if len(text) < 128 else bytes([len(text) & 127 | 128, len(text) >> 7])
         message = b"\x0a" + length + text
@@ -137,19 +137,19 @@ class Bed:
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         spent = process.cpu_seconds() - before
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics") as metrics:
-            # h2load takes every answer of HTTP for a good one; calls are cancelled where a load ends.
-            counted = re.findall(r'^crossdock_route_requests_total\{.*code="(\w+)"\} ([1-9]\d*)$', metrics.read().decode(), re.M)
-        if failed := [(code, count) for code, count in counted if code not in ("ok", "cancelled")]:
+            # h2load counts every 2xx response as a success, and cancels calls at the end.
+            counts = re.findall(r'^crossdock_route_requests_total\{.*code="(\w+)"\} ([1-9]\d*)$', metrics.read().decode(), re.M)
+        if failed := [(code, count) for code, count in counts if code not in ("ok", "cancelled")]:
             sys.exit(f"crossdock failed {failed} calls")
         done = int(re.search(r"status codes: (\d+) 2xx", output).group(1))
         mean = re.search(r"time for request:\s+\S+\s+\S+\s+([\d.]+)(us|ms|s)", output)
         return {"per_s": done / SECONDS, "cpu": spent / done * 1e6, "p50": bench.to_ms(mean), "p99": 0}
 
-    def bare_loop(self, mode, size, messages):
+    def measure_bare(self, mode, size, messages):
         self.run("declare", "bench-to", "bench-bridge")
         if mode == "bridge":
-            # As with the others: filled while it is emptied.
-            filling = subprocess.Popen([self.bare, "publish", self.url, "bench-bridge", str(messages), str(size)])
+            # As in `measure`: publishing and consuming overlap.
+            publisher = subprocess.Popen([self.bare, "publish", self.url, "bench-bridge", str(messages), str(size)])
         command = {"bridge": ["bridge", self.url, "bench-bridge", "bench-to", messages],
                    "intake": ["publish", self.url, "bench-to", messages, size]}[mode]
         begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -157,7 +157,7 @@ class Bed:
         took, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         if mode == "bridge":
-            filling.wait()
+            publisher.wait()
         return {"per_s": messages / took, "cpu": spent / messages * 1e6, "p50": 0, "p99": 0}
 
 
@@ -176,7 +176,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
-        bed = Bed(folder)
+        bed = TestBed(folder)
         server = subprocess.Popen([bed.bare, "serve", bed.url, "bench-ask"])
         try:
             for number in range(arguments.rounds):
@@ -186,9 +186,9 @@ def main():
                         process = bed.warm_start(program, mode) if program != "bare" else None
                         try:
                             for size in arguments.sizes:
-                                figures = bed.measured(process, mode, size, arguments.messages) if process else \
-                                    bed.bare_loop(mode, size, arguments.messages)
-                                runs.setdefault((title, size, program), []).append(figures)
+                                results = bed.measure(process, mode, size, arguments.messages) if process else \
+                                    bed.measure_bare(mode, size, arguments.messages)
+                                runs.setdefault((title, size, program), []).append(results)
                         finally:
                             if process:
                                 process.stop()
@@ -201,14 +201,14 @@ def main():
 
 
 def report(runs, rounds):
-    middle = lambda key, figure: statistics.median(run[figure] for run in runs[key])
-    print(f"\n{rounds} rounds, medians; HTTP with {CONNECTIONS} connections; bare: lapin alone, which speaks no HTTP; of gRPC, the time is the mean")
+    median = lambda key, figure: statistics.median(run[figure] for run in runs[key])
+    print(f"\n{rounds} rounds, medians; HTTP with {CONNECTIONS} connections; bare: lapin only, without HTTP; the p50 of gRPC is the mean")
     print("\n| case | bytes | program | messages/s | CPU-ms per 1 000 | p50 ms | p99 ms |")
     print("| --- | ---: | --- | ---: | ---: | ---: | ---: |")
     for key in runs:
         title, size, program = key
-        times = [f"{middle(key, figure):.1f}" if middle(key, figure) else "" for figure in ("p50", "p99")]
-        print(f"| {title} | {size} | {program} | {middle(key, 'per_s'):,.0f} | {middle(key, 'cpu'):.1f} | {times[0]} | {times[1]} |")
+        times = [f"{median(key, figure):.1f}" if median(key, figure) else "" for figure in ("p50", "p99")]
+        print(f"| {title} | {size} | {program} | {median(key, 'per_s'):,.0f} | {median(key, 'cpu'):.1f} | {times[0]} | {times[1]} |")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Runs ZooKeeper, etcd and Crossdock side by side, three servers each on one disk, and compares durable writes.
+"""Compares durable writes to ZooKeeper, etcd and Crossdock, three servers each on one disk.
 
     benches/cluster/run.py [--rounds N] [--seconds N] [--sizes BYTES …] [--outstanding COUNT …]
 
-Every server syncs each write to its log. Rounds interleave the systems, whose servers all run all the time; the table shows medians. CPU is
-that of the three servers together, and so are syncs, as each system counts those of its log. ZooKeeper is written to by its own client in Java
-and by one in Go, etcd by its own in Go, each over three connections and over sixteen; each stands there with the client that wrote most. Needs Go and a JDK; installs ZooKeeper and etcd (Debian: zookeeper, etcd-server) when run
-as root.
+Every server syncs its log before it acknowledges a write. Rounds interleave the systems, whose servers run all the time; the table shows medians.
+CPU and syncs are the sums over the three servers; syncs are those of the log, as each system counts them. The clients are the official Java client and
+a Go client for ZooKeeper, the official Go client for etcd, each over 3 and 16 connections; the table shows the fastest client of each. Needs Go and a
+JDK; installs ZooKeeper and etcd (Debian: zookeeper, etcd-server) when run as root.
 """
 
 import argparse
@@ -61,7 +61,7 @@ class Cluster:
                     if probe.connect_ex(("127.0.0.1", port)) == 0:
                         break
                 if time.monotonic() > deadline:
-                    sys.exit(f"{self.name} does not start")
+                    sys.exit(f"{self.name} failed to start")
                 time.sleep(0.05)
 
     def cpu_seconds(self):
@@ -85,19 +85,19 @@ class Cluster:
                 server.wait()
 
 
-def asked(port, question):
-    """What a server answers to a line, until it closes or has said one."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
-        line.sendall(question.encode())
-        answer = b""
-        while part := line.recv(65536):
-            answer += part
-            if question.endswith("\n") and answer.endswith(b"\n"):
+def query(port, command):
+    """Sends a command to a server; returns the response, one line if the command is a line, else all until it closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(command.encode())
+        response = b""
+        while part := connection.recv(65536):
+            response += part
+            if command.endswith("\n") and response.endswith(b"\n"):
                 break
-        return answer.decode()
+        return response.decode()
 
 
-def counted(pattern, text):
+def find_count(pattern, text):
     return int(float(re.search(pattern, text, re.MULTILINE).group(1)))
 
 
@@ -115,7 +115,7 @@ def zookeeper(folder):
                                       f"clientPortAddress=127.0.0.1\nadmin.enableServer=false\nmaxClientCnxns=0\n4lw.commands.whitelist=mntr\n{servers}")
         commands.append(["java", "-Xmx1g", "-Dzookeeper.root.logger=ERROR,CONSOLE", "-cp", f"/etc/zookeeper/conf:{jars()}",
                          "org.apache.zookeeper.server.quorum.QuorumPeerMain", data / "zoo.cfg"])
-    return Cluster("zookeeper", folder, commands, clients, lambda port: counted(r"^zk_cnt_fsynctime\s+(\S+)", asked(port, "mntr")))
+    return Cluster("zookeeper", folder, commands, clients, lambda port: find_count(r"^zk_cnt_fsynctime\s+(\S+)", query(port, "mntr")))
 
 
 def jars():
@@ -134,7 +134,7 @@ def etcd(folder):
                          "--initial-cluster", initial, "--log-level", "error"])
     def syncs(port):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as metrics:
-            return counted(r"^etcd_disk_wal_fsync_duration_seconds_count (\S+)", metrics.read().decode())
+            return find_count(r"^etcd_disk_wal_fsync_duration_seconds_count (\S+)", metrics.read().decode())
     return Cluster("etcd", folder, commands, clients, syncs)
 
 
@@ -145,17 +145,17 @@ def crossdock(folder):
     members = ",".join(f"{n}=127.0.0.1:{peer}" for n, peer in enumerate(peers, 1))
     commands = [[TARGET / "release/register-node", number, folder / f"crossdock-{number}", f"127.0.0.1:{client}", members, "large"]
                 for number, client in enumerate(clients, 1)]
-    return Cluster("crossdock", folder, commands, clients, lambda port: counted(r"syncs (\d+)", asked(port, "0 syncs\n")))
+    return Cluster("crossdock", folder, commands, clients, lambda port: find_count(r"syncs (\d+)", query(port, "0 syncs\n")))
 
 
-def measured(cluster, client, arguments):
-    """Figures of one run of a client."""
+def measure(cluster, client, arguments):
+    """Runs a client; returns its results with CPU and syncs per write."""
     cpu, syncs = cluster.cpu_seconds(), cluster.syncs()
-    told = subprocess.run([*map(str, client), *map(str, arguments)], check=True, capture_output=True, text=True).stdout
-    figures = json.loads(told)
-    figures["cpu"] = (cluster.cpu_seconds() - cpu) / figures["writes"] * 1e6
-    figures["syncs"] = (cluster.syncs() - syncs) / figures["writes"]
-    return figures
+    output = subprocess.run([*map(str, client), *map(str, arguments)], check=True, capture_output=True, text=True).stdout
+    results = json.loads(output)
+    results["cpu"] = (cluster.cpu_seconds() - cpu) / results["writes"] * 1e6
+    results["syncs"] = (cluster.syncs() - syncs) / results["writes"]
+    return results
 
 
 def main():
@@ -167,7 +167,7 @@ def main():
     arguments = parser.parse_args()
     need("go", "golang-go")
     need("javac", "openjdk-17-jdk-headless")
-    # On the disk of what is built, which is none of memory.
+    # The target folder is on a disk; /tmp may be in memory.
     TARGET.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=TARGET) as name:
         folder = pathlib.Path(name)
@@ -192,8 +192,8 @@ def main():
                         for cluster in clusters:
                             addresses = ",".join(f"127.0.0.1:{port}" for port in cluster.clients)
                             for language, command in clients[cluster.name].items():
-                                figures = measured(cluster, command, [addresses, outstanding, size, arguments.seconds])
-                                runs.setdefault((size, outstanding, cluster.name), {}).setdefault(language, []).append(figures)
+                                results = measure(cluster, command, [addresses, outstanding, size, arguments.seconds])
+                                runs.setdefault((size, outstanding, cluster.name), {}).setdefault(language, []).append(results)
         finally:
             for cluster in clusters:
                 cluster.stop()
@@ -202,19 +202,19 @@ def main():
 
 def report(runs, rounds):
     def best(key):
-        """Medians with the client that wrote most."""
-        medians = [(language, {figure: statistics.median(run[figure] for run in measured) for figure in measured[0]})
-                   for language, measured in runs[key].items()]
+        """The fastest client and its medians."""
+        medians = [(language, {figure: statistics.median(run[figure] for run in results) for figure in results[0]})
+                   for language, results in runs[key].items()]
         return max(medians, key=lambda one: one[1]["per_s"])
 
-    print(f"\n{rounds} rounds, medians; CPU in milliseconds of three servers for 1 000 writes, and their syncs a write, the warm-up's with them")
-    print("\n| bytes | outstanding | system, client, connections | writes/s | of it | p50 ms | p99 ms | p99.9 ms | CPU-ms | syncs |")
+    print(f"\n{rounds} rounds, medians; CPU milliseconds of the three servers per 1 000 writes; syncs per write, including the warm-up")
+    print("\n| bytes | outstanding | system, client, connections | writes/s | Crossdock relative to it | p50 ms | p99 ms | p99.9 ms | CPU-ms | syncs |")
     print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for size, outstanding, name in runs:
-        language, its = best((size, outstanding, name))
-        ratio = best((size, outstanding, "crossdock"))[1]["per_s"] / its["per_s"]
-        print(f"| {size} | {outstanding} | {name}, {language} | {its['per_s']:,.0f} | {ratio:.1f} | {its['p50']:.2f} | {its['p99']:.1f} | "
-              f"{its['p999']:.1f} | {its['cpu']:.0f} | {its['syncs']:.3f} |")
+        language, results = best((size, outstanding, name))
+        ratio = best((size, outstanding, "crossdock"))[1]["per_s"] / results["per_s"]
+        print(f"| {size} | {outstanding} | {name}, {language} | {results['per_s']:,.0f} | {ratio:.1f} | {results['p50']:.2f} | {results['p99']:.1f} | "
+              f"{results['p999']:.1f} | {results['cpu']:.0f} | {results['syncs']:.3f} |")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-//! Benchmarks only; they stand in `benches/`.
+//! Benchmarks only; see `benches/`.

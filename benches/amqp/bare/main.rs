@@ -1,11 +1,11 @@
-//! Bare loops over lapin: what a program of a few lines does, and loads for the benchmark.
+//! Minimal loops over lapin as a reference, and load generators for the benchmark.
 //!
 //! ```text
-//! bare declare URL QUEUE…                 makes durable classic queues, and empties them
-//! bare publish URL QUEUE COUNT SIZE       publishes persistent messages with confirms, 1 000 at once
-//! bare bridge URL FROM TO COUNT           consumes, publishes with confirms, acknowledges; 256 at once
-//! bare serve URL QUEUE                    answers requests with their bodies, for ever
-//! bare wait URL QUEUE COUNT               waits until a queue has so many messages
+//! bare declare URL QUEUE…                 declares durable classic queues and purges them
+//! bare publish URL QUEUE COUNT SIZE       publishes persistent messages with confirms, 1 000 outstanding
+//! bare bridge URL FROM TO COUNT           consumes, publishes with confirms, acknowledges; prefetch 256
+//! bare serve URL QUEUE                    replies to requests with their bodies until it is killed
+//! bare wait URL QUEUE COUNT               waits until a queue has that many messages
 //! ```
 
 use std::time::Duration;
@@ -19,16 +19,16 @@ use lapin::options::{
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
-const PUBLISH_AT_ONCE: usize = 1_000;
-const BRIDGE_AT_ONCE: u16 = 256;
+const UNCONFIRMED_MAX: usize = 1_000;
+const PREFETCH: u16 = 256;
 
-type Ending = Result<(), Box<dyn std::error::Error>>;
+type Result = std::result::Result<(), Box<dyn std::error::Error>>;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Ending {
+async fn main() -> Result {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let [command, url, rest @ ..] = words.as_slice() else { return Err("what shall be done?".into()) };
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let [command, url, rest @ ..] = arguments.as_slice() else { return Err("usage: bare COMMAND URL …".into()) };
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     match (*command, rest) {
@@ -37,7 +37,7 @@ async fn main() -> Ending {
         ("bridge", [from, to, count]) => bridge(&channel, from, to, count.parse()?).await,
         ("serve", [queue]) => serve(&channel, queue).await,
         ("wait", [queue, count]) => wait(&channel, queue, count.parse()?).await,
-        _ => Err(format!("`{command}` is not known, or not like this").into()),
+        _ => Err(format!("unknown command or wrong arguments: `{command}`").into()),
     }
 }
 
@@ -45,7 +45,7 @@ fn persistent() -> BasicProperties {
     BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into())
 }
 
-async fn declare(channel: &Channel, queues: &[&str]) -> Ending {
+async fn declare(channel: &Channel, queues: &[&str]) -> Result {
     for queue in queues {
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         channel.queue_declare((*queue).into(), options, FieldTable::default()).await?;
@@ -54,32 +54,32 @@ async fn declare(channel: &Channel, queues: &[&str]) -> Ending {
     Ok(())
 }
 
-async fn publish(channel: &Channel, queue: &str, count: usize, size: usize) -> Ending {
+async fn publish(channel: &Channel, queue: &str, count: usize, size: usize) -> Result {
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let body = format!("{{\"pad\":\"{}\"}}", "x".repeat(size.saturating_sub(10)));
-    let mut waiting = FuturesUnordered::new();
+    let mut unconfirmed = FuturesUnordered::new();
     for _ in 0..count {
-        if waiting.len() >= PUBLISH_AT_ONCE {
-            waiting.next().await.transpose()?;
+        if unconfirmed.len() >= UNCONFIRMED_MAX {
+            unconfirmed.next().await.transpose()?;
         }
         let options = BasicPublishOptions::default();
         let confirm =
             channel.basic_publish(ShortString::default(), queue.into(), options, body.as_bytes(), persistent());
-        waiting.push(confirm.await?);
+        unconfirmed.push(confirm.await?);
     }
-    while let Some(confirmed) = waiting.next().await {
+    while let Some(confirmed) = unconfirmed.next().await {
         confirmed?;
     }
     Ok(())
 }
 
-async fn bridge(channel: &Channel, from: &str, to: &str, count: usize) -> Ending {
+async fn bridge(channel: &Channel, from: &str, to: &str, count: usize) -> Result {
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    channel.basic_qos(BRIDGE_AT_ONCE, BasicQosOptions::default()).await?;
+    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let tag = ShortString::default();
     let mut consumer =
         channel.basic_consume(from.into(), tag, BasicConsumeOptions::default(), FieldTable::default()).await?;
-    let mut waiting = FuturesUnordered::new();
+    let mut unconfirmed = FuturesUnordered::new();
     let mut done = 0;
     while done < count {
         tokio::select! {
@@ -89,12 +89,12 @@ async fn bridge(channel: &Channel, from: &str, to: &str, count: usize) -> Ending
                 let confirm = channel
                     .basic_publish(ShortString::default(), to.into(), options, &delivery.data, persistent())
                     .await?;
-                waiting.push(async move {
+                unconfirmed.push(async move {
                     confirm.await?;
                     delivery.ack(BasicAckOptions::default()).await
                 });
             }
-            Some(acknowledged) = waiting.next(), if !waiting.is_empty() => {
+            Some(acknowledged) = unconfirmed.next(), if !unconfirmed.is_empty() => {
                 acknowledged?;
                 done += 1;
             }
@@ -103,8 +103,8 @@ async fn bridge(channel: &Channel, from: &str, to: &str, count: usize) -> Ending
     Ok(())
 }
 
-async fn serve(channel: &Channel, queue: &str) -> Ending {
-    channel.basic_qos(BRIDGE_AT_ONCE, BasicQosOptions::default()).await?;
+async fn serve(channel: &Channel, queue: &str) -> Result {
+    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let tag = ShortString::default();
     let mut consumer =
         channel.basic_consume(queue.into(), tag, BasicConsumeOptions::default(), FieldTable::default()).await?;
@@ -123,7 +123,7 @@ async fn serve(channel: &Channel, queue: &str) -> Ending {
     Ok(())
 }
 
-async fn wait(channel: &Channel, queue: &str, count: u32) -> Ending {
+async fn wait(channel: &Channel, queue: &str, count: u32) -> Result {
     loop {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let found = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;

@@ -1,9 +1,9 @@
-// Writes to a cluster from several connections at once, and tells how long each write took.
+// Writes to a cluster over several connections and measures the latency of each write.
 //
 //	client SYSTEM CONNECTIONS ADDRESS,… OUTSTANDING SIZE SECONDS
 //
-// SYSTEM is zookeeper or etcd. Each of OUTSTANDING writers sets a key of its own, one write after another;
-// they share up to CONNECTIONS connections, spread over the addresses. Prints one line of JSON.
+// SYSTEM is zookeeper or etcd. Each of OUTSTANDING writers sets its own key, one write after another. The writers share up to
+// CONNECTIONS connections, spread over the addresses. Prints one line of JSON.
 package main
 
 import (
@@ -22,12 +22,12 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// A writer sets a key to a value and returns once that is durable on a majority.
+// A writer sets a key and returns once the write is durable on a majority.
 type writer func(key string, value []byte) error
 
 func main() {
 	if len(os.Args) != 7 {
-		log.Fatal("SYSTEM CONNECTIONS ADDRESSES OUTSTANDING SIZE SECONDS")
+		log.Fatal("usage: client SYSTEM CONNECTIONS ADDRESSES OUTSTANDING SIZE SECONDS")
 	}
 	connections, addresses := number(os.Args[2]), strings.Split(os.Args[3], ",")
 	outstanding, size, seconds := number(os.Args[4]), number(os.Args[5]), number(os.Args[6])
@@ -35,7 +35,7 @@ func main() {
 		"zookeeper": zookeeper, "etcd": etcd,
 	}[os.Args[1]]
 	if connect == nil {
-		log.Fatalf("%s is not known", os.Args[1])
+		log.Fatalf("unknown system: %s", os.Args[1])
 	}
 	var writers []writer
 	for i := 0; i < min(outstanding, connections); i++ {
@@ -46,7 +46,7 @@ func main() {
 		writers = append(writers, one)
 	}
 	value := []byte(strings.Repeat("x", size))
-	// The first write of a key makes it.
+	// The first write creates the key.
 	run(writers, outstanding, value, time.Now().Add(500*time.Millisecond))
 	begun := time.Now()
 	times := run(writers, outstanding, value, begun.Add(time.Duration(seconds)*time.Second))

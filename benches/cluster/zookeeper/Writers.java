@@ -10,13 +10,13 @@ import org.apache.zookeeper.ZooDefs;
 import org.apache.zookeeper.ZooKeeper;
 
 /**
- * Writes to ZooKeeper by its own client, as ../client does by one in Go: {@code Writers CONNECTIONS ADDRESS,… OUTSTANDING SIZE SECONDS}. Each of
- * OUTSTANDING writers sets a node of its own, one write after another, without a thread of its own. Prints the same line of JSON.
+ * Writes to ZooKeeper with the official client, as ../client does with a Go client: {@code Writers CONNECTIONS ADDRESS,… OUTSTANDING SIZE SECONDS}.
+ * Each of OUTSTANDING writers sets its own node asynchronously, one write after another. Prints the same line of JSON.
  */
 final class Writers {
     private static final AtomicReference<KeeperException> PROBLEM = new AtomicReference<>();
 
-    /** One writer, whose calls all come back on the one thread of its connection. */
+    /** One writer. Its callbacks run on the event thread of its connection. */
     private static final class Writer {
         final ZooKeeper connection;
         final String node;
@@ -73,11 +73,11 @@ final class Writers {
             try {
                 connection.create("/key-" + i, value, ZooDefs.Ids.OPEN_ACL_UNSAFE, CreateMode.PERSISTENT);
             } catch (KeeperException.NodeExistsException exists) {
-                // An earlier run made it.
+                // Created by an earlier run.
             }
             writers.add(new Writer(connection, "/key-" + i, value));
         }
-        // The virtual machine compiles what is used often.
+        // Warm up the JIT compiler.
         run(writers, 2_000_000_000L);
         long begun = System.nanoTime();
         run(writers, seconds * 1_000_000_000L);

@@ -1,6 +1,6 @@
-//! One message of 1 KiB as JSON, through each codec and through that of others which does the same.
+//! One message of 1 KiB in JSON, converted by each codec and by an equivalent library.
 //!
-//! `cargo bench -p crossdock-bench-codecs`; every figure is of one message on one core.
+//! `cargo bench -p crossdock-bench-codecs`; every result is for one message on one core.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crossdock_message::{Limits, json};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
-/// The allocator of the gateway, for both sides.
+/// The allocator of the gateway, used for both sides.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -29,16 +29,16 @@ impl Files for Folder {
     }
 }
 
-fn ours() -> TypeRef {
+fn our_type() -> TypeRef {
     let contract = compile(&["bench.proto"], &Folder).expect("the contract");
     let id = contract.find_record("bench.v1.Order").expect("the type");
     TypeRef::new(Arc::new(contract), id)
 }
 
-fn theirs() -> MessageDescriptor {
+fn their_type() -> MessageDescriptor {
     let mut resolver = protox::file::ChainFileResolver::new();
     resolver.add(protox::file::IncludeFileResolver::new(folder().to_owned()));
-    // The annotations are not asked for by this side; the file that has them is not needed to read messages.
+    // The annotations are not needed to read messages, so a stub of their file is enough.
     resolver.add(Annotations);
     resolver.add(protox::file::GoogleFileResolver::new());
     let mut compiler = protox::Compiler::with_file_resolver(resolver);
@@ -47,7 +47,7 @@ fn theirs() -> MessageDescriptor {
     pool.get_message_by_name("bench.v1.Order").expect("the type")
 }
 
-/// `google/api/annotations.proto`, as far as it is used here.
+/// The part of `google/api/annotations.proto` that is used here.
 struct Annotations;
 
 impl protox::file::FileResolver for Annotations {
@@ -62,40 +62,40 @@ impl protox::file::FileResolver for Annotations {
     }
 }
 
-fn their_json(bytes: &[u8], of_type: &MessageDescriptor) -> DynamicMessage {
+fn read_their_json(bytes: &[u8], of_type: &MessageDescriptor) -> DynamicMessage {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    DynamicMessage::deserialize(of_type.clone(), &mut reader).expect("their JSON")
+    DynamicMessage::deserialize(of_type.clone(), &mut reader).expect("valid JSON")
 }
 
 fn codecs(criterion: &mut Criterion) {
     let text = std::fs::read(folder().join("order.json")).expect("the message");
     let text = Bytes::from(text.trim_ascii_end().to_vec());
-    let (our_type, their_type, limits) = (ours(), theirs(), Limits::default());
-    let wire = Bytes::from(our_type.json_to_wire(&text, UnknownFields::Refuse, &limits).expect("good"));
-    // Both sides have to say the same before their speed means anything.
-    let their_wire = their_json(&text, &their_type).encode_to_vec();
-    let reread = DynamicMessage::decode(their_type.clone(), wire.clone()).expect("good");
-    assert_eq!(reread, DynamicMessage::decode(their_type.clone(), their_wire.as_slice()).expect("good"));
+    let (our_type, their_type, limits) = (our_type(), their_type(), Limits::default());
+    let wire = Bytes::from(our_type.json_to_wire(&text, UnknownFields::Refuse, &limits).expect("valid"));
+    // The results must be equal for the comparison to be meaningful.
+    let their_wire = read_their_json(&text, &their_type).encode_to_vec();
+    let reread = DynamicMessage::decode(their_type.clone(), wire.clone()).expect("valid");
+    assert_eq!(reread, DynamicMessage::decode(their_type.clone(), their_wire.as_slice()).expect("valid"));
 
     let mut group = criterion.benchmark_group("json to protobuf");
     group.throughput(Throughput::Bytes(text.len() as u64));
     group.bench_function("crossdock", |bencher| {
-        bencher.iter(|| our_type.json_to_wire(black_box(&text), UnknownFields::Refuse, &limits).expect("good"));
+        bencher.iter(|| our_type.json_to_wire(black_box(&text), UnknownFields::Refuse, &limits).expect("valid"));
     });
     group.bench_function("prost-reflect", |bencher| {
-        bencher.iter(|| their_json(black_box(&text), &their_type).encode_to_vec());
+        bencher.iter(|| read_their_json(black_box(&text), &their_type).encode_to_vec());
     });
     group.finish();
 
     let mut group = criterion.benchmark_group("protobuf to json");
     group.throughput(Throughput::Bytes(text.len() as u64));
     group.bench_function("crossdock", |bencher| {
-        bencher.iter(|| our_type.wire_to_json(black_box(&wire), &limits).expect("good"));
+        bencher.iter(|| our_type.wire_to_json(black_box(&wire), &limits).expect("valid"));
     });
     group.bench_function("prost-reflect", |bencher| {
         bencher.iter(|| {
-            let message = DynamicMessage::decode(their_type.clone(), black_box(&wire).clone()).expect("good");
-            serde_json::to_vec(&message).expect("good")
+            let message = DynamicMessage::decode(their_type.clone(), black_box(&wire).clone()).expect("valid");
+            serde_json::to_vec(&message).expect("valid")
         });
     });
     group.finish();
@@ -104,13 +104,13 @@ fn codecs(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(wire.len() as u64));
     group.bench_function("crossdock", |bencher| {
         bencher.iter(|| {
-            let value = our_type.decode(black_box(&wire), &limits).expect("good");
-            our_type.encode(&value).expect("good")
+            let value = our_type.decode(black_box(&wire), &limits).expect("valid");
+            our_type.encode(&value).expect("valid")
         });
     });
     group.bench_function("prost-reflect", |bencher| {
         bencher.iter(|| {
-            let message = DynamicMessage::decode(their_type.clone(), black_box(&wire).clone()).expect("good");
+            let message = DynamicMessage::decode(their_type.clone(), black_box(&wire).clone()).expect("valid");
             message.encode_to_vec()
         });
     });
@@ -119,12 +119,12 @@ fn codecs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("json to value and back, without a contract");
     group.throughput(Throughput::Bytes(text.len() as u64));
     group.bench_function("crossdock", |bencher| {
-        bencher.iter(|| json::write(&json::read(black_box(&text), &limits).expect("good")).expect("good"));
+        bencher.iter(|| json::write(&json::read(black_box(&text), &limits).expect("valid")).expect("valid"));
     });
     group.bench_function("serde_json", |bencher| {
         bencher.iter(|| {
-            let value: serde_json::Value = serde_json::from_slice(black_box(&text)).expect("good");
-            serde_json::to_vec(&value).expect("good")
+            let value: serde_json::Value = serde_json::from_slice(black_box(&text)).expect("valid");
+            serde_json::to_vec(&value).expect("valid")
         });
     });
     group.finish();

@@ -1,5 +1,5 @@
-// The side of the benchmark of expressions that is cel-go: reads workloads as JSON from standard input and prints a line for each, as
-// the sides in Rust do. Messages are maps and lists of Go, made once; only Eval is measured, what it gives is not made a value of Go.
+// The cel-go part of the expression benchmark. It reads workloads as JSON from standard input and prints a line for each, as the Rust
+// program does. Messages are converted to Go values once; only Eval is measured, without the conversion of its result.
 package main
 
 import (
@@ -23,8 +23,8 @@ type workload struct {
 	Message any
 }
 
-// spent is the time that this process has spent on cores, the collector of garbage included.
-func spent() time.Duration {
+// cpuTime is the CPU time of this process, including the garbage collector.
+func cpuTime() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
 		log.Fatal(err)
@@ -32,30 +32,30 @@ func spent() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// measure gives nanoseconds of one evaluation: first a tenth of the time to warm up and to learn how many evaluations that takes.
+// measure returns nanoseconds per evaluation. It first spends a tenth of the time on warming up and estimating the number of evaluations.
 func measure(limit time.Duration, evaluate func()) float64 {
 	batch := 1
 	var once time.Duration
 	for {
-		begun := spent()
+		begun := cpuTime()
 		for range batch {
 			evaluate()
 		}
-		if taken := spent() - begun; taken >= limit/10 {
+		if taken := cpuTime() - begun; taken >= limit/10 {
 			once = taken / time.Duration(batch)
 			break
 		}
 		batch *= 2
 	}
 	count := max(int(limit/max(once, 1)), 1)
-	begun := spent()
+	begun := cpuTime()
 	for range count {
 		evaluate()
 	}
-	return float64(spent()-begun) / float64(count)
+	return float64(cpuTime()-begun) / float64(count)
 }
 
-// native gives whole numbers as int64, others as float64; all as float64 where doubles says so.
+// native converts integers to int64 and other numbers to float64; with doubles, all numbers to float64.
 func native(value any, doubles bool) any {
 	switch value := value.(type) {
 	case json.Number:
@@ -79,13 +79,13 @@ func native(value any, doubles bool) any {
 	return value
 }
 
-// sum is what cel-go does not have: the sum of a list of doubles.
+// sum adds a list of doubles, which cel-go does not support itself.
 func sum(list ref.Val) ref.Val {
 	total := types.Double(0)
 	for items := list.(traits.Lister).Iterator(); items.HasNext() == types.True; {
 		number, ok := items.Next().(types.Double)
 		if !ok {
-			return types.NewErr("a list of doubles is needed")
+			return types.NewErr("sum requires a list of doubles")
 		}
 		total += number
 	}
@@ -97,11 +97,11 @@ func result(value ref.Val) any {
 	if !ok {
 		return value.Value()
 	}
-	made := []any{}
-	for items := list.Iterator(); items.HasNext() == types.True; {
-		made = append(made, items.Next().Value())
+	items := []any{}
+	for iterator := list.Iterator(); iterator.HasNext() == types.True; {
+		items = append(items, iterator.Next().Value())
 	}
-	return made
+	return items
 }
 
 func main() {
@@ -130,7 +130,7 @@ func main() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		// As there are no decimals, and kinds of numbers do not mix.
+		// CEL has no decimals and does not mix number types.
 		doubles := strings.HasPrefix(workload.Source, "sum(")
 		activation := map[string]any{"req": native(workload.Message, doubles)}
 		var last ref.Val

@@ -1,4 +1,4 @@
-//! The `cel` crate alone: its own values are set once, and only the evaluation is measured.
+//! The `cel` crate alone: values are converted once, and only the evaluation is measured.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) fn run(workload: &Workload) -> Measured {
     Some((nanoseconds, before::to_value(&*result).expect("a value of messages")))
 }
 
-/// The crate's value; with all numbers as doubles, as it has no decimals and mixes no kinds of numbers.
+/// Converts a value for the crate. With `doubles`, all numbers are doubles, because it has no decimals and does not mix number types.
 fn to_cel(value: &Value, doubles: bool) -> cel::Value {
     match value {
         Value::Bool(truth) => cel::Value::Bool(*truth),
@@ -40,14 +40,14 @@ fn to_cel(value: &Value, doubles: bool) -> cel::Value {
             };
             cel::Value::Map(Map { map: Arc::new(record.iter().map(field).collect::<HashMap<_, _>>()) })
         }
-        other => panic!("{} is in no workload", other.kind()),
+        other => panic!("no workload uses {}", other.kind()),
     }
 }
 
 type Function =
     Box<dyn for<'c, 'k> Fn(&mut FunctionContext<'c, 'k>) -> Result<CowVal<'c, 'k>, ExecutionError> + Send + Sync>;
 
-/// The sum of doubles, which the crate does not have.
+/// Adds doubles, which the crate does not support itself.
 fn sum<'c, 'k>(call: &mut FunctionContext<'c, 'k>) -> Result<CowVal<'c, 'k>, ExecutionError> {
     let total = match call.args.first().and_then(|list| list.downcast_ref::<CelList<'_>>()) {
         Some(list) => {
@@ -55,6 +55,6 @@ fn sum<'c, 'k>(call: &mut FunctionContext<'c, 'k>) -> Result<CowVal<'c, 'k>, Exe
         }
         None => None,
     };
-    let total: f64 = total.ok_or_else(|| call.error("a list of doubles is needed"))?;
+    let total: f64 = total.ok_or_else(|| call.error("sum requires a list of doubles"))?;
     Ok(CowVal::owned(CelDouble::from(total)))
 }

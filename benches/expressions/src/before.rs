@@ -1,5 +1,5 @@
-//! The `cel` crate as the gateway used it: the fields that an expression names are made values of CEL, compared by functions that know
-//! decimals, and the result is made a value of messages. Without what is common to both engines: how fields are found in a message.
+//! The `cel` crate as the gateway used it: the fields that an expression references are converted to CEL values, compared by functions that
+//! support decimals, and the result is converted to a canonical value. The lookup of fields in a message is the same for both engines.
 
 mod functions;
 mod needs;
@@ -28,7 +28,7 @@ impl VariableResolver for Variables {
 
 pub(super) fn run(workload: &Workload) -> Measured {
     if workload.source.starts_with("sum(") {
-        // Neither sums nor arithmetic of decimals.
+        // It supports neither sums nor decimal arithmetic.
         return None;
     }
     let parser = ENVIRONMENT.parser().max_recursion_depth(32).enable_optional_syntax(false);
@@ -46,14 +46,14 @@ pub(super) fn run(workload: &Workload) -> Measured {
         let mut context = root.new_inner_scope();
         context.set_variable_resolver(&variables);
         let evaluated = Cel::resolve_val(&tree, &context);
-        assert!(!Work::is_spent(), "there is work left");
+        assert!(!Work::is_spent(), "the work budget is not exhausted");
         let value = evaluated.expect("a result");
         to_value(&*value).expect("a value of messages")
     };
     Some((workload.measure(evaluate), evaluate()))
 }
 
-/// Puts functions of ours in the place of CEL's comparisons.
+/// Replaces CEL's comparison operators with functions of [`functions`].
 fn replace_comparisons(tree: &mut IdedExpr) {
     match &mut tree.expr {
         Expr::Call(call) => {

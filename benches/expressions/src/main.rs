@@ -1,8 +1,8 @@
-//! The sides of the benchmark of expressions that are written in Rust: `run.py` starts one of them at a time.
+//! The Rust engines of the expression benchmark; `run.py` starts one at a time.
 //!
-//! `expressions SIDE` reads workloads as JSON from standard input and prints a line for each: its name, nanoseconds of one evaluation,
-//! and what it gave. Sides are `ours`, `before` (the `cel` crate as the gateway used it) and `bare` (the crate with its own values, set
-//! once).
+//! `expressions ENGINE` reads workloads as JSON from standard input and prints a line for each: its name, nanoseconds per evaluation,
+//! and the result. Engines are `ours`, `before` (the `cel` crate as the gateway used it) and `bare` (the crate with native values,
+//! converted once).
 
 mod bare;
 mod before;
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crossdock_message::{Limits, Record, Value, json};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The allocator of the gateway, for all sides.
+/// The allocator of the gateway, used for all engines.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -24,15 +24,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Workload {
     source: String,
     message: Value,
-    /// How long it is evaluated.
+    /// How long to measure.
     time: Duration,
 }
 
-/// Nanoseconds of one evaluation, and the value; nothing where a side cannot do it.
+/// Nanoseconds per evaluation, and the value; `None` if the engine does not support the workload.
 type Measured = Option<(f64, Value)>;
 
-/// Time that this process has spent on a core: what else runs on the machine is not measured.
-fn spent() -> Duration {
+/// The CPU time of this process.
+fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
@@ -42,27 +42,27 @@ impl Workload {
     fn measure<T>(&self, mut evaluate: impl FnMut() -> T) -> f64 {
         let mut batch = 1_u32;
         let once = loop {
-            let begun = spent();
+            let begun = cpu_time();
             for _ in 0..batch {
                 black_box(evaluate());
             }
-            let taken = spent() - begun;
+            let taken = cpu_time() - begun;
             if taken >= self.time / 10 {
                 break taken / batch;
             }
             batch *= 2;
         };
         let count = (self.time.as_nanos() / once.as_nanos().max(1)).max(1);
-        let begun = spent();
+        let begun = cpu_time();
         for _ in 0..count {
             black_box(evaluate());
         }
-        let taken = spent() - begun;
+        let taken = cpu_time() - begun;
         taken.as_nanos() as f64 / count as f64
     }
 }
 
-/// A time that no evaluation reaches.
+/// A deadline that no evaluation reaches.
 fn deadline() -> Instant {
     Instant::now() + Duration::from_secs(3600)
 }
@@ -72,12 +72,12 @@ fn text(value: Option<&Value>) -> String {
 }
 
 fn main() {
-    let side = std::env::args().nth(1).unwrap_or_default();
-    let run: fn(&Workload) -> Measured = match side.as_str() {
+    let engine = std::env::args().nth(1).unwrap_or_default();
+    let run: fn(&Workload) -> Measured = match engine.as_str() {
         "ours" => ours::run,
         "before" => before::run,
         "bare" => bare::run,
-        _ => panic!("expressions ours|before|bare"),
+        _ => panic!("usage: expressions ours|before|bare"),
     };
     let mut input = Vec::new();
     std::io::stdin().read_to_end(&mut input).expect("workloads");
@@ -86,7 +86,7 @@ fn main() {
     let Some(Value::List(workloads)) = document.get("workloads") else { panic!("no workloads") };
     let milliseconds: u64 = text(document.get("milliseconds")).parse().expect("milliseconds");
     for workload in workloads {
-        // Each message is a document of its own, as it came from the wire.
+        // Each message is decoded from its own document, as on receipt.
         let message = json::write(workload.get("message").expect("a message")).expect("JSON");
         let measured = run(&Workload {
             source: text(workload.get("source")),

@@ -1,4 +1,4 @@
-//! The engine of this project, called as routes call it.
+//! The engine of this project, called as by routes.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-// A gRPC server that answers any unary call of any service with the request's own bytes, without decoding them; with
-// server reflection for the services of -protoset, if given. For load tests: run it with GOMAXPROCS=1.
+// A gRPC server that replies to any unary call of any service with the bytes of the request, without decoding them. With
+// -protoset, it offers server reflection for those services. For load tests, run it with GOMAXPROCS=1.
 package main
 
 import (
@@ -26,8 +26,8 @@ import (
 
 type frame struct{ data mem.BufferSlice }
 
-// codec leaves frames as they are and has everything else (reflection) done by the usual codec.
-type codec struct{ usual encoding.CodecV2 }
+// codec passes frames through and delegates everything else (reflection) to the default codec.
+type codec struct{ fallback encoding.CodecV2 }
 
 func (c codec) Name() string { return proto.Name }
 
@@ -35,7 +35,7 @@ func (c codec) Marshal(value any) (mem.BufferSlice, error) {
 	if f, ok := value.(*frame); ok {
 		return f.data, nil
 	}
-	return c.usual.Marshal(value)
+	return c.fallback.Marshal(value)
 }
 
 func (c codec) Unmarshal(data mem.BufferSlice, value any) error {
@@ -44,7 +44,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, value any) error {
 		f.data = data
 		return nil
 	}
-	return c.usual.Unmarshal(data, value)
+	return c.fallback.Unmarshal(data, value)
 }
 
 func echo(_ any, stream grpc.ServerStream) error {

@@ -1,4 +1,4 @@
-//! The functions of ours that stood for CEL's comparisons.
+//! The functions that replace CEL's comparison operators.
 
 use std::cmp::Ordering;
 use std::sync::{Arc, LazyLock};
@@ -10,7 +10,7 @@ use cel::{Context, Env, ExecutionError, FunctionContext};
 
 use super::values::{contains, equal, order};
 
-/// The language: CEL's standard library and macros, with ours.
+/// CEL's standard library and macros, with the string extension.
 pub(super) static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut environment = Env::stdlib();
     let added = environment.add_extension(cel::extensions::strings);
@@ -21,7 +21,7 @@ pub(super) static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
 type Function =
     Box<dyn for<'c, 'k> Fn(&mut FunctionContext<'c, 'k>) -> Result<CowVal<'c, 'k>, ExecutionError> + Send + Sync>;
 
-/// Functions that all evaluations share.
+/// The functions that all evaluations share.
 pub(super) static ROOT: LazyLock<Context<'static, 'static>> = LazyLock::new(|| {
     let mut root = Context::with_env(Arc::clone(&ENVIRONMENT));
     let functions: [(&str, Function); 7] = [
@@ -40,7 +40,7 @@ pub(super) static ROOT: LazyLock<Context<'static, 'static>> = LazyLock::new(|| {
     root
 });
 
-/// The functions of ours that stand for operators of CEL, whose own look at the left side only and know no decimals.
+/// The function that replaces an operator of CEL. CEL's own comparisons dispatch on the left operand and do not support decimals.
 pub(super) fn comparison(operator: &str) -> Option<&'static str> {
     Some(match operator {
         operators::EQUALS => "@equal",

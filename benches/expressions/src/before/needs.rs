@@ -1,20 +1,20 @@
-//! Which fields an expression names, and the message cut down to them.
+//! The fields that an expression references, and the projection of a message to them.
 
 use cel::common::ast::{Expr, IdedExpr};
 use crossdock_message::{ByteString, Value};
 
 use super::values::CelValue;
 
-/// The fields that are needed below one value.
+/// The referenced fields below one value.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Needs {
-    /// All of it.
+    /// The whole value is referenced.
     whole: bool,
     fields: Vec<(ByteString, Needs)>,
 }
 
 impl Needs {
-    /// Adds the fields of one path; everything below its end is needed.
+    /// Adds one path, with everything below it.
     fn add(&mut self, fields: &[ByteString]) {
         match fields.split_first() {
             None => self.whole = true,
@@ -42,7 +42,7 @@ impl Needs {
         }
     }
 
-    /// The variable, cut down to what is needed.
+    /// The variable, projected to the referenced fields.
     pub(super) fn of_variable(&self, message: &Value) -> CelValue {
         if self.whole {
             return CelValue::from_value(message);
@@ -56,7 +56,7 @@ impl Needs {
         CelValue::record(fields.into_iter())
     }
 
-    /// Adds what an expression names of `req`.
+    /// Adds the fields of `req` that an expression references.
     pub(super) fn visit(&mut self, tree: &IdedExpr) {
         if let Some((root, fields)) = selection(tree) {
             if root == "req" {
@@ -87,7 +87,7 @@ impl Needs {
     }
 }
 
-/// The variable and the fields that a chain of selections spells.
+/// The variable and the fields of a chain of selections.
 fn selection(tree: &IdedExpr) -> Option<(&str, Vec<ByteString>)> {
     match &tree.expr {
         Expr::Ident(name) => Some((name, Vec::new())),

@@ -1,6 +1,6 @@
-//! Canonical values as CEL values, and back.
+//! Converts canonical values to CEL values and back.
 //!
-//! CEL's own map is unordered and its numbers are 64 bits wide, so records, lists and decimals are values of ours.
+//! CEL's map is unordered and its numbers have 64 bits, so records, lists and decimals have their own types.
 
 use std::any::Any;
 use std::cmp::Ordering;
@@ -16,7 +16,7 @@ use crossdock_message::{ByteString, Decimal, Record, Value};
 
 use super::work::Work;
 
-/// A canonical value that CEL can work on.
+/// A canonical value as a CEL value.
 #[derive(Debug, Clone)]
 pub(super) enum CelValue {
     Null(CelNull),
@@ -39,7 +39,7 @@ pub(super) struct CelItems(Arc<Vec<CelValue>>);
 #[derive(Debug, Clone)]
 pub(super) struct CelRecord(Arc<Vec<(CelString<'static>, CelValue)>>);
 
-/// Bytes that are copied, and looked through, for one unit of work.
+/// Bytes that are copied or searched per unit of work.
 const COPIED_PER_UNIT: usize = 256;
 
 /// A decimal with all its digits.
@@ -55,7 +55,7 @@ fn text(text: &str) -> CelString<'static> {
 }
 
 impl CelValue {
-    /// The whole value; nulls from the point on where the step's work is used up, which its caller has to look at.
+    /// Converts the whole value. Once the budget is exhausted, the rest is null; the caller must check for that.
     pub(super) fn from_value(value: &Value) -> Self {
         // Text and bytes are copied.
         let copied = match value {
@@ -72,7 +72,7 @@ impl CelValue {
             Value::Int(number) => Self::Int(CelInt::from(*number)),
             Value::UInt(number) => Self::UInt(CelUInt::from(*number)),
             Value::Decimal(number) => Self::Decimal(CelDecimal(number.clone())),
-            // The double that has the single's shortest text.
+            // The double with the shortest decimal text of the single.
             Value::F32(_) => {
                 let double = value.scalar_text().and_then(|text| text.parse().ok());
                 Self::Double(CelDouble::from(double.unwrap_or(f64::NAN)))
@@ -108,7 +108,7 @@ impl CelValue {
     }
 }
 
-/// The canonical value of what an expression gave; `Err` names the kind that has no canonical value.
+/// Converts the result of an expression. The error is the kind of a value that has no canonical form.
 pub(crate) fn to_value(value: &dyn Val) -> Result<Value, String> {
     if let Some(truth) = value.downcast_ref::<CelBool>() {
         return Ok(Value::Bool(*truth.inner()));
@@ -158,7 +158,7 @@ fn wrong_type(value: &dyn Val, want: &str) -> ExecutionError {
     ExecutionError::UnexpectedType { got: value.get_type().name().into(), want: want.into() }
 }
 
-/// CEL's iterators hand out what the list holds.
+/// CEL's iterators return the list's items.
 struct Borrowing<I>(I);
 
 impl<'b, 'v, I: Iterator<Item = &'b (dyn Val + 'static)>> traits::Iterator<'b, 'v> for Borrowing<I> {
@@ -171,7 +171,7 @@ impl StaticVal for CelRecord {}
 impl StaticVal for CelItems {}
 impl StaticVal for CelDecimal {}
 
-/// What a collection of either kind can do, and how it is copied.
+/// The traits of lists and records, and how they are cloned.
 macro_rules! collection {
     () => {
         fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
@@ -341,8 +341,7 @@ fn items_of(list: &dyn Val) -> Option<Vec<&dyn Val>> {
     Some(items.inner().iter().map(|item| &**item as &dyn Val).collect())
 }
 
-/// Whether two values are equal, whichever stands left: numbers by what they are, exactly; lists and records by what is in
-/// them.
+/// Whether two values are equal. The relation is symmetric; numbers compare exactly, lists and records by their contents.
 pub(super) fn equal(left: &dyn Val, right: &dyn Val) -> bool {
     if !Work::spend(1) {
         return false;
@@ -362,7 +361,7 @@ pub(super) fn equal(left: &dyn Val, right: &dyn Val) -> bool {
     left.equals(right)
 }
 
-/// How two values order, whichever stands left; nothing where they do not.
+/// The order of two values; `None` if they are not comparable.
 pub(super) fn order(left: &dyn Val, right: &dyn Val) -> Option<Ordering> {
     if let (Some(left), Some(right)) = (left.downcast_ref::<CelInt>(), right.downcast_ref::<CelInt>()) {
         return Some(left.inner().cmp(right.inner()));
@@ -373,7 +372,7 @@ pub(super) fn order(left: &dyn Val, right: &dyn Val) -> Option<Ordering> {
     left.as_comparer()?.compare(right).ok()
 }
 
-/// Whether a list holds a value, or a record a field of that name; nothing for another kind.
+/// Whether a list contains a value, or a record a field of that name; `None` for other kinds.
 pub(super) fn contains(container: &dyn Val, wanted: &dyn Val) -> Option<bool> {
     if let Some(items) = items_of(container) {
         return Some(items.into_iter().any(|item| equal(item, wanted)));
@@ -382,7 +381,7 @@ pub(super) fn contains(container: &dyn Val, wanted: &dyn Val) -> Option<bool> {
 }
 
 impl CelDecimal {
-    /// The decimal that a CEL number is, exactly.
+    /// A CEL number as an exact decimal.
     pub(super) fn of_number(value: &dyn Val) -> Option<Decimal> {
         if let Some(decimal) = value.downcast_ref::<Self>() {
             return Some(decimal.0.clone());

@@ -1,4 +1,4 @@
-//! How much one evaluation may do. Inside CEL, the count is of the thread, because CEL's own traits leave no place to hand one through.
+//! The work budget of an evaluation. It is thread-local during the evaluation, because CEL's traits cannot pass it through.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 /// Units of work of one message: about a million values made or compared, well below a second.
 const WORK_MAX: u64 = 1_000_000;
 
-/// What is left for one message.
+/// The remaining budget of one message.
 #[derive(Debug)]
 pub(super) struct Meter {
     work: Cell<u64>,
@@ -14,7 +14,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// For a message whose exchange has to end at `deadline`.
+    /// The budget of a message with this deadline.
     pub(super) fn new(deadline: Instant) -> Self {
         Self { work: Cell::new(WORK_MAX), _deadline: deadline }
     }
@@ -24,7 +24,7 @@ thread_local! {
     static LEFT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The budget of one CEL evaluation, taken from the rest of its message's; charges what was used on drop.
+/// The budget of one CEL evaluation, taken from that of its message. The used part is charged on drop.
 pub(super) struct Work<'m> {
     meter: &'m Meter,
     began_with: u64,
@@ -39,14 +39,14 @@ impl<'m> Work<'m> {
 }
 
 impl Work<'_> {
-    /// Counts; false where there is no work left to do.
+    /// Charges units of work; false if the budget is exhausted.
     pub(super) fn spend(units: usize) -> bool {
         let left = LEFT.get().saturating_sub(units as u64);
         LEFT.set(left);
         left > 0
     }
 
-    /// Whether the work is used up.
+    /// Whether the budget is exhausted.
     pub(super) fn is_spent() -> bool {
         LEFT.get() == 0
     }

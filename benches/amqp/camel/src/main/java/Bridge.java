@@ -3,7 +3,7 @@ import org.apache.camel.builder.RouteBuilder;
 import org.apache.camel.main.Main;
 import org.springframework.amqp.rabbit.connection.CachingConnectionFactory;
 
-/** The routes of the benchmark in Camel: each as its manual has it, with manual acknowledgement and publisher confirms. */
+/** The routes of the benchmark in Camel, written as in its manual, with acknowledgements and publisher confirms. */
 public final class Bridge {
     public static void main(String[] arguments) throws Exception {
         String mode = arguments[0];
@@ -12,7 +12,7 @@ public final class Bridge {
         broker.setUsername("guest");
         broker.setPassword("guest");
         broker.setChannelCacheSize(64);
-        // What camel-spring-rabbitmq needs for `confirm`.
+        // Required by `confirm` of camel-spring-rabbitmq.
         broker.setPublisherConfirmType(CachingConnectionFactory.ConfirmType.SIMPLE);
         Main main = new Main();
         main.bind("broker", broker);
