@@ -1,2 +1,2 @@
-//! Runnable scenarios. Each folder here has a README, settings for `crossdock run`, the services that it needs, and a
-//! test in `tests/` that runs it as its README says.
+//! Runnable examples. Each folder has a README, settings for `crossdock run`, and the services that the example needs. A
+//! test in `tests/` runs it as its README describes.

@@ -1,4 +1,4 @@
-"""Reserves pieces over gRPC: client.py HOST:PORT SKU PIECES. Prints the reply, or the status and what it says."""
+"""Reserves pieces over gRPC: client.py HOST:PORT SKU PIECES. Prints the reply, or the status code and message."""
 
 import sys
 

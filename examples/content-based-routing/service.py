@@ -1,4 +1,4 @@
-"""Four services in one: customers, fulfilment (new and old) and audit. They answer with what they got."""
+"""Four services in one: customers, fulfilment (new and old) and audit. They echo their requests."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ SEEN = []
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def answer(self, document):
+    def respond(self, document):
         body = document.encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -20,20 +20,20 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path == "/seen":
-            return self.answer(json.dumps(SEEN))
+            return self.respond(json.dumps(SEEN))
         tier = "gold" if self.path.endswith("/c-7") else "plain"
-        return self.answer(json.dumps({"tier": tier}))
+        return self.respond(json.dumps({"tier": tier}))
 
     def do_POST(self):
-        # The text as it came: a JSON library would change the digits.
+        # The text is not parsed: a JSON library would change the digits.
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         SEEN.append([self.path, body])
-        self.answer('{"by":"%s","order":%s}' % (self.path.strip("/"), body))
+        self.respond('{"by":"%s","order":%s}' % (self.path.strip("/"), body))
 
     def log_message(self, *_):
         pass
 
 
 server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
-print(f"listens on 127.0.0.1:{server.server_address[1]}", flush=True)
+print(f"listening on 127.0.0.1:{server.server_address[1]}", flush=True)
 server.serve_forever()

@@ -1,4 +1,4 @@
-"""A gRPC service for bookings, as a new team would write it. It knows nothing of REST."""
+"""A gRPC booking service without any REST support."""
 
 import sys
 from concurrent import futures
@@ -16,20 +16,20 @@ class Bookings(services.BookingsServicer):
 
     def find(self, name, context):
         if name not in self.bookings:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"there is no booking {name}")
+            context.abort(grpc.StatusCode.NOT_FOUND, f"booking not found: {name}")
         return self.bookings[name]
 
     def GetBooking(self, request, context):
         return self.find(request.name, context)
 
     def ListBookings(self, request, context):
-        wanted = [b for b in self.bookings.values()
+        found = [b for b in self.bookings.values()
                   if b.name.startswith(request.hotel + "/") and (not request.states or b.state in request.states)]
-        return protos.ListBookingsReply(bookings=wanted[: request.page_size or 100])
+        return protos.ListBookingsReply(bookings=found[: request.page_size or 100])
 
     def CreateBooking(self, request, context):
         if request.booking.nights < 1:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a booking is for at least one night")
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "nights must be at least 1")
         booking = protos.Booking()
         booking.CopyFrom(request.booking)
         booking.name = f"{request.hotel}/bookings/{len(self.bookings) + 1}"
@@ -40,7 +40,7 @@ class Bookings(services.BookingsServicer):
     def CancelBooking(self, request, context):
         booking = self.find(request.name, context)
         if booking.state == CANCELLED:
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the booking is cancelled already")
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the booking is already cancelled")
         booking.state = CANCELLED
         return booking
 
@@ -49,5 +49,5 @@ server = grpc.server(futures.ThreadPoolExecutor(4))
 services.add_BookingsServicer_to_server(Bookings(), server)
 port = server.add_insecure_port(f"127.0.0.1:{sys.argv[1]}")
 server.start()
-print(f"listens on 127.0.0.1:{port}", flush=True)
+print(f"listening on 127.0.0.1:{port}", flush=True)
 server.wait_for_termination()

@@ -1,4 +1,4 @@
-"""A booking service that is away for a while: service.py PORT. It refuses orders of nothing; GET / tells what it has booked."""
+"""A booking service: service.py PORT. It rejects orders without pieces; GET / lists the bookings."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ BOOKED = []
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def answer(self, status, document):
+    def respond(self, status, document):
         body = json.dumps(document).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -19,19 +19,19 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self):
-        self.answer(200, BOOKED)
+        self.respond(200, BOOKED)
 
     def do_POST(self):
         booking = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if any(article["pieces"] <= 0 for article in booking["articles"]):
-            return self.answer(422, {"problem": "nothing to book"})
+            return self.respond(422, {"problem": "nothing to book"})
         BOOKED.append(booking)
-        self.answer(200, {"booked": len(BOOKED)})
+        self.respond(200, {"booked": len(BOOKED)})
 
     def log_message(self, *_):
         pass
 
 
 server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
-print(f"listens on 127.0.0.1:{server.server_address[1]}", flush=True)
+print(f"listening on 127.0.0.1:{server.server_address[1]}", flush=True)
 server.serve_forever()

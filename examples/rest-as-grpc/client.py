@@ -1,4 +1,4 @@
-"""Asks for a rate over gRPC: client.py HOST:PORT BASE CURRENCY. Prints the reply, or the status and what it says."""
+"""Queries a rate over gRPC: client.py HOST:PORT BASE CURRENCY. Prints the reply, or the status code and message."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A legacy service for exchange rates: JSON over HTTP, with more digits than a double holds."""
+"""A legacy exchange rate service: JSON over HTTP, with more digits than a double can hold."""
 
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,5 +25,5 @@ class Handler(BaseHTTPRequestHandler):
 
 
 server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
-print(f"listens on 127.0.0.1:{server.server_address[1]}", flush=True)
+print(f"listening on 127.0.0.1:{server.server_address[1]}", flush=True)
 server.serve_forever()

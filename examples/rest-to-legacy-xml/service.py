@@ -1,4 +1,4 @@
-"""A claims service as they were twenty years ago: XML in, XML out, status 200 for everything."""
+"""A claims service from 2004: XML requests and responses, status 200 for everything."""
 
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -12,7 +12,7 @@ def tag(name):
     return f"{{{NAMESPACE}}}{name}"
 
 
-def answer(request):
+def handle(request):
     number = request.findtext(tag("ClaimNo"))
     reply = ElementTree.Element(tag("ClaimReply"))
     if number != "C-17":
@@ -36,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        reply = ElementTree.tostring(answer(ElementTree.fromstring(body)), encoding="utf-8", xml_declaration=True)
+        reply = ElementTree.tostring(handle(ElementTree.fromstring(body)), encoding="utf-8", xml_declaration=True)
         self.send_response(200)
         self.send_header("Content-Type", "text/xml; charset=utf-8")
         self.send_header("Content-Length", str(len(reply)))
@@ -48,5 +48,5 @@ class Handler(BaseHTTPRequestHandler):
 
 
 server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
-print(f"listens on 127.0.0.1:{server.server_address[1]}", flush=True)
+print(f"listening on 127.0.0.1:{server.server_address[1]}", flush=True)
 server.serve_forever()

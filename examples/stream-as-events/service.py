@@ -1,4 +1,4 @@
-"""A gRPC service whose answers and questions are streams."""
+"""A gRPC service with streaming requests and responses."""
 
 import sys
 import time
@@ -13,12 +13,12 @@ protos, services = grpc.protos_and_services("prices.proto")
 class Prices(services.PricesServicer):
     def Watch(self, request, context):
         if request.symbol == "none":
-            context.abort(grpc.StatusCode.NOT_FOUND, "there is no such symbol")
-        at = 0
-        while context.is_active() and (not request.changes or at < request.changes):
-            at += 1
-            yield protos.Price(symbol=request.symbol, ticks=at * (-1) ** at)
-            if request.symbol == "halted" and at == 2:
+            context.abort(grpc.StatusCode.NOT_FOUND, "symbol not found")
+        count = 0
+        while context.is_active() and (not request.changes or count < request.changes):
+            count += 1
+            yield protos.Price(symbol=request.symbol, ticks=count * (-1) ** count)
+            if request.symbol == "halted" and count == 2:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "trading was halted")
             time.sleep(request.interval.seconds + request.interval.nanos / 1e9)
 
@@ -30,5 +30,5 @@ server = grpc.server(futures.ThreadPoolExecutor(4))
 services.add_PricesServicer_to_server(Prices(), server)
 port = server.add_insecure_port(f"127.0.0.1:{sys.argv[1]}")
 server.start()
-print(f"listens on 127.0.0.1:{port}", flush=True)
+print(f"listening on 127.0.0.1:{port}", flush=True)
 server.wait_for_termination()

@@ -1,4 +1,4 @@
-//! Runs each example as its README says, on free ports.
+//! Runs each example as its README describes, on free ports.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use crossdock_tests::{RabbitMq, Reply, call, crossdock, exchange, judged, peers, repository, until};
 
-/// A process that says `… 127.0.0.1:PORT` on its first line of output that names a port; ended with the test.
+/// A process that prints `… 127.0.0.1:PORT` on the first output line with its sign. Killed on drop.
 struct Process {
     child: Child,
     address: String,
@@ -24,14 +24,14 @@ impl Process {
         };
         let sign = sign.to_owned();
         std::thread::spawn(move || {
-            let mut told = false;
+            let mut is_sent = false;
             for line in BufReader::new(lines).lines().map_while(Result::ok) {
-                if !told && line.contains(&sign) {
+                if !is_sent && line.contains(&sign) {
                     let address = line
                         .split("127.0.0.1:")
                         .nth(1)
                         .map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
-                    told = sender.send(address).is_ok();
+                    is_sent = sender.send(address).is_ok();
                 }
             }
         });
@@ -48,16 +48,16 @@ impl Drop for Process {
     }
 }
 
-/// The example's service and a gateway before it.
+/// Starts the example's service and a gateway in front of it.
 fn start(example: &str, variable: &str) -> (Process, Process) {
     start_with(example, variable, "python3".into())
 }
 
-/// As [`start`], with a Python of its own.
+/// As [`start`], with this Python interpreter.
 fn start_with(example: &str, variable: &str, python: PathBuf) -> (Process, Process) {
     let folder = repository().join("examples").join(example);
     let mut service = Command::new(python);
-    let service = Process::start(service.args(["service.py", "0"]).current_dir(&folder), false, "listens");
+    let service = Process::start(service.args(["service.py", "0"]).current_dir(&folder), false, "listening");
     let mut gateway = Command::new(crossdock());
     gateway.args(["run", "--config", "config"]).current_dir(&folder);
     gateway.env("EXAMPLE_PUBLIC", "127.0.0.1:0").env(variable, format!("http://{}", service.address));
@@ -65,34 +65,38 @@ fn start_with(example: &str, variable: &str, python: PathBuf) -> (Process, Proce
     (service, gateway)
 }
 
-fn is(reply: &Reply, status: u16, body: &str) {
+fn assert_reply(reply: &Reply, status: u16, body: &str) {
     assert_eq!((reply.status, reply.body.as_str()), (status, body), "{reply:?}");
 }
 
 #[test]
 fn rest_to_legacy_xml() {
     let (_service, gateway) = start("rest-to-legacy-xml", "EXAMPLE_CLAIMS");
-    is(
+    assert_reply(
         &call(&gateway.address, "GET", "/v1/claims/C-17", ""),
         200,
         r#"{"id":"C-17","amount":1234567890123456.70,"currency":"EUR","open":true,"parts":["085","12a"]}"#,
     );
     let reply = call(&gateway.address, "GET", "/v1/claims/none", "");
     assert_eq!(reply.status, 404);
-    assert!(reply.body.contains("there is no claim none") && !reply.body.contains("CLM0417"), "{reply:?}");
-    is(&call(&gateway.address, "POST", "/v1/claims/C-17/notes", r#"{"text":"seen & <noted>"}"#), 201, r#"{"notes":1}"#);
+    assert!(reply.body.contains("claim not found: none") && !reply.body.contains("CLM0417"), "{reply:?}");
+    assert_reply(
+        &call(&gateway.address, "POST", "/v1/claims/C-17/notes", r#"{"text":"seen & <noted>"}"#),
+        201,
+        r#"{"notes":1}"#,
+    );
     assert_eq!(call(&gateway.address, "POST", "/v1/claims/C-17/notes", r#"{"text":""}"#).status, 400);
 }
 
 #[test]
 fn content_based_routing() {
     let (service, gateway) = start("content-based-routing", "EXAMPLE_SERVICES");
-    is(
+    assert_reply(
         &call(&gateway.address, "POST", "/v1/orders", r#"{"id":"o-1","customer":"c-7","region":"eu","total":99.90}"#),
         200,
         r#"{"by":"fulfilment-new","order":{"id":"o-1","customer":{"id":"c-7","tier":"gold"},"total":99.90,"priority":true}}"#,
     );
-    is(
+    assert_reply(
         &call(&gateway.address, "POST", "/v1/orders", r#"{"id":"o-2","customer":"c-8","region":"us","total":5000.00}"#),
         200,
         r#"{"by":"fulfilment-old","order":{"id":"o-2","customer":{"id":"c-8","tier":"plain"},"total":5000.00,"priority":true}}"#,
@@ -104,54 +108,54 @@ fn content_based_routing() {
     });
 }
 
-/// A Python that has gRPC.
+/// A Python interpreter with gRPC.
 fn python_with_grpc() -> PathBuf {
     peers("grpc").join("venv/bin/python")
 }
 
 #[test]
-#[ignore = "needs gRPC for Python, which tests/run gets"]
+#[ignore = "needs gRPC for Python, which tests/run installs"]
 fn grpcio_service_as_rest() {
     let (_service, gateway) = start_with("grpc-as-rest", "EXAMPLE_BOOKINGS", python_with_grpc());
     let call = |method: &str, path: &str, body: &str| call(&gateway.address, method, path, body);
-    let asked = r#"{"guest":"g-1","arrival":"2027-01-05T15:00:00Z","nights":2,"price":"9007199254740993"}"#;
+    let request = r#"{"guest":"g-1","arrival":"2027-01-05T15:00:00Z","nights":2,"price":"9007199254740993"}"#;
     let booked = |state: &str| {
         format!(
             r#"{{"name":"hotels/7/bookings/1","guest":"g-1","arrival":"2027-01-05T15:00:00Z","nights":2,"state":"{state}","price":"9007199254740993"}}"#
         )
     };
-    is(&call("POST", "/v1/hotels/7/bookings", asked), 200, &booked("BOOKED"));
-    is(&call("GET", "/v1/hotels/7/bookings/1", ""), 200, &booked("BOOKED"));
+    assert_reply(&call("POST", "/v1/hotels/7/bookings", request), 200, &booked("BOOKED"));
+    assert_reply(&call("GET", "/v1/hotels/7/bookings/1", ""), 200, &booked("BOOKED"));
     let list = format!("[{}]", booked("BOOKED"));
-    is(&call("GET", "/v1/hotels/7/bookings?states=BOOKED&page_size=10", ""), 200, &list);
-    is(&call("GET", "/v1/hotels/7/bookings?states=CANCELLED", ""), 200, "[]");
-    is(&call("POST", "/v1/hotels/7/bookings/1:cancel", ""), 200, &booked("CANCELLED"));
+    assert_reply(&call("GET", "/v1/hotels/7/bookings?states=BOOKED&page_size=10", ""), 200, &list);
+    assert_reply(&call("GET", "/v1/hotels/7/bookings?states=CANCELLED", ""), 200, "[]");
+    assert_reply(&call("POST", "/v1/hotels/7/bookings/1:cancel", ""), 200, &booked("CANCELLED"));
     let again = call("POST", "/v1/hotels/7/bookings/1:cancel", "{}");
-    assert!(again.status == 400 && again.body.contains("cancelled already"), "{again:?}");
+    assert!(again.status == 400 && again.body.contains("already cancelled"), "{again:?}");
     let missing = call("GET", "/v1/hotels/7/bookings/9", "");
-    assert!(missing.status == 404 && missing.body.contains("there is no booking hotels/7/bookings/9"), "{missing:?}");
+    assert!(missing.status == 404 && missing.body.contains("booking not found: hotels/7/bookings/9"), "{missing:?}");
     let wrong = call("POST", "/v1/hotels/7/bookings", r#"{"nights":"two"}"#);
     assert!(wrong.status == 400 && wrong.body.contains("`booking.nights`: expected a number (int32)"), "{wrong:?}");
 }
 
 #[test]
-#[ignore = "needs gRPC for Python, which tests/run gets"]
-fn grpcio_caller_of_a_rest_service() {
+#[ignore = "needs gRPC for Python, which tests/run installs"]
+fn grpcio_client_of_a_rest_service() {
     let (_service, gateway) = start("rest-as-grpc", "EXAMPLE_RATES");
-    let asks = |base: &str, currency: &str| {
+    let query = |base: &str, currency: &str| {
         let mut client = Command::new(python_with_grpc());
         client.args(["client.py", &gateway.address, base, currency]);
-        let (good, told) = judged(client.current_dir(repository().join("examples/rest-as-grpc")));
-        assert!(good, "{told}");
-        told.trim_end().to_owned()
+        let (is_success, output) = judged(client.current_dir(repository().join("examples/rest-as-grpc")));
+        assert!(is_success, "{output}");
+        output.trim_end().to_owned()
     };
-    assert_eq!(asks("EUR", "USD"), "EUR/USD 1.08370000000000000001 30 first spot,forward");
-    assert_eq!(asks("EUR", "CHF"), "NOT_FOUND the service answered with status 404");
-    assert_eq!(asks("EURO", "USD"), "INVALID_ARGUMENT currencies have three letters");
+    assert_eq!(query("EUR", "USD"), "EUR/USD 1.08370000000000000001 30 first spot,forward");
+    assert_eq!(query("EUR", "CHF"), "NOT_FOUND the service responded with status 404");
+    assert_eq!(query("EURO", "USD"), "INVALID_ARGUMENT currency codes must have 3 letters");
 }
 
 #[test]
-#[ignore = "needs gRPC for Python, which tests/run gets"]
+#[ignore = "needs gRPC for Python, which tests/run installs"]
 fn grpcio_stream_as_events() {
     let (_service, gateway) = start_with("stream-as-events", "EXAMPLE_PRICES", python_with_grpc());
     let stream = |path: &str| {
@@ -168,14 +172,14 @@ fn grpcio_stream_as_events() {
     assert_eq!(lines.len(), 3, "{halted}");
     assert!(lines[2].starts_with("{\"error\":{") && lines[2].contains("trading was halted"), "{halted}");
     let missing = call(&gateway.address, "GET", "/v1/prices/none/changes", "");
-    assert!(missing.status == 404 && missing.body.contains("there is no such symbol"), "{missing:?}");
+    assert!(missing.status == 404 && missing.body.contains("symbol not found"), "{missing:?}");
     let body = "{\"ticks\":5}\n{\"ticks\":\"-2\"}\n";
     let head = format!("POST /v1/sums HTTP/1.1\r\nHost: h\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let (replies, _) = exchange(&gateway.address, head.as_bytes(), 1);
-    is(&replies[0], 200, "{\"ticks\":\"3\"}");
+    assert_reply(&replies[0], 200, "{\"ticks\":\"3\"}");
 }
 
-/// A gateway with an example's settings and RabbitMQ behind it.
+/// Starts a gateway with an example's settings, connected to RabbitMQ.
 fn start_with_broker(example: &str, broker: &RabbitMq, variables: &[(&str, &str)]) -> Process {
     let mut gateway = Command::new(crossdock());
     gateway.args(["run", "--config", "config"]).current_dir(repository().join("examples").join(example));
@@ -188,19 +192,19 @@ fn start_with_broker(example: &str, broker: &RabbitMq, variables: &[(&str, &str)
 fn rabbitmq_between_http_and_rest() {
     let broker = RabbitMq::start_own();
     broker.run(&["declare", "example-orders-dead"]);
-    // Where the service will be.
+    // The service is started later.
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
     let address = format!("http://127.0.0.1:{port}");
     let gateway = start_with_broker("queue-to-rest", &broker, &[("EXAMPLE_BOOKING", &address)]);
     let orders = |body: &str| call(&gateway.address, "POST", "/v1/orders", body).status;
-    until("the queue to be made", || orders(r#"{"id":"o-1","lines":[{"sku":"085","quantity":2}]}"#) == 202);
+    until("the queue to be declared", || orders(r#"{"id":"o-1","lines":[{"sku":"085","quantity":2}]}"#) == 202);
     assert_eq!(orders(r#"{"id":"o-2","lines":[{"sku":"086","quantity":0}]}"#), 202);
     assert_eq!(orders(r#"{"id":"o-3","lines":[]}"#), 400);
     let mut service = Command::new("python3");
     service.args(["service.py", &port.to_string()]).current_dir(repository().join("examples/queue-to-rest"));
-    let service = Process::start(&mut service, false, "listens");
+    let service = Process::start(&mut service, false, "listening");
     let booked = r#"[{"order": "o-1", "articles": [{"sku": "085", "pieces": 2}]}]"#;
-    until("the order that waited to be booked", || call(&service.address, "GET", "/", "").body == booked);
+    until("the queued order to be booked", || call(&service.address, "GET", "/", "").body == booked);
     let letter: serde_json::Value =
         serde_json::from_str(&broker.run(&["drain", "example-orders-dead", "1"])).expect("a dead letter");
     assert_eq!(letter["body"], r#"{"id":"o-2","lines":[{"sku":"086","quantity":0}]}"#);
@@ -219,14 +223,14 @@ fn rabbitmq_service_as_grpc() {
     let mut service =
         service.args(["service.py", &broker.url]).current_dir(&folder).spawn().expect("the service starts");
     let gateway = start_with_broker("amqp-as-grpc", &broker, &[]);
-    let asks = |sku: &str, pieces: &str| {
+    let reserve = |sku: &str, pieces: &str| {
         let mut client = Command::new(python_with_grpc());
         judged(client.args(["client.py", &gateway.address, sku, pieces]).current_dir(&folder)).1.trim_end().to_owned()
     };
-    until("the service to listen", || asks("085", "2") == "085 2 40");
-    assert_eq!(asks("086", "1"), "086 1 9007199254740992");
-    assert_eq!(asks("none", "2"), "NOT_FOUND there is no none");
-    assert_eq!(asks("085", "0"), "INVALID_ARGUMENT a reservation has at least one piece");
+    until("the service to listen", || reserve("085", "2") == "085 2 40");
+    assert_eq!(reserve("086", "1"), "086 1 9007199254740992");
+    assert_eq!(reserve("none", "2"), "NOT_FOUND unknown SKU: none");
+    assert_eq!(reserve("085", "0"), "INVALID_ARGUMENT pieces must be at least 1");
     let _ = service.kill();
     let _ = service.wait();
 }
