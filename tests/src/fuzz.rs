@@ -137,7 +137,7 @@ fn expression(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (source, message) = text.split_once('\n').unwrap_or((text, "{}"));
     let environment = Environment {
-        variables: vec![Variable { name: "req".into(), of: Type::Dyn }],
+        variables: vec![Variable { name: "req".into(), ty: Type::Dyn }],
         splits_inputs: source.len() % 2 == 0,
         ..Environment::default()
     };

@@ -55,10 +55,10 @@ fn module() -> Result<PathBuf, String> {
 
 fn environment(case: &Case) -> Environment {
     let mut variables: Vec<Variable> =
-        case.variables.iter().map(|(name, of)| Variable { name: name.as_str().into(), of: of.clone() }).collect();
+        case.variables.iter().map(|(name, of)| Variable { name: name.as_str().into(), ty: of.clone() }).collect();
     if !case.is_typed {
         let names = case.bindings.iter().map(|(name, _)| name.as_str().into());
-        variables.extend(names.map(|name| Variable { name, of: Type::Dyn }));
+        variables.extend(names.map(|name| Variable { name, ty: Type::Dyn }));
     }
     Environment {
         variables,

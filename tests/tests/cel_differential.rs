@@ -102,7 +102,7 @@ impl Case {
 /// What this repository's evaluator gives.
 fn ours(case: &Case, source: &str) -> Answer {
     let evaluated = catch_unwind(AssertUnwindSafe(|| {
-        let of = |(name, sort, _): &(&str, Sort, Tagged)| Variable { name: (*name).into(), of: sort.to_type() };
+        let of = |(name, sort, _): &(&str, Sort, Tagged)| Variable { name: (*name).into(), ty: sort.to_type() };
         let environment = Environment { variables: case.values.iter().map(of).collect(), ..Environment::default() };
         let program = Program::compile(source, &environment).map_err(|problems| format!("check: {}", problems[0]))?;
         let value_of = |name: &str| case.values.iter().find(|(known, ..)| *known == name).map(|(_, _, value)| value);

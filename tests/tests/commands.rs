@@ -118,7 +118,7 @@ fn an_expression_is_evaluated_with_its_type_and_cost() {
     assert!(text(&run(&["eval", "1.10 * 2"], "").stdout).starts_with("value: 2.20\ntype: a decimal\n"));
     let output = run(&["eval", "req.a = 1"], "{}");
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(text(&output.stderr), "`=` is no operator\n  req.a = 1\n        ^\n  write `==` to compare\n");
+    assert_eq!(text(&output.stderr), "`=` is not an operator\n  req.a = 1\n        ^\n  write `==` to compare\n");
     let output = run(&["eval", "req.b + 1"], "{\"a\":1}");
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), "`req.b` is missing\n".to_owned()));
     assert_eq!(run(&["eval"], "").status.code(), Some(2));

@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 
 use crossdock_expression::syntax::{Limits, Options};
-use crossdock_expression::{Budget, Environment, FixedHost, Given, Input, Program, Type, Variable};
+use crossdock_expression::{Budget, Environment, FixedHost, InputValue, Input, Program, Type, Variable};
 use crossdock_message::Value;
 
 use super::{Measured, Workload, deadline};
 
 pub(super) fn run(workload: &Workload) -> Measured {
     let environment = Environment {
-        variables: vec![Variable { name: "req".into(), of: Type::Dyn }],
+        variables: vec![Variable { name: "req".into(), ty: Type::Dyn }],
         splits_inputs: true,
         options: Options { limits: Limits::default(), macros: true },
         ..Environment::default()
@@ -19,14 +19,14 @@ pub(super) fn run(workload: &Workload) -> Measured {
     let (host, deadline) = (FixedHost::default(), deadline());
     let evaluate = || -> Value {
         let budget = Budget::new(deadline);
-        let find = |input: &Input| -> Result<Given<'_>, ()> {
+        let find = |input: &Input| -> Result<InputValue<'_>, ()> {
             let value = match &input.field {
                 Some(field) => workload.message.get(field),
                 None => Some(&workload.message),
             };
-            Ok(value.map_or(Given::Nothing, |value| Given::Data(Cow::Borrowed(value), false)))
+            Ok(value.map_or(InputValue::Absent, |value| InputValue::Data(Cow::Borrowed(value), false)))
         };
-        program.value(find, &budget, &host).expect("no error").expect("a value of messages")
+        program.evaluate_to_value(find, &budget, &host).expect("no error").expect("a value of messages")
     };
     Some((workload.measure(evaluate), evaluate()))
 }

@@ -1,68 +1,68 @@
-//! How much one message may make of itself: work, memory and time over all steps of its route, counted before they are spent.
+//! The evaluation budget of one message: work, memory and time across all steps of its route, charged before they are spent.
 //!
-//! Data must not be able to make a cheap step dear. Values that are made or compared count as work; what a copy or a new value takes counts
-//! in bytes, where text that is shared takes none.
+//! No message may make a cheap step expensive. Creating or comparing a value counts as work. A copy or a new value counts in bytes; shared
+//! text is free.
 
 use std::cell::Cell;
 use std::time::Instant;
 
 use crossdock_message::Value;
 
-/// Units of work of one message: about a million values made or compared, well below a second.
+/// Units of work per message: about a million values created or compared, well below a second.
 pub const WORK_MAX: u64 = 1_000_000;
-/// Bytes that the values of one message may take, those that were dropped included. With what a body may weigh when it is written, no
-/// evaluation takes more than 64 MiB.
+/// Bytes allocated for the values of one message, including values already dropped. Together with the largest serialized body, an
+/// evaluation stays below 64 MiB.
 pub const BYTES_MAX: u64 = 40 << 20;
-/// Units of work from one look at the clock to the next.
-const LOOK_UNITS: u32 = 1024;
-/// Bytes that are looked through, or copied, for one unit of work.
+/// Units of work between two checks of the clock.
+const CLOCK_CHECK_UNITS: u32 = 1024;
+/// Bytes scanned or copied per unit of work.
 pub const BYTES_PER_UNIT: usize = 128;
 
-/// The budget of one slice: some ten microseconds.
+/// The limits of one slice: about ten microseconds of work.
 const SLICE_WORK: u64 = 400;
 const SLICE_BYTES: u64 = 64 << 10;
-/// Bytes of a body that are read or looked through within a slice.
+/// Bytes of a body that may be parsed or traversed within a slice.
 pub const SLICE_READ: usize = 16 << 10;
 
-/// What is left for one message.
+/// The remaining budget of one message.
 #[derive(Debug)]
 pub struct Budget {
     work: Cell<u64>,
     bytes: Cell<u64>,
-    /// What has to be left; above zero within a slice only.
+    /// Lower bounds of the remaining budget; above zero only within a slice.
     work_min: Cell<u64>,
     bytes_min: Cell<u64>,
     slice: Cell<Slice>,
     deadline: Instant,
-    until_look: Cell<u32>,
+    until_clock_check: Cell<u32>,
 }
 
-/// Whether the budget is limited to a slice.
+/// Whether the budget is limited to one slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slice {
-    /// No: it takes what is left.
+    /// Not limited.
     None,
-    /// Yes.
+    /// Limited.
     Within,
-    /// It did not fit.
+    /// Limited, and the limit was exceeded.
     Exceeded,
 }
 
-/// Why there is no more.
+/// Which part of a budget is exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spent {
-    /// All work was done.
+pub enum Exhausted {
+    /// No work is left.
     Work,
-    /// All memory was taken.
+    /// No memory is left.
     Bytes,
     /// The deadline has passed.
     Time,
-    /// It does not fit into its slice.
+    /// The slice is too short.
     Slice,
 }
 
 impl Budget {
-    /// For a message whose exchange has to end at `deadline`.
+    /// The full budget of a message whose exchange must end by `deadline`.
     #[must_use]
     pub fn new(deadline: Instant) -> Self {
         Self {
@@ -72,26 +72,26 @@ impl Budget {
             bytes_min: Cell::new(0),
             slice: Cell::new(Slice::None),
             deadline,
-            until_look: Cell::new(LOOK_UNITS),
+            until_clock_check: Cell::new(CLOCK_CHECK_UNITS),
         }
     }
 
     /// An exhausted budget: a placeholder while the real one is on another thread.
     #[must_use]
-    pub fn spent(deadline: Instant) -> Self {
+    pub fn exhausted(deadline: Instant) -> Self {
         let budget = Self::new(deadline);
         budget.work.set(0);
         budget.bytes.set(0);
         budget
     }
 
-    /// Units of work and bytes that were used so far.
+    /// Units of work and bytes used so far.
     #[must_use]
     pub fn used(&self) -> (u64, u64) {
         (WORK_MAX - self.work.get(), BYTES_MAX - self.bytes.get())
     }
 
-    /// Runs `work` within one slice. `None` if it exceeds the slice: nothing was charged then, and the caller restarts it elsewhere.
+    /// Runs `work` within one slice. Returns `None` if it exceeds the slice: nothing is charged, and the caller reruns it elsewhere.
     pub fn in_slice<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         let before = (self.work.get(), self.bytes.get());
         self.work_min.set(before.0.saturating_sub(SLICE_WORK));
@@ -108,80 +108,84 @@ impl Budget {
         Some(result)
     }
 
-    /// Exceeds the slice if a body of that length has to be read.
+    /// Fails within a slice if `unread_len` bytes of a body are too many to parse.
     ///
     /// # Errors
-    /// [`Spent::Slice`].
-    pub fn reads(&self, unread_len: usize) -> Result<(), Spent> {
+    /// [`Exhausted::Slice`].
+    pub fn check_read(&self, unread_len: usize) -> Result<(), Exhausted> {
         if self.slice.get() != Slice::None && unread_len > SLICE_READ { Err(self.exceeded()) } else { Ok(()) }
     }
 
-    /// Exceeds the slice if traversing the value takes longer than one.
+    /// Fails within a slice if the value is too large to traverse.
     ///
     /// # Errors
-    /// [`Spent::Slice`].
-    pub fn looks_at(&self, value: &Value) -> Result<(), Spent> {
-        let is_long = || value.written_len(SLICE_READ) > SLICE_READ;
-        if self.slice.get() != Slice::None && is_long() { Err(self.exceeded()) } else { Ok(()) }
+    /// [`Exhausted::Slice`].
+    pub fn check_traversal(&self, value: &Value) -> Result<(), Exhausted> {
+        let is_too_large = || value.written_len(SLICE_READ) > SLICE_READ;
+        if self.slice.get() != Slice::None && is_too_large() { Err(self.exceeded()) } else { Ok(()) }
     }
 
-    fn exceeded(&self) -> Spent {
+    fn exceeded(&self) -> Exhausted {
         self.slice.set(Slice::Exceeded);
-        Spent::Slice
+        Exhausted::Slice
     }
 
-    /// Counts work; looks at the clock now and then.
+    /// Charges work; checks the deadline every 1024 units.
     ///
     /// # Errors
-    /// [`Spent`], and nothing is left then.
-    pub fn work(&self, units: u64) -> Result<(), Spent> {
+    /// [`Exhausted`]; outside a slice, no work is left afterwards.
+    pub fn charge_work(&self, units: u64) -> Result<(), Exhausted> {
         let left = self.work.get().checked_sub(units);
         if left.is_none_or(|left| left < self.work_min.get()) && self.slice.get() != Slice::None {
             return Err(self.exceeded());
         }
         self.work.set(left.unwrap_or(0));
-        left.ok_or(Spent::Work)?;
-        let looks = u32::try_from(units).unwrap_or(u32::MAX);
-        match self.until_look.get().checked_sub(looks) {
-            Some(left) => self.until_look.set(left),
+        left.ok_or(Exhausted::Work)?;
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        match self.until_clock_check.get().checked_sub(units) {
+            Some(left) => self.until_clock_check.set(left),
             None => {
-                self.until_look.set(LOOK_UNITS);
+                self.until_clock_check.set(CLOCK_CHECK_UNITS);
                 if Instant::now() >= self.deadline {
-                    return Err(Spent::Time);
+                    return Err(Exhausted::Time);
                 }
             }
         }
         Ok(())
     }
 
-    /// Counts the work of looking through so many bytes.
+    /// Charges the work of scanning `len` bytes.
     ///
     /// # Errors
-    /// As [`Budget::work`].
-    pub fn scan(&self, len: usize) -> Result<(), Spent> {
-        self.work(1 + (len / BYTES_PER_UNIT) as u64)
+    /// As [`Budget::charge_work`].
+    pub fn charge_scan(&self, len: usize) -> Result<(), Exhausted> {
+        self.charge_work(1 + (len / BYTES_PER_UNIT) as u64)
     }
 
-    /// Counts memory, before it is taken.
+    /// Charges memory; call it before the allocation.
     ///
     /// # Errors
-    /// [`Spent`], and nothing is left then.
-    pub fn bytes(&self, len: usize) -> Result<(), Spent> {
+    /// [`Exhausted`]; outside a slice, no memory is left afterwards.
+    pub fn charge_bytes(&self, len: usize) -> Result<(), Exhausted> {
         let left = self.bytes.get().checked_sub(len as u64);
         if left.is_none_or(|left| left < self.bytes_min.get()) && self.slice.get() != Slice::None {
             return Err(self.exceeded());
         }
         self.bytes.set(left.unwrap_or(0));
-        left.ok_or(Spent::Bytes).map(drop)
+        left.ok_or(Exhausted::Bytes).map(drop)
     }
 
-    /// Counts a copy of a value: lists are copied, all else is shared.
+    /// Charges a copy of a value: lists are copied, everything else is shared.
     ///
     /// # Errors
-    /// As [`Budget::work`] and [`Budget::bytes`].
-    pub fn copy(&self, value: &Value) -> Result<(), Spent> {
+    /// As [`Budget::charge_work`] and [`Budget::charge_bytes`].
+    pub fn charge_copy(&self, value: &Value) -> Result<(), Exhausted> {
         let len = value.copied_len();
-        if len > 0 { self.work((len / size_of::<Value>()) as u64).and_then(|()| self.bytes(len)) } else { Ok(()) }
+        if len > 0 {
+            self.charge_work((len / size_of::<Value>()) as u64).and_then(|()| self.charge_bytes(len))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -192,54 +196,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_is_left_may_be_spent_and_no_more() {
+    fn the_whole_budget_can_be_spent_but_no_more() {
         let budget = Budget::new(Instant::now() + Duration::from_secs(60));
-        assert_eq!(budget.work(WORK_MAX - 1), Ok(()));
-        assert_eq!((budget.work(1), budget.work(1)), (Ok(()), Err(Spent::Work)));
+        assert_eq!(budget.charge_work(WORK_MAX - 1), Ok(()));
+        assert_eq!((budget.charge_work(1), budget.charge_work(1)), (Ok(()), Err(Exhausted::Work)));
         let len = usize::try_from(BYTES_MAX).expect("a length");
-        assert_eq!((budget.bytes(len), budget.bytes(1)), (Ok(()), Err(Spent::Bytes)));
+        assert_eq!((budget.charge_bytes(len), budget.charge_bytes(1)), (Ok(()), Err(Exhausted::Bytes)));
     }
 
     #[test]
-    fn the_deadline_is_seen_while_there_is_work() {
+    fn charging_work_reports_a_passed_deadline() {
         let budget = Budget::new(Instant::now());
-        let spent = (0..=LOOK_UNITS).find_map(|_| budget.work(1).err());
-        assert_eq!(spent, Some(Spent::Time));
+        let exhausted = (0..=CLOCK_CHECK_UNITS).find_map(|_| budget.charge_work(1).err());
+        assert_eq!(exhausted, Some(Exhausted::Time));
     }
 
     #[test]
-    fn what_does_not_fit_into_a_slice_takes_nothing() {
+    fn work_that_exceeds_a_slice_is_not_charged() {
         let budget = Budget::new(Instant::now() + Duration::from_secs(60));
-        assert_eq!(budget.in_slice(|| budget.work(SLICE_WORK)), Some(Ok(())));
-        assert_eq!(budget.in_slice(|| budget.work(SLICE_WORK + 1)), None);
+        assert_eq!(budget.in_slice(|| budget.charge_work(SLICE_WORK)), Some(Ok(())));
+        assert_eq!(budget.in_slice(|| budget.charge_work(SLICE_WORK + 1)), None);
         let len = usize::try_from(SLICE_BYTES).expect("a length");
-        assert_eq!(budget.in_slice(|| budget.bytes(len)), Some(Ok(())));
-        assert_eq!(budget.in_slice(|| budget.bytes(len + 1)), None);
-        assert_eq!(budget.in_slice(|| budget.reads(SLICE_READ)), Some(Ok(())));
-        assert_eq!(budget.in_slice(|| budget.reads(SLICE_READ + 1)), None);
+        assert_eq!(budget.in_slice(|| budget.charge_bytes(len)), Some(Ok(())));
+        assert_eq!(budget.in_slice(|| budget.charge_bytes(len + 1)), None);
+        assert_eq!(budget.in_slice(|| budget.check_read(SLICE_READ)), Some(Ok(())));
+        assert_eq!(budget.in_slice(|| budget.check_read(SLICE_READ + 1)), None);
         let text = |len: usize| Value::Text("x".repeat(len).into());
-        assert_eq!(budget.in_slice(|| budget.looks_at(&text(100))), Some(Ok(())));
-        assert_eq!(budget.in_slice(|| budget.looks_at(&text(SLICE_READ + 1))), None);
+        assert_eq!(budget.in_slice(|| budget.check_traversal(&text(100))), Some(Ok(())));
+        assert_eq!(budget.in_slice(|| budget.check_traversal(&text(SLICE_READ + 1))), None);
         assert_eq!((budget.work.get(), budget.bytes.get()), (WORK_MAX - SLICE_WORK, BYTES_MAX - SLICE_BYTES));
-        // Outside of slices, all of it may be taken at once.
-        assert_eq!((budget.work(WORK_MAX - SLICE_WORK), budget.reads(usize::MAX)), (Ok(()), Ok(())));
+        // Outside a slice, the whole budget can be spent at once.
+        assert_eq!((budget.charge_work(WORK_MAX - SLICE_WORK), budget.check_read(usize::MAX)), (Ok(()), Ok(())));
     }
 
     #[test]
-    fn the_rest_of_the_budget_may_be_spent_in_a_slice_and_is_over_then() {
+    fn a_slice_can_spend_the_rest_of_the_budget() {
         let budget = Budget::new(Instant::now() + Duration::from_secs(60));
-        assert_eq!(budget.work(WORK_MAX - 10), Ok(()));
-        assert_eq!(budget.in_slice(|| budget.work(10)), Some(Ok(())));
-        // Only the evaluation outside of a slice reports the exhausted budget.
-        assert_eq!((budget.in_slice(|| budget.work(1)), budget.work(1)), (None, Err(Spent::Work)));
+        assert_eq!(budget.charge_work(WORK_MAX - 10), Ok(()));
+        assert_eq!(budget.in_slice(|| budget.charge_work(10)), Some(Ok(())));
+        // Only an evaluation outside a slice reports the exhausted budget.
+        assert_eq!((budget.in_slice(|| budget.charge_work(1)), budget.charge_work(1)), (None, Err(Exhausted::Work)));
     }
 
     #[test]
-    fn text_is_shared_and_lists_are_not() {
+    fn copies_of_text_are_free_and_copies_of_lists_are_not() {
         let budget = Budget::new(Instant::now() + Duration::from_secs(60));
         let text = Value::Text("x".repeat(1 << 20).into());
-        (0..1000).for_each(|_| assert_eq!(budget.copy(&text), Ok(())));
+        (0..1000).for_each(|_| assert_eq!(budget.charge_copy(&text), Ok(())));
         let list = Value::List(vec![text; 100_000]);
-        assert!((0..100).any(|_| budget.copy(&list).is_err()));
+        assert!((0..100).any(|_| budget.charge_copy(&list).is_err()));
     }
 }

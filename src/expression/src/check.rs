@@ -1,6 +1,6 @@
-//! The checker: resolves names, gives each part its type, and makes of the tree what is evaluated.
+//! The checker: resolves names, infers types, and compiles the syntax tree to nodes.
 //!
-//! It is gradual: a value of which no contract speaks has the type `dyn`, which goes everywhere. What can only fail is refused.
+//! Typing is gradual: a value without a contract has type `dyn`, which is accepted everywhere. Only an expression that must fail is rejected.
 
 mod calls;
 mod collections;
@@ -17,7 +17,7 @@ use crate::program::{Environment, Input};
 use crate::syntax::{Expr, ExprKind, Literal, UnaryOp};
 use crate::types::Type;
 
-/// Checks an expression and makes its nodes.
+/// Checks an expression and compiles it to nodes.
 pub(crate) struct Checker<'e> {
     environment: &'e Environment,
     pub(crate) inputs: Vec<Input>,
@@ -29,7 +29,7 @@ pub(crate) struct Checker<'e> {
 
 type Checked = (Node, Type);
 
-/// Problems reported for one expression, and names listed in one of them.
+/// Problems reported per expression, and names listed per problem.
 const PROBLEMS_MAX: usize = 16;
 const NAMES_MAX: usize = 20;
 
@@ -45,30 +45,30 @@ impl<'e> Checker<'e> {
         }
     }
 
-    /// The type with all that was found out of it; what is still open may be anything.
-    pub(crate) fn settled(&self, of: &Type) -> Type {
-        self.unifier.settled(of)
+    /// The type with all known type variables substituted.
+    pub(crate) fn resolved(&self, ty: &Type) -> Type {
+        self.unifier.resolved(ty)
     }
 
-    /// Refuses; without checks, it fails where it is evaluated.
-    fn refuse(&mut self, span: Span, problem: impl Into<String>, help: impl Into<String>) -> Checked {
+    /// Rejects an expression; if unchecked, it compiles to a node that fails when evaluated.
+    fn reject(&mut self, span: Span, problem: impl Into<String>, help: impl Into<String>) -> Checked {
         let problem = problem.into();
         if self.environment.is_unchecked {
             return (Node::Fail { missing: false, problem, span }, Type::Dyn);
         }
-        self.misfit(span, problem.clone(), help);
+        self.report_mismatch(span, problem.clone(), help);
         (Node::Fail { missing: false, problem, span }, Type::Dyn)
     }
 
-    /// As [`Checker::refuse`], for a node whose types do not fit; without checks, the values decide.
-    fn misfit(&mut self, span: Span, problem: impl Into<String>, help: impl Into<String>) {
+    /// As [`Checker::reject`], for a type mismatch; if unchecked, the values decide at run time.
+    fn report_mismatch(&mut self, span: Span, problem: impl Into<String>, help: impl Into<String>) {
         if !self.environment.is_unchecked && self.problems.len() < PROBLEMS_MAX {
             self.problems.push(Problem::new(span, problem, help));
         }
     }
 
-    fn fits(&mut self, given: &Type, wanted: &Type) -> bool {
-        self.unifier.fits(given, wanted)
+    fn is_assignable(&mut self, actual: &Type, expected: &Type) -> bool {
+        self.unifier.is_assignable(actual, expected)
     }
 
     pub(crate) fn check(&mut self, expression: &Expr) -> Checked {
@@ -84,67 +84,67 @@ impl<'e> Checker<'e> {
                 self.call((function, *function_span), span, target.as_deref(), arguments)
             }
             ExprKind::Unary(UnaryOp::Not, operand) => {
-                let node = self.condition(operand, "`!` takes");
+                let node = self.condition(operand, "the operand of `!`");
                 (Node::Not(Box::new(node), span), Type::Bool)
             }
             ExprKind::Unary(UnaryOp::Negate, operand) => self.negate(operand, span),
             ExprKind::Binary(operator, left, right) => self.binary(*operator, left, right, span),
             ExprKind::And(operands) => {
-                let nodes = operands.iter().map(|operand| self.condition(operand, "`&&` takes")).collect();
+                let nodes = operands.iter().map(|operand| self.condition(operand, "an operand of `&&`")).collect();
                 (Node::And(nodes, span), Type::Bool)
             }
             ExprKind::Or(operands) => {
-                let nodes = operands.iter().map(|operand| self.condition(operand, "`||` takes")).collect();
+                let nodes = operands.iter().map(|operand| self.condition(operand, "an operand of `||`")).collect();
                 (Node::Or(nodes, span), Type::Bool)
             }
             ExprKind::Conditional(parts) => {
-                let condition = self.condition(&parts[0], "before the `?` stands");
+                let condition = self.condition(&parts[0], "the condition of `? :`");
                 let (yes, yes_type) = self.check(&parts[1]);
                 let (no, no_type) = self.check(&parts[2]);
-                // Results of different types are allowed, unlike in CEL: a route may return one thing or another.
-                let of = self.unifier.joined(&yes_type, &no_type).unwrap_or(Type::Dyn);
-                (Node::Conditional(Box::new([condition, yes, no]), span), of)
+                // Unlike in CEL, the branches may have different types: a route may return one thing or another.
+                let ty = self.unifier.join(&yes_type, &no_type).unwrap_or(Type::Dyn);
+                (Node::Conditional(Box::new([condition, yes, no]), span), ty)
             }
             ExprKind::List(elements) => self.list(elements, span),
             ExprKind::Map(entries) => self.map(entries, span),
             ExprKind::Struct { name, .. } => {
-                let help = format!("write a map: `{{'field': value}}`; what takes it makes a `{name}` of it");
-                self.refuse(span, "messages of a type are not built in expressions", help)
+                let help = format!("write a map, `{{'field': value}}`; it is converted to `{name}` where it is used");
+                self.reject(span, "message literals are not supported", help)
             }
             ExprKind::Fold(fold) => self.fold(fold, span),
             ExprKind::Bind { name, parts } => {
-                let (value, of) = self.check(&parts[0]);
-                let slot = self.push(name.clone(), of);
-                let (body, of) = self.check(&parts[1]);
+                let (value, ty) = self.check(&parts[0]);
+                let slot = self.push(name.clone(), ty);
+                let (body, ty) = self.check(&parts[1]);
                 self.locals.truncate(slot);
-                (Node::Bind { parts: Box::new([value, body]), slot }, of)
+                (Node::Bind { parts: Box::new([value, body]), slot }, ty)
             }
             ExprKind::OptionalMap { name, parts, flat } => self.optional_map(name, parts, *flat, span),
         }
     }
 
-    fn push(&mut self, name: ByteString, of: Type) -> usize {
+    fn push(&mut self, name: ByteString, ty: Type) -> usize {
         let slot = self.locals.len();
-        self.locals.push((name, of));
+        self.locals.push((name, ty));
         self.locals_max = self.locals_max.max(self.locals.len());
         slot
     }
 
-    /// A part that has to be true or false.
-    fn condition(&mut self, expression: &Expr, where_to: &str) -> Node {
-        let (node, of) = self.check(expression);
-        if !self.fits(&of, &Type::Bool) {
-            let of = self.settled(&of);
-            let help = "write what is true or false, such as `size(x) > 0` or `x.name == 'a'`";
-            self.misfit(expression.span, format!("{where_to} true or false, and this is {of}"), help);
+    /// A boolean operand; `what` names it in errors.
+    fn condition(&mut self, expression: &Expr, what: &str) -> Node {
+        let (node, ty) = self.check(expression);
+        if !self.is_assignable(&ty, &Type::Bool) {
+            let ty = self.resolved(&ty);
+            let help = "write a condition such as `size(x) > 0` or `x.name == 'a'`";
+            self.report_mismatch(expression.span, format!("{what} must be a boolean, not {ty}"), help);
         }
         node
     }
 }
 
-/// A wrapper of a contract that is not there is null.
-fn or_null(node: Node, of: &Type) -> Node {
-    if matches!(of, Type::Wrapper(_)) { Node::OrNull(Box::new(node)) } else { node }
+/// An unset wrapper is null.
+fn or_null(node: Node, ty: &Type) -> Node {
+    if matches!(ty, Type::Wrapper(_)) { Node::OrNull(Box::new(node)) } else { node }
 }
 
 fn type_of_literal(literal: &Literal) -> Type {

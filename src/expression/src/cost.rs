@@ -1,67 +1,67 @@
-//! What an expression costs, as far as its text says it: how its work grows with the message.
+//! Static cost analysis: how the work of an expression grows with the size of the message.
 
 use crate::node::{Node, Root};
 use crate::problem::Span;
 
-/// Loops over data inside one another: the work grows with that power of the message's size.
+/// The growth of an expression's work, derived from its nested loops over message data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Growth {
-    /// 0 where it does not grow, 1 where it grows as the message does, 2 where it grows with the square.
+    /// The power of the message size: 0 is constant, 1 is linear, 2 is quadratic.
     pub power: u32,
-    /// The innermost of the loops.
+    /// The innermost loop.
     pub span: Span,
 }
 
 impl Growth {
     const NONE: Self = Self { power: 0, span: Span::ZERO };
 
-    fn or(self, other: Self) -> Self {
+    fn max(self, other: Self) -> Self {
         if other.power > self.power { other } else { self }
     }
 }
 
-/// The growth of a node. Loops over what only variables from the place `base` on hold are not counted: they are parts of a list that is
-/// looped over already, and all parts together are no longer than the list.
+/// The growth of a node. A loop over data held only by variables at slot `base` and above is not counted: it iterates over parts of a list
+/// that an outer loop iterates over already, and all parts together are no longer than that list.
 pub(crate) fn growth(node: &Node, base: usize) -> Growth {
     match node {
         Node::Fold(fold) => {
             let before = growth(&fold.range, base);
-            let own = u32::from(is_of_outside(&fold.range, base));
+            let own = u32::from(is_external(&fold.range, base));
             let filter = fold.filter.as_ref().map_or(Growth::NONE, |filter| growth(filter, fold.slot));
-            let inner = growth(&fold.body, fold.slot).or(filter);
+            let inner = growth(&fold.body, fold.slot).max(filter);
             let span = if inner.power > 0 { inner.span } else { fold.span };
-            before.or(Growth { power: own + inner.power, span })
+            before.max(Growth { power: own + inner.power, span })
         }
         Node::In { parts, span, .. } => {
-            let own = u32::from(is_of_outside(&parts[1], base));
-            let inner = growth(&parts[0], base).or(growth(&parts[1], base));
-            inner.or(Growth { power: own, span: *span })
+            let own = u32::from(is_external(&parts[1], base));
+            let inner = growth(&parts[0], base).max(growth(&parts[1], base));
+            inner.max(Growth { power: own, span: *span })
         }
         _ => {
             let mut found = Growth::NONE;
-            each_part(node, &mut |part| found = found.or(growth(part, base)));
+            visit_parts(node, &mut |part| found = found.max(growth(part, base)));
             found
         }
     }
 }
 
-/// Whether a value comes from an input, or from a variable before `base`. What stands in the source does not grow.
-fn is_of_outside(node: &Node, base: usize) -> bool {
+/// Whether a value depends on an input or on a variable below slot `base`. Literals do not grow.
+fn is_external(node: &Node, base: usize) -> bool {
     match node {
         Node::Input(..) | Node::OptionalInput(..) | Node::Path { root: Root::Input(..), .. } => true,
         Node::Local(slot) | Node::Path { root: Root::Local(slot), .. } => *slot < base,
         _ => {
             let mut found = false;
-            each_part(node, &mut |part| found |= is_of_outside(part, base));
+            visit_parts(node, &mut |part| found |= is_external(part, base));
             found
         }
     }
 }
 
-/// Nodes that are evaluated for one unit of work.
+/// Nodes evaluated per unit of work.
 const NODES_PER_UNIT: u64 = 4;
 
-/// Units of work of evaluating a node once. Bodies of loops are charged for each element, and not counted here.
+/// Units of work to evaluate a node once. Loop bodies are charged per element and not counted here.
 pub(crate) fn units(node: &Node) -> u64 {
     weight(node).div_ceil(NODES_PER_UNIT)
 }
@@ -73,17 +73,17 @@ fn weight(node: &Node) -> u64 {
     };
     match node {
         Node::Fold(fold) => found += weight(&fold.range),
-        _ => each_part(node, &mut |part| found += weight(part)),
+        _ => visit_parts(node, &mut |part| found += weight(part)),
     }
     found
 }
 
-fn each_part<'n>(node: &'n Node, visit: &mut dyn FnMut(&'n Node)) {
+fn visit_parts<'n>(node: &'n Node, visit: &mut dyn FnMut(&'n Node)) {
     match node {
         Node::Literal(_)
         | Node::Type(_)
         | Node::Input(..)
-        | Node::InputIsThere(_)
+        | Node::InputIsPresent(_)
         | Node::OptionalInput(..)
         | Node::Local(_)
         | Node::Path { .. }
@@ -124,9 +124,9 @@ mod tests {
     use crate::{Environment, Program, Type, Variable};
 
     #[test]
-    fn loops_over_the_whole_message_in_one_another_grow_with_its_square() {
+    fn nested_loops_over_the_message_are_quadratic() {
         let environment = Environment {
-            variables: vec![Variable { name: "req".into(), of: Type::Dyn }],
+            variables: vec![Variable { name: "req".into(), ty: Type::Dyn }],
             splits_inputs: true,
             ..Environment::default()
         };

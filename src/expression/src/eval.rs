@@ -1,4 +1,4 @@
-//! The evaluator: a walk over the nodes of a program. Its recursion is as deep as the parser allows.
+//! The evaluator: a recursive walk over the nodes of a program. The parser bounds its depth.
 
 mod arithmetic;
 mod fold;
@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use crossdock_message::{ByteString, Record, Time, Value};
 
-use crate::budget::{Budget, Spent};
+use crate::budget::{Budget, Exhausted};
 use crate::failure::{Failure, FailureKind, Outcome};
 use crate::functions::{Call, Function, Host};
 use crate::node::{Node, Root, Written};
@@ -18,24 +18,24 @@ use crate::number::Dec;
 use crate::problem::Span;
 use crate::program::Input;
 use crate::syntax::{BinaryOp, Literal};
-use crate::value::{Key, List, MadeMap, Map, OPTIONAL_LEN, Val, compare_within, equal};
+use crate::value::{Key, List, Map, OPTIONAL_LEN, OwnedMap, Val, compare_within, equal};
 
 /// One evaluation.
-pub(crate) struct Machine<'v, 'e> {
+pub(crate) struct Evaluator<'v, 'e> {
     names: &'e [Input],
     inputs: &'v [Option<Val<'v>>],
     locals: Vec<Val<'v>>,
-    /// Variables of `cel.bind` whose values failed to evaluate; the failure is raised where the variable is used.
+    /// Slots of `cel.bind` variables whose values failed to evaluate; using the variable returns the failure.
     failed: Vec<(usize, Box<Failure>)>,
     budget: &'e Budget,
     host: &'e dyn Host,
     time: OnceCell<Time>,
 }
 
-/// Arguments that stand on the stack.
+/// Up to this number, arguments are kept on the stack.
 const FEW: usize = 3;
 
-impl<'v, 'e> Machine<'v, 'e> {
+impl<'v, 'e> Evaluator<'v, 'e> {
     pub(crate) fn new(
         names: &'e [Input],
         inputs: &'v [Option<Val<'v>>],
@@ -54,30 +54,30 @@ impl<'v, 'e> Machine<'v, 'e> {
         }
     }
 
-    fn work(&self, span: Span, units: u64) -> Outcome<()> {
-        self.budget.work(units).map_err(|spent| Failure::spent(span, spent))
+    fn charge_work(&self, span: Span, units: u64) -> Outcome<()> {
+        self.budget.charge_work(units).map_err(|cause| Failure::exhausted(span, cause))
     }
 
-    fn bytes(&self, span: Span, len: usize) -> Outcome<()> {
-        self.budget.bytes(len).map_err(|spent| Failure::spent(span, spent))
+    fn charge_bytes(&self, span: Span, len: usize) -> Outcome<()> {
+        self.budget.charge_bytes(len).map_err(|cause| Failure::exhausted(span, cause))
     }
 
-    #[expect(clippy::inline_always, reason = "a value that is made in the place where it stays is half the work")]
+    #[expect(clippy::inline_always, reason = "constructing the value in place halves the cost")]
     #[inline(always)]
     fn input(&self, slot: usize, span: Span) -> Outcome<Val<'v>> {
         match self.inputs.get(slot) {
             Some(Some(value)) => Ok(value.clone()),
-            _ => Err(self.no_input(slot, span)),
+            _ => Err(self.missing_input(slot, span)),
         }
     }
 
-    /// An input that is there.
-    fn given(&self, slot: usize) -> Option<&'v Val<'v>> {
+    /// An input, if present.
+    fn present_input(&self, slot: usize) -> Option<&'v Val<'v>> {
         self.inputs.get(slot)?.as_ref().filter(|value| !value.is_missing_element())
     }
 
     #[cold]
-    fn no_input(&self, slot: usize, span: Span) -> Box<Failure> {
+    fn missing_input(&self, slot: usize, span: Span) -> Box<Failure> {
         let name = self.names.get(slot).map(|input| match &input.field {
             Some(field) => format!("{}.{field}", input.variable),
             None => input.variable.to_string(),
@@ -87,17 +87,17 @@ impl<'v, 'e> Machine<'v, 'e> {
 
     pub(crate) fn evaluate(&mut self, node: &'v Node) -> Outcome<Val<'v>> {
         match node {
-            Node::Literal(literal) => Ok(of_literal(literal)),
+            Node::Literal(literal) => Ok(literal_value(literal)),
             Node::Type(name) => Ok(Val::Type(name.clone())),
             Node::Input(slot, span) => self.input(*slot, *span),
-            Node::InputIsThere(slot) => Ok(Val::Bool(self.given(*slot).is_some())),
+            Node::InputIsPresent(slot) => Ok(Val::Bool(self.present_input(*slot).is_some())),
             Node::OptionalInput(slot, span) => {
-                self.bytes(*span, OPTIONAL_LEN)?;
-                Ok(Val::Optional(self.given(*slot).cloned().map(Rc::new)))
+                self.charge_bytes(*span, OPTIONAL_LEN)?;
+                Ok(Val::Optional(self.present_input(*slot).cloned().map(Rc::new)))
             }
             Node::Local(slot) => self.local(*slot),
             Node::Path { root, steps } => {
-                if let Some(value) = self.in_record(*root, steps) {
+                if let Some(value) = self.follow_path(*root, steps) {
                     return Ok(value);
                 }
                 let mut value = match root {
@@ -108,7 +108,7 @@ impl<'v, 'e> Machine<'v, 'e> {
                     value = match value {
                         Val::Map(map) => map.field(name).ok_or_else(|| Failure::missing(*span, name))?,
                         Val::Optional(_) => {
-                            self.bytes(*span, OPTIONAL_LEN)?;
+                            self.charge_bytes(*span, OPTIONAL_LEN)?;
                             optional_field(value, name, *span)?
                         }
                         other => return Err(no_field(&other, name, *span)),
@@ -129,7 +129,7 @@ impl<'v, 'e> Machine<'v, 'e> {
             },
             Node::Negate(operand, span) => {
                 let value = self.evaluate(operand)?;
-                spent(*span, self.budget.scan(value.scan_len()))?;
+                within_budget(*span, self.budget.charge_scan(value.scan_len()))?;
                 arithmetic::negate(value, *span)
             }
             Node::And(operands, span) => self.junction(operands, false, *span),
@@ -142,7 +142,7 @@ impl<'v, 'e> Machine<'v, 'e> {
             Node::Equal { parts, written, negated, span } => {
                 let (left, right) = (self.evaluate(&parts[0])?, self.evaluate(&parts[1])?);
                 let (left, right) = if written.is_some() { as_written(left, right, written) } else { (left, right) };
-                let is_equal = spent(*span, equal(&left, &right, self.budget))?;
+                let is_equal = within_budget(*span, equal(&left, &right, self.budget))?;
                 Ok(Val::Bool(is_equal != *negated))
             }
             Node::Order { operator, parts, written, span } => self.order(*operator, parts, written, *span),
@@ -152,27 +152,27 @@ impl<'v, 'e> Machine<'v, 'e> {
                 let right = self.evaluate(&arithmetic.parts[1])?;
                 self.arithmetic(arithmetic, left, right)
             }
-            Node::Joined { parts, span } => self.joined_text(parts, *span),
+            Node::Joined { parts, span } => self.concat(parts, *span),
             Node::List { elements, span } => {
-                self.work(*span, 1 + elements.len() as u64)?;
-                self.bytes(*span, List::copy_len(elements.len()))?;
-                let mut made = Vec::with_capacity(elements.len());
+                self.charge_work(*span, 1 + elements.len() as u64)?;
+                self.charge_bytes(*span, List::copy_len(elements.len()))?;
+                let mut result = Vec::with_capacity(elements.len());
                 for (element, optional) in elements {
                     match (self.evaluate(element)?, optional) {
-                        (value, false) => made.push(value),
-                        (Val::Optional(Some(value)), true) => made.push((*value).clone()),
+                        (value, false) => result.push(value),
+                        (Val::Optional(Some(value)), true) => result.push((*value).clone()),
                         (Val::Optional(None), true) => {}
                         (_, true) => return Err(no_overload(*span, "[?]")),
                     }
                 }
-                Ok(Val::list(made))
+                Ok(Val::list(result))
             }
             Node::Map { entries, span } => self.map(entries, *span),
             Node::Call { function, arguments, span } => {
                 if arguments.len() <= FEW {
                     let mut few = [const { Val::Null }; FEW];
-                    for (place, argument) in few.iter_mut().zip(arguments) {
-                        *place = self.evaluate(argument)?;
+                    for (slot, argument) in few.iter_mut().zip(arguments) {
+                        *slot = self.evaluate(argument)?;
                     }
                     return (function.run)(&self.call(function, *span), &mut few[..arguments.len()]);
                 }
@@ -199,9 +199,9 @@ impl<'v, 'e> Machine<'v, 'e> {
                 Val::Optional(None) => Ok(Val::Optional(None)),
                 Val::Optional(Some(value)) => {
                     self.set(*slot, (*value).clone());
-                    let made = self.evaluate(&parts[1])?;
-                    self.bytes(*span, OPTIONAL_LEN)?;
-                    Ok(if *flat { made } else { Val::some(made) })
+                    let result = self.evaluate(&parts[1])?;
+                    self.charge_bytes(*span, OPTIONAL_LEN)?;
+                    Ok(if *flat { result } else { Val::some(result) })
                 }
                 _ => Err(no_overload(*span, "optMap")),
             },
@@ -216,9 +216,9 @@ impl<'v, 'e> Machine<'v, 'e> {
         }
     }
 
-    /// The value at the end of a path through records of the message, without a value for each step.
+    /// Follows a path through records of the message without creating a value per step.
     #[inline]
-    fn in_record(&self, root: Root, steps: &[(ByteString, Span)]) -> Option<Val<'v>> {
+    fn follow_path(&self, root: Root, steps: &[(ByteString, Span)]) -> Option<Val<'v>> {
         let start = match root {
             Root::Input(slot, _) => self.inputs.get(slot)?.as_ref()?,
             Root::Local(slot) => self.locals.get(slot)?,
@@ -239,26 +239,26 @@ impl<'v, 'e> Machine<'v, 'e> {
         Call { span, name: function.name, budget: self.budget, host: self.host, time: &self.time }
     }
 
-    fn joined_text(&mut self, parts: &'v [Node], span: Span) -> Outcome<Val<'v>> {
+    fn concat(&mut self, parts: &'v [Node], span: Span) -> Outcome<Val<'v>> {
         if parts.len() <= FEW {
             let mut few = [const { Val::Null }; FEW];
-            for (place, part) in few.iter_mut().zip(parts) {
-                *place = self.evaluate(part)?;
+            for (slot, part) in few.iter_mut().zip(parts) {
+                *slot = self.evaluate(part)?;
             }
-            return self.text_of(&few[..parts.len()], span);
+            return self.concat_values(&few[..parts.len()], span);
         }
         let many = parts.iter().map(|part| self.evaluate(part)).collect::<Result<Vec<_>, _>>()?;
-        self.text_of(&many, span)
+        self.concat_values(&many, span)
     }
 
-    fn text_of(&self, parts: &[Val<'v>], span: Span) -> Outcome<Val<'v>> {
+    fn concat_values(&self, parts: &[Val<'v>], span: Span) -> Outcome<Val<'v>> {
         let mut len = 0;
         for part in parts {
             let Val::Text(text) = part else { return Err(no_overload(span, "+")) };
             len += text.len();
         }
-        self.bytes(span, len)?;
-        spent(span, self.budget.scan(len))?;
+        self.charge_bytes(span, len)?;
+        within_budget(span, self.budget.charge_scan(len))?;
         let mut joined = String::with_capacity(len);
         for part in parts {
             if let Val::Text(text) = part {
@@ -286,11 +286,11 @@ impl<'v, 'e> Machine<'v, 'e> {
         let value = self.evaluate(operand)?;
         match value {
             Val::Optional(_) => {
-                self.bytes(span, OPTIONAL_LEN)?;
+                self.charge_bytes(span, OPTIONAL_LEN)?;
                 optional_field(value, name, span)
             }
             Val::Map(map) if optional => {
-                self.bytes(span, OPTIONAL_LEN)?;
+                self.charge_bytes(span, OPTIONAL_LEN)?;
                 Ok(Val::Optional(map.field(name).filter(|_| map.has(name)).map(Rc::new)))
             }
             Val::Map(map) => map.field(name).ok_or_else(|| Failure::missing(span, name)),
@@ -319,34 +319,34 @@ impl<'v, 'e> Machine<'v, 'e> {
             other => (other, false),
         };
         let found = match (&operand, &key) {
-            (Val::List(list), key) => match Key::of(key) {
-                Some(Key::Whole(at)) => usize::try_from(at).ok().and_then(|at| list.get(at)),
+            (Val::List(list), key) => match Key::from_val(key) {
+                Some(Key::Integer(at)) => usize::try_from(at).ok().and_then(|at| list.get(at)),
                 _ => return Err(no_overload(span, "[]")),
             },
             (Val::Map(_), Val::List(_) | Val::Map(_) | Val::Bytes(_) | Val::Null) => {
                 return Err(no_overload(span, "[]"));
             }
             (Val::Map(map), Val::Text(name)) if optional || chained => map.field(name).filter(|_| map.has(name)),
-            // A name in the source is looked up as behind a dot.
+            // A literal name is looked up like `.name`.
             (Val::Map(map), Val::Text(name)) if !optional && matches!(parts[1], Node::Literal(_)) => map.field(name),
             (Val::Map(map), key) => {
-                spent(span, self.budget.scan(key.scan_len()))?;
+                within_budget(span, self.budget.charge_scan(key.scan_len()))?;
                 map.get(key)
             }
             _ => return Err(no_overload(span, "[]")),
         };
         if optional || chained {
-            self.bytes(span, OPTIONAL_LEN)?;
+            self.charge_bytes(span, OPTIONAL_LEN)?;
             return Ok(Val::Optional(found.map(Rc::new)));
         }
         found.ok_or_else(|| match (&operand, &parts[1]) {
-            (Val::List(_), _) => Failure::value(span, "an index is past the end of its list"),
+            (Val::List(_), _) => Failure::value(span, "a list index is out of range"),
             (_, Node::Literal(Literal::Text(name))) => Failure::missing(span, name),
-            _ => Failure::value(span, "a field that it looks for is missing"),
+            _ => Failure::value(span, "a map key is missing"),
         })
     }
 
-    /// `&&` and `||`: an operand that decides makes up for others that fail ("CEL language definition", Logical Operators).
+    /// `&&` and `||`: a deciding operand absorbs failures of the others ("CEL language definition", Logical Operators).
     fn junction(&mut self, operands: &'v [Node], decides: bool, span: Span) -> Outcome<Val<'v>> {
         let mut failure = None;
         for operand in operands {
@@ -370,14 +370,14 @@ impl<'v, 'e> Machine<'v, 'e> {
     ) -> Outcome<Val<'v>> {
         let (left, right) = (self.evaluate(&parts[0])?, self.evaluate(&parts[1])?);
         if let (Val::Int(left), Val::Int(right)) = (&left, &right) {
-            return Ok(Val::Bool(ordered(operator, left.cmp(right))));
+            return Ok(Val::Bool(satisfies(operator, left.cmp(right))));
         }
         let (left, right) = if written.is_some() { as_written(left, right, written) } else { (left, right) };
-        let order = spent(span, compare_within(&left, &right, self.budget))?;
+        let order = within_budget(span, compare_within(&left, &right, self.budget))?;
         let Some(order) = order else { return Err(no_overload(span, operator.symbol())) };
-        // What is no number is neither less nor more.
+        // NaN is neither less nor greater.
         let Some(order) = order else { return Ok(Val::Bool(false)) };
-        Ok(Val::Bool(ordered(operator, order)))
+        Ok(Val::Bool(satisfies(operator, order)))
     }
 
     fn contains(&mut self, parts: &'v [Node; 2], written: &'v Written, span: Span) -> Outcome<Val<'v>> {
@@ -386,19 +386,19 @@ impl<'v, 'e> Machine<'v, 'e> {
             Val::List(list) => {
                 let is_exact = matches!(wanted, Val::Decimal(_) | Val::Int(_) | Val::UInt(_));
                 for (at, item) in list.iter().enumerate() {
-                    self.work(span, 1)?;
+                    self.charge_work(span, 1)?;
                     let item = match written.as_deref().filter(|_| is_exact).and_then(|written| written.get(at)) {
                         Some(Some(written)) => Val::Decimal(Dec::Written(written)),
                         _ => item,
                     };
-                    if spent(span, equal(&item, &wanted, self.budget))? {
+                    if within_budget(span, equal(&item, &wanted, self.budget))? {
                         return Ok(Val::Bool(true));
                     }
                 }
                 Ok(Val::Bool(false))
             }
             Val::Map(map) => {
-                spent(span, self.budget.scan(wanted.scan_len()))?;
+                within_budget(span, self.budget.charge_scan(wanted.scan_len()))?;
                 Ok(Val::Bool(map.get(&wanted).is_some()))
             }
             _ => Err(no_overload(span, "in")),
@@ -406,9 +406,9 @@ impl<'v, 'e> Machine<'v, 'e> {
     }
 
     fn map(&mut self, entries: &'v [(Node, Node, bool)], span: Span) -> Outcome<Val<'v>> {
-        self.work(span, 1 + entries.len() as u64)?;
-        self.bytes(span, MadeMap::made_len(entries.len()))?;
-        let mut made = MadeMap::with_capacity(entries.len());
+        self.charge_work(span, 1 + entries.len() as u64)?;
+        self.charge_bytes(span, OwnedMap::memory_len(entries.len()))?;
+        let mut result = OwnedMap::with_capacity(entries.len());
         for (key, value, optional) in entries {
             let key = self.evaluate(key)?;
             let value = match (self.evaluate(value)?, optional) {
@@ -417,18 +417,18 @@ impl<'v, 'e> Machine<'v, 'e> {
                 (Val::Optional(None), true) => continue,
                 (_, true) => return Err(no_overload(span, "{?}")),
             };
-            spent(span, self.budget.scan(key.scan_len()))?;
-            made.insert(key, value).map_err(|problem| fold::no_entry(problem, span))?;
+            within_budget(span, self.budget.charge_scan(key.scan_len()))?;
+            result.insert(key, value).map_err(|problem| fold::insert_failure(problem, span))?;
         }
-        Ok(Val::Map(Map::Made(Rc::new(made))))
+        Ok(Val::Map(Map::Owned(Rc::new(result))))
     }
 }
 
-fn spent<T>(span: Span, result: Result<T, Spent>) -> Outcome<T> {
-    result.map_err(|spent| Failure::spent(span, spent))
+fn within_budget<T>(span: Span, result: Result<T, Exhausted>) -> Outcome<T> {
+    result.map_err(|cause| Failure::exhausted(span, cause))
 }
 
-/// A field of the value of an optional, as an optional.
+/// A field of an optional's value, as an optional.
 fn optional_field<'v>(value: Val<'v>, name: &str, span: Span) -> Outcome<Val<'v>> {
     match value {
         Val::Optional(None) => Ok(Val::Optional(None)),
@@ -440,7 +440,7 @@ fn optional_field<'v>(value: Val<'v>, name: &str, span: Span) -> Outcome<Val<'v>
     }
 }
 
-/// Beside a decimal or a whole number, a double in the source is the number as it is written.
+/// Next to a decimal or an integer, a double literal has exactly the value written in the source.
 fn as_written<'v>(left: Val<'v>, right: Val<'v>, written: &'v Written) -> (Val<'v>, Val<'v>) {
     let Some(written) = written.as_deref() else { return (left, right) };
     let one = |value: &Val<'v>, beside: &Val<'v>, at: usize| match (value, beside) {
@@ -456,7 +456,7 @@ fn as_written<'v>(left: Val<'v>, right: Val<'v>, written: &'v Written) -> (Val<'
     }
 }
 
-fn ordered(operator: BinaryOp, order: Ordering) -> bool {
+fn satisfies(operator: BinaryOp, order: Ordering) -> bool {
     match operator {
         BinaryOp::Less => order.is_lt(),
         BinaryOp::LessEqual => order.is_le(),
@@ -465,7 +465,7 @@ fn ordered(operator: BinaryOp, order: Ordering) -> bool {
     }
 }
 
-fn of_literal(literal: &Literal) -> Val<'_> {
+fn literal_value(literal: &Literal) -> Val<'_> {
     match literal {
         Literal::Null => Val::Null,
         Literal::Bool(truth) => Val::Bool(*truth),
@@ -479,13 +479,13 @@ fn of_literal(literal: &Literal) -> Val<'_> {
 
 #[cold]
 fn no_overload(span: Span, operator: &str) -> Box<Failure> {
-    Failure::value(span, format!("`{operator}` does not take values of these kinds"))
+    Failure::value(span, format!("`{operator}` does not accept operands of these types"))
 }
 
 #[cold]
 fn no_field(value: &Val<'_>, name: &str, span: Span) -> Box<Failure> {
     match value {
-        // What is null has no fields, as what is not there has none.
+        // A field of null is missing, like a field of a missing record.
         Val::Null => Failure::missing(span, name),
         other => Failure::value(span, format!("{} has no field `{name}`", other.kind())),
     }

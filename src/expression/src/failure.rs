@@ -1,34 +1,34 @@
-//! Why an evaluation produced no value. Never contains data of the message.
+//! Evaluation failures. They never contain message data.
 
 use std::borrow::Cow;
 
-use crate::budget::Spent;
+use crate::budget::Exhausted;
 use crate::problem::Span;
 
-/// Why an evaluation gives no value.
+/// Why an evaluation produced no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
 pub struct Failure {
-    /// What kind of failure it is.
+    /// The kind of failure.
     pub kind: FailureKind,
-    /// What is wrong, in words of the expression's author.
+    /// What went wrong, for the author of the expression.
     pub problem: Cow<'static, str>,
-    /// Where, in the source.
+    /// The place in the source.
     pub span: Span,
 }
 
 /// Kinds of failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
-    /// A field, key or variable is not there; the problem is its name.
+    /// A field, key or variable is missing; `problem` is its name.
     Missing,
-    /// The values do not fit the operation.
+    /// The operation does not accept the values.
     Value,
-    /// The budget is spent: no operator makes up for that.
-    Spent(Spent),
+    /// The budget is exhausted. Not absorbed by `&&`, `||` or a macro.
+    Exhausted(Exhausted),
 }
 
-/// A result, or why there is none.
+/// A value, or the failure.
 pub type Outcome<T> = Result<T, Box<Failure>>;
 
 impl Failure {
@@ -43,18 +43,18 @@ impl Failure {
     }
 
     #[cold]
-    pub(crate) fn spent(span: Span, spent: Spent) -> Box<Self> {
-        let problem = match spent {
-            Spent::Work => "it takes too much work",
-            Spent::Bytes => "it takes too much memory",
-            Spent::Time => "its time is over",
-            Spent::Slice => "it does not fit into its slice",
+    pub(crate) fn exhausted(span: Span, cause: Exhausted) -> Box<Self> {
+        let problem = match cause {
+            Exhausted::Work => "the work limit is exceeded",
+            Exhausted::Bytes => "the memory limit is exceeded",
+            Exhausted::Time => "the deadline has passed",
+            Exhausted::Slice => "the slice is exceeded",
         };
-        Box::new(Self { kind: FailureKind::Spent(spent), problem: problem.into(), span })
+        Box::new(Self { kind: FailureKind::Exhausted(cause), problem: problem.into(), span })
     }
 
-    /// Whether another operand may make up for it.
+    /// Whether no other operand can absorb it.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self.kind, FailureKind::Spent(_))
+        matches!(self.kind, FailureKind::Exhausted(_))
     }
 }

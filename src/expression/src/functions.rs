@@ -1,4 +1,4 @@
-//! The table of all functions: how each is called, what it gives, what it costs, and examples, which are tests.
+//! The table of all functions: signatures, description, cost, and examples, which are tests.
 
 mod aggregate;
 mod codec;
@@ -21,7 +21,7 @@ use crossdock_message::{ByteString, Time};
 
 use crate::budget::Budget;
 use crate::failure::{Failure, Outcome};
-use crate::number::{Dec, NoResult};
+use crate::number::{ArithmeticError, Dec};
 use crate::problem::Span;
 use crate::types::Signature;
 use crate::value::{List, Val};
@@ -30,30 +30,30 @@ pub(crate) use text::compile_regex;
 
 /// A function of the language.
 pub struct Function {
-    /// Its name; of one in a namespace, with that before it.
+    /// Its name, including the namespace.
     pub name: &'static str,
-    /// The part of the reference that it stands in.
+    /// Its section of the reference.
     pub group: &'static str,
-    /// How it is called, and what it gives: `string.contains(string) -> bool`.
+    /// Its overloads: `string.contains(string) -> bool`.
     pub signatures: &'static [&'static str],
-    /// What it gives, in a sentence.
-    pub meaning: &'static str,
-    /// What it costs.
+    /// Its result, in a sentence.
+    pub description: &'static str,
+    /// What its work is proportional to.
     pub cost: &'static str,
-    /// Expressions with their values as expressions.
+    /// Expressions, and their results as expressions.
     pub examples: &'static [(&'static str, &'static str)],
     pub(crate) run: Run,
 }
 
 impl Function {
-    /// How it is called, as it is written: `size(string) -> int`, `string.size() -> int`.
+    /// Its overloads with its name, in backticks: `size(string) -> int`, `string.size() -> int`.
     #[must_use]
     pub fn forms(&self, is_method: bool) -> Vec<String> {
         let of_kind = |signature: &&&str| signature.starts_with('(') != is_method;
         let form = |signature: &&str| match signature.strip_prefix('(') {
             Some(_) => format!("`{}{signature}`", self.name),
             None => {
-                // The receiver's type may have parentheses of its own.
+                // The type of the receiver may contain parentheses.
                 let at = signature.rfind(").").map_or_else(|| signature.find('.'), |at| Some(at + 1));
                 let (receiver, call) = signature.split_at(at.unwrap_or(0));
                 let arguments = call.find('(').map_or("", |open| &call[open..]);
@@ -70,10 +70,10 @@ impl std::fmt::Debug for Function {
     }
 }
 
-/// What carries a function out, with the value that a method is called on as the first argument.
+/// The implementation of a function. The receiver of a method is the first argument.
 pub(crate) type Run = for<'v> fn(&Call<'_>, &mut [Val<'v>]) -> Outcome<Val<'v>>;
 
-/// What a function sees besides its arguments.
+/// The context of a function call.
 pub(crate) struct Call<'c> {
     pub(crate) span: Span,
     pub(crate) name: &'static str,
@@ -82,15 +82,15 @@ pub(crate) struct Call<'c> {
     pub(crate) time: &'c OnceCell<Time>,
 }
 
-/// What is outside of an expression and its data.
+/// Access to the clock and to random bits.
 pub trait Host: Sync {
-    /// The time now. One evaluation asks once.
+    /// The current time. Called at most once per evaluation.
     fn now(&self) -> Time;
     /// 128 random bits.
     fn random(&self) -> u128;
 }
 
-/// A host whose time stands still, and whose random bits count up: for tests.
+/// A host with a fixed time and counting random bits, for tests.
 #[derive(Debug, Default)]
 pub struct FixedHost {
     /// The time.
@@ -123,63 +123,63 @@ impl Call<'_> {
 
     #[cold]
     pub(crate) fn no_overload<T>(&self) -> Outcome<T> {
-        Err(Failure::value(self.span, format!("`{}` does not take values of these kinds", self.name)))
+        Err(Failure::value(self.span, format!("`{}` does not accept arguments of these types", self.name)))
     }
 
-    pub(crate) fn no_result(&self, problem: NoResult) -> Box<Failure> {
-        no_result(self.span, problem)
+    pub(crate) fn arithmetic_failure(&self, problem: ArithmeticError) -> Box<Failure> {
+        arithmetic_failure(self.span, problem)
     }
 
-    /// Counts looking through so many bytes.
-    pub(crate) fn scan(&self, len: usize) -> Outcome<()> {
-        self.budget.scan(len).map_err(|spent| Failure::spent(self.span, spent))
+    /// Charges a scan of `len` bytes.
+    pub(crate) fn charge_scan(&self, len: usize) -> Outcome<()> {
+        self.budget.charge_scan(len).map_err(|cause| Failure::exhausted(self.span, cause))
     }
 
-    pub(crate) fn work(&self, units: usize) -> Outcome<()> {
-        self.budget.work(units as u64).map_err(|spent| Failure::spent(self.span, spent))
+    pub(crate) fn charge_work(&self, units: usize) -> Outcome<()> {
+        self.budget.charge_work(units as u64).map_err(|cause| Failure::exhausted(self.span, cause))
     }
 
-    /// Counts a text or bytes that are made: the memory, and the work of writing them.
-    pub(crate) fn make(&self, len: usize) -> Outcome<()> {
-        self.scan(len)?;
-        self.budget.bytes(len).map_err(|spent| Failure::spent(self.span, spent))
+    /// Charges a string or bytes to be created: the memory, and the work of writing them.
+    pub(crate) fn charge_output(&self, len: usize) -> Outcome<()> {
+        self.charge_scan(len)?;
+        self.budget.charge_bytes(len).map_err(|cause| Failure::exhausted(self.span, cause))
     }
 
-    /// Counts an optional that is made.
-    pub(crate) fn make_optional(&self) -> Outcome<()> {
-        self.budget.bytes(crate::value::OPTIONAL_LEN).map_err(|spent| Failure::spent(self.span, spent))
+    /// Charges an optional to be created.
+    pub(crate) fn charge_optional(&self) -> Outcome<()> {
+        self.budget.charge_bytes(crate::value::OPTIONAL_LEN).map_err(|cause| Failure::exhausted(self.span, cause))
     }
 
-    /// Counts a list that is made.
-    pub(crate) fn make_list(&self, items: usize) -> Outcome<()> {
-        self.work(items)?;
-        self.budget.bytes(List::copy_len(items)).map_err(|spent| Failure::spent(self.span, spent))
+    /// Charges a list to be created.
+    pub(crate) fn charge_list(&self, items: usize) -> Outcome<()> {
+        self.charge_work(items)?;
+        self.budget.charge_bytes(List::copy_len(items)).map_err(|cause| Failure::exhausted(self.span, cause))
     }
 
     pub(crate) fn equal(&self, left: &Val<'_>, right: &Val<'_>) -> Outcome<bool> {
-        self.work(1)?;
-        crate::value::equal(left, right, self.budget).map_err(|spent| Failure::spent(self.span, spent))
+        self.charge_work(1)?;
+        crate::value::equal(left, right, self.budget).map_err(|cause| Failure::exhausted(self.span, cause))
     }
 
-    /// The order of two values that order.
+    /// The order of two values; fails if they have none.
     pub(crate) fn order(&self, left: &Val<'_>, right: &Val<'_>) -> Outcome<std::cmp::Ordering> {
-        self.work(1)?;
+        self.charge_work(1)?;
         let order = crate::value::compare_within(left, right, self.budget);
-        match order.map_err(|spent| Failure::spent(self.span, spent))? {
+        match order.map_err(|cause| Failure::exhausted(self.span, cause))? {
             Some(Some(order)) => Ok(order),
-            Some(None) => Err(self.fail("a value is no number")),
-            None => Err(self.fail("values of these kinds have no order")),
+            Some(None) => Err(self.fail("a value is NaN")),
+            None => Err(self.fail("values of these types cannot be ordered")),
         }
     }
 }
 
 #[cold]
-pub(crate) fn no_result(span: Span, problem: NoResult) -> Box<Failure> {
+pub(crate) fn arithmetic_failure(span: Span, problem: ArithmeticError) -> Box<Failure> {
     Failure::value(
         span,
         match problem {
-            NoResult::Overflow => "a number has too many digits",
-            NoResult::DivisionByZero => "a division by zero",
+            ArithmeticError::Overflow => "the number has too many digits",
+            ArithmeticError::DivisionByZero => "division by zero",
         },
     )
 }
@@ -205,10 +205,10 @@ pub(crate) fn bytes_at<'a>(call: &Call<'_>, arguments: &'a [Val<'_>], at: usize)
 pub(crate) fn int_at(call: &Call<'_>, arguments: &[Val<'_>], at: usize) -> Outcome<i64> {
     match arguments.get(at) {
         Some(Val::Int(number)) => Ok(*number),
-        // A whole number is one, whether the data says 5 or 5.0.
+        // The data may say 5 or 5.0.
         Some(Val::Decimal(number)) => match number.truncated().and_then(|whole| i64::try_from(whole).ok()) {
-            Some(whole) if number.is_whole() => Ok(whole),
-            _ => Err(call.fail("a whole number is needed")),
+            Some(whole) if number.is_integer() => Ok(whole),
+            _ => Err(call.fail("the argument must be an integer")),
         },
         _ => call.no_overload(),
     }
@@ -221,21 +221,21 @@ pub(crate) fn list_at<'a, 'v>(call: &Call<'_>, arguments: &'a [Val<'v>], at: usi
     }
 }
 
-/// A number as a decimal; a double as it is written.
+/// A number as a decimal; a double as by [`Dec::from_double`].
 pub(crate) fn decimal_of<'v>(value: &Val<'v>) -> Option<Dec<'v>> {
     match value {
-        Val::Int(number) => Some(Dec::whole(i128::from(*number))),
-        Val::UInt(number) => Some(Dec::whole(i128::from(*number))),
+        Val::Int(number) => Some(Dec::from_integer(i128::from(*number))),
+        Val::UInt(number) => Some(Dec::from_integer(i128::from(*number))),
         Val::Decimal(number) => Some(number.clone()),
-        Val::Double(number) => Dec::of_double(*number),
+        Val::Double(number) => Dec::from_double(*number),
         _ => None,
     }
 }
 
-/// All functions by name, with their signatures.
+/// All functions by name, with parsed signatures.
 static TABLE: LazyLock<HashMap<&'static str, (&'static Function, Vec<Signature>)>> = LazyLock::new(|| {
     let read = |function: &'static Function| {
-        let signatures: Vec<_> = function.signatures.iter().filter_map(|text| Signature::read(text)).collect();
+        let signatures: Vec<_> = function.signatures.iter().filter_map(|text| Signature::parse(text)).collect();
         debug_assert_eq!(signatures.len(), function.signatures.len(), "{}", function.name);
         (function.name, (function, signatures))
     };

@@ -1,4 +1,4 @@
-//! A checked expression, ready to be evaluated.
+//! The checked tree that the evaluator walks.
 
 use crossdock_message::{ByteString, Decimal};
 
@@ -7,20 +7,20 @@ use crate::problem::Span;
 use crate::syntax::{BinaryOp, FoldKind, Literal};
 use crate::types::TypeName;
 
-/// What is evaluated. Depth and number are bounded by the parser.
+/// A node of a checked expression. The parser bounds depth and number.
 #[derive(Debug)]
 pub(crate) enum Node {
     Literal(Literal),
     Type(TypeName),
-    /// An input, by its place among the inputs of the program.
+    /// An input, by its index in the program's inputs.
     Input(usize, Span),
-    /// Whether an input is there.
-    InputIsThere(usize),
+    /// Whether an input is present.
+    InputIsPresent(usize),
     /// An input as an optional.
     OptionalInput(usize, Span),
-    /// A variable of a macro, by its place on the stack.
+    /// A macro variable, by its slot on the stack.
     Local(usize),
-    /// Fields below an input or a variable: the common case, without recursion.
+    /// A chain of fields below an input or a variable: the common case, evaluated without recursion.
     Path {
         root: Root,
         steps: Box<[(ByteString, Span)]>,
@@ -31,7 +31,7 @@ pub(crate) enum Node {
         span: Span,
         optional: bool,
     },
-    /// A wrapper that is not there is null.
+    /// Null if the operand is missing: an unset wrapper.
     OrNull(Box<Node>),
     Has {
         operand: Box<Node>,
@@ -66,7 +66,7 @@ pub(crate) enum Node {
         span: Span,
     },
     Arithmetic(Box<Arithmetic>),
-    /// `a + b + …` of texts.
+    /// `a + b + …` of strings.
     Joined {
         parts: Box<[Node]>,
         span: Span,
@@ -85,7 +85,7 @@ pub(crate) enum Node {
         span: Span,
     },
     Fold(Box<FoldNode>),
-    /// Value, place of the variable, body.
+    /// `parts` are the value and the body.
     Bind {
         parts: Box<[Node; 2]>,
         slot: usize,
@@ -96,13 +96,13 @@ pub(crate) enum Node {
         flat: bool,
         span: Span,
     },
-    /// `optional.or(other)`, and `optional.orValue(other)` where `value`.
+    /// `optional.or(other)`, or `optional.orValue(other)` if `value`.
     OrElse {
         parts: Box<[Node; 2]>,
         value: bool,
         span: Span,
     },
-    /// What fails whenever it is evaluated.
+    /// Fails when evaluated.
     Fail {
         missing: bool,
         problem: String,
@@ -110,8 +110,8 @@ pub(crate) enum Node {
     },
 }
 
-/// The operands, or elements of a list, that are doubles in the source, as they are written there: beside a decimal they are those
-/// numbers.
+/// The operands or list elements that are double literals, with their source digits: next to a decimal, a double literal has exactly the
+/// value written in the source.
 pub(crate) type Written = Option<Box<[Option<Decimal>]>>;
 
 /// Where a path begins.
@@ -126,7 +126,7 @@ pub(crate) struct Arithmetic {
     pub(crate) operator: BinaryOp,
     pub(crate) parts: [Node; 2],
     pub(crate) written: Written,
-    /// No type says that the operands are integers: a quotient is exact.
+    /// The operands are not known to be integers, so division is exact.
     pub(crate) is_exact: bool,
     pub(crate) span: Span,
 }
@@ -135,10 +135,10 @@ pub(crate) struct Arithmetic {
 pub(crate) struct FoldNode {
     pub(crate) kind: FoldKind,
     pub(crate) range: Node,
-    /// The place of the first variable.
+    /// The slot of the first variable.
     pub(crate) slot: usize,
     pub(crate) has_two: bool,
-    /// Units of work of one element, its loops not counted.
+    /// Units of work per element, without inner loops.
     pub(crate) weight: u64,
     pub(crate) filter: Option<Node>,
     pub(crate) body: Node,

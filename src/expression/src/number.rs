@@ -1,4 +1,4 @@
-//! Exact decimals: the arithmetic of "General Decimal Arithmetic Specification" 1.70 without rounding, but for quotients.
+//! Exact decimals: arithmetic after the "General Decimal Arithmetic Specification" 1.70. Only quotients are rounded.
 
 #[cfg(test)]
 mod tests;
@@ -9,31 +9,31 @@ use std::rc::Rc;
 use crossdock_message::{ByteString, Decimal};
 use num_bigint::BigInt;
 
-/// Significant digits of a quotient that has no end: those of decimal128 (IEEE 754-2008).
+/// Significant digits of an inexact quotient: those of decimal128 (IEEE 754-2008).
 const QUOTIENT_DIGITS: u64 = 34;
-/// Digits of a number that a result may have.
+/// Digits of a result.
 const DIGITS_MAX: u64 = 1000;
-/// The powers of ten of a result's last digit.
+/// The largest absolute exponent of a result.
 const EXPONENT_MAX: i32 = 6144;
 
-/// Bytes of a text that holds a number of 128 bits.
+/// Length of the text of a 128-bit number.
 const SHORT_LEN: usize = 48;
 
 /// A decimal number: digits times a power of ten.
 #[derive(Debug, Clone)]
 pub enum Dec<'v> {
-    /// One of a message, or of the expression, as it is written there.
+    /// Borrowed from the message or the expression, as written there.
     Written(&'v Decimal),
-    /// A result of up to 38 digits; the two halves of a signed number of 128 bits, and the power of ten.
+    /// A result of up to 38 digits: the high and low half of a signed 128-bit coefficient, and the exponent.
     Small(i64, u64, i32),
-    /// A longer one.
+    /// A longer result: coefficient and exponent.
     Big(Rc<(BigInt, i32)>),
 }
 
-/// Why there is no result.
+/// Why an operation has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoResult {
-    /// It has too many digits, or too large a power of ten.
+pub enum ArithmeticError {
+    /// Too many digits, or an exponent out of range.
     Overflow,
     /// A division by zero.
     DivisionByZero,
@@ -62,7 +62,7 @@ impl Digits {
         }
     }
 
-    /// About the number of digits, one too many at the most.
+    /// The number of digits, overestimated by at most one.
     fn count(&self) -> u64 {
         match self {
             Self::Small(digits) => u64::from(digits.unsigned_abs().checked_ilog10().unwrap_or(0)) + 1,
@@ -80,20 +80,20 @@ impl Digits {
     }
 }
 
-fn small_power(powers: u32) -> BigInt {
+fn power_of_ten(powers: u32) -> BigInt {
     BigInt::from(10).pow(powers)
 }
 
 impl<'v> Dec<'v> {
-    fn from_parts(digits: Digits, exponent: i32) -> Result<Self, NoResult> {
+    fn from_parts(digits: Digits, exponent: i32) -> Result<Self, ArithmeticError> {
         if !(-EXPONENT_MAX..=EXPONENT_MAX).contains(&exponent) {
-            return Err(NoResult::Overflow);
+            return Err(ArithmeticError::Overflow);
         }
         match digits {
             Digits::Small(digits) => Ok(Self::small(digits, exponent)),
             Digits::Big(digits) => match i128::try_from(&digits) {
                 Ok(small) => Ok(Self::small(small, exponent)),
-                Err(_) if Digits::Big(digits.clone()).count() > DIGITS_MAX + 1 => Err(NoResult::Overflow),
+                Err(_) if Digits::Big(digits.clone()).count() > DIGITS_MAX + 1 => Err(ArithmeticError::Overflow),
                 Err(_) => Ok(Self::Big(Rc::new((digits, exponent)))),
             },
         }
@@ -104,16 +104,16 @@ impl<'v> Dec<'v> {
         Self::Small((digits >> 64) as i64, digits as u64, exponent)
     }
 
-    /// A whole number.
+    /// An integer.
     #[must_use]
-    pub fn whole(number: i128) -> Self {
+    pub fn from_integer(number: i128) -> Self {
         Self::small(number, 0)
     }
 
-    /// The number that a double stands for: a whole one is what its bits say, any other what it is written as. That keeps the order of
-    /// doubles, so that numbers of all kinds have one order. Nothing for one that is not finite.
+    /// The value of a double: exact for an integral double, otherwise its shortest decimal text. This preserves the order of doubles, so
+    /// that numbers of all types have one total order. `None` if the double is not finite.
     #[must_use]
-    pub fn of_double(number: f64) -> Option<Self> {
+    pub fn from_double(number: f64) -> Option<Self> {
         if !number.is_finite() {
             return None;
         }
@@ -122,19 +122,19 @@ impl<'v> Dec<'v> {
         }
         // The shortest text that reads back as this double.
         let text = format!("{number:e}");
-        let (digits, exponent) = read(&text)?;
+        let (digits, exponent) = parse_parts(&text)?;
         Self::from_parts(digits, exponent).ok()
     }
 
-    /// Reads a number in the grammar of JSON numbers.
+    /// Parses a number in JSON syntax.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let checked = Decimal::new(text).ok()?;
-        let (digits, exponent) = read(checked.as_str())?;
+        let (digits, exponent) = parse_parts(checked.as_str())?;
         Self::from_parts(digits, exponent).ok()
     }
 
-    /// Digits and power of ten, where both are small: the common case.
+    /// Digits and exponent if both are small: the common case.
     #[inline]
     fn short(&self) -> Option<(i128, i32)> {
         match self {
@@ -144,9 +144,9 @@ impl<'v> Dec<'v> {
         }
     }
 
-    fn parts(&self) -> Result<Parts, NoResult> {
+    fn parts(&self) -> Result<Parts, ArithmeticError> {
         match self {
-            Self::Written(decimal) => read(decimal.as_str()).ok_or(NoResult::Overflow),
+            Self::Written(decimal) => parse_parts(decimal.as_str()).ok_or(ArithmeticError::Overflow),
             Self::Small(high, low, exponent) => {
                 Ok((Digits::Small((i128::from(*high) << 64) | i128::from(*low)), *exponent))
             }
@@ -154,7 +154,7 @@ impl<'v> Dec<'v> {
         }
     }
 
-    /// Bytes that it takes beside itself, or that working on it does.
+    /// Bytes on the heap, or the bytes that arithmetic on it has to process.
     #[must_use]
     pub fn weight(&self) -> usize {
         match self {
@@ -164,7 +164,7 @@ impl<'v> Dec<'v> {
         }
     }
 
-    /// Its text, in the grammar of JSON numbers (General Decimal Arithmetic, to-scientific-string).
+    /// Its text in JSON syntax (General Decimal Arithmetic, to-scientific-string).
     #[must_use]
     pub fn text(&self) -> ByteString {
         let (digits, exponent) = match self {
@@ -198,16 +198,17 @@ impl<'v> Dec<'v> {
         format!("{sign}{first}{point}{rest}e{adjusted:+}").into()
     }
 
-    /// Its text with so many digits behind the point, half to even, without an exponent.
+    /// Its text with `places` fraction digits, rounded half to even, without an exponent.
     ///
     /// # Errors
-    /// [`NoResult::Overflow`] where that has more than a thousand digits.
-    pub fn fixed(&self, places: u32) -> Result<String, NoResult> {
-        let rounded = self.round(i32::try_from(places).map_err(|_| NoResult::Overflow)?)?;
+    /// [`ArithmeticError::Overflow`] if the text has more than 1,000 digits.
+    pub fn fixed(&self, places: u32) -> Result<String, ArithmeticError> {
+        let rounded = self.round(i32::try_from(places).map_err(|_| ArithmeticError::Overflow)?)?;
         let (digits, exponent) = rounded.parts()?;
-        let powers = u32::try_from(exponent + i32::try_from(places).unwrap_or(0)).map_err(|_| NoResult::Overflow)?;
+        let powers =
+            u32::try_from(exponent + i32::try_from(places).unwrap_or(0)).map_err(|_| ArithmeticError::Overflow)?;
         if digits.count() + u64::from(powers) > DIGITS_MAX {
-            return Err(NoResult::Overflow);
+            return Err(ArithmeticError::Overflow);
         }
         let all = match digits.scaled(powers) {
             Digits::Small(digits) => digits.to_string(),
@@ -220,7 +221,7 @@ impl<'v> Dec<'v> {
         Ok(if places == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") })
     }
 
-    /// As a number of a message.
+    /// As a decimal of a message.
     #[must_use]
     pub fn to_decimal(&self) -> Decimal {
         match self {
@@ -235,11 +236,11 @@ impl<'v> Dec<'v> {
         self.text().parse().unwrap_or(f64::NAN)
     }
 
-    /// The whole number that is left without the fraction, where it has 128 bits.
+    /// The integer part, if it fits in 128 bits.
     #[must_use]
     pub fn truncated(&self) -> Option<i128> {
         let Ok((digits, exponent)) = self.parts() else {
-            // Of an exponent out of all proportion, only zero is a number of 128 bits.
+            // With an exponent out of range, only zero fits in 128 bits.
             return (self
                 .text()
                 .bytes()
@@ -263,20 +264,20 @@ impl<'v> Dec<'v> {
         }
         match &digits {
             Digits::Small(digits) => Some(10_i128.checked_pow(powers).map_or(0, |power| digits / power)),
-            Digits::Big(digits) => i128::try_from(digits / small_power(powers)).ok(),
+            Digits::Big(digits) => i128::try_from(digits / power_of_ten(powers)).ok(),
         }
     }
 
     /// Whether it has no fraction.
     #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.truncated().is_some_and(|whole| self.compare(&Dec::whole(whole)).is_eq())
+    pub fn is_integer(&self) -> bool {
+        self.truncated().is_some_and(|whole| self.compare(&Dec::from_integer(whole)).is_eq())
     }
 
-    /// The order of the two numbers, exactly.
+    /// Compares the exact values.
     #[must_use]
     pub fn compare(&self, other: &Dec<'_>) -> Ordering {
-        // Long ones are compared by their texts.
+        // Long numbers are compared by their texts.
         if self.weight().max(other.weight()) > SHORT_LEN {
             return self.to_decimal().compare(&other.to_decimal());
         }
@@ -300,7 +301,7 @@ impl<'v> Dec<'v> {
         self.to_decimal().compare(&other.to_decimal())
     }
 
-    fn aligned(&self, other: &Dec<'_>) -> Result<(Digits, Digits, i32), NoResult> {
+    fn aligned(&self, other: &Dec<'_>) -> Result<(Digits, Digits, i32), ArithmeticError> {
         let ((left, left_exponent), (right, right_exponent)) = (self.parts()?, other.parts()?);
         let exponent = left_exponent.min(right_exponent);
         let scale = |digits: Digits, own: i32| {
@@ -309,7 +310,7 @@ impl<'v> Dec<'v> {
                 return Ok(digits);
             }
             if digits.count() + u64::from(powers) > DIGITS_MAX {
-                Err(NoResult::Overflow)
+                Err(ArithmeticError::Overflow)
             } else {
                 Ok(digits.scaled(powers))
             }
@@ -320,8 +321,8 @@ impl<'v> Dec<'v> {
     /// The sum.
     ///
     /// # Errors
-    /// [`NoResult::Overflow`].
-    pub fn add(&self, other: &Dec<'_>) -> Result<Dec<'v>, NoResult> {
+    /// [`ArithmeticError::Overflow`].
+    pub fn add(&self, other: &Dec<'_>) -> Result<Dec<'v>, ArithmeticError> {
         if let (Some((left, left_exponent)), Some((right, right_exponent))) = (self.short(), other.short())
             && left_exponent == right_exponent
             && left_exponent.abs() <= EXPONENT_MAX
@@ -341,16 +342,16 @@ impl<'v> Dec<'v> {
     /// The difference.
     ///
     /// # Errors
-    /// [`NoResult::Overflow`].
-    pub fn subtract(&self, other: &Dec<'_>) -> Result<Dec<'v>, NoResult> {
+    /// [`ArithmeticError::Overflow`].
+    pub fn subtract(&self, other: &Dec<'_>) -> Result<Dec<'v>, ArithmeticError> {
         self.add(&other.negate()?)
     }
 
     /// The number with the other sign.
     ///
     /// # Errors
-    /// [`NoResult::Overflow`].
-    pub fn negate<'r>(&self) -> Result<Dec<'r>, NoResult> {
+    /// [`ArithmeticError::Overflow`].
+    pub fn negate<'r>(&self) -> Result<Dec<'r>, ArithmeticError> {
         let (digits, exponent) = self.parts()?;
         let digits = match digits {
             Digits::Small(digits) => {
@@ -364,8 +365,8 @@ impl<'v> Dec<'v> {
     /// The product.
     ///
     /// # Errors
-    /// [`NoResult::Overflow`].
-    pub fn multiply(&self, other: &Dec<'_>) -> Result<Dec<'v>, NoResult> {
+    /// [`ArithmeticError::Overflow`].
+    pub fn multiply(&self, other: &Dec<'_>) -> Result<Dec<'v>, ArithmeticError> {
         if let (Some((left, left_exponent)), Some((right, right_exponent))) = (self.short(), other.short())
             && (left_exponent + right_exponent).abs() <= EXPONENT_MAX
             && let Some(product) = left.checked_mul(right)
@@ -380,25 +381,25 @@ impl<'v> Dec<'v> {
             return Dec::from_parts(Digits::Small(product), exponent);
         }
         if left.count() + right.count() > DIGITS_MAX {
-            return Err(NoResult::Overflow);
+            return Err(ArithmeticError::Overflow);
         }
         Dec::from_parts(Digits::Big(left.big() * right.big()), exponent)
     }
 
-    /// The quotient: exact where it has an end within 34 digits, else rounded to them, half to even.
+    /// The quotient: exact if it has at most 34 digits, otherwise rounded to 34 digits, half to even.
     ///
     /// # Errors
-    /// [`NoResult::DivisionByZero`], [`NoResult::Overflow`].
-    pub fn divide(&self, other: &Dec<'_>) -> Result<Dec<'v>, NoResult> {
+    /// [`ArithmeticError::DivisionByZero`], [`ArithmeticError::Overflow`].
+    pub fn divide(&self, other: &Dec<'_>) -> Result<Dec<'v>, ArithmeticError> {
         let ((left, left_exponent), (right, right_exponent)) = (self.parts()?, other.parts()?);
         if right.is_zero() {
-            return Err(NoResult::DivisionByZero);
+            return Err(ArithmeticError::DivisionByZero);
         }
         let ideal = left_exponent - right_exponent;
         if left.is_zero() {
             return Dec::from_parts(Digits::Small(0), ideal.clamp(-EXPONENT_MAX, EXPONENT_MAX));
         }
-        // So many zeros that the quotient has one digit more than it may keep.
+        // Scale so that the quotient has at least one digit more than it keeps.
         let wanted = QUOTIENT_DIGITS + 2 + right.count();
         let powers = u32::try_from(wanted.saturating_sub(left.count())).unwrap_or(0);
         let (dividend, divisor) = (left.scaled(powers).big(), right.big());
@@ -411,7 +412,7 @@ impl<'v> Dec<'v> {
             quotient = rounded(&quotient, over, is_exact);
             exponent += i32::try_from(over).unwrap_or(i32::MAX);
         }
-        // Trailing zeros are no digits of the quotient, down to the ideal exponent.
+        // Strip trailing zeros down to the ideal exponent.
         let ten = BigInt::from(10);
         while exponent < ideal && (&quotient % &ten).sign() == num_bigint::Sign::NoSign {
             quotient /= &ten;
@@ -420,14 +421,14 @@ impl<'v> Dec<'v> {
         Dec::from_parts(Digits::Big(quotient), exponent)
     }
 
-    /// What is left of a whole quotient, with the sign of the dividend.
+    /// The remainder of integer division, with the sign of the dividend.
     ///
     /// # Errors
-    /// [`NoResult::DivisionByZero`], [`NoResult::Overflow`].
-    pub fn remainder(&self, other: &Dec<'_>) -> Result<Dec<'v>, NoResult> {
+    /// [`ArithmeticError::DivisionByZero`], [`ArithmeticError::Overflow`].
+    pub fn remainder(&self, other: &Dec<'_>) -> Result<Dec<'v>, ArithmeticError> {
         let (left, right, exponent) = self.aligned(other)?;
         if right.is_zero() {
-            return Err(NoResult::DivisionByZero);
+            return Err(ArithmeticError::DivisionByZero);
         }
         if let (Digits::Small(left), Digits::Small(right)) = (&left, &right) {
             return Dec::from_parts(Digits::Small(left.checked_rem(*right).unwrap_or(0)), exponent);
@@ -435,11 +436,11 @@ impl<'v> Dec<'v> {
         Dec::from_parts(Digits::Big(left.big() % right.big()), exponent)
     }
 
-    /// The number with so many digits behind the point, half to even; with fewer, where it has fewer.
+    /// Rounds to at most `places` fraction digits, half to even.
     ///
     /// # Errors
-    /// [`NoResult::Overflow`].
-    pub fn round(&self, places: i32) -> Result<Dec<'v>, NoResult> {
+    /// [`ArithmeticError::Overflow`].
+    pub fn round(&self, places: i32) -> Result<Dec<'v>, ArithmeticError> {
         let (digits, exponent) = self.parts()?;
         if exponent >= -places {
             return Dec::from_parts(digits, exponent);
@@ -452,7 +453,7 @@ impl<'v> Dec<'v> {
     }
 }
 
-/// The digits of a double without a fraction.
+/// The digits of an integral double.
 #[expect(clippy::cast_possible_truncation, reason = "the double is within the bounds of 128 bits")]
 fn whole_digits(number: f64) -> Digits {
     const FRACTION_BITS: u32 = 52;
@@ -467,9 +468,9 @@ fn whole_digits(number: f64) -> Digits {
     Digits::Big(if number < 0.0 { -digits } else { digits })
 }
 
-/// The number without its last digits, rounded half to even.
+/// Drops the last `digits` digits, rounding half to even.
 fn rounded(number: &BigInt, digits: u32, is_exact: bool) -> BigInt {
-    let power = small_power(digits);
+    let power = power_of_ten(digits);
     let (mut kept, rest) = (number / &power, number % &power);
     let twice: BigInt = BigInt::from(rest.magnitude().clone()) * 2;
     let is_odd = kept.bit(0);
@@ -484,7 +485,7 @@ fn rounded(number: &BigInt, digits: u32, is_exact: bool) -> BigInt {
     kept
 }
 
-/// Digits and power of ten of a text of up to 18 digits without a power of ten.
+/// Digits and exponent of a text of up to 18 digits without an exponent.
 fn short(text: &str) -> Option<(i128, i32)> {
     let (mut digits, mut places, mut negative, mut point) = (0_i64, 0, false, false);
     if text.len() > 19 {
@@ -504,8 +505,8 @@ fn short(text: &str) -> Option<(i128, i32)> {
     (places + 1 < 19 && text.len() < 19).then_some((i128::from(if negative { -digits } else { digits }), -places))
 }
 
-/// Digits and power of ten of a text in the grammar of JSON numbers; nothing where the power is out of all proportion.
-fn read(text: &str) -> Option<Parts> {
+/// Digits and exponent of a text in JSON syntax; `None` if the exponent is out of range.
+fn parse_parts(text: &str) -> Option<Parts> {
     let (mantissa, exponent) = match text.find(['e', 'E']) {
         Some(at) => (
             &text[..at],

@@ -1,16 +1,16 @@
-//! What is wrong with a source text.
+//! Diagnostics of a source text.
 
 use std::ops::Range;
 
-/// Why a source text is no expression that can be used: bytes of the text, what is wrong, and what to write instead.
+/// An error in a source text: its range, what is wrong, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
 pub struct Problem {
-    /// The bytes that are wrong.
+    /// The byte range in the source.
     pub range: Range<usize>,
     /// What is wrong.
     pub problem: String,
-    /// What to write instead; empty where nothing can be said.
+    /// What to write instead; may be empty.
     pub help: String,
 }
 
@@ -19,7 +19,7 @@ impl Problem {
         Self { range: span.range(), problem: problem.into(), help: help.into() }
     }
 
-    /// The line of `source` where the problem is, with a caret under it, and the help.
+    /// The problem, the source line with carets under the range, and the help.
     #[must_use]
     pub fn show(&self, source: &str) -> String {
         let start = self.range.start.min(source.len());
@@ -36,7 +36,7 @@ impl Problem {
     }
 }
 
-/// Bytes of a source text.
+/// A byte range of a source text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
     start: u32,
@@ -47,17 +47,17 @@ impl Span {
     pub(crate) const ZERO: Self = Self { start: 0, end: 0 };
 
     pub(crate) fn new(start: usize, end: usize) -> Self {
-        // Sources are far shorter.
+        // The parser limits sources to far less.
         let narrow = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         Self { start: narrow(start), end: narrow(end) }
     }
 
-    /// From the start of the one to the end of the other.
+    /// From the start of `self` to the end of `end`.
     pub(crate) fn to(self, end: Self) -> Self {
         Self { start: self.start, end: end.end }
     }
 
-    /// The bytes.
+    /// As a range.
     #[must_use]
     pub fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize

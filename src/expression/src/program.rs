@@ -1,4 +1,4 @@
-//! An expression that was checked, ready to be evaluated many times.
+//! A compiled expression, evaluated many times.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,53 +8,53 @@ use crossdock_message::{ByteString, Value};
 use crate::budget::Budget;
 use crate::check::Checker;
 use crate::cost::{Growth, growth, units};
-use crate::eval::Machine;
+use crate::eval::Evaluator;
 use crate::failure::{Failure, Outcome};
 use crate::functions::Host;
 use crate::node::{Node, Root};
 use crate::problem::{Problem, Span};
 use crate::syntax::{self, Literal, Options};
 use crate::types::Type;
-use crate::value::{NoValue, Val};
+use crate::value::{ConversionError, Val};
 
-/// A name that an expression may use.
+/// A variable that an expression may use.
 #[derive(Debug, Clone)]
 pub struct Variable {
     /// The name.
     pub name: ByteString,
-    /// What it holds.
-    pub of: Type,
+    /// Its type.
+    pub ty: Type,
 }
 
-/// What stands around an expression.
+/// The compilation environment of an expression.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
-    /// Names that may be used.
+    /// The variables in scope.
     pub variables: Vec<Variable>,
-    /// Names that would be bound elsewhere, with what has to come first.
+    /// Variables that are not bound at this point, with what must come first.
     pub unbound: Vec<(ByteString, &'static str)>,
-    /// The namespace that names are looked for in first.
+    /// The namespace in which names are resolved first.
     pub container: ByteString,
-    /// The first field of a variable is an input of its own: no more of a message is read than is looked at.
+    /// Makes the first field of a variable a separate input, so that only the fields in use are read from a message.
     pub splits_inputs: bool,
-    /// Nothing is refused for its types.
+    /// Disables type errors.
     pub is_unchecked: bool,
-    /// How a source is read.
+    /// The parser options.
     pub options: Options,
 }
 
-/// What an expression looks at: a variable, or one field of it.
+/// An input of an expression: a variable, or one field of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
     /// The variable.
     pub variable: ByteString,
-    /// Its field; nothing where all of it is needed.
+    /// The field; `None` for the whole variable.
     pub field: Option<ByteString>,
-    /// Where it stands first.
+    /// Its first occurrence.
     pub span: Span,
 }
 
-/// One step of a path.
+/// A step of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// To a field.
@@ -63,7 +63,7 @@ pub enum Step {
     Index(usize),
 }
 
-/// The steps from an input to a node; nothing where it is no path.
+/// The steps from an input to a node; `None` if the node is not a path.
 fn steps_to(node: &Node, steps: &mut Vec<Step>) -> Option<usize> {
     match node {
         Node::Input(slot, _) => Some(*slot),
@@ -91,38 +91,38 @@ fn steps_to(node: &Node, steps: &mut Vec<Step>) -> Option<usize> {
     }
 }
 
-/// What an expression is given for an input.
+/// The value of an input.
 #[derive(Debug)]
-pub enum Given<'d> {
-    /// A value of a message; `true` where it is of the view of an XML document.
+pub enum InputValue<'d> {
+    /// A message value; `true` if it is the view of an XML document.
     Data(Cow<'d, Value>, bool),
-    /// An element that an XML document does not have.
+    /// An element that is missing from an XML document.
     MissingElement,
-    /// Nothing is there.
-    Nothing,
+    /// No value.
+    Absent,
 }
 
-impl Given<'_> {
+impl InputValue<'_> {
     #[inline]
     fn bound(&self) -> Option<Val<'_>> {
         match self {
             Self::Data(value, xml) => Some(Val::data(value, *xml)),
             Self::MissingElement => Some(Val::missing_element()),
-            Self::Nothing => None,
+            Self::Absent => None,
         }
     }
 }
 
-/// Why there is no value.
+/// Why an evaluation produced no message value.
 #[derive(Debug)]
-pub enum Unvalued {
+pub enum EvaluationError {
     /// The evaluation failed.
     Failure(Box<Failure>),
-    /// What it gave is no value of messages.
-    NoValue(NoValue),
+    /// The result has no representation in a message.
+    Conversion(ConversionError),
 }
 
-/// An expression that was checked.
+/// A compiled expression. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Program {
     inner: Arc<Inner>,
@@ -133,47 +133,47 @@ struct Inner {
     node: Node,
     inputs: Vec<Input>,
     locals: usize,
-    of: Type,
-    /// Units of work of its nodes.
+    ty: Type,
+    /// Units of work to evaluate its nodes once.
     weight: u64,
 }
 
 impl Program {
-    /// Reads and checks a source.
+    /// Parses and checks a source.
     ///
     /// # Errors
-    /// All [`Problem`]s that are found; of a source that cannot be read the first.
+    /// All [`Problem`]s found; only the first syntax error.
     pub fn compile(source: &str, environment: &Environment) -> Result<Self, Vec<Problem>> {
         let tree = syntax::parse(source, environment.options).map_err(|problem| vec![problem])?;
         let mut checker = Checker::new(environment);
-        let (node, of) = checker.check(&tree);
-        let of = checker.settled(&of);
+        let (node, ty) = checker.check(&tree);
+        let ty = checker.resolved(&ty);
         let Checker { inputs, locals_max, problems, .. } = checker;
         if !problems.is_empty() {
             return Err(problems);
         }
-        Ok(Self { inner: Arc::new(Inner { weight: units(&node), node, inputs, locals: locals_max, of }) })
+        Ok(Self { inner: Arc::new(Inner { weight: units(&node), node, inputs, locals: locals_max, ty }) })
     }
 
-    /// What it looks at; values are given in this order.
+    /// Its inputs, in the order in which [`Program::evaluate`] expects their values.
     #[must_use]
     pub fn inputs(&self) -> &[Input] {
         &self.inner.inputs
     }
 
-    /// What it gives.
+    /// The type of the result.
     #[must_use]
     pub fn result_type(&self) -> &Type {
-        &self.inner.of
+        &self.inner.ty
     }
 
-    /// How its work grows with what it looks at.
+    /// How its work grows with the size of its inputs.
     #[must_use]
     pub fn growth(&self) -> Growth {
         growth(&self.inner.node, 0)
     }
 
-    /// The literal that it is.
+    /// The literal, if it is one.
     #[must_use]
     pub fn literal(&self) -> Option<&Literal> {
         match &self.inner.node {
@@ -182,7 +182,7 @@ impl Program {
         }
     }
 
-    /// The fields and elements that it names, one below the other, where it is no more than that.
+    /// The variable and its steps, if it is a plain path.
     #[must_use]
     pub fn path(&self) -> Option<(ByteString, Vec<Step>)> {
         let mut steps = Vec::new();
@@ -194,64 +194,64 @@ impl Program {
         Some((input.variable.clone(), steps))
     }
 
-    /// Evaluates it over its inputs, one for each of [`Program::inputs`]; `None` where there is nothing.
+    /// Evaluates it with one value per input of [`Program::inputs`]; `None` for a missing one.
     ///
     /// # Errors
     /// [`crate::Failure`].
     pub fn evaluate<'v>(&'v self, inputs: &'v [Option<Val<'v>>], budget: &Budget, host: &dyn Host) -> Outcome<Val<'v>> {
-        budget.work(self.inner.weight).map_err(|spent| Failure::spent(Span::ZERO, spent))?;
-        let mut machine = Machine::new(&self.inner.inputs, inputs, self.inner.locals, budget, host);
-        machine.evaluate(&self.inner.node)
+        budget.charge_work(self.inner.weight).map_err(|cause| Failure::exhausted(Span::ZERO, cause))?;
+        let mut evaluator = Evaluator::new(&self.inner.inputs, inputs, self.inner.locals, budget, host);
+        evaluator.evaluate(&self.inner.node)
     }
 
-    /// The value of a message that it gives over data, which `find` is asked for input by input.
+    /// Evaluates it to a message value. `find` is called once per input, in order.
     ///
     /// # Errors
-    /// Those of `find`; within, why there is no value.
-    pub fn value<'d, E>(
+    /// The outer result holds errors of `find`, the inner one those of the evaluation.
+    pub fn evaluate_to_value<'d, E>(
         &self,
-        find: impl FnMut(&Input) -> Result<Given<'d>, E>,
+        find: impl FnMut(&Input) -> Result<InputValue<'d>, E>,
         budget: &Budget,
         host: &dyn Host,
-    ) -> Result<Result<Value, Unvalued>, E> {
-        // Nearly all expressions look at few things: nothing is allocated for those.
+    ) -> Result<Result<Value, EvaluationError>, E> {
+        // Nearly all expressions have few inputs: avoid allocating for them.
         match self.inputs().len() {
-            0 => Ok(self.valued(&[], budget, host)),
-            1 => self.value_of_few::<1, E>(find, budget, host),
-            2 => self.value_of_few::<2, E>(find, budget, host),
-            3 => self.value_of_few::<3, E>(find, budget, host),
+            0 => Ok(self.evaluate_bound(&[], budget, host)),
+            1 => self.evaluate_few_inputs::<1, E>(find, budget, host),
+            2 => self.evaluate_few_inputs::<2, E>(find, budget, host),
+            3 => self.evaluate_few_inputs::<3, E>(find, budget, host),
             _ => {
-                let given = self.inputs().iter().map(find).collect::<Result<Vec<_>, E>>()?;
-                let inputs: Vec<_> = given.iter().map(Given::bound).collect();
-                Ok(self.valued(&inputs, budget, host))
+                let values = self.inputs().iter().map(find).collect::<Result<Vec<_>, E>>()?;
+                let inputs: Vec<_> = values.iter().map(InputValue::bound).collect();
+                Ok(self.evaluate_bound(&inputs, budget, host))
             }
         }
     }
 
-    fn value_of_few<'d, const COUNT: usize, E>(
+    fn evaluate_few_inputs<'d, const COUNT: usize, E>(
         &self,
-        mut find: impl FnMut(&Input) -> Result<Given<'d>, E>,
+        mut find: impl FnMut(&Input) -> Result<InputValue<'d>, E>,
         budget: &Budget,
         host: &dyn Host,
-    ) -> Result<Result<Value, Unvalued>, E> {
-        let mut given = [const { Given::Nothing }; COUNT];
-        for (place, input) in given.iter_mut().zip(self.inputs()) {
-            *place = find(input)?;
+    ) -> Result<Result<Value, EvaluationError>, E> {
+        let mut values = [const { InputValue::Absent }; COUNT];
+        for (slot, input) in values.iter_mut().zip(self.inputs()) {
+            *slot = find(input)?;
         }
         let mut inputs = [const { None }; COUNT];
-        for (place, given) in inputs.iter_mut().zip(&given) {
-            *place = given.bound();
+        for (slot, value) in inputs.iter_mut().zip(&values) {
+            *slot = value.bound();
         }
-        Ok(self.valued(&inputs, budget, host))
+        Ok(self.evaluate_bound(&inputs, budget, host))
     }
 
-    fn valued<'v>(
+    fn evaluate_bound<'v>(
         &'v self,
         inputs: &'v [Option<Val<'v>>],
         budget: &Budget,
         host: &dyn Host,
-    ) -> Result<Value, Unvalued> {
-        let value = self.evaluate(inputs, budget, host).map_err(Unvalued::Failure)?;
-        value.into_value(budget).map_err(Unvalued::NoValue)
+    ) -> Result<Value, EvaluationError> {
+        let value = self.evaluate(inputs, budget, host).map_err(EvaluationError::Failure)?;
+        value.into_value(budget).map_err(EvaluationError::Conversion)
     }
 }

@@ -1,4 +1,4 @@
-//! From text to a syntax tree: the grammar of CEL ("CEL language definition", Syntax).
+//! The parser: from source text to a syntax tree ("CEL language definition", Syntax).
 
 mod ast;
 mod lexer;

@@ -1,23 +1,23 @@
-//! Where expressions stand in a text: `no order ${req.id}`.
+//! Text templates with expressions: `no order ${req.id}`.
 
 use std::ops::Range;
 
 use crate::problem::{Problem, Span};
 use crate::syntax::closing_brace;
 
-/// A part of a text, in bytes.
+/// A part of a template, as a byte range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// Text as it is.
+    /// Literal text.
     Text(Range<usize>),
-    /// An expression, without the `${` and `}` around it.
+    /// An expression, without the enclosing `${` and `}`.
     Expression(Range<usize>),
 }
 
-/// Takes a text apart. An expression may have braces and texts with braces of its own.
+/// Splits a template into its parts. Expressions may contain braces, also in string literals.
 ///
 /// # Errors
-/// A [`Problem`] where a `${` has no `}`.
+/// A [`Problem`] if a `${` has no matching `}`.
 pub fn parts(text: &str) -> Result<Vec<Part>, Problem> {
     let mut parts = Vec::new();
     let mut at = 0;
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn braces_of_expressions_are_theirs() {
+    fn braces_inside_expressions_do_not_end_them() {
         for (text, expected) in [
             ("a ${b} c", vec!["a ", "b", " c"]),
             ("${{'a': 1}.a}", vec!["{'a': 1}.a"]),

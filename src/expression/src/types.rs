@@ -1,21 +1,21 @@
-//! Types: those of CEL, decimals, and the records and enumerations of contracts.
+//! Types: the types of CEL, decimals, and the records and enums of contracts.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crossdock_message::ByteString;
 
-/// A record of a contract, as the checker sees it.
+/// A record type of a contract.
 pub trait RecordInfo: fmt::Debug + Send + Sync {
     /// Its full name.
     fn name(&self) -> &str;
-    /// The type of a field; nothing where it has no such field.
+    /// The type of a field; `None` if there is no such field.
     fn field(&self, name: &str) -> Option<Type>;
     /// The names of its fields.
     fn field_names(&self) -> Vec<String>;
 }
 
-/// An enumeration of a contract. Its values are texts in messages.
+/// An enum type of a contract. Messages hold its values as strings.
 pub trait EnumInfo: fmt::Debug + Send + Sync {
     /// Its full name.
     fn name(&self) -> &str;
@@ -23,83 +23,83 @@ pub trait EnumInfo: fmt::Debug + Send + Sync {
     fn value_names(&self) -> Vec<String>;
 }
 
-/// What kind of value an expression gives.
+/// The static type of an expression.
 #[derive(Debug, Clone)]
 pub enum Type {
-    /// Only the data says it.
+    /// Known only at run time.
     Dyn,
     /// `null`.
     Null,
-    /// True or false.
+    /// A boolean.
     Bool,
-    /// 64 signed bits.
+    /// A signed 64-bit integer.
     Int,
-    /// 64 unsigned bits.
+    /// An unsigned 64-bit integer.
     UInt,
     /// A double.
     Double,
     /// An exact decimal.
     Decimal,
-    /// Text.
+    /// A string.
     Text,
     /// Bytes.
     Bytes,
-    /// A moment.
+    /// A timestamp.
     Time,
-    /// A length of time.
+    /// A duration.
     Duration,
-    /// A list of such elements.
+    /// A list with this element type.
     List(Arc<Type>),
-    /// A map from such keys to such values.
+    /// A map with these key and value types.
     Map(Arc<(Type, Type)>),
     /// A record of a contract.
     Record(Arc<dyn RecordInfo>),
-    /// An enumeration of a contract.
+    /// An enum of a contract.
     Enum(Arc<dyn EnumInfo>),
-    /// An optional of such a value.
+    /// An optional of this type.
     Optional(Arc<Type>),
     /// A type as a value.
     Type(Arc<Type>),
-    /// Such a scalar, or null.
+    /// A protobuf wrapper: this scalar type, or null.
     Wrapper(Arc<Type>),
-    /// Anything that has that name, and no more is known of it.
+    /// A type known only by name.
     Named(ByteString),
-    /// In a signature: the same wherever it stands. While an expression is checked: not known yet.
+    /// A type parameter of a signature, or a type variable of the unifier.
     Param(u32),
 }
 
-/// Levels of a type; below them, anything may stand.
+/// The maximum nesting of a type; deeper types become `dyn`.
 const DEPTH_MAX: usize = 24;
 
 impl Type {
-    /// A list.
+    /// A list type.
     #[must_use]
-    pub fn list(of: Self) -> Self {
-        if of.depth() < DEPTH_MAX { Self::List(Arc::new(of)) } else { Self::Dyn }
+    pub fn list(element: Self) -> Self {
+        if element.depth() < DEPTH_MAX { Self::List(Arc::new(element)) } else { Self::Dyn }
     }
 
-    /// A map.
+    /// A map type.
     #[must_use]
     pub fn map(key: Self, value: Self) -> Self {
         if key.depth().max(value.depth()) < DEPTH_MAX { Self::Map(Arc::new((key, value))) } else { Self::Dyn }
     }
 
-    /// An optional.
+    /// An optional type.
     #[must_use]
-    pub fn optional(of: Self) -> Self {
-        if of.depth() < DEPTH_MAX { Self::Optional(Arc::new(of)) } else { Self::Dyn }
+    pub fn optional(element: Self) -> Self {
+        if element.depth() < DEPTH_MAX { Self::Optional(Arc::new(element)) } else { Self::Dyn }
     }
 
-    /// Levels of lists, maps and optionals.
+    /// The nesting of lists, maps and optionals.
     fn depth(&self) -> usize {
         match self {
-            Self::List(of) | Self::Optional(of) | Self::Type(of) | Self::Wrapper(of) => 1 + of.depth(),
+            Self::List(ty) | Self::Optional(ty) | Self::Type(ty) | Self::Wrapper(ty) => 1 + ty.depth(),
             Self::Map(parts) => 1 + parts.0.depth().max(parts.1.depth()),
             _ => 0,
         }
     }
 
-    /// Whether arithmetic works on it.
+    /// Whether it is a numeric type, or a wrapper of one.
     #[must_use]
     pub fn is_number(&self) -> bool {
         match self {
@@ -127,25 +127,25 @@ impl PartialEq for Type {
     }
 }
 
-/// As errors name it.
+/// As shown in errors.
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dyn | Self::Param(_) => f.write_str("a value of any kind"),
+            Self::Dyn | Self::Param(_) => f.write_str("a value of unknown type"),
             Self::Null => f.write_str("null"),
-            Self::Bool => f.write_str("true or false"),
-            Self::Int => f.write_str("a whole number"),
-            Self::UInt => f.write_str("an unsigned number"),
+            Self::Bool => f.write_str("a boolean"),
+            Self::Int => f.write_str("an integer"),
+            Self::UInt => f.write_str("an unsigned integer"),
             Self::Double => f.write_str("a double"),
             Self::Decimal => f.write_str("a decimal"),
-            Self::Text => f.write_str("a text"),
+            Self::Text => f.write_str("a string"),
             Self::Bytes => f.write_str("bytes"),
-            Self::Time => f.write_str("a moment"),
-            Self::Duration => f.write_str("a length of time"),
+            Self::Time => f.write_str("a timestamp"),
+            Self::Duration => f.write_str("a duration"),
             Self::List(_) => f.write_str("a list"),
             Self::Map(_) => f.write_str("a map"),
             Self::Record(record) => write!(f, "`{}`", record.name()),
-            Self::Enum(of) => write!(f, "a value of `{}`", of.name()),
+            Self::Enum(info) => write!(f, "a value of `{}`", info.name()),
             Self::Optional(_) => f.write_str("an optional"),
             Self::Type(_) => f.write_str("a type"),
             Self::Wrapper(inner) => write!(f, "{inner} or null"),
@@ -159,13 +159,13 @@ impl fmt::Display for Type {
 pub struct TypeName(ByteString);
 
 impl TypeName {
-    /// Of a record.
+    /// The name of a record type.
     #[must_use]
     pub fn named(name: ByteString) -> Self {
         Self(name)
     }
 
-    /// As it is written.
+    /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -178,9 +178,9 @@ impl From<&'static str> for TypeName {
     }
 }
 
-/// Names that stand for types in expressions.
+/// The type that a name denotes in an expression.
 pub(crate) fn type_of_name(name: &str) -> Option<(TypeName, Type)> {
-    let (name, of) = match name {
+    let (name, ty) = match name {
         "bool" => ("bool", Type::Bool),
         "int" => ("int", Type::Int),
         "uint" => ("uint", Type::UInt),
@@ -197,55 +197,55 @@ pub(crate) fn type_of_name(name: &str) -> Option<(TypeName, Type)> {
         "google.protobuf.Duration" => ("google.protobuf.Duration", Type::Duration),
         _ => return None,
     };
-    Some((TypeName::from(name), of))
+    Some((TypeName::from(name), ty))
 }
 
-/// One way to call a function.
+/// An overload of a function.
 #[derive(Debug, Clone)]
 pub(crate) struct Signature {
-    /// It is called on its first parameter.
+    /// The first parameter is the receiver.
     pub(crate) is_method: bool,
     pub(crate) params: Vec<Type>,
-    /// The last parameter may come any number of times, once at the least.
+    /// The last parameter may be repeated; at least one argument is required.
     pub(crate) is_variadic: bool,
     pub(crate) result: Type,
 }
 
 impl Signature {
-    /// Reads `string.contains(string) -> bool` as a method, and `(string) -> int` as a function.
-    pub(crate) fn read(text: &str) -> Option<Self> {
+    /// Parses `string.contains(string) -> bool` as a method and `(string) -> int` as a function.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (call, result) = text.rsplit_once("->")?;
         let call = call.trim();
         let is_method = !call.starts_with('(');
-        let mut reader = Reader { rest: call };
+        let mut parser = SignatureParser { rest: call };
         let mut params = Vec::new();
         if is_method {
-            params.push(reader.read_type()?);
-            reader.rest = &reader.rest[reader.rest.find('(')?..];
+            params.push(parser.parse_type()?);
+            parser.rest = &parser.rest[parser.rest.find('(')?..];
         }
-        reader.take("(")?;
+        parser.take("(")?;
         let mut is_variadic = false;
-        while reader.take(")").is_none() {
-            params.push(reader.read_type()?);
-            is_variadic |= reader.take("...").is_some();
-            let _ = reader.take(",");
+        while parser.take(")").is_none() {
+            params.push(parser.parse_type()?);
+            is_variadic |= parser.take("...").is_some();
+            let _ = parser.take(",");
         }
-        let result = Reader { rest: result }.read_type()?;
+        let result = SignatureParser { rest: result }.parse_type()?;
         Some(Self { is_method, params, is_variadic, result })
     }
 }
 
-struct Reader<'t> {
+struct SignatureParser<'t> {
     rest: &'t str,
 }
 
-impl Reader<'_> {
+impl SignatureParser<'_> {
     fn take(&mut self, symbol: &str) -> Option<()> {
         self.rest = self.rest.trim_start().strip_prefix(symbol)?;
         Some(())
     }
 
-    fn read_type(&mut self) -> Option<Type> {
+    fn parse_type(&mut self) -> Option<Type> {
         let rest = self.rest.trim_start();
         let len = rest.find(|next: char| !next.is_ascii_alphanumeric()).unwrap_or(rest.len());
         self.rest = &rest[len..];
@@ -268,9 +268,9 @@ impl Reader<'_> {
             "type" => Type::Type(Arc::new(self.argument()?)),
             "map" => {
                 self.take("(")?;
-                let key = self.read_type()?;
+                let key = self.parse_type()?;
                 self.take(",")?;
-                let value = self.read_type()?;
+                let value = self.parse_type()?;
                 self.take(")")?;
                 Type::map(key, value)
             }
@@ -280,8 +280,8 @@ impl Reader<'_> {
 
     fn argument(&mut self) -> Option<Type> {
         self.take("(")?;
-        let read = self.read_type()?;
+        let ty = self.parse_type()?;
         self.take(")")?;
-        Some(read)
+        Some(ty)
     }
 }

@@ -1,4 +1,4 @@
-//! Values while an expression is evaluated: those of messages as they stand there, and those that are made.
+//! Run-time values of expressions: borrowed from a message, or computed.
 
 mod compare;
 mod convert;
@@ -11,72 +11,72 @@ use bytes::Bytes;
 use crossdock_message::{ByteString, Record, Time, TimeSpan, Value};
 
 pub use self::compare::{compare, compare_within, equal};
-pub use self::convert::NoValue;
-pub use self::map::{Key, MadeMap, NoEntry};
+pub use self::convert::ConversionError;
+pub use self::map::{InsertError, Key, OwnedMap};
 use crate::number::Dec;
 use crate::types::TypeName;
 
-/// What work on a byte of a decimal costs, in bytes of text.
+/// The cost of a byte of a decimal, in bytes of text.
 const DECIMAL_FACTOR: usize = 16;
 
-/// Bytes that an optional with a value takes beside the value's own.
+/// Bytes of an optional, without its value.
 pub(crate) const OPTIONAL_LEN: usize = size_of::<Val<'_>>() + 16;
 
-/// A value of an expression. What stands in a message or in the expression itself is borrowed for `'v`.
+/// A run-time value. Data of the message and literals of the expression are borrowed for `'v`.
 #[derive(Debug, Clone)]
 pub enum Val<'v> {
     /// Null.
     Null,
-    /// True or false.
+    /// A boolean.
     Bool(bool),
-    /// A signed number of 64 bits.
+    /// A signed 64-bit integer.
     Int(i64),
-    /// An unsigned number of 64 bits.
+    /// An unsigned 64-bit integer.
     UInt(u64),
     /// A double.
     Double(f64),
     /// An exact decimal.
     Decimal(Dec<'v>),
-    /// Text.
+    /// A string.
     Text(Cow<'v, ByteString>),
     /// Bytes.
     Bytes(Cow<'v, Bytes>),
-    /// A moment.
+    /// A timestamp.
     Time(Time),
-    /// A length of time.
+    /// A duration.
     Duration(TimeSpan),
-    /// Values in order.
+    /// A list.
     List(List<'v>),
-    /// Keys with values, or fields with values, in order.
+    /// A map or a record, in entry order.
     Map(Map<'v>),
-    /// The type of a value.
+    /// A type.
     Type(TypeName),
-    /// An optional, which has a value or none.
+    /// An optional.
     Optional(Option<Rc<Val<'v>>>),
 }
 
 /// A list.
 #[derive(Debug, Clone)]
 pub enum List<'v> {
-    /// A message's; `true` where it is of the view of an XML document.
+    /// Borrowed from a message; `true` in the view of an XML document.
     Data(&'v [Value], bool),
-    /// One that was made.
-    Made(Rc<Vec<Val<'v>>>),
+    /// Computed by the expression.
+    Owned(Rc<Vec<Val<'v>>>),
 }
 
 /// A map.
 #[derive(Debug, Clone)]
 pub enum Map<'v> {
-    /// A message's; `true` where it is of the view of an XML document, in which an element that is not there is an empty list.
+    /// Borrowed from a message; `true` in the view of an XML document, where a missing element is an empty list.
     Data(&'v Record, bool),
-    /// One that was made.
-    Made(Rc<MadeMap<'v>>),
+    /// Computed by the expression.
+    Owned(Rc<OwnedMap<'v>>),
 }
 
 impl<'v> Val<'v> {
-    /// A value of a message, as it stands there.
+    /// Borrows a message value; `xml` if it is part of the view of an XML document.
     #[must_use]
-    #[expect(clippy::inline_always, reason = "a value that is made in the place where it stays is half the work")]
+    #[expect(clippy::inline_always, reason = "constructing the value in place halves the cost")]
     #[inline(always)]
     pub fn data(value: &'v Value, xml: bool) -> Self {
         match value {
@@ -85,7 +85,7 @@ impl<'v> Val<'v> {
             Value::Int(number) => Self::Int(*number),
             Value::UInt(number) => Self::UInt(*number),
             Value::Decimal(number) => Self::Decimal(Dec::Written(number)),
-            // The double that has the single's shortest text.
+            // The double with the shortest text of the single.
             Value::F32(number) => Self::Double(single(value, *number)),
             Value::F64(number) => Self::Double(*number),
             Value::Text(text) => Self::Text(Cow::Borrowed(text)),
@@ -97,33 +97,33 @@ impl<'v> Val<'v> {
         }
     }
 
-    /// An element that an XML document does not have: an empty list that is not there.
+    /// An element that is missing from an XML document: a special empty list.
     #[must_use]
     pub const fn missing_element() -> Self {
         Self::List(List::Data(&[], true))
     }
 
-    /// Whether it is an element that an XML document does not have. One that is there stands once at the least.
+    /// Whether it is an element that is missing from an XML document. An element that exists occurs at least once.
     pub(crate) fn is_missing_element(&self) -> bool {
         matches!(self, Self::List(List::Data([], true)))
     }
 
-    /// A text that was made.
+    /// A computed string.
     #[must_use]
     pub fn text(text: impl Into<ByteString>) -> Self {
         Self::Text(Cow::Owned(text.into()))
     }
 
-    /// Bytes that were made.
+    /// Computed bytes.
     #[must_use]
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
         Self::Bytes(Cow::Owned(bytes.into()))
     }
 
-    /// A list that was made.
+    /// A computed list.
     #[must_use]
     pub fn list(items: Vec<Self>) -> Self {
-        Self::List(List::Made(Rc::new(items)))
+        Self::List(List::Owned(Rc::new(items)))
     }
 
     /// An optional with a value.
@@ -132,19 +132,19 @@ impl<'v> Val<'v> {
         Self::Optional(Some(Rc::new(value)))
     }
 
-    /// What errors call its kind.
+    /// Its kind, as shown in errors.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "a boolean",
-            Self::Int(_) | Self::UInt(_) => "a whole number",
+            Self::Int(_) | Self::UInt(_) => "an integer",
             Self::Double(_) => "a double",
-            Self::Decimal(_) => "a decimal number",
-            Self::Text(_) => "text",
+            Self::Decimal(_) => "a decimal",
+            Self::Text(_) => "a string",
             Self::Bytes(_) => "bytes",
-            Self::Time(_) => "a moment",
-            Self::Duration(_) => "a length of time",
+            Self::Time(_) => "a timestamp",
+            Self::Duration(_) => "a duration",
             Self::List(_) => "a list",
             Self::Map(_) => "a record",
             Self::Type(_) => "a type",
@@ -152,7 +152,7 @@ impl<'v> Val<'v> {
         }
     }
 
-    /// The type that `type(x)` gives.
+    /// The result of `type(x)`.
     #[must_use]
     pub fn type_name(&self) -> TypeName {
         TypeName::from(match self {
@@ -176,18 +176,18 @@ impl<'v> Val<'v> {
         })
     }
 
-    /// Bytes that comparing it, or making a key of it, looks through.
+    /// Bytes scanned to compare it or to use it as a key.
     pub(crate) fn scan_len(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
             Self::Bytes(bytes) => bytes.len(),
-            // Arithmetic on long decimals takes longer than looking at them.
+            // Arithmetic on long decimals costs more than a scan.
             Self::Decimal(number) => DECIMAL_FACTOR * number.weight(),
             _ => 0,
         }
     }
 
-    /// Whether it is the value that a field of its type has where nothing was set.
+    /// Whether it is the default value of its type.
     #[must_use]
     pub fn is_zero(&self) -> bool {
         match self {
@@ -196,7 +196,7 @@ impl<'v> Val<'v> {
             Self::Int(number) => *number == 0,
             Self::UInt(number) => *number == 0,
             Self::Double(number) => *number == 0.0,
-            Self::Decimal(number) => number.compare(&Dec::whole(0)).is_eq(),
+            Self::Decimal(number) => number.compare(&Dec::from_integer(0)).is_eq(),
             Self::Text(text) => text.is_empty(),
             Self::Bytes(bytes) => bytes.is_empty(),
             Self::Time(time) => time.seconds == 0 && time.nanos == 0,
@@ -215,24 +215,24 @@ impl<'v> List<'v> {
     pub fn len(&self) -> usize {
         match self {
             Self::Data(items, _) => items.len(),
-            Self::Made(items) => items.len(),
+            Self::Owned(items) => items.len(),
         }
     }
 
-    /// Whether it has none.
+    /// Whether it has no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The element of that place.
+    /// The element at an index.
     #[must_use]
-    #[expect(clippy::inline_always, reason = "a value that is made in the place where it stays is half the work")]
+    #[expect(clippy::inline_always, reason = "constructing the value in place halves the cost")]
     #[inline(always)]
     pub fn get(&self, at: usize) -> Option<Val<'v>> {
         match self {
             Self::Data(items, xml) => items.get(at).map(|item| Val::data(item, *xml)),
-            Self::Made(items) => items.get(at).cloned(),
+            Self::Owned(items) => items.get(at).cloned(),
         }
     }
 
@@ -241,10 +241,10 @@ impl<'v> List<'v> {
         (0..self.len()).filter_map(|at| self.get(at))
     }
 
-    /// Bytes that a copy of it takes, its elements' own not counted.
+    /// Bytes of a copy of `items` elements, without what the elements own.
     #[must_use]
     pub fn copy_len(items: usize) -> usize {
-        /// The list itself, what counts its copies, and the least that a list takes when it grows.
+        /// The vector, its reference counts and its minimum allocation.
         const OWN_LEN: usize = 40;
         OWN_LEN + items * size_of::<Val<'_>>()
     }
@@ -256,19 +256,19 @@ impl<'v> Map<'v> {
     pub fn len(&self) -> usize {
         match self {
             Self::Data(record, _) => record.iter_with_defaults().count(),
-            Self::Made(map) => map.len(),
+            Self::Owned(map) => map.len(),
         }
     }
 
-    /// Whether it has none.
+    /// Whether it has no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The value of a text key, or of a field; nothing where it is not there.
+    /// The value of a string key or field; `None` if missing.
     #[must_use]
-    #[expect(clippy::inline_always, reason = "a value that is made in the place where it stays is half the work")]
+    #[expect(clippy::inline_always, reason = "constructing the value in place halves the cost")]
     #[inline(always)]
     pub fn field(&self, name: &str) -> Option<Val<'v>> {
         match self {
@@ -277,16 +277,16 @@ impl<'v> Map<'v> {
                 None if *xml && !name.starts_with(['@', '$']) => Some(Val::missing_element()),
                 None => None,
             },
-            Self::Made(map) => map.get_text(name),
+            Self::Owned(map) => map.get_text(name),
         }
     }
 
-    /// Whether a field is there: in records of a contract, one without presence that has its default is not.
+    /// Whether a field is present. In a record of a contract, a field without explicit presence is present unless it has its default value.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         match self {
             Self::Data(record, _) => record.has(name),
-            Self::Made(map) => map.get_text(name).is_some(),
+            Self::Owned(map) => map.get_text(name).is_some(),
         }
     }
 
@@ -296,7 +296,7 @@ impl<'v> Map<'v> {
         match (self, key) {
             (Self::Data(record, xml), Val::Text(name)) => record.get(name).map(|value| Val::data(value, *xml)),
             (Self::Data(..), _) => None,
-            (Self::Made(map), key) => map.get(key),
+            (Self::Owned(map), key) => map.get(key),
         }
     }
 
@@ -308,7 +308,7 @@ impl<'v> Map<'v> {
                     .iter_with_defaults()
                     .map(|(name, value)| (Val::Text(Cow::Borrowed(name)), Val::data(value, *xml))),
             ),
-            Self::Made(map) => Box::new(map.entries().iter().cloned()),
+            Self::Owned(map) => Box::new(map.entries().iter().cloned()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! No source and no data takes more than its bounds: the stack, 64 MiB, and the time that a budget stands for.
+//! Neither source nor data exceeds the limits on stack, memory (64 MiB) and time.
 
 use std::time::{Duration, Instant};
 
@@ -9,15 +9,15 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// A whole budget, in a release build.
+/// Time to spend a whole budget.
 const TIME_MAX: Duration = if cfg!(debug_assertions) { Duration::from_secs(8) } else { Duration::from_millis(400) };
 const BYTES_MAX: usize = 64 << 20;
 
 fn environment() -> Environment {
-    Environment { variables: vec![Variable { name: "x".into(), of: Type::Dyn }], ..Environment::default() }
+    Environment { variables: vec![Variable { name: "x".into(), ty: Type::Dyn }], ..Environment::default() }
 }
 
-/// The reader's threads have 2 MiB.
+/// Runs `work` with the default stack of a Rust thread, 2 MiB.
 fn on_a_small_stack(work: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(2 << 20).spawn_scoped(scope, work).expect("a thread");
@@ -26,8 +26,8 @@ fn on_a_small_stack(work: impl FnOnce() + Send) {
 }
 
 fn towers() -> Vec<String> {
-    let tower = |rows: usize, behind: &str| {
-        let row = |inner: String, count: usize| format!("({inner}{})", behind.repeat(count));
+    let tower = |rows: usize, suffix: &str| {
+        let row = |inner: String, count: usize| format!("({inner}{})", suffix.repeat(count));
         (1..=rows).fold("x".to_owned(), row)
     };
     let nested = |open: &str, close: &str, levels: usize| format!("{}x{}", open.repeat(levels), close.repeat(levels));
@@ -90,7 +90,7 @@ fn no_source_takes_long_to_check() {
     }
 }
 
-/// A message of a megabyte in which each field is hard in its own way.
+/// A message of about a megabyte whose fields are expensive in different ways.
 fn message() -> Value {
     let text = |len: usize, one: &str| Value::from(one.repeat(len).as_str());
     let long_number =
@@ -112,9 +112,9 @@ fn message() -> Value {
 }
 
 #[test]
-fn no_data_takes_more_than_its_budget() {
+fn no_data_exceeds_the_budget() {
     let message = message();
-    // A loop within a loop, which only the budget ends.
+    // Nested loops that only the budget ends.
     let repeated = |body: &str| format!("lists.range(1000).all(a, lists.range(1000).all(b, {body}))");
     let mut sources: Vec<String> = [
         "has(x.m.key04999)",
@@ -196,5 +196,5 @@ fn no_data_takes_more_than_its_budget() {
             slow.push(format!("{took:?}, {} MiB, charged {:?}: {source}", bytes >> 20, budget.used()));
         }
     }
-    assert!(slow.is_empty(), "over their bounds:\n{}", slow.join("\n"));
+    assert!(slow.is_empty(), "limits exceeded:\n{}", slow.join("\n"));
 }

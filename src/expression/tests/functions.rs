@@ -1,4 +1,4 @@
-//! The examples of the reference are true, and every function has some.
+//! Every function has examples, and all of them hold.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ fn environment() -> Environment {
 }
 
 #[test]
-fn examples_of_the_reference_are_true() {
+fn all_examples_of_the_reference_hold() {
     let host = FixedHost { time: crossdock_message::Time { seconds: 1_800_000_000, nanos: 0 }, ..FixedHost::default() };
     let budget = Budget::new(Instant::now() + Duration::from_secs(60));
     let mut wrong = Vec::new();

@@ -61,7 +61,7 @@ impl MapPlan {
     /// The fault of the expression that could not be evaluated.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, Fault> {
         let value = self.made(scope)?;
-        if let (Err(spent), Some(expression)) = (scope.meter.looks_at(&value), self.first_expression()) {
+        if let (Err(spent), Some(expression)) = (scope.meter.check_traversal(&value), self.first_expression()) {
             return Err(expression.spent(spent));
         }
         let max = scope.limits.written_len;
@@ -83,7 +83,7 @@ impl MapPlan {
                 // Records in records have room for a few fields more than they get.
                 let inner: usize = targets.iter().map(|target| target.path.len() - 1).sum();
                 let len = Record::made_len(targets.len()) + inner * Record::made_len(INNER_FIELDS);
-                if let (Err(spent), Some(expression)) = (scope.meter.bytes(len), self.first_expression()) {
+                if let (Err(spent), Some(expression)) = (scope.meter.charge_bytes(len), self.first_expression()) {
                     return Err(expression.spent(spent));
                 }
                 let mut record = Record::with_capacity(targets.len());
@@ -152,12 +152,12 @@ fn each(
         let problem = format!("`{}` gives {} where a list is needed", source.source(), list.kind());
         return Err(source.fault("NOT_A_LIST", problem));
     };
-    let taken = scope.meter.bytes(items.len() * size_of::<Value>());
+    let taken = scope.meter.charge_bytes(items.len() * size_of::<Value>());
     taken.map_err(|spent| source.spent(spent))?;
     let mut mapped = Vec::with_capacity(items.len());
     let is_xml = source.path().is_some_and(|path| scope.is_xml(&path.root));
     for value in items {
-        scope.meter.work(1).map_err(|spent| source.spent(spent))?;
+        scope.meter.charge_work(1).map_err(|spent| source.spent(spent))?;
         let item = Item { name, value, is_xml, outer: scope.item };
         mapped.push(map.made(&Scope { item: Some(&item), ..*scope })?);
     }

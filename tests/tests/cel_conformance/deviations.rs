@@ -27,7 +27,7 @@ const WHOLE: [(&str, &str); 3] = [("block_ext", "block"), ("network_ext", "netwo
 const OPEN: &str = "todo";
 /// The reason of tests that build messages, and what is said of them.
 const MESSAGE: &str = "message";
-const NO_MESSAGES: &str = "messages of a type are not built";
+const NO_MESSAGES: &str = "message literals are not supported";
 
 /// One line.
 struct Line {

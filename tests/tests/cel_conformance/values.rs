@@ -4,7 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crossdock_expression::value::{MadeMap, Map};
+use crossdock_expression::value::{Map, OwnedMap};
 use crossdock_expression::{Type, TypeName, Val};
 use crossdock_message::{Time, TimeSpan};
 use prost_reflect::{DynamicMessage, Kind, ReflectMessage as _, Value};
@@ -91,12 +91,12 @@ pub(crate) fn read_value(of: &DynamicMessage, messages: &Messages) -> Made {
 }
 
 fn made_map(entries: impl Iterator<Item = Result<(Val<'static>, Val<'static>), Unmade>>) -> Made {
-    let mut map = MadeMap::with_capacity(0);
+    let mut map = OwnedMap::with_capacity(0);
     for entry in entries {
         let (key, value) = entry?;
         map.insert(key, value).map_err(|problem| Unmade::Kind(format!("an entry that is none: {problem:?}")))?;
     }
-    Ok(Val::Map(Map::Made(Rc::new(map))))
+    Ok(Val::Map(Map::Owned(Rc::new(map))))
 }
 
 fn read_scalar(of: Value) -> Made {
@@ -317,7 +317,7 @@ pub(crate) fn same(left: &Val<'_>, right: &Val<'_>) -> bool {
 fn shape_name<'m>(of: &'m Map<'_>) -> Option<&'m str> {
     match of {
         Map::Data(record, _) => record.shape().map(|shape| &*shape.name),
-        Map::Made(_) => None,
+        Map::Owned(_) => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crossdock_expression::value::{MadeMap, Map};
+use crossdock_expression::value::{Map, OwnedMap};
 use crossdock_expression::{Type, Val};
 use crossdock_message::{Record, Time, TimeSpan, Value};
 use serde_json::{Value as Json, json};
@@ -188,11 +188,11 @@ impl Tagged {
             Self::Duration(span) => Val::Duration(*span),
             Self::List(items) => Val::list(items.iter().map(Self::to_made).collect()),
             Self::Map(entries) => {
-                let mut map = MadeMap::with_capacity(entries.len());
+                let mut map = OwnedMap::with_capacity(entries.len());
                 for (key, value) in entries {
                     map.insert(key.to_made(), value.to_made()).expect("keys of a map");
                 }
-                Val::Map(Map::Made(Rc::new(map)))
+                Val::Map(Map::Owned(Rc::new(map)))
             }
         }
     }

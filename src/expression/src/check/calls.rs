@@ -1,4 +1,4 @@
-//! Calls of functions.
+//! Checks function calls.
 
 use crossdock_message::ByteString;
 use crossdock_settings::nearest;
@@ -18,7 +18,7 @@ impl Checker<'_> {
         target: Option<&Expr>,
         arguments: &[Expr],
     ) -> Checked {
-        // `math.abs(x)`: a namespace is no value.
+        // `math.abs(x)`: `math` is a namespace, not a receiver.
         let qualified =
             target.and_then(|target| self.qualified(target)).map(|namespace| format!("{namespace}.{function}"));
         let global = match (&qualified, target) {
@@ -29,7 +29,7 @@ impl Checker<'_> {
         let (name, target) = match (global, target) {
             (Some(name), _) => (name, None),
             (None, Some(target)) => (function.to_string(), Some(target)),
-            (None, None) => return self.no_function(function, function_span, false),
+            (None, None) => return self.unknown_function(function, function_span, false),
         };
         if let Some(target) = target
             && let ("or" | "orValue", [argument]) = (&*name, arguments)
@@ -37,83 +37,83 @@ impl Checker<'_> {
             return self.or_else(target, argument, &name == "orValue", span);
         }
         let Some((found, signatures)) = functions::find(&name) else {
-            return self.no_function(function, function_span, target.is_some());
+            return self.unknown_function(function, function_span, target.is_some());
         };
         if name == "matches"
             && let Some(ExprKind::Literal(Literal::Text(pattern))) = arguments.last().map(|argument| &argument.kind)
             && let Err(problem) = functions::compile_regex(pattern)
         {
             let at = arguments.last().map_or(span, |argument| argument.span);
-            self.misfit(at, problem, "write one of RE2: no look-around, no back references");
+            self.report_mismatch(at, problem, "use RE2 syntax, without look-around and backreferences");
         }
         let is_method = target.is_some();
         let operands: Vec<&Expr> = target.into_iter().chain(arguments).collect();
         let (nodes, types): (Vec<_>, Vec<_>) = operands.iter().map(|operand| self.check(operand)).unzip();
         let mut result: Option<Type> = None;
-        // Where there are several forms, a type that is still open is not settled by the first of them.
-        let has_forms = signatures.iter().filter(|signature| signature.is_method == is_method).nth(1).is_some();
+        // With several overloads, the first one must not bind a type variable.
+        let has_overloads = signatures.iter().filter(|signature| signature.is_method == is_method).nth(1).is_some();
         let known: Vec<Type> =
-            types.iter().map(|of| if has_forms { self.unifier.closed(of) } else { of.clone() }).collect();
+            types.iter().map(|ty| if has_overloads { self.unifier.resolved_or_dyn(ty) } else { ty.clone() }).collect();
         for signature in signatures.iter().filter(|signature| signature.is_method == is_method) {
-            if let Some(of) = self.unifier.called(signature, &known) {
+            if let Some(ty) = self.unifier.call_result(signature, &known) {
                 result = Some(match result {
-                    None => of,
-                    Some(before) => self.unifier.joined(&before, &of).unwrap_or(Type::Dyn),
+                    None => ty,
+                    Some(before) => self.unifier.join(&before, &ty).unwrap_or(Type::Dyn),
                 });
-                // Only values of unknown types fit several.
-                if known.iter().all(|of| !matches!(self.unifier.settled(of), Type::Dyn)) {
+                // Only arguments of unknown type match several overloads.
+                if known.iter().all(|ty| !matches!(self.unifier.resolved(ty), Type::Dyn)) {
                     break;
                 }
             }
         }
-        let of = match result {
-            Some(of) => of,
+        let ty = match result {
+            Some(ty) => ty,
             None => {
-                let given: Vec<String> = types.iter().map(|of| self.settled(of).to_string()).collect();
-                let problem = match given.as_slice() {
-                    [] => format!("`{name}` takes arguments"),
-                    given => format!("`{name}` does not take {}", given.join(" and ")),
+                let actual: Vec<String> = types.iter().map(|ty| self.resolved(ty).to_string()).collect();
+                let problem = match actual.as_slice() {
+                    [] => format!("`{name}` needs arguments"),
+                    actual => format!("`{name}` does not accept {}", actual.join(" and ")),
                 };
                 let help = format!("write {}", found.forms(is_method).join(", "));
-                let takes = |signature: &Signature| {
+                let accepts = |signature: &Signature| {
                     let least = signature.params.len();
                     signature.is_method == is_method
                         && (types.len() == least || signature.is_variadic && types.len() >= least)
                 };
-                if self.environment.is_unchecked && signatures.iter().any(takes) {
+                if self.environment.is_unchecked && signatures.iter().any(accepts) {
                     Type::Dyn
                 } else {
-                    return self.refuse(span, problem, help);
+                    return self.reject(span, problem, help);
                 }
             }
         };
-        (Node::Call { function: found, arguments: nodes.into(), span }, of)
+        (Node::Call { function: found, arguments: nodes.into(), span }, ty)
     }
 
     pub(super) fn or_else(&mut self, target: &Expr, argument: &Expr, value: bool, span: Span) -> Checked {
-        let (optional, of) = self.check(target);
+        let (optional, ty) = self.check(target);
         let (other, other_type) = self.check(argument);
-        let inner = match self.settled(&of) {
+        let inner = match self.resolved(&ty) {
             Type::Optional(inner) => (*inner).clone(),
             Type::Dyn | Type::Param(_) => Type::Dyn,
             other => {
-                let help = "write `x.?field.orValue(…)`, so that `x.?field` is an optional";
-                self.misfit(target.span, format!("this is {other}, and no optional"), help);
+                let help = "write `x.?field.orValue(…)`: `x.?field` is an optional";
+                self.report_mismatch(target.span, format!("this must be an optional, not {other}"), help);
                 Type::Dyn
             }
         };
-        let other_inner = if value { other_type } else { self.inner_of_optional(&other_type, argument.span) };
-        let joined = self.unifier.joined(&inner, &other_inner).unwrap_or(Type::Dyn);
+        let other_inner = if value { other_type } else { self.optional_inner(&other_type, argument.span) };
+        let joined = self.unifier.join(&inner, &other_inner).unwrap_or(Type::Dyn);
         let node = Node::OrElse { parts: Box::new([optional, other]), value, span };
         (node, if value { joined } else { Type::optional(joined) })
     }
 
-    pub(super) fn no_function(&mut self, name: &ByteString, span: Span, is_method: bool) -> Checked {
+    pub(super) fn unknown_function(&mut self, name: &ByteString, span: Span, is_method: bool) -> Checked {
         let help = match nearest(name, functions::names()) {
             Some(meant) => format!("write `{meant}`"),
             None => "`crossdock eval --functions` lists all functions".to_owned(),
         };
         let what = if is_method { "method" } else { "function" };
-        self.refuse(span, format!("there is no {what} `{name}`"), help)
+        self.reject(span, format!("there is no {what} `{name}`"), help)
     }
 }

@@ -1,4 +1,4 @@
-//! Lists, maps, and the macros over them.
+//! Checks lists, maps, and the macros over them.
 
 use crossdock_message::ByteString;
 
@@ -12,28 +12,32 @@ use crate::types::Type;
 impl Checker<'_> {
     pub(super) fn list(&mut self, elements: &[Element], span: Span) -> Checked {
         let mut nodes = Vec::with_capacity(elements.len());
-        let mut of: Option<Type> = None;
+        let mut ty: Option<Type> = None;
         for Element { value, optional } in elements {
-            let (node, mut given) = self.check(value);
+            let (node, mut element_ty) = self.check(value);
             if *optional {
-                given = self.inner_of_optional(&given, value.span);
+                element_ty = self.optional_inner(&element_ty, value.span);
             }
             nodes.push((node, *optional));
-            of = Some(match of {
-                None => given,
-                Some(before) => self.unifier.joined(&before, &given).unwrap_or(Type::Dyn),
+            ty = Some(match ty {
+                None => element_ty,
+                Some(before) => self.unifier.join(&before, &element_ty).unwrap_or(Type::Dyn),
             });
         }
-        let of = of.unwrap_or_else(|| self.unifier.fresh());
-        (Node::List { elements: nodes.into(), span }, Type::list(of))
+        let ty = ty.unwrap_or_else(|| self.unifier.fresh());
+        (Node::List { elements: nodes.into(), span }, Type::list(ty))
     }
 
-    pub(super) fn inner_of_optional(&mut self, given: &Type, span: Span) -> Type {
-        match self.settled(given) {
+    pub(super) fn optional_inner(&mut self, element_ty: &Type, span: Span) -> Type {
+        match self.resolved(element_ty) {
             Type::Optional(inner) => (*inner).clone(),
             Type::Dyn | Type::Param(_) => Type::Dyn,
             other => {
-                self.misfit(span, format!("behind `?` stands an optional, and this is {other}"), "leave out the `?`");
+                self.report_mismatch(
+                    span,
+                    format!("`?` must be followed by an optional, not {other}"),
+                    "remove the `?`",
+                );
                 Type::Dyn
             }
         }
@@ -46,15 +50,15 @@ impl Checker<'_> {
             let (key, key_type) = self.check(&entry.key);
             let (value, mut value_type) = self.check(&entry.value);
             if entry.optional {
-                value_type = self.inner_of_optional(&value_type, entry.value.span);
+                value_type = self.optional_inner(&value_type, entry.value.span);
             }
-            let key_type = match self.settled(&key_type) {
-                of @ (Type::Text | Type::Int | Type::UInt | Type::Bool | Type::Dyn | Type::Param(_)) => of,
+            let key_type = match self.resolved(&key_type) {
+                ty @ (Type::Text | Type::Int | Type::UInt | Type::Bool | Type::Dyn | Type::Param(_)) => ty,
                 Type::Enum(_) => Type::Text,
                 Type::Wrapper(_) | Type::Decimal => Type::Dyn,
                 other => {
-                    let help = "keys are texts, whole numbers, true and false";
-                    self.misfit(entry.key.span, format!("{other} is no key of a map"), help);
+                    let help = "use a string, an integer or a boolean";
+                    self.report_mismatch(entry.key.span, format!("a map key must not be {other}"), help);
                     Type::Dyn
                 }
             };
@@ -62,8 +66,8 @@ impl Checker<'_> {
             types = Some(match types {
                 None => (key_type, value_type),
                 Some((key, value)) => (
-                    self.unifier.joined(&key, &key_type).unwrap_or(Type::Dyn),
-                    self.unifier.joined(&value, &value_type).unwrap_or(Type::Dyn),
+                    self.unifier.join(&key, &key_type).unwrap_or(Type::Dyn),
+                    self.unifier.join(&value, &value_type).unwrap_or(Type::Dyn),
                 ),
             });
         }
@@ -73,19 +77,19 @@ impl Checker<'_> {
 
     pub(super) fn fold(&mut self, fold: &Fold, span: Span) -> Checked {
         let (range, range_type) = self.check(&fold.range);
-        let range_type = self.settled(&range_type);
+        let range_type = self.resolved(&range_type);
         let has_two = fold.variables.len() == 2;
         let (first, second) = match &range_type {
             Type::List(element) if has_two => (Type::Int, (**element).clone()),
             Type::List(element) => ((**element).clone(), Type::Dyn),
             Type::Map(parts) => parts.as_ref().clone(),
             Type::Dyn | Type::Param(_) | Type::Named(_) => {
-                self.fits(&range_type, &Type::Dyn);
+                self.is_assignable(&range_type, &Type::Dyn);
                 (Type::Dyn, Type::Dyn)
             }
             Type::Record(_) => (Type::Text, Type::Dyn),
             other => {
-                self.misfit(fold.range.span, format!("{other} has no elements"), "lists and maps have");
+                self.report_mismatch(fold.range.span, format!("{other} has no elements"), "use a list or a map");
                 (Type::Dyn, Type::Dyn)
             }
         };
@@ -100,14 +104,14 @@ impl Checker<'_> {
         }
         let is_condition =
             matches!(fold.kind, FoldKind::All | FoldKind::Exists | FoldKind::ExistsOne | FoldKind::Filter);
-        let filter = fold.filter.as_ref().map(|filter| self.condition(filter, "the filter of a macro is"));
+        let filter = fold.filter.as_ref().map(|filter| self.condition(filter, "the filter of a macro"));
         let (body, body_type) = if is_condition {
-            (self.condition(&fold.body, "the condition of a macro is"), Type::Bool)
+            (self.condition(&fold.body, "the condition of a macro"), Type::Bool)
         } else {
             self.check(&fold.body)
         };
         self.locals.truncate(slot);
-        let of = match fold.kind {
+        let ty = match fold.kind {
             FoldKind::All | FoldKind::Exists | FoldKind::ExistsOne => Type::Bool,
             FoldKind::Map => Type::list(body_type),
             FoldKind::Filter | FoldKind::SortBy => Type::list(element),
@@ -115,12 +119,12 @@ impl Checker<'_> {
                 let key = if matches!(range_type, Type::List(_)) { Type::Int } else { first };
                 Type::map(key, body_type)
             }
-            FoldKind::TransformMapEntry => match self.settled(&body_type) {
-                of @ (Type::Map(_) | Type::Dyn) => of,
+            FoldKind::TransformMapEntry => match self.resolved(&body_type) {
+                ty @ (Type::Map(_) | Type::Dyn) => ty,
                 other => {
-                    self.misfit(
+                    self.report_mismatch(
                         fold.body.span,
-                        format!("an entry is a map, and this is {other}"),
+                        format!("an entry must be a map, not {other}"),
                         "write `{key: value}`",
                     );
                     Type::Dyn
@@ -130,27 +134,27 @@ impl Checker<'_> {
         };
         let weight = 1 + units(&body) + filter.as_ref().map_or(0, units);
         let node = FoldNode { kind: fold.kind, range, slot, has_two, weight, filter, body, span };
-        (Node::Fold(Box::new(node)), of)
+        (Node::Fold(Box::new(node)), ty)
     }
 
     pub(super) fn optional_map(&mut self, name: &ByteString, parts: &[Expr; 2], flat: bool, span: Span) -> Checked {
-        let (target, of) = self.check(&parts[0]);
-        let inner = match self.settled(&of) {
+        let (target, ty) = self.check(&parts[0]);
+        let inner = match self.resolved(&ty) {
             Type::Optional(inner) => (*inner).clone(),
             Type::Dyn | Type::Param(_) => Type::Dyn,
             other => {
-                self.misfit(
+                self.report_mismatch(
                     parts[0].span,
-                    format!("this is {other}, and no optional"),
+                    format!("this must be an optional, not {other}"),
                     "write `x.?field`, or `optional.of(x)`",
                 );
                 Type::Dyn
             }
         };
         let slot = self.push(name.clone(), inner);
-        let (body, of) = self.check(&parts[1]);
+        let (body, ty) = self.check(&parts[1]);
         self.locals.truncate(slot);
-        let of = if flat { of } else { Type::optional(of) };
-        (Node::OptionalMap { parts: Box::new([target, body]), slot, flat, span }, of)
+        let ty = if flat { ty } else { Type::optional(ty) };
+        (Node::OptionalMap { parts: Box::new([target, body]), slot, flat, span }, ty)
     }
 }

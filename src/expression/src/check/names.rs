@@ -1,4 +1,4 @@
-//! Names: variables, types, fields and elements.
+//! Resolves names: variables, types, fields and elements.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::syntax::{Expr, ExprKind, Literal};
 use crate::types::{Type, type_of_name};
 
 impl Checker<'_> {
-    /// Names that may be meant, the innermost container first ("CEL language definition", Name Resolution).
+    /// Candidates for a name, the innermost container first ("CEL language definition", Name Resolution).
     pub(super) fn candidates(&self, name: &str) -> Vec<String> {
         if let Some(absolute) = name.strip_prefix('.') {
             return vec![absolute.to_owned()];
@@ -34,16 +34,16 @@ impl Checker<'_> {
         Some((at, self.locals[at].1.clone()))
     }
 
-    /// A variable of the environment, or a type.
+    /// Resolves a variable of the environment, or a type.
     pub(super) fn global(&mut self, name: &str, span: Span) -> Option<Checked> {
         for candidate in self.candidates(name) {
             if let Some(variable) = self.environment.variables.iter().find(|variable| variable.name == candidate) {
-                let of = variable.of.clone();
+                let ty = variable.ty.clone();
                 let slot = self.input(candidate.into(), None, span);
-                return Some((Node::Input(slot, span), of));
+                return Some((Node::Input(slot, span), ty));
             }
-            if let Some((type_name, of)) = type_of_name(&candidate) {
-                return Some((Node::Type(type_name), Type::Type(Arc::new(of))));
+            if let Some((type_name, ty)) = type_of_name(&candidate) {
+                return Some((Node::Type(type_name), Type::Type(Arc::new(ty))));
             }
         }
         None
@@ -59,17 +59,17 @@ impl Checker<'_> {
     }
 
     pub(super) fn ident(&mut self, name: &ByteString, span: Span) -> Checked {
-        if let Some((slot, of)) = self.local(name) {
-            return (Node::Local(slot), of);
+        if let Some((slot, ty)) = self.local(name) {
+            return (Node::Local(slot), ty);
         }
         if let Some(found) = self.global(name, span) {
             return found;
         }
         if let Some((_, first)) = self.environment.unbound.iter().find(|(unbound, _)| unbound == name) {
-            return self.refuse(span, format!("`{name}` is not there yet"), *first);
+            return self.reject(span, format!("`{name}` is not available yet"), *first);
         }
         if functions::find(name).is_some() {
-            return self.refuse(span, format!("`{name}` is a function"), format!("call it: `{name}(…)`"));
+            return self.reject(span, format!("`{name}` is a function"), format!("call it: `{name}(…)`"));
         }
         let known = || {
             let locals = self.locals.iter().map(|(name, _)| &**name);
@@ -79,16 +79,16 @@ impl Checker<'_> {
             Some(meant) => format!("write `{meant}`"),
             None => {
                 let known = known().filter(|name| name.len() <= 64).take(NAMES_MAX).collect::<Vec<_>>().join(", ");
-                format!("known here: {known}; a text stands in single quotes: `'{name}'`")
+                format!("known here: {known}; quote a string: `'{name}'`")
             }
         };
         if self.environment.is_unchecked {
             return (Node::Fail { missing: true, problem: name.to_string(), span }, Type::Dyn);
         }
-        self.refuse(span, format!("there is no `{name}` here"), help)
+        self.reject(span, format!("there is no `{name}` here"), help)
     }
 
-    /// The name that a chain of selections spells, where it is no variable of a macro.
+    /// The dotted name that a chain of field selections forms, unless it starts with a macro variable.
     pub(super) fn qualified(&self, expression: &Expr) -> Option<String> {
         match &expression.kind {
             ExprKind::Ident(name) if self.local(name).is_none() => Some(name.to_string()),
@@ -115,7 +115,7 @@ impl Checker<'_> {
         {
             return found;
         }
-        // The first field of a variable is an input of its own, so that no more of a message is read than is looked at.
+        // The first field of a variable is a separate input, so that only the fields in use are read from a message.
         let of_variable = match &operand.kind {
             ExprKind::Ident(name) if self.environment.splits_inputs && self.local(name).is_none() => {
                 self.environment.variables.iter().find(|variable| variable.name == *name).cloned()
@@ -123,40 +123,43 @@ impl Checker<'_> {
             _ => None,
         };
         if let Some(variable) = of_variable {
-            let given = self.field_type(&variable.of, field, field_span, test);
-            // Of a record, presence is more than a value.
-            if (test || optional) && matches!(variable.of, Type::Record(_)) {
+            let field_ty = self.field_type(&variable.ty, field, field_span);
+            // The presence of a record field cannot be derived from its value.
+            if (test || optional) && matches!(variable.ty, Type::Record(_)) {
                 let slot = self.input(variable.name, None, operand.span);
                 let (operand, name) = (Box::new(Node::Input(slot, operand.span)), field.clone());
                 if test {
                     return (Node::Has { operand, name, span: field_span }, Type::Bool);
                 }
-                return (Node::Field { operand, name, span: field_span, optional }, Type::optional(given));
+                return (Node::Field { operand, name, span: field_span, optional }, Type::optional(field_ty));
             }
             let span = operand.span.to(field_span);
             let slot = self.input(variable.name, Some(field.clone()), span);
             if test {
-                return (Node::InputIsThere(slot), Type::Bool);
+                return (Node::InputIsPresent(slot), Type::Bool);
             }
             if optional {
-                return (Node::OptionalInput(slot, span), Type::optional(given));
+                return (Node::OptionalInput(slot, span), Type::optional(field_ty));
             }
-            return (or_null(Node::Input(slot, span), &given), given);
+            return (or_null(Node::Input(slot, span), &field_ty), field_ty);
         }
-        let (node, of) = self.check(operand);
-        let of = self.settled(&of);
-        // `a.?b.c` goes on with what is there.
-        let (inner, chained) = match &of {
+        let (node, ty) = self.check(operand);
+        let ty = self.resolved(&ty);
+        // In `a.?b.c`, `.c` applies to the value of the optional.
+        let (inner, chained) = match &ty {
             Type::Optional(inner) => ((**inner).clone(), true),
             other => (other.clone(), false),
         };
-        let given = self.field_type(&inner, field, field_span, test);
+        let field_ty = self.field_type(&inner, field, field_span);
         if test {
             return (Node::Has { operand: Box::new(node), name: field.clone(), span: field_span }, Type::Bool);
         }
-        let given = if optional || chained { Type::optional(given) } else { given };
+        let field_ty = if optional || chained { Type::optional(field_ty) } else { field_ty };
         if optional || chained {
-            return (Node::Field { operand: Box::new(node), name: field.clone(), span: field_span, optional }, given);
+            return (
+                Node::Field { operand: Box::new(node), name: field.clone(), span: field_span, optional },
+                field_ty,
+            );
         }
         let node = match node {
             Node::OrNull(inner) => *inner,
@@ -173,51 +176,54 @@ impl Checker<'_> {
             }
             other => Node::Field { operand: Box::new(other), name: field.clone(), span: field_span, optional: false },
         };
-        (or_null(node, &given), given)
+        (or_null(node, &field_ty), field_ty)
     }
 
-    /// The type of a field; refuses one that its record does not have.
-    pub(super) fn field_type(&mut self, of: &Type, field: &ByteString, span: Span, test: bool) -> Type {
-        match of {
+    /// The type of a field; reports one that the record does not have.
+    pub(super) fn field_type(&mut self, ty: &Type, field: &ByteString, span: Span) -> Type {
+        match ty {
             Type::Record(record) => match record.field(field) {
-                Some(of) => of,
+                Some(ty) => ty,
                 None => {
                     let names = record.field_names();
                     let help = match nearest(field, names.iter().map(String::as_str)) {
                         Some(meant) => format!("write `{meant}`"),
                         None => format!("it has {}", names[..names.len().min(NAMES_MAX)].join(", ")),
                     };
-                    self.misfit(span, format!("`{}` has no field `{field}`", record.name()), help);
+                    self.report_mismatch(span, format!("`{}` has no field `{field}`", record.name()), help);
                     Type::Dyn
                 }
             },
             Type::Map(parts) => {
                 let key = parts.0.clone();
-                if !self.fits(&Type::Text, &key) {
-                    self.misfit(span, "the keys of the map are no texts", "write `map[key]`");
+                if !self.is_assignable(&Type::Text, &key) {
+                    self.report_mismatch(span, "the map keys are not strings", "write `map[key]`");
                 }
                 parts.1.clone()
             }
             Type::Dyn | Type::Named(_) => Type::Dyn,
             Type::Param(_) => {
-                self.fits(of, &Type::Dyn);
+                self.is_assignable(ty, &Type::Dyn);
                 Type::Dyn
             }
             Type::List(_) => {
-                let help = format!("take one of its elements, `x[0].{field}`, or all: `x.map(e, e.{field})`");
-                self.misfit(span, format!("a list has no field `{field}`"), help);
+                let help = format!("select an element, `x[0].{field}`, or map all: `x.map(e, e.{field})`");
+                self.report_mismatch(span, format!("a list has no field `{field}`"), help);
                 Type::Dyn
             }
             other => {
-                let what = if test { "has no fields" } else { "has no field of that name" };
-                self.misfit(span, format!("{other} {what}: `{field}`"), "fields are those of records and maps");
+                self.report_mismatch(
+                    span,
+                    format!("{other} has no field `{field}`"),
+                    "only records and maps have fields",
+                );
                 Type::Dyn
             }
         }
     }
 
     pub(super) fn index(&mut self, operand: &Expr, index: &Expr, span: Span, optional: bool) -> Checked {
-        // `x['name']` is `x.name`, as far as the types go.
+        // `x['name']` has the type of `x.name`.
         if let ExprKind::Literal(Literal::Text(name)) = &index.kind
             && !optional
         {
@@ -232,21 +238,21 @@ impl Checker<'_> {
                 );
             }
         }
-        let (node, of) = self.check(operand);
+        let (node, ty) = self.check(operand);
         let (key, key_type) = self.check(index);
-        let of = self.settled(&of);
-        let (inner, chained) = match &of {
+        let ty = self.resolved(&ty);
+        let (inner, chained) = match &ty {
             Type::Optional(inner) => ((**inner).clone(), true),
             other => (other.clone(), false),
         };
-        let given = match &inner {
+        let element_ty = match &inner {
             Type::List(element) => {
-                let fits =
-                    self.fits(&key_type, &Type::Int) || matches!(key_type, Type::UInt | Type::Double | Type::Decimal);
+                let fits = self.is_assignable(&key_type, &Type::Int)
+                    || matches!(key_type, Type::UInt | Type::Double | Type::Decimal);
                 if !fits {
-                    self.misfit(
+                    self.report_mismatch(
                         index.span,
-                        format!("a list is indexed by whole numbers, not by {key_type}"),
+                        format!("a list index must be an integer, not {key_type}"),
                         "write `list[0]`",
                     );
                 }
@@ -255,24 +261,24 @@ impl Checker<'_> {
             Type::Map(parts) => {
                 let wanted = parts.0.clone();
                 let are_numbers = key_type.is_number() && wanted.is_number();
-                if !are_numbers && !self.fits(&key_type, &wanted) {
-                    let (key_type, wanted) = (self.settled(&key_type), self.settled(&wanted));
-                    self.misfit(index.span, format!("the keys are {wanted}, and this is {key_type}"), "");
+                if !are_numbers && !self.is_assignable(&key_type, &wanted) {
+                    let (key_type, wanted) = (self.resolved(&key_type), self.resolved(&wanted));
+                    self.report_mismatch(index.span, format!("the key must be {wanted}, not {key_type}"), "");
                 }
                 parts.1.clone()
             }
             Type::Record(_) => match &index.kind {
-                ExprKind::Literal(Literal::Text(name)) => self.field_type(&inner, name, index.span, false),
+                ExprKind::Literal(Literal::Text(name)) => self.field_type(&inner, name, index.span),
                 _ => Type::Dyn,
             },
             Type::Dyn | Type::Param(_) | Type::Named(_) => Type::Dyn,
             other => {
-                self.misfit(span, format!("{other} has no elements"), "lists and maps have");
+                self.report_mismatch(span, format!("{other} has no elements"), "use a list or a map");
                 Type::Dyn
             }
         };
         let optional_result = optional || chained;
         let node = Node::Index { parts: Box::new([node, key]), span, optional };
-        (node, if optional_result { Type::optional(given) } else { given })
+        (node, if optional_result { Type::optional(element_ty) } else { element_ty })
     }
 }

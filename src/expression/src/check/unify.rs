@@ -1,102 +1,102 @@
-//! Which types go where others are wanted, with what is found out on the way.
+//! Assignability and unification of types.
 
 use std::sync::Arc;
 
 use crate::types::{Signature, Type};
 
-/// Types that are not known yet, and what was found out of them.
+/// The substitution of type variables.
 #[derive(Debug, Default)]
 pub(super) struct Unifier {
-    found: Vec<Option<Type>>,
-    /// Those that were found, in order, so that it can be taken back.
+    bindings: Vec<Option<Type>>,
+    /// Bound variables in order, for rolling back.
     trail: Vec<u32>,
 }
 
 impl Unifier {
-    /// A type of which nothing is known.
+    /// A new type variable.
     pub(super) fn fresh(&mut self) -> Type {
-        self.found.push(None);
-        Type::Param(u32::try_from(self.found.len() - 1).unwrap_or(u32::MAX))
+        self.bindings.push(None);
+        Type::Param(u32::try_from(self.bindings.len() - 1).unwrap_or(u32::MAX))
     }
 
     fn mark(&self) -> (usize, usize) {
-        (self.found.len(), self.trail.len())
+        (self.bindings.len(), self.trail.len())
     }
 
-    /// Forgets what was found since.
-    fn take_back(&mut self, (found, trail): (usize, usize)) {
+    /// Undoes all bindings since the mark.
+    fn roll_back(&mut self, (bindings, trail): (usize, usize)) {
         for number in self.trail.drain(trail..) {
-            if let Some(found) = self.found.get_mut(number as usize) {
-                *found = None;
+            if let Some(binding) = self.bindings.get_mut(number as usize) {
+                *binding = None;
             }
         }
-        self.found.truncate(found);
+        self.bindings.truncate(bindings);
     }
 
-    fn known(&self, of: &Type) -> Type {
-        let mut of = of;
-        while let Type::Param(number) = of {
-            match self.found.get(*number as usize) {
-                Some(Some(found)) => of = found,
+    fn substituted(&self, ty: &Type) -> Type {
+        let mut ty = ty;
+        while let Type::Param(number) = ty {
+            match self.bindings.get(*number as usize) {
+                Some(Some(bound)) => ty = bound,
                 _ => break,
             }
         }
-        of.clone()
+        ty.clone()
     }
 
-    /// The type with all that was found out; what is still open stays so.
-    pub(super) fn settled(&self, of: &Type) -> Type {
-        match self.known(of) {
-            Type::List(inner) => Type::list(self.settled(&inner)),
-            Type::Optional(inner) => Type::optional(self.settled(&inner)),
-            Type::Type(inner) => Type::Type(Arc::new(self.settled(&inner))),
-            Type::Map(parts) => Type::map(self.settled(&parts.0), self.settled(&parts.1)),
+    /// Substitutes all bound variables; unbound ones remain.
+    pub(super) fn resolved(&self, ty: &Type) -> Type {
+        match self.substituted(ty) {
+            Type::List(inner) => Type::list(self.resolved(&inner)),
+            Type::Optional(inner) => Type::optional(self.resolved(&inner)),
+            Type::Type(inner) => Type::Type(Arc::new(self.resolved(&inner))),
+            Type::Map(parts) => Type::map(self.resolved(&parts.0), self.resolved(&parts.1)),
             other => other,
         }
     }
 
-    /// The type with anything in the place of what is still open.
-    pub(super) fn closed(&self, of: &Type) -> Type {
-        match self.known(of) {
+    /// Substitutes all variables; unbound ones become `dyn`.
+    pub(super) fn resolved_or_dyn(&self, ty: &Type) -> Type {
+        match self.substituted(ty) {
             Type::Param(_) => Type::Dyn,
-            Type::List(inner) => Type::list(self.closed(&inner)),
-            Type::Optional(inner) => Type::optional(self.closed(&inner)),
-            Type::Type(inner) => Type::Type(Arc::new(self.closed(&inner))),
-            Type::Map(parts) => Type::map(self.closed(&parts.0), self.closed(&parts.1)),
+            Type::List(inner) => Type::list(self.resolved_or_dyn(&inner)),
+            Type::Optional(inner) => Type::optional(self.resolved_or_dyn(&inner)),
+            Type::Type(inner) => Type::Type(Arc::new(self.resolved_or_dyn(&inner))),
+            Type::Map(parts) => Type::map(self.resolved_or_dyn(&parts.0), self.resolved_or_dyn(&parts.1)),
             other => other,
         }
     }
 
-    fn set(&mut self, number: u32, of: &Type) -> bool {
-        if self.holds(of, number) {
+    fn bind(&mut self, number: u32, ty: &Type) -> bool {
+        if self.occurs_in(ty, number) {
             return false;
         }
-        if let Some(found) = self.found.get_mut(number as usize) {
-            *found = Some(of.clone());
+        if let Some(binding) = self.bindings.get_mut(number as usize) {
+            *binding = Some(ty.clone());
             self.trail.push(number);
         }
         true
     }
 
-    fn holds(&self, of: &Type, number: u32) -> bool {
-        match self.known(of) {
+    fn occurs_in(&self, ty: &Type, number: u32) -> bool {
+        match self.substituted(ty) {
             Type::Param(other) => other == number,
             Type::List(inner) | Type::Optional(inner) | Type::Type(inner) | Type::Wrapper(inner) => {
-                self.holds(&inner, number)
+                self.occurs_in(&inner, number)
             }
-            Type::Map(parts) => self.holds(&parts.0, number) || self.holds(&parts.1, number),
+            Type::Map(parts) => self.occurs_in(&parts.0, number) || self.occurs_in(&parts.1, number),
             _ => false,
         }
     }
 
-    /// Whether a value of the one type goes where the other is wanted.
-    pub(super) fn fits(&mut self, given: &Type, wanted: &Type) -> bool {
-        match (self.known(given), self.known(wanted)) {
+    /// Whether a value of type `actual` is accepted where `expected` is required.
+    pub(super) fn is_assignable(&mut self, actual: &Type, expected: &Type) -> bool {
+        match (self.substituted(actual), self.substituted(expected)) {
             (Type::Param(left), Type::Param(right)) if left == right => true,
-            (Type::Param(number), other) | (other, Type::Param(number)) => self.set(number, &other),
+            (Type::Param(number), other) | (other, Type::Param(number)) => self.bind(number, &other),
             (Type::Dyn, _) | (_, Type::Dyn) => true,
-            (Type::Null, wanted) => matches!(
-                wanted,
+            (Type::Null, expected) => matches!(
+                expected,
                 Type::Null
                     | Type::Wrapper(_)
                     | Type::Record(_)
@@ -105,90 +105,94 @@ impl Unifier {
                     | Type::Optional(_)
                     | Type::Named(_)
             ),
-            (Type::Wrapper(given), Type::Wrapper(wanted)) => self.fits(&given, &wanted),
-            (Type::Wrapper(given), wanted) => self.fits(&given, &wanted),
-            (given, Type::Wrapper(wanted)) => self.fits(&given, &wanted),
-            // Values of enumerations are texts in messages.
+            (Type::Wrapper(actual), Type::Wrapper(expected)) => self.is_assignable(&actual, &expected),
+            (Type::Wrapper(actual), expected) => self.is_assignable(&actual, &expected),
+            (actual, Type::Wrapper(expected)) => self.is_assignable(&actual, &expected),
+            // Messages hold enum values as strings.
             (Type::Enum(_), Type::Text) => true,
             (Type::Record(_), Type::Map(parts)) => {
                 let (key, value) = parts.as_ref().clone();
-                self.fits(&Type::Text, &key) && self.fits(&Type::Dyn, &value)
+                self.is_assignable(&Type::Text, &key) && self.is_assignable(&Type::Dyn, &value)
             }
-            (Type::List(given), Type::List(wanted)) | (Type::Optional(given), Type::Optional(wanted)) => {
-                self.fits(&given, &wanted)
+            (Type::List(actual), Type::List(expected)) | (Type::Optional(actual), Type::Optional(expected)) => {
+                self.is_assignable(&actual, &expected)
             }
             (Type::Type(_), Type::Type(_)) => true,
-            (Type::Map(given), Type::Map(wanted)) => self.fits(&given.0, &wanted.0) && self.fits(&given.1, &wanted.1),
-            (given, wanted) => given == wanted,
+            (Type::Map(actual), Type::Map(expected)) => {
+                self.is_assignable(&actual.0, &expected.0) && self.is_assignable(&actual.1, &expected.1)
+            }
+            (actual, expected) => actual == expected,
         }
     }
 
-    /// Whether values of the two types may be equal: numbers of all kinds may.
-    pub(super) fn alike(&mut self, left: &Type, right: &Type) -> bool {
-        match (self.known(left), self.known(right)) {
+    /// Whether values of the two types may be equal.
+    pub(super) fn is_comparable(&mut self, left: &Type, right: &Type) -> bool {
+        match (self.substituted(left), self.substituted(right)) {
             (left, right) if left.is_number() && right.is_number() => true,
             (Type::List(left), Type::List(right)) | (Type::Optional(left), Type::Optional(right)) => {
-                self.alike(&left, &right)
+                self.is_comparable(&left, &right)
             }
-            (Type::Map(left), Type::Map(right)) => self.alike(&left.0, &right.0) && self.alike(&left.1, &right.1),
-            // A value of an enumeration without a name is a number.
+            (Type::Map(left), Type::Map(right)) => {
+                self.is_comparable(&left.0, &right.0) && self.is_comparable(&left.1, &right.1)
+            }
+            // An unknown enum value is a number.
             (Type::Enum(_), Type::Int) | (Type::Int, Type::Enum(_)) => true,
-            (left, right) => self.fits(&left, &right) || self.fits(&right, &left),
+            (left, right) => self.is_assignable(&left, &right) || self.is_assignable(&right, &left),
         }
     }
 
-    /// The type of what is one or the other; nothing where they have nothing in common.
-    pub(super) fn joined(&mut self, left: &Type, right: &Type) -> Option<Type> {
+    /// The common type of two types; `None` if there is none.
+    pub(super) fn join(&mut self, left: &Type, right: &Type) -> Option<Type> {
         let before = self.mark();
-        let (left, right) = (self.settled(left), self.settled(right));
-        if !self.fits(&left, &right) {
-            self.take_back(before);
-            if !self.fits(&right, &left) {
-                self.take_back(before);
+        let (left, right) = (self.resolved(left), self.resolved(right));
+        if !self.is_assignable(&left, &right) {
+            self.roll_back(before);
+            if !self.is_assignable(&right, &left) {
+                self.roll_back(before);
                 return None;
             }
         }
-        Some(wider(&self.settled(&left), &self.settled(&right)))
+        Some(wider(&self.resolved(&left), &self.resolved(&right)))
     }
 
-    /// What a call gives, where its arguments fit the signature.
-    pub(super) fn called(&mut self, signature: &Signature, arguments: &[Type]) -> Option<Type> {
+    /// The result type of a call, if its arguments match the signature.
+    pub(super) fn call_result(&mut self, signature: &Signature, arguments: &[Type]) -> Option<Type> {
         let least = signature.params.len();
         let most = if signature.is_variadic { usize::MAX } else { least };
         if arguments.len() < least || arguments.len() > most {
             return None;
         }
         let before = self.mark();
-        let own = [self.fresh(), self.fresh()];
+        let variables = [self.fresh(), self.fresh()];
         for (at, argument) in arguments.iter().enumerate() {
             let param = signature.params.get(at).or(signature.params.last())?;
-            let param = instance(param, &own);
-            if !self.fits(argument, &param) {
-                self.take_back(before);
+            let param = instantiate(param, &variables);
+            if !self.is_assignable(argument, &param) {
+                self.roll_back(before);
                 return None;
             }
         }
-        Some(self.settled(&instance(&signature.result, &own)))
+        Some(self.resolved(&instantiate(&signature.result, &variables)))
     }
 }
 
-/// A type of a signature with the parameters of one call.
-fn instance(of: &Type, own: &[Type; 2]) -> Type {
-    match of {
-        Type::Param(number) => own.get(*number as usize).cloned().unwrap_or(Type::Dyn),
-        Type::List(inner) => Type::list(instance(inner, own)),
-        Type::Optional(inner) => Type::optional(instance(inner, own)),
-        Type::Type(inner) => Type::Type(Arc::new(instance(inner, own))),
-        Type::Map(parts) => Type::map(instance(&parts.0, own), instance(&parts.1, own)),
+/// Substitutes the type parameters of a signature.
+fn instantiate(ty: &Type, variables: &[Type; 2]) -> Type {
+    match ty {
+        Type::Param(number) => variables.get(*number as usize).cloned().unwrap_or(Type::Dyn),
+        Type::List(inner) => Type::list(instantiate(inner, variables)),
+        Type::Optional(inner) => Type::optional(instantiate(inner, variables)),
+        Type::Type(inner) => Type::Type(Arc::new(instantiate(inner, variables))),
+        Type::Map(parts) => Type::map(instantiate(&parts.0, variables), instantiate(&parts.1, variables)),
         other => other.clone(),
     }
 }
 
-/// The wider one of two types of which one goes where the other is wanted.
+/// The wider of two types, one of which is assignable to the other.
 fn wider(left: &Type, right: &Type) -> Type {
     match (left, right) {
         (Type::Dyn, _) | (_, Type::Dyn) => Type::Dyn,
-        // What may be null is the type that says so.
+        // Prefer the type that allows null.
         (Type::Null, other) | (other, Type::Null) => other.clone(),
         (wrapper @ Type::Wrapper(_), _) | (_, wrapper @ Type::Wrapper(_)) => wrapper.clone(),
         (Type::List(left), Type::List(right)) => Type::list(wider(left, right)),

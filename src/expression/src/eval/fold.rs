@@ -4,41 +4,41 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::{Machine, spent};
+use super::{Evaluator, within_budget};
 use crate::failure::{Failure, Outcome};
 use crate::functions::order_or_equal;
 use crate::node::FoldNode;
 use crate::problem::Span;
 use crate::syntax::FoldKind;
-use crate::value::{Key, List, MadeMap, Map, NoEntry, Val, compare_within};
+use crate::value::{InsertError, Key, List, Map, OwnedMap, Val, compare_within};
 
 #[cold]
-pub(super) fn no_entry(problem: NoEntry, span: Span) -> Box<Failure> {
+pub(super) fn insert_failure(problem: InsertError, span: Span) -> Box<Failure> {
     Failure::value(
         span,
         match problem {
-            NoEntry::NoKey => "keys of maps are texts, whole numbers, true and false",
-            NoEntry::Twice => "a key stands twice in a map",
+            InsertError::InvalidKey => "map keys must be strings, integers or booleans",
+            InsertError::DuplicateKey => "a map has a duplicate key",
         },
     )
 }
 
-/// What is looped over: pairs of the two variables' values.
+/// The elements of a list, or the entries of a map.
 enum Range<'v> {
     List(List<'v>),
     Map(Vec<(Val<'v>, Val<'v>)>),
 }
 
-impl<'v> Machine<'v, '_> {
+impl<'v> Evaluator<'v, '_> {
     pub(super) fn fold(&mut self, fold: &'v FoldNode) -> Outcome<Val<'v>> {
         let range = match self.evaluate(&fold.range)? {
             Val::List(list) => Range::List(list),
             Val::Map(map) => {
-                self.work(fold.span, map.len() as u64)?;
-                self.bytes(fold.span, 2 * List::copy_len(map.len()))?;
+                self.charge_work(fold.span, map.len() as u64)?;
+                self.charge_bytes(fold.span, 2 * List::copy_len(map.len()))?;
                 Range::Map(map.entries().collect())
             }
-            _ => return Err(super::no_overload(fold.span, "a macro")),
+            _ => return Err(super::no_overload(fold.span, "macro")),
         };
         let count = match &range {
             Range::List(list) => list.len(),
@@ -55,10 +55,10 @@ impl<'v> Machine<'v, '_> {
         }
     }
 
-    /// Sets the variables for one element; gives the element.
+    /// Sets the variables for one element.
     fn bind(&mut self, fold: &FoldNode, range: &Range<'v>, at: usize) -> Outcome<()> {
-        self.work(fold.span, fold.weight)?;
-        // Written where it stays.
+        self.charge_work(fold.span, fold.weight)?;
+        // Constructed in place.
         if let (Range::List(List::Data(items, xml)), false) = (range, fold.has_two) {
             if let (Some(item), Some(local)) = (items.get(at), self.locals.get_mut(fold.slot)) {
                 *local = Val::data(item, *xml);
@@ -89,12 +89,12 @@ impl<'v> Machine<'v, '_> {
     fn holds(&mut self, node: &'v crate::node::Node, span: Span) -> Outcome<bool> {
         match self.evaluate(node)? {
             Val::Bool(truth) => Ok(truth),
-            _ => Err(super::no_overload(span, "a macro's condition")),
+            _ => Err(super::no_overload(span, "condition")),
         }
     }
 
-    /// Whether an element is taken.
-    fn is_taken(&mut self, fold: &'v FoldNode) -> Outcome<bool> {
+    /// Whether the filter selects the current element.
+    fn is_selected(&mut self, fold: &'v FoldNode) -> Outcome<bool> {
         match &fold.filter {
             Some(filter) => self.holds(filter, fold.span),
             None => Ok(true),
@@ -126,100 +126,100 @@ impl<'v> Machine<'v, '_> {
 
     fn listed(&mut self, fold: &'v FoldNode, range: &Range<'v>, count: usize) -> Outcome<Val<'v>> {
         let is_filter = fold.kind == FoldKind::Filter;
-        let mut made = Vec::new();
+        let mut result = Vec::new();
         for at in 0..count {
             self.bind(fold, range, at)?;
             if is_filter {
                 if !self.holds(&fold.body, fold.span)? {
                     continue;
                 }
-                made.push(self.element(fold));
-            } else if self.is_taken(fold)? {
+                result.push(self.element(fold));
+            } else if self.is_selected(fold)? {
                 let value = self.evaluate(&fold.body)?;
-                made.push(value);
+                result.push(value);
             } else {
                 continue;
             }
-            // The memory of a list that grows is twice that of its elements at most.
-            self.bytes(fold.span, List::copy_len(2))?;
+            // A growing list takes at most twice the memory of its elements.
+            self.charge_bytes(fold.span, List::copy_len(2))?;
         }
-        Ok(Val::list(made))
+        Ok(Val::list(result))
     }
 
     fn mapped(&mut self, fold: &'v FoldNode, range: &Range<'v>, count: usize) -> Outcome<Val<'v>> {
-        let mut made = MadeMap::default();
+        let mut result = OwnedMap::default();
         for at in 0..count {
             self.bind(fold, range, at)?;
-            if !self.is_taken(fold)? {
+            if !self.is_selected(fold)? {
                 continue;
             }
-            self.bytes(fold.span, 2 * MadeMap::made_len(9) / 9)?;
+            self.charge_bytes(fold.span, 2 * OwnedMap::memory_len(9) / 9)?;
             let value = self.evaluate(&fold.body)?;
             if fold.kind == FoldKind::TransformMap {
                 let key = self.locals.get(fold.slot).cloned().unwrap_or(Val::Null);
-                spent(fold.span, self.budget.scan(key.scan_len()))?;
-                made.insert(key, value).map_err(|problem| no_entry(problem, fold.span))?;
+                within_budget(fold.span, self.budget.charge_scan(key.scan_len()))?;
+                result.insert(key, value).map_err(|problem| insert_failure(problem, fold.span))?;
                 continue;
             }
             let Val::Map(entries) = value else { return Err(super::no_overload(fold.span, "transformMapEntry")) };
             for (key, value) in entries.entries() {
-                self.work(fold.span, 1)?;
-                self.bytes(fold.span, 2 * MadeMap::made_len(9) / 9)?;
-                spent(fold.span, self.budget.scan(key.scan_len()))?;
-                made.insert(key, value).map_err(|problem| no_entry(problem, fold.span))?;
+                self.charge_work(fold.span, 1)?;
+                self.charge_bytes(fold.span, 2 * OwnedMap::memory_len(9) / 9)?;
+                within_budget(fold.span, self.budget.charge_scan(key.scan_len()))?;
+                result.insert(key, value).map_err(|problem| insert_failure(problem, fold.span))?;
             }
         }
-        Ok(Val::Map(Map::Made(Rc::new(made))))
+        Ok(Val::Map(Map::Owned(Rc::new(result))))
     }
 
     fn sorted(&mut self, fold: &'v FoldNode, range: &Range<'v>, count: usize) -> Outcome<Val<'v>> {
-        self.bytes(fold.span, 3 * List::copy_len(count))?;
+        self.charge_bytes(fold.span, 3 * List::copy_len(count))?;
         let mut keyed = Vec::with_capacity(count);
         for at in 0..count {
             self.bind(fold, range, at)?;
             let key = self.evaluate(&fold.body)?;
             keyed.push((key, self.element(fold)));
         }
-        // Those that order with one of them order with one another.
+        // Keys comparable with the first are comparable with each other.
         if let Some((first, _)) = keyed.first() {
             for (key, _) in &keyed {
-                if !matches!(spent(fold.span, compare_within(first, key, self.budget))?, Some(Some(_))) {
-                    return Err(Failure::value(fold.span, "sortBy: keys of these kinds have no order"));
+                if !matches!(within_budget(fold.span, compare_within(first, key, self.budget))?, Some(Some(_))) {
+                    return Err(Failure::value(fold.span, "sortBy: the keys cannot be ordered"));
                 }
             }
         }
-        let over = Cell::new(None);
-        keyed.sort_by(|(left, _), (right, _)| order_or_equal(left, right, self.budget, &over));
-        if let Some(over) = over.get() {
-            return Err(Failure::spent(fold.span, over));
+        let exhausted = Cell::new(None);
+        keyed.sort_by(|(left, _), (right, _)| order_or_equal(left, right, self.budget, &exhausted));
+        if let Some(cause) = exhausted.get() {
+            return Err(Failure::exhausted(fold.span, cause));
         }
         Ok(Val::list(keyed.into_iter().map(|(_, item)| item).collect()))
     }
 
-    /// A list of `{'key': …, 'values': […]}`, in the order in which the keys come first.
+    /// A list of `{'key': …, 'values': […]}`, in order of the first occurrence of each key.
     fn grouped(&mut self, fold: &'v FoldNode, range: &Range<'v>, count: usize) -> Outcome<Val<'v>> {
-        self.bytes(fold.span, 7 * List::copy_len(count))?;
-        let mut places: HashMap<Key, usize> = HashMap::new();
+        self.charge_bytes(fold.span, 7 * List::copy_len(count))?;
+        let mut indexes: HashMap<Key, usize> = HashMap::new();
         let mut groups: Vec<(Val<'v>, Vec<Val<'v>>)> = Vec::new();
         for at in 0..count {
             self.bind(fold, range, at)?;
             let value = self.evaluate(&fold.body)?;
-            let key = Key::of(&value)
-                .ok_or_else(|| Failure::value(fold.span, "groupBy: keys are texts, whole numbers, true and false"))?;
-            let place = *places.entry(key).or_insert_with(|| {
+            let key = Key::from_val(&value)
+                .ok_or_else(|| Failure::value(fold.span, "groupBy: keys must be strings, integers or booleans"))?;
+            let index = *indexes.entry(key).or_insert_with(|| {
                 groups.push((value, Vec::new()));
                 groups.len() - 1
             });
             let element = self.element(fold);
-            groups[place].1.push(element);
+            groups[index].1.push(element);
         }
-        self.bytes(fold.span, groups.len() * (MadeMap::made_len(2) + List::copy_len(4)))?;
+        self.charge_bytes(fold.span, groups.len() * (OwnedMap::memory_len(2) + List::copy_len(4)))?;
         let group = |(key, values): (Val<'v>, Vec<Val<'v>>)| {
-            let mut map = MadeMap::with_capacity(2);
-            // Two different texts.
+            let mut map = OwnedMap::with_capacity(2);
+            // The keys differ.
             let _ = map.insert(Val::text("key"), key);
             let _ = map.insert(Val::text("values"), Val::list(values));
-            Val::Map(Map::Made(Rc::new(map)))
+            Val::Map(Map::Owned(Rc::new(map)))
         };
         Ok(Val::list(groups.into_iter().map(group).collect()))
     }

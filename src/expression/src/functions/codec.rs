@@ -1,4 +1,4 @@
-//! Encodings, digests and identities.
+//! Encodings, digests and random values.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -11,7 +11,7 @@ use super::{Call, Function, bytes_at, take, text_at};
 use crate::failure::Outcome;
 use crate::value::Val;
 
-/// As other implementations of CEL read it: with padding or without, and whatever stands in the bits behind the last byte.
+/// Lenient like other implementations of CEL: padding is optional, and bits after the last byte are ignored.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -24,12 +24,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "base64.encode",
         group: "Encodings and digests",
         signatures: &["(bytes) -> string"],
-        meaning: "Base64 of the bytes (RFC 4648 §4), padded.",
+        description: "The bytes in base64 (RFC 4648 §4), padded.",
         cost: "the length",
         examples: &[("base64.encode(b'hello')", "'aGVsbG8='")],
         run: |call, arguments| {
             let bytes = bytes_at(call, arguments, 0)?;
-            call.make(bytes.len() / 3 * 4 + 4)?;
+            call.charge_output(bytes.len() / 3 * 4 + 4)?;
             Ok(Val::text(STANDARD.encode(bytes)))
         },
     },
@@ -37,30 +37,30 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "base64.decode",
         group: "Encodings and digests",
         signatures: &["(string) -> bytes"],
-        meaning: "The bytes of a text in base64, padded or not; ends of lines are skipped.",
+        description: "The bytes of a base64 string, padded or not; line breaks are ignored.",
         cost: "the length",
         examples: &[("base64.decode('aGVsbG8')", "b'hello'")],
         run: |call, arguments| {
             let text = text_at(call, arguments, 0)?;
-            call.make(text.len())?;
+            call.charge_output(text.len())?;
             let decoded = if text.contains(['\r', '\n']) {
                 LENIENT.decode(text.replace(['\r', '\n'], ""))
             } else {
                 LENIENT.decode(&**text)
             };
-            decoded.map(Val::bytes).map_err(|_| call.fail("the text is no base64"))
+            decoded.map(Val::bytes).map_err(|_| call.fail("the string is not base64"))
         },
     },
     Function {
         name: "hex.encode",
         group: "Encodings and digests",
         signatures: &["(bytes) -> string"],
-        meaning: "Two hexadecimal digits for each byte, in lower case.",
+        description: "The bytes in hexadecimal, in lower case.",
         cost: "the length",
         examples: &[("hex.encode(b'AZ')", "'415a'")],
         run: |call, arguments| {
             let bytes = bytes_at(call, arguments, 0)?;
-            call.make(2 * bytes.len())?;
+            call.charge_output(2 * bytes.len())?;
             Ok(Val::text(hexadecimal(bytes)))
         },
     },
@@ -68,7 +68,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "hex.decode",
         group: "Encodings and digests",
         signatures: &["(string) -> bytes"],
-        meaning: "The bytes of a text of hexadecimal digits.",
+        description: "The bytes of a hexadecimal string.",
         cost: "the length",
         examples: &[("hex.decode('415A')", "b'AZ'")],
         run: hex_decode,
@@ -77,13 +77,13 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "sha256",
         group: "Encodings and digests",
         signatures: &["(bytes) -> bytes", "(string) -> bytes"],
-        meaning: "The SHA-256 digest of bytes, or of the UTF-8 of a text (FIPS 180-4).",
+        description: "The SHA-256 digest of bytes or of the UTF-8 of a string (FIPS 180-4).",
         cost: "the length",
         examples: &[("hex.encode(sha256('abc')).startsWith('ba7816bf')", "true")],
         run: |call, arguments| {
             let input = input(call, arguments, 0)?;
-            call.scan(4 * input.len())?;
-            call.make(32)?;
+            call.charge_scan(4 * input.len())?;
+            call.charge_output(32)?;
             Ok(Val::bytes(Bytes::copy_from_slice(digest::digest(&digest::SHA256, &input).as_ref())))
         },
     },
@@ -96,13 +96,13 @@ pub(super) const FUNCTIONS: &[Function] = &[
             "(string, bytes) -> bytes",
             "(string, string) -> bytes",
         ],
-        meaning: "HMAC-SHA256 of the second with the first as its key (RFC 2104).",
+        description: "The HMAC-SHA256 of the second argument, keyed with the first (RFC 2104).",
         cost: "the length",
         examples: &[("hex.encode(hmac('key', 'data')).startsWith('5031fe3d')", "true")],
         run: |call, arguments| {
             let (key, input) = (input(call, arguments, 0)?, input(call, arguments, 1)?);
-            call.scan(4 * (key.len() + input.len()))?;
-            call.make(32)?;
+            call.charge_scan(4 * (key.len() + input.len()))?;
+            call.charge_output(32)?;
             let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), &input);
             Ok(Val::bytes(Bytes::copy_from_slice(tag.as_ref())))
         },
@@ -111,11 +111,11 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "uuid",
         group: "Encodings and digests",
         signatures: &["() -> string"],
-        meaning: "A random identity (RFC 9562, version 4).",
+        description: "A random UUID (RFC 9562, version 4).",
         cost: "1",
         examples: &[("uuid().size()", "36")],
         run: |call, _| {
-            call.make(36)?;
+            call.charge_output(36)?;
             // Version 4, variant 10.
             let bits = (call.host.random() & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
             let all = format!("{bits:032x}");
@@ -126,11 +126,11 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "random",
         group: "Encodings and digests",
         signatures: &["() -> double"],
-        meaning: "A random number from 0 up to before 1.",
+        description: "A random number of at least 0 and less than 1.",
         cost: "1",
         examples: &[("random() < 1.0", "true")],
         run: |call, _| {
-            // The bits that a double between 1 and 2 has.
+            // The fraction bits of a double in [1, 2).
             let fraction = u64::try_from(call.host.random() >> 76).unwrap_or(0);
             Ok(Val::Double(f64::from_bits((1023 << 52) | fraction) - 1.0))
         },
@@ -153,12 +153,9 @@ fn hexadecimal(bytes: &[u8]) -> String {
 
 fn hex_decode<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     let text = text_at(call, arguments, 0)?;
-    call.make(text.len() / 2)?;
+    call.charge_output(text.len() / 2)?;
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     let decoded = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect::<Option<Vec<u8>>>();
-    decoded
-        .filter(|_| rest.is_empty())
-        .map(Val::bytes)
-        .ok_or_else(|| call.fail("the text is no pairs of hexadecimal digits"))
+    decoded.filter(|_| rest.is_empty()).map(Val::bytes).ok_or_else(|| call.fail("the string is not hexadecimal"))
 }

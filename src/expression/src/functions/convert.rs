@@ -1,12 +1,12 @@
-//! From one type to another.
+//! Conversions between types.
 
 use bytes::Bytes;
 use crossdock_message::{ByteString, Time, TimeSpan};
 
 use super::{Call, Function, decimal_of, take};
 use crate::failure::Outcome;
-use crate::moments::{length, moment, span_of_nanos, time_of_nanos};
 use crate::number::Dec;
+use crate::time::{duration_from_nanos, nanos_of_duration, nanos_of_time, time_from_nanos};
 use crate::value::{Map, Val};
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -22,7 +22,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             "(timestamp) -> int",
             "(bool) -> int",
         ],
-        meaning: "The whole number: a fraction is cut off, a text is read, a moment is its seconds since 1970.",
+        description: "The integer: truncated from a number, parsed from a string, seconds since 1970 of a timestamp.",
         cost: "1",
         examples: &[
             ("int('12')", "12"),
@@ -36,7 +36,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "uint",
         group: "Conversions",
         signatures: &["(int) -> uint", "(uint) -> uint", "(double) -> uint", "(decimal) -> uint", "(string) -> uint"],
-        meaning: "The unsigned number.",
+        description: "The unsigned integer, truncated from a number or parsed from a string.",
         cost: "1",
         examples: &[("uint(7)", "7u")],
         run: uint,
@@ -51,7 +51,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             "(decimal) -> double",
             "(string) -> double",
         ],
-        meaning: "The nearest double.",
+        description: "The nearest double.",
         cost: "1",
         examples: &[("double('1.5')", "1.5"), ("double(3)", "3.0")],
         run: double,
@@ -60,7 +60,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "decimal",
         group: "Conversions",
         signatures: &["(dyn) -> decimal"],
-        meaning: "The number with all its digits: of a number, of a text, or of the text of the one XML element that it is.",
+        description: "The exact decimal value of a number, a string, or the text of a single XML element.",
         cost: "the length of the text",
         examples: &[
             ("decimal('1.10') * 2", "decimal('2.20')"),
@@ -82,7 +82,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             "(timestamp) -> string",
             "(duration) -> string",
         ],
-        meaning: "The text: of a number its digits, of bytes the UTF-8 that they are, of a moment RFC 3339.",
+        description: "The value as a string. Bytes must be UTF-8; a timestamp is formatted as in RFC 3339.",
         cost: "the length of the text",
         examples: &[
             ("string(12)", "'12'"),
@@ -96,7 +96,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "text",
         group: "Conversions",
         signatures: &["(dyn) -> string"],
-        meaning: "The text of a scalar, or of the one XML element that it is.",
+        description: "The text of a scalar or of a single XML element.",
         cost: "the length of the text",
         examples: &[("text(12)", "'12'"), ("text([{'$text': 'a'}])", "'a'")],
         run: text,
@@ -105,7 +105,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "attr",
         group: "Conversions",
         signatures: &["(dyn, string) -> string"],
-        meaning: "An attribute of the one XML element that it is.",
+        description: "An attribute of a single XML element.",
         cost: "1",
         examples: &[("attr({'@id': '7'}, 'id')", "'7'")],
         run: attribute,
@@ -114,7 +114,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "bytes",
         group: "Conversions",
         signatures: &["(string) -> bytes", "(bytes) -> bytes"],
-        meaning: "The UTF-8 of a text.",
+        description: "The UTF-8 bytes of a string.",
         cost: "1",
         examples: &[("bytes('a')", "b'a'")],
         run: bytes,
@@ -123,7 +123,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "bool",
         group: "Conversions",
         signatures: &["(bool) -> bool", "(string) -> bool"],
-        meaning: "True for `true`, `True`, `TRUE`, `t` and `1`, false for their opposites.",
+        description: "True for `true`, `True`, `TRUE`, `t` and `1`; false for `false`, `False`, `FALSE`, `f` and `0`.",
         cost: "1",
         examples: &[("bool('true')", "true")],
         run: boolean,
@@ -132,7 +132,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "timestamp",
         group: "Conversions",
         signatures: &["(string) -> timestamp", "(int) -> timestamp", "(timestamp) -> timestamp"],
-        meaning: "The moment that a text says in RFC 3339, or of so many seconds since 1970.",
+        description: "The timestamp, parsed from RFC 3339 or from seconds since 1970.",
         cost: "1",
         examples: &[("timestamp('2024-02-29T12:00:00Z') > timestamp(0)", "true")],
         run: timestamp,
@@ -141,7 +141,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "duration",
         group: "Conversions",
         signatures: &["(string) -> duration", "(duration) -> duration", "(int) -> duration"],
-        meaning: "The length of time that a text says: numbers with `h`, `m`, `s`, `ms`, `us`, `ns`.",
+        description: "The duration, parsed from numbers with the units `h`, `m`, `s`, `ms`, `us` and `ns`, or from seconds.",
         cost: "1",
         examples: &[("duration('1h30m') == duration('5400s')", "true")],
         run: duration,
@@ -150,7 +150,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "dyn",
         group: "Conversions",
         signatures: &["(A) -> dyn"],
-        meaning: "The value, of whose type nothing is said.",
+        description: "The value, with type checks deferred to run time.",
         cost: "1",
         examples: &[("dyn(1) == 1.0", "true")],
         run: |_, arguments| Ok(take(arguments, 0)),
@@ -159,16 +159,16 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "type",
         group: "Conversions",
         signatures: &["(A) -> type(A)"],
-        meaning: "The type of the value.",
+        description: "The type of the value.",
         cost: "1",
         examples: &[("type(1) == int", "true"), ("type('a') == string", "true")],
         run: |_, arguments| Ok(Val::Type(take(arguments, 0).type_name())),
     },
 ];
 
-/// Bytes of a text that is read as a number.
+/// Bytes of a string parsed as a number.
 const NUMBER_LEN_MAX: usize = 1024;
-/// Bytes of a text that is read as a moment.
+/// Bytes of a string parsed as a timestamp.
 const TIME_LEN_MAX: usize = 64;
 
 fn int<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
@@ -179,24 +179,24 @@ fn int<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
         Val::Bool(truth) => Ok(Val::Int(i64::from(truth))),
         Val::UInt(number) => narrow(i128::from(number)),
         Val::Double(number) => {
-            // CEL leaves out both ends, which a double does not tell from their neighbours.
+            // CEL excludes both bounds, since a double cannot distinguish them from their neighbours.
             let bound = 2.0_f64.powi(63);
             if number > -bound && number < bound {
-                whole_of(number).map_or_else(|| Err(too_large()), narrow)
+                truncate(number).map_or_else(|| Err(too_large()), narrow)
             } else {
                 Err(too_large())
             }
         }
         Val::Decimal(number) => number.truncated().map_or_else(|| Err(too_large()), narrow),
         Val::Text(text) if text.len() > NUMBER_LEN_MAX => Err(too_large()),
-        Val::Text(text) => text.parse().map(Val::Int).map_err(|_| call.fail("the text is no whole number of 64 bits")),
+        Val::Text(text) => text.parse().map(Val::Int).map_err(|_| call.fail("the string is not a 64-bit integer")),
         Val::Time(time) => Ok(Val::Int(time.seconds)),
         _ => call.no_overload(),
     }
 }
 
-fn whole_of(number: f64) -> Option<i128> {
-    Dec::of_double(number.trunc())?.truncated()
+fn truncate(number: f64) -> Option<i128> {
+    Dec::from_double(number.trunc())?.truncated()
 }
 
 fn uint<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
@@ -208,19 +208,21 @@ fn uint<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
         Val::Double(number) if number.is_nan() => Err(too_large()),
         Val::Double(number) => {
             if (0.0..2.0_f64.powi(64)).contains(&number) {
-                whole_of(number).map_or_else(|| Err(too_large()), narrow)
+                truncate(number).map_or_else(|| Err(too_large()), narrow)
             } else {
                 Err(too_large())
             }
         }
         Val::Decimal(number) => number.truncated().map_or_else(|| Err(too_large()), narrow),
         Val::Text(text) if text.len() > NUMBER_LEN_MAX => Err(too_large()),
-        Val::Text(text) => text.parse().map(Val::UInt).map_err(|_| call.fail("the text is no unsigned number")),
+        Val::Text(text) => {
+            text.parse().map(Val::UInt).map_err(|_| call.fail("the string is not an unsigned 64-bit integer"))
+        }
         _ => call.no_overload(),
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "the nearest double is asked for")]
+#[expect(clippy::cast_precision_loss, reason = "the result is the nearest double")]
 fn double<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     Ok(Val::Double(match take(arguments, 0) {
         Val::Double(number) => number,
@@ -229,18 +231,18 @@ fn double<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
         Val::Decimal(number) => number.to_double(),
         Val::Text(text) if text.len() <= NUMBER_LEN_MAX => match &**text {
             "NaN" | "Infinity" | "-Infinity" | "+Infinity" | "inf" | "-inf" | "Inf" | "-Inf" | "+Inf" => {
-                text.to_ascii_lowercase().parse().map_err(|_| call.fail("the text is no number"))?
+                text.to_ascii_lowercase().parse().map_err(|_| call.fail("the string is not a number"))?
             }
             other if other.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first)) => {
-                let read: f64 = other.parse().map_err(|_| call.fail("the text is no number"))?;
+                let read: f64 = other.parse().map_err(|_| call.fail("the string is not a number"))?;
                 if read.is_infinite() {
-                    return Err(call.fail("the number is larger than a double"));
+                    return Err(call.fail("the number exceeds the range of a double"));
                 }
                 read
             }
-            _ => return Err(call.fail("the text is no number")),
+            _ => return Err(call.fail("the string is not a number")),
         },
-        Val::Text(_) => return Err(call.fail("the text is no number")),
+        Val::Text(_) => return Err(call.fail("the string is not a number")),
         _ => return call.no_overload(),
     }))
 }
@@ -248,24 +250,24 @@ fn double<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
 fn decimal<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     let value = take(arguments, 0);
     match &value {
-        Val::Bool(_) => return Err(call.fail("a boolean is no number")),
-        Val::Double(number) if !number.is_finite() => return Err(call.fail("the double is no number")),
+        Val::Bool(_) => return Err(call.fail("a boolean is not a number")),
+        Val::Double(number) if !number.is_finite() => return Err(call.fail("the double is not finite")),
         _ => {}
     }
     if let Some(number) = decimal_of(&value) {
         return Ok(Val::Decimal(number));
     }
     let text = scalar_text(call, &value)?;
-    call.scan(text.len())?;
+    call.charge_scan(text.len())?;
     let readable = Some(text.trim()).filter(|text| text.len() <= NUMBER_LEN_MAX);
-    readable.and_then(Dec::parse).map(Val::Decimal).ok_or_else(|| call.fail("the text is not a decimal number"))
+    readable.and_then(Dec::parse).map(Val::Decimal).ok_or_else(|| call.fail("the string is not a decimal number"))
 }
 
 fn string<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     match take(arguments, 0) {
         value @ Val::Text(_) => Ok(value),
         Val::Bytes(bytes) => {
-            call.scan(bytes.len())?;
+            call.charge_scan(bytes.len())?;
             match ByteString::try_from((*bytes).clone()) {
                 Ok(text) => Ok(Val::text(text)),
                 Err(_) => Err(call.fail("the bytes are not UTF-8")),
@@ -291,13 +293,15 @@ pub(super) fn plain_text(call: &Call<'_>, value: &Val<'_>) -> Outcome<ByteString
         Val::UInt(number) => number.to_string().into(),
         Val::Double(number) => double_text(*number),
         Val::Decimal(number) => number.text(),
-        Val::Time(time) => time.text().map(ByteString::from).ok_or_else(|| call.fail("the moment has no text"))?,
-        Val::Duration(span) => {
-            span.text().map(ByteString::from).ok_or_else(|| call.fail("the length of time has no text"))?
+        Val::Time(time) => {
+            time.text().map(ByteString::from).ok_or_else(|| call.fail("the timestamp is out of range"))?
         }
-        _ => return Err(call.fail("the value has no text")),
+        Val::Duration(span) => {
+            span.text().map(ByteString::from).ok_or_else(|| call.fail("the duration is out of range"))?
+        }
+        _ => return Err(call.fail("the value has no text representation")),
     };
-    call.make(text.len())?;
+    call.charge_output(text.len())?;
     Ok(text)
 }
 
@@ -309,7 +313,7 @@ pub(super) fn double_text(number: f64) -> ByteString {
         return ByteString::from_static(if number > 0.0 { "Infinity" } else { "-Infinity" });
     }
     if number != 0.0 && !(1e-6..1e21).contains(&number.abs()) {
-        // As C and Go write it: two digits of the exponent at least.
+        // At least two exponent digits, as in C and Go.
         let text = format!("{number:e}");
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         let (sign, exponent) = match exponent.strip_prefix('-') {
@@ -321,16 +325,16 @@ pub(super) fn double_text(number: f64) -> ByteString {
     number.to_string().into()
 }
 
-/// The text of a scalar, or of the one element that it is in the view of an XML document.
+/// The text of a scalar, or of a single element in the view of an XML document.
 pub(super) fn scalar_text(call: &Call<'_>, value: &Val<'_>) -> Outcome<ByteString> {
     match value {
         Val::List(list) => match list.get(0).filter(|_| list.len() == 1) {
             Some(only @ (Val::Map(_) | Val::Text(_))) => scalar_text(call, &only),
-            _ => Err(call.fail("there is not exactly one of it")),
+            _ => Err(call.fail("expected exactly one element")),
         },
         Val::Map(map) => match map.get(&Val::text("$text")) {
             Some(text @ Val::Text(_)) => plain_text(call, &text),
-            _ => Err(call.fail("the element has no text of its own")),
+            _ => Err(call.fail("the element has no text")),
         },
         other => plain_text(call, other),
     }
@@ -348,17 +352,17 @@ fn attribute<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>>
         Val::Map(map) => map,
         Val::List(list) => match list.get(0).filter(|_| list.len() == 1) {
             Some(Val::Map(map)) => map,
-            _ => return Err(call.fail("there is not exactly one such element")),
+            _ => return Err(call.fail("expected exactly one element")),
         },
         _ => return call.no_overload(),
     };
     let name = super::text_at(call, arguments, 1)?;
-    call.make(name.len() + 1)?;
+    call.charge_output(name.len() + 1)?;
     let key = format!("@{name}");
     match element.get(&Val::text(key.as_str())) {
         Some(value @ Val::Text(_)) => Ok(value),
         Some(other) => plain_text(call, &other).map(Val::text),
-        None => Err(call.fail("there is no such attribute")),
+        None => Err(call.fail("the element has no such attribute")),
     }
 }
 
@@ -379,7 +383,7 @@ fn boolean<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
         Val::Text(text) => match &**text {
             "true" | "True" | "TRUE" | "t" | "1" => Ok(Val::Bool(true)),
             "false" | "False" | "FALSE" | "f" | "0" => Ok(Val::Bool(false)),
-            _ => Err(call.fail("the text is neither true nor false")),
+            _ => Err(call.fail("the string is not a boolean")),
         },
         _ => call.no_overload(),
     }
@@ -392,10 +396,12 @@ fn timestamp<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>>
         Val::Text(text) => Some(&text)
             .filter(|text| text.len() <= TIME_LEN_MAX)
             .and_then(|text| Time::parse(text))
-            .ok_or_else(|| call.fail("the text is no moment as RFC 3339 has it"))?,
+            .ok_or_else(|| call.fail("the string is not an RFC 3339 timestamp"))?,
         _ => return call.no_overload(),
     };
-    time_of_nanos(moment(time)).map(Val::Time).ok_or_else(|| call.fail("the moment is out of the years 1 to 9999"))
+    time_from_nanos(nanos_of_time(time))
+        .map(Val::Time)
+        .ok_or_else(|| call.fail("the timestamp must be in the years 1 to 9999"))
 }
 
 fn duration<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
@@ -404,17 +410,19 @@ fn duration<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> 
         Val::Int(seconds) => TimeSpan { seconds, nanos: 0 },
         Val::Text(text) => {
             let nanos = parse_duration(&text)
-                .ok_or_else(|| call.fail("the text is no length of time, such as `1h30m` or `250ms`"))?;
-            return span_of_nanos(nanos)
+                .ok_or_else(|| call.fail("the string is not a duration such as `1h30m` or `250ms`"))?;
+            return duration_from_nanos(nanos)
                 .map(Val::Duration)
-                .ok_or_else(|| call.fail("the length of time is longer than 292 years"));
+                .ok_or_else(|| call.fail("the duration exceeds 292 years"));
         }
         _ => return call.no_overload(),
     };
-    span_of_nanos(length(span)).map(Val::Duration).ok_or_else(|| call.fail("the length of time is out of range"))
+    duration_from_nanos(nanos_of_duration(span))
+        .map(Val::Duration)
+        .ok_or_else(|| call.fail("the duration is out of range"))
 }
 
-/// Nanoseconds of a text such as `-1.5h2m`, as Go's `time.ParseDuration` reads it.
+/// Parses a duration such as `-1.5h2m` to nanoseconds, like Go's `time.ParseDuration`.
 fn parse_duration(text: &str) -> Option<i128> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -429,7 +437,7 @@ fn parse_duration(text: &str) -> Option<i128> {
     let mut total: i128 = 0;
     while !rest.is_empty() {
         let len = rest.find(|next: char| !next.is_ascii_digit() && next != '.')?;
-        let (number, behind) = rest.split_at(len);
+        let (number, after) = rest.split_at(len);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
             return None;
@@ -444,7 +452,7 @@ fn parse_duration(text: &str) -> Option<i128> {
             ("m", 60_000_000_000),
             ("h", 3_600_000_000_000_i128),
         ];
-        let (unit, nanos) = units.into_iter().find(|(unit, _)| behind.starts_with(unit))?;
+        let (unit, nanos) = units.into_iter().find(|(unit, _)| after.starts_with(unit))?;
         let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
         total = total.checked_add(whole.checked_mul(nanos)?)?;
         if !fraction.is_empty() {
@@ -452,7 +460,7 @@ fn parse_duration(text: &str) -> Option<i128> {
             let scale = 10_i128.pow(u32::try_from(digits.len()).ok()?);
             total = total.checked_add(digits.parse::<i128>().ok()? * nanos / scale)?;
         }
-        rest = &behind[unit.len()..];
+        rest = &after[unit.len()..];
     }
     Some(if negative { -total } else { total })
 }

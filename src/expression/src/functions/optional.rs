@@ -10,11 +10,11 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "optional.of",
         group: "Optionals",
         signatures: &["(A) -> optional(A)"],
-        meaning: "An optional with that value.",
+        description: "An optional with the value.",
         cost: "1",
         examples: &[("optional.of(1).orValue(2)", "1")],
         run: |call, arguments| {
-            call.make_optional()?;
+            call.charge_optional()?;
             Ok(Val::some(take(arguments, 0)))
         },
     },
@@ -22,7 +22,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "optional.none",
         group: "Optionals",
         signatures: &["() -> optional(A)"],
-        meaning: "An optional without a value.",
+        description: "An empty optional.",
         cost: "1",
         examples: &[("optional.none().orValue(2)", "2")],
         run: |_, _| Ok(Val::Optional(None)),
@@ -31,11 +31,11 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "optional.ofNonZeroValue",
         group: "Optionals",
         signatures: &["(A) -> optional(A)"],
-        meaning: "An optional with that value, or without one where it is zero, empty, false or null.",
+        description: "An optional with the value, or an empty one if the value is zero, empty, false or null.",
         cost: "1",
         examples: &[("optional.ofNonZeroValue('').hasValue()", "false")],
         run: |call, arguments| {
-            call.make_optional()?;
+            call.charge_optional()?;
             let value = take(arguments, 0);
             Ok(if value.is_zero() { Val::Optional(None) } else { Val::some(value) })
         },
@@ -44,7 +44,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "hasValue",
         group: "Optionals",
         signatures: &["optional(A).hasValue() -> bool"],
-        meaning: "Whether it has a value.",
+        description: "Whether the optional has a value.",
         cost: "1",
         examples: &[("optional.of(1).hasValue()", "true")],
         run: |call, arguments| match take(arguments, 0) {
@@ -56,12 +56,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "value",
         group: "Optionals",
         signatures: &["optional(A).value() -> A"],
-        meaning: "Its value; fails where it has none. `x.orValue(y)` is `y` there, and `x.or(y)` the optional `y`.",
+        description: "The value; fails if there is none. `x.orValue(y)` returns `y` instead, and `x.or(y)` the optional `y`.",
         cost: "1",
         examples: &[("optional.of(1).value()", "1"), ("{'a': 1}.?b.or(optional.of(2)).value()", "2")],
         run: |call, arguments| match take(arguments, 0) {
             Val::Optional(Some(inner)) => Ok((*inner).clone()),
-            Val::Optional(None) => Err(call.fail("the optional has no value")),
+            Val::Optional(None) => Err(call.fail("the optional is empty")),
             _ => call.no_overload(),
         },
     },
@@ -69,7 +69,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "optional.unwrap",
         group: "Optionals",
         signatures: &["(list(optional(A))) -> list(A)"],
-        meaning: "The values of those that have one.",
+        description: "The values of the non-empty optionals.",
         cost: "the length of the list",
         examples: &[("optional.unwrap([optional.of(1), optional.none()])", "[1]")],
         run: unwrap,
@@ -78,7 +78,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "unwrapOpt",
         group: "Optionals",
         signatures: &["list(optional(A)).unwrapOpt() -> list(A)"],
-        meaning: "The values of those that have one.",
+        description: "The values of the non-empty optionals.",
         cost: "the length of the list",
         examples: &[("[optional.of(1), optional.none()].unwrapOpt()", "[1]")],
         run: unwrap,
@@ -87,12 +87,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "first",
         group: "Optionals",
         signatures: &["list(A).first() -> optional(A)"],
-        meaning: "The first element, where there is one.",
+        description: "The first element, if any.",
         cost: "1",
         examples: &[("[1, 2].first().value()", "1")],
         run: |call, arguments| match take(arguments, 0) {
             Val::List(list) => {
-                call.make_optional()?;
+                call.charge_optional()?;
                 Ok(Val::Optional(list.get(0).map(Rc::new)))
             }
             _ => call.no_overload(),
@@ -102,12 +102,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "last",
         group: "Optionals",
         signatures: &["list(A).last() -> optional(A)"],
-        meaning: "The last element, where there is one.",
+        description: "The last element, if any.",
         cost: "1",
         examples: &[("[1, 2].last().value()", "2")],
         run: |call, arguments| match take(arguments, 0) {
             Val::List(list) => {
-                call.make_optional()?;
+                call.charge_optional()?;
                 Ok(Val::Optional(list.len().checked_sub(1).and_then(|at| list.get(at)).map(Rc::new)))
             }
             _ => call.no_overload(),
@@ -117,14 +117,14 @@ pub(super) const FUNCTIONS: &[Function] = &[
 
 fn unwrap<'v>(call: &super::Call<'_>, arguments: &mut [Val<'v>]) -> crate::failure::Outcome<Val<'v>> {
     let list = super::list_at(call, arguments, 0)?;
-    call.make_list(list.len())?;
-    let mut made = Vec::with_capacity(list.len());
+    call.charge_list(list.len())?;
+    let mut result = Vec::with_capacity(list.len());
     for item in list.iter() {
         match item {
-            Val::Optional(Some(inner)) => made.push((*inner).clone()),
+            Val::Optional(Some(inner)) => result.push((*inner).clone()),
             Val::Optional(None) => {}
             _ => return call.no_overload(),
         }
     }
-    Ok(Val::list(made))
+    Ok(Val::list(result))
 }

@@ -1,4 +1,4 @@
-//! Lists as sets (CEL's extension `sets`).
+//! Lists as sets (CEL extension `sets`).
 
 use std::collections::HashSet;
 
@@ -11,38 +11,38 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "sets.contains",
         group: "Sets",
         signatures: &["(list(A), list(A)) -> bool"],
-        meaning: "Whether the first has all elements of the second.",
-        cost: "both lengths; their product where elements are lists or maps",
+        description: "Whether the first list contains all elements of the second.",
+        cost: "both lengths; their product if elements are lists or maps",
         examples: &[("sets.contains([1, 2], [2])", "true"), ("sets.contains([1], [1, 2])", "false")],
         run: |call, arguments| {
             let (left, right) = (list_at(call, arguments, 0)?, list_at(call, arguments, 1)?);
-            Ok(Val::Bool(has_all(call, left, right)?))
+            Ok(Val::Bool(contains_all(call, left, right)?))
         },
     },
     Function {
         name: "sets.equivalent",
         group: "Sets",
         signatures: &["(list(A), list(A)) -> bool"],
-        meaning: "Whether each has all elements of the other.",
-        cost: "both lengths; their product where elements are lists or maps",
+        description: "Whether each list contains all elements of the other.",
+        cost: "both lengths; their product if elements are lists or maps",
         examples: &[("sets.equivalent([1, 2, 2], [2, 1])", "true")],
         run: |call, arguments| {
             let (left, right) = (list_at(call, arguments, 0)?, list_at(call, arguments, 1)?);
-            Ok(Val::Bool(has_all(call, left, right)? && has_all(call, right, left)?))
+            Ok(Val::Bool(contains_all(call, left, right)? && contains_all(call, right, left)?))
         },
     },
     Function {
         name: "sets.intersects",
         group: "Sets",
         signatures: &["(list(A), list(A)) -> bool"],
-        meaning: "Whether they have an element in common.",
-        cost: "both lengths; their product where elements are lists or maps",
+        description: "Whether the lists have a common element.",
+        cost: "both lengths; their product if elements are lists or maps",
         examples: &[("sets.intersects([1, 2], [2, 3])", "true")],
         run: |call, arguments| {
             let (left, right) = (list_at(call, arguments, 0)?, list_at(call, arguments, 1)?);
-            let members = Members::of(call, left)?;
+            let members = Members::from_list(call, left)?;
             for item in right.iter() {
-                if members.has(call, &item)? {
+                if members.contains(call, &item)? {
                     return Ok(Val::Bool(true));
                 }
             }
@@ -51,7 +51,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     },
 ];
 
-/// The elements of a list, those that are scalars by hash.
+/// The elements of a list; those that can be keys are hashed.
 pub(super) struct Members<'v> {
     keys: HashSet<Key>,
     others: Vec<Val<'v>>,
@@ -62,27 +62,27 @@ impl<'v> Members<'v> {
         Self { keys: HashSet::new(), others: Vec::new() }
     }
 
-    pub(super) fn of(call: &Call<'_>, list: &List<'v>) -> Outcome<Self> {
-        // A table of hashes has room for twice as many as are in it.
-        call.make_list(3 * list.len())?;
+    pub(super) fn from_list(call: &Call<'_>, list: &List<'v>) -> Outcome<Self> {
+        // A hash table has up to twice the capacity of its length.
+        call.charge_list(3 * list.len())?;
         let mut members = Self::empty();
         for item in list.iter() {
-            call.scan(item.scan_len())?;
+            call.charge_scan(item.scan_len())?;
             members.add(item);
         }
         Ok(members)
     }
 
     pub(super) fn add(&mut self, item: Val<'v>) {
-        match Key::of(&item) {
+        match Key::from_val(&item) {
             Some(key) => drop(self.keys.insert(key)),
             None => self.others.push(item),
         }
     }
 
-    pub(super) fn has(&self, call: &Call<'_>, item: &Val<'_>) -> Outcome<bool> {
-        call.scan(item.scan_len())?;
-        if let Some(key) = Key::of(item) {
+    pub(super) fn contains(&self, call: &Call<'_>, item: &Val<'_>) -> Outcome<bool> {
+        call.charge_scan(item.scan_len())?;
+        if let Some(key) = Key::from_val(item) {
             return Ok(self.keys.contains(&key));
         }
         for other in &self.others {
@@ -94,10 +94,10 @@ impl<'v> Members<'v> {
     }
 }
 
-fn has_all(call: &Call<'_>, left: &List<'_>, right: &List<'_>) -> Outcome<bool> {
-    let members = Members::of(call, left)?;
+fn contains_all(call: &Call<'_>, left: &List<'_>, right: &List<'_>) -> Outcome<bool> {
+    let members = Members::from_list(call, left)?;
     for item in right.iter() {
-        if !members.has(call, &item)? {
+        if !members.contains(call, &item)? {
             return Ok(false);
         }
     }

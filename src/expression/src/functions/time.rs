@@ -1,4 +1,4 @@
-//! Moments and lengths of time, with time zones of the IANA database.
+//! Timestamps and durations, with time zones of the IANA database.
 
 use crossdock_message::{Time, TimeSpan, date_from_days};
 use jiff::tz::{Offset, TimeZone};
@@ -6,7 +6,7 @@ use jiff::{Timestamp, Zoned};
 
 use super::{Call, Function, take, text_at};
 use crate::failure::Outcome;
-use crate::moments::{length, time_of_nanos};
+use crate::time::{nanos_of_duration, time_from_nanos};
 use crate::value::Val;
 
 const OF_TIME: &[&str] = &["timestamp.get() -> int", "timestamp.get(string) -> int"];
@@ -15,18 +15,18 @@ const OF_BOTH: &[&str] = &["timestamp.get() -> int", "timestamp.get(string) -> i
 const fn part(
     name: &'static str,
     signatures: &'static [&'static str],
-    meaning: &'static str,
+    description: &'static str,
     examples: &'static [(&'static str, &'static str)],
     run: super::Run,
 ) -> Function {
-    Function { name, group: "Time", signatures, meaning, cost: "1", examples, run }
+    Function { name, group: "Time", signatures, description, cost: "1", examples, run }
 }
 
 pub(super) const FUNCTIONS: &[Function] = &[
     part(
         "getFullYear",
         OF_TIME,
-        "The year, in UTC or in a time zone, such as `Europe/Berlin` or `+02:00`.",
+        "The year, in UTC or in a time zone such as `Europe/Berlin` or `+02:00`.",
         &[("timestamp('2024-12-31T23:30:00Z').getFullYear('Europe/Berlin')", "2025")],
         |call, arguments| civil(call, arguments, |at| at.year),
     ),
@@ -68,21 +68,21 @@ pub(super) const FUNCTIONS: &[Function] = &[
     part(
         "getHours",
         OF_BOTH,
-        "The hour of the day; of a length of time, all its hours.",
+        "The hour of the day; for a duration, its total hours.",
         &[("duration('90m').getHours()", "1")],
         |call, arguments| part_of(call, arguments, |at| at.second / 3600, 3_600_000_000_000),
     ),
     part(
         "getMinutes",
         OF_BOTH,
-        "The minute of the hour; of a length of time, all its minutes.",
+        "The minute of the hour; for a duration, its total minutes.",
         &[("duration('90m').getMinutes()", "90")],
         |call, arguments| part_of(call, arguments, |at| at.second / 60 % 60, 60_000_000_000),
     ),
     part(
         "getSeconds",
         OF_BOTH,
-        "The second of the minute; of a length of time, all its seconds.",
+        "The second of the minute; for a duration, its total seconds.",
         &[("duration('90s').getSeconds()", "90")],
         |call, arguments| part_of(call, arguments, |at| at.second % 60, 1_000_000_000),
     ),
@@ -96,7 +96,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     part(
         "now",
         &["() -> timestamp"],
-        "The time now; the same wherever it stands in one expression.",
+        "The current time; the same throughout an expression.",
         &[("now() > timestamp('2020-01-01T00:00:00Z')", "true")],
         |call, _| Ok(Val::Time(call.now())),
     ),
@@ -104,7 +104,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "formatTime",
         group: "Time",
         signatures: &["(timestamp, string) -> string", "(timestamp, string, string) -> string"],
-        meaning: "The moment in a format of `strftime`, such as `%Y-%m-%d`, in UTC or in a time zone.",
+        description: "The timestamp in a `strftime` format such as `%Y-%m-%d`, in UTC or in a time zone.",
         cost: "the length of the format",
         examples: &[("formatTime(timestamp('2024-02-29T12:00:00Z'), '%d.%m.%Y')", "'29.02.2024'")],
         run: format_time,
@@ -113,7 +113,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "parseTime",
         group: "Time",
         signatures: &["(string, string) -> timestamp", "(string, string, string) -> timestamp"],
-        meaning: "The moment that a text says in a format of `strptime`; without an offset, in UTC or in that time zone.",
+        description: "The timestamp parsed with a `strptime` format; without an offset, in UTC or in the time zone.",
         cost: "the length of the text",
         examples: &[
             ("parseTime('29.02.2024', '%d.%m.%Y')", "timestamp('2024-02-29T00:00:00Z')"),
@@ -123,7 +123,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     },
 ];
 
-/// Bytes of a format, or of a text in one.
+/// Bytes of a format, or of a string to parse.
 const FORMAT_LEN_MAX: usize = 256;
 
 fn zone(call: &Call<'_>, name: &str) -> Outcome<TimeZone> {
@@ -131,9 +131,9 @@ fn zone(call: &Call<'_>, name: &str) -> Outcome<TimeZone> {
         return Ok(TimeZone::UTC);
     }
     if name.len() > 64 {
-        return Err(call.fail("the name of a time zone has at most 64 bytes"));
+        return Err(call.fail("the name of a time zone must have at most 64 bytes"));
     }
-    let unknown = || call.fail("there is no such time zone; they are called as `Europe/Berlin` or `+02:00`");
+    let unknown = || call.fail("unknown time zone; write `Europe/Berlin` or `+02:00`");
     let (sign, rest) = match name.as_bytes()[0] {
         b'-' => (-1, &name[1..]),
         b'+' => (1, &name[1..]),
@@ -151,11 +151,11 @@ fn in_zone(call: &Call<'_>, time: Time, arguments: &[Val<'_>], at: usize) -> Out
         Some(_) => zone(call, text_at(call, arguments, at)?)?,
         None => TimeZone::UTC,
     };
-    let moment = Timestamp::new(time.seconds, time.nanos);
-    moment.map(|moment| moment.to_zoned(zone)).map_err(|_| call.fail("the moment is out of range"))
+    let timestamp = Timestamp::new(time.seconds, time.nanos);
+    timestamp.map(|timestamp| timestamp.to_zoned(zone)).map_err(|_| call.fail("the timestamp is out of range"))
 }
 
-/// What a clock and a calendar show. The calendar is the proleptic Gregorian one, which goes on where that of the library ends.
+/// Civil date and time in the proleptic Gregorian calendar, also beyond the range of the library.
 struct Civil {
     year: i64,
     month: i64,
@@ -187,9 +187,9 @@ fn civil<'v>(call: &Call<'_>, arguments: &mut [Val<'v>], part: impl FnOnce(&Civi
     let offset = match arguments.get(1) {
         Some(_) => {
             let zone = zone(call, text_at(call, arguments, 1)?)?;
-            // Rules of time zones are the same at the library's ends.
+            // Beyond the range of the library, the rules at its bounds apply.
             let seconds = time.seconds.clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
-            let at = Timestamp::from_second(seconds).map_err(|_| call.fail("the moment is out of range"))?;
+            let at = Timestamp::from_second(seconds).map_err(|_| call.fail("the timestamp is out of range"))?;
             i64::from(zone.to_offset(at).seconds())
         }
         None => 0,
@@ -208,13 +208,13 @@ fn part_of<'v>(
     nanos: i128,
 ) -> Outcome<Val<'v>> {
     match arguments.first() {
-        Some(Val::Duration(span)) if arguments.len() == 1 => whole(call, length(*span) / nanos),
+        Some(Val::Duration(span)) if arguments.len() == 1 => integer(call, nanos_of_duration(*span) / nanos),
         _ => civil(call, arguments, part),
     }
 }
 
-fn whole<'v>(call: &Call<'_>, number: i128) -> Outcome<Val<'v>> {
-    i64::try_from(number).map(Val::Int).map_err(|_| call.fail("the number does not fit in 64 bits"))
+fn integer<'v>(call: &Call<'_>, number: i128) -> Outcome<Val<'v>> {
+    i64::try_from(number).map(Val::Int).map_err(|_| call.fail("integer overflow"))
 }
 
 fn milliseconds<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
@@ -231,22 +231,22 @@ fn format_time<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v
     let zoned = in_zone(call, time, arguments, 2)?;
     let format = text_at(call, arguments, 1)?;
     if format.len() > FORMAT_LEN_MAX {
-        return Err(call.fail("the format is longer than 256 bytes"));
+        return Err(call.fail("the format must have at most 256 bytes"));
     }
-    // A letter of a format makes a name of a day or a zone at most.
-    call.make(32 * format.len())?;
-    jiff::fmt::strtime::format(&**format, &zoned).map(Val::text).map_err(|_| call.fail("the format cannot be read"))
+    // A conversion specifier yields at most the name of a day or a zone.
+    call.charge_output(32 * format.len())?;
+    jiff::fmt::strtime::format(&**format, &zoned).map(Val::text).map_err(|_| call.fail("invalid format"))
 }
 
 fn parse_time<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>> {
     let (text, format) = (text_at(call, arguments, 0)?, text_at(call, arguments, 1)?);
     if text.len() > FORMAT_LEN_MAX || format.len() > FORMAT_LEN_MAX {
-        return Err(call.fail("text and format have at most 256 bytes"));
+        return Err(call.fail("string and format must have at most 256 bytes"));
     }
-    call.scan(16 * (text.len() + format.len()))?;
-    let malformed = || call.fail("the text is no moment of that format");
+    call.charge_scan(16 * (text.len() + format.len()))?;
+    let malformed = || call.fail("the string does not match the format");
     let parsed = jiff::fmt::strtime::parse(&**format, &**text).map_err(|_| malformed())?;
-    let moment_of = match parsed.to_timestamp() {
+    let timestamp = match parsed.to_timestamp() {
         Ok(found) => found,
         Err(_) => {
             let zone = match arguments.get(2) {
@@ -258,5 +258,5 @@ fn parse_time<'v>(call: &Call<'_>, arguments: &mut [Val<'v>]) -> Outcome<Val<'v>
             zoned.map_err(|_| malformed())?.timestamp()
         }
     };
-    time_of_nanos(moment_of.as_nanosecond()).map(Val::Time).ok_or_else(|| call.fail("the moment is out of range"))
+    time_from_nanos(timestamp.as_nanosecond()).map(Val::Time).ok_or_else(|| call.fail("the timestamp is out of range"))
 }

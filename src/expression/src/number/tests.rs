@@ -6,7 +6,7 @@ fn dec(text: &str) -> Dec<'static> {
 
 #[test]
 fn arithmetic_keeps_digits_and_scale() {
-    let cases: [(&str, fn(&Dec<'static>, &Dec<'static>) -> Result<Dec<'static>, NoResult>, &str, &str); 22] = [
+    let cases: [(&str, fn(&Dec<'static>, &Dec<'static>) -> Result<Dec<'static>, ArithmeticError>, &str, &str); 22] = [
         ("1.10", Dec::multiply, "2", "2.20"),
         ("12345678901234567.89", Dec::add, "0.11", "12345678901234568.00"),
         ("1", Dec::subtract, "0.9", "0.1"),
@@ -37,10 +37,10 @@ fn arithmetic_keeps_digits_and_scale() {
 }
 
 #[test]
-fn what_does_not_fit_is_told() {
-    assert_eq!(dec("1").divide(&dec("0.00")).err(), Some(NoResult::DivisionByZero));
-    assert_eq!(dec("1e6000").multiply(&dec("1e6000")).err(), Some(NoResult::Overflow));
-    assert_eq!(dec("1e6000").add(&dec("1")).err(), Some(NoResult::Overflow));
+fn results_out_of_range_are_errors() {
+    assert_eq!(dec("1").divide(&dec("0.00")).err(), Some(ArithmeticError::DivisionByZero));
+    assert_eq!(dec("1e6000").multiply(&dec("1e6000")).err(), Some(ArithmeticError::Overflow));
+    assert_eq!(dec("1e6000").add(&dec("1")).err(), Some(ArithmeticError::Overflow));
     assert!(Dec::parse("1e99999999999").is_none());
 }
 
@@ -60,14 +60,14 @@ fn rounding_is_half_to_even() {
 }
 
 #[test]
-fn orders_and_truncates() {
+fn comparison_and_truncation_are_exact() {
     assert_eq!(dec("1.0").compare(&dec("1.00")), Ordering::Equal);
     assert_eq!(dec("1e30").compare(&dec("1e-30")), Ordering::Greater);
     assert_eq!(dec("-1e5000").compare(&dec("1e-30")), Ordering::Less);
     assert_eq!(dec("-7.9").truncated(), Some(-7));
     assert_eq!(dec("1e3").truncated(), Some(1000));
     assert_eq!(dec("1e-3000").truncated(), Some(0));
-    assert!(dec("5.00").is_whole() && !dec("5.01").is_whole());
-    assert_eq!(Dec::of_double(0.1).map(|number| number.text().to_string()).as_deref(), Some("0.1"));
-    assert_eq!(Dec::of_double(1e23).map(|number| number.to_double()), Some(1e23));
+    assert!(dec("5.00").is_integer() && !dec("5.01").is_integer());
+    assert_eq!(Dec::from_double(0.1).map(|number| number.text().to_string()).as_deref(), Some("0.1"));
+    assert_eq!(Dec::from_double(1e23).map(|number| number.to_double()), Some(1e23));
 }

@@ -5,14 +5,14 @@ use crossdock_message::{ByteString, Decimal};
 
 use crate::problem::Span;
 
-/// An expression with its place.
+/// An expression with its source range.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expr {
-    /// Its bytes in the source.
+    /// Its range in the source.
     pub span: Span,
-    /// Its levels: one more than the highest of its parts has.
+    /// The height of the subtree: one more than that of its highest child.
     pub height: usize,
-    /// What it is.
+    /// Its kind.
     pub kind: ExprKind,
 }
 
@@ -21,46 +21,46 @@ pub struct Expr {
 pub enum ExprKind {
     /// A literal value.
     Literal(Literal),
-    /// A name, with a leading dot where it is to be found outside of all containers and macros.
+    /// A name; with a leading dot, it is resolved outside of the container and of all macros.
     Ident(ByteString),
     /// `operand.field`, `operand.?field`, and `has(operand.field)`.
     Select {
-        /// What is looked into.
+        /// The record or map.
         operand: Box<Expr>,
-        /// The name.
+        /// The field name.
         field: ByteString,
-        /// The name's place.
+        /// The range of the name.
         field_span: Span,
-        /// Whether it only asks if the field is there.
+        /// Whether it only tests for presence.
         test: bool,
-        /// Whether it gives an optional.
+        /// Whether the result is an optional.
         optional: bool,
     },
     /// `operand[index]` and `operand[?index]`.
     Index {
         /// The list or map.
         operand: Box<Expr>,
-        /// Place or key.
+        /// The index or key.
         index: Box<Expr>,
-        /// Whether it gives an optional.
+        /// Whether the result is an optional.
         optional: bool,
     },
     /// `function(…)` and `target.function(…)`.
     Call {
         /// The function's name.
         function: ByteString,
-        /// The name's place.
+        /// The range of the name.
         function_span: Span,
-        /// What a method is called on.
+        /// The receiver of a method call.
         target: Option<Box<Expr>>,
         /// The arguments.
         arguments: Vec<Expr>,
     },
     /// `!x` and `-x`.
     Unary(UnaryOp, Box<Expr>),
-    /// An operator between two operands.
+    /// A binary operator.
     Binary(BinaryOp, Box<Expr>, Box<Expr>),
-    /// `a && b && …`: operands of one operator, in order.
+    /// `a && b && …`: the operands in order.
     And(Vec<Expr>),
     /// `a || b || …`.
     Or(Vec<Expr>),
@@ -83,23 +83,23 @@ pub enum ExprKind {
     Bind {
         /// The variable.
         name: ByteString,
-        /// Its value and what uses it.
+        /// The value and the body.
         parts: Box<[Expr; 2]>,
     },
-    /// `x.optMap(name, body)`, and `optFlatMap` where `flat`.
+    /// `x.optMap(name, body)`, or `optFlatMap` if `flat`.
     OptionalMap {
         /// The variable.
         name: ByteString,
-        /// The optional, and what is made of its value.
+        /// The optional and the body.
         parts: Box<[Expr; 2]>,
-        /// Whether the body gives an optional itself.
+        /// Whether the body already returns an optional.
         flat: bool,
     },
 }
 
 impl ExprKind {
-    /// Visits the parts of which it is made.
-    pub(crate) fn each_part<'x>(&'x self, visit: &mut dyn FnMut(&'x Expr)) {
+    /// Visits its direct children.
+    pub(crate) fn visit_parts<'x>(&'x self, visit: &mut dyn FnMut(&'x Expr)) {
         match self {
             Self::Literal(_) | Self::Ident(_) => {}
             Self::Select { operand, .. } | Self::Unary(_, operand) => visit(operand),
@@ -135,7 +135,7 @@ impl ExprKind {
     }
 }
 
-/// An element of a list; one that is optional stands only where it has a value.
+/// An element of a list; an optional element is skipped if it has no value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Element {
     /// The element.
@@ -158,38 +158,38 @@ pub struct Entry {
 /// A macro over a list or a map.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fold {
-    /// Which one.
+    /// The macro.
     pub kind: FoldKind,
     /// The list or map.
     pub range: Expr,
-    /// One or two variables: the element of a list, or index and element; the key of a map, or key and value.
+    /// One or two variables: element, or index and element, of a list; key, or key and value, of a map.
     pub variables: Vec<ByteString>,
-    /// What an element has to fulfil to be taken, where a macro has both.
+    /// The filter of a macro that has both filter and body.
     pub filter: Option<Expr>,
-    /// What is done with each; of `transformMapEntry` a map.
+    /// Evaluated for each element; a map for `transformMapEntry`.
     pub body: Expr,
 }
 
 /// The macros over lists and maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FoldKind {
-    /// True where it holds for each.
+    /// Whether the condition holds for all elements.
     All,
-    /// True where it holds for one or more.
+    /// Whether the condition holds for at least one element.
     Exists,
-    /// True where it holds for exactly one.
+    /// Whether the condition holds for exactly one element.
     ExistsOne,
-    /// What the body gives for each.
+    /// The results of the body.
     Map,
-    /// Those for which it holds.
+    /// The elements for which the condition holds.
     Filter,
-    /// A map of the same keys.
+    /// A map with the same keys.
     TransformMap,
-    /// A map of the entries that the body gives.
+    /// A map of the entries that the body returns.
     TransformMapEntry,
-    /// The elements in the order of the keys that the body gives.
+    /// The elements, sorted by the keys that the body returns.
     SortBy,
-    /// Lists of elements by the keys that the body gives.
+    /// The elements, grouped by the keys that the body returns.
     GroupBy,
 }
 
@@ -204,7 +204,7 @@ pub enum Literal {
     Int(i64),
     /// `1u`.
     UInt(u64),
-    /// `1.5`, with the number as it was written, in the grammar of JSON numbers.
+    /// `1.5`, with the number as written, in JSON syntax.
     Double(f64, Decimal),
     /// `'text'`.
     Text(ByteString),
@@ -212,7 +212,7 @@ pub enum Literal {
     Bytes(Bytes),
 }
 
-/// Operators before an operand.
+/// Unary operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnaryOp {
     /// `!`.
@@ -221,7 +221,7 @@ pub enum UnaryOp {
     Negate,
 }
 
-/// Operators between two operands.
+/// Binary operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BinaryOp {
     /// `+`.
@@ -251,7 +251,7 @@ pub enum BinaryOp {
 }
 
 impl BinaryOp {
-    /// As it is written.
+    /// Its symbol.
     #[must_use]
     pub fn symbol(self) -> &'static str {
         match self {
@@ -270,8 +270,8 @@ impl BinaryOp {
         }
     }
 
-    /// How tightly it binds; `None` never happens for these.
-    pub(crate) fn binding(self) -> u8 {
+    /// Its precedence; a higher one binds tighter.
+    pub(crate) fn precedence(self) -> u8 {
         match self {
             Self::Multiply | Self::Divide | Self::Remainder => 5,
             Self::Add | Self::Subtract => 4,

@@ -1,4 +1,4 @@
-//! Tokens.
+//! The lexer.
 
 use bytes::Bytes;
 use crossdock_message::{ByteString, Decimal};
@@ -7,27 +7,27 @@ use super::ast::Literal;
 use super::literal::{self, Quoted};
 use crate::problem::{Problem, Span};
 
-/// What a token is.
+/// A token.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Token {
     Literal(Literal),
     Ident(ByteString),
-    /// A field's name in backticks.
+    /// A field name in backticks.
     Quoted(ByteString),
-    /// A word that CEL keeps for later.
+    /// A reserved word.
     Reserved(ByteString),
     /// Punctuation and operators.
     Symbol(&'static str),
     End,
 }
 
-/// Longer ones first.
+/// Longer symbols first.
 const SYMBOLS: &[&str] = &[
     "&&", "||", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%", "<", ">", "!", "(", ")", "[", "]", "{", "}", ".", ",",
     ":", "?",
 ];
 
-/// "CEL language definition": identifiers that are not to be used.
+/// Reserved identifiers ("CEL language definition", Syntax).
 const RESERVED: &[&str] = &[
     "as",
     "break",
@@ -62,7 +62,7 @@ impl<'s> Lexer<'s> {
         &self.source[self.at..]
     }
 
-    fn skip_blanks(&mut self) {
+    fn skip_whitespace(&mut self) {
         loop {
             let rest = self.rest();
             let trimmed = rest.trim_start_matches([' ', '\t', '\n', '\r', '\x0c']);
@@ -75,7 +75,7 @@ impl<'s> Lexer<'s> {
     }
 
     pub(super) fn next(&mut self) -> Result<(Token, Span), Problem> {
-        self.skip_blanks();
+        self.skip_whitespace();
         let start = self.at;
         let rest = self.rest();
         let Some(first) = rest.bytes().next() else { return Ok((Token::End, Span::new(start, start))) };
@@ -114,9 +114,8 @@ impl<'s> Lexer<'s> {
         let allowed = |next: char| next.is_ascii_alphanumeric() || "_.-/ ".contains(next);
         let len = rest[1..].find(|next: char| !allowed(next)).unwrap_or(rest.len() - 1);
         if len == 0 || rest.as_bytes().get(len + 1) != Some(&b'`') {
-            let help =
-                "a name in backticks has letters, digits, `_`, `.`, `-`, `/` and spaces, and ends with a backtick";
-            return Err(Problem::new(Span::new(self.at, self.at + 1), "the name in backticks cannot be read", help));
+            let help = "a name in backticks consists of letters, digits, `_`, `.`, `-`, `/` and spaces, and ends with a backtick";
+            return Err(Problem::new(Span::new(self.at, self.at + 1), "invalid name in backticks", help));
         }
         self.at += len + 2;
         Ok(Token::Quoted(rest[1..=len].into()))
@@ -131,16 +130,16 @@ impl<'s> Lexer<'s> {
         let first = rest.chars().next().unwrap_or(' ');
         let span = Span::new(self.at, self.at + first.len_utf8());
         Err(match first {
-            '=' => Problem::new(span, "`=` is no operator", "write `==` to compare"),
-            '&' => Problem::new(span, "`&` is no operator", "write `&&` where both have to hold"),
-            '|' => Problem::new(span, "`|` is no operator", "write `||` where one has to hold"),
+            '=' => Problem::new(span, "`=` is not an operator", "write `==` to compare"),
+            '&' => Problem::new(span, "`&` is not an operator", "write `&&`"),
+            '|' => Problem::new(span, "`|` is not an operator", "write `||`"),
             '“' | '”' | '‘' | '’' => {
-                Problem::new(span, "this quotation mark is none of CEL's", "write texts in `'` or `\"`")
+                Problem::new(span, "typographic quotation marks are not supported", "quote strings with `'` or `\"`")
             }
-            ';' => Problem::new(span, "`;` stands in no expression", "leave it out: an expression is one value"),
+            ';' => Problem::new(span, "unexpected `;`", "remove it: an expression is a single value"),
             other => {
-                let problem = format!("`{}` stands in no expression", other.escape_default());
-                Problem::new(span, problem, "texts stand in quotes: `'open'`")
+                let problem = format!("unexpected `{}`", other.escape_default());
+                Problem::new(span, problem, "quote strings: `'open'`")
             }
         })
     }
@@ -151,21 +150,24 @@ impl<'s> Lexer<'s> {
         let digits = |from: usize| bytes[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         let is_unsigned = |len: usize| matches!(bytes.get(len), Some(b'u' | b'U'));
         let out_of_range = |end: usize| {
-            let help = "whole numbers have 64 bits; write `decimal('…')` for larger ones";
-            Problem::new(Span::new(start, end), "the whole number does not fit in 64 bits", help)
+            let help = "write `decimal('…')` for larger numbers";
+            Problem::new(Span::new(start, end), "the integer does not fit in 64 bits", help)
         };
         if bytes.len() > 2 && bytes[0] == b'0' && matches!(bytes[1], b'x' | b'X') {
             let len = 2 + bytes[2..].iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
             let read = u64::from_str_radix(&rest[2..len], 16);
             self.at += len;
             if len == 2 {
-                return Err(Problem::new(Span::new(start, self.at), "a hexadecimal number has digits", "write `0xff`"));
+                return Err(Problem::new(
+                    Span::new(start, self.at),
+                    "a hexadecimal number needs digits",
+                    "write `0xff`",
+                ));
             }
             let read = read.map_err(|_| out_of_range(start + len))?;
-            return self.whole(read, is_unsigned(len), start);
+            return self.integer(read, is_unsigned(len), start);
         }
-        let whole = digits(0);
-        let mut len = whole;
+        let mut len = digits(0);
         let mut is_double = false;
         if bytes.get(len) == Some(&b'.') && bytes.get(len + 1).is_some_and(u8::is_ascii_digit) {
             len += 1 + digits(len + 1);
@@ -192,19 +194,19 @@ impl<'s> Lexer<'s> {
             let written = Decimal::new(plain).ok();
             if number.is_infinite() {
                 let help = format!("write `decimal('{text}')`");
-                return Err(Problem::new(Span::new(start, self.at), "the number is larger than a double", help));
+                return Err(Problem::new(Span::new(start, self.at), "the number exceeds the range of a double", help));
             }
             return match written {
                 Some(written) => Ok(Token::Literal(Literal::Double(number, written))),
-                None => Err(Problem::new(Span::new(start, self.at), "the number cannot be read", "")),
+                None => Err(Problem::new(Span::new(start, self.at), "invalid number", "")),
             };
         }
         let read = text.parse::<u64>().map_err(|_| out_of_range(start + len))?;
-        self.whole(read, is_unsigned(len), start)
+        self.integer(read, is_unsigned(len), start)
     }
 
-    /// A whole number; the parser takes `9223372036854775808` behind a minus sign only.
-    fn whole(&mut self, number: u64, is_unsigned: bool, start: usize) -> Result<Token, Problem> {
+    /// An integer; the parser accepts `9223372036854775808` only after a minus sign.
+    fn integer(&mut self, number: u64, is_unsigned: bool, start: usize) -> Result<Token, Problem> {
         if is_unsigned {
             self.at += 1;
             return Ok(Token::Literal(Literal::UInt(number)));
@@ -214,7 +216,7 @@ impl<'s> Lexer<'s> {
             Err(_) if number == i64::MIN.unsigned_abs() => Ok(Token::Literal(Literal::Int(i64::MIN))),
             Err(_) => {
                 let help = format!("write `{number}u`, or `decimal('{number}')`");
-                Err(Problem::new(Span::new(start, self.at), "the whole number does not fit in 64 signed bits", help))
+                Err(Problem::new(Span::new(start, self.at), "the integer does not fit in 64 signed bits", help))
             }
         }
     }
@@ -225,29 +227,30 @@ impl<'s> Lexer<'s> {
         let rest = &self.source[content..];
         let Some(len) = literal::content_len(rest, quoted) else {
             let span = Span::new(start, content);
-            return Err(Problem::new(span, "the text does not end", format!("end it with `{}`", quoted.mark)));
+            return Err(Problem::new(span, "the string is not terminated", format!("end it with `{}`", quoted.mark)));
         };
         self.at = content + len + quoted.mark.len();
         let read = literal::unescape(&rest[..len], quoted).map_err(|(at, problem)| {
             let at = content + at;
-            let help = "escapes are `\\n`, `\\t`, `\\\\`, `\\'`, `\\\"`, `\\xHH`, `\\uHHHH`, `\\UHHHHHHHH`; `r'…'` takes all as it is";
+            let help = "escapes are `\\n`, `\\t`, `\\\\`, `\\'`, `\\\"`, `\\xHH`, `\\uHHHH`, `\\UHHHHHHHH`; `r'…'` has no escapes";
             Problem::new(Span::new(at, at + escape_len(&self.source[at..content + len])), problem, help)
         })?;
         if quoted.is_bytes {
             return Ok(Token::Literal(Literal::Bytes(Bytes::from(read))));
         }
-        let text = String::from_utf8(read)
-            .map_err(|_| Problem::new(Span::new(start, self.at), "the text is not UTF-8", "write bytes as `b'…'`"))?;
+        let text = String::from_utf8(read).map_err(|_| {
+            Problem::new(Span::new(start, self.at), "the string is not valid UTF-8", "write bytes as `b'…'`")
+        })?;
         Ok(Token::Literal(Literal::Text(text.into())))
     }
 }
 
-/// Bytes of a backslash and the character behind it.
+/// Bytes of a backslash and the character after it.
 fn escape_len(rest: &str) -> usize {
     rest.chars().take(2).map(char::len_utf8).sum()
 }
 
-/// Bytes up to the brace that closes what was opened before `source`; nothing where there is none.
+/// The offset of the brace that closes the one before `source`; `None` if there is none.
 pub(crate) fn closing_brace(source: &str) -> Option<usize> {
     let mut lexer = Lexer::new(source);
     let mut depth = 0_usize;
@@ -261,7 +264,7 @@ pub(crate) fn closing_brace(source: &str) -> Option<usize> {
                 None => return Some(span.range().start),
             },
             Ok(_) => {}
-            // The parser reports what cannot be read.
+            // The parser will report the error.
             Err(_) => {
                 lexer.at = lexer.at.max(before);
                 return source[lexer.at..].find('}').map(|len| lexer.at + len);

@@ -1,6 +1,6 @@
-//! Texts and bytes in quotes.
+//! String and bytes literals.
 
-/// How a quoted literal begins.
+/// The opening of a string or bytes literal.
 pub(super) struct Quoted {
     pub(super) prefix_len: usize,
     pub(super) is_raw: bool,
@@ -8,7 +8,7 @@ pub(super) struct Quoted {
     pub(super) mark: &'static str,
 }
 
-/// Whether a quoted literal begins here: one of `r`, `b`, both in any order and case, and a quotation mark or three.
+/// The opening at the start of `rest`: `r` and `b`, each at most once and in any case, then one or three quotation marks.
 pub(super) fn quoted_start(rest: &str) -> Option<Quoted> {
     let bytes = rest.as_bytes();
     let letters = bytes.iter().take(2).take_while(|byte| matches!(byte, b'r' | b'R' | b'b' | b'B')).count();
@@ -22,7 +22,7 @@ pub(super) fn quoted_start(rest: &str) -> Option<Quoted> {
     Some(Quoted { prefix_len: letters, is_raw: raw == 1, is_bytes: of_bytes == 1, mark })
 }
 
-/// Bytes up to the closing mark; nothing where there is none.
+/// The length up to the closing mark; `None` if the literal is not terminated.
 pub(super) fn content_len(rest: &str, quoted: &Quoted) -> Option<usize> {
     let bytes = rest.as_bytes();
     let mut at = 0;
@@ -39,7 +39,7 @@ pub(super) fn content_len(rest: &str, quoted: &Quoted) -> Option<usize> {
     None
 }
 
-/// The content without its escapes; the error is the place of one that cannot be read, and why.
+/// Resolves escapes. The error holds the offset of an invalid escape and the reason.
 pub(super) fn unescape(content: &str, quoted: &Quoted) -> Result<Vec<u8>, (usize, &'static str)> {
     let mut out = Vec::with_capacity(content.len());
     if quoted.is_raw {
@@ -51,12 +51,12 @@ pub(super) fn unescape(content: &str, quoted: &Quoted) -> Result<Vec<u8>, (usize
         out.extend_from_slice(&rest.as_bytes()[..found]);
         rest = &rest[found..];
         let at = content.len() - rest.len();
-        let behind = &rest[1..];
-        let Some(letter) = behind.chars().next() else { return Err((at, "the escape does not end")) };
+        let after = &rest[1..];
+        let Some(letter) = after.chars().next() else { return Err((at, "incomplete escape")) };
         let digits = |count: usize, radix: u32, from: usize| {
             let text =
-                behind.get(from..from + count).filter(|text| text.bytes().all(|byte| char::from(byte).is_digit(radix)));
-            text.and_then(|text| u32::from_str_radix(text, radix).ok()).ok_or((at, "the escape lacks digits"))
+                after.get(from..from + count).filter(|text| text.bytes().all(|byte| char::from(byte).is_digit(radix)));
+            text.and_then(|text| u32::from_str_radix(text, radix).ok()).ok_or((at, "the escape needs more digits"))
         };
         let (code, len, is_byte) = match letter {
             'a' => (7, 1, false),
@@ -71,19 +71,19 @@ pub(super) fn unescape(content: &str, quoted: &Quoted) -> Result<Vec<u8>, (usize
             'u' => (digits(4, 16, 1)?, 5, false),
             'U' => (digits(8, 16, 1)?, 9, false),
             '0'..='3' => (digits(3, 8, 0)?, 3, true),
-            _ => return Err((at, "there is no such escape")),
+            _ => return Err((at, "unknown escape")),
         };
         if quoted.is_bytes && matches!(letter, 'u' | 'U') {
-            return Err((at, "`\\u` stands in texts only"));
+            return Err((at, "`\\u` is only allowed in strings"));
         }
         match (is_byte && quoted.is_bytes, u8::try_from(code)) {
             (true, Ok(byte)) => out.push(byte),
             _ => {
-                let character = char::from_u32(code).ok_or((at, "the escape is no character"))?;
+                let character = char::from_u32(code).ok_or((at, "the escape is not a valid character"))?;
                 out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
             }
         }
-        rest = &behind[len..];
+        rest = &after[len..];
     }
     out.extend_from_slice(rest.as_bytes());
     Ok(out)

@@ -1,5 +1,5 @@
-//! Macros: calls whose arguments name variables, or are not evaluated ("CEL language definition", Macros, and the extensions of
-//! bindings, optionals and comprehensions with two variables). `sortBy` and `groupBy` are ours.
+//! Macros: calls whose arguments name variables or are not evaluated ("CEL language definition", Macros, and the extensions `bindings`,
+//! `optional` and `two-var-comprehensions`). `sortBy` and `groupBy` are additions.
 
 use crossdock_message::ByteString;
 
@@ -7,7 +7,7 @@ use super::ast::{Expr, ExprKind, Fold, FoldKind};
 use super::parser::qualified_name;
 use crate::problem::{Problem, Span};
 
-/// How a macro over a list or a map is written.
+/// The form of a macro over a list or a map.
 struct Form {
     name: &'static str,
     kind: FoldKind,
@@ -41,7 +41,7 @@ const FORMS: &[Form] = &[
     form("groupBy", FoldKind::GroupBy, 1, false),
 ];
 
-/// The macro that a call is, or the call.
+/// Expands a call to a macro, if it is one.
 pub(super) fn expand(
     function: &ByteString,
     function_span: Span,
@@ -69,7 +69,7 @@ pub(super) fn expand(
     let count = |form: &Form| form.variables + usize::from(form.has_filter) + 1;
     let Some(form) = forms().find(|form| count(form) == arguments.len()) else {
         if forms().next().is_some() && !(&**function == "sortBy" || &**function == "groupBy") {
-            let problem = format!("`{function}` does not take {} arguments", arguments.len());
+            let problem = format!("`{function}` does not accept {} arguments", arguments.len());
             return Err(Problem::new(span, problem, usage(function)));
         }
         return Ok(ExprKind::Call {
@@ -85,21 +85,21 @@ pub(super) fn expand(
     for argument in &arguments {
         let name = variable(argument)?;
         if variables.contains(&name) {
-            let problem = format!("both variables are called `{name}`");
-            return Err(Problem::new(argument.span, problem, "give them different names"));
+            let problem = format!("duplicate variable `{name}`");
+            return Err(Problem::new(argument.span, problem, "use different names"));
         }
         variables.push(name);
     }
     match body {
         Some(body) => Ok(ExprKind::Fold(Box::new(Fold { kind: form.kind, range: target, variables, filter, body }))),
-        None => Err(Problem::new(span, "an argument is missing", usage(function))),
+        None => Err(Problem::new(span, "missing argument", usage(function))),
     }
 }
 
 fn usage(function: &str) -> String {
     match function {
         "transformList" | "transformMap" | "transformMapEntry" => format!("write `x.{function}(key, value, …)`"),
-        _ => format!("write `list.{function}(x, …)`, with a name for the element first"),
+        _ => format!("write `list.{function}(x, …)`, where `x` names the element"),
     }
 }
 
@@ -110,8 +110,8 @@ fn has(argument: Expr) -> Result<ExprKind, Problem> {
             Ok(ExprKind::Select { operand, field, field_span, test: true, optional })
         }
         _ => {
-            let help = "write `has(x.field)`; whether a map has a key is `'key' in x`";
-            Err(Problem::new(argument.span, "`has` takes a field", help))
+            let help = "write `has(x.field)`, or `'key' in x` for a map";
+            Err(Problem::new(argument.span, "the argument of `has` must be a field", help))
         }
     }
 }
@@ -123,7 +123,7 @@ fn bind(mut arguments: Vec<Expr>) -> Result<ExprKind, Problem> {
     let value = arguments.pop();
     match (value, body) {
         (Some(value), Some(body)) => Ok(ExprKind::Bind { name, parts: Box::new([value, body]) }),
-        _ => Err(Problem::new(Span::default(), "an argument is missing", "write `cel.bind(name, value, body)`")),
+        _ => Err(Problem::new(Span::default(), "missing argument", "write `cel.bind(name, value, body)`")),
     }
 }
 
@@ -131,8 +131,8 @@ fn variable(argument: &Expr) -> Result<ByteString, Problem> {
     match &argument.kind {
         ExprKind::Ident(name) if !name.starts_with('.') => Ok(name.clone()),
         _ => {
-            let help = "write a plain name for the element there: `list.map(x, x.id)`";
-            Err(Problem::new(argument.span, "the name of a variable is missing", help))
+            let help = "name the element: `list.map(x, x.id)`";
+            Err(Problem::new(argument.span, "expected a variable name", help))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The grammar, by precedence.
+//! A recursive-descent parser with precedence climbing.
 
 use crossdock_message::{ByteString, Decimal};
 
@@ -7,12 +7,12 @@ use super::lexer::{Lexer, Token};
 use super::macros;
 use crate::problem::{Problem, Span};
 
-/// How large an expression may be.
+/// Limits on the size of an expression.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Bytes of the source.
     pub len: usize,
-    /// Levels of the tree. What evaluates it recurses as deep, so that this bounds its stack.
+    /// Height of the tree. It bounds the stack, since the evaluator recurses as deep.
     pub depth: usize,
     /// Nodes of the tree.
     pub nodes: usize,
@@ -24,12 +24,12 @@ impl Default for Limits {
     }
 }
 
-/// How a source is read.
+/// Parser options.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// How large it may be.
+    /// Limits on the size.
     pub limits: Limits,
-    /// Whether macros are read as such, rather than as calls of functions.
+    /// Whether macros are expanded; otherwise they are parsed as function calls.
     pub macros: bool,
 }
 
@@ -39,19 +39,19 @@ impl Default for Options {
     }
 }
 
-/// Reads an expression.
+/// Parses an expression.
 ///
 /// # Errors
-/// The first [`Problem`]: what follows one is seldom what its author meant.
+/// The first [`Problem`]; later ones are usually consequences of it.
 pub fn parse(source: &str, options: Options) -> Result<Expr, Problem> {
     let whole = Span::new(0, source.len());
     if source.trim().is_empty() {
-        let help = "write one such as `req.id`; a text stands in quotes: `'open'`";
-        return Err(Problem::new(whole, "an expression is missing", help));
+        let help = "write one such as `req.id`; quote strings: `'open'`";
+        return Err(Problem::new(whole, "missing expression", help));
     }
     if source.len() > options.limits.len {
         let problem = format!("the expression is longer than {} bytes", options.limits.len);
-        return Err(Problem::new(whole, problem, "split it over several steps"));
+        return Err(Problem::new(whole, problem, "split it into several steps"));
     }
     let mut lexer = Lexer::new(source);
     let (token, span) = lexer.next()?;
@@ -67,7 +67,7 @@ struct Parser<'s> {
     lexer: Lexer<'s>,
     token: Token,
     span: Span,
-    /// The token before.
+    /// The previous token.
     last: Span,
     options: Options,
     depth: usize,
@@ -100,7 +100,7 @@ impl Parser<'_> {
             return Ok(());
         }
         if self.token == Token::End {
-            return Err(Problem::new(opened, format!("its `{symbol}` is missing"), format!("add `{symbol}`")));
+            return Err(Problem::new(opened, format!("missing closing `{symbol}`"), format!("add `{symbol}`")));
         }
         Err(self.unexpected())
     }
@@ -108,26 +108,26 @@ impl Parser<'_> {
     fn unexpected(&self) -> Problem {
         let problem = |problem: &str, help: &str| Problem::new(self.span, problem, help);
         match &self.token {
-            Token::End => problem("the expression ends too early", "write what is missing"),
+            Token::End => problem("unexpected end of the expression", "complete it"),
             Token::Ident(word) => match &**word {
-                "and" | "AND" => problem("`and` is no operator", "write `&&`"),
-                "or" | "OR" => problem("`or` is no operator", "write `||`"),
-                "not" | "NOT" => problem("`not` is no operator", "write `!`"),
-                "is" | "eq" => problem(&format!("`{word}` is no operator"), "write `==`"),
-                "ne" => problem("`ne` is no operator", "write `!=`"),
+                "and" | "AND" => problem("`and` is not an operator", "write `&&`"),
+                "or" | "OR" => problem("`or` is not an operator", "write `||`"),
+                "not" | "NOT" => problem("`not` is not an operator", "write `!`"),
+                "is" | "eq" => problem(&format!("`{word}` is not an operator"), "write `==`"),
+                "ne" => problem("`ne` is not an operator", "write `!=`"),
                 _ => {
-                    let help = "put an operator before it, such as `+`, `==` or `&&`; a text stands in quotes";
-                    problem(&format!("`{word}` cannot stand here"), help)
+                    let help = "put an operator before it, such as `+`, `==` or `&&`, or quote a string";
+                    problem(&format!("unexpected `{word}`"), help)
                 }
             },
             Token::Reserved(word) => {
-                problem(&format!("`{word}` is a reserved word"), "a field of that name is written `x['name']`")
+                problem(&format!("`{word}` is a reserved word"), "write `x['name']` for a field of that name")
             }
             Token::Symbol(symbol) => {
-                problem(&format!("`{symbol}` cannot stand here"), "a value is missing before it, or it is one too many")
+                problem(&format!("unexpected `{symbol}`"), "write a value before it, or remove it")
             }
             Token::Literal(_) | Token::Quoted(_) => {
-                problem("this value cannot stand here", "put an operator before it, such as `+`, `==` or `&&`")
+                problem("unexpected value", "put an operator before it, such as `+`, `==` or `&&`")
             }
         }
     }
@@ -135,11 +135,11 @@ impl Parser<'_> {
     fn node(&mut self, span: Span, kind: ExprKind) -> Parsed {
         self.nodes += 1;
         if self.nodes > self.options.limits.nodes {
-            let problem = format!("the expression has more than {} parts", self.options.limits.nodes);
-            return Err(Problem::new(span, problem, "split it over several steps"));
+            let problem = format!("the expression has more than {} nodes", self.options.limits.nodes);
+            return Err(Problem::new(span, problem, "split it into several steps"));
         }
         let mut height = 0;
-        kind.each_part(&mut |part| height = height.max(part.height));
+        kind.visit_parts(&mut |part| height = height.max(part.height));
         if height >= self.options.limits.depth {
             return Err(self.too_deep(span));
         }
@@ -158,7 +158,7 @@ impl Parser<'_> {
 
     fn too_deep(&self, span: Span) -> Problem {
         let problem = format!("the expression is nested more than {} levels deep", self.options.limits.depth);
-        Problem::new(span, problem, "split it over several steps")
+        Problem::new(span, problem, "split it into several steps")
     }
 
     fn expression(&mut self) -> Parsed {
@@ -223,12 +223,12 @@ impl Parser<'_> {
         })
     }
 
-    /// Operators that bind at least as tightly as `binding`.
-    fn binary(&mut self, binding: u8) -> Parsed {
+    /// Binary operators with at least this precedence.
+    fn binary(&mut self, precedence_min: u8) -> Parsed {
         let mut left = self.unary()?;
-        while let Some(operator) = self.binary_operator().filter(|operator| operator.binding() >= binding) {
+        while let Some(operator) = self.binary_operator().filter(|operator| operator.precedence() >= precedence_min) {
             self.advance()?;
-            let right = self.deeper(|parser| parser.binary(operator.binding() + 1))?;
+            let right = self.deeper(|parser| parser.binary(operator.precedence() + 1))?;
             let span = left.span.to(right.span);
             left = self.node(span, ExprKind::Binary(operator, Box::new(left), Box::new(right)))?;
         }
@@ -301,8 +301,8 @@ impl Parser<'_> {
             Token::Literal(Literal::Null) => return Err(self.keyword("null")),
             Token::End => return Err(self.unexpected()),
             _ => {
-                let help = "behind a `.` stands the name of a field; other names are written `x['name']`";
-                return Err(Problem::new(self.span, "the name of a field is missing", help));
+                let help = "write a field name after `.`, or `x['name']` for other names";
+                return Err(Problem::new(self.span, "missing field name", help));
             }
         };
         let is_quoted = matches!(self.token, Token::Quoted(_));
@@ -319,8 +319,8 @@ impl Parser<'_> {
     }
 
     fn keyword(&self, name: &str) -> Problem {
-        let problem = format!("`{name}` is a word of the language");
-        Problem::new(self.span, problem, format!("a field of that name is written `x['{name}']`"))
+        let problem = format!("`{name}` is a keyword");
+        Problem::new(self.span, problem, format!("write `x['{name}']` for a field of that name"))
     }
 
     fn primary(&mut self) -> Parsed {
@@ -328,7 +328,7 @@ impl Parser<'_> {
         match &self.token {
             Token::Literal(Literal::Int(i64::MIN)) => {
                 let help = "write `9223372036854775808u`, or `decimal('9223372036854775808')`";
-                Err(Problem::new(span, "the whole number does not fit in 64 signed bits", help))
+                Err(Problem::new(span, "the integer does not fit in 64 signed bits", help))
             }
             Token::Literal(literal) => {
                 let literal = literal.clone();
@@ -370,7 +370,7 @@ impl Parser<'_> {
         let name_span = self.span;
         let Token::Ident(name) = self.advance()? else { return Err(self.unexpected()) };
         if &*name == "not" && !self.is("(") && !self.is(".") && self.token != Token::End {
-            return Err(Problem::new(name_span, "`not` is no operator", "write `!`"));
+            return Err(Problem::new(name_span, "`not` is not an operator", "write `!`"));
         }
         let name = if is_absolute { format!(".{name}").into() } else { name };
         let span = start.to(name_span);
@@ -399,7 +399,7 @@ impl Parser<'_> {
         self.node(span, kind)
     }
 
-    /// Values with commas between, up to the closing symbol.
+    /// Comma-separated values up to the closing symbol.
     fn arguments(&mut self, close: &str, opened: Span) -> Result<Vec<Expr>, Problem> {
         let mut arguments = Vec::new();
         if self.take(close)? {
@@ -434,8 +434,8 @@ impl Parser<'_> {
             let key = self.expression()?;
             if !self.take(":")? {
                 return Err(match self.token {
-                    Token::End => Problem::new(opened, "its `}` is missing", "add `}`"),
-                    _ => Problem::new(self.span, "the `:` behind a key is missing", "write `{'key': value}`"),
+                    Token::End => Problem::new(opened, "missing closing `}`", "add `}`"),
+                    _ => Problem::new(self.span, "missing `:` after a key", "write `{'key': value}`"),
                 });
             }
             entries.push(Entry { key, value: self.expression()?, optional });
@@ -453,7 +453,7 @@ impl Parser<'_> {
             let optional = self.take("?")?;
             let field_span = self.span;
             let (Token::Ident(field) | Token::Reserved(field) | Token::Quoted(field)) = self.advance()? else {
-                return Err(Problem::new(field_span, "the name of a field is missing", "write `Name{field: value}`"));
+                return Err(Problem::new(field_span, "missing field name", "write `Name{field: value}`"));
             };
             self.expect(":", field_span)?;
             fields.push((field, field_span, self.expression()?, optional));
@@ -467,7 +467,7 @@ impl Parser<'_> {
     }
 }
 
-/// The name that a chain of selections spells.
+/// The dotted name that a chain of field selections forms.
 pub(super) fn qualified_name(expression: &Expr) -> Option<ByteString> {
     match &expression.kind {
         ExprKind::Ident(name) => Some(name.clone()),

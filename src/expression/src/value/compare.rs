@@ -1,17 +1,17 @@
-//! Equality and order across kinds: numbers by what they are, exactly.
+//! Equality and order. Numbers of all types compare by their exact values.
 
 use std::cmp::Ordering;
 
 use super::{List, Map, Val};
-use crate::budget::{BYTES_PER_UNIT, Budget, Spent};
-use crate::moments::{length, moment};
+use crate::budget::{BYTES_PER_UNIT, Budget, Exhausted};
 use crate::number::Dec;
+use crate::time::{nanos_of_duration, nanos_of_time};
 
-/// Whether two values are equal. Values of different kinds are not, numbers apart.
+/// Whether two values are equal. Values of different types are unequal, except numbers.
 ///
 /// # Errors
-/// [`Spent`] where looking through them is over the budget.
-pub fn equal(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Result<bool, Spent> {
+/// [`Exhausted`] if the comparison exceeds the budget.
+pub fn equal(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Result<bool, Exhausted> {
     Ok(match (left, right) {
         (Val::Text(left), Val::Text(right)) => {
             left.len() == right.len() && {
@@ -23,7 +23,7 @@ pub fn equal(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Result<bool, S
         (Val::Bool(left), Val::Bool(right)) => left == right,
         (Val::Null, Val::Null) => true,
         (Val::Bytes(left), Val::Bytes(right)) => {
-            budget.scan(left.len().min(right.len()))?;
+            budget.charge_scan(left.len().min(right.len()))?;
             left == right
         }
         (Val::Time(left), Val::Time(right)) => left == right,
@@ -35,17 +35,17 @@ pub fn equal(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Result<bool, S
         (Val::Map(left), Val::Map(right)) => maps_equal(left, right, budget)?,
         _ => {
             scan_numbers(left, right, budget)?;
-            numbers(left, right).is_some_and(|order| order == Some(Ordering::Equal))
+            compare_numbers(left, right).is_some_and(|order| order == Some(Ordering::Equal))
         }
     })
 }
 
-fn lists_equal(left: &List<'_>, right: &List<'_>, budget: &Budget) -> Result<bool, Spent> {
+fn lists_equal(left: &List<'_>, right: &List<'_>, budget: &Budget) -> Result<bool, Exhausted> {
     if left.len() != right.len() {
         return Ok(false);
     }
     for (left, right) in left.iter().zip(right.iter()) {
-        budget.work(1)?;
+        budget.charge_work(1)?;
         if !equal(&left, &right, budget)? {
             return Ok(false);
         }
@@ -53,12 +53,12 @@ fn lists_equal(left: &List<'_>, right: &List<'_>, budget: &Budget) -> Result<boo
     Ok(true)
 }
 
-fn maps_equal(left: &Map<'_>, right: &Map<'_>, budget: &Budget) -> Result<bool, Spent> {
+fn maps_equal(left: &Map<'_>, right: &Map<'_>, budget: &Budget) -> Result<bool, Exhausted> {
     if left.len() != right.len() {
         return Ok(false);
     }
     for (key, value) in left.entries() {
-        budget.work(1)?;
+        budget.charge_work(1)?;
         match right.get(&key) {
             Some(other) if equal(&value, &other, budget)? => {}
             _ => return Ok(false),
@@ -67,24 +67,24 @@ fn maps_equal(left: &Map<'_>, right: &Map<'_>, budget: &Budget) -> Result<bool, 
     Ok(true)
 }
 
-/// How two values order; `None` where values of these kinds do not, `Some(None)` where one is no number.
+/// The order of two values; `None` if their types have no order, `Some(None)` if one is NaN.
 #[must_use]
 pub fn compare(left: &Val<'_>, right: &Val<'_>) -> Option<Option<Ordering>> {
     Some(Some(match (left, right) {
         (Val::Text(left), Val::Text(right)) => left.as_bytes().cmp(right.as_bytes()),
         (Val::Bytes(left), Val::Bytes(right)) => left.cmp(right),
         (Val::Bool(left), Val::Bool(right)) => left.cmp(right),
-        (Val::Time(left), Val::Time(right)) => moment(*left).cmp(&moment(*right)),
-        (Val::Duration(left), Val::Duration(right)) => length(*left).cmp(&length(*right)),
-        _ => return numbers(left, right),
+        (Val::Time(left), Val::Time(right)) => nanos_of_time(*left).cmp(&nanos_of_time(*right)),
+        (Val::Duration(left), Val::Duration(right)) => nanos_of_duration(*left).cmp(&nanos_of_duration(*right)),
+        _ => return compare_numbers(left, right),
     }))
 }
 
-/// As [`compare`], within a budget.
+/// As [`compare`], charged to a budget.
 ///
 /// # Errors
-/// [`Spent`] where looking through them is over the budget.
-pub fn compare_within(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Result<Option<Option<Ordering>>, Spent> {
+/// [`Exhausted`] if the comparison exceeds the budget.
+pub fn compare_within(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Result<Option<Option<Ordering>>, Exhausted> {
     match (left, right) {
         (Val::Text(_) | Val::Bytes(_), Val::Text(_) | Val::Bytes(_)) => {
             scan(left.scan_len().min(right.scan_len()), budget)?;
@@ -94,21 +94,21 @@ pub fn compare_within(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Resul
     Ok(compare(left, right))
 }
 
-/// Charges looking through more than what the node itself is charged.
+/// Charges a scan that is longer than what the node itself is charged for.
 #[inline]
-fn scan(len: usize, budget: &Budget) -> Result<(), Spent> {
-    if len > BYTES_PER_UNIT { budget.scan(len) } else { Ok(()) }
+fn scan(len: usize, budget: &Budget) -> Result<(), Exhausted> {
+    if len > BYTES_PER_UNIT { budget.charge_scan(len) } else { Ok(()) }
 }
 
-/// Charges what is dear: long decimals.
-fn scan_numbers(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Result<(), Spent> {
+/// Charges comparisons of decimals, which may be long.
+fn scan_numbers(left: &Val<'_>, right: &Val<'_>, budget: &Budget) -> Result<(), Exhausted> {
     match (left, right) {
         (Val::Decimal(_), _) | (_, Val::Decimal(_)) => scan(left.scan_len() + right.scan_len(), budget),
         _ => Ok(()),
     }
 }
 
-fn whole(value: &Val<'_>) -> Option<i128> {
+fn integer(value: &Val<'_>) -> Option<i128> {
     match value {
         Val::Int(number) => Some(i128::from(*number)),
         Val::UInt(number) => Some(i128::from(*number)),
@@ -116,9 +116,9 @@ fn whole(value: &Val<'_>) -> Option<i128> {
     }
 }
 
-/// The order of two numbers; `None` where one is none.
+/// The order of two numbers; `None` if one of the values is not a number.
 #[expect(clippy::option_option, reason = "the outer option means not comparable, the inner one NaN")]
-fn numbers(left: &Val<'_>, right: &Val<'_>) -> Option<Option<Ordering>> {
+fn compare_numbers(left: &Val<'_>, right: &Val<'_>) -> Option<Option<Ordering>> {
     match (left, right) {
         (Val::Double(left), Val::Double(right)) => return Some(left.partial_cmp(right)),
         (Val::Decimal(left), Val::Decimal(right)) => return Some(Some(left.compare(right))),
@@ -128,21 +128,21 @@ fn numbers(left: &Val<'_>, right: &Val<'_>) -> Option<Option<Ordering>> {
         }
         _ => {}
     }
-    if let (Some(left), Some(right)) = (whole(left), whole(right)) {
+    if let (Some(left), Some(right)) = (integer(left), integer(right)) {
         return Some(Some(left.cmp(&right)));
     }
     match (left, right) {
-        (Val::Double(left), right) => Some(whole_with_double(whole(right)?, *left).map(Ordering::reverse)),
-        (left, Val::Double(right)) => Some(whole_with_double(whole(left)?, *right)),
-        (Val::Decimal(left), right) => Some(Some(left.compare(&Dec::whole(whole(right)?)))),
-        (left, Val::Decimal(right)) => Some(Some(Dec::whole(whole(left)?).compare(right))),
+        (Val::Double(left), right) => Some(integer_with_double(integer(right)?, *left).map(Ordering::reverse)),
+        (left, Val::Double(right)) => Some(integer_with_double(integer(left)?, *right)),
+        (Val::Decimal(left), right) => Some(Some(left.compare(&Dec::from_integer(integer(right)?)))),
+        (left, Val::Decimal(right)) => Some(Some(Dec::from_integer(integer(left)?).compare(right))),
         _ => None,
     }
 }
 
-/// A double stands for a number as [`Dec::of_double`] says.
+/// A double has the value defined by [`Dec::from_double`].
 fn decimal_with_double(decimal: &Dec<'_>, double: f64) -> Option<Ordering> {
-    match Dec::of_double(double) {
+    match Dec::from_double(double) {
         Some(number) => Some(decimal.compare(&number)),
         None if double.is_nan() => None,
         None if double > 0.0 => Some(Ordering::Less),
@@ -150,9 +150,9 @@ fn decimal_with_double(decimal: &Dec<'_>, double: f64) -> Option<Ordering> {
     }
 }
 
-/// A double beside a whole number is what its bits say.
+/// Against an integer, a double has its exact binary value.
 #[expect(clippy::cast_possible_truncation, reason = "the double is within the bounds of 128 bits")]
-fn whole_with_double(whole: i128, double: f64) -> Option<Ordering> {
+fn integer_with_double(integer: i128, double: f64) -> Option<Ordering> {
     const BOUND: f64 = 1e30;
     if double.is_nan() {
         return None;
@@ -161,6 +161,6 @@ fn whole_with_double(whole: i128, double: f64) -> Option<Ordering> {
         return Some(if double > 0.0 { Ordering::Less } else { Ordering::Greater });
     }
     let floor = double.floor();
-    let order = whole.cmp(&(floor as i128));
+    let order = integer.cmp(&(floor as i128));
     Some(if order == Ordering::Equal && double > floor { Ordering::Less } else { order })
 }

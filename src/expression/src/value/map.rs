@@ -1,4 +1,4 @@
-//! Maps that expressions make: keys of any scalar kind, in the order in which they were set.
+//! Computed maps: scalar keys, in insertion order.
 
 use std::collections::HashMap;
 
@@ -7,27 +7,27 @@ use crossdock_message::ByteString;
 use super::Val;
 use crate::number::Dec;
 
-/// A key by what it means: numbers of all kinds are equal where their values are.
+/// A map key by its value: numbers of different types are the same key if they are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Key {
-    /// True or false.
+    /// A boolean.
     Bool(bool),
-    /// A whole number, of whichever kind.
-    Whole(i128),
-    /// Text.
+    /// An integer of any numeric type.
+    Integer(i128),
+    /// A string.
     Text(ByteString),
 }
 
 impl Key {
-    /// The key that a value is; nothing where it is none.
+    /// The key for a value; `None` if the value cannot be a key.
     #[must_use]
-    pub fn of(value: &Val<'_>) -> Option<Self> {
+    pub fn from_val(value: &Val<'_>) -> Option<Self> {
         Some(match value {
             Val::Bool(truth) => Self::Bool(*truth),
-            Val::Int(number) => Self::Whole(i128::from(*number)),
-            Val::UInt(number) => Self::Whole(i128::from(*number)),
-            Val::Double(number) if number.fract() == 0.0 => Self::whole(&Dec::of_double(*number)?)?,
-            Val::Decimal(number) if number.is_whole() => Self::whole(number)?,
+            Val::Int(number) => Self::Integer(i128::from(*number)),
+            Val::UInt(number) => Self::Integer(i128::from(*number)),
+            Val::Double(number) if number.fract() == 0.0 => Self::integer(&Dec::from_double(*number)?)?,
+            Val::Decimal(number) if number.is_integer() => Self::integer(number)?,
             Val::Text(text) => Self::Text((**text).clone()),
             _ => return None,
         })
@@ -35,85 +35,88 @@ impl Key {
 }
 
 impl Key {
-    /// Up to 2^126: numbers of all kinds that are equal are keys, or none is.
-    fn whole(number: &Dec<'_>) -> Option<Self> {
-        number.truncated().filter(|whole| whole.unsigned_abs() < 1 << 126).map(Self::Whole)
+    /// Limited to 2^126, so that of equal numbers either all are keys or none is.
+    fn integer(number: &Dec<'_>) -> Option<Self> {
+        number.truncated().filter(|whole| whole.unsigned_abs() < 1 << 126).map(Self::Integer)
     }
 }
 
-/// A map with its entries in order.
+/// A map with its entries in insertion order.
 #[derive(Debug, Clone, Default)]
-pub struct MadeMap<'v> {
+pub struct OwnedMap<'v> {
     entries: Vec<(Val<'v>, Val<'v>)>,
-    places: HashMap<Key, usize>,
+    indexes: HashMap<Key, usize>,
 }
 
-/// Why an entry was not added.
+/// Why an entry was not inserted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoEntry {
-    /// A value of that kind is no key.
-    NoKey,
-    /// The key is there already.
-    Twice,
+pub enum InsertError {
+    /// The value cannot be a key.
+    InvalidKey,
+    /// The key exists already.
+    DuplicateKey,
 }
 
-/// Entries up to which keys are compared one by one.
-const PLACES_MIN: usize = 8;
+/// From this number of entries on, keys are hashed; below, they are compared one by one.
+const HASHED_MIN: usize = 8;
 
-impl<'v> MadeMap<'v> {
-    /// An empty one.
+impl<'v> OwnedMap<'v> {
+    /// An empty map.
     #[must_use]
     pub fn with_capacity(entries: usize) -> Self {
-        Self { entries: Vec::with_capacity(entries), places: HashMap::new() }
+        Self { entries: Vec::with_capacity(entries), indexes: HashMap::new() }
     }
 
-    /// Bytes that so many entries take.
+    /// Bytes of a map with `entries` entries.
     #[must_use]
-    pub const fn made_len(entries: usize) -> usize {
-        /// The map itself, and what counts its copies.
-        const OWN_LEN: usize = size_of::<MadeMap<'_>>() + 16;
+    pub const fn memory_len(entries: usize) -> usize {
+        /// The map and its reference counts.
+        const OWN_LEN: usize = size_of::<OwnedMap<'_>>() + 16;
         OWN_LEN
             + entries
-                * (2 * size_of::<Val<'_>>() + if entries > PLACES_MIN { 5 * size_of::<(Key, usize)>() / 2 } else { 0 })
+                * (2 * size_of::<Val<'_>>() + if entries > HASHED_MIN { 5 * size_of::<(Key, usize)>() / 2 } else { 0 })
     }
 
-    /// Adds an entry behind the others.
+    /// Appends an entry.
     ///
     /// # Errors
-    /// [`NoEntry`].
-    pub fn insert(&mut self, key: Val<'v>, value: Val<'v>) -> Result<(), NoEntry> {
+    /// [`InsertError`].
+    pub fn insert(&mut self, key: Val<'v>, value: Val<'v>) -> Result<(), InsertError> {
         let (own, key) = match key {
-            Val::Bool(_) | Val::Int(_) | Val::UInt(_) | Val::Text(_) => (Key::of(&key).ok_or(NoEntry::NoKey)?, key),
-            // Whether the data says 5 or 5.0.
-            Val::Decimal(number) => match number.truncated().filter(|_| number.is_whole()).map(i64::try_from) {
-                Some(Ok(whole)) => (Key::Whole(i128::from(whole)), Val::Int(whole)),
-                _ => return Err(NoEntry::NoKey),
+            Val::Bool(_) | Val::Int(_) | Val::UInt(_) | Val::Text(_) => {
+                (Key::from_val(&key).ok_or(InsertError::InvalidKey)?, key)
+            }
+            // The data may say 5 or 5.0.
+            Val::Decimal(number) => match number.truncated().filter(|_| number.is_integer()).map(i64::try_from) {
+                Some(Ok(whole)) => (Key::Integer(i128::from(whole)), Val::Int(whole)),
+                _ => return Err(InsertError::InvalidKey),
             },
-            _ => return Err(NoEntry::NoKey),
+            _ => return Err(InsertError::InvalidKey),
         };
-        if self.place(&own).is_some() {
-            return Err(NoEntry::Twice);
+        if self.position(&own).is_some() {
+            return Err(InsertError::DuplicateKey);
         }
         self.entries.push((key, value));
         match self.entries.len() {
-            0..PLACES_MIN => {}
-            PLACES_MIN => {
-                let places = self.entries.iter().enumerate().filter_map(|(at, (key, _))| Some((Key::of(key)?, at)));
-                self.places = places.collect();
+            0..HASHED_MIN => {}
+            HASHED_MIN => {
+                let indexes =
+                    self.entries.iter().enumerate().filter_map(|(at, (key, _))| Some((Key::from_val(key)?, at)));
+                self.indexes = indexes.collect();
             }
-            len => drop(self.places.insert(own, len - 1)),
+            len => drop(self.indexes.insert(own, len - 1)),
         }
         Ok(())
     }
 
-    fn place(&self, key: &Key) -> Option<usize> {
-        if self.entries.len() >= PLACES_MIN {
-            return self.places.get(key).copied();
+    fn position(&self, key: &Key) -> Option<usize> {
+        if self.entries.len() >= HASHED_MIN {
+            return self.indexes.get(key).copied();
         }
         self.entries.iter().position(|(own, _)| match (own, key) {
             (Val::Text(own), Key::Text(text)) => **own == *text,
-            (Val::Int(own), Key::Whole(number)) => i128::from(*own) == *number,
-            (Val::UInt(own), Key::Whole(number)) => i128::from(*own) == *number,
+            (Val::Int(own), Key::Integer(number)) => i128::from(*own) == *number,
+            (Val::UInt(own), Key::Integer(number)) => i128::from(*own) == *number,
             (Val::Bool(own), Key::Bool(truth)) => own == truth,
             _ => false,
         })
@@ -122,22 +125,22 @@ impl<'v> MadeMap<'v> {
     /// The value of a key.
     #[must_use]
     pub fn get(&self, key: &Val<'_>) -> Option<Val<'v>> {
-        self.place(&Key::of(key)?).map(|at| self.entries[at].1.clone())
+        self.position(&Key::from_val(key)?).map(|at| self.entries[at].1.clone())
     }
 
-    /// The value of a text key.
+    /// The value of a string key.
     #[must_use]
     pub fn get_text(&self, name: &str) -> Option<Val<'v>> {
-        if self.entries.len() >= PLACES_MIN {
-            return self.places.get(&Key::Text(name.into())).map(|at| self.entries[*at].1.clone());
+        if self.entries.len() >= HASHED_MIN {
+            return self.indexes.get(&Key::Text(name.into())).map(|at| self.entries[*at].1.clone());
         }
         let found = self.entries.iter().find(|(key, _)| matches!(key, Val::Text(text) if *text.as_ref() == name));
         found.map(|(_, value)| value.clone())
     }
 
-    /// The place of a value that is changed while the map is made.
+    /// The value of a key, for changes while the map is built.
     pub fn get_mut(&mut self, key: &Key) -> Option<&mut Val<'v>> {
-        self.place(key).map(|at| &mut self.entries[at].1)
+        self.position(key).map(|at| &mut self.entries[at].1)
     }
 
     /// The entries in order.
@@ -152,7 +155,7 @@ impl<'v> MadeMap<'v> {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

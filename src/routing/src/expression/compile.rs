@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crossdock_contract::Typed;
 use crossdock_expression::syntax::{Limits, Literal, Options};
-use crossdock_expression::value::NoValue;
+use crossdock_expression::value::ConversionError;
 use crossdock_expression::{
-    Environment, Failure, FailureKind, Given, Input, Problem, Program, RecordInfo, Spent, Step, Type, Unvalued,
-    Variable,
+    Environment, EvaluationError, Exhausted, Failure, FailureKind, Input, InputValue, Problem, Program, RecordInfo,
+    Step, Type, Variable,
 };
 use crossdock_message::{ByteString, Code, Decimal, Fault, Value};
 
@@ -57,13 +57,13 @@ impl Names {
     fn environment(&self) -> Environment {
         let variable = |name: &ByteString| {
             let typed = self.types.iter().find(|(root, _)| root == name);
-            let of = match (&**name, typed) {
+            let ty = match (&**name, typed) {
                 (_, Some((_, typed))) => type_of(typed),
                 ("header", None) => Type::map(Type::Text, Type::Text),
                 ("msg", None) => Type::Record(Arc::new(Envelope)),
                 _ => Type::Dyn,
             };
-            Variable { name: name.clone(), of }
+            Variable { name: name.clone(), ty }
         };
         Environment {
             variables: self.variables.iter().map(variable).collect(),
@@ -246,7 +246,7 @@ impl Expression {
 
     /// The value that a path leads to, counted as a copy.
     fn copied(&self, value: Cow<'_, Value>, scope: &Scope<'_>) -> Result<Value, Fault> {
-        scope.meter.work(1).and_then(|()| scope.meter.copy(&value)).map_err(|spent| self.spent(spent))?;
+        scope.meter.charge_work(1).and_then(|()| scope.meter.charge_copy(&value)).map_err(|spent| self.spent(spent))?;
         Ok(value.into_owned())
     }
 
@@ -257,7 +257,7 @@ impl Expression {
     pub(crate) fn borrow_optional<'v>(&self, scope: &Scope<'v>) -> Result<Option<Cow<'v, Value>>, Fault> {
         match &self.0.kind {
             Kind::Path(path) => {
-                scope.meter.work(1).map_err(|spent| self.spent(spent))?;
+                scope.meter.charge_work(1).map_err(|spent| self.spent(spent))?;
                 Ok(scope.find(path)?.ok())
             }
             _ => Ok(self.evaluate_optional(scope)?.map(Cow::Owned)),
@@ -299,31 +299,31 @@ impl Expression {
         let mut paths = paths.iter();
         let find = |_: &Input| {
             // One for each input.
-            let Some(path) = paths.next() else { return Ok(Given::Nothing) };
+            let Some(path) = paths.next() else { return Ok(InputValue::Absent) };
             Ok(match scope.find(path)?.ok() {
-                Some(value) => Given::Data(value, scope.is_xml(&path.root)),
-                None if scope.is_missing_element(path, 0) => Given::MissingElement,
-                None => Given::Nothing,
+                Some(value) => InputValue::Data(value, scope.is_xml(&path.root)),
+                None if scope.is_missing_element(path, 0) => InputValue::MissingElement,
+                None => InputValue::Absent,
             })
         };
-        program.value(find, scope.meter, scope.host)?.map_err(|problem| match problem {
-            Unvalued::Failure(failure) => self.failed(&failure),
-            Unvalued::NoValue(NoValue::Spent(spent)) => self.spent(spent),
-            Unvalued::NoValue(NoValue::Kind(kind)) => {
+        program.evaluate_to_value(find, scope.meter, scope.host)?.map_err(|problem| match problem {
+            EvaluationError::Failure(failure) => self.failed(&failure),
+            EvaluationError::Conversion(ConversionError::Exhausted(spent)) => self.spent(spent),
+            EvaluationError::Conversion(ConversionError::UnsupportedKind(kind)) => {
                 self.fault("EXPRESSION", format!("`{}` gives {kind}, which a message cannot hold", self.0.source))
             }
         })
     }
 
     /// There is nothing left for the message.
-    pub(crate) fn spent(&self, spent: Spent) -> Fault {
+    pub(crate) fn spent(&self, spent: Exhausted) -> Fault {
         spent::fault(spent, self.0.of_caller, &self.0.source)
     }
 
     fn failed(&self, failure: &Failure) -> Fault {
         match failure.kind {
             FailureKind::Missing => self.missing(&failure.problem),
-            FailureKind::Spent(spent) => self.spent(spent),
+            FailureKind::Exhausted(spent) => self.spent(spent),
             FailureKind::Value => {
                 self.fault("EXPRESSION", format!("`{}` cannot be evaluated: {}", self.0.source, failure.problem))
             }

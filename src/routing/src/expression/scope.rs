@@ -55,7 +55,7 @@ pub struct Item<'a> {
 impl Request {
     /// The body's fields, checked against the names that the address binds.
     fn body_fields(&self, limits: &Limits, meter: &Meter) -> Result<Option<&Value>, Fault> {
-        meter.reads(self.message.body.unread_len()).map_err(|spent| spent::fault(spent, true, "req"))?;
+        meter.check_read(self.message.body.unread_len()).map_err(|spent| spent::fault(spent, true, "req"))?;
         let body = self.message.body.value(limits)?;
         if let (BodyBinding::Fields, Some(Value::Record(record))) = (&self.binding.body, body)
             && let Some((name, _)) = self.message.params.iter().find(|(name, _)| record.get(name).is_some())
@@ -92,13 +92,16 @@ impl Request {
             Some(Value::Record(record)) => record.len(),
             _ => 1,
         };
-        let taken = meter.bytes(Record::made_len(self.message.params.len() + count));
+        let taken = meter.charge_bytes(Record::made_len(self.message.params.len() + count));
         let copied = match body {
-            Some(Value::Record(record)) => record.iter().try_for_each(|(_, value)| meter.copy(value)),
-            Some(other) => meter.copy(other),
+            Some(Value::Record(record)) => record.iter().try_for_each(|(_, value)| meter.charge_copy(value)),
+            Some(other) => meter.charge_copy(other),
             None => Ok(()),
         };
-        taken.and(copied).and_then(|()| meter.work(count as u64)).map_err(|spent| spent::fault(spent, true, "req"))?;
+        taken
+            .and(copied)
+            .and_then(|()| meter.charge_work(count as u64))
+            .map_err(|spent| spent::fault(spent, true, "req"))?;
         let mut fields: Record = self.message.params.clone();
         match (&self.binding.body, body) {
             (_, None) => {}
@@ -143,7 +146,9 @@ impl<'a> Scope<'a> {
             "req" => self.find_in_request(&path.steps),
             "res" => match self.reply {
                 Some(reply) => {
-                    self.meter.reads(reply.body.unread_len()).map_err(|spent| spent::fault(spent, false, "res"))?;
+                    self.meter
+                        .check_read(reply.body.unread_len())
+                        .map_err(|spent| spent::fault(spent, false, "res"))?;
                     match reply.body.value(self.limits).map_err(|fault| unreadable_reply(&fault))? {
                         Some(value) => Ok(follow(value, &path.steps).map(Cow::Borrowed)),
                         None => Ok(Err(0)),
@@ -153,7 +158,7 @@ impl<'a> Scope<'a> {
             },
             "header" => {
                 let headers = if path.steps.is_empty() { self.current.headers.len() } else { 1 };
-                self.meter.work(headers as u64).map_err(|spent| spent::fault(spent, true, "header"))?;
+                self.meter.charge_work(headers as u64).map_err(|spent| spent::fault(spent, true, "header"))?;
                 Ok(self.find_header(&path.steps))
             }
             "msg" => Ok(self.find_in_envelope(&path.steps)),

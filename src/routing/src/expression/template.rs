@@ -90,7 +90,7 @@ impl Template {
                         let problem = format!("`{}` gives {}, which has no text", expression.source(), value.kind());
                         expression.fault("NO_TEXT", problem)
                     })?;
-                    scope.meter.bytes(text.len()).map_err(|spent| expression.spent(spent))?;
+                    scope.meter.charge_bytes(text.len()).map_err(|spent| expression.spent(spent))?;
                     if out.len() + text.len() > LEN_MAX {
                         let problem = format!("`{}` makes a text of more than {LEN_MAX} bytes", expression.source());
                         return Err(expression.fault("TEXT_TOO_LONG", problem));

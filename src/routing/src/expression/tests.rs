@@ -127,7 +127,7 @@ fn what_is_missing_is_the_fault_of_who_should_have_given_it() {
     let fault = evaluate("res['@nothing']").expect_err("missing");
     assert_eq!((fault.code, &*fault.reason), (Code::Internal, "FIELD_MISSING"));
     let fault = evaluate("text(res.l)").expect_err("two of it");
-    assert!(fault.message.contains("not exactly one"), "{fault}");
+    assert!(fault.message.contains("exactly one element"), "{fault}");
 }
 
 #[test]
@@ -149,15 +149,15 @@ fn faults_never_quote_the_message() {
 #[test]
 fn errors_point_at_the_place_and_say_what_to_write() {
     let cases = [
-        ("req.a +", 7..7, "ends too early"),
+        ("req.a +", 7..7, "unexpected end"),
         ("rq.a", 0..2, "no `rq` here"),
         ("req.a == open", 9..13, "no `open` here"),
         ("sise(req.a)", 0..4, "no function `sise`"),
         ("msg.nothing", 4..11, "no field `nothing`"),
-        ("req.a = 1", 6..7, "`=` is no operator"),
-        ("req.a and req.b", 6..9, "`and` is no operator"),
-        ("'open", 0..1, "does not end"),
-        ("header.a > 1", 0..12, "does not compare"),
+        ("req.a = 1", 6..7, "`=` is not an operator"),
+        ("req.a and req.b", 6..9, "`and` is not an operator"),
+        ("'open", 0..1, "not terminated"),
+        ("header.a > 1", 0..12, "cannot compare"),
         ("", 0..0, "missing"),
     ];
     for (source, range, problem) in cases {

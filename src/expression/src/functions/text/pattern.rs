@@ -1,4 +1,4 @@
-//! Regular expressions: RE2's, on an engine that is linear in the text, with bounds on size and work.
+//! Regular expressions in RE2 syntax. Matching is linear in the length of the string; size and work are bounded.
 
 use std::cell::RefCell;
 
@@ -10,18 +10,18 @@ use crate::failure::Outcome;
 
 /// Bytes of the source.
 const LEN_MAX: usize = 1024;
-/// Bytes that the compiled expression may take, and each of its caches.
+/// Bytes of the compiled expression, and of each of its caches.
 const SIZE_MAX: usize = 256 << 10;
-/// States that a text may be in at once, about: the length of the source with its counted repetitions written out.
+/// Approximate limit on simultaneous states: the length of the source with counted repetitions expanded.
 const WEIGHT_MAX: usize = 4096;
-/// Expressions that a thread keeps.
-const KEPT_MAX: usize = 16;
+/// Compiled expressions cached per thread.
+const CACHE_LEN_MAX: usize = 16;
 
 thread_local! {
-    static KEPT: RefCell<Vec<(ByteString, Result<Regex, &'static str>)>> = const { RefCell::new(Vec::new()) };
+    static CACHE: RefCell<Vec<(ByteString, Result<Regex, &'static str>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The length of a source with its counted repetitions written out, at most.
+/// An upper bound of the length of the source with counted repetitions expanded.
 fn weight(source: &str) -> usize {
     let mut weight = source.len().max(1);
     for counted in source.split('{').skip(1) {
@@ -32,76 +32,76 @@ fn weight(source: &str) -> usize {
     weight
 }
 
-/// The source with RE2's meaning of `\d`, `\s`, `\w` and `\b`, which is that of ASCII. Character classes may stand in one another.
+/// Rewrites `\d`, `\s`, `\w`, `\b` and their negations to ASCII, as in RE2. In a class, `[` is escaped, since the engine supports nested classes.
 fn ascii_classes(source: &str) -> String {
-    let mut made = String::with_capacity(source.len() + 16);
+    let mut rewritten = String::with_capacity(source.len() + 16);
     let mut characters = source.chars();
     let mut in_class = false;
     while let Some(character) = characters.next() {
         match character {
             '\\' => match characters.next() {
-                Some('d') => made.push_str("[0-9]"),
-                Some('D') => made.push_str("[^0-9]"),
-                Some('s') => made.push_str("[\\t\\n\\f\\r ]"),
-                Some('S') => made.push_str("[^\\t\\n\\f\\r ]"),
-                Some('w') => made.push_str("[0-9A-Za-z_]"),
-                Some('W') => made.push_str("[^0-9A-Za-z_]"),
-                Some('b') if !in_class => made.push_str("(?-u:\\b)"),
-                Some('B') if !in_class => made.push_str("(?-u:\\B)"),
-                Some(other) => made.extend(['\\', other]),
-                None => made.push('\\'),
+                Some('d') => rewritten.push_str("[0-9]"),
+                Some('D') => rewritten.push_str("[^0-9]"),
+                Some('s') => rewritten.push_str("[\\t\\n\\f\\r ]"),
+                Some('S') => rewritten.push_str("[^\\t\\n\\f\\r ]"),
+                Some('w') => rewritten.push_str("[0-9A-Za-z_]"),
+                Some('W') => rewritten.push_str("[^0-9A-Za-z_]"),
+                Some('b') if !in_class => rewritten.push_str("(?-u:\\b)"),
+                Some('B') if !in_class => rewritten.push_str("(?-u:\\B)"),
+                Some(other) => rewritten.extend(['\\', other]),
+                None => rewritten.push('\\'),
             },
-            // A class by its name, such as `[:alpha:]`.
+            // A named class such as `[:alpha:]`.
             '[' if in_class && characters.as_str().starts_with(':') => {
                 let rest = characters.as_str();
                 let len = rest.find(":]").map_or(rest.len(), |at| at + 2);
-                made.push('[');
-                made.push_str(&rest[..len]);
+                rewritten.push('[');
+                rewritten.push_str(&rest[..len]);
                 characters = rest[len..].chars();
             }
-            '[' if in_class => made.push_str("\\["),
+            '[' if in_class => rewritten.push_str("\\["),
             _ => {
                 in_class = match character {
                     '[' => true,
                     ']' => false,
                     _ => in_class,
                 };
-                made.push(character);
+                rewritten.push(character);
             }
         }
     }
-    made
+    rewritten
 }
 
-/// Compiles a regular expression within its bounds.
+/// Compiles a regular expression within the limits.
 pub(crate) fn compile_regex(source: &str) -> Result<Regex, &'static str> {
     if source.len() > LEN_MAX || weight(source) > WEIGHT_MAX {
         return Err("the regular expression is too large");
     }
     let mut builder = RegexBuilder::new(&ascii_classes(source));
     let built = builder.size_limit(SIZE_MAX).dfa_size_limit(SIZE_MAX).nest_limit(32).build();
-    built.map_err(|_| "the regular expression cannot be read, or is too large")
+    built.map_err(|_| "the regular expression is invalid or too large")
 }
 
-/// Whether an expression is found in a text.
-pub(super) fn is_found(call: &Call<'_>, text: &str, source: &ByteString) -> Outcome<bool> {
-    // Each byte may be looked at once for each state.
+/// Whether the expression matches a part of the string.
+pub(super) fn is_match(call: &Call<'_>, text: &str, source: &ByteString) -> Outcome<bool> {
+    // Each byte may be visited once per state.
     let states = weight(source).min(WEIGHT_MAX);
-    call.scan(text.len().saturating_mul(1 + states / 8))?;
-    KEPT.with_borrow_mut(|kept| {
-        if let Some(at) = kept.iter().position(|(known, _)| known == source) {
-            let last = kept.len() - 1;
-            kept.swap(at, last);
+    call.charge_scan(text.len().saturating_mul(1 + states / 8))?;
+    CACHE.with_borrow_mut(|cache| {
+        if let Some(at) = cache.iter().position(|(known, _)| known == source) {
+            let last = cache.len() - 1;
+            cache.swap(at, last);
         } else {
-            call.work(64 + states)?;
+            call.charge_work(64 + states)?;
             let regex = compile_regex(source);
-            if kept.len() == KEPT_MAX {
-                drop(kept.remove(0));
+            if cache.len() == CACHE_LEN_MAX {
+                drop(cache.remove(0));
             }
-            // A copy: a part of a message would hold all of it.
-            kept.push((ByteString::from(&**source), regex));
+            // A copy: a slice would keep the whole message alive.
+            cache.push((ByteString::from(&**source), regex));
         }
-        match kept.last() {
+        match cache.last() {
             Some((_, Ok(regex))) => Ok(regex.is_match(text)),
             Some((_, Err(problem))) => Err(call.fail(*problem)),
             None => Ok(false),
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_are_those_of_re2() {
+    fn character_classes_match_re2() {
         for (pattern, text, is_found) in [
             (r"^\d+$", "12", true),
             (r"^\d+$", "١٢", false),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn large_ones_are_refused() {
+    fn invalid_and_large_expressions_are_rejected() {
         for pattern in ["[01]*1[01]{900}x", "((a{99}){99}){99}", "(?=a)", "a**(", &"a".repeat(2000)] {
             assert!(compile_regex(pattern).is_err(), "{pattern}");
         }

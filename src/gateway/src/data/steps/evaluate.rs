@@ -86,7 +86,7 @@ impl Run<'_> {
         T: Send + 'static,
     {
         let priority = if budget.has_begun { Priority::Begun } else { Priority::New };
-        let meter = std::mem::replace(&mut budget.meter, Meter::spent(self.deadline));
+        let meter = std::mem::replace(&mut budget.meter, Meter::exhausted(self.deadline));
         let copied = self.copied();
         let work = offload(priority, move || {
             let result = evaluate(&part, &copied.scope(&meter));
