@@ -34,7 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("path", crossdock_http::fuzzing::path),
     ("amqp_frames", crossdock_amqp::fuzzing::frames),
     ("cluster_members", crossdock_cluster::fuzzing::members),
-    ("grpc_packed", crossdock_grpc::fuzzing::packed),
+    ("grpc_packed", crossdock_grpc::fuzzing::compressed),
     ("grpc_status", crossdock_grpc::fuzzing::status),
 ];
 

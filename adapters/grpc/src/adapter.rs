@@ -1,4 +1,4 @@
-//! Opening listeners and ports.
+//! Opens listeners and ports.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::config::{Entry, EntrySettings, Listener, ListenerSettings, Service, S
 use crate::inbound::GrpcInbound;
 use crate::outbound::GrpcOutbound;
 
-/// gRPC over HTTP/2, in and out.
+/// gRPC over HTTP/2.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct GrpcAdapter;
 
@@ -59,14 +59,14 @@ impl Adapter for GrpcAdapter {
     fn open_inbound(&self, name: &str, spec: &dyn ListenerSpec) -> Result<Box<dyn Inbound>, AdapterError> {
         match spec.as_any().downcast_ref::<Listener>() {
             Some(listener) => Ok(Box::new(GrpcInbound::open(name, listener)?)),
-            None => Err(AdapterError::Settings(format!("the listener `{name}` is not one of gRPC"))),
+            None => Err(AdapterError::Settings(format!("listener `{name}` is not a gRPC listener"))),
         }
     }
 
     fn open_outbound(&self, spec: &dyn ServiceSpec, endpoint: usize) -> Result<Rc<dyn Outbound>, AdapterError> {
         match spec.as_any().downcast_ref::<Service>() {
             Some(service) => Ok(Rc::new(GrpcOutbound::open(service, endpoint)?)),
-            None => Err(AdapterError::Settings("the service is not one of gRPC".into())),
+            None => Err(AdapterError::Settings("the service is not a gRPC service".into())),
         }
     }
 }

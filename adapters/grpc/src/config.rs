@@ -1,4 +1,4 @@
-//! Settings as written, and as checked: nothing downstream checks them again.
+//! Settings, as written and as checked. Nothing downstream checks them again.
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -17,8 +17,8 @@ use crossdock_settings::{
 use crossdock_transport::http2::{self, Limits};
 use crossdock_transport::{ClientTlsSettings, Endpoint, ServerTlsSettings, bind_address, static_headers};
 
-/// What a listener answers itself: the service of health, and those of reflection.
-pub(crate) const OWN_SERVICES: [&str; 3] =
+/// Services that a listener implements itself: health and reflection.
+pub(crate) const BUILT_IN_SERVICES: [&str; 3] =
     ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 const fn seconds(count: u64) -> Duration {
@@ -29,17 +29,17 @@ const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
 choices! {
-    /// How messages are packed.
+    /// Message compression.
     pub(crate) enum Compression {
-        /// As they are.
+        /// Uncompressed.
         None = "none",
-        /// With gzip, where that makes them smaller.
+        /// Gzip, if it makes a message smaller.
         Gzip = "gzip",
     }
 
-    /// Which words of a service about its errors reach callers.
+    /// Which error messages of a service are passed to callers.
     pub(crate) enum Faults {
-        /// Those of codes that are about the request; not those of `unknown`, `internal` and `data_loss`, which tell of its inside.
+        /// All except those of `unknown`, `internal` and `data_loss`, which may reveal internals of the service.
         Safe = "safe",
         /// All.
         All = "all",
@@ -53,73 +53,73 @@ settings! {
         pub(crate) bind: Spanned<String>,
         /// Speak TLS.
         pub(crate) tls: Option<ServerTlsSettings>,
-        /// Tell callers the contracts of what is served (gRPC server reflection, v1 and v1alpha).
+        /// Serve gRPC server reflection (v1 and v1alpha).
         pub(crate) reflection: bool = false,
-        /// Connections at once; where nothing is said, as many as the process may have open: three quarters of its limit on open files.
+        /// Maximum number of open connections. Default: three quarters of the limit on open files.
         pub(crate) connections: Option<usize>,
-        /// Connections at once from one address; half of all where nothing is said.
+        /// Maximum number of open connections per client address. Default: half of `connections`.
         pub(crate) connections_per_address: Option<usize>,
-        /// Calls at once on one connection.
+        /// Maximum number of concurrent calls per connection.
         pub(crate) streams: u32 = 100,
-        /// What the metadata of a call may weigh.
+        /// Maximum size of the metadata of a call.
         pub(crate) head: Size = Size(64 * KIB),
-        /// What may be on its way to one call without having been taken.
+        /// HTTP/2 flow-control window of a stream.
         pub(crate) stream_window: Size = Size(64 * KIB),
-        /// What may be on its way on one connection without having been taken.
+        /// HTTP/2 flow-control window of a connection.
         pub(crate) connection_window: Size = Size(MIB),
-        /// How often a quiet connection is asked whether it is alive.
+        /// Interval between HTTP/2 keep-alive pings.
         pub(crate) keep_alive: Duration = seconds(60),
-        /// How long it may take to say so.
+        /// How long to wait for the answer to a ping.
         pub(crate) keep_alive_timeout: Duration = seconds(20),
-        /// How long a connection is kept without a call.
+        /// How long a connection may stay open without calls.
         pub(crate) idle_timeout: Duration = seconds(300),
-        /// How long a caller may take nothing of a whole answer that is there; its stream is reset then.
+        /// How long a caller may read nothing of a complete response before its stream is reset.
         pub(crate) write_timeout: Duration = seconds(30),
-        /// How messages to callers who can unpack them are packed.
+        /// Compression of messages to callers that accept it.
         pub(crate) compression: Compression = Compression::None,
     }
 
     /// a grpc entry
     pub(crate) struct EntrySettings {
-        /// The listener, as crossdock.yaml names it.
+        /// The name of the listener in crossdock.yaml.
         pub(crate) listen: String,
-        /// The method, `pkg.Service/Method`; that of the route's `as` where nothing is said.
+        /// The method, `pkg.Service/Method`. Default: the method of the route's `as`.
         pub(crate) method: Option<Spanned<String>>,
-        /// Take messages of the method as bytes that nobody looks into, by no contract; one message each way.
+        /// Pass messages through as bytes, without a contract. Unary calls only.
         pub(crate) opaque: bool = false,
-        /// What one message may weigh.
+        /// Maximum size of a message.
         pub(crate) max: Size = Size(4 * MIB),
     }
 
     /// a grpc service
     pub(crate) struct ServiceSettings {
-        /// The address, or several that do the same: `http://host:port`, or `https:` for TLS.
+        /// The URL, or several for equivalent endpoints: `http://host:port`, or `https:` for TLS.
         pub(crate) url: OneOrMany<Spanned<String>>,
-        /// Its name in the contract, `pkg.Service`; its methods are the operations.
+        /// The service in the contract, `pkg.Service`; its methods are the operations.
         pub(crate) service: Option<Spanned<String>>,
-        /// Operations without a contract, each `name: pkg.Service/Method`: messages go as the bytes that they came as, one each way.
+        /// Operations without a contract, each `name: pkg.Service/Method`: messages pass through as bytes. Unary calls only.
         pub(crate) opaque: Named<Spanned<String>>,
-        /// Metadata of every call.
+        /// Metadata added to every call.
         pub(crate) headers: Named<Spanned<Secret>>,
-        /// What one message of a reply may weigh.
+        /// Maximum size of a reply message.
         pub(crate) max: Size = Size(4 * MIB),
-        /// For making a connection.
+        /// Timeout for establishing a connection.
         pub(crate) connect_timeout: Duration = seconds(2),
-        /// How often a quiet connection is asked whether it is alive.
+        /// Interval between HTTP/2 keep-alive pings.
         pub(crate) keep_alive: Duration = seconds(60),
-        /// How long it may take to say so.
+        /// How long to wait for the answer to a ping.
         pub(crate) keep_alive_timeout: Duration = seconds(20),
-        /// How messages to the service are packed.
+        /// Compression of messages to the service.
         pub(crate) compression: Compression = Compression::None,
-        /// Which words of the service about its errors reach callers.
+        /// Which error messages of the service are passed to callers.
         pub(crate) faults: Faults = Faults::Safe,
-        /// Trust and identity, for `https`.
+        /// TLS settings for `https`.
         pub(crate) tls: Option<ClientTlsSettings>,
     }
 }
 
 impl ListenerSettings {
-    /// Of its connections. Sizes were checked to fit.
+    /// The HTTP/2 limits of its connections. Sizes are checked to fit.
     pub(crate) fn limits(&self) -> Limits {
         let small = |size: Size| u32::try_from(size.0).unwrap_or(u32::MAX);
         Limits {
@@ -174,7 +174,7 @@ pub(crate) struct Entry {
     binding: Arc<Binding>,
     /// `pkg.Service/Method`.
     pub(crate) method: ByteString,
-    /// Nothing where its messages are opaque.
+    /// `None` if the messages are opaque.
     pub(crate) call: Option<Arc<CallType>>,
     pub(crate) message_len_max: usize,
 }
@@ -185,30 +185,31 @@ impl Entry {
         let call = match (&settings.method, context.call) {
             (Some(_), None) if settings.opaque => None,
             (_, Some(call)) if settings.opaque => {
-                let message = format!("the route is about `{}`, whose messages are not opaque", call.name);
-                reader.error("opaque", node.span, message, "leave `opaque` out, or make it a route of its own");
+                let message =
+                    format!("`opaque` cannot be combined with `{}` of the route, which has a contract", call.name);
+                reader.error("opaque", node.span, message, "remove `opaque`, or use a separate route");
                 return None;
             }
             (Some(method), None) => Some(Arc::new(known_call(method, context.contracts, reader)?)),
             (None, Some(call)) => Some(Arc::clone(call)),
             (Some(method), Some(call)) if *method.value == *call.name => Some(Arc::clone(call)),
             (Some(method), Some(call)) => {
-                let message = format!("the route is about `{}`, not `{}`", call.name, method.value);
-                reader.error("entry-type", method.span, message, "leave `method` out");
+                let message = format!("the route is for `{}`, not `{}`", call.name, method.value);
+                reader.error("entry-type", method.span, message, "remove `method`");
                 return None;
             }
             (None, None) => {
                 let help = "add `method: pkg.Service/Method`, or `as: pkg.Service` to the route";
-                reader.error("missing-key", node.span, "the entry does not say which method it takes", help);
+                reader.error("missing-key", node.span, "the entry has no method", help);
                 return None;
             }
         };
         let method = match (&call, &settings.method) {
             (None, Some(method)) => {
                 let name = opaque_method(method, reader)?;
-                if OWN_SERVICES.iter().any(|own| name.split('/').next() == Some(own)) {
-                    let message = format!("`{name}` is answered by the listener itself");
-                    reader.error("unknown-method", method.span, message, "take the entry out");
+                if BUILT_IN_SERVICES.iter().any(|service| name.split('/').next() == Some(service)) {
+                    let message = format!("`{name}` is implemented by the listener itself");
+                    reader.error("unknown-method", method.span, message, "remove the entry");
                     return None;
                 }
                 ByteString::from(name)
@@ -286,7 +287,7 @@ impl Service {
         let endpoints: Vec<Option<Endpoint>> = settings.url.0.iter().map(|url| endpoint(url, reader)).collect();
         let headers = static_headers(&settings.headers, reader);
         let operations = match &settings.service {
-            Some(service) => described_operations(service, contracts, reader),
+            Some(service) => contract_operations(service, contracts, reader),
             None => Some(Vec::new()),
         };
         let opaque: Vec<_> =
@@ -296,21 +297,21 @@ impl Service {
         for (name, operation) in opaque.into_iter().collect::<Option<Vec<_>>>()? {
             if operations.iter().any(|(other, _)| *other == name) {
                 let span = node.get("opaque").map_or(node.span, |node| node.span);
-                let message = format!("the contract has a method `{name}` already");
-                reader.error("opaque", span, message, "call the operation something else");
+                let message = format!("the contract already has a method `{name}`");
+                reader.error("opaque", span, message, "rename the operation");
                 return None;
             }
             operations.push((name, operation));
         }
         if operations.is_empty() {
-            let help = "write `service: pkg.Service`, of a contract below `contracts:`; or `opaque: { name: pkg.Service/Method }`, \
-                        for bytes that nobody looks into";
-            reader.error("missing-key", node.span, "a service has at least one operation", help);
+            let help = "write `service: pkg.Service`, of a contract in `contracts:`, or `opaque: { name: pkg.Service/Method }` to pass \
+                        messages through as bytes";
+            reader.error("missing-key", node.span, "a service must have at least one operation", help);
             return None;
         }
         if endpoints.is_empty() {
             let help = "write `url: http://host:port`";
-            reader.error("missing-value", node.span, "a service has at least one address", help);
+            reader.error("missing-value", node.span, "a service must have at least one URL", help);
             return None;
         }
         Some(Self {
@@ -326,8 +327,8 @@ impl Service {
 
 type NamedOperation = (ByteString, Arc<dyn OperationSpec>);
 
-/// The methods of a service that a contract describes.
-fn described_operations(
+/// The methods of a service in a contract, as operations.
+fn contract_operations(
     service: &Spanned<String>,
     contracts: &Contracts,
     reader: &mut Reader<'_>,
@@ -335,8 +336,8 @@ fn described_operations(
     let Some(calls) = contracts.calls_of(&service.value) else {
         let help = match nearest(&service.value, contracts.services()) {
             Some(meant) => format!("write `{meant}`"),
-            None if contracts.is_empty() => "add the file that has it below `contracts:`".to_owned(),
-            None => "write `pkg.Service`, of a contract below `contracts:`".to_owned(),
+            None if contracts.is_empty() => "add the file that defines it to `contracts:`".to_owned(),
+            None => "write `pkg.Service`, of a contract in `contracts:`".to_owned(),
         };
         let message = format!("no contract has a service `{}`", service.value);
         reader.error("unknown-contract", service.span, message, help);
@@ -356,8 +357,8 @@ fn opaque_operation(
     reader: &mut Reader<'_>,
 ) -> Option<NamedOperation> {
     if !is_identifier(&name.value) {
-        let message = format!("`{}` is not the name of an operation", name.value);
-        reader.error("name", name.span, message, "use letters, digits and `_`, not a digit first");
+        let message = format!("`{}` is not a valid operation name", name.value);
+        reader.error("name", name.span, message, "use letters, digits and `_`, and do not start with a digit");
         return None;
     }
     let path = format!("/{}", opaque_method(method, reader)?);
@@ -370,13 +371,13 @@ fn is_identifier(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// A method that no contract has to know: a service's full name and a name, each of identifiers.
+/// Checks the name of an opaque method: the full name of a service, `/`, and a method name.
 fn opaque_method<'m>(method: &'m Spanned<String>, reader: &mut Reader<'_>) -> Option<&'m str> {
     let (service, name) = method.value.split_once('/').unwrap_or_default();
     if service.split('.').all(is_identifier) && is_identifier(name) {
         return Some(&method.value);
     }
-    let message = format!("`{}` is not the name of a method", method.value);
+    let message = format!("`{}` is not a valid method name", method.value);
     reader.error("unknown-method", method.span, message, "write `pkg.Service/Method`");
     None
 }
@@ -386,7 +387,7 @@ fn endpoint(url: &Spanned<String>, reader: &mut Reader<'_>) -> Option<Endpoint> 
     if endpoint.base.is_empty() {
         return Some(endpoint);
     }
-    reader.error("url", url.span, "a gRPC service has no path of its own", "write `http://host:port`");
+    reader.error("url", url.span, "the URL of a gRPC service must not have a path", "write `http://host:port`");
     None
 }
 
@@ -416,13 +417,13 @@ impl ServiceSpec for Service {
 #[derive(Debug)]
 pub(crate) struct Operation {
     pub(crate) path: String,
-    /// Nothing where its messages are opaque.
+    /// `None` if the messages are opaque.
     pub(crate) call: Option<Arc<CallType>>,
 }
 
 impl Operation {
-    /// Replies come one after another.
-    pub(crate) fn replies_stream(&self) -> bool {
+    /// Whether the reply is a stream.
+    pub(crate) fn is_server_streaming(&self) -> bool {
         self.call.as_ref().is_some_and(|call| call.server_streaming)
     }
 }

@@ -1,4 +1,4 @@
-//! Asking a service for its contract by reflection.
+//! Reads the contract of a service by server reflection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future;
@@ -13,14 +13,16 @@ use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
 
-use crate::framing::{MessageReader, framed};
-use crate::reflection::{Answer, PATHS, Question, Request as Asked, Response as Told};
-use crate::settle;
+use crate::framing::{MessageReader, frame_message};
+use crate::reflection::{
+    MessageRequest, MessageResponse, PATHS, Request as ReflectionRequest, Response as ReflectionResponse,
+};
+use crate::status;
 
-/// For all questions together.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of one answer, and of all files together.
-const ANSWER_LEN_MAX: usize = 16 << 20;
+/// Timeout for all requests together.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a response, and of all files together.
+const RESPONSE_LEN_MAX: usize = 16 << 20;
 const FILES_LEN_MAX: usize = 64 << 20;
 /// Files of one contract.
 const FILES_MAX: usize = 2000;
@@ -31,7 +33,7 @@ struct FileSet {
     file: Vec<Bytes>,
 }
 
-/// The part of a file's descriptor that says what else is needed.
+/// The name and imports of a `google.protobuf.FileDescriptorProto`.
 #[derive(Clone, PartialEq, prost::Message)]
 struct FileHead {
     #[prost(string, tag = "1")]
@@ -40,65 +42,66 @@ struct FileHead {
     dependency: Vec<String>,
 }
 
-/// Asks the service at `http://host:port` for the contracts of all that it serves: a
-/// `google.protobuf.FileDescriptorSet` with all imports. Waits for the answer, ten seconds at most.
+/// Reads the contracts of all services at `http://host:port` as a `google.protobuf.FileDescriptorSet` with all imports. Blocks for at most
+/// ten seconds.
 ///
 /// # Errors
-/// A sentence where it cannot be reached or does not tell.
+/// A message if the service cannot be reached or does not support reflection.
 pub fn reflect(url: &str) -> Result<Bytes, String> {
-    let endpoint = Endpoint::parse(url).ok_or("it is no address such as `http://host:port`")?;
-    let asking = std::thread::spawn(move || {
+    let endpoint = Endpoint::parse(url).ok_or("the address must be of the form `http://host:port`")?;
+    let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        let asked = async {
-            match tokio::time::timeout(PATIENCE, ask_all(&endpoint)).await {
+        let request = async {
+            match tokio::time::timeout(TIMEOUT, fetch_files(&endpoint)).await {
                 Ok(set) => set.map_err(|fault| fault.message.to_string()),
-                Err(_) => Err(format!("no answer in {} seconds", PATIENCE.as_secs())),
+                Err(_) => Err(format!("no response within {} seconds", TIMEOUT.as_secs())),
             }
         };
-        tokio::task::LocalSet::new().block_on(&runtime, asked)
+        tokio::task::LocalSet::new().block_on(&runtime, request)
     });
-    asking.join().unwrap_or_else(|_| Err("asking failed".to_owned()))
+    thread.join().unwrap_or_else(|_| Err("the reflection client panicked".to_owned()))
 }
 
-async fn ask_all(endpoint: &Endpoint) -> Result<Bytes, Fault> {
-    match files(endpoint, PATHS[0]).await {
-        Err(fault) if fault.code == Code::Unimplemented => files(endpoint, PATHS[1]).await,
+async fn fetch_files(endpoint: &Endpoint) -> Result<Bytes, Fault> {
+    match fetch_files_at(endpoint, PATHS[0]).await {
+        Err(fault) if fault.code == Code::Unimplemented => fetch_files_at(endpoint, PATHS[1]).await,
         other => other,
     }
 }
 
-async fn files(endpoint: &Endpoint, path: &str) -> Result<Bytes, Fault> {
-    let list = ask(endpoint, path, vec![Question::ListServices(String::new())]).await?;
-    let services = list.into_iter().find_map(|told| match told.answer {
-        Some(Answer::Services(services)) => Some(services.services),
+async fn fetch_files_at(endpoint: &Endpoint, path: &str) -> Result<Bytes, Fault> {
+    let list = send_requests(endpoint, path, vec![MessageRequest::ListServices(String::new())]).await?;
+    let services = list.into_iter().find_map(|response| match response.message_response {
+        Some(MessageResponse::Services(services)) => Some(services.services),
         _ => None,
     });
     let services = services.unwrap_or_default();
     let mut found: BTreeMap<String, (FileHead, Bytes)> = BTreeMap::new();
-    let questions = services.iter().filter(|service| !service.name.starts_with("grpc.reflection."));
-    let mut questions: Vec<Question> =
-        questions.map(|service| Question::FileContainingSymbol(service.name.clone())).collect();
-    let mut asked = BTreeSet::new();
-    while !questions.is_empty() {
-        for told in ask(endpoint, path, questions).await? {
-            let Some(Answer::Files(files)) = told.answer else { continue };
+    let requests = services.iter().filter(|service| !service.name.starts_with("grpc.reflection."));
+    let mut requests: Vec<MessageRequest> =
+        requests.map(|service| MessageRequest::FileContainingSymbol(service.name.clone())).collect();
+    let mut requested = BTreeSet::new();
+    while !requests.is_empty() {
+        for response in send_requests(endpoint, path, requests).await? {
+            let Some(MessageResponse::Files(files)) = response.message_response else { continue };
             for descriptor in files.descriptors {
-                let head = FileHead::decode(descriptor.clone()).map_err(|_| bad("a descriptor cannot be read"))?;
+                let head = FileHead::decode(descriptor.clone()).map_err(|_| bad("a file descriptor is malformed"))?;
                 found.insert(head.name.clone(), (head, descriptor));
             }
         }
         let size: usize = found.values().map(|(_, descriptor)| descriptor.len()).sum();
         if found.len() > FILES_MAX || size > FILES_LEN_MAX {
-            return Err(bad("its contract is too large"));
+            return Err(bad("the contract is too large"));
         }
-        // A file that the service does not tell is asked for once: its absence is told when the set is read.
+        // A missing file is requested only once; compiling the set reports it.
         let imports: BTreeSet<&String> = found.values().flat_map(|(head, _)| &head.dependency).collect();
-        let missing = imports.into_iter().filter(|name| !found.contains_key(*name) && asked.insert((*name).clone()));
-        questions = missing.map(|name| Question::FileByFilename(name.clone())).collect();
+        let missing =
+            imports.into_iter().filter(|name| !found.contains_key(*name) && requested.insert((*name).clone()));
+        requests = missing.map(|name| MessageRequest::FileByFilename(name.clone())).collect();
     }
     if found.is_empty() {
-        return Err(bad("it tells no file"));
+        return Err(bad("the service returned no files"));
     }
     let set = FileSet { file: found.into_values().map(|(_, descriptor)| descriptor).collect() };
     Ok(set.encode_to_vec().into())
@@ -108,27 +111,31 @@ fn bad(problem: &'static str) -> Fault {
     Fault::new(Code::Internal, "REFLECTION", problem)
 }
 
-/// Asks questions on one stream; gives the answers.
-async fn ask(endpoint: &Endpoint, path: &str, questions: Vec<Question>) -> Result<Vec<Told>, Fault> {
-    let dialer = Dialer::new(endpoint, None, &[b"h2"], PATIENCE)
+/// Sends requests on one stream and returns the responses.
+async fn send_requests(
+    endpoint: &Endpoint,
+    path: &str,
+    requests: Vec<MessageRequest>,
+) -> Result<Vec<ReflectionResponse>, Fault> {
+    let dialer = Dialer::new(endpoint, None, &[b"h2"], TIMEOUT)
         .map_err(|error| Fault::new(Code::Unavailable, "REFLECTION", error.to_string()))?;
     let lost = |_| Fault::new(Code::Unavailable, "REFLECTION", "the connection was closed");
     let stream = dialer.dial().await?;
     let (mut sender, connection) =
         http2::Builder::new(LocalExecutor).handshake(TokioIo::new(stream)).await.map_err(lost)?;
-    let driving = tokio::task::spawn_local(async move {
+    let driver = tokio::task::spawn_local(async move {
         let _ = connection.await;
     });
     let mut body = Vec::new();
-    let count = questions.len();
-    for question in questions {
-        let asked = Asked { host: String::new(), question: Some(question) };
-        let (first, second) = framed(&asked.encode_to_vec().into(), None)?;
+    let count = requests.len();
+    for message_request in requests {
+        let request = ReflectionRequest { host: String::new(), message_request: Some(message_request) };
+        let (first, second) = frame_message(&request.encode_to_vec().into(), None)?;
         body.extend_from_slice(&first);
         body.extend_from_slice(&second.unwrap_or_default());
     }
     let scheme = if endpoint.secure { "https" } else { "http" };
-    let mut request = Request::new(crate::outbound::whole_body(body.into()));
+    let mut request = Request::new(crate::outbound::framed_body(body.into()));
     *request.method_mut() = http::Method::POST;
     let authority = endpoint.authority.to_str().unwrap_or("");
     *request.uri_mut() = http::Uri::builder()
@@ -136,24 +143,24 @@ async fn ask(endpoint: &Endpoint, path: &str, questions: Vec<Question>) -> Resul
         .authority(authority)
         .path_and_query(path)
         .build()
-        .map_err(|_| bad("its address cannot be asked"))?;
+        .map_err(|_| bad("the address is invalid"))?;
     let headers = request.headers_mut();
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
     let response = sender.send_request(request).await.map_err(lost)?;
     let (head, body) = response.into_parts();
-    if let Some(Err(code)) = settle::status_of(&head.headers) {
-        return Err(Fault::new(code, "REFLECTION", "it does not offer reflection"));
+    if let Some(Err(code)) = status::parse_status(&head.headers) {
+        return Err(Fault::new(code, "REFLECTION", "the service does not support reflection"));
     }
-    let mut reader = MessageReader::new(body, None, ANSWER_LEN_MAX, |_| bad("the connection was closed"));
-    let mut answers = Vec::with_capacity(count);
-    while let Some(answer) = future::poll_fn(|cx| reader.poll_message(cx)).await.transpose()? {
-        answers.push(Told::decode(answer).map_err(|_| bad("an answer cannot be read"))?);
+    let mut reader = MessageReader::new(body, None, RESPONSE_LEN_MAX, |_| bad("the connection was closed"));
+    let mut responses = Vec::with_capacity(count);
+    while let Some(message) = future::poll_fn(|cx| reader.poll_message(cx)).await.transpose()? {
+        responses.push(ReflectionResponse::decode(message).map_err(|_| bad("a response is malformed"))?);
     }
     let trailers = reader.take_trailers().unwrap_or_default();
-    driving.abort();
-    match settle::status_of(&trailers) {
-        Some(Err(code)) => Err(Fault::new(code, "REFLECTION", "it does not offer reflection")),
-        _ => Ok(answers),
+    driver.abort();
+    match status::parse_status(&trailers) {
+        Some(Err(code)) => Err(Fault::new(code, "REFLECTION", "the service does not support reflection")),
+        _ => Ok(responses),
     }
 }

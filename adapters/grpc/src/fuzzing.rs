@@ -1,24 +1,24 @@
-//! Readers of this crate, for fuzzing: each takes any bytes and panics where a law is broken.
+//! Fuzz targets: each accepts arbitrary bytes and panics if an invariant is violated.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Faults;
-use crate::framing::{Coding, unpack};
-use crate::settle;
+use crate::framing::{Encoding, decompress};
+use crate::status;
 
-/// A packed message: what it unpacks to stays below the limit, whatever it says.
-pub fn packed(bytes: &[u8]) {
+/// A decompressed message never exceeds the limit.
+pub fn compressed(bytes: &[u8]) {
     const LEN_MAX: usize = 1 << 20;
     let message = Bytes::copy_from_slice(bytes);
-    for coding in [Coding::Gzip, Coding::Deflate] {
-        if let Ok(unpacked) = unpack(&message, coding, LEN_MAX) {
-            assert!(unpacked.len() <= LEN_MAX);
+    for encoding in [Encoding::Gzip, Encoding::Deflate] {
+        if let Ok(decompressed) = decompress(&message, encoding, LEN_MAX) {
+            assert!(decompressed.len() <= LEN_MAX);
         }
     }
 }
 
-/// The trailers of a service: a status is a fault that can be told to a caller.
+/// A status in the trailers of a service maps to a fault and back.
 pub fn status(bytes: &[u8]) {
     let mut metadata = HeaderMap::new();
     for line in bytes.split(|byte| *byte == b'\n').take(20) {
@@ -28,12 +28,12 @@ pub fn status(bytes: &[u8]) {
             metadata.append(name, value);
         }
     }
-    if let Some(Err(code)) = settle::status_of(&metadata) {
+    if let Some(Err(code)) = status::parse_status(&metadata) {
         for faults in [Faults::All, Faults::Safe] {
-            let fault = settle::service_fault(code, &metadata, &["x-a".into()], faults);
-            let mut told = HeaderMap::new();
-            settle::status(&fault, &mut told);
-            assert_eq!(settle::status_of(&told), Some(Err(code)), "the code survives");
+            let fault = status::fault_from_service(code, &metadata, &["x-a".into()], faults);
+            let mut sent = HeaderMap::new();
+            status::append_fault(&fault, &mut sent);
+            assert_eq!(status::parse_status(&sent), Some(Err(code)), "the code round-trips");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! A listener: from a connection to answers.
+//! The listener: accepts connections and dispatches calls.
 
-mod answer;
+mod body;
 mod services;
 
 use std::any::Any;
@@ -27,15 +27,15 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Compression, Entry, Listener, ListenerSettings};
-use crate::framing::{Coding, MessageReader};
+use crate::framing::{Encoding, MessageReader};
 use crate::mapping::{self, Metadata};
-use crate::settle;
-use answer::{AnswerBody, StreamAnswer};
+use crate::status;
+use body::{ResponseBody, StreamBody};
 
-/// For the one message of a call that is no stream.
+/// Timeout for receiving the message of a unary call.
 const MESSAGE_TIME: Duration = Duration::from_secs(60);
 
-/// A listener whose address is taken.
+/// A bound listener.
 pub(crate) struct GrpcInbound {
     name: ByteString,
     socket: TcpListener,
@@ -71,25 +71,25 @@ impl Inbound for GrpcInbound {
     ) -> SendFuture<'static, Result<(), AdapterError>> {
         Box::pin(async move {
             let Self { name, socket, settings, acceptor, limiter, .. } = *self;
-            let serving = stop.clone();
+            let worker_stop = stop.clone();
             serve(&name.clone(), socket, arbiters, stop, move || {
                 // Runs once on each data arbiter.
                 let worker = Rc::new(Worker {
                     name: name.clone(),
                     settings: settings.clone(),
                     ingress: ingress.open(),
-                    stop: serving.clone(),
+                    stop: worker_stop.clone(),
                 });
                 let (acceptor, limiter) = (acceptor.clone(), Arc::clone(&limiter));
-                let taking = async move |socket: TcpStream| worker.serve(socket, acceptor.as_ref(), &limiter).await;
-                std::future::ready(Ok(taking))
+                let handler = async move |socket: TcpStream| worker.serve(socket, acceptor.as_ref(), &limiter).await;
+                std::future::ready(Ok(handler))
             })
             .await
         })
     }
 }
 
-/// What all connections of one data arbiter share.
+/// State shared by all connections of one data arbiter.
 struct Worker {
     name: ByteString,
     settings: ListenerSettings,
@@ -112,27 +112,27 @@ impl Worker {
         Ok(())
     }
 
-    fn answer_coding(&self, metadata: &HeaderMap) -> Option<Coding> {
-        let takes =
+    fn response_encoding(&self, metadata: &HeaderMap) -> Option<Encoding> {
+        let has_gzip =
             |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b',').any(|name| name.trim_ascii() == b"gzip");
-        let taken = metadata.get("grpc-accept-encoding").is_some_and(takes);
-        (self.settings.compression == Compression::Gzip && taken).then_some(Coding::Gzip)
+        let accepts_gzip = metadata.get("grpc-accept-encoding").is_some_and(has_gzip);
+        (self.settings.compression == Compression::Gzip && accepts_gzip).then_some(Encoding::Gzip)
     }
 }
 
-/// Answers one call, whatever happens.
-async fn handle(worker: Rc<Worker>, request: Request<Incoming>) -> Response<AnswerBody> {
-    if let Some(refusal) = refused_by_http(&request) {
-        return refusal;
+/// Answers a call, even if handling it panics.
+async fn handle(worker: Rc<Worker>, request: Request<Incoming>) -> Response<ResponseBody> {
+    if let Some(rejection) = reject_non_grpc(&request) {
+        return rejection;
     }
     if let Err(fault) = http2::check_work(request.extensions()) {
-        return failure(&fault);
+        return trailers_only(&fault);
     }
     let content_type = request.headers().get(http::header::CONTENT_TYPE).cloned();
-    let answered = AssertUnwindSafe(answer(&worker, request)).catch_unwind().await;
-    let mut response = answered.unwrap_or_else(|_| {
-        tracing::error!(listener = %worker.name, "a call panicked; its caller got INTERNAL");
-        failure(&Fault::new(Code::Internal, "PANIC", "the gateway failed on this call"))
+    let result = AssertUnwindSafe(respond(&worker, request)).catch_unwind().await;
+    let mut response = result.unwrap_or_else(|_| {
+        tracing::error!(listener = %worker.name, "call handler panicked; returned INTERNAL");
+        trailers_only(&Fault::new(Code::Internal, "PANIC", "the gateway failed on this call"))
     });
     if let Some(content_type) = content_type {
         response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
@@ -140,60 +140,60 @@ async fn handle(worker: Rc<Worker>, request: Request<Incoming>) -> Response<Answ
     response
 }
 
-/// What is no call of gRPC is told so in HTTP's words (gRPC over HTTP/2, "Requests").
-fn refused_by_http(request: &Request<Incoming>) -> Option<Response<AnswerBody>> {
+/// Rejects a request that is not gRPC with an HTTP status (gRPC over HTTP/2, "Requests").
+fn reject_non_grpc(request: &Request<Incoming>) -> Option<Response<ResponseBody>> {
     let is_grpc = request.headers().get(http::header::CONTENT_TYPE).is_some_and(|value| {
         let name = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        // Messages of another subtype are not protobuf.
-        [&b"application/grpc"[..], b"application/grpc+proto"].iter().any(|taken| name.eq_ignore_ascii_case(taken))
+        // Other subtypes are not protobuf.
+        [&b"application/grpc"[..], b"application/grpc+proto"].iter().any(|accepted| name.eq_ignore_ascii_case(accepted))
     });
     let status = match *request.method() {
         http::Method::POST if is_grpc => return None,
         http::Method::POST => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         _ => StatusCode::METHOD_NOT_ALLOWED,
     };
-    let mut response = Response::new(AnswerBody::none());
+    let mut response = Response::new(ResponseBody::none());
     *response.status_mut() = status;
     Some(response)
 }
 
-/// An answer that is only a status (gRPC over HTTP/2, "Trailers-Only").
-fn failure(fault: &Fault) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::none());
+/// A response with only a status (gRPC over HTTP/2, "Trailers-Only").
+fn trailers_only(fault: &Fault) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::none());
     let headers = response.headers_mut();
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    settle::status(fault, headers);
+    status::append_fault(fault, headers);
     if fault.reason == "ENCODING" {
-        headers.insert("grpc-accept-encoding", HeaderValue::from_static(Coding::ACCEPTED));
+        headers.insert("grpc-accept-encoding", HeaderValue::from_static(Encoding::ACCEPTED));
     }
     response
 }
 
-async fn answer(worker: &Rc<Worker>, request: Request<Incoming>) -> Response<AnswerBody> {
+async fn respond(worker: &Rc<Worker>, request: Request<Incoming>) -> Response<ResponseBody> {
     let (head, body) = request.into_parts();
-    if let Some(answered) = services::answer(worker, &head, body).await {
-        return answered.unwrap_or_else(|fault| failure(&fault));
+    if let Some(result) = services::respond(worker, &head, body).await {
+        return result.unwrap_or_else(|fault| trailers_only(&fault));
     }
-    failure(&Fault::new(Code::Internal, "SERVICE", "the call was not taken"))
+    trailers_only(&Fault::new(Code::Internal, "SERVICE", "the call was not handled"))
 }
 
-/// A call that a route takes.
+/// Dispatches a call to its route.
 async fn route(
     worker: &Rc<Worker>,
     head: &http::request::Parts,
     body: Incoming,
-) -> Result<Response<AnswerBody>, Fault> {
+) -> Result<Response<ResponseBody>, Fault> {
     let metadata = Metadata(&head.headers);
     let path = head.uri.path();
     let listener = &worker.name;
     let admission = worker.ingress.admit(&Head { listener, method: "POST", path, headers: &metadata })?;
     let spec = Arc::clone(&admission.entry);
     let Some(entry) = spec.as_any().downcast_ref::<Entry>() else {
-        return Err(Fault::new(Code::Internal, "ENTRY", "the route is not one of gRPC"));
+        return Err(Fault::new(Code::Internal, "ENTRY", "the entry is not a gRPC entry"));
     };
     let id = HeaderValue::from_maybe_shared(admission.id.clone().into_bytes());
-    let answered = exchange(worker, head, body, entry, admission).await;
-    let mut response = answered.unwrap_or_else(|fault| failure(&fault));
+    let result = exchange(worker, head, body, entry, admission).await;
+    let mut response = result.unwrap_or_else(|fault| trailers_only(&fault));
     if let Ok(id) = id {
         response.headers_mut().insert("x-request-id", id);
     }
@@ -206,40 +206,40 @@ async fn exchange(
     body: Incoming,
     entry: &Entry,
     admission: Admission,
-) -> Result<Response<AnswerBody>, Fault> {
+) -> Result<Response<ResponseBody>, Fault> {
     let mut message = mapping::request(&head.headers, &admission, &worker.name, Instant::now())?;
     message.work = head.extensions.get::<Arc<http2::Work>>().map(|work| Arc::clone(work) as Arc<dyn Any + Send + Sync>);
-    let coding = head.headers.get("grpc-encoding").map_or(Ok(None), |value| Coding::of_name(value.as_bytes()))?;
-    let reader = MessageReader::new(body, coding, entry.message_len_max, caller_left);
+    let encoding = head.headers.get("grpc-encoding").map_or(Ok(None), |value| Encoding::from_name(value.as_bytes()))?;
+    let reader = MessageReader::new(body, encoding, entry.message_len_max, caller_disconnected);
     message.body = request_body(reader, entry, message.deadline).await?;
     if entry.call.is_none() {
         message.content_type = Some(ByteString::from_static(Format::Protobuf.media_type()));
     }
     let Admission { exchange, .. } = admission;
-    let answer_coding = worker.answer_coding(&head.headers);
+    let response_encoding = worker.response_encoding(&head.headers);
     match exchange.dispatch(message).await {
-        Outcome::Replied(reply) => replied(reply, entry, answer_coding).await,
+        Outcome::Replied(reply) => reply_response(reply, entry, response_encoding).await,
         Outcome::Accepted => {
-            // The route took the message on and has nothing to say: in gRPC, that is a reply of defaults.
+            // The route accepted the message without a reply: in gRPC, an empty message.
             let reply = Message::new(ByteString::new(), ByteString::new());
-            replied(reply, entry, answer_coding).await
+            reply_response(reply, entry, response_encoding).await
         }
         Outcome::Failed(fault) => Err(fault),
     }
 }
 
-/// The one message, or the stream of them.
+/// The message of a unary call, or the stream of messages.
 async fn request_body(mut reader: MessageReader, entry: &Entry, deadline: Option<Deadline>) -> Result<Body, Fault> {
     let call = entry.call.as_ref();
-    let of_type = call.map(|call| Arc::clone(&call.request) as Arc<dyn BodyType>);
-    if let (Some(of_type), true) = (&of_type, call.is_some_and(|call| call.client_streaming)) {
-        let of_type = Arc::clone(of_type);
-        let reader = reader.streaming();
-        return Ok(Body::Stream(StreamCell::new(Box::new(Requests { reader, of_type }))));
+    let body_type = call.map(|call| Arc::clone(&call.request) as Arc<dyn BodyType>);
+    if let (Some(body_type), true) = (&body_type, call.is_some_and(|call| call.client_streaming)) {
+        let body_type = Arc::clone(body_type);
+        let reader = reader.for_stream();
+        return Ok(Body::Stream(StreamCell::new(Box::new(RequestStream { reader, body_type }))));
     }
-    let one = async {
+    let receive = async {
         let first = future::poll_fn(|cx| reader.poll_message(cx)).await;
-        // What is broken is not asked again.
+        // A failed body is not polled again.
         let second = match first {
             Some(Ok(_)) => future::poll_fn(|cx| reader.poll_message(cx)).await,
             _ => None,
@@ -247,72 +247,75 @@ async fn request_body(mut reader: MessageReader, entry: &Entry, deadline: Option
         (first, second)
     };
     let cardinality = || {
-        Fault::caller(Code::Unimplemented, "CARDINALITY", "the method takes exactly one message").with_http_status(400)
+        Fault::caller(Code::Unimplemented, "CARDINALITY", "the method requires exactly one message")
+            .with_http_status(400)
     };
     let wait = deadline.map_or(MESSAGE_TIME, |deadline| deadline.left(Instant::now()).min(MESSAGE_TIME));
-    match tokio::time::timeout(wait, one).await {
+    match tokio::time::timeout(wait, receive).await {
         Ok((Some(Ok(message)), None)) => {
             let mut chunks = Chunks::from(message);
-            chunks.keep(reader.take_keeper());
-            Ok(match of_type {
-                Some(of_type) => Body::typed(chunks, Format::Protobuf, of_type),
+            chunks.keep(reader.take_guard());
+            Ok(match body_type {
+                Some(body_type) => Body::typed(chunks, Format::Protobuf, body_type),
                 None => Body::protobuf(chunks),
             })
         }
         Ok((Some(Err(fault)), _) | (Some(Ok(_)), Some(Err(fault)))) => Err(fault),
         Ok((None, _) | (Some(Ok(_)), Some(Ok(_)))) => Err(cardinality()),
-        Err(_) => {
-            Err(Fault::caller(Code::DeadlineExceeded, "BODY_TOO_SLOW", "the message came too slowly")
-                .with_http_status(408))
-        }
+        Err(_) => Err(Fault::caller(Code::DeadlineExceeded, "BODY_TOO_SLOW", "the message was not received in time")
+            .with_http_status(408)),
     }
 }
 
-fn caller_left(_: &hyper::Error) -> Fault {
-    Fault::caller(Code::Cancelled, "CALLER_LEFT", "the caller left")
+fn caller_disconnected(_: &hyper::Error) -> Fault {
+    Fault::caller(Code::Cancelled, "CALLER_LEFT", "the caller disconnected")
 }
 
-/// The caller's messages.
-struct Requests {
+/// The stream of messages of the caller.
+struct RequestStream {
     reader: MessageReader,
-    of_type: Arc<dyn BodyType>,
+    body_type: Arc<dyn BodyType>,
 }
 
-impl BodyStream for Requests {
+impl BodyStream for RequestStream {
     fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Result<Body, Fault>>> {
-        let of_type = &self.of_type;
-        let typed = |message: bytes::Bytes| Body::typed(message.into(), Format::Protobuf, Arc::clone(of_type));
+        let body_type = &self.body_type;
+        let typed = |message: bytes::Bytes| Body::typed(message.into(), Format::Protobuf, Arc::clone(body_type));
         self.reader.poll_message(cx).map(|next| next.map(|message| message.map(typed)))
     }
 }
 
-async fn replied(mut reply: Message, entry: &Entry, coding: Option<Coding>) -> Result<Response<AnswerBody>, Fault> {
-    let of_type = entry.call.as_ref().map(|call| &call.reply);
+async fn reply_response(
+    mut reply: Message,
+    entry: &Entry,
+    encoding: Option<Encoding>,
+) -> Result<Response<ResponseBody>, Fault> {
+    let body_type = entry.call.as_ref().map(|call| &call.reply);
     let body = match &reply.body {
         Body::Stream(stream) => {
-            let taken = || Fault::new(Code::Internal, "STREAM", "the stream of the reply was taken already");
-            AnswerBody::stream(StreamAnswer::new(stream.take().ok_or_else(taken)?, of_type.cloned(), coding))
+            let consumed = || Fault::new(Code::Internal, "STREAM", "the reply stream was already consumed");
+            ResponseBody::stream(StreamBody::new(stream.take().ok_or_else(consumed)?, body_type.cloned(), encoding))
         }
         _ => {
-            let of_type = of_type.map(|of_type| Arc::clone(of_type) as Arc<dyn BodyType>);
-            let encoded = take_body_apart(&mut reply, &WriteFormat::Protobuf, of_type.as_ref()).await;
-            // What the gateway cannot write is its own fault.
+            let body_type = body_type.map(|body_type| Arc::clone(body_type) as Arc<dyn BodyType>);
+            let encoded = take_body_apart(&mut reply, &WriteFormat::Protobuf, body_type.as_ref()).await;
+            // A message that the gateway cannot encode is an internal fault.
             let encoded = encoded.map_err(|fault| Fault { code: Code::Internal, http_status: None, ..fault })?;
-            // It may have been read on its way.
+            // Its parsed value may be large: drop it elsewhere.
             discard(std::mem::replace(&mut reply.body, Body::Empty));
             let mut trailers = HeaderMap::new();
             mapping::append(&reply.trailers, &mut trailers);
-            settle::ok(&mut trailers);
-            AnswerBody::once(&encoded.chunks.to_bytes(), coding, trailers)?
+            status::append_ok(&mut trailers);
+            ResponseBody::once(&encoded.chunks.to_bytes(), encoding, trailers)?
         }
     };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    if coding.is_some() {
+    if encoding.is_some() {
         headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
     }
-    headers.insert("grpc-accept-encoding", HeaderValue::from_static(Coding::ACCEPTED));
+    headers.insert("grpc-accept-encoding", HeaderValue::from_static(Encoding::ACCEPTED));
     mapping::append(&reply.headers, headers);
     Ok(response)
 }

@@ -1,15 +1,16 @@
-//! The gRPC adapter: every method of a contract, in and out, without generated code.
+//! The gRPC adapter: serves and calls every method of a contract, without generated code.
 //!
 //! | module | holds |
 //! | --- | --- |
 //! | `config` | settings as written and as checked |
-//! | `adapter` | opening listeners and ports |
-//! | `inbound` | a call, through the ingress, to an answer; health and reflection |
-//! | `outbound` | a message, over a shared connection, to a reply |
-//! | `framing` | messages in and out of HTTP/2's data frames, compressed or not |
-//! | `mapping` | canonical messages to and from metadata |
-//! | `settle` | outcome to status, fault to status and back |
-//! | `describe` | asking a service for its contract by reflection |
+//! | `adapter` | opens listeners and ports |
+//! | `inbound` | dispatches calls to routes; health and reflection services |
+//! | `outbound` | calls services over shared connections |
+//! | `framing` | length-prefixed messages and compression |
+//! | `mapping` | maps canonical messages to and from metadata |
+//! | `reflection` | answers server reflection requests |
+//! | `status` | maps faults to and from gRPC status |
+//! | `describe` | reads the contract of a service by reflection |
 
 mod adapter;
 mod config;
@@ -21,7 +22,7 @@ mod inbound;
 mod mapping;
 mod outbound;
 mod reflection;
-mod settle;
+mod status;
 
 pub use adapter::GrpcAdapter;
 pub use describe::reflect;

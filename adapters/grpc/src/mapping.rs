@@ -1,4 +1,4 @@
-//! Canonical messages to and from metadata. Pure.
+//! Maps canonical messages to and from metadata. Pure functions.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use crossdock_adapter_api::{Admission, Fields, header_twice};
 use crossdock_message::{ByteString, Code, Deadline, Fault, Headers, Message, TraceContext};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Metadata that the adapter looks at, and that no caller may send twice.
+/// Metadata that the adapter interprets; callers must not repeat it.
 const SINGLE: [&str; 4] = ["content-type", "grpc-encoding", "grpc-timeout", "traceparent"];
 
-/// Metadata as the fields of a head.
+/// Metadata as header fields.
 pub(crate) struct Metadata<'a>(pub(crate) &'a HeaderMap);
 
 impl Fields for Metadata<'_> {
@@ -26,10 +26,10 @@ fn text(value: &HeaderValue) -> Option<ByteString> {
     value.to_str().ok().map(ByteString::from)
 }
 
-/// The message of a call, its body not yet read.
+/// The message of a call, without its body.
 ///
 /// # Errors
-/// INVALID_ARGUMENT for a timeout or listed metadata that cannot be read.
+/// INVALID_ARGUMENT if the timeout or listed metadata is malformed.
 pub(crate) fn request(
     metadata: &HeaderMap,
     admission: &Admission,
@@ -48,14 +48,14 @@ pub(crate) fn request(
     }
     if let Some(value) = metadata.get("grpc-timeout") {
         let wait = value.to_str().ok().and_then(parse_timeout).ok_or_else(|| {
-            Fault::caller(Code::InvalidArgument, "TIMEOUT", "grpc-timeout has to be up to eight digits and a unit")
+            Fault::caller(Code::InvalidArgument, "TIMEOUT", "grpc-timeout must be one to eight digits and a unit")
         })?;
         message.deadline = now.checked_add(wait).map(Deadline::at);
     }
     Ok(message)
 }
 
-/// Only metadata that is listed. Binary metadata (`-bin`) stays the base64 text that it is on the wire.
+/// The listed metadata. Binary metadata (`-bin`) keeps its base64 form.
 pub(crate) fn carried(metadata: &HeaderMap, carry: &[ByteString]) -> Result<Headers, Fault> {
     let mut headers = Headers::new();
     for name in carry {
@@ -63,7 +63,7 @@ pub(crate) fn carried(metadata: &HeaderMap, carry: &[ByteString]) -> Result<Head
             let appended = text(value).map(|value| headers.append(name.clone(), value));
             if !matches!(appended, Some(Ok(()))) {
                 let message =
-                    format!("the metadata `{name}` holds a character outside ASCII; its name has to end with -bin");
+                    format!("metadata `{name}` contains non-ASCII characters; such a name must end with -bin");
                 return Err(Fault::caller(Code::InvalidArgument, "HEADER", message).with_detail("header", name.clone()));
             }
         }
@@ -71,7 +71,7 @@ pub(crate) fn carried(metadata: &HeaderMap, carry: &[ByteString]) -> Result<Head
     Ok(headers)
 }
 
-/// Appends headers as metadata. Names that gRPC has for itself are left out.
+/// Appends headers as metadata, except names reserved by gRPC.
 pub(crate) fn append(headers: &Headers, metadata: &mut HeaderMap) {
     for (name, value) in headers.iter() {
         if name.starts_with("grpc-") || matches!(&**name, "te" | "content-type" | "user-agent" | "content-length") {
@@ -84,7 +84,7 @@ pub(crate) fn append(headers: &Headers, metadata: &mut HeaderMap) {
     }
 }
 
-/// Reads `grpc-timeout`: up to eight digits and a unit.
+/// Parses `grpc-timeout`: one to eight digits and a unit.
 fn parse_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -102,7 +102,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// Writes `grpc-timeout`, in the smallest unit whose digits fit.
+/// Formats `grpc-timeout` in the smallest unit that fits in eight digits.
 pub(crate) fn timeout_text(left: Duration) -> String {
     const DIGITS_MAX: u128 = 99_999_999;
     let units = [(left.as_nanos(), 'n'), (left.as_micros(), 'u'), (left.as_millis(), 'm')];
@@ -125,7 +125,7 @@ pub(crate) fn call_metadata(
         http::header::USER_AGENT,
         HeaderValue::from_static(concat!("grpc-crossdock/", env!("CARGO_PKG_VERSION"))),
     );
-    metadata.insert("grpc-accept-encoding", HeaderValue::from_static(crate::framing::Coding::ACCEPTED));
+    metadata.insert("grpc-accept-encoding", HeaderValue::from_static(crate::framing::Encoding::ACCEPTED));
     if let Some(deadline) = message.deadline
         && let Ok(value) = HeaderValue::from_str(&timeout_text(deadline.left(now)))
     {
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timeouts_are_read_and_written() {
+    fn timeouts_round_trip_and_malformed_ones_are_rejected() {
         for (text, millis) in
             [("1H", 3_600_000), ("2M", 120_000), ("3S", 3_000), ("40m", 40), ("5000u", 5), ("99999999n", 99)]
         {

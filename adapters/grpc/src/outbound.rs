@@ -1,7 +1,7 @@
-//! The port to one endpoint: calls as streams of shared connections.
+//! The port to one endpoint: calls are streams on shared connections.
 
 mod body;
-mod links;
+mod pool;
 mod reply;
 
 use std::future;
@@ -19,13 +19,13 @@ use hyper::body::Incoming;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{Compression, Faults, Operation, Service};
-use crate::framing::{Coding, MessageReader};
-use crate::{mapping, settle};
+use crate::framing::{Encoding, MessageReader};
+use crate::{mapping, status};
 use body::CallBody;
-use links::{Claim, Links};
-use reply::Replies;
+use pool::{Checkout, ConnectionPool};
+use reply::ReplyStream;
 
-/// What the answer to a health check may weigh.
+/// Bytes of a health check response.
 const HEALTH_LEN_MAX: usize = 1024;
 
 /// The port to one endpoint.
@@ -33,10 +33,10 @@ const HEALTH_LEN_MAX: usize = 1024;
 pub(crate) struct GrpcOutbound {
     endpoint: Endpoint,
     name: ByteString,
-    links: Rc<Links>,
+    pool: Rc<ConnectionPool>,
     headers: Vec<(http::HeaderName, http::HeaderValue)>,
     message_len_max: usize,
-    coding: Option<Coding>,
+    encoding: Option<Encoding>,
     faults: Faults,
 }
 
@@ -50,38 +50,38 @@ impl GrpcOutbound {
         Ok(Self {
             name: endpoint.host.as_str().into(),
             endpoint,
-            links: Links::new(dialer, connect_time, settings.keep_alive.0, settings.keep_alive_timeout.0),
+            pool: ConnectionPool::new(dialer, connect_time, settings.keep_alive.0, settings.keep_alive_timeout.0),
             headers: service.headers.clone(),
             message_len_max: service.message_len_max,
-            coding: (settings.compression == Compression::Gzip).then_some(Coding::Gzip),
+            encoding: (settings.compression == Compression::Gzip).then_some(Encoding::Gzip),
             faults: settings.faults,
         })
     }
 
     fn origin(&self, fault: Fault) -> Fault {
         match fault.origin {
-            // What is wrong with the caller's own messages is told as that.
+            // A fault in the caller's messages remains the caller's.
             Origin::Caller => fault,
             _ => fault.with_origin(Origin::Service(self.name.clone())),
         }
     }
 
     async fn exchange(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
-        let broken_stream = Arc::new(Mutex::new(None));
-        // However this call ends, its part of the caller's stream ends with it.
-        let given_up = CancellationToken::new();
-        let giving_up = given_up.clone().drop_guard();
-        let mut request = self.request(operation, message, &broken_stream, given_up)?;
-        // A connection may have been closed by the other side. Where the request was not sent, it is sent on another.
+        let stream_fault = Arc::new(Mutex::new(None));
+        // When this call ends for any reason, its request stream is cancelled.
+        let cancelled = CancellationToken::new();
+        let cancel_guard = cancelled.clone().drop_guard();
+        let mut request = self.request(operation, message, &stream_fault, cancelled)?;
+        // The peer may have closed the connection. A request that was not sent is sent on another one.
         for _ in 0..2 {
-            let claim = within_deadline(message.deadline, self.links.claim()).await?;
-            match claim.send(request).await {
-                Ok(response) => return self.receive(response, claim, giving_up, operation, carry).await,
+            let checkout = within_deadline(message.deadline, self.pool.check_out()).await?;
+            match checkout.send(request).await {
+                Ok(response) => return self.receive(response, checkout, cancel_guard, operation, carry).await,
                 Err(mut failed) => match failed.take_message() {
-                    Some(back) => request = back,
+                    Some(unsent) => request = unsent,
                     None => {
-                        let of_caller = broken_stream.lock().ok().and_then(|mut fault| fault.take());
-                        return Err(of_caller.unwrap_or_else(|| reset_fault(failed.error())));
+                        let caller_fault = stream_fault.lock().ok().and_then(|mut fault| fault.take());
+                        return Err(caller_fault.unwrap_or_else(|| reset_fault(failed.error())));
                     }
                 },
             }
@@ -89,19 +89,19 @@ impl GrpcOutbound {
         Err(unreachable("the connection was closed at once"))
     }
 
-    /// Asks `grpc.health.v1.Health` (gRPC Health Checking Protocol) about a service.
+    /// Checks a service with `grpc.health.v1.Health` (gRPC Health Checking Protocol).
     async fn check_service(&self, service: &str) -> Result<(), Fault> {
-        /// Field 1 of the request is the service's name, a text.
+        /// Field 1 of the request: the service name, a string.
         const NAME_TAG: u8 = 0x0a;
-        /// Field 1 of the response is its status; 1 is SERVING.
+        /// Field 1 of the response: the status; 1 is SERVING.
         const SERVING: [u8; 2] = [0x08, 1];
-        let mut asked = Vec::with_capacity(service.len() + 4);
+        let mut message = Vec::with_capacity(service.len() + 4);
         if !service.is_empty() {
-            asked.push(NAME_TAG);
-            prost::encoding::encode_varint(service.len() as u64, &mut asked);
-            asked.extend_from_slice(service.as_bytes());
+            message.push(NAME_TAG);
+            prost::encoding::encode_varint(service.len() as u64, &mut message);
+            message.extend_from_slice(service.as_bytes());
         }
-        let mut request = Request::new(CallBody::once(&asked.into(), None)?);
+        let mut request = Request::new(CallBody::once(&message.into(), None)?);
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = self.uri("/grpc.health.v1.Health/Check")?;
         *request.headers_mut() = mapping::call_metadata(
@@ -109,49 +109,49 @@ impl GrpcOutbound {
             &self.headers,
             Instant::now(),
         );
-        let claim = self.links.claim().await?;
-        let response = claim.send(request).await.map_err(|failed| reset_fault(failed.error()))?;
+        let checkout = self.pool.check_out().await?;
+        let response = checkout.send(request).await.map_err(|failed| reset_fault(failed.error()))?;
         let (head, body) = response.into_parts();
-        if let Some(Err(code)) = settle::status_of(&head.headers) {
+        if let Some(Err(code)) = status::parse_status(&head.headers) {
             return Err(Fault::new(Code::Unavailable, "HEALTH", format!("the health check failed with {code}")));
         }
         let reader = MessageReader::new(body, None, HEALTH_LEN_MAX, reset_fault);
-        let (answer, _) = self.one_message(reader, &[]).await?;
-        if answer.to_bytes().starts_with(&SERVING) {
+        let (response, _) = self.receive_unary(reader, &[]).await?;
+        if response.to_bytes().starts_with(&SERVING) {
             return Ok(());
         }
-        Err(Fault::new(Code::Unavailable, "HEALTH", "the health check says that the service is not serving"))
+        Err(Fault::new(Code::Unavailable, "HEALTH", "the service is not serving"))
     }
 
     fn uri(&self, path: &str) -> Result<Uri, Fault> {
         let scheme = if self.endpoint.secure { "https" } else { "http" };
         let authority = self.endpoint.authority.to_str().unwrap_or("");
         let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
-        uri.map_err(|_| Fault::new(Code::Internal, "ADDRESS", "the method has no address"))
+        uri.map_err(|_| Fault::new(Code::Internal, "ADDRESS", "the method path is invalid"))
     }
 
     fn request(
         &self,
         operation: &Operation,
         message: &Message,
-        broken_stream: &Arc<Mutex<Option<Fault>>>,
-        given_up: CancellationToken,
+        stream_fault: &Arc<Mutex<Option<Fault>>>,
+        cancelled: CancellationToken,
     ) -> Result<Request<CallBody>, Fault> {
-        let of_type = operation.call.as_ref().map(|call| &call.request);
-        let body = match (&message.body, of_type) {
-            (Body::Stream(stream), Some(of_type)) => {
-                let taken = || Fault::new(Code::Internal, "STREAM", "the stream of the request was taken already");
-                let stream = stream.take().ok_or_else(taken)?;
-                CallBody::stream(stream, Arc::clone(of_type), self.coding, Arc::clone(broken_stream), given_up)
+        let body_type = operation.call.as_ref().map(|call| &call.request);
+        let body = match (&message.body, body_type) {
+            (Body::Stream(stream), Some(body_type)) => {
+                let consumed = || Fault::new(Code::Internal, "STREAM", "the request stream was already consumed");
+                let stream = stream.take().ok_or_else(consumed)?;
+                CallBody::stream(stream, Arc::clone(body_type), self.encoding, Arc::clone(stream_fault), cancelled)
             }
             _ => {
-                let of_type = of_type.map(|of_type| &**of_type as &dyn BodyType);
-                let encoded = encode_body(message, &WriteFormat::Protobuf, of_type)?;
-                CallBody::once(&encoded.chunks.to_bytes(), self.coding)?
+                let body_type = body_type.map(|body_type| &**body_type as &dyn BodyType);
+                let encoded = encode_body(message, &WriteFormat::Protobuf, body_type)?;
+                CallBody::once(&encoded.chunks.to_bytes(), self.encoding)?
             }
         };
         let mut metadata = mapping::call_metadata(message, &self.headers, Instant::now());
-        if self.coding.is_some() {
+        if self.encoding.is_some() {
             metadata.insert("grpc-encoding", http::HeaderValue::from_static("gzip"));
         }
         let mut request = Request::new(body);
@@ -164,87 +164,91 @@ impl GrpcOutbound {
     async fn receive(
         &self,
         response: Response<Incoming>,
-        claim: Claim,
-        giving_up: DropGuard,
+        checkout: Checkout,
+        cancel_guard: DropGuard,
         operation: &Operation,
         carry: &[ByteString],
     ) -> Result<Message, Fault> {
         let (head, body) = response.into_parts();
-        if let Some(status) = settle::status_of(&head.headers) {
-            let fault = |code| settle::service_fault(code, &head.headers, carry, self.faults);
+        if let Some(status) = status::parse_status(&head.headers) {
+            let fault = |code| status::fault_from_service(code, &head.headers, carry, self.faults);
             return match status {
                 Err(code) => Err(fault(code)),
-                // A stream may end before its first message.
-                Ok(()) if operation.replies_stream() => {
+                // A stream may end without any message.
+                Ok(()) if operation.is_server_streaming() => {
                     let mut reply = Message::new(ByteString::new(), ByteString::new());
                     reply.trailers = mapping::carried(&head.headers, carry).unwrap_or_default();
-                    reply.body = Body::Stream(StreamCell::new(Box::new(reply::Nothing(reply.trailers.clone()))));
+                    reply.body = Body::Stream(StreamCell::new(Box::new(reply::EmptyReply(reply.trailers.clone()))));
                     Ok(reply)
                 }
                 Ok(()) => Err(bad_reply("it has no message")),
             };
         }
         if head.status != http::StatusCode::OK {
-            let code = settle::code_of_http(head.status.as_u16());
-            let problem = format!("the service answered in HTTP with status {}", head.status.as_u16());
+            let code = status::code_from_http(head.status.as_u16());
+            let problem = format!("the service returned HTTP status {}", head.status.as_u16());
             return Err(Fault::new(code, "SERVICE_STATUS", problem));
         }
         let is_grpc = head.headers.get(http::header::CONTENT_TYPE);
         if !is_grpc.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
             return Err(Fault::new(Code::Unknown, "BAD_REPLY", "the service's reply is not gRPC"));
         }
-        let coding = match head.headers.get("grpc-encoding") {
+        let encoding = match head.headers.get("grpc-encoding") {
             None => None,
             Some(value) => {
-                Coding::of_name(value.as_bytes()).map_err(|_| bad_reply("it is packed in an unknown way"))?
+                Encoding::from_name(value.as_bytes()).map_err(|_| bad_reply("its encoding is not supported"))?
             }
         };
         let mut reply = Message::new(ByteString::new(), ByteString::new());
         reply.headers = mapping::carried(&head.headers, carry).map_err(|_| bad_reply("a header cannot be carried"))?;
-        let reader = MessageReader::new(body, coding, self.message_len_max, reset_fault).of_reply();
-        let of_type = operation.call.as_ref().map(|call| Arc::clone(&call.reply) as Arc<dyn BodyType>);
-        if let (Some(of_type), true) = (&of_type, operation.replies_stream()) {
-            let of_type = Arc::clone(of_type);
-            let replies = Replies {
-                reader: reader.streaming(),
-                of_type,
+        let reader = MessageReader::new(body, encoding, self.message_len_max, reset_fault).for_reply();
+        let body_type = operation.call.as_ref().map(|call| Arc::clone(&call.reply) as Arc<dyn BodyType>);
+        if let (Some(body_type), true) = (&body_type, operation.is_server_streaming()) {
+            let body_type = Arc::clone(body_type);
+            let stream = ReplyStream {
+                reader: reader.for_stream(),
+                body_type,
                 carry: carry.into(),
                 faults: self.faults,
                 name: self.name.clone(),
                 trailers: crossdock_message::Headers::new(),
-                _claim: claim.into_streaming(),
-                _giving_up: giving_up,
+                _permit: checkout.into_permit(),
+                _cancel_guard: cancel_guard,
             };
-            reply.body = Body::Stream(StreamCell::new(Box::new(replies)));
+            reply.body = Body::Stream(StreamCell::new(Box::new(stream)));
             return Ok(reply);
         }
-        let (chunks, trailers) = self.one_message(reader, carry).await?;
-        match of_type {
-            Some(of_type) => reply.body = Body::typed(chunks, Format::Protobuf, of_type),
+        let (chunks, trailers) = self.receive_unary(reader, carry).await?;
+        match body_type {
+            Some(body_type) => reply.body = Body::typed(chunks, Format::Protobuf, body_type),
             None => {
                 reply.content_type = Some(ByteString::from_static(Format::Protobuf.media_type()));
                 reply.body = Body::protobuf(chunks);
             }
         }
         reply.trailers = mapping::carried(&trailers, carry).map_err(|_| bad_reply("a trailer cannot be carried"))?;
-        drop(claim);
+        drop(checkout);
         Ok(reply)
     }
 
-    /// The one message of a reply, and what came behind it.
-    async fn one_message(&self, mut reader: MessageReader, carry: &[ByteString]) -> Result<(Chunks, HeaderMap), Fault> {
-        let first = future::poll_fn(|cx| reader.poll_message(cx)).await.transpose().map_err(of_reply)?;
+    /// The single message of a reply, and the trailers.
+    async fn receive_unary(
+        &self,
+        mut reader: MessageReader,
+        carry: &[ByteString],
+    ) -> Result<(Chunks, HeaderMap), Fault> {
+        let first = future::poll_fn(|cx| reader.poll_message(cx)).await.transpose().map_err(reply_fault)?;
         let second = match first {
-            Some(_) => future::poll_fn(|cx| reader.poll_message(cx)).await.transpose().map_err(of_reply)?,
+            Some(_) => future::poll_fn(|cx| reader.poll_message(cx)).await.transpose().map_err(reply_fault)?,
             None => None,
         };
         let trailers = reader.take_trailers().unwrap_or_default();
-        match (settle::status_of(&trailers), first, second) {
+        match (status::parse_status(&trailers), first, second) {
             (_, Some(_), Some(_)) => Err(bad_reply("it has more than one message")),
-            (Some(Err(code)), ..) => Err(settle::service_fault(code, &trailers, carry, self.faults)),
+            (Some(Err(code)), ..) => Err(status::fault_from_service(code, &trailers, carry, self.faults)),
             (Some(Ok(())), Some(message), None) => {
                 let mut chunks = Chunks::from(message);
-                chunks.keep(reader.take_keeper());
+                chunks.keep(reader.take_guard());
                 Ok((chunks, trailers))
             }
             (Some(Ok(())), None, _) => Err(bad_reply("it has no message")),
@@ -253,13 +257,13 @@ impl GrpcOutbound {
     }
 }
 
-/// A body whose bytes are there, framed already.
-pub(crate) fn whole_body(bytes: Bytes) -> CallBody {
-    CallBody::whole(bytes)
+/// A body of framed messages.
+pub(crate) fn framed_body(bytes: Bytes) -> CallBody {
+    CallBody::from_framed(bytes)
 }
 
-/// A reply that breaks the rules is the service's fault, not the caller's.
-fn of_reply(fault: Fault) -> Fault {
+/// A malformed reply is a fault of the service, not of the caller.
+fn reply_fault(fault: Fault) -> Fault {
     Fault { origin: Origin::Gateway, http_status: None, ..fault }
 }
 
@@ -267,7 +271,7 @@ fn bad_reply(problem: &'static str) -> Fault {
     Fault::new(Code::Internal, "BAD_REPLY", format!("the service's reply cannot be used: {problem}"))
 }
 
-/// What a stream that ended before its time means.
+/// The fault for a stream that ended early.
 fn reset_fault(error: &hyper::Error) -> Fault {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     while let Some(cause) = source {
@@ -276,10 +280,10 @@ fn reset_fault(error: &hyper::Error) -> Fault {
             return connection_fault(http2.is_some_and(h2::Error::is_remote));
         }
         if let Some(reset) = http2.and_then(h2::Error::reason) {
-            let code = settle::code_of_reset(reset);
+            let code = status::code_from_reset(reset);
             let fault =
                 Fault::new(code, "STREAM_RESET", format!("the service reset the call: {}", reset.description()));
-            // Only then has it not been looked at (RFC 9113 §8.7).
+            // Only then was it not processed (RFC 9113 §8.7).
             return if reset == h2::Reason::REFUSED_STREAM { fault.with_retry(Retry::Same) } else { fault };
         }
         source = cause.source();
@@ -287,14 +291,14 @@ fn reset_fault(error: &hyper::Error) -> Fault {
     Fault::new(Code::Unavailable, "CONNECTION_LOST", "the connection to the service ended before its reply")
 }
 
-/// What the end of a connection means to a call on it. A service that says GOAWAY has not looked at the streams that it ends so:
-/// they may be sent again (RFC 9113 §6.8).
-fn connection_fault(by_service: bool) -> Fault {
-    if by_service {
-        let message = "the service closed the connection before it looked at the call";
+/// The fault for a connection that ended. Streams closed by a GOAWAY of the service were not processed and may be retried
+/// (RFC 9113 §6.8).
+fn connection_fault(is_remote: bool) -> Fault {
+    if is_remote {
+        let message = "the service closed the connection before it processed the call";
         return Fault::new(Code::Unavailable, "CONNECTION_CLOSED", message).with_retry(Retry::Same);
     }
-    let message = "the connection was ended: what the service sent is not HTTP/2";
+    let message = "the connection was closed: the service does not speak HTTP/2";
     Fault::new(Code::Unavailable, "NOT_HTTP2", message)
 }
 
@@ -308,17 +312,17 @@ impl Outbound for GrpcOutbound {
         Box::pin(async move {
             match operation.as_any().downcast_ref::<Operation>() {
                 Some(operation) => self.exchange(operation, message, carry).await.map_err(|fault| self.origin(fault)),
-                None => Err(Fault::new(Code::Internal, "OPERATION", "the operation is not one of gRPC")),
+                None => Err(Fault::new(Code::Internal, "OPERATION", "the operation is not a gRPC operation")),
             }
         })
     }
 
     fn at(&self, address: IpAddr) -> Option<Rc<dyn Outbound>> {
-        Some(Rc::new(Self { links: self.links.at(address), ..self.clone() }))
+        Some(Rc::new(Self { pool: self.pool.at(address), ..self.clone() }))
     }
 
     fn probe(&self) -> LocalFuture<'_, Result<(), Fault>> {
-        Box::pin(async move { self.links.claim().await.map(drop).map_err(|fault| self.origin(fault)) })
+        Box::pin(async move { self.pool.check_out().await.map(drop).map_err(|fault| self.origin(fault)) })
     }
 
     fn check<'a>(&'a self, target: Option<&'a str>) -> LocalFuture<'a, Result<(), Fault>> {

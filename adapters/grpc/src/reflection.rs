@@ -1,5 +1,4 @@
-//! Server reflection, `grpc.reflection.v1` and `v1alpha`, which are the same messages: questions about descriptors, and
-//! their answers from contracts.
+//! Server reflection: `grpc.reflection.v1` and `v1alpha`, which share their messages, answered from contracts.
 
 use std::sync::Arc;
 
@@ -7,7 +6,7 @@ use bytes::Bytes;
 use crossdock_contract::{Contract, SourceFile};
 use prost::Message as _;
 
-/// Where questions are asked, the newer one first.
+/// Paths of the methods, the newer version first.
 pub(crate) const PATHS: [&str; 2] = [
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -17,12 +16,12 @@ pub(crate) const PATHS: [&str; 2] = [
 pub(crate) struct Request {
     #[prost(string, tag = "1")]
     pub(crate) host: String,
-    #[prost(oneof = "Question", tags = "3, 4, 5, 6, 7")]
-    pub(crate) question: Option<Question>,
+    #[prost(oneof = "MessageRequest", tags = "3, 4, 5, 6, 7")]
+    pub(crate) message_request: Option<MessageRequest>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub(crate) enum Question {
+pub(crate) enum MessageRequest {
     #[prost(string, tag = "3")]
     FileByFilename(String),
     #[prost(string, tag = "4")]
@@ -49,12 +48,12 @@ pub(crate) struct Response {
     pub(crate) valid_host: String,
     #[prost(message, optional, tag = "2")]
     pub(crate) original_request: Option<Request>,
-    #[prost(oneof = "Answer", tags = "4, 5, 6, 7")]
-    pub(crate) answer: Option<Answer>,
+    #[prost(oneof = "MessageResponse", tags = "4, 5, 6, 7")]
+    pub(crate) message_response: Option<MessageResponse>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub(crate) enum Answer {
+pub(crate) enum MessageResponse {
     #[prost(message, tag = "4")]
     Files(Files),
     #[prost(message, tag = "5")]
@@ -62,7 +61,7 @@ pub(crate) enum Answer {
     #[prost(message, tag = "6")]
     Services(Services),
     #[prost(message, tag = "7")]
-    Error(ErrorAnswer),
+    Error(ErrorResponse),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -92,7 +91,7 @@ pub(crate) struct ServiceName {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct ErrorAnswer {
+pub(crate) struct ErrorResponse {
     #[prost(int32, tag = "1")]
     pub(crate) code: i32,
     #[prost(string, tag = "2")]
@@ -101,67 +100,67 @@ pub(crate) struct ErrorAnswer {
 
 const NOT_FOUND: i32 = 5;
 
-/// What can be asked about.
+/// The services and contracts that reflection exposes.
 #[derive(Default)]
-pub(crate) struct Described {
+pub(crate) struct ReflectionIndex {
     services: Vec<String>,
     contracts: Vec<Arc<Contract>>,
 }
 
-impl Described {
-    /// Adds a service that is served, with its contract.
+impl ReflectionIndex {
+    /// Adds a service with its contract.
     pub(crate) fn add(&mut self, service: &str, contract: Arc<Contract>) {
-        self.add_name(service);
+        self.add_service_name(service);
         if !self.contracts.iter().any(|known| Arc::ptr_eq(known, &contract)) {
             self.contracts.push(contract);
         }
     }
 
-    /// Adds a service without a contract of its own.
-    pub(crate) fn add_name(&mut self, service: &str) {
+    /// Adds a service without a contract.
+    pub(crate) fn add_service_name(&mut self, service: &str) {
         if !self.services.iter().any(|known| known == service) {
             self.services.push(service.to_owned());
         }
     }
 
-    /// The answer to one question; nothing where it cannot be read.
-    pub(crate) fn answer(&self, question: &Bytes) -> Option<Vec<u8>> {
-        let request = Request::decode(question.clone()).ok()?;
-        let answer = match &request.question {
-            Some(Question::ListServices(_)) => Some(Answer::Services(Services {
+    /// Answers one encoded request; `None` if it is malformed.
+    pub(crate) fn answer(&self, request: &Bytes) -> Option<Vec<u8>> {
+        let request = Request::decode(request.clone()).ok()?;
+        let message_response = match &request.message_request {
+            Some(MessageRequest::ListServices(_)) => Some(MessageResponse::Services(Services {
                 services: self.services.iter().map(|name| ServiceName { name: name.clone() }).collect(),
             })),
-            Some(Question::FileByFilename(name)) => self.files(|file| file.name == *name),
-            Some(Question::FileContainingSymbol(symbol)) => {
-                // A field or a value of an enumeration stands in the file of what it belongs to.
+            Some(MessageRequest::FileByFilename(name)) => self.find_files(|file| file.name == *name),
+            Some(MessageRequest::FileContainingSymbol(symbol)) => {
+                // A field or enum value is in the file of its enclosing symbol.
                 let outer = symbol.rsplit_once('.').map(|(outer, _)| outer);
-                self.files(|file| file.symbols.contains(symbol))
-                    .or_else(|| self.files(|file| file.symbols.iter().any(|known| Some(known.as_str()) == outer)))
+                self.find_files(|file| file.symbols.contains(symbol))
+                    .or_else(|| self.find_files(|file| file.symbols.iter().any(|known| Some(known.as_str()) == outer)))
             }
-            Some(Question::FileContainingExtension(extension)) => self.files(|file| {
-                let same = |(of, number): &(String, u32)| {
-                    *of == extension.containing_type && i32::try_from(*number) == Ok(extension.number)
+            Some(MessageRequest::FileContainingExtension(extension)) => self.find_files(|file| {
+                let is_match = |(extended, number): &(String, u32)| {
+                    *extended == extension.containing_type && i32::try_from(*number) == Ok(extension.number)
                 };
-                file.extensions.iter().any(same)
+                file.extensions.iter().any(is_match)
             }),
-            Some(Question::AllExtensionNumbersOfType(name)) => self.extensions(name),
+            Some(MessageRequest::AllExtensionNumbersOfType(name)) => self.extension_numbers(name),
             None => None,
         };
-        let not_found = || Answer::Error(ErrorAnswer { code: NOT_FOUND, message: "it is not known here".to_owned() });
+        let not_found = || MessageResponse::Error(ErrorResponse { code: NOT_FOUND, message: "not found".to_owned() });
         let response = Response {
             valid_host: request.host.clone(),
             original_request: Some(request),
-            answer: Some(answer.unwrap_or_else(not_found)),
+            message_response: Some(message_response.unwrap_or_else(not_found)),
         };
         Some(response.encode_to_vec())
     }
 
-    /// The file that holds what is asked for, and all that it imports.
-    fn files(&self, holds: impl Fn(&SourceFile) -> bool) -> Option<Answer> {
+    /// The first matching file, with all its imports.
+    fn find_files(&self, matches: impl Fn(&SourceFile) -> bool) -> Option<MessageResponse> {
         let (contract, file) = self
             .contracts
             .iter()
-            .find_map(|contract| Some((contract, contract.files().iter().find(|file| holds(file))?)))?;
+            .find_map(|contract| Some((contract, contract.files().iter().find(|file| matches(file))?)))?;
         let mut names = vec![&file.name];
         let mut descriptors = Vec::new();
         let mut at = 0;
@@ -176,14 +175,14 @@ impl Described {
             }
             at += 1;
         }
-        Some(Answer::Files(Files { descriptors }))
+        Some(MessageResponse::Files(Files { descriptors }))
     }
 
-    fn extensions(&self, name: &str) -> Option<Answer> {
+    fn extension_numbers(&self, name: &str) -> Option<MessageResponse> {
         self.contracts.iter().find(|contract| contract.find_record(name).is_some())?;
         let files = self.contracts.iter().flat_map(|contract| contract.files());
-        let all = files.flat_map(|file| &file.extensions).filter(|(of, _)| of == name);
+        let all = files.flat_map(|file| &file.extensions).filter(|(extended, _)| extended == name);
         let numbers = all.filter_map(|(_, number)| i32::try_from(*number).ok()).collect();
-        Some(Answer::Extensions(Extensions { base_type: name.to_owned(), numbers }))
+        Some(MessageResponse::Extensions(Extensions { base_type: name.to_owned(), numbers }))
     }
 }

@@ -1,4 +1,4 @@
-//! The gRPC adapter keeps the contract of adapters.
+//! Runs the adapter contract suite against the gRPC adapter.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crossdock_message::{Body, BodyType, Format, Limits, Record, Value, json};
 
 struct Probe;
 
-/// What the suite sends, in a message of protobuf: its text as it is, and what the echo looks at.
+/// The suite's body as a protobuf message: its text, and the fields that the echo service reads.
 const PROTO: &[u8] = b"syntax = \"proto3\";
 package probe.v1;
 service Probes { rpc Send(Probe) returns (Probe); }
@@ -57,7 +57,7 @@ impl contract::Subject for Grpc {
     }
 
     fn nowhere(&self) -> String {
-        // A port that was free a moment ago.
+        // A port that was just free.
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         socket.local_addr().expect("an address").to_string()
     }
@@ -90,13 +90,13 @@ impl contract::Subject for Grpc {
         let value = body.value(&Limits::default()).expect("a probe").expect("a probe");
         match value.get("text") {
             Some(Value::Text(text)) => text.clone().into_bytes(),
-            other => panic!("rule 1: the text comes back, not {other:?}"),
+            other => panic!("rule 1: the reply must hold the text, not {other:?}"),
         }
     }
 }
 
 #[test]
-fn the_grpc_adapter_keeps_the_contract() {
+fn the_grpc_adapter_fulfils_the_contract() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let local = tokio::task::LocalSet::new();

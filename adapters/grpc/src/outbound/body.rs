@@ -1,4 +1,4 @@
-//! The body of a call to a service.
+//! The request body of a call.
 
 use std::collections::VecDeque;
 use std::future::Future as _;
@@ -13,42 +13,42 @@ use crossdock_message::{Body, BodyStream, BodyType, ByteString, Fault, Message};
 use http_body::{Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::framing::{Coding, framed};
+use crate::framing::{Encoding, frame_message};
 
-/// The messages of a call.
+/// The request body: one message or a stream.
 pub(crate) struct CallBody {
     pieces: VecDeque<Bytes>,
-    stream: Option<Messages>,
+    stream: Option<MessageStream>,
 }
 
-/// Messages that come one after another.
-struct Messages {
+/// A stream of messages.
+struct MessageStream {
     stream: Box<dyn BodyStream>,
-    of_type: Arc<Typed>,
-    coding: Option<Coding>,
-    /// Why the stream broke, for whoever waits for the reply.
-    broken: Arc<Mutex<Option<Fault>>>,
-    /// Nobody waits for the reply any more. The caller may hold its stream open for long after that.
-    given_up: Pin<Box<WaitForCancellationFutureOwned>>,
+    body_type: Arc<Typed>,
+    encoding: Option<Encoding>,
+    /// The fault that ended the stream, for the task that waits for the reply.
+    fault_slot: Arc<Mutex<Option<Fault>>>,
+    /// Resolves when the call has ended. The caller may keep its stream open for much longer.
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-/// The stream of a call broke: HTTP/2 resets it as one that is not wanted any more.
+/// The request stream failed or was cancelled; HTTP/2 resets it with CANCEL.
 #[derive(Debug)]
-pub(crate) struct Broken(h2::Error);
+pub(crate) struct StreamCancelled(h2::Error);
 
-impl Broken {
-    fn cancel() -> Self {
+impl StreamCancelled {
+    fn new() -> Self {
         Self(h2::Reason::CANCEL.into())
     }
 }
 
-impl std::fmt::Display for Broken {
+impl std::fmt::Display for StreamCancelled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the stream of the call broke")
+        f.write_str("the request stream was cancelled")
     }
 }
 
-impl std::error::Error for Broken {
+impl std::error::Error for StreamCancelled {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.0)
     }
@@ -56,57 +56,60 @@ impl std::error::Error for Broken {
 
 impl CallBody {
     /// One message.
-    pub(super) fn once(message: &Bytes, coding: Option<Coding>) -> Result<Self, Fault> {
-        let (first, second) = framed(message, coding)?;
+    pub(super) fn once(message: &Bytes, encoding: Option<Encoding>) -> Result<Self, Fault> {
+        let (first, second) = frame_message(message, encoding)?;
         Ok(Self { pieces: std::iter::once(first).chain(second).collect(), stream: None })
     }
 
-    /// Bytes that are framed already.
-    pub(super) fn whole(bytes: Bytes) -> Self {
+    /// Framed messages.
+    pub(super) fn from_framed(bytes: Bytes) -> Self {
         Self { pieces: VecDeque::from([bytes]), stream: None }
     }
 
-    /// A stream of messages, until it is given up.
+    /// A stream of messages, until `cancelled`.
     pub(super) fn stream(
         stream: Box<dyn BodyStream>,
-        of_type: Arc<Typed>,
-        coding: Option<Coding>,
-        broken: Arc<Mutex<Option<Fault>>>,
-        given_up: CancellationToken,
+        body_type: Arc<Typed>,
+        encoding: Option<Encoding>,
+        fault_slot: Arc<Mutex<Option<Fault>>>,
+        cancelled: CancellationToken,
     ) -> Self {
-        let given_up = Box::pin(given_up.cancelled_owned());
-        Self { pieces: VecDeque::new(), stream: Some(Messages { stream, of_type, coding, broken, given_up }) }
+        let cancelled = Box::pin(cancelled.cancelled_owned());
+        Self {
+            pieces: VecDeque::new(),
+            stream: Some(MessageStream { stream, body_type, encoding, fault_slot, cancelled }),
+        }
     }
 }
 
-impl Messages {
-    fn written(&self, body: Body) -> Result<(Bytes, Option<Bytes>), Fault> {
+impl MessageStream {
+    fn encode(&self, body: Body) -> Result<(Bytes, Option<Bytes>), Fault> {
         let mut message = Message::new(ByteString::new(), ByteString::new());
         message.body = body;
-        let encoded = encode_body(&message, &WriteFormat::Protobuf, Some(&*self.of_type as &dyn BodyType))?;
-        framed(&encoded.chunks.to_bytes(), self.coding)
+        let encoded = encode_body(&message, &WriteFormat::Protobuf, Some(&*self.body_type as &dyn BodyType))?;
+        frame_message(&encoded.chunks.to_bytes(), self.encoding)
     }
 }
 
 impl http_body::Body for CallBody {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = StreamCancelled;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamCancelled>>> {
         let this = self.get_mut();
         if let Some(messages) = &mut this.stream
-            && messages.given_up.as_mut().poll(cx).is_ready()
+            && messages.cancelled.as_mut().poll(cx).is_ready()
         {
             this.stream = None;
             this.pieces.clear();
-            return Poll::Ready(Some(Err(Broken::cancel())));
+            return Poll::Ready(Some(Err(StreamCancelled::new())));
         }
         if let Some(piece) = this.pieces.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         let Some(messages) = &mut this.stream else { return Poll::Ready(None) };
         let Poll::Ready(next) = messages.stream.poll_next(cx) else { return Poll::Pending };
-        match next.map(|next| next.and_then(|body| messages.written(body))) {
+        match next.map(|next| next.and_then(|body| messages.encode(body))) {
             None => {
                 this.stream = None;
                 Poll::Ready(None)
@@ -116,11 +119,11 @@ impl http_body::Body for CallBody {
                 Poll::Ready(Some(Ok(Frame::data(first))))
             }
             Some(Err(fault)) => {
-                if let Ok(mut broken) = messages.broken.lock() {
-                    *broken = Some(fault);
+                if let Ok(mut slot) = messages.fault_slot.lock() {
+                    *slot = Some(fault);
                 }
                 this.stream = None;
-                Poll::Ready(Some(Err(Broken::cancel())))
+                Poll::Ready(Some(Err(StreamCancelled::new())))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The body of an answer: messages, and the status behind them.
+//! The response body: messages, then the status in the trailers.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -9,46 +9,46 @@ use bytes::Bytes;
 use crossdock_adapter_api::{WriteFormat, encode_body};
 use crossdock_contract::Typed;
 use crossdock_message::{Body, BodyStream, BodyType, ByteString, Code, Fault, Message};
-use crossdock_transport::http2::ResponseBody;
+use crossdock_transport::http2;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-use crate::framing::{Coding, framed};
-use crate::{mapping, settle};
+use crate::framing::{Encoding, frame_message};
+use crate::{mapping, status};
 
-/// The body of an answer.
-pub(crate) enum AnswerBody {
-    /// Pieces that are there, and what comes behind them.
+/// A response body.
+pub(crate) enum ResponseBody {
+    /// Complete data, and the trailers.
     Pieces(VecDeque<Bytes>, Option<HeaderMap>),
-    Stream(Box<StreamAnswer>),
+    Stream(Box<StreamBody>),
 }
 
-impl AnswerBody {
-    /// No message: the status stands in the head.
+impl ResponseBody {
+    /// No message: the status is in the headers.
     pub(super) fn none() -> Self {
         Self::Pieces(VecDeque::new(), None)
     }
 
     /// One message.
-    pub(super) fn once(message: &Bytes, coding: Option<Coding>, trailers: HeaderMap) -> Result<Self, Fault> {
-        let (first, second) = framed(message, coding)?;
+    pub(super) fn once(message: &Bytes, encoding: Option<Encoding>, trailers: HeaderMap) -> Result<Self, Fault> {
+        let (first, second) = frame_message(message, encoding)?;
         let pieces = std::iter::once(first).chain(second).collect();
         Ok(Self::Pieces(pieces, Some(trailers)))
     }
 
-    /// Messages that come one after another.
-    pub(super) fn stream(stream: StreamAnswer) -> Self {
+    /// A stream of messages.
+    pub(super) fn stream(stream: StreamBody) -> Self {
         Self::Stream(Box::new(stream))
     }
 }
 
-impl ResponseBody for AnswerBody {
+impl http2::ResponseBody for ResponseBody {
     fn is_stream(&self) -> bool {
         matches!(self, Self::Stream(_))
     }
 }
 
-impl http_body::Body for AnswerBody {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -77,19 +77,19 @@ impl http_body::Body for AnswerBody {
     }
 }
 
-/// An answer that comes one message after another, at the pace of the caller.
-pub(super) struct StreamAnswer {
-    /// Nothing once it has ended.
+/// A streamed response, with back-pressure from the caller.
+pub(super) struct StreamBody {
+    /// `None` once it has ended.
     stream: Option<Box<dyn BodyStream>>,
-    of_type: Option<Arc<Typed>>,
-    coding: Option<Coding>,
+    body_type: Option<Arc<Typed>>,
+    encoding: Option<Encoding>,
     /// The second piece of a long message.
     rest: Option<Bytes>,
 }
 
-impl StreamAnswer {
-    pub(super) fn new(stream: Box<dyn BodyStream>, of_type: Option<Arc<Typed>>, coding: Option<Coding>) -> Self {
-        Self { stream: Some(stream), of_type, coding, rest: None }
+impl StreamBody {
+    pub(super) fn new(stream: Box<dyn BodyStream>, body_type: Option<Arc<Typed>>, encoding: Option<Encoding>) -> Self {
+        Self { stream: Some(stream), body_type, encoding, rest: None }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
@@ -98,9 +98,9 @@ impl StreamAnswer {
         }
         let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
         let Poll::Ready(next) = stream.poll_next(cx) else { return Poll::Pending };
-        let written = next.map(|next| next.and_then(|body| self.written(body)));
+        let message = next.map(|next| next.and_then(|body| self.encode(body)));
         let mut trailers = HeaderMap::new();
-        match written {
+        match message {
             Some(Ok((first, second))) => {
                 self.rest = second;
                 return Poll::Ready(Some(Frame::data(first)));
@@ -109,23 +109,23 @@ impl StreamAnswer {
                 if let Some(mut stream) = self.stream.take() {
                     mapping::append(&stream.trailers(), &mut trailers);
                 }
-                settle::ok(&mut trailers);
+                status::append_ok(&mut trailers);
             }
             Some(Err(fault)) => {
-                // Dropping the stream gives its source up.
+                // Dropping the stream cancels its source.
                 self.stream = None;
-                settle::status(&fault, &mut trailers);
+                status::append_fault(&fault, &mut trailers);
             }
         }
         Poll::Ready(Some(Frame::trailers(trailers)))
     }
 
-    fn written(&self, body: Body) -> Result<(Bytes, Option<Bytes>), Fault> {
+    fn encode(&self, body: Body) -> Result<(Bytes, Option<Bytes>), Fault> {
         let mut message = Message::new(ByteString::new(), ByteString::new());
         message.body = body;
-        let of_type = self.of_type.as_deref().map(|of_type| of_type as &dyn BodyType);
-        let encoded = encode_body(&message, &WriteFormat::Protobuf, of_type)
+        let body_type = self.body_type.as_deref().map(|body_type| body_type as &dyn BodyType);
+        let encoded = encode_body(&message, &WriteFormat::Protobuf, body_type)
             .map_err(|fault| Fault { code: Code::Internal, ..fault })?;
-        framed(&encoded.chunks.to_bytes(), self.coding)
+        frame_message(&encoded.chunks.to_bytes(), self.encoding)
     }
 }

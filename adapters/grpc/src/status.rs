@@ -1,4 +1,4 @@
-//! What became of a call, in gRPC's words: a fault as a status, and a status as a fault.
+//! Maps faults to gRPC status, and gRPC status to faults.
 
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
@@ -16,11 +16,11 @@ const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
-/// What is written as it is: printable ASCII without `%` (gRPC over HTTP/2, "Status-Message").
+/// Characters to percent-encode: all but printable ASCII without `%` (gRPC over HTTP/2, "Status-Message").
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
-/// Bytes of a message that are told, as they are written; a longer one would be refused with the head.
+/// Bytes of an encoded message; a longer one might exceed header limits of the peer.
 const MESSAGE_LEN_MAX: usize = 4096;
-/// Bytes of details that are told, for the same reason.
+/// Bytes of status details, for the same reason.
 const DETAILS_LEN_MAX: usize = 8192;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -52,28 +52,28 @@ struct ErrorInfo {
     metadata: std::collections::BTreeMap<String, String>,
 }
 
-/// Who speaks in `google.rpc.ErrorInfo`.
+/// The domain in `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "crossdock";
 
-/// The status of a call that went well, behind its last message.
-pub(crate) fn ok(metadata: &mut HeaderMap) {
+/// Appends the status OK.
+pub(crate) fn append_ok(metadata: &mut HeaderMap) {
     metadata.insert(STATUS, HeaderValue::from_static("0"));
 }
 
-/// The status of a fault. What a service said in the canonical model goes on as it came; a fault of ours carries its
-/// reason and details as `google.rpc.ErrorInfo`.
-pub(crate) fn status(fault: &Fault, metadata: &mut HeaderMap) {
+/// Appends the status of a fault. The status of a service is forwarded unchanged; a fault of the gateway carries its reason and details as
+/// `google.rpc.ErrorInfo`.
+pub(crate) fn append_fault(fault: &Fault, metadata: &mut HeaderMap) {
     if let Some(service) = &fault.service {
         mapping::append(&service.headers, metadata);
     }
-    let code = code_for_callers(fault);
+    let code = caller_code(fault);
     metadata.insert(STATUS, HeaderValue::from(u16::from(code as u8)));
-    if let Ok(value) = HeaderValue::from_str(&message_text(&fault.message)) {
+    if let Ok(value) = HeaderValue::from_str(&encode_message(&fault.message)) {
         metadata.insert(MESSAGE, value);
     }
     let details = match &fault.service {
         Some(service) => service.status.clone(),
-        None => own_details(fault, code).into(),
+        None => error_info(fault, code).into(),
     };
     if !details.is_empty()
         && details.len() <= DETAILS_LEN_MAX
@@ -87,8 +87,8 @@ pub(crate) fn status(fault: &Fault, metadata: &mut HeaderMap) {
     }
 }
 
-/// A message as it is written, cut between characters where it is too long.
-fn message_text(message: &str) -> String {
+/// Percent-encodes a message; truncates a long one at a character boundary.
+fn encode_message(message: &str) -> String {
     let mut text: String = utf8_percent_encode(message, ESCAPED).collect();
     if text.len() > MESSAGE_LEN_MAX {
         text.clear();
@@ -104,20 +104,20 @@ fn message_text(message: &str) -> String {
     text
 }
 
-/// A method that no route takes is not implemented here, whatever HTTP calls that.
-fn code_for_callers(fault: &Fault) -> Code {
+/// A method without a route is UNIMPLEMENTED in gRPC.
+fn caller_code(fault: &Fault) -> Code {
     if fault.code == Code::NotFound && fault.reason == "NO_ROUTE" { Code::Unimplemented } else { fault.code }
 }
 
-fn own_details(fault: &Fault, code: Code) -> Vec<u8> {
+fn error_info(fault: &Fault, code: Code) -> Vec<u8> {
     let metadata = fault.details.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     let info = ErrorInfo { reason: fault.reason.to_string(), domain: DOMAIN.to_owned(), metadata };
     let detail = Any { type_url: "type.googleapis.com/google.rpc.ErrorInfo".to_owned(), value: info.encode_to_vec() };
     Status { code: i32::from(code as u8), message: fault.message.to_string(), details: vec![detail] }.encode_to_vec()
 }
 
-/// What a service's metadata says of its status; nothing where it says none.
-pub(crate) fn status_of(metadata: &HeaderMap) -> Option<Result<(), Code>> {
+/// Parses the status in metadata; `None` if there is none.
+pub(crate) fn parse_status(metadata: &HeaderMap) -> Option<Result<(), Code>> {
     let status = metadata.get(STATUS)?;
     let number: Option<i32> = status.to_str().ok().and_then(|text| text.parse().ok());
     Some(match number {
@@ -127,19 +127,19 @@ pub(crate) fn status_of(metadata: &HeaderMap) -> Option<Result<(), Code>> {
     })
 }
 
-/// The fault that a service's status is.
-pub(crate) fn service_fault(code: Code, metadata: &HeaderMap, carry: &[ByteString], faults: Faults) -> Fault {
-    let of_its_inside = matches!(code, Code::Unknown | Code::Internal | Code::DataLoss);
-    let hidden = faults == Faults::Safe && of_its_inside;
-    let said = metadata.get(MESSAGE).filter(|_| !hidden).and_then(|value| {
+/// The fault for an error status of a service.
+pub(crate) fn fault_from_service(code: Code, metadata: &HeaderMap, carry: &[ByteString], faults: Faults) -> Fault {
+    let is_internal = matches!(code, Code::Unknown | Code::Internal | Code::DataLoss);
+    let is_hidden = faults == Faults::Safe && is_internal;
+    let text = metadata.get(MESSAGE).filter(|_| !is_hidden).and_then(|value| {
         percent_decode(value.as_bytes()).decode_utf8().ok().map(|text| ByteString::from(text.into_owned()))
     });
-    let message = match said {
+    let message = match text {
         Some(message) => message,
-        None if hidden => ByteString::from_static("the service failed"),
+        None if is_hidden => ByteString::from_static("the service failed"),
         None => ByteString::new(),
     };
-    let status = metadata.get(DETAILS).filter(|_| !hidden).and_then(|value| decode_binary(value.as_bytes()));
+    let status = metadata.get(DETAILS).filter(|_| !is_hidden).and_then(|value| decode_binary(value.as_bytes()));
     let headers = mapping::carried(metadata, carry).unwrap_or_default();
     let pushback = metadata.get("grpc-retry-pushback-ms").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let retry = match (code, pushback) {
@@ -150,8 +150,8 @@ pub(crate) fn service_fault(code: Code, metadata: &HeaderMap, carry: &[ByteStrin
     };
     let mut fault = Fault::new(code, "SERVICE_STATUS", message).with_retry(retry);
     let status = status.unwrap_or_default();
-    // Its words stay as they are, also where there are none; what we hide is told as ours.
-    if !hidden {
+    // Keep the status unchanged, even if empty; a hidden one becomes a fault of the gateway.
+    if !is_hidden {
         fault.service = Some(Box::new(ServiceStatus { status, headers }));
     }
     fault
@@ -164,8 +164,8 @@ fn decode_binary(text: &[u8]) -> Option<Bytes> {
     LENIENT.decode(text).ok().map(Bytes::from)
 }
 
-/// The code of an answer that is HTTP's and not gRPC's (gRPC, "HTTP to gRPC Status Code Mapping").
-pub(crate) fn code_of_http(status: u16) -> Code {
+/// The code for an HTTP response without gRPC status (gRPC, "HTTP to gRPC Status Code Mapping").
+pub(crate) fn code_from_http(status: u16) -> Code {
     match status {
         400 => Code::Internal,
         401 => Code::Unauthenticated,
@@ -176,8 +176,8 @@ pub(crate) fn code_of_http(status: u16) -> Code {
     }
 }
 
-/// The code of a stream that HTTP/2 reset (gRPC over HTTP/2, "Errors").
-pub(crate) fn code_of_reset(reason: h2::Reason) -> Code {
+/// The code for a stream reset (gRPC over HTTP/2, "Errors").
+pub(crate) fn code_from_reset(reason: h2::Reason) -> Code {
     match reason {
         h2::Reason::REFUSED_STREAM => Code::Unavailable,
         h2::Reason::CANCEL => Code::Cancelled,
@@ -192,33 +192,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_message_is_cut_between_characters() {
+    fn a_long_message_is_truncated_at_a_character_boundary() {
         for text in ["x".repeat(5000), "\u{e9}".repeat(5000), format!("x{}", "%".repeat(5000))] {
             let mut metadata = HeaderMap::new();
-            status(&Fault::new(Code::Internal, "TEST", text), &mut metadata);
-            let told = metadata["grpc-message"].as_bytes();
-            assert!((MESSAGE_LEN_MAX - 6..=MESSAGE_LEN_MAX).contains(&told.len()), "{}", told.len());
+            append_fault(&Fault::new(Code::Internal, "TEST", text), &mut metadata);
+            let encoded = metadata["grpc-message"].as_bytes();
+            assert!((MESSAGE_LEN_MAX - 6..=MESSAGE_LEN_MAX).contains(&encoded.len()), "{}", encoded.len());
             assert!(
-                percent_decode(told).decode_utf8().is_ok_and(|read| !read.ends_with("%C3")),
-                "a character is whole"
+                percent_decode(encoded).decode_utf8().is_ok_and(|read| !read.ends_with("%C3")),
+                "characters are not split"
             );
         }
     }
 
     #[test]
-    fn every_code_survives_the_way_over_grpc() {
+    fn every_code_round_trips_over_grpc() {
         for code in Code::ALL {
             let fault = Fault::caller(code, "TEST", "caf\u{e9} 100%\n").with_detail("field", "a.b");
             let mut metadata = HeaderMap::new();
-            status(&fault, &mut metadata);
-            assert_eq!(status_of(&metadata), Some(Err(code)));
+            append_fault(&fault, &mut metadata);
+            assert_eq!(parse_status(&metadata), Some(Err(code)));
             assert_eq!(metadata["grpc-message"], "caf%C3%A9 100%25%0A");
-            let read = service_fault(code, &metadata, &[], Faults::All);
+            let read = fault_from_service(code, &metadata, &[], Faults::All);
             assert_eq!((read.code, &*read.message), (code, "caf\u{e9} 100%\n"));
             let details = Status::decode(read.service.expect("a status").status).expect("a status");
             let info = ErrorInfo::decode(&*details.details[0].value).expect("an ErrorInfo");
             assert_eq!((info.reason.as_str(), info.metadata["field"].as_str()), ("TEST", "a.b"));
-            let hidden = service_fault(code, &metadata, &[], Faults::Safe);
+            let hidden = fault_from_service(code, &metadata, &[], Faults::Safe);
             assert_eq!(hidden.code, code);
             assert_eq!(hidden.service.is_none(), matches!(code, Code::Unknown | Code::Internal | Code::DataLoss));
         }
