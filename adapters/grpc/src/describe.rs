@@ -17,7 +17,7 @@ use crate::framing::{MessageReader, frame_message};
 use crate::reflection::{
     MessageRequest, MessageResponse, PATHS, Request as ReflectionRequest, Response as ReflectionResponse,
 };
-use crate::status;
+use crate::settle;
 
 /// Timeout for all requests together.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ async fn fetch_files(endpoint: &Endpoint) -> Result<Bytes, Fault> {
 
 async fn fetch_files_at(endpoint: &Endpoint, path: &str) -> Result<Bytes, Fault> {
     let list = send_requests(endpoint, path, vec![MessageRequest::ListServices(String::new())]).await?;
-    let services = list.into_iter().find_map(|response| match response.message_response {
+    let services = list.into_iter().find_map(|response| match response.result {
         Some(MessageResponse::Services(services)) => Some(services.services),
         _ => None,
     });
@@ -84,7 +84,7 @@ async fn fetch_files_at(endpoint: &Endpoint, path: &str) -> Result<Bytes, Fault>
     let mut requested = BTreeSet::new();
     while !requests.is_empty() {
         for response in send_requests(endpoint, path, requests).await? {
-            let Some(MessageResponse::Files(files)) = response.message_response else { continue };
+            let Some(MessageResponse::Files(files)) = response.result else { continue };
             for descriptor in files.descriptors {
                 let head = FileHead::decode(descriptor.clone()).map_err(|_| bad("a file descriptor is malformed"))?;
                 found.insert(head.name.clone(), (head, descriptor));
@@ -128,8 +128,8 @@ async fn send_requests(
     });
     let mut body = Vec::new();
     let count = requests.len();
-    for message_request in requests {
-        let request = ReflectionRequest { host: String::new(), message_request: Some(message_request) };
+    for query in requests {
+        let request = ReflectionRequest { host: String::new(), query: Some(query) };
         let (first, second) = frame_message(&request.encode_to_vec().into(), None)?;
         body.extend_from_slice(&first);
         body.extend_from_slice(&second.unwrap_or_default());
@@ -149,7 +149,7 @@ async fn send_requests(
     headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
     let response = sender.send_request(request).await.map_err(lost)?;
     let (head, body) = response.into_parts();
-    if let Some(Err(code)) = status::parse_status(&head.headers) {
+    if let Some(Err(code)) = settle::parse_status(&head.headers) {
         return Err(Fault::new(code, "REFLECTION", "the service does not support reflection"));
     }
     let mut reader = MessageReader::new(body, None, RESPONSE_LEN_MAX, |_| bad("the connection was closed"));
@@ -159,7 +159,7 @@ async fn send_requests(
     }
     let trailers = reader.take_trailers().unwrap_or_default();
     driver.abort();
-    match status::parse_status(&trailers) {
+    match settle::parse_status(&trailers) {
         Some(Err(code)) => Err(Fault::new(code, "REFLECTION", "the service does not support reflection")),
         _ => Ok(responses),
     }

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Faults;
 use crate::framing::{Encoding, decompress};
-use crate::status;
+use crate::settle;
 
 /// A decompressed message never exceeds the limit.
 pub fn compressed(bytes: &[u8]) {
@@ -28,12 +28,12 @@ pub fn status(bytes: &[u8]) {
             metadata.append(name, value);
         }
     }
-    if let Some(Err(code)) = status::parse_status(&metadata) {
+    if let Some(Err(code)) = settle::parse_status(&metadata) {
         for faults in [Faults::All, Faults::Safe] {
-            let fault = status::fault_from_service(code, &metadata, &["x-a".into()], faults);
+            let fault = settle::fault_from_service(code, &metadata, &["x-a".into()], faults);
             let mut sent = HeaderMap::new();
-            status::append_fault(&fault, &mut sent);
-            assert_eq!(status::parse_status(&sent), Some(Err(code)), "the code round-trips");
+            settle::append_fault(&fault, &mut sent);
+            assert_eq!(settle::parse_status(&sent), Some(Err(code)), "the code round-trips");
         }
     }
 }

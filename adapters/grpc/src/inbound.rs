@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Compression, Entry, Listener, ListenerSettings};
 use crate::framing::{Encoding, MessageReader};
 use crate::mapping::{self, Metadata};
-use crate::status;
+use crate::settle;
 use body::{ResponseBody, StreamBody};
 
 /// Timeout for receiving the message of a unary call.
@@ -162,7 +162,7 @@ fn trailers_only(fault: &Fault) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::none());
     let headers = response.headers_mut();
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    status::append_fault(fault, headers);
+    settle::append_fault(fault, headers);
     if fault.reason == "ENCODING" {
         headers.insert("grpc-accept-encoding", HeaderValue::from_static(Encoding::ACCEPTED));
     }
@@ -305,7 +305,7 @@ async fn reply_response(
             discard(std::mem::replace(&mut reply.body, Body::Empty));
             let mut trailers = HeaderMap::new();
             mapping::append(&reply.trailers, &mut trailers);
-            status::append_ok(&mut trailers);
+            settle::append_ok(&mut trailers);
             ResponseBody::once(&encoded.chunks.to_bytes(), encoding, trailers)?
         }
     };

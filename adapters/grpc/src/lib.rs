@@ -9,7 +9,7 @@
 //! | `framing` | length-prefixed messages and compression |
 //! | `mapping` | maps canonical messages to and from metadata |
 //! | `reflection` | answers server reflection requests |
-//! | `status` | maps faults to and from gRPC status |
+//! | `settle` | maps faults to and from gRPC status |
 //! | `describe` | reads the contract of a service by reflection |
 
 mod adapter;
@@ -22,7 +22,7 @@ mod inbound;
 mod mapping;
 mod outbound;
 mod reflection;
-mod status;
+mod settle;
 
 pub use adapter::GrpcAdapter;
 pub use describe::reflect;

@@ -20,7 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{Compression, Faults, Operation, Service};
 use crate::framing::{Encoding, MessageReader};
-use crate::{mapping, status};
+use crate::{mapping, settle};
 use body::CallBody;
 use pool::{Checkout, ConnectionPool};
 use reply::ReplyStream;
@@ -112,7 +112,7 @@ impl GrpcOutbound {
         let checkout = self.pool.check_out().await?;
         let response = checkout.send(request).await.map_err(|failed| reset_fault(failed.error()))?;
         let (head, body) = response.into_parts();
-        if let Some(Err(code)) = status::parse_status(&head.headers) {
+        if let Some(Err(code)) = settle::parse_status(&head.headers) {
             return Err(Fault::new(Code::Unavailable, "HEALTH", format!("the health check failed with {code}")));
         }
         let reader = MessageReader::new(body, None, HEALTH_LEN_MAX, reset_fault);
@@ -170,8 +170,8 @@ impl GrpcOutbound {
         carry: &[ByteString],
     ) -> Result<Message, Fault> {
         let (head, body) = response.into_parts();
-        if let Some(status) = status::parse_status(&head.headers) {
-            let fault = |code| status::fault_from_service(code, &head.headers, carry, self.faults);
+        if let Some(status) = settle::parse_status(&head.headers) {
+            let fault = |code| settle::fault_from_service(code, &head.headers, carry, self.faults);
             return match status {
                 Err(code) => Err(fault(code)),
                 // A stream may end without any message.
@@ -185,7 +185,7 @@ impl GrpcOutbound {
             };
         }
         if head.status != http::StatusCode::OK {
-            let code = status::code_from_http(head.status.as_u16());
+            let code = settle::code_from_http(head.status.as_u16());
             let problem = format!("the service returned HTTP status {}", head.status.as_u16());
             return Err(Fault::new(code, "SERVICE_STATUS", problem));
         }
@@ -243,9 +243,9 @@ impl GrpcOutbound {
             None => None,
         };
         let trailers = reader.take_trailers().unwrap_or_default();
-        match (status::parse_status(&trailers), first, second) {
+        match (settle::parse_status(&trailers), first, second) {
             (_, Some(_), Some(_)) => Err(bad_reply("it has more than one message")),
-            (Some(Err(code)), ..) => Err(status::fault_from_service(code, &trailers, carry, self.faults)),
+            (Some(Err(code)), ..) => Err(settle::fault_from_service(code, &trailers, carry, self.faults)),
             (Some(Ok(())), Some(message), None) => {
                 let mut chunks = Chunks::from(message);
                 chunks.keep(reader.take_guard());
@@ -280,7 +280,7 @@ fn reset_fault(error: &hyper::Error) -> Fault {
             return connection_fault(http2.is_some_and(h2::Error::is_remote));
         }
         if let Some(reset) = http2.and_then(h2::Error::reason) {
-            let code = status::code_from_reset(reset);
+            let code = settle::code_from_reset(reset);
             let fault =
                 Fault::new(code, "STREAM_RESET", format!("the service reset the call: {}", reset.description()));
             // Only then was it not processed (RFC 9113 §8.7).

@@ -17,7 +17,7 @@ pub(crate) struct Request {
     #[prost(string, tag = "1")]
     pub(crate) host: String,
     #[prost(oneof = "MessageRequest", tags = "3, 4, 5, 6, 7")]
-    pub(crate) message_request: Option<MessageRequest>,
+    pub(crate) query: Option<MessageRequest>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -49,7 +49,7 @@ pub(crate) struct Response {
     #[prost(message, optional, tag = "2")]
     pub(crate) original_request: Option<Request>,
     #[prost(oneof = "MessageResponse", tags = "4, 5, 6, 7")]
-    pub(crate) message_response: Option<MessageResponse>,
+    pub(crate) result: Option<MessageResponse>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -126,7 +126,7 @@ impl ReflectionIndex {
     /// Answers one encoded request; `None` if it is malformed.
     pub(crate) fn answer(&self, request: &Bytes) -> Option<Vec<u8>> {
         let request = Request::decode(request.clone()).ok()?;
-        let message_response = match &request.message_request {
+        let result = match &request.query {
             Some(MessageRequest::ListServices(_)) => Some(MessageResponse::Services(Services {
                 services: self.services.iter().map(|name| ServiceName { name: name.clone() }).collect(),
             })),
@@ -150,7 +150,7 @@ impl ReflectionIndex {
         let response = Response {
             valid_host: request.host.clone(),
             original_request: Some(request),
-            message_response: Some(message_response.unwrap_or_else(not_found)),
+            result: Some(result.unwrap_or_else(not_found)),
         };
         Some(response.encode_to_vec())
     }

@@ -14,7 +14,7 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
 use crate::framing::{Encoding, frame_message};
-use crate::{mapping, status};
+use crate::{mapping, settle};
 
 /// A response body.
 pub(crate) enum ResponseBody {
@@ -109,12 +109,12 @@ impl StreamBody {
                 if let Some(mut stream) = self.stream.take() {
                     mapping::append(&stream.trailers(), &mut trailers);
                 }
-                status::append_ok(&mut trailers);
+                settle::append_ok(&mut trailers);
             }
             Some(Err(fault)) => {
                 // Dropping the stream cancels its source.
                 self.stream = None;
-                status::append_fault(&fault, &mut trailers);
+                settle::append_fault(&fault, &mut trailers);
             }
         }
         Poll::Ready(Some(Frame::trailers(trailers)))

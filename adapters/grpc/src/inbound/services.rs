@@ -18,7 +18,7 @@ use super::{Worker, caller_disconnected, route};
 use crate::config::{BUILT_IN_SERVICES, Entry};
 use crate::framing::{Encoding, MessageReader};
 use crate::reflection::{self, ReflectionIndex};
-use crate::status;
+use crate::settle;
 
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
@@ -98,7 +98,7 @@ fn health(worker: &Rc<Worker>, path: &str, service: &str) -> Result<Response<Res
         return Err(Fault::caller(Code::NotFound, "HEALTH", "unknown service"));
     }
     let mut trailers = HeaderMap::new();
-    status::append_ok(&mut trailers);
+    settle::append_ok(&mut trailers);
     let message = HealthResponse { status }.encode_to_vec();
     Ok(grpc_response(ResponseBody::once(&message.into(), None, trailers)?))
 }

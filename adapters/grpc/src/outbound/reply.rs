@@ -10,7 +10,7 @@ use super::pool::CallPermit;
 use super::{bad_reply, reply_fault};
 use crate::config::Faults;
 use crate::framing::MessageReader;
-use crate::{mapping, status};
+use crate::{mapping, settle};
 
 /// The message stream of a reply. Dropping it resets the call; the owner drops it at the deadline.
 pub(super) struct ReplyStream {
@@ -34,13 +34,13 @@ impl BodyStream for ReplyStream {
             Some(Err(fault)) => Some(Err(from_service(reply_fault(fault)))),
             None => {
                 let trailers = self.reader.take_trailers().unwrap_or_default();
-                match status::parse_status(&trailers) {
+                match settle::parse_status(&trailers) {
                     Some(Ok(())) => {
                         self.trailers = mapping::carried(&trailers, &self.carry).unwrap_or_default();
                         None
                     }
                     Some(Err(code)) => {
-                        Some(Err(from_service(status::fault_from_service(code, &trailers, &self.carry, self.faults))))
+                        Some(Err(from_service(settle::fault_from_service(code, &trailers, &self.carry, self.faults))))
                     }
                     None => Some(Err(from_service(bad_reply("it ends without a status")))),
                 }

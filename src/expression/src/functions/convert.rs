@@ -61,7 +61,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         group: "Conversions",
         signatures: &["(dyn) -> decimal"],
         description: "The exact decimal value of a number, a string, or the text of a single XML element.",
-        cost: "the length of the text",
+        cost: "the length of the string",
         examples: &[
             ("decimal('1.10') * 2", "decimal('2.20')"),
             ("decimal('0.1') + decimal('0.2') == decimal('0.3')", "true"),
@@ -83,7 +83,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             "(duration) -> string",
         ],
         description: "The value as a string. Bytes must be UTF-8; a timestamp is formatted as in RFC 3339.",
-        cost: "the length of the text",
+        cost: "the length of the string",
         examples: &[
             ("string(12)", "'12'"),
             ("string(decimal('1.10'))", "'1.10'"),
@@ -97,7 +97,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         group: "Conversions",
         signatures: &["(dyn) -> string"],
         description: "The text of a scalar or of a single XML element.",
-        cost: "the length of the text",
+        cost: "the length of the string",
         examples: &[("text(12)", "'12'"), ("text([{'$text': 'a'}])", "'a'")],
         run: text,
     },

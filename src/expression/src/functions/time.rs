@@ -114,7 +114,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         group: "Time",
         signatures: &["(string, string) -> timestamp", "(string, string, string) -> timestamp"],
         description: "The timestamp parsed with a `strptime` format; without an offset, in UTC or in the time zone.",
-        cost: "the length of the text",
+        cost: "the length of the string",
         examples: &[
             ("parseTime('29.02.2024', '%d.%m.%Y')", "timestamp('2024-02-29T00:00:00Z')"),
             ("parseTime('2024-07-01 12:00', '%Y-%m-%d %H:%M', 'Europe/Berlin')", "timestamp('2024-07-01T10:00:00Z')"),
