@@ -118,7 +118,7 @@ impl<'v> Dec<'v> {
             return None;
         }
         if number.fract() == 0.0 {
-            return Self::from_parts(whole_digits(number), 0).ok();
+            return Self::from_parts(integer_digits(number), 0).ok();
         }
         // The shortest text that reads back as this double.
         let text = format!("{number:e}");
@@ -455,7 +455,7 @@ impl<'v> Dec<'v> {
 
 /// The digits of an integral double.
 #[expect(clippy::cast_possible_truncation, reason = "the double is within the bounds of 128 bits")]
-fn whole_digits(number: f64) -> Digits {
+fn integer_digits(number: f64) -> Digits {
     const FRACTION_BITS: u32 = 52;
     const BIAS: u64 = 1023;
     if number.abs() < 1e38 {
@@ -516,14 +516,14 @@ fn parse_parts(text: &str) -> Option<Parts> {
     };
     let mut small: i128 = 0;
     let mut fraction: i32 = 0;
-    let mut behind_point = false;
+    let mut after_point = false;
     let mut fits = true;
     for byte in mantissa.bytes() {
         match byte {
-            b'.' => behind_point = true,
+            b'.' => after_point = true,
             b'-' => {}
             digit => {
-                fraction += i32::from(behind_point);
+                fraction += i32::from(after_point);
                 match small.checked_mul(10).and_then(|small| small.checked_add(i128::from(digit - b'0'))) {
                     Some(next) => small = next,
                     None => fits = false,
