@@ -38,6 +38,24 @@ pub trait FromNode: Sized {
     fn schema() -> serde_json::Value;
 }
 
+/// A struct declared by [`settings!`](crate::settings!), whose keys may also be read from a map together with other keys.
+pub trait Settings: FromNode {
+    /// Reads its keys. All of them are read, whatever errors there are; `None` if an error was reported.
+    fn read_fields(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<Self>;
+
+    /// The JSON Schemas of its keys, each with its description.
+    fn properties() -> serde_json::Map<String, serde_json::Value>;
+}
+
+/// A JSON Schema with a description for editors.
+#[must_use]
+pub fn described(mut schema: serde_json::Value, description: &str) -> serde_json::Value {
+    if let serde_json::Value::Object(fields) = &mut schema {
+        fields.insert("description".to_owned(), description.into());
+    }
+    schema
+}
+
 impl<'a> Reader<'a> {
     /// Creates a reader.
     pub fn new(diagnostics: &'a mut Diagnostics, resolve: &'a dyn Resolve) -> Self {

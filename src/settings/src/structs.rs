@@ -37,31 +37,39 @@ macro_rules! settings {
             fn from_node(node: &$crate::Node, reader: &mut $crate::Reader<'_>) -> Option<Self> {
                 let what = [$($doc),+][0].trim();
                 let mut fields = reader.fields(node, what)?;
-                $( let $field: Option<$type> = $crate::settings!(@read fields reader $field $type $(= $default)?); )*
+                let read = <Self as $crate::Settings>::read_fields(&mut fields, reader);
                 fields.finish(reader);
-                Some(Self { $($field: $field?,)* })
+                read
             }
 
             fn schema() -> $crate::serde_json::Value {
-                use $crate::serde_json::{Map, Value, json};
-                let mut properties = Map::new();
                 let mut required: Vec<&str> = Vec::new();
-                $({
-                    let name = stringify!($field).trim_start_matches("r#");
-                    let mut schema = <$type as $crate::FromNode>::schema();
-                    if let Value::Object(fields) = &mut schema {
-                        fields.insert("description".into(), json!([$($field_doc.trim()),+].join(" ")));
-                    }
-                    properties.insert(name.into(), schema);
-                    if $crate::settings!(@required $type $(= $default)?) {
-                        required.push(name);
-                    }
+                $(if $crate::settings!(@required $type $(= $default)?) {
+                    required.push(stringify!($field).trim_start_matches("r#"));
                 })*
                 let title = [$($doc),+][0].trim();
-                json!({
+                let properties = <Self as $crate::Settings>::properties();
+                $crate::serde_json::json!({
                     "type": "object", "title": title, "properties": properties,
                     "required": required, "additionalProperties": false,
                 })
+            }
+        }
+
+        impl $crate::Settings for $name {
+            fn read_fields(fields: &mut $crate::Fields<'_>, reader: &mut $crate::Reader<'_>) -> Option<Self> {
+                $( let $field: Option<$type> = $crate::settings!(@read fields reader $field $type $(= $default)?); )*
+                Some(Self { $($field: $field?,)* })
+            }
+
+            fn properties() -> $crate::serde_json::Map<String, $crate::serde_json::Value> {
+                let mut properties = $crate::serde_json::Map::new();
+                $({
+                    let schema = <$type as $crate::FromNode>::schema();
+                    let schema = $crate::described(schema, &[$($field_doc.trim()),+].join(" "));
+                    properties.insert(stringify!($field).trim_start_matches("r#").to_owned(), schema);
+                })*
+                properties
             }
         }
     )*};
