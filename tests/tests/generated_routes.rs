@@ -229,11 +229,11 @@ fn no_route_makes_too_much_of_a_message() {
         let mut faults = Vec::new();
         for step in &route.steps {
             match step {
-                Step::Map(map) => match map.evaluate(&scope) {
+                Step::Map(step) => match step.map.evaluate(&scope) {
                     Ok(value) => drop(json::write(&value).expect("a value with a form in JSON")),
                     Err(fault) => faults.push(fault),
                 },
-                Step::Require { message, .. } => faults.extend(message.render(&scope).err()),
+                Step::Require(step) => faults.extend(step.message.render(&scope).err()),
                 _ => {}
             }
         }

@@ -90,6 +90,10 @@ pub trait EntrySpec: Any + Debug + Send + Sync {
     fn address(&self) -> &Address;
     /// How a request becomes `req`.
     fn binding(&self) -> &Arc<Binding>;
+    /// Whether its messages may have a body.
+    fn accepts_body(&self) -> bool {
+        true
+    }
     /// What the contract says of its messages, where it has one.
     fn call_type(&self) -> Option<&Arc<CallType>> {
         None

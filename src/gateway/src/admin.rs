@@ -1,5 +1,9 @@
 //! The admin listener: liveness, readiness, metrics, routes, services. It only reads.
 
+mod api;
+mod cluster;
+mod metrics;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -9,15 +13,20 @@ use actix_web::http::header;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use crossdock_cluster::Client;
 
+use self::api::{routes_json, services_json};
+use self::cluster::{cluster_json, cluster_prometheus};
+use self::metrics::prometheus;
 use crate::actors::LastError;
-use crate::generation::Current;
-use crate::stats::{Stats, cluster_json, cluster_prometheus, prometheus, routes_json, services_json};
+use crate::generation::CurrentGeneration;
+use crate::process::ProcessState;
+use crate::stats::Stats;
 
 /// What the admin listener shows.
 #[derive(Clone)]
 pub(crate) struct AdminState {
-    pub(crate) current: Arc<Current>,
+    pub(crate) current: Arc<CurrentGeneration>,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) process: Arc<ProcessState>,
     pub(crate) last_error: LastError,
     pub(crate) token: Option<String>,
     pub(crate) cluster: Option<Client>,
@@ -111,7 +120,8 @@ async fn metrics(request: HttpRequest, state: web::Data<AdminState>) -> HttpResp
     if let Err(refusal) = admit(&request, &state) {
         return refusal;
     }
-    let mut text = prometheus(&state.stats, &state.current.load(), !state.current.is_draining());
+    let mut text =
+        prometheus(&state.stats, &state.current.load(), &state.process.health.names, !state.current.is_draining());
     if let Some(cluster) = &state.cluster {
         text.push_str(&cluster_prometheus(cluster));
     }

@@ -1,15 +1,15 @@
 //! The data path: one message from an adapter to services and back, all on one data arbiter.
 //!
 //! ```text
-//! Ingress::admit ─ route ─▶ Exchange::dispatch ─ steps ─▶ credit ─ one hop ─▶ ServiceShard ─ task ─▶ Outbound
+//! Ingress::admit ─ route ─▶ Exchange::dispatch ─ policies, steps ─▶ permit ─ one hop ─▶ ServiceShard ─ task ─▶ Outbound
 //!                                   ▲                                             │
 //!                                   └───────────────── reply port ────────────────┘
 //! ```
 
 mod counted;
 mod ingress;
-mod keyed;
 mod picker;
+mod policies;
 mod shard;
 mod shards;
 mod steps;
@@ -18,5 +18,4 @@ mod steps;
 mod tests;
 
 pub(crate) use ingress::Opener;
-pub(crate) use keyed::Keyed;
-pub(crate) use steps::services_of;
+pub(crate) use policies::{Policy, policies_of};

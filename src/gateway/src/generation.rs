@@ -1,4 +1,4 @@
-//! One version of the routes, whole, and the swap to the next.
+//! Generations: one complete version of the routes, and the swap to the next.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,11 +11,12 @@ use crossdock_routing::{Plan, ServicePlan};
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::ListenerConfig;
-use crate::data::Keyed;
-use crate::health::ServiceHealth;
+use crate::data::{Policy, policies_of};
+use crate::process::ProcessState;
+use crate::process::health::ServiceHealth;
 use crate::stats::{RouteStats, ServiceStats, Stats};
 
-/// One version of the routes with what its calls share.
+/// One version of the routes, with what its messages and calls share.
 pub(crate) struct Generation {
     /// Counts up from 1.
     pub(crate) number: u64,
@@ -25,48 +26,62 @@ pub(crate) struct Generation {
     /// One for each service of the plan.
     pub(crate) services: Vec<ServiceShare>,
     /// One for each route of the plan.
-    pub(crate) routes: Vec<Arc<RouteStats>>,
-    /// One for each route of the plan.
-    pub(crate) keyed: Vec<Arc<Keyed>>,
-    /// Files besides YAML that it was made of.
+    pub(crate) routes: Vec<RouteShare>,
+    /// Files besides YAML that it was read from.
     pub(crate) files: BTreeSet<PathBuf>,
+}
+
+/// What all data arbiters share of a route.
+pub(crate) struct RouteShare {
+    pub(crate) stats: Arc<RouteStats>,
+    /// In the order of execution.
+    pub(crate) policies: Vec<Box<dyn Policy>>,
 }
 
 /// What all data arbiters share of a service.
 #[derive(Clone)]
 pub(crate) struct ServiceShare {
     pub(crate) plan: Arc<ServicePlan>,
-    /// Calls that may still be begun.
-    pub(crate) credit: Arc<Semaphore>,
+    /// Permits for further calls.
+    pub(crate) permits: Arc<Semaphore>,
     pub(crate) stats: Arc<ServiceStats>,
     pub(crate) health: Arc<ServiceHealth>,
 }
 
 impl Generation {
-    pub(crate) fn new(number: u64, plan: Plan, listeners: Vec<ListenerConfig>, limits: Limits, stats: &Stats) -> Self {
+    pub(crate) fn new(
+        number: u64,
+        plan: Plan,
+        listeners: Vec<ListenerConfig>,
+        limits: Limits,
+        stats: &Stats,
+        process: &ProcessState,
+    ) -> Self {
         let services = plan.services.iter().map(|service| ServiceShare {
             plan: Arc::clone(service),
-            credit: stats.credit(&service.name, service.concurrency),
+            permits: process.permits(&service.name, service.concurrency),
             stats: stats.service(&service.name),
-            health: stats.health.service(service),
+            health: process.health.service(service),
         });
-        let services = services.collect();
-        let routes = plan.routes.iter().map(|route| stats.route(&route.name)).collect();
-        let keyed = plan.routes.iter().map(|route| stats.keyed(&route.name)).collect();
-        Self { number, plan, listeners, limits, services, routes, keyed, files: BTreeSet::new() }
+        let routes = plan.routes.iter().map(|route| RouteShare {
+            stats: stats.route(&route.name),
+            policies: policies_of(route, &process.route(&route.name)),
+        });
+        let (services, routes) = (services.collect(), routes.collect());
+        Self { number, plan, listeners, limits, services, routes, files: BTreeSet::new() }
     }
 }
 
-/// What data arbiters look at for each message.
-pub(crate) struct Current {
+/// The generation in force, which data arbiters load for each message.
+pub(crate) struct CurrentGeneration {
     generation: ArcSwap<Generation>,
-    /// Its number, for those who wait for the next.
+    /// Its number, to wait for the next.
     published: watch::Sender<u64>,
     draining: AtomicBool,
     next_id: AtomicU64,
 }
 
-impl Current {
+impl CurrentGeneration {
     pub(crate) fn new(first: Generation) -> Self {
         Self {
             published: watch::Sender::new(first.number),
@@ -80,14 +95,14 @@ impl Current {
         self.generation.load()
     }
 
-    /// The one swap of a reload. Messages in flight keep the generation that they began with.
+    /// Swaps the generation. Messages in flight keep the one that they started with.
     pub(crate) fn publish(&self, next: Generation) {
         let number = next.number;
         self.generation.store(Arc::new(next));
         self.published.send_replace(number);
     }
 
-    /// Tells of each version that is published.
+    /// Notifies of each generation that is published.
     pub(crate) fn published(&self) -> watch::Receiver<u64> {
         self.published.subscribe()
     }
@@ -100,7 +115,7 @@ impl Current {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Numbers for data arbiters, so that each gives out identities of its own.
+    /// Numbers data arbiters, so that each generates ids of its own.
     pub(crate) fn next_arbiter(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }

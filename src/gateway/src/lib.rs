@@ -19,8 +19,8 @@ mod config;
 mod data;
 mod demo;
 mod generation;
-mod health;
 mod host;
+mod process;
 mod stats;
 mod wiring;
 

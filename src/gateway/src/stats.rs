@@ -5,9 +5,7 @@
 //! - capacity = calls at once that the route's services allow / mean processing time (Little's law);
 //! - availability = 1 − requests that failed on the serving side / requests.
 
-mod cluster;
 mod histogram;
-mod render;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -15,14 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossdock_message::Code;
-use tokio::sync::Semaphore;
 
-use crate::data::Keyed;
-use crate::health::Registry;
-
-pub(crate) use cluster::{cluster_json, cluster_prometheus};
-pub(crate) use histogram::Histogram;
-pub(crate) use render::{prometheus, routes_json, services_json};
+pub(crate) use histogram::{BOUNDS_US, Histogram};
 
 /// Counters of one route.
 #[derive(Debug, Default)]
@@ -110,7 +102,7 @@ impl RouteStats {
         get(&self.succeeded) + self.failed.iter().map(get).sum::<u64>()
     }
 
-    fn serving_side_failures(&self) -> u64 {
+    pub(crate) fn serving_side_failures(&self) -> u64 {
         Code::ALL.into_iter().filter(|code| is_serving_side(*code)).map(|code| get(&self.failed[code as usize])).sum()
     }
 }
@@ -155,7 +147,7 @@ impl RouteStats {
     }
 
     /// Finished requests a second over the last minute, or since the start where that is less.
-    fn throughput(&self, started: Instant, now: Instant) -> f64 {
+    pub(crate) fn throughput(&self, started: Instant, now: Instant) -> f64 {
         let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, before) = window.samples.front().copied().unwrap_or((started, 0));
         let elapsed = now.saturating_duration_since(since).as_secs_f64();
@@ -168,9 +160,6 @@ pub(crate) struct Stats {
     pub(crate) started: Instant,
     routes: Mutex<BTreeMap<String, Arc<RouteStats>>>,
     services: Mutex<BTreeMap<String, Arc<ServiceStats>>>,
-    credits: Mutex<BTreeMap<(String, usize), Arc<Semaphore>>>,
-    keyed: Mutex<BTreeMap<String, Arc<Keyed>>>,
-    pub(crate) health: Registry,
     pub(crate) reloads: AtomicU64,
     pub(crate) reloads_failed: AtomicU64,
     pub(crate) unmatched: AtomicU64,
@@ -192,9 +181,6 @@ impl Stats {
             started,
             routes: Mutex::default(),
             services: Mutex::default(),
-            credits: Mutex::default(),
-            keyed: Mutex::default(),
-            health: Registry::default(),
             reloads: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
             unmatched: AtomicU64::new(0),
@@ -205,21 +191,18 @@ impl Stats {
         named(&self.routes, name)
     }
 
+    /// All routes by name.
+    pub(crate) fn routes(&self) -> Vec<(String, Arc<RouteStats>)> {
+        all(&self.routes)
+    }
+
+    /// All services by name.
+    pub(crate) fn services(&self) -> Vec<(String, Arc<ServiceStats>)> {
+        all(&self.services)
+    }
+
     pub(crate) fn service(&self, name: &str) -> Arc<ServiceStats> {
         named(&self.services, name)
-    }
-
-    /// The keys of a route. They outlive generations: a reload changes no order and forgets nothing.
-    pub(crate) fn keyed(&self, name: &str) -> Arc<Keyed> {
-        named(&self.keyed, name)
-    }
-
-    /// The credit of a service. It outlives generations, so that calls of the old one count in the new one, for as long
-    /// as the settings allow the same number of calls.
-    pub(crate) fn credit(&self, name: &str, calls: usize) -> Arc<Semaphore> {
-        let mut credits = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (name.to_owned(), calls);
-        Arc::clone(credits.entry(key).or_insert_with(|| Arc::new(Semaphore::new(calls))))
     }
 
     /// Samples the rates; called every [`WINDOW_STEP`].

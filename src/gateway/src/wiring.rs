@@ -15,7 +15,8 @@ use crate::actors::{Apply, Guardian, Listening, ReloadRoutes, Routes, StopAll};
 use crate::admin::{Admin, AdminState};
 use crate::config::{Config, load_config};
 use crate::data::Opener;
-use crate::generation::{Current, Generation, ServiceShare};
+use crate::generation::{CurrentGeneration, Generation, ServiceShare};
+use crate::process::ProcessState;
 use crate::stats::{Stats, WINDOW_STEP};
 
 /// Why a gateway does not start.
@@ -36,7 +37,8 @@ pub struct Gateway {
 
 /// A gateway that runs.
 pub struct Running {
-    current: Arc<Current>,
+    current: Arc<CurrentGeneration>,
+    process: Arc<ProcessState>,
     guardian: Addr<Guardian>,
     routes: Addr<Routes>,
     listening: Vec<Listening>,
@@ -134,12 +136,13 @@ impl Gateway {
     ) -> Result<Running, RunError> {
         let cluster = config.cluster.as_ref().map(start_cluster).transpose()?;
         let stats = Stats::new(Instant::now());
-        let mut first = Generation::new(1, config.plan, config.listeners.clone(), config.limits, &stats);
+        let process = Arc::<ProcessState>::default();
+        let mut first = Generation::new(1, config.plan, config.listeners.clone(), config.limits, &stats, &process);
         first.files = config.files;
         for service in &first.services {
             try_open(service, &self.adapters).map_err(RunError::Open)?;
         }
-        let current = Arc::new(Current::new(first));
+        let current = Arc::new(CurrentGeneration::new(first));
         let opener = Opener {
             current: Arc::clone(&current),
             stats: Arc::clone(&stats),
@@ -155,12 +158,14 @@ impl Gateway {
             adapters: Arc::clone(&self.adapters),
             current: Arc::clone(&current),
             stats: Arc::clone(&stats),
+            process: Arc::clone(&process),
             guardian: guardian.clone(),
             last_error: Arc::clone(&last_error),
         };
         let state = AdminState {
             current: Arc::clone(&current),
             stats: Arc::clone(&stats),
+            process: Arc::clone(&process),
             last_error,
             token: None,
             cluster: None,
@@ -183,7 +188,16 @@ impl Gateway {
                 stats.sample(Instant::now());
             }
         });
-        Ok(Running { current, guardian, routes: routes.start(), listening, admin, cluster, drain: config.drain })
+        Ok(Running {
+            current,
+            process,
+            guardian,
+            routes: routes.start(),
+            listening,
+            admin,
+            cluster,
+            drain: config.drain,
+        })
     }
 }
 
@@ -205,9 +219,14 @@ impl Running {
         self.admin.as_ref().map(Admin::address)
     }
 
-    /// The routes in force.
+    /// The generation in force.
     pub(crate) fn generation_in_force(&self) -> Arc<Generation> {
         Arc::clone(&self.current.load())
+    }
+
+    /// The state of the process.
+    pub(crate) fn process(&self) -> &ProcessState {
+        &self.process
     }
 
     /// The number of the generation in force.

@@ -1,19 +1,10 @@
-//! Reading and checking route files. The checker is the loader: there is no second one with worse messages.
+//! Reads and checks route files. The checker is the loader: there is no second one with worse messages.
 
-mod bodies;
-mod branches;
 mod contracts;
 mod delivery;
-mod headers;
-mod health;
-mod keyed;
-mod maps;
+mod entries;
 mod routes;
-mod services;
-mod steps;
 mod tests_section;
-mod types;
-mod words;
 
 use std::sync::Arc;
 
@@ -23,32 +14,27 @@ use crossdock_contract::{Contracts, Files};
 use crossdock_message::{ByteString, Limits};
 use crossdock_settings::{Diagnostics, Key, Kind, Node, Reader, Resolve, Span, parse};
 
+use crate::catalog::ServiceCatalog;
 use crate::plan::Plan;
+use crate::services::ServicePlan;
 
-/// What the JSON Schema is made of.
-pub(crate) mod schema_parts {
-    pub(crate) use super::contracts::ContractSettings;
-    pub(crate) use super::keyed::{IdempotencySettings, OrderSettings};
-    pub(crate) use super::routes::{ErrorRuleSettings, HeaderSettings};
-    pub(crate) use super::steps::STEPS;
-    pub(crate) use super::tests_section::TestSettings;
-}
+pub(crate) use contracts::ContractSettings;
+pub(crate) use routes::RouteSettings;
+pub(crate) use tests_section::TestSettings;
 
-pub(crate) use words::{BackoffRange, BreakerSettings, CodeName, DeadlineSettings, HealthSettings, RetrySettings};
-
-/// What loading needs to know besides the files.
+/// What loading needs besides the files.
 pub struct Inputs<'a> {
     /// The adapters.
     pub adapters: &'a [Arc<dyn Adapter>],
     /// The listeners of `crossdock.yaml`: name and adapter.
     pub listeners: &'a [(String, &'static str)],
-    /// Where placeholders come from.
+    /// Resolves placeholders.
     pub resolve: &'a dyn Resolve,
-    /// Where the files of contracts come from, named from the folder of `crossdock.yaml` on.
+    /// Reads the files of contracts, by paths relative to the folder of `crossdock.yaml`.
     pub files: &'a dyn Files,
-    /// Asks a service for its contract by reflection: gives a `google.protobuf.FileDescriptorSet`.
+    /// Asks a service for its contract by reflection: returns a `google.protobuf.FileDescriptorSet`.
     pub reflect: &'a dyn Fn(&str) -> Result<Bytes, String>,
-    /// What reading a typed body may cost.
+    /// Limits on reading typed bodies.
     pub limits: &'a Limits,
 }
 
@@ -58,7 +44,7 @@ pub(crate) const TOP_KEYS: &[&str] = &["version", "contracts", "services", "rout
 /// Routes, services and tests of one process.
 const ITEMS_MAX: usize = 10_000;
 
-/// Loads route files, given as names and texts. The plan is there only where no error was found; warnings may be.
+/// Loads route files, given as names and texts. Returns the plan only if there is no error; there may be warnings.
 ///
 /// All files are read before anything is checked, so that a route may use a service of another file.
 pub fn load(files: &[(String, String)], inputs: &Inputs<'_>, diagnostics: &mut Diagnostics) -> Option<Plan> {
@@ -67,8 +53,8 @@ pub fn load(files: &[(String, String)], inputs: &Inputs<'_>, diagnostics: &mut D
         plan: Plan::default(),
         contracts: Contracts::new(inputs.limits),
         contracts_failed: false,
-        service_spans: Vec::new(),
-        route_spans: Vec::new(),
+        services: ServiceCatalog::default(),
+        route_names: Vec::new(),
     };
     let mut roots = Vec::new();
     for (name, text) in files {
@@ -85,7 +71,7 @@ pub fn load(files: &[(String, String)], inputs: &Inputs<'_>, diagnostics: &mut D
         }
     }
     if loader.contracts_failed {
-        // Without a contract, everything that names it would be wrong for a reason that is not its own.
+        // Without a contract, every reference to it would be reported as well.
         return None;
     }
     for section in &sections {
@@ -105,6 +91,7 @@ pub fn load(files: &[(String, String)], inputs: &Inputs<'_>, diagnostics: &mut D
         }
     }
     loader.plan.contracts = loader.contracts;
+    loader.plan.services = loader.services.plans;
     (!diagnostics.has_errors()).then_some(loader.plan)
 }
 
@@ -113,30 +100,16 @@ struct Loader<'a> {
     plan: Plan,
     contracts: Contracts,
     contracts_failed: bool,
-    /// Names with their places, also of those that could not be read.
-    service_spans: Vec<(ByteString, Span)>,
-    route_spans: Vec<(ByteString, Span)>,
+    services: ServiceCatalog,
+    /// Each route's name with its position in the files, also of routes that could not be read.
+    route_names: Vec<(ByteString, Span)>,
 }
 
 impl Loader<'_> {
-    /// Has each adapter look at all of its entries together.
-    fn check_entries(&self, reader: &mut Reader<'_>) {
-        for adapter in self.inputs.adapters {
-            let is_its_own = |listener: &str| {
-                self.inputs.listeners.iter().any(|(name, owner)| name == listener && *owner == adapter.name())
-            };
-            let all = self.plan.routes.iter().flat_map(|route| route.entries.iter().map(move |entry| (route, entry)));
-            let (routes, entries): (Vec<_>, Vec<_>) =
-                all.filter(|(_, entry)| is_its_own(&entry.address().listener)).unzip();
-            for finding in adapter.check_entries(&entries) {
-                let route = &routes[finding.entry].name;
-                // Routes of a whole service have a method's name behind their own.
-                let named =
-                    |name: &str| route == name || route.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
-                if let Some((_, span)) = self.route_spans.iter().find(|(name, _)| named(name)) {
-                    reader.error("entries", *span, finding.message, finding.help);
-                }
-            }
+    fn service(&mut self, key: &Key, node: &Node, reader: &mut Reader<'_>) {
+        if declare(key, "service", &mut self.services.names, reader).is_some() {
+            let plan = ServicePlan::read(key, node, self.inputs.adapters, &self.contracts, reader);
+            self.services.plans.extend(plan.map(Arc::new));
         }
     }
 }
@@ -155,7 +128,7 @@ impl<'n> Sections<'n> {
         if let (Some(version), Some(node)) = (version, root.get("version"))
             && version != 1
         {
-            reader.error("version", node.span, format!("version {version} is not known"), "write `version: 1`");
+            reader.error("version", node.span, format!("version {version} is not supported"), "write `version: 1`");
         }
         let contracts = fields.take("contracts").map_or(&[][..], |node| entries(node, "contracts", reader));
         let services = fields.take("services").map_or(&[][..], |node| entries(node, "services", reader));
@@ -164,7 +137,7 @@ impl<'n> Sections<'n> {
             None => &[][..],
             Some((_, Kind::List(items))) => items.as_slice(),
             Some((node, _)) => {
-                reader.wrong_kind(node, "a list of tests", "write one test a line behind a dash");
+                reader.wrong_kind(node, "a list of tests", "write one test per line after a dash");
                 &[][..]
             }
         };
@@ -175,19 +148,39 @@ impl<'n> Sections<'n> {
 
 fn entries<'n>(node: &'n Node, what: &str, reader: &mut Reader<'_>) -> &'n [(Key, Node)] {
     if !matches!(node.kind, Kind::Map(_)) {
-        reader.wrong_kind(node, &format!("a map ({what} by name)"), "write `name:` and below it what it is");
+        reader.wrong_kind(node, &format!("a map ({what} by name)"), "write `name:` and its content below it");
     }
     if node.entries().len() > ITEMS_MAX {
-        reader.error("too-many", node.span, format!("more than {ITEMS_MAX} {what}"), "");
+        reader.error("too-many", node.span, format!("there can be at most {ITEMS_MAX} {what}"), "");
     }
     node.entries()
 }
 
-/// Names are seen in metrics, logs and references such as `service.operation`.
+/// Adds a name to those that are declared; `None` if it was declared before, which is reported.
+fn declare(key: &Key, what: &str, names: &mut Vec<(ByteString, Span)>, reader: &mut Reader<'_>) -> Option<ByteString> {
+    check_name(key, what, reader);
+    let name = ByteString::from(key.name.as_str());
+    if let Some((_, first)) = names.iter().find(|(other, _)| *other == name) {
+        let message = format!("the {what} `{name}` is declared twice");
+        let help = format!("the first declaration is at {}", place_of(*first, reader));
+        reader.error("duplicate-name", key.span, message, help);
+        return None;
+    }
+    names.push((name.clone(), key.span));
+    Some(name)
+}
+
+/// Names appear in metrics, logs and references such as `service.operation`.
 fn check_name(key: &Key, what: &str, reader: &mut Reader<'_>) {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    if key.name.is_empty() || key.name.len() > 64 || !key.name.bytes().all(good) {
-        let message = format!("`{}` cannot be the name of a {what}", key.name);
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if key.name.is_empty() || key.name.len() > 64 || !key.name.bytes().all(is_allowed) {
+        let message = format!("`{}` is not a valid name of a {what}", key.name);
         reader.error("name", key.span, message, "use up to 64 letters, digits, `-` and `_`");
     }
+}
+
+/// A position as `file:line`.
+fn place_of(span: Span, reader: &Reader<'_>) -> String {
+    let (line, _) = reader.diagnostics.line_column(span);
+    format!("{}:{line}", reader.diagnostics.name(span.source))
 }

@@ -2,126 +2,74 @@
 
 use std::sync::Arc;
 
-use crossdock_adapter_api::{Adapter, Delivery};
-use crossdock_settings::{Duration, FromNode, Spanned};
+use crossdock_adapter_api::Adapter;
+use crossdock_settings::{FromNode as _, Settings as _, described};
 use serde_json::{Map, Value, json};
 
-use crate::load::schema_parts::{
-    ContractSettings, ErrorRuleSettings, HeaderSettings, IdempotencySettings, OrderSettings, STEPS, TestSettings,
-};
-use crate::load::{BreakerSettings, CodeName, DeadlineSettings, HealthSettings, RetrySettings, TOP_KEYS};
-use crate::plan::Balance;
+use crate::load::{ContractSettings, RouteSettings, TOP_KEYS, TestSettings};
+use crate::policies::policy_schemas;
+use crate::services::service_properties;
+use crate::steps::{map_schema, steps_schema};
 
 /// The schema of route files with the parts of these adapters.
 #[must_use]
 pub fn route_file_schema(adapters: &[Arc<dyn Adapter>]) -> Value {
-    let schema = json!({
+    let by_name = |schema: Value| json!({ "type": "object", "additionalProperties": schema });
+    let properties = [
+        ("version", json!({ "const": 1 }), "The version of the format."),
+        ("contracts", by_name(ContractSettings::schema()), "Contracts by name: the types of messages and calls."),
+        ("services", by_name(service(adapters)), "Services by name: what routes call, and how."),
+        (
+            "routes",
+            by_name(route(adapters)),
+            "Routes by name: the messages that are accepted, and what is done with them.",
+        ),
+        (
+            "tests",
+            json!({ "type": "array", "items": TestSettings::schema() }),
+            "Tests of routes, run by `crossdock test`.",
+        ),
+    ];
+    debug_assert!(TOP_KEYS.iter().eq(properties.iter().map(|(key, ..)| key)));
+    let properties: Map<String, Value> =
+        properties.into_iter().map(|(key, schema, text)| (key.to_owned(), described(schema, text))).collect();
+    json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Crossdock route file",
         "type": "object",
         "required": ["version"],
         "additionalProperties": false,
-        "properties": {
-            "version": { "const": 1 },
-            "contracts": { "type": "object", "additionalProperties": ContractSettings::schema() },
-            "services": { "type": "object", "additionalProperties": service(adapters) },
-            "routes": { "type": "object", "additionalProperties": route(adapters) },
-            "tests": { "type": "array", "items": TestSettings::schema() },
-        },
-        "$defs": { "steps": steps(), "map": map() },
-    });
-    debug_assert!(TOP_KEYS.iter().all(|key| schema["properties"].get(key).is_some()));
-    schema
+        "properties": properties,
+        "$defs": { "steps": steps_schema(), "map": map_schema() },
+    })
 }
 
 fn service(adapters: &[Arc<dyn Adapter>]) -> Value {
-    let mut properties = Map::new();
+    let mut properties = service_properties();
     for adapter in adapters {
-        properties.insert(adapter.name().to_owned(), adapter.schemas().service);
+        let text = format!("The service is called over {}.", adapter.name());
+        properties.insert(adapter.name().to_owned(), described(adapter.schemas().service, &text));
     }
-    properties.insert("timeout".into(), Duration::schema());
-    properties.insert("retry".into(), RetrySettings::schema());
-    properties.insert("health".into(), HealthSettings::schema());
-    properties.insert("breaker".into(), BreakerSettings::schema());
-    properties.insert("concurrency".into(), usize::schema());
-    properties.insert("balance".into(), Balance::schema());
-    properties.insert("idempotent".into(), Vec::<Spanned<String>>::schema());
     json!({ "type": "object", "properties": properties, "additionalProperties": false })
 }
 
 fn route(adapters: &[Arc<dyn Adapter>]) -> Value {
     let mut protocols = Map::new();
     for adapter in adapters {
-        protocols.insert(adapter.name().to_owned(), adapter.schemas().entry);
+        let text = format!("Messages that arrive over {}.", adapter.name());
+        protocols.insert(adapter.name().to_owned(), described(adapter.schemas().entry, &text));
     }
     let entry = json!({
         "type": "object", "properties": protocols, "minProperties": 1, "maxProperties": 1, "additionalProperties": false,
     });
-    json!({
-        "type": "object",
-        "required": ["from", "steps"],
-        "additionalProperties": false,
-        "properties": {
-            "as": { "type": "string", "description": "What the contract says of the messages: pkg.Service/Method, or pkg.Service for all its methods." },
-            "from": { "anyOf": [entry, { "type": "array", "items": entry, "minItems": 1 }] },
-            "delivery": Delivery::schema(),
-            "order": OrderSettings::schema(),
-            "idempotency": IdempotencySettings::schema(),
-            "deadline": DeadlineSettings::schema(),
-            "headers": HeaderSettings::schema(),
-            "steps": { "$ref": "#/$defs/steps" },
-            "errors": Vec::<ErrorRuleSettings>::schema(),
-        },
-    })
-}
-
-fn object(required: &[&str], properties: &Value) -> Value {
-    json!({ "type": "object", "required": required, "properties": properties, "additionalProperties": false })
-}
-
-fn steps() -> Value {
-    let text = json!({ "type": ["string", "number", "boolean"] });
-    let reference = json!({ "type": "string", "description": "service.operation" });
-    let map = json!({ "$ref": "#/$defs/map" });
-    let headers = json!({ "type": "object", "additionalProperties": text });
-    let steps = json!({ "$ref": "#/$defs/steps" });
-    let each_step = json!({
-        "map": map,
-        "set": headers,
-        "require": object(&["that", "message"], &json!({ "that": text, "code": CodeName::schema(), "message": text })),
-        "filter": text,
-        "multicast": { "type": "array", "items": steps, "minItems": 1, "maxItems": 16 },
-        "split": object(&["each", "as", "steps"], &json!({
-            "each": { "type": "string" }, "as": { "type": "string" }, "steps": steps,
-            "at_once": { "type": "integer", "minimum": 1, "maximum": 64 },
-        })),
-        "call": reference,
-        "send": reference,
-        "choice": { "type": "array", "items": { "anyOf": [
-            object(&["when", "steps"], &json!({ "when": text, "steps": steps })),
-            object(&["otherwise"], &json!({ "otherwise": steps })),
-        ] } },
-        "enrich": object(&["call", "as"], &json!({ "call": reference, "with": map, "as": { "type": "string" } })),
-        "tap": object(&["send"], &json!({ "send": reference, "with": map })),
-        "respond": object(&[], &json!({
-            "status": { "type": "integer", "minimum": 200, "maximum": 299 },
-            "headers": headers,
-            "body": { "anyOf": [map, { "enum": ["none", null] }] },
-        })),
-        "fault": object(&["code", "message"], &json!({ "code": CodeName::schema(), "message": text })),
-    });
-    debug_assert!(STEPS.iter().all(|step| each_step.get(step).is_some()));
-    json!({ "type": "array", "items": {
-        "type": "object", "properties": each_step, "minProperties": 1, "maxProperties": 1, "additionalProperties": false,
-    } })
-}
-
-fn map() -> Value {
-    let each = object(
-        &["each", "as", "map"],
-        &json!({
-            "each": { "type": "string" }, "as": { "type": "string" }, "map": { "$ref": "#/$defs/map" },
-        }),
-    );
-    json!({ "type": "object", "additionalProperties": { "anyOf": [{ "type": ["string", "number", "boolean"] }, each] } })
+    let mut properties = RouteSettings::properties();
+    let mut refine = |key: &str, schema: Value| {
+        if let (Some(Value::Object(property)), Value::Object(schema)) = (properties.get_mut(key), schema) {
+            property.extend(schema);
+        }
+    };
+    refine("from", json!({ "anyOf": [entry, { "type": "array", "items": entry, "minItems": 1 }] }));
+    refine("steps", json!({ "$ref": "#/$defs/steps" }));
+    properties.extend(policy_schemas());
+    json!({ "type": "object", "required": ["from", "steps"], "properties": properties, "additionalProperties": false })
 }

@@ -8,7 +8,8 @@ use crossdock_adapter_api::Adapter;
 
 use super::guardian::{Apply, Guardian};
 use crate::config::Config;
-use crate::generation::{Current, Generation};
+use crate::generation::{CurrentGeneration, Generation};
+use crate::process::ProcessState;
 use crate::stats::Stats;
 
 /// Reads the settings anew; the error is what to show to the person who wrote them.
@@ -21,8 +22,9 @@ pub(crate) type LastError = Arc<Mutex<Option<String>>>;
 pub(crate) struct Routes {
     pub(crate) source: Source,
     pub(crate) adapters: Arc<[Arc<dyn Adapter>]>,
-    pub(crate) current: Arc<Current>,
+    pub(crate) current: Arc<CurrentGeneration>,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) process: Arc<ProcessState>,
     pub(crate) guardian: Addr<Guardian>,
     pub(crate) last_error: LastError,
 }
@@ -37,7 +39,8 @@ impl Routes {
     fn prepare(&self) -> Result<Generation, String> {
         let config = (self.source)()?;
         let number = self.current.load().number + 1;
-        let mut generation = Generation::new(number, config.plan, config.listeners, config.limits, &self.stats);
+        let mut generation =
+            Generation::new(number, config.plan, config.listeners, config.limits, &self.stats, &self.process);
         generation.files = config.files;
         for service in &generation.services {
             crate::wiring::try_open(service, &self.adapters)?;

@@ -1,4 +1,4 @@
-//! Counters as Prometheus text (exposition format 0.0.4) and as JSON.
+//! `/metrics`: Prometheus text (exposition format 0.0.4).
 
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -7,15 +7,13 @@ use crossdock_adapter_api::offload;
 use crossdock_message::Code;
 use crossdock_transport::names::Names;
 use crossdock_transport::{bodies, descriptors};
-use serde_json::{Value, json};
 
-use super::histogram::BOUNDS_US;
-use super::{Histogram, Stats, all, get};
-use crate::generation::{Generation, ServiceShare};
-use crate::health::{Current, Endpoint, Known};
+use crate::generation::Generation;
+use crate::process::health::{Endpoint, EndpointSet};
+use crate::stats::{BOUNDS_US, Histogram, ServiceStats, Stats, get};
 
 /// The whole of `/metrics`. Labels are names of routes, services and codes: their number is bounded by the settings.
-pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) -> String {
+pub(crate) fn prometheus(stats: &Stats, generation: &Generation, host_names: &Names, ready: bool) -> String {
     let mut out = String::with_capacity(8192);
     let mut gauge = |name: &str, kind: &str, help: &str, value: u64| {
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
@@ -57,8 +55,8 @@ pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) ->
     gauge("crossdock_body_bytes", "gauge", "Memory of bodies under way.", number(used));
     gauge("crossdock_body_bytes_max", "gauge", "Memory that bodies under way may take.", number(max));
     gauge("crossdock_bodies_refused_total", "counter", "Bodies refused for want of memory.", refused);
-    let routes = all(&stats.routes);
-    let services = all(&stats.services);
+    let routes = stats.routes();
+    let services = stats.services();
     head(&mut out, "crossdock_route_requests_total", "counter", "Requests by route and outcome.");
     for (name, route) in &routes {
         by_code(&mut out, "crossdock_route_requests_total", "route", name, get(&route.succeeded), &route.failed);
@@ -81,7 +79,7 @@ pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) ->
     for (name, service) in &services {
         by_code(&mut out, "crossdock_service_calls_total", "service", name, get(&service.succeeded), &service.failed);
     }
-    let counters: [(&str, &str, fn(&super::ServiceStats) -> u64); 7] = [
+    let counters: [(&str, &str, fn(&ServiceStats) -> u64); 7] = [
         ("crossdock_service_retries_total", "Calls that were made once more.", |service| get(&service.retries)),
         ("crossdock_service_refused_total", "Calls refused for want of credit.", |service| get(&service.refused)),
         ("crossdock_service_panics_total", "Calls that ended in a panic.", |service| get(&service.panics)),
@@ -103,11 +101,11 @@ pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) ->
     }
     head(&mut out, "crossdock_service_credit", "gauge", "Calls that may still be begun.");
     for service in &generation.services {
-        let credit = service.credit.available_permits();
+        let credit = service.permits.available_permits();
         let _ = writeln!(out, "crossdock_service_credit{{service=\"{}\"}} {credit}", service.plan.name);
     }
     endpoints(&mut out, generation);
-    names(&mut out, &stats.health.names);
+    names(&mut out, host_names);
     head(&mut out, "crossdock_service_latency_seconds", "histogram", "Time of calls.");
     for (name, service) in &services {
         buckets(&mut out, "crossdock_service_latency_seconds", "service", name, &service.latency);
@@ -118,7 +116,7 @@ pub(crate) fn prometheus(stats: &Stats, generation: &Generation, ready: bool) ->
 /// The state of endpoints and circuit breakers. An endpoint's label is its address in the settings.
 fn endpoints(out: &mut String, generation: &Generation) {
     let now = Instant::now();
-    let current: Vec<(&str, Current)> =
+    let current: Vec<(&str, EndpointSet)> =
         generation.services.iter().map(|service| (&*service.plan.name, service.health.endpoints())).collect();
     let all = || current.iter().flat_map(|(service, known)| known.iter().map(move |known| (service, &*known.endpoint)));
     head(out, "crossdock_endpoint_state", "gauge", "1 for the state that an endpoint is in.");
@@ -180,24 +178,6 @@ fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-fn endpoints_json(service: &ServiceShare, now: Instant) -> Vec<Value> {
-    let one = |Known { place, endpoint }: &Known| {
-        let name = service.health.name(*place);
-        json!({
-            "service": &*service.plan.name,
-            "address": endpoint.address,
-            "ip": endpoint.ip,
-            "name_problem": name.and_then(|name| name.addresses().problem).as_deref(),
-            "state": endpoint.standing(now).name(),
-            "unreachable": get(&endpoint.unreachable_total),
-            "failed": get(&endpoint.failed_total),
-            "ejected": get(&endpoint.ejected_total),
-            "checks_failed": get(&endpoint.checks_failed_total),
-        })
-    };
-    service.health.endpoints().iter().map(one).collect()
-}
-
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
@@ -231,70 +211,4 @@ fn buckets(out: &mut String, metric: &str, label: &str, name: &str, histogram: &
     let sum = histogram.sum_us() as f64 / 1e6;
     let _ = writeln!(out, "{metric}_bucket{{{label}=\"{name}\",le=\"+Inf\"}} {total}");
     let _ = writeln!(out, "{metric}_sum{{{label}=\"{name}\"}} {sum}\n{metric}_count{{{label}=\"{name}\"}} {total}");
-}
-
-/// Three digits behind the point are enough for people.
-fn rounded(number: f64) -> Value {
-    json!((number * 1000.0).round() / 1000.0)
-}
-
-/// The body of `/api/v1/routes`.
-pub(crate) fn routes_json(stats: &Stats, generation: &Generation, now: Instant) -> Value {
-    let routes = generation.plan.routes.iter().zip(&generation.routes).map(|(plan, route)| {
-        let finished = route.finished();
-        let mean_ms = |counter| if finished == 0 { 0.0 } else { get(counter) as f64 / 1e6 / finished as f64 };
-        let (request, processing, response) =
-            (mean_ms(&route.request_ns), mean_ms(&route.processing_ns), mean_ms(&route.response_ns));
-        let services = crate::data::services_of(&plan.steps);
-        let at_once = services.iter().map(|service| generation.plan.services[*service].concurrency).min();
-        let capacity = at_once.filter(|_| processing > 0.0).map(|at_once| at_once as f64 / (processing / 1000.0));
-        let availability =
-            if finished == 0 { 1.0 } else { 1.0 - route.serving_side_failures() as f64 / finished as f64 };
-        let failed: serde_json::Map<String, Value> = Code::ALL
-            .into_iter()
-            .map(|code| (code.name().to_owned(), get(&route.failed[code as usize])))
-            .filter(|(_, count)| *count > 0)
-            .map(|(code, count)| (code, json!(count)))
-            .collect();
-        let endpoints = services.iter().flat_map(|service| endpoints_json(&generation.services[*service], now));
-        json!({
-            "name": &*plan.name,
-            "endpoints": endpoints.collect::<Vec<_>>(),
-            "from": plan.entries.iter().map(|entry| entry.describe()).collect::<Vec<_>>(),
-            "requests": finished,
-            "in_flight": get(&route.begun).saturating_sub(finished),
-            "failed": failed,
-            "throughput_per_s": rounded(route.throughput(stats.started, now)),
-            "latency_ms": {
-                "mean": rounded(request + processing + response),
-                "request": rounded(request),
-                "processing": rounded(processing),
-                "response": rounded(response),
-                "p50": route.latency.quantile_ms(0.5),
-                "p99": route.latency.quantile_ms(0.99),
-            },
-            "capacity_per_s": capacity.map(rounded),
-            "availability": rounded(availability),
-        })
-    });
-    json!({ "generation": generation.number, "routes": routes.collect::<Vec<_>>() })
-}
-
-/// The body of `/api/v1/services`.
-pub(crate) fn services_json(generation: &Generation, now: Instant) -> Value {
-    let services = generation.services.iter().map(|service| {
-        json!({
-            "name": &*service.plan.name,
-            "endpoints": endpoints_json(service, now),
-            "breaker": service.plan.breaker.as_ref().map(|_| service.health.breaker.name()),
-            "calls": get(&service.stats.calls),
-            "succeeded": get(&service.stats.succeeded),
-            "retries": get(&service.stats.retries),
-            "refused": get(&service.stats.refused),
-            "in_flight": service.stats.in_flight.load(std::sync::atomic::Ordering::Relaxed),
-            "credit": service.credit.available_permits(),
-            "concurrency": service.plan.concurrency,
-        })
-    });
-    json!({ "generation": generation.number, "services": services.collect::<Vec<_>>() })
 }

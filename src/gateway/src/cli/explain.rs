@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crossdock_adapter_api::Capabilities;
 use crossdock_message::Code;
-use crossdock_routing::{CallPlan, Plan, Step};
+use crossdock_routing::steps::Flow;
+use crossdock_routing::{Plan, Step};
 use crossdock_settings::nearest;
 
 use super::{Ending, Failure};
@@ -37,19 +38,14 @@ pub(super) fn explain(name: &str, folder: &Path) -> Ending {
     if let Some(delivery) = route.delivery {
         println!("  delivers  {}", delivery.word());
     }
-    if let Some(by) = &route.order {
-        println!("  order     by {}, in this instance", by.source());
+    for (policy, line) in route.policies.describe() {
+        println!("  {policy:<9} {line}");
     }
-    if let Some(plan) = &route.idempotency {
-        let (key, window) = (plan.key.source(), plan.window);
-        println!("  once      by {key}, known for {window:?} or {} keys, in this instance", plan.keys_max);
+    if !route.headers.request.is_empty() {
+        println!("  forwards  {} to services", route.headers.request.join(", "));
     }
-    println!("  deadline  {:?}, at most {:?}", route.deadline_default, route.deadline_max);
-    if !route.carry.is_empty() {
-        println!("  carries   {} to services", route.carry.join(", "));
-    }
-    if !route.carry_back.is_empty() {
-        println!("  carries   {} back", route.carry_back.join(", "));
+    if !route.headers.response.is_empty() {
+        println!("  forwards  {} to the caller", route.headers.response.join(", "));
     }
     println!("  steps");
     steps(&route.steps, &config.plan, 4);
@@ -77,68 +73,14 @@ fn join_codes(codes: &[Code]) -> String {
 
 fn steps(list: &[Step], plan: &Plan, indent: usize) {
     for step in list {
-        let text = match step {
-            Step::Map(map) => match map.top_names() {
-                Some(names) => format!("map       new body: {}", names.join(", ")),
-                None => "map       new body from one expression".to_owned(),
-            },
-            Step::Set(headers) => {
-                let names: Vec<&str> = headers.iter().map(|(name, _)| &**name).collect();
-                format!("set       {}", names.join(", "))
+        let line = format!("{:<9} {}", step.name(), step.describe(plan));
+        println!("{:indent$}{}", "", line.trim_end());
+        let (Flow::Chooses { blocks, .. } | Flow::Branches(blocks)) = step.flow() else { continue };
+        for block in blocks {
+            if let Some(label) = block.label {
+                println!("{:width$}{label}", "", width = indent + 2);
             }
-            Step::Require { that, code, .. } => format!("require   {} or {code}", that.source()),
-            Step::Filter(that) => format!("filter    {} or it ends here", that.source()),
-            Step::Multicast(_) => "multicast".to_owned(),
-            Step::Split { items, name, at_once, .. } => {
-                format!("split     {name} of {}, {at_once} at once", items.source())
-            }
-            Step::Call(call) => format!("call      {}", describe(call, plan)),
-            Step::Send(call) => format!("send      {}", describe(call, plan)),
-            Step::Enrich { call, name, .. } => format!("enrich    {name} from {}", describe(call, plan)),
-            Step::Tap { call, .. } => format!("tap       {}", describe(call, plan)),
-            Step::Respond { status, .. } => format!("respond   status {}", status.unwrap_or(200)),
-            Step::Fault { code, .. } => format!("fault     {code}"),
-            Step::Choice(_) => "choice".to_owned(),
-        };
-        println!("{:indent$}{text}", "");
-        match step {
-            Step::Multicast(branches) => {
-                for branch in branches {
-                    println!("{:width$}branch", "", width = indent + 2);
-                    steps(branch, plan, indent + 4);
-                }
-            }
-            Step::Split { steps: inner, .. } => steps(inner, plan, indent + 4),
-            _ => {}
-        }
-        if let Step::Choice(branches) = step {
-            for branch in branches {
-                let when = branch
-                    .when
-                    .as_ref()
-                    .map_or_else(|| "otherwise".to_owned(), |when| format!("when {}", when.source()));
-                println!("{:width$}{when}", "", width = indent + 2);
-                steps(&branch.steps, plan, indent + 4);
-            }
+            steps(block.steps, plan, indent + 4);
         }
     }
-}
-
-fn describe(call: &CallPlan, plan: &Plan) -> String {
-    let service = &plan.services[call.service];
-    let retry = match service.retry.as_ref().filter(|_| call.retried) {
-        None => "no retry".to_owned(),
-        Some(retry) => format!("up to {} tries on {}", retry.attempts, join_codes(&retry.on)),
-    };
-    format!(
-        "{}.{} ({} over {}; within {:?}, {retry}, {} at once, {} endpoint{})",
-        service.name,
-        call.operation_name,
-        call.operation.describe(),
-        service.adapter,
-        service.timeout,
-        service.concurrency,
-        service.spec.endpoints().len(),
-        if service.spec.endpoints().len() == 1 { "" } else { "s" },
-    )
 }

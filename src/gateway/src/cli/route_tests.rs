@@ -49,8 +49,8 @@ async fn run_all(folder: PathBuf, plan: Plan) -> Result<(usize, usize), String> 
     let (mut passed, mut failed) = (0, 0);
     for test in &plan.tests {
         stubs.prepare(&test.stubs);
-        // No test knows of another's messages.
-        running.generation_in_force().keyed.iter().for_each(|keyed| keyed.forget());
+        // Tests do not see one another's messages.
+        running.process().forget_processed();
         match run_one(&running, &plan, test, &stubs).await {
             Ok(()) => {
                 passed += 1;

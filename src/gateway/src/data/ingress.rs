@@ -17,13 +17,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::counted::Counted;
 use super::shards::Shards;
-use super::steps::{Budget, Run, deadline_of};
-use crate::generation::{Current, Generation};
+use super::steps::{Budget, Run};
+use crate::generation::{CurrentGeneration, Generation};
 use crate::stats::{Phases, Stats};
 
 /// Gives each data arbiter its own ingress.
 pub(crate) struct Opener {
-    pub(crate) current: Arc<Current>,
+    pub(crate) current: Arc<CurrentGeneration>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) adapters: Arc<[Arc<dyn Adapter>]>,
     /// Tells identities of this process from those of another.
@@ -36,7 +36,7 @@ impl OpenIngress for Opener {
     }
 }
 pub(super) struct DataArbiter {
-    current: Arc<Current>,
+    current: Arc<CurrentGeneration>,
     stats: Arc<Stats>,
     adapters: Arc<[Arc<dyn Adapter>]>,
     /// The service actors of the newest generation that a message came for.
@@ -106,6 +106,9 @@ impl Ingress for DataArbiter {
         })?;
         let route = &generation.plan.routes[found.route];
         let entry = &route.entries[found.entry];
+        for policy in &generation.routes[found.route].policies {
+            policy.head(head)?;
+        }
         let bound = entry.address().path.bind(head.path);
         let params: Record = bound.map(|(name, range)| (name.clone(), Value::from(&head.path[range]))).collect();
         let shards = self.shards(&generation)?;
@@ -113,7 +116,7 @@ impl Ingress for DataArbiter {
             entry: Arc::clone(entry),
             params,
             id: self.new_id(),
-            carry: Arc::clone(&route.carry),
+            carry: Arc::clone(&route.headers.request),
             exchange: Box::new(RouteExchange { shards, route: found.route, entry: found.entry }),
         })
     }
@@ -155,15 +158,15 @@ pub(super) struct RouteExchange {
 
 impl Exchange for RouteExchange {
     fn dispatch(self: Box<Self>, message: Message) -> LocalFuture<'static, Outcome> {
-        if self.is_keyed() {
-            return Box::pin(self.keyed(message, None));
+        if self.has_policies() {
+            return Box::pin(self.dispatch_by_policies(message, None));
         }
         Box::pin(async move { self.follow(message).await })
     }
 
     fn dispatch_in(self: Box<Self>, message: Message, turn: Rc<Turn>) -> LocalFuture<'static, Outcome> {
-        if self.is_keyed() {
-            return Box::pin(self.keyed(message, Some(turn)));
+        if self.has_policies() {
+            return Box::pin(self.dispatch_by_policies(message, Some(turn)));
         }
         self.dispatch(message)
     }
@@ -174,27 +177,26 @@ impl RouteExchange {
         &self.shards.generation().plan.routes[self.route]
     }
 
-    /// Something is done by the key of each message.
-    fn is_keyed(&self) -> bool {
-        self.route().order.is_some() || self.route().idempotency.is_some()
+    fn has_policies(&self) -> bool {
+        !self.shards.generation().routes[self.route].policies.is_empty()
     }
 
-    /// Follows the route's steps.
+    /// Executes the route's steps.
     pub(super) async fn follow(&self, message: Message) -> Outcome {
         let generation = self.shards.generation();
         let route = self.route();
-        let counted = Counted::begin(&generation.routes[self.route]);
-        if let Some(name) = message.headers.repeated(&route.lists) {
+        let counted = Counted::begin(&generation.routes[self.route].stats);
+        if let Some(name) = message.headers.repeated(&route.headers.repeatable) {
             let phases = Phases::default();
             return counted.finish(Outcome::Failed(header_twice(name)), phases);
         }
         let entry = &route.entries[self.entry];
         let request = Request { message, binding: Arc::clone(entry.binding()) };
         let now = Instant::now();
-        let deadline = deadline_of(route, &request.message, now);
+        let deadline = route.policies.deadline.of(&request.message, now);
         let budget = Mutex::new(Budget::new(deadline));
         let mut run = Run::new(&self.shards, route, &request, entry.cancels(), &budget, deadline, now);
-        let outcome = run.follow_to_end().await;
+        let outcome = run.execute().await;
         let phases = run.phases(Instant::now());
         run.discard();
         discard(request.message.body);

@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::picker::{Outstanding, Picker};
 use crate::generation::ServiceShare;
-use crate::health::{Failure, verdict};
+use crate::process::health::{Failure, verdict};
 use in_flight::InFlight;
 use members::{Member, Members};
 

@@ -54,7 +54,7 @@ impl Shards {
     /// Whether a service takes no call at the moment, so that preparing one would be in vain.
     pub(crate) fn refuses(&self, plan: &CallPlan) -> Option<Fault> {
         let share = &self.generation.services[plan.service];
-        (share.credit.available_permits() == 0).then(|| {
+        (share.permits.available_permits() == 0).then(|| {
             share.stats.count(|stats| &stats.refused);
             no_credit(&share.plan.name)
         })
@@ -73,7 +73,7 @@ impl Shards {
         cancels: Cancels,
     ) -> Result<oneshot::Receiver<Result<Message, Fault>>, Fault> {
         let share = &self.generation.services[plan.service];
-        let Ok(permit) = Arc::clone(&share.credit).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&share.permits).try_acquire_owned() else {
             share.stats.count(|stats| &stats.refused);
             return Err(no_credit(&share.plan.name));
         };

@@ -18,7 +18,8 @@ use tokio::task::LocalSet;
 
 use super::ingress::{DataArbiter, Opener};
 use super::shard::Crash;
-use crate::generation::{Current, Generation};
+use crate::generation::{CurrentGeneration, Generation};
+use crate::process::ProcessState;
 use crate::stats::{Stats, get};
 
 /// Answers with what it got; panics where the body says so.
@@ -132,8 +133,8 @@ fn opener() -> Opener {
     let plan = crossdock_routing::load(&[("routes".into(), ROUTES.into())], &inputs, &mut diagnostics);
     let plan = plan.unwrap_or_else(|| panic!("{}", diagnostics.render(false)));
     let stats = Stats::new(Instant::now());
-    let generation = Generation::new(1, plan, Vec::new(), Limits::default(), &stats);
-    Opener { current: Arc::new(Current::new(generation)), stats, adapters, boot: 7 }
+    let generation = Generation::new(1, plan, Vec::new(), Limits::default(), &stats, &ProcessState::default());
+    Opener { current: Arc::new(CurrentGeneration::new(generation)), stats, adapters, boot: 7 }
 }
 
 async fn call(arbiter: &DataArbiter, body: &'static str) -> Outcome {
@@ -163,7 +164,7 @@ async fn a_panic_in_a_call_is_one_internal_answer_and_gives_its_credit_back() {
                 assert_eq!(code(&call(&arbiter, "{}").await), None);
             }
             let generation = opener.current.load();
-            assert_eq!(generation.services[0].credit.available_permits(), 3);
+            assert_eq!(generation.services[0].permits.available_permits(), 3);
             assert_eq!(get(&generation.services[0].stats.panics), 10);
             assert_eq!(get(&generation.services[0].stats.restarts), 0);
         })
@@ -187,7 +188,7 @@ async fn an_actor_that_dies_is_replaced_until_it_dies_too_often() {
             assert!(shards.address(0).send(Crash).await.is_err(), "the actor dies once more");
             assert_eq!(code(&call(&arbiter, "{}").await), Some(Code::Unavailable), "and is given up");
             let generation = opener.current.load();
-            assert_eq!(generation.services[0].credit.available_permits(), 3);
+            assert_eq!(generation.services[0].permits.available_permits(), 3);
         })
         .await;
 }
@@ -201,7 +202,7 @@ async fn a_full_service_is_told_at_once_and_a_caller_who_leaves_gives_back() {
             let arbiter = DataArbiter::new(&opener);
             let generation = Arc::clone(&opener.current.load());
             let held: Vec<_> = (0..3)
-                .map(|_| Arc::clone(&generation.services[0].credit).try_acquire_owned().expect("credit"))
+                .map(|_| Arc::clone(&generation.services[0].permits).try_acquire_owned().expect("credit"))
                 .collect();
             assert_eq!(code(&call(&arbiter, "{}").await), Some(Code::ResourceExhausted));
             drop(held);
@@ -209,7 +210,7 @@ async fn a_full_service_is_told_at_once_and_a_caller_who_leaves_gives_back() {
                 let mut left = Box::pin(call(&arbiter, "{}"));
                 assert!(futures_util::poll!(left.as_mut()).is_pending());
                 drop(left);
-                while generation.services[0].credit.available_permits() < 3 {
+                while generation.services[0].permits.available_permits() < 3 {
                     tokio::task::yield_now().await;
                 }
             }

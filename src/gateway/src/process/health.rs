@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::breaker::Breaker;
-pub(crate) use self::current::{Current, Known};
+pub(crate) use self::current::{EndpointSet, Known};
 use self::current::{Places, follow};
 pub(crate) use self::endpoint::{Endpoint, Failure, Standing};
 
@@ -36,7 +36,7 @@ const CLAIM_INTERVALS: u32 = 3;
 /// What all data arbiters know of one service.
 #[derive(Debug)]
 pub(crate) struct ServiceHealth {
-    current: watch::Receiver<Current>,
+    current: watch::Receiver<EndpointSet>,
     places: Arc<Places>,
     pub(crate) breaker: Arc<Breaker>,
     /// Who runs the active checks, and since when nobody else may.
@@ -46,12 +46,12 @@ pub(crate) struct ServiceHealth {
 
 impl ServiceHealth {
     /// The endpoints of now; never empty.
-    pub(crate) fn endpoints(&self) -> Current {
+    pub(crate) fn endpoints(&self) -> EndpointSet {
         self.current.borrow().clone()
     }
 
     /// Tells of other endpoints; ends where they stay the same.
-    pub(crate) fn changes(&self) -> watch::Receiver<Current> {
+    pub(crate) fn changes(&self) -> watch::Receiver<EndpointSet> {
         self.current.clone()
     }
 

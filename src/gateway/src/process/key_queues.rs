@@ -1,4 +1,4 @@
-//! One after another: a lane for each key, with a queue before it.
+//! Processing one after another: a lock for each key, with a FIFO queue of tickets.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -10,98 +10,99 @@ use std::time::Duration;
 use crossdock_message::{ByteString, Code, Fault, Retry};
 use tokio::sync::oneshot;
 
-/// Messages that wait, over all keys of a route.
+/// Messages of callers that wait, over all keys of a route. Sources of redelivered messages bound their own.
 const WAITING_MAX: usize = 10_000;
 
-/// The lanes of a route. A lane is there as long as somebody is on it.
+/// The queues of a route. A key has an entry for as long as it is locked.
 #[derive(Debug, Default)]
-pub(crate) struct Lanes(Mutex<State>);
+pub(crate) struct KeyQueues(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    lanes: HashMap<ByteString, VecDeque<Waiter>>,
+    queues: HashMap<ByteString, VecDeque<Waiter>>,
     waiting: usize,
 }
 
-/// One who waits, and where its message came from.
+/// A message in a queue, and the source that would redeliver it.
 #[derive(Debug)]
 struct Waiter {
-    turn: oneshot::Sender<Turn>,
+    signal: oneshot::Sender<Signal>,
     source: Option<u64>,
 }
 
-/// What those who wait are told.
+/// How the wait of a ticket ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    /// It is theirs.
-    Yours,
-    /// Who was before them comes again.
-    Broken,
+enum Signal {
+    /// The lock is granted.
+    Granted,
+    /// A predecessor from the same source will be redelivered.
+    PredecessorRedelivered,
 }
 
-/// Whoever was before on the lane will come again: those behind it have to come again as well.
+/// A predecessor will be redelivered, so this message must be too, or it would overtake it.
 #[derive(Debug)]
-pub(crate) struct Broken;
+pub(crate) struct PredecessorRedelivered;
 
-/// A place before a lane. Dropping it leaves.
-pub(crate) struct Place {
-    lanes: Arc<Lanes>,
+/// A position in the queue of a key; resolves to its lock. Dropping it leaves the queue. Cancel safe.
+pub(crate) struct Ticket {
+    queues: Arc<KeyQueues>,
     key: ByteString,
     source: Option<u64>,
-    /// Nothing where the lane was free.
-    turn: Option<oneshot::Receiver<Turn>>,
-    entered: bool,
+    /// `None` if the lock was free.
+    signal: Option<oneshot::Receiver<Signal>>,
+    is_resolved: bool,
 }
 
-/// The lane is this holder's. Dropping it says that its message will come again.
+/// The lock of a key. Dropping it without [`KeyLock::settled`] means that its message will be redelivered.
 #[derive(Debug)]
-pub(crate) struct Lane {
-    lanes: Arc<Lanes>,
+pub(crate) struct KeyLock {
+    queues: Arc<KeyQueues>,
     key: ByteString,
     source: Option<u64>,
-    done: bool,
+    is_settled: bool,
 }
 
-/// The fault of a message that was behind one that comes again.
-pub(crate) fn broken() -> Fault {
-    Fault::new(Code::Unavailable, "TURN", "the message before this one comes again, and this one after it")
-        .with_retry(Retry::Same)
+/// The fault of a message whose predecessor will be redelivered.
+pub(crate) fn predecessor_redelivered() -> Fault {
+    let message = "the predecessor of this message will be redelivered, so this message must be too";
+    Fault::new(Code::Unavailable, "TURN", message).with_retry(Retry::Same)
 }
 
-impl Lanes {
-    /// Takes the next place of a key; the order of these calls is that of the lane. Messages that come again do so together with
-    /// those of their `source`; one without a source never does, and only such wait in bounded number: a source bounds its own.
+impl KeyQueues {
+    /// Joins the queue of a key; the order of these calls is the order of processing.
+    ///
+    /// `source` identifies what redelivers the message, such as a channel: messages of one source are redelivered together. A message
+    /// without a source is never redelivered; only such messages are bounded here.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED where too many wait.
-    pub(crate) fn enter(self: &Arc<Self>, key: &ByteString, source: Option<u64>) -> Result<Place, Fault> {
+    /// RESOURCE_EXHAUSTED if too many messages wait.
+    pub(crate) fn join(self: &Arc<Self>, key: &ByteString, source: Option<u64>) -> Result<Ticket, Fault> {
         let mut state = self.locked();
         let waiting = state.waiting;
-        let turn = match state.lanes.get_mut(key) {
+        let signal = match state.queues.get_mut(key) {
             None => {
-                state.lanes.insert(key.clone(), VecDeque::new());
+                state.queues.insert(key.clone(), VecDeque::new());
                 None
             }
             Some(_) if waiting >= WAITING_MAX && source.is_none() => {
-                let message = "as many messages wait for those before them as may";
+                let message = "too many messages wait for their predecessors";
                 let fault = Fault::new(Code::ResourceExhausted, "TURNS", message);
                 return Err(fault.with_retry(Retry::After(Duration::from_secs(1))));
             }
             Some(queue) => {
-                let (sender, turn) = oneshot::channel();
+                let (sender, signal) = oneshot::channel();
                 if queue.len() >= WAITING_MAX {
-                    // Those who left.
-                    queue.retain(|waiter| !waiter.turn.is_closed());
+                    // Removes cancelled tickets, which would accumulate behind a slow message.
+                    queue.retain(|waiter| !waiter.signal.is_closed());
                 }
-                queue.push_back(Waiter { turn: sender, source });
+                queue.push_back(Waiter { signal: sender, source });
                 state.waiting += 1;
-                Some(turn)
+                Some(signal)
             }
         };
-        Ok(Place { lanes: Arc::clone(self), key: key.clone(), source, turn, entered: false })
+        Ok(Ticket { queues: Arc::clone(self), key: key.clone(), source, signal, is_resolved: false })
     }
 
-    /// How many wait.
     #[cfg(test)]
     fn waiting(&self) -> usize {
         self.locked().waiting
@@ -111,81 +112,82 @@ impl Lanes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands the lane on. Behind a message that comes again, those of its source are told so, and leave.
-    fn leave(&self, key: &ByteString, broken: Option<u64>) {
+    /// Passes the lock of a key to the next ticket. If the message that held it will be redelivered by a source, so will all
+    /// messages of that source behind it.
+    fn release(&self, key: &ByteString, redelivering: Option<u64>) {
         let mut state = self.locked();
-        let Some(mut queue) = state.lanes.remove(key) else { return };
-        if broken.is_some() {
+        let Some(mut queue) = state.queues.remove(key) else { return };
+        if redelivering.is_some() {
             let mut kept = VecDeque::with_capacity(queue.len());
             for waiter in queue {
-                if waiter.source != broken {
+                if waiter.source != redelivering {
                     kept.push_back(waiter);
-                } else if waiter.turn.send(Turn::Broken).is_ok() {
+                } else if waiter.signal.send(Signal::PredecessorRedelivered).is_ok() {
                     state.waiting -= 1;
                 }
             }
             queue = kept;
         }
         while let Some(next) = queue.pop_front() {
-            // Those who left before are not counted any more.
-            if next.turn.send(Turn::Yours).is_ok() {
+            // A cancelled ticket is no longer counted.
+            if next.signal.send(Signal::Granted).is_ok() {
                 state.waiting -= 1;
-                state.lanes.insert(key.clone(), queue);
+                state.queues.insert(key.clone(), queue);
                 return;
             }
         }
     }
 }
 
-impl Lane {
-    /// The message was settled: it is the next one's turn.
-    pub(crate) fn done(mut self) {
-        self.done = true;
+impl KeyLock {
+    /// The message was settled: releases the lock for the next one.
+    pub(crate) fn settled(mut self) {
+        self.is_settled = true;
     }
 }
 
-impl Drop for Lane {
+impl Drop for KeyLock {
     fn drop(&mut self) {
-        // A message without a source does not come again.
-        self.lanes.leave(&self.key, self.source.filter(|_| !self.done));
+        // A message without a source is not redelivered.
+        self.queues.release(&self.key, self.source.filter(|_| !self.is_settled));
     }
 }
 
-impl Future for Place {
-    type Output = Result<Lane, Broken>;
+impl Future for Ticket {
+    type Output = Result<KeyLock, PredecessorRedelivered>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let turn = match &mut self.turn {
-            None => Turn::Yours,
-            Some(turn) => match Pin::new(turn).poll(cx) {
+        let signal = match &mut self.signal {
+            None => Signal::Granted,
+            Some(signal) => match Pin::new(signal).poll(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(turn) => turn.unwrap_or(Turn::Broken),
+                Poll::Ready(signal) => signal.unwrap_or(Signal::PredecessorRedelivered),
             },
         };
-        self.entered = true;
-        Poll::Ready(match turn {
-            Turn::Yours => {
-                let (lanes, key) = (Arc::clone(&self.lanes), self.key.clone());
-                Ok(Lane { lanes, key, source: self.source, done: false })
+        self.is_resolved = true;
+        Poll::Ready(match signal {
+            Signal::Granted => {
+                let (queues, key) = (Arc::clone(&self.queues), self.key.clone());
+                Ok(KeyLock { queues, key, source: self.source, is_settled: false })
             }
-            Turn::Broken => Err(Broken),
+            Signal::PredecessorRedelivered => Err(PredecessorRedelivered),
         })
     }
 }
 
-impl Drop for Place {
+impl Drop for Ticket {
     fn drop(&mut self) {
-        if self.entered {
+        if self.is_resolved {
             return;
         }
-        let given = match &mut self.turn {
+        let is_granted = match &mut self.signal {
             None => true,
-            Some(turn) => {
-                // Turns are given under this lock: either one was, or none will be.
-                let mut state = self.lanes.locked();
-                turn.close();
-                match turn.try_recv() {
-                    Ok(turn) => turn == Turn::Yours,
+            Some(signal) => {
+                // Locks are granted while the state is locked, so none can be granted between these steps.
+                let mut state = self.queues.locked();
+                signal.close();
+                match signal.try_recv() {
+                    Ok(signal) => signal == Signal::Granted,
                     Err(_) => {
                         state.waiting -= 1;
                         false
@@ -193,8 +195,8 @@ impl Drop for Place {
                 }
             }
         };
-        if given {
-            self.lanes.leave(&self.key, None);
+        if is_granted {
+            self.queues.release(&self.key, None);
         }
     }
 }
@@ -209,73 +211,78 @@ mod tests {
         ByteString::from_static(text)
     }
 
-    fn now(place: &mut Place) -> Option<Result<Lane, Broken>> {
-        place.now_or_never()
+    fn poll(ticket: &mut Ticket) -> Option<Result<KeyLock, PredecessorRedelivered>> {
+        ticket.now_or_never()
+    }
+
+    fn lock(ticket: &mut Ticket) -> KeyLock {
+        poll(ticket).expect("granted").expect("no redelivery")
     }
 
     #[test]
-    fn one_after_another_by_key() {
-        let lanes = Arc::new(Lanes::default());
+    fn locks_are_granted_in_fifo_order_by_key() {
+        let queues = Arc::new(KeyQueues::default());
         let [mut first, mut second, mut third, mut other] =
-            ["a", "a", "a", "b"].map(|name| lanes.enter(&key(name), Some(1)).expect("room"));
-        let lane = now(&mut first).expect("free").expect("whole");
+            ["a", "a", "a", "b"].map(|name| queues.join(&key(name), Some(1)).expect("room"));
+        let held = lock(&mut first);
         drop(first);
-        assert!(now(&mut second).is_none() && now(&mut third).is_none());
-        now(&mut other).expect("another key is free").expect("whole").done();
-        lane.done();
-        assert!(now(&mut third).is_none(), "not before the second");
-        now(&mut second).expect("its turn").expect("whole").done();
-        now(&mut third).expect("its turn").expect("whole").done();
-        assert!(lanes.locked().lanes.is_empty() && lanes.waiting() == 0);
+        assert!(poll(&mut second).is_none() && poll(&mut third).is_none());
+        lock(&mut other).settled();
+        held.settled();
+        assert!(poll(&mut third).is_none(), "not before the second");
+        lock(&mut second).settled();
+        lock(&mut third).settled();
+        assert!(queues.locked().queues.is_empty() && queues.waiting() == 0);
     }
 
     #[test]
-    fn who_leaves_is_passed_over_also_after_its_turn_came() {
-        let lanes = Arc::new(Lanes::default());
-        let [mut first, second, third, mut fourth] = [(); 4].map(|()| lanes.enter(&key("a"), None).expect("room"));
-        let lane = now(&mut first).expect("free").expect("whole");
+    fn a_cancelled_ticket_is_skipped_even_after_its_grant() {
+        let queues = Arc::new(KeyQueues::default());
+        let [mut first, second, third, mut fourth] = [(); 4].map(|()| queues.join(&key("a"), None).expect("room"));
+        let held = lock(&mut first);
         drop(second);
-        lane.done();
-        // The third's turn has come, and it never looks.
+        held.settled();
+        // The third has been granted the lock and never polls.
         drop(third);
-        now(&mut fourth).expect("its turn").expect("whole").done();
-        let never_looked = lanes.enter(&key("a"), None).expect("room");
-        let mut behind = lanes.enter(&key("a"), None).expect("room");
-        drop(never_looked);
-        now(&mut behind).expect("its turn").expect("whole").done();
-        assert!(lanes.locked().lanes.is_empty() && lanes.waiting() == 0);
+        lock(&mut fourth).settled();
+        let never_polled = queues.join(&key("a"), None).expect("room");
+        let mut behind = queues.join(&key("a"), None).expect("room");
+        drop(never_polled);
+        lock(&mut behind).settled();
+        assert!(queues.locked().queues.is_empty() && queues.waiting() == 0);
     }
 
     #[test]
-    fn behind_a_message_that_comes_again_those_of_its_source_come_again() {
-        let lanes = Arc::new(Lanes::default());
+    fn a_redelivered_message_takes_those_of_its_source_behind_it_along() {
+        let queues = Arc::new(KeyQueues::default());
         let sources = [Some(1), Some(1), Some(2), None, Some(1), Some(2)];
         let [mut first, mut second, mut other, mut none, mut third, mut last] =
-            sources.map(|source| lanes.enter(&key("a"), source).expect("room"));
-        drop(now(&mut first).expect("free").expect("whole"));
-        assert!(now(&mut second).expect("told").is_err() && now(&mut third).expect("told").is_err());
-        assert!(now(&mut none).is_none(), "not before the one of another source");
-        now(&mut other).expect("its turn").expect("whole").done();
-        drop(now(&mut none).expect("its turn").expect("whole"));
-        now(&mut last).expect("what has no source breaks nothing").expect("whole").done();
-        assert!(lanes.locked().lanes.is_empty() && lanes.waiting() == 0);
+            sources.map(|source| queues.join(&key("a"), source).expect("room"));
+        drop(lock(&mut first));
+        assert!(poll(&mut second).expect("signalled").is_err() && poll(&mut third).expect("signalled").is_err());
+        assert!(poll(&mut none).is_none(), "not before the one of another source");
+        lock(&mut other).settled();
+        drop(lock(&mut none));
+        // A message without a source is not redelivered, so it affects nobody.
+        lock(&mut last).settled();
+        assert!(queues.locked().queues.is_empty() && queues.waiting() == 0);
     }
 
     #[test]
     fn waiting_is_bounded() {
-        let lanes = Arc::new(Lanes::default());
-        let mut places: Vec<Place> = (0..=WAITING_MAX).map(|_| lanes.enter(&key("a"), None).expect("room")).collect();
-        assert_eq!(lanes.enter(&key("a"), None).err().map(|fault| fault.code), Some(Code::ResourceExhausted));
-        assert!(lanes.enter(&key("b"), None).is_ok(), "one that need not wait");
-        let of_a_source = lanes.enter(&key("a"), Some(1));
-        assert!(of_a_source.is_ok(), "a source bounds its own");
+        let queues = Arc::new(KeyQueues::default());
+        let mut tickets: Vec<Ticket> = (0..=WAITING_MAX).map(|_| queues.join(&key("a"), None).expect("room")).collect();
+        assert_eq!(queues.join(&key("a"), None).err().map(|fault| fault.code), Some(Code::ResourceExhausted));
+        assert!(queues.join(&key("b"), None).is_ok(), "no wait, no bound");
+        let of_a_source = queues.join(&key("a"), Some(1));
+        assert!(of_a_source.is_ok(), "a source bounds its own messages");
         drop(of_a_source);
         for _ in 0..3 * WAITING_MAX {
-            drop(places.pop());
-            places.push(lanes.enter(&key("a"), None).expect("the place of one who left"));
+            drop(tickets.pop());
+            tickets.push(queues.join(&key("a"), None).expect("the slot of a cancelled ticket"));
         }
-        assert!(lanes.locked().lanes[&key("a")].len() <= 2 * WAITING_MAX, "nothing is kept of those who left");
-        drop(places);
-        assert!(lanes.locked().lanes.is_empty() && lanes.waiting() == 0);
+        assert!(queues.locked().queues[&key("a")].len() <= 2 * WAITING_MAX, "cancelled tickets do not accumulate");
+        drop(tickets);
+        assert!(queues.locked().queues.is_empty() && queues.waiting() == 0);
     }
 }

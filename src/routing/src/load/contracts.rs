@@ -1,4 +1,4 @@
-//! `contracts:`.
+//! `contracts`.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use super::{Loader, check_name};
 crossdock_settings::settings! {
     /// a contract
     pub(crate) struct ContractSettings {
-        /// `.proto` files, from the folder of crossdock.yaml on.
+        /// `.proto` files, relative to the folder of crossdock.yaml.
         pub(crate) proto: Option<OneOrMany<Spanned<String>>>,
-        /// Folders in which imports are looked for; the files' own folders where nothing is said.
+        /// Folders that are searched for imports; the folders of the files by default.
         pub(crate) include: Vec<String>,
-        /// A file as `protoc --include_imports --descriptor_set_out` and `buf build` write it.
+        /// A descriptor set, as written by `protoc --include_imports --descriptor_set_out` and `buf build`.
         pub(crate) descriptor_set: Option<Spanned<String>>,
-        /// The address of a service that tells its contract by reflection: `http://host:port`.
+        /// The address of a service that supports reflection: `http://host:port`.
         pub(crate) reflection: Option<Spanned<String>>,
     }
 }
 
-/// Files below folders, named without them.
+/// Files below folders, by paths relative to them.
 struct Included<'a> {
     files: &'a dyn Files,
     folders: Vec<String>,
@@ -51,7 +51,7 @@ impl Loader<'_> {
         let ways = [settings.proto.is_some(), settings.descriptor_set.is_some(), settings.reflection.is_some()];
         if ways.iter().filter(|way| **way).count() != 1 {
             let help = "write one of `proto: file.proto`, `descriptor_set: file` and `reflection: http://host:port`";
-            reader.error("contract", node.span, "a contract is read from one kind of source", help);
+            reader.error("contract", node.span, "a contract has exactly one kind of source", help);
             return;
         }
         let read = match (&settings.proto, &settings.descriptor_set, &settings.reflection) {
@@ -80,7 +80,7 @@ impl Loader<'_> {
             let inside = |folder: &&String| folder.is_empty() || file.value.starts_with(&format!("{folder}/"));
             let Some(folder) = folders.iter().find(inside) else {
                 let help = "add its folder to `include`";
-                let message = format!("`{}` is in none of the folders of `include`", file.value);
+                let message = format!("`{}` is not below any folder of `include`", file.value);
                 reader.error("contract", file.span, message, help);
                 return None;
             };
@@ -95,7 +95,7 @@ impl Loader<'_> {
         let content = match self.inputs.files.read(&file.value) {
             Ok(Some(content)) => content,
             Ok(None) => {
-                let help = "name a file, from the folder of crossdock.yaml on";
+                let help = "name a file relative to the folder of crossdock.yaml";
                 reader.error("contract", file.span, format!("there is no file `{}`", file.value), help);
                 return None;
             }
@@ -111,8 +111,8 @@ impl Loader<'_> {
         match (self.inputs.reflect)(&address.value) {
             Ok(set) => from_descriptor_set(&set).map_err(|error| report(&error, address.span, reader)).ok(),
             Err(problem) => {
-                let message = format!("`{}` does not tell its contract: {problem}", address.value);
-                let help = "start the service, or keep its contract as a file: `descriptor_set: file`";
+                let message = format!("reflection of `{}` failed: {problem}", address.value);
+                let help = "start the service, or store its contract in a file: `descriptor_set: file`";
                 reader.error("contract", address.span, message, help);
                 None
             }
@@ -120,17 +120,17 @@ impl Loader<'_> {
     }
 }
 
-/// Told at its place in the contract's own file, where that is known.
+/// Reports an error at its position in the contract's file if that is known.
 fn report(error: &ProtoError, span: Span, reader: &mut Reader<'_>) {
     match &error.place {
         Some(place) => {
             let source = reader.diagnostics.add_source(place.file.clone(), place.text.clone());
             let span = Span { source, start: place.range.start, end: place.range.end };
-            let help = "mend the contract; imports are looked for in `include`, from the folder of crossdock.yaml on";
+            let help = "fix the contract; imports are searched in `include`, relative to the folder of crossdock.yaml";
             reader.error("contract", span, error.problem.clone(), help);
         }
         None => {
-            let help = "name files from the folder of crossdock.yaml on; imports are looked for in `include`";
+            let help = "name files relative to the folder of crossdock.yaml; imports are searched in `include`";
             reader.error("contract", span, error.problem.clone(), help);
         }
     }

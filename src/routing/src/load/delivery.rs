@@ -1,4 +1,4 @@
-//! Whether a route can keep what it promises: every part is asked, and the one that cannot is named.
+//! Checks that every part of a route can keep its delivery guarantee, and names those that cannot.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use crossdock_adapter_api::{Capabilities, Delivery, EntrySpec};
 use crossdock_settings::{Reader, Span};
 
 use super::Loader;
-use crate::plan::Step;
+use crate::steps::Step;
 
 impl Loader<'_> {
-    /// Reports every part of a route that cannot keep what the route promises.
+    /// Reports every part of a route that cannot keep its guarantee.
     pub(super) fn check_delivery(
         &self,
         delivery: Delivery,
@@ -26,30 +26,30 @@ impl Loader<'_> {
         for entry in entries.iter().filter(|_| delivery != Delivery::AtMostOnce) {
             let name = &entry.address().listener;
             let kind = self.inputs.listeners.iter().find(|(listener, _)| name == listener).map(|(_, kind)| *kind);
-            // A caller who waits knows what was taken; a queue has to be told.
-            if kind.and_then(|kind| self.row(kind)).is_some_and(|row| !row.replies && !row.acknowledges) {
-                refuse(&entry.describe(), "cannot say what it has taken", "take the messages in by another protocol");
+            // A caller that waits learns the outcome; a queue needs an acknowledgement.
+            if kind.and_then(|kind| self.capabilities(kind)).is_some_and(|row| !row.replies && !row.acknowledges) {
+                refuse(&entry.describe(), "cannot acknowledge messages", "accept the messages over another protocol");
             }
             if let Some((why, help)) = entry.may_lose() {
                 refuse(&entry.describe(), why, help);
             }
         }
         for call in Step::calls(steps) {
-            let service = &self.plan.services[call.service];
+            let service = &self.services.plans[call.service];
             let part = format!("{}.{}", service.name, call.operation_name);
             if delivery == Delivery::EffectivelyOnce && !call.idempotent {
-                // What the gateway remembers ends with it; what the service knows again does not.
+                // The gateway's memory of keys ends with its process; the service's need not.
                 let help = format!(
-                    "add `idempotent: [{}]` to the service if it knows a message again by its id; a window of `idempotency` is \
-                     forgotten when the gateway ends",
+                    "add `idempotent: [{}]` to the service if it recognizes a message by its id; the keys of `idempotency` are \
+                     forgotten when the gateway stops",
                     call.operation_name
                 );
-                refuse(&part, "may carry a message out twice", &help);
+                refuse(&part, "may execute a message twice", &help);
             }
             match delivery {
                 Delivery::AtLeastOnce | Delivery::EffectivelyOnce => {
-                    if self.row(service.adapter).is_some_and(|row| !row.confirms) {
-                        refuse(&part, "does not confirm what it was sent", "send to a service that confirms");
+                    if self.capabilities(service.adapter).is_some_and(|row| !row.confirms) {
+                        refuse(&part, "does not confirm messages", "send to a service that confirms them");
                     }
                     if let Some((why, help)) = call.operation.may_lose() {
                         refuse(&part, why, help);
@@ -57,16 +57,15 @@ impl Loader<'_> {
                 }
                 Delivery::AtMostOnce => {
                     if call.retried {
-                        let help =
-                            "leave `retry` out of the service, or name the operations that it is for in `operations`";
-                        refuse(&part, "is tried again", help);
+                        let help = "remove `retry` from the service, or list other operations in its `operations`";
+                        refuse(&part, "is retried", help);
                     }
                 }
             }
         }
     }
 
-    pub(super) fn row(&self, adapter: &str) -> Option<Capabilities> {
+    fn capabilities(&self, adapter: &str) -> Option<Capabilities> {
         self.inputs.adapters.iter().find(|known| known.name() == adapter).map(|known| known.capabilities())
     }
 }

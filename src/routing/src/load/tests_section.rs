@@ -1,22 +1,22 @@
-//! `tests:`.
+//! `tests`.
 
 use crossdock_message::ByteString;
 use crossdock_settings::{Duration, Named, Node, Reader, Spanned, nearest};
 
-use super::services::place_of;
-use super::{CodeName, Loader};
-use crate::plan::{RouteTest, StubPlan, TestExpect, TestGiven};
+use super::{Loader, place_of};
+use crate::route_test::{RouteTest, StubPlan, TestExpect, TestGiven};
+use crate::scalars::CodeName;
 
 crossdock_settings::settings! {
     /// a test
     pub(crate) struct TestSettings {
-        /// What it shows.
+        /// What the test shows.
         pub(crate) name: String,
-        /// The route that it goes through.
+        /// The route under test.
         pub(crate) route: Spanned<String>,
         /// The request.
         pub(crate) given: GivenSettings,
-        /// What services answer, by `service` or `service.operation`.
+        /// The answers of services, by `service` or `service.operation`.
         pub(crate) stub: Named<StubSettings>,
         /// What is expected.
         pub(crate) expect: ExpectSettings,
@@ -24,9 +24,9 @@ crossdock_settings::settings! {
 
     /// the request of a test
     pub(crate) struct GivenSettings {
-        /// The method; GET where nothing is said, POST where there is a body.
+        /// The method; GET by default, POST if there is a body.
         pub(crate) method: Option<String>,
-        /// The path with its query; not for a call of gRPC.
+        /// The path with its query; not for a gRPC call.
         pub(crate) path: Option<String>,
         /// Headers.
         pub(crate) headers: Named<String>,
@@ -34,7 +34,7 @@ crossdock_settings::settings! {
         pub(crate) json: Option<String>,
         /// An XML body.
         pub(crate) xml: Option<String>,
-        /// A call of gRPC with this message, in JSON.
+        /// A gRPC call with this message, in JSON.
         pub(crate) grpc: Option<String>,
         /// How long the caller waits.
         pub(crate) timeout: Option<Duration>,
@@ -42,13 +42,13 @@ crossdock_settings::settings! {
 
     /// a stub
     pub(crate) struct StubSettings {
-        /// How late it answers.
+        /// The delay of the answer.
         pub(crate) after: Duration = Duration(std::time::Duration::ZERO),
-        /// It answers with this JSON body.
+        /// Answers with this JSON body.
         pub(crate) json: Option<String>,
-        /// It answers with this XML body.
+        /// Answers with this XML body.
         pub(crate) xml: Option<String>,
-        /// It fails with this code.
+        /// Fails with this code.
         pub(crate) fault: Option<CodeName>,
     }
 
@@ -62,13 +62,13 @@ crossdock_settings::settings! {
         pub(crate) json: Option<String>,
         /// The XML body, compared by value.
         pub(crate) xml: Option<String>,
-        /// Headers that must be there.
+        /// Headers that must be present.
         pub(crate) headers: Named<String>,
-        /// What services must have got.
+        /// The bodies that services must have received.
         pub(crate) sent: Named<SentSettings>,
     }
 
-    /// what a service must have got
+    /// what a service must have received
     pub(crate) struct SentSettings {
         /// A JSON body, compared by value.
         pub(crate) json: Option<String>,
@@ -94,8 +94,8 @@ fn pairs(named: &Named<String>) -> Vec<(ByteString, ByteString)> {
 impl Loader<'_> {
     pub(super) fn test(&mut self, node: &Node, reader: &mut Reader<'_>) {
         let Some(test) = <TestSettings as crossdock_settings::FromNode>::from_node(node, reader) else { return };
-        if !self.route_spans.iter().any(|(name, _)| *name == test.route.value) {
-            let help = match nearest(&test.route, self.route_spans.iter().map(|(name, _)| &**name)) {
+        if !self.route_names.iter().any(|(name, _)| *name == test.route.value) {
+            let help = match nearest(&test.route, self.route_names.iter().map(|(name, _)| &**name)) {
                 Some(meant) => format!("write `{meant}`"),
                 None => "name a route".to_owned(),
             };
@@ -105,16 +105,9 @@ impl Loader<'_> {
         let sent_names = test.expect.sent.0.iter().map(|(name, _)| name);
         for name in test.stub.0.iter().map(|(name, _)| name).chain(sent_names) {
             if name.value.contains('.') {
-                self.operation(name, None, reader);
-            } else {
-                if self.service_spans.iter().any(|(service, _)| *service == name.value) {
-                    continue;
-                }
-                let help = match nearest(name, self.service_spans.iter().map(|(name, _)| &**name)) {
-                    Some(meant) => format!("write `{meant}`"),
-                    None => "name a service".to_owned(),
-                };
-                reader.error("unknown-service", name.span, format!("there is no service `{}`", name.value), help);
+                self.services.operation(name, None, reader);
+            } else if !self.services.is_declared(&name.value) {
+                self.services.report_unknown(&name.value, name.span, "name a service".to_owned(), reader);
             }
         }
         let two = |json: &Option<String>, xml: &Option<String>| json.is_some() && xml.is_some();
@@ -128,12 +121,12 @@ impl Loader<'_> {
             || sent_twice
         {
             let help = "write one of `json`, `xml` and `fault`";
-            reader.error("body-twice", node.span, "the test names two bodies where there can be one", help);
+            reader.error("body-twice", node.span, "the test has two bodies where only one is allowed", help);
         }
         let ways = [test.given.path.is_some(), test.given.grpc.is_some()];
         if ways != [true, false] && ways != [false, true] {
-            let help = "write `path: /…` for a request of HTTP, or `grpc: '{…}'` for a call of gRPC";
-            reader.error("test-given", node.span, "a test is one request of HTTP or one call of gRPC", help);
+            let help = "write `path: /…` for an HTTP request, or `grpc: '{…}'` for a gRPC call";
+            reader.error("test-given", node.span, "a test has either one HTTP request or one gRPC call", help);
         }
         let message = test.given.grpc.as_ref().or(test.given.json.as_ref());
         let given_body = body(message, test.given.xml.as_ref());

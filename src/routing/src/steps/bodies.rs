@@ -1,4 +1,4 @@
-//! Whether bodies can go where steps send them.
+//! Checks that a body can be sent where a step sends it.
 
 use std::sync::Arc;
 
@@ -6,11 +6,43 @@ use crossdock_adapter_api::{OperationSpec, WriteFormat};
 use crossdock_message::ByteString;
 use crossdock_settings::{Reader, Span, nearest};
 
-use super::steps::StepReader;
+use super::StepReader;
+use super::nodes::{MapNode, OperationName};
 use super::types::{BodyState, check_body, check_opaque};
+use crate::map::MapPlan;
 use crate::plan::CallPlan;
 
 impl StepReader<'_> {
+    /// Finds the operation of a call on the side, which gets this body.
+    pub(super) fn side_call(
+        &self,
+        operation: &OperationName,
+        body: &BodyState,
+        reader: &mut Reader<'_>,
+    ) -> Option<CallPlan> {
+        let OperationName(reference) = operation;
+        let call = self.services.operation(reference, self.method, reader)?;
+        if call.operation.call_type().is_none() {
+            Self::check_untyped(&call, body, reference.span, reader);
+        }
+        Some(call)
+    }
+
+    /// Reads the body of a call on the side.
+    pub(super) fn side_body(
+        &self,
+        body: &MapNode,
+        call: Option<&CallPlan>,
+        operation: &OperationName,
+        reader: &mut Reader<'_>,
+    ) -> Option<MapPlan> {
+        let map = self.map(&body.0, reader)?;
+        if let Some(call) = call {
+            Self::check_params(call, map.top_names().as_deref(), true, operation.0.span, reader);
+        }
+        Some(map)
+    }
+
     /// Checks what the caller gets at the end of the steps.
     pub(super) fn check_answer(&self, span: Span, reader: &mut Reader<'_>) {
         if self.state.sent && !self.state.may_reply {

@@ -1,185 +1,162 @@
-//! Steps with steps inside: `choice`, and `multicast` and `split`, which do not lead to what stands behind them; and `filter`, which
-//! leads to nothing at all.
+//! `choice`: one of several branches.
 
-use crossdock_settings::{Key, Kind, Node, Reader, Spanned};
+use crossdock_settings::{FromNode as _, Key, Kind, Node, Reader};
+use serde_json::{Value, json};
 
-use super::steps::{DEPTH_MAX, StepReader, ends};
+use super::nodes::{ExpressionNode, StepsNode};
 use super::types::BodyState;
-use crate::plan::{Branch, Step};
+use super::{Block, Flow, Step, StepPlan, StepReader, StepSpec, end_route};
+use crate::expression::Expression;
+use crate::plan::Plan;
 
-/// Branches of one `multicast`.
-const BRANCHES_MAX: usize = 16;
-/// Items of one `split` at once.
-const AT_ONCE_MAX: usize = 64;
+crossdock_settings::settings! {
+    /// a branch of `choice`
+    struct BranchSettings {
+        /// The condition of the branch.
+        when: Option<ExpressionNode>,
+        /// The steps of the branch if the condition is true.
+        steps: Option<StepsNode>,
+        /// The steps of the last branch, which is taken if no condition is true.
+        otherwise: Option<StepsNode>,
+    }
+}
 
-impl<'l> StepReader<'l> {
-    pub(super) fn choice(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
+/// Follows the first branch whose condition is met.
+#[derive(Debug)]
+pub struct ChoiceStep {
+    /// The branches, in the order of the file.
+    pub branches: Vec<Branch>,
+}
+
+/// A branch of a [`ChoiceStep`].
+#[derive(Debug)]
+pub struct Branch {
+    /// The condition; `None` for `otherwise`.
+    pub when: Option<Expression>,
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+const FORM_OF_BRANCHES: &str = "write `- when: …` and `steps: […]`, and last `- otherwise: […]`";
+
+/// What is known after all branches.
+struct Joined {
+    called: bool,
+    answered: bool,
+    sent: bool,
+    may_reply: bool,
+    opaque_reply: bool,
+    made: bool,
+}
+
+fn is_made(body: &BodyState) -> bool {
+    matches!(body, BodyState::Made(_) | BodyState::Value)
+}
+
+impl Joined {
+    fn before(at: &StepReader<'_>) -> Self {
+        Self {
+            called: true,
+            answered: true,
+            sent: true,
+            may_reply: at.state.may_reply,
+            opaque_reply: at.state.opaque_reply,
+            made: is_made(&at.state.body),
+        }
+    }
+
+    /// Adds a branch. One that ends the route does not lead to the steps after the choice.
+    fn add(&mut self, branch: &Branch, inner: &StepReader<'_>) {
+        if end_route(&branch.steps) {
+            return;
+        }
+        self.called &= inner.state.called;
+        self.answered &= inner.state.answered;
+        self.sent &= inner.state.sent;
+        self.may_reply |= inner.state.may_reply;
+        self.opaque_reply |= inner.state.opaque_reply;
+        self.made |= is_made(&inner.state.body);
+    }
+
+    fn apply(&self, has_otherwise: bool, at: &mut StepReader<'_>) {
+        at.state.called |= self.called && has_otherwise;
+        at.state.answered |= self.answered && has_otherwise;
+        at.state.sent |= self.sent && has_otherwise;
+        at.state.may_reply = self.may_reply;
+        at.state.opaque_reply = self.opaque_reply;
+        at.state.fields = None;
+        at.state.body = if self.made { BodyState::Value } else { BodyState::Unknown };
+        at.state.reply = None;
+    }
+}
+
+impl StepSpec for ChoiceStep {
+    const FORM: &'static str = "choice: [ { when, steps }, …, { otherwise } ]";
+    const SUMMARY: &'static str = "follows the first branch whose condition is true";
+
+    fn schema() -> Value {
+        json!({ "type": "array", "items": BranchSettings::schema(), "minItems": 1 })
+    }
+
+    fn read(_: &Key, node: &Node, at: &mut StepReader<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let Kind::List(items) = &node.kind else {
-            reader.wrong_kind(
-                node,
-                "a list of branches",
-                "write `- when: …` and `steps: […]`, and last `- otherwise: […]`",
-            );
+            reader.wrong_kind(node, "a list of branches", FORM_OF_BRANCHES);
             return None;
         };
-        if self.depth == DEPTH_MAX {
-            reader.error("too-deep", node.span, "choices stand too deep inside one another", "make two routes of it");
-            return None;
+        if items.is_empty() {
+            reader.error("missing-value", node.span, "`choice` needs at least one branch", FORM_OF_BRANCHES);
         }
         let mut branches = Vec::new();
         let mut complete = true;
-        let (mut called, mut answered, mut sent) = (true, true, true);
-        let is_made = |body: &BodyState| matches!(body, BodyState::Made(_) | BodyState::Value);
-        let (mut may_reply, mut opaque_reply) = (self.state.may_reply, self.state.opaque_reply);
-        let mut made = is_made(&self.state.body);
+        let mut joined = Joined::before(at);
         for (index, item) in items.iter().enumerate() {
-            let mut inner = StepReader { state: self.state.clone(), depth: self.depth + 1, ..*self };
-            match self.branch(item, index + 1 == items.len(), &mut inner, reader) {
+            let mut inner = at.nested(node, reader)?;
+            match read_branch(item, index + 1 == items.len(), &mut inner, reader) {
                 Some(branch) => {
-                    // A branch that ends the route does not lead to what stands behind the choice.
-                    let ends = ends(&branch.steps);
-                    called &= inner.state.called || ends;
-                    answered &= inner.state.answered || ends;
-                    sent &= inner.state.sent || ends;
-                    if !ends {
-                        may_reply |= inner.state.may_reply;
-                        opaque_reply |= inner.state.opaque_reply;
-                        made |= is_made(&inner.state.body);
-                    }
+                    joined.add(&branch, &inner);
                     branches.push(branch);
                 }
                 None => complete = false,
             }
         }
-        let decided = branches.last().is_some_and(|branch| branch.when.is_none());
-        if branches.is_empty() && complete {
-            reader.error(
-                "missing-value",
-                node.span,
-                "a choice has at least one branch",
-                "write `- when: …` and `steps: […]`",
-            );
-        }
-        self.state.called |= called && decided;
-        self.state.answered |= answered && decided;
-        self.state.sent |= sent && decided;
-        (self.state.may_reply, self.state.opaque_reply) = (may_reply, opaque_reply);
-        self.state.fields = None;
-        self.state.body = if made { BodyState::Value } else { BodyState::Unknown };
-        self.state.reply = None;
-        complete.then_some(Step::Choice(branches))
+        joined.apply(branches.last().is_some_and(|branch| branch.when.is_none()), at);
+        complete.then_some(Self { branches })
     }
+}
 
-    fn branch(&self, node: &Node, last: bool, inner: &mut StepReader<'l>, reader: &mut Reader<'_>) -> Option<Branch> {
-        let mut fields = reader.fields(node, "a branch of `choice`")?;
-        let otherwise = fields.take("otherwise");
-        let when = fields.take("when");
-        let steps = fields.take("steps");
-        fields.finish(reader);
-        match (otherwise, when, steps) {
-            (Some(steps), None, None) => {
-                if !last {
-                    reader.error("choice-order", node.span, "nothing is chosen behind `otherwise`", "put it last");
-                }
-                Some(Branch { when: None, steps: inner.steps(steps, reader)? })
+fn read_branch(node: &Node, is_last: bool, inner: &mut StepReader<'_>, reader: &mut Reader<'_>) -> Option<Branch> {
+    let settings = BranchSettings::from_node(node, reader)?;
+    match (settings.otherwise, settings.when, settings.steps) {
+        (Some(steps), None, None) => {
+            if !is_last {
+                reader.error("choice-order", node.span, "no branch after `otherwise` is ever taken", "put it last");
             }
-            (None, Some(when), Some(steps)) => {
-                let when = self.condition(when, reader);
-                let steps = inner.steps(steps, reader);
-                Some(Branch { when: Some(when?), steps: steps? })
-            }
-            _ => {
-                let help = "write `{ when: …, steps: […] }` or `{ otherwise: […] }`";
-                reader.error("choice-branch", node.span, "a branch has `when` and `steps`, or `otherwise`", help);
-                None
-            }
+            Some(Branch { when: None, steps: inner.steps(&steps.0, reader)? })
+        }
+        (None, Some(when), Some(steps)) => {
+            let when = inner.condition(&when.0, reader);
+            let steps = inner.steps(&steps.0, reader);
+            Some(Branch { when: Some(when?), steps: steps? })
+        }
+        _ => {
+            let help = "write `{ when: …, steps: […] }` or `{ otherwise: […] }`";
+            reader.error("choice-branch", node.span, "a branch has either `when` and `steps`, or `otherwise`", help);
+            None
         }
     }
+}
 
-    pub(super) fn filter(&self, key: &Key, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
-        self.refuse_in_stream("filter", key.span, reader);
-        self.condition(node, reader).map(Step::Filter)
+impl StepPlan for ChoiceStep {
+    fn describe(&self, _: &Plan) -> String {
+        String::new()
     }
 
-    /// What is sent more than once has to be there more than once.
-    fn refuse_stream(&self, key: &Key, reader: &mut Reader<'_>) {
-        if matches!(self.state.body, BodyState::Stream(_)) {
-            let message = format!("`{}` cannot work on a stream: it is there only once", key.name);
-            reader.error("stream", key.span, message, "hand it on by one `call`");
-        }
-    }
-
-    /// The steps of a branch, which has what there is here and gives nothing back.
-    fn branch_steps(&self, inner: &mut StepReader<'l>, node: &Node, reader: &mut Reader<'_>) -> Option<Vec<Step>> {
-        if self.depth == DEPTH_MAX {
-            reader.error("too-deep", node.span, "steps stand too deep inside one another", "make two routes of it");
-            return None;
-        }
-        inner.depth = self.depth + 1;
-        inner.in_branch = true;
-        let steps = inner.steps(node, reader)?;
-        if steps.is_empty() {
-            reader.error(
-                "missing-value",
-                node.span,
-                "a branch does at least one thing",
-                "write `- send: service.operation`",
-            );
-            return None;
-        }
-        Some(steps)
-    }
-
-    pub(super) fn multicast(&mut self, key: &Key, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
-        self.refuse_stream(key, reader);
-        let help = "write a list of branches, each a list of steps: `- [ { send: a.place } ]`";
-        let Kind::List(items) = &node.kind else {
-            reader.wrong_kind(node, "a list of branches", help);
-            return None;
-        };
-        if items.is_empty() || items.len() > BRANCHES_MAX {
-            reader.error("branches", node.span, format!("`multicast` has 1 to {BRANCHES_MAX} branches"), help);
-            return None;
-        }
-        let branches = items.iter().map(|item| {
-            let mut inner = StepReader { state: self.state.clone(), ..*self };
-            self.branch_steps(&mut inner, item, reader)
+    fn flow(&self) -> Flow<'_> {
+        let blocks = self.branches.iter().map(|Branch { when, steps }| {
+            let label = when.as_ref().map_or_else(|| "otherwise".to_owned(), |when| format!("when {}", when.source()));
+            Block { label: Some(label), steps }
         });
-        let branches: Vec<Option<_>> = branches.collect();
-        self.state.answered = true;
-        Some(Step::Multicast(branches.into_iter().collect::<Option<_>>()?))
-    }
-
-    pub(super) fn split(&mut self, key: &Key, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
-        self.refuse_stream(key, reader);
-        let mut fields = reader.fields(node, "`split`")?;
-        let help = "write `split: { each: req.lines, as: line, steps: [ { send: orders.line } ] }`";
-        let items = Self::needed("each", &mut fields, "`split` needs `each`", help, reader);
-        let name: Option<Spanned<String>> = fields.read("as", reader);
-        let at_once: Option<Option<Spanned<usize>>> = fields.read("at_once", reader);
-        let steps = Self::needed("steps", &mut fields, "`split` needs `steps`", help, reader);
-        fields.finish(reader);
-        let items = items.and_then(|items| self.expression(items, reader));
-        let name = self.new_name(&name?, reader)?;
-        let at_once = at_once?.map_or(Some(1), |wanted| {
-            let good = (1..=AT_ONCE_MAX).contains(&wanted.value);
-            if !good {
-                let message = format!("{} items at once cannot be", wanted.value);
-                reader.error("at-once", wanted.span, message, format!("write 1 to {AT_ONCE_MAX}"));
-            }
-            good.then_some(wanted.value)
-        });
-        let mut state = self.state.clone();
-        state.bound.push(name.clone());
-        if items.as_ref().is_some_and(|items| !items.is_of_caller()) {
-            state.of_services.push(name.clone());
-        }
-        // Each item is the message that the steps begin with.
-        state.fields = None;
-        state.body = BodyState::Value;
-        let mut inner = StepReader { state, ..*self };
-        let steps = self.branch_steps(&mut inner, steps?, reader);
-        self.state.answered = true;
-        Some(Step::Split { items: items?, name, at_once: at_once?, steps: steps? })
+        let is_exhaustive = self.branches.last().is_some_and(|branch| branch.when.is_none());
+        Flow::Chooses { blocks: blocks.collect(), is_exhaustive }
     }
 }

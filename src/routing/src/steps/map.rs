@@ -1,15 +1,76 @@
-//! The `map` step and its like.
+//! `map`: a new body. The same syntax describes the bodies of `enrich`, `tap` and `respond`.
 
 use crossdock_message::ByteString;
-use crossdock_settings::{Kind, Node, Reader, Spanned};
+use crossdock_settings::{FromNode as _, Key, Kind, Node, Reader, Spanned};
+use serde_json::{Value, json};
 
-use super::steps::StepReader;
+use super::nodes::{ExpressionNode, MapNode};
+use super::types::{BodyState, Made};
+use super::{Flow, StepPlan, StepReader, StepSpec};
 use crate::map::{MapPlan, Source, Target};
+use crate::plan::Plan;
+
+crossdock_settings::settings! {
+    /// a list of records
+    struct EachSettings {
+        /// The list, such as `req.lines`.
+        each: ExpressionNode,
+        /// The name of the item in expressions.
+        r#as: Spanned<String>,
+        /// The record that is made of each item.
+        map: MapNode,
+    }
+}
+
+/// Makes a new body.
+#[derive(Debug)]
+pub struct MapStep {
+    /// How it is made.
+    pub map: MapPlan,
+}
+
+impl StepSpec for MapStep {
+    const FORM: &'static str = "map: { target: expression, … }";
+    const SUMMARY: &'static str = "makes a new body; a single target `.` makes all of it from one expression";
+
+    fn schema() -> Value {
+        MapNode::schema()
+    }
+
+    fn read(key: &Key, node: &Node, at: &mut StepReader<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let map = at.map(node, reader)?;
+        at.refuse_in_stream("map", key.span, reader);
+        at.state.fields = map.top_names();
+        at.state.answered = true;
+        at.state.body = BodyState::Made(Made { map: map.clone(), node: node.clone(), types: at.types() });
+        Some(Self { map })
+    }
+}
+
+impl StepPlan for MapStep {
+    fn describe(&self, _: &Plan) -> String {
+        match self.map.top_names() {
+            Some(names) => format!("new body: {}", names.join(", ")),
+            None => "new body from one expression".to_owned(),
+        }
+    }
+
+    fn flow(&self) -> Flow<'_> {
+        Flow::Continues
+    }
+}
+
+/// The JSON Schema of targets and their expressions.
+pub(crate) fn map_schema() -> Value {
+    let source = json!({ "anyOf": [ExpressionNode::schema(), EachSettings::schema()] });
+    json!({ "type": "object", "additionalProperties": source })
+}
 
 impl StepReader<'_> {
+    /// Reads targets and their expressions.
     pub(super) fn map(&self, node: &Node, reader: &mut Reader<'_>) -> Option<MapPlan> {
         let Kind::Map(entries) = &node.kind else {
-            reader.wrong_kind(node, "a map from fields to expressions", "write `field: req.other`, one a line");
+            reader.wrong_kind(node, "a map from fields to expressions", "write `field: req.other`, one per line");
             return None;
         };
         if let [(key, value)] = entries.as_slice()
@@ -31,7 +92,7 @@ impl StepReader<'_> {
             let clash = targets.iter().find(|other| other.path.starts_with(&path) || path.starts_with(&other.path));
             if let Some(other) = clash {
                 let message = format!("`{name}` and `{}` cannot both be set", other.path.join("."));
-                reader.error("target-clash", key.span, message, "a field is either a value or has fields of its own");
+                reader.error("target-clash", key.span, message, "a field has either a value or fields");
                 complete = false;
             }
             match self.source(value, optional, reader) {
@@ -49,40 +110,27 @@ impl StepReader<'_> {
         let expression = self.expression(node, reader)?;
         if optional && !expression.is_path() {
             let help = "write a plain path such as `req.note`, or `has(req.note) ? … : …` without the `?`";
-            reader.error(
-                "target-optional",
-                node.span,
-                "only a plain path can be left out where it leads nowhere",
-                help,
-            );
+            reader.error("target-optional", node.span, "only a plain path can be optional", help);
         }
         Some(Source::Expression(expression))
     }
 
     fn each(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Source> {
-        let mut fields = reader.fields(node, "a list of records")?;
-        let items = fields.take("each");
-        let name: Option<Spanned<String>> = fields.read("as", reader);
-        let map = fields.take("map");
-        if items.is_none() || map.is_none() {
-            let help = "write `{ each: req.lines, as: line, map: { sku: line.sku } }`";
-            reader.error("missing-key", node.span, "a list of records needs `each`, `as` and `map`", help);
-        }
-        fields.finish(reader);
-        let items = self.expression(items?, reader);
-        let name = self.new_name(&name?, reader)?;
+        let settings = EachSettings::from_node(node, reader)?;
+        let items = self.expression(&settings.each.0, reader);
+        let name = self.new_name(&settings.r#as, reader)?;
         let mut state = self.state.clone();
         state.bound.push(name.clone());
         if items.as_ref().is_some_and(|items| !items.is_of_caller()) {
             state.of_services.push(name.clone());
         }
         let inner = StepReader { state, ..*self };
-        let map = inner.map(map?, reader)?;
+        let map = inner.map(&settings.map.0, reader)?;
         Some(Source::Each { items: items?, name, map })
     }
 }
 
-/// Splits `a.b.{urn:x}c` at its dots; those in braces belong to a namespace.
+/// Splits `a.b.{urn:x}c` at its dots, except for those in braces, which belong to a namespace.
 fn target_path(text: &str) -> Vec<ByteString> {
     let mut parts = Vec::new();
     let mut part = String::new();

@@ -1,98 +1,75 @@
-//! `steps:`.
+//! Reads steps in their order, with what is known before each: names, types and the state of the body.
 
 use std::sync::Arc;
 
 use crossdock_adapter_api::{BodyBinding, EntrySpec, WriteFormat};
 use crossdock_contract::{CallType, Typed};
-use crossdock_message::{ByteString, Code};
-use crossdock_settings::{FromNode, Kind, Node, Reader, Span, Spanned, nearest};
+use crossdock_message::ByteString;
+use crossdock_settings::{Kind, Node, Reader, Span, Spanned, nearest};
 
-use super::headers::{check_header_value, header_name, headers_of_route};
-use super::types::{BodyState, Made, check_body, check_condition};
-use super::{CodeName, Loader};
+use super::nodes::{HeadersNode, OperationName, StepsNode};
+use super::types::{BodyState, check_condition};
+use super::{STEP_NAMES, Step, end_route};
+use crate::catalog::ServiceCatalog;
 use crate::expression::{Expression, ExpressionError, Names, Template};
-use crate::map::MapPlan;
-use crate::plan::{CallPlan, RespondBody, Step};
+use crate::headers::{check_header_value, header_name, headers_of_route};
+use crate::plan::CallPlan;
 
-/// The steps that there are.
-pub(crate) const STEPS: &[&str] = &[
-    "map",
-    "set",
-    "require",
-    "filter",
-    "call",
-    "send",
-    "choice",
-    "multicast",
-    "split",
-    "enrich",
-    "tap",
-    "respond",
-    "fault",
-];
+/// Levels of nested steps.
+const DEPTH_MAX: usize = 8;
+/// Names that a step cannot bind.
+const RESERVED_NAMES: &[&str] = &["req", "res", "header", "msg", "lock", "true", "false", "null", "in"];
 
-/// Levels of steps inside steps.
-pub(super) const DEPTH_MAX: usize = 8;
-
-/// What is known where a step stands.
+/// What is known before a step.
 #[derive(Clone)]
 pub(super) struct State {
-    /// A service was called on every way to here.
+    /// A service was called on every path to here.
     pub(super) called: bool,
     /// Names that steps have bound.
     pub(super) bound: Vec<ByteString>,
-    /// Those of them that hold what a service sent.
+    /// Those of them that hold data of services.
     pub(super) of_services: Vec<ByteString>,
-    /// Something answers the caller on every way to here: a reply, a new body, or a send.
+    /// The caller has an answer on every path to here: a reply, a new body, or a send.
     pub(super) answered: bool,
-    /// The top fields of the body and the address, where they are known.
+    /// The top-level fields of body and address, if they are known.
     pub(super) fields: Option<Vec<ByteString>>,
-    /// What is known of the body.
+    /// What is known about the body.
     pub(super) body: BodyState,
     /// The type of the last reply.
     pub(super) reply: Option<Arc<Typed>>,
-    /// A service was called on some way to here.
+    /// A service was called on some path to here.
     pub(super) may_reply: bool,
-    /// Something was sent on every way to here.
+    /// A `send` was made on every path to here.
     pub(super) sent: bool,
-    /// The last reply is bytes that no contract describes.
+    /// The last reply is protobuf without a contract.
     pub(super) opaque_reply: bool,
-    /// The reply is a stream, or was: what stands behind can only hand it on.
+    /// The reply is a stream: steps can only forward it.
     pub(super) streaming: bool,
     /// The headers that messages may have.
     pub(super) headers: Arc<[ByteString]>,
 }
 
-pub(super) struct StepReader<'l> {
-    pub(super) loader: &'l Loader<'l>,
-    /// What the contract says of the route.
+/// Reads the steps of one route, or of one block of them.
+pub(crate) struct StepReader<'l> {
+    pub(super) services: &'l ServiceCatalog,
+    /// The call of the contract that the route serves.
     pub(super) call: Option<&'l Arc<CallType>>,
-    /// The method that a service's name alone means.
+    /// The operation that the name of a service alone refers to.
     pub(super) method: Option<&'l str>,
     pub(super) state: State,
     pub(super) depth: usize,
-    /// What stands here gives no answer.
+    /// These steps are a branch of `multicast` or `split`, which cannot answer the caller.
     pub(super) in_branch: bool,
-    /// What the route takes.
+    /// The entries of the route.
     pub(super) entries: &'l [Arc<dyn EntrySpec>],
 }
 
-/// Whether messages of an entry are bytes that no contract describes.
+/// Whether messages of an entry are protobuf without a contract.
 fn is_opaque(entry: &Arc<dyn EntrySpec>) -> bool {
     entry.call_type().is_none() && entry.answer() == Some(&WriteFormat::Protobuf)
 }
 
-/// The names of an expression that stands outside of steps.
-pub(super) fn request_names() -> Names {
-    let unbound = [("res", "a reply is not there where an error is answered; use `req`")];
-    Names {
-        variables: ["req", "header", "msg"].map(ByteString::from_static).to_vec(),
-        unbound: unbound.map(|(name, help)| (ByteString::from_static(name), help)).to_vec(),
-        ..Names::default()
-    }
-}
-
-/// Where placeholders were replaced, places in the text are not places in the file.
+/// Reports the errors of an expression. After placeholders were replaced, positions in the text are not positions in the file.
 fn report(node: &Node, resolved: bool, errors: Vec<ExpressionError>, reader: &mut Reader<'_>) {
     for error in errors {
         let span = if resolved { node.span } else { node.span_of(error.range) };
@@ -100,15 +77,26 @@ fn report(node: &Node, resolved: bool, errors: Vec<ExpressionError>, reader: &mu
     }
 }
 
-/// Reads a text with expressions in it.
-pub(super) fn template(node: &Node, names: &Names, reader: &mut Reader<'_>) -> Option<Template> {
+fn template(node: &Node, names: &Names, reader: &mut Reader<'_>) -> Option<Template> {
     let (text, resolved) = reader.text(node)?;
     Template::compile(&text, names).map_err(|errors| report(node, resolved, errors, reader)).ok()
 }
 
+/// Reads a text with expressions that see the request only, such as that of an error rule.
+pub(crate) fn template_of_request(node: &Node, reader: &mut Reader<'_>) -> Option<Template> {
+    let unbound = [("res", "an error has no reply; use `req`")];
+    let names = Names {
+        variables: ["req", "header", "msg"].map(ByteString::from_static).to_vec(),
+        unbound: unbound.map(|(name, help)| (ByteString::from_static(name), help)).to_vec(),
+        ..Names::default()
+    };
+    template(node, &names, reader)
+}
+
 impl<'l> StepReader<'l> {
-    pub(super) fn new(
-        loader: &'l Loader<'l>,
+    /// A reader at the start of a route. `route` is its whole node, which says which headers its messages may have.
+    pub(crate) fn new(
+        services: &'l ServiceCatalog,
         entries: &'l [Arc<dyn EntrySpec>],
         call: Option<&'l Arc<CallType>>,
         method: Option<&'l str>,
@@ -120,49 +108,94 @@ impl<'l> StepReader<'l> {
             Some(call) if call.client_streaming => BodyState::Stream(Arc::clone(&call.request)),
             Some(call) => BodyState::Typed(Arc::clone(&call.request)),
         };
-        Self {
-            loader,
-            call,
-            method,
-            state: State {
-                called: false,
-                bound: Vec::new(),
-                of_services: Vec::new(),
-                answered: false,
-                fields: match call {
-                    // Of a typed request the type knows the fields.
-                    Some(_) => None,
-                    None => request_fields(entries),
-                },
-                body,
-                reply: None,
-                may_reply: false,
-                sent: false,
-                opaque_reply: false,
-                streaming: false,
-                headers: headers_of_route(route).into(),
-            },
-            depth: 0,
-            in_branch: false,
-            entries,
-        }
+        // The fields of a typed request are those of its type.
+        let fields = if call.is_some() { None } else { request_fields(entries) };
+        let state = State {
+            called: false,
+            bound: Vec::new(),
+            of_services: Vec::new(),
+            answered: false,
+            fields,
+            body,
+            reply: None,
+            may_reply: false,
+            sent: false,
+            opaque_reply: false,
+            streaming: false,
+            headers: headers_of_route(route).into(),
+        };
+        Self { services, call, method, state, depth: 0, in_branch: false, entries }
     }
 
-    /// Reads a route's steps.
-    pub(super) fn route(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Vec<Step>> {
+    /// Reads all steps of a route.
+    pub(crate) fn route(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Vec<Step>> {
         let steps = self.steps(node, reader)?;
         if steps.is_empty() {
-            reader.error(
-                "missing-value",
-                node.span,
-                "a route does at least one thing",
-                "write `- call: service.operation`",
-            );
-        } else if !self.state.answered && !ends(&steps) {
+            let help = "write `- call: service.operation`";
+            reader.error("missing-value", node.span, "a route needs at least one step", help);
+        } else if !self.state.answered && !end_route(&steps) {
             let help = "call a service, make a body with `map`, or end with `respond`; a `choice` may need `otherwise`";
-            reader.error("no-answer", node.span, "a message can get to the end without an answer", help);
-        } else if !ends(&steps) {
-            self.check_answer(steps_span(node), reader);
+            reader.error("no-answer", node.span, "a message can reach the end of the route without an answer", help);
+        } else if !end_route(&steps) {
+            self.check_answer(span_of_last(node), reader);
+        }
+        Some(steps)
+    }
+
+    /// Reads a list of steps.
+    pub(super) fn steps(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Vec<Step>> {
+        let Kind::List(items) = &node.kind else {
+            let help = "write one step per line after a dash: `- call: service.operation`";
+            reader.wrong_kind(node, "a list of steps", help);
+            return None;
+        };
+        let mut steps = Vec::with_capacity(items.len());
+        let mut complete = true;
+        let mut ended = false;
+        for item in items {
+            if ended {
+                let help = "remove the step, or move it before `respond` or `fault`";
+                reader.error("unreachable", item.span, "no message reaches this step", help);
+                break;
+            }
+            match self.step(item, reader) {
+                Some(step) => {
+                    ended = matches!(step, Step::Respond(_) | Step::Fault(_));
+                    steps.push(step);
+                }
+                None => complete = false,
+            }
+        }
+        complete.then_some(steps)
+    }
+
+    fn step(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
+        let [(key, value)] = node.entries() else {
+            let help = format!("write one of {} after each dash", STEP_NAMES.join(", "));
+            reader.error("step", node.span, "a step is a map with one key", help);
+            return None;
+        };
+        Step::read(key, value, self, reader)
+    }
+
+    /// A reader of a block nested in the current step, which starts with what is known here. `None` if it would be nested too deeply.
+    pub(super) fn nested(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        if self.depth == DEPTH_MAX {
+            let message = format!("steps can be nested {DEPTH_MAX} levels deep");
+            reader.error("too-deep", node.span, message, "split the route into two");
+            return None;
+        }
+        Some(Self { state: self.state.clone(), depth: self.depth + 1, ..*self })
+    }
+
+    /// Reads the steps of a branch that cannot answer the caller.
+    pub(super) fn branch(&mut self, node: &StepsNode, reader: &mut Reader<'_>) -> Option<Vec<Step>> {
+        self.in_branch = true;
+        let steps = self.steps(&node.0, reader)?;
+        if steps.is_empty() {
+            let help = "write `- send: service.operation`";
+            reader.error("missing-value", node.0.span, "a branch needs at least one step", help);
+            return None;
         }
         Some(steps)
     }
@@ -171,20 +204,20 @@ impl<'l> StepReader<'l> {
         let mut variables: Vec<ByteString> = ["header", "msg"].map(ByteString::from_static).to_vec();
         let mut unbound: Vec<(ByteString, &'static str)> = Vec::new();
         if self.call.is_some_and(|call| call.client_streaming) {
-            unbound.push(("req".into(), "the request is a stream of messages; hand it on by a `call`"));
+            unbound.push(("req".into(), "the request is a stream of messages; forward it with a `call`"));
         } else if self.entries.iter().any(is_opaque) {
-            unbound.push(("req".into(), "the request is bytes that no contract describes; use `header` or `msg`"));
+            unbound.push(("req".into(), "the request is protobuf without a contract; use `header` or `msg`"));
         } else {
             variables.insert(0, "req".into());
         }
         if self.state.called && self.state.streaming {
-            unbound.push(("res".into(), "the reply is a stream of messages, which is handed on as it is"));
+            unbound.push(("res".into(), "the reply is a stream of messages, which is forwarded unchanged"));
         } else if self.state.called && self.state.opaque_reply {
-            unbound.push(("res".into(), "the reply is bytes that no contract describes; use `header` or `msg`"));
+            unbound.push(("res".into(), "the reply is protobuf without a contract; use `header` or `msg`"));
         } else if self.state.called {
             variables.push("res".into());
         } else {
-            unbound.push(("res".into(), "put a `call` step before this one on every way here"));
+            unbound.push(("res".into(), "put a `call` step before this one on every path to it"));
         }
         variables.extend(self.state.bound.iter().cloned());
         let mut of_services = self.state.of_services.clone();
@@ -202,7 +235,8 @@ impl<'l> StepReader<'l> {
         request.into_iter().chain(reply).collect()
     }
 
-    pub(super) fn expression(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Expression> {
+    /// Reads an expression over the names that are bound here.
+    pub(crate) fn expression(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Expression> {
         let (text, resolved) = reader.text(node)?;
         let shown = node.text().unwrap_or(&text);
         let compiled = Expression::compile_shown(&text, shown, &self.names());
@@ -210,164 +244,30 @@ impl<'l> StepReader<'l> {
         if let Some(range) = expression.square() {
             let span = if resolved { node.span } else { node.span_of(range) };
             let message = "this loops over the message for each part of it: the work grows with the square of its size";
-            let help = "a large message is refused; make a list or map of what is looked for in a step before, or use `groupBy`";
+            let help = "a large message is refused; build a list or map to search in an earlier step, or use `groupBy`";
             reader.diagnostics.warning("dear-expression", span, message, Some(help.to_owned()));
         }
         self.check_headers(expression.inputs(), node, reader);
         Some(expression)
     }
 
-    /// A text with expressions in it.
-    pub(super) fn template(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Template> {
-        let template = template(node, &self.names(), reader)?;
-        self.check_headers(template.expressions().flat_map(Expression::inputs), node, reader);
-        Some(template)
-    }
-
-    /// Headers that no message of this route has are seldom what is meant.
-    fn check_headers<'i>(
-        &self,
-        inputs: impl Iterator<Item = (&'i ByteString, Option<&'i ByteString>)>,
-        node: &Node,
-        reader: &mut Reader<'_>,
-    ) {
-        let names = inputs.filter(|(variable, _)| **variable == "header").filter_map(|(_, name)| name);
-        for name in names.filter(|name| !self.state.headers.contains(name)) {
-            let message = format!("`{name}` is never there: only headers that the route carries or sets are");
-            let help = match nearest(name, self.state.headers.iter().map(|header| &**header)) {
-                Some(meant) => format!("write `{meant}`, or add `headers: {{ request: [{name}] }}` to the route"),
-                None => format!("add `headers: {{ request: [{name}] }}` to the route"),
-            };
-            reader.diagnostics.warning("unlisted-header", node.span, message, Some(help));
-        }
-    }
-
-    /// An expression that decides.
+    /// Reads an expression that must be true or false.
     pub(super) fn condition(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Expression> {
         let condition = self.expression(node, reader)?;
         check_condition(&condition, &self.names().types, node.span, reader);
         Some(condition)
     }
 
-    pub(super) fn steps(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Vec<Step>> {
-        let Kind::List(items) = &node.kind else {
-            reader.wrong_kind(
-                node,
-                "a list of steps",
-                "write one step a line behind a dash: `- call: service.operation`",
-            );
-            return None;
-        };
-        let mut steps = Vec::with_capacity(items.len());
-        let mut complete = true;
-        let mut ended = false;
-        for item in items {
-            if ended {
-                reader.error(
-                    "unreachable",
-                    item.span,
-                    "no message gets here",
-                    "take it out, or move it before `respond` or `fault`",
-                );
-                break;
-            }
-            match self.step(item, reader) {
-                Some(step) => {
-                    ended = matches!(step, Step::Respond { .. } | Step::Fault { .. });
-                    steps.push(step);
-                }
-                None => complete = false,
-            }
-        }
-        complete.then_some(steps)
+    /// Reads a text with expressions in it.
+    pub(super) fn template(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Template> {
+        let template = template(node, &self.names(), reader)?;
+        self.check_headers(template.expressions().flat_map(Expression::inputs), node, reader);
+        Some(template)
     }
 
-    fn step(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
-        let [(key, value)] = node.entries() else {
-            let help = format!("write one of {} behind each dash", STEPS.join(", "));
-            reader.error("step", node.span, "a step is a map with one key", help);
-            return None;
-        };
-        match key.name.as_str() {
-            "map" => {
-                let map = self.map(value, reader)?;
-                self.refuse_in_stream("map", key.span, reader);
-                self.state.fields = map.top_names();
-                self.state.answered = true;
-                self.state.body = BodyState::Made(Made { map: map.clone(), node: value.clone(), types: self.types() });
-                Some(Step::Map(map))
-            }
-            "set" => self.headers(value, reader).map(Step::Set),
-            "require" => self.require(value, reader),
-            "filter" => self.filter(key, value, reader),
-            "call" => {
-                self.refuse_in_stream("call", key.span, reader);
-                let call = self.call(value, "call", reader);
-                self.state.called = true;
-                self.state.may_reply = true;
-                self.state.answered = true;
-                self.state.fields = None;
-                self.replied(call.as_ref());
-                call.map(Step::Call)
-            }
-            "send" => {
-                self.state.answered = true;
-                self.state.sent = true;
-                self.call(value, "send", reader).map(Step::Send)
-            }
-            "choice" => self.choice(value, reader),
-            "multicast" => self.multicast(key, value, reader),
-            "split" => self.split(key, value, reader),
-            "enrich" => self.enrich(value, reader),
-            "tap" => self.tap(value, reader),
-            "respond" => self.respond(value, reader),
-            "fault" => self.fault(value, reader),
-            other => {
-                let help = match nearest(other, STEPS.iter().copied()) {
-                    Some(meant) => format!("write `{meant}`"),
-                    None => format!("steps are {}", STEPS.join(", ")),
-                };
-                reader.error("unknown-step", key.span, format!("there is no step `{other}`"), help);
-                None
-            }
-        }
-    }
-
-    fn call(&self, node: &Node, what: &str, reader: &mut Reader<'_>) -> Option<CallPlan> {
-        if node.text().is_none() {
-            reader.wrong_kind(node, "a service's operation", &format!("write `{what}: service.operation`"));
-            return None;
-        }
-        let reference = Spanned::<String>::from_node(node, reader)?;
-        let call = self.loader.operation(&reference, self.method, reader)?;
-        let is_made = matches!(self.state.body, BodyState::Value);
-        Self::check_params(&call, self.state.fields.as_deref(), is_made, node.span, reader);
-        self.check_request(&call, what, node.span, reader);
-        Some(call)
-    }
-
-    pub(super) fn refuse_in_stream(&self, step: &str, span: Span, reader: &mut Reader<'_>) {
-        if self.state.streaming {
-            let message = format!("`{step}` cannot work on a stream: its messages are handed on as they are");
-            reader.error("stream", span, message, "take the step out, or put it before the call");
-        }
-    }
-
-    /// A name that a step binds.
-    pub(super) fn new_name(&self, name: &Spanned<String>, reader: &mut Reader<'_>) -> Option<ByteString> {
-        let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
-        let taken =
-            matches!(name.value.as_str(), "req" | "res" | "header" | "msg" | "lock" | "true" | "false" | "null" | "in");
-        let taken = taken || self.state.bound.iter().any(|bound| *bound == name.value);
-        if taken || !first || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            let help = "use a new name of small letters, digits and `_`";
-            reader.error("name", name.span, format!("`{}` cannot be bound here", name.value), help);
-            return None;
-        }
-        Some(name.value.as_str().into())
-    }
-
-    fn headers(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Vec<(ByteString, Template)>> {
+    /// Reads texts by header.
+    pub(super) fn headers(&self, node: &HeadersNode, reader: &mut Reader<'_>) -> Option<Vec<(ByteString, Template)>> {
+        let HeadersNode(node) = node;
         if !matches!(node.kind, Kind::Map(_)) {
             reader.wrong_kind(node, "a map from headers to texts", "write `x-tenant: \"${req.tenant}\"`");
             return None;
@@ -389,160 +289,78 @@ impl<'l> StepReader<'l> {
         complete.then_some(headers)
     }
 
-    fn require(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
-        let mut fields = reader.fields(node, "`require`")?;
-        let that = Self::needed("that", &mut fields, "`require` needs `that`", "write `that: req.amount > 0`", reader);
-        let code = fields.read_or("code", CodeName(Code::InvalidArgument), reader);
-        let message = Self::needed(
-            "message",
-            &mut fields,
-            "`require` needs `message`",
-            "write what the caller did wrong",
-            reader,
-        );
-        fields.finish(reader);
-        let that = that.and_then(|node| self.condition(node, reader));
-        let message = message.and_then(|node| self.template(node, reader));
-        Some(Step::Require { that: that?, code: code?.0, message: message? })
-    }
-
-    pub(super) fn needed<'n>(
-        name: &'static str,
-        fields: &mut crossdock_settings::Fields<'n>,
-        problem: &str,
-        help: &str,
-        reader: &mut Reader<'_>,
-    ) -> Option<&'n Node> {
-        let found = fields.take(name);
-        if found.is_none() {
-            reader.error("missing-key", fields.node().span, problem, help);
-        }
-        found
-    }
-
-    fn side_call(
+    /// A header that no message of this route has is rarely what is meant.
+    fn check_headers<'i>(
         &self,
-        fields: &mut crossdock_settings::Fields<'_>,
-        key: &'static str,
+        inputs: impl Iterator<Item = (&'i ByteString, Option<&'i ByteString>)>,
+        node: &Node,
         reader: &mut Reader<'_>,
-    ) -> Option<(CallPlan, Option<MapPlan>)> {
-        let problem = format!("it needs `{key}`");
-        let node = Self::needed(key, fields, &problem, &format!("write `{key}: service.operation`"), reader);
-        let with = fields.take("with").map(|with| self.map(with, reader));
-        let reference = node.and_then(|node| Spanned::<String>::from_node(node, reader))?;
-        let call = self.loader.operation(&reference, self.method, reader)?;
-        if call.operation.call_type().is_none() {
-            // Where nothing is said, `enrich` makes an empty body, and `tap` sends the one that is there.
-            let made = with.is_some() || key == "call";
-            let body = if made { &BodyState::Value } else { &self.state.body };
-            Self::check_untyped(&call, body, reference.span, reader);
-        }
-        if let Some(Some(map)) = &with {
-            Self::check_params(&call, map.top_names().as_deref(), true, reference.span, reader);
-        }
-        match with {
-            Some(None) => None,
-            with => Some((call, with.flatten())),
+    ) {
+        let names = inputs.filter(|(variable, _)| **variable == "header").filter_map(|(_, name)| name);
+        for name in names.filter(|name| !self.state.headers.contains(name)) {
+            let message = format!("`{name}` is never present: only headers that the route forwards or sets are");
+            let help = match nearest(name, self.state.headers.iter().map(|header| &**header)) {
+                Some(meant) => format!("write `{meant}`, or add `headers: {{ request: [{name}] }}` to the route"),
+                None => format!("add `headers: {{ request: [{name}] }}` to the route"),
+            };
+            reader.diagnostics.warning("unlisted-header", node.span, message, Some(help));
         }
     }
 
-    fn enrich(&mut self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
-        let mut fields = reader.fields(node, "`enrich`")?;
-        let side = self.side_call(&mut fields, "call", reader);
-        let name: Option<Spanned<String>> = fields.read("as", reader);
-        fields.finish(reader);
-        let name = self.new_name(&name?, reader)?;
-        self.state.bound.push(name.clone());
-        self.state.of_services.push(name.clone());
-        let (call, with) = side?;
-        let with = with.unwrap_or(MapPlan::Fields(Vec::new()));
-        Some(Step::Enrich { call, with, name })
-    }
-
-    fn tap(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
-        let mut fields = reader.fields(node, "`tap`")?;
-        let side = self.side_call(&mut fields, "send", reader);
-        fields.finish(reader);
-        let (call, with) = side?;
-        Some(Step::Tap { call, with })
-    }
-
-    fn respond(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
-        if self.in_branch {
-            let help = "put it behind the `multicast` or `split`";
-            reader.error("respond", node.span, "a branch gives no answer: there are others beside it", help);
+    /// Binds the name of a step for the steps after it.
+    pub(super) fn new_name(&self, name: &Spanned<String>, reader: &mut Reader<'_>) -> Option<ByteString> {
+        let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+        let is_taken =
+            RESERVED_NAMES.contains(&name.value.as_str()) || self.state.bound.iter().any(|bound| *bound == name.value);
+        if is_taken || !starts_well || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            let message = format!("`{}` cannot be bound here", name.value);
+            let help = "use a new name of lower-case letters, digits and `_`";
+            reader.error("name", name.span, message, help);
             return None;
         }
-        let mut fields = reader.fields(node, "`respond`")?;
-        let status: Option<Option<Spanned<u16>>> = fields.read("status", reader);
-        let headers = fields.take("headers").map(|headers| self.headers(headers, reader));
-        self.refuse_in_stream("respond", node.span, reader);
-        let body = match fields.take("body") {
-            None => {
-                self.check_opaque_answer(&self.state.body, node.span, reader);
-                Some(RespondBody::Current)
-            }
-            Some(node) if node.is_null() || node.text() == Some("none") => Some(RespondBody::Empty),
-            Some(node) => self.map(node, reader).map(|map| {
-                let made = Made { map: map.clone(), node: node.clone(), types: self.types() };
-                let made = BodyState::Made(made);
-                self.check_opaque_answer(&made, node.span, reader);
-                if let Some(call) = self.call.filter(|call| !call.server_streaming) {
-                    check_body(&made, &call.reply, "the answer", node.span, reader);
-                }
-                RespondBody::Map(map)
-            }),
-        };
-        fields.finish(reader);
-        let status = status?;
-        if let Some(status) = status.as_ref().filter(|status| !(200..=299).contains(&status.value)) {
-            let help = "write 200 to 299, or use the step `fault` for an error";
-            reader.error("status", status.span, format!("{} is not the status of an answer", status.value), help);
-            return None;
-        }
-        let headers = match headers {
-            Some(headers) => headers?,
-            None => Vec::new(),
-        };
-        Some(Step::Respond { status: status.map(|status| status.value), headers, body: body? })
+        Some(name.value.as_str().into())
     }
 
-    fn fault(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Step> {
-        let mut fields = reader.fields(node, "`fault`")?;
-        let code: Option<CodeName> = fields.read("code", reader);
-        let message = Self::needed("message", &mut fields, "`fault` needs `message`", "write what went wrong", reader);
-        fields.finish(reader);
-        let message = message.and_then(|node| self.template(node, reader));
-        Some(Step::Fault { code: code?.0, message: message? })
+    /// Finds the operation that a step sends the current body to, and checks that it accepts that body.
+    pub(super) fn call_with_body(&self, node: &Node, step: &str, reader: &mut Reader<'_>) -> Option<CallPlan> {
+        let OperationName(reference) = OperationName::read_for(node, step, reader)?;
+        let call = self.services.operation(&reference, self.method, reader)?;
+        let is_made = matches!(self.state.body, BodyState::Value);
+        Self::check_params(&call, self.state.fields.as_deref(), is_made, node.span, reader);
+        self.check_request(&call, step, node.span, reader);
+        Some(call)
+    }
+
+    /// Reports a step that cannot work on a stream.
+    pub(super) fn refuse_in_stream(&self, step: &str, span: Span, reader: &mut Reader<'_>) {
+        if self.state.streaming {
+            let message = format!("`{step}` cannot be applied to a stream: its messages are forwarded unchanged");
+            reader.error("stream", span, message, "remove the step, or move it before the call");
+        }
+    }
+
+    /// Reports a step that uses the body more than once, if the body is a stream.
+    pub(super) fn refuse_stream(&self, step: &str, span: Span, reader: &mut Reader<'_>) {
+        if matches!(self.state.body, BodyState::Stream(_)) {
+            let message = format!("`{step}` cannot be applied to a stream, which can be read only once");
+            reader.error("stream", span, message, "forward it with one `call`");
+        }
     }
 }
 
-/// The last step: what the caller gets is its doing.
-fn steps_span(node: &Node) -> Span {
+/// The span of the last step, which decides what the caller gets.
+fn span_of_last(node: &Node) -> Span {
     match &node.kind {
         Kind::List(items) => items.last().map_or(node.span, |item| item.span),
         _ => node.span,
     }
 }
 
-/// Whether no message gets past these steps.
-pub(super) fn ends(steps: &[Step]) -> bool {
-    match steps.last() {
-        Some(Step::Respond { .. } | Step::Fault { .. }) => true,
-        Some(Step::Choice(branches)) => {
-            branches.last().is_some_and(|branch| branch.when.is_none())
-                && branches.iter().all(|branch| ends(&branch.steps))
-        }
-        _ => false,
-    }
-}
-
-/// The fields of `req` where no entry takes a body: then they are known before any message comes.
+/// The fields of `req` if no entry accepts a body: then they are known at load.
 fn request_fields(entries: &[Arc<dyn EntrySpec>]) -> Option<Vec<ByteString>> {
     let mut all: Option<Vec<ByteString>> = None;
     for entry in entries {
-        let method = &entry.address().method;
-        if !matches!(&**method, "GET" | "HEAD" | "DELETE") {
+        if entry.accepts_body() {
             return None;
         }
         let binding = entry.binding();

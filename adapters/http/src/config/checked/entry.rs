@@ -352,6 +352,11 @@ impl EntrySpec for Entry {
         &self.binding
     }
 
+    fn accepts_body(&self) -> bool {
+        // The content of these requests has no defined semantics (RFC 9110 §9.3).
+        !matches!(&*self.address.method, "GET" | "HEAD" | "DELETE")
+    }
+
     fn answer(&self) -> Option<&WriteFormat> {
         Some(&self.response_format)
     }

@@ -8,7 +8,7 @@ use crossdock_adapter_api::{Adapter, AdapterError, Outbound};
 use crossdock_routing::ServicePlan;
 
 use super::super::picker::Load;
-use crate::health::{Endpoint, Known, ServiceHealth};
+use crate::process::health::{Endpoint, Known, ServiceHealth};
 
 /// An endpoint with what calls to it use.
 pub(super) struct Member {

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::ShardState;
 use super::members::Member;
-use crate::health::Endpoint;
+use crate::process::health::Endpoint;
 
 /// From one probe of an unreachable endpoint to the next, at first and after a while.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);

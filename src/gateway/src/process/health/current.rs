@@ -23,7 +23,7 @@ pub(crate) struct Known {
 }
 
 /// The endpoints of a service.
-pub(crate) type Current = Arc<[Known]>;
+pub(crate) type EndpointSet = Arc<[Known]>;
 
 /// The addresses of a service as the settings have them, each with its host's name where that is followed.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Endpoints {
     }
 
     /// The endpoints of now. What nobody uses any more is forgotten.
-    pub(super) fn of(&self, places: &Places) -> Current {
+    pub(super) fn of(&self, places: &Places) -> EndpointSet {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let State { endpoints, checks } = &mut *state;
         let mut current = Vec::new();
@@ -113,7 +113,7 @@ pub(super) async fn follow(
     endpoints: Arc<Endpoints>,
     places: Arc<Places>,
     mut changes: Vec<watch::Receiver<Addresses>>,
-    current: watch::Sender<Current>,
+    current: watch::Sender<EndpointSet>,
 ) {
     loop {
         let any = select_all(changes.iter_mut().map(|change| Box::pin(change.changed())));

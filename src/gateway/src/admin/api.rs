@@ -1,0 +1,96 @@
+//! `/api/v1/…`: routes and services as JSON.
+
+use std::time::Instant;
+
+use crossdock_message::Code;
+use crossdock_routing::Step;
+use serde_json::{Value, json};
+
+use crate::generation::{Generation, ServiceShare};
+use crate::process::health::Known;
+use crate::stats::{Stats, get};
+
+fn endpoints_json(service: &ServiceShare, now: Instant) -> Vec<Value> {
+    let one = |Known { place, endpoint }: &Known| {
+        let name = service.health.name(*place);
+        json!({
+            "service": &*service.plan.name,
+            "address": endpoint.address,
+            "ip": endpoint.ip,
+            "name_problem": name.and_then(|name| name.addresses().problem).as_deref(),
+            "state": endpoint.standing(now).name(),
+            "unreachable": get(&endpoint.unreachable_total),
+            "failed": get(&endpoint.failed_total),
+            "ejected": get(&endpoint.ejected_total),
+            "checks_failed": get(&endpoint.checks_failed_total),
+        })
+    };
+    service.health.endpoints().iter().map(one).collect()
+}
+
+/// Three digits behind the point are enough for people.
+fn rounded(number: f64) -> Value {
+    json!((number * 1000.0).round() / 1000.0)
+}
+
+/// The body of `/api/v1/routes`.
+pub(crate) fn routes_json(stats: &Stats, generation: &Generation, now: Instant) -> Value {
+    let routes = generation.plan.routes.iter().zip(&generation.routes).map(|(plan, share)| {
+        let route = &share.stats;
+        let finished = route.finished();
+        let mean_ms = |counter| if finished == 0 { 0.0 } else { get(counter) as f64 / 1e6 / finished as f64 };
+        let (request, processing, response) =
+            (mean_ms(&route.request_ns), mean_ms(&route.processing_ns), mean_ms(&route.response_ns));
+        let services = Step::services(&plan.steps);
+        let at_once = services.iter().map(|service| generation.plan.services[*service].concurrency).min();
+        let capacity = at_once.filter(|_| processing > 0.0).map(|at_once| at_once as f64 / (processing / 1000.0));
+        let availability =
+            if finished == 0 { 1.0 } else { 1.0 - route.serving_side_failures() as f64 / finished as f64 };
+        let failed: serde_json::Map<String, Value> = Code::ALL
+            .into_iter()
+            .map(|code| (code.name().to_owned(), get(&route.failed[code as usize])))
+            .filter(|(_, count)| *count > 0)
+            .map(|(code, count)| (code, json!(count)))
+            .collect();
+        let endpoints = services.iter().flat_map(|service| endpoints_json(&generation.services[*service], now));
+        json!({
+            "name": &*plan.name,
+            "endpoints": endpoints.collect::<Vec<_>>(),
+            "from": plan.entries.iter().map(|entry| entry.describe()).collect::<Vec<_>>(),
+            "requests": finished,
+            "in_flight": get(&route.begun).saturating_sub(finished),
+            "failed": failed,
+            "throughput_per_s": rounded(route.throughput(stats.started, now)),
+            "latency_ms": {
+                "mean": rounded(request + processing + response),
+                "request": rounded(request),
+                "processing": rounded(processing),
+                "response": rounded(response),
+                "p50": route.latency.quantile_ms(0.5),
+                "p99": route.latency.quantile_ms(0.99),
+            },
+            "capacity_per_s": capacity.map(rounded),
+            "availability": rounded(availability),
+        })
+    });
+    json!({ "generation": generation.number, "routes": routes.collect::<Vec<_>>() })
+}
+
+/// The body of `/api/v1/services`.
+pub(crate) fn services_json(generation: &Generation, now: Instant) -> Value {
+    let services = generation.services.iter().map(|service| {
+        json!({
+            "name": &*service.plan.name,
+            "endpoints": endpoints_json(service, now),
+            "breaker": service.plan.breaker.as_ref().map(|_| service.health.breaker.name()),
+            "calls": get(&service.stats.calls),
+            "succeeded": get(&service.stats.succeeded),
+            "retries": get(&service.stats.retries),
+            "refused": get(&service.stats.refused),
+            "in_flight": service.stats.in_flight.load(std::sync::atomic::Ordering::Relaxed),
+            "credit": service.permits.available_permits(),
+            "concurrency": service.plan.concurrency,
+        })
+    });
+    json!({ "generation": generation.number, "services": services.collect::<Vec<_>>() })
+}

@@ -1,0 +1,112 @@
+//! `idempotency`: messages with the same key are processed once.
+
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossdock_adapter_api::{LocalFuture, Outcome};
+use crossdock_message::{Body, ByteString, Fault};
+use crossdock_routing::IdempotencyPolicy;
+use crossdock_routing::expression::Expression;
+
+use super::{Admitted, Arrival, Arrived, Policy, wait_until};
+use crate::process::{DedupEntry, KeyLock, RouteState, predecessor_redelivered};
+
+pub(super) struct Idempotency {
+    key: Expression,
+    window: Duration,
+    keys_max: usize,
+    state: Arc<RouteState>,
+}
+
+impl Idempotency {
+    pub(super) fn new(plan: &IdempotencyPolicy, state: &Arc<RouteState>) -> Self {
+        let (window, keys_max) = (plan.window, plan.keys_max);
+        Self { key: plan.key.clone(), window, keys_max, state: Arc::clone(state) }
+    }
+
+    /// A hash that distinguishes a duplicate from another message with the same key.
+    fn content(&self, arrival: &Arrival<'_>) -> u64 {
+        let mut hasher = self.state.hasher.build_hasher();
+        let message = &arrival.request.message;
+        (arrival.entry, message.content_type.as_deref()).hash(&mut hasher);
+        match &message.body {
+            Body::Empty => 0_u8.hash(&mut hasher),
+            Body::Raw { chunks, .. } => (1_u8, &chunks.to_bytes()[..]).hash(&mut hasher),
+            Body::Value(value) => (2_u8, format!("{value:?}")).hash(&mut hasher),
+            Body::Stream(_) => 3_u8.hash(&mut hasher),
+        }
+        for (name, value) in message.headers.iter() {
+            (&**name, &**value).hash(&mut hasher);
+        }
+        for (name, value) in message.params.iter() {
+            (&**name, format!("{value:?}")).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}
+
+impl Policy for Idempotency {
+    fn arrive(&self, arrival: &Arrival<'_>) -> Result<Option<Box<dyn Arrived>>, Fault> {
+        Ok(Some(Box::new(Waiting {
+            key: arrival.key(&self.key, "idempotency")?,
+            content: self.content(arrival),
+            wants_reply: arrival.turn.is_none(),
+            until: arrival.until,
+            window: self.window,
+            keys_max: self.keys_max,
+            state: Arc::clone(&self.state),
+        })))
+    }
+}
+
+struct Waiting {
+    key: ByteString,
+    content: u64,
+    /// A caller waits for the reply.
+    wants_reply: bool,
+    until: Option<Instant>,
+    window: Duration,
+    keys_max: usize,
+    state: Arc<RouteState>,
+}
+
+impl Waiting {
+    /// Waits until no other message with the key is in flight. The queue is joined only here, once the message's turn in the `order` has
+    /// come: two messages could otherwise wait for each other.
+    async fn lock(&self) -> Result<KeyLock, Fault> {
+        let ticket = self.state.duplicates.join(&self.key, None)?;
+        wait_until(self.until, ticket).await?.map_err(|_| predecessor_redelivered())
+    }
+}
+
+impl Arrived for Waiting {
+    fn admit(self: Box<Self>) -> LocalFuture<'static, Result<Option<Box<dyn Admitted>>, Outcome>> {
+        Box::pin(async move {
+            let lock = self.lock().await.map_err(Outcome::Failed)?;
+            match self.state.processed.get(&self.key, Instant::now()) {
+                None => Ok(Some(Box::new(Processing { message: *self, lock }) as Box<dyn Admitted>)),
+                Some(entry) => {
+                    lock.settled();
+                    Err(entry.outcome(self.content, self.wants_reply))
+                }
+            }
+        })
+    }
+}
+
+struct Processing {
+    message: Waiting,
+    lock: KeyLock,
+}
+
+impl Admitted for Processing {
+    /// Remembers the outcome for duplicates. A failure is forgotten, so that the next message with the key may succeed.
+    fn end(self: Box<Self>, outcome: &Outcome) {
+        let Self { message, lock } = *self;
+        if let Some(entry) = DedupEntry::of(outcome, message.content) {
+            message.state.processed.put(message.key, entry, message.window, message.keys_max, Instant::now());
+        }
+        lock.settled();
+    }
+}

@@ -1,0 +1,77 @@
+//! `order`: messages with the same key are processed one after another.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossdock_adapter_api::{Hold, LocalFuture, Outcome, Turn};
+use crossdock_message::Fault;
+use crossdock_routing::OrderPolicy;
+use crossdock_routing::expression::Expression;
+
+use super::{Admitted, Arrival, Arrived, Policy, wait_until};
+use crate::process::{KeyLock, KeyQueues, RouteState, Ticket, predecessor_redelivered};
+
+pub(super) struct Order {
+    by: Expression,
+    queues: Arc<KeyQueues>,
+}
+
+impl Order {
+    pub(super) fn new(plan: &OrderPolicy, state: &RouteState) -> Self {
+        Self { by: plan.by.clone(), queues: Arc::clone(&state.order) }
+    }
+}
+
+impl Policy for Order {
+    fn arrive(&self, arrival: &Arrival<'_>) -> Result<Option<Box<dyn Arrived>>, Fault> {
+        let key = arrival.key(&self.by, "order")?;
+        if arrival.turn.is_some_and(|turn| turn.is_held()) {
+            // A further attempt: the lock was never released.
+            return Ok(None);
+        }
+        let ticket = self.queues.join(&key, arrival.turn.map(|turn| turn.source()))?;
+        // A message of a queue waits as long as it takes: its source bounds how many do.
+        let until = if arrival.turn.is_some() { None } else { arrival.until };
+        Ok(Some(Box::new(Waiting { ticket, turn: arrival.turn.cloned(), until })))
+    }
+}
+
+struct Waiting {
+    ticket: Ticket,
+    turn: Option<Rc<Turn>>,
+    until: Option<Instant>,
+}
+
+impl Arrived for Waiting {
+    fn admit(self: Box<Self>) -> LocalFuture<'static, Result<Option<Box<dyn Admitted>>, Outcome>> {
+        Box::pin(async move {
+            let Self { ticket, turn, until } = *self;
+            let lock = match wait_until(until, ticket).await {
+                Ok(Ok(lock)) => lock,
+                Ok(Err(_)) => return Err(Outcome::Failed(predecessor_redelivered())),
+                Err(fault) => return Err(Outcome::Failed(fault)),
+            };
+            match turn {
+                // The adapter holds the lock until the message is settled, over all attempts.
+                Some(turn) => {
+                    turn.hold(Box::new(lock));
+                    Ok(None)
+                }
+                None => Ok(Some(Box::new(lock) as Box<dyn Admitted>)),
+            }
+        })
+    }
+}
+
+impl Admitted for KeyLock {
+    fn end(self: Box<Self>, _: &Outcome) {
+        self.settled();
+    }
+}
+
+impl Hold for KeyLock {
+    fn done(self: Box<Self>) {
+        self.settled();
+    }
+}

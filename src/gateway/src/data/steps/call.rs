@@ -1,0 +1,23 @@
+//! `call`.
+
+use crossdock_message::{Fault, Headers, Message};
+use crossdock_routing::CallPlan;
+use crossdock_routing::steps::CallStep;
+
+use super::{Current, Run};
+
+impl Run<'_> {
+    pub(super) async fn call(&mut self, step: &CallStep) -> Result<(), Fault> {
+        let reply = self.call_with_current(&step.call).await?;
+        self.reply = Some(reply);
+        self.current = Current::Reply;
+        Ok(())
+    }
+
+    /// Calls an operation with the current body and the headers set for it.
+    pub(super) async fn call_with_current(&mut self, plan: &CallPlan) -> Result<Message, Fault> {
+        let message = self.outgoing(plan);
+        self.set = Headers::new();
+        self.exchange(plan, message).await
+    }
+}

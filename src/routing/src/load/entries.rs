@@ -1,0 +1,103 @@
+//! `from`: the messages that a route accepts.
+
+use std::sync::Arc;
+
+use crossdock_adapter_api::{Delivery, EntryContext, EntrySpec};
+use crossdock_settings::{Kind, Node, Reader, nearest};
+
+use super::Loader;
+use super::routes::ServedCall;
+
+impl Loader<'_> {
+    pub(super) fn entries(
+        &self,
+        from: &Node,
+        served: Option<&ServedCall>,
+        delivery: Option<Delivery>,
+        reader: &mut Reader<'_>,
+    ) -> Vec<Arc<dyn EntrySpec>> {
+        let list = match &from.kind {
+            Kind::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(from),
+        };
+        if list.is_empty() {
+            reader.error("missing-value", from.span, "`from` needs at least one entry", "write `{ http: { … } }`");
+        }
+        list.iter().filter_map(|node| self.entry(node, served, delivery, reader)).flatten().collect()
+    }
+
+    fn entry(
+        &self,
+        node: &Node,
+        served: Option<&ServedCall>,
+        delivery: Option<Delivery>,
+        reader: &mut Reader<'_>,
+    ) -> Option<Vec<Arc<dyn EntrySpec>>> {
+        let context = EntryContext {
+            contracts: &self.contracts,
+            call: served.map(|served| &served.call),
+            whole_service: served.is_some_and(|served| served.whole_service),
+            delivery,
+        };
+        let mut fields = reader.fields(node, "an entry of `from`")?;
+        let mut found = None;
+        let mut protocols = 0;
+        for adapter in self.inputs.adapters {
+            let Some(part) = fields.take(adapter.name()) else { continue };
+            protocols += 1;
+            found = adapter.read_entry(part, context, reader);
+            if let Some(entry) = found.as_ref().and_then(|entries| entries.first()) {
+                self.check_listener(entry, part, adapter.name(), reader);
+            }
+        }
+        fields.finish(reader);
+        if protocols != 1 {
+            let names: Vec<&str> = self.inputs.adapters.iter().map(|adapter| adapter.name()).collect();
+            let help = format!("write one of {}", names.join(", "));
+            reader.error("entry", node.span, "an entry has exactly one protocol", help);
+            return None;
+        }
+        found
+    }
+
+    fn check_listener(&self, entry: &Arc<dyn EntrySpec>, part: &Node, protocol: &str, reader: &mut Reader<'_>) {
+        let listener = &entry.address().listener;
+        let span = part.get("listen").map_or(part.span, |node| node.span);
+        match self.inputs.listeners.iter().find(|(name, _)| listener == name) {
+            Some((_, kind)) if *kind == protocol => {}
+            Some((_, kind)) => {
+                let message = format!("the protocol of the listener `{listener}` is {kind}, not {protocol}");
+                reader.error("listener-kind", span, message, format!("name a listener of {protocol}"));
+            }
+            None => {
+                let names = self.inputs.listeners.iter().map(|(name, _)| name.as_str());
+                let help = match nearest(listener, names) {
+                    Some(meant) => format!("write `{meant}`"),
+                    None => format!("add `{listener}` below `listeners:` in crossdock.yaml"),
+                };
+                reader.error("unknown-listener", span, format!("there is no listener `{listener}`"), help);
+            }
+        }
+    }
+
+    /// Has each adapter check all of its entries together.
+    pub(super) fn check_entries(&self, reader: &mut Reader<'_>) {
+        for adapter in self.inputs.adapters {
+            let is_its_own = |listener: &str| {
+                self.inputs.listeners.iter().any(|(name, owner)| name == listener && *owner == adapter.name())
+            };
+            let all = self.plan.routes.iter().flat_map(|route| route.entries.iter().map(move |entry| (route, entry)));
+            let (routes, entries): (Vec<_>, Vec<_>) =
+                all.filter(|(_, entry)| is_its_own(&entry.address().listener)).unzip();
+            for finding in adapter.check_entries(&entries) {
+                let route = &routes[finding.entry].name;
+                // A route of a whole service is named `name.Method`.
+                let is_named =
+                    |name: &str| route == name || route.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+                if let Some((_, span)) = self.route_names.iter().find(|(name, _)| is_named(name)) {
+                    reader.error("entries", *span, finding.message, finding.help);
+                }
+            }
+        }
+    }
+}

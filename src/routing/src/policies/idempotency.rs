@@ -1,0 +1,73 @@
+//! `idempotency`: messages of one key are processed once.
+
+use std::time::Duration as StdDuration;
+
+use crossdock_settings::{Duration, Reader, settings};
+
+use super::{Policy, PolicyContext, Scope};
+use crate::expression::Expression;
+use crate::steps::ExpressionNode;
+
+settings! {
+    /// an idempotency
+    pub(crate) struct IdempotencySettings {
+        /// The key: messages with the same key are the same message, which is processed once.
+        pub(crate) key: ExpressionNode,
+        /// How long a key is remembered after its message was processed.
+        pub(crate) window: Duration = Duration(StdDuration::from_secs(600)),
+        /// The number of keys that are remembered; beyond it, the oldest is forgotten.
+        pub(crate) max: usize = 100_000,
+        /// Where a key is remembered.
+        pub(crate) scope: Scope = Scope::Instance,
+    }
+}
+
+const KEYS_MAX: usize = 10_000_000;
+
+/// How duplicates of a message are recognized.
+#[derive(Debug)]
+pub struct IdempotencyPolicy {
+    /// The key.
+    pub key: Expression,
+    /// How long a key is remembered after its message was processed.
+    pub window: StdDuration,
+    /// The number of keys that are remembered.
+    pub keys_max: usize,
+}
+
+impl Policy for IdempotencyPolicy {
+    type Settings = IdempotencySettings;
+    type Plan = Option<Self>;
+
+    const KEY: &'static str = "idempotency";
+    const SUMMARY: &'static str = "Messages with the same key are processed once; duplicates get the same answer.";
+
+    fn check(
+        settings: Option<IdempotencySettings>,
+        route: &PolicyContext<'_>,
+        reader: &mut Reader<'_>,
+    ) -> Option<Option<Self>> {
+        let Some(IdempotencySettings { key, window, max, scope: Scope::Instance }) = settings else {
+            return Some(None);
+        };
+        let span = route.span(Self::KEY);
+        if route.is_streaming() {
+            let message = "`idempotency` cannot be combined with a stream";
+            reader.error("stream", span, message, "remove `idempotency`");
+        }
+        if window.0.is_zero() {
+            reader.error("window", span, "`window` must be greater than zero", "write for example `window: 10m`");
+        }
+        if !(1..=KEYS_MAX).contains(&max) {
+            reader.error("window", span, format!("`max` must be between 1 and {KEYS_MAX}"), "");
+        }
+        let key = route.expression(&key.0, reader)?;
+        Some(Some(Self { key, window: window.0, keys_max: max }))
+    }
+
+    fn describe(plan: &Option<Self>) -> Option<String> {
+        let plan = plan.as_ref()?;
+        let (key, window, max) = (plan.key.source(), plan.window, plan.keys_max);
+        Some(format!("by {key}, remembered for {window:?} or {max} keys, in this instance"))
+    }
+}
