@@ -251,5 +251,5 @@ routes:
     assert_eq!(second.status, 200, "{}", second.body);
     assert_eq!(recorder.carried_out(), [first, "{\"key\":1,\"n\":2}"]);
     let other = call(&gateway.public(), "POST", "/book", "{\"n\":3}");
-    assert!(other.status == 400 && other.body.contains("is not there"), "{} {}", other.status, other.body);
+    assert!(other.status == 400 && other.body.contains("is absent"), "{} {}", other.status, other.body);
 }

@@ -28,7 +28,7 @@ use crossdock_message::{ByteString, Time, TimeSpan, Value};
 pub use error::{CodecError, Problem};
 pub(crate) use wire::wire_type;
 
-pub(crate) use error::{Done, Failure};
+pub(crate) use error::{Done, Failure, fail};
 pub(crate) use json_sink::JsonSink;
 pub(crate) use json_source::JsonSource;
 pub(crate) use value_sink::ValueSink;
@@ -36,7 +36,7 @@ pub(crate) use value_source::ValueSource;
 pub(crate) use wire_sink::WireSink;
 pub(crate) use wire_source::{Input, WireSource};
 
-use crate::model::{Arity, Field, Kind, RecordId, RecordType};
+use crate::model::{Cardinality, Encoding, Facets, Field, Kind, RecordType};
 
 /// Records inside one another, as protobuf's own readers limit them.
 pub(crate) const DEPTH_MAX: usize = 100;
@@ -72,15 +72,33 @@ impl<'c> Slot<'c> {
 
     /// What stands there.
     pub(crate) fn kind(&self) -> Kind {
-        match (self.place, self.field.key) {
+        match (self.place, self.field.map_key()) {
             (Place::Key, Some(key)) => Kind::Scalar(key),
             _ => self.field.kind,
         }
     }
 
+    /// How protobuf encodes it.
+    pub(crate) fn encoding(&self) -> Encoding {
+        if self.place == Place::Key { self.field.protobuf.key_encoding } else { self.field.protobuf.encoding }
+    }
+
+    /// Whether null is a value of it.
+    pub(crate) fn is_nullable(&self) -> bool {
+        self.field.nullable && self.place != Place::Key
+    }
+
+    /// Checks a value against the facets of its field.
+    pub(crate) fn check(&self, leaf: &Leaf<'_>) -> Done<()> {
+        match &self.field.facets {
+            Some(facets) if self.place != Place::Key => check_facets(facets, leaf),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a default may be left out.
     pub(crate) fn is_implicit(&self) -> bool {
-        self.place == Place::Single && self.field.arity == Arity::Implicit
+        self.place == Place::Single && self.field.cardinality == Cardinality::Implicit
     }
 }
 
@@ -125,8 +143,12 @@ pub(crate) enum Leaf<'a> {
     Int(i64),
     /// Of an unsigned kind.
     UInt(u64),
+    /// A number without bounds on its size or precision, in JSON's grammar.
+    Number(&'a str),
     Float(f32),
     Double(f64),
+    /// The value of a nullable field.
+    Null,
     Text(TextRef<'a>),
     Bytes(BytesRef<'a>),
     Enum(i32),
@@ -182,21 +204,17 @@ pub(crate) trait Sink {
     fn unknown(&mut self, fields: BytesRef<'_>);
 }
 
-/// A stand-in for the field that a whole document would be.
-pub(crate) fn root_field(id: RecordId) -> Field {
-    Field {
-        name: ByteString::new(),
-        json_name: ByteString::new(),
-        number: 0,
-        arity: Arity::Optional,
-        kind: Kind::Record(id),
-        key: None,
-        oneof: None,
-        packed: false,
-        delimited: false,
-        doc: String::new(),
-        index: 0,
-        json_key: Box::default(),
-        tag: 0,
-    }
+/// Checks a value against facets.
+fn check_facets(facets: &Facets, leaf: &Leaf<'_>) -> Done<()> {
+    let checked = match leaf {
+        Leaf::Text(text) => facets.check_text(text.text),
+        Leaf::Bytes(bytes) => facets.check_bytes(bytes.bytes.len()),
+        Leaf::Int(number) => facets.check_number(itoa::Buffer::new().format(*number)),
+        Leaf::UInt(number) => facets.check_number(itoa::Buffer::new().format(*number)),
+        Leaf::Number(text) => facets.check_number(text),
+        Leaf::Float(number) => facets.check_number(ryu::Buffer::new().format(*number)),
+        Leaf::Double(number) => facets.check_number(ryu::Buffer::new().format(*number)),
+        _ => Ok(()),
+    };
+    checked.or_else(|rule| fail(Problem::Facet(rule)))
 }

@@ -28,8 +28,9 @@ mod typed;
 
 pub use codec::{CodecError, Problem};
 pub use model::{
-    Arity, Contract, EnumId, EnumType, Field, HttpRule, Kind, Method, RecordId, RecordType, Scalar, Service,
-    SourceFile, Special,
+    Bound, Cardinality, Contract, Encoding, EnumId, EnumType, Facets, Field, HttpRule, JsonField, JsonNumbers, Kind,
+    Matches, Method, Pattern, ProtobufField, RecordId, RecordType, Scalar, Service, SourceFile, VariantTag, Variants,
+    WellKnownType, XmlField, XmlNode,
 };
 pub use proto::{Files, Place, ProtoError, compile, from_descriptor_set};
 pub use set::Contracts;

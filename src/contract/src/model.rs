@@ -1,9 +1,12 @@
 //! The type model: what any kind of contract is read into.
 //!
-//! Types refer to one another by place, so that recursion costs nothing. What a field is called in JSON and which number
-//! it has in protobuf stand next to one another; other formats add their own names.
+//! Types, fields, cardinality, facets and documentation are neutral. What a format needs to know about a field or record – a number, an
+//! encoding, a name, an order – is a part of its own for each format: [`ProtobufField`], [`JsonField`], [`XmlField`]. Types refer to one another
+//! by position, so that recursion costs nothing.
 
 mod build;
+mod facets;
+mod field;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,16 +15,18 @@ use bytes::Bytes;
 use crossdock_message::{ByteString, Shape};
 
 pub(crate) use build::Builder;
+pub use facets::{Bound, Facets, Matches, Pattern};
+pub use field::{Cardinality, Encoding, Field, JsonField, JsonNumbers, Kind, ProtobufField, Scalar, XmlField, XmlNode};
 
-/// A record's place in its contract.
+/// A record's position in its contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RecordId(pub(crate) u32);
 
-/// An enumeration's place in its contract.
+/// An enumeration's position in its contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EnumId(pub(crate) u32);
 
-/// All types and services of one contract, checked: every reference leads somewhere.
+/// All types and services of one contract, checked: every reference resolves.
 #[derive(Debug)]
 pub struct Contract {
     pub(crate) records: Vec<RecordType>,
@@ -31,7 +36,7 @@ pub struct Contract {
     pub(crate) files: Vec<SourceFile>,
 }
 
-/// A file that the contract was read from, for those who ask a server for its descriptors.
+/// A `.proto` file that the contract was read from, for gRPC server reflection.
 #[derive(Debug, Clone)]
 pub struct SourceFile {
     /// Its name, as imports name it.
@@ -46,11 +51,9 @@ pub struct SourceFile {
     pub descriptor: Bytes,
 }
 
-/// What a record is beyond its fields: types that have a form of their own in JSON.
+/// Records whose values have a representation of their own (ProtoJSON's well-known types).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Special {
-    /// Nothing.
-    None,
+pub enum WellKnownType {
     /// `google.protobuf.Any`.
     Any,
     /// `google.protobuf.Timestamp`.
@@ -65,111 +68,58 @@ pub enum Special {
     Value,
     /// `google.protobuf.ListValue`.
     List,
-    /// `google.protobuf.StringValue` and its like: the value, or null.
+    /// `google.protobuf.StringValue` and the other wrappers: the value, or null.
     Wrapper,
 }
 
-/// A record: a message of protobuf.
+/// A record.
 #[derive(Debug)]
 pub struct RecordType {
     /// The full name, such as `shop.v1.Order`.
     pub name: ByteString,
     /// In the order of the declaration; extensions last.
     pub fields: Vec<Field>,
-    /// Groups of fields of which at most one is set, by name.
-    pub oneofs: Vec<ByteString>,
-    /// A form of its own in JSON.
-    pub special: Special,
-    /// What the contract says of it.
+    /// Groups of fields of which at most one is set.
+    pub variants: Vec<Variants>,
+    /// A representation of its own.
+    pub well_known: Option<WellKnownType>,
+    /// Its documentation in the contract.
     pub doc: String,
-    /// The encoding of `option message_set_wire_format`.
-    pub(crate) message_set: bool,
-    /// It only stands for an entry of a map.
-    pub(crate) map_entry: bool,
+    /// What protobuf needs to know.
+    pub(crate) protobuf: ProtobufRecord,
     pub(crate) shape: Arc<Shape>,
-    /// Fields by number: a table for small numbers, and the rest.
-    pub(crate) by_number: Vec<u16>,
-    pub(crate) by_large_number: HashMap<u32, u16>,
     pub(crate) by_name: HashMap<ByteString, u16>,
     pub(crate) required: Vec<u16>,
 }
 
-/// How often a field stands in its record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arity {
-    /// It has to be there (proto2's `required`).
-    Required,
-    /// It may be missing, which differs from its default.
-    Optional,
-    /// Without presence: missing is its default.
-    Implicit,
-    /// Any number of values in order.
-    Many,
-    /// Values by key.
-    Map,
+/// A record in protobuf.
+#[derive(Debug, Default)]
+pub(crate) struct ProtobufRecord {
+    /// It has the encoding of `option message_set_wire_format`.
+    pub(crate) is_message_set: bool,
+    /// It stands for an entry of a map.
+    pub(crate) is_map_entry: bool,
+    /// Fields by number: a table of small numbers, and the rest.
+    pub(crate) by_number: Vec<u16>,
+    pub(crate) by_large_number: HashMap<u32, u16>,
 }
 
-/// A field of a record.
-#[derive(Debug)]
-pub struct Field {
-    /// The name in the contract: what route files call it.
+/// A group of fields of which at most one is set: alternatives with different content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variants {
+    /// Its name; that of a `oneof` in protobuf.
     pub name: ByteString,
-    /// The name in JSON.
-    pub json_name: ByteString,
-    /// The number in protobuf.
-    pub number: u32,
-    /// How often it stands.
-    pub arity: Arity,
-    /// What it holds; of a map, its values.
-    pub kind: Kind,
-    /// Of a map, what its keys are.
-    pub key: Option<Scalar>,
-    /// Its place in the record's oneofs.
-    pub oneof: Option<u16>,
-    /// Numbers are written as one run.
-    pub packed: bool,
-    /// The record stands between two tags (a group), not behind its length.
-    pub delimited: bool,
-    /// What the contract says of it.
-    pub doc: String,
-    /// Its place in its record.
-    pub(crate) index: u16,
-    /// The JSON name with its quotes and colon.
-    pub(crate) json_key: Box<[u8]>,
-    /// The tag on the wire, as it is written.
-    pub(crate) tag: u64,
+    /// What says which of them is set.
+    pub tag: VariantTag,
 }
 
-/// What a field holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A plain value.
-    Scalar(Scalar),
-    /// One of named numbers.
-    Enum(EnumId),
-    /// A record.
-    Record(RecordId),
-}
-
-/// Plain values, with their encoding in protobuf.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "these are the names of protobuf's scalar types")]
-pub enum Scalar {
-    Double,
-    Float,
-    Int64,
-    Uint64,
-    Int32,
-    Fixed64,
-    Fixed32,
-    Bool,
-    String,
-    Bytes,
-    Uint32,
-    Sfixed32,
-    Sfixed64,
-    Sint32,
-    Sint64,
+/// What says which variant is set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VariantTag {
+    /// The presence of its field (`oneof` of protobuf, `choice` of XML Schema, unions of Avro).
+    Presence,
+    /// The value of another field, by name (`discriminator` of OpenAPI).
+    Field(ByteString),
 }
 
 /// An enumeration.
@@ -179,9 +129,9 @@ pub struct EnumType {
     pub name: ByteString,
     /// Names and numbers in the order of the declaration; several names may have one number.
     pub values: Vec<(ByteString, i32)>,
-    /// Numbers that have no name are not values of it (proto2).
+    /// Numbers without a name are not values of it.
     pub closed: bool,
-    /// What the contract says of it.
+    /// Its documentation in the contract.
     pub doc: String,
     /// `google.protobuf.NullValue`: JSON's null.
     pub(crate) null: bool,
@@ -196,7 +146,7 @@ pub struct Service {
     pub name: ByteString,
     /// In the order of the declaration.
     pub methods: Vec<Method>,
-    /// What the contract says of it.
+    /// Its documentation in the contract.
     pub doc: String,
 }
 
@@ -205,17 +155,17 @@ pub struct Service {
 pub struct Method {
     /// Its name.
     pub name: ByteString,
-    /// What it takes.
+    /// Its request.
     pub input: RecordId,
-    /// What it gives.
+    /// Its reply.
     pub output: RecordId,
-    /// It takes a stream.
+    /// The request is a stream.
     pub client_streaming: bool,
-    /// It gives a stream.
+    /// The reply is a stream.
     pub server_streaming: bool,
-    /// Carrying it out twice is as carrying it out once, by the option `idempotency_level`.
+    /// Executing it twice has the effect of executing it once.
     pub idempotent: bool,
-    /// What the contract says of it.
+    /// Its documentation in the contract.
     pub doc: String,
     /// How `google.api.http` binds it to HTTP.
     pub http: Vec<HttpRule>,
@@ -286,21 +236,10 @@ impl Contract {
         Some((service, method))
     }
 
-    /// The files that it was read from; each stands behind those that it imports.
+    /// The `.proto` files that it was read from, each after those that it imports.
     #[must_use]
     pub fn files(&self) -> &[SourceFile] {
         &self.files
-    }
-}
-
-impl Field {
-    /// Whether values of it can be written as one run.
-    pub(crate) fn is_packable(&self) -> bool {
-        match self.kind {
-            Kind::Scalar(scalar) => scalar.is_packable(),
-            Kind::Enum(_) => true,
-            Kind::Record(_) => false,
-        }
     }
 }
 
@@ -311,9 +250,9 @@ impl RecordType {
     /// The field of that number.
     #[must_use]
     pub fn field_by_number(&self, number: u32) -> Option<&Field> {
-        let index = match self.by_number.get(number as usize) {
+        let index = match self.protobuf.by_number.get(number as usize) {
             Some(index) => *index,
-            None => *self.by_large_number.get(&number)?,
+            None => *self.protobuf.by_large_number.get(&number)?,
         };
         self.fields.get(usize::from(index))
     }
@@ -341,34 +280,5 @@ impl EnumType {
     #[must_use]
     pub fn number_of(&self, name: &str) -> Option<i32> {
         self.by_name.get(name).copied()
-    }
-}
-
-impl Scalar {
-    /// The name in a `.proto` file.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Double => "double",
-            Self::Float => "float",
-            Self::Int64 => "int64",
-            Self::Uint64 => "uint64",
-            Self::Int32 => "int32",
-            Self::Fixed64 => "fixed64",
-            Self::Fixed32 => "fixed32",
-            Self::Bool => "bool",
-            Self::String => "string",
-            Self::Bytes => "bytes",
-            Self::Uint32 => "uint32",
-            Self::Sfixed32 => "sfixed32",
-            Self::Sfixed64 => "sfixed64",
-            Self::Sint32 => "sint32",
-            Self::Sint64 => "sint64",
-        }
-    }
-
-    /// Whether values of it can be written as one run.
-    pub(crate) fn is_packable(self) -> bool {
-        !matches!(self, Self::String | Self::Bytes)
     }
 }

@@ -1,4 +1,4 @@
-//! All contracts of one process, by name.
+//! All contracts of a process, by name.
 
 use std::sync::Arc;
 
@@ -38,16 +38,20 @@ impl Contracts {
         self.list.is_empty()
     }
 
-    /// What is said in a call of `pkg.Service/Method`. Where several contracts have it, the first one's word counts.
+    /// The call that `pkg.Service/Method` or `contract:pkg.Service/Method` names. Without a contract, the first one that declares it
+    /// counts.
     #[must_use]
     pub fn call(&self, path: &str) -> Option<CallType> {
-        self.list.iter().find_map(|(_, contract)| {
+        let (wanted, path) = split_contract(path);
+        let eligible = self.list.iter().filter(|(name, _)| wanted.is_none_or(|wanted| *name == wanted));
+        eligible.into_iter().find_map(|(contract_name, contract)| {
             let (service, method) = contract.method(path)?;
             let typed = |id, unknown| {
                 let type_ref = TypeRef::new(Arc::clone(contract), id);
                 Arc::new(Typed::new(type_ref, unknown, Arc::clone(&self.limits)))
             };
             Some(CallType {
+                contract: contract_name.clone(),
                 name: format!("{}/{}", service.name, method.name).into(),
                 request: typed(method.input, UnknownFields::Refuse),
                 // Services may be newer than the contract.
@@ -60,12 +64,13 @@ impl Contracts {
         })
     }
 
-    /// The calls of a service, in the order of its contract.
+    /// The calls of the service that `pkg.Service` or `contract:pkg.Service` names, in the order of its contract.
     #[must_use]
     pub fn calls_of(&self, service: &str) -> Option<Vec<CallType>> {
-        let (_, contract) = self.list.iter().find(|(_, contract)| contract.service(service).is_some())?;
-        let service = contract.service(service)?;
-        let names = service.methods.iter().map(|method| format!("{}/{}", service.name, method.name));
+        let (wanted, service) = split_contract(service);
+        let mut eligible = self.list.iter().filter(|(name, _)| wanted.is_none_or(|wanted| *name == wanted));
+        let (name, service) = eligible.find_map(|(name, contract)| Some((name, contract.service(service)?)))?;
+        let names = service.methods.iter().map(|method| format!("{name}:{}/{}", service.name, method.name));
         Some(names.filter_map(|name| self.call(&name)).collect())
     }
 
@@ -81,5 +86,13 @@ impl Contracts {
         services
             .flat_map(|service| service.methods.iter().map(|method| format!("{}/{}", service.name, method.name)))
             .collect()
+    }
+}
+
+/// Splits `contract:name`.
+fn split_contract(path: &str) -> (Option<&str>, &str) {
+    match path.split_once(':') {
+        Some((contract, path)) => (Some(contract), path),
+        None => (None, path),
     }
 }

@@ -8,11 +8,11 @@ pub use json_schema::json_schema;
 pub use outline::outline;
 pub use proto::proto;
 
-use crate::model::{Arity, Contract, Field, Kind, RecordType};
+use crate::model::{Cardinality, Contract, Field, Kind, RecordType};
 
 /// The records that are a contract's own: not those that every contract may import, nor entries of maps.
 fn own_records(contract: &Contract) -> impl Iterator<Item = &RecordType> {
-    contract.records().iter().filter(|record| !record.map_entry && is_own(&record.name))
+    contract.records().iter().filter(|record| !record.protobuf.is_map_entry && is_own(&record.name))
 }
 
 /// Whether a name is of the contract, and not of protobuf or of the annotations for HTTP.
@@ -21,9 +21,9 @@ fn is_own(name: &str) -> bool {
 }
 
 /// What a field holds, as `.proto` files write it.
-fn type_name(contract: &Contract, kind: Kind) -> String {
-    match kind {
-        Kind::Scalar(scalar) => scalar.name().to_owned(),
+fn type_name(contract: &Contract, field: &Field) -> String {
+    match field.kind {
+        Kind::Scalar(scalar) => field.protobuf.encoding.name().unwrap_or(scalar.name()).to_owned(),
         Kind::Enum(id) => contract.enumeration(id).name.to_string(),
         Kind::Record(id) => contract.record(id).name.to_string(),
     }
@@ -31,10 +31,12 @@ fn type_name(contract: &Contract, kind: Kind) -> String {
 
 /// A field's whole type, as `.proto` files write it.
 fn field_type(contract: &Contract, field: &Field) -> String {
-    let inner = type_name(contract, field.kind);
-    match (field.arity, field.key) {
-        (Arity::Map, Some(key)) => format!("map<{}, {inner}>", key.name()),
-        (Arity::Many, _) => format!("repeated {inner}"),
-        _ => inner,
+    let inner = type_name(contract, field);
+    match field.cardinality {
+        Cardinality::Map(key) => {
+            format!("map<{}, {inner}>", field.protobuf.key_encoding.name().unwrap_or(key.name()))
+        }
+        Cardinality::Repeated => format!("repeated {inner}"),
+        Cardinality::Required | Cardinality::Optional | Cardinality::Implicit => inner,
     }
 }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossdock_message::{BodyType as _, Code, Format, Limits, Record, Value};
+use crossdock_message::{BodyType as _, ByteString, Code, Decimal, Format, Limits, Record, Value};
 
 use super::*;
 
@@ -62,15 +62,18 @@ fn the_model_has_what_the_file_says() {
     let order = contract.record(method.output);
     assert_eq!(order.doc, "One order.");
     let field = order.field("customerName").expect("by its JSON name");
-    assert_eq!((&*field.name, field.number, field.arity), ("customer_name", 2, Arity::Implicit));
+    assert_eq!((&*field.name, field.protobuf.number, field.cardinality), ("customer_name", 2, Cardinality::Implicit));
     assert_eq!(
-        order.field("lines").map(|field| (field.arity, field.doc.as_str())),
-        Some((Arity::Many, "What was ordered."))
+        order.field("lines").map(|field| (field.cardinality, field.doc.as_str())),
+        Some((Cardinality::Repeated, "What was ordered."))
     );
-    assert_eq!(order.field("counts").map(|field| field.arity), Some(Arity::Map));
-    assert_eq!(order.field("priority").map(|field| (field.arity, field.oneof)), Some((Arity::Optional, None)));
-    assert_eq!(order.field("card").map(|field| field.oneof), Some(Some(0)));
-    assert!(order.field("deltas").expect("deltas").packed);
+    assert_eq!(order.field("counts").map(|field| field.cardinality), Some(Cardinality::Map(Scalar::Text)));
+    assert_eq!(
+        order.field("priority").map(|field| (field.cardinality, field.variant_of)),
+        Some((Cardinality::Optional, None))
+    );
+    assert_eq!(order.field("card").map(|field| field.variant_of), Some(Some(0)));
+    assert!(order.field("deltas").expect("deltas").protobuf.packed);
 }
 
 #[test]
@@ -465,4 +468,81 @@ fn cut_and_changed_bytes_never_do_more_than_fail() {
     for end in 0..text.len() {
         assert!(order.json_to_wire(&bytes(&text[..end]), UnknownFields::Refuse, &limits).is_err());
     }
+}
+
+/// A contract without protobuf: `t.Reading` with exact numbers, a nullable list and facets.
+fn neutral() -> TypeRef {
+    use crate::model::{Bound, Builder, Facets, Field, JsonField, Kind, ProtobufField};
+
+    let field = |name: &'static str, cardinality, scalar, nullable, facets: Option<Facets>| Field {
+        name: name.into(),
+        cardinality,
+        kind: Kind::Scalar(scalar),
+        nullable,
+        variant_of: None,
+        facets: facets.map(Box::new),
+        doc: String::new(),
+        json: JsonField { name: name.into(), ..JsonField::default() },
+        protobuf: ProtobufField::absent(),
+        xml: None,
+        index: 0,
+    };
+    let mut builder = Builder::default();
+    let id = builder.declare_record("t.Reading".into(), String::new());
+    let bound = |text: &'static str| Some(Bound { number: Decimal::new(text).expect("a number"), is_exclusive: false });
+    let positive = Facets { min: bound("0"), ..Facets::default() };
+    builder.record_mut(id).fields = vec![
+        field("exact", Cardinality::Required, Scalar::Decimal, false, Some(positive)),
+        field("count", Cardinality::Optional, Scalar::Integer, true, None),
+        field("on", Cardinality::Optional, Scalar::Lexical, false, None),
+        field("gaps", Cardinality::Repeated, Scalar::Int32, true, None),
+    ];
+    TypeRef::new(Arc::new(builder.finish()), id)
+}
+
+fn over_json(text: &'static str) -> Result<String, String> {
+    let limits = Limits::default();
+    let read = neutral().read_json(&Bytes::from_static(text.as_bytes()), UnknownFields::Refuse, &limits);
+    let value = read.map_err(|error| error.to_string())?;
+    let written = neutral().write_json(&value, &limits).map_err(|error| error.to_string())?;
+    Ok(String::from_utf8(written).expect("JSON is UTF-8"))
+}
+
+#[test]
+fn exact_numbers_and_lexical_values_keep_their_digits() {
+    for text in [
+        r#"{"exact":0.1000}"#,
+        r#"{"exact":123456789012345678901234567890.12345}"#,
+        r#"{"exact":1,"count":123456789012345678901234567890}"#,
+        r#"{"exact":1,"on":"2026-01-31"}"#,
+    ] {
+        assert_eq!(over_json(text).as_deref(), Ok(text));
+    }
+    assert!(over_json(r#"{"exact":1,"count":1.5}"#).is_err(), "an integer has no fraction");
+}
+
+#[test]
+fn null_differs_from_absence_where_a_field_is_nullable() {
+    for text in [r#"{"exact":1,"count":null}"#, r#"{"exact":1,"gaps":[1,null,3]}"#, r#"{"exact":1}"#] {
+        assert_eq!(over_json(text).as_deref(), Ok(text));
+    }
+    assert_eq!(over_json(r#"{"exact":1,"on":null}"#).as_deref(), Ok(r#"{"exact":1}"#), "null means absence elsewhere");
+}
+
+#[test]
+fn facets_are_checked_on_every_value_that_is_read() {
+    assert_eq!(
+        over_json(r#"{"exact":-0.01}"#),
+        Err("line 1, column 10: `exact`: the number must be at least 0".to_owned())
+    );
+    let value = Value::Record([(ByteString::from_static("exact"), Value::Int(-1))].into_iter().collect());
+    let error = neutral().write_json(&value, &Limits::default()).expect_err("out of range");
+    assert_eq!(error.problem, Problem::Facet("the number must be at least 0".to_owned()));
+}
+
+#[test]
+fn what_protobuf_cannot_represent_is_refused_when_written() {
+    let read = neutral().read_json(&Bytes::from_static(br#"{"exact":0.5}"#), UnknownFields::Refuse, &Limits::default());
+    let error = neutral().encode(&read.expect("JSON")).expect_err("no encoding");
+    assert!(matches!(error.problem, Problem::Unwritable(_)), "{error}");
 }

@@ -1,4 +1,4 @@
-//! A type as the body of a message: with its limits, and with faults in the place of errors.
+//! A type as the body of a message: with limits, and with faults instead of errors.
 
 use std::sync::Arc;
 
@@ -6,50 +6,52 @@ use bytes::Bytes;
 use crossdock_message::{BodyType, ByteString, Code, Fault, Format, Limits, Record, Value};
 
 use crate::codec::{CodecError, Problem};
-use crate::model::{Arity, Field, HttpRule, Kind, Scalar, Special};
+use crate::model::{Cardinality, Field, HttpRule, Kind, Scalar, WellKnownType};
 use crate::type_ref::{TypeRef, UnknownFields};
 
-/// Names of one path: more than any address needs, and few enough to be written as records in one another.
+/// Names of one path: more than any address needs, and few enough to be nested records.
 const PATH_DEPTH_MAX: usize = 32;
 
 /// A type of a contract as the type of bodies.
 #[derive(Debug, Clone)]
 pub struct Typed {
-    /// The type's name; of one field, with the field's behind it.
+    /// The name of the type; for a single field, followed by its name.
     name: ByteString,
     type_ref: TypeRef,
     limits: Arc<Limits>,
-    /// What becomes of names that the type does not know.
+    /// How unknown names in JSON are treated.
     unknown: UnknownFields,
-    /// Only this field is the body, its place in the record.
+    /// The position of the only field that is the body.
     only: Option<usize>,
 }
 
-/// What is said in one call: the types of request and reply, and whether they come as streams.
+/// A call: the types of request and reply, and whether they are streams.
 #[derive(Debug, Clone)]
 pub struct CallType {
-    /// `pkg.Service/Method`.
+    /// The contract that declares it, by its name in route files.
+    pub contract: ByteString,
+    /// Its operation in that contract: `pkg.Service/Method` in protobuf.
     pub name: ByteString,
-    /// What it takes.
+    /// The request.
     pub request: Arc<Typed>,
-    /// What it gives.
+    /// The reply.
     pub reply: Arc<Typed>,
-    /// It takes a stream.
+    /// The request is a stream.
     pub client_streaming: bool,
-    /// It gives a stream.
+    /// The reply is a stream.
     pub server_streaming: bool,
-    /// Carrying it out twice is as carrying it out once, by the contract's word.
+    /// Executing it twice has the effect of executing it once, as declared by the contract.
     pub idempotent: bool,
     /// How the contract binds it to HTTP.
     pub http: Vec<HttpRule>,
 }
 
-/// A field that an address gives: its path from the request down, and the texts that it has there.
+/// A field that an address contains: its path from the request, and its values as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Param {
-    /// Names from the request down, with dots between.
+    /// Names from the request down, separated by dots.
     pub path: ByteString,
-    /// One text, or several of a list.
+    /// One value, or several of a list.
     pub texts: Vec<ByteString>,
 }
 
@@ -58,7 +60,7 @@ pub struct Param {
 pub struct Found<'t> {
     /// The field.
     pub field: &'t Field,
-    /// One text says it: no list, map or record.
+    /// It is a single value: no list, map or record.
     pub is_plain: bool,
     /// The fields from the request down to it, this one last.
     steps: Vec<&'t Field>,
@@ -68,8 +70,9 @@ impl Found<'_> {
     /// Setting one would change what the other says: they are the same field, one is inside the other, or they are two of one
     /// oneof.
     fn collides(&self, other: &Self) -> bool {
-        let apart = self.steps.iter().zip(&other.steps).find(|(own, others)| own.number != others.number);
-        apart.is_none_or(|(own, others)| own.oneof.is_some() && own.oneof == others.oneof)
+        let apart =
+            self.steps.iter().zip(&other.steps).find(|(own, others)| own.protobuf.number != others.protobuf.number);
+        apart.is_none_or(|(own, others)| own.variant_of.is_some() && own.variant_of == others.variant_of)
     }
 }
 
@@ -107,21 +110,26 @@ impl Typed {
             let field = record.field(part).filter(|_| steps.len() < PATH_DEPTH_MAX).ok_or(part)?;
             steps.push(field);
             let inner = match field.kind {
-                Kind::Record(id) if !matches!(field.arity, Arity::Many | Arity::Map) => Some(contract.record(id)),
+                Kind::Record(id) if !field.is_collection() => Some(contract.record(id)),
                 _ => None,
             };
             if parts.peek().is_some() {
-                record = inner.filter(|inner| inner.special == Special::None).ok_or(part)?;
+                record = inner.filter(|inner| inner.well_known.is_none()).ok_or(part)?;
                 continue;
             }
             let has_text = match field.kind {
                 Kind::Record(id) => matches!(
-                    contract.record(id).special,
-                    Special::Time | Special::Duration | Special::FieldMask | Special::Wrapper
+                    contract.record(id).well_known,
+                    Some(
+                        WellKnownType::Time
+                            | WellKnownType::Duration
+                            | WellKnownType::FieldMask
+                            | WellKnownType::Wrapper
+                    )
                 ),
                 _ => true,
             };
-            return Ok(Found { field, is_plain: has_text && field.arity != Arity::Map, steps });
+            return Ok(Found { field, is_plain: has_text && field.map_key().is_none(), steps });
         }
         Err(path)
     }
@@ -181,7 +189,7 @@ impl Typed {
             (Some(Scalar::Bool), "false") => Value::Bool(false),
             _ => Value::Text(text.clone()),
         };
-        let many = found.field.arity == Arity::Many;
+        let many = found.field.cardinality == Cardinality::Repeated;
         let value = match param.texts.as_slice() {
             texts if many => Value::List(texts.iter().map(one).collect()),
             [text] if found.is_plain => one(text),
@@ -203,7 +211,7 @@ impl Typed {
             Kind::Record(id) => {
                 let record = self.type_ref.contract().record(id);
                 match record.fields.first().map(|inner| inner.kind) {
-                    Some(Kind::Scalar(scalar)) if record.special == Special::Wrapper => Some(scalar),
+                    Some(Kind::Scalar(scalar)) if record.well_known == Some(WellKnownType::Wrapper) => Some(scalar),
                     _ => None,
                 }
             }
@@ -235,9 +243,9 @@ impl Typed {
     /// The JSON of the one field that is the body.
     fn only_json(&self, index: usize, value: &Value) -> Result<Bytes, Fault> {
         let field = &self.type_ref.record().fields[index];
-        let empty = || match field.arity {
-            Arity::Many => Bytes::from_static(b"[]"),
-            Arity::Map => Bytes::from_static(b"{}"),
+        let empty = || match field.cardinality {
+            Cardinality::Repeated => Bytes::from_static(b"[]"),
+            Cardinality::Map(_) => Bytes::from_static(b"{}"),
             _ => Bytes::from_static(b"null"),
         };
         let Some(inner) = value.get(&field.name) else { return Ok(empty()) };
@@ -248,7 +256,7 @@ impl Typed {
             let plain = crossdock_message::json::write(inner).map(Bytes::from);
             return plain.map_err(|_| Fault::new(Code::Internal, "BODY_UNWRITABLE", "the answer has no form in JSON"));
         }
-        let content = 1 + field.json_key.len()..written.len() - 1;
+        let content = 1 + field.json.key.len()..written.len() - 1;
         Ok(Bytes::from(written).slice(content))
     }
 }

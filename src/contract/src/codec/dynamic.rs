@@ -8,20 +8,25 @@ use super::error::{Done, Problem, fail};
 use super::wire::{FIXED64, LENGTH, VARINT, patch_len, push_varint, read_tag, read_varint, skip_value};
 use super::wire_source::{Input, shared_text};
 use super::{DEPTH_MAX, numbers};
-use crate::model::Special;
+use crate::model::WellKnownType;
 
 /// Reads one of the three.
-pub(super) fn read(special: Special, input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> Done<Value> {
+pub(super) fn read(
+    well_known: WellKnownType,
+    input: Input<'_>,
+    depth_left: usize,
+    nodes_left: &mut usize,
+) -> Done<Value> {
     let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(DEPTH_MAX)) };
     let Some(left) = nodes_left.checked_sub(1) else { return fail(Problem::Nodes(0)) };
     *nodes_left = left;
-    match special {
-        Special::Struct => read_struct(input, depth_left, nodes_left),
-        Special::List => {
+    match well_known {
+        WellKnownType::Struct => read_struct(input, depth_left, nodes_left),
+        WellKnownType::List => {
             let mut items = Vec::new();
             each(input, |number, wire, part| {
                 if (number, wire) == (1, LENGTH) {
-                    items.push(read(Special::Value, part, depth_left, nodes_left)?);
+                    items.push(read(WellKnownType::Value, part, depth_left, nodes_left)?);
                 }
                 Ok(())
             })?;
@@ -42,7 +47,7 @@ fn read_struct(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> D
         each(entry, |number, wire, part| {
             match (number, wire) {
                 (1, LENGTH) => key = shared_text(part)?,
-                (2, LENGTH) => value = read(Special::Value, part, depth_left, nodes_left)?,
+                (2, LENGTH) => value = read(WellKnownType::Value, part, depth_left, nodes_left)?,
                 _ => {}
             }
             Ok(())
@@ -70,8 +75,8 @@ fn read_value(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> Do
             }
             (3, LENGTH) => value = Value::Text(shared_text(part)?),
             (4, VARINT) => value = Value::Bool(read_varint(part.bytes, &mut 0)? != 0),
-            (5, LENGTH) => value = read(Special::Struct, part, depth_left, nodes_left)?,
-            (6, LENGTH) => value = read(Special::List, part, depth_left, nodes_left)?,
+            (5, LENGTH) => value = read(WellKnownType::Struct, part, depth_left, nodes_left)?,
+            (6, LENGTH) => value = read(WellKnownType::List, part, depth_left, nodes_left)?,
             _ => {}
         }
         Ok(())
@@ -90,31 +95,31 @@ fn each<'a>(input: Input<'a>, mut each: impl FnMut(u32, u8, Input<'a>) -> Done<(
 }
 
 /// Writes the content of one of the three.
-pub(super) fn write(special: Special, value: &Value, out: &mut Vec<u8>) -> Done<()> {
-    match (special, value) {
-        (Special::Struct, Value::Record(record)) => {
+pub(super) fn write(well_known: WellKnownType, value: &Value, out: &mut Vec<u8>) -> Done<()> {
+    match (well_known, value) {
+        (WellKnownType::Struct, Value::Record(record)) => {
             for (name, field) in record.iter_with_defaults() {
                 let entry = open(1, out);
                 out.push(1 << 3 | LENGTH);
                 push_varint(out, name.len() as u64);
                 out.extend_from_slice(name.as_bytes());
                 let inner = open(2, out);
-                write(Special::Value, field, out)?;
+                write(WellKnownType::Value, field, out)?;
                 patch_len(out, inner);
                 patch_len(out, entry);
             }
             Ok(())
         }
-        (Special::List, Value::List(items)) => {
+        (WellKnownType::List, Value::List(items)) => {
             for item in items {
                 let start = open(1, out);
-                write(Special::Value, item, out)?;
+                write(WellKnownType::Value, item, out)?;
                 patch_len(out, start);
             }
             Ok(())
         }
-        (Special::Value, value) => write_value(value, out),
-        (Special::Struct, other) => fail(Problem::Kind { expected: "an object".to_owned(), found: other.kind() }),
+        (WellKnownType::Value, value) => write_value(value, out),
+        (WellKnownType::Struct, other) => fail(Problem::Kind { expected: "an object".to_owned(), found: other.kind() }),
         (_, other) => fail(Problem::Kind { expected: "a list".to_owned(), found: other.kind() }),
     }
 }
@@ -125,12 +130,12 @@ fn write_value(value: &Value, out: &mut Vec<u8>) -> Done<()> {
         Value::Bool(truth) => out.extend_from_slice(&[4 << 3, u8::from(*truth)]),
         Value::Record(_) => {
             let start = open(5, out);
-            write(Special::Struct, value, out)?;
+            write(WellKnownType::Struct, value, out)?;
             patch_len(out, start);
         }
         Value::List(_) => {
             let start = open(6, out);
-            write(Special::List, value, out)?;
+            write(WellKnownType::List, value, out)?;
             patch_len(out, start);
         }
         Value::Int(_) | Value::UInt(_) | Value::Decimal(_) | Value::F32(_) | Value::F64(_) => {

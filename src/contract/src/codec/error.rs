@@ -57,6 +57,9 @@ pub enum Problem {
         /// What is there.
         found: &'static str,
     },
+    /// A value violates a facet of its field.
+    #[error("{0}")]
+    Facet(String),
     /// A number does not fit.
     #[error("the number does not fit in {0}")]
     Range(&'static str),

@@ -6,7 +6,7 @@ use crossdock_message::{ByteString, Limits, json};
 use super::error::{Done, Problem, fail};
 use super::wire_source::{Input, WireSource};
 use super::{ANY_MAX, BytesRef, DEPTH_MAX, Leaf, Place, Sink, Slot};
-use crate::model::{Contract, Field, Kind, RecordType, Scalar, Special};
+use crate::model::{Contract, Field, JsonNumbers, Kind, RecordType};
 
 /// Appends a document to bytes.
 pub(crate) struct JsonSink<'c, 'o> {
@@ -33,7 +33,7 @@ impl<'c, 'o> JsonSink<'c, 'o> {
         match slot.place {
             Place::Single => {
                 self.separate();
-                self.out.extend_from_slice(&slot.field.json_key);
+                self.out.extend_from_slice(&slot.field.json.key);
             }
             Place::Item | Place::Key => self.separate(),
             Place::Root | Place::Value => {}
@@ -73,17 +73,15 @@ impl<'c, 'o> JsonSink<'c, 'o> {
         self.out.push(b'"');
     }
 
-    /// The text of a value; `kind` decides on quotes and names.
-    fn value(&mut self, kind: Kind, key: bool, leaf: Leaf<'_>) -> Done<()> {
-        let wide = matches!(
-            kind,
-            Kind::Scalar(Scalar::Int64 | Scalar::Uint64 | Scalar::Fixed64 | Scalar::Sfixed64 | Scalar::Sint64)
-        );
-        let quoted = key || wide;
+    /// The text of a value; its kind and the style of numbers decide on quotes and names.
+    fn value(&mut self, kind: Kind, numbers: JsonNumbers, key: bool, leaf: Leaf<'_>) -> Done<()> {
+        let quoted = key || numbers == JsonNumbers::Text;
         match leaf {
             Leaf::Bool(truth) => self.quoted_number(if truth { "true" } else { "false" }, key),
             Leaf::Int(number) => self.quoted_number(itoa::Buffer::new().format(number), quoted),
             Leaf::UInt(number) => self.quoted_number(itoa::Buffer::new().format(number), quoted),
+            Leaf::Number(text) => self.quoted_number(text, quoted),
+            Leaf::Null => self.out.extend_from_slice(b"null"),
             Leaf::Float(number) => {
                 self.double(f64::from(number), ryu::Buffer::new().format(number), key);
             }
@@ -140,7 +138,7 @@ impl<'c, 'o> JsonSink<'c, 'o> {
         let input = Input { owner: &owner, bytes: &owner };
         let (contract, limits) = (self.contract, self.limits);
         let mut source = WireSource::new(contract, self, limits);
-        if record.special == Special::None {
+        if record.well_known.is_none() {
             let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(DEPTH_MAX)) };
             source.fields(record, input, depth_left)?;
         } else {
@@ -204,7 +202,7 @@ impl Sink for JsonSink<'_, '_> {
         }
         self.open(slot);
         let key = slot.place == Place::Key;
-        self.value(slot.kind(), key, leaf)?;
+        self.value(slot.kind(), slot.field.json.numbers, key, leaf)?;
         if key {
             self.out.push(b':');
         }
@@ -213,7 +211,7 @@ impl Sink for JsonSink<'_, '_> {
 
     fn wrapped(&mut self, slot: Slot<'_>, inner: &Field, leaf: Leaf<'_>) -> Done<()> {
         self.open(slot);
-        self.value(inner.kind, false, leaf)
+        self.value(inner.kind, inner.json.numbers, false, leaf)
     }
 
     fn begin_record(&mut self, slot: Slot<'_>, _: &RecordType) -> Done<()> {
@@ -229,7 +227,7 @@ impl Sink for JsonSink<'_, '_> {
 
     fn begin_list(&mut self, field: &Field) -> Done<()> {
         self.separate();
-        self.out.extend_from_slice(&field.json_key);
+        self.out.extend_from_slice(&field.json.key);
         self.out.push(b'[');
         Ok(())
     }
@@ -241,7 +239,7 @@ impl Sink for JsonSink<'_, '_> {
 
     fn begin_map(&mut self, field: &Field) -> Done<()> {
         self.separate();
-        self.out.extend_from_slice(&field.json_key);
+        self.out.extend_from_slice(&field.json.key);
         self.out.push(b'{');
         Ok(())
     }

@@ -9,8 +9,8 @@ use super::error::{Done, Failure, Problem, fail, nearest};
 use super::json_sink::any_type;
 use super::numbers::{leaf_of_json_text, leaf_of_number, leaf_of_text, wrong_kind};
 use super::wire_sink::WireSink;
-use super::{ANY_MAX, BytesRef, DEPTH_MAX, Leaf, Place, Sink, Slot, TextRef, root_field};
-use crate::model::{Arity, Contract, EnumType, Field, Kind, RecordId, RecordType, Scalar, Special};
+use super::{ANY_MAX, BytesRef, DEPTH_MAX, Leaf, Place, Sink, Slot, TextRef};
+use crate::model::{Cardinality, Contract, EnumType, Field, Kind, RecordId, RecordType, Scalar, WellKnownType};
 
 /// Drives a sink with a document.
 pub(crate) struct JsonSource<'r, 'a, 'c, 's, S> {
@@ -73,15 +73,15 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
     /// A document that is the value of one field.
     pub(crate) fn lone_field(&mut self, record: &RecordType, name: &str) -> Done<()> {
         let Some(field) = record.field(name) else { return fail(unknown_field(record, name)) };
-        let mut oneofs = Seen::new(record.oneofs.len());
+        let mut oneofs = Seen::new(record.variants.len());
         let depth = self.limits.depth.min(Limits::DEPTH_CEILING);
-        self.field(field, record, &mut oneofs, 0, depth).map_err(|failure| failure.inside(&field.json_name))?;
+        self.field(field, record, &mut oneofs, 0, depth).map_err(|failure| failure.inside(&field.json.name))?;
         Ok(self.cursor.finish()?)
     }
 
     /// The value where the cursor stands, as a record.
     fn value_of_record(&mut self, id: RecordId) -> Done<()> {
-        let root = root_field(id);
+        let root = Field::of_document(id);
         self.record(Slot::new(&root, Place::Root), id, self.limits.depth.min(Limits::DEPTH_CEILING))
     }
 
@@ -97,8 +97,8 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
     fn record(&mut self, slot: Slot<'_>, id: RecordId, depth_left: usize) -> Done<()> {
         self.node()?;
         let record = self.contract.record(id);
-        if record.special != Special::None {
-            return self.special(slot, record, depth_left);
+        if record.well_known.is_some() {
+            return self.well_known(slot, record, depth_left);
         }
         let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(self.limits.depth)) };
         self.expect(Token::Object, "an object")?;
@@ -115,7 +115,7 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
     /// The fields of the object that opens here; `typed` where `@type` is one of its keys and was read.
     fn fields(&mut self, record: &RecordType, depth_left: usize, typed: bool) -> Done<()> {
         let mut seen = Seen::new(record.fields.len());
-        let mut oneofs = Seen::new(record.oneofs.len());
+        let mut oneofs = Seen::new(record.variants.len());
         let mut expected = 0;
         let mut more = self.cursor.enter(b'}');
         while more {
@@ -123,7 +123,7 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
             let key = self.cursor.key()?;
             // Most documents give the fields in the order of the contract.
             let known = match record.fields.get(expected) {
-                Some(field) if field.json_name == *key => Some(field),
+                Some(field) if field.json.name == *key => Some(field),
                 _ => record.field(&key),
             };
             match known {
@@ -131,10 +131,10 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
                     expected = usize::from(field.index) + 1;
                     if seen.set(field.index) {
                         self.cursor.rewind(key_at);
-                        return fail(Problem::Twice(field.json_name.to_string()));
+                        return fail(Problem::Twice(field.json.name.to_string()));
                     }
                     self.field(field, record, &mut oneofs, key_at, depth_left)
-                        .map_err(|failure| failure.inside(&field.json_name))?;
+                        .map_err(|failure| failure.inside(&field.json.name))?;
                 }
                 None if typed && key == "@type" => self.skip(depth_left)?,
                 None if self.ignore_unknown => self.skip(depth_left)?,
@@ -147,7 +147,7 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         }
         for index in &record.required {
             if !seen.has(*index) {
-                return fail(Problem::Missing(record.fields[usize::from(*index)].json_name.to_string()));
+                return fail(Problem::Missing(record.fields[usize::from(*index)].json.name.to_string()));
             }
         }
         Ok(())
@@ -171,33 +171,32 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         if token == Token::Null && !self.takes_null(field) {
             return Ok(self.cursor.literal(token)?);
         }
-        if let Some(oneof) = field.oneof
+        if let Some(oneof) = field.variant_of
             && oneofs.set(oneof)
         {
             self.cursor.rewind(key_at);
-            return fail(Problem::OneofTwice(record.oneofs[usize::from(oneof)].to_string()));
+            return fail(Problem::OneofTwice(record.variants[usize::from(oneof)].name.to_string()));
         }
-        match field.arity {
-            Arity::Many => self.list(field, token, depth_left),
-            Arity::Map => self.map(field, token, depth_left),
+        match field.cardinality {
+            Cardinality::Repeated => self.list(field, token, depth_left),
+            Cardinality::Map(_) => self.map(field, token, depth_left),
             _ => self.single(Slot::new(field, Place::Single), token, depth_left),
         }
     }
 
     /// Whether null is a value of the field rather than its absence.
     fn takes_null(&self, field: &Field) -> bool {
-        if matches!(field.arity, Arity::Many | Arity::Map) {
-            return false;
-        }
-        self.is_nullable(field.kind)
+        !field.is_collection() && self.is_nullable(field)
     }
 
-    fn is_nullable(&self, kind: Kind) -> bool {
-        match kind {
-            Kind::Record(id) => self.contract.record(id).special == Special::Value,
-            Kind::Enum(id) => self.contract.enumeration(id).null,
-            Kind::Scalar(_) => false,
-        }
+    /// Whether null is a value of the field, or of its items.
+    fn is_nullable(&self, field: &Field) -> bool {
+        field.nullable
+            || match field.kind {
+                Kind::Record(id) => self.contract.record(id).well_known == Some(WellKnownType::Value),
+                Kind::Enum(id) => self.contract.enumeration(id).null,
+                Kind::Scalar(_) => false,
+            }
     }
 
     fn list(&mut self, field: &Field, token: Token, depth_left: usize) -> Done<()> {
@@ -211,7 +210,7 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         let mut index = 0;
         while more {
             let token = self.cursor.token()?;
-            if token == Token::Null && !self.is_nullable(field.kind) {
+            if token == Token::Null && !self.is_nullable(field) {
                 return fail(Problem::NullItem).map_err(|failure: Box<Failure>| failure.at_index(index));
             }
             self.single(slot, token, depth_left).map_err(|failure| failure.at_index(index))?;
@@ -227,7 +226,7 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
             return wrong_token("an object", token);
         }
         let (key_slot, value_slot) = (Slot::new(field, Place::Key), Slot::new(field, Place::Value));
-        let Some(key_kind) = field.key else { return fail(Problem::Unwritable("the field is no map")) };
+        let Some(key_kind) = field.map_key() else { return fail(Problem::Unwritable("the field is no map")) };
         let mark = self.sink.begin_map(field)?;
         let mut keys = std::collections::HashSet::new();
         let mut more = self.cursor.enter(b'}');
@@ -235,7 +234,7 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
             let key_at = self.cursor.offset();
             let key = self.cursor.key()?;
             let token = self.cursor.token()?;
-            if token == Token::Null && !self.is_nullable(field.kind) {
+            if token == Token::Null && !self.is_nullable(field) {
                 return fail(Problem::NullItem).map_err(|failure: Box<Failure>| failure.inside(&key));
             }
             if self.ignore_unknown && self.is_unknown_name(field.kind, token)? {
@@ -288,6 +287,11 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
     #[inline]
     fn single(&mut self, slot: Slot<'_>, token: Token, depth_left: usize) -> Done<()> {
         let start = self.cursor.offset();
+        if token == Token::Null && slot.is_nullable() {
+            self.node()?;
+            self.cursor.literal(token)?;
+            return self.sink.leaf(slot, Leaf::Null);
+        }
         match slot.kind() {
             Kind::Record(id) => self.record(slot, id, depth_left),
             Kind::Enum(id) => {
@@ -330,13 +334,16 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
                     Cow::Borrowed(text) => self.text(text),
                     Cow::Owned(text) => TextRef { text, owner: None },
                 };
-                let done = leaf_of_json_text(scalar, text, &mut scratch).and_then(|leaf| self.sink.leaf(slot, leaf));
+                let done = leaf_of_json_text(scalar, text, &mut scratch)
+                    .and_then(|leaf| slot.check(&leaf).and_then(|()| self.sink.leaf(slot, leaf)));
                 self.scratch = scratch;
                 done
             }
             Token::Number => {
                 let (text, _) = self.cursor.number()?;
-                self.sink.leaf(slot, leaf_of_number(scalar, text)?)
+                let leaf = leaf_of_number(scalar, text)?;
+                slot.check(&leaf)?;
+                self.sink.leaf(slot, leaf)
             }
             Token::True | Token::False if scalar == Scalar::Bool => {
                 self.cursor.literal(token)?;
@@ -377,44 +384,48 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         }
     }
 
-    fn special(&mut self, slot: Slot<'_>, record: &RecordType, depth_left: usize) -> Done<()> {
+    fn well_known(&mut self, slot: Slot<'_>, record: &RecordType, depth_left: usize) -> Done<()> {
         let start = self.cursor.offset();
-        let done = self.special_value(slot, record, depth_left);
+        let done = self.well_known_value(slot, record, depth_left);
         if let Err(failure) = &done
-            && matches!(record.special, Special::Time | Special::Duration | Special::FieldMask | Special::Wrapper)
+            && matches!(
+                record.well_known,
+                Some(WellKnownType::Time | WellKnownType::Duration | WellKnownType::FieldMask | WellKnownType::Wrapper)
+            )
         {
             self.back_to(start, failure);
         }
         done
     }
 
-    fn special_value(&mut self, slot: Slot<'_>, record: &RecordType, depth_left: usize) -> Done<()> {
-        match record.special {
-            Special::Time => {
+    fn well_known_value(&mut self, slot: Slot<'_>, record: &RecordType, depth_left: usize) -> Done<()> {
+        let Some(well_known) = record.well_known else { return fail(Problem::Tag) };
+        match well_known {
+            WellKnownType::Time => {
                 let text = self.string("a moment such as \"2026-01-31T12:00:00Z\"")?;
                 match Time::parse(&text) {
                     Some(time) => self.sink.leaf(slot, Leaf::Time(time)),
                     None => wrong_text("a moment such as \"2026-01-31T12:00:00Z\""),
                 }
             }
-            Special::Duration => {
+            WellKnownType::Duration => {
                 let text = self.string("a length of time such as \"1.5s\"")?;
                 match TimeSpan::parse(&text) {
                     Some(span) => self.sink.leaf(slot, Leaf::Duration(span)),
                     None => wrong_text("a length of time such as \"1.5s\""),
                 }
             }
-            Special::FieldMask => {
+            WellKnownType::FieldMask => {
                 let text = self.string("names of fields with commas between")?;
                 let paths = mask_paths(&text)?;
                 self.sink.leaf(slot, Leaf::Mask(&paths))
             }
-            Special::Struct | Special::Value | Special::List => {
+            WellKnownType::Struct | WellKnownType::Value | WellKnownType::List => {
                 let limits = Limits { depth: depth_left, ..self.limits.clone() };
                 let token = self.cursor.token()?;
-                let wanted = match record.special {
-                    Special::Struct => Token::Object,
-                    Special::List => Token::Array,
+                let wanted = match well_known {
+                    WellKnownType::Struct => Token::Object,
+                    WellKnownType::List => Token::Array,
                     _ => token,
                 };
                 if token != wanted {
@@ -423,14 +434,13 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
                 let value = read_value(self.cursor, &limits, &mut self.nodes)?;
                 self.sink.leaf(slot, Leaf::Dynamic(&value))
             }
-            Special::Wrapper => {
+            WellKnownType::Wrapper => {
                 let Some(inner) = record.fields.first() else { return fail(Problem::Tag) };
                 let Kind::Scalar(scalar) = inner.kind else { return fail(Problem::Tag) };
                 let token = self.cursor.token()?;
                 self.wrapper(slot, inner, scalar, token)
             }
-            Special::Any => self.any(slot, depth_left),
-            Special::None => fail(Problem::Tag),
+            WellKnownType::Any => self.any(slot, depth_left),
         }
     }
 
@@ -494,10 +504,10 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
             any_left,
             scratch: Vec::new(),
         };
-        if record.special == Special::None {
+        if record.well_known.is_none() {
             inner.fields(record, inner_depth, true)?;
         } else {
-            inner.special_payload(id, inner_depth)?;
+            inner.well_known_payload(id, inner_depth)?;
         }
         self.nodes = inner.nodes;
         let url = TextRef { text: &url, owner: None };
@@ -528,8 +538,8 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
     }
 
     /// The payload of an `Any` whose type has a form of its own: it stands below `value`.
-    fn special_payload(&mut self, id: RecordId, depth_left: usize) -> Done<()> {
-        let root = root_field(id);
+    fn well_known_payload(&mut self, id: RecordId, depth_left: usize) -> Done<()> {
+        let root = Field::of_document(id);
         let slot = Slot::new(&root, Place::Root);
         let mut found = false;
         let mut more = self.cursor.enter(b'}');
@@ -576,7 +586,7 @@ pub(super) fn mask_paths(text: &str) -> Done<Vec<ByteString>> {
 }
 
 pub(super) fn unknown_field(record: &RecordType, name: &str) -> Problem {
-    let names = record.fields.iter().map(|field| &*field.json_name);
+    let names = record.fields.iter().map(|field| &*field.json.name);
     Problem::UnknownField {
         record: record.name.to_string(),
         name: name.chars().take(64).collect(),

@@ -12,7 +12,7 @@ use crate::model::Scalar;
 const WHOLE_DIGITS_MAX: usize = 40;
 
 /// A number in JSON's grammar as a scalar.
-pub(super) fn leaf_of_number(scalar: Scalar, text: &str) -> Done<Leaf<'static>> {
+pub(super) fn leaf_of_number(scalar: Scalar, text: &str) -> Done<Leaf<'_>> {
     match scalar {
         Scalar::Double => match text.parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(Leaf::Double(number)),
@@ -22,7 +22,12 @@ pub(super) fn leaf_of_number(scalar: Scalar, text: &str) -> Done<Leaf<'static>> 
             Ok(number) if number.is_finite() => Ok(Leaf::Float(number)),
             _ => fail(Problem::Range("float")),
         },
-        Scalar::Bool | Scalar::String | Scalar::Bytes => wrong_kind(scalar, "a number"),
+        Scalar::Decimal => Ok(Leaf::Number(text)),
+        Scalar::Integer if !text.contains(['.', 'e', 'E']) => Ok(Leaf::Number(text)),
+        Scalar::Integer => fail(Problem::Range(scalar.name())),
+        // Its text is all that is known about it.
+        Scalar::Lexical => Ok(Leaf::Text(TextRef { text, owner: None })),
+        Scalar::Bool | Scalar::Text | Scalar::Bytes => wrong_kind(scalar, "a number"),
         whole => match text.parse::<i64>() {
             Ok(number) => leaf_of_whole(whole, i128::from(number)),
             Err(_) => match whole_number(text) {
@@ -36,12 +41,10 @@ pub(super) fn leaf_of_number(scalar: Scalar, text: &str) -> Done<Leaf<'static>> 
 /// A whole number as a scalar of a whole kind, where it fits.
 fn leaf_of_whole(scalar: Scalar, number: i128) -> Done<Leaf<'static>> {
     let leaf = match scalar {
-        Scalar::Int32 | Scalar::Sint32 | Scalar::Sfixed32 => {
-            i32::try_from(number).ok().map(|n| Leaf::Int(i64::from(n)))
-        }
-        Scalar::Int64 | Scalar::Sint64 | Scalar::Sfixed64 => i64::try_from(number).ok().map(Leaf::Int),
-        Scalar::Uint32 | Scalar::Fixed32 => u32::try_from(number).ok().map(|n| Leaf::UInt(u64::from(n))),
-        Scalar::Uint64 | Scalar::Fixed64 => u64::try_from(number).ok().map(Leaf::UInt),
+        Scalar::Int32 => i32::try_from(number).ok().map(|number| Leaf::Int(i64::from(number))),
+        Scalar::Int64 => i64::try_from(number).ok().map(Leaf::Int),
+        Scalar::UInt32 => u32::try_from(number).ok().map(|number| Leaf::UInt(u64::from(number))),
+        Scalar::UInt64 => u64::try_from(number).ok().map(Leaf::UInt),
         _ => None,
     };
     leaf.map_or_else(|| fail(Problem::Range(scalar.name())), Ok)
@@ -74,14 +77,14 @@ fn whole_number(text: &str) -> Option<i128> {
 
 /// A text as a scalar, as ProtoJSON reads texts: a number in quotes, base64, `NaN`.
 pub(super) fn leaf_of_json_text<'a>(scalar: Scalar, text: TextRef<'a>, scratch: &'a mut Vec<u8>) -> Done<Leaf<'a>> {
-    let special = |number: f64| match scalar {
+    let not_finite = |number: f64| match scalar {
         Scalar::Double => Some(Leaf::Double(number)),
         #[expect(clippy::cast_possible_truncation, reason = "these three are the same in both widths")]
         Scalar::Float => Some(Leaf::Float(number as f32)),
         _ => None,
     };
     match scalar {
-        Scalar::String => return Ok(Leaf::Text(text)),
+        Scalar::Text | Scalar::Lexical => return Ok(Leaf::Text(text)),
         Scalar::Bool => return wrong_kind(scalar, "text"),
         Scalar::Bytes => {
             decode_base64(text.text, scratch)?;
@@ -90,9 +93,9 @@ pub(super) fn leaf_of_json_text<'a>(scalar: Scalar, text: TextRef<'a>, scratch: 
         _ => {}
     }
     let known = match text.text {
-        "NaN" => special(f64::NAN),
-        "Infinity" => special(f64::INFINITY),
-        "-Infinity" => special(f64::NEG_INFINITY),
+        "NaN" => not_finite(f64::NAN),
+        "Infinity" => not_finite(f64::INFINITY),
+        "-Infinity" => not_finite(f64::NEG_INFINITY),
         _ => None,
     };
     match known {
@@ -130,7 +133,7 @@ pub(super) fn leaf_of_value<'a>(scalar: Scalar, value: &'a Value, scratch: &'a m
     match (scalar, value) {
         (Scalar::Bool, Value::Bool(truth)) => Ok(Leaf::Bool(*truth)),
         (Scalar::Bytes, Value::Bytes(bytes)) => Ok(Leaf::Bytes(BytesRef { bytes, owner: Some(bytes) })),
-        (Scalar::String, Value::Time(_) | Value::Duration(_)) => fail(Problem::Kind {
+        (Scalar::Text, Value::Time(_) | Value::Duration(_)) => fail(Problem::Kind {
             expected: "text".to_owned(),
             found: "a moment or a length of time; `text()` makes a text of it",
         }),
@@ -147,15 +150,22 @@ pub(super) fn leaf_of_value<'a>(scalar: Scalar, value: &'a Value, scratch: &'a m
                 fail(Problem::Range("float"))
             }
         }
-        (_, Value::Int(number)) => leaf_of_number(scalar, itoa::Buffer::new().format(*number)),
-        (_, Value::UInt(number)) => leaf_of_number(scalar, itoa::Buffer::new().format(*number)),
+        (_, Value::Int(number)) => leaf_of_number(scalar, kept(itoa::Buffer::new().format(*number), scratch)),
+        (_, Value::UInt(number)) => leaf_of_number(scalar, kept(itoa::Buffer::new().format(*number), scratch)),
         (_, Value::Decimal(number)) => leaf_of_number(scalar, number.as_str()),
         (_, Value::F32(_) | Value::F64(_)) => match value.scalar_text() {
-            Some(text) => leaf_of_number(scalar, &text),
+            Some(text) => leaf_of_number(scalar, kept(&text, scratch)),
             None => fail(Problem::Range(scalar.name())),
         },
         (_, other) => wrong_kind(scalar, other.kind()),
     }
+}
+
+/// A copy of a text that lives as long as the leaf.
+fn kept<'a>(text: &str, scratch: &'a mut Vec<u8>) -> &'a str {
+    scratch.clear();
+    scratch.extend_from_slice(text.as_bytes());
+    std::str::from_utf8(scratch).unwrap_or_default()
 }
 
 /// A number as the double that a `google.protobuf.Value` holds.
@@ -170,7 +180,7 @@ pub(super) fn double_of(value: &Value) -> Done<f64> {
 pub(super) fn wrong_kind<T>(scalar: Scalar, found: &'static str) -> Done<T> {
     let expected = match scalar {
         Scalar::Bool => "true or false".to_owned(),
-        Scalar::String => "text".to_owned(),
+        Scalar::Text | Scalar::Lexical => "text".to_owned(),
         Scalar::Bytes => "base64".to_owned(),
         number => format!("a number ({})", number.name()),
     };
@@ -209,17 +219,17 @@ mod tests {
             (Scalar::Int32, "2147483647", true),
             (Scalar::Int32, "2147483648", false),
             (Scalar::Int32, "-2147483648", true),
-            (Scalar::Uint32, "4294967295", true),
-            (Scalar::Uint32, "-1", false),
+            (Scalar::UInt32, "4294967295", true),
+            (Scalar::UInt32, "-1", false),
             (Scalar::Int64, "9223372036854775807", true),
             (Scalar::Int64, "9223372036854775808", false),
-            (Scalar::Uint64, "18446744073709551615", true),
-            (Scalar::Uint64, "18446744073709551616", false),
+            (Scalar::UInt64, "18446744073709551615", true),
+            (Scalar::UInt64, "18446744073709551616", false),
             (Scalar::Int32, "1.0", true),
             (Scalar::Int32, "1.5", false),
             (Scalar::Float, "3.5e38", false),
             (Scalar::Double, "1e999", false),
-            (Scalar::String, "1", false),
+            (Scalar::Text, "1", false),
         ] {
             assert_eq!(fits(scalar, text), expected, "{scalar:?} {text}");
         }

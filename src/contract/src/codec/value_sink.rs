@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use crossdock_message::{ByteString, Limits, Record, Shape, Value};
+use crossdock_message::{ByteString, Decimal, Limits, Record, Shape, Value};
 
 use super::error::{Done, Problem, fail};
 use super::json_sink::any_type;
 use super::wire_source::{Input, WireSource};
 use super::{ANY_MAX, BytesRef, Leaf, Place, Sink, Slot, TextRef};
-use crate::model::{Contract, Field, Kind, RecordType, Special};
+use crate::model::{Contract, Field, Kind, RecordType};
 
 /// The payload of an `Any` whose type the contract does not hold, as protobuf wrote it.
 pub(super) const RAW_PAYLOAD: &str = "@value";
@@ -57,6 +57,12 @@ impl<'c> ValueSink<'c> {
             Leaf::Bool(truth) => Value::Bool(truth),
             Leaf::Int(number) => Value::Int(number),
             Leaf::UInt(number) => Value::from(number),
+            // Digits are kept; a number that is not in JSON's grammar is no leaf.
+            Leaf::Number(text) => match text.parse::<i64>() {
+                Ok(number) => Value::Int(number),
+                Err(_) => Decimal::new(text).map_or(Value::Null, Value::Decimal),
+            },
+            Leaf::Null => Value::Null,
             Leaf::Float(number) => Value::F32(number),
             Leaf::Double(number) => Value::F64(number),
             Leaf::Text(text) => Value::Text(text.shared()),
@@ -106,7 +112,7 @@ impl<'c> ValueSink<'c> {
         }
         let value = inner.finish();
         match value {
-            Value::Record(record) if self.contract.record(id).special == Special::None => {
+            Value::Record(record) if self.contract.record(id).well_known.is_none() => {
                 fields.extend(record.iter().map(|(name, value)| (name.clone(), value.clone())));
                 let unknown = record.unknown().cloned().unwrap_or_default();
                 let shape = Arc::clone(&self.contract.record(id).shape);

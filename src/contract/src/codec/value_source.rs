@@ -9,8 +9,8 @@ use super::json_source::{mask_paths, unknown_field, unknown_name, wrong_text};
 use super::numbers::{leaf_of_text, leaf_of_value};
 use super::value_sink::{RAW_PAYLOAD, TYPE, VALUE};
 use super::wire_sink::WireSink;
-use super::{ANY_MAX, BytesRef, DEPTH_MAX, Leaf, Place, Sink, Slot, TextRef, root_field};
-use crate::model::{Arity, Contract, EnumType, Field, Kind, RecordId, RecordType, Scalar, Special};
+use super::{ANY_MAX, BytesRef, DEPTH_MAX, Leaf, Place, Sink, Slot, TextRef};
+use crate::model::{Cardinality, Contract, EnumType, Field, Kind, RecordId, RecordType, Scalar, WellKnownType};
 
 /// Drives a sink with a value. Fields may be named as in the contract or as in JSON.
 pub(crate) struct ValueSource<'c, 's, S> {
@@ -26,15 +26,15 @@ impl<'c, 's, S: Sink> ValueSource<'c, 's, S> {
 
     /// A whole document.
     pub(crate) fn document(&mut self, id: RecordId, value: &Value) -> Done<()> {
-        let root = root_field(id);
+        let root = Field::of_document(id);
         self.record(Slot::new(&root, Place::Root), id, value, DEPTH_MAX)
     }
 
     fn record(&mut self, slot: Slot<'_>, id: RecordId, value: &Value, depth_left: usize) -> Done<()> {
         let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(DEPTH_MAX)) };
         let record = self.contract.record(id);
-        if record.special != Special::None {
-            return self.special(slot, record, value, depth_left);
+        if record.well_known.is_some() {
+            return self.well_known(slot, record, value, depth_left);
         }
         let Value::Record(fields) = value else { return wrong_kind(&format!("a record ({})", record.name), value) };
         let mark = self.sink.begin_record(slot, record)?;
@@ -59,9 +59,9 @@ impl<'c, 's, S: Sink> ValueSource<'c, 's, S> {
                 continue;
             }
             given.push(field.index);
-            if let Some(oneof) = field.oneof {
+            if let Some(oneof) = field.variant_of {
                 if oneofs.contains(&oneof) {
-                    return fail(Problem::OneofTwice(record.oneofs[usize::from(oneof)].to_string()));
+                    return fail(Problem::OneofTwice(record.variants[usize::from(oneof)].name.to_string()));
                 }
                 oneofs.push(oneof);
             }
@@ -81,20 +81,22 @@ impl<'c, 's, S: Sink> ValueSource<'c, 's, S> {
     }
 
     fn takes_null(&self, field: &Field) -> bool {
-        !matches!(field.arity, Arity::Many | Arity::Map) && self.is_nullable(field.kind)
+        !field.is_collection() && self.is_nullable(field)
     }
 
-    fn is_nullable(&self, kind: Kind) -> bool {
-        match kind {
-            Kind::Record(id) => self.contract.record(id).special == Special::Value,
-            Kind::Enum(id) => self.contract.enumeration(id).null,
-            Kind::Scalar(_) => false,
-        }
+    /// Whether null is a value of the field, or of its items.
+    fn is_nullable(&self, field: &Field) -> bool {
+        field.nullable
+            || match field.kind {
+                Kind::Record(id) => self.contract.record(id).well_known == Some(WellKnownType::Value),
+                Kind::Enum(id) => self.contract.enumeration(id).null,
+                Kind::Scalar(_) => false,
+            }
     }
 
     fn field(&mut self, field: &Field, value: &Value, depth_left: usize) -> Done<()> {
-        match field.arity {
-            Arity::Many => {
+        match field.cardinality {
+            Cardinality::Repeated => {
                 let Value::List(items) = value else { return wrong_kind("a list", value) };
                 let mark = self.sink.begin_list(field)?;
                 for (index, item) in items.iter().enumerate() {
@@ -103,7 +105,7 @@ impl<'c, 's, S: Sink> ValueSource<'c, 's, S> {
                 }
                 self.sink.end_list(field, mark)
             }
-            Arity::Map => {
+            Cardinality::Map(_) => {
                 let Value::Record(entries) = value else { return wrong_kind("a record of entries by key", value) };
                 let mark = self.sink.begin_map(field)?;
                 for (key, value) in entries.iter() {
@@ -116,7 +118,7 @@ impl<'c, 's, S: Sink> ValueSource<'c, 's, S> {
     }
 
     fn item(&mut self, slot: Slot<'_>, value: &Value, depth_left: usize) -> Done<()> {
-        if *value == Value::Null && !self.is_nullable(slot.field.kind) {
+        if *value == Value::Null && !self.is_nullable(slot.field) {
             return fail(Problem::NullItem);
         }
         self.single(slot, value, depth_left)
@@ -126,13 +128,16 @@ impl<'c, 's, S: Sink> ValueSource<'c, 's, S> {
         let mark = self.sink.begin_entry(field)?;
         let mut scratch = Vec::new();
         let text = TextRef { text: key, owner: Some(key.as_bytes()) };
-        let leaf = leaf_of_text(field.key.unwrap_or(Scalar::String), text, &mut scratch)?;
+        let leaf = leaf_of_text(field.map_key().unwrap_or(Scalar::Text), text, &mut scratch)?;
         self.sink.leaf(Slot::new(field, Place::Key), leaf)?;
         self.item(Slot::new(field, Place::Value), value, depth_left)?;
         self.sink.end_entry(field, mark)
     }
 
     fn single(&mut self, slot: Slot<'_>, value: &Value, depth_left: usize) -> Done<()> {
+        if *value == Value::Null && slot.is_nullable() {
+            return self.sink.leaf(slot, Leaf::Null);
+        }
         match slot.kind() {
             Kind::Record(id) => self.record(slot, id, value, depth_left),
             Kind::Enum(id) => {
@@ -142,39 +147,43 @@ impl<'c, 's, S: Sink> ValueSource<'c, 's, S> {
             Kind::Scalar(scalar) => {
                 let mut scratch = Vec::new();
                 let leaf = leaf_of_value(scalar, value, &mut scratch)?;
+                slot.check(&leaf)?;
                 self.sink.leaf(slot, leaf)
             }
         }
     }
 
-    fn special(&mut self, slot: Slot<'_>, record: &RecordType, value: &Value, depth_left: usize) -> Done<()> {
-        match (record.special, value) {
-            (Special::Time, Value::Time(time)) => self.sink.leaf(slot, Leaf::Time(*time)),
-            (Special::Time, Value::Text(text)) => match Time::parse(text) {
+    fn well_known(&mut self, slot: Slot<'_>, record: &RecordType, value: &Value, depth_left: usize) -> Done<()> {
+        let Some(well_known) = record.well_known else { return fail(Problem::Tag) };
+        match (well_known, value) {
+            (WellKnownType::Time, Value::Time(time)) => self.sink.leaf(slot, Leaf::Time(*time)),
+            (WellKnownType::Time, Value::Text(text)) => match Time::parse(text) {
                 Some(time) => self.sink.leaf(slot, Leaf::Time(time)),
                 None => wrong_text("a moment such as 2026-01-31T12:00:00Z"),
             },
-            (Special::Time, other) => wrong_kind("a moment such as 2026-01-31T12:00:00Z", other),
-            (Special::Duration, Value::Duration(span)) => self.sink.leaf(slot, Leaf::Duration(*span)),
-            (Special::Duration, Value::Text(text)) => match TimeSpan::parse(text) {
+            (WellKnownType::Time, other) => wrong_kind("a moment such as 2026-01-31T12:00:00Z", other),
+            (WellKnownType::Duration, Value::Duration(span)) => self.sink.leaf(slot, Leaf::Duration(*span)),
+            (WellKnownType::Duration, Value::Text(text)) => match TimeSpan::parse(text) {
                 Some(span) => self.sink.leaf(slot, Leaf::Duration(span)),
                 None => wrong_text("a length of time such as 1.5s"),
             },
-            (Special::Duration, other) => wrong_kind("a length of time such as 1.5s", other),
-            (Special::FieldMask, value) => {
+            (WellKnownType::Duration, other) => wrong_kind("a length of time such as 1.5s", other),
+            (WellKnownType::FieldMask, value) => {
                 let paths = field_mask(value)?;
                 self.sink.leaf(slot, Leaf::Mask(&paths))
             }
-            (Special::Struct | Special::Value | Special::List, value) => self.sink.leaf(slot, Leaf::Dynamic(value)),
-            (Special::Wrapper, value) => {
+            (WellKnownType::Struct | WellKnownType::Value | WellKnownType::List, value) => {
+                self.sink.leaf(slot, Leaf::Dynamic(value))
+            }
+            (WellKnownType::Wrapper, value) => {
                 let Some(inner) = record.fields.first() else { return fail(Problem::Tag) };
                 let Kind::Scalar(scalar) = inner.kind else { return fail(Problem::Tag) };
                 let mut scratch = Vec::new();
                 let leaf = leaf_of_value(scalar, value, &mut scratch)?;
                 self.sink.wrapped(slot, inner, leaf)
             }
-            (Special::Any, Value::Record(record)) => self.any(slot, record, depth_left),
-            (Special::Any | Special::None, other) => wrong_kind("a record with `@type`", other),
+            (WellKnownType::Any, Value::Record(record)) => self.any(slot, record, depth_left),
+            (WellKnownType::Any, other) => wrong_kind("a record with `@type`", other),
         }
     }
 
@@ -201,14 +210,14 @@ impl<'c, 's, S: Sink> ValueSource<'c, 's, S> {
         let mut sink = WireSink { contract: self.contract, out: &mut payload };
         let mut inner = ValueSource { contract: self.contract, sink: &mut sink, any_left };
         let inner_type = self.contract.record(id);
-        if inner_type.special == Special::None {
+        if inner_type.well_known.is_none() {
             let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(DEPTH_MAX)) };
             inner.fields(inner_type, record, depth_left)?;
         } else {
             let Some(value) = record.get(VALUE) else {
                 return fail(Problem::AnyForm("an `Any` of this type needs `value`"));
             };
-            let root = root_field(id);
+            let root = Field::of_document(id);
             inner.record(Slot::new(&root, Place::Root), id, value, depth_left)?;
         }
         let owner = Bytes::from(payload);

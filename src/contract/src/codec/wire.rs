@@ -1,7 +1,7 @@
 //! Protobuf's wire format: tags, numbers of variable length, and what follows a tag.
 
 use super::error::{Done, Failure, Problem, fail};
-use crate::model::{Arity, Field, Kind, Scalar};
+use crate::model::{Cardinality, Encoding, Field};
 
 pub(crate) const VARINT: u8 = 0;
 pub(crate) const FIXED64: u8 = 1;
@@ -10,31 +10,22 @@ pub(crate) const GROUP_START: u8 = 3;
 pub(crate) const GROUP_END: u8 = 4;
 pub(crate) const FIXED32: u8 = 5;
 
-/// The wire type of one value of a scalar kind.
-pub(super) fn scalar_type(scalar: Scalar) -> u8 {
-    match scalar {
-        Scalar::Double | Scalar::Fixed64 | Scalar::Sfixed64 => FIXED64,
-        Scalar::Float | Scalar::Fixed32 | Scalar::Sfixed32 => FIXED32,
-        Scalar::String | Scalar::Bytes => LENGTH,
+/// The wire type of one value.
+pub(super) fn value_type(encoding: Encoding) -> u8 {
+    match encoding {
+        Encoding::Double | Encoding::Fixed64 | Encoding::Sfixed64 => FIXED64,
+        Encoding::Float | Encoding::Fixed32 | Encoding::Sfixed32 => FIXED32,
+        Encoding::String | Encoding::Bytes | Encoding::Message => LENGTH,
         _ => VARINT,
-    }
-}
-
-/// The wire type of one value of a kind.
-pub(super) fn kind_type(kind: Kind) -> u8 {
-    match kind {
-        Kind::Scalar(scalar) => scalar_type(scalar),
-        Kind::Enum(_) => VARINT,
-        Kind::Record(_) => LENGTH,
     }
 }
 
 /// The wire type that a field is written with.
 pub(crate) fn wire_type(field: &Field) -> u8 {
-    if field.packed || field.arity == Arity::Map {
+    if field.protobuf.packed || matches!(field.cardinality, Cardinality::Map(_)) {
         return LENGTH;
     }
-    if field.delimited { GROUP_START } else { kind_type(field.kind) }
+    if field.protobuf.delimited { GROUP_START } else { value_type(field.protobuf.encoding) }
 }
 
 /// Bytes of the longest tag: protobuf's own readers refuse any that is longer.

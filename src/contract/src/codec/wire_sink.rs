@@ -1,9 +1,9 @@
 //! Writing protobuf's wire format.
 
 use super::error::{Done, Problem, fail};
-use super::wire::{GROUP_END, LENGTH, kind_type, patch_len, push_varint, zigzag};
+use super::wire::{GROUP_END, LENGTH, patch_len, push_varint, value_type, zigzag};
 use super::{BytesRef, Leaf, Place, Sink, Slot, dynamic};
-use crate::model::{Contract, Field, Kind, RecordType, Scalar, Special};
+use crate::model::{Contract, Encoding, Field, Kind, RecordType, WellKnownType};
 
 /// Appends a message to bytes.
 pub(crate) struct WireSink<'c, 'o> {
@@ -23,11 +23,11 @@ impl WireSink<'_, '_> {
         let field = slot.field;
         match slot.place {
             Place::Root => {}
-            Place::Single => push_varint(self.out, field.tag),
-            Place::Item if field.packed => {}
-            Place::Item => push_varint(self.out, field.tag),
-            Place::Key => self.out.push(1 << 3 | kind_type(slot.kind())),
-            Place::Value => self.out.push(2 << 3 | kind_type(slot.kind())),
+            Place::Single => push_varint(self.out, field.protobuf.tag),
+            Place::Item if field.protobuf.packed => {}
+            Place::Item => push_varint(self.out, field.protobuf.tag),
+            Place::Key => self.out.push(1 << 3 | value_type(slot.encoding())),
+            Place::Value => self.out.push(2 << 3 | value_type(slot.encoding())),
         }
     }
 
@@ -45,7 +45,7 @@ impl WireSink<'_, '_> {
     fn begin(&mut self, slot: Slot<'_>) -> WireMark {
         let tag_at = self.out.len();
         self.tag(slot);
-        if Self::is_bare(slot) || slot.field.delimited {
+        if Self::is_bare(slot) || slot.field.protobuf.delimited {
             return WireMark { tag_at, start: self.out.len() };
         }
         self.open(tag_at)
@@ -55,8 +55,8 @@ impl WireSink<'_, '_> {
         if Self::is_bare(slot) {
             return;
         }
-        if slot.field.delimited {
-            push_varint(self.out, u64::from(slot.field.number) << 3 | u64::from(GROUP_END));
+        if slot.field.protobuf.delimited {
+            push_varint(self.out, u64::from(slot.field.protobuf.number) << 3 | u64::from(GROUP_END));
         } else {
             patch_len(self.out, mark.start);
         }
@@ -79,37 +79,41 @@ impl WireSink<'_, '_> {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "sources hand on only numbers that fit their kind")]
-    fn scalar(&mut self, scalar: Scalar, leaf: Leaf<'_>) -> Done<()> {
-        match (scalar, leaf) {
-            (Scalar::Bool, Leaf::Bool(truth)) => self.out.push(u8::from(truth)),
-            (Scalar::Int32 | Scalar::Int64, Leaf::Int(number)) => push_varint(self.out, number.cast_unsigned()),
-            (Scalar::Uint32 | Scalar::Uint64, Leaf::UInt(number)) => push_varint(self.out, number),
-            (Scalar::Sint32 | Scalar::Sint64, Leaf::Int(number)) => push_varint(self.out, zigzag(number)),
-            (Scalar::Fixed32, Leaf::UInt(number)) => self.out.extend_from_slice(&(number as u32).to_le_bytes()),
-            (Scalar::Fixed64, Leaf::UInt(number)) => self.out.extend_from_slice(&number.to_le_bytes()),
-            (Scalar::Sfixed32, Leaf::Int(number)) => self.out.extend_from_slice(&(number as i32).to_le_bytes()),
-            (Scalar::Sfixed64, Leaf::Int(number)) => self.out.extend_from_slice(&number.to_le_bytes()),
-            (Scalar::Float, Leaf::Float(number)) => self.out.extend_from_slice(&number.to_le_bytes()),
-            (Scalar::Double, Leaf::Double(number)) => self.out.extend_from_slice(&number.to_le_bytes()),
-            (Scalar::String, Leaf::Text(text)) => self.length_prefixed(text.text.as_bytes()),
-            (Scalar::Bytes, Leaf::Bytes(bytes)) => self.length_prefixed(bytes.bytes),
-            _ => return fail(Problem::Unwritable("a value is not of the kind that its source was asked for")),
+    fn scalar(&mut self, encoding: Encoding, leaf: Leaf<'_>) -> Done<()> {
+        match (encoding, leaf) {
+            (Encoding::Bool, Leaf::Bool(truth)) => self.out.push(u8::from(truth)),
+            (Encoding::Int32 | Encoding::Int64, Leaf::Int(number)) => push_varint(self.out, number.cast_unsigned()),
+            (Encoding::Uint32 | Encoding::Uint64, Leaf::UInt(number)) => push_varint(self.out, number),
+            (Encoding::Sint32 | Encoding::Sint64, Leaf::Int(number)) => push_varint(self.out, zigzag(number)),
+            (Encoding::Fixed32, Leaf::UInt(number)) => self.out.extend_from_slice(&(number as u32).to_le_bytes()),
+            (Encoding::Fixed64, Leaf::UInt(number)) => self.out.extend_from_slice(&number.to_le_bytes()),
+            (Encoding::Sfixed32, Leaf::Int(number)) => self.out.extend_from_slice(&(number as i32).to_le_bytes()),
+            (Encoding::Sfixed64, Leaf::Int(number)) => self.out.extend_from_slice(&number.to_le_bytes()),
+            (Encoding::Float, Leaf::Float(number)) => self.out.extend_from_slice(&number.to_le_bytes()),
+            (Encoding::Double, Leaf::Double(number)) => self.out.extend_from_slice(&number.to_le_bytes()),
+            (Encoding::String, Leaf::Text(text)) => self.length_prefixed(text.text.as_bytes()),
+            (Encoding::Bytes, Leaf::Bytes(bytes)) => self.length_prefixed(bytes.bytes),
+            (_, Leaf::Null) => return fail(Problem::Unwritable("protobuf cannot represent null")),
+            (_, Leaf::Number(_)) => {
+                return fail(Problem::Unwritable("protobuf cannot represent a number of unbounded size or precision"));
+            }
+            _ => return fail(Problem::Unwritable("the value is not of the type that its source was asked for")),
         }
         Ok(())
     }
 
-    /// The content of a record with a form of its own.
-    fn special(&mut self, special: Special, leaf: Leaf<'_>) -> Done<()> {
-        match (special, leaf) {
-            (Special::Time, Leaf::Time(time)) => self.two_numbers(time.seconds, time.nanos),
-            (Special::Duration, Leaf::Duration(span)) => self.two_numbers(span.seconds, span.nanos),
-            (Special::FieldMask, Leaf::Mask(paths)) => {
+    /// The content of a well-known type.
+    fn well_known(&mut self, well_known: WellKnownType, leaf: Leaf<'_>) -> Done<()> {
+        match (well_known, leaf) {
+            (WellKnownType::Time, Leaf::Time(time)) => self.two_numbers(time.seconds, time.nanos),
+            (WellKnownType::Duration, Leaf::Duration(span)) => self.two_numbers(span.seconds, span.nanos),
+            (WellKnownType::FieldMask, Leaf::Mask(paths)) => {
                 for path in paths {
                     self.out.push(1 << 3 | LENGTH);
                     self.length_prefixed(path.as_bytes());
                 }
             }
-            (Special::Any, Leaf::Any { url, payload, .. }) => {
+            (WellKnownType::Any, Leaf::Any { url, payload, .. }) => {
                 for (number, bytes) in [(1, url.text.as_bytes()), (2, payload.bytes)] {
                     if !bytes.is_empty() {
                         self.out.push(number << 3 | LENGTH);
@@ -117,10 +121,10 @@ impl WireSink<'_, '_> {
                     }
                 }
             }
-            (Special::Struct | Special::Value | Special::List, Leaf::Dynamic(value)) => {
-                return dynamic::write(special, value, self.out);
+            (WellKnownType::Struct | WellKnownType::Value | WellKnownType::List, Leaf::Dynamic(value)) => {
+                return dynamic::write(well_known, value, self.out);
             }
-            _ => return fail(Problem::Unwritable("a value is not of the kind that its source was asked for")),
+            _ => return fail(Problem::Unwritable("the value is not of the type that its source was asked for")),
         }
         Ok(())
     }
@@ -134,21 +138,24 @@ impl Sink for WireSink<'_, '_> {
             return Ok(());
         }
         match slot.kind() {
-            Kind::Scalar(scalar) => {
+            Kind::Scalar(_) => {
                 self.tag(slot);
-                self.scalar(scalar, leaf)
+                self.scalar(slot.encoding(), leaf)
             }
             Kind::Enum(_) => {
                 self.tag(slot);
                 match leaf {
                     Leaf::Enum(number) => push_varint(self.out, i64::from(number).cast_unsigned()),
-                    _ => return fail(Problem::Unwritable("a value is not of its enumeration")),
+                    _ => return fail(Problem::Unwritable("the value is not of its enumeration")),
                 }
                 Ok(())
             }
             Kind::Record(id) => {
                 let mark = self.begin(slot);
-                self.special(self.contract.record(id).special, leaf)?;
+                let Some(well_known) = self.contract.record(id).well_known else {
+                    return fail(Problem::Unwritable("a record is written field by field"));
+                };
+                self.well_known(well_known, leaf)?;
                 self.end(slot, mark);
                 Ok(())
             }
@@ -173,15 +180,15 @@ impl Sink for WireSink<'_, '_> {
 
     fn begin_list(&mut self, field: &Field) -> Done<WireMark> {
         let tag_at = self.out.len();
-        if !field.packed {
+        if !field.protobuf.packed {
             return Ok(WireMark { tag_at, start: tag_at });
         }
-        push_varint(self.out, field.tag);
+        push_varint(self.out, field.protobuf.tag);
         Ok(self.open(tag_at))
     }
 
     fn end_list(&mut self, field: &Field, mark: WireMark) -> Done<()> {
-        if !field.packed {
+        if !field.protobuf.packed {
             return Ok(());
         }
         if self.out.len() == mark.start {
@@ -202,7 +209,7 @@ impl Sink for WireSink<'_, '_> {
 
     fn begin_entry(&mut self, field: &Field) -> Done<WireMark> {
         let tag_at = self.out.len();
-        push_varint(self.out, field.tag);
+        push_varint(self.out, field.protobuf.tag);
         Ok(self.open(tag_at))
     }
 

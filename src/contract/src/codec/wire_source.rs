@@ -11,10 +11,10 @@ use crossdock_message::{ByteString, Limits, Time, TimeSpan};
 
 use super::error::{Done, Failure, Problem, fail};
 use super::wire::{
-    GROUP_END, GROUP_START, LENGTH, VARINT, kind_type, push_varint, read_tag, read_varint, skip_value, unzigzag,
+    GROUP_END, GROUP_START, LENGTH, VARINT, push_varint, read_tag, read_varint, skip_value, unzigzag, value_type,
 };
-use super::{BytesRef, DEPTH_MAX, Leaf, Place, Sink, Slot, TextRef, dynamic, root_field};
-use crate::model::{Arity, Contract, Field, Kind, NO_FIELD, RecordId, RecordType, Scalar, Special};
+use super::{BytesRef, DEPTH_MAX, Leaf, Place, Sink, Slot, TextRef, dynamic};
+use crate::model::{Cardinality, Contract, Encoding, Field, Kind, NO_FIELD, RecordId, RecordType, WellKnownType};
 
 /// Drives a sink with a message.
 pub(crate) struct WireSource<'c, 's, S> {
@@ -68,7 +68,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
 
     /// A whole message.
     pub(crate) fn document(&mut self, id: RecordId, input: Input<'_>, depth_left: usize) -> Done<()> {
-        let root = root_field(id);
+        let root = Field::of_document(id);
         self.record(Slot::new(&root, Place::Root), id, input, depth_left)
     }
 
@@ -86,8 +86,8 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
         let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(DEPTH_MAX)) };
         self.node()?;
         let record = self.contract.record(id);
-        if record.special != Special::None {
-            return self.special(slot, record, input, depth_left);
+        if record.well_known.is_some() {
+            return self.well_known(slot, record, input, depth_left);
         }
         let mark = self.sink.begin_record(slot, record)?;
         self.fields(record, input, depth_left)?;
@@ -132,7 +132,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
         while at < bytes.len() {
             let tag_at = at;
             let (number, wire) = read_tag(bytes, &mut at)?;
-            if record.message_set && wire == GROUP_START && number == 1 {
+            if record.protobuf.is_message_set && wire == GROUP_START && number == 1 {
                 let (start, end) = skip_value(bytes, &mut at, number, wire, depth_left)?;
                 self.message_set_item(record, bytes, tag_at, (start, end), at, depth_left)?;
                 continue;
@@ -144,7 +144,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
                 self.found.push(Found { index: NO_FIELD, wire, tag_at, start, end: end_of_field });
                 continue;
             };
-            if let Some(oneof) = field.oneof {
+            if let Some(oneof) = field.variant_of {
                 let here = self.found.len();
                 match members.iter_mut().find(|(other, ..)| *other == oneof) {
                     None => members.push((oneof, field.index, here)),
@@ -198,15 +198,15 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
 
     /// Whether a field can hold what came with its number; what it cannot is kept as unknown.
     fn takes(&self, field: &Field, wire: u8, content: &[u8]) -> bool {
-        if field.arity == Arity::Map {
+        if matches!(field.cardinality, Cardinality::Map(_)) {
             return wire == LENGTH && self.takes_entry(field, content);
         }
-        let own = kind_type(field.kind);
-        if field.arity == Arity::Many && wire == LENGTH && own != LENGTH {
+        let own = value_type(field.protobuf.encoding);
+        if field.cardinality == Cardinality::Repeated && wire == LENGTH && own != LENGTH {
             return true;
         }
         if matches!(field.kind, Kind::Record(_)) {
-            return wire == if field.delimited { GROUP_START } else { LENGTH };
+            return wire == if field.protobuf.delimited { GROUP_START } else { LENGTH };
         }
         wire == own && self.takes_number(field.kind, content)
     }
@@ -233,9 +233,9 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
     }
 
     fn field(&mut self, field: &Field, range: std::ops::Range<usize>, input: Input<'_>, depth_left: usize) -> Done<()> {
-        match field.arity {
-            Arity::Many => self.list(field, range, input, depth_left),
-            Arity::Map => self.map(field, range, input, depth_left),
+        match field.cardinality {
+            Cardinality::Repeated => self.list(field, range, input, depth_left),
+            Cardinality::Map(_) => self.map(field, range, input, depth_left),
             _ => {
                 let slot = Slot::new(field, Place::Single);
                 let last = self.found[range.end - 1];
@@ -257,7 +257,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
 
     fn list(&mut self, field: &Field, range: std::ops::Range<usize>, input: Input<'_>, depth_left: usize) -> Done<()> {
         let slot = Slot::new(field, Place::Item);
-        let is_run = |found: &Found| found.wire == LENGTH && kind_type(field.kind) != LENGTH;
+        let is_run = |found: &Found| found.wire == LENGTH && value_type(field.protobuf.encoding) != LENGTH;
         // Runs of nothing are no list.
         if self.found[range.clone()].iter().all(|found| is_run(found) && found.start == found.end) {
             return Ok(());
@@ -285,16 +285,16 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
 
     /// A run of numbers behind one length.
     fn run(&mut self, slot: Slot<'_>, input: Input<'_>, count: &mut usize, set_aside: &mut Vec<u8>) -> Done<()> {
-        let (kind, wire) = (slot.field.kind, kind_type(slot.field.kind));
+        let (kind, wire) = (slot.field.kind, value_type(slot.field.protobuf.encoding));
         let mut at = 0;
         while at < input.bytes.len() {
-            let (start, end) = skip_value(input.bytes, &mut at, slot.field.number, wire, 0)?;
+            let (start, end) = skip_value(input.bytes, &mut at, slot.field.protobuf.number, wire, 0)?;
             let part = input.part(start, end);
             if self.takes_number(kind, part.bytes) {
                 self.value(slot, part)?;
                 *count += 1;
             } else {
-                push_varint(set_aside, u64::from(slot.field.number) << 3 | u64::from(wire));
+                push_varint(set_aside, u64::from(slot.field.protobuf.number) << 3 | u64::from(wire));
                 set_aside.extend_from_slice(part.bytes);
             }
         }
@@ -334,7 +334,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
         let key = Slot::new(field, Place::Key);
         match entry.key {
             Some(bytes) => self.value(key, Input { owner, bytes })?,
-            None => self.sink.leaf(key, zero(key.kind()))?,
+            None => self.sink.leaf(key, zero(key.encoding()))?,
         }
         let value = Slot::new(field, Place::Value);
         match (field.kind, &entry.value) {
@@ -352,7 +352,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
             }
             (_, parts) => match parts.last() {
                 Some(bytes) => self.value(value, Input { owner, bytes })?,
-                None => self.sink.leaf(value, zero(field.kind))?,
+                None => self.sink.leaf(value, zero(field.protobuf.encoding))?,
             },
         }
         self.sink.end_entry(field, mark)
@@ -363,24 +363,26 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
     fn value(&mut self, slot: Slot<'_>, input: Input<'_>) -> Done<()> {
         self.node()?;
         let leaf = match slot.kind() {
-            Kind::Scalar(scalar) => scalar_leaf(scalar, input)?,
+            Kind::Scalar(_) => scalar_leaf(slot.encoding(), input)?,
             Kind::Enum(_) => Leaf::Enum(enum_number(read_varint(input.bytes, &mut 0)?)),
             Kind::Record(_) => return fail(Problem::Tag),
         };
+        slot.check(&leaf)?;
         self.sink.leaf(slot, leaf)
     }
 
-    fn special(&mut self, slot: Slot<'_>, record: &RecordType, input: Input<'_>, depth_left: usize) -> Done<()> {
-        match record.special {
-            Special::Time => {
+    fn well_known(&mut self, slot: Slot<'_>, record: &RecordType, input: Input<'_>, depth_left: usize) -> Done<()> {
+        let Some(well_known) = record.well_known else { return fail(Problem::Tag) };
+        match well_known {
+            WellKnownType::Time => {
                 let (seconds, nanos) = two_numbers(input.bytes)?;
                 self.sink.leaf(slot, Leaf::Time(Time { seconds, nanos }))
             }
-            Special::Duration => {
+            WellKnownType::Duration => {
                 let (seconds, nanos) = two_numbers(input.bytes)?;
                 self.sink.leaf(slot, Leaf::Duration(TimeSpan { seconds, nanos }))
             }
-            Special::FieldMask => {
+            WellKnownType::FieldMask => {
                 let mut paths = Vec::new();
                 each_field(input.bytes, |number, wire, content| {
                     if (number, wire) == (1, LENGTH) {
@@ -391,7 +393,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
                 })?;
                 self.sink.leaf(slot, Leaf::Mask(&paths))
             }
-            Special::Any => {
+            WellKnownType::Any => {
                 let (mut url, mut payload) = (&input.bytes[..0], &input.bytes[..0]);
                 each_field(input.bytes, |number, wire, content| {
                     match (number, wire) {
@@ -405,26 +407,27 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
                 let payload = BytesRef { bytes: payload, owner: Some(input.owner) };
                 self.sink.leaf(slot, Leaf::Any { url, payload, depth_left })
             }
-            Special::Struct | Special::Value | Special::List => {
-                let value = dynamic::read(record.special, input, depth_left, &mut self.nodes_left)?;
+            WellKnownType::Struct | WellKnownType::Value | WellKnownType::List => {
+                let value = dynamic::read(well_known, input, depth_left, &mut self.nodes_left)?;
                 self.sink.leaf(slot, Leaf::Dynamic(&value))
             }
-            Special::Wrapper => {
+            WellKnownType::Wrapper => {
                 let Some(inner) = record.fields.first() else { return fail(Problem::Tag) };
                 let mut content = None;
                 each_field(input.bytes, |number, wire, found| {
-                    if number == inner.number && wire == kind_type(inner.kind) {
+                    if number == inner.protobuf.number && wire == value_type(inner.protobuf.encoding) {
                         content = Some(found);
                     }
                     Ok(())
                 })?;
                 let leaf = match (inner.kind, content) {
-                    (Kind::Scalar(scalar), Some(bytes)) => scalar_leaf(scalar, Input { owner: input.owner, bytes })?,
-                    (kind, _) => zero(kind),
+                    (Kind::Scalar(_), Some(bytes)) => {
+                        scalar_leaf(inner.protobuf.encoding, Input { owner: input.owner, bytes })?
+                    }
+                    _ => zero(inner.protobuf.encoding),
                 };
                 self.sink.wrapped(slot, inner, leaf)
             }
-            Special::None => fail(Problem::Tag),
         }
     }
 }
@@ -437,11 +440,11 @@ struct Entry<'a> {
 
 fn entry_parts<'a>(field: &Field, input: Input<'a>) -> Done<Entry<'a>> {
     let mut entry = Entry { key: None, value: Vec::new() };
-    let key_type = field.key.map_or(VARINT, super::wire::scalar_type);
+    let key_type = value_type(field.protobuf.key_encoding);
     each_field(input.bytes, |number, wire, content| {
         if number == 1 && wire == key_type {
             entry.key = Some(content);
-        } else if number == 2 && wire == kind_type(field.kind) {
+        } else if number == 2 && wire == value_type(field.protobuf.encoding) {
             entry.value.push(content);
         }
         Ok(())
@@ -456,11 +459,11 @@ fn canonical_key(field: &Field, entry: &Entry<'_>) -> Done<Vec<u8>> {
         return Ok(bytes.to_vec());
     }
     let number = match bytes.len() {
-        _ if field.key.map(super::wire::scalar_type) == Some(VARINT) => {
-            match (field.key, read_varint(bytes, &mut 0)?) {
-                (Some(Scalar::Bool), number) => u64::from(number != 0),
+        _ if value_type(field.protobuf.key_encoding) == VARINT => {
+            match (field.protobuf.key_encoding, read_varint(bytes, &mut 0)?) {
+                (Encoding::Bool, number) => u64::from(number != 0),
                 // What stands above the 32 bits of the type is dropped.
-                (Some(Scalar::Int32 | Scalar::Uint32 | Scalar::Sint32), number) => number & u64::from(u32::MAX),
+                (Encoding::Int32 | Encoding::Uint32 | Encoding::Sint32, number) => number & u64::from(u32::MAX),
                 (_, number) => number,
             }
         }
@@ -470,7 +473,7 @@ fn canonical_key(field: &Field, entry: &Entry<'_>) -> Done<Vec<u8>> {
 }
 
 fn is_text_key(field: &Field) -> bool {
-    field.key == Some(Scalar::String)
+    field.protobuf.key_encoding == Encoding::String
 }
 
 /// Calls for each field of a small record that is known beforehand.
@@ -517,18 +520,16 @@ fn text_of(input: Input<'_>) -> Done<TextRef<'_>> {
     }
 }
 
-fn zero(kind: Kind) -> Leaf<'static> {
-    match kind {
-        Kind::Scalar(scalar) => match scalar {
-            Scalar::Bool => Leaf::Bool(false),
-            Scalar::Double => Leaf::Double(0.0),
-            Scalar::Float => Leaf::Float(0.0),
-            Scalar::String => Leaf::Text(TextRef { text: "", owner: None }),
-            Scalar::Bytes => Leaf::Bytes(BytesRef { bytes: &[], owner: None }),
-            Scalar::Uint32 | Scalar::Uint64 | Scalar::Fixed32 | Scalar::Fixed64 => Leaf::UInt(0),
-            _ => Leaf::Int(0),
-        },
-        Kind::Enum(_) | Kind::Record(_) => Leaf::Enum(0),
+fn zero(encoding: Encoding) -> Leaf<'static> {
+    match encoding {
+        Encoding::Bool => Leaf::Bool(false),
+        Encoding::Double => Leaf::Double(0.0),
+        Encoding::Float => Leaf::Float(0.0),
+        Encoding::String => Leaf::Text(TextRef { text: "", owner: None }),
+        Encoding::Bytes => Leaf::Bytes(BytesRef { bytes: &[], owner: None }),
+        Encoding::Uint32 | Encoding::Uint64 | Encoding::Fixed32 | Encoding::Fixed64 => Leaf::UInt(0),
+        Encoding::Enum | Encoding::Message => Leaf::Enum(0),
+        _ => Leaf::Int(0),
     }
 }
 
@@ -538,25 +539,26 @@ fn fixed<const N: usize>(bytes: &[u8]) -> Done<[u8; N]> {
 
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "a 32-bit number is the low half of its varint")]
-fn scalar_leaf(scalar: Scalar, input: Input<'_>) -> Done<Leaf<'_>> {
+fn scalar_leaf(encoding: Encoding, input: Input<'_>) -> Done<Leaf<'_>> {
     let bytes = input.bytes;
     let varint = || read_varint(bytes, &mut 0);
-    Ok(match scalar {
-        Scalar::Bool => Leaf::Bool(varint()? != 0),
-        Scalar::Int32 => Leaf::Int(i64::from(varint()?.cast_signed() as i32)),
-        Scalar::Int64 => Leaf::Int(varint()?.cast_signed()),
-        Scalar::Uint32 => Leaf::UInt(u64::from(varint()? as u32)),
-        Scalar::Uint64 => Leaf::UInt(varint()?),
-        Scalar::Sint32 => Leaf::Int(unzigzag(u64::from(varint()? as u32))),
-        Scalar::Sint64 => Leaf::Int(unzigzag(varint()?)),
-        Scalar::Fixed32 => Leaf::UInt(u64::from(u32::from_le_bytes(fixed(bytes)?))),
-        Scalar::Fixed64 => Leaf::UInt(u64::from_le_bytes(fixed(bytes)?)),
-        Scalar::Sfixed32 => Leaf::Int(i64::from(i32::from_le_bytes(fixed(bytes)?))),
-        Scalar::Sfixed64 => Leaf::Int(i64::from_le_bytes(fixed(bytes)?)),
-        Scalar::Float => Leaf::Float(f32::from_le_bytes(fixed(bytes)?)),
-        Scalar::Double => Leaf::Double(f64::from_le_bytes(fixed(bytes)?)),
-        Scalar::String => Leaf::Text(text_of(input)?),
-        Scalar::Bytes => Leaf::Bytes(input.shared()),
+    Ok(match encoding {
+        Encoding::Bool => Leaf::Bool(varint()? != 0),
+        Encoding::Int32 => Leaf::Int(i64::from(varint()?.cast_signed() as i32)),
+        Encoding::Int64 => Leaf::Int(varint()?.cast_signed()),
+        Encoding::Uint32 => Leaf::UInt(u64::from(varint()? as u32)),
+        Encoding::Uint64 => Leaf::UInt(varint()?),
+        Encoding::Sint32 => Leaf::Int(unzigzag(u64::from(varint()? as u32))),
+        Encoding::Sint64 => Leaf::Int(unzigzag(varint()?)),
+        Encoding::Fixed32 => Leaf::UInt(u64::from(u32::from_le_bytes(fixed(bytes)?))),
+        Encoding::Fixed64 => Leaf::UInt(u64::from_le_bytes(fixed(bytes)?)),
+        Encoding::Sfixed32 => Leaf::Int(i64::from(i32::from_le_bytes(fixed(bytes)?))),
+        Encoding::Sfixed64 => Leaf::Int(i64::from_le_bytes(fixed(bytes)?)),
+        Encoding::Float => Leaf::Float(f32::from_le_bytes(fixed(bytes)?)),
+        Encoding::Double => Leaf::Double(f64::from_le_bytes(fixed(bytes)?)),
+        Encoding::String => Leaf::Text(text_of(input)?),
+        Encoding::Bytes => Leaf::Bytes(input.shared()),
+        Encoding::Enum | Encoding::Message => return fail(Problem::Tag),
     })
 }
 

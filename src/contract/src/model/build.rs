@@ -1,4 +1,4 @@
-//! Putting a contract together: look-up tables, shapes, and what follows from names.
+//! Builds a contract: lookup tables, shapes, and what is derived from names.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,15 +6,15 @@ use std::sync::Arc;
 use crossdock_message::{ByteString, Record, Shape, Value, json};
 
 use super::{
-    Arity, Contract, EnumId, EnumType, Field, Kind, NO_FIELD, RecordId, RecordType, Scalar, Service, SourceFile,
-    Special,
+    Cardinality, Contract, EnumId, EnumType, Field, Kind, NO_FIELD, ProtobufRecord, RecordId, RecordType, Scalar,
+    Service, SourceFile, WellKnownType,
 };
 use crate::codec::wire_type;
 
 /// Numbers below this are found in a table.
 const TABLE_LEN_MAX: u32 = 512;
 
-/// A contract that is being read.
+/// A contract under construction.
 #[derive(Default)]
 pub(crate) struct Builder {
     pub(crate) records: Vec<RecordType>,
@@ -26,20 +26,17 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    /// Makes room for a record, so that others can refer to it.
+    /// Declares a record, so that others can refer to it.
     pub(crate) fn declare_record(&mut self, name: ByteString, doc: String) -> RecordId {
         let id = RecordId(u32::try_from(self.records.len()).unwrap_or(u32::MAX));
         self.records.push(RecordType {
-            special: special(&name),
+            well_known: well_known(&name),
             shape: Arc::new(Shape { name: name.clone(), defaults: Vec::new() }),
             name: name.clone(),
             fields: Vec::new(),
-            oneofs: Vec::new(),
+            variants: Vec::new(),
             doc,
-            message_set: false,
-            map_entry: false,
-            by_number: Vec::new(),
-            by_large_number: HashMap::new(),
+            protobuf: ProtobufRecord::default(),
             by_name: HashMap::new(),
             required: Vec::new(),
         });
@@ -64,7 +61,7 @@ impl Builder {
         &mut self.records[id.0 as usize]
     }
 
-    /// Makes the tables. All references were resolved before.
+    /// Builds the tables. All references must be resolved.
     pub(crate) fn finish(mut self) -> Contract {
         for index in 0..self.records.len() {
             self.finish_record(index);
@@ -83,44 +80,44 @@ impl Builder {
         let defaults = fields.iter().filter_map(|field| Some((field.name.clone(), self.default_of(field)?))).collect();
         let record = &mut self.records[index];
         record.shape = Arc::new(Shape { name: record.name.clone(), defaults });
-        let largest = fields.iter().map(|field| field.number).filter(|number| *number < TABLE_LEN_MAX).max();
-        record.by_number = vec![NO_FIELD; largest.map_or(0, |number| number as usize + 1)];
+        let largest = fields.iter().map(|field| field.protobuf.number).filter(|number| *number < TABLE_LEN_MAX).max();
+        record.protobuf.by_number = vec![NO_FIELD; largest.map_or(0, |number| number as usize + 1)];
         for (index, field) in (0..NO_FIELD).zip(&mut fields) {
             field.index = index;
-            let mut key = Vec::with_capacity(field.json_name.len() + 3);
-            json::append_string(&field.json_name, &mut key);
+            let mut key = Vec::with_capacity(field.json.name.len() + 3);
+            json::append_string(&field.json.name, &mut key);
             key.push(b':');
-            field.json_key = key.into_boxed_slice();
-            field.tag = u64::from(field.number) << 3 | u64::from(wire_type(field));
-            match record.by_number.get_mut(field.number as usize) {
+            field.json.key = key.into_boxed_slice();
+            field.protobuf.tag = u64::from(field.protobuf.number) << 3 | u64::from(wire_type(field));
+            match record.protobuf.by_number.get_mut(field.protobuf.number as usize) {
                 Some(slot) => *slot = index,
                 None => {
-                    record.by_large_number.insert(field.number, index);
+                    record.protobuf.by_large_number.insert(field.protobuf.number, index);
                 }
             }
             record.by_name.entry(field.name.clone()).or_insert(index);
-            if field.arity == Arity::Required {
+            if field.cardinality == Cardinality::Required {
                 record.required.push(index);
             }
         }
         for (index, field) in (0..NO_FIELD).zip(&fields) {
             // Where one field's JSON name is another's own name, JSON means the first.
-            record.by_name.insert(field.json_name.clone(), index);
+            record.by_name.insert(field.json.name.clone(), index);
         }
         record.fields = fields;
     }
 
-    /// What a field without presence stands for where it was not sent.
+    /// The value that the absence of a field means.
     fn default_of(&self, field: &Field) -> Option<Value> {
-        match field.arity {
-            Arity::Required | Arity::Optional => return None,
-            Arity::Many => return Some(Value::List(Vec::new())),
-            Arity::Map => return Some(Value::Record(Record::new())),
-            Arity::Implicit => {}
+        match field.cardinality {
+            Cardinality::Required | Cardinality::Optional => return None,
+            Cardinality::Repeated => return Some(Value::List(Vec::new())),
+            Cardinality::Map(_) => return Some(Value::Record(Record::new())),
+            Cardinality::Implicit => {}
         }
         Some(match field.kind {
             Kind::Scalar(Scalar::Bool) => Value::Bool(false),
-            Kind::Scalar(Scalar::String) => Value::Text(ByteString::new()),
+            Kind::Scalar(Scalar::Text | Scalar::Lexical) => Value::Text(ByteString::new()),
             Kind::Scalar(Scalar::Bytes) => Value::Bytes(bytes::Bytes::new()),
             Kind::Scalar(Scalar::Float) => Value::F32(0.0),
             Kind::Scalar(Scalar::Double) => Value::F64(0.0),
@@ -134,15 +131,15 @@ impl Builder {
     }
 }
 
-fn special(name: &str) -> Special {
-    match name {
-        "google.protobuf.Any" => Special::Any,
-        "google.protobuf.Timestamp" => Special::Time,
-        "google.protobuf.Duration" => Special::Duration,
-        "google.protobuf.FieldMask" => Special::FieldMask,
-        "google.protobuf.Struct" => Special::Struct,
-        "google.protobuf.Value" => Special::Value,
-        "google.protobuf.ListValue" => Special::List,
+fn well_known(name: &str) -> Option<WellKnownType> {
+    Some(match name {
+        "google.protobuf.Any" => WellKnownType::Any,
+        "google.protobuf.Timestamp" => WellKnownType::Time,
+        "google.protobuf.Duration" => WellKnownType::Duration,
+        "google.protobuf.FieldMask" => WellKnownType::FieldMask,
+        "google.protobuf.Struct" => WellKnownType::Struct,
+        "google.protobuf.Value" => WellKnownType::Value,
+        "google.protobuf.ListValue" => WellKnownType::List,
         "google.protobuf.DoubleValue"
         | "google.protobuf.FloatValue"
         | "google.protobuf.Int64Value"
@@ -151,7 +148,7 @@ fn special(name: &str) -> Special {
         | "google.protobuf.UInt32Value"
         | "google.protobuf.BoolValue"
         | "google.protobuf.StringValue"
-        | "google.protobuf.BytesValue" => Special::Wrapper,
-        _ => Special::None,
-    }
+        | "google.protobuf.BytesValue" => WellKnownType::Wrapper,
+        _ => return None,
+    })
 }

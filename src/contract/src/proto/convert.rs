@@ -10,8 +10,8 @@ use super::compile::ProtoError;
 use super::descriptor::{self, Features, File, FileSet, Location};
 use super::features::{self, CLOSED, DELIMITED, IMPLICIT, LEGACY_REQUIRED, PACKED};
 use crate::model::{
-    Arity, Builder, Contract, Field, HttpRule, Kind, Method, NO_FIELD, RecordId, RecordType, Scalar, Service,
-    SourceFile, Special,
+    Builder, Cardinality, Contract, Encoding, Field, HttpRule, JsonField, JsonNumbers, Kind, Method, NO_FIELD,
+    ProtobufField, RecordId, RecordType, Scalar, Service, SourceFile, VariantTag, Variants, WellKnownType,
 };
 
 const LABEL_REQUIRED: i32 = 2;
@@ -83,9 +83,9 @@ impl Oneofs {
             .ok_or_else(|| ProtoError::plain(format!("the field `{}` is of a oneof that is not there", field_name())))
     }
 
-    fn names(&self, record: &descriptor::Record) -> Vec<ByteString> {
+    fn variants(&self, record: &descriptor::Record) -> Vec<Variants> {
         let real = record.oneof_decl.iter().zip(&self.places).filter(|(_, place)| place.is_some());
-        real.map(|(oneof, _)| oneof.name.as_str().into()).collect()
+        real.map(|(oneof, _)| Variants { name: oneof.name.as_str().into(), tag: VariantTag::Presence }).collect()
     }
 }
 
@@ -160,22 +160,24 @@ fn check_record(record: &RecordType) -> Result<(), ProtoError> {
     }
     let declared: HashSet<&ByteString> = record.fields.iter().map(|field| &field.name).collect();
     for field in &record.fields {
-        if field.name.is_empty() || !numbers.insert(field.number) || !names.insert(&field.name) {
-            let problem =
-                format!("`{}` has a second field `{}` or a second number {}", record.name, field.name, field.number);
+        if field.name.is_empty() || !numbers.insert(field.protobuf.number) || !names.insert(&field.name) {
+            let problem = format!(
+                "`{}` has a second field `{}` or a second number {}",
+                record.name, field.name, field.protobuf.number
+            );
             return Err(ProtoError::plain(problem));
         }
         // Values are told by the names of the contract, JSON by both: a name of two fields would move data between them.
-        if field.json_name != field.name && (declared.contains(&field.json_name) || !names.insert(&field.json_name)) {
-            let problem = format!("`{}` has two fields that may be called `{}`", record.name, field.json_name);
+        if field.json.name != field.name && (declared.contains(&field.json.name) || !names.insert(&field.json.name)) {
+            let problem = format!("`{}` has two fields that may be called `{}`", record.name, field.json.name);
             return Err(ProtoError::plain(problem));
         }
-        if matches!(field.key, Some(Scalar::Double | Scalar::Float | Scalar::Bytes)) {
+        if matches!(field.map_key(), Some(Scalar::Double | Scalar::Float | Scalar::Bytes)) {
             return Err(ProtoError::plain(format!("`{}` of `{}` has keys that no map has", field.name, record.name)));
         }
     }
-    if record.special == Special::Wrapper
-        && !matches!(record.fields.as_slice(), [only] if only.number == 1 && matches!(only.kind, Kind::Scalar(_)))
+    if record.well_known == Some(WellKnownType::Wrapper)
+        && !matches!(record.fields.as_slice(), [only] if only.protobuf.number == 1 && matches!(only.kind, Kind::Scalar(_)))
     {
         return Err(ProtoError::plain(format!("`{}` is not the type that protobuf has", record.name)));
     }
@@ -260,8 +262,8 @@ impl<'d> Converter<'d> {
         let id = self.builder.declare_record(name.as_str().into(), scope.doc());
         let options = record.options.unwrap_or_default();
         let declared = self.builder.record_mut(id);
-        declared.message_set = options.message_set_wire_format;
-        declared.map_entry = options.map_entry;
+        declared.protobuf.is_message_set = options.message_set_wire_format;
+        declared.protobuf.is_map_entry = options.map_entry;
         if options.map_entry {
             self.entries.insert(id, &record.field);
         } else {
@@ -310,7 +312,7 @@ impl<'d> Converter<'d> {
             fields.push(self.field(field, &inner.inside(2, index), record, &oneofs)?);
         }
         let declared = self.builder.record_mut(id);
-        declared.oneofs = oneofs.names(record);
+        declared.variants = oneofs.variants(record);
         // Extensions of other files may be there already.
         fields.append(&mut declared.fields);
         declared.fields = fields;
@@ -328,9 +330,9 @@ impl<'d> Converter<'d> {
         let mut field = self.field(extension, scope, &descriptor::Record::default(), &Oneofs::default())?;
         let full_name = scope.name(&extension.name);
         field.name = format!("[{full_name}]").into();
-        field.json_name = field.name.clone();
+        field.json.name = field.name.clone();
         if let Some(file) = self.builder.files.get_mut(scope.file) {
-            file.extensions.push((extension.extendee.trim_start_matches('.').to_owned(), field.number));
+            file.extensions.push((extension.extendee.trim_start_matches('.').to_owned(), field.protobuf.number));
         }
         self.builder.record_mut(extendee).fields.push(field);
         Ok(())
@@ -350,7 +352,7 @@ impl<'d> Converter<'d> {
             .and_then(|oneof| oneof.options)
             .and_then(|options| options.features);
         let features = features::merge(features::merge(scope.features, oneof_features), options.features);
-        let kind = self.kind(field)?;
+        let (encoding, kind) = self.kind(field)?;
         let entry = match kind {
             Kind::Record(id) if field.label == LABEL_REPEATED => Some(id).filter(|id| self.is_map_entry(*id)),
             _ => None,
@@ -362,21 +364,16 @@ impl<'d> Converter<'d> {
                 field.number
             )));
         }
-        let arity = match (field.label, kind) {
-            (LABEL_REPEATED, _) if entry.is_some() => Arity::Map,
-            (LABEL_REPEATED, _) => Arity::Many,
-            (LABEL_REQUIRED, _) => Arity::Required,
-            (_, Kind::Record(_)) if features.field_presence == LEGACY_REQUIRED => Arity::Required,
-            (_, Kind::Record(_)) => Arity::Optional,
-            _ if field.oneof_index.is_some() || !field.extendee.is_empty() => Arity::Optional,
-            _ if features.field_presence == LEGACY_REQUIRED => Arity::Required,
-            _ if features.field_presence == IMPLICIT => Arity::Implicit,
-            _ => Arity::Optional,
-        };
-        let packable = match kind {
-            Kind::Scalar(scalar) => scalar.is_packable(),
-            Kind::Enum(_) => true,
-            Kind::Record(_) => false,
+        let cardinality = match (field.label, kind) {
+            (LABEL_REPEATED, _) if entry.is_some() => Cardinality::Map(Scalar::Text),
+            (LABEL_REPEATED, _) => Cardinality::Repeated,
+            (LABEL_REQUIRED, _) => Cardinality::Required,
+            (_, Kind::Record(_)) if features.field_presence == LEGACY_REQUIRED => Cardinality::Required,
+            (_, Kind::Record(_)) => Cardinality::Optional,
+            _ if field.oneof_index.is_some() || !field.extendee.is_empty() => Cardinality::Optional,
+            _ if features.field_presence == LEGACY_REQUIRED => Cardinality::Required,
+            _ if features.field_presence == IMPLICIT => Cardinality::Implicit,
+            _ => Cardinality::Optional,
         };
         let packed = options.packed.unwrap_or(features.repeated_field_encoding == PACKED);
         let in_map = record.options.is_some_and(|options| options.map_entry);
@@ -389,66 +386,80 @@ impl<'d> Converter<'d> {
         let json_name = if field.json_name.is_empty() { camel_case(&field.name) } else { field.json_name.clone() };
         let mut converted = Field {
             name: field.name.as_str().into(),
-            json_name: json_name.into(),
-            number: field.number.unsigned_abs(),
-            arity,
+            cardinality,
             kind,
-            key: None,
-            oneof,
-            packed: packed && packable && field.label == LABEL_REPEATED,
-            delimited,
+            nullable: false,
+            variant_of: oneof,
+            facets: None,
             doc: scope.doc(),
+            json: JsonField { name: json_name.into(), numbers: json_numbers(kind), key: Box::default() },
+            protobuf: ProtobufField {
+                number: field.number.unsigned_abs(),
+                encoding,
+                key_encoding: Encoding::String,
+                packed: packed && encoding.is_packable() && field.label == LABEL_REPEATED,
+                delimited,
+                tag: 0,
+            },
+            xml: None,
             index: NO_FIELD,
-            json_key: Box::default(),
-            tag: 0,
         };
         if let Some(id) = entry {
-            (converted.key, converted.kind) = self.entry(id)?;
+            let (key, (encoding, kind)) = self.entry(id)?;
+            let key_scalar = key.scalar().unwrap_or(Scalar::Text);
+            (converted.cardinality, converted.kind) = (Cardinality::Map(key_scalar), kind);
+            (converted.protobuf.key_encoding, converted.protobuf.encoding) = (key, encoding);
+            converted.json.numbers = json_numbers(kind);
         }
         Ok(converted)
     }
 
     fn is_map_entry(&self, id: RecordId) -> bool {
-        self.builder.records[id.0 as usize].map_entry
+        self.builder.records[id.0 as usize].protobuf.is_map_entry
     }
 
     /// Key and value of a map's entry.
-    fn entry(&self, id: RecordId) -> Result<(Option<Scalar>, Kind), ProtoError> {
+    fn entry(&self, id: RecordId) -> Result<(Encoding, (Encoding, Kind)), ProtoError> {
         let name = &self.builder.records[id.0 as usize].name;
         let broken = || ProtoError::plain(format!("`{name}` is no entry of a map"));
         let fields = self.entries.get(&id).ok_or_else(broken)?;
         let numbered = |number| fields.iter().find(|field| field.number == number);
         let (key, value) = numbered(1).zip(numbered(2)).ok_or_else(broken)?;
-        let Kind::Scalar(key) = self.kind(key)? else { return Err(broken()) };
-        Ok((Some(key), self.kind(value)?))
+        let (key, Kind::Scalar(_)) = self.kind(key)? else { return Err(broken()) };
+        Ok((key, self.kind(value)?))
     }
 
-    fn kind(&self, field: &descriptor::Field) -> Result<Kind, ProtoError> {
-        let scalar = match field.r#type {
-            1 => Scalar::Double,
-            2 => Scalar::Float,
-            3 => Scalar::Int64,
-            4 => Scalar::Uint64,
-            5 => Scalar::Int32,
-            6 => Scalar::Fixed64,
-            7 => Scalar::Fixed32,
-            8 => Scalar::Bool,
-            9 => Scalar::String,
-            12 => Scalar::Bytes,
-            13 => Scalar::Uint32,
-            15 => Scalar::Sfixed32,
-            16 => Scalar::Sfixed64,
-            17 => Scalar::Sint32,
-            18 => Scalar::Sint64,
-            TYPE_GROUP | TYPE_RECORD => return self.record_named(&field.type_name, &field.name).map(Kind::Record),
+    fn kind(&self, field: &descriptor::Field) -> Result<(Encoding, Kind), ProtoError> {
+        let encoding = match field.r#type {
+            1 => Encoding::Double,
+            2 => Encoding::Float,
+            3 => Encoding::Int64,
+            4 => Encoding::Uint64,
+            5 => Encoding::Int32,
+            6 => Encoding::Fixed64,
+            7 => Encoding::Fixed32,
+            8 => Encoding::Bool,
+            9 => Encoding::String,
+            12 => Encoding::Bytes,
+            13 => Encoding::Uint32,
+            15 => Encoding::Sfixed32,
+            16 => Encoding::Sfixed64,
+            17 => Encoding::Sint32,
+            18 => Encoding::Sint64,
+            TYPE_GROUP | TYPE_RECORD => {
+                let record = self.record_named(&field.type_name, &field.name)?;
+                return Ok((Encoding::Message, Kind::Record(record)));
+            }
             TYPE_ENUM => {
                 let name = field.type_name.trim_start_matches('.');
-                let found = self.builder.enum_names.get(name).copied().map(Kind::Enum);
-                return found.ok_or_else(|| missing(name, &field.name));
+                let found = self.builder.enum_names.get(name).copied();
+                let id = found.ok_or_else(|| missing(name, &field.name))?;
+                return Ok((Encoding::Enum, Kind::Enum(id)));
             }
             other => return Err(ProtoError::plain(format!("the field `{}` is of the type {other}", field.name))),
         };
-        Ok(Kind::Scalar(scalar))
+        let scalar = encoding.scalar().unwrap_or(Scalar::Bytes);
+        Ok((encoding, Kind::Scalar(scalar)))
     }
 
     fn record_named(&self, name: &str, field: &str) -> Result<RecordId, ProtoError> {
@@ -474,6 +485,14 @@ impl<'d> Converter<'d> {
         let name = ByteString::from(scope.name(&service.name));
         self.builder.services.push(Service { name, methods, doc: scope.doc() });
         Ok(())
+    }
+}
+
+/// ProtoJSON writes integers of 64 bits as text.
+fn json_numbers(kind: Kind) -> JsonNumbers {
+    match kind {
+        Kind::Scalar(Scalar::Int64 | Scalar::UInt64) => JsonNumbers::Text,
+        _ => JsonNumbers::Number,
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::own_records;
-use crate::model::{Arity, Contract, Field, Kind, RecordType, Scalar, Special};
+use crate::model::{Bound, Cardinality, Contract, Facets, Field, Kind, RecordType, Scalar, WellKnownType};
 
 /// The JSON Schema (draft 2020-12) of every record, below `$defs` by full name.
 #[must_use]
@@ -22,10 +22,14 @@ fn of_record(contract: &Contract, record: &RecordType) -> Value {
         if let (Value::Object(schema), false) = (&mut schema, field.doc.is_empty()) {
             schema.insert("description".into(), json!(field.doc));
         }
-        properties.insert(field.json_name.to_string(), schema);
+        properties.insert(field.json.name.to_string(), schema);
     }
-    let required: Vec<&str> =
-        record.fields.iter().filter(|field| field.arity == Arity::Required).map(|field| &*field.json_name).collect();
+    let required: Vec<&str> = record
+        .fields
+        .iter()
+        .filter(|field| field.cardinality == Cardinality::Required)
+        .map(|field| &*field.json.name)
+        .collect();
     let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": false });
     if !required.is_empty() {
         schema["required"] = json!(required);
@@ -37,10 +41,16 @@ fn of_record(contract: &Contract, record: &RecordType) -> Value {
 }
 
 fn of_field(contract: &Contract, field: &Field) -> Value {
-    let one = of_kind(contract, field.kind);
-    match field.arity {
-        Arity::Many => json!({ "type": "array", "items": one }),
-        Arity::Map => json!({ "type": "object", "additionalProperties": one }),
+    let mut one = of_kind(contract, field.kind);
+    if let Some(facets) = &field.facets {
+        one = with_facets(one, facets);
+    }
+    if field.nullable {
+        one = json!({ "anyOf": [one, { "type": "null" }] });
+    }
+    match field.cardinality {
+        Cardinality::Repeated => json!({ "type": "array", "items": one }),
+        Cardinality::Map(_) => json!({ "type": "object", "additionalProperties": one }),
         _ => one,
     }
 }
@@ -54,17 +64,21 @@ fn of_kind(contract: &Contract, kind: Kind) -> Value {
         }
         Kind::Record(id) => {
             let record = contract.record(id);
-            match record.special {
-                Special::None if record.name.starts_with("google.protobuf.") => of_record(contract, record),
-                Special::None => json!({ "$ref": format!("#/$defs/{}", record.name) }),
-                Special::Any => json!({ "type": "object", "properties": { "@type": { "type": "string" } } }),
-                Special::Time => json!({ "type": "string", "format": "date-time" }),
-                Special::Duration => json!({ "type": "string", "pattern": "^-?[0-9]+(\\.[0-9]{1,9})?s$" }),
-                Special::FieldMask => json!({ "type": "string" }),
-                Special::Struct => json!({ "type": "object" }),
-                Special::Value => json!({}),
-                Special::List => json!({ "type": "array" }),
-                Special::Wrapper => match record.fields.first().map(|inner| inner.kind) {
+            let Some(well_known) = record.well_known else {
+                return match record.name.starts_with("google.protobuf.") {
+                    true => of_record(contract, record),
+                    false => json!({ "$ref": format!("#/$defs/{}", record.name) }),
+                };
+            };
+            match well_known {
+                WellKnownType::Any => json!({ "type": "object", "properties": { "@type": { "type": "string" } } }),
+                WellKnownType::Time => json!({ "type": "string", "format": "date-time" }),
+                WellKnownType::Duration => json!({ "type": "string", "pattern": "^-?[0-9]+(\\.[0-9]{1,9})?s$" }),
+                WellKnownType::FieldMask => json!({ "type": "string" }),
+                WellKnownType::Struct => json!({ "type": "object" }),
+                WellKnownType::Value => json!({}),
+                WellKnownType::List => json!({ "type": "array" }),
+                WellKnownType::Wrapper => match record.fields.first().map(|inner| inner.kind) {
                     Some(kind) => json!({ "anyOf": [of_kind(contract, kind), { "type": "null" }] }),
                     None => json!({}),
                 },
@@ -78,16 +92,34 @@ fn of_scalar(scalar: Scalar) -> Value {
         |pattern: &str| json!({ "anyOf": [{ "type": "integer" }, { "type": "string", "pattern": pattern }] });
     match scalar {
         Scalar::Bool => json!({ "type": "boolean" }),
-        Scalar::String => json!({ "type": "string" }),
+        Scalar::Text | Scalar::Lexical => json!({ "type": "string" }),
         Scalar::Bytes => json!({ "type": "string", "contentEncoding": "base64" }),
         Scalar::Double | Scalar::Float => {
             json!({ "anyOf": [{ "type": "number" }, { "enum": ["NaN", "Infinity", "-Infinity"] }] })
         }
-        Scalar::Int64 | Scalar::Sint64 | Scalar::Sfixed64 => number_or_text("^-?[0-9]+$"),
-        Scalar::Uint64 | Scalar::Fixed64 => number_or_text("^[0-9]+$"),
-        Scalar::Int32 | Scalar::Sint32 | Scalar::Sfixed32 => {
-            json!({ "type": "integer", "minimum": i32::MIN, "maximum": i32::MAX })
-        }
-        Scalar::Uint32 | Scalar::Fixed32 => json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX }),
+        Scalar::Int64 => number_or_text("^-?[0-9]+$"),
+        Scalar::UInt64 => number_or_text("^[0-9]+$"),
+        Scalar::Int32 => json!({ "type": "integer", "minimum": i32::MIN, "maximum": i32::MAX }),
+        Scalar::UInt32 => json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX }),
+        Scalar::Integer => json!({ "type": "integer" }),
+        Scalar::Decimal => json!({ "type": "number" }),
     }
+}
+
+fn with_facets(schema: Value, facets: &Facets) -> Value {
+    let mut rules = Map::new();
+    let mut add = |key: &str, value: Option<Value>| rules.extend(value.map(|value| (key.to_owned(), value)));
+    let number = |bound: &Bound| serde_json::from_str(bound.number.as_str()).unwrap_or(Value::Null);
+    let end = |bound: &Option<Bound>, is_exclusive: bool| {
+        bound.as_ref().filter(|bound| bound.is_exclusive == is_exclusive).map(number)
+    };
+    add("minLength", facets.length_min.map(Value::from));
+    add("maxLength", facets.length_max.map(Value::from));
+    add("minimum", end(&facets.min, false));
+    add("exclusiveMinimum", end(&facets.min, true));
+    add("maximum", end(&facets.max, false));
+    add("exclusiveMaximum", end(&facets.max, true));
+    add("pattern", facets.pattern.as_ref().map(|pattern| json!(pattern.source)));
+    add("enum", (!facets.values.is_empty()).then(|| json!(facets.values.iter().map(|v| &**v).collect::<Vec<_>>())));
+    json!({ "allOf": [schema, rules] })
 }

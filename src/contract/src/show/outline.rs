@@ -1,7 +1,7 @@
 //! A contract on a terminal.
 
 use super::{field_type, is_own, own_records};
-use crate::model::{Arity, Contract, RecordType};
+use crate::model::{Cardinality, Contract, RecordType};
 
 /// Services with their methods and bindings, records with their fields, enumerations with their values.
 #[must_use]
@@ -64,16 +64,16 @@ fn fields(out: &mut String, contract: &Contract, record: &RecordType) {
         .iter()
         .map(|field| {
             let mut notes = Vec::new();
-            match field.arity {
-                Arity::Required => notes.push("required".to_owned()),
-                Arity::Optional if field.oneof.is_none() => notes.push("optional".to_owned()),
+            match field.cardinality {
+                Cardinality::Required => notes.push("required".to_owned()),
+                Cardinality::Optional if field.variant_of.is_none() => notes.push("optional".to_owned()),
                 _ => {}
             }
-            if let Some(oneof) = field.oneof {
-                notes.push(format!("one of {}", record.oneofs[usize::from(oneof)]));
+            if let Some(oneof) = field.variant_of {
+                notes.push(format!("one of {}", record.variants[usize::from(oneof)].name));
             }
-            if field.json_name != field.name {
-                notes.push(format!("in JSON {}", field.json_name));
+            if field.json.name != field.name {
+                notes.push(format!("in JSON {}", field.json.name));
             }
             if let Some(line) = field.doc.lines().next().filter(|line| !line.is_empty()) {
                 notes.push(line.to_owned());
@@ -84,7 +84,7 @@ fn fields(out: &mut String, contract: &Contract, record: &RecordType) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let (names, types) = (width(0), width(1));
     for (row, field) in rows.iter().zip(&record.fields) {
-        let line = format!("  {:>4}  {:names$}  {:types$}  {}", field.number, row[0], row[1], row[2]);
+        let line = format!("  {:>4}  {:names$}  {:types$}  {}", field.protobuf.number, row[0], row[1], row[2]);
         out.push_str(line.trim_end());
         out.push('\n');
     }

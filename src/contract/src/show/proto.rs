@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{field_type, is_own, own_records};
-use crate::model::{Arity, Contract, EnumType, Field, RecordType, Service};
+use crate::model::{Cardinality, Contract, EnumType, Field, RecordType, Service};
 use crate::proto::camel_case;
 
 /// What stands in one package.
@@ -40,7 +40,9 @@ fn package_of<'n>(contract: &Contract, name: &'n str) -> &'n str {
 }
 
 fn needs_edition(package: &Package<'_>) -> bool {
-    let special = |field: &Field| field.arity == Arity::Required || field.delimited || field.name.starts_with('[');
+    let special = |field: &Field| {
+        field.cardinality == Cardinality::Required || field.protobuf.delimited || field.name.starts_with('[')
+    };
     package.enums.iter().any(|one| one.closed) || package.records.iter().any(|record| record.fields.iter().any(special))
 }
 
@@ -89,7 +91,7 @@ fn imports(contract: &Contract, package: &Package<'_>) -> Vec<&'static str> {
         ("google.protobuf.Timestamp", "google/protobuf/timestamp.proto"),
     ];
     let fields = package.records.iter().flat_map(|record| &record.fields);
-    let mut used: Vec<String> = fields.map(|field| super::type_name(contract, field.kind)).collect();
+    let mut used: Vec<String> = fields.map(|field| super::type_name(contract, field)).collect();
     for method in package.services.iter().flat_map(|service| &service.methods) {
         used.extend([method.input, method.output].map(|id| contract.record(id).name.to_string()));
     }
@@ -175,12 +177,12 @@ impl Writer<'_> {
         self.doc(depth, &record.doc);
         self.line(depth, &format!("message {} {{", last(&record.name)));
         let inside = |name: &str| name.rsplit_once('.').is_some_and(|(outer, _)| outer == &*record.name);
-        for field in record.fields.iter().filter(|field| field.oneof.is_none()) {
+        for field in record.fields.iter().filter(|field| field.variant_of.is_none()) {
             self.field(field, depth + 1);
         }
-        for (index, oneof) in (0..).zip(&record.oneofs) {
-            self.line(depth + 1, &format!("oneof {oneof} {{"));
-            for field in record.fields.iter().filter(|field| field.oneof == Some(index)) {
+        for (index, oneof) in (0..).zip(&record.variants) {
+            self.line(depth + 1, &format!("oneof {} {{", oneof.name));
+            for field in record.fields.iter().filter(|field| field.variant_of == Some(index)) {
                 self.field(field, depth + 2);
             }
             self.line(depth + 1, "}");
@@ -196,39 +198,42 @@ impl Writer<'_> {
 
     fn field(&mut self, field: &Field, depth: usize) {
         if field.name.starts_with('[') {
-            self.line(depth, &format!("// extended by {} = {}", field.name, field.number));
+            self.line(depth, &format!("// extended by {} = {}", field.name, field.protobuf.number));
             return;
         }
         self.doc(depth, &field.doc);
         let mut options = Vec::new();
         let record = matches!(field.kind, crate::model::Kind::Record(_));
-        let label = match field.arity {
-            Arity::Optional if !self.edition && field.oneof.is_none() && !record => "optional ",
+        let label = match field.cardinality {
+            Cardinality::Optional if !self.edition && field.variant_of.is_none() && !record => "optional ",
             _ => "",
         };
         if self.edition {
-            match field.arity {
-                Arity::Required => options.push("features.field_presence = LEGACY_REQUIRED".to_owned()),
-                Arity::Implicit => options.push("features.field_presence = IMPLICIT".to_owned()),
+            match field.cardinality {
+                Cardinality::Required => options.push("features.field_presence = LEGACY_REQUIRED".to_owned()),
+                Cardinality::Implicit => options.push("features.field_presence = IMPLICIT".to_owned()),
                 _ => {}
             }
-            if field.delimited {
+            if field.protobuf.delimited {
                 options.push("features.message_encoding = DELIMITED".to_owned());
             }
         }
-        let packable = field.arity == Arity::Many && !field.packed && !record && field.is_packable();
+        let packable = field.cardinality == Cardinality::Repeated
+            && !field.protobuf.packed
+            && !record
+            && field.protobuf.encoding.is_packable();
         if packable {
             let expanded = if self.edition { "features.repeated_field_encoding = EXPANDED" } else { "packed = false" };
             options.push(expanded.to_owned());
         }
-        if field.json_name != camel_case(&field.name) {
-            options.push(format!("json_name = {:?}", &*field.json_name));
+        if field.json.name != camel_case(&field.name) {
+            options.push(format!("json_name = {:?}", &*field.json.name));
         }
         let options = if options.is_empty() { String::new() } else { format!(" [{}]", options.join(", ")) };
         let kind = field_type(self.contract, field);
         let dotted =
             kind.rsplit_once(' ').map_or_else(|| rooted(&kind), |(before, name)| format!("{before} {}", rooted(name)));
-        self.line(depth, &format!("{label}{dotted} {} = {}{options};", field.name, field.number));
+        self.line(depth, &format!("{label}{dotted} {} = {}{options};", field.name, field.protobuf.number));
     }
 
     fn enumeration(&mut self, enumeration: &EnumType, depth: usize) {

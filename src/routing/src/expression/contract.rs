@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossdock_contract::{Arity, Contract, EnumId, Field, Kind, RecordId, Scalar, Special, Typed};
+use crossdock_contract::{Cardinality, Contract, EnumId, Field, Kind, RecordId, Scalar, Typed, WellKnownType};
 use crossdock_expression::{EnumInfo, RecordInfo, Type};
 
 /// The type of a body.
@@ -50,11 +50,13 @@ impl EnumInfo for Enumeration {
 #[must_use]
 pub fn type_of_record(contract: &Arc<Contract>, id: RecordId) -> Type {
     let record = contract.record(id);
-    match record.special {
-        Special::None => Type::Record(Arc::new(OfContract { contract: Arc::clone(contract), id })),
-        Special::Time => Type::Time,
-        Special::Duration => Type::Duration,
-        Special::Wrapper => match record.fields.first().map(|field| field.kind) {
+    let Some(well_known) = record.well_known else {
+        return Type::Record(Arc::new(OfContract { contract: Arc::clone(contract), id }));
+    };
+    match well_known {
+        WellKnownType::Time => Type::Time,
+        WellKnownType::Duration => Type::Duration,
+        WellKnownType::Wrapper => match record.fields.first().map(|field| field.kind) {
             Some(Kind::Scalar(scalar)) => Type::Wrapper(Arc::new(of_scalar(scalar))),
             _ => Type::Dyn,
         },
@@ -68,10 +70,10 @@ fn of_field(contract: &Arc<Contract>, field: &Field) -> Type {
         Kind::Enum(id) => Type::Enum(Arc::new(Enumeration { contract: Arc::clone(contract), id })),
         Kind::Record(id) => type_of_record(contract, id),
     };
-    match field.arity {
-        Arity::Many => Type::list(one),
+    match field.cardinality {
+        Cardinality::Repeated => Type::list(one),
         // Keys of all kinds are texts in messages.
-        Arity::Map => Type::map(Type::Text, one),
+        Cardinality::Map(_) => Type::map(Type::Text, one),
         _ => one,
     }
 }
@@ -80,9 +82,10 @@ fn of_field(contract: &Arc<Contract>, field: &Field) -> Type {
 fn of_scalar(scalar: Scalar) -> Type {
     match scalar {
         Scalar::Bool => Type::Bool,
-        Scalar::String => Type::Text,
+        Scalar::Text | Scalar::Lexical => Type::Text,
         Scalar::Bytes => Type::Bytes,
         Scalar::Float | Scalar::Double => Type::Double,
+        Scalar::Decimal => Type::Decimal,
         _ => Type::Int,
     }
 }

@@ -55,16 +55,16 @@ impl StepReader<'_> {
         match (call.server_streaming, body) {
             (true, BodyState::Stream(given)) if given.type_ref().name() == call.reply.type_ref().name() => {}
             (true, _) => {
-                let message = format!("`{}` gives a stream of `{}`", call.name, call.reply.type_ref().name());
-                reader.error("body-type", span, message, "end with a `call` of a method that gives such a stream");
+                let message = format!("`{}` returns a stream of `{}`", call.name, call.reply.type_ref().name());
+                reader.error("body-type", span, message, "end with a `call` of a method that returns such a stream");
             }
-            // Told at the call that gives the stream.
+            // Reported at the call that returns the stream.
             (false, BodyState::Stream(_)) => {}
             (false, _) => check_body(body, &call.reply, &format!("the answer of `{}`", call.name), span, reader),
         }
     }
 
-    /// Checks what a caller gets against how the entries without a contract write it.
+    /// Checks an answer against the formats of the entries without a contract.
     pub(super) fn check_opaque_answer(&self, body: &BodyState, span: Span, reader: &mut Reader<'_>) {
         for entry in self.entries.iter().filter(|entry| entry.call_type().is_none()) {
             if let Some(format) = entry.answer() {
@@ -74,40 +74,42 @@ impl StepReader<'_> {
         }
     }
 
-    /// What is sent has to be what the operation takes.
+    /// Checks that an operation accepts the current body.
     pub(super) fn check_request(&self, call: &CallPlan, what: &str, span: Span, reader: &mut Reader<'_>) {
         let Some(taken) = call.operation.call_type() else {
             Self::check_untyped(call, &self.state.body, span, reader);
             if let BodyState::Stream(_) = self.state.body {
-                let message = format!("`{}` takes one message, and the body is a stream", call.operation.describe());
-                reader.error("body-type", span, message, "call a method that takes a stream");
+                let message =
+                    format!("`{}` accepts a single message, but the body is a stream", call.operation.describe());
+                reader.error("body-type", span, message, "call a method that accepts a stream");
             }
             return;
         };
         if taken.server_streaming && !(what == "call" && self.call.is_some_and(|own| own.server_streaming)) {
-            let message =
-                format!("`{}` gives a stream, which can only be the answer of a route that streams", taken.name);
-            let help = format!("write `as: {}` and take it over gRPC, or over HTTP with `stream: sse`", taken.name);
+            let message = format!("`{}` returns a stream, which only a route that streams can answer with", taken.name);
+            let help = format!("write `as: {}` and an entry of gRPC, or one of HTTP with `stream: sse`", taken.name);
             reader.error("stream", span, message, help);
         }
         match (&self.state.body, taken.client_streaming) {
             (BodyState::Stream(given), true) if given.type_ref().name() == taken.request.type_ref().name() => {}
             (_, true) => {
-                let message = format!("`{}` takes a stream of `{}`", taken.name, taken.request.type_ref().name());
+                let message = format!("`{}` accepts a stream of `{}`", taken.name, taken.request.type_ref().name());
                 reader.error("body-type", span, message, "call it from a route whose request is such a stream");
             }
-            (body, false) => check_body(body, &taken.request, &format!("what `{}` takes", taken.name), span, reader),
+            (body, false) => {
+                check_body(body, &taken.request, &format!("the request of `{}`", taken.name), span, reader)
+            }
         }
     }
 
-    /// What is sent to an operation without a contract.
+    /// Checks that an operation without a contract accepts a body.
     pub(super) fn check_untyped(call: &CallPlan, body: &BodyState, span: Span, reader: &mut Reader<'_>) {
         if let Some(format) = call.operation.body() {
-            check_opaque(body, format, &format!("what `{}` takes", call.operation.describe()), span, reader);
+            check_opaque(body, format, &format!("the request of `{}`", call.operation.describe()), span, reader);
         }
     }
 
-    /// What is known after a call.
+    /// Updates what is known after a call.
     pub(super) fn replied(&mut self, call: Option<&CallPlan>) {
         let taken = call.and_then(|call| call.operation.call_type());
         self.state.reply = taken.filter(|taken| !taken.server_streaming).map(|taken| Arc::clone(&taken.reply));
@@ -125,8 +127,8 @@ impl StepReader<'_> {
         };
     }
 
-    /// An address that needs a field which cannot be there would fail on every message, and so would a body that was made of fields
-    /// which the operation has no place for.
+    /// Checks the fields of a body against the operation: one that its address needs must be present, and it must have a place for each
+    /// field of a body that a step makes.
     pub(super) fn check_params(
         call: &CallPlan,
         fields: Option<&[ByteString]>,
@@ -138,13 +140,13 @@ impl StepReader<'_> {
         for field in fields.iter().filter(|field| is_made && !call.operation.has_place_for(field)) {
             let message = format!("`{}` has no place for the field `{field}`", call.operation.describe());
             let help = format!(
-                "add `query: [{field}]` to the operation, write `format: json` there if it takes a body, or leave the field out"
+                "add `query: [{field}]` to the operation, write `format: json` there if it has a body, or remove the field"
             );
             reader.error("no-place", span, message, help);
         }
         for param in call.operation.params() {
             if !fields.contains(param) {
-                let message = format!("`{}` needs the field `{param}`, which is not there", call.operation.describe());
+                let message = format!("`{}` needs the field `{param}`, which is missing", call.operation.describe());
                 let known: Vec<&str> = fields.iter().map(|field| &**field).collect();
                 let help = match nearest(param, known.iter().copied()) {
                     Some(meant) => format!("map it from `{meant}`, or use one name for both"),

@@ -1,33 +1,33 @@
-//! What contracts say of routes: whether bodies are of the type that they are taken for.
+//! Checks bodies against the types that contracts give them.
 
 use std::sync::Arc;
 
 use crossdock_adapter_api::WriteFormat;
-use crossdock_contract::{Arity, Contract, Field, Kind, RecordType, Scalar, Special, Typed};
+use crossdock_contract::{Cardinality, Contract, Field, Kind, RecordType, Scalar, Typed};
 use crossdock_message::{ByteString, Decimal, Value};
 use crossdock_settings::{Node, Reader, Span, nearest};
 
 use crate::expression::{Expression, Gives, Path, PathStep};
 use crate::map::{MapPlan, Source, Target};
 
-/// What is known of the body that a step works on.
+/// What is known about the body that a step works on.
 #[derive(Clone)]
 pub(super) enum BodyState {
-    /// Nothing: no contract speaks of it.
+    /// Nothing: no contract describes it.
     Unknown,
     /// It is of this type.
     Typed(Arc<Typed>),
-    /// Messages of this type, one after another.
+    /// A stream of messages of this type.
     Stream(Arc<Typed>),
     /// A map made it.
     Made(Made),
-    /// It was, or may have been, made here in some way.
+    /// It was, or may have been, made by a step.
     Value,
-    /// Bytes of protobuf that no contract describes.
+    /// Protobuf without a contract.
     Opaque,
 }
 
-/// A body that a map made: how, where that stands, and what the names in it stood for.
+/// A body that a map made: how, where it is written, and the types of the names in it.
 #[derive(Clone)]
 pub(super) struct Made {
     pub(super) map: MapPlan,
@@ -35,38 +35,38 @@ pub(super) struct Made {
     pub(super) types: Vec<(ByteString, Arc<Typed>)>,
 }
 
-/// Checks that a body can be sent where a type is taken.
+/// Checks that a body can be sent where a type is expected.
 pub(super) fn check_body(body: &BodyState, taken: &Arc<Typed>, what: &str, span: Span, reader: &mut Reader<'_>) {
     match body {
         BodyState::Unknown | BodyState::Value | BodyState::Opaque => {}
         BodyState::Typed(given) => {
             let (given, taken) = (given.type_ref().name(), taken.type_ref().name());
             if given != taken {
-                let message = format!("{what} is `{taken}`, and the body is `{given}`");
-                reader.error("body-type", span, message, "put a `map` before it that makes the one from the other");
+                let message = format!("{what} is `{taken}`, but the body is `{given}`");
+                reader.error("body-type", span, message, "add a `map` before it that makes one from the other");
             }
         }
         BodyState::Stream(given) => {
-            let message = format!("{what} is one message, and the body is a stream of `{}`", given.type_ref().name());
-            reader.error("body-type", span, message, "call a method that takes a stream");
+            let message =
+                format!("{what} is a single message, but the body is a stream of `{}`", given.type_ref().name());
+            reader.error("body-type", span, message, "call a method that accepts a stream");
         }
         BodyState::Made(made) => check_map(made, taken, reader),
     }
 }
 
-/// Checks that a body which no contract describes can go where it is written in that format. Protobuf can be made by a contract
-/// only, and without one nothing else can be made of it.
+/// Checks that a body without a contract can be written in a format. Protobuf can only be made, and converted to other formats, by a
+/// contract.
 pub(super) fn check_opaque(body: &BodyState, format: &WriteFormat, what: &str, span: Span, reader: &mut Reader<'_>) {
     match (body, format) {
         (BodyState::Made(_) | BodyState::Value, WriteFormat::Protobuf) => {
-            let message = format!("{what} is protobuf that no contract describes, and the body is made here");
-            let help = "take out the step that makes it, or name a contract in the place of `opaque`";
+            let message = format!("{what} is protobuf without a contract, and a step makes the body");
+            let help = "remove the step that makes it, or name a contract instead of `opaque`";
             reader.error("opaque", span, message, help);
         }
         (BodyState::Opaque, WriteFormat::Json | WriteFormat::Xml { .. }) => {
-            let message =
-                format!("the body is protobuf that no contract describes, and {what} is {}", format.format().name());
-            reader.error("opaque", span, message, "write the format `raw` there, for bytes as they are");
+            let message = format!("the body is protobuf without a contract, and {what} is {}", format.format().name());
+            reader.error("opaque", span, message, "write the format `raw` there, which forwards bytes unchanged");
         }
         _ => {}
     }
@@ -84,8 +84,8 @@ fn check_map(made: &Made, taken: &Typed, reader: &mut Reader<'_>) {
             if let Some(given) = path_kind(expression, &made.types).and_then(|given| given.record_name())
                 && *given != record.name
             {
-                let message = format!("`{}` is `{given}`, where `{}` is taken", expression.source(), record.name);
-                reader.error("body-type", made.node.span, message, "name the fields one by one");
+                let message = format!("`{}` is `{given}`, but `{}` is expected", expression.source(), record.name);
+                reader.error("body-type", made.node.span, message, "map the fields one by one");
             }
         }
     }
@@ -98,7 +98,7 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn targets(&self, targets: &[Target], record: &RecordType, node: &Node, reader: &mut Reader<'_>) {
-        if record.special != Special::None {
+        if record.well_known.is_some() {
             return;
         }
         for (target, (key, value)) in targets.iter().zip(node.entries()) {
@@ -115,16 +115,16 @@ impl Checker<'_> {
                 }
             }
         }
-        for field in record.fields.iter().filter(|field| field.arity == Arity::Required) {
+        for field in record.fields.iter().filter(|field| field.cardinality == Cardinality::Required) {
             let filled = |target: &Target| target.path.first().is_some_and(|name| *name == field.name);
             if !targets.iter().any(|target| filled(target) && !target.optional) {
-                let message = format!("`{}` has to have `{}`, and the map does not fill it", record.name, field.name);
+                let message = format!("`{}` requires `{}`, and the map does not set it", record.name, field.name);
                 reader.error("field-missing", node.span, message, format!("add `{}: …`", field.name));
             }
         }
     }
 
-    /// The field that a target leads to; nothing below a field that holds anything.
+    /// The field that a target refers to; `None` below a field of any type.
     fn find<'c>(
         &'c self,
         record: &'c RecordType,
@@ -137,9 +137,9 @@ impl Checker<'_> {
                 return Ok(Some(field));
             }
             match field.kind {
-                Kind::Record(id) if field.arity != Arity::Map && field.arity != Arity::Many => {
+                Kind::Record(id) if !field.is_collection() => {
                     record = self.contract.record(id);
-                    if record.special != Special::None {
+                    if record.well_known.is_some() {
                         return Ok(None);
                     }
                 }
@@ -152,9 +152,9 @@ impl Checker<'_> {
     fn source(&self, target: &Target, field: &Field, node: &Node, reader: &mut Reader<'_>) {
         match &target.source {
             Source::Each { map, .. } => {
-                if field.arity != Arity::Many {
-                    let message = format!("`{}` is no list", field.name);
-                    reader.error("field-kind", node.span, message, "write an expression that gives one value");
+                if field.cardinality != Cardinality::Repeated {
+                    let message = format!("`{}` is not a list", field.name);
+                    reader.error("field-kind", node.span, message, "write an expression for a single value");
                     return;
                 }
                 if let (Kind::Record(id), MapPlan::Fields(targets), Some(node)) = (field.kind, map, node.get("map")) {
@@ -163,136 +163,137 @@ impl Checker<'_> {
             }
             Source::Expression(expression) => {
                 if let Some(problem) = self.misfit(expression, field) {
-                    let help = "write an expression that gives what the field holds; `text()` makes a text of a number";
+                    let help = "write an expression of the type of the field; `text()` converts a number to text";
                     reader.error("field-kind", node.span, problem, help);
                 }
             }
         }
     }
 
-    /// Why what an expression gives can never stand in a field; nothing where it may.
+    /// Why the value of an expression can never be that of a field; `None` if it may be.
     fn misfit(&self, expression: &Expression, field: &Field) -> Option<String> {
         let wanted = self.describe(field);
         if let Some(constant) = expression.constant() {
-            let fits = match (constant, field.kind, field.arity) {
-                (_, _, Arity::Many | Arity::Map) => false,
+            let fits = match (constant, field.kind, field.cardinality) {
+                (_, _, Cardinality::Repeated | Cardinality::Map(_)) => false,
                 (Value::Null, ..) => true,
                 (Value::Text(_), Kind::Scalar(Scalar::Bool), _) => false,
                 (Value::Text(text), Kind::Enum(id), _) => self.contract.enumeration(id).number_of(text).is_some(),
-                (Value::Text(_), Kind::Scalar(Scalar::String | Scalar::Bytes), _) => true,
+                (Value::Text(_), Kind::Scalar(Scalar::Text | Scalar::Bytes), _) => true,
                 (Value::Text(text), Kind::Scalar(_), _) => {
                     Decimal::new(text.clone()).is_ok() || matches!(&**text, "NaN" | "Infinity" | "-Infinity")
                 }
                 (Value::Bool(_), Kind::Scalar(Scalar::Bool), _) => true,
                 (
                     Value::Int(_) | Value::UInt(_) | Value::Decimal(_),
-                    Kind::Scalar(Scalar::Bool | Scalar::String | Scalar::Bytes),
+                    Kind::Scalar(Scalar::Bool | Scalar::Text | Scalar::Bytes),
                     _,
                 ) => false,
                 (Value::Int(_) | Value::UInt(_) | Value::Decimal(_), Kind::Scalar(_) | Kind::Enum(_), _) => true,
-                (_, Kind::Record(id), _) => self.contract.record(id).special != Special::None,
+                (_, Kind::Record(id), _) => self.contract.record(id).well_known.is_some(),
                 _ => false,
             };
-            return (!fits).then(|| format!("`{}` is {wanted}, and this is {}", field.name, constant.kind()));
+            return (!fits).then(|| format!("`{}` is {wanted}, but this is {}", field.name, constant.kind()));
         }
         if let Some(given) = expression.gives().describe() {
             let fits = gives_what_fits(expression.gives(), field, self.contract);
-            return (!fits)
-                .then(|| format!("`{}` is {wanted}, and `{}` gives {given}", field.name, expression.source()));
+            return (!fits).then(|| format!("`{}` is {wanted}, but `{}` is {given}", field.name, expression.source()));
         }
         let given = path_kind(expression, &self.made.types)?;
         given
             .misfit(field, self.contract)
-            .then(|| format!("`{}` is {wanted}, and `{}` is {}", field.name, expression.source(), given.describe()))
+            .then(|| format!("`{}` is {wanted}, but `{}` is {}", field.name, expression.source(), given.describe()))
     }
 
     fn describe(&self, field: &Field) -> String {
-        describe(field.kind, field.arity, self.contract)
+        describe(field.kind, field.cardinality, self.contract)
     }
 }
 
-fn describe(kind: Kind, arity: Arity, contract: &Contract) -> String {
+fn describe(kind: Kind, cardinality: Cardinality, contract: &Contract) -> String {
     let one = match kind {
         Kind::Scalar(scalar) => scalar.name().to_owned(),
         Kind::Enum(id) => format!("`{}`", contract.enumeration(id).name),
         Kind::Record(id) => format!("`{}`", contract.record(id).name),
     };
-    match arity {
-        Arity::Many => format!("a list of {one}"),
-        Arity::Map => format!("a map of {one}"),
+    match cardinality {
+        Cardinality::Repeated => format!("a list of {one}"),
+        Cardinality::Map(_) => format!("a map of {one}"),
         _ => one,
     }
 }
 
-/// What a path of a known type leads to.
+/// What a path of a known type refers to.
 struct PathKind<'t> {
     contract: &'t Contract,
     kind: Kind,
-    arity: Arity,
+    cardinality: Cardinality,
 }
 
 impl<'t> PathKind<'t> {
     fn describe(&self) -> String {
-        describe(self.kind, self.arity, self.contract)
+        describe(self.kind, self.cardinality, self.contract)
     }
 
     fn record_name(&self) -> Option<&'t ByteString> {
-        match (self.kind, self.arity) {
-            (Kind::Record(id), arity) if !matches!(arity, Arity::Many | Arity::Map) => {
+        match (self.kind, self.cardinality) {
+            (Kind::Record(id), cardinality) if !matches!(cardinality, Cardinality::Repeated | Cardinality::Map(_)) => {
                 let contract: &'t Contract = self.contract;
                 let record = contract.record(id);
-                (record.special == Special::None).then_some(&record.name)
+                (record.well_known.is_none()).then_some(&record.name)
             }
             _ => None,
         }
     }
 
-    /// Whether it can never stand in a field. Texts may hold numbers, so that they are let through.
+    /// Whether it can never be the value of a field. Text may contain a number, so it passes.
     fn misfit(&self, field: &Field, contract: &Contract) -> bool {
-        let is = |arity: Arity, wanted: Arity| arity == wanted;
-        if is(self.arity, Arity::Many) != is(field.arity, Arity::Many)
-            || is(self.arity, Arity::Map) != is(field.arity, Arity::Map)
+        let is_list = |cardinality| cardinality == Cardinality::Repeated;
+        let is_map = |cardinality| matches!(cardinality, Cardinality::Map(_));
+        if is_list(self.cardinality) != is_list(field.cardinality)
+            || is_map(self.cardinality) != is_map(field.cardinality)
         {
             return !takes_anything(field.kind, contract);
         }
-        let numeric = |scalar: Scalar| !matches!(scalar, Scalar::Bool | Scalar::String | Scalar::Bytes);
+        let numeric = |scalar: Scalar| scalar.is_number();
         match (self.kind, field.kind) {
-            (_, Kind::Record(id)) if contract.record(id).special != Special::None => false,
-            (Kind::Record(id), _) if self.contract.record(id).special != Special::None => false,
+            (_, Kind::Record(id)) if contract.record(id).well_known.is_some() => false,
+            (Kind::Record(id), _) if self.contract.record(id).well_known.is_some() => false,
             (Kind::Record(given), Kind::Record(wanted)) => {
                 self.contract.record(given).name != contract.record(wanted).name
             }
             (Kind::Record(_), _) | (_, Kind::Record(_)) => true,
             (Kind::Scalar(given), Kind::Scalar(wanted)) => match (given, wanted) {
                 (Scalar::Bool, wanted) => wanted != Scalar::Bool,
-                (Scalar::String, wanted) => wanted == Scalar::Bool,
+                (Scalar::Text, wanted) => wanted == Scalar::Bool,
                 (Scalar::Bytes, wanted) => wanted != Scalar::Bytes,
                 (_, wanted) => !numeric(wanted),
             },
-            (Kind::Enum(_), Kind::Scalar(wanted)) => wanted != Scalar::String,
+            (Kind::Enum(_), Kind::Scalar(wanted)) => wanted != Scalar::Text,
             (Kind::Scalar(given), Kind::Enum(_)) => matches!(given, Scalar::Bool | Scalar::Bytes),
             (Kind::Enum(_), Kind::Enum(_)) => false,
         }
     }
 }
 
-/// Whether a kind of value may stand in a field. Texts may hold numbers, names of enumerations and base64.
+/// Whether a kind of value may be that of a field. Text may contain a number, the name of an enumeration's value, or base64.
 fn gives_what_fits(gives: Gives, field: &Field, contract: &Contract) -> bool {
-    if takes_anything(field.kind, contract) && !matches!(field.arity, Arity::Many | Arity::Map) {
+    if takes_anything(field.kind, contract) && !matches!(field.cardinality, Cardinality::Repeated | Cardinality::Map(_))
+    {
         return true;
     }
-    match (gives, field.arity, field.kind) {
+    match (gives, field.cardinality, field.kind) {
         (Gives::Anything, ..) => true,
-        (Gives::List, arity, _) => arity == Arity::Many,
-        (_, Arity::Many | Arity::Map, _) | (_, _, Kind::Record(_)) => false,
+        (Gives::List, cardinality, _) => cardinality == Cardinality::Repeated,
+        (_, Cardinality::Repeated | Cardinality::Map(_), _) | (_, _, Kind::Record(_)) => false,
         (Gives::Bool, _, kind) => matches!(kind, Kind::Scalar(Scalar::Bool)),
         (Gives::Bytes, _, kind) => matches!(kind, Kind::Scalar(Scalar::Bytes)),
         (Gives::Text, _, kind) => !matches!(kind, Kind::Scalar(Scalar::Bool)),
-        (Gives::Number, _, kind) => !matches!(kind, Kind::Scalar(Scalar::Bool | Scalar::String | Scalar::Bytes)),
+        (Gives::Number, _, kind) => !matches!(kind, Kind::Scalar(Scalar::Bool | Scalar::Text | Scalar::Bytes)),
     }
 }
 
-/// Checks that what decides is true or false, as far as its text or a contract says it.
+/// Checks that a condition is true or false, as far as its text and contracts tell.
 pub(super) fn check_condition(
     condition: &Expression,
     types: &[(ByteString, Arc<Typed>)],
@@ -301,22 +302,22 @@ pub(super) fn check_condition(
 ) {
     let given = match (condition.gives(), path_kind(condition, types)) {
         (Gives::Bool, _) => None,
-        (Gives::Anything, Some(path)) if matches!((path.kind, path.arity), (Kind::Scalar(Scalar::Bool), arity) if !matches!(arity, Arity::Many | Arity::Map)) => {
+        (Gives::Anything, Some(path)) if matches!((path.kind, path.cardinality), (Kind::Scalar(Scalar::Bool), cardinality) if !matches!(cardinality, Cardinality::Repeated | Cardinality::Map(_))) => {
             None
         }
         (Gives::Anything, Some(path)) if !takes_anything(path.kind, path.contract) => {
             Some(format!("`{}` is {}", condition.source(), path.describe()))
         }
-        (gives, _) => gives.describe().map(|kind| format!("`{}` gives {kind}", condition.source())),
+        (gives, _) => gives.describe().map(|kind| format!("`{}` is {kind}", condition.source())),
     };
     if let Some(given) = given {
-        let help = "write what is true or false, such as `size(req.lines) > 0` or `has(req.note)`";
-        reader.error("condition", span, format!("{given}, where true or false is needed"), help);
+        let help = "write a condition such as `size(req.lines) > 0` or `has(req.note)`";
+        reader.error("condition", span, format!("{given}, but a condition must be true or false"), help);
     }
 }
 
 fn takes_anything(kind: Kind, contract: &Contract) -> bool {
-    matches!(kind, Kind::Record(id) if contract.record(id).special != Special::None)
+    matches!(kind, Kind::Record(id) if contract.record(id).well_known.is_some())
 }
 
 fn path_kind<'t>(expression: &Expression, types: &'t [(ByteString, Arc<Typed>)]) -> Option<PathKind<'t>> {
@@ -325,21 +326,21 @@ fn path_kind<'t>(expression: &Expression, types: &'t [(ByteString, Arc<Typed>)])
     follow(path, typed).ok().flatten()
 }
 
-/// Where a path leads; nothing where no contract says it. The error is the record that lacks a field, and its name.
+/// What a path refers to; `None` if no contract tells. The error is the record that lacks a field, and the name of the field.
 fn follow<'t, 'p>(path: &'p Path, typed: &'t Typed) -> Result<Option<PathKind<'t>>, (&'t RecordType, &'p str)> {
     let contract = typed.type_ref().contract();
-    let mut at = PathKind { contract, kind: Kind::Record(typed.type_ref().id()), arity: Arity::Optional };
+    let mut at = PathKind { contract, kind: Kind::Record(typed.type_ref().id()), cardinality: Cardinality::Optional };
     for step in &path.steps {
-        at = match (step, at.kind, at.arity) {
-            (PathStep::Index(_), _, Arity::Many) => PathKind { arity: Arity::Optional, ..at },
-            (PathStep::Field(_), _, Arity::Map) => PathKind { arity: Arity::Optional, ..at },
-            (PathStep::Field(name), Kind::Record(id), arity) if arity != Arity::Many => {
+        at = match (step, at.kind, at.cardinality) {
+            (PathStep::Index(_), _, Cardinality::Repeated) => PathKind { cardinality: Cardinality::Optional, ..at },
+            (PathStep::Field(_), _, Cardinality::Map(_)) => PathKind { cardinality: Cardinality::Optional, ..at },
+            (PathStep::Field(name), Kind::Record(id), cardinality) if cardinality != Cardinality::Repeated => {
                 let record = contract.record(id);
-                if record.special != Special::None {
+                if record.well_known.is_some() {
                     return Ok(None);
                 }
                 let field = record.field(name).ok_or((record, &**name))?;
-                PathKind { contract, kind: field.kind, arity: field.arity }
+                PathKind { contract, kind: field.kind, cardinality: field.cardinality }
             }
             _ => return Ok(None),
         };
