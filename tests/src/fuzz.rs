@@ -11,7 +11,7 @@ use crossdock_adapter_api::{Adapter, Address, Head, NoFields, PathTemplate};
 use crossdock_contract::{Contract, Files, TypeRef, UnknownFields, compile, from_descriptor_set};
 use crossdock_expression::{Budget, Environment, FixedHost, Input, Program, Type, Val, Variable};
 use crossdock_message::xml::{self, ExpandedName};
-use crossdock_message::{Limits, Value, json};
+use crossdock_message::{Limits, RequestContext, Value, json};
 use crossdock_routing::Table;
 use crossdock_settings::{Diagnostics, Resolve};
 
@@ -227,7 +227,9 @@ fn template(bytes: &[u8]) {
                 Address { listener: "l".into(), method: "GET".into(), path: template.clone(), headers: Vec::new() };
             let mut table = Table::default();
             table.add(&address, (0, 0)).expect("the first entry");
-            if table.find(&Head { listener: "l", method: "GET", path, headers: &NoFields }).is_ok() {
+            let mut context = RequestContext::new("1".into(), Instant::now());
+            let head = Head { context: &mut context, listener: "l", method: "GET", path, headers: &NoFields };
+            if table.find(&head).is_ok() {
                 for (_, range) in template.bind(path) {
                     assert!(path.get(range).is_some(), "a part lies in the path");
                 }

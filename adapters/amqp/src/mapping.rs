@@ -9,8 +9,8 @@ use bytes::Bytes;
 use crossdock_adapter_api::{EncodedBody, Fields};
 use crossdock_contract::CallType;
 use crossdock_message::{
-    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Origin, Record, Time,
-    TraceContext, Value, json,
+    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Origin, Record,
+    RequestContext, Time, TraceContext, Value, json,
 };
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -151,7 +151,7 @@ fn carried(properties: &BasicProperties, carry: &[ByteString]) -> Result<Headers
     Ok(headers)
 }
 
-fn trace(properties: &BasicProperties) -> Option<Box<TraceContext>> {
+pub(crate) fn trace(properties: &BasicProperties) -> Option<TraceContext> {
     let table = properties.headers().as_ref()?;
     // What no header of another protocol can hold is no trace.
     let carriable =
@@ -163,7 +163,7 @@ fn trace(properties: &BasicProperties) -> Option<Box<TraceContext>> {
     }
     let parent = text_of(header(table, "traceparent")?).filter(carriable)?;
     let state = header(table, "tracestate").and_then(text_of).filter(carriable);
-    Some(Box::new(TraceContext { parent, state }))
+    Some(TraceContext { parent, state })
 }
 
 /// The message of a delivery. What its sender called it is its identity, so that it is the same in every try.
@@ -173,22 +173,22 @@ fn trace(properties: &BasicProperties) -> Option<Box<TraceContext>> {
 pub(crate) fn request(
     properties: &BasicProperties,
     body: Bytes,
-    id: ByteString,
+    context: &Arc<RequestContext>,
     source: &ByteString,
-    carry: &[ByteString],
+    request_headers: &[ByteString],
     call: Option<&Arc<CallType>>,
-    now: Instant,
 ) -> Result<Message, Fault> {
     let named = properties.message_id().as_ref().map(ShortString::as_str);
     let good = |id: &&str| !id.is_empty() && id.len() <= ID_LEN_MAX && id.bytes().all(|byte| byte.is_ascii_graphic());
-    let mut message = Message::new(named.filter(good).map_or(id, ByteString::from), source.clone());
-    message.headers = carried(properties, carry).map_err(|name| {
+    let mut message =
+        Message::new(named.filter(good).map_or_else(|| context.id.clone(), ByteString::from), source.clone());
+    message.context = Some(Arc::clone(context));
+    message.headers = carried(properties, request_headers).map_err(|name| {
         let problem = format!("the header `{name}` is not text that every protocol can carry");
         Fault::caller(Code::InvalidArgument, "HEADER", problem).with_detail("header", name)
     })?;
-    message.trace = trace(properties);
     // Only a request expires with its sender's patience; a one-way message may still be processed.
-    let expiry = expiry(properties, now)?;
+    let expiry = expiry(properties, context.received_at)?;
     message.deadline = expiry.filter(|_| has_reply_to(properties)).map(Deadline::at);
     message.content_type = properties.content_type().as_ref().map(|text| text.as_str().into());
     message.body = match call {
@@ -246,7 +246,7 @@ fn properties(
 ) -> Result<BasicProperties, Fault> {
     let mut table = FieldTable::default();
     append_headers(&message.headers, &mut table)?;
-    if let Some(trace) = &message.trace {
+    if let Some(trace) = message.trace() {
         table.insert("traceparent".into(), long(&trace.parent));
         if let Some(state) = &trace.state {
             table.insert("tracestate".into(), long(state));

@@ -16,9 +16,9 @@ use crossdock_adapter_api::{
     AdapterError, Admission, Head, Inbound, Ingress, OpenIngress, Outcome, SendFuture, WriteFormat, take_body_apart,
 };
 use crossdock_message::{
-    Body, BodyStream, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Message, StreamCell,
+    Body, BodyStream, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Message, RequestContext, StreamCell,
 };
-use crossdock_transport::{ConnectionLimiter, accept, http2, listen, serve, tls};
+use crossdock_transport::{ConnectionLimiter, Peer, accept, http2, listen, serve, tls};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -104,11 +104,11 @@ impl Worker {
         acceptor: Option<&TlsAcceptor>,
         limiter: &Arc<ConnectionLimiter>,
     ) -> io::Result<()> {
-        let peer = socket.peer_addr()?;
-        let _permit = limiter.acquire(peer.ip()).await.ok_or_else(|| io::Error::other("too many connections"))?;
+        let address = socket.peer_addr()?;
+        let _permit = limiter.acquire(address.ip()).await.ok_or_else(|| io::Error::other("too many connections"))?;
         let stream = accept(socket, acceptor).await?;
-        let limits = self.settings.limits();
-        http2::serve(stream, &limits, &self.stop, |request| handle(Rc::clone(self), request)).await;
+        let (peer, limits) = (Peer::new(address, &stream), self.settings.limits());
+        http2::serve(stream, &limits, &self.stop, |request| handle(Rc::clone(self), peer.clone(), request)).await;
         Ok(())
     }
 
@@ -121,11 +121,17 @@ impl Worker {
 }
 
 /// Answers a call, even if handling it panics.
-async fn handle(worker: Rc<Worker>, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn handle(worker: Rc<Worker>, peer: Peer, mut request: Request<Incoming>) -> Response<ResponseBody> {
+    request.extensions_mut().insert(peer);
     if let Some(rejection) = reject_non_grpc(&request) {
         return rejection;
     }
     if let Err(fault) = http2::check_work(request.extensions()) {
+        worker.ingress.refused(
+            &worker.name,
+            &request_context(&worker, request.headers(), request.extensions()),
+            &fault,
+        );
         return trailers_only(&fault);
     }
     let content_type = request.headers().get(http::header::CONTENT_TYPE).cloned();
@@ -186,13 +192,16 @@ async fn route(
     let metadata = Metadata(&head.headers);
     let path = head.uri.path();
     let listener = &worker.name;
-    let admission = worker.ingress.admit(&Head { listener, method: "POST", path, headers: &metadata })?;
+    let mut context = request_context(worker, &head.headers, &head.extensions);
+    let head_of_call = &mut Head { context: &mut context, listener, method: "POST", path, headers: &metadata };
+    let admission = worker.ingress.admit(head_of_call)?;
+    let context = Arc::new(context);
     let spec = Arc::clone(&admission.entry);
     let Some(entry) = spec.as_any().downcast_ref::<Entry>() else {
         return Err(Fault::new(Code::Internal, "ENTRY", "the entry is not a gRPC entry"));
     };
-    let id = HeaderValue::from_maybe_shared(admission.id.clone().into_bytes());
-    let result = exchange(worker, head, body, entry, admission).await;
+    let id = HeaderValue::from_maybe_shared(context.id.clone().into_bytes());
+    let result = exchange(worker, head, body, entry, admission, &context).await;
     let mut response = result.unwrap_or_else(|fault| trailers_only(&fault));
     if let Ok(id) = id {
         response.headers_mut().insert("x-request-id", id);
@@ -206,8 +215,32 @@ async fn exchange(
     body: Incoming,
     entry: &Entry,
     admission: Admission,
+    context: &Arc<RequestContext>,
 ) -> Result<Response<ResponseBody>, Fault> {
-    let mut message = mapping::request(&head.headers, &admission, &worker.name, Instant::now())?;
+    let outcome = match request(worker, head, body, entry, &admission, context).await {
+        Ok(message) => admission.exchange.dispatch(message).await,
+        Err(fault) => admission.exchange.refuse(context, fault),
+    };
+    let reply = match outcome {
+        Outcome::Replied(reply) => reply,
+        // The route accepted the message without a reply: in gRPC, an empty message.
+        Outcome::Accepted => Message::new(ByteString::new(), ByteString::new()),
+        Outcome::Failed(fault) => return Err(fault),
+    };
+    let response = reply_response(reply, entry, worker.response_encoding(&head.headers)).await;
+    response.inspect_err(|fault| worker.ingress.refused(&worker.name, context, fault))
+}
+
+/// The message of a call.
+async fn request(
+    worker: &Worker,
+    head: &http::request::Parts,
+    body: Incoming,
+    entry: &Entry,
+    admission: &Admission,
+    context: &Arc<RequestContext>,
+) -> Result<Message, Fault> {
+    let mut message = mapping::request(&head.headers, admission, &worker.name, context)?;
     message.work = head.extensions.get::<Arc<http2::Work>>().map(|work| Arc::clone(work) as Arc<dyn Any + Send + Sync>);
     let encoding = head.headers.get("grpc-encoding").map_or(Ok(None), |value| Encoding::from_name(value.as_bytes()))?;
     let reader = MessageReader::new(body, encoding, entry.message_len_max, caller_disconnected);
@@ -215,17 +248,19 @@ async fn exchange(
     if entry.call.is_none() {
         message.content_type = Some(ByteString::from_static(Format::Protobuf.media_type()));
     }
-    let Admission { exchange, .. } = admission;
-    let response_encoding = worker.response_encoding(&head.headers);
-    match exchange.dispatch(message).await {
-        Outcome::Replied(reply) => reply_response(reply, entry, response_encoding).await,
-        Outcome::Accepted => {
-            // The route accepted the message without a reply: in gRPC, an empty message.
-            let reply = Message::new(ByteString::new(), ByteString::new());
-            reply_response(reply, entry, response_encoding).await
-        }
-        Outcome::Failed(fault) => Err(fault),
-    }
+    Ok(message)
+}
+
+/// What is known about a call when it arrives.
+fn request_context(worker: &Worker, metadata: &HeaderMap, extensions: &http::Extensions) -> RequestContext {
+    let (id, now) = (worker.ingress.new_id(), Instant::now());
+    let mut context = match extensions.get::<Peer>() {
+        Some(peer) => peer.context(id, now),
+        None => RequestContext::new(id, now),
+    };
+    context.trace = mapping::trace(metadata);
+    context.span = tracing::debug_span!("request", protocol = "grpc", listener = %worker.name, id = %context.id, route = tracing::field::Empty);
+    context
 }
 
 /// The message of a unary call, or the stream of messages.

@@ -1,9 +1,10 @@
 //! Maps canonical messages to and from metadata. Pure functions.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::{Admission, Fields, header_twice};
-use crossdock_message::{ByteString, Code, Deadline, Fault, Headers, Message, TraceContext};
+use crossdock_message::{ByteString, Code, Deadline, Fault, Headers, Message, RequestContext, TraceContext};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Metadata that the adapter interprets; callers must not repeat it.
@@ -34,25 +35,29 @@ pub(crate) fn request(
     metadata: &HeaderMap,
     admission: &Admission,
     source: &ByteString,
-    now: Instant,
+    context: &Arc<RequestContext>,
 ) -> Result<Message, Fault> {
     if let Some(name) = SINGLE.into_iter().find(|name| Metadata(metadata).is_repeated(name)) {
         return Err(header_twice(name));
     }
-    let mut message = Message::new(admission.id.clone(), source.clone());
-    message.headers = carried(metadata, &admission.carry)?;
-    if let Some(parent) = metadata.get("traceparent").and_then(text) {
-        let states: Option<Vec<ByteString>> = metadata.get_all("tracestate").iter().map(text).collect();
-        let state = states.filter(|states| !states.is_empty()).map(|states| states.join(",").into());
-        message.trace = Some(Box::new(TraceContext { parent, state }));
-    }
+    let mut message = Message::new(context.id.clone(), source.clone());
+    message.context = Some(Arc::clone(context));
+    message.headers = carried(metadata, &admission.request_headers)?;
     if let Some(value) = metadata.get("grpc-timeout") {
         let wait = value.to_str().ok().and_then(parse_timeout).ok_or_else(|| {
             Fault::caller(Code::InvalidArgument, "TIMEOUT", "grpc-timeout must be one to eight digits and a unit")
         })?;
-        message.deadline = now.checked_add(wait).map(Deadline::at);
+        message.deadline = context.received_at.checked_add(wait).map(Deadline::at);
     }
     Ok(message)
+}
+
+/// The W3C trace context of a call.
+pub(crate) fn trace(metadata: &HeaderMap) -> Option<TraceContext> {
+    let parent = metadata.get("traceparent").and_then(text)?;
+    let states: Option<Vec<ByteString>> = metadata.get_all("tracestate").iter().map(text).collect();
+    let state = states.filter(|states| !states.is_empty()).map(|states| states.join(",").into());
+    Some(TraceContext { parent, state })
 }
 
 /// The listed metadata. Binary metadata (`-bin`) keeps its base64 form.
@@ -140,7 +145,7 @@ pub(crate) fn call_metadata(
     if !message.id.is_empty() {
         insert("x-request-id", &message.id);
     }
-    if let Some(trace) = &message.trace {
+    if let Some(trace) = message.trace() {
         insert("traceparent", &trace.parent);
         if let Some(state) = &trace.state {
             insert("tracestate", state);

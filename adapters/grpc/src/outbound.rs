@@ -268,7 +268,7 @@ fn reply_fault(fault: Fault) -> Fault {
 }
 
 fn bad_reply(problem: &'static str) -> Fault {
-    Fault::new(Code::Internal, "BAD_REPLY", format!("the service's reply cannot be used: {problem}"))
+    Fault::new(Code::Internal, "BAD_REPLY", format!("the service's reply cannot be used: {problem}")).logged()
 }
 
 /// The fault for a stream that ended early.
@@ -282,13 +282,14 @@ fn reset_fault(error: &hyper::Error) -> Fault {
         if let Some(reset) = http2.and_then(h2::Error::reason) {
             let code = settle::code_from_reset(reset);
             let fault =
-                Fault::new(code, "STREAM_RESET", format!("the service reset the call: {}", reset.description()));
+                Fault::new(code, "STREAM_RESET", format!("the service reset the call: {}", reset.description()))
+                    .logged();
             // Only then was it not processed (RFC 9113 §8.7).
             return if reset == h2::Reason::REFUSED_STREAM { fault.with_retry(Retry::Same) } else { fault };
         }
         source = cause.source();
     }
-    Fault::new(Code::Unavailable, "CONNECTION_LOST", "the connection to the service ended before its reply")
+    Fault::new(Code::Unavailable, "CONNECTION_LOST", "the connection to the service ended before its reply").logged()
 }
 
 /// The fault for a connection that ended. Streams closed by a GOAWAY of the service were not processed and may be retried
@@ -296,10 +297,10 @@ fn reset_fault(error: &hyper::Error) -> Fault {
 fn connection_fault(is_remote: bool) -> Fault {
     if is_remote {
         let message = "the service closed the connection before it processed the call";
-        return Fault::new(Code::Unavailable, "CONNECTION_CLOSED", message).with_retry(Retry::Same);
+        return Fault::new(Code::Unavailable, "CONNECTION_CLOSED", message).with_retry(Retry::Same).logged();
     }
     let message = "the connection was closed: the service does not speak HTTP/2";
-    Fault::new(Code::Unavailable, "NOT_HTTP2", message)
+    Fault::new(Code::Unavailable, "NOT_HTTP2", message).logged()
 }
 
 impl Outbound for GrpcOutbound {

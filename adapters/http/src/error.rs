@@ -9,9 +9,10 @@ pub(crate) fn connection_lost() -> Fault {
         "CONNECTION_LOST",
         "the service closed the connection before its response was complete",
     )
+    .logged()
 }
 
 /// The service's response is malformed or not accepted.
 pub(crate) fn bad_response(problem: &'static str) -> Fault {
-    Fault::new(Code::Internal, "BAD_REPLY", format!("invalid response from the service: {problem}"))
+    Fault::new(Code::Internal, "BAD_REPLY", format!("invalid response from the service: {problem}")).logged()
 }

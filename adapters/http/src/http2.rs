@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossdock_adapter_api::Ingress;
 use crossdock_message::ByteString;
-use crossdock_transport::http2;
+use crossdock_transport::{Peer, http2};
 use futures_util::FutureExt as _;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use http_body::Frame;
@@ -33,6 +33,7 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) async fn handle(
     listener: ByteString,
     ingress: std::rc::Rc<dyn Ingress>,
+    peer: Peer,
     limits: HeadLimits,
     body_timeout: Duration,
     request: Request<Incoming>,
@@ -43,14 +44,21 @@ pub(crate) async fn handle(
     let head_only = parts.method == http::Method::HEAD;
     let expects_continue = parts.headers.contains_key(http::header::EXPECT);
     let response = match (overloaded, head::check(parts, &limits)) {
-        (Some(fault), _) => transaction::reject(&fault, head_only),
+        (Some(fault), _) => {
+            transaction::log_rejection(&listener, &*ingress, Some(&peer), &fault);
+            transaction::reject(&fault, head_only)
+        }
         (None, Ok(head)) => {
             let body = Body::new(&mut incoming, body_timeout);
-            let processing = transaction::process(&listener, &*ingress, &head, body, work);
+            let processing = transaction::process(&listener, &*ingress, &head, body, Some(&peer), work);
             let processed = AssertUnwindSafe(processing).catch_unwind().await;
             processed.unwrap_or_else(|_| transaction::panic_response(head_only))
         }
-        (None, Err(error)) => transaction::reject(&head_fault(error), head_only),
+        (None, Err(error)) => {
+            let fault = head_fault(error);
+            transaction::log_rejection(&listener, &*ingress, Some(&peer), &fault);
+            transaction::reject(&fault, head_only)
+        }
     };
     body::discard(incoming, expects_continue).await;
     respond(response)

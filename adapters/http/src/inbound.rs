@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use crossdock_adapter_api::{AdapterError, Inbound, Ingress, OpenIngress, SendFuture};
 use crossdock_message::ByteString;
 use crossdock_transport::{
-    AcceptedStream, ConnectionLimiter, Permit, Rewind, accept, http2 as connection, listen, serve, tls,
+    AcceptedStream, ConnectionLimiter, Peer, Permit, Rewind, accept, http2 as connection, listen, serve, tls,
 };
 use futures_util::FutureExt as _;
 use tokio::io::AsyncReadExt as _;
@@ -26,6 +26,7 @@ use crate::http1::{
     Connection, ConnectionList, HeadLimits, IncomingBody, Limits, ResponseBody, StrictStream, Timeouts, respond,
 };
 use crate::request::RequestHead as _;
+use crate::settle::head_fault;
 use crate::{http2, transaction};
 
 /// A bound listener.
@@ -106,8 +107,9 @@ impl Inbound for HttpInbound {
                         Opened::Http1(stream, peer) => {
                             http1.call((*stream, Some(peer))).await.map_err(|error| io::Error::other(error.to_string()))
                         }
-                        Opened::Http2(stream, limits, _permit) => {
-                            connection::serve(*stream, &limits, &worker.stop, |request| worker.http2(request)).await;
+                        Opened::Http2(stream, peer, limits, _permit) => {
+                            let handle = |request| worker.http2(peer.clone(), request);
+                            connection::serve(*stream, &limits, &worker.stop, handle).await;
                             Ok(())
                         }
                         Opened::Closed => Ok(()),
@@ -132,7 +134,7 @@ struct Worker {
 /// A connection whose HTTP version is known.
 enum Opened {
     Http1(Box<StrictStream<AcceptedStream>>, SocketAddr),
-    Http2(Box<Rewind<AcceptedStream>>, connection::Limits, Permit),
+    Http2(Box<Rewind<AcceptedStream>>, Peer, connection::Limits, Permit),
     /// It was closed before its version was known.
     Closed,
 }
@@ -146,6 +148,10 @@ impl Worker {
         stop: CancellationToken,
     ) -> Rc<Self> {
         let list = ConnectionList::new(Instant::now());
+        let (refusing, listener) = (Rc::clone(&ingress), name.clone());
+        list.on_rejected(move |peer, error| {
+            transaction::log_rejection(&listener, &*refusing, peer, &head_fault(error))
+        });
         let (swept, stopped) = (Rc::downgrade(&list), stop.clone());
         actix_rt::spawn(async move {
             let mut ticks = tokio::time::interval(ConnectionList::SWEEP_INTERVAL);
@@ -167,10 +173,10 @@ impl Worker {
         acceptor: Option<&TlsAcceptor>,
         limiter: &Arc<ConnectionLimiter>,
     ) -> io::Result<Opened> {
-        let peer = socket.peer_addr()?;
+        let address = socket.peer_addr()?;
         // A burst of connections cannot wait for the next sweep.
         self.list.shed_idle();
-        let permit = limiter.acquire(peer.ip()).await.ok_or_else(|| io::Error::other("too many connections"))?;
+        let permit = limiter.acquire(address.ip()).await.ok_or_else(|| io::Error::other("too many connections"))?;
         let mut stream = accept(socket, acceptor).await?;
         let mut first = BytesMut::new();
         let is_http2 = match (&self.http2, stream.protocol()) {
@@ -183,9 +189,16 @@ impl Worker {
             },
             (Some(_), None) => false,
         };
+        let peer = Peer::new(address, &stream);
         Ok(match self.http2 {
-            Some(limits) if is_http2 => Opened::Http2(Box::new(Rewind::new(first.freeze(), stream)), limits, permit),
-            _ => Opened::Http1(Box::new(StrictStream::new(stream, first, permit, self.limits, &self.list)), peer),
+            Some(limits) if is_http2 => {
+                Opened::Http2(Box::new(Rewind::new(first.freeze(), stream)), peer, limits, permit)
+            }
+            _ => {
+                let stream = StrictStream::new(stream, first, permit, self.limits, &self.list);
+                stream.connection().set_peer(peer);
+                Opened::Http1(Box::new(stream), address)
+            }
         })
     }
 
@@ -226,10 +239,11 @@ impl Worker {
 
     fn http2(
         &self,
+        peer: Peer,
         request: http::Request<hyper::body::Incoming>,
     ) -> impl Future<Output = http::Response<http2::ResponseBody>> + use<> {
         let (name, ingress) = (self.name.clone(), Rc::clone(&self.ingress));
-        http2::handle(name, ingress, self.limits.head, self.limits.timeouts.body, request)
+        http2::handle(name, ingress, peer, self.limits.head, self.limits.timeouts.body, request)
     }
 }
 
@@ -243,7 +257,7 @@ async fn handle(worker: Rc<Worker>, mut request: Request) -> Result<Response<Res
         unreachable!("a request without its head");
     };
     let body = IncomingBody::new(&connection, &head);
-    let processing = transaction::process(&worker.name, &*worker.ingress, &head, body, None);
+    let processing = transaction::process(&worker.name, &*worker.ingress, &head, body, connection.peer(), None);
     let response = panic::AssertUnwindSafe(processing).catch_unwind().await.unwrap_or_else(|_| {
         connection.close_after_response();
         transaction::panic_response(head.method() == "HEAD")

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use crossdock_adapter_api::{Admission, EntrySpec as _, Part, address_field, header_twice};
 use crossdock_contract::Param;
 use crossdock_message::{
-    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Origin, Record, Retry,
-    TraceContext, Value,
+    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Origin, Record,
+    RequestContext, Retry, TraceContext, Value,
 };
 use crossdock_settings::Duration;
 use crossdock_transport::Endpoint;
@@ -33,6 +33,14 @@ fn first(head: &impl RequestHead, name: &'static str) -> Option<ByteString> {
     head.values(name).next().and_then(text_of)
 }
 
+/// The W3C trace context of a request.
+pub(crate) fn trace(head: &impl RequestHead) -> Option<TraceContext> {
+    let parent = first(head, "traceparent")?;
+    let states: Option<Vec<ByteString>> = head.values("tracestate").map(text_of).collect();
+    let state = states.filter(|states| !states.is_empty()).map(|states| states.join(",").into());
+    Some(TraceContext { parent, state })
+}
+
 /// The message of a request, without its body.
 ///
 /// # Errors
@@ -42,29 +50,25 @@ pub(crate) fn request(
     entry: &Entry,
     admission: &mut Admission,
     source: &ByteString,
-    now: Instant,
+    context: &Arc<RequestContext>,
 ) -> Result<Message, Fault> {
     if let Some(name) = SINGLE.into_iter().find(|name| head.is_repeated(name)) {
         return Err(header_twice(name));
     }
-    let mut message = Message::new(admission.id.clone(), source.clone());
+    let mut message = Message::new(context.id.clone(), source.clone());
+    message.context = Some(Arc::clone(context));
     message.params = params(head, entry, std::mem::take(&mut admission.params))?;
     if entry.unlisted_query == UnlistedQuery::Accepted {
         message.query = head.query().map(ByteString::from);
     }
-    message.headers = carried(head, &admission.carry)?;
+    message.headers = carried(head, &admission.request_headers)?;
     message.content_type = first(head, "content-type");
-    if let Some(parent) = first(head, "traceparent") {
-        let states: Option<Vec<ByteString>> = head.values("tracestate").map(text_of).collect();
-        let state = states.filter(|states| !states.is_empty()).map(|states| states.join(",").into());
-        message.trace = Some(Box::new(TraceContext { parent, state }));
-    }
     if let Some(timeout) = first(head, TIMEOUT_HEADER) {
         let wait = Duration::parse(&timeout).ok_or_else(|| {
             let message = "the header `crossdock-timeout` must be a duration such as `250ms` or `2s`";
             Fault::caller(Code::InvalidArgument, "TIMEOUT", message)
         })?;
-        message.deadline = now.checked_add(wait.0).map(Deadline::at);
+        message.deadline = context.received_at.checked_add(wait.0).map(Deadline::at);
     }
     Ok(message)
 }
@@ -240,7 +244,7 @@ pub(crate) fn request_headers(
         }
     }
     insert(http::HeaderName::from_static("x-request-id"), message.id.clone())?;
-    if let Some(trace) = &message.trace {
+    if let Some(trace) = message.trace() {
         insert(http::HeaderName::from_static("traceparent"), trace.parent.clone())?;
         if let Some(state) = &trace.state {
             insert(http::HeaderName::from_static("tracestate"), state.clone())?;
@@ -297,6 +301,7 @@ pub(crate) fn status_fault(head: &http::response::Parts, service: &str) -> Optio
     };
     let fault = Fault::new(code, "SERVICE_STATUS", format!("the service responded with status {status}"))
         .with_origin(Origin::Service(service.into()))
-        .with_retry(retry);
+        .with_retry(retry)
+        .logged();
     Some(fault)
 }

@@ -22,8 +22,11 @@ pub(crate) struct ResponseContext {
     pub(crate) id: Option<ByteString>,
 }
 
+/// Logs a fault of the adapter itself.
+pub(crate) type Report<'r> = dyn Fn(&Fault) + 'r;
+
 /// The response to an outcome.
-pub(crate) fn settle(outcome: Outcome, entry: &Entry, context: &ResponseContext) -> Response {
+pub(crate) fn settle(outcome: Outcome, entry: &Entry, context: &ResponseContext, report: &Report<'_>) -> Response {
     let of_type = entry.typed.as_ref().map(|typed| &*typed.response as &dyn BodyType);
     match outcome {
         Outcome::Replied(Message { body: Body::Stream(stream), headers, .. }) => {
@@ -35,10 +38,12 @@ pub(crate) fn settle(outcome: Outcome, entry: &Entry, context: &ResponseContext)
                     let content = StreamContent::new(stream, Arc::clone(&typed.response), format);
                     success(message, Content::Stream(content), content_type, context)
                 }
-                _ => error_response(
-                    &Fault::new(Code::Internal, "STREAM", "the reply is a stream, but the entry has no `stream`"),
-                    context,
-                ),
+                _ => {
+                    let message = "the reply is a stream, but the entry has no `stream`";
+                    let fault = Fault::new(Code::Internal, "STREAM", message);
+                    report(&fault);
+                    error_response(&fault, context)
+                }
             }
         }
         Outcome::Replied(mut message) => match encode_body(&message, &entry.response_format, of_type) {
@@ -47,7 +52,11 @@ pub(crate) fn settle(outcome: Outcome, entry: &Entry, context: &ResponseContext)
                 discard(std::mem::replace(&mut message.body, Body::Empty));
                 success(message, Content::Chunks(body.chunks), body.content_type, context)
             }
-            Err(fault) => error_response(&unwritable(fault), context),
+            Err(fault) => {
+                let fault = unwritable(fault);
+                report(&fault);
+                error_response(&fault, context)
+            }
         },
         Outcome::Accepted => Response::new(202, Content::Chunks(Chunks::new()), context.head_only),
         Outcome::Failed(fault) => error_response(&fault, context),
@@ -62,7 +71,7 @@ pub(crate) fn is_long(outcome: &Outcome, entry: &Entry) -> bool {
 }
 
 /// Encodes the body of a response on the thread pool.
-pub(crate) async fn encode_offloaded(outcome: Outcome, entry: &Entry) -> Outcome {
+pub(crate) async fn encode_offloaded(outcome: Outcome, entry: &Entry, report: &Report<'_>) -> Outcome {
     let Outcome::Replied(mut message) = outcome else { return outcome };
     let of_type = entry.typed.as_ref().map(|typed| Arc::clone(&typed.response) as Arc<dyn BodyType>);
     match take_body_apart(&mut message, &entry.response_format, of_type.as_ref()).await {
@@ -70,7 +79,11 @@ pub(crate) async fn encode_offloaded(outcome: Outcome, entry: &Entry) -> Outcome
             encoded.put_into(&mut message, &entry.response_format, of_type);
             Outcome::Replied(message)
         }
-        Err(fault) => Outcome::Failed(unwritable(fault)),
+        Err(fault) => {
+            let fault = unwritable(fault);
+            report(&fault);
+            Outcome::Failed(fault)
+        }
     }
 }
 

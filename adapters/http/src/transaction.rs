@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossdock_adapter_api::offload::{INLINE_LEN, Priority, offload};
-use crossdock_adapter_api::{Admission, Head, Ingress, Outcome, WriteFormat};
-use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Message, Record};
-use crossdock_transport::bodies;
+use crossdock_adapter_api::{Admission, Head, Ingress, WriteFormat};
+use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Message, Record, RequestContext};
+use crossdock_transport::{Peer, bodies};
 
 use crate::config::{Entry, TypedEntry};
 use crate::request::{BodyError, DeclaredLength, RequestBody, RequestHead};
@@ -24,14 +24,17 @@ pub(crate) async fn process(
     ingress: &dyn Ingress,
     head: &impl RequestHead,
     body: impl RequestBody,
+    peer: Option<&Peer>,
     work: Option<Arc<dyn Any + Send + Sync>>,
 ) -> Response {
+    let mut request_context = request_context(listener, ingress, head, peer);
     let mut context = ResponseContext { head_only: head.method() == "HEAD", wants_xml: wants_xml(head), id: None };
-    let mut admission = match admit(listener, ingress, head) {
+    let mut admission = match admit(listener, ingress, head, &mut request_context) {
         Ok(admission) => admission,
         Err(fault) => return error_response(&fault, &context),
     };
-    context.id = Some(admission.id.clone());
+    let request_context = Arc::new(request_context);
+    context.id = Some(request_context.id.clone());
     let spec = Arc::clone(&admission.entry);
     let Some(entry) = spec.as_any().downcast_ref::<Entry>() else {
         return error_response(
@@ -42,15 +45,43 @@ pub(crate) async fn process(
     if matches!(entry.response_format, WriteFormat::Xml { .. }) && head.get("accept").is_none() {
         context.wants_xml = true;
     }
-    let mut outcome = match request(listener, head, body, entry, &mut admission).await {
+    let mut outcome = match request(listener, head, body, entry, &mut admission, &request_context).await {
         Ok(message) => admission.exchange.dispatch(Message { work, ..message }).await,
-        Err(fault) => Outcome::Failed(fault),
+        Err(fault) => admission.exchange.refuse(&request_context, fault),
     };
+    let report = |fault: &Fault| ingress.refused(listener, &request_context, fault);
     if is_long(&outcome, entry) {
         // Boxed, so that the future of the common short case stays small.
-        outcome = Box::pin(encode_offloaded(outcome, entry)).await;
+        outcome = Box::pin(encode_offloaded(outcome, entry, &report)).await;
     }
-    settle(outcome, entry, &context)
+    settle(outcome, entry, &context, &report)
+}
+
+fn new_context(ingress: &dyn Ingress, peer: Option<&Peer>) -> RequestContext {
+    let (id, now) = (ingress.new_id(), Instant::now());
+    match peer {
+        Some(peer) => peer.context(id, now),
+        None => RequestContext::new(id, now),
+    }
+}
+
+/// What is known about a request when it arrives.
+fn request_context(
+    listener: &ByteString,
+    ingress: &dyn Ingress,
+    head: &impl RequestHead,
+    peer: Option<&Peer>,
+) -> RequestContext {
+    let mut context = new_context(ingress, peer);
+    context.trace = mapping::trace(head);
+    context.span =
+        tracing::debug_span!("request", protocol = "http", %listener, id = %context.id, route = tracing::field::Empty);
+    context
+}
+
+/// Logs a request that is rejected before routing.
+pub(crate) fn log_rejection(listener: &ByteString, ingress: &dyn Ingress, peer: Option<&Peer>, fault: &Fault) {
+    ingress.refused(listener, &new_context(ingress, peer), fault);
 }
 
 /// The response to a request that is rejected before routing.
@@ -65,10 +96,15 @@ pub(crate) fn panic_response(head_only: bool) -> Response {
 }
 
 /// Finds the route of a request. HEAD is routed as GET.
-fn admit(listener: &ByteString, ingress: &dyn Ingress, head: &impl RequestHead) -> Result<Admission, Fault> {
-    let path = path::normalize(head.path())?;
+fn admit(
+    listener: &ByteString,
+    ingress: &dyn Ingress,
+    head: &impl RequestHead,
+    context: &mut RequestContext,
+) -> Result<Admission, Fault> {
+    let path = path::normalize(head.path()).inspect_err(|fault| ingress.refused(listener, context, fault))?;
     let method = if head.method() == "HEAD" { "GET" } else { head.method() };
-    ingress.admit(&Head { listener, method, path: &path, headers: head })
+    ingress.admit(&mut Head { context, listener, method, path: &path, headers: head })
 }
 
 async fn request(
@@ -77,8 +113,9 @@ async fn request(
     body: impl RequestBody,
     entry: &Entry,
     admission: &mut Admission,
+    context: &Arc<RequestContext>,
 ) -> Result<Message, Fault> {
-    let mut message = mapping::request(head, entry, admission, listener, Instant::now())?;
+    let mut message = mapping::request(head, entry, admission, listener, context)?;
     if head.values("content-encoding").any(|codings| !is_identity(&codings)) {
         let problem = "compressed bodies are not accepted; send the body without Content-Encoding";
         return Err(Fault::caller(Code::InvalidArgument, "CONTENT_ENCODING", problem).with_http_status(415));

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message, Record, Retry};
+use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message, Record, RequestContext, Retry};
 use crossdock_settings::{Diagnostics, Node, Reader, Resolve, parse};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
@@ -211,16 +211,21 @@ struct EchoArbiter {
 struct EchoExchange;
 
 impl Ingress for EchoArbiter {
-    fn admit(&self, _: &Head<'_>) -> Result<Admission, Fault> {
-        *self.count.borrow_mut() += 1;
+    fn admit(&self, _: &mut Head<'_>) -> Result<Admission, Fault> {
         Ok(Admission {
             entry: Arc::clone(&self.entry),
             params: Record::new(),
-            id: format!("echo-{}", self.count.borrow()).into(),
-            carry: Arc::new([ByteString::from_static(HEADER)]),
+            request_headers: Arc::new([ByteString::from_static(HEADER)]),
             exchange: Box::new(EchoExchange),
         })
     }
+
+    fn new_id(&self) -> ByteString {
+        *self.count.borrow_mut() += 1;
+        format!("echo-{}", self.count.borrow()).into()
+    }
+
+    fn refused(&self, _: &str, _: &RequestContext, _: &Fault) {}
 
     fn entries(&self, _: &str) -> Vec<Arc<dyn EntrySpec>> {
         vec![Arc::clone(&self.entry)]
@@ -232,6 +237,10 @@ impl Ingress for EchoArbiter {
 }
 
 impl Exchange for EchoExchange {
+    fn refuse(self: Box<Self>, _: &RequestContext, fault: Fault) -> Outcome {
+        Outcome::Failed(fault)
+    }
+
     fn dispatch(self: Box<Self>, message: Message) -> LocalFuture<'static, Outcome> {
         Box::pin(async move {
             let field = |name: &str| {

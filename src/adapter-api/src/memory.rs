@@ -6,8 +6,9 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use crossdock_message::{ByteString, Code, Fault, Message, Origin, Retry};
+use crossdock_message::{ByteString, Code, Fault, Message, Origin, RequestContext, Retry};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -110,11 +111,13 @@ impl Inbound for MemoryInbound {
 }
 
 async fn serve(ingress: Rc<dyn Ingress>, address: String, letter: Letter) {
-    let head = Head { listener: &address, method: "SEND", path: "/", headers: &NoFields };
-    let answer = match ingress.admit(&head) {
+    let mut context = RequestContext::new(ingress.new_id(), Instant::now());
+    let mut head = Head { context: &mut context, listener: &address, method: "SEND", path: "/", headers: &NoFields };
+    let answer = match ingress.admit(&mut head) {
         Ok(admission) => {
             let mut message = letter.message;
-            message.id = admission.id;
+            message.id = context.id.clone();
+            message.context = Some(Arc::new(context));
             message.params = admission.params;
             match admission.exchange.dispatch(message).await {
                 Outcome::Replied(reply) => Ok(reply),

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crossdock_message::{ByteString, Code, Fault, Message, Record};
+use crossdock_message::{ByteString, Code, Fault, Message, Record, RequestContext};
 use tokio_util::sync::CancellationToken;
 
 use crate::{AdapterError, EntrySpec, OperationSpec, Turn};
@@ -17,37 +17,37 @@ pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 /// A future that may change threads.
 pub type SendFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What became of an inbound message. `settle.rs` of each adapter says what that means in its protocol.
+/// The outcome of an inbound message. `settle.rs` of each adapter maps it to its protocol.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The route gave a reply.
+    /// The route replied.
     Replied(Message),
-    /// The route took it on and has nothing to say.
+    /// The route accepted it and has no reply.
     Accepted,
     /// The route failed.
     Failed(Fault),
 }
 
-/// Headers of the wire, to be looked up without copying.
+/// Header fields as received, looked up without copying.
 pub trait Fields {
-    /// The first value of a name that is given in lower case.
+    /// The first value of a name in lower case.
     fn get(&self, name: &str) -> Option<&[u8]>;
 
-    /// Whether a name, given in lower case, has several values.
+    /// Whether a name in lower case has several values.
     fn is_repeated(&self, name: &str) -> bool {
         let _ = name;
         false
     }
 }
 
-/// A header that has one value was sent with several: which of them counts is not for the gateway to guess.
+/// The fault of a request with several values of a header that must have one; the gateway does not guess which counts.
 #[must_use]
 pub fn header_twice(name: &str) -> Fault {
     let message = format!("the header `{name}` was sent several times");
     Fault::caller(Code::InvalidArgument, "HEADER_TWICE", message).with_detail("header", ByteString::from(name))
 }
 
-/// No headers.
+/// No header fields.
 #[derive(Debug, Clone, Copy)]
 pub struct NoFields;
 
@@ -57,8 +57,10 @@ impl Fields for NoFields {
     }
 }
 
-/// What is known of a message before its body is read.
+/// What is known about a message before its body is read.
 pub struct Head<'a> {
+    /// The context of the request; policies that authenticate the caller complete it.
+    pub context: &'a mut RequestContext,
     /// The listener's name.
     pub listener: &'a str,
     /// The method.
@@ -71,60 +73,67 @@ pub struct Head<'a> {
 
 /// The gateway, as adapters see it on one data arbiter.
 pub trait Ingress {
-    /// Finds the route that takes the message, before its body is read.
+    /// Finds the route of a message, before its body is read.
     ///
     /// # Errors
     /// NOT_FOUND where no route matches; UNIMPLEMENTED with the detail `allow` where one does with another method;
     /// UNAVAILABLE while the gateway drains.
-    fn admit(&self, head: &Head<'_>) -> Result<Admission, Fault>;
+    fn admit(&self, head: &mut Head<'_>) -> Result<Admission, Fault>;
 
-    /// What is served on a listener now, for those who ask what there is.
+    /// A new id for a request, unique in this gateway.
+    fn new_id(&self) -> ByteString;
+
+    /// Logs and counts the fault of a request that was refused before [`Ingress::admit`], such as one that could not be parsed.
+    fn refused(&self, listener: &str, context: &RequestContext, fault: &Fault);
+
+    /// The entries of a listener, for reflection and for consumers of queues.
     fn entries(&self, listener: &str) -> Vec<Arc<dyn EntrySpec>>;
 
     /// Whether the gateway is stopping.
     fn is_draining(&self) -> bool;
 }
 
-/// Gives each data arbiter its own [`Ingress`].
+/// Opens an [`Ingress`] for each data arbiter.
 pub trait OpenIngress: Send + Sync {
-    /// Called once on each data arbiter that an adapter runs.
+    /// Called once on each data arbiter of an adapter.
     fn open(&self) -> Rc<dyn Ingress>;
 }
 
-/// A message that has a route.
+/// An admitted message.
 pub struct Admission {
     /// The entry that matched: the adapter's own spec, with its limits.
     pub entry: Arc<dyn EntrySpec>,
-    /// What the path said.
+    /// The parameters that the path contains.
     pub params: Record,
-    /// An identity for the message, unique in this gateway.
-    pub id: ByteString,
-    /// Headers, in lower case, that the route carries from the caller on.
-    pub carry: Arc<[ByteString]>,
-    /// What takes the message.
+    /// The headers, in lower case, that the route forwards to services.
+    pub request_headers: Arc<[ByteString]>,
+    /// Processes the message.
     pub exchange: Box<dyn Exchange>,
 }
 
-/// One message on its way through a route.
+/// The exchange of one message that was admitted.
 pub trait Exchange {
-    /// Hands the message over. The future may be dropped: work that was accepted goes on, its answer is discarded, and
-    /// what it holds is given back.
+    /// Ends the exchange of a message that the adapter could not read, such as one with an invalid body. The fault is logged and counted.
+    fn refuse(self: Box<Self>, context: &RequestContext, fault: Fault) -> Outcome;
+
+    /// Processes the message. The future may be dropped: calls in flight continue, their replies are discarded, and the permits that they
+    /// hold are released.
     fn dispatch(self: Box<Self>, message: Message) -> LocalFuture<'static, Outcome>;
 
-    /// As [`Exchange::dispatch`], for a message that may be tried again: where the route keeps an order, its place in it is held by
-    /// `turn` over all tries. The order is that of the futures' first polls.
+    /// Like [`Exchange::dispatch`], for a message that may be redelivered: if the route keeps an order, `turn` holds the message's place in it over
+    /// all attempts. The order is that of the futures' first polls.
     fn dispatch_in(self: Box<Self>, message: Message, turn: Rc<Turn>) -> LocalFuture<'static, Outcome> {
         let _ = turn;
         self.dispatch(message)
     }
 }
 
-/// A listener that was opened.
+/// An open listener.
 pub trait Inbound: Send {
-    /// The address that it listens on, with the port that it got.
+    /// The address that it listens on, with its actual port.
     fn address(&self) -> String;
 
-    /// Serves until `stop` is cancelled; then takes nothing new, finishes what is in flight, and returns.
+    /// Serves until `stop` is cancelled; then accepts nothing new, finishes the exchanges in flight, and returns.
     ///
     /// # Errors
     /// [`AdapterError`] where it cannot go on.
@@ -140,15 +149,15 @@ pub trait Inbound: Send {
 pub trait Outbound {
     /// Sends the message and waits for the reply, for as long as the caller polls.
     ///
-    /// A fault's `retry` is [`Same`](crossdock_message::Retry::Same) only where the service cannot have begun to carry
-    /// the message out. Dropping the future cancels the call and leaves no task behind.
+    /// `retry` of a fault is [`Same`](crossdock_message::Retry::Same) only if the service cannot have started to process the message. Dropping
+    /// the future cancels the call and leaves no task behind.
     ///
-    /// `carry` names the reply's headers that are wanted, in lower case.
+    /// `response_headers` are the headers of the reply, in lower case, that the route forwards.
     fn call<'a>(
         &'a self,
         operation: &'a dyn OperationSpec,
         message: &'a Message,
-        carry: &'a [ByteString],
+        response_headers: &'a [ByteString],
     ) -> LocalFuture<'a, Result<Message, Fault>>;
 
     /// The port to one address of the endpoint's host name, where the adapter has them

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use crossdock_message::Limits;
+use crossdock_message::{ByteString, Limits};
 use crossdock_routing::{Plan, ServicePlan};
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::ListenerConfig;
 use crate::data::{Policy, policies_of};
-use crate::process::ProcessState;
 use crate::process::health::ServiceHealth;
+use crate::process::{FaultLog, ProcessState};
 use crate::stats::{RouteStats, ServiceStats, Stats};
 
 /// One version of the routes, with what its messages and calls share.
@@ -26,14 +26,16 @@ pub(crate) struct Generation {
     /// One for each service of the plan.
     pub(crate) services: Vec<ServiceShare>,
     /// One for each route of the plan.
-    pub(crate) routes: Vec<RouteShare>,
+    pub(crate) routes: Vec<Arc<RouteShare>>,
     /// Files besides YAML that it was read from.
     pub(crate) files: BTreeSet<PathBuf>,
 }
 
 /// What all data arbiters share of a route.
 pub(crate) struct RouteShare {
+    pub(crate) name: ByteString,
     pub(crate) stats: Arc<RouteStats>,
+    pub(crate) faults: Arc<FaultLog>,
     /// In the order of execution.
     pub(crate) policies: Vec<Box<dyn Policy>>,
 }
@@ -63,9 +65,10 @@ impl Generation {
             stats: stats.service(&service.name),
             health: process.health.service(service),
         });
-        let routes = plan.routes.iter().map(|route| RouteShare {
-            stats: stats.route(&route.name),
-            policies: policies_of(route, &process.route(&route.name)),
+        let routes = plan.routes.iter().map(|route| {
+            let (name, faults) = (route.name.clone(), Arc::clone(&process.faults));
+            let policies = policies_of(route, &process.route(&name));
+            Arc::new(RouteShare { stats: stats.route(&name), name, faults, policies })
         });
         let (services, routes) = (services.collect(), routes.collect());
         Self { number, plan, listeners, limits, services, routes, files: BTreeSet::new() }

@@ -4,6 +4,7 @@
 //! Statistics only count and live in `stats`; nothing here depends on routes' plans beyond the names and limits that it is keyed by.
 
 mod dedup_cache;
+mod fault_log;
 pub(crate) mod health;
 mod key_queues;
 mod permits;
@@ -16,6 +17,7 @@ use crossdock_message::ByteString;
 use tokio::sync::Semaphore;
 
 pub(crate) use dedup_cache::{DedupCache, DedupEntry};
+pub(crate) use fault_log::{FaultLog, Place};
 pub(crate) use key_queues::{KeyLock, KeyQueues, Ticket, predecessor_redelivered};
 
 use health::Registry;
@@ -26,6 +28,8 @@ use permits::Permits;
 pub(crate) struct ProcessState {
     /// Endpoints, circuit breakers and host names.
     pub(crate) health: Registry,
+    /// The log of faults, whose lines per second are limited.
+    pub(crate) faults: Arc<FaultLog>,
     permits: Permits,
     routes: Mutex<BTreeMap<ByteString, Arc<RouteState>>>,
 }

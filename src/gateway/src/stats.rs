@@ -163,6 +163,8 @@ pub(crate) struct Stats {
     pub(crate) reloads: AtomicU64,
     pub(crate) reloads_failed: AtomicU64,
     pub(crate) unmatched: AtomicU64,
+    /// Requests that were refused before a route was found, unmatched ones included.
+    pub(crate) refused: AtomicU64,
 }
 
 fn named<T: Default>(map: &Mutex<BTreeMap<String, Arc<T>>>, name: &str) -> Arc<T> {
@@ -184,6 +186,7 @@ impl Stats {
             reloads: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
             unmatched: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         })
     }
 

@@ -146,6 +146,7 @@ impl Gateway {
         let opener = Opener {
             current: Arc::clone(&current),
             stats: Arc::clone(&stats),
+            process: Arc::clone(&process),
             adapters: Arc::clone(&self.adapters),
             boot: rand::random(),
         };

@@ -195,6 +195,17 @@ pub struct Fault {
     pub http_status: Option<u16>,
     /// The full status from a service whose protocol has the canonical codes.
     pub service: Option<Box<ServiceStatus>>,
+    /// What operators need to know about it. It is logged, and never sent to a caller.
+    pub cause: Option<Box<Cause>>,
+}
+
+/// Where and why a fault occurred, for operators. Never contains data of messages.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cause {
+    /// The endpoint that was called.
+    pub endpoint: Option<ByteString>,
+    /// The error behind the fault, such as that of the operating system.
+    pub text: Option<ByteString>,
 }
 
 /// The full status of a failed service call, for callers who may see it.
@@ -218,12 +229,34 @@ impl Fault {
             origin: Origin::Gateway,
             http_status: None,
             service: None,
+            cause: None,
         }
     }
 
     /// A fault of the caller, not to be retried.
     pub fn caller(code: Code, reason: &'static str, message: impl Into<ByteString>) -> Self {
         Self { origin: Origin::Caller, ..Self::new(code, reason, message) }
+    }
+
+    /// Adds the error behind it, for the log.
+    #[must_use]
+    pub fn with_cause(mut self, text: impl Into<ByteString>) -> Self {
+        self.cause.get_or_insert_default().text = Some(text.into());
+        self
+    }
+
+    /// Logs its message as the cause. Only for messages without data: they may end in log files.
+    #[must_use]
+    pub fn logged(self) -> Self {
+        let message = self.message.clone();
+        self.with_cause(message)
+    }
+
+    /// Adds the endpoint where it occurred, for the log.
+    #[must_use]
+    pub fn at_endpoint(mut self, endpoint: impl Into<ByteString>) -> Self {
+        self.cause.get_or_insert_default().endpoint = Some(endpoint.into());
+        self
     }
 
     /// Sets whether the request may be retried.

@@ -12,6 +12,7 @@
 //! | [`json`], [`xml`] | one exact codec per format, with limits on depth, size and counts |
 
 mod body;
+mod context;
 mod decimal;
 mod fault;
 mod headers;
@@ -25,11 +26,12 @@ pub mod xml;
 
 pub use body::{Body, BodyType, Chunks, Format};
 pub use bytestring::ByteString;
+pub use context::{RequestContext, TlsIdentity, TraceContext};
 pub use decimal::{Decimal, DecimalError};
-pub use fault::{Code, Fault, Origin, Retry, ServiceStatus};
+pub use fault::{Cause, Code, Fault, Origin, Retry, ServiceStatus};
 pub use headers::{HeaderError, Headers, is_list_header};
 pub use limits::Limits;
-pub use message::{Deadline, Message, TraceContext};
+pub use message::{Deadline, Message};
 pub use stream::{BodyStream, StreamCell};
 pub use time::{Time, TimeSpan, date_from_days};
 pub use value::{Record, Shape, Value};

@@ -4,9 +4,10 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::{Body, Headers, Record};
+use crate::{Body, Headers, Record, RequestContext, Time, TraceContext};
 
 /// The instant at which an exchange expires, on the monotonic clock of this process.
 ///
@@ -40,15 +41,6 @@ impl Deadline {
     }
 }
 
-/// The W3C trace context, as received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TraceContext {
-    /// The value of `traceparent`.
-    pub parent: ByteString,
-    /// The value of `tracestate`.
-    pub state: Option<ByteString>,
-}
-
 /// A request, reply or event, as adapters and routes exchange it.
 ///
 /// Field names follow CloudEvents 1.0 where it defines one.
@@ -60,8 +52,8 @@ pub struct Message {
     pub source: ByteString,
     /// When the exchange expires.
     pub deadline: Option<Deadline>,
-    /// The trace context of the caller.
-    pub trace: Option<Box<TraceContext>>,
+    /// What is known about the request that it belongs to; `None` in a reply of a service.
+    pub context: Option<Arc<RequestContext>>,
     /// The media type of the body, with parameters.
     pub content_type: Option<ByteString>,
     /// The status of a reply, from its protocol or set by a route; `None` means 200.
@@ -74,6 +66,10 @@ pub struct Message {
     pub params: Record,
     /// The query as received, if the entry forwards all of it. Contains only characters allowed in a query (RFC 3986 §3.4).
     pub query: Option<ByteString>,
+    /// The key by which a broker orders or partitions messages.
+    pub key: Option<Bytes>,
+    /// When it was produced, if its source says so.
+    pub time: Option<Time>,
     /// The body.
     pub body: Body,
     /// A guard held for as long as the message is processed, even if the caller has left. It counts that work at the listener.
@@ -88,15 +84,23 @@ impl Message {
             id,
             source,
             deadline: None,
-            trace: None,
+            context: None,
             content_type: None,
             status: None,
             headers: Headers::new(),
             trailers: Headers::new(),
             params: Record::new(),
             query: None,
+            key: None,
+            time: None,
             body: Body::Empty,
             work: None,
         }
+    }
+
+    /// The trace of the request that it belongs to.
+    #[must_use]
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.context.as_ref().and_then(|context| context.trace.as_ref())
     }
 }

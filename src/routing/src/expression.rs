@@ -3,6 +3,7 @@
 //! The language is in [`crossdock_expression`]; here its names are bound to messages, and its failures become faults. Most expressions
 //! are plain paths such as `req.customer.id`: the value is looked up and copied as it is, every digit included.
 
+mod built_in;
 mod compile;
 mod contract;
 mod gives;

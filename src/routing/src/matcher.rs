@@ -230,7 +230,10 @@ impl Search<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use crossdock_adapter_api::{HeaderCondition, NoFields, PathTemplate};
+    use crossdock_message::RequestContext;
     use proptest::prelude::*;
 
     use super::*;
@@ -277,7 +280,8 @@ mod tests {
     }
 
     fn find(table: &Table, method: &str, path: &str, headers: &dyn Fields) -> Result<(usize, Vec<String>), Miss> {
-        let head = Head { listener: "public", method, path, headers };
+        let context = &mut RequestContext::new("1".into(), Instant::now());
+        let head = Head { context, listener: "public", method, path, headers };
         let found = table.find(&head)?;
         let template = PathTemplate::parse(ENTRIES[found.route].1).expect("a template");
         let bound = template.bind(path).map(|(_, range)| path[range].to_owned()).collect();
@@ -312,7 +316,8 @@ mod tests {
         }
         assert_eq!(find(&table, "GET", "/v1/orders/7", &One("x-version", "2")).map(|found| found.0), Ok(8));
         assert_eq!(find(&table, "GET", "/v1/orders/7", &One("x-version", "3")).map(|found| found.0), Ok(3));
-        let head = Head { listener: "public", method: "PUT", path: "/v1/orders", headers: &NoFields };
+        let context = &mut RequestContext::new("1".into(), Instant::now());
+        let head = Head { context, listener: "public", method: "PUT", path: "/v1/orders", headers: &NoFields };
         assert_eq!(table.methods(&head), ["GET", "POST"]);
     }
 

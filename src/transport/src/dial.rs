@@ -38,6 +38,7 @@ impl std::fmt::Debug for Dialer {
 pub fn unreachable(problem: &str) -> Fault {
     Fault::new(Code::Unavailable, "UNREACHABLE", format!("the service cannot be reached: {problem}"))
         .with_retry(Retry::Same)
+        .logged()
 }
 
 /// Quarters of the remaining time of a call that a connection may take; the rest is for the call, or for another endpoint.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_adapter_api::{EntrySpec, Head, Outcome, Turn, failpoint, take_body_apart};
-use crossdock_message::{BodyType, ByteString, Code, Fault, Message};
+use crossdock_message::{BodyType, ByteString, Code, Fault, Message, RequestContext};
 use crossdock_transport::bodies::Reservation;
 use futures_util::FutureExt as _;
 use lapin::message::Delivery;
@@ -291,8 +291,11 @@ impl Handling {
         let worker = &self.worker;
         let path = mapping::path_of_queue(one.entry.queue.as_str());
         let fields = DeliveryFields(&one.properties);
-        let head = Head { listener: &worker.name, method: mapping::CONSUME, path: &path, headers: &fields };
-        let admission = match worker.ingress.admit(&head) {
+        let mut context = self.request_context(one);
+        let listener = &worker.name;
+        let mut head =
+            Head { context: &mut context, listener, method: mapping::CONSUME, path: &path, headers: &fields };
+        let admission = match worker.ingress.admit(&mut head) {
             Ok(admission) => admission,
             Err(fault) if matches!(fault.code, Code::NotFound | Code::Unimplemented) => return Err(NotOurs),
             Err(fault) => return Ok(Outcome::Failed(fault)),
@@ -301,14 +304,23 @@ impl Handling {
         // The route's own, where it was changed after this queue's consumer began.
         let spec = Arc::clone(&admission.entry);
         let entry = spec.as_any().downcast_ref::<Entry>().ok_or(NotOurs)?;
-        let id = one.id.get_or_init(|| admission.id.clone()).clone();
-        match message(one, entry, id, &worker.name, &admission.carry) {
+        let context = Arc::new(context);
+        match message(one, entry, &context, &worker.name, &admission.request_headers) {
             Ok(message) => Ok(match turn {
                 Some(turn) => admission.exchange.dispatch_in(message, Rc::clone(turn)).await,
                 None => admission.exchange.dispatch(message).await,
             }),
-            Err(fault) => Ok(Outcome::Failed(fault)),
+            Err(fault) => Ok(admission.exchange.refuse(&context, fault)),
         }
+    }
+
+    /// The context of one attempt. The id is that of the first attempt.
+    fn request_context(&self, one: &One<'_>) -> RequestContext {
+        let id = one.id.get_or_init(|| self.worker.ingress.new_id()).clone();
+        let mut context = RequestContext::new(id, one.arrived);
+        context.trace = mapping::trace(&one.properties);
+        context.span = tracing::debug_span!("request", protocol = "amqp", listener = %self.worker.name, id = %context.id, route = tracing::field::Empty);
+        context
     }
 
     /// Sets a message aside as its entry wants it. It is acknowledged only once it is safe elsewhere.
@@ -372,9 +384,9 @@ impl Handling {
 fn message(
     one: &One<'_>,
     entry: &Entry,
-    id: ByteString,
+    context: &Arc<RequestContext>,
     source: &ByteString,
-    carry: &[ByteString],
+    request_headers: &[ByteString],
 ) -> Result<Message, Fault> {
     if one.body.len() as u64 > entry.body_len_max {
         let problem = format!("the body is larger than the {} bytes that this route takes", entry.body_len_max);
@@ -389,7 +401,7 @@ fn message(
         let problem = "a compressed body is not taken here; send it as it is";
         return Err(Fault::caller(Code::InvalidArgument, "CONTENT_ENCODING", problem));
     }
-    mapping::request(&one.properties, one.body.clone(), id, source, carry, entry.call.as_ref(), one.arrived)
+    mapping::request(&one.properties, one.body.clone(), context, source, request_headers, entry.call.as_ref())
 }
 
 /// The properties and body of an answer.

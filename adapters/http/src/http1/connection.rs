@@ -1,6 +1,6 @@
 //! State shared by the stream and the handler of a connection. Confined to one thread.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossdock_message::Chunks;
 use crossdock_transport::bodies::Reservation;
-use crossdock_transport::descriptors;
+use crossdock_transport::{Peer, descriptors};
 use tokio::sync::Notify;
 
 use super::body::BodyDecoder;
 use super::head::{Framing, ParsedHead};
-use crate::request::{BODY_GRACE, BODY_RATE_MIN, BodyError, DeclaredLength, RequestBody};
+use crate::request::{BODY_GRACE, BODY_RATE_MIN, BodyError, DeclaredLength, HeadError, RequestBody};
 
 /// By when input from the client is expected.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +76,7 @@ impl WriteMonitor {
 
 /// One connection.
 pub(crate) struct Connection {
+    peer: OnceCell<Peer>,
     state: RefCell<State>,
     list: Rc<ConnectionList>,
     idle_timeout: Duration,
@@ -133,8 +134,13 @@ impl Connection {
             idle_since: Some(list.now()),
             held: Reservation::new(),
         };
-        let connection =
-            Rc::new(Self { state: RefCell::new(state), list: Rc::clone(list), idle_timeout, write_timeout });
+        let connection = Rc::new(Self {
+            peer: OnceCell::new(),
+            state: RefCell::new(state),
+            list: Rc::clone(list),
+            idle_timeout,
+            write_timeout,
+        });
         list.connections.borrow_mut().push(Rc::downgrade(&connection));
         connection
     }
@@ -145,6 +151,15 @@ impl Connection {
 
     pub(super) fn list(&self) -> &ConnectionList {
         &self.list
+    }
+
+    /// Sets the other end, once it is known.
+    pub(crate) fn set_peer(&self, peer: Peer) {
+        let _ = self.peer.set(peer);
+    }
+
+    pub(crate) fn peer(&self) -> Option<&Peer> {
+        self.peer.get()
     }
 
     /// Takes the head of the accepted request.
@@ -328,6 +343,7 @@ pub(crate) struct ConnectionList {
     pending: RefCell<Vec<Weak<PendingConnection>>>,
     draining: Cell<bool>,
     now: Cell<Instant>,
+    rejected: OnceCell<Box<dyn Fn(Option<&Peer>, HeadError)>>,
 }
 
 impl ConnectionList {
@@ -340,7 +356,19 @@ impl ConnectionList {
             pending: RefCell::default(),
             draining: Cell::new(false),
             now: Cell::new(now),
+            rejected: OnceCell::new(),
         })
+    }
+
+    /// Sets what is called for each rejected head.
+    pub(crate) fn on_rejected(&self, report: impl Fn(Option<&Peer>, HeadError) + 'static) {
+        let _ = self.rejected.set(Box::new(report));
+    }
+
+    pub(super) fn report_rejected(&self, peer: Option<&Peer>, error: HeadError) {
+        if let Some(report) = self.rejected.get() {
+            report(peer, error);
+        }
     }
 
     /// The time of the last sweep.

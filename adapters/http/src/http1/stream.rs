@@ -187,6 +187,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> StrictStream<IO> {
 
     fn reject(&mut self, error: HeadError) -> Option<&'static [u8]> {
         self.linger = true;
+        self.connection.list().report_rejected(self.connection.peer(), error);
         self.phase = Phase::Rejecting(response::reject(error));
         None
     }

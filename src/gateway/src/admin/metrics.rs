@@ -27,6 +27,12 @@ pub(crate) fn prometheus(stats: &Stats, generation: &Generation, host_names: &Na
         "Reloads that were refused; the old routes serve on.",
         get(&stats.reloads_failed),
     );
+    gauge(
+        "crossdock_refused_total",
+        "counter",
+        "Requests that were refused before a route was found.",
+        get(&stats.refused),
+    );
     gauge("crossdock_unmatched_total", "counter", "Requests that no route takes.", get(&stats.unmatched));
     let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let (long_work, long_work_waiting) = offload::counts();

@@ -1,27 +1,31 @@
-//! A request of a route, counted once: also where its caller leaves, and where its reply is a stream.
+//! Counts each request of a route once, also if its caller leaves or its reply is a stream, and logs its fault.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crossdock_adapter_api::Outcome;
-use crossdock_message::{Body, BodyStream, Code, Fault, Headers, StreamCell};
+use crossdock_message::{Body, BodyStream, Code, Fault, Headers, RequestContext, StreamCell};
 
-use crate::stats::{Phases, RouteStats};
+use crate::generation::RouteShare;
+use crate::process::Place;
+use crate::stats::Phases;
 
-/// A request under way. Dropped before it is finished, its caller left.
+/// A request in flight. If it is dropped before it is finished, its caller has left.
 pub(super) struct Counted {
-    stats: Arc<RouteStats>,
+    route: Arc<RouteShare>,
+    context: Option<Arc<RequestContext>>,
     phases: Phases,
     done: bool,
 }
 
 impl Counted {
-    pub(super) fn begin(stats: &Arc<RouteStats>) -> Self {
-        stats.begin();
-        Self { stats: Arc::clone(stats), phases: Phases::default(), done: false }
+    /// Starts to count a request of a route.
+    pub(super) fn begin(route: &Arc<RouteShare>, context: Option<Arc<RequestContext>>) -> Self {
+        route.stats.begin();
+        Self { route: Arc::clone(route), context, phases: Phases::default(), done: false }
     }
 
-    /// Counts the outcome; a stream counts as what it comes to, its time as that of its head.
+    /// Counts the outcome. A stream counts once it ends, with the time until its first message.
     pub(super) fn finish(mut self, outcome: Outcome, phases: Phases) -> Outcome {
         self.phases = phases;
         match outcome {
@@ -43,7 +47,7 @@ impl Counted {
                 Outcome::Accepted
             }
             Outcome::Failed(fault) => {
-                self.count(Some(fault.code));
+                self.fail(&fault);
                 Outcome::Failed(fault)
             }
         }
@@ -51,8 +55,15 @@ impl Counted {
 
     fn count(&mut self, failed: Option<Code>) {
         if !std::mem::replace(&mut self.done, true) {
-            self.stats.finish(failed, self.phases);
+            self.route.stats.finish(failed, self.phases);
         }
+    }
+
+    fn fail(&mut self, fault: &Fault) {
+        if !self.done {
+            self.route.faults.log(Place::Route(&self.route.name), self.context.as_deref(), fault);
+        }
+        self.count(Some(fault.code));
     }
 }
 
@@ -72,7 +83,7 @@ impl BodyStream for CountedReply {
         let next = self.inner.poll_next(cx);
         match &next {
             Poll::Ready(None) => self.counted.count(None),
-            Poll::Ready(Some(Err(fault))) => self.counted.count(Some(fault.code)),
+            Poll::Ready(Some(Err(fault))) => self.counted.fail(fault),
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
         next
@@ -90,9 +101,9 @@ mod tests {
     use crossdock_message::{ByteString, Message};
 
     use super::*;
-    use crate::stats::get;
+    use crate::stats::{RouteStats, get};
 
-    /// Gives one body, and then what it is told to.
+    /// Yields one body, and then the given results.
     struct Source(Vec<Option<Result<Body, Fault>>>);
 
     impl BodyStream for Source {
@@ -101,10 +112,10 @@ mod tests {
         }
     }
 
-    fn streaming(stats: &Arc<RouteStats>, last: Option<Result<Body, Fault>>) -> Box<dyn BodyStream> {
+    fn streaming(route: &Arc<RouteShare>, last: Option<Result<Body, Fault>>) -> Box<dyn BodyStream> {
         let mut message = Message::new(ByteString::new(), ByteString::new());
         message.body = Body::Stream(StreamCell::new(Box::new(Source(vec![last, Some(Ok(Body::Empty))]))));
-        let outcome = Counted::begin(stats).finish(Outcome::Replied(message), Phases::default());
+        let outcome = Counted::begin(route, None).finish(Outcome::Replied(message), Phases::default());
         let Outcome::Replied(Message { body: Body::Stream(stream), .. }) = outcome else {
             unreachable!("a stream stays one")
         };
@@ -112,12 +123,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_counts_as_what_it_comes_to() {
+    async fn a_stream_counts_with_its_final_outcome() {
         let stats = Arc::new(RouteStats::default());
+        let (faults, policies) = (Arc::default(), Vec::new());
+        let route = Arc::new(RouteShare { name: "streams".into(), stats: Arc::clone(&stats), faults, policies });
         let failure = Fault::new(Code::DataLoss, "LOST", "lost");
-        let mut whole = streaming(&stats, None);
-        let mut broken = streaming(&stats, Some(Err(failure)));
-        let mut left = streaming(&stats, None);
+        let mut whole = streaming(&route, None);
+        let mut broken = streaming(&route, Some(Err(failure)));
+        let mut left = streaming(&route, None);
         for stream in [&mut whole, &mut broken, &mut left] {
             assert!(poll_fn(|cx| stream.poll_next(cx)).await.is_some_and(|body| body.is_ok()));
         }

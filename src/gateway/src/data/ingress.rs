@@ -1,30 +1,35 @@
 //! The gateway, as adapters see it on one data arbiter.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crossdock_adapter_api::offload::discard;
 use crossdock_adapter_api::{
     Adapter, Admission, EntrySpec, Exchange, Head, Ingress, LocalFuture, OpenIngress, Outcome, Turn, header_twice,
 };
-use crossdock_message::{ByteString, Code, Fault, Message, Record, Retry, Value};
+use crossdock_message::{ByteString, Code, Fault, Message, Record, RequestContext, Retry, Value};
 use crossdock_routing::expression::Request;
 use crossdock_routing::{Miss, RoutePlan};
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument as _, Span};
 
 use super::counted::Counted;
 use super::shards::Shards;
 use super::steps::{Budget, Run};
 use crate::generation::{CurrentGeneration, Generation};
+use crate::process::{Place, ProcessState};
 use crate::stats::{Phases, Stats};
 
 /// Gives each data arbiter its own ingress.
 pub(crate) struct Opener {
     pub(crate) current: Arc<CurrentGeneration>,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) process: Arc<ProcessState>,
     pub(crate) adapters: Arc<[Arc<dyn Adapter>]>,
     /// Tells identities of this process from those of another.
     pub(crate) boot: u32,
@@ -38,6 +43,7 @@ impl OpenIngress for Opener {
 pub(super) struct DataArbiter {
     current: Arc<CurrentGeneration>,
     stats: Arc<Stats>,
+    process: Arc<ProcessState>,
     adapters: Arc<[Arc<dyn Adapter>]>,
     /// The service actors of the newest generation that a message came for.
     shards: Rc<RefCell<Option<Rc<Shards>>>>,
@@ -62,6 +68,7 @@ impl DataArbiter {
         Self {
             current: Arc::clone(&opener.current),
             stats: Arc::clone(&opener.stats),
+            process: Arc::clone(&opener.process),
             adapters: Arc::clone(&opener.adapters),
             shards,
             _forgetting: AbortOnDropHandle::new(forgetting),
@@ -84,24 +91,13 @@ impl DataArbiter {
         Ok(shards)
     }
 
-    fn new_id(&self) -> ByteString {
-        let number = self.ids.get();
-        self.ids.set(number + 1);
-        let mut id = String::with_capacity(self.id_prefix.len() + 16);
-        id.push_str(&self.id_prefix);
-        id.push_str(&format!("{number:x}"));
-        id.into()
-    }
-}
-
-impl Ingress for DataArbiter {
-    fn admit(&self, head: &Head<'_>) -> Result<Admission, Fault> {
+    fn find_route(&self, head: &mut Head<'_>) -> Result<Admission, Fault> {
         if self.current.is_draining() {
             return Err(Fault::new(Code::Unavailable, "DRAINING", "the gateway is stopping").with_retry(Retry::Same));
         }
         let generation = self.current.load();
         let found = generation.plan.table.find(head).map_err(|miss| {
-            self.stats.unmatched.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.stats.unmatched.fetch_add(1, Ordering::Relaxed);
             no_route(&generation, head, miss)
         })?;
         let route = &generation.plan.routes[found.route];
@@ -109,16 +105,41 @@ impl Ingress for DataArbiter {
         for policy in &generation.routes[found.route].policies {
             policy.head(head)?;
         }
+        head.context.span.record("route", &*route.name);
         let bound = entry.address().path.bind(head.path);
         let params: Record = bound.map(|(name, range)| (name.clone(), Value::from(&head.path[range]))).collect();
         let shards = self.shards(&generation)?;
         Ok(Admission {
             entry: Arc::clone(entry),
             params,
-            id: self.new_id(),
-            carry: Arc::clone(&route.headers.request),
+            request_headers: Arc::clone(&route.headers.request),
             exchange: Box::new(RouteExchange { shards, route: found.route, entry: found.entry }),
         })
+    }
+}
+
+impl Ingress for DataArbiter {
+    fn admit(&self, head: &mut Head<'_>) -> Result<Admission, Fault> {
+        let found = self.find_route(head);
+        if let Err(fault) = &found {
+            self.refused(head.listener, head.context, fault);
+        }
+        found
+    }
+
+    fn new_id(&self) -> ByteString {
+        let number = self.ids.get();
+        self.ids.set(number + 1);
+        let mut id = String::with_capacity(self.id_prefix.len() + 16);
+        id.push_str(&self.id_prefix);
+        // Writing to a string cannot fail.
+        let _ = write!(id, "{number:x}");
+        id.into()
+    }
+
+    fn refused(&self, listener: &str, context: &RequestContext, fault: &Fault) {
+        self.stats.refused.fetch_add(1, Ordering::Relaxed);
+        self.process.faults.log(Place::Listener(listener), Some(context), fault);
     }
 
     fn entries(&self, listener: &str) -> Vec<Arc<dyn EntrySpec>> {
@@ -157,24 +178,40 @@ pub(super) struct RouteExchange {
 }
 
 impl Exchange for RouteExchange {
+    fn refuse(self: Box<Self>, context: &RequestContext, fault: Fault) -> Outcome {
+        self.count(Some(Arc::new(context.clone()))).finish(Outcome::Failed(fault), Phases::default())
+    }
+
     fn dispatch(self: Box<Self>, message: Message) -> LocalFuture<'static, Outcome> {
+        let span = message.context.as_ref().map_or_else(Span::none, |context| context.span.clone());
         if self.has_policies() {
-            return Box::pin(self.dispatch_by_policies(message, None));
+            return traced(span, self.dispatch_by_policies(message, None));
         }
-        Box::pin(async move { self.follow(message).await })
+        traced(span, async move { self.follow(message).await })
     }
 
     fn dispatch_in(self: Box<Self>, message: Message, turn: Rc<Turn>) -> LocalFuture<'static, Outcome> {
         if self.has_policies() {
-            return Box::pin(self.dispatch_by_policies(message, Some(turn)));
+            let span = message.context.as_ref().map_or_else(Span::none, |context| context.span.clone());
+            return traced(span, self.dispatch_by_policies(message, Some(turn)));
         }
         self.dispatch(message)
     }
 }
 
+/// Runs the dispatch of a message within its span, if spans are recorded.
+fn traced(span: Span, dispatch: impl Future<Output = Outcome> + 'static) -> LocalFuture<'static, Outcome> {
+    if span.is_disabled() { Box::pin(dispatch) } else { Box::pin(dispatch.instrument(span)) }
+}
+
 impl RouteExchange {
     pub(super) fn route(&self) -> &RoutePlan {
         &self.shards.generation().plan.routes[self.route]
+    }
+
+    /// Starts to count a request.
+    pub(super) fn count(&self, context: Option<Arc<RequestContext>>) -> Counted {
+        Counted::begin(&self.shards.generation().routes[self.route], context)
     }
 
     fn has_policies(&self) -> bool {
@@ -183,9 +220,8 @@ impl RouteExchange {
 
     /// Executes the route's steps.
     pub(super) async fn follow(&self, message: Message) -> Outcome {
-        let generation = self.shards.generation();
         let route = self.route();
-        let counted = Counted::begin(&generation.routes[self.route].stats);
+        let counted = self.count(message.context.clone());
         if let Some(name) = message.headers.repeated(&route.headers.repeatable) {
             let phases = Phases::default();
             return counted.finish(Outcome::Failed(header_twice(name)), phases);

@@ -19,11 +19,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossdock_adapter_api::{Head, LocalFuture, Outcome, Turn};
-use crossdock_message::{ByteString, Code, Deadline, Fault, Message, Retry};
+use crossdock_message::{ByteString, Code, Deadline, Fault, Message, RequestContext, Retry};
 use crossdock_routing::RoutePlan;
 use crossdock_routing::expression::{Expression, Meter, Request, Scope};
 
-use super::counted::Counted;
 use super::ingress::RouteExchange;
 use crate::host::SystemHost;
 use crate::process::RouteState;
@@ -113,16 +112,17 @@ pub(crate) fn policies_of(plan: &RoutePlan, state: &Arc<RouteState>) -> Vec<Box<
 impl RouteExchange {
     /// Processes a message of a route with policies. Nothing is awaited before all of them have seen its arrival.
     pub(super) async fn dispatch_by_policies(self: Box<Self>, message: Message, turn: Option<Rc<Turn>>) -> Outcome {
+        let context = message.context.clone();
         let (message, arrived) = match self.arrive(message, turn.as_ref()) {
             Ok(arrived) => arrived,
-            Err(fault) => return self.without_steps(Outcome::Failed(fault)),
+            Err(fault) => return self.without_steps(Outcome::Failed(fault), context),
         };
         let mut admitted = Vec::with_capacity(arrived.len());
         for policy in arrived {
             match policy.admit().await {
                 Ok(policy) => admitted.extend(policy),
                 Err(outcome) => {
-                    let outcome = self.without_steps(outcome);
+                    let outcome = self.without_steps(outcome, context);
                     end(admitted, &outcome);
                     return outcome;
                 }
@@ -177,8 +177,8 @@ impl RouteExchange {
     }
 
     /// The outcome of a message that no step saw; it is counted all the same.
-    fn without_steps(&self, outcome: Outcome) -> Outcome {
-        Counted::begin(&self.shards.generation().routes[self.route].stats).finish(outcome, Phases::default())
+    fn without_steps(&self, outcome: Outcome, context: Option<Arc<RequestContext>>) -> Outcome {
+        self.count(context).finish(outcome, Phases::default())
     }
 }
 

@@ -19,6 +19,7 @@ use crossdock_transport::unreachable;
 use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use super::picker::{Outstanding, Picker};
 use crate::generation::ServiceShare;
@@ -269,7 +270,8 @@ impl ShardState {
         let outstanding = member.load.begin();
         let answer = member.port.call(&*call.operation, &call.message, &call.carry);
         match tokio::time::timeout_at(until.into(), answer).await {
-            Ok(result) => result.map(|reply| (reply, outstanding)),
+            Ok(Ok(reply)) => Ok((reply, outstanding)),
+            Ok(Err(fault)) => Err(fault.at_endpoint(&*member.health.address)),
             // The time was the caller's, or the service's own.
             Err(_) if until == call.deadline && until < now + self.share.plan.timeout => {
                 Err(Fault::new(Code::DeadlineExceeded, "DEADLINE", "the service did not answer before the deadline"))
@@ -301,7 +303,19 @@ impl Handler<TakeCall> for ServiceShard {
     type Result = ();
 
     fn handle(&mut self, TakeCall(call): TakeCall, _: &mut Context<Self>) {
-        actix_rt::spawn(Rc::clone(&self.state).serve(call));
+        let span = match &call.rest.message.context {
+            Some(context) if !context.span.is_disabled() => {
+                let (service, operation) = (&self.state.share.plan.name, call.rest.operation.describe());
+                tracing::debug_span!(parent: &context.span, "call", %service, operation)
+            }
+            _ => tracing::Span::none(),
+        };
+        let serving = Rc::clone(&self.state).serve(call);
+        if span.is_disabled() {
+            actix_rt::spawn(serving);
+        } else {
+            actix_rt::spawn(serving.instrument(span));
+        }
     }
 }
 

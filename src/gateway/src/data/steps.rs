@@ -24,6 +24,7 @@ use crossdock_routing::expression::{Meter, Request, Scope, Template};
 use crossdock_routing::{CallPlan, RoutePlan, Step};
 
 use tokio::sync::Mutex;
+use tracing::Instrument as _;
 
 pub(crate) use self::evaluate::Budget;
 use super::shards::Shards;
@@ -39,6 +40,16 @@ enum Current {
     Reply,
     /// One that a step made.
     Made(Value),
+}
+
+/// What follows a step.
+enum Next<'s> {
+    /// The next step.
+    Step,
+    /// These steps, and then the next one.
+    Enter(&'s [Step]),
+    /// Nothing: the route ends.
+    End(Outcome),
 }
 
 /// The execution of a route's steps for one message.
@@ -116,27 +127,43 @@ impl<'a> Run<'a> {
                 open.pop();
                 continue;
             };
-            match step {
-                Step::Map(step) => self.map(step).await?,
-                Step::Set(step) => self.set(step).await?,
-                Step::Require(step) => self.require(step).await?,
-                Step::Filter(step) if self.filter(step).await? => return Ok(Outcome::Accepted),
-                Step::Filter(_) => {}
-                Step::Call(step) => self.call(step).await?,
-                Step::Send(step) => self.send(step).await?,
-                Step::Choice(step) => open.extend(self.choose(step).await?.map(<[Step]>::iter)),
-                Step::Multicast(step) => self.multicast(step).await?,
-                Step::Split(step) => self.split(step).await?,
-                Step::Enrich(step) => self.enrich(step).await?,
-                Step::Tap(step) => self.tap(step).await,
-                Step::Respond(step) => return self.respond(step).await,
-                Step::Fault(step) => return Err(Box::pin(self.fault(step)).await?),
+            let span = tracing::debug_span!("step", name = step.name());
+            let next = if span.is_disabled() {
+                self.step(step).await?
+            } else {
+                // Boxed, to keep the future of the common case small.
+                Box::pin(self.step(step).instrument(span)).await?
+            };
+            match next {
+                Next::Step => {}
+                Next::Enter(steps) => open.push(steps.iter()),
+                Next::End(outcome) => return Ok(outcome),
             }
         }
         if self.sent && self.reply.is_none() {
             return Ok(Outcome::Accepted);
         }
         Ok(self.reply_current(None))
+    }
+
+    async fn step<'s>(&mut self, step: &'s Step) -> Result<Next<'s>, Fault> {
+        match step {
+            Step::Map(step) => self.map(step).await?,
+            Step::Set(step) => self.set(step).await?,
+            Step::Require(step) => self.require(step).await?,
+            Step::Filter(step) if self.filter(step).await? => return Ok(Next::End(Outcome::Accepted)),
+            Step::Filter(_) => {}
+            Step::Call(step) => self.call(step).await?,
+            Step::Send(step) => self.send(step).await?,
+            Step::Choice(step) => return Ok(self.choose(step).await?.map_or(Next::Step, Next::Enter)),
+            Step::Multicast(step) => self.multicast(step).await?,
+            Step::Split(step) => self.split(step).await?,
+            Step::Enrich(step) => self.enrich(step).await?,
+            Step::Tap(step) => self.tap(step).await,
+            Step::Respond(step) => return self.respond(step).await.map(Next::End),
+            Step::Fault(step) => return Err(Box::pin(self.fault(step)).await?),
+        }
+        Ok(Next::Step)
     }
 
     /// Whether `header` and `msg` in expressions refer to the reply.
@@ -167,7 +194,7 @@ impl<'a> Run<'a> {
         };
         let mut message = Message::new(id, asked.source.clone());
         message.deadline = Some(Deadline::at(self.deadline));
-        message.trace.clone_from(&asked.trace);
+        message.context.clone_from(&asked.context);
         message.work.clone_from(&asked.work);
         message.headers = asked.headers.clone();
         for (name, value) in self.set.iter() {

@@ -11,7 +11,7 @@ use crossdock_adapter_api::{
     LocalFuture, NoFields, OperationSpec, Outbound, Outcome, Schemas, ServiceSpec,
 };
 use crossdock_contract::{Contracts, Files};
-use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message};
+use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message, RequestContext};
 use crossdock_routing::Inputs;
 use crossdock_settings::{Diagnostics, Node, Reader, Resolve};
 use tokio::task::LocalSet;
@@ -133,14 +133,16 @@ fn opener() -> Opener {
     let plan = crossdock_routing::load(&[("routes".into(), ROUTES.into())], &inputs, &mut diagnostics);
     let plan = plan.unwrap_or_else(|| panic!("{}", diagnostics.render(false)));
     let stats = Stats::new(Instant::now());
-    let generation = Generation::new(1, plan, Vec::new(), Limits::default(), &stats, &ProcessState::default());
-    Opener { current: Arc::new(CurrentGeneration::new(generation)), stats, adapters, boot: 7 }
+    let process = Arc::<ProcessState>::default();
+    let generation = Generation::new(1, plan, Vec::new(), Limits::default(), &stats, &process);
+    Opener { current: Arc::new(CurrentGeneration::new(generation)), stats, process, adapters, boot: 7 }
 }
 
 async fn call(arbiter: &DataArbiter, body: &'static str) -> Outcome {
-    let head = Head { listener: "here", method: "SEND", path: "/", headers: &NoFields };
-    let admission = arbiter.admit(&head).expect("a route");
-    let mut message = Message::new(admission.id.clone(), "here".into());
+    let mut context = RequestContext::new(arbiter.new_id(), Instant::now());
+    let mut head = Head { context: &mut context, listener: "here", method: "SEND", path: "/", headers: &NoFields };
+    let admission = arbiter.admit(&mut head).expect("a route");
+    let mut message = Message::new(context.id.clone(), "here".into());
     message.body = Body::raw(Bytes::from_static(body.as_bytes()).into(), Format::Json);
     admission.exchange.dispatch(message).await
 }

@@ -9,7 +9,7 @@ use crossdock_adapter_api::{
 };
 use crossdock_contract::{CallType, Contracts, Files, compile};
 use crossdock_grpc::GrpcAdapter;
-use crossdock_message::{Body, ByteString, Code, Fault, Limits, Message, Record, Value, json};
+use crossdock_message::{Body, ByteString, Code, Fault, Limits, Message, Record, RequestContext, Value, json};
 use crossdock_settings::{Diagnostics, Node, Reader, Resolve, parse};
 use tokio_util::sync::CancellationToken;
 
@@ -88,7 +88,7 @@ impl OpenIngress for Answers {
 }
 
 impl Ingress for Answers {
-    fn admit(&self, head: &Head<'_>) -> Result<Admission, Fault> {
+    fn admit(&self, head: &mut Head<'_>) -> Result<Admission, Fault> {
         let entry = self.entries.iter().find(|entry| entry.address().path.as_str() == head.path);
         let unknown = || Fault::caller(Code::Unimplemented, "METHOD", "the sample has no such method");
         let entry = Arc::clone(entry.ok_or_else(unknown)?);
@@ -96,11 +96,16 @@ impl Ingress for Answers {
         Ok(Admission {
             entry,
             params: Record::new(),
-            id: ByteString::from_static("sample"),
-            carry: Arc::new([]),
+            request_headers: Arc::new([]),
             exchange: Box::new(Answer { call, seen: self.seen.clone() }),
         })
     }
+
+    fn new_id(&self) -> ByteString {
+        ByteString::from_static("sample")
+    }
+
+    fn refused(&self, _: &str, _: &RequestContext, _: &Fault) {}
 
     fn entries(&self, _: &str) -> Vec<Arc<dyn EntrySpec>> {
         self.entries.to_vec()
@@ -125,6 +130,10 @@ fn item(sku: &str, quantity: i64, state: &str) -> Body {
 }
 
 impl Exchange for Answer {
+    fn refuse(self: Box<Self>, _: &RequestContext, fault: Fault) -> Outcome {
+        Outcome::Failed(fault)
+    }
+
     fn dispatch(self: Box<Self>, message: Message) -> LocalFuture<'static, Outcome> {
         Box::pin(async move {
             let asked = match message.body.value(&Limits::default()) {

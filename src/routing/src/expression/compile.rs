@@ -8,15 +8,16 @@ use crossdock_contract::Typed;
 use crossdock_expression::syntax::{Limits, Literal, Options};
 use crossdock_expression::value::ConversionError;
 use crossdock_expression::{
-    Environment, EvaluationError, Exhausted, Failure, FailureKind, Input, InputValue, Problem, Program, RecordInfo,
-    Step, Type, Variable,
+    Environment, EvaluationError, Exhausted, Failure, FailureKind, Input, InputValue, Problem, Program, Step, Type,
+    Variable,
 };
 use crossdock_message::{ByteString, Code, Decimal, Fault, Value};
 
+use super::built_in::built_in;
 use super::contract::type_of;
 use super::gives::Gives;
 use super::path::{Path, PathStep};
-use super::scope::{ENVELOPE_FIELDS, Scope};
+use super::scope::Scope;
 use super::spent;
 
 /// The names that an expression may use.
@@ -32,27 +33,6 @@ pub struct Names {
     pub of_services: Vec<ByteString>,
 }
 
-/// The fields of `msg`.
-#[derive(Debug)]
-struct Envelope;
-
-impl RecordInfo for Envelope {
-    fn name(&self) -> &'static str {
-        "msg"
-    }
-
-    fn field(&self, name: &str) -> Option<Type> {
-        match name {
-            "status" => Some(Type::Int),
-            other => ENVELOPE_FIELDS.contains(&other).then_some(Type::Text),
-        }
-    }
-
-    fn field_names(&self) -> Vec<String> {
-        ENVELOPE_FIELDS.iter().map(ToString::to_string).collect()
-    }
-}
-
 impl Names {
     fn environment(&self) -> Environment {
         let variable = |name: &ByteString| {
@@ -60,8 +40,7 @@ impl Names {
             let ty = match (&**name, typed) {
                 (_, Some((_, typed))) => type_of(typed),
                 ("header", None) => Type::map(Type::Text, Type::Text),
-                ("msg", None) => Type::Record(Arc::new(Envelope)),
-                _ => Type::Dyn,
+                (name, None) => built_in(name).unwrap_or(Type::Dyn),
             };
             Variable { name: name.clone(), ty }
         };

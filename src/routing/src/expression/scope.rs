@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crossdock_adapter_api::{Binding, BodyBinding};
-use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message, Record, Value};
+use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message, Record, RequestContext, Value};
 
 use super::path::{Path, PathStep, follow};
 use super::spent;
@@ -162,6 +162,8 @@ impl<'a> Scope<'a> {
                 Ok(self.find_header(&path.steps))
             }
             "msg" => Ok(self.find_in_envelope(&path.steps)),
+            "auth" => Ok(self.find_in_context(RequestContext::auth, &path.steps)),
+            "peer" => Ok(self.find_in_context(RequestContext::peer, &path.steps)),
             _ => Ok(Err(0)),
         }
     }
@@ -230,6 +232,11 @@ impl<'a> Scope<'a> {
         }
     }
 
+    fn find_in_context(&self, part: impl Fn(&RequestContext) -> Value, steps: &[PathStep]) -> Found<'a> {
+        let part = self.request.message.context.as_ref().map_or(Value::Null, |context| part(context));
+        follow(&part, steps).map(|value| Cow::Owned(value.clone()))
+    }
+
     fn find_in_envelope(&self, steps: &[PathStep]) -> Found<'a> {
         let mut fields = Record::new();
         fields.set("id", Value::Text(self.request.message.id.clone()));
@@ -244,9 +251,6 @@ impl<'a> Scope<'a> {
         follow(&envelope, steps).map(|value| Cow::Owned(value.clone()))
     }
 }
-
-/// The names of the envelope's fields: what `msg` has.
-pub(super) const ENVELOPE_FIELDS: &[&str] = &["id", "source", "content_type", "status"];
 
 /// A reply that cannot be read is not the caller's fault, and its inside is not the caller's to see.
 fn unreadable_reply(fault: &Fault) -> Fault {

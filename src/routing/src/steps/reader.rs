@@ -18,7 +18,7 @@ use crate::plan::CallPlan;
 /// Levels of nested steps.
 const DEPTH_MAX: usize = 8;
 /// Names that a step cannot bind.
-const RESERVED_NAMES: &[&str] = &["req", "res", "header", "msg", "lock", "true", "false", "null", "in"];
+const RESERVED_NAMES: &[&str] = &["req", "res", "header", "msg", "auth", "peer", "lock", "true", "false", "null", "in"];
 
 /// What is known before a step.
 #[derive(Clone)]
@@ -86,7 +86,7 @@ fn template(node: &Node, names: &Names, reader: &mut Reader<'_>) -> Option<Templ
 pub(crate) fn template_of_request(node: &Node, reader: &mut Reader<'_>) -> Option<Template> {
     let unbound = [("res", "an error has no reply; use `req`")];
     let names = Names {
-        variables: ["req", "header", "msg"].map(ByteString::from_static).to_vec(),
+        variables: ["req", "header", "msg", "auth", "peer"].map(ByteString::from_static).to_vec(),
         unbound: unbound.map(|(name, help)| (ByteString::from_static(name), help)).to_vec(),
         ..Names::default()
     };
@@ -201,7 +201,7 @@ impl<'l> StepReader<'l> {
     }
 
     fn names(&self) -> Names {
-        let mut variables: Vec<ByteString> = ["header", "msg"].map(ByteString::from_static).to_vec();
+        let mut variables: Vec<ByteString> = ["header", "msg", "auth", "peer"].map(ByteString::from_static).to_vec();
         let mut unbound: Vec<(ByteString, &'static str)> = Vec::new();
         if self.call.is_some_and(|call| call.client_streaming) {
             unbound.push(("req".into(), "the request is a stream of messages; forward it with a `call`"));
