@@ -44,8 +44,8 @@ def start_broker(state):
 
 
 def build():
-    print("building (release) …", file=sys.stderr, flush=True)
-    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "crossdock-bench-amqp"], cwd=ROOT, check=True)
+    print("building (dist) …", file=sys.stderr, flush=True)
+    subprocess.run(["cargo", "build", "--profile", "dist", "--quiet", "-p", "crossdock-bench-amqp"], cwd=ROOT, check=True)
     crossdock = bench.crossdock_binary()
     target = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "crossdock-bench" / "camel"
     subprocess.run(["mvn", "-q", "-B", "compile", "dependency:copy-dependencies", f"-DoutputDirectory={target}/lib",

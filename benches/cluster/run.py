@@ -139,11 +139,11 @@ def etcd(folder):
 
 
 def crossdock(folder):
-    print("building (release) …", file=sys.stderr, flush=True)
-    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "crossdock-tests", "--bin", "register-node", "--bin", "register-writers"], cwd=ROOT, check=True)
+    print("building (dist) …", file=sys.stderr, flush=True)
+    subprocess.run(["cargo", "build", "--profile", "dist", "--quiet", "-p", "crossdock-tests", "--bin", "register-node", "--bin", "register-writers"], cwd=ROOT, check=True)
     clients, peers = [free_port() for _ in range(SERVERS)], [free_port() for _ in range(SERVERS)]
     members = ",".join(f"{n}=127.0.0.1:{peer}" for n, peer in enumerate(peers, 1))
-    commands = [[TARGET / "release/register-node", number, folder / f"crossdock-{number}", f"127.0.0.1:{client}", members, "large"]
+    commands = [[TARGET / "dist/register-node", number, folder / f"crossdock-{number}", f"127.0.0.1:{client}", members, "large"]
                 for number, client in enumerate(clients, 1)]
     return Cluster("crossdock", folder, commands, clients, lambda port: find_count(r"syncs (\d+)", query(port, "0 syncs\n")))
 
@@ -176,7 +176,7 @@ def main():
         clusters = [crossdock(folder), zookeeper(folder), etcd(folder)]
         subprocess.run(["javac", "-proc:none", "-cp", jars(), "-d", folder, HERE / "zookeeper/Writers.java"], check=True)
         java = ["java", "-Xmx512m", "-Dzookeeper.root.logger=ERROR,CONSOLE", "-cp", f"{folder}:/etc/zookeeper/conf:{jars()}", "Writers"]
-        clients = {"crossdock": {"Rust": [TARGET / "release/register-writers"]},
+        clients = {"crossdock": {"Rust": [TARGET / "dist/register-writers"]},
                    "etcd": {f"Go, {count}": [client, "etcd", count] for count in (3, 16)},
                    "zookeeper": {f"Java, {count}": [*java, count] for count in (3, 16)} |
                                 {f"Go, {count}": [client, "zookeeper", count] for count in (3, 16)}}

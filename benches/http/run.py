@@ -64,10 +64,10 @@ def envoy_binary():
 
 
 def crossdock_binary():
-    print("building crossdock (release) …", flush=True)
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", "crossdock"], cwd=ROOT, check=True)
+    print("building crossdock (dist) …", flush=True)
+    subprocess.run(["cargo", "build", "--profile", "dist", "--quiet", "--bin", "crossdock"], cwd=ROOT, check=True)
     metadata = subprocess.run(["cargo", "metadata", "--format-version", "1", "--no-deps"], cwd=ROOT, check=True, capture_output=True)
-    return pathlib.Path(json.loads(metadata.stdout)["target_directory"]) / "release" / "crossdock"
+    return pathlib.Path(json.loads(metadata.stdout)["target_directory"]) / "dist" / "crossdock"
 
 
 class Process:
