@@ -193,7 +193,7 @@ pub fn load_config(
 }
 
 /// As [`load_config`], with variables that win over the environment.
-pub(crate) fn load_config_with(
+pub fn load_config_with(
     folder: &Path,
     adapters: &[Arc<dyn Adapter>],
     variables: &[(String, String)],
@@ -405,7 +405,7 @@ fn read_listener(
 }
 
 /// The JSON Schema of `crossdock.yaml`.
-pub(crate) fn settings_schema(adapters: &[Arc<dyn Adapter>]) -> serde_json::Value {
+pub fn settings_schema(adapters: &[Arc<dyn Adapter>]) -> serde_json::Value {
     let listeners: serde_json::Map<String, serde_json::Value> =
         adapters.iter().map(|adapter| (adapter.name().to_owned(), adapter.schemas().listener)).collect();
     serde_json::json!({

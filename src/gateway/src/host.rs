@@ -3,9 +3,9 @@
 use crossdock_message::Time;
 use crossdock_routing::expression::Host;
 
-/// Those of the system.
+/// The clock and the random numbers of the system.
 #[derive(Debug)]
-pub(crate) struct SystemHost;
+pub struct SystemHost;
 
 impl Host for SystemHost {
     #[expect(clippy::disallowed_methods, reason = "the edge")]

@@ -1,6 +1,8 @@
 //! The one composition root: builds everything from checked settings, in the order services → routes → inbound, and
 //! takes it down in reverse.
 
+use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,6 +11,7 @@ use actix::{Actor as _, Addr};
 use crossdock_adapter_api::Adapter;
 use crossdock_cluster::register::Register;
 use crossdock_cluster::{Node, StartError};
+use crossdock_routing::Plan;
 use crossdock_settings::Diagnostics;
 
 use crate::actors::{Apply, Guardian, Listening, ReloadRoutes, Routes, StopAll};
@@ -47,6 +50,17 @@ pub struct Running {
     drain: Duration,
 }
 
+/// The plan of one generation.
+pub struct PlanInForce(Arc<Generation>);
+
+impl Deref for PlanInForce {
+    type Target = Plan;
+
+    fn deref(&self) -> &Plan {
+        &self.0.plan
+    }
+}
+
 /// Makes this instance one of its cluster.
 fn start_cluster(settings: &crossdock_cluster::Settings) -> Result<Node, RunError> {
     // Alone it has promised nothing to anybody.
@@ -77,8 +91,11 @@ pub(crate) fn try_open(service: &ServiceShare, adapters: &[Arc<dyn Adapter>]) ->
     Ok(())
 }
 
-/// Reads a folder; the error is the diagnostics as people read them.
-pub(crate) fn read_folder(folder: &Path, adapters: &[Arc<dyn Adapter>]) -> Result<Config, String> {
+/// Reads the settings of a folder, and logs warnings.
+///
+/// # Errors
+/// The diagnostics, for people.
+pub fn read_folder(folder: &Path, adapters: &[Arc<dyn Adapter>]) -> Result<Config, String> {
     read_folder_as(folder, adapters, |diagnostics| diagnostics.render(false))
 }
 
@@ -220,14 +237,21 @@ impl Running {
         self.admin.as_ref().map(Admin::address)
     }
 
-    /// The generation in force.
-    pub(crate) fn generation_in_force(&self) -> Arc<Generation> {
-        Arc::clone(&self.current.load())
+    /// The files besides YAML that the generation in force was read from.
+    #[must_use]
+    pub fn files(&self) -> BTreeSet<PathBuf> {
+        self.current.load().files.clone()
     }
 
-    /// The state of the process.
-    pub(crate) fn process(&self) -> &ProcessState {
-        &self.process
+    /// The plan in force. It stays the same until it is dropped, whatever is reloaded.
+    #[must_use]
+    pub fn plan(&self) -> PlanInForce {
+        PlanInForce(Arc::clone(&self.current.load()))
+    }
+
+    /// Forgets the outcomes of all messages, for tests of routes that must not see one another's.
+    pub fn forget_processed(&self) {
+        self.process.forget_processed();
     }
 
     /// The number of the generation in force.

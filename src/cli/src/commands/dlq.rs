@@ -8,9 +8,9 @@ use crossdock_adapter_api::{Adapter, Choice, DeadLetter, DeadLetters, EntrySpec,
 use crossdock_message::{ByteString, Code};
 use serde_json::{Value, json};
 
-use super::{Ending, Failure, on_local_runtime};
-use crate::config::{Config, ListenerConfig, adapters};
-use crate::wiring::read_folder;
+use crate::outcome::{Failure, Outcome, on_local_runtime};
+use crossdock_gateway::{Config, ListenerConfig, adapters};
+use crossdock_gateway::read_folder;
 
 #[derive(Subcommand)]
 pub(super) enum DlqCommand {
@@ -90,7 +90,7 @@ impl Which {
     }
 }
 
-pub(super) fn dlq(command: DlqCommand) -> Ending {
+pub(super) fn dlq(command: DlqCommand) -> Outcome {
     match command {
         DlqCommand::List { place, reason, json } => list(&place, reason.as_deref(), json),
         DlqCommand::Show { place, ids, body } => show(&place, &ids, body),
@@ -99,7 +99,7 @@ pub(super) fn dlq(command: DlqCommand) -> Ending {
     }
 }
 
-fn list(place: &Place, reason: Option<&str>, as_json: bool) -> Ending {
+fn list(place: &Place, reason: Option<&str>, as_json: bool) -> Outcome {
     if !as_json {
         println!("{:<40} {:<20} {:<24} {:>5} {:>8}  ERROR", "ID", "FROM", "REASON", "TRIES", "BYTES");
     }
@@ -125,7 +125,7 @@ fn list(place: &Place, reason: Option<&str>, as_json: bool) -> Ending {
     visited.ending()
 }
 
-fn show(place: &Place, ids: &[String], only_body: bool) -> Ending {
+fn show(place: &Place, ids: &[String], only_body: bool) -> Outcome {
     use std::io::Write as _;
     let mut found: Vec<String> = Vec::new();
     let visited = visit_all(place, &mut |queue, letter| {
@@ -153,7 +153,7 @@ fn show(place: &Place, ids: &[String], only_body: bool) -> Ending {
     missing(ids.iter().filter(|id| !found.contains(id)))
 }
 
-fn settle(place: &Place, which: &Which, choice: Choice) -> Ending {
+fn settle(place: &Place, which: &Which, choice: Choice) -> Outcome {
     let mut named: Vec<String> = Vec::new();
     if !which.ids.is_empty() && !which.several {
         let looked = visit_all(place, &mut |_, letter| {
@@ -189,7 +189,7 @@ fn settle(place: &Place, which: &Which, choice: Choice) -> Ending {
     ending
 }
 
-fn missing<'a>(ids: impl Iterator<Item = &'a String>) -> Ending {
+fn missing<'a>(ids: impl Iterator<Item = &'a String>) -> Outcome {
     let mut ending = Ok(());
     for id in ids {
         eprintln!("there is no dead letter `{id}` among those that were looked at");
@@ -208,7 +208,7 @@ struct Visited {
 
 impl Visited {
     /// Tells what stayed though it should not have.
-    fn ending(&self) -> Ending {
+    fn ending(&self) -> Outcome {
         let failed: Vec<_> = self.visits.iter().flat_map(|visit| &visit.failed).collect();
         for (id, fault) in &failed {
             eprintln!("{} stays: {}", listed(id), listed(&fault.to_string()));

@@ -7,9 +7,10 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::routes::{admin_of, fetch};
-use super::{Ending, Failure, cluster_bench, on_local_runtime};
-use crate::config::adapters;
-use crate::wiring::read_folder;
+use crate::outcome::{Failure, Outcome, on_local_runtime};
+use super::cluster_bench;
+use crossdock_gateway::adapters;
+use crossdock_gateway::read_folder;
 
 /// Between two looks of `--watch`.
 const LOOK: Duration = Duration::from_secs(1);
@@ -47,7 +48,7 @@ pub(super) enum ClusterCommand {
     },
 }
 
-pub(super) fn cluster(command: ClusterCommand) -> Ending {
+pub(super) fn cluster(command: ClusterCommand) -> Outcome {
     match command {
         ClusterCommand::Init { lost, config } => init(&config, lost),
         ClusterCommand::Bench(bench) => cluster_bench::bench(&bench),
@@ -72,7 +73,7 @@ pub(super) fn cluster(command: ClusterCommand) -> Ending {
     }
 }
 
-fn init(folder: &std::path::Path, lost: bool) -> Ending {
+fn init(folder: &std::path::Path, lost: bool) -> Outcome {
     let config = read_folder(folder, &adapters()).map_err(|problem| {
         eprintln!("{}", problem.trim_end());
         Failure::Failed
@@ -116,7 +117,7 @@ fn peer(of: &Value) -> String {
     format!("{}:{state}", of["id"])
 }
 
-fn show(body: &str, json: bool) -> Ending {
+fn show(body: &str, json: bool) -> Outcome {
     if json {
         println!("{body}");
         return Ok(());

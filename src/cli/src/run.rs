@@ -11,14 +11,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
-use super::{Ending, Failure, on_local_runtime};
-use crate::config::{Config, LogFormat, LogSettings, adapters};
-use crate::wiring::{Gateway, RunError, Running, read_folder};
+use crate::outcome::{Failure, Outcome, on_local_runtime};
+use crossdock_gateway::{Config, LogFormat, LogSettings, adapters};
+use crossdock_gateway::{Gateway, RunError, Running, read_folder};
 
 /// Files change in bursts; the routes are read when they have been quiet for this long.
 const QUIET: Duration = Duration::from_millis(300);
 
-pub(super) fn run(folder: PathBuf) -> Ending {
+pub(crate) fn run(folder: PathBuf) -> Outcome {
     on_local_runtime(async move {
         let registry = adapters();
         // Before anything is opened, so that all of it is logged as the settings ask.
@@ -73,7 +73,7 @@ fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
 }
 
 /// Serves until a signal; a second one, or a drain that takes too long, ends with failure.
-pub(crate) async fn serve(running: Running, folder: &Path) -> Ending {
+pub(crate) async fn serve(running: Running, folder: &Path) -> Outcome {
     let mut terminate = listen_for(SignalKind::terminate())?;
     let mut interrupt = listen_for(SignalKind::interrupt())?;
     let mut hang_up = listen_for(SignalKind::hangup())?;
@@ -122,7 +122,7 @@ struct Relevant {
 impl Relevant {
     fn learn(&self, running: &Running, good: bool) {
         let whole = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
-        let files = good.then(|| running.generation_in_force().files.iter().map(whole).collect());
+        let files = good.then(|| running.files().iter().map(whole).collect());
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
     }
 

@@ -14,7 +14,7 @@ use crossdock_settings::{Diagnostics, Node, Reader, Resolve, parse};
 use tokio_util::sync::CancellationToken;
 
 use super::services::Seen;
-use crate::cli::listed;
+use crate::listed::listed;
 
 /// The running service.
 pub(super) struct Stock {

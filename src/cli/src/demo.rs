@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use crossdock_settings::Diagnostics;
 
-use crate::cli::{Ending, Failure, on_local_runtime, serve, start_log};
-use crate::config::{Config, LogFormat, LogSettings, adapters, load_config_with};
-use crate::wiring::Gateway;
+use crate::outcome::{Failure, Outcome, on_local_runtime};
+use crate::run::{serve, start_log};
+use crossdock_gateway::{Config, LogFormat, LogSettings, adapters, load_config_with};
+use crossdock_gateway::Gateway;
 use services::Samples;
 
-pub(crate) fn demo(folder: PathBuf, once: bool) -> Ending {
+pub(crate) fn demo(folder: PathBuf, once: bool) -> Outcome {
     on_local_runtime(async move {
         start_log(&LogSettings { format: LogFormat::Text, level: "warn".to_owned() });
         let samples = Samples::start().map_err(|error| Failure::Misuse(format!("the sample services: {error}")))?;

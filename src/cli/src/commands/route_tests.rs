@@ -12,12 +12,14 @@ use crossdock_message::{Code, Limits, Value, json, xml};
 use crossdock_routing::{Plan, RoutePlan, RouteTest, ServicePlan};
 use crossdock_settings::{Diagnostics, Reader, Resolve, parse};
 
-use super::{Answer, Ask, Ending, Failure, ask, config_folder, on_local_runtime};
-use crate::config::{Config, ListenerConfig, adapters};
-use crate::wiring::{Gateway, Running, read_folder};
+use crate::client::{Request, Response, send};
+use crate::outcome::{Failure, Outcome, on_local_runtime};
+use super::config_folder;
+use crossdock_gateway::{Config, ListenerConfig, adapters};
+use crossdock_gateway::{Gateway, Running, read_folder};
 use stub::{StubAdapter, StubSpec, Stubs};
 
-pub(super) fn test(paths: &[PathBuf]) -> Ending {
+pub(super) fn test(paths: &[PathBuf]) -> Outcome {
     let mut folders: Vec<PathBuf> = paths.iter().map(|path| config_folder(path)).collect::<Result<_, _>>()?;
     folders.dedup();
     let (mut passed, mut failed) = (0, 0);
@@ -50,7 +52,7 @@ async fn run_all(folder: PathBuf, plan: Plan) -> Result<(usize, usize), String> 
     for test in &plan.tests {
         stubs.prepare(&test.stubs);
         // Tests do not see one another's messages.
-        running.process().forget_processed();
+        running.forget_processed();
         match run_one(&running, &plan, test, &stubs).await {
             Ok(()) => {
                 passed += 1;
@@ -139,8 +141,8 @@ async fn run_one(running: &Running, plan: &Plan, test: &RouteTest, stubs: &Stubs
         headers.push(("crossdock-timeout".into(), format!("{}ms", timeout.as_millis())));
     }
     let body = test.given.body.as_ref().map_or("", |(body, _)| body);
-    let question = Ask { method: &test.given.method, target: &test.given.path, headers, body };
-    let answer = ask(address, &question).await?;
+    let question = Request { method: &test.given.method, target: &test.given.path, headers, body };
+    let answer = send(address, &question).await?;
     judge(test, &answer, stubs)
 }
 
@@ -150,11 +152,11 @@ fn entry_kind<'r>(running: &'r Running, entry: &Arc<dyn EntrySpec>) -> Option<&'
     running.listeners().find(|(name, ..)| listener == name).map(|(_, adapter, _)| adapter)
 }
 
-fn judge(test: &RouteTest, answer: &Answer, stubs: &Stubs) -> Result<(), String> {
+fn judge(test: &RouteTest, answer: &Response, stubs: &Stubs) -> Result<(), String> {
     judge_coded(test, answer, code_of(answer), stubs)
 }
 
-fn judge_coded(test: &RouteTest, answer: &Answer, code: Option<Code>, stubs: &Stubs) -> Result<(), String> {
+fn judge_coded(test: &RouteTest, answer: &Response, code: Option<Code>, stubs: &Stubs) -> Result<(), String> {
     let expect = &test.expect;
     if let Some(problem) = stubs.problem() {
         return Err(problem);
@@ -183,7 +185,7 @@ fn judge_coded(test: &RouteTest, answer: &Answer, code: Option<Code>, stubs: &St
     Ok(())
 }
 
-fn code_of(answer: &Answer) -> Option<Code> {
+fn code_of(answer: &Response) -> Option<Code> {
     if (200..300).contains(&answer.status) {
         return None;
     }

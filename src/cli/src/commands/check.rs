@@ -8,13 +8,14 @@ use std::time::Duration;
 use crossdock_adapter_api::Adapter;
 use crossdock_settings::Diagnostics;
 
-use super::{CheckFormat, Ending, Failure, config_folder, on_local_runtime};
-use crate::config::{Config, adapters, load_config};
+use crate::outcome::{Failure, Outcome, on_local_runtime};
+use super::{CheckFormat, config_folder};
+use crossdock_gateway::{Config, adapters, load_config};
 
 /// For reaching one endpoint.
 const REACH_TIME: Duration = Duration::from_secs(5);
 
-pub(super) fn check(paths: &[PathBuf], connect: bool, format: CheckFormat) -> Ending {
+pub(super) fn check(paths: &[PathBuf], connect: bool, format: CheckFormat) -> Outcome {
     let registry = adapters();
     let mut folders: Vec<PathBuf> = paths.iter().map(|path| config_folder(path)).collect::<Result<_, _>>()?;
     folders.dedup();

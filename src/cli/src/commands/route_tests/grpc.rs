@@ -4,8 +4,8 @@ use crossdock_message::ByteString;
 use crossdock_routing::{Plan, RoutePlan, RouteTest};
 
 use super::stub::Stubs;
-use super::{Answer, Running, entry_kind, judge_coded};
-use crate::cli::grpc_call::{GrpcAsk, ask_grpc};
+use super::{Response, Running, entry_kind, judge_coded};
+use crate::grpc_client::{self, GrpcCall};
 
 pub(super) async fn run_one(
     running: &Running,
@@ -19,17 +19,17 @@ pub(super) async fn run_one(
         entries.find(|entry| entry_kind(running, entry) == Some("grpc")).ok_or("the route takes no call of gRPC")?;
     let address = running.listener(&entry.address().listener).ok_or("the route's listener does not run")?;
     let wanted: Vec<ByteString> = test.expect.headers.iter().map(|(name, _)| name.clone()).collect();
-    let ask = GrpcAsk {
+    let ask = GrpcCall {
         call: entry.call_type().ok_or("the entry is opaque: a test can only call those that have a contract")?,
         json: test.given.body.as_ref().map_or("{}", |(text, _)| text),
         metadata: &test.given.headers,
         timeout: test.given.timeout,
         wanted: &wanted,
     };
-    match ask_grpc(address, &plan.contracts, &ask).await? {
+    match grpc_client::call(address, &plan.contracts, &ask).await? {
         Ok(answer) => judge_coded(test, &answer, None, stubs),
         Err(fault) => {
-            let answer = Answer { status: 0, headers: Vec::new(), body: fault.message.to_string() };
+            let answer = Response { status: 0, headers: Vec::new(), body: fault.message.to_string() };
             judge_coded(test, &answer, Some(fault.code), stubs)
         }
     }

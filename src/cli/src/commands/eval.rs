@@ -12,8 +12,9 @@ use crossdock_contract::{Typed, UnknownFields};
 use crossdock_message::{Body, BodyType, ByteString, Format, Limits, Message, json};
 use crossdock_routing::expression::{Expression, Meter, Names, Request, Scope, reference};
 
-use super::{Ending, Failure, contract};
-use crate::host::SystemHost;
+use crate::outcome::{Failure, Outcome};
+use super::contract;
+use crossdock_gateway::SystemHost;
 
 /// Bytes of a message.
 const INPUT_LEN_MAX: u64 = 64 << 20;
@@ -40,7 +41,7 @@ pub(super) enum EvalFormat {
     Xml,
 }
 
-pub(super) fn eval(evaluation: &Evaluation) -> Ending {
+pub(super) fn eval(evaluation: &Evaluation) -> Outcome {
     if evaluation.functions {
         return print(&reference());
     }
@@ -125,7 +126,7 @@ fn read(file: Option<&PathBuf>) -> Result<Vec<u8>, Failure> {
     Ok(input)
 }
 
-fn print(text: &str) -> Ending {
+fn print(text: &str) -> Outcome {
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| failed(&error.to_string()))
 }
 

@@ -8,7 +8,8 @@ use crossdock_contract::{TypeRef, UnknownFields};
 use crossdock_message::xml::ExpandedName;
 use crossdock_message::{Limits, Value, json, xml};
 
-use super::{ConvertFormat, Ending, Failure, contract};
+use crate::outcome::{Failure, Outcome};
+use super::{ConvertFormat, contract};
 
 /// Bytes of the input.
 const INPUT_LEN_MAX: u64 = 64 << 20;
@@ -25,7 +26,7 @@ pub(super) struct Conversion {
     pub(super) include: Vec<PathBuf>,
 }
 
-pub(super) fn convert(conversion: &Conversion) -> Ending {
+pub(super) fn convert(conversion: &Conversion) -> Outcome {
     let Conversion { from, to, .. } = *conversion;
     let root = root_of(to, conversion.root.as_deref())?;
     let of_type = match (&conversion.contract, &conversion.type_name) {
@@ -64,7 +65,7 @@ fn root_of(to: ConvertFormat, root: Option<&str>) -> Result<Option<ExpandedName>
     }
 }
 
-fn check(from: ConvertFormat, to: ConvertFormat, typed: bool) -> Ending {
+fn check(from: ConvertFormat, to: ConvertFormat, typed: bool) -> Outcome {
     let proto = |format: ConvertFormat| matches!(format, ConvertFormat::Proto | ConvertFormat::ProtoText);
     let problem = match (from, to) {
         (ConvertFormat::Xml, ConvertFormat::Xml) => {

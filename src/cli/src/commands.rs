@@ -1,7 +1,6 @@
 //! The commands.
 
 mod check;
-mod client;
 mod cluster;
 mod cluster_bench;
 mod contract;
@@ -9,11 +8,8 @@ mod convert;
 mod dlq;
 mod eval;
 mod explain;
-mod grpc_call;
-mod listed;
 mod route_tests;
 mod routes;
-mod run;
 mod schema;
 
 use std::path::PathBuf;
@@ -21,10 +17,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-pub(crate) use client::{Answer, Ask, ask};
-pub(crate) use grpc_call::{GrpcAsk, ask_grpc};
-pub(crate) use listed::listed;
-pub(crate) use run::{serve, start_log};
+use crate::demo;
+use crate::outcome::Failure;
+use crate::run;
 
 /// An integration gateway between legacy and new services, configured by route files.
 #[derive(Parser)]
@@ -211,23 +206,12 @@ enum SchemaKind {
     Settings,
 }
 
-/// How a command ends.
-pub(crate) type Ending = Result<(), Failure>;
-
-/// A command that did not do what it was asked.
-pub(crate) enum Failure {
-    /// A check or test failed; what is to be said was said.
-    Failed,
-    /// It could not be done as asked.
-    Misuse(String),
-}
-
 /// Reads the command line and carries it out.
 #[must_use]
-pub fn main() -> ExitCode {
-    let ending = match Arguments::parse().command {
+pub(crate) fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
         Command::Run { config } => run::run(config),
-        Command::Demo { config, once } => crate::demo::demo(config, once),
+        Command::Demo { config, once } => demo::demo(config, once),
         Command::Check { connect, format, paths } => check::check(&paths, connect, format),
         Command::Test { paths } => route_tests::test(&paths),
         Command::Explain { route, config } => explain::explain(&route, &config),
@@ -248,7 +232,7 @@ pub fn main() -> ExitCode {
         Command::Cluster { command } => cluster::cluster(command),
         Command::Routes { admin, config, json } => routes::routes(admin, &config, json),
     };
-    match ending {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Failed) => ExitCode::from(1),
         Err(Failure::Misuse(problem)) => {
@@ -256,13 +240,6 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-/// Runs on one thread with local tasks: the control plane. Data arbiters have threads of their own.
-pub(crate) fn on_local_runtime<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Misuse(format!("no runtime: {error}")))?;
-    Ok(tokio::task::LocalSet::new().block_on(&runtime, work))
 }
 
 /// The folder with crossdock.yaml that a path is, or stands below.

@@ -8,11 +8,11 @@ use crossdock_routing::steps::Flow;
 use crossdock_routing::{Plan, Step};
 use crossdock_settings::nearest;
 
-use super::{Ending, Failure};
-use crate::config::adapters;
-use crate::wiring::read_folder;
+use crate::outcome::{Failure, Outcome};
+use crossdock_gateway::adapters;
+use crossdock_gateway::read_folder;
 
-pub(super) fn explain(name: &str, folder: &Path) -> Ending {
+pub(super) fn explain(name: &str, folder: &Path) -> Outcome {
     let config = read_folder(folder, &adapters()).map_err(|problem| {
         eprintln!("{}", problem.trim_end());
         Failure::Failed

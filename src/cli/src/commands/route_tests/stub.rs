@@ -15,7 +15,7 @@ use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Format, Message
 use crossdock_routing::StubPlan;
 use crossdock_settings::{Node, Reader};
 
-use crate::cli::listed::stream_of;
+use crate::listed::stream_of;
 
 /// The adapter's name; no settings can name it.
 pub(super) const NAME: &str = "stub";

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::services::Samples;
-use crate::cli::{Ask, Failure, ask};
-use crate::config::adapters;
-use crate::wiring::Gateway;
+use crate::client::{Request, send};
+use crate::outcome::Failure;
+use crossdock_gateway::adapters;
+use crossdock_gateway::Gateway;
 
 /// The broker where nothing is said.
 const BROKER: &str = "amqp://guest:guest@127.0.0.1:5672";
@@ -106,7 +107,7 @@ async fn is_reachable(url: &str) -> bool {
 async fn post(public: &str, target: &str, body: &str) -> Result<(u16, String), String> {
     println!("   request     POST {target} {body}");
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-    let answer = ask(public, &Ask { method: "POST", target, headers, body }).await?;
+    let answer = send(public, &Request { method: "POST", target, headers, body }).await?;
     println!("   answer      {} {}", answer.status, answer.body);
     Ok((answer.status, answer.body))
 }

@@ -11,7 +11,7 @@ use crossdock_cluster::register::{Change, Command, Register};
 use crossdock_cluster::{Client, Member, Node, RequestError, Settings};
 use crossdock_zab::{Role, ServerId};
 
-use super::{Ending, Failure, on_local_runtime};
+use crate::outcome::{Failure, Outcome, on_local_runtime};
 
 /// For a leader.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,7 +37,7 @@ pub(super) struct Bench {
     data: PathBuf,
 }
 
-pub(super) fn bench(bench: &Bench) -> Ending {
+pub(super) fn bench(bench: &Bench) -> Outcome {
     let folder = bench.data.join(format!("bench-{}", std::process::id()));
     let ending = on_local_runtime(measure(bench, &folder))?;
     // What cannot be deleted is seen by whoever looks there.

@@ -1,7 +1,7 @@
 //! `crossdock schema`.
 
 use super::SchemaKind;
-use crate::config::{adapters, settings_schema};
+use crossdock_gateway::{adapters, settings_schema};
 
 pub(super) fn schema(kind: SchemaKind) {
     let schema = match kind {

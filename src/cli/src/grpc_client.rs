@@ -1,4 +1,4 @@
-//! A call of gRPC for the commands' own use: through the adapter's port, as any caller's would be.
+//! A gRPC client for the commands, which calls through the adapter's outbound port.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use crossdock_contract::{CallType, Contracts};
 use crossdock_message::{Body, BodyType, ByteString, Code, Deadline, Fault, Format, Message};
 use crossdock_settings::{Diagnostics, Reader, Resolve, parse};
 
-use super::Answer;
-use super::listed::stream_of;
+use crate::client::Response;
+use crate::listed::stream_of;
 
 /// A call.
-pub(crate) struct GrpcAsk<'a> {
+pub(crate) struct GrpcCall<'a> {
     pub(crate) call: &'a CallType,
     /// The message in JSON; a stream as the list of its messages.
     pub(crate) json: &'a str,
@@ -36,12 +36,12 @@ impl Resolve for NoPlaceholders {
 }
 
 /// Makes a call. The answer is the reply in JSON, or the fault; the error is why there could be none.
-pub(crate) async fn ask_grpc(
+pub(crate) async fn call(
     address: &str,
     contracts: &Contracts,
-    ask: &GrpcAsk<'_>,
-) -> Result<Result<Answer, Fault>, String> {
-    let call = ask.call;
+    request: &GrpcCall<'_>,
+) -> Result<Result<Response, Fault>, String> {
+    let call = request.call;
     let (service, method) = call.name.split_once('/').ok_or("the call has no method")?;
     let mut diagnostics = Diagnostics::new();
     let settings = format!("url: \"http://{address}\"\nservice: {service}\nfaults: all");
@@ -54,21 +54,21 @@ pub(crate) async fn ask_grpc(
     let (_, operation) = spec.operations().into_iter().find(|(name, _)| name == method).ok_or("the method is gone")?;
     let port = crossdock_grpc::GrpcAdapter.open_outbound(&*spec, 0).map_err(|error| error.to_string())?;
     let mut message = Message::new(ByteString::new(), ByteString::from_static("command"));
-    let bytes = Bytes::copy_from_slice(ask.json.as_bytes());
+    let bytes = Bytes::copy_from_slice(request.json.as_bytes());
     let typed = Body::typed(bytes.into(), Format::Json, Arc::clone(&call.request) as Arc<dyn BodyType>);
     message.body = if call.client_streaming { stream_of(&typed)? } else { typed };
-    for (name, value) in ask.metadata {
+    for (name, value) in request.metadata {
         message.headers.append(name.clone(), value.clone()).map_err(|error| error.to_string())?;
     }
-    message.deadline = ask.timeout.and_then(|wait| Instant::now().checked_add(wait)).map(Deadline::at);
-    Ok(match port.call(&*operation, &message, ask.wanted).await {
+    message.deadline = request.timeout.and_then(|wait| Instant::now().checked_add(wait)).map(Deadline::at);
+    Ok(match port.call(&*operation, &message, request.wanted).await {
         Ok(reply) => told(reply, &*call.reply).await,
         Err(fault) => Err(fault),
     })
 }
 
 /// A reply as JSON; a stream as the list of its messages.
-async fn told(reply: Message, of_type: &dyn BodyType) -> Result<Answer, Fault> {
+async fn told(reply: Message, of_type: &dyn BodyType) -> Result<Response, Fault> {
     let text_of = |body: Body| -> Result<String, Fault> {
         let mut message = Message::new(ByteString::new(), ByteString::new());
         message.body = body;
@@ -89,5 +89,5 @@ async fn told(reply: Message, of_type: &dyn BodyType) -> Result<Answer, Fault> {
         }
         body => text_of(body)?,
     };
-    Ok(Answer { status: 200, headers, body })
+    Ok(Response { status: 200, headers, body })
 }

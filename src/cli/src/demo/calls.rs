@@ -4,8 +4,9 @@ use bytes::Bytes;
 use crossdock_message::{Limits, json};
 
 use super::services::{Samples, Seen};
-use crate::cli::{Answer, Ask, GrpcAsk, ask, ask_grpc};
-use crate::wiring::Running;
+use crate::client::{Request, Response, send};
+use crate::grpc_client::{self, GrpcCall};
+use crossdock_gateway::Running;
 
 #[derive(Clone, Copy)]
 struct Call<'a> {
@@ -53,19 +54,19 @@ pub(super) async fn make(running: &Running, address: &str, samples: &Samples, st
     (right, wrong)
 }
 
-async fn over_http(address: &str, call: &Call<'_>) -> Result<Answer, String> {
+async fn over_http(address: &str, call: &Call<'_>) -> Result<Response, String> {
     let headers = if call.body.is_empty() { vec![] } else { vec![("content-type".into(), "application/json".into())] };
-    ask(address, &Ask { method: call.method, target: call.target, headers, body: call.body }).await
+    send(address, &Request { method: call.method, target: call.target, headers, body: call.body }).await
 }
 
 /// The status is that of HTTP which the code would have.
-async fn over_grpc(running: &Running, call: &Call<'_>) -> Result<Answer, String> {
+async fn over_grpc(running: &Running, call: &Call<'_>) -> Result<Response, String> {
     let address = running.listener("internal").ok_or("the settings have no listener `internal`")?;
-    let generation = running.generation_in_force();
-    let contracts = &generation.plan.contracts;
+    let plan = running.plan();
+    let contracts = &plan.contracts;
     let call_type = contracts.call(call.target).ok_or("no contract has the method")?;
-    let question = GrpcAsk { call: &call_type, json: call.body, metadata: &[], timeout: None, wanted: &[] };
-    Ok(ask_grpc(address, contracts, &question).await?.unwrap_or_else(|fault| Answer {
+    let question = GrpcCall { call: &call_type, json: call.body, metadata: &[], timeout: None, wanted: &[] };
+    Ok(grpc_client::call(address, contracts, &question).await?.unwrap_or_else(|fault| Response {
         status: fault.to_http(),
         headers: Vec::new(),
         body: format!("{}: {}", fault.code, fault.message),

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Ask, Ending, Failure, ask, on_local_runtime};
-use crate::config::adapters;
-use crate::wiring::read_folder;
+use crate::client::{Request, send};
+use crate::outcome::{Failure, Outcome, on_local_runtime};
+use crossdock_gateway::adapters;
+use crossdock_gateway::read_folder;
 
 /// The admin address of a running gateway, and what is shown there.
 pub(super) fn admin_of(named: Option<String>, folder: &Path) -> Result<(String, Option<String>), Failure> {
@@ -23,8 +24,8 @@ pub(super) fn admin_of(named: Option<String>, folder: &Path) -> Result<(String, 
 /// What a running gateway answers.
 pub(super) async fn fetch(address: &str, token: Option<&str>, target: &str) -> Result<String, Failure> {
     let headers = token.map(|token| ("authorization".to_owned(), format!("Bearer {token}"))).into_iter().collect();
-    let question = Ask { method: "GET", target, headers, body: "" };
-    let answer = ask(address, &question).await.map_err(|problem| {
+    let question = Request { method: "GET", target, headers, body: "" };
+    let answer = send(address, &question).await.map_err(|problem| {
         eprintln!("no gateway answers: {problem}");
         Failure::Failed
     })?;
@@ -35,7 +36,7 @@ pub(super) async fn fetch(address: &str, token: Option<&str>, target: &str) -> R
     Ok(answer.body)
 }
 
-pub(super) fn routes(admin: Option<String>, folder: &Path, json: bool) -> Ending {
+pub(super) fn routes(admin: Option<String>, folder: &Path, json: bool) -> Outcome {
     let (address, token) = admin_of(admin, folder)?;
     let answer = on_local_runtime(async move { fetch(&address, token.as_deref(), "/api/v1/routes").await })??;
     if json {

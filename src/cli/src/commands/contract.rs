@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossdock_contract::{Contract, Files, ProtoError, TypeRef, compile, from_descriptor_set, show};
 
-use super::{Ending, Failure, ShowAs};
+use crate::outcome::{Failure, Outcome};
+use super::ShowAs;
 
 /// Files below folders.
 struct Folders<'a>(Vec<&'a Path>);
@@ -76,7 +77,7 @@ fn failed(problem: &str) -> Failure {
     Failure::Failed
 }
 
-pub(super) fn show_contract(source: &str, include: &[std::path::PathBuf], form: ShowAs) -> Ending {
+pub(super) fn show_contract(source: &str, include: &[std::path::PathBuf], form: ShowAs) -> Outcome {
     let contract = read(source, include)?;
     match form {
         ShowAs::Outline => print!("{}", show::outline(&contract)),

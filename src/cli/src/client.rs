@@ -1,0 +1,65 @@
+//! An HTTP client for the commands: one request per connection.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Limit on a whole exchange.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Limit on the body of a response in bytes.
+const BODY_LEN_MAX: usize = 64 << 20;
+
+/// A request.
+pub(crate) struct Request<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) target: &'a str,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: &'a str,
+}
+
+/// A response.
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl Response {
+    /// The first value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Sends a request to an address and waits for the response.
+pub(crate) async fn send(address: &str, request: &Request<'_>) -> Result<Response, String> {
+    match tokio::time::timeout(TIMEOUT, exchange(address, request)).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error)) => Err(format!("{address}: {error}")),
+        Err(_) => Err(format!("{address}: no response within {} seconds", TIMEOUT.as_secs())),
+    }
+}
+
+async fn exchange(
+    address: &str,
+    request: &Request<'_>,
+) -> Result<Response, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = TokioIo::new(TcpStream::connect(address).await?);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let mut built = http::Request::builder().method(request.method).uri(request.target).header("host", address);
+    for (name, value) in &request.headers {
+        built = built.header(name, value);
+    }
+    let request = built.body(Full::new(Bytes::copy_from_slice(request.body.as_bytes())))?;
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    let body = Limited::new(body, BODY_LEN_MAX).collect().await?.to_bytes();
+    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value)));
+    let headers = headers.collect();
+    Ok(Response { status: head.status.as_u16(), headers, body: String::from_utf8_lossy(&body).into_owned() })
+}
