@@ -11,6 +11,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("crossdock-settings", 0),
     ("crossdock-zab", 0),
     ("crossdock-contract", 1),
+    ("crossdock-tls", 1),
     ("crossdock-expression", 1),
     ("crossdock-adapter-api", 2),
     ("crossdock-transport", 3),
@@ -21,17 +22,18 @@ const LAYERS: &[(&str, u8)] = &[
     ("crossdock-grpc", 4),
     ("crossdock-amqp", 4),
     ("crossdock-gateway", 5),
-    ("crossdock-tests", 6),
-    ("crossdock-examples", 7),
+    ("crossdock-cli", 6),
+    ("crossdock-tests", 7),
+    ("crossdock-examples", 8),
 ];
 
 /// Who may use a library.
 const OWNERS: &[(&str, &[&str])] = &[
     ("actix", &["crossdock-gateway"]),
-    ("actix-web", &["crossdock-gateway"]),
+    ("actix-web", &["crossdock-gateway", "crossdock-cli"]),
     ("actix-http", &["crossdock-http"]),
     ("actix-server", &["crossdock-transport"]),
-    ("hyper", &["crossdock-transport", "crossdock-http", "crossdock-grpc"]),
+    ("hyper", &["crossdock-transport", "crossdock-http", "crossdock-grpc", "crossdock-cli"]),
     ("h2", &["crossdock-grpc"]),
     ("hickory-resolver", &["crossdock-transport"]),
     ("protox", &["crossdock-contract"]),
@@ -42,7 +44,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("granit-parser", &["crossdock-settings"]),
     ("lapin", &["crossdock-amqp"]),
     ("async-rs", &["crossdock-amqp"]),
-    ("rustls", &["crossdock-transport"]),
+    ("rustls", &["crossdock-tls", "crossdock-transport"]),
     ("rand_chacha", &["crossdock-simulator"]),
     ("crc32c", &["crossdock-cluster"]),
 ];
@@ -78,6 +80,27 @@ fn manifests() -> BTreeMap<String, (String, BTreeSet<String>)> {
         found.insert(name, (folder, uses));
     }
     found
+}
+
+/// Libraries that must not be in the closure of a crate's dependencies, tests excluded.
+const FORBIDDEN: &[(&str, &[&str])] = &[
+    ("crossdock-zab", &["tokio", "hyper", "rustls", "prost"]),
+    ("crossdock-cluster", &["hyper", "actix-server", "actix-web", "hickory-resolver", "protox", "lapin"]),
+    ("crossdock-message", &["tokio", "hyper"]),
+    ("crossdock-settings", &["tokio", "hyper"]),
+    ("crossdock-expression", &["tokio", "hyper", "protox"]),
+    ("crossdock-contract", &["tokio", "hyper"]),
+];
+
+/// The names of all crates that a crate is built with.
+fn closure(name: &str) -> BTreeSet<String> {
+    let tree = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--package", name, "--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .current_dir(repository())
+        .output()
+        .expect("cargo runs");
+    let names = String::from_utf8_lossy(&tree.stdout);
+    names.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
 fn layer(name: &str) -> Option<u8> {
@@ -119,6 +142,35 @@ fn pure_crates_have_no_executor() {
             assert!(!manifests[*name].1.contains(*library), "{name} is pure and uses {library}");
         }
     }
+}
+
+#[test]
+fn closures_contain_nothing_forbidden() {
+    for (name, forbidden) in FORBIDDEN {
+        let closure = closure(name);
+        assert!(closure.contains(*name), "the tree of {name} is there");
+        for library in *forbidden {
+            assert!(!closure.contains(*library), "{name} depends on {library}: `cargo tree -p {name} -i {library}`");
+        }
+    }
+}
+
+/// `cargo deny` checks the closure of wrappers, this test the manifests: they must agree.
+#[test]
+fn deny_and_this_test_name_the_same_owners() {
+    let text = std::fs::read_to_string(repository().join("deny.toml")).expect("deny.toml");
+    let deny: toml::Table = text.parse().expect("TOML");
+    let rules = deny["bans"]["deny"].as_array().expect("rules");
+    let mut checked = 0;
+    for rule in rules {
+        let Some(wrappers) = rule.get("wrappers").and_then(toml::Value::as_array) else { continue };
+        let library = rule["crate"].as_str().expect("a name");
+        let owners = OWNERS.iter().find(|(owned, _)| *owned == library).map(|(_, owners)| owners.to_vec());
+        let wrappers: Vec<&str> = wrappers.iter().filter_map(toml::Value::as_str).collect();
+        assert_eq!(owners.as_deref(), Some(&wrappers[..]), "owners of {library}");
+        checked += 1;
+    }
+    assert!(checked > 0);
 }
 
 #[test]

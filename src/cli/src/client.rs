@@ -44,10 +44,7 @@ pub(crate) async fn send(address: &str, request: &Request<'_>) -> Result<Respons
     }
 }
 
-async fn exchange(
-    address: &str,
-    request: &Request<'_>,
-) -> Result<Response, Box<dyn std::error::Error + Send + Sync>> {
+async fn exchange(address: &str, request: &Request<'_>) -> Result<Response, Box<dyn std::error::Error + Send + Sync>> {
     let stream = TokioIo::new(TcpStream::connect(address).await?);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));

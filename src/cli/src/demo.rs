@@ -13,8 +13,8 @@ use crossdock_settings::Diagnostics;
 
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crate::run::{serve, start_log};
-use crossdock_gateway::{Config, LogFormat, LogSettings, adapters, load_config_with};
 use crossdock_gateway::Gateway;
+use crossdock_gateway::{Config, LogFormat, LogSettings, adapters, load_config_with};
 use services::Samples;
 
 pub(crate) fn demo(folder: PathBuf, once: bool) -> Outcome {

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crossdock_transport::MutualTls;
+use crossdock_tls::MutualTls;
 use crossdock_zab::{Config, ServerId};
 
 use crate::wal;

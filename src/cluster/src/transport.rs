@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossdock_transport::PeerCertificate;
+use crossdock_tls::PeerCertificate;
 use crossdock_zab::{Link, Message, ServerId, Session, Zxid};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};

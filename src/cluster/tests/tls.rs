@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossdock_cluster::register::{Change, Command, Register};
 use crossdock_cluster::{Client, Member, Node, Settings};
-use crossdock_transport::MutualTls;
+use crossdock_tls::MutualTls;
 use crossdock_zab::{Role, ServerId};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 

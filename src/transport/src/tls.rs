@@ -1,94 +1,23 @@
-//! TLS configurations. The whole process uses one crypto provider: ring.
+//! TLS configurations for adapters, with their error type.
 
 use std::sync::Arc;
 
 use crossdock_adapter_api::AdapterError;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use crossdock_tls::{ClientTlsSettings, Error, ServerTlsSettings};
+use rustls::{ClientConfig, ServerConfig};
 
-use crate::settings::{ClientTlsSettings, ServerTlsSettings};
-
-fn problem(what: &str, path: &str, error: impl std::fmt::Display) -> AdapterError {
-    AdapterError::Settings(format!("the {what} in `{path}` cannot be used: {error}"))
-}
-
-fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, AdapterError> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let certificates = read.map_err(|error| problem("certificates", path, error))?;
-    if certificates.is_empty() {
-        return Err(problem("certificates", path, "the file contains none"));
-    }
-    Ok(certificates)
-}
-
-fn key(path: &str) -> Result<PrivateKeyDer<'static>, AdapterError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| problem("private key", path, error))
-}
-
-fn authorities(path: &str) -> Result<RootCertStore, AdapterError> {
-    let mut store = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        store.add(certificate).map_err(|error| problem("authority", path, error))?;
-    }
-    Ok(store)
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
-/// The configuration of a listener: TLS 1.2 and 1.3. `alpn` lists the supported protocols in order of preference.
+/// The configuration of a listener; see [`crossdock_tls::server`].
 ///
 /// # Errors
 /// [`AdapterError::Settings`] if a file is unusable.
 pub fn server(settings: &ServerTlsSettings, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, AdapterError> {
-    let builder = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| AdapterError::Settings(error.to_string()))?;
-    let builder = match &settings.client_ca {
-        None => builder.with_no_client_auth(),
-        Some(path) => {
-            let roots = Arc::new(authorities(path)?);
-            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| problem("authorities", path, error))?)
-        }
-    };
-    let mut config = builder
-        .with_single_cert(certificates(&settings.cert)?, key(&settings.key)?)
-        .map_err(|error| problem("certificate", &settings.cert, error))?;
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok(Arc::new(config))
+    crossdock_tls::server(settings, alpn).map_err(|error: Error| AdapterError::Settings(error.to_string()))
 }
 
-/// The configuration of a client: TLS 1.2 and 1.3; the server is always verified. `alpn` lists the offered protocols in order of preference.
+/// The configuration of a client; see [`crossdock_tls::client`].
 ///
 /// # Errors
 /// [`AdapterError::Settings`] if a file is unusable, or there is no trusted authority.
 pub fn client(settings: Option<&ClientTlsSettings>, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, AdapterError> {
-    let roots = match settings.and_then(|settings| settings.ca.as_ref()) {
-        Some(path) => authorities(path)?,
-        None => {
-            let mut store = RootCertStore::empty();
-            let (added, _) = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if added == 0 {
-                let problem = "the system has no trusted certificate authorities: name a file in `tls: { ca: … }`";
-                return Err(AdapterError::Settings(problem.into()));
-            }
-            store
-        }
-    };
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| AdapterError::Settings(error.to_string()))?
-        .with_root_certificates(roots);
-    let identity = settings.and_then(|settings| settings.cert.as_ref().zip(settings.key.as_ref()));
-    let mut config = match identity {
-        None => builder.with_no_client_auth(),
-        Some((cert, path)) => builder
-            .with_client_auth_cert(certificates(cert)?, key(path)?)
-            .map_err(|error| problem("certificate", cert, error))?,
-    };
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok(Arc::new(config))
+    crossdock_tls::client(settings, alpn).map_err(|error: Error| AdapterError::Settings(error.to_string()))
 }

@@ -23,7 +23,7 @@ use std::path::Path;
 use bytes::Bytes;
 use crossdock_cluster::register::{Change, Command, CompareAndSet, DONE, Register};
 use crossdock_cluster::{Client, Member, Node, RequestError, Settings, init_after_loss};
-use crossdock_transport::MutualTls;
+use crossdock_tls::MutualTls;
 use crossdock_zab::{Role, ServerId};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};

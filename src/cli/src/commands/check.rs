@@ -8,8 +8,8 @@ use std::time::Duration;
 use crossdock_adapter_api::Adapter;
 use crossdock_settings::Diagnostics;
 
-use crate::outcome::{Failure, Outcome, on_local_runtime};
 use super::{CheckFormat, config_folder};
+use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::{Config, adapters, load_config};
 
 /// For reaching one endpoint.

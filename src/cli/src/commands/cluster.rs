@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::Value;
 
+use super::cluster_bench;
 use super::routes::{admin_of, fetch};
 use crate::outcome::{Failure, Outcome, on_local_runtime};
-use super::cluster_bench;
 use crossdock_gateway::adapters;
 use crossdock_gateway::read_folder;
 

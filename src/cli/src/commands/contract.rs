@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossdock_contract::{Contract, Files, ProtoError, TypeRef, compile, from_descriptor_set, show};
 
-use crate::outcome::{Failure, Outcome};
 use super::ShowAs;
+use crate::outcome::{Failure, Outcome};
 
 /// Files below folders.
 struct Folders<'a>(Vec<&'a Path>);

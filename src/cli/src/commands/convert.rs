@@ -8,8 +8,8 @@ use crossdock_contract::{TypeRef, UnknownFields};
 use crossdock_message::xml::ExpandedName;
 use crossdock_message::{Limits, Value, json, xml};
 
-use crate::outcome::{Failure, Outcome};
 use super::{ConvertFormat, contract};
+use crate::outcome::{Failure, Outcome};
 
 /// Bytes of the input.
 const INPUT_LEN_MAX: u64 = 64 << 20;

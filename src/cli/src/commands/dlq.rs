@@ -9,8 +9,8 @@ use crossdock_message::{ByteString, Code};
 use serde_json::{Value, json};
 
 use crate::outcome::{Failure, Outcome, on_local_runtime};
-use crossdock_gateway::{Config, ListenerConfig, adapters};
 use crossdock_gateway::read_folder;
+use crossdock_gateway::{Config, ListenerConfig, adapters};
 
 #[derive(Subcommand)]
 pub(super) enum DlqCommand {

@@ -12,8 +12,8 @@ use crossdock_contract::{Typed, UnknownFields};
 use crossdock_message::{Body, BodyType, ByteString, Format, Limits, Message, json};
 use crossdock_routing::expression::{Expression, Meter, Names, Request, Scope, reference};
 
-use crate::outcome::{Failure, Outcome};
 use super::contract;
+use crate::outcome::{Failure, Outcome};
 use crossdock_gateway::SystemHost;
 
 /// Bytes of a message.

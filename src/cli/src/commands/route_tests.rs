@@ -12,9 +12,9 @@ use crossdock_message::{Code, Limits, Value, json, xml};
 use crossdock_routing::{Plan, RoutePlan, RouteTest, ServicePlan};
 use crossdock_settings::{Diagnostics, Reader, Resolve, parse};
 
+use super::config_folder;
 use crate::client::{Request, Response, send};
 use crate::outcome::{Failure, Outcome, on_local_runtime};
-use super::config_folder;
 use crossdock_gateway::{Config, ListenerConfig, adapters};
 use crossdock_gateway::{Gateway, Running, read_folder};
 use stub::{StubAdapter, StubSpec, Stubs};

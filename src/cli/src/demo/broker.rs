@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::services::Samples;
 use crate::client::{Request, send};
 use crate::outcome::Failure;
-use crossdock_gateway::adapters;
 use crossdock_gateway::Gateway;
+use crossdock_gateway::adapters;
 
 /// The broker where nothing is said.
 const BROKER: &str = "amqp://guest:guest@127.0.0.1:5672";

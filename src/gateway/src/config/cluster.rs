@@ -7,7 +7,7 @@ use std::time::Duration as StdDuration;
 
 use crossdock_cluster::{Member, Settings};
 use crossdock_settings::{Duration, FromNode as _, Named, Node, Reader, Spanned, settings};
-use crossdock_transport::MutualTls;
+use crossdock_tls::MutualTls;
 use crossdock_zab::ServerId;
 
 /// The shortest and the longest tick: shorter ones are not kept, longer ones keep everybody waiting.

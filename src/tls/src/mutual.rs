@@ -7,8 +7,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use crate::settings::{ClientTlsSettings, ServerTlsSettings};
-use crate::tls;
+use crate::{ClientTlsSettings, ServerTlsSettings, config};
 
 /// PEM files of a peer. They are read for each connection, so that a certificate can be renewed without a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +40,7 @@ impl MutualTls {
             key: self.key.display().to_string(),
             client_ca: Some(self.ca.display().to_string()),
         };
-        Ok(TlsAcceptor::from(tls::server(&settings, &[]).map_err(io::Error::other)?))
+        Ok(TlsAcceptor::from(config::server(&settings, &[]).map_err(io::Error::other)?))
     }
 
     fn client(&self) -> io::Result<TlsConnector> {
@@ -51,7 +50,7 @@ impl MutualTls {
             key: Some(self.key.display().to_string()),
             server_name: None,
         };
-        Ok(TlsConnector::from(tls::client(Some(&settings), &[]).map_err(io::Error::other)?))
+        Ok(TlsConnector::from(config::client(Some(&settings), &[]).map_err(io::Error::other)?))
     }
 
     /// Checks that the files are usable.
