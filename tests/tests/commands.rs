@@ -77,7 +77,7 @@ fn a_contract_is_shown_and_guides_conversions() {
     let output = convert("json", "proto", "{\"sku\":\n 85}");
     assert_eq!(
         (output.status.code(), text(&output.stderr)),
-        (Some(1), "line 2, column 2: `sku`: expected text, found a number\n".into())
+        (Some(1), "line 2, column 2: `sku`: expected a string, found a number\n".into())
     );
     let output = run(&["convert", "--from", "json", "--to", "proto"], "{}");
     assert_eq!(output.status.code(), Some(2));

@@ -130,7 +130,7 @@ fn grpcio_services_called_with_json() {
     let reply = call(&public, "POST", "/v1/unary", "{\"body\":\n {\"int64Value\":\"a\"}}");
     assert_eq!(reply.status, 400);
     assert!(
-        reply.body.contains("line 2, column 16: `body.int64Value`: expected a number (int64), found text"),
+        reply.body.contains("line 2, column 16: `body.int64Value`: expected a number (int64), found a string"),
         "{reply:?}"
     );
     assert_eq!(

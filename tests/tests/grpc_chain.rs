@@ -73,7 +73,7 @@ fn json_goes_over_grpc_and_comes_back_as_it_was() {
         assert_eq!((reply.status, reply.body.as_str()), (200, body), "{reply:?}");
     }
     for (body, problem) in [
-        (r#"{"number":"x"}"#, "`number`: expected a number (int64), found text"),
+        (r#"{"number":"x"}"#, "`number`: expected a number (int64), found a string"),
         (r#"{"txt":"a"}"#, "has no field `txt`; did you mean `text`?"),
         ("[]", "expected an object, found a list"),
         ("", ""),

@@ -1,6 +1,6 @@
-//! Codecs that a contract guides: protobuf's wire format, ProtoJSON and [`Value`](crossdock_message::Value), each into each.
+//! Codecs driven by a contract: they convert between the wire format of protobuf, ProtoJSON and [`Value`](crossdock_message::Value).
 //!
-//! Three sources drive three sinks, so that every pair is one pass without a tree between:
+//! Three sources drive three sinks, so that every conversion is one pass without an intermediate tree:
 //!
 //! ```text
 //! wire_source  ─┐                       ┌─▶ wire_sink
@@ -8,8 +8,8 @@
 //! value_source ─┘   list, map, unknown  └─▶ value_sink
 //! ```
 //!
-//! A source has done what needs to know the whole record before it hands on: fields come grouped, a oneof has one member,
-//! a key of a map stands once.
+//! Before it drives a sink, a source establishes what depends on the whole record: the values of a field are contiguous, a oneof has at
+//! most one member, and the keys of a map are unique.
 
 mod dynamic;
 mod error;
@@ -28,7 +28,7 @@ use crossdock_message::{ByteString, Time, TimeSpan, Value};
 pub use error::{CodecError, Problem};
 pub(crate) use wire::wire_type;
 
-pub(crate) use error::{Done, Failure, fail};
+pub(crate) use error::{Failure, Outcome, fail};
 pub(crate) use json_sink::JsonSink;
 pub(crate) use json_source::JsonSource;
 pub(crate) use value_sink::ValueSink;
@@ -38,71 +38,71 @@ pub(crate) use wire_source::{Input, WireSource};
 
 use crate::model::{Cardinality, Encoding, Facets, Field, Kind, RecordType};
 
-/// Records inside one another, as protobuf's own readers limit them.
+/// Levels of nested records: the limit of the protobuf parsers.
 pub(crate) const DEPTH_MAX: usize = 100;
-/// `google.protobuf.Any` inside one another.
+/// Levels of nested `google.protobuf.Any`.
 pub(crate) const ANY_MAX: usize = 32;
 
-/// Where a value stands.
+/// The position of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// It is the document.
+pub(crate) enum Position {
+    /// The whole document.
     Root,
-    /// It is the value of a field.
+    /// The single value of a field.
     Single,
-    /// It is one item of a list.
+    /// An item of a list.
     Item,
-    /// It is the key of a map's entry.
+    /// The key of a map entry.
     Key,
-    /// It is the value of a map's entry.
+    /// The value of a map entry.
     Value,
 }
 
-/// A field and a place in it.
+/// A field and the position of a value in it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slot<'c> {
     pub(crate) field: &'c Field,
-    pub(crate) place: Place,
+    pub(crate) position: Position,
 }
 
 impl<'c> Slot<'c> {
-    pub(crate) fn new(field: &'c Field, place: Place) -> Self {
-        Self { field, place }
+    pub(crate) fn new(field: &'c Field, position: Position) -> Self {
+        Self { field, position }
     }
 
-    /// What stands there.
+    /// The kind of the value.
     pub(crate) fn kind(&self) -> Kind {
-        match (self.place, self.field.map_key()) {
-            (Place::Key, Some(key)) => Kind::Scalar(key),
+        match (self.position, self.field.map_key()) {
+            (Position::Key, Some(key)) => Kind::Scalar(key),
             _ => self.field.kind,
         }
     }
 
-    /// How protobuf encodes it.
+    /// Its encoding in protobuf.
     pub(crate) fn encoding(&self) -> Encoding {
-        if self.place == Place::Key { self.field.protobuf.key_encoding } else { self.field.protobuf.encoding }
+        if self.position == Position::Key { self.field.protobuf.key_encoding } else { self.field.protobuf.encoding }
     }
 
-    /// Whether null is a value of it.
+    /// Whether null is allowed.
     pub(crate) fn is_nullable(&self) -> bool {
-        self.field.nullable && self.place != Place::Key
+        self.field.nullable && self.position != Position::Key
     }
 
     /// Checks a value against the facets of its field.
-    pub(crate) fn check(&self, leaf: &Leaf<'_>) -> Done<()> {
+    pub(crate) fn check(&self, leaf: &Leaf<'_>) -> Outcome<()> {
         match &self.field.facets {
-            Some(facets) if self.place != Place::Key => check_facets(facets, leaf),
+            Some(facets) if self.position != Position::Key => check_facets(facets, leaf),
             _ => Ok(()),
         }
     }
 
-    /// Whether a default may be left out.
+    /// Whether the default is omitted.
     pub(crate) fn is_implicit(&self) -> bool {
-        self.place == Place::Single && self.field.cardinality == Cardinality::Implicit
+        self.position == Position::Single && self.field.cardinality == Cardinality::Implicit
     }
 }
 
-/// A text that may be a part of bytes which can be shared.
+/// A string, and the buffer that it is a slice of, if that can be shared.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TextRef<'a> {
     pub(crate) text: &'a str,
@@ -112,14 +112,14 @@ pub(crate) struct TextRef<'a> {
 impl TextRef<'_> {
     pub(crate) fn shared(self) -> ByteString {
         match self.owner {
-            // A part of a text of the same bytes: valid UTF-8 again.
+            // Never fails: a `str` is valid UTF-8.
             Some(owner) => ByteString::try_from(owner.slice_ref(self.text.as_bytes())).unwrap_or_default(),
             None => self.text.into(),
         }
     }
 }
 
-/// Bytes that may be a part of others which can be shared.
+/// Bytes, and the buffer that they are a slice of, if that can be shared.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BytesRef<'a> {
     pub(crate) bytes: &'a [u8],
@@ -135,15 +135,15 @@ impl BytesRef<'_> {
     }
 }
 
-/// A value that is handed on whole.
+/// A value that is passed to a sink as a whole.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Leaf<'a> {
     Bool(bool),
-    /// Of a signed kind.
+    /// A signed integer.
     Int(i64),
-    /// Of an unsigned kind.
+    /// An unsigned integer.
     UInt(u64),
-    /// A number without bounds on its size or precision, in JSON's grammar.
+    /// A number of unbounded size or precision, in the grammar of JSON.
     Number(&'a str),
     Float(f32),
     Double(f64),
@@ -154,11 +154,11 @@ pub(crate) enum Leaf<'a> {
     Enum(i32),
     Time(Time),
     Duration(TimeSpan),
-    /// Paths of a `FieldMask`, as the contract names fields.
+    /// The paths of a `FieldMask`, with the field names of the contract.
     Mask(&'a [ByteString]),
-    /// What a `Struct`, `Value` or `ListValue` holds.
+    /// The content of a `Struct`, `Value` or `ListValue`.
     Dynamic(&'a Value),
-    /// The payload of an `Any`, in protobuf; `depth_left` is what it may still nest.
+    /// An `Any` with its payload in protobuf, which may nest `depth_left` levels.
     Any {
         url: TextRef<'a>,
         payload: BytesRef<'a>,
@@ -167,7 +167,7 @@ pub(crate) enum Leaf<'a> {
 }
 
 impl Leaf<'_> {
-    /// Whether it is what a field without presence stands for where it was not sent.
+    /// Whether it is the default of a field without presence.
     pub(crate) fn is_default(&self) -> bool {
         match self {
             Self::Bool(truth) => !truth,
@@ -183,29 +183,29 @@ impl Leaf<'_> {
     }
 }
 
-/// What a source drives.
+/// The output of a codec, driven by a source.
 pub(crate) trait Sink {
-    /// Remembers where something began.
+    /// Where a record, list, map or entry began.
     type Mark: Copy;
 
-    fn leaf(&mut self, slot: Slot<'_>, leaf: Leaf<'_>) -> Done<()>;
-    /// A wrapper such as `Int32Value`, whose one field is `inner`.
-    fn wrapped(&mut self, slot: Slot<'_>, inner: &Field, leaf: Leaf<'_>) -> Done<()>;
-    fn begin_record(&mut self, slot: Slot<'_>, record: &RecordType) -> Done<Self::Mark>;
-    fn end_record(&mut self, slot: Slot<'_>, mark: Self::Mark) -> Done<()>;
-    fn begin_list(&mut self, field: &Field) -> Done<Self::Mark>;
-    fn end_list(&mut self, field: &Field, mark: Self::Mark) -> Done<()>;
-    fn begin_map(&mut self, field: &Field) -> Done<Self::Mark>;
-    fn end_map(&mut self, field: &Field, mark: Self::Mark) -> Done<()>;
-    /// An entry of a map: then come its key and its value.
-    fn begin_entry(&mut self, field: &Field) -> Done<Self::Mark>;
-    fn end_entry(&mut self, field: &Field, mark: Self::Mark) -> Done<()>;
-    /// Fields that the record's contract does not know, with their tags.
+    fn leaf(&mut self, slot: Slot<'_>, leaf: Leaf<'_>) -> Outcome<()>;
+    /// A wrapper such as `Int32Value`, whose only field is `inner`.
+    fn wrapped(&mut self, slot: Slot<'_>, inner: &Field, leaf: Leaf<'_>) -> Outcome<()>;
+    fn begin_record(&mut self, slot: Slot<'_>, record: &RecordType) -> Outcome<Self::Mark>;
+    fn end_record(&mut self, slot: Slot<'_>, mark: Self::Mark) -> Outcome<()>;
+    fn begin_list(&mut self, field: &Field) -> Outcome<Self::Mark>;
+    fn end_list(&mut self, field: &Field, mark: Self::Mark) -> Outcome<()>;
+    fn begin_map(&mut self, field: &Field) -> Outcome<Self::Mark>;
+    fn end_map(&mut self, field: &Field, mark: Self::Mark) -> Outcome<()>;
+    /// Begins a map entry; its key and value follow.
+    fn begin_entry(&mut self, field: &Field) -> Outcome<Self::Mark>;
+    fn end_entry(&mut self, field: &Field, mark: Self::Mark) -> Outcome<()>;
+    /// Unknown fields of the record, with their tags.
     fn unknown(&mut self, fields: BytesRef<'_>);
 }
 
 /// Checks a value against facets.
-fn check_facets(facets: &Facets, leaf: &Leaf<'_>) -> Done<()> {
+fn check_facets(facets: &Facets, leaf: &Leaf<'_>) -> Outcome<()> {
     let checked = match leaf {
         Leaf::Text(text) => facets.check_text(text.text),
         Leaf::Bytes(bytes) => facets.check_bytes(bytes.bytes.len()),

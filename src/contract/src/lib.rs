@@ -1,21 +1,21 @@
-//! Contracts: what is said, read into one type model, and codecs compiled from it.
+//! Contracts: read into one type model, with codecs compiled from it.
 //!
 //! ```text
 //! .proto, descriptor set ─▶ Contract { records, enumerations, services } ─▶ TypeRef: bytes ⇄ Value, bytes ⇄ bytes
 //! ```
 //!
-//! Types come from the contract and are never guessed: a number fits its field or is refused, a list of one is a list, a
-//! name that is not in the contract is an error with its place. Nothing here performs I/O: sources of files are passed in.
+//! Types come from the contract and are never guessed: a number that does not fit its field is rejected, a list of one item is a list,
+//! and a name that is not in the contract is an error with its position. Nothing here performs I/O: sources of files are passed in.
 //!
-//! | module | holds |
+//! | module | contents |
 //! | --- | --- |
-//! | `model` | the type model, whatever the kind of contract |
-//! | `proto` | `.proto` files and descriptor sets into the model |
-//! | `codec` | protobuf, ProtoJSON and values, each into each |
+//! | `model` | the type model, neutral of the contract language |
+//! | `proto` | reads `.proto` files and descriptor sets into the model |
+//! | `codec` | converts between protobuf, ProtoJSON and values |
 //! | [`TypeRef`] | one type of a contract, with its codecs |
 //! | [`Typed`] | a type as the body of a message |
 //! | [`Contracts`] | all contracts of a process |
-//! | [`show`] | a contract as outline, `.proto` text and JSON Schema |
+//! | [`show`] | shows a contract as outline, `.proto` text and JSON Schema |
 
 mod codec;
 mod model;
@@ -32,10 +32,10 @@ pub use model::{
     Matches, Method, Pattern, ProtobufField, RecordId, RecordType, Scalar, Service, SourceFile, VariantTag, Variants,
     WellKnownType, XmlField, XmlNode,
 };
-pub use proto::{Files, Place, ProtoError, compile, from_descriptor_set};
+pub use proto::{Files, ProtoError, SourceRange, compile, from_descriptor_set};
 pub use set::Contracts;
 pub use type_ref::{TypeRef, UnknownFields};
-pub use typed::{CallType, Found, Param, Typed};
+pub use typed::{CallType, FieldPath, Param, Typed};
 
 #[cfg(test)]
 mod tests;

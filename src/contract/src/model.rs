@@ -1,8 +1,8 @@
-//! The type model: what any kind of contract is read into.
+//! The type model into which contracts of every language are read.
 //!
 //! Types, fields, cardinality, facets and documentation are neutral. What a format needs to know about a field or record – a number, an
-//! encoding, a name, an order – is a part of its own for each format: [`ProtobufField`], [`JsonField`], [`XmlField`]. Types refer to one another
-//! by position, so that recursion costs nothing.
+//! encoding, a name, an order – is kept apart for each format: [`ProtobufField`], [`JsonField`], [`XmlField`]. Types refer to one another
+//! by index, so that recursive types are cheap.
 
 mod build;
 mod facets;
@@ -18,15 +18,15 @@ pub(crate) use build::Builder;
 pub use facets::{Bound, Facets, Matches, Pattern};
 pub use field::{Cardinality, Encoding, Field, JsonField, JsonNumbers, Kind, ProtobufField, Scalar, XmlField, XmlNode};
 
-/// A record's position in its contract.
+/// The index of a record in its contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RecordId(pub(crate) u32);
 
-/// An enumeration's position in its contract.
+/// The index of an enumeration in its contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EnumId(pub(crate) u32);
 
-/// All types and services of one contract, checked: every reference resolves.
+/// All types and services of one contract. Every reference resolves.
 #[derive(Debug)]
 pub struct Contract {
     pub(crate) records: Vec<RecordType>,
@@ -39,19 +39,19 @@ pub struct Contract {
 /// A `.proto` file that the contract was read from, for gRPC server reflection.
 #[derive(Debug, Clone)]
 pub struct SourceFile {
-    /// Its name, as imports name it.
+    /// Its name, as in imports.
     pub name: String,
     /// The files that it imports.
     pub imports: Vec<String>,
     /// Full names of the messages, enumerations, services, methods and extensions in it.
     pub symbols: Vec<String>,
-    /// Extensions in it: the full name of the message that is extended, and the number.
+    /// Its extensions: the full name of the extended message, and the field number.
     pub extensions: Vec<(String, u32)>,
     /// A `google.protobuf.FileDescriptorProto`.
     pub descriptor: Bytes,
 }
 
-/// Records whose values have a representation of their own (ProtoJSON's well-known types).
+/// Records whose values have a special representation (the well-known types of ProtoJSON).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WellKnownType {
     /// `google.protobuf.Any`.
@@ -81,7 +81,7 @@ pub struct RecordType {
     pub fields: Vec<Field>,
     /// Groups of fields of which at most one is set.
     pub variants: Vec<Variants>,
-    /// A representation of its own.
+    /// Its special representation, if it is a well-known type.
     pub well_known: Option<WellKnownType>,
     /// Its documentation in the contract.
     pub doc: String,
@@ -97,9 +97,9 @@ pub struct RecordType {
 pub(crate) struct ProtobufRecord {
     /// It has the encoding of `option message_set_wire_format`.
     pub(crate) is_message_set: bool,
-    /// It stands for an entry of a map.
+    /// It is the entry of a map.
     pub(crate) is_map_entry: bool,
-    /// Fields by number: a table of small numbers, and the rest.
+    /// Field indices by number: a table for small numbers, a map for the others.
     pub(crate) by_number: Vec<u16>,
     pub(crate) by_large_number: HashMap<u32, u16>,
 }
@@ -107,13 +107,13 @@ pub(crate) struct ProtobufRecord {
 /// A group of fields of which at most one is set: alternatives with different content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variants {
-    /// Its name; that of a `oneof` in protobuf.
+    /// Its name; in protobuf, that of the `oneof`.
     pub name: ByteString,
-    /// What says which of them is set.
+    /// What determines which of them is set.
     pub tag: VariantTag,
 }
 
-/// What says which variant is set.
+/// What determines which variant is set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VariantTag {
     /// The presence of its field (`oneof` of protobuf, `choice` of XML Schema, unions of Avro).
@@ -129,11 +129,11 @@ pub struct EnumType {
     pub name: ByteString,
     /// Names and numbers in the order of the declaration; several names may have one number.
     pub values: Vec<(ByteString, i32)>,
-    /// Numbers without a name are not values of it.
+    /// Numbers without a name are invalid.
     pub closed: bool,
     /// Its documentation in the contract.
     pub doc: String,
-    /// `google.protobuf.NullValue`: JSON's null.
+    /// It is `google.protobuf.NullValue`, which is null in JSON.
     pub(crate) null: bool,
     pub(crate) by_name: HashMap<ByteString, i32>,
     pub(crate) by_number: HashMap<i32, u32>,
@@ -174,18 +174,18 @@ pub struct Method {
 /// A binding of `google.api.http` (`google/api/http.proto`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpRule {
-    /// `GET`, `POST`, or another method in capitals.
+    /// `GET`, `POST`, or another method.
     pub method: String,
     /// The path template, as written.
     pub path: String,
-    /// The field that the body is; `*` for all fields that the path does not bind; nothing for no body.
+    /// The field that is the request body: `*` for all fields that the path does not bind, empty for no body.
     pub body: String,
-    /// The field of the answer that the body of the answer is; empty for the whole answer.
+    /// The field of the reply that is the response body; empty for the whole reply.
     pub response_body: String,
 }
 
 impl Contract {
-    /// The record of that full name.
+    /// Finds a record by its full name.
     #[must_use]
     pub fn find_record(&self, name: &str) -> Option<RecordId> {
         self.names.get(name).copied()
@@ -221,13 +221,13 @@ impl Contract {
         &self.services
     }
 
-    /// The service of that full name.
+    /// Finds a service by its full name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|service| service.name == name)
     }
 
-    /// The method that `pkg.Service/Method` names.
+    /// Finds a method by `pkg.Service/Method`.
     #[must_use]
     pub fn method(&self, path: &str) -> Option<(&Service, &Method)> {
         let (service, method) = path.split_once('/')?;
@@ -236,18 +236,18 @@ impl Contract {
         Some((service, method))
     }
 
-    /// The `.proto` files that it was read from, each after those that it imports.
+    /// The `.proto` files that it was read from, each after its imports.
     #[must_use]
     pub fn files(&self) -> &[SourceFile] {
         &self.files
     }
 }
 
-/// No field.
+/// The index of an unknown field.
 pub(crate) const NO_FIELD: u16 = u16::MAX;
 
 impl RecordType {
-    /// The field of that number.
+    /// Finds a field by its number.
     #[must_use]
     pub fn field_by_number(&self, number: u32) -> Option<&Field> {
         let index = match self.protobuf.by_number.get(number as usize) {
@@ -257,20 +257,20 @@ impl RecordType {
         self.fields.get(usize::from(index))
     }
 
-    /// The field of that name in the contract or in JSON.
+    /// Finds a field by its name in the contract or in JSON.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.by_name.get(name).map(|index| &self.fields[usize::from(*index)])
     }
 
-    /// Names of its fields in the contract.
+    /// The names of its fields in the contract.
     pub fn field_names(&self) -> impl Iterator<Item = &str> {
         self.fields.iter().map(|field| &*field.name)
     }
 }
 
 impl EnumType {
-    /// The name that a number is written with.
+    /// The first name of a number.
     #[must_use]
     pub fn name_of(&self, number: i32) -> Option<&ByteString> {
         self.by_number.get(&number).map(|index| &self.values[*index as usize].0)

@@ -1,4 +1,4 @@
-//! Contracts from protobuf: `.proto` files and descriptor sets.
+//! Reads contracts from `.proto` files and descriptor sets.
 
 mod compile;
 mod convert;
@@ -7,6 +7,6 @@ mod features;
 #[cfg(test)]
 mod tests;
 
-pub use compile::{Files, Place, ProtoError, compile};
+pub use compile::{Files, ProtoError, SourceRange, compile};
 pub(crate) use convert::camel_case;
 pub use convert::from_descriptor_set;

@@ -1,4 +1,4 @@
-//! All contracts of a process, by name.
+//! The contracts of a process, by name.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::model::Contract;
 use crate::type_ref::{TypeRef, UnknownFields};
 use crate::typed::{CallType, Typed};
 
-/// All contracts of one process.
+/// The contracts of a process.
 #[derive(Debug, Default)]
 pub struct Contracts {
     list: Vec<(ByteString, Arc<Contract>)>,
@@ -16,30 +16,30 @@ pub struct Contracts {
 }
 
 impl Contracts {
-    /// No contracts yet; bodies will be read within these limits.
+    /// An empty set. Bodies are read within these limits.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
         Self { list: Vec::new(), limits: Arc::new(limits.clone()) }
     }
 
-    /// Adds one.
+    /// Adds a contract.
     pub fn add(&mut self, name: ByteString, contract: Arc<Contract>) {
         self.list.push((name, contract));
     }
 
-    /// All, by name.
+    /// All contracts with their names.
     pub fn iter(&self) -> impl Iterator<Item = (&ByteString, &Arc<Contract>)> {
         self.list.iter().map(|(name, contract)| (name, contract))
     }
 
-    /// Whether there is none.
+    /// Whether there are no contracts.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// The call that `pkg.Service/Method` or `contract:pkg.Service/Method` names. Without a contract, the first one that declares it
-    /// counts.
+    /// Finds a call by `pkg.Service/Method` or `contract:pkg.Service/Method`. If no contract is named, the first that declares the method is
+    /// used.
     #[must_use]
     pub fn call(&self, path: &str) -> Option<CallType> {
         let (wanted, path) = split_contract(path);
@@ -64,7 +64,7 @@ impl Contracts {
         })
     }
 
-    /// The calls of the service that `pkg.Service` or `contract:pkg.Service` names, in the order of its contract.
+    /// The calls of a service, found by `pkg.Service` or `contract:pkg.Service`, in the order of its contract.
     #[must_use]
     pub fn calls_of(&self, service: &str) -> Option<Vec<CallType>> {
         let (wanted, service) = split_contract(service);
@@ -74,7 +74,7 @@ impl Contracts {
         Some(names.filter_map(|name| self.call(&name)).collect())
     }
 
-    /// Full names of all services.
+    /// The full names of all services.
     pub fn services(&self) -> impl Iterator<Item = &str> {
         self.list.iter().flat_map(|(_, contract)| contract.services()).map(|service| &*service.name)
     }

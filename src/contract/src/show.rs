@@ -1,4 +1,4 @@
-//! A contract as people and editors read it: an outline, a `.proto` file, a JSON Schema.
+//! Shows a contract to people and editors: as outline, `.proto` file and JSON Schema.
 
 mod json_schema;
 mod outline;
@@ -10,17 +10,17 @@ pub use proto::proto;
 
 use crate::model::{Cardinality, Contract, Field, Kind, RecordType};
 
-/// The records that are a contract's own: not those that every contract may import, nor entries of maps.
+/// The records that a contract declares itself, without well-known types and map entries.
 fn own_records(contract: &Contract) -> impl Iterator<Item = &RecordType> {
     contract.records().iter().filter(|record| !record.protobuf.is_map_entry && is_own(&record.name))
 }
 
-/// Whether a name is of the contract, and not of protobuf or of the annotations for HTTP.
+/// Whether a name belongs to the contract, not to protobuf or the HTTP annotations.
 fn is_own(name: &str) -> bool {
     !name.starts_with("google.protobuf.") && !name.starts_with("google.api.")
 }
 
-/// What a field holds, as `.proto` files write it.
+/// The type of a field's values, as in `.proto` files.
 fn type_name(contract: &Contract, field: &Field) -> String {
     match field.kind {
         Kind::Scalar(scalar) => field.protobuf.encoding.name().unwrap_or(scalar.name()).to_owned(),
@@ -29,7 +29,7 @@ fn type_name(contract: &Contract, field: &Field) -> String {
     }
 }
 
-/// A field's whole type, as `.proto` files write it.
+/// The type of a field, as in `.proto` files.
 fn field_type(contract: &Contract, field: &Field) -> String {
     let inner = type_name(contract, field);
     match field.cardinality {

@@ -36,20 +36,20 @@ fn read(text: &str) -> Result<Value, String> {
     read.map_err(|error| error.to_string())
 }
 
-/// JSON to protobuf to JSON, by both ways: in one pass, and through the value.
-fn round(text: &str) -> String {
+/// Converts JSON to protobuf and back, both in one pass and by way of a value.
+fn round_trip(text: &str) -> String {
     let (order, limits) = (order(), Limits::default());
     let wire = Bytes::from(order.json_to_wire(&bytes(text), UnknownFields::Refuse, &limits).expect(text));
     let direct = String::from_utf8(order.wire_to_json(&wire, &limits).expect(text)).expect("UTF-8");
     let value = order.decode(&wire, &limits).expect(text);
     let by_value = String::from_utf8(order.write_json(&value, &limits).expect(text)).expect("UTF-8");
-    assert_eq!(by_value, direct, "both ways are one");
-    assert_eq!(order.encode(&value).expect(text), wire, "the value is written as it was read");
+    assert_eq!(by_value, direct, "both conversions agree");
+    assert_eq!(order.encode(&value).expect(text), wire, "the value round-trips");
     direct
 }
 
 #[test]
-fn the_model_has_what_the_file_says() {
+fn a_proto_file_is_read_into_the_model() {
     let contract = shop();
     let (service, method) = contract.method("shop.v1.Orders/GetOrder").expect("the method");
     assert_eq!(service.doc, "Takes orders.");
@@ -77,7 +77,7 @@ fn the_model_has_what_the_file_says() {
 }
 
 #[test]
-fn errors_of_a_file_have_their_place() {
+fn errors_in_a_file_have_their_location() {
     struct Broken;
     impl Files for Broken {
         fn read(&self, name: &str) -> Result<Option<Bytes>, String> {
@@ -86,23 +86,23 @@ fn errors_of_a_file_have_their_place() {
         }
     }
     let error = compile(&["a.proto"], &Broken).expect_err("a type is missing");
-    let place = error.place.expect("a place");
-    assert_eq!((&*place.file, &place.text[place.range.clone()]), ("a.proto", "Missing"), "{}", error.problem);
+    let location = error.location.expect("a location");
+    assert_eq!((&*location.file, &location.text[location.range.clone()]), ("a.proto", "Missing"), "{}", error.problem);
     let error = compile(&["b.proto"], &Broken).expect_err("a file is missing");
     assert!(error.problem.contains("b.proto"), "{error}");
 }
 
 #[test]
-fn text_with_digits_stays_text() {
+fn strings_of_digits_stay_strings() {
     assert_eq!(
-        round(r#"{"customerName":"085","lines":[{"sku":"007"}]}"#),
+        round_trip(r#"{"customerName":"085","lines":[{"sku":"007"}]}"#),
         r#"{"customerName":"085","lines":[{"sku":"007"}]}"#
     );
 }
 
 #[test]
-fn a_list_of_one_stays_a_list() {
-    assert_eq!(round(r#"{"lines":[{"sku":"a"}],"deltas":[-1]}"#), r#"{"lines":[{"sku":"a"}],"deltas":[-1]}"#);
+fn a_list_of_one_item_stays_a_list() {
+    assert_eq!(round_trip(r#"{"lines":[{"sku":"a"}],"deltas":[-1]}"#), r#"{"lines":[{"sku":"a"}],"deltas":[-1]}"#);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn an_empty_list_stays_a_list() {
     assert_eq!(
         read("{}").expect("valid").get("lines"),
         Some(&Value::List(Vec::new())),
-        "and so does one that is not sent"
+        "an absent list is an empty list"
     );
     let written = order().write_json(&value, &Limits::default()).expect("writable");
     assert_eq!(String::from_utf8(written).as_deref(), Ok(r#"{"lines":[]}"#));
@@ -121,22 +121,22 @@ fn an_empty_list_stays_a_list() {
 #[test]
 fn int64_above_2_to_the_53_survives() {
     assert_eq!(
-        round(r#"{"id":"9007199254740993","big":18446744073709551615}"#),
+        round_trip(r#"{"id":"9007199254740993","big":18446744073709551615}"#),
         r#"{"id":"9007199254740993","big":"18446744073709551615"}"#
     );
 }
 
 #[test]
-fn text_for_a_number_is_refused() {
-    assert_eq!(read(r#"{"id":"a"}"#), Err("line 1, column 7: `id`: expected a number (int64), found text".into()));
-    assert!(read(r#"{"id":1.5}"#).expect_err("no whole number").contains("does not fit in int64"));
-    assert!(read(r#"{"customerName":5}"#).expect_err("no text").contains("expected text, found a number"));
+fn strings_that_are_not_numbers_are_rejected() {
+    assert_eq!(read(r#"{"id":"a"}"#), Err("line 1, column 7: `id`: expected a number (int64), found a string".into()));
+    assert!(read(r#"{"id":1.5}"#).expect_err("not an integer").contains("does not fit in int64"));
+    assert!(read(r#"{"customerName":5}"#).expect_err("not a string").contains("expected a string, found a number"));
 }
 
 #[test]
 fn enumerations_are_names_and_unknown_numbers_are_kept() {
-    assert_eq!(round(r#"{"status":"OPEN"}"#), r#"{"status":"OPEN"}"#);
-    assert_eq!(round(r#"{"status":77}"#), r#"{"status":77}"#);
+    assert_eq!(round_trip(r#"{"status":"OPEN"}"#), r#"{"status":"OPEN"}"#);
+    assert_eq!(round_trip(r#"{"status":77}"#), r#"{"status":77}"#);
     assert_eq!(
         read(r#"{"status":"OPN"}"#),
         Err("line 1, column 11: `status`: `shop.v1.Status` has no value `OPN`; did you mean `OPEN`?".into())
@@ -144,46 +144,46 @@ fn enumerations_are_names_and_unknown_numbers_are_kept() {
 }
 
 #[test]
-fn wrappers_keep_null_apart_from_empty() {
-    assert_eq!(round(r#"{"note":""}"#), r#"{"note":""}"#);
-    assert_eq!(round(r#"{"note":null}"#), "{}");
-    assert_eq!(round(r#"{"priority":0}"#), r#"{"priority":0}"#);
+fn wrappers_distinguish_null_from_the_default() {
+    assert_eq!(round_trip(r#"{"note":""}"#), r#"{"note":""}"#);
+    assert_eq!(round_trip(r#"{"note":null}"#), "{}");
+    assert_eq!(round_trip(r#"{"priority":0}"#), r#"{"priority":0}"#);
 }
 
 #[test]
-fn two_of_a_oneof_are_refused() {
+fn two_fields_of_a_oneof_are_rejected() {
     assert_eq!(
         read(r#"{"card":"x","invoice":1}"#),
-        Err("line 1, column 13: `invoice`: only one of `payment` may be given, and a second one is".into())
+        Err("line 1, column 13: `invoice`: only one field of `payment` can be set".into())
     );
 }
 
 #[test]
-fn null_inside_a_list_is_refused() {
+fn null_in_a_list_is_rejected() {
     assert_eq!(
         read(r#"{"lines":[null]}"#),
-        Err("line 1, column 11: `lines[0]`: null cannot stand in a list or map".into())
+        Err("line 1, column 11: `lines[0]`: null is not allowed in a list or map".into())
     );
     assert_eq!(
-        round(r#"{"extra":{"a":[null,1.5,{"b":"c"}]},"anything":null}"#),
+        round_trip(r#"{"extra":{"a":[null,1.5,{"b":"c"}]},"anything":null}"#),
         r#"{"extra":{"a":[null,1.5,{"b":"c"}]},"anything":null}"#
     );
 }
 
 #[test]
-fn unknown_names_are_refused_in_requests_and_passed_over_in_replies() {
+fn unknown_names_are_rejected_in_requests_and_ignored_in_replies() {
     assert_eq!(
         read("{\"id\":1,\n \"customerNam\":\"a\"}"),
         Err("line 2, column 2: `shop.v1.Order` has no field `customerNam`; did you mean `customerName`?".into())
     );
     let text = bytes(r#"{"new":[{"x":1}],"id":"7","status":"NEW"}"#);
-    let value = order().read_json(&text, UnknownFields::Ignore, &Limits::default()).expect("passed over");
+    let value = order().read_json(&text, UnknownFields::Ignore, &Limits::default()).expect("ignored");
     assert_eq!(value.get("id"), Some(&Value::Int(7)));
     assert_eq!(value.get("status"), Some(&Value::from("STATUS_UNSPECIFIED")));
 }
 
 #[test]
-fn a_name_given_twice_is_refused_also_under_two_names() {
+fn duplicate_fields_are_rejected_even_under_two_names() {
     for text in [
         r#"{"customerName":"a","customer_name":"b"}"#,
         r#"{"id":1,"id":1}"#,
@@ -195,29 +195,29 @@ fn a_name_given_twice_is_refused_also_under_two_names() {
 }
 
 #[test]
-fn moments_lengths_maps_and_bytes_have_their_forms() {
+fn timestamps_durations_maps_and_bytes_round_trip() {
     let text = concat!(
         r#"{"counts":{"a":1,"b":0},"byNumber":{"-7":{"sku":"x"}},"placed":"2026-11-24T10:00:00.500Z","openFor":"-1.500s","#,
         r#""weight":0.1,"price":0.1,"seal":"_-8=","parent":{"id":"1"}}"#
     );
-    assert_eq!(round(text), text.replace("_-8=", "/+8="));
+    assert_eq!(round_trip(text), text.replace("_-8=", "/+8="));
     for (text, value) in [(r#"{"price":"NaN"}"#, "NaN"), (r#"{"price":"-Infinity"}"#, "-Infinity")] {
-        assert!(round(text).contains(value));
+        assert!(round_trip(text).contains(value));
     }
 }
 
 #[test]
-fn an_any_of_a_known_type_is_unfolded_and_of_another_kept() {
+fn an_any_is_decoded_if_its_type_is_known_and_kept_otherwise() {
     let text = r#"{"detail":{"@type":"type.googleapis.com/shop.v1.Line","sku":"a"}}"#;
-    assert_eq!(round(text), text);
+    assert_eq!(round_trip(text), text);
     let reordered = r#"{"detail":{"sku":"a","@type":"type.googleapis.com/shop.v1.Line"}}"#;
-    assert_eq!(round(reordered), text);
+    assert_eq!(round_trip(reordered), text);
     let duration = r#"{"detail":{"@type":"type.googleapis.com/google.protobuf.Duration","value":"1s"}}"#;
-    assert_eq!(round(duration), duration);
+    assert_eq!(round_trip(duration), duration);
     assert!(
         read(r#"{"detail":{"@type":"type.googleapis.com/nowhere.X"}}"#).expect_err("unknown").contains("nowhere.X")
     );
-    // From protobuf to protobuf the payload needs no contract.
+    // Protobuf to protobuf does not need the type of the payload.
     let mut wire = vec![0x5a, 0];
     let any = [&[0x0a, 3][..], b"a/b", &[0x12, 2, 9, 9]].concat();
     wire[1] = u8::try_from(any.len()).expect("short");
@@ -229,7 +229,7 @@ fn an_any_of_a_known_type_is_unfolded_and_of_another_kept() {
 }
 
 #[test]
-fn unknown_fields_of_protobuf_are_kept_in_the_same_type_only() {
+fn unknown_fields_are_kept_within_the_same_type_only() {
     // The field 99, a varint, and id = 7.
     let wire = Bytes::from_static(&[0x08, 7, 0x98, 0x06, 42]);
     let value = order().decode(&wire, &Limits::default()).expect("valid");
@@ -239,7 +239,7 @@ fn unknown_fields_of_protobuf_are_kept_in_the_same_type_only() {
 }
 
 #[test]
-fn a_field_without_presence_stands_for_its_default() {
+fn an_absent_field_without_presence_has_its_default() {
     let value = order().decode(&Bytes::new(), &Limits::default()).expect("valid");
     assert_eq!(value.get("id"), Some(&Value::Int(0)));
     assert_eq!(value.get("customer_name"), Some(&Value::from("")));
@@ -249,13 +249,13 @@ fn a_field_without_presence_stands_for_its_default() {
 }
 
 #[test]
-fn a_value_of_another_kind_is_refused_with_its_path() {
-    let refused = |value: Value| order().encode(&value).expect_err("refused").to_string();
+fn a_value_of_the_wrong_type_is_rejected_with_its_path() {
+    let rejection = |value: Value| order().encode(&value).expect_err("an error").to_string();
     let record = |name: &str, value: Value| Value::Record(Record::from_iter([(name.to_owned(), value)]));
-    assert_eq!(refused(record("custmer", Value::Null)), "`shop.v1.Order` has no field `custmer`");
-    assert_eq!(refused(record("customer_name", Value::Int(1))), "`customer_name`: expected text, found a number");
+    assert_eq!(rejection(record("custmer", Value::Null)), "`shop.v1.Order` has no field `custmer`");
+    assert_eq!(rejection(record("customer_name", Value::Int(1))), "`customer_name`: expected a string, found a number");
     let lines = Value::List(vec![record("sku", Value::from("a")), record("quantity", Value::Int(-1))]);
-    assert_eq!(refused(record("lines", lines)), "`lines[1].quantity`: the number does not fit in uint32");
+    assert_eq!(rejection(record("lines", lines)), "`lines[1].quantity`: the number does not fit in uint32");
 }
 
 fn push_len(out: &mut Vec<u8>, mut len: usize) {
@@ -279,7 +279,7 @@ fn nested(levels: usize) -> Bytes {
 }
 
 #[test]
-fn a_request_is_put_together_from_body_and_address() {
+fn a_request_is_assembled_from_body_and_parameters() {
     let typed = Typed::new(order(), UnknownFields::Refuse, Arc::new(Limits::default()));
     let param = |path: &str, texts: &[&str]| Param {
         path: path.into(),
@@ -322,7 +322,7 @@ fn a_request_is_put_together_from_body_and_address() {
 }
 
 #[test]
-fn what_the_address_says_is_said_once_by_whatever_name() {
+fn a_field_can_be_set_only_once_by_any_of_its_names() {
     let typed = Typed::new(order(), UnknownFields::Refuse, Arc::new(Limits::default()));
     let param = |path: &str| Param { path: path.into(), texts: vec!["7".into()] };
     let reason = |body: Option<&str>, paths: &[&str]| {
@@ -330,15 +330,15 @@ fn what_the_address_says_is_said_once_by_whatever_name() {
         let params: Vec<Param> = paths.iter().map(|path| param(path)).collect();
         typed.assemble(body.map(|_| (&field, Format::Json)), body, &params).map_err(|fault| fault.reason.to_string())
     };
-    let twice = Err("FIELD_TWICE".to_owned());
-    // The JSON name of a field that the path has.
-    assert_eq!(reason(None, &["customer_name", "customerName"]), twice);
-    assert_eq!(reason(None, &["parent.customer_name", "parent.customerName"]), twice);
-    // Inside the field that is the body, or the same one.
-    assert_eq!(reason(Some("parent"), &["parent.id"]), twice);
-    assert_eq!(reason(Some("parent"), &["id", "parent"]), twice);
-    // Another of the same oneof would take the first one's place.
-    assert_eq!(reason(None, &["card", "invoice"]), twice);
+    let duplicate = Err("FIELD_TWICE".to_owned());
+    // The JSON name of the same field.
+    assert_eq!(reason(None, &["customer_name", "customerName"]), duplicate);
+    assert_eq!(reason(None, &["parent.customer_name", "parent.customerName"]), duplicate);
+    // Within the field that is the body, and that field itself.
+    assert_eq!(reason(Some("parent"), &["parent.id"]), duplicate);
+    assert_eq!(reason(Some("parent"), &["id", "parent"]), duplicate);
+    // A second member of the oneof would replace the first.
+    assert_eq!(reason(None, &["card", "invoice"]), duplicate);
     for fits in [&["id", "customer_name"][..], &["parent.id", "id"], &["parent.card", "invoice"]] {
         assert!(reason(None, fits).is_ok(), "{fits:?}");
     }
@@ -347,9 +347,10 @@ fn what_the_address_says_is_said_once_by_whatever_name() {
 }
 
 #[test]
-fn one_field_can_be_the_body_of_an_answer() {
-    let typed =
-        Typed::new(order(), UnknownFields::Refuse, Arc::new(Limits::default())).only_field("lines").expect("a field");
+fn one_field_can_be_the_response_body() {
+    let typed = Typed::new(order(), UnknownFields::Refuse, Arc::new(Limits::default()))
+        .field_as_body("lines")
+        .expect("a field");
     let wire = Bytes::from(
         order()
             .json_to_wire(&bytes(r#"{"id":"1","lines":[{"sku":"a"}]}"#), UnknownFields::Refuse, &Limits::default())
@@ -360,7 +361,7 @@ fn one_field_can_be_the_body_of_an_answer() {
 }
 
 #[test]
-fn what_is_shown_as_proto_is_the_same_contract() {
+fn the_proto_output_declares_the_same_contract() {
     struct Shown(String);
     impl Files for Shown {
         fn read(&self, name: &str) -> Result<Option<Bytes>, String> {
@@ -375,7 +376,7 @@ fn what_is_shown_as_proto_is_the_same_contract() {
 }
 
 #[test]
-fn text_format_is_for_people() {
+fn the_text_format_round_trips() {
     let (order, limits) = (order(), Limits::default());
     let wire = Bytes::from(order.text_to_wire("id: 5\nlines { sku: \"a\" }").expect("a text"));
     assert_eq!(order.wire_to_json(&wire, &limits).as_deref(), Ok(&br#"{"id":"5","lines":[{"sku":"a"}]}"#[..]));
@@ -405,7 +406,7 @@ fn depth_is_limited_in_both_formats() {
 }
 
 #[test]
-fn chains_of_any_are_counted_before_anything_is_unfolded() {
+fn nested_any_are_limited_before_they_are_decoded() {
     let chain = |levels: usize| {
         let mut payload: Vec<u8> = Vec::new();
         for _ in 0..levels {
@@ -442,7 +443,7 @@ fn the_number_of_values_is_limited() {
 }
 
 #[test]
-fn cut_and_changed_bytes_never_do_more_than_fail() {
+fn truncated_and_corrupted_input_never_panics() {
     let text = r#"{"id":"5","lines":[{"sku":"abc","quantity":3}],"counts":{"a":1},"note":"n","placed":"2026-11-24T10:00:00Z","extra":{"a":[1,null]},"deltas":[1,2,-3],"detail":{"@type":"type.googleapis.com/shop.v1.Line","sku":"a"}}"#;
     let (order, limits) = (order(), Limits::default());
     let wire = Bytes::from(order.json_to_wire(&bytes(text), UnknownFields::Refuse, &limits).expect("valid"));
@@ -456,7 +457,7 @@ fn cut_and_changed_bytes_never_do_more_than_fail() {
             changed[at] ^= 1 << bit;
             let changed = Bytes::from(changed);
             if let Ok(value) = order.decode(&changed, &limits) {
-                let again = Bytes::from(order.encode(&value).expect("what was read can be written"));
+                let again = Bytes::from(order.encode(&value).expect("a decoded value can be encoded"));
                 assert_eq!(
                     order.decode(&again, &limits).map_err(|error| error.to_string()).map(|value| format!("{value:?}")),
                     Ok(format!("{value:?}"))
@@ -500,7 +501,7 @@ fn neutral() -> TypeRef {
     TypeRef::new(Arc::new(builder.finish()), id)
 }
 
-fn over_json(text: &'static str) -> Result<String, String> {
+fn through_json(text: &'static str) -> Result<String, String> {
     let limits = Limits::default();
     let read = neutral().read_json(&Bytes::from_static(text.as_bytes()), UnknownFields::Refuse, &limits);
     let value = read.map_err(|error| error.to_string())?;
@@ -516,23 +517,27 @@ fn exact_numbers_and_lexical_values_keep_their_digits() {
         r#"{"exact":1,"count":123456789012345678901234567890}"#,
         r#"{"exact":1,"on":"2026-01-31"}"#,
     ] {
-        assert_eq!(over_json(text).as_deref(), Ok(text));
+        assert_eq!(through_json(text).as_deref(), Ok(text));
     }
-    assert!(over_json(r#"{"exact":1,"count":1.5}"#).is_err(), "an integer has no fraction");
+    assert!(through_json(r#"{"exact":1,"count":1.5}"#).is_err(), "an integer has no fraction");
 }
 
 #[test]
-fn null_differs_from_absence_where_a_field_is_nullable() {
+fn null_differs_from_absence_if_a_field_is_nullable() {
     for text in [r#"{"exact":1,"count":null}"#, r#"{"exact":1,"gaps":[1,null,3]}"#, r#"{"exact":1}"#] {
-        assert_eq!(over_json(text).as_deref(), Ok(text));
+        assert_eq!(through_json(text).as_deref(), Ok(text));
     }
-    assert_eq!(over_json(r#"{"exact":1,"on":null}"#).as_deref(), Ok(r#"{"exact":1}"#), "null means absence elsewhere");
+    assert_eq!(
+        through_json(r#"{"exact":1,"on":null}"#).as_deref(),
+        Ok(r#"{"exact":1}"#),
+        "null means absence elsewhere"
+    );
 }
 
 #[test]
 fn facets_are_checked_on_every_value_that_is_read() {
     assert_eq!(
-        over_json(r#"{"exact":-0.01}"#),
+        through_json(r#"{"exact":-0.01}"#),
         Err("line 1, column 10: `exact`: the number must be at least 0".to_owned())
     );
     let value = Value::Record([(ByteString::from_static("exact"), Value::Int(-1))].into_iter().collect());
@@ -541,7 +546,7 @@ fn facets_are_checked_on_every_value_that_is_read() {
 }
 
 #[test]
-fn what_protobuf_cannot_represent_is_refused_when_written() {
+fn values_that_protobuf_cannot_represent_are_rejected() {
     let read = neutral().read_json(&Bytes::from_static(br#"{"exact":0.5}"#), UnknownFields::Refuse, &Limits::default());
     let error = neutral().encode(&read.expect("JSON")).expect_err("no encoding");
     assert!(matches!(error.problem, Problem::Unwritable(_)), "{error}");

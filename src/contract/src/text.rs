@@ -1,4 +1,4 @@
-//! Protobuf's text format, for people at a terminal. By prost-reflect, which knows proto2 and proto3.
+//! The text format of protobuf, for people at a terminal. prost-reflect implements it for proto2 and proto3.
 
 use bytes::Bytes;
 use crossdock_message::Limits;
@@ -14,31 +14,31 @@ struct FileSet {
 }
 
 impl TypeRef {
-    fn reflected(&self) -> Result<MessageDescriptor, String> {
+    fn descriptor(&self) -> Result<MessageDescriptor, String> {
         let file = self.contract().files().iter().map(|file| file.descriptor.clone()).collect();
         let pool = DescriptorPool::decode(FileSet { file }.encode_to_vec().as_slice())
-            .map_err(|error| format!("the contract cannot be used for texts: {error}"))?;
-        pool.get_message_by_name(self.name()).ok_or_else(|| format!("`{}` has no text", self.name()))
+            .map_err(|error| format!("the contract cannot be used with the text format: {error}"))?;
+        pool.get_message_by_name(self.name()).ok_or_else(|| format!("`{}` has no text format", self.name()))
     }
 
-    /// A message in protobuf as text.
+    /// Converts protobuf to the text format.
     ///
     /// # Errors
-    /// A sentence where the bytes are not of this type.
+    /// A message, if the bytes are not of this type.
     pub fn wire_to_text(&self, bytes: &Bytes, limits: &Limits) -> Result<String, String> {
-        // What is nested too deep is refused here: texts are written by recursion without a limit.
+        // Rejects deep nesting: the writer recurses without a limit.
         self.decode(bytes, limits).map_err(|error| error.to_string())?;
-        let message = DynamicMessage::decode(self.reflected()?, bytes.clone()).map_err(|error| error.to_string())?;
+        let message = DynamicMessage::decode(self.descriptor()?, bytes.clone()).map_err(|error| error.to_string())?;
         let format = prost_reflect::text_format::FormatOptions::new().pretty(true);
         Ok(message.to_text_format_with_options(&format))
     }
 
-    /// A text as a message in protobuf.
+    /// Converts the text format to protobuf.
     ///
     /// # Errors
-    /// A sentence with the place where the text is not of this type.
+    /// A message with the position, if the text is not of this type.
     pub fn text_to_wire(&self, text: &str) -> Result<Vec<u8>, String> {
-        let parsed = DynamicMessage::parse_text_format(self.reflected()?, text).map_err(|error| {
+        let parsed = DynamicMessage::parse_text_format(self.descriptor()?, text).map_err(|error| {
             let at =
                 miette::Diagnostic::labels(&error).and_then(|mut labels| labels.next()).map(|label| label.offset());
             let at = at.unwrap_or(0).min(text.len());

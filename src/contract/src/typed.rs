@@ -1,4 +1,4 @@
-//! A type as the body of a message: with limits, and with faults instead of errors.
+//! A type as the type of message bodies: reads within limits, and reports faults instead of errors.
 
 use std::sync::Arc;
 
@@ -9,28 +9,28 @@ use crate::codec::{CodecError, Problem};
 use crate::model::{Cardinality, Field, HttpRule, Kind, Scalar, WellKnownType};
 use crate::type_ref::{TypeRef, UnknownFields};
 
-/// Names of one path: more than any address needs, and few enough to be nested records.
+/// The maximum names of a path: few enough to be nested records.
 const PATH_DEPTH_MAX: usize = 32;
 
-/// A type of a contract as the type of bodies.
+/// A type of a contract as the type of message bodies.
 #[derive(Debug, Clone)]
 pub struct Typed {
-    /// The name of the type; for a single field, followed by its name.
+    /// The name of the type; `type/field` if only a field is the body.
     name: ByteString,
     type_ref: TypeRef,
     limits: Arc<Limits>,
-    /// How unknown names in JSON are treated.
+    /// How unknown names in JSON are handled.
     unknown: UnknownFields,
-    /// The position of the only field that is the body.
-    only: Option<usize>,
+    /// The index of the field that is the body; `None` if the whole record is.
+    body_field: Option<usize>,
 }
 
-/// A call: the types of request and reply, and whether they are streams.
+/// The type of a call.
 #[derive(Debug, Clone)]
 pub struct CallType {
     /// The contract that declares it, by its name in route files.
     pub contract: ByteString,
-    /// Its operation in that contract: `pkg.Service/Method` in protobuf.
+    /// Its name in that contract: `pkg.Service/Method` in protobuf.
     pub name: ByteString,
     /// The request.
     pub request: Arc<Typed>,
@@ -46,29 +46,28 @@ pub struct CallType {
     pub http: Vec<HttpRule>,
 }
 
-/// A field that an address contains: its path from the request, and its values as text.
+/// A field of a request that is given by the path or the query of its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Param {
-    /// Names from the request down, separated by dots.
+    /// The path of the field: names separated by dots.
     pub path: ByteString,
-    /// One value, or several of a list.
+    /// Its value, or the values of a list.
     pub texts: Vec<ByteString>,
 }
 
-/// A field that a path names.
+/// A field, and the path that leads to it.
 #[derive(Debug)]
-pub struct Found<'t> {
+pub struct FieldPath<'t> {
     /// The field.
     pub field: &'t Field,
-    /// It is a single value: no list, map or record.
+    /// It can be written as text, or is a list of such values.
     pub is_plain: bool,
-    /// The fields from the request down to it, this one last.
+    /// The fields on the path, this one last.
     steps: Vec<&'t Field>,
 }
 
-impl Found<'_> {
-    /// Setting one would change what the other says: they are the same field, one is inside the other, or they are two of one
-    /// oneof.
+impl FieldPath<'_> {
+    /// Whether setting one affects the other: they are the same field, one contains the other, or both are in one oneof.
     fn collides(&self, other: &Self) -> bool {
         let apart =
             self.steps.iter().zip(&other.steps).find(|(own, others)| own.protobuf.number != others.protobuf.number);
@@ -77,10 +76,10 @@ impl Found<'_> {
 }
 
 impl Typed {
-    /// A type with the limits on reading it, and what becomes of names that it does not know.
+    /// A type, the handling of unknown names in JSON, and the limits on reading.
     #[must_use]
     pub fn new(type_ref: TypeRef, unknown: UnknownFields, limits: Arc<Limits>) -> Self {
-        Self { name: type_ref.name().clone(), type_ref, limits, unknown, only: None }
+        Self { name: type_ref.name().clone(), type_ref, limits, unknown, body_field: None }
     }
 
     /// The type.
@@ -89,19 +88,19 @@ impl Typed {
         &self.type_ref
     }
 
-    /// The same where the body is one field of the record; nothing where there is no such field.
+    /// The type of bodies that consist of one field of the record; `None` if there is no such field.
     #[must_use]
-    pub fn only_field(&self, name: &str) -> Option<Self> {
+    pub fn field_as_body(&self, name: &str) -> Option<Self> {
         let field = self.type_ref.record().field(name)?;
         let name = format!("{}/{}", self.name, field.name).into();
-        Some(Self { name, only: Some(usize::from(field.index)), ..self.clone() })
+        Some(Self { name, body_field: Some(usize::from(field.index)), ..self.clone() })
     }
 
-    /// The field that a path of names with dots leads to; the error is the name that leads nowhere.
+    /// Finds a field by its path: names separated by dots.
     ///
     /// # Errors
-    /// The part of the path that is no field.
-    pub fn find<'p>(&self, path: &'p str) -> Result<Found<'_>, &'p str> {
+    /// The name in the path that is not a field.
+    pub fn find<'p>(&self, path: &'p str) -> Result<FieldPath<'_>, &'p str> {
         let contract = self.type_ref.contract();
         let mut record = self.type_ref.record();
         let mut parts = path.split('.').peekable();
@@ -129,16 +128,16 @@ impl Typed {
                 ),
                 _ => true,
             };
-            return Ok(Found { field, is_plain: has_text && field.map_key().is_none(), steps });
+            return Ok(FieldPath { field, is_plain: has_text && field.map_key().is_none(), steps });
         }
         Err(path)
     }
 
-    /// A request in protobuf, put together from a body and from what the address says. What the address says stands above a
-    /// body that is the whole request; nothing else may be said twice, by whatever names.
+    /// Assembles a request in protobuf from a body and the parameters of its target. Parameters override the fields of a body that is the
+    /// whole request. Any other field may be set only once, by whichever name.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT with the place and field of what does not fit.
+    /// INVALID_ARGUMENT with the position or field that does not match the type.
     pub fn assemble(
         &self,
         body: Option<(&Bytes, Format)>,
@@ -158,32 +157,31 @@ impl Typed {
                 let read = self.type_ref.field_to_wire(name, bytes, &self.limits);
                 read.map_err(|error| self.unreadable(&error))?
             }
-            (Some(_), _) => return Err(wrong_format()),
+            (Some(_), _) => return Err(unsupported_format()),
         };
-        let mut said: Vec<Found<'_>> = Vec::with_capacity(params.len() + 1);
-        said.extend(body_field.filter(|_| body.is_some()).and_then(|name| self.find(name).ok()));
+        let mut set: Vec<FieldPath<'_>> = Vec::with_capacity(params.len() + 1);
+        set.extend(body_field.filter(|_| body.is_some()).and_then(|name| self.find(name).ok()));
         for param in params {
             let found = self.find(&param.path).map_err(|part| no_field(part, &param.path))?;
-            if said.iter().any(|other| found.collides(other)) {
-                let message =
-                    format!("`{}` of the address is said already, by the path, the body or another name", param.path);
+            if set.iter().any(|other| found.collides(other)) {
+                let message = format!("`{}` must be set only once, by the path, the query or the body", param.path);
                 let fault = Fault::caller(Code::InvalidArgument, "FIELD_TWICE", message);
                 return Err(fault.with_detail("field", param.path.clone()));
             }
             let value = self.param_value(param, &found)?;
-            said.push(found);
+            set.push(found);
             let written = self.type_ref.encode(&value).map_err(|error| {
-                let message = format!("`{}` in the address: {}", param.path, error.problem);
+                let message = format!("the parameter `{}`: {}", param.path, error.problem);
                 Fault::caller(Code::InvalidArgument, "ADDRESS_FIELD", message).with_detail("field", param.path.clone())
             })?;
-            // Fields behind others are merged into them: that is protobuf's own rule.
+            // Protobuf merges records that occur several times.
             out.extend_from_slice(&written);
         }
         Ok(out.into())
     }
 
-    /// A record with one field, as deep as the path says.
-    fn param_value(&self, param: &Param, found: &Found<'_>) -> Result<Value, Fault> {
+    /// Records nested along the path of a parameter, with its value.
+    fn param_value(&self, param: &Param, found: &FieldPath<'_>) -> Result<Value, Fault> {
         let one = |text: &ByteString| match (self.scalar_of(found.field), &**text) {
             (Some(Scalar::Bool), "true") => Value::Bool(true),
             (Some(Scalar::Bool), "false") => Value::Bool(false),
@@ -195,7 +193,7 @@ impl Typed {
             [text] if found.is_plain => one(text),
             [_] => return Err(no_field(&param.path, &param.path)),
             _ => {
-                let message = format!("`{}` stands more than once in the address", param.path);
+                let message = format!("the parameter `{}` must occur only once", param.path);
                 return Err(Fault::caller(Code::InvalidArgument, "FIELD_TWICE", message));
             }
         };
@@ -204,7 +202,7 @@ impl Typed {
         Ok(param.path.rsplit('.').fold(value, nested))
     }
 
-    /// What a field holds in one text, a wrapper's inside included.
+    /// The scalar type of a field or of its wrapper.
     fn scalar_of(&self, field: &Field) -> Option<Scalar> {
         match field.kind {
             Kind::Scalar(scalar) => Some(scalar),
@@ -225,7 +223,7 @@ impl Typed {
             "BODY_MALFORMED",
             format!("the body is not a valid {}: {error}", self.type_ref.name()),
         );
-        if let Some((line, column)) = error.place {
+        if let Some((line, column)) = error.position {
             fault = fault.with_detail("line", line.to_string()).with_detail("column", column.to_string());
         }
         if !error.path.is_empty() {
@@ -240,8 +238,8 @@ impl Typed {
         if error.path.is_empty() { fault } else { fault.with_detail("field", error.path.clone()) }
     }
 
-    /// The JSON of the one field that is the body.
-    fn only_json(&self, index: usize, value: &Value) -> Result<Bytes, Fault> {
+    /// Writes the JSON of the field that is the body.
+    fn body_field_json(&self, index: usize, value: &Value) -> Result<Bytes, Fault> {
         let field = &self.type_ref.record().fields[index];
         let empty = || match field.cardinality {
             Cardinality::Repeated => Bytes::from_static(b"[]"),
@@ -251,10 +249,11 @@ impl Typed {
         let Some(inner) = value.get(&field.name) else { return Ok(empty()) };
         let record = Value::Record(Record::from_unique(vec![(field.name.clone(), inner.clone())]));
         let written = self.type_ref.write_json(&record, &self.limits).map_err(|error| self.unwritable(&error))?;
-        // A field without presence that has its default is left out: then its plain JSON is the body.
+        // The codec omits the default of a field without presence, but a body needs it.
         if written == b"{}" {
             let plain = crossdock_message::json::write(inner).map(Bytes::from);
-            return plain.map_err(|_| Fault::new(Code::Internal, "BODY_UNWRITABLE", "the answer has no form in JSON"));
+            return plain
+                .map_err(|_| Fault::new(Code::Internal, "BODY_UNWRITABLE", "JSON cannot represent the response"));
         }
         let content = 1 + field.json.key.len()..written.len() - 1;
         Ok(Bytes::from(written).slice(content))
@@ -262,12 +261,12 @@ impl Typed {
 }
 
 fn no_field(part: &str, path: &ByteString) -> Fault {
-    let message = format!("there is no field `{part}` for `{path}` of the address");
+    let message = format!("`{path}` cannot be a parameter: there is no single-valued field `{part}`");
     Fault::caller(Code::InvalidArgument, "ADDRESS_FIELD", message).with_detail("field", path.clone())
 }
 
-fn wrong_format() -> Fault {
-    let message = "the body has to be JSON, with the content type that says so";
+fn unsupported_format() -> Fault {
+    let message = "the body must be JSON (application/json)";
     Fault::caller(Code::InvalidArgument, "BODY_FORMAT", message).with_http_status(415)
 }
 
@@ -280,30 +279,30 @@ impl BodyType for Typed {
         let read = match format {
             Format::Protobuf => self.type_ref.decode(bytes, &self.limits),
             Format::Json => self.type_ref.read_json(bytes, self.unknown, &self.limits),
-            Format::Xml | Format::Raw => return Err(wrong_format()),
+            Format::Xml | Format::Raw => return Err(unsupported_format()),
         };
         read.map_err(|error| self.unreadable(&error))
     }
 
     fn write(&self, value: &Value, format: Format) -> Result<Bytes, Fault> {
-        let written = match (format, self.only) {
+        let written = match (format, self.body_field) {
             (Format::Protobuf, _) => self.type_ref.encode(value),
             (Format::Json, Some(index)) => {
-                // Through protobuf, so that what is not of this type is refused.
+                // By way of protobuf, which rejects values of other types.
                 let wire = self.type_ref.encode(value).map_err(|error| self.unwritable(&error))?;
-                return self.only_json(index, &self.read(&wire.into(), Format::Protobuf)?);
+                return self.body_field_json(index, &self.read(&wire.into(), Format::Protobuf)?);
             }
             (Format::Json, None) => self.type_ref.write_json(value, &self.limits),
-            (Format::Xml | Format::Raw, _) => return Err(wrong_format()),
+            (Format::Xml | Format::Raw, _) => return Err(unsupported_format()),
         };
         written.map(Bytes::from).map_err(|error| self.unwritable(&error))
     }
 
     fn recode(&self, bytes: &Bytes, from: Format, to: Format) -> Result<Bytes, Fault> {
-        let recoded = match (from, to, self.only) {
+        let recoded = match (from, to, self.body_field) {
             (Format::Protobuf, Format::Json, None) => {
                 return self.type_ref.wire_to_json(bytes, &self.limits).map(Bytes::from).map_err(|error| {
-                    // Bytes that cannot be read are who sent them to blame for, values without a form in JSON are not.
+                    // The sender is to blame for malformed bytes, but not for values that JSON cannot represent.
                     match error.problem {
                         Problem::Unwritable(_) | Problem::AnyType(_) => self.unwritable(&error),
                         _ => self.unreadable(&error),
@@ -311,11 +310,11 @@ impl BodyType for Typed {
                 });
             }
             (Format::Protobuf, Format::Json, Some(index)) => {
-                return self.only_json(index, &self.read(bytes, Format::Protobuf)?);
+                return self.body_field_json(index, &self.read(bytes, Format::Protobuf)?);
             }
             (Format::Json, Format::Protobuf, _) => self.type_ref.json_to_wire(bytes, self.unknown, &self.limits),
             (from, to, _) if from == to => return Ok(bytes.clone()),
-            _ => return Err(wrong_format()),
+            _ => return Err(unsupported_format()),
         };
         recoded.map(Bytes::from).map_err(|error| self.unreadable(&error))
     }

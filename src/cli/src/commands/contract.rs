@@ -54,7 +54,7 @@ pub(super) fn read(source: &str, include: &[std::path::PathBuf]) -> Result<Arc<C
 
 /// An error of a contract with its place.
 fn told(error: &ProtoError) -> String {
-    let Some(place) = &error.place else { return error.to_string() };
+    let Some(place) = &error.location else { return error.to_string() };
     let before = &place.text[..place.range.start.min(place.text.len())];
     let line = 1 + before.matches('\n').count();
     let column = 1 + before.rsplit('\n').next().map_or(0, |start| start.chars().count());

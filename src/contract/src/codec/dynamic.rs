@@ -1,22 +1,22 @@
-//! `google.protobuf.Struct`, `Value` and `ListValue`: what JSON holds, without a contract.
+//! `google.protobuf.Struct`, `Value` and `ListValue`: JSON without a contract.
 
 use std::collections::HashMap;
 
 use crossdock_message::{ByteString, Record, Value};
 
-use super::error::{Done, Problem, fail};
+use super::error::{Outcome, Problem, fail};
 use super::wire::{FIXED64, LENGTH, VARINT, patch_len, push_varint, read_tag, read_varint, skip_value};
 use super::wire_source::{Input, shared_text};
 use super::{DEPTH_MAX, numbers};
 use crate::model::WellKnownType;
 
-/// Reads one of the three.
+/// Reads a value of one of the three types.
 pub(super) fn read(
     well_known: WellKnownType,
     input: Input<'_>,
     depth_left: usize,
     nodes_left: &mut usize,
-) -> Done<Value> {
+) -> Outcome<Value> {
     let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(DEPTH_MAX)) };
     let Some(left) = nodes_left.checked_sub(1) else { return fail(Problem::Nodes(0)) };
     *nodes_left = left;
@@ -24,7 +24,7 @@ pub(super) fn read(
         WellKnownType::Struct => read_struct(input, depth_left, nodes_left),
         WellKnownType::List => {
             let mut items = Vec::new();
-            each(input, |number, wire, part| {
+            for_each_field(input, |number, wire, part| {
                 if (number, wire) == (1, LENGTH) {
                     items.push(read(WellKnownType::Value, part, depth_left, nodes_left)?);
                 }
@@ -36,15 +36,15 @@ pub(super) fn read(
     }
 }
 
-fn read_struct(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> Done<Value> {
+fn read_struct(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> Outcome<Value> {
     let mut fields: Vec<(ByteString, Value)> = Vec::new();
-    let mut places: HashMap<ByteString, usize> = HashMap::new();
-    each(input, |number, wire, entry| {
+    let mut indices: HashMap<ByteString, usize> = HashMap::new();
+    for_each_field(input, |number, wire, entry| {
         if (number, wire) != (1, LENGTH) {
             return Ok(());
         }
         let (mut key, mut value) = (ByteString::new(), Value::Null);
-        each(entry, |number, wire, part| {
+        for_each_field(entry, |number, wire, part| {
             match (number, wire) {
                 (1, LENGTH) => key = shared_text(part)?,
                 (2, LENGTH) => value = read(WellKnownType::Value, part, depth_left, nodes_left)?,
@@ -52,10 +52,10 @@ fn read_struct(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> D
             }
             Ok(())
         })?;
-        match places.get(&key) {
-            Some(place) => fields[*place].1 = value,
+        match indices.get(&key) {
+            Some(index) => fields[*index].1 = value,
             None => {
-                places.insert(key.clone(), fields.len());
+                indices.insert(key.clone(), fields.len());
                 fields.push((key, value));
             }
         }
@@ -64,9 +64,9 @@ fn read_struct(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> D
     Ok(Value::Record(Record::from_unique(fields)))
 }
 
-fn read_value(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> Done<Value> {
+fn read_value(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> Outcome<Value> {
     let mut value = Value::Null;
-    each(input, |number, wire, part| {
+    for_each_field(input, |number, wire, part| {
         match (number, wire) {
             (1, VARINT) => value = Value::Null,
             (2, FIXED64) => {
@@ -84,18 +84,18 @@ fn read_value(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> Do
     Ok(value)
 }
 
-fn each<'a>(input: Input<'a>, mut each: impl FnMut(u32, u8, Input<'a>) -> Done<()>) -> Done<()> {
+fn for_each_field<'a>(input: Input<'a>, mut visit: impl FnMut(u32, u8, Input<'a>) -> Outcome<()>) -> Outcome<()> {
     let mut at = 0;
     while at < input.bytes.len() {
         let (number, wire) = read_tag(input.bytes, &mut at)?;
         let (start, end) = skip_value(input.bytes, &mut at, number, wire, DEPTH_MAX)?;
-        each(number, wire, Input { owner: input.owner, bytes: &input.bytes[start..end] })?;
+        visit(number, wire, Input { owner: input.owner, bytes: &input.bytes[start..end] })?;
     }
     Ok(())
 }
 
-/// Writes the content of one of the three.
-pub(super) fn write(well_known: WellKnownType, value: &Value, out: &mut Vec<u8>) -> Done<()> {
+/// Writes the content of one of the three types.
+pub(super) fn write(well_known: WellKnownType, value: &Value, out: &mut Vec<u8>) -> Outcome<()> {
     match (well_known, value) {
         (WellKnownType::Struct, Value::Record(record)) => {
             for (name, field) in record.iter_with_defaults() {
@@ -119,12 +119,14 @@ pub(super) fn write(well_known: WellKnownType, value: &Value, out: &mut Vec<u8>)
             Ok(())
         }
         (WellKnownType::Value, value) => write_value(value, out),
-        (WellKnownType::Struct, other) => fail(Problem::Kind { expected: "an object".to_owned(), found: other.kind() }),
-        (_, other) => fail(Problem::Kind { expected: "a list".to_owned(), found: other.kind() }),
+        (WellKnownType::Struct, other) => {
+            fail(Problem::WrongType { expected: "an object".to_owned(), found: other.kind() })
+        }
+        (_, other) => fail(Problem::WrongType { expected: "a list".to_owned(), found: other.kind() }),
     }
 }
 
-fn write_value(value: &Value, out: &mut Vec<u8>) -> Done<()> {
+fn write_value(value: &Value, out: &mut Vec<u8>) -> Outcome<()> {
     match value {
         Value::Null => out.extend_from_slice(&[1 << 3, 0]),
         Value::Bool(truth) => out.extend_from_slice(&[4 << 3, u8::from(*truth)]),
@@ -150,7 +152,7 @@ fn write_value(value: &Value, out: &mut Vec<u8>) -> Done<()> {
                 }
                 other => match other.scalar_text() {
                     Some(text) => text,
-                    None => return fail(Problem::Unwritable("a moment or length of time is out of range")),
+                    None => return fail(Problem::Unwritable("the timestamp or duration is out of range")),
                 },
             };
             out.push(3 << 3 | LENGTH);
@@ -161,7 +163,7 @@ fn write_value(value: &Value, out: &mut Vec<u8>) -> Done<()> {
     Ok(())
 }
 
-/// Opens a field that stands behind its length.
+/// Begins a length-prefixed field; see [`patch_len`].
 fn open(number: u8, out: &mut Vec<u8>) -> usize {
     out.extend_from_slice(&[number << 3 | LENGTH, 0]);
     out.len()

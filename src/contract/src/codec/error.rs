@@ -1,125 +1,125 @@
-//! Why a document cannot be read or written by its contract, and where.
+//! Errors of reading and writing a document by its contract.
 
 use crossdock_message::json::JsonErrorKind;
 
-/// What is wrong.
+/// The cause of an error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// The document is no JSON.
+    /// The document is not JSON.
     #[error("{0}")]
     Json(JsonErrorKind),
-    /// Protobuf's bytes end in the middle of a field.
-    #[error("the bytes end in the middle of a field")]
+    /// The input ends within a field.
+    #[error("the input ends in the middle of a field")]
     End,
-    /// A number on the wire is longer than ten bytes or has too many bits.
-    #[error("a number on the wire is too long")]
+    /// A varint is longer than ten bytes, or than five bytes in a tag.
+    #[error("a varint is too long")]
     Varint,
     /// A field number 0 or above 2²⁹ − 1, or a wire type that does not exist.
-    #[error("no field has such a tag")]
+    #[error("invalid field tag")]
     Tag,
-    /// A group ends that did not begin, or the other way round.
-    #[error("a group does not end where it should")]
+    /// A group without its start or end tag.
+    #[error("unbalanced group")]
     Group,
-    /// A text is not UTF-8.
-    #[error("the text is not valid UTF-8")]
+    /// A string is not UTF-8.
+    #[error("the string is not valid UTF-8")]
     Utf8,
-    /// More records inside one another than allowed.
+    /// Too many nested records.
     #[error("nested deeper than {0} levels")]
     Depth(usize),
-    /// More `Any` inside one another than allowed.
-    #[error("more than {0} `google.protobuf.Any` inside one another")]
+    /// Too many nested `Any`.
+    #[error("`google.protobuf.Any` is nested deeper than {0} levels")]
     AnyDepth(usize),
-    /// More values than allowed.
+    /// Too many values.
     #[error("the document has more than {0} values")]
     Nodes(usize),
     /// The contract has no such field.
-    #[error("`{record}` has no field `{name}`{}", did_you_mean(.meant.as_deref()))]
+    #[error("`{record}` has no field `{name}`{}", did_you_mean(.suggestion.as_deref()))]
     UnknownField {
         /// The record's name.
         record: String,
-        /// What was written.
+        /// The unknown name.
         name: String,
-        /// What may have been meant.
-        meant: Option<String>,
+        /// A similar name that exists.
+        suggestion: Option<String>,
     },
-    /// A field is given twice, perhaps under two names.
-    #[error("`{0}` is given twice")]
-    Twice(String),
-    /// Two fields of a oneof are given.
-    #[error("only one of `{0}` may be given, and a second one is")]
-    OneofTwice(String),
-    /// A value of another kind is needed.
+    /// A field occurs twice, possibly under different names.
+    #[error("duplicate field `{0}`")]
+    DuplicateField(String),
+    /// Two fields of a oneof are set.
+    #[error("only one field of `{0}` can be set")]
+    OneofConflict(String),
+    /// A value has the wrong type.
     #[error("expected {expected}, found {found}")]
-    Kind {
-        /// What the contract says.
+    WrongType {
+        /// The expected type.
         expected: String,
-        /// What is there.
+        /// The actual type.
         found: &'static str,
     },
     /// A value violates a facet of its field.
     #[error("{0}")]
     Facet(String),
-    /// A number does not fit.
+    /// A number is outside the range of its type.
     #[error("the number does not fit in {0}")]
     Range(&'static str),
     /// The enumeration has no such value.
-    #[error("`{name}` has no value `{value}`{}", did_you_mean(.meant.as_deref()))]
+    #[error("`{name}` has no value `{value}`{}", did_you_mean(.suggestion.as_deref()))]
     EnumValue {
         /// The enumeration's name.
         name: String,
-        /// What was written.
+        /// The unknown value.
         value: String,
-        /// What may have been meant.
-        meant: Option<String>,
+        /// A similar name that exists.
+        suggestion: Option<String>,
     },
-    /// A list cannot hold null.
-    #[error("null cannot stand in a list or map")]
+    /// Null in a list or map.
+    #[error("null is not allowed in a list or map")]
     NullItem,
-    /// A field that has to be there is missing.
-    #[error("the field `{0}` has to be there")]
-    Missing(String),
-    /// An `Any` of a type that the contract does not hold.
-    #[error("the contract does not know the type `{0}`")]
+    /// A required field is missing.
+    #[error("the required field `{0}` is missing")]
+    MissingField(String),
+    /// An `Any` of a type that the contract does not have.
+    #[error("the contract has no type `{0}`")]
     AnyType(String),
-    /// An `Any` without its type, or with something beside it.
+    /// An `Any` without its type, or with unexpected fields.
     #[error("{0}")]
-    AnyForm(&'static str),
-    /// A value that the other format cannot say.
+    MalformedAny(&'static str),
+    /// A value that the target format cannot represent.
     #[error("{0}")]
     Unwritable(&'static str),
 }
 
-fn did_you_mean(meant: Option<&str>) -> String {
-    meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default()
+fn did_you_mean(suggestion: Option<&str>) -> String {
+    suggestion.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
-/// What went wrong on the way through a document; the path is put together from the inside out.
+/// An error within a document. Its path is assembled from the inside out while the error is returned.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) problem: Problem,
-    /// Names of fields, indices and keys, the innermost first.
+    /// Field names, indices and keys, innermost first.
     path: Vec<String>,
 }
 
-pub(crate) type Done<T> = Result<T, Box<Failure>>;
+pub(crate) type Outcome<T> = Result<T, Box<Failure>>;
 
 #[cold]
-pub(crate) fn fail<T>(problem: Problem) -> Done<T> {
+pub(crate) fn fail<T>(problem: Problem) -> Outcome<T> {
     Err(Box::new(Failure { problem, path: Vec::new() }))
 }
 
-/// Parts of a path that are told.
+/// The maximum parts of a reported path.
 const PATH_LEN_MAX: usize = 32;
 
-#[expect(clippy::unnecessary_box_returns, reason = "a small result on the way that succeeds")]
+#[expect(clippy::unnecessary_box_returns, reason = "failures are rare, and boxing them keeps results small")]
 impl Failure {
     #[cold]
     pub(crate) fn of(problem: Problem) -> Box<Self> {
         Box::new(Self { problem, path: Vec::new() })
     }
 
-    /// The same, one level further out.
+    /// Adds the next outer part of the path.
     #[cold]
     pub(crate) fn inside(mut self: Box<Self>, part: &str) -> Box<Self> {
         self.path.push(part.chars().take(64).collect());
@@ -145,8 +145,8 @@ impl Failure {
         out
     }
 
-    pub(crate) fn told(self, place: Option<(usize, usize)>) -> CodecError {
-        CodecError { path: self.path(), place, problem: self.problem }
+    pub(crate) fn into_error(self, position: Option<(usize, usize)>) -> CodecError {
+        CodecError { path: self.path(), position, problem: self.problem }
     }
 }
 
@@ -157,20 +157,20 @@ impl From<JsonErrorKind> for Box<Failure> {
     }
 }
 
-/// Why a document cannot be read or written by its contract, and where.
+/// An error of reading or writing a document by its contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CodecError {
-    /// What is wrong.
+    /// The cause.
     pub problem: Problem,
-    /// The field, from the document down: `lines[2].sku`; empty for the document itself.
+    /// The path of the field, such as `lines[2].sku`; empty for the document itself.
     pub path: String,
-    /// Line and column of a text, from 1.
-    pub place: Option<(usize, usize)>,
+    /// Line and column in a JSON text, from 1.
+    pub position: Option<(usize, usize)>,
 }
 
 impl std::fmt::Display for CodecError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if let Some((line, column)) = self.place {
+        if let Some((line, column)) = self.position {
             write!(f, "line {line}, column {column}: ")?;
         }
         if !self.path.is_empty() {
@@ -182,7 +182,7 @@ impl std::fmt::Display for CodecError {
 
 impl std::error::Error for CodecError {}
 
-/// The known name that is nearest to one that is not known, where one is near.
+/// The known name that is most similar to an unknown one; `None` if none is similar.
 pub(crate) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<String> {
     let near = |other: &&str| strsim::damerau_levenshtein(name, other) <= 1 + name.len() / 4;
     if name.len() > 64 {

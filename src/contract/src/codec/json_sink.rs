@@ -1,14 +1,14 @@
-//! Writing ProtoJSON: names of JSON, 64-bit numbers in quotes, names of enumerations, forms of their own.
+//! Writes ProtoJSON.
 
 use base64::Engine as _;
 use crossdock_message::{ByteString, Limits, json};
 
-use super::error::{Done, Problem, fail};
+use super::error::{Outcome, Problem, fail};
 use super::wire_source::{Input, WireSource};
-use super::{ANY_MAX, BytesRef, DEPTH_MAX, Leaf, Place, Sink, Slot};
+use super::{ANY_MAX, BytesRef, DEPTH_MAX, Leaf, Position, Sink, Slot};
 use crate::model::{Contract, Field, JsonNumbers, Kind, RecordType};
 
-/// Appends a document to bytes.
+/// Appends a JSON document to a buffer.
 pub(crate) struct JsonSink<'c, 'o> {
     pub(crate) contract: &'c Contract,
     pub(crate) out: &'o mut Vec<u8>,
@@ -21,7 +21,7 @@ impl<'c, 'o> JsonSink<'c, 'o> {
         Self { contract, out, limits, any_left: ANY_MAX }
     }
 
-    /// A comma, unless something was just opened. A text or number never ends with a bracket that opens.
+    /// Writes a comma, except after an opening bracket. No string or number ends with one.
     fn separate(&mut self) {
         if !matches!(self.out.last(), Some(b'{' | b'[')) {
             self.out.push(b',');
@@ -30,17 +30,17 @@ impl<'c, 'o> JsonSink<'c, 'o> {
 
     #[inline]
     fn open(&mut self, slot: Slot<'_>) {
-        match slot.place {
-            Place::Single => {
+        match slot.position {
+            Position::Single => {
                 self.separate();
                 self.out.extend_from_slice(&slot.field.json.key);
             }
-            Place::Item | Place::Key => self.separate(),
-            Place::Root | Place::Value => {}
+            Position::Item | Position::Key => self.separate(),
+            Position::Root | Position::Value => {}
         }
     }
 
-    fn quoted_number(&mut self, text: &str, quoted: bool) {
+    fn unescaped(&mut self, text: &str, quoted: bool) {
         if quoted {
             self.out.push(b'"');
         }
@@ -55,7 +55,7 @@ impl<'c, 'o> JsonSink<'c, 'o> {
             number if number.is_nan() => self.out.extend_from_slice(b"\"NaN\""),
             f64::INFINITY => self.out.extend_from_slice(b"\"Infinity\""),
             f64::NEG_INFINITY => self.out.extend_from_slice(b"\"-Infinity\""),
-            _ => self.quoted_number(finite, quoted),
+            _ => self.unescaped(finite, quoted),
         }
     }
 
@@ -69,18 +69,18 @@ impl<'c, 'o> JsonSink<'c, 'o> {
         let len = bytes.len().div_ceil(3) * 4;
         self.out.resize(start + len, 0);
         let written = base64::engine::general_purpose::STANDARD.encode_slice(bytes, &mut self.out[start..]);
-        debug_assert_eq!(written, Ok(len), "the room is what base64 needs");
+        debug_assert_eq!(written, Ok(len), "the buffer has the length of the base64");
         self.out.push(b'"');
     }
 
-    /// The text of a value; its kind and the style of numbers decide on quotes and names.
-    fn value(&mut self, kind: Kind, numbers: JsonNumbers, key: bool, leaf: Leaf<'_>) -> Done<()> {
+    /// Writes a value; `key` writes it as the key of a map.
+    fn value(&mut self, kind: Kind, numbers: JsonNumbers, key: bool, leaf: Leaf<'_>) -> Outcome<()> {
         let quoted = key || numbers == JsonNumbers::Text;
         match leaf {
-            Leaf::Bool(truth) => self.quoted_number(if truth { "true" } else { "false" }, key),
-            Leaf::Int(number) => self.quoted_number(itoa::Buffer::new().format(number), quoted),
-            Leaf::UInt(number) => self.quoted_number(itoa::Buffer::new().format(number), quoted),
-            Leaf::Number(text) => self.quoted_number(text, quoted),
+            Leaf::Bool(truth) => self.unescaped(if truth { "true" } else { "false" }, key),
+            Leaf::Int(number) => self.unescaped(itoa::Buffer::new().format(number), quoted),
+            Leaf::UInt(number) => self.unescaped(itoa::Buffer::new().format(number), quoted),
+            Leaf::Number(text) => self.unescaped(text, quoted),
             Leaf::Null => self.out.extend_from_slice(b"null"),
             Leaf::Float(number) => {
                 self.double(f64::from(number), ryu::Buffer::new().format(number), key);
@@ -90,12 +90,12 @@ impl<'c, 'o> JsonSink<'c, 'o> {
             Leaf::Bytes(bytes) => self.base64(bytes.bytes),
             Leaf::Enum(number) => self.enumeration(kind, number),
             Leaf::Time(time) => match time.text() {
-                Some(text) => self.quoted_number(&text, true),
-                None => return fail(Problem::Unwritable("the moment is outside the years 1 to 9999")),
+                Some(text) => self.unescaped(&text, true),
+                None => return fail(Problem::Unwritable("the timestamp must be in the years 1 to 9999")),
             },
             Leaf::Duration(span) => match span.text() {
-                Some(text) => self.quoted_number(&text, true),
-                None => return fail(Problem::Unwritable("the length of time is out of range")),
+                Some(text) => self.unescaped(&text, true),
+                None => return fail(Problem::Unwritable("the duration is out of range")),
             },
             Leaf::Mask(paths) => {
                 let text = mask_text(paths)?;
@@ -103,7 +103,7 @@ impl<'c, 'o> JsonSink<'c, 'o> {
             }
             Leaf::Dynamic(value) => {
                 if json::write_into(value, self.out).is_err() {
-                    return fail(Problem::Unwritable("JSON has no text for a number that is infinite or none"));
+                    return fail(Problem::Unwritable("JSON cannot represent NaN and infinity here"));
                 }
             }
             Leaf::Any { url, payload, depth_left } => return self.any(url.text, payload, depth_left),
@@ -116,12 +116,12 @@ impl<'c, 'o> JsonSink<'c, 'o> {
         let enumeration = self.contract.enumeration(id);
         match enumeration.name_of(number) {
             _ if enumeration.null => self.out.extend_from_slice(b"null"),
-            Some(name) => self.quoted_number(name, true),
+            Some(name) => self.unescaped(name, true),
             None => self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
         }
     }
 
-    fn any(&mut self, url: &str, payload: BytesRef<'_>, depth_left: usize) -> Done<()> {
+    fn any(&mut self, url: &str, payload: BytesRef<'_>, depth_left: usize) -> Outcome<()> {
         if url.is_empty() && payload.bytes.is_empty() {
             self.out.extend_from_slice(b"{}");
             return Ok(());
@@ -152,20 +152,20 @@ impl<'c, 'o> JsonSink<'c, 'o> {
 }
 
 impl WireSource<'_, '_, JsonSink<'_, '_>> {
-    /// A type with a form of its own stands below `value`.
+    /// Writes the key of the payload of an `Any` of a well-known type.
     fn before_value(&mut self) {
         self.sink_mut().out.extend_from_slice(b",\"value\":");
     }
 }
 
-/// The type that a URL names: what stands behind its last slash.
+/// Finds the type of a URL: its name follows the last slash.
 pub(super) fn any_type(contract: &Contract, url: &str) -> Option<crate::model::RecordId> {
     let (_, name) = url.rsplit_once('/')?;
     contract.find_record(name)
 }
 
-/// Paths as JSON has them: in camel case, with commas between.
-fn mask_text(paths: &[ByteString]) -> Done<String> {
+/// The paths of a field mask in JSON: in camel case, separated by commas.
+fn mask_text(paths: &[ByteString]) -> Outcome<String> {
     let mut out = String::new();
     for (index, path) in paths.iter().enumerate() {
         if index > 0 {
@@ -174,19 +174,19 @@ fn mask_text(paths: &[ByteString]) -> Done<String> {
         let mut capital = false;
         for character in path.chars() {
             match character {
-                'A'..='Z' | ',' => return fail(Problem::Unwritable("a path of a field mask has no form in JSON")),
-                '_' if capital => return fail(Problem::Unwritable("a path of a field mask has no form in JSON")),
+                'A'..='Z' | ',' => return fail(Problem::Unwritable("JSON cannot represent a path of the field mask")),
+                '_' if capital => return fail(Problem::Unwritable("JSON cannot represent a path of the field mask")),
                 '_' => capital = true,
                 'a'..='z' if capital => {
                     out.push(character.to_ascii_uppercase());
                     capital = false;
                 }
-                _ if capital => return fail(Problem::Unwritable("a path of a field mask has no form in JSON")),
+                _ if capital => return fail(Problem::Unwritable("JSON cannot represent a path of the field mask")),
                 other => out.push(other),
             }
         }
         if capital {
-            return fail(Problem::Unwritable("a path of a field mask has no form in JSON"));
+            return fail(Problem::Unwritable("JSON cannot represent a path of the field mask"));
         }
     }
     Ok(out)
@@ -196,12 +196,12 @@ impl Sink for JsonSink<'_, '_> {
     type Mark = ();
 
     #[inline]
-    fn leaf(&mut self, slot: Slot<'_>, leaf: Leaf<'_>) -> Done<()> {
+    fn leaf(&mut self, slot: Slot<'_>, leaf: Leaf<'_>) -> Outcome<()> {
         if slot.is_implicit() && leaf.is_default() {
             return Ok(());
         }
         self.open(slot);
-        let key = slot.place == Place::Key;
+        let key = slot.position == Position::Key;
         self.value(slot.kind(), slot.field.json.numbers, key, leaf)?;
         if key {
             self.out.push(b':');
@@ -209,51 +209,51 @@ impl Sink for JsonSink<'_, '_> {
         Ok(())
     }
 
-    fn wrapped(&mut self, slot: Slot<'_>, inner: &Field, leaf: Leaf<'_>) -> Done<()> {
+    fn wrapped(&mut self, slot: Slot<'_>, inner: &Field, leaf: Leaf<'_>) -> Outcome<()> {
         self.open(slot);
         self.value(inner.kind, inner.json.numbers, false, leaf)
     }
 
-    fn begin_record(&mut self, slot: Slot<'_>, _: &RecordType) -> Done<()> {
+    fn begin_record(&mut self, slot: Slot<'_>, _: &RecordType) -> Outcome<()> {
         self.open(slot);
         self.out.push(b'{');
         Ok(())
     }
 
-    fn end_record(&mut self, _: Slot<'_>, (): ()) -> Done<()> {
+    fn end_record(&mut self, _: Slot<'_>, (): ()) -> Outcome<()> {
         self.out.push(b'}');
         Ok(())
     }
 
-    fn begin_list(&mut self, field: &Field) -> Done<()> {
+    fn begin_list(&mut self, field: &Field) -> Outcome<()> {
         self.separate();
         self.out.extend_from_slice(&field.json.key);
         self.out.push(b'[');
         Ok(())
     }
 
-    fn end_list(&mut self, _: &Field, (): ()) -> Done<()> {
+    fn end_list(&mut self, _: &Field, (): ()) -> Outcome<()> {
         self.out.push(b']');
         Ok(())
     }
 
-    fn begin_map(&mut self, field: &Field) -> Done<()> {
+    fn begin_map(&mut self, field: &Field) -> Outcome<()> {
         self.separate();
         self.out.extend_from_slice(&field.json.key);
         self.out.push(b'{');
         Ok(())
     }
 
-    fn end_map(&mut self, _: &Field, (): ()) -> Done<()> {
+    fn end_map(&mut self, _: &Field, (): ()) -> Outcome<()> {
         self.out.push(b'}');
         Ok(())
     }
 
-    fn begin_entry(&mut self, _: &Field) -> Done<()> {
+    fn begin_entry(&mut self, _: &Field) -> Outcome<()> {
         Ok(())
     }
 
-    fn end_entry(&mut self, _: &Field, (): ()) -> Done<()> {
+    fn end_entry(&mut self, _: &Field, (): ()) -> Outcome<()> {
         Ok(())
     }
 

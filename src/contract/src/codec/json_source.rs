@@ -1,31 +1,31 @@
-//! Reading ProtoJSON.
+//! Reads ProtoJSON.
 
 use std::borrow::Cow;
 
 use crossdock_message::json::{Cursor, JsonErrorKind, Token, read_value};
 use crossdock_message::{ByteString, Limits, Time, TimeSpan};
 
-use super::error::{Done, Failure, Problem, fail, nearest};
+use super::error::{Failure, Outcome, Problem, fail, nearest};
 use super::json_sink::any_type;
-use super::numbers::{leaf_of_json_text, leaf_of_number, leaf_of_text, wrong_kind};
+use super::numbers::{leaf_of_json_text, leaf_of_number, leaf_of_text, wrong_type};
 use super::wire_sink::WireSink;
-use super::{ANY_MAX, BytesRef, DEPTH_MAX, Leaf, Place, Sink, Slot, TextRef};
+use super::{ANY_MAX, BytesRef, DEPTH_MAX, Leaf, Position, Sink, Slot, TextRef};
 use crate::model::{Cardinality, Contract, EnumType, Field, Kind, RecordId, RecordType, Scalar, WellKnownType};
 
-/// Drives a sink with a document.
+/// Drives a sink with a JSON document.
 pub(crate) struct JsonSource<'r, 'a, 'c, 's, S> {
     contract: &'c Contract,
     cursor: &'r mut Cursor<'a>,
     sink: &'s mut S,
     limits: &'c Limits,
-    /// Keys and names of enumerations that the contract does not know are passed over.
+    /// Unknown keys and unknown names of enumeration values are ignored.
     ignore_unknown: bool,
     nodes: usize,
     any_left: usize,
     scratch: Vec<u8>,
 }
 
-/// The fields of one record that were given.
+/// The set of fields of a record that have occurred.
 struct Seen {
     small: u64,
     large: Vec<u64>,
@@ -36,8 +36,8 @@ impl Seen {
         Self { small: 0, large: if len > 64 { vec![0; len.div_ceil(64)] } else { Vec::new() } }
     }
 
-    /// Whether it was given before; it is from now on.
-    fn set(&mut self, index: u16) -> bool {
+    /// Adds a field; returns whether it was present.
+    fn insert(&mut self, index: u16) -> bool {
         let index = usize::from(index);
         let bits = if self.large.is_empty() { &mut self.small } else { &mut self.large[index / 64] };
         let bit = 1 << (index % 64);
@@ -46,7 +46,7 @@ impl Seen {
         before
     }
 
-    fn has(&self, index: u16) -> bool {
+    fn contains(&self, index: u16) -> bool {
         let index = usize::from(index);
         let bits = if self.large.is_empty() { self.small } else { self.large[index / 64] };
         bits >> (index % 64) & 1 == 1
@@ -64,14 +64,14 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         Self { contract, cursor, sink, limits, ignore_unknown, nodes: 0, any_left: ANY_MAX, scratch: Vec::new() }
     }
 
-    /// A whole document.
-    pub(crate) fn document(&mut self, id: RecordId) -> Done<()> {
+    /// Reads a whole document.
+    pub(crate) fn document(&mut self, id: RecordId) -> Outcome<()> {
         self.value_of_record(id)?;
         Ok(self.cursor.finish()?)
     }
 
-    /// A document that is the value of one field.
-    pub(crate) fn lone_field(&mut self, record: &RecordType, name: &str) -> Done<()> {
+    /// Reads a document that is the value of one field.
+    pub(crate) fn field_document(&mut self, record: &RecordType, name: &str) -> Outcome<()> {
         let Some(field) = record.field(name) else { return fail(unknown_field(record, name)) };
         let mut oneofs = Seen::new(record.variants.len());
         let depth = self.limits.depth.min(Limits::DEPTH_CEILING);
@@ -79,13 +79,13 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         Ok(self.cursor.finish()?)
     }
 
-    /// The value where the cursor stands, as a record.
-    fn value_of_record(&mut self, id: RecordId) -> Done<()> {
+    /// Reads the value at the cursor as a record.
+    fn value_of_record(&mut self, id: RecordId) -> Outcome<()> {
         let root = Field::of_document(id);
-        self.record(Slot::new(&root, Place::Root), id, self.limits.depth.min(Limits::DEPTH_CEILING))
+        self.record(Slot::new(&root, Position::Root), id, self.limits.depth.min(Limits::DEPTH_CEILING))
     }
 
-    fn node(&mut self) -> Done<()> {
+    fn node(&mut self) -> Outcome<()> {
         self.nodes += 1;
         if self.nodes > self.limits.nodes { fail(Problem::Nodes(self.limits.nodes)) } else { Ok(()) }
     }
@@ -94,7 +94,7 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         TextRef { text, owner: Some(self.cursor.document().as_bytes()) }
     }
 
-    fn record(&mut self, slot: Slot<'_>, id: RecordId, depth_left: usize) -> Done<()> {
+    fn record(&mut self, slot: Slot<'_>, id: RecordId, depth_left: usize) -> Outcome<()> {
         self.node()?;
         let record = self.contract.record(id);
         if record.well_known.is_some() {
@@ -107,13 +107,13 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         self.sink.end_record(slot, mark)
     }
 
-    fn expect(&mut self, wanted: Token, expected: &str) -> Done<()> {
+    fn expect(&mut self, wanted: Token, expected: &str) -> Outcome<()> {
         let found = self.cursor.token()?;
         if found == wanted { Ok(()) } else { wrong_token(expected, found) }
     }
 
-    /// The fields of the object that opens here; `typed` where `@type` is one of its keys and was read.
-    fn fields(&mut self, record: &RecordType, depth_left: usize, typed: bool) -> Done<()> {
+    /// Reads the fields of the object at the cursor. If it is `typed`, its `@type` was read before and is skipped.
+    fn fields(&mut self, record: &RecordType, depth_left: usize, typed: bool) -> Outcome<()> {
         let mut seen = Seen::new(record.fields.len());
         let mut oneofs = Seen::new(record.variants.len());
         let mut expected = 0;
@@ -121,7 +121,7 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         while more {
             let key_at = self.cursor.offset();
             let key = self.cursor.key()?;
-            // Most documents give the fields in the order of the contract.
+            // Most documents have the fields in the order of the contract.
             let known = match record.fields.get(expected) {
                 Some(field) if field.json.name == *key => Some(field),
                 _ => record.field(&key),
@@ -129,9 +129,9 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
             match known {
                 Some(field) => {
                     expected = usize::from(field.index) + 1;
-                    if seen.set(field.index) {
+                    if seen.insert(field.index) {
                         self.cursor.rewind(key_at);
-                        return fail(Problem::Twice(field.json.name.to_string()));
+                        return fail(Problem::DuplicateField(field.json.name.to_string()));
                     }
                     self.field(field, record, &mut oneofs, key_at, depth_left)
                         .map_err(|failure| failure.inside(&field.json.name))?;
@@ -146,14 +146,14 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
             more = self.cursor.next(b'}')?;
         }
         for index in &record.required {
-            if !seen.has(*index) {
-                return fail(Problem::Missing(record.fields[usize::from(*index)].json.name.to_string()));
+            if !seen.contains(*index) {
+                return fail(Problem::MissingField(record.fields[usize::from(*index)].json.name.to_string()));
             }
         }
         Ok(())
     }
 
-    fn skip(&mut self, depth_left: usize) -> Done<()> {
+    fn skip(&mut self, depth_left: usize) -> Outcome<()> {
         let limits = Limits { depth: depth_left, ..self.limits.clone() };
         read_value(self.cursor, &limits, &mut self.nodes)?;
         Ok(())
@@ -166,30 +166,30 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         oneofs: &mut Seen,
         key_at: usize,
         depth_left: usize,
-    ) -> Done<()> {
+    ) -> Outcome<()> {
         let token = self.cursor.token()?;
-        if token == Token::Null && !self.takes_null(field) {
+        if token == Token::Null && !self.accepts_null(field) {
             return Ok(self.cursor.literal(token)?);
         }
         if let Some(oneof) = field.variant_of
-            && oneofs.set(oneof)
+            && oneofs.insert(oneof)
         {
             self.cursor.rewind(key_at);
-            return fail(Problem::OneofTwice(record.variants[usize::from(oneof)].name.to_string()));
+            return fail(Problem::OneofConflict(record.variants[usize::from(oneof)].name.to_string()));
         }
         match field.cardinality {
             Cardinality::Repeated => self.list(field, token, depth_left),
             Cardinality::Map(_) => self.map(field, token, depth_left),
-            _ => self.single(Slot::new(field, Place::Single), token, depth_left),
+            _ => self.single(Slot::new(field, Position::Single), token, depth_left),
         }
     }
 
-    /// Whether null is a value of the field rather than its absence.
-    fn takes_null(&self, field: &Field) -> bool {
+    /// Whether null is a value of the field instead of its absence.
+    fn accepts_null(&self, field: &Field) -> bool {
         !field.is_collection() && self.is_nullable(field)
     }
 
-    /// Whether null is a value of the field, or of its items.
+    /// Whether null is a value of the field or of its items.
     fn is_nullable(&self, field: &Field) -> bool {
         field.nullable
             || match field.kind {
@@ -199,12 +199,12 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
             }
     }
 
-    fn list(&mut self, field: &Field, token: Token, depth_left: usize) -> Done<()> {
+    fn list(&mut self, field: &Field, token: Token, depth_left: usize) -> Outcome<()> {
         let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(self.limits.depth)) };
         if token != Token::Array {
             return wrong_token("a list", token);
         }
-        let slot = Slot::new(field, Place::Item);
+        let slot = Slot::new(field, Position::Item);
         let mark = self.sink.begin_list(field)?;
         let mut more = self.cursor.enter(b']');
         let mut index = 0;
@@ -220,13 +220,13 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         self.sink.end_list(field, mark)
     }
 
-    fn map(&mut self, field: &Field, token: Token, depth_left: usize) -> Done<()> {
+    fn map(&mut self, field: &Field, token: Token, depth_left: usize) -> Outcome<()> {
         let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(self.limits.depth)) };
         if token != Token::Object {
             return wrong_token("an object", token);
         }
-        let (key_slot, value_slot) = (Slot::new(field, Place::Key), Slot::new(field, Place::Value));
-        let Some(key_kind) = field.map_key() else { return fail(Problem::Unwritable("the field is no map")) };
+        let (key_slot, value_slot) = (Slot::new(field, Position::Key), Slot::new(field, Position::Value));
+        let Some(key_kind) = field.map_key() else { return fail(Problem::Unwritable("the field is not a map")) };
         let mark = self.sink.begin_map(field)?;
         let mut keys = std::collections::HashSet::new();
         let mut more = self.cursor.enter(b'}');
@@ -271,8 +271,8 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         self.sink.end_map(field, mark)
     }
 
-    /// Whether a text names no value of an enumeration; nothing is read.
-    fn is_unknown_name(&mut self, kind: Kind, token: Token) -> Done<bool> {
+    /// Whether the token is an unknown name of an enumeration value. The cursor does not move.
+    fn is_unknown_name(&mut self, kind: Kind, token: Token) -> Outcome<bool> {
         let Kind::Enum(id) = kind else { return Ok(false) };
         if token != Token::String {
             return Ok(false);
@@ -283,9 +283,9 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         Ok(self.contract.enumeration(id).number_of(&name).is_none())
     }
 
-    /// One value.
+    /// Reads one value.
     #[inline]
-    fn single(&mut self, slot: Slot<'_>, token: Token, depth_left: usize) -> Done<()> {
+    fn single(&mut self, slot: Slot<'_>, token: Token, depth_left: usize) -> Outcome<()> {
         let start = self.cursor.offset();
         if token == Token::Null && slot.is_nullable() {
             self.node()?;
@@ -301,7 +301,7 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
                     Ok(Some(number)) => self.sink.leaf(slot, Leaf::Enum(number)),
                     Ok(None) => Ok(()),
                     Err(failure) => {
-                        self.back_to(start, &failure);
+                        self.rewind_to(start, &failure);
                         Err(failure)
                     }
                 }
@@ -310,22 +310,22 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
                 self.node()?;
                 let done = self.scalar(slot, scalar, token);
                 if let Err(failure) = &done {
-                    self.back_to(start, failure);
+                    self.rewind_to(start, failure);
                 }
                 done
             }
         }
     }
 
-    /// An error of the value is told where the value starts; one of JSON where it was found.
-    fn back_to(&mut self, start: usize, failure: &Failure) {
+    /// Moves the cursor to the start of a value with an invalid type. JSON errors keep their own position.
+    fn rewind_to(&mut self, start: usize, failure: &Failure) {
         if !matches!(failure.problem, Problem::Json(_)) {
             self.cursor.rewind(start);
         }
     }
 
     #[inline]
-    fn scalar(&mut self, slot: Slot<'_>, scalar: Scalar, token: Token) -> Done<()> {
+    fn scalar(&mut self, slot: Slot<'_>, scalar: Scalar, token: Token) -> Outcome<()> {
         match token {
             Token::String => {
                 let text = self.cursor.string()?;
@@ -349,12 +349,12 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
                 self.cursor.literal(token)?;
                 self.sink.leaf(slot, Leaf::Bool(token == Token::True))
             }
-            other => wrong_kind(scalar, token_name(other)),
+            other => wrong_type(scalar, token_name(other)),
         }
     }
 
-    /// The number of an enumeration's value; nothing for a name that is not known, where those are passed over.
-    fn enum_value(&mut self, enumeration: &EnumType, token: Token) -> Done<Option<i32>> {
+    /// The number of an enumeration value; `None` for an unknown name that is ignored.
+    fn enum_value(&mut self, enumeration: &EnumType, token: Token) -> Outcome<Option<i32>> {
         match token {
             Token::String => {
                 let name = self.cursor.string()?;
@@ -380,11 +380,11 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
                 self.cursor.literal(token)?;
                 Ok(Some(0))
             }
-            other => wrong_token(&format!("a name of `{}`", enumeration.name), other),
+            other => wrong_token(&format!("a value of `{}`", enumeration.name), other),
         }
     }
 
-    fn well_known(&mut self, slot: Slot<'_>, record: &RecordType, depth_left: usize) -> Done<()> {
+    fn well_known(&mut self, slot: Slot<'_>, record: &RecordType, depth_left: usize) -> Outcome<()> {
         let start = self.cursor.offset();
         let done = self.well_known_value(slot, record, depth_left);
         if let Err(failure) = &done
@@ -393,30 +393,30 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
                 Some(WellKnownType::Time | WellKnownType::Duration | WellKnownType::FieldMask | WellKnownType::Wrapper)
             )
         {
-            self.back_to(start, failure);
+            self.rewind_to(start, failure);
         }
         done
     }
 
-    fn well_known_value(&mut self, slot: Slot<'_>, record: &RecordType, depth_left: usize) -> Done<()> {
+    fn well_known_value(&mut self, slot: Slot<'_>, record: &RecordType, depth_left: usize) -> Outcome<()> {
         let Some(well_known) = record.well_known else { return fail(Problem::Tag) };
         match well_known {
             WellKnownType::Time => {
-                let text = self.string("a moment such as \"2026-01-31T12:00:00Z\"")?;
+                let text = self.string("a timestamp such as \"2026-01-31T12:00:00Z\"")?;
                 match Time::parse(&text) {
                     Some(time) => self.sink.leaf(slot, Leaf::Time(time)),
-                    None => wrong_text("a moment such as \"2026-01-31T12:00:00Z\""),
+                    None => wrong_text("a timestamp such as \"2026-01-31T12:00:00Z\""),
                 }
             }
             WellKnownType::Duration => {
-                let text = self.string("a length of time such as \"1.5s\"")?;
+                let text = self.string("a duration such as \"1.5s\"")?;
                 match TimeSpan::parse(&text) {
                     Some(span) => self.sink.leaf(slot, Leaf::Duration(span)),
-                    None => wrong_text("a length of time such as \"1.5s\""),
+                    None => wrong_text("a duration such as \"1.5s\""),
                 }
             }
             WellKnownType::FieldMask => {
-                let text = self.string("names of fields with commas between")?;
+                let text = self.string("field names separated by commas")?;
                 let paths = mask_paths(&text)?;
                 self.sink.leaf(slot, Leaf::Mask(&paths))
             }
@@ -444,7 +444,7 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         }
     }
 
-    fn wrapper(&mut self, slot: Slot<'_>, inner: &Field, scalar: Scalar, token: Token) -> Done<()> {
+    fn wrapper(&mut self, slot: Slot<'_>, inner: &Field, scalar: Scalar, token: Token) -> Outcome<()> {
         match token {
             Token::String => {
                 let text = self.cursor.string()?;
@@ -464,24 +464,24 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
                 self.cursor.literal(token)?;
                 self.sink.wrapped(slot, inner, Leaf::Bool(token == Token::True))
             }
-            other => wrong_kind(scalar, token_name(other)),
+            other => wrong_type(scalar, token_name(other)),
         }
     }
 
-    fn string(&mut self, expected: &str) -> Done<Cow<'a, str>> {
+    fn string(&mut self, expected: &str) -> Outcome<Cow<'a, str>> {
         self.expect(Token::String, expected)?;
         Ok(self.cursor.string()?)
     }
 
-    /// An object with the type's URL as one of its keys; it need not be the first.
-    fn any(&mut self, slot: Slot<'_>, depth_left: usize) -> Done<()> {
+    /// Reads an `Any`. `@type` need not be the first key, so the object is scanned for it before it is read.
+    fn any(&mut self, slot: Slot<'_>, depth_left: usize) -> Outcome<()> {
         let Some(inner_depth) = depth_left.checked_sub(1) else { return fail(Problem::Depth(self.limits.depth)) };
         let Some(any_left) = self.any_left.checked_sub(1) else { return fail(Problem::AnyDepth(ANY_MAX)) };
         self.expect(Token::Object, "an object with `@type`")?;
         let start = self.cursor.offset();
         let Some(url) = self.find_type(inner_depth)? else {
             if self.cursor.document().as_bytes()[start..self.cursor.offset()].contains(&b'"') {
-                return fail(Problem::AnyForm("an `Any` needs the type's URL as `@type`"));
+                return fail(Problem::MalformedAny("an `Any` must have its type URL in `@type`"));
             }
             let none = TextRef { text: "", owner: None };
             let payload = BytesRef { bytes: &[], owner: None };
@@ -515,19 +515,19 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         self.sink.leaf(slot, Leaf::Any { url, payload, depth_left: DEPTH_MAX })
     }
 
-    /// The URL below `@type` of the object that opens here; the object is passed.
-    fn find_type(&mut self, depth_left: usize) -> Done<Option<String>> {
+    /// The value of `@type` in the object at the cursor, which is skipped.
+    fn find_type(&mut self, depth_left: usize) -> Outcome<Option<String>> {
         let mut found = None;
         let mut more = self.cursor.enter(b'}');
         while more {
             let key = self.cursor.key()?;
             if key == "@type" {
                 if found.is_some() {
-                    return fail(Problem::Twice("@type".to_owned()));
+                    return fail(Problem::DuplicateField("@type".to_owned()));
                 }
-                found = Some(self.string("the URL of a type")?.into_owned());
+                found = Some(self.string("a type URL")?.into_owned());
             } else {
-                // Passed once here and read once later: only the later one is counted.
+                // These values are read again later, and counted then.
                 let nodes = self.nodes;
                 self.skip(depth_left)?;
                 self.nodes = nodes;
@@ -537,10 +537,10 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
         Ok(found)
     }
 
-    /// The payload of an `Any` whose type has a form of its own: it stands below `value`.
-    fn well_known_payload(&mut self, id: RecordId, depth_left: usize) -> Done<()> {
+    /// Reads the payload of an `Any` of a well-known type, which is in `value`.
+    fn well_known_payload(&mut self, id: RecordId, depth_left: usize) -> Outcome<()> {
         let root = Field::of_document(id);
-        let slot = Slot::new(&root, Place::Root);
+        let slot = Slot::new(&root, Position::Root);
         let mut found = false;
         let mut more = self.cursor.enter(b'}');
         while more {
@@ -552,18 +552,18 @@ impl<'r, 'a, 'c, 's, S: Sink> JsonSource<'r, 'a, 'c, 's, S> {
                     self.cursor.token()?;
                     self.record(slot, id, depth_left).map_err(|failure| failure.inside("value"))?;
                 }
-                "value" => return fail(Problem::Twice("value".to_owned())),
+                "value" => return fail(Problem::DuplicateField("value".to_owned())),
                 _ if self.ignore_unknown => self.skip(depth_left)?,
-                _ => return fail(Problem::AnyForm("an `Any` of this type has `@type` and `value` only")),
+                _ => return fail(Problem::MalformedAny("an `Any` of this type can have only `@type` and `value`")),
             }
             more = self.cursor.next(b'}')?;
         }
-        if found { Ok(()) } else { fail(Problem::AnyForm("an `Any` of this type needs `value`")) }
+        if found { Ok(()) } else { fail(Problem::MalformedAny("an `Any` of this type must have `value`")) }
     }
 }
 
-/// Paths as the contract names fields, from a text as JSON has them.
-pub(super) fn mask_paths(text: &str) -> Done<Vec<ByteString>> {
+/// Converts the paths of a field mask from JSON to the field names of the contract.
+pub(super) fn mask_paths(text: &str) -> Outcome<Vec<ByteString>> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
@@ -572,7 +572,7 @@ pub(super) fn mask_paths(text: &str) -> Done<Vec<ByteString>> {
         let mut out = String::with_capacity(path.len() + 4);
         for character in path.chars() {
             match character {
-                '_' => return wrong_text("names of fields in camel case"),
+                '_' => return wrong_text("field names in camel case"),
                 'A'..='Z' => {
                     out.push('_');
                     out.push(character.to_ascii_lowercase());
@@ -586,11 +586,11 @@ pub(super) fn mask_paths(text: &str) -> Done<Vec<ByteString>> {
 }
 
 pub(super) fn unknown_field(record: &RecordType, name: &str) -> Problem {
-    let names = record.fields.iter().map(|field| &*field.json.name);
+    let known = record.fields.iter().map(|field| &*field.json.name);
     Problem::UnknownField {
         record: record.name.to_string(),
         name: name.chars().take(64).collect(),
-        meant: nearest(name, names),
+        suggestion: nearest(name, known),
     }
 }
 
@@ -598,7 +598,7 @@ pub(super) fn unknown_name(enumeration: &EnumType, name: &str) -> Problem {
     Problem::EnumValue {
         name: enumeration.name.to_string(),
         value: name.chars().take(64).collect(),
-        meant: nearest(name, enumeration.values.iter().map(|(name, _)| &**name)),
+        suggestion: nearest(name, enumeration.values.iter().map(|(name, _)| &**name)),
     }
 }
 
@@ -606,17 +606,17 @@ fn token_name(token: Token) -> &'static str {
     match token {
         Token::Object => "an object",
         Token::Array => "a list",
-        Token::String => "text",
+        Token::String => "a string",
         Token::Number => "a number",
         Token::True | Token::False => "a boolean",
         Token::Null => "null",
     }
 }
 
-fn wrong_token<T>(expected: &str, found: Token) -> Done<T> {
-    fail(Problem::Kind { expected: expected.to_owned(), found: token_name(found) })
+fn wrong_token<T>(expected: &str, found: Token) -> Outcome<T> {
+    fail(Problem::WrongType { expected: expected.to_owned(), found: token_name(found) })
 }
 
-pub(super) fn wrong_text<T>(expected: &str) -> Done<T> {
-    fail(Problem::Kind { expected: expected.to_owned(), found: "another text" })
+pub(super) fn wrong_text<T>(expected: &str) -> Outcome<T> {
+    fail(Problem::WrongType { expected: expected.to_owned(), found: "another string" })
 }

@@ -1,18 +1,18 @@
-//! Numbers and texts to the scalar that a contract asks for: exact, or refused.
+//! Converts numbers and strings to the scalar type of a field, exactly or not at all.
 
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use crossdock_message::{Decimal, Value};
 
-use super::error::{Done, Problem, fail};
+use super::error::{Outcome, Problem, fail};
 use super::{BytesRef, Leaf, TextRef};
 use crate::model::Scalar;
 
-/// Digits of a whole number that are looked at; a longer one fits nowhere.
-const WHOLE_DIGITS_MAX: usize = 40;
+/// The maximum digits of an integer; a longer one fits no type.
+const INTEGER_DIGITS_MAX: usize = 40;
 
-/// A number in JSON's grammar as a scalar.
-pub(super) fn leaf_of_number(scalar: Scalar, text: &str) -> Done<Leaf<'_>> {
+/// Converts a number in the grammar of JSON.
+pub(super) fn leaf_of_number(scalar: Scalar, text: &str) -> Outcome<Leaf<'_>> {
     match scalar {
         Scalar::Double => match text.parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(Leaf::Double(number)),
@@ -25,21 +25,21 @@ pub(super) fn leaf_of_number(scalar: Scalar, text: &str) -> Done<Leaf<'_>> {
         Scalar::Decimal => Ok(Leaf::Number(text)),
         Scalar::Integer if !text.contains(['.', 'e', 'E']) => Ok(Leaf::Number(text)),
         Scalar::Integer => fail(Problem::Range(scalar.name())),
-        // Its text is all that is known about it.
+        // Its text is its value.
         Scalar::Lexical => Ok(Leaf::Text(TextRef { text, owner: None })),
-        Scalar::Bool | Scalar::Text | Scalar::Bytes => wrong_kind(scalar, "a number"),
-        whole => match text.parse::<i64>() {
-            Ok(number) => leaf_of_whole(whole, i128::from(number)),
-            Err(_) => match whole_number(text) {
-                Some(number) => leaf_of_whole(whole, number),
-                None => fail(Problem::Range(whole.name())),
+        Scalar::Bool | Scalar::Text | Scalar::Bytes => wrong_type(scalar, "a number"),
+        integer => match text.parse::<i64>() {
+            Ok(number) => leaf_of_integer(integer, i128::from(number)),
+            Err(_) => match parse_integer(text) {
+                Some(number) => leaf_of_integer(integer, number),
+                None => fail(Problem::Range(integer.name())),
             },
         },
     }
 }
 
-/// A whole number as a scalar of a whole kind, where it fits.
-fn leaf_of_whole(scalar: Scalar, number: i128) -> Done<Leaf<'static>> {
+/// Converts an integer to an integer type.
+fn leaf_of_integer(scalar: Scalar, number: i128) -> Outcome<Leaf<'static>> {
     let leaf = match scalar {
         Scalar::Int32 => i32::try_from(number).ok().map(|number| Leaf::Int(i64::from(number))),
         Scalar::Int64 => i64::try_from(number).ok().map(Leaf::Int),
@@ -50,8 +50,8 @@ fn leaf_of_whole(scalar: Scalar, number: i128) -> Done<Leaf<'static>> {
     leaf.map_or_else(|| fail(Problem::Range(scalar.name())), Ok)
 }
 
-/// The value of a number in JSON's grammar that is whole, however it is written: `1.0`, `12e3`.
-fn whole_number(text: &str) -> Option<i128> {
+/// The value of an integer in any notation of JSON, such as `1.0` or `12e3`; `None` if it has a fraction or is too long.
+fn parse_integer(text: &str) -> Option<i128> {
     let (negative, unsigned) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
         Some(at) => (&unsigned[..at], unsigned[at + 1..].parse::<i32>().ok()?),
@@ -68,24 +68,24 @@ fn whole_number(text: &str) -> Option<i128> {
     let exponent = i64::from(exponent) - i64::try_from(fraction.len()).ok()?;
     let zeros = i64::try_from(digits.len() - kept.len()).ok()? + exponent;
     let zeros = usize::try_from(zeros).ok()?;
-    if kept.len() + zeros > WHOLE_DIGITS_MAX {
+    if kept.len() + zeros > INTEGER_DIGITS_MAX {
         return None;
     }
     let number = format!("{kept}{}", "0".repeat(zeros)).parse::<i128>().ok()?;
     Some(if negative { -number } else { number })
 }
 
-/// A text as a scalar, as ProtoJSON reads texts: a number in quotes, base64, `NaN`.
-pub(super) fn leaf_of_json_text<'a>(scalar: Scalar, text: TextRef<'a>, scratch: &'a mut Vec<u8>) -> Done<Leaf<'a>> {
+/// Converts a string of ProtoJSON, which may contain a number, base64 or `NaN`.
+pub(super) fn leaf_of_json_text<'a>(scalar: Scalar, text: TextRef<'a>, scratch: &'a mut Vec<u8>) -> Outcome<Leaf<'a>> {
     let not_finite = |number: f64| match scalar {
         Scalar::Double => Some(Leaf::Double(number)),
-        #[expect(clippy::cast_possible_truncation, reason = "these three are the same in both widths")]
+        #[expect(clippy::cast_possible_truncation, reason = "these three values exist in both widths")]
         Scalar::Float => Some(Leaf::Float(number as f32)),
         _ => None,
     };
     match scalar {
         Scalar::Text | Scalar::Lexical => return Ok(Leaf::Text(text)),
-        Scalar::Bool => return wrong_kind(scalar, "text"),
+        Scalar::Bool => return wrong_type(scalar, "a string"),
         Scalar::Bytes => {
             decode_base64(text.text, scratch)?;
             return Ok(Leaf::Bytes(BytesRef { bytes: scratch, owner: None }));
@@ -101,12 +101,12 @@ pub(super) fn leaf_of_json_text<'a>(scalar: Scalar, text: TextRef<'a>, scratch: 
     match known {
         Some(leaf) => Ok(leaf),
         None if Decimal::new(text.text).is_ok() => leaf_of_number(scalar, text.text),
-        None => wrong_kind(scalar, "text"),
+        None => wrong_type(scalar, "a string"),
     }
 }
 
-/// A text as a scalar where only texts can be, as in a path, a query or the key of a map: booleans as well.
-pub(crate) fn leaf_of_text<'a>(scalar: Scalar, text: TextRef<'a>, scratch: &'a mut Vec<u8>) -> Done<Leaf<'a>> {
+/// Converts a string from a path, a query or the key of a map, where booleans are strings, too.
+pub(crate) fn leaf_of_text<'a>(scalar: Scalar, text: TextRef<'a>, scratch: &'a mut Vec<u8>) -> Outcome<Leaf<'a>> {
     match (scalar, text.text) {
         (Scalar::Bool, "true") => Ok(Leaf::Bool(true)),
         (Scalar::Bool, "false") => Ok(Leaf::Bool(false)),
@@ -114,7 +114,7 @@ pub(crate) fn leaf_of_text<'a>(scalar: Scalar, text: TextRef<'a>, scratch: &'a m
     }
 }
 
-fn decode_base64(text: &str, out: &mut Vec<u8>) -> Done<()> {
+fn decode_base64(text: &str, out: &mut Vec<u8>) -> Outcome<()> {
     const CONFIG: GeneralPurposeConfig = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
         .with_decode_allow_trailing_bits(true);
@@ -124,24 +124,24 @@ fn decode_base64(text: &str, out: &mut Vec<u8>) -> Done<()> {
     let engine = if text.contains(['-', '_']) { URL_SAFE } else { STANDARD };
     match engine.decode_vec(text, out) {
         Ok(()) => Ok(()),
-        Err(_) => fail(Problem::Kind { expected: "base64".to_owned(), found: "another text" }),
+        Err(_) => fail(Problem::WrongType { expected: "base64".to_owned(), found: "another string" }),
     }
 }
 
-/// A canonical value as a scalar.
-pub(super) fn leaf_of_value<'a>(scalar: Scalar, value: &'a Value, scratch: &'a mut Vec<u8>) -> Done<Leaf<'a>> {
+/// Converts a value.
+pub(super) fn leaf_of_value<'a>(scalar: Scalar, value: &'a Value, scratch: &'a mut Vec<u8>) -> Outcome<Leaf<'a>> {
     match (scalar, value) {
         (Scalar::Bool, Value::Bool(truth)) => Ok(Leaf::Bool(*truth)),
         (Scalar::Bytes, Value::Bytes(bytes)) => Ok(Leaf::Bytes(BytesRef { bytes, owner: Some(bytes) })),
-        (Scalar::Text, Value::Time(_) | Value::Duration(_)) => fail(Problem::Kind {
-            expected: "text".to_owned(),
-            found: "a moment or a length of time; `text()` makes a text of it",
+        (Scalar::Text, Value::Time(_) | Value::Duration(_)) => fail(Problem::WrongType {
+            expected: "a string".to_owned(),
+            found: "a timestamp or duration; convert it with `text()`",
         }),
         (_, Value::Text(text)) => leaf_of_json_text(scalar, TextRef { text, owner: Some(text.as_bytes()) }, scratch),
         (Scalar::Double, Value::F64(number)) => Ok(Leaf::Double(*number)),
         (Scalar::Double, Value::F32(number)) => Ok(Leaf::Double(f64::from(*number))),
         (Scalar::Float, Value::F32(number)) => Ok(Leaf::Float(*number)),
-        #[expect(clippy::cast_possible_truncation, reason = "the contract says that the number is a single")]
+        #[expect(clippy::cast_possible_truncation, reason = "the field is a `float`")]
         (Scalar::Float, Value::F64(number)) => {
             let single = *number as f32;
             if single.is_finite() || !number.is_finite() {
@@ -150,26 +150,26 @@ pub(super) fn leaf_of_value<'a>(scalar: Scalar, value: &'a Value, scratch: &'a m
                 fail(Problem::Range("float"))
             }
         }
-        (_, Value::Int(number)) => leaf_of_number(scalar, kept(itoa::Buffer::new().format(*number), scratch)),
-        (_, Value::UInt(number)) => leaf_of_number(scalar, kept(itoa::Buffer::new().format(*number), scratch)),
+        (_, Value::Int(number)) => leaf_of_number(scalar, copied(itoa::Buffer::new().format(*number), scratch)),
+        (_, Value::UInt(number)) => leaf_of_number(scalar, copied(itoa::Buffer::new().format(*number), scratch)),
         (_, Value::Decimal(number)) => leaf_of_number(scalar, number.as_str()),
         (_, Value::F32(_) | Value::F64(_)) => match value.scalar_text() {
-            Some(text) => leaf_of_number(scalar, kept(&text, scratch)),
+            Some(text) => leaf_of_number(scalar, copied(&text, scratch)),
             None => fail(Problem::Range(scalar.name())),
         },
-        (_, other) => wrong_kind(scalar, other.kind()),
+        (_, other) => wrong_type(scalar, other.kind()),
     }
 }
 
-/// A copy of a text that lives as long as the leaf.
-fn kept<'a>(text: &str, scratch: &'a mut Vec<u8>) -> &'a str {
+/// Copies a string to the scratch buffer, which outlives the leaf.
+fn copied<'a>(text: &str, scratch: &'a mut Vec<u8>) -> &'a str {
     scratch.clear();
     scratch.extend_from_slice(text.as_bytes());
     std::str::from_utf8(scratch).unwrap_or_default()
 }
 
-/// A number as the double that a `google.protobuf.Value` holds.
-pub(super) fn double_of(value: &Value) -> Done<f64> {
+/// Converts a number to the double of a `google.protobuf.Value`.
+pub(super) fn double_of(value: &Value) -> Outcome<f64> {
     let mut scratch = Vec::new();
     match leaf_of_value(Scalar::Double, value, &mut scratch)? {
         Leaf::Double(number) => Ok(number),
@@ -177,14 +177,14 @@ pub(super) fn double_of(value: &Value) -> Done<f64> {
     }
 }
 
-pub(super) fn wrong_kind<T>(scalar: Scalar, found: &'static str) -> Done<T> {
+pub(super) fn wrong_type<T>(scalar: Scalar, found: &'static str) -> Outcome<T> {
     let expected = match scalar {
-        Scalar::Bool => "true or false".to_owned(),
-        Scalar::Text | Scalar::Lexical => "text".to_owned(),
+        Scalar::Bool => "a boolean".to_owned(),
+        Scalar::Text | Scalar::Lexical => "a string".to_owned(),
         Scalar::Bytes => "base64".to_owned(),
         number => format!("a number ({})", number.name()),
     };
-    fail(Problem::Kind { expected, found })
+    fail(Problem::WrongType { expected, found })
 }
 
 #[cfg(test)]
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_numbers_however_they_are_written() {
+    fn integers_are_read_in_any_notation() {
         for (text, number) in [
             ("0", Some(0)),
             ("-0", Some(0)),
@@ -208,12 +208,12 @@ mod tests {
             ("1e38", Some(10_i128.pow(38))),
             ("1e39", None),
         ] {
-            assert_eq!(whole_number(text), number, "{text}");
+            assert_eq!(parse_integer(text), number, "{text}");
         }
     }
 
     #[test]
-    fn a_number_fits_or_is_refused() {
+    fn numbers_that_do_not_fit_are_rejected() {
         let fits = |scalar, text: &str| leaf_of_number(scalar, text).is_ok();
         for (scalar, text, expected) in [
             (Scalar::Int32, "2147483647", true),

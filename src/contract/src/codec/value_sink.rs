@@ -1,21 +1,21 @@
-//! Making a canonical value.
+//! Builds a value.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use crossdock_message::{ByteString, Decimal, Limits, Record, Shape, Value};
 
-use super::error::{Done, Problem, fail};
+use super::error::{Outcome, Problem, fail};
 use super::json_sink::any_type;
 use super::wire_source::{Input, WireSource};
-use super::{ANY_MAX, BytesRef, Leaf, Place, Sink, Slot, TextRef};
+use super::{ANY_MAX, BytesRef, Leaf, Position, Sink, Slot, TextRef};
 use crate::model::{Contract, Field, Kind, RecordType};
 
-/// The payload of an `Any` whose type the contract does not hold, as protobuf wrote it.
+/// The field of an `Any` of an unknown or mismatched type: its payload as received.
 pub(super) const RAW_PAYLOAD: &str = "@value";
-/// The URL of an `Any`'s type.
+/// The field of an `Any` with its type URL.
 pub(super) const TYPE: &str = "@type";
-/// What an `Any` of a type with a form of its own holds.
+/// The field of an `Any` of a well-known type with its payload.
 pub(super) const VALUE: &str = "value";
 
 /// Builds one value.
@@ -28,9 +28,18 @@ pub(crate) struct ValueSink<'c> {
 }
 
 enum Open {
-    Record { shape: Arc<Shape>, fields: Vec<(ByteString, Value)>, unknown: BytesMut, lone: Bytes },
+    /// `first_unknown` shares the only run of unknown fields; several are copied to `unknown`.
+    Record {
+        shape: Arc<Shape>,
+        fields: Vec<(ByteString, Value)>,
+        unknown: BytesMut,
+        first_unknown: Bytes,
+    },
     List(Vec<Value>),
-    Map { entries: Vec<(ByteString, Value)>, key: ByteString },
+    Map {
+        entries: Vec<(ByteString, Value)>,
+        key: ByteString,
+    },
 }
 
 impl<'c> ValueSink<'c> {
@@ -38,7 +47,7 @@ impl<'c> ValueSink<'c> {
         Self { contract, limits, any_left: ANY_MAX, open: Vec::new(), done: None }
     }
 
-    /// What was built.
+    /// The finished value.
     pub(crate) fn finish(self) -> Value {
         self.done.unwrap_or(Value::Null)
     }
@@ -52,12 +61,12 @@ impl<'c> ValueSink<'c> {
         }
     }
 
-    fn value(&mut self, kind: Kind, leaf: Leaf<'_>) -> Done<Value> {
+    fn value(&mut self, kind: Kind, leaf: Leaf<'_>) -> Outcome<Value> {
         Ok(match leaf {
             Leaf::Bool(truth) => Value::Bool(truth),
             Leaf::Int(number) => Value::Int(number),
             Leaf::UInt(number) => Value::from(number),
-            // Digits are kept; a number that is not in JSON's grammar is no leaf.
+            // Never null: the text of a leaf is a valid number.
             Leaf::Number(text) => match text.parse::<i64>() {
                 Ok(number) => Value::Int(number),
                 Err(_) => Decimal::new(text).map_or(Value::Null, Value::Decimal),
@@ -86,8 +95,8 @@ impl<'c> ValueSink<'c> {
         })
     }
 
-    /// The payload is unfolded where its type is known, as in ProtoJSON.
-    fn any(&mut self, url: TextRef<'_>, payload: BytesRef<'_>, depth_left: usize) -> Done<Value> {
+    /// Decodes the payload if its type is known, as ProtoJSON does.
+    fn any(&mut self, url: TextRef<'_>, payload: BytesRef<'_>, depth_left: usize) -> Outcome<Value> {
         if url.text.is_empty() && payload.bytes.is_empty() {
             return Ok(Value::Record(Record::new()));
         }
@@ -103,7 +112,7 @@ impl<'c> ValueSink<'c> {
         if let Err(failure) = source.document(id, Input { owner: &owner, bytes: &owner }, depth_left) {
             return match failure.problem {
                 Problem::Nodes(_) | Problem::Depth(_) | Problem::AnyDepth(_) => Err(failure),
-                // A payload that is not of its type is the business of who looks at it: it goes on as it came.
+                // Steps that do not use the payload must not fail because of it, so it is kept as received.
                 _ => {
                     fields.push((ByteString::from_static(RAW_PAYLOAD), Value::Bytes(owner)));
                     Ok(Value::Record(Record::from_unique(fields)))
@@ -127,9 +136,9 @@ impl<'c> ValueSink<'c> {
 impl Sink for ValueSink<'_> {
     type Mark = ();
 
-    fn leaf(&mut self, slot: Slot<'_>, leaf: Leaf<'_>) -> Done<()> {
+    fn leaf(&mut self, slot: Slot<'_>, leaf: Leaf<'_>) -> Outcome<()> {
         let value = self.value(slot.kind(), leaf)?;
-        if slot.place == Place::Key {
+        if slot.position == Position::Key {
             if let Some(Open::Map { key, .. }) = self.open.last_mut() {
                 *key = value.scalar_text().unwrap_or_default();
             }
@@ -139,66 +148,67 @@ impl Sink for ValueSink<'_> {
         Ok(())
     }
 
-    fn wrapped(&mut self, slot: Slot<'_>, inner: &Field, leaf: Leaf<'_>) -> Done<()> {
+    fn wrapped(&mut self, slot: Slot<'_>, inner: &Field, leaf: Leaf<'_>) -> Outcome<()> {
         let value = self.value(inner.kind, leaf)?;
         self.put(slot, value);
         Ok(())
     }
 
-    fn begin_record(&mut self, _: Slot<'_>, record: &RecordType) -> Done<()> {
+    fn begin_record(&mut self, _: Slot<'_>, record: &RecordType) -> Outcome<()> {
         let shape = Arc::clone(&record.shape);
-        self.open.push(Open::Record { shape, fields: Vec::new(), unknown: BytesMut::new(), lone: Bytes::new() });
+        let (unknown, first_unknown) = (BytesMut::new(), Bytes::new());
+        self.open.push(Open::Record { shape, fields: Vec::new(), unknown, first_unknown });
         Ok(())
     }
 
-    fn end_record(&mut self, slot: Slot<'_>, (): ()) -> Done<()> {
-        if let Some(Open::Record { shape, fields, unknown, lone }) = self.open.pop() {
-            let unknown = if unknown.is_empty() { lone } else { unknown.freeze() };
+    fn end_record(&mut self, slot: Slot<'_>, (): ()) -> Outcome<()> {
+        if let Some(Open::Record { shape, fields, unknown, first_unknown }) = self.open.pop() {
+            let unknown = if unknown.is_empty() { first_unknown } else { unknown.freeze() };
             self.put(slot, Value::Record(Record::with_shape(shape, fields, unknown)));
         }
         Ok(())
     }
 
-    fn begin_list(&mut self, _: &Field) -> Done<()> {
+    fn begin_list(&mut self, _: &Field) -> Outcome<()> {
         self.open.push(Open::List(Vec::new()));
         Ok(())
     }
 
-    fn end_list(&mut self, field: &Field, (): ()) -> Done<()> {
+    fn end_list(&mut self, field: &Field, (): ()) -> Outcome<()> {
         if let Some(Open::List(items)) = self.open.pop() {
-            self.put(Slot::new(field, Place::Single), Value::List(items));
+            self.put(Slot::new(field, Position::Single), Value::List(items));
         }
         Ok(())
     }
 
-    fn begin_map(&mut self, _: &Field) -> Done<()> {
+    fn begin_map(&mut self, _: &Field) -> Outcome<()> {
         self.open.push(Open::Map { entries: Vec::new(), key: ByteString::new() });
         Ok(())
     }
 
-    fn end_map(&mut self, field: &Field, (): ()) -> Done<()> {
+    fn end_map(&mut self, field: &Field, (): ()) -> Outcome<()> {
         if let Some(Open::Map { entries, .. }) = self.open.pop() {
-            self.put(Slot::new(field, Place::Single), Value::Record(Record::from_unique(entries)));
+            self.put(Slot::new(field, Position::Single), Value::Record(Record::from_unique(entries)));
         }
         Ok(())
     }
 
-    fn begin_entry(&mut self, _: &Field) -> Done<()> {
+    fn begin_entry(&mut self, _: &Field) -> Outcome<()> {
         Ok(())
     }
 
-    fn end_entry(&mut self, _: &Field, (): ()) -> Done<()> {
+    fn end_entry(&mut self, _: &Field, (): ()) -> Outcome<()> {
         Ok(())
     }
 
     fn unknown(&mut self, new: BytesRef<'_>) {
-        let Some(Open::Record { unknown, lone, .. }) = self.open.last_mut() else { return };
-        if unknown.is_empty() && lone.is_empty() {
-            *lone = new.shared();
+        let Some(Open::Record { unknown, first_unknown, .. }) = self.open.last_mut() else { return };
+        if unknown.is_empty() && first_unknown.is_empty() {
+            *first_unknown = new.shared();
             return;
         }
         if unknown.is_empty() {
-            unknown.extend_from_slice(lone);
+            unknown.extend_from_slice(first_unknown);
         }
         unknown.extend_from_slice(new.bytes);
     }

@@ -1,6 +1,6 @@
-//! Protobuf's wire format: tags, numbers of variable length, and what follows a tag.
+//! The wire format of protobuf: tags, varints and values.
 
-use super::error::{Done, Failure, Problem, fail};
+use super::error::{Failure, Outcome, Problem, fail};
 use crate::model::{Cardinality, Encoding, Field};
 
 pub(crate) const VARINT: u8 = 0;
@@ -20,7 +20,7 @@ pub(super) fn value_type(encoding: Encoding) -> u8 {
     }
 }
 
-/// The wire type that a field is written with.
+/// The wire type of a field as written.
 pub(crate) fn wire_type(field: &Field) -> u8 {
     if field.protobuf.packed || matches!(field.cardinality, Cardinality::Map(_)) {
         return LENGTH;
@@ -28,12 +28,12 @@ pub(crate) fn wire_type(field: &Field) -> u8 {
     if field.protobuf.delimited { GROUP_START } else { value_type(field.protobuf.encoding) }
 }
 
-/// Bytes of the longest tag: protobuf's own readers refuse any that is longer.
+/// Bytes of the longest tag; the protobuf parsers reject longer ones, too.
 const TAG_LEN_MAX: usize = 5;
 
-/// Reads a number of variable length off the front.
+/// Reads a varint at `at`, and advances it.
 #[inline]
-pub(super) fn read_varint(bytes: &[u8], at: &mut usize) -> Done<u64> {
+pub(super) fn read_varint(bytes: &[u8], at: &mut usize) -> Outcome<u64> {
     match bytes.get(*at) {
         Some(first) if *first < 0x80 => {
             *at += 1;
@@ -43,14 +43,14 @@ pub(super) fn read_varint(bytes: &[u8], at: &mut usize) -> Done<u64> {
     }
 }
 
-fn read_long_varint(bytes: &[u8], at: &mut usize) -> Done<u64> {
+fn read_long_varint(bytes: &[u8], at: &mut usize) -> Outcome<u64> {
     let mut number = 0_u64;
     for index in 0..10 {
         let Some(byte) = bytes.get(*at + index) else { return fail(Problem::End) };
         let bits = u64::from(byte & 0x7f);
         number |= bits << (7 * index);
         if byte & 0x80 == 0 {
-            // The tenth byte has room for one bit; what stands beyond it is dropped, as protobuf's own readers do.
+            // Only one bit of the tenth byte fits. The others are dropped, as by the protobuf parsers.
             *at += index + 1;
             return Ok(number);
         }
@@ -58,9 +58,9 @@ fn read_long_varint(bytes: &[u8], at: &mut usize) -> Done<u64> {
     fail(Problem::Varint)
 }
 
-/// A tag: the field's number and the wire type.
+/// Reads a tag: field number and wire type.
 #[inline]
-pub(super) fn read_tag(bytes: &[u8], at: &mut usize) -> Done<(u32, u8)> {
+pub(super) fn read_tag(bytes: &[u8], at: &mut usize) -> Outcome<(u32, u8)> {
     let start = *at;
     let tag = read_varint(bytes, at)?;
     if *at - start > TAG_LEN_MAX {
@@ -73,7 +73,7 @@ pub(super) fn read_tag(bytes: &[u8], at: &mut usize) -> Done<(u32, u8)> {
     }
 }
 
-/// Passes over a value; gives where its content starts and ends, and goes behind it.
+/// Skips a value; returns the start and end of its content.
 #[inline]
 pub(super) fn skip_value(
     bytes: &[u8],
@@ -81,7 +81,7 @@ pub(super) fn skip_value(
     number: u32,
     kind: u8,
     depth_left: usize,
-) -> Done<(usize, usize)> {
+) -> Outcome<(usize, usize)> {
     let start = *at;
     let len = match kind {
         VARINT => {
@@ -108,7 +108,7 @@ pub(super) fn skip_value(
     Ok((start, *at))
 }
 
-fn skip_group(bytes: &[u8], at: &mut usize, number: u32, depth_left: usize) -> Done<(usize, usize)> {
+fn skip_group(bytes: &[u8], at: &mut usize, number: u32, depth_left: usize) -> Outcome<(usize, usize)> {
     let start = *at;
     let mut open = vec![number];
     loop {
@@ -135,9 +135,9 @@ fn skip_group(bytes: &[u8], at: &mut usize, number: u32, depth_left: usize) -> D
     }
 }
 
-/// Appends a number of variable length.
+/// Appends a varint.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "seven bits are taken at a time")]
+#[expect(clippy::cast_possible_truncation, reason = "seven bits are written at a time")]
 pub(super) fn push_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push((number as u8 & 0x7f) | 0x80);
@@ -146,14 +146,14 @@ pub(super) fn push_varint(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// Bytes of a number of variable length.
+/// The length of a varint in bytes.
 pub(super) fn varint_len(number: u64) -> usize {
     let bits = 64 - (number | 1).leading_zeros() as usize;
     bits.div_ceil(7)
 }
 
-/// Puts the length of what was written since `start` before it; one byte was kept free for it.
-#[expect(clippy::cast_possible_truncation, reason = "seven bits are taken at a time")]
+/// Inserts the length of the content since `start` before it. One byte before `start` is reserved for it.
+#[expect(clippy::cast_possible_truncation, reason = "seven bits are written at a time")]
 pub(super) fn patch_len(out: &mut Vec<u8>, start: usize) {
     let len = out.len() - start;
     let extra = varint_len(len as u64) - 1;
@@ -169,7 +169,7 @@ pub(super) fn patch_len(out: &mut Vec<u8>, start: usize) {
     }
 }
 
-/// Zigzag: small negative numbers become small ones.
+/// Zigzag encoding: numbers with a small absolute value get a short varint.
 pub(super) fn zigzag(number: i64) -> u64 {
     ((number << 1) ^ (number >> 63)).cast_unsigned()
 }

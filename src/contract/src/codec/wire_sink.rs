@@ -1,17 +1,17 @@
-//! Writing protobuf's wire format.
+//! Writes the wire format of protobuf.
 
-use super::error::{Done, Problem, fail};
+use super::error::{Outcome, Problem, fail};
 use super::wire::{GROUP_END, LENGTH, patch_len, push_varint, value_type, zigzag};
-use super::{BytesRef, Leaf, Place, Sink, Slot, dynamic};
+use super::{BytesRef, Leaf, Position, Sink, Slot, dynamic};
 use crate::model::{Contract, Encoding, Field, Kind, RecordType, WellKnownType};
 
-/// Appends a message to bytes.
+/// Appends a message to a buffer.
 pub(crate) struct WireSink<'c, 'o> {
     pub(crate) contract: &'c Contract,
     pub(crate) out: &'o mut Vec<u8>,
 }
 
-/// Where the content of a record or run starts, and where its tag does.
+/// Where the tag and the content of a record or packed list start.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WireMark {
     tag_at: usize,
@@ -21,25 +21,25 @@ pub(crate) struct WireMark {
 impl WireSink<'_, '_> {
     fn tag(&mut self, slot: Slot<'_>) {
         let field = slot.field;
-        match slot.place {
-            Place::Root => {}
-            Place::Single => push_varint(self.out, field.protobuf.tag),
-            Place::Item if field.protobuf.packed => {}
-            Place::Item => push_varint(self.out, field.protobuf.tag),
-            Place::Key => self.out.push(1 << 3 | value_type(slot.encoding())),
-            Place::Value => self.out.push(2 << 3 | value_type(slot.encoding())),
+        match slot.position {
+            Position::Root => {}
+            Position::Single => push_varint(self.out, field.protobuf.tag),
+            Position::Item if field.protobuf.packed => {}
+            Position::Item => push_varint(self.out, field.protobuf.tag),
+            Position::Key => self.out.push(1 << 3 | value_type(slot.encoding())),
+            Position::Value => self.out.push(2 << 3 | value_type(slot.encoding())),
         }
     }
 
-    /// Opens what stands behind its length.
+    /// Begins a length-prefixed value; see [`patch_len`].
     fn open(&mut self, tag_at: usize) -> WireMark {
         self.out.push(0);
         WireMark { tag_at, start: self.out.len() }
     }
 
-    /// A record without a place of its own: only its fields.
+    /// Whether a record is written without tag and length.
     fn is_bare(slot: Slot<'_>) -> bool {
-        slot.place == Place::Root
+        slot.position == Position::Root
     }
 
     fn begin(&mut self, slot: Slot<'_>) -> WireMark {
@@ -67,7 +67,7 @@ impl WireSink<'_, '_> {
         self.out.extend_from_slice(bytes);
     }
 
-    fn two_numbers(&mut self, seconds: i64, nanos: i32) {
+    fn write_seconds_and_nanos(&mut self, seconds: i64, nanos: i32) {
         if seconds != 0 {
             self.out.push(1 << 3);
             push_varint(self.out, seconds.cast_unsigned());
@@ -78,8 +78,8 @@ impl WireSink<'_, '_> {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "sources hand on only numbers that fit their kind")]
-    fn scalar(&mut self, encoding: Encoding, leaf: Leaf<'_>) -> Done<()> {
+    #[expect(clippy::cast_possible_truncation, reason = "sources check the range of every number")]
+    fn scalar(&mut self, encoding: Encoding, leaf: Leaf<'_>) -> Outcome<()> {
         match (encoding, leaf) {
             (Encoding::Bool, Leaf::Bool(truth)) => self.out.push(u8::from(truth)),
             (Encoding::Int32 | Encoding::Int64, Leaf::Int(number)) => push_varint(self.out, number.cast_unsigned()),
@@ -97,16 +97,16 @@ impl WireSink<'_, '_> {
             (_, Leaf::Number(_)) => {
                 return fail(Problem::Unwritable("protobuf cannot represent a number of unbounded size or precision"));
             }
-            _ => return fail(Problem::Unwritable("the value is not of the type that its source was asked for")),
+            _ => return fail(Problem::Unwritable("the value does not have the type of its field")),
         }
         Ok(())
     }
 
     /// The content of a well-known type.
-    fn well_known(&mut self, well_known: WellKnownType, leaf: Leaf<'_>) -> Done<()> {
+    fn well_known(&mut self, well_known: WellKnownType, leaf: Leaf<'_>) -> Outcome<()> {
         match (well_known, leaf) {
-            (WellKnownType::Time, Leaf::Time(time)) => self.two_numbers(time.seconds, time.nanos),
-            (WellKnownType::Duration, Leaf::Duration(span)) => self.two_numbers(span.seconds, span.nanos),
+            (WellKnownType::Time, Leaf::Time(time)) => self.write_seconds_and_nanos(time.seconds, time.nanos),
+            (WellKnownType::Duration, Leaf::Duration(span)) => self.write_seconds_and_nanos(span.seconds, span.nanos),
             (WellKnownType::FieldMask, Leaf::Mask(paths)) => {
                 for path in paths {
                     self.out.push(1 << 3 | LENGTH);
@@ -124,7 +124,7 @@ impl WireSink<'_, '_> {
             (WellKnownType::Struct | WellKnownType::Value | WellKnownType::List, Leaf::Dynamic(value)) => {
                 return dynamic::write(well_known, value, self.out);
             }
-            _ => return fail(Problem::Unwritable("the value is not of the type that its source was asked for")),
+            _ => return fail(Problem::Unwritable("the value does not have the type of its field")),
         }
         Ok(())
     }
@@ -133,7 +133,7 @@ impl WireSink<'_, '_> {
 impl Sink for WireSink<'_, '_> {
     type Mark = WireMark;
 
-    fn leaf(&mut self, slot: Slot<'_>, leaf: Leaf<'_>) -> Done<()> {
+    fn leaf(&mut self, slot: Slot<'_>, leaf: Leaf<'_>) -> Outcome<()> {
         if slot.is_implicit() && leaf.is_default() {
             return Ok(());
         }
@@ -146,14 +146,14 @@ impl Sink for WireSink<'_, '_> {
                 self.tag(slot);
                 match leaf {
                     Leaf::Enum(number) => push_varint(self.out, i64::from(number).cast_unsigned()),
-                    _ => return fail(Problem::Unwritable("the value is not of its enumeration")),
+                    _ => return fail(Problem::Unwritable("the value is not a value of its enumeration")),
                 }
                 Ok(())
             }
             Kind::Record(id) => {
                 let mark = self.begin(slot);
                 let Some(well_known) = self.contract.record(id).well_known else {
-                    return fail(Problem::Unwritable("a record is written field by field"));
+                    return fail(Problem::Unwritable("a record cannot be written as a single value"));
                 };
                 self.well_known(well_known, leaf)?;
                 self.end(slot, mark);
@@ -162,23 +162,23 @@ impl Sink for WireSink<'_, '_> {
         }
     }
 
-    fn wrapped(&mut self, slot: Slot<'_>, inner: &Field, leaf: Leaf<'_>) -> Done<()> {
+    fn wrapped(&mut self, slot: Slot<'_>, inner: &Field, leaf: Leaf<'_>) -> Outcome<()> {
         let mark = self.begin(slot);
-        self.leaf(Slot::new(inner, Place::Single), leaf)?;
+        self.leaf(Slot::new(inner, Position::Single), leaf)?;
         self.end(slot, mark);
         Ok(())
     }
 
-    fn begin_record(&mut self, slot: Slot<'_>, _: &RecordType) -> Done<WireMark> {
+    fn begin_record(&mut self, slot: Slot<'_>, _: &RecordType) -> Outcome<WireMark> {
         Ok(self.begin(slot))
     }
 
-    fn end_record(&mut self, slot: Slot<'_>, mark: WireMark) -> Done<()> {
+    fn end_record(&mut self, slot: Slot<'_>, mark: WireMark) -> Outcome<()> {
         self.end(slot, mark);
         Ok(())
     }
 
-    fn begin_list(&mut self, field: &Field) -> Done<WireMark> {
+    fn begin_list(&mut self, field: &Field) -> Outcome<WireMark> {
         let tag_at = self.out.len();
         if !field.protobuf.packed {
             return Ok(WireMark { tag_at, start: tag_at });
@@ -187,7 +187,7 @@ impl Sink for WireSink<'_, '_> {
         Ok(self.open(tag_at))
     }
 
-    fn end_list(&mut self, field: &Field, mark: WireMark) -> Done<()> {
+    fn end_list(&mut self, field: &Field, mark: WireMark) -> Outcome<()> {
         if !field.protobuf.packed {
             return Ok(());
         }
@@ -199,21 +199,21 @@ impl Sink for WireSink<'_, '_> {
         Ok(())
     }
 
-    fn begin_map(&mut self, _: &Field) -> Done<WireMark> {
+    fn begin_map(&mut self, _: &Field) -> Outcome<WireMark> {
         Ok(WireMark { tag_at: self.out.len(), start: self.out.len() })
     }
 
-    fn end_map(&mut self, _: &Field, _: WireMark) -> Done<()> {
+    fn end_map(&mut self, _: &Field, _: WireMark) -> Outcome<()> {
         Ok(())
     }
 
-    fn begin_entry(&mut self, field: &Field) -> Done<WireMark> {
+    fn begin_entry(&mut self, field: &Field) -> Outcome<WireMark> {
         let tag_at = self.out.len();
         push_varint(self.out, field.protobuf.tag);
         Ok(self.open(tag_at))
     }
 
-    fn end_entry(&mut self, _: &Field, mark: WireMark) -> Done<()> {
+    fn end_entry(&mut self, _: &Field, mark: WireMark) -> Outcome<()> {
         patch_len(self.out, mark.start);
         Ok(())
     }

@@ -1,35 +1,35 @@
-//! Reading protobuf's wire format.
+//! Reads the wire format of protobuf.
 //!
-//! Each record is passed over twice: once to find its fields, so that they can be handed on grouped and in the order of
-//! the contract whatever the order on the wire; and once, field by field, to read them. A record that comes in several
-//! parts is their bytes behind one another (protobuf, "Last One Wins").
+//! Each record is scanned twice: first to find its fields, so that sinks get them grouped and in the order of the contract regardless of
+//! the order on the wire; then, field by field, to read them. A record that occurs several times is merged by concatenating its bytes
+//! (protobuf, "Last One Wins").
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 use crossdock_message::{ByteString, Limits, Time, TimeSpan};
 
-use super::error::{Done, Failure, Problem, fail};
+use super::error::{Failure, Outcome, Problem, fail};
 use super::wire::{
     GROUP_END, GROUP_START, LENGTH, VARINT, push_varint, read_tag, read_varint, skip_value, unzigzag, value_type,
 };
-use super::{BytesRef, DEPTH_MAX, Leaf, Place, Sink, Slot, TextRef, dynamic};
+use super::{BytesRef, DEPTH_MAX, Leaf, Position, Sink, Slot, TextRef, dynamic};
 use crate::model::{Cardinality, Contract, Encoding, Field, Kind, NO_FIELD, RecordId, RecordType, WellKnownType};
 
-/// Drives a sink with a message.
+/// Drives a sink with a protobuf message.
 pub(crate) struct WireSource<'c, 's, S> {
     contract: &'c Contract,
     sink: &'s mut S,
-    /// Where the fields of the records that are open stand, the innermost last.
-    found: Vec<Found>,
+    /// The fields of the open records, innermost last.
+    found: Vec<Occurrence>,
     nodes_left: usize,
     nodes_max: usize,
 }
 
-/// Where a field's value stands in its record.
+/// An occurrence of a field in the bytes of its record.
 #[derive(Debug, Clone, Copy)]
-struct Found {
-    /// Its place in the record's fields; [`NO_FIELD`] for one that is not known.
+struct Occurrence {
+    /// The index of the field in its record; [`NO_FIELD`] for an unknown field.
     index: u16,
     wire: u8,
     tag_at: usize,
@@ -37,10 +37,10 @@ struct Found {
     end: usize,
 }
 
-/// It was set aside by a later member of its oneof.
-const DEAD: u16 = NO_FIELD - 1;
+/// The index of an occurrence that is superseded by a later member of its oneof.
+const SUPERSEDED: u16 = NO_FIELD - 1;
 
-/// A record's bytes, and the bytes that they are a part of.
+/// The bytes of a record, and the buffer that they are a slice of.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
     pub(crate) owner: &'a Bytes,
@@ -66,13 +66,13 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
         self.sink
     }
 
-    /// A whole message.
-    pub(crate) fn document(&mut self, id: RecordId, input: Input<'_>, depth_left: usize) -> Done<()> {
+    /// Reads a whole message.
+    pub(crate) fn document(&mut self, id: RecordId, input: Input<'_>, depth_left: usize) -> Outcome<()> {
         let root = Field::of_document(id);
-        self.record(Slot::new(&root, Place::Root), id, input, depth_left)
+        self.record(Slot::new(&root, Position::Root), id, input, depth_left)
     }
 
-    fn node(&mut self) -> Done<()> {
+    fn node(&mut self) -> Outcome<()> {
         match self.nodes_left.checked_sub(1) {
             Some(left) => {
                 self.nodes_left = left;
@@ -82,7 +82,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
         }
     }
 
-    fn record(&mut self, slot: Slot<'_>, id: RecordId, input: Input<'_>, depth_left: usize) -> Done<()> {
+    fn record(&mut self, slot: Slot<'_>, id: RecordId, input: Input<'_>, depth_left: usize) -> Outcome<()> {
         let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(DEPTH_MAX)) };
         self.node()?;
         let record = self.contract.record(id);
@@ -94,8 +94,8 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
         self.sink.end_record(slot, mark)
     }
 
-    /// The fields of a record, without what stands around them.
-    pub(crate) fn fields(&mut self, record: &RecordType, input: Input<'_>, depth_left: usize) -> Done<()> {
+    /// Reads the fields of a record, without its beginning and end.
+    pub(crate) fn fields(&mut self, record: &RecordType, input: Input<'_>, depth_left: usize) -> Outcome<()> {
         let base = self.found.len();
         self.find(record, input.bytes, depth_left)?;
         let found = &mut self.found[base..];
@@ -105,7 +105,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
         let mut at = base;
         while at < self.found.len() {
             let index = self.found[at].index;
-            if index >= DEAD {
+            if index >= SUPERSEDED {
                 break;
             }
             let len = self.found[at..].iter().take_while(|found| found.index == index).count();
@@ -124,9 +124,9 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
     }
 
     /// Finds the fields of a record.
-    fn find(&mut self, record: &RecordType, bytes: &[u8], depth_left: usize) -> Done<()> {
+    fn find(&mut self, record: &RecordType, bytes: &[u8], depth_left: usize) -> Outcome<()> {
         let base = self.found.len();
-        // For each oneof that was met: its last member, and where the search for members that it sets aside begins.
+        // Per oneof: its index, its last member, and the first occurrence of that member.
         let mut members: Vec<(u16, u16, usize)> = Vec::new();
         let mut at = 0;
         while at < bytes.len() {
@@ -139,9 +139,9 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
             }
             let (start, end) = skip_value(bytes, &mut at, number, wire, depth_left)?;
             let end_of_field = if wire == GROUP_START { at } else { end };
-            let known = record.field_by_number(number).filter(|field| self.takes(field, wire, &bytes[start..end]));
+            let known = record.field_by_number(number).filter(|field| self.accepts(field, wire, &bytes[start..end]));
             let Some(field) = known else {
-                self.found.push(Found { index: NO_FIELD, wire, tag_at, start, end: end_of_field });
+                self.found.push(Occurrence { index: NO_FIELD, wire, tag_at, start, end: end_of_field });
                 continue;
             };
             if let Some(oneof) = field.variant_of {
@@ -151,7 +151,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
                     Some((_, member, since)) if *member != field.index => {
                         for other in &mut self.found[*since..] {
                             if other.index == *member {
-                                other.index = DEAD;
+                                other.index = SUPERSEDED;
                             }
                         }
                         (*member, *since) = (field.index, here);
@@ -159,22 +159,22 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
                     Some(_) => {}
                 }
             }
-            self.found.push(Found { index: field.index, wire, tag_at, start, end });
+            self.found.push(Occurrence { index: field.index, wire, tag_at, start, end });
         }
-        debug_assert!(self.found.len() >= base, "only what was found is added");
+        debug_assert!(self.found.len() >= base, "the fields of outer records are kept");
         Ok(())
     }
 
-    /// An item of a message set: a group of the field number 1 with a type's number and a message.
+    /// Reads an item of a message set: a group with the number of an extension and its message.
     fn message_set_item(
         &mut self,
         record: &RecordType,
         bytes: &[u8],
         tag_at: usize,
         (start, end): (usize, usize),
-        behind: usize,
+        item_end: usize,
         depth_left: usize,
-    ) -> Done<()> {
+    ) -> Outcome<()> {
         let item = &bytes[start..end];
         let (mut at, mut type_number, mut content) = (0, None, None);
         while at < item.len() {
@@ -189,17 +189,17 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
         let field = type_number.and_then(|number| record.field_by_number(number));
         match field.zip(content) {
             Some((field, (start, end))) => {
-                self.found.push(Found { index: field.index, wire: LENGTH, tag_at, start, end });
+                self.found.push(Occurrence { index: field.index, wire: LENGTH, tag_at, start, end });
             }
-            None => self.found.push(Found { index: NO_FIELD, wire: GROUP_START, tag_at, start, end: behind }),
+            None => self.found.push(Occurrence { index: NO_FIELD, wire: GROUP_START, tag_at, start, end: item_end }),
         }
         Ok(())
     }
 
-    /// Whether a field can hold what came with its number; what it cannot is kept as unknown.
-    fn takes(&self, field: &Field, wire: u8, content: &[u8]) -> bool {
+    /// Whether a field accepts a value; if not, the value is kept as an unknown field.
+    fn accepts(&self, field: &Field, wire: u8, content: &[u8]) -> bool {
         if matches!(field.cardinality, Cardinality::Map(_)) {
-            return wire == LENGTH && self.takes_entry(field, content);
+            return wire == LENGTH && self.accepts_entry(field, content);
         }
         let own = value_type(field.protobuf.encoding);
         if field.cardinality == Cardinality::Repeated && wire == LENGTH && own != LENGTH {
@@ -208,36 +208,42 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
         if matches!(field.kind, Kind::Record(_)) {
             return wire == if field.protobuf.delimited { GROUP_START } else { LENGTH };
         }
-        wire == own && self.takes_number(field.kind, content)
+        wire == own && self.accepts_number(field.kind, content)
     }
 
-    /// A number that a closed enumeration does not know is no value of it.
-    fn takes_number(&self, kind: Kind, content: &[u8]) -> bool {
+    /// Whether a number is valid; closed enumerations reject unknown numbers.
+    fn accepts_number(&self, kind: Kind, content: &[u8]) -> bool {
         let Kind::Enum(id) = kind else { return true };
         let enumeration = self.contract.enumeration(id);
         !enumeration.closed
             || read_varint(content, &mut 0).is_ok_and(|number| enumeration.name_of(enum_number(number)).is_some())
     }
 
-    fn takes_entry(&self, field: &Field, content: &[u8]) -> bool {
+    fn accepts_entry(&self, field: &Field, content: &[u8]) -> bool {
         let Kind::Enum(_) = field.kind else { return true };
         let mut at = 0;
         while at < content.len() {
             let Ok((number, wire)) = read_tag(content, &mut at) else { return true };
             let Ok((start, end)) = skip_value(content, &mut at, number, wire, DEPTH_MAX) else { return true };
-            if number == 2 && wire == VARINT && !self.takes_number(field.kind, &content[start..end]) {
+            if number == 2 && wire == VARINT && !self.accepts_number(field.kind, &content[start..end]) {
                 return false;
             }
         }
         true
     }
 
-    fn field(&mut self, field: &Field, range: std::ops::Range<usize>, input: Input<'_>, depth_left: usize) -> Done<()> {
+    fn field(
+        &mut self,
+        field: &Field,
+        range: std::ops::Range<usize>,
+        input: Input<'_>,
+        depth_left: usize,
+    ) -> Outcome<()> {
         match field.cardinality {
             Cardinality::Repeated => self.list(field, range, input, depth_left),
             Cardinality::Map(_) => self.map(field, range, input, depth_left),
             _ => {
-                let slot = Slot::new(field, Place::Single);
+                let slot = Slot::new(field, Position::Single);
                 let last = self.found[range.end - 1];
                 let Kind::Record(id) = field.kind else {
                     return self.value(slot, input.part(last.start, last.end));
@@ -255,67 +261,79 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
         }
     }
 
-    fn list(&mut self, field: &Field, range: std::ops::Range<usize>, input: Input<'_>, depth_left: usize) -> Done<()> {
-        let slot = Slot::new(field, Place::Item);
-        let is_run = |found: &Found| found.wire == LENGTH && value_type(field.protobuf.encoding) != LENGTH;
-        // Runs of nothing are no list.
-        if self.found[range.clone()].iter().all(|found| is_run(found) && found.start == found.end) {
+    fn list(
+        &mut self,
+        field: &Field,
+        range: std::ops::Range<usize>,
+        input: Input<'_>,
+        depth_left: usize,
+    ) -> Outcome<()> {
+        let slot = Slot::new(field, Position::Item);
+        let is_packed = |found: &Occurrence| found.wire == LENGTH && value_type(field.protobuf.encoding) != LENGTH;
+        // Only empty packed values: the list is absent.
+        if self.found[range.clone()].iter().all(|found| is_packed(found) && found.start == found.end) {
             return Ok(());
         }
         let mark = self.sink.begin_list(field)?;
         let mut count = 0;
-        let mut set_aside = Vec::new();
+        let mut unknown = Vec::new();
         for at in range {
             let found = self.found[at];
             let part = input.part(found.start, found.end);
             let done = match field.kind {
                 Kind::Record(id) => self.record(slot, id, part, depth_left),
-                _ if is_run(&found) => self.run(slot, part, &mut count, &mut set_aside),
+                _ if is_packed(&found) => self.packed(slot, part, &mut count, &mut unknown),
                 _ => self.value(slot, part),
             };
             done.map_err(|failure| failure.at_index(count))?;
             count += 1;
         }
         self.sink.end_list(field, mark)?;
-        if !set_aside.is_empty() {
-            self.sink.unknown(BytesRef { bytes: &set_aside, owner: None });
+        if !unknown.is_empty() {
+            self.sink.unknown(BytesRef { bytes: &unknown, owner: None });
         }
         Ok(())
     }
 
-    /// A run of numbers behind one length.
-    fn run(&mut self, slot: Slot<'_>, input: Input<'_>, count: &mut usize, set_aside: &mut Vec<u8>) -> Done<()> {
+    /// Reads packed numbers. Numbers that a closed enumeration does not know are added to `unknown`.
+    fn packed(&mut self, slot: Slot<'_>, input: Input<'_>, count: &mut usize, unknown: &mut Vec<u8>) -> Outcome<()> {
         let (kind, wire) = (slot.field.kind, value_type(slot.field.protobuf.encoding));
         let mut at = 0;
         while at < input.bytes.len() {
             let (start, end) = skip_value(input.bytes, &mut at, slot.field.protobuf.number, wire, 0)?;
             let part = input.part(start, end);
-            if self.takes_number(kind, part.bytes) {
+            if self.accepts_number(kind, part.bytes) {
                 self.value(slot, part)?;
                 *count += 1;
             } else {
-                push_varint(set_aside, u64::from(slot.field.protobuf.number) << 3 | u64::from(wire));
-                set_aside.extend_from_slice(part.bytes);
+                push_varint(unknown, u64::from(slot.field.protobuf.number) << 3 | u64::from(wire));
+                unknown.extend_from_slice(part.bytes);
             }
         }
         Ok(())
     }
 
-    fn map(&mut self, field: &Field, range: std::ops::Range<usize>, input: Input<'_>, depth_left: usize) -> Done<()> {
+    fn map(
+        &mut self,
+        field: &Field,
+        range: std::ops::Range<usize>,
+        input: Input<'_>,
+        depth_left: usize,
+    ) -> Outcome<()> {
         let mut entries = Vec::with_capacity(range.len());
         for at in range {
             let found = self.found[at];
             entries.push(entry_parts(field, input.part(found.start, found.end))?);
         }
         if entries.len() > 1 {
-            // The last of a key's entries wins, in the place of the first.
-            let mut places: HashMap<Vec<u8>, usize> = HashMap::with_capacity(entries.len());
+            // Of several entries with the same key, the last one wins, at the index of the first.
+            let mut indices: HashMap<Vec<u8>, usize> = HashMap::with_capacity(entries.len());
             let mut kept: Vec<Entry<'_>> = Vec::with_capacity(entries.len());
             for entry in entries {
-                match places.entry(canonical_key(field, &entry)?) {
-                    std::collections::hash_map::Entry::Occupied(place) => kept[*place.get()] = entry,
-                    std::collections::hash_map::Entry::Vacant(place) => {
-                        place.insert(kept.len());
+                match indices.entry(canonical_key(field, &entry)?) {
+                    std::collections::hash_map::Entry::Occupied(index) => kept[*index.get()] = entry,
+                    std::collections::hash_map::Entry::Vacant(index) => {
+                        index.insert(kept.len());
                         kept.push(entry);
                     }
                 }
@@ -329,14 +347,14 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
         self.sink.end_map(field, mark)
     }
 
-    fn entry(&mut self, field: &Field, entry: &Entry<'_>, owner: &Bytes, depth_left: usize) -> Done<()> {
+    fn entry(&mut self, field: &Field, entry: &Entry<'_>, owner: &Bytes, depth_left: usize) -> Outcome<()> {
         let mark = self.sink.begin_entry(field)?;
-        let key = Slot::new(field, Place::Key);
+        let key = Slot::new(field, Position::Key);
         match entry.key {
             Some(bytes) => self.value(key, Input { owner, bytes })?,
             None => self.sink.leaf(key, zero(key.encoding()))?,
         }
-        let value = Slot::new(field, Place::Value);
+        let value = Slot::new(field, Position::Value);
         match (field.kind, &entry.value) {
             (Kind::Record(id), parts) => {
                 let merged;
@@ -358,9 +376,9 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
         self.sink.end_entry(field, mark)
     }
 
-    /// A scalar or a value of an enumeration.
+    /// Reads a scalar or the value of an enumeration.
     #[inline]
-    fn value(&mut self, slot: Slot<'_>, input: Input<'_>) -> Done<()> {
+    fn value(&mut self, slot: Slot<'_>, input: Input<'_>) -> Outcome<()> {
         self.node()?;
         let leaf = match slot.kind() {
             Kind::Scalar(_) => scalar_leaf(slot.encoding(), input)?,
@@ -371,20 +389,20 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
         self.sink.leaf(slot, leaf)
     }
 
-    fn well_known(&mut self, slot: Slot<'_>, record: &RecordType, input: Input<'_>, depth_left: usize) -> Done<()> {
+    fn well_known(&mut self, slot: Slot<'_>, record: &RecordType, input: Input<'_>, depth_left: usize) -> Outcome<()> {
         let Some(well_known) = record.well_known else { return fail(Problem::Tag) };
         match well_known {
             WellKnownType::Time => {
-                let (seconds, nanos) = two_numbers(input.bytes)?;
+                let (seconds, nanos) = seconds_and_nanos(input.bytes)?;
                 self.sink.leaf(slot, Leaf::Time(Time { seconds, nanos }))
             }
             WellKnownType::Duration => {
-                let (seconds, nanos) = two_numbers(input.bytes)?;
+                let (seconds, nanos) = seconds_and_nanos(input.bytes)?;
                 self.sink.leaf(slot, Leaf::Duration(TimeSpan { seconds, nanos }))
             }
             WellKnownType::FieldMask => {
                 let mut paths = Vec::new();
-                each_field(input.bytes, |number, wire, content| {
+                for_each_field(input.bytes, |number, wire, content| {
                     if (number, wire) == (1, LENGTH) {
                         let part = Input { owner: input.owner, bytes: content };
                         paths.push(text_of(part)?.shared());
@@ -395,7 +413,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
             }
             WellKnownType::Any => {
                 let (mut url, mut payload) = (&input.bytes[..0], &input.bytes[..0]);
-                each_field(input.bytes, |number, wire, content| {
+                for_each_field(input.bytes, |number, wire, content| {
                     match (number, wire) {
                         (1, LENGTH) => url = content,
                         (2, LENGTH) => payload = content,
@@ -414,7 +432,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
             WellKnownType::Wrapper => {
                 let Some(inner) = record.fields.first() else { return fail(Problem::Tag) };
                 let mut content = None;
-                each_field(input.bytes, |number, wire, found| {
+                for_each_field(input.bytes, |number, wire, found| {
                     if number == inner.protobuf.number && wire == value_type(inner.protobuf.encoding) {
                         content = Some(found);
                     }
@@ -432,16 +450,16 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
     }
 }
 
-/// Key and value of a map's entry; a value that is a record may come in parts.
+/// The key and the value of a map entry. A value that is a record may have several parts.
 struct Entry<'a> {
     key: Option<&'a [u8]>,
     value: Vec<&'a [u8]>,
 }
 
-fn entry_parts<'a>(field: &Field, input: Input<'a>) -> Done<Entry<'a>> {
+fn entry_parts<'a>(field: &Field, input: Input<'a>) -> Outcome<Entry<'a>> {
     let mut entry = Entry { key: None, value: Vec::new() };
     let key_type = value_type(field.protobuf.key_encoding);
-    each_field(input.bytes, |number, wire, content| {
+    for_each_field(input.bytes, |number, wire, content| {
         if number == 1 && wire == key_type {
             entry.key = Some(content);
         } else if number == 2 && wire == value_type(field.protobuf.encoding) {
@@ -452,8 +470,8 @@ fn entry_parts<'a>(field: &Field, input: Input<'a>) -> Done<Entry<'a>> {
     Ok(entry)
 }
 
-/// The key in one form: a number may be written in several.
-fn canonical_key(field: &Field, entry: &Entry<'_>) -> Done<Vec<u8>> {
+/// The key in a canonical form, since a varint can be encoded in several ways.
+fn canonical_key(field: &Field, entry: &Entry<'_>) -> Outcome<Vec<u8>> {
     let Some(bytes) = entry.key else { return Ok(if is_text_key(field) { Vec::new() } else { vec![0; 8] }) };
     if is_text_key(field) {
         return Ok(bytes.to_vec());
@@ -462,7 +480,7 @@ fn canonical_key(field: &Field, entry: &Entry<'_>) -> Done<Vec<u8>> {
         _ if value_type(field.protobuf.key_encoding) == VARINT => {
             match (field.protobuf.key_encoding, read_varint(bytes, &mut 0)?) {
                 (Encoding::Bool, number) => u64::from(number != 0),
-                // What stands above the 32 bits of the type is dropped.
+                // The upper bits are dropped.
                 (Encoding::Int32 | Encoding::Uint32 | Encoding::Sint32, number) => number & u64::from(u32::MAX),
                 (_, number) => number,
             }
@@ -476,8 +494,8 @@ fn is_text_key(field: &Field) -> bool {
     field.protobuf.key_encoding == Encoding::String
 }
 
-/// Calls for each field of a small record that is known beforehand.
-fn each_field<'a>(bytes: &'a [u8], mut each: impl FnMut(u32, u8, &'a [u8]) -> Done<()>) -> Done<()> {
+/// Visits each field of a message whose type is known to this crate.
+fn for_each_field<'a>(bytes: &'a [u8], mut visit: impl FnMut(u32, u8, &'a [u8]) -> Outcome<()>) -> Outcome<()> {
     let mut at = 0;
     while at < bytes.len() {
         let (number, wire) = read_tag(bytes, &mut at)?;
@@ -485,16 +503,16 @@ fn each_field<'a>(bytes: &'a [u8], mut each: impl FnMut(u32, u8, &'a [u8]) -> Do
             return fail(Problem::Group);
         }
         let (start, end) = skip_value(bytes, &mut at, number, wire, DEPTH_MAX)?;
-        each(number, wire, &bytes[start..end])?;
+        visit(number, wire, &bytes[start..end])?;
     }
     Ok(())
 }
 
-/// Seconds and nanoseconds.
+/// Reads the seconds and nanoseconds of a timestamp or duration.
 #[expect(clippy::cast_possible_truncation, reason = "an int32 is the low half of its varint")]
-fn two_numbers(bytes: &[u8]) -> Done<(i64, i32)> {
+fn seconds_and_nanos(bytes: &[u8]) -> Outcome<(i64, i32)> {
     let (mut seconds, mut nanos) = (0, 0);
-    each_field(bytes, |number, wire, content| {
+    for_each_field(bytes, |number, wire, content| {
         if wire == VARINT {
             let value = read_varint(content, &mut 0)?;
             match number {
@@ -513,7 +531,7 @@ fn enum_number(number: u64) -> i32 {
     number.cast_signed() as i32
 }
 
-fn text_of(input: Input<'_>) -> Done<TextRef<'_>> {
+fn text_of(input: Input<'_>) -> Outcome<TextRef<'_>> {
     match std::str::from_utf8(input.bytes) {
         Ok(text) => Ok(TextRef { text, owner: Some(input.owner) }),
         Err(_) => fail(Problem::Utf8),
@@ -533,13 +551,13 @@ fn zero(encoding: Encoding) -> Leaf<'static> {
     }
 }
 
-fn fixed<const N: usize>(bytes: &[u8]) -> Done<[u8; N]> {
+fn fixed<const N: usize>(bytes: &[u8]) -> Outcome<[u8; N]> {
     bytes.try_into().map_err(|_| Failure::of(Problem::End))
 }
 
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "a 32-bit number is the low half of its varint")]
-fn scalar_leaf(encoding: Encoding, input: Input<'_>) -> Done<Leaf<'_>> {
+fn scalar_leaf(encoding: Encoding, input: Input<'_>) -> Outcome<Leaf<'_>> {
     let bytes = input.bytes;
     let varint = || read_varint(bytes, &mut 0);
     Ok(match encoding {
@@ -562,7 +580,7 @@ fn scalar_leaf(encoding: Encoding, input: Input<'_>) -> Done<Leaf<'_>> {
     })
 }
 
-/// Reads texts of other records with a form of their own.
-pub(super) fn shared_text(input: Input<'_>) -> Done<ByteString> {
+/// Reads a string that shares its input.
+pub(super) fn shared_text(input: Input<'_>) -> Outcome<ByteString> {
     text_of(input).map(TextRef::shared)
 }

@@ -1,4 +1,4 @@
-//! Builds a contract: lookup tables, shapes, and what is derived from names.
+//! Builds a contract: lookup tables, shapes, and well-known types by name.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::codec::wire_type;
 
-/// Numbers below this are found in a table.
+/// Field numbers below this are looked up in a table.
 const TABLE_LEN_MAX: u32 = 512;
 
 /// A contract under construction.
@@ -26,7 +26,7 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    /// Declares a record, so that others can refer to it.
+    /// Declares a record without fields, so that others can refer to it.
     pub(crate) fn declare_record(&mut self, name: ByteString, doc: String) -> RecordId {
         let id = RecordId(u32::try_from(self.records.len()).unwrap_or(u32::MAX));
         self.records.push(RecordType {
@@ -49,7 +49,7 @@ impl Builder {
         let by_name = values.iter().cloned().collect();
         let mut by_number = HashMap::new();
         for (index, (_, number)) in (0..).zip(&values) {
-            // The first name of a number is the one that is written.
+            // Of several names, the first is written.
             by_number.entry(*number).or_insert(index);
         }
         let null = name == "google.protobuf.NullValue";
@@ -101,13 +101,13 @@ impl Builder {
             }
         }
         for (index, field) in (0..NO_FIELD).zip(&fields) {
-            // Where one field's JSON name is another's own name, JSON means the first.
+            // If the JSON name of one field is the name of another, the JSON name wins.
             record.by_name.insert(field.json.name.clone(), index);
         }
         record.fields = fields;
     }
 
-    /// The value that the absence of a field means.
+    /// The value of an absent field; `None` if absence differs from every value.
     fn default_of(&self, field: &Field) -> Option<Value> {
         match field.cardinality {
             Cardinality::Required | Cardinality::Optional => return None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crossdock_message::{ByteString, Decimal};
 
-/// Decides whether text matches a pattern; made by whoever reads the contract, because each kind has a syntax of its own.
+/// Decides whether text matches a pattern. The reader of the contract makes it, because pattern syntaxes differ.
 pub type Matches = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Bounds on the values of a field. Codecs check them on values that they read.

@@ -235,13 +235,13 @@ impl Encoding {
 pub struct XmlField {
     /// Its name and namespace.
     pub name: ExpandedName,
-    /// Where it stands.
+    /// Its kind of node.
     pub node: XmlNode,
     /// Its position among its siblings in a sequence; fields with equal positions may come in any order.
     pub order: u16,
 }
 
-/// Where a field stands in an element.
+/// The kind of node that represents a field in an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XmlNode {
     /// A child element.
@@ -268,7 +268,7 @@ impl Field {
         matches!(self.cardinality, Cardinality::Repeated | Cardinality::Map(_))
     }
 
-    /// A field that stands for a whole document.
+    /// A field that represents a whole document.
     pub(crate) fn of_document(id: RecordId) -> Self {
         Self {
             name: ByteString::new(),

@@ -1,4 +1,4 @@
-//! From `.proto` sources to descriptors, by protox: no `protoc` is needed.
+//! Compiles `.proto` files to descriptors with protox; `protoc` is not needed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,43 +10,43 @@ use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 use super::convert::from_descriptor_set;
 use crate::model::Contract;
 
-/// Where the files of contracts come from.
+/// Access to the files of contracts.
 pub trait Files {
-    /// The content of a file, named as imports name it; nothing where there is no such file.
+    /// The content of a file, by its name in imports; `None` if there is no such file.
     ///
     /// # Errors
-    /// A sentence where the file is there and cannot be read.
+    /// A message, if the file exists but cannot be read.
     fn read(&self, name: &str) -> Result<Option<Bytes>, String>;
 }
 
-/// Why a contract cannot be used, and where in its own files.
+/// Why a contract cannot be used, and where in its files.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
 pub struct ProtoError {
     /// What is wrong.
     pub problem: String,
-    /// The file of the contract, its text, and the bytes that are wrong.
-    pub place: Option<Place>,
+    /// The location of the error, if it is known.
+    pub location: Option<SourceRange>,
 }
 
-/// A place in a file of a contract.
+/// A range of a file of a contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The file, as imports name it.
+pub struct SourceRange {
+    /// The file, by its name in imports.
     pub file: String,
     /// Its text.
     pub text: String,
-    /// The bytes that are wrong.
+    /// The range in bytes.
     pub range: std::ops::Range<usize>,
 }
 
 impl ProtoError {
     pub(super) fn plain(problem: impl Into<String>) -> Self {
-        Self { problem: problem.into(), place: None }
+        Self { problem: problem.into(), location: None }
     }
 }
 
-/// Files that many contracts import and nobody keeps at hand; those of `google/protobuf/` come with protox.
+/// Files that many contracts import. Those of `google/protobuf/` come with protox.
 const SHIPPED: &[(&str, &str)] = &[
     ("google/api/annotations.proto", include_str!("shipped/annotations.proto")),
     ("google/api/http.proto", include_str!("shipped/http.proto")),
@@ -54,10 +54,10 @@ const SHIPPED: &[(&str, &str)] = &[
     ("google/rpc/error_details.proto", include_str!("shipped/error_details.proto")),
 ];
 
-/// A source text larger than this is a mistake.
+/// The maximum bytes of one file.
 const SOURCE_LEN_MAX: usize = 16 << 20;
 
-/// Owned, because protox asks for resolvers that outlive it.
+/// Owned, because protox requires resolvers with a static lifetime.
 struct Sources(BTreeMap<String, String>);
 
 impl FileResolver for Sources {
@@ -69,10 +69,10 @@ impl FileResolver for Sources {
     }
 }
 
-/// Reads `.proto` files with all that they import.
+/// Compiles `.proto` files and their imports.
 ///
 /// # Errors
-/// [`ProtoError`] with its place for anything that is wrong in one of the files, or a file that is not there.
+/// [`ProtoError`] with its location, for an error in one of the files or a missing file.
 pub fn compile(names: &[&str], files: &dyn Files) -> Result<Contract, ProtoError> {
     let mut texts = BTreeMap::new();
     for name in names {
@@ -89,7 +89,7 @@ pub fn compile(names: &[&str], files: &dyn Files) -> Result<Contract, ProtoError
     from_descriptor_set(&Bytes::from(compiler.encode_file_descriptor_set()))
 }
 
-/// Reads a file and, by what its import lines say, those that it imports.
+/// Reads a file and the files that it imports.
 fn collect(name: &str, files: &dyn Files, texts: &mut BTreeMap<String, String>) -> Result<(), ProtoError> {
     let mut open = vec![name.to_owned()];
     while let Some(name) = open.pop() {
@@ -97,16 +97,16 @@ fn collect(name: &str, files: &dyn Files, texts: &mut BTreeMap<String, String>) 
             continue;
         }
         let own = files.read(&name).map_err(ProtoError::plain)?;
-        let not_text = |_| ProtoError::plain(format!("`{name}` is not UTF-8"));
+        let not_text = |_| ProtoError::plain(format!("`{name}` is not valid UTF-8"));
         let own = own.map(|bytes| String::from_utf8(bytes.into()).map_err(not_text)).transpose()?;
         let shipped = || SHIPPED.iter().find(|(shipped, _)| *shipped == name).map(|(_, text)| (*text).to_owned());
-        // What is missing is told by the compiler, which knows the place of the import.
+        // The compiler reports missing files, with the location of the import.
         let Some(text) = own.or_else(shipped) else { continue };
         if text.len() > SOURCE_LEN_MAX {
             return Err(ProtoError::plain(format!("`{name}` is larger than {SOURCE_LEN_MAX} bytes")));
         }
         for line in text.lines() {
-            // More than the compiler will ask for does no harm, such as a line within a comment.
+            // A false match, such as a line of a comment, does no harm: the compiler ignores the file.
             let Some(rest) = line.trim_start().strip_prefix("import") else { continue };
             open.extend(rest.split('"').nth(1).map(str::to_owned));
         }
@@ -119,7 +119,7 @@ fn located(error: &protox::Error, texts: &BTreeMap<String, String>) -> ProtoErro
     let problem = error.to_string();
     let label = error.labels().and_then(|mut labels| labels.next());
     let file = error.file().map(str::to_owned);
-    let place = file.zip(label).and_then(|(file, label)| {
+    let location = file.zip(label).and_then(|(file, label)| {
         let text = match texts.get(&file) {
             Some(text) => text.clone(),
             None => {
@@ -129,13 +129,13 @@ fn located(error: &protox::Error, texts: &BTreeMap<String, String>) -> ProtoErro
         };
         let start = label.offset().min(text.len());
         let end = (start + label.len()).min(text.len());
-        Some(Place { file, text, range: start..end })
+        Some(SourceRange { file, text, range: start..end })
     });
     let problem = match label_text(error) {
         Some(label) if !label.ends_with(" here") && !problem.contains(&label) => format!("{problem}: {label}"),
         _ => problem,
     };
-    ProtoError { problem, place }
+    ProtoError { problem, location }
 }
 
 fn label_text(error: &protox::Error) -> Option<String> {

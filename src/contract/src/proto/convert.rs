@@ -1,4 +1,4 @@
-//! Descriptors to the type model.
+//! Converts descriptors to the type model.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,44 +22,44 @@ const TYPE_ENUM: i32 = 14;
 /// `NO_SIDE_EFFECTS` and `IDEMPOTENT` of `idempotency_level`.
 const IDEMPOTENT_FROM: i32 = 1;
 
-/// Field numbers that protobuf has (29 bits).
+/// The largest field number of protobuf (29 bits).
 const NUMBER_MAX: i32 = (1 << 29) - 1;
-/// Records of one contract.
+/// The maximum records of a contract.
 const RECORDS_MAX: usize = 100_000;
-/// Fields of one record: what their places count to.
+/// The maximum fields of a record: their indices are 16 bits wide.
 const FIELDS_MAX: usize = 65_000;
-/// Bytes of all full names of one contract: each repeats what stands around it, so that a small file could name gigabytes.
+/// The maximum bytes of all full names of a contract. Each name repeats those around it, so a small file could expand to gigabytes.
 const NAMES_LEN_MAX: usize = 64 << 20;
-/// Values of enumerations, and methods, of one contract.
+/// The maximum fields, enumeration values and methods of a contract.
 const ITEMS_MAX: usize = 1_000_000;
-/// Levels of records declared inside one another.
+/// The maximum levels of nested record declarations.
 const NESTING_MAX: usize = 64;
 
-/// Reads a `google.protobuf.FileDescriptorSet` that holds its imports, as `protoc --include_imports` and `buf build` write it.
+/// Reads a `google.protobuf.FileDescriptorSet` that includes its imports, as written by `protoc --include_imports` and `buf build`.
 ///
 /// # Errors
-/// [`ProtoError`] where the bytes are no descriptor set, an import or type is missing, or an edition is not known.
+/// [`ProtoError`] if the bytes are not a descriptor set, an import or type is missing, or an edition is not supported.
 pub fn from_descriptor_set(bytes: &Bytes) -> Result<Contract, ProtoError> {
-    let set = FileSet::decode(bytes.clone()).map_err(|_| ProtoError::plain("the bytes are no descriptor set"))?;
+    let set = FileSet::decode(bytes.clone()).map_err(|_| ProtoError::plain("the bytes are not a descriptor set"))?;
     let mut files: Vec<(File, Bytes)> = Vec::with_capacity(set.file.len());
     let mut seen = HashSet::new();
     for bytes in set.file {
-        let file = File::decode(bytes.clone()).map_err(|_| ProtoError::plain("the bytes are no descriptor set"))?;
+        let file = File::decode(bytes.clone()).map_err(|_| ProtoError::plain("the bytes are not a descriptor set"))?;
         if seen.insert(file.name.clone()) {
             files.push((file, bytes));
         }
     }
     if files.is_empty() {
-        return Err(ProtoError::plain("the descriptor set holds no file"));
+        return Err(ProtoError::plain("the descriptor set has no files"));
     }
     convert(&files)
 }
 
-/// The oneofs of a record: for each that is declared, its place among the real ones. One that holds nothing but an optional
-/// field of proto3 is only that field's presence.
+/// The oneofs of a record: for each declared one, its index among the real ones. A synthetic oneof, which represents the presence of an
+/// `optional` field of proto3, has none.
 #[derive(Default)]
 struct Oneofs {
-    places: Vec<Option<u16>>,
+    indices: Vec<Option<u16>>,
 }
 
 impl Oneofs {
@@ -72,19 +72,19 @@ impl Oneofs {
             }
         }
         let mut free = 0_u16..;
-        Self { places: is_real.into_iter().map(|real| if real { free.next() } else { None }).collect() }
+        Self { indices: is_real.into_iter().map(|real| if real { free.next() } else { None }).collect() }
     }
 
-    /// The place of a field's oneof among the real ones.
-    fn place(&self, index: i32, field_name: impl FnOnce() -> String) -> Result<Option<u16>, ProtoError> {
-        let place = usize::try_from(index).ok().and_then(|index| self.places.get(index));
-        place
-            .copied()
-            .ok_or_else(|| ProtoError::plain(format!("the field `{}` is of a oneof that is not there", field_name())))
+    /// The index of a field's oneof among the real ones.
+    fn real_index(&self, index: i32, field_name: impl FnOnce() -> String) -> Result<Option<u16>, ProtoError> {
+        let found = usize::try_from(index).ok().and_then(|index| self.indices.get(index));
+        found.copied().ok_or_else(|| {
+            ProtoError::plain(format!("the field `{}` belongs to a oneof that is not declared", field_name()))
+        })
     }
 
     fn variants(&self, record: &descriptor::Record) -> Vec<Variants> {
-        let real = record.oneof_decl.iter().zip(&self.places).filter(|(_, place)| place.is_some());
+        let real = record.oneof_decl.iter().zip(&self.indices).filter(|(_, index)| index.is_some());
         real.map(|(oneof, _)| Variants { name: oneof.name.as_str().into(), tag: VariantTag::Presence }).collect()
     }
 }
@@ -103,7 +103,7 @@ fn convert(files: &[(File, Bytes)]) -> Result<Contract, ProtoError> {
             }
         }
         let features = features::of_file(file)
-            .ok_or_else(|| ProtoError::plain(format!("`{}` is of an edition that is not known", file.name)))?;
+            .ok_or_else(|| ProtoError::plain(format!("the edition of `{}` is not supported", file.name)))?;
         let locations = file.source_code_info.as_ref().map_or(&[][..], |info| info.location.as_slice());
         let comments: Comments<'_> = locations.iter().map(|location| (location.path.as_slice(), location)).collect();
         let mut source = SourceFile {
@@ -152,7 +152,7 @@ fn convert(files: &[(File, Bytes)]) -> Result<Contract, ProtoError> {
     Ok(converter.builder.finish())
 }
 
-/// What protoc would have refused, and what codecs rely on.
+/// Checks what codecs rely on and protoc enforces.
 fn check_record(record: &RecordType) -> Result<(), ProtoError> {
     let (mut numbers, mut names) = (HashSet::new(), HashSet::new());
     if record.fields.len() > FIELDS_MAX {
@@ -162,35 +162,38 @@ fn check_record(record: &RecordType) -> Result<(), ProtoError> {
     for field in &record.fields {
         if field.name.is_empty() || !numbers.insert(field.protobuf.number) || !names.insert(&field.name) {
             let problem = format!(
-                "`{}` has a second field `{}` or a second number {}",
+                "`{}` has a field with a missing or duplicate name or number: `{}` = {}",
                 record.name, field.name, field.protobuf.number
             );
             return Err(ProtoError::plain(problem));
         }
-        // Values are told by the names of the contract, JSON by both: a name of two fields would move data between them.
+        // Values have the names of the contract, JSON has both: an ambiguous name would move data between fields.
         if field.json.name != field.name && (declared.contains(&field.json.name) || !names.insert(&field.json.name)) {
-            let problem = format!("`{}` has two fields that may be called `{}`", record.name, field.json.name);
+            let problem = format!("`{}` has two fields with the name or JSON name `{}`", record.name, field.json.name);
             return Err(ProtoError::plain(problem));
         }
         if matches!(field.map_key(), Some(Scalar::Double | Scalar::Float | Scalar::Bytes)) {
-            return Err(ProtoError::plain(format!("`{}` of `{}` has keys that no map has", field.name, record.name)));
+            return Err(ProtoError::plain(format!(
+                "the keys of the map `{}` of `{}` have an invalid type",
+                field.name, record.name
+            )));
         }
     }
     if record.well_known == Some(WellKnownType::Wrapper)
         && !matches!(record.fields.as_slice(), [only] if only.protobuf.number == 1 && matches!(only.kind, Kind::Scalar(_)))
     {
-        return Err(ProtoError::plain(format!("`{}` is not the type that protobuf has", record.name)));
+        return Err(ProtoError::plain(format!("`{}` differs from the well-known type of this name", record.name)));
     }
     Ok(())
 }
 
-/// Where a declaration stands: names, comments and features around it.
+/// The scope of a declaration: its names, comments and features.
 struct Scope<'a> {
     comments: &'a Comments<'a>,
     path: Vec<i32>,
     prefix: String,
     features: Features,
-    /// The file's place in the contract.
+    /// The index of the file in the contract.
     file: usize,
 }
 
@@ -227,14 +230,14 @@ impl Scope<'_> {
 
 struct Converter<'a> {
     builder: Builder,
-    /// The fields of records that stand for entries of maps.
+    /// The fields of map entries.
     entries: HashMap<RecordId, &'a [descriptor::Field]>,
     names_len: usize,
     items: usize,
 }
 
 impl<'d> Converter<'d> {
-    /// Counts what a contract may not have too much of.
+    /// Counts names and items against their limits.
     fn count(&mut self, names_len: usize, items: usize) -> Result<(), ProtoError> {
         self.names_len += names_len;
         self.items += items;
@@ -254,7 +257,7 @@ impl<'d> Converter<'d> {
         let name = scope.name(&record.name);
         self.count(name.len(), record.field.len())?;
         if self.builder.records.len() == RECORDS_MAX || depth_left == 0 {
-            return Err(ProtoError::plain(format!("`{name}` is one record too many")));
+            return Err(ProtoError::plain(format!("`{name}` exceeds {RECORDS_MAX} records or {NESTING_MAX} levels")));
         }
         if self.builder.names.contains_key(name.as_str()) {
             return Err(ProtoError::plain(format!("`{name}` is declared twice")));
@@ -313,7 +316,7 @@ impl<'d> Converter<'d> {
         }
         let declared = self.builder.record_mut(id);
         declared.variants = oneofs.variants(record);
-        // Extensions of other files may be there already.
+        // Extensions of other files may have been added before.
         fields.append(&mut declared.fields);
         declared.fields = fields;
         for (index, nested) in (0..).zip(&record.nested_type) {
@@ -359,7 +362,7 @@ impl<'d> Converter<'d> {
         };
         if !(1..=NUMBER_MAX).contains(&field.number) {
             return Err(ProtoError::plain(format!(
-                "the field `{}` has the number {}",
+                "the field `{}` has the invalid number {}",
                 scope.name(&field.name),
                 field.number
             )));
@@ -380,7 +383,7 @@ impl<'d> Converter<'d> {
         let delimited = features.message_encoding == DELIMITED && entry.is_none() && !in_map;
         let delimited = matches!(kind, Kind::Record(_)) && entry.is_none() && (field.r#type == TYPE_GROUP || delimited);
         let oneof = match field.oneof_index {
-            Some(index) => oneofs.place(index, || scope.name(&field.name))?,
+            Some(index) => oneofs.real_index(index, || scope.name(&field.name))?,
             None => None,
         };
         let json_name = if field.json_name.is_empty() { camel_case(&field.name) } else { field.json_name.clone() };
@@ -418,10 +421,10 @@ impl<'d> Converter<'d> {
         self.builder.records[id.0 as usize].protobuf.is_map_entry
     }
 
-    /// Key and value of a map's entry.
+    /// The key and the value of a map entry.
     fn entry(&self, id: RecordId) -> Result<(Encoding, (Encoding, Kind)), ProtoError> {
         let name = &self.builder.records[id.0 as usize].name;
-        let broken = || ProtoError::plain(format!("`{name}` is no entry of a map"));
+        let broken = || ProtoError::plain(format!("`{name}` is not a valid map entry"));
         let fields = self.entries.get(&id).ok_or_else(broken)?;
         let numbered = |number| fields.iter().find(|field| field.number == number);
         let (key, value) = numbered(1).zip(numbered(2)).ok_or_else(broken)?;
@@ -456,7 +459,7 @@ impl<'d> Converter<'d> {
                 let id = found.ok_or_else(|| missing(name, &field.name))?;
                 return Ok((Encoding::Enum, Kind::Enum(id)));
             }
-            other => return Err(ProtoError::plain(format!("the field `{}` is of the type {other}", field.name))),
+            other => return Err(ProtoError::plain(format!("the field `{}` has the unknown type {other}", field.name))),
         };
         let scalar = encoding.scalar().unwrap_or(Scalar::Bytes);
         Ok((encoding, Kind::Scalar(scalar)))
@@ -488,7 +491,7 @@ impl<'d> Converter<'d> {
     }
 }
 
-/// ProtoJSON writes integers of 64 bits as text.
+/// ProtoJSON writes 64-bit integers as strings.
 fn json_numbers(kind: Kind) -> JsonNumbers {
     match kind {
         Kind::Scalar(Scalar::Int64 | Scalar::UInt64) => JsonNumbers::Text,
@@ -497,10 +500,10 @@ fn json_numbers(kind: Kind) -> JsonNumbers {
 }
 
 fn missing(name: &str, field: &str) -> ProtoError {
-    ProtoError::plain(format!("`{field}` is of the type `{name}`, which is not there"))
+    ProtoError::plain(format!("`{field}` has the type `{name}`, which is missing"))
 }
 
-/// The rule and its additional bindings; they do not nest further (`google/api/http.proto`).
+/// The rule and its additional bindings, which do not nest further (`google/api/http.proto`).
 fn http_rules(rule: &descriptor::HttpRule) -> Vec<HttpRule> {
     std::iter::once(rule).chain(&rule.additional_bindings).filter_map(http_rule).collect()
 }
@@ -525,7 +528,7 @@ fn http_rule(rule: &descriptor::HttpRule) -> Option<HttpRule> {
     })
 }
 
-/// The JSON name of a field that does not say it: every letter behind `_` in capitals, without the `_`.
+/// The default JSON name of a field: without `_`, and with every letter after one in upper case.
 pub(crate) fn camel_case(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut capital = false;

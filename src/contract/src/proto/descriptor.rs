@@ -1,6 +1,6 @@
-//! The part of `google/protobuf/descriptor.proto` that a contract is read from, and the extension `google.api.http`.
+//! The parts of `google/protobuf/descriptor.proto` that a contract is read from, and the extension `google.api.http`.
 //!
-//! Declared here, because the generated types of other crates drop extensions of options, and know no editions.
+//! Declared here, because the generated types of other crates drop extensions of options and do not support editions.
 
 use prost::Message;
 
@@ -188,7 +188,7 @@ pub(super) struct MethodOptions {
     pub(super) http: Option<HttpRule>,
 }
 
-/// `google.protobuf.FeatureSet`; 0 is "not said".
+/// `google.protobuf.FeatureSet`; 0 means "not set".
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(super) struct Features {
     #[prost(int32, tag = "1")]

@@ -1,5 +1,4 @@
-//! Features of editions, and what `proto2` and `proto3` stand for in them
-//! (protobuf's "Feature Settings for Editions").
+//! Features of editions, and their equivalents in `proto2` and `proto3` (protobuf, "Feature Settings for Editions").
 
 use super::descriptor::{Features, File};
 
@@ -13,11 +12,11 @@ const EXPANDED: i32 = 2;
 const LENGTH_PREFIXED: i32 = 1;
 pub(super) const DELIMITED: i32 = 2;
 
-/// The newest edition that is understood: 2024.
+/// The latest supported edition: 2024.
 const EDITION_MAX: i32 = 1001;
 const EDITION_2023: i32 = 1000;
 
-/// The features of a file, before its own options; nothing for an edition that is not known.
+/// The features of a file; `None` if its edition is not supported.
 pub(super) fn of_file(file: &File) -> Option<Features> {
     let base = match file.syntax.as_str() {
         "" | "proto2" => Features {
@@ -43,7 +42,7 @@ pub(super) fn of_file(file: &File) -> Option<Features> {
     Some(merge(base, file.options.as_ref().and_then(|options| options.features)))
 }
 
-/// What stands inside inherits, and says what differs.
+/// Overrides inherited features.
 pub(super) fn merge(outer: Features, own: Option<Features>) -> Features {
     let Some(own) = own else { return outer };
     let pick = |own: i32, outer: i32| if own == 0 { outer } else { own };

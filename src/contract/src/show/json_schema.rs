@@ -1,11 +1,11 @@
-//! A contract as JSON Schema: what ProtoJSON takes and gives.
+//! A contract as the JSON Schema of its ProtoJSON.
 
 use serde_json::{Map, Value, json};
 
 use super::own_records;
 use crate::model::{Bound, Cardinality, Contract, Facets, Field, Kind, RecordType, Scalar, WellKnownType};
 
-/// The JSON Schema (draft 2020-12) of every record, below `$defs` by full name.
+/// The JSON Schema (draft 2020-12) of every record, in `$defs` by full name.
 #[must_use]
 pub fn json_schema(contract: &Contract) -> Value {
     let records = own_records(contract).map(|record| (record.name.to_string(), of_record(contract, record)));
@@ -41,17 +41,17 @@ fn of_record(contract: &Contract, record: &RecordType) -> Value {
 }
 
 fn of_field(contract: &Contract, field: &Field) -> Value {
-    let mut one = of_kind(contract, field.kind);
+    let mut schema = of_kind(contract, field.kind);
     if let Some(facets) = &field.facets {
-        one = with_facets(one, facets);
+        schema = with_facets(schema, facets);
     }
     if field.nullable {
-        one = json!({ "anyOf": [one, { "type": "null" }] });
+        schema = json!({ "anyOf": [schema, { "type": "null" }] });
     }
     match field.cardinality {
-        Cardinality::Repeated => json!({ "type": "array", "items": one }),
-        Cardinality::Map(_) => json!({ "type": "object", "additionalProperties": one }),
-        _ => one,
+        Cardinality::Repeated => json!({ "type": "array", "items": schema }),
+        Cardinality::Map(_) => json!({ "type": "object", "additionalProperties": schema }),
+        _ => schema,
     }
 }
 

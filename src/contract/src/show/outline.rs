@@ -1,4 +1,4 @@
-//! A contract on a terminal.
+//! A contract as an outline for terminals.
 
 use super::{field_type, is_own, own_records};
 use crate::model::{Cardinality, Contract, RecordType};

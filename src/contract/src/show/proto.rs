@@ -1,4 +1,4 @@
-//! A contract as one `.proto` file for each package, whatever it was read from.
+//! A contract as one `.proto` file per package, regardless of its source.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::{field_type, is_own, own_records};
 use crate::model::{Cardinality, Contract, EnumType, Field, RecordType, Service};
 use crate::proto::camel_case;
 
-/// What stands in one package.
+/// The declarations of one package.
 #[derive(Default)]
 struct Package<'c> {
     records: Vec<&'c RecordType>,
@@ -14,7 +14,7 @@ struct Package<'c> {
     services: Vec<&'c Service>,
 }
 
-/// The contract as `.proto` text. Where `proto3` cannot say it, edition 2023 does.
+/// The contract as `.proto` text: `proto3`, or edition 2023 if `proto3` cannot express it.
 #[must_use]
 pub fn proto(contract: &Contract) -> String {
     let mut packages: BTreeMap<&str, Package<'_>> = BTreeMap::new();
@@ -30,7 +30,7 @@ pub fn proto(contract: &Contract) -> String {
     packages.iter().map(|(name, package)| write_package(contract, name, package)).collect::<Vec<_>>().join("\n")
 }
 
-/// What stands before a name, and is no record that it is declared in.
+/// The package of a full name, without the records in which it is declared.
 fn package_of<'n>(contract: &Contract, name: &'n str) -> &'n str {
     let mut outer = name.rsplit_once('.').map_or("", |(outer, _)| outer);
     while contract.find_record(outer).is_some() {
@@ -77,7 +77,7 @@ fn write_package(contract: &Contract, name: &str, package: &Package<'_>) -> Stri
     writer.out
 }
 
-/// The well-known files that a package needs.
+/// The well-known files that a package imports.
 fn imports(contract: &Contract, package: &Package<'_>) -> Vec<&'static str> {
     const FILES: &[(&str, &str)] = &[
         ("google.protobuf.Any", "google/protobuf/any.proto"),
@@ -231,8 +231,9 @@ impl Writer<'_> {
         }
         let options = if options.is_empty() { String::new() } else { format!(" [{}]", options.join(", ")) };
         let kind = field_type(self.contract, field);
-        let dotted =
-            kind.rsplit_once(' ').map_or_else(|| rooted(&kind), |(before, name)| format!("{before} {}", rooted(name)));
+        let dotted = kind
+            .rsplit_once(' ')
+            .map_or_else(|| absolute(&kind), |(before, name)| format!("{before} {}", absolute(name)));
         self.line(depth, &format!("{label}{dotted} {} = {}{options};", field.name, field.protobuf.number));
     }
 
@@ -253,10 +254,10 @@ impl Writer<'_> {
     }
 }
 
-/// A full name from the root on; a scalar as it is.
-fn rooted(name: &str) -> String {
+/// A full name with a leading dot; scalars are unchanged.
+fn absolute(name: &str) -> String {
     match name.strip_suffix('>') {
-        Some(inner) => format!("{}>", rooted(inner)),
+        Some(inner) => format!("{}>", absolute(inner)),
         None if name.contains('.') => format!(".{name}"),
         None => name.to_owned(),
     }

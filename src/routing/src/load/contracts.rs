@@ -122,7 +122,7 @@ impl Loader<'_> {
 
 /// Reports an error at its position in the contract's file if that is known.
 fn report(error: &ProtoError, span: Span, reader: &mut Reader<'_>) {
-    match &error.place {
+    match &error.location {
         Some(place) => {
             let source = reader.diagnostics.add_source(place.file.clone(), place.text.clone());
             let span = Span { source, start: place.range.start, end: place.range.end };

@@ -139,7 +139,7 @@ impl Entry {
         let response = if rule.response_body.is_empty() {
             Some(Arc::clone(&call.reply))
         } else {
-            call.reply.only_field(&rule.response_body).map(Arc::new)
+            call.reply.field_as_body(&rule.response_body).map(Arc::new)
         };
         let Some(response) = response else {
             report(format!("the reply type has no field `{}`", rule.response_body), "name a field of the reply type");
