@@ -117,8 +117,8 @@ impl Facets {
 mod tests {
     use super::*;
 
-    fn bound(number: &'static str, is_exclusive: bool) -> Option<Bound> {
-        Some(Bound { number: Decimal::new(number).expect("a number"), is_exclusive })
+    fn bound(number: &'static str, is_exclusive: bool) -> Bound {
+        Bound { number: Decimal::new(number).expect("a number"), is_exclusive }
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn ranges_compare_exactly() {
-        let facets = Facets { min: bound("0.1", false), max: bound("10", true), ..Facets::default() };
+        let facets = Facets { min: Some(bound("0.1", false)), max: Some(bound("10", true)), ..Facets::default() };
         let cases = [
             ("0.09999999999999999999", false),
             ("0.1", true),

@@ -43,7 +43,7 @@ fn of_record(contract: &Contract, record: &RecordType) -> Value {
 fn of_field(contract: &Contract, field: &Field) -> Value {
     let mut schema = of_kind(contract, field.kind);
     if let Some(facets) = &field.facets {
-        schema = with_facets(schema, facets);
+        schema = with_facets(&schema, facets);
     }
     if field.nullable {
         schema = json!({ "anyOf": [schema, { "type": "null" }] });
@@ -65,10 +65,10 @@ fn of_kind(contract: &Contract, kind: Kind) -> Value {
         Kind::Record(id) => {
             let record = contract.record(id);
             let Some(well_known) = record.well_known else {
-                return match record.name.starts_with("google.protobuf.") {
-                    true => of_record(contract, record),
-                    false => json!({ "$ref": format!("#/$defs/{}", record.name) }),
-                };
+                if record.name.starts_with("google.protobuf.") {
+                    return of_record(contract, record);
+                }
+                return json!({ "$ref": format!("#/$defs/{}", record.name) });
             };
             match well_known {
                 WellKnownType::Any => json!({ "type": "object", "properties": { "@type": { "type": "string" } } }),
@@ -106,7 +106,7 @@ fn of_scalar(scalar: Scalar) -> Value {
     }
 }
 
-fn with_facets(schema: Value, facets: &Facets) -> Value {
+fn with_facets(schema: &Value, facets: &Facets) -> Value {
     let mut rules = Map::new();
     let mut add = |key: &str, value: Option<Value>| rules.extend(value.map(|value| (key.to_owned(), value)));
     let number = |bound: &Bound| serde_json::from_str(bound.number.as_str()).unwrap_or(Value::Null);
