@@ -1,4 +1,4 @@
-//! The `map` step: a new body out of what there is.
+//! Maps: new bodies from expressions.
 
 use std::borrow::Cow;
 
@@ -6,13 +6,13 @@ use crossdock_message::{ByteString, Code, Fault, Record, Value};
 
 use crate::expression::{Expression, Item, Scope};
 
-/// Fields that a list of them has room for with its first.
-const INNER_FIELDS: usize = 4;
+/// The field capacity of a record after its first insertion.
+const INNER_CAPACITY: usize = 4;
 
-/// Makes a body.
+/// How a body is made.
 #[derive(Debug, Clone)]
 pub enum MapPlan {
-    /// The body is what one expression gives.
+    /// The body is the value of one expression.
     Whole(Expression),
     /// The body is a record of these targets, in their order.
     Fields(Vec<Target>),
@@ -21,32 +21,32 @@ pub enum MapPlan {
 /// One field of the new body.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// Where it goes: the names from the body down.
+    /// Its path in the body.
     pub path: Vec<ByteString>,
-    /// A plain path that leads nowhere leaves the field out.
+    /// The field is omitted if its source is a plain path to a missing value.
     pub optional: bool,
-    /// What goes there.
+    /// Its value.
     pub source: Source,
 }
 
-/// What goes into a field.
+/// The source of a field's value.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// What an expression gives.
+    /// The value of an expression.
     Expression(Expression),
-    /// A list: a record for each item of another list.
+    /// A list, with one mapped item per item of another list.
     Each {
         /// The other list.
         items: Expression,
-        /// What an item is called inside.
+        /// The name of the item in expressions.
         name: ByteString,
-        /// What becomes of it.
+        /// How an item is mapped.
         map: MapPlan,
     },
 }
 
 impl MapPlan {
-    /// The names of the top fields; `None` where they are only known when the body is there.
+    /// The names of the top-level fields; `None` if they are known only at run time.
     #[must_use]
     pub fn top_names(&self) -> Option<Vec<ByteString>> {
         match self {
@@ -55,18 +55,18 @@ impl MapPlan {
         }
     }
 
-    /// The new body.
+    /// Makes the new body.
     ///
     /// # Errors
-    /// The fault of the expression that could not be evaluated.
+    /// The fault of an expression, or BODY_TOO_LARGE.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, Fault> {
-        let value = self.made(scope)?;
-        if let (Err(spent), Some(expression)) = (scope.meter.check_traversal(&value), self.first_expression()) {
-            return Err(expression.spent(spent));
+        let value = self.build(scope)?;
+        if let (Err(cause), Some(expression)) = (scope.meter.check_traversal(&value), self.first_expression()) {
+            return Err(expression.exhausted(cause));
         }
         let max = scope.limits.written_len;
         if value.written_len(max) > max {
-            let message = format!("the new body would be larger than the {max} bytes that may be written");
+            let message = format!("the new body exceeds the limit of {max} bytes");
             return Err(if self.is_of_caller() {
                 Fault::caller(Code::InvalidArgument, "BODY_TOO_LARGE", message)
             } else {
@@ -76,20 +76,20 @@ impl MapPlan {
         Ok(value)
     }
 
-    fn made(&self, scope: &Scope<'_>) -> Result<Value, Fault> {
+    fn build(&self, scope: &Scope<'_>) -> Result<Value, Fault> {
         match self {
             Self::Whole(expression) => expression.evaluate(scope),
             Self::Fields(targets) => {
-                // Records in records have room for a few fields more than they get.
+                // Nested records allocate more capacity than they use.
                 let inner: usize = targets.iter().map(|target| target.path.len() - 1).sum();
-                let len = Record::made_len(targets.len()) + inner * Record::made_len(INNER_FIELDS);
-                if let (Err(spent), Some(expression)) = (scope.meter.charge_bytes(len), self.first_expression()) {
-                    return Err(expression.spent(spent));
+                let len = Record::made_len(targets.len()) + inner * Record::made_len(INNER_CAPACITY);
+                if let (Err(cause), Some(expression)) = (scope.meter.charge_bytes(len), self.first_expression()) {
+                    return Err(expression.exhausted(cause));
                 }
                 let mut record = Record::with_capacity(targets.len());
                 for target in targets {
                     if let Some(value) = target.value(scope)? {
-                        place(&mut record, &target.path, value);
+                        insert(&mut record, &target.path, value);
                     }
                 }
                 Ok(Value::Record(record))
@@ -104,7 +104,7 @@ impl MapPlan {
         }
     }
 
-    /// Whether it looks at nothing but what the caller sent.
+    /// Whether all its inputs are data of the caller.
     fn is_of_caller(&self) -> bool {
         match self {
             Self::Whole(expression) => expression.is_of_caller(),
@@ -149,23 +149,23 @@ fn each(
     scope: &Scope<'_>,
 ) -> Result<Value, Fault> {
     let Value::List(items) = list else {
-        let problem = format!("`{}` gives {} where a list is needed", source.source(), list.kind());
+        let problem = format!("`{}` is {}, but `each` needs a list", source.source(), list.kind());
         return Err(source.fault("NOT_A_LIST", problem));
     };
-    let taken = scope.meter.charge_bytes(items.len() * size_of::<Value>());
-    taken.map_err(|spent| source.spent(spent))?;
+    let charged = scope.meter.charge_bytes(items.len() * size_of::<Value>());
+    charged.map_err(|cause| source.exhausted(cause))?;
     let mut mapped = Vec::with_capacity(items.len());
     let is_xml = source.path().is_some_and(|path| scope.is_xml(&path.root));
     for value in items {
-        scope.meter.charge_work(1).map_err(|spent| source.spent(spent))?;
+        scope.meter.charge_work(1).map_err(|cause| source.exhausted(cause))?;
         let item = Item { name, value, is_xml, outer: scope.item };
-        mapped.push(map.made(&Scope { item: Some(&item), ..*scope })?);
+        mapped.push(map.build(&Scope { item: Some(&item), ..*scope })?);
     }
     Ok(Value::List(mapped))
 }
 
-/// Puts a value at a path; records on the way are made where they are missing.
-fn place(record: &mut Record, path: &[ByteString], value: Value) {
+/// Inserts a value at a path, and creates the records on the way.
+fn insert(record: &mut Record, path: &[ByteString], value: Value) {
     let Some((name, rest)) = path.split_first() else { return };
     if rest.is_empty() {
         record.set(name.clone(), value);
@@ -175,6 +175,6 @@ fn place(record: &mut Record, path: &[ByteString], value: Value) {
         record.set(name.clone(), Value::Record(Record::new()));
     }
     if let Some(Value::Record(inner)) = record.get_mut(name) {
-        place(inner, rest, value);
+        insert(inner, rest, value);
     }
 }

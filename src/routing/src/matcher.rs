@@ -1,4 +1,4 @@
-//! From listener, method, path and headers to a route, without allocating.
+//! Matches listener, method, path and headers to a route, without allocating.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,13 +6,13 @@ use std::ops::Range;
 use crossdock_adapter_api::{Address, Fields, Head, Segment};
 use crossdock_message::{ByteString, is_list_header};
 
-/// Which route and which of its entries.
+/// The index of a route, and the index of its entry.
 type Target = (usize, usize);
 
-/// All entries of a plan, by listener and path.
+/// The entries of a plan, by listener and path.
 ///
-/// What matches does not depend on the order in which entries were added: a literal segment wins over a capture, a
-/// capture over the rest of the path, an entry with more header conditions over one with fewer.
+/// The match does not depend on the order in which entries were added: a literal segment takes precedence over a capture, a capture over the
+/// rest of the path, and an entry with more header conditions over one with fewer.
 #[derive(Debug, Default)]
 pub struct Table {
     listeners: BTreeMap<ByteString, Vec<PathNode>>,
@@ -29,50 +29,50 @@ struct PathNode {
 #[derive(Debug)]
 struct Candidate {
     method: ByteString,
-    /// What the path ends with, behind a colon.
+    /// The suffix of the path, after a colon.
     verb: Option<ByteString>,
     headers: Vec<(ByteString, ByteString)>,
     target: Target,
 }
 
 impl Candidate {
-    /// One with a verb is asked before one without, one with more headers before one with fewer.
+    /// The order of precedence: a verb before none, then more headers before fewer.
     fn rank(&self) -> impl Ord + '_ {
         (std::cmp::Reverse(self.verb.as_deref()), std::cmp::Reverse(self.headers.len()), &self.headers)
     }
 
-    /// Whether a path that leads here ends with its verb.
-    fn is_of(&self, path: &str) -> bool {
+    /// Whether a path ends with its verb, if it has one.
+    fn matches_verb(&self, path: &str) -> bool {
         let before = |verb: &ByteString| path.strip_suffix(&**verb).and_then(|before| before.strip_suffix(':'));
         self.verb.as_ref().is_none_or(|verb| before(verb).is_some_and(|before| !before.ends_with('/')))
     }
 }
 
-/// The entry that takes a message.
+/// The entry that a message matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Match {
-    /// The route's place in the plan.
+    /// The index of the route in the plan.
     pub route: usize,
-    /// The entry's place in the route.
+    /// The index of the entry in the route.
     pub entry: usize,
 }
 
-/// Why nothing takes a message.
+/// Why a message matches no entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Miss {
     /// No entry has this path.
     Path,
-    /// An entry has this path, but another method, or other headers.
+    /// Entries with this path have another method or other header conditions.
     Method,
-    /// A header that entries of this path ask for was sent several times.
-    HeaderTwice(ByteString),
+    /// A header in a condition of this path is repeated.
+    RepeatedHeader(ByteString),
 }
 
 impl Table {
     /// Adds an entry.
     ///
     /// # Errors
-    /// The entry that takes the very same messages already.
+    /// The entry that already matches exactly the same messages.
     pub fn add(&mut self, address: &Address, target: Target) -> Result<(), Target> {
         let nodes = self.listeners.entry(address.listener.clone()).or_insert_with(|| vec![PathNode::default()]);
         let mut at = 0;
@@ -116,16 +116,16 @@ impl Table {
         Ok(())
     }
 
-    /// The entry that takes a message.
+    /// Finds the entry that a message matches.
     ///
     /// # Errors
-    /// [`Miss`] where there is none, and for what is no path, such as the `*` of OPTIONS.
+    /// [`Miss`] if there is none, or the target is not a path, such as the `*` of OPTIONS.
     pub fn find(&self, head: &Head<'_>) -> Result<Match, Miss> {
         let nodes = self.listeners.get(head.listener).filter(|_| head.path.starts_with('/')).ok_or(Miss::Path)?;
-        let mut search = Search { nodes, head, seen_path: false, header_twice: None };
+        let mut search = Search { nodes, head, seen_path: false, repeated_header: None };
         let found = search.descend(0, 1);
-        if let Some(name) = search.header_twice {
-            return Err(Miss::HeaderTwice(name));
+        if let Some(name) = search.repeated_header {
+            return Err(Miss::RepeatedHeader(name));
         }
         match found {
             Some((route, entry)) => Ok(Match { route, entry }),
@@ -134,7 +134,7 @@ impl Table {
         }
     }
 
-    /// The methods that entries on this path take, for `Allow`.
+    /// The methods of the entries on this path, for `Allow`.
     #[must_use]
     pub fn methods(&self, head: &Head<'_>) -> Vec<ByteString> {
         let mut methods: Vec<ByteString> = Vec::new();
@@ -152,7 +152,7 @@ fn add_node(nodes: &mut Vec<PathNode>) -> usize {
     nodes.len() - 1
 }
 
-/// The bytes of the segment that starts at `at`; nothing where the path ends before it.
+/// The range of the segment that starts at `at`; `None` at the end of the path.
 fn segment_at(path: &str, at: usize) -> Option<Range<usize>> {
     (at < path.len()).then(|| at..path[at..].find('/').map_or(path.len(), |slash| at + slash))
 }
@@ -161,7 +161,7 @@ fn collect_methods(nodes: &[PathNode], node: usize, path: &str, at: usize, metho
     let node = &nodes[node];
     let Some(segment) = segment_at(path, at) else {
         methods.extend(
-            node.here.iter().filter(|candidate| candidate.is_of(path)).map(|candidate| candidate.method.clone()),
+            node.here.iter().filter(|candidate| candidate.matches_verb(path)).map(|candidate| candidate.method.clone()),
         );
         return;
     };
@@ -172,20 +172,21 @@ fn collect_methods(nodes: &[PathNode], node: usize, path: &str, at: usize, metho
     if let Some(capture) = node.capture {
         collect_methods(nodes, capture, path, next, methods);
     }
-    methods
-        .extend(node.rest.iter().filter(|candidate| candidate.is_of(path)).map(|candidate| candidate.method.clone()));
+    methods.extend(
+        node.rest.iter().filter(|candidate| candidate.matches_verb(path)).map(|candidate| candidate.method.clone()),
+    );
 }
 
 struct Search<'a> {
     nodes: &'a [PathNode],
     head: &'a Head<'a>,
     seen_path: bool,
-    /// A header that a candidate asks for, and that has several values.
-    header_twice: Option<ByteString>,
+    /// A repeated header in a condition of a candidate.
+    repeated_header: Option<ByteString>,
 }
 
 impl Search<'_> {
-    /// Each node stands in one place of the tree, so that none is visited twice; its depth is that of the templates.
+    /// Visits each node at most once, because the nodes form a tree. The depth is that of the path templates.
     fn descend(&mut self, node: usize, at: usize) -> Option<Target> {
         let path = self.head.path;
         let node = &self.nodes[node];
@@ -208,22 +209,24 @@ impl Search<'_> {
 
     fn choose(&mut self, candidates: &[Candidate]) -> Option<Target> {
         let path = self.head.path;
-        self.seen_path |= candidates.iter().any(|candidate| candidate.is_of(path));
+        self.seen_path |= candidates.iter().any(|candidate| candidate.matches_verb(path));
         let fields: &dyn Fields = self.head.headers;
-        let mut twice = None;
+        let mut repeated = None;
         let mut holds = |(name, value): &(ByteString, ByteString)| {
             let is_repeated = fields.is_repeated(name);
             if is_repeated && !is_list_header(name) {
-                twice = Some(name.clone());
+                repeated = Some(name.clone());
             }
-            // A list of several values is none of them.
+            // A condition compares the whole value, so it does not match one of several.
             !is_repeated && fields.get(name) == Some(value.as_bytes())
         };
         let fits = |candidate: &&Candidate| {
-            candidate.method == self.head.method && candidate.is_of(path) && candidate.headers.iter().all(&mut holds)
+            candidate.method == self.head.method
+                && candidate.matches_verb(path)
+                && candidate.headers.iter().all(&mut holds)
         };
         let found = candidates.iter().find(fits).map(|candidate| candidate.target);
-        self.header_twice = self.header_twice.take().or(twice);
+        self.repeated_header = self.repeated_header.take().or(repeated);
         found
     }
 }
@@ -289,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_specific_entry_wins() {
+    fn the_most_specific_entry_matches() {
         let table = table(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
         let cases: &[(&str, &str, Result<(usize, &[&str]), Miss>)] = &[
             ("GET", "/", Ok((0, &[]))),
@@ -322,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_address_twice_is_refused() {
+    fn a_duplicate_address_is_rejected() {
         let mut table = table(&[3]);
         assert_eq!(table.add(&address("GET", "/v1/orders/{other}", &[]), (9, 0)), Err((3, 0)));
     }

@@ -239,3 +239,16 @@ pub(crate) fn steps_schema() -> Value {
         "type": "object", "properties": schemas(), "minProperties": 1, "maxProperties": 1, "additionalProperties": false,
     } })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_lists_every_step_in_the_order_of_the_reference() {
+        let rows = Step::REFERENCE.iter().map(|(form, summary)| format!("| `{form}` | {summary} |\n"));
+        let table = format!("| step | does |\n| --- | --- |\n{}\n", rows.collect::<String>());
+        let readme = include_str!("../README.md");
+        assert!(readme.contains(&table), "README.md must contain this table:\n{table}");
+    }
+}

@@ -155,7 +155,7 @@ impl Ingress for DataArbiter {
 
 fn no_route(generation: &Generation, head: &Head<'_>, miss: Miss) -> Fault {
     match miss {
-        Miss::HeaderTwice(name) => header_twice(&name),
+        Miss::RepeatedHeader(name) => header_twice(&name),
         Miss::Path => Fault::caller(Code::NotFound, "NO_ROUTE", "nothing is served at this path"),
         Miss::Method => {
             let methods = generation.plan.table.methods(head);

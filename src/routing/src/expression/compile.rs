@@ -1,4 +1,4 @@
-//! From source text to something that can be evaluated many times.
+//! Compiles source texts to expressions, which are evaluated many times.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -15,21 +15,21 @@ use crossdock_message::{ByteString, Code, Decimal, Fault, Value};
 
 use super::built_in::built_in;
 use super::contract::type_of;
-use super::gives::Gives;
+use super::exhausted;
 use super::path::{Path, PathStep};
 use super::scope::Scope;
-use super::spent;
+use super::value_kind::ValueKind;
 
 /// The names that an expression may use.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
-    /// Variables that are bound where the expression stands.
+    /// The variables in scope.
     pub variables: Vec<ByteString>,
-    /// Variables that would be bound elsewhere, with what has to come first.
+    /// Variables that are not bound at this point, with what must come first.
     pub unbound: Vec<(ByteString, &'static str)>,
-    /// The types that contracts give to variables.
+    /// The types of variables, from contracts.
     pub types: Vec<(ByteString, Arc<Typed>)>,
-    /// Those variables that hold what a service sent, so that the caller is not to blame for what they lack.
+    /// The variables that hold data of services, for which the caller is not to blame.
     pub of_services: Vec<ByteString>,
 }
 
@@ -54,24 +54,24 @@ impl Names {
     }
 }
 
-/// An expression that was checked. A copy is shared.
+/// A checked expression. Cloning is cheap.
 #[derive(Clone)]
 pub struct Expression(Arc<Inner>);
 
 struct Inner {
     source: Box<str>,
     kind: Kind,
-    /// It looks at nothing but what the caller sent.
+    /// All its inputs are data of the caller.
     of_caller: bool,
-    gives: Gives,
-    of: Type,
+    value_kind: ValueKind,
+    ty: Type,
     inputs: Box<[Input]>,
 }
 
 enum Kind {
     Constant(Value),
     Path(Path),
-    /// With the paths of its inputs.
+    /// A program, and the paths of its inputs.
     Program(Program, Box<[Path]>),
 }
 
@@ -82,15 +82,15 @@ impl std::fmt::Debug for Expression {
 }
 
 impl Expression {
-    /// Checks a source text.
+    /// Parses and checks a source text.
     ///
     /// # Errors
-    /// All [`Problem`]s that are found.
+    /// All [`Problem`]s found.
     pub fn compile(source: &str, names: &Names) -> Result<Self, Vec<Problem>> {
         Self::compile_shown(source, source, names)
     }
 
-    /// As [`Expression::compile`], for a source whose placeholders were replaced: faults show `shown` in its place.
+    /// As [`Expression::compile`], for a source whose placeholders were replaced: faults show `shown` instead.
     ///
     /// # Errors
     /// As [`Expression::compile`].
@@ -100,20 +100,20 @@ impl Expression {
                 source: shown.into(),
                 kind: Kind::Constant(value),
                 of_caller: true,
-                gives: Gives::Number,
-                of: Type::Decimal,
+                value_kind: ValueKind::Number,
+                ty: Type::Decimal,
                 inputs: Box::default(),
             })));
         }
         let program = Program::compile(source, &names.environment())?;
         let of_caller = !program.inputs().iter().any(|input| names.of_services.contains(&input.variable));
-        let (mut gives, of) = (Gives::of(program.result_type()), program.result_type().clone());
+        let (mut value_kind, ty) = (ValueKind::of(program.result_type()), program.result_type().clone());
         let inputs = program.inputs().into();
         let kind = match (program.literal().map(constant), program.path()) {
             (Some(value), _) => Kind::Constant(value),
             (None, Some((root, steps))) => {
-                // Where it leads is looked up in the contract.
-                gives = Gives::Anything;
+                // The checker of steps looks up its type in the contract.
+                value_kind = ValueKind::Any;
                 Kind::Path(Path { root, steps: steps.into_iter().map(step).collect() })
             }
             (None, None) => {
@@ -125,46 +125,46 @@ impl Expression {
                 Kind::Program(program, paths)
             }
         };
-        Ok(Self(Arc::new(Inner { source: shown.into(), kind, of_caller, gives, of, inputs })))
+        Ok(Self(Arc::new(Inner { source: shown.into(), kind, of_caller, value_kind, ty, inputs })))
     }
 
-    /// The text as written.
+    /// The source text, as written in the route file.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.0.source
     }
 
-    /// Whether it looks at nothing but what the caller sent.
+    /// Whether all its inputs are data of the caller.
     #[must_use]
     pub fn is_of_caller(&self) -> bool {
         self.0.of_caller
     }
 
-    /// The innermost of loops over the message inside one another, in bytes of the source.
-    pub(crate) fn square(&self) -> Option<Range<usize>> {
+    /// The range of the innermost of nested loops over the message, in bytes of the source; `None` if loops are not nested.
+    pub(crate) fn quadratic_loop(&self) -> Option<Range<usize>> {
         let Kind::Program(program, _) = &self.0.kind else { return None };
         let growth = program.growth();
         (growth.power > 1).then(|| growth.span.range())
     }
 
-    /// What kind of value it gives, as far as its text says it.
+    /// The kind of its value, as far as its source determines it.
     #[must_use]
-    pub fn gives(&self) -> Gives {
-        self.0.gives
+    pub fn value_kind(&self) -> ValueKind {
+        self.0.value_kind
     }
 
-    /// The type of what it gives.
+    /// The type of its value.
     #[must_use]
     pub fn result_type(&self) -> &Type {
-        &self.0.of
+        &self.0.ty
     }
 
-    /// What it looks at: variables, or one field of them.
+    /// Its inputs: variables, or one field of a variable.
     pub fn inputs(&self) -> impl Iterator<Item = (&ByteString, Option<&ByteString>)> {
         self.0.inputs.iter().map(|input| (&input.variable, input.field.as_ref()))
     }
 
-    /// The value, where it is always the same.
+    /// The value, if it is constant.
     #[must_use]
     pub fn constant(&self) -> Option<&Value> {
         match &self.0.kind {
@@ -173,7 +173,7 @@ impl Expression {
         }
     }
 
-    /// The path, where it is a plain one.
+    /// The path, if it is a plain path.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match &self.0.kind {
@@ -182,17 +182,17 @@ impl Expression {
         }
     }
 
-    /// Whether it is a plain path: what is there is taken as it is.
+    /// Whether it is a plain path.
     #[must_use]
     pub fn is_path(&self) -> bool {
         matches!(self.0.kind, Kind::Path(_))
     }
 
-    /// The value; `None` where the path of a plain path expression leads nowhere.
+    /// Evaluates it; `None` if it is a plain path to a missing value.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT where the caller's message does not have what the expression needs, INTERNAL where a service's
-    /// reply does not, and the fault of a body that has to be read and cannot be.
+    /// INVALID_ARGUMENT if it fails on data of the caller, INTERNAL if it fails on data of a service, and the fault of a body that cannot be
+    /// parsed.
     pub fn evaluate_optional(&self, scope: &Scope<'_>) -> Result<Option<Value>, Fault> {
         match &self.0.kind {
             Kind::Constant(value) => Ok(Some(value.clone())),
@@ -204,15 +204,15 @@ impl Expression {
         }
     }
 
-    /// The value.
+    /// Evaluates it.
     ///
     /// # Errors
-    /// As [`Expression::evaluate_optional`], and for a path that leads nowhere.
+    /// As [`Expression::evaluate_optional`], and for a plain path to a missing value.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, Fault> {
         if let Kind::Path(path) = &self.0.kind {
             return match scope.find(path)? {
                 Ok(value) => self.copied(value, scope),
-                // An element that is not there stands no times.
+                // A missing element of XML is an empty list.
                 Err(taken) if scope.is_missing_element(path, taken) => Ok(Value::List(Vec::new())),
                 Err(taken) => Err(self.missing(&path.text_to((taken + 1).min(path.steps.len())))),
             };
@@ -223,35 +223,39 @@ impl Expression {
         }
     }
 
-    /// The value that a path leads to, counted as a copy.
+    /// Copies the value of a path, and charges the copy.
     fn copied(&self, value: Cow<'_, Value>, scope: &Scope<'_>) -> Result<Value, Fault> {
-        scope.meter.charge_work(1).and_then(|()| scope.meter.charge_copy(&value)).map_err(|spent| self.spent(spent))?;
+        scope
+            .meter
+            .charge_work(1)
+            .and_then(|()| scope.meter.charge_copy(&value))
+            .map_err(|cause| self.exhausted(cause))?;
         Ok(value.into_owned())
     }
 
-    /// The list that the value is, without a copy of it where it is one of the message's own; nothing where a plain path leads nowhere.
+    /// Evaluates it without copying the value of a plain path; `None` if it is a plain path to a missing value.
     ///
     /// # Errors
     /// As [`Expression::evaluate_optional`].
     pub(crate) fn borrow_optional<'v>(&self, scope: &Scope<'v>) -> Result<Option<Cow<'v, Value>>, Fault> {
         match &self.0.kind {
             Kind::Path(path) => {
-                scope.meter.charge_work(1).map_err(|spent| self.spent(spent))?;
+                scope.meter.charge_work(1).map_err(|cause| self.exhausted(cause))?;
                 Ok(scope.find(path)?.ok())
             }
             _ => Ok(self.evaluate_optional(scope)?.map(Cow::Owned)),
         }
     }
 
-    /// The value of a condition.
+    /// Evaluates a condition.
     ///
     /// # Errors
-    /// As [`Expression::evaluate`]; INTERNAL where the value is neither true nor false.
+    /// As [`Expression::evaluate`], and if the value is not a boolean.
     pub fn evaluate_condition(&self, scope: &Scope<'_>) -> Result<bool, Fault> {
         match self.evaluate(scope)? {
             Value::Bool(truth) => Ok(truth),
             other => {
-                let problem = format!("`{}` gives {} where true or false is needed", self.0.source, other.kind());
+                let problem = format!("`{}` is {}, but a condition must be true or false", self.0.source, other.kind());
                 Err(Fault::new(
                     if self.0.of_caller { Code::InvalidArgument } else { Code::Internal },
                     "CONDITION",
@@ -265,7 +269,7 @@ impl Expression {
         self.fault("FIELD_MISSING", format!("`{what}` is missing")).with_detail("field", what)
     }
 
-    /// A fault of whoever sent what the expression looks at.
+    /// A fault of the caller, or an internal one if an input is data of a service.
     pub(crate) fn fault(&self, reason: &'static str, message: String) -> Fault {
         if self.0.of_caller {
             Fault::caller(Code::InvalidArgument, reason, message)
@@ -277,7 +281,7 @@ impl Expression {
     fn run(&self, program: &Program, paths: &[Path], scope: &Scope<'_>) -> Result<Value, Fault> {
         let mut paths = paths.iter();
         let find = |_: &Input| {
-            // One for each input.
+            // Called once per input, in order.
             let Some(path) = paths.next() else { return Ok(InputValue::Absent) };
             Ok(match scope.find(path)?.ok() {
                 Some(value) => InputValue::Data(value, scope.is_xml(&path.root)),
@@ -287,22 +291,22 @@ impl Expression {
         };
         program.evaluate_to_value(find, scope.meter, scope.host)?.map_err(|problem| match problem {
             EvaluationError::Failure(failure) => self.failed(&failure),
-            EvaluationError::Conversion(ConversionError::Exhausted(spent)) => self.spent(spent),
+            EvaluationError::Conversion(ConversionError::Exhausted(cause)) => self.exhausted(cause),
             EvaluationError::Conversion(ConversionError::UnsupportedKind(kind)) => {
-                self.fault("EXPRESSION", format!("`{}` gives {kind}, which a message cannot hold", self.0.source))
+                self.fault("EXPRESSION", format!("`{}` is {kind}, which a message cannot contain", self.0.source))
             }
         })
     }
 
-    /// There is nothing left for the message.
-    pub(crate) fn spent(&self, spent: Exhausted) -> Fault {
-        spent::fault(spent, self.0.of_caller, &self.0.source)
+    /// The fault of an exhausted budget.
+    pub(crate) fn exhausted(&self, cause: Exhausted) -> Fault {
+        exhausted::fault(cause, self.0.of_caller, &self.0.source)
     }
 
     fn failed(&self, failure: &Failure) -> Fault {
         match failure.kind {
             FailureKind::Missing => self.missing(&failure.problem),
-            FailureKind::Exhausted(spent) => self.spent(spent),
+            FailureKind::Exhausted(cause) => self.exhausted(cause),
             FailureKind::Value => {
                 self.fault("EXPRESSION", format!("`{}` cannot be evaluated: {}", self.0.source, failure.problem))
             }
@@ -317,11 +321,11 @@ fn step(step: Step) -> PathStep {
     }
 }
 
-/// A whole number or decimal that is the whole expression: its digits are kept.
+/// The value of an expression that is only a number. Its digits are kept.
 fn number(source: &str) -> Option<Value> {
     let decimal = Decimal::new(source.trim()).ok()?;
-    let whole = decimal.as_str().parse::<i64>().ok().filter(|_| decimal.as_str() != "-0").map(Value::Int);
-    Some(whole.unwrap_or(Value::Decimal(decimal)))
+    let integer = decimal.as_str().parse::<i64>().ok().filter(|_| decimal.as_str() != "-0").map(Value::Int);
+    Some(integer.unwrap_or(Value::Decimal(decimal)))
 }
 
 /// The value of a literal.
@@ -333,7 +337,7 @@ fn constant(literal: &Literal) -> Value {
         Literal::UInt(number) => Value::from(*number),
         Literal::Text(text) => Value::Text(text.clone()),
         Literal::Bytes(bytes) => Value::Bytes(bytes.clone()),
-        // One that stands alone is a decimal: see `number`.
+        // A double literal on its own is a decimal; see `number`.
         Literal::Double(_, written) => Value::Decimal(written.clone()),
     }
 }

@@ -1,4 +1,4 @@
-//! Contracts as the checker of expressions sees them.
+//! The types of contracts, for the checker of expressions.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ pub(super) fn type_of(typed: &Typed) -> Type {
 }
 
 #[derive(Debug)]
-struct OfContract {
+struct ContractRecord {
     contract: Arc<Contract>,
     id: RecordId,
 }
 
 #[derive(Debug)]
-struct Enumeration {
+struct ContractEnum {
     contract: Arc<Contract>,
     id: EnumId,
 }
 
-impl RecordInfo for OfContract {
+impl RecordInfo for ContractRecord {
     fn name(&self) -> &str {
         &self.contract.record(self.id).name
     }
@@ -36,7 +36,7 @@ impl RecordInfo for OfContract {
     }
 }
 
-impl EnumInfo for Enumeration {
+impl EnumInfo for ContractEnum {
     fn name(&self) -> &str {
         &self.contract.enumeration(self.id).name
     }
@@ -46,12 +46,12 @@ impl EnumInfo for Enumeration {
     }
 }
 
-/// The type of a record of a contract, as expressions see it.
+/// The type of a record of a contract in expressions.
 #[must_use]
 pub fn type_of_record(contract: &Arc<Contract>, id: RecordId) -> Type {
     let record = contract.record(id);
     let Some(well_known) = record.well_known else {
-        return Type::Record(Arc::new(OfContract { contract: Arc::clone(contract), id }));
+        return Type::Record(Arc::new(ContractRecord { contract: Arc::clone(contract), id }));
     };
     match well_known {
         WellKnownType::Time => Type::Time,
@@ -65,20 +65,20 @@ pub fn type_of_record(contract: &Arc<Contract>, id: RecordId) -> Type {
 }
 
 fn of_field(contract: &Arc<Contract>, field: &Field) -> Type {
-    let one = match field.kind {
+    let ty = match field.kind {
         Kind::Scalar(scalar) => of_scalar(scalar),
-        Kind::Enum(id) => Type::Enum(Arc::new(Enumeration { contract: Arc::clone(contract), id })),
+        Kind::Enum(id) => Type::Enum(Arc::new(ContractEnum { contract: Arc::clone(contract), id })),
         Kind::Record(id) => type_of_record(contract, id),
     };
     match field.cardinality {
-        Cardinality::Repeated => Type::list(one),
-        // Keys of all kinds are texts in messages.
-        Cardinality::Map(_) => Type::map(Type::Text, one),
-        _ => one,
+        Cardinality::Repeated => Type::list(ty),
+        // Keys of every type are strings in messages.
+        Cardinality::Map(_) => Type::map(Type::Text, ty),
+        _ => ty,
     }
 }
 
-/// Whole numbers of messages are of one kind, whatever the contract says of their signs.
+/// Integers of messages have one type, whether the contract declares them signed or not.
 fn of_scalar(scalar: Scalar) -> Type {
     match scalar {
         Scalar::Bool => Type::Bool,

@@ -2,16 +2,16 @@
 
 use crossdock_message::{ByteString, Value};
 
-/// One step down.
+/// A step of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathStep {
-    /// The field of a record.
+    /// To a field of a record.
     Field(ByteString),
-    /// The item of a list, from 0.
+    /// To an item of a list, from 0.
     Index(usize),
 }
 
-/// A variable and the steps down from it.
+/// A variable and the steps from it to a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path {
     /// The variable, such as `req`.
@@ -21,13 +21,13 @@ pub struct Path {
 }
 
 impl Path {
-    /// The path as it is written.
+    /// The path as text.
     #[must_use]
     pub fn text(&self) -> String {
         self.text_to(self.steps.len())
     }
 
-    /// The path as it is written, up to that many steps.
+    /// The first `steps` steps of the path as text.
     #[must_use]
     pub fn text_to(&self, steps: usize) -> String {
         let mut text = self.root.to_string();
@@ -44,7 +44,7 @@ impl Path {
     }
 }
 
-/// Follows steps; `Err` is how many were taken before one led nowhere.
+/// Follows steps to a value. If it is missing, the error is the number of steps that succeeded.
 pub(super) fn follow<'v>(start: &'v Value, steps: &[PathStep]) -> Result<&'v Value, usize> {
     let mut value = start;
     for (taken, step) in steps.iter().enumerate() {

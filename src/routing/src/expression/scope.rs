@@ -1,4 +1,4 @@
-//! What expressions of one exchange see.
+//! The values that the expressions of one exchange can access.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -6,20 +6,20 @@ use std::sync::Arc;
 use crossdock_adapter_api::{Binding, BodyBinding};
 use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message, Record, RequestContext, Value};
 
+use super::exhausted;
 use super::path::{Path, PathStep, follow};
-use super::spent;
 use crossdock_expression::{Budget as Meter, Host};
 
-/// The caller's message and how it becomes the fields of `req`.
+/// The caller's message, and how it is mapped to the fields of `req`.
 #[derive(Debug)]
 pub struct Request {
-    /// The message as it came.
+    /// The message as received.
     pub message: Message,
-    /// How its parts become fields.
+    /// How its parts are mapped to fields.
     pub binding: Arc<Binding>,
 }
 
-/// What expressions see: `req`, `res`, `header`, `msg`, and the names that steps have bound.
+/// The variables of expressions: `req`, `res`, `header`, `msg`, and the names that steps have bound.
 pub struct Scope<'a> {
     /// The caller's message: `req`.
     pub request: &'a Request,
@@ -27,40 +27,40 @@ pub struct Scope<'a> {
     pub current: &'a Message,
     /// The last reply of a service: `res`.
     pub reply: Option<&'a Message>,
-    /// Names bound by steps, the later ones last.
+    /// Names bound by steps, the latest last.
     pub variables: &'a [(ByteString, Arc<Value>)],
-    /// The item that `each` is at.
+    /// The current item of `each`.
     pub item: Option<&'a Item<'a>>,
-    /// What is left for the message.
+    /// The remaining budget of the message.
     pub meter: &'a Meter,
     /// The clock and random numbers.
     pub host: &'a dyn Host,
-    /// What reading a body may cost.
+    /// The limits on parsing bodies.
     pub limits: &'a Limits,
 }
 
-/// An item of a list, with the name that it has, and the one around it.
+/// An item of a list with its name, and the item that contains the list.
 #[derive(Debug, Clone, Copy)]
 pub struct Item<'a> {
     /// Its name.
     pub name: &'a ByteString,
     /// The item.
     pub value: &'a Value,
-    /// It is of the view of an XML document.
+    /// It belongs to the view of an XML document.
     pub is_xml: bool,
-    /// That of the list around it.
+    /// The item that contains the list.
     pub outer: Option<&'a Item<'a>>,
 }
 
 impl Request {
-    /// The body's fields, checked against the names that the address binds.
+    /// The body. Fails if one of its fields is also a parameter of the path or query.
     fn body_fields(&self, limits: &Limits, meter: &Meter) -> Result<Option<&Value>, Fault> {
-        meter.check_read(self.message.body.unread_len()).map_err(|spent| spent::fault(spent, true, "req"))?;
+        meter.check_read(self.message.body.unread_len()).map_err(|cause| exhausted::fault(cause, true, "req"))?;
         let body = self.message.body.value(limits)?;
         if let (BodyBinding::Fields, Some(Value::Record(record))) = (&self.binding.body, body)
             && let Some((name, _)) = self.message.params.iter().find(|(name, _)| record.get(name).is_some())
         {
-            let message = format!("`{name}` is given by the address and by the body; give it once");
+            let message = format!("`{name}` must be set only once, by the path, the query or the body");
             return Err(Fault::caller(Code::InvalidArgument, "FIELD_TWICE", message).with_detail("field", name.clone()));
         }
         Ok(body)
@@ -73,35 +73,35 @@ impl Request {
         match &self.binding.body {
             BodyBinding::Field(field) if *field == name => self.body_fields(limits, meter),
             BodyBinding::Field(_) => Ok(None),
-            // A parameter of the address that was not given is not looked for in the body.
+            // The body cannot set a parameter of the path or query, even if it is absent there.
             BodyBinding::Fields if self.binding.params.iter().any(|param| *param == name) => Ok(None),
             BodyBinding::Fields => Ok(self.body_fields(limits, meter)?.and_then(|body| body.get(name))),
         }
     }
 
-    /// All fields at once.
-    fn whole(&self, limits: &Limits, meter: &Meter) -> Result<Value, Fault> {
+    /// All fields, as one record.
+    fn all_fields(&self, limits: &Limits, meter: &Meter) -> Result<Value, Fault> {
         let body = self.body_fields(limits, meter)?;
         if let (BodyBinding::Fields, Some(Value::Record(record)), true) =
             (&self.binding.body, body, self.message.params.is_empty())
         {
-            // Shared, as all records are.
+            // Free: records are shared.
             return Ok(Value::Record(record.clone()));
         }
         let count = match body {
             Some(Value::Record(record)) => record.len(),
             _ => 1,
         };
-        let taken = meter.charge_bytes(Record::made_len(self.message.params.len() + count));
+        let charged = meter.charge_bytes(Record::made_len(self.message.params.len() + count));
         let copied = match body {
             Some(Value::Record(record)) => record.iter().try_for_each(|(_, value)| meter.charge_copy(value)),
             Some(other) => meter.charge_copy(other),
             None => Ok(()),
         };
-        taken
+        charged
             .and(copied)
             .and_then(|()| meter.charge_work(count as u64))
-            .map_err(|spent| spent::fault(spent, true, "req"))?;
+            .map_err(|cause| exhausted::fault(cause, true, "req"))?;
         let mut fields: Record = self.message.params.clone();
         match (&self.binding.body, body) {
             (_, None) => {}
@@ -115,7 +115,7 @@ impl Request {
             }
             (BodyBinding::Fields, Some(other)) if fields.is_empty() => return Ok(other.clone()),
             (BodyBinding::Fields, Some(other)) => {
-                let message = format!("the body has to be an object with fields, not {}", other.kind());
+                let message = format!("the body must be a record, but is {}", other.kind());
                 return Err(Fault::caller(Code::InvalidArgument, "BODY_FIELDS", message));
             }
         }
@@ -123,15 +123,15 @@ impl Request {
     }
 }
 
-/// The value of a path, or how many steps of it lead somewhere.
-pub(super) type Found<'v> = Result<Cow<'v, Value>, usize>;
+/// The value of a path; or, if it is missing, the number of steps that succeeded.
+pub(super) type Lookup<'v> = Result<Cow<'v, Value>, usize>;
 
 impl<'a> Scope<'a> {
-    /// The value that a path leads to.
+    /// Looks up the value of a path.
     ///
     /// # Errors
-    /// A fault where a body has to be read for it and cannot be.
-    pub(super) fn find(&self, path: &Path) -> Result<Found<'a>, Fault> {
+    /// The fault of a body that cannot be parsed.
+    pub(super) fn find(&self, path: &Path) -> Result<Lookup<'a>, Fault> {
         let mut item = self.item;
         while let Some(inner) = item {
             if *inner.name == path.root {
@@ -148,7 +148,7 @@ impl<'a> Scope<'a> {
                 Some(reply) => {
                     self.meter
                         .check_read(reply.body.unread_len())
-                        .map_err(|spent| spent::fault(spent, false, "res"))?;
+                        .map_err(|cause| exhausted::fault(cause, false, "res"))?;
                     match reply.body.value(self.limits).map_err(|fault| unreadable_reply(&fault))? {
                         Some(value) => Ok(follow(value, &path.steps).map(Cow::Borrowed)),
                         None => Ok(Err(0)),
@@ -158,7 +158,7 @@ impl<'a> Scope<'a> {
             },
             "header" => {
                 let headers = if path.steps.is_empty() { self.current.headers.len() } else { 1 };
-                self.meter.charge_work(headers as u64).map_err(|spent| spent::fault(spent, true, "header"))?;
+                self.meter.charge_work(headers as u64).map_err(|cause| exhausted::fault(cause, true, "header"))?;
                 Ok(self.find_header(&path.steps))
             }
             "msg" => Ok(self.find_in_envelope(&path.steps)),
@@ -168,7 +168,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Whether a variable is the view of an XML document, in which an element that is not there is an empty list.
+    /// Whether a variable is the view of an XML document, in which a missing element is an empty list.
     pub(crate) fn is_xml(&self, root: &str) -> bool {
         let is_xml = |message: &Message| matches!(&message.body, Body::Raw { format: Format::Xml, .. });
         let mut item = self.item;
@@ -188,9 +188,9 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Whether a path leads to an element that an XML document does not have, `taken` steps down.
+    /// Whether a path, after `taken` steps, ends at an element that is missing from an XML document.
     pub(super) fn is_missing_element(&self, path: &Path, taken: usize) -> bool {
-        // Attributes and texts stand once.
+        // Attributes and character data are not lists.
         let is_element = |name: &ByteString| !name.starts_with(['@', '$']);
         let is_last = taken + 1 == path.steps.len();
         let is_param = path.root == "req"
@@ -201,7 +201,7 @@ impl<'a> Scope<'a> {
             && self.is_xml(&path.root)
     }
 
-    fn find_in_request(&self, steps: &[PathStep]) -> Result<Found<'a>, Fault> {
+    fn find_in_request(&self, steps: &[PathStep]) -> Result<Lookup<'a>, Fault> {
         let request: &'a Request = self.request;
         match steps.split_first() {
             Some((PathStep::Field(name), rest)) => Ok(match request.field(name, self.limits, self.meter)? {
@@ -209,13 +209,13 @@ impl<'a> Scope<'a> {
                 None => Err(0),
             }),
             _ => {
-                let whole = request.whole(self.limits, self.meter)?;
-                Ok(follow(&whole, steps).map(|value| Cow::Owned(value.clone())))
+                let fields = request.all_fields(self.limits, self.meter)?;
+                Ok(follow(&fields, steps).map(|value| Cow::Owned(value.clone())))
             }
         }
     }
 
-    fn find_header(&self, steps: &[PathStep]) -> Found<'a> {
+    fn find_header(&self, steps: &[PathStep]) -> Lookup<'a> {
         match steps {
             [] => {
                 let headers = &self.current.headers;
@@ -232,12 +232,12 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn find_in_context(&self, part: impl Fn(&RequestContext) -> Value, steps: &[PathStep]) -> Found<'a> {
+    fn find_in_context(&self, part: impl Fn(&RequestContext) -> Value, steps: &[PathStep]) -> Lookup<'a> {
         let part = self.request.message.context.as_ref().map_or(Value::Null, |context| part(context));
         follow(&part, steps).map(|value| Cow::Owned(value.clone()))
     }
 
-    fn find_in_envelope(&self, steps: &[PathStep]) -> Found<'a> {
+    fn find_in_envelope(&self, steps: &[PathStep]) -> Lookup<'a> {
         let mut fields = Record::new();
         fields.set("id", Value::Text(self.request.message.id.clone()));
         fields.set("source", Value::Text(self.request.message.source.clone()));
@@ -252,11 +252,11 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// A reply that cannot be read is not the caller's fault, and its inside is not the caller's to see.
+/// A malformed reply is not the caller's fault, and its content is not disclosed to the caller.
 fn unreadable_reply(fault: &Fault) -> Fault {
-    let place = match (fault.detail("line"), fault.detail("column")) {
+    let position = match (fault.detail("line"), fault.detail("column")) {
         (Some(line), Some(column)) => format!(" (line {line}, column {column})"),
         _ => String::new(),
     };
-    Fault::new(Code::Internal, "REPLY_UNREADABLE", format!("the service's reply cannot be read{place}"))
+    Fault::new(Code::Internal, "REPLY_UNREADABLE", format!("the reply of the service cannot be parsed{position}"))
 }

@@ -1,16 +1,16 @@
-//! Texts with expressions in them: `no order ${req.id}`.
+//! Texts that contain expressions: `no order ${req.id}`.
 
 use crossdock_expression::Problem;
-use crossdock_expression::template::{Part as Found, parts};
+use crossdock_expression::template::{Part as SourcePart, parts};
 use crossdock_message::{ByteString, Fault};
 
 use super::compile::{Expression, Names};
 use super::scope::Scope;
 
-/// Bytes of one text: it is a header, or the message of a fault.
+/// The maximum bytes of a text, which is a header or the message of a fault.
 const LEN_MAX: usize = 64 << 10;
 
-/// A text with expressions in `${…}`.
+/// A text that contains expressions in `${…}`.
 #[derive(Debug, Clone)]
 pub struct Template {
     parts: Vec<Part>,
@@ -23,18 +23,18 @@ enum Part {
 }
 
 impl Template {
-    /// Reads a template.
+    /// Parses and checks a template.
     ///
     /// # Errors
-    /// The [`Problem`]s of its expressions with their places in the whole text, and for a `${` without its `}`.
+    /// The [`Problem`]s of its expressions, with their positions in the whole text, and a `${` without a `}`.
     pub fn compile(text: &str, names: &Names) -> Result<Self, Vec<Problem>> {
-        let mut read = Vec::new();
+        let mut compiled = Vec::new();
         let mut problems = Vec::new();
         for part in parts(text).map_err(|problem| vec![problem])? {
             match part {
-                Found::Text(range) => read.push(Part::Text(text[range].into())),
-                Found::Expression(range) => match Expression::compile(&text[range.clone()], names) {
-                    Ok(expression) => read.push(Part::Expression(expression)),
+                SourcePart::Text(range) => compiled.push(Part::Text(text[range].into())),
+                SourcePart::Expression(range) => match Expression::compile(&text[range.clone()], names) {
+                    Ok(expression) => compiled.push(Part::Expression(expression)),
                     Err(inner) => problems.extend(inner.into_iter().map(|mut problem| {
                         problem.range = problem.range.start + range.start..problem.range.end + range.start;
                         problem
@@ -42,10 +42,10 @@ impl Template {
                 },
             }
         }
-        if problems.is_empty() { Ok(Self { parts: read }) } else { Err(problems) }
+        if problems.is_empty() { Ok(Self { parts: compiled }) } else { Err(problems) }
     }
 
-    /// The text, where it is always the same.
+    /// The text, if it is constant.
     #[must_use]
     pub fn constant(&self) -> Option<&str> {
         match self.parts.as_slice() {
@@ -55,7 +55,7 @@ impl Template {
         }
     }
 
-    /// The expressions in it.
+    /// Its expressions.
     pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
         self.parts.iter().filter_map(|part| match part {
             Part::Text(_) => None,
@@ -63,7 +63,7 @@ impl Template {
         })
     }
 
-    /// Whether it looks at nothing but what the caller sent.
+    /// Whether all inputs of its expressions are data of the caller.
     #[must_use]
     pub fn is_of_caller(&self) -> bool {
         self.parts.iter().all(|part| match part {
@@ -72,10 +72,10 @@ impl Template {
         })
     }
 
-    /// The text.
+    /// Evaluates its expressions, and returns the text.
     ///
     /// # Errors
-    /// As [`Expression::evaluate`], and where a value has no text.
+    /// As [`Expression::evaluate`]; also if a value cannot be written as text, or the text is too long.
     pub fn render(&self, scope: &Scope<'_>) -> Result<ByteString, Fault> {
         if let [Part::Text(text)] = self.parts.as_slice() {
             return Ok(text.clone());
@@ -87,12 +87,13 @@ impl Template {
                 Part::Expression(expression) => {
                     let value = expression.evaluate(scope)?;
                     let text = value.scalar_text().ok_or_else(|| {
-                        let problem = format!("`{}` gives {}, which has no text", expression.source(), value.kind());
+                        let problem =
+                            format!("`{}` is {}, which cannot be written as text", expression.source(), value.kind());
                         expression.fault("NO_TEXT", problem)
                     })?;
-                    scope.meter.charge_bytes(text.len()).map_err(|spent| expression.spent(spent))?;
+                    scope.meter.charge_bytes(text.len()).map_err(|cause| expression.exhausted(cause))?;
                     if out.len() + text.len() > LEN_MAX {
-                        let problem = format!("`{}` makes a text of more than {LEN_MAX} bytes", expression.source());
+                        let problem = format!("`{}` makes the text longer than {LEN_MAX} bytes", expression.source());
                         return Err(expression.fault("TEXT_TOO_LONG", problem));
                     }
                     out.push_str(&text);

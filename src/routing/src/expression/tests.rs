@@ -27,7 +27,7 @@ fn names() -> Names {
     }
 }
 
-/// Evaluates over a JSON request, an XML reply, one header, and one bound name.
+/// Evaluates an expression with a JSON request, an XML reply, a header and a bound name.
 fn evaluate(source: &str) -> Result<String, crossdock_message::Fault> {
     let mut request = message(
         "application/json",
@@ -57,7 +57,7 @@ fn evaluate(source: &str) -> Result<String, crossdock_message::Fault> {
 }
 
 #[test]
-fn values() {
+fn expressions_are_evaluated_exactly() {
     for (source, expected) in [
         ("req.n", "12345678901234567.89"),
         ("req.big", "18446744073709551615"),
@@ -108,7 +108,7 @@ fn values() {
         ("req.?o.?a.orValue(7)", "1.50"),
         ("req.?nothing.orValue(7)", "7"),
         ("req.lines.sortBy(l, -l.qty).map(l, l.sku)", r#"["b","085"]"#),
-        // In the view of an XML document, an element that is not there stands no times.
+        // In the view of an XML document, a missing element is an empty list.
         ("res.nothing", "[]"),
         ("size(res.nothing) + size(res.l)", "2"),
         ("res.l.map(x, size(x.inner))", "[0,0]"),
@@ -119,19 +119,19 @@ fn values() {
 }
 
 #[test]
-fn what_is_missing_is_the_fault_of_who_should_have_given_it() {
+fn a_missing_value_is_the_fault_of_its_sender() {
     let fault = evaluate("req.customer.id").expect_err("missing");
     assert_eq!((fault.code, &*fault.message), (Code::InvalidArgument, "`req.customer` is missing"));
     let fault = evaluate("req.o.b + 1").expect_err("missing");
     assert_eq!((fault.code, &*fault.message), (Code::InvalidArgument, "`b` is missing"));
     let fault = evaluate("res['@nothing']").expect_err("missing");
     assert_eq!((fault.code, &*fault.reason), (Code::Internal, "FIELD_MISSING"));
-    let fault = evaluate("text(res.l)").expect_err("two of it");
+    let fault = evaluate("text(res.l)").expect_err("two elements");
     assert!(fault.message.contains("exactly one element"), "{fault}");
 }
 
 #[test]
-fn faults_never_quote_the_message() {
+fn faults_never_contain_message_data() {
     for source in [
         "req.o[req.lines[0].sku]",
         "req.o[req.id]",
@@ -147,7 +147,7 @@ fn faults_never_quote_the_message() {
 }
 
 #[test]
-fn errors_point_at_the_place_and_say_what_to_write() {
+fn errors_have_a_position_and_help() {
     let cases = [
         ("req.a +", 7..7, "unexpected end"),
         ("rq.a", 0..2, "no `rq` here"),
@@ -179,7 +179,7 @@ fn errors_point_at_the_place_and_say_what_to_write() {
 }
 
 #[test]
-fn a_field_of_the_address_is_not_given_by_the_body() {
+fn the_body_cannot_set_a_parameter() {
     let mut request = message("application/json", r#"{"id":"from the body","x":1}"#);
     request.params = [("id", Value::from("from the path"))].into_iter().collect::<Record>();
     let request =
@@ -197,11 +197,11 @@ fn a_field_of_the_address_is_not_given_by_the_body() {
     };
     let read = |source: &str| Expression::compile(source, &names()).expect(source).evaluate(&scope);
     assert_eq!(read("req.id"), Ok(Value::from("from the path")));
-    assert_eq!(&*read("req.x").expect_err("given twice").reason, "FIELD_TWICE");
+    assert_eq!(&*read("req.x").expect_err("set twice").reason, "FIELD_TWICE");
 }
 
 #[test]
-fn a_resolved_secret_is_not_in_a_fault() {
+fn a_fault_does_not_contain_a_resolved_secret() {
     let expression = Expression::compile_shown("req.id + 1 + 'S3CRET'", "req.id + 1 + '${env:TOKEN}'", &names());
     let request =
         Request { message: message("application/json", "{\"id\":\"a\"}"), binding: Binding::default().into() };
@@ -221,7 +221,7 @@ fn a_resolved_secret_is_not_in_a_fault() {
 }
 
 #[test]
-fn data_cannot_make_a_step_dear() {
+fn work_on_large_data_is_limited() {
     let list = |count: usize| (0..count).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
     let body = format!("{{\"xs\":[{}],\"ys\":[{}]}}", list(8_000), list(8_000));
     let request = Request { message: message("application/json", &body), binding: Binding::default().into() };
@@ -236,8 +236,8 @@ fn data_cannot_make_a_step_dear() {
         meter: &meter(),
         limits: &limits,
     };
-    let dear = Expression::compile("req.xs.filter(x, !(x in req.ys))", &names()).expect("good");
-    assert_eq!(&*dear.evaluate(&scope).expect_err("too dear").reason, "TOO_MUCH_WORK");
+    let expensive = Expression::compile("req.xs.filter(x, !(x in req.ys))", &names()).expect("good");
+    assert_eq!(&*expensive.evaluate(&scope).expect_err("too much work").reason, "TOO_MUCH_WORK");
     let cheap = Expression::compile("size(req.xs.filter(x, x > 10))", &names()).expect("good");
     let another = Scope { meter: &meter(), ..scope };
     assert_eq!(cheap.evaluate(&another), Ok(Value::Int(7989)));

@@ -97,7 +97,7 @@ impl StepReader<'_> {
                 reader.error("body-type", span, message, "call it from a route whose request is such a stream");
             }
             (body, false) => {
-                check_body(body, &taken.request, &format!("the request of `{}`", taken.name), span, reader)
+                check_body(body, &taken.request, &format!("the request of `{}`", taken.name), span, reader);
             }
         }
     }

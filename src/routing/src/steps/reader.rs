@@ -241,7 +241,7 @@ impl<'l> StepReader<'l> {
         let shown = node.text().unwrap_or(&text);
         let compiled = Expression::compile_shown(&text, shown, &self.names());
         let expression = compiled.map_err(|errors| report(node, resolved, errors, reader)).ok()?;
-        if let Some(range) = expression.square() {
+        if let Some(range) = expression.quadratic_loop() {
             let span = if resolved { node.span } else { node.span_of(range) };
             let message = "this loops over the message for each part of it: the work grows with the square of its size";
             let help = "a large message is refused; build a list or map to search in an earlier step, or use `groupBy`";

@@ -7,7 +7,7 @@ use crossdock_contract::{Cardinality, Contract, Field, Kind, RecordType, Scalar,
 use crossdock_message::{ByteString, Decimal, Value};
 use crossdock_settings::{Node, Reader, Span, nearest};
 
-use crate::expression::{Expression, Gives, Path, PathStep};
+use crate::expression::{Expression, Path, PathStep, ValueKind};
 use crate::map::{MapPlan, Source, Target};
 
 /// What is known about the body that a step works on.
@@ -195,8 +195,8 @@ impl Checker<'_> {
             };
             return (!fits).then(|| format!("`{}` is {wanted}, but this is {}", field.name, constant.kind()));
         }
-        if let Some(given) = expression.gives().describe() {
-            let fits = gives_what_fits(expression.gives(), field, self.contract);
+        if let Some(given) = expression.value_kind().describe() {
+            let fits = kind_fits(expression.value_kind(), field, self.contract);
             return (!fits).then(|| format!("`{}` is {wanted}, but `{}` is {given}", field.name, expression.source()));
         }
         let given = path_kind(expression, &self.made.types)?;
@@ -277,19 +277,19 @@ impl<'t> PathKind<'t> {
 }
 
 /// Whether a kind of value may be that of a field. Text may contain a number, the name of an enumeration's value, or base64.
-fn gives_what_fits(gives: Gives, field: &Field, contract: &Contract) -> bool {
+fn kind_fits(value: ValueKind, field: &Field, contract: &Contract) -> bool {
     if takes_anything(field.kind, contract) && !matches!(field.cardinality, Cardinality::Repeated | Cardinality::Map(_))
     {
         return true;
     }
-    match (gives, field.cardinality, field.kind) {
-        (Gives::Anything, ..) => true,
-        (Gives::List, cardinality, _) => cardinality == Cardinality::Repeated,
+    match (value, field.cardinality, field.kind) {
+        (ValueKind::Any, ..) => true,
+        (ValueKind::List, cardinality, _) => cardinality == Cardinality::Repeated,
         (_, Cardinality::Repeated | Cardinality::Map(_), _) | (_, _, Kind::Record(_)) => false,
-        (Gives::Bool, _, kind) => matches!(kind, Kind::Scalar(Scalar::Bool)),
-        (Gives::Bytes, _, kind) => matches!(kind, Kind::Scalar(Scalar::Bytes)),
-        (Gives::Text, _, kind) => !matches!(kind, Kind::Scalar(Scalar::Bool)),
-        (Gives::Number, _, kind) => !matches!(kind, Kind::Scalar(Scalar::Bool | Scalar::Text | Scalar::Bytes)),
+        (ValueKind::Bool, _, kind) => matches!(kind, Kind::Scalar(Scalar::Bool)),
+        (ValueKind::Bytes, _, kind) => matches!(kind, Kind::Scalar(Scalar::Bytes)),
+        (ValueKind::Text, _, kind) => !matches!(kind, Kind::Scalar(Scalar::Bool)),
+        (ValueKind::Number, _, kind) => !matches!(kind, Kind::Scalar(Scalar::Bool | Scalar::Text | Scalar::Bytes)),
     }
 }
 
@@ -300,15 +300,15 @@ pub(super) fn check_condition(
     span: Span,
     reader: &mut Reader<'_>,
 ) {
-    let given = match (condition.gives(), path_kind(condition, types)) {
-        (Gives::Bool, _) => None,
-        (Gives::Anything, Some(path)) if matches!((path.kind, path.cardinality), (Kind::Scalar(Scalar::Bool), cardinality) if !matches!(cardinality, Cardinality::Repeated | Cardinality::Map(_))) => {
+    let given = match (condition.value_kind(), path_kind(condition, types)) {
+        (ValueKind::Bool, _) => None,
+        (ValueKind::Any, Some(path)) if matches!((path.kind, path.cardinality), (Kind::Scalar(Scalar::Bool), cardinality) if !matches!(cardinality, Cardinality::Repeated | Cardinality::Map(_))) => {
             None
         }
-        (Gives::Anything, Some(path)) if !takes_anything(path.kind, path.contract) => {
+        (ValueKind::Any, Some(path)) if !takes_anything(path.kind, path.contract) => {
             Some(format!("`{}` is {}", condition.source(), path.describe()))
         }
-        (gives, _) => gives.describe().map(|kind| format!("`{}` is {kind}", condition.source())),
+        (value, _) => value.describe().map(|kind| format!("`{}` is {kind}", condition.source())),
     };
     if let Some(given) = given {
         let help = "write a condition such as `size(req.lines) > 0` or `has(req.note)`";

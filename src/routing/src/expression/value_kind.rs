@@ -1,46 +1,46 @@
-//! What kind of value an expression gives, as far as its text and contracts say it.
+//! The kind of an expression's value, as far as its source and contracts determine it.
 
 use crossdock_expression::Type;
 
-/// What an expression gives whenever it gives something.
+/// The kind of an expression's value, if it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gives {
-    /// True or false.
+pub enum ValueKind {
+    /// A boolean.
     Bool,
-    /// A number of any kind.
+    /// A number of any type.
     Number,
-    /// A text.
+    /// A string.
     Text,
     /// Bytes.
     Bytes,
     /// A list.
     List,
-    /// What only the message says.
-    Anything,
+    /// Known only at run time.
+    Any,
 }
 
-impl Gives {
-    pub(super) fn of(given: &Type) -> Self {
-        match given {
+impl ValueKind {
+    pub(super) fn of(ty: &Type) -> Self {
+        match ty {
             Type::Bool => Self::Bool,
             Type::Int | Type::UInt | Type::Double | Type::Decimal => Self::Number,
             Type::Text => Self::Text,
             Type::Bytes => Self::Bytes,
             Type::List(_) => Self::List,
-            _ => Self::Anything,
+            _ => Self::Any,
         }
     }
 
-    /// As errors name it; nothing where it is not known.
+    /// Its name in error messages; `None` if it is not known.
     #[must_use]
     pub fn describe(self) -> Option<&'static str> {
         match self {
-            Self::Bool => Some("true or false"),
+            Self::Bool => Some("a boolean"),
             Self::Number => Some("a number"),
-            Self::Text => Some("a text"),
+            Self::Text => Some("a string"),
             Self::Bytes => Some("bytes"),
             Self::List => Some("a list"),
-            Self::Anything => None,
+            Self::Any => None,
         }
     }
 }
