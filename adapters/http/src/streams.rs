@@ -111,7 +111,7 @@ impl BodyStream for NdjsonRequests {
 /// INVALID_ARGUMENT (415) for a body of another format.
 pub(crate) fn parse_requests(typed: &TypedEntry, body: Body) -> Result<Body, Fault> {
     let rest = match body {
-        Body::Empty => Bytes::new(),
+        Body::Empty | Body::Null => Bytes::new(),
         // `application/x-ndjson` has no `Format` of its own.
         Body::Raw { chunks, format: Format::Raw | Format::Json, .. } => chunks.to_bytes(),
         _ => {

@@ -77,8 +77,8 @@ pub fn encode_body(
     };
     match &message.body {
         // In protobuf, no bytes are a message of defaults.
-        Body::Empty if wanted == Format::Protobuf => Ok(made(Bytes::new())),
-        Body::Empty => Ok(EncodedBody { chunks: Chunks::new(), content_type: None }),
+        Body::Empty | Body::Null if wanted == Format::Protobuf => Ok(made(Bytes::new())),
+        Body::Empty | Body::Null => Ok(EncodedBody { chunks: Chunks::new(), content_type: None }),
         Body::Stream(_) => Err(Fault::new(Code::Internal, "STREAM", "a stream stands where one message is needed")),
         Body::Raw { chunks, format: given, of_type: given_type, .. } => {
             let given_type = given_type.as_deref();

@@ -229,7 +229,7 @@ pub fn is_long(body: &Body) -> bool {
     match body {
         Body::Value(value) => is_long_value(value),
         Body::Raw { chunks, .. } => chunks.len() > INLINE_LEN && body.is_read(),
-        Body::Empty | Body::Stream(_) => false,
+        Body::Empty | Body::Null | Body::Stream(_) => false,
     }
 }
 

@@ -69,8 +69,7 @@ pub struct FieldPath<'t> {
 impl FieldPath<'_> {
     /// Whether setting one affects the other: they are the same field, one contains the other, or both are in one oneof.
     fn collides(&self, other: &Self) -> bool {
-        let apart =
-            self.steps.iter().zip(&other.steps).find(|(own, others)| own.protobuf.number != others.protobuf.number);
+        let apart = self.steps.iter().zip(&other.steps).find(|(own, others)| own.index != others.index);
         apart.is_none_or(|(own, others)| own.variant_of.is_some() && own.variant_of == others.variant_of)
     }
 }

@@ -193,6 +193,8 @@ pub trait BodyType: Debug + Send + Sync {
 pub enum Body {
     /// No body, as in a GET request.
     Empty,
+    /// An explicit null, such as a tombstone of Kafka. A protocol without such a thing has no body instead.
+    Null,
     /// Bytes as received. They are decoded when the value is first needed.
     Raw {
         /// The bytes.
@@ -236,7 +238,7 @@ impl Body {
     /// Whether there is no body.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
+        matches!(self, Self::Empty | Self::Null)
     }
 
     /// The number of bytes that [`Body::value`] would decode; 0 if they are decoded already or there are none.
@@ -269,7 +271,7 @@ impl Body {
     /// INVALID_ARGUMENT: with `line` and `column` if the bytes are not valid in their format, or if the format is opaque. INTERNAL for a stream.
     pub fn value(&self, limits: &Limits) -> Result<Option<&Value>, Fault> {
         match self {
-            Self::Empty => Ok(None),
+            Self::Empty | Self::Null => Ok(None),
             Self::Value(value) => Ok(Some(value)),
             Self::Stream(_) => Err(Fault::new(Code::Internal, "STREAM", "a stream has no value of its own")),
             Self::Raw { chunks, format, of_type, decoded } => {
@@ -291,6 +293,7 @@ impl Clone for Body {
     fn clone(&self) -> Self {
         match self {
             Self::Empty => Self::Empty,
+            Self::Null => Self::Null,
             Self::Raw { chunks, format, of_type, decoded } => Self::Raw {
                 chunks: chunks.clone(),
                 format: *format,

@@ -58,7 +58,7 @@ fn check_accepted(operation: &Operation, message: &Message) -> Result<(), Fault>
         return Ok(());
     }
     let value = match &message.body {
-        Body::Empty | Body::Stream(_) => None,
+        Body::Empty | Body::Null | Body::Stream(_) => None,
         Body::Value(value) => Some(value),
         Body::Raw { chunks, .. } if chunks.is_empty() => None,
         Body::Raw { of_type: None, .. } => return Err(not_accepted(operation, "a body", None)),

@@ -103,7 +103,7 @@ fn compact_copy(message: &Message) -> Message {
 /// The length of a reply in bytes; `None` for a stream, which can be read only once.
 fn reply_len(message: &Message) -> Option<usize> {
     let body = match &message.body {
-        Body::Empty => 0,
+        Body::Empty | Body::Null => 0,
         Body::Raw { chunks, .. } => chunks.len(),
         Body::Value(value) => crossdock_message::json::write(value).map_or(usize::MAX, |text| text.len()),
         Body::Stream(_) => return None,

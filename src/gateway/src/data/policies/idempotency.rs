@@ -35,6 +35,7 @@ impl Idempotency {
             Body::Raw { chunks, .. } => (1_u8, &chunks.to_bytes()[..]).hash(&mut hasher),
             Body::Value(value) => (2_u8, format!("{value:?}")).hash(&mut hasher),
             Body::Stream(_) => 3_u8.hash(&mut hasher),
+            Body::Null => 4_u8.hash(&mut hasher),
         }
         for (name, value) in message.headers.iter() {
             (&**name, &**value).hash(&mut hasher);
