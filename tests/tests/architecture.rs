@@ -13,6 +13,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("crossdock-contract", 1),
     ("crossdock-tls", 1),
     ("crossdock-expression", 1),
+    ("crossdock-proto", 2),
     ("crossdock-adapter-api", 2),
     ("crossdock-transport", 3),
     ("crossdock-routing", 3),
@@ -36,8 +37,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hyper", &["crossdock-transport", "crossdock-http", "crossdock-grpc", "crossdock-cli"]),
     ("h2", &["crossdock-grpc"]),
     ("hickory-resolver", &["crossdock-transport"]),
-    ("protox", &["crossdock-contract"]),
-    ("prost", &["crossdock-contract", "crossdock-grpc", "crossdock-cluster", "crossdock-tests"]),
+    ("protox", &["crossdock-proto"]),
+    ("prost", &["crossdock-contract", "crossdock-proto", "crossdock-grpc", "crossdock-cluster", "crossdock-tests"]),
     ("jiff", &["crossdock-expression"]),
     ("regex", &["crossdock-expression"]),
     ("quick-xml", &["crossdock-message"]),
@@ -54,6 +55,7 @@ const PURE: &[&str] = &[
     "crossdock-message",
     "crossdock-settings",
     "crossdock-contract",
+    "crossdock-proto",
     "crossdock-expression",
     "crossdock-routing",
     "crossdock-zab",
@@ -89,7 +91,8 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("crossdock-message", &["tokio", "hyper"]),
     ("crossdock-settings", &["tokio", "hyper"]),
     ("crossdock-expression", &["tokio", "hyper", "protox"]),
-    ("crossdock-contract", &["tokio", "hyper"]),
+    ("crossdock-contract", &["tokio", "hyper", "protox", "prost-reflect"]),
+    ("crossdock-adapter-api", &["protox", "prost-reflect"]),
 ];
 
 /// The names of all crates that a crate is built with.

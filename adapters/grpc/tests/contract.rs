@@ -7,9 +7,10 @@ use bytes::Bytes;
 use crossdock_adapter_api::{
     Adapter, AdapterError, EntryContext, EntrySpec, Inbound, OperationSpec, Outbound, contract,
 };
-use crossdock_contract::{CallType, Contracts, Files, compile};
+use crossdock_contract::{CallType, Contracts};
 use crossdock_grpc::GrpcAdapter;
 use crossdock_message::{Body, BodyType, Format, Limits, Record, Value, json};
+use crossdock_proto::{Files, compile};
 
 struct Probe;
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use crossdock_contract::{Files, TypeRef, UnknownFields, compile};
+use crossdock_contract::{TypeRef, UnknownFields};
 use crossdock_message::{Limits, json};
+use crossdock_proto::{Files, compile};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 

@@ -1,7 +1,7 @@
 //! Contracts: read into one type model, with codecs compiled from it.
 //!
 //! ```text
-//! .proto, descriptor set ─▶ Contract { records, enumerations, services } ─▶ TypeRef: bytes ⇄ Value, bytes ⇄ bytes
+//! descriptor set ─▶ Contract { records, enumerations, services } ─▶ TypeRef: bytes ⇄ Value, bytes ⇄ bytes
 //! ```
 //!
 //! Types come from the contract and are never guessed: a number that does not fit its field is rejected, a list of one item is a list,
@@ -10,7 +10,7 @@
 //! | module | contents |
 //! | --- | --- |
 //! | `model` | the type model, neutral of the contract language |
-//! | `proto` | reads `.proto` files and descriptor sets into the model |
+//! | `proto` | reads descriptor sets of protobuf into the model; `crossdock-proto` compiles `.proto` files into them |
 //! | `codec` | converts between protobuf, ProtoJSON and values |
 //! | [`TypeRef`] | one type of a contract, with its codecs |
 //! | [`Typed`] | a type as the body of a message |
@@ -22,7 +22,6 @@ mod model;
 mod proto;
 mod set;
 pub mod show;
-mod text;
 mod type_ref;
 mod typed;
 
@@ -32,7 +31,7 @@ pub use model::{
     Matches, Method, Pattern, ProtobufField, RecordId, RecordType, Scalar, Service, SourceFile, VariantTag, Variants,
     WellKnownType, XmlField, XmlNode,
 };
-pub use proto::{Files, ProtoError, SourceRange, compile, from_descriptor_set};
+pub use proto::{ProtoError, SourceRange, from_descriptor_set};
 pub use set::Contracts;
 pub use type_ref::{TypeRef, UnknownFields};
 pub use typed::{CallType, FieldPath, Param, Typed};

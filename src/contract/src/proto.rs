@@ -1,12 +1,12 @@
-//! Reads contracts from `.proto` files and descriptor sets.
+//! Reads contracts from descriptor sets of protobuf.
 
-mod compile;
 mod convert;
 mod descriptor;
+mod error;
 mod features;
 #[cfg(test)]
 mod tests;
 
-pub use compile::{Files, ProtoError, SourceRange, compile};
 pub(crate) use convert::camel_case;
 pub use convert::from_descriptor_set;
+pub use error::{ProtoError, SourceRange};

@@ -11,8 +11,8 @@ use std::time::Duration as StdDuration;
 
 use bytes::Bytes;
 use crossdock_adapter_api::{Adapter, ListenerSpec};
-use crossdock_contract::Files;
 use crossdock_message::Limits;
+use crossdock_proto::Files;
 use crossdock_routing::{Inputs, Plan};
 use crossdock_settings::{
     Diagnostics, Duration, FromNode, Key, Kind, Node, Reader, Resolve, Secret, Size, Span, Spanned, choices, nearest,

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crossdock_adapter_api::Adapter;
-use crossdock_contract::{Contracts, Files};
+use crossdock_contract::Contracts;
 use crossdock_message::{ByteString, Limits};
+use crossdock_proto::Files;
 use crossdock_settings::{Diagnostics, Key, Kind, Node, Reader, Resolve, Span, parse};
 
 use crate::catalog::ServiceCatalog;

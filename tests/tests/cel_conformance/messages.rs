@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossdock_contract::{Contract, Files, TypeRef, compile};
+use crossdock_contract::{Contract, TypeRef};
 use crossdock_expression::{Type, Val};
 use crossdock_message::{Limits, Value};
+use crossdock_proto::{Files, compile};
 use crossdock_routing::expression::type_of_record;
 
 /// What the messages of the tests are of.

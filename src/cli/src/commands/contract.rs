@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossdock_contract::{Contract, Files, ProtoError, TypeRef, compile, from_descriptor_set, show};
+use crossdock_contract::{Contract, ProtoError, TypeRef, from_descriptor_set, show};
+use crossdock_proto::{Files, compile};
 
 use super::ShowAs;
 use crate::outcome::{Failure, Outcome};

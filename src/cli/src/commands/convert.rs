@@ -96,16 +96,16 @@ fn typed(
         }
         ConvertFormat::ProtoText => {
             let text = std::str::from_utf8(input).map_err(|error| failed(&error.to_string()))?;
-            of_type.text_to_wire(text).map_err(|problem| failed(&problem))?
+            crossdock_proto::text_to_wire(of_type, text).map_err(|problem| failed(&problem))?
         }
         _ => of_type.normalize(input, limits).map_err(|error| failed(&error.to_string()))?,
     };
     let wire = Bytes::from(wire);
     match to {
         ConvertFormat::Json => of_type.wire_to_json(&wire, limits).map_err(|error| failed(&error.to_string())),
-        ConvertFormat::ProtoText => {
-            of_type.wire_to_text(&wire, limits).map(String::into_bytes).map_err(|problem| failed(&problem))
-        }
+        ConvertFormat::ProtoText => crossdock_proto::wire_to_text(of_type, &wire, limits)
+            .map(String::into_bytes)
+            .map_err(|problem| failed(&problem)),
         _ => Ok(wire.into()),
     }
 }

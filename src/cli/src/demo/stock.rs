@@ -7,9 +7,10 @@ use std::sync::Arc;
 use crossdock_adapter_api::{
     Adapter as _, Admission, EntryContext, EntrySpec, Exchange, Head, Ingress, LocalFuture, OpenIngress, Outcome,
 };
-use crossdock_contract::{CallType, Contracts, Files, compile};
+use crossdock_contract::{CallType, Contracts};
 use crossdock_grpc::GrpcAdapter;
 use crossdock_message::{Body, ByteString, Code, Fault, Limits, Message, Record, RequestContext, Value, json};
+use crossdock_proto::{Files, compile};
 use crossdock_settings::{Diagnostics, Node, Reader, Resolve, parse};
 use tokio_util::sync::CancellationToken;
 

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use crossdock_message::ByteString;
 use prost::Message as _;
 
-use super::compile::ProtoError;
 use super::descriptor::{self, Features, File, FileSet, Location};
+use super::error::ProtoError;
 use super::features::{self, CLOSED, DELIMITED, IMPLICIT, LEGACY_REQUIRED, PACKED};
 use crate::model::{
     Builder, Cardinality, Contract, Encoding, Field, HttpRule, JsonField, JsonNumbers, Kind, Method, NO_FIELD,

@@ -10,8 +10,9 @@ use crossdock_adapter_api::{
     Adapter, AdapterError, Capabilities, EntryContext, EntrySpec, Head, Inbound, Ingress as _, ListenerSpec,
     LocalFuture, NoFields, OperationSpec, Outbound, Outcome, Schemas, ServiceSpec,
 };
-use crossdock_contract::{Contracts, Files};
+use crossdock_contract::Contracts;
 use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message, RequestContext};
+use crossdock_proto::Files;
 use crossdock_routing::Inputs;
 use crossdock_settings::{Diagnostics, Node, Reader, Resolve};
 use tokio::task::LocalSet;

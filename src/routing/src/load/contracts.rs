@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossdock_contract::{Contract, Files, ProtoError, compile, from_descriptor_set};
+use crossdock_contract::{Contract, ProtoError, from_descriptor_set};
 use crossdock_message::ByteString;
+use crossdock_proto::{Files, compile};
 use crossdock_settings::{FromNode as _, Key, Node, OneOrMany, Reader, Span, Spanned};
 
 use super::{Loader, check_name};

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
+use crossdock_contract::{Contract, ProtoError, SourceRange, from_descriptor_set};
 use miette::Diagnostic as _;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
-
-use super::convert::from_descriptor_set;
-use crate::model::Contract;
 
 /// Access to the files of contracts.
 pub trait Files {
@@ -17,33 +15,6 @@ pub trait Files {
     /// # Errors
     /// A message, if the file exists but cannot be read.
     fn read(&self, name: &str) -> Result<Option<Bytes>, String>;
-}
-
-/// Why a contract cannot be used, and where in its files.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{problem}")]
-pub struct ProtoError {
-    /// What is wrong.
-    pub problem: String,
-    /// The location of the error, if it is known.
-    pub location: Option<SourceRange>,
-}
-
-/// A range of a file of a contract.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceRange {
-    /// The file, by its name in imports.
-    pub file: String,
-    /// Its text.
-    pub text: String,
-    /// The range in bytes.
-    pub range: std::ops::Range<usize>,
-}
-
-impl ProtoError {
-    pub(super) fn plain(problem: impl Into<String>) -> Self {
-        Self { problem: problem.into(), location: None }
-    }
 }
 
 /// Files that many contracts import. Those of `google/protobuf/` come with protox.
