@@ -76,10 +76,9 @@ fn collect(name: &str, files: &dyn Files, texts: &mut BTreeMap<String, String>) 
         if text.len() > SOURCE_LEN_MAX {
             return Err(ProtoError::plain(format!("`{name}` is larger than {SOURCE_LEN_MAX} bytes")));
         }
-        for line in text.lines() {
-            // A false match, such as a line of a comment, does no harm: the compiler ignores the file.
-            let Some(rest) = line.trim_start().strip_prefix("import") else { continue };
-            open.extend(rest.split('"').nth(1).map(str::to_owned));
+        // A file with errors has no imports here; the compiler reports them, with their location.
+        if let Ok(parsed) = File::from_source(&name, &text) {
+            open.extend(parsed.file_descriptor_proto().dependency.iter().cloned());
         }
         texts.insert(name, text);
     }

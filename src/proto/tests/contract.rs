@@ -95,6 +95,24 @@ fn errors_in_a_file_have_their_location() {
 }
 
 #[test]
+fn imports_are_found_however_they_are_written() {
+    struct Two;
+    impl Files for Two {
+        fn read(&self, name: &str) -> Result<Option<Bytes>, String> {
+            Ok(match name {
+                "a.proto" => Some(Bytes::from_static(
+                    b"syntax = 'proto3';/**/import\n  public 'b' \".proto\"; message A { B b = 1; }",
+                )),
+                "b.proto" => Some(Bytes::from_static(b"syntax = \"proto3\"; message B { int32 n = 1; }")),
+                _ => None,
+            })
+        }
+    }
+    let contract = compile(&["a.proto"], &Two).unwrap_or_else(|error| panic!("{error}"));
+    assert!(contract.find_record("B").is_some());
+}
+
+#[test]
 fn strings_of_digits_stay_strings() {
     assert_eq!(
         round_trip(r#"{"customerName":"085","lines":[{"sku":"007"}]}"#),
@@ -442,6 +460,10 @@ fn the_number_of_values_is_limited() {
     };
     assert!(order().decode(&run(999), &limits).is_ok());
     assert_eq!(order().decode(&run(1000), &limits).expect_err("too many").problem, Problem::Nodes(1000));
+    // Each empty item of a google.protobuf.ListValue is a null, of two bytes.
+    let list = Bytes::from([0x0a, 0x00].repeat(1000));
+    let error = named("google.protobuf.ListValue").decode(&list, &limits).expect_err("too many");
+    assert_eq!(error.problem, Problem::Nodes(1000));
 }
 
 #[test]

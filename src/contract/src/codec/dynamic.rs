@@ -6,7 +6,7 @@ use crossdock_message::{ByteString, Record, Value};
 
 use super::error::{Outcome, Problem, fail};
 use super::wire::{FIXED64, LENGTH, VARINT, patch_len, push_varint, read_tag, read_varint, skip_value};
-use super::wire_source::{Input, shared_text};
+use super::wire_source::{Input, NodeBudget, shared_text};
 use super::{DEPTH_MAX, numbers};
 use crate::model::WellKnownType;
 
@@ -15,28 +15,27 @@ pub(super) fn read(
     well_known: WellKnownType,
     input: Input<'_>,
     depth_left: usize,
-    nodes_left: &mut usize,
+    nodes: &mut NodeBudget,
 ) -> Outcome<Value> {
     let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(DEPTH_MAX)) };
-    let Some(left) = nodes_left.checked_sub(1) else { return fail(Problem::Nodes(0)) };
-    *nodes_left = left;
+    nodes.charge()?;
     match well_known {
-        WellKnownType::Struct => read_struct(input, depth_left, nodes_left),
+        WellKnownType::Struct => read_struct(input, depth_left, nodes),
         WellKnownType::List => {
             let mut items = Vec::new();
             for_each_field(input, |number, wire, part| {
                 if (number, wire) == (1, LENGTH) {
-                    items.push(read(WellKnownType::Value, part, depth_left, nodes_left)?);
+                    items.push(read(WellKnownType::Value, part, depth_left, nodes)?);
                 }
                 Ok(())
             })?;
             Ok(Value::List(items))
         }
-        _ => read_value(input, depth_left, nodes_left),
+        _ => read_value(input, depth_left, nodes),
     }
 }
 
-fn read_struct(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> Outcome<Value> {
+fn read_struct(input: Input<'_>, depth_left: usize, nodes: &mut NodeBudget) -> Outcome<Value> {
     let mut fields: Vec<(ByteString, Value)> = Vec::new();
     let mut indices: HashMap<ByteString, usize> = HashMap::new();
     for_each_field(input, |number, wire, entry| {
@@ -47,7 +46,7 @@ fn read_struct(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> O
         for_each_field(entry, |number, wire, part| {
             match (number, wire) {
                 (1, LENGTH) => key = shared_text(part)?,
-                (2, LENGTH) => value = read(WellKnownType::Value, part, depth_left, nodes_left)?,
+                (2, LENGTH) => value = read(WellKnownType::Value, part, depth_left, nodes)?,
                 _ => {}
             }
             Ok(())
@@ -64,7 +63,7 @@ fn read_struct(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> O
     Ok(Value::Record(Record::from_unique(fields)))
 }
 
-fn read_value(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> Outcome<Value> {
+fn read_value(input: Input<'_>, depth_left: usize, nodes: &mut NodeBudget) -> Outcome<Value> {
     let mut value = Value::Null;
     for_each_field(input, |number, wire, part| {
         match (number, wire) {
@@ -75,8 +74,8 @@ fn read_value(input: Input<'_>, depth_left: usize, nodes_left: &mut usize) -> Ou
             }
             (3, LENGTH) => value = Value::Text(shared_text(part)?),
             (4, VARINT) => value = Value::Bool(read_varint(part.bytes, &mut 0)? != 0),
-            (5, LENGTH) => value = read(WellKnownType::Struct, part, depth_left, nodes_left)?,
-            (6, LENGTH) => value = read(WellKnownType::List, part, depth_left, nodes_left)?,
+            (5, LENGTH) => value = read(WellKnownType::Struct, part, depth_left, nodes)?,
+            (6, LENGTH) => value = read(WellKnownType::List, part, depth_left, nodes)?,
             _ => {}
         }
         Ok(())

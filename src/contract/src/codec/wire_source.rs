@@ -22,8 +22,7 @@ pub(crate) struct WireSource<'c, 's, S> {
     sink: &'s mut S,
     /// The fields of the open records, innermost last.
     found: Vec<Occurrence>,
-    nodes_left: usize,
-    nodes_max: usize,
+    nodes: NodeBudget,
 }
 
 /// An occurrence of a field in the bytes of its record.
@@ -57,9 +56,28 @@ impl<'a> Input<'a> {
     }
 }
 
+/// How many values a message may still contain ([`Limits::nodes`]).
+pub(super) struct NodeBudget {
+    left: usize,
+    max: usize,
+}
+
+impl NodeBudget {
+    /// Charges one value.
+    pub(super) fn charge(&mut self) -> Outcome<()> {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => fail(Problem::Nodes(self.max)),
+        }
+    }
+}
+
 impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
     pub(crate) fn new(contract: &'c Contract, sink: &'s mut S, limits: &Limits) -> Self {
-        Self { contract, sink, found: Vec::new(), nodes_left: limits.nodes, nodes_max: limits.nodes }
+        Self { contract, sink, found: Vec::new(), nodes: NodeBudget { left: limits.nodes, max: limits.nodes } }
     }
 
     pub(super) fn sink_mut(&mut self) -> &mut S {
@@ -72,19 +90,9 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
         self.record(Slot::new(&root, Position::Root), id, input, depth_left)
     }
 
-    fn node(&mut self) -> Outcome<()> {
-        match self.nodes_left.checked_sub(1) {
-            Some(left) => {
-                self.nodes_left = left;
-                Ok(())
-            }
-            None => fail(Problem::Nodes(self.nodes_max)),
-        }
-    }
-
     fn record(&mut self, slot: Slot<'_>, id: RecordId, input: Input<'_>, depth_left: usize) -> Outcome<()> {
         let Some(depth_left) = depth_left.checked_sub(1) else { return fail(Problem::Depth(DEPTH_MAX)) };
-        self.node()?;
+        self.nodes.charge()?;
         let record = self.contract.record(id);
         if record.well_known.is_some() {
             return self.well_known(slot, record, input, depth_left);
@@ -379,7 +387,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
     /// Reads a scalar or the value of an enumeration.
     #[inline]
     fn value(&mut self, slot: Slot<'_>, input: Input<'_>) -> Outcome<()> {
-        self.node()?;
+        self.nodes.charge()?;
         let leaf = match slot.kind() {
             Kind::Scalar(_) => scalar_leaf(slot.encoding(), input)?,
             Kind::Enum(_) => Leaf::Enum(enum_number(read_varint(input.bytes, &mut 0)?)),
@@ -426,7 +434,7 @@ impl<'c, 's, S: Sink> WireSource<'c, 's, S> {
                 self.sink.leaf(slot, Leaf::Any { url, payload, depth_left })
             }
             WellKnownType::Struct | WellKnownType::Value | WellKnownType::List => {
-                let value = dynamic::read(well_known, input, depth_left, &mut self.nodes_left)?;
+                let value = dynamic::read(well_known, input, depth_left, &mut self.nodes)?;
                 self.sink.leaf(slot, Leaf::Dynamic(&value))
             }
             WellKnownType::Wrapper => {
