@@ -61,7 +61,7 @@ fn start_with(example: &str, variable: &str, python: PathBuf) -> (Process, Proce
     let mut gateway = Command::new(crossdock());
     gateway.args(["run", "--config", "config"]).current_dir(&folder);
     gateway.env("EXAMPLE_PUBLIC", "127.0.0.1:0").env(variable, format!("http://{}", service.address));
-    let gateway = Process::start(&mut gateway, true, "listens");
+    let gateway = Process::start(&mut gateway, true, "listener started");
     (service, gateway)
 }
 

@@ -178,7 +178,7 @@ impl Gateway {
     /// When it has none.
     #[must_use]
     pub fn public(&self) -> String {
-        self.field("listens", "address").expect("the listener's address")
+        self.field("listener started", "address").expect("the listener's address")
     }
 
     /// The address of a listener.
@@ -190,7 +190,7 @@ impl Gateway {
         let lines = self.log();
         let parsed = lines.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         let mut found =
-            parsed.filter(|line| line["fields"]["message"] == "listens" && line["fields"]["listener"] == name);
+            parsed.filter(|line| line["fields"]["message"] == "listener started" && line["fields"]["listener"] == name);
         let line = found.next().expect("the listener");
         line["fields"]["address"].as_str().expect("its address").to_owned()
     }

@@ -46,7 +46,7 @@ routes:
     assert!(taken[0]["message_id"].as_str().is_some_and(|id| !id.is_empty()));
     for (path, reason, place) in [
         ("/lost", "UNROUTABLE", "there is no queue"),
-        ("/announce", "UNROUTABLE", "no queue takes"),
+        ("/announce", "UNROUTABLE", "no queue is bound to"),
         ("/gone", "NO_EXCHANGE", "cannot be used"),
     ] {
         let answer = call(&gateway.public(), "POST", path, "{}");

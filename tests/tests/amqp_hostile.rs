@@ -27,7 +27,7 @@ fn drained(broker: &RabbitMq, queue: &str) -> Vec<Value> {
 }
 
 fn lost_connections(gateway: &Gateway, purpose: &str) -> usize {
-    let is_it = |line: &String| line.contains("the connection to the broker was lost") && line.contains(purpose);
+    let is_it = |line: &String| line.contains("broker connection lost") && line.contains(purpose);
     gateway.log().iter().filter(|line| is_it(line)).count()
 }
 
@@ -202,7 +202,7 @@ routes:
     let _ = service.kill();
     let _ = service.wait();
     assert_eq!(backend.requests(), 8, "each request is executed once");
-    for purpose in ["Publish", "Answer", "Consume"] {
+    for purpose in ["Publish", "Reply", "Consume"] {
         assert_eq!(lost_connections(&gateway, &format!("purpose={purpose} ")), 0, "{purpose}");
     }
     assert!(drained(broker, &dead).iter().all(|letter| letter["headers"]["crossdock-reason"] == "REPLY_ADDRESS"));
@@ -281,7 +281,7 @@ fn rabbitmq_a_circle_of_dead_letter_queues_that_no_check_can_see_is_slowed_down(
     let routes = format!("version: 1\nservices: {{ web: {{ {service} }} }}\nroutes:\n{one}{two}");
     let gateway = Gateway::start_with_files(&listeners, &routes, &[]);
     broker.run(&["publish", &there, "{}"]);
-    let warned = || gateway.log().iter().filter(|line| line.contains("goes round in a circle")).count();
+    let warned = || gateway.log().iter().filter(|line| line.contains("dead letter cycle detected")).count();
     // The waits before the second and third are one and two seconds.
     until("the message to be slowed down", || warned() == 3);
     assert_eq!(backend.requests(), 11, "nine before the first wait, one after each");

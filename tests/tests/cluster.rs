@@ -145,15 +145,15 @@ fn a_cluster_is_checked_before_it_starts() {
         (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
     for (cluster, problem) in [
-        ("{ id: 1, observers: { 1: \"127.0.0.1:7101\" } }", "a cluster has at least one member"),
-        ("{ members: { 1: \"127.0.0.1:7101\" } }", "one among others needs it"),
-        ("{ id: 0 }", "one among others needs it"),
-        ("{ id: 4, members: { 1: \"127.0.0.1:7101\" } }", "neither among the members"),
-        ("{ id: 1, members: { one: \"127.0.0.1:7101\" } }", "not the number of an instance"),
+        ("{ id: 1, observers: { 1: \"127.0.0.1:7101\" } }", "a cluster needs at least one member"),
+        ("{ members: { 1: \"127.0.0.1:7101\" } }", "is required with `members`"),
+        ("{ id: 0 }", "is required with `members`"),
+        ("{ id: 4, members: { 1: \"127.0.0.1:7101\" } }", "listed neither in `members`"),
+        ("{ id: 1, members: { one: \"127.0.0.1:7101\" } }", "an instance number must be an integer of at least 1"),
         ("{ id: 1, members: { 1: \"0.0.0.0:7101\" } }", "other machines can reach this address"),
-        ("{ id: 1, members: { 1: \"here\" } }", "not an address"),
-        ("{ id: 1, tick: 1ms, members: { 1: \"127.0.0.1:7101\" } }", "a tick is from 5ms to 1s"),
-        ("{ id: 1, members: { 1: \"127.0.0.1:7101\" }, observers: { 1: \"127.0.0.1:7102\" } }", "stands there twice"),
+        ("{ id: 1, members: { 1: \"here\" } }", "an instance needs an IP address and a port"),
+        ("{ id: 1, tick: 1ms, members: { 1: \"127.0.0.1:7101\" } }", "`tick` must be between 5ms and 1s"),
+        ("{ id: 1, members: { 1: \"127.0.0.1:7101\" }, observers: { 1: \"127.0.0.1:7102\" } }", "is listed twice"),
     ] {
         let (good, told) = check(cluster);
         assert!(!good && told.contains(problem) && told.contains("help: "), "{cluster}: {told}");

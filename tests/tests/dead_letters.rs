@@ -79,7 +79,7 @@ routes:
 
     let foreign = dlq(folder, &["replay", &format!("{dead}-0")]);
     let problem = String::from_utf8_lossy(&foreign.stderr).into_owned();
-    assert!(foreign.status.code() == Some(1) && problem.contains("no route takes messages from"), "{problem}");
+    assert!(foreign.status.code() == Some(1) && problem.contains("no route consumes"), "{problem}");
     assert_eq!(dlq(folder, &["drop", "nothing-of-that-name"]).status.code(), Some(1));
     assert_eq!(dlq(folder, &["drop"]).status.code(), Some(2), "not without saying which");
     assert_eq!(list().len(), 2, "they stay");

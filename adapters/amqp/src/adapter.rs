@@ -1,4 +1,4 @@
-//! Opening listeners and ports.
+//! Opens listeners and services.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::dead_letters;
 use crate::inbound::AmqpInbound;
 use crate::outbound::AmqpOutbound;
 
-/// AMQP 0.9.1, in and out.
+/// The AMQP 0.9.1 adapter, inbound and outbound.
 #[derive(Debug, Default)]
 pub struct AmqpAdapter {
     brokers: Brokers,
@@ -79,14 +79,14 @@ impl Adapter for AmqpAdapter {
     fn open_inbound(&self, name: &str, spec: &dyn ListenerSpec) -> Result<Box<dyn Inbound>, AdapterError> {
         match spec.as_any().downcast_ref::<Listener>() {
             Some(listener) => Ok(Box::new(AmqpInbound::open(name, listener, &self.brokers)?)),
-            None => Err(AdapterError::Settings(format!("the listener `{name}` is not one of AMQP"))),
+            None => Err(AdapterError::Settings(format!("the listener `{name}` is not an AMQP listener"))),
         }
     }
 
     fn open_outbound(&self, spec: &dyn ServiceSpec, _: usize) -> Result<Rc<dyn Outbound>, AdapterError> {
         match spec.as_any().downcast_ref::<Service>() {
             Some(service) => Ok(Rc::new(AmqpOutbound::open(service, &self.brokers)?)),
-            None => Err(AdapterError::Settings("the service is not one of AMQP".into())),
+            None => Err(AdapterError::Settings("the service is not an AMQP service".into())),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Connections to brokers, shared by all data arbiters: made when they are needed, and made anew for ever.
+//! Connections to brokers, shared by all data arbiters: opened on demand, and reopened forever.
 
 mod dial;
 
@@ -20,24 +20,24 @@ use crate::config::Addresses;
 use crate::error::unreachable;
 use crate::frames::Returns;
 
-/// Waits between two tries to connect: the first, and the longest.
+/// The first and the longest delay between two attempts to connect.
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// A connection that lives this long begins anew with short waits; what ends sooner may be ended by what is sent over it.
-const STEADY_TIME: Duration = Duration::from_secs(10);
-/// How often a connection is looked at that says nothing of itself.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// For a connection to be closed as the protocol wants it.
-const CLOSE_TIME: Duration = Duration::from_secs(3);
+/// A connection that lasts this long resets the backoff; a shorter one may have been closed because of a message.
+const STABLE_TIME: Duration = Duration::from_secs(10);
+/// How often the status of a connection is polled, in case no event reports its loss.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// For closing a connection gracefully.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a connection is for: one that is blocked for publishing must not hold back acknowledgements.
+/// The purpose of a connection. Publishing and consuming are separate: a blocked publisher must not delay acknowledgements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
     /// Publishing.
     Publish,
-    /// Publishing answers, whose addresses come from requests.
-    Answer,
-    /// Publishing what may end the connection.
+    /// Publishing replies, whose addresses come from requests.
+    Reply,
+    /// Publishing a message that may make the broker close the connection.
     Quarantine,
     /// Consuming.
     Consume,
@@ -51,7 +51,7 @@ pub(crate) struct Brokers {
 }
 
 impl Brokers {
-    /// The connection to these addresses for that purpose; not made before somebody asks for it.
+    /// The connection to a broker for a purpose; opened on first use.
     pub(crate) fn broker(&self, addresses: &Addresses, purpose: Purpose) -> Result<Arc<Broker>, AdapterError> {
         let runtime = self.runtime()?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,14 +67,15 @@ impl Brokers {
         Ok(broker)
     }
 
-    /// One thread for the connections of all brokers, besides those that lapin runs.
+    /// One thread for all connections, in addition to lapin's own threads.
     fn runtime(&self) -> Result<Handle, AdapterError> {
         if let Some(runtime) = self.runtime.get() {
             return Ok(runtime.handle().clone());
         }
         let built =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("amqp").enable_all().build();
-        let built = built.map_err(|error| AdapterError::Settings(format!("no thread for AMQP: {error}")))?;
+        let built =
+            built.map_err(|error| AdapterError::Settings(format!("failed to start the AMQP thread: {error}")))?;
         Ok(self.runtime.get_or_init(|| built).handle().clone())
     }
 }
@@ -82,16 +83,16 @@ impl Brokers {
 impl Drop for Brokers {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // The last owner may be a task.
+            // The last owner may be a task, which must not block.
             runtime.shutdown_background();
         }
     }
 }
 
-/// What makes connections to each address.
+/// A dialer for each address.
 type Dialers = Arc<[(AMQPUri, Arc<Dialer>)]>;
 
-/// One connection to a broker, whichever it is at the moment.
+/// A connection to a broker that is reopened when it is lost.
 #[derive(Debug)]
 pub(crate) struct Broker {
     addresses: Addresses,
@@ -103,49 +104,48 @@ pub(crate) struct Broker {
 
 #[derive(Debug, Clone)]
 enum State {
-    /// There is none, and why.
+    /// There is no connection, with the reason.
     Down(String),
     Up(Live),
 }
 
-/// A connection that was there a moment ago.
+/// An open connection; it may be lost at any time.
 #[derive(Debug, Clone)]
 pub(crate) struct Live {
-    /// Tells this connection from those before it.
+    /// Distinguishes this connection from earlier ones.
     pub(crate) number: u64,
     pub(crate) connection: Arc<Connection>,
-    /// Messages that were returned on it.
+    /// Messages returned on it.
     pub(crate) returns: Arc<Returns>,
-    /// Cancelled once it is lost.
+    /// Cancelled once the connection is lost.
     ended: CancellationToken,
 }
 
 impl Live {
-    /// Whether it is still there.
     pub(crate) fn is_up(&self) -> bool {
         !self.ended.is_cancelled() && self.connection.status().connected()
     }
 
-    /// Completes once the connection is lost. lapin never completes a call that it accepted just as its connection ended, so whatever awaits
-    /// lapin awaits this as well. Cancel safe.
+    /// Completes once the connection is lost. lapin never completes a call that it accepts while its connection is closing, so every caller that
+    /// awaits lapin must await this too. Cancel safe.
     pub(crate) async fn lost(&self) {
         self.ended.cancelled().await;
     }
 }
 
 impl Broker {
-    /// For people.
+    /// The addresses without credentials, for logs.
     pub(crate) fn name(&self) -> &str {
-        &self.addresses.shown
+        &self.addresses.redacted
     }
 
-    /// A connection; waits for one as long as making one may take.
+    /// The connection; waits for one up to the connect timeout.
     ///
     /// # Errors
-    /// UNAVAILABLE, to be tried again as it is.
-    pub(crate) async fn live(&self) -> Result<Live, Fault> {
+    /// UNAVAILABLE; can be retried unchanged.
+    pub(crate) async fn connection(&self) -> Result<Live, Fault> {
         let mut state = self.state();
-        let mut why = "no connection in time".to_owned();
+        let mut reason = "the connect timeout expired".to_owned();
         let waiting = async {
             loop {
                 match &*state.borrow_and_update() {
@@ -153,7 +153,7 @@ impl Broker {
                     State::Up(_) => {}
                     State::Down(problem) if problem.is_empty() => {}
                     State::Down(problem) => {
-                        why.clone_from(problem);
+                        reason.clone_from(problem);
                         return None;
                     }
                 }
@@ -161,11 +161,11 @@ impl Broker {
             }
         };
         let found = tokio::time::timeout(self.addresses.connect_timeout, waiting).await;
-        found.ok().flatten().ok_or_else(|| unreachable(why))
+        found.ok().flatten().ok_or_else(|| unreachable(reason))
     }
 
-    /// A connection, however long it takes.
-    pub(crate) async fn live_at_last(&self) -> Live {
+    /// The connection; waits for one without limit. Cancel safe.
+    pub(crate) async fn wait_for_connection(&self) -> Live {
         let mut state = self.state();
         loop {
             if let State::Up(live) = &*state.borrow_and_update()
@@ -174,13 +174,13 @@ impl Broker {
                 return live.clone();
             }
             if state.changed().await.is_err() {
-                // The process ends.
+                // The process is exiting.
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Runs what outlives whoever asks for it.
+    /// Spawns a task that outlives the caller.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(task);
     }
@@ -188,19 +188,19 @@ impl Broker {
     fn state(&self) -> watch::Receiver<State> {
         let start = || {
             let (sender, state) = watch::channel(State::Down(String::new()));
-            self.runtime.spawn(keep(self.addresses.clone(), Arc::clone(&self.dialers), self.purpose, sender));
+            self.runtime.spawn(maintain(self.addresses.clone(), Arc::clone(&self.dialers), self.purpose, sender));
             state
         };
         self.state.get_or_init(start).clone()
     }
 }
 
-/// Keeps a connection until nobody needs it any more.
-async fn keep(addresses: Addresses, dialers: Dialers, purpose: Purpose, state: watch::Sender<State>) {
-    let mut wait = BACKOFF;
+/// Maintains a connection until all users have dropped it.
+async fn maintain(addresses: Addresses, dialers: Dialers, purpose: Purpose, state: watch::Sender<State>) {
+    let mut delay = BACKOFF;
     let mut number = 0;
-    let mut told = String::new();
-    let broker = addresses.shown.clone();
+    let mut reported = String::new();
+    let broker = addresses.redacted.clone();
     loop {
         let connected = tokio::select! {
             connected = connect(&dialers, addresses.connect_timeout, purpose) => connected,
@@ -213,45 +213,45 @@ async fn keep(addresses: Addresses, dialers: Dialers, purpose: Purpose, state: w
                 tracing::info!(%broker, ?purpose, number, "connected to the broker");
                 let connection = Arc::new(connection);
                 let ended = CancellationToken::new();
-                // However this ends, nobody waits for the connection any more.
+                // Cancelled however this attempt ends.
                 let _ended = ended.clone().drop_guard();
                 state.send_replace(State::Up(Live { number, connection: Arc::clone(&connection), returns, ended }));
-                let lost = tokio::select! {
-                    problem = lost(&connection, &broker) => problem,
+                let problem = tokio::select! {
+                    problem = wait_lost(&connection, &broker) => problem,
                     () = state.closed() => {
-                        let _ = tokio::time::timeout(CLOSE_TIME, connection.close(200, "OK".into())).await;
+                        let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "OK".into())).await;
                         return;
                     }
                 };
-                tracing::warn!(%broker, ?purpose, number, problem = %lost, "the connection to the broker was lost");
-                // Those who ask now wait for the next connection rather than fail.
+                tracing::warn!(%broker, ?purpose, number, %problem, "broker connection lost");
+                // Callers now wait for the next connection instead of failing.
                 state.send_replace(State::Down(String::new()));
-                told = String::new();
-                if since.elapsed() >= STEADY_TIME {
-                    wait = BACKOFF;
+                reported = String::new();
+                if since.elapsed() >= STABLE_TIME {
+                    delay = BACKOFF;
                     continue;
                 }
             }
             Err(problem) => {
-                if problem != told {
-                    tracing::warn!(%broker, ?purpose, %problem, "the broker cannot be reached; trying again");
-                    told.clone_from(&problem);
+                if problem != reported {
+                    tracing::warn!(%broker, ?purpose, %problem, "broker unreachable; retrying");
+                    reported.clone_from(&problem);
                 }
                 state.send_replace(State::Down(problem));
             }
         }
-        // Instances that lost the same broker do not come back at the same moment.
-        let spread = wait.mul_f64(0.5 + 0.5 * random_share());
+        // Jitter, so that instances do not reconnect to a restarted broker at the same time.
+        let jittered = delay.mul_f64(0.5 + 0.5 * random_fraction());
         tokio::select! {
-            () = tokio::time::sleep(spread) => {}
+            () = tokio::time::sleep(jittered) => {}
             () = state.closed() => return,
         }
-        wait = (wait * 2).min(BACKOFF_MAX);
+        delay = (delay * 2).min(BACKOFF_MAX);
     }
 }
 
-/// A number from 0 to 1 that differs from instance to instance.
-fn random_share() -> f64 {
+/// A random number from 0 to 1.
+fn random_fraction() -> f64 {
     use std::hash::{BuildHasher as _, RandomState};
     f64::from(u16::try_from(RandomState::new().hash_one(0) & 0xffff).unwrap_or(0)) / f64::from(u16::MAX)
 }
@@ -259,7 +259,7 @@ fn random_share() -> f64 {
 async fn connect(dialers: &Dialers, time: Duration, purpose: Purpose) -> Result<(Connection, Arc<Returns>), String> {
     let name = match purpose {
         Purpose::Publish => "crossdock publishes",
-        Purpose::Answer => "crossdock answers",
+        Purpose::Reply => "crossdock answers",
         Purpose::Quarantine => "crossdock tries",
         Purpose::Consume => "crossdock consumes",
     };
@@ -268,32 +268,32 @@ async fn connect(dialers: &Dialers, time: Duration, purpose: Purpose) -> Result<
         match tokio::time::timeout(time, dial::connect(uri.clone(), Arc::clone(dialer), name)).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) => problem = error.to_string(),
-            Err(_) => "no connection in time".clone_into(&mut problem),
+            Err(_) => "the connect timeout expired".clone_into(&mut problem),
         }
     }
     Err(problem)
 }
 
-/// Waits until a connection is lost; gives the reason.
-async fn lost(connection: &Connection, broker: &str) -> String {
+/// Waits until a connection is lost; returns the reason.
+async fn wait_lost(connection: &Connection, broker: &str) -> String {
     let mut events = connection.events_listener();
     loop {
         tokio::select! {
             event = events.next() => match event {
-                // Errors of channels are told here too.
+                // Channel errors are reported here too.
                 Some(Event::Error(error)) if !connection.status().connected() => return error.to_string(),
-                Some(Event::Error(error)) => tracing::debug!(%broker, problem = %error, "a channel was closed"),
+                Some(Event::Error(error)) => tracing::debug!(%broker, problem = %error, "channel closed"),
                 Some(Event::ConnectionBlocked(reason)) => {
-                    tracing::warn!(%broker, %reason, "the broker takes no messages for now");
+                    tracing::warn!(%broker, %reason, "broker blocked publishing");
                 }
-                Some(Event::ConnectionUnblocked) => tracing::info!(%broker, "the broker takes messages again"),
+                Some(Event::ConnectionUnblocked) => tracing::info!(%broker, "broker unblocked publishing"),
                 Some(_) => {}
-                None => return "it was closed".to_owned(),
+                None => return "the connection was closed".to_owned(),
             },
-            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            () = tokio::time::sleep(STATUS_INTERVAL) => {}
         }
         if !connection.status().connected() {
-            return "it was closed".to_owned();
+            return "the connection was closed".to_owned();
         }
     }
 }

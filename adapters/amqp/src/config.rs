@@ -1,4 +1,4 @@
-//! Settings as written; `checked` has what they become.
+//! Settings as written; `checked` holds the validated form.
 
 mod addresses;
 mod checked;
@@ -11,52 +11,52 @@ use crossdock_settings::{Duration, Named, OneOrMany, Secret, Size, Spanned, choi
 use crossdock_transport::ClientTlsSettings;
 
 pub(crate) use addresses::Addresses;
-pub(crate) use checked::{Entry, Listener, Operation, Rejected, Service};
+pub(crate) use checked::{Entry, Listener, Operation, RejectPolicy, Service};
 
 choices! {
-    /// How a body that the gateway makes is written.
+    /// The encoding of a body that the gateway produces.
     pub(crate) enum BodyFormat {
         /// JSON.
         Json = "json",
-        /// XML below a root element that `root` names.
+        /// XML with the root element that `root` names.
         Xml = "xml",
-        /// Protobuf, by the contract.
+        /// Protobuf; needs a contract.
         Protobuf = "protobuf",
-        /// Text or bytes as they are.
+        /// Text or bytes, unchanged.
         Raw = "raw",
     }
 }
 
 choices! {
-    /// Whether the queue is asked for before it is used.
+    /// How the queue is declared before it is consumed.
     pub(crate) enum Declare {
-        /// It is taken to be there.
+        /// Not declared: it is assumed to exist.
         Never = "never",
-        /// It has to be there.
+        /// Declared passively: it must exist.
         Check = "check",
-        /// It is made where it is not there: durable, and of the kind `queue_type`.
+        /// Created if missing: durable, of type `queue_type`.
         Create = "create",
     }
 }
 
 choices! {
-    /// What a queue is made of.
+    /// The type of a queue that is created.
     pub(crate) enum QueueType {
-        /// Kept by several brokers; counts deliveries.
+        /// Replicated; counts deliveries.
         Quorum = "quorum",
-        /// Kept by one broker.
+        /// Not replicated.
         Classic = "classic",
     }
 }
 
 choices! {
-    /// Where messages go that will never succeed.
+    /// What happens to a message that will never succeed.
     pub(crate) enum Reject {
-        /// To the queue that `dead_letter` names, with the reason.
+        /// It is published to the queue that `dead_letter` names, with the reason.
         DeadLetter = "dead_letter",
-        /// Back to the broker, whose own policy for the queue sets them aside.
+        /// It is nacked without requeue: the broker dead-letters it by the queue's policy.
         Broker = "broker",
-        /// Nowhere: they are lost.
+        /// It is acknowledged and lost.
         Discard = "discard",
     }
 }
@@ -68,93 +68,93 @@ const fn seconds(count: u64) -> Duration {
 settings! {
     /// an amqp listener
     pub(crate) struct ListenerSettings {
-        /// The broker: `amqp://user:password@host:port/vhost`, or `amqps://`; several addresses of it are tried in turn.
+        /// The broker: `amqp://user:password@host:port/vhost`, or `amqps://`; a list of addresses is tried in order.
         pub(crate) url: OneOrMany<Spanned<Secret>>,
-        /// For making a connection.
+        /// Timeout for opening a connection.
         pub(crate) connect_timeout: Duration = seconds(5),
-        /// How often a quiet connection is asked whether it is alive.
+        /// The heartbeat interval of the connection.
         pub(crate) heartbeat: Duration = seconds(20),
-        /// Whom to trust, and the certificate that the gateway shows, where an address is `amqps://`.
+        /// Trusted authorities and the client certificate, for `amqps://` addresses.
         pub(crate) tls: Option<ClientTlsSettings>,
     }
 
     /// an amqp entry
     pub(crate) struct EntrySettings {
-        /// The listener, as crossdock.yaml names it.
+        /// The name of the listener in crossdock.yaml.
         pub(crate) listen: String,
-        /// The queue that is consumed.
+        /// The queue to consume.
         pub(crate) queue: Spanned<String>,
-        /// Whether the queue is asked for first.
+        /// How the queue is declared first.
         pub(crate) declare: Declare = Declare::Check,
-        /// The kind of a queue that is made.
+        /// The type of a queue that is created.
         pub(crate) queue_type: QueueType = QueueType::Quorum,
-        /// Messages under way at once.
+        /// The maximum number of unacknowledged messages.
         pub(crate) prefetch: u16 = 32,
-        /// Consumers of a higher priority get the queue's messages as long as they take them; 0 where nothing is said.
+        /// The consumer priority: the broker prefers consumers with a higher one while they have capacity. The default is 0.
         pub(crate) priority: Option<i32>,
-        /// What a message may weigh.
+        /// The maximum size of a message body.
         pub(crate) max: Size = Size(1024 * 1024),
-        /// The field of `req` that the body becomes; its own fields are those of `req` where nothing is said.
+        /// The field of `req` that holds the body; without it, the fields of the body are the fields of `req`.
         pub(crate) body: Option<String>,
-        /// Where messages go that will never succeed.
+        /// What happens to a message that will never succeed.
         pub(crate) reject: Reject = Reject::DeadLetter,
-        /// The queue of messages that will never succeed.
+        /// The dead letter queue.
         pub(crate) dead_letter: Option<Spanned<String>>,
-        /// Tries of a message whose failure may pass; where the service cannot be reached, there is no limit.
+        /// The maximum number of attempts after a failure that may be temporary; there is no limit while the service is unreachable.
         pub(crate) attempts: u32 = 5,
-        /// The wait before the second try; it doubles with each.
+        /// The delay before the second attempt; it doubles with each attempt.
         pub(crate) backoff: Duration = Duration(StdDuration::from_millis(200)),
-        /// The longest wait between two tries.
+        /// The longest delay between two attempts.
         pub(crate) backoff_max: Duration = seconds(30),
-        /// Queues that a message may ask to be answered in, besides those that the broker made for its sender.
+        /// Queues that a request may name in `reply_to`, in addition to queues that the broker named for the requester.
         pub(crate) reply_to: Vec<String>,
-        /// How an answer that the route makes is written.
+        /// The encoding of a reply that the route produces.
         pub(crate) answer: BodyFormat = BodyFormat::Json,
-        /// The root element of an answer in XML: `Name` or `{namespace}Name`.
+        /// The root element of an XML reply: `Name` or `{namespace}Name`.
         pub(crate) root: Option<Spanned<String>>,
     }
 
     /// an amqp service
     pub(crate) struct ServiceSettings {
-        /// The broker: `amqp://user:password@host:port/vhost`, or `amqps://`; several addresses of it are tried in turn.
+        /// The broker: `amqp://user:password@host:port/vhost`, or `amqps://`; a list of addresses is tried in order.
         pub(crate) url: OneOrMany<Spanned<Secret>>,
-        /// What can be asked of it, by name.
+        /// The operations by name.
         pub(crate) operations: Named<OperationSettings>,
-        /// How bodies are written where an operation says nothing.
+        /// The default encoding of request bodies.
         pub(crate) format: BodyFormat = BodyFormat::Json,
-        /// What a reply may weigh.
+        /// The maximum size of a reply body.
         pub(crate) max: Size = Size(8 * 1024 * 1024),
-        /// The queue of replies that come when nobody waits for them any more; they are dropped where nothing is said.
+        /// The queue for late replies, which arrive after their caller stopped waiting; without it they are dropped.
         pub(crate) late_reply: Option<Spanned<String>>,
-        /// For making a connection.
+        /// Timeout for opening a connection.
         pub(crate) connect_timeout: Duration = seconds(5),
-        /// How often a quiet connection is asked whether it is alive.
+        /// The heartbeat interval of the connection.
         pub(crate) heartbeat: Duration = seconds(20),
-        /// Whom to trust, and the certificate that the gateway shows, where an address is `amqps://`.
+        /// Trusted authorities and the client certificate, for `amqps://` addresses.
         pub(crate) tls: Option<ClientTlsSettings>,
     }
 
     /// an amqp operation
     pub(crate) struct OperationSettings {
-        /// The queue that takes its messages; in the place of `exchange` and `key`.
+        /// The queue to publish to; replaces `exchange` and `key`.
         pub(crate) queue: Option<Spanned<String>>,
-        /// The exchange that takes its messages.
+        /// The exchange to publish to.
         pub(crate) exchange: Option<Spanned<String>>,
-        /// The routing key: `orders.{region}` has a field of the message in it.
+        /// The routing key; `orders.{region}` inserts a field of the message.
         pub(crate) key: Option<Spanned<String>>,
-        /// A reply is waited for.
+        /// The message is a request: wait for its reply.
         pub(crate) reply: bool = false,
-        /// Messages survive a restart of the broker, where their queue does. Requests need not: their caller waits.
+        /// Messages in a durable queue survive a restart of the broker. The default is true for messages and false for requests, whose caller waits.
         pub(crate) persistent: Option<bool>,
-        /// The priority of its messages, in queues that have priorities.
+        /// The message priority, for priority queues.
         pub(crate) priority: Option<u8>,
-        /// A message that no queue takes is a failure.
+        /// An unroutable message is an error.
         pub(crate) mandatory: bool = true,
-        /// What the contract says of it: `pkg.Service/Method`.
+        /// The contract method: `pkg.Service/Method`.
         pub(crate) r#as: Option<Spanned<String>>,
-        /// How the body is written.
+        /// The encoding of the body.
         pub(crate) format: Option<BodyFormat>,
-        /// The root element of a body in XML: `Name` or `{namespace}Name`.
+        /// The root element of an XML body: `Name` or `{namespace}Name`.
         pub(crate) root: Option<Spanned<String>>,
     }
 }

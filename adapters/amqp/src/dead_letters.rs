@@ -1,4 +1,4 @@
-//! A queue of messages that were set aside, for those who look after it.
+//! Lists, replays and drops the messages of a dead letter queue.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -13,24 +13,24 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel};
 
 use crate::broker::{Broker, Brokers, Purpose};
-use crate::config::{Entry, Listener, Rejected};
+use crate::config::{Entry, Listener, RejectPolicy};
 use crate::error::unreachable;
 use crate::mapping;
 use crate::publisher::{Publication, Publisher};
 
-/// For each question to the broker.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// Timeout for each response of the broker.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A queue of dead letters.
+/// A dead letter queue.
 pub(crate) struct DeadLetterQueue {
     queue: ShortString,
-    /// Where its messages may go back to: queues whose entries name it. A message's own word is not enough.
+    /// Queues to which its messages may be replayed: those whose entries name it. The header of a message alone is not trusted.
     sources: Vec<ShortString>,
     consuming: Arc<Broker>,
     publisher: Rc<Publisher>,
 }
 
-/// The queues that the entries of a listener name.
+/// The dead letter queues that the entries of a listener name.
 pub(crate) fn queues(
     listener: &Listener,
     entries: &[Arc<dyn EntrySpec>],
@@ -38,7 +38,7 @@ pub(crate) fn queues(
 ) -> Result<Vec<DeadLetterQueue>, AdapterError> {
     let mut sources: BTreeMap<String, Vec<ShortString>> = BTreeMap::new();
     for entry in entries.iter().filter_map(|entry| entry.as_any().downcast_ref::<Entry>()) {
-        if let Rejected::DeadLetter(dead) = &entry.rejected {
+        if let RejectPolicy::DeadLetter(dead) = &entry.reject_policy {
             sources.entry(dead.to_string()).or_default().push(entry.queue.clone());
         }
     }
@@ -62,11 +62,11 @@ impl DeadLetters for DeadLetterQueue {
         choose: &'a mut dyn FnMut(&DeadLetter) -> Choice,
     ) -> LocalFuture<'a, Result<Visit, Fault>> {
         Box::pin(async move {
-            let live = self.consuming.live().await?;
-            let channel = answered(live.connection.create_channel()).await?;
+            let live = self.consuming.connection().await?;
+            let channel = with_timeout(live.connection.create_channel()).await?;
             let visited = self.visit_on(&channel, max, choose).await;
-            // What was not settled stays where it was.
-            let _ = answered(channel.close(200, "OK".into())).await;
+            // Closing the channel requeues unsettled messages.
+            let _ = with_timeout(channel.close(200, "OK".into())).await;
             visited
         })
     }
@@ -80,15 +80,15 @@ impl DeadLetterQueue {
         choose: &mut dyn FnMut(&DeadLetter) -> Choice,
     ) -> Result<Visit, Fault> {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let queue = answered(channel.queue_declare(self.queue.clone(), options, FieldTable::default())).await?;
-        // Those that come while this goes on may be those that went back.
+        let queue = with_timeout(channel.queue_declare(self.queue.clone(), options, FieldTable::default())).await?;
+        // Messages that arrive during the visit may be replayed ones that failed again.
         let count = max.min(usize::try_from(queue.message_count()).unwrap_or(usize::MAX));
         let mut visit = Visit::default();
         while visit.seen < count {
-            let got = match answered(channel.basic_get(self.queue.clone(), BasicGetOptions::default())).await {
+            let got = match with_timeout(channel.basic_get(self.queue.clone(), BasicGetOptions::default())).await {
                 Ok(Some(got)) => got,
                 Ok(None) => break,
-                // What was done is told.
+                // Report what has been done so far.
                 Err(fault) => {
                     visit.failed.push(("the rest".into(), fault));
                     break;
@@ -96,7 +96,7 @@ impl DeadLetterQueue {
             };
             visit.seen += 1;
             let (properties, acker) = (got.delivery.properties, got.delivery.acker);
-            let letter = mapping::letter(&properties, Bytes::from(got.delivery.data));
+            let letter = mapping::parse_dead_letter(&properties, Bytes::from(got.delivery.data));
             let chosen = choose(&letter);
             match chosen {
                 Choice::Keep => continue,
@@ -110,7 +110,7 @@ impl DeadLetterQueue {
                     }
                 },
             }
-            match answered(acker.ack(BasicAckOptions::default())).await {
+            match with_timeout(acker.ack(BasicAckOptions::default())).await {
                 Ok(_) => visit.dropped += usize::from(chosen == Choice::Drop),
                 Err(fault) => {
                     visit.failed.push((letter.id, fault));
@@ -123,27 +123,26 @@ impl DeadLetterQueue {
 
     async fn replay(&self, properties: &BasicProperties, letter: &DeadLetter) -> Result<(), Fault> {
         if letter.is_partial {
-            let message =
-                "its headers were unreadable or did not fit beside the reason: it would not go back as it was";
+            let message = "its headers were dropped when it was dead-lettered, so it cannot be replayed unchanged";
             return Err(Fault::new(Code::DataLoss, "HEADERS_DROPPED", message));
         }
         let source = letter.source.as_deref().unwrap_or_default();
         let Some(key) = self.sources.iter().find(|queue| queue.as_str() == source) else {
             let message = match source {
-                "" => "the message does not say which queue it came from".to_owned(),
-                queue => format!("no route takes messages from `{queue}` and sets them aside here"),
+                "" => "the message does not name the queue that it came from".to_owned(),
+                queue => format!("no route consumes `{queue}` with this dead letter queue"),
             };
             return Err(Fault::new(Code::FailedPrecondition, "SOURCE", message));
         };
-        let (key, properties) = (key.clone(), mapping::replayed(properties));
+        let (key, properties) = (key.clone(), mapping::replay_properties(properties));
         let publication = Publication { key, mandatory: true, properties, body: letter.body.clone() };
-        self.publisher.publish_within(ANSWER_TIME, publication).await
+        self.publisher.publish_within(RESPONSE_TIMEOUT, publication).await
     }
 }
 
-async fn answered<T>(asked: impl Future<Output = lapin::Result<T>>) -> Result<T, Fault> {
-    match tokio::time::timeout(ANSWER_TIME, asked).await {
+async fn with_timeout<T>(operation: impl Future<Output = lapin::Result<T>>) -> Result<T, Fault> {
+    match tokio::time::timeout(RESPONSE_TIMEOUT, operation).await {
         Ok(answer) => answer.map_err(unreachable),
-        Err(_) => Err(unreachable("it does not answer")),
+        Err(_) => Err(unreachable("it does not respond")),
     }
 }

@@ -1,87 +1,89 @@
-//! What lapin's errors mean to a call.
+//! Faults of the adapter.
 
 use std::time::Duration;
 
 use crossdock_message::{Code, Fault, Retry};
 
-/// The message was not handed to the broker: it may be sent again as it is.
+/// The message was not sent: it can be retried unchanged.
 pub(crate) fn unreachable(problem: impl std::fmt::Display) -> Fault {
     Fault::new(Code::Unavailable, "UNREACHABLE", format!("the broker cannot be reached: {problem}"))
         .logged()
         .with_retry(Retry::Same)
 }
 
-/// Nobody knows whether the broker has the message.
+/// The broker may or may not have stored the message.
 pub(crate) fn unconfirmed(problem: impl std::fmt::Display) -> Fault {
-    let message = format!("the broker may or may not have the message, which it did not confirm: {problem}");
+    let message = format!("the broker did not confirm the message, and may or may not have stored it: {problem}");
     Fault::new(Code::Unavailable, "UNCONFIRMED", message).logged()
 }
 
-/// The broker takes no messages for now; it does not even read what it is sent.
+/// The broker has blocked publishers (`connection.blocked`); it does not read from the connection.
 pub(crate) fn blocked() -> Fault {
-    let fault = Fault::new(Code::Unavailable, "BLOCKED", "the broker takes no messages for now").logged();
+    let fault = Fault::new(Code::Unavailable, "BLOCKED", "the broker has blocked publishing").logged();
     fault.with_retry(Retry::After(Duration::from_secs(1)))
 }
 
-/// The headers do not fit into one frame, as AMQP wants them to.
+/// The headers do not fit into one frame, as AMQP requires.
 pub(crate) fn headers_too_large(frame: usize) -> Fault {
-    let message = format!("the headers of the message are larger than the {frame} bytes that the broker takes");
+    let message = format!("the headers of the message exceed the broker's maximum frame size of {frame} bytes");
     Fault::caller(Code::InvalidArgument, "HEADERS_TOO_LARGE", message)
 }
 
-/// A name or media type of more than the 255 bytes that AMQP has for it.
+/// A name or media type exceeds the 255 bytes of an AMQP short string.
 pub(crate) fn too_long(what: &str) -> Fault {
     Fault::caller(
         Code::InvalidArgument,
         "TOO_LONG",
-        format!("the {what} is longer than the 255 bytes that AMQP has for it"),
+        format!("the {what} exceeds the 255 bytes of an AMQP short string"),
     )
 }
 
-/// The broker answered with a negative acknowledgement.
-pub(crate) fn not_stored() -> Fault {
+/// The broker sent a nack.
+pub(crate) fn nacked() -> Fault {
     Fault::new(Code::Unavailable, "NACKED", "the broker could not store the message").logged().with_retry(Retry::Same)
 }
 
-/// The broker changed a message before it returned it, and it could be this one.
-pub(crate) fn returned_by_mistake() -> Fault {
+/// The broker returned a modified message, which may be this one.
+pub(crate) fn ambiguous_return() -> Fault {
     unconfirmed("it returned a message that may be this one")
 }
 
-/// The broker closed the connection for a message that was unconfirmed on it, which may be this one.
+/// The broker closed the connection because of an unconfirmed message, which may be this one.
 pub(crate) fn connection_refused(reply_code: u16) -> Fault {
-    let message = format!("the broker closed the connection with reply code {reply_code}, perhaps for this message");
+    let message =
+        format!("the broker closed the connection with reply code {reply_code}, possibly because of this message");
     Fault::new(Code::Unavailable, "CONNECTION_REFUSED", message).logged()
 }
 
-/// The broker closed the channel for this message, and would do so again. What it said is in the log: it may name its users.
-pub(crate) fn refused_for_good(code: Code, reply_code: u16) -> Fault {
+/// The broker closed the channel because of this message, and would do so again. The reply text is only logged: it may contain user names.
+pub(crate) fn refused_permanently(code: Code, reply_code: u16) -> Fault {
     Fault::new(code, "REFUSED", format!("the broker refuses the message with reply code {reply_code}")).logged()
 }
 
-/// No queue took the message.
+/// The message was unroutable.
 pub(crate) fn unroutable(exchange: &str, key: &str) -> Fault {
-    let place = match exchange {
+    let reason = match exchange {
         "" => format!("there is no queue `{key}`"),
-        exchange => format!("no queue takes what exchange `{exchange}` gets with key `{key}`"),
+        exchange => format!("no queue is bound to exchange `{exchange}` for routing key `{key}`"),
     };
-    Fault::new(Code::Unavailable, "UNROUTABLE", format!("the broker returned the message: {place}"))
+    Fault::new(Code::Unavailable, "UNROUTABLE", format!("the broker returned the message: {reason}"))
         .with_retry(Retry::Same)
 }
 
-/// The connection was lost while a request waited for its reply.
+/// The connection was lost before the reply to a request arrived.
 pub(crate) fn reply_lost() -> Fault {
-    Fault::new(Code::Unavailable, "CONNECTION_LOST", "the connection to the broker ended before the reply").logged()
+    Fault::new(Code::Unavailable, "CONNECTION_LOST", "the connection to the broker was lost before the reply arrived")
+        .logged()
 }
 
-/// The exchange is not there.
+/// The exchange does not exist.
 pub(crate) fn no_exchange(exchange: &str, problem: impl std::fmt::Display) -> Fault {
     Fault::new(Code::Unavailable, "NO_EXCHANGE", format!("the exchange `{exchange}` cannot be used: {problem}"))
         .logged()
         .with_retry(Retry::Same)
 }
 
-/// A reply that cannot be used.
+/// The reply is invalid.
 pub(crate) fn bad_reply(problem: &'static str) -> Fault {
     Fault::new(Code::Internal, "BAD_REPLY", format!("the service's reply cannot be used: {problem}")).logged()
 }

@@ -1,18 +1,18 @@
-//! A filter on the bytes that a broker sends, ahead of lapin's parser.
+//! Filters the bytes received from a broker, ahead of lapin's parser.
 //!
-//! lapin does not support two things, which are decided here, on the raw frames of AMQP 0.9.1 (§2.3.5):
+//! Works around two limitations of lapin, on the raw frames of AMQP 0.9.1 (§2.3.5):
 //!
-//! - lapin's parser, and its values when they are dropped, recurse once per nested table or array, and it gives up the whole
-//!   connection for a short string that is not UTF-8. Any sender can put either into a queue, where it would end the connection (or
-//!   the process) at every redelivery. [`content`] replaces what cannot be handed on and marks the message as unreadable.
-//! - lapin hands a returned message to whichever confirmation completes next. [`Returns`] records each returned message by its
-//!   channel before lapin sees any byte that follows it, and so before the confirmation of that message.
+//! - lapin's parser, and the drop of its values, recurse once per nested table or array, and lapin closes the connection on a short string
+//!   that is not UTF-8. Any sender can publish such a message, which would then end the connection (or the process) at every redelivery.
+//!   [`content`] removes the properties that lapin cannot parse and marks the message as unreadable.
+//! - lapin attaches a returned message to whichever confirm completes next. [`Returns`] records each returned message by its channel before
+//!   lapin sees any byte after it, and so before that message's confirm.
 //!
-//! Cost: one more copy of what is received. Memory: one method or header frame per connection, and what was returned and is not
-//! confirmed yet, without bodies.
+//! Cost: one more copy of received bytes. Memory: one method or header frame per connection, and returned messages that are not yet
+//! confirmed, without bodies.
 
 pub(crate) mod content;
-pub(crate) mod inspected;
+pub(crate) mod filtered_stream;
 mod methods;
 mod returns;
 
@@ -23,38 +23,38 @@ use self::methods::Method;
 use self::returns::Returning;
 pub(crate) use self::returns::{Returned, Returns, body_digest};
 
-/// Type, channel and size (AMQP 0.9.1 §4.2.3).
+/// The length of a frame header: type, channel and size (AMQP 0.9.1 §4.2.3).
 const HEAD_LEN: usize = 7;
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
 const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
 const FRAME_END: u8 = 0xCE;
-/// A method or header frame is held until it is complete. RabbitMQ's `frame_max` is 128 KiB.
-const HELD_LEN_MAX: usize = 4 << 20;
+/// Method and header frames are buffered until complete. RabbitMQ's default `frame_max` is 128 KiB.
+const BUFFERED_LEN_MAX: usize = 4 << 20;
 
-/// What a broker sent that cannot be handed to lapin; the connection has to end.
+/// The broker violated the protocol; the connection must be closed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Malformed(pub(crate) &'static str);
 
-/// The state of one connection's inbound bytes.
+/// The frame parser of one connection.
 #[derive(Debug)]
 pub(crate) struct Filter {
     part: Part,
-    /// Messages whose return has begun, by channel.
+    /// Incomplete returned messages, by channel.
     returning: HashMap<u16, Returning>,
     returns: Arc<Returns>,
 }
 
 #[derive(Debug)]
 enum Part {
-    /// The first bytes of a frame.
+    /// A frame header.
     Head { bytes: [u8; HEAD_LEN], len: usize },
-    /// A method or header frame, until it is complete.
-    Held { kind: u8, channel: u16, payload: Vec<u8>, size: usize },
-    /// A frame that is handed on as it is received: `left` bytes of payload and the end octet.
-    Passed { channel: u16, left: usize },
-    /// The answer to a protocol version that the broker does not speak: no frames follow.
+    /// A method or header frame, buffered until complete.
+    Buffered { kind: u8, channel: u16, payload: Vec<u8>, size: usize },
+    /// A frame that is forwarded as it is received: `left` bytes of payload and frame end remain.
+    Forwarded { channel: u16, left: usize },
+    /// The response to an unsupported protocol version: no frames follow.
     Raw,
 }
 
@@ -67,10 +67,10 @@ impl Filter {
         Self { part: head(), returning: HashMap::new(), returns }
     }
 
-    /// Takes received bytes, and appends to `out` what lapin may see.
+    /// Parses received bytes, and appends to `out` the bytes for lapin.
     ///
     /// # Errors
-    /// For what no broker sends.
+    /// [`Malformed`] if the broker violates the protocol.
     pub(crate) fn push(&mut self, mut input: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
         while !input.is_empty() {
             match &mut self.part {
@@ -84,7 +84,7 @@ impl Filter {
                         self.part = Self::begin(bytes, out)?;
                     }
                 }
-                Part::Held { kind, channel, payload, size } => {
+                Part::Buffered { kind, channel, payload, size } => {
                     let taken = (*size + 1 - payload.len()).min(input.len());
                     payload.extend_from_slice(&input[..taken]);
                     input = &input[taken..];
@@ -97,7 +97,7 @@ impl Filter {
                         self.complete(kind, channel, payload, out)?;
                     }
                 }
-                Part::Passed { channel, left } => {
+                Part::Forwarded { channel, left } => {
                     let taken = *left.min(&mut input.len());
                     let (channel, end) = (*channel, taken == *left);
                     *left -= taken;
@@ -108,7 +108,7 @@ impl Filter {
                         self.part = head();
                     }
                     if !self.returning.is_empty() {
-                        // Without the end octet.
+                        // Without the frame end.
                         self.returned_body(channel, &these[..these.len() - usize::from(end)]);
                     }
                 }
@@ -129,11 +129,11 @@ impl Filter {
         let [kind, channel @ .., a, b, c, d] = bytes;
         let (channel, size) = (u16::from_be_bytes(channel), u32::from_be_bytes([a, b, c, d]) as usize);
         match kind {
-            METHOD | HEADER if size > HELD_LEN_MAX => Err(Malformed("a frame of more than 4 MiB")),
-            METHOD | HEADER => Ok(Part::Held { kind, channel, payload: Vec::new(), size }),
+            METHOD | HEADER if size > BUFFERED_LEN_MAX => Err(Malformed("a frame of more than 4 MiB")),
+            METHOD | HEADER => Ok(Part::Buffered { kind, channel, payload: Vec::new(), size }),
             BODY | HEARTBEAT => {
                 out.extend_from_slice(&bytes);
-                Ok(Part::Passed { channel, left: size.saturating_add(1) })
+                Ok(Part::Forwarded { channel, left: size.saturating_add(1) })
             }
             _ => Err(Malformed("a frame of an unknown type")),
         }
@@ -145,9 +145,9 @@ impl Filter {
                 Method::Return { exchange, key } => {
                     self.returning.insert(channel, Returning::new(exchange, key));
                 }
-                Method::ChannelEnds => {
+                Method::ChannelReset => {
                     self.returning.remove(&channel);
-                    self.returns.forget(channel);
+                    self.returns.discard(channel);
                 }
                 Method::Other => {}
             }
@@ -167,7 +167,7 @@ impl Filter {
         Ok(())
     }
 
-    /// Part of a body on a channel; records the returned message that it completes.
+    /// Processes part of a body on a channel; records the returned message that it completes.
     fn returned_body(&mut self, channel: u16, bytes: &[u8]) {
         let Some(returning) = self.returning.get_mut(&channel) else { return };
         if returning.body(bytes)

@@ -7,15 +7,15 @@ use lapin::protocol::parse_class;
 
 use crate::frames::{Filter, Returns};
 
-/// Bytes of a broker: whatever passes the filter does lapin's parser no harm, and a content header that passes can be parsed.
+/// Feeds bytes through the frame filter: lapin's parser must survive all filtered frames and must parse all filtered content headers.
 ///
 /// # Panics
-/// Where that does not hold.
+/// If lapin cannot parse a filtered content header.
 pub fn frames(bytes: &[u8]) {
     let returns = Arc::new(Returns::default());
     let mut filter = Filter::new(Arc::clone(&returns));
     let mut out = Vec::new();
-    // In parts of a size that the input chooses.
+    // The input determines the chunk size.
     let size = bytes.first().map_or(1, |first| usize::from(*first) + 1);
     if bytes.chunks(size).try_for_each(|part| filter.push(part, &mut out)).is_err() {
         return;
@@ -31,8 +31,8 @@ pub fn frames(bytes: &[u8]) {
         match head[0] {
             1 => drop(parse_class(payload)),
             2 => {
-                let (left, _) = parse_properties(&payload[12..]).expect("properties that can be parsed");
-                assert!(left.is_empty(), "nothing is left behind the properties");
+                let (left, _) = parse_properties(&payload[12..]).expect("parseable properties");
+                assert!(left.is_empty(), "no bytes remain after the properties");
             }
             _ => {}
         }

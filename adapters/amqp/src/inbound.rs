@@ -1,8 +1,8 @@
-//! A listener: the queues of its routes, each consumed until it is stopped.
+//! A listener: consumes the queues of its routes.
 
+mod backoff;
 mod consumer;
 mod delivery;
-mod waits;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -18,17 +18,17 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Broker, Brokers, Purpose};
 use crate::config::{Entry, Listener};
 use crate::publisher::Publisher;
-use crate::publisher::answers::Answers;
+use crate::publisher::replies::Replies;
 
-/// How often it is looked whether the routes name other queues.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often the queues of the routes are checked for changes.
+const ROUTES_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A listener on a broker.
+/// A listener.
 pub(crate) struct AmqpInbound {
     name: String,
     consuming: Arc<Broker>,
     publishing: Arc<Broker>,
-    answering: Arc<Broker>,
+    replying: Arc<Broker>,
     quarantine: Arc<Broker>,
 }
 
@@ -39,7 +39,7 @@ impl AmqpInbound {
             name: name.to_owned(),
             consuming: broker(Purpose::Consume)?,
             publishing: broker(Purpose::Publish)?,
-            answering: broker(Purpose::Answer)?,
+            replying: broker(Purpose::Reply)?,
             quarantine: broker(Purpose::Quarantine)?,
         })
     }
@@ -67,22 +67,22 @@ impl Inbound for AmqpInbound {
                 let _ = ended.send(result.map_err(|error| error.to_string()));
             };
             thread.spawn(serving).map_err(|error| stopped(error.to_string()))?;
-            end.await.map_err(|_| stopped("its thread panicked".to_owned()))?.map_err(stopped)
+            end.await.map_err(|_| stopped("the listener thread panicked".to_owned()))?.map_err(stopped)
         })
     }
 }
 
-/// What all queues of a listener share.
-struct Worker {
+/// State that all queues of a listener share.
+struct ListenerContext {
     name: ByteString,
     consuming: Arc<Broker>,
     publisher: Rc<Publisher>,
-    answers: Answers,
+    replies: Replies,
     ingress: Rc<dyn Ingress>,
 }
 
-/// A queue that is consumed.
-struct Running {
+/// The consumer of a queue.
+struct RunningConsumer {
     entry: Arc<dyn EntrySpec>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -90,44 +90,45 @@ struct Running {
 
 impl AmqpInbound {
     async fn serve(self: Box<Self>, ingress: &dyn OpenIngress, stop: CancellationToken) {
-        let worker = Rc::new(Worker {
+        let shared = Rc::new(ListenerContext {
             name: self.name.as_str().into(),
             consuming: self.consuming,
             publisher: Publisher::new(self.publishing, ShortString::default(), None),
-            answers: Answers::new(self.answering, self.quarantine),
+            replies: Replies::new(self.replying, self.quarantine),
             ingress: ingress.open(),
         });
-        let mut running: HashMap<String, Running> = HashMap::new();
+        let mut running: HashMap<String, RunningConsumer> = HashMap::new();
         let mut ending: HashMap<String, JoinHandle<()>> = HashMap::new();
         loop {
-            let wanted = worker.wanted();
-            let gone = |queue: &String, running: &Running| match wanted.get(queue) {
+            let routed = shared.routed_queues();
+            let is_outdated = |queue: &String, running: &RunningConsumer| match routed.get(queue) {
                 Some(entry) => {
-                    let same = Arc::ptr_eq(entry, &running.entry) || settings(entry) == settings(&running.entry);
-                    running.task.is_finished() || !same
+                    let is_same =
+                        Arc::ptr_eq(entry, &running.entry) || fingerprint(entry) == fingerprint(&running.entry);
+                    running.task.is_finished() || !is_same
                 }
                 None => true,
             };
-            for (queue, old) in running.extract_if(|queue, running| gone(queue, running)) {
-                // Its deliveries go to the next consumer once this one has let go of them.
+            for (queue, old) in running.extract_if(|queue, running| is_outdated(queue, running)) {
+                // The next consumer gets its deliveries once this one has released them.
                 old.stop.cancel();
                 ending.insert(queue, old.task);
             }
             ending.retain(|_, task| !task.is_finished());
-            for (queue, entry) in wanted {
-                // One after the other, so that no message overtakes those that the old one still holds.
+            for (queue, entry) in routed {
+                // Wait for the old consumer, so that no message overtakes those that it still holds.
                 if ending.contains_key(&queue) {
                     continue;
                 }
                 running.entry(queue).or_insert_with(|| {
                     let stop = stop.child_token();
-                    let task = spawn_local(consumer::consume(Rc::clone(&worker), Arc::clone(&entry), stop.clone()));
-                    Running { entry, stop, task }
+                    let task = spawn_local(consumer::consume(Rc::clone(&shared), Arc::clone(&entry), stop.clone()));
+                    RunningConsumer { entry, stop, task }
                 });
             }
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                () = tokio::time::sleep(ROUTES_INTERVAL) => {}
             }
         }
         for task in running.into_values().map(|running| running.task).chain(ending.into_values()) {
@@ -136,14 +137,14 @@ impl AmqpInbound {
     }
 }
 
-/// Tells one version of an entry from another.
-fn settings(entry: &Arc<dyn EntrySpec>) -> Option<u64> {
+/// Identifies the settings of an entry.
+fn fingerprint(entry: &Arc<dyn EntrySpec>) -> Option<u64> {
     entry.as_any().downcast_ref::<Entry>().map(|entry| entry.fingerprint)
 }
 
-impl Worker {
-    /// The queues that routes name now.
-    fn wanted(&self) -> HashMap<String, Arc<dyn EntrySpec>> {
+impl ListenerContext {
+    /// The queues of the current routes.
+    fn routed_queues(&self) -> HashMap<String, Arc<dyn EntrySpec>> {
         let named = |entry: Arc<dyn EntrySpec>| {
             let queue = entry.as_any().downcast_ref::<Entry>()?.queue.as_str().to_owned();
             Some((queue, entry))

@@ -1,17 +1,17 @@
 //! The AMQP 0.9.1 adapter.
 //!
-//! | module | holds |
+//! | module | content |
 //! | --- | --- |
 //! | `config` | settings as written and as checked |
-//! | `adapter` | opening listeners and ports |
-//! | `broker` | connections: one for publishing and one for consuming, made anew for ever |
-//! | `frames` | what the broker sends, filtered ahead of lapin: unreadable properties, returned messages |
-//! | `publisher` | confirmed publishing, and replies to requests |
-//! | `inbound` | queues: from a delivery, through the ingress, to its settlement |
-//! | `outbound` | a message, confirmed by the broker or answered by a reply |
-//! | `dead_letters` | queues of messages that were set aside, for those who look after them |
+//! | `adapter` | opens listeners and services |
+//! | `broker` | connections, one for each purpose; reconnects forever |
+//! | `frames` | filters received frames ahead of lapin: unreadable properties, returned messages |
+//! | `publisher` | publishing with confirms; replies to requests |
+//! | `inbound` | consumes queues: from a delivery, through the ingress, to its settlement |
+//! | `outbound` | sends a message with confirm, or a request with reply |
+//! | `dead_letters` | lists, replays and drops dead letters |
 //! | `mapping` | canonical messages to and from properties, headers and bodies |
-//! | `settle` | outcome to acknowledgement, another try or dead letter |
+//! | `settle` | maps an outcome to acknowledge, retry or reject |
 
 mod adapter;
 mod broker;

@@ -1,4 +1,4 @@
-//! The port to a broker: messages that it confirms, and requests that are answered.
+//! Sends messages with publisher confirms, and requests with replies.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,14 +18,14 @@ use crate::error::bad_reply;
 use crate::mapping;
 use crate::publisher::{Publication, Publisher};
 
-/// For a confirmation where the call has no deadline, and what is kept of a deadline to say that there was none.
+/// The confirm timeout without a deadline, and the time reserved before a deadline to report a missing confirm.
 const CONFIRM_TIME_MAX: Duration = Duration::from_secs(30);
 const CONFIRM_MARGIN: Duration = Duration::from_millis(50);
 
-/// The port to a broker, on one data arbiter.
+/// A service on a broker, on one data arbiter.
 pub(crate) struct AmqpOutbound {
     broker: Arc<Broker>,
-    /// One for each exchange, and one for its requests: what ends a channel of messages takes no replies away.
+    /// One for the messages to each exchange and one for its requests, so that an error on a channel for messages loses no replies.
     publishers: RefCell<HashMap<(ShortString, bool), Rc<Publisher>>>,
     name: ByteString,
     reply_len_max: u64,
@@ -42,11 +42,11 @@ impl AmqpOutbound {
 
     fn publisher(&self, operation: &Operation) -> Rc<Publisher> {
         let key = (operation.exchange.clone(), operation.reply);
-        let make = || Publisher::new(Arc::clone(&self.broker), key.0.clone(), self.late_reply.clone());
-        Rc::clone(self.publishers.borrow_mut().entry(key.clone()).or_insert_with(make))
+        let open = || Publisher::new(Arc::clone(&self.broker), key.0.clone(), self.late_reply.clone());
+        Rc::clone(self.publishers.borrow_mut().entry(key.clone()).or_insert_with(open))
     }
 
-    async fn exchange(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
+    async fn send(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
         let of_type = operation.call.as_ref().map(|call| &*call.request as &dyn BodyType);
         let body = encode_body(message, &operation.body, of_type)?;
         let mut properties = mapping::call_properties(message, &body, operation.persistent)?;
@@ -57,14 +57,14 @@ impl AmqpOutbound {
             properties = properties.with_priority(priority);
         }
         let publication = Publication {
-            key: operation.key.of(message)?,
+            key: operation.key.evaluate(message)?,
             mandatory: operation.mandatory,
             properties,
             body: body.chunks.to_bytes(),
         };
         let publisher = self.publisher(operation);
         if !operation.reply {
-            // Somewhat before the call's time is over: nobody can say then that the message was not sent.
+            // Time out shortly before the deadline, while it can still be reported whether the message was sent.
             let left = message.deadline.map_or(CONFIRM_TIME_MAX, |deadline| deadline.left(Instant::now()));
             let wait = left.saturating_sub((left / 10).min(CONFIRM_MARGIN));
             publisher.publish_within(wait, publication).await?;
@@ -72,7 +72,7 @@ impl AmqpOutbound {
         }
         let reply = publisher.request(publication).await?;
         if reply.data.len() as u64 > self.reply_len_max {
-            return Err(bad_reply("it is larger than what is taken from this service"));
+            return Err(bad_reply("it exceeds the maximum size of a reply"));
         }
         let held = Reservation::forced(reply.data.len());
         let mut chunks = Chunks::from(Bytes::from(reply.data));
@@ -80,7 +80,7 @@ impl AmqpOutbound {
         mapping::reply(&reply.properties, chunks, operation.call.as_ref(), carry)
     }
 
-    fn origin(&self, fault: Fault) -> Fault {
+    fn with_service_origin(&self, fault: Fault) -> Fault {
         match fault.origin {
             Origin::Caller => fault,
             _ => fault.with_origin(Origin::Service(self.name.clone())),
@@ -97,13 +97,17 @@ impl Outbound for AmqpOutbound {
     ) -> LocalFuture<'a, Result<Message, Fault>> {
         Box::pin(async move {
             match operation.as_any().downcast_ref::<Operation>() {
-                Some(operation) => self.exchange(operation, message, carry).await.map_err(|fault| self.origin(fault)),
-                None => Err(Fault::new(Code::Internal, "OPERATION", "the operation is not one of AMQP")),
+                Some(operation) => {
+                    self.send(operation, message, carry).await.map_err(|fault| self.with_service_origin(fault))
+                }
+                None => Err(Fault::new(Code::Internal, "OPERATION", "the operation is not an AMQP operation")),
             }
         })
     }
 
     fn probe(&self) -> LocalFuture<'_, Result<(), Fault>> {
-        Box::pin(async move { self.broker.live().await.map(drop).map_err(|fault| self.origin(fault)) })
+        Box::pin(
+            async move { self.broker.connection().await.map(drop).map_err(|fault| self.with_service_origin(fault)) },
+        )
     }
 }

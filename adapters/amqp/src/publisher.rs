@@ -1,8 +1,8 @@
-//! Confirmed publishing on one data arbiter, and the replies to requests.
+//! Publishes messages with publisher confirms on one data arbiter, and receives the replies to requests.
 
-pub(crate) mod answers;
 mod confirm;
 mod refusal;
+pub(crate) mod replies;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -22,85 +22,85 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Consumer, ExchangeKind};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use self::confirm::{Failure, ToSend, send_and_confirm};
-use self::refusal::Experience;
+use self::confirm::{Failure, Outgoing, send_and_confirm};
+use self::refusal::History;
 use crate::broker::{Broker, Live};
 use crate::error::{blocked, connection_refused, headers_too_large, no_exchange, reply_lost, unconfirmed, unreachable};
 use crate::mapping;
 
-/// Requests that wait for their replies on one channel.
-const WAITING_MAX: usize = 100_000;
-/// The queue that a broker makes for the replies to one channel (RabbitMQ, "Direct Reply-to").
+/// The maximum number of requests that wait for replies on one channel.
+const PENDING_REPLIES_MAX: usize = 100_000;
+/// The pseudo-queue for the replies to one channel (RabbitMQ, "Direct Reply-to").
 const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
-/// Messages on one channel that the broker has not confirmed.
+/// The maximum number of unconfirmed messages on one channel.
 const UNCONFIRMED_MAX: usize = 10_000;
-/// How often it is looked whether the broker takes messages, while a channel is opened.
+/// How often a blocked connection is polled for while a channel is opened.
 const BLOCKED_INTERVAL: Duration = Duration::from_millis(100);
-/// For a channel to be opened on a connection that is there, and to be closed.
-const OPEN_TIME: Duration = Duration::from_secs(10);
-const CLOSE_TIME: Duration = Duration::from_secs(3);
-/// What a frame holds besides properties and headers, amply.
+/// For opening a channel on an open connection, and for closing it.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// An upper bound of the bytes in a header frame besides properties and headers.
 const FRAME_OVERHEAD: usize = 512;
 
-/// Channels that are tried for a message that was not sent on the one before.
+/// The maximum number of channels tried for a message that has not been sent.
 const CHANNELS_MAX: usize = 3;
-/// Messages that are published alone at once, each on a channel of its own.
-const ALONE_MAX: usize = 4;
-/// Requests that wait for their replies on channels of their own.
-const LONE_REQUESTS_MAX: usize = 256;
-/// Channels of such requests that are kept for late replies.
+/// The maximum number of messages published at once on isolated channels, one each.
+const ISOLATED_MAX: usize = 4;
+/// The maximum number of requests that wait for replies on isolated channels.
+const ISOLATED_REQUESTS_MAX: usize = 256;
+/// The maximum number of isolated channels kept open for late replies.
 const RETIRED_MAX: usize = 16;
 
-/// A message on its way out.
+/// A message to publish.
 pub(crate) struct Publication {
     pub(crate) key: ShortString,
-    /// A message that no queue takes is a failure.
+    /// An unroutable message is an error.
     pub(crate) mandatory: bool,
     pub(crate) properties: BasicProperties,
     pub(crate) body: Bytes,
 }
 
-/// Publishes to one exchange on one data arbiter, on a channel of its own: an exchange that is not there closes the channel of
-/// whoever names it, with all that is unconfirmed on it.
+/// Publishes to one exchange on one data arbiter, on a separate channel: publishing to a missing exchange makes the broker close the channel, with
+/// all its unconfirmed messages.
 pub(crate) struct Publisher {
     broker: Arc<Broker>,
     exchange: ShortString,
-    /// The queue of replies that nobody waits for any more.
+    /// The queue for late replies.
     late_reply: Option<ShortString>,
-    open: RefCell<Option<Rc<Open>>>,
-    /// Goes on with whoever comes next, where all who waited for it have left.
+    open: RefCell<Option<Rc<OpenChannel>>>,
+    /// A channel being opened; the next caller resumes it if all waiting callers have been dropped.
     opening: RefCell<Option<Opening>>,
     requests: Cell<u64>,
-    experience: RefCell<Experience>,
-    alone: Semaphore,
-    lone_requests: Semaphore,
-    retired: RefCell<VecDeque<Rc<Open>>>,
+    history: RefCell<History>,
+    isolated: Semaphore,
+    isolated_requests: Semaphore,
+    retired: RefCell<VecDeque<Rc<OpenChannel>>>,
 }
 
-type Opening = Shared<LocalBoxFuture<'static, Result<Rc<Open>, Fault>>>;
+type Opening = Shared<LocalBoxFuture<'static, Result<Rc<OpenChannel>, Fault>>>;
 
-struct Open {
+struct OpenChannel {
     live: Live,
     channel: Channel,
-    to_send: mpsc::Sender<ToSend>,
-    credit: Arc<Semaphore>,
+    outgoing: mpsc::Sender<Outgoing>,
+    permits: Arc<Semaphore>,
     replies: Rc<PendingReplies<Delivery>>,
     broker: Arc<Broker>,
 }
 
-impl Open {
+impl OpenChannel {
     fn is_up(&self) -> bool {
         self.live.is_up() && self.channel.status().connected()
     }
 }
 
-impl Drop for Open {
-    /// lapin's own consumer of the replies would keep the channel open as long as its connection.
+impl Drop for OpenChannel {
+    /// Closes the channel; lapin's consumer of the replies would otherwise keep it open until the connection ends.
     fn drop(&mut self) {
         let channel = self.channel.clone();
         if channel.status().connected() {
             self.broker.spawn(async move {
-                let _ = tokio::time::timeout(CLOSE_TIME, channel.close(200, "OK".into())).await;
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, channel.close(200, "OK".into())).await;
             });
         }
     }
@@ -115,53 +115,57 @@ impl Publisher {
             open: RefCell::default(),
             opening: RefCell::default(),
             requests: Cell::new(0),
-            experience: RefCell::default(),
-            alone: Semaphore::new(ALONE_MAX),
-            lone_requests: Semaphore::new(LONE_REQUESTS_MAX),
+            history: RefCell::default(),
+            isolated: Semaphore::new(ISOLATED_MAX),
+            isolated_requests: Semaphore::new(ISOLATED_REQUESTS_MAX),
             retired: RefCell::default(),
         })
     }
 
-    /// Publishes a message and waits for the broker's confirmation.
+    /// Publishes a message and waits for its confirm.
     ///
-    /// A message that the broker may have refused by closing the channel is sent again on a channel of its own, so that its fault is
-    /// its own; it may then arrive twice. Dropping the future leaves it open whether the message was stored.
+    /// If the broker closes the channel, possibly because of this message, the message is resent on an isolated channel, where a refusal can only
+    /// concern itself; it may then be stored twice. If the future is dropped, it is unknown whether the message is stored.
     ///
     /// # Errors
-    /// UNAVAILABLE: not reachable, not routable, not stored, each to be retried as it is; or unknown. PERMISSION_DENIED and
-    /// INVALID_ARGUMENT where the broker refuses this message for good.
+    /// UNAVAILABLE: the broker is unreachable, or the message is unroutable, nacked or unconfirmed; all but the last can be retried unchanged.
+    /// PERMISSION_DENIED and INVALID_ARGUMENT if the broker refuses this message permanently.
     pub(crate) async fn publish(&self, publication: Publication) -> Result<(), Fault> {
-        self.publish_noting(&Rc::new(publication), &Cell::new(false)).await
+        self.publish_tracked(&Rc::new(publication), &Cell::new(false)).await
     }
 
-    /// As [`Publisher::publish`], for at most `time`; a message that was not sent by then was not sent at all.
+    /// Like [`Publisher::publish`], for at most `time`; a message that has not been sent by then is never sent.
     pub(crate) async fn publish_within(&self, time: Duration, publication: Publication) -> Result<(), Fault> {
-        let (publication, is_sent) = (Rc::new(publication), Cell::new(false));
-        let published = tokio::time::timeout(time, self.publish_noting(&publication, &is_sent)).await;
+        let (publication, may_be_sent) = (Rc::new(publication), Cell::new(false));
+        let published = tokio::time::timeout(time, self.publish_tracked(&publication, &may_be_sent)).await;
         published.unwrap_or_else(|_| {
-            Err(if is_sent.get() { unconfirmed("no confirmation in time") } else { unreachable("no channel in time") })
+            Err(if may_be_sent.get() {
+                unconfirmed("the confirm timeout expired")
+            } else {
+                unreachable("opening a channel timed out")
+            })
         })
     }
 
-    /// Publishes on the shared channel or alone; notes once the message may have been sent.
-    async fn publish_noting(&self, publication: &Rc<Publication>, is_sent: &Cell<bool>) -> Result<(), Fault> {
-        if self.experience.borrow_mut().expects_refusal(publication, Instant::now()) {
-            return self.publish_alone(publication, is_sent).await;
+    /// Publishes on the shared or an isolated channel; sets `may_be_sent` once the message may have been sent.
+    async fn publish_tracked(&self, publication: &Rc<Publication>, may_be_sent: &Cell<bool>) -> Result<(), Fault> {
+        if self.history.borrow_mut().expects_refusal(publication, Instant::now()) {
+            return self.publish_isolated(publication, may_be_sent).await;
         }
         let mut not_sent = unreachable("the channel was closed");
         for _ in 0..CHANNELS_MAX {
             let open = self.channel().await?;
-            is_sent.set(true);
+            may_be_sent.set(true);
             match self.publish_on(&open, publication).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Fault(fault)) => return Err(fault),
-                // The next one of the shared connection would harm its neighbours again.
+                // A retry on the shared connection might make the broker close it again.
                 Err(Failure::Suspect(refusal)) if refusal.is_hard => {
                     return Err(connection_refused(refusal.code));
                 }
-                Err(Failure::Suspect(_)) => return self.publish_alone(publication, is_sent).await,
+                Err(Failure::Suspect(_)) => return self.publish_isolated(publication, may_be_sent).await,
                 Err(Failure::NotSent(fault)) => {
-                    is_sent.set(false);
+                    may_be_sent.set(false);
                     not_sent = fault;
                 }
             }
@@ -169,77 +173,77 @@ impl Publisher {
         Err(not_sent)
     }
 
-    /// Publishes on a channel of its own: a refusal is this message's.
-    async fn publish_alone(&self, publication: &Rc<Publication>, is_sent: &Cell<bool>) -> Result<(), Fault> {
-        let Ok(_turn) = self.alone.acquire().await else { return Err(unreachable("the publisher has ended")) };
+    /// Publishes on an isolated channel: a refusal can only concern this message.
+    async fn publish_isolated(&self, publication: &Rc<Publication>, may_be_sent: &Cell<bool>) -> Result<(), Fault> {
+        let Ok(_permit) = self.isolated.acquire().await else { return Err(unreachable("the publisher was closed")) };
         let open = open(Arc::clone(&self.broker), self.exchange.clone(), None).await?;
-        is_sent.set(true);
+        may_be_sent.set(true);
         let published = self.publish_on(&open, publication).await;
-        self.learn_alone(publication, published)
+        self.record_isolated(publication, published)
     }
 
-    fn learn_alone(&self, publication: &Publication, published: Result<(), Failure>) -> Result<(), Fault> {
+    fn record_isolated(&self, publication: &Publication, published: Result<(), Failure>) -> Result<(), Fault> {
         match published {
             Ok(()) => {
-                self.experience.borrow_mut().accepted(publication);
+                self.history.borrow_mut().record_accepted(publication);
                 Ok(())
             }
             Err(Failure::Suspect(refusal)) if refusal.is_hard => Err(connection_refused(refusal.code)),
             Err(Failure::Suspect(refusal)) => {
-                self.experience.borrow_mut().refused(publication, &refusal, Instant::now());
+                self.history.borrow_mut().record_refused(publication, &refusal, Instant::now());
                 Err(refusal.fault(self.exchange.as_str()))
             }
             Err(Failure::Fault(fault) | Failure::NotSent(fault)) => Err(fault),
         }
     }
 
-    /// Publishes a request, and waits for its reply; `publication` gets the queue and identity of the reply.
+    /// Publishes a request and waits for its reply; sets `reply_to` and the correlation id of `publication`.
     ///
-    /// Replies end with the channel that their request was sent on, so that a refused request would take away its neighbours'. A
-    /// request of a kind that the broker has not accepted yet therefore has a channel of its own.
+    /// Replies are lost when the channel of their requests closes, so a refused request would lose the replies to all others on its channel. A
+    /// request of a kind that the broker has not accepted yet is therefore published on an isolated channel.
     ///
     /// # Errors
-    /// As [`Publisher::publish`]; UNAVAILABLE where the connection is lost; RESOURCE_EXHAUSTED where too many wait.
+    /// Like [`Publisher::publish`]; UNAVAILABLE if the connection is lost; RESOURCE_EXHAUSTED if too many requests wait for replies.
     pub(crate) async fn request(&self, publication: Publication) -> Result<Delivery, Fault> {
-        let is_known = || self.experience.borrow_mut().expects_acceptance(&publication, Instant::now());
+        let is_known = || self.history.borrow_mut().expects_acceptance(&publication, Instant::now());
         if !is_known() {
-            let ended = |_| unreachable("the publisher has ended");
-            // Capacity first: a call that waits for it must not delay those that have it.
-            let _room = self.lone_requests.acquire().await.map_err(ended)?;
-            let turn = self.alone.acquire().await.map_err(ended)?;
-            // Another of its kind may have been accepted meanwhile.
+            let ended = |_| unreachable("the publisher was closed");
+            // Acquired before the permit to publish, so that a request that waits here does not block others.
+            let _request_permit = self.isolated_requests.acquire().await.map_err(ended)?;
+            let publish_permit = self.isolated.acquire().await.map_err(ended)?;
+            // A request of the same kind may have been accepted meanwhile.
             if !is_known() {
                 let open = open(Arc::clone(&self.broker), self.exchange.clone(), self.late_reply.clone()).await?;
                 self.retire(&open);
-                let (publication, expected) = self.expecting(&open, publication)?;
+                let (publication, expected) = self.with_reply_address(&open, publication)?;
                 let published = self.publish_on(&open, &publication).await;
-                self.learn_alone(&publication, published)?;
-                drop(turn);
+                self.record_isolated(&publication, published)?;
+                drop(publish_permit);
                 return expected.await.ok_or_else(reply_lost);
             }
         }
         let open = self.channel().await?;
-        let (publication, expected) = self.expecting(&open, publication)?;
-        // A reply may come before the confirmation.
+        let (publication, expected) = self.with_reply_address(&open, publication)?;
+        // The reply may arrive before the confirm.
         match self.publish_on(&open, &publication).await {
             Ok(()) => expected.await.ok_or_else(reply_lost),
             Err(Failure::Fault(fault) | Failure::NotSent(fault)) => Err(fault),
-            // It may have been executed: it is not resent.
+            // It may have been executed: do not resend it.
             Err(Failure::Suspect(_)) => Err(unconfirmed("the broker closed the channel")),
         }
     }
 
-    /// A request with the address and identity of its reply, and the reply.
-    fn expecting(
+    /// Sets the reply address and the correlation id of a request, and registers its reply.
+    fn with_reply_address(
         &self,
-        open: &Rc<Open>,
+        open: &Rc<OpenChannel>,
         mut publication: Publication,
     ) -> Result<(Rc<Publication>, Expected<Delivery>), Fault> {
         let number = self.requests.get();
         self.requests.set(number + 1);
         let mut correlation = format!("{:x}.{number:x}", open.live.number);
         if let (Some(_), Some(request)) = (&self.late_reply, publication.properties.message_id()) {
-            // Whoever takes a late reply is told what it replies to.
+            // Identifies the request in a late reply.
             correlation.push('.');
             correlation.push_str(request.as_str());
         }
@@ -249,8 +253,8 @@ impl Publisher {
         Ok((Rc::new(publication), expected))
     }
 
-    /// Keeps the channel of a request a while longer, where a late reply may come by it.
-    fn retire(&self, open: &Rc<Open>) {
+    /// Keeps the channel of a request open for late replies.
+    fn retire(&self, open: &Rc<OpenChannel>) {
         if self.late_reply.is_none() {
             return;
         }
@@ -261,31 +265,31 @@ impl Publisher {
         retired.push_back(Rc::clone(open));
     }
 
-    async fn publish_on(&self, open: &Rc<Open>, publication: &Rc<Publication>) -> Result<(), Failure> {
+    async fn publish_on(&self, open: &Rc<OpenChannel>, publication: &Rc<Publication>) -> Result<(), Failure> {
         if open.live.connection.status().blocked() {
             return Err(Failure::Fault(blocked()));
         }
-        // lapin sends what the broker ends the connection for.
+        // lapin does not enforce the limit, and the broker would close the connection.
         let frame = usize::try_from(open.live.connection.configuration().frame_max()).unwrap_or(usize::MAX);
-        if mapping::weight(&publication.properties).saturating_add(FRAME_OVERHEAD) > frame {
+        if mapping::encoded_len_max(&publication.properties).saturating_add(FRAME_OVERHEAD) > frame {
             return Err(Failure::Fault(headers_too_large(frame)));
         }
-        let Ok(credit) = Arc::clone(&open.credit).try_acquire_owned() else {
-            let message = "the broker has not confirmed as many messages as may be on their way";
+        let Ok(permit) = Arc::clone(&open.permits).try_acquire_owned() else {
+            let message = "too many messages await publisher confirms";
             let fault = Fault::new(Code::ResourceExhausted, "UNCONFIRMED", message);
             return Err(Failure::Fault(fault.with_retry(Retry::After(Duration::from_secs(1)))));
         };
         let (done, outcome) = oneshot::channel();
         let (exchange, publication) = (self.exchange.clone(), Rc::clone(publication));
-        let to_send = ToSend { exchange, publication, done, credit };
-        // There is room for all that has credit, while the channel is there.
-        if open.to_send.try_send(to_send).is_err() {
+        let outgoing = Outgoing { exchange, publication, done, permit };
+        // A permit guarantees capacity as long as the channel is open.
+        if open.outgoing.try_send(outgoing).is_err() {
             return Err(Failure::NotSent(unreachable("the channel was closed")));
         }
         outcome.await.unwrap_or_else(|_| Err(Failure::Fault(unconfirmed("the channel was closed"))))
     }
 
-    async fn channel(&self) -> Result<Rc<Open>, Fault> {
+    async fn channel(&self) -> Result<Rc<OpenChannel>, Fault> {
         if let Some(open) = self.open.borrow().as_ref().filter(|open| open.is_up()) {
             return Ok(Rc::clone(open));
         }
@@ -298,7 +302,7 @@ impl Publisher {
         };
         let opened = opening.clone().await;
         let mut pending = self.opening.borrow_mut();
-        // The first of those who waited.
+        // The first of the waiting callers stores the result.
         if pending.as_ref().is_some_and(|pending| pending.ptr_eq(&opening)) {
             *pending = None;
             *self.open.borrow_mut() = opened.as_ref().ok().cloned();
@@ -307,20 +311,20 @@ impl Publisher {
     }
 }
 
-/// A channel to an exchange that is there.
-async fn open(broker: Arc<Broker>, exchange: ShortString, late: Option<ShortString>) -> Result<Rc<Open>, Fault> {
-    let live = broker.live().await?;
+/// Opens a channel; checks that the exchange exists.
+async fn open(broker: Arc<Broker>, exchange: ShortString, late: Option<ShortString>) -> Result<Rc<OpenChannel>, Fault> {
+    let live = broker.connection().await?;
     tokio::select! {
         biased;
-        () = is_blocked(&live) => Err(blocked()),
+        () = wait_blocked(&live) => Err(blocked()),
         () = live.lost() => Err(unreachable("the connection was lost")),
         opened = open_on(live.clone(), Arc::clone(&broker), exchange, late) => opened,
-        () = tokio::time::sleep(OPEN_TIME) => Err(unreachable("no channel in time")),
+        () = tokio::time::sleep(OPEN_TIMEOUT) => Err(unreachable("opening a channel timed out")),
     }
 }
 
-/// Waits until the broker takes no messages.
-async fn is_blocked(live: &Live) {
+/// Waits until the broker blocks publishing.
+async fn wait_blocked(live: &Live) {
     while !live.connection.status().blocked() {
         tokio::time::sleep(BLOCKED_INTERVAL).await;
     }
@@ -331,31 +335,31 @@ async fn open_on(
     broker: Arc<Broker>,
     exchange: ShortString,
     late: Option<ShortString>,
-) -> Result<Rc<Open>, Fault> {
+) -> Result<Rc<OpenChannel>, Fault> {
     check_exchange(&live, &exchange).await?;
     let channel = live.connection.create_channel().await.map_err(unreachable)?;
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(unreachable)?;
     let consume = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     let consumer = channel.basic_consume(DIRECT_REPLY.into(), ShortString::default(), consume, FieldTable::default());
     let consumer = consumer.await.map_err(unreachable)?;
-    let (to_send, sending) = mpsc::channel(UNCONFIRMED_MAX);
-    let (replies, credit) = (PendingReplies::new(WAITING_MAX), Arc::new(Semaphore::new(UNCONFIRMED_MAX)));
+    let (outgoing, sending) = mpsc::channel(UNCONFIRMED_MAX);
+    let (replies, permits) = (PendingReplies::new(PENDING_REPLIES_MAX), Arc::new(Semaphore::new(UNCONFIRMED_MAX)));
     tokio::task::spawn_local(send_and_confirm(channel.clone(), live.clone(), sending));
-    let late = late.map(|queue| LateReplies { queue, to_send: to_send.clone(), credit: Arc::clone(&credit) });
-    tokio::task::spawn_local(take_replies(live.clone(), consumer, Rc::clone(&replies), late));
-    Ok(Rc::new(Open { live, channel, to_send, credit, replies, broker }))
+    let late = late.map(|queue| LateReplyQueue { queue, outgoing: outgoing.clone(), permits: Arc::clone(&permits) });
+    tokio::task::spawn_local(dispatch_replies(live.clone(), consumer, Rc::clone(&replies), late));
+    Ok(Rc::new(OpenChannel { live, channel, outgoing, permits, replies, broker }))
 }
 
-/// Asks whether an exchange is there, on a channel that may be closed for it.
+/// Checks that an exchange exists, on a separate channel, which the broker closes otherwise.
 async fn check_exchange(live: &Live, exchange: &ShortString) -> Result<(), Fault> {
     if exchange.as_str().is_empty() {
         return Ok(());
     }
     let channel = live.connection.create_channel().await.map_err(unreachable)?;
     let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-    // Of an exchange that is there, the kind is not looked at.
-    let asked = channel.exchange_declare(exchange.clone(), ExchangeKind::Direct, options, FieldTable::default());
-    match asked.await {
+    // The broker ignores the kind in a passive declaration.
+    let declared = channel.exchange_declare(exchange.clone(), ExchangeKind::Direct, options, FieldTable::default());
+    match declared.await {
         Ok(()) => {
             let _ = channel.close(200, "OK".into()).await;
             Ok(())
@@ -365,12 +369,12 @@ async fn check_exchange(live: &Live, exchange: &ShortString) -> Result<(), Fault
     }
 }
 
-/// Hands replies to those who wait for them, until the channel ends.
-async fn take_replies(
+/// Delivers replies to the waiting callers, until the channel is closed.
+async fn dispatch_replies(
     live: Live,
     mut consumer: Consumer,
     replies: Rc<PendingReplies<Delivery>>,
-    late: Option<LateReplies>,
+    late: Option<LateReplyQueue>,
 ) {
     let mut lost = pin!(live.lost());
     loop {
@@ -382,43 +386,43 @@ async fn take_replies(
         let Some(Ok(delivery)) = delivery else { break };
         let id = delivery.properties.correlation_id().as_ref().map(|id| ByteString::from(id.as_str()));
         let Some(id) = id else {
-            tracing::warn!("a reply has no correlation id; it was dropped");
+            tracing::warn!("reply without correlation id dropped");
             continue;
         };
         match (replies.answer(&id, delivery), &late) {
             (Ok(()), _) => {}
-            (Err((Unwanted::Late, delivery)), Some(late)) => late.hand_on(delivery),
-            (Err((unwanted, _)), _) => tracing::debug!(?unwanted, "a reply that nobody waits for was dropped"),
+            (Err((Unwanted::Late, delivery)), Some(late)) => late.forward(delivery),
+            (Err((unwanted, _)), _) => tracing::debug!(?unwanted, "unexpected reply dropped"),
         }
     }
     replies.close();
 }
 
-/// Where replies go that nobody waits for any more.
-struct LateReplies {
+/// Forwards late replies to a queue.
+struct LateReplyQueue {
     queue: ShortString,
-    to_send: mpsc::Sender<ToSend>,
-    credit: Arc<Semaphore>,
+    outgoing: mpsc::Sender<Outgoing>,
+    permits: Arc<Semaphore>,
 }
 
-impl LateReplies {
-    /// Sends a late reply on as it came; its correlation id says which request it is to. It is lost where that fails: the broker
-    /// keeps no reply of a caller who left either.
-    fn hand_on(&self, reply: Delivery) {
-        let properties = mapping::late_reply(&reply.properties);
+impl LateReplyQueue {
+    /// Forwards a late reply, with the id of its request as correlation id. If that fails, the reply is lost, as the broker would drop it too
+    /// once its caller has left.
+    fn forward(&self, reply: Delivery) {
+        let properties = mapping::late_reply_properties(&reply.properties);
         let body = Bytes::from(reply.data);
         let publication = Rc::new(Publication { key: self.queue.clone(), mandatory: true, properties, body });
         let (done, outcome) = oneshot::channel();
-        let sent = Arc::clone(&self.credit).try_acquire_owned().ok().is_some_and(|credit| {
+        let sent = Arc::clone(&self.permits).try_acquire_owned().ok().is_some_and(|permit| {
             let exchange = ShortString::default();
-            self.to_send.try_send(ToSend { exchange, publication, done, credit }).is_ok()
+            self.outgoing.try_send(Outgoing { exchange, publication, done, permit }).is_ok()
         });
         let queue = self.queue.clone();
         tokio::task::spawn_local(async move {
             match outcome.await {
                 Ok(Ok(())) => {}
-                Ok(Err(problem)) => tracing::warn!(%queue, ?problem, "a late reply was lost"),
-                Err(_) => tracing::warn!(%queue, sent, "a late reply was lost"),
+                Ok(Err(problem)) => tracing::warn!(%queue, ?problem, "late reply lost"),
+                Err(_) => tracing::warn!(%queue, sent, "late reply lost"),
             }
         });
     }

@@ -1,4 +1,4 @@
-//! What becomes of a delivery after its outcome. Pure.
+//! Maps the outcome of a message to its settlement. Pure.
 
 use std::time::Duration;
 
@@ -7,28 +7,28 @@ use crossdock_message::{Code, Fault, Retry};
 
 use crate::config::Entry;
 
-/// What is done with a delivery.
+/// How a received message is settled.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Settlement {
-    /// The broker may forget it.
+    /// Acknowledge it.
     Acknowledge,
-    /// It is tried again after this time, while it stays where it is: in its place, and against the prefetch.
-    Again {
-        wait: Duration,
-        /// Whether the try counts against the limit.
+    /// Retry it after `delay`. Until then it stays unacknowledged: it keeps its position and counts against the prefetch.
+    Retry {
+        delay: Duration,
+        /// The attempt counts against the limit.
         counts: bool,
         /// Why it failed.
         fault: Fault,
     },
-    /// It will never succeed.
-    SetAside(Fault),
+    /// Reject it by the entry's policy: it will never succeed.
+    Reject(Fault),
 }
 
-/// What is done after `attempts` tries that count, the one just made included; `tries` counts all of them.
+/// The settlement after `counted_attempts` attempts that count against the limit, the last one included; `attempts` counts all of them.
 ///
-/// A service that cannot be reached is waited for without a limit: the message is good. A failure that may be the message's own
-/// is tried a few times. What the message is to blame for is never tried again.
-pub(crate) fn settle(outcome: Outcome, entry: &Entry, attempts: u32, tries: u32) -> Settlement {
+/// While a service is unreachable, a message is retried without limit, since the message is valid. A failure that the message may have caused is
+/// retried up to the limit; an invalid message is never retried.
+pub(crate) fn settle(outcome: Outcome, entry: &Entry, counted_attempts: u32, attempts: u32) -> Settlement {
     let fault = match outcome {
         Outcome::Replied(_) | Outcome::Accepted => return Settlement::Acknowledge,
         Outcome::Failed(fault) => fault,
@@ -36,17 +36,17 @@ pub(crate) fn settle(outcome: Outcome, entry: &Entry, attempts: u32, tries: u32)
     let counts = match fault.code {
         Code::Unavailable | Code::ResourceExhausted | Code::Cancelled => false,
         Code::Aborted | Code::Internal | Code::Unknown | Code::DataLoss => true,
-        // It may have been carried out: only who knows that it was not may try it again.
+        // It may have been executed: retry only if the service says that it was not.
         Code::DeadlineExceeded if fault.retry != Retry::Never => true,
-        _ => return Settlement::SetAside(fault),
+        _ => return Settlement::Reject(fault),
     };
-    if counts && attempts >= entry.attempts {
-        return Settlement::SetAside(fault);
+    if counts && counted_attempts >= entry.attempts {
+        return Settlement::Reject(fault);
     }
-    let doubled = entry.backoff.saturating_mul(1 << (tries.saturating_sub(1)).min(20)).min(entry.backoff_max);
-    let wait = match fault.retry {
-        Retry::After(wait) => doubled.max(wait).min(entry.backoff_max),
-        Retry::Never | Retry::Same => doubled,
+    let backoff = entry.backoff.saturating_mul(1 << (attempts.saturating_sub(1)).min(20)).min(entry.backoff_max);
+    let delay = match fault.retry {
+        Retry::After(wait) => backoff.max(wait).min(entry.backoff_max),
+        Retry::Never | Retry::Same => backoff,
     };
-    Settlement::Again { wait, counts, fault }
+    Settlement::Retry { delay, counts, fault }
 }

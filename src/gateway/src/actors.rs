@@ -1,6 +1,6 @@
-//! The control plane: the guardian watches hosts, each host runs one listener, the routes actor publishes generations.
+//! The control plane: the guardian supervises hosts, each host runs one listener, and the routes actor publishes generations.
 //!
-//! Actors hold no decisions of their own: they turn messages into calls of plain code and send on what comes out.
+//! Actors make no decisions: they translate messages into calls of plain code and send the results.
 
 mod guardian;
 mod host;

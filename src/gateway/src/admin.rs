@@ -1,4 +1,4 @@
-//! The admin listener: liveness, readiness, metrics, routes, services. It only reads.
+//! The admin listener: liveness, readiness, metrics, routes, services. Read-only.
 
 mod api;
 mod cluster;
@@ -21,7 +21,7 @@ use crate::generation::CurrentGeneration;
 use crate::process::ProcessState;
 use crate::stats::Stats;
 
-/// What the admin listener shows.
+/// The state that the admin listener exposes.
 #[derive(Clone)]
 pub(crate) struct AdminState {
     pub(crate) current: Arc<CurrentGeneration>,
@@ -32,7 +32,7 @@ pub(crate) struct AdminState {
     pub(crate) cluster: Option<Client>,
 }
 
-/// The admin listener, running.
+/// The running admin listener.
 pub(crate) struct Admin {
     address: SocketAddr,
     handle: ServerHandle,
@@ -70,32 +70,32 @@ impl Admin {
     }
 }
 
-/// Compares in a time that does not depend on where the texts differ.
-fn same(left: &[u8], right: &[u8]) -> bool {
-    left.len() == right.len() && left.iter().zip(right).fold(0, |seen, (one, other)| seen | (one ^ other)) == 0
+/// Compares in constant time for equal lengths.
+fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
+    left.len() == right.len() && left.iter().zip(right).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
-/// Who may look: with a token who shows it; without, who calls an address of this machine by its number or as
-/// `localhost`, so that a page of another site cannot make a browser ask.
-fn admit(request: &HttpRequest, state: &AdminState) -> Result<(), HttpResponse> {
+/// Checks access. With a token, the request must contain it. Without one, the Host must be a loopback address or `localhost`, which
+/// prevents DNS rebinding from a web page.
+fn authorize(request: &HttpRequest, state: &AdminState) -> Result<(), HttpResponse> {
     match &state.token {
         Some(token) => {
-            let shown = request
+            let presented = request
                 .headers()
                 .get(header::AUTHORIZATION)
                 .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-            if shown.is_some_and(|shown| same(shown, token.as_bytes())) {
+            if presented.is_some_and(|presented| constant_time_eq(presented, token.as_bytes())) {
                 return Ok(());
             }
             Err(HttpResponse::Unauthorized().insert_header((header::WWW_AUTHENTICATE, "Bearer")).finish())
         }
         None => {
-            // The header itself: what a proxy says of it could be said by anybody.
-            let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
-            let host = named.rsplit_once(':').map_or(named, |(host, _)| host);
+            // Not `Forwarded` or `X-Forwarded-Host`: any client can send those.
+            let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+            let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
             let host = host.trim_start_matches('[').trim_end_matches(']');
-            let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-            if local { Ok(()) } else { Err(HttpResponse::Forbidden().finish()) }
+            let is_local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+            if is_local { Ok(()) } else { Err(HttpResponse::Forbidden().finish()) }
         }
     }
 }
@@ -110,14 +110,14 @@ async fn ready(request: HttpRequest, state: web::Data<AdminState>) -> HttpRespon
     let body = serde_json::json!({
         "ready": !draining,
         "generation": state.current.load().number,
-        // A probe needs no token; what is wrong with the settings is for those who have one.
-        "last_reload": { "ok": last_error.is_none(), "error": last_error.filter(|_| admit(&request, &state).is_ok()) },
+        // A probe needs no token, but the error is shown only to authorized callers.
+        "last_reload": { "ok": last_error.is_none(), "error": last_error.filter(|_| authorize(&request, &state).is_ok()) },
     });
     if draining { HttpResponse::ServiceUnavailable().json(body) } else { HttpResponse::Ok().json(body) }
 }
 
 async fn metrics(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
-    if let Err(refusal) = admit(&request, &state) {
+    if let Err(refusal) = authorize(&request, &state) {
         return refusal;
     }
     let mut text =
@@ -129,21 +129,21 @@ async fn metrics(request: HttpRequest, state: web::Data<AdminState>) -> HttpResp
 }
 
 async fn routes(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
-    match admit(&request, &state) {
+    match authorize(&request, &state) {
         Err(refusal) => refusal,
         Ok(()) => HttpResponse::Ok().json(routes_json(&state.stats, &state.current.load(), Instant::now())),
     }
 }
 
 async fn services(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
-    match admit(&request, &state) {
+    match authorize(&request, &state) {
         Err(refusal) => refusal,
         Ok(()) => HttpResponse::Ok().json(services_json(&state.current.load(), Instant::now())),
     }
 }
 
 async fn cluster(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
-    match (admit(&request, &state), &state.cluster) {
+    match (authorize(&request, &state), &state.cluster) {
         (Err(refusal), _) => refusal,
         (Ok(()), Some(cluster)) => HttpResponse::Ok().json(cluster_json(&cluster.status())),
         (Ok(()), None) => {

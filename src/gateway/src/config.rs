@@ -1,4 +1,4 @@
-//! `crossdock.yaml` and the route files, read and checked.
+//! Reads and checks `crossdock.yaml` and the route files.
 
 mod cluster;
 
@@ -20,11 +20,11 @@ use crossdock_settings::{
 };
 
 choices! {
-    /// How logs are written.
+    /// The log format.
     pub enum LogFormat {
-        /// For people.
+        /// Human-readable.
         Text = "text",
-        /// One JSON document a line.
+        /// One JSON document per line.
         Json = "json",
     }
 }
@@ -32,64 +32,64 @@ choices! {
 settings! {
     /// the log
     pub struct LogSettings {
-        /// How it is written.
+        /// The format.
         pub format: LogFormat = LogFormat::Text,
-        /// What is written: `error`, `warn`, `info`, `debug`, or a filter such as `info,crossdock_http=debug`.
+        /// The level: `error`, `warn`, `info`, `debug`, or a filter such as `info,crossdock_http=debug`.
         pub level: String = "info".to_owned(),
     }
 
     /// the admin listener
     pub struct AdminSettings {
-        /// Address and port; the port 0 takes a free one.
+        /// Address and port; port 0 selects a free one.
         pub bind: Spanned<String>,
-        /// What callers show as `Authorization: Bearer …`; needed for an address that others can reach.
+        /// The token that callers send as `Authorization: Bearer …`; required for an address that other machines can reach.
         pub token: Option<Secret>,
     }
 
     /// the limits on bodies
     pub struct LimitSettings {
-        /// Levels of JSON arrays and objects, and of XML elements.
+        /// The maximum nesting depth of JSON arrays and objects, and of XML elements.
         pub depth: usize = 64,
-        /// Keys of one JSON object.
+        /// The maximum number of keys of a JSON object.
         pub keys: usize = 10_000,
-        /// Values of one JSON document, elements and attributes of one XML document.
+        /// The maximum number of values of a JSON document, or of elements and attributes of an XML document.
         pub nodes: usize = 200_000,
-        /// Attributes of one XML element.
+        /// The maximum number of attributes of an XML element.
         pub attributes: usize = 128,
-        /// What one text of an XML document may weigh.
+        /// The maximum size of one text of an XML document.
         pub text: Size = Size(1 << 20),
-        /// What a body that a route makes may weigh when it is written.
+        /// The maximum size of a body that a route produces.
         pub written: Size = Size(16 << 20),
     }
 
     /// the memory of the process
     pub struct MemorySettings {
-        /// What bodies under way may take in all; a quarter of what the process may use where nothing is said.
+        /// The maximum size of all bodies in flight; the default is a quarter of the memory available to the process.
         pub bodies: Option<Size>,
     }
 }
 
-/// What `crossdock.yaml` and the route files say, checked.
+/// The checked contents of `crossdock.yaml` and the route files.
 pub struct Config {
     /// Listeners by name.
     pub listeners: Vec<ListenerConfig>,
     /// The admin listener.
     pub admin: Option<(SocketAddr, Option<Secret>)>,
-    /// How it takes part in a cluster.
+    /// The cluster settings.
     pub cluster: Option<crossdock_cluster::Settings>,
-    /// Data arbiters.
+    /// The number of data arbiters.
     pub workers: usize,
-    /// How long calls in flight may take when the gateway stops.
+    /// How long a stop waits for calls in flight.
     pub drain: StdDuration,
-    /// The log.
+    /// The log settings.
     pub log: LogSettings,
-    /// What reading a body may cost.
+    /// The limits on reading a body.
     pub limits: Limits,
-    /// What bodies under way may take in all; a quarter of what the process may use where nothing is said.
+    /// The maximum size of all bodies in flight, in bytes; the default is a quarter of the memory available to the process.
     pub bodies_max: Option<u64>,
     /// The routes.
     pub plan: Plan,
-    /// Files besides YAML that were read: those of contracts and placeholders.
+    /// Files other than YAML that were read: contracts and placeholder files.
     pub files: BTreeSet<PathBuf>,
 }
 
@@ -100,11 +100,11 @@ pub struct ListenerConfig {
     pub name: String,
     /// Its adapter.
     pub adapter: Arc<dyn Adapter>,
-    /// The adapter's own part.
+    /// The adapter's own settings.
     pub spec: Arc<dyn ListenerSpec>,
 }
 
-/// All adapters that this gateway speaks. A new one is one line here.
+/// All adapters. A new one is one line here.
 #[must_use]
 pub fn adapters() -> Vec<Arc<dyn Adapter>> {
     vec![
@@ -114,25 +114,25 @@ pub fn adapters() -> Vec<Arc<dyn Adapter>> {
     ]
 }
 
-/// Placeholders from the environment, and from files next to `crossdock.yaml`.
-struct System<'a> {
+/// Resolves placeholders from the environment, and from files next to `crossdock.yaml`.
+struct PlaceholderSource<'a> {
     folder: PathBuf,
-    /// Win over the environment.
+    /// Take precedence over the environment.
     variables: &'a [(String, String)],
     read: &'a RefCell<BTreeSet<PathBuf>>,
 }
 
-/// Bytes of a file that a placeholder names.
+/// The maximum size of a placeholder file, in bytes.
 const PLACEHOLDER_FILE_LEN_MAX: u64 = 64 * 1024;
 
-impl Resolve for System<'_> {
-    /// `NAME`, or `NAME:-what to take where it is not set`.
+impl Resolve for PlaceholderSource<'_> {
+    /// `NAME`, or `NAME:-DEFAULT`.
     fn env(&self, name: &str) -> Result<String, String> {
         let (name, default) = name.split_once(":-").map_or((name, None), |(name, default)| (name, Some(default)));
         if let Some((_, value)) = self.variables.iter().find(|(variable, _)| variable == name) {
             return Ok(value.clone());
         }
-        let missing = || format!("the environment has no `{name}`");
+        let missing = || format!("the environment variable `{name}` is not set");
         std::env::var(name).ok().or_else(|| default.map(str::to_owned)).ok_or_else(missing)
     }
 
@@ -148,10 +148,10 @@ impl Resolve for System<'_> {
     }
 }
 
-/// Bytes of a contract's file.
+/// The maximum size of a contract file, in bytes.
 const CONTRACT_FILE_LEN_MAX: u64 = 64 << 20;
 
-/// Files of contracts, named from the folder of `crossdock.yaml` on.
+/// Contract files, relative to the folder of `crossdock.yaml`.
 struct ContractFiles<'a> {
     folder: PathBuf,
     read: &'a RefCell<BTreeSet<PathBuf>>,
@@ -175,15 +175,15 @@ impl Files for ContractFiles<'_> {
     }
 }
 
-/// Route files of one folder; more than these are a mistake.
+/// The maximum number of route files.
 const FILES_MAX: usize = 1000;
 
-/// Loads the folder: `crossdock.yaml`, and below `routes/` every `.yaml`, in the order of their names.
+/// Loads `crossdock.yaml` and, in the order of their names, all `.yaml` files below `routes/`.
 ///
-/// The config is there only where no error was found.
+/// The config is `None` if `diagnostics` has errors.
 ///
 /// # Errors
-/// A sentence where the folder itself cannot be read.
+/// A message if the folder itself cannot be read.
 pub fn load_config(
     folder: &Path,
     adapters: &[Arc<dyn Adapter>],
@@ -192,7 +192,10 @@ pub fn load_config(
     load_config_with(folder, adapters, &[], diagnostics)
 }
 
-/// As [`load_config`], with variables that win over the environment.
+/// Like [`load_config`], with variables that take precedence over the environment.
+///
+/// # Errors
+/// Like [`load_config`].
 pub fn load_config_with(
     folder: &Path,
     adapters: &[Arc<dyn Adapter>],
@@ -202,7 +205,7 @@ pub fn load_config_with(
     let main = folder.join("crossdock.yaml");
     let text = std::fs::read_to_string(&main).map_err(|error| {
         format!(
-            "cannot read `{}`: {error}\nname the folder that has crossdock.yaml with `--config FOLDER`",
+            "cannot read `{}`: {error}\nwrite `--config FOLDER` with the folder that contains crossdock.yaml",
             main.display()
         )
     })?;
@@ -210,7 +213,7 @@ pub fn load_config_with(
     collect_files(&folder.join("routes"), &mut files)?;
     files.sort();
     let read = RefCell::new(BTreeSet::new());
-    let resolve = System { folder: folder.to_path_buf(), variables, read: &read };
+    let resolve = PlaceholderSource { folder: folder.to_path_buf(), variables, read: &read };
     let source = diagnostics.add_source(main.display().to_string(), text);
     let parts = parse(source, diagnostics)
         .and_then(|root| read_main(&root, folder, adapters, &mut Reader::new(diagnostics, &resolve)));
@@ -234,7 +237,7 @@ pub fn load_config_with(
             }
         }
     }
-    // Without the listeners every route would be wrong for a reason that is not its own.
+    // Without listeners, every route would report a consequential error.
     let Some(mut config) = parts else { return Ok(None) };
     let files = ContractFiles { folder: folder.to_path_buf(), read: &read };
     let inputs = Inputs {
@@ -281,7 +284,7 @@ fn read_main(root: &Node, folder: &Path, adapters: &[Arc<dyn Adapter>], reader: 
     if let (Some(version), Some(node)) = (version, root.get("version"))
         && version != 1
     {
-        reader.error("version", node.span, format!("version {version} is not known"), "write `version: 1`");
+        reader.error("version", node.span, format!("version {version} is not supported"), "write `version: 1`");
     }
     let listeners = fields.take("listeners");
     let admin: Option<Option<AdminSettings>> = fields.read("admin", reader);
@@ -348,7 +351,7 @@ fn read_limits(settings: &LimitSettings) -> Limits {
 
 fn read_admin(settings: &AdminSettings, reader: &mut Reader<'_>) -> Option<(SocketAddr, Option<Secret>)> {
     let Ok(address) = settings.bind.value.parse::<SocketAddr>() else {
-        let message = format!("`{}` is not an address to listen on", settings.bind.value);
+        let message = format!("`bind` must be an IP address and a port, not `{}`", settings.bind.value);
         reader.error(
             "address",
             settings.bind.span,
@@ -358,7 +361,7 @@ fn read_admin(settings: &AdminSettings, reader: &mut Reader<'_>) -> Option<(Sock
         return None;
     };
     if !address.ip().is_loopback() && settings.token.is_none() {
-        let message = "others can reach this address, and nothing keeps them out";
+        let message = "an address that other machines can reach needs `token`";
         reader.error(
             "admin-open",
             settings.bind.span,
@@ -389,7 +392,7 @@ fn read_listener(
     let names: Vec<&str> = adapters.iter().map(|adapter| adapter.name()).collect();
     let [(kind, part)] = node.entries() else {
         let help = format!("write one of {}", names.join(", "));
-        reader.error("listener", key.span, "a listener names one protocol", help);
+        reader.error("listener", key.span, "a listener must name exactly one protocol", help);
         return None;
     };
     let Some(adapter) = adapters.iter().find(|adapter| adapter.name() == kind.name) else {
@@ -397,7 +400,7 @@ fn read_listener(
             Some(meant) => format!("write `{meant}`"),
             None => format!("write one of {}", names.join(", ")),
         };
-        reader.error("unknown-adapter", kind.span, format!("`{}` is not spoken here", kind.name), help);
+        reader.error("unknown-adapter", kind.span, format!("unknown protocol `{}`", kind.name), help);
         return None;
     };
     let spec = adapter.read_listener(part, reader)?;

@@ -1,9 +1,9 @@
-//! What is counted, and the formulas over it.
+//! Counters, and the formulas that use them.
 //!
-//! - throughput = finished requests / time of the window;
-//! - latency = request + processing + response: from the message's arrival to the first call, within calls, and the rest;
-//! - capacity = calls at once that the route's services allow / mean processing time (Little's law);
-//! - availability = 1 − requests that failed on the serving side / requests.
+//! - throughput = finished requests / length of the window;
+//! - latency = request + processing + response: from the receipt of the message to the first call, within calls, and the rest;
+//! - capacity = concurrent calls that the services of the route allow / mean processing time (Little's law);
+//! - availability = 1 − requests that failed on the server side / requests.
 
 mod histogram;
 
@@ -19,9 +19,9 @@ pub(crate) use histogram::{BOUNDS_US, Histogram};
 /// Counters of one route.
 #[derive(Debug, Default)]
 pub(crate) struct RouteStats {
-    pub(crate) begun: AtomicU64,
+    pub(crate) started: AtomicU64,
     pub(crate) succeeded: AtomicU64,
-    /// By code's number.
+    /// By the number of the code.
     pub(crate) failed: [AtomicU64; 17],
     pub(crate) request_ns: AtomicU64,
     pub(crate) processing_ns: AtomicU64,
@@ -41,15 +41,15 @@ pub(crate) struct ServiceStats {
     pub(crate) panics: AtomicU64,
     pub(crate) restarts: AtomicU64,
     pub(crate) taps_failed: AtomicU64,
-    /// Endpoints that were passed over within a call because they could not be reached.
+    /// Endpoints skipped within a call because they were unreachable.
     pub(crate) skipped: AtomicU64,
-    /// Calls that the circuit breaker refused.
+    /// Calls rejected by the circuit breaker.
     pub(crate) broken: AtomicU64,
     pub(crate) in_flight: AtomicI64,
     pub(crate) latency: Histogram,
 }
 
-/// The phases of one request's time.
+/// The durations of the phases of a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Phases {
     pub(crate) request: Duration,
@@ -69,8 +69,8 @@ pub(crate) fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-/// Whether the serving side is to blame, rather than the caller.
-pub(crate) fn is_serving_side(code: Code) -> bool {
+/// Whether the server side is responsible for a failure, rather than the caller.
+pub(crate) fn is_server_side(code: Code) -> bool {
     matches!(
         code,
         Code::Internal
@@ -84,7 +84,7 @@ pub(crate) fn is_serving_side(code: Code) -> bool {
 
 impl RouteStats {
     pub(crate) fn begin(&self) {
-        add(&self.begun, 1);
+        add(&self.started, 1);
     }
 
     pub(crate) fn finish(&self, failed: Option<Code>, phases: Phases) {
@@ -102,8 +102,8 @@ impl RouteStats {
         get(&self.succeeded) + self.failed.iter().map(get).sum::<u64>()
     }
 
-    pub(crate) fn serving_side_failures(&self) -> u64 {
-        Code::ALL.into_iter().filter(|code| is_serving_side(*code)).map(|code| get(&self.failed[code as usize])).sum()
+    pub(crate) fn server_side_failures(&self) -> u64 {
+        Code::ALL.into_iter().filter(|code| is_server_side(*code)).map(|code| get(&self.failed[code as usize])).sum()
     }
 }
 
@@ -127,7 +127,7 @@ impl ServiceStats {
     }
 }
 
-/// The last minute, in steps of [`WINDOW_STEP`].
+/// Samples of the last minute, one every [`WINDOW_STEP`].
 #[derive(Debug, Default)]
 struct Window {
     samples: std::collections::VecDeque<(Instant, u64)>,
@@ -146,16 +146,16 @@ impl RouteStats {
         }
     }
 
-    /// Finished requests a second over the last minute, or since the start where that is less.
+    /// Finished requests per second over the last minute, or since the start if that is shorter.
     pub(crate) fn throughput(&self, started: Instant, now: Instant) -> f64 {
         let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, before) = window.samples.front().copied().unwrap_or((started, 0));
+        let (since, finished_before) = window.samples.front().copied().unwrap_or((started, 0));
         let elapsed = now.saturating_duration_since(since).as_secs_f64();
-        if elapsed <= 0.0 { 0.0 } else { (self.finished() - before) as f64 / elapsed }
+        if elapsed <= 0.0 { 0.0 } else { (self.finished() - finished_before) as f64 / elapsed }
     }
 }
 
-/// All counters of the process. They outlive generations.
+/// All counters of the process; they outlive generations.
 pub(crate) struct Stats {
     pub(crate) started: Instant,
     routes: Mutex<BTreeMap<String, Arc<RouteStats>>>,
@@ -167,7 +167,7 @@ pub(crate) struct Stats {
     pub(crate) refused: AtomicU64,
 }
 
-fn named<T: Default>(map: &Mutex<BTreeMap<String, Arc<T>>>, name: &str) -> Arc<T> {
+fn get_or_insert<T: Default>(map: &Mutex<BTreeMap<String, Arc<T>>>, name: &str) -> Arc<T> {
     let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
     Arc::clone(map.entry(name.to_owned()).or_default())
 }
@@ -191,7 +191,7 @@ impl Stats {
     }
 
     pub(crate) fn route(&self, name: &str) -> Arc<RouteStats> {
-        named(&self.routes, name)
+        get_or_insert(&self.routes, name)
     }
 
     /// All routes by name.
@@ -205,10 +205,10 @@ impl Stats {
     }
 
     pub(crate) fn service(&self, name: &str) -> Arc<ServiceStats> {
-        named(&self.services, name)
+        get_or_insert(&self.services, name)
     }
 
-    /// Samples the rates; called every [`WINDOW_STEP`].
+    /// Samples the rates; must be called every [`WINDOW_STEP`].
     pub(crate) fn sample(&self, now: Instant) {
         for (_, route) in all(&self.routes) {
             route.sample(now);

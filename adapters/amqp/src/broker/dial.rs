@@ -1,4 +1,4 @@
-//! How lapin gets its connections: they are dialled as those of all adapters are, over TLS or not.
+//! Dials connections for lapin with the transport that all adapters share, with or without TLS.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -16,10 +16,10 @@ use lapin::uri::AMQPUri;
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
-use crate::frames::inspected::Inspected;
+use crate::frames::filtered_stream::FilteredStream;
 use crate::frames::{Filter, Returns};
 
-/// Makes a connection to one address. What it receives is filtered, and messages that are returned on it are recorded.
+/// Connects to one address. Received bytes are filtered, and returned messages are recorded.
 pub(super) async fn connect(
     uri: AMQPUri,
     dialer: Arc<Dialer>,
@@ -31,13 +31,13 @@ pub(super) async fn connect(
     let dial = async move |_: AMQPUri, _: Runtime<Kit>| {
         let dialled = dialer.dial().await.map_err(|fault| io::Error::other(fault.message.to_string()))?;
         let filter = Filter::new(Arc::clone(&recorded));
-        Ok(AsyncTcpStream::Plain(Inspected::new(dialled.compat(), filter)))
+        Ok(AsyncTcpStream::Plain(FilteredStream::new(dialled.compat(), filter)))
     };
     let connection = Connection::connector(uri, Runtime::new(Kit(Tokio::current())), dial, properties).await?;
     Ok((connection, returns))
 }
 
-/// The runtime as lapin wants it: tokio, but for the kind of its streams.
+/// The runtime for lapin: tokio with a different stream type.
 #[derive(Debug, Clone)]
 struct Kit(Tokio);
 
@@ -60,10 +60,10 @@ impl Executor for Kit {
 }
 
 impl Reactor for Kit {
-    type TcpStream = Inspected<Compat<DialledStream>>;
+    type TcpStream = FilteredStream<Compat<DialledStream>>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
-    /// lapin brings no sockets of its own.
+    /// Unsupported: all sockets are dialled here, none by lapin.
     fn register<H: Read + Write + Send + 'static>(
         &self,
         _: H,
@@ -86,7 +86,7 @@ impl Reactor for Kit {
         let connecting = self.0.tcp_connect_addr(address);
         async move {
             let dialled = DialledStream::new(MaybeTls::Plain(connecting.await?.into_inner()));
-            Ok(Inspected::new(dialled.compat(), Filter::new(Arc::default())))
+            Ok(FilteredStream::new(dialled.compat(), Filter::new(Arc::default())))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A broker's addresses.
+//! The addresses of a broker.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -10,19 +10,19 @@ use crossdock_settings::{Node, OneOrMany, Reader, Secret, Spanned};
 use crossdock_transport::{ClientTlsSettings, Dialer};
 use lapin::uri::{AMQPScheme, AMQPUri};
 
-/// A broker's addresses, in the order in which they are tried. They hold passwords, and are never shown.
+/// The addresses of a broker, in the order in which they are tried. They contain passwords and must never be shown.
 #[derive(Clone)]
 pub(crate) struct Addresses {
     uris: Vec<AMQPUri>,
-    /// For people: without user and password.
-    pub(crate) shown: String,
+    /// Without user names and passwords, for logs.
+    pub(crate) redacted: String,
     pub(crate) connect_timeout: Duration,
     tls: Option<ClientTlsSettings>,
 }
 
 impl fmt::Debug for Addresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
+        f.write_str(&self.redacted)
     }
 }
 
@@ -39,19 +39,19 @@ impl Addresses {
         let uris: Vec<AMQPUri> = uris.into_iter().collect::<Option<_>>()?;
         if uris.is_empty() {
             let help = "write `url: amqp://host`";
-            reader.error("missing-value", node.span, "a broker has at least one address", help);
+            reader.error("missing-value", node.span, "a broker needs at least one address", help);
             return None;
         }
         if tls.is_some() && uris.iter().all(|uri| uri.scheme == AMQPScheme::AMQP) {
             let span = node.get("tls").map_or(node.span, |node| node.span);
-            reader.error("tls", span, "no address of the broker is one over TLS", "write `amqps://` in `url`");
+            reader.error("tls", span, "`tls` needs an `amqps://` address", "write `amqps://` in `url`");
             return None;
         }
-        let shown = |uri: &AMQPUri| format!("{}:{}/{}", uri.authority.host, uri.authority.port, uri.vhost);
-        Some(Self { shown: uris.iter().map(shown).collect::<Vec<_>>().join(", "), uris, connect_timeout, tls })
+        let redacted = |uri: &AMQPUri| format!("{}:{}/{}", uri.authority.host, uri.authority.port, uri.vhost);
+        Some(Self { redacted: uris.iter().map(redacted).collect::<Vec<_>>().join(", "), uris, connect_timeout, tls })
     }
 
-    /// What makes connections to each of them, in their order.
+    /// A dialer for each address, in order.
     pub(crate) fn dialers(&self) -> Result<Vec<(AMQPUri, Arc<Dialer>)>, AdapterError> {
         let dialer = |uri: &AMQPUri| {
             let (host, port, secure) = (&uri.authority.host, uri.authority.port, uri.scheme == AMQPScheme::AMQPS);
@@ -61,7 +61,7 @@ impl Addresses {
         self.uris.iter().map(dialer).collect()
     }
 
-    /// The same for addresses that are the same, passwords included.
+    /// Equal for equal addresses, passwords included.
     pub(crate) fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for uri in &self.uris {
@@ -85,16 +85,21 @@ impl Addresses {
 
 fn uri(url: &Spanned<Secret>, heartbeat: Duration, reader: &mut Reader<'_>) -> Option<AMQPUri> {
     let text = url.value.reveal();
-    let help = "write `amqp://user:password@host:port/vhost`, or `amqps://` for TLS; the vhost `/` is written `%2f`, or left out";
-    // What the parser says may hold the password.
+    let help = "write `amqp://user:password@host:port/vhost`, or `amqps://` for TLS; write the vhost `/` as `%2f`, or leave it out";
+    // Discard the parser's error: it may contain the password.
     let Ok(mut uri) = text.parse::<AMQPUri>() else {
-        reader.error("address", url.span, "this is not the address of a broker", help);
+        reader.error("address", url.span, "`url` must be an AMQP URI", help);
         return None;
     };
     let password = &uri.authority.userinfo.password;
     if url.value.literal && !password.is_empty() && password != "guest" {
         let help = "write the address as `${env:NAME}` or `${file:PATH}`".to_owned();
-        reader.diagnostics.warning("literal-secret", url.span, "a password stands in the file itself", Some(help));
+        reader.diagnostics.warning(
+            "literal-secret",
+            url.span,
+            "the file contains a password in plain text",
+            Some(help),
+        );
     }
     uri.query.heartbeat = Some(u16::try_from(heartbeat.as_secs()).unwrap_or(u16::MAX).max(1));
     Some(uri)

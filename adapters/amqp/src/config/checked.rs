@@ -1,4 +1,4 @@
-//! Settings as checked: nothing downstream checks them again.
+//! Settings as checked; nothing downstream checks them again.
 
 use std::any::Any;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -45,12 +45,12 @@ impl ListenerSpec for Listener {
     }
 }
 
-/// What becomes of a message that will never succeed.
+/// What happens to a message that will never succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Rejected {
-    /// It is published into this queue.
+pub(crate) enum RejectPolicy {
+    /// It is published to this queue.
     DeadLetter(ShortString),
-    /// The broker has it back.
+    /// It is nacked without requeue.
     Broker,
     /// It is acknowledged.
     Discard,
@@ -68,16 +68,16 @@ pub(crate) struct Entry {
     pub(crate) prefetch: u16,
     pub(crate) priority: Option<i32>,
     pub(crate) body_len_max: u64,
-    pub(crate) rejected: Rejected,
+    pub(crate) reject_policy: RejectPolicy,
     pub(crate) attempts: u32,
     pub(crate) backoff: Duration,
     pub(crate) backoff_max: Duration,
     pub(crate) reply_to: Vec<String>,
-    /// It is acknowledged before anything is done with it, and never tried again.
-    pub(crate) acknowledge_first: bool,
-    /// The same for entries of the same settings, whatever their contracts.
+    /// It is acknowledged before it is processed, and never retried.
+    pub(crate) is_at_most_once: bool,
+    /// Equal for entries with equal settings, regardless of their contracts.
     pub(crate) fingerprint: u64,
-    pub(crate) answer: WriteFormat,
+    pub(crate) reply_format: WriteFormat,
     pub(crate) call: Option<Arc<CallType>>,
 }
 
@@ -90,39 +90,39 @@ impl Entry {
         let fingerprint = hasher.finish();
         let call = context.call.cloned();
         if let Some(call) = call.as_ref().filter(|call| call.client_streaming || call.server_streaming) {
-            let message = format!("`{}` streams, and a queue takes single messages", call.name);
-            reader.error("stream", node.span, message, "name a method without streams in `as:`");
+            let message = format!("`{}` is a streaming method; a queue needs a unary one", call.name);
+            reader.error("stream", node.span, message, "name a unary method in `as:`");
             return None;
         }
         let typed = call.is_some();
-        let answer = write_format(settings.answer, settings.root.as_ref(), typed, node.span, reader)?;
-        let rejected = match (settings.reject, &settings.dead_letter) {
-            (Reject::DeadLetter, Some(queue)) => Rejected::DeadLetter(name(queue, "queue", reader)?),
+        let reply_format = write_format(settings.answer, settings.root.as_ref(), typed, node.span, reader)?;
+        let reject_policy = match (settings.reject, &settings.dead_letter) {
+            (Reject::DeadLetter, Some(queue)) => RejectPolicy::DeadLetter(name(queue, "queue", reader)?),
             (Reject::DeadLetter, None) => {
-                let help = "add `dead_letter: QUEUE`; or `reject: broker` where the broker sets them aside by a policy of the \
-                            queue; or `reject: discard`";
-                let message = "it is not said where messages go that will never succeed";
+                let help = "add `dead_letter: QUEUE`, or `reject: broker` if a policy of the queue dead-letters messages, or \
+                            `reject: discard`";
+                let message = "an entry needs `dead_letter` or another `reject`";
                 reader.error("dead-letter", node.span, message, help);
                 return None;
             }
             (_, Some(queue)) => {
-                let help = "leave `dead_letter` or `reject` out";
-                reader.error("dead-letter", queue.span, "messages are set aside in two ways", help);
+                let help = "remove `dead_letter` or `reject`";
+                reader.error("dead-letter", queue.span, "`dead_letter` cannot be combined with this `reject`", help);
                 return None;
             }
-            (Reject::Broker, None) => Rejected::Broker,
-            (Reject::Discard, None) => Rejected::Discard,
+            (Reject::Broker, None) => RejectPolicy::Broker,
+            (Reject::Discard, None) => RejectPolicy::Discard,
         };
         for (name, value) in [("prefetch", u64::from(settings.prefetch)), ("attempts", u64::from(settings.attempts))] {
             if value == 0 {
                 let span = node.get(name).map_or(node.span, |node| node.span);
-                reader.error("number", span, format!("`{name}` is at least 1"), "");
+                reader.error("number", span, format!("`{name}` must be at least 1"), "");
                 return None;
             }
         }
-        let path = PathTemplate::parse(&mapping::path_of_queue(queue.as_str()));
+        let path = PathTemplate::parse(&mapping::queue_path(queue.as_str()));
         let Ok(path) = path else {
-            reader.error("queue", settings.queue.span, "this name of a queue cannot be used", "");
+            reader.error("queue", settings.queue.span, "this queue name cannot be used", "");
             return None;
         };
         let body = settings.body.as_ref().filter(|name| *name != "*" && !typed);
@@ -142,14 +142,14 @@ impl Entry {
             prefetch: settings.prefetch,
             priority: settings.priority,
             body_len_max: settings.max.0,
-            rejected,
+            reject_policy,
             attempts: settings.attempts,
             backoff: settings.backoff.0,
             backoff_max: settings.backoff_max.0.max(settings.backoff.0),
             reply_to: settings.reply_to,
             fingerprint,
-            acknowledge_first: context.delivery == Some(Delivery::AtMostOnce),
-            answer,
+            is_at_most_once: context.delivery == Some(Delivery::AtMostOnce),
+            reply_format,
             call,
         })
     }
@@ -165,7 +165,7 @@ impl EntrySpec for Entry {
     }
 
     fn answer(&self) -> Option<&WriteFormat> {
-        Some(&self.answer)
+        Some(&self.reply_format)
     }
 
     fn call_type(&self) -> Option<&Arc<CallType>> {
@@ -173,8 +173,8 @@ impl EntrySpec for Entry {
     }
 
     fn may_lose(&self) -> Option<(&'static str, &'static str)> {
-        let help = "write `dead_letter: QUEUE` in the place of `reject: discard`";
-        (self.rejected == Rejected::Discard).then_some(("discards what does not succeed", help))
+        let help = "replace `reject: discard` with `dead_letter: QUEUE`";
+        (self.reject_policy == RejectPolicy::Discard).then_some(("discards rejected messages", help))
     }
 
     fn describe(&self) -> String {
@@ -186,7 +186,7 @@ impl EntrySpec for Entry {
     }
 }
 
-/// A service, as checked: one broker, however many addresses it has.
+/// A service, as checked: one broker with one or more addresses.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) addresses: Addresses,
@@ -203,7 +203,7 @@ impl Service {
         let addresses = Addresses::read(&settings.url, connect, heartbeat, settings.tls, node, reader);
         if settings.operations.0.is_empty() {
             let help = "add `operations: { name: { queue: QUEUE } }`";
-            reader.error("missing-key", node.span, "a service has at least one operation", help);
+            reader.error("missing-key", node.span, "a service needs at least one operation", help);
             return None;
         }
         let nodes = node.get("operations").map_or(&[][..], |operations| operations.entries());
@@ -218,7 +218,7 @@ impl Service {
         };
         let addresses = addresses?;
         Some(Self {
-            names: vec![addresses.shown.clone()],
+            names: vec![addresses.redacted.clone()],
             addresses,
             operations: operations.into_iter().collect::<Option<_>>()?,
             reply_len_max: settings.max.0,
@@ -269,7 +269,7 @@ impl Operation {
         let format = settings.format.unwrap_or(format);
         let body = write_format(format, settings.root.as_ref(), call.is_some(), node.span, reader)?;
         let (exchange, key) = match (&settings.queue, &settings.exchange, &settings.key) {
-            // The default exchange takes a message to the queue that has the routing key's name.
+            // The default exchange routes a message to the queue named by its routing key.
             (Some(queue), None, None) => (ShortString::default(), RoutingKey::constant(name(queue, "queue", reader)?)),
             (None, Some(exchange), key) => {
                 let key = match key {
@@ -280,13 +280,18 @@ impl Operation {
             }
             _ => {
                 let help = "write `queue: QUEUE`, or `exchange: EXCHANGE` and `key: KEY`";
-                reader.error("target", node.span, "it is not said where its messages go", help);
+                reader.error("target", node.span, "an operation needs either `queue` or `exchange`", help);
                 return None;
             }
         };
         if settings.reply && !settings.mandatory {
-            let help = "leave `mandatory` out";
-            reader.error("mandatory", node.span, "a request that no queue takes is never answered", help);
+            let help = "remove `mandatory: false`";
+            reader.error(
+                "mandatory",
+                node.span,
+                "a request cannot have `mandatory: false`: an unroutable one would get no reply",
+                help,
+            );
             return None;
         }
         let persistent = settings.persistent.unwrap_or(!settings.reply);
@@ -321,13 +326,13 @@ impl OperationSpec for Operation {
     }
 
     fn may_lose(&self) -> Option<(&'static str, &'static str)> {
-        // Whoever asks waits for the reply: a lost request is known as one.
+        // The caller of a request notices its loss: there is no reply.
         match (self.mandatory, self.persistent || self.reply) {
             (true, true) => None,
-            (false, _) => Some(("sends what no queue may take", "leave `mandatory: false` out of the operation")),
+            (false, _) => Some(("drops unroutable messages", "remove `mandatory: false` from the operation")),
             (true, false) => Some((
-                "sends what does not survive a restart of the broker",
-                "leave `persistent: false` out of the operation",
+                "sends messages that do not survive a restart of the broker",
+                "remove `persistent: false` from the operation",
             )),
         }
     }
@@ -345,12 +350,12 @@ impl OperationSpec for Operation {
     }
 }
 
-/// Names of AMQP are up to 255 bytes.
+/// Checks a name: AMQP allows up to 255 bytes.
 fn name(text: &Spanned<String>, what: &str, reader: &mut Reader<'_>) -> Option<ShortString> {
     match ShortString::try_new(text.value.as_str()) {
         Ok(name) if !text.value.is_empty() => Some(name),
         _ => {
-            let message = format!("the name of a {what} has 1 to 255 bytes");
+            let message = format!("the name of a {what} must have 1 to 255 bytes");
             reader.error("name", text.span, message, "");
             None
         }
@@ -368,8 +373,8 @@ fn write_format(
         (_, Some(root)) => Some(WriteFormat::Xml { root }),
         (BodyFormat::Protobuf, None) if typed => Some(WriteFormat::Protobuf),
         (BodyFormat::Protobuf, None) => {
-            let help = "add `as: pkg.Service/Method`, of a contract below `contracts:`";
-            reader.error("format", span, "protobuf needs a contract", help);
+            let help = "add `as: pkg.Service/Method`, from a contract listed in `contracts:`";
+            reader.error("format", span, "`protobuf` needs a contract", help);
             None
         }
         (BodyFormat::Raw, None) => Some(WriteFormat::Raw),

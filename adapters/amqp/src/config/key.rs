@@ -1,4 +1,4 @@
-//! Routing keys: as written, or with fields of the message in them.
+//! Routing keys: constants, or templates with fields of the message.
 
 use crossdock_adapter_api::address_field;
 use crossdock_message::{ByteString, Code, Fault, Message};
@@ -7,13 +7,13 @@ use lapin::types::ShortString;
 
 use crate::error::too_long;
 
-/// A routing key. `orders.{region}` takes one word from the message; `{place=**}` takes one or more, with dots between them.
+/// A routing key. `orders.{region}` inserts one word from the message; `{place=**}` inserts one or more words, separated by dots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RoutingKey {
     text: String,
     parts: Vec<Part>,
     params: Vec<ByteString>,
-    /// The key where no field is in it.
+    /// The key if it contains no fields.
     constant: Option<ShortString>,
 }
 
@@ -30,12 +30,12 @@ impl RoutingKey {
         Self { text: key.to_string(), parts: Vec::new(), params: Vec::new(), constant: Some(key) }
     }
 
-    /// Reads a key; nothing where an error was reported.
+    /// Reads a key; `None` if an error was reported.
     pub(crate) fn read(text: &Spanned<String>, reader: &mut Reader<'_>) -> Option<Self> {
         let parts = match parse(&text.value) {
             Ok(parts) => parts,
             Err(problem) => {
-                let help = "write a field in braces, such as `orders.{region}`, or `{place=**}` for one that has dots";
+                let help = "write a field in braces, such as `orders.{region}`, or `{place=**}` if it contains dots";
                 reader.error("routing-key", text.span, problem, help);
                 return None;
             }
@@ -47,27 +47,27 @@ impl RoutingKey {
         let params: Vec<ByteString> = parts.iter().filter_map(name).collect();
         let constant = if params.is_empty() { ShortString::try_new(text.value.as_str()).ok() } else { None };
         if params.is_empty() && constant.is_none() {
-            reader.error("name", text.span, "a routing key has up to 255 bytes", "");
+            reader.error("name", text.span, "a routing key must not exceed 255 bytes", "");
             return None;
         }
         Some(Self { text: text.value.clone(), parts, params, constant })
     }
 
-    /// The fields in it.
+    /// The names of its fields.
     pub(crate) fn params(&self) -> &[ByteString] {
         &self.params
     }
 
-    /// As written.
+    /// The key as written.
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The key of a message.
+    /// Evaluates the key for a message.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT for a field that is missing, empty, or would make other words of the key than the route has.
-    pub(crate) fn of(&self, message: &Message) -> Result<ShortString, Fault> {
+    /// INVALID_ARGUMENT for a field that is missing, has empty words, or has dots where one word is expected.
+    pub(crate) fn evaluate(&self, message: &Message) -> Result<ShortString, Fault> {
         if let Some(constant) = &self.constant {
             return Ok(constant.clone());
         }
@@ -77,13 +77,13 @@ impl RoutingKey {
                 Part::Literal(text) => key.push_str(text),
                 Part::Word(name) | Part::Words(name) => {
                     let value =
-                        address_field(message, name).ok_or_else(|| refused(name, "is missing or has no text"))?;
+                        address_field(message, name).ok_or_else(|| refused(name, "is missing or not a scalar"))?;
                     let mut words = value.split('.');
                     if words.any(str::is_empty) {
-                        return Err(refused(name, "is empty, or has nothing between two dots"));
+                        return Err(refused(name, "must not contain empty words"));
                     }
                     if matches!(part, Part::Word(_)) && value.contains('.') {
-                        return Err(refused(name, "has a dot in it, and stands for one word"));
+                        return Err(refused(name, "must be a single word without dots"));
                     }
                     key.push_str(&value);
                 }
@@ -94,36 +94,36 @@ impl RoutingKey {
 }
 
 fn refused(name: &ByteString, problem: &str) -> Fault {
-    let message = format!("the routing key needs the field `{name}`, which {problem}");
+    let message = format!("the field `{name}` of the routing key {problem}");
     Fault::caller(Code::InvalidArgument, "ADDRESS_FIELD", message).with_detail("field", name.clone())
 }
 
 fn parse(text: &str) -> Result<Vec<Part>, &'static str> {
     let mut parts = Vec::new();
     let mut rest = text;
-    while let Some((literal, behind)) = rest.split_once('{') {
+    while let Some((literal, after)) = rest.split_once('{') {
         if literal.contains('}') {
-            return Err("a brace is closed that was not opened");
+            return Err("`}` without `{`");
         }
         if !literal.is_empty() {
             parts.push(Part::Literal(literal.to_owned()));
         }
-        let (inner, behind) = behind.split_once('}').ok_or("a brace is not closed")?;
+        let (inner, after) = after.split_once('}').ok_or("`{` without `}`")?;
         let (name, words) = match inner.split_once('=') {
             None => (inner, false),
             Some((name, "*")) => (name, false),
             Some((name, "**")) => (name, true),
-            Some(_) => return Err("behind `=` stands `*` or `**`"),
+            Some(_) => return Err("`=` must be followed by `*` or `**`"),
         };
         let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
         if !first || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            return Err("a name in braces has letters, digits and `_`");
+            return Err("a name in braces must consist of letters, digits and `_`");
         }
         parts.push(if words { Part::Words(name.into()) } else { Part::Word(name.into()) });
-        rest = behind;
+        rest = after;
     }
     if rest.contains('}') {
-        return Err("a brace is closed that was not opened");
+        return Err("`}` without `{`");
     }
     if !rest.is_empty() {
         parts.push(Part::Literal(rest.to_owned()));
@@ -143,11 +143,11 @@ mod tests {
         let mut message = Message::new("1".into(), "test".into());
         let fields = fields.iter().map(|(name, value)| (ByteString::from_static(name), value.clone()));
         message.body = Body::Value(Value::Record(fields.collect::<Record>()));
-        key.of(&message).map(|key| key.to_string()).map_err(|_| "refused")
+        key.evaluate(&message).map(|key| key.to_string()).map_err(|_| "refused")
     }
 
     #[test]
-    fn fields_stand_for_words() {
+    fn fields_are_inserted_as_words() {
         let field = |text: &'static str| [("region", Value::from(text))];
         assert_eq!(key("orders.{region}", &field("eu")), Ok("orders.eu".into()));
         assert_eq!(key("orders.{region}.v{region}", &field("eu")), Ok("orders.eu.veu".into()));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn malformed_keys_are_rejected() {
         for text in ["a{b", "a}b", "{}", "{1a}", "{a-b}", "{a=***}", "{a}b}"] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -1,16 +1,16 @@
-//! Content headers: properties and header tables that lapin can parse without harm.
+//! Content headers: removes properties that lapin cannot parse safely.
 
 use super::Malformed;
 
-/// Tables and arrays inside one another, the table of headers included. JSON has the same limit.
+/// The maximum nesting depth of tables and arrays, the header table included. The same limit applies to JSON.
 pub(crate) const DEPTH_MAX: usize = 64;
-/// The header that marks a message whose properties could not be handed on; its value is the raw property list.
+/// The header that marks a message with unreadable properties; its value is the raw property list.
 pub(crate) const UNREADABLE: &str = "crossdock-unreadable-properties";
 
-/// Class, weight and body size stand before the flags (AMQP 0.9.1 §4.2.6.1).
+/// The property flags follow class, weight and body size (AMQP 0.9.1 §4.2.6.1).
 const FLAGS_AT: usize = 12;
 const LIST_AT: usize = FLAGS_AT + 2;
-/// The flags of the properties of class `basic`, from the highest bit, and how each is encoded.
+/// The encodings of the properties of class `basic`, in the order of their flags from the highest bit.
 const PROPERTIES: [Encoding; 14] = [
     Encoding::Short, // content-type
     Encoding::Short, // content-encoding
@@ -28,7 +28,7 @@ const PROPERTIES: [Encoding; 14] = [
     Encoding::Short, // cluster-id
 ];
 const HEADERS_FLAG: u16 = 1 << 13;
-/// Bits that no property of class `basic` has; the lowest says that more flags follow.
+/// Flags without a property of class `basic`; the lowest bit means that more flags follow.
 const UNKNOWN_FLAGS: u16 = 0b11;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +39,10 @@ enum Encoding {
     Time,
 }
 
-/// Makes the payload of a content header one that lapin can parse.
+/// Rewrites the payload of a content header so that lapin can parse it.
 ///
-/// Properties that it cannot take (text that is not UTF-8, a table nested more than [`DEPTH_MAX`] deep or of unknown types) are
-/// left out, and the message is marked: its headers are then [`UNREADABLE`] alone, with all properties as they were received.
+/// Removes unreadable properties (text that is not UTF-8, a table nested more than [`DEPTH_MAX`] deep or of unknown types) and marks the message:
+/// its only header is then [`UNREADABLE`], with all properties as received.
 pub(super) fn make_readable(payload: &mut Vec<u8>) -> Result<(), Malformed> {
     let truncated = Malformed("a truncated content header");
     let (Some(flags), Some(list)) = (payload.get(FLAGS_AT..LIST_AT), payload.get(LIST_AT..)) else {
@@ -61,7 +61,7 @@ pub(super) fn make_readable(payload: &mut Vec<u8>) -> Result<(), Malformed> {
             kept.extend_from_slice(&len(1 + UNREADABLE.len() + 1 + 4 + raw.len())?.to_be_bytes());
             kept.push(u8::try_from(UNREADABLE.len()).unwrap_or(u8::MAX));
             kept.extend_from_slice(UNREADABLE.as_bytes());
-            // An array of bytes.
+            // The type tag of a byte array.
             kept.push(b'x');
             kept.extend_from_slice(&len(raw.len())?.to_be_bytes());
             kept.extend_from_slice(raw);
@@ -75,35 +75,35 @@ pub(super) fn make_readable(payload: &mut Vec<u8>) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// The encoded properties that can be handed on, where there are some that cannot; nothing where all can.
+/// The encoded properties that are readable; `None` if all are.
 fn readable_properties(flags: u16, list: &[u8]) -> Option<[Option<&[u8]>; 14]> {
     let mut cursor = Cursor::new(list);
     let mut readable = [None; 14];
-    let mut all = flags & UNKNOWN_FLAGS == 0;
+    let mut is_all_readable = flags & UNKNOWN_FLAGS == 0;
     for (number, encoding) in PROPERTIES.iter().enumerate() {
         if flags & (1 << (15 - number)) == 0 {
             continue;
         }
         let before = cursor.rest();
-        let good = match encoding {
+        let is_readable = match encoding {
             Encoding::Short => cursor.short().map(|text| std::str::from_utf8(text).is_ok()),
             Encoding::Table => cursor.long().map(is_table_readable),
             Encoding::Octet => cursor.take(1).map(|_| true),
             Encoding::Time => cursor.take(8).map(|_| true),
         };
-        match good {
+        match is_readable {
             Some(true) => readable[number] = before.get(..before.len() - cursor.rest().len()),
-            Some(false) => all = false,
-            // Where it is cut off, nothing behind it can be told.
+            Some(false) => is_all_readable = false,
+            // Truncated: the rest cannot be parsed.
             None => return Some(readable),
         }
     }
-    (!all || !cursor.rest().is_empty()).then_some(readable)
+    (!is_all_readable || !cursor.rest().is_empty()).then_some(readable)
 }
 
 /// Whether a table's content has only types that lapin knows, names in UTF-8, and at most [`DEPTH_MAX`] levels.
 pub(super) fn is_table_readable(content: &[u8]) -> bool {
-    // The ends of the tables and arrays that are open, and whether each is a table.
+    // The ends of the open tables and arrays, and whether each is a table.
     let mut open = [(0, false); DEPTH_MAX];
     let mut depth = 1;
     open[0] = (content.len(), true);
@@ -146,7 +146,7 @@ pub(super) fn is_table_readable(content: &[u8]) -> bool {
     true
 }
 
-/// Reads encoded values one after the other.
+/// Reads encoded values in sequence.
 pub(super) struct Cursor<'b>(&'b [u8]);
 
 impl<'b> Cursor<'b> {

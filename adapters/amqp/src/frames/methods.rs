@@ -1,4 +1,4 @@
-//! Methods that a broker sends, as far as the filter looks at them.
+//! The methods of a broker that the filter inspects.
 
 use lapin::types::ShortString;
 
@@ -13,7 +13,7 @@ const CHANNEL_CLOSE_OK: [u8; 4] = [0, 20, 0, 41];
 const BASIC_RETURN: [u8; 4] = [0, 60, 0, 50];
 const BASIC_DELIVER: [u8; 4] = [0, 60, 0, 60];
 const BASIC_GET_OK: [u8; 4] = [0, 60, 0, 71];
-/// Methods with a table that only clients send: start-ok, declare, bind and unbind of exchanges and queues, consume.
+/// Methods with tables that only clients send: start-ok, declare, bind and unbind of exchanges and queues, consume.
 const WITH_TABLES: [[u8; 4]; 8] = [
     [0, 10, 0, 11],
     [0, 40, 0, 10],
@@ -32,17 +32,17 @@ pub(super) enum Method {
         exchange: ShortString,
         key: ShortString,
     },
-    /// What was returned on the channel concerns no later channel of its number.
-    ChannelEnds,
+    /// The channel was opened or closed: recorded returns do not apply to a later channel with the same number.
+    ChannelReset,
     Other,
 }
 
-/// Reads a method; a routing key that is not UTF-8 is made so, since nothing here looks at it and lapin would give up the connection.
+/// Parses a method. Converts a routing key that is not UTF-8: the adapter does not use it, and lapin would close the connection.
 pub(super) fn read(payload: &mut Vec<u8>) -> Result<Method, Malformed> {
     let number: [u8; 4] = payload.first_chunk().copied().ok_or(Malformed("a method without a number"))?;
     match number {
         CONNECTION_START => {
-            // Major and minor version stand before the table.
+            // The table follows the major and minor version.
             let mut cursor = Cursor::new(payload.get(6..).unwrap_or_default());
             let table = cursor.long().ok_or(Malformed("a truncated connection.start"))?;
             if !is_table_readable(table) {
@@ -59,9 +59,9 @@ pub(super) fn read(payload: &mut Vec<u8>) -> Result<Method, Malformed> {
                 _ => Err(Malformed("a truncated basic.return")),
             }
         }
-        CHANNEL_OPEN_OK | CHANNEL_CLOSE | CHANNEL_CLOSE_OK => Ok(Method::ChannelEnds),
+        CHANNEL_OPEN_OK | CHANNEL_CLOSE | CHANNEL_CLOSE_OK => Ok(Method::ChannelReset),
         BASIC_DELIVER => {
-            // The consumer tag, the delivery tag and the flag stand before exchange and key.
+            // Exchange and routing key follow the consumer tag, the delivery tag and the redelivered flag.
             let tag_len = payload.get(4).map_or(0, |len| usize::from(*len));
             make_names_readable(payload, 4 + 1 + tag_len + 8 + 1)?;
             Ok(Method::Other)
@@ -75,7 +75,7 @@ pub(super) fn read(payload: &mut Vec<u8>) -> Result<Method, Malformed> {
     }
 }
 
-/// Makes the two short strings from `at` UTF-8.
+/// Converts the two short strings at `at` to UTF-8.
 fn make_names_readable(payload: &mut Vec<u8>, at: usize) -> Result<(), Malformed> {
     let truncated = || Malformed("a truncated delivery");
     let mut cursor = Cursor::new(payload.get(at..).ok_or_else(truncated)?);
@@ -83,17 +83,17 @@ fn make_names_readable(payload: &mut Vec<u8>, at: usize) -> Result<(), Malformed
     if std::str::from_utf8(exchange).is_ok() && std::str::from_utf8(key).is_ok() {
         return Ok(());
     }
-    let mut made = payload[..at].to_vec();
+    let mut converted = payload[..at].to_vec();
     for name in [exchange, key] {
         let text = String::from_utf8_lossy(name);
         let mut len = text.len().min(NAME_LEN_MAX);
         while !text.is_char_boundary(len) {
             len -= 1;
         }
-        made.push(u8::try_from(len).unwrap_or(u8::MAX));
-        made.extend_from_slice(&text.as_bytes()[..len]);
+        converted.push(u8::try_from(len).unwrap_or(u8::MAX));
+        converted.extend_from_slice(&text.as_bytes()[..len]);
     }
-    made.extend_from_slice(cursor.rest());
-    *payload = made;
+    converted.extend_from_slice(cursor.rest());
+    *payload = converted;
     Ok(())
 }

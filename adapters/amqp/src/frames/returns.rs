@@ -1,4 +1,4 @@
-//! Messages that the broker returned, and the channels that they were returned on.
+//! Returned messages, by channel.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -9,21 +9,21 @@ use lapin::BasicProperties;
 use lapin::protocol::basic::parse_properties;
 use lapin::types::ShortString;
 
-/// Class and weight stand before the body's size.
+/// The body size follows class and weight.
 const BODY_SIZE_AT: usize = 4;
 const PROPERTIES_AT: usize = 12;
 
-/// Keyed anew in each process, so that no sender can find two bodies of one digest.
+/// Keyed randomly in each process, so that senders cannot construct collisions.
 static DIGESTS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// Tells one body from another, within this process.
+/// A digest of a body; comparable only within this process.
 pub(crate) fn body_digest(body: &[u8]) -> u64 {
     let mut hasher = DIGESTS.build_hasher();
     hasher.write(body);
     hasher.finish()
 }
 
-/// A message that no queue took.
+/// An unroutable message that the broker returned.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Returned {
     pub(crate) exchange: ShortString,
@@ -33,9 +33,9 @@ pub(crate) struct Returned {
     pub(crate) body_digest: u64,
 }
 
-/// What was returned on the channels of one connection, and nobody has asked for yet.
+/// Messages returned on the channels of one connection and not taken yet.
 ///
-/// Its size is bounded by what the publishers have unconfirmed.
+/// Bounded by the number of unconfirmed messages.
 #[derive(Debug, Default)]
 pub(crate) struct Returns {
     by_channel: Mutex<HashMap<u16, Vec<Returned>>>,
@@ -48,14 +48,14 @@ impl Returns {
         self.count.fetch_add(1, Ordering::Release);
     }
 
-    pub(super) fn forget(&self, channel: u16) {
+    pub(super) fn discard(&self, channel: u16) {
         drop(self.take(channel));
     }
 
-    /// What was returned on a channel since this was asked last, in the order of its return.
+    /// Takes the messages returned on a channel, in the order of their return.
     ///
-    /// Once a message's confirmation is known, what was returned before it is here: the broker returns a message before it
-    /// confirms it (RabbitMQ, "Consumer Acknowledgements and Publisher Confirms").
+    /// Once a message's confirm is received, its return has been recorded: the broker returns an unroutable message before it confirms it
+    /// (RabbitMQ, "Consumer Acknowledgements and Publisher Confirms").
     pub(crate) fn take(&self, channel: u16) -> Vec<Returned> {
         if self.count.load(Ordering::Acquire) == 0 {
             return Vec::new();
@@ -70,7 +70,7 @@ impl Returns {
     }
 }
 
-/// A message whose return has begun.
+/// A returned message that is not complete yet.
 #[derive(Debug)]
 pub(super) struct Returning {
     exchange: ShortString,
@@ -86,7 +86,7 @@ impl Returning {
         Self { exchange, key, properties: None, body_len: 0, left: u64::MAX, hasher: DIGESTS.build_hasher() }
     }
 
-    /// The payload of its content header.
+    /// Parses the payload of its content header.
     pub(super) fn header(&mut self, payload: &[u8]) {
         let size = payload.get(BODY_SIZE_AT..).and_then(|rest| rest.first_chunk()).copied();
         self.body_len = size.map_or(0, u64::from_be_bytes);
@@ -95,7 +95,7 @@ impl Returning {
         self.properties = Some(properties.map(|(_, properties)| properties).unwrap_or_default());
     }
 
-    /// A part of its body; gives whether it is complete.
+    /// Adds part of its body; returns whether it is complete.
     pub(super) fn body(&mut self, bytes: &[u8]) -> bool {
         self.hasher.write(bytes);
         self.left = self.left.saturating_sub(bytes.len() as u64);

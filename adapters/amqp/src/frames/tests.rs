@@ -29,7 +29,7 @@ fn long(content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A table with so many levels, its own included.
+/// A table of `levels` nesting levels, the table itself included.
 fn nested(levels: usize, kind: u8) -> Vec<u8> {
     let mut content = Vec::new();
     for level in 1..levels {
@@ -57,8 +57,8 @@ fn filtered(input: &[u8]) -> Result<Vec<u8>, Malformed> {
     Ok(out)
 }
 
-/// The properties that lapin sees where a broker sent these.
-fn seen(flags: u16, list: &[u8]) -> BasicProperties {
+/// The properties that lapin parses after the filter.
+fn parsed(flags: u16, list: &[u8]) -> BasicProperties {
     let out = filtered(&frame(HEADER, 1, &header(0, flags, list))).expect("a frame");
     let payload = &out[HEAD_LEN..out.len() - 1];
     let (rest, properties) = parse_properties(&payload[12..]).expect("properties that lapin can parse");
@@ -73,13 +73,13 @@ fn is_marked(properties: &BasicProperties) -> bool {
 }
 
 #[test]
-fn tables_up_to_the_limit_pass_unchanged_and_deeper_ones_are_marked() {
+fn tables_within_the_depth_limit_pass_unchanged_and_deeper_ones_are_marked() {
     for kind in [b'F', b'A'] {
         for (levels, marked) in
             [(1, false), (DEPTH_MAX - 1, false), (DEPTH_MAX, false), (DEPTH_MAX + 1, true), (9000, true)]
         {
             let list = long(&nested(levels, kind));
-            assert_eq!(is_marked(&seen(HEADERS, &list)), marked, "{levels} levels");
+            assert_eq!(is_marked(&parsed(HEADERS, &list)), marked, "{levels} levels");
             let input = frame(HEADER, 1, &header(0, HEADERS, &list));
             assert_eq!(filtered(&input).expect("a frame") == input, !marked, "{levels} levels");
         }
@@ -87,11 +87,11 @@ fn tables_up_to_the_limit_pass_unchanged_and_deeper_ones_are_marked() {
 }
 
 #[test]
-fn what_can_be_read_of_unreadable_properties_stays() {
+fn readable_properties_are_kept() {
     // Content type, headers, correlation id, message id: the last is Latin-1.
     let flags = 1 << 15 | HEADERS | 1 << 10 | 1 << 7;
     let list = [short(b"text/plain"), long(&nested(5000, b'F')), short(b"c-1"), short(b"gr\xfc\xdf")].concat();
-    let properties = seen(flags, &list);
+    let properties = parsed(flags, &list);
     assert_eq!(properties.content_type().as_ref().map(ShortString::as_str), Some("text/plain"));
     assert_eq!(properties.correlation_id().as_ref().map(ShortString::as_str), Some("c-1"));
     assert_eq!(*properties.message_id(), None);
@@ -102,37 +102,37 @@ fn what_can_be_read_of_unreadable_properties_stays() {
 }
 
 #[test]
-fn every_malformed_table_is_marked() {
+fn malformed_tables_are_marked() {
     let tables: [&[u8]; 7] = [
         b"\x01aQ",                      // an unknown type
         b"\x01\xffV",                   // a name that is not UTF-8
-        b"\x01aS\x00\x00\x00\x09x",     // longer than its table
-        b"\x05a",                       // a name that is cut off
+        b"\x01aS\x00\x00\x00\x09x",     // a string that exceeds its table
+        b"\x05a",                       // a truncated name
         b"\x01a",                       // no type
-        b"\x01aI\x00",                  // a number that is cut off
-        b"\x01aF\x00\x00\x00\x02\x01b", // an inner table that is cut off
+        b"\x01aI\x00",                  // a truncated number
+        b"\x01aF\x00\x00\x00\x02\x01b", // a truncated inner table
     ];
     for table in tables {
-        assert!(is_marked(&seen(HEADERS, &long(table))), "{table:?}");
+        assert!(is_marked(&parsed(HEADERS, &long(table))), "{table:?}");
     }
-    assert!(is_marked(&seen(0b10, b"")), "a flag of no property");
-    assert!(is_marked(&seen(0, b"surplus")), "bytes behind the last property");
+    assert!(is_marked(&parsed(0b10, b"")), "an unknown property flag");
+    assert!(is_marked(&parsed(0, b"surplus")), "bytes after the last property");
 }
 
 #[test]
-fn a_table_of_all_types_passes_unchanged() {
+fn a_table_with_all_types_passes_unchanged() {
     let list = long(
         b"\x01at\x01\x01bb\x01\x01cB\x01\x01ds\0\x01\x01eu\0\x01\x01fI\0\0\0\x01\x01gi\0\0\0\x01\x01hl\0\0\0\0\0\0\0\x01\
           \x01jf\0\0\0\0\x01kd\0\0\0\0\0\0\0\0\x01lD\x02\0\0\0\x01\x01mS\0\0\0\x01x\x01nA\0\0\0\x02t\x01\
           \x01oT\0\0\0\0\0\0\0\x01\x01pF\0\0\0\0\x01qx\0\0\0\x01\xff\x01rV",
     );
-    let properties = seen(HEADERS, &list);
+    let properties = parsed(HEADERS, &list);
     assert!(!is_marked(&properties));
     assert_eq!(properties.headers().as_ref().map(|table| table.inner().len()), Some(17));
 }
 
 #[test]
-fn a_routing_key_that_is_not_text_does_not_end_the_connection() {
+fn a_routing_key_that_is_not_utf8_is_converted() {
     let deliver =
         [&[0, 60, 0, 60][..], &short(b"tag"), &7u64.to_be_bytes(), &[1], &short(b""), &short(b"k\xff")].concat();
     let get_ok =
@@ -145,18 +145,18 @@ fn a_routing_key_that_is_not_text_does_not_end_the_connection() {
 }
 
 #[test]
-fn server_properties_that_are_nested_too_deeply_end_the_connection() {
+fn server_properties_beyond_the_depth_limit_are_malformed() {
     let start =
         |levels| [&[0, 10, 0, 10, 0, 9][..], &long(&nested(levels, b'F')), &long(b"PLAIN"), &long(b"en_US")].concat();
     assert!(filtered(&frame(METHOD, 0, &start(DEPTH_MAX))).is_ok());
     assert!(filtered(&frame(METHOD, 0, &start(DEPTH_MAX + 1))).is_err());
-    // So do methods with tables that no broker sends.
+    // So are methods that only clients send.
     let declare = [&[0, 50, 0, 10, 0, 0][..], &short(b"q"), &[0], &long(&nested(9000, b'F'))].concat();
     assert!(filtered(&frame(METHOD, 1, &declare)).is_err());
 }
 
 #[test]
-fn any_split_of_the_bytes_gives_the_same_frames_and_returns() {
+fn frames_and_returns_do_not_depend_on_how_the_bytes_are_split() {
     let returned = [&[0, 60, 0, 50, 1, 56][..], &short(b"NO_ROUTE"), &short(b"hx"), &short(b"key")].concat();
     let input = [
         frame(METHOD, 0, &[&[0, 10, 0, 10, 0, 9][..], &long(b""), &long(b"PLAIN"), &long(b"en_US")].concat()),
@@ -193,7 +193,7 @@ fn any_split_of_the_bytes_gives_the_same_frames_and_returns() {
 }
 
 #[test]
-fn a_new_channel_has_no_returned_messages_of_its_predecessor() {
+fn a_reopened_channel_does_not_inherit_returned_messages() {
     let returned = [&[0, 60, 0, 50, 1, 56][..], &short(b"NO_ROUTE"), &short(b""), &short(b"key")].concat();
     let returns = Arc::new(Returns::default());
     let mut filter = Filter::new(Arc::clone(&returns));
@@ -205,12 +205,12 @@ fn a_new_channel_has_no_returned_messages_of_its_predecessor() {
 }
 
 #[test]
-fn what_is_no_frame_ends_the_connection_within_bounded_memory() {
+fn malformed_frames_are_rejected_without_being_buffered() {
     assert_eq!(filtered(b"\x05\0\0\0\0\0\0\xce"), Err(Malformed("a frame of an unknown type")));
     assert_eq!(filtered(b"\x01\0\0\xff\xff\xff\xff"), Err(Malformed("a frame of more than 4 MiB")));
     assert_eq!(filtered(b"\x01\0\0\0\0\0\x01xx"), Err(Malformed("a frame does not end where its size says")));
     assert!(filtered(&frame(HEADER, 1, b"short")).is_err());
     assert!(filtered(&frame(METHOD, 1, b"")).is_err());
-    // A broker of another version.
+    // A broker that does not support AMQP 0.9.1.
     assert_eq!(filtered(b"AMQP\0\0\x09\x01"), Ok(b"AMQP\0\0\x09\x01".to_vec()));
 }

@@ -1,4 +1,4 @@
-//! One queue, consumed over every connection that there is for it.
+//! Consumes one queue, over successive connections.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,69 +14,71 @@ use lapin::{Channel, Consumer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Worker;
-use super::delivery::{Handling, handle};
-use super::waits::Waits;
+use super::ListenerContext;
+use super::backoff::Backoff;
+use super::delivery::{DeliveryHandler, handle};
 use crate::broker::Live;
 use crate::config::{Declare, Entry, QueueType};
 
-/// A consumer that lives this long begins anew with short waits; what ends sooner may be ended by what it is sent.
-const STEADY_TIME: Duration = Duration::from_secs(10);
-/// For a consumer to begin, and for each of the two steps of its end.
-const BEGIN_TIME: Duration = Duration::from_secs(10);
-const END_TIME: Duration = Duration::from_secs(3);
+/// A consumer that lasts this long resets the backoff; a shorter one may have been closed because of a message.
+const STABLE_TIME: Duration = Duration::from_secs(10);
+/// For starting a consumer, and for each of the two steps of stopping it.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_STEP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often it is looked whether there is memory for another body.
-const ROOM_INTERVAL: Duration = Duration::from_millis(50);
+/// How often available memory for another body is polled.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Numbers for channels, so that each is told from all others.
-static CHANNELS: AtomicU64 = AtomicU64::new(0);
+/// The next channel id, unique within the process.
+static NEXT_CHANNEL_ID: AtomicU64 = AtomicU64::new(0);
 
-/// Consumes a queue until `stop`; then finishes what is in flight, and leaves the rest to the broker.
-pub(super) async fn consume(worker: Rc<Worker>, spec: Arc<dyn EntrySpec>, stop: CancellationToken) {
+/// Consumes a queue until `stop` is cancelled; then finishes deliveries in flight and leaves the others unsettled.
+pub(super) async fn consume(listener: Rc<ListenerContext>, spec: Arc<dyn EntrySpec>, stop: CancellationToken) {
     let Some(entry) = spec.as_any().downcast_ref::<Entry>() else { return };
     let queue = entry.queue.as_str();
-    let mut waits = Waits::new();
-    let mut told = String::new();
-    // Deliveries of connections that were lost are finished too, though nobody can settle them any more.
+    let mut backoff = Backoff::new();
+    let mut reported = String::new();
+    // Includes deliveries of lost connections: they are finished, although they can no longer be settled.
     let mut in_flight = JoinSet::new();
     loop {
         let live = tokio::select! {
             () = stop.cancelled() => break,
-            live = worker.consuming.live_at_last() => live,
+            live = listener.consuming.wait_for_connection() => live,
         };
-        let begun = Instant::now();
-        let problem =
-            match tokio::time::timeout(BEGIN_TIME, begin(&live, entry)).await.unwrap_or_else(|_| Err(too_late())) {
-                Ok((channel, consumer)) => {
-                    tracing::info!(listener = %worker.name, queue, prefetch = entry.prefetch, "consuming");
-                    told = String::new();
-                    let consuming = Consuming { worker: &worker, spec: &spec, live: &live, channel, stop: &stop };
-                    let Some(problem) = consuming.run(consumer, &mut in_flight).await else { break };
-                    if begun.elapsed() >= STEADY_TIME {
-                        waits = Waits::new();
-                    }
-                    problem
+        let started = Instant::now();
+        let problem = match tokio::time::timeout(START_TIMEOUT, start(&live, entry))
+            .await
+            .unwrap_or_else(|_| Err(timed_out()))
+        {
+            Ok((channel, consumer)) => {
+                tracing::info!(listener = %listener.name, queue, prefetch = entry.prefetch, "queue consumer started");
+                reported = String::new();
+                let active = ActiveConsumer { listener: &listener, spec: &spec, live: &live, channel, stop: &stop };
+                let Some(problem) = active.run(consumer, &mut in_flight).await else { break };
+                if started.elapsed() >= STABLE_TIME {
+                    backoff = Backoff::new();
                 }
-                Err(error) => error.to_string(),
-            };
-        if problem != told {
-            tracing::warn!(listener = %worker.name, queue, %problem, "the queue is not consumed; trying again");
-            told = problem;
+                problem
+            }
+            Err(error) => error.to_string(),
+        };
+        if problem != reported {
+            tracing::warn!(listener = %listener.name, queue, %problem, "queue consumer stopped; retrying");
+            reported = problem;
         }
-        if !waits.next(&stop).await {
+        if !backoff.wait(&stop).await {
             break;
         }
     }
     while in_flight.join_next().await.is_some() {}
 }
 
-fn too_late() -> lapin::Error {
+fn timed_out() -> lapin::Error {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
-async fn begin(live: &Live, entry: &Entry) -> lapin::Result<(Channel, Consumer)> {
-    // A channel of its own: what one queue does wrong closes no other's.
+async fn start(live: &Live, entry: &Entry) -> lapin::Result<(Channel, Consumer)> {
+    // A separate channel, so that a channel error does not affect other queues.
     let channel = live.connection.create_channel().await?;
     declare(&channel, &entry.queue, entry.declare, entry.queue_type).await?;
     channel.basic_qos(entry.prefetch, BasicQosOptions::default()).await?;
@@ -108,45 +110,45 @@ async fn declare(channel: &Channel, queue: &ShortString, declare: Declare, kind:
     channel.queue_declare(queue.clone(), options, arguments).await.map(drop)
 }
 
-/// A queue that is consumed on one channel.
-struct Consuming<'a> {
-    worker: &'a Rc<Worker>,
+/// A consumer on one channel.
+struct ActiveConsumer<'a> {
+    listener: &'a Rc<ListenerContext>,
     spec: &'a Arc<dyn EntrySpec>,
     live: &'a Live,
     channel: Channel,
     stop: &'a CancellationToken,
 }
 
-impl Consuming<'_> {
-    /// Gives the reason why it ended, but where it was stopped.
+impl ActiveConsumer<'_> {
+    /// Consumes until stopped; returns the reason if it ends earlier.
     async fn run(&self, mut consumer: Consumer, in_flight: &mut JoinSet<()>) -> Option<String> {
-        let source = CHANNELS.fetch_add(1, Ordering::Relaxed);
+        let source = NEXT_CHANNEL_ID.fetch_add(1, Ordering::Relaxed);
         loop {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
                 Some(_) = in_flight.join_next(), if !in_flight.is_empty() => {}
-                // What it does not take stays unacknowledged at its prefetch, so that the broker holds the rest back.
-                () = tokio::time::sleep(ROOM_INTERVAL), if !bodies::has_room() => {}
+                // Deliveries that are not taken stay unacknowledged, and the prefetch makes the broker hold back the others.
+                () = tokio::time::sleep(MEMORY_INTERVAL), if !bodies::has_room() => {}
                 delivery = consumer.next(), if bodies::has_room() => match delivery {
                     Some(Ok(delivery)) => {
-                        let (worker, spec) = (Rc::clone(self.worker), Arc::clone(self.spec));
-                        let handling = Handling { worker, spec, stop: self.stop.clone(), source };
-                        in_flight.spawn_local(handle(handling, delivery));
+                        let (listener, spec) = (Rc::clone(self.listener), Arc::clone(self.spec));
+                        let handler = DeliveryHandler { listener, spec, stop: self.stop.clone(), source };
+                        in_flight.spawn_local(handle(handler, delivery));
                     }
                     Some(Err(error)) => return Some(error.to_string()),
                     None => return Some("the broker cancelled the consumer".to_owned()),
                 },
-                // lapin's own account of it comes first.
+                // After `consumer.next()`, which reports lapin's own error.
                 () = self.live.lost() => return Some("the connection was lost".to_owned()),
             }
         }
         failpoint("amqp.draining");
         let cancelling = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
-        let _ = tokio::time::timeout(END_TIME, cancelling).await;
-        // Settled first: what the channel still holds when it is closed is delivered to others.
+        let _ = tokio::time::timeout(STOP_STEP_TIMEOUT, cancelling).await;
+        // Settle before closing: the broker redelivers what is unsettled when the channel is closed.
         while in_flight.join_next().await.is_some() {}
-        let _ = tokio::time::timeout(END_TIME, self.channel.close(200, "OK".into())).await;
+        let _ = tokio::time::timeout(STOP_STEP_TIMEOUT, self.channel.close(200, "OK".into())).await;
         None
     }
 }

@@ -1,4 +1,4 @@
-//! One delivery, from its head to its settlement.
+//! Processes one delivery, from its receipt to its settlement.
 
 use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
@@ -17,97 +17,97 @@ use lapin::types::{AMQPValue, ShortString};
 use lapin::{Acker, BasicProperties};
 use tokio_util::sync::CancellationToken;
 
-use super::Worker;
-use super::waits::Waits;
-use crate::config::{Entry, Rejected};
+use super::ListenerContext;
+use super::backoff::Backoff;
+use crate::config::{Entry, RejectPolicy};
 use crate::error::unconfirmed;
 use crate::mapping::{self, DeliveryFields};
 use crate::publisher::Publication;
-use crate::publisher::answers::DIRECT_REPLY_PREFIX;
+use crate::publisher::replies::DIRECT_REPLY_PREFIX;
 use crate::settle::{Settlement, settle};
 
-/// Queues that a broker made for whoever asks: no message gets anywhere else by them.
-const OWN_QUEUES: [&str; 2] = [DIRECT_REPLY_PREFIX, "amq.gen-"];
-/// Tries to send an answer that fail for a reason of its own.
-const ANSWERS_MAX: u32 = 5;
-/// For a settlement to be handed to the broker.
-const SETTLE_TIME: Duration = Duration::from_secs(5);
-/// What a stop waits for a confirmation.
-const STOP_TIME: Duration = Duration::from_secs(5);
-/// How often a message may be set aside without a wait; then the wait doubles each time.
-const HOPS_FREE: u32 = 8;
-const HOP_WAIT: Duration = Duration::from_secs(1);
-/// Long enough that a circle is no load, and short enough that those behind it, of whose prefetch it holds a place, do not wait long.
-const HOP_WAIT_MAX: Duration = Duration::from_secs(5);
-/// What a delivery waits for its consumer to end; longer than it takes to see that routes were changed.
-const LET_GO_TIME: Duration = Duration::from_secs(5);
+/// Prefixes of queues that the broker names for a requester; any request may name them in `reply_to`.
+const PRIVATE_REPLY_QUEUES: [&str; 2] = [DIRECT_REPLY_PREFIX, "amq.gen-"];
+/// Attempts to send a reply whose outcome is unknown or whose failure it may have caused.
+const REPLY_ATTEMPTS_MAX: u32 = 5;
+/// For sending a settlement to the broker.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stop waits for a publisher confirm.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How often a message may be dead-lettered without delay; after that the delay doubles each time.
+const UNDELAYED_COUNT_MAX: u32 = 8;
+const CYCLE_DELAY: Duration = Duration::from_secs(1);
+/// Long enough that a cycle causes little load, yet short enough not to hold its prefetch slot for long.
+const CYCLE_DELAY_MAX: Duration = Duration::from_secs(5);
+/// How long a delivery without a route waits for its consumer to stop; longer than the interval at which route changes are detected.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a delivery is handled with.
-pub(super) struct Handling {
-    pub(super) worker: Rc<Worker>,
+/// Context for processing a delivery.
+pub(super) struct DeliveryHandler {
+    pub(super) listener: Rc<ListenerContext>,
     pub(super) spec: Arc<dyn EntrySpec>,
     pub(super) stop: CancellationToken,
-    /// The channel, told from all others.
+    /// The channel id, unique within the process.
     pub(super) source: u64,
 }
 
-/// Handles a delivery until it is settled, or nobody can settle it any more.
-pub(super) async fn handle(handling: Handling, delivery: Delivery) {
-    let Some(entry) = handling.spec.as_any().downcast_ref::<Entry>() else { return };
+/// Processes a delivery until it is settled or can no longer be settled.
+pub(super) async fn handle(handler: DeliveryHandler, delivery: Delivery) {
+    let Some(entry) = handler.spec.as_any().downcast_ref::<Entry>() else { return };
     failpoint("amqp.received");
     let Delivery { data, properties, acker, redelivered, .. } = delivery;
-    let one = One {
+    let received = ReceivedMessage {
         entry,
         properties,
-        held: Reservation::forced(data.len()),
+        reservation: Reservation::forced(data.len()),
         body: Bytes::from(data),
         acker,
         redelivered,
-        arrived: Instant::now(),
+        received_at: Instant::now(),
         id: OnceCell::new(),
     };
-    let decided = AssertUnwindSafe(handling.decide(&one)).catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!(queue = %entry.queue, "a delivery made the gateway fail; it comes again");
-        Decided::Requeue
+    let disposition = AssertUnwindSafe(handler.process(&received)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(queue = %entry.queue, "delivery handler panicked; message requeued");
+        Disposition::Requeue
     });
     failpoint("amqp.decided");
     let settling = async {
-        match decided {
-            Decided::Settled | Decided::Leave => Ok(true),
-            Decided::Acknowledge => one.acker.ack(BasicAckOptions::default()).await,
-            Decided::Requeue => one.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await,
-            Decided::GiveBack => one.acker.nack(BasicNackOptions { requeue: false, multiple: false }).await,
+        match disposition {
+            Disposition::Settled | Disposition::LeaveUnsettled => Ok(true),
+            Disposition::Acknowledge => received.acker.ack(BasicAckOptions::default()).await,
+            Disposition::Requeue => received.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await,
+            Disposition::Nack => received.acker.nack(BasicNackOptions { requeue: false, multiple: false }).await,
         }
     };
-    if !matches!(tokio::time::timeout(SETTLE_TIME, settling).await, Ok(Ok(true))) {
-        tracing::debug!(queue = %entry.queue, "a delivery was not settled: its channel is gone, and it comes again");
+    if !matches!(tokio::time::timeout(SETTLE_TIMEOUT, settling).await, Ok(Ok(true))) {
+        tracing::debug!(queue = %entry.queue, "delivery not settled: channel closed; message will be redelivered");
     }
     failpoint("amqp.settled");
 }
 
-/// A delivery.
-struct One<'e> {
+/// A received message that is not settled yet.
+struct ReceivedMessage<'e> {
     entry: &'e Entry,
     properties: BasicProperties,
     body: Bytes,
-    /// The memory of its body, which stays with it through all tries.
-    #[expect(dead_code, reason = "counts until it is dropped")]
-    held: Reservation,
+    /// The memory of its body, reserved through all attempts.
+    #[expect(dead_code, reason = "releases the memory when dropped")]
+    reservation: Reservation,
     acker: Acker,
     redelivered: bool,
-    arrived: Instant,
-    /// What the gateway called it when it was tried first; the same in every try here.
+    received_at: Instant,
+    /// The id that the gateway assigned at the first attempt; the same for every attempt here.
     id: OnceCell<ByteString>,
 }
 
-impl One<'_> {
-    /// Where its sender wants to be answered.
+impl ReceivedMessage<'_> {
+    /// The queue for the reply.
     fn reply_to(&self) -> Option<&ShortString> {
         self.properties.reply_to().as_ref().filter(|queue| !queue.as_str().is_empty())
     }
 
-    /// Tries that the broker has counted (quorum queues). What says so on a first delivery is not the broker's.
-    fn delivered_before(&self) -> u32 {
+    /// Earlier deliveries that the broker counted (quorum queues). On a first delivery, the header can only come from the sender.
+    fn prior_deliveries(&self) -> u32 {
         let count = self.properties.headers().as_ref().and_then(|table| table.inner().get("x-delivery-count"));
         match count.filter(|_| self.redelivered) {
             Some(AMQPValue::LongLongInt(count)) => u32::try_from(*count).unwrap_or(0),
@@ -117,195 +117,203 @@ impl One<'_> {
     }
 }
 
-/// How a delivery ends.
-enum Decided {
-    /// It was settled already.
+/// What to do with a delivery.
+enum Disposition {
+    /// Nothing: it is already settled.
     Settled,
     Acknowledge,
-    /// It stays unsettled, and comes again with all others of its channel once that is closed, which happens soon: one by one, it could
-    /// come again before those that were before it.
-    Leave,
-    /// It comes again now.
+    /// Leave it unsettled: the channel is about to be closed, and then all its deliveries are redelivered together. Requeued individually,
+    /// it could be redelivered ahead of its predecessors.
+    LeaveUnsettled,
+    /// Requeue it now.
     Requeue,
-    /// The broker does with it what its policy says.
-    GiveBack,
+    /// Nack it without requeue: the policy of the queue applies.
+    Nack,
 }
 
-/// The routes do not name the queue any more: it is another's to consume.
-struct NotOurs;
+/// The current routes no longer consume the queue.
+struct NotRouted;
 
-impl Handling {
-    async fn decide(&self, one: &One<'_>) -> Decided {
-        if one.reply_to().is_some() {
-            self.answer(one).await
-        } else if one.entry.acknowledge_first {
-            self.take_once(one).await
+impl DeliveryHandler {
+    async fn process(&self, received: &ReceivedMessage<'_>) -> Disposition {
+        if received.reply_to().is_some() {
+            self.process_request(received).await
+        } else if received.entry.is_at_most_once {
+            self.process_at_most_once(received).await
         } else {
-            self.take(one).await
+            self.process_with_retries(received).await
         }
     }
 
-    /// A message that is carried out once or not at all.
-    async fn take_once(&self, one: &One<'_>) -> Decided {
-        let queue = &one.entry.queue;
-        if one.redelivered {
-            // An acknowledgement of it may have been lost on its way, and the work done.
-            tracing::warn!(%queue, "a message came again and may have been carried out; it was dropped");
-            return Decided::Acknowledge;
+    /// Processes a message at most once: it is acknowledged first.
+    async fn process_at_most_once(&self, received: &ReceivedMessage<'_>) -> Disposition {
+        let queue = &received.entry.queue;
+        if received.redelivered {
+            // Its acknowledgement may have been lost after it was processed.
+            tracing::warn!(%queue, "message redelivered, may have been processed; dropped");
+            return Disposition::Acknowledge;
         }
-        let acknowledged = tokio::time::timeout(SETTLE_TIME, one.acker.ack(BasicAckOptions::default())).await;
+        let acknowledged = tokio::time::timeout(SETTLE_TIMEOUT, received.acker.ack(BasicAckOptions::default())).await;
         if matches!(acknowledged, Ok(Ok(true)))
-            && let Ok(Outcome::Failed(fault)) = self.dispatch(one, None).await
+            && let Ok(Outcome::Failed(fault)) = self.dispatch(received, None).await
         {
-            tracing::warn!(%queue, code = %fault.code, reason = %fault.reason, "a message failed, and is not tried again");
+            tracing::warn!(%queue, code = %fault.code, reason = %fault.reason, "message failed; not retried");
         }
-        Decided::Settled
+        Disposition::Settled
     }
 
-    /// A message: tried until it is done, or will never be.
-    async fn take(&self, one: &One<'_>) -> Decided {
-        let mut attempts = one.delivered_before();
-        let mut tries = 0;
-        // One that is no number of milliseconds is the first try's fault.
-        let expiry = mapping::expiry(&one.properties, one.arrived).ok().flatten();
+    /// Processes a message: retries it until it succeeds or is rejected.
+    async fn process_with_retries(&self, received: &ReceivedMessage<'_>) -> Disposition {
+        let mut counted_attempts = received.prior_deliveries();
+        let mut attempts = 0;
+        // An invalid expiration is reported by the first attempt.
+        let expiry = mapping::expiry(&received.properties, received.received_at).ok().flatten();
         let turn = Rc::new(Turn::new(self.source));
         loop {
             if self.stop.is_cancelled() {
-                // Those before it may have been left already.
-                return Decided::Leave;
+                // Its predecessors may have been left unsettled already.
+                return Disposition::LeaveUnsettled;
             }
-            tries += 1;
-            let Ok(outcome) = self.dispatch(one, Some(&turn)).await else { return self.let_go().await };
-            let settlement = match settle(outcome, one.entry, attempts + 1, tries) {
-                // Its reason is that of the last try, not that the time was over.
-                Settlement::Again { wait, fault, .. } if expiry.is_some_and(|at| at <= Instant::now() + wait) => {
-                    Settlement::SetAside(fault)
+            attempts += 1;
+            let Ok(outcome) = self.dispatch(received, Some(&turn)).await else { return self.wait_for_release().await };
+            let settlement = match settle(outcome, received.entry, counted_attempts + 1, attempts) {
+                // Report why the last attempt failed, rather than that the message expired.
+                Settlement::Retry { delay, fault, .. } if expiry.is_some_and(|at| at <= Instant::now() + delay) => {
+                    Settlement::Reject(fault)
                 }
                 other => other,
             };
             match settlement {
                 Settlement::Acknowledge => {
                     turn.done();
-                    return Decided::Acknowledge;
+                    return Disposition::Acknowledge;
                 }
-                Settlement::SetAside(fault) => {
-                    let decided = self.set_aside(one, &fault, attempts + 1).await;
-                    if !matches!(decided, Decided::Leave) {
+                Settlement::Reject(fault) => {
+                    let disposition = self.reject(received, &fault, counted_attempts + 1).await;
+                    if !matches!(disposition, Disposition::LeaveUnsettled) {
                         turn.done();
                     }
-                    return decided;
+                    return disposition;
                 }
-                Settlement::Again { wait, counts, .. } => {
-                    attempts += u32::from(counts);
+                Settlement::Retry { delay, counts, .. } => {
+                    counted_attempts += u32::from(counts);
                     tokio::select! {
-                        () = self.stop.cancelled() => return Decided::Leave,
-                        () = tokio::time::sleep(wait) => {}
+                        () = self.stop.cancelled() => return Disposition::LeaveUnsettled,
+                        () = tokio::time::sleep(delay) => {}
                     }
                 }
             }
-            if !one.acker.usable() {
-                // It was delivered to somebody else: another try here would be one too many.
-                return Decided::Leave;
+            if !received.acker.usable() {
+                // The broker has redelivered it to another consumer.
+                return Disposition::LeaveUnsettled;
             }
         }
     }
 
-    /// Waits for this consumer's end, which the change of the routes brings.
-    async fn let_go(&self) -> Decided {
-        match tokio::time::timeout(LET_GO_TIME, self.stop.cancelled()).await {
-            Ok(()) => Decided::Leave,
-            Err(_) => Decided::Requeue,
+    /// Waits for this consumer to stop, which follows from the change of the routes.
+    async fn wait_for_release(&self) -> Disposition {
+        match tokio::time::timeout(RELEASE_TIMEOUT, self.stop.cancelled()).await {
+            Ok(()) => Disposition::LeaveUnsettled,
+            Err(_) => Disposition::Requeue,
         }
     }
 
-    /// A request: its sender waits, and hears what became of it. It is carried out once, however often its answer is sent.
-    async fn answer(&self, one: &One<'_>) -> Decided {
-        let entry = one.entry;
-        let Some(queue) = one.reply_to().filter(|queue| may_reply(queue.as_str(), entry)) else {
-            let problem = "the message asks to be answered in a queue that `reply_to` of the route does not list";
-            return self.set_aside(one, &Fault::caller(Code::PermissionDenied, "REPLY_TO", problem), 1).await;
+    /// Processes a request. It is executed once, even if its reply is sent several times.
+    async fn process_request(&self, received: &ReceivedMessage<'_>) -> Disposition {
+        let entry = received.entry;
+        let Some(queue) = received.reply_to().filter(|queue| is_reply_allowed(queue.as_str(), entry)) else {
+            let problem = "the `reply_to` of the message is not listed in `reply_to` of the route";
+            return self.reject(received, &Fault::caller(Code::PermissionDenied, "REPLY_TO", problem), 1).await;
         };
-        let Ok(outcome) = self.dispatch(one, None).await else { return self.let_go().await };
-        let answer = match outcome {
-            Outcome::Replied(reply) => written(entry, reply).await,
-            Outcome::Accepted => written(entry, Message::new(String::new().into(), String::new().into())).await,
-            Outcome::Failed(fault) => mapping::fault_answer(&fault),
+        let Ok(outcome) = self.dispatch(received, None).await else { return self.wait_for_release().await };
+        let reply = match outcome {
+            Outcome::Replied(message) => encode_reply(entry, message).await,
+            Outcome::Accepted => encode_reply(entry, Message::new(String::new().into(), String::new().into())).await,
+            Outcome::Failed(fault) => mapping::fault_reply(&fault),
         };
-        self.send_answer(one, queue, answer).await
+        self.send_reply(received, queue, reply).await
     }
 
-    async fn send_answer(&self, one: &One<'_>, queue: &ShortString, answer: (BasicProperties, Bytes)) -> Decided {
-        let with_id = |properties: BasicProperties| match one.properties.correlation_id() {
+    async fn send_reply(
+        &self,
+        received: &ReceivedMessage<'_>,
+        queue: &ShortString,
+        reply: (BasicProperties, Bytes),
+    ) -> Disposition {
+        let with_id = |properties: BasicProperties| match received.properties.correlation_id() {
             Some(id) => properties.with_correlation_id(id.clone()),
             None => properties,
         };
-        let (mut properties, mut body) = (with_id(answer.0), answer.1);
-        let mut waits = Waits::new();
+        let (mut properties, mut body) = (with_id(reply.0), reply.1);
+        let mut backoff = Backoff::new();
         let mut unconfirmed = 0;
         let mut is_replaced = false;
         loop {
             let publication =
                 Publication { key: queue.clone(), mandatory: true, properties: properties.clone(), body: body.clone() };
-            match self.while_running(self.worker.answers.publish(publication)).await {
-                Ok(()) => return Decided::Acknowledge,
-                // Whoever asked is gone.
-                Err(fault) if fault.reason == "UNROUTABLE" => return Decided::Acknowledge,
+            match self.publish_with_stop_grace(self.listener.replies.publish(publication)).await {
+                Ok(()) => return Disposition::Acknowledge,
+                // The requester is gone.
+                Err(fault) if fault.reason == "UNROUTABLE" => return Disposition::Acknowledge,
                 Err(fault) if matches!(&*fault.reason, "REFUSED" | "HEADERS_TOO_LARGE") && !is_replaced => {
-                    // The caller receives an error: the reply exists but cannot be decoded.
-                    let told = Fault::new(Code::Internal, "ANSWER_REFUSED", "the broker refuses the answer");
-                    let (of_fault, text) = mapping::fault_answer(&told);
-                    (properties, body) = (with_id(of_fault), text);
+                    // The request was executed: tell the requester that its reply cannot be delivered.
+                    let fault = Fault::new(Code::Internal, "ANSWER_REFUSED", "the broker refuses the reply");
+                    let (fault_properties, fault_body) = mapping::fault_reply(&fault);
+                    (properties, body) = (with_id(fault_properties), fault_body);
                     is_replaced = true;
                     continue;
                 }
                 Err(fault) if matches!(&*fault.reason, "REFUSED" | "REPLY_ADDRESS") => {
-                    return self.set_aside(one, &fault, 1).await;
+                    return self.reject(received, &fault, 1).await;
                 }
                 Err(fault) if fault.reason == "UNCONFIRMED" || fault.code != Code::Unavailable => {
                     unconfirmed += 1;
-                    if unconfirmed == ANSWERS_MAX {
-                        tracing::warn!(queue = %one.entry.queue, problem = %fault, "an answer cannot be sent; it was given up");
-                        return Decided::Acknowledge;
+                    if unconfirmed == REPLY_ATTEMPTS_MAX {
+                        tracing::warn!(queue = %received.entry.queue, problem = %fault, "reply dropped after repeated failures");
+                        return Disposition::Acknowledge;
                     }
                 }
                 Err(_) => {}
             }
-            if !waits.next(&self.stop).await || !one.acker.usable() {
-                return Decided::Leave;
+            if !backoff.wait(&self.stop).await || !received.acker.usable() {
+                return Disposition::LeaveUnsettled;
             }
         }
     }
 
-    async fn dispatch(&self, one: &One<'_>, turn: Option<&Rc<Turn>>) -> Result<Outcome, NotOurs> {
-        let once = AssertUnwindSafe(self.once(one, turn)).catch_unwind();
-        match once.await {
+    async fn dispatch(&self, received: &ReceivedMessage<'_>, turn: Option<&Rc<Turn>>) -> Result<Outcome, NotRouted> {
+        let dispatching = AssertUnwindSafe(self.try_dispatch(received, turn)).catch_unwind();
+        match dispatching.await {
             Ok(outcome) => outcome,
             Err(_) => {
-                tracing::error!(queue = %one.entry.queue, "a message made the gateway fail");
-                Ok(Outcome::Failed(Fault::new(Code::Internal, "PANIC", "the gateway failed on this message")))
+                tracing::error!(queue = %received.entry.queue, "route panicked");
+                Ok(Outcome::Failed(Fault::new(Code::Internal, "PANIC", "the gateway failed to process the message")))
             }
         }
     }
 
-    async fn once(&self, one: &One<'_>, turn: Option<&Rc<Turn>>) -> Result<Outcome, NotOurs> {
-        let worker = &self.worker;
-        let path = mapping::path_of_queue(one.entry.queue.as_str());
-        let fields = DeliveryFields(&one.properties);
-        let mut context = self.request_context(one);
-        let listener = &worker.name;
+    async fn try_dispatch(
+        &self,
+        received: &ReceivedMessage<'_>,
+        turn: Option<&Rc<Turn>>,
+    ) -> Result<Outcome, NotRouted> {
+        let path = mapping::queue_path(received.entry.queue.as_str());
+        let fields = DeliveryFields(&received.properties);
+        let mut context = self.request_context(received);
+        let listener = &self.listener.name;
         let mut head =
             Head { context: &mut context, listener, method: mapping::CONSUME, path: &path, headers: &fields };
-        let admission = match worker.ingress.admit(&mut head) {
+        let admission = match self.listener.ingress.admit(&mut head) {
             Ok(admission) => admission,
-            Err(fault) if matches!(fault.code, Code::NotFound | Code::Unimplemented) => return Err(NotOurs),
+            Err(fault) if matches!(fault.code, Code::NotFound | Code::Unimplemented) => return Err(NotRouted),
             Err(fault) => return Ok(Outcome::Failed(fault)),
         };
         failpoint("amqp.routed");
-        // The route's own, where it was changed after this queue's consumer began.
+        // The entry of the current route, which may be newer than this consumer.
         let spec = Arc::clone(&admission.entry);
-        let entry = spec.as_any().downcast_ref::<Entry>().ok_or(NotOurs)?;
+        let entry = spec.as_any().downcast_ref::<Entry>().ok_or(NotRouted)?;
         let context = Arc::new(context);
-        match message(one, entry, &context, &worker.name, &admission.request_headers) {
+        match message(received, entry, &context, listener, &admission.request_headers) {
             Ok(message) => Ok(match turn {
                 Some(turn) => admission.exchange.dispatch_in(message, Rc::clone(turn)).await,
                 None => admission.exchange.dispatch(message).await,
@@ -315,64 +323,73 @@ impl Handling {
     }
 
     /// The context of one attempt. The id is that of the first attempt.
-    fn request_context(&self, one: &One<'_>) -> RequestContext {
-        let id = one.id.get_or_init(|| self.worker.ingress.new_id()).clone();
-        let mut context = RequestContext::new(id, one.arrived);
-        context.trace = mapping::trace(&one.properties);
-        context.span = tracing::debug_span!("request", protocol = "amqp", listener = %self.worker.name, id = %context.id, route = tracing::field::Empty);
+    fn request_context(&self, received: &ReceivedMessage<'_>) -> RequestContext {
+        let id = received.id.get_or_init(|| self.listener.ingress.new_id()).clone();
+        let mut context = RequestContext::new(id, received.received_at);
+        context.trace = mapping::trace(&received.properties);
+        context.span = tracing::debug_span!("request", protocol = "amqp", listener = %self.listener.name, id = %context.id, route = tracing::field::Empty);
         context
     }
 
-    /// Sets a message aside as its entry wants it. It is acknowledged only once it is safe elsewhere.
-    async fn set_aside(&self, one: &One<'_>, fault: &Fault, attempts: u32) -> Decided {
-        let queue = &one.entry.queue;
-        tracing::warn!(%queue, code = %fault.code, reason = %fault.reason, attempts, "a message was set aside");
-        let dead = match &one.entry.rejected {
-            Rejected::Discard => return Decided::Acknowledge,
-            Rejected::Broker => return Decided::GiveBack,
-            Rejected::DeadLetter(dead) => dead,
+    /// Rejects a message by the policy of its entry. A dead letter is acknowledged only once the broker has confirmed it.
+    async fn reject(&self, received: &ReceivedMessage<'_>, fault: &Fault, attempts: u32) -> Disposition {
+        let queue = &received.entry.queue;
+        let action = match &received.entry.reject_policy {
+            RejectPolicy::DeadLetter(_) => "message dead-lettered",
+            RejectPolicy::Broker => "message nacked without requeue",
+            RejectPolicy::Discard => "message discarded",
         };
-        if !self.wait_for_hops(one, dead).await {
-            return Decided::Leave;
+        tracing::warn!(%queue, code = %fault.code, reason = %fault.reason, attempts, "{action}");
+        let dead = match &received.entry.reject_policy {
+            RejectPolicy::Discard => return Disposition::Acknowledge,
+            RejectPolicy::Broker => return Disposition::Nack,
+            RejectPolicy::DeadLetter(dead) => dead,
+        };
+        if !self.delay_cycle(received, dead).await {
+            return Disposition::LeaveUnsettled;
         }
-        let mut waits = Waits::new();
+        let mut backoff = Backoff::new();
         let mut with_headers = true;
         loop {
-            let properties = mapping::dead_letter(&one.properties, queue.as_str(), fault, attempts, with_headers);
-            let publication = Publication { key: dead.clone(), mandatory: true, properties, body: one.body.clone() };
-            match self.while_running(self.worker.publisher.publish(publication)).await {
-                Ok(()) => return Decided::Acknowledge,
+            let properties =
+                mapping::dead_letter_properties(&received.properties, queue.as_str(), fault, attempts, with_headers);
+            let publication =
+                Publication { key: dead.clone(), mandatory: true, properties, body: received.body.clone() };
+            match self.publish_with_stop_grace(self.listener.publisher.publish(publication)).await {
+                Ok(()) => return Disposition::Acknowledge,
                 Err(problem) if problem.reason == "HEADERS_TOO_LARGE" && with_headers => {
                     with_headers = false;
                     continue;
                 }
                 Err(problem) => {
-                    tracing::warn!(%queue, dead_letter = %dead, %problem, "a message cannot be set aside yet");
+                    tracing::warn!(%queue, dead_letter = %dead, %problem, "dead-lettering failed; retrying");
                 }
             }
-            if !waits.next(&self.stop).await || !one.acker.usable() {
-                return Decided::Leave;
+            if !backoff.wait(&self.stop).await || !received.acker.usable() {
+                return Disposition::LeaveUnsettled;
             }
         }
     }
 
-    /// Slows down a message that goes round in a circle of dead letter queues; gives whether to go on.
-    async fn wait_for_hops(&self, one: &One<'_>, dead: &ShortString) -> bool {
-        let Some(over) = mapping::hops(&one.properties).checked_sub(HOPS_FREE) else { return true };
-        let wait = HOP_WAIT.saturating_mul(1 << over.min(16)).min(HOP_WAIT_MAX);
-        let (queue, hops) = (&one.entry.queue, over + HOPS_FREE);
-        tracing::error!(%queue, dead_letter = %dead, hops, ?wait, "a message goes round in a circle of dead letter queues");
+    /// Delays a message that circulates between dead letter queues; returns `false` if it can no longer be settled here.
+    async fn delay_cycle(&self, received: &ReceivedMessage<'_>, dead: &ShortString) -> bool {
+        let Some(over) = mapping::dead_letter_count(&received.properties).checked_sub(UNDELAYED_COUNT_MAX) else {
+            return true;
+        };
+        let delay = CYCLE_DELAY.saturating_mul(1 << over.min(16)).min(CYCLE_DELAY_MAX);
+        let (queue, count) = (&received.entry.queue, over + UNDELAYED_COUNT_MAX);
+        tracing::error!(%queue, dead_letter = %dead, count, ?delay, "dead letter cycle detected; message delayed");
         tokio::select! {
             () = self.stop.cancelled() => false,
-            () = tokio::time::sleep(wait) => one.acker.usable(),
+            () = tokio::time::sleep(delay) => received.acker.usable(),
         }
     }
 
-    /// What is being published; a stop waits for it only a little.
-    async fn while_running(&self, publishing: impl Future<Output = Result<(), Fault>>) -> Result<(), Fault> {
+    /// Awaits a publication; after a stop for at most [`STOP_GRACE`].
+    async fn publish_with_stop_grace(&self, publishing: impl Future<Output = Result<(), Fault>>) -> Result<(), Fault> {
         let stopped = async {
             self.stop.cancelled().await;
-            tokio::time::sleep(STOP_TIME).await;
+            tokio::time::sleep(STOP_GRACE).await;
         };
         tokio::select! {
             published = publishing => published,
@@ -382,39 +399,39 @@ impl Handling {
 }
 
 fn message(
-    one: &One<'_>,
+    received: &ReceivedMessage<'_>,
     entry: &Entry,
     context: &Arc<RequestContext>,
     source: &ByteString,
     request_headers: &[ByteString],
 ) -> Result<Message, Fault> {
-    if one.body.len() as u64 > entry.body_len_max {
-        let problem = format!("the body is larger than the {} bytes that this route takes", entry.body_len_max);
+    if received.body.len() as u64 > entry.body_len_max {
+        let problem = format!("the body exceeds the limit of {} bytes", entry.body_len_max);
         return Err(Fault::caller(Code::InvalidArgument, "BODY_TOO_LARGE", problem));
     }
-    if mapping::is_unreadable(&one.properties) {
-        let problem = "its properties are not text, or nested more than 64 levels deep";
+    if mapping::is_unreadable(&received.properties) {
+        let problem = "the properties contain text that is not UTF-8, unknown types, or more than 64 nesting levels";
         return Err(Fault::caller(Code::InvalidArgument, "PROPERTIES", problem));
     }
-    let coding = one.properties.content_encoding().as_ref();
+    let coding = received.properties.content_encoding().as_ref();
     if coding.is_some_and(|coding| !coding.as_str().eq_ignore_ascii_case("identity")) {
-        let problem = "a compressed body is not taken here; send it as it is";
+        let problem = "the content encoding is not supported; send the body without one";
         return Err(Fault::caller(Code::InvalidArgument, "CONTENT_ENCODING", problem));
     }
-    mapping::request(&one.properties, one.body.clone(), context, source, request_headers, entry.call.as_ref())
+    mapping::request(&received.properties, received.body.clone(), context, source, request_headers, entry.call.as_ref())
 }
 
-/// The properties and body of an answer.
-async fn written(entry: &Entry, mut reply: Message) -> (BasicProperties, Bytes) {
+/// Encodes a reply as properties and body.
+async fn encode_reply(entry: &Entry, mut reply: Message) -> (BasicProperties, Bytes) {
     let of_type = entry.call.as_ref().map(|call| Arc::clone(&call.reply) as Arc<dyn BodyType>);
-    let encoded = take_body_apart(&mut reply, &entry.answer, of_type.as_ref()).await;
+    let encoded = take_body_apart(&mut reply, &entry.reply_format, of_type.as_ref()).await;
     match encoded.and_then(|body| Ok((mapping::call_properties(&reply, &body, false)?, body.chunks.to_bytes()))) {
         Ok((properties, body)) => (properties, body),
-        // What the gateway cannot write is its own fault.
-        Err(fault) => mapping::fault_answer(&Fault { code: Code::Internal, ..fault }),
+        // A reply that cannot be encoded is an internal error, not the requester's.
+        Err(fault) => mapping::fault_reply(&Fault { code: Code::Internal, ..fault }),
     }
 }
 
-fn may_reply(queue: &str, entry: &Entry) -> bool {
-    OWN_QUEUES.iter().any(|own| queue.starts_with(own)) || entry.reply_to.iter().any(|listed| listed == queue)
+fn is_reply_allowed(queue: &str, entry: &Entry) -> bool {
+    PRIVATE_REPLY_QUEUES.iter().any(|own| queue.starts_with(own)) || entry.reply_to.iter().any(|listed| listed == queue)
 }

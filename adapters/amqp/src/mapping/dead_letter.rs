@@ -1,4 +1,4 @@
-//! Dead letters: messages with the reason why they are set aside, and back.
+//! Dead letters: adds the reason to a rejected message, and reads and removes it again.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -9,43 +9,44 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::{
-    ATTEMPTS, ERROR, HOPS, ORIGIN, PREFIX, QUEUE, REASON, STATUS, append_fault, hops, long, text_of, without_expiration,
+    ATTEMPTS, ERROR, HOPS, ORIGIN, PREFIX, QUEUE, REASON, STATUS, append_fault, copy_properties, dead_letter_count,
+    long_string, scalar_text,
 };
 use crate::frames::content::UNREADABLE;
 
-/// Headers by which a broker routes a message to more places, and what it counts itself: a dead letter has them no more.
+/// Headers by which the broker routes to additional queues or counts deliveries; a dead letter does not keep them.
 const BROKER_HEADERS: [&str; 3] = ["CC", "BCC", "x-delivery-count"];
 
-/// Says that the headers that a message came with are lost.
+/// Marks a dead letter that lost the headers of the original message.
 const DROPPED: &str = "crossdock-headers-dropped";
 
-/// Headers that a dead letter has not from its sender.
-fn is_ours(name: &ShortString) -> bool {
+/// Whether a header of a dead letter does not come from the original sender.
+fn is_added(name: &ShortString) -> bool {
     let is_prefixed = name.as_str().get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
     is_prefixed || BROKER_HEADERS.contains(&name.as_str())
 }
 
-/// The headers that a message has from its sender.
-fn senders_own(properties: &BasicProperties) -> FieldTable {
+/// The headers from the original sender.
+fn sender_headers(properties: &BasicProperties) -> FieldTable {
     let mut table = FieldTable::default();
-    for (name, value) in properties.headers().iter().flat_map(FieldTable::inner).filter(|(name, _)| !is_ours(name)) {
+    for (name, value) in properties.headers().iter().flat_map(FieldTable::inner).filter(|(name, _)| !is_added(name)) {
         table.insert(name.clone(), value.clone());
     }
     table
 }
 
-/// The properties of a dead letter: those that it came with, and why it is one.
+/// The properties of a dead letter: those of the rejected message, with the reason.
 ///
-/// Where `with_headers` is not set, the headers that it came with are left out, and that is said.
-pub(crate) fn dead_letter(
-    came: &BasicProperties,
+/// Without `with_headers`, the headers of the message are dropped, and the dead letter is marked.
+pub(crate) fn dead_letter_properties(
+    received: &BasicProperties,
     queue: &str,
     fault: &Fault,
     attempts: u32,
     with_headers: bool,
 ) -> BasicProperties {
-    let mut table = if with_headers { senders_own(came) } else { FieldTable::default() };
-    let unreadable = came.headers().as_ref().and_then(|headers| headers.inner().get(UNREADABLE));
+    let mut table = if with_headers { sender_headers(received) } else { FieldTable::default() };
+    let unreadable = received.headers().as_ref().and_then(|headers| headers.inner().get(UNREADABLE));
     if !with_headers || unreadable.is_some() {
         table.insert(DROPPED.into(), AMQPValue::Boolean(true));
     }
@@ -53,31 +54,31 @@ pub(crate) fn dead_letter(
         table.insert(UNREADABLE.into(), raw.clone());
     }
     append_fault(fault, &mut table);
-    table.insert(QUEUE.into(), long(queue));
+    table.insert(QUEUE.into(), long_string(queue));
     table.insert(ATTEMPTS.into(), AMQPValue::LongLongInt(i64::from(attempts)));
-    table.insert(HOPS.into(), AMQPValue::LongLongInt(i64::from(hops(came).saturating_add(1))));
+    table.insert(HOPS.into(), AMQPValue::LongLongInt(i64::from(dead_letter_count(received).saturating_add(1))));
     // A dead letter does not expire.
-    without_expiration(came).with_headers(table).with_delivery_mode(2)
+    copy_properties(received).with_headers(table).with_delivery_mode(2)
 }
 
-/// A dead letter as those see it who look after them.
-pub(crate) fn letter(properties: &BasicProperties, body: Bytes) -> DeadLetter {
+/// Parses a dead letter.
+pub(crate) fn parse_dead_letter(properties: &BasicProperties, body: Bytes) -> DeadLetter {
     let empty = FieldTable::default();
     let table = properties.headers().as_ref().unwrap_or(&empty);
-    // By their exact names: those that a sender may have written are of other spellings.
-    let text = |name: &str| table.inner().get(name).and_then(text_of);
+    // Exact names, as the gateway writes them: other spellings come from a sender.
+    let text = |name: &str| table.inner().get(name).and_then(scalar_text);
     let named = properties.message_id().as_ref().map(ShortString::as_str).filter(|id| !id.is_empty());
     let id = named.map_or_else(
         || {
-            // The same each time that it is looked at.
+            // Stable across visits.
             let mut hasher = DefaultHasher::new();
             (&body, properties.correlation_id().as_ref().map(ShortString::as_str)).hash(&mut hasher);
             format!("~{:016x}", hasher.finish()).into()
         },
         Into::into,
     );
-    let own = table.inner().iter().filter(|(name, _)| !is_ours(name));
-    let headers = own.filter_map(|(name, value)| Some((name.as_str().into(), text_of(value)?)));
+    let own_headers = table.inner().iter().filter(|(name, _)| !is_added(name));
+    let headers = own_headers.filter_map(|(name, value)| Some((name.as_str().into(), scalar_text(value)?)));
     DeadLetter {
         id,
         code: text(STATUS).and_then(|text| text.parse().ok()),
@@ -93,7 +94,7 @@ pub(crate) fn letter(properties: &BasicProperties, body: Bytes) -> DeadLetter {
     }
 }
 
-/// The properties of a dead letter that goes back: those that it came with.
-pub(crate) fn replayed(properties: &BasicProperties) -> BasicProperties {
-    without_expiration(properties).with_headers(senders_own(properties)).with_delivery_mode(2)
+/// The properties of a replayed dead letter: those of the original message.
+pub(crate) fn replay_properties(properties: &BasicProperties) -> BasicProperties {
+    copy_properties(properties).with_headers(sender_headers(properties)).with_delivery_mode(2)
 }

@@ -1,4 +1,4 @@
-//! Sending messages on one channel, and what became of each.
+//! Sends messages on one channel and reports the outcome of each.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -18,39 +18,39 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use super::Publication;
 use super::refusal::Refusal;
 use crate::broker::Live;
-use crate::error::{not_stored, returned_by_mistake, unconfirmed, unreachable, unroutable};
+use crate::error::{ambiguous_return, nacked, unconfirmed, unreachable, unroutable};
 use crate::frames::{Returned, body_digest};
 
-/// What messages of a lost connection wait for their errors.
+/// How long the messages of a lost connection wait for lapin to report the reason.
 const LOST_GRACE: Duration = Duration::from_secs(1);
 
-/// A message on its way out, and who waits for its confirmation.
-pub(super) struct ToSend {
+/// A message to send, and the publisher that waits for its confirm.
+pub(super) struct Outgoing {
     pub(super) exchange: ShortString,
     pub(super) publication: Rc<Publication>,
     pub(super) done: oneshot::Sender<Result<(), Failure>>,
-    /// Given back once it is confirmed, whether anybody waits for that or not.
-    pub(super) credit: OwnedSemaphorePermit,
+    /// Released once the message is confirmed, even if the publisher no longer waits.
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
-/// Why a message is not confirmed.
+/// Why a message was not confirmed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// It was never handed to the broker: it can be sent on another channel.
+    /// It was not sent: it can be sent on another channel.
     NotSent(Fault),
-    /// The broker closed the channel or the connection for a message, which may be this one. It may also have stored this one.
+    /// The broker closed the channel or connection because of a message, possibly this one. It may also have stored this one.
     Suspect(Refusal),
     /// Anything else.
     Fault(Fault),
 }
 
-/// Sends messages and reports what became of them, until the channel ends.
+/// Sends messages and reports their outcomes, until the channel is closed.
 ///
-/// The broker returns a message before it confirms it, and [`Returns`] has a returned message before lapin can know of its
-/// confirmation. So once a confirmation is known, whether its message was returned is known as well.
-pub(super) async fn send_and_confirm(channel: Channel, live: Live, mut sending: mpsc::Receiver<ToSend>) {
+/// The broker returns a message before it confirms it, and `Returns` records the return before lapin receives the confirm. So once a
+/// confirm is received, it is known whether the message was returned.
+pub(super) async fn send_and_confirm(channel: Channel, live: Live, mut sending: mpsc::Receiver<Outgoing>) {
     let returns = &live.returns;
-    // lapin is given the time to say why the connection ended.
+    // Gives lapin time to report why the connection was lost.
     let mut lost = pin!(async {
         live.lost().await;
         tokio::time::sleep(LOST_GRACE).await;
@@ -65,60 +65,60 @@ pub(super) async fn send_and_confirm(channel: Channel, live: Live, mut sending: 
                 Some(next) => waiting.push(send(&channel, unconfirmed.add(&next), next)),
                 None => open = false,
             },
-            Some(settled) = waiting.next(), if !waiting.is_empty() => {
-                let settled: Settled = settled;
-                unconfirmed.note(returns.take(channel.id()));
-                settled.report(&mut unconfirmed);
+            Some(completed) = waiting.next(), if !waiting.is_empty() => {
+                let completed: Completed = completed;
+                unconfirmed.match_returns(returns.take(channel.id()));
+                completed.report(&mut unconfirmed);
             }
-            // The waiting publishers get an error: the outcome is unknown.
+            // Dropping the senders tells waiting publishers that the outcome is unknown.
             () = &mut lost => return,
         }
-        // New messages are sent at once, so that they leave together.
+        // Send all queued messages before waiting, so that they are written together.
         while let Ok(next) = sending.try_recv() {
             waiting.push(send(&channel, unconfirmed.add(&next), next));
-            if let Some(Some(settled)) = waiting.next().now_or_never() {
-                unconfirmed.note(returns.take(channel.id()));
-                settled.report(&mut unconfirmed);
+            if let Some(Some(completed)) = waiting.next().now_or_never() {
+                unconfirmed.match_returns(returns.take(channel.id()));
+                completed.report(&mut unconfirmed);
             }
         }
     }
 }
 
-/// Messages of one channel that are sent and not confirmed, in the order of their sending.
+/// The unconfirmed messages of one channel, in the order in which they were sent.
 #[derive(Default)]
 struct Unconfirmed {
     sent: BTreeMap<u64, Sent>,
     next: u64,
-    /// Behind the message that was matched last: a broker returns messages in the order in which they were sent.
+    /// The position after the last match: a broker returns messages in the order in which they were sent.
     matched: u64,
 }
 
 struct Sent {
     exchange: ShortString,
     publication: Rc<Publication>,
-    fate: Fate,
+    return_status: ReturnStatus,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// No return is known.
-    Open,
+enum ReturnStatus {
+    /// No return was recorded.
+    NotReturned,
     Returned,
-    /// A returned message could be this one or another, because the broker changed it.
-    Unclear,
+    /// The broker returned a modified message, which could be this one or another.
+    Ambiguous,
 }
 
 impl Sent {
-    fn may_be(&self, returned: &Returned) -> bool {
-        self.fate != Fate::Returned
+    fn may_match(&self, returned: &Returned) -> bool {
+        self.return_status != ReturnStatus::Returned
             && self.publication.mandatory
             && self.publication.key == returned.key
             && self.exchange == returned.exchange
     }
 
-    /// Two messages that are the same in all of this are indistinguishable to the broker and to consumers.
-    fn is(&self, returned: &Returned) -> bool {
-        self.may_be(returned)
+    /// Messages that agree in all of these are indistinguishable to the broker and to consumers.
+    fn matches(&self, returned: &Returned) -> bool {
+        self.may_match(returned)
             && self.publication.body.len() as u64 == returned.body_len
             && self.publication.properties == returned.properties
             && body_digest(&self.publication.body) == returned.body_digest
@@ -126,50 +126,52 @@ impl Sent {
 }
 
 impl Unconfirmed {
-    fn add(&mut self, message: &ToSend) -> u64 {
+    fn add(&mut self, message: &Outgoing) -> u64 {
         let number = self.next;
         self.next += 1;
         let (exchange, publication) = (message.exchange.clone(), Rc::clone(&message.publication));
-        self.sent.insert(number, Sent { exchange, publication, fate: Fate::Open });
+        self.sent.insert(number, Sent { exchange, publication, return_status: ReturnStatus::NotReturned });
         number
     }
 
-    fn note(&mut self, returned: Vec<Returned>) {
+    fn match_returns(&mut self, returned: Vec<Returned>) {
         for returned in returned {
-            self.note_one(&returned);
+            self.match_return(&returned);
         }
     }
 
-    fn note_one(&mut self, returned: &Returned) {
+    fn match_return(&mut self, returned: &Returned) {
         let matched = self.matched;
-        let (behind, before) = (self.sent.range(matched..), self.sent.range(..matched));
-        let found = behind.chain(before).find(|(_, sent)| sent.is(returned)).map(|(number, _)| *number);
+        let (after, before) = (self.sent.range(matched..), self.sent.range(..matched));
+        let found = after.chain(before).find(|(_, sent)| sent.matches(returned)).map(|(number, _)| *number);
         if let Some(number) = found {
             self.matched = number + 1;
-            self.set(number, Fate::Returned);
+            self.set(number, ReturnStatus::Returned);
             return;
         }
-        // A broker with an interceptor, or one that removes headers, returns other properties than it was sent.
-        let may_be: Vec<u64> =
-            self.sent.iter().filter(|(_, sent)| sent.may_be(returned)).map(|(number, _)| *number).collect();
-        match may_be[..] {
-            [] => tracing::warn!(exchange = %returned.exchange, "a returned message is none that was sent"),
-            [one] if self.sent.get(&one).is_some_and(|sent| sent.fate == Fate::Open) => self.set(one, Fate::Returned),
-            // One that is unclear already may be this one as well.
-            _ => may_be.iter().for_each(|number| self.set(*number, Fate::Unclear)),
+        // A broker with an interceptor, or one that removes headers, returns modified properties.
+        let candidates: Vec<u64> =
+            self.sent.iter().filter(|(_, sent)| sent.may_match(returned)).map(|(number, _)| *number).collect();
+        match candidates[..] {
+            [] => tracing::warn!(exchange = %returned.exchange, "returned message matches no sent message"),
+            [one] if self.sent.get(&one).is_some_and(|sent| sent.return_status == ReturnStatus::NotReturned) => {
+                self.set(one, ReturnStatus::Returned);
+            }
+            // A candidate that is already ambiguous may match this return too.
+            _ => candidates.iter().for_each(|number| self.set(*number, ReturnStatus::Ambiguous)),
         }
     }
 
-    fn set(&mut self, number: u64, fate: Fate) {
+    fn set(&mut self, number: u64, return_status: ReturnStatus) {
         if let Some(sent) = self.sent.get_mut(&number) {
-            sent.fate = fate;
+            sent.return_status = return_status;
         }
     }
 }
 
-/// Sends one message; ends when it is confirmed, or cannot be any more.
-async fn send(channel: &Channel, number: u64, message: ToSend) -> Settled {
-    let ToSend { exchange, publication, done, credit } = message;
+/// Sends one message; completes once it is confirmed or can no longer be.
+async fn send(channel: &Channel, number: u64, message: Outgoing) -> Completed {
+    let Outgoing { exchange, publication, done, permit } = message;
     let Publication { key, mandatory, properties, body } = &*publication;
     let options = BasicPublishOptions { mandatory: *mandatory, immediate: false };
     let outcome = if channel.status().connected() {
@@ -183,42 +185,42 @@ async fn send(channel: &Channel, number: u64, message: ToSend) -> Settled {
                 failpoint("amqp.confirmed");
                 confirmed
             }
-            // Some of it may have been written.
+            // Part of it may have been written.
             Err(error) => Err(Failure::Fault(unconfirmed(error))),
         }
     } else {
         Err(Failure::NotSent(unreachable("the channel was closed")))
     };
-    Settled { number, done, outcome, _credit: credit }
+    Completed { number, done, outcome, _permit: permit }
 }
 
-struct Settled {
+struct Completed {
     number: u64,
     done: oneshot::Sender<Result<(), Failure>>,
     outcome: Result<Confirmation, Failure>,
-    _credit: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Settled {
+impl Completed {
     fn report(self, unconfirmed_messages: &mut Unconfirmed) {
         let sent = match unconfirmed_messages.sent.entry(self.number) {
             Entry::Occupied(sent) => sent.remove(),
             Entry::Vacant(_) => return,
         };
-        let outcome = match (self.outcome, sent.fate) {
-            (_, Fate::Returned) => {
+        let outcome = match (self.outcome, sent.return_status) {
+            (_, ReturnStatus::Returned) => {
                 Err(Failure::Fault(unroutable(sent.exchange.as_str(), sent.publication.key.as_str())))
             }
-            (Ok(Confirmation::Ack(_)), Fate::Open) => Ok(()),
-            (Ok(Confirmation::Ack(_)), Fate::Unclear) => Err(Failure::Fault(returned_by_mistake())),
-            (Ok(Confirmation::Nack(_)), _) => Err(Failure::Fault(not_stored())),
-            // Confirmations were asked for: without one, nothing is known.
+            (Ok(Confirmation::Ack(_)), ReturnStatus::NotReturned) => Ok(()),
+            (Ok(Confirmation::Ack(_)), ReturnStatus::Ambiguous) => Err(Failure::Fault(ambiguous_return())),
+            (Ok(Confirmation::Nack(_)), _) => Err(Failure::Fault(nacked())),
+            // Unreachable, since confirm mode is on; otherwise nothing would be known.
             (Ok(Confirmation::NotRequested), _) => {
-                Err(Failure::Fault(unconfirmed("the broker was not asked to confirm")))
+                Err(Failure::Fault(unconfirmed("the channel is not in confirm mode")))
             }
             (Err(failure), _) => Err(failure),
         };
-        // A publisher who left does not want to know.
+        // The publisher may have been dropped.
         let _ = self.done.send(outcome);
     }
 }
@@ -241,14 +243,14 @@ mod tests {
 
     fn sent(unconfirmed: &mut Unconfirmed, region: &str, body: &'static str) -> u64 {
         let (done, _) = oneshot::channel();
-        let credit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
         let publication = Rc::new(Publication {
             key: "k".into(),
             mandatory: true,
             properties: properties(region),
             body: Bytes::from_static(body.as_bytes()),
         });
-        unconfirmed.add(&ToSend { exchange: "x".into(), publication, done, credit })
+        unconfirmed.add(&Outgoing { exchange: "x".into(), publication, done, permit })
     }
 
     fn returned(region: &str, body: &str) -> Returned {
@@ -261,40 +263,48 @@ mod tests {
         }
     }
 
-    fn fates(unconfirmed: &Unconfirmed) -> Vec<Fate> {
-        unconfirmed.sent.values().map(|sent| sent.fate).collect()
+    fn statuses(unconfirmed: &Unconfirmed) -> Vec<ReturnStatus> {
+        unconfirmed.sent.values().map(|sent| sent.return_status).collect()
     }
 
     #[test]
-    fn a_returned_message_is_matched_by_all_of_its_content() {
+    fn a_returned_message_is_matched_by_its_entire_content() {
         let mut unconfirmed = Unconfirmed::default();
         for (region, body) in [("eu", "1"), ("mars", "1"), ("mars", "2"), ("eu", "2")] {
             sent(&mut unconfirmed, region, body);
         }
-        unconfirmed.note(vec![returned("mars", "2"), returned("mars", "1")]);
-        assert!(fates(&unconfirmed) == [Fate::Open, Fate::Returned, Fate::Returned, Fate::Open]);
+        unconfirmed.match_returns(vec![returned("mars", "2"), returned("mars", "1")]);
+        assert!(
+            statuses(&unconfirmed)
+                == [
+                    ReturnStatus::NotReturned,
+                    ReturnStatus::Returned,
+                    ReturnStatus::Returned,
+                    ReturnStatus::NotReturned
+                ]
+        );
     }
 
     #[test]
-    fn of_equal_messages_as_many_are_returned_as_came_back() {
+    fn each_return_matches_one_of_several_equal_messages() {
         let mut unconfirmed = Unconfirmed::default();
         for _ in 0..3 {
             sent(&mut unconfirmed, "mars", "1");
         }
-        unconfirmed.note(vec![returned("mars", "1"), returned("mars", "1")]);
-        assert!(fates(&unconfirmed) == [Fate::Returned, Fate::Returned, Fate::Open]);
+        unconfirmed.match_returns(vec![returned("mars", "1"), returned("mars", "1")]);
+        assert!(statuses(&unconfirmed) == [ReturnStatus::Returned, ReturnStatus::Returned, ReturnStatus::NotReturned]);
     }
 
     #[test]
-    fn a_message_that_the_broker_changed_is_never_taken_for_a_confirmed_one() {
+    fn a_modified_return_never_leaves_its_message_confirmed() {
         let mut unconfirmed = Unconfirmed::default();
         let first = sent(&mut unconfirmed, "eu", "1");
-        unconfirmed.note(vec![returned("changed", "1")]);
-        assert!(fates(&unconfirmed) == [Fate::Returned]);
+        unconfirmed.match_returns(vec![returned("changed", "1")]);
+        assert!(statuses(&unconfirmed) == [ReturnStatus::Returned]);
         unconfirmed.sent.remove(&first);
         sent(&mut unconfirmed, "eu", "1");
         sent(&mut unconfirmed, "mars", "1");
-        unconfirmed.note(vec![returned("changed", "1")]);
-        assert!(fates(&unconfirmed) == [Fate::Unclear, Fate::Unclear]);
+        unconfirmed.match_returns(vec![returned("changed", "1")]);
+        assert!(statuses(&unconfirmed) == [ReturnStatus::Ambiguous, ReturnStatus::Ambiguous]);
     }
 }

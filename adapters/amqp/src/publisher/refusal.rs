@@ -1,4 +1,4 @@
-//! Messages that a broker refuses by closing the channel or the connection on which they are published.
+//! Messages that a broker refuses by closing their channel or connection.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use lapin::types::ShortString;
 use lapin::{Error, ErrorKind};
 
 use super::Publication;
-use crate::error::{no_exchange, refused_for_good};
+use crate::error::{no_exchange, refused_permanently};
 
 /// Reply codes (AMQP 0.9.1 §1.2).
 const CONTENT_TOO_LARGE: u16 = 311;
@@ -19,91 +19,91 @@ const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;
 const PRECONDITION_FAILED: u16 = 406;
 
-/// How long a refusal is remembered: permissions and limits may be changed.
-const MEMORY_TIME: Duration = Duration::from_secs(60);
-/// Keys that are remembered, of each kind.
+/// How long a refusal is remembered; permissions and limits may change.
+const REFUSAL_TTL: Duration = Duration::from_secs(60);
+/// The maximum number of accepted and of refused keys that are remembered.
 const KEYS_MAX: usize = 16_384;
 /// Bodies up to this length are expected to be accepted.
 const SMALL_LEN: usize = 64 << 10;
 
-/// What a broker said when it closed a channel, or a connection.
+/// The reason that a broker gave for closing a channel or connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) code: u16,
     text: String,
-    /// The whole connection was closed.
+    /// A connection exception: the broker closed the connection, not only the channel.
     pub(crate) is_hard: bool,
 }
 
 impl Refusal {
-    /// The refusal in an error, where it is one that a message can cause.
+    /// The refusal in an error; `None` if no message can have caused the error.
     pub(super) fn of(error: &Error) -> Option<Self> {
         let ErrorKind::ProtocolError(error) = error.kind() else { return None };
         let (code, is_hard) = match error.kind() {
             AMQPErrorKind::Soft(soft) => (soft.get_id(), false),
-            // An operator closed it, or the broker shuts down.
+            // Closed by an operator or a shutdown of the broker.
             AMQPErrorKind::Hard(hard) if hard.get_id() == CONNECTION_FORCED => return None,
             AMQPErrorKind::Hard(hard) => (hard.get_id(), true),
         };
         Some(Self { code, text: error.get_message().as_str().to_owned(), is_hard })
     }
 
-    /// What it means for a message that was alone on its channel.
+    /// The fault of a message that was published on an isolated channel.
     pub(super) fn fault(&self, exchange: &str) -> Fault {
-        tracing::warn!(exchange, code = self.code, text = %self.text, "the broker refused a message");
+        tracing::warn!(exchange, code = self.code, text = %self.text, "message refused by broker");
         match self.code {
             NOT_FOUND => no_exchange(exchange, &self.text),
             RESOURCE_LOCKED => {
-                let message = "the broker has locked what the message is for";
+                let message = "the exchange or queue is locked by another connection";
                 Fault::new(Code::Unavailable, "LOCKED", message).with_retry(Retry::Same)
             }
-            ACCESS_REFUSED => refused_for_good(Code::PermissionDenied, self.code),
-            CONTENT_TOO_LARGE => refused_for_good(Code::InvalidArgument, self.code).with_http_status(413),
-            PRECONDITION_FAILED if self.is_of_size() => {
-                refused_for_good(Code::InvalidArgument, self.code).with_http_status(413)
+            ACCESS_REFUSED => refused_permanently(Code::PermissionDenied, self.code),
+            CONTENT_TOO_LARGE => refused_permanently(Code::InvalidArgument, self.code).with_http_status(413),
+            PRECONDITION_FAILED if self.is_size_limit() => {
+                refused_permanently(Code::InvalidArgument, self.code).with_http_status(413)
             }
-            _ => refused_for_good(Code::InvalidArgument, self.code),
+            _ => refused_permanently(Code::InvalidArgument, self.code),
         }
     }
 
-    fn is_of_size(&self) -> bool {
+    fn is_size_limit(&self) -> bool {
         self.code == CONTENT_TOO_LARGE || (self.code == PRECONDITION_FAILED && self.text.contains("size"))
     }
 }
 
-/// What the broker has accepted and refused on one exchange, so that a message that may be refused goes alone.
+/// Messages that the broker accepted and refused on one exchange. Decides which messages must be isolated.
 #[derive(Default)]
-pub(super) struct Experience {
+pub(super) struct History {
     refused_keys: HashMap<ShortString, Instant>,
-    /// The shortest body that was refused for its length.
+    /// The shortest body refused because of its length.
     refused_len: Option<(usize, Instant)>,
     accepted_keys: HashSet<ShortString>,
     accepted_len: usize,
 }
 
-impl Experience {
-    /// A message like this was refused a short time ago.
+impl History {
+    /// Whether a similar message was refused recently.
     pub(super) fn expects_refusal(&mut self, publication: &Publication, now: Instant) -> bool {
-        self.refused_keys.retain(|_, since| now.duration_since(*since) < MEMORY_TIME);
-        self.refused_len = self.refused_len.filter(|(_, since)| now.duration_since(*since) < MEMORY_TIME);
+        self.refused_keys.retain(|_, since| now.duration_since(*since) < REFUSAL_TTL);
+        self.refused_len = self.refused_len.filter(|(_, since)| now.duration_since(*since) < REFUSAL_TTL);
         self.refused_len.is_some_and(|(len, _)| publication.body.len() >= len)
             || self.refused_keys.contains_key(&publication.key)
     }
 
-    /// Messages to this key, and messages of this length, were accepted before.
+    /// Whether messages with this key, and messages of this length, were accepted before.
     pub(super) fn expects_acceptance(&mut self, publication: &Publication, now: Instant) -> bool {
         publication.body.len() <= self.accepted_len.max(SMALL_LEN)
             && self.accepted_keys.contains(&publication.key)
             && !self.expects_refusal(publication, now)
     }
 
-    pub(super) fn accepted(&mut self, publication: &Publication) {
+    pub(super) fn record_accepted(&mut self, publication: &Publication) {
         self.accepted_len = self.accepted_len.max(publication.body.len());
         if !self.accepted_keys.contains(&publication.key) {
             if self.accepted_keys.len() >= KEYS_MAX {
-                // Which one goes matters little: it is learnt anew with its next request.
-                let forgotten = self.accepted_keys.iter().next().cloned();
-                forgotten.map(|forgotten| self.accepted_keys.remove(&forgotten));
+                // Any will do: it is learned again with its next request.
+                let evicted = self.accepted_keys.iter().next().cloned();
+                evicted.map(|evicted| self.accepted_keys.remove(&evicted));
             }
             self.accepted_keys.insert(publication.key.clone());
         }
@@ -111,8 +111,8 @@ impl Experience {
         self.refused_len = self.refused_len.filter(|(len, _)| *len > publication.body.len());
     }
 
-    pub(super) fn refused(&mut self, publication: &Publication, refusal: &Refusal, now: Instant) {
-        if refusal.is_of_size() {
+    pub(super) fn record_refused(&mut self, publication: &Publication, refusal: &Refusal, now: Instant) {
+        if refusal.is_size_limit() {
             let len = publication.body.len();
             self.refused_len = Some((self.refused_len.map_or(len, |(known, _)| known.min(len)), now));
             self.accepted_len = self.accepted_len.min(len.saturating_sub(1));
@@ -144,27 +144,27 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_length_is_expected_to_be_refused_until_it_is_accepted_or_forgotten() {
-        let (mut experience, now) = (Experience::default(), Instant::now());
-        experience.refused(&publication("k", 100), &refusal(406, "message size 100 is larger than 90"), now);
-        assert!(experience.expects_refusal(&publication("other", 100), now));
-        assert!(!experience.expects_refusal(&publication("k", 99), now));
-        assert!(!experience.expects_refusal(&publication("k", 100), now + MEMORY_TIME));
-        experience.refused(&publication("k", 100), &refusal(406, "size"), now);
-        experience.accepted(&publication("k", 100));
-        assert!(!experience.expects_refusal(&publication("k", 100), now));
+    fn a_refused_length_is_expected_to_be_refused_until_accepted_or_expired() {
+        let (mut history, now) = (History::default(), Instant::now());
+        history.record_refused(&publication("k", 100), &refusal(406, "message size 100 is larger than 90"), now);
+        assert!(history.expects_refusal(&publication("other", 100), now));
+        assert!(!history.expects_refusal(&publication("k", 99), now));
+        assert!(!history.expects_refusal(&publication("k", 100), now + REFUSAL_TTL));
+        history.record_refused(&publication("k", 100), &refusal(406, "size"), now);
+        history.record_accepted(&publication("k", 100));
+        assert!(!history.expects_refusal(&publication("k", 100), now));
     }
 
     #[test]
-    fn a_refused_key_says_nothing_of_other_keys() {
-        let (mut experience, now) = (Experience::default(), Instant::now());
-        experience.accepted(&publication("k", 1));
-        assert!(experience.expects_acceptance(&publication("k", SMALL_LEN), now));
-        assert!(!experience.expects_acceptance(&publication("k", SMALL_LEN + 1), now));
-        assert!(!experience.expects_acceptance(&publication("new", 1), now));
-        experience.refused(&publication("k", 1), &refusal(403, "access"), now);
-        assert!(experience.expects_refusal(&publication("k", 1), now));
-        assert!(!experience.expects_acceptance(&publication("k", 1), now));
-        assert!(!experience.expects_refusal(&publication("other", 1), now));
+    fn a_refused_key_does_not_affect_other_keys() {
+        let (mut history, now) = (History::default(), Instant::now());
+        history.record_accepted(&publication("k", 1));
+        assert!(history.expects_acceptance(&publication("k", SMALL_LEN), now));
+        assert!(!history.expects_acceptance(&publication("k", SMALL_LEN + 1), now));
+        assert!(!history.expects_acceptance(&publication("new", 1), now));
+        history.record_refused(&publication("k", 1), &refusal(403, "access"), now);
+        assert!(history.expects_refusal(&publication("k", 1), now));
+        assert!(!history.expects_acceptance(&publication("k", 1), now));
+        assert!(!history.expects_refusal(&publication("other", 1), now));
     }
 }

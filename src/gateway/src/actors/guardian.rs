@@ -1,4 +1,4 @@
-//! Starts, watches and restarts hosts; gives up on one that fails too often.
+//! Starts, supervises and restarts hosts; abandons one that fails too often.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use super::host::Host;
 use crate::config::ListenerConfig;
 
-/// Restarts within [`RESTART_WINDOW`] before a host is given up.
+/// The maximum number of restarts within [`RESTART_WINDOW`]; then a host is abandoned.
 const RESTARTS_MAX: usize = 5;
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// A listener that serves: its name, what it speaks, and the address that it got.
+/// A running listener: its name, its adapter, and its bound address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listening {
     pub(crate) name: String,
@@ -26,15 +26,15 @@ pub(crate) struct Listening {
     pub(crate) address: String,
 }
 
-/// The guardian of all hosts.
+/// The supervisor of all hosts.
 pub(crate) struct Guardian {
     arbiters: usize,
     ingress: Arc<dyn OpenIngress>,
     hosts: BTreeMap<String, HostState>,
     runs: u64,
-    /// How many hosts run; changes wake who waits for the last to end.
+    /// The number of running hosts, which a stop waits for.
     running: watch::Sender<usize>,
-    stopping: bool,
+    is_stopping: bool,
 }
 
 struct HostState {
@@ -42,16 +42,16 @@ struct HostState {
     address: String,
     stop: CancellationToken,
     run: u64,
-    up: bool,
+    is_up: bool,
     failures: Vec<Instant>,
 }
 
-/// Makes the hosts those of the list: new ones are opened first, and where one cannot be, nothing changes.
+/// Starts and stops hosts to match the list. New listeners are opened first; if one fails, nothing changes.
 #[derive(actix::Message)]
 #[rtype(result = "Result<Vec<Listening>, String>")]
 pub(crate) struct Apply(pub(crate) Vec<ListenerConfig>);
 
-/// A host's run is over.
+/// A run of a host has ended.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
 pub(super) struct HostEnded {
@@ -60,14 +60,14 @@ pub(super) struct HostEnded {
     pub(super) error: Option<String>,
 }
 
-/// Stops all hosts; answers when the last has finished what was in flight.
+/// Stops all hosts; the response follows when the last one has finished its messages in flight.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
 pub(crate) struct StopAll;
 
 impl Guardian {
     pub(crate) fn new(arbiters: usize, ingress: Arc<dyn OpenIngress>) -> Self {
-        Self { arbiters, ingress, hosts: BTreeMap::new(), runs: 0, running: watch::Sender::new(0), stopping: false }
+        Self { arbiters, ingress, hosts: BTreeMap::new(), runs: 0, running: watch::Sender::new(0), is_stopping: false }
     }
 
     fn run(&mut self, name: &str, inbound: Box<dyn Inbound>, context: &Context<Self>) -> (u64, CancellationToken) {
@@ -94,7 +94,7 @@ impl Guardian {
                 Some(host) if host.config.spec.fingerprint() == listener.spec.fingerprint() => {}
                 Some(_) => {
                     return Err(format!(
-                        "the listener `{}` has changed: its settings take effect with a restart",
+                        "the settings of listener `{}` have changed: they take effect after a restart",
                         listener.name
                     ));
                 }
@@ -110,17 +110,17 @@ impl Guardian {
         self.hosts.retain(|name, host| {
             let kept = listeners.iter().any(|listener| listener.name == *name);
             if !kept {
-                tracing::info!(listener = %name, "stops: it is not in crossdock.yaml any more");
+                tracing::info!(listener = %name, "listener removed; stopping");
                 host.stop.cancel();
             }
             kept
         });
         for (config, inbound) in opened {
             let address = inbound.address();
-            tracing::info!(listener = %config.name, adapter = config.adapter.name(), %address, "listens");
+            tracing::info!(listener = %config.name, adapter = config.adapter.name(), %address, "listener started");
             let name = config.name.clone();
             let (run, stop) = self.run(&name, inbound, context);
-            self.hosts.insert(name, HostState { config, address, stop, run, up: true, failures: Vec::new() });
+            self.hosts.insert(name, HostState { config, address, stop, run, is_up: true, failures: Vec::new() });
         }
         let listening = self.hosts.values().map(|host| Listening {
             name: host.config.name.clone(),
@@ -134,34 +134,34 @@ impl Guardian {
         self.running.send_modify(|running| *running = running.saturating_sub(1));
         let HostEnded { name, run, error } = ended;
         let Some(host) = self.hosts.get_mut(&name).filter(|host| host.run == run) else { return };
-        host.up = false;
-        if self.stopping || host.stop.is_cancelled() {
+        host.is_up = false;
+        if self.is_stopping || host.stop.is_cancelled() {
             return;
         }
         let now = Instant::now();
         host.failures.retain(|at| now.saturating_duration_since(*at) < RESTART_WINDOW);
         host.failures.push(now);
         let failures = host.failures.len();
-        let error = error.unwrap_or_else(|| "it ended without being asked to".to_owned());
+        let error = error.unwrap_or_else(|| "the listener ended unexpectedly".to_owned());
         if failures > RESTARTS_MAX {
-            tracing::error!(listener = %name, %error, failures, "is given up: restart the gateway when the cause is gone");
+            tracing::error!(listener = %name, %error, failures, "listener failed too often; not restarted until the gateway restarts");
             return;
         }
-        let wait = BACKOFF_MIN.saturating_mul(1 << (failures - 1).min(8)).min(BACKOFF_MAX);
-        tracing::error!(listener = %name, %error, wait_ms = wait.as_millis(), "failed and is restarted");
-        let waiting = tokio::time::sleep(wait)
+        let delay = BACKOFF_MIN.saturating_mul(1 << (failures - 1).min(8)).min(BACKOFF_MAX);
+        tracing::error!(listener = %name, %error, delay_ms = delay.as_millis(), "listener failed; restarting");
+        let waiting = tokio::time::sleep(delay)
             .into_actor(self)
             .map(move |(), guardian, context| guardian.restart(&name, context));
         context.spawn(waiting);
     }
 
     fn restart(&mut self, name: &str, context: &mut Context<Self>) {
-        let Some(host) = self.hosts.get(name).filter(|host| !host.up && !host.stop.is_cancelled()) else { return };
+        let Some(host) = self.hosts.get(name).filter(|host| !host.is_up && !host.stop.is_cancelled()) else { return };
         match host.config.adapter.open_inbound(name, &*host.config.spec) {
             Ok(inbound) => {
                 let (run, stop) = self.run(name, inbound, context);
                 if let Some(host) = self.hosts.get_mut(name) {
-                    (host.run, host.stop, host.up) = (run, stop, true);
+                    (host.run, host.stop, host.is_up) = (run, stop, true);
                 }
             }
             Err(error) => {
@@ -197,13 +197,13 @@ impl Handler<StopAll> for Guardian {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _: StopAll, _: &mut Context<Self>) -> Self::Result {
-        self.stopping = true;
+        self.is_stopping = true;
         for host in self.hosts.values() {
             host.stop.cancel();
         }
         let mut running = self.running.subscribe();
         Box::pin(async move {
-            // An error says that the guardian is gone, and with it all hosts.
+            // An error means that the guardian is gone, and with it all hosts.
             let _ = running.wait_for(|running| *running == 0).await;
         })
     }

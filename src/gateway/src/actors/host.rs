@@ -1,4 +1,4 @@
-//! One listener: runs it, and tells the guardian when it ends.
+//! Runs one listener, and notifies the guardian when it ends.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::guardian::{Guardian, HostEnded};
 /// The actor of one listener.
 pub(super) struct Host {
     pub(super) name: String,
-    /// Tells this run from those before it.
+    /// Distinguishes this run from earlier ones.
     pub(super) run: u64,
     pub(super) inbound: Option<Box<dyn Inbound>>,
     pub(super) arbiters: usize,
@@ -28,12 +28,12 @@ impl Actor for Host {
         let (arbiters, ingress, stop) = (self.arbiters, Arc::clone(&self.ingress), self.stop.clone());
         let (name, run, guardian) = (self.name.clone(), self.run, self.guardian.clone());
         actix_rt::spawn(async move {
-            // A task of its own, so that a panic of the adapter is an error here.
+            // A separate task, so that a panic of the adapter becomes an error here.
             let running = actix_rt::spawn(inbound.run(arbiters, ingress, stop));
             let result = running.await.unwrap_or_else(|error| Err(AdapterError::Stopped(error.to_string())));
             let error = result.err().map(|error| error.to_string());
             if guardian.send(HostEnded { name, run, error }).await.is_err() {
-                tracing::debug!("the guardian is gone");
+                tracing::debug!("guardian is gone");
             }
         });
     }

@@ -1,4 +1,4 @@
-//! Loads, checks and publishes whole generations of the routes.
+//! Loads, checks and publishes generations of the routes.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,13 +12,13 @@ use crate::generation::{CurrentGeneration, Generation};
 use crate::process::ProcessState;
 use crate::stats::Stats;
 
-/// Reads the settings anew; the error is what to show to the person who wrote them.
+/// Reads the settings again; the error is the text to show to the user.
 pub(crate) type Source = Box<dyn Fn() -> Result<Config, String>>;
 
-/// The result of the last reload: `None` where it was good or there was none.
+/// The error of the last reload; `None` if it succeeded or there was none.
 pub(crate) type LastError = Arc<Mutex<Option<String>>>;
 
-/// The actor that owns the version of the routes.
+/// The actor that replaces the current generation.
 pub(crate) struct Routes {
     pub(crate) source: Source,
     pub(crate) adapters: Arc<[Arc<dyn Adapter>]>,
@@ -29,13 +29,13 @@ pub(crate) struct Routes {
     pub(crate) last_error: LastError,
 }
 
-/// Reads the settings anew and publishes them, or leaves the old ones in force and says why.
+/// Reads the settings again and publishes a new generation; on an error, the current one stays in force.
 #[derive(actix::Message)]
 #[rtype(result = "Result<u64, String>")]
 pub(crate) struct ReloadRoutes;
 
 impl Routes {
-    /// Everything that can fail, before anything changes.
+    /// Performs every step that can fail, before anything changes.
     fn prepare(&self) -> Result<Generation, String> {
         let config = (self.source)()?;
         let number = self.current.load().number + 1;
@@ -48,11 +48,11 @@ impl Routes {
         Ok(generation)
     }
 
-    fn refuse(&self, problem: String) -> String {
+    fn reject(&self, problem: String) -> String {
         self.stats.reloads_failed.fetch_add(1, Ordering::Relaxed);
         tracing::error!(
             generation = self.current.load().number,
-            "reload refused, the routes in force serve on:\n{problem}"
+            "reload rejected; current routes stay in force:\n{problem}"
         );
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.clone());
         problem
@@ -77,13 +77,13 @@ impl Handler<ReloadRoutes> for Routes {
 
     fn handle(&mut self, _: ReloadRoutes, _: &mut Context<Self>) -> Self::Result {
         match self.prepare() {
-            Err(problem) => Box::pin(std::future::ready(Err(self.refuse(problem))).into_actor(self)),
+            Err(problem) => Box::pin(std::future::ready(Err(self.reject(problem))).into_actor(self)),
             Ok(generation) => {
                 let applied = self.guardian.send(Apply(generation.listeners.clone()));
                 Box::pin(applied.into_actor(self).map(move |applied, routes, _| match applied {
                     Ok(Ok(_)) => Ok(routes.publish(generation)),
-                    Ok(Err(problem)) => Err(routes.refuse(problem)),
-                    Err(_) => Err(routes.refuse("the gateway is stopping".to_owned())),
+                    Ok(Err(problem)) => Err(routes.reject(problem)),
+                    Err(_) => Err(routes.reject("the gateway is stopping".to_owned())),
                 }))
             }
         }

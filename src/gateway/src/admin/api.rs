@@ -7,28 +7,28 @@ use crossdock_routing::Step;
 use serde_json::{Value, json};
 
 use crate::generation::{Generation, ServiceShare};
-use crate::process::health::Known;
+use crate::process::health::KnownEndpoint;
 use crate::stats::{Stats, get};
 
 fn endpoints_json(service: &ServiceShare, now: Instant) -> Vec<Value> {
-    let one = |Known { place, endpoint }: &Known| {
-        let name = service.health.name(*place);
+    let endpoint_json = |KnownEndpoint { address_index, endpoint }: &KnownEndpoint| {
+        let name = service.health.host_name(*address_index);
         json!({
             "service": &*service.plan.name,
             "address": endpoint.address,
             "ip": endpoint.ip,
             "name_problem": name.and_then(|name| name.addresses().problem).as_deref(),
-            "state": endpoint.standing(now).name(),
+            "state": endpoint.state(now).name(),
             "unreachable": get(&endpoint.unreachable_total),
             "failed": get(&endpoint.failed_total),
             "ejected": get(&endpoint.ejected_total),
             "checks_failed": get(&endpoint.checks_failed_total),
         })
     };
-    service.health.endpoints().iter().map(one).collect()
+    service.health.endpoints().iter().map(endpoint_json).collect()
 }
 
-/// Three digits behind the point are enough for people.
+/// Rounds to three decimal places.
 fn rounded(number: f64) -> Value {
     json!((number * 1000.0).round() / 1000.0)
 }
@@ -42,10 +42,11 @@ pub(crate) fn routes_json(stats: &Stats, generation: &Generation, now: Instant) 
         let (request, processing, response) =
             (mean_ms(&route.request_ns), mean_ms(&route.processing_ns), mean_ms(&route.response_ns));
         let services = Step::services(&plan.steps);
-        let at_once = services.iter().map(|service| generation.plan.services[*service].concurrency).min();
-        let capacity = at_once.filter(|_| processing > 0.0).map(|at_once| at_once as f64 / (processing / 1000.0));
+        let concurrency = services.iter().map(|service| generation.plan.services[*service].concurrency).min();
+        let capacity =
+            concurrency.filter(|_| processing > 0.0).map(|concurrency| concurrency as f64 / (processing / 1000.0));
         let availability =
-            if finished == 0 { 1.0 } else { 1.0 - route.serving_side_failures() as f64 / finished as f64 };
+            if finished == 0 { 1.0 } else { 1.0 - route.server_side_failures() as f64 / finished as f64 };
         let failed: serde_json::Map<String, Value> = Code::ALL
             .into_iter()
             .map(|code| (code.name().to_owned(), get(&route.failed[code as usize])))
@@ -58,7 +59,7 @@ pub(crate) fn routes_json(stats: &Stats, generation: &Generation, now: Instant) 
             "endpoints": endpoints.collect::<Vec<_>>(),
             "from": plan.entries.iter().map(|entry| entry.describe()).collect::<Vec<_>>(),
             "requests": finished,
-            "in_flight": get(&route.begun).saturating_sub(finished),
+            "in_flight": get(&route.started).saturating_sub(finished),
             "failed": failed,
             "throughput_per_s": rounded(route.throughput(stats.started, now)),
             "latency_ms": {
@@ -82,7 +83,7 @@ pub(crate) fn services_json(generation: &Generation, now: Instant) -> Value {
         json!({
             "name": &*service.plan.name,
             "endpoints": endpoints_json(service, now),
-            "breaker": service.plan.breaker.as_ref().map(|_| service.health.breaker.name()),
+            "breaker": service.plan.breaker.as_ref().map(|_| service.health.breaker.state_name()),
             "calls": get(&service.stats.calls),
             "succeeded": get(&service.stats.succeeded),
             "retries": get(&service.stats.retries),

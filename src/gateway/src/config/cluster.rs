@@ -1,4 +1,4 @@
-//! The part of `crossdock.yaml` that makes an instance one of a cluster.
+//! The `cluster` settings of `crossdock.yaml`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,89 +10,89 @@ use crossdock_settings::{Duration, FromNode as _, Named, Node, Reader, Spanned, 
 use crossdock_tls::MutualTls;
 use crossdock_zab::ServerId;
 
-/// The shortest and the longest tick: shorter ones are not kept, longer ones keep everybody waiting.
+/// The permitted ticks: timers cannot keep shorter ones, and longer ones delay every operation.
 const TICK: std::ops::RangeInclusive<StdDuration> = StdDuration::from_millis(5)..=StdDuration::from_secs(1);
 
 settings! {
     /// the tls of the cluster
     pub(crate) struct ClusterTlsSettings {
-        /// A PEM file with the certificate of this instance, for the name `ID.NAME` such as `1.shop`, and those that it hangs on.
+        /// A PEM file with the certificate of this instance, for the name `ID.NAME` such as `1.shop`, followed by its intermediate certificates.
         pub(crate) cert: String,
         /// A PEM file with its private key.
         pub(crate) key: String,
-        /// A PEM file with the authorities whose certificates the others show.
+        /// A PEM file with the authorities that issue the certificates of the other instances.
         pub(crate) ca: String,
     }
 
     /// the cluster
     pub(crate) struct ClusterSettings {
-        /// The cluster's name; instances of another are not talked to.
+        /// The name of the cluster; connections from instances of another cluster are rejected.
         pub(crate) name: String = "crossdock".to_owned(),
-        /// This instance: a number from 1 on. One that is alone needs none.
+        /// The number of this instance, at least 1. Optional for a cluster of one instance.
         pub(crate) id: Option<u64>,
-        /// The instances whose majority decides, each `id: address:port`; this one among them, or among the observers. Without any, this
-        /// instance is alone: a cluster of one.
+        /// The voting instances, each `id: address:port`, which form the quorum; they or the observers include this instance. Without members,
+        /// this instance is a cluster of one.
         pub(crate) members: Named<Spanned<String>>,
-        /// Instances that follow without a vote.
+        /// Instances that follow the leader without voting.
         pub(crate) observers: Named<Spanned<String>>,
-        /// The folder of the log and of snapshots, from the folder of this file on. `crossdock cluster init` makes it.
+        /// The folder of the log and snapshots, relative to the folder of this file. `crossdock cluster init` creates it.
         pub(crate) data: String = "data/cluster".to_owned(),
-        /// Encrypt connections with the others; needed where they are on other machines. Files are read anew for each connection.
+        /// Encrypts and authenticates connections between instances; required between machines. The files are read for each connection.
         pub(crate) tls: Option<ClusterTlsSettings>,
-        /// Permits members on other machines without `tls`: a connection is then identified by its source address alone, so nobody else must be able
-        /// to reach this network.
+        /// Permits instances on other machines without `tls`: a connection is then identified by its source address alone, so nobody else may
+        /// have access to this network.
         pub(crate) trusted_network: bool = false,
-        /// The unit of all waits; a leader that is silent for 35 of them is given up.
+        /// The unit of all timeouts; a leader that sends nothing for 35 ticks is considered failed.
         pub(crate) tick: Duration = Duration(StdDuration::from_millis(20)),
     }
 }
 
-/// Reads how the instance takes part.
+/// Reads and checks the settings.
 pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Option<Settings> {
     let settings = ClusterSettings::from_node(node, reader)?;
     let mut members = BTreeMap::new();
-    let listed = settings.members.0.iter().map(|one| (one, true));
-    let listed: Vec<_> = listed.chain(settings.observers.0.iter().map(|one| (one, false))).collect();
+    let listed = settings.members.0.iter().map(|member| (member, true));
+    let listed: Vec<_> = listed.chain(settings.observers.0.iter().map(|observer| (observer, false))).collect();
     for ((id, address), votes) in listed {
         let number = id.value.parse::<u64>().ok().filter(|number| *number > 0);
         let Some(number) = number else {
-            let message = format!("`{}` is not the number of an instance", id.value);
+            let message = format!("an instance number must be an integer of at least 1, not `{}`", id.value);
             reader.error("cluster-id", id.span, message, "write `1: 127.0.0.1:7101`");
             return None;
         };
         let address = address_of(address, settings.tls.is_some() || settings.trusted_network, reader)?;
         if members.insert(ServerId(number), Member { address, votes }).is_some() {
-            let message = format!("the instance {number} stands there twice");
-            reader.error("cluster-id", id.span, message, "keep one of them");
+            let message = format!("instance {number} is listed twice");
+            reader.error("cluster-id", id.span, message, "remove one of them");
             return None;
         }
     }
     let is_alone = members.is_empty();
-    // Two that take the same for granted would both promise and acknowledge under it.
+    // No default among several instances: two with the same id would both vote and acknowledge under it.
     let Some(id) = settings.id.or(is_alone.then_some(1)).filter(|id| *id > 0) else {
         let span = node.get("id").map_or(node.span, |node| node.span);
-        let message = "the number of an instance is from 1 on, and one among others needs it";
-        reader.error("cluster-id", span, message, "add `id: 1`, another number to each instance");
+        let message = "`id` must be a number of at least 1, and is required with `members`";
+        reader.error("cluster-id", span, message, "add `id: 1`, with a different number for each instance");
         return None;
     };
     if is_alone {
-        // Nobody knows the port, and nobody needs to.
+        // No other instance connects: any free port will do.
         let alone = Member { address: SocketAddr::from(([127, 0, 0, 1], 0)), votes: true };
         members.insert(ServerId(id), alone);
     } else if settings.members.0.is_empty() {
         let help = "add `members: { 1: 127.0.0.1:7101, 2: 127.0.0.1:7102, 3: 127.0.0.1:7103 }`";
-        reader.error("missing-key", node.span, "a cluster has at least one member", help);
+        reader.error("missing-key", node.span, "a cluster needs at least one member", help);
         return None;
     }
     if !members.contains_key(&ServerId(id)) {
         let span = node.get("id").map_or(node.span, |node| node.span);
-        let message = format!("the instance {id} is neither among the members nor among the observers");
+        let message = format!("instance {id} is listed neither in `members` nor in `observers`");
         reader.error("cluster-id", span, message, format!("add `{id}: address:port` to one of them"));
         return None;
     }
     if !TICK.contains(&settings.tick.0) {
         let span = node.get("tick").map_or(node.span, |node| node.span);
-        reader.error("cluster-tick", span, "a tick is from 5ms to 1s", "write `tick: 20ms`, or leave it out");
+        reader.error("cluster-tick", span, "`tick` must be between 5ms and 1s", "write `tick: 20ms`, or remove it");
         return None;
     }
     let mut checked = Settings::new(&settings.name, ServerId(id), members, folder.join(&settings.data));
@@ -113,7 +113,7 @@ fn address_of(text: &Spanned<String>, is_open: bool, reader: &mut Reader<'_>) ->
             None
         }
         Err(_) => {
-            let message = format!("`{}` is not an address", text.value);
+            let message = format!("an instance needs an IP address and a port, not `{}`", text.value);
             reader.error("address", text.span, message, "write an IP address and a port, such as `127.0.0.1:7101`");
             None
         }

@@ -1,22 +1,22 @@
-//! Which endpoint a call goes to. Pure.
+//! Selects the endpoint of a call. Pure.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossdock_routing::Balance;
 
-/// Picks endpoints.
+/// The load balancer of a service.
 #[derive(Debug)]
 pub(crate) struct Picker {
     balance: Balance,
     next: usize,
 }
 
-/// Calls under way at an endpoint.
+/// The number of outstanding calls at an endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Load(Arc<AtomicUsize>);
 
-/// A call under way at an endpoint; it ends when this is dropped, wherever that is: a stream outlives its head.
+/// An outstanding call at an endpoint; it ends when this is dropped. A streamed reply outlives its headers.
 #[derive(Debug)]
 pub(crate) struct Outstanding(Arc<AtomicUsize>);
 
@@ -42,23 +42,23 @@ impl Picker {
         Self { balance, next: 0 }
     }
 
-    /// The endpoint of the next call, of `count`: one of the best by `rank`, where a lower one is better and nothing says that the endpoint is
-    /// not to be used. Among equals, the balance decides.
+    /// Picks one of `count` endpoints for the next call: one with the lowest `rank`; `None` excludes an endpoint. Among endpoints of equal rank, the
+    /// balance decides.
     pub(crate) fn pick<'a, R: Ord>(
         &mut self,
         count: usize,
         rank: impl Fn(usize) -> Option<R>,
         load: impl Fn(usize) -> &'a Load,
     ) -> Option<usize> {
-        // There may be fewer endpoints than before.
+        // The number of endpoints may have decreased.
         let first = if self.next < count { self.next } else { 0 };
-        let in_turn = (first..count).chain(0..first);
-        let ranked = in_turn.filter_map(|endpoint| Some((rank(endpoint)?, endpoint)));
-        // The first of equals is the next in turn.
+        let rotation = (first..count).chain(0..first);
+        let ranked = rotation.filter_map(|endpoint| Some((rank(endpoint)?, endpoint)));
+        // `min_by` returns the first of equal elements, which is the next in rotation.
         let (_, endpoint) = match self.balance {
-            Balance::RoundRobin => ranked.min_by(|(one, _), (other, _)| one.cmp(other))?,
-            Balance::LeastOutstanding => ranked.min_by(|(one, first), (other, second)| {
-                one.cmp(other).then_with(|| load(*first).calls().cmp(&load(*second).calls()))
+            Balance::RoundRobin => ranked.min_by(|(a, _), (b, _)| a.cmp(b))?,
+            Balance::LeastOutstanding => ranked.min_by(|(a, first), (b, second)| {
+                a.cmp(b).then_with(|| load(*first).calls().cmp(&load(*second).calls()))
             })?,
         };
         self.next = endpoint + 1;
@@ -70,13 +70,13 @@ impl Picker {
 mod tests {
     use super::*;
 
-    /// A picker with the loads of its endpoints.
-    struct Picked {
+    /// A picker and its endpoints.
+    struct Endpoints {
         picker: Picker,
         loads: Vec<Load>,
     }
 
-    impl Picked {
+    impl Endpoints {
         fn new(balance: Balance, count: usize) -> Self {
             Self { picker: Picker::new(balance), loads: (0..count).map(|_| Load::default()).collect() }
         }
@@ -92,8 +92,8 @@ mod tests {
     }
 
     #[test]
-    fn in_turn_also_where_endpoints_come_and_go() {
-        let mut picked = Picked::new(Balance::RoundRobin, 3);
+    fn round_robin_continues_when_endpoints_change() {
+        let mut picked = Endpoints::new(Balance::RoundRobin, 3);
         let mut endpoints = |count: usize, calls: usize| -> Vec<usize> {
             picked.loads.resize_with(count, Load::default);
             (0..calls).map(|_| picked.next().0).collect()
@@ -104,8 +104,8 @@ mod tests {
     }
 
     #[test]
-    fn the_least_busy_and_in_turn_among_equals() {
-        let mut picked = Picked::new(Balance::LeastOutstanding, 3);
+    fn least_outstanding_picks_the_least_busy_and_rotates_among_equals() {
+        let mut picked = Endpoints::new(Balance::LeastOutstanding, 3);
         let [first, second, third] = [(); 3].map(|()| picked.next());
         assert_eq!([first.0, second.0, third.0], [0, 1, 2]);
         drop(second);
@@ -117,11 +117,11 @@ mod tests {
     }
 
     #[test]
-    fn only_the_best_unless_all_are_as_bad() {
+    fn only_endpoints_of_the_best_rank_are_picked() {
         for balance in [Balance::RoundRobin, Balance::LeastOutstanding] {
-            let mut picked = Picked::new(balance, 3);
-            let one_is_bad = |endpoint| Some(u8::from(endpoint == 1));
-            let busy: Vec<_> = (0..4).filter_map(|_| picked.begin(one_is_bad)).collect();
+            let mut picked = Endpoints::new(balance, 3);
+            let one_is_worse = |endpoint| Some(u8::from(endpoint == 1));
+            let busy: Vec<_> = (0..4).filter_map(|_| picked.begin(one_is_worse)).collect();
             assert!(busy.iter().all(|(endpoint, _)| *endpoint != 1), "{balance:?}");
             let excluded = |endpoint| (endpoint == 1).then_some(0);
             assert_eq!(picked.begin(excluded).expect("one").0, 1);

@@ -139,7 +139,7 @@ impl ShardState {
             // A call lasts as long as its stream, and so does its credit.
             Ok((mut message, outstanding)) if matches!(message.body, Body::Stream(_)) => {
                 let counted = InFlight::new(stats, permit, started, outstanding);
-                message.body = counted.around(message.body, deadline, self.share.plan.name.clone());
+                message.body = counted.wrap_body(message.body, deadline, self.share.plan.name.clone());
                 let _ = reply.send(Ok(message));
                 return;
             }
@@ -216,12 +216,12 @@ impl ShardState {
 
     /// One try, at the first endpoint that can be reached: nothing was sent to one that cannot, and it costs no retry.
     async fn attempt(self: &Rc<Self>, call: &mut Asked, avoided: Option<&Rc<Member>>, mut now: Instant) -> Tried {
-        let members = self.members.now();
+        let members = self.members.current();
         let mut skipped: Vec<usize> = Vec::new();
         loop {
             let rank = |at: usize| {
                 let is_avoided = avoided.is_some_and(|avoided| Rc::ptr_eq(avoided, &members[at]));
-                (!skipped.contains(&at)).then(|| (members[at].health.standing(now), is_avoided))
+                (!skipped.contains(&at)).then(|| (members[at].health.state(now), is_avoided))
             };
             let picked = self.picker.borrow_mut().pick(members.len(), rank, |at| &members[at].load);
             let Some(at) = picked else {

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::shard::{Asked, Call, ServiceShard, ShardState, TakeCall};
 use crate::generation::Generation;
 
-/// An actor that fails more often than this within [`RESTART_WINDOW`] stays down.
+/// The maximum number of restarts within [`RESTART_WINDOW`]; then an actor stays down.
 const RESTARTS_MAX: usize = 10;
 const RESTART_WINDOW: Duration = Duration::from_secs(10);
 
@@ -34,11 +34,11 @@ struct Handle {
 }
 
 impl Shards {
-    /// Starts an actor for each service, on this thread.
+    /// Starts one actor for each service, on this thread.
     pub(crate) fn open(generation: Arc<Generation>, adapters: &[Arc<dyn Adapter>]) -> Result<Self, AdapterError> {
         let handles = generation.services.iter().map(|share| {
             let state = ShardState::open(share, adapters)?;
-            // Credit bounds what is sent; the mailbox only has to hold it.
+            // The permits bound the number of calls; the mailbox only has to hold them.
             let mailbox_len_max = share.plan.concurrency;
             let address = RefCell::new(start(&state, mailbox_len_max));
             Ok(Handle { state, address, restarts: RefCell::default(), mailbox_len_max })
@@ -51,19 +51,19 @@ impl Shards {
         &self.generation
     }
 
-    /// Whether a service takes no call at the moment, so that preparing one would be in vain.
+    /// The fault if a service has no permit available now, before a call is prepared in vain.
     pub(crate) fn refuses(&self, plan: &CallPlan) -> Option<Fault> {
         let share = &self.generation.services[plan.service];
         (share.permits.available_permits() == 0).then(|| {
             share.stats.count(|stats| &stats.refused);
-            no_credit(&share.plan.name)
+            no_permit(&share.plan.name)
         })
     }
 
-    /// Hands a call to its service's actor.
+    /// Sends a call to the actor of its service.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED at once where the service has no credit left: nothing waits in line.
+    /// RESOURCE_EXHAUSTED if the service has no permit available: calls are not queued.
     pub(crate) fn call(
         &self,
         plan: &CallPlan,
@@ -75,7 +75,7 @@ impl Shards {
         let share = &self.generation.services[plan.service];
         let Ok(permit) = Arc::clone(&share.permits).try_acquire_owned() else {
             share.stats.count(|stats| &stats.refused);
-            return Err(no_credit(&share.plan.name));
+            return Err(no_permit(&share.plan.name));
         };
         let (reply, answer) = oneshot::channel();
         let rest = Asked {
@@ -96,19 +96,19 @@ impl Shards {
         let sent = handle.address.borrow().try_send(call);
         match sent {
             Ok(()) => Ok(answer),
-            Err(SendError::Full(_)) => Err(no_credit(&share.plan.name)),
+            Err(SendError::Full(_)) => Err(no_permit(&share.plan.name)),
             Err(SendError::Closed(call)) => {
                 share.stats.count(|stats| &stats.restarts);
                 handle.restart(&share.plan.name)?;
                 match handle.address.borrow().try_send(call) {
                     Ok(()) => Ok(answer),
-                    Err(_) => Err(down(&share.plan.name)),
+                    Err(_) => Err(actor_down(&share.plan.name)),
                 }
             }
         }
     }
 
-    /// The address of a service's actor, to make it fail.
+    /// The address of the actor of a service, for tests that crash it.
     #[cfg(test)]
     pub(crate) fn address(&self, service: usize) -> Addr<ServiceShard> {
         self.handles[service].address.borrow().clone()
@@ -116,7 +116,7 @@ impl Shards {
 }
 
 impl Handle {
-    /// Replaces an actor that died; gives up on one that dies too often.
+    /// Restarts a dead actor; fails if it dies too often.
     fn restart(&self, service: &ByteString) -> Result<(), Fault> {
         let now = Instant::now();
         let mut restarts = self.restarts.borrow_mut();
@@ -124,10 +124,10 @@ impl Handle {
             restarts.pop_front();
         }
         if restarts.len() == RESTARTS_MAX {
-            return Err(down(service));
+            return Err(actor_down(service));
         }
         restarts.push_back(now);
-        tracing::warn!(%service, restarts = restarts.len(), "the service's actor died and is replaced");
+        tracing::warn!(%service, restarts = restarts.len(), "service actor died; restarted");
         *self.address.borrow_mut() = start(&self.state, self.mailbox_len_max);
         Ok(())
     }
@@ -141,14 +141,18 @@ fn start(state: &Rc<ShardState>, mailbox_len_max: usize) -> Addr<ServiceShard> {
     })
 }
 
-fn no_credit(service: &ByteString) -> Fault {
-    Fault::new(Code::ResourceExhausted, "NO_CREDIT", format!("the service `{service}` has as many calls as it takes"))
-        .with_origin(Origin::Service(service.clone()))
-        .with_retry(Retry::After(Duration::from_secs(1)))
-        .with_http_status(503)
+fn no_permit(service: &ByteString) -> Fault {
+    Fault::new(
+        Code::ResourceExhausted,
+        "NO_CREDIT",
+        format!("the service `{service}` has reached its limit of concurrent calls"),
+    )
+    .with_origin(Origin::Service(service.clone()))
+    .with_retry(Retry::After(Duration::from_secs(1)))
+    .with_http_status(503)
 }
 
-fn down(service: &ByteString) -> Fault {
-    Fault::new(Code::Unavailable, "ACTOR_DOWN", format!("the service `{service}` failed too often"))
+fn actor_down(service: &ByteString) -> Fault {
+    Fault::new(Code::Unavailable, "ACTOR_DOWN", format!("the actor of service `{service}` failed too often"))
         .with_origin(Origin::Service(service.clone()))
 }

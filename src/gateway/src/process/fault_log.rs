@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crossdock_message::{Fault, Origin, RequestContext};
 
-use crate::stats::is_serving_side;
+use crate::stats::is_server_side;
 
 /// Lines per second of the process. A flood of faults must not fill a disk or slow other requests down.
 const LINES_PER_SECOND_MAX: u64 = 200;
@@ -44,7 +44,7 @@ impl FaultLog {
         let endpoint = cause.and_then(|cause| cause.endpoint.as_deref());
         let text = cause.and_then(|cause| cause.text.as_deref());
         let (code, reason) = (fault.code.name(), &*fault.reason);
-        if is_serving_side(fault.code) {
+        if is_server_side(fault.code) {
             tracing::warn!(
                 request,
                 listener,

@@ -1,14 +1,14 @@
-//! What is known of services and their endpoints: which get calls, and why the others get none.
+//! The health of services and their endpoints: which endpoints receive calls, and why others do not.
 //!
-//! | module | holds |
+//! | module | content |
 //! | --- | --- |
-//! | `current` | the endpoints that a service has now: addresses of its settings, and those of host names |
-//! | `endpoint` | one endpoint: unreachable, ejected as an outlier, failing its health check |
-//! | `breaker` | one service: the circuit breaker |
-//! | `window` | calls of the last while, and how many failed |
+//! | `current` | the current endpoints of a service: configured addresses, and the resolved addresses of host names |
+//! | `endpoint` | the state of one endpoint: unreachable, ejected as an outlier, failing its health check |
+//! | `breaker` | the circuit breaker of a service |
+//! | `window` | counts recent calls and failures |
 //!
-//! State is of the process and outlives generations. It decides and performs nothing: calls and checks tell it what they saw, and the
-//! time. A success costs two relaxed atomic operations.
+//! The state belongs to the process and outlives generations. It performs no I/O: calls and checks report their results and pass the time. A
+//! success costs two relaxed atomic operations.
 
 mod breaker;
 mod current;
@@ -26,81 +26,81 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::breaker::Breaker;
-pub(crate) use self::current::{EndpointSet, Known};
-use self::current::{Places, follow};
-pub(crate) use self::endpoint::{Endpoint, Failure, Standing};
+use self::current::{ConfiguredAddresses, follow};
+pub(crate) use self::current::{EndpointSet, KnownEndpoint};
+pub(crate) use self::endpoint::{Endpoint, EndpointState, Failure};
 
-/// A checker that has not renewed its claim for so many intervals has ended.
+/// The number of intervals after which the claim of a checker expires.
 const CLAIM_INTERVALS: u32 = 3;
 
-/// What all data arbiters know of one service.
+/// The health of one service, shared by all data arbiters.
 #[derive(Debug)]
 pub(crate) struct ServiceHealth {
     current: watch::Receiver<EndpointSet>,
-    places: Arc<Places>,
+    addresses: Arc<ConfiguredAddresses>,
     pub(crate) breaker: Arc<Breaker>,
-    /// Who runs the active checks, and since when nobody else may.
+    /// The task that runs the active checks, and the time of its last claim.
     checker: Arc<Mutex<Option<(u64, Instant)>>>,
     _following: Option<AbortOnDropHandle<()>>,
 }
 
 impl ServiceHealth {
-    /// The endpoints of now; never empty.
+    /// The current endpoints; never empty.
     pub(crate) fn endpoints(&self) -> EndpointSet {
         self.current.borrow().clone()
     }
 
-    /// Tells of other endpoints; ends where they stay the same.
+    /// Reports changed endpoints; closed if they cannot change.
     pub(crate) fn changes(&self) -> watch::Receiver<EndpointSet> {
         self.current.clone()
     }
 
-    /// The name whose addresses are endpoints, of the place with that number in the settings.
-    pub(crate) fn name(&self, place: usize) -> Option<&Name> {
-        self.places.name(place)
+    /// The host name of a configured address, if its resolved addresses are endpoints.
+    pub(crate) fn host_name(&self, address_index: usize) -> Option<&Name> {
+        self.addresses.host_name(address_index)
     }
 
-    /// Whether an outlier may be ejected: at least half of the endpoints stay, and at least one.
+    /// Whether an outlier may be ejected: at least half of the endpoints, and at least one, must remain.
     pub(crate) fn may_eject(&self, now: Instant) -> bool {
         let endpoints = self.endpoints();
-        let ejected = endpoints.iter().filter(|known| known.endpoint.standing(now) == Standing::Ejected).count();
+        let ejected = endpoints.iter().filter(|known| known.endpoint.state(now) == EndpointState::Ejected).count();
         ejected < endpoints.len() / 2
     }
 
-    /// Whether `who` runs the active checks in this interval: one of all data arbiters does.
-    pub(crate) fn claim_checks(&self, who: u64, every: Duration, now: Instant) -> bool {
+    /// Whether the task `checker_id` runs the active checks in this interval; only one task of all data arbiters does.
+    pub(crate) fn claim_checks(&self, checker_id: u64, every: Duration, now: Instant) -> bool {
         let mut checker = self.checker.lock().unwrap_or_else(PoisonError::into_inner);
         match *checker {
-            Some((other, since)) if other != who && now.duration_since(since) < every * CLAIM_INTERVALS => false,
+            Some((other, since)) if other != checker_id && now.duration_since(since) < every * CLAIM_INTERVALS => false,
             _ => {
-                *checker = Some((who, now));
+                *checker = Some((checker_id, now));
                 true
             }
         }
     }
 }
 
-/// Reasons of faults with which an endpoint did its work: where a message goes, and whether somebody is there, is not its doing.
-const NOT_ITS_DOING: [&str; 4] = ["UNROUTABLE", "NO_EXCHANGE", "LOCKED", "BREAKER_OPEN"];
+/// Reasons of faults for which an endpoint is not responsible.
+const NEUTRAL_REASONS: [&str; 4] = ["UNROUTABLE", "NO_EXCHANGE", "LOCKED", "BREAKER_OPEN"];
 
-/// What the result of a call says of the endpoint that it came from; nothing where it says neither good nor bad.
+/// What the result of a call implies for the health of its endpoint; `None` if nothing.
 pub(crate) fn verdict<T>(result: &Result<T, Fault>) -> Option<Result<(), Failure>> {
     let Err(fault) = result else { return Some(Ok(())) };
     match fault.code {
-        // Time that the caller did not give, and a caller who left, say nothing of the endpoint.
+        // The caller's deadline, and a caller that disconnects, imply nothing about the endpoint.
         Code::DeadlineExceeded if fault.reason != "SERVICE_TIMEOUT" => None,
         Code::Cancelled => None,
-        _ if fault.origin == Origin::Caller || NOT_ITS_DOING.contains(&&*fault.reason) => None,
+        _ if fault.origin == Origin::Caller || NEUTRAL_REASONS.contains(&&*fault.reason) => None,
         Code::Unavailable if fault.reason == "UNREACHABLE" => Some(Err(Failure::Unreachable)),
         Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss | Code::DeadlineExceeded => {
             Some(Err(Failure::Call))
         }
-        // It answered, and refused for a reason of the call.
+        // The endpoint works, and rejected this call.
         _ => Some(Ok(())),
     }
 }
 
-/// The health of all services of the process, and the addresses of their hosts.
+/// The health of all services of the process, and the resolver of their host names.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     pub(crate) names: Names,
@@ -108,27 +108,27 @@ pub(crate) struct Registry {
     services: Mutex<BTreeMap<String, Service>>,
 }
 
-/// What is of a service and not of one of its endpoints.
+/// The state of a service as a whole.
 #[derive(Debug)]
 struct Service {
     breaker: Arc<Breaker>,
     checker: Arc<Mutex<Option<(u64, Instant)>>>,
-    /// The plan and the addresses that the current claim is for.
+    /// The plan and the addresses that the current claim applies to.
     checked: (Option<HealthPlan>, Vec<String>),
 }
 
 impl Registry {
-    /// The health of a service; what an earlier generation's checks said does not hold where they were others. What no generation uses any
-    /// more is forgotten.
+    /// The health of a service. Results of active checks are discarded if the plan of the checks has changed. State that no generation uses is
+    /// removed.
     pub(crate) fn service(&self, plan: &ServicePlan) -> Arc<ServiceHealth> {
-        let places = Arc::new(Places::new(plan, &self.names));
-        let changes = places.changes();
-        self.endpoints.check(&plan.name, plan.health.as_ref());
-        let (sender, current) = watch::channel(self.endpoints.of(&places));
-        // Where there is no thread for lookups, the names themselves are the endpoints: that was logged.
+        let addresses = Arc::new(ConfiguredAddresses::new(plan, &self.names));
+        let changes = addresses.changes();
+        self.endpoints.set_check(&plan.name, plan.health.as_ref());
+        let (sender, current) = watch::channel(self.endpoints.of(&addresses));
+        // Without the resolver thread, the host names themselves stay the endpoints; its failure has been logged.
         let thread = (!changes.is_empty()).then(|| self.names.handle().ok()).flatten();
         let following = thread.map(|thread| {
-            let task = follow(Arc::clone(&self.endpoints), Arc::clone(&places), changes, sender);
+            let task = follow(Arc::clone(&self.endpoints), Arc::clone(&addresses), changes, sender);
             AbortOnDropHandle::new(thread.spawn(task))
         });
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,7 +144,7 @@ impl Registry {
         }
         Arc::new(ServiceHealth {
             current,
-            places,
+            addresses,
             breaker: Arc::clone(&service.breaker),
             checker: Arc::clone(&service.checker),
             _following: following,

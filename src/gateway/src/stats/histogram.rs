@@ -1,15 +1,15 @@
-//! A histogram of times with fixed buckets.
+//! A histogram of durations with fixed buckets.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds in microseconds; a last bucket holds what is above.
+/// Upper bounds in microseconds; one more bucket counts longer durations.
 pub(crate) const BOUNDS_US: [u64; 20] = [
     50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000, 7_500, 10_000, 20_000, 50_000, 100_000, 250_000,
     1_000_000, 5_000_000, 30_000_000,
 ];
 
-/// Counts times by bucket.
+/// Counts durations by bucket.
 #[derive(Debug, Default)]
 pub(crate) struct Histogram {
     buckets: [AtomicU64; BOUNDS_US.len() + 1],
@@ -32,18 +32,18 @@ impl Histogram {
         self.sum_us.load(Ordering::Relaxed)
     }
 
-    /// The bound of the bucket that holds the quantile, in milliseconds; nothing where nothing was counted.
+    /// The upper bound of the bucket that contains the quantile, in milliseconds; `None` if the histogram is empty.
     pub(crate) fn quantile_ms(&self, quantile: f64) -> Option<f64> {
         let counts = self.counts();
         let total: u64 = counts.iter().sum();
         if total == 0 {
             return None;
         }
-        let wanted = total as f64 * quantile;
+        let target = total as f64 * quantile;
         let mut seen = 0;
         for (bucket, count) in counts.iter().enumerate() {
             seen += count;
-            if seen as f64 >= wanted {
+            if seen as f64 >= target {
                 return Some(BOUNDS_US.get(bucket).copied().unwrap_or(u64::MAX) as f64 / 1000.0);
             }
         }
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_the_bounds_of_their_buckets() {
+    fn a_quantile_is_the_upper_bound_of_its_bucket() {
         let histogram = Histogram::default();
         assert_eq!(histogram.quantile_ms(0.5), None);
         for micros in [10, 60, 60, 60, 60, 60, 60, 60, 60, 900_000] {

@@ -8,22 +8,22 @@ use crossdock_adapter_api::{Adapter, AdapterError, Outbound};
 use crossdock_routing::ServicePlan;
 
 use super::super::picker::Load;
-use crate::process::health::{Endpoint, Known, ServiceHealth};
+use crate::process::health::{Endpoint, KnownEndpoint, ServiceHealth};
 
-/// An endpoint with what calls to it use.
+/// An endpoint with its port, health and load.
 pub(super) struct Member {
     pub(super) port: Rc<dyn Outbound>,
     pub(super) health: Arc<Endpoint>,
     pub(super) load: Load,
-    /// The place of its address in the settings.
-    pub(super) place: usize,
+    /// The index of its configured address.
+    pub(super) address_index: usize,
 }
 
-/// The endpoints of now. A call keeps those that it began with.
+/// The current endpoints. A call keeps the set that it started with.
 pub(super) struct Members {
-    /// To each address of the settings, all of its host's addresses together.
+    /// The ports to the configured addresses, each to all resolved addresses of its host.
     ports: Vec<Rc<dyn Outbound>>,
-    now: RefCell<Rc<[Rc<Member>]>>,
+    current: RefCell<Rc<[Rc<Member>]>>,
 }
 
 impl Members {
@@ -32,31 +32,32 @@ impl Members {
         plan: &ServicePlan,
         health: &ServiceHealth,
     ) -> Result<Self, AdapterError> {
-        let ports = (0..plan.spec.endpoints().len()).map(|place| adapter.open_outbound(&*plan.spec, place));
-        let members = Self { ports: ports.collect::<Result<_, _>>()?, now: RefCell::new(Rc::new([])) };
+        let ports = (0..plan.spec.endpoints().len()).map(|index| adapter.open_outbound(&*plan.spec, index));
+        let members = Self { ports: ports.collect::<Result<_, _>>()?, current: RefCell::new(Rc::new([])) };
         members.update(&health.endpoints());
         Ok(members)
     }
 
-    pub(super) fn now(&self) -> Rc<[Rc<Member>]> {
-        Rc::clone(&self.now.borrow())
+    pub(super) fn current(&self) -> Rc<[Rc<Member>]> {
+        Rc::clone(&self.current.borrow())
     }
 
-    /// Takes other endpoints over: those that stay keep their connections, those that are gone lose them with their last call.
-    pub(super) fn update(&self, current: &[Known]) {
-        let before = self.now();
-        let member = |known: &Known| {
-            let is_same =
-                |member: &&Rc<Member>| member.place == known.place && Arc::ptr_eq(&member.health, &known.endpoint);
-            before.iter().find(is_same).map_or_else(|| Rc::new(self.member(known)), Rc::clone)
+    /// Replaces the endpoints. Remaining ones keep their connections; removed ones close them after their last call.
+    pub(super) fn update(&self, endpoints: &[KnownEndpoint]) {
+        let previous = self.current();
+        let member = |known: &KnownEndpoint| {
+            let is_same = |member: &&Rc<Member>| {
+                member.address_index == known.address_index && Arc::ptr_eq(&member.health, &known.endpoint)
+            };
+            previous.iter().find(is_same).map_or_else(|| Rc::new(self.member(known)), Rc::clone)
         };
-        let now = current.iter().map(member).collect();
-        self.now.replace(now);
+        let updated = endpoints.iter().map(member).collect();
+        self.current.replace(updated);
     }
 
-    fn member(&self, known: &Known) -> Member {
-        let of_all = &self.ports[known.place];
-        let port = known.endpoint.ip.and_then(|ip| of_all.at(ip)).unwrap_or_else(|| Rc::clone(of_all));
-        Member { port, health: Arc::clone(&known.endpoint), load: Load::default(), place: known.place }
+    fn member(&self, known: &KnownEndpoint) -> Member {
+        let host_port = &self.ports[known.address_index];
+        let port = known.endpoint.ip.and_then(|ip| host_port.at(ip)).unwrap_or_else(|| Rc::clone(host_port));
+        Member { port, health: Arc::clone(&known.endpoint), load: Load::default(), address_index: known.address_index }
     }
 }

@@ -1,5 +1,4 @@
-//! Tasks that find out which endpoints there are and whether they can be used: addresses of host names, active checks, and probes of those
-//! that could not be reached.
+//! Background tasks of a service: they follow changes of its endpoints, run active health checks, and probe unreachable endpoints.
 
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -14,27 +13,27 @@ use super::ShardState;
 use super::members::Member;
 use crate::process::health::Endpoint;
 
-/// From one probe of an unreachable endpoint to the next, at first and after a while.
+/// The interval between probes of an unreachable endpoint, for the first probes and later.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_INTERVAL_LATE: Duration = Duration::from_secs(5);
 const PROBES_EARLY: u32 = 30;
-/// For one probe, besides the connect timeout of the adapter.
-const PROBE_TIME: Duration = Duration::from_secs(5);
+/// Timeout for one probe, in addition to the connect timeout of the adapter.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Identifies each task that runs checks.
-static CHECKERS: AtomicU64 = AtomicU64::new(0);
+/// The next id of a task that runs checks.
+static NEXT_CHECKER_ID: AtomicU64 = AtomicU64::new(0);
 
-/// An endpoint that is probed by a task, for as long as the task is there.
-struct Watched(Arc<Endpoint>);
+/// Marks an endpoint as probed for the lifetime of the probing task.
+struct ProbeGuard(Arc<Endpoint>);
 
-impl Drop for Watched {
+impl Drop for ProbeGuard {
     fn drop(&mut self) {
-        self.0.unwatched();
+        self.0.probe_ended();
     }
 }
 
 impl ShardState {
-    /// Takes endpoints over that come and go, for as long as somebody holds this.
+    /// Applies changes of the endpoints, until this state is dropped.
     pub(super) fn follow_endpoints(self: &Rc<Self>) {
         let mut changes = self.share.health.changes();
         let state = Rc::downgrade(self);
@@ -48,21 +47,21 @@ impl ShardState {
         self.following.replace(Some(AbortOnDropHandle::new(following)));
     }
 
-    /// Runs the active checks of the service, for as long as somebody holds this and no other data arbiter runs them.
+    /// Runs the active checks of the service while no other data arbiter does, until this state is dropped.
     pub(super) fn start_checks(self: &Rc<Self>) {
         let Some(plan) = self.share.plan.health.clone() else { return };
-        let (state, who) = (Rc::downgrade(self), CHECKERS.fetch_add(1, Ordering::Relaxed));
+        let (state, checker_id) = (Rc::downgrade(self), NEXT_CHECKER_ID.fetch_add(1, Ordering::Relaxed));
         actix_rt::spawn(async move {
             loop {
                 let Some(state) = state.upgrade() else { return };
-                if state.share.health.claim_checks(who, plan.every, Instant::now()) {
-                    let members = state.members.now();
+                if state.share.health.claim_checks(checker_id, plan.every, Instant::now()) {
+                    let members = state.members.current();
                     let checks = members.iter().map(async |member| {
                         let check = member.port.check(plan.target.as_deref());
                         match &tokio::time::timeout(plan.timeout, check).await {
-                            Ok(Ok(())) => member.health.checked(&plan, Ok(())),
-                            Ok(Err(fault)) => member.health.checked(&plan, Err(&fault.message)),
-                            Err(_) => member.health.checked(&plan, Err("no answer in time")),
+                            Ok(Ok(())) => member.health.record_check(&plan, Ok(())),
+                            Ok(Err(fault)) => member.health.record_check(&plan, Err(&fault.message)),
+                            Err(_) => member.health.record_check(&plan, Err("no response in time")),
                         }
                     });
                     join_all(checks).await;
@@ -73,34 +72,34 @@ impl ShardState {
         });
     }
 
-    /// No connection can be made to an endpoint: its host may have moved; and it is probed, so that no call has to.
+    /// Handles a failed connection: resolves the host name again, since the host may have moved, and starts a task that probes the endpoint.
     pub(super) fn unreachable(&self, member: &Rc<Member>, fault: &Fault, now: Instant) {
-        if let Some(name) = self.share.health.name(member.place) {
+        if let Some(name) = self.share.health.host_name(member.address_index) {
             name.refresh();
         }
         if !member.health.unreachable(&fault.message, now) {
             return;
         }
-        let (watched, member) = (Watched(Arc::clone(&member.health)), Rc::downgrade(member));
+        let (guard, member) = (ProbeGuard(Arc::clone(&member.health)), Rc::downgrade(member));
         actix_rt::spawn(async move {
             probe_until_reached(&member).await;
-            drop(watched);
+            drop(guard);
         });
     }
 }
 
-/// Probes an endpoint until it can be reached, or is one no longer.
+/// Probes an endpoint until it is reachable or removed.
 async fn probe_until_reached(member: &Weak<Member>) {
     for probe in 0_u32.. {
         tokio::time::sleep(if probe < PROBES_EARLY { PROBE_INTERVAL } else { PROBE_INTERVAL_LATE }).await;
         let Some(member) = member.upgrade() else { return };
-        match tokio::time::timeout(PROBE_TIME, member.port.probe()).await {
+        match tokio::time::timeout(PROBE_TIMEOUT, member.port.probe()).await {
             Ok(Ok(())) => {
                 member.health.reached();
                 return;
             }
             Ok(Err(fault)) => drop(member.health.unreachable(&fault.message, Instant::now())),
-            Err(_) => drop(member.health.unreachable("no answer in time", Instant::now())),
+            Err(_) => drop(member.health.unreachable("no response in time", Instant::now())),
         }
     }
 }

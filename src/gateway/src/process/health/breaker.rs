@@ -12,33 +12,33 @@ const CLOSED: u8 = 0;
 const OPEN: u8 = 1;
 const HALF_OPEN: u8 = 2;
 
-/// Closed while calls succeed; open after too many failed, when calls fail at once; half open while probing calls decide.
+/// Closed: calls are admitted. Open, after too many failures: calls are rejected. Half open: a few probe calls decide.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     service: String,
     state: AtomicU8,
     succeeded: AtomicU32,
-    slow: Mutex<Slow>,
+    guarded: Mutex<Guarded>,
     pub(crate) opened_total: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Slow {
+struct Guarded {
     window: Window,
     open_until: Option<Instant>,
-    probing: u32,
-    probed: u32,
-    /// Told from the rounds before it, so that a late probe of those decides nothing.
+    probes_in_flight: u32,
+    probes_succeeded: u32,
+    /// Incremented with each round of probes, so that late probes of an earlier round are ignored.
     round: u64,
-    /// When probes that have not ended are not waited for any more.
+    /// When a new round starts, even if probes are still in flight.
     probes_until: Option<Instant>,
 }
 
-/// A call that may be made, and whether it is a probe. Dropping a probe without its result gives its place back.
+/// An admitted call, which may be a probe. Dropping a probe without a result frees its slot.
 #[derive(Debug)]
-pub(crate) struct Admitted<'b> {
+pub(crate) struct BreakerPermit<'b> {
     breaker: &'b Breaker,
-    /// The round that it is a probe of.
+    /// The round of the probe.
     probe: Option<u64>,
 }
 
@@ -48,17 +48,17 @@ impl Breaker {
             service: service.to_owned(),
             state: AtomicU8::new(CLOSED),
             succeeded: AtomicU32::new(0),
-            slow: Mutex::default(),
+            guarded: Mutex::default(),
             opened_total: AtomicU64::new(0),
         }
     }
 
-    fn slow(&self) -> MutexGuard<'_, Slow> {
-        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    fn guarded(&self) -> MutexGuard<'_, Guarded> {
+        self.guarded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For people and metrics.
-    pub(crate) fn name(&self) -> &'static str {
+    /// The name of the state, for metrics and the API.
+    pub(crate) fn state_name(&self) -> &'static str {
         match self.state.load(Ordering::Relaxed) {
             CLOSED => "closed",
             OPEN => "open",
@@ -66,48 +66,48 @@ impl Breaker {
         }
     }
 
-    /// Lets a call through.
+    /// Admits a call.
     ///
     /// # Errors
-    /// How long none is.
-    pub(crate) fn admit(&self, plan: &BreakerPlan, now: Instant) -> Result<Admitted<'_>, Duration> {
+    /// If the breaker is open: how long calls are still rejected.
+    pub(crate) fn admit(&self, plan: &BreakerPlan, now: Instant) -> Result<BreakerPermit<'_>, Duration> {
         if self.state.load(Ordering::Relaxed) == CLOSED {
-            return Ok(Admitted { breaker: self, probe: None });
+            return Ok(BreakerPermit { breaker: self, probe: None });
         }
-        let mut slow = self.slow();
-        if let Some(until) = slow.open_until {
+        let mut guarded = self.guarded();
+        if let Some(until) = guarded.open_until {
             if now < until {
                 return Err(until.duration_since(now));
             }
-            slow.open_until = None;
-            Self::begin_round(&mut slow, plan, now);
+            guarded.open_until = None;
+            Self::start_round(&mut guarded, plan, now);
             self.state.store(HALF_OPEN, Ordering::Relaxed);
             tracing::info!(service = %self.service, probes = plan.probes, "circuit breaker is half open");
         }
         if self.state.load(Ordering::Relaxed) != HALF_OPEN {
-            return Ok(Admitted { breaker: self, probe: None });
+            return Ok(BreakerPermit { breaker: self, probe: None });
         }
-        if slow.probing + slow.probed >= plan.probes {
-            // A probe may last as long as a stream; others are not to wait for it.
-            match slow.probes_until {
+        if guarded.probes_in_flight + guarded.probes_succeeded >= plan.probes {
+            // A probe may be a long stream; do not wait for it.
+            match guarded.probes_until {
                 Some(until) if now < until => return Err(until.duration_since(now)),
-                _ => Self::begin_round(&mut slow, plan, now),
+                _ => Self::start_round(&mut guarded, plan, now),
             }
         }
-        slow.probing += 1;
-        Ok(Admitted { breaker: self, probe: Some(slow.round) })
+        guarded.probes_in_flight += 1;
+        Ok(BreakerPermit { breaker: self, probe: Some(guarded.round) })
     }
 
-    fn begin_round(slow: &mut Slow, plan: &BreakerPlan, now: Instant) {
-        (slow.probing, slow.probed) = (0, 0);
-        slow.round += 1;
-        slow.probes_until = Some(now + plan.open);
+    fn start_round(guarded: &mut Guarded, plan: &BreakerPlan, now: Instant) {
+        (guarded.probes_in_flight, guarded.probes_succeeded) = (0, 0);
+        guarded.round += 1;
+        guarded.probes_until = Some(now + plan.open);
     }
 
-    fn open(&self, slow: &mut Slow, plan: &BreakerPlan, now: Instant) {
-        slow.open_until = Some(now + plan.open);
-        let (failed, calls) = slow.window.counts(&self.succeeded);
-        slow.window = Window::default();
+    fn open(&self, guarded: &mut Guarded, plan: &BreakerPlan, now: Instant) {
+        guarded.open_until = Some(now + plan.open);
+        let (failed, calls) = guarded.window.counts(&self.succeeded);
+        guarded.window = Window::default();
         self.succeeded.store(0, Ordering::Relaxed);
         self.state.store(OPEN, Ordering::Relaxed);
         self.opened_total.fetch_add(1, Ordering::Relaxed);
@@ -115,22 +115,22 @@ impl Breaker {
     }
 }
 
-impl Admitted<'_> {
-    /// How the call ended. One that says nothing of the service is dropped instead.
+impl BreakerPermit<'_> {
+    /// Records the result of the call. If it implies nothing about the service, drop the permit instead.
     pub(crate) fn finish(mut self, failed: bool, plan: &BreakerPlan, now: Instant) {
         let breaker = self.breaker;
         if let Some(round) = self.probe.take() {
-            let mut slow = breaker.slow();
-            if slow.round != round || breaker.state.load(Ordering::Relaxed) != HALF_OPEN {
+            let mut guarded = breaker.guarded();
+            if guarded.round != round || breaker.state.load(Ordering::Relaxed) != HALF_OPEN {
                 return;
             }
-            slow.probing = slow.probing.saturating_sub(1);
+            guarded.probes_in_flight = guarded.probes_in_flight.saturating_sub(1);
             if failed {
-                breaker.open(&mut slow, plan, now);
+                breaker.open(&mut guarded, plan, now);
                 return;
             }
-            slow.probed += 1;
-            if slow.probed >= plan.probes {
+            guarded.probes_succeeded += 1;
+            if guarded.probes_succeeded >= plan.probes {
                 breaker.state.store(CLOSED, Ordering::Relaxed);
                 tracing::info!(service = %breaker.service, "circuit breaker is closed");
             }
@@ -140,22 +140,22 @@ impl Admitted<'_> {
             breaker.succeeded.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let mut slow = breaker.slow();
-        slow.window.move_to(&breaker.succeeded, now, plan.window);
-        slow.window.failed();
-        let is_too_many = slow.window.fails(&breaker.succeeded, plan.calls_min, plan.failures_percent);
-        if is_too_many && breaker.state.load(Ordering::Relaxed) == CLOSED {
-            breaker.open(&mut slow, plan, now);
+        let mut guarded = breaker.guarded();
+        guarded.window.advance(&breaker.succeeded, now, plan.window);
+        guarded.window.record_failure();
+        let is_over_limit = guarded.window.exceeds(&breaker.succeeded, plan.calls_min, plan.failures_percent);
+        if is_over_limit && breaker.state.load(Ordering::Relaxed) == CLOSED {
+            breaker.open(&mut guarded, plan, now);
         }
     }
 }
 
-impl Drop for Admitted<'_> {
+impl Drop for BreakerPermit<'_> {
     fn drop(&mut self) {
         if let Some(round) = self.probe {
-            let mut slow = self.breaker.slow();
-            if slow.round == round {
-                slow.probing = slow.probing.saturating_sub(1);
+            let mut guarded = self.breaker.guarded();
+            if guarded.round == round {
+                guarded.probes_in_flight = guarded.probes_in_flight.saturating_sub(1);
             }
         }
     }
@@ -180,48 +180,48 @@ mod tests {
     }
 
     #[test]
-    fn it_opens_at_its_rate_and_not_below_its_calls() {
+    fn it_opens_at_the_failure_rate_but_not_below_the_minimum_of_calls() {
         let (breaker, now) = (Breaker::new("s"), Instant::now());
         calls(&breaker, true, PLAN.calls_min - 1, now);
-        assert_eq!(breaker.name(), "closed");
+        assert_eq!(breaker.state_name(), "closed");
         calls(&breaker, true, 1, now);
-        assert_eq!(breaker.name(), "open");
+        assert_eq!(breaker.state_name(), "open");
         assert_eq!(breaker.admit(&PLAN, now).expect_err("it is open"), PLAN.open);
         let other = Breaker::new("s");
         calls(&other, true, 1, now);
         calls(&other, false, 60, now);
         calls(&other, true, 50, now);
-        assert_eq!(other.name(), "closed");
+        assert_eq!(other.state_name(), "closed");
     }
 
     #[test]
-    fn probes_decide() {
+    fn probes_close_or_reopen_it_and_late_probes_are_ignored() {
         let (breaker, now) = (Breaker::new("s"), Instant::now());
         calls(&breaker, true, PLAN.calls_min, now);
         let later = now + PLAN.open;
         let (first, second) =
             (breaker.admit(&PLAN, later).expect("a probe"), breaker.admit(&PLAN, later).expect("a probe"));
-        assert!(breaker.admit(&PLAN, later).is_err(), "no more than that");
+        assert!(breaker.admit(&PLAN, later).is_err(), "the number of probes is limited");
         let much_later = later + PLAN.open;
-        let third = breaker.admit(&PLAN, much_later).expect("those that have not ended are not waited for");
+        let third = breaker.admit(&PLAN, much_later).expect("a new round does not wait for probes in flight");
         drop(third);
         let (first, second) = {
             first.finish(true, &PLAN, much_later);
             second.finish(true, &PLAN, much_later);
-            assert_eq!(breaker.name(), "half_open", "late probes decide nothing");
+            assert_eq!(breaker.state_name(), "half_open", "late probes are ignored");
             (breaker.admit(&PLAN, much_later).expect("a probe"), breaker.admit(&PLAN, much_later).expect("a probe"))
         };
         drop(first);
-        let third = breaker.admit(&PLAN, later).expect("its place was given back");
+        let third = breaker.admit(&PLAN, later).expect("its slot was freed");
         second.finish(false, &PLAN, later);
-        assert_eq!(breaker.name(), "half_open");
+        assert_eq!(breaker.state_name(), "half_open");
         third.finish(true, &PLAN, later);
-        assert_eq!(breaker.name(), "open");
+        assert_eq!(breaker.state_name(), "open");
         let last = later + PLAN.open;
         for _ in 0..PLAN.probes {
             breaker.admit(&PLAN, last).expect("a probe").finish(false, &PLAN, last);
         }
-        assert_eq!(breaker.name(), "closed");
+        assert_eq!(breaker.state_name(), "closed");
         calls(&breaker, false, 100, last);
     }
 }

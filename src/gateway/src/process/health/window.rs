@@ -1,42 +1,42 @@
-//! Calls of the last while, and how many of them failed.
+//! Counts recent calls and failures.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Counts calls over a window that moves in halves, so that what is counted is never older than the window and never less than its half.
-/// Successes are counted without a lock; everything else is the caller's to guard.
+/// Counts calls in a window that advances by halves: it covers at least half of its length, and no call older than its length.
+/// Successes are counted by the caller without a lock; the caller synchronizes everything else.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     failed: [u32; 2],
     succeeded: u32,
-    began: Option<Instant>,
+    started: Option<Instant>,
 }
 
 impl Window {
-    /// Moves the window to `now`, and takes the successes that were counted since.
-    pub(super) fn move_to(&mut self, succeeded: &AtomicU32, now: Instant, len: Duration) {
-        let elapsed = self.began.map_or(len, |began| now.duration_since(began));
+    /// Advances the window to `now`, and takes the successes counted since the last time.
+    pub(super) fn advance(&mut self, succeeded: &AtomicU32, now: Instant, len: Duration) {
+        let elapsed = self.started.map_or(len, |started| now.duration_since(started));
         if elapsed < len / 2 {
             return;
         }
-        let lately = succeeded.swap(0, Ordering::Relaxed);
-        self.began = Some(now);
+        let recent = succeeded.swap(0, Ordering::Relaxed);
+        self.started = Some(now);
         if elapsed >= len {
-            // Of what was counted over a longer time, the window has its share.
+            // Attribute to the window its share of the successes of a longer period.
             let share = if elapsed.is_zero() { 1.0 } else { (len.as_secs_f64() / elapsed.as_secs_f64()).min(1.0) };
             self.failed = [0, 0];
             self.succeeded = 0;
-            // Rates are of calls in the window: a fraction of a call is none.
+            // Fractions of a call are dropped.
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a u32 is one")]
-            let lately = (f64::from(lately) * share) as u32;
-            self.succeeded = lately;
+            let recent = (f64::from(recent) * share) as u32;
+            self.succeeded = recent;
             return;
         }
         self.failed = [self.failed[1], 0];
-        self.succeeded = lately;
+        self.succeeded = recent;
     }
 
-    pub(super) fn failed(&mut self) {
+    pub(super) fn record_failure(&mut self) {
         self.failed[1] = self.failed[1].saturating_add(1);
     }
 
@@ -48,7 +48,7 @@ impl Window {
     }
 
     /// Whether at least `percent` of at least `calls_min` calls failed.
-    pub(super) fn fails(&self, succeeded: &AtomicU32, calls_min: u32, percent: u32) -> bool {
+    pub(super) fn exceeds(&self, succeeded: &AtomicU32, calls_min: u32, percent: u32) -> bool {
         let (failed, calls) = self.counts(succeeded);
         calls >= calls_min && u64::from(failed) * 100 >= u64::from(calls) * u64::from(percent)
     }
@@ -63,24 +63,24 @@ mod tests {
     #[test]
     fn successes_before_the_first_failure_count() {
         let (mut window, succeeded, now) = (Window::default(), AtomicU32::new(600), Instant::now());
-        window.move_to(&succeeded, now, LEN);
-        (0..20).for_each(|_| window.failed());
-        assert!(!window.fails(&succeeded, 20, 50), "{window:?}");
+        window.advance(&succeeded, now, LEN);
+        (0..20).for_each(|_| window.record_failure());
+        assert!(!window.exceeds(&succeeded, 20, 50), "{window:?}");
     }
 
     #[test]
-    fn what_is_old_does_not_count() {
+    fn calls_before_the_window_do_not_count() {
         let (mut window, succeeded, now) = (Window::default(), AtomicU32::new(0), Instant::now());
-        window.move_to(&succeeded, now, LEN);
-        (0..30).for_each(|_| window.failed());
-        assert!(window.fails(&succeeded, 20, 50));
-        window.move_to(&succeeded, now + LEN / 2, LEN);
-        assert!(window.fails(&succeeded, 20, 50), "half a window later");
-        window.move_to(&succeeded, now + LEN, LEN);
+        window.advance(&succeeded, now, LEN);
+        (0..30).for_each(|_| window.record_failure());
+        assert!(window.exceeds(&succeeded, 20, 50));
+        window.advance(&succeeded, now + LEN / 2, LEN);
+        assert!(window.exceeds(&succeeded, 20, 50), "half a window later");
+        window.advance(&succeeded, now + LEN, LEN);
         assert_eq!(window.counts(&succeeded), (0, 0));
-        // Successes of a long time count by their share.
+        // Successes of a long period count in proportion.
         succeeded.store(1000, Ordering::Relaxed);
-        window.move_to(&succeeded, now + 11 * LEN, LEN);
+        window.advance(&succeeded, now + 11 * LEN, LEN);
         assert_eq!(window.counts(&succeeded), (0, 100));
     }
 }

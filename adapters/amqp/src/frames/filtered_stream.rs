@@ -1,4 +1,4 @@
-//! A connection's stream, filtered on its way in.
+//! The stream of a connection, with received bytes filtered.
 
 use std::io;
 use std::pin::Pin;
@@ -8,26 +8,26 @@ use futures_util::io::{AsyncRead, AsyncWrite, IoSlice};
 
 use super::Filter;
 
-/// Read at once.
+/// The size of the read buffer.
 const READ_LEN: usize = 64 << 10;
 
-/// A stream whose received bytes pass a [`Filter`].
-pub(crate) struct Inspected<S> {
+/// A stream whose received bytes pass through a [`Filter`].
+pub(crate) struct FilteredStream<S> {
     stream: S,
     filter: Filter,
     received: Box<[u8]>,
-    /// What may be handed on, from `at`.
+    /// Filtered bytes; those before `at` have been read.
     ready: Vec<u8>,
     at: usize,
 }
 
-impl<S> Inspected<S> {
+impl<S> FilteredStream<S> {
     pub(crate) fn new(stream: S, filter: Filter) -> Self {
         Self { stream, filter, received: vec![0; READ_LEN].into(), ready: Vec::new(), at: 0 }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Inspected<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FilteredStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         while this.at == this.ready.len() {
@@ -47,7 +47,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Inspected<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Inspected<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FilteredStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
