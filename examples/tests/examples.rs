@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crossdock_tests::{RabbitMq, Reply, call, crossdock, exchange, judged, peers, repository, until};
+use crossdock_tests::{RabbitMq, Reply, call, crossdock, exchange, peers, repository, run_peer, until};
 
 /// A process that prints `… 127.0.0.1:PORT` on the first output line with its sign. Killed on drop.
 struct Process {
@@ -145,7 +145,7 @@ fn grpcio_client_of_a_rest_service() {
     let query = |base: &str, currency: &str| {
         let mut client = Command::new(python_with_grpc());
         client.args(["client.py", &gateway.address, base, currency]);
-        let (is_success, output) = judged(client.current_dir(repository().join("examples/rest-as-grpc")));
+        let (is_success, output) = run_peer(client.current_dir(repository().join("examples/rest-as-grpc")));
         assert!(is_success, "{output}");
         output.trim_end().to_owned()
     };
@@ -161,7 +161,7 @@ fn grpcio_stream_as_events() {
     let stream = |path: &str| {
         let mut curl = Command::new("curl");
         curl.args(["-sN", "--max-time", "10", &format!("http://{}{path}", gateway.address)]);
-        judged(&mut curl).1
+        run_peer(&mut curl).1
     };
     assert_eq!(
         stream("/v1/prices/abc/changes?changes=2&interval=0.01s"),
@@ -190,7 +190,7 @@ fn start_with_broker(example: &str, broker: &RabbitMq, variables: &[(&str, &str)
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
 fn rabbitmq_between_http_and_rest() {
-    let broker = RabbitMq::start_own();
+    let broker = RabbitMq::start_private();
     broker.run(&["declare", "example-orders-dead"]);
     // The service is started later.
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
@@ -217,7 +217,7 @@ fn rabbitmq_between_http_and_rest() {
 #[test]
 #[ignore = "needs RabbitMQ and gRPC for Python, which tests/run installs"]
 fn rabbitmq_service_as_grpc() {
-    let broker = RabbitMq::start_own();
+    let broker = RabbitMq::start_private();
     let folder = repository().join("examples/amqp-as-grpc");
     let mut service = Command::new(peers("amqp").join("venv/bin/python"));
     let mut service =
@@ -225,7 +225,7 @@ fn rabbitmq_service_as_grpc() {
     let gateway = start_with_broker("amqp-as-grpc", &broker, &[]);
     let reserve = |sku: &str, pieces: &str| {
         let mut client = Command::new(python_with_grpc());
-        judged(client.args(["client.py", &gateway.address, sku, pieces]).current_dir(&folder)).1.trim_end().to_owned()
+        run_peer(client.args(["client.py", &gateway.address, sku, pieces]).current_dir(&folder)).1.trim_end().to_owned()
     };
     until("the service to listen", || reserve("085", "2") == "085 2 40");
     assert_eq!(reserve("086", "1"), "086 1 9007199254740992");

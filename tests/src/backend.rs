@@ -1,4 +1,4 @@
-//! A service that behaves as its path says.
+//! An HTTP service whose behaviour is selected by the request path.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,24 +8,24 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A service on a free port; it ends with the test's process.
+/// A service on a free port; it runs until the test process exits.
 ///
-/// | path | does |
+/// | path | behaviour |
 /// | --- | --- |
-/// | `/echo…` | answers with the body that it got, or `{}` |
-/// | `/same` | as `/echo`, with the media type of the request |
-/// | `/slow/MS` | as `/echo`, late |
-/// | `/status/NNN` | answers with that status and something about its inside |
-/// | `/close` | closes without an answer |
-/// | `/half` | closes in the middle of its answer |
-/// | `/surplus` | answers, and sends bytes that nobody asked for |
-/// | `/big` | answers with 20 MiB |
-/// | `/xml` | answers with a small XML document |
-/// | `/headers` | answers with hop-by-hop and other headers |
-/// | `/leaves` | as `/echo`, and closes right after |
-/// | `/busy` | answers 503 and asks to come again at once |
+/// | `/echo…` | responds with the request body, or `{}` if it is empty |
+/// | `/same` | like `/echo`, with the request's media type |
+/// | `/slow/MS` | like `/echo`, after MS milliseconds |
+/// | `/status/NNN` | responds with that status and a body with internal details |
+/// | `/close` | closes the connection without a response |
+/// | `/half` | closes the connection in the middle of the response |
+/// | `/surplus` | responds, then sends an unsolicited second response |
+/// | `/big` | responds with 20 MiB |
+/// | `/xml` | responds with a small XML document |
+/// | `/headers` | responds with hop-by-hop and other headers |
+/// | `/leaves` | like `/echo`, then closes the connection without announcing it |
+/// | `/busy` | responds 503 with `Retry-After: 0` |
 pub struct Backend {
-    /// Where it listens.
+    /// The address it listens on.
     pub address: SocketAddr,
     requests: Arc<AtomicUsize>,
     last_head: Arc<Mutex<String>>,
@@ -33,26 +33,26 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Starts one.
+    /// Starts the service on a free port.
     ///
     /// # Panics
-    /// When there is no free port.
+    /// If there is no free port.
     #[must_use]
     pub fn start() -> Self {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
-    /// Starts one at that address.
+    /// Starts the service at an address.
     ///
     /// # Panics
-    /// When the address is taken.
+    /// If the address is in use.
     #[must_use]
     pub fn start_at(address: SocketAddr) -> Self {
         let (requests, last_head) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(String::new())));
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        let (counted, kept) = (Arc::clone(&requests), Arc::clone(&last_head));
+        let (shared_requests, shared_head) = (Arc::clone(&requests), Arc::clone(&last_head));
         let closed = Arc::new(AtomicUsize::new(0));
-        let ended = Arc::clone(&closed);
+        let shared_closed = Arc::clone(&closed);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
@@ -61,10 +61,11 @@ impl Backend {
                 loop {
                     let Ok((stream, _)) = listener.accept().await else { continue };
                     let _ = stream.set_nodelay(true);
-                    let (counted, kept, ended) = (Arc::clone(&counted), Arc::clone(&kept), Arc::clone(&ended));
+                    let (requests, head, closed) =
+                        (Arc::clone(&shared_requests), Arc::clone(&shared_head), Arc::clone(&shared_closed));
                     tokio::spawn(async move {
-                        serve(stream, counted, kept).await;
-                        ended.fetch_add(1, Ordering::SeqCst);
+                        serve(stream, requests, head).await;
+                        closed.fetch_add(1, Ordering::SeqCst);
                     });
                 }
             });
@@ -72,22 +73,22 @@ impl Backend {
         Self { address: receiver.recv().expect("the service listens"), requests, last_head, closed }
     }
 
-    /// How many requests it got.
+    /// The number of requests received.
     #[must_use]
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 
-    /// How many connections have ended.
+    /// The number of connections that have ended.
     #[must_use]
     pub fn closed(&self) -> usize {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// The head of the last request.
+    /// The head of the last request: request line and header fields.
     ///
     /// # Panics
-    /// Never: nobody panics while holding it.
+    /// Never: no thread panics while holding the lock.
     #[must_use]
     pub fn last_head(&self) -> String {
         self.last_head.lock().expect("the head").clone()
@@ -123,14 +124,14 @@ async fn serve(mut stream: TcpStream, requests: Arc<AtomicUsize>, last_head: Arc
         last_head.lock().expect("the head").clone_from(&head);
         let path = head.split(' ').nth(1).unwrap_or("/").to_owned();
         let media_type = lower.lines().find_map(|line| line.strip_prefix("content-type:")).map_or("", str::trim);
-        if !answer(&mut stream, &path, media_type, &body).await {
+        if !respond(&mut stream, &path, media_type, &body).await {
             return;
         }
     }
 }
 
-/// Whether the connection goes on.
-async fn answer(stream: &mut TcpStream, path: &str, media_type: &str, body: &[u8]) -> bool {
+/// Sends the response; returns whether the connection stays open.
+async fn respond(stream: &mut TcpStream, path: &str, media_type: &str, body: &[u8]) -> bool {
     let echo = if body.is_empty() { b"{}" } else { body };
     let json = |status: &str, extra: &str, body: &[u8]| {
         let head = format!(

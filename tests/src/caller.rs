@@ -1,24 +1,24 @@
-//! Plain callers: bytes out, bytes in.
+//! A minimal HTTP/1.1 client that sends raw bytes.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// One answer.
+/// A response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// Its status; 0 where nothing came.
+    /// The status code; 0 if no response arrived.
     pub status: u16,
-    /// Its head, lines and all.
+    /// Status line and header fields, with line breaks.
     pub head: String,
-    /// Its body, as text.
+    /// The body as text.
     pub body: String,
-    /// Its body, as it came.
+    /// The body as received.
     pub bytes: Vec<u8>,
 }
 
 impl Reply {
-    /// The first value of a header.
+    /// The first value of a header field.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
@@ -26,17 +26,17 @@ impl Reply {
     }
 }
 
-/// A connection that is kept open.
+/// A persistent connection.
 pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    /// Opens one.
+    /// Connects to an address.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// If the connection is refused.
     #[must_use]
     pub fn open(address: &str) -> Self {
         let stream = TcpStream::connect(address).expect("a connection");
@@ -45,12 +45,12 @@ impl Connection {
         Self { stream, buffer: Vec::new() }
     }
 
-    /// Sends bytes; a connection that was closed meanwhile takes them to nowhere.
+    /// Sends bytes; returns `false` if the peer has closed the connection.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
 
-    /// Reads one answer; `head_only` where it is one to HEAD.
+    /// Reads one response, or `None` if the connection ends first; `head_only` for a response to HEAD.
     pub fn receive(&mut self, head_only: bool) -> Option<Reply> {
         let head_end = loop {
             if let Some(at) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -73,7 +73,7 @@ impl Connection {
         Some(reply)
     }
 
-    /// Whether the other side has closed; bytes that come instead are an error.
+    /// Whether the peer has closed the connection without sending more bytes.
     pub fn is_closed(&mut self) -> bool {
         let mut byte = [0];
         self.buffer.is_empty() && matches!(self.stream.read(&mut byte), Ok(0) | Err(_))
@@ -91,7 +91,7 @@ impl Connection {
     }
 }
 
-/// Sends raw bytes on a connection of their own; gives the answers until the other side closes or `count` have come.
+/// Sends raw bytes on a new connection. Returns up to `count` responses, and whether the peer closed the connection.
 #[must_use]
 pub fn exchange(address: &str, bytes: &[u8], count: usize) -> (Vec<Reply>, bool) {
     let mut connection = Connection::open(address);
@@ -108,32 +108,32 @@ pub fn exchange(address: &str, bytes: &[u8], count: usize) -> (Vec<Reply>, bool)
     (replies, closed)
 }
 
-/// How many of so many calls, over each of so many connections at once, are answered with a status below 300.
+/// Sends `calls` requests over each of `callers` concurrent connections; returns the number of responses with a status below 300.
 ///
 /// # Panics
-/// When the address cannot be connected to.
-pub fn good_calls(address: &str, request: &[u8], callers: usize, calls: usize) -> usize {
+/// If a connection is refused.
+pub fn successful_calls(address: &str, request: &[u8], callers: usize, calls: usize) -> usize {
     std::thread::scope(|scope| {
         let caller = || {
             let mut connection = Connection::open(address);
-            let one = |_| {
+            let succeeds = |_: &usize| {
                 connection.send(request);
                 connection.receive(false).is_some_and(|reply| reply.status < 300)
             };
-            (0..calls).map(one).filter(|good| *good).count()
+            (0..calls).filter(succeeds).count()
         };
         let callers: Vec<_> = (0..callers).map(|_| scope.spawn(caller)).collect();
         callers.into_iter().map(|caller| caller.join().expect("a caller")).sum()
     })
 }
 
-/// One call with a JSON body, or without one, on a connection of its own.
+/// Makes one call on a new connection, with a JSON body unless `body` is empty.
 #[must_use]
 pub fn call(address: &str, method: &str, target: &str, body: &str) -> Reply {
     call_with(address, method, target, "application/json", body.as_bytes())
 }
 
-/// One call with a body of that media type, or without one, on a connection of its own.
+/// Makes one call on a new connection, with a body of the given media type unless `body` is empty.
 #[must_use]
 pub fn call_with(address: &str, method: &str, target: &str, media_type: &str, body: &[u8]) -> Reply {
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
@@ -142,6 +142,6 @@ pub fn call_with(address: &str, method: &str, target: &str, media_type: &str, bo
     }
     head.push_str("\r\n");
     let (replies, _) = exchange(address, &[head.as_bytes(), body].concat(), 1);
-    let nothing = Reply { status: 0, head: String::new(), body: String::new(), bytes: Vec::new() };
-    replies.into_iter().next().unwrap_or(nothing)
+    let no_reply = Reply { status: 0, head: String::new(), body: String::new(), bytes: Vec::new() };
+    replies.into_iter().next().unwrap_or(no_reply)
 }

@@ -6,7 +6,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-    // Without a name of its own it would look self-signed to OpenSSL.
+    // With the same name as the certificates it signs, OpenSSL would take them for self-signed.
     params.distinguished_name.push(DnType::CommonName, "Authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
@@ -20,10 +20,11 @@ fn write_signed(folder: &Path, file: &str, name: &str, issuer: &CertifiedIssuer<
     std::fs::write(folder.join(format!("{file}.key")), key.serialize_pem()).expect("a file");
 }
 
-/// An authority, and a certificate for each of the first `count` instances of a cluster, as PEM files: `ca.pem`, `1.pem`, `1.key`, …
+/// Writes a certificate authority and a certificate for each of the instances 1 to `count` of a cluster as PEM files: `ca.pem`, `1.pem`,
+/// `1.key`, …
 ///
 /// # Panics
-/// When they cannot be made or written.
+/// If a file cannot be written.
 pub fn write_member_certificates(folder: &Path, cluster: &str, count: usize) {
     let authority = authority();
     std::fs::write(folder.join("ca.pem"), authority.pem()).expect("a file");
@@ -32,10 +33,11 @@ pub fn write_member_certificates(folder: &Path, cluster: &str, count: usize) {
     }
 }
 
-/// An authority, certificates for `localhost` and `orders.test`, and one of another authority, as PEM files.
+/// Writes a certificate authority, its certificates for `localhost` (`server`, `client`) and `orders.test` (`named`), and a certificate of
+/// another authority (`stranger`) as PEM files.
 ///
 /// # Panics
-/// When they cannot be made or written.
+/// If a file cannot be written.
 pub fn write_certificates(folder: &Path) {
     let (ours, other) = (authority(), authority());
     std::fs::write(folder.join("ca.pem"), ours.pem()).expect("a file");

@@ -1,58 +1,58 @@
-//! A caller over HTTP/2 that does with its connection what a library would not.
+//! An HTTP/2 client that sends hand-made frames, including ones that a library would not send.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// Kinds of frames (RFC 9113 §6).
+/// Frame types (RFC 9113 §6).
 pub mod kind {
-    /// A piece of a body.
+    /// A part of a body.
     pub const DATA: u8 = 0;
-    /// A head or trailers.
+    /// Headers or trailers.
     pub const HEADERS: u8 = 1;
-    /// The end of a stream before its time.
+    /// Terminates a stream.
     pub const RST_STREAM: u8 = 3;
-    /// What a side takes.
+    /// Parameters of the sender.
     pub const SETTINGS: u8 = 4;
-    /// More may be sent.
+    /// Increases a flow-control window.
     pub const WINDOW_UPDATE: u8 = 8;
-    /// No further streams are taken.
+    /// No further streams are accepted.
     pub const GOAWAY: u8 = 7;
 }
 
-/// A frame as it came.
+/// A received frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// One of [`kind`].
     pub kind: u8,
-    /// Its flags; 1 ends a stream.
+    /// The flags; 1 is END_STREAM on DATA and HEADERS.
     pub flags: u8,
-    /// Its stream; 0 is the connection.
+    /// The stream identifier; 0 is the connection.
     pub stream: u32,
-    /// What it carries.
+    /// The payload.
     pub payload: Vec<u8>,
 }
 
-/// A connection whose frames are made by hand.
+/// A connection with hand-made frames.
 pub struct Http2 {
     socket: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Http2 {
-    /// Opens one; `window` is what may be sent to each of its streams.
+    /// Connects to an address; `window` is the initial flow-control window of each stream, in bytes.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// If the connection is refused.
     #[must_use]
     pub fn open(address: &str, window: u32) -> Self {
         Self::try_open(address, window).expect("a connection")
     }
 
-    /// As [`Http2::open`], where there may be no room for a connection.
+    /// Like [`Http2::open`], for servers that may refuse the connection.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// If the connection is refused or closed.
     pub fn try_open(address: &str, window: u32) -> std::io::Result<Self> {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
@@ -64,7 +64,7 @@ impl Http2 {
         Ok(connection)
     }
 
-    /// Sends one frame; a connection that has ended takes it to nowhere.
+    /// Sends one frame; ignored if the connection has ended.
     pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let mut frame = u32::try_from(payload.len()).expect("a short frame").to_be_bytes()[1..].to_vec();
         frame.extend_from_slice(&[kind, flags]);
@@ -73,12 +73,12 @@ impl Http2 {
         let _ = self.socket.write_all(&frame);
     }
 
-    /// Sends the head of a request, and `fields` besides those that each has; `end` where it has no body.
+    /// Sends request headers: the pseudo-header fields, then `fields`; `end` if there is no body.
     pub fn request(&mut self, stream: u32, method: &str, path: &str, fields: &[(&str, &str)], end: bool) {
         let mut block = Vec::new();
         let own = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "a")];
         for (name, value) in own.iter().chain(fields) {
-            // Literals that are not indexed (RFC 7541 §6.2.2), each shorter than 127 bytes.
+            // Literal fields without indexing (RFC 7541 §6.2.2), each shorter than 127 bytes.
             block.push(0);
             for text in [name, value] {
                 block.push(u8::try_from(text.len()).expect("a short text"));
@@ -88,10 +88,10 @@ impl Http2 {
         self.send(kind::HEADERS, 4 | u8::from(end), stream, &block);
     }
 
-    /// The next frame; nothing where the connection ends or the time is over.
+    /// The next frame; `None` if the connection ends or the time expires first.
     ///
     /// # Panics
-    /// When the socket cannot be read.
+    /// If the read timeout cannot be set.
     pub fn receive(&mut self, wait: Duration) -> Option<Frame> {
         let until = Instant::now() + wait;
         loop {
@@ -115,7 +115,7 @@ impl Http2 {
         Some(Frame { kind: head[3], flags: head[4], stream, payload })
     }
 
-    /// All frames until one holds for `last`, the connection ends or the time is over.
+    /// All frames up to the first that satisfies `last`; fewer if the connection ends or the time expires first.
     pub fn frames_until(&mut self, wait: Duration, last: impl Fn(&Frame) -> bool) -> Vec<Frame> {
         let until = Instant::now() + wait;
         let mut frames = Vec::new();
@@ -129,7 +129,7 @@ impl Http2 {
         frames
     }
 
-    /// Whether the other side closes the connection within a time, whatever it says before.
+    /// Whether the peer closes the connection in time; frames before that are ignored.
     pub fn is_closed_within(&mut self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         let mut piece = [0; 16 * 1024];

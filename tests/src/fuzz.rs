@@ -1,7 +1,7 @@
-//! What fuzzing asks of the readers of foreign bytes: each target takes any bytes, and panics where a law is broken.
+//! Fuzz targets for the parsers of untrusted input: each target accepts any bytes and panics if a property is violated.
 //!
-//! The laws: nothing panics or runs away; what was read can be written; reading what was written gives the same again.
-//! `tests/fuzz/run` searches for inputs that break one; the inputs that it kept are run with every test.
+//! The properties: nothing panics or exceeds its limits; what was read can be written; reading what was written returns the same value.
+//! `tests/fuzz/run` searches for inputs that violate one; the corpus is checked with every test run.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use crossdock_proto::{Files, compile};
 use crossdock_routing::Table;
 use crossdock_settings::{Diagnostics, Resolve};
 
-/// A reader under test.
+/// A parser under test.
 pub type Target = fn(&[u8]);
 
-/// All of them, by name.
+/// All targets by name.
 pub const TARGETS: &[(&str, Target)] = &[
     ("json", json_text),
     ("xml", xml_text),
@@ -47,21 +47,21 @@ fn json_text(bytes: &[u8]) {
     let limits = Limits::default();
     let Ok(value) = json::read(&shared(bytes), &limits) else { return };
     let written = json::write(&value).expect("what was read can be written");
-    assert_eq!(json::read(&written.into(), &limits).expect("and read again"), value);
+    assert_eq!(json::read(&written.into(), &limits).expect("what was written can be read"), value);
 }
 
 fn xml_text(bytes: &[u8]) {
     let limits = Limits::default();
     let Ok(view) = xml::read(&shared(bytes), &limits) else { return };
-    // A view is not what can be written, but a record of texts that it may hold is.
+    // Not every view can be written; one that consists of records and texts can.
     let root = ExpandedName::parse("{urn:fuzz}root").expect("a name");
     if let Ok(written) = xml::write(&root, &view) {
-        let wide = Limits { depth: 512, nodes: usize::MAX, text_len: usize::MAX, ..limits };
-        assert!(xml::read(&written.into(), &wide).is_ok(), "what was written can be read");
+        let relaxed = Limits { depth: 512, nodes: usize::MAX, text_len: usize::MAX, ..limits };
+        assert!(xml::read(&written.into(), &relaxed).is_ok(), "what was written can be read");
     }
 }
 
-/// The contract that codecs are guided by: every kind of field, recursion, and all well-known types.
+/// A type with every kind of field, recursion, and all well-known types.
 fn contract() -> &'static TypeRef {
     static TYPE: OnceLock<TypeRef> = OnceLock::new();
     TYPE.get_or_init(|| {
@@ -73,7 +73,7 @@ fn contract() -> &'static TypeRef {
     })
 }
 
-/// No files at all.
+/// A file source without files.
 pub struct NoFiles;
 
 impl Files for NoFiles {
@@ -90,50 +90,50 @@ impl Files for OneFile {
     }
 }
 
-fn wide() -> Limits {
+fn deep_limits() -> Limits {
     Limits { depth: 100, ..Limits::default() }
 }
 
 fn protobuf(bytes: &[u8]) {
-    let (of_type, limits, bytes) = (contract(), wide(), shared(bytes));
-    let normal = of_type.normalize(&bytes, &limits);
-    let value = of_type.decode(&bytes, &limits);
+    let (type_ref, limits, bytes) = (contract(), deep_limits(), shared(bytes));
+    let normal = type_ref.normalize(&bytes, &limits);
+    let value = type_ref.decode(&bytes, &limits);
     let (Ok(normal), Ok(value)) = (normal, value) else { return };
-    let written = of_type.encode(&value).expect("what was read can be written");
-    // Unfolding an Any may lose what its payload's contract does not know; twice is once.
+    let written = type_ref.encode(&value).expect("what was read can be written");
+    // Expanding an Any may drop unknown fields of its payload, so only a second round must change nothing.
     let normal = Bytes::from(normal);
-    if let Ok(again) = of_type.normalize(&normal, &limits) {
-        assert_eq!(again, normal, "a second round changes nothing");
+    if let Ok(again) = type_ref.normalize(&normal, &limits) {
+        assert_eq!(again, normal, "normalization is idempotent");
     }
-    let again = of_type.decode(&written.into(), &limits).expect("what was written can be read");
-    if let (Ok(first), Ok(second)) = (of_type.write_json(&value, &limits), of_type.write_json(&again, &limits)) {
+    let again = type_ref.decode(&written.into(), &limits).expect("what was written can be read");
+    if let (Ok(first), Ok(second)) = (type_ref.write_json(&value, &limits), type_ref.write_json(&again, &limits)) {
         assert_eq!(String::from_utf8_lossy(&first), String::from_utf8_lossy(&second));
     }
-    if let Ok(text) = of_type.wire_to_json(&bytes, &limits) {
+    if let Ok(text) = type_ref.wire_to_json(&bytes, &limits) {
         std::str::from_utf8(&text).expect("JSON is UTF-8");
-        let back = of_type.json_to_wire(&text.into(), UnknownFields::Refuse, &limits);
+        let back = type_ref.json_to_wire(&text.into(), UnknownFields::Refuse, &limits);
         back.expect("JSON that was written can be read");
     }
 }
 
 fn proto_json(bytes: &[u8]) {
-    let (of_type, limits, bytes) = (contract(), wide(), shared(bytes));
-    let direct = of_type.json_to_wire(&bytes, UnknownFields::Refuse, &limits);
-    let value = of_type.read_json(&bytes, UnknownFields::Refuse, &limits);
-    assert_eq!(direct.is_ok(), value.is_ok(), "both ways take the same: {direct:?} {value:?}");
+    let (type_ref, limits, bytes) = (contract(), deep_limits(), shared(bytes));
+    let direct = type_ref.json_to_wire(&bytes, UnknownFields::Refuse, &limits);
+    let value = type_ref.read_json(&bytes, UnknownFields::Refuse, &limits);
+    assert_eq!(direct.is_ok(), value.is_ok(), "both paths accept the same input: {direct:?} {value:?}");
     let (Ok(wire), Ok(value)) = (direct, value) else { return };
-    let (wire, encoded) = (Bytes::from(wire), of_type.encode(&value).expect("what was read can be written"));
-    let (one, other) = (of_type.normalize(&wire, &limits), of_type.normalize(&encoded.into(), &limits));
+    let (wire, encoded) = (Bytes::from(wire), type_ref.encode(&value).expect("what was read can be written"));
+    let (one, other) = (type_ref.normalize(&wire, &limits), type_ref.normalize(&encoded.into(), &limits));
     if let (Ok(one), Ok(other)) = (one, other) {
-        assert_eq!(one, other, "both ways say the same");
+        assert_eq!(one, other, "both paths give the same message");
     }
-    for json in [of_type.wire_to_json(&wire, &limits), of_type.write_json(&value, &limits)].into_iter().flatten() {
-        let again = of_type.json_to_wire(&json.into(), UnknownFields::Refuse, &limits);
+    for json in [type_ref.wire_to_json(&wire, &limits), type_ref.write_json(&value, &limits)].into_iter().flatten() {
+        let again = type_ref.json_to_wire(&json.into(), UnknownFields::Refuse, &limits);
         again.expect("what was written can be read");
     }
 }
 
-/// A line with an expression, and behind it the message in JSON.
+/// The first line is an expression, the rest a message in JSON.
 fn expression(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (source, message) = text.split_once('\n').unwrap_or((text, "{}"));
@@ -162,13 +162,13 @@ fn expression(bytes: &[u8]) {
         let (budget, host) = (Budget::new(Instant::now() + Duration::from_secs(10)), FixedHost::default());
         let value = program.evaluate(&inputs, &budget, &host).map(|value| {
             let same = crossdock_expression::value::equal(&value, &value, &budget);
-            // Only what is no number differs from itself.
+            // Only NaN differs from itself.
             assert!(same != Ok(false) || format!("{value:?}").contains("NaN"), "{value:?} differs from itself");
             value.to_value(&budget)
         });
         format!("{value:?}")
     };
-    assert_eq!(evaluated(), evaluated(), "a second evaluation is as the first");
+    assert_eq!(evaluated(), evaluated(), "evaluation is deterministic");
 }
 
 fn descriptors(bytes: &[u8]) {
@@ -179,15 +179,15 @@ fn proto_file(bytes: &[u8]) {
     if let Ok(contract) = compile(&["all.proto"], &OneFile(shared(bytes))) {
         let shown = crossdock_contract::show::proto(&contract);
         let again = compile(&["all.proto"], &OneFile(shown.clone().into()));
-        // What only an edition can say is shown as one, and the compiler reads none.
+        // The compiler does not read editions, which some contracts are shown in.
         let is_edition = shown.starts_with("edition");
-        assert!(is_edition || again.is_ok(), "what is shown can be read: {:?}\n{shown}", again.err());
+        assert!(is_edition || again.is_ok(), "the shown contract can be compiled: {:?}\n{shown}", again.err());
     }
 }
 
-struct Nowhere;
+struct NoSources;
 
-impl Resolve for Nowhere {
+impl Resolve for NoSources {
     fn env(&self, _: &str) -> Result<String, String> {
         Err("there is no environment".into())
     }
@@ -206,14 +206,14 @@ fn routes(bytes: &[u8]) {
     let inputs = crossdock_routing::Inputs {
         adapters: &adapters,
         listeners: &listeners,
-        resolve: &Nowhere,
+        resolve: &NoSources,
         files: &OneFile(Bytes::from_static(include_str!("../fuzz/all.proto").as_bytes())),
-        reflect: &|_| Err("nobody answers".into()),
+        reflect: &|_| Err("reflection is unavailable".into()),
         limits: &Limits::default(),
     };
     let plan = crossdock_routing::load(&[("fuzz.yaml".to_owned(), text.to_owned())], &inputs, &mut diagnostics);
-    assert!(plan.is_none() || !diagnostics.has_errors(), "a plan in spite of errors");
-    // Every place has to be inside the text.
+    assert!(plan.is_none() || !diagnostics.has_errors(), "a plan despite errors");
+    // Every diagnostic range must lie within the text.
     let _ = diagnostics.render_short();
     let _ = diagnostics.render(false);
 }
@@ -232,10 +232,10 @@ fn template(bytes: &[u8]) {
             let head = Head { context: &mut context, listener: "l", method: "GET", path, headers: &NoFields };
             if table.find(&head).is_ok() {
                 for (_, range) in template.bind(path) {
-                    assert!(path.get(range).is_some(), "a part lies in the path");
+                    assert!(path.get(range).is_some(), "the range lies within the path");
                 }
             }
         }
-        Err(error) => assert!(template.get(error.range).is_some(), "the place lies in the template"),
+        Err(error) => assert!(template.get(error.range).is_some(), "the error range lies within the template"),
     }
 }

@@ -1,22 +1,22 @@
-//! What clients of a list saw, and whether one order explains it (linearizability; Herlihy, Wing, 1990).
+//! Linearizability check (Herlihy, Wing, 1990) for a list to which items are appended.
 //!
-//! Items of a list are appended, each once, and the whole list is read. The list at the end is the order of the appends; a read of n items
-//! stands behind the n-th. So there is one order to look at, and it explains what was seen if no call stands before one that had
-//! ended when it began.
+//! Each item is appended at most once, and reads return the whole list. The final list is the order of the appends, and a read of n items
+//! comes directly after the n-th. That leaves one order to check: it is a linearization if no call precedes one that had ended before it
+//! began.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// What was asked, and what came of it.
+/// An operation and its outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
-    /// An item was appended.
+pub enum Outcome {
+    /// The item was appended.
     Appended(String),
-    /// It was not.
+    /// The item was not appended.
     NotAppended(String),
-    /// Nobody knows.
+    /// It is unknown whether the item was appended.
     MayHaveAppended(String),
-    /// The list was read.
+    /// The list had these items.
     Read(Vec<String>),
 }
 
@@ -25,16 +25,16 @@ pub enum Seen {
 pub struct Call {
     /// When it began.
     pub begun: Instant,
-    /// When its answer was there.
+    /// When its answer arrived.
     pub ended: Instant,
-    /// What came of it.
-    pub seen: Seen,
+    /// The operation and its outcome.
+    pub outcome: Outcome,
 }
 
-/// Checks what was seen of a list against what it is at the end.
+/// Checks a history against the final list.
 ///
 /// # Errors
-/// The first thing that no order explains.
+/// Describes the first violation.
 pub fn check(calls: &[Call], list: &[String]) -> Result<(), String> {
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for (place, item) in list.iter().enumerate() {
@@ -42,54 +42,57 @@ pub fn check(calls: &[Call], list: &[String]) -> Result<(), String> {
             return Err(format!("`{item}` was appended twice"));
         }
     }
-    let mut asked = 0;
-    // Where each call stands: as many items are before it.
-    let mut stands: Vec<(Instant, Option<Instant>, usize, String)> = Vec::new();
+    let mut explained = 0;
+    // Begin, end, number of preceding items and description of each call.
+    let mut positions: Vec<(Instant, Option<Instant>, usize, String)> = Vec::new();
     for call in calls {
-        let (place, ended, told) = match &call.seen {
-            Seen::Appended(item) => match places.get(&**item) {
+        let (place, ended, description) = match &call.outcome {
+            Outcome::Appended(item) => match places.get(&**item) {
                 Some(place) => (*place, Some(call.ended), format!("append of {item}")),
-                None => return Err(format!("`{item}` was acknowledged and is lost")),
+                None => return Err(format!("`{item}` was acknowledged but is lost")),
             },
-            Seen::NotAppended(item) if places.contains_key(&**item) => {
-                return Err(format!("`{item}` was refused and is there"));
+            Outcome::NotAppended(item) if places.contains_key(&**item) => {
+                return Err(format!("`{item}` was refused but is in the list"));
             }
-            Seen::NotAppended(_) => continue,
-            Seen::MayHaveAppended(item) => match places.get(&**item) {
+            Outcome::NotAppended(_) => continue,
+            Outcome::MayHaveAppended(item) => match places.get(&**item) {
                 Some(place) => (*place, None, format!("append of {item}")),
                 None => continue,
             },
-            Seen::Read(items) => {
+            Outcome::Read(items) => {
                 if !list.starts_with(items) {
-                    return Err(format!("a read of {} items is not the list's beginning", items.len()));
+                    return Err(format!("a read of {} items is not a prefix of the list", items.len()));
                 }
-                stands.push((call.begun, Some(call.ended), items.len(), format!("read of {} items", items.len())));
+                positions.push((call.begun, Some(call.ended), items.len(), format!("read of {} items", items.len())));
                 continue;
             }
         };
-        asked += 1;
-        stands.push((call.begun, ended, place, told));
+        explained += 1;
+        positions.push((call.begun, ended, place, description));
     }
-    if asked < list.len() {
-        return Err(format!("{} items were never asked for", list.len() - asked));
+    if explained < list.len() {
+        return Err(format!("{} items were never appended by a client", list.len() - explained));
     }
-    // By time: what had ended when a call began stands before it.
-    let is_append = |told: &str| told.starts_with("append");
-    let mut ends: Vec<(Instant, usize, &str)> = stands
+    // Ordered by time: calls that had ended before a call began must precede it.
+    let is_append = |description: &str| description.starts_with("append");
+    let mut ends: Vec<(Instant, usize, &str)> = positions
         .iter()
-        .filter_map(|(_, ended, place, told)| Some(((*ended)?, place + usize::from(is_append(told)), told.as_str())))
+        .filter_map(|(_, ended, place, description)| {
+            Some(((*ended)?, place + usize::from(is_append(description)), description.as_str()))
+        })
         .collect();
     ends.sort_by_key(|(ended, ..)| *ended);
-    let mut begins: Vec<_> = stands.iter().map(|(begun, _, place, told)| (*begun, *place, told.as_str())).collect();
+    let mut begins: Vec<_> =
+        positions.iter().map(|(begun, _, place, description)| (*begun, *place, description.as_str())).collect();
     begins.sort_by_key(|(begun, ..)| *begun);
     let mut ended = ends.into_iter().peekable();
     let mut last = (0, "nothing");
-    for (begun, place, told) in begins {
-        while let Some((_, behind, of)) = ended.next_if(|(ended, ..)| *ended < begun) {
-            last = last.max((behind, of));
+    for (begun, place, description) in begins {
+        while let Some((_, behind, earlier)) = ended.next_if(|(ended, ..)| *ended < begun) {
+            last = last.max((behind, earlier));
         }
         if place < last.0 {
-            return Err(format!("the {told} stands before the {}, which had ended when it began", last.1));
+            return Err(format!("the {description} precedes the {}, which had ended when it began", last.1));
         }
     }
     Ok(())
@@ -101,11 +104,11 @@ mod tests {
 
     use super::*;
 
-    fn calls(list: &[(u64, u64, Seen)]) -> Vec<Call> {
+    fn calls(list: &[(u64, u64, Outcome)]) -> Vec<Call> {
         let zero = Instant::now();
         let at = |millis: u64| zero + Duration::from_millis(millis);
         list.iter()
-            .map(|(begun, ended, seen)| Call { begun: at(*begun), ended: at(*ended), seen: seen.clone() })
+            .map(|(begun, ended, outcome)| Call { begun: at(*begun), ended: at(*ended), outcome: outcome.clone() })
             .collect()
     }
 
@@ -113,19 +116,19 @@ mod tests {
         text.split_whitespace().map(str::to_owned).collect()
     }
 
-    fn appended(item: &str) -> Seen {
-        Seen::Appended(item.to_owned())
+    fn appended(item: &str) -> Outcome {
+        Outcome::Appended(item.to_owned())
     }
 
-    fn read(text: &str) -> Seen {
-        Seen::Read(items(text))
+    fn read(text: &str) -> Outcome {
+        Outcome::Read(items(text))
     }
 
     #[test]
-    fn what_one_order_explains_is_good() {
-        let unknown = Seen::MayHaveAppended("c".to_owned());
-        let refused = Seen::NotAppended("d".to_owned());
-        let seen = [
+    fn a_linearizable_history_is_accepted() {
+        let unknown = Outcome::MayHaveAppended("c".to_owned());
+        let refused = Outcome::NotAppended("d".to_owned());
+        let history = [
             (0, 10, appended("a")),
             (0, 10, appended("b")),
             (5, 6, read("b")),
@@ -136,23 +139,23 @@ mod tests {
             (70, 80, read("b a c")),
             (15, 16, refused),
         ];
-        assert_eq!(check(&calls(&seen), &items("b a c")), Ok(()));
+        assert_eq!(check(&calls(&history), &items("b a c")), Ok(()));
     }
 
     #[test]
-    fn what_none_explains_is_told() {
-        let cases: [(&[(u64, u64, Seen)], &str, &str); 8] = [
+    fn violations_are_reported() {
+        let cases: [(&[(u64, u64, Outcome)], &str, &str); 8] = [
             (&[(0, 1, appended("a"))], "", "is lost"),
             (&[(0, 1, appended("a"))], "a a", "twice"),
-            (&[(0, 1, Seen::NotAppended("a".to_owned()))], "a", "refused and is there"),
-            (&[(0, 1, read("a"))], "b a", "not the list's beginning"),
-            (&[(0, 1, read(""))], "a", "never asked for"),
-            (&[(0, 1, appended("a")), (2, 3, appended("b"))], "b a", "stands before"),
-            (&[(0, 1, appended("a")), (2, 3, read(""))], "a", "stands before"),
-            (&[(0, 9, appended("a")), (2, 3, read("a")), (4, 5, read(""))], "a", "stands before"),
+            (&[(0, 1, Outcome::NotAppended("a".to_owned()))], "a", "refused but is in the list"),
+            (&[(0, 1, read("a"))], "b a", "not a prefix of the list"),
+            (&[(0, 1, read(""))], "a", "never appended by a client"),
+            (&[(0, 1, appended("a")), (2, 3, appended("b"))], "b a", "precedes"),
+            (&[(0, 1, appended("a")), (2, 3, read(""))], "a", "precedes"),
+            (&[(0, 9, appended("a")), (2, 3, read("a")), (4, 5, read(""))], "a", "precedes"),
         ];
-        for (seen, list, problem) in cases {
-            let found = check(&calls(seen), &items(list)).expect_err(problem);
+        for (history, list, problem) in cases {
+            let found = check(&calls(history), &items(list)).expect_err(problem);
             assert!(found.contains(problem), "{found}");
         }
     }

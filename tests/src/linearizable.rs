@@ -1,35 +1,34 @@
-//! Whether one order explains what clients saw of a register that is compared and set (Wing, Gong, 1993; with the memory of
-//! Lowe, 2017).
+//! Linearizability checker for a compare-and-set register (Wing, Gong, 1993; with the memoization of Lowe, 2017).
 //!
-//! Calls are put in order one by one: one that may come next, because none that is left had ended when it began, is tried; where nothing
-//! fits any more, the last is taken back. What was tried with the same calls and the same value is not tried again. Those that are left
-//! stand in a list from which one is taken, and into which it comes back, without a look at the others.
+//! Calls are linearized one by one: the checker tries a call that may come next because no remaining call had ended before it began, and
+//! backtracks if none fits. A set of linearized calls with the same resulting value is not tried twice. The events of the remaining calls
+//! form a doubly linked list, so that a call is removed and reinserted in constant time.
 
 use std::collections::HashSet;
 use std::time::Instant;
 
-/// What was asked.
+/// An operation on the register.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asked {
-    /// The value.
+pub enum Operation {
+    /// Reads the value.
     Read,
-    /// To set it, where it is what is expected.
+    /// Sets the value if it equals `expected`.
     CompareAndSet {
-        /// What it has to be.
+        /// The expected value; `None` if the register must be empty.
         expected: Option<u64>,
-        /// What it becomes.
+        /// The new value.
         value: u64,
     },
 }
 
-/// What came back.
+/// The outcome of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
+pub enum Outcome {
     /// The value that was read.
     Value(Option<u64>),
-    /// Whether it was set.
+    /// Whether the value was set.
     Set(bool),
-    /// Nobody knows whether, or when, it was carried out.
+    /// It is unknown whether and when the operation was executed.
     Unknown,
 }
 
@@ -38,50 +37,50 @@ pub enum Told {
 pub struct Call {
     /// When it began.
     pub begun: Instant,
-    /// When its answer was there; not looked at where it is unknown.
+    /// When its answer arrived; ignored if the outcome is unknown.
     pub ended: Instant,
-    /// What was asked.
-    pub asked: Asked,
-    /// What came back.
-    pub told: Told,
+    /// The operation.
+    pub operation: Operation,
+    /// Its outcome.
+    pub outcome: Outcome,
 }
 
-/// The value after the call.
+/// The value of the register after the call.
 fn after(value: Option<u64>, call: &Call) -> Option<u64> {
-    match &call.asked {
-        Asked::CompareAndSet { expected, value: new } if *expected == value => Some(*new),
-        Asked::CompareAndSet { .. } | Asked::Read => value,
+    match &call.operation {
+        Operation::CompareAndSet { expected, value: new } if *expected == value => Some(*new),
+        Operation::CompareAndSet { .. } | Operation::Read => value,
     }
 }
 
-/// Whether the call can have told what it told, with that value.
+/// Whether the call's outcome is possible if the register has this value.
 fn is_possible(value: Option<u64>, call: &Call) -> bool {
-    match (&call.asked, &call.told) {
-        (Asked::Read, Told::Value(read)) => *read == value,
-        (Asked::CompareAndSet { expected, .. }, Told::Set(set)) => *set == (*expected == value),
-        (_, Told::Unknown) => true,
-        (Asked::Read, Told::Set(_)) | (Asked::CompareAndSet { .. }, Told::Value(_)) => false,
+    match (&call.operation, &call.outcome) {
+        (Operation::Read, Outcome::Value(read)) => *read == value,
+        (Operation::CompareAndSet { expected, .. }, Outcome::Set(set)) => *set == (*expected == value),
+        (_, Outcome::Unknown) => true,
+        (Operation::Read, Outcome::Set(_)) | (Operation::CompareAndSet { .. }, Outcome::Value(_)) => false,
     }
 }
 
-/// Beginnings and ends of calls in the order of their times, as a list of which parts can be taken out.
+/// Begin and end events of calls ordered by time, as a doubly linked list.
 struct Events {
-    /// Of each event its call, and whether it is the call's end.
+    /// The call of each event, and whether it is the call's end.
     all: Vec<(usize, bool)>,
-    /// Where the other end of an event's call stands; nothing where it has no end.
+    /// The index of the other event of the same call; `None` if the call has no end.
     other: Vec<Option<usize>>,
-    /// The one after each; the first is that of the place behind all events.
+    /// The successor of each event; the last entry is the list head.
     next: Vec<usize>,
-    before: Vec<usize>,
+    previous: Vec<usize>,
 }
 
 impl Events {
     fn new(calls: &[Call]) -> Self {
         let begins = calls.iter().enumerate().map(|(call, it)| (it.begun, false, call));
-        // What is unknown may be carried out at any later time: it has no end.
-        let known = calls.iter().enumerate().filter(|(_, it)| it.told != Told::Unknown);
+        // A call with unknown outcome may be executed at any later time, so it has no end.
+        let known = calls.iter().enumerate().filter(|(_, it)| it.outcome != Outcome::Unknown);
         let mut timed: Vec<_> = begins.chain(known.map(|(call, it)| (it.ended, true, call))).collect();
-        // At one time beginnings stand before ends: such calls overlap.
+        // Begins precede ends at the same instant, as such calls overlap.
         timed.sort_unstable();
         let mut of_call = vec![[None; 2]; calls.len()];
         for (at, (_, is_end, call)) in timed.iter().enumerate() {
@@ -93,28 +92,28 @@ impl Events {
             all: timed.into_iter().map(|(_, is_end, call)| (call, is_end)).collect(),
             other,
             next: (0..=len).map(|at| (at + 1) % (len + 1)).collect(),
-            before: (0..=len).map(|at| (at + len) % (len + 1)).collect(),
+            previous: (0..=len).map(|at| (at + len) % (len + 1)).collect(),
         }
     }
 
-    /// The place behind all of them, which is the one before the first.
-    fn end(&self) -> usize {
+    /// The index of the list head, which precedes the first event and follows the last.
+    fn head(&self) -> usize {
         self.all.len()
     }
 
-    fn take_out(&mut self, at: usize) {
-        let (before, next) = (self.before[at], self.next[at]);
-        (self.next[before], self.before[next]) = (next, before);
+    fn remove(&mut self, at: usize) {
+        let (previous, next) = (self.previous[at], self.next[at]);
+        (self.next[previous], self.previous[next]) = (next, previous);
     }
 
-    fn put_back(&mut self, at: usize) {
-        let (before, next) = (self.before[at], self.next[at]);
-        (self.next[before], self.before[next]) = (at, at);
+    fn reinsert(&mut self, at: usize) {
+        let (previous, next) = (self.previous[at], self.next[at]);
+        (self.next[previous], self.previous[next]) = (at, at);
     }
 }
 
-/// A number of a set of calls: that of each call in it, put together. Two sets have the same by a chance that nobody lives to see.
-fn number_of(call: usize) -> u128 {
+/// The hash of one call; the XOR of the hashes of its calls identifies a set. At 128 bits, collisions are negligible.
+fn hash_of(call: usize) -> u128 {
     let half = |salt: u64| {
         let mixed = (call as u64 ^ salt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -124,46 +123,47 @@ fn number_of(call: usize) -> u128 {
     u128::from(half(0x51_7c_c1_b7_27_22_0a_95)) << 64 | u128::from(half(0x2545_f491_4f6c_dd1d))
 }
 
-/// Whether one order explains the calls of one register, which has no value at first.
+/// Whether the calls on one register, initially empty, are linearizable.
 #[must_use]
 pub fn is_linearizable(calls: &[Call]) -> bool {
     let mut events = Events::new(calls);
-    let mut ends_left = calls.iter().filter(|call| call.told != Told::Unknown).count();
+    let mut ends_left = calls.iter().filter(|call| call.outcome != Outcome::Unknown).count();
     let mut seen: HashSet<(u128, Option<u64>)> = HashSet::new();
-    // Where each call that was placed begins, and the value before it.
-    let mut placed: Vec<(usize, Option<u64>)> = Vec::new();
+    // The begin event of each linearized call, and the value before it.
+    let mut linearized: Vec<(usize, Option<u64>)> = Vec::new();
     let (mut value, mut set) = (None, 0_u128);
-    let mut at = events.next[events.end()];
-    // What is unknown may never have been carried out.
+    let mut at = events.next[events.head()];
+    // Calls with unknown outcome may never have been executed, so they need not be linearized.
     while ends_left > 0 {
-        let fits = (at != events.end()).then(|| events.all[at]).filter(|(_, is_end)| !is_end).map(|(call, _)| call);
-        match fits {
+        let candidate =
+            (at != events.head()).then(|| events.all[at]).filter(|(_, is_end)| !is_end).map(|(call, _)| call);
+        match candidate {
             Some(call) if is_possible(value, &calls[call]) => {
                 let next = after(value, &calls[call]);
-                if !seen.insert((set ^ number_of(call), next)) {
+                if !seen.insert((set ^ hash_of(call), next)) {
                     at = events.next[at];
                     continue;
                 }
-                placed.push((at, value));
-                (value, set) = (next, set ^ number_of(call));
-                events.take_out(at);
+                linearized.push((at, value));
+                (value, set) = (next, set ^ hash_of(call));
+                events.remove(at);
                 if let Some(end) = events.other[at] {
-                    events.take_out(end);
+                    events.remove(end);
                     ends_left -= 1;
                 }
-                at = events.next[events.end()];
+                at = events.next[events.head()];
             }
             Some(_) => at = events.next[at],
-            // A call that is left has ended here, or there are no more: none behind it can come next.
+            // The end of a remaining call, or of the list: no later call can come next.
             None => {
-                let Some((begin, before)) = placed.pop() else { return false };
+                let Some((begin, before)) = linearized.pop() else { return false };
                 let (call, _) = events.all[begin];
-                (value, set) = (before, set ^ number_of(call));
+                (value, set) = (before, set ^ hash_of(call));
                 if let Some(end) = events.other[begin] {
-                    events.put_back(end);
+                    events.reinsert(end);
                     ends_left += 1;
                 }
-                events.put_back(begin);
+                events.reinsert(begin);
                 at = events.next[begin];
             }
         }
@@ -179,50 +179,51 @@ mod tests {
 
     use super::*;
 
-    /// The register as stateright knows one.
+    /// The register as stateright's sequential specification.
     #[derive(Clone)]
-    struct Known(Option<u64>);
+    struct RegisterSpec(Option<u64>);
 
-    impl SequentialSpec for Known {
-        type Op = Asked;
-        type Ret = Told;
+    impl SequentialSpec for RegisterSpec {
+        type Op = Operation;
+        type Ret = Outcome;
 
-        fn invoke(&mut self, asked: &Asked) -> Told {
-            match asked {
-                Asked::Read => Told::Value(self.0),
-                Asked::CompareAndSet { expected, value } if *expected == self.0 => {
+        fn invoke(&mut self, operation: &Operation) -> Outcome {
+            match operation {
+                Operation::Read => Outcome::Value(self.0),
+                Operation::CompareAndSet { expected, value } if *expected == self.0 => {
                     self.0 = Some(*value);
-                    Told::Set(true)
+                    Outcome::Set(true)
                 }
-                Asked::CompareAndSet { .. } => Told::Set(false),
+                Operation::CompareAndSet { .. } => Outcome::Set(false),
             }
         }
     }
 
-    /// What stateright's tester says.
+    /// The verdict of stateright's tester.
     fn by_stateright(calls: &[Call]) -> bool {
-        let mut tester = LinearizabilityTester::new(Known(None));
+        let mut tester = LinearizabilityTester::new(RegisterSpec(None));
         let events = Events::new(calls);
         for (call, is_end) in events.all {
-            // Each call is a thread of its own: those that are unknown never end.
-            let told = if is_end {
-                tester.on_return(call, calls[call].told.clone())
+            // Each call is a separate thread, as calls with unknown outcome never end.
+            let result = if is_end {
+                tester.on_return(call, calls[call].outcome.clone())
             } else {
-                tester.on_invoke(call, calls[call].asked.clone())
+                tester.on_invoke(call, calls[call].operation.clone())
             };
-            told.expect("a history");
+            result.expect("a history");
         }
         tester.is_consistent()
     }
 
-    /// By trying every order.
+    /// The verdict of trying every order.
     fn by_all_orders(calls: &[Call], placed: &mut Vec<usize>, value: Option<u64>) -> bool {
-        if (0..calls.len()).all(|index| placed.contains(&index) || calls[index].told == Told::Unknown) {
+        if (0..calls.len()).all(|index| placed.contains(&index) || calls[index].outcome == Outcome::Unknown) {
             return true;
         }
         (0..calls.len()).any(|index| {
-            let late = |other: &Call| other.told != Told::Unknown && other.ended < calls[index].begun;
-            if placed.contains(&index) || (0..calls.len()).any(|other| !placed.contains(&other) && late(&calls[other]))
+            let must_precede = |other: &Call| other.outcome != Outcome::Unknown && other.ended < calls[index].begun;
+            if placed.contains(&index)
+                || (0..calls.len()).any(|other| !placed.contains(&other) && must_precede(&calls[other]))
             {
                 return false;
             }
@@ -237,9 +238,9 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_trying_every_order_says_and_what_stateright_says() {
+    fn it_agrees_with_exhaustive_search_and_stateright() {
         let zero = Instant::now();
-        // A generator of numbers (splitmix64): the same ones in each run.
+        // A deterministic random number generator (splitmix64).
         let mut state = 7_u64;
         let mut random = |below: u64| {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -254,15 +255,16 @@ mod tests {
                     let begun = random(12);
                     let at = |millis: u64| zero + Duration::from_millis(millis);
                     let some = |number: u64| (number > 0).then_some(number);
-                    let (asked, told) = match random(5) {
-                        0 | 1 => (Asked::Read, Told::Value(some(random(3)))),
+                    let (operation, outcome) = match random(5) {
+                        0 | 1 => (Operation::Read, Outcome::Value(some(random(3)))),
                         kind => {
-                            let asked = Asked::CompareAndSet { expected: some(random(3)), value: 1 + random(2) };
-                            let told = if kind == 2 { Told::Unknown } else { Told::Set(random(3) > 0) };
-                            (asked, told)
+                            let operation =
+                                Operation::CompareAndSet { expected: some(random(3)), value: 1 + random(2) };
+                            let outcome = if kind == 2 { Outcome::Unknown } else { Outcome::Set(random(3) > 0) };
+                            (operation, outcome)
                         }
                     };
-                    Call { begun: at(begun), ended: at(begun + 1 + random(6)), asked, told }
+                    Call { begun: at(begun), ended: at(begun + 1 + random(6)), operation, outcome }
                 })
                 .collect();
             let expected = by_all_orders(&calls, &mut Vec::new(), None);
@@ -274,26 +276,27 @@ mod tests {
     }
 
     #[test]
-    fn a_long_history_takes_moments() {
-        // Five clients; each sets the register to what comes after what it had read, and is told whether it did.
+    fn a_long_history_is_checked_quickly() {
+        // About five overlapping calls at any time: reads, and writes based on the last value.
         let zero = Instant::now();
         let at = |micros: u64| zero + Duration::from_micros(micros);
         let mut calls = Vec::new();
         let mut value = None;
         for number in 0..100_000_u64 {
             let begun = number * 10;
-            let call = |begun, ended, asked, told| Call { begun: at(begun), ended: at(ended), asked, told };
+            let call =
+                |begun, ended, operation, outcome| Call { begun: at(begun), ended: at(ended), operation, outcome };
             if number % 2 == 0 {
-                calls.push(call(begun, begun + 45, Asked::Read, Told::Value(value)));
+                calls.push(call(begun, begun + 45, Operation::Read, Outcome::Value(value)));
             } else {
-                let asked = Asked::CompareAndSet { expected: value, value: number };
-                calls.push(call(begun, begun + 45, asked, Told::Set(true)));
+                let operation = Operation::CompareAndSet { expected: value, value: number };
+                calls.push(call(begun, begun + 45, operation, Outcome::Set(true)));
                 value = Some(number);
             }
         }
         assert!(is_linearizable(&calls));
-        // One read of a value that was gone long before.
-        calls[99_998].told = Told::Value(Some(7));
+        // One read of a value that was overwritten long before.
+        calls[99_998].outcome = Outcome::Value(Some(7));
         assert!(!is_linearizable(&calls));
     }
 }

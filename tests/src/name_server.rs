@@ -1,4 +1,4 @@
-//! A name server in a network namespace of its own, and the namespace's configuration to use it. Needs root, `ip` and `dnsmasq`.
+//! A DNS server in its own network namespace, which is configured to use it. Needs root, `ip` and `dnsmasq`.
 
 use std::fs::File;
 use std::net::UdpSocket;
@@ -13,14 +13,14 @@ use tempfile::TempDir;
 
 use crate::until;
 
-/// IPv6 addresses of the namespace: this and the next are those of one network card.
+/// IPv6 addresses of the namespace's loopback interface.
 pub const IPV6: [&str; 2] = ["fd00:cd::1", "fd00:cd::2"];
 
-/// A namespace in which names end with `.test`. All of it is gone when this is dropped.
+/// A namespace whose DNS server answers for names below `.test`. Deleted on drop.
 pub struct NameServer {
     namespace: String,
     folder: TempDir,
-    seconds: u32,
+    ttl_s: u32,
     process: Option<Child>,
 }
 
@@ -30,17 +30,17 @@ fn ip(arguments: &str) {
 }
 
 impl NameServer {
-    /// Makes the namespace and moves this thread, and those that it begins, there. The server does not run yet; its answers will live for
-    /// so many seconds.
+    /// Creates the namespace and moves this thread, and threads it spawns later, there. The server is not started yet; its answers will have
+    /// a TTL of `ttl_s` seconds.
     ///
     /// # Panics
-    /// Where that is not allowed.
+    /// If that is not permitted.
     #[must_use]
-    pub fn enter(seconds: u32) -> Self {
+    pub fn enter(ttl_s: u32) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let namespace = format!("crossdock-dns-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::SeqCst));
         ip(&format!("netns add {namespace}"));
-        let this = Self { namespace, folder: tempfile::tempdir().expect("a folder"), seconds, process: None };
+        let this = Self { namespace, folder: tempfile::tempdir().expect("a folder"), ttl_s, process: None };
         ip(&format!("-n {} link set lo up", this.namespace));
         for address in IPV6 {
             ip(&format!("-n {} addr add {address}/128 dev lo", this.namespace));
@@ -56,7 +56,7 @@ impl NameServer {
         this
     }
 
-    /// What `ip netns exec` puts in the place of files in `/etc`.
+    /// The folder whose files `ip netns exec` mounts over those in `/etc`.
     fn settings(&self) -> PathBuf {
         PathBuf::from("/etc/netns").join(&self.namespace)
     }
@@ -65,16 +65,16 @@ impl NameServer {
         self.folder.path().join("hosts")
     }
 
-    /// What runs a command in the namespace, with its files.
+    /// The command prefix that runs a command in the namespace.
     #[must_use]
     pub fn command(&self) -> [&str; 4] {
         ["ip", "netns", "exec", &self.namespace]
     }
 
-    /// The addresses of names, from now on. A name that is not there does not exist.
+    /// Replaces all names and their addresses. Names that are not listed do not exist.
     ///
     /// # Panics
-    /// Where the server cannot be told.
+    /// If the server cannot be notified.
     pub fn set(&self, names: &[(&str, &[&str])]) {
         let lines =
             names.iter().flat_map(|(name, addresses)| addresses.iter().map(move |one| format!("{one} {name}\n")));
@@ -85,10 +85,10 @@ impl NameServer {
         }
     }
 
-    /// What the namespace's `/etc/hosts` says besides `localhost`, from now on. Programs that run see the change.
+    /// Replaces the entries of the namespace's `/etc/hosts` other than `localhost`, also for running programs.
     ///
     /// # Panics
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     pub fn set_hosts_file(&self, text: &str) {
         std::fs::write(self.settings().join("hosts"), format!("127.0.0.1 localhost\n{text}")).expect("a file");
     }
@@ -96,7 +96,7 @@ impl NameServer {
     /// Starts the server.
     ///
     /// # Panics
-    /// When it does not answer.
+    /// If it does not answer.
     pub fn start(&mut self) {
         let [program, arguments @ ..] = self.command();
         let mut command = Command::new(program);
@@ -108,14 +108,14 @@ impl NameServer {
             "--bind-interfaces",
             "--local=/test/",
         ]);
-        command.arg(format!("--addn-hosts={}", self.hosts().display())).arg(format!("--local-ttl={}", self.seconds));
+        command.arg(format!("--addn-hosts={}", self.hosts().display())).arg(format!("--local-ttl={}", self.ttl_s));
         command.arg(format!("--pid-file={}", self.folder.path().join("pid").display()));
         let command = command.stdout(Stdio::null()).stderr(Stdio::null());
         self.process = Some(command.spawn().expect("dnsmasq starts"));
-        until("the name server to answer", answers);
+        until("the DNS server to answer", answers);
     }
 
-    /// Stops the server: nobody answers.
+    /// Stops the server; queries remain unanswered.
     pub fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
@@ -124,18 +124,18 @@ impl NameServer {
     }
 }
 
-/// Whether the name server of this thread's namespace answers at all.
+/// Whether the DNS server of this thread's namespace answers queries.
 fn answers() -> bool {
-    // A question for the addresses of `a.test` (RFC 1035 §4.1).
-    const QUESTION: &[u8] = b"\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x04test\x00\x00\x01\x00\x01";
-    let asked = || -> std::io::Result<usize> {
+    // A query for the A records of `a.test` (RFC 1035 §4.1).
+    const QUERY: &[u8] = b"\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x04test\x00\x00\x01\x00\x01";
+    let query = || -> std::io::Result<usize> {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         socket.set_read_timeout(Some(std::time::Duration::from_millis(200)))?;
         socket.connect("127.0.0.1:53")?;
-        socket.send(QUESTION)?;
+        socket.send(QUERY)?;
         socket.recv(&mut [0; 512])
     };
-    asked().is_ok()
+    query().is_ok()
 }
 
 impl Drop for NameServer {

@@ -1,4 +1,4 @@
-//! Programs of others, installed by the project's scripts into a cache of this user.
+//! Third-party programs that tests talk to, installed by `tests/peers/*/setup.sh` into the user's cache.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -6,10 +6,10 @@ use std::process::{Child, Command, Stdio};
 
 use crate::{Gateway, repository};
 
-/// The cache folder of one kind of peers, set up by `tests/peers/KIND/setup.sh`, which does nothing where all is there.
+/// The cache folder of one kind of peers, after running its setup script, which does nothing if all are installed.
 ///
 /// # Panics
-/// When the script fails.
+/// If the script fails.
 #[must_use]
 pub fn peers(kind: &str) -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
@@ -22,31 +22,31 @@ pub fn peers(kind: &str) -> PathBuf {
     folder
 }
 
-/// A program that says on its standard output where it listens; ended with the test, by its own id.
+/// A server process that prints its address; killed on drop.
 pub struct Peer {
     child: Child,
-    /// Where it listens.
+    /// The address it listens on.
     pub address: String,
 }
 
 impl Peer {
-    /// Starts one; its first line with `127.0.0.1:PORT` says where it listens.
+    /// Starts the process and waits for a line with `127.0.0.1:PORT` on its standard output.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If it does not start.
     #[must_use]
     pub fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the peer starts");
         let lines = BufReader::new(child.stdout.take().expect("its output"));
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         std::thread::spawn(move || {
-            let mut told = false;
-            // Read to the end, so that the peer never waits for its reader.
+            let mut is_sent = false;
+            // Read to the end, so that the peer never blocks on a full pipe.
             for line in lines.lines().map_while(Result::ok) {
                 let port = line.split("127.0.0.1:").nth(1);
                 let port = port.map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
-                if let Some(port) = port.filter(|port| !told && !port.is_empty()) {
-                    told = sender.send(port).is_ok();
+                if let Some(port) = port.filter(|port| !is_sent && !port.is_empty()) {
+                    is_sent = sender.send(port).is_ok();
                 }
             }
         });
@@ -62,28 +62,28 @@ impl Drop for Peer {
     }
 }
 
-/// Runs a program that judges and tells; gives whether it was content, and what it told.
+/// Runs a peer to completion; returns whether it succeeded, and its output.
 ///
 /// # Panics
-/// When it cannot be started.
+/// If it cannot be started.
 #[must_use]
-pub fn judged(command: &mut Command) -> (bool, String) {
-    let output = command.output().expect("the judge starts");
-    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    (output.status.success(), told)
+pub fn run_peer(command: &mut Command) -> (bool, String) {
+    let output = command.output().expect("the peer starts");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), text)
 }
 
-/// Abuses a listener of a gateway as only raw HTTP/2 can; the arguments are those behind the process's id.
+/// Runs the HTTP/2 attacks of `tests/peers/http2/abuse.py` against a listener; `arguments` follow the process id.
 ///
 /// # Panics
-/// When an attack does harm.
+/// If an attack succeeds.
 pub fn abuse(gateway: &Gateway, listener: &str, arguments: &[&str]) {
     let address = gateway.listener(listener);
     let (host, port) = address.split_once(':').expect("a port");
     let mut command = Command::new("timeout");
     command.arg("400").arg("python3").arg(repository().join("tests/peers/http2/abuse.py"));
     command.args([host, port, &gateway.pid().to_string()]).args(arguments);
-    let (good, told) = judged(&mut command);
-    println!("{told}");
-    assert!(good && told.contains(" passed, 0 failed"), "{told}");
+    let (is_success, output) = run_peer(&mut command);
+    println!("{output}");
+    assert!(is_success && output.contains(" passed, 0 failed"), "{output}");
 }

@@ -1,4 +1,4 @@
-//! A network between two ends that a test can cut.
+//! A TCP proxy that simulates network faults.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -6,32 +6,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-/// What the network does.
+/// The state of the simulated network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Network {
-    /// It carries.
+    /// All data is forwarded.
     Whole,
-    /// Nothing gets through, and nobody is told.
+    /// No data is forwarded; connections stay open.
     Cut,
-    /// What the server sends does not get through: requests arrive, and their answers do not.
+    /// Data from the server is not forwarded: requests arrive, responses do not.
     CutBack,
-    /// What goes to the server does not get through.
+    /// Data to the server is not forwarded.
     CutForth,
 }
 
-/// A network in front of a server; it ends with the test's process.
+/// A proxy in front of a server; it runs until the test process exits.
 pub struct Proxy {
-    /// Where the server seems to be.
+    /// The address that clients connect to.
     pub address: SocketAddr,
     state: Arc<AtomicU8>,
 }
 
 impl Proxy {
-    /// One that carries.
+    /// Starts a proxy that forwards all data.
     ///
     /// # Panics
-    /// When there is no free port.
+    /// If there is no free port.
     #[must_use]
     pub fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -41,26 +41,26 @@ impl Proxy {
         std::thread::spawn(move || {
             for near in listener.incoming().flatten() {
                 let Ok(far) = TcpStream::connect(server) else { continue };
-                // It adds no time of its own.
+                // The proxy must not add latency.
                 let _ = (near.set_nodelay(true), far.set_nodelay(true));
                 for (from, to, back) in [(&near, &far, false), (&far, &near, true)] {
                     let (from, to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
                     let state = Arc::clone(&shared);
-                    std::thread::spawn(move || carry(from, to, back, &state));
+                    std::thread::spawn(move || forward(from, to, back, &state));
                 }
             }
         });
         Self { address, state }
     }
 
-    /// From now on.
+    /// Changes the state of the network.
     pub fn set(&self, network: Network) {
         self.state.store(network as u8, Ordering::SeqCst);
     }
 }
 
-/// What was held up by a cut gets through once the network is whole again, as it does where packets are sent again.
-fn carry(mut from: TcpStream, mut to: TcpStream, back: bool, state: &AtomicU8) {
+/// Data held back by a cut is forwarded once the network is whole again, as with TCP retransmission.
+fn forward(mut from: TcpStream, mut to: TcpStream, back: bool, state: &AtomicU8) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(len @ 1..) = from.read(&mut buffer) {
         loop {

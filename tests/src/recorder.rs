@@ -1,4 +1,4 @@
-//! A service that notes what it carried out, and fails as a test wants it to.
+//! An HTTP service that records the requests it processed and fails as the test specifies.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,68 +6,67 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What the service does with a request: its status, after this time.
+/// Maps a request's number and body to a status and a delay.
 type Behaviour = dyn Fn(usize, &str) -> (u16, Duration) + Send + Sync;
 
-/// A service on a free port; it ends with the test's process.
+/// A service on a free port; it runs until the test process exits.
 pub struct Recorder {
-    /// Where it listens.
+    /// The address it listens on.
     pub address: SocketAddr,
-    seen: Arc<Seen>,
+    state: Arc<State>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct State {
     requests: AtomicUsize,
     in_flight: AtomicUsize,
     in_flight_max: AtomicUsize,
-    carried_out: Mutex<Vec<String>>,
+    processed: Mutex<Vec<String>>,
 }
 
 impl Recorder {
-    /// Starts one. `behaviour` gets the number of the request and its body; a status below 300 says that it is carried out, and the
-    /// body is the answer.
+    /// Starts the service. A status below 300 from `behaviour` counts as processed; the response repeats the request body.
     ///
     /// # Panics
-    /// When there is no free port.
+    /// If there is no free port.
     #[must_use]
     pub fn start(behaviour: impl Fn(usize, &str) -> (u16, Duration) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let seen = Arc::new(Seen::default());
-        let (shared, behaviour) = (Arc::clone(&seen), Arc::new(behaviour) as Arc<Behaviour>);
+        let state = Arc::new(State::default());
+        let (shared, behaviour) = (Arc::clone(&state), Arc::new(behaviour) as Arc<Behaviour>);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (seen, behaviour) = (Arc::clone(&shared), Arc::clone(&behaviour));
-                std::thread::spawn(move || serve(&stream, &seen, &*behaviour));
+                let (state, behaviour) = (Arc::clone(&shared), Arc::clone(&behaviour));
+                std::thread::spawn(move || serve(&stream, &state, &*behaviour));
             }
         });
-        Self { address, seen }
+        Self { address, state }
     }
 
-    /// The bodies of what it carried out, in the order in which that ended.
+    /// The bodies of processed requests in order of completion.
     ///
     /// # Panics
-    /// When a thread of it panicked.
+    /// If a thread of the service panicked.
     #[must_use]
-    pub fn carried_out(&self) -> Vec<String> {
-        self.seen.carried_out.lock().expect("no panic").clone()
+    pub fn processed(&self) -> Vec<String> {
+        self.state.processed.lock().expect("no panic").clone()
     }
 
-    /// Requests that it got.
+    /// The number of requests received.
     #[must_use]
     pub fn requests(&self) -> usize {
-        self.seen.requests.load(Ordering::SeqCst)
+        self.state.requests.load(Ordering::SeqCst)
     }
 
-    /// The most requests that it had at once.
+    /// The maximum number of concurrent requests.
     #[must_use]
-    pub fn at_once(&self) -> usize {
-        self.seen.in_flight_max.load(Ordering::SeqCst)
+    pub fn in_flight_max(&self) -> usize {
+        self.state.in_flight_max.load(Ordering::SeqCst)
     }
 }
 
-fn serve(stream: &TcpStream, seen: &Seen, behaviour: &Behaviour) {
+fn serve(stream: &TcpStream, state: &State, behaviour: &Behaviour) {
     let mut reader = BufReader::new(stream);
     loop {
         let mut len = 0;
@@ -89,19 +88,19 @@ fn serve(stream: &TcpStream, seen: &Seen, behaviour: &Behaviour) {
             return;
         }
         let body = String::from_utf8(body).expect("text");
-        let number = seen.requests.fetch_add(1, Ordering::SeqCst);
-        let now = seen.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
-        seen.in_flight_max.fetch_max(now, Ordering::SeqCst);
+        let number = state.requests.fetch_add(1, Ordering::SeqCst);
+        let now = state.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+        state.in_flight_max.fetch_max(now, Ordering::SeqCst);
         let (status, after) = behaviour(number, &body);
         std::thread::park_timeout(after);
         if status < 300 {
-            seen.carried_out.lock().expect("no panic").push(body.clone());
+            state.processed.lock().expect("no panic").push(body.clone());
         }
-        seen.in_flight.fetch_sub(1, Ordering::SeqCst);
+        state.in_flight.fetch_sub(1, Ordering::SeqCst);
         let head =
             format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
         let mut out = stream;
-        // In one piece, so that nothing waits for an acknowledgement.
+        // In one write, so that delayed acknowledgements add no latency.
         if out.write_all((head + &body).as_bytes()).is_err() {
             return;
         }

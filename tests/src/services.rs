@@ -1,4 +1,4 @@
-//! Servers that tests talk to, started by the project's own script.
+//! Servers that tests talk to, started by `tests/services/services`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,51 +6,51 @@ use std::sync::OnceLock;
 
 use crate::{peers, repository};
 
-/// RabbitMQ, and pika to look at it with.
+/// A RabbitMQ server, and the AMQP clients that tests use with it.
 pub struct RabbitMq {
-    /// Its address, with user and password.
+    /// The AMQP URL, with user and password.
     pub url: String,
-    /// Its address for TLS, where it has one.
+    /// The AMQPS URL, if it listens for TLS.
     pub tls_url: Option<String>,
     python: PathBuf,
     control: String,
-    /// The folder of the state of one that is only for one test.
-    own: Option<tempfile::TempDir>,
+    /// The state folder of a private server.
+    private: Option<tempfile::TempDir>,
 }
 
 impl RabbitMq {
-    /// The one of this process's tests; started where it does not run yet.
+    /// The server shared by the tests of this process; started if it does not run yet.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If it does not start.
     pub fn start() -> &'static Self {
         static STARTED: OnceLock<RabbitMq> = OnceLock::new();
-        STARTED.get_or_init(|| Self::started(None, None))
+        STARTED.get_or_init(|| Self::start_by_script(None, None))
     }
 
-    /// One that only this test uses, so that it may be harmed; ended with it.
+    /// Starts a server that only this test uses and may crash or reconfigure; stopped on drop.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If it does not start.
     #[must_use]
-    pub fn start_own() -> Self {
-        Self::started(Some(tempfile::tempdir().expect("a folder")), None)
+    pub fn start_private() -> Self {
+        Self::start_by_script(Some(tempfile::tempdir().expect("a folder")), None)
     }
 
-    /// One of its own that speaks TLS too, with the certificates of a folder, and wants one of its clients.
+    /// Like [`RabbitMq::start_private`]; the server also listens for TLS with the certificates of a folder and requires client certificates.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If it does not start.
     #[must_use]
     pub fn start_with_tls(certificates: &Path) -> Self {
-        Self::started(Some(tempfile::tempdir().expect("a folder")), Some(certificates))
+        Self::start_by_script(Some(tempfile::tempdir().expect("a folder")), Some(certificates))
     }
 
-    fn started(own: Option<tempfile::TempDir>, certificates: Option<&Path>) -> Self {
+    fn start_by_script(private: Option<tempfile::TempDir>, certificates: Option<&Path>) -> Self {
         let python = peers("amqp").join("venv/bin/python");
-        let told = script("up", own.as_ref().map(tempfile::TempDir::path), certificates);
+        let output = script("up", private.as_ref().map(tempfile::TempDir::path), certificates);
         let found = |name: &str| {
-            let line = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            let line = output.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
             line.map(|value| value.trim_matches('\'').to_owned())
         };
         let value = |name: &str| found(name).expect(name);
@@ -59,26 +59,26 @@ impl RabbitMq {
             tls_url: found("RABBITMQ_TLS_URL"),
             python,
             control: value("RABBITMQ_CTL"),
-            own,
+            private,
         }
     }
 
-    /// Kills it as it is, and starts it again with what it left.
+    /// Kills a private server and restarts it with its data.
     ///
     /// # Panics
-    /// When it is not one that only this test uses, or does not start again.
+    /// If the server is shared, or does not start again.
     pub fn crash(&self) {
-        let own = self.own.as_ref().expect("only one's own is crashed");
-        script("crash", Some(own.path()), None);
+        let private = self.private.as_ref().expect("a private server");
+        script("crash", Some(private.path()), None);
     }
 
-    /// A queue's name that no other test and no earlier run has.
+    /// A queue name that is unique to this process.
     #[must_use]
     pub fn name(&self, name: &str) -> String {
         format!("{name}-{}", std::process::id())
     }
 
-    /// What pika does as `tests/peers/amqp/peer.py` says.
+    /// A command of `tests/peers/amqp/peer.py`, which uses pika.
     #[must_use]
     pub fn peer(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.python);
@@ -86,7 +86,7 @@ impl RabbitMq {
         command
     }
 
-    /// What pika does as `tests/peers/amqp/hostile.py` says.
+    /// A command of `tests/peers/amqp/hostile.py`, which uses pika.
     #[must_use]
     pub fn hostile(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.python);
@@ -94,7 +94,7 @@ impl RabbitMq {
         command
     }
 
-    /// What aio-pika does as `tests/peers/amqp/aio.py` says.
+    /// A command of `tests/peers/amqp/aio.py`, which uses aio-pika.
     #[must_use]
     pub fn aio_pika(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.python);
@@ -102,10 +102,10 @@ impl RabbitMq {
         command
     }
 
-    /// What amqplib does as `tests/peers/amqp/amqplib.cjs` says.
+    /// A command of `tests/peers/amqp/amqplib.cjs`, which uses amqplib.
     ///
     /// # Panics
-    /// When it cannot be set up.
+    /// If amqplib cannot be installed.
     #[must_use]
     pub fn amqplib(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("node");
@@ -114,28 +114,28 @@ impl RabbitMq {
         command
     }
 
-    /// Runs a peer to its end; gives what it printed.
+    /// Runs a command of `peer.py` to completion; returns its output.
     ///
     /// # Panics
-    /// When it fails.
-    #[expect(clippy::must_use_candidate, reason = "what it does is often all that is wanted")]
+    /// If it fails.
+    #[expect(clippy::must_use_candidate, reason = "often called for its side effect")]
     pub fn run(&self, arguments: &[&str]) -> String {
-        printed(self.peer(arguments))
+        output_of(self.peer(arguments))
     }
 
-    /// Runs what harms a careless consumer to its end; gives what it printed.
+    /// Runs a command of `hostile.py` to completion; returns its output.
     ///
     /// # Panics
-    /// When it fails.
-    #[expect(clippy::must_use_candidate, reason = "what it does is often all that is wanted")]
-    pub fn harm(&self, arguments: &[&str]) -> String {
-        printed(self.hostile(arguments))
+    /// If it fails.
+    #[expect(clippy::must_use_candidate, reason = "often called for its side effect")]
+    pub fn run_hostile(&self, arguments: &[&str]) -> String {
+        output_of(self.hostile(arguments))
     }
 
     /// Runs a command of `rabbitmqctl`.
     ///
     /// # Panics
-    /// When it fails.
+    /// If it fails.
     pub fn control(&self, arguments: &[&str]) {
         let mut words = self.control.split(' ');
         let output = Command::new(words.next().expect("a command")).args(words).args(arguments).output();
@@ -146,19 +146,19 @@ impl RabbitMq {
 
 impl Drop for RabbitMq {
     fn drop(&mut self) {
-        if let Some(own) = &self.own {
-            script("down", Some(own.path()), None);
+        if let Some(private) = &self.private {
+            script("down", Some(private.path()), None);
         }
     }
 }
 
-fn printed(mut command: Command) -> String {
+fn output_of(mut command: Command) -> String {
     let output = command.output().expect("pika runs");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// Runs the script of services; gives what it printed.
+/// Runs `tests/services/services`; returns its output.
 fn script(command: &str, state: Option<&Path>, certificates: Option<&Path>) -> String {
     let mut script = Command::new(repository().join("tests/services/services"));
     script.args([command, "rabbitmq"]);

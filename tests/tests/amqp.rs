@@ -1,9 +1,9 @@
-//! AMQP, with RabbitMQ, and pika on its other side.
+//! The AMQP adapter with RabbitMQ and pika.
 
 use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call, until};
 use serde_json::Value;
 
-/// What pika printed, a document a line.
+/// Parses pika's output: one JSON document per line.
 fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
 }
@@ -18,7 +18,7 @@ fn is_empty(broker: &RabbitMq, queue: &str) -> bool {
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_has_what_http_was_told_it_has() {
+fn rabbitmq_stores_messages_accepted_over_http() {
     let broker = RabbitMq::start();
     let queue = broker.name("intake");
     broker.run(&["declare", &queue]);
@@ -39,30 +39,30 @@ routes:
     let body = "{ \"n\" : 1.10, \"big\": 18446744073709551615 }";
     let answer = call(&gateway.public(), "POST", "/orders", body);
     assert_eq!(answer.status, 202, "{}", answer.body);
-    let taken = lines(&broker.run(&["drain", &queue, "1"]));
-    assert_eq!(taken[0]["body"], body, "byte for byte");
-    assert_eq!((&taken[0]["content_type"], &taken[0]["delivery_mode"]), (&"application/json".into(), &2.into()));
-    assert_eq!(taken[0]["expiration"], Value::Null, "a message that was accepted does not go away by itself");
-    assert!(taken[0]["message_id"].as_str().is_some_and(|id| !id.is_empty()));
-    for (path, reason, place) in [
+    let messages = lines(&broker.run(&["drain", &queue, "1"]));
+    assert_eq!(messages[0]["body"], body, "byte for byte");
+    assert_eq!((&messages[0]["content_type"], &messages[0]["delivery_mode"]), (&"application/json".into(), &2.into()));
+    assert_eq!(messages[0]["expiration"], Value::Null, "an accepted message never expires");
+    assert!(messages[0]["message_id"].as_str().is_some_and(|id| !id.is_empty()));
+    for (path, reason, text) in [
         ("/lost", "UNROUTABLE", "there is no queue"),
         ("/announce", "UNROUTABLE", "no queue is bound to"),
         ("/gone", "NO_EXCHANGE", "cannot be used"),
     ] {
         let answer = call(&gateway.public(), "POST", path, "{}");
         assert_eq!(answer.status, 503, "{path}");
-        assert!(answer.body.contains(reason) && answer.body.contains(place), "{path}: {}", answer.body);
+        assert!(answer.body.contains(reason) && answer.body.contains(text), "{path}: {}", answer.body);
     }
     assert_eq!(
         call(&gateway.public(), "POST", "/orders", body).status,
         202,
-        "others are not harmed by what is missing"
+        "missing queues do not affect other operations"
     );
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_returns_are_told_to_those_they_are_of() {
+fn rabbitmq_returned_messages_fail_their_own_caller() {
     let broker = RabbitMq::start();
     let queue = broker.name("mixed");
     broker.run(&["declare", &queue]);
@@ -89,7 +89,7 @@ routes:
         })
         .collect();
     for caller in callers {
-        caller.join().expect("every answer is its own");
+        caller.join().expect("each caller gets its own result");
     }
     let good = (0..16).flat_map(|caller| (0..50).map(move |number| caller + number)).filter(|sum| sum % 3 != 0).count();
     assert_eq!(broker.run(&["depth", &queue]), good.to_string());
@@ -97,18 +97,18 @@ routes:
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_returns_are_told_to_those_they_are_of_though_others_leave() {
+fn rabbitmq_returned_messages_fail_their_own_caller_while_others_time_out() {
     const CALLERS: usize = 24;
     const CALLS: usize = 150;
     let broker = RabbitMq::start();
-    let (queue, hasty) = (broker.name("patient"), broker.name("hasty"));
-    broker.run(&["declare", &queue, &hasty]);
+    let (queue, short_queue) = (broker.name("patient"), broker.name("hasty"));
+    broker.run(&["declare", &queue, &short_queue]);
     let route = |name: &str, deadline: &str| {
         format!(
             "  {name}: {{ from: {{ http: {{ listen: public, post: /{name} }} }}, {deadline}steps: [ {{ send: out.{name} }} ] }}\n"
         )
     };
-    let soon = "deadline: { default: 2ms, max: 2ms }, ";
+    let short_deadline = "deadline: { default: 2ms, max: 2ms }, ";
     let routes = format!(
         "version: 1
 services:
@@ -118,7 +118,7 @@ services:
       operations:
         good: {{ queue: {queue} }}
         lost: {{ queue: {queue}-missing }}
-        good-soon: {{ queue: {hasty} }}
+        good-soon: {{ queue: {short_queue} }}
         lost-soon: {{ queue: {queue}-missing }}
     concurrency: 1000
 routes:
@@ -126,8 +126,8 @@ routes:
         broker.url,
         route("good", ""),
         route("lost", ""),
-        route("good-soon", soon),
-        route("lost-soon", soon),
+        route("good-soon", short_deadline),
+        route("lost-soon", short_deadline),
     );
     let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     let callers: Vec<_> = (0..CALLERS)
@@ -149,22 +149,22 @@ routes:
             })
         })
         .collect();
-    let (mut good, mut told, mut late) = (0, 0, 0);
+    let (mut good, mut accepted, mut late) = (0, 0, 0);
     for caller in callers {
-        let counts = caller.join().expect("every answer is its own");
-        (good, told, late) = (good + counts.0, told + counts.1, late + counts.2);
+        let counts = caller.join().expect("each caller gets its own result");
+        (good, accepted, late) = (good + counts.0, accepted + counts.1, late + counts.2);
     }
     assert_eq!(broker.run(&["depth", &queue]), good.to_string());
-    let arrived: usize = broker.run(&["depth", &hasty]).parse().expect("a number");
-    assert!((told..=CALLERS * CALLS / 4 + CALLERS).contains(&arrived), "{told} were told, {arrived} arrived");
-    assert!(late > 0, "some left before they were told");
-    // All credit is back.
+    let arrived: usize = broker.run(&["depth", &short_queue]).parse().expect("a number");
+    assert!((accepted..=CALLERS * CALLS / 4 + CALLERS).contains(&arrived), "{accepted} accepted, {arrived} arrived");
+    assert!(late > 0, "some calls time out before the confirm");
+    // All credit has been released.
     assert_eq!(call(&gateway.public(), "POST", "/good", "{}").status, 202);
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_services_answer_http() {
+fn rabbitmq_services_reply_to_http_calls() {
     let broker = RabbitMq::start();
     let queue = broker.name("stock");
     let _server = Peer::start(&mut broker.peer(&["serve", &queue]));
@@ -197,16 +197,16 @@ routes:
         })
         .collect();
     for caller in callers {
-        caller.join().expect("every reply is its own");
+        caller.join().expect("each caller gets its own reply");
     }
     let fault = call(&gateway.public(), "POST", "/reserve", "{\"fault\":5}");
     assert!(fault.status == 404 && fault.body.contains("asked to fail"), "{} {}", fault.status, fault.body);
     assert_eq!(call(&gateway.public(), "POST", "/reserve", "{\"fault\":\"silence\"}").status, 504);
-    assert_eq!(call(&gateway.public(), "POST", "/reserve", "{}").status, 200, "and goes on");
-    assert_eq!(call(&gateway.public(), "POST", "/nobody", "{}").status, 503, "at once, not after the timeout");
+    assert_eq!(call(&gateway.public(), "POST", "/reserve", "{}").status, 200, "later calls succeed");
+    assert_eq!(call(&gateway.public(), "POST", "/nobody", "{}").status, 503, "without waiting for the timeout");
 }
 
-fn consuming(backend: &Backend, queue: &str, operation: &str, entry: &str) -> String {
+fn consumer_routes(backend: &Backend, queue: &str, operation: &str, entry: &str) -> String {
     format!(
         "version: 1
 services:
@@ -220,25 +220,28 @@ routes:
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_messages_reach_http_services_and_are_forgotten_then() {
+fn rabbitmq_messages_are_acknowledged_after_the_http_call() {
     let broker = RabbitMq::start();
     let (queue, backend) = (broker.name("work"), Backend::start());
     broker.run(&["declare", &queue]);
     broker.run(&["publish", &queue, "{\"n\":#}", "300"]);
-    let _gateway =
-        Gateway::start_with_files(&listeners(broker), &consuming(&backend, &queue, "/echo", "reject: discard"), &[]);
-    until("all messages to be taken", || backend.requests() == 300 && is_empty(broker, &queue));
+    let _gateway = Gateway::start_with_files(
+        &listeners(broker),
+        &consumer_routes(&backend, &queue, "/echo", "reject: discard"),
+        &[],
+    );
+    until("all messages to be consumed", || backend.requests() == 300 && is_empty(broker, &queue));
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_messages_that_never_succeed_are_set_aside_as_they_came() {
+fn rabbitmq_failing_messages_are_dead_lettered_unchanged() {
     let broker = RabbitMq::start();
     let (queue, backend) = (broker.name("poison"), Backend::start());
     let dead = format!("{queue}-dead");
     broker.run(&["declare", &queue, &dead]);
     let entry = format!("dead_letter: {dead}, attempts: 3, backoff: 10ms");
-    let routes = consuming(&backend, &queue, "/status/{code}", &entry);
+    let routes = consumer_routes(&backend, &queue, "/status/{code}", &entry);
     let routes = routes.replace("steps: [", "steps: [ { map: { code: req.code } },");
     let _gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     for (body, status, reason, attempts) in [
@@ -248,8 +251,8 @@ fn rabbitmq_messages_that_never_succeed_are_set_aside_as_they_came() {
         ("not JSON", 3, "BODY_MALFORMED", 1),
     ] {
         broker.run(&["publish", &queue, body, "1", "x-tenant=t-1", "crossdock-status=0"]);
-        let told = broker.run(&["drain", &dead, "1"]);
-        let letter = lines(&told).pop().unwrap_or_else(|| panic!("{body}: no dead letter"));
+        let output = broker.run(&["drain", &dead, "1"]);
+        let letter = lines(&output).pop().unwrap_or_else(|| panic!("{body}: no dead letter"));
         assert_eq!(letter["body"], body, "the original bytes");
         let headers = &letter["headers"];
         assert_eq!((&headers["x-tenant"], &headers["crossdock-queue"]), (&"t-1".into(), &queue.as_str().into()));
@@ -260,58 +263,58 @@ fn rabbitmq_messages_that_never_succeed_are_set_aside_as_they_came() {
         );
         assert_eq!(headers["crossdock-reason"], reason, "{letter}");
     }
-    until("nothing to be left", || is_empty(broker, &queue));
+    until("the queue to be empty", || is_empty(broker, &queue));
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_dead_letters_go_nowhere_else() {
+fn rabbitmq_dead_letters_are_not_copied_to_other_queues() {
     let broker = RabbitMq::start();
     let (queue, backend) = (broker.name("copied"), Backend::start());
     let dead = format!("{queue}-dead");
     broker.run(&["declare", &queue, &dead]);
-    let routes = consuming(&backend, &queue, "/status/404", &format!("dead_letter: {dead}"));
+    let routes = consumer_routes(&backend, &queue, "/status/404", &format!("dead_letter: {dead}"));
     let _gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
-    // The broker itself brings it to the queue a second time.
+    // The CC header makes the broker route the message to the queue a second time.
     broker.run(&["publish", &queue, "{}", "1", &format!("CC=[\"{queue}\"]"), "x-delivery-count=10"]);
     broker.run(&["publish", &queue, "{}", "1"]);
     let letters = lines(&broker.run(&["drain", &dead, "2"]));
     assert!(letters.iter().all(|letter| letter["headers"]["crossdock-attempts"] == 1), "{letters:?}");
     assert!(letters.iter().all(|letter| letter["headers"]["CC"] == Value::Null), "{letters:?}");
-    until("nothing to be left", || is_empty(broker, &queue));
-    assert!(is_empty(broker, &dead) && backend.requests() == 2, "{} tries", backend.requests());
+    until("the queue to be empty", || is_empty(broker, &queue));
+    assert!(is_empty(broker, &dead) && backend.requests() == 2, "{} attempts", backend.requests());
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_messages_of_an_at_most_once_route_are_not_tried_again() {
+fn rabbitmq_messages_of_at_most_once_routes_are_not_retried() {
     let broker = RabbitMq::start();
     let (queue, backend) = (broker.name("once"), Backend::start());
     broker.run(&["declare", &queue]);
-    let routes = consuming(&backend, &queue, "/status/500", "reject: discard");
+    let routes = consumer_routes(&backend, &queue, "/status/500", "reject: discard");
     let routes = routes.replace("steps: [", "delivery: at-most-once, steps: [");
     let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     broker.run(&["publish", &queue, "{\"n\":#}", "20"]);
-    until("all to be tried", || backend.requests() == 20 && is_empty(broker, &queue));
+    until("all to be attempted", || backend.requests() == 20 && is_empty(broker, &queue));
     drop(gateway);
     let _gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     broker.run(&["publish", &queue, "{\"n\":#}", "1"]);
-    until("one more to be tried", || backend.requests() == 21 && is_empty(broker, &queue));
+    until("one more attempt", || backend.requests() == 21 && is_empty(broker, &queue));
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_requests_are_answered() {
+fn rabbitmq_requests_get_a_reply() {
     let broker = RabbitMq::start();
     let (queue, backend) = (broker.name("asked"), Backend::start());
     broker.run(&["declare", &queue]);
-    let routes = consuming(&backend, &queue, "/echo", "reject: discard");
+    let routes = consumer_routes(&backend, &queue, "/echo", "reject: discard");
     let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     let body = "{ \"n\" : 1.10 }";
     let reply: Value = serde_json::from_str(&broker.run(&["call", &queue, body])).expect("a reply");
     assert_eq!((&reply["body"], &reply["correlation_id"]), (&body.into(), &"c-1".into()));
     drop(gateway);
-    let routes = consuming(&backend, &queue, "/status/404", "reject: discard");
+    let routes = consumer_routes(&backend, &queue, "/status/404", "reject: discard");
     let _gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     let reply: Value = serde_json::from_str(&broker.run(&["call", &queue, body])).expect("a reply");
     assert_eq!(reply["headers"]["crossdock-status"], 5, "{reply}");

@@ -1,15 +1,15 @@
-//! How brokers are reached, and where messages go there: TLS, keys made from data, late replies; with RabbitMQ and pika.
+//! AMQP connections and addresses with RabbitMQ and pika: TLS, routing keys from fields, late replies, header types.
 
 use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call, until, write_certificates};
 use serde_json::Value;
 
-fn one_line(text: &str) -> Value {
+fn first_line(text: &str) -> Value {
     serde_json::from_str(text.lines().next().expect("a line")).expect("JSON")
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_over_mutual_tls() {
+fn rabbitmq_is_reached_over_mutual_tls() {
     let certificates = tempfile::tempdir().expect("a folder");
     write_certificates(certificates.path());
     let file = |name: &str| certificates.path().join(name).display().to_string();
@@ -46,7 +46,7 @@ routes:
     );
     let gateway = Gateway::start_with_files(&listeners, &routes, &[]);
     assert_eq!(call(&gateway.public(), "POST", "/good", "{\"n\":1}").status, 202);
-    until("the message crosses both ways over TLS", || backend.requests() == 1);
+    until("the message to be published and consumed over TLS", || backend.requests() == 1);
     for path in ["/nobody", "/distrusting"] {
         let answer = call(&gateway.public(), "POST", path, "{}");
         assert!(
@@ -60,7 +60,7 @@ routes:
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_messages_go_where_their_data_says() {
+fn rabbitmq_routing_keys_are_built_from_fields() {
     let broker = RabbitMq::start();
     let name = |part: &str| broker.name(part);
     broker.run(&["bind", "amq.topic", &name("eu"), "placed.eu.*"]);
@@ -86,9 +86,9 @@ routes:
     let post = |path: &str, body: &str| call(&gateway.public(), "POST", path, body);
     assert_eq!(post("/orders/eu", "{\"urgency\":3}").status, 202);
     assert_eq!(post("/forward/us.west.coast", "{}").status, 202);
-    let taken = one_line(&broker.run(&["drain", &name("eu"), "1"]));
-    assert_eq!((&taken["body"], &taken["priority"]), (&"{\"region\":\"eu\",\"urgency\":3}".into(), &7.into()));
-    assert_eq!(one_line(&broker.run(&["drain", &name("us"), "1"]))["body"], "{}");
+    let message = first_line(&broker.run(&["drain", &name("eu"), "1"]));
+    assert_eq!((&message["body"], &message["priority"]), (&"{\"region\":\"eu\",\"urgency\":3}".into(), &7.into()));
+    assert_eq!(first_line(&broker.run(&["drain", &name("us"), "1"]))["body"], "{}");
     for (path, body) in
         [("/orders/eu.x", "{\"urgency\":3}"), ("/orders/eu", "{\"urgency\":\"\"}"), ("/forward/us..x", "{}")]
     {
@@ -104,7 +104,7 @@ routes:
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_late_replies_go_to_their_queue() {
+fn rabbitmq_late_replies_go_to_the_late_reply_queue() {
     let broker = RabbitMq::start();
     let (queue, late) = (broker.name("slow"), broker.name("late"));
     broker.run(&["declare", &late]);
@@ -123,14 +123,14 @@ routes:
     let gateway = Gateway::start(&routes);
     assert_eq!(call(&gateway.public(), "POST", "/ask", "{}").body, "{}", "in time");
     assert_eq!(call(&gateway.public(), "POST", "/ask", "{\"fault\":\"late\"}").status, 504);
-    let reply = one_line(&broker.run(&["drain", &late, "1"]));
+    let reply = first_line(&broker.run(&["drain", &late, "1"]));
     assert_eq!((&reply["body"], &reply["delivery_mode"]), (&"{\"fault\":\"late\"}".into(), &2.into()));
     assert!(reply["correlation_id"].as_str().is_some_and(|id| id.contains('-')), "the request's own id: {reply}");
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_timestamps_and_decimals_are_exact_text() {
+fn rabbitmq_timestamp_and_decimal_headers_become_exact_text() {
     let broker = RabbitMq::start();
     let (queue, dead) = (broker.name("typed"), broker.name("typed-dead"));
     broker.run(&["declare", &queue, &dead]);
@@ -158,7 +158,7 @@ routes:
         backend.address
     );
     let _gateway = Gateway::start_with(&format!("broker: {{ amqp: {{ url: \"{}\" }} }}", broker.url), &routes);
-    until("the message arrives", || backend.requests() == 1);
+    until("the message to arrive", || backend.requests() == 1);
     let head = backend.last_head().to_lowercase();
     for line in ["x-at: 2023-11-14t22:13:20z", "x-price: 12.25", "x-small: 0.007", "x-many: 1", "x-many: a"] {
         assert!(head.contains(line), "{line} is not in {head}");

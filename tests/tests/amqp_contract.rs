@@ -1,4 +1,4 @@
-//! The AMQP adapter keeps the contract of adapters, over RabbitMQ.
+//! Runs the adapter contract suite against the AMQP adapter with RabbitMQ.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl contract::Subject for Amqp {
     }
 
     fn outbound(&self, address: &str) -> Result<Rc<dyn Outbound>, AdapterError> {
-        // A listener's address is told without user and password.
+        // A listener reports its address without user and password.
         let url = if address == self.nowhere() { format!("amqp://{address}") } else { self.url.clone() };
         self.adapter.open_outbound(&*self.service(&url), 0)
     }
@@ -54,7 +54,7 @@ impl contract::Subject for Amqp {
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_adapter_keeps_the_contract() {
+fn rabbitmq_adapter_fulfills_the_adapter_contract() {
     let broker = RabbitMq::start();
     let queue = broker.name("contract");
     broker.run(&["declare", &queue]);

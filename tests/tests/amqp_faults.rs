@@ -1,6 +1,5 @@
-//! AMQP under faults, with RabbitMQ: what was confirmed arrives, and what was acknowledged was done. K confirmed messages and D that
-//! arrived: K − D has to be empty, and duplicates have a bound. `CROSSDOCK_MESSAGES`, `CROSSDOCK_ROUNDS` and `CROSSDOCK_SOAK_SECONDS` make
-//! them long.
+//! AMQP under fault injection with RabbitMQ: every confirmed message arrives, every acknowledged delivery was processed, and the number of
+//! duplicates is bounded. `CROSSDOCK_MESSAGES`, `CROSSDOCK_ROUNDS` and `CROSSDOCK_SOAK_SECONDS` configure longer runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -12,11 +11,11 @@ use std::time::{Duration, Instant};
 use crossdock_tests::{Gateway, Network, Proxy, RabbitMq, Recorder, call, until, until_within};
 use serde_json::Value;
 
-/// For all messages of a test to be moved.
+/// Time limit for moving all messages of a test.
 const LONG: Duration = Duration::from_secs(1200);
 
-fn from_environment(name: &str, usual: usize) -> usize {
-    std::env::var(name).map_or(usual, |text| text.parse().expect(name))
+fn from_environment(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().expect(name))
 }
 
 fn listeners(broker: &RabbitMq) -> String {
@@ -34,10 +33,10 @@ fn is_empty(broker: &RabbitMq, queue: &str) -> bool {
     depth(broker, queue) == 0
 }
 
-/// Messages under way at once.
+/// The maximum number of unacknowledged messages.
 const PREFETCH: usize = 20;
 
-/// From one queue to another.
+/// Routes that forward messages from one queue to another.
 fn bridge(broker: &RabbitMq, from: &str, to: &str) -> String {
     format!(
         "version: 1
@@ -50,9 +49,9 @@ routes:
     )
 }
 
-/// How often each number arrived; each did.
+/// The number of arrivals of each message number; asserts that none is missing.
 fn arrivals(broker: &RabbitMq, queue: &str, count: usize) -> BTreeMap<u64, usize> {
-    let seen = arrived(broker, queue);
+    let seen = received(broker, queue);
     let lost = || (0..count as u64).filter(|number| !seen.contains_key(number)).collect::<Vec<_>>();
     assert_eq!(seen.len(), count, "lost: {:?}", lost());
     seen
@@ -60,7 +59,7 @@ fn arrivals(broker: &RabbitMq, queue: &str, count: usize) -> BTreeMap<u64, usize
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_messages_stay_where_they_are_when_their_route_goes() {
+fn rabbitmq_messages_stay_queued_while_their_route_is_removed() {
     const COUNT: usize = 2000;
     let broker = RabbitMq::start();
     let (from, to) = (broker.name("left"), broker.name("left-to"));
@@ -76,12 +75,12 @@ fn rabbitmq_messages_stay_where_they_are_when_their_route_goes() {
         until("some messages to be moved", || moved() >= round * COUNT / 8);
         let before = generation();
         gateway.write_routes(&without);
-        until("the route to be gone", || generation() != before && !generation().contains("bridge"));
+        until("the route to be removed", || generation() != before && !generation().contains("bridge"));
         gateway.write_routes(&with);
-        until("the route to be there", || generation().contains("bridge"));
+        until("the route to be added", || generation().contains("bridge"));
     }
     until("the rest to be moved", || is_empty(broker, &from) && moved() == COUNT);
-    assert!(is_empty(broker, &dead), "good messages were set aside");
+    assert!(is_empty(broker, &dead), "valid messages were dead-lettered");
     assert!(arrivals(broker, &to, COUNT).values().all(|times| *times == 1), "no duplicates");
 }
 
@@ -97,13 +96,13 @@ fn rabbitmq_loses_nothing_wherever_a_gateway_is_killed() {
     for (number, point) in points.iter().enumerate() {
         let failpoint = format!("amqp.{point}@{}", if *point == "draining" { 1 } else { 300 + 7 * number });
         let routes = bridge(broker, &from, &to);
-        let mut gateway = Gateway::start_to_end_at(&listeners(broker), &routes, &[], &failpoint);
+        let mut gateway = Gateway::start_with_failpoint(&listeners(broker), &routes, &[], &failpoint);
         if *point == "draining" {
             until("some messages to be moved", || depth(broker, &to) > 2_000);
             gateway.signal("TERM");
         }
-        assert_eq!(gateway.wait().code, None, "it ends by a signal at {failpoint}");
-        assert!(!is_empty(broker, &from), "there is something left to lose at {point}");
+        assert_eq!(gateway.wait().code, None, "the gateway is killed at {failpoint}");
+        assert!(!is_empty(broker, &from), "messages are left at {point}");
     }
     let _gateway = Gateway::start_with_files(&listeners(broker), &bridge(broker, &from, &to), &[]);
     until_within(LONG, "the rest to be moved", || is_empty(broker, &from) && depth(broker, &to) >= count);
@@ -111,7 +110,7 @@ fn rabbitmq_loses_nothing_wherever_a_gateway_is_killed() {
     let duplicates: usize = seen.values().map(|times| times - 1).sum();
     let bound = points.len() * PREFETCH;
     println!("in {count}, out {}, lost 0, duplicates {duplicates} of at most {bound}", count + duplicates);
-    assert!(duplicates <= bound, "{duplicates} duplicates of {} kills and a prefetch of {PREFETCH}", points.len());
+    assert!(duplicates <= bound, "{duplicates} duplicates after {} kills with a prefetch of {PREFETCH}", points.len());
 }
 
 fn intake(url: &str, queue: &str) -> String {
@@ -125,7 +124,7 @@ routes:
     )
 }
 
-/// The status that a post is answered with; nothing where there is no answer.
+/// Posts once; returns the response status, or `None` without a response.
 fn post_once(address: &str, body: &str) -> Option<u16> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
@@ -139,8 +138,8 @@ fn post_once(address: &str, body: &str) -> Option<u16> {
     std::str::from_utf8(&answer[9..]).ok()?.parse().ok()
 }
 
-/// Callers that post numbers until they are told to stop; gives the numbers that were accepted, and how many were not.
-fn post_until(
+/// Starts callers that post numbers until `stop` is set; returns the accepted numbers and the number of failed calls.
+fn start_callers(
     stop: &Arc<AtomicBool>,
     address: impl Fn() -> Option<String> + Send + Sync + 'static,
 ) -> std::thread::JoinHandle<(BTreeSet<u64>, usize)> {
@@ -176,7 +175,8 @@ fn post_until(
     })
 }
 
-fn arrived(broker: &RabbitMq, queue: &str) -> BTreeMap<u64, usize> {
+/// Drains a queue; returns the number of arrivals of each message number.
+fn received(broker: &RabbitMq, queue: &str) -> BTreeMap<u64, usize> {
     let mut seen = BTreeMap::new();
     for line in broker.run(&["drain", queue, &depth(broker, queue).to_string()]).lines() {
         let message: Value = serde_json::from_str(line).expect(line);
@@ -188,7 +188,7 @@ fn arrived(broker: &RabbitMq, queue: &str) -> BTreeMap<u64, usize> {
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_has_all_that_callers_were_told_it_has_over_a_cut_network() {
+fn rabbitmq_stores_every_accepted_message_across_network_cuts() {
     let broker = RabbitMq::start();
     let queue = broker.name("cut");
     broker.run(&["declare", &queue]);
@@ -198,58 +198,61 @@ fn rabbitmq_has_all_that_callers_were_told_it_has_over_a_cut_network() {
     let gateway = Gateway::start(&intake(&url, &queue));
     let stop = Arc::new(AtomicBool::new(false));
     let public = gateway.public();
-    let callers = post_until(&stop, move || Some(public.clone()));
+    let callers = start_callers(&stop, move || Some(public.clone()));
     let post = || call(&gateway.public(), "POST", "/take", "{\"n\":1000000}").status;
     for (network, seconds) in [(Network::Cut, 1), (Network::CutBack, 6), (Network::Cut, 8)] {
         let whole = Instant::now();
-        until("messages to be taken for a while", || post() == 202 && whole.elapsed() > Duration::from_secs(1));
+        until("messages to be accepted for a while", || post() == 202 && whole.elapsed() > Duration::from_secs(1));
         proxy.set(network);
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(seconds) {
-            let asked = Instant::now();
+            let called = Instant::now();
             let status = post();
-            // What was sent before the cut may be confirmed still.
+            // Messages published before the cut may still be confirmed.
             assert!(matches!(status, 202 | 503 | 504), "{status}");
-            assert!(asked.elapsed() < Duration::from_secs(3), "a caller waited {:?} at a cut", asked.elapsed());
+            assert!(called.elapsed() < Duration::from_secs(3), "a caller waited {:?} during a cut", called.elapsed());
         }
         proxy.set(Network::Whole);
         let healed = Instant::now();
-        until("messages to be taken again", || post() == 202);
-        println!("{network:?} for {seconds} s: taken again after {:?}", healed.elapsed());
+        until("messages to be accepted again", || post() == 202);
+        println!("{network:?} for {seconds} s: accepted again after {:?}", healed.elapsed());
     }
     stop.store(true, Ordering::SeqCst);
     let (accepted, refused) = callers.join().expect("callers");
-    let seen = arrived(broker, &queue);
+    let seen = received(broker, &queue);
     let lost: Vec<_> = accepted.iter().filter(|number| !seen.contains_key(number)).collect();
     println!("accepted {}, refused {refused}, arrived {}, lost {}", accepted.len(), seen.len(), lost.len());
     assert!(lost.is_empty() && !accepted.is_empty() && refused > 0, "lost {lost:?}");
-    assert!(seen.values().filter(|times| **times > 1).count() <= 1, "nothing is sent twice by itself");
+    assert!(
+        seen.values().filter(|times| **times > 1).count() <= 1,
+        "no message is published twice without a retry of the caller"
+    );
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_has_all_that_callers_were_told_it_has_when_the_gateway_is_killed() {
+fn rabbitmq_stores_every_accepted_message_when_the_gateway_is_killed() {
     let broker = RabbitMq::start();
     let queue = broker.name("promised");
     broker.run(&["declare", &queue]);
     let stop = Arc::new(AtomicBool::new(false));
     let current = Arc::new(std::sync::Mutex::new(None::<String>));
     let shared = Arc::clone(&current);
-    let callers = post_until(&stop, move || shared.lock().expect("no panic").clone());
+    let callers = start_callers(&stop, move || shared.lock().expect("no panic").clone());
     for failpoint in ["amqp.published@200", "amqp.confirmed@200", "amqp.published@777", "amqp.confirmed@555"] {
-        let mut gateway = Gateway::start_to_end_at(
+        let mut gateway = Gateway::start_with_failpoint(
             "public: { http: { bind: \"127.0.0.1:0\" } }",
             &intake(&broker.url, &queue),
             &[],
             failpoint,
         );
         *current.lock().expect("no panic") = Some(gateway.public());
-        assert_eq!(gateway.wait().code, None, "it ends by a signal");
+        assert_eq!(gateway.wait().code, None, "the gateway is killed");
         *current.lock().expect("no panic") = None;
     }
     stop.store(true, Ordering::SeqCst);
     let (accepted, refused) = callers.join().expect("callers");
-    let seen = arrived(broker, &queue);
+    let seen = received(broker, &queue);
     let lost: Vec<_> = accepted.iter().filter(|number| !seen.contains_key(number)).collect();
     println!("accepted {}, refused {refused}, arrived {}, lost {}", accepted.len(), seen.len(), lost.len());
     assert!(lost.is_empty() && accepted.len() > 1_000, "{} accepted, lost {lost:?}", accepted.len());
@@ -257,8 +260,8 @@ fn rabbitmq_has_all_that_callers_were_told_it_has_when_the_gateway_is_killed() {
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_that_takes_nothing_refuses_callers_at_once_and_loses_nothing() {
-    let broker = RabbitMq::start_own();
+fn rabbitmq_blocking_publishers_fails_callers_at_once_and_loses_nothing() {
+    let broker = RabbitMq::start_private();
     let (queue, from, to) = (broker.name("blocked"), broker.name("blocked-from"), broker.name("blocked-to"));
     broker.run(&["declare", &queue, &from, &to]);
     broker.run(&["fill", &from, "{\"n\":#}", "2000"]);
@@ -275,37 +278,30 @@ fn rabbitmq_that_takes_nothing_refuses_callers_at_once_and_loses_nothing() {
     let post = || call(&gateway.public(), "POST", "/take", "{\"n\":1}");
     until("some messages to be moved", || depth(&broker, &to) > 100);
     broker.control(&["set_vm_memory_high_watermark", "0.00001"]);
-    // The broker says that it blocks once something is published.
-    until("callers to be refused", || post().body.contains("BLOCKED"));
-    let asked = Instant::now();
-    let refused = (0..50).filter(|_| post().status == 503).count();
-    assert!(refused == 50 && asked.elapsed() < Duration::from_secs(5), "{refused} in {:?}", asked.elapsed());
+    // The broker reports that it blocks only after a publish.
+    until("callers to be rejected", || post().body.contains("BLOCKED"));
+    let called = Instant::now();
+    let rejected = (0..50).filter(|_| post().status == 503).count();
+    assert!(rejected == 50 && called.elapsed() < Duration::from_secs(5), "{rejected} in {:?}", called.elapsed());
     broker.control(&["set_vm_memory_high_watermark", "0.4"]);
     until("callers to be served", || post().status == 202);
     until("the rest to be moved", || is_empty(&broker, &from) && depth(&broker, &to) >= 2000);
     gateway.signal("TERM");
     assert_eq!(gateway.wait().code, Some(0));
     let seen = arrivals(&broker, &to, 2000);
-    assert!(seen.values().map(|times| times - 1).sum::<usize>() <= PREFETCH, "duplicates within the prefetch");
-}
-
-/// The resident memory of a process, in KiB.
-fn resident(pid: u32) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
+    assert!(seen.values().map(|times| times - 1).sum::<usize>() <= PREFETCH, "duplicates are bounded by the prefetch");
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_source_is_held_back_by_a_slow_target_and_no_neighbour_is_harmed() {
+fn rabbitmq_consumer_is_held_back_by_a_slow_service_without_slowing_other_routes() {
     let seconds = from_environment("CROSSDOCK_SOAK_SECONDS", 8);
     let broker = RabbitMq::start();
     let (queue, dead) = (broker.name("fast"), broker.name("fast-dead"));
     broker.run(&["declare", &queue, &dead]);
-    // 8 at once, each 200 ms: 40 a second, of 400.
+    // Prefetch 8 at 200 ms each: 40 of 400 messages per second.
     let slow = Recorder::start(|_, _| (200, Duration::from_millis(200)));
-    let neighbour = Recorder::start(|_, _| (200, Duration::ZERO));
+    let other = Recorder::start(|_, _| (200, Duration::ZERO));
     let routes = format!(
         "version: 1
 services:
@@ -315,49 +311,48 @@ routes:
   slow: {{ from: {{ amqp: {{ listen: broker, queue: {queue}, dead_letter: {dead}, prefetch: 8 }} }}, steps: [ {{ call: slow.take }} ] }}
   quick: {{ from: {{ http: {{ listen: public, post: /quick }} }}, steps: [ {{ call: quick.take }} ] }}
 ",
-        slow.address, neighbour.address
+        slow.address, other.address
     );
     let gateway = Gateway::start_with(&listeners(broker), &routes);
     let p99 = || {
-        let times: Vec<Duration> = (0..300)
+        let mut times: Vec<Duration> = (0..300)
             .map(|_| {
-                let asked = Instant::now();
+                let called = Instant::now();
                 assert_eq!(call(&gateway.public(), "POST", "/quick", "{}").status, 200);
-                asked.elapsed()
+                called.elapsed()
             })
             .collect();
-        let mut times = times;
         times.sort();
         times[297]
     };
     let alone = p99();
     let begun = Instant::now();
-    let (mut published, mut first, mut most) = (0, None, 0);
-    let mut beside = Vec::new();
+    let (mut published, mut first, mut max) = (0, None, 0);
+    let mut under_load = Vec::new();
     while begun.elapsed() < Duration::from_secs(seconds as u64) {
         broker.run(&["fill", &queue, &format!("{{\"n\":#,\"pad\":\"{}\"}}", "x".repeat(4000)), "400"]);
         published += 400;
-        beside.push(p99());
-        let now = resident(gateway.pid());
+        under_load.push(p99());
+        let now = gateway.resident_kib();
         first.get_or_insert(now);
-        most = most.max(now);
+        max = max.max(now);
     }
-    beside.sort();
-    let (first, beside) = (first.expect("a measurement"), beside[beside.len() / 2]);
+    under_load.sort();
+    let (first, under_load) = (first.expect("a measurement"), under_load[under_load.len() / 2]);
     println!(
-        "published {published}, taken {}, memory {first} KiB, at most {most} KiB; neighbour's p99 {alone:?} alone, {beside:?} beside",
+        "published {published}, consumed {}, memory {first} KiB, at most {max} KiB; p99 of the other route {alone:?} alone, {under_load:?} under load",
         slow.requests()
     );
     assert!(
-        slow.requests() < published / 4 && slow.at_once() <= 8,
-        "the source is held back: {} of {published}",
+        slow.requests() < published / 4 && slow.in_flight_max() <= 8,
+        "the consumer is held back: {} of {published}",
         slow.requests()
     );
-    assert!(most < first + 8 * 1024, "memory grew from {first} to {most} KiB");
-    // Times of one machine with other work on it: what is looked for is a neighbour that waits for the slow one.
+    assert!(max < first + 8 * 1024, "memory grew from {first} to {max} KiB");
+    // The machine may be busy with other work; the limit only detects a route that waits for the slow one.
     assert!(
-        beside < (alone * 3).max(Duration::from_millis(100)),
-        "the neighbour's p99 was {alone:?} and is {beside:?}"
+        under_load < (alone * 3).max(Duration::from_millis(100)),
+        "the p99 of the other route rose from {alone:?} to {under_load:?}"
     );
     assert!(is_empty(broker, &dead));
 }
@@ -367,7 +362,7 @@ routes:
 fn rabbitmq_loses_nothing_when_it_is_killed_or_cuts_its_connections() {
     let rounds = from_environment("CROSSDOCK_ROUNDS", 2);
     let count = 2000 * rounds;
-    let broker = RabbitMq::start_own();
+    let broker = RabbitMq::start_private();
     let (from, to) = (broker.name("from"), broker.name("to"));
     broker.run(&["declare", &from, &to]);
     broker.run(&["fill", &from, "{\"n\":#}", &count.to_string()]);
@@ -377,7 +372,7 @@ fn rabbitmq_loses_nothing_when_it_is_killed_or_cuts_its_connections() {
     broker.control(&["close_all_connections", "a test"]);
     for round in 0..rounds {
         let enough = count * (2 * round + 1) / (2 * rounds + 2);
-        until_within(LONG, "messages to be moved again", || moved(enough));
+        until_within(LONG, "messages to be moved after a fault", || moved(enough));
         broker.crash();
     }
     until_within(LONG, "the rest to be moved", || is_empty(&broker, &from) && moved(count));
@@ -385,8 +380,11 @@ fn rabbitmq_loses_nothing_when_it_is_killed_or_cuts_its_connections() {
     assert_eq!(gateway.wait().code, Some(0));
     let seen = arrivals(&broker, &to, count);
     let duplicates: usize = seen.values().map(|times| times - 1).sum();
-    println!("in {count}, out {}, lost 0, {duplicates} duplicates of one cut and {rounds} crashes", count + duplicates);
-    assert!(duplicates <= (rounds + 1) * PREFETCH, "{duplicates} duplicates of one cut and {rounds} crashes");
+    println!(
+        "in {count}, out {}, lost 0, {duplicates} duplicates after one cut and {rounds} crashes",
+        count + duplicates
+    );
+    assert!(duplicates <= (rounds + 1) * PREFETCH, "{duplicates} duplicates after one cut and {rounds} crashes");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! AMQP with hostile and unlucky input, with RabbitMQ: nothing is lost, nothing ends the process or a connection, and no neighbour
-//! hears of another's failure.
+//! AMQP with malicious and malformed input, with RabbitMQ: no message is lost, the process and its connections survive, and failures do
+//! not affect other messages.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -27,16 +27,16 @@ fn drained(broker: &RabbitMq, queue: &str) -> Vec<Value> {
 }
 
 fn lost_connections(gateway: &Gateway, purpose: &str) -> usize {
-    let is_it = |line: &String| line.contains("broker connection lost") && line.contains(purpose);
-    gateway.log().iter().filter(|line| is_it(line)).count()
+    let matches = |line: &&String| line.contains("broker connection lost") && line.contains(purpose);
+    gateway.log().iter().filter(matches).count()
 }
 
 fn reason(reply: &Reply) -> Option<String> {
     serde_json::from_str::<Value>(&reply.body).ok()?["reason"].as_str().map(ToOwned::to_owned)
 }
 
-/// Copies a queue to a service of HTTP.
-fn consuming(backend: &Backend, queue: &str, dead: &str) -> String {
+/// Routes that forward a queue to an HTTP service.
+fn consumer_routes(backend: &Backend, queue: &str, dead: &str) -> String {
     format!(
         "version: 1
 services: {{ web: {{ http: {{ url: \"http://{}\", operations: {{ echo: {{ post: /echo }} }} }} }} }}
@@ -49,26 +49,26 @@ routes:
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_headers_nested_too_deeply_and_text_that_is_not_utf8_are_set_aside() {
+fn rabbitmq_messages_with_deeply_nested_headers_or_invalid_utf8_are_dead_lettered() {
     let (broker, backend) = (RabbitMq::start(), Backend::start());
     let (queue, dead) = (broker.name("nested"), broker.name("nested-dead"));
     broker.run(&["declare", &queue, &dead]);
-    let mut gateway = Gateway::start_with_files(&listeners(broker), &consuming(&backend, &queue, &dead), &[]);
+    let mut gateway = Gateway::start_with_files(&listeners(broker), &consumer_routes(&backend, &queue, &dead), &[]);
     for (kind, levels) in [("F", "1"), ("F", "64"), ("A", "64")] {
-        broker.harm(&["nest", &queue, kind, levels]);
+        broker.run_hostile(&["nest", &queue, kind, levels]);
     }
-    // A routing key is nothing that the route sees.
-    broker.harm(&["latin1", &queue, "key"]);
-    until("the messages that can be read to be delivered", || backend.requests() == 4);
+    // The routing key is not part of the message that the route sees.
+    broker.run_hostile(&["latin1", &queue, "key"]);
+    until("the readable messages to be delivered", || backend.requests() == 4);
     let bad = [("F", "65"), ("A", "65"), ("F", "2000"), ("A", "2000"), ("F", "18000"), ("A", "25000")];
     for (kind, levels) in bad {
-        broker.harm(&["nest", &queue, kind, levels]);
+        broker.run_hostile(&["nest", &queue, kind, levels]);
     }
     for property in ["message_id", "content_type", "type", "app_id", "correlation_id"] {
-        broker.harm(&["latin1", &queue, property]);
+        broker.run_hostile(&["latin1", &queue, property]);
     }
-    until("all others to be set aside", || depth(broker, &dead) == bad.len() + 5);
-    // Looked at by the command line as well.
+    until("all others to be dead-lettered", || depth(broker, &dead) == bad.len() + 5);
+    // The command line can read them too.
     let listed = Command::new(crossdock()).args(["dlq", "list", "--config"]).arg(gateway.folder()).output();
     let listed = String::from_utf8(listed.expect("the command runs").stdout).expect("UTF-8");
     assert!(listed.contains(&format!("{} dead letters", bad.len() + 5)), "{listed}");
@@ -79,12 +79,12 @@ fn rabbitmq_headers_nested_too_deeply_and_text_that_is_not_utf8_are_set_aside() 
         assert!(names.iter().any(|name| *name == "crossdock-headers-dropped"), "{letter}");
     }
     assert_eq!((backend.requests(), lost_connections(&gateway, "")), (4, 0));
-    assert!(gateway.lives());
+    assert!(gateway.is_running());
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_a_reply_with_headers_nested_too_deeply_is_a_bad_reply() {
+fn rabbitmq_a_reply_with_deeply_nested_headers_is_a_bad_reply() {
     let broker = RabbitMq::start();
     let queue = broker.name("asked-deep");
     broker.run(&["declare", &queue]);
@@ -101,20 +101,20 @@ routes: {{ ask: {{ from: {{ http: {{ listen: public, post: /ask }} }}, steps: [ 
     let reply = call(&gateway.public(), "POST", "/ask", "{}");
     assert_eq!((reply.status, reason(&reply).as_deref()), (500, Some("BAD_REPLY")));
     service.wait().expect("it ends");
-    assert!(gateway.lives());
+    assert!(gateway.is_running());
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_returned_messages_of_one_id_are_told_apart_by_their_headers() {
+fn rabbitmq_returned_messages_with_equal_ids_are_distinguished_by_their_headers() {
     let count: usize = std::env::var("CROSSDOCK_MESSAGES").map_or(4_000, |text| text.parse().expect("a number"));
     let broker = RabbitMq::start();
     let (queue, dead, out) = (broker.name("equal"), broker.name("equal-dead"), broker.name("equal-out"));
     let exchange = broker.name("regions");
     broker.run(&["declare-classic", &queue, &dead, &out]);
-    broker.harm(&["region", &exchange, &out]);
-    broker.harm(&["equal", &queue, &count.to_string()]);
-    // What is returned is set aside at once, by a rule of the route.
+    broker.run_hostile(&["region", &exchange, &out]);
+    broker.run_hostile(&["equal", &queue, &count.to_string()]);
+    // An error rule of the route dead-letters returned messages at once.
     let routes = format!(
         "version: 1
 services: {{ there: {{ amqp: {{ url: \"{}\", operations: {{ out: {{ exchange: {exchange} }} }} }}, concurrency: 1000 }} }}
@@ -128,7 +128,7 @@ routes:
         broker.url
     );
     let _gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
-    until_within(LONG, "all to be handled", || {
+    until_within(LONG, "all messages to be processed", || {
         depth(broker, &queue) == 0 && depth(broker, &out) + depth(broker, &dead) == count
     });
     let numbers = |queue: &str, rest: u64| {
@@ -137,10 +137,10 @@ routes:
             let body: Value = serde_json::from_str(message["body"].as_str().expect("a body")).expect("JSON");
             *seen.entry(body["n"].as_u64().expect("a number")).or_default() += 1;
         }
-        let (lost, twice) = (count / 2 - seen.len(), seen.values().filter(|times| **times > 1).count());
-        println!("{queue}: {} messages, lost {lost}, duplicates {twice}", seen.len());
-        assert!(seen.keys().all(|number| number % 2 == rest), "none went the other way");
-        assert_eq!((lost, twice), (0, 0));
+        let (lost, duplicates) = (count / 2 - seen.len(), seen.values().filter(|times| **times > 1).count());
+        println!("{queue}: {} messages, lost {lost}, duplicates {duplicates}", seen.len());
+        assert!(seen.keys().all(|number| number % 2 == rest), "no message took the other path");
+        assert_eq!((lost, duplicates), (0, 0));
     };
     numbers(&out, 0);
     numbers(&dead, 1);
@@ -148,12 +148,12 @@ routes:
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_unusable_reply_addresses_harm_no_neighbour() {
+fn rabbitmq_invalid_reply_addresses_do_not_affect_other_requests() {
     let (broker, backend) = (RabbitMq::start(), Backend::start());
     let [queue, dead, out, asked] =
         ["replies", "replies-dead", "replies-out", "replies-asked"].map(|name| broker.name(name));
     broker.run(&["declare", &queue, &dead, &out, &asked]);
-    let routes = consuming(&backend, &queue, &dead).replace(
+    let routes = consumer_routes(&backend, &queue, &dead).replace(
         "routes:",
         &format!(
             "  there: {{ amqp: {{ url: \"{}\", operations: {{ out: {{ queue: {out} }}, ask: {{ queue: {asked}, reply: true }} }} }} }}
@@ -168,7 +168,7 @@ routes:
     let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     let mut service = broker.peer(&["serve", &asked]).stdout(Stdio::piped()).spawn().expect("pika");
     BufReader::new(service.stdout.take().expect("its output")).lines().next().expect("a line").expect("text");
-    let (gone, foreign) = (broker.harm(&["address", "gone"]), broker.harm(&["address", "foreign"]));
+    let (gone, foreign) = (broker.run_hostile(&["address", "gone"]), broker.run_hostile(&["address", "foreign"]));
     let old = "amq.rabbitmq.reply-to.g2dkABByYWJiaXRAb3RoZXItaG9zdAAAGSsAAAAAAw==.VehVGcPRkVkhHYaCr9MIeQ==";
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -182,26 +182,26 @@ routes:
             });
         }
         scope.spawn(|| {
-            // Whatever fails below, the callers end.
-            struct Ends<'a>(&'a AtomicBool);
-            impl Drop for Ends<'_> {
+            // Stops the callers even if an assertion below fails.
+            struct StopOnDrop<'a>(&'a AtomicBool);
+            impl Drop for StopOnDrop<'_> {
                 fn drop(&mut self) {
                     self.0.store(true, Ordering::Relaxed);
                 }
             }
-            let _ends = Ends(&stop);
+            let _stop = StopOnDrop(&stop);
             for (address, count) in
                 [(gone.as_str(), "3"), (&foreign, "3"), (old, "1"), ("amq.rabbitmq.reply-to.nonsense", "1")]
             {
-                broker.harm(&["ask", &queue, address, count]);
+                broker.run_hostile(&["ask", &queue, address, count]);
             }
             until("every request to be settled", || depth(broker, &queue) == 0 && backend.requests() == 8);
-            until("those of other clusters to be set aside", || depth(broker, &dead) >= 4);
+            until("requests with a foreign reply address to be dead-lettered", || depth(broker, &dead) >= 4);
         });
     });
     let _ = service.kill();
     let _ = service.wait();
-    assert_eq!(backend.requests(), 8, "each request is executed once");
+    assert_eq!(backend.requests(), 8, "each request is processed once");
     for purpose in ["Publish", "Reply", "Consume"] {
         assert_eq!(lost_connections(&gateway, &format!("purpose={purpose} ")), 0, "{purpose}");
     }
@@ -210,9 +210,9 @@ routes:
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_refuses_one_message_and_answers_its_neighbours() {
-    // Limits and permissions are the whole broker's.
-    let broker = RabbitMq::start_own();
+fn rabbitmq_refusing_one_message_does_not_affect_concurrent_ones() {
+    // Limits and permissions apply to the whole broker.
+    let broker = RabbitMq::start_private();
     let [from, dead, out] = ["refused", "refused-dead", "refused-out"].map(|name| broker.name(name));
     broker.run(&["declare", &from, &dead]);
     broker.run(&["bind", "amq.topic", &out, "open.*"]);
@@ -232,12 +232,12 @@ routes:
     );
     let gateway = Gateway::start_with_files(&listeners(&broker), &routes, &[]);
     let count = std::thread::scope(|scope| {
-        let neighbours: Vec<_> = (0..6)
+        let callers: Vec<_> = (0..6)
             .map(|_| {
                 scope.spawn(|| {
                     for number in 0..150 {
                         let reply = call(&gateway.public(), "POST", "/put/open", &format!("{{\"n\":{number}}}"));
-                        assert_eq!(reply.status, 202, "a neighbour: {:?}", reply.body);
+                        assert_eq!(reply.status, 202, "a concurrent caller: {:?}", reply.body);
                     }
                     150
                 })
@@ -248,27 +248,27 @@ routes:
             for (path, body, expected) in [("/put/closed", "{}", 403), ("/put/open", large.as_str(), 413)] {
                 let reply = call(&gateway.public(), "POST", path, body);
                 assert_eq!((reply.status, reason(&reply).as_deref()), (expected, Some("REFUSED")), "{path}");
-                assert!(!reply.body.contains("guest"), "the broker's users are not named");
+                assert!(!reply.body.contains("guest"), "broker users are not disclosed");
             }
         }
-        neighbours.into_iter().map(|neighbour| neighbour.join().expect("its answers are its own")).sum::<usize>()
+        callers.into_iter().map(|caller| caller.join().expect("no call fails")).sum::<usize>()
     });
-    // Those that were sent again alone may have been stored before.
+    // Messages that were republished individually may have been stored before.
     let stored = depth(&broker, &out);
     println!("{count} accepted, {stored} stored");
     assert!((count..count + 50).contains(&stored), "{count} accepted, {stored} stored");
-    until("the refused message of the queue to be set aside", || depth(&broker, &dead) == 1);
+    until("the refused message to be dead-lettered", || depth(&broker, &dead) == 1);
     let letters = drained(&broker, &dead);
-    assert_eq!(letters[0]["headers"]["crossdock-attempts"], 1, "it is not tried again: {}", letters[0]);
+    assert_eq!(letters[0]["headers"]["crossdock-attempts"], 1, "it is not retried: {}", letters[0]);
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_a_circle_of_dead_letter_queues_that_no_check_can_see_is_slowed_down() {
+fn rabbitmq_a_dead_letter_cycle_across_listeners_is_slowed_down() {
     let (broker, backend) = (RabbitMq::start(), Backend::start());
-    let (there, back) = (broker.name("circle-there"), broker.name("circle-back"));
+    let (there, back) = (broker.name("cycle-there"), broker.name("cycle-back"));
     broker.run(&["declare", &there, &back]);
-    // Two listeners, so that these are queues of two brokers as far as the check knows.
+    // With two listeners, the check assumes queues of two brokers.
     let listeners = listeners(broker) + &format!("  other: {{ amqp: {{ url: \"{}\" }} }}\n", broker.url);
     let route = |listener: &str, queue: &str, dead: &str| {
         format!(
@@ -281,15 +281,15 @@ fn rabbitmq_a_circle_of_dead_letter_queues_that_no_check_can_see_is_slowed_down(
     let routes = format!("version: 1\nservices: {{ web: {{ {service} }} }}\nroutes:\n{one}{two}");
     let gateway = Gateway::start_with_files(&listeners, &routes, &[]);
     broker.run(&["publish", &there, "{}"]);
-    let warned = || gateway.log().iter().filter(|line| line.contains("dead letter cycle detected")).count();
-    // The waits before the second and third are one and two seconds.
-    until("the message to be slowed down", || warned() == 3);
-    assert_eq!(backend.requests(), 11, "nine before the first wait, one after each");
+    let warnings = || gateway.log().iter().filter(|line| line.contains("dead letter cycle detected")).count();
+    // The delays before the second and third warning are one and two seconds.
+    until("the message to be slowed down", || warnings() == 3);
+    assert_eq!(backend.requests(), 11, "nine before the first delay, one after each");
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_an_expiring_message_is_delivered_or_set_aside_and_its_reason_is_that_of_its_last_try() {
+fn rabbitmq_an_expiring_message_is_delivered_or_dead_lettered_with_its_last_error() {
     const COUNT: usize = 300;
     let (broker, backend) = (RabbitMq::start(), Backend::start());
     let [from, dead, out] = ["expiring", "expiring-dead", "expiring-out"].map(|name| broker.name(name));
@@ -308,14 +308,14 @@ routes:
     );
     let _gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     until("the queues to be consumed", || {
-        broker.harm(&["expiring", &failing, "1", "400"]);
+        broker.run_hostile(&["expiring", &failing, "1", "400"]);
         depth(broker, &failed) > 0
     });
-    // Shorter than a confirmation of a quorum queue takes.
-    broker.harm(&["expiring", &from, &COUNT.to_string(), "3"]);
+    // Shorter than a quorum queue takes to confirm.
+    broker.run_hostile(&["expiring", &from, &COUNT.to_string(), "3"]);
     until("the queue to be empty", || depth(broker, &from) == 0);
     let mut before = usize::MAX;
-    until("nothing to be under way", || {
+    until("no message to be in flight", || {
         let now = depth(broker, &out) + depth(broker, &dead);
         std::mem::replace(&mut before, now) == now
     });
@@ -325,10 +325,10 @@ routes:
             .map(|message| message["body"].as_str().expect("a body").to_owned())
             .collect::<std::collections::BTreeSet<_>>()
     };
-    let (delivered, set_aside) = (numbers(&out), numbers(&dead));
-    println!("{} delivered, {} set aside, the rest expired in the queue", delivered.len(), set_aside.len());
-    assert!(!delivered.is_empty(), "some were in time");
-    assert!(delivered.is_disjoint(&set_aside), "none is both");
+    let (delivered, dead_lettered) = (numbers(&out), numbers(&dead));
+    println!("{} delivered, {} dead-lettered, the rest expired in the queue", delivered.len(), dead_lettered.len());
+    assert!(!delivered.is_empty(), "some arrive in time");
+    assert!(delivered.is_disjoint(&dead_lettered), "no message is both");
     for letter in drained(broker, &failed) {
         assert_eq!(letter["headers"]["crossdock-reason"], "SERVICE_STATUS", "{letter}");
     }

@@ -1,22 +1,22 @@
-//! The gateway between clients and services that speak AMQP by libraries of others: aio-pika and amqplib.
+//! AMQP interoperability with clients and services of aio-pika and amqplib.
 
 use std::process::Command;
 
-use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call, judged};
+use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call, run_peer};
 
 type Library = fn(&RabbitMq, &[&str]) -> Command;
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_clients_and_services_of_other_libraries() {
+fn rabbitmq_messages_interoperate_with_aio_pika_and_amqplib() {
     let libraries: [(&str, Library); 2] = [("aio", RabbitMq::aio_pika), ("node", RabbitMq::amqplib)];
     let (broker, backend) = (RabbitMq::start(), Backend::start());
     for (name, library) in libraries {
         let queue = |part: &str| broker.name(&format!("{name}-{part}"));
-        let said = |arguments: &[&str]| {
-            let (good, told) = judged(&mut library(broker, arguments));
-            assert!(good, "{name} {arguments:?}: {told}");
-            told.trim().to_owned()
+        let run = |arguments: &[&str]| {
+            let (is_success, output) = run_peer(&mut library(broker, arguments));
+            assert!(is_success, "{name} {arguments:?}: {output}");
+            output.trim().to_owned()
         };
         broker.run(&["declare", &queue("asked"), &queue("told"), &queue("taken"), &queue("dead")]);
         let _server = Peer::start(&mut library(broker, &["serve", &queue("served")]));
@@ -44,9 +44,9 @@ routes:
         );
         let gateway = Gateway::start_with(&listeners, &routes);
         let body = "{ \"n\" : 1.10, \"ü\": \"085\" }";
-        assert_eq!(call(&gateway.public(), "POST", "/ask", body).body, body, "{name}: a service over there");
-        assert_eq!(said(&["call", &queue("asked"), body]), body, "{name}: a client over there");
-        said(&["publish", &queue("told"), body]);
-        assert_eq!(said(&["take", &queue("taken")]), body, "{name}: a message from there to there");
+        assert_eq!(call(&gateway.public(), "POST", "/ask", body).body, body, "{name}: HTTP to an AMQP service");
+        assert_eq!(run(&["call", &queue("asked"), body]), body, "{name}: an AMQP client to HTTP");
+        run(&["publish", &queue("told"), body]);
+        assert_eq!(run(&["take", &queue("taken")]), body, "{name}: one-way from queue to queue");
     }
 }

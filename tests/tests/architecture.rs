@@ -1,11 +1,11 @@
-//! The layers of ARCHITECTURE.md, read from the manifests: a crate uses lower layers, siblings never see one another,
-//! and an outside library stays with its owner.
+//! Checks the layers of ARCHITECTURE.md against the manifests: a crate depends only on lower layers, crates of one layer are independent,
+//! and some external libraries are reserved for their owners.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crossdock_tests::repository;
 
-/// The layer of each crate; adapters are of one layer.
+/// The layer of each crate; all adapters are in the same layer.
 const LAYERS: &[(&str, u8)] = &[
     ("crossdock-message", 0),
     ("crossdock-settings", 0),
@@ -28,7 +28,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("crossdock-examples", 8),
 ];
 
-/// Who may use a library.
+/// The crates that may use a library.
 const OWNERS: &[(&str, &[&str])] = &[
     ("actix", &["crossdock-gateway"]),
     ("actix-web", &["crossdock-gateway", "crossdock-cli"]),
@@ -50,7 +50,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("crc32c", &["crossdock-cluster"]),
 ];
 
-/// Crates that are pure: no executor, no network, no threads.
+/// Crates without I/O: no executor, no network, no randomness.
 const PURE: &[&str] = &[
     "crossdock-message",
     "crossdock-settings",
@@ -62,7 +62,7 @@ const PURE: &[&str] = &[
 ];
 const IMPURE: &[&str] = &["tokio", "tokio-util", "actix", "actix-rt", "hyper", "mio", "notify", "rand"];
 
-/// Each crate's folder, and the names that its manifest depends on outside of tests.
+/// The folder and non-dev dependencies of each crate.
 fn manifests() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let mut found = BTreeMap::new();
     let root = repository();
@@ -119,7 +119,7 @@ fn a_crate_is_named_after_its_folder_and_has_a_layer() {
 }
 
 #[test]
-fn arrows_point_down_only() {
+fn crates_depend_only_on_lower_layers() {
     for (name, (_, uses)) in manifests() {
         for used in uses.iter().filter(|used| used.starts_with("crossdock-")) {
             assert!(layer(used) < layer(&name), "{name} uses {used}, which is not in a lower layer");
@@ -128,21 +128,21 @@ fn arrows_point_down_only() {
 }
 
 #[test]
-fn libraries_stay_with_their_owners() {
+fn only_owners_depend_on_a_library() {
     for (name, (_, uses)) in manifests() {
         for (library, owners) in OWNERS {
             let allowed = owners.contains(&name.as_str());
-            assert!(allowed || !uses.contains(*library), "{name} uses {library}, which belongs to {owners:?}");
+            assert!(allowed || !uses.contains(*library), "{name} uses {library}, which is reserved for {owners:?}");
         }
     }
 }
 
 #[test]
-fn pure_crates_have_no_executor() {
+fn pure_crates_have_no_executor_network_or_randomness() {
     let manifests = manifests();
     for name in PURE {
         for library in IMPURE {
-            assert!(!manifests[*name].1.contains(*library), "{name} is pure and uses {library}");
+            assert!(!manifests[*name].1.contains(*library), "{name} must not use {library}");
         }
     }
 }
@@ -176,14 +176,13 @@ fn deny_and_this_test_name_the_same_owners() {
     assert!(checked > 0);
 }
 
-#[test]
-fn nothing_may_change_how_json_numbers_are_read() {
-    let lock = std::process::Command::new(env!("CARGO"))
+fn no_dependency_enables_arbitrary_precision() {
+    let output = std::process::Command::new(env!("CARGO"))
         .args(["tree", "--workspace", "--edges", "features", "--invert", "serde_json"])
         .current_dir(repository())
         .output()
         .expect("cargo runs");
-    let tree = String::from_utf8_lossy(&lock.stdout);
-    assert!(tree.contains("serde_json"), "the tree is there");
-    assert!(!tree.contains("arbitrary_precision"), "a dependency turns serde_json's arbitrary_precision on");
+    let tree = String::from_utf8_lossy(&output.stdout);
+    assert!(tree.contains("serde_json"), "the tree contains serde_json");
+    assert!(!tree.contains("arbitrary_precision"), "a dependency enables serde_json's arbitrary_precision");
 }

@@ -125,7 +125,7 @@ fn run_caught(case: &Case) -> Result<(), Miss> {
 
 #[test]
 #[ignore = "needs Go's module cel.dev/expr, which tests/run gets"]
-fn cel_peers_conformance_but_for_the_deviations() {
+fn cel_peers_conformance_except_for_listed_deviations() {
     let folder = match module() {
         Ok(folder) => folder,
         Err(reason) => {

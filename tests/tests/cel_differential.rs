@@ -171,7 +171,7 @@ fn variable(name: &str) -> Option<u64> {
 
 #[test]
 #[ignore = "needs Go and Python, see tests/run"]
-fn cel_peers_give_the_same() {
+fn cel_peers_agree_on_random_expressions() {
     let cache = crossdock_tests::peers("cel");
     let script = crossdock_tests::repository().join("tests/peers/cel/evaluate.py");
     let mut evaluators = [

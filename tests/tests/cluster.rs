@@ -1,4 +1,4 @@
-//! Gateways as instances of a cluster, from their settings alone.
+//! Gateways as instances of a cluster, configured by their settings alone.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -49,8 +49,8 @@ cluster: {{ name: test, id: {id}, members: {members} }}
     }
 
     fn status(&self) -> Option<Value> {
-        let (good, text) = self.command(&["cluster", "status", "--json", "--admin", &self.admin]);
-        good.then(|| serde_json::from_str(&text).expect("JSON"))
+        let (is_success, text) = self.command(&["cluster", "status", "--json", "--admin", &self.admin]);
+        is_success.then(|| serde_json::from_str(&text).expect("JSON"))
     }
 
     fn has_role(&self, role: &str) -> bool {
@@ -80,22 +80,22 @@ fn leader(instances: &[Instance]) -> usize {
 }
 
 #[test]
-fn three_gateways_form_a_cluster_and_survive_their_leader() {
+fn three_gateways_form_a_cluster_and_survive_the_loss_of_their_leader() {
     let mut instances = cluster(3);
-    let (good, told) = instances[0].command(&["run"]);
-    assert!(!good && told.contains("crossdock cluster init"), "{told}");
+    let (is_success, output) = instances[0].command(&["run"]);
+    assert!(!is_success && output.contains("crossdock cluster init"), "{output}");
     for instance in &mut instances {
-        let (good, told) = instance.command(&["cluster", "init"]);
-        assert!(good, "{told}");
+        let (is_success, output) = instance.command(&["cluster", "init"]);
+        assert!(is_success, "{output}");
         instance.start();
     }
-    let (good, told) = instances[0].command(&["cluster", "init"]);
-    assert!(!good && told.contains("already has a log"), "{told}");
-    let (good, told) = instances[0].command(&["cluster", "init", "--lost"]);
-    assert!(!good && told.contains("already has a log"), "{told}");
+    let (is_success, output) = instances[0].command(&["cluster", "init"]);
+    assert!(!is_success && output.contains("already has a log"), "{output}");
+    let (is_success, output) = instances[0].command(&["cluster", "init", "--lost"]);
+    assert!(!is_success && output.contains("already has a log"), "{output}");
     let first = leader(&instances);
     let status = instances[first].status().expect("it runs");
-    until("the others to follow", || {
+    until("the other instances to follow", || {
         (0..3).filter(|index| *index != first).all(|index| {
             instances[index].status().is_some_and(|other| {
                 (&other["role"], &other["leader"], &other["epoch"])
@@ -105,7 +105,7 @@ fn three_gateways_form_a_cluster_and_survive_their_leader() {
     });
     let other = (first + 1) % 3 + 1;
     let mut metrics = String::new();
-    until("the leader to see that they follow", || {
+    until("the leader to report that they follow", || {
         metrics = call(&instances[first].admin, "GET", "/metrics", "").body;
         metrics.contains(&format!("crossdock_cluster_peer_lag{{peer=\"{other}\"}} 0\n"))
     });
@@ -117,26 +117,26 @@ fn three_gateways_form_a_cluster_and_survive_their_leader() {
     let begun = Instant::now();
     instances[first].kill();
     let second = leader(&instances);
-    println!("another leads after {:?}, asked by a command", begun.elapsed());
+    println!("a new leader after {:?}, as reported by `cluster status`", begun.elapsed());
     assert_ne!(first, second);
     let epoch = |index: usize| instances[index].status().expect("it runs")["epoch"].as_u64();
     assert!(epoch(second) > status["epoch"].as_u64());
-    // It has lost its disk.
+    // The first leader loses its disk.
     std::fs::remove_dir_all(instances[first].folder.path().join("data")).expect("its data");
-    let (good, told) = instances[first].command(&["cluster", "init", "--lost"]);
-    assert!(good, "{told}");
+    let (is_success, output) = instances[first].command(&["cluster", "init", "--lost"]);
+    assert!(is_success, "{output}");
     instances[first].start();
-    until("the first to follow", || instances[first].has_role("following"));
+    until("the first leader to follow", || instances[first].has_role("following"));
     let second = leader(&instances);
-    // Without a majority there is no leader.
+    // Without a quorum there is no leader.
     for index in (0..3).filter(|index| *index != second) {
         instances[index].kill();
     }
-    until("the last to leave its office", || instances[second].has_role("looking"));
+    until("the last instance to step down", || instances[second].has_role("looking"));
 }
 
 #[test]
-fn a_cluster_is_checked_before_it_starts() {
+fn invalid_cluster_settings_are_rejected() {
     let check = |cluster: &str| {
         let folder = tempfile::tempdir().expect("a folder");
         let settings = format!("version: 1\nlisteners: {{}}\ncluster: {cluster}\n");
@@ -155,18 +155,18 @@ fn a_cluster_is_checked_before_it_starts() {
         ("{ id: 1, tick: 1ms, members: { 1: \"127.0.0.1:7101\" } }", "`tick` must be between 5ms and 1s"),
         ("{ id: 1, members: { 1: \"127.0.0.1:7101\" }, observers: { 1: \"127.0.0.1:7102\" } }", "is listed twice"),
     ] {
-        let (good, told) = check(cluster);
-        assert!(!good && told.contains(problem) && told.contains("help: "), "{cluster}: {told}");
+        let (is_success, output) = check(cluster);
+        assert!(!is_success && output.contains(problem) && output.contains("help: "), "{cluster}: {output}");
     }
-    let (good, told) = check("{ id: 1, members: { 1: \"127.0.0.1:7101\" } }");
-    assert!(good, "{told}");
+    let (is_success, output) = check("{ id: 1, members: { 1: \"127.0.0.1:7101\" } }");
+    assert!(is_success, "{output}");
 }
 
 #[test]
-fn one_gateway_is_a_cluster_without_more() {
+fn a_single_gateway_forms_a_cluster() {
     let mut instances = cluster(1);
-    let (good, told) = instances[0].command(&["cluster", "init", "--lost"]);
-    assert!(!good && told.contains("what it has lost nobody has"), "{told}");
+    let (is_success, output) = instances[0].command(&["cluster", "init", "--lost"]);
+    assert!(!is_success && output.contains("what it has lost nobody has"), "{output}");
     instances[0].start();
     until("it to lead", || instances[0].has_role("leading"));
     assert!(Path::new(instances[0].folder.path()).join("data/cluster").is_dir());
@@ -176,30 +176,30 @@ fn one_gateway_is_a_cluster_without_more() {
     until("it to lead again", || instances[0].has_role("leading"));
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert_eq!(instances[0].status().expect("it runs")["epoch"], 2);
-    // Without members it is one as well.
+    // The same without configured members.
     instances[0].kill();
     let file = instances[0].folder.path().join("crossdock.yaml");
     let settings = std::fs::read_to_string(&file).expect("settings");
     let (before, _) = settings.split_once("cluster:").expect("a cluster");
     std::fs::write(&file, format!("{before}cluster: {{ name: test }}\n")).expect("settings");
     instances[0].start();
-    until("it to lead alone", || instances[0].has_role("leading"));
-    assert_eq!(instances[0].status().expect("it runs")["epoch"], 3, "its log is the same");
+    until("it to lead without members", || instances[0].has_role("leading"));
+    assert_eq!(instances[0].status().expect("it runs")["epoch"], 3, "the log is kept");
 }
 
 #[test]
-fn a_cluster_can_be_measured() {
+fn cluster_bench_prints_a_row_per_load() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = Command::new(crossdock());
     command.args(["cluster", "bench", "--outstanding", "1,8", "--seconds", "1", "--size", "10", "--data"]);
     let output = command.arg(folder.path()).output().expect("it runs");
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let rows: Vec<&str> = told.lines().skip(2).collect();
-    assert_eq!(rows.len(), 2, "{told}");
+    let rows: Vec<&str> = table.lines().skip(2).collect();
+    assert_eq!(rows.len(), 2, "{table}");
     for row in rows {
         let writes = row.split_whitespace().nth(1).and_then(|writes| writes.parse::<u64>().ok());
-        assert!(writes > Some(0), "{told}");
+        assert!(writes > Some(0), "{table}");
     }
-    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "what it made is gone");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "its temporary files are deleted");
 }

@@ -1,4 +1,4 @@
-//! The commands as a person uses them.
+//! The `crossdock` commands as a user runs them.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -15,9 +15,9 @@ fn run(arguments: &[&str], input: &str) -> Output {
         .spawn()
         .expect("the command starts");
     match child.stdin.take().expect("its input").write_all(input.as_bytes()) {
-        // A command that knows enough takes no more.
+        // The command may exit before it reads all input.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        written => written.expect("its input is taken"),
+        result => result.expect("its input is read"),
     }
     child.wait_with_output().expect("the command ends")
 }
@@ -37,7 +37,7 @@ fn demo(broker: &str) -> Output {
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_makes_the_demo_go_by_way_of_queues() {
+fn rabbitmq_is_used_by_the_demo() {
     let output = demo(&RabbitMq::start().url);
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{shown}{}", text(&output.stderr));
@@ -45,7 +45,7 @@ fn rabbitmq_makes_the_demo_go_by_way_of_queues() {
 }
 
 #[test]
-fn the_demo_makes_its_calls_and_all_are_right() {
+fn the_demo_succeeds_without_a_broker() {
     let output = demo("amqp://127.0.0.1:1");
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{shown}{}", text(&output.stderr));
@@ -58,7 +58,7 @@ fn the_demo_makes_its_calls_and_all_are_right() {
 }
 
 #[test]
-fn a_contract_is_shown_and_guides_conversions() {
+fn contracts_are_shown_and_used_for_conversions() {
     let contract = "config/contracts/stock.proto";
     let shown = text(&run(&["contract", "show", contract], "").stdout);
     assert!(shown.contains("GET /v1/stock/{sku}") && shown.contains("stream of stock.v1.Item"), "{shown}");
@@ -85,7 +85,7 @@ fn a_contract_is_shown_and_guides_conversions() {
 }
 
 #[test]
-fn convert_is_exact_and_points_at_what_is_wrong() {
+fn convert_is_exact_and_locates_errors() {
     let exact = "{\"b\":1.10,\"a\":18446744073709551615,\"c\":[12345678901234567.89,-0,\"085\"]}";
     let output = run(&["convert", "--from", "json", "--to", "json"], exact);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), format!("{exact}\n")));
@@ -107,14 +107,14 @@ fn convert_is_exact_and_points_at_what_is_wrong() {
 }
 
 #[test]
-fn an_expression_is_evaluated_with_its_type_and_cost() {
+fn eval_prints_value_type_and_cost() {
     let output =
         run(&["eval", "req.lines.map(l, l.price * l.quantity)"], "{\"lines\":[{\"price\":1.10,\"quantity\":2}]}");
     let shown = text(&output.stdout);
     assert!(shown.starts_with("value: [2.20]\ntype: a list\ncost: ") && shown.ends_with(" bytes\n"), "{shown}");
     let output = run(&["eval", "size(req.l) + size(req.none)", "--format", "xml"], "<r><l/><l/></r>");
     assert!(text(&output.stdout).starts_with("value: 2\n"), "{}", text(&output.stdout));
-    // What does not look at a message reads none.
+    // An expression without inputs does not read a message.
     assert!(text(&run(&["eval", "1.10 * 2"], "").stdout).starts_with("value: 2.20\ntype: a decimal\n"));
     let output = run(&["eval", "req.a = 1"], "{}");
     assert_eq!(output.status.code(), Some(1));
@@ -125,18 +125,18 @@ fn an_expression_is_evaluated_with_its_type_and_cost() {
 }
 
 #[test]
-fn the_page_of_functions_is_that_of_the_command() {
+fn the_function_reference_is_up_to_date() {
     let shown = text(&run(&["eval", "--functions"], "").stdout);
     let page = repository().join("src/expression/FUNCTIONS.md");
     if std::env::var_os("CROSSDOCK_BLESS").is_some() {
         std::fs::write(&page, &shown).expect("the page");
     }
     let is_same = std::fs::read_to_string(page).expect("the page") == shown;
-    assert!(is_same, "src/expression/FUNCTIONS.md is another; CROSSDOCK_BLESS=1 writes it anew");
+    assert!(is_same, "src/expression/FUNCTIONS.md is out of date: regenerate it with CROSSDOCK_BLESS=1");
 }
 
 #[test]
-fn misuse_is_told_apart_from_failure() {
+fn usage_errors_and_failures_have_different_exit_codes() {
     assert_eq!(run(&["nothing"], "").status.code(), Some(2));
     assert_eq!(run(&["check", "/nowhere"], "").status.code(), Some(2));
     let output = run(&["explain", "get-ordr"], "");
@@ -149,7 +149,7 @@ fn misuse_is_told_apart_from_failure() {
 }
 
 #[test]
-fn help_says_what_each_command_is_for() {
+fn help_lists_every_command() {
     let help = text(&run(&["--help"], "").stdout);
     for command in ["run", "demo", "check", "test", "explain", "convert", "eval", "schema", "dlq", "routes"] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command} is not in\n{help}");
@@ -158,7 +158,7 @@ fn help_says_what_each_command_is_for() {
 }
 
 #[test]
-fn a_running_gateway_tells_how_its_routes_fare() {
+fn a_running_gateway_reports_throughput_latency_and_availability_per_route() {
     let backend = Backend::start();
     let gateway = Gateway::start(&format!(
         "version: 1
@@ -195,7 +195,7 @@ routes: {{ slow: {{ from: {{ http: {{ listen: public, post: /slow }} }}, steps: 
 }
 
 #[test]
-fn admin_answers_only_who_calls_this_machine_by_its_own_name() {
+fn the_admin_listener_rejects_foreign_host_names() {
     let backend = Backend::start();
     let gateway = Gateway::start(&format!(
         "version: 1\nservices: {{ e: {{ http: {{ url: \"http://{}\", operations: {{ p: {{ post: /echo }} }} }} }} }}\nroutes: {{}}\n",

@@ -1,21 +1,21 @@
-//! Protobuf's own conformance suite: binary and JSON, proto2, proto3 and edition 2023.
+//! Protobuf's conformance suite: binary and JSON, proto2, proto3 and edition 2023.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use crossdock_tests::{peers, repository};
 
-/// What the suite has with its recommended tests; a runner that asks for fewer is not the one that was set up.
+/// The number of tests in the suite, including recommended ones; another number means a different runner.
 const TESTS: usize = 5567;
 
-fn run(way: &str) {
+fn run(mode: &str) {
     let cache = peers("protobuf");
     let folder = tempfile::tempdir().expect("a folder");
-    // The runner passes no arguments on.
+    // The runner cannot pass arguments to the testee.
     let testee = folder.path().join("testee");
     let binary = env!("CARGO_BIN_EXE_conformance-testee");
     let set = cache.join("descriptors.binpb");
-    std::fs::write(&testee, format!("#!/bin/sh\nexec '{binary}' '{}' {way}\n", set.display())).expect("a script");
+    std::fs::write(&testee, format!("#!/bin/sh\nexec '{binary}' '{}' {mode}\n", set.display())).expect("a script");
     std::fs::set_permissions(&testee, std::fs::Permissions::from_mode(0o755)).expect("a script");
     let script = repository().join("tests/peers/protobuf/run.sh");
     let mut command = Command::new("timeout");
@@ -26,12 +26,12 @@ fn run(way: &str) {
     let verdict =
         format!("CONFORMANCE SUITE PASSED: {TESTS} successes, 0 skipped, 0 expected failures, 0 unexpected failures.");
     let tail: Vec<&str> = log.lines().rev().take(40).collect();
-    assert!(log.contains(&verdict), "{way}: the runner ended with {}:\n{}", output.status, tail.join("\n"));
+    assert!(log.contains(&verdict), "{mode}: the runner ended with {}:\n{}", output.status, tail.join("\n"));
 }
 
 #[test]
 #[ignore = "needs protobuf's conformance runner, which tests/run installs"]
-fn protobuf_conformance_in_one_pass() {
+fn protobuf_conformance_of_direct_transcoding() {
     run("direct");
 }
 
@@ -41,10 +41,10 @@ fn protobuf_conformance_through_the_canonical_value() {
     run("value");
 }
 
-/// Random messages of random contracts, beside Python's protobuf.
+/// Compares random messages of random contracts with Python's protobuf.
 #[test]
 #[ignore = "needs Python's protobuf, which tests/run installs"]
-fn protobuf_conformance_beside_python() {
+fn protobuf_conformance_matches_python_on_random_messages() {
     let cache = peers("protobuf");
     let mut command = Command::new("timeout");
     command
@@ -53,6 +53,6 @@ fn protobuf_conformance_beside_python() {
         .arg(repository().join("tests/peers/protobuf/differential.py"));
     let output = command.arg(env!("CARGO_BIN_EXE_conformance-testee")).args(["--messages", "2000"]).output();
     let output = output.expect("Python runs");
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && told.contains("2000 messages, 0 findings"), "{told}");
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && report.contains("2000 messages, 0 findings"), "{report}");
 }

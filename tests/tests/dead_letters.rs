@@ -1,4 +1,4 @@
-//! `crossdock dlq`, with RabbitMQ.
+//! `crossdock dlq` with RabbitMQ.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -11,19 +11,19 @@ fn dlq(folder: &Path, arguments: &[&str]) -> Output {
     command.arg("dlq").args(arguments).arg("--config").arg(folder).output().expect("it runs")
 }
 
-fn told(output: &Output) -> String {
+fn stdout(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_dead_letters_are_listed_shown_sent_back_and_dropped() {
+fn rabbitmq_dead_letters_are_listed_shown_replayed_and_dropped() {
     let broker = RabbitMq::start();
     let (queue, dead, other) = (broker.name("looked"), broker.name("looked-dead"), broker.name("looked-other"));
     let twin = broker.name("looked-twin");
     broker.run(&["declare", &queue, &dead, &other, &twin]);
-    // Two listeners at one broker have the same queues.
+    // Two listeners of one broker share its queues.
     let listeners =
         format!("broker: {{ amqp: {{ url: \"{0}\" }} }}\n  twin: {{ amqp: {{ url: \"{0}\" }} }}", broker.url);
     let routes = format!(
@@ -43,15 +43,17 @@ routes:
     let mut gateway = Gateway::start_with(&listeners, &routes);
     broker.run(&["publish", &queue, "{\"n\": #}", "5", "x-kept=yes", "Crossdock-Queue=elsewhere"]);
     broker.run(&["publish", &queue, &format!("{{\"n\": \"{}\"}}", "x".repeat(100)), "1"]);
-    // One that nobody set aside, and that says that it came from where this route must not send.
+    // Not dead-lettered by the gateway; it claims to come from a queue that no route consumes.
     broker.run(&["publish", &dead, "foreign", "1", &format!("crossdock-queue={other}")]);
-    until("all are settled", || broker.run(&["depth", &dead]) == "5" && broker.run(&["depth", &other]) == "2");
+    until("all messages to be settled", || {
+        broker.run(&["depth", &dead]) == "5" && broker.run(&["depth", &other]) == "2"
+    });
     gateway.signal("TERM");
     assert_eq!(gateway.wait().code, Some(0));
 
     let folder = gateway.folder();
     let list = || -> Vec<Value> {
-        let lines = told(&dlq(folder, &["list", "--json"]));
+        let lines = stdout(&dlq(folder, &["list", "--json"]));
         lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     };
     let letters = list();
@@ -60,36 +62,36 @@ routes:
     assert_eq!((&first["reason"], &first["code"]), (&"REQUIRED".into(), &"invalid_argument".into()));
     assert_eq!((&first["error"], &first["attempts"]), (&"n is 1".into(), &1.into()));
     assert_eq!(first["source"], queue);
-    assert_eq!(list().len(), 5, "looking takes nothing away");
-    let table = told(&dlq(folder, &["list", "--reason", "BODY_TOO_LARGE"]));
+    assert_eq!(list().len(), 5, "listing removes nothing");
+    let table = stdout(&dlq(folder, &["list", "--reason", "BODY_TOO_LARGE"]));
     assert!(table.contains("BODY_TOO_LARGE") && table.ends_with("1 dead letters\n"), "{table}");
     assert!(!table.contains("REQUIRED"), "{table}");
 
-    let whole: Value = serde_json::from_str(&told(&dlq(folder, &["show", &format!("{queue}-1")]))).expect("JSON");
+    let whole: Value = serde_json::from_str(&stdout(&dlq(folder, &["show", &format!("{queue}-1")]))).expect("JSON");
     assert_eq!((&whole["body"], &whole["headers"][0][1]), (&"{\"n\": 1}".into(), &"yes".into()));
-    assert_eq!(told(&dlq(folder, &["show", "--body", &format!("{queue}-2")])), "{\"n\": 2}");
+    assert_eq!(stdout(&dlq(folder, &["show", "--body", &format!("{queue}-2")])), "{\"n\": 2}");
 
-    assert_eq!(told(&dlq(folder, &["replay", "--reason", "REQUIRED"])), "3 sent back to where they came from\n");
-    let back = broker.run(&["drain", &queue, "3"]);
-    let back: Vec<Value> = back.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let bodies: Vec<&str> = back.iter().filter_map(|message| message["body"].as_str()).collect();
+    assert_eq!(stdout(&dlq(folder, &["replay", "--reason", "REQUIRED"])), "3 sent back to where they came from\n");
+    let output = broker.run(&["drain", &queue, "3"]);
+    let replayed: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let bodies: Vec<&str> = replayed.iter().filter_map(|message| message["body"].as_str()).collect();
     assert_eq!(bodies, ["{\"n\": 0}", "{\"n\": 1}", "{\"n\": 2}"]);
-    let headers: Vec<&str> = back[0]["headers"].as_object().expect("headers").keys().map(String::as_str).collect();
-    assert_eq!((headers, &back[0]["message_id"]), (vec!["x-kept"], &format!("{queue}-0").into()));
+    let headers: Vec<&str> = replayed[0]["headers"].as_object().expect("headers").keys().map(String::as_str).collect();
+    assert_eq!((headers, &replayed[0]["message_id"]), (vec!["x-kept"], &format!("{queue}-0").into()));
 
     let foreign = dlq(folder, &["replay", &format!("{dead}-0")]);
     let problem = String::from_utf8_lossy(&foreign.stderr).into_owned();
     assert!(foreign.status.code() == Some(1) && problem.contains("no route consumes"), "{problem}");
     assert_eq!(dlq(folder, &["drop", "nothing-of-that-name"]).status.code(), Some(1));
-    assert_eq!(dlq(folder, &["drop"]).status.code(), Some(2), "not without saying which");
-    assert_eq!(list().len(), 2, "they stay");
-    assert_eq!(told(&dlq(folder, &["drop", "--all"])), "2 deleted\n");
+    assert_eq!(dlq(folder, &["drop"]).status.code(), Some(2), "a selection is required");
+    assert_eq!(list().len(), 2, "both remain");
+    assert_eq!(stdout(&dlq(folder, &["drop", "--all"])), "2 deleted\n");
     assert_eq!(list().len(), 0);
 }
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_a_dead_letter_queue_that_is_not_there_hides_no_other() {
+fn rabbitmq_a_missing_dead_letter_queue_does_not_hide_the_others() {
     let broker = RabbitMq::start();
     let (missing, there) = (broker.name("dlq-a-missing"), broker.name("dlq-b-there"));
     broker.run(&["declare", &there]);
@@ -107,8 +109,8 @@ fn rabbitmq_a_dead_letter_queue_that_is_not_there_hides_no_other() {
     std::fs::write(folder.path().join("routes/routes.yaml"), routes).expect("routes");
     for (command, expected) in [(vec!["list"], "2 dead letters\n"), (vec!["drop", "--all"], "2 deleted\n")] {
         let output = dlq(folder.path(), &command);
-        let (told, problem) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(told.ends_with(expected), "{told} {problem}");
+        let (text, problem) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(text.ends_with(expected), "{text} {problem}");
         assert!(problem.contains(&missing) && output.status.code() == Some(1), "{problem}");
     }
     assert_eq!(broker.run(&["depth", &there]), "0");

@@ -1,12 +1,12 @@
-//! Host names in the addresses of services: each address of a name is an endpoint, and changes are followed. dnsmasq answers, in a network
-//! namespace of its own. Needs root, `ip` and `dnsmasq`.
+//! Host names in service URLs: each address of a name is an endpoint, and changes are picked up. dnsmasq serves the names in a separate
+//! network namespace. Needs root, `ip` and `dnsmasq`.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossdock_tests::{
-    Backend, Gateway, IPV6, NameServer, call, crossdock, good_calls, until, until_within, write_certificates,
+    Backend, Gateway, IPV6, NameServer, call, crossdock, successful_calls, until, until_within, write_certificates,
 };
 use serde_json::Value;
 
@@ -17,10 +17,10 @@ const CONTRACT: &str =
     "syntax = \"proto3\";\npackage q.v1;\nservice S { rpc Find(Req) returns (Req); }\nmessage Req { string id = 1; }\n";
 const NAME: &str = "orders.test";
 
-fn enter(seconds: u32) -> NameServer {
-    // Nothing can be downloaded for it in there.
+fn enter(ttl_s: u32) -> NameServer {
+    // Built before, as the namespace has no access to the internet.
     let _ = crossdock();
-    NameServer::enter(seconds)
+    NameServer::enter(ttl_s)
 }
 
 fn backend(ip: &str) -> Backend {
@@ -49,7 +49,7 @@ fn endpoints(gateway: &Gateway) -> Vec<Value> {
     services["services"][0]["endpoints"].as_array().expect("endpoints").clone()
 }
 
-/// The addresses of the endpoints, as text; empty for one that stands for a whole name.
+/// The IP addresses of the endpoints; empty for an endpoint whose name is not resolved.
 fn ips(gateway: &Gateway) -> Vec<String> {
     endpoints(gateway).iter().map(|endpoint| endpoint["ip"].as_str().unwrap_or_default().to_owned()).collect()
 }
@@ -60,9 +60,9 @@ fn state(gateway: &Gateway, ip: &str) -> String {
     found.map(|endpoint| endpoint["state"].as_str().expect("a state").to_owned()).unwrap_or_default()
 }
 
-/// How many of so many calls, over so many connections, were answered well.
-fn good(gateway: &Gateway, callers: usize, calls: usize) -> usize {
-    good_calls(&gateway.public(), GET, callers, calls)
+/// The number of successful calls of `calls` on each of `callers` connections.
+fn successes(gateway: &Gateway, callers: usize, calls: usize) -> usize {
+    successful_calls(&gateway.public(), GET, callers, calls)
 }
 
 fn logged(gateway: &Gateway, phrase: &str) -> usize {
@@ -86,11 +86,11 @@ fn dnsmasq_every_address_of_a_name_is_an_endpoint() {
     let gateway = gateway(&names, "");
     until("three endpoints", || ips(&gateway) == ["127.1.0.1", "127.1.0.2", IPV6[0]]);
     let before = backends.each_ref().map(Backend::requests);
-    assert_eq!(good(&gateway, 3, 100), 300);
+    assert_eq!(successes(&gateway, 3, 100), 300);
     let after = backends.each_ref().map(Backend::requests);
-    // Each data arbiter goes round on its own.
+    // Each data arbiter has its own round robin.
     for (before, after) in before.iter().zip(after) {
-        assert!((80..=120).contains(&(after - before)), "calls are spread over all: {after}");
+        assert!((80..=120).contains(&(after - before)), "calls are spread over all endpoints: {after}");
     }
     for backend in &backends {
         assert!(backend.last_head().to_ascii_lowercase().contains("host: orders.test:8000\r\n"));
@@ -98,25 +98,25 @@ fn dnsmasq_every_address_of_a_name_is_an_endpoint() {
     let labels = format!("service=\"s\",endpoint=\"http://{NAME}:{PORT}\",ip=\"{}\",state=\"up\"", IPV6[0]);
     assert_eq!(metric(&gateway, &format!("crossdock_endpoint_state{{{labels}}}")), 1);
     assert_eq!(metric(&gateway, &format!("crossdock_name_addresses{{name=\"{NAME}\"}}")), 3);
-    // A name that no route uses any more is forgotten, also where no message comes.
+    // A name that no route uses any longer is forgotten, even without traffic.
     gateway.write_routes(&http_routes("http", "", "").replace(NAME, "127.1.0.1"));
     until("the name to be forgotten", || !call(&gateway.admin(), "GET", "/metrics", "").body.contains(NAME));
 }
 
 #[test]
 #[ignore = "needs dnsmasq and network namespaces"]
-fn dnsmasq_addresses_are_followed_when_their_time_is_over() {
+fn dnsmasq_address_changes_are_picked_up_when_the_ttl_expires() {
     let mut names = enter(2);
     names.set(&[(NAME, &["127.1.0.1"])]);
     names.start();
     let (first, second, third) = (backend("127.1.0.1"), backend("127.1.0.2"), backend(IPV6[1]));
     let gateway = gateway(&names, "");
-    until("the name to be known", || ips(&gateway) == ["127.1.0.1"]);
-    let (stopped, failed) = (AtomicBool::new(false), AtomicUsize::new(0));
+    until("the name to be resolved", || ips(&gateway) == ["127.1.0.1"]);
+    let (is_stopped, failed) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !stopped.load(Ordering::Relaxed) {
-                failed.fetch_add(50 - good(&gateway, 1, 50), Ordering::Relaxed);
+            while !is_stopped.load(Ordering::Relaxed) {
+                failed.fetch_add(50 - successes(&gateway, 1, 50), Ordering::Relaxed);
             }
         });
         let changes: [(&[&str], [&Backend; 2]); 3] =
@@ -124,29 +124,33 @@ fn dnsmasq_addresses_are_followed_when_their_time_is_over() {
         for (addresses, [used, unused]) in changes {
             names.set(&[(NAME, addresses)]);
             let begun = Instant::now();
-            until("the change to be followed", || ips(&gateway) == addresses);
-            assert!(begun.elapsed() < Duration::from_secs(4), "it lives for 2 s, and took {:?}", begun.elapsed());
+            until("the change to be picked up", || ips(&gateway) == addresses);
+            assert!(
+                begun.elapsed() < Duration::from_secs(4),
+                "picked up after {:?} with a TTL of 2 s",
+                begun.elapsed()
+            );
             let (at_used, at_unused) = (used.requests(), unused.requests());
             until("calls to the new address", || used.requests() > at_used + 100);
-            // One call per data arbiter may have been on its way.
+            // One call per data arbiter may have been in flight.
             assert!(unused.requests() <= at_unused + 4, "calls still go to the old address");
         }
-        stopped.store(true, Ordering::Relaxed);
+        is_stopped.store(true, Ordering::Relaxed);
     });
     assert_eq!(failed.load(Ordering::Relaxed), 0);
     assert!(second.closed() > 0 && third.closed() > 0, "unused connections are closed");
     assert_eq!(logged(&gateway, "addresses of a name changed"), 4);
-    // Nothing is asked more often than the answers' lives say.
+    // Names are not looked up more often than their TTL requires.
     let before = metric(&gateway, "crossdock_name_lookups_total");
     let begun = Instant::now();
     until("four seconds to be over", || begun.elapsed() > Duration::from_secs(4));
-    let asked = metric(&gateway, "crossdock_name_lookups_total") - before;
-    assert!((1..=2).contains(&asked), "{asked} lookups in 4 s");
+    let lookups = metric(&gateway, "crossdock_name_lookups_total") - before;
+    assert!((1..=2).contains(&lookups), "{lookups} lookups in 4 s");
 }
 
 #[test]
 #[ignore = "needs dnsmasq and network namespaces"]
-fn dnsmasq_a_dead_address_fails_no_call() {
+fn dnsmasq_an_unreachable_address_fails_no_call() {
     let mut names = enter(60);
     names.set(&[(NAME, &["127.1.0.1", "127.1.0.9"])]);
     names.start();
@@ -158,9 +162,9 @@ fn dnsmasq_a_dead_address_fails_no_call() {
     ] {
         let gateway = gateway(&names, more);
         until("two endpoints", || ips(&gateway).len() == 2);
-        assert_eq!(good(&gateway, 8, 250), 2000, "{more}");
+        assert_eq!(successes(&gateway, 8, 250), 2000, "{more}");
         assert_eq!((state(&gateway, "127.1.0.1"), state(&gateway, "127.1.0.9")), ("up".into(), "unreachable".into()));
-        assert_eq!(logged(&gateway, "endpoint is unreachable"), 1, "one line for the change");
+        assert_eq!(logged(&gateway, "endpoint is unreachable"), 1, "the change is logged once");
         assert_eq!(logged(&gateway, "orders.test:8000 (127.1.0.9)"), 1);
     }
 }
@@ -195,47 +199,47 @@ routes:
     );
     let gateway = Gateway::start_under_with_files(&names.command(), PUBLIC, &routes, files);
     until("three endpoints", || ips(&gateway).len() == 3);
-    assert_eq!(good(&gateway, 8, 250), 2000);
-    let answered = |ip: &str| call(&gateway.public(), "GET", "/r", "").body.contains(ip);
-    until("an answer of the first", || answered("127.1.0.1"));
-    until("an answer of the second", || answered("127.1.0.2"));
+    assert_eq!(successes(&gateway, 8, 250), 2000);
+    let is_answered_by = |ip: &str| call(&gateway.public(), "GET", "/r", "").body.contains(ip);
+    until("a response of the first service", || is_answered_by("127.1.0.1"));
+    until("a response of the second service", || is_answered_by("127.1.0.2"));
     names.set(&[(NAME, &["127.1.0.2"])]);
-    until("the change to be followed", || ips(&gateway) == ["127.1.0.2"]);
-    // A data arbiter hears of it a moment later.
-    until("calls to the new address alone", || (0..20).all(|_| answered("127.1.0.2")));
+    until("the change to be picked up", || ips(&gateway) == ["127.1.0.2"]);
+    // Data arbiters are updated slightly later.
+    until("calls to the new address alone", || (0..20).all(|_| is_answered_by("127.1.0.2")));
 }
 
 #[test]
 #[ignore = "needs dnsmasq and network namespaces"]
-fn dnsmasq_failures_keep_the_last_answer() {
+fn dnsmasq_lookup_failures_keep_the_last_addresses() {
     let mut names = enter(1);
     names.set(&[(NAME, &["127.1.0.1"])]);
     names.start();
     let (_first, second) = (backend("127.1.0.1"), backend("127.1.0.2"));
     let gateway = gateway(&names, "");
-    until("the name to be known", || ips(&gateway) == ["127.1.0.1"]);
+    until("the name to be resolved", || ips(&gateway) == ["127.1.0.1"]);
     let failed = format!("crossdock_name_lookups_total{{name=\"{NAME}\",result=\"failed\"}}");
     // The name does not exist.
     names.set(&[]);
     until("a failure", || metric(&gateway, &failed) > 0);
-    assert_eq!((ips(&gateway), good(&gateway, 2, 50)), (vec!["127.1.0.1".to_owned()], 100));
+    assert_eq!((ips(&gateway), successes(&gateway, 2, 50)), (vec!["127.1.0.1".to_owned()], 100));
     assert_eq!(endpoints(&gateway)[0]["name_problem"], "the name does not exist");
     assert_eq!(logged(&gateway, "name cannot be resolved"), 1);
-    // Nobody answers.
+    // The server does not answer.
     names.stop();
-    let told = || endpoints(&gateway)[0]["name_problem"].as_str().unwrap_or_default().to_owned();
-    until_within(Duration::from_secs(20), "another problem", || told() != "the name does not exist");
-    assert_eq!((ips(&gateway), good(&gateway, 2, 50)), (vec!["127.1.0.1".to_owned()], 100));
+    let problem = || endpoints(&gateway)[0]["name_problem"].as_str().unwrap_or_default().to_owned();
+    until_within(Duration::from_secs(20), "another problem", || problem() != "the name does not exist");
+    assert_eq!((ips(&gateway), successes(&gateway, 2, 50)), (vec!["127.1.0.1".to_owned()], 100));
     let shown = std::process::Command::new(crossdock()).args(["routes", "--admin", &gateway.admin()]).output();
     let shown = String::from_utf8(shown.expect("it runs").stdout).expect("text");
     assert!(shown.contains("(127.1.0.1)") && shown.contains("name cannot be resolved"), "{shown}");
-    // Failures are retried ever later, up to half a minute.
+    // Failed lookups are retried with a backoff of up to half a minute.
     names.set(&[(NAME, &["127.1.0.2"])]);
     names.start();
     until_within(Duration::from_secs(35), "an answer", || ips(&gateway) == ["127.1.0.2"]);
-    // A data arbiter hears of it a moment later.
-    until("a call to the new address", || good(&gateway, 1, 1) == 1 && second.requests() > 0);
-    assert_eq!(good(&gateway, 2, 50), 100);
+    // Data arbiters are updated slightly later.
+    until("a call to the new address", || successes(&gateway, 1, 1) == 1 && second.requests() > 0);
+    assert_eq!(successes(&gateway, 2, 50), 100);
     assert_eq!(endpoints(&gateway)[0]["name_problem"], Value::Null);
 }
 
@@ -243,45 +247,45 @@ fn dnsmasq_failures_keep_the_last_answer() {
 #[ignore = "needs dnsmasq and network namespaces"]
 fn dnsmasq_a_gateway_starts_without_a_name_server() {
     let mut names = enter(1);
-    let (_backend, _by_file) = (backend("127.1.0.1"), backend("127.1.0.5"));
+    let (_backend, _hosts_backend) = (backend("127.1.0.1"), backend("127.1.0.5"));
     let gateway = gateway(&names, "timeout: 3s");
     let reply = call(&gateway.public(), "GET", "/r", "");
     assert_eq!((reply.status, reply.body.contains("UNREACHABLE")), (503, true), "{}", reply.body);
     names.set(&[(NAME, &["127.1.0.1"])]);
     names.start();
-    until_within(Duration::from_secs(35), "the name to be known", || ips(&gateway) == ["127.1.0.1"]);
-    assert_eq!(good(&gateway, 2, 50), 100);
-    // The file is asked first, without a restart.
+    until_within(Duration::from_secs(35), "the name to be resolved", || ips(&gateway) == ["127.1.0.1"]);
+    assert_eq!(successes(&gateway, 2, 50), 100);
+    // The hosts file takes precedence, also without a restart.
     names.set_hosts_file("127.1.0.5 orders.test\n");
-    until("the file to be read", || ips(&gateway) == ["127.1.0.5"]);
-    assert_eq!(good(&gateway, 2, 50), 100);
+    until("the hosts file to be read", || ips(&gateway) == ["127.1.0.5"]);
+    assert_eq!(successes(&gateway, 2, 50), 100);
 }
 
 #[test]
 #[ignore = "needs dnsmasq and network namespaces"]
-fn dnsmasq_a_service_that_has_moved_is_found_before_its_old_address_expires() {
+fn dnsmasq_an_unreachable_address_is_looked_up_again_before_its_ttl_expires() {
     let mut names = enter(600);
     names.set(&[(NAME, &["127.1.0.1"])]);
     names.start();
-    // Nobody listens there any more.
+    // No service listens there.
     let gateway = gateway(&names, "");
-    until("the name to be known", || ips(&gateway) == ["127.1.0.1"]);
+    until("the name to be resolved", || ips(&gateway) == ["127.1.0.1"]);
     let moved = backend("127.1.0.2");
     names.set(&[(NAME, &["127.1.0.2"])]);
     let begun = Instant::now();
-    until("calls at its new address", || call(&gateway.public(), "GET", "/r", "").status == 200);
+    until("a call to the new address", || call(&gateway.public(), "GET", "/r", "").status == 200);
     assert!(begun.elapsed() < Duration::from_secs(3), "an unreachable address is looked up again at once");
     assert!(moved.requests() > 0);
 }
 
 #[test]
 #[ignore = "needs dnsmasq and network namespaces"]
-fn dnsmasq_certificates_are_those_of_the_name_and_answers_may_be_long() {
+fn dnsmasq_certificates_are_verified_against_the_name_and_long_answers_are_read() {
     let mut names = enter(60);
     let folder = tempfile::tempdir().expect("a folder");
     write_certificates(folder.path());
     let dir = folder.path().display();
-    // More than fit into one datagram of DNS (RFC 1035 §4.2.1): it is asked for over TCP. Nobody listens at most of them.
+    // Too many for one UDP response (RFC 1035 §4.2.1), so the lookup falls back to TCP.
     let addresses: Vec<String> = (1..=80).map(|last| format!("127.1.1.{last}")).collect();
     names.set(&[(NAME, &addresses.iter().map(String::as_str).collect::<Vec<_>>())]);
     names.start();
@@ -293,15 +297,15 @@ routes:
   echo: { from: { http: { listen: public, get: /echo } }, steps: [ { map: { ok: \"true\" } }, { respond: {} } ] }
 ";
     let _service = Gateway::start_under(&names.command(), &listener, routes);
-    let calling = |ca: &str| {
+    let gateway_trusting = |ca: &str| {
         let routes = http_routes("https", &format!(", tls: {{ ca: \"{dir}/{ca}\" }}"), "");
         Gateway::start_under(&names.command(), PUBLIC, &routes)
     };
-    let trusting = calling("ca.pem");
-    until("as many endpoints as a name may have", || ips(&trusting).len() == 64);
-    assert_eq!(good(&trusting, 2, 100), 200);
+    let trusting = gateway_trusting("ca.pem");
+    until("the maximum number of endpoints", || ips(&trusting).len() == 64);
+    assert_eq!(successes(&trusting, 2, 100), 200);
     assert_eq!(logged(&trusting, "name has more than 64 addresses"), 1);
-    let distrusting = calling("other-ca.pem");
+    let distrusting = gateway_trusting("other-ca.pem");
     until("endpoints", || ips(&distrusting).len() == 64);
     assert_eq!(call(&distrusting.public(), "GET", "/r", "").status, 503);
 }

@@ -1,4 +1,4 @@
-//! Everything that a caller sends is forwarded or rejected: queries, bodies, repeated headers; early responses are read.
+//! Every part of a request is forwarded or rejected: queries, bodies, repeated headers. Early responses are read.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ fn reason(reply: &Reply) -> (u16, String) {
     (reply.status, body["reason"].as_str().unwrap_or_default().to_owned())
 }
 
-/// The target of the last request that the service got.
+/// The target of the last request to the service.
 fn target(backend: &Backend) -> String {
     backend.last_head().split(' ').nth(1).unwrap_or_default().to_owned()
 }
@@ -27,7 +27,7 @@ fn gateway(backend: &Backend, operations: &str, routes: &str) -> Gateway {
 }
 
 #[test]
-fn a_body_that_an_operation_has_no_place_for_is_refused_or_carried() {
+fn a_body_is_forwarded_or_rejected_if_the_method_usually_has_none() {
     let backend = Backend::start();
     let operations = "drop: { delete: \"/items/{id}\" }, purge: { delete: \"/purge/{id}\", format: json }, \
                       find: { get: /find }, search: { get: /search, format: json }";
@@ -56,7 +56,7 @@ fn a_body_that_an_operation_has_no_place_for_is_refused_or_carried() {
 }
 
 #[test]
-fn a_reply_is_not_sent_on_to_an_operation_without_a_body() {
+fn a_reply_is_not_forwarded_to_an_operation_without_a_body() {
     let backend = Backend::start();
     let routes =
         "  r: { from: { http: { listen: public, get: /r } }, steps: [ { call: s.first }, { call: s.second } ] }";
@@ -66,7 +66,7 @@ fn a_reply_is_not_sent_on_to_an_operation_without_a_body() {
 }
 
 #[test]
-fn every_query_parameter_is_carried_ignored_by_name_or_refused() {
+fn every_query_parameter_is_forwarded_ignored_by_name_or_rejected() {
     let backend = Backend::start();
     let operations = "plain: { get: /plain, query: [q, tag] }, brackets: { get: /brackets, query: [q, \"tag[]\"] }, \
                       all: { get: /all, query: \"*\" }, body: { post: /body, query: \"*\" }";
@@ -105,7 +105,7 @@ fn every_query_parameter_is_carried_ignored_by_name_or_refused() {
         let reply = call(&public, "GET", sent, "");
         assert_eq!(reason(&reply), (400, expected.into()), "{sent}: {}", reply.body);
     }
-    // A list of records has no form in a query.
+    // A list of records cannot be written to a query.
     assert_eq!(reason(&call(&public, "POST", "/made", "{\"a\":1,\"r\":1,\"l\":[{}]}")), (400, "ADDRESS_FIELD".into()));
     assert_eq!(backend.requests(), before, "the service is not called");
 }
@@ -131,7 +131,7 @@ message Rep { string id = 1; }
 "#;
 
 #[test]
-fn fields_of_a_contract_are_written_into_the_query_as_the_contract_has_them() {
+fn contract_fields_are_written_to_the_query_in_their_json_form() {
     let backend = Backend::start();
     let text = format!(
         "version: 1
@@ -180,7 +180,7 @@ routes:
 }
 
 #[test]
-fn an_annotated_delete_with_a_body_takes_it() {
+fn a_delete_entry_with_a_body_setting_accepts_a_body() {
     let backend = Backend::start();
     let text = format!(
         "version: 1
@@ -196,7 +196,7 @@ routes: {{ r: {{ from: {{ http: {{ listen: public, delete: \"/items\", body: \"*
 }
 
 #[test]
-fn a_header_that_stands_twice_is_refused_where_the_gateway_looks_at_it() {
+fn a_repeated_header_is_rejected_if_the_gateway_reads_it() {
     let backend = Backend::start();
     let routes = "  r:
     from: { http: { listen: public, post: /r } }
@@ -220,7 +220,7 @@ fn a_header_that_stands_twice_is_refused_where_the_gateway_looks_at_it() {
     };
     assert_eq!(send("/r", "x-role: user\r\n").status, 200);
     assert_eq!(send("/r", "x-role: admin\r\n").status, 403);
-    let refused = [
+    let rejected = [
         ("/r", "x-role: user\r\nx-role: admin\r\n"),
         ("/r", "x-role: admin\r\nX-Role: user\r\n"),
         ("/r", "X-ROLE: user\r\nx-role: user\r\n"),
@@ -231,7 +231,7 @@ fn a_header_that_stands_twice_is_refused_where_the_gateway_looks_at_it() {
         ("/m", "x-kind: b\r\nx-kind: a\r\n"),
     ];
     let before = backend.requests();
-    for (path, headers) in refused {
+    for (path, headers) in rejected {
         assert_eq!(reason(&send(path, headers)), (400, "HEADER_TWICE".into()), "{headers:?}");
     }
     assert_eq!(
@@ -240,7 +240,7 @@ fn a_header_that_stands_twice_is_refused_where_the_gateway_looks_at_it() {
     );
     assert_eq!(backend.requests(), before, "the service is not called");
     assert_eq!(send("/r", "Content-Encoding: Identity, identity\r\n").status, 200);
-    // What nobody looks at may stand as often as it likes: it is not carried.
+    // A header that is neither read nor forwarded may be repeated.
     assert_eq!(send("/r", "x-other: 1\r\nx-other: 2\r\n").status, 200);
     let lists =
         "x-tag: a\r\nx-tag: b\r\naccept: application/json\r\naccept: text/plain\r\ncookie: c=1\r\ncookie: d=2\r\n";
@@ -251,12 +251,12 @@ fn a_header_that_stands_twice_is_refused_where_the_gateway_looks_at_it() {
     assert_eq!(send("/r", lists).status, 200);
     let head = backend.last_head().to_ascii_lowercase();
     for line in ["x-tag: a\r\n", "x-tag: b\r\n", "cookie: c=1\r\n", "cookie: d=2\r\n"] {
-        assert!(head.contains(line), "{line:?} is carried: {head}");
+        assert!(head.contains(line), "{line:?} is forwarded: {head}");
     }
 }
 
-/// A service that answers each request once it has its head, and closes the connection with the rest unread.
-fn answers_early(answer: &'static str) -> std::net::SocketAddr {
+/// Starts a service that responds as soon as it has read the head of a request, and closes the connection with the body unread.
+fn early_responder(answer: &'static str) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     std::thread::spawn(move || {
@@ -273,7 +273,7 @@ fn answers_early(answer: &'static str) -> std::net::SocketAddr {
 }
 
 #[test]
-fn an_answer_that_comes_while_the_request_is_still_being_sent_is_read() {
+fn an_early_response_is_read_while_the_request_is_still_being_sent() {
     let body = vec![b'x'; 4 << 20];
     for (answer, status) in [
         (
@@ -284,7 +284,7 @@ fn an_answer_that_comes_while_the_request_is_still_being_sent_is_read() {
         ("HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\n\r\n", 429),
         ("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nfine", 200),
     ] {
-        let address = answers_early(answer);
+        let address = early_responder(answer);
         let text = format!(
             "version: 1
 services: {{ s: {{ http: {{ url: \"http://{address}\", operations: {{ up: {{ post: /up, format: raw }}, put: {{ put: /up, format: raw }} }} }}, retry: {{ on: [unavailable], attempts: 3, operations: [put] }} }} }}
@@ -297,9 +297,9 @@ routes:
         for method in ["POST", "PUT"] {
             for _ in 0..5 {
                 let reply = call_with(&gateway.public(), method, "/up", "application/octet-stream", &body);
-                let answered =
+                let is_forwarded =
                     reply.body == "fine" || reply.body.contains(&format!("the service responded with status {status}"));
-                assert!(answered, "{method}: {} {}", reply.status, reply.body);
+                assert!(is_forwarded, "{method}: {} {}", reply.status, reply.body);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Every row of the framing rules, as raw bytes, each with its required answer; and that what is refused never reaches a
+//! HTTP/1.1 framing rules: malformed and ambiguous requests as raw bytes, each with its required response. Rejected requests never reach a
 //! service.
 
 use crossdock_tests::{Backend, Connection, Gateway, call, exchange};
@@ -28,7 +28,7 @@ fn post(head: &str, body: &str) -> Vec<u8> {
 }
 
 #[test]
-fn requests_that_can_be_read_in_two_ways_are_refused_and_the_connection_closes() {
+fn ambiguous_requests_are_rejected_and_the_connection_is_closed() {
     let backend = Backend::start();
     let mut gateway = Gateway::start(&routes(&backend));
     let long = "x".repeat(70_000);
@@ -39,29 +39,33 @@ fn requests_that_can_be_read_in_two_ways_are_refused_and_the_connection_closes()
             post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", &format!("0\r\n\r\n{smuggled}")),
             &[400],
         ),
-        ("two lengths", post("Content-Length: 2\r\nContent-Length: 2\r\n", "{}"), &[400]),
+        ("two equal lengths", post("Content-Length: 2\r\nContent-Length: 2\r\n", "{}"), &[400]),
         ("two different lengths", post("Content-Length: 2\r\nContent-Length: 40\r\n", "{}"), &[400]),
         ("a length with a sign", post("Content-Length: +2\r\n", "{}"), &[400]),
         ("a length in hexadecimal", post("Content-Length: 0x2\r\n", "{}"), &[400]),
         ("a list of lengths", post("Content-Length: 2, 2\r\n", "{}"), &[400]),
         ("an empty length", post("Content-Length: \r\n", "{}"), &[400]),
-        ("another coding", post("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"), &[400, 501]),
-        ("chunked that is not final", post("Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n"), &[400, 501]),
-        ("chunked with a blank", post("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"), &[400]),
+        ("an unsupported coding", post("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"), &[400, 501]),
+        ("chunked is not the final coding", post("Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n"), &[400, 501]),
+        (
+            "whitespace before the colon of Transfer-Encoding",
+            post("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"),
+            &[400],
+        ),
         ("chunked twice", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), &[400]),
         ("chunks in HTTP/1.0", b"POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec(), &[400]),
         ("a bad chunk size", post("Transfer-Encoding: chunked\r\n", "zz\r\n{}\r\n0\r\n\r\n"), &[400]),
         ("a chunk size with 0x", post("Transfer-Encoding: chunked\r\n", "0x2\r\n{}\r\n0\r\n\r\n"), &[400]),
         ("a huge chunk size", post("Transfer-Encoding: chunked\r\n", "ffffffffffffffffff\r\n{}\r\n0\r\n\r\n"), &[400]),
         ("a bare line feed in chunks", post("Transfer-Encoding: chunked\r\n", "2\n{}\r\n0\r\n\r\n"), &[400]),
-        ("a chunk that is too long", post("Transfer-Encoding: chunked\r\n", "2\r\n{}x\r\n0\r\n\r\n"), &[400]),
+        ("a chunk longer than its size", post("Transfer-Encoding: chunked\r\n", "2\r\n{}x\r\n0\r\n\r\n"), &[400]),
         (
             "a long chunk extension",
             post("Transfer-Encoding: chunked\r\n", &format!("2;{}\r\n{{}}\r\n0\r\n\r\n", "e".repeat(300))),
             &[400],
         ),
         (
-            "more framing than body",
+            "more framing than body bytes",
             post("Transfer-Encoding: chunked\r\n", &format!("1;{}\r\n1\r\n", "e".repeat(250)).repeat(600)),
             &[400],
         ),
@@ -69,7 +73,7 @@ fn requests_that_can_be_read_in_two_ways_are_refused_and_the_connection_closes()
         ("a bare line feed between headers", b"GET /echo/1 HTTP/1.1\r\nHost: h\nX: y\r\n\r\n".to_vec(), &[400]),
         ("a bare carriage return", b"GET /echo/1 HTTP/1.1\r\nHost: h\rX: y\r\n\r\n".to_vec(), &[400]),
         ("a folded header", b"GET /echo/1 HTTP/1.1\r\nHost: h\r\nX: a\r\n b\r\n\r\n".to_vec(), &[400]),
-        ("a blank before the colon", b"GET /echo/1 HTTP/1.1\r\nHost : h\r\n\r\n".to_vec(), &[400]),
+        ("whitespace before the colon", b"GET /echo/1 HTTP/1.1\r\nHost : h\r\n\r\n".to_vec(), &[400]),
         ("a control character in a name", b"GET /echo/1 HTTP/1.1\r\nHost: h\r\nX\x01: a\r\n\r\n".to_vec(), &[400]),
         ("an 8-bit byte in a name", b"GET /echo/1 HTTP/1.1\r\nHost: h\r\nX\xe9: a\r\n\r\n".to_vec(), &[400]),
         ("an underscore in a name", b"GET /echo/1 HTTP/1.1\r\nHost: h\r\nX_Forwarded_For: a\r\n\r\n".to_vec(), &[400]),
@@ -84,7 +88,7 @@ fn requests_that_can_be_read_in_two_ways_are_refused_and_the_connection_closes()
             &[405],
         ),
         ("an unknown expectation", post("Expect: 200-ok\r\nContent-Length: 2\r\n", "{}"), &[417]),
-        ("another version", b"GET /echo/1 HTTP/2.0\r\nHost: h\r\n\r\n".to_vec(), &[505]),
+        ("an unsupported version", b"GET /echo/1 HTTP/2.0\r\nHost: h\r\n\r\n".to_vec(), &[505]),
         ("a long target", format!("GET /echo/{long} HTTP/1.1\r\nHost: h\r\n\r\n").into_bytes(), &[414]),
         ("a long head", format!("GET /echo/1 HTTP/1.1\r\nHost: h\r\nX: {long}\r\n\r\n").into_bytes(), &[431]),
         (
@@ -93,23 +97,22 @@ fn requests_that_can_be_read_in_two_ways_are_refused_and_the_connection_closes()
             &[431],
         ),
         ("a fragment in the target", b"GET /echo/1#2 HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(), &[400]),
-        ("no HTTP at all", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec(), &[400]),
-        // Paths that could be read in two ways are refused by the route's own answer, and the connection may go on.
+        ("a TLS handshake", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec(), &[400]),
     ];
     for (what, bytes, statuses) in cases {
         let (replies, closed) = exchange(&gateway.public(), &bytes, 2);
-        assert_eq!(replies.len(), 1, "{what}: one answer, not {replies:?}");
+        assert_eq!(replies.len(), 1, "{what}: one response, not {replies:?}");
         assert!(statuses.contains(&replies[0].status), "{what}: {:?}", replies[0]);
         assert!(closed, "{what}: the connection is closed");
         assert!(replies[0].body.starts_with('{'), "{what}: a problem document, not {:?}", replies[0].body);
     }
-    assert_eq!(backend.requests(), 0, "nothing that was refused reaches the service");
-    assert!(gateway.lives());
+    assert_eq!(backend.requests(), 0, "rejected requests never reach the service");
+    assert!(gateway.is_running());
     assert_eq!(call(&gateway.public(), "GET", "/echo/1", "").status, 200);
 }
 
 #[test]
-fn paths_have_one_reading() {
+fn ambiguous_paths_are_rejected_and_others_are_normalized() {
     let backend = Backend::start();
     let gateway = Gateway::start(&routes(&backend));
     for path in [
@@ -141,14 +144,14 @@ fn paths_have_one_reading() {
 }
 
 #[test]
-fn the_authority_of_the_target_is_the_host_before_routing() {
+fn the_authority_of_an_absolute_target_replaces_the_host() {
     let backend = Backend::start();
     let gateway = Gateway::start(&routes(&backend));
     let (replies, _) = exchange(&gateway.public(), b"GET http://real.example/host HTTP/1.1\r\nHost: other\r\n\r\n", 1);
     assert_eq!(replies[0].status, 200, "{replies:?}");
     let (replies, _) = exchange(&gateway.public(), b"GET /host HTTP/1.1\r\nHost: other\r\n\r\n", 1);
     assert_eq!(replies[0].status, 404, "{replies:?}");
-    // Towards a service the request is built anew: its own host, in origin form.
+    // The request to the service is in origin form, with the service's host.
     let (replies, _) = exchange(&gateway.public(), b"GET http://elsewhere/echo/1 HTTP/1.1\r\nHost: other\r\n\r\n", 1);
     assert_eq!(replies[0].status, 200, "{replies:?}");
     let head = backend.last_head();
@@ -166,7 +169,7 @@ fn pipelined_requests_are_answered_in_order_each_with_its_own_framing() {
     bytes.extend_from_slice(&post("Transfer-Encoding: chunked\r\n", "3\r\n{\"b\r\n4\r\n\":2}\r\n0\r\n\r\n"));
     bytes.extend_from_slice(b"GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n\r\nGET /echo/2 HTTP/1.1\r\nHost: h\r\n\r\n");
     connection.send(&bytes);
-    let head = connection.receive(true).expect("the answer to HEAD");
+    let head = connection.receive(true).expect("the response to HEAD");
     assert_eq!((head.status, head.header("content-length")), (200, Some("2")), "{head:?}");
     for body in ["{\"a\":1}", "{\"b\":2}"] {
         let reply = connection.receive(false).expect("an answer");
@@ -177,7 +180,7 @@ fn pipelined_requests_are_answered_in_order_each_with_its_own_framing() {
 }
 
 #[test]
-fn requests_may_come_byte_by_byte() {
+fn requests_may_arrive_byte_by_byte() {
     let backend = Backend::start();
     let gateway = Gateway::start(&routes(&backend));
     let mut connection = Connection::open(&gateway.public());
@@ -188,16 +191,16 @@ fn requests_may_come_byte_by_byte() {
 }
 
 #[test]
-fn expectations_are_met_here_and_never_passed_on() {
+fn expect_is_handled_by_the_gateway_and_never_forwarded() {
     let backend = Backend::start();
     let gateway = Gateway::start(&routes(&backend));
     let mut connection = Connection::open(&gateway.public());
     connection.send(&post("Content-Length: 2\r\nExpect: 100-continue\r\n", ""));
-    assert_eq!(connection.receive(false).expect("an interim answer").status, 100);
+    assert_eq!(connection.receive(false).expect("an interim response").status, 100);
     connection.send(b"{}");
     assert_eq!(connection.receive(false).expect("an answer").status, 200);
     assert!(!backend.last_head().to_lowercase().contains("expect"), "{}", backend.last_head());
-    // Too large: the caller is told before it sends anything.
+    // Too large: rejected before the caller sends the body.
     let mut connection = Connection::open(&gateway.public());
     connection.send(&post("Content-Length: 100000\r\nExpect: 100-continue\r\n", ""));
     assert_eq!(connection.receive(false).expect("an answer").status, 413);
@@ -205,7 +208,7 @@ fn expectations_are_met_here_and_never_passed_on() {
 }
 
 #[test]
-fn body_limits_hold_to_the_byte_by_length_and_by_count() {
+fn body_limits_are_exact_with_and_without_a_content_length() {
     let backend = Backend::start();
     let gateway = Gateway::start(&routes(&backend));
     let limit = 64 * 1024;
@@ -221,7 +224,7 @@ fn body_limits_hold_to_the_byte_by_length_and_by_count() {
 }
 
 #[test]
-fn only_listed_headers_cross_and_none_that_concern_one_connection() {
+fn only_listed_headers_are_forwarded_and_never_hop_by_hop_ones() {
     let backend = Backend::start();
     let gateway = Gateway::start(&format!(
         "version: 1
@@ -242,7 +245,7 @@ routes:
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("etag"), Some("\"v1\""));
     for name in ["x-inside", "x-hop", "keep-alive", "x-added"] {
-        assert_eq!(reply.header(name), None, "{name} does not come back");
+        assert_eq!(reply.header(name), None, "{name} is not forwarded to the caller");
     }
     let head = backend.last_head().to_lowercase();
     for line in [
@@ -260,7 +263,7 @@ routes:
 }
 
 #[test]
-fn a_service_that_breaks_the_rules_is_a_fault_and_never_mixes_answers() {
+fn a_misbehaving_service_causes_faults_but_never_mixes_up_responses() {
     let backend = Backend::start();
     let gateway = Gateway::start(&format!(
         "version: 1
@@ -308,7 +311,7 @@ routes:
     ];
     for (service, caller) in table {
         let reply = call(&gateway.public(), "GET", &format!("/status/{service}"), "");
-        assert_eq!(reply.status, caller, "a service's {service}: {reply:?}");
+        assert_eq!(reply.status, caller, "service status {service}: {reply:?}");
         assert!(!reply.body.contains("stack trace"), "{reply:?}");
         assert_eq!(reply.header("content-type"), Some("application/problem+json"));
     }

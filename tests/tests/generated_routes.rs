@@ -1,5 +1,5 @@
-//! Routes made at random of what the checker accepts, with bodies made at random: whatever a message is made into is bounded in memory and
-//! time. `CROSSDOCK_PAIRS=100000 cargo test --release --test generated_routes -- --nocapture` is the long run.
+//! Random routes and random bodies: evaluation is bounded in memory and time.
+//! `CROSSDOCK_PAIRS=100000 cargo test --release --test generated_routes -- --nocapture` is a long run.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,16 +17,16 @@ use rand::{Rng as _, SeedableRng as _};
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// What one evaluation may take, its written body included; what the message itself takes is not counted.
+/// Memory limit of one evaluation, including the written body but not the message itself.
 const MEMORY_MAX: usize = 64 << 20;
-/// In a release build; without optimisation, and beside other tests, it takes longer.
+/// Time limit of one evaluation; longer for debug builds, which run in parallel with other tests.
 const TIME_MAX: Duration =
     if cfg!(debug_assertions) { Duration::from_millis(2500) } else { Duration::from_millis(250) };
 const BODY_LEN_MAX: usize = 1 << 20;
 
-struct Nowhere;
+struct NoSources;
 
-impl Resolve for Nowhere {
+impl Resolve for NoSources {
     fn env(&self, _: &str) -> Result<String, String> {
         Err("there is no environment".into())
     }
@@ -36,7 +36,7 @@ impl Resolve for Nowhere {
     }
 }
 
-/// Paths into the message, and into the items of the lists around.
+/// A path into the message or into an item of an enclosing list.
 fn path(random: &mut StdRng, items: usize) -> String {
     const PATHS: [&str; 11] = [
         "req",
@@ -58,7 +58,7 @@ fn path(random: &mut StdRng, items: usize) -> String {
     PATHS[random.random_range(0..PATHS.len())].to_owned()
 }
 
-/// Where a list is likely to be.
+/// A path that is likely to be a list.
 fn list(random: &mut StdRng, items: usize) -> String {
     const LISTS: [&str; 4] = ["req.l", "req.ll", "req.r", "req.ll[1]"];
     match random.random_range(0..10) {
@@ -68,8 +68,8 @@ fn list(random: &mut StdRng, items: usize) -> String {
     }
 }
 
-/// An expression over the message, with `depth` levels of calls and loops at most. Most of them fail on most values; what counts is that
-/// none takes too much.
+/// An expression over the message with at most `depth` levels of calls and loops. Most fail on most values; they must only stay within the
+/// limits.
 fn expression(random: &mut StdRng, items: usize, depth: usize) -> String {
     const CALLS: [&str; 34] = [
         "@.map(v, #)",
@@ -111,19 +111,19 @@ fn expression(random: &mut StdRng, items: usize, depth: usize) -> String {
         return if random.random_bool(0.3) { "v".to_owned() } else { path(random, items) };
     }
     let call = CALLS[random.random_range(0..CALLS.len())];
-    let mut made = String::new();
+    let mut source = String::new();
     for character in call.chars() {
         match character {
-            '#' => made.push_str(&expression(random, items, depth - 1)),
-            '@' => made.push_str(&list(random, items)),
-            other => made.push(other),
+            '#' => source.push_str(&expression(random, items, depth - 1)),
+            '@' => source.push_str(&list(random, items)),
+            other => source.push(other),
         }
     }
-    // A variable of no loop around it.
-    format!("cel.bind(v, 1, {made})")
+    // Binds `v` outside of loops.
+    format!("cel.bind(v, 1, {source})")
 }
 
-/// A map with lists in lists, at most `depth` levels.
+/// A map with at most `depth` levels of nested lists.
 fn map(random: &mut StdRng, items: usize, depth: usize) -> String {
     let fields: Vec<String> = (0..random.random_range(1..5))
         .map(|number| {
@@ -161,7 +161,7 @@ routes:
 }
 
 fn body(random: &mut StdRng) -> String {
-    // Most are small; the rest are as large as a route takes, in one of their parts.
+    // Most bodies are small; the others have one part of nearly the maximum size.
     let large = random.random_range(0..8);
     let count = |random: &mut StdRng, part: usize, max: usize| {
         if large == part { max } else { random.random_range(0..20) }
@@ -176,12 +176,12 @@ fn body(random: &mut StdRng) -> String {
 }
 
 #[test]
-fn no_route_makes_too_much_of_a_message() {
+fn no_route_exceeds_its_memory_and_time_bounds() {
     let pairs: u64 = std::env::var("CROSSDOCK_PAIRS").map_or(500, |text| text.parse().expect("a number"));
     let adapters: [Arc<dyn Adapter>; 1] = [Arc::new(crossdock_http::HttpAdapter)];
     let listeners = [("public".to_owned(), "http")];
     let limits = Limits::default();
-    let (mut made, mut refused, mut ill_typed, mut memory_max, mut time_max) = (0, 0, 0, 0, Duration::ZERO);
+    let (mut mapped, mut rejected, mut ill_typed, mut memory_max, mut time_max) = (0, 0, 0, 0, Duration::ZERO);
     for seed in 0..pairs {
         let mut random = StdRng::seed_from_u64(seed);
         let text = route(&mut random);
@@ -189,14 +189,14 @@ fn no_route_makes_too_much_of_a_message() {
         let inputs = Inputs {
             adapters: &adapters,
             listeners: &listeners,
-            resolve: &Nowhere,
+            resolve: &NoSources,
             files: &NoFiles,
-            reflect: &|_| Err("nobody answers".into()),
+            reflect: &|_| Err("reflection is unavailable".into()),
             limits: &limits,
         };
         let plan = load(&[("r.yaml".to_owned(), text.clone())], &inputs, &mut diagnostics);
         let Some(plan) = plan else {
-            // An expression whose types never fit.
+            // Only type errors of expressions are expected.
             let shown = diagnostics.render_short();
             assert!(
                 shown.lines().all(|line| !line.contains("error[") || line.contains("error[expression]")),
@@ -209,7 +209,7 @@ fn no_route_makes_too_much_of_a_message() {
         assert!(body.len() <= BODY_LEN_MAX, "{} bytes of seed {seed}", body.len());
         let mut message = Message::new("m".into(), "public".into());
         message.body = Body::raw(bytes::Bytes::from(body).into(), Format::Json);
-        message.body.value(&limits).expect("good JSON");
+        message.body.value(&limits).expect("valid JSON");
         let route = &plan.routes[0];
         let request = Request { message, binding: Arc::clone(route.entries[0].binding()) };
         let begun = Instant::now();
@@ -230,7 +230,7 @@ fn no_route_makes_too_much_of_a_message() {
         for step in &route.steps {
             match step {
                 Step::Map(step) => match step.map.evaluate(&scope) {
-                    Ok(value) => drop(json::write(&value).expect("a value with a form in JSON")),
+                    Ok(value) => drop(json::write(&value).expect("a value that can be written as JSON")),
                     Err(fault) => faults.push(fault),
                 },
                 Step::Require(step) => faults.extend(step.message.render(&scope).err()),
@@ -254,15 +254,15 @@ fn no_route_makes_too_much_of_a_message() {
         assert!(memory <= MEMORY_MAX, "seed {seed} takes {} MiB:\n{text}", memory >> 20);
         assert!(time <= TIME_MAX, "seed {seed} takes {time:?}:\n{text}");
         (memory_max, time_max) = (memory_max.max(memory), time_max.max(time));
-        let is_bound =
+        let exceeds_limit =
             faults.iter().any(|fault| matches!(&*fault.reason, "BODY_TOO_LARGE" | "TOO_MUCH_MEMORY" | "TOO_MUCH_WORK"));
-        refused += u64::from(is_bound);
-        made += u64::from(faults.is_empty());
+        rejected += u64::from(exceeds_limit);
+        mapped += u64::from(faults.is_empty());
     }
     println!(
-        "{pairs} pairs: {ill_typed} ill-typed, {made} made, {refused} refused, at most {} MiB and {time_max:?}",
+        "{pairs} pairs: {ill_typed} ill-typed, {mapped} mapped, {rejected} rejected, at most {} MiB and {time_max:?}",
         memory_max >> 20
     );
     assert!(ill_typed < pairs / 3, "{ill_typed} routes are ill-typed");
-    assert!(made > pairs / 20 && refused > pairs / 50, "the generator meets both sides of the limits");
+    assert!(mapped > pairs / 20 && rejected > pairs / 50, "the generator stays below and exceeds the limits");
 }

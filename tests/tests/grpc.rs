@@ -1,14 +1,14 @@
-//! gRPC with clients and servers of others around the gateway: Python's grpcio, grpc-go's interop pair, grpcurl.
+//! gRPC interoperability with third-party clients and servers: Python's grpcio, grpc-go's interop client and server, grpcurl, h2spec.
 
 use std::path::Path;
 use std::process::Command;
 
-use crossdock_tests::{Gateway, Peer, abuse, call, judged, peers, repository};
+use crossdock_tests::{Gateway, Peer, abuse, call, peers, repository, run_peer};
 
 const ECHO: &[u8] = include_bytes!("../peers/grpc/python/lab/v1/echo.proto");
 
-/// The echo service of Python behind a gateway: over gRPC, and over HTTP with its streams.
-fn python() -> (Peer, Gateway, std::path::PathBuf) {
+/// Starts the Python echo service and a gateway that offers it over gRPC and, with streams, over HTTP.
+fn python_echo() -> (Peer, Gateway, std::path::PathBuf) {
     let cache = peers("grpc");
     let script = repository().join("tests/peers/grpc/python/echo_server.py");
     let server = Peer::start(
@@ -53,22 +53,22 @@ routes:
 
 #[test]
 #[ignore = "needs gRPC for Python, which tests/run installs"]
-fn grpcio_on_both_sides() {
-    let (_server, gateway, cache) = python();
+fn grpcio_client_and_server_work_through_the_gateway() {
+    let (_server, gateway, cache) = python_echo();
     let client = repository().join("tests/peers/grpc/python/echo_client.py");
     let mut command = Command::new("timeout");
     command.arg("120").arg(cache.join("venv/bin/python")).arg(client).arg(gateway.listener("internal"));
-    // Counts the bytes of the wire; a gateway packs anew.
+    // The skipped check counts bytes on the wire, but the gateway compresses independently.
     command.args(["--skip", "gzip_on_the_wire"]).env("PYTHONPATH", cache.join("python"));
-    let (good, told) = judged(&mut command);
-    assert!(good && told.contains(" passed, 0 failed"), "{told}");
+    let (is_success, output) = run_peer(&mut command);
+    assert!(is_success && output.contains(" passed, 0 failed"), "{output}");
 }
 
 #[test]
 #[ignore = "needs gRPC for Python, which tests/run installs"]
-fn grpcio_service_is_not_harmed_by_abuse_of_http_2() {
-    let (_server, gateway, _) = python();
-    // Requests with some bytes in `body.bytes_value`; the long one asks for 2 000 answers of 8 KiB.
+fn grpcio_service_survives_http_2_abuse() {
+    let (_server, gateway, _) = python_echo();
+    // Requests with `body.bytes_value`; the long one asks for 2000 responses of 8 KiB.
     let zeros = |count: usize| "00".repeat(count);
     let short = format!("12eb077ae807{}", zeros(1000));
     let long = format!("0a0338d00f1283407a8040{}", zeros(8192));
@@ -76,7 +76,7 @@ fn grpcio_service_is_not_harmed_by_abuse_of_http_2() {
     abuse(&gateway, "internal", &[&["/lab.v1.Echo/Unary", ""], &streams[..]].concat());
 }
 
-/// The body of a chunked answer.
+/// The body of a streamed response.
 fn stream(gateway: &Gateway, path: &str, body: &str) -> String {
     let output = Command::new("curl")
         .args(["-sN", "--max-time", "20", "-H", "content-type: application/json", "--data-binary", body])
@@ -88,8 +88,8 @@ fn stream(gateway: &Gateway, path: &str, body: &str) -> String {
 
 #[test]
 #[ignore = "needs gRPC for Python, which tests/run installs"]
-fn grpcio_services_called_with_json() {
-    let (_server, gateway, _cache) = python();
+fn grpcio_services_are_called_with_json() {
+    let (_server, gateway, _cache) = python_echo();
     let public = gateway.listener("public");
     let body = r#"{"body":{"int64Value":"9007199254740993","stringValue":"085","color":"COLOR_RED","words":["one"]}}"#;
     let reply = call(&public, "POST", "/v1/unary", body);
@@ -102,7 +102,7 @@ fn grpcio_services_called_with_json() {
                 .as_str()
         )
     );
-    // Every code of the service is told in HTTP's words, its message with it.
+    // Every status code is mapped to HTTP, with its message.
     let table = [
         (1, 499),
         (2, 500),
@@ -141,7 +141,7 @@ fn grpcio_services_called_with_json() {
         stream(&gateway, "/v1/lines", "{\"body\":{\"words\":[\"a\"]}}\n\n{\"body\":{\"words\":[\"b\"]}}\n"),
         "{\"body\":{\"words\":[\"a\"]}}\n{\"body\":{\"words\":[\"b\"]},\"number\":\"1\"}\n{\"number\":\"2\",\"closing\":true}\n"
     );
-    // More than the limit of all bodies in total, but never at once.
+    // In total more than the limit on all bodies, but never at the same time.
     let word = "w".repeat(60_000);
     let long = stream(&gateway, "/v1/events", &format!(r#"{{"plan":{{"count":1200}},"body":{{"words":["{word}"]}}}}"#));
     assert_eq!(long.matches("data: ").count(), 1200, "{}", &long[long.len().saturating_sub(300)..]);
@@ -155,14 +155,14 @@ fn interop_case(cache: &Path, address: &str, case: &str) -> Result<(), String> {
     command.arg("40").arg(cache.join("interop-client")).args(["--use_tls=false", &format!("--server_host={host}")]);
     command.args([&format!("--server_port={port}"), &format!("--test_case={case}")]);
     if case.starts_with("orca") {
-        // Load reports reach the client only through the balancer that its own tests register.
+        // The client receives load reports only through the balancer that its tests register.
         command.arg("--service_config_json={\"loadBalancingConfig\":[{\"test_backend_metrics_load_balancer\":{}}]}");
     }
-    let (good, told) = judged(&mut command);
-    if good { Ok(()) } else { Err(format!("{case}: {}", told.lines().last().unwrap_or(""))) }
+    let (is_success, output) = run_peer(&mut command);
+    if is_success { Ok(()) } else { Err(format!("{case}: {}", output.lines().last().unwrap_or(""))) }
 }
 
-/// All cases that need no cloud; `orca_oob` is another service, which the gateway has no route for.
+/// All cases that need no cloud service, except `orca_oob`: it calls another service, for which the gateway has no route.
 const INTEROP_CASES: &[&str] = &[
     "empty_unary",
     "large_unary",
@@ -186,7 +186,7 @@ const INTEROP_CASES: &[&str] = &[
 
 #[test]
 #[ignore = "needs h2spec, which tests/run builds"]
-fn grpc_go_peers_have_h2spec_for_rest() {
+fn grpc_go_peers_run_h2spec_against_rest() {
     let cache = peers("grpc-go");
     let routes = "version: 1
 routes: { rest: { from: { http: { listen: public, get: /here } }, steps: [ { respond: { body: { here: \"true\" } } } ] } }
@@ -196,16 +196,16 @@ routes: { rest: { from: { http: { listen: public, get: /here } }, steps: [ { res
     let (host, port) = public.split_once(':').expect("an address");
     let mut command = Command::new("timeout");
     command.arg("120").arg(cache.join("h2spec")).args(["-h", host, "-p", port, "-P", "/here", "--timeout", "5"]);
-    let (_, told) = judged(&mut command);
-    let failures = told.split("Failures:").nth(1).unwrap_or(&told);
-    // What does not begin as HTTP/2 is HTTP/1.1 here, and is answered so.
-    assert!(failures.contains("2: Sends invalid connection preface"), "{told}");
+    let (_, output) = run_peer(&mut command);
+    let failures = output.split("Failures:").nth(1).unwrap_or(&output);
+    // The listener treats an invalid preface as HTTP/1.1 and responds accordingly.
+    assert!(failures.contains("2: Sends invalid connection preface"), "{output}");
     assert!(failures.contains("145 tests, 144 passed, 0 skipped, 1 failed"), "{failures}");
 }
 
 #[test]
 #[ignore = "needs grpc-go, which tests/run builds"]
-fn grpc_go_on_both_sides() {
+fn grpc_go_client_and_server_work_through_the_gateway() {
     let cache = peers("grpc-go");
     let server = Peer::start(Command::new(cache.join("interop-server")).args(["-listen", "127.0.0.1:0"]));
     let descriptors = std::fs::read(cache.join("testing.binpb")).expect("the descriptors");
@@ -233,11 +233,11 @@ routes:
         INTEROP_CASES.iter().filter_map(|case| interop_case(&cache, &gateway.public(), case).err()).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 
-    // grpcurl knows the contract from the gateway alone.
+    // grpcurl gets the contract from the gateway by reflection.
     let mut command = Command::new(cache.join("grpcurl"));
     command.args(["-plaintext", &gateway.public(), "list"]);
-    let (good, told) = judged(&mut command);
-    assert!(good && told.contains("grpc.testing.TestService"), "{told}");
+    let (is_success, output) = run_peer(&mut command);
+    assert!(is_success && output.contains("grpc.testing.TestService"), "{output}");
     let mut command = Command::new(cache.join("grpcurl"));
     command.args([
         "-plaintext",
@@ -246,14 +246,14 @@ routes:
         &gateway.public(),
         "grpc.testing.TestService/UnaryCall",
     ]);
-    let (good, told) = judged(&mut command);
-    assert!(good && told.contains("AAAA"), "{told}");
+    let (is_success, output) = run_peer(&mut command);
+    assert!(is_success && output.contains("AAAA"), "{output}");
 
-    // And the gateway from the service alone.
+    // The gateway gets the contract from the service by reflection.
     let contract = format!("{{ reflection: \"http://{}\" }}", server.address);
     let gateway = Gateway::start_with(listeners, &routes(&contract));
     assert_eq!(interop_case(&cache, &gateway.public(), "large_unary"), Ok(()));
-    // A service that is down tells nothing: the gateway says so where it is asked to reload, and serves on.
+    // Calls fail once the service is down.
     drop(server);
     assert!(interop_case(&cache, &gateway.public(), "empty_unary").is_err());
 }

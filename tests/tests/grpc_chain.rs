@@ -1,5 +1,5 @@
-//! JSON over gRPC and back: a gateway that calls gRPC in front of one that takes it and calls a JSON service. What is
-//! tested goes over the wire both ways without a client of others.
+//! Two gateways in a chain: HTTP/JSON to gRPC, then gRPC to an HTTP/JSON service. This tests gRPC on the wire in both directions without
+//! third-party peers.
 
 use crossdock_tests::{Backend, Gateway, call, until, write_certificates};
 
@@ -16,7 +16,7 @@ message Wanted { int64 code = 1; }
 
 const FILES: &[(&str, &[u8])] = &[("chain.proto", PROTO)];
 
-/// Takes gRPC, calls JSON.
+/// Starts a gateway that accepts gRPC and calls a JSON service.
 fn back(backend: &Backend, listener: &str) -> Gateway {
     let routes = format!(
         "version: 1
@@ -42,7 +42,7 @@ routes:
     Gateway::start_with_files(&format!("public: {{ grpc: {{ {listener} }} }}"), &routes, FILES)
 }
 
-/// Takes JSON, calls gRPC at these addresses.
+/// Starts a gateway that accepts JSON and calls gRPC at these URLs.
 fn front(urls: &str, more: &str) -> Gateway {
     let routes = format!(
         "version: 1
@@ -61,7 +61,7 @@ routes:
 }
 
 #[test]
-fn json_goes_over_grpc_and_comes_back_as_it_was() {
+fn json_survives_a_round_trip_over_grpc() {
     let backend = Backend::start();
     let back = back(&backend, "bind: \"127.0.0.1:0\"");
     let front = front(&format!("\"http://{}\"", back.public()), "compression: gzip");
@@ -82,7 +82,7 @@ fn json_goes_over_grpc_and_comes_back_as_it_was() {
         assert_eq!(reply.status, if body.is_empty() { 200 } else { 400 }, "{reply:?}");
         assert!(reply.body.contains(problem), "{reply:?}");
     }
-    // One byte more than the other side takes is told as that.
+    // A message above the limit of the second gateway.
     let too_long = format!(r#"{{"text":"{}"}}"#, "x".repeat(65_536));
     let reply = call(&front.public(), "POST", "/echo", &too_long);
     assert_eq!(reply.status, 429, "{reply:?}");
@@ -90,11 +90,11 @@ fn json_goes_over_grpc_and_comes_back_as_it_was() {
 }
 
 #[test]
-fn every_status_of_a_json_service_is_told_over_grpc_and_back_in_http() {
+fn every_http_status_is_mapped_to_grpc_and_back() {
     let backend = Backend::start();
     let back = back(&backend, "bind: \"127.0.0.1:0\"");
     let front = front(&format!("\"http://{}\"", back.public()), "max: 1MiB");
-    // By the one table of codes: from the service's status, to the status of the caller.
+    // The status of the service, and the status that the caller receives.
     let table = [
         (400, 400),
         (401, 401),
@@ -117,15 +117,15 @@ fn every_status_of_a_json_service_is_told_over_grpc_and_back_in_http() {
         (302, 500),
         (418, 500),
     ];
-    for (given, told) in table {
-        let reply = call(&front.public(), "GET", &format!("/status/{given}"), "");
-        assert_eq!(reply.status, told, "{given}: {reply:?}");
-        assert!(!reply.body.contains("stack trace"), "what the service says of its inside stays there: {reply:?}");
+    for (service, caller) in table {
+        let reply = call(&front.public(), "GET", &format!("/status/{service}"), "");
+        assert_eq!(reply.status, caller, "{service}: {reply:?}");
+        assert!(!reply.body.contains("stack trace"), "internal details of the service are not disclosed: {reply:?}");
     }
 }
 
 #[test]
-fn what_is_left_of_a_deadline_goes_over_grpc() {
+fn the_remaining_deadline_is_propagated_over_grpc() {
     let backend = Backend::start();
     let back = back(&backend, "bind: \"127.0.0.1:0\"");
     let front = front(&format!("\"http://{}\"", back.public()), "max: 1MiB");
@@ -134,14 +134,14 @@ fn what_is_left_of_a_deadline_goes_over_grpc() {
     let begun = std::time::Instant::now();
     let (replies, _) = crossdock_tests::exchange(&front.public(), head.as_bytes(), 1);
     assert_eq!(replies[0].status, 504, "{replies:?}");
-    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "it was not waited for");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "the call ends at its deadline");
     let sent = backend.last_head().to_ascii_lowercase();
     let left = sent.lines().find_map(|line| line.strip_prefix("crossdock-timeout: ")?.strip_suffix("ms")?.parse().ok());
     assert!(left.is_some_and(|left: u64| (1..=200).contains(&left)), "{sent}");
 }
 
 #[test]
-fn both_sides_of_grpc_show_and_check_certificates() {
+fn grpc_client_and_server_authenticate_each_other() {
     let folder = tempfile::tempdir().expect("a folder");
     write_certificates(folder.path());
     let at = |name: &str| folder.path().join(name).display().to_string();
@@ -169,33 +169,37 @@ fn both_sides_of_grpc_show_and_check_certificates() {
         let front = front(&url, &format!("tls: {{ {tls} }}"));
         assert_eq!(call(&front.public(), "POST", "/echo", "{}").status, 503, "{tls}");
     }
-    assert_eq!(backend.requests(), requests, "nothing gets through without the right certificate");
+    assert_eq!(backend.requests(), requests, "no request passes without a valid certificate");
 }
 
 #[test]
-fn calls_are_shared_among_endpoints_and_go_on_when_one_is_gone() {
+fn calls_are_balanced_over_endpoints_and_survive_the_loss_of_one() {
     let (one, two) = (Backend::start(), Backend::start());
     let (first, second) = (back(&one, "bind: \"127.0.0.1:0\""), back(&two, "bind: \"127.0.0.1:0\""));
     let front = front(&format!("[\"http://{}\", \"http://{}\"]", first.public(), second.public()), "max: 1MiB");
     for _ in 0..10 {
         assert_eq!(call(&front.public(), "POST", "/echo", "{}").status, 200);
     }
-    // In turn on each data arbiter.
+    // Each data arbiter has its own round robin.
     let shares = (one.requests(), two.requests());
     assert!(
         shares.0 >= 3 && shares.1 >= 3 && shares.0 + shares.1 == 10,
-        "{shares:?}: calls are balanced, not connections"
+        "calls, not connections, are balanced: {shares:?}"
     );
     drop(first);
     let before = two.requests();
     for _ in 0..20 {
-        assert_eq!(call(&front.public(), "POST", "/echo", "{}").status, 200, "an idempotent call is tried elsewhere");
+        assert_eq!(
+            call(&front.public(), "POST", "/echo", "{}").status,
+            200,
+            "an idempotent call is retried at another endpoint"
+        );
     }
     assert_eq!(two.requests() - before, 20);
 }
 
 #[test]
-fn a_service_of_few_streams_is_reached_over_more_connections() {
+fn a_low_stream_limit_is_met_with_more_connections() {
     let backend = Backend::start();
     let back = back(&backend, "bind: \"127.0.0.1:0\", streams: 1");
     let front = front(&format!("\"http://{}\"", back.public()), "max: 1MiB");
@@ -205,7 +209,7 @@ fn a_service_of_few_streams_is_reached_over_more_connections() {
             std::thread::spawn(move || call(&address, "GET", "/slow/1500", "").status)
         })
         .collect();
-    until("all slow calls to be under way", || backend.requests() == 4);
+    until("all slow calls to be in flight", || backend.requests() == 4);
     let begun = std::time::Instant::now();
     for _ in 0..10 {
         assert_eq!(call(&front.public(), "POST", "/echo", "{}").status, 200);
@@ -217,7 +221,7 @@ fn a_service_of_few_streams_is_reached_over_more_connections() {
 }
 
 #[test]
-fn a_service_that_says_nothing_on_a_new_connection_cannot_be_reached() {
+fn a_silent_service_is_unreachable_after_the_connect_timeout() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = silent.local_addr().expect("an address");
     let front = front(&format!("\"http://{address}\""), "connect_timeout: 300ms, max: 1MiB");
@@ -229,15 +233,15 @@ fn a_service_that_says_nothing_on_a_new_connection_cannot_be_reached() {
 }
 
 #[test]
-fn a_gateway_that_stops_ends_its_calls_first() {
+fn a_stopping_gateway_finishes_its_calls() {
     let backend = Backend::start();
     let mut back = back(&backend, "bind: \"127.0.0.1:0\"");
     let front = front(&format!("\"http://{}\"", back.public()), "max: 1MiB");
     let address = front.public();
     let slow = std::thread::spawn(move || call(&address, "GET", "/slow/700", ""));
-    until("the call to be under way", || backend.requests() == 1);
+    until("the call to be in flight", || backend.requests() == 1);
     back.signal("TERM");
     assert_eq!(back.wait().code, Some(0));
     assert_eq!(slow.join().expect("an answer").body, r#"{"text":"late"}"#);
-    assert_eq!(call(&front.public(), "GET", "/slow/1", "").status, 503, "and nothing is taken afterwards");
+    assert_eq!(call(&front.public(), "GET", "/slow/1", "").status, 503, "no call is accepted afterwards");
 }

@@ -1,4 +1,4 @@
-//! Hostile input costs bounded memory and time, the process lives, and a neighbour's call is served.
+//! Malicious input over HTTP/1.1: it costs bounded memory and time, the process survives, and other callers are served.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ fn post(media_type: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_text_that_a_map_repeats_is_not_written_a_hundred_thousand_times() {
+fn a_map_that_repeats_a_long_text_is_rejected_at_low_cost() {
     let backend = Backend::start();
     let gateway = Gateway::start(&format!(
         "version: 1
@@ -58,13 +58,13 @@ routes:
     let reply = send(&lines(500_000, 99_000));
     assert_eq!(reply.status, 400, "{}", reply.body);
     assert!(reply.body.contains("BODY_TOO_LARGE"), "{}", reply.body);
-    println!("refused after {:?}, {} KiB more", begun.elapsed(), gateway.resident_kib().saturating_sub(before));
+    println!("rejected after {:?}, {} KiB more", begun.elapsed(), gateway.resident_kib().saturating_sub(before));
     assert!(gateway.resident_kib() < before + 128 * 1024);
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
 #[test]
-fn bombs_are_refused_with_the_place_and_cost_little() {
+fn malicious_bodies_are_rejected_at_low_cost() {
     let backend = Backend::start();
     let mut gateway = gateway(&backend);
     let keys: String = (0..1_000_000).map(|number| format!("\"{number}\":0,")).collect();
@@ -82,7 +82,7 @@ fn bombs_are_refused_with_the_place_and_cost_little() {
             "more than 200000 values",
         ),
         (
-            "a long namespace for every name",
+            "a long namespace on every name",
             post(
                 xml,
                 format!("<r xmlns:p=\"{}\">{}</r>", "u".repeat(400_000), "<x p:a=\"\"/>".repeat(20_000)).as_bytes(),
@@ -96,36 +96,36 @@ fn bombs_are_refused_with_the_place_and_cost_little() {
             post(xml, format!("<a>{}</a>", "<b/>".repeat(1_000_000)).as_bytes()),
             "more than 200000 elements",
         ),
-        ("entities in entities", post(xml, entities.as_bytes()), "document type"),
+        ("nested entities", post(xml, entities.as_bytes()), "document type"),
         ("invalid UTF-8 in JSON", post(json, b"{\"a\":\"\xff\xfe\"}"), "not valid UTF-8"),
         ("invalid UTF-8 in XML", post(xml, b"<a>\xff</a>"), "encoding must be UTF-8"),
         ("a lone surrogate", post(json, br#"{"a":"\ud800"}"#), "lone surrogate"),
         ("a number out of range", post(json, br#"{"a":1e999}"#), "out of range"),
-        ("a key twice", post(json, br#"{"a":1,"a":2}"#), "duplicate key"),
-        ("bytes behind the value", post(json, br#"{"a":1} x"#), "nothing may follow"),
+        ("a duplicate key", post(json, br#"{"a":1,"a":2}"#), "duplicate key"),
+        ("bytes after the value", post(json, br#"{"a":1} x"#), "nothing may follow"),
         ("NaN", post(json, br#"{"a":NaN}"#), "expected a value"),
-        ("no media type that can be read", post("text/plain", b"a=1"), "has to be JSON or XML"),
+        ("an unsupported media type", post("text/plain", b"a=1"), "has to be JSON or XML"),
     ];
     assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200);
     for (what, bytes, problem) in cases {
         let begun = Instant::now();
         let (replies, _) = exchange(&gateway.public(), &bytes, 1);
-        let reply = replies.first().unwrap_or_else(|| panic!("{what}: no answer"));
+        let reply = replies.first().unwrap_or_else(|| panic!("{what}: no response"));
         assert!(matches!(reply.status, 400 | 415), "{what}: {reply:?}");
         assert!(reply.body.contains(problem), "{what}: {}", reply.body);
         assert!(begun.elapsed() < Duration::from_secs(5), "{what} took {:?}", begun.elapsed());
-        assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200, "{what}: a neighbour is served");
+        assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200, "{what}: another caller is served");
     }
-    assert!(gateway.lives());
-    // Bodies of up to 16 MiB went through it; what they unfolded to is bounded by the limits on values.
+    assert!(gateway.is_running());
+    // Bodies were up to 16 MiB; the limits on values bound their parsed size.
     assert!(gateway.resident_kib() < 200 * 1024, "{} KiB", gateway.resident_kib());
 }
 
 #[test]
-fn slow_senders_are_cut_off_and_others_served() {
+fn slow_senders_are_disconnected_while_others_are_served() {
     let backend = Backend::start();
     let gateway = gateway(&backend);
-    // A head that never ends: 408. A body that never ends: 408. A connection without a request: closed.
+    // An incomplete head or body: 408. A connection without a request is closed.
     let mut slow_head = Connection::open(&gateway.public());
     slow_head.send(b"GET /plain HTTP/1.1\r\nHost: h\r\nX: ");
     let mut slow_body = Connection::open(&gateway.public());
@@ -144,7 +144,7 @@ fn slow_senders_are_cut_off_and_others_served() {
 }
 
 #[test]
-fn a_body_slower_than_the_least_rate_is_cut_off() {
+fn a_body_below_the_minimum_rate_is_rejected() {
     let backend = Backend::start();
     let gateway = Gateway::start_with(
         "public: { http: { bind: \"127.0.0.1:0\", body_timeout: 60s } }",
@@ -163,13 +163,13 @@ routes: {{ plain: {{ from: {{ http: {{ listen: public, post: /plain }} }}, steps
     assert_eq!(reply.status, 408, "{reply:?}");
     assert!(
         (4..9).contains(&begun.elapsed().as_secs()),
-        "cut off after the grace of five seconds, not {:?}",
+        "rejected after the grace period of five seconds, not {:?}",
         begun.elapsed()
     );
 }
 
 #[test]
-fn early_close_leaves_nothing_behind() {
+fn early_disconnects_leave_no_request_in_flight() {
     let backend = Backend::start();
     let mut gateway = gateway(&backend);
     for bytes in
@@ -180,31 +180,31 @@ fn early_close_leaves_nothing_behind() {
             connection.send(bytes);
         }
     }
-    until("every cut request to be counted", || {
+    until("no request to be in flight", || {
         let routes = gateway.admin_json("/api/v1/routes");
         let routes = routes["routes"].as_array().expect("routes");
         routes.iter().all(|route| route["in_flight"] == 0)
     });
-    assert!(gateway.lives());
+    assert!(gateway.is_running());
     assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200);
 }
 
 #[test]
-fn connections_are_bounded_by_address_and_given_back() {
+fn connections_per_address_are_limited_and_released() {
     let backend = Backend::start();
     let gateway = gateway(&backend);
-    let open = || std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("its files").count();
-    let before = open();
+    let open_files = || std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("its files").count();
+    let before = open_files();
     let held: Vec<Connection> = (0..150).map(|_| Connection::open(&gateway.public())).collect();
-    // Connections by which it was asked whether it is ready may have been there before, and be gone now.
-    until("as many connections as there may be", || open() >= before + 95);
-    until("those above the limit to be closed", || open() <= before + 105);
+    // `before` may include readiness probes that have closed since.
+    until("the maximum number of connections", || open_files() >= before + 95);
+    until("those above the limit to be closed", || open_files() <= before + 105);
     drop(held);
-    until("a place for a call", || call(&gateway.public(), "POST", "/plain", "{}").status == 200);
+    until("a free connection for a call", || call(&gateway.public(), "POST", "/plain", "{}").status == 200);
 }
 
 #[test]
-fn a_caller_who_takes_no_answer_is_cut_off() {
+fn a_caller_that_reads_no_response_is_disconnected() {
     let backend = Backend::start();
     let mut gateway = Gateway::start_with(
         "public: { http: { bind: \"127.0.0.1:0\", write_timeout: 1s } }",
@@ -218,7 +218,7 @@ routes: {{ big: {{ from: {{ http: {{ listen: public, get: /big }} }}, steps: [ {
     );
     let mut connection = Connection::open(&gateway.public());
     connection.send(b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n");
-    until("the service to be asked", || backend.requests() == 1);
+    until("the service to be called", || backend.requests() == 1);
     let begun = Instant::now();
     let sockets = || {
         let files = std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("its files");
@@ -228,14 +228,14 @@ routes: {{ big: {{ from: {{ http: {{ listen: public, get: /big }} }}, steps: [ {
             .count()
     };
     let held = sockets();
-    until("the connection to be cut off", || sockets() < held);
+    until("the connection to be closed", || sockets() < held);
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     gateway.signal("TERM");
-    assert_eq!(gateway.wait().code, Some(0), "nothing holds the drain up");
+    assert_eq!(gateway.wait().code, Some(0), "the drain is not delayed");
 }
 
 #[test]
-fn answers_that_are_not_read_hold_back_the_requests_behind_them() {
+fn unread_responses_hold_back_pipelined_requests() {
     let backend = Backend::start();
     let gateway = Gateway::start_with(
         "public: { http: { bind: \"127.0.0.1:0\", write_timeout: 1s } }",
@@ -245,11 +245,11 @@ fn answers_that_are_not_read_hold_back_the_requests_behind_them() {
     let mut connection = Connection::open(&gateway.public());
     let requests = b"GET /n HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1000);
     let mut sent = 0;
-    // Ends when the gateway has cut the connection off: it takes no more than the buffers between hold.
+    // Ends when the gateway closes the connection; before that, it reads no more than fits into the buffers.
     while sent < 4000 && connection.send(&requests) {
         sent += 1;
     }
-    assert!(sent < 4000, "four million unread answers were taken");
+    assert!(sent < 4000, "the gateway read four million requests without its responses being read");
     assert!(gateway.resident_kib() < before + 20 * 1024, "{} KiB, {before} before", gateway.resident_kib());
     assert_eq!(backend.requests(), 0);
 }

@@ -58,11 +58,11 @@ fn rabbitmq_messages_of_one_key_stay_in_order() {
     let routes = ordered(&recorder, &queue, &dead, "order: { by: \"req.n % 5\", scope: instance }");
     for stop_after in [COUNT / 4, COUNT / 2, COUNT].map(usize::from) {
         let mut gateway = Gateway::start_with(&listener, &routes);
-        until("some are carried out", || recorder.carried_out().len() >= stop_after);
+        until("some are carried out", || recorder.processed().len() >= stop_after);
         gateway.signal("TERM");
         assert_eq!(gateway.wait().code, Some(0));
     }
-    for (key, sequence) in by_key(&recorder.carried_out(), 5) {
+    for (key, sequence) in by_key(&recorder.processed(), 5) {
         let expected: Vec<i64> = (0..i64::from(COUNT)).filter(|number| number % 5 == key).collect();
         let wrong = sequence.iter().zip(&expected).position(|(got, expected)| got != expected);
         let around = wrong.map(|at| &sequence[at.saturating_sub(5)..(at + 10).min(sequence.len())]);
@@ -72,7 +72,7 @@ fn rabbitmq_messages_of_one_key_stay_in_order() {
             sequence.len()
         );
     }
-    assert!((2..=5).contains(&recorder.at_once()), "keys go side by side: {}", recorder.at_once());
+    assert!((2..=5).contains(&recorder.in_flight_max()), "keys go side by side: {}", recorder.in_flight_max());
     assert_eq!(broker.run(&["depth", &dead]), "0");
 }
 
@@ -106,7 +106,7 @@ fn with_key(address: &str, key: &str, body: &str) -> (u16, String) {
 }
 
 #[test]
-fn a_message_that_comes_twice_is_carried_out_once() {
+fn a_repeated_message_is_processed_once() {
     let slow = |_: usize, body: &str| (if body.contains("fail") { 503 } else { 201 }, Duration::from_millis(60));
     let recorder = Recorder::start(slow);
     let gateway = once(&recorder);
@@ -123,7 +123,7 @@ fn a_message_that_comes_twice_is_carried_out_once() {
     for caller in callers {
         caller.join().expect("the same answer for all");
     }
-    let mut carried_out = recorder.carried_out();
+    let mut carried_out = recorder.processed();
     carried_out.sort();
     assert_eq!(carried_out, ["{\"even\":1}", "{\"odd\":1}"]);
 
@@ -144,7 +144,7 @@ fn a_message_that_comes_twice_is_carried_out_once() {
 }
 
 #[test]
-fn a_caller_who_leaves_does_not_have_its_message_carried_out_again() {
+fn a_retry_after_a_disconnect_gets_the_first_result() {
     let recorder = Recorder::start(|_, _| (200, Duration::from_millis(150)));
     let gateway = once(&recorder);
     let address = gateway.public();
@@ -159,7 +159,7 @@ fn a_caller_who_leaves_does_not_have_its_message_carried_out_again() {
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
-fn rabbitmq_gets_parts_copies_and_what_passes_the_filter() {
+fn rabbitmq_receives_the_messages_of_split_multicast_and_filter() {
     let broker = RabbitMq::start();
     let name = |part: &str| broker.name(part);
     broker.run(&["declare", &name("lines"), &name("audit"), &name("large")]);
@@ -230,7 +230,7 @@ routes:
 }
 
 #[test]
-fn a_caller_who_leaves_does_not_let_the_next_of_its_key_overtake() {
+fn the_message_of_a_disconnected_caller_is_not_overtaken_within_its_key() {
     let recorder = Recorder::start(|number, _| (200, Duration::from_millis(if number == 0 { 300 } else { 0 })));
     let gateway = Gateway::start(&format!(
         "version: 1
@@ -249,7 +249,7 @@ routes:
     drop(connection);
     let second = call(&gateway.public(), "POST", "/book", "{\"key\":1,\"n\":2}");
     assert_eq!(second.status, 200, "{}", second.body);
-    assert_eq!(recorder.carried_out(), [first, "{\"key\":1,\"n\":2}"]);
+    assert_eq!(recorder.processed(), [first, "{\"key\":1,\"n\":2}"]);
     let other = call(&gateway.public(), "POST", "/book", "{\"n\":3}");
     assert!(other.status == 400 && other.body.contains("is absent"), "{} {}", other.status, other.body);
 }

@@ -90,7 +90,7 @@ fn light_calls(address: &str, time: Duration) -> Vec<Duration> {
 }
 
 #[test]
-fn a_call_waits_for_no_work_on_other_messages() {
+fn a_light_call_does_not_wait_for_heavy_messages() {
     let backend = Backend::start();
     let public = "public: { http: { bind: \"127.0.0.1:0\" } }";
     let gateway = Gateway::start_with_files(public, &routes(&backend), &[("q.proto", CONTRACT.as_bytes())]);
@@ -144,7 +144,7 @@ fn a_call_waits_for_no_work_on_other_messages() {
 }
 
 #[test]
-fn the_wait_for_long_work_is_not_held_against_a_service() {
+fn waiting_for_long_work_does_not_count_as_a_service_failure() {
     let backend = Backend::start();
     let public = "public: { http: { bind: \"127.0.0.1:0\" } }";
     let gateway = Gateway::start_with_files(public, &routes(&backend), &[("q.proto", CONTRACT.as_bytes())]);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call_with, judged, peers, repository, until};
+use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call_with, peers, repository, run_peer, until};
 use serde_json::{Value, json};
 
 const PROTO: &[u8] = b"syntax = \"proto3\";
@@ -165,7 +165,7 @@ routes:
                 let mut command = Command::new(&self.grpc);
                 command.arg(repository().join("tests/peers/grpc/python/raw.py")).arg("call");
                 command.arg(self.gateway.listener("internal")).arg(format!("/pair.v1.{to}/{kind}"));
-                let (good, told) = judged(command.arg(hex(&body)));
+                let (good, told) = run_peer(command.arg(hex(&body)));
                 let expected = if kind == "Ask" { hex(&body) } else { String::new() };
                 assert!(good && told.trim() == expected, "{from} {to} {kind}: {told}");
                 (kind == "Ask").then_some(body)
@@ -236,13 +236,13 @@ fn every_cell(bed: &Bed) {
 
 #[test]
 #[ignore = "needs RabbitMQ and gRPC for Python, which tests/run installs"]
-fn rabbitmq_grpcio_and_http_in_every_pair_one_way_and_answered() {
+fn rabbitmq_grpcio_and_http_exchange_messages_in_every_pair() {
     every_cell(&Bed::start(Mode::Contracts));
 }
 
 #[test]
 #[ignore = "needs RabbitMQ and gRPC for Python, which tests/run installs"]
-fn rabbitmq_grpcio_and_http_in_every_pair_without_contracts() {
+fn rabbitmq_grpcio_and_http_exchange_opaque_bytes_in_every_pair() {
     let bed = Bed::start(Mode::Opaque);
     every_cell(&bed);
     // What is said to be something else is not taken for protobuf.
@@ -255,5 +255,5 @@ fn rabbitmq_grpcio_and_http_in_every_pair_without_contracts() {
     let mut command = Command::new(&bed.grpc);
     command.arg(repository().join("tests/peers/grpc/python/raw.py")).arg("call");
     command.arg(bed.gateway.listener("internal")).args(["/pair.v1.Grpc/Ask", ""]);
-    assert_eq!(judged(&mut command), (true, "\n".to_owned()));
+    assert_eq!(run_peer(&mut command), (true, "\n".to_owned()));
 }

@@ -89,7 +89,7 @@ fn reload_under_load_fails_no_request() {
 }
 
 #[test]
-fn drain_under_load_loses_nothing() {
+fn drain_under_load_loses_no_request() {
     let backend = Backend::start();
     let mut gateway = Gateway::start(&routes(&backend, 0));
     let (answered, lost) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
@@ -143,7 +143,7 @@ fn drain_under_load_loses_nothing() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once_with_failure() {
+fn a_second_signal_exits_at_once_with_an_error() {
     let backend = Backend::start();
     let mut gateway = Gateway::start(&routes(&backend, 0).replace("/slow/300", "/slow/5000"));
     let mut connection = Connection::open(&gateway.public());
@@ -156,7 +156,7 @@ fn a_second_signal_ends_at_once_with_failure() {
 }
 
 #[test]
-fn ten_thousand_callers_who_leave_give_all_credit_back() {
+fn ten_thousand_disconnecting_callers_release_all_credit() {
     let backend = Backend::start();
     let mut gateway = Gateway::start_with(
         "public: { http: { bind: \"127.0.0.1:0\", connections: 20000, connections_per_address: 20000 } }",
@@ -199,11 +199,11 @@ fn ten_thousand_callers_who_leave_give_all_credit_back() {
     // Another crowd needs no more than that; kept for all 30 000 callers it would be 500 MiB.
     assert!(resident[2] < resident[0].max(200 * 1024) * 5 / 4, "memory grows from crowd to crowd: {resident:?} KiB");
     assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200);
-    assert!(gateway.lives());
+    assert!(gateway.is_running());
 }
 
 #[test]
-fn a_full_service_is_told_at_once_and_a_neighbour_served() {
+fn calls_to_a_full_service_fail_at_once_and_others_are_served() {
     let backend = Backend::start();
     let gateway = Gateway::start(&routes(&backend, 0));
     let request = String::from_utf8_lossy(REQUEST).replace("/plain", "/small");
@@ -228,7 +228,7 @@ fn a_full_service_is_told_at_once_and_a_neighbour_served() {
 }
 
 #[test]
-fn deadlines_are_kept_and_handed_on() {
+fn deadlines_are_enforced_and_propagated() {
     let backend = Backend::start();
     let gateway = Gateway::start(&routes(&backend, 0));
     let mut connection = Connection::open(&gateway.public());
@@ -249,7 +249,7 @@ fn deadlines_are_kept_and_handed_on() {
 }
 
 #[test]
-fn calls_spread_over_endpoints_and_a_dead_one_is_passed_over() {
+fn calls_are_spread_over_endpoints_and_skip_an_unreachable_one() {
     let (first, second) = (Backend::start(), Backend::start());
     // Nobody listens on port 1 of this machine.
     let gateway = Gateway::start(&format!(
@@ -277,7 +277,7 @@ routes:
 }
 
 #[test]
-fn a_pooled_connection_that_the_service_has_closed_costs_no_call() {
+fn a_pooled_connection_closed_by_the_service_fails_no_call() {
     let backend = Backend::start();
     let gateway = Gateway::start(&format!(
         "version: 1
@@ -295,7 +295,7 @@ routes: {{ leaves: {{ from: {{ http: {{ listen: public, post: /leaves }} }}, ste
 }
 
 #[test]
-fn a_request_that_may_have_been_carried_out_is_not_sent_again() {
+fn a_request_that_may_have_been_executed_is_not_retried() {
     let backend = Backend::start();
     let gateway = Gateway::start(&format!(
         "version: 1
@@ -316,7 +316,7 @@ routes:
 }
 
 #[test]
-fn credit_is_the_same_over_reloads() {
+fn credit_is_preserved_across_reloads() {
     let backend = Backend::start();
     let gateway = Gateway::start(&routes(&backend, 0));
     let request = String::from_utf8_lossy(REQUEST).replace("/plain", "/small");
@@ -342,19 +342,19 @@ fn credit_is_the_same_over_reloads() {
 }
 
 #[test]
-fn a_hang_up_reads_the_settings_again_and_a_comment_in_them_changes_no_listener() {
+fn sighup_reloads_and_a_comment_in_the_settings_changes_no_listener() {
     let backend = Backend::start();
     let gateway = Gateway::start(&routes(&backend, 0));
     gateway.signal("HUP");
     until("the routes to be read again", || gateway.admin_json("/readyz")["generation"] == 2);
-    gateway.comment_settings("a line that moves all others down");
+    gateway.prepend_comment("a line that moves all others down");
     until("the settings to be read again", || gateway.admin_json("/readyz")["generation"] == 3);
     assert_eq!(gateway.admin_json("/readyz")["last_reload"]["ok"], true);
     assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200);
 }
 
 #[test]
-fn only_files_that_the_settings_are_made_of_are_read_again() {
+fn only_changes_of_referenced_files_trigger_a_reload() {
     let proto = |field: &str| {
         format!(
             "syntax = \"proto3\"; package p; service S {{ rpc M(A) returns (A); }} message A {{ string {field} = 1; }}"

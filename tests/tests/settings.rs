@@ -25,7 +25,7 @@ fn check(folder: &Path, format: &str) -> (i32, String) {
 }
 
 #[test]
-fn each_broken_file_is_answered_with_its_place_and_what_to_write() {
+fn each_broken_file_is_reported_with_a_position_and_a_fix() {
     let golden = repository().join("tests/golden/check");
     let mut cases: Vec<_> =
         std::fs::read_dir(&golden).expect("golden files").map(|entry| entry.expect("a file").path()).collect();
@@ -68,7 +68,7 @@ fn each_broken_file_is_answered_with_its_place_and_what_to_write() {
 }
 
 #[test]
-fn errors_come_as_json_and_as_lines_too() {
+fn errors_are_printed_as_json_and_as_lines() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("routes")).expect("a folder");
     std::fs::write(folder.path().join("crossdock.yaml"), LISTENERS).expect("settings");
@@ -84,7 +84,7 @@ fn errors_come_as_json_and_as_lines_too() {
 }
 
 #[test]
-fn shipped_settings_and_examples_are_good_and_pass_their_tests() {
+fn shipped_settings_and_examples_are_valid_and_pass_their_tests() {
     let root = repository();
     let mut folders = vec![root.join("config")];
     for entry in std::fs::read_dir(root.join("examples")).expect("examples") {
@@ -106,7 +106,7 @@ fn shipped_settings_and_examples_are_good_and_pass_their_tests() {
 }
 
 #[test]
-fn the_files_in_the_documents_are_good() {
+fn yaml_blocks_in_the_documentation_are_valid() {
     let mut checked = 0;
     for document in ["README.md", "src/routing/README.md", "src/cluster/README.md", "adapters/grpc/README.md"] {
         let text = std::fs::read_to_string(repository().join(document)).expect(document);
@@ -136,7 +136,7 @@ fn the_files_in_the_documents_are_good() {
 }
 
 #[test]
-fn the_schema_takes_the_shipped_files_apart_as_the_loader_does() {
+fn the_committed_schemas_are_up_to_date() {
     let schema = Command::new(crossdock()).args(["schema", "routes"]).output().expect("it runs");
     let committed = std::fs::read_to_string(repository().join("schemas/routes.schema.json")).expect("a schema");
     // What differs is thousands of lines; `git diff` shows it better.
@@ -154,7 +154,7 @@ fn the_schema_takes_the_shipped_files_apart_as_the_loader_does() {
 }
 
 #[test]
-fn secrets_are_shown_nowhere() {
+fn secrets_are_never_printed() {
     let canary = "c4n4ry-5ecret";
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("routes")).expect("a folder");

@@ -36,7 +36,7 @@ fn metric(gateway: &Gateway, name: &str) -> u64 {
 }
 
 #[test]
-fn idle_connections_make_room_and_leave_the_admin_listener_reachable() {
+fn idle_connections_are_shed_and_the_admin_listener_stays_reachable() {
     let backend = Backend::start();
     // The soft limit is raised to the hard one.
     let gateway = Gateway::start_under(
@@ -79,7 +79,7 @@ fn idle_connections_make_room_and_leave_the_admin_listener_reachable() {
 }
 
 #[test]
-fn bodies_are_bounded_in_all_and_their_memory_comes_back() {
+fn the_memory_of_all_bodies_is_bounded_and_released() {
     let backend = Backend::start();
     let listeners = "public: { http: { bind: \"127.0.0.1:0\" } }\nmemory: { bodies: 8MiB }";
     let gateway = Gateway::start_with(listeners, &routes(&backend));
@@ -119,7 +119,7 @@ fn bodies_are_bounded_in_all_and_their_memory_comes_back() {
 }
 
 #[test]
-fn an_answer_that_is_read_too_slowly_is_given_up() {
+fn a_response_that_is_read_too_slowly_is_aborted() {
     let backend = Backend::start();
     let listeners = "public: { http: { bind: \"127.0.0.1:0\", write_timeout: 3s } }";
     let gateway = Gateway::start_with(listeners, &routes(&backend));
@@ -141,7 +141,7 @@ fn an_answer_that_is_read_too_slowly_is_given_up() {
 }
 
 #[test]
-fn resets_of_calls_that_were_begun_are_bounded_and_harm_no_neighbour() {
+fn stream_resets_are_limited_and_do_not_affect_other_callers() {
     let service = Recorder::start(|_, _| (200, Duration::from_millis(300)));
     let text = format!(
         "version: 1
@@ -184,7 +184,7 @@ routes: {{ r: {{ from: {{ http: {{ listen: public, post: /r }} }}, steps: [ {{ c
 }
 
 #[test]
-fn idempotent_calls_end_with_their_caller_and_others_do_not() {
+fn idempotent_calls_are_cancelled_with_their_caller_and_others_are_not() {
     let service =
         Recorder::start(|_, body| (200, if body.is_empty() { Duration::ZERO } else { Duration::from_millis(600) }));
     let entry = |name: &str, more: &str| {

@@ -209,7 +209,7 @@ routes:
 }
 
 #[test]
-fn others_are_answered_within_a_second_and_memory_is_bounded() {
+fn other_callers_are_served_within_a_second_and_memory_is_bounded() {
     let idle = idle_callers();
     let time = Duration::from_secs(if idle > 2000 { 60 } else { 5 });
     // The hard limit of this process bounds that of the gateway.

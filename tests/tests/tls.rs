@@ -3,7 +3,7 @@
 use crossdock_tests::{Backend, Gateway, call, exchange, write_certificates};
 
 #[test]
-fn both_sides_show_and_check_certificates() {
+fn client_and_server_authenticate_each_other() {
     let folder = tempfile::tempdir().expect("a folder");
     write_certificates(folder.path());
     let at = |name: &str| folder.path().join(name).display().to_string();
@@ -62,7 +62,7 @@ routes: {{ echo: {{ from: {{ http: {{ listen: public, post: /secure }} }}, steps
 }
 
 #[test]
-fn a_certificate_that_cannot_be_used_is_told_at_the_start() {
+fn an_unusable_certificate_is_reported_at_startup() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("routes")).expect("a folder");
     let settings = "version: 1\nlisteners: { public: { http: { bind: \"127.0.0.1:0\", tls: { cert: /nowhere.pem, key: /nowhere.key } } } }\n";

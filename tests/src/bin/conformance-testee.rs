@@ -1,6 +1,6 @@
-//! Answers protobuf's conformance runner: one length-prefixed request after another on standard input.
+//! Testee of protobuf's conformance runner: reads length-prefixed requests from standard input.
 //!
-//! Arguments: a descriptor set, and `direct` (bytes to bytes) or `value` (through the canonical value).
+//! Arguments: a descriptor set, and `direct` (transcode bytes to bytes) or `value` (through the canonical value).
 
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
@@ -71,24 +71,24 @@ fn main() {
 
 fn answer(request: &Request, contract: &Arc<Contract>, direct: bool) -> Outcome {
     let Some(id) = contract.find_record(&request.message_type) else {
-        return Outcome::Skipped(format!("there is no {}", request.message_type));
+        return Outcome::Skipped(format!("unknown message type {}", request.message_type));
     };
     let type_ref = TypeRef::new(Arc::clone(contract), id);
     let limits = Limits { depth: 100, nodes: usize::MAX, ..Limits::default() };
     let unknown = if request.test_category == IGNORE_UNKNOWN { UnknownFields::Ignore } else { UnknownFields::Refuse };
     if !matches!(request.requested_output_format, PROTOBUF | JSON) {
-        return Outcome::Skipped("only protobuf and JSON are spoken".to_owned());
+        return Outcome::Skipped("only protobuf and JSON are supported".to_owned());
     }
     let to_json = request.requested_output_format == JSON;
     let parse = |error: Box<crossdock_contract::CodecError>| Outcome::ParseError(error.to_string());
     let serialize = |error: Box<crossdock_contract::CodecError>| Outcome::SerializeError(error.to_string());
-    let done = match (&request.protobuf_payload, &request.json_payload) {
+    let result = match (&request.protobuf_payload, &request.json_payload) {
         (Some(bytes), _) if direct => type_ref.normalize(bytes, &limits).map_err(parse).and_then(|plain| {
             if to_json { type_ref.wire_to_json(bytes, &limits).map_err(serialize) } else { Ok(plain) }
         }),
         (Some(bytes), _) => type_ref.decode(bytes, &limits).map_err(parse).and_then(|value| {
-            let written = if to_json { type_ref.write_json(&value, &limits) } else { type_ref.encode(&value) };
-            written.map_err(serialize)
+            let encoded = if to_json { type_ref.write_json(&value, &limits) } else { type_ref.encode(&value) };
+            encoded.map_err(serialize)
         }),
         (None, Some(text)) => {
             let bytes = Bytes::copy_from_slice(text.as_bytes());
@@ -98,14 +98,14 @@ fn answer(request: &Request, contract: &Arc<Contract>, direct: bool) -> Outcome 
                 })
             } else {
                 type_ref.read_json(&bytes, unknown, &limits).map_err(parse).and_then(|value| {
-                    let written = if to_json { type_ref.write_json(&value, &limits) } else { type_ref.encode(&value) };
-                    written.map_err(serialize)
+                    let encoded = if to_json { type_ref.write_json(&value, &limits) } else { type_ref.encode(&value) };
+                    encoded.map_err(serialize)
                 })
             }
         }
-        (None, None) => return Outcome::Skipped("the payload is of another format".to_owned()),
+        (None, None) => return Outcome::Skipped("unsupported payload format".to_owned()),
     };
-    match done {
+    match result {
         Ok(bytes) if to_json => Outcome::Json(String::from_utf8(bytes).expect("JSON is UTF-8")),
         Ok(bytes) => Outcome::Protobuf(bytes.into()),
         Err(outcome) => outcome,

@@ -1,15 +1,15 @@
-//! An instance of a cluster whose machine is the register, for tests: clients talk to it in lines.
+//! An instance of a cluster that replicates the register, for tests. Clients send lines:
 //!
 //! ```text
 //! register-node ID FOLDER CLIENTS 1=127.0.0.1:7101,2=… [large] [lost] [tls=FOLDER] [versions=1-2]
 //!
-//! large      sizes as in use, not those that tests want
-//! lost       where there is no log, it was lost
-//! tls        ID.pem, ID.key and ca.pem of that folder
-//! versions   of the protocol between instances
+//! large      use the default snapshot interval and segment size, not the small ones for tests
+//! lost       if there is no log, initialize the instance as one that lost it
+//! tls        use ID.pem, ID.key and ca.pem in that folder
+//! versions   supported versions of the protocol between instances
 //!
 //! NUMBER set KEY VALUE       → NUMBER done | NUMBER refused | NUMBER unknown
-//! NUMBER cas KEY OLD VALUE   → NUMBER done | NUMBER not-done | …         OLD is - where there must be none
+//! NUMBER cas KEY OLD VALUE   → NUMBER done | NUMBER not-done | …         OLD is - if the register must be empty
 //! NUMBER append KEY ITEM     → NUMBER done | NUMBER refused | NUMBER unknown
 //! NUMBER read KEY            → NUMBER value ITEM,ITEM,… | NUMBER refused
 //! NUMBER status              → NUMBER leading | NUMBER following | …
@@ -45,10 +45,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     settings.snapshot_every = 500;
     settings.log.segment_len = 1 << 20;
     for option in options {
-        let usual = Settings::new("register", settings.id, BTreeMap::new(), folder.into());
+        let defaults = Settings::new("register", settings.id, BTreeMap::new(), folder.into());
         match option.split_once('=') {
             None if option == "lost" => settings.create = false,
-            None if option == "large" => (settings.snapshot_every, settings.log) = (usual.snapshot_every, usual.log),
+            None if option == "large" => {
+                (settings.snapshot_every, settings.log) = (defaults.snapshot_every, defaults.log)
+            }
             Some(("tls", files)) => {
                 let file = |name: &str| Path::new(files).join(name);
                 let (cert, key) = (file(&format!("{id}.pem")), file(&format!("{id}.key")));
@@ -58,7 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let (first, last) = range.split_once('-').ok_or("FIRST-LAST")?;
                 settings.versions = first.parse()?..=last.parse()?;
             }
-            _ => return Err(format!("`{option}` is no option").into()),
+            _ => return Err(format!("unknown option `{option}`").into()),
         }
     }
     if !settings.create && !settings.data.exists() {
@@ -67,11 +69,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let node = Node::start(&settings, Box::new(Register::default()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut asked = signal(SignalKind::terminate())?;
+        let mut terminated = signal(SignalKind::terminate())?;
         let serving = tokio::spawn(serve(clients.parse()?, node.client()));
         tokio::select! {
             ended = serving => return Ok(ended?.map_err(|problem| problem.to_string())?),
-            _ = asked.recv() => {}
+            _ = terminated.recv() => {}
         }
         node.shut_down().await;
         Ok(())
@@ -82,17 +84,17 @@ async fn serve(address: SocketAddr, client: Client) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     loop {
         let (stream, _) = listener.accept().await?;
-        tokio::spawn(talk(stream, client.clone()));
+        tokio::spawn(handle(stream, client.clone()));
     }
 }
 
-async fn talk(stream: TcpStream, client: Client) {
+async fn handle(stream: TcpStream, client: Client) {
     let _ = stream.set_nodelay(true);
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
-    let (answers, mut answered) = mpsc::channel::<String>(1000);
-    let writing = tokio::spawn(async move {
-        while let Some(answer) = answered.recv().await {
+    let (answers, mut pending_answers) = mpsc::channel::<String>(1000);
+    let writer = tokio::spawn(async move {
+        while let Some(answer) = pending_answers.recv().await {
             if write.write_all(answer.as_bytes()).await.is_err() {
                 return;
             }
@@ -105,13 +107,13 @@ async fn talk(stream: TcpStream, client: Client) {
             let _ = answers.send(answer).await;
         });
     }
-    writing.abort();
+    writer.abort();
 }
 
 async fn answer(client: &Client, line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
     let number = words.first().copied().unwrap_or("?");
-    let told = match words.get(1..).unwrap_or_default() {
+    let outcome = match words.get(1..).unwrap_or_default() {
         ["append", key, item] => change(client, key, Change::Append(Bytes::copy_from_slice(item.as_bytes()))).await,
         ["cas", key, old, value] => {
             let expected = (*old != "-").then(|| Bytes::copy_from_slice(old.as_bytes()));
@@ -131,17 +133,17 @@ async fn answer(client: &Client, line: &str) -> String {
         }
         .to_owned(),
         ["syncs"] => format!("syncs {}", client.status().syncs),
-        _ => "what?".to_owned(),
+        _ => "unknown-command".to_owned(),
     };
-    format!("{number} {told}\n")
+    format!("{number} {outcome}\n")
 }
 
 async fn change(client: &Client, key: &str, change: Change) -> String {
-    let told = match client.propose(Command::payload(key, change)).await {
+    let outcome = match client.propose(Command::payload(key, change)).await {
         Ok((_, answer)) if answer == DONE => "done",
         Ok(_) => "not-done",
         Err(RequestError::Refused(_)) => "refused",
         Err(RequestError::Unknown | RequestError::Ended) => "unknown",
     };
-    told.to_owned()
+    outcome.to_owned()
 }

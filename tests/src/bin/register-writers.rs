@@ -1,10 +1,10 @@
-//! Writes to instances of `register-node`, as the benchmark's other clients write to theirs, and tells how long each write took.
+//! Benchmark client of `register-node`: writes concurrently and prints throughput and latency percentiles.
 //!
 //! ```text
 //! register-writers ADDRESS,… OUTSTANDING SIZE SECONDS
 //! ```
 //!
-//! Each of OUTSTANDING writers sets a key of its own, one write after another; those of an address share a connection. Prints one line of JSON.
+//! Each of OUTSTANDING writers sets its own key, one write at a time; writers of one address share a connection. Prints one line of JSON.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// What is not measured at the beginning.
+/// The time before measurement starts.
 const WARM_UP: Duration = Duration::from_millis(500);
 
 type Problem = Box<dyn std::error::Error + Send + Sync>;
@@ -62,7 +62,7 @@ async fn run(
     Ok(times)
 }
 
-/// The writers of one connection: a writer's next write goes out once its last one is answered.
+/// Runs the writers of one connection; each sends its next write after the answer to the previous one.
 async fn write_all(
     address: SocketAddr,
     writers: Vec<usize>,
@@ -81,12 +81,15 @@ async fn write_all(
         stream.write_all(&out).await?;
         out.clear();
         if stream.read_buf(&mut received).await? == 0 {
-            return Err("the instance closed".into());
+            return Err("the instance closed the connection".into());
         }
         let now = Instant::now();
         while let Some(end) = received.iter().position(|byte| *byte == b'\n') {
             let answer = std::str::from_utf8(&received[..end])?;
-            let at = answer.strip_suffix(" done").ok_or_else(|| format!("it answers `{answer}`"))?.parse::<usize>()?;
+            let at = answer
+                .strip_suffix(" done")
+                .ok_or_else(|| format!("unexpected answer `{answer}`"))?
+                .parse::<usize>()?;
             times.push(now - begun[at]);
             received.advance(end + 1);
             if now < until {

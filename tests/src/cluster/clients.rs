@@ -1,4 +1,4 @@
-//! Clients that write and read all the time, and note what they see.
+//! Clients that write and read continuously and record what they observe.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,54 +6,54 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::Line;
-use crate::history::{Call, Seen, check};
-use crate::linearizable::{self, Asked, Told, is_linearizable};
+use super::LineClient;
+use crate::history::{Call, Outcome, check};
+use crate::linearizable::{self, Operation, is_linearizable};
 use crate::until_within;
 
 const CLIENTS: usize = 6;
 const LISTS: usize = 2;
-/// Those who compare and set one register.
+/// Clients that compare and set one register.
 const SETTERS: usize = 3;
-/// For a read of what is there in the end.
-const READING: Duration = Duration::from_secs(20);
+/// Time limit for the final read.
+const FINAL_READ_TIME: Duration = Duration::from_secs(20);
 
-/// What clients do until they are told to stop.
+/// Clients that run until [`Clients::stop_and_verify`].
 pub struct Clients {
     addresses: Vec<SocketAddr>,
     stop: Arc<AtomicBool>,
     calls: Vec<Arc<Mutex<Vec<Call>>>>,
-    /// Of a register that is compared and set.
+    /// Calls of the compare-and-set register.
     register: Arc<Mutex<Vec<linearizable::Call>>>,
-    /// When each write began and was acknowledged.
+    /// Start and acknowledgement of each write.
     written: Arc<Mutex<Vec<(Instant, Instant)>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What all of them saw.
+/// What all clients observed.
 #[derive(Debug)]
-pub struct Judged {
-    /// Calls of lists.
+pub struct Summary {
+    /// Calls on the lists.
     pub calls: usize,
-    /// Items whose append was acknowledged; none of them is lost.
+    /// Acknowledged appends; none of them is lost.
     pub acknowledged: usize,
-    /// Calls of the register.
+    /// Calls on the register.
     pub register_calls: usize,
-    /// Those that set it.
+    /// Calls that set the register.
     pub set: usize,
 }
 
-/// One client of an instance; it goes to the next where that one does not serve it.
+/// A client of one instance; it moves on to the next instance if that one does not serve it.
 struct Caller {
     addresses: Vec<SocketAddr>,
     at: usize,
-    line: Option<Line>,
+    line: Option<LineClient>,
 }
 
 impl Caller {
-    fn line(&mut self) -> Option<&mut Line> {
+    fn line(&mut self) -> Option<&mut LineClient> {
         if self.line.is_none() {
-            self.line = Line::open(self.addresses[self.at % self.addresses.len()]);
+            self.line = LineClient::open(self.addresses[self.at % self.addresses.len()]);
             if self.line.is_none() {
                 self.at += 1;
                 std::thread::yield_now();
@@ -68,7 +68,7 @@ impl Caller {
 }
 
 impl Clients {
-    /// Clients of the instances at these addresses. They run in the network namespace of the caller.
+    /// Starts clients of the instances at these addresses, in the network namespace of the calling thread.
     #[must_use]
     pub fn start(addresses: &[SocketAddr]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
@@ -91,29 +91,29 @@ impl Clients {
         Self { addresses: addresses.to_vec(), stop, calls, register, written, threads }
     }
 
-    /// How many writes were acknowledged.
+    /// The number of acknowledged writes.
     ///
     /// # Panics
-    /// When a client panicked.
+    /// If a client panicked.
     #[must_use]
     pub fn writes(&self) -> usize {
         self.written.lock().expect("writes").len()
     }
 
-    /// How long after a moment the first write that began later was acknowledged.
+    /// The time from `fault` to the first acknowledgement of a write that began after it; `None` if there is none yet.
     ///
     /// # Panics
-    /// When a client panicked.
+    /// If a client panicked.
     #[must_use]
-    pub fn recovered(&self, fault: Instant) -> Option<Duration> {
+    pub fn recovery_time(&self, fault: Instant) -> Option<Duration> {
         let written = self.written.lock().expect("writes");
         written.iter().filter(|(begun, _)| *begun > fault).map(|(_, ended)| *ended - fault).min()
     }
 
-    /// The longest time between two moments in which no write was acknowledged.
+    /// The longest interval without an acknowledged write between two instants.
     ///
     /// # Panics
-    /// When a client panicked.
+    /// If a client panicked.
     #[must_use]
     pub fn longest_pause(&self, from: Instant, to: Instant) -> Duration {
         let written = self.written.lock().expect("writes");
@@ -124,40 +124,40 @@ impl Clients {
         ends.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 
-    /// Stops them, and judges what they saw: nothing that was acknowledged is lost, and one order explains all of it.
+    /// Stops the clients and verifies their histories: no acknowledged write is lost, and each history is linearizable.
     ///
     /// # Panics
-    /// When that is not so.
+    /// If one of these does not hold.
     #[must_use]
-    pub fn judge(self) -> Judged {
+    pub fn stop_and_verify(self) -> Summary {
         self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads {
             thread.join().expect("a client");
         }
-        let mut judged = Judged { calls: 0, acknowledged: 0, register_calls: 0, set: 0 };
+        let mut summary = Summary { calls: 0, acknowledged: 0, register_calls: 0, set: 0 };
         for (list, calls) in self.calls.iter().enumerate() {
             let calls = calls.lock().expect("calls");
             let mut end = None;
-            until_within(READING, "the list to be read", || {
-                let line = Line::open(self.addresses[0]);
-                let answer = line.and_then(|mut line| line.ask(&format!("1 read list-{list}")).ok());
-                end = answer.as_deref().and_then(read_of);
+            until_within(FINAL_READ_TIME, "the list to be read", || {
+                let line = LineClient::open(self.addresses[0]);
+                let answer = line.and_then(|mut line| line.request(&format!("1 read list-{list}")).ok());
+                end = answer.as_deref().and_then(parse_read);
                 end.is_some()
             });
-            let Some(Seen::Read(items)) = end else { panic!("no list") };
-            judged.acknowledged += calls.iter().filter(|call| matches!(call.seen, Seen::Appended(_))).count();
-            judged.calls += calls.len();
+            let Some(Outcome::Read(items)) = end else { panic!("no list") };
+            summary.acknowledged += calls.iter().filter(|call| matches!(call.outcome, Outcome::Appended(_))).count();
+            summary.calls += calls.len();
             check(&calls, &items).unwrap_or_else(|problem| panic!("list {list}: {problem}"));
         }
         let register = self.register.lock().expect("calls");
-        judged.register_calls = register.len();
-        judged.set = register.iter().filter(|call| call.told == Told::Set(true)).count();
-        assert!(is_linearizable(&register), "no order explains what was seen of the register");
-        judged
+        summary.register_calls = register.len();
+        summary.set = register.iter().filter(|call| call.outcome == linearizable::Outcome::Set(true)).count();
+        assert!(is_linearizable(&register), "the history of the register is not linearizable");
+        summary
     }
 }
 
-/// Appends items to a list, and reads it.
+/// Appends items to a list and reads it.
 fn append_and_read(
     mut caller: Caller,
     list: usize,
@@ -170,36 +170,36 @@ fn append_and_read(
         let Some(line) = caller.line() else { continue };
         let number = items.fetch_add(1, Ordering::SeqCst);
         let begun = Instant::now();
-        let (seen, good) = if number % 4 == 3 {
-            let answer = line.ask(&format!("{number} read list-{list}"));
-            (read_of(answer.as_deref().unwrap_or_default()), answer.is_ok())
+        let (outcome, is_connected) = if number % 4 == 3 {
+            let answer = line.request(&format!("{number} read list-{list}"));
+            (parse_read(answer.as_deref().unwrap_or_default()), answer.is_ok())
         } else {
-            let answer = line.ask(&format!("{number} append list-{list} i{number}"));
+            let answer = line.request(&format!("{number} append list-{list} i{number}"));
             let item = format!("i{number}");
             let word = answer.as_deref().ok().and_then(|answer| answer.split(' ').nth(1));
-            let seen = match word {
-                Some("done") => Seen::Appended(item),
-                Some("refused" | "not-done") => Seen::NotAppended(item),
-                _ => Seen::MayHaveAppended(item),
+            let outcome = match word {
+                Some("done") => Outcome::Appended(item),
+                Some("refused" | "not-done") => Outcome::NotAppended(item),
+                _ => Outcome::MayHaveAppended(item),
             };
-            (Some(seen), answer.is_ok())
+            (Some(outcome), answer.is_ok())
         };
         let ended = Instant::now();
-        if matches!(seen, Some(Seen::Appended(_))) {
+        if matches!(outcome, Some(Outcome::Appended(_))) {
             written.lock().expect("writes").push((begun, ended));
         }
-        let stays = good && matches!(seen, Some(Seen::Appended(_) | Seen::Read(_)));
-        if let Some(seen) = seen {
-            calls.lock().expect("calls").push(Call { begun, ended, seen });
+        let is_served = is_connected && matches!(outcome, Some(Outcome::Appended(_) | Outcome::Read(_)));
+        if let Some(outcome) = outcome {
+            calls.lock().expect("calls").push(Call { begun, ended, outcome });
         }
-        if !stays {
-            // Another instance may know more.
+        if !is_served {
+            // Another instance may have a leader.
             caller.move_on();
         }
     }
 }
 
-/// Reads a register, and sets it to something new where it still is what was read.
+/// Reads a register and sets it to a new value if it still has the value last read.
 fn compare_and_set(
     mut caller: Caller,
     stop: &AtomicBool,
@@ -211,38 +211,39 @@ fn compare_and_set(
         let Some(line) = caller.line() else { continue };
         let number = items.fetch_add(1, Ordering::SeqCst);
         let begun = Instant::now();
-        let (asked, told) = if number.is_multiple_of(3) {
-            let answer = line.ask(&format!("{number} read register")).unwrap_or_default();
+        let (operation, outcome) = if number.is_multiple_of(3) {
+            let answer = line.request(&format!("{number} read register")).unwrap_or_default();
             let value = answer.split_once(" value").map(|(_, value)| value.trim().parse().ok());
-            (Asked::Read, value.map_or(Told::Unknown, Told::Value))
+            (Operation::Read, value.map_or(linearizable::Outcome::Unknown, linearizable::Outcome::Value))
         } else {
             let old = last.map_or("-".to_owned(), |last: u64| last.to_string());
-            let answer = line.ask(&format!("{number} cas register {old} {number}")).unwrap_or_default();
-            let told = match answer.split(' ').nth(1) {
-                Some("done") => Told::Set(true),
-                Some("not-done") => Told::Set(false),
-                // It was not carried out: nothing was seen.
+            let answer = line.request(&format!("{number} cas register {old} {number}")).unwrap_or_default();
+            let outcome = match answer.split(' ').nth(1) {
+                Some("done") => linearizable::Outcome::Set(true),
+                Some("not-done") => linearizable::Outcome::Set(false),
+                // Not executed: nothing was observed.
                 Some("refused") => {
                     caller.move_on();
                     continue;
                 }
-                _ => Told::Unknown,
+                _ => linearizable::Outcome::Unknown,
             };
-            (Asked::CompareAndSet { expected: last, value: number }, told)
+            (Operation::CompareAndSet { expected: last, value: number }, outcome)
         };
-        match told {
-            Told::Value(value) => last = value,
-            Told::Set(true) => last = Some(number),
-            Told::Set(false) => {}
-            Told::Unknown => caller.move_on(),
+        match outcome {
+            linearizable::Outcome::Value(value) => last = value,
+            linearizable::Outcome::Set(true) => last = Some(number),
+            linearizable::Outcome::Set(false) => {}
+            linearizable::Outcome::Unknown => caller.move_on(),
         }
-        if asked != Asked::Read || told != Told::Unknown {
-            register.lock().expect("calls").push(linearizable::Call { begun, ended: Instant::now(), asked, told });
+        if operation != Operation::Read || outcome != linearizable::Outcome::Unknown {
+            let call = linearizable::Call { begun, ended: Instant::now(), operation, outcome };
+            register.lock().expect("calls").push(call);
         }
     }
 }
 
-fn read_of(answer: &str) -> Option<Seen> {
+fn parse_read(answer: &str) -> Option<Outcome> {
     let (_, value) = answer.split_once(" value")?;
-    Some(Seen::Read(value.trim().split(',').filter(|item| !item.is_empty()).map(str::to_owned).collect()))
+    Some(Outcome::Read(value.trim().split(',').filter(|item| !item.is_empty()).map(str::to_owned).collect()))
 }

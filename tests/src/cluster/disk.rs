@@ -1,12 +1,12 @@
-//! A disk of an instance's own, that can be made to stall.
+//! A private disk of an instance that can be made to stall.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A file system in a file. It is unmounted when this is dropped. Needs root.
+/// A file system in a file, unmounted on drop. Needs root.
 pub struct Disk {
-    /// Where it is mounted.
+    /// The mount point.
     pub path: PathBuf,
 }
 
@@ -16,10 +16,10 @@ fn run(program: &str, arguments: &[&Path]) {
 }
 
 impl Disk {
-    /// A disk of so many bytes, mounted at `path`.
+    /// Mounts a disk of `bytes` bytes at `path`.
     ///
     /// # Panics
-    /// Where that is not allowed.
+    /// If that is not permitted.
     #[must_use]
     pub fn mount(path: PathBuf, bytes: u64) -> Self {
         let image = path.with_extension("image");
@@ -30,18 +30,18 @@ impl Disk {
         Self { path }
     }
 
-    /// Whoever writes or syncs waits from now on.
+    /// Makes writes and syncs block until [`Disk::thaw`].
     ///
     /// # Panics
-    /// Where that is not allowed.
+    /// If that is not permitted.
     pub fn freeze(&self) {
         run("fsfreeze", &[Path::new("-f"), &self.path]);
     }
 
-    /// All that waited goes on.
+    /// Lets blocked writes and syncs continue.
     ///
     /// # Panics
-    /// Where it was not frozen.
+    /// If the disk was not frozen.
     pub fn thaw(&self) {
         run("fsfreeze", &[Path::new("-u"), &self.path]);
     }
@@ -49,7 +49,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // It may be frozen where a test has failed.
+        // A failed test may leave it frozen.
         let _ = Command::new("fsfreeze").arg("-u").arg(&self.path).output();
         let _ = Command::new("umount").arg("-l").arg(&self.path).output();
     }

@@ -1,4 +1,4 @@
-//! One instance, as a process.
+//! One instance as a process.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -8,22 +8,22 @@ use std::time::Duration;
 
 use crate::until_within;
 
-/// For an answer; what takes longer may be done or not.
-const PATIENCE: Duration = Duration::from_millis(300);
-/// For instances to agree on a leader, on a machine that does other things as well.
-const SETTLING: Duration = Duration::from_secs(20);
+/// Time limit for a response; after it, the outcome is unknown.
+const RESPONSE_TIME: Duration = Duration::from_millis(300);
+/// Time limit for electing a leader, on a busy machine.
+const SETTLE_TIME: Duration = Duration::from_secs(20);
 
-/// An instance of a cluster whose machine is a register: a process that is started, ended, frozen. It ends with this.
+/// An instance of a cluster that replicates a register: a `register-node` process, killed on drop.
 pub struct Instance {
-    /// The program and its arguments.
+    /// Program and arguments.
     pub command: Vec<String>,
-    /// For its environment.
+    /// Additional environment variables.
     pub environment: Vec<(String, String)>,
     /// The folder of its log.
     pub data: PathBuf,
-    /// Where clients find it.
+    /// The address for clients.
     pub clients: SocketAddr,
-    /// The process, while it runs.
+    /// The process while it runs.
     pub child: Option<Child>,
 }
 
@@ -31,7 +31,7 @@ impl Instance {
     /// Starts the process.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn start(&mut self) {
         let (program, arguments) = self.command.split_first().expect("a command");
         let mut command = Command::new(program);
@@ -40,7 +40,7 @@ impl Instance {
         self.child = Some(child.expect("it starts"));
     }
 
-    /// Ends the process at once.
+    /// Kills the process.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -48,10 +48,10 @@ impl Instance {
         }
     }
 
-    /// Deletes the log; the next start begins one in its place.
+    /// Deletes the log; the next start initializes the instance as one that lost it.
     ///
     /// # Panics
-    /// When there is none.
+    /// If there is no log.
     pub fn lose_log(&mut self) {
         std::fs::remove_dir_all(&self.data).expect("a log");
         if !self.command.iter().any(|argument| argument == "lost") {
@@ -59,20 +59,20 @@ impl Instance {
         }
     }
 
-    /// Asks the process to end, and waits for it.
+    /// Terminates the process with SIGTERM and waits for its exit.
     ///
     /// # Panics
-    /// When it does not end in time.
-    pub fn end(&mut self) {
+    /// If it does not exit in time.
+    pub fn shut_down(&mut self) {
         self.signal("TERM");
         let mut child = self.child.take().expect("it runs");
-        until_within(SETTLING, "the process to end", || child.try_wait().is_ok_and(|ended| ended.is_some()));
+        until_within(SETTLE_TIME, "the process to exit", || child.try_wait().is_ok_and(|ended| ended.is_some()));
     }
 
-    /// Sends a signal.
+    /// Sends a signal, given by its name such as `STOP`.
     ///
     /// # Panics
-    /// When it cannot be sent.
+    /// If it cannot be sent.
     pub fn signal(&self, name: &str) {
         if let Some(child) = &self.child {
             let status = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
@@ -80,10 +80,10 @@ impl Instance {
         }
     }
 
-    /// What it is: `leading`, `following`, `looking`; nothing where it does not answer.
+    /// Its role: `leading`, `following` or `looking`; empty if it does not respond.
     #[must_use]
     pub fn role(&self) -> String {
-        let answer = Line::open(self.clients).and_then(|mut line| line.ask("0 status").ok());
+        let answer = LineClient::open(self.clients).and_then(|mut line| line.request("0 status").ok());
         answer.unwrap_or_default().strip_prefix("0 ").unwrap_or_default().to_owned()
     }
 }
@@ -94,14 +94,14 @@ impl Drop for Instance {
     }
 }
 
-/// The instance that leads, once one does.
+/// Waits until an instance leads and returns its index.
 ///
 /// # Panics
-/// When none does in time.
+/// If none leads in time.
 #[must_use]
 pub fn leader(instances: &[Instance]) -> usize {
     let mut found = None;
-    until_within(SETTLING, "a leader", || {
+    until_within(SETTLE_TIME, "a leader", || {
         found = instances.iter().position(|instance| instance.child.is_some() && instance.role() == "leading");
         found.is_some()
     });
@@ -111,38 +111,38 @@ pub fn leader(instances: &[Instance]) -> usize {
 /// Waits until one instance leads and all others follow.
 ///
 /// # Panics
-/// When they do not in time.
+/// If that does not happen in time.
 pub fn wait_until_all_follow(instances: &[Instance]) {
-    until_within(SETTLING, "all to follow", || {
-        // One that led before may take a moment to learn that it does not any more.
+    until_within(SETTLE_TIME, "all to follow", || {
+        // A deposed leader may still report that it leads.
         let roles: Vec<String> = instances.iter().map(Instance::role).collect();
-        let of = |role: &str| roles.iter().filter(|other| *other == role).count();
-        of("leading") == 1 && of("following") == instances.len() - 1
+        let count = |role: &str| roles.iter().filter(|other| *other == role).count();
+        count("leading") == 1 && count("following") == instances.len() - 1
     });
 }
 
-/// A connection of a client.
-pub struct Line {
+/// A client connection that sends lines.
+pub struct LineClient {
     write: TcpStream,
     read: BufReader<TcpStream>,
 }
 
-impl Line {
-    /// A connection with an instance; nothing where there is none in time.
+impl LineClient {
+    /// Connects to an instance; `None` if that fails or takes too long.
     #[must_use]
     pub fn open(address: SocketAddr) -> Option<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
+        let stream = TcpStream::connect_timeout(&address, RESPONSE_TIME).ok()?;
         stream.set_nodelay(true).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.set_read_timeout(Some(RESPONSE_TIME)).ok()?;
         Some(Self { write: stream.try_clone().ok()?, read: BufReader::new(stream) })
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request and waits for its answer.
     ///
     /// # Errors
-    /// Where there is none in time: whether it was done is not known.
-    pub fn ask(&mut self, question: &str) -> std::io::Result<String> {
-        self.write.write_all(format!("{question}\n").as_bytes())?;
+    /// If no answer arrives in time; it is then unknown whether the request was executed.
+    pub fn request(&mut self, request: &str) -> std::io::Result<String> {
+        self.write.write_all(format!("{request}\n").as_bytes())?;
         let mut answer = String::new();
         match self.read.read_line(&mut answer)? {
             0 => Err(std::io::ErrorKind::UnexpectedEof.into()),

@@ -1,7 +1,7 @@
-//! Instances in network namespaces of their own, with a real network between them that can be cut.
+//! Network namespaces for instances, connected by a network that can be partitioned.
 //!
-//! Each namespace has one end of a virtual cable; the other ends are in one bridge. A way is cut by a neighbour entry with an address that nobody has:
-//! what is sent leaves and arrives nowhere, as on a cable that is broken in one direction, and nobody is told. Needs root.
+//! Each namespace has one end of a veth pair; the other ends are attached to one bridge. A link is cut in one direction by a neighbour entry
+//! with an unused MAC address: packets leave and are silently lost. Needs root.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,33 +11,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Fault, Ways};
+use super::{Fault, Links};
 
-/// An address of no card.
-const NOBODY: &str = "02:cd:00:00:00:ff";
-/// Bits a second of a way that crawls.
-const SLOW: &str = "2mbit";
+/// A MAC address that no interface has.
+const UNUSED_MAC: &str = "02:cd:00:00:00:ff";
+/// The rate of a slow link.
+const SLOW_RATE: &str = "2mbit";
 
-/// Namespaces for so many instances, and one for their clients. They are gone when this is dropped.
+/// Namespaces for instances and one for their clients, deleted on drop.
 pub struct Namespaces {
-    /// What the names begin with.
+    /// The prefix of the namespaces' names.
     prefix: String,
     count: usize,
 }
 
 fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {arguments}: {told}");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 impl Namespaces {
-    /// Makes them.
+    /// Creates namespaces for `count` instances.
     ///
     /// # Panics
-    /// Where that is not allowed.
+    /// If that is not permitted.
     #[must_use]
-    pub fn make(count: usize) -> Self {
+    pub fn create(count: usize) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
         let this = Self { prefix: format!("crossdock-{}-{number}-", std::process::id()), count };
@@ -45,16 +44,16 @@ impl Namespaces {
         ip(&format!("netns add {hub}"));
         ip(&format!("-n {hub} link add bridge type bridge"));
         ip(&format!("-n {hub} link set bridge up"));
-        for place in 0..=count {
-            let name = this.name(place);
+        for index in 0..=count {
+            let name = this.name(index);
             ip(&format!("netns add {name}"));
-            ip(&format!("-n {name} link add cable type veth peer name to-{place} netns {hub}"));
-            ip(&format!("-n {name} link set cable address {}", card(place)));
-            ip(&format!("-n {name} addr add {}/24 dev cable", this.address(place)));
+            ip(&format!("-n {name} link add cable type veth peer name to-{index} netns {hub}"));
+            ip(&format!("-n {name} link set cable address {}", mac_address(index)));
+            ip(&format!("-n {name} addr add {}/24 dev cable", this.address(index)));
             ip(&format!("-n {name} link set cable up"));
             ip(&format!("-n {name} link set lo up"));
-            ip(&format!("-n {hub} link set to-{place} master bridge"));
-            ip(&format!("-n {hub} link set to-{place} up"));
+            ip(&format!("-n {hub} link set to-{index} master bridge"));
+            ip(&format!("-n {hub} link set to-{index} up"));
         }
         this
     }
@@ -63,37 +62,37 @@ impl Namespaces {
         format!("{}hub", self.prefix)
     }
 
-    fn name(&self, place: usize) -> String {
-        format!("{}{place}", self.prefix)
+    fn name(&self, index: usize) -> String {
+        format!("{}{index}", self.prefix)
     }
 
-    /// The address of an instance.
+    /// The IP address of an instance.
     #[must_use]
     pub fn address(&self, instance: usize) -> IpAddr {
         Ipv4Addr::new(10, 77, 0, u8::try_from(instance + 1).unwrap_or(u8::MAX)).into()
     }
 
-    /// A program and its arguments, in an instance's namespace.
+    /// The command that runs `command` in an instance's namespace.
     #[must_use]
     pub fn command(&self, instance: usize, command: &[String]) -> Vec<String> {
         let exec = ["ip".to_owned(), "netns".to_owned(), "exec".to_owned(), self.name(instance)];
         exec.iter().chain(command).cloned().collect()
     }
 
-    /// Moves this thread, and those that it begins, to where clients are.
+    /// Moves this thread, and threads it spawns later, to the clients' namespace.
     ///
     /// # Panics
-    /// When that is not allowed.
+    /// If that is not permitted.
     pub fn enter(&self) {
         let path = format!("/run/netns/{}", self.name(self.count));
         let file = File::open(path).expect("a namespace");
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("root");
     }
 
-    /// What one sends arrives nowhere at the other.
+    /// Drops packets sent by `from` to `to`.
     fn cut(&self, from: usize, to: usize) {
         let (name, address) = (self.name(from), self.address(to));
-        ip(&format!("-n {name} neigh replace {address} lladdr {NOBODY} nud permanent dev cable"));
+        ip(&format!("-n {name} neigh replace {address} lladdr {UNUSED_MAC} nud permanent dev cable"));
     }
 
     fn cut_both(&self, a: usize, b: usize) {
@@ -102,13 +101,13 @@ impl Namespaces {
     }
 }
 
-/// The address of an instance's card.
-fn card(place: usize) -> String {
-    format!("02:cd:00:00:00:{place:02x}")
+/// The MAC address of an instance's interface.
+fn mac_address(index: usize) -> String {
+    format!("02:cd:00:00:00:{index:02x}")
 }
 
-impl Ways for Namespaces {
-    fn set(&self, leader: usize, fault: Fault) {
+impl Links for Namespaces {
+    fn inject(&self, leader: usize, fault: Fault) {
         let others = (0..self.count).filter(|other| *other != leader);
         let near = (leader + 1) % self.count;
         match fault {
@@ -121,7 +120,7 @@ impl Ways for Namespaces {
                 self.cut_both(near, other);
             }),
             Fault::SlowLeader => {
-                let rate = format!("qdisc replace dev cable root tbf rate {SLOW} burst 10k limit 500k");
+                let rate = format!("qdisc replace dev cable root tbf rate {SLOW_RATE} burst 10k limit 500k");
                 tc(&self.name(leader), &rate);
             }
             _ => {}
@@ -132,8 +131,8 @@ impl Ways for Namespaces {
         for from in 0..self.count {
             let name = self.name(from);
             for to in (0..self.count).filter(|to| *to != from) {
-                let (address, card) = (self.address(to), card(to));
-                ip(&format!("-n {name} neigh replace {address} lladdr {card} nud reachable dev cable"));
+                let (address, mac) = (self.address(to), mac_address(to));
+                ip(&format!("-n {name} neigh replace {address} lladdr {mac} nud reachable dev cable"));
             }
             let _ = Command::new("tc").args(["-n", &name, "qdisc", "del", "dev", "cable", "root"]).output();
         }
@@ -147,7 +146,7 @@ fn tc(namespace: &str, arguments: &str) {
 
 impl Drop for Namespaces {
     fn drop(&mut self) {
-        for name in (0..=self.count).map(|place| self.name(place)).chain([self.hub()]) {
+        for name in (0..=self.count).map(|index| self.name(index)).chain([self.hub()]) {
             let _ = Command::new("ip").args(["netns", "del", &name]).output();
         }
     }

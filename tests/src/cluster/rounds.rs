@@ -1,89 +1,89 @@
-//! Rounds of faults under clients.
+//! Rounds of fault injection under client load.
 
 use std::time::{Duration, Instant};
 
-use super::clients::Judged;
-use super::{Clients, Instance, Ways, leader, wait_until_all_follow};
+use super::clients::Summary;
+use super::{Clients, Instance, Links, leader, wait_until_all_follow};
 use crate::until_within;
 
-/// For writes to succeed again after a fault; longer than any of them may take.
-const RECOVERY: Duration = Duration::from_secs(20);
-/// Writes in each round before its fault.
+/// Time limit for writes to succeed again after a fault; longer than any recovery may take.
+const RECOVERY_TIME_MAX: Duration = Duration::from_secs(20);
+/// Acknowledged writes in each round before the fault.
 const WRITES: usize = 150;
 
-/// What is done to the instances in a round.
+/// A fault that is injected in a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// The leader is killed.
     KillLeader,
-    /// The leader is frozen for longer than every wait, and then goes on as one that thinks that it leads.
+    /// The leader is frozen for longer than every timeout, then continues in the belief that it leads.
     FreezeLeader,
     /// A follower is killed.
     KillFollower,
-    /// No message reaches or leaves the leader.
+    /// The leader is isolated.
     CutLeader,
-    /// The leader hears all, and nobody hears it.
+    /// The leader receives messages; none of its own arrive.
     MuteLeader,
-    /// All hear the leader, and it hears nobody.
+    /// The leader's messages arrive; it receives none.
     DeafLeader,
-    /// The leader and one follower do not hear one another.
+    /// The leader and one follower are disconnected from each other.
     CutPair,
-    /// The leader and one follower are apart from all others.
+    /// The leader and one follower are partitioned from all others.
     CutMinority,
-    /// What the leader sends crawls.
+    /// The leader sends at a low rate.
     SlowLeader,
-    /// The leader and one follower are killed at once.
+    /// The leader and one follower are killed at the same time.
     KillTwo,
-    /// A follower is killed, loses its log, and comes back without.
+    /// A follower is killed and restarted without its log.
     LoseLog,
-    /// All are killed at once, and started again.
+    /// All instances are killed at the same time and restarted.
     KillAll,
-    /// The clock of the leader's day jumps ahead by an hour, and back by a day.
+    /// The leader's wall clock jumps ahead by an hour, then back by a day.
     ClockJump,
 }
 
 impl Fault {
-    /// Whether another has to lead while it lasts.
-    fn dethrones(self) -> bool {
+    /// Whether another instance must become leader while the fault lasts.
+    fn deposes_leader(self) -> bool {
         matches!(self, Self::FreezeLeader | Self::CutLeader | Self::MuteLeader | Self::DeafLeader | Self::CutMinority)
     }
 
-    /// What of the instances it kills.
-    fn kills(self, leads: usize, count: usize) -> Vec<usize> {
+    /// The indexes of the instances that it kills.
+    fn killed(self, leader: usize, count: usize) -> Vec<usize> {
         match self {
-            Self::KillLeader => vec![leads],
-            Self::KillFollower | Self::LoseLog => vec![(leads + 1) % count],
-            Self::KillTwo => vec![leads, (leads + 1) % count],
+            Self::KillLeader => vec![leader],
+            Self::KillFollower | Self::LoseLog => vec![(leader + 1) % count],
+            Self::KillTwo => vec![leader, (leader + 1) % count],
             Self::KillAll => (0..count).collect(),
             _ => Vec::new(),
         }
     }
 }
 
-/// Instances, the ways between them, and the clock that a fault sets.
+/// The instances and links that faults are injected into.
 pub struct Rounds<'a> {
-    /// The instances; they run.
+    /// The running instances.
     pub instances: &'a mut [Instance],
-    /// What is between them.
-    pub ways: &'a dyn Ways,
-    /// Sets the clock of an instance, by so many seconds from what it is.
+    /// The links between them.
+    pub links: &'a dyn Links,
+    /// Sets the wall clock of an instance to an offset in seconds from real time.
     pub set_clock: Option<&'a dyn Fn(usize, i64)>,
 }
 
-/// What rounds came to.
+/// The result of all rounds.
 #[derive(Debug)]
 pub struct Report {
-    /// How long after each fault a write that began later was acknowledged.
+    /// The time from each fault to the first acknowledgement of a write that began after it.
     pub recoveries: Vec<(Fault, Duration)>,
-    /// What clients saw.
-    pub judged: Judged,
+    /// What the clients observed.
+    pub summary: Summary,
 }
 
 impl Rounds<'_> {
-    /// Makes as many rounds, with these faults in turn, and judges what clients saw.
+    /// Runs rounds with these faults in turn, then verifies the clients' histories.
     ///
     /// # Panics
-    /// When something acknowledged is lost, no order explains what was seen, or the instances do not find together again.
+    /// If an acknowledged write is lost, a history is not linearizable, or the instances do not recover from a fault.
     #[must_use]
     pub fn run(&mut self, faults: &[Fault], rounds: usize) -> Report {
         let addresses: Vec<_> = self.instances.iter().map(|instance| instance.clients).collect();
@@ -91,51 +91,51 @@ impl Rounds<'_> {
         let clients = Clients::start(&addresses);
         let mut recoveries = Vec::new();
         for round in 0..rounds {
-            until_within(RECOVERY, "some writes", || clients.writes() >= WRITES * (round + 1));
+            until_within(RECOVERY_TIME_MAX, "some writes", || clients.writes() >= WRITES * (round + 1));
             let fault = faults[round % faults.len()];
-            recoveries.push((fault, self.round(fault, &clients)));
+            recoveries.push((fault, self.run_round(fault, &clients)));
         }
-        let judged = clients.judge();
-        assert!(judged.set > 10, "{} of {} calls set the register", judged.set, judged.register_calls);
-        assert!(judged.acknowledged > 100 * rounds, "hardly anything was written: {}", judged.acknowledged);
-        Report { recoveries, judged }
+        let summary = clients.stop_and_verify();
+        assert!(summary.set > 10, "{} of {} calls set the register", summary.set, summary.register_calls);
+        assert!(summary.acknowledged > 100 * rounds, "too few writes were acknowledged: {}", summary.acknowledged);
+        Report { recoveries, summary }
     }
 
-    fn round(&mut self, fault: Fault, clients: &Clients) -> Duration {
-        let leads = leader(self.instances);
+    fn run_round(&mut self, fault: Fault, clients: &Clients) -> Duration {
+        let leader_index = leader(self.instances);
         let count = self.instances.len();
-        let down = fault.kills(leads, count);
+        let down = fault.killed(leader_index, count);
         for index in down.iter().copied() {
             self.instances[index].kill();
         }
         match fault {
-            Fault::FreezeLeader => self.instances[leads].signal("STOP"),
-            Fault::ClockJump => self.set_clock.expect("a clock that can be set")(leads, 3600),
-            _ => self.ways.set(leads, fault),
+            Fault::FreezeLeader => self.instances[leader_index].signal("STOP"),
+            Fault::ClockJump => self.set_clock.expect("a clock that can be set")(leader_index, 3600),
+            _ => self.links.inject(leader_index, fault),
         }
         let begun = Instant::now();
         if fault == Fault::KillAll {
             self.instances.iter_mut().for_each(Instance::start);
         }
-        let mut took = None;
-        until_within(RECOVERY, "writes to succeed again", || {
-            took = clients.recovered(begun);
-            took.is_some()
+        let mut recovery = None;
+        until_within(RECOVERY_TIME_MAX, "writes to succeed again", || {
+            recovery = clients.recovery_time(begun);
+            recovery.is_some()
         });
-        if fault.dethrones() {
-            until_within(RECOVERY, "another to lead", || {
-                (0..count).any(|index| index != leads && self.instances[index].role() == "leading")
+        if fault.deposes_leader() {
+            until_within(RECOVERY_TIME_MAX, "another leader", || {
+                (0..count).any(|index| index != leader_index && self.instances[index].role() == "leading")
             });
         }
         match fault {
-            Fault::FreezeLeader => self.instances[leads].signal("CONT"),
+            Fault::FreezeLeader => self.instances[leader_index].signal("CONT"),
             Fault::ClockJump => {
-                self.set_clock.expect("a clock that can be set")(leads, -86_400);
+                self.set_clock.expect("a clock that can be set")(leader_index, -86_400);
                 let since = Instant::now();
-                until_within(RECOVERY, "writes to go on", || clients.recovered(since).is_some());
-                assert_eq!(leader(self.instances), leads, "the clock of the day changes nothing");
+                until_within(RECOVERY_TIME_MAX, "writes to continue", || clients.recovery_time(since).is_some());
+                assert_eq!(leader(self.instances), leader_index, "a wall clock jump does not change the leader");
             }
-            _ => self.ways.heal(),
+            _ => self.links.heal(),
         }
         if fault != Fault::KillAll {
             for index in down {
@@ -146,47 +146,47 @@ impl Rounds<'_> {
             }
         }
         wait_until_all_follow(self.instances);
-        took.unwrap_or_default()
+        recovery.unwrap_or_default()
     }
 }
 
 impl Report {
-    /// Prints it.
+    /// Prints the report.
     pub fn print(&self) {
-        let judged = &self.judged;
+        let summary = &self.summary;
         println!(
-            "{} rounds, {} calls, {} writes acknowledged, lost 0; {} calls of a register, of which {} set it: one order explains them",
+            "{} rounds, {} calls, {} writes acknowledged, lost 0; {} calls of a register, of which {} set it: linearizable",
             self.recoveries.len(),
-            judged.calls,
-            judged.acknowledged,
-            judged.register_calls,
-            judged.set
+            summary.calls,
+            summary.acknowledged,
+            summary.register_calls,
+            summary.set
         );
         let mut faults: Vec<Fault> = self.recoveries.iter().map(|(fault, _)| *fault).collect();
         faults.sort_unstable();
         faults.dedup();
         for fault in faults {
             let times = self.times(&[fault]);
-            let (middle, late, most) = (of_hundred(&times, 50), of_hundred(&times, 99), of_hundred(&times, 100));
-            println!("{fault:?}: {} times, p50 {middle:.1?}, p99 {late:.1?}, most {most:.1?}", times.len());
+            let (p50, p99, max) = (percentile(&times, 50), percentile(&times, 99), percentile(&times, 100));
+            println!("{fault:?}: {} times, p50 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}", times.len());
         }
     }
 
-    /// How long it took until writes succeeded again, in half of the rounds with these faults.
+    /// The median recovery time of the rounds with these faults.
     #[must_use]
     pub fn median(&self, faults: &[Fault]) -> Duration {
-        of_hundred(&self.times(faults), 50)
+        percentile(&self.times(faults), 50)
     }
 
     fn times(&self, faults: &[Fault]) -> Vec<Duration> {
-        let of = self.recoveries.iter().filter(|(fault, _)| faults.contains(fault));
-        let mut times: Vec<Duration> = of.map(|(_, took)| *took).collect();
+        let matching = self.recoveries.iter().filter(|(fault, _)| faults.contains(fault));
+        let mut times: Vec<Duration> = matching.map(|(_, recovery)| *recovery).collect();
         times.sort_unstable();
         times
     }
 }
 
-fn of_hundred(times: &[Duration], percent: usize) -> Duration {
+fn percentile(times: &[Duration], percent: usize) -> Duration {
     let last = times.len().saturating_sub(1);
     times.get(last * percent / 100).copied().unwrap_or_default()
 }

@@ -1,31 +1,31 @@
-//! What carries messages between instances, and can be cut.
+//! The links between instances, which faults can cut.
 
 use std::net::SocketAddr;
 
 use super::Fault;
 use crate::{Network, Proxy};
 
-/// The ways between instances.
-pub trait Ways {
-    /// Does to the ways what the fault says, where it says something of them.
-    fn set(&self, leader: usize, fault: Fault);
+/// The links between instances.
+pub trait Links {
+    /// Applies a fault; faults that do not concern links change nothing.
+    fn inject(&self, leader: usize, fault: Fault);
 
-    /// All ways are whole again.
+    /// Restores all links.
     fn heal(&self);
 }
 
-/// Proxies of 127.0.0.1 between each two instances: the one with the higher number dials the other.
+/// Proxies on 127.0.0.1 between each pair of instances: the one with the higher number dials the other.
 pub struct Proxies(Vec<(usize, usize, Proxy)>);
 
 impl Proxies {
-    /// Proxies in front of instances at these addresses.
+    /// Starts proxies in front of the instances at these addresses.
     #[must_use]
     pub fn start(addresses: &[SocketAddr]) -> Self {
         let pairs = (0..addresses.len()).flat_map(|low| (low + 1..addresses.len()).map(move |high| (low, high)));
         Self(pairs.map(|(low, high)| (low, high, Proxy::start(addresses[low]))).collect())
     }
 
-    /// Where an instance finds another.
+    /// The address of instance `of` as seen by instance `seen_by`.
     #[must_use]
     pub fn address(&self, of: usize, seen_by: usize, real: SocketAddr) -> SocketAddr {
         let proxy = self.0.iter().find(|(low, high, _)| (*low, *high) == (of, seen_by));
@@ -33,8 +33,8 @@ impl Proxies {
     }
 }
 
-impl Ways for Proxies {
-    fn set(&self, leader: usize, fault: Fault) {
+impl Links for Proxies {
+    fn inject(&self, leader: usize, fault: Fault) {
         for (low, high, proxy) in &self.0 {
             if *low != leader && *high != leader {
                 continue;
@@ -42,7 +42,7 @@ impl Ways for Proxies {
             let is_server = *low == leader;
             proxy.set(match fault {
                 Fault::CutLeader | Fault::CutPair => Network::Cut,
-                // What the leader says goes back where it was dialled, and forth where it dialled.
+                // A connection that the leader accepted carries its messages back to the dialler; one that it dialled carries them forth.
                 Fault::MuteLeader if is_server => Network::CutBack,
                 Fault::DeafLeader if !is_server => Network::CutBack,
                 Fault::MuteLeader | Fault::DeafLeader => Network::CutForth,
