@@ -1,9 +1,8 @@
-//! CEL's own conformance tests against the expressions of this repository.
+//! CEL's conformance tests run against this repository's expression engine.
 //!
-//! Tests that fail are listed in `cel_conformance/deviations.txt`, each with its reason: one that is not listed has to pass, and one that is
-//! listed has to fail. `CROSSDOCK_BLESS=1 cargo test` writes the list anew; reasons that are there already and fit stay, and what has none
-//! gets `todo`, which fails until a reason stands there. With `CEL_FAILURES=file` every failure is written there: the test, its expression,
-//! what is expected and what came.
+//! `cel_conformance/deviations.txt` lists the tests that fail, each with a reason: listed tests must fail, all others must pass.
+//! `CROSSDOCK_BLESS=1 cargo test` regenerates the list and keeps valid reasons; new entries get the reason `todo`, which fails until it is
+//! replaced. `CEL_FAILURES=file` writes a line for each failure: test, expression, expected and actual result.
 
 #[path = "cel_conformance/cases.rs"]
 mod cases;
@@ -27,29 +26,29 @@ use crossdock_expression::{Budget, Environment, FixedHost, Program, Type, Val, V
 
 use cases::{Case, Expected};
 use deviations::Deviations;
-use values::{same, show, type_text};
+use values::{is_same, show, type_text};
 
-/// The tests' Go module. It is data only: no Go is compiled.
+/// The Go module of the tests. Only its data is used; no Go code is compiled.
 const MODULE: &str = "cel.dev/expr@v0.25.3";
-/// Tests that the module has; a parser that sees fewer is not the one that was tried.
+/// The minimum number of tests; fewer mean that the parser misses some.
 const TESTS_MIN: usize = 2000;
 
-/// What a test found instead of what it expected.
-struct Miss {
+/// A result that differs from the expected one.
+struct Mismatch {
     expected: String,
-    got: String,
+    actual: String,
 }
 
-/// The folder of the tests' module; nothing where it cannot be had.
-fn module() -> Result<PathBuf, String> {
+/// The folder of the module, downloaded if necessary.
+fn download_module() -> Result<PathBuf, String> {
     let folder = tempfile::tempdir().expect("a folder");
     let output = Command::new("go").args(["mod", "download", "-json", MODULE]).current_dir(folder.path()).output();
     let output = output.map_err(|error| format!("go: {error}"))?;
-    let told: serde_json::Value = serde_json::from_slice(&output.stdout)
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
         .map_err(|_| String::from_utf8_lossy(&output.stderr).trim().to_owned())?;
-    match told["Dir"].as_str() {
+    match report["Dir"].as_str() {
         Some(found) => Ok(found.into()),
-        None => Err(told["Error"].as_str().unwrap_or("no folder of the module is named").to_owned()),
+        None => Err(report["Error"].as_str().unwrap_or("go reported no module folder").to_owned()),
     }
 }
 
@@ -70,21 +69,21 @@ fn environment(case: &Case) -> Environment {
     }
 }
 
-/// Carries a test out; the miss says what is wrong.
-fn run(case: &Case) -> Result<(), Miss> {
-    let miss = |got: String| Miss { expected: case.expected.show(), got };
+/// Runs a test.
+fn run(case: &Case) -> Result<(), Mismatch> {
+    let mismatch = |actual: String| Mismatch { expected: case.expected.show(), actual };
     let program = match Program::compile(&case.source, &environment(case)) {
         Ok(program) => program,
         Err(_) if matches!(case.expected, Expected::Failure) => return Ok(()),
         Err(problems) => {
             let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            return Err(miss(format!("a problem: {}", problems.join("; "))));
+            return Err(mismatch(format!("compile error: {}", problems.join("; "))));
         }
     };
     if let Expected::Typed { of, .. } = &case.expected {
-        let got = type_text(program.result_type());
-        if got != *of {
-            return Err(miss(format!("type {got}")));
+        let actual = type_text(program.result_type());
+        if actual != *of {
+            return Err(mismatch(format!("type {actual}")));
         }
     }
     if case.is_check_only {
@@ -95,7 +94,7 @@ fn run(case: &Case) -> Result<(), Miss> {
         let found = case.bindings.iter().find(|(name, _)| *name == *input.variable);
         match found.map(|(_, value)| value) {
             Some(Ok(value)) => inputs.push(Some(value.clone())),
-            Some(Err(problem)) => return Err(miss(format!("no input: {problem}"))),
+            Some(Err(problem)) => return Err(mismatch(format!("unsupported input: {problem}"))),
             None => inputs.push(None),
         }
     }
@@ -104,55 +103,55 @@ fn run(case: &Case) -> Result<(), Miss> {
     match (&case.expected, &outcome) {
         (Expected::Failure, Err(_)) => Ok(()),
         (Expected::Value(Ok(expected)) | Expected::Typed { value: Some(Ok(expected)), .. }, Ok(value))
-            if same(expected, value) =>
+            if is_same(expected, value) =>
         {
             Ok(())
         }
         (Expected::Typed { value: None, .. }, Ok(_)) => Ok(()),
-        (_, Ok(value)) => Err(miss(show(value))),
-        (_, Err(failure)) => Err(miss(format!("a failure: {failure}"))),
+        (_, Ok(value)) => Err(mismatch(show(value))),
+        (_, Err(failure)) => Err(mismatch(format!("a failure: {failure}"))),
     }
 }
 
-/// As [`run`]; a panic is a miss.
-fn run_caught(case: &Case) -> Result<(), Miss> {
+/// Like [`run`]; a panic is a mismatch.
+fn run_caught(case: &Case) -> Result<(), Mismatch> {
     catch_unwind(AssertUnwindSafe(|| run(case))).unwrap_or_else(|panic| {
-        let told = panic.downcast_ref::<String>().cloned();
-        let told = told.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
-        Err(Miss { expected: case.expected.show(), got: format!("a panic: {told}") })
+        let message = panic.downcast_ref::<String>().cloned();
+        let message = message.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
+        Err(Mismatch { expected: case.expected.show(), actual: format!("a panic: {message}") })
     })
 }
 
 #[test]
-#[ignore = "needs Go's module cel.dev/expr, which tests/run gets"]
+#[ignore = "needs Go's module cel.dev/expr, which tests/run downloads"]
 fn cel_peers_conformance_except_for_listed_deviations() {
-    let folder = match module() {
+    let folder = match download_module() {
         Ok(folder) => folder,
         Err(reason) => {
-            // Past the harness, which keeps what a test that passes prints to itself.
-            let told = format!("cel conformance: SKIPPED: the Go module {MODULE} cannot be had: {reason}\n");
-            std::io::stderr().write_all(told.as_bytes()).expect("it is told");
+            // Written to standard error, as the test harness captures the output of passing tests.
+            let message = format!("cel conformance: SKIPPED: the Go module {MODULE} is not available: {reason}\n");
+            std::io::stderr().write_all(message.as_bytes()).expect("standard error");
             return;
         }
     };
     let cases = cases::read(&folder);
-    assert!(cases.len() >= TESTS_MIN, "there are {} tests", cases.len());
+    assert!(cases.len() >= TESTS_MIN, "there are only {} tests", cases.len());
 
     let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    let mut misses: BTreeMap<&str, Option<Miss>> = BTreeMap::new();
+    let mut results: BTreeMap<&str, Option<Mismatch>> = BTreeMap::new();
     for case in &cases {
-        let miss = run_caught(case).err();
+        let mismatch = run_caught(case).err();
         let (passed, all) = counts.entry(case.file()).or_default();
-        *passed += usize::from(miss.is_none());
+        *passed += usize::from(mismatch.is_none());
         *all += 1;
-        assert!(misses.insert(&case.name, miss).is_none(), "{} is there twice", case.name);
+        assert!(results.insert(&case.name, mismatch).is_none(), "duplicate test {}", case.name);
     }
 
     if let Some(path) = std::env::var_os("CEL_FAILURES") {
         let mut report = String::new();
         for case in &cases {
-            if let Some(Some(Miss { expected, got })) = misses.get(case.name.as_str()) {
-                let line = format!("{} | {} | {expected} | {got}", case.name, case.source);
+            if let Some(Some(Mismatch { expected, actual })) = results.get(case.name.as_str()) {
+                let line = format!("{} | {} | {expected} | {actual}", case.name, case.source);
                 report.push_str(&line.replace('\r', "\\r").replace('\n', "\\n"));
                 report.push('\n');
             }
@@ -164,11 +163,11 @@ fn cel_peers_conformance_except_for_listed_deviations() {
     }
 
     let mut listed = Deviations::read();
-    let failing: Vec<&str> = misses.iter().filter(|(_, miss)| miss.is_some()).map(|(name, _)| *name).collect();
+    let failing: Vec<&str> = results.iter().filter(|(_, mismatch)| mismatch.is_some()).map(|(name, _)| *name).collect();
     if std::env::var_os("CROSSDOCK_BLESS").is_some() {
         listed.bless(cases.iter().filter_map(|case| {
-            let miss = misses.get(case.name.as_str())?.as_ref()?;
-            Some((case, miss.got.as_str()))
+            let mismatch = results.get(case.name.as_str())?.as_ref()?;
+            Some((case, mismatch.actual.as_str()))
         }));
     }
     println!(
@@ -178,17 +177,17 @@ fn cel_peers_conformance_except_for_listed_deviations() {
         failing.len(),
         listed.count(&failing).join(", ")
     );
-    let mut wrong = String::new();
-    for (name, miss) in &misses {
-        let Some(Miss { expected, got }) = miss else { continue };
+    let mut problems = String::new();
+    for (name, mismatch) in &results {
+        let Some(Mismatch { expected, actual }) = mismatch else { continue };
         if listed.reason(name).is_none() {
-            let _ = writeln!(wrong, "{name}: expected {expected}, got {got}");
-        } else if !listed.is_reasoned(name, got) {
-            let _ = writeln!(wrong, "{name} has no reason that fits: expected {expected}, got {got}");
+            let _ = writeln!(problems, "{name}: expected {expected}, got {actual}");
+        } else if !listed.has_valid_reason(name, actual) {
+            let _ = writeln!(problems, "{name} has no valid reason: expected {expected}, got {actual}");
         }
     }
     for name in listed.stale(&failing) {
-        let _ = writeln!(wrong, "{name} does not fail: delete its line of deviations.txt");
+        let _ = writeln!(problems, "{name} does not fail: delete its line in deviations.txt");
     }
-    assert!(wrong.is_empty(), "{wrong}");
+    assert!(problems.is_empty(), "{problems}");
 }

@@ -1,26 +1,27 @@
-//! Random expressions, evaluated by this repository, by cel-go, and by cel-cpp through Python: all have to give the same.
+//! Differential test: random expressions evaluated by this repository's engine ("ours"), by cel-go, and by cel-cpp through Python must give the
+//! same result.
 //!
-//! `CROSSDOCK_EXPRESSIONS` says how many, `CROSSDOCK_SEED` from which seed, and `CROSSDOCK_EXPRESSION` has one of them evaluated alone, by its
-//! number. With `CEL_DIFFERENCES=file` all differences are written there, one a line; without, the test ends after the first few.
+//! `CROSSDOCK_EXPRESSIONS` sets the number of expressions, `CROSSDOCK_SEED` the seed; `CROSSDOCK_EXPRESSION` evaluates a single one, given by its
+//! number. `CEL_DIFFERENCES=file` writes all differences to a file, one per line; otherwise the test stops after the first few.
 //!
-//! What is left out, as ours differs on purpose, or as no two evaluators agree:
+//! Excluded, because ours differs on purpose or no two evaluators agree:
 //!
-//! | What | Why |
+//! | Excluded | Reason |
 //! | --- | --- |
-//! | whole numbers beyond 53 bits beside doubles | ours compares them exactly, the others as doubles |
-//! | decimals | the others have none |
-//! | lists, maps and conditionals of mixed types | ours takes them, the others' checkers do not |
-//! | the order of a map's entries | the language has none; the others' is random |
-//! | `string(x)` and `%s` of doubles that are large, or small | ours writes an exponent from 10²¹ and below 10⁻⁶ on, as JSON's writers do; the language does not say |
-//! | `%s` of bytes that are no UTF-8 | cel-go makes a string of them that is none, ours replaces them |
-//! | regular expressions as literals | ours reads them when it checks, and refuses one that would never be evaluated |
-//! | `(?x)`, `(?u)`, `\u00e9`, `a**`, operations on classes, repetitions above 1000 | ours takes them, RE2 does not |
-//! | octal escapes, `\C`, `\Q…\E`, a lone `{`, `[[a]` | RE2 takes them, ours does not |
-//! | sums of time beyond 2⁶³ nanoseconds of both signs | the others lose a moment on the way to a difference that fits |
-//! | `optional.ofNonZeroValue` of a moment | cel-go's zero is the first moment, that of protobuf is 1970 |
-//! | zero bytes in variables | cel-cpp's package ends there |
+//! | integers beyond 53 bits compared with doubles | ours compares exactly, the others convert to doubles |
+//! | decimals | not supported by the others |
+//! | lists, maps and conditionals of mixed types | rejected by the others' type checkers |
+//! | the order of map entries | undefined in CEL; random in the others |
+//! | `string(x)` and `%s` of very large or small doubles | ours writes an exponent from 10²¹ and below 10⁻⁶, like JSON writers; undefined in CEL |
+//! | `%s` of bytes that are not UTF-8 | cel-go makes an invalid string, ours replaces them |
+//! | regular expressions as literals | ours compiles them at check time and rejects invalid ones even if never evaluated |
+//! | `(?x)`, `(?u)`, `\u00e9`, `a**`, operations on classes, repetitions above 1000 | supported by ours, not by RE2 |
+//! | octal escapes, `\C`, `\Q…\E`, a lone `{`, `[[a]` | supported by RE2, not by ours |
+//! | sums of timestamps and durations beyond 2⁶³ nanoseconds | the others overflow in intermediate results |
+//! | `optional.ofNonZeroValue` of a timestamp | cel-go's zero value is year 1, protobuf's is 1970 |
+//! | NUL bytes in variables | cel-cpp's Python package truncates there |
 //!
-//! What one of the others alone does in a way of its own is `Unlike` in `cel_differential/generator.rs`.
+//! Peculiarities of a single evaluator are listed as `Quirk` in `cel_differential/tree.rs`.
 
 #[path = "cel_differential/generator.rs"]
 mod generator;
@@ -42,23 +43,23 @@ use generator::{Generator, Tree, variables};
 use peers::{Answer, Evaluator};
 use values::{Sort, Tagged};
 
-/// Expressions where nothing is asked for.
+/// The default number of expressions.
 const EXPRESSIONS: u64 = 2000;
-/// Expressions that the evaluators are given at once.
+/// The number of expressions sent to an evaluator at once.
 const BATCH: u64 = 500;
-/// Differences after which the test ends.
+/// The number of differences after which the test stops.
 const DIFFERENCES_MAX: usize = 20;
 
-/// Expressions of a hundred that another's checker may refuse: it gives an empty list, or map, the type that the first overload
-/// takes, so that `[].sort() + [1u]` is refused. More would be ill-typed ones of the generator.
-const REFUSED_MAX: usize = 1;
+/// The maximum percentage of expressions that another type checker may reject. It infers the type of an empty list or map from the first
+/// overload, so that it rejects `[].sort() + [1u]`. A higher share would mean that the generator produces ill-typed expressions.
+const REJECTED_PERCENT_MAX: usize = 1;
 
-/// An expression with the values that it is over.
+/// An expression and the values of its variables.
 struct Case {
     number: u64,
     tree: Tree,
     values: Vec<(&'static str, Sort, Tagged)>,
-    /// Lists and maps are those of a message.
+    /// Whether lists and maps are parts of a message.
     is_data: bool,
 }
 
@@ -82,24 +83,25 @@ impl Case {
         json!({ "expr": source, "types": types, "vars": vars }).to_string()
     }
 
-    /// Whether an evaluator is asked.
+    /// Whether the case is sent to an evaluator.
     fn is_for(&self, name: &str) -> bool {
-        // Python keeps microseconds, and its package takes the first moment for one without a date.
-        let is_kept = |value: &Tagged| !value.is_below_micros() && !value.same(&Tagged::time("0001-01-01T00:00:00Z"));
-        let has_text = !matches!(self.tree.sort, Sort::Optional(_) | Sort::Kind);
-        let fits = name == "cel-go" || has_text && self.values.iter().all(|(_, _, value)| is_kept(value));
+        // Python has microsecond precision, and its package treats year 1 as a missing date.
+        let is_preserved =
+            |value: &Tagged| !value.is_below_micros() && !value.is_same(&Tagged::time("0001-01-01T00:00:00Z"));
+        let is_returned = !matches!(self.tree.sort, Sort::Optional(_) | Sort::Kind);
+        let fits = name == "cel-go" || is_returned && self.values.iter().all(|(_, _, value)| is_preserved(value));
         fits && self.tree.is_for(name)
     }
 
     fn shown(&self, source: &str) -> String {
-        // Only what the source names.
+        // Only variables that the source uses.
         let words: BTreeSet<&str> = source.split(|next: char| !next.is_alphanumeric()).collect();
         let named = self.values.iter().filter(|(name, ..)| words.contains(name));
         named.map(|(name, _, value)| format!("{name}={}", value.to_json())).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// What this repository's evaluator gives.
+/// The result of this repository's engine.
 fn ours(case: &Case, source: &str) -> Answer {
     let evaluated = catch_unwind(AssertUnwindSafe(|| {
         let of = |(name, sort, _): &(&str, Sort, Tagged)| Variable { name: (*name).into(), ty: sort.to_type() };
@@ -110,7 +112,7 @@ fn ours(case: &Case, source: &str) -> Answer {
             program.inputs().iter().map(|input| value_of(&input.variable)?.to_data()).collect();
         let inputs = program.inputs().iter().zip(&data).map(|(input, data)| match data {
             Some(data) if case.is_data => Some(Val::data(data, false)),
-            _ => Some(value_of(&input.variable)?.to_made()),
+            _ => Some(value_of(&input.variable)?.to_computed()),
         });
         let inputs: Vec<Option<Val<'_>>> = inputs.collect();
         let (budget, host) = (Budget::new(Instant::now() + Duration::from_secs(60)), FixedHost::default());
@@ -120,17 +122,17 @@ fn ours(case: &Case, source: &str) -> Answer {
     evaluated.unwrap_or_else(|_| Ok(Tagged::Other("a panic".to_owned())))
 }
 
-/// Whether its checker refused it.
-fn is_refused(answer: &Answer) -> bool {
+/// Whether the type checker rejected the expression.
+fn is_rejected(answer: &Answer) -> bool {
     answer.as_ref().is_err_and(|error| error.starts_with("check"))
 }
 
-/// Whether ours and another's are not the same. Of what another's checker alone refuses, nothing is learnt: see [`REFUSED_MAX`].
+/// Whether two results differ. A rejection by the other type checker alone is no difference: see [`REJECTED_PERCENT_MAX`].
 fn differs(ours: &Answer, other: &Answer) -> bool {
     match (ours, other) {
-        (Ok(left), Ok(right)) => !left.same(right),
-        (Err(_), Err(_)) => is_refused(ours) && !is_refused(other),
-        _ if is_refused(other) => false,
+        (Ok(left), Ok(right)) => !left.is_same(right),
+        (Err(_), Err(_)) => is_rejected(ours) && !is_rejected(other),
+        _ if is_rejected(other) => false,
         _ => true,
     }
 }
@@ -142,8 +144,8 @@ fn shown(answer: &Answer) -> String {
     }
 }
 
-/// Makes an expression smaller while the evaluator still differs.
-fn shrunk(case: &Case, evaluator: &mut Evaluator, was_refused: bool) -> Tree {
+/// Shrinks an expression as long as the results still differ.
+fn shrink(case: &Case, evaluator: &mut Evaluator, was_rejected: bool) -> Tree {
     let mut tree = case.tree.clone();
     for _ in 0..30 {
         let mut candidates = tree.smaller();
@@ -152,10 +154,10 @@ fn shrunk(case: &Case, evaluator: &mut Evaluator, was_refused: bool) -> Tree {
         candidates.truncate(200);
         let sources: Vec<String> = candidates.iter().map(Tree::text).collect();
         let lines: Vec<String> = sources.iter().map(|source| case.request(source)).collect();
-        let answers = evaluator.ask(&lines);
+        let answers = evaluator.evaluate(&lines);
         let found = sources.iter().zip(&answers).position(|(source, answer)| {
             let ours = ours(case, source);
-            differs(&ours, answer) && is_refused(&ours) == was_refused
+            differs(&ours, answer) && is_rejected(&ours) == was_rejected
         });
         match found {
             Some(at) => tree = candidates.swap_remove(at),
@@ -165,8 +167,8 @@ fn shrunk(case: &Case, evaluator: &mut Evaluator, was_refused: bool) -> Tree {
     tree
 }
 
-fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+fn env_number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
 }
 
 #[test]
@@ -178,9 +180,9 @@ fn cel_peers_agree_on_random_expressions() {
         ("cel-go", Evaluator::start(&mut Command::new(cache.join("evaluate")))),
         ("cel-cpp", Evaluator::start(Command::new(cache.join("venv/bin/python")).arg(script))),
     ];
-    let seed = variable("CROSSDOCK_SEED").unwrap_or_else(rand::random);
-    let count = variable("CROSSDOCK_EXPRESSIONS").unwrap_or(EXPRESSIONS);
-    let numbers = variable("CROSSDOCK_EXPRESSION").map_or(0..count, |one| one..one + 1);
+    let seed = env_number("CROSSDOCK_SEED").unwrap_or_else(rand::random);
+    let count = env_number("CROSSDOCK_EXPRESSIONS").unwrap_or(EXPRESSIONS);
+    let numbers = env_number("CROSSDOCK_EXPRESSION").map_or(0..count, |one| one..one + 1);
     println!("CROSSDOCK_SEED={seed} CROSSDOCK_EXPRESSIONS={count}");
 
     let report = std::env::var_os("CEL_DIFFERENCES");
@@ -195,22 +197,22 @@ fn cel_peers_agree_on_random_expressions() {
         let own: Vec<Answer> = cases.iter().zip(&sources).map(|(case, source)| ours(case, source)).collect();
         failures += own.iter().filter(|answer| answer.is_err()).count();
         for (name, evaluator) in &mut evaluators {
-            let asked: Vec<usize> = (0..cases.len()).filter(|at| cases[*at].is_for(name)).collect();
-            let lines: Vec<String> = asked.iter().map(|at| cases[*at].request(&sources[*at])).collect();
-            let answers = evaluator.ask(&lines);
-            let (given, refused) = counts.entry(*name).or_default();
-            *given += asked.len();
-            *refused += answers.iter().filter(|answer| is_refused(answer)).count();
-            for (at, answer) in asked.iter().zip(&answers) {
+            let selected: Vec<usize> = (0..cases.len()).filter(|at| cases[*at].is_for(name)).collect();
+            let lines: Vec<String> = selected.iter().map(|at| cases[*at].request(&sources[*at])).collect();
+            let answers = evaluator.evaluate(&lines);
+            let (sent, rejected) = counts.entry(*name).or_default();
+            *sent += selected.len();
+            *rejected += answers.iter().filter(|answer| is_rejected(answer)).count();
+            for (at, answer) in selected.iter().zip(&answers) {
                 let (case, source) = (&cases[*at], &sources[*at]);
                 if !differs(&own[*at], answer) {
                     continue;
                 }
-                let (number, of) = (case.number, case.shown(source));
-                let small = shrunk(case, evaluator, is_refused(&own[*at])).text();
-                let small_answer = evaluator.ask(&[case.request(&small)]).remove(0);
+                let (number, variables) = (case.number, case.shown(source));
+                let small = shrink(case, evaluator, is_rejected(&own[*at])).text();
+                let small_answer = evaluator.evaluate(&[case.request(&small)]).remove(0);
                 let difference = format!(
-                    "{small} | {} | ours: {} | {name}: {} | CROSSDOCK_SEED={seed} CROSSDOCK_EXPRESSION={number} | of: {source} | {of}",
+                    "{small} | {} | ours: {} | {name}: {} | CROSSDOCK_SEED={seed} CROSSDOCK_EXPRESSION={number} | original: {source} | {variables}",
                     case.shown(&small),
                     shown(&ours(case, &small)),
                     shown(&small_answer),
@@ -220,16 +222,16 @@ fn cel_peers_agree_on_random_expressions() {
         }
         first = last;
     }
-    println!("{failures} of them fail");
-    for (name, (given, refused)) in &counts {
-        println!("{name} was given {given}, and its checker refused {refused}");
+    println!("{failures} expressions fail");
+    for (name, (sent, rejected)) in &counts {
+        println!("{name}: {sent} expressions, {rejected} rejected by its type checker");
     }
     if let Some(path) = report {
         std::fs::write(path, differences.join("\n") + "\n").expect("the report is written");
     }
     let few = differences.iter().take(DIFFERENCES_MAX).cloned().collect::<Vec<_>>();
     assert!(differences.is_empty(), "{} differences from seed {seed}:\n{}", differences.len(), few.join("\n"));
-    for (name, (given, refused)) in counts {
-        assert!(refused * 100 <= given * REFUSED_MAX, "{name} refused {refused} of {given}");
+    for (name, (sent, rejected)) in counts {
+        assert!(rejected * 100 <= sent * REJECTED_PERCENT_MAX, "{name} rejected {rejected} of {sent}");
     }
 }

@@ -1,4 +1,4 @@
-//! Every pair of protocols, one-way and request/reply, by contracts and opaque: clients of others call, services of others answer.
+//! Every pair of protocols, one-way and request/reply, with contracts and opaque, between third-party clients and services.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,7 +14,7 @@ service Amqp { rpc Ask(Note) returns (Note); rpc Tell(Note) returns (Note); }
 message Note { string text = 1; int64 number = 2; repeated string list = 3; }
 ";
 
-/// `{"text":"085","number":"9007199254740993","list":["one"]}` in protobuf, a field each.
+/// The fields of [`note`] in protobuf, in hexadecimal.
 const FIELDS: [&str; 3] = ["0a03303835", "108180808080808010", "1a036f6e65"];
 
 fn note() -> Value {
@@ -31,20 +31,22 @@ fn unhex(text: &str) -> Vec<u8> {
     pairs.map(|pair| u8::from_str_radix(pair, 16).expect("digits")).collect()
 }
 
-/// A body as the peers of AMQP write it.
-fn shown(body: &[u8]) -> String {
+/// A body in the notation of `tests/peers/amqp/peer.py`.
+fn show(body: &[u8]) -> String {
     String::from_utf8(body.to_vec()).unwrap_or_else(|_| format!("hex:{}", hex(body)))
 }
 
-fn unshown(text: &str) -> Vec<u8> {
+/// The inverse of [`show`].
+fn parse_shown(text: &str) -> Vec<u8> {
     text.strip_prefix("hex:").map_or_else(|| text.as_bytes().to_vec(), unhex)
 }
 
-struct Bed {
+/// The gateway with a client and a service for each protocol.
+struct Testbed {
     broker: &'static RabbitMq,
     backend: Backend,
     grpc: PathBuf,
-    /// What the service of gRPC got, a line for each call.
+    /// The log of the gRPC service: the request of each call in hexadecimal.
     log: PathBuf,
     gateway: Gateway,
     queues: String,
@@ -55,23 +57,23 @@ struct Bed {
 
 const PROTOCOLS: [&str; 3] = ["Http", "Grpc", "Amqp"];
 
-/// What the routes know of the messages.
+/// How the routes treat messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// Contracts: JSON over HTTP and AMQP, protobuf over gRPC.
+    /// With contracts: JSON over HTTP and AMQP, protobuf over gRPC.
     Contracts,
-    /// Nothing: the same bytes everywhere.
+    /// Opaque: the same bytes everywhere.
     Opaque,
 }
 
-/// Neither text nor protobuf.
+/// A body that is neither UTF-8 nor protobuf.
 const OPAQUE: &[u8] = b"\xff\x00\xfe\r\n{\x80";
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-impl Bed {
+impl Testbed {
     fn start(mode: Mode) -> Self {
         let (broker, backend, grpc) = (RabbitMq::start(), Backend::start(), peers("grpc").join("venv/bin/python"));
         let folder = tempfile::tempdir().expect("a folder");
@@ -82,8 +84,8 @@ impl Bed {
         let server = Peer::start(Command::new(&grpc).arg(raw).arg("serve").arg(&log));
         let served = format!("{queues}-served");
         let amqp_server = Peer::start(&mut broker.peer(&["serve", &served]));
-        let told = format!("{queues}-told");
-        broker.run(&["declare", &told]);
+        let tell_queue = format!("{queues}-told");
+        broker.run(&["declare", &tell_queue]);
         let mut routes = match mode {
             Mode::Contracts => format!(
                 "version: 1
@@ -91,7 +93,7 @@ contracts: {{ pair: {{ proto: pair.proto }} }}
 services:
   Http: {{ http: {{ url: \"http://{}\", operations: {{ Ask: {{ post: /echo, as: pair.v1.Http/Ask }}, Tell: {{ post: /echo, as: pair.v1.Http/Tell }} }} }} }}
   Grpc: {{ grpc: {{ url: \"http://{}\", service: pair.v1.Grpc }} }}
-  Amqp: {{ amqp: {{ url: \"{}\", operations: {{ Ask: {{ queue: {served}, reply: true, as: pair.v1.Amqp/Ask }}, Tell: {{ queue: {told}, as: pair.v1.Amqp/Tell }} }} }} }}
+  Amqp: {{ amqp: {{ url: \"{}\", operations: {{ Ask: {{ queue: {served}, reply: true, as: pair.v1.Amqp/Ask }}, Tell: {{ queue: {tell_queue}, as: pair.v1.Amqp/Tell }} }} }} }}
 routes:
 ",
                 backend.address, server.address, broker.url
@@ -101,7 +103,7 @@ routes:
 services:
   Http: {{ http: {{ url: \"http://{}\", operations: {{ Ask: {{ post: /same, format: raw }}, Tell: {{ post: /same, format: raw }} }} }} }}
   Grpc: {{ grpc: {{ url: \"http://{}\", opaque: {{ Ask: pair.v1.Grpc/Ask, Tell: pair.v1.Grpc/Tell }} }} }}
-  Amqp: {{ amqp: {{ url: \"{}\", format: raw, operations: {{ Ask: {{ queue: {served}, reply: true }}, Tell: {{ queue: {told} }} }} }} }}
+  Amqp: {{ amqp: {{ url: \"{}\", format: raw, operations: {{ Ask: {{ queue: {served}, reply: true }}, Tell: {{ queue: {tell_queue} }} }} }} }}
 routes:
 ",
                 backend.address, server.address, broker.url
@@ -133,7 +135,7 @@ routes:
         let gateway = Gateway::start_with_files(&listeners, &routes, &[("pair.proto", PROTO)]);
         for to in PROTOCOLS {
             for kind in ["Ask", "Tell"] {
-                until("the queues to be made", || {
+                until("the queues to be declared", || {
                     broker.peer(&["depth", &format!("{queues}-{to}-{kind}")]).output().expect("pika").status.success()
                 });
             }
@@ -141,8 +143,8 @@ routes:
         Self { broker, backend, grpc, log, gateway, queues, mode, _servers: (server, amqp_server), _folder: folder }
     }
 
-    /// What is sent by that protocol, and its media type.
-    fn sent(&self, protocol: &str) -> (Vec<u8>, &'static str) {
+    /// The body that is sent over a protocol, and its media type.
+    fn request(&self, protocol: &str) -> (Vec<u8>, &'static str) {
         match (self.mode, protocol) {
             (Mode::Opaque, _) => (OPAQUE.to_vec(), "application/protobuf"),
             (Mode::Contracts, "Grpc") => (wire(), "application/protobuf"),
@@ -150,48 +152,49 @@ routes:
         }
     }
 
-    /// Calls, and gives the reply's body; nothing where none is expected.
+    /// Makes a call; returns the body of the reply, or `None` for one-way calls.
     fn call(&self, from: &str, to: &str, kind: &str) -> Option<Vec<u8>> {
-        let (body, media_type) = self.sent(from);
+        let (body, media_type) = self.request(from);
         match from {
             "Http" => {
                 let answer = call_with(&self.gateway.public(), "POST", &format!("/{to}/{kind}"), media_type, &body);
                 assert!((200..300).contains(&answer.status), "{from} {to} {kind}: {} {}", answer.status, answer.body);
-                let replied = kind == "Ask";
-                assert!(!replied || answer.header("content-type") == Some(media_type), "{}", answer.head);
-                replied.then_some(answer.bytes)
+                let has_reply = kind == "Ask";
+                assert!(!has_reply || answer.header("content-type") == Some(media_type), "{}", answer.head);
+                has_reply.then_some(answer.bytes)
             }
             "Grpc" => {
                 let mut command = Command::new(&self.grpc);
                 command.arg(repository().join("tests/peers/grpc/python/raw.py")).arg("call");
                 command.arg(self.gateway.listener("internal")).arg(format!("/pair.v1.{to}/{kind}"));
-                let (good, told) = run_peer(command.arg(hex(&body)));
+                let (is_success, output) = run_peer(command.arg(hex(&body)));
                 let expected = if kind == "Ask" { hex(&body) } else { String::new() };
-                assert!(good && told.trim() == expected, "{from} {to} {kind}: {told}");
+                assert!(is_success && output.trim() == expected, "{from} {to} {kind}: {output}");
                 (kind == "Ask").then_some(body)
             }
             _ => {
                 let queue = format!("{}-{to}-{kind}", self.queues);
                 if kind == "Tell" {
-                    self.broker.run(&["publish", &queue, &shown(&body)]);
+                    self.broker.run(&["publish", &queue, &show(&body)]);
                     return None;
                 }
-                let told = self.broker.run(&["call", &queue, &shown(&body)]);
-                let reply: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{from} {to} {kind}: {told}"));
+                let output = self.broker.run(&["call", &queue, &show(&body)]);
+                let reply: Value =
+                    serde_json::from_str(&output).unwrap_or_else(|_| panic!("{from} {to} {kind}: {output}"));
                 assert_eq!(reply["headers"]["crossdock-status"], Value::Null, "{from} {to} {kind}: {reply}");
                 assert_eq!(reply["content_type"], media_type, "{from} {to} {kind}: {reply}");
-                Some(unshown(reply["body"].as_str().expect("text")))
+                Some(parse_shown(reply["body"].as_str().expect("text")))
             }
         }
     }
 
-    /// Whether a body says what was sent, where it went by that protocol.
-    fn is_sent(&self, protocol: &str, body: &[u8]) -> bool {
-        let (sent, media_type) = self.sent(protocol);
+    /// Whether a body received over a protocol is equivalent to what was sent.
+    fn is_equivalent(&self, protocol: &str, body: &[u8]) -> bool {
+        let (sent, media_type) = self.request(protocol);
         let json = |body: &[u8]| serde_json::from_slice::<Value>(body).expect("JSON");
         match media_type {
             "application/json" => json(body) == json(&sent),
-            // Fields go in the order in which they came.
+            // Fields are written in the order in which they were received.
             _ if self.mode == Mode::Contracts => {
                 body.len() == sent.len() && FIELDS.iter().all(|field| hex(body).contains(field))
             }
@@ -199,8 +202,8 @@ routes:
         }
     }
 
-    /// How many messages a service has got in all.
-    fn got(&self, to: &str) -> usize {
+    /// The number of messages that a service has received.
+    fn received(&self, to: &str) -> usize {
         match to {
             "Http" => self.backend.requests(),
             "Grpc" => std::fs::read_to_string(&self.log).expect("its log").lines().count(),
@@ -209,27 +212,27 @@ routes:
     }
 }
 
-/// Calls through every pair, both ways.
-fn every_cell(bed: &Bed) {
-    let mut cells = 0;
+/// Makes a request/reply and a one-way call for each pair of protocols.
+fn call_every_pair(bed: &Testbed) {
+    let mut calls = 0;
     for from in PROTOCOLS {
         for to in PROTOCOLS {
             let reply = bed.call(from, to, "Ask").expect("a reply");
-            assert!(bed.is_sent(from, &reply), "{from} to {to}: {}", hex(&reply));
-            let before = bed.got(to);
+            assert!(bed.is_equivalent(from, &reply), "{from} to {to}: {}", hex(&reply));
+            let before = bed.received(to);
             assert_eq!(bed.call(from, to, "Tell"), None);
-            until(&format!("what {from} told {to} to arrive"), || bed.got(to) == before + 1);
-            cells += 2;
+            until(&format!("the message from {from} to {to} to arrive"), || bed.received(to) == before + 1);
+            calls += 2;
         }
     }
-    assert_eq!(cells, 18);
-    let calls = std::fs::read_to_string(&bed.log).expect("a log");
-    assert!(calls.lines().all(|message| bed.is_sent("Grpc", &unhex(message))), "{calls}");
-    let told = format!("{}-told", bed.queues);
-    let media_type = bed.sent("Amqp").1;
-    for line in bed.broker.run(&["drain", &told, "3"]).lines() {
+    assert_eq!(calls, 18);
+    let log = std::fs::read_to_string(&bed.log).expect("a log");
+    assert!(log.lines().all(|message| bed.is_equivalent("Grpc", &unhex(message))), "{log}");
+    let tell_queue = format!("{}-told", bed.queues);
+    let media_type = bed.request("Amqp").1;
+    for line in bed.broker.run(&["drain", &tell_queue, "3"]).lines() {
         let message: Value = serde_json::from_str(line).expect("JSON");
-        assert!(bed.is_sent("Amqp", &unshown(message["body"].as_str().expect("text"))), "{line}");
+        assert!(bed.is_equivalent("Amqp", &parse_shown(message["body"].as_str().expect("text"))), "{line}");
         assert_eq!(message["content_type"], media_type);
     }
 }
@@ -237,21 +240,21 @@ fn every_cell(bed: &Bed) {
 #[test]
 #[ignore = "needs RabbitMQ and gRPC for Python, which tests/run installs"]
 fn rabbitmq_grpcio_and_http_exchange_messages_in_every_pair() {
-    every_cell(&Bed::start(Mode::Contracts));
+    call_every_pair(&Testbed::start(Mode::Contracts));
 }
 
 #[test]
 #[ignore = "needs RabbitMQ and gRPC for Python, which tests/run installs"]
 fn rabbitmq_grpcio_and_http_exchange_opaque_bytes_in_every_pair() {
-    let bed = Bed::start(Mode::Opaque);
-    every_cell(&bed);
-    // What is said to be something else is not taken for protobuf.
+    let bed = Testbed::start(Mode::Opaque);
+    call_every_pair(&bed);
+    // A gRPC service rejects bodies with another media type.
     let answer = call_with(&bed.gateway.public(), "POST", "/Grpc/Ask", "application/json", b"{}");
     assert_eq!(answer.status, 415, "{}", answer.body);
-    // A reply is what its service made, whatever the request was called.
+    // The media type of the reply does not depend on that of the request.
     let answer = call_with(&bed.gateway.public(), "POST", "/Grpc/Ask", "application/x-protobuf; v=1", OPAQUE);
     assert_eq!((answer.header("content-type"), &*answer.bytes), (Some("application/protobuf"), OPAQUE));
-    // No bytes are a message of defaults.
+    // An empty body is a valid message.
     let mut command = Command::new(&bed.grpc);
     command.arg(repository().join("tests/peers/grpc/python/raw.py")).arg("call");
     command.arg(bed.gateway.listener("internal")).args(["/pair.v1.Grpc/Ask", ""]);

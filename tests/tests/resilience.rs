@@ -1,4 +1,4 @@
-//! Reload and drain under load, callers who leave, services that are full or down.
+//! Reload and drain under load, disconnecting callers, services that are overloaded or down.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,7 @@ const REQUEST: &[u8] =
 fn reload_under_load_fails_no_request() {
     let backend = Backend::start();
     let gateway = Gateway::start(&routes(&backend, 0));
-    let wanted = 50_000;
+    let request_count = 50_000;
     let (done, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
     let callers: Vec<_> = (0..8)
         .map(|_| {
@@ -41,7 +41,7 @@ fn reload_under_load_fails_no_request() {
             std::thread::spawn(move || {
                 let mut connection = Connection::open(&address);
                 let mut newest = 0;
-                while done.fetch_add(1, Ordering::SeqCst) < wanted {
+                while done.fetch_add(1, Ordering::SeqCst) < request_count {
                     connection.send(REQUEST);
                     let reply = connection.receive(false);
                     let generation =
@@ -61,31 +61,34 @@ fn reload_under_load_fails_no_request() {
             })
         })
         .collect();
-    let (mut generation, mut refused) = (0, 0);
-    while done.load(Ordering::SeqCst) < wanted {
+    let (mut generation, mut rejected) = (0, 0);
+    while done.load(Ordering::SeqCst) < request_count {
         if generation % 2 == 0 {
             let before = gateway.admin_json("/readyz")["generation"].as_u64().expect("a number");
             generation += 1;
             gateway.write_routes(&routes(&backend, generation));
-            until("the new routes", || {
+            until("the new routes to be active", || {
                 gateway.admin_json("/readyz")["generation"].as_u64().expect("a number") > before
             });
         } else {
             generation += 1;
-            refused += 1;
+            rejected += 1;
             gateway.write_routes("version: 1\nroutes: { broken: { form: x } }\n");
-            until("the refusal", || gateway.admin_json("/readyz")["last_reload"]["ok"] == false);
+            until("the routes to be rejected", || gateway.admin_json("/readyz")["last_reload"]["ok"] == false);
         }
     }
     for caller in callers {
         caller.join().expect("a caller");
     }
     let failed = failed.lock().expect("the list");
-    println!("{wanted} requests over {generation} reloads, {refused} of them refused: {} failed", failed.len());
-    assert!(generation >= 4 && refused >= 2, "the load has to meet several reloads of both kinds, not {generation}");
+    println!(
+        "{request_count} requests over {generation} reloads, {rejected} of them rejected: {} failed",
+        failed.len()
+    );
+    assert!(generation >= 4 && rejected >= 2, "too few reloads under load: {generation}");
     assert!(failed.is_empty(), "{} failed, the first: {:?}", failed.len(), failed.first());
     let metrics = call(&gateway.admin(), "GET", "/metrics", "").body;
-    assert!(metrics.contains(&format!("crossdock_reloads_failed_total {refused}")), "{metrics}");
+    assert!(metrics.contains(&format!("crossdock_reloads_failed_total {rejected}")), "{metrics}");
 }
 
 #[test]
@@ -111,14 +114,14 @@ fn drain_under_load_loses_no_request() {
                                 return;
                             }
                         }
-                        // Told in HTTP that the gateway stops: not lost, the caller knows that nothing was done.
+                        // The gateway is stopping: not lost, as the caller knows that the request was not executed.
                         Some(reply) if reply.status == 503 => return,
                         Some(reply) => {
                             lost.lock().expect("the list").push(format!("{reply:?}"));
                             return;
                         }
-                        // An idle connection was closed before the request was read: nothing was done, and a client
-                        // sends it again on another connection. The service's own count shows that below.
+                        // The connection was closed before the request was read. A client would retry; the service's request
+                        // count below shows that it was not executed.
                         None => return,
                     }
                 }
@@ -137,9 +140,9 @@ fn drain_under_load_loses_no_request() {
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     let lost = lost.lock().expect("the list");
     assert!(lost.is_empty(), "{lost:?}");
-    let (asked, answered) = (backend.requests(), answered.load(Ordering::SeqCst));
-    println!("{answered} answered, {asked} carried out by the service");
-    assert_eq!(asked, answered, "every request that the service carried out was answered to its caller");
+    let (executed, answered) = (backend.requests(), answered.load(Ordering::SeqCst));
+    println!("{answered} answered, {executed} executed by the service");
+    assert_eq!(executed, answered, "every executed request is answered");
 }
 
 #[test]
@@ -148,9 +151,9 @@ fn a_second_signal_exits_at_once_with_an_error() {
     let mut gateway = Gateway::start(&routes(&backend, 0).replace("/slow/300", "/slow/5000"));
     let mut connection = Connection::open(&gateway.public());
     connection.send(String::from_utf8_lossy(REQUEST).replace("/plain", "/slow").as_bytes());
-    until("the call to be under way", || backend.requests() == 1);
+    until("the call to be in flight", || backend.requests() == 1);
     gateway.signal("TERM");
-    until("the gateway to stop", || gateway.log().iter().any(|line| line.contains("takes nothing new")));
+    until("the gateway to drain", || gateway.log().iter().any(|line| line.contains("takes nothing new")));
     gateway.signal("TERM");
     assert_eq!(gateway.wait(), Ending { code: Some(1) });
 }
@@ -172,32 +175,32 @@ fn ten_thousand_disconnecting_callers_release_all_credit() {
     let mut resident = Vec::new();
     for _ in 0..3 {
         for _ in 0..20 {
-            let left: Vec<Connection> = (0..500)
+            let connections: Vec<Connection> = (0..500)
                 .map(|_| {
                     let mut connection = Connection::open(&gateway.public());
                     connection.send(request.as_bytes());
                     connection
                 })
                 .collect();
-            drop(left);
+            drop(connections);
         }
-        until("all credit to be back", || {
+        until("all credit to be released", || {
             let echo = service(&gateway, "echo");
             echo["credit"] == 20_000 && echo["in_flight"] == 0
         });
-        until("every request to be counted", || {
+        until("no request to be in flight", || {
             let routes = gateway.admin_json("/api/v1/routes");
             let routes = routes["routes"].as_array().expect("routes");
             routes.iter().all(|route| route["in_flight"] == 0)
         });
-        let open = || std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("its files").count();
-        until("connections to be closed", || open() < 600);
+        let open_files = || std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("its files").count();
+        until("connections to be closed", || open_files() < 600);
         resident.push(gateway.resident_kib());
     }
-    println!("resident after each 10 000 callers, KiB: {resident:?}");
-    // A call under way needs some 17 KiB, and how many of a crowd are at once depends on the machine: 200 MiB if all are.
-    // Another crowd needs no more than that; kept for all 30 000 callers it would be 500 MiB.
-    assert!(resident[2] < resident[0].max(200 * 1024) * 5 / 4, "memory grows from crowd to crowd: {resident:?} KiB");
+    println!("resident memory after each 10 000 callers, KiB: {resident:?}");
+    // A call in flight needs about 17 KiB: up to 200 MiB for 10 000 callers, depending on how many are concurrent. A leak of all
+    // 30 000 calls would need 500 MiB.
+    assert!(resident[2] < resident[0].max(200 * 1024) * 5 / 4, "memory grows from round to round: {resident:?} KiB");
     assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200);
     assert!(gateway.is_running());
 }
@@ -220,7 +223,7 @@ fn calls_to_a_full_service_fail_at_once_and_others_are_served() {
     assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")), "{reply:?}");
     assert!(reply.body.contains("resource_exhausted"), "{reply:?}");
     assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200);
-    assert!(begun.elapsed() < Duration::from_millis(400), "told at once, not after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(400), "rejected only after {:?}", begun.elapsed());
     for connection in &mut held {
         assert_eq!(connection.receive(false).expect("an answer").status, 200);
     }
@@ -241,7 +244,7 @@ fn deadlines_are_enforced_and_propagated() {
     let left = head
         .lines()
         .find_map(|line| line.strip_prefix("crossdock-timeout: "))
-        .expect("what is left")
+        .expect("the remaining time")
         .trim_end_matches("ms");
     assert!((1..=50).contains(&left.parse::<u64>().expect("a number")), "{left}");
     connection.send(b"POST /slow HTTP/1.1\r\nHost: h\r\nCrossdock-Timeout: soon\r\nContent-Length: 0\r\n\r\n");
@@ -251,7 +254,7 @@ fn deadlines_are_enforced_and_propagated() {
 #[test]
 fn calls_are_spread_over_endpoints_and_skip_an_unreachable_one() {
     let (first, second) = (Backend::start(), Backend::start());
-    // Nobody listens on port 1 of this machine.
+    // No service listens on port 1.
     let gateway = Gateway::start(&format!(
         "version: 1
 services:
@@ -310,9 +313,9 @@ routes:
         backend.address
     ));
     assert_eq!(call(&gateway.public(), "POST", "/busy", "{}").status, 503);
-    assert_eq!(backend.requests(), 1, "the service asked to come again later, and may have placed the order");
+    assert_eq!(backend.requests(), 1, "the service may have placed the order");
     assert_eq!(call(&gateway.public(), "GET", "/busy", "").status, 503);
-    assert_eq!(backend.requests(), 4, "what does no harm is tried three times");
+    assert_eq!(backend.requests(), 4, "an idempotent operation is attempted three times");
 }
 
 #[test]
@@ -320,19 +323,19 @@ fn credit_is_preserved_across_reloads() {
     let backend = Backend::start();
     let gateway = Gateway::start(&routes(&backend, 0));
     let request = String::from_utf8_lossy(REQUEST).replace("/plain", "/small");
-    let ask = |count: usize| -> Vec<Connection> {
-        let ask_one = |_| {
+    let start_calls = |count: usize| -> Vec<Connection> {
+        let start_call = |_| {
             let mut connection = Connection::open(&gateway.public());
             connection.send(request.as_bytes());
             connection
         };
-        (0..count).map(ask_one).collect()
+        (0..count).map(start_call).collect()
     };
-    let mut first = ask(4);
+    let mut first = start_calls(4);
     until("the service to be full", || backend.requests() == 4);
     gateway.write_routes(&routes(&backend, 1));
-    until("the new routes", || gateway.admin_json("/readyz")["generation"] == 2);
-    let mut second = ask(4);
+    until("the new routes to be active", || gateway.admin_json("/readyz")["generation"] == 2);
+    let mut second = start_calls(4);
     for connection in &mut second {
         assert_eq!(connection.receive(false).expect("an answer").status, 503);
     }
@@ -346,9 +349,9 @@ fn sighup_reloads_and_a_comment_in_the_settings_changes_no_listener() {
     let backend = Backend::start();
     let gateway = Gateway::start(&routes(&backend, 0));
     gateway.signal("HUP");
-    until("the routes to be read again", || gateway.admin_json("/readyz")["generation"] == 2);
-    gateway.prepend_comment("a line that moves all others down");
-    until("the settings to be read again", || gateway.admin_json("/readyz")["generation"] == 3);
+    until("the routes to be reloaded", || gateway.admin_json("/readyz")["generation"] == 2);
+    gateway.prepend_comment("a line that shifts all others");
+    until("the settings to be reloaded", || gateway.admin_json("/readyz")["generation"] == 3);
     assert_eq!(gateway.admin_json("/readyz")["last_reload"]["ok"], true);
     assert_eq!(call(&gateway.public(), "POST", "/plain", "{}").status, 200);
 }
@@ -368,18 +371,18 @@ routes: { r: { from: { http: { listen: public, post: /r } }, as: p.S/M, steps: [
     let gateway = Gateway::start_with_files(listeners, routes, &[("p.proto", proto("one").as_bytes())]);
     let generation = || gateway.admin_json("/readyz")["generation"].as_u64().expect("a number");
     assert_eq!(generation(), 1);
-    // Somebody logs next to the settings, for longer than changes are waited for to be over.
+    // A log file next to the settings changes for longer than the debounce interval.
     for line in 0..30 {
         gateway.write_file("gateway.log", format!("line {line}\n").as_bytes());
         std::thread::park_timeout(std::time::Duration::from_millis(40));
     }
-    // What matters is seen, and is the first that was.
+    // A change of a referenced file triggers the first reload.
     gateway.write_file("p.proto", proto("one").replace("= 1; }", "= 1; string two = 2; }").as_bytes());
-    until("the contract to be read again", || generation() >= 2);
+    until("the contract to be reloaded", || generation() >= 2);
     assert_eq!(generation(), 2, "{}", gateway.log().join("\n"));
-    // While the settings are refused, any file may be what they lack.
+    // While the settings are invalid, any file may be the missing one.
     gateway.write_file("p.proto", b"import \"q.proto\"; syntax = \"proto3\";");
-    until("the refusal", || gateway.admin_json("/readyz")["last_reload"]["ok"] == false);
+    until("the routes to be rejected", || gateway.admin_json("/readyz")["last_reload"]["ok"] == false);
     gateway.write_file("p.proto", proto("one").as_bytes());
-    until("good settings", || gateway.admin_json("/readyz")["last_reload"]["ok"] == true);
+    until("the valid contract to be loaded", || gateway.admin_json("/readyz")["last_reload"]["ok"] == true);
 }

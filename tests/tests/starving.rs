@@ -1,4 +1,4 @@
-//! Callers who take more than their share – of connections, memory, time, or a service – starve nobody else.
+//! Resource exhaustion: callers that take too many connections, too much memory, time or service capacity do not starve others.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -23,7 +23,7 @@ routes:
     )
 }
 
-/// The pace of a caller who is slow on purpose.
+/// Waits between the steps of a deliberately slow caller.
 fn pause(millis: u64) {
     let (_caller, never) = std::sync::mpsc::sync_channel::<()>(1);
     let _ = never.recv_timeout(Duration::from_millis(millis));
@@ -38,7 +38,7 @@ fn metric(gateway: &Gateway, name: &str) -> u64 {
 #[test]
 fn idle_connections_are_shed_and_the_admin_listener_stays_reachable() {
     let backend = Backend::start();
-    // The soft limit is raised to the hard one.
+    // The gateway raises the soft limit to the hard limit.
     let gateway = Gateway::start_under(
         &["prlimit", "--nofile=100:400"],
         "public: { http: { bind: \"127.0.0.1:0\", connections_per_address: 400 } }",
@@ -48,7 +48,7 @@ fn idle_connections_are_shed_and_the_admin_listener_stays_reachable() {
     assert_eq!(max, 300, "three quarters of the hard limit");
     assert!(gateway.log().iter().any(|line| line.contains("the limit on open files is low")));
     let address = gateway.public();
-    // Some say nothing at all, some have asked before.
+    // Some connections never send a request, others are idle after one.
     let mut idle: Vec<TcpStream> = Vec::new();
     let begun = Instant::now();
     for number in 0..1000 {
@@ -59,14 +59,14 @@ fn idle_connections_are_shed_and_the_admin_listener_stays_reachable() {
             idle.push(stream);
         }
         if number % 50 == 0 {
-            let asked = Instant::now();
+            let called = Instant::now();
             assert_eq!(call(&gateway.admin(), "GET", "/livez", "").status, 200);
-            assert!(asked.elapsed() < Duration::from_secs(1), "the admin listener took {:?}", asked.elapsed());
+            assert!(called.elapsed() < Duration::from_secs(1), "the admin listener took {:?}", called.elapsed());
             pause(20);
         }
     }
-    // A new caller is served: the longest idle connections were closed.
-    until_within(Duration::from_secs(3), "a place", || {
+    // A new caller is served, as the connections idle for longest are closed.
+    until_within(Duration::from_secs(3), "a free connection", || {
         let mut connection = TcpStream::connect(&address).expect("a connection");
         connection.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
         let mut answer = [0; 12];
@@ -86,7 +86,7 @@ fn the_memory_of_all_bodies_is_bounded_and_released() {
     let head = b"POST /up HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 1048576\r\n\r\n";
     let mut body = vec![b' '; 1 << 20];
     body[0] = b'1';
-    // All but the last byte, so that each is held and none goes on.
+    // All but the last byte, so that the gateway holds each body without processing it.
     let mut slow: Vec<TcpStream> = (0..24)
         .map(|_| {
             let mut stream = TcpStream::connect(gateway.public()).expect("a connection");
@@ -94,9 +94,9 @@ fn the_memory_of_all_bodies_is_bounded_and_released() {
             stream
         })
         .collect();
-    until("the memory to be used up", || metric(&gateway, "crossdock_bodies_refused_total") >= 10);
+    until("the memory budget to be exhausted", || metric(&gateway, "crossdock_bodies_refused_total") >= 10);
     assert!(metric(&gateway, "crossdock_body_bytes") <= 8 << 20);
-    // Small calls are served all the while.
+    // Small calls are still served.
     let mut connection = Connection::open(&gateway.public());
     connection.send(GET);
     assert_eq!(connection.receive(false).map(|reply| reply.status), Some(200));
@@ -107,15 +107,15 @@ fn the_memory_of_all_bodies_is_bounded_and_released() {
         let mut answer = [0; 12];
         match stream.read_exact(&mut answer).map(|()| &answer[9..]) {
             Ok(b"200") => answers[0] += 1,
-            // A refusal may be lost with the connection that is closed behind it.
+            // The 503 may be lost when the gateway closes the connection.
             Ok(b"503") | Err(_) => answers[1] += 1,
             Ok(other) => panic!("status {}", String::from_utf8_lossy(other)),
         }
     }
-    println!("{} served, {} refused", answers[0], answers[1]);
+    println!("{} served, {} rejected", answers[0], answers[1]);
     assert!(answers[0] >= 4 && answers[1] >= 10, "{answers:?}");
     drop(slow);
-    until("all memory to be back", || metric(&gateway, "crossdock_body_bytes") == 0);
+    until("all memory to be released", || metric(&gateway, "crossdock_body_bytes") == 0);
 }
 
 #[test]
@@ -127,15 +127,15 @@ fn a_response_that_is_read_too_slowly_is_aborted() {
     slow.write_all(b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n").expect("sent");
     slow.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
     let begun = Instant::now();
-    // 400 bytes a second, which is progress all the time.
+    // 400 bytes per second: continuous progress.
     let mut piece = [0; 40];
-    until_within(Duration::from_secs(30), "the connection to be given up", || {
+    until_within(Duration::from_secs(30), "the connection to be closed", || {
         pause(100);
         let _ = slow.read(&mut piece);
         metric(&gateway, "crossdock_connections") == 0
     });
-    println!("given up after {:?}", begun.elapsed());
-    // One who reads is served, however long the answer is.
+    println!("closed after {:?}", begun.elapsed());
+    // A caller that reads normally gets the same response in full.
     let reply = call(&gateway.public(), "GET", "/big", "");
     assert_eq!((reply.status, reply.body.len()), (200, 20 << 20));
 }
@@ -153,12 +153,12 @@ routes: {{ r: {{ from: {{ http: {{ listen: public, post: /r }} }}, steps: [ {{ c
     let gateway = Gateway::start_with("public: { http: { bind: \"127.0.0.1:0\" } }", &text);
     let begun = Instant::now();
     let (mut sent, mut connections) = (0_u32, 0_u32);
-    let mut neighbour = Vec::new();
+    let mut statuses = Vec::new();
     while begun.elapsed() < Duration::from_secs(3) {
         let mut attacker = Http2::open(&gateway.public(), 65_535);
         connections += 1;
         let mut stream = 1;
-        // One connection, until GOAWAY.
+        // Until the gateway sends GOAWAY.
         while begun.elapsed() < Duration::from_secs(3) {
             let first = stream;
             for _ in 0..50 {
@@ -175,19 +175,19 @@ routes: {{ r: {{ from: {{ http: {{ listen: public, post: /r }} }}, steps: [ {{ c
                 break;
             }
         }
-        neighbour.push(call(&gateway.public(), "POST", "/r", "{}").status);
+        statuses.push(call(&gateway.public(), "POST", "/r", "{}").status);
     }
-    let carried_out = service.requests();
-    println!("{sent} requests over {connections} connections, {carried_out} reached the service");
-    assert!(carried_out < 1200, "{carried_out} of {sent} reached the service");
-    assert!(neighbour.iter().all(|status| *status == 200), "{neighbour:?}");
+    let executed = service.requests();
+    println!("{sent} requests over {connections} connections, {executed} reached the service");
+    assert!(executed < 1200, "{executed} of {sent} reached the service");
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
 }
 
 #[test]
 fn idempotent_calls_are_cancelled_with_their_caller_and_others_are_not() {
     let service =
         Recorder::start(|_, body| (200, if body.is_empty() { Duration::ZERO } else { Duration::from_millis(600) }));
-    let entry = |name: &str, more: &str| {
+    let route = |name: &str, more: &str| {
         format!(
             "  {name}: {{ from: {{ http: {{ listen: public, put: /{name}{more} }} }}, steps: [ {{ call: s.{name} }} ] }}\n"
         )
@@ -197,25 +197,25 @@ fn idempotent_calls_are_cancelled_with_their_caller_and_others_are_not() {
 services: {{ s: {{ http: {{ url: \"http://{}\", operations: {{ put: {{ put: /x }}, post: {{ post: /x }}, kept: {{ put: /x }} }} }}, concurrency: 1 }} }}
 routes:\n{}{}{}",
         service.address,
-        entry("put", ""),
-        entry("post", ""),
-        entry("kept", ", cancels: false"),
+        route("put", ""),
+        route("post", ""),
+        route("kept", ", cancels: false"),
     );
     let gateway = Gateway::start_with("public: { http: { bind: \"127.0.0.1:0\" } }", &text);
-    let freed_after = |path: &str| {
-        let mut leaver = TcpStream::connect(gateway.public()).expect("a connection");
+    let released_after = |path: &str| {
+        let mut caller = TcpStream::connect(gateway.public()).expect("a connection");
         let head = format!(
             "PUT /{path} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
         );
-        leaver.write_all(head.as_bytes()).expect("sent");
+        caller.write_all(head.as_bytes()).expect("sent");
         let in_flight = || gateway.admin_json("/api/v1/services")["services"][0]["in_flight"].as_i64();
-        until("the call to be begun", || in_flight() == Some(1));
-        drop(leaver);
-        let left = Instant::now();
-        until("its credit to be back", || in_flight() == Some(0));
-        left.elapsed()
+        until("the call to be in flight", || in_flight() == Some(1));
+        drop(caller);
+        let disconnected = Instant::now();
+        until("its credit to be released", || in_flight() == Some(0));
+        disconnected.elapsed()
     };
-    assert!(freed_after("put") < Duration::from_millis(300));
-    assert!(freed_after("post") > Duration::from_millis(300));
-    assert!(freed_after("kept") > Duration::from_millis(300));
+    assert!(released_after("put") < Duration::from_millis(300));
+    assert!(released_after("post") > Duration::from_millis(300));
+    assert!(released_after("kept") > Duration::from_millis(300));
 }

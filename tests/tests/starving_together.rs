@@ -10,18 +10,19 @@ use crossdock_tests::frames::{Http2, kind};
 use crossdock_tests::{Backend, Gateway, call, until_within};
 use rustix::process::{Resource, getrlimit};
 
-/// Within this time other callers get their response, but for one in ten: what else runs on this machine takes its share of the processors.
-const ANSWER_TIME: Duration = Duration::from_secs(1);
-/// And within this all of them.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(4);
-/// The memory of the gateway.
-const MEMORY_KIB: u64 = 512 << 10;
-/// The body of slow writers and slow readers.
+/// The response time that nine in ten calls of other callers must meet; the machine may be busy.
+const RESPONSE_TIME: Duration = Duration::from_secs(1);
+/// The response time that all calls of other callers must meet.
+const RESPONSE_TIME_MAX: Duration = Duration::from_secs(4);
+/// The maximum resident memory of the gateway.
+const MEMORY_MAX_KIB: u64 = 512 << 10;
+/// The body length of slow writers and slow readers.
 const BODY_LEN: usize = 512 << 10;
-/// Between two bytes of a slow caller.
-const PACE: Duration = Duration::from_millis(200);
+/// The interval between two reads or writes of a slow caller.
+const SLOW_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The number of idle connections; `CROSSDOCK_IDLE` for long runs. A tenth of it, up to 500, write slowly, and as many read slowly.
+/// The number of idle connections; `CROSSDOCK_IDLE` for long runs. In addition, a tenth of it, up to 500, write slowly, and as many read
+/// slowly.
 fn idle_callers() -> usize {
     std::env::var("CROSSDOCK_IDLE").map_or(1500, |count| count.parse().expect("CROSSDOCK_IDLE is a number"))
 }
@@ -31,24 +32,24 @@ fn pause(time: Duration) {
     let _ = never.recv_timeout(time);
 }
 
-/// Callers of the three kinds; each reconnects when its connection ends.
-async fn callers(address: String, idle: usize, slow: usize, opened: Arc<AtomicUsize>) {
+/// Runs callers of the three kinds; each reconnects when its connection ends.
+async fn run_callers(address: String, idle: usize, slow: usize, opened: Arc<AtomicUsize>) {
     let mut tasks = tokio::task::JoinSet::new();
     let kinds = [Caller::Idle].into_iter().cycle().take(idle);
-    let kinds = kinds.chain([Caller::Writes, Caller::Reads].into_iter().cycle().take(2 * slow));
+    let kinds = kinds.chain([Caller::SlowWriter, Caller::SlowReader].into_iter().cycle().take(2 * slow));
     for (number, caller) in kinds.enumerate() {
         let (address, opened) = (address.clone(), Arc::clone(&opened));
         tasks.spawn(async move {
             loop {
                 if let Ok(stream) = tokio::net::TcpStream::connect(&address).await {
                     opened.fetch_add(1, Ordering::Relaxed);
-                    let _ = caller.use_up(stream).await;
+                    let _ = caller.run(stream).await;
                 }
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
         });
         if number % 200 == 199 {
-            // The accept queue of the kernel is not under test.
+            // Does not overflow the kernel's accept queue, which is not under test.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -58,12 +59,12 @@ async fn callers(address: String, idle: usize, slow: usize, opened: Arc<AtomicUs
 #[derive(Clone, Copy)]
 enum Caller {
     Idle,
-    Writes,
-    Reads,
+    SlowWriter,
+    SlowReader,
 }
 
 impl Caller {
-    async fn use_up(self, mut stream: tokio::net::TcpStream) -> std::io::Result<()> {
+    async fn run(self, mut stream: tokio::net::TcpStream) -> std::io::Result<()> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let head = format!(
             "POST /up HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {BODY_LEN}\r\n\r\n"
@@ -73,21 +74,21 @@ impl Caller {
             Self::Idle => {
                 stream.read_u8().await?;
             }
-            Self::Writes => {
+            Self::SlowWriter => {
                 stream.write_all(head.as_bytes()).await?;
                 loop {
                     stream.write_all(b" ").await?;
-                    tokio::time::sleep(PACE).await;
+                    tokio::time::sleep(SLOW_INTERVAL).await;
                 }
             }
-            Self::Reads => {
+            Self::SlowReader => {
                 rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 8192)?;
                 let mut body = vec![b' '; BODY_LEN];
                 body[0] = b'1';
                 stream.write_all(head.as_bytes()).await?;
                 stream.write_all(&body).await?;
                 while stream.read(&mut piece).await? > 0 {
-                    tokio::time::sleep(PACE).await;
+                    tokio::time::sleep(SLOW_INTERVAL).await;
                 }
             }
         }
@@ -95,10 +96,10 @@ impl Caller {
     }
 }
 
-/// Sends requests and resets them at once, until `ends`.
-fn resets(address: &str, ends: &AtomicBool) -> u32 {
+/// Sends requests and resets them immediately until `stop` is set; returns their number.
+fn send_resets(address: &str, stop: &AtomicBool) -> u32 {
     let mut sent = 0;
-    while !ends.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) {
         let Ok(mut attacker) = Http2::try_open(address, 65_535) else {
             pause(Duration::from_millis(50));
             continue;
@@ -119,14 +120,14 @@ fn resets(address: &str, ends: &AtomicBool) -> u32 {
     sent
 }
 
-/// A call on a new connection.
-fn answered(address: &str) -> Result<Duration, String> {
+/// Makes a call on a new connection; returns its response time.
+fn timed_call(address: &str) -> Result<Duration, String> {
     let begun = Instant::now();
     let mut stream = TcpStream::connect(address).map_err(|problem| format!("no connection: {problem}"))?;
-    stream.set_read_timeout(Some(5 * ANSWER_TIME)).map_err(|problem| problem.to_string())?;
+    stream.set_read_timeout(Some(5 * RESPONSE_TIME)).map_err(|problem| problem.to_string())?;
     let mut answer = [0; 12];
     stream.write_all(b"GET /r HTTP/1.1\r\nHost: h\r\n\r\n").map_err(|problem| format!("not sent: {problem}"))?;
-    stream.read_exact(&mut answer).map_err(|problem| format!("no answer: {problem} after {:?}", begun.elapsed()))?;
+    stream.read_exact(&mut answer).map_err(|problem| format!("no response: {problem} after {:?}", begun.elapsed()))?;
     match &answer {
         b"HTTP/1.1 200" => Ok(begun.elapsed()),
         other => Err(String::from_utf8_lossy(other).into_owned()),
@@ -139,7 +140,7 @@ fn peak_kib(gateway: &Gateway) -> u64 {
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
 }
 
-fn under(hard: u64, idle: usize, time: Duration) {
+fn run_with_limit(hard: u64, idle: usize, time: Duration) {
     let slow = (idle / 10).min(500);
     let backend = Backend::start();
     let routes = format!(
@@ -158,36 +159,36 @@ routes:
     );
     let gateway = Gateway::start_under(&["prlimit", &format!("--nofile=1024:{hard}")], &listeners, &routes);
     let (address, admin) = (gateway.public(), gateway.admin());
-    until_within(ANSWER_TIME, "a first answer", || answered(&address).is_ok());
-    let (opened, ends) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    until_within(RESPONSE_TIME, "the first response", || timed_call(&address).is_ok());
+    let (opened, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    runtime.spawn(callers(address.clone(), idle, slow, Arc::clone(&opened)));
+    runtime.spawn(run_callers(address.clone(), idle, slow, Arc::clone(&opened)));
     let attacker = {
-        let (address, ends) = (address.clone(), Arc::clone(&ends));
-        std::thread::spawn(move || resets(&address, &ends))
+        let (address, stop) = (address.clone(), Arc::clone(&stop));
+        std::thread::spawn(move || send_resets(&address, &stop))
     };
     let begun = Instant::now();
     let (mut calls, mut refused) = (Vec::new(), Vec::new());
-    let mut alive = Vec::new();
+    let mut livez_times = Vec::new();
     while begun.elapsed() < time || opened.load(Ordering::Relaxed) < idle + 2 * slow {
-        assert!(begun.elapsed() < 4 * time, "{} of the callers came", opened.load(Ordering::Relaxed));
-        match answered(&address) {
+        assert!(begun.elapsed() < 4 * time, "only {} callers connected", opened.load(Ordering::Relaxed));
+        match timed_call(&address) {
             Ok(time) => calls.push(time),
             Err(problem) => refused.push(problem),
         }
-        let asked = Instant::now();
+        let called = Instant::now();
         assert_eq!(call(&admin, "GET", "/livez", "").status, 200);
-        alive.push(asked.elapsed());
+        livez_times.push(called.elapsed());
         pause(Duration::from_millis(100));
     }
-    ends.store(true, Ordering::Relaxed);
+    stop.store(true, Ordering::Relaxed);
     let sent = attacker.join().expect("the attacker ends");
-    runtime.shutdown_timeout(ANSWER_TIME);
+    runtime.shutdown_timeout(RESPONSE_TIME);
     let peak = peak_kib(&gateway);
     // Draining is not under test.
     gateway.signal("KILL");
-    let (slowest, livez) = (calls.iter().max().copied().unwrap_or_default(), alive.iter().max().copied());
+    let (slowest, livez) = (calls.iter().max().copied().unwrap_or_default(), livez_times.iter().max().copied());
     println!(
         "hard limit {hard}: {} connections of {idle} idle and {} slow callers, {sent} resets in {:?}; {} calls of others, the slowest {slowest:?}, \
          {} refused; /livez at most {livez:?}; peak {} MiB",
@@ -198,24 +199,27 @@ routes:
         refused.len(),
         peak >> 10
     );
-    // Where callers outnumber the places many times, some of those who come are refused.
-    let places = usize::try_from(hard).unwrap_or(usize::MAX) / 4 * 3;
-    let refused_max = if idle > 10 * places { calls.len() / 20 } else { 0 };
+    // If callers outnumber the connections many times over, some new connections are refused.
+    let connections_max = usize::try_from(hard).unwrap_or(usize::MAX) / 4 * 3;
+    let refused_max = if idle > 10 * connections_max { calls.len() / 20 } else { 0 };
     assert!(refused.len() <= refused_max, "{} refused: {:?}", refused.len(), &refused[..refused.len().min(5)]);
-    let late = calls.iter().filter(|time| **time >= ANSWER_TIME).count();
-    assert!(late <= calls.len().div_ceil(10) && slowest < ANSWER_TIME_MAX, "{late} were late, the slowest {slowest:?}");
-    assert!(livez < Some(ANSWER_TIME), "/livez took {livez:?}");
-    assert!(peak < MEMORY_KIB, "{peak} KiB");
+    let late = calls.iter().filter(|time| **time >= RESPONSE_TIME).count();
+    assert!(
+        late <= calls.len().div_ceil(10) && slowest < RESPONSE_TIME_MAX,
+        "{late} calls were late, the slowest took {slowest:?}"
+    );
+    assert!(livez < Some(RESPONSE_TIME), "/livez took {livez:?}");
+    assert!(peak < MEMORY_MAX_KIB, "{peak} KiB");
 }
 
 #[test]
 fn other_callers_are_served_within_a_second_and_memory_is_bounded() {
     let idle = idle_callers();
     let time = Duration::from_secs(if idle > 2000 { 60 } else { 5 });
-    // The hard limit of this process bounds that of the gateway.
-    let most = getrlimit(Resource::Nofile).maximum.unwrap_or(65_536).min(65_536);
-    let asked = std::env::var("CROSSDOCK_OPEN_FILES").ok().map(|limit| limit.parse().expect("a number"));
-    for hard in asked.map_or_else(|| vec![most, 1024], |limit| vec![limit]) {
-        under(hard, idle, time);
+    // The gateway cannot have a higher hard limit than this process.
+    let hard_max = getrlimit(Resource::Nofile).maximum.unwrap_or(65_536).min(65_536);
+    let requested = std::env::var("CROSSDOCK_OPEN_FILES").ok().map(|limit| limit.parse().expect("a number"));
+    for hard in requested.map_or_else(|| vec![hard_max, 1024], |limit| vec![limit]) {
+        run_with_limit(hard, idle, time);
     }
 }

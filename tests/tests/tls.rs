@@ -1,4 +1,4 @@
-//! TLS on both sides, with certificates that each side asks the other for.
+//! Mutual TLS on listeners and services.
 
 use crossdock_tests::{Backend, Gateway, call, exchange, write_certificates};
 
@@ -54,8 +54,8 @@ routes: {{ echo: {{ from: {{ http: {{ listen: public, post: /secure }} }}, steps
         let reply = call(&front.public(), "POST", &format!("/{name}"), "{}");
         assert_eq!(reply.status, 503, "{name}: {reply:?}");
     }
-    assert_eq!(backend.requests(), 3, "nothing gets through without the right certificate");
-    // Plain HTTP at a TLS listener is no request, and harms nobody.
+    assert_eq!(backend.requests(), 3, "no request passes without a valid certificate");
+    // Plaintext HTTP to a TLS listener gets no response and does not affect other connections.
     let (replies, _) = exchange(&secure.public(), b"GET /secure HTTP/1.1\r\nHost: h\r\n\r\n", 1);
     assert!(replies.is_empty(), "{replies:?}");
     assert_eq!(call(&front.public(), "POST", "/good", "{}").status, 200);

@@ -1,4 +1,4 @@
-//! The tests as they are written: text of `cel.expr.conformance.test.SimpleTestFile`.
+//! Parses the tests from their text format, `cel.expr.conformance.test.SimpleTestFile`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,9 +7,9 @@ use crossdock_expression::{Type, Val};
 use prost_reflect::{DescriptorPool, DynamicMessage, MapKey, Value};
 
 use super::messages::Messages;
-use super::values::{Unmade, message, read_type, read_type_text, read_value, repeated, show, text, truth};
+use super::values::{Unsupported, boolean, message, read_type, read_type_text, read_value, repeated, show, text};
 
-/// The schema of the tests, and what their messages of any type are of.
+/// The schema of the test files and of the messages in them.
 const SCHEMAS: [&str; 4] = [
     "cel/expr/conformance/test/simple.proto",
     "cel/expr/conformance/proto2/test_all_types.proto",
@@ -23,40 +23,40 @@ pub(crate) struct Case {
     pub(crate) name: String,
     /// The expression.
     pub(crate) source: String,
-    /// The namespace that names are looked for in first.
+    /// The namespace in which names are resolved first.
     pub(crate) container: String,
-    /// Whether it says what its names hold.
+    /// Whether the test declares the types of its variables.
     pub(crate) is_typed: bool,
-    /// What its names hold.
+    /// Declared variables and their types.
     pub(crate) variables: Vec<(String, Type)>,
-    /// The values of its names.
-    pub(crate) bindings: Vec<(String, Result<Val<'static>, Unmade>)>,
-    /// Whether macros are read as such.
+    /// The values of variables.
+    pub(crate) bindings: Vec<(String, Result<Val<'static>, Unsupported>)>,
+    /// Whether macros are expanded.
     pub(crate) has_macros: bool,
-    /// It is not checked.
+    /// Whether type checking is skipped.
     pub(crate) is_unchecked: bool,
-    /// It is not evaluated.
+    /// Whether the expression is only checked, not evaluated.
     pub(crate) is_check_only: bool,
-    /// What has to come.
+    /// The expected result.
     pub(crate) expected: Expected,
 }
 
-/// What has to come.
+/// The expected result.
 pub(crate) enum Expected {
-    /// That value.
-    Value(Result<Val<'static>, Unmade>),
-    /// A problem of the source, or a failure.
+    /// A value.
+    Value(Result<Val<'static>, Unsupported>),
+    /// A compile error or a failure at run time.
     Failure,
-    /// That type, and that value where there is one.
-    Typed { of: String, value: Option<Result<Val<'static>, Unmade>> },
+    /// A type, and a value if evaluated.
+    Typed { of: String, value: Option<Result<Val<'static>, Unsupported>> },
 }
 
 impl Expected {
-    /// As the report shows it.
+    /// The notation for reports.
     pub(crate) fn show(&self) -> String {
-        let value = |value: &Result<Val<'static>, Unmade>| match value {
+        let value = |value: &Result<Val<'static>, Unsupported>| match value {
             Ok(value) => show(value),
-            Err(unmade) => unmade.to_string(),
+            Err(unsupported) => unsupported.to_string(),
         };
         match self {
             Self::Value(expected) => value(expected),
@@ -68,13 +68,13 @@ impl Expected {
 }
 
 impl Case {
-    /// The file that it stands in.
+    /// The name of the test file.
     pub(crate) fn file(&self) -> &str {
         self.name.split('/').next().unwrap_or("")
     }
 }
 
-/// Reads all tests of the module in that folder.
+/// Reads all tests of the module in a folder.
 pub(crate) fn read(folder: &Path) -> Vec<Case> {
     let files = protox::compile(SCHEMAS, [folder.join("proto")]).expect("the schema of the tests");
     let pool = DescriptorPool::from_file_descriptor_set(files).expect("the schema of the tests");
@@ -92,14 +92,14 @@ pub(crate) fn read(folder: &Path) -> Vec<Case> {
         let read = DynamicMessage::parse_text_format(schema.clone(), &written)
             .unwrap_or_else(|error| panic!("{file} cannot be read: {error:?}"));
         for section in repeated(&read, "section") {
-            // Some sections have two tests of one name.
-            let mut times: HashMap<String, usize> = HashMap::new();
+            // Test names are not unique within a section.
+            let mut name_counts: HashMap<String, usize> = HashMap::new();
             for test in repeated(&section, "test") {
                 let mut name = format!("{file}/{}/{}", text(&section, "name"), text(&test, "name"));
-                let time = times.entry(name.clone()).or_default();
-                *time += 1;
-                if *time > 1 {
-                    name.push_str(&format!("#{time}"));
+                let count = name_counts.entry(name.clone()).or_default();
+                *count += 1;
+                if *count > 1 {
+                    name.push_str(&format!("#{count}"));
                 }
                 cases.push(case(&test, name, &messages));
             }
@@ -118,7 +118,8 @@ fn case(test: &DynamicMessage, name: String, messages: &Messages) -> Case {
     if let Some(Value::Map(entries)) = test.get_field_by_name("bindings").as_deref() {
         for (key, value) in entries {
             let (MapKey::String(name), Value::Message(value)) = (key, value) else { continue };
-            let value = message(value, "value").ok_or_else(|| Unmade::Kind("a binding that is no value".to_owned()));
+            let value =
+                message(value, "value").ok_or_else(|| Unsupported::Kind("a binding without a value".to_owned()));
             let value = value.and_then(|value| read_value(&value, messages));
             bindings.push((name.clone(), value));
         }
@@ -131,9 +132,9 @@ fn case(test: &DynamicMessage, name: String, messages: &Messages) -> Case {
         is_typed: !declarations.is_empty(),
         variables: identifiers.iter().map(|(name, of)| (name.clone(), read_type(of, messages))).collect(),
         bindings,
-        has_macros: !truth(test, "disable_macros"),
-        is_unchecked: truth(test, "disable_check"),
-        is_check_only: truth(test, "check_only"),
+        has_macros: !boolean(test, "disable_macros"),
+        is_unchecked: boolean(test, "disable_check"),
+        is_check_only: boolean(test, "check_only"),
         expected: expected(test, messages),
     }
 }
@@ -153,7 +154,7 @@ fn expected(test: &DynamicMessage, messages: &Messages) -> Expected {
         return Expected::Failure;
     }
     if test.has_field_by_name("unknown") || test.has_field_by_name("any_unknowns") {
-        return Expected::Value(Err(Unmade::Kind("what is unknown".to_owned())));
+        return Expected::Value(Err(Unsupported::Kind("an unknown".to_owned())));
     }
     // "An absent matcher means true."
     Expected::Value(Ok(Val::Bool(true)))

@@ -1,4 +1,4 @@
-//! The list of tests that fail, each with its reason.
+//! The list of tests that are expected to fail, each with a reason.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,36 +7,36 @@ use crossdock_tests::repository;
 
 use super::cases::Case;
 
-/// What the list begins with where there is none yet.
+/// The head of a new list.
 const HEAD: &str = "\
-# Tests of CEL's conformance suite that fail, and why. First the reasons, each a key and a sentence; behind the empty line a line for each
-# test, or for all tests of a file or section that is out of scope. `CROSSDOCK_BLESS=1` writes the lines of tests anew.
-message: messages of a type are not built in expressions; a map makes one
-enumeration: values of enumerations are texts in messages, and have no constants
-unset: a field with presence that is not set is missing, where CEL reads its default
-extension: extensions of proto2 are fields like `m['[package.name]']`, and are not read by `proto.getExt`
-exact: numbers are compared exactly, where CEL goes through doubles
-whole: rounding takes whole numbers too, as data may say 5 or 5.0
-declared: functions cannot be declared by a test
-block: `cel.block` is what an optimizer writes, not an author
-network: addresses of networks have no type of their own
+# Tests of CEL's conformance suite that are expected to fail. First the reasons, each with a key; after the empty line, a line for each test,
+# or for all tests of a file or section that is out of scope. `CROSSDOCK_BLESS=1` regenerates the lines of tests.
+message: message literals are not supported; a map step builds messages
+enumeration: enum values are strings in messages, and enum constants are not supported
+unset: an unset field with presence is missing, while CEL reads its default
+extension: proto2 extensions are fields like `m['[package.name]']`; `proto.getExt` is not supported
+exact: numbers are compared exactly, while CEL converts them to doubles
+whole: rounding functions accept integers too, as data may contain 5 or 5.0
+declared: tests cannot declare functions
+block: `cel.block` is written by optimizers, not by authors
+network: there is no type for network addresses
 ";
 /// Files that are out of scope.
 const WHOLE: [(&str, &str); 3] = [("block_ext", "block"), ("network_ext", "network"), ("proto2_ext", "extension")];
-/// The reason of a test that nobody has looked at, which stands for none.
+/// The placeholder for a missing reason.
 const OPEN: &str = "todo";
-/// The reason of tests that build messages, and what is said of them.
+/// The reason of tests with message literals, and the error that they must give.
 const MESSAGE: &str = "message";
 const NO_MESSAGES: &str = "message literals are not supported";
 
-/// One line.
+/// A line of the list.
 struct Line {
     reason: String,
-    /// It is a file's or a section's.
+    /// Whether it applies to a whole file or section.
     is_whole: bool,
 }
 
-/// The list.
+/// The list of deviations.
 pub(crate) struct Deviations {
     head: String,
     lines: BTreeMap<String, Line>,
@@ -60,7 +60,7 @@ impl Deviations {
         let list = Self { head: head.to_owned(), lines };
         for (name, line) in &list.lines {
             let is_reason = line.reason == OPEN || list.keys().any(|key| key == line.reason);
-            assert!(is_reason, "{name}: no reason is called {}", line.reason);
+            assert!(is_reason, "{name}: unknown reason {}", line.reason);
             let file = name.split('/').next().unwrap_or("");
             let may_be_whole = WHOLE.iter().any(|(whole, _)| *whole == file);
             assert!(!line.is_whole || may_be_whole, "{name}: the file is not out of scope");
@@ -73,7 +73,7 @@ impl Deviations {
         reasons.filter_map(|line| line.split_once(": ").map(|(key, _)| key))
     }
 
-    /// The reason of a test that is listed.
+    /// The reason of a listed test.
     pub(crate) fn reason(&self, name: &str) -> Option<&str> {
         let (section, _) = name.rsplit_once('/')?;
         let (file, _) = name.split_once('/')?;
@@ -82,7 +82,7 @@ impl Deviations {
         line.map(|line| line.reason.as_str())
     }
 
-    /// Lines that no failing test stands in.
+    /// Lines that match no failing test.
     pub(crate) fn stale(&self, failing: &[&str]) -> Vec<&str> {
         let fails = |name: &str| match name.strip_suffix('*') {
             Some(start) => failing.iter().any(|failed| failed.starts_with(start)),
@@ -91,16 +91,16 @@ impl Deviations {
         self.lines.keys().map(String::as_str).filter(|name| !fails(name)).collect()
     }
 
-    /// Whether a test that is listed has a reason that fits what came.
-    pub(crate) fn is_reasoned(&self, name: &str, got: &str) -> bool {
+    /// Whether a listed test has a reason that is consistent with its actual result.
+    pub(crate) fn has_valid_reason(&self, name: &str, actual: &str) -> bool {
         match self.reason(name) {
             Some(OPEN) => false,
-            Some(MESSAGE) => got.contains(NO_MESSAGES),
+            Some(MESSAGE) => actual.contains(NO_MESSAGES),
             _ => true,
         }
     }
 
-    /// How many of those tests fail for each reason, as it is told.
+    /// The number of failing tests per reason, formatted.
     pub(crate) fn count(&self, failing: &[&str]) -> Vec<String> {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for name in failing {
@@ -109,17 +109,17 @@ impl Deviations {
         counts.into_iter().map(|(reason, count)| format!("{reason} {count}")).collect()
     }
 
-    /// Writes the list of those tests, each with what came; a reason that is given and fits stays.
+    /// Rewrites the list for the failing tests and their actual results; valid reasons are kept.
     pub(crate) fn bless<'c>(&mut self, failing: impl Iterator<Item = (&'c Case, &'c str)>) {
         let mut lines: BTreeMap<String, Line> = BTreeMap::new();
-        for (case, got) in failing {
+        for (case, actual) in failing {
             let file = case.file();
             if let Some((_, reason)) = WHOLE.iter().find(|(whole, _)| *whole == file) {
                 lines.insert(format!("{file}/*"), Line { reason: (*reason).to_owned(), is_whole: true });
                 continue;
             }
-            let reason = self.lines.get(&case.name).filter(|_| self.is_reasoned(&case.name, got));
-            let reason = reason.map_or_else(|| reason_of(got).to_owned(), |line| line.reason.clone());
+            let reason = self.lines.get(&case.name).filter(|_| self.has_valid_reason(&case.name, actual));
+            let reason = reason.map_or_else(|| default_reason(actual).to_owned(), |line| line.reason.clone());
             lines.insert(case.name.clone(), Line { reason, is_whole: false });
         }
         self.lines = lines;
@@ -128,7 +128,7 @@ impl Deviations {
     }
 }
 
-/// The reason that a test shows by itself.
-fn reason_of(got: &str) -> &'static str {
-    if got.contains(NO_MESSAGES) { MESSAGE } else { OPEN }
+/// The reason that follows from the actual result.
+fn default_reason(actual: &str) -> &'static str {
+    if actual.contains(NO_MESSAGES) { MESSAGE } else { OPEN }
 }

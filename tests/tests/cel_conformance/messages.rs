@@ -1,4 +1,4 @@
-//! Messages of the tests: read by their contract, as bodies are.
+//! Decodes the messages in the tests with a contract, like bodies.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crossdock_message::{Limits, Value};
 use crossdock_proto::{Files, compile};
 use crossdock_routing::expression::type_of_record;
 
-/// What the messages of the tests are of.
+/// The definitions of the messages in the tests.
 const FILES: [&str; 3] = [
     "cel/expr/conformance/proto2/test_all_types.proto",
     "cel/expr/conformance/proto2/test_all_types_extensions.proto",
@@ -20,7 +20,7 @@ const FILES: [&str; 3] = [
 /// The contract of the messages.
 pub(crate) struct Messages(Arc<Contract>);
 
-/// A folder that imports are looked for in.
+/// The folder for imports.
 struct Folder(PathBuf);
 
 impl Files for Folder {
@@ -34,23 +34,23 @@ impl Files for Folder {
 }
 
 impl Messages {
-    /// Compiles the contract that is in that folder.
+    /// Compiles the contract in a folder.
     pub(crate) fn compile(folder: &Path) -> Self {
         Self(Arc::new(compile(&FILES, &Folder(folder.to_owned())).expect("the contract of the messages")))
     }
 
-    /// A message of that type; nothing where the contract has no such type.
+    /// Decodes a message; `None` if the contract does not define its type.
     pub(crate) fn read(&self, name: &str, bytes: &Bytes) -> Option<Result<Val<'static>, String>> {
         let of = TypeRef::new(Arc::clone(&self.0), self.0.find_record(name)?);
         let value = of.decode(bytes, &Limits::default());
         Some(value.map_err(|error| error.to_string()).map(|value| {
-            // The tests are there until the process ends.
+            // Leaked, as the tests live until the process exits.
             let value: &'static Value = Box::leak(Box::new(value));
             Val::data(value, false)
         }))
     }
 
-    /// The type of messages of that name; nothing where the contract has none.
+    /// The type of a message; `None` if the contract does not define it.
     pub(crate) fn type_of(&self, name: &str) -> Option<Type> {
         Some(type_of_record(&self.0, self.0.find_record(name)?))
     }

@@ -1,4 +1,4 @@
-//! Values and types of `cel.expr` beside those of expressions.
+//! Converts values and types of `cel.expr`, compares and formats them.
 
 use std::fmt;
 use std::rc::Rc;
@@ -11,16 +11,16 @@ use prost_reflect::{DynamicMessage, Kind, ReflectMessage as _, Value};
 
 use super::messages::Messages;
 
-/// A value that is not made here.
+/// A value that cannot be converted.
 #[derive(Debug, Clone)]
-pub(crate) enum Unmade {
-    /// A message of that type.
+pub(crate) enum Unsupported {
+    /// A message of an unknown type.
     Message(String),
     /// Another kind.
     Kind(String),
 }
 
-impl fmt::Display for Unmade {
+impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Message(name) => write!(f, "a message {name}"),
@@ -29,13 +29,13 @@ impl fmt::Display for Unmade {
     }
 }
 
-type Made = Result<Val<'static>, Unmade>;
+type ReadResult = Result<Val<'static>, Unsupported>;
 
 fn field(of: &DynamicMessage, name: &str) -> Value {
     of.get_field_by_name(name).unwrap_or_else(|| panic!("a field {name}")).into_owned()
 }
 
-/// A message in a field; nothing where it is not set.
+/// A message field; `None` if not set.
 pub(crate) fn message(of: &DynamicMessage, name: &str) -> Option<DynamicMessage> {
     match of.has_field_by_name(name).then(|| field(of, name)) {
         Some(Value::Message(message)) => Some(message),
@@ -58,19 +58,19 @@ pub(crate) fn text(of: &DynamicMessage, name: &str) -> String {
     field(of, name).as_str().unwrap_or("").to_owned()
 }
 
-/// The truth of a field.
-pub(crate) fn truth(of: &DynamicMessage, name: &str) -> bool {
+/// The boolean value of a field.
+pub(crate) fn boolean(of: &DynamicMessage, name: &str) -> bool {
     field(of, name).as_bool().unwrap_or(false)
 }
 
-/// The name and the value of the field that is set; of those here no more than one is.
+/// The name and value of the field that is set; messages here have at most one.
 fn set_field(of: &DynamicMessage) -> Option<(String, Value)> {
     of.fields().next().map(|(field, value)| (field.name().to_owned(), value.clone()))
 }
 
-/// A `cel.expr.Value`.
-pub(crate) fn read_value(of: &DynamicMessage, messages: &Messages) -> Made {
-    let Some((kind, value)) = set_field(of) else { return Err(Unmade::Kind("a value of no kind".to_owned())) };
+/// Reads a `cel.expr.Value`.
+pub(crate) fn read_value(of: &DynamicMessage, messages: &Messages) -> ReadResult {
+    let Some((kind, value)) = set_field(of) else { return Err(Unsupported::Kind("a value without a kind".to_owned())) };
     Ok(match (kind.as_str(), value) {
         ("type_value", Value::String(name)) => Val::Type(TypeName::named(name.into())),
         ("object_value", Value::Message(any)) => read_any(&any, messages)?,
@@ -82,26 +82,26 @@ pub(crate) fn read_value(of: &DynamicMessage, messages: &Messages) -> Made {
             let entries = repeated(&map, "entries");
             let part =
                 |entry: &DynamicMessage, name| read_value(&message(entry, name).expect("a part of an entry"), messages);
-            made_map(entries.iter().map(|entry| Ok((part(entry, "key")?, part(entry, "value")?))))?
+            read_map(entries.iter().map(|entry| Ok((part(entry, "key")?, part(entry, "value")?))))?
         }
         ("null_value", _) => Val::Null,
-        ("enum_value", Value::Message(of)) => return Err(Unmade::Kind(format!("an enum {}", text(&of, "type")))),
+        ("enum_value", Value::Message(of)) => return Err(Unsupported::Kind(format!("an enum {}", text(&of, "type")))),
         (_, scalar) => read_scalar(scalar)?,
     })
 }
 
-fn made_map(entries: impl Iterator<Item = Result<(Val<'static>, Val<'static>), Unmade>>) -> Made {
+fn read_map(entries: impl Iterator<Item = Result<(Val<'static>, Val<'static>), Unsupported>>) -> ReadResult {
     let mut map = OwnedMap::with_capacity(0);
     for entry in entries {
         let (key, value) = entry?;
-        map.insert(key, value).map_err(|problem| Unmade::Kind(format!("an entry that is none: {problem:?}")))?;
+        map.insert(key, value).map_err(|problem| Unsupported::Kind(format!("an invalid entry: {problem:?}")))?;
     }
     Ok(Val::Map(Map::Owned(Rc::new(map))))
 }
 
-fn read_scalar(of: Value) -> Made {
+fn read_scalar(of: Value) -> ReadResult {
     Ok(match of {
-        Value::Bool(truth) => Val::Bool(truth),
+        Value::Bool(value) => Val::Bool(value),
         Value::I32(number) => Val::Int(number.into()),
         Value::I64(number) => Val::Int(number),
         Value::U32(number) => Val::UInt(number.into()),
@@ -110,25 +110,25 @@ fn read_scalar(of: Value) -> Made {
         Value::F64(number) => Val::Double(number),
         Value::String(text) => Val::text(text),
         Value::Bytes(bytes) => Val::bytes(bytes),
-        other => return Err(Unmade::Kind(format!("{other:?}"))),
+        other => return Err(Unsupported::Kind(format!("{other:?}"))),
     })
 }
 
-fn read_any(any: &DynamicMessage, messages: &Messages) -> Made {
+fn read_any(any: &DynamicMessage, messages: &Messages) -> ReadResult {
     let url = text(any, "type_url");
     let name = url.rsplit('/').next().unwrap_or("");
-    let Value::Bytes(bytes) = field(any, "value") else { return Err(Unmade::Message(name.to_owned())) };
+    let Value::Bytes(bytes) = field(any, "value") else { return Err(Unsupported::Message(name.to_owned())) };
     let known = name.strip_prefix("google.protobuf.").and(any.descriptor().parent_pool().get_message_by_name(name));
     let Some(of) = known else {
-        let read = messages.read(name, &bytes).ok_or_else(|| Unmade::Message(name.to_owned()))?;
-        return read.map_err(Unmade::Kind);
+        let read = messages.read(name, &bytes).ok_or_else(|| Unsupported::Message(name.to_owned()))?;
+        return read.map_err(Unsupported::Kind);
     };
-    let inner = DynamicMessage::decode(of, bytes).map_err(|error| Unmade::Kind(error.to_string()))?;
+    let inner = DynamicMessage::decode(of, bytes).map_err(|error| Unsupported::Kind(error.to_string()))?;
     read_message(&inner, messages)
 }
 
-/// A message of a type that is known to all: what it stands for.
-fn read_message(of: &DynamicMessage, messages: &Messages) -> Made {
+/// Reads a message of a well-known type.
+fn read_message(of: &DynamicMessage, messages: &Messages) -> ReadResult {
     let seconds = || match (field(of, "seconds"), field(of, "nanos")) {
         (Value::I64(seconds), Value::I32(nanos)) => (seconds, nanos),
         _ => (0, 0),
@@ -144,8 +144,8 @@ fn read_message(of: &DynamicMessage, messages: &Messages) -> Made {
             Ok(Val::Duration(TimeSpan { seconds, nanos }))
         }
         "google.protobuf.Struct" => {
-            let Value::Map(fields) = field(of, "fields") else { return Err(Unmade::Kind("no fields".to_owned())) };
-            made_map(fields.into_iter().map(|(key, value)| {
+            let Value::Map(fields) = field(of, "fields") else { return Err(Unsupported::Kind("no fields".to_owned())) };
+            read_map(fields.into_iter().map(|(key, value)| {
                 let key = Val::text(key.as_str().unwrap_or("").to_owned());
                 let value = value.as_message().map_or(Ok(Val::Null), |value| read_message(value, messages))?;
                 Ok((key, value))
@@ -161,13 +161,13 @@ fn read_message(of: &DynamicMessage, messages: &Messages) -> Made {
             Some((_, Value::Message(inner))) => read_message(&inner, messages),
             Some((_, scalar)) => read_scalar(scalar),
         },
-        name if wrapped(name).is_some() => read_scalar(field(of, "value")),
-        name => Err(Unmade::Message(name.to_owned())),
+        name if wrapped_type(name).is_some() => read_scalar(field(of, "value")),
+        name => Err(Unsupported::Message(name.to_owned())),
     }
 }
 
-/// The type that a wrapper is of.
-fn wrapped(name: &str) -> Option<Type> {
+/// The type that a wrapper message wraps.
+fn wrapped_type(name: &str) -> Option<Type> {
     Some(match name.strip_prefix("google.protobuf.")? {
         "BoolValue" => Type::Bool,
         "Int32Value" | "Int64Value" => Type::Int,
@@ -179,7 +179,7 @@ fn wrapped(name: &str) -> Option<Type> {
     })
 }
 
-/// The name of an enumeration's value.
+/// The name of an enum value.
 fn value_name(of: &DynamicMessage, name: &str) -> String {
     let number = field(of, name).as_enum_number().unwrap_or(0);
     match of.descriptor().get_field_by_name(name).map(|field| field.kind()) {
@@ -188,7 +188,7 @@ fn value_name(of: &DynamicMessage, name: &str) -> String {
     }
 }
 
-/// A `cel.expr.Type`.
+/// Reads a `cel.expr.Type`.
 pub(crate) fn read_type(of: &DynamicMessage, messages: &Messages) -> Type {
     let primitive = |name: &str| match value_name(of, name).as_str() {
         "BOOL" => Type::Bool,
@@ -236,14 +236,14 @@ fn type_of_message(name: &str, messages: &Messages) -> Type {
         "google.protobuf.Any" | "google.protobuf.Value" => Type::Dyn,
         "google.protobuf.Struct" => Type::map(Type::Text, Type::Dyn),
         "google.protobuf.ListValue" => Type::list(Type::Dyn),
-        name => match wrapped(name) {
+        name => match wrapped_type(name) {
             Some(of) => Type::Wrapper(Arc::new(of)),
             None => messages.type_of(name).unwrap_or_else(|| Type::Named(name.into())),
         },
     }
 }
 
-/// A `cel.expr.Type` as [`type_text`] writes it.
+/// A `cel.expr.Type` in the notation of [`type_text`].
 pub(crate) fn read_type_text(of: &DynamicMessage, messages: &Messages) -> String {
     match message(of, "abstract_type") {
         Some(inner) if text(&inner, "name") != "optional_type" => {
@@ -255,7 +255,7 @@ pub(crate) fn read_type_text(of: &DynamicMessage, messages: &Messages) -> String
     }
 }
 
-/// A type in the notation of CEL; one of which nothing is known is `dyn`.
+/// A type in CEL notation; an unknown type is `dyn`.
 pub(crate) fn type_text(of: &Type) -> String {
     match of {
         Type::Dyn | Type::Param(_) => "dyn".to_owned(),
@@ -280,9 +280,9 @@ pub(crate) fn type_text(of: &Type) -> String {
     }
 }
 
-/// Whether two values are the same, of the same kinds all through; the order of entries does not matter.
-#[expect(clippy::float_cmp, reason = "the very double is expected")]
-pub(crate) fn same(left: &Val<'_>, right: &Val<'_>) -> bool {
+/// Whether two values and their types are the same, ignoring the order of map entries.
+#[expect(clippy::float_cmp, reason = "the exact double is expected")]
+pub(crate) fn is_same(left: &Val<'_>, right: &Val<'_>) -> bool {
     match (left, right) {
         (Val::Null, Val::Null) => true,
         (Val::Bool(left), Val::Bool(right)) => left == right,
@@ -295,25 +295,25 @@ pub(crate) fn same(left: &Val<'_>, right: &Val<'_>) -> bool {
         (Val::Duration(left), Val::Duration(right)) => left == right,
         (Val::Type(left), Val::Type(right)) => left == right,
         (Val::List(left), Val::List(right)) => {
-            left.len() == right.len() && left.iter().zip(right.iter()).all(|(left, right)| same(&left, &right))
+            left.len() == right.len() && left.iter().zip(right.iter()).all(|(left, right)| is_same(&left, &right))
         }
         (Val::Map(left), Val::Map(right)) => {
             let others: Vec<_> = right.entries().collect();
             left.len() == right.len()
                 && shape_name(left) == shape_name(right)
                 && left.entries().all(|(key, value)| {
-                    others.iter().any(|(other, other_value)| same(&key, other) && same(&value, other_value))
+                    others.iter().any(|(other, other_value)| is_same(&key, other) && is_same(&value, other_value))
                 })
         }
         (Val::Optional(left), Val::Optional(right)) => match (left, right) {
-            (Some(left), Some(right)) => same(left, right),
+            (Some(left), Some(right)) => is_same(left, right),
             (left, right) => left.is_none() && right.is_none(),
         },
         _ => false,
     }
 }
 
-/// The type of a message; nothing where a map is of none.
+/// The message type of a map, if it has one.
 fn shape_name<'m>(of: &'m Map<'_>) -> Option<&'m str> {
     match of {
         Map::Data(record, _) => record.shape().map(|shape| &*shape.name),
@@ -321,11 +321,11 @@ fn shape_name<'m>(of: &'m Map<'_>) -> Option<&'m str> {
     }
 }
 
-/// A value in the notation of CEL, as far as it has one.
+/// A value in CEL notation, as far as it has one.
 pub(crate) fn show(of: &Val<'_>) -> String {
     match of {
         Val::Null => "null".to_owned(),
-        Val::Bool(truth) => truth.to_string(),
+        Val::Bool(value) => value.to_string(),
         Val::Int(number) => number.to_string(),
         Val::UInt(number) => format!("{number}u"),
         Val::Double(number) => format!("double({number:?})"),

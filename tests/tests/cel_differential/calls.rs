@@ -1,4 +1,4 @@
-//! Calls and operators that give a value of each type.
+//! Calls and operators that return a value of each sort.
 
 use super::*;
 
@@ -78,7 +78,7 @@ impl Generator {
                 _ => {
                     let part = self.pick(&["getHours", "getMinutes", "getSeconds", "getMilliseconds"]);
                     let tree = self.call(Sort::Int, &format!("§.{part}()"), &[Sort::Duration], depth);
-                    tree.without(Unlike::GoDurationParts)
+                    tree.without(Quirk::GoDurationParts)
                 }
             },
             _ => self.any(&Sort::Int, depth),
@@ -137,7 +137,7 @@ impl Generator {
         let tree = self.one_of(Sort::Double, calls, depth);
         let text = tree.text();
         let is_extreme = text.starts_with("math.greatest") || text.starts_with("math.least");
-        if is_extreme { tree.without(Unlike::CppExtremesOfNaN) } else { tree }
+        if is_extreme { tree.without(Quirk::CppExtremesOfNaN) } else { tree }
     }
 
     pub(super) fn of_text(&mut self, depth: u32) -> Tree {
@@ -147,12 +147,12 @@ impl Generator {
             0..2 => self.call(Sort::Text, "(§ + §)", &[Sort::Text, Sort::Text], depth),
             2..4 => {
                 match self.scalar() {
-                    // Where a double is written with an exponent, and whether it is, evaluators differ.
+                    // Evaluators differ in when they write a double with an exponent.
                     Sort::Double => self.call(Sort::Text, "string(double(§ % 1000000) / 8.0)", &[Sort::Int], depth),
                     of @ Sort::Duration => {
-                        self.call(Sort::Text, "string(§)", &[of], depth).without(Unlike::GoDurationText)
+                        self.call(Sort::Text, "string(§)", &[of], depth).without(Quirk::GoDurationText)
                     }
-                    of @ Sort::Time => self.call(Sort::Text, "string(§)", &[of], depth).without(Unlike::GoTimeText),
+                    of @ Sort::Time => self.call(Sort::Text, "string(§)", &[of], depth).without(Quirk::GoTimeText),
                     of => self.call(Sort::Text, "string(§)", &[of], depth),
                 }
             }
@@ -188,7 +188,7 @@ impl Generator {
                     _ => {
                         let of = self.pick(&[Sort::Int, Sort::UInt, Sort::Text, Sort::Bytes, Sort::Bool]);
                         if of == Sort::Bytes {
-                            // Bytes that are no UTF-8 are a text in cel-go, which ours has none of.
+                            // cel-go makes invalid strings of bytes that are not UTF-8.
                             ("'<%s>'.format([bytes(§)])", vec![Sort::Text])
                         } else {
                             ("'<%s>'.format([§])", vec![of])
@@ -297,7 +297,7 @@ impl Generator {
                 let operator = self.pick(&["==", "!="]);
                 self.call(Sort::Bool, &format!("(§ {operator} §)"), &[of.clone(), of], depth)
             }
-            7 => self.of_two_kinds(depth),
+            7 => self.of_mixed_numbers(depth),
             8 => {
                 let of = self.scalar();
                 let key = Sort::map(Sort::Text, Sort::Int);
@@ -313,7 +313,7 @@ impl Generator {
             }
             10 => {
                 if self.chance(30) {
-                    // No literal: ours reads one when it checks, and refuses it though it may never be evaluated.
+                    // Not a literal, which ours would reject at check time even if it is never evaluated.
                     let pattern = self.pick(PATTERNS);
                     return self.call(Sort::Bool, &format!("§.matches('{pattern}' + '')"), &[Sort::Text], depth);
                 }
@@ -346,14 +346,14 @@ impl Generator {
                     self.pick(&["int", "uint", "double", "string", "bytes", "bool", "google.protobuf.Timestamp"]);
                 self.call(Sort::Bool, &format!("(type(§) == {name})"), &[of], depth)
             }
-            _ => self.condition_of_all(depth),
+            _ => self.of_quantifier(depth),
         }
     }
 
-    /// Numbers of two kinds beside one another.
+    /// A comparison of numbers of different sorts.
     ///
-    /// Whole numbers beside doubles are kept within 53 bits: beyond, ours are compared exactly (see the head of `cel_differential.rs`).
-    pub(super) fn of_two_kinds(&mut self, depth: u32) -> Tree {
+    /// Integers that are compared with doubles stay within 53 bits, as ours compares larger ones exactly (see `cel_differential.rs`).
+    pub(super) fn of_mixed_numbers(&mut self, depth: u32) -> Tree {
         let operator = self.pick(&["==", "!=", "<", "<=", ">", ">="]);
         match self.rng.random_range(0..9) {
             6 => self.call(Sort::Bool, "(dyn(§) in {1: 'a', 2: 'b', 7: 'c'})", &[Sort::Double], depth),
@@ -374,7 +374,7 @@ impl Generator {
         }
     }
 
-    pub(super) fn condition_of_all(&mut self, depth: u32) -> Tree {
+    pub(super) fn of_quantifier(&mut self, depth: u32) -> Tree {
         let macro_name = self.pick(&["all", "exists", "exists_one"]);
         let of = self.pick(&[Sort::Int, Sort::Text, Sort::Double]);
         let name = self.name();
@@ -461,7 +461,7 @@ impl Generator {
                     let calls: &[(&str, &[Sort])] = &[
                         ("§.split(§)", &[Sort::Text, Sort::Text]),
                         ("§.split(§, §)", &[Sort::Text, Sort::Text, Sort::Int]),
-                        // The order of a map's entries is not the language's.
+                        // Sorted, as the order of map entries is undefined.
                         ("§.map(o, o).sort()", &[Sort::map(Sort::Text, Sort::Int)]),
                     ];
                     self.one_of(sort, calls, depth)
@@ -509,7 +509,7 @@ impl Generator {
         let name = self.name();
         match self.rng.random_range(0..8) {
             0 => self.call(sort, "optional.of(§)", std::slice::from_ref(of), depth),
-            // cel-go's zero of moments is another: the first of them, and not that of 1970.
+            // cel-go's zero timestamp is year 1, not 1970.
             1 if *of != Sort::Time => self.call(sort, "optional.ofNonZeroValue(§)", std::slice::from_ref(of), depth),
             2..5 => {
                 let calls: &[(&str, &[Sort])] = &[

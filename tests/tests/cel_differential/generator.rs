@@ -1,6 +1,6 @@
-//! Random expressions of CEL, well typed, over random values.
+//! Generates random well-typed CEL expressions over random values.
 //!
-//! An expression is a tree, so that one on which evaluators differ can be made smaller.
+//! An expression is a tree, so that it can be shrunk when evaluators differ.
 
 mod calls;
 mod tree;
@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
-pub(crate) use self::tree::{Tree, Unlike};
+pub(crate) use self::tree::{Quirk, Tree};
 use super::values::{Sort, Tagged};
 
 /// The variables of every expression.
@@ -65,7 +65,7 @@ const DOUBLES: &[f64] = &[
     f64::INFINITY,
     f64::NEG_INFINITY,
 ];
-/// Those that scanners of texts treat in a way of their own, beside common ones.
+/// Common characters, and ones with special treatment in scanners and Unicode algorithms.
 const CHARACTERS: &[char] = &[
     'a',
     'b',
@@ -128,7 +128,7 @@ const NANOS: &[i64] = &[
     1,
     -999_999_999,
     123_456_789_012_345_678,
-    // Not the ends of 64 bits: there, others lose a moment on the way to a difference that fits, and ours does not.
+    // Not near 2⁶³, where the others overflow in intermediate results and ours does not.
     1 << 61,
     -(1 << 61),
 ];
@@ -144,7 +144,7 @@ const ZONES: &[&str] = &[
     "05:45",
     "Nowhere/Land",
 ];
-/// Regular expressions that all read alike, or refuse alike, as literals have them.
+/// Regular expressions that all evaluators interpret or reject alike, escaped for literals.
 const PATTERNS: &[&str] = &[
     "",
     "a",
@@ -219,7 +219,7 @@ pub(crate) struct Generator {
 
 impl Generator {
     pub(crate) fn new(seed: u64, number: u64) -> Self {
-        // Each expression has a generator of its own, so that any of them can be had again alone.
+        // Each expression has its own generator, so that it can be reproduced alone.
         let rng = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(number));
         let scope = variables().into_iter().map(|(name, sort)| (name.to_owned(), sort)).collect();
         Self { rng, scope }
@@ -230,7 +230,7 @@ impl Generator {
     }
 
     fn pick<T: Clone>(&mut self, of: &[T]) -> T {
-        of.choose(&mut self.rng).expect("something to choose from").clone()
+        of.choose(&mut self.rng).expect("a non-empty slice").clone()
     }
 
     // Values.
@@ -266,7 +266,7 @@ impl Generator {
         if self.chance(50) {
             return self.string().into_bytes();
         }
-        // Without zero bytes, at which cel-cpp's package ends.
+        // Without NUL bytes, at which cel-cpp's Python package truncates.
         (0..self.rng.random_range(0..5)).map(|_| self.rng.random_range(1..=255)).collect()
     }
 
@@ -356,7 +356,7 @@ impl Generator {
             Sort::Optional(of) => self.of_optional(of, depth),
             Sort::Kind => {
                 let of = self.scalar();
-                self.call(Sort::Kind, "type(§)", &[of], depth).without(Unlike::CppTypes)
+                self.call(Sort::Kind, "type(§)", &[of], depth).without(Quirk::CppTypes)
             }
         }
     }
@@ -379,7 +379,7 @@ impl Generator {
     }
 
     fn leaf(&mut self, sort: &Sort) -> Tree {
-        // The innermost of a name only: it hides the others.
+        // Only the innermost variable of each name, as it shadows the others.
         let mut names: Vec<String> = Vec::new();
         for at in (0..self.scope.len()).rev() {
             let (name, of) = &self.scope[at];
@@ -395,7 +395,7 @@ impl Generator {
             Sort::Optional(of) => {
                 let inner = self.leaf(of);
                 if self.chance(25) {
-                    // Both branches have the type that is wanted.
+                    // Both branches have the required sort.
                     return Tree::of(sort.clone(), "(false ? optional.of(§) : optional.none())", vec![inner]);
                 }
                 return Tree::of(sort.clone(), "optional.of(§)", vec![inner]);
@@ -481,8 +481,8 @@ impl Generator {
                 Sort::Text if self.chance(80) => literal(&Tagged::Text(["a", "b", "key", "é"][at].to_owned())),
                 key => literal(&self.value(key)),
             };
-            // A key that comes twice is a failure in ours and in CEL's conformance tests; cel-go takes it, and cel-cpp fails
-            // even where the map is never evaluated.
+            // A duplicate key fails in ours and in CEL's conformance tests; cel-go accepts it, and cel-cpp fails even if the map is never
+            // evaluated.
             if names.contains(&name) {
                 continue;
             }
@@ -500,7 +500,7 @@ impl Generator {
         Tree::of(Sort::map(key.clone(), of.clone()), &pattern, parts)
     }
 
-    /// What gives a value of any sort.
+    /// An expression that can have any sort.
     fn any(&mut self, sort: &Sort, depth: u32) -> Tree {
         let is_plain = !matches!(sort, Sort::Optional(_) | Sort::Kind);
         match self.rng.random_range(0..if is_plain { 8 } else { 2 }) {
@@ -543,7 +543,7 @@ impl Generator {
     }
 
     fn name(&mut self) -> String {
-        // Few names, so that inner ones hide outer ones.
+        // Few names, so that inner variables shadow outer ones.
         self.pick(&["x", "z", "q", "i", "s"]).to_owned()
     }
 
@@ -556,10 +556,10 @@ impl Generator {
     }
 }
 
-/// A scalar as an expression.
+/// A scalar as a literal or constant expression.
 fn literal(value: &Tagged) -> String {
     match value {
-        Tagged::Bool(truth) => truth.to_string(),
+        Tagged::Bool(value) => value.to_string(),
         Tagged::Int(number) if *number < 0 => format!("({number})"),
         Tagged::Int(number) => number.to_string(),
         Tagged::UInt(number) => format!("{number}u"),
@@ -590,6 +590,6 @@ fn literal(value: &Tagged) -> String {
         }
         Tagged::Time(time) => format!("timestamp('{}')", time.text().unwrap_or_default()),
         Tagged::Duration(span) => format!("duration('{}')", span.text().unwrap_or_default()),
-        other => unreachable!("{other:?} is no scalar"),
+        other => unreachable!("{other:?} is not a scalar"),
     }
 }

@@ -1,4 +1,4 @@
-//! The other evaluators: programs that read a line and write one.
+//! The other evaluators: programs that read one line per request and write one per answer.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -7,10 +7,10 @@ use serde_json::Value as Json;
 
 use super::values::Tagged;
 
-/// A value, or what went wrong.
+/// A value, or an error with its phase.
 pub(crate) type Answer = Result<Tagged, String>;
 
-/// One of them, ended with the test by its own id.
+/// An evaluator process; killed on drop.
 pub(crate) struct Evaluator {
     child: Child,
     requests: Option<ChildStdin>,
@@ -25,10 +25,10 @@ impl Evaluator {
         Self { child, requests, answers }
     }
 
-    /// Asks for all of a batch, while the answers are read.
-    pub(crate) fn ask(&mut self, lines: &[String]) -> Vec<Answer> {
+    /// Evaluates a batch; requests are written while answers are read.
+    pub(crate) fn evaluate(&mut self, lines: &[String]) -> Vec<Answer> {
         let batch: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        let mut requests = self.requests.take().expect("requests end with the test");
+        let mut requests = self.requests.take().expect("requests are open");
         let writer = std::thread::spawn(move || {
             requests.write_all(batch.as_bytes()).and_then(|()| requests.flush()).expect("the evaluator reads");
             requests
@@ -36,13 +36,13 @@ impl Evaluator {
         let answers = lines.iter().map(|line| {
             let mut answer = String::new();
             self.answers.read_line(&mut answer).expect("the evaluator answers");
-            let told: Json =
+            let parsed: Json =
                 serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?} to {line}"));
-            let phase = told["phase"].as_str().unwrap_or_default();
+            let phase = parsed["phase"].as_str().unwrap_or_default();
             assert_ne!(phase, "request", "{answer} to {line}");
-            match told.get("error") {
+            match parsed.get("error") {
                 Some(error) => Err(format!("{phase}: {}", error.as_str().unwrap_or_default())),
-                None => Ok(Tagged::of_json(&told["value"])),
+                None => Ok(Tagged::of_json(&parsed["value"])),
             }
         });
         let answers = answers.collect();

@@ -1,41 +1,41 @@
-//! Expressions as trees of texts, and what evaluators do in a way of their own.
+//! Expression trees, and the known quirks of the other evaluators.
 
 use crate::values::Sort;
 
-/// Why an evaluator is not asked about an expression. What all evaluators are not asked is in the head of `cel_differential.rs`.
+/// A known deviation of one evaluator, which does not get expressions that are affected. Exclusions for all evaluators are listed in
+/// `cel_differential.rs`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Unlike {
-    /// Types as values do not come back from cel-cpp's package.
+pub(crate) enum Quirk {
+    /// cel-cpp's Python package does not return type values.
     CppTypes,
-    /// cel-cpp's package has no insertion into maps, which `transformMap` needs.
+    /// cel-cpp's Python package lacks map insertion, which `transformMap` needs.
     CppMapInsertion,
     /// cel-cpp has neither `unwrapOpt` nor `optional.unwrap`.
     CppUnwrap,
-    /// cel-go takes a place past the end of a text; CEL's conformance tests (`string_ext`, `indexof_out_of_range`) have a failure there.
-    GoPlaces,
-    /// cel-cpp fails where an index behind an optional list is past its end; cel-go and the extension's description have none there.
+    /// cel-go accepts an offset past the end of a string; CEL's conformance tests (`string_ext`, `indexof_out_of_range`) expect an error.
+    GoOffsets,
+    /// cel-cpp fails if the index into an optional list is past its end; cel-go and the extension's specification return none.
     CppOptionalIndex,
-    /// cel-cpp refuses an end behind characters of more than a byte.
+    /// cel-cpp rejects an end offset behind multi-byte characters.
     CppSubstring,
-    /// cel-cpp has one part in an empty text that is split at an empty one; cel-go and ours have none.
+    /// cel-cpp returns one part when an empty string is split at an empty separator; cel-go and ours return none.
     CppSplit,
-    /// cel-cpp reads numbers, and base64, with white space around them; cel-go and ours do not.
+    /// cel-cpp accepts white space around numbers and base64; cel-go and ours do not.
     CppNumberText,
-    /// cel-cpp has a list equivalent to an empty one.
+    /// cel-cpp considers any list equivalent to an empty one.
     CppEquivalent,
-    /// cel-cpp takes NaN for the greatest or the least number, or not, as the order of the arguments is; cel-go and ours fail.
+    /// In cel-cpp, the result of `math.greatest` and `math.least` with NaN depends on the argument order; cel-go and ours fail.
     CppExtremesOfNaN,
-    /// cel-go's text of a moment is in the offset that it was written with, and leaves out zeros; that of cel-cpp and ours is that of
-    /// ProtoJSON, in UTC.
+    /// cel-go writes a timestamp with its original offset and without trailing zeros; cel-cpp and ours write ProtoJSON, in UTC.
     GoTimeText,
-    /// cel-go's parts of a length of time go through a double, and its milliseconds are all of it, not those of the second; CEL's
-    /// conformance tests (`timestamps`, `get_milliseconds`) have the latter.
+    /// cel-go computes duration parts with doubles, and returns the total milliseconds instead of those within the second, which CEL's
+    /// conformance tests (`timestamps`, `get_milliseconds`) expect.
     GoDurationParts,
-    /// cel-go's text of a length of time goes through a double, and leaves out zeros; that of cel-cpp and ours is that of ProtoJSON.
+    /// cel-go writes durations by way of doubles and without trailing zeros; cel-cpp and ours write ProtoJSON.
     GoDurationText,
 }
 
-impl Unlike {
+impl Quirk {
     pub(super) fn evaluator(self) -> &'static str {
         match self {
             Self::CppTypes
@@ -47,15 +47,15 @@ impl Unlike {
             | Self::CppUnwrap
             | Self::CppOptionalIndex
             | Self::CppExtremesOfNaN => "cel-cpp",
-            Self::GoPlaces | Self::GoTimeText | Self::GoDurationParts | Self::GoDurationText => "cel-go",
+            Self::GoOffsets | Self::GoTimeText | Self::GoDurationParts | Self::GoDurationText => "cel-go",
         }
     }
 
-    /// What a call is not like, whatever its arguments.
+    /// The quirks of a call, independent of its arguments.
     pub(super) fn of_pattern(pattern: &str) -> Vec<Self> {
         let table = [
-            (".indexOf(§, §)", Self::GoPlaces),
-            (".lastIndexOf(§, §)", Self::GoPlaces),
+            (".indexOf(§, §)", Self::GoOffsets),
+            (".lastIndexOf(§, §)", Self::GoOffsets),
             (".substring(§, §)", Self::CppSubstring),
             (".split(", Self::CppSplit),
             ("int(§ + '')", Self::CppNumberText),
@@ -68,40 +68,40 @@ impl Unlike {
             (".transformMap", Self::CppMapInsertion),
             ("duration(string(§))", Self::GoDurationText),
         ];
-        table.into_iter().filter(|(part, _)| pattern.contains(part)).map(|(_, unlike)| unlike).collect()
+        table.into_iter().filter(|(part, _)| pattern.contains(part)).map(|(_, quirk)| quirk).collect()
     }
 }
 
-/// A part of an expression: texts with trees between them.
+/// An expression: fragments of source text with subtrees between them.
 #[derive(Debug, Clone)]
 pub(crate) struct Tree {
     pub(crate) sort: Sort,
     texts: Vec<String>,
     pub(crate) parts: Vec<Tree>,
-    /// Evaluators that are not asked about an expression that has this part, and why.
-    unlike: Vec<Unlike>,
+    /// Quirks that exclude evaluators from expressions with this subtree.
+    quirks: Vec<Quirk>,
 }
 
 impl Tree {
     pub(crate) fn leaf(sort: Sort, text: impl Into<String>) -> Self {
-        Self { sort, texts: vec![text.into()], parts: Vec::new(), unlike: Vec::new() }
+        Self { sort, texts: vec![text.into()], parts: Vec::new(), quirks: Vec::new() }
     }
 
-    /// A `§` stands for each of the parts.
+    /// Creates a tree from a pattern with a `§` for each of the parts.
     pub(super) fn of(sort: Sort, pattern: &str, parts: Vec<Tree>) -> Self {
         let texts: Vec<_> = pattern.split('§').map(str::to_owned).collect();
         assert_eq!(texts.len(), parts.len() + 1, "{pattern}");
-        Self { sort, texts, parts, unlike: Unlike::of_pattern(pattern) }
+        Self { sort, texts, parts, quirks: Quirk::of_pattern(pattern) }
     }
 
-    pub(super) fn without(mut self, unlike: Unlike) -> Self {
-        self.unlike.push(unlike);
+    pub(super) fn without(mut self, quirk: Quirk) -> Self {
+        self.quirks.push(quirk);
         self
     }
 
-    /// Whether an evaluator is to be asked.
+    /// Whether the expression is sent to an evaluator.
     pub(crate) fn is_for(&self, name: &str) -> bool {
-        self.unlike.iter().all(|unlike| unlike.evaluator() != name) && self.parts.iter().all(|part| part.is_for(name))
+        self.quirks.iter().all(|quirk| quirk.evaluator() != name) && self.parts.iter().all(|part| part.is_for(name))
     }
 
     pub(crate) fn size(&self) -> usize {
@@ -117,7 +117,7 @@ impl Tree {
         text
     }
 
-    /// All smaller trees with one part replaced by a part of its own, or by a plain value of its sort.
+    /// All trees in which one subtree is replaced by one of its descendants or by a plain value of its sort.
     pub(crate) fn smaller(&self) -> Vec<Tree> {
         let mut found = Vec::new();
         let mut below = Vec::new();

@@ -1,4 +1,4 @@
-//! Values and their sorts, as lines of JSON carry them between the evaluators.
+//! Values and their sorts, as exchanged with the evaluators in JSON.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crossdock_expression::{Type, Val};
 use crossdock_message::{Record, Time, TimeSpan, Value};
 use serde_json::{Value as Json, json};
 
-/// A type of an expression.
+/// The type of an expression.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Sort {
     Int,
@@ -39,7 +39,7 @@ impl Sort {
         Self::Optional(Box::new(of))
     }
 
-    /// In the notation of CEL.
+    /// The notation of CEL.
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Int => "int".to_owned(),
@@ -57,7 +57,7 @@ impl Sort {
         }
     }
 
-    /// A plain value of it, as an expression.
+    /// A simple expression of the sort.
     pub(crate) fn plain(&self) -> &'static str {
         match self {
             Self::Int => "1",
@@ -93,7 +93,7 @@ impl Sort {
     }
 }
 
-/// A value of any evaluator.
+/// A value of any of the evaluators, tagged with its kind.
 #[derive(Debug, Clone)]
 pub(crate) enum Tagged {
     Null,
@@ -109,13 +109,13 @@ pub(crate) enum Tagged {
     Map(Vec<(Tagged, Tagged)>),
     Kind(String),
     Optional(Option<Box<Tagged>>),
-    /// What no other evaluator has.
+    /// A value that the other evaluators do not have.
     Other(String),
 }
 
 impl Tagged {
     pub(crate) fn time(text: &str) -> Self {
-        Self::Time(Time::parse(text).expect("a moment"))
+        Self::Time(Time::parse(text).expect("a timestamp"))
     }
 
     pub(crate) fn nanos(nanos: i64) -> Self {
@@ -123,7 +123,7 @@ impl Tagged {
         Self::Duration(TimeSpan { seconds: nanos / 1_000_000_000, nanos: part })
     }
 
-    /// Whether it has digits below a microsecond, which Python does not keep.
+    /// Whether the value is more precise than microseconds, the precision of Python.
     pub(crate) fn is_below_micros(&self) -> bool {
         match self {
             Self::Time(Time { nanos, .. }) | Self::Duration(TimeSpan { nanos, .. }) => nanos % 1000 != 0,
@@ -134,7 +134,7 @@ impl Tagged {
     pub(crate) fn of(value: &Val<'_>) -> Self {
         match value {
             Val::Null => Self::Null,
-            Val::Bool(truth) => Self::Bool(*truth),
+            Val::Bool(value) => Self::Bool(*value),
             Val::Int(number) => Self::Int(*number),
             Val::UInt(number) => Self::UInt(*number),
             Val::Double(number) => Self::Double(*number),
@@ -150,10 +150,10 @@ impl Tagged {
         }
     }
 
-    /// As a value of a message; nothing for one that messages do not have as such.
+    /// Converts to a value of a message; `None` if messages have no such value.
     pub(crate) fn to_data(&self) -> Option<Value> {
         Some(match self {
-            Self::Bool(truth) => Value::Bool(*truth),
+            Self::Bool(value) => Value::Bool(*value),
             Self::Int(number) => Value::Int(*number),
             Self::UInt(number) => Value::UInt(*number),
             Self::Double(number) => Value::F64(*number),
@@ -174,11 +174,11 @@ impl Tagged {
         })
     }
 
-    /// As a value that an expression made.
-    pub(crate) fn to_made(&self) -> Val<'static> {
+    /// Converts to a value that an expression computes.
+    pub(crate) fn to_computed(&self) -> Val<'static> {
         match self {
             Self::Null | Self::Other(_) | Self::Kind(_) | Self::Optional(_) => Val::Null,
-            Self::Bool(truth) => Val::Bool(*truth),
+            Self::Bool(value) => Val::Bool(*value),
             Self::Int(number) => Val::Int(*number),
             Self::UInt(number) => Val::UInt(*number),
             Self::Double(number) => Val::Double(*number),
@@ -186,11 +186,11 @@ impl Tagged {
             Self::Bytes(bytes) => Val::bytes(bytes.clone()),
             Self::Time(time) => Val::Time(*time),
             Self::Duration(span) => Val::Duration(*span),
-            Self::List(items) => Val::list(items.iter().map(Self::to_made).collect()),
+            Self::List(items) => Val::list(items.iter().map(Self::to_computed).collect()),
             Self::Map(entries) => {
                 let mut map = OwnedMap::with_capacity(entries.len());
                 for (key, value) in entries {
-                    map.insert(key.to_made(), value.to_made()).expect("keys of a map");
+                    map.insert(key.to_computed(), value.to_computed()).expect("keys of a map");
                 }
                 Val::Map(Map::Owned(Rc::new(map)))
             }
@@ -200,7 +200,7 @@ impl Tagged {
     pub(crate) fn to_json(&self) -> Json {
         match self {
             Self::Null => json!({ "null": null }),
-            Self::Bool(truth) => json!({ "bool": truth }),
+            Self::Bool(value) => json!({ "bool": value }),
             Self::Int(number) => json!({ "int": number.to_string() }),
             Self::UInt(number) => json!({ "uint": number.to_string() }),
             Self::Double(number) => json!({ "double": format!("{number:?}") }),
@@ -230,7 +230,6 @@ impl Tagged {
             "uint" => text.parse().ok().map(Self::UInt),
             "double" => text.parse().ok().map(Self::Double),
             "string" => inner.as_str().map(|text| Self::Text(text.to_owned())),
-            // Bytes stay what they are in base64: both sides write them alike.
             "bytes" => unbase64(text).map(Self::Bytes),
             "timestamp" => Time::parse(text).map(Self::Time),
             "duration" => TimeSpan::parse(text).map(Self::Duration),
@@ -246,14 +245,14 @@ impl Tagged {
         read.unwrap_or_else(wrong)
     }
 
-    /// Whether two values are the same, of the same kinds all through; the order of entries does not matter.
-    pub(crate) fn same(&self, other: &Self) -> bool {
+    /// Whether two values and their kinds are the same, ignoring the order of map entries.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Null, Self::Null) => true,
             (Self::Bool(left), Self::Bool(right)) => left == right,
             (Self::Int(left), Self::Int(right)) => left == right,
             (Self::UInt(left), Self::UInt(right)) => left == right,
-            // The two zeros are not the same, and one NaN is.
+            // Zeros of different sign differ, NaNs do not.
             (Self::Double(left), Self::Double(right)) => {
                 left.to_bits() == right.to_bits() || left.is_nan() && right.is_nan()
             }
@@ -262,16 +261,16 @@ impl Tagged {
             (Self::Time(left), Self::Time(right)) => left == right,
             (Self::Duration(left), Self::Duration(right)) => left == right,
             (Self::List(left), Self::List(right)) => {
-                left.len() == right.len() && left.iter().zip(right).all(|(left, right)| left.same(right))
+                left.len() == right.len() && left.iter().zip(right).all(|(left, right)| left.is_same(right))
             }
             (Self::Map(left), Self::Map(right)) => {
                 let is_there = |(key, value): &(Self, Self)| {
-                    right.iter().any(|(other, other_value)| key.same(other) && value.same(other_value))
+                    right.iter().any(|(other, other_value)| key.is_same(other) && value.is_same(other_value))
                 };
                 left.len() == right.len() && left.iter().all(is_there)
             }
             (Self::Optional(left), Self::Optional(right)) => match (left, right) {
-                (Some(left), Some(right)) => left.same(right),
+                (Some(left), Some(right)) => left.is_same(right),
                 (left, right) => left.is_none() && right.is_none(),
             },
             _ => false,
