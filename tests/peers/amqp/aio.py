@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What tests do at a broker with aio-pika, which speaks AMQP by another library than pika.
+"""Client and service operations of aio-pika at a broker, for interoperability tests.
 
-    aio.py URL serve QUEUE            answers requests with their bodies
-    aio.py URL call QUEUE BODY        asks with a reply queue of its own, and prints the reply's body
-    aio.py URL publish QUEUE BODY     publishes with confirmation
-    aio.py URL take QUEUE             takes one message, and prints its body
+    aio.py URL serve QUEUE            replies to requests with their bodies
+    aio.py URL call QUEUE BODY        sends a request with an exclusive reply queue, and prints the body of the reply
+    aio.py URL publish QUEUE BODY     publishes with a publisher confirm
+    aio.py URL take QUEUE             consumes one message, and prints its body
 """
 
 import asyncio
@@ -12,13 +12,13 @@ import sys
 
 import aio_pika
 
-PATIENCE = 20
+TIMEOUT_S = 20
 
 
 async def serve(channel, queue):
-    asked = await channel.declare_queue(queue, durable=True, arguments={"x-queue-type": "quorum"})
+    requests = await channel.declare_queue(queue, durable=True, arguments={"x-queue-type": "quorum"})
     print("serves at 127.0.0.1:1", flush=True)
-    async with asked.iterator() as messages:
+    async with requests.iterator() as messages:
         async for message in messages:
             async with message.process():
                 reply = aio_pika.Message(message.body, correlation_id=message.correlation_id, content_type=message.content_type)
@@ -29,7 +29,7 @@ async def call(channel, queue, body):
     replies = await channel.declare_queue(exclusive=True)
     request = aio_pika.Message(body.encode(), reply_to=replies.name, correlation_id="a-1", content_type="application/json")
     await channel.default_exchange.publish(request, queue)
-    async with replies.iterator(timeout=PATIENCE) as messages:
+    async with replies.iterator(timeout=TIMEOUT_S) as messages:
         async for message in messages:
             assert message.correlation_id == "a-1", message.correlation_id
             print(message.body.decode())
@@ -43,7 +43,7 @@ async def publish(channel, queue, body):
 
 async def take(channel, queue):
     source = await channel.get_queue(queue)
-    message = await source.get(timeout=PATIENCE)
+    message = await source.get(timeout=TIMEOUT_S)
     await message.ack()
     print(message.body.decode())
 

@@ -1,9 +1,9 @@
-// What tests do at a broker with amqplib, in Node.
+// Client and service operations of amqplib (Node) at a broker, for interoperability tests.
 //
-//   node amqplib.cjs URL serve QUEUE            answers requests with their bodies
-//   node amqplib.cjs URL call QUEUE BODY        asks by direct reply-to, and prints the reply's body
-//   node amqplib.cjs URL publish QUEUE BODY     publishes with confirmation
-//   node amqplib.cjs URL take QUEUE             takes one message, and prints its body
+//   node amqplib.cjs URL serve QUEUE            replies to requests with their bodies
+//   node amqplib.cjs URL call QUEUE BODY        sends a request with direct reply-to, and prints the body of the reply
+//   node amqplib.cjs URL publish QUEUE BODY     publishes with a publisher confirm
+//   node amqplib.cjs URL take QUEUE             consumes one message, and prints its body
 "use strict";
 const amqp = require("amqplib");
 
@@ -24,7 +24,7 @@ async function call(channel, queue, body) {
   const reply = new Promise((resolve) => channel.consume(DIRECT, resolve, { noAck: true }));
   channel.sendToQueue(queue, Buffer.from(body), { replyTo: DIRECT, correlationId: "n-1", contentType: "application/json" });
   const message = await reply;
-  if (message.properties.correlationId !== "n-1") throw new Error("another's reply");
+  if (message.properties.correlationId !== "n-1") throw new Error("unexpected correlation id");
   console.log(message.content.toString());
 }
 

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Messages that harm a careless consumer, published with pika. The broker's address is the first argument.
+"""Malicious and malformed messages, published with pika.
 
-    hostile.py URL nest QUEUE KIND LEVELS     a message whose headers are nested so deeply; KIND is F (tables) or A (arrays)
-    hostile.py URL latin1 QUEUE PROPERTY      a message with a property, or `key`, that is not UTF-8
+    hostile.py URL nest QUEUE KIND LEVELS     publishes a message with nested headers; KIND is F (tables) or A (arrays)
+    hostile.py URL latin1 QUEUE PROPERTY      publishes a message with a property, or routing key (`key`), that is not UTF-8
     hostile.py URL region EXCHANGE QUEUE      declares a headers exchange that routes `region: eu` to the queue
-    hostile.py URL equal QUEUE COUNT          messages of one message id, every other one with `region: eu`, the rest with `mars`
-    hostile.py URL answer QUEUE KIND LEVELS   answers one request with such headers
-    hostile.py URL address KIND               prints a reply address: `gone`, whose requester has left, or `foreign`, of another cluster
-    hostile.py URL ask QUEUE ADDRESS COUNT    requests that want their answers at that address
-    hostile.py URL expiring QUEUE COUNT MS    messages that expire
+    hostile.py URL equal QUEUE COUNT          publishes messages with equal ids, alternately with `region: eu` and `region: mars`
+    hostile.py URL answer QUEUE KIND LEVELS   replies to one request with nested headers
+    hostile.py URL address KIND               prints a reply address: `gone`, of a closed connection, or `foreign`, of another cluster
+    hostile.py URL ask QUEUE ADDRESS COUNT    publishes requests with this reply address
+    hostile.py URL expiring QUEUE COUNT MS    publishes messages that expire
+
+URL is the address of the broker.
 """
 
 import base64
@@ -20,7 +22,7 @@ import pika.data
 
 
 def nested(kind, levels):
-    """The encoded content of a table of so many levels, its own included."""
+    """The encoding of a table with `levels` levels, itself included."""
     content = b""
     for level in range(1, levels):
         name = b"\x01a" if kind == "F" or level + 1 == levels else b""
@@ -29,7 +31,7 @@ def nested(kind, levels):
 
 
 def publish_raw(channel, queue, table, **properties):
-    """Publishes with a table that is encoded already."""
+    """Publishes with an already encoded header table."""
     encode = pika.data.encode_table
 
     def raw(pieces, value):
@@ -95,12 +97,12 @@ def address(channel, kind):
         _, properties, _ = channel.basic_get(queue, auto_ack=True)
     prefix, token = properties.reply_to[:22], properties.reply_to[22:]
     process, key = token.rsplit(".", 1)
-    bytes_of = base64.b64decode(process)
+    decoded = base64.b64decode(process)
     if kind == "foreign":
-        # The node's name is `reply@` and a number.
-        at = bytes_of.index(b"reply@") + 6
-        bytes_of = bytes_of[:at] + bytes([ord("1") if bytes_of[at] != ord("1") else ord("2")]) + bytes_of[at + 1:]
-    print(prefix + base64.b64encode(bytes_of).decode() + "." + key)
+        # The node name is `reply@` followed by a number; change its first digit.
+        at = decoded.index(b"reply@") + 6
+        decoded = decoded[:at] + bytes([ord("1") if decoded[at] != ord("1") else ord("2")]) + decoded[at + 1:]
+    print(prefix + base64.b64encode(decoded).decode() + "." + key)
 
 
 def ask(channel, queue, reply_to, count):

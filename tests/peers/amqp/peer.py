@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""What tests do at a broker with pika. The broker's address is the first argument.
+"""Client and service operations of pika at a broker.
 
-    peer.py URL declare QUEUE…                       makes durable quorum queues
-    peer.py URL declare-classic QUEUE…               makes durable classic queues
+    peer.py URL declare QUEUE…                       declares durable quorum queues
+    peer.py URL declare-classic QUEUE…               declares durable classic queues
     peer.py URL publish QUEUE BODY [COUNT] [HEADER=VALUE…]
-                                                     publishes with confirmation; `#` in BODY is the message's number,
-                                                     and a value in brackets a list, behind `@` a timestamp, behind `$`
-                                                     a decimal
-    peer.py URL bind EXCHANGE QUEUE KEY              makes a queue that takes what the exchange gets with that key
-    peer.py URL fill QUEUE BODY COUNT                publishes fast, and waits until all are there
-    peer.py URL drain QUEUE COUNT                    takes messages, and prints each as a line of JSON
-    peer.py URL depth QUEUE                          prints how many messages wait
-    peer.py URL call QUEUE BODY                      asks by direct reply-to, and prints the reply as a line of JSON
-    peer.py URL serve QUEUE                          answers requests: with their body, or with the fault that it names
+                                                     publishes with publisher confirms; `#` in BODY is replaced by the
+                                                     number of the message; header values are lists in brackets,
+                                                     timestamps after `@`, decimals after `$`, or strings
+    peer.py URL bind EXCHANGE QUEUE KEY              declares a queue and binds it to an exchange
+    peer.py URL fill QUEUE BODY COUNT                publishes without waiting, except for the confirm of the last
+    peer.py URL drain QUEUE COUNT                    consumes messages, and prints each as a line of JSON
+    peer.py URL depth QUEUE                          prints the number of ready messages
+    peer.py URL call QUEUE BODY                      sends a request with direct reply-to, and prints the reply as a line of JSON
+    peer.py URL serve QUEUE                          replies to requests with their body, or with the fault in it
 
-A BODY is JSON; `hex:…` are bytes of application/protobuf. A body that is not UTF-8 is printed as `hex:…`.
+URL is the address of the broker. BODY is JSON, or `hex:…` for application/protobuf. A body that is not UTF-8 is printed as `hex:…`.
 """
 
 import datetime
@@ -25,7 +25,7 @@ import time
 
 import pika
 
-PATIENCE = 20
+TIMEOUT_S = 20
 
 
 def payload(text):
@@ -34,17 +34,17 @@ def payload(text):
     return text.encode(), "application/json"
 
 
-def shown(body):
+def show(body):
     try:
         return body.decode()
     except UnicodeDecodeError:
         return "hex:" + body.hex()
 
 
-def told(properties, body):
+def to_json(properties, body):
     headers = {name: repr(value) if isinstance(value, bytes) else value for name, value in (properties.headers or {}).items()}
     return json.dumps({
-        "body": shown(body), "content_type": properties.content_type, "headers": headers,
+        "body": show(body), "content_type": properties.content_type, "headers": headers,
         "message_id": properties.message_id, "correlation_id": properties.correlation_id,
         "delivery_mode": properties.delivery_mode, "priority": properties.priority, "expiration": properties.expiration,
     })
@@ -88,22 +88,22 @@ def fill(channel, queue, body, count):
     count = int(count)
     for number in range(count):
         if number == count - 1:
-            # One queue takes what one channel sends in order: with the last, all are there.
+            # Messages of one channel arrive in order: once the last is confirmed, all are stored.
             channel.confirm_delivery()
         properties = pika.BasicProperties(content_type="application/json", delivery_mode=2, message_id=f"{queue}-{number}")
         channel.basic_publish("", queue, body.replace("#", str(number)).encode(), properties, mandatory=True)
 
 
 def drain(channel, queue, count):
-    taken, deadline = 0, time.monotonic() + PATIENCE
+    consumed, deadline = 0, time.monotonic() + TIMEOUT_S
     channel.basic_qos(prefetch_count=500)
     for method, properties, body in channel.consume(queue, inactivity_timeout=0.5):
         if method is not None:
-            print(told(properties, body), flush=True)
+            print(to_json(properties, body), flush=True)
             channel.basic_ack(method.delivery_tag)
-            taken += 1
-            deadline = time.monotonic() + PATIENCE
-        if taken >= int(count) or time.monotonic() > deadline:
+            consumed += 1
+            deadline = time.monotonic() + TIMEOUT_S
+        if consumed >= int(count) or time.monotonic() > deadline:
             break
     channel.cancel()
 
@@ -113,25 +113,25 @@ def depth(channel, queue):
 
 
 def call(channel, queue, body):
-    answers = []
+    replies = []
 
-    def answered(_, __, properties, body):
-        answers.append(told(properties, body))
+    def on_reply(_, __, properties, body):
+        replies.append(to_json(properties, body))
 
-    channel.basic_consume("amq.rabbitmq.reply-to", answered, auto_ack=True)
+    channel.basic_consume("amq.rabbitmq.reply-to", on_reply, auto_ack=True)
     content, content_type = payload(body)
     properties = pika.BasicProperties(reply_to="amq.rabbitmq.reply-to", correlation_id="c-1", content_type=content_type)
     channel.basic_publish("", queue, content, properties)
-    deadline = time.monotonic() + PATIENCE
-    while not answers and time.monotonic() < deadline:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not replies and time.monotonic() < deadline:
         channel.connection.process_data_events(time_limit=0.2)
-    print(answers[0] if answers else "no answer")
+    print(replies[0] if replies else "no reply")
 
 
 def serve(channel, queue):
     declare(channel, queue)
 
-    def asked(channel, method, properties, body):
+    def on_request(channel, method, properties, body):
         reply = pika.BasicProperties(correlation_id=properties.correlation_id, content_type=properties.content_type,
                                      headers={"x-contract": (properties.headers or {}).get("x-contract", "none")})
         try:
@@ -148,7 +148,7 @@ def serve(channel, queue):
             reply.headers = {"crossdock-status": fault, "crossdock-reason": "TEST", "crossdock-error": "asked to fail"}
         channel.basic_publish("", properties.reply_to, body, reply)
 
-    channel.basic_consume(queue, asked)
+    channel.basic_consume(queue, on_request)
     print("serves at 127.0.0.1:1", flush=True)
     channel.start_consuming()
 
@@ -156,8 +156,9 @@ def serve(channel, queue):
 def main():
     url, command, *arguments = sys.argv[1:]
     connection = pika.BlockingConnection(pika.URLParameters(url))
-    {"declare": declare, "declare-classic": declare_classic, "bind": bind, "publish": publish, "fill": fill, "drain": drain, "depth": depth, "call": call, "serve": serve}[command](
-        connection.channel(), *arguments)
+    commands = {"declare": declare, "declare-classic": declare_classic, "bind": bind, "publish": publish, "fill": fill, "drain": drain,
+                "depth": depth, "call": call, "serve": serve}
+    commands[command](connection.channel(), *arguments)
     connection.close()
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # setup.sh CACHE
 #
-# Puts pika and aio-pika (AMQP for Python) and amqplib (for Node) into the folder CACHE, and sees to it that RabbitMQ can be started.
-# Does nothing where all is there. Needs python3 with venv, and npm; as root, it installs RabbitMQ.
+# Installs pika and aio-pika (AMQP for Python) and amqplib (for Node) into the folder CACHE, and RabbitMQ on the machine if run as root.
+# Does nothing if everything is installed. Needs python3 with venv, and npm.
 set -euo pipefail
 [ $# -eq 1 ] || { echo "usage: $0 CACHE" >&2; exit 2; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

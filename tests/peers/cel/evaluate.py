@@ -1,6 +1,6 @@
-"""Evaluates expressions of CEL with cel-cpp, through its package for Python (cel-expr-python).
+"""Evaluates CEL expressions with cel-cpp, through its Python package (cel-expr-python).
 
-Reads and writes the same lines of JSON as cmd/evaluate; see there. Only values of scalars, lists and maps come back.
+Reads and writes the same JSON lines as cmd/evaluate. Returns only scalars, lists and maps.
 """
 
 import base64
@@ -27,12 +27,12 @@ SIMPLE = {
 }
 
 
-class NoTag(Exception):
-    """A value that does not come back whole: a moment within a list. Told as if the checker had refused its type."""
+class Untaggable(Exception):
+    """A value that the package does not return exactly, such as a timestamp in a list. Reported like a rejection by the type checker."""
 
 
 def split(text):
-    """The name of a type and its parameters: map(string, list(int))."""
+    """Splits a type such as map(string, list(int)) into name and parameters."""
     text = text.strip()
     name, _, rest = text.partition("(")
     parameters, depth, start = [], 0, 0
@@ -57,11 +57,11 @@ def read_type(text):
 
 
 def micros(text):
-    """Microseconds of `-1.5s`; Python keeps no more."""
+    """The microseconds in a text such as `-1.5s`."""
     sign, seconds, fraction = re.fullmatch(r"(-?)(\d+)(?:\.(\d+))?s", text).groups()
     fraction = (fraction or "").ljust(9, "0")
     if not fraction.endswith("000"):
-        raise ValueError("more digits than Python keeps")
+        raise ValueError("Python has only microsecond precision")
     number = int(seconds) * 1_000_000 + int(fraction[:6])
     return -number if sign else number
 
@@ -90,7 +90,7 @@ def untag(tagged):
 
 
 def tag(value, of):
-    """A value, with its type as the checker names it: LIST<INT>. What the checker calls DYN, the value says."""
+    """Tags a value, given the type of the checker such as LIST<INT>; for DYN, the type of the value is used."""
     name, parameters = split(of.replace("<", "(").replace(">", ")"))
     actual = value.type().name()
     if name == "DYN" or not parameters:
@@ -104,7 +104,7 @@ def tag(value, of):
 
 
 def tag_plain(value, name):
-    """A scalar of which Python has the value only."""
+    """Tags a plain Python scalar."""
     if name == "DYN":
         name = {bool: "BOOL", int: "INT", str: "STRING"}.get(type(value))
     if name in ("INT", "UINT"):
@@ -119,7 +119,7 @@ def tag_plain(value, name):
         return {"null": None}
     if name == "BYTES":
         return {"bytes": base64.b64encode(bytes(value)).decode()}
-    raise NoTag(f"a value of type {name}")
+    raise Untaggable(f"a value of type {name}")
 
 
 class Evaluator:
@@ -135,27 +135,27 @@ class Evaluator:
             self.environments[key] = cel.NewEnv(config=self.config, variables=variables)
         return self.environments[key]
 
-    def evaluate(self, asked):
+    def evaluate(self, request):
         phase = "request"
         try:
-            environment = self.environment(asked["types"])
-            variables = {name: untag(value) for name, value in asked["vars"].items()}
+            environment = self.environment(request["types"])
+            variables = {name: untag(value) for name, value in request["vars"].items()}
             phase = "check"
-            program = environment.compile(asked["expr"])
+            program = environment.compile(request["expr"])
             of = program.return_type().name()
-            # Python keeps no nanoseconds, their text does.
+            # Evaluated as text, as Python has no nanoseconds.
             is_time = of in ("TIMESTAMP", "DURATION")
             if is_time:
-                program = environment.compile(f"string({asked['expr']})")
+                program = environment.compile(f"string({request['expr']})")
             phase = "evaluation"
             value = program.eval(data=variables)
             if value.type().name() == "ERROR":
                 return {"error": str(value.plain_value()), "phase": phase}
             phase = "request"
             return {"value": {of.lower(): value.plain_value()} if is_time else tag(value, of)}
-        except NoTag as error:
+        except Untaggable as error:
             return {"error": str(error), "phase": "check"}
-        except Exception as error:  # Whatever the package raises is its answer.
+        except Exception as error:  # Any exception of the package is an answer.
             return {"error": f"{type(error).__name__}: {error}", "phase": phase}
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # setup.sh CACHE
 #
-# Builds a program around cel-go into the folder CACHE, at the version that go.mod pins, and puts Python with cel-cpp (PyPI
-# cel-expr-python) beside it, at the version of requirements.txt; gets the Go module of CEL's conformance tests. Does nothing where all
-# is there. Needs Go 1.26, and python3 with venv.
+# Builds the cel-go evaluator (version in go.mod) into the folder CACHE, installs cel-cpp for Python (PyPI cel-expr-python, version in
+# requirements.txt), and downloads the Go module of CEL's conformance tests. Does nothing if everything is installed. Needs Go 1.26, and
+# python3 with venv.
 set -euo pipefail
 [ $# -eq 1 ] || { echo "usage: $0 CACHE" >&2; exit 2; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -16,7 +16,7 @@ want=$(cat "$here"/go.* "$here"/cmd/*/*.go "$here/requirements.txt" "$here/setup
 command -v go >/dev/null || { echo "setup: Go is missing" >&2; exit 1; }
 export GOFLAGS="-buildvcs=false -mod=readonly" CGO_ENABLED=0
 (cd "$here" && go build -trimpath -ldflags="-s -w" -o "$cache/evaluate" ./cmd/evaluate)
-# The tests of tests/tests/cel_conformance.rs: data only.
+# The data of tests/tests/cel_conformance.rs.
 (cd "$cache" && GOFLAGS= go mod download cel.dev/expr@v0.25.3)
 [ -x "$cache/venv/bin/python" ] || python3 -m venv "$cache/venv"
 "$cache/venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: -r "$here/requirements.txt"

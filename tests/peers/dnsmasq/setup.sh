@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # setup.sh CACHE
 #
-# Sees to it that a name server can be run in a network namespace (dnsmasq, ip): installs what is missing when run as root, and tries it.
-# CACHE is not used.
+# Ensures that a DNS server can be run in a network namespace (dnsmasq, ip): installs missing packages and tries it. Needs root.
+# CACHE is unused.
 set -euo pipefail
 [ $# -eq 1 ] || { echo "usage: $0 CACHE" >&2; exit 2; }
 [ "$(id -u)" = 0 ] || { echo "network namespaces need root"; exit 1; }
@@ -12,7 +12,7 @@ if ! has_all; then
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends iproute2 dnsmasq-base >/dev/null
 fi
 has_all
-name=crossdock-try-$$
+name=crossdock-probe-$$
 ip netns add "$name"
 trap 'ip netns del "$name"' EXIT
 ip -n "$name" link set lo up

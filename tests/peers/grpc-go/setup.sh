@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # setup.sh CACHE
 #
-# Builds grpc-go's interop client, its interop service bound to one address, grpcurl and h2spec into the folder CACHE, at
-# the versions that go.mod pins, with the descriptors of the interop service. Does nothing where all is there. Needs Go.
+# Builds grpc-go's interop client and server, grpcurl and h2spec (versions in go.mod) into the folder CACHE, with the
+# descriptors of the interop service. Does nothing if everything is installed. Needs Go.
 set -euo pipefail
 [ $# -eq 1 ] || { echo "usage: $0 CACHE" >&2; exit 2; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # setup.sh CACHE
 #
-# Puts gRPC for Python into the folder CACHE: venv/, and python/ with the code of lab.v1 made by protoc.
-# Does nothing where all is there. Needs python3 with venv.
+# Installs gRPC for Python into the folder CACHE: venv/, and python/ with the code generated from lab.v1.
+# Does nothing if everything is installed. Needs python3 with venv.
 set -euo pipefail
 [ $# -eq 1 ] || { echo "usage: $0 CACHE" >&2; exit 2; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

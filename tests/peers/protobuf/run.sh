@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # run.sh CACHE TESTEE [extra runner args]
 #
-# Starts the conformance runner from CACHE (made by setup.sh) against the executable TESTEE.
-# The runner is started through the newer loader by --library-path, which is an argument and not
-# an environment variable, so TESTEE is started by the machine's ordinary loader and libraries.
-# The runner's lists (failing_tests.txt, succeeding_tests.txt, unmatched.txt) go to CACHE/out,
-# unless an extra --output_dir says otherwise (without any, the runner writes them into "/").
-# Exit: 0 both suites passed; 1 unexpected failure, unexpected success or wrong runner option;
-# 2 wrong use of this script; 134 the runner aborted; 141 the testee ended early (SIGPIPE).
-# A testee that skips everything passes: who reads the verdict has to count.
+# Runs the conformance runner in CACHE (installed by setup.sh) against the executable TESTEE.
+# The runner is started with the newer loader and --library-path, an argument and not an
+# environment variable, so that TESTEE uses the machine's own loader and libraries.
+# The runner writes its lists (failing_tests.txt, succeeding_tests.txt, unmatched.txt) to CACHE/out,
+# unless an extra argument sets --output_dir (its own default is "/").
+# Exit codes: 0 both suites passed; 1 unexpected failure, unexpected success or invalid runner option;
+# 2 usage error; 134 the runner aborted; 141 the testee exited early (SIGPIPE).
+# A testee that skips everything passes, so callers must check the number of successes.
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: $0 CACHE TESTEE [runner args]" >&2; exit 2; }
 CACHE=$(cd "$1" && pwd)
-TESTEE=$(realpath -- "$2")   # a path: the runner calls execv, which searches no PATH
+TESTEE=$(realpath -- "$2")   # a path, as the runner calls execv, which does not search PATH
 shift 2
 [ -f "$TESTEE" ] && [ -x "$TESTEE" ] || { echo "run.sh: $TESTEE is not an executable" >&2; exit 2; }
 case $(uname -m) in

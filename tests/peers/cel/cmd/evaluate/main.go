@@ -1,7 +1,7 @@
-// Evaluates expressions of CEL with cel-go.
+// Command evaluate evaluates CEL expressions with cel-go.
 //
-// Reads lines of JSON: {"expr": "…", "types": {name: "list(int)", …}, "vars": {name: value, …}}, and writes a line for each:
-// {"value": value}, or {"error": "…", "phase": "check" or "evaluation"}. Values are tagged with their kinds, see `untag`.
+// For each JSON line {"expr": "…", "types": {name: "list(int)", …}, "vars": {name: value, …}} on standard input, it writes a line
+// {"value": value}, or {"error": "…", "phase": "request", "check" or "evaluation"}. Values are tagged with their kinds, see untag.
 package main
 
 import (
@@ -37,7 +37,7 @@ type answer struct {
 
 type tagged = map[string]any
 
-// Reads a type such as map(string, list(int)) off the front of a text.
+// readType parses a type such as map(string, list(int)) and returns the rest of the text.
 func readType(text string) (*cel.Type, string, error) {
 	end := strings.IndexAny(text, "(), ")
 	if end < 0 {
@@ -53,7 +53,7 @@ func readType(text string) (*cel.Type, string, error) {
 		return found, rest, nil
 	}
 	if name != "list" && name != "map" || !strings.HasPrefix(rest, "(") {
-		return nil, "", fmt.Errorf("no type: %s", text)
+		return nil, "", fmt.Errorf("invalid type: %s", text)
 	}
 	first, rest, err := readType(rest[1:])
 	if err != nil {
@@ -69,7 +69,7 @@ func readType(text string) (*cel.Type, string, error) {
 	return cel.MapType(first, second), strings.TrimPrefix(rest, ")"), nil
 }
 
-// Makes a value of a tagged one: {"int": "5"}, {"list": […]}, {"map": [[key, value], …]}.
+// untag converts a tagged value: {"int": "5"}, {"list": […]}, {"map": [[key, value], …]}.
 func untag(raw json.RawMessage) (ref.Val, error) {
 	var parts map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &parts); err != nil {
@@ -89,15 +89,15 @@ func untag(raw json.RawMessage) (ref.Val, error) {
 			if err := json.Unmarshal(inner, &items); err != nil {
 				return nil, err
 			}
-			made := make([]ref.Val, 0, len(items))
+			values := make([]ref.Val, 0, len(items))
 			for _, item := range items {
 				value, err := untag(item)
 				if err != nil {
 					return nil, err
 				}
-				made = append(made, value)
+				values = append(values, value)
 			}
-			return types.DefaultTypeAdapter.NativeToValue(made), nil
+			return types.DefaultTypeAdapter.NativeToValue(values), nil
 		case "map":
 			var entries [][2]json.RawMessage
 			if err := json.Unmarshal(inner, &entries); err != nil {
@@ -143,7 +143,7 @@ func untag(raw json.RawMessage) (ref.Val, error) {
 			return types.Duration{Duration: span}, err
 		}
 	}
-	return nil, fmt.Errorf("no tagged value: %s", raw)
+	return nil, fmt.Errorf("invalid tagged value: %s", raw)
 }
 
 func spanText(span time.Duration) string {
@@ -224,7 +224,7 @@ func newEvaluator() (*evaluator, error) {
 	return &evaluator{base, map[string]*cel.Env{}}, err
 }
 
-// The environment with variables of those types.
+// environment returns the cached environment for variables of these types.
 func (e *evaluator) environment(of map[string]string) (*cel.Env, error) {
 	names := make([]string, 0, len(of))
 	for name := range of {
@@ -250,31 +250,31 @@ func (e *evaluator) environment(of map[string]string) (*cel.Env, error) {
 	return made, err
 }
 
-func (e *evaluator) evaluate(line []byte) (given answer) {
+func (e *evaluator) evaluate(line []byte) (result answer) {
 	phase := "request"
-	// A panic is no end of the program, but is told.
+	// A panic is reported as an answer.
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			given = answer{Error: fmt.Sprint("panic: ", panicked), Phase: phase}
+			result = answer{Error: fmt.Sprint("panic: ", panicked), Phase: phase}
 		}
 	}()
 	failed := func(err error) answer { return answer{Error: err.Error(), Phase: phase} }
-	var asked request
-	if err := json.Unmarshal(line, &asked); err != nil {
+	var req request
+	if err := json.Unmarshal(line, &req); err != nil {
 		return failed(err)
 	}
-	environment, err := e.environment(asked.Types)
+	environment, err := e.environment(req.Types)
 	if err != nil {
 		return failed(err)
 	}
-	variables := make(map[string]any, len(asked.Vars))
-	for name, raw := range asked.Vars {
+	variables := make(map[string]any, len(req.Vars))
+	for name, raw := range req.Vars {
 		if variables[name], err = untag(raw); err != nil {
 			return failed(err)
 		}
 	}
 	phase = "check"
-	tree, issues := environment.Compile(asked.Expr)
+	tree, issues := environment.Compile(req.Expr)
 	if issues.Err() != nil {
 		return failed(issues.Err())
 	}
@@ -287,12 +287,12 @@ func (e *evaluator) evaluate(line []byte) (given answer) {
 	if err != nil {
 		return failed(err)
 	}
-	given.Value, err = tag(value)
+	result.Value, err = tag(value)
 	if err != nil {
 		phase = "request"
 		return failed(err)
 	}
-	return given
+	return result
 }
 
 func run() error {

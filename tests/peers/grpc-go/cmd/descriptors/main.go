@@ -1,4 +1,5 @@
-// Writes the descriptors of grpc.testing (with imports, dependencies first) as a FileDescriptorSet to standard output.
+// Command descriptors writes the descriptors of grpc.testing and its imports, dependencies first, as a FileDescriptorSet to
+// standard output.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// The grpc-go interop test service, bound to one address (the stock server listens on all interfaces), with server
-// reflection and health.
+// Command server is grpc-go's interop test service, bound to one address (the stock server listens on all interfaces), with
+// server reflection and health checks.
 package main
 
 import (
@@ -25,12 +25,12 @@ import (
 	"google.golang.org/grpc/reflection"
 )
 
-// orca_oob asks for a report each second; the public floor is 30 s, and the stock server lowers it through this hook.
+// orca_oob requests a report per second, but the minimum interval is 30 s. The stock server lowers it with this hook.
 //
 //go:linkname allowAnyInterval google.golang.org/grpc/internal.ORCAAllowAnyMinReportingInterval
 var allowAnyInterval any
 
-// grpc-go's service leaves server_id empty, which the client's case pick_first_unary asks for.
+// service sets server_id, which grpc-go's service leaves empty and the client's test case pick_first_unary needs.
 type service struct {
 	testgrpc.TestServiceServer
 	id string
