@@ -15,6 +15,7 @@ mod name_server;
 mod peers;
 mod proxy;
 mod recorder;
+mod routes;
 mod services;
 
 use std::net::{SocketAddr, TcpListener};
@@ -28,6 +29,7 @@ pub use name_server::{IPV6, NameServer};
 pub use peers::{Peer, abuse, peers, run_peer};
 pub use proxy::{Network, Proxy};
 pub use recorder::Recorder;
+pub use routes::routes;
 pub use services::RabbitMq;
 
 /// A loopback address with a port that is free at the time of the call.

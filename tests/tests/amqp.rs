@@ -1,6 +1,6 @@
 //! The AMQP adapter with RabbitMQ and pika.
 
-use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call, until};
+use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call, routes, until};
 use serde_json::Value;
 
 /// Parses pika's output: one JSON document per line.
@@ -22,19 +22,7 @@ fn rabbitmq_stores_messages_accepted_over_http() {
     let broker = RabbitMq::start();
     let queue = broker.name("intake");
     broker.run(&["declare", &queue]);
-    let routes = format!(
-        "version: 1
-services:
-  out:
-    amqp: {{ url: \"{}\", operations: {{ place: {{ queue: {queue} }}, lost: {{ queue: {queue}-missing }}, announce: {{ exchange: amq.topic, key: order.placed }}, gone: {{ exchange: {queue}-missing }} }} }}
-routes:
-  place: {{ from: {{ http: {{ listen: public, post: /orders }} }}, headers: {{ request: [x-contract] }}, steps: [ {{ send: out.place }} ] }}
-  lost: {{ from: {{ http: {{ listen: public, post: /lost }} }}, steps: [ {{ send: out.lost }} ] }}
-  announce: {{ from: {{ http: {{ listen: public, post: /announce }} }}, steps: [ {{ send: out.announce }} ] }}
-  gone: {{ from: {{ http: {{ listen: public, post: /gone }} }}, steps: [ {{ send: out.gone }} ] }}
-",
-        broker.url
-    );
+    let routes = routes("amqp-intake", &[("BROKER", &broker.url), ("QUEUE", &queue)]);
     let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     let body = "{ \"n\" : 1.10, \"big\": 18446744073709551615 }";
     let answer = call(&gateway.public(), "POST", "/orders", body);
@@ -66,16 +54,7 @@ fn rabbitmq_returned_messages_fail_their_own_caller() {
     let broker = RabbitMq::start();
     let queue = broker.name("mixed");
     broker.run(&["declare", &queue]);
-    let routes = format!(
-        "version: 1
-services:
-  out: {{ amqp: {{ url: \"{}\", operations: {{ good: {{ queue: {queue} }}, lost: {{ queue: {queue}-missing }} }} }}, concurrency: 1000 }}
-routes:
-  good: {{ from: {{ http: {{ listen: public, post: /good }} }}, steps: [ {{ send: out.good }} ] }}
-  lost: {{ from: {{ http: {{ listen: public, post: /lost }} }}, steps: [ {{ send: out.lost }} ] }}
-",
-        broker.url
-    );
+    let routes = routes("amqp-returns", &[("BROKER", &broker.url), ("QUEUE", &queue), ("SHORT_QUEUE", &queue)]);
     let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     let callers: Vec<_> = (0..16)
         .map(|caller| {
@@ -103,32 +82,7 @@ fn rabbitmq_returned_messages_fail_their_own_caller_while_others_time_out() {
     let broker = RabbitMq::start();
     let (queue, short_queue) = (broker.name("patient"), broker.name("hasty"));
     broker.run(&["declare", &queue, &short_queue]);
-    let route = |name: &str, deadline: &str| {
-        format!(
-            "  {name}: {{ from: {{ http: {{ listen: public, post: /{name} }} }}, {deadline}steps: [ {{ send: out.{name} }} ] }}\n"
-        )
-    };
-    let short_deadline = "deadline: { default: 2ms, max: 2ms }, ";
-    let routes = format!(
-        "version: 1
-services:
-  out:
-    amqp:
-      url: \"{}\"
-      operations:
-        good: {{ queue: {queue} }}
-        lost: {{ queue: {queue}-missing }}
-        good-soon: {{ queue: {short_queue} }}
-        lost-soon: {{ queue: {queue}-missing }}
-    concurrency: 1000
-routes:
-{}{}{}{}",
-        broker.url,
-        route("good", ""),
-        route("lost", ""),
-        route("good-soon", short_deadline),
-        route("lost-soon", short_deadline),
-    );
+    let routes = routes("amqp-returns", &[("BROKER", &broker.url), ("QUEUE", &queue), ("SHORT_QUEUE", &short_queue)]);
     let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| {
@@ -168,21 +122,7 @@ fn rabbitmq_services_reply_to_http_calls() {
     let broker = RabbitMq::start();
     let queue = broker.name("stock");
     let _server = Peer::start(&mut broker.peer(&["serve", &queue]));
-    let routes = format!(
-        "version: 1
-services:
-  stock:
-    amqp: {{ url: \"{}\", operations: {{ reserve: {{ queue: {queue}, reply: true }}, nobody: {{ queue: {queue}-missing, reply: true }} }} }}
-    timeout: 700ms
-routes:
-  reserve:
-    from: {{ http: {{ listen: public, post: /reserve }} }}
-    headers: {{ answer: [x-contract] }}
-    steps: [ {{ call: stock.reserve }} ]
-  nobody: {{ from: {{ http: {{ listen: public, post: /nobody }} }}, steps: [ {{ call: stock.nobody }} ] }}
-",
-        broker.url
-    );
+    let routes = routes("amqp-call", &[("BROKER", &broker.url), ("QUEUE", &queue)]);
     let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     let callers: Vec<_> = (0..8)
         .map(|caller| {
@@ -207,14 +147,9 @@ routes:
 }
 
 fn consumer_routes(backend: &Backend, queue: &str, operation: &str, entry: &str) -> String {
-    format!(
-        "version: 1
-services:
-  json: {{ http: {{ url: \"http://{}\", operations: {{ take: {{ post: \"{operation}\" }} }} }} }}
-routes:
-  take: {{ from: {{ amqp: {{ listen: broker, queue: {queue}, {entry} }} }}, steps: [ {{ call: json.take }} ] }}
-",
-        backend.address
+    routes(
+        "amqp-consumer",
+        &[("BACKEND", &backend.address), ("OPERATION", &operation), ("QUEUE", &queue), ("ENTRY", &entry)],
     )
 }
 
@@ -240,9 +175,7 @@ fn rabbitmq_failing_messages_are_dead_lettered_unchanged() {
     let (queue, backend) = (broker.name("poison"), Backend::start());
     let dead = format!("{queue}-dead");
     broker.run(&["declare", &queue, &dead]);
-    let entry = format!("dead_letter: {dead}, attempts: 3, backoff: 10ms");
-    let routes = consumer_routes(&backend, &queue, "/status/{code}", &entry);
-    let routes = routes.replace("steps: [", "steps: [ { map: { code: req.code } },");
+    let routes = routes("amqp-poison", &[("BACKEND", &backend.address), ("QUEUE", &queue), ("DEAD", &dead)]);
     let _gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     for (body, status, reason, attempts) in [
         ("{ \"code\" : \"422\" }", 3, "SERVICE_STATUS", 1),
@@ -291,8 +224,7 @@ fn rabbitmq_messages_of_at_most_once_routes_are_not_retried() {
     let broker = RabbitMq::start();
     let (queue, backend) = (broker.name("once"), Backend::start());
     broker.run(&["declare", &queue]);
-    let routes = consumer_routes(&backend, &queue, "/status/500", "reject: discard");
-    let routes = routes.replace("steps: [", "delivery: at-most-once, steps: [");
+    let routes = routes("amqp-at-most-once", &[("BACKEND", &backend.address), ("QUEUE", &queue)]);
     let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     broker.run(&["publish", &queue, "{\"n\":#}", "20"]);
     until("all to be attempted", || backend.requests() == 20 && is_empty(broker, &queue));

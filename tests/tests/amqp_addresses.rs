@@ -1,6 +1,6 @@
 //! AMQP connections and addresses with RabbitMQ and pika: TLS, routing keys from fields, late replies, header types.
 
-use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call, until, write_certificates};
+use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call, routes, until, write_certificates};
 use serde_json::Value;
 
 fn first_line(text: &str) -> Value {
@@ -24,25 +24,15 @@ fn rabbitmq_is_reached_over_mutual_tls() {
         "public: {{ http: {{ bind: \"127.0.0.1:0\" }} }}\n  broker: {{ amqp: {{ url: \"{url}\", tls: {good} }} }}"
     );
     let backend = Backend::start();
-    let service = |name: &str, tls: &str| {
-        format!(
-            "  {name}: {{ amqp: {{ url: \"{url}\", tls: {tls}, operations: {{ place: {{ queue: secure }} }} }} }}\n"
-        )
-    };
-    let routes = format!(
-        "version: 1
-services:
-{}{}{}  json: {{ http: {{ url: \"http://{}\", operations: {{ take: {{ post: /echo }} }} }} }}
-routes:
-  good: {{ from: {{ http: {{ listen: public, post: /good }} }}, steps: [ {{ send: good.place }} ] }}
-  nobody: {{ from: {{ http: {{ listen: public, post: /nobody }} }}, steps: [ {{ send: nobody.place }} ] }}
-  distrusting: {{ from: {{ http: {{ listen: public, post: /distrusting }} }}, steps: [ {{ send: distrusting.place }} ] }}
-  take: {{ from: {{ amqp: {{ listen: broker, queue: secure, dead_letter: dead }} }}, steps: [ {{ call: json.take }} ] }}
-",
-        service("good", &good),
-        service("nobody", &nobody),
-        service("distrusting", &distrusting),
-        backend.address,
+    let routes = routes(
+        "amqp-tls",
+        &[
+            ("BROKER", &url),
+            ("BACKEND", &backend.address),
+            ("GOOD", &good),
+            ("NOBODY", &nobody),
+            ("DISTRUSTING", &distrusting),
+        ],
     );
     let gateway = Gateway::start_with_files(&listeners, &routes, &[]);
     assert_eq!(call(&gateway.public(), "POST", "/good", "{\"n\":1}").status, 202);
@@ -65,23 +55,7 @@ fn rabbitmq_routing_keys_are_built_from_fields() {
     let name = |part: &str| broker.name(part);
     broker.run(&["bind", "amq.topic", &name("eu"), "placed.eu.*"]);
     broker.run(&["bind", "amq.topic", &name("us"), "placed.us.#"]);
-    let routes = format!(
-        "version: 1
-services:
-  events:
-    amqp:
-      url: \"{}\"
-      operations:
-        announce: {{ exchange: amq.topic, key: \"placed.{{region}}.{{urgency}}\", priority: 7 }}
-        forward: {{ exchange: amq.topic, key: \"placed.{{place=**}}\" }}
-routes:
-  announce:
-    from: {{ http: {{ listen: public, post: \"/orders/{{region}}\" }} }}
-    steps: [ {{ map: {{ region: req.region, urgency: req.urgency }} }}, {{ send: events.announce }} ]
-  forward: {{ from: {{ http: {{ listen: public, post: \"/forward/{{place}}\" }} }}, steps: [ {{ send: events.forward }} ] }}
-",
-        broker.url
-    );
+    let routes = routes("amqp-routing-keys", &[("BROKER", &broker.url)]);
     let gateway = Gateway::start(&routes);
     let post = |path: &str, body: &str| call(&gateway.public(), "POST", path, body);
     assert_eq!(post("/orders/eu", "{\"urgency\":3}").status, 202);
@@ -109,17 +83,7 @@ fn rabbitmq_late_replies_go_to_the_late_reply_queue() {
     let (queue, late) = (broker.name("slow"), broker.name("late"));
     broker.run(&["declare", &late]);
     let _server = Peer::start(&mut broker.peer(&["serve", &queue]));
-    let routes = format!(
-        "version: 1
-services:
-  slow:
-    amqp: {{ url: \"{}\", late_reply: {late}, operations: {{ ask: {{ queue: {queue}, reply: true }} }} }}
-    timeout: 400ms
-routes:
-  ask: {{ from: {{ http: {{ listen: public, post: /ask }} }}, steps: [ {{ call: slow.ask }} ] }}
-",
-        broker.url
-    );
+    let routes = routes("amqp-late-replies", &[("BROKER", &broker.url), ("LATE", &late), ("QUEUE", &queue)]);
     let gateway = Gateway::start(&routes);
     assert_eq!(call(&gateway.public(), "POST", "/ask", "{}").body, "{}", "in time");
     assert_eq!(call(&gateway.public(), "POST", "/ask", "{\"fault\":\"late\"}").status, 504);
@@ -145,18 +109,7 @@ fn rabbitmq_timestamp_and_decimal_headers_become_exact_text() {
         "x-many=[1,\"a\"]",
     ]);
     let backend = Backend::start();
-    let routes = format!(
-        "version: 1
-services:
-  json: {{ http: {{ url: \"http://{}\", operations: {{ take: {{ post: /echo }} }} }} }}
-routes:
-  take:
-    from: {{ amqp: {{ listen: broker, queue: {queue}, dead_letter: {dead}, priority: 5 }} }}
-    headers: {{ request: [x-at, x-price, x-small, x-many...] }}
-    steps: [ {{ call: json.take }} ]
-",
-        backend.address
-    );
+    let routes = routes("amqp-headers", &[("BACKEND", &backend.address), ("QUEUE", &queue), ("DEAD", &dead)]);
     let _gateway = Gateway::start_with(&format!("broker: {{ amqp: {{ url: \"{}\" }} }}", broker.url), &routes);
     until("the message to arrive", || backend.requests() == 1);
     let head = backend.last_head().to_lowercase();

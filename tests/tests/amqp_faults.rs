@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossdock_tests::{Gateway, Network, Proxy, RabbitMq, Recorder, call, until, until_within};
+use crossdock_tests::{Gateway, Network, Proxy, RabbitMq, Recorder, call, routes, until, until_within};
 use serde_json::Value;
 
 /// Time limit for moving all messages of a test.
@@ -38,14 +38,15 @@ const PREFETCH: usize = 20;
 
 /// Routes that forward messages from one queue to another.
 fn bridge(broker: &RabbitMq, from: &str, to: &str) -> String {
-    format!(
-        "version: 1
-services:
-  out: {{ amqp: {{ url: \"{}\", operations: {{ put: {{ queue: {to} }} }} }} }}
-routes:
-  bridge: {{ from: {{ amqp: {{ listen: broker, queue: {from}, prefetch: {PREFETCH}, reject: discard }} }}, steps: [ {{ send: out.put }} ] }}
-",
-        broker.url
+    routes(
+        "amqp-bridge",
+        &[
+            ("BROKER", &broker.url),
+            ("FROM", &from),
+            ("TO", &to),
+            ("PREFETCH", &PREFETCH),
+            ("REJECTED", &"reject: discard"),
+        ],
     )
 }
 
@@ -114,14 +115,7 @@ fn rabbitmq_loses_nothing_wherever_a_gateway_is_killed() {
 }
 
 fn intake(url: &str, queue: &str) -> String {
-    format!(
-        "version: 1
-services:
-  out: {{ amqp: {{ url: \"{url}\", heartbeat: 2s, operations: {{ put: {{ queue: {queue} }} }} }}, timeout: 1s }}
-routes:
-  take: {{ from: {{ http: {{ listen: public, post: /take }} }}, delivery: at-least-once, steps: [ {{ send: out.put }} ] }}
-"
-    )
+    routes("amqp-take", &[("BROKER", &url), ("QUEUE", &queue)])
 }
 
 /// Posts once; returns the response status, or `None` without a response.
@@ -265,14 +259,9 @@ fn rabbitmq_blocking_publishers_fails_callers_at_once_and_loses_nothing() {
     let (queue, from, to) = (broker.name("blocked"), broker.name("blocked-from"), broker.name("blocked-to"));
     broker.run(&["declare", &queue, &from, &to]);
     broker.run(&["fill", &from, "{\"n\":#}", "2000"]);
-    let routes = intake(&broker.url, &queue)
-        + &bridge(&broker, &from, &to).split("routes:\n").nth(1).expect("routes").replace("out.put", "bridge.put");
-    let routes = routes.replace(
-        "routes:\n",
-        &format!(
-            "  bridge: {{ amqp: {{ url: \"{}\", operations: {{ put: {{ queue: {to} }} }} }} }}\nroutes:\n",
-            broker.url
-        ),
+    let routes = routes(
+        "amqp-take-and-bridge",
+        &[("BROKER", &broker.url), ("QUEUE", &queue), ("FROM", &from), ("TO", &to), ("PREFETCH", &PREFETCH)],
     );
     let mut gateway = Gateway::start_with(&listeners(&broker), &routes);
     let post = || call(&gateway.public(), "POST", "/take", "{\"n\":1}");
@@ -302,16 +291,9 @@ fn rabbitmq_consumer_is_held_back_by_a_slow_service_without_slowing_other_routes
     // Prefetch 8 at 200 ms each: 40 of 400 messages per second.
     let slow = Recorder::start(|_, _| (200, Duration::from_millis(200)));
     let other = Recorder::start(|_, _| (200, Duration::ZERO));
-    let routes = format!(
-        "version: 1
-services:
-  slow: {{ http: {{ url: \"http://{}\", operations: {{ take: {{ post: / }} }} }} }}
-  quick: {{ http: {{ url: \"http://{}\", operations: {{ take: {{ post: / }} }} }} }}
-routes:
-  slow: {{ from: {{ amqp: {{ listen: broker, queue: {queue}, dead_letter: {dead}, prefetch: 8 }} }}, steps: [ {{ call: slow.take }} ] }}
-  quick: {{ from: {{ http: {{ listen: public, post: /quick }} }}, steps: [ {{ call: quick.take }} ] }}
-",
-        slow.address, other.address
+    let routes = routes(
+        "amqp-slow-consumer",
+        &[("SLOW", &slow.address), ("QUICK", &other.address), ("QUEUE", &queue), ("DEAD", &dead)],
     );
     let gateway = Gateway::start_with(&listeners(broker), &routes);
     let p99 = || {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossdock_tests::{Backend, Gateway, RabbitMq, Reply, call, crossdock, until, until_within};
+use crossdock_tests::{Backend, Gateway, RabbitMq, Reply, call, crossdock, routes, until, until_within};
 use serde_json::Value;
 
 const LONG: Duration = Duration::from_secs(300);
@@ -37,14 +37,7 @@ fn reason(reply: &Reply) -> Option<String> {
 
 /// Routes that forward a queue to an HTTP service.
 fn consumer_routes(backend: &Backend, queue: &str, dead: &str) -> String {
-    format!(
-        "version: 1
-services: {{ web: {{ http: {{ url: \"http://{}\", operations: {{ echo: {{ post: /echo }} }} }} }} }}
-routes:
-  in: {{ from: {{ amqp: {{ listen: broker, queue: {queue}, dead_letter: {dead} }} }}, steps: [ {{ call: web.echo }} ] }}
-",
-        backend.address
-    )
+    routes("amqp-echo", &[("BACKEND", &backend.address), ("QUEUE", &queue), ("DEAD", &dead)])
 }
 
 #[test]
@@ -88,13 +81,7 @@ fn rabbitmq_a_reply_with_deeply_nested_headers_is_a_bad_reply() {
     let broker = RabbitMq::start();
     let queue = broker.name("asked-deep");
     broker.run(&["declare", &queue]);
-    let routes = format!(
-        "version: 1
-services: {{ there: {{ amqp: {{ url: \"{}\", operations: {{ ask: {{ queue: {queue}, reply: true }} }} }} }} }}
-routes: {{ ask: {{ from: {{ http: {{ listen: public, post: /ask }} }}, steps: [ {{ call: there.ask }} ] }} }}
-",
-        broker.url
-    );
+    let routes = routes("amqp-ask", &[("BROKER", &broker.url), ("QUEUE", &queue)]);
     let mut gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     let mut service = broker.hostile(&["answer", &queue, "F", "5000"]).stdout(Stdio::piped()).spawn().expect("pika");
     BufReader::new(service.stdout.take().expect("its output")).lines().next().expect("a line").expect("text");
@@ -115,18 +102,8 @@ fn rabbitmq_returned_messages_with_equal_ids_are_distinguished_by_their_headers(
     broker.run_hostile(&["region", &exchange, &out]);
     broker.run_hostile(&["equal", &queue, &count.to_string()]);
     // An error rule of the route dead-letters returned messages at once.
-    let routes = format!(
-        "version: 1
-services: {{ there: {{ amqp: {{ url: \"{}\", operations: {{ out: {{ exchange: {exchange} }} }} }}, concurrency: 1000 }} }}
-routes:
-  bridge:
-    from: {{ amqp: {{ listen: broker, queue: {queue}, dead_letter: {dead}, prefetch: 500 }} }}
-    headers: {{ request: [region, n] }}
-    steps: [ {{ send: there.out }} ]
-    errors: [ {{ on: unavailable, answer: {{ code: failed_precondition }} }} ]
-",
-        broker.url
-    );
+    let routes =
+        routes("amqp-regions", &[("BROKER", &broker.url), ("EXCHANGE", &exchange), ("QUEUE", &queue), ("DEAD", &dead)]);
     let _gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     until_within(LONG, "all messages to be processed", || {
         depth(broker, &queue) == 0 && depth(broker, &out) + depth(broker, &dead) == count
@@ -153,18 +130,17 @@ fn rabbitmq_invalid_reply_addresses_do_not_affect_other_requests() {
     let [queue, dead, out, asked] =
         ["replies", "replies-dead", "replies-out", "replies-asked"].map(|name| broker.name(name));
     broker.run(&["declare", &queue, &dead, &out, &asked]);
-    let routes = consumer_routes(&backend, &queue, &dead).replace(
-        "routes:",
-        &format!(
-            "  there: {{ amqp: {{ url: \"{}\", operations: {{ out: {{ queue: {out} }}, ask: {{ queue: {asked}, reply: true }} }} }} }}
-routes:
-  post: {{ from: {{ http: {{ listen: public, post: /post }} }}, steps: [ {{ send: there.out }} ] }}
-  ask: {{ from: {{ http: {{ listen: public, post: /ask }} }}, steps: [ {{ call: there.ask }} ] }}",
-            broker.url
-        ),
+    let routes = routes(
+        "amqp-reply-addresses",
+        &[
+            ("BROKER", &broker.url),
+            ("BACKEND", &backend.address),
+            ("OUT", &out),
+            ("ASKED", &asked),
+            ("QUEUE", &queue),
+            ("DEAD", &dead),
+        ],
     );
-    let routes =
-        routes.replace("services: { web:", "services:\n  web:").replace("} } } } }\n  there", "} } } }\n  there");
     let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     let mut service = broker.peer(&["serve", &asked]).stdout(Stdio::piped()).spawn().expect("pika");
     BufReader::new(service.stdout.take().expect("its output")).lines().next().expect("a line").expect("text");
@@ -219,17 +195,7 @@ fn rabbitmq_refusing_one_message_does_not_affect_concurrent_ones() {
     broker.control(&["set_topic_permissions", "guest", "amq.topic", "^open", ".*"]);
     broker.control(&["eval", "application:set_env(rabbit, max_message_size, 100000)."]);
     broker.run(&["publish", &from, "{\"place\":\"closed\"}"]);
-    let routes = format!(
-        "version: 1
-services: {{ there: {{ amqp: {{ url: \"{}\", operations: {{ put: {{ exchange: amq.topic, key: \"{{place}}.x\" }} }} }}, concurrency: 1000 }} }}
-routes:
-  put: {{ from: {{ http: {{ listen: public, post: \"/put/{{place}}\" }} }}, steps: [ {{ send: there.put }} ] }}
-  in:
-    from: {{ amqp: {{ listen: broker, queue: {from}, dead_letter: {dead} }} }}
-    steps: [ {{ map: {{ place: req.place }} }}, {{ send: there.put }} ]
-",
-        broker.url
-    );
+    let routes = routes("amqp-refusals", &[("BROKER", &broker.url), ("FROM", &from), ("DEAD", &dead)]);
     let gateway = Gateway::start_with_files(&listeners(&broker), &routes, &[]);
     let count = std::thread::scope(|scope| {
         let callers: Vec<_> = (0..6)
@@ -270,15 +236,7 @@ fn rabbitmq_a_dead_letter_cycle_across_listeners_is_slowed_down() {
     broker.run(&["declare", &there, &back]);
     // With two listeners, the check assumes queues of two brokers.
     let listeners = listeners(broker) + &format!("  other: {{ amqp: {{ url: \"{}\" }} }}\n", broker.url);
-    let route = |listener: &str, queue: &str, dead: &str| {
-        format!(
-            "  {listener}: {{ from: {{ amqp: {{ listen: {listener}, queue: {queue}, dead_letter: {dead} }} }}, steps: [ {{ call: web.fail }} ] }}\n"
-        )
-    };
-    let service =
-        format!("http: {{ url: \"http://{}\", operations: {{ fail: {{ post: /status/400 }} }} }}", backend.address);
-    let (one, two) = (route("broker", &there, &back), route("other", &back, &there));
-    let routes = format!("version: 1\nservices: {{ web: {{ {service} }} }}\nroutes:\n{one}{two}");
+    let routes = routes("amqp-dead-letter-cycle", &[("BACKEND", &backend.address), ("THERE", &there), ("BACK", &back)]);
     let gateway = Gateway::start_with_files(&listeners, &routes, &[]);
     broker.run(&["publish", &there, "{}"]);
     let warnings = || gateway.log().iter().filter(|line| line.contains("dead letter cycle detected")).count();
@@ -295,16 +253,17 @@ fn rabbitmq_an_expiring_message_is_delivered_or_dead_lettered_with_its_last_erro
     let [from, dead, out] = ["expiring", "expiring-dead", "expiring-out"].map(|name| broker.name(name));
     let [failing, failed] = ["expiring-fails", "expiring-failed"].map(|name| broker.name(name));
     broker.run(&["declare", &from, &dead, &out, &failing, &failed]);
-    let routes = format!(
-        "version: 1
-services:
-  there: {{ amqp: {{ url: \"{}\", operations: {{ put: {{ queue: {out} }} }} }}, concurrency: 1000 }}
-  web: {{ http: {{ url: \"http://{}\", operations: {{ fail: {{ post: /status/503 }} }} }} }}
-routes:
-  bridge: {{ from: {{ amqp: {{ listen: broker, queue: {from}, dead_letter: {dead}, prefetch: 100 }} }}, steps: [ {{ send: there.put }} ] }}
-  fail: {{ from: {{ amqp: {{ listen: broker, queue: {failing}, dead_letter: {failed} }} }}, steps: [ {{ call: web.fail }} ] }}
-",
-        broker.url, backend.address
+    let routes = routes(
+        "amqp-expiring",
+        &[
+            ("BROKER", &broker.url),
+            ("BACKEND", &backend.address),
+            ("FROM", &from),
+            ("DEAD", &dead),
+            ("OUT", &out),
+            ("FAILING", &failing),
+            ("FAILED", &failed),
+        ],
     );
     let _gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
     until("the queues to be consumed", || {

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call, run_peer};
+use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call, routes, run_peer};
 
 type Library = fn(&RabbitMq, &[&str]) -> Command;
 
@@ -20,23 +20,17 @@ fn rabbitmq_messages_interoperate_with_aio_pika_and_amqplib() {
         };
         broker.run(&["declare", &queue("asked"), &queue("told"), &queue("taken"), &queue("dead")]);
         let _server = Peer::start(&mut library(broker, &["serve", &queue("served")]));
-        let routes = format!(
-            "version: 1
-services:
-  web: {{ http: {{ url: \"http://{}\", operations: {{ echo: {{ post: /echo }} }} }} }}
-  there: {{ amqp: {{ url: \"{}\", operations: {{ ask: {{ queue: {}, reply: true }}, tell: {{ queue: {} }} }} }} }}
-routes:
-  out: {{ from: {{ http: {{ listen: public, post: /ask }} }}, steps: [ {{ call: there.ask }} ] }}
-  in: {{ from: {{ amqp: {{ listen: broker, queue: {}, dead_letter: {dead}, reply_to: [] }} }}, steps: [ {{ call: web.echo }} ] }}
-  through: {{ from: {{ amqp: {{ listen: broker, queue: {}, dead_letter: {dead} }} }}, steps: [ {{ send: there.tell }} ] }}
-",
-            backend.address,
-            broker.url,
-            queue("served"),
-            queue("taken"),
-            queue("asked"),
-            queue("told"),
-            dead = queue("dead"),
+        let routes = routes(
+            "amqp-peers",
+            &[
+                ("BACKEND", &backend.address),
+                ("BROKER", &broker.url),
+                ("SERVED", &queue("served")),
+                ("TAKEN", &queue("taken")),
+                ("ASKED", &queue("asked")),
+                ("TOLD", &queue("told")),
+                ("DEAD", &queue("dead")),
+            ],
         );
         let listeners = format!(
             "public: {{ http: {{ bind: \"127.0.0.1:0\" }} }}\n  broker: {{ amqp: {{ url: \"{}\" }} }}",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crossdock_tests::{Backend, Gateway, Recorder, call, free_address, successful_calls, until};
+use crossdock_tests::{Backend, Gateway, Recorder, call, free_address, routes, successful_calls, until};
 use serde_json::Value;
 
 const LISTENERS: &str = "public: { http: { bind: \"127.0.0.1:0\" } }";
@@ -28,17 +28,7 @@ fn logged(gateway: &Gateway, phrase: &str) -> usize {
 
 fn http(urls: &[String], more: &str) -> String {
     let urls: Vec<String> = urls.iter().map(|url| format!("\"http://{url}\"")).collect();
-    format!(
-        "version: 1
-services:
-  s:
-    http: {{ url: [{}], operations: {{ get: {{ get: /echo }} }} }}
-    {more}
-routes:
-  r: {{ from: {{ http: {{ listen: public, get: /r }} }}, steps: [ {{ call: s.get }} ] }}
-",
-        urls.join(", ")
-    )
+    routes("health-http", &[("URLS", &urls.join(", ")), ("MORE", &more)])
 }
 
 #[test]
@@ -64,32 +54,16 @@ fn an_unreachable_endpoint_fails_no_call() {
 
 /// Starts a gateway that responds to gRPC calls itself.
 fn grpc_service() -> Gateway {
-    let routes = "version: 1
-contracts: { q: { proto: q.proto } }
-routes:
-  find: { from: { grpc: { listen: internal } }, as: q.v1.S/Find, steps: [ { map: { id: req.id } }, { respond: {} } ] }
-";
     Gateway::start_with_files(
         "internal: { grpc: { bind: \"127.0.0.1:0\" } }",
-        routes,
+        &routes("health-grpc-service", &[]),
         &[("q.proto", CONTRACT.as_bytes())],
     )
 }
 
 fn grpc(urls: &[String], more: &str) -> Gateway {
     let urls: Vec<String> = urls.iter().map(|url| format!("\"http://{url}\"")).collect();
-    let routes = format!(
-        "version: 1
-contracts: {{ q: {{ proto: q.proto }} }}
-services:
-  s:
-    grpc: {{ url: [{}], service: q.v1.S }}
-    {more}
-routes:
-  r: {{ from: {{ http: {{ listen: public, get: /r }} }}, as: q.v1.S/Find, steps: [ {{ call: s }} ] }}
-",
-        urls.join(", ")
-    );
+    let routes = routes("health-grpc", &[("URLS", &urls.join(", ")), ("MORE", &more)]);
     Gateway::start_with_files(LISTENERS, &routes, &[("q.proto", CONTRACT.as_bytes())])
 }
 
@@ -188,11 +162,7 @@ fn an_endpoint_that_fails_its_health_check_gets_no_calls_until_it_passes() {
         (200, Duration::ZERO)
     });
     let backend = Backend::start();
-    let routes = http(
-        &[checked.address.to_string(), backend.address.to_string()],
-        "health: { get: /healthz, every: 200ms, timeout: 1s, failures: 2 }",
-    );
-    let routes = routes.replace("get: { get: /echo }", "get: { post: /echo }").replace("get: /r", "post: /r");
+    let routes = routes("health-checked", &[("CHECKED", &checked.address), ("OTHER", &backend.address)]);
     let gateway = Gateway::start_with(LISTENERS, &routes);
     let post = b"POST /r HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
     assert_eq!(successful_calls(&gateway.public(), post, 1, 10), 10);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crossdock_tests::{Connection, Gateway, RabbitMq, Recorder, call, until};
+use crossdock_tests::{Connection, Gateway, RabbitMq, Recorder, call, routes, until};
 use serde_json::Value;
 
 fn number(body: &str) -> i64 {
@@ -23,22 +23,6 @@ fn by_key(processed: &[String], keys: i64) -> BTreeMap<i64, Vec<i64>> {
     sequences
 }
 
-fn ordered_routes(recorder: &Recorder, queue: &str, dead: &str, order: &str) -> String {
-    format!(
-        "version: 1
-services:
-  book: {{ http: {{ url: \"http://{}\", operations: {{ take: {{ post: / }} }} }} }}
-routes:
-  take:
-    from: {{ amqp: {{ listen: broker, queue: {queue}, dead_letter: {dead}, backoff: 5ms, prefetch: 24 }} }}
-    delivery: at-least-once
-    {order}
-    steps: [ {{ call: book.take }} ]
-",
-        recorder.address
-    )
-}
-
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
 fn rabbitmq_messages_of_one_key_stay_in_order() {
@@ -55,7 +39,7 @@ fn rabbitmq_messages_of_one_key_stay_in_order() {
     };
     let recorder = Recorder::start(flaky);
     let listener = format!("broker: {{ amqp: {{ url: \"{}\" }} }}", broker.url);
-    let routes = ordered_routes(&recorder, &queue, &dead, "order: { by: \"req.n % 5\", scope: instance }");
+    let routes = routes("keyed-order", &[("BACKEND", &recorder.address), ("QUEUE", &queue), ("DEAD", &dead)]);
     for stop_after in [COUNT / 4, COUNT / 2, COUNT].map(usize::from) {
         let mut gateway = Gateway::start_with(&listener, &routes);
         until("some messages to be processed", || recorder.processed().len() >= stop_after);
@@ -81,23 +65,7 @@ fn rabbitmq_messages_of_one_key_stay_in_order() {
 }
 
 fn deduplicating_gateway(recorder: &Recorder) -> Gateway {
-    Gateway::start(&format!(
-        "version: 1
-services:
-  book: {{ http: {{ url: \"http://{}\", operations: {{ take: {{ post: / }} }} }} }}
-routes:
-  book:
-    from: {{ http: {{ listen: public, post: /book }} }}
-    headers: {{ request: [idempotency-key, x-tenant] }}
-    idempotency: {{ key: \"header['idempotency-key']\", window: 1m }}
-    steps: [ {{ call: book.take }} ]
-  short:
-    from: {{ http: {{ listen: public, post: /short }} }}
-    idempotency: {{ key: req.id, window: 300ms }}
-    steps: [ {{ call: book.take }} ]
-",
-        recorder.address
-    ))
+    Gateway::start(&routes("keyed-idempotency", &[("BACKEND", &recorder.address)]))
 }
 
 fn post_with_key(address: &str, key: &str, body: &str) -> (u16, String) {
@@ -170,33 +138,9 @@ fn rabbitmq_receives_the_messages_of_split_multicast_and_filter() {
     let broker = RabbitMq::start();
     let name = |part: &str| broker.name(part);
     broker.run(&["declare", &name("lines"), &name("audit"), &name("large")]);
-    let gateway = Gateway::start(&format!(
-        "version: 1
-services:
-  out:
-    amqp:
-      url: \"{}\"
-      operations: {{ line: {{ queue: {} }}, audit: {{ queue: {} }}, large: {{ queue: {} }}, lost: {{ queue: nowhere }} }}
-routes:
-  order:
-    from: {{ http: {{ listen: public, post: /orders }} }}
-    steps:
-      - filter: size(req.lines) > 0
-      - set: {{ x-order: \"${{req.id}}\" }}
-      - multicast:
-          - [ {{ map: {{ id: req.id }} }}, {{ send: out.audit }} ]
-          - [ {{ filter: size(req.lines) > 2 }}, {{ send: out.large }} ]
-      - split:
-          each: req.lines
-          as: line
-          steps: [ {{ map: {{ order: req.id, sku: line.sku, count: line.count }} }}, {{ send: out.line }} ]
-  whole: {{ from: {{ http: {{ listen: public, post: /whole }} }}, steps: [ {{ split: {{ each: req.items, as: item, at_once: 4, steps: [ {{ send: out.line }} ] }} }} ] }}
-  half: {{ from: {{ http: {{ listen: public, post: /half }} }}, steps: [ {{ multicast: [ [ {{ send: out.lost }} ], [ {{ send: out.audit }} ] ] }} ] }}
-",
-        broker.url,
-        name("lines"),
-        name("audit"),
-        name("large"),
+    let gateway = Gateway::start(&routes(
+        "keyed-parts",
+        &[("BROKER", &broker.url), ("LINES", &name("lines")), ("AUDIT", &name("audit")), ("LARGE", &name("large"))],
     ));
     let post = |path: &str, body: &str| call(&gateway.public(), "POST", path, body);
     let order = "{\"id\":\"o-1\",\"lines\":[{\"sku\":\"a\",\"count\":1.50},{\"sku\":\"b\",\"count\":2}]}";
@@ -239,15 +183,7 @@ routes:
 #[test]
 fn the_message_of_a_disconnected_caller_is_not_overtaken_within_its_key() {
     let recorder = Recorder::start(|number, _| (200, Duration::from_millis(if number == 0 { 300 } else { 0 })));
-    let gateway = Gateway::start(&format!(
-        "version: 1
-services:
-  book: {{ http: {{ url: \"http://{}\", operations: {{ take: {{ post: / }} }} }} }}
-routes:
-  book: {{ from: {{ http: {{ listen: public, post: /book }} }}, order: {{ by: req.key }}, steps: [ {{ call: book.take }} ] }}
-",
-        recorder.address
-    ));
+    let gateway = Gateway::start(&routes("keyed-overtaking", &[("BACKEND", &recorder.address)]));
     let mut connection = Connection::open(&gateway.public());
     let first = "{\"key\":1,\"n\":1}";
     let head = "POST /book HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";

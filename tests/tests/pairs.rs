@@ -1,9 +1,10 @@
 //! Every pair of protocols, one-way and request/reply, with contracts and opaque, between third-party clients and services.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call_with, peers, repository, run_peer, until};
+use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call_with, peers, repository, routes, run_peer, until};
 use serde_json::{Value, json};
 
 const PROTO: &[u8] = b"syntax = \"proto3\";
@@ -86,28 +87,16 @@ impl Testbed {
         let amqp_server = Peer::start(&mut broker.peer(&["serve", &served]));
         let tell_queue = format!("{queues}-told");
         broker.run(&["declare", &tell_queue]);
+        let values: [(&str, &dyn Display); 5] = [
+            ("BACKEND", &backend.address),
+            ("SERVER", &server.address),
+            ("BROKER", &broker.url),
+            ("SERVED", &served),
+            ("TOLD", &tell_queue),
+        ];
         let mut routes = match mode {
-            Mode::Contracts => format!(
-                "version: 1
-contracts: {{ pair: {{ proto: pair.proto }} }}
-services:
-  Http: {{ http: {{ url: \"http://{}\", operations: {{ Ask: {{ post: /echo, as: pair.v1.Http/Ask }}, Tell: {{ post: /echo, as: pair.v1.Http/Tell }} }} }} }}
-  Grpc: {{ grpc: {{ url: \"http://{}\", service: pair.v1.Grpc }} }}
-  Amqp: {{ amqp: {{ url: \"{}\", operations: {{ Ask: {{ queue: {served}, reply: true, as: pair.v1.Amqp/Ask }}, Tell: {{ queue: {tell_queue}, as: pair.v1.Amqp/Tell }} }} }} }}
-routes:
-",
-                backend.address, server.address, broker.url
-            ),
-            Mode::Opaque => format!(
-                "version: 1
-services:
-  Http: {{ http: {{ url: \"http://{}\", operations: {{ Ask: {{ post: /same, format: raw }}, Tell: {{ post: /same, format: raw }} }} }} }}
-  Grpc: {{ grpc: {{ url: \"http://{}\", opaque: {{ Ask: pair.v1.Grpc/Ask, Tell: pair.v1.Grpc/Tell }} }} }}
-  Amqp: {{ amqp: {{ url: \"{}\", format: raw, operations: {{ Ask: {{ queue: {served}, reply: true }}, Tell: {{ queue: {tell_queue} }} }} }} }}
-routes:
-",
-                backend.address, server.address, broker.url
-            ),
+            Mode::Contracts => routes("pairs-contracts", &values),
+            Mode::Opaque => routes("pairs-opaque", &values),
         };
         for to in PROTOCOLS {
             for (kind, step) in [("Ask", "call"), ("Tell", "send")] {

@@ -4,26 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crossdock_tests::{Backend, Connection, Ending, Gateway, call, until};
+use crossdock_tests::{Backend, Connection, Ending, Gateway, call, routes, until};
 
-fn routes(backend: &Backend, generation: usize) -> String {
-    format!(
-        "version: 1
-services:
-  echo:
-    http: {{ url: \"http://{}\", operations: {{ post: {{ post: /echo }}, slow: {{ post: /slow/300 }} }} }}
-    concurrency: 20000
-  small: {{ http: {{ url: \"http://{}\", operations: {{ slow: {{ post: /slow/500 }} }} }}, concurrency: 4 }}
-routes:
-  plain:
-    from: {{ http: {{ listen: public, post: /plain }} }}
-    headers: {{ answer: [x-generation] }}
-    steps: [ {{ call: echo.post }}, {{ set: {{ x-generation: \"{generation}\" }} }} ]
-  slow: {{ from: {{ http: {{ listen: public, post: /slow }} }}, steps: [ {{ call: echo.slow }} ] }}
-  small: {{ from: {{ http: {{ listen: public, post: /small }} }}, steps: [ {{ call: small.slow }} ] }}
-",
-        backend.address, backend.address
-    )
+fn echo_routes(backend: &Backend, generation: usize) -> String {
+    routes("resilience", &[("BACKEND", &backend.address), ("GENERATION", &generation)])
 }
 
 const REQUEST: &[u8] =
@@ -32,7 +16,7 @@ const REQUEST: &[u8] =
 #[test]
 fn reload_under_load_fails_no_request() {
     let backend = Backend::start();
-    let gateway = Gateway::start(&routes(&backend, 0));
+    let gateway = Gateway::start(&echo_routes(&backend, 0));
     let request_count = 50_000;
     let (done, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
     let callers: Vec<_> = (0..8)
@@ -66,7 +50,7 @@ fn reload_under_load_fails_no_request() {
         if generation % 2 == 0 {
             let before = gateway.admin_json("/readyz")["generation"].as_u64().expect("a number");
             generation += 1;
-            gateway.write_routes(&routes(&backend, generation));
+            gateway.write_routes(&echo_routes(&backend, generation));
             until("the new routes to be active", || {
                 gateway.admin_json("/readyz")["generation"].as_u64().expect("a number") > before
             });
@@ -94,7 +78,7 @@ fn reload_under_load_fails_no_request() {
 #[test]
 fn drain_under_load_loses_no_request() {
     let backend = Backend::start();
-    let mut gateway = Gateway::start(&routes(&backend, 0));
+    let mut gateway = Gateway::start(&echo_routes(&backend, 0));
     let (answered, lost) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
     let stop = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..16)
@@ -148,7 +132,7 @@ fn drain_under_load_loses_no_request() {
 #[test]
 fn a_second_signal_exits_at_once_with_an_error() {
     let backend = Backend::start();
-    let mut gateway = Gateway::start(&routes(&backend, 0).replace("/slow/300", "/slow/5000"));
+    let mut gateway = Gateway::start(&echo_routes(&backend, 0).replace("/slow/300", "/slow/5000"));
     let mut connection = Connection::open(&gateway.public());
     connection.send(String::from_utf8_lossy(REQUEST).replace("/plain", "/slow").as_bytes());
     until("the call to be in flight", || backend.requests() == 1);
@@ -163,7 +147,7 @@ fn ten_thousand_disconnecting_callers_release_all_credit() {
     let backend = Backend::start();
     let mut gateway = Gateway::start_with(
         "public: { http: { bind: \"127.0.0.1:0\", connections: 20000, connections_per_address: 20000 } }",
-        &routes(&backend, 0),
+        &echo_routes(&backend, 0),
     );
     let request = String::from_utf8_lossy(REQUEST).replace("/plain", "/slow");
     let service = |gateway: &Gateway, name: &str| {
@@ -208,7 +192,7 @@ fn ten_thousand_disconnecting_callers_release_all_credit() {
 #[test]
 fn calls_to_a_full_service_fail_at_once_and_others_are_served() {
     let backend = Backend::start();
-    let gateway = Gateway::start(&routes(&backend, 0));
+    let gateway = Gateway::start(&echo_routes(&backend, 0));
     let request = String::from_utf8_lossy(REQUEST).replace("/plain", "/small");
     let mut held: Vec<Connection> = (0..4)
         .map(|_| {
@@ -233,7 +217,7 @@ fn calls_to_a_full_service_fail_at_once_and_others_are_served() {
 #[test]
 fn deadlines_are_enforced_and_propagated() {
     let backend = Backend::start();
-    let gateway = Gateway::start(&routes(&backend, 0));
+    let gateway = Gateway::start(&echo_routes(&backend, 0));
     let mut connection = Connection::open(&gateway.public());
     let begun = Instant::now();
     connection.send(b"POST /slow HTTP/1.1\r\nHost: h\r\nCrossdock-Timeout: 50ms\r\nContent-Length: 0\r\n\r\n");
@@ -255,21 +239,8 @@ fn deadlines_are_enforced_and_propagated() {
 fn calls_are_spread_over_endpoints_and_skip_an_unreachable_one() {
     let (first, second) = (Backend::start(), Backend::start());
     // No service listens on port 1.
-    let gateway = Gateway::start(&format!(
-        "version: 1
-services:
-  two: {{ http: {{ url: [\"http://{}\", \"http://{}\"], operations: {{ post: {{ post: /echo }} }} }} }}
-  half:
-    http: {{ url: [\"http://127.0.0.1:1\", \"http://{}\"], operations: {{ post: {{ post: /echo }} }} }}
-    retry: {{ on: [unavailable], attempts: 3, backoff: 1ms..5ms }}
-    idempotent: [post]
-    balance: least_outstanding
-routes:
-  two: {{ from: {{ http: {{ listen: public, post: /two }} }}, steps: [ {{ call: two.post }} ] }}
-  half: {{ from: {{ http: {{ listen: public, post: /half }} }}, steps: [ {{ call: half.post }} ] }}
-",
-        first.address, second.address, second.address
-    ));
+    let gateway =
+        Gateway::start(&routes("resilience-endpoints", &[("FIRST", &first.address), ("SECOND", &second.address)]));
     for _ in 0..40 {
         assert_eq!(call(&gateway.public(), "POST", "/two", "{}").status, 200);
     }
@@ -282,13 +253,7 @@ routes:
 #[test]
 fn a_pooled_connection_closed_by_the_service_fails_no_call() {
     let backend = Backend::start();
-    let gateway = Gateway::start(&format!(
-        "version: 1
-services: {{ leaves: {{ http: {{ url: \"http://{}\", operations: {{ post: {{ post: /leaves }} }} }}, timeout: 2s }} }}
-routes: {{ leaves: {{ from: {{ http: {{ listen: public, post: /leaves }} }}, steps: [ {{ call: leaves.post }} ] }} }}
-",
-        backend.address
-    ));
+    let gateway = Gateway::start(&routes("resilience-leaves", &[("BACKEND", &backend.address)]));
     for number in 1..=30 {
         let begun = Instant::now();
         assert_eq!(call(&gateway.public(), "POST", "/leaves", "{}").status, 200, "call {number}");
@@ -300,18 +265,7 @@ routes: {{ leaves: {{ from: {{ http: {{ listen: public, post: /leaves }} }}, ste
 #[test]
 fn a_request_that_may_have_been_executed_is_not_retried() {
     let backend = Backend::start();
-    let gateway = Gateway::start(&format!(
-        "version: 1
-services:
-  busy:
-    http: {{ url: \"http://{}\", operations: {{ place: {{ post: /busy }}, get: {{ get: /busy }} }} }}
-    retry: {{ on: [unavailable], attempts: 3, backoff: 1ms..2ms, operations: [get] }}
-routes:
-  place: {{ from: {{ http: {{ listen: public, post: /busy }} }}, steps: [ {{ call: busy.place }} ] }}
-  get: {{ from: {{ http: {{ listen: public, get: /busy }} }}, steps: [ {{ call: busy.get }} ] }}
-",
-        backend.address
-    ));
+    let gateway = Gateway::start(&routes("resilience-retries", &[("BACKEND", &backend.address)]));
     assert_eq!(call(&gateway.public(), "POST", "/busy", "{}").status, 503);
     assert_eq!(backend.requests(), 1, "the service may have placed the order");
     assert_eq!(call(&gateway.public(), "GET", "/busy", "").status, 503);
@@ -321,7 +275,7 @@ routes:
 #[test]
 fn credit_is_preserved_across_reloads() {
     let backend = Backend::start();
-    let gateway = Gateway::start(&routes(&backend, 0));
+    let gateway = Gateway::start(&echo_routes(&backend, 0));
     let request = String::from_utf8_lossy(REQUEST).replace("/plain", "/small");
     let start_calls = |count: usize| -> Vec<Connection> {
         let start_call = |_| {
@@ -333,7 +287,7 @@ fn credit_is_preserved_across_reloads() {
     };
     let mut first = start_calls(4);
     until("the service to be full", || backend.requests() == 4);
-    gateway.write_routes(&routes(&backend, 1));
+    gateway.write_routes(&echo_routes(&backend, 1));
     until("the new routes to be active", || gateway.admin_json("/readyz")["generation"] == 2);
     let mut second = start_calls(4);
     for connection in &mut second {
@@ -347,7 +301,7 @@ fn credit_is_preserved_across_reloads() {
 #[test]
 fn sighup_reloads_and_a_comment_in_the_settings_changes_no_listener() {
     let backend = Backend::start();
-    let gateway = Gateway::start(&routes(&backend, 0));
+    let gateway = Gateway::start(&echo_routes(&backend, 0));
     gateway.signal("HUP");
     until("the routes to be reloaded", || gateway.admin_json("/readyz")["generation"] == 2);
     gateway.prepend_comment("a line that shifts all others");

@@ -5,22 +5,12 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crossdock_tests::frames::{Http2, kind};
-use crossdock_tests::{Backend, Connection, Gateway, Recorder, call, until, until_within};
+use crossdock_tests::{Backend, Connection, Gateway, Recorder, call, routes, until, until_within};
 
 const GET: &[u8] = b"GET /r HTTP/1.1\r\nHost: h\r\n\r\n";
 
-fn routes(backend: &Backend) -> String {
-    format!(
-        "version: 1
-services:
-  s: {{ http: {{ url: \"http://{}\", operations: {{ get: {{ get: /echo }}, big: {{ get: /big }}, up: {{ post: /slow/1500 }} }}, max: 32MiB }}, timeout: 20s }}
-routes:
-  r: {{ from: {{ http: {{ listen: public, get: /r }} }}, steps: [ {{ call: s.get }} ] }}
-  big: {{ from: {{ http: {{ listen: public, get: /big }} }}, steps: [ {{ call: s.big }} ] }}
-  up: {{ from: {{ http: {{ listen: public, post: /up, max: 2MiB }} }}, steps: [ {{ call: s.up }} ] }}
-",
-        backend.address
-    )
+fn call_routes(backend: &Backend) -> String {
+    routes("starving", &[("BACKEND", &backend.address)])
 }
 
 /// Waits between the steps of a deliberately slow caller.
@@ -42,7 +32,7 @@ fn idle_connections_are_shed_and_the_admin_listener_stays_reachable() {
     let gateway = Gateway::start_under(
         &["prlimit", "--nofile=100:400"],
         "public: { http: { bind: \"127.0.0.1:0\", connections_per_address: 400 } }",
-        &routes(&backend),
+        &call_routes(&backend),
     );
     let max = metric(&gateway, "crossdock_connections_max");
     assert_eq!(max, 300, "three quarters of the hard limit");
@@ -82,7 +72,7 @@ fn idle_connections_are_shed_and_the_admin_listener_stays_reachable() {
 fn the_memory_of_all_bodies_is_bounded_and_released() {
     let backend = Backend::start();
     let listeners = "public: { http: { bind: \"127.0.0.1:0\" } }\nmemory: { bodies: 8MiB }";
-    let gateway = Gateway::start_with(listeners, &routes(&backend));
+    let gateway = Gateway::start_with(listeners, &call_routes(&backend));
     let head = b"POST /up HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 1048576\r\n\r\n";
     let mut body = vec![b' '; 1 << 20];
     body[0] = b'1';
@@ -122,7 +112,7 @@ fn the_memory_of_all_bodies_is_bounded_and_released() {
 fn a_response_that_is_read_too_slowly_is_aborted() {
     let backend = Backend::start();
     let listeners = "public: { http: { bind: \"127.0.0.1:0\", write_timeout: 3s } }";
-    let gateway = Gateway::start_with(listeners, &routes(&backend));
+    let gateway = Gateway::start_with(listeners, &call_routes(&backend));
     let mut slow = TcpStream::connect(gateway.public()).expect("a connection");
     slow.write_all(b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n").expect("sent");
     slow.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
@@ -143,13 +133,7 @@ fn a_response_that_is_read_too_slowly_is_aborted() {
 #[test]
 fn stream_resets_are_limited_and_do_not_affect_other_callers() {
     let service = Recorder::start(|_, _| (200, Duration::from_millis(300)));
-    let text = format!(
-        "version: 1
-services: {{ s: {{ http: {{ url: \"http://{}\", operations: {{ post: {{ post: /x }} }} }}, concurrency: 400 }} }}
-routes: {{ r: {{ from: {{ http: {{ listen: public, post: /r }} }}, steps: [ {{ call: s.post }} ] }} }}
-",
-        service.address
-    );
+    let text = routes("starving-resets", &[("BACKEND", &service.address)]);
     let gateway = Gateway::start_with("public: { http: { bind: \"127.0.0.1:0\" } }", &text);
     let begun = Instant::now();
     let (mut sent, mut connections) = (0_u32, 0_u32);
@@ -187,20 +171,7 @@ routes: {{ r: {{ from: {{ http: {{ listen: public, post: /r }} }}, steps: [ {{ c
 fn idempotent_calls_are_cancelled_with_their_caller_and_others_are_not() {
     let service =
         Recorder::start(|_, body| (200, if body.is_empty() { Duration::ZERO } else { Duration::from_millis(600) }));
-    let route = |name: &str, more: &str| {
-        format!(
-            "  {name}: {{ from: {{ http: {{ listen: public, put: /{name}{more} }} }}, steps: [ {{ call: s.{name} }} ] }}\n"
-        )
-    };
-    let text = format!(
-        "version: 1
-services: {{ s: {{ http: {{ url: \"http://{}\", operations: {{ put: {{ put: /x }}, post: {{ post: /x }}, kept: {{ put: /x }} }} }}, concurrency: 1 }} }}
-routes:\n{}{}{}",
-        service.address,
-        route("put", ""),
-        route("post", ""),
-        route("kept", ", cancels: false"),
-    );
+    let text = routes("starving-cancellation", &[("BACKEND", &service.address)]);
     let gateway = Gateway::start_with("public: { http: { bind: \"127.0.0.1:0\" } }", &text);
     let released_after = |path: &str| {
         let mut caller = TcpStream::connect(gateway.public()).expect("a connection");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossdock_tests::frames::{Http2, kind};
-use crossdock_tests::{Backend, Gateway, call, until_within};
+use crossdock_tests::{Backend, Gateway, call, routes, until_within};
 use rustix::process::{Resource, getrlimit};
 
 /// The response time that nine in ten calls of other callers must meet; the machine may be busy.
@@ -143,16 +143,7 @@ fn peak_kib(gateway: &Gateway) -> u64 {
 fn run_with_limit(hard: u64, idle: usize, time: Duration) {
     let slow = (idle / 10).min(500);
     let backend = Backend::start();
-    let routes = format!(
-        "version: 1
-services:
-  s: {{ http: {{ url: \"http://{}\", operations: {{ get: {{ get: /echo }}, up: {{ post: /echo }} }} }}, timeout: 20s }}
-routes:
-  r: {{ from: {{ http: {{ listen: public, get: /r }} }}, steps: [ {{ call: s.get }} ] }}
-  up: {{ from: {{ http: {{ listen: public, post: /up, max: 2MiB }} }}, steps: [ {{ call: s.up }} ] }}
-",
-        backend.address
-    );
+    let routes = routes("starving-together", &[("BACKEND", &backend.address)]);
     let listeners = format!(
         "public: {{ http: {{ bind: \"127.0.0.1:0\", connections_per_address: {} }} }}\nmemory: {{ bodies: 128MiB }}",
         4 * idle
