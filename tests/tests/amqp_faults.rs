@@ -322,7 +322,7 @@ fn rabbitmq_consumer_is_held_back_by_a_slow_service_without_slowing_other_routes
     under_load.sort();
     let (first, under_load) = (first.expect("a measurement"), under_load[under_load.len() / 2]);
     println!(
-        "published {published}, consumed {}, memory {first} KiB, at most {max} KiB; p99 of the other route {alone:?} alone, {under_load:?} under load",
+        "published {published}, consumed {}, memory {first} KiB, at most {max} KiB; p99 of the other route {alone:?}, under load {under_load:?}",
         slow.requests()
     );
     assert!(

@@ -104,7 +104,7 @@ fn namespaces_five_instances_lose_nothing() {
 const STALL: Duration = Duration::from_secs(4);
 
 #[test]
-#[ignore = "needs network namespaces and disks of its own"]
+#[ignore = "needs network namespaces and private disks"]
 fn namespaces_a_stalled_disk_does_not_block_writes() {
     let (folder, network) = (tempfile::tempdir().expect("a folder"), Namespaces::create(3));
     network.enter();

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
-use crossdock_tests::{Backend, Gateway, Reply, call, call_with, exchange};
+use crossdock_tests::{Backend, Gateway, Reply, call, call_with, exchange, routes};
 use serde_json::Value;
 
 const LISTENERS: &str = "public: { http: { bind: \"127.0.0.1:0\" } }\n  internal: { grpc: { bind: \"127.0.0.1:0\" } }";
@@ -18,31 +18,14 @@ fn target(backend: &Backend) -> String {
     backend.last_head().split(' ').nth(1).unwrap_or_default().to_owned()
 }
 
-fn gateway(backend: &Backend, operations: &str, routes: &str) -> Gateway {
-    let text = format!(
-        "version: 1\nservices: {{ s: {{ http: {{ url: \"http://{}\", operations: {{ {operations} }} }} }} }}\nroutes:\n{routes}\n",
-        backend.address
-    );
-    Gateway::start_with(LISTENERS, &text)
+fn gateway(backend: &Backend, name: &str) -> Gateway {
+    Gateway::start_with(LISTENERS, &routes(name, &[("BACKEND", &backend.address)]))
 }
 
 #[test]
 fn a_body_is_forwarded_or_rejected_if_the_method_usually_has_none() {
     let backend = Backend::start();
-    let operations = "drop: { delete: \"/items/{id}\" }, purge: { delete: \"/purge/{id}\", format: json }, \
-                      find: { get: /find }, search: { get: /search, format: json }";
-    let route = |name: &str, method: &str, path: &str| {
-        format!(
-            "  {name}: {{ from: {{ http: {{ listen: public, {method}: \"{path}\" }} }}, steps: [ {{ call: s.{name} }} ] }}"
-        )
-    };
-    let routes = [
-        route("drop", "delete", "/items/{id}"),
-        route("purge", "delete", "/purge/{id}"),
-        route("find", "get", "/find"),
-        route("search", "get", "/search"),
-    ];
-    let gateway = gateway(&backend, operations, &routes.join("\n"));
+    let gateway = gateway(&backend, "exactness-bodies");
     let public = gateway.public();
     for (method, path) in [("DELETE", "/items/7"), ("GET", "/find")] {
         assert_eq!(call(&public, method, path, "").status, 200, "{method} {path} without a body");
@@ -58,9 +41,7 @@ fn a_body_is_forwarded_or_rejected_if_the_method_usually_has_none() {
 #[test]
 fn a_reply_is_not_forwarded_to_an_operation_without_a_body() {
     let backend = Backend::start();
-    let routes =
-        "  r: { from: { http: { listen: public, get: /r } }, steps: [ { call: s.first }, { call: s.second } ] }";
-    let gateway = gateway(&backend, "first: { get: /first }, second: { get: /second }", routes);
+    let gateway = gateway(&backend, "exactness-two-calls");
     assert_eq!(call(&gateway.public(), "GET", "/r", "").status, 200);
     assert_eq!(target(&backend), "/second");
 }
@@ -68,15 +49,7 @@ fn a_reply_is_not_forwarded_to_an_operation_without_a_body() {
 #[test]
 fn every_query_parameter_is_forwarded_ignored_by_name_or_rejected() {
     let backend = Backend::start();
-    let operations = "plain: { get: /plain, query: [q, tag] }, brackets: { get: /brackets, query: [q, \"tag[]\"] }, \
-                      all: { get: /all, query: \"*\" }, body: { post: /body, query: \"*\" }";
-    let routes = "  plain: { from: { http: { listen: public, get: /plain, query: [q, \"tag...\"], ignore_query: [utm] } }, steps: [ { call: s.plain } ] }
-  brackets: { from: { http: { listen: public, get: /brackets, query: [q, \"tag[]\"] } }, steps: [ { call: s.brackets } ] }
-  mixed: { from: { http: { listen: public, get: /mixed, query: [q, \"tag[]\"] } }, steps: [ { call: s.plain } ] }
-  all: { from: { http: { listen: public, get: /all, query: \"*\" } }, steps: [ { require: { that: \"!has(req.bad)\", code: invalid_argument, message: no } }, { call: s.all } ] }
-  made: { from: { http: { listen: public, post: /made } }, steps: [ { map: { a: req.a, r: req.r, l: req.l } }, { call: s.all } ] }
-  body: { from: { http: { listen: public, post: /body, query: \"*\" } }, steps: [ { call: s.body } ] }";
-    let gateway = gateway(&backend, operations, routes);
+    let gateway = gateway(&backend, "exactness-query");
     let public = gateway.public();
     for (sent, received) in [
         ("/plain?tag=a&q=x&tag=b%26c", "/plain?q=x&tag=a&tag=b%26c"),
@@ -133,22 +106,7 @@ message Rep { string id = 1; }
 #[test]
 fn contract_fields_are_written_to_the_query_in_their_json_form() {
     let backend = Backend::start();
-    let text = format!(
-        "version: 1
-contracts: {{ q: {{ proto: q.proto }} }}
-services:
-  s:
-    http:
-      url: \"http://{}\"
-      operations:
-        all: {{ get: \"/all/{{id}}\", query: \"*\", as: q.v1.S/Find }}
-        some: {{ get: \"/some/{{id}}\", query: [page_token, kinds], as: q.v1.S/Find }}
-routes:
-  all: {{ from: {{ http: {{ listen: public, post: /all }} }}, as: q.v1.S/Find, steps: [ {{ call: s.all }} ] }}
-  some: {{ from: {{ http: {{ listen: public, post: /some }} }}, as: q.v1.S/Find, steps: [ {{ call: s.some }} ] }}
-",
-        backend.address
-    );
+    let text = routes("exactness-typed-query", &[("BACKEND", &backend.address)]);
     let gateway = Gateway::start_with_files(LISTENERS, &text, &[("q.proto", CONTRACT.as_bytes())]);
     let body = r#"{"id":"7","kinds":["RED","BLUE"],"pageToken":"/wA=","readMask":"id,filter.name",
                    "filter":{"name":"a b","sizes":["1","2"]},"since":"2026-01-02T03:04:05Z"}"#;
@@ -182,14 +140,7 @@ routes:
 #[test]
 fn a_delete_entry_with_a_body_setting_accepts_a_body() {
     let backend = Backend::start();
-    let text = format!(
-        "version: 1
-contracts: {{ q: {{ proto: q.proto }} }}
-services: {{ s: {{ http: {{ url: \"http://{}\", operations: {{ put: {{ post: /same, as: q.v1.S/Find }} }} }} }} }}
-routes: {{ r: {{ from: {{ http: {{ listen: public, delete: \"/items\", body: \"*\" }} }}, as: q.v1.S/Find, steps: [ {{ call: s.put }} ] }} }}
-",
-        backend.address
-    );
+    let text = routes("exactness-delete", &[("BACKEND", &backend.address)]);
     let gateway = Gateway::start_with_files(LISTENERS, &text, &[("q.proto", CONTRACT.as_bytes())]);
     let reply = call(&gateway.public(), "DELETE", "/items", "{\"id\":\"7\"}");
     assert_eq!((reply.status, reply.body.as_str()), (200, "{\"id\":\"7\"}"));
@@ -198,19 +149,7 @@ routes: {{ r: {{ from: {{ http: {{ listen: public, delete: \"/items\", body: \"*
 #[test]
 fn a_repeated_header_is_rejected_if_the_gateway_reads_it() {
     let backend = Backend::start();
-    let routes = "  r:
-    from: { http: { listen: public, post: /r } }
-    headers: { request: [x-role, \"x-tag...\", accept, cookie] }
-    steps:
-      - require: { that: \"!('x-role' in header) || header['x-role'] == 'user'\", code: permission_denied, message: no }
-      - call: s.post
-  user: { from: { http: { listen: public, post: /m, headers: { x-kind: a } } }, steps: [ { call: s.post } ] }
-  rest: { from: { http: { listen: public, post: /m } }, steps: [ { call: s.other } ] }
-  shown:
-    from: { http: { listen: public, post: /shown } }
-    headers: { request: [\"x-tag...\", accept, cookie] }
-    steps: [ { map: { tag: \"header['x-tag']\", accept: header.accept, cookie: header.cookie } }, { respond: {} } ]";
-    let gateway = gateway(&backend, "post: { post: /post }, other: { post: /other }", routes);
+    let gateway = gateway(&backend, "exactness-headers");
     let send = |path: &str, headers: &str| {
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{headers}content-length: 2\r\n\r\n{{}}"
@@ -285,14 +224,7 @@ fn an_early_response_is_read_while_the_request_is_still_being_sent() {
         ("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nfine", 200),
     ] {
         let address = early_responder(answer);
-        let text = format!(
-            "version: 1
-services: {{ s: {{ http: {{ url: \"http://{address}\", operations: {{ up: {{ post: /up, format: raw }}, put: {{ put: /up, format: raw }} }} }}, retry: {{ on: [unavailable], attempts: 3, operations: [put] }} }} }}
-routes:
-  post: {{ from: {{ http: {{ listen: public, post: /up, max: 32MiB, answer: raw }} }}, steps: [ {{ call: s.up }} ] }}
-  put: {{ from: {{ http: {{ listen: public, put: /up, max: 32MiB, answer: raw }} }}, steps: [ {{ call: s.put }} ] }}
-"
-        );
+        let text = routes("exactness-early-responses", &[("BACKEND", &address)]);
         let gateway = Gateway::start_with(LISTENERS, &text);
         for method in ["POST", "PUT"] {
             for _ in 0..5 {

@@ -1,26 +1,10 @@
 //! HTTP/1.1 framing rules: malformed and ambiguous requests as raw bytes, each with its required response. Rejected requests never reach a
 //! service.
 
-use crossdock_tests::{Backend, Connection, Gateway, call, exchange};
+use crossdock_tests::{Backend, Connection, Gateway, call, exchange, routes};
 
-fn routes(backend: &Backend) -> String {
-    format!(
-        "version: 1
-services:
-  echo:
-    http:
-      url: \"http://{}\"
-      operations: {{ post: {{ post: /echo }}, get: {{ get: \"/echo/{{id}}\" }}, rest: {{ get: \"/echo/{{path=**}}\" }} }}
-routes:
-  post: {{ from: {{ http: {{ listen: public, post: /echo, max: 64KiB }} }}, steps: [ {{ call: echo.post }} ] }}
-  get: {{ from: {{ http: {{ listen: public, get: \"/echo/{{id}}\" }} }}, steps: [ {{ call: echo.get }} ] }}
-  rest: {{ from: {{ http: {{ listen: public, get: \"/files/{{path=**}}\" }} }}, steps: [ {{ call: echo.rest }} ] }}
-  host:
-    from: {{ http: {{ listen: public, get: /host, headers: {{ host: real.example }} }} }}
-    steps: [ {{ respond: {{ body: {{ host: \"'real'\" }} }} }} ]
-",
-        backend.address
-    )
+fn echo_gateway(backend: &Backend) -> Gateway {
+    Gateway::start(&routes("framing", &[("BACKEND", &backend.address)]))
 }
 
 fn post(head: &str, body: &str) -> Vec<u8> {
@@ -30,7 +14,7 @@ fn post(head: &str, body: &str) -> Vec<u8> {
 #[test]
 fn ambiguous_requests_are_rejected_and_the_connection_is_closed() {
     let backend = Backend::start();
-    let mut gateway = Gateway::start(&routes(&backend));
+    let mut gateway = echo_gateway(&backend);
     let long = "x".repeat(70_000);
     let smuggled = "GET /echo/smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
     let cases: Vec<(&str, Vec<u8>, &[u16])> = vec![
@@ -114,7 +98,7 @@ fn ambiguous_requests_are_rejected_and_the_connection_is_closed() {
 #[test]
 fn ambiguous_paths_are_rejected_and_others_are_normalized() {
     let backend = Backend::start();
-    let gateway = Gateway::start(&routes(&backend));
+    let gateway = echo_gateway(&backend);
     for path in [
         "/files/a%2fb",
         "/files/a%5Cb",
@@ -146,7 +130,7 @@ fn ambiguous_paths_are_rejected_and_others_are_normalized() {
 #[test]
 fn the_authority_of_an_absolute_target_replaces_the_host() {
     let backend = Backend::start();
-    let gateway = Gateway::start(&routes(&backend));
+    let gateway = echo_gateway(&backend);
     let (replies, _) = exchange(&gateway.public(), b"GET http://real.example/host HTTP/1.1\r\nHost: other\r\n\r\n", 1);
     assert_eq!(replies[0].status, 200, "{replies:?}");
     let (replies, _) = exchange(&gateway.public(), b"GET /host HTTP/1.1\r\nHost: other\r\n\r\n", 1);
@@ -162,7 +146,7 @@ fn the_authority_of_an_absolute_target_replaces_the_host() {
 #[test]
 fn pipelined_requests_are_answered_in_order_each_with_its_own_framing() {
     let backend = Backend::start();
-    let gateway = Gateway::start(&routes(&backend));
+    let gateway = echo_gateway(&backend);
     let mut connection = Connection::open(&gateway.public());
     let mut bytes = b"HEAD /echo/1 HTTP/1.1\r\nHost: h\r\n\r\n".to_vec();
     bytes.extend_from_slice(&post("Content-Length: 7\r\n", "{\"a\":1}"));
@@ -182,7 +166,7 @@ fn pipelined_requests_are_answered_in_order_each_with_its_own_framing() {
 #[test]
 fn requests_may_arrive_byte_by_byte() {
     let backend = Backend::start();
-    let gateway = Gateway::start(&routes(&backend));
+    let gateway = echo_gateway(&backend);
     let mut connection = Connection::open(&gateway.public());
     for byte in post("Transfer-Encoding: chunked\r\n", "2;x=y\r\n{}\r\n0\r\nT: t\r\n\r\n") {
         assert!(connection.send(&[byte]));
@@ -193,7 +177,7 @@ fn requests_may_arrive_byte_by_byte() {
 #[test]
 fn expect_is_handled_by_the_gateway_and_never_forwarded() {
     let backend = Backend::start();
-    let gateway = Gateway::start(&routes(&backend));
+    let gateway = echo_gateway(&backend);
     let mut connection = Connection::open(&gateway.public());
     connection.send(&post("Content-Length: 2\r\nExpect: 100-continue\r\n", ""));
     assert_eq!(connection.receive(false).expect("an interim response").status, 100);
@@ -210,7 +194,7 @@ fn expect_is_handled_by_the_gateway_and_never_forwarded() {
 #[test]
 fn body_limits_are_exact_with_and_without_a_content_length() {
     let backend = Backend::start();
-    let gateway = Gateway::start(&routes(&backend));
+    let gateway = echo_gateway(&backend);
     let limit = 64 * 1024;
     for (len, status) in [(limit - 1, 200), (limit, 200), (limit + 1, 413)] {
         let body = format!("\"{}\"", "x".repeat(len - 2));
@@ -226,18 +210,7 @@ fn body_limits_are_exact_with_and_without_a_content_length() {
 #[test]
 fn only_listed_headers_are_forwarded_and_never_hop_by_hop_ones() {
     let backend = Backend::start();
-    let gateway = Gateway::start(&format!(
-        "version: 1
-services:
-  echo: {{ http: {{ url: \"http://{}\", headers: {{ x-static: fixed }}, operations: {{ get: {{ get: /headers }} }} }} }}
-routes:
-  get:
-    from: {{ http: {{ listen: public, get: /h }} }}
-    headers: {{ request: [X-Tenant...], answer: [etag] }}
-    steps: [ {{ set: {{ x-added: \"by ${{msg.source}}\" }} }}, {{ call: echo.get }} ]
-",
-        backend.address
-    ));
+    let gateway = Gateway::start(&routes("framing-headers", &[("BACKEND", &backend.address)]));
     let request = b"GET /h HTTP/1.1\r\nHost: h\r\nX-Tenant: t1\r\nX-Tenant: t2\r\nCookie: c\r\nX-Forwarded-For: 1.2.3.4\r\nConnection: x-mine, close\r\n\
         X-Mine: m\r\nX-Request-Id: forged\r\nCrossdock-Anything: x\r\nTraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n";
     let (replies, _) = exchange(&gateway.public(), request, 1);
@@ -265,22 +238,7 @@ routes:
 #[test]
 fn a_misbehaving_service_causes_faults_but_never_mixes_up_responses() {
     let backend = Backend::start();
-    let gateway = Gateway::start(&format!(
-        "version: 1
-services:
-  bad:
-    http:
-      url: \"http://{}\"
-      operations: {{ surplus: {{ post: /surplus }}, close: {{ post: /close }}, half: {{ post: /half }}, big: {{ post: /big }}, status: {{ get: \"/status/{{code}}\" }} }}
-routes:
-  surplus: {{ from: {{ http: {{ listen: public, post: /surplus }} }}, steps: [ {{ call: bad.surplus }} ] }}
-  close: {{ from: {{ http: {{ listen: public, post: /close }} }}, steps: [ {{ call: bad.close }} ] }}
-  half: {{ from: {{ http: {{ listen: public, post: /half }} }}, steps: [ {{ call: bad.half }} ] }}
-  big: {{ from: {{ http: {{ listen: public, post: /big }} }}, steps: [ {{ call: bad.big }} ] }}
-  status: {{ from: {{ http: {{ listen: public, get: \"/status/{{code}}\" }} }}, steps: [ {{ call: bad.status }} ] }}
-",
-        backend.address
-    ));
+    let gateway = Gateway::start(&routes("framing-misbehaving-service", &[("BACKEND", &backend.address)]));
     for number in 0..50 {
         let body = format!("{{\"n\":{number}}}");
         let reply = call(&gateway.public(), "POST", "/surplus", &body);

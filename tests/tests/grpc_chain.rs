@@ -1,7 +1,7 @@
 //! Two gateways in a chain: HTTP/JSON to gRPC, then gRPC to an HTTP/JSON service. This tests gRPC on the wire in both directions without
 //! third-party peers.
 
-use crossdock_tests::{Backend, Gateway, call, until, write_certificates};
+use crossdock_tests::{Backend, Gateway, call, routes, until, write_certificates};
 
 const PROTO: &[u8] = b"syntax = \"proto3\";
 package chain.v1;
@@ -18,45 +18,13 @@ const FILES: &[(&str, &[u8])] = &[("chain.proto", PROTO)];
 
 /// Starts a gateway that accepts gRPC and calls a JSON service.
 fn back(backend: &Backend, listener: &str) -> Gateway {
-    let routes = format!(
-        "version: 1
-contracts: {{ chain: {{ proto: chain.proto }} }}
-services:
-  json:
-    http:
-      url: \"http://{}\"
-      operations:
-        echo: {{ post: /echo }}
-        status: {{ post: \"/status/{{code}}\" }}
-        slow: {{ post: \"/slow/{{code}}\" }}
-routes:
-  echo: {{ from: {{ grpc: {{ listen: public, max: 64KiB }} }}, as: chain.v1.Chain/Echo, steps: [ {{ call: json.echo }} ] }}
-  status: {{ from: {{ grpc: {{ listen: public }} }}, as: chain.v1.Chain/Status, steps: [ {{ call: json.status }} ] }}
-  slow:
-    from: {{ grpc: {{ listen: public }} }}
-    as: chain.v1.Chain/Slow
-    steps: [ {{ call: json.slow }}, {{ map: {{ text: \"'late'\" }} }} ]
-",
-        backend.address
-    );
+    let routes = routes("grpc-chain-back", &[("BACKEND", &backend.address)]);
     Gateway::start_with_files(&format!("public: {{ grpc: {{ {listener} }} }}"), &routes, FILES)
 }
 
 /// Starts a gateway that accepts JSON and calls gRPC at these URLs.
 fn front(urls: &str, more: &str) -> Gateway {
-    let routes = format!(
-        "version: 1
-contracts: {{ chain: {{ proto: chain.proto }} }}
-services:
-  chain:
-    grpc: {{ url: {urls}, service: chain.v1.Chain, {more} }}
-    retry: {{ on: [unavailable], attempts: 3, backoff: 5ms..20ms, operations: [Echo] }}
-routes:
-  echo: {{ from: {{ http: {{ listen: public, post: /echo }} }}, as: chain.v1.Chain/Echo, steps: [ {{ call: chain.Echo }} ] }}
-  status: {{ from: {{ http: {{ listen: public, get: \"/status/{{code}}\" }} }}, as: chain.v1.Chain/Status, steps: [ {{ call: chain.Status }} ] }}
-  slow: {{ from: {{ http: {{ listen: public, get: \"/slow/{{code}}\" }} }}, as: chain.v1.Chain/Slow, steps: [ {{ call: chain.Slow }} ] }}
-"
-    );
+    let routes = routes("grpc-chain-front", &[("URLS", &urls), ("MORE", &more)]);
     Gateway::start_with_files("public: { http: { bind: \"127.0.0.1:0\" } }", &routes, FILES)
 }
 

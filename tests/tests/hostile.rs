@@ -6,7 +6,14 @@ use crossdock_tests::{Backend, Connection, Gateway, call, exchange, until};
 
 fn gateway(backend: &Backend) -> Gateway {
     Gateway::start_with(
-        "public: { http: { bind: \"127.0.0.1:0\", head_timeout: 1s, body_timeout: 2s, idle_timeout: 2s, connections: 200, connections_per_address: 100 } }",
+        "public:
+    http:
+      bind: \"127.0.0.1:0\"
+      head_timeout: 1s
+      body_timeout: 2s
+      idle_timeout: 2s
+      connections: 200
+      connections_per_address: 100",
         &format!(
             "version: 1
 services:

@@ -4,27 +4,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use crossdock_tests::frames::{Http2, kind};
-use crossdock_tests::{Backend, Gateway, abuse, call, until, write_certificates};
+use crossdock_tests::{Backend, Gateway, abuse, call, routes, until, write_certificates};
 
 const LISTENER: &str = "bind: \"127.0.0.1:0\"";
 
 fn gateway(backend: &Backend, listener: &str) -> Gateway {
-    let routes = format!(
-        "version: 1
-services:
-  json:
-    http: {{ url: \"http://{}\", operations: {{ echo: {{ post: /echo }}, slow: {{ post: \"/slow/{{ms}}\" }}, big: {{ get: /big }} }}, max: 32MiB }}
-routes:
-  echo:
-    from: {{ http: {{ listen: public, post: /echo, max: 64KiB }} }}
-    headers: {{ request: [cookie, x-tenant], answer: [x-tenant] }}
-    steps: [ {{ call: json.echo }} ]
-  get: {{ from: {{ http: {{ listen: public, get: \"/names/{{name}}\" }} }}, steps: [ {{ respond: {{ body: {{ name: req.name }} }} }} ] }}
-  slow: {{ from: {{ http: {{ listen: public, post: \"/slow/{{ms}}\" }} }}, steps: [ {{ call: json.slow }} ] }}
-  big: {{ from: {{ http: {{ listen: public, get: /big }} }}, steps: [ {{ call: json.big }} ] }}
-",
-        backend.address
-    );
+    let routes = routes("http2", &[("BACKEND", &backend.address)]);
     Gateway::start_with(&format!("public: {{ http: {{ {listener} }} }}"), &routes)
 }
 

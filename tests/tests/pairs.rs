@@ -118,7 +118,9 @@ impl Testbed {
             }
         }
         let listeners = format!(
-            "{{ public: {{ http: {{ bind: \"127.0.0.1:0\" }} }}, internal: {{ grpc: {{ bind: \"127.0.0.1:0\" }} }}, broker: {{ amqp: {{ url: \"{}\" }} }} }}",
+            "public: {{ http: {{ bind: \"127.0.0.1:0\" }} }}
+  internal: {{ grpc: {{ bind: \"127.0.0.1:0\" }} }}
+  broker: {{ amqp: {{ url: \"{}\" }} }}",
             broker.url
         );
         let gateway = Gateway::start_with_files(&listeners, &routes, &[("pair.proto", PROTO)]);

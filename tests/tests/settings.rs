@@ -156,7 +156,16 @@ fn secrets_are_never_printed() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("routes")).expect("a folder");
     std::fs::write(folder.path().join("crossdock.yaml"), LISTENERS).expect("settings");
-    let routes = "version: 1\nservices:\n  s: { http: { url: \"http://127.0.0.1:1\", headers: { authorization: \"Bearer ${env:CANARY}\" }, operations: { g: { get: /x } } } }\nroutes:\n  r: { from: { http: { listen: public, get: /x } }, steps: [ { call: s.g } ] }\n";
+    let routes = "version: 1
+services:
+  s:
+    http:
+      url: \"http://127.0.0.1:1\"
+      headers: { authorization: \"Bearer ${env:CANARY}\" }
+      operations: { g: { get: /x } }
+routes:
+  r: { from: { http: { listen: public, get: /x } }, steps: [ { call: s.g } ] }
+";
     for (name, text) in [
         ("good", routes.to_owned()),
         ("broken", routes.replace("call: s.g", "call: s.h")),
