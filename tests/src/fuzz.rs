@@ -7,11 +7,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_adapter_api::{Adapter, Address, Head, NoFields, PathTemplate};
 use crossdock_contract::{Contract, TypeRef, UnknownFields, from_descriptor_set};
 use crossdock_expression::{Budget, Environment, FixedHost, Input, Program, Type, Val, Variable};
 use crossdock_message::xml::{self, ExpandedName};
 use crossdock_message::{Limits, RequestContext, Value, json};
+use crossdock_ports::{Adapter, Address, Head, NoFields, PathTemplate};
 use crossdock_proto::{Files, compile};
 use crossdock_routing::Table;
 use crossdock_settings::{Diagnostics, Resolve};

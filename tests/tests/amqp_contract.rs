@@ -3,11 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crossdock_adapter_api::{
-    Adapter, AdapterError, EntryContext, EntrySpec, Inbound, OperationSpec, Outbound, contract,
-};
 use crossdock_amqp::AmqpAdapter;
 use crossdock_contract::Contracts;
+use crossdock_ports::{Adapter, AdapterError, EntryContext, EntrySpec, Inbound, OperationSpec, Outbound};
+use crossdock_test_kit::contract;
 use crossdock_tests::RabbitMq;
 
 struct Amqp {
@@ -17,7 +16,7 @@ struct Amqp {
 }
 
 impl Amqp {
-    fn service(&self, url: &str) -> Arc<dyn crossdock_adapter_api::ServiceSpec> {
+    fn service(&self, url: &str) -> Arc<dyn crossdock_ports::ServiceSpec> {
         let text = format!("url: \"{url}\"\noperations: {{ ask: {{ queue: {}, reply: true }} }}", self.queue);
         contract::read_settings(&text, |node, reader| self.adapter.read_service(node, &Contracts::default(), reader))
     }
@@ -32,11 +31,11 @@ impl contract::Subject for Amqp {
 
     fn outbound(&self, address: &str) -> Result<Rc<dyn Outbound>, AdapterError> {
         // A listener reports its address without user and password.
-        let url = if address == self.nowhere() { format!("amqp://{address}") } else { self.url.clone() };
+        let url = if address == self.unused_address() { format!("amqp://{address}") } else { self.url.clone() };
         self.adapter.open_outbound(&*self.service(&url), 0)
     }
 
-    fn nowhere(&self) -> String {
+    fn unused_address(&self) -> String {
         "127.0.0.1:1".to_owned()
     }
 

@@ -14,7 +14,10 @@ const LAYERS: &[(&str, u8)] = &[
     ("crossdock-tls", 1),
     ("crossdock-expression", 1),
     ("crossdock-proto", 2),
-    ("crossdock-adapter-api", 2),
+    ("crossdock-ports", 2),
+    ("crossdock-offload", 3),
+    ("crossdock-delivery", 3),
+    ("crossdock-test-kit", 3),
     ("crossdock-transport", 3),
     ("crossdock-routing", 3),
     ("crossdock-simulator", 3),
@@ -56,6 +59,7 @@ const PURE: &[&str] = &[
     "crossdock-settings",
     "crossdock-contract",
     "crossdock-proto",
+    "crossdock-ports",
     "crossdock-expression",
     "crossdock-routing",
     "crossdock-zab",
@@ -92,7 +96,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("crossdock-settings", &["tokio", "hyper"]),
     ("crossdock-expression", &["tokio", "hyper", "protox"]),
     ("crossdock-contract", &["tokio", "hyper", "protox", "prost-reflect"]),
-    ("crossdock-adapter-api", &["protox", "prost-reflect"]),
+    ("crossdock-ports", &["tokio", "tokio-util", "protox", "prost-reflect"]),
 ];
 
 /// The names of all crates that a crate is built with.
@@ -176,6 +180,7 @@ fn deny_and_this_test_name_the_same_owners() {
     assert!(checked > 0);
 }
 
+#[test]
 fn no_dependency_enables_arbitrary_precision() {
     let output = std::process::Command::new(env!("CARGO"))
         .args(["tree", "--workspace", "--edges", "features", "--invert", "serde_json"])

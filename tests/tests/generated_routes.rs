@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::Adapter;
 use crossdock_message::{Body, Format, Limits, Message, json};
+use crossdock_ports::Adapter;
 use crossdock_routing::expression::{FixedHost, Meter, Request, Scope};
 use crossdock_routing::{Inputs, Step, load};
 use crossdock_settings::{Diagnostics, Resolve};

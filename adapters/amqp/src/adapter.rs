@@ -3,11 +3,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crossdock_adapter_api::{
+use crossdock_contract::Contracts;
+use crossdock_ports::{
     Adapter, AdapterError, Capabilities, DeadLetters, EntryContext, EntryFinding, EntrySpec, Inbound, ListenerSpec,
     Outbound, Schemas, ServiceSpec,
 };
-use crossdock_contract::Contracts;
 use crossdock_settings::{FromNode, Node, Reader};
 
 use crate::broker::Brokers;

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::AdapterError;
 use crossdock_message::Fault;
+use crossdock_ports::AdapterError;
 use crossdock_transport::Dialer;
 use futures_util::StreamExt as _;
 use lapin::uri::AMQPUri;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossdock_adapter_api::{AdapterError, Choice, DeadLetter, DeadLetters, EntrySpec, LocalFuture, Visit};
 use crossdock_message::{Code, Fault};
+use crossdock_ports::{AdapterError, Choice, DeadLetter, DeadLetters, EntrySpec, LocalFuture, Visit};
 use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel};

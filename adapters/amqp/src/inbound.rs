@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossdock_adapter_api::{AdapterError, EntrySpec, Inbound, Ingress, OpenIngress, SendFuture};
 use crossdock_message::ByteString;
+use crossdock_ports::{AdapterError, EntrySpec, Inbound, Ingress, OpenIngress, SendFuture, Stop};
+use crossdock_transport::with_token;
 use lapin::types::ShortString;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio_util::sync::CancellationToken;
@@ -54,9 +55,9 @@ impl Inbound for AmqpInbound {
         self: Box<Self>,
         _: usize,
         ingress: Arc<dyn OpenIngress>,
-        stop: CancellationToken,
+        stop: Stop,
     ) -> SendFuture<'static, Result<(), AdapterError>> {
-        Box::pin(async move {
+        Box::pin(with_token(stop, async move |stop| {
             let stopped = |error: String| AdapterError::Stopped(error);
             let (ended, end) = tokio::sync::oneshot::channel();
             // The data arbiter of this listener.
@@ -68,7 +69,7 @@ impl Inbound for AmqpInbound {
             };
             thread.spawn(serving).map_err(|error| stopped(error.to_string()))?;
             end.await.map_err(|_| stopped("the listener thread panicked".to_owned()))?.map_err(stopped)
-        })
+        }))
     }
 }
 

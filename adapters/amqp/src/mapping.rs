@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_adapter_api::{EncodedBody, Fields};
 use crossdock_contract::CallType;
 use crossdock_message::{
     Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Origin, Record,
     RequestContext, Time, TraceContext, Value, json,
 };
+use crossdock_ports::{EncodedBody, Fields};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};

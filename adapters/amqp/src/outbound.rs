@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_message::{BodyType, ByteString, Chunks, Code, Fault, Message, Origin};
+use crossdock_ports::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_transport::bodies::Reservation;
 use lapin::types::ShortString;
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_adapter_api::{Expected, PendingReplies, Unwanted};
+use crossdock_delivery::{Expected, PendingReplies, Unwanted};
 use crossdock_message::{ByteString, Code, Fault, Retry};
 use futures_util::StreamExt as _;
 use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crossdock_adapter_api::Outcome;
 use crossdock_message::{Code, Fault, Retry};
+use crossdock_ports::Outcome;
 
 use crate::config::Entry;
 

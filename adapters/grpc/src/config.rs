@@ -5,17 +5,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
-use crossdock_adapter_api::{
+use crossdock_contract::{CallType, Contracts};
+use crossdock_message::ByteString;
+use crossdock_ports::{
     Address, Binding, Cancels, EntryContext, EntrySpec, ListenerSpec, OperationSpec, PathTemplate, ServiceSpec,
     WriteFormat, known_call,
 };
-use crossdock_contract::{CallType, Contracts};
-use crossdock_message::ByteString;
 use crossdock_settings::{
     Duration, FromNode, Named, Node, OneOrMany, Reader, Secret, Size, Spanned, choices, nearest, settings,
 };
 use crossdock_transport::http2::{self, Limits};
 use crossdock_transport::{ClientTlsSettings, Endpoint, ServerTlsSettings, bind_address, static_headers};
+
+/// How messages of gRPC are encoded.
+pub(crate) static PROTOBUF: WriteFormat = WriteFormat::protobuf();
 
 /// Services that a listener implements itself: health and reflection.
 pub(crate) const BUILT_IN_SERVICES: [&str; 3] =
@@ -253,7 +256,7 @@ impl EntrySpec for Entry {
     }
 
     fn answer(&self) -> Option<&WriteFormat> {
-        Some(&WriteFormat::Protobuf)
+        Some(&PROTOBUF)
     }
 
     fn streams(&self) -> bool {
@@ -434,7 +437,7 @@ impl OperationSpec for Operation {
     }
 
     fn body(&self) -> Option<&WriteFormat> {
-        Some(&WriteFormat::Protobuf)
+        Some(&PROTOBUF)
     }
 
     fn call_type(&self) -> Option<&Arc<CallType>> {

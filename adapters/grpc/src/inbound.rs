@@ -11,14 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{future, io};
 
-use crossdock_adapter_api::offload::discard;
-use crossdock_adapter_api::{
-    AdapterError, Admission, Head, Inbound, Ingress, OpenIngress, Outcome, SendFuture, WriteFormat, take_body_apart,
-};
 use crossdock_message::{
     Body, BodyStream, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Message, RequestContext, StreamCell,
 };
-use crossdock_transport::{ConnectionLimiter, Peer, accept, http2, listen, serve, tls};
+use crossdock_offload::discard;
+use crossdock_offload::encode_and_take_body;
+use crossdock_ports::{AdapterError, Admission, Head, Inbound, Ingress, OpenIngress, Outcome, SendFuture, Stop};
+use crossdock_transport::{ConnectionLimiter, Peer, accept, http2, listen, serve, tls, with_token};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -26,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::PROTOBUF;
 use crate::config::{Compression, Entry, Listener, ListenerSettings};
 use crate::framing::{Encoding, MessageReader};
 use crate::mapping::{self, Metadata};
@@ -67,9 +67,9 @@ impl Inbound for GrpcInbound {
         self: Box<Self>,
         arbiters: usize,
         ingress: Arc<dyn OpenIngress>,
-        stop: CancellationToken,
+        stop: Stop,
     ) -> SendFuture<'static, Result<(), AdapterError>> {
-        Box::pin(async move {
+        Box::pin(with_token(stop, async move |stop| {
             let Self { name, socket, settings, acceptor, limiter, .. } = *self;
             let worker_stop = stop.clone();
             serve(&name.clone(), socket, arbiters, stop, move || {
@@ -85,7 +85,7 @@ impl Inbound for GrpcInbound {
                 std::future::ready(Ok(handler))
             })
             .await
-        })
+        }))
     }
 }
 
@@ -333,7 +333,7 @@ async fn reply_response(
         }
         _ => {
             let body_type = body_type.map(|body_type| Arc::clone(body_type) as Arc<dyn BodyType>);
-            let encoded = take_body_apart(&mut reply, &WriteFormat::Protobuf, body_type.as_ref()).await;
+            let encoded = encode_and_take_body(&mut reply, &PROTOBUF, body_type.as_ref()).await;
             // A message that the gateway cannot encode is an internal fault.
             let encoded = encoded.map_err(|fault| Fault { code: Code::Internal, http_status: None, ..fault })?;
             // Its parsed value may be large: drop it elsewhere.

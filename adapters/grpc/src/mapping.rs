@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::{Admission, Fields, header_twice};
 use crossdock_message::{ByteString, Code, Deadline, Fault, Headers, Message, RequestContext, TraceContext};
+use crossdock_ports::{Admission, Fields, header_twice};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Metadata that the adapter interprets; callers must not repeat it.

@@ -11,13 +11,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
-use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, WriteFormat, encode_body};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Message, Origin, Retry, StreamCell};
+use crossdock_ports::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_transport::{Dialer, Endpoint, unreachable, within_deadline};
 use http::{HeaderMap, Request, Response, Uri};
 use hyper::body::Incoming;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::config::PROTOBUF;
 use crate::config::{Compression, Faults, Operation, Service};
 use crate::framing::{Encoding, MessageReader};
 use crate::{mapping, settle};
@@ -146,7 +147,7 @@ impl GrpcOutbound {
             }
             _ => {
                 let body_type = body_type.map(|body_type| &**body_type as &dyn BodyType);
-                let encoded = encode_body(message, &WriteFormat::Protobuf, body_type)?;
+                let encoded = encode_body(message, &PROTOBUF, body_type)?;
                 CallBody::once(&encoded.chunks.to_bytes(), self.encoding)?
             }
         };

@@ -4,13 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossdock_adapter_api::{
-    Adapter, AdapterError, EntryContext, EntrySpec, Inbound, OperationSpec, Outbound, contract,
-};
 use crossdock_contract::{CallType, Contracts};
 use crossdock_grpc::GrpcAdapter;
 use crossdock_message::{Body, BodyType, Format, Limits, Record, Value, json};
+use crossdock_ports::{Adapter, AdapterError, EntryContext, EntrySpec, Inbound, OperationSpec, Outbound};
 use crossdock_proto::{Files, compile};
+use crossdock_test_kit::contract;
 
 struct Probe;
 
@@ -40,7 +39,7 @@ impl Grpc {
         Self { contracts, call }
     }
 
-    fn service(&self, address: &str) -> Arc<dyn crossdock_adapter_api::ServiceSpec> {
+    fn service(&self, address: &str) -> Arc<dyn crossdock_ports::ServiceSpec> {
         let text = format!("url: \"http://{address}\"\nservice: probe.v1.Probes");
         contract::read_settings(&text, |node, reader| GrpcAdapter.read_service(node, &self.contracts, reader))
     }
@@ -57,7 +56,7 @@ impl contract::Subject for Grpc {
         GrpcAdapter.open_outbound(&*self.service(address), 0)
     }
 
-    fn nowhere(&self) -> String {
+    fn unused_address(&self) -> String {
         // A port that was just free.
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         socket.local_addr().expect("an address").to_string()

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crossdock_adapter_api::{
+use crossdock_contract::Contracts;
+use crossdock_ports::{
     Adapter, AdapterError, Capabilities, EntryContext, EntrySpec, Inbound, ListenerSpec, Outbound, Schemas, ServiceSpec,
 };
-use crossdock_contract::Contracts;
 use crossdock_settings::{FromNode, Node, Reader};
 
 use crate::config::{Entry, EntrySettings, Listener, ListenerSettings, Service, ServiceSettings};

@@ -1,7 +1,7 @@
 //! Fuzz targets: each accepts arbitrary bytes and panics if an invariant is violated.
 
 use bytes::{Bytes, BytesMut};
-use crossdock_adapter_api::Fields as _;
+use crossdock_ports::Fields as _;
 
 use crate::http1::{BodyDecoder, HeadLimits, find_end, parse};
 use crate::request::RequestHead as _;

@@ -12,8 +12,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossdock_adapter_api::Ingress;
 use crossdock_message::ByteString;
+use crossdock_ports::Ingress;
 use crossdock_transport::{Peer, http2};
 use futures_util::FutureExt as _;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
@@ -121,7 +121,7 @@ fn respond(response: Response) -> http::Response<ResponseBody> {
 #[cfg(feature = "fuzzing")]
 pub(crate) fn fuzz_head(bytes: &[u8], limits: &HeadLimits) {
     use crate::request::RequestHead as _;
-    use crossdock_adapter_api::Fields as _;
+    use crossdock_ports::Fields as _;
 
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let (Some(method), Some(target)) = (lines.next(), lines.next()) else { return };

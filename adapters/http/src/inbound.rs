@@ -10,10 +10,11 @@ use std::{io, panic};
 use actix_http::{HttpService, KeepAlive, Request, Response};
 use actix_service::{Service as _, ServiceFactory as _, fn_service};
 use bytes::BytesMut;
-use crossdock_adapter_api::{AdapterError, Inbound, Ingress, OpenIngress, SendFuture};
 use crossdock_message::ByteString;
+use crossdock_ports::{AdapterError, Inbound, Ingress, OpenIngress, SendFuture, Stop};
 use crossdock_transport::{
     AcceptedStream, ConnectionLimiter, Peer, Permit, Rewind, accept, http2 as connection, listen, serve, tls,
+    with_token,
 };
 use futures_util::FutureExt as _;
 use tokio::io::AsyncReadExt as _;
@@ -84,9 +85,9 @@ impl Inbound for HttpInbound {
         self: Box<Self>,
         arbiters: usize,
         ingress: Arc<dyn OpenIngress>,
-        stop: CancellationToken,
+        stop: Stop,
     ) -> SendFuture<'static, Result<(), AdapterError>> {
-        Box::pin(async move {
+        Box::pin(with_token(stop, async move |stop| {
             let Self { name, socket, limits, http2, acceptor, limiter, .. } = *self;
             let serving = stop.clone();
             serve(&name.clone(), socket, arbiters, stop, move || {
@@ -117,7 +118,7 @@ impl Inbound for HttpInbound {
                 }
             })
             .await
-        })
+        }))
     }
 }
 
@@ -150,7 +151,7 @@ impl Worker {
         let list = ConnectionList::new(Instant::now());
         let (refusing, listener) = (Rc::clone(&ingress), name.clone());
         list.on_rejected(move |peer, error| {
-            transaction::log_rejection(&listener, &*refusing, peer, &head_fault(error))
+            transaction::log_rejection(&listener, &*refusing, peer, &head_fault(error));
         });
         let (swept, stopped) = (Rc::downgrade(&list), stop.clone());
         actix_rt::spawn(async move {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use crossdock_adapter_api::{Admission, EntrySpec as _, Part, address_field, header_twice};
 use crossdock_contract::Param;
 use crossdock_message::{
     Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Origin, Record,
     RequestContext, Retry, TraceContext, Value,
 };
+use crossdock_ports::{Admission, EntrySpec as _, Part, address_field, header_twice};
 use crossdock_settings::Duration;
 use crossdock_transport::Endpoint;
 

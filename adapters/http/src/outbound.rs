@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Limits, Message, Origin, Value};
+use crossdock_ports::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_transport::bodies::Reservation;
 use crossdock_transport::{Endpoint, unreachable, within_deadline};
 use http_body::Body as _;
@@ -105,7 +105,7 @@ impl HttpOutbound {
     }
 
     fn request(&self, operation: &Operation, message: &Message) -> Result<http::Request<RequestContent>, Fault> {
-        use crossdock_adapter_api::OperationSpec as _;
+        use crossdock_ports::OperationSpec as _;
         let target = mapping::target(&self.endpoint, operation, message)?;
         let (chunks, content_type) = match operation.body() {
             None => (Chunks::new(), None),

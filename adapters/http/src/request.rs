@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossdock_adapter_api::Fields;
 use crossdock_message::Chunks;
+use crossdock_ports::Fields;
 
 /// A validated request head: nothing in it is ambiguous to another parser.
 pub(crate) trait RequestHead: Fields {

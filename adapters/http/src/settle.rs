@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use actix_http::StatusCode;
-use crossdock_adapter_api::offload::discard;
-use crossdock_adapter_api::{Outcome, encode_body, is_long_to_encode, take_body_apart};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Message, Record, Retry, Value, json, xml};
+use crossdock_offload::discard;
+use crossdock_offload::{encode_and_take_body, is_long_to_encode};
+use crossdock_ports::{Outcome, encode_body};
 
 use crate::config::Entry;
 use crate::request::HeadError;
@@ -74,7 +75,7 @@ pub(crate) fn is_long(outcome: &Outcome, entry: &Entry) -> bool {
 pub(crate) async fn encode_offloaded(outcome: Outcome, entry: &Entry, report: &Report<'_>) -> Outcome {
     let Outcome::Replied(mut message) = outcome else { return outcome };
     let of_type = entry.typed.as_ref().map(|typed| Arc::clone(&typed.response) as Arc<dyn BodyType>);
-    match take_body_apart(&mut message, &entry.response_format, of_type.as_ref()).await {
+    match encode_and_take_body(&mut message, &entry.response_format, of_type.as_ref()).await {
         Ok(encoded) => {
             encoded.put_into(&mut message, &entry.response_format, of_type);
             Outcome::Replied(message)

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use crossdock_adapter_api::{WriteFormat, encode_body};
 use crossdock_contract::Typed;
 use crossdock_message::{Body, BodyStream, BodyType, ByteString, Code, Fault, Format, Message, StreamCell};
+use crossdock_ports::{WriteFormat, encode_body};
 
 use crate::config::{StreamFormat, TypedEntry};
 use crate::settle::problem_document;
@@ -56,7 +56,7 @@ impl StreamContent {
     fn encode(&self, body: Body) -> Result<Bytes, Fault> {
         let mut message = Message::new(ByteString::new(), ByteString::new());
         message.body = body;
-        let encoded = encode_body(&message, &WriteFormat::Json, Some(&*self.of_type as &dyn BodyType));
+        let encoded = encode_body(&message, &WriteFormat::json(), Some(&*self.of_type as &dyn BodyType));
         encoded.map(|body| body.chunks.to_bytes()).map_err(|fault| Fault { code: Code::Internal, ..fault })
     }
 

@@ -4,9 +4,9 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::offload::{INLINE_LEN, Priority, offload};
-use crossdock_adapter_api::{Admission, Head, Ingress, WriteFormat};
-use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Message, Record, RequestContext};
+use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Format, Message, Record, RequestContext};
+use crossdock_offload::{INLINE_LEN, Priority, offload};
+use crossdock_ports::{Admission, Head, Ingress};
 use crossdock_transport::{Peer, bodies};
 
 use crate::config::{Entry, TypedEntry};
@@ -42,7 +42,7 @@ pub(crate) async fn process(
             &context,
         );
     };
-    if matches!(entry.response_format, WriteFormat::Xml { .. }) && head.get("accept").is_none() {
+    if entry.response_format.format() == Format::Xml && head.get("accept").is_none() {
         context.wants_xml = true;
     }
     let mut outcome = match request(listener, head, body, entry, &mut admission, &request_context).await {

@@ -3,11 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crossdock_adapter_api::{
-    Adapter, AdapterError, EntryContext, EntrySpec, Inbound, OperationSpec, Outbound, contract,
-};
 use crossdock_contract::Contracts;
 use crossdock_http::HttpAdapter;
+use crossdock_ports::{Adapter, AdapterError, EntryContext, EntrySpec, Inbound, OperationSpec, Outbound};
+use crossdock_test_kit::contract;
 
 struct Http;
 
@@ -26,7 +25,7 @@ impl contract::Subject for Http {
         HttpAdapter.open_outbound(&*service, 0)
     }
 
-    fn nowhere(&self) -> String {
+    fn unused_address(&self) -> String {
         // The port is free again as soon as the listener is dropped.
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         socket.local_addr().expect("an address").to_string()

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_adapter_api::{Adapter as _, WriteFormat, encode_body};
 use crossdock_contract::{CallType, Contracts};
 use crossdock_message::{Body, BodyType, ByteString, Code, Deadline, Fault, Format, Message};
+use crossdock_ports::{Adapter as _, WriteFormat, encode_body};
 use crossdock_settings::{Diagnostics, Reader, Resolve, parse};
 
 use crate::client::Response;
@@ -72,7 +72,7 @@ async fn told(reply: Message, of_type: &dyn BodyType) -> Result<Response, Fault>
     let text_of = |body: Body| -> Result<String, Fault> {
         let mut message = Message::new(ByteString::new(), ByteString::new());
         message.body = body;
-        let encoded = encode_body(&message, &WriteFormat::Json, Some(of_type))?;
+        let encoded = encode_body(&message, &WriteFormat::json(), Some(of_type))?;
         Ok(String::from_utf8_lossy(&encoded.chunks.to_bytes()).into_owned())
     };
     let headers = reply.headers.iter().chain(reply.trailers.iter());

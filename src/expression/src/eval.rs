@@ -96,26 +96,7 @@ impl<'v, 'e> Evaluator<'v, 'e> {
                 Ok(Val::Optional(self.present_input(*slot).cloned().map(Rc::new)))
             }
             Node::Local(slot) => self.local(*slot),
-            Node::Path { root, steps } => {
-                if let Some(value) = self.follow_path(*root, steps) {
-                    return Ok(value);
-                }
-                let mut value = match root {
-                    Root::Input(slot, span) => self.input(*slot, *span)?,
-                    Root::Local(slot) => self.local(*slot)?,
-                };
-                for (name, span) in steps {
-                    value = match value {
-                        Val::Map(map) => map.field(name).ok_or_else(|| Failure::missing(*span, name))?,
-                        Val::Optional(_) => {
-                            self.charge_bytes(*span, OPTIONAL_LEN)?;
-                            optional_field(value, name, *span)?
-                        }
-                        other => return Err(no_field(&other, name, *span)),
-                    };
-                }
-                Ok(value)
-            }
+            Node::Path { root, steps } => self.path(*root, steps),
             Node::Field { operand, name, span, optional } => self.field(operand, name, *span, *optional),
             Node::OrNull(operand) => match self.evaluate(operand) {
                 Err(failure) if failure.kind == FailureKind::Missing => Ok(Val::Null),
@@ -153,20 +134,7 @@ impl<'v, 'e> Evaluator<'v, 'e> {
                 self.arithmetic(arithmetic, left, right)
             }
             Node::Joined { parts, span } => self.concat(parts, *span),
-            Node::List { elements, span } => {
-                self.charge_work(*span, 1 + elements.len() as u64)?;
-                self.charge_bytes(*span, List::copy_len(elements.len()))?;
-                let mut result = Vec::with_capacity(elements.len());
-                for (element, optional) in elements {
-                    match (self.evaluate(element)?, optional) {
-                        (value, false) => result.push(value),
-                        (Val::Optional(Some(value)), true) => result.push((*value).clone()),
-                        (Val::Optional(None), true) => {}
-                        (_, true) => return Err(no_overload(*span, "[?]")),
-                    }
-                }
-                Ok(Val::list(result))
-            }
+            Node::List { elements, span } => self.list(elements, *span),
             Node::Map { entries, span } => self.map(entries, *span),
             Node::Call { function, arguments, span } => {
                 if arguments.len() <= FEW {
@@ -181,20 +149,7 @@ impl<'v, 'e> Evaluator<'v, 'e> {
                 (function.run)(&self.call(function, *span), &mut many)
             }
             Node::Fold(fold) => self.fold(fold),
-            Node::Bind { parts, slot } => {
-                match self.evaluate(&parts[0]) {
-                    Ok(value) => self.set(*slot, value),
-                    Err(failure) if failure.is_final() => return Err(failure),
-                    Err(failure) => {
-                        self.set(*slot, Val::Null);
-                        self.failed.push((*slot, failure));
-                        let value = self.evaluate(&parts[1]);
-                        self.failed.pop();
-                        return value;
-                    }
-                }
-                self.evaluate(&parts[1])
-            }
+            Node::Bind { parts, slot } => self.bind_value(parts, *slot),
             Node::OptionalMap { parts, slot, flat, span } => match self.evaluate(&parts[0])? {
                 Val::Optional(None) => Ok(Val::Optional(None)),
                 Val::Optional(Some(value)) => {
@@ -214,6 +169,57 @@ impl<'v, 'e> Evaluator<'v, 'e> {
             Node::Fail { missing: true, problem, span } => Err(Failure::missing(*span, problem)),
             Node::Fail { missing: false, problem, span } => Err(Failure::value(*span, problem.clone())),
         }
+    }
+
+    fn path(&mut self, root: Root, steps: &'v [(ByteString, Span)]) -> Outcome<Val<'v>> {
+        if let Some(value) = self.follow_path(root, steps) {
+            return Ok(value);
+        }
+        let mut value = match root {
+            Root::Input(slot, span) => self.input(slot, span)?,
+            Root::Local(slot) => self.local(slot)?,
+        };
+        for (name, span) in steps {
+            value = match value {
+                Val::Map(map) => map.field(name).ok_or_else(|| Failure::missing(*span, name))?,
+                Val::Optional(_) => {
+                    self.charge_bytes(*span, OPTIONAL_LEN)?;
+                    optional_field(value, name, *span)?
+                }
+                other => return Err(no_field(&other, name, *span)),
+            };
+        }
+        Ok(value)
+    }
+
+    fn list(&mut self, elements: &'v [(Node, bool)], span: Span) -> Outcome<Val<'v>> {
+        self.charge_work(span, 1 + elements.len() as u64)?;
+        self.charge_bytes(span, List::copy_len(elements.len()))?;
+        let mut result = Vec::with_capacity(elements.len());
+        for (element, optional) in elements {
+            match (self.evaluate(element)?, optional) {
+                (value, false) => result.push(value),
+                (Val::Optional(Some(value)), true) => result.push((*value).clone()),
+                (Val::Optional(None), true) => {}
+                (_, true) => return Err(no_overload(span, "[?]")),
+            }
+        }
+        Ok(Val::list(result))
+    }
+
+    fn bind_value(&mut self, parts: &'v [Node; 2], slot: usize) -> Outcome<Val<'v>> {
+        match self.evaluate(&parts[0]) {
+            Ok(value) => self.set(slot, value),
+            Err(failure) if failure.is_final() => return Err(failure),
+            Err(failure) => {
+                self.set(slot, Val::Null);
+                self.failed.push((slot, failure));
+                let value = self.evaluate(&parts[1]);
+                self.failed.pop();
+                return value;
+            }
+        }
+        self.evaluate(&parts[1])
     }
 
     /// Follows a path through records of the message without creating a value per step.

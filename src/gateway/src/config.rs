@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use bytes::Bytes;
-use crossdock_adapter_api::{Adapter, ListenerSpec};
 use crossdock_message::Limits;
+use crossdock_ports::{Adapter, ListenerSpec};
 use crossdock_proto::Files;
 use crossdock_routing::{Inputs, Plan};
 use crossdock_settings::{

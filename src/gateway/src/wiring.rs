@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix::{Actor as _, Addr};
-use crossdock_adapter_api::Adapter;
 use crossdock_cluster::register::Register;
 use crossdock_cluster::{Node, StartError};
+use crossdock_ports::Adapter;
 use crossdock_routing::Plan;
 use crossdock_settings::Diagnostics;
 

@@ -9,9 +9,9 @@ mod tests_section;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossdock_adapter_api::Adapter;
 use crossdock_contract::Contracts;
 use crossdock_message::{ByteString, Limits};
+use crossdock_ports::Adapter;
 use crossdock_proto::Files;
 use crossdock_settings::{Diagnostics, Key, Kind, Node, Reader, Resolve, Span, parse};
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crossdock_adapter_api::{Address, Fields, Head, Segment};
 use crossdock_message::{ByteString, is_list_header};
+use crossdock_ports::{Address, Fields, Head, Segment};
 
 /// The index of a route, and the index of its entry.
 type Target = (usize, usize);
@@ -235,8 +235,8 @@ impl Search<'_> {
 mod tests {
     use std::time::Instant;
 
-    use crossdock_adapter_api::{HeaderCondition, NoFields, PathTemplate};
     use crossdock_message::RequestContext;
+    use crossdock_ports::{HeaderCondition, NoFields, PathTemplate};
     use proptest::prelude::*;
 
     use super::*;

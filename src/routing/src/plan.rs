@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crossdock_adapter_api::{Delivery, EntrySpec, OperationSpec};
 use crossdock_contract::{CallType, Contracts};
 use crossdock_message::ByteString;
+use crossdock_ports::{Delivery, EntrySpec, OperationSpec};
 
 use crate::errors::ErrorRule;
 use crate::headers::HeaderPlan;

@@ -11,8 +11,8 @@ mod order;
 
 use std::sync::Arc;
 
-use crossdock_adapter_api::{Adapter, Capabilities, Delivery, EntrySpec};
 use crossdock_contract::CallType;
+use crossdock_ports::{Adapter, Capabilities, Delivery, EntrySpec};
 use crossdock_settings::{Fields, FromNode, Node, Reader, Span, choices, described};
 use serde_json::{Map, Value};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossdock_adapter_api::Adapter;
+use crossdock_ports::Adapter;
 use crossdock_settings::{FromNode as _, Settings as _, described};
 use serde_json::{Map, Value, json};
 

@@ -8,9 +8,9 @@ mod retry;
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
-use crossdock_adapter_api::{Adapter, ServiceSpec};
 use crossdock_contract::Contracts;
 use crossdock_message::ByteString;
+use crossdock_ports::{Adapter, ServiceSpec};
 use crossdock_settings::{Duration, Fields, Key, Node, Reader, Settings as _, Spanned, choices, nearest, settings};
 use serde_json::{Map, Value};
 

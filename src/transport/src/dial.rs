@@ -4,8 +4,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::AdapterError;
 use crossdock_message::{Code, Deadline, Fault, Retry};
+use crossdock_ports::AdapterError;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;

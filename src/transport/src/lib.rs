@@ -13,6 +13,7 @@ mod listen;
 pub mod names;
 mod peer;
 mod serve;
+mod stop;
 mod stream;
 pub mod tls;
 
@@ -24,4 +25,5 @@ pub use limiter::{ConnectionLimiter, Permit};
 pub use listen::{bind_address, listen};
 pub use peer::Peer;
 pub use serve::serve;
+pub use stop::with_token;
 pub use stream::{MaybeTls, ReadToEnd, Rewind};

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::rc::Rc;
 
 use actix_service::{fn_factory, fn_service};
-use crossdock_adapter_api::AdapterError;
+use crossdock_ports::AdapterError;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 

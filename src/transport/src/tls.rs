@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossdock_adapter_api::AdapterError;
+use crossdock_ports::AdapterError;
 use crossdock_tls::{ClientTlsSettings, Error, ServerTlsSettings};
 use rustls::{ClientConfig, ServerConfig};
 

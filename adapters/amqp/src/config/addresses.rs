@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossdock_adapter_api::AdapterError;
+use crossdock_ports::AdapterError;
 use crossdock_settings::{Node, OneOrMany, Reader, Secret, Spanned};
 use crossdock_transport::{ClientTlsSettings, Dialer};
 use lapin::uri::{AMQPScheme, AMQPUri};

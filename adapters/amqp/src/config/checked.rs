@@ -5,12 +5,12 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossdock_adapter_api::{
+use crossdock_contract::{CallType, Contracts};
+use crossdock_message::ByteString;
+use crossdock_ports::{
     Address, Binding, BodyBinding, Delivery, EntryContext, EntrySpec, ListenerSpec, OperationSpec, PathTemplate,
     ServiceSpec, WriteFormat, known_call, xml_root,
 };
-use crossdock_contract::{CallType, Contracts};
-use crossdock_message::ByteString;
 use crossdock_settings::{FromNode, Node, Reader, Span, Spanned};
 use lapin::types::ShortString;
 
@@ -370,14 +370,14 @@ fn write_format(
     reader: &mut Reader<'_>,
 ) -> Option<WriteFormat> {
     match (format, xml_root(format == BodyFormat::Xml, root, span, reader)?) {
-        (_, Some(root)) => Some(WriteFormat::Xml { root }),
-        (BodyFormat::Protobuf, None) if typed => Some(WriteFormat::Protobuf),
+        (_, Some(root)) => Some(WriteFormat::xml(root)),
+        (BodyFormat::Protobuf, None) if typed => Some(WriteFormat::protobuf()),
         (BodyFormat::Protobuf, None) => {
             let help = "add `as: pkg.Service/Method`, from a contract listed in `contracts:`";
             reader.error("format", span, "`protobuf` needs a contract", help);
             None
         }
-        (BodyFormat::Raw, None) => Some(WriteFormat::Raw),
-        (BodyFormat::Json | BodyFormat::Xml, None) => Some(WriteFormat::Json),
+        (BodyFormat::Raw, None) => Some(WriteFormat::raw()),
+        (BodyFormat::Json | BodyFormat::Xml, None) => Some(WriteFormat::json()),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crossdock_adapter_api::{EntryFinding, EntrySpec};
+use crossdock_ports::{EntryFinding, EntrySpec};
 
 use super::{Entry, RejectPolicy};
 

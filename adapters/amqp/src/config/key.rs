@@ -1,7 +1,7 @@
 //! Routing keys: constants, or templates with fields of the message.
 
-use crossdock_adapter_api::address_field;
 use crossdock_message::{ByteString, Code, Fault, Message};
+use crossdock_ports::address_field;
 use crossdock_settings::{Reader, Spanned};
 use lapin::types::ShortString;
 

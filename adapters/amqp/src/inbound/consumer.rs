@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::{EntrySpec, failpoint};
+use crossdock_delivery::failpoint;
+use crossdock_ports::EntrySpec;
 use crossdock_transport::bodies;
 use futures_util::StreamExt as _;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};

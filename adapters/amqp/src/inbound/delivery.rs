@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_adapter_api::{EntrySpec, Head, Outcome, Turn, failpoint, take_body_apart};
+use crossdock_delivery::failpoint;
 use crossdock_message::{BodyType, ByteString, Code, Fault, Message, RequestContext};
+use crossdock_offload::encode_and_take_body;
+use crossdock_ports::{EntrySpec, Head, OrderGuard, Outcome};
 use crossdock_transport::bodies::Reservation;
 use futures_util::FutureExt as _;
 use lapin::message::Delivery;
@@ -168,14 +170,14 @@ impl DeliveryHandler {
         let mut attempts = 0;
         // An invalid expiration is reported by the first attempt.
         let expiry = mapping::expiry(&received.properties, received.received_at).ok().flatten();
-        let turn = Rc::new(Turn::new(self.source));
+        let guard = Rc::new(OrderGuard::new(self.source));
         loop {
             if self.stop.is_cancelled() {
                 // Its predecessors may have been left unsettled already.
                 return Disposition::LeaveUnsettled;
             }
             attempts += 1;
-            let Ok(outcome) = self.dispatch(received, Some(&turn)).await else { return self.wait_for_release().await };
+            let Ok(outcome) = self.dispatch(received, Some(&guard)).await else { return self.wait_for_release().await };
             let settlement = match settle(outcome, received.entry, counted_attempts + 1, attempts) {
                 // Report why the last attempt failed, rather than that the message expired.
                 Settlement::Retry { delay, fault, .. } if expiry.is_some_and(|at| at <= Instant::now() + delay) => {
@@ -185,13 +187,13 @@ impl DeliveryHandler {
             };
             match settlement {
                 Settlement::Acknowledge => {
-                    turn.done();
+                    guard.settled();
                     return Disposition::Acknowledge;
                 }
                 Settlement::Reject(fault) => {
                     let disposition = self.reject(received, &fault, counted_attempts + 1).await;
                     if !matches!(disposition, Disposition::LeaveUnsettled) {
-                        turn.done();
+                        guard.settled();
                     }
                     return disposition;
                 }
@@ -281,8 +283,12 @@ impl DeliveryHandler {
         }
     }
 
-    async fn dispatch(&self, received: &ReceivedMessage<'_>, turn: Option<&Rc<Turn>>) -> Result<Outcome, NotRouted> {
-        let dispatching = AssertUnwindSafe(self.try_dispatch(received, turn)).catch_unwind();
+    async fn dispatch(
+        &self,
+        received: &ReceivedMessage<'_>,
+        guard: Option<&Rc<OrderGuard>>,
+    ) -> Result<Outcome, NotRouted> {
+        let dispatching = AssertUnwindSafe(self.try_dispatch(received, guard)).catch_unwind();
         match dispatching.await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -295,7 +301,7 @@ impl DeliveryHandler {
     async fn try_dispatch(
         &self,
         received: &ReceivedMessage<'_>,
-        turn: Option<&Rc<Turn>>,
+        guard: Option<&Rc<OrderGuard>>,
     ) -> Result<Outcome, NotRouted> {
         let path = mapping::queue_path(received.entry.queue.as_str());
         let fields = DeliveryFields(&received.properties);
@@ -314,8 +320,8 @@ impl DeliveryHandler {
         let entry = spec.as_any().downcast_ref::<Entry>().ok_or(NotRouted)?;
         let context = Arc::new(context);
         match message(received, entry, &context, listener, &admission.request_headers) {
-            Ok(message) => Ok(match turn {
-                Some(turn) => admission.exchange.dispatch_in(message, Rc::clone(turn)).await,
+            Ok(message) => Ok(match guard {
+                Some(guard) => admission.exchange.dispatch_ordered(message, Rc::clone(guard)).await,
                 None => admission.exchange.dispatch(message).await,
             }),
             Err(fault) => Ok(admission.exchange.refuse(&context, fault)),
@@ -424,7 +430,7 @@ fn message(
 /// Encodes a reply as properties and body.
 async fn encode_reply(entry: &Entry, mut reply: Message) -> (BasicProperties, Bytes) {
     let of_type = entry.call.as_ref().map(|call| Arc::clone(&call.reply) as Arc<dyn BodyType>);
-    let encoded = take_body_apart(&mut reply, &entry.reply_format, of_type.as_ref()).await;
+    let encoded = encode_and_take_body(&mut reply, &entry.reply_format, of_type.as_ref()).await;
     match encoded.and_then(|body| Ok((mapping::call_properties(&reply, &body, false)?, body.chunks.to_bytes()))) {
         Ok((properties, body)) => (properties, body),
         // A reply that cannot be encoded is an internal error, not the requester's.

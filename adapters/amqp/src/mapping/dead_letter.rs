@@ -3,8 +3,8 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use bytes::Bytes;
-use crossdock_adapter_api::DeadLetter;
 use crossdock_message::Fault;
+use crossdock_ports::DeadLetter;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crossdock_adapter_api::failpoint;
+use crossdock_delivery::failpoint;
 use crossdock_message::Fault;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};

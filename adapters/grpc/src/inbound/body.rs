@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use crossdock_adapter_api::{WriteFormat, encode_body};
 use crossdock_contract::Typed;
 use crossdock_message::{Body, BodyStream, BodyType, ByteString, Code, Fault, Message};
+use crossdock_ports::encode_body;
 use crossdock_transport::http2;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
+use crate::config::PROTOBUF;
 use crate::framing::{Encoding, frame_message};
 use crate::{mapping, settle};
 
@@ -124,8 +125,8 @@ impl StreamBody {
         let mut message = Message::new(ByteString::new(), ByteString::new());
         message.body = body;
         let body_type = self.body_type.as_deref().map(|body_type| body_type as &dyn BodyType);
-        let encoded = encode_body(&message, &WriteFormat::Protobuf, body_type)
-            .map_err(|fault| Fault { code: Code::Internal, ..fault })?;
+        let encoded =
+            encode_body(&message, &PROTOBUF, body_type).map_err(|fault| Fault { code: Code::Internal, ..fault })?;
         frame_message(&encoded.chunks.to_bytes(), self.encoding)
     }
 }

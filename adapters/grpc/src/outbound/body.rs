@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use crossdock_adapter_api::{WriteFormat, encode_body};
 use crossdock_contract::Typed;
 use crossdock_message::{Body, BodyStream, BodyType, ByteString, Fault, Message};
+use crossdock_ports::encode_body;
 use http_body::{Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::config::PROTOBUF;
 use crate::framing::{Encoding, frame_message};
 
 /// The request body: one message or a stream.
@@ -86,7 +87,7 @@ impl MessageStream {
     fn encode(&self, body: Body) -> Result<(Bytes, Option<Bytes>), Fault> {
         let mut message = Message::new(ByteString::new(), ByteString::new());
         message.body = body;
-        let encoded = encode_body(&message, &WriteFormat::Protobuf, Some(&*self.body_type as &dyn BodyType))?;
+        let encoded = encode_body(&message, &PROTOBUF, Some(&*self.body_type as &dyn BodyType))?;
         frame_message(&encoded.chunks.to_bytes(), self.encoding)
     }
 }

@@ -4,7 +4,7 @@ mod entry;
 mod listener;
 mod service;
 
-use crossdock_adapter_api::{PathTemplate, WriteFormat, xml_root};
+use crossdock_ports::{PathTemplate, WriteFormat, xml_root};
 use crossdock_settings::{Node, Reader, Span, Spanned};
 
 use super::BodyFormat;
@@ -48,8 +48,8 @@ fn write_format(
 ) -> Option<WriteFormat> {
     let root = xml_root(format == BodyFormat::Xml, root, span, reader)?;
     Some(match (format, root) {
-        (_, Some(root)) => WriteFormat::Xml { root },
-        (BodyFormat::Raw, None) => WriteFormat::Raw,
-        (BodyFormat::Json | BodyFormat::Xml, None) => WriteFormat::Json,
+        (_, Some(root)) => WriteFormat::xml(root),
+        (BodyFormat::Raw, None) => WriteFormat::raw(),
+        (BodyFormat::Json | BodyFormat::Xml, None) => WriteFormat::json(),
     })
 }

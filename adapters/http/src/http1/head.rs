@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use crossdock_adapter_api::Fields;
+use crossdock_ports::Fields;
 
 use crate::request::{
     HeadError, RequestHead, TARGET_TOO_LONG, TOO_MANY_HEADERS, UNSUPPORTED_EXPECTATION, UNSUPPORTED_METHOD,

@@ -2,7 +2,7 @@
 //! misplaced or repeated pseudo-header fields, an invalid Content-Length.
 
 use bytes::Bytes;
-use crossdock_adapter_api::Fields;
+use crossdock_ports::Fields;
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};

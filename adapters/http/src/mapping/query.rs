@@ -3,8 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use crossdock_adapter_api::OperationSpec as _;
 use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Format, Limits, Message, Record, Value, json};
+use crossdock_ports::OperationSpec as _;
 
 use crate::config::Operation;
 use crate::path;

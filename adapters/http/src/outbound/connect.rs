@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::AdapterError;
 use crossdock_message::Fault;
+use crossdock_ports::AdapterError;
 use crossdock_transport::{ClientTlsSettings, Dialer, Endpoint, unreachable};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;

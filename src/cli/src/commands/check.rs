@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossdock_adapter_api::Adapter;
+use crossdock_ports::Adapter;
 use crossdock_settings::Diagnostics;
 
 use super::{CheckFormat, config_folder};

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use crossdock_adapter_api::{Adapter, Choice, DeadLetter, DeadLetters, EntrySpec, Visit};
 use crossdock_message::{ByteString, Code};
+use crossdock_ports::{Adapter, Choice, DeadLetter, DeadLetters, EntrySpec, Visit};
 use serde_json::{Value, json};
 
 use crate::outcome::{Failure, Outcome, on_local_runtime};

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use crossdock_adapter_api::Binding;
 use crossdock_contract::{Typed, UnknownFields};
 use crossdock_message::{Body, BodyType, ByteString, Format, Limits, Message, json};
+use crossdock_ports::Binding;
 use crossdock_routing::expression::{Expression, Meter, Names, Request, Scope, reference};
 
 use super::contract;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crossdock_adapter_api::Capabilities;
 use crossdock_message::Code;
+use crossdock_ports::Capabilities;
 use crossdock_routing::steps::Flow;
 use crossdock_routing::{Plan, Step};
 use crossdock_settings::nearest;

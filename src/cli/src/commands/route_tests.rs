@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossdock_adapter_api::EntrySpec;
 use crossdock_message::{Code, Limits, Value, json, xml};
+use crossdock_ports::EntrySpec;
 use crossdock_routing::{Plan, RoutePlan, RouteTest, ServicePlan};
 use crossdock_settings::{Diagnostics, Reader, Resolve, parse};
 

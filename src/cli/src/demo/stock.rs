@@ -4,15 +4,14 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crossdock_adapter_api::{
-    Adapter as _, Admission, EntryContext, EntrySpec, Exchange, Head, Ingress, LocalFuture, OpenIngress, Outcome,
-};
 use crossdock_contract::{CallType, Contracts};
 use crossdock_grpc::GrpcAdapter;
 use crossdock_message::{Body, ByteString, Code, Fault, Limits, Message, Record, RequestContext, Value, json};
+use crossdock_ports::{
+    Adapter as _, Admission, EntryContext, EntrySpec, Exchange, Head, Ingress, LocalFuture, OpenIngress, Outcome,
+};
 use crossdock_proto::{Files, compile};
 use crossdock_settings::{Diagnostics, Node, Reader, Resolve, parse};
-use tokio_util::sync::CancellationToken;
 
 use super::services::Seen;
 use crate::listed::listed;
@@ -64,7 +63,7 @@ impl Stock {
         let inbound = GrpcAdapter.open_inbound("stock", &*listener).map_err(|error| error.to_string())?;
         let (address, seen) = (inbound.address(), Seen::default());
         let answers = Answers { entries: entries.into(), seen: seen.clone() };
-        actix_rt::spawn(inbound.run(1, Arc::new(answers), CancellationToken::new()));
+        actix_rt::spawn(inbound.run(1, Arc::new(answers), Box::pin(std::future::pending())));
         Ok(Self { address, seen })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
-use crossdock_adapter_api::{Inbound, OpenIngress};
+use crossdock_ports::{Inbound, OpenIngress};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

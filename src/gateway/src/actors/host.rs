@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Context};
-use crossdock_adapter_api::{AdapterError, Inbound, OpenIngress};
+use crossdock_ports::{AdapterError, Inbound, OpenIngress};
 use tokio_util::sync::CancellationToken;
 
 use super::guardian::{Guardian, HostEnded};
@@ -29,7 +29,7 @@ impl Actor for Host {
         let (name, run, guardian) = (self.name.clone(), self.run, self.guardian.clone());
         actix_rt::spawn(async move {
             // A separate task, so that a panic of the adapter becomes an error here.
-            let running = actix_rt::spawn(inbound.run(arbiters, ingress, stop));
+            let running = actix_rt::spawn(inbound.run(arbiters, ingress, Box::pin(stop.cancelled_owned())));
             let result = running.await.unwrap_or_else(|error| Err(AdapterError::Stopped(error.to_string())));
             let error = result.err().map(|error| error.to_string());
             if guardian.send(HostEnded { name, run, error }).await.is_err() {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{Actor, ActorFutureExt as _, Addr, Context, Handler, ResponseActFuture, WrapFuture as _};
-use crossdock_adapter_api::Adapter;
+use crossdock_ports::Adapter;
 
 use super::guardian::{Apply, Guardian};
 use crate::config::Config;

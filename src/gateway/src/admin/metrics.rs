@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use crossdock_adapter_api::offload;
 use crossdock_message::Code;
+use crossdock_offload as offload;
 use crossdock_transport::names::Names;
 use crossdock_transport::{bodies, descriptors};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crossdock_adapter_api::Outcome;
 use crossdock_message::{Body, BodyStream, Code, Fault, Headers, RequestContext, StreamCell};
+use crossdock_ports::Outcome;
 
 use crate::generation::RouteShare;
 use crate::process::Place;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crossdock_adapter_api::offload::discard;
-use crossdock_adapter_api::{
-    Adapter, Admission, EntrySpec, Exchange, Head, Ingress, LocalFuture, OpenIngress, Outcome, Turn, header_twice,
-};
 use crossdock_message::{ByteString, Code, Fault, Message, Record, RequestContext, Retry, Value};
+use crossdock_offload::discard;
+use crossdock_ports::{
+    Adapter, Admission, EntrySpec, Exchange, Head, Ingress, LocalFuture, OpenIngress, OrderGuard, Outcome, header_twice,
+};
 use crossdock_routing::expression::Request;
 use crossdock_routing::{Miss, RoutePlan};
 use tokio::sync::Mutex;
@@ -190,10 +190,10 @@ impl Exchange for RouteExchange {
         traced(span, async move { self.follow(message).await })
     }
 
-    fn dispatch_in(self: Box<Self>, message: Message, turn: Rc<Turn>) -> LocalFuture<'static, Outcome> {
+    fn dispatch_ordered(self: Box<Self>, message: Message, guard: Rc<OrderGuard>) -> LocalFuture<'static, Outcome> {
         if self.has_policies() {
             let span = message.context.as_ref().map_or_else(Span::none, |context| context.span.clone());
-            return traced(span, self.dispatch_by_policies(message, Some(turn)));
+            return traced(span, self.dispatch_by_policies(message, Some(guard)));
         }
         self.dispatch(message)
     }

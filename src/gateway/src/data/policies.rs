@@ -18,8 +18,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossdock_adapter_api::{Head, LocalFuture, Outcome, Turn};
 use crossdock_message::{ByteString, Code, Deadline, Fault, Message, RequestContext, Retry};
+use crossdock_ports::{Head, LocalFuture, OrderGuard, Outcome};
 use crossdock_routing::RoutePlan;
 use crossdock_routing::expression::{Expression, Meter, Request, Scope};
 
@@ -72,7 +72,7 @@ pub(crate) struct Arrival<'m> {
     /// The position of its entry in the route.
     pub(crate) entry: usize,
     /// Its place in the order over several attempts, if its adapter redelivers messages; then nobody waits for a reply.
-    pub(crate) turn: Option<&'m Rc<Turn>>,
+    pub(crate) guard: Option<&'m Rc<OrderGuard>>,
     /// The end of the wait; `None` for a redelivered message without a deadline of its own.
     pub(crate) until: Option<Instant>,
     scope: &'m Scope<'m>,
@@ -111,9 +111,13 @@ pub(crate) fn policies_of(plan: &RoutePlan, state: &Arc<RouteState>) -> Vec<Box<
 
 impl RouteExchange {
     /// Processes a message of a route with policies. Nothing is awaited before all of them have seen its arrival.
-    pub(super) async fn dispatch_by_policies(self: Box<Self>, message: Message, turn: Option<Rc<Turn>>) -> Outcome {
+    pub(super) async fn dispatch_by_policies(
+        self: Box<Self>,
+        message: Message,
+        guard: Option<Rc<OrderGuard>>,
+    ) -> Outcome {
         let context = message.context.clone();
-        let (message, arrived) = match self.arrive(message, turn.as_ref()) {
+        let (message, arrived) = match self.arrive(message, guard.as_ref()) {
             Ok(arrived) => arrived,
             Err(fault) => return self.without_steps(Outcome::Failed(fault), context),
         };
@@ -146,13 +150,16 @@ impl RouteExchange {
     }
 
     /// Shows a message to all policies, in the order of arrival, and sets its deadline.
-    #[expect(clippy::type_complexity, reason = "named parts would be read once")]
-    fn arrive(&self, message: Message, turn: Option<&Rc<Turn>>) -> Result<(Message, Vec<Box<dyn Arrived>>), Fault> {
+    fn arrive(
+        &self,
+        message: Message,
+        guard: Option<&Rc<OrderGuard>>,
+    ) -> Result<(Message, Vec<Box<dyn Arrived>>), Fault> {
         let generation = self.shards.generation();
         let route = self.route();
         let mut request = Request { message, binding: Arc::clone(route.entries[self.entry].binding()) };
         let latest = route.policies.deadline.of(&request.message, Instant::now());
-        if turn.is_none() {
+        if guard.is_none() {
             // A caller's wait counts; a message of a queue gets its time once it is admitted.
             request.message.deadline = Some(Deadline::at(latest));
         }
@@ -169,7 +176,7 @@ impl RouteExchange {
                 meter: &meter,
                 limits: &generation.limits,
             };
-            let arrival = Arrival { request: &request, entry: self.entry, turn, until, scope: &scope };
+            let arrival = Arrival { request: &request, entry: self.entry, guard, until, scope: &scope };
             let policies = &generation.routes[self.route].policies;
             policies.iter().filter_map(|policy| policy.arrive(&arrival).transpose()).collect::<Result<_, _>>()?
         };

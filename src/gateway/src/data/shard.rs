@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Actor, Context, Handler};
-use crossdock_adapter_api::offload::discard;
-use crossdock_adapter_api::{Adapter, AdapterError, OperationSpec};
 use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Message, Origin, Retry};
+use crossdock_offload::discard;
+use crossdock_ports::{Adapter, AdapterError, OperationSpec};
 use crossdock_routing::{RetryBudget, Verdict};
 use crossdock_transport::unreachable;
 use futures_util::FutureExt as _;

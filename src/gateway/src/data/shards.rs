@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::SendError;
 use actix::{Actor as _, Addr, Context};
-use crossdock_adapter_api::{Adapter, AdapterError, Cancels};
 use crossdock_message::{ByteString, Code, Fault, Message, Origin, Retry};
+use crossdock_ports::{Adapter, AdapterError, Cancels};
 use crossdock_routing::CallPlan;
 use tokio::sync::oneshot;
 

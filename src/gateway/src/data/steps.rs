@@ -18,8 +18,8 @@ mod tap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::{Cancels, Outcome};
 use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Headers, Limits, Message, Value};
+use crossdock_ports::{Cancels, Outcome};
 use crossdock_routing::expression::{Meter, Request, Scope, Template};
 use crossdock_routing::{CallPlan, RoutePlan, Step};
 
@@ -43,6 +43,7 @@ enum Current {
 }
 
 /// What follows a step.
+#[expect(clippy::large_enum_variant, reason = "returned once per step and never stored")]
 enum Next<'s> {
     /// The next step.
     Step,

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use crossdock_adapter_api::memory::MemorySpec;
-use crossdock_adapter_api::{
+use crossdock_contract::Contracts;
+use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message, RequestContext};
+use crossdock_ports::{
     Adapter, AdapterError, Capabilities, EntryContext, EntrySpec, Head, Inbound, Ingress as _, ListenerSpec,
     LocalFuture, NoFields, OperationSpec, Outbound, Outcome, Schemas, ServiceSpec,
 };
-use crossdock_contract::Contracts;
-use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message, RequestContext};
 use crossdock_proto::Files;
 use crossdock_routing::Inputs;
 use crossdock_settings::{Diagnostics, Node, Reader, Resolve};
+use crossdock_test_kit::memory::MemorySpec;
 use tokio::task::LocalSet;
 
 use super::ingress::{DataArbiter, Opener};

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_adapter_api::Outcome;
 use crossdock_message::{Body, ByteString, Chunks, Code, Fault, Headers, Message};
+use crossdock_ports::Outcome;
 
 /// A longer reply is not stored; only the fact that the message was processed is.
 const REPLY_LEN_MAX: usize = 64 * 1024;

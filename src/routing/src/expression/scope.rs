@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crossdock_adapter_api::{Binding, BodyBinding};
 use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message, Record, RequestContext, Value};
+use crossdock_ports::{Binding, BodyBinding};
 
 use super::exhausted;
 use super::path::{Path, PathStep, follow};

@@ -1,5 +1,5 @@
-use crossdock_adapter_api::{Binding, BodyBinding};
 use crossdock_message::{Body, ByteString, Code, Format, Limits, Message, Record, Value, json};
+use crossdock_ports::{Binding, BodyBinding};
 
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossdock_adapter_api::{Capabilities, Delivery, EntrySpec};
+use crossdock_ports::{Capabilities, Delivery, EntrySpec};
 use crossdock_settings::{Reader, Span};
 
 use super::Loader;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossdock_adapter_api::{Delivery, EntryContext, EntrySpec};
+use crossdock_ports::{Delivery, EntryContext, EntrySpec};
 use crossdock_settings::{Kind, Node, Reader, nearest};
 
 use super::Loader;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crossdock_adapter_api::{Delivery, EntrySpec, WriteFormat, known_call};
 use crossdock_contract::CallType;
 use crossdock_message::ByteString;
+use crossdock_ports::{Delivery, EntrySpec, known_call};
 use crossdock_settings::{FromNode as _, Key, Node, Reader, Settings as _, Span, Spanned, nearest, settings};
 
 use super::{Loader, declare};
@@ -188,7 +188,9 @@ fn call_of(
     if let Some(other) = entries.iter().find(|entry| entry.call_type().is_none_or(|call| call.name != first.name)) {
         let message = format!("`{}` does not belong to the call `{}`", other.describe(), first.name);
         let help = match (other.call_type(), other.answer()) {
-            (None, Some(WriteFormat::Protobuf)) => "remove `opaque`, or split the route into two".to_owned(),
+            (None, Some(format)) if format.needs_contract() => {
+                "remove `opaque`, or split the route into two".to_owned()
+            }
             _ => format!("add `as: {}` to the route, or split it into two", first.name),
         };
         reader.error("entry-type", key.span, message, help);

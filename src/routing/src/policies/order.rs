@@ -1,6 +1,6 @@
 //! `order`: messages of one key are processed one after another.
 
-use crossdock_adapter_api::Delivery;
+use crossdock_ports::Delivery;
 use crossdock_settings::{Reader, settings};
 
 use super::{Policy, PolicyContext, Scope};

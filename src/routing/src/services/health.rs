@@ -2,8 +2,8 @@
 
 use std::time::Duration as StdDuration;
 
-use crossdock_adapter_api::ServiceSpec;
 use crossdock_message::ByteString;
+use crossdock_ports::ServiceSpec;
 use crossdock_settings::{Duration, Reader, Spanned, settings};
 
 use super::bounds::{bounded_count, bounded_time};

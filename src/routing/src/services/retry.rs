@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crossdock_adapter_api::ServiceSpec;
 use crossdock_message::{ByteString, Code, Fault, Retry};
+use crossdock_ports::ServiceSpec;
 use crossdock_settings::{Reader, Span, Spanned, settings};
 
 use super::known_operations;

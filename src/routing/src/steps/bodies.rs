@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crossdock_adapter_api::{OperationSpec, WriteFormat};
 use crossdock_message::ByteString;
+use crossdock_ports::{OperationSpec, WriteFormat};
 use crossdock_settings::{Reader, Span, nearest};
 
 use super::StepReader;
@@ -114,7 +114,7 @@ impl StepReader<'_> {
         let taken = call.and_then(|call| call.operation.call_type());
         self.state.reply = taken.filter(|taken| !taken.server_streaming).map(|taken| Arc::clone(&taken.reply));
         let operation = call.map(|call| &call.operation);
-        let opaque = |operation: &Arc<dyn OperationSpec>| operation.body() == Some(&WriteFormat::Protobuf);
+        let opaque = |operation: &Arc<dyn OperationSpec>| operation.body().is_some_and(WriteFormat::needs_contract);
         self.state.opaque_reply = taken.is_none() && operation.is_some_and(opaque);
         self.state.body = match taken {
             None if self.state.opaque_reply => BodyState::Opaque,

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crossdock_adapter_api::{BodyBinding, EntrySpec, WriteFormat};
 use crossdock_contract::{CallType, Typed};
 use crossdock_message::ByteString;
+use crossdock_ports::{BodyBinding, EntrySpec, WriteFormat};
 use crossdock_settings::{Kind, Node, Reader, Span, Spanned, nearest};
 
 use super::nodes::{HeadersNode, OperationName, StepsNode};
@@ -66,7 +66,7 @@ pub(crate) struct StepReader<'l> {
 
 /// Whether messages of an entry are protobuf without a contract.
 fn is_opaque(entry: &Arc<dyn EntrySpec>) -> bool {
-    entry.call_type().is_none() && entry.answer() == Some(&WriteFormat::Protobuf)
+    entry.call_type().is_none() && entry.answer().is_some_and(WriteFormat::needs_contract)
 }
 
 /// Reports the errors of an expression. After placeholders were replaced, positions in the text are not positions in the file.

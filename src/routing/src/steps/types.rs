@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crossdock_adapter_api::WriteFormat;
 use crossdock_contract::{Cardinality, Contract, Field, Kind, RecordType, Scalar, Typed};
 use crossdock_message::{ByteString, Decimal, Value};
+use crossdock_ports::WriteFormat;
 use crossdock_settings::{Node, Reader, Span, nearest};
 
 use crate::expression::{Expression, Path, PathStep, ValueKind};
@@ -58,13 +58,13 @@ pub(super) fn check_body(body: &BodyState, taken: &Arc<Typed>, what: &str, span:
 /// Checks that a body without a contract can be written in a format. Protobuf can only be made, and converted to other formats, by a
 /// contract.
 pub(super) fn check_opaque(body: &BodyState, format: &WriteFormat, what: &str, span: Span, reader: &mut Reader<'_>) {
-    match (body, format) {
-        (BodyState::Made(_) | BodyState::Value, WriteFormat::Protobuf) => {
+    match body {
+        BodyState::Made(_) | BodyState::Value if format.needs_contract() => {
             let message = format!("{what} is protobuf without a contract, and a step makes the body");
             let help = "remove the step that makes it, or name a contract instead of `opaque`";
             reader.error("opaque", span, message, help);
         }
-        (BodyState::Opaque, WriteFormat::Json | WriteFormat::Xml { .. }) => {
+        BodyState::Opaque if !format.needs_contract() && !format.accepts_any_bytes() => {
             let message = format!("the body is protobuf without a contract, and {what} is {}", format.format().name());
             reader.error("opaque", span, message, "write the format `raw` there, which forwards bytes unchanged");
         }

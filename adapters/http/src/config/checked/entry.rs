@@ -3,11 +3,11 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use crossdock_adapter_api::{
-    Address, Binding, BodyBinding, Cancels, EntryContext, EntrySpec, HeaderCondition, PathTemplate, WriteFormat,
-};
 use crossdock_contract::{CallType, HttpRule, Typed};
 use crossdock_message::ByteString;
+use crossdock_ports::{
+    Address, Binding, BodyBinding, Cancels, EntryContext, EntrySpec, HeaderCondition, PathTemplate, WriteFormat,
+};
 use crossdock_settings::{FromNode, Node, Reader, nearest};
 
 use super::super::{BodyFormat, EntrySettings, StreamFormat};

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::net::SocketAddr;
 
-use crossdock_adapter_api::ListenerSpec;
+use crossdock_ports::ListenerSpec;
 use crossdock_settings::{FromNode, Node, Reader};
 use crossdock_transport::{bind_address, http2};
 

@@ -4,9 +4,9 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
-use crossdock_adapter_api::{OperationSpec, Part, PathTemplate, ServiceSpec, WriteFormat, known_call};
 use crossdock_contract::{CallType, Contracts};
 use crossdock_message::ByteString;
+use crossdock_ports::{OperationSpec, Part, PathTemplate, ServiceSpec, WriteFormat, known_call};
 use crossdock_settings::{FromNode, Node, Reader};
 use crossdock_transport::{ClientTlsSettings, Endpoint, static_headers};
 

@@ -6,12 +6,12 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use crossdock_adapter_api::{
+use crossdock_contract::Contracts;
+use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Format, Message};
+use crossdock_ports::{
     Adapter, AdapterError, Capabilities, EntryContext, EntrySpec, Inbound, ListenerSpec, LocalFuture, OperationSpec,
     Outbound, Schemas, ServiceSpec, WriteFormat, encode_body,
 };
-use crossdock_contract::Contracts;
-use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Format, Message};
 use crossdock_routing::StubPlan;
 use crossdock_settings::{Node, Reader};
 
@@ -150,8 +150,8 @@ impl StubOutbound {
             Some(format) => {
                 let of_type = operation.call_type().map(|call| &*call.request as &dyn BodyType);
                 // What is binary on the wire is shown and compared as JSON, where a contract says how.
-                let binary = *format == WriteFormat::Protobuf && of_type.is_some();
-                let shown = if binary { &WriteFormat::Json } else { format };
+                let binary = format.needs_contract() && of_type.is_some();
+                let shown = if binary { &WriteFormat::json() } else { format };
                 match &message.body {
                     // A stream is the service's to read; that it came is what is written down.
                     Body::Stream(_) => Bytes::new(),
@@ -187,7 +187,7 @@ impl Outbound for StubOutbound {
             }
             let mut reply = Message::new(message.id.clone(), message.source.clone());
             if let Some((body, media_type)) = stub.body {
-                if operation.body() == Some(&WriteFormat::Protobuf) && operation.call_type().is_none() {
+                if operation.body().is_some_and(WriteFormat::needs_contract) && operation.call_type().is_none() {
                     let problem = format!("`{}` is opaque: a stub can only fail for it", self.name_of(operation));
                     self.stubs.inner().problem = Some(problem);
                     return Err(Fault::new(Code::Internal, "NO_STUB", "the test has no stub for this call"));

@@ -4,8 +4,8 @@ use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossdock_adapter_api::{LocalFuture, Outcome};
 use crossdock_message::{Body, ByteString, Fault};
+use crossdock_ports::{LocalFuture, Outcome};
 use crossdock_routing::IdempotencyPolicy;
 use crossdock_routing::expression::Expression;
 
@@ -52,7 +52,7 @@ impl Policy for Idempotency {
         Ok(Some(Box::new(Waiting {
             key: arrival.key(&self.key, "idempotency")?,
             content: self.content(arrival),
-            wants_reply: arrival.turn.is_none(),
+            wants_reply: arrival.guard.is_none(),
             until: arrival.until,
             window: self.window,
             keys_max: self.keys_max,

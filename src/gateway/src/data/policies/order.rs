@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossdock_adapter_api::{Hold, LocalFuture, Outcome, Turn};
 use crossdock_message::Fault;
+use crossdock_ports::{Held, LocalFuture, OrderGuard, Outcome};
 use crossdock_routing::OrderPolicy;
 use crossdock_routing::expression::Expression;
 
@@ -26,36 +26,36 @@ impl Order {
 impl Policy for Order {
     fn arrive(&self, arrival: &Arrival<'_>) -> Result<Option<Box<dyn Arrived>>, Fault> {
         let key = arrival.key(&self.by, "order")?;
-        if arrival.turn.is_some_and(|turn| turn.is_held()) {
+        if arrival.guard.is_some_and(|guard| guard.is_held()) {
             // A further attempt: the lock was never released.
             return Ok(None);
         }
-        let ticket = self.queues.join(&key, arrival.turn.map(|turn| turn.source()))?;
+        let ticket = self.queues.join(&key, arrival.guard.map(|guard| guard.source()))?;
         // A message of a queue waits as long as it takes: its source bounds how many do.
-        let until = if arrival.turn.is_some() { None } else { arrival.until };
-        Ok(Some(Box::new(Waiting { ticket, turn: arrival.turn.cloned(), until })))
+        let until = if arrival.guard.is_some() { None } else { arrival.until };
+        Ok(Some(Box::new(Waiting { ticket, guard: arrival.guard.cloned(), until })))
     }
 }
 
 struct Waiting {
     ticket: Ticket,
-    turn: Option<Rc<Turn>>,
+    guard: Option<Rc<OrderGuard>>,
     until: Option<Instant>,
 }
 
 impl Arrived for Waiting {
     fn admit(self: Box<Self>) -> LocalFuture<'static, Result<Option<Box<dyn Admitted>>, Outcome>> {
         Box::pin(async move {
-            let Self { ticket, turn, until } = *self;
+            let Self { ticket, guard, until } = *self;
             let lock = match wait_until(until, ticket).await {
                 Ok(Ok(lock)) => lock,
                 Ok(Err(_)) => return Err(Outcome::Failed(predecessor_redelivered())),
                 Err(fault) => return Err(Outcome::Failed(fault)),
             };
-            match turn {
+            match guard {
                 // The adapter holds the lock until the message is settled, over all attempts.
-                Some(turn) => {
-                    turn.hold(Box::new(lock));
+                Some(guard) => {
+                    guard.hold(Box::new(lock));
                     Ok(None)
                 }
                 None => Ok(Some(Box::new(lock) as Box<dyn Admitted>)),
@@ -70,8 +70,8 @@ impl Admitted for KeyLock {
     }
 }
 
-impl Hold for KeyLock {
-    fn done(self: Box<Self>) {
+impl Held for KeyLock {
+    fn release(self: Box<Self>) {
         self.settled();
     }
 }

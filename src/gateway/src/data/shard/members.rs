@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crossdock_adapter_api::{Adapter, AdapterError, Outbound};
+use crossdock_ports::{Adapter, AdapterError, Outbound};
 use crossdock_routing::ServicePlan;
 
 use super::super::picker::Load;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crossdock_adapter_api::offload::INLINE_LEN;
 use crossdock_message::{Body, Code, Fault, Record, Value};
+use crossdock_offload::INLINE_LEN;
 use crossdock_routing::MapPlan;
 use crossdock_routing::steps::EnrichStep;
 

@@ -4,9 +4,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossdock_adapter_api::offload::{self, INLINE_LEN, Priority, discard, offload};
-use crossdock_adapter_api::{is_long_to_encode, take_body_apart};
 use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Limits, Message, Value};
+use crossdock_offload as offload;
+use crossdock_offload::{INLINE_LEN, Priority, discard, offload};
+use crossdock_offload::{encode_and_take_body, is_long_to_encode};
 use crossdock_routing::CallPlan;
 use crossdock_routing::expression::{Meter, Request, Scope, Template};
 
@@ -148,7 +149,7 @@ impl Run<'_> {
             return self.read(&message.body).await;
         };
         let of_type = operation.call_type().map(|call| Arc::clone(&call.request) as Arc<dyn BodyType>);
-        let written = self.in_time(take_body_apart(message, format, of_type.as_ref())).await??;
+        let written = self.in_time(encode_and_take_body(message, format, of_type.as_ref())).await??;
         written.put_into(message, format, of_type);
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use crossdock_adapter_api::Outcome;
 use crossdock_message::Fault;
+use crossdock_ports::Outcome;
 use crossdock_routing::Step;
 use crossdock_routing::steps::MulticastStep;
 use futures_util::future::{LocalBoxFuture, join_all};

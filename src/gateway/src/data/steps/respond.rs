@@ -1,7 +1,7 @@
 //! `respond`, and the reply of a route that ends without it.
 
-use crossdock_adapter_api::Outcome;
 use crossdock_message::{Body, Fault, Message};
+use crossdock_ports::Outcome;
 use crossdock_routing::MapPlan;
 use crossdock_routing::steps::{RespondBody, RespondStep};
 

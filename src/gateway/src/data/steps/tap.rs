@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crossdock_adapter_api::Cancels;
 use crossdock_message::Body;
+use crossdock_ports::Cancels;
 use crossdock_routing::MapPlan;
 use crossdock_routing::steps::TapStep;
 

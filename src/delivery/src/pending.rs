@@ -1,4 +1,4 @@
-//! Replies that come by message: who waits for which.
+//! Requests that wait for replies, which arrive as messages of their own.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -10,10 +10,10 @@ use std::task::{Context, Poll};
 use crossdock_message::{ByteString, Code, Fault, Retry};
 use tokio::sync::oneshot;
 
-/// Requests that have ended and are remembered, so that what comes for them is known for what it is.
+/// The number of ended requests that are remembered, to classify unexpected replies.
 const ENDED_MAX: usize = 4096;
 
-/// The requests of one connection that wait for their replies. Bounded; all of it is on one thread.
+/// The requests of one connection that wait for their replies. Bounded, and used on one thread.
 pub struct PendingReplies<R> {
     waiting: RefCell<HashMap<ByteString, oneshot::Sender<R>>>,
     ended: RefCell<Ended>,
@@ -21,27 +21,27 @@ pub struct PendingReplies<R> {
     closed: Cell<bool>,
 }
 
-/// The requests that ended last, and whether each was answered.
+/// The requests that ended last, and whether each was replied to.
 #[derive(Default)]
 struct Ended {
     answered: HashMap<ByteString, bool>,
     order: VecDeque<ByteString>,
 }
 
-/// Why nobody takes a reply.
+/// Why a reply was not expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unwanted {
-    /// Its request was given up before.
+    /// Its request was cancelled.
     Late,
-    /// Its request was answered already.
+    /// Its request has its reply.
     Duplicate,
-    /// Nothing is known of its request.
+    /// Its request is unknown.
     Unknown,
 }
 
-/// A reply that is waited for; dropping it gives the request up.
+/// A reply that is waited for. Dropping it cancels the request.
 ///
-/// `None` says that no reply will come any more: the connection that it would come by has ended.
+/// The result is `None` if the connection for the reply has ended.
 pub struct Expected<R> {
     replies: Rc<PendingReplies<R>>,
     id: ByteString,
@@ -49,24 +49,24 @@ pub struct Expected<R> {
 }
 
 impl<R> PendingReplies<R> {
-    /// For up to `max` requests at once.
+    /// For up to `max` concurrent requests.
     #[must_use]
     pub fn new(max: usize) -> Rc<Self> {
         Rc::new(Self { waiting: RefCell::default(), ended: RefCell::default(), max, closed: Cell::new(false) })
     }
 
-    /// Waits for the reply to a request, from before the request is sent.
+    /// Registers a request, before it is sent.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED where as many wait as may; INTERNAL for an identity that is waited for already.
+    /// RESOURCE_EXHAUSTED if `max` requests are waiting; INTERNAL if the id is in use.
     pub fn expect(self: &Rc<Self>, id: ByteString) -> Result<Expected<R>, Fault> {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.len() >= self.max {
-            let message = "as many requests wait for their replies as may";
+            let message = "too many requests are waiting for their replies";
             return Err(Fault::new(Code::ResourceExhausted, "REPLIES", message).with_retry(Retry::Same));
         }
         if waiting.contains_key(&id) {
-            return Err(Fault::new(Code::Internal, "CORRELATION", "the identity of a request is in use"));
+            return Err(Fault::new(Code::Internal, "CORRELATION", "the id of the request is in use"));
         }
         let (sender, reply) = oneshot::channel();
         if !self.closed.get() {
@@ -75,10 +75,10 @@ impl<R> PendingReplies<R> {
         Ok(Expected { replies: Rc::clone(self), id, reply })
     }
 
-    /// Hands a reply to whoever waits for it.
+    /// Passes a reply to its request.
     ///
     /// # Errors
-    /// Why nobody does, and the reply.
+    /// Why no request waits for it, and the reply.
     pub fn answer(&self, id: &ByteString, reply: R) -> Result<(), (Unwanted, R)> {
         match self.waiting.borrow_mut().remove(id) {
             Some(waiting) => {
@@ -96,19 +96,19 @@ impl<R> PendingReplies<R> {
         }
     }
 
-    /// No reply comes any more: those who wait are told, and those who come.
+    /// Ends all waiting requests, and all that are registered later: no reply will arrive.
     pub fn close(&self) {
         self.closed.set(true);
         self.waiting.borrow_mut().clear();
     }
 
-    /// How many wait.
+    /// The number of waiting requests.
     #[must_use]
     pub fn len(&self) -> usize {
         self.waiting.borrow().len()
     }
 
-    /// Whether nobody waits.
+    /// Whether no request is waiting.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting.borrow().is_empty()
@@ -166,11 +166,11 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_given_up_leaves_nothing_but_its_memory() {
+    fn cancelled_requests_are_forgotten_eventually() {
         let replies = PendingReplies::new(1);
-        let given_up = replies.expect(id("one")).expect("room");
+        let cancelled = replies.expect(id("one")).expect("room");
         assert_eq!(replies.expect(id("two")).err().map(|fault| fault.code), Some(Code::ResourceExhausted));
-        drop(given_up);
+        drop(cancelled);
         assert!(replies.is_empty());
         assert_eq!(replies.answer(&id("one"), 1), Err((Unwanted::Late, 1)));
         for number in 0..ENDED_MAX {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_wait_hear_of_the_end() {
+    fn waiting_requests_end_with_the_connection() {
         let replies = PendingReplies::<u8>::new(10);
         let before = replies.expect(id("before")).expect("room");
         replies.close();

@@ -1,7 +1,7 @@
-//! Places where a test has the process end as it is.
+//! Points in the code where a test can end the process.
 
-/// Ends the process at once, as a kill does, where `CROSSDOCK_FAILPOINT` is `name@count` and this is the `count`-th time that one
-/// gets here. Only in builds with debug assertions; in others there is nothing of it.
+/// Aborts the process, as `kill -9` would, if the environment variable `CROSSDOCK_FAILPOINT` is `name@count` and this is the `count`-th call with
+/// this name. Does nothing in builds without debug assertions.
 #[inline]
 pub fn failpoint(name: &str) {
     #[cfg(debug_assertions)]

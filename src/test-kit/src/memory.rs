@@ -1,6 +1,6 @@
-//! The adapter that needs no network: calls go through queues in this process.
+//! An adapter without a network: calls pass through queues in this process.
 //!
-//! It is there for tests of the gateway and as the plainest example of the ports. A [`Hub`] connects its two sides.
+//! It serves tests of the gateway, and is the simplest example of the ports. A [`Hub`] connects its two sides.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -9,16 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crossdock_message::{ByteString, Code, Fault, Message, Origin, RequestContext, Retry};
+use crossdock_ports::{
+    AdapterError, Address, Binding, EntrySpec, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress,
+    OperationSpec, Outbound, Outcome, PathTemplate, SendFuture, Stop, WriteFormat,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
-use crate::{
-    AdapterError, Address, Binding, EntrySpec, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress,
-    OperationSpec, Outbound, Outcome, PathTemplate, SendFuture, WriteFormat,
-};
-
-/// Messages that wait at one address.
+/// The capacity of the queue of an address, in messages.
 const QUEUE_LEN_MAX: usize = 1024;
 
 struct Letter {
@@ -26,14 +24,14 @@ struct Letter {
     reply: oneshot::Sender<Result<Message, Fault>>,
 }
 
-/// Addresses and who listens on them.
+/// The listeners, by address.
 #[derive(Clone, Default)]
 pub struct Hub {
     listeners: Arc<Mutex<BTreeMap<String, mpsc::Sender<Letter>>>>,
 }
 
 impl Hub {
-    /// A hub where nobody listens.
+    /// A hub without listeners.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -46,7 +44,7 @@ impl Hub {
     /// Listens on an address.
     ///
     /// # Errors
-    /// [`AdapterError::Listen`] where somebody does already.
+    /// [`AdapterError::Listen`] if the address is in use.
     pub fn listen(&self, address: &str) -> Result<Box<dyn Inbound>, AdapterError> {
         let (sender, letters) = mpsc::channel(QUEUE_LEN_MAX);
         let mut listeners = self.listeners();
@@ -59,7 +57,7 @@ impl Hub {
         Ok(Box::new(MemoryInbound { hub: self.clone(), address: address.to_owned(), letters }))
     }
 
-    /// A port to an address, whether somebody listens there or not.
+    /// A port to an address, which needs no listener yet.
     #[must_use]
     pub fn port(&self, address: &str) -> Rc<dyn Outbound> {
         Rc::new(MemoryOutbound { hub: self.clone(), address: address.to_owned() })
@@ -81,9 +79,9 @@ impl Inbound for MemoryInbound {
         mut self: Box<Self>,
         _: usize,
         ingress: Arc<dyn OpenIngress>,
-        stop: CancellationToken,
+        mut stop: Stop,
     ) -> SendFuture<'static, Result<(), AdapterError>> {
-        // Messages are handled on one thread of their own, as on a data arbiter.
+        // Messages are processed on a thread of their own, as on a data arbiter.
         let served = tokio::task::spawn_blocking(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| AdapterError::Stopped(error.to_string()))?;
@@ -93,7 +91,7 @@ impl Inbound for MemoryInbound {
                 loop {
                     tokio::select! {
                         biased;
-                        () = stop.cancelled() => break,
+                        () = &mut stop => break,
                         Some(_) = running.join_next(), if !running.is_empty() => {}
                         letter = self.letters.recv() => match letter {
                             Some(letter) => { running.spawn_local(serve(Rc::clone(&ingress), self.address.clone(), letter)); }
@@ -113,7 +111,7 @@ impl Inbound for MemoryInbound {
 async fn serve(ingress: Rc<dyn Ingress>, address: String, letter: Letter) {
     let mut context = RequestContext::new(ingress.new_id(), Instant::now());
     let mut head = Head { context: &mut context, listener: &address, method: "SEND", path: "/", headers: &NoFields };
-    let answer = match ingress.admit(&mut head) {
+    let reply = match ingress.admit(&mut head) {
         Ok(admission) => {
             let mut message = letter.message;
             message.id = context.id.clone();
@@ -127,8 +125,8 @@ async fn serve(ingress: Rc<dyn Ingress>, address: String, letter: Letter) {
         }
         Err(fault) => Err(fault),
     };
-    // A caller who left does not want it any more.
-    let _ = letter.reply.send(answer);
+    // The caller may have disconnected.
+    let _ = letter.reply.send(reply);
 }
 
 struct MemoryOutbound {
@@ -137,8 +135,8 @@ struct MemoryOutbound {
 }
 
 impl MemoryOutbound {
-    fn nobody(&self) -> Fault {
-        Fault::new(Code::Unavailable, "UNREACHABLE", "nobody listens there")
+    fn unreachable(&self) -> Fault {
+        Fault::new(Code::Unavailable, "UNREACHABLE", "no listener has this address")
             .with_origin(Origin::Service(self.address.as_str().into()))
             .with_retry(Retry::Same)
     }
@@ -152,21 +150,21 @@ impl Outbound for MemoryOutbound {
         _: &'a [ByteString],
     ) -> LocalFuture<'a, Result<Message, Fault>> {
         Box::pin(async move {
-            let listener = self.hub.listeners().get(&self.address).cloned().ok_or_else(|| self.nobody())?;
+            let listener = self.hub.listeners().get(&self.address).cloned().ok_or_else(|| self.unreachable())?;
             let (reply, answer) = oneshot::channel();
-            listener.send(Letter { message: message.clone(), reply }).await.map_err(|_| self.nobody())?;
-            let lost = || Fault::new(Code::Unavailable, "NO_ANSWER", "the listener stopped before it answered");
+            listener.send(Letter { message: message.clone(), reply }).await.map_err(|_| self.unreachable())?;
+            let lost = || Fault::new(Code::Unavailable, "NO_ANSWER", "the listener stopped before it replied");
             answer.await.unwrap_or_else(|_| Err(lost()))
         })
     }
 
     fn probe(&self) -> LocalFuture<'_, Result<(), Fault>> {
         let listening = self.hub.listeners().contains_key(&self.address);
-        Box::pin(async move { if listening { Ok(()) } else { Err(self.nobody()) } })
+        Box::pin(async move { if listening { Ok(()) } else { Err(self.unreachable()) } })
     }
 }
 
-/// An operation and an entry without settings.
+/// An entry and an operation without settings.
 #[derive(Debug)]
 pub struct MemorySpec {
     address: Address,
@@ -175,15 +173,15 @@ pub struct MemorySpec {
 }
 
 impl MemorySpec {
-    /// For the listener of that address.
+    /// For the listener with this address.
     ///
     /// # Panics
-    /// Never: the path is fixed.
+    /// Never: the path is valid.
     #[must_use]
     pub fn new(listener: &str) -> Self {
         let path = PathTemplate::parse("/").expect("a fixed path");
         let address = Address { listener: listener.into(), method: "SEND".into(), path, headers: Vec::new() };
-        Self { address, binding: Arc::default(), body: WriteFormat::Json }
+        Self { address, binding: Arc::default(), body: WriteFormat::json() }
     }
 }
 

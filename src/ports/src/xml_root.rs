@@ -1,9 +1,9 @@
-//! The root element of XML that the gateway writes.
+//! The root element of XML documents that the gateway writes.
 
 use crossdock_message::xml::ExpandedName;
 use crossdock_settings::{Reader, Span, Spanned};
 
-/// The name of the root element, which XML needs and no other format has; nothing where an error was reported.
+/// Reads the name of the root element, which XML requires and other formats exclude. The outer `None` says that an error was reported.
 pub fn xml_root(
     is_xml: bool,
     root: Option<&Spanned<String>>,
@@ -15,7 +15,7 @@ pub fn xml_root(
         (true, Some(root)) => {
             let name = ExpandedName::parse(&root.value);
             if name.is_none() {
-                let message = format!("`{}` is not the name of an element", root.value);
+                let message = format!("`{}` is not an element name", root.value);
                 reader.error("xml-name", root.span, message, "write `Name` or `{namespace}Name`");
             }
             name.map(Some)
@@ -26,7 +26,7 @@ pub fn xml_root(
             None
         }
         (false, Some(root)) => {
-            let help = "leave `root` out, or write the format `xml`";
+            let help = "remove `root`, or set the format to `xml`";
             reader.error("root", root.span, "only an XML body has a root element", help);
             None
         }

@@ -2,32 +2,32 @@
 
 use crossdock_message::{Body, ByteString, Limits, Message, Value};
 
-/// Where the body goes.
+/// Which fields of `req` the body sets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum BodyBinding {
-    /// The body's own fields are the fields, next to those of the path and query.
+    /// The fields of the body are fields of `req`, next to those of path and query.
     #[default]
     Fields,
-    /// The body is one field of this name.
+    /// The body is one field with this name.
     Field(ByteString),
 }
 
-/// How a request becomes the fields that steps see as `req`. A name that is given twice is an error of the caller's.
+/// How a request becomes the fields that steps see as `req`. A request that sets a field twice is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Binding {
-    /// Where the body goes.
+    /// Which fields the body sets.
     pub body: BodyBinding,
-    /// Fields that the address gives: names of the path template and of bound query parameters.
+    /// Fields that the address sets: variables of the path template and bound query parameters.
     pub params: Vec<ByteString>,
 }
 
-/// The text of a field that the address of an operation needs: of what the caller's address said, or of a body that a step made
-/// or a contract describes.
+/// The text of a field that the address of an operation needs, from the parameters of the message, or from its body if a step made it or a
+/// contract describes it.
 #[must_use]
 pub fn address_field(message: &Message, name: &ByteString) -> Option<ByteString> {
     let of_body = match &message.body {
         Body::Value(value) => value.get(name),
-        // A typed body is known to be what it says it is; another may be anything.
+        // A body without a type is opaque.
         typed @ Body::Raw { of_type: Some(_), .. } => {
             typed.value(&Limits::default()).ok().flatten().and_then(|value| value.get(name))
         }

@@ -7,9 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crossdock_message::{ByteString, Code, Fault, Message, Record, RequestContext};
-use tokio_util::sync::CancellationToken;
 
-use crate::{AdapterError, EntrySpec, OperationSpec, Turn};
+use crate::{AdapterError, EntrySpec, OperationSpec, OrderGuard};
 
 /// A future that stays on its thread.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -17,8 +16,12 @@ pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 /// A future that may change threads.
 pub type SendFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// Completes when a listener must stop.
+pub type Stop = SendFuture<'static, ()>;
+
 /// The outcome of an inbound message. `settle.rs` of each adapter maps it to its protocol.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "replies are the common case; boxing would allocate for each")]
 pub enum Outcome {
     /// The route replied.
     Replied(Message),
@@ -76,8 +79,8 @@ pub trait Ingress {
     /// Finds the route of a message, before its body is read.
     ///
     /// # Errors
-    /// NOT_FOUND where no route matches; UNIMPLEMENTED with the detail `allow` where one does with another method;
-    /// UNAVAILABLE while the gateway drains.
+    /// NOT_FOUND if no route matches; UNIMPLEMENTED with the detail `allow` if one matches with another method; UNAVAILABLE while the gateway
+    /// drains.
     fn admit(&self, head: &mut Head<'_>) -> Result<Admission, Fault>;
 
     /// A new id for a request, unique in this gateway.
@@ -120,10 +123,10 @@ pub trait Exchange {
     /// hold are released.
     fn dispatch(self: Box<Self>, message: Message) -> LocalFuture<'static, Outcome>;
 
-    /// Like [`Exchange::dispatch`], for a message that may be redelivered: if the route keeps an order, `turn` holds the message's place in it over
-    /// all attempts. The order is that of the futures' first polls.
-    fn dispatch_in(self: Box<Self>, message: Message, turn: Rc<Turn>) -> LocalFuture<'static, Outcome> {
-        let _ = turn;
+    /// Like [`Exchange::dispatch`], for a message that may be redelivered: if the route keeps an order, `guard` holds the message's position in it
+    /// over all attempts. The order is that of the futures' first polls.
+    fn dispatch_ordered(self: Box<Self>, message: Message, guard: Rc<OrderGuard>) -> LocalFuture<'static, Outcome> {
+        let _ = guard;
         self.dispatch(message)
     }
 }
@@ -133,15 +136,15 @@ pub trait Inbound: Send {
     /// The address that it listens on, with its actual port.
     fn address(&self) -> String;
 
-    /// Serves until `stop` is cancelled; then accepts nothing new, finishes the exchanges in flight, and returns.
+    /// Serves until `stop` completes; then accepts nothing new, finishes the exchanges in flight, and returns.
     ///
     /// # Errors
-    /// [`AdapterError`] where it cannot go on.
+    /// [`AdapterError`], if it cannot continue.
     fn run(
         self: Box<Self>,
         arbiters: usize,
         ingress: Arc<dyn OpenIngress>,
-        stop: CancellationToken,
+        stop: Stop,
     ) -> SendFuture<'static, Result<(), AdapterError>>;
 }
 
@@ -160,18 +163,18 @@ pub trait Outbound {
         response_headers: &'a [ByteString],
     ) -> LocalFuture<'a, Result<Message, Fault>>;
 
-    /// The port to one address of the endpoint's host name, where the adapter has them
+    /// The port to one address of the endpoint's host name, if the adapter supports them
     /// ([`ServiceSpec::host_name`](crate::ServiceSpec::host_name)). It shares no connection with this one.
     fn at(&self, address: IpAddr) -> Option<Rc<dyn Outbound>> {
         let _ = address;
         None
     }
 
-    /// Whether the endpoint can be reached now: for `check --connect` and for health.
+    /// Checks that the endpoint can be reached now, for `check --connect` and health checks.
     fn probe(&self) -> LocalFuture<'_, Result<(), Fault>>;
 
-    /// Whether the endpoint is healthy: asks for what `target` names ([`ServiceSpec::health_key`](crate::ServiceSpec::health_key)), or
-    /// makes a connection. The caller bounds its time.
+    /// Checks that the endpoint is healthy: requests `target` ([`ServiceSpec::health_key`](crate::ServiceSpec::health_key)), or connects if there is
+    /// none. The caller limits its time.
     fn check<'a>(&'a self, target: Option<&'a str>) -> LocalFuture<'a, Result<(), Fault>> {
         let _ = target;
         self.probe()

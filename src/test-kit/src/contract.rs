@@ -1,14 +1,13 @@
-//! What every adapter must do, as checks that it runs against itself.
+//! The rules that every adapter must follow, as checks that it runs against itself.
 //!
-//! An adapter's `tests/contract.rs` implements [`Subject`] and calls [`run`]. A check panics with a sentence that says
-//! which rule was broken.
+//! `tests/contract.rs` of an adapter implements [`Subject`] and calls [`run`]. A check panics with the rule that was violated.
 //!
-//! 1. A message comes through with body and listed headers unchanged, byte for byte.
-//! 2. A fault reaches the caller with its code, and nothing of another call.
-//! 3. Calls at once do not mix: each gets its own answer.
-//! 4. Where nobody serves, the fault is UNAVAILABLE and says that the message was not carried out.
-//! 5. A call that is dropped leaves the port usable.
-//! 6. Stopping ends the listener's run, and nothing is served afterwards.
+//! 1. Body and listed headers of a message arrive unchanged, byte for byte.
+//! 2. A fault reaches the caller with its code, and does not affect other calls.
+//! 3. Concurrent calls are independent: each gets its own reply.
+//! 4. Without a server, the fault is UNAVAILABLE and says that the message was not processed.
+//! 5. A port stays usable after a call was dropped.
+//! 6. A listener that is stopped ends, and serves nothing afterwards.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,14 +16,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message, Record, RequestContext, Retry};
+use crossdock_ports::{
+    AdapterError, Admission, EntrySpec, Exchange, Head, Inbound, Ingress, LocalFuture, OpenIngress, OperationSpec,
+    Outbound, Outcome,
+};
 use crossdock_settings::{Diagnostics, Node, Reader, Resolve, parse};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::{AdapterError, EntrySpec};
-use crate::{Admission, Exchange, Head, Inbound, Ingress, LocalFuture, OpenIngress, OperationSpec, Outbound, Outcome};
-
-/// The header that the suite carries through the adapter.
+/// The header that the suite sends through the adapter.
 pub const HEADER: &str = "x-contract";
 
 struct NoPlaceholders;
@@ -39,10 +39,10 @@ impl Resolve for NoPlaceholders {
     }
 }
 
-/// Reads settings from their text, as [`Adapter`](crate::Adapter)s do.
+/// Reads settings from a text, like an [`Adapter`](crossdock_ports::Adapter)s do.
 ///
 /// # Panics
-/// With what is wrong with them.
+/// With the errors in the settings.
 pub fn read_settings<T>(text: &str, read: impl FnOnce(&Node, &mut Reader<'_>) -> Option<T>) -> T {
     let mut diagnostics = Diagnostics::new();
     let source = diagnostics.add_source("test", text);
@@ -51,31 +51,31 @@ pub fn read_settings<T>(text: &str, read: impl FnOnce(&Node, &mut Reader<'_>) ->
     value.unwrap_or_else(|| panic!("{}", diagnostics.render(false)))
 }
 
-/// One adapter, set up so that its outbound port reaches its inbound listener.
+/// An adapter whose outbound port reaches its inbound listener.
 pub trait Subject {
-    /// A listener on an address of its own.
+    /// Opens a listener on a free address.
     ///
     /// # Errors
-    /// Why it could not be opened.
+    /// Why it cannot be opened.
     fn inbound(&self) -> Result<Box<dyn Inbound>, AdapterError>;
-    /// A port to that listener's address.
+    /// Opens a port to the address of a listener.
     ///
     /// # Errors
-    /// Why it could not be made.
+    /// Why it cannot be opened.
     fn outbound(&self, address: &str) -> Result<Rc<dyn Outbound>, AdapterError>;
-    /// An address where nobody serves.
-    fn nowhere(&self) -> String;
-    /// The entry that takes what [`Subject::operation`] sends.
+    /// An address without a server.
+    fn unused_address(&self) -> String;
+    /// The entry that accepts the messages of [`Subject::operation`].
     fn entry(&self) -> Arc<dyn EntrySpec>;
-    /// An operation without parameters, with a JSON body or another that [`Subject::body`] makes.
+    /// An operation without parameters, whose body is that of [`Subject::body`].
     fn operation(&self) -> Arc<dyn OperationSpec>;
 
-    /// The body that carries this JSON text. Its value has the fields `fail` and `wait` that the text has.
+    /// A body that contains this JSON text, with its fields `fail` and `wait`.
     fn body(&self, json: &str) -> Body {
         Body::raw(Bytes::copy_from_slice(json.as_bytes()).into(), Format::Json)
     }
 
-    /// The JSON text that a body carries, byte for byte.
+    /// The JSON text that a body contains, byte for byte.
     fn text(&self, body: &Body) -> Bytes {
         match body {
             Body::Raw { chunks, .. } => chunks.to_bytes(),
@@ -87,12 +87,16 @@ pub trait Subject {
 /// Runs every check on the current thread's local runtime.
 ///
 /// # Panics
-/// With the rule that was broken.
+/// With the rule that was violated.
 pub async fn run(subject: &dyn Subject) {
     let inbound = subject.inbound().expect("the subject's listener opens");
     let address = inbound.address();
     let stop = CancellationToken::new();
-    let served = tokio::spawn(inbound.run(1, Arc::new(Echo { entry: subject.entry() }), stop.clone()));
+    let served = tokio::spawn(inbound.run(
+        1,
+        Arc::new(Echo { entry: subject.entry() }),
+        Box::pin(stop.clone().cancelled_owned()),
+    ));
     let port = subject.outbound(&address).expect("the subject's port opens");
     let operation = subject.operation();
 
@@ -100,14 +104,14 @@ pub async fn run(subject: &dyn Subject) {
     faults_keep_their_code(subject, &*port, &*operation).await;
     calls_do_not_mix(subject, &*port, &*operation).await;
     a_dropped_call_leaves_the_port_usable(subject, &*port, &*operation).await;
-    let nobody = subject.outbound(&subject.nowhere()).expect("a port to nowhere opens");
+    let nobody = subject.outbound(&subject.unused_address()).expect("a port to nowhere opens");
     nobody_there_is_unavailable(subject, &*nobody, &*operation).await;
 
     stop.cancel();
     let ended = tokio::time::timeout(Duration::from_secs(10), served).await.expect("rule 6: stopping ends the run");
     ended.expect("rule 6: the run does not panic").expect("rule 6: the run ends without an error");
     let fresh = subject.outbound(&address).expect("a port opens");
-    // A broker keeps a request that nobody takes.
+    // A broker keeps requests without a consumer.
     let served = tokio::time::timeout(Duration::from_secs(1), call(subject, &*fresh, &*operation, "{}")).await;
     assert!(!matches!(served, Ok(Ok(_))), "rule 6: nothing is served after stopping");
 }
@@ -117,7 +121,7 @@ fn message(subject: &dyn Subject, body: &str) -> Message {
     message.body = subject.body(body);
     message.content_type = matches!(message.body, Body::Raw { format: Format::Json, .. })
         .then(|| ByteString::from_static("application/json"));
-    message.headers.append(HEADER, "kept, as it is").expect("a header");
+    message.headers.append(HEADER, "kept, unchanged").expect("a header");
     message
 }
 
@@ -133,11 +137,11 @@ async fn call(
 async fn passes_unchanged(subject: &dyn Subject, port: &dyn Outbound, operation: &dyn OperationSpec) {
     let long = format!("{{\"long\":\"{}\"}}", "x".repeat(200_000));
     for body in ["{ \"n\" : 1.10 ,\n\t\"big\":18446744073709551615}", "[]", "\"\u{e9}\u{1f600}\"", &long] {
-        let reply = call(subject, port, operation, body).await.expect("rule 1: a good message is answered");
+        let reply = call(subject, port, operation, body).await.expect("rule 1: a valid message gets a reply");
         assert_eq!(subject.text(&reply.body), body.as_bytes(), "rule 1: the body comes back byte for byte");
         assert_eq!(
             reply.headers.get(HEADER).map(|value| &**value),
-            Some("kept, as it is"),
+            Some("kept, unchanged"),
             "rule 1: listed headers come back"
         );
     }
@@ -153,17 +157,17 @@ async fn faults_keep_their_code(subject: &dyn Subject, port: &dyn Outbound, oper
         Code::Unavailable,
     ] {
         let body = format!("{{\"fail\":\"{}\"}}", code.name());
-        let fault = call(subject, port, operation, &body).await.expect_err("rule 2: a fault is a fault");
+        let fault = call(subject, port, operation, &body).await.expect_err("rule 2: a fault is returned as a fault");
         assert_eq!(fault.code, code, "rule 2: the code arrives");
     }
-    call(subject, port, operation, "{}").await.expect("rule 2: a call after a fault is answered");
+    call(subject, port, operation, "{}").await.expect("rule 2: a call after a fault gets a reply");
 }
 
 async fn calls_do_not_mix(subject: &dyn Subject, port: &dyn Outbound, operation: &dyn OperationSpec) {
     let calls = (0..64).map(|number| async move {
         let body = format!("{{\"number\":{number},\"wait\":{}}}", (number * 7) % 5);
-        let reply = call(subject, port, operation, &body).await.expect("rule 3: every call is answered");
-        assert_eq!(subject.text(&reply.body), body.as_bytes(), "rule 3: each call gets its own answer");
+        let reply = call(subject, port, operation, &body).await.expect("rule 3: every call gets a reply");
+        assert_eq!(subject.text(&reply.body), body.as_bytes(), "rule 3: each call gets its own reply");
     });
     join_all(calls).await;
 }
@@ -182,17 +186,17 @@ async fn a_dropped_call_leaves_the_port_usable(
     }
     assert!(dropped.get() > 0, "rule 5: the check needs calls that are dropped");
     let reply =
-        call(subject, port, operation, "{\"after\":1}").await.expect("rule 5: a call after dropped ones is answered");
-    assert_eq!(subject.text(&reply.body), "{\"after\":1}", "rule 5: and gets its own answer");
+        call(subject, port, operation, "{\"after\":1}").await.expect("rule 5: a call after dropped calls gets a reply");
+    assert_eq!(subject.text(&reply.body), "{\"after\":1}", "rule 5: each call gets its own reply");
 }
 
 async fn nobody_there_is_unavailable(subject: &dyn Subject, port: &dyn Outbound, operation: &dyn OperationSpec) {
-    let fault = call(subject, port, operation, "{}").await.expect_err("rule 4: nobody answers");
+    let fault = call(subject, port, operation, "{}").await.expect_err("rule 4: a call without a server fails");
     assert_eq!(fault.code, Code::Unavailable, "rule 4: {fault}");
-    assert_eq!(fault.retry, Retry::Same, "rule 4: the message was not carried out");
+    assert_eq!(fault.retry, Retry::Same, "rule 4: the message was not processed");
 }
 
-/// Answers with what it got; with a fault where the body says `fail`; late where it says `wait`.
+/// Replies with the request, with a fault if the body has `fail`, and after a delay if it has `wait`.
 struct Echo {
     entry: Arc<dyn EntrySpec>,
 }

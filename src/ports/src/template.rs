@@ -1,4 +1,4 @@
-//! Path templates: `/v1/orders/{id}/lines/{line}`, `/files/{path=**}`, and all else that `google.api.http` has
+//! Path templates: `/v1/orders/{id}/lines/{line}`, `/files/{path=**}`, and the rest of the syntax of `google.api.http`
 //! (`google/api/http.proto`, "Path template syntax"): `/v1/{name=shelves/*/books/*}:cancel`.
 
 use std::ops::Range;
@@ -8,24 +8,24 @@ use crossdock_message::ByteString;
 /// One segment of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Segment {
-    /// Stands as it is.
+    /// Matches this text.
     Literal(ByteString),
-    /// Any one segment.
+    /// `*`: matches one segment.
     Any,
-    /// All segments that are left, at least one.
+    /// `**`: matches all remaining segments, at least one.
     Rest,
 }
 
-/// What a template is made of, where an address is written from it.
+/// A part of a template, for writing an address from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part<'t> {
-    /// A segment that stands as it is.
+    /// A literal segment.
     Literal(&'t ByteString),
-    /// A name's value as one segment.
+    /// The value of a variable, as one segment.
     Segment(&'t ByteString),
-    /// A name's value as one or more segments.
+    /// The value of a variable, as one or more segments.
     Segments(&'t ByteString),
-    /// A segment that has no name: nothing can be written there.
+    /// A wildcard without a variable, for which there is no value.
     Unnamed,
 }
 
@@ -35,21 +35,21 @@ struct Variable {
     segments: Range<usize>,
 }
 
-/// A path with named parts.
+/// A path with variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathTemplate {
     text: String,
     segments: Vec<Segment>,
     variables: Vec<Variable>,
-    /// What stands behind a colon after the last segment, where that is not a literal one.
+    /// The custom verb behind a colon, if the last segment is a variable; otherwise it is part of the literal.
     verb: Option<ByteString>,
 }
 
-/// Why a text is no template: the bytes of the text, and a sentence.
+/// Why a text is not a valid template, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
 pub struct TemplateError {
-    /// The bytes that are wrong.
+    /// The invalid bytes of the text.
     pub range: Range<usize>,
     /// What is wrong.
     pub problem: String,
@@ -60,20 +60,20 @@ pub struct TemplateError {
 type Refusal = (&'static str, &'static str);
 
 impl PathTemplate {
-    /// Names that one template may bind.
+    /// The maximum number of variables.
     pub const CAPTURES_MAX: usize = 16;
 
     /// Reads a template.
     ///
     /// # Errors
-    /// [`TemplateError`] where the text does not start with `/`, has an empty segment, a character that has no place in
-    /// a path, a brace that does not span whole segments, a name twice, or a `**` that is not last.
+    /// [`TemplateError`] if the text does not start with `/`, or has an empty segment, a character that a path cannot contain, a variable that does
+    /// not span whole segments, a name twice, or `**` before the end.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let error =
             |range, problem: &str, help: &str| TemplateError { range, problem: problem.into(), help: help.into() };
         if !text.starts_with('/') {
             let help = format!("write `/{text}`");
-            return Err(error(0..text.len(), "a path starts with `/`", &help));
+            return Err(error(0..text.len(), "a path must start with `/`", &help));
         }
         let mut template = Self { text: text.to_owned(), segments: Vec::new(), variables: Vec::new(), verb: None };
         if text == "/" {
@@ -89,20 +89,20 @@ impl PathTemplate {
             template.part(&text[range.clone()]).map_err(|(problem, help)| error(range, problem, help))?;
         }
         if template.variables.len() > Self::CAPTURES_MAX {
-            return Err(error(0..text.len(), "a path binds at most 16 names", ""));
+            return Err(error(0..text.len(), "a path can have at most 16 variables", ""));
         }
         Ok(template)
     }
 
-    /// Adds what stands between two slashes, braces taken as a whole.
+    /// Adds the text between two slashes; slashes in braces do not count.
     fn part(&mut self, part: &str) -> Result<(), Refusal> {
-        const WHOLE: Refusal = ("a name in braces spans a whole segment", "write `/{name}/`");
+        const WHOLE: Refusal = ("a variable must span a whole segment", "write `/{name}/`");
         if let Some(inner) = part.strip_prefix('{') {
             let (inner, behind) = inner.split_once('}').ok_or(WHOLE)?;
             let (name, pattern) = inner.split_once('=').unwrap_or((inner, "*"));
             check_name(name)?;
             if self.variables.iter().any(|other| *other.name == *name) {
-                return Err(("the name is bound twice", "give each part a name of its own"));
+                return Err(("the variable is declared twice", "give each variable a different name"));
             }
             let start = self.segments.len();
             for segment in pattern.split('/') {
@@ -140,21 +140,21 @@ impl PathTemplate {
         &self.segments
     }
 
-    /// What stands behind a colon after the last segment, where that is not a literal one.
+    /// The custom verb behind a colon, if the last segment is a variable; otherwise it is part of the literal.
     #[must_use]
     pub fn verb(&self) -> Option<&ByteString> {
         self.verb.as_ref()
     }
 
-    /// The names that it binds, in order.
+    /// The names of its variables, in order.
     pub fn names(&self) -> impl Iterator<Item = &ByteString> {
         self.variables.iter().map(|variable| &variable.name)
     }
 
-    /// What it binds of a path that it matches: names, and where their values stand.
+    /// The variables of a path that it matches: names, and the ranges of their values.
     pub fn bind<'t>(&'t self, path: &str) -> impl Iterator<Item = (&'t ByteString, Range<usize>)> {
         let len = path.len() - self.verb.as_ref().map_or(0, |verb| verb.len() + 1).min(path.len());
-        // Where each segment of the template starts: behind the slashes, as far as it has segments.
+        // The start of each segment in the path, behind its slash.
         let mut starts = [0; 64];
         let count = self.segments.len().min(starts.len());
         let mut at = 1;
@@ -172,7 +172,7 @@ impl PathTemplate {
         })
     }
 
-    /// The template as an address is written from it.
+    /// Its parts, for writing an address.
     pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
         let mut at = 0;
         std::iter::from_fn(move || {
@@ -191,7 +191,7 @@ impl PathTemplate {
     }
 }
 
-/// The bytes between the slashes that stand outside of braces.
+/// The ranges between slashes that are not in braces.
 fn parts(text: &str) -> Vec<Range<usize>> {
     let (mut parts, mut start, mut in_braces) = (Vec::new(), 1, false);
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -213,7 +213,7 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte)
 }
 
-/// A name, or names with dots between, for a field inside another.
+/// A name, or names separated by dots for a nested field.
 fn check_name(name: &str) -> Result<(), Refusal> {
     let good = |part: &str| {
         let first = part.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
@@ -222,17 +222,22 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     if name.split('.').all(good) {
         return Ok(());
     }
-    Err(("a name in braces has letters, digits and `_`", "write `{order_id}`, or `{path=**}` for all that is left"))
+    Err((
+        "the name of a variable must consist of letters, digits and `_`",
+        "write `{order_id}`, or `{path=**}` for all remaining segments",
+    ))
 }
 
 fn segment_of(part: &str) -> Result<Segment, Refusal> {
     match part {
         "*" => Ok(Segment::Any),
         "**" => Ok(Segment::Rest),
-        "" => Err(("an empty segment never matches", "leave the second `/` out")),
-        "." | ".." => Err(("`.` and `..` never match: paths are normalised first", "write the path without them")),
+        "" => Err(("a segment cannot be empty", "remove the second `/`")),
+        "." | ".." => {
+            Err(("`.` and `..` never match, because paths are normalised first", "write the path without them"))
+        }
         _ if part.bytes().all(is_plain) => Ok(Segment::Literal(part.into())),
-        _ => Err(("a character that has no place in a path", "a query is bound with `query:`")),
+        _ => Err(("a path cannot contain this character", "bind query parameters with `query`")),
     }
 }
 
@@ -241,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn templates_are_read() {
+    fn templates_are_parsed() {
         let template = PathTemplate::parse("/v1/orders/{id}/files/{path=**}").expect("a template");
         let names: Vec<&str> = template.names().map(|name| &**name).collect();
         assert_eq!((template.segments().len(), names), (5, vec!["id", "path"]));
@@ -249,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_bound_to_whole_parts_of_a_path() {
+    fn variables_are_bound_to_whole_segments() {
         let cases: &[(&str, &str, &[(&str, &str)])] = &[
             ("/v1/orders/{id}", "/v1/orders/7", &[("id", "7")]),
             ("/v1/{name=shelves/*/books/*}:cancel", "/v1/shelves/1/books/2:cancel", &[("name", "shelves/1/books/2")]),
@@ -267,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_templates_are_refused_at_their_place() {
+    fn invalid_templates_are_rejected_with_the_range() {
         for (text, range) in [
             ("v1", 0..2),
             ("/a//b", 3..3),

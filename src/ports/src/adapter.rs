@@ -1,4 +1,4 @@
-//! What an adapter is to the gateway: a reader of its own settings, and a maker of ports.
+//! The adapter of a protocol: reads its settings into specs and opens ports from them.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -11,206 +11,205 @@ use crossdock_settings::{Node, Reader};
 
 use crate::{Binding, DeadLetters, Inbound, Outbound, PathTemplate, WriteFormat};
 
-/// An adapter could not do what the settings ask for.
+/// Why an adapter cannot open or serve what the settings configure.
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterError {
-    /// An address cannot be listened on.
+    /// Listening on an address failed.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address.
         address: String,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A certificate, key or other file cannot be used.
+    /// A file of the settings, such as a certificate, cannot be used.
     #[error("{0}")]
     Settings(String),
-    /// The adapter stopped and should not have.
+    /// The adapter stopped unexpectedly.
     #[error("stopped: {0}")]
     Stopped(String),
 }
 
-/// What an adapter can give: decides what routes may ask of it.
+/// What an adapter supports. Routes that need more are rejected when they are loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// A caller waits for a reply.
+    /// Callers wait for a reply.
     pub replies: bool,
-    /// A message can be settled at its source after it was handled.
+    /// Messages are acknowledged at their source after they were processed.
     pub acknowledges: bool,
-    /// Messages of one source come in order.
+    /// Messages of one source arrive in order.
     pub ordered: bool,
-    /// A sent message is confirmed by the other side.
+    /// The receiver confirms sent messages.
     pub confirms: bool,
 }
 
-/// What a message must be addressed to for an entry to take it.
+/// The messages that an entry accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// The listener's name, as `crossdock.yaml` gives it.
+    /// The name of the listener in `crossdock.yaml`.
     pub listener: ByteString,
     /// The method, such as `GET`.
     pub method: ByteString,
     /// The path.
     pub path: PathTemplate,
-    /// Headers that must be there; more of them win over fewer.
+    /// Required headers. The entry with more of them takes precedence.
     pub headers: Vec<HeaderCondition>,
 }
 
-/// A header that must have this value, byte for byte.
+/// A required header with exactly this value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderCondition {
-    /// In lower case.
+    /// The name, in lower case.
     pub name: ByteString,
     /// The whole value.
     pub value: ByteString,
 }
 
-/// Which calls to services are given up where the caller leaves before its answer.
+/// Which calls to services are cancelled when the caller disconnects before its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancels {
     /// None.
     Never,
-    /// Idempotent calls (RFC 9110 §9.2.2): repeating one after a partial execution is safe.
+    /// Idempotent calls (RFC 9110 §9.2.2), which are safe to repeat after a partial execution.
     Idempotent,
-    /// All: a caller who leaves says by the protocol's own rules that it wants nothing more.
+    /// All: by the rules of the protocol, a caller that disconnects cancels its request.
     Always,
 }
 
-/// A listener, as checked.
+/// A listener whose settings are valid.
 pub trait ListenerSpec: Any + Debug + Send + Sync {
-    /// For the adapter to find its own type again.
+    /// For the adapter to downcast to its own type.
     fn as_any(&self) -> &dyn Any;
-    /// What must be the same for a listener to stay open over a reload.
+    /// A listener stays open over a reload if its fingerprint is unchanged.
     fn fingerprint(&self) -> String;
 }
 
-/// One `from:` of a route, as checked.
+/// One entry (`from`) of a route, whose settings are valid.
 pub trait EntrySpec: Any + Debug + Send + Sync {
-    /// What it takes.
+    /// The messages that it accepts.
     fn address(&self) -> &Address;
     /// How a request becomes `req`.
     fn binding(&self) -> &Arc<Binding>;
-    /// Whether its messages may have a body.
+    /// Whether its messages can have a body.
     fn accepts_body(&self) -> bool {
         true
     }
-    /// What the contract says of its messages, where it has one.
+    /// The types of its messages, if there is a contract.
     fn call_type(&self) -> Option<&Arc<CallType>> {
         None
     }
-    /// Whether calls to services are given up where the caller leaves.
+    /// Which calls to services are cancelled when the caller disconnects.
     fn cancels(&self) -> Cancels {
         Cancels::Never
     }
-    /// A reply may come as a stream.
+    /// Whether the reply can be a stream.
     fn streams(&self) -> bool {
         false
     }
-    /// How answers are written that have to be; nothing where there are none.
+    /// How reply bodies that the gateway creates are encoded; `None` if the entry has no replies.
     fn answer(&self) -> Option<&WriteFormat> {
         None
     }
-    /// Why a message that was taken may be lost, and what to write so that it is not; nothing where none is.
+    /// Why an accepted message may be lost, and the setting that prevents it; `None` if no message is lost.
     fn may_lose(&self) -> Option<(&'static str, &'static str)> {
         None
     }
-    /// For people: what it takes, on one line.
+    /// A description on one line.
     fn describe(&self) -> String;
-    /// For the adapter to find its own type again.
+    /// For the adapter to downcast to its own type.
     fn as_any(&self) -> &dyn Any;
 }
 
-/// A service, as checked: one or more endpoints that do the same.
+/// A service whose settings are valid: one or more equivalent endpoints.
 pub trait ServiceSpec: Any + Debug + Send + Sync {
-    /// The endpoints, for people and metrics; never empty.
+    /// The names of the endpoints, for messages and metrics; never empty.
     fn endpoints(&self) -> &[String];
-    /// The host name of an endpoint, where each of the name's addresses is an endpoint of its own ([`Outbound::at`]); nothing where the
-    /// endpoint is one as it is.
+    /// The host name of an endpoint if each of the name's addresses is an endpoint ([`Outbound::at`]); `None` if it is a single endpoint.
     fn host_name(&self, endpoint: usize) -> Option<&str> {
         let _ = endpoint;
         None
     }
-    /// The operations by name.
+    /// The operations, by name.
     fn operations(&self) -> Vec<(ByteString, Arc<dyn OperationSpec>)>;
-    /// The key of `health:` that names what its health checks ask for; nothing where they only make a connection.
+    /// The key in `health` that names the target of health checks; `None` if they only connect.
     fn health_key(&self) -> Option<&'static str> {
         None
     }
-    /// For the adapter to find its own type again.
+    /// For the adapter to downcast to its own type.
     fn as_any(&self) -> &dyn Any;
 }
 
-/// What can be asked of a service.
+/// An operation of a service.
 pub trait OperationSpec: Any + Debug + Send + Sync {
-    /// Fields that are taken out of the message for the address.
+    /// Fields of the message that become part of the address.
     fn params(&self) -> &[ByteString];
-    /// Whether fields of the body go into the address; then the body is only written once the address has taken them.
+    /// Whether fields of the body become part of the address. The body is then encoded after they were removed from it.
     fn has_address_fields(&self) -> bool {
         !self.params().is_empty()
     }
-    /// How the body is written; `None` where the operation has no body.
+    /// How the body is encoded; `None` if the operation has no body.
     fn body(&self) -> Option<&WriteFormat>;
-    /// Whether the operation has a place for a field of a body.
+    /// Whether the operation can carry this field of a body.
     fn has_place_for(&self, field: &str) -> bool {
         let _ = field;
         true
     }
-    /// What the contract says of its messages, where it has one.
+    /// The types of its messages, if there is a contract.
     fn call_type(&self) -> Option<&Arc<CallType>> {
         None
     }
-    /// Carrying it out twice is as carrying it out once, by the protocol's own rules.
+    /// Whether the protocol defines the operation as idempotent.
     fn is_idempotent(&self) -> bool;
-    /// Why a message may be lost though the operation went well, and what to write so that it is not; nothing where none is.
+    /// Why a message may be lost although the operation succeeded, and the setting that prevents it; `None` if no message is lost.
     fn may_lose(&self) -> Option<(&'static str, &'static str)> {
         None
     }
-    /// For people: on one line.
+    /// A description on one line.
     fn describe(&self) -> String;
-    /// For the adapter to find its own type again.
+    /// For the adapter to downcast to its own type.
     fn as_any(&self) -> &dyn Any;
 }
 
 /// The JSON Schemas of an adapter's settings.
 #[derive(Debug, Clone)]
 pub struct Schemas {
-    /// Below a listener.
+    /// Of a listener.
     pub listener: serde_json::Value,
-    /// Below `from:`.
+    /// Of an entry (`from`).
     pub entry: serde_json::Value,
-    /// Below a service.
+    /// Of a service.
     pub service: serde_json::Value,
 }
 
-/// What an entry is read with besides its own settings.
+/// The context in which an entry is read.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryContext<'a> {
     /// All contracts.
     pub contracts: &'a Contracts,
-    /// The call that the route is about, by its `as:`.
+    /// The call that the route implements (`as`).
     pub call: Option<&'a Arc<CallType>>,
-    /// The call is one of all methods of a service: an entry may pass over one that is not for it.
+    /// The route implements all methods of a service: an entry may skip those that do not apply to it.
     pub whole_service: bool,
-    /// What the route promises; nothing where it does not say.
+    /// The delivery guarantee of the route, if it states one.
     pub delivery: Option<Delivery>,
 }
 
 crossdock_settings::choices! {
-    /// What a route promises of each message that it takes.
+    /// The delivery guarantee of a route for each message that it accepts.
     pub enum Delivery {
-        /// It is carried out once or not at all.
+        /// Processed once or not at all.
         AtMostOnce = "at-most-once",
-        /// It is carried out, perhaps more than once; whoever was told that it is taken may rely on it.
+        /// Processed once or more. An acknowledged message is never lost.
         AtLeastOnce = "at-least-once",
-        /// It is carried out, perhaps more than once, where that is as once.
+        /// Processed once or more, with the effect of once.
         EffectivelyOnce = "effectively-once",
     }
 }
 
-/// What is wrong with an entry beside the others.
+/// A conflict of an entry with other entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryFinding {
-    /// The entry's index among those that were checked.
+    /// The index of the entry among those that were checked.
     pub entry: usize,
     /// What is wrong.
     pub message: String,
@@ -218,36 +217,36 @@ pub struct EntryFinding {
     pub help: String,
 }
 
-/// A protocol. One value of it serves the whole process.
+/// The adapter of a protocol. One value serves the whole process.
 pub trait Adapter: Send + Sync {
     /// The key in settings and route files, such as `http`.
     fn name(&self) -> &'static str;
-    /// What it can give.
+    /// What it supports.
     fn capabilities(&self) -> Capabilities;
     /// The JSON Schemas of its settings.
     fn schemas(&self) -> Schemas;
-    /// Reads what stands below a listener; `None` says that errors were reported.
+    /// Reads the settings of a listener; `None` if an error was reported.
     fn read_listener(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn ListenerSpec>>;
-    /// Reads what stands below `from:`. One place in a file may be several entries, such as all bindings of a method.
+    /// Reads an entry (`from`); `None` if an error was reported. One may be several entries, such as all HTTP bindings of a method.
     fn read_entry(
         &self,
         node: &Node,
         context: EntryContext<'_>,
         reader: &mut Reader<'_>,
     ) -> Option<Vec<Arc<dyn EntrySpec>>>;
-    /// Checks all entries of this adapter together, once each of them is good.
+    /// Checks all entries of this adapter together, after each of them was found valid.
     fn check_entries(&self, entries: &[&Arc<dyn EntrySpec>]) -> Vec<EntryFinding> {
         let _ = entries;
         Vec::new()
     }
-    /// Reads what stands below a service.
+    /// Reads the settings of a service; `None` if an error was reported.
     fn read_service(&self, node: &Node, contracts: &Contracts, reader: &mut Reader<'_>)
     -> Option<Arc<dyn ServiceSpec>>;
 
-    /// The places where a listener's entries set messages aside, for those who look after them. Nothing is reached yet.
+    /// The places that hold dead letters of a listener's entries. Opens no connection.
     ///
     /// # Errors
-    /// [`AdapterError`] where a file of the settings cannot be used.
+    /// [`AdapterError`] if a file of the settings cannot be used.
     fn dead_letters(
         &self,
         listener: &dyn ListenerSpec,
@@ -257,15 +256,15 @@ pub trait Adapter: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Takes the listener's address, so that nothing after it can fail for a reason of the settings.
+    /// Binds the address of a listener. Settings cannot cause errors after this succeeded.
     ///
     /// # Errors
-    /// [`AdapterError`] where the address is taken or a file cannot be used.
+    /// [`AdapterError`] if the address is in use or a file cannot be used.
     fn open_inbound(&self, name: &str, spec: &dyn ListenerSpec) -> Result<Box<dyn Inbound>, AdapterError>;
 
-    /// Makes the port to one endpoint, on the data arbiter that will use it. Connections are made when they are needed.
+    /// Creates the port to one endpoint, on the data arbiter that will use it. Connections are opened when they are needed.
     ///
     /// # Errors
-    /// [`AdapterError`] where a file of the settings cannot be used.
+    /// [`AdapterError`] if a file of the settings cannot be used.
     fn open_outbound(&self, spec: &dyn ServiceSpec, endpoint: usize) -> Result<Rc<dyn Outbound>, AdapterError>;
 }

@@ -1,10 +1,11 @@
-//! The memory adapter keeps the contract of adapters.
+//! Runs the adapter contract suite against the memory adapter.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crossdock_adapter_api::memory::{Hub, MemorySpec};
-use crossdock_adapter_api::{AdapterError, EntrySpec, Inbound, OperationSpec, Outbound, contract};
+use crossdock_ports::{AdapterError, EntrySpec, Inbound, OperationSpec, Outbound};
+use crossdock_test_kit::contract;
+use crossdock_test_kit::memory::{Hub, MemorySpec};
 
 struct Memory {
     hub: Hub,
@@ -19,8 +20,8 @@ impl contract::Subject for Memory {
         Ok(self.hub.port(address))
     }
 
-    fn nowhere(&self) -> String {
-        "nowhere".into()
+    fn unused_address(&self) -> String {
+        "unused".into()
     }
 
     fn entry(&self) -> Arc<dyn EntrySpec> {
@@ -33,6 +34,6 @@ impl contract::Subject for Memory {
 }
 
 #[tokio::test]
-async fn the_memory_adapter_keeps_the_contract() {
+async fn the_memory_adapter_meets_the_contract() {
     contract::run(&Memory { hub: Hub::new() }).await;
 }
