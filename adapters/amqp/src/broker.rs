@@ -4,8 +4,9 @@ mod dial;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crossdock_delivery::{Connector, Supervised};
 use crossdock_message::Fault;
 use crossdock_ports::AdapterError;
 use crossdock_transport::Dialer;
@@ -13,22 +14,13 @@ use futures_util::StreamExt as _;
 use lapin::uri::AMQPUri;
 use lapin::{Connection, Event};
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::config::Addresses;
 use crate::error::unreachable;
 use crate::frames::Returns;
 
-/// The first and the longest delay between two attempts to connect.
-const BACKOFF: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// A connection that lasts this long resets the backoff; a shorter one may have been closed because of a message.
-const STABLE_TIME: Duration = Duration::from_secs(10);
 /// How often the status of a connection is polled, in case no event reports its loss.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// For closing a connection gracefully.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The purpose of a connection. Publishing and consuming are separate: a blocked publisher must not delay acknowledgements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,9 +52,8 @@ impl Brokers {
         if let Some(broker) = open.get(&key).and_then(Weak::upgrade) {
             return Ok(broker);
         }
-        let dialers = addresses.dialers()?.into();
-        let broker =
-            Arc::new(Broker { addresses: addresses.clone(), dialers, purpose, runtime, state: OnceLock::new() });
+        let connector = AmqpConnector { addresses: addresses.clone(), dialers: addresses.dialers()?.into(), purpose };
+        let broker = Arc::new(Broker(Supervised::new(connector, runtime)));
         open.insert(key, Arc::downgrade(&broker));
         Ok(broker)
     }
@@ -89,54 +80,37 @@ impl Drop for Brokers {
     }
 }
 
-/// A dialer for each address.
-type Dialers = Arc<[(AMQPUri, Arc<Dialer>)]>;
-
-/// A connection to a broker that is reopened when it is lost.
+/// A connection to a broker for one purpose, which is reopened when it is lost.
 #[derive(Debug)]
-pub(crate) struct Broker {
-    addresses: Addresses,
-    dialers: Dialers,
-    purpose: Purpose,
-    runtime: Handle,
-    state: OnceLock<watch::Receiver<State>>,
-}
+pub(crate) struct Broker(Supervised<AmqpConnector>);
 
-#[derive(Debug, Clone)]
-enum State {
-    /// There is no connection, with the reason.
-    Down(String),
-    Up(Live),
-}
+/// An open connection; it may be lost at any time. lapin never completes a call that it accepts while its connection is closing, so every caller
+/// that awaits lapin must await [`Live::lost`](crossdock_delivery::Live::lost) too.
+pub(crate) type Live = crossdock_delivery::Live<Link>;
 
-/// An open connection; it may be lost at any time.
+/// A connection, and the messages returned on it.
 #[derive(Debug, Clone)]
-pub(crate) struct Live {
-    /// Distinguishes this connection from earlier ones.
-    pub(crate) number: u64,
-    pub(crate) connection: Arc<Connection>,
-    /// Messages returned on it.
+pub(crate) struct Link {
+    connection: Arc<Connection>,
     pub(crate) returns: Arc<Returns>,
-    /// Cancelled once the connection is lost.
-    ended: CancellationToken,
 }
 
-impl Live {
-    pub(crate) fn is_up(&self) -> bool {
-        !self.ended.is_cancelled() && self.connection.status().connected()
-    }
+impl std::ops::Deref for Link {
+    type Target = Connection;
 
-    /// Completes once the connection is lost. lapin never completes a call that it accepts while its connection is closing, so every caller that
-    /// awaits lapin must await this too. Cancel safe.
-    pub(crate) async fn lost(&self) {
-        self.ended.cancelled().await;
+    fn deref(&self) -> &Connection {
+        &self.connection
     }
+}
+
+pub(crate) fn is_up(live: &Live) -> bool {
+    !live.has_ended() && live.connection.status().connected()
 }
 
 impl Broker {
     /// The addresses without credentials, for logs.
     pub(crate) fn name(&self) -> &str {
-        &self.addresses.redacted
+        self.0.connector().broker()
     }
 
     /// The connection; waits for one up to the connect timeout.
@@ -144,134 +118,76 @@ impl Broker {
     /// # Errors
     /// UNAVAILABLE; can be retried unchanged.
     pub(crate) async fn connection(&self) -> Result<Live, Fault> {
-        let mut state = self.state();
-        let mut reason = "the connect timeout expired".to_owned();
-        let waiting = async {
-            loop {
-                match &*state.borrow_and_update() {
-                    State::Up(live) if live.is_up() => return Some(live.clone()),
-                    State::Up(_) => {}
-                    State::Down(problem) if problem.is_empty() => {}
-                    State::Down(problem) => {
-                        reason.clone_from(problem);
-                        return None;
-                    }
-                }
-                state.changed().await.ok()?;
-            }
-        };
-        let found = tokio::time::timeout(self.addresses.connect_timeout, waiting).await;
-        found.ok().flatten().ok_or_else(|| unreachable(reason))
+        let timeout = self.0.connector().addresses.connect_timeout;
+        self.0.connection(timeout).await.map_err(unreachable)
     }
 
     /// The connection; waits for one without limit. Cancel safe.
     pub(crate) async fn wait_for_connection(&self) -> Live {
-        let mut state = self.state();
-        loop {
-            if let State::Up(live) = &*state.borrow_and_update()
-                && live.is_up()
-            {
-                return live.clone();
-            }
-            if state.changed().await.is_err() {
-                // The process is exiting.
-                std::future::pending::<()>().await;
-            }
-        }
+        self.0.wait_for_connection().await
     }
 
     /// Spawns a task that outlives the caller.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(task);
-    }
-
-    fn state(&self) -> watch::Receiver<State> {
-        let start = || {
-            let (sender, state) = watch::channel(State::Down(String::new()));
-            self.runtime.spawn(maintain(self.addresses.clone(), Arc::clone(&self.dialers), self.purpose, sender));
-            state
-        };
-        self.state.get_or_init(start).clone()
+        self.0.spawn(task);
     }
 }
 
-/// Maintains a connection until all users have dropped it.
-async fn maintain(addresses: Addresses, dialers: Dialers, purpose: Purpose, state: watch::Sender<State>) {
-    let mut delay = BACKOFF;
-    let mut number = 0;
-    let mut reported = String::new();
-    let broker = addresses.redacted.clone();
-    loop {
-        let connected = tokio::select! {
-            connected = connect(&dialers, addresses.connect_timeout, purpose) => connected,
-            () = state.closed() => return,
+/// Connects to the first reachable address of a broker.
+#[derive(Debug)]
+struct AmqpConnector {
+    addresses: Addresses,
+    dialers: Arc<[(AMQPUri, Arc<Dialer>)]>,
+    purpose: Purpose,
+}
+
+impl Connector for AmqpConnector {
+    type Connection = Link;
+
+    fn broker(&self) -> &str {
+        &self.addresses.redacted
+    }
+
+    fn purpose(&self) -> &'static str {
+        match self.purpose {
+            Purpose::Publish => "Publish",
+            Purpose::Reply => "Reply",
+            Purpose::Quarantine => "Quarantine",
+            Purpose::Consume => "Consume",
+        }
+    }
+
+    async fn connect(&self) -> Result<Link, String> {
+        let name = match self.purpose {
+            Purpose::Publish => "crossdock publishes",
+            Purpose::Reply => "crossdock answers",
+            Purpose::Quarantine => "crossdock tries",
+            Purpose::Consume => "crossdock consumes",
         };
-        match connected {
-            Ok((connection, returns)) => {
-                number += 1;
-                let since = Instant::now();
-                tracing::info!(%broker, ?purpose, number, "connected to the broker");
-                let connection = Arc::new(connection);
-                let ended = CancellationToken::new();
-                // Cancelled however this attempt ends.
-                let _ended = ended.clone().drop_guard();
-                state.send_replace(State::Up(Live { number, connection: Arc::clone(&connection), returns, ended }));
-                let problem = tokio::select! {
-                    problem = wait_lost(&connection, &broker) => problem,
-                    () = state.closed() => {
-                        let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "OK".into())).await;
-                        return;
-                    }
-                };
-                tracing::warn!(%broker, ?purpose, number, %problem, "broker connection lost");
-                // Callers now wait for the next connection instead of failing.
-                state.send_replace(State::Down(String::new()));
-                reported = String::new();
-                if since.elapsed() >= STABLE_TIME {
-                    delay = BACKOFF;
-                    continue;
-                }
-            }
-            Err(problem) => {
-                if problem != reported {
-                    tracing::warn!(%broker, ?purpose, %problem, "broker unreachable; retrying");
-                    reported.clone_from(&problem);
-                }
-                state.send_replace(State::Down(problem));
+        let mut problem = String::new();
+        for (uri, dialer) in &*self.dialers {
+            let connecting = dial::connect(uri.clone(), Arc::clone(dialer), name);
+            match tokio::time::timeout(self.addresses.connect_timeout, connecting).await {
+                Ok(Ok((connection, returns))) => return Ok(Link { connection: Arc::new(connection), returns }),
+                Ok(Err(error)) => problem = error.to_string(),
+                Err(_) => "the connect timeout expired".clone_into(&mut problem),
             }
         }
-        // Jitter, so that instances do not reconnect to a restarted broker at the same time.
-        let jittered = delay.mul_f64(0.5 + 0.5 * random_fraction());
-        tokio::select! {
-            () = tokio::time::sleep(jittered) => {}
-            () = state.closed() => return,
-        }
-        delay = (delay * 2).min(BACKOFF_MAX);
+        Err(problem)
     }
-}
 
-/// A random number from 0 to 1.
-fn random_fraction() -> f64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    f64::from(u16::try_from(RandomState::new().hash_one(0) & 0xffff).unwrap_or(0)) / f64::from(u16::MAX)
-}
-
-async fn connect(dialers: &Dialers, time: Duration, purpose: Purpose) -> Result<(Connection, Arc<Returns>), String> {
-    let name = match purpose {
-        Purpose::Publish => "crossdock publishes",
-        Purpose::Reply => "crossdock answers",
-        Purpose::Quarantine => "crossdock tries",
-        Purpose::Consume => "crossdock consumes",
-    };
-    let mut problem = String::new();
-    for (uri, dialer) in &**dialers {
-        match tokio::time::timeout(time, dial::connect(uri.clone(), Arc::clone(dialer), name)).await {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(error)) => problem = error.to_string(),
-            Err(_) => "the connect timeout expired".clone_into(&mut problem),
-        }
+    fn is_up(link: &Link) -> bool {
+        link.status().connected()
     }
-    Err(problem)
+
+    async fn lost(&self, link: &Link) -> String {
+        wait_lost(link, self.broker()).await
+    }
+
+    async fn close(link: Link) {
+        // The process no longer uses the connection, so an error does not matter.
+        let _ = link.connection.close(200, "OK".into()).await;
+    }
 }
 
 /// Waits until a connection is lost; returns the reason.

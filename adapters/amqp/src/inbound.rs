@@ -1,6 +1,5 @@
 //! A listener: consumes the queues of its routes.
 
-mod backoff;
 mod consumer;
 mod delivery;
 
@@ -9,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossdock_delivery::Backoff;
 use crossdock_message::ByteString;
 use crossdock_ports::{AdapterError, EntrySpec, Inbound, Ingress, OpenIngress, SendFuture, Stop};
 use crossdock_transport::with_token;
@@ -23,6 +23,11 @@ use crate::publisher::replies::Replies;
 
 /// How often the queues of the routes are checked for changes.
 const ROUTES_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The delays between attempts to consume a queue or to settle a message.
+const fn retry_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(200), Duration::from_secs(10))
+}
 
 /// A listener.
 pub(crate) struct AmqpInbound {

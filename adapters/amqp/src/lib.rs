@@ -25,6 +25,5 @@ mod inbound;
 mod mapping;
 mod outbound;
 mod publisher;
-mod settle;
 
 pub use adapter::AmqpAdapter;

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_contract::CallType;
+use crossdock_delivery::dead_letter::{self as letter, ERROR, FaultHeaders, ORIGIN, PREFIX, REASON, STATUS};
 use crossdock_message::{
-    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Origin, Record,
-    RequestContext, Time, TraceContext, Value, json,
+    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Record, RequestContext, Time,
+    TraceContext, Value, json,
 };
 use crossdock_ports::{EncodedBody, Fields};
 use lapin::BasicProperties;
@@ -28,20 +29,6 @@ const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(
 const ID_LEN_MAX: usize = 128;
 /// The longest trace header that is forwarded, in bytes (W3C Trace Context §3.3.1.5 requires at least 512).
 const TRACE_LEN_MAX: usize = 512;
-/// The longest fault message in a header, in bytes.
-const ERROR_LEN_MAX: usize = 1024;
-
-/// Headers with the outcome of a request or the reason of a dead letter.
-const STATUS: &str = "crossdock-status";
-const REASON: &str = "crossdock-reason";
-const ERROR: &str = "crossdock-error";
-const ORIGIN: &str = "crossdock-origin";
-const QUEUE: &str = "crossdock-queue";
-const ATTEMPTS: &str = "crossdock-attempts";
-/// How often a message was dead-lettered, this dead letter included.
-const HOPS: &str = "crossdock-hops";
-/// The prefix of the adapter's own headers, which are never forwarded.
-const PREFIX: &str = "crossdock-";
 
 /// The canonical path of a queue.
 pub(crate) fn queue_path(queue: &str) -> String {
@@ -65,13 +52,10 @@ pub(crate) fn expiry(properties: &BasicProperties, now: Instant) -> Result<Optio
     Ok(now.checked_add(Duration::from_millis(millis)))
 }
 
-/// How often gateways have dead-lettered a message; zero unless it is a dead letter of a gateway. A sender that forges these headers only delays its
-/// own message.
+/// How often gateways have dead-lettered a message ([`letter::count`]).
 pub(crate) fn dead_letter_count(properties: &BasicProperties) -> u32 {
-    let Some(table) = properties.headers() else { return 0 };
-    let is_dead_letter = [STATUS, REASON, ORIGIN, QUEUE].iter().all(|name| table.inner().contains_key(*name));
-    let count = table.inner().get(HOPS).filter(|_| is_dead_letter).and_then(scalar_text);
-    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+    let table = properties.headers().as_ref().map(FieldTable::inner);
+    letter::count(|name| table?.get(name).and_then(scalar_text))
 }
 
 /// Whether the frame filter removed unreadable properties from the message.
@@ -385,20 +369,11 @@ pub(crate) fn fault_reply(fault: &Fault) -> (BasicProperties, Bytes) {
 }
 
 fn append_fault(fault: &Fault, table: &mut FieldTable) {
-    // Safe to show: messages of internal service errors have been replaced before.
-    let origin = match &fault.origin {
-        Origin::Caller => "caller",
-        Origin::Gateway => "gateway",
-        Origin::Service(name) => &**name,
-    };
-    table.insert(STATUS.into(), AMQPValue::LongInt(i32::from(fault.code as u8)));
-    table.insert(REASON.into(), long_string(&fault.reason));
-    let mut len = fault.message.len().min(ERROR_LEN_MAX);
-    while !fault.message.is_char_boundary(len) {
-        len -= 1;
-    }
-    table.insert(ERROR.into(), long_string(&fault.message[..len]));
-    table.insert(ORIGIN.into(), long_string(origin));
+    let headers = FaultHeaders::new(fault);
+    table.insert(STATUS.into(), AMQPValue::LongInt(headers.status));
+    table.insert(REASON.into(), long_string(headers.reason));
+    table.insert(ERROR.into(), long_string(headers.error));
+    table.insert(ORIGIN.into(), long_string(headers.origin));
 }
 
 /// The properties of a late reply that is forwarded: its own, with the id of its request as correlation id.

@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::confirm::{Failure, Outgoing, send_and_confirm};
 use self::refusal::History;
-use crate::broker::{Broker, Live};
+use crate::broker::{Broker, Live, is_up};
 use crate::error::{blocked, connection_refused, headers_too_large, no_exchange, reply_lost, unconfirmed, unreachable};
 use crate::mapping;
 
@@ -90,7 +90,7 @@ struct OpenChannel {
 
 impl OpenChannel {
     fn is_up(&self) -> bool {
-        self.live.is_up() && self.channel.status().connected()
+        is_up(&self.live) && self.channel.status().connected()
     }
 }
 

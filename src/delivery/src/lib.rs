@@ -2,11 +2,23 @@
 //!
 //! | item | purpose |
 //! | --- | --- |
+//! | [`settle`] | decides after each attempt whether a message is acknowledged, retried or rejected |
+//! | [`cycle_delay`] | delays messages that circulate between dead letter queues |
+//! | [`Backoff`] | exponential delays between attempts |
+//! | [`dead_letter`] | the headers of dead letters |
+//! | [`Supervised`] | a connection to a broker that is reopened when it is lost |
 //! | [`PendingReplies`] | matches replies to the requests that wait for them |
 //! | [`failpoint`] | ends the process at a chosen point, for tests of crashes |
 
+mod backoff;
+pub mod dead_letter;
 mod failpoint;
 mod pending;
+mod settlement;
+mod supervised;
 
+pub use backoff::{Backoff, jittered};
 pub use failpoint::failpoint;
 pub use pending::{Expected, PendingReplies, Unwanted};
+pub use settlement::{RetryPolicy, Settlement, cycle_delay, settle};
+pub use supervised::{Connector, Live, Supervised};

@@ -3,9 +3,9 @@
 use std::any::Any;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossdock_contract::{CallType, Contracts};
+use crossdock_delivery::RetryPolicy;
 use crossdock_message::ByteString;
 use crossdock_ports::{
     Address, Binding, BodyBinding, Delivery, EntryContext, EntrySpec, ListenerSpec, OperationSpec, PathTemplate,
@@ -69,9 +69,7 @@ pub(crate) struct Entry {
     pub(crate) priority: Option<i32>,
     pub(crate) body_len_max: u64,
     pub(crate) reject_policy: RejectPolicy,
-    pub(crate) attempts: u32,
-    pub(crate) backoff: Duration,
-    pub(crate) backoff_max: Duration,
+    pub(crate) retry: RetryPolicy,
     pub(crate) reply_to: Vec<String>,
     /// It is acknowledged before it is processed, and never retried.
     pub(crate) is_at_most_once: bool,
@@ -143,9 +141,11 @@ impl Entry {
             priority: settings.priority,
             body_len_max: settings.max.0,
             reject_policy,
-            attempts: settings.attempts,
-            backoff: settings.backoff.0,
-            backoff_max: settings.backoff_max.0.max(settings.backoff.0),
+            retry: RetryPolicy {
+                attempts: settings.attempts,
+                backoff: settings.backoff.0,
+                backoff_max: settings.backoff_max.0.max(settings.backoff.0),
+            },
             reply_to: settings.reply_to,
             fingerprint,
             is_at_most_once: context.delivery == Some(Delivery::AtMostOnce),

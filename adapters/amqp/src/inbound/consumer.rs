@@ -15,9 +15,8 @@ use lapin::{Channel, Consumer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::ListenerContext;
-use super::backoff::Backoff;
 use super::delivery::{DeliveryHandler, handle};
+use super::{ListenerContext, retry_backoff};
 use crate::broker::Live;
 use crate::config::{Declare, Entry, QueueType};
 
@@ -37,7 +36,7 @@ static NEXT_CHANNEL_ID: AtomicU64 = AtomicU64::new(0);
 pub(super) async fn consume(listener: Rc<ListenerContext>, spec: Arc<dyn EntrySpec>, stop: CancellationToken) {
     let Some(entry) = spec.as_any().downcast_ref::<Entry>() else { return };
     let queue = entry.queue.as_str();
-    let mut backoff = Backoff::new();
+    let mut backoff = retry_backoff();
     let mut reported = String::new();
     // Includes deliveries of lost connections: they are finished, although they can no longer be settled.
     let mut in_flight = JoinSet::new();
@@ -57,7 +56,7 @@ pub(super) async fn consume(listener: Rc<ListenerContext>, spec: Arc<dyn EntrySp
                 let active = ActiveConsumer { listener: &listener, spec: &spec, live: &live, channel, stop: &stop };
                 let Some(problem) = active.run(consumer, &mut in_flight).await else { break };
                 if started.elapsed() >= STABLE_TIME {
-                    backoff = Backoff::new();
+                    backoff = retry_backoff();
                 }
                 problem
             }
@@ -67,7 +66,7 @@ pub(super) async fn consume(listener: Rc<ListenerContext>, spec: Arc<dyn EntrySp
             tracing::warn!(listener = %listener.name, queue, %problem, "queue consumer stopped; retrying");
             reported = problem;
         }
-        if !backoff.wait(&stop).await {
+        if !backoff.wait(stop.cancelled()).await {
             break;
         }
     }

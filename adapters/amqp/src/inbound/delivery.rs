@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_delivery::failpoint;
+use crossdock_delivery::{Settlement, cycle_delay, failpoint, settle};
 use crossdock_message::{BodyType, ByteString, Code, Fault, Message, RequestContext};
 use crossdock_offload::encode_and_take_body;
 use crossdock_ports::{EntrySpec, Head, OrderGuard, Outcome};
@@ -19,14 +19,12 @@ use lapin::types::{AMQPValue, ShortString};
 use lapin::{Acker, BasicProperties};
 use tokio_util::sync::CancellationToken;
 
-use super::ListenerContext;
-use super::backoff::Backoff;
+use super::{ListenerContext, retry_backoff};
 use crate::config::{Entry, RejectPolicy};
 use crate::error::unconfirmed;
 use crate::mapping::{self, DeliveryFields};
 use crate::publisher::Publication;
 use crate::publisher::replies::DIRECT_REPLY_PREFIX;
-use crate::settle::{Settlement, settle};
 
 /// Prefixes of queues that the broker names for a requester; any request may name them in `reply_to`.
 const PRIVATE_REPLY_QUEUES: [&str; 2] = [DIRECT_REPLY_PREFIX, "amq.gen-"];
@@ -36,11 +34,6 @@ const REPLY_ATTEMPTS_MAX: u32 = 5;
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stop waits for a publisher confirm.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// How often a message may be dead-lettered without delay; after that the delay doubles each time.
-const UNDELAYED_COUNT_MAX: u32 = 8;
-const CYCLE_DELAY: Duration = Duration::from_secs(1);
-/// Long enough that a cycle causes little load, yet short enough not to hold its prefetch slot for long.
-const CYCLE_DELAY_MAX: Duration = Duration::from_secs(5);
 /// How long a delivery without a route waits for its consumer to stop; longer than the interval at which route changes are detected.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -178,7 +171,7 @@ impl DeliveryHandler {
             }
             attempts += 1;
             let Ok(outcome) = self.dispatch(received, Some(&guard)).await else { return self.wait_for_release().await };
-            let settlement = match settle(outcome, received.entry, counted_attempts + 1, attempts) {
+            let settlement = match settle(outcome, &received.entry.retry, counted_attempts + 1, attempts) {
                 // Report why the last attempt failed, rather than that the message expired.
                 Settlement::Retry { delay, fault, .. } if expiry.is_some_and(|at| at <= Instant::now() + delay) => {
                     Settlement::Reject(fault)
@@ -247,7 +240,7 @@ impl DeliveryHandler {
             None => properties,
         };
         let (mut properties, mut body) = (with_id(reply.0), reply.1);
-        let mut backoff = Backoff::new();
+        let mut backoff = retry_backoff();
         let mut unconfirmed = 0;
         let mut is_replaced = false;
         loop {
@@ -277,7 +270,7 @@ impl DeliveryHandler {
                 }
                 Err(_) => {}
             }
-            if !backoff.wait(&self.stop).await || !received.acker.usable() {
+            if !backoff.wait(self.stop.cancelled()).await || !received.acker.usable() {
                 return Disposition::LeaveUnsettled;
             }
         }
@@ -354,7 +347,7 @@ impl DeliveryHandler {
         if !self.delay_cycle(received, dead).await {
             return Disposition::LeaveUnsettled;
         }
-        let mut backoff = Backoff::new();
+        let mut backoff = retry_backoff();
         let mut with_headers = true;
         loop {
             let properties =
@@ -371,7 +364,7 @@ impl DeliveryHandler {
                     tracing::warn!(%queue, dead_letter = %dead, %problem, "dead-lettering failed; retrying");
                 }
             }
-            if !backoff.wait(&self.stop).await || !received.acker.usable() {
+            if !backoff.wait(self.stop.cancelled()).await || !received.acker.usable() {
                 return Disposition::LeaveUnsettled;
             }
         }
@@ -379,11 +372,9 @@ impl DeliveryHandler {
 
     /// Delays a message that circulates between dead letter queues; returns `false` if it can no longer be settled here.
     async fn delay_cycle(&self, received: &ReceivedMessage<'_>, dead: &ShortString) -> bool {
-        let Some(over) = mapping::dead_letter_count(&received.properties).checked_sub(UNDELAYED_COUNT_MAX) else {
-            return true;
-        };
-        let delay = CYCLE_DELAY.saturating_mul(1 << over.min(16)).min(CYCLE_DELAY_MAX);
-        let (queue, count) = (&received.entry.queue, over + UNDELAYED_COUNT_MAX);
+        let count = mapping::dead_letter_count(&received.properties);
+        let Some(delay) = cycle_delay(count) else { return true };
+        let queue = &received.entry.queue;
         tracing::error!(%queue, dead_letter = %dead, count, ?delay, "dead letter cycle detected; message delayed");
         tokio::select! {
             () = self.stop.cancelled() => false,

@@ -3,15 +3,13 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use bytes::Bytes;
+use crossdock_delivery::dead_letter::{self as letter, ATTEMPTS, HOPS, QUEUE};
 use crossdock_message::Fault;
 use crossdock_ports::DeadLetter;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::{
-    ATTEMPTS, ERROR, HOPS, ORIGIN, PREFIX, QUEUE, REASON, STATUS, append_fault, copy_properties, dead_letter_count,
-    long_string, scalar_text,
-};
+use super::{append_fault, copy_properties, dead_letter_count, long_string, scalar_text};
 use crate::frames::content::UNREADABLE;
 
 /// Headers by which the broker routes to additional queues or counts deliveries; a dead letter does not keep them.
@@ -22,8 +20,7 @@ const DROPPED: &str = "crossdock-headers-dropped";
 
 /// Whether a header of a dead letter does not come from the original sender.
 fn is_added(name: &ShortString) -> bool {
-    let is_prefixed = name.as_str().get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
-    is_prefixed || BROKER_HEADERS.contains(&name.as_str())
+    letter::is_added(name.as_str()) || BROKER_HEADERS.contains(&name.as_str())
 }
 
 /// The headers from the original sender.
@@ -65,8 +62,6 @@ pub(crate) fn dead_letter_properties(
 pub(crate) fn parse_dead_letter(properties: &BasicProperties, body: Bytes) -> DeadLetter {
     let empty = FieldTable::default();
     let table = properties.headers().as_ref().unwrap_or(&empty);
-    // Exact names, as the gateway writes them: other spellings come from a sender.
-    let text = |name: &str| table.inner().get(name).and_then(scalar_text);
     let named = properties.message_id().as_ref().map(ShortString::as_str).filter(|id| !id.is_empty());
     let id = named.map_or_else(
         || {
@@ -79,19 +74,16 @@ pub(crate) fn parse_dead_letter(properties: &BasicProperties, body: Bytes) -> De
     );
     let own_headers = table.inner().iter().filter(|(name, _)| !is_added(name));
     let headers = own_headers.filter_map(|(name, value)| Some((name.as_str().into(), scalar_text(value)?)));
-    DeadLetter {
+    let mut letter = DeadLetter {
         id,
-        code: text(STATUS).and_then(|text| text.parse().ok()),
-        reason: text(REASON),
-        error: text(ERROR),
-        origin: text(ORIGIN),
-        source: text(QUEUE),
-        attempts: text(ATTEMPTS),
         content_type: properties.content_type().as_ref().map(|text| text.as_str().into()),
         headers: headers.collect(),
         is_partial: table.inner().contains_key(DROPPED),
         body,
-    }
+        ..DeadLetter::default()
+    };
+    letter::read_headers(&mut letter, |name| table.inner().get(name).and_then(scalar_text));
+    letter
 }
 
 /// The properties of a replayed dead letter: those of the original message.

@@ -49,7 +49,7 @@ pub(super) enum Failure {
 /// The broker returns a message before it confirms it, and `Returns` records the return before lapin receives the confirm. So once a
 /// confirm is received, it is known whether the message was returned.
 pub(super) async fn send_and_confirm(channel: Channel, live: Live, mut sending: mpsc::Receiver<Outgoing>) {
-    let returns = &live.returns;
+    let returns = &live.connection.returns;
     // Gives lapin time to report why the connection was lost.
     let mut lost = pin!(async {
         live.lost().await;
