@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crossdock_contract::Contracts;
 use crossdock_ports::{
-    Adapter, AdapterError, Capabilities, DeadLetters, EntryContext, EntryFinding, EntrySpec, Inbound, ListenerSpec,
-    Outbound, Schemas, ServiceSpec,
+    Adapter, AdapterError, DeadLetters, EntryContext, EntryFinding, EntrySpec, Inbound, ListenerSpec, Outbound,
+    Schemas, ServiceSpec,
 };
 use crossdock_settings::{FromNode, Node, Reader};
 
@@ -26,10 +26,6 @@ pub struct AmqpAdapter {
 impl Adapter for AmqpAdapter {
     fn name(&self) -> &'static str {
         "amqp"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { replies: true, acknowledges: true, ordered: true, confirms: true }
     }
 
     fn schemas(&self) -> Schemas {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crossdock_contract::Contracts;
 use crossdock_ports::{
-    Adapter, AdapterError, Capabilities, EntryContext, EntrySpec, Inbound, ListenerSpec, Outbound, Schemas, ServiceSpec,
+    Adapter, AdapterError, EntryContext, EntrySpec, Inbound, ListenerSpec, Outbound, Schemas, ServiceSpec,
 };
 use crossdock_settings::{FromNode, Node, Reader};
 
@@ -20,10 +20,6 @@ pub struct HttpAdapter;
 impl Adapter for HttpAdapter {
     fn name(&self) -> &'static str {
         "http"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { replies: true, acknowledges: false, ordered: false, confirms: true }
     }
 
     fn schemas(&self) -> Schemas {

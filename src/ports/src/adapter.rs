@@ -30,7 +30,7 @@ pub enum AdapterError {
     Stopped(String),
 }
 
-/// What an adapter supports. Routes that need more are rejected when they are loaded.
+/// What an entry guarantees. Routes that need more are rejected when they are loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// Callers wait for a reply.
@@ -39,8 +39,11 @@ pub struct Capabilities {
     pub acknowledges: bool,
     /// Messages of one source arrive in order.
     pub ordered: bool,
-    /// The receiver confirms sent messages.
-    pub confirms: bool,
+}
+
+impl Capabilities {
+    /// Those of a request that waits for its reply.
+    pub const REQUEST_REPLY: Self = Self { replies: true, acknowledges: false, ordered: false };
 }
 
 /// The messages that an entry accepts.
@@ -90,6 +93,10 @@ pub trait EntrySpec: Any + Debug + Send + Sync {
     fn address(&self) -> &Address;
     /// How a request becomes `req`.
     fn binding(&self) -> &Arc<Binding>;
+    /// What it guarantees.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::REQUEST_REPLY
+    }
     /// Whether its messages can have a body.
     fn accepts_body(&self) -> bool {
         true
@@ -160,6 +167,10 @@ pub trait OperationSpec: Any + Debug + Send + Sync {
     }
     /// Whether the protocol defines the operation as idempotent.
     fn is_idempotent(&self) -> bool;
+    /// Whether the receiver confirms that it has the message.
+    fn is_confirmed(&self) -> bool {
+        true
+    }
     /// Why a message may be lost although the operation succeeded, and the setting that prevents it; `None` if no message is lost.
     fn may_lose(&self) -> Option<(&'static str, &'static str)> {
         None
@@ -221,8 +232,6 @@ pub struct EntryFinding {
 pub trait Adapter: Send + Sync {
     /// The key in settings and route files, such as `http`.
     fn name(&self) -> &'static str;
-    /// What it supports.
-    fn capabilities(&self) -> Capabilities;
     /// The JSON Schemas of its settings.
     fn schemas(&self) -> Schemas;
     /// Reads the settings of a listener; `None` if an error was reported.

@@ -12,7 +12,7 @@ mod order;
 use std::sync::Arc;
 
 use crossdock_contract::CallType;
-use crossdock_ports::{Adapter, Capabilities, Delivery, EntrySpec};
+use crossdock_ports::{Delivery, EntrySpec};
 use crossdock_settings::{Fields, FromNode, Node, Reader, Span, choices, described};
 use serde_json::{Map, Value};
 
@@ -64,9 +64,6 @@ pub(crate) struct PolicyContext<'r> {
     pub(crate) call: Option<&'r Arc<CallType>>,
     pub(crate) delivery: Option<Delivery>,
     pub(crate) services: &'r ServiceCatalog,
-    pub(crate) adapters: &'r [Arc<dyn Adapter>],
-    /// The listeners of `crossdock.yaml`: name and adapter.
-    pub(crate) listeners: &'r [(String, &'static str)],
 }
 
 impl PolicyContext<'_> {
@@ -78,13 +75,6 @@ impl PolicyContext<'_> {
     /// Whether the route serves a call with a stream.
     fn is_streaming(&self) -> bool {
         self.call.is_some_and(|call| call.client_streaming || call.server_streaming)
-    }
-
-    /// What the adapter of an entry guarantees.
-    fn capabilities(&self, entry: &Arc<dyn EntrySpec>) -> Option<Capabilities> {
-        let listener = &entry.address().listener;
-        let (_, kind) = self.listeners.iter().find(|(name, _)| listener == name)?;
-        self.adapters.iter().find(|adapter| adapter.name() == *kind).map(|adapter| adapter.capabilities())
     }
 
     /// Reads an expression over the request.

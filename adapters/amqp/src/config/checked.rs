@@ -8,8 +8,8 @@ use crossdock_contract::{CallType, Contracts};
 use crossdock_delivery::RetryPolicy;
 use crossdock_message::ByteString;
 use crossdock_ports::{
-    Address, Binding, BodyBinding, Delivery, EntryContext, EntrySpec, ListenerSpec, OperationSpec, PathTemplate,
-    ServiceSpec, WriteFormat, known_call, xml_root,
+    Address, Binding, BodyBinding, Capabilities, Delivery, EntryContext, EntrySpec, ListenerSpec, OperationSpec,
+    PathTemplate, ServiceSpec, WriteFormat, known_call, xml_root,
 };
 use crossdock_settings::{FromNode, Node, Reader, Span, Spanned};
 use lapin::types::ShortString;
@@ -156,6 +156,10 @@ impl Entry {
 }
 
 impl EntrySpec for Entry {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { replies: true, acknowledges: !self.is_at_most_once, ordered: true }
+    }
+
     fn address(&self) -> &Address {
         &self.address
     }

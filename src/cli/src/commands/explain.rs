@@ -30,10 +30,7 @@ pub(super) fn explain(name: &str, folder: &Path) -> Outcome {
             let params: Vec<&str> = binding.params.iter().map(|param| &**param).collect();
             println!("            fields of the address: {}", params.join(", "));
         }
-        let listener = config.listeners.iter().find(|listener| entry.address().listener == listener.name);
-        if let Some(listener) = listener {
-            println!("            gives {}", guarantees(listener.adapter.capabilities()));
-        }
+        println!("            gives {}", guarantees(entry.capabilities()));
     }
     if let Some(delivery) = route.delivery {
         println!("  delivers  {}", delivery.word());
@@ -57,12 +54,12 @@ pub(super) fn explain(name: &str, folder: &Path) -> Outcome {
     Ok(())
 }
 
-/// An adapter's row of capabilities, in words.
-fn guarantees(row: Capabilities) -> String {
+/// The capabilities of an entry, in words.
+fn guarantees(entry: Capabilities) -> String {
     let words = [
-        (row.replies, "a reply", "no reply"),
-        (row.acknowledges, "acknowledgement after the work", "no acknowledgement after the work"),
-        (row.ordered, "order", "no order"),
+        (entry.replies, "a reply", "no reply"),
+        (entry.acknowledges, "acknowledgement after the work", "no acknowledgement after the work"),
+        (entry.ordered, "order", "no order"),
     ];
     words.map(|(given, yes, no)| if given { yes } else { no }).join(", ")
 }

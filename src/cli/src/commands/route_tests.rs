@@ -87,8 +87,15 @@ fn stubbed(folder: &std::path::Path) -> Result<Config, String> {
             breaker: None,
         });
     }
-    // What has to be acknowledged is not a test's to take.
-    config.listeners.retain(|listener| !listener.adapter.capabilities().acknowledges);
+    // A test cannot send messages that must be acknowledged.
+    let acknowledging: Vec<_> = config
+        .plan
+        .routes
+        .iter()
+        .flat_map(|route| &route.entries)
+        .filter(|entry| entry.capabilities().acknowledges)
+        .collect();
+    config.listeners.retain(|listener| !acknowledging.iter().any(|entry| entry.address().listener == listener.name));
     for listener in &mut config.listeners {
         *listener = on_free_port(listener)?;
     }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use crossdock_contract::Contracts;
 use crossdock_message::{Body, ByteString, Code, Fault, Format, Limits, Message, RequestContext};
 use crossdock_ports::{
-    Adapter, AdapterError, Capabilities, EntryContext, EntrySpec, Head, Inbound, Ingress as _, ListenerSpec,
-    LocalFuture, NoFields, OperationSpec, Outbound, Outcome, Schemas, ServiceSpec,
+    Adapter, AdapterError, EntryContext, EntrySpec, Head, Inbound, Ingress as _, ListenerSpec, LocalFuture, NoFields,
+    OperationSpec, Outbound, Outcome, Schemas, ServiceSpec,
 };
 use crossdock_proto::Files;
 use crossdock_routing::Inputs;
@@ -66,10 +66,6 @@ impl Outbound for Fragile {
 impl Adapter for Fragile {
     fn name(&self) -> &'static str {
         "fragile"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { replies: true, acknowledges: false, ordered: false, confirms: true }
     }
 
     fn schemas(&self) -> Schemas {

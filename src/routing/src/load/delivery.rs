@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossdock_ports::{Capabilities, Delivery, EntrySpec};
+use crossdock_ports::{Delivery, EntrySpec};
 use crossdock_settings::{Reader, Span};
 
 use super::Loader;
@@ -24,10 +24,9 @@ impl Loader<'_> {
             reader.error("delivery", span, message, help.to_owned());
         };
         for entry in entries.iter().filter(|_| delivery != Delivery::AtMostOnce) {
-            let name = &entry.address().listener;
-            let kind = self.inputs.listeners.iter().find(|(listener, _)| name == listener).map(|(_, kind)| *kind);
             // A caller that waits learns the outcome; a queue needs an acknowledgement.
-            if kind.and_then(|kind| self.capabilities(kind)).is_some_and(|row| !row.replies && !row.acknowledges) {
+            let capabilities = entry.capabilities();
+            if !capabilities.replies && !capabilities.acknowledges {
                 refuse(&entry.describe(), "cannot acknowledge messages", "accept the messages over another protocol");
             }
             if let Some((why, help)) = entry.may_lose() {
@@ -48,7 +47,7 @@ impl Loader<'_> {
             }
             match delivery {
                 Delivery::AtLeastOnce | Delivery::EffectivelyOnce => {
-                    if self.capabilities(service.adapter).is_some_and(|row| !row.confirms) {
+                    if !call.operation.is_confirmed() {
                         refuse(&part, "does not confirm messages", "send to a service that confirms them");
                     }
                     if let Some((why, help)) = call.operation.may_lose() {
@@ -63,9 +62,5 @@ impl Loader<'_> {
                 }
             }
         }
-    }
-
-    fn capabilities(&self, adapter: &str) -> Option<Capabilities> {
-        self.inputs.adapters.iter().find(|known| known.name() == adapter).map(|known| known.capabilities())
     }
 }

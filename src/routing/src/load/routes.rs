@@ -114,8 +114,6 @@ impl Loader<'_> {
             call: call.as_ref(),
             delivery: settings.delivery,
             services: &self.services,
-            adapters: self.inputs.adapters,
-            listeners: self.inputs.listeners,
         };
         let policies = policies.check(&context, reader);
         let errors = ErrorRule::check_all(&settings.errors, &self.services, reader);

@@ -45,7 +45,8 @@ impl Policy for OrderPolicy {
         }
         for entry in route.entries {
             // A caller that waits for its reply decides its own order; a queue must deliver in order.
-            if route.capabilities(entry).is_some_and(|row| row.acknowledges && !row.ordered) {
+            let capabilities = entry.capabilities();
+            if capabilities.acknowledges && !capabilities.ordered {
                 let message = format!("`{}` does not deliver messages in order", entry.describe());
                 reader.error("order", span, message, "remove `order`");
             }

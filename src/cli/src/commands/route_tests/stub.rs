@@ -9,8 +9,8 @@ use bytes::Bytes;
 use crossdock_contract::Contracts;
 use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Format, Message};
 use crossdock_ports::{
-    Adapter, AdapterError, Capabilities, EntryContext, EntrySpec, Inbound, ListenerSpec, LocalFuture, OperationSpec,
-    Outbound, Schemas, ServiceSpec, WriteFormat, encode_body,
+    Adapter, AdapterError, EntryContext, EntrySpec, Inbound, ListenerSpec, LocalFuture, OperationSpec, Outbound,
+    Schemas, ServiceSpec, WriteFormat, encode_body,
 };
 use crossdock_routing::StubPlan;
 use crossdock_settings::{Node, Reader};
@@ -91,10 +91,6 @@ pub(super) struct StubAdapter {
 impl Adapter for StubAdapter {
     fn name(&self) -> &'static str {
         NAME
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { replies: true, acknowledges: false, ordered: false, confirms: true }
     }
 
     fn schemas(&self) -> Schemas {
