@@ -206,5 +206,6 @@ fn the_admin_listener_rejects_foreign_host_names() {
         crossdock_tests::exchange(&gateway.admin(), request.as_bytes(), 1).0[0].status
     };
     assert_eq!((ask("127.0.0.1"), ask("localhost:9900"), ask("evil.example")), (200, 200, 403));
+    assert_eq!((ask("[::1]"), ask("[::1]:9900"), ask("evil@localhost")), (200, 200, 403));
     assert_eq!(ask("evil.example\r\nX-Forwarded-Host: localhost\r\nForwarded: host=localhost"), 403);
 }

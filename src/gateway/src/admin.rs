@@ -10,8 +10,10 @@ use std::time::Instant;
 
 use actix_web::dev::ServerHandle;
 use actix_web::http::header;
+use actix_web::http::uri::Authority;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use crossdock_cluster::Client;
+use subtle::ConstantTimeEq as _;
 
 use self::api::{routes_json, services_json};
 use self::cluster::{cluster_json, cluster_prometheus};
@@ -70,11 +72,6 @@ impl Admin {
     }
 }
 
-/// Compares in constant time for equal lengths.
-fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
-    left.len() == right.len() && left.iter().zip(right).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
-}
-
 /// Checks access. With a token, the request must contain it. Without one, the Host must be a loopback address or `localhost`, which
 /// prevents DNS rebinding from a web page.
 fn authorize(request: &HttpRequest, state: &AdminState) -> Result<(), HttpResponse> {
@@ -84,7 +81,7 @@ fn authorize(request: &HttpRequest, state: &AdminState) -> Result<(), HttpRespon
                 .headers()
                 .get(header::AUTHORIZATION)
                 .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-            if presented.is_some_and(|presented| constant_time_eq(presented, token.as_bytes())) {
+            if presented.is_some_and(|presented| presented.ct_eq(token.as_bytes()).into()) {
                 return Ok(());
             }
             Err(HttpResponse::Unauthorized().insert_header((header::WWW_AUTHENTICATE, "Bearer")).finish())
@@ -92,12 +89,17 @@ fn authorize(request: &HttpRequest, state: &AdminState) -> Result<(), HttpRespon
         None => {
             // Not `Forwarded` or `X-Forwarded-Host`: any client can send those.
             let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
-            let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            let is_local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-            if is_local { Ok(()) } else { Err(HttpResponse::Forbidden().finish()) }
+            if is_loopback_name(host) { Ok(()) } else { Err(HttpResponse::Forbidden().finish()) }
         }
     }
+}
+
+/// Whether the value of a Host header (RFC 9110 §7.2) is `localhost` or a loopback address, with or without a port.
+fn is_loopback_name(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    is_loopback && !host.contains('@')
 }
 
 async fn live() -> HttpResponse {
@@ -148,6 +150,31 @@ async fn cluster(request: HttpRequest, state: web::Data<AdminState>) -> HttpResp
         (Ok(()), Some(cluster)) => HttpResponse::Ok().json(cluster_json(&cluster.status())),
         (Ok(()), None) => {
             HttpResponse::NotFound().json(serde_json::json!({ "error": "the settings have no `cluster:`" }))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback_name;
+
+    #[test]
+    fn only_loopback_names_are_local() {
+        for host in ["localhost", "localhost:9900", "127.0.0.1", "127.9.9.9:80", "[::1]", "[::1]:9900"] {
+            assert!(is_loopback_name(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "evil@localhost",
+            "10.0.0.1:80",
+            "[::2]",
+            "::1:80",
+            "[::1",
+            "a b",
+        ] {
+            assert!(!is_loopback_name(host), "{host}");
         }
     }
 }
