@@ -141,7 +141,10 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`Gateway::start`], and [`RunError::Settings`] where the settings are wrong.
-    pub async fn start_with(&self, source: impl Fn() -> Result<Config, String> + 'static) -> Result<Running, RunError> {
+    pub async fn start_with(
+        &self,
+        source: impl Fn() -> Result<Config, String> + Send + Sync + 'static,
+    ) -> Result<Running, RunError> {
         let config = source().map_err(RunError::Settings)?;
         self.start_from(config, source).await
     }
@@ -149,7 +152,7 @@ impl Gateway {
     async fn start_from(
         &self,
         config: Config,
-        source: impl Fn() -> Result<Config, String> + 'static,
+        source: impl Fn() -> Result<Config, String> + Send + Sync + 'static,
     ) -> Result<Running, RunError> {
         let cluster = config.cluster.as_ref().map(start_cluster).transpose()?;
         let stats = Stats::new(Instant::now());
@@ -172,7 +175,7 @@ impl Gateway {
         let listening = guardian.send(Apply(config.listeners)).await.map_err(gone)?.map_err(RunError::Open)?;
         let last_error = Arc::new(Mutex::new(None));
         let routes = Routes {
-            source: Box::new(source),
+            source: Arc::new(source),
             adapters: Arc::clone(&self.adapters),
             current: Arc::clone(&current),
             stats: Arc::clone(&stats),

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use actix::{Actor, ActorFutureExt as _, Addr, Context, Handler, ResponseActFuture, WrapFuture as _};
+use actix::{Actor, ActorFutureExt as _, Addr, AtomicResponse, Context, Handler, WrapFuture as _};
 use crossdock_ports::Adapter;
 
 use super::guardian::{Apply, Guardian};
@@ -13,7 +13,7 @@ use crate::process::ProcessState;
 use crate::stats::Stats;
 
 /// Reads the settings again; the error is the text to show to the user.
-pub(crate) type Source = Box<dyn Fn() -> Result<Config, String>>;
+pub(crate) type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
 /// The error of the last reload; `None` if it succeeded or there was none.
 pub(crate) type LastError = Arc<Mutex<Option<String>>>;
@@ -35,9 +35,8 @@ pub(crate) struct Routes {
 pub(crate) struct ReloadRoutes;
 
 impl Routes {
-    /// Performs every step that can fail, before anything changes.
-    fn prepare(&self) -> Result<Generation, String> {
-        let config = (self.source)()?;
+    /// Creates the next generation: every step that can fail, before anything changes.
+    fn prepare(&self, config: Config) -> Result<Generation, String> {
         let number = self.current.load().number + 1;
         let mut generation =
             Generation::new(number, config.plan, config.listeners, config.limits, &self.stats, &self.process);
@@ -73,19 +72,29 @@ impl Actor for Routes {
 }
 
 impl Handler<ReloadRoutes> for Routes {
-    type Result = ResponseActFuture<Self, Result<u64, String>>;
+    /// Reloads are atomic: the next one starts when this one has ended.
+    type Result = AtomicResponse<Self, Result<u64, String>>;
 
     fn handle(&mut self, _: ReloadRoutes, _: &mut Context<Self>) -> Self::Result {
-        match self.prepare() {
-            Err(problem) => Box::pin(std::future::ready(Err(self.reject(problem))).into_actor(self)),
-            Ok(generation) => {
-                let applied = self.guardian.send(Apply(generation.listeners.clone()));
-                Box::pin(applied.into_actor(self).map(move |applied, routes, _| match applied {
-                    Ok(Ok(_)) => Ok(routes.publish(generation)),
-                    Ok(Err(problem)) => Err(routes.reject(problem)),
-                    Err(_) => Err(routes.reject("the gateway is stopping".to_owned())),
-                }))
-            }
-        }
+        let source = Arc::clone(&self.source);
+        // Contracts take long to compile; the control thread also serves health checks and the admin API.
+        let loading = tokio::task::spawn_blocking(move || source());
+        let reloading = loading.into_actor(self).then(|loaded, routes, _| {
+            let loaded = loaded.unwrap_or_else(|error| Err(format!("loading failed: {error}")));
+            let prepared = loaded.and_then(|config| routes.prepare(config));
+            let guardian = routes.guardian.clone();
+            let applying = async move {
+                let generation = prepared?;
+                match guardian.send(Apply(generation.listeners.clone())).await {
+                    Ok(applied) => applied.map(|_| generation),
+                    Err(_) => Err("the gateway is stopping".to_owned()),
+                }
+            };
+            applying.into_actor(routes)
+        });
+        AtomicResponse::new(Box::pin(reloading.map(|applied, routes, _| match applied {
+            Ok(generation) => Ok(routes.publish(generation)),
+            Err(problem) => Err(routes.reject(problem)),
+        })))
     }
 }
