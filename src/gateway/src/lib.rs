@@ -9,10 +9,12 @@
 //! | `data` | ingress, steps, service shards: the data path |
 //! | `process` | state that outlives generations and decides something |
 //! | `stats` | counters, and the formulas over them |
+//! | `cluster_state` | the replicated state of a cluster |
 //! | `admin` | liveness, readiness, metrics, routes |
 
 mod actors;
 mod admin;
+mod cluster_state;
 mod config;
 mod data;
 mod generation;

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix::{Actor as _, Addr};
-use crossdock_cluster::register::Register;
 use crossdock_cluster::{Node, StartError};
 use crossdock_ports::Adapter;
 use crossdock_routing::Plan;
@@ -16,6 +15,7 @@ use crossdock_settings::Diagnostics;
 
 use crate::actors::{Apply, Guardian, Listening, ReloadRoutes, Routes, StopAll};
 use crate::admin::{Admin, AdminState};
+use crate::cluster_state::EmptyState;
 use crate::config::{Config, load_config};
 use crate::data::Opener;
 use crate::generation::{CurrentGeneration, Generation, ServiceShare};
@@ -65,7 +65,7 @@ impl Deref for PlanInForce {
 fn start_cluster(settings: &crossdock_cluster::Settings) -> Result<Node, RunError> {
     // Alone it has promised nothing to anybody.
     let settings = crossdock_cluster::Settings { create: settings.members.len() == 1, ..settings.clone() };
-    let node = Node::start(&settings, Box::new(Register::default())).map_err(|problem| {
+    let node = Node::start(&settings, Box::new(EmptyState)).map_err(|problem| {
         let help = match &problem {
             StartError::Log(crossdock_cluster::wal::Error::Missing(_)) => {
                 "\nbefore its first start, and only then, make the log with `crossdock cluster init`; if it had one and lost it, say `crossdock cluster \

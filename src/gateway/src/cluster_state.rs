@@ -1,0 +1,29 @@
+//! The replicated state of a gateway: none, since no route uses the cluster.
+
+use bytes::Bytes;
+use crossdock_cluster::{SnapshotEncoder, StateMachine};
+use crossdock_zab::Txn;
+
+/// Executes no command and answers no query.
+pub(crate) struct EmptyState;
+
+impl StateMachine for EmptyState {
+    fn apply(&mut self, _: &Txn) -> Bytes {
+        Bytes::new()
+    }
+
+    fn query(&self, _: &[u8]) -> Bytes {
+        Bytes::new()
+    }
+
+    fn snapshot(&self) -> SnapshotEncoder {
+        Box::new(Vec::new)
+    }
+
+    fn restore(&mut self, state: Option<&[u8]>) -> Result<(), String> {
+        match state {
+            None | Some([]) => Ok(()),
+            Some(_) => Err("the snapshot contains state of another version of the gateway".to_owned()),
+        }
+    }
+}
