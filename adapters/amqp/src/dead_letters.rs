@@ -12,7 +12,7 @@ use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel};
 
-use crate::broker::{Broker, Brokers, Purpose};
+use crate::broker::{Broker, Brokers, Live, Purpose};
 use crate::config::{Entry, Listener, RejectPolicy};
 use crate::error::unreachable;
 use crate::mapping;
@@ -20,6 +20,9 @@ use crate::publisher::{Publication, Publisher};
 
 /// Timeout for each response of the broker.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a visit waits until the messages that it keeps are back in the queue. They are never lost: another consumer may take them first.
+const REQUEUE_TIMEOUT: Duration = Duration::from_secs(1);
+const REQUEUE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A dead letter queue.
 pub(crate) struct DeadLetterQueue {
@@ -65,24 +68,44 @@ impl DeadLetters for DeadLetterQueue {
             let live = self.consuming.connection().await?;
             let channel = with_timeout(live.connection.create_channel()).await?;
             let visited = self.visit_on(&channel, max, choose).await;
-            // Closing the channel requeues unsettled messages.
+            // Requeues unsettled messages.
             let _ = with_timeout(channel.close(200, "OK".into())).await;
-            visited
+            let (visit, message_count) = visited?;
+            let kept = message_count.saturating_sub(visit.replayed + visit.dropped);
+            // The visit has succeeded, whatever the broker answers now.
+            let _ = tokio::time::timeout(REQUEUE_TIMEOUT, self.requeued(&live, kept)).await;
+            Ok(visit)
         })
     }
 }
 
 impl DeadLetterQueue {
+    /// Waits until the queue has `kept` messages. The broker confirms that a channel is closed before it requeues the channel's messages, so a visit
+    /// that starts at once could miss them.
+    async fn requeued(&self, live: &Live, kept: usize) -> lapin::Result<()> {
+        let channel = live.connection.create_channel().await?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        loop {
+            let queue = channel.queue_declare(self.queue.clone(), options, FieldTable::default()).await?;
+            if usize::try_from(queue.message_count()).unwrap_or(usize::MAX) >= kept {
+                return Ok(());
+            }
+            tokio::time::sleep(REQUEUE_INTERVAL).await;
+        }
+    }
+
+    /// Visits messages; also returns how many the queue had before.
     async fn visit_on(
         &self,
         channel: &Channel,
         max: usize,
         choose: &mut dyn FnMut(&DeadLetter) -> Choice,
-    ) -> Result<Visit, Fault> {
+    ) -> Result<(Visit, usize), Fault> {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let queue = with_timeout(channel.queue_declare(self.queue.clone(), options, FieldTable::default())).await?;
         // Messages that arrive during the visit may be replayed ones that failed again.
-        let count = max.min(usize::try_from(queue.message_count()).unwrap_or(usize::MAX));
+        let message_count = usize::try_from(queue.message_count()).unwrap_or(usize::MAX);
+        let count = max.min(message_count);
         let mut visit = Visit::default();
         while visit.seen < count {
             let got = match with_timeout(channel.basic_get(self.queue.clone(), BasicGetOptions::default())).await {
@@ -118,7 +141,7 @@ impl DeadLetterQueue {
                 }
             }
         }
-        Ok(visit)
+        Ok((visit, message_count))
     }
 
     async fn replay(&self, properties: &BasicProperties, letter: &DeadLetter) -> Result<(), Fault> {
