@@ -276,7 +276,7 @@ impl Publisher {
         }
         let Ok(permit) = Arc::clone(&open.permits).try_acquire_owned() else {
             let message = "too many messages await publisher confirms";
-            let fault = Fault::new(Code::ResourceExhausted, "UNCONFIRMED", message);
+            let fault = Fault::new(Code::ResourceExhausted, "CONFIRMS_PENDING", message);
             return Err(Failure::Fault(fault.with_retry(Retry::After(Duration::from_secs(1)))));
         };
         let (done, outcome) = oneshot::channel();

@@ -261,7 +261,10 @@ impl DeliveryHandler {
                 Err(fault) if matches!(&*fault.reason, "REFUSED" | "REPLY_ADDRESS") => {
                     return self.reject(received, &fault, 1).await;
                 }
-                Err(fault) if fault.reason == "UNCONFIRMED" || fault.code != Code::Unavailable => {
+                Err(fault)
+                    if fault.reason == "UNCONFIRMED"
+                        || !matches!(fault.code, Code::Unavailable | Code::ResourceExhausted) =>
+                {
                     unconfirmed += 1;
                     if unconfirmed == REPLY_ATTEMPTS_MAX {
                         tracing::warn!(queue = %received.entry.queue, problem = %fault, "reply dropped after repeated failures");
@@ -333,15 +336,16 @@ impl DeliveryHandler {
     /// Rejects a message by the policy of its entry. A dead letter is acknowledged only once the broker has confirmed it.
     async fn reject(&self, received: &ReceivedMessage<'_>, fault: &Fault, attempts: u32) -> Disposition {
         let queue = &received.entry.queue;
-        let action = match &received.entry.reject_policy {
-            RejectPolicy::DeadLetter(_) => "message dead-lettered",
-            RejectPolicy::Broker => "message nacked without requeue",
-            RejectPolicy::Discard => "message discarded",
-        };
-        tracing::warn!(%queue, code = %fault.code, reason = %fault.reason, attempts, "{action}");
+        let log = |action| tracing::warn!(%queue, code = %fault.code, reason = %fault.reason, attempts, "{action}");
         let dead = match &received.entry.reject_policy {
-            RejectPolicy::Discard => return Disposition::Acknowledge,
-            RejectPolicy::Broker => return Disposition::Nack,
+            RejectPolicy::Discard => {
+                log("message discarded");
+                return Disposition::Acknowledge;
+            }
+            RejectPolicy::Broker => {
+                log("message nacked without requeue");
+                return Disposition::Nack;
+            }
             RejectPolicy::DeadLetter(dead) => dead,
         };
         if !self.delay_cycle(received, dead).await {
@@ -355,7 +359,10 @@ impl DeliveryHandler {
             let publication =
                 Publication { key: dead.clone(), mandatory: true, properties, body: received.body.clone() };
             match self.publish_with_stop_grace(self.listener.publisher.publish(publication)).await {
-                Ok(()) => return Disposition::Acknowledge,
+                Ok(()) => {
+                    log("message dead-lettered");
+                    return Disposition::Acknowledge;
+                }
                 Err(problem) if problem.reason == "HEADERS_TOO_LARGE" && with_headers => {
                     with_headers = false;
                     continue;
