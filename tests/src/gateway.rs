@@ -152,7 +152,7 @@ impl Gateway {
             if let Some(status) = self.process.try_wait().expect("a process") {
                 panic!("the gateway exited with {status}:\n{}", self.log().join("\n"));
             }
-            self.field("admin listens", "address").is_some()
+            self.field("admin server started", "address").is_some()
         });
         let admin = self.admin();
         until("the gateway to be ready", || call(&admin, "GET", "/readyz", "").status == 200);
@@ -203,7 +203,7 @@ impl Gateway {
     /// If there is none.
     #[must_use]
     pub fn admin(&self) -> String {
-        self.field("admin listens", "address").expect("the admin listener's address")
+        self.field("admin server started", "address").expect("the admin listener's address")
     }
 
     /// Reads a JSON document from the admin listener.

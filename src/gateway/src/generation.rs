@@ -16,9 +16,9 @@ use crate::process::health::ServiceHealth;
 use crate::process::{FaultLog, ProcessState};
 use crate::stats::{RouteStats, ServiceStats, Stats};
 
-/// One version of the routes, with what its messages and calls share.
+/// One version of the routes, with the state that its messages and calls share.
 pub(crate) struct Generation {
-    /// Counts up from 1.
+    /// Starts at 1.
     pub(crate) number: u64,
     pub(crate) plan: Plan,
     pub(crate) listeners: Vec<ListenerConfig>,
@@ -27,11 +27,11 @@ pub(crate) struct Generation {
     pub(crate) services: Vec<ServiceShare>,
     /// One for each route of the plan.
     pub(crate) routes: Vec<Arc<RouteShare>>,
-    /// Files besides YAML that it was read from.
+    /// The files other than YAML that it was read from.
     pub(crate) files: BTreeSet<PathBuf>,
 }
 
-/// What all data arbiters share of a route.
+/// The state of a route shared by all data arbiters.
 pub(crate) struct RouteShare {
     pub(crate) name: ByteString,
     pub(crate) stats: Arc<RouteStats>,
@@ -40,11 +40,11 @@ pub(crate) struct RouteShare {
     pub(crate) policies: Vec<Box<dyn Policy>>,
 }
 
-/// What all data arbiters share of a service.
+/// The state of a service shared by all data arbiters.
 #[derive(Clone)]
 pub(crate) struct ServiceShare {
     pub(crate) plan: Arc<ServicePlan>,
-    /// Permits for further calls.
+    /// Permits for concurrent calls.
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) stats: Arc<ServiceStats>,
     pub(crate) health: Arc<ServiceHealth>,
@@ -75,10 +75,10 @@ impl Generation {
     }
 }
 
-/// The generation in force, which data arbiters load for each message.
+/// The current generation; data arbiters load it for each message.
 pub(crate) struct CurrentGeneration {
     generation: ArcSwap<Generation>,
-    /// Its number, to wait for the next.
+    /// The number of the generation; receivers wait for the next.
     published: watch::Sender<u64>,
     draining: AtomicBool,
     next_id: AtomicU64,
@@ -98,7 +98,7 @@ impl CurrentGeneration {
         self.generation.load()
     }
 
-    /// Swaps the generation. Messages in flight keep the one that they started with.
+    /// Replaces the generation. Messages in flight keep the one that they started with.
     pub(crate) fn publish(&self, next: Generation) {
         let number = next.number;
         self.generation.store(Arc::new(next));
@@ -118,7 +118,7 @@ impl CurrentGeneration {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Numbers data arbiters, so that each generates ids of its own.
+    /// Returns a number for a data arbiter, which makes its message ids unique.
     pub(crate) fn next_arbiter(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }

@@ -1,14 +1,14 @@
-//! The clock and random numbers that expressions see.
+//! The clock and random numbers for expressions.
 
 use crossdock_message::Time;
 use crossdock_routing::expression::Host;
 
-/// The clock and the random numbers of the system.
+/// The system clock and random number generator.
 #[derive(Debug)]
 pub struct SystemHost;
 
 impl Host for SystemHost {
-    #[expect(clippy::disallowed_methods, reason = "the edge")]
+    #[expect(clippy::disallowed_methods, reason = "expressions get the time of the system from here only")]
     fn now(&self) -> Time {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);

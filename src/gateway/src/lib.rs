@@ -1,16 +1,16 @@
-//! A gateway: actors, data path, admin, wiring. The only place where all parts meet.
+//! The gateway: actors, data path, process state, admin API, wiring. The only crate that knows all parts.
 //!
-//! | module | holds |
+//! | module | contents |
 //! | --- | --- |
-//! | `wiring` | the one composition root: start, reload, drain, stop |
-//! | `config` | `crossdock.yaml` and the route files, read and checked |
-//! | `generation` | one version of the routes, whole, and the swap to the next |
+//! | `wiring` | the composition root: start, reload, drain, stop |
+//! | `config` | reads and checks `crossdock.yaml` and the route files |
+//! | `generation` | one complete version of the routes, and the swap to the next |
 //! | `actors` | guardian, hosts, routes: the control plane |
 //! | `data` | ingress, steps, service shards: the data path |
-//! | `process` | state that outlives generations and decides something |
-//! | `stats` | counters, and the formulas over them |
+//! | `process` | state that outlives generations and takes part in decisions |
+//! | `stats` | counters, and figures derived from them |
 //! | `cluster_state` | the replicated state of a cluster |
-//! | `admin` | liveness, readiness, metrics, routes |
+//! | `admin` | liveness, readiness, metrics, state of routes and services |
 
 mod actors;
 mod admin;

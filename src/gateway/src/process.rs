@@ -1,7 +1,7 @@
-//! State of the whole process that decides something and outlives generations: a reload changes no order, forgets no key, and gives no
-//! service more concurrent calls than its settings allow.
+//! Process state that takes part in decisions and outlives generations: a reload changes no order, forgets no key, and gives no service more
+//! concurrent calls than its settings allow.
 //!
-//! Statistics only count and live in `stats`; nothing here depends on routes' plans beyond the names and limits that it is keyed by.
+//! Statistics only count; they are in `stats`. The state is keyed by names and limits, and does not depend on plans of routes otherwise.
 
 mod dedup_cache;
 mod fault_log;
@@ -28,7 +28,7 @@ use permits::Permits;
 pub(crate) struct ProcessState {
     /// Endpoints, circuit breakers and host names.
     pub(crate) health: Registry,
-    /// The log of faults, whose lines per second are limited.
+    /// The rate-limited log of faults.
     pub(crate) faults: Arc<FaultLog>,
     permits: Permits,
     routes: Mutex<BTreeMap<ByteString, Arc<RouteState>>>,
@@ -37,11 +37,11 @@ pub(crate) struct ProcessState {
 /// The state of one route, by its name.
 #[derive(Debug, Default)]
 pub(crate) struct RouteState {
-    /// Messages that wait for their predecessors of the same `order` key.
+    /// Messages that wait for predecessors with the same `order` key.
     pub(crate) order: Arc<KeyQueues>,
     /// Messages that wait for an in-flight duplicate, by `idempotency` key.
     pub(crate) duplicates: Arc<KeyQueues>,
-    /// Outcomes of messages that were processed, by `idempotency` key.
+    /// Outcomes of processed messages, by `idempotency` key.
     pub(crate) processed: DedupCache,
     /// Hashes the content of messages; the same for all generations.
     pub(crate) hasher: RandomState,
@@ -59,7 +59,7 @@ impl ProcessState {
         Arc::clone(routes.entry(name.clone()).or_default())
     }
 
-    /// Forgets the outcomes of all messages, for tests of routes that must not see one another's.
+    /// Clears all dedup caches, so that route tests do not affect each other.
     pub(crate) fn forget_processed(&self) {
         for route in self.routes.lock().unwrap_or_else(PoisonError::into_inner).values() {
             route.processed.clear();

@@ -1,5 +1,4 @@
-//! The one composition root: builds everything from checked settings, in the order services → routes → inbound, and
-//! takes it down in reverse.
+//! The composition root: starts everything from checked settings, in the order services, routes, listeners, and stops it in reverse.
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
@@ -22,10 +21,10 @@ use crate::generation::{CurrentGeneration, Generation, ServiceShare};
 use crate::process::ProcessState;
 use crate::stats::{Stats, WINDOW_STEP};
 
-/// Why a gateway does not start.
+/// Why the gateway failed to start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The settings are wrong; the text shows where and what to write.
+    /// The settings are invalid; the text has the diagnostics.
     #[error("{0}")]
     Settings(String),
     /// A listener, the admin listener or a service cannot be opened.
@@ -33,12 +32,12 @@ pub enum RunError {
     Open(String),
 }
 
-/// Makes gateways.
+/// Starts gateways.
 pub struct Gateway {
     adapters: Arc<[Arc<dyn Adapter>]>,
 }
 
-/// A gateway that runs.
+/// A running gateway.
 pub struct Running {
     current: Arc<CurrentGeneration>,
     process: Arc<ProcessState>,
@@ -61,29 +60,28 @@ impl Deref for PlanInForce {
     }
 }
 
-/// Makes this instance one of its cluster.
+/// Starts the cluster node of this instance.
 fn start_cluster(settings: &crossdock_cluster::Settings) -> Result<Node, RunError> {
-    // Alone it has promised nothing to anybody.
+    // A node without peers has acknowledged nothing to others, so it may create its log.
     let settings = crossdock_cluster::Settings { create: settings.members.len() == 1, ..settings.clone() };
     let node = Node::start(&settings, Box::new(EmptyState)).map_err(|problem| {
         let help = match &problem {
             StartError::Log(crossdock_cluster::wal::Error::Missing(_)) => {
-                "\nbefore its first start, and only then, make the log with `crossdock cluster init`; if it had one and lost it, say `crossdock cluster \
-                 init --lost`"
+                "\nrun `crossdock cluster init` before the first start of an instance; if the instance had a log and lost it, run `crossdock cluster init --lost`"
             }
             _ => "",
         };
         RunError::Open(format!("cluster: {problem}{help}"))
     })?;
-    tracing::info!(id = %settings.id, address = %node.address(), "takes part in the cluster");
+    tracing::info!(id = %settings.id, address = %node.address(), "cluster node started");
     Ok(node)
 }
 
-/// Opens a service for a moment, so that a file that cannot be used is found before anything depends on it.
+/// Opens the endpoints of a service and closes them again, to detect unusable files before the service is in use.
 pub(crate) fn try_open(service: &ServiceShare, adapters: &[Arc<dyn Adapter>]) -> Result<(), String> {
     let plan = &service.plan;
     let Some(adapter) = adapters.iter().find(|adapter| adapter.name() == plan.adapter) else {
-        return Err(format!("service `{}`: the adapter `{}` is not there", plan.name, plan.adapter));
+        return Err(format!("service `{}`: there is no adapter `{}`", plan.name, plan.adapter));
     };
     for endpoint in 0..plan.spec.endpoints().len() {
         adapter.open_outbound(&*plan.spec, endpoint).map_err(|error| format!("service `{}`: {error}", plan.name))?;
@@ -91,30 +89,30 @@ pub(crate) fn try_open(service: &ServiceShare, adapters: &[Arc<dyn Adapter>]) ->
     Ok(())
 }
 
-/// Reads the settings of a folder, and logs warnings.
+/// Reads the settings of a folder and logs warnings.
 ///
 /// # Errors
-/// The diagnostics, for people.
+/// The diagnostics in readable form.
 pub fn read_folder(folder: &Path, adapters: &[Arc<dyn Adapter>]) -> Result<Config, String> {
     read_folder_as(folder, adapters, |diagnostics| diagnostics.render(false))
 }
 
-/// As [`read_folder`], with the diagnostics told in another way.
+/// Like [`read_folder`], with another format of the diagnostics.
 fn read_folder_as(
     folder: &Path,
     adapters: &[Arc<dyn Adapter>],
-    tell: impl FnOnce(&Diagnostics) -> String,
+    format_errors: impl FnOnce(&Diagnostics) -> String,
 ) -> Result<Config, String> {
     let mut diagnostics = Diagnostics::new();
     match load_config(folder, adapters, &mut diagnostics) {
         Ok(Some(config)) => {
             let warnings = diagnostics.render_short();
             if !warnings.is_empty() {
-                tracing::warn!("settings:\n{warnings}");
+                tracing::warn!("settings have warnings:\n{warnings}");
             }
             Ok(config)
         }
-        Ok(None) => Err(tell(&diagnostics)),
+        Ok(None) => Err(format_errors(&diagnostics)),
         Err(problem) => Err(problem),
     }
 }
@@ -126,21 +124,20 @@ impl Gateway {
         Self { adapters: adapters.into() }
     }
 
-    /// Starts with the settings of a folder, read already; a reload reads the folder again. Has to be called on a local
-    /// task set.
+    /// Starts with settings that were read from a folder; a reload reads the folder again. Must be called on a local task set.
     ///
     /// # Errors
-    /// [`RunError::Open`] where something cannot be opened.
+    /// [`RunError::Open`] if a listener or service cannot be opened.
     pub async fn start(&self, config: Config, folder: PathBuf) -> Result<Running, RunError> {
         let adapters = Arc::clone(&self.adapters);
-        // Reloads are told without the lines of the files: they may hold what does not belong into a log.
+        // Errors of reloads are logged without source lines, which may contain secrets.
         self.start_from(config, move || read_folder_as(&folder, &adapters, Diagnostics::render_short)).await
     }
 
-    /// As [`Gateway::start`], with settings from anywhere, which are read at once.
+    /// Like [`Gateway::start`], with settings from any source, which is read immediately.
     ///
     /// # Errors
-    /// As [`Gateway::start`], and [`RunError::Settings`] where the settings are wrong.
+    /// As [`Gateway::start`], and [`RunError::Settings`] if the settings are invalid.
     pub async fn start_with(
         &self,
         source: impl Fn() -> Result<Config, String> + Send + Sync + 'static,
@@ -171,8 +168,8 @@ impl Gateway {
             boot: rand::random(),
         };
         let guardian = Guardian::new(config.workers, Arc::new(opener)).start();
-        let gone = |_| RunError::Open("the guardian is gone".to_owned());
-        let listening = guardian.send(Apply(config.listeners)).await.map_err(gone)?.map_err(RunError::Open)?;
+        let stopped_actor = |_| RunError::Open("the guardian actor stopped".to_owned());
+        let listening = guardian.send(Apply(config.listeners)).await.map_err(stopped_actor)?.map_err(RunError::Open)?;
         let last_error = Arc::new(Mutex::new(None));
         let routes = Routes {
             source: Arc::new(source),
@@ -198,7 +195,7 @@ impl Gateway {
                 let state = AdminState { token, cluster: cluster.as_ref().map(Node::client), ..state };
                 let opened = Admin::open(address, state);
                 let admin = opened.map_err(|error| RunError::Open(format!("admin listener {address}: {error}")))?;
-                tracing::info!(address = %admin.address(), "admin listens");
+                tracing::info!(address = %admin.address(), "admin server started");
                 Some(admin)
             }
         };
@@ -223,7 +220,7 @@ impl Gateway {
 }
 
 impl Running {
-    /// The address that a listener got.
+    /// The address of a listener.
     #[must_use]
     pub fn listener(&self, name: &str) -> Option<&str> {
         self.listening.iter().find(|listening| listening.name == name).map(|listening| listening.address.as_str())
@@ -240,41 +237,41 @@ impl Running {
         self.admin.as_ref().map(Admin::address)
     }
 
-    /// The files besides YAML that the generation in force was read from.
+    /// The files other than YAML that the current generation was read from.
     #[must_use]
     pub fn files(&self) -> BTreeSet<PathBuf> {
         self.current.load().files.clone()
     }
 
-    /// The plan in force. It stays the same until it is dropped, whatever is reloaded.
+    /// The plan of the current generation. Reloads do not change it.
     #[must_use]
     pub fn plan(&self) -> PlanInForce {
         PlanInForce(Arc::clone(&self.current.load()))
     }
 
-    /// Forgets the outcomes of all messages, for tests of routes that must not see one another's.
+    /// Clears all dedup caches, so that route tests do not affect each other.
     pub fn forget_processed(&self) {
         self.process.forget_processed();
     }
 
-    /// The number of the generation in force.
+    /// The number of the current generation.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.current.load().number
     }
 
-    /// Reads the settings again. Gives the number of the generation in force.
+    /// Reads the settings again. Returns the number of the new generation.
     ///
     /// # Errors
-    /// What is wrong with the new settings; the old ones serve on.
+    /// The diagnostics of the new settings; the old ones stay in force.
     pub async fn reload(&self) -> Result<u64, String> {
         self.routes.send(ReloadRoutes).await.unwrap_or_else(|_| {
-            tracing::error!("the actor of the routes is gone: restart the gateway to read them again");
-            Err("the actor of the routes is gone".to_owned())
+            tracing::error!("routes actor stopped; restart the gateway to reload routes");
+            Err("the routes actor stopped".to_owned())
         })
     }
 
-    /// Stops: not ready, nothing new, what is in flight to its end. Says whether all of it ended in time.
+    /// Stops: readiness fails, nothing new is accepted, and messages in flight complete. Returns whether all of them completed in time.
     pub async fn stop(self) -> bool {
         self.current.drain();
         let stopped = tokio::time::timeout(self.drain, self.guardian.send(StopAll)).await.is_ok();

@@ -1,4 +1,4 @@
-//! Counts each request of a route once, also if its caller leaves or its reply is a stream, and logs its fault.
+//! Counts each request of a route exactly once, also if the caller disconnects or the reply is a stream, and logs its fault.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,7 +10,7 @@ use crate::generation::RouteShare;
 use crate::process::Place;
 use crate::stats::Phases;
 
-/// A request in flight. If it is dropped before it is finished, its caller has left.
+/// A request in flight. Dropping it before it is finished counts it as cancelled.
 pub(super) struct Counted {
     route: Arc<RouteShare>,
     context: Option<Arc<RequestContext>>,
@@ -19,13 +19,13 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// Starts to count a request of a route.
+    /// Begins a request of a route.
     pub(super) fn begin(route: &Arc<RouteShare>, context: Option<Arc<RequestContext>>) -> Self {
         route.stats.begin();
         Self { route: Arc::clone(route), context, phases: Phases::default(), done: false }
     }
 
-    /// Counts the outcome. A stream counts once it ends, with the time until its first message.
+    /// Counts the outcome. A streamed reply is counted when the stream ends, with the latency of its head.
     pub(super) fn finish(mut self, outcome: Outcome, phases: Phases) -> Outcome {
         self.phases = phases;
         match outcome {

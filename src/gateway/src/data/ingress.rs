@@ -1,4 +1,4 @@
-//! The gateway, as adapters see it on one data arbiter.
+//! The gateway side of inbound adapters on one data arbiter.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -25,13 +25,13 @@ use crate::generation::{CurrentGeneration, Generation};
 use crate::process::{Place, ProcessState};
 use crate::stats::{Phases, Stats};
 
-/// Gives each data arbiter its own ingress.
+/// Opens an ingress for each data arbiter.
 pub(crate) struct Opener {
     pub(crate) current: Arc<CurrentGeneration>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) process: Arc<ProcessState>,
     pub(crate) adapters: Arc<[Arc<dyn Adapter>]>,
-    /// Tells identities of this process from those of another.
+    /// A random number that distinguishes message ids of this process from those of others.
     pub(crate) boot: u32,
 }
 
@@ -40,15 +40,17 @@ impl OpenIngress for Opener {
         Rc::new(DataArbiter::new(self))
     }
 }
+
+/// The ingress of one data arbiter.
 pub(super) struct DataArbiter {
     current: Arc<CurrentGeneration>,
     stats: Arc<Stats>,
     process: Arc<ProcessState>,
     adapters: Arc<[Arc<dyn Adapter>]>,
-    /// The service actors of the newest generation that a message came for.
+    /// The service actors of the latest generation that a message used.
     shards: Rc<RefCell<Option<Rc<Shards>>>>,
-    /// Lets go of those of an older generation, so that its services are no longer checked, nor the names of their hosts looked up.
-    _forgetting: AbortOnDropHandle<()>,
+    /// Drops the service actors of an older generation, which ends its health checks and name lookups.
+    _eviction: AbortOnDropHandle<()>,
     id_prefix: String,
     ids: Cell<u64>,
 }
@@ -57,10 +59,10 @@ impl DataArbiter {
     pub(super) fn new(opener: &Opener) -> Self {
         let shards: Rc<RefCell<Option<Rc<Shards>>>> = Rc::default();
         let (mut published, held) = (opener.current.published(), Rc::clone(&shards));
-        let forgetting = actix_rt::spawn(async move {
+        let eviction = actix_rt::spawn(async move {
             while published.changed().await.is_ok() {
                 let newest = *published.borrow_and_update();
-                // Dropped once nothing is borrowed: calls in flight hold them, too.
+                // Drop the actors only after the borrow has ended. Calls in flight still hold them.
                 let old = held.borrow_mut().take_if(|shards| shards.generation().number != newest);
                 drop(old);
             }
@@ -71,7 +73,7 @@ impl DataArbiter {
             process: Arc::clone(&opener.process),
             adapters: Arc::clone(&opener.adapters),
             shards,
-            _forgetting: AbortOnDropHandle::new(forgetting),
+            _eviction: AbortOnDropHandle::new(eviction),
             id_prefix: format!("{:08x}-{:x}-", opener.boot, opener.current.next_arbiter()),
             ids: Cell::new(0),
         }
@@ -83,8 +85,8 @@ impl DataArbiter {
             return Ok(Rc::clone(shards));
         }
         let opened = Shards::open(Arc::clone(generation), &self.adapters).map_err(|error| {
-            tracing::error!(%error, "a service cannot be opened");
-            Fault::new(Code::Internal, "SERVICE_OPEN", "a service of the gateway cannot be opened")
+            tracing::error!(%error, "failed to open services");
+            Fault::new(Code::Internal, "SERVICE_OPEN", "the gateway failed to open its services")
         })?;
         let shards = Rc::new(opened);
         *held = Some(Rc::clone(&shards));
@@ -156,15 +158,15 @@ impl Ingress for DataArbiter {
 fn no_route(generation: &Generation, head: &Head<'_>, miss: Miss) -> Fault {
     match miss {
         Miss::RepeatedHeader(name) => header_twice(&name),
-        Miss::Path => Fault::caller(Code::NotFound, "NO_ROUTE", "nothing is served at this path"),
+        Miss::Path => Fault::caller(Code::NotFound, "NO_ROUTE", "no route matches this path"),
         Miss::Method => {
             let methods = generation.plan.table.methods(head);
             if methods.iter().any(|method| *method == head.method) {
-                // The method is served, but not with these headers.
-                return Fault::caller(Code::NotFound, "NO_ROUTE", "nothing is served at this path with these headers");
+                // A route has this method, but requires other headers.
+                return Fault::caller(Code::NotFound, "NO_ROUTE", "no route matches this path with these headers");
             }
             let allow = methods.iter().map(|method| &**method).collect::<Vec<_>>().join(", ");
-            Fault::caller(Code::Unimplemented, "METHOD", "the method is not served at this path")
+            Fault::caller(Code::Unimplemented, "METHOD", "the method is not allowed at this path")
                 .with_http_status(405)
                 .with_detail("allow", allow)
         }
@@ -209,7 +211,7 @@ impl RouteExchange {
         &self.shards.generation().plan.routes[self.route]
     }
 
-    /// Starts to count a request.
+    /// Begins a request in the statistics of the route.
     pub(super) fn count(&self, context: Option<Arc<RequestContext>>) -> Counted {
         Counted::begin(&self.shards.generation().routes[self.route], context)
     }

@@ -1,12 +1,12 @@
-//! Policies of routes at run time: decisions between the admission of a message and its first step, and after its last.
+//! Policies of routes at run time: decisions before the first step of a message and after its last.
 //!
-//! | hook | when | may |
+//! | hook | called | may |
 //! | --- | --- | --- |
 //! | [`Policy::head`] | before the body is read | refuse |
-//! | [`Policy::arrive`] | in the first poll of the dispatch, before anything is awaited | refuse, and take a place that depends on the order of arrival |
+//! | [`Policy::arrive`] | in the first poll of the dispatch, before anything is awaited | refuse, and take a position in the order of arrival |
 //! | [`Arrived::admit`] | one policy after another, in the order of `crossdock_routing::Policies` | wait, refuse, or answer in place of the steps |
 //! | [`Admitted::reply`] | on a reply, in reverse order | change it |
-//! | [`Admitted::end`] | once the outcome is known, in reverse order | release, remember |
+//! | [`Admitted::end`] | once the outcome is known, in reverse order | release locks, store the outcome |
 //!
 //! One policy is one file, beside its plan in `routing/src/policies`. A message that was admitted by a policy is processed to its end even
 //! if its caller leaves, so that [`Admitted::end`] sees the outcome.
@@ -28,7 +28,7 @@ use crate::host::SystemHost;
 use crate::process::RouteState;
 use crate::stats::Phases;
 
-/// Bytes of a key.
+/// Maximum length of a key in bytes.
 const KEY_LEN_MAX: usize = 512;
 
 /// A policy of one route.
@@ -36,7 +36,7 @@ pub(crate) trait Policy: Send + Sync {
     /// Decides on the head of a message.
     ///
     /// # Errors
-    /// The fault that the caller gets.
+    /// The fault for the caller.
     fn head(&self, head: &Head<'_>) -> Result<(), Fault> {
         let _ = head;
         Ok(())
@@ -45,7 +45,7 @@ pub(crate) trait Policy: Send + Sync {
     /// Decides on a message in the order of arrival. `None` lets it pass.
     ///
     /// # Errors
-    /// The fault that the caller gets.
+    /// The fault for the caller.
     fn arrive(&self, arrival: &Arrival<'_>) -> Result<Option<Box<dyn Arrived>>, Fault>;
 }
 
@@ -57,12 +57,12 @@ pub(crate) trait Arrived {
 
 /// A message that was admitted. Dropping it means that its processing failed unexpectedly.
 pub(crate) trait Admitted {
-    /// Sees a reply before the caller gets it.
+    /// Called with a reply before it is sent.
     fn reply(&mut self, reply: &mut Message) {
         let _ = reply;
     }
 
-    /// Sees the outcome.
+    /// Called with the outcome.
     fn end(self: Box<Self>, outcome: &Outcome);
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct Arrival<'m> {
     pub(crate) request: &'m Request,
     /// The position of its entry in the route.
     pub(crate) entry: usize,
-    /// Its place in the order over several attempts, if its adapter redelivers messages; then nobody waits for a reply.
+    /// Keeps its position in the order over several attempts, if its adapter redelivers messages; then no caller waits for a reply.
     pub(crate) guard: Option<&'m Rc<OrderGuard>>,
     /// The end of the wait; `None` for a redelivered message without a deadline of its own.
     pub(crate) until: Option<Instant>,
@@ -89,7 +89,7 @@ impl Arrival<'_> {
             None => "is absent",
             Some(text) if text.is_empty() => "is empty",
             Some(text) if text.len() > KEY_LEN_MAX => "is longer than 512 bytes",
-            // A copy: a part of a body keeps all of it in memory.
+            // Copy the key: a slice of the body would keep the whole body in memory.
             Some(text) => return Ok(ByteString::from(&*text)),
         };
         let message = format!("the key of `{policy}`, `{}`, {problem}", expression.source());
@@ -97,7 +97,7 @@ impl Arrival<'_> {
     }
 }
 
-/// The policies of a route that do more than its plan alone, in the order of execution.
+/// The policies of a route that have state at run time, in the order of execution.
 pub(crate) fn policies_of(plan: &RoutePlan, state: &Arc<RouteState>) -> Vec<Box<dyn Policy>> {
     let mut policies: Vec<Box<dyn Policy>> = Vec::new();
     if let Some(order) = &plan.policies.order {
@@ -110,7 +110,7 @@ pub(crate) fn policies_of(plan: &RoutePlan, state: &Arc<RouteState>) -> Vec<Box<
 }
 
 impl RouteExchange {
-    /// Processes a message of a route with policies. Nothing is awaited before all of them have seen its arrival.
+    /// Processes a message of a route with policies. All policies see its arrival before anything is awaited.
     pub(super) async fn dispatch_by_policies(
         self: Box<Self>,
         message: Message,
@@ -144,12 +144,12 @@ impl RouteExchange {
             outcome
         });
         processing.await.unwrap_or_else(|_| {
-            let message = "the gateway failed while processing this message";
+            let message = "the gateway failed to process the message";
             Outcome::Failed(Fault::new(Code::Internal, "PANIC", message))
         })
     }
 
-    /// Shows a message to all policies, in the order of arrival, and sets its deadline.
+    /// Passes an arriving message to all policies and sets its deadline.
     fn arrive(
         &self,
         message: Message,
@@ -160,7 +160,7 @@ impl RouteExchange {
         let mut request = Request { message, binding: Arc::clone(route.entries[self.entry].binding()) };
         let latest = route.policies.deadline.of(&request.message, Instant::now());
         if guard.is_none() {
-            // A caller's wait counts; a message of a queue gets its time once it is admitted.
+            // The deadline of a caller includes the wait; that of a queued message starts when it is admitted.
             request.message.deadline = Some(Deadline::at(latest));
         }
         let until = request.message.deadline.map(Deadline::instant);
@@ -183,7 +183,7 @@ impl RouteExchange {
         Ok((request.message, arrived))
     }
 
-    /// The outcome of a message that no step saw; it is counted all the same.
+    /// Counts the outcome of a message that is not processed by steps.
     fn without_steps(&self, outcome: Outcome, context: Option<Arc<RequestContext>>) -> Outcome {
         self.count(context).finish(outcome, Phases::default())
     }

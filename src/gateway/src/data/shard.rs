@@ -1,4 +1,4 @@
-//! A service on one data arbiter: the actor that takes calls, and the task that each becomes.
+//! A service on one data arbiter: the actor that receives calls, and the task that executes each.
 
 mod in_flight;
 mod members;
@@ -27,56 +27,56 @@ use crate::process::health::{Failure, verdict};
 use in_flight::InFlight;
 use members::{Member, Members};
 
-/// A call as the actor's mailbox carries it.
+/// The message of the actor that starts a call.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
-pub(crate) struct TakeCall(pub(crate) Box<Call>);
+pub(crate) struct DispatchCall(pub(crate) Box<Call>);
 
-/// One call on its way to a service. The permit is given back wherever the call ends, panic included.
+/// A call to a service. The permit is released however the call ends, including by a panic.
 pub(crate) struct Call {
-    /// Where the reply goes; a caller who left does not undo the call, unless it says so.
+    /// Receives the reply. If the receiver is dropped, the call is cancelled only if [`CallRequest::cancels`].
     pub(crate) reply: oneshot::Sender<Result<Message, Fault>>,
     pub(crate) permit: OwnedSemaphorePermit,
-    pub(crate) rest: Asked,
+    pub(crate) request: CallRequest,
 }
 
-/// What is asked of the service.
-pub(crate) struct Asked {
+/// The request of a call.
+pub(crate) struct CallRequest {
     pub(crate) operation: Arc<dyn OperationSpec>,
     pub(crate) idempotent: bool,
     pub(crate) retried: bool,
-    /// The work is given up where nobody waits for the reply any more.
+    /// Whether the call is cancelled if the caller disconnects.
     pub(crate) cancels: bool,
     pub(crate) message: Message,
-    /// Headers of the reply that are wanted.
+    /// The reply headers to return.
     pub(crate) carry: Arc<[ByteString]>,
     pub(crate) deadline: Instant,
 }
 
-/// The actor. It decides nothing that could fail: each call becomes a task of its own.
+/// The actor. It only spawns a task per call, so that a failing call does not affect it.
 pub(crate) struct ServiceShard {
     state: Rc<ShardState>,
 }
 
-/// What the calls of one shard share.
+/// The state shared by the calls of one shard.
 pub(crate) struct ShardState {
     share: ServiceShare,
     members: Members,
     picker: RefCell<Picker>,
     budget: RefCell<RetryBudget>,
-    /// Calls that may still be given up because their callers left: each costs the service a connection, or a reset that it may count
-    /// against us, and so has to be earned by calls that came to their end.
+    /// Remaining cancellations. A cancelled call costs the service a connection or a stream reset, which it may limit, so that each has to be
+    /// earned by a completed call.
     cancellations: Cell<u32>,
     following: Cell<Option<AbortOnDropHandle<()>>>,
 }
 
-/// What one try came to at its endpoint.
-type Tried = Result<(Message, Outstanding), (Fault, Option<Rc<Member>>)>;
+/// The result of one attempt, with the endpoint that failed.
+type AttemptResult = Result<(Message, Outstanding), (Fault, Option<Rc<Member>>)>;
 
-/// Calls that may be given up at once, after as many have come to their end.
+/// The maximum number of earned cancellations.
 const CANCELLATIONS_MAX: u32 = 100;
 
-/// Endpoints that one try passes over because they cannot be reached.
+/// The maximum number of unreachable endpoints that one attempt skips.
 const SKIPPED_MAX: usize = 8;
 
 fn breaker_open(service: &str, wait: std::time::Duration) -> Fault {
@@ -87,7 +87,7 @@ fn breaker_open(service: &str, wait: std::time::Duration) -> Fault {
 impl ShardState {
     pub(crate) fn open(share: &ServiceShare, adapters: &[Arc<dyn Adapter>]) -> Result<Rc<Self>, AdapterError> {
         let plan = &share.plan;
-        let unknown = || AdapterError::Settings(format!("the adapter `{}` is not there", plan.adapter));
+        let unknown = || AdapterError::Settings(format!("there is no adapter `{}`", plan.adapter));
         let adapter = adapters.iter().find(|adapter| adapter.name() == plan.adapter).ok_or_else(unknown)?;
         let percent = plan.retry.as_ref().map_or(0, |retry| retry.budget_percent);
         let state = Rc::new(Self {
@@ -107,10 +107,10 @@ impl ShardState {
         let stats = Arc::clone(&self.share.stats);
         let started = Instant::now();
         stats.begin();
-        let Call { mut reply, permit, mut rest } = *call;
-        let (cancels, deadline) = (rest.cancels, rest.deadline);
-        let tries = AssertUnwindSafe(self.tries(&mut rest, started)).catch_unwind();
-        let left = async {
+        let Call { mut reply, permit, mut request } = *call;
+        let (cancels, deadline) = (request.cancels, request.deadline);
+        let attempts = AssertUnwindSafe(self.attempts(&mut request, started)).catch_unwind();
+        let caller_left = async {
             if cancels {
                 reply.closed().await;
                 if let Some(left) = self.cancellations.get().checked_sub(1) {
@@ -118,25 +118,25 @@ impl ShardState {
                     return;
                 }
             }
-            // It comes to its end, and holds its credit until then.
+            // The call completes, and holds its permit until then.
             std::future::pending::<()>().await;
         };
         let result = tokio::select! {
             biased;
-            result = tries => result.unwrap_or_else(|_| {
+            result = attempts => result.unwrap_or_else(|_| {
                 stats.count(|stats| &stats.panics);
-                tracing::error!(service = %self.share.plan.name, "a call panicked; its caller got INTERNAL");
-                Err(Fault::new(Code::Internal, "PANIC", "the gateway failed on this call"))
+                tracing::error!(service = %self.share.plan.name, "call panicked");
+                Err(Fault::new(Code::Internal, "PANIC", "the gateway failed to process the call"))
             }),
-            // Dropping the call cancels it at the service.
-            () = left => Err(Fault::new(Code::Cancelled, "CALLER_LEFT", "the caller left")),
+            // Dropping the attempts cancels the call at the service.
+            () = caller_left => Err(Fault::new(Code::Cancelled, "CALLER_LEFT", "the caller disconnected")),
         };
         let failed = result.as_ref().err().map(|fault| fault.code);
         if failed != Some(Code::Cancelled) {
             self.cancellations.set((self.cancellations.get() + 1).min(CANCELLATIONS_MAX));
         }
         let result = match result {
-            // A call lasts as long as its stream, and so does its credit.
+            // The call is in flight, and holds its permit, until its stream ends.
             Ok((mut message, outstanding)) if matches!(message.body, Body::Stream(_)) => {
                 let counted = InFlight::new(stats, permit, started, outstanding);
                 message.body = counted.wrap_body(message.body, deadline, self.share.plan.name.clone());
@@ -147,12 +147,16 @@ impl ShardState {
         };
         stats.finish(failed, started.elapsed());
         drop(permit);
-        discard(rest.message.body);
-        // A caller who left does not want it any more.
+        discard(request.message.body);
+        // The caller may have disconnected.
         let _ = reply.send(result);
     }
 
-    async fn tries(self: &Rc<Self>, call: &mut Asked, started: Instant) -> Result<(Message, Outstanding), Fault> {
+    async fn attempts(
+        self: &Rc<Self>,
+        call: &mut CallRequest,
+        started: Instant,
+    ) -> Result<(Message, Outstanding), Fault> {
         let plan = &self.share.plan;
         self.budget.borrow_mut().earn();
         let admitted = match &plan.breaker {
@@ -161,11 +165,11 @@ impl ShardState {
                 Ok(admitted) => Some((admitted, breaker)),
                 Err(wait) => {
                     self.share.stats.count(|stats| &stats.broken);
-                    return Err(self.named(breaker_open(&plan.name, wait)));
+                    return Err(self.with_service_name(breaker_open(&plan.name, wait)));
                 }
             },
         };
-        let result = self.admitted_tries(call, started).await;
+        let result = self.admitted_attempts(call, started).await;
         if let Some((admitted, breaker)) = admitted
             && let Some(verdict) = verdict(&result)
         {
@@ -174,33 +178,33 @@ impl ShardState {
         result
     }
 
-    async fn admitted_tries(
+    async fn admitted_attempts(
         self: &Rc<Self>,
-        call: &mut Asked,
+        call: &mut CallRequest,
         started: Instant,
     ) -> Result<(Message, Outstanding), Fault> {
         let plan = &self.share.plan;
         let mut now = started;
         let mut failed_at = None;
-        let mut before: Option<Fault> = None;
+        let mut last_fault: Option<Fault> = None;
         for attempt in 1.. {
             if call.deadline <= now {
-                // Why the try before failed says more than that there is no time for another.
-                let message = "the time was spent before the service was called";
-                return Err(
-                    before.unwrap_or_else(|| self.named(Fault::new(Code::DeadlineExceeded, "DEADLINE", message)))
-                );
+                // The fault of the previous attempt is more specific than an expired deadline.
+                let message = "the deadline expired before the service was called";
+                return Err(last_fault.unwrap_or_else(|| {
+                    self.with_service_name(Fault::new(Code::DeadlineExceeded, "DEADLINE", message))
+                }));
             }
             let fault = match self.attempt(call, failed_at.as_ref(), now).await {
                 Ok(reply) => return Ok(reply),
                 Err((fault, member)) => {
                     failed_at = member;
-                    self.named(fault)
+                    self.with_service_name(fault)
                 }
             };
-            // A stream that was begun is gone: its beginning cannot be sent again.
-            let begun = matches!(&call.message.body, Body::Stream(stream) if stream.is_taken());
-            let Some(retry) = plan.retry.as_ref().filter(|_| call.retried && !begun) else { return Err(fault) };
+            // A request stream that was read from cannot be sent again.
+            let is_started = matches!(&call.message.body, Body::Stream(stream) if stream.is_taken());
+            let Some(retry) = plan.retry.as_ref().filter(|_| call.retried && !is_started) else { return Err(fault) };
             let left = call.deadline.saturating_duration_since(Instant::now());
             match retry.decide(&fault, attempt, call.idempotent, left, rand::random()) {
                 Verdict::GiveUp => return Err(fault),
@@ -208,14 +212,19 @@ impl ShardState {
                 Verdict::After(wait) => tokio::time::sleep(wait).await,
             }
             self.share.stats.count(|stats| &stats.retries);
-            before = Some(fault);
+            last_fault = Some(fault);
             now = Instant::now();
         }
-        unreachable!("the tries of a call are bounded by its plan");
+        unreachable!("the plan bounds the attempts of a call");
     }
 
-    /// One try, at the first endpoint that can be reached: nothing was sent to one that cannot, and it costs no retry.
-    async fn attempt(self: &Rc<Self>, call: &mut Asked, avoided: Option<&Rc<Member>>, mut now: Instant) -> Tried {
+    /// One attempt, at the first reachable endpoint. Skipping an unreachable one is not a retry, since nothing was sent.
+    async fn attempt(
+        self: &Rc<Self>,
+        call: &mut CallRequest,
+        avoided: Option<&Rc<Member>>,
+        mut now: Instant,
+    ) -> AttemptResult {
         let members = self.members.current();
         let mut skipped: Vec<usize> = Vec::new();
         loop {
@@ -228,10 +237,10 @@ impl ShardState {
                 return Err((unreachable("the service has no endpoint"), None));
             };
             let member = &members[at];
-            let tried = self.at_endpoint(call, member, now).await;
+            let result = self.at_endpoint(call, member, now).await;
             now = Instant::now();
-            let verdict = verdict(&tried);
-            let fault = match tried {
+            let verdict = verdict(&result);
+            let fault = match result {
                 Ok(reply) => {
                     member.health.succeeded();
                     return Ok(reply);
@@ -246,8 +255,8 @@ impl ShardState {
                     self.unreachable(member, &fault, now);
                     skipped.push(at);
                     let is_last = skipped.len() == members.len() || skipped.len() == SKIPPED_MAX;
-                    let is_begun = matches!(&call.message.body, Body::Stream(stream) if stream.is_taken());
-                    if !is_last && !is_begun && now < call.deadline {
+                    let is_started = matches!(&call.message.body, Body::Stream(stream) if stream.is_taken());
+                    if !is_last && !is_started && now < call.deadline {
                         self.share.stats.count(|stats| &stats.skipped);
                         continue;
                     }
@@ -259,12 +268,12 @@ impl ShardState {
 
     async fn at_endpoint(
         &self,
-        call: &mut Asked,
+        call: &mut CallRequest,
         member: &Member,
         now: Instant,
     ) -> Result<(Message, Outstanding), Fault> {
         let streams = call.operation.call_type().is_some_and(|call| call.client_streaming || call.server_streaming);
-        // A service may let its first message wait; a stream is bounded by its deadline.
+        // The first message of a stream may take longer than the timeout, so that only the deadline applies.
         let until = if streams { call.deadline } else { call.deadline.min(now + self.share.plan.timeout) };
         call.message.deadline = Some(Deadline::at(until));
         let outstanding = member.load.begin();
@@ -272,16 +281,20 @@ impl ShardState {
         match tokio::time::timeout_at(until.into(), answer).await {
             Ok(Ok(reply)) => Ok((reply, outstanding)),
             Ok(Err(fault)) => Err(fault.at_endpoint(&*member.health.address)),
-            // The time was the caller's, or the service's own.
+            // Distinguish the deadline of the caller from the timeout of the service.
             Err(_) if until == call.deadline && until < now + self.share.plan.timeout => {
-                Err(Fault::new(Code::DeadlineExceeded, "DEADLINE", "the service did not answer before the deadline"))
+                Err(Fault::new(Code::DeadlineExceeded, "DEADLINE", "the service did not reply before the deadline"))
             }
-            Err(_) => Err(Fault::new(Code::DeadlineExceeded, "SERVICE_TIMEOUT", "the service did not answer in time")),
+            Err(_) => Err(Fault::new(
+                Code::DeadlineExceeded,
+                "SERVICE_TIMEOUT",
+                "the service did not reply within its timeout",
+            )),
         }
     }
 
-    /// The fault with the service's name as route files know it.
-    fn named(&self, fault: Fault) -> Fault {
+    /// Sets the origin of a fault to the name of the service in route files.
+    fn with_service_name(&self, fault: Fault) -> Fault {
         match fault.origin {
             Origin::Caller => fault,
             Origin::Gateway | Origin::Service(_) => fault.with_origin(Origin::Service(self.share.plan.name.clone())),
@@ -299,13 +312,13 @@ impl Actor for ServiceShard {
     type Context = Context<Self>;
 }
 
-impl Handler<TakeCall> for ServiceShard {
+impl Handler<DispatchCall> for ServiceShard {
     type Result = ();
 
-    fn handle(&mut self, TakeCall(call): TakeCall, _: &mut Context<Self>) {
-        let span = match &call.rest.message.context {
+    fn handle(&mut self, DispatchCall(call): DispatchCall, _: &mut Context<Self>) {
+        let span = match &call.request.message.context {
             Some(context) if !context.span.is_disabled() => {
-                let (service, operation) = (&self.state.share.plan.name, call.rest.operation.describe());
+                let (service, operation) = (&self.state.share.plan.name, call.request.operation.describe());
                 tracing::debug_span!(parent: &context.span, "call", %service, operation)
             }
             _ => tracing::Span::none(),
@@ -319,7 +332,7 @@ impl Handler<TakeCall> for ServiceShard {
     }
 }
 
-/// Makes the actor panic, to show that it is replaced.
+/// Makes the actor panic, to test that it is restarted.
 #[cfg(test)]
 #[derive(actix::Message)]
 #[rtype(result = "()")]

@@ -13,7 +13,7 @@ use crossdock_ports::{Adapter, AdapterError, Cancels};
 use crossdock_routing::CallPlan;
 use tokio::sync::oneshot;
 
-use super::shard::{Asked, Call, ServiceShard, ShardState, TakeCall};
+use super::shard::{Call, CallRequest, DispatchCall, ServiceShard, ShardState};
 use crate::generation::Generation;
 
 /// The maximum number of restarts within [`RESTART_WINDOW`]; then an actor stays down.
@@ -51,8 +51,8 @@ impl Shards {
         &self.generation
     }
 
-    /// The fault if a service has no permit available now, before a call is prepared in vain.
-    pub(crate) fn refuses(&self, plan: &CallPlan) -> Option<Fault> {
+    /// The fault of a call if its service has no permit available; checked before the call is prepared.
+    pub(crate) fn refusal(&self, plan: &CallPlan) -> Option<Fault> {
         let share = &self.generation.services[plan.service];
         (share.permits.available_permits() == 0).then(|| {
             share.stats.count(|stats| &stats.refused);
@@ -78,7 +78,7 @@ impl Shards {
             return Err(no_permit(&share.plan.name));
         };
         let (reply, answer) = oneshot::channel();
-        let rest = Asked {
+        let request = CallRequest {
             operation: Arc::clone(&plan.operation),
             idempotent: plan.idempotent,
             retried: plan.retried,
@@ -91,7 +91,7 @@ impl Shards {
             carry: Arc::clone(carry),
             deadline,
         };
-        let call = TakeCall(Box::new(Call { reply, permit, rest }));
+        let call = DispatchCall(Box::new(Call { reply, permit, request }));
         let handle = &self.handles[plan.service];
         let sent = handle.address.borrow().try_send(call);
         match sent {
@@ -153,6 +153,6 @@ fn no_permit(service: &ByteString) -> Fault {
 }
 
 fn actor_down(service: &ByteString) -> Fault {
-    Fault::new(Code::Unavailable, "ACTOR_DOWN", format!("the actor of service `{service}` failed too often"))
+    Fault::new(Code::Unavailable, "ACTOR_DOWN", format!("the actor of the service `{service}` failed repeatedly"))
         .with_origin(Origin::Service(service.clone()))
 }

@@ -31,25 +31,25 @@ use super::shards::Shards;
 use crate::host::SystemHost;
 use crate::stats::Phases;
 
-/// The body that the next step works on.
+/// The current body.
 #[derive(Clone)]
 enum Current {
-    /// That of the caller's message.
+    /// The body of the request.
     Request,
-    /// That of the last reply.
+    /// The body of the last reply.
     Reply,
-    /// One that a step made.
-    Made(Value),
+    /// A body created by a step.
+    Created(Value),
 }
 
-/// What follows a step.
+/// What to execute after a step.
 #[expect(clippy::large_enum_variant, reason = "returned once per step and never stored")]
 enum Next<'s> {
     /// The next step.
     Step,
-    /// These steps, and then the next one.
+    /// These nested steps, then the next step.
     Enter(&'s [Step]),
-    /// Nothing: the route ends.
+    /// Nothing: the route ends with this outcome.
     End(Outcome),
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Run<'a> {
     route: &'a RoutePlan,
     request: &'a Request,
     limits: &'a Limits,
-    /// Which calls are cancelled if the caller leaves.
+    /// Which calls are cancelled if the caller disconnects.
     cancels: Cancels,
     deadline: Instant,
     current: Current,
@@ -68,7 +68,7 @@ pub(crate) struct Run<'a> {
     variables: Vec<(ByteString, Arc<Value>)>,
     /// Headers that steps have set since the last call.
     set: Headers,
-    /// The suffix of the id, if this is the run of a part.
+    /// The suffix of the message id in a `split`.
     part: Option<ByteString>,
     sent: bool,
     started: Instant,
@@ -106,18 +106,18 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// How long each phase took.
+    /// The durations of the phases.
     pub(crate) fn phases(&self, now: Instant) -> Phases {
         let before = self.first_call.unwrap_or(now).saturating_duration_since(self.started);
         let all = now.saturating_duration_since(self.started);
         Phases { request: before, processing: self.processing, response: all.saturating_sub(before + self.processing) }
     }
 
-    /// Executes all steps. A fault is answered by the route's error rules.
+    /// Executes all steps, and applies the error rules of the route to a fault.
     pub(crate) async fn execute(&mut self) -> Outcome {
         match self.follow(&self.route.steps).await {
             Ok(outcome) => outcome,
-            Err(fault) => Outcome::Failed(Box::pin(self.answered(fault)).await),
+            Err(fault) => Outcome::Failed(Box::pin(self.apply_error_rules(fault)).await),
         }
     }
 
@@ -169,7 +169,7 @@ impl<'a> Run<'a> {
 
     /// Whether `header` and `msg` in expressions refer to the reply.
     fn is_on_reply(&self) -> bool {
-        matches!(self.current, Current::Reply | Current::Made(_)) && self.reply.is_some()
+        matches!(self.current, Current::Reply | Current::Created(_)) && self.reply.is_some()
     }
 
     fn scope<'s>(&'s self, meter: &'s Meter) -> Scope<'s> {
@@ -186,18 +186,19 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A message to a service, without a body: it has the context of the caller and the headers that the route forwards or sets, and nothing that a service sent.
+    /// A message to a service without a body: with the context of the caller and the headers that the route forwards or sets, but nothing from
+    /// replies.
     fn envelope(&self) -> Message {
-        let asked = &self.request.message;
+        let request = &self.request.message;
         let id = match &self.part {
-            None => asked.id.clone(),
-            Some(part) => format!("{}{part}", asked.id).into(),
+            None => request.id.clone(),
+            Some(part) => format!("{}{part}", request.id).into(),
         };
-        let mut message = Message::new(id, asked.source.clone());
+        let mut message = Message::new(id, request.source.clone());
         message.deadline = Some(Deadline::at(self.deadline));
-        message.context.clone_from(&asked.context);
-        message.work.clone_from(&asked.work);
-        message.headers = asked.headers.clone();
+        message.context.clone_from(&request.context);
+        message.work.clone_from(&request.work);
+        message.headers = request.headers.clone();
         for (name, value) in self.set.iter() {
             // Both were validated when they were set.
             let _ = message.headers.set(name.clone(), value.clone());
@@ -208,7 +209,7 @@ impl<'a> Run<'a> {
     fn outgoing(&self, plan: &CallPlan) -> Message {
         let mut message = self.envelope();
         match (&self.current, &self.reply) {
-            (Current::Made(value), _) => message.body = Body::Value(value.clone()),
+            (Current::Created(value), _) => message.body = Body::Value(value.clone()),
             // An operation without a body does not get a previous reply; fields of a typed reply may be needed for its address.
             (Current::Reply, Some(Message { body: Body::Raw { of_type: None, .. }, .. }))
                 if plan.operation.body().is_none() => {}
@@ -231,33 +232,31 @@ impl<'a> Run<'a> {
             // Boxed, to keep the future of the common short case small.
             Box::pin(self.prepare(plan, &mut message)).await?;
         }
-        let begun = Instant::now();
-        self.first_call.get_or_insert(begun);
+        let started = Instant::now();
+        self.first_call.get_or_insert(started);
         let answer = self.shards.call(plan, message, &self.route.headers.response, self.deadline, self.cancels)?;
         let result = answer.await;
-        self.processing += begun.elapsed();
+        self.processing += started.elapsed();
         // The sender is dropped only if the actor panicked before it started a task for the call.
-        result.unwrap_or_else(|_| {
-            Err(Fault::new(Code::Internal, "PANIC", "the gateway failed while processing this call"))
-        })
+        result.unwrap_or_else(|_| Err(Fault::new(Code::Internal, "PANIC", "the gateway failed to process the call")))
     }
 
-    /// The fault as the first error rule that applies answers it.
-    async fn answered(&self, fault: Fault) -> Fault {
+    /// Applies the first matching error rule to a fault.
+    async fn apply_error_rules(&self, fault: Fault) -> Fault {
         let Some(rule) = self.route.errors.iter().find(|rule| rule.applies_to(&fault)) else { return fault };
-        let mut answer = fault;
+        let mut mapped = fault;
         if let Some(code) = rule.code {
-            answer.code = code;
-            answer.http_status = None;
+            mapped.code = code;
+            mapped.http_status = None;
         }
         if let Some(message) = &rule.message {
             let text = self.error_text(message).await;
-            answer.message = text.unwrap_or(ByteString::from_static("the request failed"));
+            mapped.message = text.unwrap_or(ByteString::from_static("the request failed"));
         }
-        answer
+        mapped
     }
 
-    /// A fault that the route declares.
+    /// A fault defined by the route.
     async fn route_fault(&self, code: Code, reason: &'static str, message: &Template) -> Result<Fault, Fault> {
         Ok(Fault::caller(code, reason, self.evaluate(message, Template::render).await?))
     }

@@ -1,4 +1,4 @@
-//! Panics on the data path: one INTERNAL answer, the next call works, all credit is back, the actor is replaced.
+//! Panics on the data path: the caller gets INTERNAL, all permits are released, and the actor is restarted.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::generation::{CurrentGeneration, Generation};
 use crate::process::ProcessState;
 use crate::stats::{Stats, get};
 
-/// Answers with what it got; panics where the body says so.
+/// Echoes messages; panics if the body has the field `panic`.
 struct Fragile;
 
 #[derive(Debug)]
@@ -124,7 +124,7 @@ fn opener() -> Opener {
         listeners: &[("here".into(), "fragile")],
         resolve: &Nothing,
         files: &Nothing,
-        reflect: &|_| Err("nobody answers".to_owned()),
+        reflect: &|_| Err("there is no service".to_owned()),
         limits: &Limits::default(),
     };
     let plan = crossdock_routing::load(&[("routes".into(), ROUTES.into())], &inputs, &mut diagnostics);
@@ -152,7 +152,7 @@ fn code(outcome: &Outcome) -> Option<Code> {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_call_is_one_internal_answer_and_gives_its_credit_back() {
+async fn a_panic_in_a_call_is_internal_and_releases_its_permit() {
     let local = LocalSet::new();
     local
         .run_until(async {
@@ -171,7 +171,7 @@ async fn a_panic_in_a_call_is_one_internal_answer_and_gives_its_credit_back() {
 }
 
 #[tokio::test]
-async fn an_actor_that_dies_is_replaced_until_it_dies_too_often() {
+async fn a_dead_actor_is_restarted_up_to_the_limit() {
     let local = LocalSet::new();
     local
         .run_until(async {
@@ -181,11 +181,11 @@ async fn an_actor_that_dies_is_replaced_until_it_dies_too_often() {
             for _ in 0..10 {
                 let shards = arbiter.shards(&opener.current.load()).expect("the actors");
                 assert!(shards.address(0).send(Crash).await.is_err(), "the actor dies");
-                assert_eq!(code(&call(&arbiter, "{}").await), None, "the next call is served by its successor");
+                assert_eq!(code(&call(&arbiter, "{}").await), None, "the next call restarts it");
             }
             let shards = arbiter.shards(&opener.current.load()).expect("the actors");
             assert!(shards.address(0).send(Crash).await.is_err(), "the actor dies once more");
-            assert_eq!(code(&call(&arbiter, "{}").await), Some(Code::Unavailable), "and is given up");
+            assert_eq!(code(&call(&arbiter, "{}").await), Some(Code::Unavailable), "and is not restarted");
             let generation = opener.current.load();
             assert_eq!(generation.services[0].permits.available_permits(), 3);
         })
@@ -193,7 +193,7 @@ async fn an_actor_that_dies_is_replaced_until_it_dies_too_often() {
 }
 
 #[tokio::test]
-async fn a_full_service_is_told_at_once_and_a_caller_who_leaves_gives_back() {
+async fn a_call_without_a_permit_is_refused_and_a_cancelled_one_releases_its_permit() {
     let local = LocalSet::new();
     local
         .run_until(async {
@@ -201,7 +201,7 @@ async fn a_full_service_is_told_at_once_and_a_caller_who_leaves_gives_back() {
             let arbiter = DataArbiter::new(&opener);
             let generation = Arc::clone(&opener.current.load());
             let held: Vec<_> = (0..3)
-                .map(|_| Arc::clone(&generation.services[0].permits).try_acquire_owned().expect("credit"))
+                .map(|_| Arc::clone(&generation.services[0].permits).try_acquire_owned().expect("a permit"))
                 .collect();
             assert_eq!(code(&call(&arbiter, "{}").await), Some(Code::ResourceExhausted));
             drop(held);

@@ -1,4 +1,4 @@
-//! Outcomes of processed messages by key, for the detection of duplicates. Bounded by time, number and bytes.
+//! Outcomes of processed messages by key, to detect duplicates. Bounded by age, number and bytes.
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, VecDeque};
@@ -11,7 +11,7 @@ use crossdock_ports::Outcome;
 
 /// A longer reply is not stored; only the fact that the message was processed is.
 const REPLY_LEN_MAX: usize = 64 * 1024;
-/// All stored replies of a route.
+/// Maximum length of all stored replies of a route in bytes.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The memory of an entry besides its reply, with a key of the greatest length.
 const ENTRY_BYTES: usize = 768;
@@ -41,12 +41,12 @@ pub(crate) struct DedupEntry {
 enum Reply {
     None,
     Message(Box<Message>, usize),
-    /// It was too large to be stored.
+    /// The reply was too large to be stored.
     TooLarge,
 }
 
 impl DedupEntry {
-    /// The entry of a processed message; `None` for a failure, which may be attempted again.
+    /// The entry of a processed message; `None` for a failure, which may be retried.
     pub(crate) fn of(outcome: &Outcome, content: u64) -> Option<Self> {
         let reply = match outcome {
             Outcome::Failed(_) => return None,
@@ -113,7 +113,7 @@ fn reply_len(message: &Message) -> Option<usize> {
 }
 
 impl DedupCache {
-    /// Forgets everything.
+    /// Removes all entries.
     pub(crate) fn clear(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
     }

@@ -1,4 +1,4 @@
-//! One log line for each fault: what an operator needs to find out why a request failed, and nothing from messages.
+//! Logs one line per fault, with the cause for operators and without data of messages.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -7,10 +7,10 @@ use crossdock_message::{Fault, Origin, RequestContext};
 
 use crate::stats::is_server_side;
 
-/// Lines per second of the process. A flood of faults must not fill a disk or slow other requests down.
+/// Lines per second of the process: a flood of faults must not fill the disk or slow down other requests.
 const LINES_PER_SECOND_MAX: u64 = 200;
 
-/// Logs faults, within the limit on lines.
+/// Logs faults, limited to [`LINES_PER_SECOND_MAX`].
 #[derive(Debug)]
 pub(crate) struct FaultLog {
     started: Instant,
@@ -25,7 +25,7 @@ impl FaultLog {
         Self { started, second: AtomicU64::new(0), lines: AtomicU64::new(0), suppressed: AtomicU64::new(0) }
     }
 
-    /// Logs a fault. A fault of the serving side is a warning; one of the caller's doing is information.
+    /// Logs a fault: as a warning if the serving side failed, as information if the request was at fault.
     pub(crate) fn log(&self, place: Place<'_>, context: Option<&RequestContext>, fault: &Fault) {
         if !self.may_log(Instant::now()) {
             return;
@@ -73,14 +73,14 @@ impl FaultLog {
         }
     }
 
-    /// Whether there is room for another line; reports those that there was no room for.
+    /// Whether another line may be logged; reports suppressed lines once a second.
     fn may_log(&self, now: Instant) -> bool {
         let second = now.saturating_duration_since(self.started).as_secs();
         if self.second.swap(second, Ordering::Relaxed) != second {
             self.lines.store(0, Ordering::Relaxed);
             let suppressed = self.suppressed.swap(0, Ordering::Relaxed);
             if suppressed > 0 {
-                tracing::warn!(suppressed, "faults not logged: more than {LINES_PER_SECOND_MAX} per second");
+                tracing::warn!(suppressed, "fault log lines suppressed: more than {LINES_PER_SECOND_MAX} per second");
             }
         }
         if self.lines.fetch_add(1, Ordering::Relaxed) < LINES_PER_SECOND_MAX {
@@ -91,10 +91,10 @@ impl FaultLog {
     }
 }
 
-/// Where a fault was found.
+/// Where a fault occurred.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Place<'p> {
-    /// On a listener, before a route was found.
+    /// On a listener, before a route was matched.
     Listener(&'p str),
     /// In a route.
     Route(&'p str),
@@ -118,7 +118,7 @@ mod tests {
         let log = FaultLog::new(start);
         let logged = (0..3 * LINES_PER_SECOND_MAX).filter(|_| log.may_log(start)).count() as u64;
         assert_eq!((logged, log.suppressed.load(Ordering::Relaxed)), (LINES_PER_SECOND_MAX, 2 * LINES_PER_SECOND_MAX));
-        assert!(log.may_log(start + Duration::from_secs(1)), "the next second has room");
+        assert!(log.may_log(start + Duration::from_secs(1)), "the limit applies per second");
         assert_eq!(log.suppressed.load(Ordering::Relaxed), 0);
     }
 }

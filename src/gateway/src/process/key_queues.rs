@@ -1,4 +1,4 @@
-//! Processing one after another: a lock for each key, with a FIFO queue of tickets.
+//! Sequential processing by key: a lock per key, with a FIFO queue of tickets.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossdock_message::{ByteString, Code, Fault, Retry};
 use tokio::sync::oneshot;
 
-/// Messages of callers that wait, over all keys of a route. Sources of redelivered messages bound their own.
+/// Maximum number of waiting messages of callers, over all keys of a route. Sources that redeliver messages bound their own.
 const WAITING_MAX: usize = 10_000;
 
 /// The queues of a route. A key has an entry for as long as it is locked.
@@ -263,7 +263,7 @@ mod tests {
         assert!(poll(&mut none).is_none(), "not before the one of another source");
         lock(&mut other).settled();
         drop(lock(&mut none));
-        // A message without a source is not redelivered, so it affects nobody.
+        // A message without a source is not redelivered, so no other message is affected.
         lock(&mut last).settled();
         assert!(queues.locked().queues.is_empty() && queues.waiting() == 0);
     }

@@ -8,12 +8,12 @@ use tokio::sync::Semaphore;
 
 /// The permits of all services.
 ///
-/// Calls of an old generation count in the new one, for as long as the settings allow the same number of calls.
+/// Calls of an old generation count in the new one as long as the limit is the same.
 #[derive(Debug, Default)]
 pub(super) struct Permits(Mutex<BTreeMap<(ByteString, usize), Arc<Semaphore>>>);
 
 impl Permits {
-    /// The permits of a service that allows so many concurrent calls.
+    /// The permits of a service with this limit of concurrent calls.
     pub(super) fn of(&self, service: &ByteString, concurrency: usize) -> Arc<Semaphore> {
         let mut permits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (service.clone(), concurrency);

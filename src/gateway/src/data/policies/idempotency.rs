@@ -64,7 +64,7 @@ impl Policy for Idempotency {
 struct Waiting {
     key: ByteString,
     content: u64,
-    /// A caller waits for the reply.
+    /// Whether a caller waits for the reply.
     wants_reply: bool,
     until: Option<Instant>,
     window: Duration,
@@ -73,8 +73,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Waits until no other message with the key is in flight. The queue is joined only here, once the message's turn in the `order` has
-    /// come: two messages could otherwise wait for each other.
+    /// Waits until no other message with the key is in flight. Joins the queue only now that the message holds its `order` lock: otherwise
+    /// two messages could wait for each other.
     async fn lock(&self) -> Result<KeyLock, Fault> {
         let ticket = self.state.duplicates.join(&self.key, None)?;
         wait_until(self.until, ticket).await?.map_err(|_| predecessor_redelivered())
@@ -102,7 +102,7 @@ struct Processing {
 }
 
 impl Admitted for Processing {
-    /// Remembers the outcome for duplicates. A failure is forgotten, so that the next message with the key may succeed.
+    /// Stores the outcome for duplicates. A failure is not stored, so that the next message with the key is processed.
     fn end(self: Box<Self>, outcome: &Outcome) {
         let Self { message, lock } = *self;
         if let Some(entry) = DedupEntry::of(outcome, message.content) {

@@ -27,11 +27,11 @@ impl Policy for Order {
     fn arrive(&self, arrival: &Arrival<'_>) -> Result<Option<Box<dyn Arrived>>, Fault> {
         let key = arrival.key(&self.by, "order")?;
         if arrival.guard.is_some_and(|guard| guard.is_held()) {
-            // A further attempt: the lock was never released.
+            // This is a retry: the lock is still held.
             return Ok(None);
         }
         let ticket = self.queues.join(&key, arrival.guard.map(|guard| guard.source()))?;
-        // A message of a queue waits as long as it takes: its source bounds how many do.
+        // A queued message waits without a limit: its source bounds the number of waiting messages.
         let until = if arrival.guard.is_some() { None } else { arrival.until };
         Ok(Some(Box::new(Waiting { ticket, guard: arrival.guard.cloned(), until })))
     }

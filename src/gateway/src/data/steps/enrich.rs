@@ -16,7 +16,11 @@ impl Run<'_> {
         let reply = self.exchange(&step.call, message).await?;
         let unreadable = |fault: Fault| match fault.code {
             Code::DeadlineExceeded => fault,
-            _ => Fault::new(Code::Internal, "REPLY_UNREADABLE", "the reply of an enriching service is not readable"),
+            _ => Fault::new(
+                Code::Internal,
+                "REPLY_UNREADABLE",
+                "the reply of the service called by `enrich` is malformed",
+            ),
         };
         if reply.body.unread_len() > INLINE_LEN {
             Box::pin(self.read(&reply.body)).await.map_err(unreadable)?;

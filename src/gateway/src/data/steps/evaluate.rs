@@ -1,4 +1,4 @@
-//! Evaluates steps: short work on the data arbiter, long work on the thread pool.
+//! Evaluates expressions and maps: short work on the data arbiter, long work on the thread pool.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::host::SystemHost;
 /// The remaining budget of a message, shared by all its steps and branches.
 pub(crate) struct Budget {
     meter: Meter,
-    /// The message holds an intermediate result of long work.
+    /// Whether the message holds an intermediate result of long work.
     has_begun: bool,
 }
 
@@ -27,8 +27,8 @@ impl Budget {
     }
 }
 
-/// An owned copy of what expressions see, for the thread pool. Bodies are shared.
-struct Copied {
+/// An owned copy of the scope of expressions, for the thread pool. Bodies are shared.
+struct OwnedScope {
     request: Request,
     reply: Option<Message>,
     is_on_reply: bool,
@@ -36,7 +36,7 @@ struct Copied {
     limits: Limits,
 }
 
-impl Copied {
+impl OwnedScope {
     fn scope<'s>(&'s self, meter: &'s Meter) -> Scope<'s> {
         let current = self.reply.as_ref().filter(|_| self.is_on_reply).unwrap_or(&self.request.message);
         Scope {
@@ -53,10 +53,10 @@ impl Copied {
 }
 
 impl Run<'_> {
-    /// Evaluates a part of the plan. Work that exceeds a slice is restarted on the thread pool.
+    /// Evaluates a part of the plan. Work that exceeds a slice restarts on the thread pool.
     ///
     /// # Errors
-    /// Those of `evaluate`; DEADLINE_EXCEEDED where the deadline comes first.
+    /// Those of `evaluate`; DEADLINE_EXCEEDED at the deadline.
     pub(super) async fn evaluate<P, T>(
         &self,
         part: &P,
@@ -73,10 +73,10 @@ impl Run<'_> {
             return result;
         }
         // Boxed, so that the future of the common short case stays small.
-        Box::pin(self.evaluate_apart(part.clone(), evaluate, &mut budget)).await
+        Box::pin(self.evaluate_on_pool(part.clone(), evaluate, &mut budget)).await
     }
 
-    async fn evaluate_apart<P, T>(
+    async fn evaluate_on_pool<P, T>(
         &self,
         part: P,
         evaluate: impl Fn(&P, &Scope<'_>) -> Result<T, Fault> + Send + 'static,
@@ -88,30 +88,30 @@ impl Run<'_> {
     {
         let priority = if budget.has_begun { Priority::Begun } else { Priority::New };
         let meter = std::mem::replace(&mut budget.meter, Meter::exhausted(self.deadline));
-        let copied = self.copied();
+        let owned_scope = self.owned_scope();
         let work = offload(priority, move || {
-            let result = evaluate(&part, &copied.scope(&meter));
-            (result, meter, copied)
+            let result = evaluate(&part, &owned_scope.scope(&meter));
+            (result, meter, owned_scope)
         });
-        let (result, meter, copied) = self.in_time(work).await?;
+        let (result, meter, owned_scope) = self.before_deadline(work).await?;
         *budget = Budget { meter, has_begun: true };
-        self.request.message.body.adopt_reading(&copied.request.message.body);
-        if let (Some(reply), Some(copy)) = (&self.reply, &copied.reply) {
+        self.request.message.body.adopt_reading(&owned_scope.request.message.body);
+        if let (Some(reply), Some(copy)) = (&self.reply, &owned_scope.reply) {
             reply.body.adopt_reading(&copy.body);
         }
         result
     }
 
-    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, Fault> {
+    async fn before_deadline<T>(&self, work: impl Future<Output = T>) -> Result<T, Fault> {
         tokio::time::timeout_at(self.deadline.into(), work).await.map_err(|_| {
-            let message = "the time was spent before the message was processed";
+            let message = "the deadline expired before the message was processed";
             Fault::new(Code::DeadlineExceeded, "DEADLINE", message)
         })
     }
 
-    fn copied(&self) -> Copied {
+    fn owned_scope(&self) -> OwnedScope {
         let message = self.request.message.clone();
-        Copied {
+        OwnedScope {
             request: Request { message, binding: Arc::clone(&self.request.binding) },
             reply: self.reply.clone(),
             is_on_reply: self.is_on_reply(),
@@ -120,7 +120,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether [`Run::prepare`] has something to do.
+    /// Whether [`Run::prepare`] is necessary.
     pub(super) fn is_long_to_prepare(plan: &CallPlan, message: &Message) -> bool {
         let operation = &*plan.operation;
         let Some(format) = operation.body().filter(|_| !operation.has_address_fields()) else {
@@ -130,18 +130,17 @@ impl Run<'_> {
         is_long_to_encode(&message.body, format, of_type)
     }
 
-    /// Whether the fields of a body are yet to be read, and that takes long.
+    /// Whether a large typed body has not been decoded yet.
     fn is_long_typed(message: &Message) -> bool {
         matches!(&message.body, Body::Raw { of_type: Some(_), .. }) && message.body.unread_len() > INLINE_LEN
     }
 
-    /// Does the long part of preparing a message for a call, before the service's timeout starts.
+    /// Decodes or encodes a large message on the thread pool, before the timeout of the service starts.
     ///
     /// # Errors
-    /// Those of writing or reading its body; RESOURCE_EXHAUSTED where the service takes no call; DEADLINE_EXCEEDED where the deadline comes
-    /// first.
+    /// Those of encoding or decoding the body; RESOURCE_EXHAUSTED if the service has no permit available; DEADLINE_EXCEEDED at the deadline.
     pub(super) async fn prepare(&self, plan: &CallPlan, message: &mut Message) -> Result<(), Fault> {
-        if let Some(refused) = self.shards.refuses(plan) {
+        if let Some(refused) = self.shards.refusal(plan) {
             return Err(refused);
         }
         let operation = &*plan.operation;
@@ -149,14 +148,14 @@ impl Run<'_> {
             return self.read(&message.body).await;
         };
         let of_type = operation.call_type().map(|call| Arc::clone(&call.request) as Arc<dyn BodyType>);
-        let written = self.in_time(encode_and_take_body(message, format, of_type.as_ref())).await??;
+        let written = self.before_deadline(encode_and_take_body(message, format, of_type.as_ref())).await??;
         written.put_into(message, format, of_type);
         Ok(())
     }
 
-    /// Reads a body on the thread pool.
+    /// Decodes a body on the thread pool.
     pub(super) async fn read(&self, body: &Body) -> Result<(), Fault> {
-        self.in_time(offload::read(body, self.limits, Priority::Begun)).await?
+        self.before_deadline(offload::read(body, self.limits, Priority::Begun)).await?
     }
 
     /// Renders an error message, also after the deadline; `None` if rendering fails.
@@ -169,9 +168,9 @@ impl Run<'_> {
         }
     }
 
-    /// Drops intermediate results, on a separate thread if that takes long.
+    /// Drops intermediate results, large ones on a separate thread.
     pub(crate) fn discard(self) {
-        if let Current::Made(value) = self.current {
+        if let Current::Created(value) = self.current {
             discard(Body::Value(value));
         }
         if let Some(reply) = self.reply {

@@ -8,7 +8,7 @@ use super::{Current, Run};
 
 impl Run<'_> {
     pub(super) async fn map(&mut self, step: &MapStep) -> Result<(), Fault> {
-        self.current = Current::Made(self.evaluate(&step.map, MapPlan::evaluate).await?);
+        self.current = Current::Created(self.evaluate(&step.map, MapPlan::evaluate).await?);
         Ok(())
     }
 }

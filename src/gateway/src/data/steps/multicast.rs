@@ -1,4 +1,4 @@
-//! `multicast`, and what it shares with `split`: runs of nested steps that give nothing back.
+//! `multicast`, and the parts shared with `split`: runs of nested steps without a result.
 
 use std::time::Instant;
 
@@ -11,11 +11,11 @@ use futures_util::future::{LocalBoxFuture, join_all};
 use super::Run;
 
 impl<'a> Run<'a> {
-    /// Follows all branches concurrently, each to its end; returns the first failure in their order.
+    /// Executes all branches concurrently, each to its end; returns the first failure in the order of the branches.
     pub(super) async fn multicast(&mut self, step: &MulticastStep) -> Result<(), Fault> {
         let started = Instant::now();
         let ended = join_all(step.branches.iter().map(|steps| self.branch().run_branch(steps))).await;
-        self.ended_branches(started);
+        self.finish_branches(started);
         ended.into_iter().collect()
     }
 
@@ -31,7 +31,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Executes nested steps; an answer of theirs goes nowhere.
+    /// Executes nested steps and discards their outcome.
     pub(super) fn run_branch<'b>(mut self, steps: &'b [Step]) -> LocalBoxFuture<'b, Result<(), Fault>>
     where
         'a: 'b,
@@ -39,7 +39,7 @@ impl<'a> Run<'a> {
         Box::pin(async move { self.follow(steps).await.map(|_: Outcome| ()) })
     }
 
-    pub(super) fn ended_branches(&mut self, started: Instant) {
+    pub(super) fn finish_branches(&mut self, started: Instant) {
         self.first_call.get_or_insert(started);
         self.processing += started.elapsed();
         self.sent = true;

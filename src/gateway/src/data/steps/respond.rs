@@ -13,7 +13,7 @@ impl Run<'_> {
         match &step.body {
             RespondBody::Current => {}
             RespondBody::Empty => return Ok(self.replied(step.status, Body::Empty)),
-            RespondBody::Map(map) => self.current = Current::Made(self.evaluate(map, MapPlan::evaluate).await?),
+            RespondBody::Map(map) => self.current = Current::Created(self.evaluate(map, MapPlan::evaluate).await?),
         }
         Ok(self.reply_current(step.status))
     }
@@ -21,26 +21,26 @@ impl Run<'_> {
     /// Ends the route with the current body.
     pub(super) fn reply_current(&mut self, status: Option<u16>) -> Outcome {
         let body = match std::mem::replace(&mut self.current, Current::Request) {
-            Current::Made(value) => Body::Value(value),
+            Current::Created(value) => Body::Value(value),
             Current::Reply => match &mut self.reply {
                 Some(reply) => std::mem::replace(&mut reply.body, Body::Empty),
                 None => Body::Empty,
             },
             Current::Request => {
                 // The media type stays that of the request.
-                let asked = &self.request.message;
-                let reply = self.reply.get_or_insert_with(|| Message::new(asked.id.clone(), asked.source.clone()));
-                reply.content_type.clone_from(&asked.content_type);
-                asked.body.clone()
+                let request = &self.request.message;
+                let reply = self.reply.get_or_insert_with(|| Message::new(request.id.clone(), request.source.clone()));
+                reply.content_type.clone_from(&request.content_type);
+                request.body.clone()
             }
         };
         self.replied(status, body)
     }
 
     fn replied(&mut self, status: Option<u16>, body: Body) -> Outcome {
-        let asked = &self.request.message;
-        let mut message = self.reply.take().unwrap_or_else(|| Message::new(asked.id.clone(), asked.source.clone()));
-        // 204 means that there is no body (RFC 9110 §15.3.5).
+        let request = &self.request.message;
+        let mut message = self.reply.take().unwrap_or_else(|| Message::new(request.id.clone(), request.source.clone()));
+        // A 204 response has no body (RFC 9110 §15.3.5).
         let kept = message.status.filter(|status| *status != 204 || body.is_empty());
         message.status = status.or(kept);
         message.body = body;

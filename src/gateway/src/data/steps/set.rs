@@ -11,7 +11,7 @@ impl Run<'_> {
         self.set_headers(&step.headers).await
     }
 
-    /// Sets headers of the next call, or of the answer.
+    /// Sets headers of the next call, or of the reply.
     pub(super) async fn set_headers(&mut self, headers: &[(ByteString, Template)]) -> Result<(), Fault> {
         for (name, template) in headers {
             let value = self.evaluate(template, Template::render).await?;

@@ -12,17 +12,17 @@ use futures_util::stream::{self, StreamExt as _};
 
 use super::{Current, Run};
 
-/// Items of one message, each of which is at least one call.
+/// Maximum number of items: each is at least one call.
 const ITEMS_MAX: usize = 10_000;
 
 impl Run<'_> {
-    /// Follows the steps with each item. After a failure, items in progress are finished and no further item is started.
+    /// Executes the steps for each item. After a failure, items in progress complete and no further item is started.
     pub(super) async fn split(&mut self, step: &SplitStep) -> Result<(), Fault> {
         let items = match self.evaluate(&step.items, Expression::evaluate).await? {
             Value::List(items) => items,
             other => {
                 let code = if step.items.is_of_caller() { Code::InvalidArgument } else { Code::Internal };
-                let message = format!("`{}` is {}, and only a list can be split", step.items.source(), other.kind());
+                let message = format!("`split` needs a list, but `{}` is {}", step.items.source(), other.kind());
                 return Err(Fault::new(code, "SPLIT", message));
             }
         };
@@ -43,11 +43,11 @@ impl Run<'_> {
                 }
             }
         }
-        self.ended_branches(started);
+        self.finish_branches(started);
         failed.into_inner().map_or(Ok(()), Err)
     }
 
-    /// The run of one part. Its id is that of the message and its index, the same in every attempt.
+    /// The run of one part. Its id is the message id followed by its index, the same in every attempt.
     fn part(&self, index: usize, name: &ByteString, item: Value) -> Self {
         let part = Some(match &self.part {
             None => format!(".{index}").into(),
@@ -56,6 +56,6 @@ impl Run<'_> {
         let mut variables = self.variables.clone();
         variables.push((name.clone(), Arc::new(item.clone())));
         let (reply, set) = (self.reply.clone(), self.set.clone());
-        Self { current: Current::Made(item), reply, variables, set, part, ..*self }
+        Self { current: Current::Created(item), reply, variables, set, part, ..*self }
     }
 }

@@ -10,7 +10,7 @@ use crossdock_routing::steps::TapStep;
 use super::Run;
 
 impl Run<'_> {
-    /// Sends the copy without waiting for the answer; a failure is only counted.
+    /// Sends a copy without waiting for the reply; failures are only counted.
     pub(super) async fn tap(&self, step: &TapStep) {
         let stats = Arc::clone(&self.shards.generation().services[step.call.service].stats);
         let message = match &step.with {
