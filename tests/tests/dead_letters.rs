@@ -71,7 +71,7 @@ routes:
     assert_eq!((&whole["body"], &whole["headers"][0][1]), (&"{\"n\": 1}".into(), &"yes".into()));
     assert_eq!(stdout(&dlq(folder, &["show", "--body", &format!("{queue}-2")])), "{\"n\": 2}");
 
-    assert_eq!(stdout(&dlq(folder, &["replay", "--reason", "REQUIRED"])), "3 sent back to where they came from\n");
+    assert_eq!(stdout(&dlq(folder, &["replay", "--reason", "REQUIRED"])), "3 replayed\n");
     let output = broker.run(&["drain", &queue, "3"]);
     let replayed: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let bodies: Vec<&str> = replayed.iter().filter_map(|message| message["body"].as_str()).collect();

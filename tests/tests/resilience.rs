@@ -137,7 +137,7 @@ fn a_second_signal_exits_at_once_with_an_error() {
     connection.send(String::from_utf8_lossy(REQUEST).replace("/plain", "/slow").as_bytes());
     until("the call to be in flight", || backend.requests() == 1);
     gateway.signal("TERM");
-    until("the gateway to drain", || gateway.log().iter().any(|line| line.contains("takes nothing new")));
+    until("the gateway to drain", || gateway.log().iter().any(|line| line.contains("shutdown started")));
     gateway.signal("TERM");
     assert_eq!(gateway.wait(), Ending { code: Some(1) });
 }

@@ -1,4 +1,4 @@
-//! An HTTP client for the commands: one request per connection.
+//! An HTTP client that sends one request per connection.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Limit on a whole exchange.
+/// Timeout for connecting, request and response.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Limit on the body of a response in bytes.
+/// Maximum length of a response body in bytes.
 const BODY_LEN_MAX: usize = 64 << 20;
 
 /// A request.

@@ -23,8 +23,10 @@ use crate::run;
 
 /// An integration gateway between legacy and new services, configured by route files.
 #[derive(Parser)]
-#[command(name = "crossdock", version, about, long_about = None, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 all is well, 1 a check or test failed, 2 misuse.\n\nStart with:  crossdock demo")]
+#[command(name = "crossdock", version, long_about = None, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 success, 1 a check or test failed, 2 the command could not run.\n\nStart with:  crossdock demo"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -34,46 +36,46 @@ struct Arguments {
 enum Command {
     /// Run the gateway until SIGTERM; SIGHUP or a changed file reloads the routes.
     Run {
-        /// The folder with crossdock.yaml and routes/.
+        /// The folder that contains crossdock.yaml and routes/.
         #[arg(long, default_value = "config", value_name = "FOLDER")]
         config: PathBuf,
     },
-    /// Run the gateway with sample services, make real calls through it, show them, and stay up.
+    /// Run the gateway with sample services, send requests through it and print them, and keep running.
     Demo {
-        /// The folder with crossdock.yaml and routes/.
+        /// The folder that contains crossdock.yaml and routes/.
         #[arg(long, default_value = "config", value_name = "FOLDER")]
         config: PathBuf,
-        /// End after the calls; exit 0 only if every one was right.
+        /// Exit after the requests, with 0 only if every one passed.
         #[arg(long)]
         once: bool,
     },
-    /// Load and check settings and route files, and show everything that is wrong with them.
+    /// Check settings and route files and report all errors at once.
     Check {
-        /// Also reach each service.
+        /// Also connect to every endpoint of every service.
         #[arg(long)]
         connect: bool,
-        /// How errors are shown.
+        /// The output format.
         #[arg(long, value_enum, default_value_t = CheckFormat::Human)]
         format: CheckFormat,
-        /// Folders with crossdock.yaml, or files below one.
+        /// Folders that contain crossdock.yaml, or files below one.
         #[arg(default_value = "config", value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
-    /// Run the tests that route files hold, with stubs in the place of services.
+    /// Run the tests in route files, with stubs instead of services.
     Test {
-        /// Folders with crossdock.yaml, or files below one.
+        /// Folders that contain crossdock.yaml, or files below one.
         #[arg(default_value = "config", value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
-    /// Show what a route does: entries, steps, services, times.
+    /// Explain a route: entries, policies, steps, services, timeouts.
     Explain {
-        /// The route's name.
+        /// The name of the route.
         route: String,
-        /// The folder with crossdock.yaml and routes/.
+        /// The folder that contains crossdock.yaml and routes/.
         #[arg(long, default_value = "config", value_name = "FOLDER")]
         config: PathBuf,
     },
-    /// Convert a document through the canonical form: standard input to standard output.
+    /// Convert a document from standard input to another format on standard output.
     Convert {
         /// The format of the input.
         #[arg(long, value_enum)]
@@ -81,73 +83,73 @@ enum Command {
         /// The format of the output.
         #[arg(long, value_enum)]
         to: ConvertFormat,
-        /// The root element of an output in XML: `Name` or `{namespace}Name`.
+        /// The root element of XML output: `Name` or `{namespace}Name`.
         #[arg(long, value_name = "NAME")]
         root: Option<String>,
-        /// The contract: a .proto file, a descriptor set, or `http://host:port` of a service with reflection.
+        /// The contract: a .proto file, a descriptor set, or `http://host:port` of a service with server reflection.
         #[arg(long, value_name = "FILE")]
         contract: Option<String>,
-        /// The type in the contract, such as `shop.v1.Order`.
+        /// The message type in the contract, such as `shop.v1.Order`.
         #[arg(long = "type", value_name = "NAME")]
         type_name: Option<String>,
-        /// A folder in which imports of a .proto file are looked for; may stand several times.
+        /// A folder to search for imports of .proto files; may be repeated.
         #[arg(long, value_name = "FOLDER")]
         include: Vec<PathBuf>,
     },
-    /// Evaluate an expression as a route would: its value, its type and its cost.
+    /// Evaluate an expression as a route would, and print its value, type and cost.
     Eval {
         /// The expression, such as `req.lines.map(l, l.price * l.quantity)`.
         #[arg(value_name = "EXPRESSION", allow_hyphen_values = true)]
         expression: Option<String>,
-        /// The file that `req` is read from; standard input where it is missing and the expression looks at `req`.
+        /// The file that contains `req`. Defaults to standard input if the expression uses `req`.
         #[arg(long, value_name = "FILE")]
         req: Option<PathBuf>,
         /// The format of that file.
         #[arg(long, value_enum, default_value_t = eval::EvalFormat::Json)]
         format: eval::EvalFormat,
-        /// The contract that describes it: a .proto file, a descriptor set, or `http://host:port` of a service with reflection.
+        /// The contract of `req`: a .proto file, a descriptor set, or `http://host:port` of a service with server reflection.
         #[arg(long, value_name = "FILE")]
         contract: Option<String>,
-        /// The type in the contract, such as `shop.v1.Order`.
+        /// The message type in the contract, such as `shop.v1.Order`.
         #[arg(long = "type", value_name = "NAME")]
         type_name: Option<String>,
-        /// A folder in which imports of a .proto file are looked for; may stand several times.
+        /// A folder to search for imports of .proto files; may be repeated.
         #[arg(long, value_name = "FOLDER")]
         include: Vec<PathBuf>,
-        /// List all functions, with what they give and cost, in Markdown.
+        /// Print the reference of all functions, with result types and costs, as Markdown.
         #[arg(long)]
         functions: bool,
     },
-    /// Show what a contract says.
+    /// Inspect a contract.
     Contract {
         #[command(subcommand)]
         command: ContractCommand,
     },
-    /// Print the JSON Schema of a kind of file, for editors.
+    /// Print a JSON Schema of route files or settings, for editors.
     Schema {
-        /// Which kind.
+        /// The kind of file.
         #[arg(value_enum, default_value_t = SchemaKind::Routes)]
         kind: SchemaKind,
     },
-    /// Look after messages that were set aside: list, show, replay or drop them.
+    /// List, show, replay or delete dead letters.
     Dlq {
         #[command(subcommand)]
         command: dlq::DlqCommand,
     },
-    /// Make an instance one of a cluster, and show how it fares.
+    /// Initialize, monitor and benchmark a cluster.
     Cluster {
         #[command(subcommand)]
         command: cluster::ClusterCommand,
     },
-    /// Show the routes of a running gateway and how they fare.
+    /// Show throughput, latency and availability of the routes of a running gateway.
     Routes {
-        /// The admin address; the one of the settings where nothing is said.
+        /// The address of the admin listener. Defaults to the one in the settings.
         #[arg(long, value_name = "HOST:PORT")]
         admin: Option<String>,
-        /// The folder with crossdock.yaml.
+        /// The folder that contains crossdock.yaml.
         #[arg(long, default_value = "config", value_name = "FOLDER")]
         config: PathBuf,
-        /// Print the JSON that the gateway gives.
+        /// Print the JSON response of the gateway.
         #[arg(long)]
         json: bool,
     },
@@ -155,14 +157,14 @@ enum Command {
 
 #[derive(Subcommand)]
 enum ContractCommand {
-    /// Show its services, records and enumerations.
+    /// Show the services, messages and enumerations of a contract.
     Show {
-        /// A .proto file, a descriptor set, or `http://host:port` of a service with reflection.
+        /// A .proto file, a descriptor set, or `http://host:port` of a service with server reflection.
         source: String,
-        /// The form.
+        /// The output format.
         #[arg(long = "as", value_enum, default_value_t = ShowAs::Outline, value_name = "FORM")]
         form: ShowAs,
-        /// A folder in which imports of a .proto file are looked for; may stand several times.
+        /// A folder to search for imports of .proto files; may be repeated.
         #[arg(long, value_name = "FOLDER")]
         include: Vec<PathBuf>,
     },
@@ -170,19 +172,19 @@ enum ContractCommand {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ShowAs {
-    /// For a terminal.
+    /// A readable outline.
     Outline,
     /// A .proto file.
     Proto,
-    /// JSON Schemas of its records.
+    /// JSON Schemas of the messages.
     JsonSchema,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum CheckFormat {
-    /// With the line and a caret.
+    /// With the source line and a caret.
     Human,
-    /// One line each.
+    /// One line per diagnostic.
     Short,
     /// One JSON document.
     Json,
@@ -206,7 +208,7 @@ enum SchemaKind {
     Settings,
 }
 
-/// Reads the command line and carries it out.
+/// Parses the command line and runs the command.
 #[must_use]
 pub(crate) fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
@@ -235,31 +237,31 @@ pub(crate) fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Failed) => ExitCode::from(1),
-        Err(Failure::Misuse(problem)) => {
+        Err(Failure::Error(problem)) => {
             eprintln!("crossdock: {problem}");
             ExitCode::from(2)
         }
     }
 }
 
-/// The folder with crossdock.yaml that a path is, or stands below.
+/// The folder that contains crossdock.yaml: the path itself or its nearest such ancestor.
 pub(crate) fn config_folder(path: &std::path::Path) -> Result<PathBuf, Failure> {
     let absolute =
-        path.canonicalize().map_err(|error| Failure::Misuse(format!("cannot find `{}`: {error}", path.display())))?;
-    // The path as it was written, where it is the folder itself: messages then name files as the caller does.
+        path.canonicalize().map_err(|error| Failure::Error(format!("cannot find `{}`: {error}", path.display())))?;
+    // Keep the path as given if it is the folder, so that messages name files as the user does.
     if path.join("crossdock.yaml").is_file() {
         return Ok(path.to_path_buf());
     }
     let found = absolute.ancestors().find(|folder| folder.join("crossdock.yaml").is_file());
-    let missing = || format!("neither `{}` nor a folder above it has crossdock.yaml", path.display());
-    found.map(std::path::Path::to_path_buf).ok_or_else(|| Failure::Misuse(missing()))
+    let missing = || format!("neither `{}` nor a folder above it contains crossdock.yaml", path.display());
+    found.map(std::path::Path::to_path_buf).ok_or_else(|| Failure::Error(missing()))
 }
 
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
 
-    /// A release does not look, and would show it to whoever asks for the command.
+    /// Release builds skip these assertions.
     #[test]
     fn every_command_is_well_formed() {
         super::Arguments::command().debug_assert();

@@ -1,4 +1,4 @@
-//! `crossdock demo`: the shipped settings, sample services in this process, and real calls through the gateway.
+//! `crossdock demo`: the shipped settings, sample services in this process, and requests through the gateway.
 
 mod broker;
 mod calls;
@@ -20,9 +20,10 @@ use services::Samples;
 pub(crate) fn demo(folder: PathBuf, once: bool) -> Outcome {
     on_local_runtime(async move {
         start_log(&LogSettings { format: LogFormat::Text, level: "warn".to_owned() });
-        let samples = Samples::start().map_err(|error| Failure::Misuse(format!("the sample services: {error}")))?;
+        let samples = Samples::start()
+            .map_err(|error| Failure::Error(format!("failed to start the sample services: {error}")))?;
         let stock = stock::Stock::start(&folder)
-            .map_err(|problem| Failure::Misuse(format!("the sample services: {problem}")))?;
+            .map_err(|problem| Failure::Error(format!("failed to start the sample services: {problem}")))?;
         let variables = Arc::new(vec![
             ("CROSSDOCK_PUBLIC".to_owned(), free_or("127.0.0.1:8080")),
             ("CROSSDOCK_ADMIN".to_owned(), free_or("127.0.0.1:9900")),
@@ -32,38 +33,38 @@ pub(crate) fn demo(folder: PathBuf, once: bool) -> Outcome {
             ("CROSSDOCK_INTERNAL".to_owned(), free_or("127.0.0.1:9090")),
         ]);
         println!("sample legacy XML order service   http://{}", samples.legacy);
-        println!("sample new JSON pricing service   http://{}", samples.pricing);
+        println!("sample JSON pricing service       http://{}", samples.pricing);
         println!("sample gRPC stock service         http://{}", stock.address);
         let source_folder = folder.clone();
         let started = Gateway::new(adapters()).start_with(move || read(&source_folder, &variables)).await;
-        let running = started.map_err(|error| Failure::Misuse(error.to_string().trim_end().to_owned()))?;
+        let running = started.map_err(|error| Failure::Error(error.to_string().trim_end().to_owned()))?;
         for (name, adapter, address) in running.listeners() {
-            println!("gateway listens ({name}, {adapter})     http://{address}");
+            println!("gateway listener {name} ({adapter})    http://{address}");
         }
         let public = running
             .listener("public")
-            .ok_or_else(|| Failure::Misuse("the settings have no listener `public`".into()))?;
-        let (right, wrong) = calls::make(&running, public, &samples, &stock.seen).await;
-        let (by_queue_right, by_queue_wrong) = broker::make(&samples).await?;
-        let (right, wrong) = (right + by_queue_right, wrong + by_queue_wrong);
-        println!("\n{right} calls were right, {wrong} were not.");
+            .ok_or_else(|| Failure::Error("the settings must have a listener `public`".into()))?;
+        let (passed, failed) = calls::make(&running, public, &samples, &stock.seen).await;
+        let (queue_passed, queue_failed) = broker::make(&samples).await?;
+        let (passed, failed) = (passed + queue_passed, failed + queue_failed);
+        println!("\n{passed} calls passed, {failed} failed");
         if once {
             running.stop().await;
-            return if wrong == 0 { Ok(()) } else { Err(Failure::Failed) };
+            return if failed == 0 { Ok(()) } else { Err(Failure::Failed) };
         }
         if let Some(admin) = running.admin() {
             println!(
-                "\nThe gateway stays up. Look at it:\n  curl http://{admin}/api/v1/routes\n  curl http://{admin}/metrics"
+                "\nThe gateway keeps running. Inspect it:\n  curl http://{admin}/api/v1/routes\n  curl http://{admin}/metrics"
             );
         }
         println!(
-            "Call it:\n  curl http://{public}/v1/orders/1001\n  curl -N http://{public}/v1/stock/085/changes\nStop it with Ctrl-C."
+            "Send requests:\n  curl http://{public}/v1/orders/1001\n  curl -N http://{public}/v1/stock/085/changes\nStop it with Ctrl-C."
         );
         serve(running, &folder).await
     })?
 }
 
-/// The address, or one with a free port where the port is taken.
+/// The address, or a free port if it is in use.
 fn free_or(address: &str) -> String {
     match TcpListener::bind(address) {
         Ok(_) => address.to_owned(),

@@ -1,4 +1,4 @@
-//! Streams that are written as lists in JSON: in tests of routes, and by commands.
+//! Message streams written as JSON arrays, in route tests and commands.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,31 +7,31 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use crossdock_message::{Body, BodyStream, Fault, Format, Limits, StreamCell, Value, json};
 
-/// A list in JSON as a stream of its items.
-pub(crate) fn stream_of(body: &Body) -> Result<Body, String> {
+/// Converts a typed JSON array to a stream of its items.
+pub(crate) fn stream_from_json(body: &Body) -> Result<Body, String> {
     let Body::Raw { chunks, of_type: Some(of_type), .. } = body else {
-        return Err("a stream is written as a list in JSON".to_owned());
+        return Err("a stream must be a JSON array".to_owned());
     };
     let items = match json::read(&chunks.to_bytes(), &Limits::default()) {
         Ok(Value::List(items)) => items,
-        Ok(_) => return Err("a stream is written as a list in JSON".to_owned()),
+        Ok(_) => return Err("a stream must be a JSON array".to_owned()),
         Err(error) => return Err(error.to_string()),
     };
     let typed = |item: &Value| -> Result<Body, String> {
         let text = json::write(item).map_err(|error| error.to_string())?;
         Ok(Body::typed(Bytes::from(text).into(), Format::Json, Arc::clone(of_type)))
     };
-    Ok(listed(items.iter().map(typed).collect::<Result<_, String>>()?))
+    Ok(stream_of(items.iter().map(typed).collect::<Result<_, String>>()?))
 }
 
-/// Bodies that are all there, as a stream.
-pub(crate) fn listed(bodies: VecDeque<Body>) -> Body {
-    Body::Stream(StreamCell::new(Box::new(Listed(bodies))))
+/// A stream of these bodies.
+pub(crate) fn stream_of(bodies: VecDeque<Body>) -> Body {
+    Body::Stream(StreamCell::new(Box::new(BodyList(bodies))))
 }
 
-struct Listed(VecDeque<Body>);
+struct BodyList(VecDeque<Body>);
 
-impl BodyStream for Listed {
+impl BodyStream for BodyList {
     fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Body, Fault>>> {
         Poll::Ready(self.0.pop_front().map(Ok))
     }

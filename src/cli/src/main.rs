@@ -3,20 +3,21 @@
 //! | module | contents |
 //! | --- | --- |
 //! | `commands` | the command line: one file per command |
-//! | `demo` | sample services, and real calls through the gateway |
-//! | `run` | a gateway in this process: signals, reloads, the log |
-//! | `client`, `grpc_client` | clients of HTTP and gRPC for the commands |
-//! | `outcome` | how a command ends |
+//! | `demo` | sample services, and requests through the gateway |
+//! | `run` | a gateway in this process: signals, reloads, logging |
+//! | `client`, `grpc_client` | HTTP and gRPC clients |
+//! | `json_stream` | message streams written as JSON arrays |
+//! | `outcome` | results and exit codes of commands |
 
 mod client;
 mod commands;
 mod demo;
 mod grpc_client;
-mod listed;
+mod json_stream;
 mod outcome;
 mod run;
 
-/// The data path allocates and frees small pieces; glibc's allocator spends a tenth of its time on that.
+/// The data path makes many small allocations; with glibc's allocator, they take a tenth of its time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

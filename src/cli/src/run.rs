@@ -1,4 +1,4 @@
-//! `crossdock run`.
+//! `crossdock run`: signals, reloads and logging.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,122 +15,121 @@ use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::{Config, LogFormat, LogSettings, adapters};
 use crossdock_gateway::{Gateway, RunError, Running, read_folder};
 
-/// Files change in bursts; the routes are read when they have been quiet for this long.
-const QUIET: Duration = Duration::from_millis(300);
+/// Files change in bursts; a reload starts this long after the first change.
+const RELOAD_DELAY: Duration = Duration::from_millis(300);
 
 pub(crate) fn run(folder: PathBuf) -> Outcome {
     on_local_runtime(async move {
         let registry = adapters();
-        // Before anything is opened, so that all of it is logged as the settings ask.
-        let config = read_folder(&folder, &registry).map_err(|problem| said(&problem))?;
+        // Start logging before anything is opened, so that all of it is logged as configured.
+        let config = read_folder(&folder, &registry).map_err(|problem| failed(&problem))?;
         start_log(&config.log);
-        make_room(&config);
+        set_process_limits(&config);
         let running = match Gateway::new(registry).start(config, folder.clone()).await {
             Ok(running) => running,
-            Err(RunError::Settings(problem) | RunError::Open(problem)) => return Err(said(&problem)),
+            Err(RunError::Settings(problem) | RunError::Open(problem)) => return Err(failed(&problem)),
         };
         serve(running, &folder).await
     })?
 }
 
-/// Open files below which a gateway that many callers use will turn some of them away.
-const OPEN_FILES_LOW: u64 = 4096;
+/// With a lower limit on open files, a busy gateway refuses connections.
+const OPEN_FILES_RECOMMENDED_MIN: u64 = 4096;
 
-/// Takes what the system allows of open files, and sets what bodies may take of its memory.
-fn make_room(config: &Config) {
+/// Raises the limit on open files to the hard limit, and sets the memory limit for bodies.
+fn set_process_limits(config: &Config) {
     let files = descriptors::raise_open_files();
     let (connections, bodies) = (descriptors::callers_max(), bodies::set_max(config.bodies_max));
-    tracing::info!(open_files = files.now, raised_from = files.before, connections, bodies, "limits of the process");
-    if files.now < OPEN_FILES_LOW {
+    tracing::info!(open_files = files.now, raised_from = files.before, connections, bodies, "process limits set");
+    if files.now < OPEN_FILES_RECOMMENDED_MIN {
         tracing::warn!(
             open_files = files.now,
             connections,
-            "the limit on open files is low: connections beyond it are refused; raise the hard limit (`ulimit -Hn`, LimitNOFILE=)"
+            "open file limit is low; further connections are refused: raise the hard limit (`ulimit -Hn`, LimitNOFILE=)"
         );
     }
 }
 
-fn said(problem: &str) -> Failure {
+fn failed(problem: &str) -> Failure {
     eprintln!("{}", problem.trim_end());
     Failure::Failed
 }
 
-/// Logs go to standard error. `RUST_LOG` wins over the settings.
+/// Starts logging to standard error. `RUST_LOG` overrides the settings.
 pub(crate) fn start_log(settings: &LogSettings) {
     let filter = EnvFilter::try_from_default_env()
         .or_else(|_| EnvFilter::try_new(format!("{},actix_http=off,actix_server=warn,lapin=off", settings.level)))
         .unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second start in one process keeps the first log.
+    // Only the first start in a process is_relevant an effect.
     let _ = match settings.format {
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
 }
 
-fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind).map_err(|error| Failure::Misuse(format!("signals cannot be handled: {error}")))
+fn signal_handler(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::Error(format!("failed to install a signal handler: {error}")))
 }
 
-/// Serves until a signal; a second one, or a drain that takes too long, ends with failure.
+/// Runs until SIGTERM or SIGINT, then drains. Fails if the drain times out or a second signal arrives.
 pub(crate) async fn serve(running: Running, folder: &Path) -> Outcome {
-    let mut terminate = listen_for(SignalKind::terminate())?;
-    let mut interrupt = listen_for(SignalKind::interrupt())?;
-    let mut hang_up = listen_for(SignalKind::hangup())?;
+    let mut terminate = signal_handler(SignalKind::terminate())?;
+    let mut interrupt = signal_handler(SignalKind::interrupt())?;
+    let mut hangup = signal_handler(SignalKind::hangup())?;
     let (changed, mut changes) = mpsc::channel(1);
-    let relevant = Arc::new(Relevant::default());
-    relevant.learn(&running, true);
-    let watcher = watch(folder, Arc::clone(&relevant), changed);
+    let watched = Arc::new(WatchedFiles::default());
+    watched.update(&running, true);
+    let watcher = watch(folder, Arc::clone(&watched), changed);
     if let Err(problem) = &watcher {
-        tracing::warn!(%problem, "changed files are not seen; SIGHUP reloads");
+        tracing::warn!(%problem, "file watch failed; send SIGHUP to reload");
     }
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => relevant.learn(&running, reload(&running).await),
+            _ = hangup.recv() => watched.update(&running, reload(&running).await),
             Some(()) = changes.recv() => {
-                tokio::time::sleep(QUIET).await;
+                tokio::time::sleep(RELOAD_DELAY).await;
                 while changes.try_recv().is_ok() {}
-                relevant.learn(&running, reload(&running).await);
+                watched.update(&running, reload(&running).await);
             }
         }
     }
-    tracing::info!("stops: takes nothing new, finishes what is in flight");
+    tracing::info!("shutdown started; draining requests in flight");
     tokio::select! {
         stopped = running.stop() => {
-            if stopped { Ok(()) } else { Err(said("requests were still in flight at the end of the drain time")) }
+            if stopped { Ok(()) } else { Err(failed("requests were still in flight when `drain` expired")) }
         }
-        _ = terminate.recv() => Err(said("stopped at once by a second signal")),
-        _ = interrupt.recv() => Err(said("stopped at once by a second signal")),
+        _ = terminate.recv() => Err(failed("stopped by a second signal before the drain completed")),
+        _ = interrupt.recv() => Err(failed("stopped by a second signal before the drain completed")),
     }
 }
 
-/// Whether the new settings are in force. Their actor has logged what there is to say.
+/// Reloads; returns whether the new settings are in force. The routes actor logs errors.
 async fn reload(running: &Running) -> bool {
     running.reload().await.is_ok()
 }
 
-/// Which files matter: a log that somebody writes next to the settings does not.
+/// Decides which changed files cause a reload: a log file next to the settings does not.
 #[derive(Default)]
-struct Relevant {
-    /// Those besides YAML that the settings in force were made of; nothing while those in the folder are refused, since
-    /// any file may be what they lack.
+struct WatchedFiles {
+    /// The files other than YAML that the settings in force were read from. `None` after a failed reload: any file may be the missing one.
     files: Mutex<Option<BTreeSet<PathBuf>>>,
 }
 
-impl Relevant {
-    fn learn(&self, running: &Running, good: bool) {
-        let whole = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
-        let files = good.then(|| running.files().iter().map(whole).collect());
+impl WatchedFiles {
+    fn update(&self, running: &Running, is_accepted: bool) {
+        let canonical = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+        let files = is_accepted.then(|| running.files().iter().map(canonical).collect());
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
     }
 
-    fn has(&self, path: &Path) -> bool {
+    fn is_relevant(&self, path: &Path) -> bool {
         let is_file = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
         let settings = ["yaml", "yml", "pem", "crt", "cer", "key"];
         let of_settings = path.extension().is_some_and(|extension| settings.iter().any(|other| extension == *other));
-        // What is gone, a folder or a link may change what any name means.
+        // A deleted file, a folder or a link may change what any path refers to.
         if !is_file || of_settings {
             return true;
         }
@@ -140,18 +139,19 @@ impl Relevant {
     }
 }
 
-/// Says when something below the folder changes that matters. The watch ends when what is given back is dropped.
+/// Watches the folder and notifies of watched changes, until the returned watcher is dropped.
 fn watch(
     folder: &Path,
-    relevant: Arc<Relevant>,
+    watched: Arc<WatchedFiles>,
     changed: mpsc::Sender<()>,
 ) -> Result<notify::RecommendedWatcher, notify::Error> {
     let mut watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
         let matters = |event: notify::Event| {
-            !event.kind.is_access() && (event.paths.is_empty() || event.paths.iter().any(|path| relevant.has(path)))
+            !event.kind.is_access()
+                && (event.paths.is_empty() || event.paths.iter().any(|path| watched.is_relevant(path)))
         };
         if event.is_ok_and(matters) {
-            // A full channel says that a change is known already.
+            // If the channel is full, a notification is already pending.
             let _ = changed.try_send(());
         }
     })?;

@@ -12,17 +12,17 @@ use super::{CheckFormat, config_folder};
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::{Config, adapters, load_config};
 
-/// For reaching one endpoint.
-const REACH_TIME: Duration = Duration::from_secs(5);
+/// Timeout for connecting to one endpoint.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) fn check(paths: &[PathBuf], connect: bool, format: CheckFormat) -> Outcome {
     let registry = adapters();
     let mut folders: Vec<PathBuf> = paths.iter().map(|path| config_folder(path)).collect::<Result<_, _>>()?;
     folders.dedup();
-    let mut good = true;
+    let mut is_ok = true;
     for folder in folders {
         let mut diagnostics = Diagnostics::new();
-        let config = load_config(&folder, &registry, &mut diagnostics).map_err(Failure::Misuse)?;
+        let config = load_config(&folder, &registry, &mut diagnostics).map_err(Failure::Error)?;
         match format {
             CheckFormat::Human => print!("{}", diagnostics.render(std::io::stdout().is_terminal())),
             CheckFormat::Short => print!("{}", diagnostics.render_short()),
@@ -30,48 +30,52 @@ pub(super) fn check(paths: &[PathBuf], connect: bool, format: CheckFormat) -> Ou
         }
         match config {
             None => {
-                good = false;
+                is_ok = false;
                 if format == CheckFormat::Human {
-                    let errors = diagnostics.errors();
-                    println!("\n{}: {errors} to mend", folder.display());
+                    let errors = count(diagnostics.errors(), "error");
+                    println!("\n{}: {errors}", folder.display());
                 }
             }
             Some(config) => {
                 if format == CheckFormat::Human {
                     let (routes, services) = (config.plan.routes.len(), config.plan.services.len());
-                    println!("{}: good ({routes} routes, {services} services)", folder.display());
+                    println!("{}: ok ({routes} routes, {services} services)", folder.display());
                 }
                 if connect {
-                    good &= on_local_runtime(reach_all(&config, &registry))?;
+                    is_ok &= on_local_runtime(connect_all(&config, &registry))?;
                 }
             }
         }
     }
-    if good { Ok(()) } else { Err(Failure::Failed) }
+    if is_ok { Ok(()) } else { Err(Failure::Failed) }
 }
 
-/// Reaches every endpoint of every service once.
-async fn reach_all(config: &Config, registry: &[Arc<dyn Adapter>]) -> bool {
-    let mut good = true;
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Connects to every endpoint of every service once.
+async fn connect_all(config: &Config, registry: &[Arc<dyn Adapter>]) -> bool {
+    let mut is_ok = true;
     for service in &config.plan.services {
         let Some(adapter) = registry.iter().find(|adapter| adapter.name() == service.adapter) else { continue };
         for (index, name) in service.spec.endpoints().iter().enumerate() {
-            let reached = match adapter.open_outbound(&*service.spec, index) {
+            let connected = match adapter.open_outbound(&*service.spec, index) {
                 Err(error) => Err(error.to_string()),
-                Ok(port) => match tokio::time::timeout(REACH_TIME, port.probe()).await {
+                Ok(port) => match tokio::time::timeout(CONNECT_TIMEOUT, port.probe()).await {
                     Ok(Ok(())) => Ok(()),
                     Ok(Err(fault)) => Err(fault.message.to_string()),
-                    Err(_) => Err(format!("no answer in {} seconds", REACH_TIME.as_secs())),
+                    Err(_) => Err(format!("no response within {} seconds", CONNECT_TIMEOUT.as_secs())),
                 },
             };
-            match reached {
-                Ok(()) => println!("{} at {name}: reached", service.name),
+            match connected {
+                Ok(()) => println!("{} at {name}: reachable", service.name),
                 Err(problem) => {
-                    good = false;
+                    is_ok = false;
                     println!("{} at {name}: {problem}", service.name);
                 }
             }
         }
     }
-    good
+    is_ok
 }

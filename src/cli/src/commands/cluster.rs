@@ -12,37 +12,37 @@ use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::adapters;
 use crossdock_gateway::read_folder;
 
-/// Between two looks of `--watch`.
-const LOOK: Duration = Duration::from_secs(1);
+/// The interval of `--watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Subcommand)]
 pub(super) enum ClusterCommand {
-    /// Make the log of this instance: once, before its first start.
+    /// Create the log of this instance, once, before its first start.
     ///
-    /// An instance that has lost its log, or whose log is damaged, has forgotten what it promised to others. Move what is left of the log away, and
-    /// say `--lost`: the instance then follows without a vote until it has all again, in an epoch that the others began after they knew of its loss.
+    /// An instance whose log is lost or damaged has forgotten what it acknowledged. Move the rest of the log away and use `--lost`: the instance then
+    /// follows without a vote until it has recovered everything, in an epoch that began after the others learned of the loss.
     Init {
-        /// The log was lost.
+        /// The log of this instance was lost.
         #[arg(long)]
         lost: bool,
-        /// The folder with crossdock.yaml.
+        /// The folder that contains crossdock.yaml.
         #[arg(long, default_value = "config", value_name = "FOLDER")]
         config: PathBuf,
     },
-    /// Measure how fast a cluster is on this machine's disk, all instances in this process.
+    /// Measure the write performance of a cluster on the disk of this machine, with all instances in this process.
     Bench(cluster_bench::Bench),
-    /// Show what a running instance is, and how far it has got.
+    /// Show the role and progress of a running instance.
     Status {
-        /// The admin address; the one of the settings where nothing is said.
+        /// The address of the admin listener. Defaults to the one in the settings.
         #[arg(long, value_name = "HOST:PORT")]
         admin: Option<String>,
-        /// The folder with crossdock.yaml.
+        /// The folder that contains crossdock.yaml.
         #[arg(long, default_value = "config", value_name = "FOLDER")]
         config: PathBuf,
-        /// Look again each second, until interrupted.
+        /// Refresh every second until interrupted.
         #[arg(long)]
         watch: bool,
-        /// Print the JSON that the gateway gives.
+        /// Print the JSON response of the gateway.
         #[arg(long)]
         json: bool,
     },
@@ -60,13 +60,13 @@ pub(super) fn cluster(command: ClusterCommand) -> Outcome {
                     let shown =
                         fetch(&address, token.as_deref(), "/api/v1/cluster").await.and_then(|body| show(&body, json));
                     match shown {
-                        // Who watches wants to see it come back.
+                        // Keep watching, to show when the instance returns.
                         Err(Failure::Failed) if watch => {}
                         Err(failure) => return Err(failure),
                         Ok(()) if !watch => return Ok(()),
                         Ok(()) => {}
                     }
-                    tokio::time::sleep(LOOK).await;
+                    tokio::time::sleep(WATCH_INTERVAL).await;
                 }
             })?
         }
@@ -78,23 +78,28 @@ fn init(folder: &std::path::Path, lost: bool) -> Outcome {
         eprintln!("{}", problem.trim_end());
         Failure::Failed
     })?;
-    let none = || Failure::Misuse("the settings have no `cluster:`".into());
-    let settings = config.cluster.ok_or_else(none)?;
+    let no_cluster = || Failure::Error("the settings must have `cluster:`".into());
+    let settings = config.cluster.ok_or_else(no_cluster)?;
     let others = settings.members.iter().filter(|(id, member)| **id != settings.id && member.votes).count();
     if lost && others < settings.members.values().filter(|member| member.votes).count() / 2 + 1 {
         let problem = if others == 0 {
-            "it is alone: what it has lost nobody has; begin anew, without --lost"
+            "a cluster of one instance cannot recover a lost log from others: start with a new log, without `--lost`"
         } else {
-            "the others that vote are no majority of all, and it could never vote again; of two, both are needed"
+            "`--lost` requires that the other voters are a majority of all voters: otherwise this instance could never vote again"
         };
-        return Err(Failure::Misuse(problem.into()));
+        return Err(Failure::Error(problem.into()));
     }
-    let made = if lost { crossdock_cluster::init_after_loss(&settings) } else { crossdock_cluster::init(&settings) };
-    made.map_err(|problem| {
+    let created = if lost { crossdock_cluster::init_after_loss(&settings) } else { crossdock_cluster::init(&settings) };
+    created.map_err(|problem| {
         eprintln!("{problem}");
         Failure::Failed
     })?;
-    println!("{} is the log of instance {} of `{}`", settings.data.display(), settings.id, settings.cluster);
+    println!(
+        "created {}, the log of instance {} of cluster `{}`",
+        settings.data.display(),
+        settings.id,
+        settings.cluster
+    );
     Ok(())
 }
 
@@ -107,7 +112,7 @@ fn print_head(json: bool) {
     }
 }
 
-/// Whether another instance is connected, and how far it is behind where that is known: `2:on`, `3:off`, `3:17`.
+/// The connection state of a peer, or its lag if known: `2:on`, `3:off`, `3:17`.
 fn peer(of: &Value) -> String {
     let state = match (&of["connected"], of["lag"].as_u64()) {
         (Value::Bool(true), Some(lag)) => lag.to_string(),
@@ -122,7 +127,8 @@ fn show(body: &str, json: bool) -> Outcome {
         println!("{body}");
         return Ok(());
     }
-    let status: Value = serde_json::from_str(body).map_err(|error| Failure::Misuse(format!("bad answer: {error}")))?;
+    let status: Value =
+        serde_json::from_str(body).map_err(|error| Failure::Error(format!("invalid response: {error}")))?;
     let text = |name: &str| match &status[name] {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
@@ -136,7 +142,7 @@ fn show(body: &str, json: bool) -> Outcome {
         peers.join(" ")
     );
     if let Some(problem) = status["stopped"].as_str() {
-        eprintln!("the instance has stopped: {problem}");
+        eprintln!("the instance stopped: {problem}");
         return Err(Failure::Failed);
     }
     Ok(())

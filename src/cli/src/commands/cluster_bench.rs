@@ -1,4 +1,4 @@
-//! `crossdock cluster bench`: how fast a cluster is on this machine's disk, all instances in this process.
+//! `crossdock cluster bench`: the write performance of a cluster on the disk of this machine, with all instances in this process.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -13,36 +13,36 @@ use crossdock_zab::{Role, ServerId};
 
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 
-/// For a leader.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// What is not measured at the beginning of each.
+/// Timeout for the election of a leader.
+const ELECTION_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time before each measurement.
 const WARM_UP: Duration = Duration::from_millis(300);
 
 #[derive(Args)]
 pub(super) struct Bench {
-    /// Instances, all in this process, over loopback.
+    /// The number of instances.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
     instances: u64,
-    /// Bytes of a command's value.
+    /// The size of a written value in bytes.
     #[arg(long, default_value_t = 100, value_name = "BYTES")]
     size: usize,
-    /// Commands under way at once, one after another.
+    /// The numbers of outstanding writes to measure, one after another.
     #[arg(long, value_delimiter = ',', default_value = "1,16,128,1024", value_name = "COUNT,…")]
     outstanding: Vec<usize>,
-    /// How long each is measured.
+    /// The duration of each measurement in seconds.
     #[arg(long, default_value_t = 3, value_name = "SECONDS")]
     seconds: u64,
-    /// Where the logs are; a folder of its own is made there, and deleted.
+    /// The folder for the logs; they are written to a temporary subfolder.
     #[arg(long, default_value = "data", value_name = "FOLDER")]
     data: PathBuf,
 }
 
 pub(super) fn bench(bench: &Bench) -> Outcome {
     let folder = bench.data.join(format!("bench-{}", std::process::id()));
-    let ending = on_local_runtime(measure(bench, &folder))?;
-    // What cannot be deleted is seen by whoever looks there.
+    let result = on_local_runtime(measure(bench, &folder))?;
+    // A leftover folder does no harm.
     let _ = std::fs::remove_dir_all(&folder);
-    ending.map_err(|problem| {
+    result.map_err(|problem| {
         eprintln!("{problem}");
         Failure::Failed
     })
@@ -73,19 +73,20 @@ async fn measure(bench: &Bench, folder: &Path) -> Result<(), String> {
     for outstanding in &bench.outstanding {
         let until = Instant::now() + WARM_UP;
         run(&leader, *outstanding, bench.size, until).await?;
-        let (begun, syncs) = (Instant::now(), leader.status().syncs);
-        let mut times = run(&leader, *outstanding, bench.size, begun + Duration::from_secs(bench.seconds)).await?;
-        let took = begun.elapsed().as_secs_f64();
+        let (started, syncs) = (Instant::now(), leader.status().syncs);
+        let mut latencies =
+            run(&leader, *outstanding, bench.size, started + Duration::from_secs(bench.seconds)).await?;
+        let elapsed_s = started.elapsed().as_secs_f64();
         let syncs = leader.status().syncs - syncs;
-        times.sort_unstable();
-        let at = |permille: usize| times[(times.len() - 1) * permille / 1000].as_secs_f64() * 1000.0;
+        latencies.sort_unstable();
+        let at = |permille: usize| latencies[(latencies.len() - 1) * permille / 1000].as_secs_f64() * 1000.0;
         println!(
             "{outstanding:>12} {:>12.0} {:>10.3} {:>10.3} {:>10.3} {:>12.3}",
-            times.len() as f64 / took,
+            latencies.len() as f64 / elapsed_s,
             at(500),
             at(990),
             at(999),
-            syncs as f64 / times.len() as f64
+            syncs as f64 / latencies.len() as f64
         );
     }
     for node in nodes {
@@ -102,28 +103,28 @@ async fn leader(nodes: &[Node]) -> Result<Client, String> {
             Ok::<_, RequestError>(client)
         })
     });
-    match tokio::time::timeout(PATIENCE, futures_util::future::select_ok(leading)).await {
+    match tokio::time::timeout(ELECTION_TIMEOUT, futures_util::future::select_ok(leading)).await {
         Ok(Ok((leader, _))) => Ok(leader),
         Ok(Err(problem)) => Err(problem.to_string()),
-        Err(_) => Err("nobody leads".to_owned()),
+        Err(_) => Err("no leader was elected in time".to_owned()),
     }
 }
 
-/// Writes until then; gives the time of each.
+/// Writes until an instant; returns the latency of each write.
 async fn run(client: &Client, outstanding: usize, size: usize, until: Instant) -> Result<Vec<Duration>, String> {
     let workers: Vec<_> = (0..outstanding)
         .map(|worker| {
             let (client, key) = (client.clone(), format!("key-{worker}"));
             tokio::task::spawn_local(async move {
                 let value = Bytes::from(vec![b'x'; size]);
-                let mut times = Vec::new();
+                let mut latencies = Vec::new();
                 while Instant::now() < until {
-                    let begun = Instant::now();
+                    let started = Instant::now();
                     let payload = Command::payload(&key, Change::Set(value.clone()));
                     client.propose(payload).await.map_err(|problem| problem.to_string())?;
-                    times.push(begun.elapsed());
+                    latencies.push(started.elapsed());
                 }
-                Ok::<_, String>(times)
+                Ok::<_, String>(latencies)
             })
         })
         .collect();

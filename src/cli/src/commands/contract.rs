@@ -1,4 +1,4 @@
-//! `crossdock contract`, and contracts as other commands name them.
+//! `crossdock contract`, and the contract arguments of other commands.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crossdock_proto::{Files, compile};
 use super::ShowAs;
 use crate::outcome::{Failure, Outcome};
 
-/// Files below folders.
+/// Finds files below include folders.
 struct Folders<'a>(Vec<&'a Path>);
 
 impl Files for Folders<'_> {
@@ -27,7 +27,7 @@ impl Files for Folders<'_> {
     }
 }
 
-/// Reads a contract: a `.proto` file, a descriptor set, or the address of a service that tells it by reflection.
+/// Reads a contract: a `.proto` file, a descriptor set, or the address of a service with server reflection.
 pub(super) fn read(source: &str, include: &[std::path::PathBuf]) -> Result<Arc<Contract>, Failure> {
     if source.starts_with("http://") || source.starts_with("https://") {
         let set = crossdock_grpc::reflect(source).map_err(|problem| failed(&format!("{source}: {problem}")))?;
@@ -36,7 +36,7 @@ pub(super) fn read(source: &str, include: &[std::path::PathBuf]) -> Result<Arc<C
     let path = Path::new(source);
     if path.extension().is_none_or(|extension| extension != "proto") {
         let content =
-            std::fs::read(path).map_err(|error| Failure::Misuse(format!("cannot read `{source}`: {error}")))?;
+            std::fs::read(path).map_err(|error| Failure::Error(format!("cannot read `{source}`: {error}")))?;
         return from_descriptor_set(&content.into())
             .map(Arc::new)
             .map_err(|error| failed(&format!("{source}: {error}")));
@@ -48,13 +48,13 @@ pub(super) fn read(source: &str, include: &[std::path::PathBuf]) -> Result<Arc<C
         folders.iter().find_map(|folder| path.strip_prefix(folder).ok()).or_else(|| path.file_name().map(Path::new));
     let name = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     if !path.is_file() {
-        return Err(Failure::Misuse(format!("there is no file `{source}`")));
+        return Err(Failure::Error(format!("there is no file `{source}`")));
     }
-    compile(&[&name], &Folders(folders)).map(Arc::new).map_err(|error| failed(&told(&error)))
+    compile(&[&name], &Folders(folders)).map(Arc::new).map_err(|error| failed(&with_position(&error)))
 }
 
-/// An error of a contract with its place.
-fn told(error: &ProtoError) -> String {
+/// An error with its position.
+fn with_position(error: &ProtoError) -> String {
     let Some(place) = &error.location else { return error.to_string() };
     let before = &place.text[..place.range.start.min(place.text.len())];
     let line = 1 + before.matches('\n').count();
@@ -62,12 +62,12 @@ fn told(error: &ProtoError) -> String {
     format!("{}:{line}:{column}: {}", place.file, error.problem)
 }
 
-/// The type of that name in a contract.
+/// The type with this name.
 pub(super) fn type_named(contract: &Arc<Contract>, name: &str) -> Result<TypeRef, Failure> {
     let names = || contract.records().iter().map(|record| &*record.name);
     let missing = || {
         let help = crossdock_settings::nearest(name, names()).map(|meant| format!("; did you mean `{meant}`?"));
-        Failure::Misuse(format!("the contract has no type `{name}`{}", help.unwrap_or_default()))
+        Failure::Error(format!("the contract has no type `{name}`{}", help.unwrap_or_default()))
     };
     let id = contract.find_record(name).ok_or_else(missing)?;
     Ok(TypeRef::new(Arc::clone(contract), id))

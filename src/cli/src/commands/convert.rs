@@ -11,16 +11,16 @@ use crossdock_message::{Limits, Value, json, xml};
 use super::{ConvertFormat, contract};
 use crate::outcome::{Failure, Outcome};
 
-/// Bytes of the input.
+/// Maximum length of the input in bytes.
 const INPUT_LEN_MAX: u64 = 64 << 20;
 
-/// What a conversion is asked to do.
+/// The arguments of the command.
 pub(super) struct Conversion {
     pub(super) from: ConvertFormat,
     pub(super) to: ConvertFormat,
-    /// The root element of an output in XML.
+    /// The root element of XML output.
     pub(super) root: Option<String>,
-    /// Where the contract is, and the name of the type in it.
+    /// The source of the contract, and the name of the type in it.
     pub(super) contract: Option<String>,
     pub(super) type_name: Option<String>,
     pub(super) include: Vec<PathBuf>,
@@ -32,14 +32,14 @@ pub(super) fn convert(conversion: &Conversion) -> Outcome {
     let of_type = match (&conversion.contract, &conversion.type_name) {
         (Some(source), Some(name)) => Some(contract::type_named(&contract::read(source, &conversion.include)?, name)?),
         (None, None) => None,
-        _ => return Err(Failure::Misuse("a type needs both `--contract FILE` and `--type NAME`".into())),
+        _ => return Err(Failure::Error("`--contract FILE` and `--type NAME` must be used together".into())),
     };
     check(from, to, of_type.is_some())?;
     let mut input = Vec::new();
-    let unreadable = |error: std::io::Error| Failure::Misuse(format!("standard input cannot be read: {error}"));
+    let unreadable = |error: std::io::Error| Failure::Error(format!("failed to read standard input: {error}"));
     std::io::stdin().take(INPUT_LEN_MAX + 1).read_to_end(&mut input).map_err(unreadable)?;
     if input.len() as u64 > INPUT_LEN_MAX {
-        return Err(failed(&format!("the input is larger than {INPUT_LEN_MAX} bytes")));
+        return Err(failed(&format!("the input must not exceed {INPUT_LEN_MAX} bytes")));
     }
     let limits = Limits { nodes: usize::MAX, keys: usize::MAX, text_len: usize::MAX, ..Limits::default() };
     let input = Bytes::from(input);
@@ -55,12 +55,13 @@ pub(super) fn convert(conversion: &Conversion) -> Outcome {
 
 fn root_of(to: ConvertFormat, root: Option<&str>) -> Result<Option<ExpandedName>, Failure> {
     match (to, root) {
-        (ConvertFormat::Xml, None) => Err(Failure::Misuse("XML needs a root element: add `--root NAME`".into())),
+        (ConvertFormat::Xml, None) => Err(Failure::Error("XML output needs a root element: add `--root NAME`".into())),
         (ConvertFormat::Xml, Some(name)) => {
-            let bad = || Failure::Misuse(format!("`{name}` is not the name of an element"));
+            let bad =
+                || Failure::Error(format!("`{name}` is not an element name: write `Name` or `{{namespace}}Name`"));
             ExpandedName::parse(name).ok_or_else(bad).map(Some)
         }
-        (_, Some(_)) => Err(Failure::Misuse("only XML has a root element: leave `--root` out".into())),
+        (_, Some(_)) => Err(Failure::Error("only XML output has a root element: remove `--root`".into())),
         (_, None) => Ok(None),
     }
 }
@@ -69,20 +70,20 @@ fn check(from: ConvertFormat, to: ConvertFormat, typed: bool) -> Outcome {
     let proto = |format: ConvertFormat| matches!(format, ConvertFormat::Proto | ConvertFormat::ProtoText);
     let problem = match (from, to) {
         (ConvertFormat::Xml, ConvertFormat::Xml) => {
-            "XML is read through a view that does not keep all of it, and never written back from there"
+            "XML cannot be converted to XML: its view does not preserve the whole document"
         }
         (from, to) if typed && (from == ConvertFormat::Xml || to == ConvertFormat::Xml) => {
-            "no contract for XML can be read yet: leave `--contract` and `--type` out"
+            "contracts do not apply to XML yet: remove `--contract` and `--type`"
         }
         (from, to) if (proto(from) || proto(to)) && !typed => {
-            "protobuf means nothing without its contract: add `--contract FILE --type NAME`"
+            "protobuf needs a contract: add `--contract FILE --type NAME`"
         }
         _ => return Ok(()),
     };
-    Err(Failure::Misuse(problem.into()))
+    Err(Failure::Error(problem.into()))
 }
 
-/// By the type: what is not of it is refused with its place.
+/// Converts by the contract; input that does not match the type is rejected with the position of the error.
 fn typed(
     of_type: &TypeRef,
     from: ConvertFormat,

@@ -1,4 +1,4 @@
-//! `crossdock dlq`: messages that were set aside.
+//! `crossdock dlq`: dead letters.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,77 +14,77 @@ use crossdock_gateway::{Config, ListenerConfig, adapters};
 
 #[derive(Subcommand)]
 pub(super) enum DlqCommand {
-    /// List dead letters: what failed, why, and how often it was tried. They stay; some brokers count each look as a delivery.
+    /// List dead letters with error and number of attempts. They stay in their queue, but a quorum queue counts this as a delivery.
     ///
-    /// Quorum queues from RabbitMQ 4 on drop what was delivered 20 times, unless the queue's `x-delivery-limit` says otherwise.
+    /// From RabbitMQ 4 on, quorum queues drop a message after 20 deliveries unless their `x-delivery-limit` is different.
     List {
         #[command(flatten)]
-        place: Place,
-        /// Only those that failed for this reason, such as `BODY_TOO_LARGE`.
+        source_args: Source,
+        /// Select dead letters with this fault reason, such as `BODY_TOO_LARGE`.
         #[arg(long, value_name = "REASON")]
         reason: Option<String>,
-        /// Print one JSON document a line.
+        /// Print one JSON document per line.
         #[arg(long)]
         json: bool,
     },
-    /// Show dead letters whole: headers and body.
+    /// Show dead letters with headers and body.
     Show {
         #[command(flatten)]
-        place: Place,
-        /// Their ids, as `list` prints them.
+        source_args: Source,
+        /// Ids as printed by `list`.
         #[arg(required = true)]
         ids: Vec<String>,
-        /// Print nothing but the bytes of the bodies, as they are.
+        /// Print only the bodies, unchanged.
         #[arg(long)]
         body: bool,
     },
-    /// Send dead letters back to the queues that they came from.
+    /// Send dead letters back to their original queues.
     Replay {
         #[command(flatten)]
-        place: Place,
+        source_args: Source,
         #[command(flatten)]
-        which: Which,
+        selection: Selection,
     },
     /// Delete dead letters.
     Drop {
         #[command(flatten)]
-        place: Place,
+        source_args: Source,
         #[command(flatten)]
-        which: Which,
+        selection: Selection,
     },
 }
 
 #[derive(Args)]
-pub(super) struct Place {
-    /// The folder with crossdock.yaml and routes/.
+pub(super) struct Source {
+    /// The folder that contains crossdock.yaml and routes/.
     #[arg(long, default_value = "config", value_name = "FOLDER")]
     config: PathBuf,
-    /// Only this dead letter queue; all that routes name where nothing is said.
+    /// The dead letter queue. Defaults to all dead letter queues of the routes.
     #[arg(long, value_name = "QUEUE")]
     queue: Option<String>,
-    /// Dead letters of each queue that are looked at, from the oldest on.
+    /// The maximum number of dead letters to read per queue, oldest first.
     #[arg(long, default_value_t = 1000, value_name = "COUNT")]
     max: usize,
 }
 
 #[derive(Args)]
 #[group(required = true, multiple = true)]
-pub(super) struct Which {
-    /// Their ids, as `list` prints them.
+pub(super) struct Selection {
+    /// Ids as printed by `list`.
     ids: Vec<String>,
-    /// Those that failed for this reason.
+    /// Select dead letters with this fault reason.
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
-    /// An id that several have is that of all of them.
+    /// Select all dead letters that share an id.
     #[arg(long, requires = "ids")]
     several: bool,
-    /// All of them.
+    /// Select all dead letters.
     #[arg(long, conflicts_with_all = ["ids", "reason"])]
     all: bool,
 }
 
-impl Which {
-    fn takes(&self, letter: &DeadLetter) -> bool {
+impl Selection {
+    fn matches(&self, letter: &DeadLetter) -> bool {
         let of_reason = self.reason.as_deref().is_none_or(|reason| letter.reason.as_deref() == Some(reason));
         of_reason && (self.ids.is_empty() || self.ids.iter().any(|id| *id == *letter.id))
     }
@@ -92,43 +92,43 @@ impl Which {
 
 pub(super) fn dlq(command: DlqCommand) -> Outcome {
     match command {
-        DlqCommand::List { place, reason, json } => list(&place, reason.as_deref(), json),
-        DlqCommand::Show { place, ids, body } => show(&place, &ids, body),
-        DlqCommand::Replay { place, which } => settle(&place, &which, Choice::Replay),
-        DlqCommand::Drop { place, which } => settle(&place, &which, Choice::Drop),
+        DlqCommand::List { source_args, reason, json } => list(&source_args, reason.as_deref(), json),
+        DlqCommand::Show { source_args, ids, body } => show(&source_args, &ids, body),
+        DlqCommand::Replay { source_args, selection } => settle(&source_args, &selection, Choice::Replay),
+        DlqCommand::Drop { source_args, selection } => settle(&source_args, &selection, Choice::Drop),
     }
 }
 
-fn list(place: &Place, reason: Option<&str>, as_json: bool) -> Outcome {
+fn list(source_args: &Source, reason: Option<&str>, as_json: bool) -> Outcome {
     if !as_json {
-        println!("{:<40} {:<20} {:<24} {:>5} {:>8}  ERROR", "ID", "FROM", "REASON", "TRIES", "BYTES");
+        println!("{:<40} {:<20} {:<24} {:>8} {:>8}  ERROR", "ID", "FROM", "REASON", "ATTEMPTS", "BYTES");
     }
     let mut count = 0;
-    let visited = visit_all(place, &mut |queue, letter| {
+    let visited = visit_all(source_args, &mut |queue, letter| {
         if reason.is_some_and(|reason| letter.reason.as_deref() != Some(reason)) {
             return Choice::Keep;
         }
         count += 1;
         if as_json {
-            println!("{}", told(queue, letter));
+            println!("{}", to_json(queue, letter));
         } else {
-            let or_dash = |text: &Option<ByteString>| listed(text.as_deref().unwrap_or("-"));
-            let (id, source, reason) = (listed(&letter.id), or_dash(&letter.source), or_dash(&letter.reason));
-            let (tries, error) = (or_dash(&letter.attempts), or_dash(&letter.error));
-            println!("{id:<40} {source:<20} {reason:<24} {tries:>5} {:>8}  {error}", letter.body.len());
+            let or_dash = |text: &Option<ByteString>| printable(text.as_deref().unwrap_or("-"));
+            let (id, source, reason) = (printable(&letter.id), or_dash(&letter.source), or_dash(&letter.reason));
+            let (attempts, error) = (or_dash(&letter.attempts), or_dash(&letter.error));
+            println!("{id:<40} {source:<20} {reason:<24} {attempts:>8} {:>8}  {error}", letter.body.len());
         }
         Choice::Keep
     })?;
     if !as_json {
         println!("{count} dead letters");
     }
-    visited.ending()
+    visited.outcome()
 }
 
-fn show(place: &Place, ids: &[String], only_body: bool) -> Outcome {
+fn show(source_args: &Source, ids: &[String], only_body: bool) -> Outcome {
     use std::io::Write as _;
     let mut found: Vec<String> = Vec::new();
-    let visited = visit_all(place, &mut |queue, letter| {
+    let visited = visit_all(source_args, &mut |queue, letter| {
         if !ids.iter().any(|id| *id == *letter.id) {
             return Choice::Keep;
         }
@@ -137,43 +137,43 @@ fn show(place: &Place, ids: &[String], only_body: bool) -> Outcome {
             let _ = std::io::stdout().write_all(&letter.body);
             return Choice::Keep;
         }
-        let mut whole = told(queue, letter);
-        whole["headers"] = letter.headers.iter().map(|(name, value)| json!([&**name, &**value])).collect();
+        let mut shown = to_json(queue, letter);
+        shown["headers"] = letter.headers.iter().map(|(name, value)| json!([&**name, &**value])).collect();
         match std::str::from_utf8(&letter.body) {
-            Ok(text) => whole["body"] = text.into(),
+            Ok(text) => shown["body"] = text.into(),
             Err(_) => {
                 let hex: String = letter.body.iter().map(|byte| format!("{byte:02x}")).collect();
-                whole["body_hex"] = hex.into();
+                shown["body_hex"] = hex.into();
             }
         }
-        println!("{whole:#}");
+        println!("{shown:#}");
         Choice::Keep
     })?;
-    visited.ending()?;
-    missing(ids.iter().filter(|id| !found.contains(id)))
+    visited.outcome()?;
+    check_found(ids.iter().filter(|id| !found.contains(id)))
 }
 
-fn settle(place: &Place, which: &Which, choice: Choice) -> Outcome {
+fn settle(source_args: &Source, selection: &Selection, choice: Choice) -> Outcome {
     let mut named: Vec<String> = Vec::new();
-    if !which.ids.is_empty() && !which.several {
-        let looked = visit_all(place, &mut |_, letter| {
-            if which.takes(letter) {
+    if !selection.ids.is_empty() && !selection.several {
+        let visited = visit_all(source_args, &mut |_, letter| {
+            if selection.matches(letter) {
                 named.push(letter.id.to_string());
             }
             Choice::Keep
         })?;
-        // Another of the same id may be where nothing could be looked at.
-        looked.ending()?;
-        if let Some(id) = which.ids.iter().find(|id| named.iter().filter(|one| one == id).count() > 1) {
+        // An unreadable queue may contain another dead letter with the same id.
+        visited.outcome()?;
+        if let Some(id) = selection.ids.iter().find(|id| named.iter().filter(|other| other == id).count() > 1) {
             let problem = format!(
-                "`{id}` is the id of several dead letters: add --queue, --reason, or --several for all of them"
+                "several dead letters have the id `{id}`: add `--queue` or `--reason`, or `--several` to select all of them"
             );
-            return Err(Failure::Misuse(problem));
+            return Err(Failure::Error(problem));
         }
     }
     let mut found: Vec<String> = Vec::new();
-    let visited = visit_all(place, &mut |_, letter| {
-        if !which.takes(letter) {
+    let visited = visit_all(source_args, &mut |_, letter| {
+        if !selection.matches(letter) {
             return Choice::Keep;
         }
         found.push(letter.id.to_string());
@@ -181,67 +181,67 @@ fn settle(place: &Place, which: &Which, choice: Choice) -> Outcome {
     })?;
     let sum = |count: fn(&Visit) -> usize| visited.visits.iter().map(count).sum::<usize>();
     match choice {
-        Choice::Replay => println!("{} sent back to where they came from", sum(|visit| visit.replayed)),
+        Choice::Replay => println!("{} replayed", sum(|visit| visit.replayed)),
         _ => println!("{} deleted", sum(|visit| visit.dropped)),
     }
-    let ending = visited.ending();
-    missing(which.ids.iter().filter(|id| !found.contains(id)))?;
-    ending
+    let outcome = visited.outcome();
+    check_found(selection.ids.iter().filter(|id| !found.contains(id)))?;
+    outcome
 }
 
-fn missing<'a>(ids: impl Iterator<Item = &'a String>) -> Outcome {
-    let mut ending = Ok(());
+fn check_found<'a>(ids: impl Iterator<Item = &'a String>) -> Outcome {
+    let mut outcome = Ok(());
     for id in ids {
-        eprintln!("there is no dead letter `{id}` among those that were looked at");
-        ending = Err(Failure::Failed);
+        eprintln!("dead letter `{id}` not found among those read (`--max`)");
+        outcome = Err(Failure::Failed);
     }
-    ending
+    outcome
 }
 
-/// What came of looking at several places.
+/// The results of reading several queues.
 #[derive(Default)]
 struct Visited {
     visits: Vec<Visit>,
-    /// Places that could not be looked at, and were told.
-    unreached: usize,
+    /// Queues that could not be read; their errors have been printed.
+    unreadable: usize,
 }
 
 impl Visited {
-    /// Tells what stayed though it should not have.
-    fn ending(&self) -> Outcome {
+    /// Prints dead letters that could not be settled; fails if there are any or a queue could not be read.
+    fn outcome(&self) -> Outcome {
         let failed: Vec<_> = self.visits.iter().flat_map(|visit| &visit.failed).collect();
         for (id, fault) in &failed {
-            eprintln!("{} stays: {}", listed(id), listed(&fault.to_string()));
+            eprintln!("{} was kept: {}", printable(id), printable(&fault.to_string()));
         }
-        if failed.is_empty() && self.unreached == 0 { Ok(()) } else { Err(Failure::Failed) }
+        if failed.is_empty() && self.unreadable == 0 { Ok(()) } else { Err(Failure::Failed) }
     }
 }
 
-/// Looks at the dead letters of all places that are asked for; where one cannot be looked at, the others are.
-fn visit_all(place: &Place, choose: &mut dyn FnMut(&str, &DeadLetter) -> Choice) -> Result<Visited, Failure> {
-    let config = read_folder(&place.config, &adapters()).map_err(|problem| {
+/// Reads the dead letters of all selected queues; continues if one cannot be read.
+fn visit_all(source_args: &Source, choose: &mut dyn FnMut(&str, &DeadLetter) -> Choice) -> Result<Visited, Failure> {
+    let config = read_folder(&source_args.config, &adapters()).map_err(|problem| {
         eprintln!("{}", problem.trim_end());
         Failure::Failed
     })?;
     on_local_runtime(async {
-        let mut places = places(&config)?;
-        if let Some(wanted) = &place.queue {
-            places.retain(|place| place.name() == wanted);
+        let mut queues = dead_letter_queues(&config)?;
+        if let Some(wanted) = &source_args.queue {
+            queues.retain(|queue| queue.name() == wanted);
         }
-        if places.is_empty() {
-            let problem = match &place.queue {
-                Some(queue) => format!("no route sets messages aside in `{queue}`"),
-                None => "no route sets messages aside in a place of its own".to_owned(),
+        if queues.is_empty() {
+            let problem = match &source_args.queue {
+                Some(queue) => format!("no route has the dead letter queue `{queue}`"),
+                None => "no route has a dead letter queue: add `dead_letter: QUEUE` to an entry".to_owned(),
             };
-            return Err(Failure::Misuse(problem));
+            return Err(Failure::Error(problem));
         }
         let mut visited = Visited::default();
-        for one in &places {
-            match one.visit(place.max, &mut |letter| choose(one.name(), letter)).await {
+        for queue in &queues {
+            match queue.visit(source_args.max, &mut |letter| choose(queue.name(), letter)).await {
                 Ok(visit) => visited.visits.push(visit),
                 Err(fault) => {
-                    eprintln!("{}: {fault}", one.name());
-                    visited.unreached += 1;
+                    eprintln!("{}: {fault}", queue.name());
+                    visited.unreadable += 1;
                 }
             }
         }
@@ -249,9 +249,9 @@ fn visit_all(place: &Place, choose: &mut dyn FnMut(&str, &DeadLetter) -> Choice)
     })?
 }
 
-/// Where the routes set messages aside. Listeners of the same settings are one: they have the same queues.
-fn places(config: &Config) -> Result<Vec<Box<dyn DeadLetters>>, Failure> {
-    let mut places: Vec<Box<dyn DeadLetters>> = Vec::new();
+/// The dead letter queues of the routes. Listeners with equal settings have the same queues and count as one.
+fn dead_letter_queues(config: &Config) -> Result<Vec<Box<dyn DeadLetters>>, Failure> {
+    let mut queues: Vec<Box<dyn DeadLetters>> = Vec::new();
     let identity = |listener: &ListenerConfig| (listener.adapter.name(), listener.spec.fingerprint());
     let mut seen = Vec::new();
     for listener in &config.listeners {
@@ -267,12 +267,12 @@ fn places(config: &Config) -> Result<Vec<Box<dyn DeadLetters>>, Failure> {
         let entries: Vec<Arc<dyn EntrySpec>> = entries.cloned().collect();
         let adapter: &dyn Adapter = &*listener.adapter;
         let found = adapter.dead_letters(&*listener.spec, &entries);
-        places.extend(found.map_err(|error| Failure::Misuse(error.to_string()))?);
+        queues.extend(found.map_err(|error| Failure::Error(error.to_string()))?);
     }
-    Ok(places)
+    Ok(queues)
 }
 
-fn told(queue: &str, letter: &DeadLetter) -> Value {
+fn to_json(queue: &str, letter: &DeadLetter) -> Value {
     let code = letter.code.map(|number| Code::from_number(number).unwrap_or(Code::Unknown).name());
     json!({
         "id": &*letter.id, "queue": queue, "source": letter.source.as_deref(), "code": code,
@@ -282,7 +282,7 @@ fn told(queue: &str, letter: &DeadLetter) -> Value {
     })
 }
 
-/// What others wrote, without what a terminal would obey.
-fn listed(text: &str) -> String {
+/// Replaces control characters, selection a terminal would interpret.
+fn printable(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }

@@ -1,4 +1,4 @@
-//! `crossdock eval`: an expression, evaluated as a route would.
+//! `crossdock eval`: evaluates an expression as a route would.
 
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
@@ -16,21 +16,21 @@ use super::contract;
 use crate::outcome::{Failure, Outcome};
 use crossdock_gateway::SystemHost;
 
-/// Bytes of a message.
+/// Maximum length of the message in bytes.
 const INPUT_LEN_MAX: u64 = 64 << 20;
-/// What a route has where nothing else is said.
-const TIME: Duration = Duration::from_secs(30);
+/// The default deadline of a route.
+const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What is evaluated, and over what.
+/// The arguments of the command.
 pub(super) struct Evaluation {
     pub(super) expression: Option<String>,
-    /// The file that `req` is read from.
+    /// The file that contains `req`.
     pub(super) req: Option<PathBuf>,
     pub(super) format: EvalFormat,
     pub(super) contract: Option<String>,
     pub(super) type_name: Option<String>,
     pub(super) include: Vec<PathBuf>,
-    /// Lists the functions instead.
+    /// Print the reference of functions instead.
     pub(super) functions: bool,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn eval(evaluation: &Evaluation) -> Outcome {
         return print(&reference());
     }
     let Some(source) = &evaluation.expression else {
-        return Err(Failure::Misuse("write an expression, such as `crossdock eval '1.10 * 2'`".into()));
+        return Err(Failure::Error("write an expression, such as `crossdock eval '1.10 * 2'`".into()));
     };
     let of_type = match (&evaluation.contract, &evaluation.type_name) {
         (Some(place), Some(name)) => {
@@ -54,12 +54,12 @@ pub(super) fn eval(evaluation: &Evaluation) -> Outcome {
             Some(Arc::new(Typed::new(type_ref, UnknownFields::Refuse, Arc::new(Limits::default()))))
         }
         (None, None) => None,
-        _ => return Err(Failure::Misuse("a type needs both `--contract FILE` and `--type NAME`".into())),
+        _ => return Err(Failure::Error("`--contract FILE` and `--type NAME` must be used together".into())),
     };
     let root = ByteString::from_static("req");
     let names = Names {
         variables: ["req", "header", "msg"].map(ByteString::from_static).to_vec(),
-        unbound: vec![("res".into(), "there is no reply here; give it as `--req` and call it `req`")],
+        unbound: vec![("res".into(), "there is no reply; pass the message with `--req` and use `req`")],
         types: of_type.iter().map(|typed| (root.clone(), Arc::clone(typed))).collect(),
         of_services: Vec::new(),
     };
@@ -72,7 +72,7 @@ pub(super) fn eval(evaluation: &Evaluation) -> Outcome {
         message.body = body(evaluation, of_type)?;
     }
     let request = Request { message, binding: Binding::default().into() };
-    let (meter, limits) = (Meter::new(Instant::now() + TIME), Limits::default());
+    let (meter, limits) = (Meter::new(Instant::now() + DEADLINE), Limits::default());
     let scope = Scope {
         request: &request,
         current: &request.message,
@@ -107,21 +107,21 @@ fn read(file: Option<&PathBuf>) -> Result<Vec<u8>, Failure> {
     let mut input = Vec::new();
     match file {
         Some(path) if path.as_os_str() != "-" => {
-            let unreadable = |error| Failure::Misuse(format!("`{}` cannot be read: {error}", path.display()));
+            let unreadable = |error| Failure::Error(format!("failed to read `{}`: {error}", path.display()));
             let file = std::fs::File::open(path).map_err(unreadable)?;
             file.take(INPUT_LEN_MAX + 1).read_to_end(&mut input).map_err(unreadable)?;
         }
         _ if std::io::stdin().is_terminal() => {
-            let problem = "the expression looks at `req`: give it as `--req FILE`, or on standard input";
-            return Err(Failure::Misuse(problem.into()));
+            let problem = "the expression uses `req`: pass it with `--req FILE` or on standard input";
+            return Err(Failure::Error(problem.into()));
         }
         _ => {
-            let unreadable = |error| Failure::Misuse(format!("standard input cannot be read: {error}"));
+            let unreadable = |error| Failure::Error(format!("failed to read standard input: {error}"));
             std::io::stdin().take(INPUT_LEN_MAX + 1).read_to_end(&mut input).map_err(unreadable)?;
         }
     }
     if input.len() as u64 > INPUT_LEN_MAX {
-        return Err(failed(&format!("the message is larger than {INPUT_LEN_MAX} bytes")));
+        return Err(failed(&format!("the message must not exceed {INPUT_LEN_MAX} bytes")));
     }
     Ok(input)
 }

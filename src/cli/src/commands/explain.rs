@@ -20,20 +20,20 @@ pub(super) fn explain(name: &str, folder: &Path) -> Outcome {
     let Some(route) = config.plan.route(name) else {
         let names = config.plan.routes.iter().map(|route| &*route.name);
         let help = nearest(name, names).map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
-        return Err(Failure::Misuse(format!("there is no route `{name}`{help}")));
+        return Err(Failure::Error(format!("there is no route `{name}`{help}")));
     };
     println!("route {name}");
     for entry in &route.entries {
-        println!("  takes     {}", entry.describe());
+        println!("  accepts   {}", entry.describe());
         let binding = entry.binding();
         if !binding.params.is_empty() {
             let params: Vec<&str> = binding.params.iter().map(|param| &**param).collect();
-            println!("            fields of the address: {}", params.join(", "));
+            println!("            path and query fields: {}", params.join(", "));
         }
-        println!("            gives {}", guarantees(entry.capabilities()));
+        println!("            provides {}", describe_capabilities(entry.capabilities()));
     }
     if let Some(delivery) = route.delivery {
-        println!("  delivers  {}", delivery.word());
+        println!("  delivery  {}", delivery.word());
     }
     for (policy, line) in route.policies.describe() {
         println!("  {policy:<9} {line}");
@@ -49,19 +49,19 @@ pub(super) fn explain(name: &str, folder: &Path) -> Outcome {
     for rule in &route.errors {
         let on = if rule.on.is_empty() { "any error".to_owned() } else { join_codes(&rule.on) };
         let code = rule.code.map_or_else(|| "the same code".to_owned(), |code| code.to_string());
-        println!("  errors    {on} is answered with {code}");
+        println!("  errors    {on} becomes {code}");
     }
     Ok(())
 }
 
-/// The capabilities of an entry, in words.
-fn guarantees(entry: Capabilities) -> String {
-    let words = [
-        (entry.replies, "a reply", "no reply"),
-        (entry.acknowledges, "acknowledgement after the work", "no acknowledgement after the work"),
-        (entry.ordered, "order", "no order"),
+/// The capabilities of an entry.
+fn describe_capabilities(capabilities: Capabilities) -> String {
+    let texts = [
+        (capabilities.replies, "replies", "no replies"),
+        (capabilities.acknowledges, "acknowledgement after processing", "no acknowledgement after processing"),
+        (capabilities.ordered, "ordering", "no ordering"),
     ];
-    words.map(|(given, yes, no)| if given { yes } else { no }).join(", ")
+    texts.map(|(given, yes, no)| if given { yes } else { no }).join(", ")
 }
 
 fn join_codes(codes: &[Code]) -> String {

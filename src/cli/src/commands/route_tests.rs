@@ -1,4 +1,4 @@
-//! `crossdock test`: the tests of route files, through real listeners, with stubs in the place of services.
+//! `crossdock test`: runs the tests in route files through real listeners, with stubs instead of services.
 
 mod grpc;
 mod stub;
@@ -25,15 +25,15 @@ pub(super) fn test(paths: &[PathBuf]) -> Outcome {
     let (mut passed, mut failed) = (0, 0);
     for folder in folders {
         let registry = adapters();
-        // Read here first, so that what is wrong with the files is said once.
+        // Read the settings once before, so that their errors are reported once.
         let config = read_folder(&folder, &registry).map_err(|problem| {
             eprintln!("{}", problem.trim_end());
             Failure::Failed
         })?;
         let outcome = on_local_runtime(run_all(folder, config.plan))?;
-        let (good, bad) = outcome.map_err(Failure::Misuse)?;
-        passed += good;
-        failed += bad;
+        let (folder_passed, folder_failed) = outcome.map_err(Failure::Error)?;
+        passed += folder_passed;
+        failed += folder_failed;
     }
     println!("\n{passed} passed, {failed} failed");
     if failed == 0 { Ok(()) } else { Err(Failure::Failed) }
@@ -51,7 +51,7 @@ async fn run_all(folder: PathBuf, plan: Plan) -> Result<(usize, usize), String> 
     let (mut passed, mut failed) = (0, 0);
     for test in &plan.tests {
         stubs.prepare(&test.stubs);
-        // Tests do not see one another's messages.
+        // Idempotency keys of one test must not affect the next.
         running.forget_processed();
         match run_one(&running, &plan, test, &stubs).await {
             Ok(()) => {
@@ -68,7 +68,7 @@ async fn run_all(folder: PathBuf, plan: Plan) -> Result<(usize, usize), String> 
     Ok((passed, failed))
 }
 
-/// The settings of the folder, with stubs as services and free ports as listeners.
+/// The settings of the folder, with stubs as services and listeners on free ports.
 fn stubbed(folder: &std::path::Path) -> Result<Config, String> {
     let mut config = read_folder(folder, &adapters())?;
     for service in &mut config.plan.services {
@@ -108,11 +108,11 @@ struct NoPlaceholders;
 
 impl Resolve for NoPlaceholders {
     fn env(&self, name: &str) -> Result<String, String> {
-        Err(format!("`{name}` is not known here"))
+        Err(format!("the environment variable `{name}` is not available here"))
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
-        Err(format!("`{path}` is not read here"))
+        Err(format!("the file `{path}` is not available here"))
     }
 }
 
@@ -126,19 +126,19 @@ fn on_free_port(listener: &ListenerConfig) -> Result<ListenerConfig, String> {
 }
 
 async fn run_one(running: &Running, plan: &Plan, test: &RouteTest, stubs: &Stubs) -> Result<(), String> {
-    // A route for a whole service stands for one for each of its methods; which one takes the request is seen then.
+    // A route for a whole service is one route per method; the request selects the method.
     let of_service =
         |route: &&Arc<RoutePlan>| route.name.strip_prefix(&*test.route).is_some_and(|rest| rest.starts_with('.'));
     let route =
-        plan.route(&test.route).or_else(|| plan.routes.iter().find(of_service)).ok_or("the route is not there")?;
+        plan.route(&test.route).or_else(|| plan.routes.iter().find(of_service)).ok_or("the route does not exist")?;
     if test.given.grpc {
         return grpc::run_one(running, plan, route, test, stubs).await;
     }
-    let takes_http = |entry: &&Arc<dyn EntrySpec>| {
-        !entry.address().path.as_str().is_empty() && entry_kind(running, entry) == Some("http")
+    let is_http = |entry: &&Arc<dyn EntrySpec>| {
+        !entry.address().path.as_str().is_empty() && adapter_name(running, entry) == Some("http")
     };
-    let entry = route.entries.iter().find(takes_http).ok_or("the route takes no request of HTTP")?;
-    let address = running.listener(&entry.address().listener).ok_or("the route's listener does not run")?;
+    let entry = route.entries.iter().find(is_http).ok_or("the route has no HTTP entry")?;
+    let address = running.listener(&entry.address().listener).ok_or("the listener of the route is not running")?;
     let mut headers: Vec<(String, String)> =
         test.given.headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     if let Some((_, media_type)) = &test.given.body {
@@ -148,63 +148,63 @@ async fn run_one(running: &Running, plan: &Plan, test: &RouteTest, stubs: &Stubs
         headers.push(("crossdock-timeout".into(), format!("{}ms", timeout.as_millis())));
     }
     let body = test.given.body.as_ref().map_or("", |(body, _)| body);
-    let question = Request { method: &test.given.method, target: &test.given.path, headers, body };
-    let answer = send(address, &question).await?;
-    judge(test, &answer, stubs)
+    let request = Request { method: &test.given.method, target: &test.given.path, headers, body };
+    let response = send(address, &request).await?;
+    verify(test, &response, stubs)
 }
 
-/// The adapter of an entry's listener.
-fn entry_kind<'r>(running: &'r Running, entry: &Arc<dyn EntrySpec>) -> Option<&'r str> {
+/// The name of the adapter of an entry.
+fn adapter_name<'r>(running: &'r Running, entry: &Arc<dyn EntrySpec>) -> Option<&'r str> {
     let listener = &entry.address().listener;
     running.listeners().find(|(name, ..)| listener == name).map(|(_, adapter, _)| adapter)
 }
 
-fn judge(test: &RouteTest, answer: &Response, stubs: &Stubs) -> Result<(), String> {
-    judge_coded(test, answer, code_of(answer), stubs)
+fn verify(test: &RouteTest, response: &Response, stubs: &Stubs) -> Result<(), String> {
+    verify_with_code(test, response, code_of(response), stubs)
 }
 
-fn judge_coded(test: &RouteTest, answer: &Response, code: Option<Code>, stubs: &Stubs) -> Result<(), String> {
+fn verify_with_code(test: &RouteTest, response: &Response, code: Option<Code>, stubs: &Stubs) -> Result<(), String> {
     let expect = &test.expect;
     if let Some(problem) = stubs.problem() {
         return Err(problem);
     }
-    if let Some(status) = expect.status.filter(|status| *status != answer.status) {
-        return Err(format!("status {} where {status} is expected: {}", answer.status, answer.body));
+    if let Some(status) = expect.status.filter(|status| *status != response.status) {
+        return Err(format!("expected status {status}, got {}: {}", response.status, response.body));
     }
     if expect.code != code && (expect.code.is_some() || expect.status.is_none()) {
         let name = |code: Option<Code>| code.map_or("no fault", Code::name);
-        return Err(format!("{} where {} is expected: {}", name(code), name(expect.code), answer.body));
+        return Err(format!("expected {}, got {}: {}", name(expect.code), name(code), response.body));
     }
     for (name, value) in &expect.headers {
-        if answer.header(name) != Some(&**value) {
-            return Err(format!("header {name} is {:?} where {value:?} is expected", answer.header(name)));
+        if response.header(name) != Some(&**value) {
+            return Err(format!("expected header `{name}` to be {value:?}, got {:?}", response.header(name)));
         }
     }
     if let Some((body, media_type)) = &expect.body {
-        same_body("the body", &answer.body, body, media_type)?;
+        same_body("the body", &response.body, body, media_type)?;
     }
     for (service, expected) in &expect.sent {
-        let sent = stubs.sent(service).ok_or_else(|| format!("`{service}` was not called"))?;
+        let sent = stubs.sent(service).ok_or_else(|| format!("expected a call of `{service}`"))?;
         if let Some((body, media_type)) = expected {
-            same_body(&format!("what `{service}` got"), &sent, body, media_type)?;
+            same_body(&format!("the body sent to `{service}`"), &sent, body, media_type)?;
         }
     }
     Ok(())
 }
 
-fn code_of(answer: &Response) -> Option<Code> {
-    if (200..300).contains(&answer.status) {
+fn code_of(response: &Response) -> Option<Code> {
+    if (200..300).contains(&response.status) {
         return None;
     }
     let read = |text: &str| -> Option<Value> {
         let bytes = Bytes::copy_from_slice(text.as_bytes());
-        if answer.header("content-type")?.contains("xml") {
+        if response.header("content-type")?.contains("xml") {
             xml::read(&bytes, &Limits::default()).ok()
         } else {
             json::read(&bytes, &Limits::default()).ok()
         }
     };
-    let problem = read(&answer.body)?;
+    let problem = read(&response.body)?;
     let code = match problem.get("code")? {
         Value::Text(code) => code.clone(),
         Value::List(items) => items.first()?.get("$text")?.scalar_text()?,
@@ -213,7 +213,7 @@ fn code_of(answer: &Response) -> Option<Code> {
     Code::from_name(&code)
 }
 
-/// Two bodies are the same where their values are: white space and the spelling of escapes do not matter, digits do.
+/// Compares bodies by value: white space and escapes do not matter, digits do.
 fn same_body(what: &str, got: &str, expected: &str, media_type: &str) -> Result<(), String> {
     let read = |text: &str| -> Result<Value, String> {
         let bytes = Bytes::copy_from_slice(text.as_bytes());
@@ -223,16 +223,16 @@ fn same_body(what: &str, got: &str, expected: &str, media_type: &str) -> Result<
             json::read(&bytes, &Limits::default()).map_err(|error| error.to_string())
         }
     };
-    let wanted = read(expected).map_err(|error| format!("the expected body cannot be read: {error}"))?;
-    let found = read(got).map_err(|error| format!("{what} cannot be read: {error}: {got}"))?;
-    if same_value(&wanted, &found) {
+    let expected_value = read(expected).map_err(|error| format!("the expected body is invalid: {error}"))?;
+    let actual_value = read(got).map_err(|error| format!("{what} is invalid: {error}: {got}"))?;
+    if same_value(&expected_value, &actual_value) {
         Ok(())
     } else {
-        Err(format!("{what} is\n        {got}\n      where expected is\n        {expected}"))
+        Err(format!("{what} differs; expected\n        {expected}\n      got\n        {got}"))
     }
 }
 
-/// The order of fields does not matter in JSON, nor in the view of XML.
+/// Compares values; the order of fields does not matter.
 fn same_value(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Record(left), Value::Record(right)) => {

@@ -1,4 +1,4 @@
-//! `crossdock routes`.
+//! `crossdock routes`, and requests to the admin listener.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,40 +10,41 @@ use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::adapters;
 use crossdock_gateway::read_folder;
 
-/// The admin address of a running gateway, and what is shown there.
+/// The address and token of the admin listener.
 pub(super) fn admin_of(named: Option<String>, folder: &Path) -> Result<(String, Option<String>), Failure> {
     if let Some(address) = named {
         return Ok((address, std::env::var("CROSSDOCK_ADMIN_TOKEN").ok()));
     }
-    let config = read_folder(folder, &adapters()).map_err(Failure::Misuse)?;
-    let none = || Failure::Misuse("the settings have no `admin:`; name the address with `--admin HOST:PORT`".into());
-    let (address, token) = config.admin.ok_or_else(none)?;
+    let config = read_folder(folder, &adapters()).map_err(Failure::Error)?;
+    let no_admin = || Failure::Error("the settings have no `admin:`; pass the address with `--admin HOST:PORT`".into());
+    let (address, token) = config.admin.ok_or_else(no_admin)?;
     Ok((address.to_string(), token.map(|token| token.reveal().to_owned())))
 }
 
-/// What a running gateway answers.
+/// Requests a document from the admin listener.
 pub(super) async fn fetch(address: &str, token: Option<&str>, target: &str) -> Result<String, Failure> {
     let headers = token.map(|token| ("authorization".to_owned(), format!("Bearer {token}"))).into_iter().collect();
-    let question = Request { method: "GET", target, headers, body: "" };
-    let answer = send(address, &question).await.map_err(|problem| {
-        eprintln!("no gateway answers: {problem}");
+    let request = Request { method: "GET", target, headers, body: "" };
+    let response = send(address, &request).await.map_err(|problem| {
+        eprintln!("failed to reach the gateway: {problem}");
         Failure::Failed
     })?;
-    if answer.status != 200 {
-        eprintln!("the gateway answered with status {}: {}", answer.status, answer.body);
+    if response.status != 200 {
+        eprintln!("the gateway responded with status {}: {}", response.status, response.body);
         return Err(Failure::Failed);
     }
-    Ok(answer.body)
+    Ok(response.body)
 }
 
 pub(super) fn routes(admin: Option<String>, folder: &Path, json: bool) -> Outcome {
     let (address, token) = admin_of(admin, folder)?;
-    let answer = on_local_runtime(async move { fetch(&address, token.as_deref(), "/api/v1/routes").await })??;
+    let response = on_local_runtime(async move { fetch(&address, token.as_deref(), "/api/v1/routes").await })??;
     if json {
-        println!("{answer}");
+        println!("{response}");
         return Ok(());
     }
-    let body: Value = serde_json::from_str(&answer).map_err(|error| Failure::Misuse(format!("bad answer: {error}")))?;
+    let body: Value =
+        serde_json::from_str(&response).map_err(|error| Failure::Error(format!("invalid response: {error}")))?;
     print_table(&body);
     Ok(())
 }
@@ -70,7 +71,7 @@ fn print_table(body: &Value) {
         ]);
     }
     print_columns(&rows);
-    // Only what an operator has to know of: the rest is up.
+    // Show only endpoints that are not up.
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let all =
         body["routes"].as_array().into_iter().flatten().filter_map(|route| route["endpoints"].as_array()).flatten();
@@ -80,7 +81,7 @@ fn print_table(body: &Value) {
             None => text(&endpoint["address"]),
         };
         let state = match endpoint["name_problem"].as_str() {
-            Some(problem) => format!("{}, name cannot be resolved: {problem}", text(&endpoint["state"])),
+            Some(problem) => format!("{}, failed to resolve the name: {problem}", text(&endpoint["state"])),
             None => text(&endpoint["state"]),
         };
         (state != "up").then(|| [text(&endpoint["service"]), address, state])

@@ -1,4 +1,4 @@
-//! Calls by way of a broker, where one can be reached: a second gateway with settings of its own, as the shipped ones need none.
+//! Requests through a broker, if one is reachable. They use a second gateway, because the shipped settings do not need a broker.
 
 use std::net::ToSocketAddrs as _;
 use std::path::PathBuf;
@@ -10,12 +10,12 @@ use crate::outcome::Failure;
 use crossdock_gateway::Gateway;
 use crossdock_gateway::adapters;
 
-/// The broker where nothing is said.
+/// The default broker.
 const BROKER: &str = "amqp://guest:guest@127.0.0.1:5672";
-/// For a broker to answer at all.
-const REACH_TIME: Duration = Duration::from_millis(500);
-/// For a message to get through a queue.
-const QUEUE_TIME: Duration = Duration::from_secs(10);
+/// Timeout for connecting to the broker.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Timeout for a message to pass through a queue.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 const SETTINGS: &str = "version: 1
 listeners: { public: { http: { bind: \"127.0.0.1:0\" } }, broker: { amqp: { url: \"${env:CROSSDOCK_BROKER}\" } } }
@@ -28,17 +28,17 @@ services:
       operations: { put: { queue: crossdock-demo-orders }, price: { queue: crossdock-demo-prices, reply: true } }
   pricing: { http: { url: \"${env:CROSSDOCK_PRICING}\", operations: { price: { post: /price } } } }
 routes:
-  take: { from: { http: { listen: public, post: /orders } }, delivery: at-least-once, steps: [ { send: queues.put } ] }
-  work:
+  accept-order: { from: { http: { listen: public, post: /orders } }, delivery: at-least-once, steps: [ { send: queues.put } ] }
+  price-order:
     from: { amqp: { listen: broker, queue: crossdock-demo-orders, declare: create, reject: discard } }
     steps: [ { call: pricing.price } ]
-  ask: { from: { http: { listen: public, post: /prices } }, steps: [ { call: queues.price } ] }
-  answer:
+  request-price: { from: { http: { listen: public, post: /prices } }, steps: [ { call: queues.price } ] }
+  quote-price:
     from: { amqp: { listen: broker, queue: crossdock-demo-prices, declare: create, reject: discard } }
     steps: [ { call: pricing.price } ]
 ";
 
-/// A folder with the settings; removed with it.
+/// A temporary folder with the settings, deleted on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -57,17 +57,17 @@ impl Drop for Folder {
     }
 }
 
-/// Makes calls by way of a broker; says how many were right and how many were not.
+/// Sends requests through a broker; returns how many passed and how many failed.
 pub(super) async fn make(samples: &Samples) -> Result<(usize, usize), Failure> {
     let url = std::env::var("CROSSDOCK_BROKER").unwrap_or_else(|_| BROKER.to_owned());
     if !is_reachable(&url).await {
-        println!("\n── calls by way of a queue are left out: no broker of AMQP can be reached");
+        println!("\n── requests through a queue are skipped: no AMQP broker is reachable");
         println!(
-            "   start one with tests/services/services up rabbitmq, or docker compose up, and name it in CROSSDOCK_BROKER"
+            "   start one with `tests/services/services up rabbitmq` or `docker compose up`, and set CROSSDOCK_BROKER to its URL"
         );
         return Ok((0, 0));
     }
-    let failed = |problem: String| Failure::Misuse(format!("the demo of queues: {problem}"));
+    let failed = |problem: String| Failure::Error(format!("failed to run the queue demo: {problem}"));
     let folder = Folder::write().map_err(|error| failed(error.to_string()))?;
     let variables = vec![
         ("CROSSDOCK_BROKER".to_owned(), url),
@@ -76,75 +76,77 @@ pub(super) async fn make(samples: &Samples) -> Result<(usize, usize), Failure> {
     let source = folder.0.clone();
     let started = Gateway::new(adapters()).start_with(move || super::read(&source, &variables)).await;
     let running = started.map_err(|error| failed(error.to_string().trim_end().to_owned()))?;
-    let public = running.listener("public").ok_or_else(|| failed("nothing listens".to_owned()))?.to_owned();
-    let judged = [told(&asked(&public).await), told(&taken(&public, samples).await)];
+    let public = running.listener("public").ok_or_else(|| failed("the listener did not start".to_owned()))?.to_owned();
+    let results = [report(&request_price(&public).await), report(&place_order(&public, samples).await)];
     running.stop().await;
     let mut count = (0, 0);
-    for right in judged {
-        *(if right { &mut count.0 } else { &mut count.1 }) += 1;
+    for is_passed in results {
+        *(if is_passed { &mut count.0 } else { &mut count.1 }) += 1;
     }
     Ok(count)
 }
 
-/// Says whether a call was right.
-fn told(judged: &Result<(), String>) -> bool {
-    match judged {
-        Ok(()) => println!("   right"),
-        Err(problem) => println!("   WRONG: {problem}"),
+/// Prints the result of a request; returns whether it passed.
+fn report(result: &Result<(), String>) -> bool {
+    match result {
+        Ok(()) => println!("   passed"),
+        Err(problem) => println!("   FAILED: {problem}"),
     }
-    judged.is_ok()
+    result.is_ok()
 }
 
-/// Whether anything listens there.
+/// Whether a TCP connection can be made.
 async fn is_reachable(url: &str) -> bool {
     let authority = url.split("://").nth(1).unwrap_or(url).split('/').next().unwrap_or_default();
     let host = authority.rsplit('@').next().unwrap_or_default();
     let host = if host.contains(':') { host.to_owned() } else { format!("{host}:5672") };
     let Some(address) = host.to_socket_addrs().ok().and_then(|mut found| found.next()) else { return false };
-    matches!(tokio::time::timeout(REACH_TIME, tokio::net::TcpStream::connect(address)).await, Ok(Ok(_)))
+    matches!(tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(address)).await, Ok(Ok(_)))
 }
 
 async fn post(public: &str, target: &str, body: &str) -> Result<(u16, String), String> {
     println!("   request     POST {target} {body}");
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-    let answer = send(public, &Request { method: "POST", target, headers, body }).await?;
-    println!("   answer      {} {}", answer.status, answer.body);
-    Ok((answer.status, answer.body))
+    let response = send(public, &Request { method: "POST", target, headers, body }).await?;
+    println!("   response    {} {}", response.status, response.body);
+    Ok((response.status, response.body))
 }
 
-async fn asked(public: &str) -> Result<(), String> {
-    println!("\n── a REST call, answered by a service behind a queue");
-    let begun = std::time::Instant::now();
+async fn request_price(public: &str) -> Result<(), String> {
+    println!("\n── a REST request to a service behind a queue");
+    let started = std::time::Instant::now();
     loop {
         let (status, body) = post(public, "/prices", r#"{"basket":[{"sku":"085","quantity":2.50}]}"#).await?;
         if status == 200 {
             let expected = r#"{"quote":18446744073709551615,"basket":[{"sku":"085","quantity":2.50}]}"#;
-            return if body == expected { Ok(()) } else { Err(format!("the answer should be {expected}")) };
+            return if body == expected { Ok(()) } else { Err(format!("expected the response {expected}")) };
         }
-        // The queues are made while the first call is on its way.
-        if status != 503 || begun.elapsed() > QUEUE_TIME {
-            return Err("the status should be 200".to_owned());
+        // The queues may not be declared yet.
+        if status != 503 || started.elapsed() > QUEUE_TIMEOUT {
+            return Err("expected status 200".to_owned());
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-async fn taken(public: &str, samples: &Samples) -> Result<(), String> {
-    println!("\n── an order is taken in: 202 once the broker has it, and a service gets it from the queue");
+async fn place_order(public: &str, samples: &Samples) -> Result<(), String> {
+    println!(
+        "\n── an order is accepted with 202 once the broker has confirmed it; a service receives it from the queue"
+    );
     samples.pricing_seen.take();
     let body = r#"{"basket":[{"sku":"085","quantity":1.10}]}"#;
     let (status, _) = post(public, "/orders", body).await?;
     if status != 202 {
-        return Err("the status should be 202".to_owned());
+        return Err("expected status 202".to_owned());
     }
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     loop {
         if let Some(got) = samples.pricing_seen.take() {
             println!("   translated  {got}");
-            return if got == body { Ok(()) } else { Err(format!("the service should have got {body}")) };
+            return if got == body { Ok(()) } else { Err(format!("expected the service to receive {body}")) };
         }
-        if begun.elapsed() > QUEUE_TIME {
-            return Err("the service never got it".to_owned());
+        if started.elapsed() > QUEUE_TIMEOUT {
+            return Err("the service did not receive the order in time".to_owned());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

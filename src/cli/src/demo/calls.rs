@@ -1,4 +1,4 @@
-//! The calls of the demo: what is asked, what services get, what is answered, and whether it is right.
+//! The calls of the demo, with the expected responses.
 
 use bytes::Bytes;
 use crossdock_message::{Limits, json};
@@ -14,44 +14,44 @@ struct Call<'a> {
     method: &'a str,
     target: &'a str,
     body: &'a str,
-    /// The service that takes the call; `None` where the gateway has to answer itself.
+    /// The service that must receive the call; `None` if the gateway must reject it.
     seen: Option<&'a Seen>,
     status: u16,
-    /// A call of gRPC; then the target is its method.
+    /// A gRPC call; `target` is its method.
     grpc: bool,
-    /// A JSON body, compared by value; empty where only the status and `contains` count.
-    answer: &'a str,
+    /// The expected JSON body, compared by value; not checked if empty.
+    response: &'a str,
     contains: &'a str,
 }
 
-/// Makes all calls; says how many were right and how many were not.
+/// Makes all calls; returns how many passed and how many failed.
 pub(super) async fn make(running: &Running, address: &str, samples: &Samples, stock: &Seen) -> (usize, usize) {
-    let (mut right, mut wrong) = (0, 0);
+    let (mut passed, mut failed) = (0, 0);
     for call in calls(samples, stock) {
         println!("\n── {}", call.title);
         println!("   request     {} {} {}", call.method, call.target, call.body);
-        let answered = if call.grpc { over_grpc(running, &call).await } else { over_http(address, &call).await };
-        let judged = match answered {
+        let response = if call.grpc { over_grpc(running, &call).await } else { over_http(address, &call).await };
+        let result = match response {
             Err(problem) => Err(problem),
-            Ok(answer) => {
-                let got = call.seen.and_then(Seen::take);
-                println!("   translated  {}", got.as_deref().unwrap_or("(no service was called)"));
-                println!("   answer      {} {}", answer.status, answer.body);
-                judge(&call, answer.status, &answer.body, got.is_some())
+            Ok(response) => {
+                let received = call.seen.and_then(Seen::take);
+                println!("   translated  {}", received.as_deref().unwrap_or("(no service was called)"));
+                println!("   response    {} {}", response.status, response.body);
+                verify(&call, response.status, &response.body, received.is_some())
             }
         };
-        match judged {
+        match result {
             Ok(()) => {
-                right += 1;
-                println!("   right");
+                passed += 1;
+                println!("   passed");
             }
             Err(problem) => {
-                wrong += 1;
-                println!("   WRONG: {problem}");
+                failed += 1;
+                println!("   FAILED: {problem}");
             }
         }
     }
-    (right, wrong)
+    (passed, failed)
 }
 
 async fn over_http(address: &str, call: &Call<'_>) -> Result<Response, String> {
@@ -59,33 +59,33 @@ async fn over_http(address: &str, call: &Call<'_>) -> Result<Response, String> {
     send(address, &Request { method: call.method, target: call.target, headers, body: call.body }).await
 }
 
-/// The status is that of HTTP which the code would have.
+/// Makes a gRPC call; the status of a fault is its HTTP equivalent.
 async fn over_grpc(running: &Running, call: &Call<'_>) -> Result<Response, String> {
-    let address = running.listener("internal").ok_or("the settings have no listener `internal`")?;
+    let address = running.listener("internal").ok_or("the settings must have a listener `internal`")?;
     let plan = running.plan();
     let contracts = &plan.contracts;
-    let call_type = contracts.call(call.target).ok_or("no contract has the method")?;
-    let question = GrpcCall { call: &call_type, json: call.body, metadata: &[], timeout: None, wanted: &[] };
-    Ok(grpc_client::call(address, contracts, &question).await?.unwrap_or_else(|fault| Response {
+    let call_type = contracts.call(call.target).ok_or("no contract defines the method")?;
+    let request = GrpcCall { call: &call_type, json: call.body, metadata: &[], timeout: None, reply_metadata: &[] };
+    Ok(grpc_client::call(address, contracts, &request).await?.unwrap_or_else(|fault| Response {
         status: fault.to_http(),
         headers: Vec::new(),
         body: format!("{}: {}", fault.code, fault.message),
     }))
 }
 
-fn judge(call: &Call<'_>, status: u16, body: &str, called: bool) -> Result<(), String> {
+fn verify(call: &Call<'_>, status: u16, body: &str, called: bool) -> Result<(), String> {
     if status != call.status {
-        return Err(format!("the status should be {}", call.status));
+        return Err(format!("expected status {}", call.status));
     }
     if called != call.seen.is_some() {
-        return Err("the service should have been called, or should not have been".into());
+        return Err(if called { "expected no call of a service" } else { "expected a call of the service" }.into());
     }
     let read = |text: &str| json::read(&Bytes::copy_from_slice(text.as_bytes()), &Limits::default());
-    if !call.answer.is_empty() && read(body) != read(call.answer) {
-        return Err(format!("the answer should be {}", call.answer));
+    if !call.response.is_empty() && read(body) != read(call.response) {
+        return Err(format!("expected the response {}", call.response));
     }
     if !body.contains(call.contains) {
-        return Err(format!("the answer should say `{}`", call.contains));
+        return Err(format!("expected the response to contain `{}`", call.contains));
     }
     Ok(())
 }
@@ -99,19 +99,19 @@ fn calls<'s>(samples: &'s Samples, stock: &'s Seen) -> Vec<Call<'s>> {
         seen: None,
         status: 200,
         grpc: false,
-        answer: "",
+        response: "",
         contains: "",
     };
     vec![
         Call {
-            title: "a REST call, answered by a legacy XML service",
+            title: "a REST request to a legacy XML service",
             target: "/v1/orders/1001",
             seen: Some(&samples.legacy_seen),
-            answer: r#"{"id":"1001","status":"open","total":{"amount":1249.90,"currency":"EUR"},"lines":[{"sku":"085","quantity":2}]}"#,
+            response: r#"{"id":"1001","status":"open","total":{"amount":1249.90,"currency":"EUR"},"lines":[{"sku":"085","quantity":2}]}"#,
             ..none
         },
         Call {
-            title: "the same service says in its own way that there is no such order",
+            title: "an error of the XML service becomes 404",
             target: "/v1/orders/9",
             seen: Some(&samples.legacy_seen),
             status: 404,
@@ -119,40 +119,40 @@ fn calls<'s>(samples: &'s Samples, stock: &'s Seen) -> Vec<Call<'s>> {
             ..none
         },
         Call {
-            title: "a JSON call to a JSON service: every digit arrives",
+            title: "a JSON request to a JSON service keeps every digit",
             method: "POST",
             target: "/v1/quotes",
             body: r#"{"customer":"c-7","lines":[{"sku":"085","quantity":12345678901234567.89}]}"#,
             seen: Some(&samples.pricing_seen),
-            answer: r#"{"quote":18446744073709551615,"basket":[{"sku":"085","quantity":12345678901234567.89}]}"#,
+            response: r#"{"quote":18446744073709551615,"basket":[{"sku":"085","quantity":12345678901234567.89}]}"#,
             ..none
         },
         Call {
-            title: "a REST call, answered by a gRPC service, by the annotations of its contract",
+            title: "a REST request to a gRPC service, mapped by the annotations of its contract",
             target: "/v1/stock/085",
             seen: Some(stock),
-            answer: r#"{"sku":"085","quantity":"9007199254740993","state":"AVAILABLE"}"#,
+            response: r#"{"sku":"085","quantity":"9007199254740993","state":"AVAILABLE"}"#,
             ..none
         },
         Call {
-            title: "a stream of the gRPC service, shown as server-sent events",
+            title: "a gRPC stream as server-sent events",
             target: "/v1/stock/085/changes",
             seen: Some(stock),
             contains: "data: {\"sku\":\"085\",\"state\":\"SOLD_OUT\"}",
             ..none
         },
         Call {
-            title: "a gRPC call, answered by the JSON service",
+            title: "a gRPC call to a JSON service",
             method: "gRPC",
             target: "stock.v1.Pricing/Price",
             body: r#"{"customer":"c-7","basket":[{"sku":"085","quantity":"2"}]}"#,
             seen: Some(&samples.pricing_seen),
             grpc: true,
-            answer: r#"{"quote":"18446744073709551615","basket":[{"sku":"085","quantity":"2"}]}"#,
+            response: r#"{"quote":"18446744073709551615","basket":[{"sku":"085","quantity":"2"}]}"#,
             ..none
         },
         Call {
-            title: "a bad gRPC call, refused in gRPC's words",
+            title: "an invalid gRPC call is rejected with a gRPC status",
             method: "gRPC",
             target: "stock.v1.Pricing/Price",
             body: r#"{"customer":"c-7"}"#,
@@ -162,7 +162,7 @@ fn calls<'s>(samples: &'s Samples, stock: &'s Seen) -> Vec<Call<'s>> {
             ..none
         },
         Call {
-            title: "a bad call, refused before any service is asked",
+            title: "an invalid request is rejected before a service is called",
             method: "POST",
             target: "/v1/quotes",
             body: r#"{"customer":"c-7","lines":[]}"#,
@@ -171,7 +171,7 @@ fn calls<'s>(samples: &'s Samples, stock: &'s Seen) -> Vec<Call<'s>> {
             ..none
         },
         Call {
-            title: "a call that is no JSON, refused with the place",
+            title: "malformed JSON is rejected with the position of the error",
             method: "POST",
             target: "/v1/quotes",
             body: "{\"customer\":\"c-7\",\n \"lines\":[1,]}",
@@ -180,10 +180,10 @@ fn calls<'s>(samples: &'s Samples, stock: &'s Seen) -> Vec<Call<'s>> {
             ..none
         },
         Call {
-            title: "a call that no route takes",
+            title: "a request that matches no route",
             target: "/v2/orders",
             status: 404,
-            contains: "nothing is served",
+            contains: "no route matches",
             ..none
         },
     ]

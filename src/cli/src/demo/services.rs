@@ -1,4 +1,4 @@
-//! Sample services: an old one that speaks XML, and a new one that speaks JSON. They keep what they got, to be shown.
+//! Sample services: a legacy XML service and a JSON service. They record the last request.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use bytes::Bytes;
 use crossdock_message::{Limits, Value, json, xml};
 
-/// The last body that a service got.
+/// The last body that a service received.
 #[derive(Clone, Default)]
 pub(super) struct Seen(Arc<Mutex<Option<String>>>);
 
@@ -20,7 +20,7 @@ impl Seen {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
     }
 
-    /// What was got since the last look.
+    /// Takes the body received since the previous call.
     pub(super) fn take(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -35,7 +35,7 @@ pub(super) struct Samples {
 }
 
 impl Samples {
-    /// Starts both on free ports of this machine; they end with the process.
+    /// Starts both on free loopback ports; they run until the process exits.
     pub(super) fn start() -> std::io::Result<Self> {
         let (legacy_seen, pricing_seen) = (Seen::default(), Seen::default());
         let seen = web::Data::new(legacy_seen.clone());
@@ -46,7 +46,7 @@ impl Samples {
         let pricing = HttpServer::new(move || App::new().app_data(seen.clone()).route("/price", web::post().to(price)));
         let legacy = legacy.workers(1).disable_signals().bind("127.0.0.1:0")?;
         let pricing = pricing.workers(1).disable_signals().bind("127.0.0.1:0")?;
-        let unbound = || std::io::Error::other("no address");
+        let unbound = || std::io::Error::other("the listener has no address");
         let addresses = (legacy.addrs().first().copied(), pricing.addrs().first().copied());
         actix_rt::spawn(legacy.run());
         actix_rt::spawn(pricing.run());
@@ -59,25 +59,25 @@ impl Samples {
     }
 }
 
-fn xml_answer(body: String) -> HttpResponse {
+fn xml_response(body: String) -> HttpResponse {
     HttpResponse::Ok().content_type("text/xml; charset=utf-8").body(body)
 }
 
-/// Finds an order by its number, as services did it twenty years ago: in XML, and with status 200 for everything.
+/// Returns an order by its number, as a legacy service does: in XML, and always with status 200.
 async fn legacy_order(seen: web::Data<Seen>, body: Bytes) -> HttpResponse {
     seen.keep(&body);
-    let asked = xml::read(&body, &Limits::default()).ok().and_then(|value| match value.get("OrderNo")? {
+    let order_number = xml::read(&body, &Limits::default()).ok().and_then(|value| match value.get("OrderNo")? {
         Value::List(items) => items.first()?.get("$text")?.scalar_text(),
         _ => None,
     });
-    match asked.as_deref() {
-        Some("1001") => xml_answer(
+    match order_number.as_deref() {
+        Some("1001") => xml_response(
             "<?xml version=\"1.0\"?><o:OrderDocument xmlns:o=\"urn:legacy:orders\" version=\"2\">\
              <o:Status>OPEN</o:Status><o:OrderNo>1001</o:OrderNo><o:Total currency=\"EUR\">1249.90</o:Total>\
              <o:Line no=\"1\"><o:Sku>085</o:Sku><o:Qty>2</o:Qty></o:Line></o:OrderDocument>"
                 .to_owned(),
         ),
-        _ => xml_answer(
+        _ => xml_response(
             "<?xml version=\"1.0\"?><o:OrderDocument xmlns:o=\"urn:legacy:orders\" version=\"2\">\
              <o:Status>NOT FOUND</o:Status></o:OrderDocument>"
                 .to_owned(),
@@ -85,7 +85,7 @@ async fn legacy_order(seen: web::Data<Seen>, body: Bytes) -> HttpResponse {
     }
 }
 
-/// Prices a basket: says what it got back, with all digits, and a number that no double holds.
+/// Prices a basket: echoes it, with a quote that a double cannot represent.
 async fn price(seen: web::Data<Seen>, body: Bytes) -> HttpResponse {
     seen.keep(&body);
     let Ok(basket) = json::read(&body, &Limits::default()) else {

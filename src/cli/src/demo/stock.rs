@@ -1,4 +1,4 @@
-//! A sample gRPC service: the adapter's own listener, with a few lines in the place of routes.
+//! A sample gRPC service: the listener of the adapter with fixed replies instead of routes.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use crossdock_proto::{Files, compile};
 use crossdock_settings::{Diagnostics, Node, Reader, Resolve, parse};
 
 use super::services::Seen;
-use crate::listed::listed;
+use crate::json_stream::stream_of;
 
 /// The running service.
 pub(super) struct Stock {
@@ -22,7 +22,7 @@ pub(super) struct Stock {
     pub(super) seen: Seen,
 }
 
-/// Files next to the settings.
+/// Contract files next to the settings.
 struct Folder<'a>(&'a Path);
 
 impl Files for Folder<'_> {
@@ -33,22 +33,23 @@ impl Files for Folder<'_> {
 
 impl Resolve for Folder<'_> {
     fn env(&self, name: &str) -> Result<String, String> {
-        Err(format!("`{name}` is not known here"))
+        Err(format!("the environment variable `{name}` is not available here"))
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
-        Err(format!("`{path}` is not read here"))
+        Err(format!("the file `{path}` is not available here"))
     }
 }
 
 impl Stock {
-    /// Starts it on a free port, with the contract that the settings have; it ends with the process.
+    /// Starts the service on a free port, with the contract in the settings; it runs until the process exits.
     pub(super) fn start(folder: &Path) -> Result<Self, String> {
         let files = Folder(folder);
         let contract = compile(&["stock.proto"], &files).map_err(|error| error.to_string())?;
         let mut contracts = Contracts::new(&Limits::default());
         contracts.add("stock".into(), Arc::new(contract));
-        let calls = contracts.calls_of("stock.v1.Stock").ok_or("the contract has no service `stock.v1.Stock`")?;
+        let calls =
+            contracts.calls_of("stock.v1.Stock").ok_or("the contract must define the service `stock.v1.Stock`")?;
         let entries: Option<Vec<Arc<dyn EntrySpec>>> = calls
             .iter()
             .map(|call| {
@@ -59,45 +60,45 @@ impl Stock {
             .collect();
         let listener =
             read("bind: 127.0.0.1:0\nreflection: true", &files, |node, reader| GrpcAdapter.read_listener(node, reader));
-        let (listener, entries) = listener.zip(entries).ok_or("the settings of the sample are wrong")?;
+        let (listener, entries) = listener.zip(entries).ok_or("the settings of the sample service are invalid")?;
         let inbound = GrpcAdapter.open_inbound("stock", &*listener).map_err(|error| error.to_string())?;
         let (address, seen) = (inbound.address(), Seen::default());
-        let answers = Answers { entries: entries.into(), seen: seen.clone() };
-        actix_rt::spawn(inbound.run(1, Arc::new(answers), Box::pin(std::future::pending())));
+        let ingress = FixedReplies { entries: entries.into(), seen: seen.clone() };
+        actix_rt::spawn(inbound.run(1, Arc::new(ingress), Box::pin(std::future::pending())));
         Ok(Self { address, seen })
     }
 }
 
 fn read<T>(text: &str, files: &Folder<'_>, read: impl FnOnce(&Node, &mut Reader<'_>) -> Option<T>) -> Option<T> {
     let mut diagnostics = Diagnostics::new();
-    let source = diagnostics.add_source("the sample", text);
+    let source = diagnostics.add_source("sample service", text);
     let node = parse(source, &mut diagnostics)?;
     read(&node, &mut Reader::new(&mut diagnostics, files))
 }
 
 #[derive(Clone)]
-struct Answers {
+struct FixedReplies {
     entries: Arc<[Arc<dyn EntrySpec>]>,
     seen: Seen,
 }
 
-impl OpenIngress for Answers {
+impl OpenIngress for FixedReplies {
     fn open(&self) -> Rc<dyn Ingress> {
         Rc::new(self.clone())
     }
 }
 
-impl Ingress for Answers {
+impl Ingress for FixedReplies {
     fn admit(&self, head: &mut Head<'_>) -> Result<Admission, Fault> {
         let entry = self.entries.iter().find(|entry| entry.address().path.as_str() == head.path);
-        let unknown = || Fault::caller(Code::Unimplemented, "METHOD", "the sample has no such method");
+        let unknown = || Fault::caller(Code::Unimplemented, "METHOD", "the sample service has no such method");
         let entry = Arc::clone(entry.ok_or_else(unknown)?);
         let call = entry.call_type().cloned().ok_or_else(unknown)?;
         Ok(Admission {
             entry,
             params: Record::new(),
             request_headers: Arc::new([]),
-            exchange: Box::new(Answer { call, seen: self.seen.clone() }),
+            exchange: Box::new(FixedReply { call, seen: self.seen.clone() }),
         })
     }
 
@@ -116,7 +117,7 @@ impl Ingress for Answers {
     }
 }
 
-struct Answer {
+struct FixedReply {
     call: Arc<CallType>,
     seen: Seen,
 }
@@ -129,26 +130,26 @@ fn item(sku: &str, quantity: i64, state: &str) -> Body {
     Body::Value(Value::Record(item))
 }
 
-impl Exchange for Answer {
+impl Exchange for FixedReply {
     fn refuse(self: Box<Self>, _: &RequestContext, fault: Fault) -> Outcome {
         Outcome::Failed(fault)
     }
 
     fn dispatch(self: Box<Self>, message: Message) -> LocalFuture<'static, Outcome> {
         Box::pin(async move {
-            let asked = match message.body.value(&Limits::default()) {
-                Ok(Some(asked)) => asked,
+            let request = match message.body.value(&Limits::default()) {
+                Ok(Some(request)) => request,
                 Ok(None) => return Outcome::Accepted,
                 Err(fault) => return Outcome::Failed(fault),
             };
-            let shown = json::write(asked).unwrap_or_default();
+            let shown = json::write(request).unwrap_or_default();
             self.seen.keep_text(format!("{} {}", self.call.name, String::from_utf8_lossy(&shown)));
-            let sku = asked.get("sku").and_then(Value::scalar_text).unwrap_or_default();
+            let sku = request.get("sku").and_then(Value::scalar_text).unwrap_or_default();
             let mut reply = Message::new(ByteString::new(), ByteString::new());
             reply.body = if self.call.server_streaming {
-                listed([item(&sku, 2, "AVAILABLE"), item(&sku, 1, "AVAILABLE"), item(&sku, 0, "SOLD_OUT")].into())
+                stream_of([item(&sku, 2, "AVAILABLE"), item(&sku, 1, "AVAILABLE"), item(&sku, 0, "SOLD_OUT")].into())
             } else {
-                // A number that no double holds.
+                // A double cannot represent this number.
                 item(&sku, 9_007_199_254_740_993, "AVAILABLE")
             };
             Outcome::Replied(reply)

@@ -1,4 +1,4 @@
-//! Services that answer as a test says.
+//! Stubs of services, whose replies a test defines.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -15,12 +15,12 @@ use crossdock_ports::{
 use crossdock_routing::StubPlan;
 use crossdock_settings::{Node, Reader};
 
-use crate::listed::stream_of;
+use crate::json_stream::stream_from_json;
 
-/// The adapter's name; no settings can name it.
+/// The name of the adapter; settings cannot use it.
 pub(super) const NAME: &str = "stub";
 
-/// What stubs answer, and what they got.
+/// The replies of stubs, and the requests that they received.
 #[derive(Clone, Default)]
 pub(super) struct Stubs {
     inner: Arc<Mutex<Inner>>,
@@ -28,7 +28,7 @@ pub(super) struct Stubs {
 
 #[derive(Default)]
 struct Inner {
-    answers: BTreeMap<String, StubPlan>,
+    replies: BTreeMap<String, StubPlan>,
     sent: BTreeMap<String, String>,
     problem: Option<String>,
 }
@@ -38,24 +38,24 @@ impl Stubs {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets the last test and answers for the next.
+    /// Replaces the replies, and forgets requests and problems of the previous test.
     pub(super) fn prepare(&self, stubs: &[(ByteString, StubPlan)]) {
-        let answers = stubs.iter().map(|(name, plan)| (name.to_string(), plan.clone())).collect();
-        *self.inner() = Inner { answers, ..Inner::default() };
+        let replies = stubs.iter().map(|(name, plan)| (name.to_string(), plan.clone())).collect();
+        *self.inner() = Inner { replies, ..Inner::default() };
     }
 
-    /// The body that a service or operation got last.
+    /// The last body that a service or operation received.
     pub(super) fn sent(&self, name: &str) -> Option<String> {
         self.inner().sent.get(name).cloned()
     }
 
-    /// Something that the test did not foresee.
+    /// A call that the test does not define.
     pub(super) fn problem(&self) -> Option<String> {
         self.inner().problem.clone()
     }
 }
 
-/// A service whose operations are known and whose endpoint is a stub.
+/// The operations of a real service, with a stub as endpoint.
 #[derive(Debug)]
 pub(super) struct StubSpec {
     service: ByteString,
@@ -83,7 +83,7 @@ impl ServiceSpec for StubSpec {
     }
 }
 
-/// Opens stubs.
+/// The adapter of stubs.
 pub(super) struct StubAdapter {
     pub(super) stubs: Stubs,
 }
@@ -139,17 +139,17 @@ impl StubOutbound {
         format!("{}.{name}", self.service)
     }
 
-    /// Writes down what came; gives back what to answer.
+    /// Records a request and returns the reply to it.
     fn receive(&self, operation: &dyn OperationSpec, message: &Message) -> Result<StubPlan, Fault> {
         let name = self.name_of(operation);
         let body = match operation.body() {
             Some(format) => {
                 let of_type = operation.call_type().map(|call| &*call.request as &dyn BodyType);
-                // What is binary on the wire is shown and compared as JSON, where a contract says how.
+                // Binary bodies with a contract are recorded as JSON, to be compared and shown.
                 let binary = format.needs_contract() && of_type.is_some();
                 let shown = if binary { &WriteFormat::json() } else { format };
                 match &message.body {
-                    // A stream is the service's to read; that it came is what is written down.
+                    // Streams are not read; only the call is recorded.
                     Body::Stream(_) => Bytes::new(),
                     _ => encode_body(message, shown, of_type)?.chunks.to_bytes(),
                 }
@@ -160,9 +160,10 @@ impl StubOutbound {
         let mut inner = self.stubs.inner();
         inner.sent.insert(name.clone(), text.clone());
         inner.sent.insert(self.service.to_string(), text);
-        let answer = inner.answers.get(&name).or_else(|| inner.answers.get(&*self.service)).cloned();
-        answer.ok_or_else(|| {
-            inner.problem = Some(format!("`{name}` was called, and `stub:` says nothing of it"));
+        let reply = inner.replies.get(&name).or_else(|| inner.replies.get(&*self.service)).cloned();
+        reply.ok_or_else(|| {
+            inner.problem =
+                Some(format!("`{name}` was called, but `stub:` does not define a reply: add `{name}` to `stub:`"));
             Fault::new(Code::Internal, "NO_STUB", "the test has no stub for this call")
         })
     }
@@ -179,12 +180,13 @@ impl Outbound for StubOutbound {
             let stub = self.receive(operation, message)?;
             tokio::time::sleep(stub.after).await;
             if let Some(code) = stub.fault {
-                return Err(Fault::new(code, "STUB", "the stub fails, as the test asks"));
+                return Err(Fault::new(code, "STUB", "the stub fails as defined by the test"));
             }
             let mut reply = Message::new(message.id.clone(), message.source.clone());
             if let Some((body, media_type)) = stub.body {
                 if operation.body().is_some_and(WriteFormat::needs_contract) && operation.call_type().is_none() {
-                    let problem = format!("`{}` is opaque: a stub can only fail for it", self.name_of(operation));
+                    let problem =
+                        format!("`{}` is opaque: its stub can only define a `fault`", self.name_of(operation));
                     self.stubs.inner().problem = Some(problem);
                     return Err(Fault::new(Code::Internal, "NO_STUB", "the test has no stub for this call"));
                 }
@@ -193,8 +195,8 @@ impl Outbound for StubOutbound {
                 reply.body = match operation.call_type() {
                     Some(call) if call.server_streaming => {
                         let of_type = Arc::clone(&call.reply) as Arc<dyn BodyType>;
-                        let listed = Body::typed(body.into_bytes().into(), format, of_type);
-                        stream_of(&listed).map_err(|problem| Fault::new(Code::Internal, "STUB", problem))?
+                        let list = Body::typed(body.into_bytes().into(), format, of_type);
+                        stream_from_json(&list).map_err(|problem| Fault::new(Code::Internal, "STUB", problem))?
                     }
                     Some(call) => {
                         let of_type = Arc::clone(&call.reply) as Arc<dyn BodyType>;
