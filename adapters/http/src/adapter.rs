@@ -22,6 +22,10 @@ impl Adapter for HttpAdapter {
         "http"
     }
 
+    fn test_listener(&self) -> Option<&'static str> {
+        Some("bind: \"127.0.0.1:0\"")
+    }
+
     fn schemas(&self) -> Schemas {
         Schemas {
             listener: ListenerSettings::schema(),

@@ -234,6 +234,10 @@ pub trait Adapter: Send + Sync {
     fn name(&self) -> &'static str;
     /// The JSON Schemas of its settings.
     fn schemas(&self) -> Schemas;
+    /// The settings, in YAML, of a listener on a free local port, for tests of routes. `None` if tests cannot send to its entries.
+    fn test_listener(&self) -> Option<&'static str> {
+        None
+    }
     /// Reads the settings of a listener; `None` if an error was reported.
     fn read_listener(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Arc<dyn ListenerSpec>>;
     /// Reads an entry (`from`); `None` if an error was reported. One may be several entries, such as all HTTP bindings of a method.

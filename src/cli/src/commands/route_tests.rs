@@ -87,18 +87,8 @@ fn stubbed(folder: &std::path::Path) -> Result<Config, String> {
             breaker: None,
         });
     }
-    // A test cannot send messages that must be acknowledged.
-    let acknowledging: Vec<_> = config
-        .plan
-        .routes
-        .iter()
-        .flat_map(|route| &route.entries)
-        .filter(|entry| entry.capabilities().acknowledges)
-        .collect();
-    config.listeners.retain(|listener| !acknowledging.iter().any(|entry| entry.address().listener == listener.name));
-    for listener in &mut config.listeners {
-        *listener = on_free_port(listener)?;
-    }
+    let listeners = config.listeners.iter().filter_map(|listener| on_free_port(listener).transpose());
+    config.listeners = listeners.collect::<Result<_, _>>()?;
     config.admin = None;
     config.workers = 1;
     Ok(config)
@@ -116,13 +106,15 @@ impl Resolve for NoPlaceholders {
     }
 }
 
-fn on_free_port(listener: &ListenerConfig) -> Result<ListenerConfig, String> {
+/// The listener on a free local port; `None` if tests cannot send to its entries, such as those of queues.
+fn on_free_port(listener: &ListenerConfig) -> Result<Option<ListenerConfig>, String> {
+    let Some(settings) = listener.adapter.test_listener() else { return Ok(None) };
     let mut diagnostics = Diagnostics::new();
-    let source = diagnostics.add_source("test listener", "bind: \"127.0.0.1:0\"");
+    let source = diagnostics.add_source("test listener", settings);
     let spec = parse(source, &mut diagnostics)
         .and_then(|node| listener.adapter.read_listener(&node, &mut Reader::new(&mut diagnostics, &NoPlaceholders)));
     let spec = spec.ok_or_else(|| diagnostics.render(false))?;
-    Ok(ListenerConfig { name: listener.name.clone(), adapter: Arc::clone(&listener.adapter), spec })
+    Ok(Some(ListenerConfig { name: listener.name.clone(), adapter: Arc::clone(&listener.adapter), spec }))
 }
 
 async fn run_one(running: &Running, plan: &Plan, test: &RouteTest, stubs: &Stubs) -> Result<(), String> {
