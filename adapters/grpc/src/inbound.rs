@@ -138,7 +138,7 @@ async fn handle(worker: Rc<Worker>, peer: Peer, mut request: Request<Incoming>) 
     let result = AssertUnwindSafe(respond(&worker, request)).catch_unwind().await;
     let mut response = result.unwrap_or_else(|_| {
         tracing::error!(listener = %worker.name, "call handler panicked; returned INTERNAL");
-        trailers_only(&Fault::new(Code::Internal, "PANIC", "the gateway failed on this call"))
+        trailers_only(&Fault::new(Code::Internal, "PANIC", "the gateway failed to process the call"))
     });
     if let Some(content_type) = content_type {
         response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);

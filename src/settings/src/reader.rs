@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
     /// The text of a scalar with placeholders replaced, and whether there were any. Reports an error and returns `None` if there is no text.
     pub fn text(&mut self, node: &Node) -> Option<(String, bool)> {
         let Some(text) = node.text() else {
-            self.wrong_kind(node, "text", "write a single value, in quotes if it has special characters");
+            self.wrong_kind(node, "a string", "write a single value, in quotes if it has special characters");
             return None;
         };
         if node.is_null() {

@@ -116,14 +116,14 @@ macro_rules! whole_numbers {
                 let (text, _) = match node.kind {
                     Kind::Scalar { plain: true, .. } => reader.text(node)?,
                     _ => {
-                        reader.wrong_kind(node, "a whole number", "write the digits without quotes");
+                        reader.wrong_kind(node, "an integer", "write the digits without quotes");
                         return None;
                     }
                 };
                 match text.parse() {
                     Ok(number) => Some(number),
                     Err(_) => {
-                        let message = format!("`{text}` is not a whole number from {} to {}", <$number>::MIN, <$number>::MAX);
+                        let message = format!("`{text}` is not an integer from {} to {}", <$number>::MIN, <$number>::MAX);
                         reader.error("number", node.span, message, "write digits only");
                         None
                     }
@@ -175,7 +175,7 @@ impl FromNode for Duration {
         if parsed.is_none() {
             let help = match text.parse::<u64>() {
                 Ok(number) => format!("write the unit: `{number}ms`, `{number}s`, `{number}m` or `{number}h`"),
-                Err(_) => "write a whole number and its unit: `250ms`, `5s`, `2m`, `24h`".to_owned(),
+                Err(_) => "write an integer and its unit: `250ms`, `5s`, `2m`, `24h`".to_owned(),
             };
             reader.error("duration", node.span, format!("`{text}` is not a duration"), help);
         }
@@ -208,7 +208,7 @@ impl FromNode for Size {
         if parsed.is_none() {
             let help = match text.parse::<u64>() {
                 Ok(number) => format!("write the unit: `{number}B`, `{number}KiB` or `{number}MiB`"),
-                Err(_) => "write a whole number and its unit: `512B`, `64KiB`, `1MiB`, `2GiB`".to_owned(),
+                Err(_) => "write an integer and its unit: `512B`, `64KiB`, `1MiB`, `2GiB`".to_owned(),
             };
             reader.error("size", node.span, format!("`{text}` is not a size"), help);
         }

@@ -36,7 +36,7 @@ pub struct EnrichStep {
 impl StepSpec for EnrichStep {
     const FORM: &'static str = "enrich: { call, with, as }";
     const SUMMARY: &'static str =
-        "calls an operation and gives the body of its reply a name for expressions; the current message stays the same";
+        "calls an operation and makes the body of its reply available to expressions by a name; the message is unchanged";
 
     fn schema() -> Value {
         EnrichSettings::schema()

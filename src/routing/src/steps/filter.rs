@@ -18,7 +18,7 @@ pub struct FilterStep {
 impl StepSpec for FilterStep {
     const FORM: &'static str = "filter: condition";
     const SUMMARY: &'static str =
-        "ends the route without an answer unless the condition is true; a message of a queue is acknowledged";
+        "ends the route without a reply unless the condition is true; a message of a queue is acknowledged";
 
     fn schema() -> Value {
         ExpressionNode::schema()

@@ -31,7 +31,8 @@ pub struct MapStep {
 
 impl StepSpec for MapStep {
     const FORM: &'static str = "map: { target: expression, … }";
-    const SUMMARY: &'static str = "makes a new body; a single target `.` makes all of it from one expression";
+    const SUMMARY: &'static str =
+        "creates a new body; with the single target `.`, one expression is the whole body";
 
     fn schema() -> Value {
         MapNode::schema()

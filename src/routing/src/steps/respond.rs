@@ -48,7 +48,7 @@ pub enum RespondBody {
 impl StepSpec for RespondStep {
     const FORM: &'static str = "respond: { status, headers, body }";
     const SUMMARY: &'static str =
-        "ends the route with an answer; `body` is a map, `none`, or the current body if it is absent";
+        "ends the route with a reply; `body` is a map or `none`, and the current body by default";
 
     fn schema() -> Value {
         RespondSettings::schema()

@@ -17,7 +17,7 @@ pub struct SendStep {
 impl StepSpec for SendStep {
     const FORM: &'static str = "send: service.operation";
     const SUMMARY: &'static str =
-        "sends to an operation and waits for its confirmation only; a route that only sends answers 202";
+        "sends to an operation and waits only for its confirmation; a route without calls replies with 202";
 
     fn schema() -> Value {
         OperationName::schema()

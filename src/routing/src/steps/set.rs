@@ -19,7 +19,7 @@ pub struct SetStep {
 impl StepSpec for SetStep {
     const FORM: &'static str = "set: { header: text }";
     const SUMMARY: &'static str =
-        "sets headers of the next call, or of the answer if no call follows; `${…}` contains an expression";
+        "sets headers of the next call, or of the reply if no call follows; `${…}` contains an expression";
 
     fn schema() -> Value {
         HeadersNode::schema()

@@ -85,8 +85,8 @@ a.yaml:3:5: error[unknown-key]: unknown key `ulr` in a service; write `url`
 a.yaml:4:14: error[duration]: `5` is not a duration; write the unit: `5ms`, `5s`, `5m` or `5h`
 a.yaml:5:13: error[wrong-kind]: expected true or false, found a scalar; write `true` or `false`, without quotes
 a.yaml:6:14: error[choice]: `round-robin` is not a valid value; write `round_robin`
-a.yaml:7:18: error[number]: `many` is not a whole number from 0 to 18446744073709551615; write digits only
-a.yaml:8:10: error[size]: `1MB` is not a size; write a whole number and its unit: `512B`, `64KiB`, `1MiB`, `2GiB`
+a.yaml:7:18: error[number]: `many` is not an integer from 0 to 18446744073709551615; write digits only
+a.yaml:8:10: error[size]: `1MB` is not a size; write an integer and its unit: `512B`, `64KiB`, `1MiB`, `2GiB`
 a.yaml:9:12: error[placeholder]: the environment has no `NONE`; set it, or write a default: `${env:NONE:-…}`
 a.yaml:11:5: error[duplicate-key]: duplicate key `url`; it is already on line 10; keep one of them
 ";
