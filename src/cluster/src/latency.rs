@@ -21,16 +21,10 @@ impl Latency {
         self.sum_us.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// Each bound with the number of durations up to it, and the total number.
-    pub fn counts(&self) -> (impl Iterator<Item = (Duration, u64)>, u64) {
-        let mut sum = 0;
-        let mut below = Vec::with_capacity(BUCKETS);
-        for (power, count) in self.counts[..BUCKETS].iter().enumerate() {
-            sum += count.load(Ordering::Relaxed);
-            below.push((Duration::from_micros(1 << power), sum));
-        }
-        let all = sum + self.counts[BUCKETS].load(Ordering::Relaxed);
-        (below.into_iter(), all)
+    /// The upper bound of each bucket, `None` for the last one, and the number of durations in it.
+    pub fn counts(&self) -> impl Iterator<Item = (Option<Duration>, u64)> + '_ {
+        let bounds = (0..BUCKETS).map(|power| Some(Duration::from_micros(1 << power))).chain([None]);
+        bounds.zip(self.counts.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
     /// The sum of all durations.
@@ -58,8 +52,7 @@ mod tests {
         for micros in [0, 1, 2, 3, 1000, 1 << 30] {
             latency.record(Duration::from_micros(micros));
         }
-        let (below, all) = latency.counts();
-        let below: Vec<_> = below.map(|(_, count)| count).collect();
-        assert_eq!((below[0], below[1], below[2], below[9], below[10], all), (2, 3, 4, 4, 5, 6));
+        let counts: Vec<_> = latency.counts().map(|(_, count)| count).collect();
+        assert_eq!((&counts[..4], &counts[9..12], counts[BUCKETS]), (&[2, 1, 1, 0][..], &[0, 1, 0][..], 1));
     }
 }

@@ -2,6 +2,7 @@
 
 mod api;
 mod cluster;
+mod families;
 mod metrics;
 
 use std::net::SocketAddr;
@@ -16,8 +17,8 @@ use crossdock_cluster::Client;
 use subtle::ConstantTimeEq as _;
 
 use self::api::{routes_json, services_json};
-use self::cluster::{cluster_json, cluster_prometheus};
-use self::metrics::prometheus;
+use self::cluster::cluster_json;
+use self::metrics::{CONTENT_TYPE, openmetrics};
 use crate::actors::LastError;
 use crate::generation::CurrentGeneration;
 use crate::process::ProcessState;
@@ -122,12 +123,13 @@ async fn metrics(request: HttpRequest, state: web::Data<AdminState>) -> HttpResp
     if let Err(refusal) = authorize(&request, &state) {
         return refusal;
     }
-    let mut text =
-        prometheus(&state.stats, &state.current.load(), &state.process.health.names, !state.current.is_draining());
-    if let Some(cluster) = &state.cluster {
-        text.push_str(&cluster_prometheus(cluster));
+    match openmetrics(state) {
+        Ok(text) => HttpResponse::Ok().content_type(CONTENT_TYPE).body(text),
+        Err(error) => {
+            tracing::error!(%error, "metrics cannot be encoded");
+            HttpResponse::InternalServerError().finish()
+        }
     }
-    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text)
 }
 
 async fn routes(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {

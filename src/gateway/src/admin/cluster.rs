@@ -1,8 +1,12 @@
 //! The state of the cluster as JSON and metrics.
 
+use std::fmt;
+
 use crossdock_cluster::{Client, Latency, Peer, Status, Stopped};
 use crossdock_zab::Role;
 use serde_json::{Value, json};
+
+use super::families::{Buckets, Families, NONE};
 
 /// The name of the role, the epoch, and the leader.
 fn role_epoch_leader(status: &Status) -> (&'static str, Option<u32>, Option<u64>) {
@@ -35,72 +39,39 @@ fn peer_json(peer: &Peer) -> Value {
     })
 }
 
-pub(crate) fn cluster_prometheus(cluster: &Client) -> String {
+pub(super) fn cluster_metrics(out: &mut Families<'_>, cluster: &Client) -> fmt::Result {
     let status = cluster.status();
     let (role, epoch, _) = role_epoch_leader(&status);
-    let mut out = String::new();
-    let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
-        out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
-    };
-    metric(
-        "crossdock_cluster_ready",
-        "gauge",
-        "1 while this instance leads or follows a leader.",
-        u64::from(role != "looking"),
-    );
-    metric("crossdock_cluster_leading", "gauge", "1 while this instance leads.", u64::from(role == "leading"));
-    metric("crossdock_cluster_epoch", "gauge", "The epoch; 0 without a leader.", u64::from(epoch.unwrap_or(0)));
-    metric(
-        "crossdock_cluster_last_zxid",
-        "gauge",
-        "The zxid of the last transaction in the log.",
-        status.last.to_u64(),
-    );
-    metric(
-        "crossdock_cluster_applied_zxid",
-        "gauge",
-        "The zxid of the last applied transaction.",
-        status.applied.to_u64(),
-    );
-    let connected = status.peers.iter().filter(|peer| peer.is_connected).count();
-    metric("crossdock_cluster_connected", "gauge", "Connected instances.", connected as u64);
-    metric("crossdock_cluster_syncs_total", "counter", "Syncs of the log.", status.syncs);
-    metric(
-        "crossdock_cluster_stopped",
-        "gauge",
-        "1 once this instance has stopped permanently.",
-        u64::from(status.stopped.is_some()),
-    );
-    let connected = |peer: &Peer| Some(usize::from(peer.is_connected));
-    peer_metric(&mut out, "crossdock_cluster_peer_connected", "1 while the instance is connected.", &status, connected);
+    let connected = status.peers.iter().filter(|peer| peer.is_connected).count() as u64;
+    let is_stopped = status.stopped.is_some();
+    let gauges = [
+        ("crossdock_cluster_ready", "1 while this instance leads or follows a leader.", u64::from(role != "looking")),
+        ("crossdock_cluster_leading", "1 while this instance leads.", u64::from(role == "leading")),
+        ("crossdock_cluster_epoch", "The epoch; 0 without a leader.", u64::from(epoch.unwrap_or(0))),
+        ("crossdock_cluster_last_zxid", "The zxid of the last transaction in the log.", status.last.to_u64()),
+        ("crossdock_cluster_applied_zxid", "The zxid of the last applied transaction.", status.applied.to_u64()),
+        ("crossdock_cluster_connected", "Connected instances.", connected),
+        ("crossdock_cluster_stopped", "1 once this instance has stopped permanently.", u64::from(is_stopped)),
+    ];
+    for (name, help, value) in gauges {
+        out.gauge(name, help, [(NONE, value)])?;
+    }
+    out.counter("crossdock_cluster_syncs", "Syncs of the log.", [(NONE, status.syncs)])?;
+    let label = |peer: &Peer| vec![("peer", peer.id.to_string())];
+    let connected = status.peers.iter().map(|peer| (label(peer), u64::from(peer.is_connected)));
+    out.gauge("crossdock_cluster_peer_connected", "1 while the instance is connected.", connected)?;
+    let lags = status.peers.iter().filter_map(|peer| Some((label(peer), peer.lag? as u64)));
     let help = "Transactions that the instance has not acknowledged as durable; only reported by the leader.";
-    peer_metric(&mut out, "crossdock_cluster_peer_lag", help, &status, |peer| peer.lag);
+    out.gauge("crossdock_cluster_peer_lag", help, lags)?;
     let times = cluster.latencies();
-    histogram(&mut out, "crossdock_cluster_log_seconds", "Time to write and sync the log.", &times.log);
-    histogram(
-        &mut out,
-        "crossdock_cluster_commit_seconds",
-        "Time from a proposal by this instance until it is applied here.",
-        &times.commit,
-    );
-    out
+    let help = "Time to write and sync the log.";
+    out.histogram("crossdock_cluster_log_seconds", help, [(NONE, buckets(&times.log))])?;
+    let help = "Time from a proposal by this instance until it is applied here.";
+    out.histogram("crossdock_cluster_commit_seconds", help, [(NONE, buckets(&times.commit))])
 }
 
-fn peer_metric(out: &mut String, name: &str, help: &str, status: &Status, value: impl Fn(&Peer) -> Option<usize>) {
-    out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
-    for (id, value) in status.peers.iter().filter_map(|peer| Some((peer.id, value(peer)?))) {
-        out.push_str(&format!("{name}{{peer=\"{id}\"}} {value}\n"));
-    }
-}
-
-fn histogram(out: &mut String, name: &str, help: &str, latency: &Latency) {
-    out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} histogram\n"));
-    let (below, all) = latency.counts();
-    for (limit, count) in below {
-        out.push_str(&format!("{name}_bucket{{le=\"{}\"}} {count}\n", limit.as_secs_f64()));
-    }
-    out.push_str(&format!(
-        "{name}_bucket{{le=\"+Inf\"}} {all}\n{name}_sum {}\n{name}_count {all}\n",
-        latency.sum().as_secs_f64()
-    ));
+fn buckets(latency: &Latency) -> Buckets {
+    let counts =
+        latency.counts().map(|(bound, count)| (bound.map_or(f64::INFINITY, |bound| bound.as_secs_f64()), count));
+    Buckets { sum: latency.sum().as_secs_f64(), counts: counts.collect() }
 }

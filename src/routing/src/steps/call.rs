@@ -16,8 +16,7 @@ pub struct CallStep {
 
 impl StepSpec for CallStep {
     const FORM: &'static str = "call: service.operation";
-    const SUMMARY: &'static str =
-        "calls an operation; the following steps process its reply";
+    const SUMMARY: &'static str = "calls an operation; the following steps process its reply";
 
     fn schema() -> Value {
         OperationName::schema()

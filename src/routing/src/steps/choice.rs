@@ -92,8 +92,7 @@ impl Joined {
 
 impl StepSpec for ChoiceStep {
     const FORM: &'static str = "choice: [ { when, steps }, …, { otherwise } ]";
-    const SUMMARY: &'static str =
-        "executes the first branch whose condition is true";
+    const SUMMARY: &'static str = "executes the first branch whose condition is true";
 
     fn schema() -> Value {
         json!({ "type": "array", "items": BranchSettings::schema(), "minItems": 1 })

@@ -35,8 +35,7 @@ pub struct EnrichStep {
 
 impl StepSpec for EnrichStep {
     const FORM: &'static str = "enrich: { call, with, as }";
-    const SUMMARY: &'static str =
-        "calls an operation and makes the body of its reply available to expressions by a name; the message is unchanged";
+    const SUMMARY: &'static str = "calls an operation and makes the body of its reply available to expressions by a name; the message is unchanged";
 
     fn schema() -> Value {
         EnrichSettings::schema()

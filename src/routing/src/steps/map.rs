@@ -31,8 +31,7 @@ pub struct MapStep {
 
 impl StepSpec for MapStep {
     const FORM: &'static str = "map: { target: expression, … }";
-    const SUMMARY: &'static str =
-        "creates a new body; with the single target `.`, one expression is the whole body";
+    const SUMMARY: &'static str = "creates a new body; with the single target `.`, one expression is the whole body";
 
     fn schema() -> Value {
         MapNode::schema()

@@ -19,8 +19,7 @@ pub struct MulticastStep {
 
 impl StepSpec for MulticastStep {
     const FORM: &'static str = "multicast: [ [steps], … ]";
-    const SUMMARY: &'static str =
-        "executes all branches concurrently, each with its own copy of the message, and waits for all of them; fails with the error of the first failed branch";
+    const SUMMARY: &'static str = "executes all branches concurrently, each with its own copy of the message, and waits for all of them; fails with the error of the first failed branch";
 
     fn schema() -> Value {
         json!({ "type": "array", "items": StepsNode::schema(), "minItems": 1, "maxItems": BRANCHES_MAX })

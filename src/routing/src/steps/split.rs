@@ -40,8 +40,7 @@ pub struct SplitStep {
 
 impl StepSpec for SplitStep {
     const FORM: &'static str = "split: { each, as, steps, at_once }";
-    const SUMMARY: &'static str =
-        "executes the steps once per item of a list, with the item as the message: up to 10 000 items, in order, or up to `at_once` concurrently; the id of an item is that of the message followed by its index. After a failure, no further item is started";
+    const SUMMARY: &'static str = "executes the steps once per item of a list, with the item as the message: up to 10 000 items, in order, or up to `at_once` concurrently; the id of an item is that of the message followed by its index. After a failure, no further item is started";
 
     fn schema() -> Value {
         SplitSettings::schema()
