@@ -36,7 +36,7 @@ fn idle_connections_are_shed_and_the_admin_listener_stays_reachable() {
     );
     let max = metric(&gateway, "crossdock_connections_max");
     assert_eq!(max, 300, "three quarters of the hard limit");
-    assert!(gateway.log().iter().any(|line| line.contains("the limit on open files is low")));
+    assert!(gateway.log().iter().any(|line| line.contains("open file limit is low")));
     let address = gateway.public();
     // Some connections never send a request, others are idle after one.
     let mut idle: Vec<TcpStream> = Vec::new();

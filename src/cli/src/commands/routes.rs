@@ -81,7 +81,7 @@ fn print_table(body: &Value) {
             None => text(&endpoint["address"]),
         };
         let state = match endpoint["name_problem"].as_str() {
-            Some(problem) => format!("{}, failed to resolve the name: {problem}", text(&endpoint["state"])),
+            Some(problem) => format!("{}, name cannot be resolved: {problem}", text(&endpoint["state"])),
             None => text(&endpoint["state"]),
         };
         (state != "up").then(|| [text(&endpoint["service"]), address, state])
