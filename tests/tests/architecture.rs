@@ -37,7 +37,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("actix-web", &["crossdock-gateway", "crossdock-cli"]),
     ("actix-http", &["crossdock-http"]),
     ("actix-server", &["crossdock-transport"]),
-    ("hyper", &["crossdock-transport", "crossdock-http", "crossdock-grpc", "crossdock-cli"]),
+    ("hyper", &["crossdock-transport", "crossdock-http", "crossdock-grpc"]),
     ("h2", &["crossdock-grpc"]),
     ("hickory-resolver", &["crossdock-transport"]),
     ("protox", &["crossdock-proto"]),

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use crossdock_contract::Contracts;
 use crossdock_ports::{
-    Adapter, AdapterError, EntryContext, EntrySpec, Inbound, ListenerSpec, Outbound, Schemas, ServiceSpec,
+    Adapter, AdapterError, EntryContext, EntrySpec, Inbound, ListenerSpec, Outbound, Schemas, ServiceSpec, TestClient,
 };
 use crossdock_settings::{FromNode, Node, Reader};
 
+use crate::client::GrpcTestClient;
 use crate::config::{Entry, EntrySettings, Listener, ListenerSettings, Service, ServiceSettings};
 use crate::inbound::GrpcInbound;
 use crate::outbound::GrpcOutbound;
@@ -22,8 +23,8 @@ impl Adapter for GrpcAdapter {
         "grpc"
     }
 
-    fn test_listener(&self) -> Option<&'static str> {
-        Some("bind: \"127.0.0.1:0\"")
+    fn test_client(&self) -> Option<&dyn TestClient> {
+        Some(&GrpcTestClient)
     }
 
     fn schemas(&self) -> Schemas {

@@ -10,9 +10,11 @@
 //! | `mapping` | maps canonical messages to and from metadata |
 //! | `reflection` | answers server reflection requests |
 //! | `settle` | maps faults to and from gRPC status |
+//! | [`client`] | calls services for commands and tests of routes |
 //! | `describe` | reads the contract of a service by reflection |
 
 mod adapter;
+pub mod client;
 mod config;
 mod describe;
 mod framing;

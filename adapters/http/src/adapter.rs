@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use crossdock_contract::Contracts;
 use crossdock_ports::{
-    Adapter, AdapterError, EntryContext, EntrySpec, Inbound, ListenerSpec, Outbound, Schemas, ServiceSpec,
+    Adapter, AdapterError, EntryContext, EntrySpec, Inbound, ListenerSpec, Outbound, Schemas, ServiceSpec, TestClient,
 };
 use crossdock_settings::{FromNode, Node, Reader};
 
 use crate::config::{Entry, EntrySettings, Listener, ListenerSettings, Service, ServiceSettings};
 use crate::inbound::HttpInbound;
 use crate::outbound::HttpOutbound;
+use crate::test_client::HttpTestClient;
 
 /// HTTP/1.1 and HTTP/2 inbound, HTTP/1.1 outbound.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,8 +23,8 @@ impl Adapter for HttpAdapter {
         "http"
     }
 
-    fn test_listener(&self) -> Option<&'static str> {
-        Some("bind: \"127.0.0.1:0\"")
+    fn test_client(&self) -> Option<&dyn TestClient> {
+        Some(&HttpTestClient)
     }
 
     fn schemas(&self) -> Schemas {

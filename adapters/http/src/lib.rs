@@ -13,9 +13,11 @@
 //! | `mapping` | maps request and response heads to and from canonical messages |
 //! | `settle` | maps an outcome to a status and a problem document |
 //! | `path` | normalises and escapes paths and queries |
+//! | [`client`], `test_client` | a client for commands and for tests of routes |
 //! | `streams` | streams as NDJSON and server-sent events |
 
 mod adapter;
+pub mod client;
 mod config;
 mod error;
 #[cfg(feature = "fuzzing")]
@@ -30,6 +32,7 @@ mod request;
 mod response;
 mod settle;
 mod streams;
+mod test_client;
 mod transaction;
 
 pub use adapter::HttpAdapter;

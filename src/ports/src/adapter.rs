@@ -9,7 +9,7 @@ use crossdock_contract::{CallType, Contracts};
 use crossdock_message::ByteString;
 use crossdock_settings::{Node, Reader};
 
-use crate::{Binding, DeadLetters, Inbound, Outbound, PathTemplate, WriteFormat};
+use crate::{Binding, DeadLetters, Inbound, Outbound, PathTemplate, TestClient, WriteFormat};
 
 /// Why an adapter cannot open or serve what the settings configure.
 #[derive(Debug, thiserror::Error)]
@@ -234,8 +234,8 @@ pub trait Adapter: Send + Sync {
     fn name(&self) -> &'static str;
     /// The JSON Schemas of its settings.
     fn schemas(&self) -> Schemas;
-    /// The settings, in YAML, of a listener on a free local port, for tests of routes. `None` if tests cannot send to its entries.
-    fn test_listener(&self) -> Option<&'static str> {
+    /// The client for tests of routes; `None` if tests cannot send to entries of this protocol.
+    fn test_client(&self) -> Option<&dyn TestClient> {
         None
     }
     /// Reads the settings of a listener; `None` if an error was reported.

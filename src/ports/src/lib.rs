@@ -19,6 +19,7 @@ mod encode;
 mod order_guard;
 mod ports;
 mod template;
+mod test_client;
 mod xml_root;
 
 pub use adapter::{
@@ -35,4 +36,5 @@ pub use ports::{
     SendFuture, Stop, header_twice,
 };
 pub use template::{Part, PathTemplate, Segment, TemplateError};
+pub use test_client::{TestClient, TestReply, TestRequest};
 pub use xml_root::xml_root;

@@ -34,7 +34,7 @@ pub use map::MapPlan;
 pub use matcher::{Match, Miss, Table};
 pub use plan::{CallPlan, Plan, RoutePlan};
 pub use policies::{DeadlinePolicy, IdempotencyPolicy, OrderPolicy, Policies};
-pub use route_test::{RouteTest, StubPlan, TestExpect, TestGiven};
+pub use route_test::{RouteTest, StubPlan, TestExpect};
 pub use schema::route_file_schema;
 pub use services::{Balance, BreakerPlan, HealthPlan, RetryBudget, RetryPlan, ServicePlan, Verdict};
 pub use steps::Step;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crossdock_message::{ByteString, Code};
+use crossdock_ports::TestRequest;
 
 /// A test of a route.
 #[derive(Debug)]
@@ -13,29 +14,14 @@ pub struct RouteTest {
     pub place: String,
     /// The route's name.
     pub route: ByteString,
+    /// The adapter of the entry that receives the request.
+    pub adapter: &'static str,
     /// The request.
-    pub given: TestGiven,
+    pub given: TestRequest,
     /// The answers of services, by `service` or `service.operation`.
     pub stubs: Vec<(ByteString, StubPlan)>,
     /// What is expected.
     pub expect: TestExpect,
-}
-
-/// The request of a test.
-#[derive(Debug, Clone)]
-pub struct TestGiven {
-    /// It is a gRPC call, and the body is its message in JSON.
-    pub grpc: bool,
-    /// The method.
-    pub method: ByteString,
-    /// The path with its query; empty for a gRPC call.
-    pub path: ByteString,
-    /// Headers.
-    pub headers: Vec<(ByteString, ByteString)>,
-    /// The body and its media type.
-    pub body: Option<(ByteString, &'static str)>,
-    /// The caller's deadline.
-    pub timeout: Option<Duration>,
 }
 
 /// The answer of a stub.

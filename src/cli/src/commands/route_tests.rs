@@ -1,6 +1,5 @@
 //! `crossdock test`: runs the tests in route files through real listeners, with stubs instead of services.
 
-mod grpc;
 mod stub;
 
 use std::path::PathBuf;
@@ -8,12 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crossdock_message::{Code, Limits, Value, json, xml};
-use crossdock_ports::EntrySpec;
+use crossdock_ports::{Adapter, EntrySpec, TestReply};
 use crossdock_routing::{Plan, RoutePlan, RouteTest, ServicePlan};
 use crossdock_settings::{Diagnostics, Reader, Resolve, parse};
 
 use super::config_folder;
-use crate::client::{Request, Response, send};
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::{Config, ListenerConfig, adapters};
 use crossdock_gateway::{Gateway, Running, read_folder};
@@ -44,6 +42,7 @@ async fn run_all(folder: PathBuf, plan: Plan) -> Result<(usize, usize), String> 
         return Ok((0, 0));
     }
     let stubs = Stubs::default();
+    let clients = adapters();
     let mut registry = adapters();
     registry.push(Arc::new(StubAdapter { stubs: stubs.clone() }));
     let source = move || stubbed(&folder);
@@ -53,7 +52,7 @@ async fn run_all(folder: PathBuf, plan: Plan) -> Result<(usize, usize), String> 
         stubs.prepare(&test.stubs);
         // Idempotency keys of one test must not affect the next.
         running.forget_processed();
-        match run_one(&running, &plan, test, &stubs).await {
+        match run_one(&running, &clients, &plan, test, &stubs).await {
             Ok(()) => {
                 passed += 1;
                 println!("ok    {} ({})", test.name, test.route);
@@ -108,72 +107,69 @@ impl Resolve for NoPlaceholders {
 
 /// The listener on a free local port; `None` if tests cannot send to its entries, such as those of queues.
 fn on_free_port(listener: &ListenerConfig) -> Result<Option<ListenerConfig>, String> {
-    let Some(settings) = listener.adapter.test_listener() else { return Ok(None) };
+    let Some(client) = listener.adapter.test_client() else { return Ok(None) };
     let mut diagnostics = Diagnostics::new();
-    let source = diagnostics.add_source("test listener", settings);
+    let source = diagnostics.add_source("test listener", client.listener());
     let spec = parse(source, &mut diagnostics)
         .and_then(|node| listener.adapter.read_listener(&node, &mut Reader::new(&mut diagnostics, &NoPlaceholders)));
     let spec = spec.ok_or_else(|| diagnostics.render(false))?;
     Ok(Some(ListenerConfig { name: listener.name.clone(), adapter: Arc::clone(&listener.adapter), spec }))
 }
 
-async fn run_one(running: &Running, plan: &Plan, test: &RouteTest, stubs: &Stubs) -> Result<(), String> {
+async fn run_one(
+    running: &Running,
+    adapters: &[Arc<dyn Adapter>],
+    plan: &Plan,
+    test: &RouteTest,
+    stubs: &Stubs,
+) -> Result<(), String> {
     // A route for a whole service is one route per method; the request selects the method.
     let of_service =
         |route: &&Arc<RoutePlan>| route.name.strip_prefix(&*test.route).is_some_and(|rest| rest.starts_with('.'));
     let route =
         plan.route(&test.route).or_else(|| plan.routes.iter().find(of_service)).ok_or("the route does not exist")?;
-    if test.given.grpc {
-        return grpc::run_one(running, plan, route, test, stubs).await;
-    }
-    let is_http = |entry: &&Arc<dyn EntrySpec>| {
-        !entry.address().path.as_str().is_empty() && adapter_name(running, entry) == Some("http")
-    };
-    let entry = route.entries.iter().find(is_http).ok_or("the route has no HTTP entry")?;
-    let address = running.listener(&entry.address().listener).ok_or("the listener of the route is not running")?;
-    let mut headers: Vec<(String, String)> =
-        test.given.headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    if let Some((_, media_type)) = &test.given.body {
-        headers.push(("content-type".into(), (*media_type).into()));
-    }
-    if let Some(timeout) = test.given.timeout {
-        headers.push(("crossdock-timeout".into(), format!("{}ms", timeout.as_millis())));
-    }
-    let body = test.given.body.as_ref().map_or("", |(body, _)| body);
-    let request = Request { method: &test.given.method, target: &test.given.path, headers, body };
-    let response = send(address, &request).await?;
-    verify(test, &response, stubs)
+    let mut entries = route.entries.iter().filter_map(|entry| Some((entry, listener(running, entry)?)));
+    let (entry, address) = entries
+        .find(|(entry, (adapter, _))| *adapter == test.adapter && has_address(test, &***entry))
+        .map(|(entry, (_, address))| (entry, address))
+        .ok_or_else(|| format!("the route has no entry of the adapter `{}`", test.adapter))?;
+    let adapter = adapters.iter().find(|adapter| adapter.name() == test.adapter);
+    let client = adapter.and_then(|adapter| adapter.test_client()).ok_or("the adapter has no client for tests")?;
+    let reply = client.send(address, &**entry, &plan.contracts, &test.given).await?;
+    verify(test, &reply, stubs)
 }
 
-/// The name of the adapter of an entry.
-fn adapter_name<'r>(running: &'r Running, entry: &Arc<dyn EntrySpec>) -> Option<&'r str> {
+/// Whether a test can be sent to an entry: a test with a path needs an entry with one.
+fn has_address(test: &RouteTest, entry: &dyn EntrySpec) -> bool {
+    test.given.path.is_empty() || !entry.address().path.as_str().is_empty()
+}
+
+/// The adapter and the address of the listener of an entry.
+fn listener<'r>(running: &'r Running, entry: &Arc<dyn EntrySpec>) -> Option<(&'r str, &'r str)> {
     let listener = &entry.address().listener;
-    running.listeners().find(|(name, ..)| listener == name).map(|(_, adapter, _)| adapter)
+    running.listeners().find(|(name, ..)| listener == name).map(|(_, adapter, address)| (adapter, address))
 }
 
-fn verify(test: &RouteTest, response: &Response, stubs: &Stubs) -> Result<(), String> {
-    verify_with_code(test, response, code_of(response), stubs)
-}
-
-fn verify_with_code(test: &RouteTest, response: &Response, code: Option<Code>, stubs: &Stubs) -> Result<(), String> {
+fn verify(test: &RouteTest, reply: &TestReply, stubs: &Stubs) -> Result<(), String> {
     let expect = &test.expect;
     if let Some(problem) = stubs.problem() {
         return Err(problem);
     }
-    if let Some(status) = expect.status.filter(|status| *status != response.status) {
-        return Err(format!("expected status {status}, got {}: {}", response.status, response.body));
+    if let Some(status) = expect.status.filter(|status| reply.status != Some(*status)) {
+        let actual = reply.status.map_or_else(|| "none".to_owned(), |status| status.to_string());
+        return Err(format!("expected status {status}, got {actual}: {}", reply.body));
     }
-    if expect.code != code && (expect.code.is_some() || expect.status.is_none()) {
+    if expect.code != reply.code && (expect.code.is_some() || expect.status.is_none()) {
         let name = |code: Option<Code>| code.map_or("no fault", Code::name);
-        return Err(format!("expected {}, got {}: {}", name(expect.code), name(code), response.body));
+        return Err(format!("expected {}, got {}: {}", name(expect.code), name(reply.code), reply.body));
     }
     for (name, value) in &expect.headers {
-        if response.header(name) != Some(&**value) {
-            return Err(format!("expected header `{name}` to be {value:?}, got {:?}", response.header(name)));
+        if reply.header(name) != Some(&**value) {
+            return Err(format!("expected header `{name}` to be {value:?}, got {:?}", reply.header(name)));
         }
     }
     if let Some((body, media_type)) = &expect.body {
-        same_body("the body", &response.body, body, media_type)?;
+        same_body("the body", &reply.body, body, media_type)?;
     }
     for (service, expected) in &expect.sent {
         let sent = stubs.sent(service).ok_or_else(|| format!("expected a call of `{service}`"))?;
@@ -182,27 +178,6 @@ fn verify_with_code(test: &RouteTest, response: &Response, code: Option<Code>, s
         }
     }
     Ok(())
-}
-
-fn code_of(response: &Response) -> Option<Code> {
-    if (200..300).contains(&response.status) {
-        return None;
-    }
-    let read = |text: &str| -> Option<Value> {
-        let bytes = Bytes::copy_from_slice(text.as_bytes());
-        if response.header("content-type")?.contains("xml") {
-            xml::read(&bytes, &Limits::default()).ok()
-        } else {
-            json::read(&bytes, &Limits::default()).ok()
-        }
-    };
-    let problem = read(&response.body)?;
-    let code = match problem.get("code")? {
-        Value::Text(code) => code.clone(),
-        Value::List(items) => items.first()?.get("$text")?.scalar_text()?,
-        _ => return None,
-    };
-    Code::from_name(&code)
 }
 
 /// Compares bodies by value: white space and escapes do not matter, digits do.

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::client::{Request, send};
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::adapters;
 use crossdock_gateway::read_folder;
+use crossdock_http::client::{Request, send};
 
 /// The address and token of the admin listener.
 pub(super) fn admin_of(named: Option<String>, folder: &Path) -> Result<(String, Option<String>), Failure> {

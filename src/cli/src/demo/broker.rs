@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::services::Samples;
-use crate::client::{Request, send};
 use crate::outcome::Failure;
 use crossdock_gateway::Gateway;
 use crossdock_gateway::adapters;
+use crossdock_http::client::{Request, send};
 
 /// The default broker.
 const BROKER: &str = "amqp://guest:guest@127.0.0.1:5672";

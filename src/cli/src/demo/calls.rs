@@ -4,9 +4,9 @@ use bytes::Bytes;
 use crossdock_message::{Limits, json};
 
 use super::services::{Samples, Seen};
-use crate::client::{Request, Response, send};
-use crate::grpc_client::{self, GrpcCall};
 use crossdock_gateway::Running;
+use crossdock_grpc::client::{self, GrpcCall};
+use crossdock_http::client::{Request, Response, send};
 
 #[derive(Clone, Copy)]
 struct Call<'a> {
@@ -66,11 +66,11 @@ async fn over_grpc(running: &Running, call: &Call<'_>) -> Result<Response, Strin
     let contracts = &plan.contracts;
     let call_type = contracts.call(call.target).ok_or("no contract defines the method")?;
     let request = GrpcCall { call: &call_type, json: call.body, metadata: &[], timeout: None, reply_metadata: &[] };
-    Ok(grpc_client::call(address, contracts, &request).await?.unwrap_or_else(|fault| Response {
-        status: fault.to_http(),
-        headers: Vec::new(),
-        body: format!("{}: {}", fault.code, fault.message),
-    }))
+    let (status, body) = match client::call(address, contracts, &request).await? {
+        Ok(reply) => (200, reply.json),
+        Err(fault) => (fault.to_http(), format!("{}: {}", fault.code, fault.message)),
+    };
+    Ok(Response { status, headers: Vec::new(), body })
 }
 
 fn verify(call: &Call<'_>, status: u16, body: &str, called: bool) -> Result<(), String> {

@@ -14,7 +14,7 @@ use crossdock_proto::{Files, compile};
 use crossdock_settings::{Diagnostics, Node, Reader, Resolve, parse};
 
 use super::services::Seen;
-use crate::json_stream::stream_of;
+use crossdock_message::stream_of;
 
 /// The running service.
 pub(super) struct Stock {

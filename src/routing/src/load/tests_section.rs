@@ -1,10 +1,11 @@
 //! `tests`.
 
 use crossdock_message::ByteString;
+use crossdock_ports::TestRequest;
 use crossdock_settings::{Duration, Named, Node, Reader, Spanned, nearest};
 
 use super::{Loader, place_of};
-use crate::route_test::{RouteTest, StubPlan, TestExpect, TestGiven};
+use crate::route_test::{RouteTest, StubPlan, TestExpect};
 use crate::scalars::CodeName;
 
 crossdock_settings::settings! {
@@ -145,23 +146,25 @@ impl Loader<'_> {
             .0
             .iter()
             .map(|(name, sent)| (name.value.as_str().into(), body(sent.json.as_ref(), sent.xml.as_ref())));
+        let expected_headers = pairs(&test.expect.headers);
         self.plan.tests.push(RouteTest {
             place: place_of(node.span, reader),
             route: test.route.value.as_str().into(),
-            given: TestGiven {
-                grpc: test.given.grpc.is_some(),
+            adapter: if test.given.grpc.is_some() { "grpc" } else { "http" },
+            given: TestRequest {
                 method: method.into(),
                 path: test.given.path.as_deref().unwrap_or("").into(),
                 headers: pairs(&test.given.headers),
                 body: given_body,
                 timeout: test.given.timeout.map(|timeout| timeout.0),
+                reply_headers: expected_headers.iter().map(|(name, _)| name.clone()).collect(),
             },
             stubs: stubs.collect(),
             expect: TestExpect {
                 status: test.expect.status,
                 code: test.expect.code.map(|code| code.0),
                 body: body(test.expect.json.as_ref(), test.expect.xml.as_ref()),
-                headers: pairs(&test.expect.headers),
+                headers: expected_headers,
                 sent: sent.collect(),
             },
             name: test.name,

@@ -15,7 +15,7 @@ use crossdock_ports::{
 use crossdock_routing::StubPlan;
 use crossdock_settings::{Node, Reader};
 
-use crate::json_stream::stream_from_json;
+use crossdock_message::stream_from_json;
 
 /// The name of the adapter; settings cannot use it.
 pub(super) const NAME: &str = "stub";

@@ -14,29 +14,42 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const BODY_LEN_MAX: usize = 64 << 20;
 
 /// A request.
-pub(crate) struct Request<'a> {
-    pub(crate) method: &'a str,
-    pub(crate) target: &'a str,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: &'a str,
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The path and query.
+    pub target: &'a str,
+    /// Headers, without `host`.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: &'a str,
 }
 
 /// A response.
-pub(crate) struct Response {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: String,
+#[derive(Debug)]
+pub struct Response {
+    /// The status.
+    pub status: u16,
+    /// Headers.
+    pub headers: Vec<(String, String)>,
+    /// The body; bytes that are not UTF-8 are replaced.
+    pub body: String,
 }
 
 impl Response {
     /// The first value of a header.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
 /// Sends a request to an address and waits for the response.
-pub(crate) async fn send(address: &str, request: &Request<'_>) -> Result<Response, String> {
+///
+/// # Errors
+/// The address, and why there is no response.
+pub async fn send(address: &str, request: &Request<'_>) -> Result<Response, String> {
     match tokio::time::timeout(TIMEOUT, exchange(address, request)).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(error)) => Err(format!("{address}: {error}")),

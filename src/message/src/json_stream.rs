@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use crossdock_message::{Body, BodyStream, Fault, Format, Limits, StreamCell, Value, json};
+
+use crate::{Body, BodyStream, Fault, Format, Limits, StreamCell, Value, json};
 
 /// Converts a typed JSON array to a stream of its items.
-pub(crate) fn stream_from_json(body: &Body) -> Result<Body, String> {
+///
+/// # Errors
+/// A message, if the body has no type or is not a JSON array.
+pub fn stream_from_json(body: &Body) -> Result<Body, String> {
     let Body::Raw { chunks, of_type: Some(of_type), .. } = body else {
         return Err("a stream must be a JSON array".to_owned());
     };
@@ -25,7 +29,8 @@ pub(crate) fn stream_from_json(body: &Body) -> Result<Body, String> {
 }
 
 /// A stream of these bodies.
-pub(crate) fn stream_of(bodies: VecDeque<Body>) -> Body {
+#[must_use]
+pub fn stream_of(bodies: VecDeque<Body>) -> Body {
     Body::Stream(StreamCell::new(Box::new(BodyList(bodies))))
 }
 
