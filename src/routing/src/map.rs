@@ -51,7 +51,15 @@ impl MapPlan {
     pub fn top_names(&self) -> Option<Vec<ByteString>> {
         match self {
             Self::Whole(_) => None,
-            Self::Fields(targets) => Some(targets.iter().filter_map(|target| target.path.first().cloned()).collect()),
+            Self::Fields(targets) => {
+                let mut names: Vec<ByteString> = Vec::new();
+                for name in targets.iter().filter_map(|target| target.path.first()) {
+                    if !names.contains(name) {
+                        names.push(name.clone());
+                    }
+                }
+                Some(names)
+            }
         }
     }
 
