@@ -14,7 +14,7 @@ use crossdock_settings::Diagnostics;
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crate::run::{serve, start_log};
 use crossdock_gateway::Gateway;
-use crossdock_gateway::{Config, LogFormat, LogSettings, adapters, load_config_with};
+use crossdock_gateway::{Config, LoadError, LogFormat, LogSettings, adapters, load_config_with};
 use services::Samples;
 
 pub(crate) fn demo(folder: PathBuf, once: bool) -> Outcome {
@@ -72,10 +72,10 @@ fn free_or(address: &str) -> String {
     }
 }
 
-fn read(folder: &Path, variables: &[(String, String)]) -> Result<Config, String> {
+fn read(folder: &Path, variables: &[(String, String)]) -> Result<Config, LoadError> {
     let mut diagnostics = Diagnostics::new();
     match load_config_with(folder, &adapters(), variables, &mut diagnostics)? {
         Some(config) => Ok(config),
-        None => Err(diagnostics.render(false)),
+        None => Err(LoadError::Invalid(diagnostics.render(false))),
     }
 }

@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::{Config, LogFormat, LogSettings, adapters};
-use crossdock_gateway::{Gateway, RunError, Running, read_folder};
+use crossdock_gateway::{Gateway, Running, read_folder};
 
 /// Files change in bursts; a reload starts this long after the first change.
 const RELOAD_DELAY: Duration = Duration::from_millis(300);
@@ -22,13 +22,11 @@ pub(crate) fn run(folder: PathBuf) -> Outcome {
     on_local_runtime(async move {
         let registry = adapters();
         // Start logging before anything is opened, so that all of it is logged as configured.
-        let config = read_folder(&folder, &registry).map_err(|problem| failed(&problem))?;
+        let config = read_folder(&folder, &registry).map_err(|error| failed(&error.to_string()))?;
         start_log(&config.log);
         set_process_limits(&config);
-        let running = match Gateway::new(registry).start(config, folder.clone()).await {
-            Ok(running) => running,
-            Err(RunError::Settings(problem) | RunError::Open(problem)) => return Err(failed(&problem)),
-        };
+        let gateway = Gateway::new(registry);
+        let running = gateway.start(config, folder.clone()).await.map_err(|error| failed(&error.to_string()))?;
         serve(running, &folder).await
     })?
 }

@@ -1,5 +1,7 @@
 //! Reads and checks `crossdock.yaml` and the route files.
 
+use crate::error::LoadError;
+
 mod cluster;
 
 use std::cell::RefCell;
@@ -183,12 +185,12 @@ const FILES_MAX: usize = 1000;
 /// The config is `None` if `diagnostics` has errors.
 ///
 /// # Errors
-/// A message if the folder itself cannot be read.
+/// [`LoadError`] if a file cannot be read. Errors in files are reported to `diagnostics`, and the result is `None`.
 pub fn load_config(
     folder: &Path,
     adapters: &[Arc<dyn Adapter>],
     diagnostics: &mut Diagnostics,
-) -> Result<Option<Config>, String> {
+) -> Result<Option<Config>, LoadError> {
     load_config_with(folder, adapters, &[], diagnostics)
 }
 
@@ -201,14 +203,9 @@ pub fn load_config_with(
     adapters: &[Arc<dyn Adapter>],
     variables: &[(String, String)],
     diagnostics: &mut Diagnostics,
-) -> Result<Option<Config>, String> {
+) -> Result<Option<Config>, LoadError> {
     let main = folder.join("crossdock.yaml");
-    let text = std::fs::read_to_string(&main).map_err(|error| {
-        format!(
-            "cannot read `{}`: {error}\nwrite `--config FOLDER` with the folder that contains crossdock.yaml",
-            main.display()
-        )
-    })?;
+    let text = std::fs::read_to_string(&main).map_err(|source| LoadError::Main { path: main.clone(), source })?;
     let mut files = Vec::new();
     collect_files(&folder.join("routes"), &mut files)?;
     files.sort();
@@ -225,7 +222,7 @@ pub fn load_config_with(
     };
     let mut texts = Vec::new();
     for file in files {
-        let bytes = std::fs::read(&file).map_err(|error| format!("cannot read `{}`: {error}", file.display()))?;
+        let bytes = std::fs::read(&file).map_err(|source| LoadError::Read { path: file.clone(), source })?;
         match String::from_utf8(bytes) {
             Ok(text) => texts.push((file.display().to_string(), text)),
             Err(error) => {
@@ -256,11 +253,11 @@ pub fn load_config_with(
     }))
 }
 
-fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
+fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), LoadError> {
     if !folder.exists() {
         return Ok(());
     }
-    let failed = |error: std::io::Error| format!("cannot read `{}`: {error}", folder.display());
+    let failed = |source| LoadError::Read { path: folder.to_owned(), source };
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
@@ -270,7 +267,7 @@ fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> 
             files.push(path);
         }
         if files.len() > FILES_MAX {
-            return Err(format!("`{}` has more than {FILES_MAX} route files", folder.display()));
+            return Err(LoadError::TooManyFiles { folder: folder.to_owned(), max: FILES_MAX });
         }
     }
     Ok(())

@@ -5,6 +5,7 @@
 //! | `wiring` | the composition root: start, reload, drain, stop |
 //! | `config` | reads and checks `crossdock.yaml` and the route files |
 //! | `generation` | one complete version of the routes, and the swap to the next |
+//! | `error` | errors of loading settings and putting them into force |
 //! | `actors` | guardian, hosts, routes: the control plane |
 //! | `data` | ingress, steps, service shards: the data path |
 //! | `process` | state that outlives generations and takes part in decisions |
@@ -17,6 +18,7 @@ mod admin;
 mod cluster_state;
 mod config;
 mod data;
+mod error;
 mod generation;
 mod host;
 mod process;
@@ -26,5 +28,6 @@ mod wiring;
 pub use config::{
     Config, ListenerConfig, LogFormat, LogSettings, adapters, load_config, load_config_with, settings_schema,
 };
+pub use error::{ApplyError, LoadError};
 pub use host::SystemHost;
-pub use wiring::{Gateway, PlanInForce, RunError, Running, read_folder};
+pub use wiring::{Gateway, PlanInForce, Running, read_folder};

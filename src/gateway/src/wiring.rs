@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix::{Actor as _, Addr};
-use crossdock_cluster::{Node, StartError};
+use crossdock_cluster::Node;
 use crossdock_ports::Adapter;
 use crossdock_routing::Plan;
 use crossdock_settings::Diagnostics;
@@ -17,20 +17,10 @@ use crate::admin::{Admin, AdminState};
 use crate::cluster_state::EmptyState;
 use crate::config::{Config, load_config};
 use crate::data::Opener;
+use crate::error::{ApplyError, LoadError};
 use crate::generation::{CurrentGeneration, Generation, ServiceShare};
 use crate::process::ProcessState;
 use crate::stats::{Stats, WINDOW_STEP};
-
-/// Why the gateway failed to start.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The settings are invalid; the text has the diagnostics.
-    #[error("{0}")]
-    Settings(String),
-    /// A listener, the admin listener or a service cannot be opened.
-    #[error("{0}")]
-    Open(String),
-}
 
 /// Starts gateways.
 pub struct Gateway {
@@ -61,30 +51,23 @@ impl Deref for PlanInForce {
 }
 
 /// Starts the cluster node of this instance.
-fn start_cluster(settings: &crossdock_cluster::Settings) -> Result<Node, RunError> {
+fn start_cluster(settings: &crossdock_cluster::Settings) -> Result<Node, ApplyError> {
     // A node without peers has acknowledged nothing to others, so it may create its log.
     let settings = crossdock_cluster::Settings { create: settings.members.len() == 1, ..settings.clone() };
-    let node = Node::start(&settings, Box::new(EmptyState)).map_err(|problem| {
-        let help = match &problem {
-            StartError::Log(crossdock_cluster::wal::Error::Missing(_)) => {
-                "\nrun `crossdock cluster init` before the first start of an instance; if the instance had a log and lost it, run `crossdock cluster init --lost`"
-            }
-            _ => "",
-        };
-        RunError::Open(format!("cluster: {problem}{help}"))
-    })?;
+    let node = Node::start(&settings, Box::new(EmptyState)).map_err(ApplyError::Cluster)?;
     tracing::info!(id = %settings.id, address = %node.address(), "cluster node started");
     Ok(node)
 }
 
 /// Opens the endpoints of a service and closes them again, to detect unusable files before the service is in use.
-pub(crate) fn try_open(service: &ServiceShare, adapters: &[Arc<dyn Adapter>]) -> Result<(), String> {
+pub(crate) fn try_open(service: &ServiceShare, adapters: &[Arc<dyn Adapter>]) -> Result<(), ApplyError> {
     let plan = &service.plan;
     let Some(adapter) = adapters.iter().find(|adapter| adapter.name() == plan.adapter) else {
-        return Err(format!("service `{}`: there is no adapter `{}`", plan.name, plan.adapter));
+        return Err(ApplyError::UnknownAdapter { service: plan.name.to_string(), adapter: plan.adapter });
     };
     for endpoint in 0..plan.spec.endpoints().len() {
-        adapter.open_outbound(&*plan.spec, endpoint).map_err(|error| format!("service `{}`: {error}", plan.name))?;
+        let opened = adapter.open_outbound(&*plan.spec, endpoint);
+        opened.map_err(|source| ApplyError::Service { name: plan.name.to_string(), source })?;
     }
     Ok(())
 }
@@ -92,8 +75,8 @@ pub(crate) fn try_open(service: &ServiceShare, adapters: &[Arc<dyn Adapter>]) ->
 /// Reads the settings of a folder and logs warnings.
 ///
 /// # Errors
-/// The diagnostics in readable form.
-pub fn read_folder(folder: &Path, adapters: &[Arc<dyn Adapter>]) -> Result<Config, String> {
+/// [`LoadError`], with the diagnostics in readable form.
+pub fn read_folder(folder: &Path, adapters: &[Arc<dyn Adapter>]) -> Result<Config, LoadError> {
     read_folder_as(folder, adapters, |diagnostics| diagnostics.render(false))
 }
 
@@ -102,7 +85,7 @@ fn read_folder_as(
     folder: &Path,
     adapters: &[Arc<dyn Adapter>],
     format_errors: impl FnOnce(&Diagnostics) -> String,
-) -> Result<Config, String> {
+) -> Result<Config, LoadError> {
     let mut diagnostics = Diagnostics::new();
     match load_config(folder, adapters, &mut diagnostics) {
         Ok(Some(config)) => {
@@ -112,8 +95,8 @@ fn read_folder_as(
             }
             Ok(config)
         }
-        Ok(None) => Err(format_errors(&diagnostics)),
-        Err(problem) => Err(problem),
+        Ok(None) => Err(LoadError::Invalid(format_errors(&diagnostics))),
+        Err(error) => Err(error),
     }
 }
 
@@ -127,8 +110,8 @@ impl Gateway {
     /// Starts with settings that were read from a folder; a reload reads the folder again. Must be called on a local task set.
     ///
     /// # Errors
-    /// [`RunError::Open`] if a listener or service cannot be opened.
-    pub async fn start(&self, config: Config, folder: PathBuf) -> Result<Running, RunError> {
+    /// [`ApplyError`] if a listener or service cannot be opened.
+    pub async fn start(&self, config: Config, folder: PathBuf) -> Result<Running, ApplyError> {
         let adapters = Arc::clone(&self.adapters);
         // Errors of reloads are logged without source lines, which may contain secrets.
         self.start_from(config, move || read_folder_as(&folder, &adapters, Diagnostics::render_short)).await
@@ -137,27 +120,27 @@ impl Gateway {
     /// Like [`Gateway::start`], with settings from any source, which is read immediately.
     ///
     /// # Errors
-    /// As [`Gateway::start`], and [`RunError::Settings`] if the settings are invalid.
+    /// As [`Gateway::start`], and [`LoadError`] if the settings are invalid.
     pub async fn start_with(
         &self,
-        source: impl Fn() -> Result<Config, String> + Send + Sync + 'static,
-    ) -> Result<Running, RunError> {
-        let config = source().map_err(RunError::Settings)?;
+        source: impl Fn() -> Result<Config, LoadError> + Send + Sync + 'static,
+    ) -> Result<Running, ApplyError> {
+        let config = source()?;
         self.start_from(config, source).await
     }
 
     async fn start_from(
         &self,
         config: Config,
-        source: impl Fn() -> Result<Config, String> + Send + Sync + 'static,
-    ) -> Result<Running, RunError> {
+        source: impl Fn() -> Result<Config, LoadError> + Send + Sync + 'static,
+    ) -> Result<Running, ApplyError> {
         let cluster = config.cluster.as_ref().map(start_cluster).transpose()?;
         let stats = Stats::new(Instant::now());
         let process = Arc::<ProcessState>::default();
         let mut first = Generation::new(1, config.plan, config.listeners.clone(), config.limits, &stats, &process);
         first.files = config.files;
         for service in &first.services {
-            try_open(service, &self.adapters).map_err(RunError::Open)?;
+            try_open(service, &self.adapters)?;
         }
         let current = Arc::new(CurrentGeneration::new(first));
         let opener = Opener {
@@ -168,8 +151,7 @@ impl Gateway {
             boot: rand::random(),
         };
         let guardian = Guardian::new(config.workers, Arc::new(opener)).start();
-        let stopped_actor = |_| RunError::Open("the guardian actor stopped".to_owned());
-        let listening = guardian.send(Apply(config.listeners)).await.map_err(stopped_actor)?.map_err(RunError::Open)?;
+        let listening = guardian.send(Apply(config.listeners)).await.map_err(|_| ApplyError::Stopping)??;
         let last_error = Arc::new(Mutex::new(None));
         let routes = Routes {
             source: Arc::new(source),
@@ -194,7 +176,7 @@ impl Gateway {
                 let token = token.map(|token| token.reveal().to_owned());
                 let state = AdminState { token, cluster: cluster.as_ref().map(Node::client), ..state };
                 let opened = Admin::open(address, state);
-                let admin = opened.map_err(|error| RunError::Open(format!("admin listener {address}: {error}")))?;
+                let admin = opened.map_err(|source| ApplyError::Admin { address, source })?;
                 tracing::info!(address = %admin.address(), "admin server started");
                 Some(admin)
             }
@@ -263,11 +245,11 @@ impl Running {
     /// Reads the settings again. Returns the number of the new generation.
     ///
     /// # Errors
-    /// The diagnostics of the new settings; the old ones stay in force.
-    pub async fn reload(&self) -> Result<u64, String> {
+    /// [`ApplyError`] if the new settings cannot be put into force; the old ones stay in force.
+    pub async fn reload(&self) -> Result<u64, ApplyError> {
         self.routes.send(ReloadRoutes).await.unwrap_or_else(|_| {
             tracing::error!("routes actor stopped; restart the gateway to reload routes");
-            Err("the routes actor stopped".to_owned())
+            Err(ApplyError::Stopping)
         })
     }
 

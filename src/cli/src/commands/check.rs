@@ -22,7 +22,8 @@ pub(super) fn check(paths: &[PathBuf], connect: bool, format: CheckFormat) -> Ou
     let mut is_ok = true;
     for folder in folders {
         let mut diagnostics = Diagnostics::new();
-        let config = load_config(&folder, &registry, &mut diagnostics).map_err(Failure::Error)?;
+        let config =
+            load_config(&folder, &registry, &mut diagnostics).map_err(|error| Failure::Error(error.to_string()))?;
         match format {
             CheckFormat::Human => print!("{}", diagnostics.render(std::io::stdout().is_terminal())),
             CheckFormat::Short => print!("{}", diagnostics.render_short()),

@@ -75,7 +75,7 @@ pub(super) fn cluster(command: ClusterCommand) -> Outcome {
 
 fn init(folder: &std::path::Path, lost: bool) -> Outcome {
     let config = read_folder(folder, &adapters()).map_err(|problem| {
-        eprintln!("{}", problem.trim_end());
+        eprintln!("{}", problem.to_string().trim_end());
         Failure::Failed
     })?;
     let no_cluster = || Failure::Error("the settings must have `cluster:`".into());

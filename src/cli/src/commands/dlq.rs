@@ -220,7 +220,7 @@ impl Visited {
 /// Reads the dead letters of all selected queues; continues if one cannot be read.
 fn visit_all(source_args: &Source, choose: &mut dyn FnMut(&str, &DeadLetter) -> Choice) -> Result<Visited, Failure> {
     let config = read_folder(&source_args.config, &adapters()).map_err(|problem| {
-        eprintln!("{}", problem.trim_end());
+        eprintln!("{}", problem.to_string().trim_end());
         Failure::Failed
     })?;
     on_local_runtime(async {

@@ -14,7 +14,7 @@ use crossdock_gateway::read_folder;
 
 pub(super) fn explain(name: &str, folder: &Path) -> Outcome {
     let config = read_folder(folder, &adapters()).map_err(|problem| {
-        eprintln!("{}", problem.trim_end());
+        eprintln!("{}", problem.to_string().trim_end());
         Failure::Failed
     })?;
     let Some(route) = config.plan.route(name) else {

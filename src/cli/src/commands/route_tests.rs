@@ -14,7 +14,7 @@ use crossdock_settings::{Diagnostics, Reader, Resolve, parse};
 use super::config_folder;
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::{Config, ListenerConfig, adapters};
-use crossdock_gateway::{Gateway, Running, read_folder};
+use crossdock_gateway::{Gateway, LoadError, Running, read_folder};
 use stub::{StubAdapter, StubSpec, Stubs};
 
 pub(super) fn test(paths: &[PathBuf]) -> Outcome {
@@ -25,7 +25,7 @@ pub(super) fn test(paths: &[PathBuf]) -> Outcome {
         let registry = adapters();
         // Read the settings once before, so that their errors are reported once.
         let config = read_folder(&folder, &registry).map_err(|problem| {
-            eprintln!("{}", problem.trim_end());
+            eprintln!("{}", problem.to_string().trim_end());
             Failure::Failed
         })?;
         let outcome = on_local_runtime(run_all(folder, config.plan))?;
@@ -68,7 +68,7 @@ async fn run_all(folder: PathBuf, plan: Plan) -> Result<(usize, usize), String> 
 }
 
 /// The settings of the folder, with stubs as services and listeners on free ports.
-fn stubbed(folder: &std::path::Path) -> Result<Config, String> {
+fn stubbed(folder: &std::path::Path) -> Result<Config, LoadError> {
     let mut config = read_folder(folder, &adapters())?;
     for service in &mut config.plan.services {
         let old = Arc::clone(service);
@@ -106,13 +106,13 @@ impl Resolve for NoPlaceholders {
 }
 
 /// The listener on a free local port; `None` if tests cannot send to its entries, such as those of queues.
-fn on_free_port(listener: &ListenerConfig) -> Result<Option<ListenerConfig>, String> {
+fn on_free_port(listener: &ListenerConfig) -> Result<Option<ListenerConfig>, LoadError> {
     let Some(client) = listener.adapter.test_client() else { return Ok(None) };
     let mut diagnostics = Diagnostics::new();
     let source = diagnostics.add_source("test listener", client.listener());
     let spec = parse(source, &mut diagnostics)
         .and_then(|node| listener.adapter.read_listener(&node, &mut Reader::new(&mut diagnostics, &NoPlaceholders)));
-    let spec = spec.ok_or_else(|| diagnostics.render(false))?;
+    let spec = spec.ok_or_else(|| LoadError::Invalid(diagnostics.render(false)))?;
     Ok(Some(ListenerConfig { name: listener.name.clone(), adapter: Arc::clone(&listener.adapter), spec }))
 }
 

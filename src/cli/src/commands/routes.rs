@@ -15,7 +15,7 @@ pub(super) fn admin_of(named: Option<String>, folder: &Path) -> Result<(String, 
     if let Some(address) = named {
         return Ok((address, std::env::var("CROSSDOCK_ADMIN_TOKEN").ok()));
     }
-    let config = read_folder(folder, &adapters()).map_err(Failure::Error)?;
+    let config = read_folder(folder, &adapters()).map_err(|error| Failure::Error(error.to_string()))?;
     let no_admin = || Failure::Error("the settings have no `admin:`; pass the address with `--admin HOST:PORT`".into());
     let (address, token) = config.admin.ok_or_else(no_admin)?;
     Ok((address.to_string(), token.map(|token| token.reveal().to_owned())))

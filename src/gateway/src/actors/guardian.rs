@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::host::Host;
 use crate::config::ListenerConfig;
+use crate::error::ApplyError;
 
 /// The maximum number of restarts within [`RESTART_WINDOW`]; then a host is abandoned.
 const RESTARTS_MAX: usize = 5;
@@ -48,7 +49,7 @@ struct HostState {
 
 /// Starts and stops hosts to match the list. New listeners are opened first; if one fails, nothing changes.
 #[derive(actix::Message)]
-#[rtype(result = "Result<Vec<Listening>, String>")]
+#[rtype(result = "Result<Vec<Listening>, ApplyError>")]
 pub(crate) struct Apply(pub(crate) Vec<ListenerConfig>);
 
 /// A run of a host has ended.
@@ -87,23 +88,19 @@ impl Guardian {
         (self.runs, stop)
     }
 
-    fn apply(&mut self, listeners: &[ListenerConfig], context: &Context<Self>) -> Result<Vec<Listening>, String> {
+    fn apply(&mut self, listeners: &[ListenerConfig], context: &Context<Self>) -> Result<Vec<Listening>, ApplyError> {
         let mut opened = Vec::new();
         for listener in listeners {
             match self.hosts.get(&listener.name) {
                 Some(host) if host.config.spec.fingerprint() == listener.spec.fingerprint() => {}
                 Some(_) => {
-                    return Err(format!(
-                        "the settings of listener `{}` have changed: they take effect after a restart",
-                        listener.name
-                    ));
+                    return Err(ApplyError::ListenerChanged(listener.name.clone()));
                 }
                 None => {
                     let inbound = listener.adapter.open_inbound(&listener.name, &*listener.spec);
-                    opened.push((
-                        listener.clone(),
-                        inbound.map_err(|error| format!("listener `{}`: {error}", listener.name))?,
-                    ));
+                    let inbound =
+                        inbound.map_err(|source| ApplyError::Listener { name: listener.name.clone(), source })?;
+                    opened.push((listener.clone(), inbound));
                 }
             }
         }
@@ -178,7 +175,7 @@ impl Actor for Guardian {
 }
 
 impl Handler<Apply> for Guardian {
-    type Result = Result<Vec<Listening>, String>;
+    type Result = Result<Vec<Listening>, ApplyError>;
 
     fn handle(&mut self, Apply(listeners): Apply, context: &mut Context<Self>) -> Self::Result {
         self.apply(&listeners, context)
