@@ -1,7 +1,7 @@
 //! The members of the cluster and the options of this instance, as checked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -105,20 +105,6 @@ impl Settings {
             )),
             None => Ok(()),
         }
-    }
-
-    /// Checks the source address of an unauthenticated connection.
-    ///
-    /// # Errors
-    /// It is not the peer's address, or not a loopback address where the network is not trusted.
-    pub(crate) fn check_source(&self, peer: ServerId, source: IpAddr) -> Result<(), String> {
-        let source = source.to_canonical();
-        let member = self.members.get(&peer).map(|member| member.address.ip().to_canonical());
-        let same = member.is_some_and(|member| member == source || (member.is_loopback() && source.is_loopback()));
-        if same && (self.is_network_trusted || source.is_loopback()) {
-            return Ok(());
-        }
-        Err(format!("a connection from {source} claims to be server {peer}, which has another address"))
     }
 
     pub(crate) fn zab(&self) -> Config {

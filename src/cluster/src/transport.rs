@@ -3,10 +3,11 @@
 //!
 //! The instance with the higher id dials. Each side first sends a [`Hello`], which must match the membership.
 
+mod error;
 mod link;
 mod live;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,7 @@ use crossdock_zab::{Link, Message, ServerId, Session, Zxid};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use self::error::LinkError;
 use crate::settings::Settings;
 use crate::wire::Hello;
 
@@ -123,12 +125,12 @@ impl Transport {
                     Ok(ended) => {
                         // The handshake succeeded, so retry quickly.
                         delay = RETRY_DELAY;
-                        ended.err().unwrap_or_else(|| "the connection ended".to_owned())
+                        ended.err().map_or_else(|| "the connection ended".to_owned(), |error| error.to_string())
                     }
-                    Err(problem) => problem,
+                    Err(error) => error.to_string(),
                 },
                 Ok(Err(problem)) => problem.to_string(),
-                Err(_) => "connection timed out".to_owned(),
+                Err(_) => LinkError::TimedOut("connecting").to_string(),
             };
             if problem != last_logged {
                 tracing::info!(%peer, %address, %problem, "no connection to another instance; retrying");
@@ -155,7 +157,7 @@ impl Transport {
     async fn accept(self: Arc<Self>, stream: TcpStream) {
         let problem = match self.serve(stream, None).await {
             Ok(Ok(())) => return,
-            Ok(Err(problem)) | Err(problem) => problem,
+            Ok(Err(error)) | Err(error) => error.to_string(),
         };
         let mut last_logged = self.last_logged.lock().unwrap_or_else(PoisonError::into_inner);
         if *last_logged != problem {
@@ -168,9 +170,9 @@ impl Transport {
     ///
     /// # Errors
     /// The handshake failed.
-    async fn serve(&self, stream: TcpStream, dialled: Option<ServerId>) -> Result<Result<(), String>, String> {
-        stream.set_nodelay(true).map_err(|problem| problem.to_string())?;
-        let source = stream.peer_addr().map_err(|problem| problem.to_string())?.ip();
+    async fn serve(&self, stream: TcpStream, dialled: Option<ServerId>) -> Result<Result<(), LinkError>, LinkError> {
+        stream.set_nodelay(true)?;
+        let source = stream.peer_addr()?.ip();
         let own_hello = |peer: ServerId| Hello {
             version: *self.settings.versions.end(),
             version_min: *self.settings.versions.start(),
@@ -187,11 +189,11 @@ impl Transport {
         let peer = ServerId(hello.server);
         self.check_hello(&hello, dialled)?;
         if certificate.is_some_and(|certificate| !certificate.is_for(&self.settings.certificate_name(peer))) {
-            return Err(format!("the peer's certificate is not for `{}`", self.settings.certificate_name(peer)));
+            return Err(LinkError::Certificate(self.settings.certificate_name(peer)));
         }
         let is_authenticated = self.settings.tls.is_some();
         if dialled.is_none() && !is_authenticated {
-            self.settings.check_source(peer, source)?;
+            self.check_source(peer, source)?;
         }
         // Registered until the connection ends.
         let registration = self.live.register(peer, is_authenticated || dialled.is_some())?;
@@ -215,7 +217,7 @@ impl Transport {
         &self,
         stream: TcpStream,
         dialled: Option<ServerId>,
-    ) -> Result<(link::Stream, Option<PeerCertificate>), String> {
+    ) -> Result<(link::Stream, Option<PeerCertificate>), LinkError> {
         let Some(tls) = &self.settings.tls else { return Ok((Box::new(stream), None)) };
         let begun = async {
             let (stream, certificate) = match dialled {
@@ -228,31 +230,40 @@ impl Transport {
             Ok::<(link::Stream, _), std::io::Error>((Box::new(stream), certificate))
         };
         match tokio::time::timeout(DIAL_TIMEOUT, begun).await {
-            Ok(begun) => begun.map_err(|problem| format!("TLS: {problem}")),
-            Err(_) => Err("TLS handshake timed out".to_owned()),
+            Ok(begun) => begun.map_err(LinkError::Tls),
+            Err(_) => Err(LinkError::TimedOut("in the TLS handshake")),
         }
     }
 
-    fn check_hello(&self, hello: &Hello, dialled: Option<ServerId>) -> Result<(), String> {
+    /// Checks the source address of an unauthenticated connection.
+    ///
+    /// # Errors
+    /// It is not the peer's address, or not a loopback address where the network is not trusted.
+    fn check_source(&self, peer: ServerId, source: IpAddr) -> Result<(), LinkError> {
+        let source = source.to_canonical();
+        let member = self.settings.members.get(&peer).map(|member| member.address.ip().to_canonical());
+        let same = member.is_some_and(|member| member == source || (member.is_loopback() && source.is_loopback()));
+        if same && (self.settings.is_network_trusted || source.is_loopback()) {
+            return Ok(());
+        }
+        Err(LinkError::Source { peer, source_address: source })
+    }
+
+    fn check_hello(&self, hello: &Hello, dialled: Option<ServerId>) -> Result<(), LinkError> {
         let peer = ServerId(hello.server);
         let (own, least) = (&self.settings.versions, hello.version_min);
         if least > *own.end() || hello.version < *own.start() {
-            let (first, last) = (own.start(), own.end());
-            return Err(format!(
-                "server {peer} speaks protocol versions {least} to {}, this server {first} to {last}: upgrade the \
-                 older one to a release in between first",
-                hello.version
-            ));
+            return Err(LinkError::Version { peer, theirs: least..=hello.version, ours: own.clone() });
         }
         if hello.cluster != self.settings.cluster {
-            return Err(format!("server {peer} belongs to cluster `{}`", hello.cluster));
+            return Err(LinkError::OtherCluster { peer, cluster: hello.cluster.clone() });
         }
         // The higher id dials.
         let own = self.settings.id;
         let expected =
             dialled.map_or(peer > own && self.settings.members.contains_key(&peer), |dialled| dialled == peer);
         if hello.peer != own.0 || !expected {
-            return Err(format!("unexpected connection between server {peer} and server {}", hello.peer));
+            return Err(LinkError::Unexpected { from: peer, to: hello.peer });
         }
         Ok(())
     }

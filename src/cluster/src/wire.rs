@@ -38,13 +38,13 @@ impl Frame {
         let Some(prefix) = bytes.get(..LENGTH) else { return Ok(None) };
         let len = prefix.try_into().map_or(u32::MAX, u32::from_be_bytes) as usize;
         if len > len_max {
-            return Err("a frame is too long");
+            return Err("a frame that is too long");
         }
         if bytes.len() < LENGTH + len {
             return Ok(None);
         }
         bytes.advance(LENGTH);
         let frame: Bytes = bytes.split_to(len).freeze();
-        Self::decode(frame).map(Some).map_err(|_| "a frame cannot be decoded")
+        Self::decode(frame).map(Some).map_err(|_| "a frame that cannot be decoded")
     }
 }

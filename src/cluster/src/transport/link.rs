@@ -12,6 +12,7 @@ use crossdock_zab::{Link, ServerId, Session, Zxid};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::error::LinkError;
 use super::live::Registration;
 use super::{Incoming, Outgoing, Transport};
 use crate::wal;
@@ -54,7 +55,7 @@ impl Frames {
         Self { stream, received: BytesMut::new() }
     }
 
-    pub(super) async fn send_hello(&mut self, hello: Hello) -> Result<(), String> {
+    pub(super) async fn send_hello(&mut self, hello: Hello) -> Result<(), LinkError> {
         let mut bytes = BytesMut::new();
         Frame::of(Kind::Hello(hello)).write(&mut bytes);
         let written = async {
@@ -62,27 +63,25 @@ impl Frames {
             self.stream.flush().await
         };
         let written = tokio::time::timeout(HELLO_TIMEOUT, written).await;
-        written.map_err(|_| "timed out sending Hello".to_owned())?.map_err(|problem| problem.to_string())
+        Ok(written.map_err(|_| LinkError::TimedOut("sending Hello"))??)
     }
 
-    pub(super) async fn receive_hello(&mut self) -> Result<Hello, String> {
+    pub(super) async fn receive_hello(&mut self) -> Result<Hello, LinkError> {
         let greeting = async {
             loop {
-                match Frame::take(&mut self.received, HELLO_LEN_MAX)? {
+                match Frame::take(&mut self.received, HELLO_LEN_MAX).map_err(LinkError::Protocol)? {
                     Some(Frame { kind: Some(Kind::Hello(hello)) }) => return Ok(hello),
-                    Some(_) => return Err("the first frame is not a Hello".to_owned()),
+                    Some(_) => return Err(LinkError::Protocol("another frame before its Hello")),
                     None => {}
                 }
                 match self.stream.read_buf(&mut self.received).await {
-                    Ok(0) => return Err("the peer closed the connection before its Hello".to_owned()),
+                    Ok(0) => return Err(LinkError::Closed),
                     Ok(_) => {}
-                    Err(problem) => return Err(problem.to_string()),
+                    Err(error) => return Err(error.into()),
                 }
             }
         };
-        tokio::time::timeout(HELLO_TIMEOUT, greeting)
-            .await
-            .unwrap_or_else(|_| Err("timed out waiting for a Hello".to_owned()))
+        tokio::time::timeout(HELLO_TIMEOUT, greeting).await.unwrap_or(Err(LinkError::TimedOut("waiting for a Hello")))
     }
 
     /// Exchanges messages until the connection ends or the driver drops its sender.
@@ -92,7 +91,7 @@ impl Frames {
         (peer, link): (ServerId, Link),
         outgoing: mpsc::Receiver<Outgoing>,
         registration: &Registration<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<(), LinkError> {
         let (read, write) = tokio::io::split(self.stream);
         let busy = AtomicBool::new(false);
         let mut receiver = Receiver {
@@ -148,7 +147,7 @@ impl Sender<'_> {
         &mut self,
         mut write: WriteHalf<Stream>,
         mut outgoing: mpsc::Receiver<Outgoing>,
-    ) -> Result<(), String> {
+    ) -> Result<(), LinkError> {
         let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
         let mut last_sent = Instant::now();
         loop {
@@ -186,7 +185,7 @@ impl Sender<'_> {
         }
     }
 
-    async fn flush(&mut self, write: &mut WriteHalf<Stream>) -> Result<(), String> {
+    async fn flush(&mut self, write: &mut WriteHalf<Stream>) -> Result<(), LinkError> {
         let bytes = self.bytes.split();
         let is_large = bytes.len() > PART_LEN;
         for piece in bytes.chunks(PART_LEN) {
@@ -195,7 +194,7 @@ impl Sender<'_> {
                 write.flush().await
             };
             let written = tokio::time::timeout(WRITE_TIMEOUT, written).await;
-            written.map_err(|_| "timed out writing".to_owned())?.map_err(|problem| problem.to_string())?;
+            written.map_err(|_| LinkError::TimedOut("writing"))??;
             if is_large {
                 self.progress.report().await;
             }
@@ -210,14 +209,14 @@ impl Sender<'_> {
         outgoing: &mpsc::Receiver<Outgoing>,
         (session, zxid): (Session, Zxid),
         path: &Path,
-    ) -> Result<(), String> {
-        let problem = |problem: std::io::Error| format!("snapshot {}: {problem}", path.display());
+    ) -> Result<(), LinkError> {
+        let problem = |error| LinkError::ReadSnapshot { path: path.to_owned(), error };
         let rate = self.progress.transport.settings.snapshot_rate;
         let mut file = File::open(path).map_err(problem)?;
         let mut buffer = vec![0; PART_LEN];
         loop {
             if outgoing.is_closed() {
-                return Err("the driver dropped the connection".to_owned());
+                return Err(LinkError::Dropped);
             }
             let count = file.read(&mut buffer).map_err(problem)?;
             let part = SnapshotPart {
@@ -259,10 +258,10 @@ async fn receive(
     mut bytes: BytesMut,
     receiver: &mut Receiver<'_>,
     registration: &Registration<'_>,
-) -> Result<(), String> {
+) -> Result<(), LinkError> {
     loop {
         let mut before = bytes.len();
-        while let Some(frame) = Frame::take(&mut bytes, FRAME_LEN_MAX)? {
+        while let Some(frame) = Frame::take(&mut bytes, FRAME_LEN_MAX).map_err(LinkError::Protocol)? {
             // A frame that waits for the driver is no progress: the driver may hang.
             receiver.busy.store(false, Ordering::Relaxed);
             receiver.frame(frame, before - bytes.len()).await?;
@@ -276,16 +275,16 @@ async fn receive(
         }
         bytes.reserve(PART_LEN);
         match tokio::time::timeout(RECEIVE_TIMEOUT, read.read_buf(&mut bytes)).await {
-            Ok(Ok(0)) => return Err("the peer closed the connection".to_owned()),
+            Ok(Ok(0)) => return Err(LinkError::Closed),
             Ok(Ok(_)) => registration.touch(),
-            Ok(Err(problem)) => return Err(problem.to_string()),
-            Err(_) => return Err("nothing received before the timeout".to_owned()),
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err(LinkError::TimedOut("waiting for data")),
         }
     }
 }
 
 impl Receiver<'_> {
-    async fn frame(&mut self, frame: Frame, len: usize) -> Result<(), String> {
+    async fn frame(&mut self, frame: Frame, len: usize) -> Result<(), LinkError> {
         let (peer, link) = (self.progress.peer, self.progress.link);
         let incoming = match frame.kind {
             Some(Kind::Alive(alive)) => {
@@ -309,18 +308,18 @@ impl Receiver<'_> {
                 Some(message) => {
                     let bytes = u32::try_from(len.min(RECEIVE_BYTES_MAX)).unwrap_or(u32::MAX);
                     let room = Arc::clone(&self.room).acquire_many_owned(bytes).await;
-                    let room = room.map_err(|problem| problem.to_string())?;
+                    let room = room.map_err(|_| LinkError::Stopping)?;
                     Incoming::Message { peer, link, message, room }
                 }
-                None => return Err("the peer sent an invalid message".to_owned()),
+                None => return Err(LinkError::Protocol("an invalid message")),
             },
-            None => return Err("the peer sent an empty frame".to_owned()),
+            None => return Err(LinkError::Protocol("an empty frame")),
         };
-        self.progress.transport.driver.send(incoming).await.map_err(|_| "this instance is stopping".to_owned())
+        self.progress.transport.driver.send(incoming).await.map_err(|_| LinkError::Stopping)
     }
 
     /// Verifies a received snapshot. Meanwhile, both ends get progress reports.
-    async fn verify_snapshot(&mut self, zxid: Zxid, path: PathBuf) -> Result<(), String> {
+    async fn verify_snapshot(&mut self, zxid: Zxid, path: PathBuf) -> Result<(), LinkError> {
         self.busy.store(true, Ordering::Relaxed);
         let mut checking = std::pin::pin!(verify(zxid, path));
         let checked = loop {
@@ -334,19 +333,20 @@ impl Receiver<'_> {
     }
 
     /// Stores a part of a snapshot. Returns the snapshot once it is complete.
-    fn store_part(&mut self, part: &SnapshotPart) -> Result<Option<IncomingSnapshot>, String> {
+    fn store_part(&mut self, part: &SnapshotPart) -> Result<Option<IncomingSnapshot>, LinkError> {
         let (session, zxid) = (Session(part.session), Zxid::from_u64(part.zxid));
         if self.snapshot.as_ref().is_some_and(|incoming| (incoming.session, incoming.zxid) != (session, zxid)) {
             self.drop_snapshot();
         }
         let name = format!("incoming-{}-{}", self.progress.link.0, self.snapshots);
         let path = self.progress.transport.settings.data.join(name);
-        let problem = |problem: std::io::Error| format!("cannot store a received snapshot: {problem}");
         let mut incoming = match self.snapshot.take() {
             Some(incoming) => incoming,
-            None => IncomingSnapshot { session, zxid, file: File::create(&path).map_err(problem)?, path },
+            None => {
+                IncomingSnapshot { session, zxid, file: File::create(&path).map_err(LinkError::StoreSnapshot)?, path }
+            }
         };
-        incoming.file.write_all(&part.bytes).map_err(problem)?;
+        incoming.file.write_all(&part.bytes).map_err(LinkError::StoreSnapshot)?;
         if part.bytes.is_empty() {
             self.snapshots += 1;
             return Ok(Some(incoming));
@@ -363,18 +363,18 @@ impl Receiver<'_> {
 }
 
 /// Makes a received snapshot durable and verifies it; deletes it if it is damaged.
-async fn verify(zxid: Zxid, path: PathBuf) -> Result<(), String> {
+async fn verify(zxid: Zxid, path: PathBuf) -> Result<(), LinkError> {
     let checking = tokio::task::spawn_blocking(move || {
-        let checked = File::open(&path).and_then(|file| file.sync_all()).map_err(|problem| problem.to_string());
+        let checked = File::open(&path).and_then(|file| file.sync_all()).map_err(LinkError::StoreSnapshot);
         let checked = checked.and_then(|()| match wal::is_intact_snapshot(zxid, &path) {
             Ok(true) => Ok(()),
-            Ok(false) => Err("the peer sent a damaged snapshot: check its disk".to_owned()),
-            Err(problem) => Err(problem.to_string()),
+            Ok(false) => Err(LinkError::DamagedSnapshot),
+            Err(error) => Err(LinkError::VerifySnapshot(error)),
         });
         if checked.is_err() {
             let _ = std::fs::remove_file(&path);
         }
         checked
     });
-    checking.await.map_err(|problem| problem.to_string())?
+    checking.await.map_err(|_| LinkError::Stopping)?
 }

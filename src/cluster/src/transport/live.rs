@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use crossdock_zab::ServerId;
 
+use super::error::LinkError;
+
 /// A link is live if it received something within this time, three heartbeats of an idle link. A peer whose host vanished cannot reconnect
 /// before it has passed.
 const LIVE_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -34,14 +36,14 @@ impl Live {
     ///
     /// # Errors
     /// The peer has a live link, and the new connection is not authenticated.
-    pub(super) fn register(&self, peer: ServerId, is_authenticated: bool) -> Result<Registration<'_>, String> {
+    pub(super) fn register(&self, peer: ServerId, is_authenticated: bool) -> Result<Registration<'_>, LinkError> {
         let now = self.now();
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let is_live = |last_received: &LastReceived| {
             u128::from(now.saturating_sub(last_received.load(Ordering::Relaxed))) < LIVE_TIMEOUT.as_millis()
         };
         if !is_authenticated && links.get(&peer).is_some_and(is_live) {
-            return Err(format!("server {peer} is already connected, and this connection is not authenticated"));
+            return Err(LinkError::AlreadyConnected(peer));
         }
         let last_received = Arc::new(AtomicU64::new(now));
         links.insert(peer, Arc::clone(&last_received));
