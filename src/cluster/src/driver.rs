@@ -16,11 +16,12 @@ use crossdock_zab::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::error::{RequestError, StartError};
 use crate::latency::Latencies;
 use crate::log::{Batch, Log, Written};
-use crate::node::{Peer, RequestError, StartError, Status, Stopped};
 use crate::settings::Settings;
 use crate::state_machine::StateMachine;
+use crate::status::{Peer, Status, Stopped};
 use crate::transport::{Incoming, Outgoing};
 use crate::wal::{self, Wal};
 

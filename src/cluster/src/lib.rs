@@ -16,6 +16,7 @@
 //! | [`StateMachine`], [`register`] | the replicated state; a small one for tests and benchmarks |
 
 mod driver;
+mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod latency;
@@ -24,11 +25,14 @@ mod node;
 pub mod register;
 mod settings;
 mod state_machine;
+mod status;
 mod transport;
 pub mod wal;
 mod wire;
 
+pub use error::{RequestError, StartError};
 pub use latency::{Latencies, Latency};
-pub use node::{Client, Node, Peer, RequestError, StartError, Status, Stopped, init, init_after_loss};
+pub use node::{Client, Node, init, init_after_loss};
 pub use settings::{Member, Settings};
 pub use state_machine::{SnapshotEncoder, StateMachine};
+pub use status::{Peer, Status, Stopped};

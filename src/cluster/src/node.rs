@@ -7,14 +7,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossdock_zab::{Fatal, Refusal, Role, ServerId, Zxid};
+use crossdock_zab::{Role, ServerId, Zxid};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::driver::{ClientRequest, Driver};
+use crate::error::{RequestError, StartError};
 use crate::latency::Latencies;
 use crate::settings::Settings;
 use crate::state_machine::StateMachine;
+use crate::status::Status;
 use crate::transport::Transport;
 use crate::wal;
 
@@ -24,93 +26,6 @@ const REQUESTS_LEN_MAX: usize = 10_000;
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Events from connections that wait for the driver.
 const INCOMING_LEN_MAX: usize = 10_000;
-
-/// Why an instance cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The log cannot be opened.
-    #[error(transparent)]
-    Log(#[from] wal::Error),
-    /// The address cannot be bound.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The settings do not name this instance, or no member votes.
-    #[error("{0}")]
-    Settings(String),
-    /// The state of a snapshot cannot be decoded.
-    #[error("cannot restore the state of a snapshot: {0}")]
-    State(String),
-    /// A thread cannot be started.
-    #[error("cannot start a thread for the cluster")]
-    Thread(#[source] io::Error),
-}
-
-/// Why a request failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// It was refused, and can be sent again.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The leader changed; the request may or may not have succeeded.
-    #[error("the leader changed: the outcome of the request is unknown")]
-    Unknown,
-    /// The instance has ended.
-    #[error("the instance has ended")]
-    Ended,
-}
-
-/// The current status of an instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
-    /// This instance.
-    pub id: ServerId,
-    /// Its role.
-    pub role: Role,
-    /// The phase of Zab that it is in.
-    pub phase: &'static str,
-    /// The end of its log.
-    pub last: Zxid,
-    /// The last transaction applied.
-    pub applied: Zxid,
-    /// The other instances, as this one sees them; updated with each tick.
-    pub peers: Vec<Peer>,
-    /// The number of syncs of its log.
-    pub syncs: u64,
-    /// Why it has stopped for good.
-    pub stopped: Option<Stopped>,
-}
-
-/// Another instance, as this one sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
-    /// The other instance.
-    pub id: ServerId,
-    /// It votes.
-    pub votes: bool,
-    /// It is connected.
-    pub is_connected: bool,
-    /// It follows this instance, has its history, and gets all new transactions.
-    pub follows: bool,
-    /// The number of transactions not known to be durable there. `None` if this instance does not lead, or the peer
-    /// does not vote or is too far behind.
-    pub lag: Option<usize>,
-}
-
-/// Why an instance stopped for good.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stopped {
-    /// Continuing would violate the protocol.
-    Protocol(Fatal),
-    /// Its log cannot be written.
-    Log(String),
-    /// It was asked to stop.
-    Requested,
-}
 
 /// Creates the log of a new instance, once, before its first start.
 ///

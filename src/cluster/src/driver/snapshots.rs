@@ -6,8 +6,8 @@ use crossdock_zab::{Blob, Input, Zxid};
 use tokio::sync::mpsc;
 
 use super::Driver;
-use crate::node::Stopped;
 use crate::state_machine::SnapshotEncoder;
+use crate::status::Stopped;
 use crate::wal;
 
 /// The zxid of a snapshot and the closure that encodes its state.

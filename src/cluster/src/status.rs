@@ -1,0 +1,51 @@
+//! The status of an instance and its peers.
+
+use crossdock_zab::{Fatal, Role, ServerId, Zxid};
+
+/// The current status of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// This instance.
+    pub id: ServerId,
+    /// Its role.
+    pub role: Role,
+    /// The phase of Zab that it is in.
+    pub phase: &'static str,
+    /// The end of its log.
+    pub last: Zxid,
+    /// The last transaction applied.
+    pub applied: Zxid,
+    /// The other instances, as this one sees them; updated with each tick.
+    pub peers: Vec<Peer>,
+    /// The number of syncs of its log.
+    pub syncs: u64,
+    /// Why it has stopped for good.
+    pub stopped: Option<Stopped>,
+}
+
+/// Another instance, as this one sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// The other instance.
+    pub id: ServerId,
+    /// It votes.
+    pub votes: bool,
+    /// It is connected.
+    pub is_connected: bool,
+    /// It follows this instance, has its history, and gets all new transactions.
+    pub follows: bool,
+    /// The number of transactions not known to be durable there. `None` if this instance does not lead, or the peer
+    /// does not vote or is too far behind.
+    pub lag: Option<usize>,
+}
+
+/// Why an instance stopped for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stopped {
+    /// Continuing would violate the protocol.
+    Protocol(Fatal),
+    /// Its log cannot be written.
+    Log(String),
+    /// It was asked to stop.
+    Requested,
+}
