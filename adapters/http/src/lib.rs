@@ -12,6 +12,7 @@
 //! | `outbound` | sends requests to services over pooled connections |
 //! | `mapping` | maps request and response heads to and from canonical messages |
 //! | `settle` | maps an outcome to a status and a problem document |
+//! | `problem` | problem documents (RFC 9457) |
 //! | `path` | normalises and escapes paths and queries |
 //! | [`client`], `test_client` | a client for commands and for tests of routes |
 //! | `streams` | streams as NDJSON and server-sent events |
@@ -28,6 +29,7 @@ mod inbound;
 mod mapping;
 mod outbound;
 mod path;
+mod problem;
 mod request;
 mod response;
 mod settle;

@@ -9,7 +9,7 @@ use crossdock_message::{Body, BodyStream, BodyType, ByteString, Code, Fault, For
 use crossdock_ports::{WriteFormat, encode_body};
 
 use crate::config::{StreamFormat, TypedEntry};
-use crate::settle::problem_document;
+use crate::problem::problem_document;
 
 /// The media type of a stream.
 pub(crate) fn media_type(format: StreamFormat) -> &'static str {

@@ -10,6 +10,7 @@ use actix_http::header::{HeaderName, HeaderValue};
 use bytes::Bytes;
 
 use super::connection::Connection;
+use crate::problem::problem_document;
 use crate::request::HeadError;
 use crate::response::{Content, Length, Response};
 use crate::settle;
@@ -68,7 +69,7 @@ pub(crate) fn respond(response: Response, connection: Rc<Connection>) -> actix_h
 /// The complete response to a rejected head.
 pub(super) fn reject(error: HeadError) -> Bytes {
     let HeadError { status, .. } = error;
-    let (body, media_type) = settle::problem_document(&settle::head_fault(error), status, None, false);
+    let (body, media_type) = problem_document(&settle::head_fault(error), status, None, false);
     let reason =
         StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Bad Request");
     let mut response = format!(
