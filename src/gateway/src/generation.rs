@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use crossdock_message::{ByteString, Limits};
+use crossdock_ports::Adapter;
 use crossdock_routing::{Plan, ServicePlan};
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::ListenerConfig;
 use crate::data::{Policy, policies_of};
+use crate::error::ApplyError;
 use crate::process::health::ServiceHealth;
 use crate::process::{FaultLog, ProcessState};
 use crate::stats::{RouteStats, ServiceStats, Stats};
@@ -48,6 +50,21 @@ pub(crate) struct ServiceShare {
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) stats: Arc<ServiceStats>,
     pub(crate) health: Arc<ServiceHealth>,
+}
+
+impl ServiceShare {
+    /// Opens the endpoints and closes them again, to detect unusable files before the service is in use.
+    pub(crate) fn try_open(&self, adapters: &[Arc<dyn Adapter>]) -> Result<(), ApplyError> {
+        let plan = &self.plan;
+        let Some(adapter) = adapters.iter().find(|adapter| adapter.name() == plan.adapter) else {
+            return Err(ApplyError::UnknownAdapter { service: plan.name.to_string(), adapter: plan.adapter });
+        };
+        for endpoint in 0..plan.spec.endpoints().len() {
+            let opened = adapter.open_outbound(&*plan.spec, endpoint);
+            opened.map_err(|source| ApplyError::Service { name: plan.name.to_string(), source })?;
+        }
+        Ok(())
+    }
 }
 
 impl Generation {

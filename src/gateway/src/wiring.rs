@@ -18,7 +18,7 @@ use crate::cluster_state::EmptyState;
 use crate::config::{Config, load_config};
 use crate::data::Opener;
 use crate::error::{ApplyError, LoadError};
-use crate::generation::{CurrentGeneration, Generation, ServiceShare};
+use crate::generation::{CurrentGeneration, Generation};
 use crate::process::ProcessState;
 use crate::stats::{Stats, WINDOW_STEP};
 
@@ -57,19 +57,6 @@ fn start_cluster(settings: &crossdock_cluster::Settings) -> Result<Node, ApplyEr
     let node = Node::start(&settings, Box::new(EmptyState)).map_err(ApplyError::Cluster)?;
     tracing::info!(id = %settings.id, address = %node.address(), "cluster node started");
     Ok(node)
-}
-
-/// Opens the endpoints of a service and closes them again, to detect unusable files before the service is in use.
-pub(crate) fn try_open(service: &ServiceShare, adapters: &[Arc<dyn Adapter>]) -> Result<(), ApplyError> {
-    let plan = &service.plan;
-    let Some(adapter) = adapters.iter().find(|adapter| adapter.name() == plan.adapter) else {
-        return Err(ApplyError::UnknownAdapter { service: plan.name.to_string(), adapter: plan.adapter });
-    };
-    for endpoint in 0..plan.spec.endpoints().len() {
-        let opened = adapter.open_outbound(&*plan.spec, endpoint);
-        opened.map_err(|source| ApplyError::Service { name: plan.name.to_string(), source })?;
-    }
-    Ok(())
 }
 
 /// Reads the settings of a folder and logs warnings.
@@ -140,7 +127,7 @@ impl Gateway {
         let mut first = Generation::new(1, config.plan, config.listeners.clone(), config.limits, &stats, &process);
         first.files = config.files;
         for service in &first.services {
-            try_open(service, &self.adapters)?;
+            service.try_open(&self.adapters)?;
         }
         let current = Arc::new(CurrentGeneration::new(first));
         let opener = Opener {

@@ -43,7 +43,7 @@ impl Routes {
             Generation::new(number, config.plan, config.listeners, config.limits, &self.stats, &self.process);
         generation.files = config.files;
         for service in &generation.services {
-            crate::wiring::try_open(service, &self.adapters)?;
+            service.try_open(&self.adapters)?;
         }
         Ok(generation)
     }
