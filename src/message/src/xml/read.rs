@@ -48,9 +48,12 @@ pub enum XmlErrorKind {
     /// An invalid name.
     #[error("{0:?} is not a valid name")]
     Name(String),
-    /// An undeclared prefix, or one that must not be declared like this.
+    /// An undeclared prefix.
     #[error("the prefix {0:?} is not declared")]
     Prefix(String),
+    /// A prefix that must not be declared like this (Namespaces in XML 1.0 §3).
+    #[error("the prefix {0:?} cannot be declared for this namespace")]
+    Declaration(String),
     /// A duplicate attribute.
     #[error("duplicate attribute {0:?}")]
     DuplicateAttribute(String),
@@ -464,7 +467,7 @@ fn check_declaration(prefix: &str, namespace: &str, limits: &Limits) -> Read<()>
         || namespace == XMLNS_NAMESPACE
         || (!prefix.is_empty() && namespace.is_empty());
     if reserved || (!prefix.is_empty() && !is_ncname(prefix)) {
-        return Err(XmlErrorKind::Prefix(prefix.to_owned()));
+        return Err(XmlErrorKind::Declaration(prefix.to_owned()));
     }
     Ok(())
 }
