@@ -11,12 +11,14 @@
 //! | `transaction` | processes one request through the ingress |
 //! | `outbound` | sends requests to services over pooled connections |
 //! | `mapping` | maps request and response heads to and from canonical messages |
+//! | `accept` | whether a caller prefers JSON or XML |
 //! | `settle` | maps an outcome to a status and a problem document |
 //! | `problem` | problem documents (RFC 9457) |
 //! | `path` | normalises and escapes paths and queries |
 //! | [`client`], `test_client` | a client for commands and for tests of routes |
 //! | `streams` | streams as NDJSON and server-sent events |
 
+mod accept;
 mod adapter;
 pub mod client;
 mod config;

@@ -9,6 +9,7 @@ use crossdock_offload::{INLINE_LEN, Priority, offload};
 use crossdock_ports::{Admission, Head, Ingress};
 use crossdock_transport::{Peer, bodies};
 
+use crate::accept::prefers_xml;
 use crate::config::{Entry, TypedEntry};
 use crate::request::{BodyError, DeclaredLength, RequestBody, RequestHead};
 use crate::response::Response;
@@ -28,7 +29,9 @@ pub(crate) async fn process(
     work: Option<Arc<dyn Any + Send + Sync>>,
 ) -> Response {
     let mut request_context = request_context(listener, ingress, head, peer);
-    let mut context = ResponseContext { head_only: head.method() == "HEAD", wants_xml: wants_xml(head), id: None };
+    let content_type = head.get("content-type");
+    let wants_xml = prefers_xml(head.values("accept"), content_type);
+    let mut context = ResponseContext { head_only: head.method() == "HEAD", wants_xml, id: None };
     let mut admission = match admit(listener, ingress, head, &mut request_context) {
         Ok(admission) => admission,
         Err(fault) => return error_response(&fault, &context),
@@ -185,17 +188,5 @@ fn body_fault(error: BodyError, max: u64) -> Fault {
         BodyError::Incomplete => {
             Fault::caller(Code::Cancelled, "BODY_INCOMPLETE", "the connection was closed before the body was complete")
         }
-    }
-}
-
-/// Whether errors are written as XML: `Accept` names XML and not JSON or, if it names neither, the request's content is XML.
-fn wants_xml(head: &impl RequestHead) -> bool {
-    let names =
-        |value: &[u8], word: &str| value.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
-    let accepts = |word: &str| head.values("accept").any(|accept| names(&accept, word));
-    match (accepts("json"), accepts("xml")) {
-        (true, _) => false,
-        (false, true) => true,
-        (false, false) => head.get("content-type").is_some_and(|media_type| names(media_type, "xml")),
     }
 }
