@@ -158,7 +158,9 @@ impl<'a> Scope<'a> {
             },
             "header" => {
                 let headers = if path.steps.is_empty() { self.current.headers.len() } else { 1 };
-                self.meter.charge_work(headers as u64).map_err(|cause| exhausted::fault(cause, true, "header"))?;
+                // After a call, the headers are those of its reply.
+                let of_caller = self.reply.is_none();
+                self.meter.charge_work(headers as u64).map_err(|cause| exhausted::fault(cause, of_caller, "header"))?;
                 Ok(self.find_header(&path.steps))
             }
             "msg" => Ok(self.find_in_envelope(&path.steps)),
