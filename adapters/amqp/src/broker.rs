@@ -104,7 +104,7 @@ impl std::ops::Deref for Link {
 }
 
 pub(crate) fn is_up(live: &Live) -> bool {
-    !live.has_ended() && live.connection.status().connected()
+    Supervised::<AmqpConnector>::is_up(live)
 }
 
 impl Broker {

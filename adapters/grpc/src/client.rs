@@ -9,7 +9,7 @@ use crossdock_message::{Body, BodyType, ByteString, Code, Deadline, Fault, Forma
 use crossdock_ports::{
     Adapter as _, EntrySpec, LocalFuture, TestClient, TestReply, TestRequest, WriteFormat, encode_body,
 };
-use crossdock_settings::{Diagnostics, Reader, Resolve, parse};
+use crossdock_settings::{Diagnostics, NoPlaceholders, Reader, parse};
 
 use crate::GrpcAdapter;
 
@@ -35,18 +35,6 @@ pub struct Reply {
     pub metadata: Vec<(String, String)>,
     /// The reply message as JSON; a stream as an array.
     pub json: String,
-}
-
-struct NoPlaceholders;
-
-impl Resolve for NoPlaceholders {
-    fn env(&self, name: &str) -> Result<String, String> {
-        Err(format!("the environment variable `{name}` is not available here"))
-    }
-
-    fn file(&self, path: &str) -> Result<String, String> {
-        Err(format!("the file `{path}` is not available here"))
-    }
 }
 
 /// Makes a call and returns the reply as JSON, or its fault.

@@ -8,7 +8,7 @@
 //! | [`dead_letter`] | the headers of dead letters |
 //! | [`Supervised`] | a connection to a broker that is reopened when it is lost |
 //! | [`PendingReplies`] | matches replies to the requests that wait for them |
-//! | [`failpoint`] | ends the process at a chosen point, for tests of crashes |
+//! | [`failpoint()`] | ends the process at a chosen point, for tests of crashes |
 
 mod backoff;
 pub mod dead_letter;

@@ -64,12 +64,6 @@ pub struct Live<T> {
 }
 
 impl<T> Live<T> {
-    /// Whether the loss of the connection was noticed.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        self.ended.is_cancelled()
-    }
-
     /// Completes once the connection is lost. Cancel safe.
     pub async fn lost(&self) {
         self.ended.cancelled().await;
@@ -98,7 +92,7 @@ impl<C: Connector> Supervised<C> {
         let waiting = async {
             loop {
                 match &*state.borrow_and_update() {
-                    State::Up(live) if is_up::<C>(live) => return Ok(live.clone()),
+                    State::Up(live) if Self::is_up(live) => return Ok(live.clone()),
                     State::Down(problem) if !problem.is_empty() => return Err(problem.clone()),
                     State::Up(_) | State::Down(_) => {}
                 }
@@ -115,7 +109,7 @@ impl<C: Connector> Supervised<C> {
         let mut state = self.state();
         loop {
             if let State::Up(live) = &*state.borrow_and_update()
-                && is_up::<C>(live)
+                && Self::is_up(live)
             {
                 return live.clone();
             }
@@ -124,6 +118,12 @@ impl<C: Connector> Supervised<C> {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// Whether a connection is usable, as far as is known.
+    #[must_use]
+    pub fn is_up(live: &Live<C::Connection>) -> bool {
+        !live.ended.is_cancelled() && C::is_up(&live.connection)
     }
 
     /// Spawns a task that outlives the caller.
@@ -139,10 +139,6 @@ impl<C: Connector> Supervised<C> {
         };
         self.state.get_or_init(start).clone()
     }
-}
-
-fn is_up<C: Connector>(live: &Live<C::Connection>) -> bool {
-    !live.has_ended() && C::is_up(&live.connection)
 }
 
 /// Maintains a connection until all users have dropped it.

@@ -66,7 +66,7 @@ pub trait DeadLetters {
     /// Visits up to `max` of the dead letters that are there now, oldest first, and treats each as `choose` decides.
     ///
     /// # Errors
-    /// UNAVAILABLE if the place cannot be reached; earlier choices have been carried out.
+    /// UNAVAILABLE if the place cannot be reached. Choices made before the error took effect.
     fn visit<'a>(
         &'a self,
         max: usize,

@@ -19,7 +19,7 @@ mod structs;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity, SourceId, Span, nearest};
 pub use node::{Key, Kind, Node};
 pub use parse::parse;
-pub use reader::{Fields, FromNode, Reader, Resolve, Settings, described};
+pub use reader::{Fields, FromNode, NoPlaceholders, Reader, Resolve, Settings, described};
 #[doc(hidden)]
 pub use scalars::or_placeholder;
 pub use scalars::{Duration, Named, OneOrMany, Secret, Size, Spanned};

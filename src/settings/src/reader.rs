@@ -17,6 +17,20 @@ pub trait Resolve {
     fn file(&self, path: &str) -> Result<String, String>;
 }
 
+/// Rejects all placeholders, for settings that are written in code.
+#[derive(Debug, Clone, Copy)]
+pub struct NoPlaceholders;
+
+impl Resolve for NoPlaceholders {
+    fn env(&self, name: &str) -> Result<String, String> {
+        Err(format!("the environment variable `{name}` is not available here"))
+    }
+
+    fn file(&self, path: &str) -> Result<String, String> {
+        Err(format!("the file `{path}` is not available here"))
+    }
+}
+
 /// The context of reading: collects errors and resolves placeholders.
 pub struct Reader<'a> {
     /// The collected errors and warnings.

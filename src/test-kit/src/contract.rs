@@ -20,24 +20,12 @@ use crossdock_ports::{
     AdapterError, Admission, EntrySpec, Exchange, Head, Inbound, Ingress, LocalFuture, OpenIngress, OperationSpec,
     Outbound, Outcome,
 };
-use crossdock_settings::{Diagnostics, Node, Reader, Resolve, parse};
+use crossdock_settings::{Diagnostics, NoPlaceholders, Node, Reader, parse};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 /// The header that the suite sends through the adapter.
 pub const HEADER: &str = "x-contract";
-
-struct NoPlaceholders;
-
-impl Resolve for NoPlaceholders {
-    fn env(&self, name: &str) -> Result<String, String> {
-        Err(format!("no {name}"))
-    }
-
-    fn file(&self, path: &str) -> Result<String, String> {
-        Err(format!("no {path}"))
-    }
-}
 
 /// Reads settings from a text, like an [`Adapter`](crossdock_ports::Adapter)s do.
 ///

@@ -100,7 +100,7 @@ impl Election {
     pub(crate) fn vote(&mut self, base: &mut Base, peer: ServerId, received: Notification) -> Next {
         let is_voter = base.config.voters.contains(&peer);
         if !is_voter || received.state == ServerState::Asking {
-            // It asks who leads; this server does not know.
+            // A looking server wants to know the leader; this one knows none.
             self.votes.remove(&peer);
             self.asking.insert(peer);
             return self.decide(base);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crossdock_message::{Code, Limits, Value, json, xml};
 use crossdock_ports::{Adapter, EntrySpec, TestReply};
 use crossdock_routing::{Plan, RoutePlan, RouteTest, ServicePlan};
-use crossdock_settings::{Diagnostics, Reader, Resolve, parse};
+use crossdock_settings::{Diagnostics, NoPlaceholders, Reader, parse};
 
 use super::config_folder;
 use crate::outcome::{Failure, Outcome, on_local_runtime};
@@ -91,18 +91,6 @@ fn stubbed(folder: &std::path::Path) -> Result<Config, LoadError> {
     config.admin = None;
     config.workers = 1;
     Ok(config)
-}
-
-struct NoPlaceholders;
-
-impl Resolve for NoPlaceholders {
-    fn env(&self, name: &str) -> Result<String, String> {
-        Err(format!("the environment variable `{name}` is not available here"))
-    }
-
-    fn file(&self, path: &str) -> Result<String, String> {
-        Err(format!("the file `{path}` is not available here"))
-    }
 }
 
 /// The listener on a free local port; `None` if tests cannot send to its entries, such as those of queues.

@@ -44,32 +44,16 @@ impl FaultLog {
         let endpoint = cause.and_then(|cause| cause.endpoint.as_deref());
         let text = cause.and_then(|cause| cause.text.as_deref());
         let (code, reason) = (fault.code.name(), &*fault.reason);
+        // A level must be constant.
+        macro_rules! line {
+            ($level:ident, $event:literal) => {
+                tracing::$level!(request, listener, route, service, endpoint, code, reason, cause = text, peer, $event)
+            };
+        }
         if is_server_side(fault.code) {
-            tracing::warn!(
-                request,
-                listener,
-                route,
-                service,
-                endpoint,
-                code,
-                reason,
-                cause = text,
-                peer,
-                "request failed"
-            );
+            line!(warn, "request failed");
         } else {
-            tracing::info!(
-                request,
-                listener,
-                route,
-                service,
-                endpoint,
-                code,
-                reason,
-                cause = text,
-                peer,
-                "request refused"
-            );
+            line!(info, "request refused");
         }
     }
 
