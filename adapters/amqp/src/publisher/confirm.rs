@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
-use lapin::{Channel, Confirmation};
+use lapin::{Channel, Confirmation, Error, ErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Publication;
@@ -42,6 +42,22 @@ pub(super) enum Failure {
     Suspect(Refusal),
     /// Anything else.
     Fault(Fault),
+}
+
+impl Failure {
+    /// Why `basic.publish` failed. lapin also drops queued messages when the broker closes their channel; part of them may have been written.
+    fn of_publish(error: &Error) -> Self {
+        match error.kind() {
+            // The broker closed the channel after its status was checked.
+            ErrorKind::InvalidChannelState(..) => Self::NotSent(unreachable(error)),
+            _ => Self::of_confirm(error),
+        }
+    }
+
+    /// Why a message that was sent is not confirmed.
+    fn of_confirm(error: &Error) -> Self {
+        Refusal::of(error).map_or_else(|| Self::Fault(unconfirmed(error)), Self::Suspect)
+    }
 }
 
 /// Sends messages and reports their outcomes, until the channel is closed.
@@ -178,15 +194,11 @@ async fn send(channel: &Channel, number: u64, message: Outgoing) -> Completed {
         match channel.basic_publish(exchange, key.clone(), options, body, properties.clone()).await {
             Ok(confirm) => {
                 failpoint("amqp.published");
-                let confirmed = confirm.await.map_err(|error| match Refusal::of(&error) {
-                    Some(refusal) => Failure::Suspect(refusal),
-                    None => Failure::Fault(unconfirmed(error)),
-                });
+                let confirmed = confirm.await.map_err(|error| Failure::of_confirm(&error));
                 failpoint("amqp.confirmed");
                 confirmed
             }
-            // Part of it may have been written.
-            Err(error) => Err(Failure::Fault(unconfirmed(error))),
+            Err(error) => Err(Failure::of_publish(&error)),
         }
     } else {
         Err(Failure::NotSent(unreachable("the channel was closed")))
@@ -231,8 +243,9 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use lapin::BasicProperties;
+    use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError};
     use lapin::types::{AMQPValue, FieldTable};
+    use lapin::{BasicProperties, ChannelState};
     use tokio::sync::Semaphore;
 
     fn properties(region: &str) -> BasicProperties {
@@ -265,6 +278,20 @@ mod tests {
 
     fn statuses(unconfirmed: &Unconfirmed) -> Vec<ReturnStatus> {
         unconfirmed.sent.values().map(|sent| sent.return_status).collect()
+    }
+
+    #[test]
+    fn messages_dropped_when_their_channel_closes_are_suspects_or_not_sent() {
+        let refused =
+            |kind: AMQPErrorKind| Error::from(ErrorKind::ProtocolError(AMQPError::new(kind, "refused".into())));
+        let soft = refused(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED));
+        assert!(matches!(Failure::of_publish(&soft), Failure::Suspect(refusal) if !refusal.is_hard));
+        assert!(matches!(Failure::of_confirm(&soft), Failure::Suspect(refusal) if !refusal.is_hard));
+        let forced = refused(AMQPErrorKind::Hard(AMQPHardError::CONNECTIONFORCED));
+        assert!(matches!(Failure::of_publish(&forced), Failure::Fault(_)));
+        let closed = Error::from(ErrorKind::InvalidChannelState(ChannelState::Closed, "basic.publish"));
+        assert!(matches!(Failure::of_publish(&closed), Failure::NotSent(_)));
+        assert!(matches!(Failure::of_confirm(&closed), Failure::Fault(_)));
     }
 
     #[test]
