@@ -1,6 +1,6 @@
-//! Filters the bytes received from a broker, ahead of lapin's parser.
+//! Filters the bytes between lapin and a broker.
 //!
-//! Works around two limitations of lapin, on the raw frames of AMQP 0.9.1 (§2.3.5):
+//! Works around three limitations of lapin, on the raw frames of AMQP 0.9.1 (§2.3.5):
 //!
 //! - lapin's parser, and the drop of its values, recurse once per nested table or array, and lapin closes the connection on a short string
 //!   that is not UTF-8. Any sender can publish such a message, which would then end the connection (or the process) at every redelivery.
@@ -8,13 +8,16 @@
 //! - lapin attaches a returned message to whichever confirm completes next. [`Returns`] records each returned message by its channel before
 //!   lapin sees any byte after it, and so before that message's confirm.
 //!
-//! Cost: one more copy of received bytes. Memory: one method or header frame per connection, and returned messages that are not yet
-//! confirmed, without bodies.
+//! - lapin sends messages on channels that are closed, on which the broker closes the connection. [`sent`] removes them.
+//!
+//! Cost: one more copy of all bytes. Memory: per connection, one method or header frame, the bytes of one write, and returned messages that
+//! are not yet confirmed, without bodies.
 
 pub(crate) mod content;
 pub(crate) mod filtered_stream;
 mod methods;
 mod returns;
+mod sent;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,6 +32,8 @@ const METHOD: u8 = 1;
 const HEADER: u8 = 2;
 const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
+/// The first byte of a protocol header, which is not a frame (AMQP 0.9.1 §4.2.2).
+const PROTOCOL_HEADER: u8 = b'A';
 const FRAME_END: u8 = 0xCE;
 /// Method and header frames are buffered until complete. RabbitMQ's default `frame_max` is 128 KiB.
 const BUFFERED_LEN_MAX: usize = 4 << 20;

@@ -8,7 +8,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use super::content::{DEPTH_MAX, UNREADABLE};
 use super::*;
 
-fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![kind];
     bytes.extend_from_slice(&channel.to_be_bytes());
     bytes.extend_from_slice(&u32::try_from(payload.len()).expect("a length").to_be_bytes());
