@@ -254,6 +254,55 @@ fn rabbitmq_stores_every_accepted_message_when_the_gateway_is_killed() {
 
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
+fn rabbitmq_listeners_and_services_report_whether_they_are_up() {
+    let broker = RabbitMq::start();
+    let (from, to) = (broker.name("status-from"), broker.name("status-to"));
+    broker.run(&["declare", &to]);
+    let server = broker.url.split('@').nth(1).and_then(|rest| rest.split('/').next()).expect("host and port");
+    let proxy = Proxy::start(server.parse::<SocketAddr>().expect("an address"));
+    let (address, url) = (proxy.address.to_string(), broker.url.replace(server, &proxy.address.to_string()));
+    let listeners = listeners(broker).replace(&broker.url, &url);
+    let routes = routes(
+        "amqp-bridge",
+        &[
+            ("BROKER", &format!("{url}\", heartbeat: 2s, connect_timeout: \"1s")),
+            ("FROM", &from),
+            ("TO", &to),
+            ("PREFETCH", &PREFETCH),
+            ("REJECTED", &"reject: discard"),
+        ],
+    );
+    let gateway = Gateway::start_with(&listeners, &routes);
+    let listener = |name: &str| gateway.admin_json("/readyz")["listeners"][name].clone();
+    let metric = |line: &str| call(&gateway.admin(), "GET", "/metrics", "").body.lines().any(|other| other == line);
+    assert_eq!(listener("public"), serde_json::json!({ "up": true, "problem": null }));
+    until("a missing queue to be reported", || {
+        let problem = listener("broker")["problem"].as_str().unwrap_or_default().to_owned();
+        problem.contains(&from) && problem.contains("NOT_FOUND")
+    });
+    assert!(metric("crossdock_listener_up{listener=\"public\",adapter=\"http\"} 1"));
+    assert!(metric("crossdock_listener_up{listener=\"broker\",adapter=\"amqp\"} 0"));
+    broker.run(&["declare", &from]);
+    until("the queue to be consumed", || listener("broker")["up"] == true);
+    broker.run(&["fill", &from, "{\"n\":#}", "1"]);
+    until("a message to be moved", || depth(broker, &to) == 1);
+    let connection = format!("crossdock_connection_up{{service=\"out\",endpoint=\"{address}//\"}}");
+    assert!(metric(&format!("{connection} 1")));
+    proxy.set(Network::Cut);
+    until("the lost connections to be reported", || {
+        listener("broker")["up"] == false && metric(&format!("{connection} 0"))
+    });
+    let listed = gateway.admin_json("/api/v1/listeners");
+    assert_eq!(listed["listeners"][0]["address"], format!("{address}//"), "{listed}");
+    let services = gateway.admin_json("/api/v1/services");
+    assert!(services["services"][0]["connections"][0]["problem"].is_string(), "{services}");
+    assert_eq!(call(&gateway.admin(), "GET", "/readyz", "").status, 200, "HTTP callers are still served");
+    proxy.set(Network::Whole);
+    until("the connections to be restored", || listener("broker")["up"] == true && metric(&format!("{connection} 1")));
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
 fn rabbitmq_blocking_publishers_fails_callers_at_once_and_loses_nothing() {
     let broker = RabbitMq::start_private();
     let (queue, from, to) = (broker.name("blocked"), broker.name("blocked-from"), broker.name("blocked-to"));

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use crossdock_contract::Contracts;
 use crossdock_ports::{
     Adapter, AdapterError, DeadLetters, EntryContext, EntryFinding, EntrySpec, Inbound, ListenerSpec, Outbound,
-    Schemas, ServiceSpec,
+    PortStatus, Schemas, ServiceSpec,
 };
 use crossdock_settings::{FromNode, Node, Reader};
 
-use crate::broker::Brokers;
+use crate::broker::{Brokers, Purpose};
 use crate::config::cycles;
 use crate::config::{Entry, EntrySettings, Listener, ListenerSettings, Service, ServiceSettings};
 use crate::dead_letters;
@@ -84,5 +84,10 @@ impl Adapter for AmqpAdapter {
             Some(service) => Ok(Rc::new(AmqpOutbound::open(service, &self.brokers)?)),
             None => Err(AdapterError::Settings("the service is not an AMQP service".into())),
         }
+    }
+
+    fn connection_status(&self, spec: &dyn ServiceSpec, _: usize) -> Option<PortStatus> {
+        let service = spec.as_any().downcast_ref::<Service>()?;
+        self.brokers.status(&service.addresses, Purpose::Publish)
     }
 }

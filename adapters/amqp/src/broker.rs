@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossdock_delivery::{Connector, Supervised};
 use crossdock_message::Fault;
-use crossdock_ports::AdapterError;
+use crossdock_ports::{AdapterError, PortStatus};
 use crossdock_transport::Dialer;
 use futures_util::StreamExt as _;
 use lapin::uri::AMQPUri;
@@ -56,6 +56,12 @@ impl Brokers {
         let broker = Arc::new(Broker(Supervised::new(connector, runtime)));
         open.insert(key, Arc::downgrade(&broker));
         Ok(broker)
+    }
+
+    /// The status of the connection to a broker for a purpose; `None` if nothing uses one.
+    pub(crate) fn status(&self, addresses: &Addresses, purpose: Purpose) -> Option<PortStatus> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(open.get(&(addresses.fingerprint(), purpose))?.upgrade()?.status())
     }
 
     /// One thread for all connections, in addition to lapin's own threads.
@@ -111,6 +117,11 @@ impl Broker {
     /// The addresses without credentials, for logs.
     pub(crate) fn name(&self) -> &str {
         self.0.connector().broker()
+    }
+
+    /// Whether there is a connection, or none has been needed yet.
+    pub(crate) fn status(&self) -> PortStatus {
+        self.0.problem().map_or(PortStatus::Up, PortStatus::Down)
     }
 
     /// The connection; waits for one up to the connect timeout.

@@ -2,6 +2,7 @@
 
 mod consumer;
 mod delivery;
+mod status;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use crossdock_delivery::Backoff;
 use crossdock_message::ByteString;
-use crossdock_ports::{AdapterError, EntrySpec, Inbound, Ingress, OpenIngress, SendFuture, Stop};
+use crossdock_ports::{AdapterError, EntrySpec, Inbound, Ingress, OpenIngress, ReportStatus, SendFuture, Stop};
 use crossdock_transport::with_token;
 use lapin::types::ShortString;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
@@ -20,6 +21,8 @@ use crate::broker::{Broker, Brokers, Purpose};
 use crate::config::{Entry, Listener};
 use crate::publisher::Publisher;
 use crate::publisher::replies::Replies;
+
+use self::status::ConsumerStatuses;
 
 /// How often the queues of the routes are checked for changes.
 const ROUTES_INTERVAL: Duration = Duration::from_millis(250);
@@ -36,14 +39,17 @@ pub(crate) struct AmqpInbound {
     publishing: Arc<Broker>,
     replying: Arc<Broker>,
     quarantine: Arc<Broker>,
+    statuses: Arc<ConsumerStatuses>,
 }
 
 impl AmqpInbound {
     pub(crate) fn open(name: &str, listener: &Listener, brokers: &Brokers) -> Result<Self, AdapterError> {
         let broker = |purpose| brokers.broker(&listener.addresses, purpose);
+        let consuming = broker(Purpose::Consume)?;
         Ok(Self {
             name: name.to_owned(),
-            consuming: broker(Purpose::Consume)?,
+            statuses: Arc::new(ConsumerStatuses::new(Arc::clone(&consuming))),
+            consuming,
             publishing: broker(Purpose::Publish)?,
             replying: broker(Purpose::Reply)?,
             quarantine: broker(Purpose::Quarantine)?,
@@ -54,6 +60,10 @@ impl AmqpInbound {
 impl Inbound for AmqpInbound {
     fn address(&self) -> String {
         self.consuming.name().to_owned()
+    }
+
+    fn status(&self) -> Arc<dyn ReportStatus> {
+        Arc::clone(&self.statuses) as Arc<dyn ReportStatus>
     }
 
     fn run(
@@ -82,6 +92,7 @@ impl Inbound for AmqpInbound {
 struct ListenerContext {
     name: ByteString,
     consuming: Arc<Broker>,
+    statuses: Arc<ConsumerStatuses>,
     publisher: Rc<Publisher>,
     replies: Replies,
     ingress: Rc<dyn Ingress>,
@@ -99,6 +110,7 @@ impl AmqpInbound {
         let shared = Rc::new(ListenerContext {
             name: self.name.as_str().into(),
             consuming: self.consuming,
+            statuses: self.statuses,
             publisher: Publisher::new(self.publishing, ShortString::default(), None),
             replies: Replies::new(self.replying, self.quarantine),
             ingress: ingress.open(),

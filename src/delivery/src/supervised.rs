@@ -120,6 +120,16 @@ impl<C: Connector> Supervised<C> {
         }
     }
 
+    /// Why there is no connection; `None` if there is one, or none has been needed yet. Opens no connection.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        match &*self.state.get()?.borrow() {
+            State::Up(live) if Self::is_up(live) => None,
+            State::Down(problem) if !problem.is_empty() => Some(problem.clone()),
+            State::Up(_) | State::Down(_) => Some("connecting".to_owned()),
+        }
+    }
+
     /// Whether a connection is usable, as far as is known.
     #[must_use]
     pub fn is_up(live: &Live<C::Connection>) -> bool {
@@ -252,9 +262,12 @@ mod tests {
     #[tokio::test]
     async fn callers_learn_why_there_is_no_connection_and_may_wait_for_one() {
         let supervised = supervised(2);
+        assert_eq!(supervised.problem(), None, "no connection was needed yet");
         let problem = supervised.connection(Duration::from_secs(5)).await.expect_err("the first attempt is refused");
         assert!(problem.starts_with("refusal "), "{problem}");
+        assert!(supervised.problem().is_some_and(|problem| problem.starts_with("refusal ") || problem == "connecting"));
         assert_eq!(supervised.wait_for_connection().await.number, 1);
+        assert_eq!(supervised.problem(), None);
         assert_eq!(supervised.connector().attempts.load(Ordering::Relaxed), 3);
     }
 

@@ -1,4 +1,4 @@
-//! The admin listener: liveness, readiness, metrics, routes, services. Read-only.
+//! The admin listener: liveness, readiness, metrics, listeners, routes, services. Read-only.
 
 mod api;
 mod cluster;
@@ -14,9 +14,10 @@ use actix_web::http::header;
 use actix_web::http::uri::Authority;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use crossdock_cluster::Client;
+use crossdock_ports::Adapter;
 use subtle::ConstantTimeEq as _;
 
-use self::api::{routes_json, services_json};
+use self::api::{listener_statuses_json, listeners_json, routes_json, services_json};
 use self::cluster::cluster_json;
 use self::metrics::{CONTENT_TYPE, openmetrics};
 use crate::actors::LastError;
@@ -28,6 +29,7 @@ use crate::stats::Stats;
 #[derive(Clone)]
 pub(crate) struct AdminState {
     pub(crate) current: Arc<CurrentGeneration>,
+    pub(crate) adapters: Arc<[Arc<dyn Adapter>]>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) process: Arc<ProcessState>,
     pub(crate) last_error: LastError,
@@ -50,6 +52,7 @@ impl Admin {
                 .route("/livez", web::get().to(live))
                 .route("/readyz", web::get().to(ready))
                 .route("/metrics", web::get().to(metrics))
+                .route("/api/v1/listeners", web::get().to(listeners))
                 .route("/api/v1/routes", web::get().to(routes))
                 .route("/api/v1/services", web::get().to(services))
                 .route("/api/v1/cluster", web::get().to(cluster))
@@ -110,11 +113,14 @@ async fn live() -> HttpResponse {
 async fn ready(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
     let draining = state.current.is_draining();
     let last_error = state.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    // A probe needs no token, but errors are shown only to authorized callers.
+    let shows_errors = authorize(&request, &state).is_ok();
     let body = serde_json::json!({
         "ready": !draining,
         "generation": state.current.load().number,
-        // A probe needs no token, but the error is shown only to authorized callers.
-        "last_reload": { "ok": last_error.is_none(), "error": last_error.filter(|_| authorize(&request, &state).is_ok()) },
+        "last_reload": { "ok": last_error.is_none(), "error": last_error.filter(|_| shows_errors) },
+        // They do not affect readiness: if a broker is down, it is for all instances, and HTTP callers would find none.
+        "listeners": listener_statuses_json(&state.process.listeners, shows_errors),
     });
     if draining { HttpResponse::ServiceUnavailable().json(body) } else { HttpResponse::Ok().json(body) }
 }
@@ -139,10 +145,17 @@ async fn routes(request: HttpRequest, state: web::Data<AdminState>) -> HttpRespo
     }
 }
 
+async fn listeners(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
+    match authorize(&request, &state) {
+        Err(refusal) => refusal,
+        Ok(()) => HttpResponse::Ok().json(listeners_json(&state.process.listeners)),
+    }
+}
+
 async fn services(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
     match authorize(&request, &state) {
         Err(refusal) => refusal,
-        Ok(()) => HttpResponse::Ok().json(services_json(&state.current.load(), Instant::now())),
+        Ok(()) => HttpResponse::Ok().json(services_json(&state.current.load(), &state.adapters, Instant::now())),
     }
 }
 

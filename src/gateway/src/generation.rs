@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use crossdock_message::{ByteString, Limits};
-use crossdock_ports::Adapter;
+use crossdock_ports::{Adapter, PortStatus};
 use crossdock_routing::{Plan, ServicePlan};
 use tokio::sync::{Semaphore, watch};
 
@@ -53,6 +53,15 @@ pub(crate) struct ServiceShare {
 }
 
 impl ServiceShare {
+    /// The endpoints whose connection is shared by all data arbiters, with its status.
+    pub(crate) fn connections(&self, adapters: &[Arc<dyn Adapter>]) -> impl Iterator<Item = (&str, PortStatus)> {
+        let spec = &*self.plan.spec;
+        let adapter = adapters.iter().find(|adapter| adapter.name() == self.plan.adapter).cloned();
+        spec.endpoints().iter().enumerate().filter_map(move |(index, endpoint)| {
+            Some((endpoint.as_str(), adapter.as_ref()?.connection_status(spec, index)?))
+        })
+    }
+
     /// Opens the endpoints and closes them again, to detect unusable files before the service is in use.
     pub(crate) fn try_open(&self, adapters: &[Arc<dyn Adapter>]) -> Result<(), ApplyError> {
         let plan = &self.plan;

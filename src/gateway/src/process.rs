@@ -7,6 +7,7 @@ mod dedup_cache;
 mod fault_log;
 pub(crate) mod health;
 mod key_queues;
+mod listeners;
 mod permits;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use tokio::sync::Semaphore;
 pub(crate) use dedup_cache::{DedupCache, DedupEntry};
 pub(crate) use fault_log::{FaultLog, Place};
 pub(crate) use key_queues::{KeyLock, KeyQueues, Ticket, predecessor_redelivered};
+pub(crate) use listeners::Listeners;
 
 use health::Registry;
 use permits::Permits;
@@ -28,6 +30,8 @@ use permits::Permits;
 pub(crate) struct ProcessState {
     /// Endpoints, circuit breakers and host names.
     pub(crate) health: Registry,
+    /// The running listeners.
+    pub(crate) listeners: Listeners,
     /// The rate-limited log of faults.
     pub(crate) faults: Arc<FaultLog>,
     permits: Permits,

@@ -137,7 +137,7 @@ impl Gateway {
             adapters: Arc::clone(&self.adapters),
             boot: rand::random(),
         };
-        let guardian = Guardian::new(config.workers, Arc::new(opener)).start();
+        let guardian = Guardian::new(config.workers, Arc::new(opener), Arc::clone(&process)).start();
         let listening = guardian.send(Apply(config.listeners)).await.map_err(|_| ApplyError::Stopping)??;
         let last_error = Arc::new(Mutex::new(None));
         let routes = Routes {
@@ -151,6 +151,7 @@ impl Gateway {
         };
         let state = AdminState {
             current: Arc::clone(&current),
+            adapters: Arc::clone(&self.adapters),
             stats: Arc::clone(&stats),
             process: Arc::clone(&process),
             last_error,

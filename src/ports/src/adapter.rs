@@ -9,7 +9,7 @@ use crossdock_contract::{CallType, Contracts};
 use crossdock_message::ByteString;
 use crossdock_settings::{Node, Reader};
 
-use crate::{Binding, DeadLetters, Inbound, Outbound, PathTemplate, TestClient, WriteFormat};
+use crate::{Binding, DeadLetters, Inbound, Outbound, PathTemplate, PortStatus, TestClient, WriteFormat};
 
 /// Why an adapter cannot open or serve what the settings configure.
 #[derive(Debug, thiserror::Error)]
@@ -280,4 +280,11 @@ pub trait Adapter: Send + Sync {
     /// # Errors
     /// [`AdapterError`] if a file of the settings cannot be used.
     fn open_outbound(&self, spec: &dyn ServiceSpec, endpoint: usize) -> Result<Rc<dyn Outbound>, AdapterError>;
+
+    /// The status of the connection to one endpoint, which all data arbiters share; `None` if they share none, so that only the outcomes of
+    /// calls tell. Opens no connection.
+    fn connection_status(&self, spec: &dyn ServiceSpec, endpoint: usize) -> Option<PortStatus> {
+        let _ = (spec, endpoint);
+        None
+    }
 }

@@ -18,6 +18,7 @@ mod dead_letters;
 mod encode;
 mod order_guard;
 mod ports;
+mod status;
 mod template;
 mod test_client;
 mod xml_root;
@@ -35,6 +36,7 @@ pub use ports::{
     Admission, Exchange, Fields, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress, Outbound, Outcome,
     SendFuture, Stop, header_twice,
 };
+pub use status::{PortStatus, ReportStatus};
 pub use template::{Part, PathTemplate, Segment, TemplateError};
 pub use test_client::{TestClient, TestReply, TestRequest};
 pub use xml_root::xml_root;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crossdock_message::{ByteString, Code, Fault, Message, Record, RequestContext};
 
-use crate::{AdapterError, EntrySpec, OperationSpec, OrderGuard};
+use crate::{AdapterError, EntrySpec, OperationSpec, OrderGuard, PortStatus, ReportStatus};
 
 /// A future that stays on its thread.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -135,6 +135,11 @@ pub trait Exchange {
 pub trait Inbound: Send {
     /// The address that it listens on, with its actual port.
     fn address(&self) -> String;
+
+    /// Reports whether messages can arrive while it runs.
+    fn status(&self) -> Arc<dyn ReportStatus> {
+        Arc::new(PortStatus::Up)
+    }
 
     /// Serves until `stop` completes; then accepts nothing new, finishes the exchanges in flight, and returns.
     ///

@@ -40,6 +40,7 @@ pub(super) async fn consume(listener: Rc<ListenerContext>, spec: Arc<dyn EntrySp
     let mut reported = String::new();
     // Includes deliveries of lost connections: they are finished, although they can no longer be settled.
     let mut in_flight = JoinSet::new();
+    listener.statuses.down(queue, "starting");
     loop {
         let live = tokio::select! {
             () = stop.cancelled() => break,
@@ -53,6 +54,7 @@ pub(super) async fn consume(listener: Rc<ListenerContext>, spec: Arc<dyn EntrySp
             Ok((channel, consumer)) => {
                 tracing::info!(listener = %listener.name, queue, prefetch = entry.prefetch, "queue consumer started");
                 reported = String::new();
+                listener.statuses.clear(queue);
                 let active = ActiveConsumer { listener: &listener, spec: &spec, live: &live, channel, stop: &stop };
                 let Some(problem) = active.run(consumer, &mut in_flight).await else { break };
                 if started.elapsed() >= STABLE_TIME {
@@ -62,6 +64,7 @@ pub(super) async fn consume(listener: Rc<ListenerContext>, spec: Arc<dyn EntrySp
             }
             Err(error) => error.to_string(),
         };
+        listener.statuses.down(queue, &problem);
         if problem != reported {
             tracing::warn!(listener = %listener.name, queue, %problem, "queue consumer stopped; retrying");
             reported = problem;
@@ -70,6 +73,7 @@ pub(super) async fn consume(listener: Rc<ListenerContext>, spec: Arc<dyn EntrySp
             break;
         }
     }
+    listener.statuses.clear(queue);
     while in_flight.join_next().await.is_some() {}
 }
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::host::Host;
 use crate::config::ListenerConfig;
 use crate::error::ApplyError;
+use crate::process::ProcessState;
 
 /// The maximum number of restarts within [`RESTART_WINDOW`]; then a host is abandoned.
 const RESTARTS_MAX: usize = 5;
@@ -31,6 +32,7 @@ pub(crate) struct Listening {
 pub(crate) struct Guardian {
     arbiters: usize,
     ingress: Arc<dyn OpenIngress>,
+    process: Arc<ProcessState>,
     hosts: BTreeMap<String, HostState>,
     runs: u64,
     /// The number of running hosts, which a stop waits for.
@@ -67,15 +69,23 @@ pub(super) struct HostEnded {
 pub(crate) struct StopAll;
 
 impl Guardian {
-    pub(crate) fn new(arbiters: usize, ingress: Arc<dyn OpenIngress>) -> Self {
-        Self { arbiters, ingress, hosts: BTreeMap::new(), runs: 0, running: watch::Sender::new(0), is_stopping: false }
+    pub(crate) fn new(arbiters: usize, ingress: Arc<dyn OpenIngress>, process: Arc<ProcessState>) -> Self {
+        let (hosts, running) = (BTreeMap::new(), watch::Sender::new(0));
+        Self { arbiters, ingress, process, hosts, runs: 0, running, is_stopping: false }
     }
 
-    fn run(&mut self, name: &str, inbound: Box<dyn Inbound>, context: &Context<Self>) -> (u64, CancellationToken) {
+    fn run(
+        &mut self,
+        config: &ListenerConfig,
+        inbound: Box<dyn Inbound>,
+        context: &Context<Self>,
+    ) -> (u64, CancellationToken) {
+        let name = &config.name;
+        self.process.listeners.started(name, config.adapter.name(), inbound.address(), inbound.status());
         self.runs += 1;
         let stop = CancellationToken::new();
         let host = Host {
-            name: name.to_owned(),
+            name: name.clone(),
             run: self.runs,
             inbound: Some(inbound),
             arbiters: self.arbiters,
@@ -109,15 +119,18 @@ impl Guardian {
             if !kept {
                 tracing::info!(listener = %name, "listener removed; stopping");
                 host.stop.cancel();
+                self.process.listeners.removed(name);
             }
             kept
         });
         for (config, inbound) in opened {
             let address = inbound.address();
             tracing::info!(listener = %config.name, adapter = config.adapter.name(), %address, "listener started");
-            let name = config.name.clone();
-            let (run, stop) = self.run(&name, inbound, context);
-            self.hosts.insert(name, HostState { config, address, stop, run, is_up: true, failures: Vec::new() });
+            let (run, stop) = self.run(&config, inbound, context);
+            self.hosts.insert(
+                config.name.clone(),
+                HostState { config, address, stop, run, is_up: true, failures: Vec::new() },
+            );
         }
         let listening = self.hosts.values().map(|host| Listening {
             name: host.config.name.clone(),
@@ -140,6 +153,7 @@ impl Guardian {
         host.failures.push(now);
         let failures = host.failures.len();
         let error = error.unwrap_or_else(|| "the listener ended unexpectedly".to_owned());
+        self.process.listeners.failed(&name, &error);
         if failures > RESTARTS_MAX {
             tracing::error!(listener = %name, %error, failures, "listener failed too often; not restarted until the gateway restarts");
             return;
@@ -154,9 +168,10 @@ impl Guardian {
 
     fn restart(&mut self, name: &str, context: &mut Context<Self>) {
         let Some(host) = self.hosts.get(name).filter(|host| !host.is_up && !host.stop.is_cancelled()) else { return };
-        match host.config.adapter.open_inbound(name, &*host.config.spec) {
+        let config = host.config.clone();
+        match config.adapter.open_inbound(name, &*config.spec) {
             Ok(inbound) => {
-                let (run, stop) = self.run(name, inbound, context);
+                let (run, stop) = self.run(&config, inbound, context);
                 if let Some(host) = self.hosts.get_mut(name) {
                     (host.run, host.stop, host.is_up) = (run, stop, true);
                 }

@@ -1,12 +1,15 @@
 //! `/api/v1/…`: routes and services as JSON.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossdock_message::Code;
+use crossdock_ports::Adapter;
 use crossdock_routing::Step;
 use serde_json::{Value, json};
 
 use crate::generation::{Generation, ServiceShare};
+use crate::process::Listeners;
 use crate::process::health::KnownEndpoint;
 use crate::stats::{Stats, get};
 
@@ -77,12 +80,41 @@ pub(crate) fn routes_json(stats: &Stats, generation: &Generation, now: Instant) 
     json!({ "generation": generation.number, "routes": routes.collect::<Vec<_>>() })
 }
 
+/// The status of each listener; the reason why it is down only `with_problems`.
+pub(crate) fn listener_statuses_json(listeners: &Listeners, with_problems: bool) -> Value {
+    let statuses = listeners.all().into_iter().map(|(name, listener)| {
+        let status = listener.status();
+        (name, json!({ "up": status.is_up(), "problem": status.problem().filter(|_| with_problems) }))
+    });
+    Value::Object(statuses.collect())
+}
+
+/// The body of `/api/v1/listeners`.
+pub(crate) fn listeners_json(listeners: &Listeners) -> Value {
+    let listeners = listeners.all().into_iter().map(|(name, listener)| {
+        let status = listener.status();
+        json!({
+            "name": name,
+            "adapter": listener.adapter,
+            "address": listener.address,
+            "up": status.is_up(),
+            "problem": status.problem(),
+            "restarts": listener.restarts,
+        })
+    });
+    json!({ "listeners": listeners.collect::<Vec<_>>() })
+}
+
 /// The body of `/api/v1/services`.
-pub(crate) fn services_json(generation: &Generation, now: Instant) -> Value {
+pub(crate) fn services_json(generation: &Generation, adapters: &[Arc<dyn Adapter>], now: Instant) -> Value {
     let services = generation.services.iter().map(|service| {
+        let connections = service.connections(adapters).map(
+            |(endpoint, status)| json!({ "endpoint": endpoint, "up": status.is_up(), "problem": status.problem() }),
+        );
         json!({
             "name": &*service.plan.name,
             "endpoints": endpoints_json(service, now),
+            "connections": connections.collect::<Vec<_>>(),
             "breaker": service.plan.breaker.as_ref().map(|_| service.health.breaker.state_name()),
             "calls": get(&service.stats.calls),
             "succeeded": get(&service.stats.succeeded),

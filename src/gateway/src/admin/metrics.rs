@@ -3,11 +3,13 @@
 //! Labels are names of routes, services and endpoints, codes and states: the settings bound their number.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use actix_web::web::Data;
 use crossdock_message::Code;
+use crossdock_ports::Adapter;
 use crossdock_transport::names::Names;
 use crossdock_transport::{bodies, descriptors};
 use prometheus_client::collector::Collector;
@@ -19,6 +21,7 @@ use super::AdminState;
 use super::cluster::cluster_metrics;
 use super::families::{Buckets, Families, Labels, NONE};
 use crate::generation::Generation;
+use crate::process::Listeners;
 use crate::process::health::Endpoint;
 use crate::stats::{BOUNDS_US, Histogram, ServiceStats, Stats, get};
 
@@ -48,9 +51,11 @@ impl Collector for Metrics {
         let generation = state.current.load();
         let out = &mut Families(encoder);
         process(out, &state.stats, &generation, !state.current.is_draining())?;
+        listeners(out, &state.process.listeners)?;
         routes(out, &state.stats)?;
         services(out, &state.stats, &generation)?;
         endpoints(out, &generation)?;
+        connections(out, &generation, &state.adapters)?;
         breakers(out, &generation)?;
         names(out, &state.process.health.names)?;
         state.cluster.as_ref().map_or(Ok(()), |cluster| cluster_metrics(out, cluster))
@@ -90,6 +95,17 @@ fn process(out: &mut Families<'_>, stats: &Stats, generation: &Generation, ready
         out.counter(name, help, [(NONE, value)])?;
     }
     Ok(())
+}
+
+fn listeners(out: &mut Families<'_>, listeners: &Listeners) -> fmt::Result {
+    let all = listeners.all();
+    let label = |name: &str| vec![("listener", name.to_owned())];
+    let up = all
+        .iter()
+        .map(|(name, listener)| (and(label(name), "adapter", listener.adapter), u64::from(listener.status().is_up())));
+    out.gauge("crossdock_listener_up", "1 while messages can arrive at a listener.", up)?;
+    let restarts = all.iter().map(|(name, listener)| (label(name), listener.restarts));
+    out.counter("crossdock_listener_restarts", "Restarts of a listener after a failure.", restarts)
 }
 
 fn routes(out: &mut Families<'_>, stats: &Stats) -> fmt::Result {
@@ -164,6 +180,17 @@ fn endpoints(out: &mut Families<'_>, generation: &Generation) -> fmt::Result {
         out.counter(metric, help, samples)?;
     }
     Ok(())
+}
+
+/// The connections to endpoints that all data arbiters share, such as those to brokers.
+fn connections(out: &mut Families<'_>, generation: &Generation, adapters: &[Arc<dyn Adapter>]) -> fmt::Result {
+    let up = generation.services.iter().flat_map(|service| {
+        service.connections(adapters).map(|(endpoint, status)| {
+            let labels = vec![("service", service.plan.name.to_string()), ("endpoint", endpoint.to_owned())];
+            (labels, u64::from(status.is_up()))
+        })
+    });
+    out.gauge("crossdock_connection_up", "1 unless the connection to an endpoint is down.", up)
 }
 
 fn breakers(out: &mut Families<'_>, generation: &Generation) -> fmt::Result {
