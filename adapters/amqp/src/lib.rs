@@ -25,5 +25,6 @@ mod inbound;
 mod mapping;
 mod outbound;
 mod publisher;
+mod reason;
 
 pub use adapter::AmqpAdapter;

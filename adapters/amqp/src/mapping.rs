@@ -9,8 +9,8 @@ use bytes::Bytes;
 use crossdock_contract::CallType;
 use crossdock_delivery::dead_letter::{self as letter, ERROR, FaultHeaders, ORIGIN, PREFIX, REASON, STATUS};
 use crossdock_message::{
-    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Record, RequestContext, Time,
-    TraceContext, Value, json,
+    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Reason, Record,
+    RequestContext, Time, TraceContext, Value, json,
 };
 use crossdock_ports::{EncodedBody, Fields};
 use lapin::BasicProperties;
@@ -338,7 +338,7 @@ fn reported_fault(table: &FieldTable) -> Option<Fault> {
         header(table, ERROR).and_then(scalar_text).unwrap_or_else(|| ByteString::from_static("the service failed"));
     let fault = Fault::new(code, "SERVICE_STATUS", message);
     Some(match header(table, REASON).and_then(scalar_text) {
-        Some(reason) => Fault { reason, ..fault },
+        Some(reason) => Fault { reason: Reason::of_service(reason), ..fault },
         None => fault,
     })
 }
@@ -356,7 +356,7 @@ pub(crate) fn fault_reply(fault: &Fault) -> (BasicProperties, Bytes) {
     }
     let mut info = Record::new();
     info.set("@type", Value::from("type.googleapis.com/google.rpc.ErrorInfo"));
-    info.set("reason", Value::Text(fault.reason.clone()));
+    info.set("reason", Value::Text(fault.reason.to_text()));
     info.set("domain", Value::from("crossdock"));
     info.set("metadata", Value::Record(details));
     status.set("details", Value::List(vec![Value::Record(info)]));

@@ -14,6 +14,8 @@ use http::HeaderMap;
 use http_body::Body as _;
 use hyper::body::Incoming;
 
+use crate::reason;
+
 /// Bytes of the prefix of a message.
 const PREFIX_LEN: usize = 5;
 /// Empty DATA frames accepted before a message.
@@ -43,7 +45,7 @@ impl Encoding {
             b"identity" | b"" => Ok(None),
             b"gzip" => Ok(Some(Self::Gzip)),
             b"deflate" => Ok(Some(Self::Deflate)),
-            _ => Err(Fault::caller(Code::Unimplemented, "ENCODING", "the message encoding is not supported")),
+            _ => Err(Fault::caller(Code::Unimplemented, reason::ENCODING, "the message encoding is not supported")),
         }
     }
 }
@@ -210,7 +212,7 @@ pub(crate) fn decompress(message: &Bytes, encoding: Encoding, len_max: usize) ->
         Encoding::Deflate => flate2::read::ZlibDecoder::new(&message[..]).take(limit).read_to_end(&mut out),
     };
     if read.is_err() {
-        return Err(Fault::caller(Code::Internal, "ENCODING", "a message cannot be decompressed"));
+        return Err(Fault::caller(Code::Internal, reason::ENCODING, "a message cannot be decompressed"));
     }
     if out.len() > cap {
         let problem = "a decompressed message exceeds the limit";

@@ -29,6 +29,7 @@ use crate::config::PROTOBUF;
 use crate::config::{Compression, Entry, Listener, ListenerSettings};
 use crate::framing::{Encoding, MessageReader};
 use crate::mapping::{self, Metadata};
+use crate::reason;
 use crate::settle;
 use body::{ResponseBody, StreamBody};
 
@@ -169,7 +170,7 @@ fn trailers_only(fault: &Fault) -> Response<ResponseBody> {
     let headers = response.headers_mut();
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     settle::append_fault(fault, headers);
-    if fault.reason == "ENCODING" {
+    if fault.reason == reason::ENCODING {
         headers.insert("grpc-accept-encoding", HeaderValue::from_static(Encoding::ACCEPTED));
     }
     response

@@ -23,6 +23,7 @@ pub mod fuzzing;
 mod inbound;
 mod mapping;
 mod outbound;
+mod reason;
 mod reflection;
 mod settle;
 

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD_NO_PAD};
 use bytes::Bytes;
-use crossdock_message::{ByteString, Code, Fault, Retry, ServiceStatus};
+use crossdock_message::{ByteString, Code, Fault, Reason, Retry, ServiceStatus};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 use prost::Message as _;
@@ -106,7 +106,7 @@ fn encode_message(message: &str) -> String {
 
 /// A method without a route is UNIMPLEMENTED in gRPC.
 fn caller_code(fault: &Fault) -> Code {
-    if fault.code == Code::NotFound && fault.reason == "NO_ROUTE" { Code::Unimplemented } else { fault.code }
+    if fault.code == Code::NotFound && fault.reason == Reason::NO_ROUTE { Code::Unimplemented } else { fault.code }
 }
 
 fn error_info(fault: &Fault, code: Code) -> Vec<u8> {

@@ -20,7 +20,7 @@ pub(crate) fn problem_document(
     problem.set("status", Value::Int(i64::from(status)));
     problem.set("detail", Value::Text(fault.message.clone()));
     problem.set("code", Value::from(fault.code.name()));
-    problem.set("reason", Value::Text(fault.reason.clone()));
+    problem.set("reason", Value::Text(fault.reason.to_text()));
     if let Some(id) = id {
         problem.set("request_id", Value::Text(id.clone()));
     }

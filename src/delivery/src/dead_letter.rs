@@ -46,7 +46,7 @@ impl<'f> FaultHeaders<'f> {
             Origin::Service(name) => name,
         };
         let error = &fault.message[..fault.message.floor_char_boundary(ERROR_LEN_MAX)];
-        Self { status: i32::from(fault.code as u8), reason: &fault.reason, error, origin }
+        Self { status: i32::from(fault.code as u8), reason: fault.reason.as_str(), error, origin }
     }
 }
 

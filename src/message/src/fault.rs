@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::Headers;
+use crate::{Headers, Reason};
 
 /// The canonical error codes: those of `google.rpc.Code`, with its numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -173,6 +173,20 @@ pub enum Origin {
     Service(ByteString),
 }
 
+/// What a fault implies for the health of the endpoint that was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointVerdict {
+    /// What its code and origin imply: `unavailable`, `internal`, `unknown` and `data_loss` are failures of the endpoint; a deadline may be the
+    /// caller's.
+    ByCode,
+    /// The endpoint could not be reached: other endpoints may be.
+    Unreachable,
+    /// The endpoint failed, whatever the code.
+    Failed,
+    /// Nothing: something else failed.
+    None,
+}
+
 /// Why an exchange failed. Adapters convert it to an error of their protocol by the table of [`Code`].
 ///
 /// The message is for the caller: it never contains internal details of a service.
@@ -181,8 +195,8 @@ pub enum Origin {
 pub struct Fault {
     /// The canonical code.
     pub code: Code,
-    /// A stable identifier in upper snake case, such as `BODY_TOO_LARGE`.
-    pub reason: ByteString,
+    /// The stable identifier of its cause.
+    pub reason: Reason,
     /// A human-readable message.
     pub message: ByteString,
     /// Whether the request may be retried.
@@ -191,6 +205,8 @@ pub struct Fault {
     pub details: Vec<(ByteString, ByteString)>,
     /// The side that caused or reported the error.
     pub origin: Origin,
+    /// What it implies for the health of the endpoint that was called.
+    pub endpoint_verdict: EndpointVerdict,
     /// A more specific HTTP status than that of the code, such as 413, 415 or 431.
     pub http_status: Option<u16>,
     /// The full status from a service whose protocol has the canonical codes.
@@ -219,14 +235,15 @@ pub struct ServiceStatus {
 
 impl Fault {
     /// A fault of the gateway, not to be retried.
-    pub fn new(code: Code, reason: &'static str, message: impl Into<ByteString>) -> Self {
+    pub fn new(code: Code, reason: impl Into<Reason>, message: impl Into<ByteString>) -> Self {
         Self {
             code,
-            reason: ByteString::from_static(reason),
+            reason: reason.into(),
             message: message.into(),
             retry: Retry::Never,
             details: Vec::new(),
             origin: Origin::Gateway,
+            endpoint_verdict: EndpointVerdict::ByCode,
             http_status: None,
             service: None,
             cause: None,
@@ -234,7 +251,7 @@ impl Fault {
     }
 
     /// A fault of the caller, not to be retried.
-    pub fn caller(code: Code, reason: &'static str, message: impl Into<ByteString>) -> Self {
+    pub fn caller(code: Code, reason: impl Into<Reason>, message: impl Into<ByteString>) -> Self {
         Self { origin: Origin::Caller, ..Self::new(code, reason, message) }
     }
 
@@ -270,6 +287,13 @@ impl Fault {
     #[must_use]
     pub fn with_origin(mut self, origin: Origin) -> Self {
         self.origin = origin;
+        self
+    }
+
+    /// Sets what it implies for the health of the endpoint that was called.
+    #[must_use]
+    pub fn with_endpoint_verdict(mut self, verdict: EndpointVerdict) -> Self {
+        self.endpoint_verdict = verdict;
         self
     }
 

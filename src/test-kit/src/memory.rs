@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crossdock_message::{ByteString, Code, Fault, Message, Origin, RequestContext, Retry};
+use crossdock_message::{ByteString, Code, EndpointVerdict, Fault, Message, Origin, RequestContext, Retry};
 use crossdock_ports::{
     AdapterError, Address, Binding, EntrySpec, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress,
     OperationSpec, Outbound, Outcome, PathTemplate, SendFuture, Stop, WriteFormat,
@@ -137,6 +137,7 @@ struct MemoryOutbound {
 impl MemoryOutbound {
     fn unreachable(&self) -> Fault {
         Fault::new(Code::Unavailable, "UNREACHABLE", "no listener has this address")
+            .with_endpoint_verdict(EndpointVerdict::Unreachable)
             .with_origin(Origin::Service(self.address.as_str().into()))
             .with_retry(Retry::Same)
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crossdock_message::{Code, Deadline, Fault, Retry};
+use crossdock_message::{Code, Deadline, EndpointVerdict, Fault, Retry};
 use crossdock_ports::AdapterError;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -38,6 +38,7 @@ impl std::fmt::Debug for Dialer {
 pub fn unreachable(problem: &str) -> Fault {
     Fault::new(Code::Unavailable, "UNREACHABLE", format!("the service cannot be reached: {problem}"))
         .with_retry(Retry::Same)
+        .with_endpoint_verdict(EndpointVerdict::Unreachable)
         .logged()
 }
 

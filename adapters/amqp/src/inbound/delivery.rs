@@ -25,6 +25,7 @@ use crate::error::unconfirmed;
 use crate::mapping::{self, DeliveryFields};
 use crate::publisher::Publication;
 use crate::publisher::replies::DIRECT_REPLY_PREFIX;
+use crate::reason;
 
 /// Prefixes of queues that the broker names for a requester; any request may name them in `reply_to`.
 const PRIVATE_REPLY_QUEUES: [&str; 2] = [DIRECT_REPLY_PREFIX, "amq.gen-"];
@@ -249,8 +250,8 @@ impl DeliveryHandler {
             match self.publish_with_stop_grace(self.listener.replies.publish(publication)).await {
                 Ok(()) => return Disposition::Acknowledge,
                 // The requester is gone.
-                Err(fault) if fault.reason == "UNROUTABLE" => return Disposition::Acknowledge,
-                Err(fault) if matches!(&*fault.reason, "REFUSED" | "HEADERS_TOO_LARGE") && !is_replaced => {
+                Err(fault) if fault.reason == reason::UNROUTABLE => return Disposition::Acknowledge,
+                Err(fault) if [reason::REFUSED, reason::HEADERS_TOO_LARGE].contains(&fault.reason) && !is_replaced => {
                     // The request was executed: tell the requester that its reply cannot be delivered.
                     let fault = Fault::new(Code::Internal, "ANSWER_REFUSED", "the broker refuses the reply");
                     let (fault_properties, fault_body) = mapping::fault_reply(&fault);
@@ -258,11 +259,11 @@ impl DeliveryHandler {
                     is_replaced = true;
                     continue;
                 }
-                Err(fault) if matches!(&*fault.reason, "REFUSED" | "REPLY_ADDRESS") => {
+                Err(fault) if [reason::REFUSED, reason::REPLY_ADDRESS].contains(&fault.reason) => {
                     return self.reject(received, &fault, 1).await;
                 }
                 Err(fault)
-                    if fault.reason == "UNCONFIRMED"
+                    if fault.reason == reason::UNCONFIRMED
                         || !matches!(fault.code, Code::Unavailable | Code::ResourceExhausted) =>
                 {
                     unconfirmed += 1;
@@ -363,7 +364,7 @@ impl DeliveryHandler {
                     log("message dead-lettered");
                     return Disposition::Acknowledge;
                 }
-                Err(problem) if problem.reason == "HEADERS_TOO_LARGE" && with_headers => {
+                Err(problem) if problem.reason == reason::HEADERS_TOO_LARGE && with_headers => {
                     with_headers = false;
                     continue;
                 }

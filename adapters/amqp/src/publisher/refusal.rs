@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crossdock_message::{Code, Fault, Retry};
+use crossdock_message::{Code, EndpointVerdict, Fault, Retry};
 use lapin::protocol::AMQPErrorKind;
 use lapin::types::ShortString;
 use lapin::{Error, ErrorKind};
@@ -55,7 +55,9 @@ impl Refusal {
             NOT_FOUND => no_exchange(exchange, &self.text),
             RESOURCE_LOCKED => {
                 let message = "the exchange or queue is locked by another connection";
-                Fault::new(Code::Unavailable, "LOCKED", message).with_retry(Retry::Same)
+                Fault::new(Code::Unavailable, "LOCKED", message)
+                    .with_retry(Retry::Same)
+                    .with_endpoint_verdict(EndpointVerdict::None)
             }
             ACCESS_REFUSED => refused_permanently(Code::PermissionDenied, self.code),
             CONTENT_TOO_LARGE => refused_permanently(Code::InvalidArgument, self.code).with_http_status(413),

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use super::{Publication, Publisher};
 use crate::broker::Broker;
 use crate::error::unreachable;
+use crate::reason;
 
 /// The prefix of a direct reply-to address.
 pub(crate) const DIRECT_REPLY_PREFIX: &str = "amq.rabbitmq.reply-to.";
@@ -69,7 +70,7 @@ impl Replies {
         let known = node.as_ref().and_then(|node| self.nodes.borrow().get(node).copied());
         match known {
             Some(NodeStatus::Known) => match self.shared.publish_tracked(&publication, &Cell::default()).await {
-                Err(fault) if fault.reason == "CONNECTION_REFUSED" => {
+                Err(fault) if fault.reason == reason::CONNECTION_REFUSED => {
                     // One of the replies that are isolated now closed the connection; later ones to this node must be isolated too.
                     self.record(node.clone(), NodeStatus::Suspect(Instant::now()));
                     self.publish_isolated(node, &publication).await
@@ -91,8 +92,8 @@ impl Replies {
         let published = self.quarantine.publish_tracked(publication, &Cell::default()).await;
         let (status, published) = match published {
             Ok(()) => (NodeStatus::Known, Ok(())),
-            Err(fault) if fault.reason == "UNROUTABLE" => (NodeStatus::Known, Err(fault)),
-            Err(fault) if fault.reason == "CONNECTION_REFUSED" => {
+            Err(fault) if fault.reason == reason::UNROUTABLE => (NodeStatus::Known, Err(fault)),
+            Err(fault) if fault.reason == reason::CONNECTION_REFUSED => {
                 tracing::warn!("reply address refused by broker; it may belong to another cluster");
                 (NodeStatus::Refused(Instant::now()), Err(unusable_address()))
             }
@@ -127,7 +128,7 @@ impl Replies {
 
 fn unusable_address() -> Fault {
     let message = "the broker cannot use the reply address of the request; it may belong to another cluster";
-    Fault::new(Code::FailedPrecondition, "REPLY_ADDRESS", message)
+    Fault::new(Code::FailedPrecondition, reason::REPLY_ADDRESS, message)
 }
 
 /// The cluster node in a token, which is an Erlang process identifier in the external term format, in base64, and a key. `None` for anything else,

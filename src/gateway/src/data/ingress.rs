@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crossdock_message::{ByteString, Code, Fault, Message, Record, RequestContext, Retry, Value};
+use crossdock_message::{ByteString, Code, Fault, Message, Reason, Record, RequestContext, Retry, Value};
 use crossdock_offload::discard;
 use crossdock_ports::{
     Adapter, Admission, EntrySpec, Exchange, Head, Ingress, LocalFuture, OpenIngress, OrderGuard, Outcome, header_twice,
@@ -158,12 +158,16 @@ impl Ingress for DataArbiter {
 fn no_route(generation: &Generation, head: &Head<'_>, miss: Miss) -> Fault {
     match miss {
         Miss::RepeatedHeader(name) => header_twice(&name),
-        Miss::Path => Fault::caller(Code::NotFound, "NO_ROUTE", "no route matches this path"),
+        Miss::Path => Fault::caller(Code::NotFound, Reason::NO_ROUTE, "no route matches this path"),
         Miss::Method => {
             let methods = generation.plan.table.methods(head);
             if methods.iter().any(|method| *method == head.method) {
                 // A route has this method, but requires other headers.
-                return Fault::caller(Code::NotFound, "NO_ROUTE", "no route matches this path with these headers");
+                return Fault::caller(
+                    Code::NotFound,
+                    Reason::NO_ROUTE,
+                    "no route matches this path with these headers",
+                );
             }
             let allow = methods.iter().map(|method| &**method).collect::<Vec<_>>().join(", ");
             Fault::caller(Code::Unimplemented, "METHOD", "the method is not allowed at this path")

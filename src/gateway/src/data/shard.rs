@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Actor, Context, Handler};
-use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Message, Origin, Retry};
+use crossdock_message::{Body, ByteString, Code, Deadline, EndpointVerdict, Fault, Message, Origin, Retry};
 use crossdock_offload::discard;
 use crossdock_ports::{Adapter, AdapterError, OperationSpec};
 use crossdock_routing::{RetryBudget, Verdict};
@@ -81,7 +81,9 @@ const SKIPPED_MAX: usize = 8;
 
 fn breaker_open(service: &str, wait: std::time::Duration) -> Fault {
     let message = format!("the circuit breaker of the service `{service}` is open: too many calls failed");
-    Fault::new(Code::Unavailable, "BREAKER_OPEN", message).with_retry(Retry::After(wait))
+    Fault::new(Code::Unavailable, "BREAKER_OPEN", message)
+        .with_retry(Retry::After(wait))
+        .with_endpoint_verdict(EndpointVerdict::None)
 }
 
 impl ShardState {
@@ -289,7 +291,8 @@ impl ShardState {
                 Code::DeadlineExceeded,
                 "SERVICE_TIMEOUT",
                 "the service did not reply within its timeout",
-            )),
+            )
+            .with_endpoint_verdict(EndpointVerdict::Failed)),
         }
     }
 

@@ -180,7 +180,7 @@ mod tests {
         assert!(matches!(cache.get(&key(1), start).map(|entry| entry.outcome(7, true)), Some(Outcome::Accepted)));
         assert!(cache.get(&key(2), start).is_none());
         let other = cache.get(&key(1), start).map(|entry| entry.outcome(8, true));
-        assert!(matches!(other, Some(Outcome::Failed(fault)) if fault.reason == "KEY_REUSED"));
+        assert!(matches!(other, Some(Outcome::Failed(fault)) if fault.reason.as_str() == "KEY_REUSED"));
         assert!(cache.get(&key(1), start + Duration::from_millis(9_999)).is_some());
         assert!(cache.get(&key(1), start + time).is_none());
         let failed = Outcome::Failed(Fault::new(Code::Unavailable, "TEST", "test"));
@@ -208,6 +208,6 @@ mod tests {
         let bytes: usize = state.entries.values().map(|(entry, _)| entry.bytes()).sum();
         assert_eq!(bytes, state.bytes);
         let too_large = reply(REPLY_LEN_MAX + 1).outcome(7, true);
-        assert!(matches!(too_large, Outcome::Failed(fault) if fault.reason == "CARRIED_OUT"));
+        assert!(matches!(too_large, Outcome::Failed(fault) if fault.reason.as_str() == "CARRIED_OUT"));
     }
 }

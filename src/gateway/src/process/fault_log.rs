@@ -43,7 +43,7 @@ impl FaultLog {
         let cause = fault.cause.as_deref();
         let endpoint = cause.and_then(|cause| cause.endpoint.as_deref());
         let text = cause.and_then(|cause| cause.text.as_deref());
-        let (code, reason) = (fault.code.name(), &*fault.reason);
+        let (code, reason) = (fault.code.name(), fault.reason.as_str());
         // A level must be constant.
         macro_rules! line {
             ($level:ident, $event:literal) => {

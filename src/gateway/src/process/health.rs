@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossdock_message::{Code, Fault, Origin};
+use crossdock_message::{Code, EndpointVerdict, Fault, Origin};
 use crossdock_routing::{HealthPlan, ServicePlan};
 use crossdock_transport::names::{Name, Names};
 use tokio::sync::watch;
@@ -80,23 +80,21 @@ impl ServiceHealth {
     }
 }
 
-/// Reasons of faults for which an endpoint is not responsible.
-const NEUTRAL_REASONS: [&str; 4] = ["UNROUTABLE", "NO_EXCHANGE", "LOCKED", "BREAKER_OPEN"];
-
 /// What the result of a call implies for the health of its endpoint; `None` if nothing.
 pub(crate) fn verdict<T>(result: &Result<T, Fault>) -> Option<Result<(), Failure>> {
     let Err(fault) = result else { return Some(Ok(())) };
-    match fault.code {
+    match (fault.endpoint_verdict, fault.code) {
+        (EndpointVerdict::None, _) => None,
+        (EndpointVerdict::Unreachable, _) => Some(Err(Failure::Unreachable)),
+        (EndpointVerdict::Failed, _) => Some(Err(Failure::Call)),
         // The caller's deadline, and a caller that disconnects, imply nothing about the endpoint.
-        Code::DeadlineExceeded if fault.reason != "SERVICE_TIMEOUT" => None,
-        Code::Cancelled => None,
-        _ if fault.origin == Origin::Caller || NEUTRAL_REASONS.contains(&&*fault.reason) => None,
-        Code::Unavailable if fault.reason == "UNREACHABLE" => Some(Err(Failure::Unreachable)),
-        Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss | Code::DeadlineExceeded => {
+        (EndpointVerdict::ByCode, Code::DeadlineExceeded | Code::Cancelled) => None,
+        (EndpointVerdict::ByCode, _) if fault.origin == Origin::Caller => None,
+        (EndpointVerdict::ByCode, Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss) => {
             Some(Err(Failure::Call))
         }
         // The endpoint works, and rejected this call.
-        _ => Some(Ok(())),
+        (EndpointVerdict::ByCode, _) => Some(Ok(())),
     }
 }
 
@@ -149,5 +147,35 @@ impl Registry {
             checker: Arc::clone(&service.checker),
             _following: following,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossdock_message::Reason;
+
+    #[test]
+    fn a_fault_implies_for_its_endpoint_what_it_says_or_else_what_its_code_says() {
+        let of = |fault: Fault| verdict::<()>(&Err(fault));
+        let fault = |code| Fault::new(code, "TEST", "a fault");
+        let unreachable = fault(Code::Unavailable).with_endpoint_verdict(EndpointVerdict::Unreachable);
+        assert!(matches!(of(unreachable), Some(Err(Failure::Unreachable))));
+        let unroutable = fault(Code::Unavailable).with_endpoint_verdict(EndpointVerdict::None);
+        assert!(of(unroutable).is_none());
+        let timeout = fault(Code::DeadlineExceeded).with_endpoint_verdict(EndpointVerdict::Failed);
+        assert!(matches!(of(timeout), Some(Err(Failure::Call))));
+        for (code, expected) in [
+            (Code::Unavailable, Some(false)),
+            (Code::Internal, Some(false)),
+            (Code::NotFound, Some(true)),
+            (Code::DeadlineExceeded, None),
+            (Code::Cancelled, None),
+        ] {
+            assert_eq!(of(fault(code)).map(|verdict| verdict.is_ok()), expected, "{code}");
+        }
+        assert!(of(Fault::caller(Code::Internal, "TEST", "a fault of the caller")).is_none());
+        let reported = Fault { reason: Reason::of_service("UNREACHABLE".into()), ..fault(Code::Unavailable) };
+        assert!(matches!(of(reported), Some(Err(Failure::Call))), "a service that answers was reached");
     }
 }
