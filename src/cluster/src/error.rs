@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crossdock_zab::Refusal;
 
+use crate::state_machine::InvalidState;
 use crate::wal;
 
 /// Why an instance cannot start.
@@ -25,8 +26,8 @@ pub enum StartError {
     #[error("{0}")]
     Settings(String),
     /// The state of a snapshot cannot be decoded.
-    #[error("cannot restore the state of a snapshot: {0}")]
-    State(String),
+    #[error("cannot restore the state of a snapshot")]
+    State(#[source] InvalidState),
     /// A thread cannot be started.
     #[error("cannot start a thread for the cluster")]
     Thread(#[source] io::Error),

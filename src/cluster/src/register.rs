@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crossdock_zab::Txn;
 use prost::{Message, Oneof};
 
-use crate::state_machine::{SnapshotEncoder, StateMachine};
+use crate::state_machine::{InvalidState, SnapshotEncoder, StateMachine};
 
 /// Maximum total bytes of all values.
 const BYTES_MAX: usize = 1 << 30;
@@ -128,8 +128,8 @@ impl StateMachine for Register {
         })
     }
 
-    fn restore(&mut self, state: Option<&[u8]>) -> Result<(), String> {
-        let state = State::decode(state.unwrap_or_default()).map_err(|problem| problem.to_string())?;
+    fn restore(&mut self, state: Option<&[u8]>) -> Result<(), InvalidState> {
+        let state = State::decode(state.unwrap_or_default()).map_err(|problem| InvalidState(problem.into()))?;
         self.values = state.values.into_iter().map(|(key, value)| (key.into(), Arc::new(value.to_vec()))).collect();
         self.bytes = self.values.values().map(|value| value.len()).sum();
         Ok(())

@@ -3,6 +3,11 @@
 use bytes::Bytes;
 use crossdock_zab::Txn;
 
+/// Why a state cannot be decoded.
+#[derive(Debug, thiserror::Error)]
+#[error("the state cannot be decoded: {0}")]
+pub struct InvalidState(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
 /// Encodes a snapshot of the state.
 pub type SnapshotEncoder = Box<dyn FnOnce() -> Vec<u8> + Send>;
 
@@ -24,5 +29,5 @@ pub trait StateMachine: Send {
     ///
     /// # Errors
     /// The state cannot be decoded.
-    fn restore(&mut self, state: Option<&[u8]>) -> Result<(), String>;
+    fn restore(&mut self, state: Option<&[u8]>) -> Result<(), InvalidState>;
 }

@@ -216,5 +216,5 @@ fn check_facets(facets: &Facets, leaf: &Leaf<'_>) -> Outcome<()> {
         Leaf::Double(number) => facets.check_number(ryu::Buffer::new().format(*number)),
         _ => Ok(()),
     };
-    checked.or_else(|rule| fail(Problem::Facet(rule)))
+    checked.or_else(|violation| fail(Problem::Facet(violation)))
 }

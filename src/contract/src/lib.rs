@@ -27,7 +27,7 @@ mod typed;
 
 pub use codec::{CodecError, Problem};
 pub use model::{
-    Bound, Cardinality, Contract, Encoding, EnumId, EnumType, Facets, Field, HttpRule, JsonField, JsonNumbers, Kind,
+    Bound, Cardinality, Contract, Encoding, EnumId, EnumType, FacetViolation, Facets, Field, HttpRule, JsonField, JsonNumbers, Kind,
     Matches, Method, Pattern, ProtobufField, RecordId, RecordType, Scalar, Service, SourceFile, VariantTag, Variants,
     WellKnownType, XmlField, XmlNode,
 };

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crossdock_message::{ByteString, Shape};
 
 pub(crate) use build::Builder;
-pub use facets::{Bound, Facets, Matches, Pattern};
+pub use facets::{Bound, FacetViolation, Facets, Matches, Pattern};
 pub use field::{Cardinality, Encoding, Field, JsonField, JsonNumbers, Kind, ProtobufField, Scalar, XmlField, XmlNode};
 
 /// The index of a record in its contract.

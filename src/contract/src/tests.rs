@@ -76,7 +76,7 @@ fn facets_are_checked_on_every_value_that_is_read() {
     );
     let value = Value::Record([(ByteString::from_static("exact"), Value::Int(-1))].into_iter().collect());
     let error = neutral().write_json(&value, &Limits::default()).expect_err("out of range");
-    assert_eq!(error.problem, Problem::Facet("the number must be at least 0".to_owned()));
+    assert_eq!(error.problem, Problem::Facet(FacetViolation::Range { rule: "at least", bound: "0".to_owned() }));
 }
 
 #[test]

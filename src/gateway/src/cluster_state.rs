@@ -1,7 +1,7 @@
 //! The replicated state of a gateway: none, since no route uses the cluster.
 
 use bytes::Bytes;
-use crossdock_cluster::{SnapshotEncoder, StateMachine};
+use crossdock_cluster::{InvalidState, SnapshotEncoder, StateMachine};
 use crossdock_zab::Txn;
 
 /// Executes no command and answers no query.
@@ -20,10 +20,10 @@ impl StateMachine for EmptyState {
         Box::new(Vec::new)
     }
 
-    fn restore(&mut self, state: Option<&[u8]>) -> Result<(), String> {
+    fn restore(&mut self, state: Option<&[u8]>) -> Result<(), InvalidState> {
         match state {
             None | Some([]) => Ok(()),
-            Some(_) => Err("the snapshot contains state of another version of the gateway".to_owned()),
+            Some(_) => Err(InvalidState("it is of another version of the gateway".into())),
         }
     }
 }

@@ -8,24 +8,38 @@ use bytes::Bytes;
 
 use crate::{Body, BodyStream, Fault, Format, Limits, StreamCell, Value, json};
 
+/// Why a body is not a stream.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAStream {
+    /// It is not an array.
+    #[error("a stream must be a JSON array")]
+    NoArray,
+    /// It is not JSON.
+    #[error(transparent)]
+    Json(#[from] json::JsonError),
+    /// An item cannot be written.
+    #[error(transparent)]
+    Item(#[from] json::JsonWriteError),
+}
+
 /// Converts a typed JSON array to a stream of its items.
 ///
 /// # Errors
-/// A message, if the body has no type or is not a JSON array.
-pub fn stream_from_json(body: &Body) -> Result<Body, String> {
+/// [`NotAStream`] if the body has no type or is not a JSON array.
+pub fn stream_from_json(body: &Body) -> Result<Body, NotAStream> {
     let Body::Raw { chunks, of_type: Some(of_type), .. } = body else {
-        return Err("a stream must be a JSON array".to_owned());
+        return Err(NotAStream::NoArray);
     };
     let items = match json::read(&chunks.to_bytes(), &Limits::default()) {
         Ok(Value::List(items)) => items,
-        Ok(_) => return Err("a stream must be a JSON array".to_owned()),
-        Err(error) => return Err(error.to_string()),
+        Ok(_) => return Err(NotAStream::NoArray),
+        Err(error) => return Err(error.into()),
     };
-    let typed = |item: &Value| -> Result<Body, String> {
-        let text = json::write(item).map_err(|error| error.to_string())?;
+    let typed = |item: &Value| -> Result<Body, NotAStream> {
+        let text = json::write(item)?;
         Ok(Body::typed(Bytes::from(text).into(), Format::Json, Arc::clone(of_type)))
     };
-    Ok(stream_of(items.iter().map(typed).collect::<Result<_, String>>()?))
+    Ok(stream_of(items.iter().map(typed).collect::<Result<_, NotAStream>>()?))
 }
 
 /// A stream of these bodies.

@@ -8,4 +8,4 @@ mod compile;
 mod text;
 
 pub use compile::{Files, compile};
-pub use text::{text_to_wire, wire_to_text};
+pub use text::{TextFormatError, text_to_wire, wire_to_text};

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{Notify, watch};
 
+use self::lookup::LookupError;
+
 use self::lookup::{Answer, look_up};
 
 /// Minimum interval between two lookups of a name.
@@ -139,7 +141,7 @@ impl Name {
     }
 
     /// Applies the result of a lookup and logs changes.
-    fn update(&self, result: Result<Vec<IpAddr>, String>) {
+    fn update(&self, result: Result<Vec<IpAddr>, LookupError>) {
         let host = &*self.host;
         match result {
             Ok(mut found) => {
@@ -165,6 +167,7 @@ impl Name {
             }
             Err(problem) => {
                 self.failed_total.fetch_add(1, Ordering::Relaxed);
+                let problem = problem.to_string();
                 self.addresses.send_if_modified(|known| {
                     if known.problem.as_deref() == Some(&*problem) {
                         return false;
@@ -236,12 +239,12 @@ mod tests {
         name.update(Ok(vec![ip(2), ip(1), ip(2)]));
         assert_eq!(*name.addresses().list, [ip(1), ip(2)]);
         let mut changes = name.subscribe();
-        name.update(Err("timed out".into()));
+        name.update(Err(LookupError::TimedOut));
         let kept = name.addresses();
         assert_eq!((&*kept.list, kept.problem.as_deref()), (&[ip(1), ip(2)][..], Some("timed out")));
         assert!(changes.has_changed().expect("the name is alive"));
         changes.mark_unchanged();
-        name.update(Err("timed out".into()));
+        name.update(Err(LookupError::TimedOut));
         assert!(!changes.has_changed().expect("the name is alive"), "the same problem is not a change");
         name.update(Ok(vec![ip(3)]));
         assert_eq!(name.addresses(), Addresses { list: [ip(3)].into(), problem: None });

@@ -97,7 +97,7 @@ fn typed(
         }
         ConvertFormat::ProtoText => {
             let text = std::str::from_utf8(input).map_err(|error| failed(&error.to_string()))?;
-            crossdock_proto::text_to_wire(of_type, text).map_err(|problem| failed(&problem))?
+            crossdock_proto::text_to_wire(of_type, text).map_err(|problem| failed(&problem.to_string()))?
         }
         _ => of_type.normalize(input, limits).map_err(|error| failed(&error.to_string()))?,
     };
@@ -106,7 +106,7 @@ fn typed(
         ConvertFormat::Json => of_type.wire_to_json(&wire, limits).map_err(|error| failed(&error.to_string())),
         ConvertFormat::ProtoText => crossdock_proto::wire_to_text(of_type, &wire, limits)
             .map(String::into_bytes)
-            .map_err(|problem| failed(&problem)),
+            .map_err(|problem| failed(&problem.to_string())),
         _ => Ok(wire.into()),
     }
 }

@@ -92,7 +92,7 @@ impl Driver {
 
     pub(super) fn restore(&mut self, zxid: Zxid) {
         let restored = match wal::read_snapshot(&self.settings.data, zxid) {
-            Ok(Some(state)) => self.state_machine.restore(Some(&state)),
+            Ok(Some(state)) => self.state_machine.restore(Some(&state)).map_err(|problem| problem.to_string()),
             Ok(None) => Err(format!("the snapshot of {zxid} is damaged")),
             Err(problem) => Err(problem.to_string()),
         };

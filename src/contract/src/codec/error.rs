@@ -2,6 +2,8 @@
 
 use crossdock_message::json::JsonErrorKind;
 
+use crate::model::FacetViolation;
+
 /// The cause of an error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -59,7 +61,7 @@ pub enum Problem {
     },
     /// A value violates a facet of its field.
     #[error("{0}")]
-    Facet(String),
+    Facet(FacetViolation),
     /// A number is outside the range of its type.
     #[error("the number does not fit in {0}")]
     Range(&'static str),

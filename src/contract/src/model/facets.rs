@@ -50,17 +50,52 @@ impl fmt::Debug for Pattern {
     }
 }
 
+/// The rule of a contract that a value violates.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FacetViolation {
+    /// It is shorter than this.
+    #[error("the length must be at least {min} {unit}")]
+    TooShort {
+        /// The minimum length.
+        min: usize,
+        /// `characters` or `bytes`.
+        unit: &'static str,
+    },
+    /// It is longer than this.
+    #[error("the length must be at most {max} {unit}")]
+    TooLong {
+        /// The maximum length.
+        max: usize,
+        /// `characters` or `bytes`.
+        unit: &'static str,
+    },
+    /// It does not match this pattern.
+    #[error("the text must match `{0}`")]
+    Pattern(String),
+    /// It is outside of this bound.
+    #[error("the number must be {rule} {bound}")]
+    Range {
+        /// `at least`, `greater than`, `at most` or `less than`.
+        rule: &'static str,
+        /// The bound.
+        bound: String,
+    },
+    /// It is none of these values.
+    #[error("the value must be one of {}", .0.join(", "))]
+    NotListed(Vec<String>),
+}
+
 impl Facets {
     /// Checks a text.
     ///
     /// # Errors
     /// The rule that it violates.
-    pub fn check_text(&self, text: &str) -> Result<(), String> {
+    pub fn check_text(&self, text: &str) -> Result<(), FacetViolation> {
         if self.length_min.is_some() || self.length_max.is_some() {
             self.check_length(text.chars().count(), "characters")?;
         }
         if let Some(pattern) = self.pattern.as_ref().filter(|pattern| !(pattern.matches)(text)) {
-            return Err(format!("the text must match `{}`", pattern.source));
+            return Err(FacetViolation::Pattern(pattern.source.clone()));
         }
         self.check_listed(text)
     }
@@ -69,7 +104,7 @@ impl Facets {
     ///
     /// # Errors
     /// The rule that it violates.
-    pub fn check_bytes(&self, len: usize) -> Result<(), String> {
+    pub fn check_bytes(&self, len: usize) -> Result<(), FacetViolation> {
         self.check_length(len, "bytes")
     }
 
@@ -77,7 +112,7 @@ impl Facets {
     ///
     /// # Errors
     /// The rule that it violates.
-    pub fn check_number(&self, text: &str) -> Result<(), String> {
+    pub fn check_number(&self, text: &str) -> Result<(), FacetViolation> {
         let Ok(number) = Decimal::new(text) else { return Ok(()) };
         let beyond = |bound: &Bound, side: Ordering| match number.compare(&bound.number) {
             Ordering::Equal => bound.is_exclusive,
@@ -85,31 +120,30 @@ impl Facets {
         };
         if let Some(min) = self.min.as_ref().filter(|min| beyond(min, Ordering::Less)) {
             let rule = if min.is_exclusive { "greater than" } else { "at least" };
-            return Err(format!("the number must be {rule} {}", min.number.as_str()));
+            return Err(FacetViolation::Range { rule, bound: min.number.as_str().to_owned() });
         }
         if let Some(max) = self.max.as_ref().filter(|max| beyond(max, Ordering::Greater)) {
             let rule = if max.is_exclusive { "less than" } else { "at most" };
-            return Err(format!("the number must be {rule} {}", max.number.as_str()));
+            return Err(FacetViolation::Range { rule, bound: max.number.as_str().to_owned() });
         }
         self.check_listed(text)
     }
 
-    fn check_length(&self, len: usize, unit: &str) -> Result<(), String> {
+    fn check_length(&self, len: usize, unit: &'static str) -> Result<(), FacetViolation> {
         if let Some(min) = self.length_min.filter(|min| len < *min) {
-            return Err(format!("the length must be at least {min} {unit}"));
+            return Err(FacetViolation::TooShort { min, unit });
         }
         if let Some(max) = self.length_max.filter(|max| len > *max) {
-            return Err(format!("the length must be at most {max} {unit}"));
+            return Err(FacetViolation::TooLong { max, unit });
         }
         Ok(())
     }
 
-    fn check_listed(&self, text: &str) -> Result<(), String> {
+    fn check_listed(&self, text: &str) -> Result<(), FacetViolation> {
         if self.values.is_empty() || self.values.iter().any(|value| *value == text) {
             return Ok(());
         }
-        let values: Vec<&str> = self.values.iter().map(|value| &**value).collect();
-        Err(format!("the value must be one of {}", values.join(", ")))
+        Err(FacetViolation::NotListed(self.values.iter().map(|value| value.to_string()).collect()))
     }
 }
 
@@ -145,7 +179,7 @@ mod tests {
         for (number, is_valid) in cases {
             assert_eq!(facets.check_number(number).is_ok(), is_valid, "{number}");
         }
-        assert_eq!(facets.check_number("10").expect_err("out of range"), "the number must be less than 10");
+        assert_eq!(facets.check_number("10").expect_err("out of range").to_string(), "the number must be less than 10");
     }
 
     #[test]
@@ -154,7 +188,7 @@ mod tests {
         let pattern = Some(Pattern { source: "A.*".into(), matches });
         let facets = Facets { pattern, values: vec!["A1".into(), "A2".into(), "B1".into()], ..Facets::default() };
         assert!(facets.check_text("A1").is_ok());
-        assert_eq!(facets.check_text("B1").expect_err("no match"), "the text must match `A.*`");
-        assert_eq!(facets.check_text("A3").expect_err("not listed"), "the value must be one of A1, A2, B1");
+        assert_eq!(facets.check_text("B1").expect_err("no match").to_string(), "the text must match `A.*`");
+        assert_eq!(facets.check_text("A3").expect_err("not listed").to_string(), "the value must be one of A1, A2, B1");
     }
 }

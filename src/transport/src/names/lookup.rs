@@ -22,12 +22,42 @@ pub(super) struct Answer {
     pub(super) valid_until: Instant,
 }
 
+/// Why a name has no address.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookupError {
+    #[error("not a valid DNS name")]
+    NotAName,
+    #[error("cannot use /etc/resolv.conf: {0}")]
+    Configuration(NetError),
+    #[error("the name servers timed out")]
+    TimedOut,
+    #[error("the name does not exist")]
+    NoName,
+    #[error("the name has no address")]
+    NoAddress,
+    #[error("the answer has no usable address")]
+    NoUsableAddress,
+    #[error("{0}")]
+    Other(NetError),
+}
+
+impl From<NetError> for LookupError {
+    fn from(problem: NetError) -> Self {
+        match problem {
+            problem if problem.is_nx_domain() => Self::NoName,
+            problem if is_no_records(&problem) => Self::NoAddress,
+            NetError::Timeout => Self::TimedOut,
+            other => Self::Other(other),
+        }
+    }
+}
+
 /// All usable IPv4 and IPv6 addresses of a name that this machine has a route to. `known` is the previous answer: if the lookup of one
 /// address family fails, its previous addresses are kept.
 ///
 /// # Errors
-/// A human-readable reason why there is no address.
-pub(super) async fn look_up(host: &str, known: &[IpAddr]) -> Result<Answer, String> {
+/// Why there is no address.
+pub(super) async fn look_up(host: &str, known: &[IpAddr]) -> Result<Answer, LookupError> {
     let lookup = async {
         match from_hosts_file(host) {
             Some(addresses) => Ok(Answer { addresses, valid_until: Instant::now() + HOSTS_FILE_TTL }),
@@ -36,11 +66,11 @@ pub(super) async fn look_up(host: &str, known: &[IpAddr]) -> Result<Answer, Stri
     };
     let mut answer = match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
         Ok(answer) => answer?,
-        Err(_) => return Err("the name servers timed out".into()),
+        Err(_) => return Err(LookupError::TimedOut),
     };
     answer.addresses = usable(answer.addresses, has_route);
     if answer.addresses.is_empty() {
-        return Err("the answer has no usable address".into());
+        return Err(LookupError::NoUsableAddress);
     }
     Ok(answer)
 }
@@ -60,17 +90,16 @@ fn parse_name(host: &str) -> Option<Name> {
     Name::from_ascii(host).or_else(|_| Name::from_utf8(host)).ok()
 }
 
-async fn from_name_servers(host: &str, known: &[IpAddr]) -> Result<Answer, String> {
-    let name = parse_name(host).ok_or("not a valid DNS name")?;
-    let mut builder =
-        TokioResolver::builder_tokio().map_err(|problem| format!("cannot use /etc/resolv.conf: {problem}"))?;
+async fn from_name_servers(host: &str, known: &[IpAddr]) -> Result<Answer, LookupError> {
+    let name = parse_name(host).ok_or(LookupError::NotAName)?;
+    let mut builder = TokioResolver::builder_tokio().map_err(LookupError::Configuration)?;
     let options = builder.options_mut();
     options.use_hosts_file = ResolveHosts::Never;
     options.ip_strategy = hickory_resolver::config::LookupIpStrategy::Ipv4AndIpv6;
     // This resolver looks up each record once.
     options.cache_size = 0;
-    let resolver = builder.build().map_err(|problem| format!("cannot use /etc/resolv.conf: {problem}"))?;
-    let found = resolver.lookup_ip(name).await.map_err(|problem| explain(&problem))?;
+    let resolver = builder.build().map_err(LookupError::Configuration)?;
+    let found = resolver.lookup_ip(name).await?;
     let (mut addresses, valid_until): (Vec<IpAddr>, _) = (found.iter().collect(), found.valid_until());
     // If a family is missing, its lookup may have failed: `lookup_ip` succeeds if one of the two does.
     let missing = [(RecordType::A, true), (RecordType::AAAA, false)]
@@ -91,15 +120,6 @@ async fn from_name_servers(host: &str, known: &[IpAddr]) -> Result<Answer, Strin
 /// Whether the name server answered that there is no such record.
 fn is_no_records(problem: &NetError) -> bool {
     matches!(problem, NetError::Dns(DnsError::NoRecordsFound(_)))
-}
-
-fn explain(problem: &NetError) -> String {
-    match problem {
-        problem if problem.is_nx_domain() => "the name does not exist".into(),
-        problem if is_no_records(problem) => "the name has no address".into(),
-        NetError::Timeout => "the name servers timed out".into(),
-        other => other.to_string(),
-    }
 }
 
 /// Keeps the addresses that a host can have and that are routed; if none is routed, keeps all.

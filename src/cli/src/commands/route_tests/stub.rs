@@ -196,7 +196,8 @@ impl Outbound for StubOutbound {
                     Some(call) if call.server_streaming => {
                         let of_type = Arc::clone(&call.reply) as Arc<dyn BodyType>;
                         let list = Body::typed(body.into_bytes().into(), format, of_type);
-                        stream_from_json(&list).map_err(|problem| Fault::new(Code::Internal, "STUB", problem))?
+                        stream_from_json(&list)
+                            .map_err(|problem| Fault::new(Code::Internal, "STUB", problem.to_string()))?
                     }
                     Some(call) => {
                         let of_type = Arc::clone(&call.reply) as Arc<dyn BodyType>;
