@@ -68,6 +68,18 @@ impl PathTemplate {
     /// # Errors
     /// [`TemplateError`] if the text does not start with `/`, or has an empty segment, a character that a path cannot contain, a variable that does
     /// not span whole segments, a name twice, or `**` before the end.
+    ///
+    /// ```
+    /// use crossdock_ports::PathTemplate;
+    ///
+    /// let template = PathTemplate::parse("/shops/{shop}/orders/{id}").expect("a template");
+    /// let path = "/shops/north/orders/7";
+    /// let values: Vec<_> = template.bind(path).map(|(name, range)| (&**name, &path[range])).collect();
+    /// assert_eq!(values, [("shop", "north"), ("id", "7")]);
+    ///
+    /// let error = PathTemplate::parse("shops").expect_err("no slash");
+    /// assert_eq!((&*error.problem, &*error.help), ("a path must start with `/`", "write `/shops`"));
+    /// ```
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let error =
             |range, problem: &str, help: &str| TemplateError { range, problem: problem.into(), help: help.into() };

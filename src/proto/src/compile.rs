@@ -42,6 +42,34 @@ impl FileResolver for Sources {
 
 /// Compiles `.proto` files and their imports.
 ///
+/// ```
+/// use std::sync::Arc;
+///
+/// use bytes::Bytes;
+/// use crossdock_contract::{TypeRef, UnknownFields};
+/// use crossdock_message::Limits;
+/// use crossdock_proto::{Files, compile};
+///
+/// struct Shop;
+///
+/// impl Files for Shop {
+///     fn read(&self, name: &str) -> Result<Option<Bytes>, String> {
+///         let text = "syntax = \"proto3\"; package shop; message Order { int64 id = 1; repeated string lines = 2; }";
+///         Ok((name == "shop.proto").then(|| Bytes::from_static(text.as_bytes())))
+///     }
+/// }
+///
+/// let contract = Arc::new(compile(&["shop.proto"], &Shop).expect("a contract"));
+/// let order = contract.find_record("shop.Order").map(|id| TypeRef::new(contract, id)).expect("the type");
+/// let json = Bytes::from_static(br#"{"id":"9007199254740993","lines":["a"]}"#);
+/// let wire = order.json_to_wire(&json, UnknownFields::Refuse, &Limits::default()).expect("an order");
+/// assert_eq!(wire, b"\x08\x81\x80\x80\x80\x80\x80\x80\x10\x12\x01a");
+///
+/// let misspelt = Bytes::from_static(br#"{"Id":1}"#);
+/// let error = order.json_to_wire(&misspelt, UnknownFields::Refuse, &Limits::default()).expect_err("no such field");
+/// assert!(error.to_string().contains("`Id`"), "{error}");
+/// ```
+///
 /// # Errors
 /// [`ProtoError`] with its location, for an error in one of the files or a missing file.
 pub fn compile(names: &[&str], files: &dyn Files) -> Result<Contract, ProtoError> {

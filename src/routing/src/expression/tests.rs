@@ -131,6 +131,29 @@ fn a_missing_value_is_the_fault_of_its_sender() {
 }
 
 #[test]
+fn exhausting_the_budget_with_headers_is_the_fault_of_their_sender() {
+    let request = Request { message: message("application/json", "{}"), binding: Binding::default().into() };
+    let reply = message("application/json", "{}");
+    let limits = Limits::default();
+    for (reply, code) in [(None, Code::InvalidArgument), (Some(&reply), Code::Internal)] {
+        let meter = Meter::exhausted(std::time::Instant::now() + std::time::Duration::from_secs(60));
+        let scope = Scope {
+            request: &request,
+            current: reply.unwrap_or(&request.message),
+            reply,
+            variables: &[],
+            item: None,
+            host: &FixedHost::default(),
+            meter: &meter,
+            limits: &limits,
+        };
+        let path = Path { root: "header".into(), steps: vec![PathStep::Field("x-a".into())] };
+        let fault = scope.find(&path).expect_err("there is no budget left");
+        assert_eq!((fault.code, fault.reason.as_str()), (code, "TOO_MUCH_WORK"), "{fault}");
+    }
+}
+
+#[test]
 fn faults_never_contain_message_data() {
     for source in [
         "req.o[req.lines[0].sku]",
