@@ -62,7 +62,8 @@ pub async fn call(
     let mut message = Message::new(ByteString::new(), ByteString::from_static("command"));
     let bytes = Bytes::copy_from_slice(request.json.as_bytes());
     let typed = Body::typed(bytes.into(), Format::Json, Arc::clone(&call.request) as Arc<dyn BodyType>);
-    message.body = if call.client_streaming { stream_from_json(&typed).map_err(|error| error.to_string())? } else { typed };
+    message.body =
+        if call.client_streaming { stream_from_json(&typed).map_err(|error| error.to_string())? } else { typed };
     for (name, value) in request.metadata {
         message.headers.append(name.clone(), value.clone()).map_err(|error| error.to_string())?;
     }

@@ -27,9 +27,9 @@ mod typed;
 
 pub use codec::{CodecError, Problem};
 pub use model::{
-    Bound, Cardinality, Contract, Encoding, EnumId, EnumType, FacetViolation, Facets, Field, HttpRule, JsonField, JsonNumbers, Kind,
-    Matches, Method, Pattern, ProtobufField, RecordId, RecordType, Scalar, Service, SourceFile, VariantTag, Variants,
-    WellKnownType, XmlField, XmlNode,
+    Bound, Cardinality, Contract, Encoding, EnumId, EnumType, FacetViolation, Facets, Field, HttpRule, JsonField,
+    JsonNumbers, Kind, Matches, Method, Pattern, ProtobufField, RecordId, RecordType, Scalar, Service, SourceFile,
+    VariantTag, Variants, WellKnownType, XmlField, XmlNode,
 };
 pub use proto::{ProtoError, SourceRange, from_descriptor_set};
 pub use set::Contracts;

@@ -401,7 +401,9 @@ fn the_text_format_round_trips() {
     let wire = Bytes::from(text_to_wire(&order, "id: 5\nlines { sku: \"a\" }").expect("a text"));
     assert_eq!(order.wire_to_json(&wire, &limits).as_deref(), Ok(&br#"{"id":"5","lines":[{"sku":"a"}]}"#[..]));
     assert_eq!(text_to_wire(&order, &wire_to_text(&order, &wire, &limits).expect("a text")).map(Bytes::from), Ok(wire));
-    assert!(text_to_wire(&order, "id: 5\nnothing: 1").expect_err("no field").to_string().starts_with("line 2, column 1"));
+    assert!(
+        text_to_wire(&order, "id: 5\nnothing: 1").expect_err("no field").to_string().starts_with("line 2, column 1")
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # setup.sh CACHE
 #
-# Installs gRPC for Python into the folder CACHE: venv/, and python/ with the code generated from lab.v1.
+# Installs gRPC and Prometheus' client for Python into the folder CACHE: venv/, and python/ with the code generated from lab.v1.
 # Does nothing if everything is installed. Needs python3 with venv.
 set -euo pipefail
 [ $# -eq 1 ] || { echo "usage: $0 CACHE" >&2; exit 2; }

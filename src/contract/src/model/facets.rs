@@ -143,7 +143,7 @@ impl Facets {
         if self.values.is_empty() || self.values.iter().any(|value| *value == text) {
             return Ok(());
         }
-        Err(FacetViolation::NotListed(self.values.iter().map(|value| value.to_string()).collect()))
+        Err(FacetViolation::NotListed(self.values.iter().map(ToString::to_string).collect()))
     }
 }
 
