@@ -142,7 +142,8 @@ where
             Some(work) => drop(request.extensions_mut().insert(work)),
             None => drop(request.extensions_mut().insert(TooMuchWork)),
         }
-        let handling = handle(request);
+        // hyper moves the future of a request several times; boxed, it is copied once.
+        let handling = Box::pin(handle(request));
         async move { Ok::<_, Infallible>(handling.await.map(|body| WatchedBody::new(body, call))) }
     });
     let stream = WriteCoalescer::new(WriteObserver::new(stream, Rc::clone(&activity)));
