@@ -32,7 +32,7 @@ pub use context::{RequestContext, TlsIdentity, TraceContext};
 pub use decimal::{Decimal, DecimalError};
 pub use fault::{Cause, Code, EndpointVerdict, Fault, Origin, Retry, ServiceStatus};
 pub use headers::{HeaderError, Headers, is_list_header};
-pub use json_stream::{stream_from_json, stream_of};
+pub use json_stream::{NotAStream, stream_from_json, stream_of};
 pub use limits::Limits;
 pub use message::{Deadline, Message};
 pub use reason::Reason;

@@ -241,7 +241,7 @@ mod tests {
         let mut changes = name.subscribe();
         name.update(Err(LookupError::TimedOut));
         let kept = name.addresses();
-        assert_eq!((&*kept.list, kept.problem.as_deref()), (&[ip(1), ip(2)][..], Some("timed out")));
+        assert_eq!((&*kept.list, kept.problem.as_deref()), (&[ip(1), ip(2)][..], Some("the name servers timed out")));
         assert!(changes.has_changed().expect("the name is alive"));
         changes.mark_unchanged();
         name.update(Err(LookupError::TimedOut));
