@@ -25,6 +25,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("crossdock-http", 4),
     ("crossdock-grpc", 4),
     ("crossdock-amqp", 4),
+    ("crossdock-kafka", 4),
     ("crossdock-gateway", 5),
     ("crossdock-cli", 6),
     ("crossdock-tests", 7),
@@ -48,6 +49,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("granit-parser", &["crossdock-settings"]),
     ("lapin", &["crossdock-amqp"]),
     ("async-rs", &["crossdock-amqp"]),
+    ("rdkafka", &["crossdock-kafka"]),
     ("rustls", &["crossdock-tls", "crossdock-transport"]),
     ("rand_chacha", &["crossdock-simulator"]),
     ("crc32c", &["crossdock-cluster"]),
@@ -91,7 +93,7 @@ fn manifests() -> BTreeMap<String, (String, BTreeSet<String>)> {
 /// Libraries that must not be in the closure of a crate's dependencies, tests excluded.
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("crossdock-zab", &["tokio", "hyper", "rustls", "prost"]),
-    ("crossdock-cluster", &["hyper", "actix-server", "actix-web", "hickory-resolver", "protox", "lapin"]),
+    ("crossdock-cluster", &["hyper", "actix-server", "actix-web", "hickory-resolver", "protox", "lapin", "rdkafka"]),
     ("crossdock-message", &["tokio", "hyper"]),
     ("crossdock-settings", &["tokio", "hyper"]),
     ("crossdock-expression", &["tokio", "hyper", "protox"]),

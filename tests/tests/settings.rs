@@ -8,6 +8,7 @@ use crossdock_tests::{crossdock, repository};
 
 const LISTENERS: &str = "version: 1\nlisteners: { public: { http: { bind: \"127.0.0.1:0\" } } }\n";
 const BROKER: &str = "version: 1\nlisteners: { broker: { amqp: { url: \"amqp://127.0.0.1\" } } }\n";
+const TOPICS: &str = "version: 1\nlisteners: { topics: { kafka: { brokers: \"127.0.0.1:9092\", group: g } } }\n";
 const LISTENERS_AND_GRPC: &str = "version: 1
 listeners:
   public: { http: { bind: \"127.0.0.1:0\" } }
@@ -45,6 +46,7 @@ fn each_broken_file_is_reported_with_a_position_and_a_fix() {
             let listeners = match name.split('-').next() {
                 Some("typed") => LISTENERS_AND_GRPC,
                 Some("queues") => BROKER,
+                Some("topics") => TOPICS,
                 _ => LISTENERS,
             };
             std::fs::write(folder.path().join("crossdock.yaml"), listeners).expect("settings");

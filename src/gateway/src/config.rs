@@ -113,6 +113,8 @@ pub fn adapters() -> Vec<Arc<dyn Adapter>> {
         Arc::new(crossdock_http::HttpAdapter),
         Arc::new(crossdock_grpc::GrpcAdapter),
         Arc::new(crossdock_amqp::AmqpAdapter::default()),
+        #[cfg(feature = "kafka")]
+        Arc::new(crossdock_kafka::KafkaAdapter::default()),
     ]
 }
 

@@ -186,8 +186,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A message to a service without a body: with the context of the caller and the headers that the route forwards or sets, but nothing from
-    /// replies.
+    /// A message to a service without a body: with the context, key and time of the request and the headers that the route forwards or sets, but
+    /// nothing from replies.
     fn envelope(&self) -> Message {
         let request = &self.request.message;
         let id = match &self.part {
@@ -198,6 +198,8 @@ impl<'a> Run<'a> {
         message.deadline = Some(Deadline::at(self.deadline));
         message.context.clone_from(&request.context);
         message.work.clone_from(&request.work);
+        message.key.clone_from(&request.key);
+        message.time = request.time;
         message.headers = request.headers.clone();
         for (name, value) in self.set.iter() {
             // Both were validated when they were set.

@@ -1,0 +1,76 @@
+//! What all clients of librdkafka share: their settings, their logs, and their last error.
+
+use std::sync::{Mutex, PoisonError};
+
+use crossdock_ports::PortStatus;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// Receives the logs and errors of a client.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    /// The brokers, for logs.
+    brokers: String,
+    /// What the client does, for logs.
+    purpose: &'static str,
+    /// The last error, until the brokers do something that was requested.
+    problem: Mutex<Option<String>>,
+}
+
+impl Monitor {
+    pub(crate) fn new(brokers: &str, purpose: &'static str) -> Self {
+        Self { brokers: brokers.to_owned(), purpose, problem: Mutex::default() }
+    }
+
+    /// The brokers replied.
+    pub(crate) fn is_up(&self) {
+        let was_down = self.problem.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if was_down.is_some() {
+            tracing::info!(brokers = %self.brokers, purpose = self.purpose, "brokers reached again");
+        }
+    }
+
+    /// The brokers cannot be used for this reason.
+    pub(crate) fn is_down(&self, problem: &str) {
+        let mut known = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_deref() != Some(problem) {
+            tracing::warn!(brokers = %self.brokers, purpose = self.purpose, problem, "brokers cannot be used; retrying");
+            *known = Some(problem.to_owned());
+        }
+    }
+
+    pub(crate) fn status(&self) -> PortStatus {
+        match &*self.problem.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(problem) => PortStatus::Down(problem.clone()),
+            None => PortStatus::Up,
+        }
+    }
+}
+
+impl ClientContext for Monitor {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        let (brokers, purpose) = (&self.brokers, self.purpose);
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(%brokers, purpose, facility, text, "message of librdkafka");
+            }
+            // Errors that matter are reported to `error` as well.
+            _ => tracing::debug!(%brokers, purpose, facility, text, "message of librdkafka"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            // One broker of several: librdkafka uses the others.
+            Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve)
+                if self.brokers.contains(',') =>
+            {
+                tracing::debug!(brokers = %self.brokers, purpose = self.purpose, reason, "a broker is unreachable");
+            }
+            // The reason is in the error before it.
+            Some(RDKafkaErrorCode::AllBrokersDown) if !self.status().is_up() => {}
+            _ => self.is_down(reason),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Settings as written; `checked` holds the validated form.
+
+mod checked;
+mod cluster;
+mod key;
+
+use std::time::Duration as StdDuration;
+
+use crossdock_settings::{Duration, Named, OneOrMany, Secret, Size, Spanned, choices, settings};
+use crossdock_tls::ClientTlsSettings;
+
+pub(crate) use checked::{Entry, Listener, Operation, RejectPolicy, Service};
+pub(crate) use cluster::Cluster;
+
+choices! {
+    /// How the gateway authenticates to the brokers (RFC 4422).
+    pub(crate) enum Mechanism {
+        /// User name and password in plain text: only over TLS.
+        Plain = "PLAIN",
+        /// A challenge with SHA-256 (RFC 7677).
+        ScramSha256 = "SCRAM-SHA-256",
+        /// A challenge with SHA-512.
+        ScramSha512 = "SCRAM-SHA-512",
+    }
+}
+
+choices! {
+    /// The protocol of consumer groups.
+    pub(crate) enum GroupProtocol {
+        /// Assignment by a member of the group, cooperatively.
+        Classic = "classic",
+        /// Assignment by the brokers (KIP-848).
+        Consumer = "consumer",
+    }
+}
+
+choices! {
+    /// Where a group starts that has no offset for a partition.
+    pub(crate) enum Start {
+        /// At the first record.
+        Earliest = "earliest",
+        /// At records that are written later.
+        Latest = "latest",
+    }
+}
+
+choices! {
+    /// Which records are processed one after another.
+    pub(crate) enum Order {
+        /// All records of a partition.
+        Partition = "partition",
+        /// Records of a partition with the same key; those without a key are processed concurrently.
+        Key = "key",
+        /// None.
+        None = "none",
+    }
+}
+
+choices! {
+    /// What happens to a record that will never succeed.
+    pub(crate) enum Reject {
+        /// It is written to the topic that `dead_letter` names, with the reason.
+        DeadLetter = "dead_letter",
+        /// It is skipped and lost.
+        Discard = "discard",
+    }
+}
+
+choices! {
+    /// The compression of record batches.
+    pub(crate) enum Compression {
+        /// None.
+        None = "none",
+        /// gzip.
+        Gzip = "gzip",
+        /// Snappy.
+        Snappy = "snappy",
+        /// LZ4.
+        Lz4 = "lz4",
+        /// Zstandard.
+        Zstd = "zstd",
+    }
+}
+
+choices! {
+    /// The format of a value.
+    pub(crate) enum BodyFormat {
+        /// JSON.
+        Json = "json",
+        /// XML.
+        Xml = "xml",
+        /// Protobuf; needs a contract.
+        Protobuf = "protobuf",
+        /// Text or bytes, unchanged.
+        Raw = "raw",
+    }
+}
+
+const fn millis(count: u64) -> Duration {
+    Duration(StdDuration::from_millis(count))
+}
+
+settings! {
+    /// a login to kafka brokers
+    pub(crate) struct SaslSettings {
+        /// The mechanism.
+        pub(crate) mechanism: Mechanism,
+        /// The user name.
+        pub(crate) username: String,
+        /// The password.
+        pub(crate) password: Spanned<Secret>,
+    }
+
+    /// a kafka listener
+    pub(crate) struct ListenerSettings {
+        /// Brokers by which the cluster is found: `host:port`, or a list.
+        pub(crate) brokers: OneOrMany<Spanned<String>>,
+        /// TLS to the brokers: `tls: {}` for the authorities of the system.
+        pub(crate) tls: Option<ClientTlsSettings>,
+        /// Authentication to the brokers.
+        pub(crate) sasl: Option<SaslSettings>,
+        /// The consumer group. All instances with the same group share the partitions of its topics.
+        pub(crate) group: Spanned<String>,
+        /// The protocol of the group.
+        pub(crate) protocol: GroupProtocol = GroupProtocol::Classic,
+        /// A name of this instance, unique in the group, with which it keeps its partitions over a restart (static membership). Only with
+        /// `protocol: classic`.
+        pub(crate) instance: Option<Spanned<String>>,
+        /// Where the group starts in a partition for which it has no offset.
+        pub(crate) start: Start = Start::Earliest,
+        /// The rack of this instance: the nearest replica is read (KIP-392).
+        pub(crate) rack: Option<String>,
+        /// How long the brokers wait for a silent instance before they reassign its partitions. Only with `protocol: classic`.
+        pub(crate) session_timeout: Duration = millis(45_000),
+        /// How often offsets are committed.
+        pub(crate) commit_interval: Duration = millis(1_000),
+    }
+
+    /// a kafka entry
+    pub(crate) struct EntrySettings {
+        /// The name of the listener in crossdock.yaml.
+        pub(crate) listen: String,
+        /// The topic to consume.
+        pub(crate) topic: Spanned<String>,
+        /// Which records are processed one after another.
+        pub(crate) order: Order = Order::Partition,
+        /// The maximum number of records that are processed at the same time.
+        pub(crate) concurrency: usize = 64,
+        /// The maximum distance, in records, between the first record of a partition that is not settled and the last one that was read.
+        pub(crate) window: usize = 1_000,
+        /// The maximum size of these records.
+        pub(crate) window_size: Size = Size(16 << 20),
+        /// The maximum size of a record's value.
+        pub(crate) max: Size = Size(1 << 20),
+        /// The format of values without a `content-type` header.
+        pub(crate) format: BodyFormat = BodyFormat::Raw,
+        /// The field of `req` that holds the value; without it, the fields of the value are the fields of `req`.
+        pub(crate) body: Option<String>,
+        /// What happens to a record that will never succeed.
+        pub(crate) reject: Reject = Reject::DeadLetter,
+        /// The dead letter topic.
+        pub(crate) dead_letter: Option<Spanned<String>>,
+        /// The maximum number of attempts after a failure that may be temporary; there is no limit while the service is unreachable.
+        pub(crate) attempts: u32 = 5,
+        /// The delay before the second attempt; it doubles with each attempt.
+        pub(crate) backoff: Duration = millis(200),
+        /// The longest delay between two attempts.
+        pub(crate) backoff_max: Duration = millis(30_000),
+    }
+
+    /// a kafka service
+    pub(crate) struct ServiceSettings {
+        /// Brokers by which the cluster is found: `host:port`, or a list.
+        pub(crate) brokers: OneOrMany<Spanned<String>>,
+        /// TLS to the brokers: `tls: {}` for the authorities of the system.
+        pub(crate) tls: Option<ClientTlsSettings>,
+        /// Authentication to the brokers.
+        pub(crate) sasl: Option<SaslSettings>,
+        /// The operations by name.
+        pub(crate) operations: Named<OperationSettings>,
+        /// The default encoding of values.
+        pub(crate) format: BodyFormat = BodyFormat::Json,
+        /// The compression of record batches.
+        pub(crate) compression: Compression = Compression::Lz4,
+        /// How long a record waits for others to be sent with.
+        pub(crate) linger: Duration = millis(1),
+    }
+
+    /// a kafka operation
+    pub(crate) struct OperationSettings {
+        /// The topic to write to.
+        pub(crate) topic: Spanned<String>,
+        /// The key: text with fields of the message in braces, such as `{customer}`. Without it, the key of the message, if its source had one.
+        pub(crate) key: Option<Spanned<String>>,
+        /// The partition, from 0; by default Kafka's partitioner chooses by the key.
+        pub(crate) partition: Option<i32>,
+        /// The contract method: `pkg.Service/Method`.
+        pub(crate) r#as: Option<Spanned<String>>,
+        /// The encoding of the value.
+        pub(crate) format: Option<BodyFormat>,
+        /// The root element of an XML value that the gateway encodes: `Name` or `{namespace}Name`.
+        pub(crate) root: Option<Spanned<String>>,
+    }
+}

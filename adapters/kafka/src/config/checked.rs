@@ -1,0 +1,388 @@
+//! Settings as checked; nothing downstream checks them again.
+
+use std::any::Any;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crossdock_contract::{CallType, Contracts};
+use crossdock_delivery::RetryPolicy;
+use crossdock_message::{ByteString, Fault, Format, Message};
+use crossdock_ports::{
+    Address, Binding, BodyBinding, Capabilities, Delivery, EntryContext, EntrySpec, ListenerSpec, OperationSpec,
+    PathTemplate, ServiceSpec, WriteFormat, known_call, xml_root,
+};
+use crossdock_settings::{FromNode, Node, Reader, Span, Spanned};
+
+use super::cluster::Cluster;
+use super::key::KeyTemplate;
+use super::{
+    BodyFormat, Compression, EntrySettings, GroupProtocol, ListenerSettings, OperationSettings, Order, Reject,
+    ServiceSettings, Start,
+};
+use crate::mapping;
+
+/// The longest name of a topic (Kafka, `Topic.MAX_NAME_LENGTH`).
+const TOPIC_LEN_MAX: usize = 249;
+
+/// A listener, as checked: one member of a consumer group.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) cluster: Cluster,
+    pub(crate) group: String,
+    pub(crate) protocol: GroupProtocol,
+    pub(crate) instance: Option<String>,
+    pub(crate) start: Start,
+    pub(crate) rack: Option<String>,
+    pub(crate) session_timeout: std::time::Duration,
+    pub(crate) commit_interval: std::time::Duration,
+    fingerprint: u64,
+}
+
+impl Listener {
+    pub(crate) fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let settings = ListenerSettings::from_node(node, reader)?;
+        let mut hasher = DefaultHasher::new();
+        // Secrets are not part of the debug output.
+        format!("{settings:?}").hash(&mut hasher);
+        let cluster = Cluster::read(&settings.brokers, settings.tls, settings.sasl, node, reader)?;
+        cluster.fingerprint().hash(&mut hasher);
+        if settings.group.value.is_empty() {
+            reader.error("group", settings.group.span, "the name of a group must not be empty", "");
+            return None;
+        }
+        if let Some(instance) = settings.instance.as_ref().filter(|_| settings.protocol == GroupProtocol::Consumer) {
+            let help = "remove `instance`, or write `protocol: classic`";
+            reader.error("instance", instance.span, "`instance` cannot be combined with `protocol: consumer`", help);
+            return None;
+        }
+        Some(Self {
+            cluster,
+            group: settings.group.value,
+            protocol: settings.protocol,
+            instance: settings.instance.map(|instance| instance.value),
+            start: settings.start,
+            rack: settings.rack,
+            session_timeout: settings.session_timeout.0,
+            commit_interval: settings.commit_interval.0,
+            fingerprint: hasher.finish(),
+        })
+    }
+}
+
+impl ListenerSpec for Listener {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("{:x}", self.fingerprint)
+    }
+}
+
+/// What happens to a record that will never succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RejectPolicy {
+    /// It is written to this topic.
+    DeadLetter(String),
+    /// It is skipped.
+    Discard,
+}
+
+/// An entry, as checked.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    address: Address,
+    binding: Arc<Binding>,
+    pub(crate) topic: String,
+    pub(crate) order: Order,
+    pub(crate) concurrency: usize,
+    pub(crate) window: usize,
+    pub(crate) window_len: usize,
+    pub(crate) body_len_max: u64,
+    /// The format of values without a media type.
+    pub(crate) format: Format,
+    pub(crate) reject_policy: RejectPolicy,
+    pub(crate) retry: RetryPolicy,
+    /// Offsets are stored before records are processed, and records are never retried.
+    pub(crate) is_at_most_once: bool,
+    pub(crate) call: Option<Arc<CallType>>,
+}
+
+impl Entry {
+    pub(crate) fn read(node: &Node, context: EntryContext<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let settings = EntrySettings::from_node(node, reader)?;
+        let topic = topic(&settings.topic, reader)?;
+        let call = context.call.cloned();
+        if let Some(call) = call.as_ref().filter(|call| call.client_streaming || call.server_streaming) {
+            let message = format!("`{}` is a streaming method; a topic needs a unary one", call.name);
+            reader.error("stream", node.span, message, "name a unary method in `as:`");
+            return None;
+        }
+        let typed = call.is_some();
+        let reject_policy = match (settings.reject, &settings.dead_letter) {
+            (Reject::DeadLetter, Some(dead)) => RejectPolicy::DeadLetter(self::topic(dead, reader)?),
+            (Reject::DeadLetter, None) => {
+                let help = "add `dead_letter: TOPIC`, or `reject: discard`";
+                reader.error("dead-letter", node.span, "an entry needs `dead_letter` or another `reject`", help);
+                return None;
+            }
+            (Reject::Discard, Some(dead)) => {
+                let help = "remove `dead_letter` or `reject`";
+                let message = "`dead_letter` cannot be combined with `reject: discard`";
+                reader.error("dead-letter", dead.span, message, help);
+                return None;
+            }
+            (Reject::Discard, None) => RejectPolicy::Discard,
+        };
+        if reject_policy == RejectPolicy::DeadLetter(topic.clone()) {
+            let message = "a topic cannot be its own dead letter topic";
+            reader.error("dead-letter", settings.topic.span, message, "name another topic in `dead_letter`");
+            return None;
+        }
+        for (name, value) in [
+            ("concurrency", settings.concurrency),
+            ("window", settings.window),
+            ("attempts", settings.attempts as usize),
+        ] {
+            if value == 0 {
+                let span = node.get(name).map_or(node.span, |node| node.span);
+                reader.error("number", span, format!("`{name}` must be at least 1"), "");
+                return None;
+            }
+        }
+        let Ok(path) = PathTemplate::parse(&mapping::topic_path(&topic)) else {
+            reader.error("topic", settings.topic.span, "this topic name cannot be used", "");
+            return None;
+        };
+        let body = settings.body.as_ref().filter(|name| *name != "*" && !typed);
+        let body = body.map_or(BodyBinding::Fields, |name| BodyBinding::Field(name.as_str().into()));
+        Some(Self {
+            address: Address {
+                listener: settings.listen.as_str().into(),
+                method: ByteString::from_static(mapping::CONSUME),
+                path,
+                headers: Vec::new(),
+            },
+            binding: Arc::new(Binding { body, params: Vec::new() }),
+            topic,
+            order: settings.order,
+            concurrency: settings.concurrency,
+            window: settings.window,
+            window_len: usize::try_from(settings.window_size.0).unwrap_or(usize::MAX),
+            body_len_max: settings.max.0,
+            format: match settings.format {
+                // A value with a contract is JSON by default.
+                BodyFormat::Json => Format::Json,
+                BodyFormat::Raw if typed => Format::Json,
+                BodyFormat::Xml => Format::Xml,
+                BodyFormat::Protobuf => Format::Protobuf,
+                BodyFormat::Raw => Format::Raw,
+            },
+            reject_policy,
+            retry: RetryPolicy {
+                attempts: settings.attempts,
+                backoff: settings.backoff.0,
+                backoff_max: settings.backoff_max.0.max(settings.backoff.0),
+            },
+            is_at_most_once: context.delivery == Some(Delivery::AtMostOnce),
+            call,
+        })
+    }
+}
+
+impl EntrySpec for Entry {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { replies: false, acknowledges: !self.is_at_most_once, ordered: self.order != Order::None }
+    }
+
+    fn address(&self) -> &Address {
+        &self.address
+    }
+
+    fn binding(&self) -> &Arc<Binding> {
+        &self.binding
+    }
+
+    fn call_type(&self) -> Option<&Arc<CallType>> {
+        self.call.as_ref()
+    }
+
+    fn may_lose(&self) -> Option<(&'static str, &'static str)> {
+        let help = "replace `reject: discard` with `dead_letter: TOPIC`";
+        (self.reject_policy == RejectPolicy::Discard).then_some(("discards rejected records", help))
+    }
+
+    fn describe(&self) -> String {
+        format!("kafka topic {} on {}", self.topic, self.address.listener)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// A service, as checked: one cluster.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) cluster: Cluster,
+    pub(crate) compression: Compression,
+    pub(crate) linger: std::time::Duration,
+    names: Vec<String>,
+    operations: Vec<(ByteString, Arc<dyn OperationSpec>)>,
+}
+
+impl Service {
+    pub(crate) fn read(node: &Node, contracts: &Contracts, reader: &mut Reader<'_>) -> Option<Self> {
+        let settings = ServiceSettings::from_node(node, reader)?;
+        let cluster = Cluster::read(&settings.brokers, settings.tls, settings.sasl, node, reader);
+        if settings.operations.0.is_empty() {
+            let help = "add `operations: { name: { topic: TOPIC } }`";
+            reader.error("missing-key", node.span, "a service needs at least one operation", help);
+            return None;
+        }
+        let nodes = node.get("operations").map_or(&[][..], |operations| operations.entries());
+        let operations = settings.operations.0.iter().zip(nodes).map(|((name, operation), (_, node))| {
+            let operation = Operation::read(operation, settings.format, contracts, node, reader)?;
+            Some((ByteString::from(name.value.as_str()), Arc::new(operation) as Arc<dyn OperationSpec>))
+        });
+        let operations: Vec<Option<_>> = operations.collect();
+        let cluster = cluster?;
+        Some(Self {
+            names: vec![cluster.brokers.clone()],
+            cluster,
+            compression: settings.compression,
+            linger: settings.linger.0,
+            operations: operations.into_iter().collect::<Option<_>>()?,
+        })
+    }
+}
+
+impl ServiceSpec for Service {
+    fn endpoints(&self) -> &[String] {
+        &self.names
+    }
+
+    fn operations(&self) -> Vec<(ByteString, Arc<dyn OperationSpec>)> {
+        self.operations.clone()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// An operation, as checked.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    pub(crate) topic: String,
+    key: Option<KeyTemplate>,
+    pub(crate) partition: Option<i32>,
+    pub(crate) body: WriteFormat,
+    pub(crate) call: Option<Arc<CallType>>,
+}
+
+impl Operation {
+    fn read(
+        settings: &OperationSettings,
+        format: BodyFormat,
+        contracts: &Contracts,
+        node: &Node,
+        reader: &mut Reader<'_>,
+    ) -> Option<Self> {
+        let call = match &settings.r#as {
+            None => None,
+            Some(name) => Some(Arc::new(known_call(name, contracts, reader)?)),
+        };
+        let format = settings.format.unwrap_or(format);
+        let body = write_format(format, settings.root.as_ref(), call.is_some(), node.span, reader)?;
+        let key = match &settings.key {
+            None => None,
+            Some(key) => Some(KeyTemplate::read(key, reader)?),
+        };
+        if settings.partition.is_some_and(|partition| partition < 0) {
+            let span = node.get("partition").map_or(node.span, |node| node.span);
+            reader.error("number", span, "`partition` must be at least 0", "");
+            return None;
+        }
+        let (topic, partition) = (topic(&settings.topic, reader)?, settings.partition);
+        Some(Self { topic, key, partition, body, call })
+    }
+
+    /// The key of the record for a message; that of its source by default.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT for a field that is missing or not a scalar.
+    pub(crate) fn key(&self, message: &Message) -> Result<Option<Bytes>, Fault> {
+        match &self.key {
+            Some(key) => key.evaluate(message).map(Some),
+            None => Ok(message.key.clone()),
+        }
+    }
+}
+
+impl OperationSpec for Operation {
+    fn params(&self) -> &[ByteString] {
+        self.key.as_ref().map_or(&[], KeyTemplate::fields)
+    }
+
+    fn has_address_fields(&self) -> bool {
+        // The key's fields stay in the value.
+        false
+    }
+
+    fn body(&self) -> Option<&WriteFormat> {
+        Some(&self.body)
+    }
+
+    fn call_type(&self) -> Option<&Arc<CallType>> {
+        self.call.as_ref()
+    }
+
+    fn is_idempotent(&self) -> bool {
+        false
+    }
+
+    fn describe(&self) -> String {
+        match &self.key {
+            Some(key) => format!("record to topic {} with key `{}`", self.topic, key.as_str()),
+            None => format!("record to topic {}", self.topic),
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Checks the name of a topic (Kafka, `Topic.validate`).
+fn topic(text: &Spanned<String>, reader: &mut Reader<'_>) -> Option<String> {
+    let name = &text.value;
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if name.is_empty() || name.len() > TOPIC_LEN_MAX || !name.bytes().all(is_legal) || matches!(&**name, "." | "..") {
+        let message = "the name of a topic must have 1 to 249 letters, digits, `.`, `_` or `-`";
+        reader.error("topic", text.span, message, "");
+        return None;
+    }
+    Some(name.clone())
+}
+
+fn write_format(
+    format: BodyFormat,
+    root: Option<&Spanned<String>>,
+    typed: bool,
+    span: Span,
+    reader: &mut Reader<'_>,
+) -> Option<WriteFormat> {
+    match (format, xml_root(format == BodyFormat::Xml, root, span, reader)?) {
+        (_, Some(root)) => Some(WriteFormat::xml(root)),
+        (BodyFormat::Protobuf, None) if typed => Some(WriteFormat::protobuf()),
+        (BodyFormat::Protobuf, None) => {
+            let help = "add `as: pkg.Service/Method`, from a contract listed in `contracts:`";
+            reader.error("format", span, "`protobuf` needs a contract", help);
+            None
+        }
+        (BodyFormat::Raw, None) => Some(WriteFormat::raw()),
+        (BodyFormat::Json | BodyFormat::Xml, None) => Some(WriteFormat::json()),
+    }
+}

@@ -1,0 +1,134 @@
+//! The brokers of a cluster, and how they are reached.
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use crossdock_settings::{Node, OneOrMany, Reader, Spanned};
+use crossdock_tls::ClientTlsSettings;
+use rdkafka::ClientConfig;
+
+use super::{Mechanism, SaslSettings};
+
+/// The maximum length of an address in bytes.
+const ADDRESS_LEN_MAX: usize = 255;
+
+/// How to reach a cluster. Contains a password, which must never be shown.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    /// The addresses, separated by commas.
+    pub(crate) brokers: String,
+    tls: Option<ClientTlsSettings>,
+    sasl: Option<SaslSettings>,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.brokers)
+    }
+}
+
+impl Cluster {
+    pub(super) fn read(
+        brokers: &OneOrMany<Spanned<String>>,
+        tls: Option<ClientTlsSettings>,
+        sasl: Option<SaslSettings>,
+        node: &Node,
+        reader: &mut Reader<'_>,
+    ) -> Option<Self> {
+        if brokers.0.is_empty() {
+            reader.error(
+                "missing-value",
+                node.span,
+                "a cluster needs at least one broker",
+                "write `brokers: host:9092`",
+            );
+            return None;
+        }
+        let invalid = brokers.0.iter().filter(|broker| !is_address(&broker.value));
+        let mut is_valid = true;
+        for broker in invalid {
+            is_valid = false;
+            reader.error("address", broker.span, "a broker must be `host:port`", "write `host:9092`, without a scheme");
+        }
+        if let Some(name) = tls.as_ref().and_then(|tls| tls.server_name.as_ref()) {
+            let message = format!("`server_name: {name}` is not supported: each broker must present its own host name");
+            reader.error("tls", node.get("tls").map_or(node.span, |node| node.span), message, "remove `server_name`");
+            is_valid = false;
+        }
+        if let Some(sasl) = &sasl {
+            if sasl.mechanism == Mechanism::Plain && tls.is_none() {
+                let help = "add `tls: {}`, or use `mechanism: SCRAM-SHA-512`";
+                let text = "`PLAIN` sends the password in plain text: it needs `tls`";
+                reader.error("sasl", node.get("sasl").map_or(node.span, |node| node.span), text, help);
+                is_valid = false;
+            }
+            if sasl.password.value.literal {
+                let help = "write the password as `${env:NAME}` or `${file:PATH}`".to_owned();
+                let text = "the file contains a password in plain text";
+                reader.diagnostics.warning("literal-secret", sasl.password.span, text, Some(help));
+            }
+        }
+        let brokers: Vec<&str> = brokers.0.iter().map(|broker| broker.value.as_str()).collect();
+        is_valid.then(|| Self { brokers: brokers.join(","), tls, sasl })
+    }
+
+    /// The settings of librdkafka to reach the cluster.
+    pub(crate) fn client_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("client.id", "crossdock");
+        let protocol = match (&self.tls, &self.sasl) {
+            (None, None) => "plaintext",
+            (Some(_), None) => "ssl",
+            (None, Some(_)) => "sasl_plaintext",
+            (Some(_), Some(_)) => "sasl_ssl",
+        };
+        config.set("security.protocol", protocol);
+        if let Some(tls) = &self.tls {
+            let files =
+                [("ssl.ca.location", &tls.ca), ("ssl.certificate.location", &tls.cert), ("ssl.key.location", &tls.key)];
+            for (name, file) in files {
+                if let Some(file) = file {
+                    config.set(name, file);
+                }
+            }
+        }
+        if let Some(sasl) = &self.sasl {
+            config.set("sasl.mechanisms", sasl.mechanism.word());
+            config.set("sasl.username", &sasl.username).set("sasl.password", sasl.password.value.reveal());
+        }
+        config
+    }
+
+    /// Equal for equal clusters, passwords included.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.brokers, format!("{:?}", self.tls)).hash(&mut hasher);
+        if let Some(sasl) = &self.sasl {
+            (sasl.mechanism.word(), &sasl.username, sasl.password.value.reveal()).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}
+
+/// Whether a text is `host:port`; an IPv6 address is in brackets.
+fn is_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_host =
+        !host.is_empty() && !host.contains(['/', ',', '@', ' ']) && (host.starts_with('[') || !host.contains(':'));
+    is_host && text.len() <= ADDRESS_LEN_MAX && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for valid in ["localhost:9092", "10.0.0.1:1", "[::1]:9092"] {
+            assert!(is_address(valid), "{valid}");
+        }
+        for invalid in ["localhost", ":9092", "a:0", "a:65536", "kafka://a:9092", "a:1,b:2", "::1:9092", "a b:1", ""] {
+            assert!(!is_address(invalid), "{invalid}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A listener: consumes the topics of its routes as one member of a consumer group.
+
+mod assignment;
+mod handler;
+mod lanes;
+mod member;
+mod prefix;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossdock_message::ByteString;
+use crossdock_ports::{
+    AdapterError, EntrySpec, Inbound, Ingress, OpenIngress, PortStatus, ReportStatus, SendFuture, Stop,
+};
+use crossdock_transport::with_token;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+
+use self::lanes::Lanes;
+use self::member::{Member, StopOnDrop, Subscription, WindowLimits};
+use crate::client::Monitor;
+use crate::config::{Cluster, Entry, Listener};
+use crate::producer::{Batching, Producer, Producers};
+
+/// The maximum number of records on their way to the arbiter.
+const DELIVERIES_MAX: usize = 4096;
+/// How often the topics of the routes are checked for changes.
+const ROUTES_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A listener.
+pub(crate) struct KafkaInbound {
+    name: String,
+    cluster: Cluster,
+    member: Arc<Member>,
+    monitor: Arc<Monitor>,
+    /// For dead letters.
+    producer: Arc<Producer>,
+}
+
+impl KafkaInbound {
+    pub(crate) fn open(name: &str, listener: &Listener, producers: &Producers) -> Result<Self, AdapterError> {
+        let monitor = Arc::new(Monitor::new(&listener.cluster.brokers, "consume"));
+        Ok(Self {
+            name: name.to_owned(),
+            cluster: listener.cluster.clone(),
+            member: Member::open(listener, Arc::clone(&monitor))?,
+            monitor,
+            producer: producers.producer(&listener.cluster, Batching::default())?,
+        })
+    }
+}
+
+impl ReportStatus for Monitor {
+    fn status(&self) -> PortStatus {
+        Monitor::status(self)
+    }
+}
+
+impl Inbound for KafkaInbound {
+    fn address(&self) -> String {
+        self.cluster.brokers.clone()
+    }
+
+    fn status(&self) -> Arc<dyn ReportStatus> {
+        Arc::clone(&self.monitor) as Arc<dyn ReportStatus>
+    }
+
+    fn run(
+        self: Box<Self>,
+        _: usize,
+        ingress: Arc<dyn OpenIngress>,
+        stop: Stop,
+    ) -> SendFuture<'static, Result<(), AdapterError>> {
+        Box::pin(with_token(stop, async move |stop| {
+            let stopped = |error: String| AdapterError::Stopped(error);
+            let (ended, end) = tokio::sync::oneshot::channel();
+            // The data arbiter of this listener.
+            let thread = std::thread::Builder::new().name(format!("kafka {}", self.name));
+            let serving = move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let result = runtime.map(|runtime| LocalSet::new().block_on(&runtime, self.serve(&*ingress, stop)));
+                let _ = ended.send(result.map_err(|error| error.to_string()).flatten());
+            };
+            thread.spawn(serving).map_err(|error| stopped(error.to_string()))?;
+            end.await.map_err(|_| stopped("the listener thread panicked".to_owned()))?.map_err(stopped)
+        }))
+    }
+}
+
+/// State that all records of a listener share.
+struct ListenerContext {
+    name: ByteString,
+    member: Arc<Member>,
+    producer: Arc<Producer>,
+    ingress: Rc<dyn Ingress>,
+}
+
+impl KafkaInbound {
+    async fn serve(self: Box<Self>, ingress: &dyn OpenIngress, stop: CancellationToken) -> Result<(), String> {
+        let (sender, mut deliveries) = mpsc::channel(DELIVERIES_MAX);
+        let member = Arc::clone(&self.member);
+        let (ended, mut polling) = tokio::sync::oneshot::channel::<()>();
+        let thread = std::thread::Builder::new().name("kafka poll".to_owned());
+        let poll = move || {
+            member.run(&sender);
+            drop(ended);
+        };
+        thread.spawn(poll).map_err(|error| error.to_string())?;
+        let _stop_on_drop = StopOnDrop(Arc::downgrade(&self.member));
+        let context = Rc::new(ListenerContext {
+            name: self.name.as_str().into(),
+            member: Arc::clone(&self.member),
+            producer: Arc::clone(&self.producer),
+            ingress: ingress.open(),
+        });
+        let mut lanes = Lanes::new(Rc::clone(&context));
+        let mut subscribed: HashMap<String, Subscription> = HashMap::new();
+        let mut routes = tokio::time::interval(ROUTES_INTERVAL);
+        let mut is_stopping = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !is_stopping => {
+                    self.member.stop();
+                    is_stopping = true;
+                }
+                _ = routes.tick(), if !is_stopping => {
+                    let topics = context.routed_topics();
+                    lanes.update(&topics);
+                    let wanted: HashMap<_, _> = topics.into_iter().map(|(topic, spec)| (topic, subscription(&spec))).collect();
+                    if wanted != subscribed {
+                        self.member.subscribe(wanted.clone());
+                        subscribed = wanted;
+                    }
+                }
+                Some(delivery) = deliveries.recv() => lanes.push(delivery),
+                // The member has left the group, or its thread has ended.
+                _ = &mut polling => break,
+            }
+        }
+        if is_stopping { Ok(()) } else { Err("the polling thread ended".to_owned()) }
+    }
+}
+
+fn subscription(spec: &Arc<dyn EntrySpec>) -> Subscription {
+    match spec.as_any().downcast_ref::<Entry>() {
+        Some(entry) => Subscription {
+            window: WindowLimits { count_max: entry.window, len_max: entry.window_len },
+            is_at_most_once: entry.is_at_most_once,
+        },
+        None => Subscription { window: WindowLimits { count_max: 1, len_max: 1 }, is_at_most_once: false },
+    }
+}
+
+impl ListenerContext {
+    /// The topics of the current routes.
+    fn routed_topics(&self) -> HashMap<String, Arc<dyn EntrySpec>> {
+        let named = |spec: Arc<dyn EntrySpec>| {
+            let topic = spec.as_any().downcast_ref::<Entry>()?.topic.clone();
+            Some((topic, spec))
+        };
+        self.ingress.entries(&self.name).into_iter().filter_map(named).collect()
+    }
+}

@@ -1,0 +1,200 @@
+//! The partitions that this member of the group owns.
+//!
+//! A settlement checks that its partition is still owned and stores the offset under one lock, so that a late one stores nothing.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use super::prefix::Prefix;
+
+/// The next number of an assignment, unique within the process.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+
+/// A topic and a partition.
+pub(super) type PartitionId = (Arc<str>, i32);
+
+/// The owned partitions.
+#[derive(Debug, Default)]
+pub(super) struct Assignment(Mutex<HashMap<PartitionId, Partition>>);
+
+/// An owned partition.
+#[derive(Debug)]
+pub(super) struct Partition {
+    /// Distinguishes this assignment of the partition from earlier ones.
+    number: u64,
+    prefix: Prefix,
+    /// Cancelled when the partition is being revoked.
+    stop: CancellationToken,
+    /// Records that are being processed.
+    active: usize,
+    is_paused: bool,
+}
+
+/// The limits of a partition's window.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    pub(super) count_max: usize,
+    pub(super) len_max: usize,
+}
+
+/// Identifies a received record.
+#[derive(Debug, Clone)]
+pub(super) struct RecordId {
+    pub(super) partition: PartitionId,
+    /// The number of the assignment under which it was received.
+    pub(super) assignment: u64,
+    pub(super) offset: i64,
+}
+
+impl Assignment {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PartitionId, Partition>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A partition was assigned.
+    pub(super) fn add(&self, id: PartitionId, window: Window) {
+        let partition = Partition {
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
+            prefix: Prefix::new(window.count_max, window.len_max),
+            stop: CancellationToken::new(),
+            active: 0,
+            is_paused: false,
+        };
+        if let Some(old) = self.lock().insert(id, partition) {
+            old.stop.cancel();
+        }
+    }
+
+    /// Partitions are being revoked: no record of them starts to be processed any more.
+    pub(super) fn begin_revocation<'i>(&self, ids: impl IntoIterator<Item = &'i PartitionId>) {
+        let partitions = self.lock();
+        ids.into_iter().filter_map(|id| partitions.get(id)).for_each(|partition| partition.stop.cancel());
+    }
+
+    /// Whether no record of these partitions is being processed.
+    pub(super) fn is_drained<'i>(&self, ids: impl IntoIterator<Item = &'i PartitionId>) -> bool {
+        let partitions = self.lock();
+        ids.into_iter().filter_map(|id| partitions.get(id)).all(|partition| partition.active == 0)
+    }
+
+    /// Partitions are no longer owned.
+    pub(super) fn remove<'i>(&self, ids: impl IntoIterator<Item = &'i PartitionId>) {
+        let mut partitions = self.lock();
+        for id in ids {
+            if let Some(partition) = partitions.remove(id) {
+                partition.stop.cancel();
+            }
+        }
+    }
+
+    /// All owned partitions.
+    pub(super) fn ids(&self) -> Vec<PartitionId> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// A record was received; `None` if its partition is not owned, is being revoked, or the record was received before.
+    pub(super) fn received(&self, id: &PartitionId, offset: i64, len: usize) -> Option<(RecordId, CancellationToken)> {
+        let mut partitions = self.lock();
+        let partition = partitions.get_mut(id).filter(|partition| !partition.stop.is_cancelled())?;
+        if !partition.prefix.received(offset, len) {
+            return None;
+        }
+        let record = RecordId { partition: id.clone(), assignment: partition.number, offset };
+        Some((record, partition.stop.clone()))
+    }
+
+    /// A record is about to be processed; `false` if its partition is no longer owned, or is being revoked.
+    pub(super) fn begin(&self, record: &RecordId) -> bool {
+        let mut partitions = self.lock();
+        let owned = partitions.get_mut(&record.partition).filter(|partition| partition.number == record.assignment);
+        match owned.filter(|partition| !partition.stop.is_cancelled()) {
+            Some(partition) => {
+                partition.active += 1;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A record for which [`Assignment::begin`] returned `true` is no longer processed. If it is settled and its partition still owned, calls `store`
+    /// with the offset to store, if that advances.
+    pub(super) fn end(&self, record: &RecordId, is_settled: bool, store: impl FnOnce(&PartitionId, i64)) {
+        let mut partitions = self.lock();
+        let owned = partitions.get_mut(&record.partition).filter(|partition| partition.number == record.assignment);
+        let Some(partition) = owned else { return };
+        partition.active -= 1;
+        if is_settled && let Some(offset) = partition.prefix.settle(record.offset) {
+            store(&record.partition, offset);
+        }
+    }
+
+    /// The partitions to pause, whose window is full, and those to resume; `has_room` tells whether there is memory for more bodies.
+    pub(super) fn flow(&self, has_room: bool) -> (Vec<PartitionId>, Vec<PartitionId>) {
+        let (mut paused, mut resumed) = (Vec::new(), Vec::new());
+        for (id, partition) in self.lock().iter_mut() {
+            let has_room = has_room && partition.prefix.has_room();
+            if !partition.is_paused && !has_room {
+                partition.is_paused = true;
+                paused.push(id.clone());
+            } else if partition.is_paused && has_room && partition.prefix.is_half_free() {
+                partition.is_paused = false;
+                resumed.push(id.clone());
+            }
+        }
+        (paused, resumed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Window = Window { count_max: 4, len_max: 1000 };
+
+    fn stored(assignment: &Assignment, record: &RecordId, is_settled: bool) -> Option<i64> {
+        let mut stored = None;
+        assignment.end(record, is_settled, |_, offset| stored = Some(offset));
+        stored
+    }
+
+    #[test]
+    fn a_settlement_after_a_revocation_stores_nothing() {
+        let (assignment, id) = (Assignment::default(), (Arc::from("t"), 0));
+        assignment.add(id.clone(), WINDOW);
+        let (first, stop) = assignment.received(&id, 5, 1).expect("an owned partition");
+        let (second, _) = assignment.received(&id, 6, 1).expect("an owned partition");
+        assert!(assignment.begin(&first));
+        assignment.begin_revocation([&id]);
+        assert!(stop.is_cancelled() && !assignment.begin(&second), "nothing starts during a revocation");
+        assert!(!assignment.is_drained([&id]));
+        assert!(assignment.received(&id, 7, 1).is_none());
+        assert_eq!(stored(&assignment, &first, true), Some(6), "what is settled in time is stored");
+        assert!(assignment.is_drained([&id]));
+        assignment.remove([&id]);
+        assignment.add(id.clone(), WINDOW);
+        let (again, _) = assignment.received(&id, 6, 1).expect("the record comes again");
+        assert!(assignment.begin(&again));
+        assert_eq!(stored(&assignment, &second, true), None, "the record of an earlier assignment");
+        assert_eq!(stored(&assignment, &again, false), None, "a record that is not settled");
+    }
+
+    #[test]
+    fn a_full_partition_is_paused_until_half_of_its_window_is_free() {
+        let (assignment, id) = (Assignment::default(), (Arc::from("t"), 0));
+        assignment.add(id.clone(), WINDOW);
+        let records: Vec<_> =
+            (0..4).map(|offset| assignment.received(&id, offset, 1).expect("an owned partition").0).collect();
+        assert_eq!(assignment.flow(true), (vec![id.clone()], vec![]));
+        assert_eq!(assignment.flow(true), (vec![], vec![]));
+        for (record, resumed) in records.iter().zip([false, true, false, false]) {
+            assert!(assignment.begin(record));
+            stored(&assignment, record, true);
+            assert_eq!(!assignment.flow(true).1.is_empty(), resumed, "{record:?}");
+        }
+        assert_eq!(assignment.flow(false), (vec![id.clone()], vec![]), "no memory for bodies");
+        assert_eq!(assignment.flow(true), (vec![], vec![id]));
+    }
+}

@@ -1,0 +1,232 @@
+//! Processes one record, from its receipt to its settlement.
+
+use std::cell::OnceCell;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossdock_delivery::dead_letter as letter;
+use crossdock_delivery::{Backoff, Settlement, cycle_delay, failpoint, settle};
+use crossdock_message::{ByteString, Code, Fault, RequestContext};
+use crossdock_ports::{EntrySpec, Head, OrderGuard, Outcome};
+use futures_util::FutureExt as _;
+use rdkafka::message::{Header, OwnedHeaders};
+
+use super::ListenerContext;
+use super::member::Delivery;
+use crate::config::{Entry, RejectPolicy};
+use crate::mapping::{self, ReceivedRecord};
+use crate::producer::Record;
+
+/// Processes a record until it is settled, or its partition is being revoked.
+pub(super) async fn handle(context: &Rc<ListenerContext>, spec: &Arc<dyn EntrySpec>, delivery: Delivery) {
+    let Some(entry) = spec.as_any().downcast_ref::<Entry>() else { return };
+    if !context.member.assignment().begin(&delivery.id) {
+        return;
+    }
+    failpoint("kafka.received");
+    let handler = Handler { context, entry, delivery: &delivery, received_at: Instant::now(), id: OnceCell::new() };
+    let is_settled = AssertUnwindSafe(handler.process()).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(topic = %delivery.record.topic, "record handler panicked; record not settled");
+        false
+    });
+    failpoint("kafka.decided");
+    context.member.end(&delivery.id, is_settled);
+    failpoint("kafka.settled");
+}
+
+/// The current routes no longer consume the topic.
+struct NotRouted;
+
+struct Handler<'h> {
+    context: &'h Rc<ListenerContext>,
+    entry: &'h Entry,
+    delivery: &'h Delivery,
+    received_at: Instant,
+    /// The id that the gateway assigned at the first attempt; the same for every attempt here.
+    id: OnceCell<ByteString>,
+}
+
+impl Handler<'_> {
+    fn record(&self) -> &ReceivedRecord {
+        &self.delivery.record
+    }
+
+    /// Processes the record; returns whether it is settled.
+    async fn process(&self) -> bool {
+        if self.entry.is_at_most_once {
+            // Its offset is committed.
+            if let Ok(Outcome::Failed(fault)) = self.dispatch(None).await {
+                let topic = &self.record().topic;
+                tracing::warn!(%topic, code = %fault.code, reason = %fault.reason, "record failed; not retried");
+            }
+            return true;
+        }
+        self.process_with_retries().await
+    }
+
+    /// Retries the record until it succeeds or is rejected.
+    async fn process_with_retries(&self) -> bool {
+        let (mut counted_attempts, mut attempts) = (0, 0);
+        let guard = Rc::new(OrderGuard::new(self.delivery.id.assignment));
+        loop {
+            attempts += 1;
+            let Ok(outcome) = self.dispatch(Some(&guard)).await else {
+                // The partition is about to be revoked, as the routes have changed.
+                self.delivery.stop.cancelled().await;
+                return false;
+            };
+            match settle(outcome, &self.entry.retry, counted_attempts + 1, attempts) {
+                Settlement::Acknowledge => {
+                    guard.settled();
+                    return true;
+                }
+                Settlement::Reject(fault) => {
+                    let is_settled = self.reject(&fault, counted_attempts + 1).await;
+                    if is_settled {
+                        guard.settled();
+                    }
+                    return is_settled;
+                }
+                Settlement::Retry { delay, counts, .. } => {
+                    counted_attempts += u32::from(counts);
+                    if !self.sleep(delay).await {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits; `false` if the partition is being revoked.
+    async fn sleep(&self, time: Duration) -> bool {
+        tokio::select! {
+            () = self.delivery.stop.cancelled() => false,
+            () = tokio::time::sleep(time) => true,
+        }
+    }
+
+    async fn dispatch(&self, guard: Option<&Rc<OrderGuard>>) -> Result<Outcome, NotRouted> {
+        match AssertUnwindSafe(self.try_dispatch(guard)).catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                tracing::error!(topic = %self.record().topic, "route panicked");
+                Ok(Outcome::Failed(Fault::new(Code::Internal, "PANIC", "the gateway failed to process the record")))
+            }
+        }
+    }
+
+    async fn try_dispatch(&self, guard: Option<&Rc<OrderGuard>>) -> Result<Outcome, NotRouted> {
+        let record = self.record();
+        let path = mapping::topic_path(&record.topic);
+        let mut context = self.request_context();
+        let listener = &self.context.name;
+        let mut head = Head { context: &mut context, listener, method: mapping::CONSUME, path: &path, headers: record };
+        let admission = match self.context.ingress.admit(&mut head) {
+            Ok(admission) => admission,
+            Err(fault) if matches!(fault.code, Code::NotFound | Code::Unimplemented) => return Err(NotRouted),
+            Err(fault) => return Ok(Outcome::Failed(fault)),
+        };
+        failpoint("kafka.routed");
+        // The entry of the current route, which may be newer than that of the lane.
+        let spec = Arc::clone(&admission.entry);
+        let entry = spec.as_any().downcast_ref::<Entry>().ok_or(NotRouted)?;
+        let context = Arc::new(context);
+        if record.value.as_ref().is_some_and(|value| value.len() as u64 > entry.body_len_max) {
+            let problem = format!("the value exceeds the limit of {} bytes", entry.body_len_max);
+            let fault = Fault::caller(Code::InvalidArgument, "BODY_TOO_LARGE", problem);
+            return Ok(admission.exchange.refuse(&context, fault));
+        }
+        match mapping::request(
+            record,
+            &context,
+            listener,
+            &admission.request_headers,
+            entry.format,
+            entry.call.as_ref(),
+        ) {
+            Ok(message) => Ok(match guard {
+                Some(guard) => admission.exchange.dispatch_ordered(message, Rc::clone(guard)).await,
+                None => admission.exchange.dispatch(message).await,
+            }),
+            Err(fault) => Ok(admission.exchange.refuse(&context, fault)),
+        }
+    }
+
+    /// The context of one attempt. The id is that of the first attempt.
+    fn request_context(&self) -> RequestContext {
+        let id = self.id.get_or_init(|| self.context.ingress.new_id()).clone();
+        let mut context = RequestContext::new(id, self.received_at);
+        context.trace = mapping::trace(self.record());
+        context.span = tracing::debug_span!("request", protocol = "kafka", listener = %self.context.name, id = %context.id, route = tracing::field::Empty);
+        context
+    }
+
+    /// Rejects the record by the policy of its entry; returns whether it is settled. A dead letter is settled once the brokers have stored it.
+    async fn reject(&self, fault: &Fault, attempts: u32) -> bool {
+        let record = self.record();
+        let (topic, partition, offset) = (&record.topic, record.partition, record.offset);
+        let log = |action| tracing::warn!(%topic, partition, offset, code = %fault.code, reason = %fault.reason, attempts, "{action}");
+        let dead = match &self.entry.reject_policy {
+            RejectPolicy::Discard => {
+                log("record discarded");
+                return true;
+            }
+            RejectPolicy::DeadLetter(dead) => dead,
+        };
+        let count = letter::count(|name| mapping::text(record, name));
+        if let Some(delay) = cycle_delay(count) {
+            tracing::error!(%topic, dead_letter = %dead, count, ?delay, "dead letter cycle detected; record delayed");
+            if !self.sleep(delay).await {
+                return false;
+            }
+        }
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        loop {
+            let dead_letter = Record {
+                topic: dead,
+                partition: None,
+                key: record.key.as_deref(),
+                value: record.value.as_deref(),
+                headers: dead_letter_headers(record, fault, attempts, count),
+                timestamp: record.timestamp,
+            };
+            match self.context.producer.send(dead_letter).await {
+                Ok(()) => {
+                    log("record dead-lettered");
+                    return true;
+                }
+                Err(problem) => {
+                    tracing::warn!(%topic, dead_letter = %dead, %problem, "dead-lettering failed; retrying");
+                }
+            }
+            if !backoff.wait(self.delivery.stop.cancelled()).await {
+                return false;
+            }
+        }
+    }
+}
+
+/// The headers of the record in their order, without those of an earlier dead letter, and those of this one.
+fn dead_letter_headers(record: &ReceivedRecord, fault: &Fault, attempts: u32, count: u32) -> OwnedHeaders {
+    let mut headers = OwnedHeaders::new_with_capacity(record.headers.len() + 8);
+    for (key, value) in record.headers.iter().filter(|(name, _)| !letter::is_added(name)) {
+        headers = headers.insert(Header { key, value: value.as_deref() });
+    }
+    let of_fault = letter::FaultHeaders::new(fault);
+    let added = [
+        (letter::STATUS, of_fault.status.to_string()),
+        (letter::REASON, of_fault.reason.to_owned()),
+        (letter::ERROR, of_fault.error.to_owned()),
+        (letter::ORIGIN, of_fault.origin.to_owned()),
+        (letter::QUEUE, record.topic.to_string()),
+        (mapping::POSITION, record.position().to_string()),
+        (letter::ATTEMPTS, attempts.to_string()),
+        (letter::HOPS, (count + 1).to_string()),
+    ];
+    for (key, value) in &added {
+        headers = headers.insert(Header { key, value: Some(value.as_str()) });
+    }
+    headers
+}

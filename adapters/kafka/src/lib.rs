@@ -1,0 +1,22 @@
+//! The Kafka adapter, on librdkafka.
+//!
+//! | module | content |
+//! | --- | --- |
+//! | `config` | settings as written and as checked |
+//! | `adapter` | opens listeners and services |
+//! | `client` | what all clients of librdkafka share: settings, logs, errors |
+//! | `inbound` | consumes topics: from a record, through the ingress, to its offset |
+//! | `producer` | the idempotent producer of the process for each cluster |
+//! | `outbound` | sends a message and waits until the brokers have stored it |
+//! | `mapping` | canonical messages to and from records |
+
+mod adapter;
+mod client;
+mod config;
+mod error;
+mod inbound;
+mod mapping;
+mod outbound;
+mod producer;
+
+pub use adapter::KafkaAdapter;

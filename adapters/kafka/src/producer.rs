@@ -1,0 +1,242 @@
+//! The producers of the process: one idempotent producer for each cluster, which all data arbiters share.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use crossdock_message::Fault;
+use crossdock_ports::{AdapterError, PortStatus};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, config::RDKafkaLogLevel};
+use tokio::sync::oneshot;
+
+use crate::client::Monitor;
+use crate::config::{Cluster, Compression};
+use crate::error::{not_stored, unconfirmed, unreachable};
+
+/// Bounds on the records that wait to be sent or confirmed.
+const WAITING_COUNT_MAX: usize = 100_000;
+const WAITING_KIB_MAX: usize = 64 << 10;
+/// The largest record, in bytes; topics may have lower limits.
+const RECORD_LEN_MAX: usize = 64 << 20;
+/// How long a record waits for a topic that does not exist, as new topics become known to the brokers one after another.
+const TOPIC_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the client tries to send a record.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A record to write.
+#[derive(Debug)]
+pub(crate) struct Record<'r> {
+    pub(crate) topic: &'r str,
+    pub(crate) partition: Option<i32>,
+    pub(crate) key: Option<&'r [u8]>,
+    /// `None` is a tombstone.
+    pub(crate) value: Option<&'r [u8]>,
+    pub(crate) headers: OwnedHeaders,
+    /// Milliseconds since 1970; now by default.
+    pub(crate) timestamp: Option<i64>,
+}
+
+/// How records are batched.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batching {
+    pub(crate) compression: Compression,
+    pub(crate) linger: Duration,
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Self { compression: Compression::Lz4, linger: Duration::from_millis(1) }
+    }
+}
+
+/// A cluster, a compression and a linger time.
+type Key = (u64, &'static str, Duration);
+
+/// All producers of the process.
+#[derive(Debug, Default)]
+pub(crate) struct Producers(Mutex<HashMap<Key, Weak<Producer>>>);
+
+impl Producers {
+    /// The producer for a cluster; created on first use.
+    pub(crate) fn producer(&self, cluster: &Cluster, batching: Batching) -> Result<Arc<Producer>, AdapterError> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, producer| producer.strong_count() > 0);
+        let key = key(cluster, batching);
+        if let Some(producer) = open.get(&key).and_then(Weak::upgrade) {
+            return Ok(producer);
+        }
+        let producer = Arc::new(Producer::open(cluster, batching)?);
+        open.insert(key, Arc::downgrade(&producer));
+        Ok(producer)
+    }
+
+    /// The status of the connection to a cluster; `None` if nothing writes to it.
+    pub(crate) fn status(&self, cluster: &Cluster, batching: Batching) -> Option<PortStatus> {
+        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let producer = open.get(&key(cluster, batching))?.upgrade()?;
+        Some(producer.monitor.status())
+    }
+}
+
+fn key(cluster: &Cluster, batching: Batching) -> Key {
+    (cluster.fingerprint(), batching.compression.word(), batching.linger)
+}
+
+/// An idempotent producer: the client's retries write no record twice, and keep the order of each partition.
+pub(crate) struct Producer {
+    cluster: Cluster,
+    batching: Batching,
+    monitor: Arc<Monitor>,
+    /// Replaced after a fatal error, which ends the idempotence of the client.
+    client: Mutex<Option<ThreadedProducer<Confirms>>>,
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Producer to {:?}", self.cluster)
+    }
+}
+
+/// The result of a record: its partition and offset.
+type Confirm = Result<(i32, i64), KafkaError>;
+
+/// Passes confirms to the waiting senders.
+struct Confirms(Arc<Monitor>);
+
+impl ClientContext for Confirms {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.0.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+}
+
+impl ProducerContext for Confirms {
+    type DeliveryOpaque = Box<oneshot::Sender<Confirm>>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, sender: Self::DeliveryOpaque) {
+        use rdkafka::Message as _;
+        let confirm = match result {
+            Ok(record) => {
+                self.0.is_up();
+                Ok((record.partition(), record.offset()))
+            }
+            Err((error, _)) => Err(error.clone()),
+        };
+        // The sender may have left.
+        let _ = sender.send(confirm);
+    }
+}
+
+impl Producer {
+    fn open(cluster: &Cluster, batching: Batching) -> Result<Self, AdapterError> {
+        let monitor = Arc::new(Monitor::new(&cluster.brokers, "produce"));
+        let client = create(cluster, batching, &monitor)?;
+        Ok(Self { cluster: cluster.clone(), batching, monitor, client: Mutex::new(Some(client)) })
+    }
+
+    /// Writes a record and waits until the brokers have stored it on all replicas in sync. If the future is dropped, it may be stored.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if it was not sent or not confirmed; INVALID_ARGUMENT and PERMISSION_DENIED if the brokers refuse it.
+    pub(crate) async fn send(&self, record: Record<'_>) -> Result<(), Fault> {
+        let topic = record.topic;
+        let confirm = self.start(record)?;
+        match confirm.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => {
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut)
+                    && let PortStatus::Down(problem) = self.monitor.status()
+                {
+                    return Err(unconfirmed(problem));
+                }
+                Err(not_stored(&error, topic))
+            }
+            Err(_) => Err(unconfirmed("the producer was closed")),
+        }
+    }
+
+    fn start(&self, record: Record<'_>) -> Result<oneshot::Receiver<Confirm>, Fault> {
+        let (sender, confirm) = oneshot::channel();
+        let mut to_send = BaseRecord::with_opaque_to(record.topic, Box::new(sender)).headers(record.headers);
+        to_send.partition = record.partition;
+        to_send.key = record.key;
+        to_send.payload = record.value;
+        to_send.timestamp = record.timestamp;
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if client.as_ref().is_some_and(|client| client.client().fatal_error().is_some()) {
+            tracing::warn!(brokers = %self.cluster.brokers, "producer failed for good; replaced by a new one");
+            close(client.take());
+        }
+        if client.is_none() {
+            *client = Some(create(&self.cluster, self.batching, &self.monitor).map_err(unreachable)?);
+        }
+        let Some(open) = &*client else { return Err(unreachable("there is no producer")) };
+        open.send(to_send).map_err(|(error, _)| not_stored(&error, record.topic))?;
+        Ok(confirm)
+    }
+
+    /// Checks that a broker can be reached; blocks for at most `timeout`.
+    pub(crate) fn probe(&self, timeout: Duration) -> Result<(), Fault> {
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(client) = client else { return Err(unreachable("there is no producer")) };
+        match client.client().fetch_metadata(None, timeout) {
+            Ok(_) => {
+                self.monitor.is_up();
+                Ok(())
+            }
+            Err(error) => Err(match self.monitor.status() {
+                PortStatus::Down(problem) => unreachable(problem),
+                PortStatus::Up => unreachable(error),
+            }),
+        }
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        close(self.client.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// Closes a client on a thread of its own, as that waits for records in flight.
+fn close(client: Option<ThreadedProducer<Confirms>>) {
+    let Some(client) = client else { return };
+    let closing = std::thread::Builder::new().name("kafka close".to_owned());
+    if let Err(error) = closing.spawn(move || drop(client)) {
+        tracing::debug!(%error, "producer closed on the current thread");
+    }
+}
+
+fn create(
+    cluster: &Cluster,
+    batching: Batching,
+    monitor: &Arc<Monitor>,
+) -> Result<ThreadedProducer<Confirms>, AdapterError> {
+    let mut config = cluster.client_config();
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("topic.metadata.propagation.max.ms", TOPIC_TIMEOUT.as_millis().to_string())
+        // As Java's clients partition.
+        .set("partitioner", "murmur2_random")
+        .set("queue.buffering.max.messages", WAITING_COUNT_MAX.to_string())
+        .set("queue.buffering.max.kbytes", WAITING_KIB_MAX.to_string())
+        .set("message.max.bytes", RECORD_LEN_MAX.to_string())
+        .set("delivery.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
+        .set("linger.ms", batching.linger.as_millis().to_string())
+        .set("compression.type", batching.compression.word());
+    // The error may contain values of settings.
+    config.create_with_context(Confirms(Arc::clone(monitor))).map_err(|_: KafkaError| {
+        AdapterError::Settings(format!(
+            "a producer for `{}` cannot be created: check `tls` and `sasl`",
+            cluster.brokers
+        ))
+    })
+}
