@@ -49,10 +49,7 @@ impl RabbitMq {
     fn start_by_script(private: Option<tempfile::TempDir>, certificates: Option<&Path>) -> Self {
         let python = peers("amqp").join("venv/bin/python");
         let output = script("up", private.as_ref().map(tempfile::TempDir::path), certificates);
-        let found = |name: &str| {
-            let line = output.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-            line.map(|value| value.trim_matches('\'').to_owned())
-        };
+        let found = |name: &str| variable(&output, name);
         let value = |name: &str| found(name).expect(name);
         Self {
             url: value("RABBITMQ_URL"),
@@ -152,21 +149,34 @@ impl Drop for RabbitMq {
     }
 }
 
-fn output_of(mut command: Command) -> String {
-    let output = command.output().expect("pika runs");
+/// The value of a variable that the script printed.
+pub(crate) fn variable(output: &str, name: &str) -> Option<String> {
+    let line = output.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    line.map(|value| value.trim_matches('\'').to_owned())
+}
+
+pub(crate) fn output_of(mut command: Command) -> String {
+    let output = command.output().expect("the peer runs");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// Runs `tests/services/services`; returns its output.
 fn script(command: &str, state: Option<&Path>, certificates: Option<&Path>) -> String {
+    let certificates = certificates.map(|folder| ("CROSSDOCK_RABBITMQ_TLS", folder.to_string_lossy().into_owned()));
+    run_script(command, "rabbitmq", state, certificates)
+}
+
+/// Runs `tests/services/services` for one service; returns its output.
+pub(crate) fn run_script(
+    command: &str,
+    service: &str,
+    state: Option<&Path>,
+    variable: Option<(&str, String)>,
+) -> String {
     let mut script = Command::new(repository().join("tests/services/services"));
-    script.args([command, "rabbitmq"]);
+    script.args([command, service]).envs(variable);
     if let Some(state) = state {
         script.env("CROSSDOCK_SERVICES", state);
-    }
-    if let Some(certificates) = certificates {
-        script.env("CROSSDOCK_RABBITMQ_TLS", certificates);
     }
     let output = script.output().expect("the script runs");
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));

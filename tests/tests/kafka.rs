@@ -1,0 +1,186 @@
+//! The Kafka adapter with Apache Kafka and aiokafka.
+
+use std::time::Duration;
+
+use crossdock_tests::{Gateway, Kafka, Recorder, call, call_with, routes, until};
+use serde_json::{Value, json};
+
+/// An HTTP listener, and a member of a group that only this test uses.
+fn listeners(kafka: &Kafka, group: &str) -> String {
+    format!(
+        "public: {{ http: {{ bind: \"127.0.0.1:0\" }} }}\n  topics: {{ kafka: {{ brokers: \"{}\", group: {group}, commit_interval: 100ms }} }}",
+        kafka.brokers
+    )
+}
+
+fn problem(body: &str) -> Value {
+    serde_json::from_str(body).expect(body)
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_stores_records_accepted_over_http() {
+    let kafka = Kafka::start();
+    let topic = kafka.name("orders");
+    let topics = [
+        format!("{topic}:3"),
+        format!("{topic}-secure"),
+        format!("{topic}-compacted:1:cleanup.policy=compact"),
+        format!("{topic}-small:1:max.message.bytes=1000"),
+    ];
+    kafka.run(&[&["create"][..], &topics.each_ref().map(String::as_str)].concat());
+    let (user, password) = &kafka.login;
+    let routes = routes(
+        "kafka-intake",
+        &[
+            ("BROKERS", &kafka.brokers),
+            ("BROKERS_WITH_LOGIN", &kafka.brokers_with_login),
+            ("TOPIC", &topic),
+            ("USER", user),
+            ("PASSWORD", password),
+        ],
+    );
+    let gateway = Gateway::start(&routes);
+    let bodies = ["a", "b", "a"].map(|customer| format!("{{ \"customer\": \"{customer}\", \"n\" : 1.10 }}"));
+    for body in &bodies {
+        assert_eq!(call(&gateway.public(), "POST", "/orders", body).status, 202);
+    }
+    let records = kafka.read(&topic);
+    assert_eq!(records.len(), 3);
+    let with_key = |key: &str| records.iter().filter(|record| record["key"] == key).collect::<Vec<_>>();
+    let of_a = with_key("a");
+    assert_eq!((of_a.len(), with_key("b").len()), (2, 1));
+    assert_eq!(of_a[0]["partition"], of_a[1]["partition"], "one key, one partition");
+    assert_eq!(of_a[0]["value"], bodies[0], "byte for byte");
+    assert!(of_a[0]["headers"].as_array().expect("headers").contains(&json!(["content-type", "application/json"])));
+    assert_eq!(call(&gateway.public(), "POST", "/secure", "{}").status, 202, "with a login");
+    // Compresses badly.
+    let digits: String = (0..2000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string()).collect();
+    let large = format!("\"{digits}\"");
+    for (path, body, status, reason) in [
+        ("/orders", "{}", 400, "ADDRESS_FIELD"),
+        ("/compact", "{}", 400, "REFUSED"),
+        ("/small", large.as_str(), 413, "REFUSED"),
+        ("/lost", "{}", 503, "NO_TOPIC"),
+    ] {
+        let reply = call_with(&gateway.public(), "POST", path, "application/json", body.as_bytes());
+        assert_eq!(
+            (reply.status, problem(&reply.body)["reason"].as_str()),
+            (status, Some(reason)),
+            "{path}: {}",
+            reply.body
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_records_cross_unchanged() {
+    let kafka = Kafka::start();
+    let (from, to) = (kafka.name("exact"), kafka.name("exact-to"));
+    kafka.run(&["create", &from, &to]);
+    let sent = [
+        json!({ "key": "k", "value": "text", "headers": [["x-a", "1"], ["x-b", "b"]], "timestamp": 1_700_000_000_123_u64 }),
+        json!({ "key": null, "value": "hex:ff00fe", "headers": [], "timestamp": 1_700_000_000_124_u64 }),
+        json!({ "key": "hex:fffe", "value": null, "headers": [], "timestamp": 1_700_000_000_125_u64 }),
+        json!({ "key": "", "value": "", "headers": [], "timestamp": 1_700_000_000_126_u64 }),
+    ];
+    kafka.write(&from, &sent);
+    let routes = routes("kafka-bridge", &[("BROKERS", &kafka.brokers), ("FROM", &from), ("TO", &to)]);
+    let gateway = Gateway::start_with(&listeners(kafka, &from), &routes);
+    until("all records to cross", || kafka.run(&["count", &to]) == "4");
+    let received = kafka.read(&to);
+    for (sent, received) in sent.iter().zip(&received) {
+        for field in ["key", "value", "headers", "timestamp"] {
+            assert_eq!(received[field], sent[field], "{field} of {sent}");
+        }
+    }
+    until("their offsets to be committed", || kafka.committed(&from, &from) == 4);
+    drop(gateway);
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_records_are_retried_in_order_and_dead_lettered_with_their_content() {
+    let kafka = Kafka::start();
+    let (from, dead) = (kafka.name("retried"), kafka.name("retried-dead"));
+    kafka.run(&["create", &from, &dead]);
+    // Record 1 fails twice, record 2 is invalid.
+    let service = Recorder::start(|attempt, body| match body {
+        _ if body.contains("\"n\":1") && attempt < 4 => (503, Duration::ZERO),
+        _ if body.contains("\"n\":2") => (400, Duration::ZERO),
+        _ => (200, Duration::ZERO),
+    });
+    let record = |n: u32| json!({ "key": "k", "value": format!("{{\"n\":{n}}}"), "headers": [["X-Own", "own"]], "timestamp": 1_700_000_000_000_u64 });
+    kafka.write(&from, &(0..4).map(record).collect::<Vec<_>>());
+    let values: [(&str, &dyn std::fmt::Display); 4] =
+        [("BACKEND", &service.address), ("FROM", &from), ("ORDER", &"partition"), ("DEAD", &dead)];
+    let gateway = Gateway::start_with(&listeners(kafka, &from), &routes("kafka-to-http", &values));
+    until("all offsets to be committed", || kafka.committed(&from, &from) == 4);
+    drop(gateway);
+    assert_eq!(service.processed(), ["{\"n\":0}", "{\"n\":1}", "{\"n\":3}"]);
+    let letters = kafka.read(&dead);
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    for field in ["key", "value", "timestamp"] {
+        assert_eq!(letters[0][field], record(2)[field]);
+    }
+    let headers = letters[0]["headers"].as_array().expect("headers");
+    let position = format!("{from}/0/2");
+    for expected in [
+        json!(["X-Own", "own"]),
+        json!(["crossdock-status", "3"]),
+        json!(["crossdock-queue", from]),
+        json!(["crossdock-position", position]),
+        json!(["crossdock-attempts", "1"]),
+    ] {
+        assert!(headers.contains(&expected), "{expected} in {headers:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_keys_are_processed_in_order_and_side_by_side() {
+    let kafka = Kafka::start();
+    let (from, dead) = (kafka.name("keyed"), kafka.name("keyed-dead"));
+    kafka.run(&["create", &from, &dead]);
+    let service = Recorder::start(|_, _| (200, Duration::from_millis(50)));
+    // 200 records with ten keys in one partition: 10 s one after another.
+    kafka.run(&["fill", &from, "{\"n\":#}", "200", "10"]);
+    let values: [(&str, &dyn std::fmt::Display); 4] =
+        [("BACKEND", &service.address), ("FROM", &from), ("ORDER", &"key"), ("DEAD", &dead)];
+    let gateway = Gateway::start_with(&listeners(kafka, &from), &routes("kafka-to-http", &values));
+    until("all offsets to be committed", || kafka.committed(&from, &from) == 200);
+    drop(gateway);
+    let numbers = service.processed().into_iter().map(|body| problem(&body)["n"].as_u64().expect("a number"));
+    let mut last = [None; 10];
+    for number in numbers {
+        let key = usize::try_from(number % 10).expect("a key");
+        assert!(last[key].is_none_or(|last| last < number), "{number} was overtaken");
+        last[key] = Some(number);
+    }
+    assert_eq!(last, std::array::from_fn(|key| Some(190 + key as u64)));
+    assert!((5..=10).contains(&service.in_flight_max()), "{} at the same time", service.in_flight_max());
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_drains_without_loss_or_duplicates_and_shares_partitions() {
+    let kafka = Kafka::start();
+    let (from, to) = (kafka.name("drained"), kafka.name("drained-to"));
+    kafka.run(&["create", &format!("{from}:4"), &format!("{to}:4")]);
+    kafka.run(&["fill", &from, "{\"n\":#}", "4000", "100"]);
+    let routes = routes("kafka-bridge", &[("BROKERS", &kafka.brokers), ("FROM", &from), ("TO", &to)]);
+    let start = || Gateway::start_with(&listeners(kafka, &from), &routes);
+    // The second one joins while the first one works, and takes over when that stops.
+    let mut first = start();
+    until("some records to cross", || kafka.run(&["count", &to]) != "0");
+    let second = start();
+    until("the second one to get partitions", || second.log().iter().any(|line| line.contains("partitions assigned")));
+    first.signal("TERM");
+    assert_eq!(first.wait().code, Some(0));
+    kafka.run(&["fill", &from, "{\"n\":#}", "1000", "100"]);
+    until("all offsets to be committed", || kafka.committed(&from, &from) == 5000);
+    let values: Vec<_> = kafka.read(&to);
+    assert_eq!(values.len(), 5000, "nothing is lost or duplicated");
+    drop(second);
+}
