@@ -75,6 +75,12 @@ impl Kafka {
         run_script("crash", self.service, Some(private.path()), Some(("CROSSDOCK_KAFKA_BROKER", broker.to_string())));
     }
 
+    /// The addresses of the brokers as items of a list in YAML.
+    #[must_use]
+    pub fn broker_list(&self) -> String {
+        self.brokers.split(',').map(|broker| format!("\"{broker}\"")).collect::<Vec<_>>().join(", ")
+    }
+
     /// A name that is unique to this process.
     #[must_use]
     pub fn name(&self, name: &str) -> String {

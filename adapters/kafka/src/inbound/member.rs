@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use crossdock_delivery::failpoint;
 use crossdock_ports::AdapterError;
 use crossdock_transport::bodies;
 use crossdock_transport::bodies::Reservation;
@@ -31,6 +32,8 @@ const POLL_TIME: Duration = Duration::from_millis(20);
 const DELIVERIES_MARGIN: usize = 16;
 /// How long a revocation waits for records in process. The group cannot continue before it ends.
 const REVOCATION_TIMEOUT: Duration = Duration::from_secs(3);
+/// For leaving the group.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bounds on what librdkafka fetches ahead.
 const QUEUED_KIB_MAX: usize = 16 << 10;
 const FETCH_LEN_MAX: usize = 16 << 20;
@@ -76,6 +79,8 @@ struct Shared {
     /// Partitions that are being revoked.
     revocations: Mutex<Vec<Revocation>>,
     is_stopping: AtomicBool,
+    /// No record is being processed, and the client is about to be closed.
+    is_closing: AtomicBool,
 }
 
 struct Revocation {
@@ -105,6 +110,11 @@ impl ConsumerContext for Rebalances {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => shared.assign(consumer, list),
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
                 let ids = ids(list);
+                if shared.is_closing.load(Ordering::Relaxed) {
+                    // Closing waits for it.
+                    unassign(consumer, list);
+                    return;
+                }
                 shared.assignment.begin_revocation(&ids);
                 let is_lost = consumer.assignment_lost();
                 tracing::info!(group = %shared.group, partitions = %names(&ids), is_lost, "partitions are being revoked");
@@ -147,6 +157,15 @@ fn is_cooperative(consumer: &BaseConsumer<Rebalances>) -> bool {
     matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
 }
 
+/// Gives up partitions, and commits their stored offsets. Under the eager protocol, all partitions are revoked.
+fn unassign(consumer: &BaseConsumer<Rebalances>, list: &TopicPartitionList) {
+    let unassigned = if is_cooperative(consumer) { consumer.incremental_unassign(list) } else { consumer.unassign() };
+    if let Err(error) = unassigned {
+        let group = &consumer.context().0.group;
+        tracing::warn!(%group, %error, partitions = %names(&ids(list)), "partitions cannot be given up");
+    }
+}
+
 fn ids(list: &TopicPartitionList) -> Vec<PartitionId> {
     list.elements().iter().map(|element| (Arc::from(element.topic()), element.partition())).collect()
 }
@@ -185,7 +204,7 @@ impl Member {
                     .set("session.timeout.ms", listener.session_timeout.as_millis().to_string())
                     .set(
                         "heartbeat.interval.ms",
-                        (listener.session_timeout.as_millis() / 10).clamp(100, 3000).to_string(),
+                        (listener.session_timeout.as_millis() / 10).clamp(100, 1000).to_string(),
                     );
             }
             GroupProtocol::Consumer => {
@@ -205,6 +224,7 @@ impl Member {
             topics: Mutex::default(),
             revocations: Mutex::default(),
             is_stopping: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
         };
         // The error may contain values of settings.
         let consumer = config.create_with_context(Rebalances(shared)).map_err(|_: KafkaError| {
@@ -255,10 +275,18 @@ impl Member {
         });
     }
 
-    /// Polls until the member is stopped and drained; then commits and leaves the group. Returns early if the arbiter has ended.
-    pub(super) fn run(self: &Arc<Self>, deliveries: &mpsc::Sender<Delivery>) {
+    /// Polls until the member is stopped and drained, or the arbiter has ended; then commits and leaves the group.
+    pub(super) fn run(&self, deliveries: &mpsc::Sender<Delivery>) {
+        self.poll(deliveries);
+        self.close();
+    }
+
+    fn poll(&self, deliveries: &mpsc::Sender<Delivery>) {
         let shared = self.shared();
         loop {
+            if shared.is_stopping.load(Ordering::Relaxed) {
+                failpoint("kafka.draining");
+            }
             if shared.is_stopping.load(Ordering::Relaxed) && self.assignment().is_drained(&self.assignment().ids()) {
                 break;
             }
@@ -278,6 +306,21 @@ impl Member {
             Err(error) => {
                 tracing::warn!(group = %shared.group, %error, "last offsets not committed; records will come again");
             }
+        }
+    }
+
+    /// Leaves the group, so that its other members need not wait for the session timeout.
+    fn close(&self) {
+        self.shared().is_closing.store(true, Ordering::Relaxed);
+        // Closing alone does not leave the group if the member owns no partition (librdkafka 2.12, cooperative assignment).
+        self.consumer.unsubscribe();
+        let until = Instant::now() + CLOSE_TIMEOUT;
+        if let Err(error) = self.consumer.close_queue() {
+            tracing::debug!(%error, "consumer cannot be closed");
+            return;
+        }
+        while !self.consumer.closed() && Instant::now() < until {
+            self.consumer.poll(POLL_TIME);
         }
     }
 
@@ -333,16 +376,8 @@ impl Member {
             if until <= Instant::now() {
                 tracing::warn!(group = %shared.group, partitions = %names(&ids), "partitions revoked during processing; records may come again");
             }
-            // Also commits the stored offsets. Under the eager protocol, all partitions are revoked.
-            let unassigned = if is_cooperative(&self.consumer) {
-                self.consumer.incremental_unassign(&list)
-            } else {
-                self.consumer.unassign()
-            };
+            unassign(&self.consumer, &list);
             shared.assignment.remove(&ids);
-            if let Err(error) = unassigned {
-                tracing::warn!(group = %shared.group, %error, partitions = %names(&ids), "partitions cannot be given up");
-            }
         }
     }
 

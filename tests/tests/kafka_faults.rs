@@ -1,0 +1,153 @@
+//! Losses and duplicates of the Kafka adapter: kills of gateways and brokers, rebalances, changes of routes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crossdock_tests::{Gateway, Kafka, routes, until, until_within};
+use serde_json::Value;
+
+const LONG: Duration = Duration::from_secs(120);
+/// The window of the entry: the most records that come again after a kill.
+const WINDOW: usize = 1_000;
+const PARTITIONS: usize = 4;
+
+fn from_environment(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().expect(name))
+}
+
+fn listeners(kafka: &Kafka, group: &str, protocol: &str) -> String {
+    format!(
+        "topics: {{ kafka: {{ brokers: [ {} ], group: {group}, protocol: {protocol}, commit_interval: 100ms }} }}",
+        kafka.broker_list()
+    )
+}
+
+/// Creates the topics, writes `count` records with 100 keys, and returns the routes that move them.
+fn prepare(kafka: &Kafka, from: &str, to: &str, count: usize) -> String {
+    let partitions = PARTITIONS;
+    kafka.run(&["create", &format!("{from}:{partitions}"), &format!("{to}:{partitions}"), &format!("{from}-dead")]);
+    kafka.run(&["fill", from, "{\"n\":#}", &count.to_string(), "100"]);
+    routes("kafka-move", &[("BROKERS", &kafka.broker_list()), ("FROM", &from), ("TO", &to)])
+}
+
+/// Checks that no number below `count` is missing and that first arrivals are in the order of each key; returns the number of duplicates.
+fn check(kafka: &Kafka, to: &str, count: usize) -> usize {
+    let (mut seen, mut last) = (BTreeMap::<u64, usize>::new(), BTreeMap::<String, u64>::new());
+    for record in kafka.read(to) {
+        let body: Value = serde_json::from_str(record["value"].as_str().expect("text")).expect("JSON");
+        let number = body["n"].as_u64().expect("a number");
+        let times = seen.entry(number).or_default();
+        *times += 1;
+        if *times == 1 {
+            let key = record["key"].as_str().expect("a key").to_owned();
+            let before = last.insert(key, number);
+            assert!(before.is_none_or(|before| before < number), "{number} was overtaken by {before:?}");
+        }
+    }
+    let lost: Vec<_> = (0..count as u64).filter(|number| !seen.contains_key(number)).collect();
+    assert!(lost.is_empty(), "lost {}: {:?}", lost.len(), &lost[..lost.len().min(20)]);
+    seen.values().map(|times| times - 1).sum()
+}
+
+fn count(kafka: &Kafka, topic: &str) -> usize {
+    kafka.run(&["count", topic]).parse().expect("a number")
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_loses_nothing_wherever_a_gateway_is_killed() {
+    let total = from_environment("CROSSDOCK_MESSAGES", 20_000);
+    let kafka = Kafka::start();
+    let (from, to) = (kafka.name("killed"), kafka.name("killed-to"));
+    let routes = prepare(kafka, &from, &to, total);
+    let listeners =
+        listeners(kafka, &from, "classic").replace("commit_interval", "session_timeout: 1s, commit_interval");
+    let points = ["received", "routed", "decided", "settled", "draining"];
+    for (number, point) in points.iter().enumerate() {
+        let failpoint = format!("kafka.{point}@{}", if *point == "draining" { 1 } else { 1_000 + 7 * number });
+        let mut gateway = Gateway::start_with_failpoint(&listeners, &routes, &[], &failpoint);
+        if *point == "draining" {
+            until("some records to be moved", || count(kafka, &to) > 2_000);
+            gateway.signal("TERM");
+        }
+        assert_eq!(gateway.wait().code, None, "the gateway is killed at {failpoint}");
+    }
+    let gateway = Gateway::start_with(&listeners, &routes);
+    until_within(LONG, "all offsets to be committed", || kafka.committed(&from, &from) == total as u64);
+    drop(gateway);
+    let duplicates = check(kafka, &to, total);
+    let bound = points.len() * WINDOW * PARTITIONS;
+    println!("in {total}, out {}, lost 0, duplicates {duplicates} of at most {bound}", total + duplicates);
+    assert!(duplicates <= bound, "{duplicates} duplicates");
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_loses_nothing_when_brokers_are_killed() {
+    let rounds = from_environment("CROSSDOCK_ROUNDS", 1);
+    let total = 5_000 * rounds;
+    let kafka = Kafka::start_three();
+    let (from, to) = (kafka.name("crashed"), kafka.name("crashed-to"));
+    let routes = prepare(&kafka, &from, &to, total);
+    let mut gateway = Gateway::start_with(&listeners(&kafka, &from, "classic"), &routes);
+    for round in 0..rounds {
+        until_within(LONG, "records to be moved", || count(&kafka, &to) >= total * round / rounds + 1);
+        for broker in 0..3 {
+            kafka.crash(broker);
+        }
+    }
+    until_within(LONG, "all offsets to be committed", || kafka.committed(&from, &from) == total as u64);
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait().code, Some(0));
+    let duplicates = check(&kafka, &to, total);
+    println!("in {total}, lost 0, {duplicates} duplicates after {} crashes", 3 * rounds);
+    assert!(duplicates <= 3 * rounds * WINDOW);
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_loses_and_duplicates_nothing_when_partitions_move() {
+    let rounds = from_environment("CROSSDOCK_ROUNDS", 4);
+    let total = 3_000 * rounds;
+    let kafka = Kafka::start();
+    for protocol in ["classic", "consumer"] {
+        let (from, to) = (kafka.name(&format!("moved-{protocol}")), kafka.name(&format!("moved-{protocol}-to")));
+        let routes = prepare(kafka, &from, &to, 0);
+        let listeners = listeners(kafka, &from, protocol);
+        let first = Gateway::start_with(&listeners, &routes);
+        let assigned = |gateway: &Gateway| gateway.log().iter().any(|line| line.contains("partitions assigned"));
+        until("partitions to be assigned", || assigned(&first));
+        for _ in 0..rounds {
+            kafka.run(&["fill", &from, "{\"n\":#}", &(total / rounds).to_string(), "100"]);
+            let mut second = Gateway::start_with(&listeners, &routes);
+            until("the second gateway to get partitions", || assigned(&second));
+            second.signal("TERM");
+            assert_eq!(second.wait().code, Some(0));
+        }
+        until_within(LONG, "all offsets to be committed", || kafka.committed(&from, &from) == total as u64);
+        assert_eq!(count(kafka, &to), total, "nothing is lost or duplicated under {protocol}");
+        drop(first);
+    }
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_records_stay_in_their_topic_while_its_route_is_removed() {
+    const COUNT: usize = 6_000;
+    let kafka = Kafka::start();
+    let (from, to) = (kafka.name("left"), kafka.name("left-to"));
+    let with = prepare(kafka, &from, &to, COUNT);
+    let without = with.split("routes:").next().expect("services").to_owned() + "routes: {}\n";
+    let gateway = Gateway::start_with(&listeners(kafka, &from, "classic"), &with);
+    let generation = || gateway.admin_json("/readyz")["generation"].as_u64().expect("a number");
+    for round in 1..=3 {
+        until("some records to be moved", || count(kafka, &to) >= round * COUNT / 10);
+        gateway.write_routes(&without);
+        until("the route to be removed", || generation() == 2 * round as u64);
+        gateway.write_routes(&with);
+        until("the route to be added", || generation() == 2 * round as u64 + 1);
+    }
+    until_within(LONG, "all offsets to be committed", || kafka.committed(&from, &from) == COUNT as u64);
+    assert_eq!(check(kafka, &to, COUNT), 0, "no duplicates");
+    assert_eq!(count(kafka, &format!("{from}-dead")), 0, "no dead letters");
+}
