@@ -1,7 +1,7 @@
 //! Apache Kafka, started by `tests/services/services`, and the clients that tests use with it.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
@@ -14,6 +14,10 @@ use crate::{peers, repository};
 pub struct Kafka {
     /// The addresses of the brokers, separated by commas.
     pub brokers: String,
+    /// Those that require a client certificate, if they listen for TLS.
+    pub brokers_with_tls: Option<String>,
+    /// Those that require a login, over TLS.
+    pub brokers_with_tls_and_login: Option<String>,
     /// Those that require a login.
     pub brokers_with_login: String,
     /// The user and the password of the login.
@@ -31,7 +35,7 @@ impl Kafka {
     /// If it does not start.
     pub fn start() -> &'static Self {
         static STARTED: OnceLock<Kafka> = OnceLock::new();
-        STARTED.get_or_init(|| Self::start_by_script("kafka", None))
+        STARTED.get_or_init(|| Self::start_by_script("kafka", None, None))
     }
 
     /// Starts a broker that only this test uses and may crash; stopped on drop.
@@ -40,7 +44,16 @@ impl Kafka {
     /// If it does not start.
     #[must_use]
     pub fn start_private() -> Self {
-        Self::start_by_script("kafka", Some(tempfile::tempdir().expect("a folder")))
+        Self::start_by_script("kafka", Some(tempfile::tempdir().expect("a folder")), None)
+    }
+
+    /// Like [`Kafka::start_private`]; the broker also listens for TLS with the certificates of a folder.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_with_tls(certificates: &Path) -> Self {
+        Self::start_by_script("kafka", Some(tempfile::tempdir().expect("a folder")), Some(certificates))
     }
 
     /// Like [`Kafka::start_private`], with three brokers.
@@ -49,15 +62,18 @@ impl Kafka {
     /// If they do not start.
     #[must_use]
     pub fn start_three() -> Self {
-        Self::start_by_script("kafka3", Some(tempfile::tempdir().expect("a folder")))
+        Self::start_by_script("kafka3", Some(tempfile::tempdir().expect("a folder")), None)
     }
 
-    fn start_by_script(service: &'static str, private: Option<tempfile::TempDir>) -> Self {
+    fn start_by_script(service: &'static str, private: Option<tempfile::TempDir>, certificates: Option<&Path>) -> Self {
         let python = peers("kafka").join("venv/bin/python");
-        let output = run_script("up", service, private.as_ref().map(tempfile::TempDir::path), None);
+        let certificates = certificates.map(|folder| ("CROSSDOCK_KAFKA_TLS", folder.to_string_lossy().into_owned()));
+        let output = run_script("up", service, private.as_ref().map(tempfile::TempDir::path), certificates);
         let value = |name: &str| variable(&output, name).expect(name);
         Self {
             brokers: value("KAFKA_PLAINTEXT"),
+            brokers_with_tls: variable(&output, "KAFKA_SSL"),
+            brokers_with_tls_and_login: variable(&output, "KAFKA_SASL_SSL"),
             brokers_with_login: value("KAFKA_SASL_PLAINTEXT"),
             login: (value("KAFKA_USER"), value("KAFKA_PASSWORD")),
             service,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossdock_tests::{Gateway, Kafka, Recorder, call, call_with, routes, until};
+use crossdock_tests::{Backend, Gateway, Kafka, Recorder, call, call_with, routes, until, write_certificates};
 use serde_json::{Value, json};
 
 /// An HTTP listener, and a member of a group that only this test uses.
@@ -183,4 +183,47 @@ fn kafka_drains_without_loss_or_duplicates_and_shares_partitions() {
     let values: Vec<_> = kafka.read(&to);
     assert_eq!(values.len(), 5000, "nothing is lost or duplicated");
     drop(second);
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_is_reached_over_tls_with_certificates_and_logins() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_certificates(folder.path());
+    let kafka = Kafka::start_with_tls(folder.path());
+    kafka.run(&["create", "secure"]);
+    let backend = Backend::start();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let good = format!("{{ ca: {}, cert: {}, key: {} }}", file("ca.pem"), file("client.pem"), file("client.key"));
+    let nobody = format!("{{ ca: {} }}", file("ca.pem"));
+    let distrusting =
+        format!("{{ ca: {}, cert: {}, key: {} }}", file("other-ca.pem"), file("client.pem"), file("client.key"));
+    let (brokers, login) = (kafka.brokers_with_tls.as_ref(), kafka.brokers_with_tls_and_login.as_ref());
+    let (brokers, (user, password)) = (brokers.expect("TLS"), &kafka.login);
+    let values: [(&str, &dyn std::fmt::Display); 8] = [
+        ("BROKERS", brokers),
+        ("LOGIN", login.expect("TLS")),
+        ("GOOD", &good),
+        ("NOBODY", &nobody),
+        ("DISTRUSTING", &distrusting),
+        ("BACKEND", &backend.address),
+        ("USER", user),
+        ("PASSWORD", password),
+    ];
+    let listeners = format!(
+        "public: {{ http: {{ bind: \"127.0.0.1:0\" }} }}\n  topics: {{ kafka: {{ brokers: \"{brokers}\", tls: {good}, group: secure }} }}"
+    );
+    let gateway = Gateway::start_with(&listeners, &routes("kafka-tls", &values));
+    for path in ["/good", "/login"] {
+        let reply = call(&gateway.public(), "POST", path, "{}");
+        assert_eq!(reply.status, 202, "{path}: {}", reply.body);
+    }
+    until("both records to be consumed over TLS", || backend.requests() == 2);
+    for (path, cause) in [("/nobody", "SSL"), ("/distrusting", "certificate")] {
+        let reply = call(&gateway.public(), "POST", path, "{}");
+        assert_eq!(reply.status, 503, "{path}: {}", reply.body);
+        let services = gateway.admin_json("/api/v1/services").to_string();
+        assert!(services.contains(cause), "{path}: the reason is shown: {services}");
+    }
+    assert!(!gateway.log().iter().any(|line| line.contains(password)), "passwords are not logged");
 }
