@@ -1,9 +1,11 @@
 //! Losses and duplicates of the Kafka adapter: kills of gateways and brokers, rebalances, changes of routes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossdock_tests::{Gateway, Kafka, routes, until, until_within};
+use crossdock_tests::{Gateway, Kafka, Recorder, routes, until, until_within};
 use serde_json::Value;
 
 const LONG: Duration = Duration::from_secs(120);
@@ -150,4 +152,84 @@ fn kafka_records_stay_in_their_topic_while_its_route_is_removed() {
     until_within(LONG, "all offsets to be committed", || kafka.committed(&from, &from) == COUNT as u64);
     assert_eq!(check(kafka, &to, COUNT), 0, "no duplicates");
     assert_eq!(count(kafka, &format!("{from}-dead")), 0, "no dead letters");
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_partitions_that_come_back_while_full_are_consumed() {
+    const COUNT: usize = 3_000;
+    let kafka = Kafka::start();
+    let (from, dead) = (kafka.name("full"), kafka.name("full-dead"));
+    kafka.run(&["create", &format!("{from}:2"), &dead]);
+    kafka.run(&["fill", &from, "{\"n\":#}", &COUNT.to_string(), "100"]);
+    let is_down = Arc::new(AtomicBool::new(true));
+    let shared = Arc::clone(&is_down);
+    let service = Recorder::start(move |_, _| {
+        let status = if shared.load(Ordering::SeqCst) { 503 } else { 200 };
+        (status, Duration::ZERO)
+    });
+    let values: [(&str, &dyn std::fmt::Display); 4] =
+        [("BACKEND", &service.address), ("FROM", &from), ("ORDER", &"key"), ("DEAD", &dead)];
+    let routes = routes("kafka-to-http", &values).replace("dead_letter", "window: 100, dead_letter");
+    let listeners = listeners(kafka, &from, "classic");
+    let first = Gateway::start_with(&listeners, &routes);
+    let owns = |gateway: &Gateway| {
+        gateway.log().iter().any(|line| line.contains("partitions assigned") && line.contains(&format!("{from}/")))
+    };
+    until("the partitions to be full", || service.requests() > 100);
+    // A partition moves to another gateway and back while its window is full, and it is paused.
+    let mut second = Gateway::start_with(&listeners, &routes);
+    until("the second gateway to get a partition", || owns(&second));
+    second.signal("TERM");
+    assert_eq!(second.wait().code, Some(0));
+    is_down.store(false, Ordering::SeqCst);
+    until_within(LONG, "all offsets to be committed", || kafka.committed(&from, &from) == COUNT as u64);
+    assert!(service.processed().len() >= COUNT);
+    drop(first);
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_a_record_with_a_header_name_that_is_not_utf8_is_dead_lettered() {
+    let kafka = Kafka::start();
+    let (from, to) = (kafka.name("named"), kafka.name("named-to"));
+    let routes = prepare(kafka, &from, &to, 0);
+    kafka.run(&["write-binary-name", &from]);
+    kafka.run(&["fill", &from, "{\"n\":#}", "10", "100"]);
+    let gateway = Gateway::start_with(&listeners(kafka, &from, "classic"), &routes);
+    until("all offsets to be committed", || kafka.committed(&from, &from) == 11);
+    let letters = kafka.read(&format!("{from}-dead"));
+    assert_eq!((letters.len(), count(kafka, &to)), (1, 10), "{letters:?}");
+    let headers = letters[0]["headers"].as_array().expect("headers");
+    assert!(headers.contains(&serde_json::json!(["crossdock-reason", "HEADER"])), "{headers:?}");
+    assert!(headers.contains(&serde_json::json!(["x-good", "kept"])), "{headers:?}");
+    drop(gateway);
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_processes_at_most_once_under_kills_and_stops() {
+    const COUNT: usize = 300;
+    let kafka = Kafka::start();
+    let (from, to) = (kafka.name("once"), kafka.name("once-to"));
+    let routes = prepare(kafka, &from, &to, COUNT).replace("steps:", "delivery: at-most-once\n    steps:");
+    let listeners =
+        listeners(kafka, &from, "classic").replace("commit_interval", "session_timeout: 1s, commit_interval");
+    let mut killed = Gateway::start_with_failpoint(&listeners, &routes, &[], "kafka.decided@50");
+    assert_eq!(killed.wait().code, None, "the gateway is killed");
+    let mut stopped = Gateway::start_with(&listeners, &routes);
+    until("more records to be moved", || count(kafka, &to) > 100);
+    stopped.signal("TERM");
+    assert_eq!(stopped.wait().code, Some(0));
+    let last = Gateway::start_with(&listeners, &routes);
+    until("all offsets to be committed", || kafka.committed(&from, &from) == COUNT as u64);
+    drop(last);
+    let mut numbers: Vec<_> = kafka.read(&to).iter().map(|record| record["value"].to_string()).collect();
+    let moved = numbers.len();
+    numbers.sort();
+    numbers.dedup();
+    assert_eq!(numbers.len(), moved, "none twice");
+    println!("{moved} of {COUNT} moved");
+    // A kill loses at most the records in process.
+    assert!(moved >= COUNT - 64, "{moved} of {COUNT} moved");
 }

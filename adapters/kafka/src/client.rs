@@ -1,6 +1,7 @@
 //! What all clients of librdkafka share: their settings, their logs, and their last error.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossdock_ports::PortStatus;
 use rdkafka::ClientContext;
@@ -15,7 +16,13 @@ pub(crate) struct Monitor {
     /// What the client does, for logs.
     purpose: &'static str,
     /// The last error, until the brokers do something that was requested.
-    problem: Mutex<Option<String>>,
+    problem: Mutex<Option<Problem>>,
+}
+
+#[derive(Debug)]
+struct Problem {
+    text: String,
+    checked: Instant,
 }
 
 impl Monitor {
@@ -34,16 +41,28 @@ impl Monitor {
     /// The brokers cannot be used for this reason.
     pub(crate) fn is_down(&self, problem: &str) {
         let mut known = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.as_deref() != Some(problem) {
+        if known.as_ref().is_none_or(|known| known.text != problem) {
             tracing::warn!(brokers = %self.brokers, purpose = self.purpose, problem, "brokers cannot be used; retrying");
-            *known = Some(problem.to_owned());
+            *known = Some(Problem { text: problem.to_owned(), checked: Instant::now() });
         }
     }
 
     pub(crate) fn status(&self) -> PortStatus {
         match &*self.problem.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(problem) => PortStatus::Down(problem.clone()),
+            Some(problem) => PortStatus::Down(problem.text.clone()),
             None => PortStatus::Up,
+        }
+    }
+
+    /// Whether the brokers are down and were not checked for this time; counts as a check.
+    pub(crate) fn is_check_due(&self, interval: Duration) -> bool {
+        let mut known = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.as_mut().filter(|problem| problem.checked.elapsed() >= interval) {
+            Some(problem) => {
+                problem.checked = Instant::now();
+                true
+            }
+            None => false,
         }
     }
 }

@@ -3,10 +3,12 @@
 use crossdock_message::{Code, EndpointVerdict, Fault, Retry};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+const UNCONFIRMED: &str = "UNCONFIRMED";
+
 /// The brokers may or may not have stored the record.
 pub(crate) fn unconfirmed(problem: impl std::fmt::Display) -> Fault {
     let message = format!("the brokers did not confirm the record, and may or may not have stored it: {problem}");
-    Fault::new(Code::Unavailable, "UNCONFIRMED", message).logged()
+    Fault::new(Code::Unavailable, UNCONFIRMED, message).logged()
 }
 
 /// The record was not sent: it can be retried unchanged.
@@ -15,6 +17,24 @@ pub(crate) fn unreachable(problem: impl std::fmt::Display) -> Fault {
         .with_endpoint_verdict(EndpointVerdict::Unreachable)
         .with_retry(Retry::Same)
         .logged()
+}
+
+/// Whether the brokers refused a batch because of its size.
+pub(crate) fn is_size_limit(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge))
+}
+
+/// Why a record was not sent: the client did not accept it.
+pub(crate) fn not_sent(error: &KafkaError, topic: &str) -> Fault {
+    match not_stored(error, topic) {
+        fault if fault.reason.as_str() == UNCONFIRMED => match error.rdkafka_error_code() {
+            Some(code) => unreachable(code),
+            None => unreachable("the client failed"),
+        },
+        fault if fault.code == Code::Unavailable => fault.with_retry(Retry::Same),
+        fault => fault,
+    }
 }
 
 /// Why a record was not stored.
@@ -29,15 +49,23 @@ pub(crate) fn not_stored(error: &KafkaError, topic: &str) -> Fault {
             let message = "too many records wait to be sent";
             Fault::new(Code::ResourceExhausted, "CONFIRMS_PENDING", message).with_retry(Retry::Same)
         }
-        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
-            refused(Code::InvalidArgument, "REFUSED", "does not take records of this size").with_http_status(413)
-        }
+        Some(
+            RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::MessageBatchTooLarge
+            | RDKafkaErrorCode::InvalidMessageSize,
+        ) => refused(Code::InvalidArgument, "REFUSED", "does not take records of this size").with_http_status(413),
         Some(
             RDKafkaErrorCode::UnknownTopic
             | RDKafkaErrorCode::UnknownTopicOrPartition
             | RDKafkaErrorCode::UnknownPartition
             | RDKafkaErrorCode::InvalidTopic,
-        ) => refused(Code::Unavailable, "NO_TOPIC", "or its partition does not exist").with_retry(Retry::Same),
+            // It may have been stored, if the topic disappeared later.
+        ) => refused(Code::Unavailable, "NO_TOPIC", "or its partition does not exist"),
+        // Another record of its batch was invalid.
+        Some(RDKafkaErrorCode::InvalidDifferentRecord) => {
+            refused(Code::Unavailable, "BATCH_REFUSED", "refused another record of the same batch")
+                .with_retry(Retry::Same)
+        }
         Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
             refused(Code::PermissionDenied, "REFUSED", "cannot be written with this login")
         }

@@ -21,7 +21,7 @@ use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
 use self::lanes::Lanes;
-use self::member::{Member, StopOnDrop, Subscription, WindowLimits};
+use self::member::{Member, StopOnDrop, WindowLimits};
 use crate::client::Monitor;
 use crate::config::{Cluster, Entry, Listener};
 use crate::producer::{Batching, Producer, Producers};
@@ -103,11 +103,11 @@ impl KafkaInbound {
     async fn serve(self: Box<Self>, ingress: &dyn OpenIngress, stop: CancellationToken) -> Result<(), String> {
         let (sender, mut deliveries) = mpsc::channel(DELIVERIES_MAX);
         let member = Arc::clone(&self.member);
-        let (ended, mut polling) = tokio::sync::oneshot::channel::<()>();
+        let (ended, mut polling) = tokio::sync::oneshot::channel();
         let thread = std::thread::Builder::new().name("kafka poll".to_owned());
         let poll = move || {
-            member.run(&sender);
-            drop(ended);
+            // An error means that the arbiter has ended.
+            let _ = ended.send(member.run(&sender));
         };
         thread.spawn(poll).map_err(|error| error.to_string())?;
         let _stop_on_drop = StopOnDrop(Arc::downgrade(&self.member));
@@ -118,7 +118,7 @@ impl KafkaInbound {
             ingress: ingress.open(),
         });
         let mut lanes = Lanes::new(Rc::clone(&context));
-        let mut subscribed: HashMap<String, Subscription> = HashMap::new();
+        let mut subscribed: HashMap<String, WindowLimits> = HashMap::new();
         let mut routes = tokio::time::interval(ROUTES_INTERVAL);
         let mut is_stopping = false;
         loop {
@@ -131,28 +131,26 @@ impl KafkaInbound {
                 _ = routes.tick(), if !is_stopping => {
                     let topics = context.routed_topics();
                     lanes.update(&topics);
-                    let wanted: HashMap<_, _> = topics.into_iter().map(|(topic, spec)| (topic, subscription(&spec))).collect();
+                    let wanted: HashMap<_, _> = topics.into_iter().map(|(topic, spec)| (topic, window(&spec))).collect();
                     if wanted != subscribed {
                         self.member.subscribe(wanted.clone());
                         subscribed = wanted;
                     }
                 }
                 Some(delivery) = deliveries.recv() => lanes.push(delivery),
-                // The member has left the group, or its thread has ended.
-                _ = &mut polling => break,
+                // The member has left the group.
+                ended = &mut polling => {
+                    return ended.unwrap_or_else(|_| Err("the polling thread panicked".to_owned()));
+                }
             }
         }
-        if is_stopping { Ok(()) } else { Err("the polling thread ended".to_owned()) }
     }
 }
 
-fn subscription(spec: &Arc<dyn EntrySpec>) -> Subscription {
+fn window(spec: &Arc<dyn EntrySpec>) -> WindowLimits {
     match spec.as_any().downcast_ref::<Entry>() {
-        Some(entry) => Subscription {
-            window: WindowLimits { count_max: entry.window, len_max: entry.window_len },
-            is_at_most_once: entry.is_at_most_once,
-        },
-        None => Subscription { window: WindowLimits { count_max: 1, len_max: 1 }, is_at_most_once: false },
+        Some(entry) => WindowLimits { count_max: entry.window, len_max: entry.window_len },
+        None => WindowLimits { count_max: 1, len_max: 1 },
     }
 }
 

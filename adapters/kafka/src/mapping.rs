@@ -38,6 +38,8 @@ pub(crate) struct ReceivedRecord {
     pub(crate) key: Option<Bytes>,
     pub(crate) value: Option<Bytes>,
     pub(crate) headers: Vec<(String, Option<Bytes>)>,
+    /// Headers whose names are not UTF-8 are left out.
+    pub(crate) has_unreadable_headers: bool,
     /// Milliseconds since 1970.
     pub(crate) timestamp: Option<i64>,
 }
@@ -104,6 +106,9 @@ pub(crate) fn request(
     default_format: Format,
     call: Option<&Arc<CallType>>,
 ) -> Result<Message, Fault> {
+    if record.has_unreadable_headers {
+        return Err(Fault::caller(Code::InvalidArgument, "HEADER", "the name of a header is not UTF-8"));
+    }
     let mut message = Message::new(record.position(), source.clone());
     message.context = Some(Arc::clone(context));
     message.headers = select_headers(record, request_headers)?;
@@ -195,6 +200,7 @@ mod tests {
             offset: 7,
             key: None,
             value: None,
+            has_unreadable_headers: false,
             headers: headers.iter().map(|(name, value)| ((*name).into(), value.map(Bytes::from_static))).collect(),
             timestamp: None,
         };

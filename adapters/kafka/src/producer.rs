@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossdock_message::Fault;
 use crossdock_ports::{AdapterError, PortStatus};
@@ -15,20 +15,23 @@ use tokio::sync::oneshot;
 
 use crate::client::Monitor;
 use crate::config::{Cluster, Compression};
-use crate::error::{not_stored, unconfirmed, unreachable};
+use crate::error::{is_size_limit, not_sent, not_stored, unconfirmed, unreachable};
 
 /// Bounds on the records that wait to be sent or confirmed.
 const WAITING_COUNT_MAX: usize = 100_000;
 const WAITING_KIB_MAX: usize = 64 << 10;
 /// The largest record, in bytes; topics may have lower limits.
 const RECORD_LEN_MAX: usize = 64 << 20;
+/// The shortest and the longest time between two replacements of a client.
+const REPLACEMENT_WAIT_MIN: Duration = Duration::from_secs(1);
+const REPLACEMENT_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long a record waits for a topic that does not exist, as new topics become known to the brokers one after another.
 const TOPIC_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the client tries to send a record.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A record to write.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Record<'r> {
     pub(crate) topic: &'r str,
     pub(crate) partition: Option<i32>,
@@ -91,8 +94,17 @@ pub(crate) struct Producer {
     cluster: Cluster,
     batching: Batching,
     monitor: Arc<Monitor>,
-    /// Replaced after a fatal error, which ends the idempotence of the client.
-    client: Mutex<Option<ThreadedProducer<Confirms>>>,
+    client: Mutex<Client>,
+    /// Sends each record alone, once its batch was too large.
+    unbatched: Mutex<Client>,
+}
+
+/// A client, which is replaced after a fatal error: such an error ends its idempotence.
+#[derive(Default)]
+struct Client {
+    open: Option<ThreadedProducer<Confirms>>,
+    /// When it was replaced, and how long the next replacement waits.
+    replaced: Option<(Instant, Duration)>,
 }
 
 impl fmt::Debug for Producer {
@@ -137,8 +149,10 @@ impl ProducerContext for Confirms {
 impl Producer {
     fn open(cluster: &Cluster, batching: Batching) -> Result<Self, AdapterError> {
         let monitor = Arc::new(Monitor::new(&cluster.brokers, "produce"));
-        let client = create(cluster, batching, &monitor)?;
-        Ok(Self { cluster: cluster.clone(), batching, monitor, client: Mutex::new(Some(client)) })
+        let open = create(cluster, batching, &monitor, true)?;
+        let client = Client { open: Some(open), replaced: None };
+        let (client, unbatched) = (Mutex::new(client), Mutex::default());
+        Ok(Self { cluster: cluster.clone(), batching, monitor, client, unbatched })
     }
 
     /// Writes a record and waits until the brokers have stored it on all replicas in sync. If the future is dropped, it may be stored.
@@ -147,44 +161,65 @@ impl Producer {
     /// UNAVAILABLE if it was not sent or not confirmed; INVALID_ARGUMENT and PERMISSION_DENIED if the brokers refuse it.
     pub(crate) async fn send(&self, record: Record<'_>) -> Result<(), Fault> {
         let topic = record.topic;
-        let confirm = self.start(record)?;
-        match confirm.await {
+        match self.start(record.clone(), true)?.await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => {
-                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut)
-                    && let PortStatus::Down(problem) = self.monitor.status()
-                {
-                    return Err(unconfirmed(problem));
-                }
-                Err(not_stored(&error, topic))
-            }
+            // Perhaps only its batch was too large.
+            Ok(Err(error)) if is_size_limit(&error) => match self.start(record, false)?.await {
+                Ok(result) => result.map(drop).map_err(|error| self.fault(&error, topic)),
+                Err(_) => Err(unconfirmed("the producer was closed")),
+            },
+            Ok(Err(error)) => Err(self.fault(&error, topic)),
             Err(_) => Err(unconfirmed("the producer was closed")),
         }
     }
 
-    fn start(&self, record: Record<'_>) -> Result<oneshot::Receiver<Confirm>, Fault> {
+    /// The fault of a record that was sent.
+    fn fault(&self, error: &KafkaError, topic: &str) -> Fault {
+        match (error.rdkafka_error_code(), self.monitor.status()) {
+            (Some(RDKafkaErrorCode::MessageTimedOut), PortStatus::Down(problem)) => unconfirmed(problem),
+            _ => not_stored(error, topic),
+        }
+    }
+
+    fn start(&self, record: Record<'_>, is_batched: bool) -> Result<oneshot::Receiver<Confirm>, Fault> {
         let (sender, confirm) = oneshot::channel();
         let mut to_send = BaseRecord::with_opaque_to(record.topic, Box::new(sender)).headers(record.headers);
         to_send.partition = record.partition;
         to_send.key = record.key;
         to_send.payload = record.value;
         to_send.timestamp = record.timestamp;
-        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        if client.as_ref().is_some_and(|client| client.client().fatal_error().is_some()) {
-            tracing::warn!(brokers = %self.cluster.brokers, "producer failed for good; replaced by a new one");
-            close(client.take());
+        let client = if is_batched { &self.client } else { &self.unbatched };
+        let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
+        self.replace_failed(&mut client)?;
+        if client.open.is_none() {
+            let created = create(&self.cluster, self.batching, &self.monitor, is_batched);
+            client.open = Some(created.map_err(unreachable)?);
         }
-        if client.is_none() {
-            *client = Some(create(&self.cluster, self.batching, &self.monitor).map_err(unreachable)?);
-        }
-        let Some(open) = &*client else { return Err(unreachable("there is no producer")) };
-        open.send(to_send).map_err(|(error, _)| not_stored(&error, record.topic))?;
+        let Some(open) = &client.open else { return Err(unreachable("there is no producer")) };
+        open.send(to_send).map_err(|(error, _)| not_sent(&error, record.topic))?;
         Ok(confirm)
+    }
+
+    /// Closes a client that failed for good.
+    ///
+    /// # Errors
+    /// Why it failed, if another one failed shortly before.
+    fn replace_failed(&self, client: &mut Client) -> Result<(), Fault> {
+        let Some((code, _)) = client.open.as_ref().and_then(|open| open.client().fatal_error()) else { return Ok(()) };
+        let wait = match client.replaced {
+            Some((at, wait)) if at.elapsed() < wait => return Err(not_sent(&KafkaError::MessageProduction(code), "")),
+            Some((at, wait)) if at.elapsed() < wait * 2 => (wait * 2).min(REPLACEMENT_WAIT_MAX),
+            _ => REPLACEMENT_WAIT_MIN,
+        };
+        tracing::warn!(brokers = %self.cluster.brokers, %code, "producer failed for good; replaced by a new one");
+        client.replaced = Some((Instant::now(), wait));
+        close(client.open.take());
+        Ok(())
     }
 
     /// Checks that a broker can be reached; blocks for at most `timeout`.
     pub(crate) fn probe(&self, timeout: Duration) -> Result<(), Fault> {
-        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).open.clone();
         let Some(client) = client else { return Err(unreachable("there is no producer")) };
         match client.client().fetch_metadata(None, timeout) {
             Ok(_) => {
@@ -201,7 +236,9 @@ impl Producer {
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        close(self.client.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        for client in [&mut self.client, &mut self.unbatched] {
+            close(client.get_mut().unwrap_or_else(PoisonError::into_inner).open.take());
+        }
     }
 }
 
@@ -218,8 +255,12 @@ fn create(
     cluster: &Cluster,
     batching: Batching,
     monitor: &Arc<Monitor>,
+    is_batched: bool,
 ) -> Result<ThreadedProducer<Confirms>, AdapterError> {
     let mut config = cluster.client_config();
+    if !is_batched {
+        config.set("batch.num.messages", "1");
+    }
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")

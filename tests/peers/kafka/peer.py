@@ -3,6 +3,7 @@
 
     peer.py BROKERS create TOPIC[:PARTITIONS[:KEY=VALUE…]]…  creates topics with one or more partitions and settings
     peer.py BROKERS write TOPIC                     writes the records of standard input: lines of JSON as `read` prints them
+    peer.py BROKERS write-binary-name TOPIC         writes a record with a header whose name is not UTF-8, and another header
     peer.py BROKERS fill TOPIC VALUE COUNT [KEYS]   writes records; `#` in VALUE is replaced by the number, whose remainder by KEYS is the key
     peer.py BROKERS read TOPIC                      prints all committed records of a topic as lines of JSON
     peer.py BROKERS count TOPIC                     prints the number of committed records of a topic
@@ -14,7 +15,12 @@ are not UTF-8.
 
 import asyncio
 import json
+import os
 import sys
+
+if "write-binary-name" in sys.argv:
+    # Its extension in C takes no names but strings.
+    os.environ["AIOKAFKA_NO_EXTENSIONS"] = "1"
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -83,6 +89,19 @@ async def read(brokers, topic):
     return records
 
 
+async def write_binary_name(brokers, topic):
+    class Name(str):
+        """A name that is encoded as bytes that are not UTF-8."""
+
+        def encode(self, *_):
+            return b"\xff\xfe"
+
+    producer = AIOKafkaProducer(bootstrap_servers=brokers, acks="all")
+    await producer.start()
+    await producer.send_and_wait(topic, b"{}", headers=[(Name("bad"), b"x"), ("x-good", b"kept")])
+    await producer.stop()
+
+
 async def partitions_of(brokers, topic):
     admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
     await admin.start()
@@ -106,6 +125,8 @@ async def main(brokers, command, *arguments):
         await create(brokers, arguments)
     elif command == "write":
         await write(brokers, arguments[0], [json.loads(line) for line in sys.stdin])
+    elif command == "write-binary-name":
+        await write_binary_name(brokers, arguments[0])
     elif command == "fill":
         topic, value, count, *keys = arguments
         key = lambda number: str(number % int(keys[0])) if keys else None  # noqa: E731

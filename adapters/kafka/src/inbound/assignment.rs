@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::prefix::Prefix;
+use super::prefix::{Position, Prefix};
 
 /// The next number of an assignment, unique within the process.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -16,9 +16,19 @@ static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 /// A topic and a partition.
 pub(super) type PartitionId = (Arc<str>, i32);
 
+/// The most memory of received records of a member, in bytes: its partitions are paused at this limit.
+const RECEIVED_LEN_MAX: usize = 256 << 20;
+
 /// The owned partitions.
 #[derive(Debug, Default)]
-pub(super) struct Assignment(Mutex<HashMap<PartitionId, Partition>>);
+pub(super) struct Assignment(Mutex<Owned>);
+
+#[derive(Debug, Default)]
+struct Owned {
+    partitions: HashMap<PartitionId, Partition>,
+    /// No record starts to be processed any more, of no partition.
+    is_stopping: bool,
+}
 
 /// An owned partition.
 #[derive(Debug)]
@@ -26,6 +36,7 @@ pub(super) struct Partition {
     /// Distinguishes this assignment of the partition from earlier ones.
     number: u64,
     prefix: Prefix,
+    window: Window,
     /// Cancelled when the partition is being revoked.
     stop: CancellationToken,
     /// Records that are being processed.
@@ -49,42 +60,86 @@ pub(super) struct RecordId {
     pub(super) offset: i64,
 }
 
+/// A record that was just received.
+#[derive(Debug)]
+pub(super) struct ReceivedId {
+    pub(super) record: RecordId,
+    /// Cancelled when its partition is being revoked.
+    pub(super) stop: CancellationToken,
+    /// It is the first one of this assignment of its partition.
+    pub(super) is_first: bool,
+}
+
+impl Partition {
+    fn new(window: Window) -> Self {
+        Self {
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
+            prefix: Prefix::new(window.count_max, window.len_max),
+            window,
+            stop: CancellationToken::new(),
+            active: 0,
+            is_paused: false,
+        }
+    }
+}
+
 impl Assignment {
-    fn lock(&self) -> MutexGuard<'_, HashMap<PartitionId, Partition>> {
+    fn lock(&self) -> MutexGuard<'_, Owned> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A partition was assigned.
     pub(super) fn add(&self, id: PartitionId, window: Window) {
-        let partition = Partition {
-            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
-            prefix: Prefix::new(window.count_max, window.len_max),
-            stop: CancellationToken::new(),
-            active: 0,
-            is_paused: false,
-        };
-        if let Some(old) = self.lock().insert(id, partition) {
+        let partition = Partition::new(window);
+        let mut owned = self.lock();
+        if owned.is_stopping {
+            partition.stop.cancel();
+        }
+        if let Some(old) = owned.partitions.insert(id, partition) {
             old.stop.cancel();
         }
     }
 
+    /// No record starts to be processed any more, of the owned partitions and of those that are still assigned.
+    pub(super) fn stop(&self) {
+        let mut owned = self.lock();
+        owned.is_stopping = true;
+        owned.partitions.values().for_each(|partition| partition.stop.cancel());
+    }
+
+    /// Whether [`Assignment::stop`] was called.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.lock().is_stopping
+    }
+
+    /// Whether [`Assignment::stop`] was called, and no record is being processed.
+    pub(super) fn is_stopped(&self) -> bool {
+        let owned = self.lock();
+        owned.is_stopping && owned.partitions.values().all(|partition| partition.active == 0)
+    }
+
+    /// Whether a partition of a topic is owned.
+    pub(super) fn owns_topic(&self, topic: &str) -> bool {
+        self.lock().partitions.keys().any(|(owned, _)| **owned == *topic)
+    }
+
     /// Partitions are being revoked: no record of them starts to be processed any more.
     pub(super) fn begin_revocation<'i>(&self, ids: impl IntoIterator<Item = &'i PartitionId>) {
-        let partitions = self.lock();
-        ids.into_iter().filter_map(|id| partitions.get(id)).for_each(|partition| partition.stop.cancel());
+        let owned = self.lock();
+        ids.into_iter().filter_map(|id| owned.partitions.get(id)).for_each(|partition| partition.stop.cancel());
     }
 
     /// Whether no record of these partitions is being processed.
     pub(super) fn is_drained<'i>(&self, ids: impl IntoIterator<Item = &'i PartitionId>) -> bool {
-        let partitions = self.lock();
-        ids.into_iter().filter_map(|id| partitions.get(id)).all(|partition| partition.active == 0)
+        let owned = self.lock();
+        ids.into_iter().filter_map(|id| owned.partitions.get(id)).all(|partition| partition.active == 0)
     }
 
     /// Partitions are no longer owned.
     pub(super) fn remove<'i>(&self, ids: impl IntoIterator<Item = &'i PartitionId>) {
-        let mut partitions = self.lock();
+        let mut owned = self.lock();
         for id in ids {
-            if let Some(partition) = partitions.remove(id) {
+            if let Some(partition) = owned.partitions.remove(id) {
                 partition.stop.cancel();
             }
         }
@@ -92,25 +147,34 @@ impl Assignment {
 
     /// All owned partitions.
     pub(super) fn ids(&self) -> Vec<PartitionId> {
-        self.lock().keys().cloned().collect()
+        self.lock().partitions.keys().cloned().collect()
     }
 
     /// A record was received; `None` if its partition is not owned, is being revoked, or the record was received before.
-    pub(super) fn received(&self, id: &PartitionId, offset: i64, len: usize) -> Option<(RecordId, CancellationToken)> {
-        let mut partitions = self.lock();
-        let partition = partitions.get_mut(id).filter(|partition| !partition.stop.is_cancelled())?;
-        if !partition.prefix.received(offset, len) {
-            return None;
+    pub(super) fn received(&self, id: &PartitionId, offset: i64, len: usize) -> Option<ReceivedId> {
+        let mut owned = self.lock();
+        let partition = owned.partitions.get_mut(id).filter(|partition| !partition.stop.is_cancelled())?;
+        match partition.prefix.position(offset) {
+            Position::Next => {}
+            Position::Again => return None,
+            Position::Back => {
+                tracing::error!(topic = %id.0, partition = id.1, offset, "offsets of a partition went back: truncated, or created again");
+                partition.stop.cancel();
+                *partition = Partition::new(partition.window);
+            }
         }
+        let is_first = partition.prefix.is_new();
+        partition.prefix.received(offset, len);
         let record = RecordId { partition: id.clone(), assignment: partition.number, offset };
-        Some((record, partition.stop.clone()))
+        Some(ReceivedId { record, stop: partition.stop.clone(), is_first })
     }
 
     /// A record is about to be processed; `false` if its partition is no longer owned, or is being revoked.
     pub(super) fn begin(&self, record: &RecordId) -> bool {
-        let mut partitions = self.lock();
-        let owned = partitions.get_mut(&record.partition).filter(|partition| partition.number == record.assignment);
-        match owned.filter(|partition| !partition.stop.is_cancelled()) {
+        let mut owned = self.lock();
+        let partition =
+            owned.partitions.get_mut(&record.partition).filter(|partition| partition.number == record.assignment);
+        match partition.filter(|partition| !partition.stop.is_cancelled()) {
             Some(partition) => {
                 partition.active += 1;
                 true
@@ -122,9 +186,10 @@ impl Assignment {
     /// A record for which [`Assignment::begin`] returned `true` is no longer processed. If it is settled and its partition still owned, calls `store`
     /// with the offset to store, if that advances.
     pub(super) fn end(&self, record: &RecordId, is_settled: bool, store: impl FnOnce(&PartitionId, i64)) {
-        let mut partitions = self.lock();
-        let owned = partitions.get_mut(&record.partition).filter(|partition| partition.number == record.assignment);
-        let Some(partition) = owned else { return };
+        let mut owned = self.lock();
+        let partition =
+            owned.partitions.get_mut(&record.partition).filter(|partition| partition.number == record.assignment);
+        let Some(partition) = partition else { return };
         partition.active -= 1;
         if is_settled && let Some(offset) = partition.prefix.settle(record.offset) {
             store(&record.partition, offset);
@@ -134,7 +199,10 @@ impl Assignment {
     /// The partitions to pause, whose window is full, and those to resume; `has_room` tells whether there is memory for more bodies.
     pub(super) fn flow(&self, has_room: bool) -> (Vec<PartitionId>, Vec<PartitionId>) {
         let (mut paused, mut resumed) = (Vec::new(), Vec::new());
-        for (id, partition) in self.lock().iter_mut() {
+        let mut owned = self.lock();
+        let len: usize = owned.partitions.values().map(|partition| partition.prefix.len()).sum();
+        let has_room = has_room && len < RECEIVED_LEN_MAX;
+        for (id, partition) in &mut owned.partitions {
             let has_room = has_room && partition.prefix.has_room();
             if !partition.is_paused && !has_room {
                 partition.is_paused = true;
@@ -152,7 +220,7 @@ impl Assignment {
 mod tests {
     use super::*;
 
-    const WINDOW: Window = Window { count_max: 4, len_max: 1000 };
+    const WINDOW: Window = Window { count_max: 4, len_max: 10_000 };
 
     fn stored(assignment: &Assignment, record: &RecordId, is_settled: bool) -> Option<i64> {
         let mut stored = None;
@@ -164,8 +232,9 @@ mod tests {
     fn a_settlement_after_a_revocation_stores_nothing() {
         let (assignment, id) = (Assignment::default(), (Arc::from("t"), 0));
         assignment.add(id.clone(), WINDOW);
-        let (first, stop) = assignment.received(&id, 5, 1).expect("an owned partition");
-        let (second, _) = assignment.received(&id, 6, 1).expect("an owned partition");
+        let ReceivedId { record: first, stop, is_first } = assignment.received(&id, 5, 1).expect("an owned partition");
+        let second = assignment.received(&id, 6, 1).expect("an owned partition").record;
+        assert!(is_first && assignment.received(&id, 6, 1).is_none(), "the same record again");
         assert!(assignment.begin(&first));
         assignment.begin_revocation([&id]);
         assert!(stop.is_cancelled() && !assignment.begin(&second), "nothing starts during a revocation");
@@ -175,7 +244,7 @@ mod tests {
         assert!(assignment.is_drained([&id]));
         assignment.remove([&id]);
         assignment.add(id.clone(), WINDOW);
-        let (again, _) = assignment.received(&id, 6, 1).expect("the record comes again");
+        let again = assignment.received(&id, 6, 1).expect("the record comes again").record;
         assert!(assignment.begin(&again));
         assert_eq!(stored(&assignment, &second, true), None, "the record of an earlier assignment");
         assert_eq!(stored(&assignment, &again, false), None, "a record that is not settled");
@@ -186,7 +255,7 @@ mod tests {
         let (assignment, id) = (Assignment::default(), (Arc::from("t"), 0));
         assignment.add(id.clone(), WINDOW);
         let records: Vec<_> =
-            (0..4).map(|offset| assignment.received(&id, offset, 1).expect("an owned partition").0).collect();
+            (0..4).map(|offset| assignment.received(&id, offset, 1).expect("an owned partition").record).collect();
         assert_eq!(assignment.flow(true), (vec![id.clone()], vec![]));
         assert_eq!(assignment.flow(true), (vec![], vec![]));
         for (record, resumed) in records.iter().zip([false, true, false, false]) {
@@ -196,5 +265,26 @@ mod tests {
         }
         assert_eq!(assignment.flow(false), (vec![id.clone()], vec![]), "no memory for bodies");
         assert_eq!(assignment.flow(true), (vec![], vec![id]));
+    }
+
+    #[test]
+    fn a_partition_whose_offsets_go_back_starts_again() {
+        let (assignment, id) = (Assignment::default(), (Arc::from("t"), 0));
+        assignment.add(id.clone(), WINDOW);
+        let before = assignment.received(&id, 100, 1).expect("an owned partition");
+        assert!(assignment.begin(&before.record));
+        let after = assignment.received(&id, 3, 1).expect("the new log");
+        assert!(before.stop.is_cancelled() && after.is_first);
+        assert_eq!(stored(&assignment, &before.record, true), None, "an offset of the old log");
+        assert!(assignment.begin(&after.record));
+        assert_eq!(stored(&assignment, &after.record, true), Some(4));
+    }
+
+    #[test]
+    fn nothing_starts_in_partitions_that_are_assigned_during_a_stop() {
+        let (assignment, id) = (Assignment::default(), (Arc::from("t"), 0));
+        assignment.stop();
+        assignment.add(id.clone(), WINDOW);
+        assert!(assignment.received(&id, 0, 1).is_none() && assignment.is_stopped());
     }
 }

@@ -1,6 +1,6 @@
 //! Processes one record, from its receipt to its settlement.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,37 +12,66 @@ use crossdock_message::{ByteString, Code, Fault, RequestContext};
 use crossdock_ports::{EntrySpec, Head, OrderGuard, Outcome};
 use futures_util::FutureExt as _;
 use rdkafka::message::{Header, OwnedHeaders};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::ListenerContext;
 use super::member::Delivery;
+use super::{ListenerContext, ROUTES_INTERVAL};
 use crate::config::{Entry, RejectPolicy};
 use crate::mapping::{self, ReceivedRecord};
 use crate::producer::Record;
 
+/// How long a record waits after its handler panicked.
+const PANIC_DELAY: Duration = Duration::from_secs(1);
+
 /// Processes a record until it is settled, or its partition is being revoked.
-pub(super) async fn handle(context: &Rc<ListenerContext>, spec: &Arc<dyn EntrySpec>, delivery: Delivery) {
+pub(super) async fn handle(
+    context: &Rc<ListenerContext>,
+    spec: &Arc<dyn EntrySpec>,
+    permits: &Arc<Semaphore>,
+    delivery: Delivery,
+) {
     let Some(entry) = spec.as_any().downcast_ref::<Entry>() else { return };
+    let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
     if !context.member.assignment().begin(&delivery.id) {
         return;
     }
     failpoint("kafka.received");
-    let handler = Handler { context, entry, delivery: &delivery, received_at: Instant::now(), id: OnceCell::new() };
-    let is_settled = AssertUnwindSafe(handler.process()).catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!(topic = %delivery.record.topic, "record handler panicked; record not settled");
-        false
-    });
+    let handler = Handler {
+        context,
+        entry,
+        delivery: &delivery,
+        permits,
+        permit: RefCell::new(Some(permit)),
+        received_at: Instant::now(),
+        id: OnceCell::new(),
+    };
+    let is_settled = loop {
+        match AssertUnwindSafe(handler.process()).catch_unwind().await {
+            Ok(is_settled) => break is_settled,
+            Err(_) => {
+                tracing::error!(topic = %delivery.record.topic, "record handler panicked; retrying");
+                if !handler.sleep(PANIC_DELAY).await {
+                    break false;
+                }
+            }
+        }
+    };
     failpoint("kafka.decided");
     context.member.end(&delivery.id, is_settled);
     failpoint("kafka.settled");
 }
 
-/// The current routes no longer consume the topic.
+/// The current routes do not consume the topic.
 struct NotRouted;
 
 struct Handler<'h> {
     context: &'h Rc<ListenerContext>,
+    /// The entry when the record was received.
     entry: &'h Entry,
     delivery: &'h Delivery,
+    permits: &'h Arc<Semaphore>,
+    /// Released while the record waits for its next attempt, so that others can be processed.
+    permit: RefCell<Option<OwnedSemaphorePermit>>,
     received_at: Instant,
     /// The id that the gateway assigned at the first attempt; the same for every attempt here.
     id: OnceCell<ByteString>,
@@ -55,15 +84,35 @@ impl Handler<'_> {
 
     /// Processes the record; returns whether it is settled.
     async fn process(&self) -> bool {
-        if self.entry.is_at_most_once {
-            // Its offset is committed.
-            if let Ok(Outcome::Failed(fault)) = self.dispatch(None).await {
-                let topic = &self.record().topic;
-                tracing::warn!(%topic, code = %fault.code, reason = %fault.reason, "record failed; not retried");
+        if self.entry.is_at_most_once { self.process_at_most_once().await } else { self.process_with_retries().await }
+    }
+
+    /// Processes the record at most once: its offset is committed first.
+    async fn process_at_most_once(&self) -> bool {
+        let (topic, partition, offset) = (&self.record().topic, self.record().partition, self.record().offset);
+        let mut backoff = retry_backoff();
+        loop {
+            if self.context.ingress.is_draining() {
+                return false;
             }
-            return true;
+            let (member, id) = (Arc::clone(&self.context.member), self.delivery.id.clone());
+            match tokio::task::spawn_blocking(move || member.commit(&id)).await {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => tracing::warn!(%topic, partition, offset, %error, "offset not committed; retrying"),
+                Err(error) => tracing::error!(%topic, partition, offset, %error, "offset not committed; retrying"),
+            }
+            if !backoff.wait(self.delivery.stop.cancelled()).await {
+                return false;
+            }
         }
-        self.process_with_retries().await
+        match self.dispatch(None).await {
+            Ok(Outcome::Failed(fault)) => {
+                tracing::warn!(%topic, partition, offset, code = %fault.code, reason = %fault.reason, "record failed; not retried");
+            }
+            Err(NotRouted) => tracing::warn!(%topic, partition, offset, "record dropped: its route was removed"),
+            Ok(_) => {}
+        }
+        true
     }
 
     /// Retries the record until it succeeds or is rejected.
@@ -71,12 +120,14 @@ impl Handler<'_> {
         let (mut counted_attempts, mut attempts) = (0, 0);
         let guard = Rc::new(OrderGuard::new(self.delivery.id.assignment));
         loop {
-            attempts += 1;
             let Ok(outcome) = self.dispatch(Some(&guard)).await else {
-                // The partition is about to be revoked, as the routes have changed.
-                self.delivery.stop.cancelled().await;
-                return false;
+                // The route may come back before its partitions are revoked.
+                if !self.sleep(ROUTES_INTERVAL).await {
+                    return false;
+                }
+                continue;
             };
+            attempts += 1;
             match settle(outcome, &self.entry.retry, counted_attempts + 1, attempts) {
                 Settlement::Acknowledge => {
                     guard.settled();
@@ -99,11 +150,17 @@ impl Handler<'_> {
         }
     }
 
-    /// Waits; `false` if the partition is being revoked.
+    /// Waits without a permit; `false` if the partition is being revoked.
     async fn sleep(&self, time: Duration) -> bool {
+        self.permit.take();
+        let waiting = async {
+            tokio::time::sleep(time).await;
+            // The semaphore is never closed.
+            *self.permit.borrow_mut() = Arc::clone(self.permits).acquire_owned().await.ok();
+        };
         tokio::select! {
             () = self.delivery.stop.cancelled() => false,
-            () = tokio::time::sleep(time) => true,
+            () = waiting => true,
         }
     }
 
@@ -182,7 +239,7 @@ impl Handler<'_> {
                 return false;
             }
         }
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        let mut backoff = retry_backoff();
         loop {
             let dead_letter = Record {
                 topic: dead,
@@ -206,6 +263,11 @@ impl Handler<'_> {
             }
         }
     }
+}
+
+/// The delays between attempts to commit an offset or to write a dead letter.
+const fn retry_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(200), Duration::from_secs(10))
 }
 
 /// The headers of the record in their order, without those of an earlier dead letter, and those of this one.

@@ -34,7 +34,7 @@ struct Topic {
     spec: Arc<dyn EntrySpec>,
     order: Order,
     concurrency: usize,
-    permits: Rc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Lanes {
@@ -44,7 +44,9 @@ impl Lanes {
 
     /// The entries of the current routes, by topic.
     pub(super) fn update(&mut self, topics: &HashMap<String, Arc<dyn EntrySpec>>) {
-        self.topics.retain(|topic, _| topics.contains_key(topic));
+        // Records of a removed route wait for it, or for the revocation of their partitions.
+        let assignment = self.context.member.assignment();
+        self.topics.retain(|topic, _| topics.contains_key(topic) || assignment.owns_topic(topic));
         for (topic, spec) in topics {
             let Some(entry) = spec.as_any().downcast_ref::<Entry>() else { continue };
             match self.topics.get_mut(topic) {
@@ -53,14 +55,14 @@ impl Lanes {
                 }
                 _ => {
                     let (order, concurrency) = (entry.order, entry.concurrency);
-                    let permits = Rc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)));
+                    let permits = Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)));
                     self.topics.insert(topic.clone(), Topic { spec: Arc::clone(spec), order, concurrency, permits });
                 }
             }
         }
     }
 
-    /// Processes a record after those before it in its lane. A record of a topic without a route waits for the revocation of its partition.
+    /// Processes a record after those before it in its lane.
     pub(super) fn push(&self, delivery: Delivery) {
         let Some(topic) = self.topics.get(&*delivery.record.topic) else { return };
         let key = match topic.order {
@@ -68,10 +70,7 @@ impl Lanes {
             Order::Key if delivery.record.key.is_some() => delivery.record.key.clone(),
             Order::Key | Order::None => {
                 let (context, spec, permits) = self.task(topic);
-                spawn_local(async move {
-                    let Ok(_permit) = permits.acquire().await else { return };
-                    handle(&context, &spec, delivery).await;
-                });
+                spawn_local(async move { handle(&context, &spec, &permits, delivery).await });
                 return;
             }
         };
@@ -86,16 +85,16 @@ impl Lanes {
         }
     }
 
-    fn task(&self, topic: &Topic) -> (Rc<ListenerContext>, Arc<dyn EntrySpec>, Rc<Semaphore>) {
-        (Rc::clone(&self.context), Arc::clone(&topic.spec), Rc::clone(&topic.permits))
+    fn task(&self, topic: &Topic) -> (Rc<ListenerContext>, Arc<dyn EntrySpec>, Arc<Semaphore>) {
+        (Rc::clone(&self.context), Arc::clone(&topic.spec), Arc::clone(&topic.permits))
     }
 }
 
-/// Processes the records of a lane until none waits. A record that is not settled stays the last one: its successors would overtake it.
+/// Processes the records of a lane until none waits.
 async fn run(
     context: Rc<ListenerContext>,
     spec: Arc<dyn EntrySpec>,
-    permits: Rc<Semaphore>,
+    permits: Arc<Semaphore>,
     lane: LaneId,
     waiting: Waiting,
 ) {
@@ -110,8 +109,7 @@ async fn run(
             },
             MapEntry::Vacant(_) => return,
         };
-        let Ok(_permit) = permits.acquire().await else { return };
-        // Once its partition is being revoked, no record of the lane starts any more.
-        handle(&context, &spec, next).await;
+        // Ends without a settlement only if its partition is being revoked; then no record of the lane starts any more.
+        handle(&context, &spec, &permits, next).await;
     }
 }

@@ -3,6 +3,7 @@
 //! The thread never waits for the processing of records: it must serve rebalances. Full partitions are paused instead.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use rdkafka::{ClientContext, Message as _, Offset, TopicPartitionList, config::R
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::assignment::{Assignment, PartitionId, RecordId, Window};
+use super::assignment::{Assignment, PartitionId, ReceivedId, RecordId, Window};
 use crate::client::Monitor;
 use crate::config::{GroupProtocol, Listener};
 use crate::mapping::ReceivedRecord;
@@ -34,7 +35,11 @@ const DELIVERIES_MARGIN: usize = 16;
 const REVOCATION_TIMEOUT: Duration = Duration::from_secs(3);
 /// For leaving the group.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bounds on what librdkafka fetches ahead.
+/// How often it is checked whether brokers that were down can be reached, and for how long.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
+/// Bounds on what librdkafka fetches ahead. A pause drops it.
+const QUEUED_COUNT_MIN: usize = 2000;
 const QUEUED_KIB_MAX: usize = 16 << 10;
 const FETCH_LEN_MAX: usize = 16 << 20;
 const PARTITION_FETCH_LEN_MAX: usize = 1 << 20;
@@ -48,13 +53,6 @@ pub(super) struct Delivery {
     /// The memory of the record.
     #[expect(dead_code, reason = "releases the memory when dropped")]
     pub(super) reservation: Reservation,
-}
-
-/// The topics of the current routes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Subscription {
-    pub(super) window: WindowLimits,
-    pub(super) is_at_most_once: bool,
 }
 
 /// The limits of the windows of a topic's partitions.
@@ -74,11 +72,12 @@ struct Shared {
     monitor: Arc<Monitor>,
     group: String,
     assignment: Assignment,
-    /// The subscribed topics.
-    topics: Mutex<HashMap<String, Subscription>>,
+    /// The subscribed topics, with the windows of their partitions.
+    topics: Mutex<HashMap<String, WindowLimits>>,
+    /// The offsets committed by [`Member::commit`], with the numbers of their assignments.
+    committed: Mutex<HashMap<PartitionId, (u64, i64)>>,
     /// Partitions that are being revoked.
     revocations: Mutex<Vec<Revocation>>,
-    is_stopping: AtomicBool,
     /// No record is being processed, and the client is about to be closed.
     is_closing: AtomicBool,
 }
@@ -134,6 +133,8 @@ impl ConsumerContext for Rebalances {
 
 impl Shared {
     fn assign(&self, consumer: &BaseConsumer<Rebalances>, list: &TopicPartitionList) {
+        // A partition that was paused when it was revoked is still paused.
+        let _ = consumer.resume(list);
         let assigned = if is_cooperative(consumer) { consumer.incremental_assign(list) } else { consumer.assign(list) };
         let ids = ids(list);
         if let Err(error) = assigned {
@@ -143,7 +144,7 @@ impl Shared {
         {
             let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
             for id in &ids {
-                let limits = topics.get(&*id.0).map(|topic| topic.window);
+                let limits = topics.get(&*id.0).copied();
                 let WindowLimits { count_max, len_max } = limits.unwrap_or(WindowLimits { count_max: 1, len_max: 1 });
                 self.assignment.add(id.clone(), Window { count_max, len_max });
             }
@@ -196,6 +197,8 @@ impl Member {
             .set("queued.max.messages.kbytes", QUEUED_KIB_MAX.to_string())
             .set("fetch.max.bytes", FETCH_LEN_MAX.to_string())
             .set("max.partition.fetch.bytes", PARTITION_FETCH_LEN_MAX.to_string())
+            .set("queued.min.messages", QUEUED_COUNT_MIN.to_string())
+            .set("topic.metadata.refresh.interval.ms", "30000")
             .set("fetch.wait.max.ms", "100");
         match listener.protocol {
             GroupProtocol::Classic => {
@@ -222,8 +225,8 @@ impl Member {
             group: listener.group.clone(),
             assignment: Assignment::default(),
             topics: Mutex::default(),
+            committed: Mutex::default(),
             revocations: Mutex::default(),
-            is_stopping: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
         };
         // The error may contain values of settings.
@@ -246,7 +249,7 @@ impl Member {
     }
 
     /// Consumes these topics, and no others.
-    pub(super) fn subscribe(&self, topics: HashMap<String, Subscription>) {
+    pub(super) fn subscribe(&self, topics: HashMap<String, WindowLimits>) {
         let names: Vec<String> = topics.keys().cloned().collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         *self.shared().topics.lock().unwrap_or_else(PoisonError::into_inner) = topics;
@@ -259,59 +262,54 @@ impl Member {
 
     /// Begins to stop: no further record starts to be processed.
     pub(super) fn stop(&self) {
-        self.shared().is_stopping.store(true, Ordering::Relaxed);
-        self.assignment().begin_revocation(&self.assignment().ids());
+        self.assignment().stop();
     }
 
     /// A record for which [`Assignment::begin`] returned `true` is no longer processed.
     pub(super) fn end(&self, record: &RecordId, is_settled: bool) {
-        self.assignment().end(record, is_settled, |(topic, partition), offset| {
-            let mut list = TopicPartitionList::with_capacity(1);
-            let added = list.add_partition_offset(topic, *partition, Offset::Offset(offset));
-            if let Err(error) = added.and_then(|()| self.consumer.store_offsets(&list)) {
-                // The partition was revoked: its next owner receives the record again.
-                tracing::debug!(%topic, partition, offset, %error, "offset not stored");
-            }
-        });
+        self.assignment().end(record, is_settled, |partition, offset| self.store(partition, offset));
     }
 
     /// Polls until the member is stopped and drained, or the arbiter has ended; then commits and leaves the group.
-    pub(super) fn run(&self, deliveries: &mpsc::Sender<Delivery>) {
-        self.poll(deliveries);
-        self.close();
-    }
-
-    fn poll(&self, deliveries: &mpsc::Sender<Delivery>) {
-        let shared = self.shared();
+    ///
+    /// # Errors
+    /// A fatal error of the client, which then owns no partition any more.
+    pub(super) fn run(&self, deliveries: &mpsc::Sender<Delivery>) -> Result<(), String> {
+        // Also if this thread panics.
+        let _close = CloseOnDrop(self);
         loop {
-            if shared.is_stopping.load(Ordering::Relaxed) {
+            if self.assignment().is_stopping() {
                 failpoint("kafka.draining");
             }
-            if shared.is_stopping.load(Ordering::Relaxed) && self.assignment().is_drained(&self.assignment().ids()) {
-                break;
-            }
-            if deliveries.is_closed() {
-                return;
+            if self.assignment().is_stopped() || deliveries.is_closed() {
+                return Ok(());
             }
             match self.consumer.poll(POLL_TIME) {
                 Some(Ok(message)) => self.receive(&message, deliveries),
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                    // Without a callback, the partitions already have other owners.
+                    self.assignment().remove(&self.assignment().ids());
+                    return Err(format!("the client failed for good: {code}"));
+                }
                 Some(Err(error)) => self.report(&error),
                 None => {}
             }
             self.finish_revocations();
             self.pause_and_resume(deliveries.capacity() > DELIVERIES_MARGIN);
-        }
-        match self.consumer.commit_consumer_state(CommitMode::Sync) {
-            Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
-            Err(error) => {
-                tracing::warn!(group = %shared.group, %error, "last offsets not committed; records will come again");
-            }
+            self.check_while_down();
         }
     }
 
-    /// Leaves the group, so that its other members need not wait for the session timeout.
+    /// Gives up all partitions, which commits their stored offsets, and leaves the group, so that its other members need not wait for the session
+    /// timeout. Limited to [`CLOSE_TIMEOUT`].
     fn close(&self) {
-        self.shared().is_closing.store(true, Ordering::Relaxed);
+        let shared = self.shared();
+        shared.is_closing.store(true, Ordering::Relaxed);
+        // The client waits for them, and does not call back a second time.
+        let revocations = std::mem::take(&mut *shared.revocations.lock().unwrap_or_else(PoisonError::into_inner));
+        for revocation in revocations {
+            unassign(&self.consumer, &revocation.list);
+        }
         // Closing alone does not leave the group if the member owns no partition (librdkafka 2.12, cooperative assignment).
         self.consumer.unsubscribe();
         let until = Instant::now() + CLOSE_TIMEOUT;
@@ -322,46 +320,78 @@ impl Member {
         while !self.consumer.closed() && Instant::now() < until {
             self.consumer.poll(POLL_TIME);
         }
+        if !self.consumer.closed() {
+            tracing::warn!(group = %shared.group, "group not left in time; its other members wait for the session timeout");
+        }
     }
 
     fn receive(&self, message: &BorrowedMessage<'_>, deliveries: &mpsc::Sender<Delivery>) {
         let record = received(message);
         let partition = (Arc::clone(&record.topic), record.partition);
-        let Some((id, stop)) = self.assignment().received(&partition, record.offset, record.len()) else { return };
-        self.shared().monitor.is_up();
-        if self.is_at_most_once(&record.topic) && !self.commit_before(&id) {
+        let Some(ReceivedId { record: id, stop, is_first }) =
+            self.assignment().received(&partition, record.offset, record.len())
+        else {
             return;
+        };
+        if is_first {
+            // Without an offset, the next owner of the partition would start at its end if `start` says so.
+            self.store(&id.partition, id.offset);
         }
+        self.shared().monitor.is_up();
         let reservation = Reservation::forced(record.len());
         // There is room, unless the arbiter is stuck; it may also have ended.
         let _ = deliveries.blocking_send(Delivery { record, id, stop, reservation });
     }
 
-    fn is_at_most_once(&self, topic: &str) -> bool {
-        let topics = self.shared().topics.lock().unwrap_or_else(PoisonError::into_inner);
-        topics.get(topic).is_some_and(|topic| topic.is_at_most_once)
-    }
-
-    /// Commits the offset behind a record before it is processed; `false` if that failed, so that it must not be processed here.
-    fn commit_before(&self, id: &RecordId) -> bool {
+    /// Commits the offset behind a record, before it is processed at most once, unless a later one of the same assignment is committed. Blocks.
+    ///
+    /// # Errors
+    /// The offset may not be committed: the record must not be processed.
+    pub(super) fn commit(&self, id: &RecordId) -> Result<(), KafkaError> {
+        // Held over the commit, so that the committed offset never goes back.
+        let mut committed = self.shared().committed.lock().unwrap_or_else(PoisonError::into_inner);
+        if committed.get(&id.partition).is_some_and(|(of, offset)| *of == id.assignment && *offset > id.offset) {
+            return Ok(());
+        }
         let mut list = TopicPartitionList::with_capacity(1);
         let (topic, partition) = &id.partition;
-        let added = list.add_partition_offset(topic, *partition, Offset::Offset(id.offset + 1));
-        match added.and_then(|()| self.consumer.commit(&list, CommitMode::Sync)) {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(%topic, partition, offset = id.offset, %error, "record dropped: its offset cannot be committed first");
-                false
-            }
+        list.add_partition_offset(topic, *partition, Offset::Offset(id.offset + 1))?;
+        self.consumer.commit(&list, CommitMode::Sync)?;
+        committed.insert(id.partition.clone(), (id.assignment, id.offset + 1));
+        Ok(())
+    }
+
+    fn store(&self, (topic, partition): &PartitionId, offset: i64) {
+        let mut list = TopicPartitionList::with_capacity(1);
+        let added = list.add_partition_offset(topic, *partition, Offset::Offset(offset));
+        if let Err(error) = added.and_then(|()| self.consumer.store_offsets(&list)) {
+            // The partition was revoked: its next owner receives the record again.
+            tracing::debug!(%topic, partition, offset, %error, "offset not stored");
         }
     }
 
+    /// Reports errors of this member; those of the client are reported to its context as well, with their reasons.
     fn report(&self, error: &KafkaError) {
+        let (group, monitor) = (&self.shared().group, &self.shared().monitor);
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::PollExceeded) => {
-                tracing::error!(group = %self.shared().group, "the polling thread was blocked; the group has reassigned its partitions");
+                tracing::error!(%group, "the polling thread was blocked; the group has reassigned its partitions");
             }
-            _ => self.shared().monitor.is_down(&error.to_string()),
+            Some(
+                code @ (RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed),
+            ) => monitor.is_down(&format!("a topic or the group cannot be used: {code}")),
+            _ => tracing::debug!(%group, %error, "error while polling"),
+        }
+    }
+
+    /// Finds out whether the brokers can be reached again: an idle member receives nothing that would tell.
+    fn check_while_down(&self) {
+        let monitor = &self.shared().monitor;
+        if monitor.is_check_due(CHECK_INTERVAL) && self.consumer.fetch_metadata(None, CHECK_TIMEOUT).is_ok() {
+            monitor.is_up();
         }
     }
 
@@ -396,17 +426,37 @@ impl Member {
 
 /// Copies a record out of librdkafka's memory, in which one small record would keep its whole batch.
 fn received(message: &BorrowedMessage<'_>) -> ReceivedRecord {
-    let headers = message.headers().map(|headers| {
-        headers.iter().map(|header| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice))).collect()
-    });
+    let (headers, has_unreadable_headers) = headers(message);
     ReceivedRecord {
         topic: Arc::from(message.topic()),
         partition: message.partition(),
         offset: message.offset(),
         key: message.key().map(Bytes::copy_from_slice),
         value: message.payload().map(Bytes::copy_from_slice),
-        headers: headers.unwrap_or_default(),
+        headers,
+        has_unreadable_headers,
         timestamp: message.timestamp().to_millis(),
+    }
+}
+
+/// The headers, and whether some are left out: rdkafka panics on a name that is not UTF-8.
+fn headers(message: &BorrowedMessage<'_>) -> (Vec<(String, Option<Bytes>)>, bool) {
+    let Some(headers) = message.headers() else { return (Vec::new(), false) };
+    let read = |index| {
+        let header = std::panic::catch_unwind(AssertUnwindSafe(|| headers.try_get(index))).ok().flatten()?;
+        Some((header.key.to_owned(), header.value.map(Bytes::copy_from_slice)))
+    };
+    let readable: Vec<_> = (0..headers.count()).filter_map(read).collect();
+    let has_unreadable = readable.len() < headers.count();
+    (readable, has_unreadable)
+}
+
+/// Closes a member when dropped.
+struct CloseOnDrop<'m>(&'m Member);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

@@ -2,14 +2,30 @@
 
 use std::collections::VecDeque;
 
+/// The memory of a record besides its key, value and headers.
+const RECORD_OVERHEAD: usize = 256;
+
 /// The window of a partition. Offsets may have gaps, by compaction and control records: only received records count.
 #[derive(Debug)]
 pub(super) struct Prefix {
     /// From the first record that is not settled, in the order of their offsets.
     records: VecDeque<Received>,
     len: usize,
+    /// The offset of the last record that was received, even if all are settled.
+    last: Option<i64>,
     count_max: usize,
     len_max: usize,
+}
+
+/// What the offset of a record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Position {
+    /// It follows the last one.
+    Next,
+    /// It is the last one again.
+    Again,
+    /// It lies before the last one: the log was truncated, or the topic was created again.
+    Back,
 }
 
 #[derive(Debug)]
@@ -22,17 +38,34 @@ struct Received {
 impl Prefix {
     /// A window for up to `count_max` records of `len_max` bytes. One record always fits.
     pub(super) fn new(count_max: usize, len_max: usize) -> Self {
-        Self { records: VecDeque::new(), len: 0, count_max, len_max }
+        Self { records: VecDeque::new(), len: 0, last: None, count_max, len_max }
     }
 
-    /// A record was received. Returns `false` if it was received before.
-    pub(super) fn received(&mut self, offset: i64, len: usize) -> bool {
-        if self.records.back().is_some_and(|last| last.offset >= offset) {
-            return false;
+    /// The position of a record.
+    pub(super) fn position(&self, offset: i64) -> Position {
+        match self.last {
+            Some(last) if offset == last => Position::Again,
+            Some(last) if offset < last => Position::Back,
+            _ => Position::Next,
         }
+    }
+
+    /// A record was received whose position is [`Position::Next`].
+    pub(super) fn received(&mut self, offset: i64, len: usize) {
+        let len = len.saturating_add(RECORD_OVERHEAD);
         self.len += len;
+        self.last = Some(offset);
         self.records.push_back(Received { offset, len, is_settled: false });
-        true
+    }
+
+    /// Whether no record was received yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.last.is_none()
+    }
+
+    /// The memory of its records, in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     /// A record is settled. Returns the offset to store if it advances: behind the last record up to which all are settled.
@@ -67,7 +100,7 @@ mod tests {
         let mut prefix = Prefix::new(10, 1000);
         // Offsets 12 and 13 do not exist.
         for offset in [10, 11, 14, 15] {
-            assert!(prefix.received(offset, 1));
+            prefix.received(offset, 1);
         }
         assert_eq!(prefix.settle(11), None);
         assert_eq!(prefix.settle(15), None);
@@ -80,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_window_is_bounded_in_count_and_bytes() {
-        let mut prefix = Prefix::new(4, 100);
+        let mut prefix = Prefix::new(4, 4 * (1 + RECORD_OVERHEAD) + 1);
         for offset in 0..4 {
             assert!(prefix.has_room());
             prefix.received(offset, 1);
@@ -93,8 +126,16 @@ mod tests {
         assert!(!prefix.has_room());
         prefix.settle(0);
         assert!(prefix.has_room() && prefix.is_half_free());
-        prefix.received(4, 1000);
+        prefix.received(4, 10_000);
         assert!(!prefix.has_room(), "one large record fills the window");
-        assert!(!prefix.received(4, 1), "a record that comes again");
+    }
+
+    #[test]
+    fn offsets_that_go_back_are_noticed_even_if_all_records_are_settled() {
+        let mut prefix = Prefix::new(4, 1000);
+        assert!(prefix.is_new());
+        prefix.received(7, 1);
+        prefix.settle(7);
+        assert_eq!([6, 7, 8].map(|offset| prefix.position(offset)), [Position::Back, Position::Again, Position::Next]);
     }
 }
