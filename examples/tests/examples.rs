@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crossdock_tests::{RabbitMq, Reply, call, crossdock, exchange, peers, repository, run_peer, until};
+use crossdock_tests::{Kafka, RabbitMq, Reply, call, crossdock, exchange, peers, repository, run_peer, until};
 
 /// A process that prints `… 127.0.0.1:PORT` on the first output line with its sign. Killed on drop.
 struct Process {
@@ -212,6 +212,36 @@ fn rabbitmq_between_http_and_rest() {
         (&letter["headers"]["crossdock-status"], &letter["headers"]["crossdock-attempts"]),
         (&3.into(), &1.into())
     );
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_orders_in_order_for_each_customer() {
+    let kafka = Kafka::start_private();
+    kafka.run(&["create", "example-orders", "example-orders-dead"]);
+    let folder = repository().join("examples/orders-over-kafka");
+    let mut service = Command::new("python3");
+    let service = Process::start(service.args(["service.py", "0"]).current_dir(&folder), false, "listening");
+    let mut gateway = Command::new(crossdock());
+    gateway.args(["run", "--config", "config"]).current_dir(&folder);
+    gateway.env("EXAMPLE_PUBLIC", "127.0.0.1:0").env("EXAMPLE_KAFKA", &kafka.brokers);
+    gateway.env("EXAMPLE_BOOKING", format!("http://{}", service.address));
+    let gateway = Process::start(&mut gateway, true, "public");
+    let orders = |body: &str| call(&gateway.address, "POST", "/v1/orders", body).status;
+    // The first order of c-1 takes half a second; the others overtake it only if they are of other customers.
+    for total in [50, 2, 1] {
+        assert_eq!(orders(&format!("{{\"customer\":\"c-1\",\"total\":{total}}}")), 202);
+    }
+    assert_eq!(orders(r#"{"customer":"c-2","total":3}"#), 202);
+    assert_eq!(orders(r#"{"customer":"c-3"}"#), 202);
+    assert_eq!(orders(r#"{"customer":""}"#), 400);
+    let booked = || call(&service.address, "GET", "/", "").body;
+    until("another customer's order to be booked first", || booked() == r#"{"c-2": [3]}"#);
+    until("the orders to be booked in order", || booked() == r#"{"c-1": [50, 2, 1], "c-2": [3]}"#);
+    until("all to be settled", || kafka.committed("example-booking", "example-orders") == 5);
+    let letters = kafka.read("example-orders-dead");
+    assert_eq!((letters.len(), &letters[0]["value"]), (1, &serde_json::json!(r#"{"customer":"c-3"}"#)));
+    assert_eq!(letters[0]["key"], "c-3");
 }
 
 #[test]
