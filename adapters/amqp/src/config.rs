@@ -7,25 +7,12 @@ mod key;
 
 use std::time::Duration as StdDuration;
 
+use crossdock_ports::BodyFormat;
 use crossdock_settings::{Duration, Named, OneOrMany, Secret, Size, Spanned, choices, settings};
 use crossdock_transport::ClientTlsSettings;
 
 pub(crate) use addresses::Addresses;
 pub(crate) use checked::{Entry, Listener, Operation, RejectPolicy, Service};
-
-choices! {
-    /// The encoding of a body that the gateway produces.
-    pub(crate) enum BodyFormat {
-        /// JSON.
-        Json = "json",
-        /// XML with the root element that `root` names.
-        Xml = "xml",
-        /// Protobuf; needs a contract.
-        Protobuf = "protobuf",
-        /// Text or bytes, unchanged.
-        Raw = "raw",
-    }
-}
 
 choices! {
     /// How the queue is declared before it is consumed.

@@ -9,12 +9,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossdock_delivery::Backoff;
+use crossdock_delivery::{Backoff, run_on_own_thread};
 use crossdock_message::ByteString;
 use crossdock_ports::{AdapterError, EntrySpec, Inbound, Ingress, OpenIngress, ReportStatus, SendFuture, Stop};
 use crossdock_transport::with_token;
 use lapin::types::ShortString;
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::task::{JoinHandle, spawn_local};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Brokers, Purpose};
@@ -72,18 +72,13 @@ impl Inbound for AmqpInbound {
         ingress: Arc<dyn OpenIngress>,
         stop: Stop,
     ) -> SendFuture<'static, Result<(), AdapterError>> {
+        let name = format!("amqp {}", self.name);
         Box::pin(with_token(stop, async move |stop| {
-            let stopped = |error: String| AdapterError::Stopped(error);
-            let (ended, end) = tokio::sync::oneshot::channel();
-            // The data arbiter of this listener.
-            let thread = std::thread::Builder::new().name(format!("amqp {}", self.name));
-            let serving = move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                let result = runtime.map(|runtime| LocalSet::new().block_on(&runtime, self.serve(&*ingress, stop)));
-                let _ = ended.send(result.map_err(|error| error.to_string()));
+            let serve = async move || {
+                self.serve(&*ingress, stop).await;
+                Ok(())
             };
-            thread.spawn(serving).map_err(|error| stopped(error.to_string()))?;
-            end.await.map_err(|_| stopped("the listener thread panicked".to_owned()))?.map_err(stopped)
+            run_on_own_thread(name, serve).await
         }))
     }
 }

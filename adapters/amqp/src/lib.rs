@@ -5,13 +5,13 @@
 //! | `config` | settings as written and as checked |
 //! | `adapter` | opens listeners and services |
 //! | `broker` | connections, one for each purpose; reconnects forever |
-//! | `frames` | filters received frames ahead of lapin: unreadable properties, returned messages |
+//! | `frames` | filters the frames between lapin and the broker: unreadable properties, returned messages, closed channels |
 //! | `publisher` | publishing with confirms; replies to requests |
 //! | `inbound` | consumes queues: from a delivery, through the ingress, to its settlement |
 //! | `outbound` | sends a message with confirm, or a request with reply |
 //! | `dead_letters` | lists, replays and drops dead letters |
 //! | `mapping` | canonical messages to and from properties, headers and bodies |
-//! | `settle` | maps an outcome to acknowledge, retry or reject |
+//! | `reason` | the reasons of faults by which it decides |
 
 mod adapter;
 mod broker;

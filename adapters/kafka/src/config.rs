@@ -6,6 +6,7 @@ mod key;
 
 use std::time::Duration as StdDuration;
 
+use crossdock_ports::BodyFormat;
 use crossdock_settings::{Duration, Named, OneOrMany, Secret, Size, Spanned, choices, settings};
 use crossdock_tls::ClientTlsSettings;
 
@@ -79,20 +80,6 @@ choices! {
         Lz4 = "lz4",
         /// Zstandard.
         Zstd = "zstd",
-    }
-}
-
-choices! {
-    /// The format of a value.
-    pub(crate) enum BodyFormat {
-        /// JSON.
-        Json = "json",
-        /// XML.
-        Xml = "xml",
-        /// Protobuf; needs a contract.
-        Protobuf = "protobuf",
-        /// Text or bytes, unchanged.
-        Raw = "raw",
     }
 }
 

@@ -11,13 +11,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossdock_delivery::run_on_own_thread;
 use crossdock_message::ByteString;
 use crossdock_ports::{
     AdapterError, EntrySpec, Inbound, Ingress, OpenIngress, PortStatus, ReportStatus, SendFuture, Stop,
 };
 use crossdock_transport::with_token;
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
 use self::lanes::Lanes;
@@ -75,18 +75,10 @@ impl Inbound for KafkaInbound {
         ingress: Arc<dyn OpenIngress>,
         stop: Stop,
     ) -> SendFuture<'static, Result<(), AdapterError>> {
+        let name = format!("kafka {}", self.name);
         Box::pin(with_token(stop, async move |stop| {
-            let stopped = |error: String| AdapterError::Stopped(error);
-            let (ended, end) = tokio::sync::oneshot::channel();
-            // The data arbiter of this listener.
-            let thread = std::thread::Builder::new().name(format!("kafka {}", self.name));
-            let serving = move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                let result = runtime.map(|runtime| LocalSet::new().block_on(&runtime, self.serve(&*ingress, stop)));
-                let _ = ended.send(result.map_err(|error| error.to_string()).flatten());
-            };
-            thread.spawn(serving).map_err(|error| stopped(error.to_string()))?;
-            end.await.map_err(|_| stopped("the listener thread panicked".to_owned()))?.map_err(stopped)
+            let serve = async move || self.serve(&*ingress, stop).await.map_err(AdapterError::Stopped);
+            run_on_own_thread(name, serve).await
         }))
     }
 }

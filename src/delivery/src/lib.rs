@@ -7,9 +7,11 @@
 //! | [`Backoff`] | exponential delays between attempts |
 //! | [`dead_letter`] | the headers of dead letters |
 //! | [`Supervised`] | a connection to a broker that is reopened when it is lost |
+//! | [`run_on_own_thread`] | runs a listener on a data arbiter of its own |
 //! | [`PendingReplies`] | matches replies to the requests that wait for them |
 //! | [`failpoint()`] | ends the process at a chosen point, for tests of crashes |
 
+mod arbiter;
 mod backoff;
 pub mod dead_letter;
 mod failpoint;
@@ -17,6 +19,7 @@ mod pending;
 mod settlement;
 mod supervised;
 
+pub use arbiter::run_on_own_thread;
 pub use backoff::{Backoff, jittered};
 pub use failpoint::failpoint;
 pub use pending::{Expected, PendingReplies, Unwanted};

@@ -13,6 +13,7 @@
 
 mod adapter;
 mod binding;
+mod body_format;
 mod calls;
 mod dead_letters;
 mod encode;
@@ -28,6 +29,7 @@ pub use adapter::{
     HeaderCondition, ListenerSpec, OperationSpec, Schemas, ServiceSpec,
 };
 pub use binding::{Binding, BodyBinding, address_field};
+pub use body_format::BodyFormat;
 pub use calls::known_call;
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, Visit};
 pub use encode::{EncodedBody, WriteFormat, encode_body, passes_unchanged};

@@ -8,17 +8,15 @@ use crossdock_contract::{CallType, Contracts};
 use crossdock_delivery::RetryPolicy;
 use crossdock_message::ByteString;
 use crossdock_ports::{
-    Address, Binding, BodyBinding, Capabilities, Delivery, EntryContext, EntrySpec, ListenerSpec, OperationSpec,
-    PathTemplate, ServiceSpec, WriteFormat, known_call, xml_root,
+    Address, Binding, BodyBinding, BodyFormat, Capabilities, Delivery, EntryContext, EntrySpec, ListenerSpec,
+    OperationSpec, PathTemplate, ServiceSpec, WriteFormat, known_call,
 };
-use crossdock_settings::{FromNode, Node, Reader, Span, Spanned};
+use crossdock_settings::{FromNode, Node, Reader, Spanned};
 use lapin::types::ShortString;
 
 use super::addresses::Addresses;
 use super::key::RoutingKey;
-use super::{
-    BodyFormat, Declare, EntrySettings, ListenerSettings, OperationSettings, QueueType, Reject, ServiceSettings,
-};
+use super::{Declare, EntrySettings, ListenerSettings, OperationSettings, QueueType, Reject, ServiceSettings};
 use crate::mapping;
 
 /// A listener, as checked.
@@ -93,7 +91,7 @@ impl Entry {
             return None;
         }
         let typed = call.is_some();
-        let reply_format = write_format(settings.answer, settings.root.as_ref(), typed, node.span, reader)?;
+        let reply_format = settings.answer.to_write_format(settings.root.as_ref(), typed, node.span, reader)?;
         let reject_policy = match (settings.reject, &settings.dead_letter) {
             (Reject::DeadLetter, Some(queue)) => RejectPolicy::DeadLetter(name(queue, "queue", reader)?),
             (Reject::DeadLetter, None) => {
@@ -271,7 +269,7 @@ impl Operation {
             Some(name) => Some(Arc::new(known_call(name, contracts, reader)?)),
         };
         let format = settings.format.unwrap_or(format);
-        let body = write_format(format, settings.root.as_ref(), call.is_some(), node.span, reader)?;
+        let body = format.to_write_format(settings.root.as_ref(), call.is_some(), node.span, reader)?;
         let (exchange, key) = match (&settings.queue, &settings.exchange, &settings.key) {
             // The default exchange routes a message to the queue named by its routing key.
             (Some(queue), None, None) => (ShortString::default(), RoutingKey::constant(name(queue, "queue", reader)?)),
@@ -363,25 +361,5 @@ fn name(text: &Spanned<String>, what: &str, reader: &mut Reader<'_>) -> Option<S
             reader.error("name", text.span, message, "");
             None
         }
-    }
-}
-
-fn write_format(
-    format: BodyFormat,
-    root: Option<&Spanned<String>>,
-    typed: bool,
-    span: Span,
-    reader: &mut Reader<'_>,
-) -> Option<WriteFormat> {
-    match (format, xml_root(format == BodyFormat::Xml, root, span, reader)?) {
-        (_, Some(root)) => Some(WriteFormat::xml(root)),
-        (BodyFormat::Protobuf, None) if typed => Some(WriteFormat::protobuf()),
-        (BodyFormat::Protobuf, None) => {
-            let help = "add `as: pkg.Service/Method`, from a contract listed in `contracts:`";
-            reader.error("format", span, "`protobuf` needs a contract", help);
-            None
-        }
-        (BodyFormat::Raw, None) => Some(WriteFormat::raw()),
-        (BodyFormat::Json | BodyFormat::Xml, None) => Some(WriteFormat::json()),
     }
 }

@@ -9,16 +9,16 @@ use crossdock_contract::{CallType, Contracts};
 use crossdock_delivery::RetryPolicy;
 use crossdock_message::{ByteString, Fault, Format, Message};
 use crossdock_ports::{
-    Address, Binding, BodyBinding, Capabilities, Delivery, EntryContext, EntrySpec, ListenerSpec, OperationSpec,
-    PathTemplate, ServiceSpec, WriteFormat, known_call, xml_root,
+    Address, Binding, BodyBinding, BodyFormat, Capabilities, Delivery, EntryContext, EntrySpec, ListenerSpec,
+    OperationSpec, PathTemplate, ServiceSpec, WriteFormat, known_call,
 };
-use crossdock_settings::{FromNode, Node, Reader, Span, Spanned};
+use crossdock_settings::{FromNode, Node, Reader, Spanned};
 
 use super::cluster::Cluster;
 use super::key::KeyTemplate;
 use super::{
-    BodyFormat, Compression, EntrySettings, GroupProtocol, ListenerSettings, OperationSettings, Order, Reject,
-    ServiceSettings, Start,
+    Compression, EntrySettings, GroupProtocol, ListenerSettings, OperationSettings, Order, Reject, ServiceSettings,
+    Start,
 };
 use crate::mapping;
 
@@ -295,7 +295,7 @@ impl Operation {
             Some(name) => Some(Arc::new(known_call(name, contracts, reader)?)),
         };
         let format = settings.format.unwrap_or(format);
-        let body = write_format(format, settings.root.as_ref(), call.is_some(), node.span, reader)?;
+        let body = format.to_write_format(settings.root.as_ref(), call.is_some(), node.span, reader)?;
         let key = match &settings.key {
             None => None,
             Some(key) => Some(KeyTemplate::read(key, reader)?),
@@ -365,24 +365,4 @@ fn topic(text: &Spanned<String>, reader: &mut Reader<'_>) -> Option<String> {
         return None;
     }
     Some(name.clone())
-}
-
-fn write_format(
-    format: BodyFormat,
-    root: Option<&Spanned<String>>,
-    typed: bool,
-    span: Span,
-    reader: &mut Reader<'_>,
-) -> Option<WriteFormat> {
-    match (format, xml_root(format == BodyFormat::Xml, root, span, reader)?) {
-        (_, Some(root)) => Some(WriteFormat::xml(root)),
-        (BodyFormat::Protobuf, None) if typed => Some(WriteFormat::protobuf()),
-        (BodyFormat::Protobuf, None) => {
-            let help = "add `as: pkg.Service/Method`, from a contract listed in `contracts:`";
-            reader.error("format", span, "`protobuf` needs a contract", help);
-            None
-        }
-        (BodyFormat::Raw, None) => Some(WriteFormat::raw()),
-        (BodyFormat::Json | BodyFormat::Xml, None) => Some(WriteFormat::json()),
-    }
 }
