@@ -1,5 +1,7 @@
 //! The Kafka adapter with Apache Kafka and aiokafka.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossdock_tests::{Backend, Gateway, Kafka, Recorder, call, call_with, routes, until, write_certificates};
@@ -226,4 +228,34 @@ fn kafka_is_reached_over_tls_with_certificates_and_logins() {
         assert!(services.contains(cause), "{path}: the reason is shown: {services}");
     }
     assert!(!gateway.log().iter().any(|line| line.contains(password)), "passwords are not logged");
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_partitions_report_their_lag_and_pauses() {
+    let kafka = Kafka::start();
+    let (from, dead) = (kafka.name("lagging"), kafka.name("lagging-dead"));
+    kafka.run(&["create", &from, &dead]);
+    kafka.run(&["fill", &from, "{\"n\":#}", "500", "50"]);
+    let is_down = Arc::new(AtomicBool::new(true));
+    let shared = Arc::clone(&is_down);
+    let service = Recorder::start(move |_, _| (if shared.load(Ordering::SeqCst) { 503 } else { 200 }, Duration::ZERO));
+    let values: [(&str, &dyn std::fmt::Display); 4] =
+        [("BACKEND", &service.address), ("FROM", &from), ("ORDER", &"key"), ("DEAD", &dead)];
+    let routes = routes("kafka-to-http", &values).replace("dead_letter", "window: 100, dead_letter");
+    let gateway = Gateway::start_with(&listeners(kafka, &from), &routes);
+    let metric = |name: &str, value: u32| {
+        let line = format!("crossdock_source_{name}{{listener=\"topics\",source=\"{from}/0\"}} {value}");
+        call(&gateway.admin(), "GET", "/metrics", "").body.lines().any(|other| other == line)
+    };
+    until("the partition to be paused", || metric("paused", 1) && metric("unsettled", 100));
+    until("its lag to be reported", || metric("lag", 500));
+    let listed = gateway.admin_json("/api/v1/listeners");
+    let source = &listed["listeners"][1]["sources"][0];
+    assert_eq!(
+        (&source["paused"], &source["lag"], &listed["listeners"][1]["up"]),
+        (&json!(true), &json!(500), &json!(true))
+    );
+    is_down.store(false, Ordering::SeqCst);
+    until("all records to be settled", || metric("lag", 0) && metric("paused", 0) && metric("unsettled", 0));
 }

@@ -8,13 +8,13 @@ mod prefix;
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crossdock_delivery::run_on_own_thread;
 use crossdock_message::ByteString;
 use crossdock_ports::{
-    AdapterError, EntrySpec, Inbound, Ingress, OpenIngress, PortStatus, ReportStatus, SendFuture, Stop,
+    AdapterError, EntrySpec, Inbound, Ingress, OpenIngress, PortStatus, ReportStatus, SendFuture, SourceStatus, Stop,
 };
 use crossdock_transport::with_token;
 use tokio::sync::mpsc;
@@ -36,7 +36,6 @@ pub(crate) struct KafkaInbound {
     name: String,
     cluster: Cluster,
     member: Arc<Member>,
-    monitor: Arc<Monitor>,
     /// For dead letters.
     producer: Arc<Producer>,
 }
@@ -47,16 +46,23 @@ impl KafkaInbound {
         Ok(Self {
             name: name.to_owned(),
             cluster: listener.cluster.clone(),
-            member: Member::open(listener, Arc::clone(&monitor))?,
-            monitor,
+            member: Member::open(listener, monitor)?,
             producer: producers.producer(&listener.cluster, Batching::default())?,
         })
     }
 }
 
-impl ReportStatus for Monitor {
+/// The status of a member, which it does not keep alive.
+#[derive(Debug)]
+struct MemberStatus(Weak<Member>);
+
+impl ReportStatus for MemberStatus {
     fn status(&self) -> PortStatus {
-        Monitor::status(self)
+        self.0.upgrade().map_or_else(|| PortStatus::Down("stopped".to_owned()), |member| member.status())
+    }
+
+    fn sources(&self) -> Vec<SourceStatus> {
+        self.0.upgrade().map_or_else(Vec::new, |member| member.assignment().sources())
     }
 }
 
@@ -66,7 +72,7 @@ impl Inbound for KafkaInbound {
     }
 
     fn status(&self) -> Arc<dyn ReportStatus> {
-        Arc::clone(&self.monitor) as Arc<dyn ReportStatus>
+        Arc::new(MemberStatus(Arc::downgrade(&self.member)))
     }
 
     fn run(

@@ -38,7 +38,7 @@ pub use ports::{
     Admission, Exchange, Fields, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress, Outbound, Outcome,
     SendFuture, Stop, header_twice,
 };
-pub use status::{PortStatus, ReportStatus};
+pub use status::{PortStatus, ReportStatus, SourceStatus};
 pub use template::{Part, PathTemplate, Segment, TemplateError};
 pub use test_client::{TestClient, TestReply, TestRequest};
 pub use xml_root::xml_root;

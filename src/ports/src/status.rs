@@ -28,10 +28,28 @@ impl PortStatus {
     }
 }
 
+/// A source of messages that a listener reads in order, such as a partition of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceStatus {
+    /// Its name within the listener.
+    pub name: String,
+    /// Nothing is read until messages that were read are processed.
+    pub is_paused: bool,
+    /// The number of messages that were read and are not settled.
+    pub unsettled: usize,
+    /// The number of messages behind the last one up to which all are settled, if known.
+    pub lag: Option<u64>,
+}
+
 /// Reports the status of one port, from any thread and without waiting.
 pub trait ReportStatus: Debug + Send + Sync {
     /// The current status.
     fn status(&self) -> PortStatus;
+
+    /// The sources that the listener reads now, in the order of their names.
+    fn sources(&self) -> Vec<SourceStatus> {
+        Vec::new()
+    }
 }
 
 /// A status that does not change.

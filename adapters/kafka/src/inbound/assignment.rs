@@ -5,10 +5,15 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use crossdock_ports::SourceStatus;
 use tokio_util::sync::CancellationToken;
 
 use super::prefix::{Position, Prefix};
+
+/// A partition with records from which none arrives for this time is reported.
+const SILENCE_TIME: Duration = Duration::from_secs(30);
 
 /// The next number of an assignment, unique within the process.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -42,6 +47,10 @@ pub(super) struct Partition {
     /// Records that are being processed.
     active: usize,
     is_paused: bool,
+    lag: Option<u64>,
+    /// When a record arrived, or the partition was assigned.
+    received_at: Instant,
+    is_silent: bool,
 }
 
 /// The limits of a partition's window.
@@ -79,6 +88,9 @@ impl Partition {
             stop: CancellationToken::new(),
             active: 0,
             is_paused: false,
+            lag: None,
+            received_at: Instant::now(),
+            is_silent: false,
         }
     }
 }
@@ -150,6 +162,43 @@ impl Assignment {
         self.lock().partitions.keys().cloned().collect()
     }
 
+    /// The number of messages behind the committed offset of each partition, as the client last counted them.
+    pub(super) fn set_lags(&self, lags: impl IntoIterator<Item = (PartitionId, Option<u64>)>) {
+        let mut owned = self.lock();
+        for (id, lag) in lags {
+            if let Some(partition) = owned.partitions.get_mut(&id) {
+                let is_silent = lag.is_some_and(|lag| lag > 0)
+                    && !partition.is_paused
+                    && partition.prefix.unsettled() == 0
+                    && partition.received_at.elapsed() > SILENCE_TIME;
+                if is_silent && !partition.is_silent {
+                    tracing::error!(topic = %id.0, partition = id.1, lag, "partition is assigned and has records, but none arrives");
+                }
+                (partition.lag, partition.is_silent) = (lag, is_silent);
+            }
+        }
+    }
+
+    /// The partitions that have records, but from which none arrives.
+    pub(super) fn silent(&self) -> Vec<PartitionId> {
+        let owned = self.lock();
+        owned.partitions.iter().filter(|(_, partition)| partition.is_silent).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The status of the owned partitions, in the order of their names.
+    pub(super) fn sources(&self) -> Vec<SourceStatus> {
+        let owned = self.lock();
+        let sources = owned.partitions.iter().map(|((topic, number), partition)| SourceStatus {
+            name: format!("{topic}/{number}"),
+            is_paused: partition.is_paused,
+            unsettled: partition.prefix.unsettled(),
+            lag: partition.lag,
+        });
+        let mut sources: Vec<_> = sources.collect();
+        sources.sort_by(|a, b| a.name.cmp(&b.name));
+        sources
+    }
+
     /// A record was received; `None` if its partition is not owned, is being revoked, or the record was received before.
     pub(super) fn received(&self, id: &PartitionId, offset: i64, len: usize) -> Option<ReceivedId> {
         let mut owned = self.lock();
@@ -164,6 +213,7 @@ impl Assignment {
             }
         }
         let is_first = partition.prefix.is_new();
+        (partition.received_at, partition.is_silent) = (Instant::now(), false);
         partition.prefix.received(offset, len);
         let record = RecordId { partition: id.clone(), assignment: partition.number, offset };
         Some(ReceivedId { record, stop: partition.stop.clone(), is_first })

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_delivery::failpoint;
-use crossdock_ports::AdapterError;
+use crossdock_ports::{AdapterError, PortStatus};
 use crossdock_transport::bodies;
 use crossdock_transport::bodies::Reservation;
 use rdkafka::consumer::base_consumer::BaseConsumer;
@@ -18,7 +18,7 @@ use rdkafka::consumer::{CommitMode, Consumer as _, ConsumerContext, RebalancePro
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Message as _, Offset, TopicPartitionList, config::RDKafkaLogLevel};
+use rdkafka::{ClientContext, Message as _, Offset, Statistics, TopicPartitionList, config::RDKafkaLogLevel};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,8 @@ const DELIVERIES_MARGIN: usize = 16;
 const REVOCATION_TIMEOUT: Duration = Duration::from_secs(3);
 /// For leaving the group.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the client reports the lag of partitions.
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is checked whether brokers that were down can be reached, and for how long.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
@@ -65,6 +67,12 @@ pub(super) struct WindowLimits {
 /// A member of the group.
 pub(super) struct Member {
     consumer: BaseConsumer<Rebalances>,
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Member of {}", self.shared().group)
+    }
 }
 
 /// State that callbacks and the arbiter share.
@@ -99,6 +107,22 @@ impl ClientContext for Rebalances {
     fn error(&self, error: KafkaError, reason: &str) {
         self.0.monitor.error(error, reason);
     }
+
+    fn stats(&self, statistics: Statistics) {
+        let of_topic = |(name, topic): (String, rdkafka::statistics::Topic)| {
+            let name: Arc<str> = name.into();
+            topic.partitions.into_iter().map(move |(number, partition)| ((Arc::clone(&name), number), lag(&partition)))
+        };
+        self.0.assignment.set_lags(statistics.topics.into_iter().flat_map(of_topic));
+    }
+}
+
+/// The offset that librdkafka gives for an unknown one is negative.
+fn lag(partition: &rdkafka::statistics::Partition) -> Option<u64> {
+    let start = partition.lo_offset.max(partition.committed_offset);
+    // Of transactions, only committed records are read.
+    let end = if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
+    (start >= 0 && end >= 0).then(|| u64::try_from(end - start).unwrap_or(0))
 }
 
 impl ConsumerContext for Rebalances {
@@ -199,6 +223,7 @@ impl Member {
             .set("max.partition.fetch.bytes", PARTITION_FETCH_LEN_MAX.to_string())
             .set("queued.min.messages", QUEUED_COUNT_MIN.to_string())
             .set("topic.metadata.refresh.interval.ms", "30000")
+            .set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string())
             .set("fetch.wait.max.ms", "100");
         match listener.protocol {
             GroupProtocol::Classic => {
@@ -241,6 +266,17 @@ impl Member {
 
     fn shared(&self) -> &Shared {
         &self.consumer.context().0
+    }
+
+    /// Whether records can arrive.
+    pub(super) fn status(&self) -> PortStatus {
+        match self.shared().monitor.status() {
+            PortStatus::Up => match &*self.assignment().silent() {
+                [] => PortStatus::Up,
+                silent => PortStatus::Down(format!("no record arrives from {}, which have some", names(silent))),
+            },
+            down @ PortStatus::Down(_) => down,
+        }
     }
 
     /// The owned partitions.

@@ -58,6 +58,11 @@ impl Prefix {
         self.records.push_back(Received { offset, len, is_settled: false });
     }
 
+    /// The number of records that are not settled.
+    pub(super) fn unsettled(&self) -> usize {
+        self.records.iter().filter(|record| !record.is_settled).count()
+    }
+
     /// Whether no record was received yet.
     pub(super) fn is_new(&self) -> bool {
         self.last.is_none()

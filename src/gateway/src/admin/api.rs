@@ -93,6 +93,14 @@ pub(crate) fn listener_statuses_json(listeners: &Listeners, with_problems: bool)
 pub(crate) fn listeners_json(listeners: &Listeners) -> Value {
     let listeners = listeners.all().into_iter().map(|(name, listener)| {
         let status = listener.status();
+        let sources = listener.sources().into_iter().map(|source| {
+            json!({
+                "name": source.name,
+                "paused": source.is_paused,
+                "unsettled": source.unsettled,
+                "lag": source.lag,
+            })
+        });
         json!({
             "name": name,
             "adapter": listener.adapter,
@@ -100,6 +108,7 @@ pub(crate) fn listeners_json(listeners: &Listeners) -> Value {
             "up": status.is_up(),
             "problem": status.problem(),
             "restarts": listener.restarts,
+            "sources": sources.collect::<Vec<_>>(),
         })
     });
     json!({ "listeners": listeners.collect::<Vec<_>>() })

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use actix_web::web::Data;
 use crossdock_message::Code;
-use crossdock_ports::Adapter;
+use crossdock_ports::{Adapter, SourceStatus};
 use crossdock_transport::names::Names;
 use crossdock_transport::{bodies, descriptors};
 use prometheus_client::collector::Collector;
@@ -105,7 +105,22 @@ fn listeners(out: &mut Families<'_>, listeners: &Listeners) -> fmt::Result {
         .map(|(name, listener)| (and(label(name), "adapter", listener.adapter), u64::from(listener.status().is_up())));
     out.gauge("crossdock_listener_up", "1 while messages can arrive at a listener.", up)?;
     let restarts = all.iter().map(|(name, listener)| (label(name), listener.restarts));
-    out.counter("crossdock_listener_restarts", "Restarts of a listener after a failure.", restarts)
+    out.counter("crossdock_listener_restarts", "Restarts of a listener after a failure.", restarts)?;
+    let sources: Vec<_> = all
+        .iter()
+        .flat_map(|(name, listener)| {
+            listener.sources().into_iter().map(|source| (and(label(name), "source", &source.name), source))
+        })
+        .collect();
+    let values = |value: fn(&SourceStatus) -> Option<u64>| {
+        sources.iter().filter_map(move |(labels, source)| Some((labels.clone(), value(source)?))).collect::<Vec<_>>()
+    };
+    let lags = values(|source| source.lag);
+    out.gauge("crossdock_source_lag", "Messages of a partition that are not settled.", lags)?;
+    let unsettled = values(|source| Some(number(source.unsettled)));
+    out.gauge("crossdock_source_unsettled", "Messages of a partition that were read and are not settled.", unsettled)?;
+    let paused = values(|source| Some(u64::from(source.is_paused)));
+    out.gauge("crossdock_source_paused", "1 while a partition is not read as too many messages are unsettled.", paused)
 }
 
 fn routes(out: &mut Families<'_>, stats: &Stats) -> fmt::Result {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crossdock_ports::{PortStatus, ReportStatus};
+use crossdock_ports::{PortStatus, ReportStatus, SourceStatus};
 
 /// All listeners of the current settings, by name.
 #[derive(Debug, Default)]
@@ -34,6 +34,14 @@ impl Listener {
         match &self.run {
             Run::Running(reporter) => reporter.status(),
             Run::Failed(error) => PortStatus::Down(error.clone()),
+        }
+    }
+
+    /// The sources that it reads.
+    pub(crate) fn sources(&self) -> Vec<SourceStatus> {
+        match &self.run {
+            Run::Running(reporter) => reporter.sources(),
+            Run::Failed(_) => Vec::new(),
         }
     }
 }
