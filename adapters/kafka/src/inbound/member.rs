@@ -33,6 +33,8 @@ const POLL_TIME: Duration = Duration::from_millis(20);
 const DELIVERIES_MARGIN: usize = 16;
 /// How long a revocation waits for records in process. The group cannot continue before it ends.
 const REVOCATION_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often the last offsets are committed before the group is left.
+const COMMIT_ATTEMPTS_MAX: u32 = 10;
 /// For leaving the group.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the client reports the lag of partitions.
@@ -340,6 +342,7 @@ impl Member {
     /// timeout. Limited to [`CLOSE_TIMEOUT`].
     fn close(&self) {
         let shared = self.shared();
+        self.commit_stored();
         shared.is_closing.store(true, Ordering::Relaxed);
         // The client waits for them, and does not call back a second time.
         let revocations = std::mem::take(&mut *shared.revocations.lock().unwrap_or_else(PoisonError::into_inner));
@@ -359,6 +362,21 @@ impl Member {
         if !self.consumer.closed() {
             tracing::warn!(group = %shared.group, "group not left in time; its other members wait for the session timeout");
         }
+    }
+
+    /// Commits the stored offsets. The brokers refuse that for a moment during a rebalance.
+    fn commit_stored(&self) {
+        for _ in 0..COMMIT_ATTEMPTS_MAX {
+            match self.consumer.commit_consumer_state(CommitMode::Sync) {
+                Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => return,
+                Err(error) => {
+                    tracing::debug!(group = %self.shared().group, %error, "offsets not committed; retrying");
+                    // Serves the rebalance. Records that arrive come again, as no more start to be processed.
+                    self.consumer.poll(POLL_TIME);
+                }
+            }
+        }
+        tracing::warn!(group = %self.shared().group, "last offsets not committed; records may come again");
     }
 
     fn receive(&self, message: &BorrowedMessage<'_>, deliveries: &mpsc::Sender<Delivery>) {
