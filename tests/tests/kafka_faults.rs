@@ -9,7 +9,7 @@ use crossdock_tests::{Gateway, Kafka, Recorder, routes, until, until_within};
 use serde_json::Value;
 
 const LONG: Duration = Duration::from_secs(120);
-/// The window of the entry: the most records that come again after a kill.
+/// The window of the entry: the most records that are redelivered after a kill.
 const WINDOW: usize = 1_000;
 const PARTITIONS: usize = 4;
 

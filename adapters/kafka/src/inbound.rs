@@ -20,8 +20,9 @@ use crossdock_transport::with_token;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::assignment::Window;
 use self::lanes::Lanes;
-use self::member::{Member, StopOnDrop, WindowLimits};
+use self::member::{Member, StopOnDrop};
 use crate::client::Monitor;
 use crate::config::{Cluster, Entry, Listener};
 use crate::producer::{Batching, Producer, Producers};
@@ -116,7 +117,7 @@ impl KafkaInbound {
             ingress: ingress.open(),
         });
         let mut lanes = Lanes::new(Rc::clone(&context));
-        let mut subscribed: HashMap<String, WindowLimits> = HashMap::new();
+        let mut subscribed: HashMap<String, Window> = HashMap::new();
         let mut routes = tokio::time::interval(ROUTES_INTERVAL);
         let mut is_stopping = false;
         loop {
@@ -145,10 +146,10 @@ impl KafkaInbound {
     }
 }
 
-fn window(spec: &Arc<dyn EntrySpec>) -> WindowLimits {
+fn window(spec: &Arc<dyn EntrySpec>) -> Window {
     match spec.as_any().downcast_ref::<Entry>() {
-        Some(entry) => WindowLimits { count_max: entry.window, len_max: entry.window_len },
-        None => WindowLimits { count_max: 1, len_max: 1 },
+        Some(entry) => Window { count_max: entry.window, len_max: entry.window_len },
+        None => Window::SINGLE,
     }
 }
 

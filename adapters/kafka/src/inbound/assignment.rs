@@ -54,10 +54,17 @@ pub(super) struct Partition {
 }
 
 /// The limits of a partition's window.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Window {
+    /// Records.
     pub(super) count_max: usize,
+    /// Bytes.
     pub(super) len_max: usize,
+}
+
+impl Window {
+    /// Holds one record at a time, for a topic whose entry is not known.
+    pub(super) const SINGLE: Self = Self { count_max: 1, len_max: 1 };
 }
 
 /// Identifies a received record.
@@ -294,7 +301,7 @@ mod tests {
         assert!(assignment.is_drained([&id]));
         assignment.remove([&id]);
         assignment.add(id.clone(), WINDOW);
-        let again = assignment.received(&id, 6, 1).expect("the record comes again").record;
+        let again = assignment.received(&id, 6, 1).expect("the record is redelivered").record;
         assert!(assignment.begin(&again));
         assert_eq!(stored(&assignment, &second, true), None, "the record of an earlier assignment");
         assert_eq!(stored(&assignment, &again, false), None, "a record that is not settled");

@@ -59,13 +59,6 @@ pub(super) struct Delivery {
     pub(super) reservation: Reservation,
 }
 
-/// The limits of the windows of a topic's partitions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct WindowLimits {
-    pub(super) count_max: usize,
-    pub(super) len_max: usize,
-}
-
 /// A member of the group.
 pub(super) struct Member {
     consumer: BaseConsumer<Rebalances>,
@@ -83,7 +76,7 @@ struct Shared {
     group: String,
     assignment: Assignment,
     /// The subscribed topics, with the windows of their partitions.
-    topics: Mutex<HashMap<String, WindowLimits>>,
+    topics: Mutex<HashMap<String, Window>>,
     /// The offsets committed by [`Member::commit`], with the numbers of their assignments.
     committed: Mutex<HashMap<PartitionId, (u64, i64)>>,
     /// Partitions that are being revoked.
@@ -171,8 +164,7 @@ impl Shared {
             let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
             for id in &ids {
                 let limits = topics.get(&*id.0).copied();
-                let WindowLimits { count_max, len_max } = limits.unwrap_or(WindowLimits { count_max: 1, len_max: 1 });
-                self.assignment.add(id.clone(), Window { count_max, len_max });
+                self.assignment.add(id.clone(), limits.unwrap_or(Window::SINGLE));
             }
         }
         self.monitor.is_up();
@@ -287,7 +279,7 @@ impl Member {
     }
 
     /// Consumes these topics, and no others.
-    pub(super) fn subscribe(&self, topics: HashMap<String, WindowLimits>) {
+    pub(super) fn subscribe(&self, topics: HashMap<String, Window>) {
         let names: Vec<String> = topics.keys().cloned().collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         *self.shared().topics.lock().unwrap_or_else(PoisonError::into_inner) = topics;
@@ -371,12 +363,12 @@ impl Member {
                 Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => return,
                 Err(error) => {
                     tracing::debug!(group = %self.shared().group, %error, "offsets not committed; retrying");
-                    // Serves the rebalance. Records that arrive come again, as no more start to be processed.
+                    // Serves the rebalance. Records that arrive are redelivered later, as no more start to be processed.
                     self.consumer.poll(POLL_TIME);
                 }
             }
         }
-        tracing::warn!(group = %self.shared().group, "last offsets not committed; records may come again");
+        tracing::warn!(group = %self.shared().group, "last offsets not committed; records may be redelivered");
     }
 
     fn receive(&self, message: &BorrowedMessage<'_>, deliveries: &mpsc::Sender<Delivery>) {
@@ -458,7 +450,7 @@ impl Member {
         });
         for Revocation { list, ids, until } in finished.collect::<Vec<_>>() {
             if until <= Instant::now() {
-                tracing::warn!(group = %shared.group, partitions = %names(&ids), "partitions revoked during processing; records may come again");
+                tracing::warn!(group = %shared.group, partitions = %names(&ids), "partitions revoked during processing; records may be redelivered");
             }
             unassign(&self.consumer, &list);
             shared.assignment.remove(&ids);
