@@ -229,7 +229,14 @@ fn template(bytes: &[u8]) {
             let mut table = Table::default();
             table.add(&address, (0, 0)).expect("the first entry");
             let mut context = RequestContext::new("1".into(), Instant::now());
-            let head = Head { context: &mut context, listener: "l", method: "GET", path, headers: &NoFields };
+            let head = Head {
+                context: &mut context,
+                listener: "l",
+                method: "GET",
+                path,
+                headers: &NoFields,
+                is_accepted: false,
+            };
             if table.find(&head).is_ok() {
                 for (_, range) in template.bind(path) {
                     assert!(path.get(range).is_some(), "the range lies within the path");

@@ -194,7 +194,8 @@ async fn route(
     let path = head.uri.path();
     let listener = &worker.name;
     let mut context = request_context(worker, &head.headers, &head.extensions);
-    let head_of_call = &mut Head { context: &mut context, listener, method: "POST", path, headers: &metadata };
+    let head_of_call =
+        &mut Head { context: &mut context, listener, method: "POST", path, headers: &metadata, is_accepted: false };
     let admission = worker.ingress.admit(head_of_call)?;
     let context = Arc::new(context);
     let spec = Arc::clone(&admission.entry);

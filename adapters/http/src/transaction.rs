@@ -107,7 +107,7 @@ fn admit(
 ) -> Result<Admission, Fault> {
     let path = path::normalize(head.path()).inspect_err(|fault| ingress.refused(listener, context, fault))?;
     let method = if head.method() == "HEAD" { "GET" } else { head.method() };
-    ingress.admit(&mut Head { context, listener, method, path: &path, headers: head })
+    ingress.admit(&mut Head { context, listener, method, path: &path, headers: head, is_accepted: false })
 }
 
 async fn request(

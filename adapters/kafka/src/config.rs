@@ -133,9 +133,9 @@ settings! {
         pub(crate) order: Order = Order::Partition,
         /// The maximum number of records that are processed at the same time.
         pub(crate) concurrency: usize = 64,
-        /// The maximum distance, in records, between the first record of a partition that is not settled and the last one that was read.
+        /// The maximum distance, in records, between the first record of a partition that is not settled and the last one that is being processed.
         pub(crate) window: usize = 1_000,
-        /// The maximum size of these records.
+        /// The maximum size of the records of a partition that were read and are not settled.
         pub(crate) window_size: Size = Size(16 << 20),
         /// The maximum size of a record's value.
         pub(crate) max: Size = Size(1 << 20),

@@ -27,8 +27,10 @@ use crate::client::Monitor;
 use crate::config::{Cluster, Entry, Listener};
 use crate::producer::{Batching, Producer, Producers};
 
-/// The maximum number of records on their way to the arbiter.
+/// The maximum number of records on their way to the arbiter; the polling thread waits for it.
 const DELIVERIES_MAX: usize = 4096;
+/// How many of them the arbiter takes at once.
+const DELIVERIES_COUNT: usize = 256;
 /// How often the topics of the routes are checked for changes.
 const ROUTES_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -116,7 +118,8 @@ impl KafkaInbound {
             producer: Arc::clone(&self.producer),
             ingress: ingress.open(),
         });
-        let mut lanes = Lanes::new(Rc::clone(&context));
+        let lanes = Lanes::new(Rc::clone(&context));
+        let mut received = Vec::with_capacity(DELIVERIES_COUNT);
         let mut subscribed: HashMap<String, Window> = HashMap::new();
         let mut routes = tokio::time::interval(ROUTES_INTERVAL);
         let mut is_stopping = false;
@@ -136,7 +139,9 @@ impl KafkaInbound {
                         subscribed = wanted;
                     }
                 }
-                Some(delivery) = deliveries.recv() => lanes.push(delivery),
+                1.. = deliveries.recv_many(&mut received, DELIVERIES_COUNT) => {
+                    received.drain(..).for_each(|delivery| lanes.push(delivery));
+                }
                 // The member has left the group.
                 ended = &mut polling => {
                     return ended.unwrap_or_else(|_| Err("the polling thread panicked".to_owned()));

@@ -72,6 +72,8 @@ pub struct Head<'a> {
     pub path: &'a str,
     /// The headers.
     pub headers: &'a dyn Fields,
+    /// The message was accepted before: it is admitted even while the gateway drains.
+    pub is_accepted: bool,
 }
 
 /// The gateway, as adapters see it on one data arbiter.

@@ -284,7 +284,7 @@ mod tests {
 
     fn find(table: &Table, method: &str, path: &str, headers: &dyn Fields) -> Result<(usize, Vec<String>), Miss> {
         let context = &mut RequestContext::new("1".into(), Instant::now());
-        let head = Head { context, listener: "public", method, path, headers };
+        let head = Head { context, listener: "public", method, path, headers, is_accepted: false };
         let found = table.find(&head)?;
         let template = PathTemplate::parse(ENTRIES[found.route].1).expect("a template");
         let bound = template.bind(path).map(|(_, range)| path[range].to_owned()).collect();
@@ -320,7 +320,14 @@ mod tests {
         assert_eq!(find(&table, "GET", "/v1/orders/7", &One("x-version", "2")).map(|found| found.0), Ok(8));
         assert_eq!(find(&table, "GET", "/v1/orders/7", &One("x-version", "3")).map(|found| found.0), Ok(3));
         let context = &mut RequestContext::new("1".into(), Instant::now());
-        let head = Head { context, listener: "public", method: "PUT", path: "/v1/orders", headers: &NoFields };
+        let head = Head {
+            context,
+            listener: "public",
+            method: "PUT",
+            path: "/v1/orders",
+            headers: &NoFields,
+            is_accepted: false,
+        };
         assert_eq!(table.methods(&head), ["GET", "POST"]);
     }
 

@@ -110,7 +110,14 @@ impl Inbound for MemoryInbound {
 
 async fn serve(ingress: Rc<dyn Ingress>, address: String, letter: Letter) {
     let mut context = RequestContext::new(ingress.new_id(), Instant::now());
-    let mut head = Head { context: &mut context, listener: &address, method: "SEND", path: "/", headers: &NoFields };
+    let mut head = Head {
+        context: &mut context,
+        listener: &address,
+        method: "SEND",
+        path: "/",
+        headers: &NoFields,
+        is_accepted: false,
+    };
     let reply = match ingress.admit(&mut head) {
         Ok(admission) => {
             let mut message = letter.message;

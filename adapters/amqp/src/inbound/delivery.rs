@@ -304,8 +304,14 @@ impl DeliveryHandler {
         let fields = DeliveryFields(&received.properties);
         let mut context = self.request_context(received);
         let listener = &self.listener.name;
-        let mut head =
-            Head { context: &mut context, listener, method: mapping::CONSUME, path: &path, headers: &fields };
+        let mut head = Head {
+            context: &mut context,
+            listener,
+            method: mapping::CONSUME,
+            path: &path,
+            headers: &fields,
+            is_accepted: false,
+        };
         let admission = match self.listener.ingress.admit(&mut head) {
             Ok(admission) => admission,
             Err(fault) if matches!(fault.code, Code::NotFound | Code::Unimplemented) => return Err(NotRouted),

@@ -15,6 +15,9 @@ use super::prefix::{Position, Prefix};
 /// A partition with records from which none arrives for this time is reported.
 const SILENCE_TIME: Duration = Duration::from_secs(30);
 
+/// How long records in process, and those before them, may take after their partition is revoked. The group cannot continue before they end.
+pub(super) const FINISH_TIME: Duration = Duration::from_secs(3);
+
 /// The next number of an assignment, unique within the process.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
@@ -42,9 +45,13 @@ pub(super) struct Partition {
     number: u64,
     prefix: Prefix,
     window: Window,
-    /// Cancelled when the partition is being revoked.
+    /// Cancelled when the partition is being revoked, or the member stops.
     stop: CancellationToken,
-    /// Records that are being processed.
+    /// Until when records before the last one that began may still begin, once `stop` is cancelled.
+    finish_until: Option<Instant>,
+    /// The last record that began to be processed.
+    begun: Option<i64>,
+    /// Admitted records that did not end.
     active: usize,
     is_paused: bool,
     lag: Option<u64>,
@@ -53,12 +60,12 @@ pub(super) struct Partition {
     is_silent: bool,
 }
 
-/// The limits of a partition's window.
+/// The limits of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Window {
-    /// Records.
+    /// Records from the first one that is not settled to the last one that is being processed.
     pub(super) count_max: usize,
-    /// Bytes.
+    /// Bytes of records that were received and are not settled.
     pub(super) len_max: usize,
 }
 
@@ -84,6 +91,8 @@ pub(super) struct ReceivedId {
     pub(super) stop: CancellationToken,
     /// It is the first one of this assignment of its partition.
     pub(super) is_first: bool,
+    /// The partition has no room for more.
+    pub(super) is_full: bool,
 }
 
 impl Partition {
@@ -93,12 +102,32 @@ impl Partition {
             prefix: Prefix::new(window.count_max, window.len_max),
             window,
             stop: CancellationToken::new(),
+            finish_until: None,
+            begun: None,
             active: 0,
             is_paused: false,
             lag: None,
             received_at: Instant::now(),
             is_silent: false,
         }
+    }
+
+    /// No record is admitted any more. For this time, records before the last one that began may begin, so that no settled one is redelivered.
+    fn stop(&mut self, finish_time: Duration) {
+        self.finish_until.get_or_insert(Instant::now() + finish_time);
+        self.stop.cancel();
+    }
+
+    fn may_begin(&self, offset: i64) -> bool {
+        let is_gap = || self.begun.is_some_and(|begun| offset < begun);
+        !self.stop.is_cancelled() || (is_gap() && self.finish_until.is_some_and(|until| Instant::now() < until))
+    }
+}
+
+impl Owned {
+    /// The partition of a record, if it is still owned under the assignment under which the record was received.
+    fn owned(&mut self, record: &RecordId) -> Option<&mut Partition> {
+        self.partitions.get_mut(&record.partition).filter(|partition| partition.number == record.assignment)
     }
 }
 
@@ -109,21 +138,21 @@ impl Assignment {
 
     /// A partition was assigned.
     pub(super) fn add(&self, id: PartitionId, window: Window) {
-        let partition = Partition::new(window);
+        let mut partition = Partition::new(window);
         let mut owned = self.lock();
         if owned.is_stopping {
-            partition.stop.cancel();
+            partition.stop(Duration::ZERO);
         }
         if let Some(old) = owned.partitions.insert(id, partition) {
             old.stop.cancel();
         }
     }
 
-    /// No record starts to be processed any more, of the owned partitions and of those that are still assigned.
+    /// No record is admitted any more, of the owned partitions and of those that are still assigned.
     pub(super) fn stop(&self) {
         let mut owned = self.lock();
         owned.is_stopping = true;
-        owned.partitions.values().for_each(|partition| partition.stop.cancel());
+        owned.partitions.values_mut().for_each(|partition| partition.stop(FINISH_TIME));
     }
 
     /// Whether [`Assignment::stop`] was called.
@@ -131,7 +160,7 @@ impl Assignment {
         self.lock().is_stopping
     }
 
-    /// Whether [`Assignment::stop`] was called, and no record is being processed.
+    /// Whether [`Assignment::stop`] was called, and all admitted records have ended.
     pub(super) fn is_stopped(&self) -> bool {
         let owned = self.lock();
         owned.is_stopping && owned.partitions.values().all(|partition| partition.active == 0)
@@ -142,13 +171,17 @@ impl Assignment {
         self.lock().partitions.keys().any(|(owned, _)| **owned == *topic)
     }
 
-    /// Partitions are being revoked: no record of them starts to be processed any more.
-    pub(super) fn begin_revocation<'i>(&self, ids: impl IntoIterator<Item = &'i PartitionId>) {
-        let owned = self.lock();
-        ids.into_iter().filter_map(|id| owned.partitions.get(id)).for_each(|partition| partition.stop.cancel());
+    /// Partitions are being revoked: none of their records is admitted any more. Those before the last one that began may begin within this time.
+    pub(super) fn begin_revocation<'i>(&self, ids: impl IntoIterator<Item = &'i PartitionId>, finish_time: Duration) {
+        let mut owned = self.lock();
+        for id in ids {
+            if let Some(partition) = owned.partitions.get_mut(id) {
+                partition.stop(finish_time);
+            }
+        }
     }
 
-    /// Whether no record of these partitions is being processed.
+    /// Whether all admitted records of these partitions have ended.
     pub(super) fn is_drained<'i>(&self, ids: impl IntoIterator<Item = &'i PartitionId>) -> bool {
         let owned = self.lock();
         ids.into_iter().filter_map(|id| owned.partitions.get(id)).all(|partition| partition.active == 0)
@@ -223,37 +256,52 @@ impl Assignment {
         (partition.received_at, partition.is_silent) = (Instant::now(), false);
         partition.prefix.received(offset, len);
         let record = RecordId { partition: id.clone(), assignment: partition.number, offset };
-        Some(ReceivedId { record, stop: partition.stop.clone(), is_first })
+        Some(ReceivedId { record, stop: partition.stop.clone(), is_first, is_full: !partition.prefix.has_room() })
     }
 
-    /// A record is about to be processed; `false` if its partition is no longer owned, or is being revoked.
-    pub(super) fn begin(&self, record: &RecordId) -> bool {
+    /// Admits the next record of a partition for processing, in the order of their receipt; `false` while its window is full. Each admitted record
+    /// has to [`end`](Self::end).
+    pub(super) fn admit(&self, record: &RecordId) -> bool {
         let mut owned = self.lock();
-        let partition =
-            owned.partitions.get_mut(&record.partition).filter(|partition| partition.number == record.assignment);
-        match partition.filter(|partition| !partition.stop.is_cancelled()) {
-            Some(partition) => {
-                partition.active += 1;
-                true
+        let Some(partition) = owned.owned(record).filter(|partition| !partition.stop.is_cancelled()) else {
+            return false;
+        };
+        let is_admitted = partition.prefix.admit();
+        partition.active += usize::from(is_admitted);
+        is_admitted
+    }
+
+    /// Changes the windows of the partitions of these topics.
+    pub(super) fn set_windows(&self, topics: &HashMap<String, Window>) {
+        for ((topic, _), partition) in &mut self.lock().partitions {
+            if let Some(window) = topics.get(&**topic) {
+                partition.window = *window;
+                partition.prefix.set_limits(window.count_max, window.len_max);
             }
-            None => false,
         }
     }
 
-    /// A record for which [`Assignment::begin`] returned `true` is no longer processed. If it is settled and its partition still owned, calls `store`
-    /// with the offset to store, if that advances.
+    /// An admitted record is about to be processed; `false` if its partition is no longer owned, or if it must be left to the next owner.
+    pub(super) fn begin(&self, record: &RecordId) -> bool {
+        let mut owned = self.lock();
+        let partition = owned.owned(record).filter(|partition| partition.may_begin(record.offset));
+        let Some(partition) = partition else { return false };
+        partition.begun = partition.begun.max(Some(record.offset));
+        true
+    }
+
+    /// An admitted record is no longer processed. If it is settled and its partition still owned, calls `store` with the offset to store, if that
+    /// advances.
     pub(super) fn end(&self, record: &RecordId, is_settled: bool, store: impl FnOnce(&PartitionId, i64)) {
         let mut owned = self.lock();
-        let partition =
-            owned.partitions.get_mut(&record.partition).filter(|partition| partition.number == record.assignment);
-        let Some(partition) = partition else { return };
+        let Some(partition) = owned.owned(record) else { return };
         partition.active -= 1;
         if is_settled && let Some(offset) = partition.prefix.settle(record.offset) {
             store(&record.partition, offset);
         }
     }
 
-    /// The partitions to pause, whose window is full, and those to resume; `has_room` tells whether there is memory for more bodies.
+    /// The partitions to pause, which have no room, and those to resume; `has_room` tells whether there is memory for more bodies.
     pub(super) fn flow(&self, has_room: bool) -> (Vec<PartitionId>, Vec<PartitionId>) {
         let (mut paused, mut resumed) = (Vec::new(), Vec::new());
         let mut owned = self.lock();
@@ -277,7 +325,12 @@ impl Assignment {
 mod tests {
     use super::*;
 
-    const WINDOW: Window = Window { count_max: 4, len_max: 10_000 };
+    /// For four records of one byte.
+    const WINDOW: Window = Window { count_max: 10, len_max: 4 * 257 };
+
+    fn begin(assignment: &Assignment, record: &RecordId) -> bool {
+        assignment.admit(record) && assignment.begin(record)
+    }
 
     fn stored(assignment: &Assignment, record: &RecordId, is_settled: bool) -> Option<i64> {
         let mut stored = None;
@@ -289,12 +342,17 @@ mod tests {
     fn a_settlement_after_a_revocation_stores_nothing() {
         let (assignment, id) = (Assignment::default(), (Arc::from("t"), 0));
         assignment.add(id.clone(), WINDOW);
-        let ReceivedId { record: first, stop, is_first } = assignment.received(&id, 5, 1).expect("an owned partition");
+        let ReceivedId { record: first, stop, is_first, .. } =
+            assignment.received(&id, 5, 1).expect("an owned partition");
         let second = assignment.received(&id, 6, 1).expect("an owned partition").record;
         assert!(is_first && assignment.received(&id, 6, 1).is_none(), "the same record again");
-        assert!(assignment.begin(&first));
-        assignment.begin_revocation([&id]);
-        assert!(stop.is_cancelled() && !assignment.begin(&second), "nothing starts during a revocation");
+        assert!(begin(&assignment, &first) && assignment.admit(&second));
+        assignment.begin_revocation([&id], FINISH_TIME);
+        assert!(
+            stop.is_cancelled() && !assignment.begin(&second),
+            "nothing behind the last one begins during a revocation"
+        );
+        assert_eq!(stored(&assignment, &second, false), None);
         assert!(!assignment.is_drained([&id]));
         assert!(assignment.received(&id, 7, 1).is_none());
         assert_eq!(stored(&assignment, &first, true), Some(6), "what is settled in time is stored");
@@ -302,13 +360,34 @@ mod tests {
         assignment.remove([&id]);
         assignment.add(id.clone(), WINDOW);
         let again = assignment.received(&id, 6, 1).expect("the record is redelivered").record;
-        assert!(assignment.begin(&again));
+        assert!(begin(&assignment, &again));
         assert_eq!(stored(&assignment, &second, true), None, "the record of an earlier assignment");
         assert_eq!(stored(&assignment, &again, false), None, "a record that is not settled");
     }
 
     #[test]
-    fn a_full_partition_is_paused_until_half_of_its_window_is_free() {
+    fn records_before_a_settled_one_begin_during_a_revocation() {
+        let (assignment, id) = (Assignment::default(), (Arc::from("t"), 0));
+        for (finish_time, expected) in [(FINISH_TIME, Some(12)), (Duration::ZERO, None)] {
+            assignment.add(id.clone(), WINDOW);
+            let receive = |offset| assignment.received(&id, offset, 1).expect("an owned partition").record;
+            let records = [10, 11, 12, 13].map(receive);
+            assert!(records[..3].iter().all(|record| assignment.admit(record)));
+            assert!(assignment.begin(&records[1]));
+            assert_eq!(stored(&assignment, &records[1], true), None, "the first one is not settled");
+            assignment.begin_revocation([&id], finish_time);
+            assert!(!assignment.is_drained([&id]) && !assignment.admit(&records[3]));
+            let begins = assignment.begin(&records[0]);
+            assert_eq!(begins, expected.is_some());
+            assert!(!assignment.begin(&records[2]), "nothing depends on it");
+            assert_eq!(stored(&assignment, &records[0], begins), expected);
+            assert_eq!(stored(&assignment, &records[2], false), None);
+            assert!(assignment.is_drained([&id]));
+        }
+    }
+
+    #[test]
+    fn a_full_partition_is_paused_until_half_of_its_room_is_free() {
         let (assignment, id) = (Assignment::default(), (Arc::from("t"), 0));
         assignment.add(id.clone(), WINDOW);
         let records: Vec<_> =
@@ -316,7 +395,7 @@ mod tests {
         assert_eq!(assignment.flow(true), (vec![id.clone()], vec![]));
         assert_eq!(assignment.flow(true), (vec![], vec![]));
         for (record, resumed) in records.iter().zip([false, true, false, false]) {
-            assert!(assignment.begin(record));
+            assert!(begin(&assignment, record));
             stored(&assignment, record, true);
             assert_eq!(!assignment.flow(true).1.is_empty(), resumed, "{record:?}");
         }
@@ -329,11 +408,11 @@ mod tests {
         let (assignment, id) = (Assignment::default(), (Arc::from("t"), 0));
         assignment.add(id.clone(), WINDOW);
         let before = assignment.received(&id, 100, 1).expect("an owned partition");
-        assert!(assignment.begin(&before.record));
+        assert!(begin(&assignment, &before.record));
         let after = assignment.received(&id, 3, 1).expect("the new log");
         assert!(before.stop.is_cancelled() && after.is_first);
         assert_eq!(stored(&assignment, &before.record, true), None, "an offset of the old log");
-        assert!(assignment.begin(&after.record));
+        assert!(begin(&assignment, &after.record));
         assert_eq!(stored(&assignment, &after.record, true), Some(4));
     }
 

@@ -14,6 +14,7 @@ use futures_util::FutureExt as _;
 use rdkafka::message::{Header, OwnedHeaders};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::lanes::{Lanes, Topic};
 use super::member::Delivery;
 use super::{ListenerContext, ROUTES_INTERVAL};
 use crate::config::{Entry, RejectPolicy};
@@ -23,53 +24,52 @@ use crate::producer::Record;
 /// How long a record waits after its handler panicked.
 const PANIC_DELAY: Duration = Duration::from_secs(1);
 
-/// Processes a record until it is settled, or its partition is being revoked.
-pub(super) async fn handle(
-    context: &Rc<ListenerContext>,
-    spec: &Arc<dyn EntrySpec>,
-    permits: &Arc<Semaphore>,
-    delivery: Delivery,
-) {
-    let Some(entry) = spec.as_any().downcast_ref::<Entry>() else { return };
-    let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
+/// Processes an admitted record until it is settled, or its partition is being revoked; returns whether it is settled.
+pub(super) async fn handle(lanes: &Lanes, delivery: &Delivery) -> bool {
+    let context = &lanes.context;
+    let Some(Topic { spec, permits, .. }) = lanes.topic(&delivery.record.topic) else { return false };
+    let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return false };
     if !context.member.assignment().begin(&delivery.id) {
-        return;
+        return false;
     }
     failpoint("kafka.received");
     let handler = Handler {
+        lanes,
         context,
-        entry,
-        delivery: &delivery,
+        spec,
+        delivery,
         permits,
         permit: RefCell::new(Some(permit)),
         received_at: Instant::now(),
         id: OnceCell::new(),
     };
-    let is_settled = loop {
+    loop {
         match AssertUnwindSafe(handler.process()).catch_unwind().await {
-            Ok(is_settled) => break is_settled,
+            Ok(is_settled) => return is_settled,
             Err(_) => {
                 tracing::error!(topic = %delivery.record.topic, "record handler panicked; retrying");
-                if !handler.sleep(PANIC_DELAY).await {
-                    break false;
+                if !Box::pin(handler.sleep(PANIC_DELAY)).await {
+                    return false;
                 }
             }
         }
-    };
-    failpoint("kafka.decided");
-    context.member.end(&delivery.id, is_settled);
-    failpoint("kafka.settled");
+    }
+}
+
+fn entry(spec: &dyn EntrySpec) -> Option<&Entry> {
+    spec.as_any().downcast_ref()
 }
 
 /// The current routes do not consume the topic.
 struct NotRouted;
 
 struct Handler<'h> {
+    lanes: &'h Lanes,
     context: &'h Rc<ListenerContext>,
-    /// The entry when the record was received.
-    entry: &'h Entry,
+    /// The entry when the record was started.
+    spec: Arc<dyn EntrySpec>,
     delivery: &'h Delivery,
-    permits: &'h Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// Released while the record waits for its next attempt, so that others can be processed.
     permit: RefCell<Option<OwnedSemaphorePermit>>,
     received_at: Instant,
@@ -82,9 +82,16 @@ impl Handler<'_> {
         &self.delivery.record
     }
 
+    /// The entry of the current route, which may have changed since the last attempt.
+    fn current_spec(&self) -> Arc<dyn EntrySpec> {
+        self.lanes.topic(&self.record().topic).map_or_else(|| Arc::clone(&self.spec), |topic| topic.spec)
+    }
+
     /// Processes the record; returns whether it is settled.
     async fn process(&self) -> bool {
-        if self.entry.is_at_most_once { self.process_at_most_once().await } else { self.process_with_retries().await }
+        let is_at_most_once = entry(&*self.spec).is_some_and(|entry| entry.is_at_most_once);
+        // Boxed, here and below: the task of each record would be as large as its rarest case.
+        if is_at_most_once { Box::pin(self.process_at_most_once()).await } else { self.process_with_retries().await }
     }
 
     /// Processes the record at most once: its offset is committed first.
@@ -92,9 +99,6 @@ impl Handler<'_> {
         let (topic, partition, offset) = (&self.record().topic, self.record().partition, self.record().offset);
         let mut backoff = retry_backoff();
         loop {
-            if self.context.ingress.is_draining() {
-                return false;
-            }
             let (member, id) = (Arc::clone(&self.context.member), self.delivery.id.clone());
             match tokio::task::spawn_blocking(move || member.commit(&id)).await {
                 Ok(Ok(())) => break,
@@ -122,19 +126,21 @@ impl Handler<'_> {
         loop {
             let Ok(outcome) = self.dispatch(Some(&guard)).await else {
                 // The route may come back before its partitions are revoked.
-                if !self.sleep(ROUTES_INTERVAL).await {
+                if !Box::pin(self.sleep(ROUTES_INTERVAL)).await {
                     return false;
                 }
                 continue;
             };
             attempts += 1;
-            match settle(outcome, &self.entry.retry, counted_attempts + 1, attempts) {
+            let spec = self.current_spec();
+            let Some(entry) = entry(&*spec) else { return false };
+            match settle(outcome, &entry.retry, counted_attempts + 1, attempts) {
                 Settlement::Acknowledge => {
                     guard.settled();
                     return true;
                 }
                 Settlement::Reject(fault) => {
-                    let is_settled = self.reject(&fault, counted_attempts + 1).await;
+                    let is_settled = Box::pin(self.reject(&fault, &entry.reject_policy, counted_attempts + 1)).await;
                     if is_settled {
                         guard.settled();
                     }
@@ -142,7 +148,7 @@ impl Handler<'_> {
                 }
                 Settlement::Retry { delay, counts, .. } => {
                     counted_attempts += u32::from(counts);
-                    if !self.sleep(delay).await {
+                    if !Box::pin(self.sleep(delay)).await {
                         return false;
                     }
                 }
@@ -156,9 +162,10 @@ impl Handler<'_> {
         let waiting = async {
             tokio::time::sleep(time).await;
             // The semaphore is never closed.
-            *self.permit.borrow_mut() = Arc::clone(self.permits).acquire_owned().await.ok();
+            *self.permit.borrow_mut() = Arc::clone(&self.permits).acquire_owned().await.ok();
         };
         tokio::select! {
+            biased;
             () = self.delivery.stop.cancelled() => false,
             () = waiting => true,
         }
@@ -179,16 +186,23 @@ impl Handler<'_> {
         let path = mapping::topic_path(&record.topic);
         let mut context = self.request_context();
         let listener = &self.context.name;
-        let mut head = Head { context: &mut context, listener, method: mapping::CONSUME, path: &path, headers: record };
+        let mut head = Head {
+            context: &mut context,
+            listener,
+            method: mapping::CONSUME,
+            path: &path,
+            headers: record,
+            // What may begin during a stop was decided before.
+            is_accepted: true,
+        };
         let admission = match self.context.ingress.admit(&mut head) {
             Ok(admission) => admission,
             Err(fault) if matches!(fault.code, Code::NotFound | Code::Unimplemented) => return Err(NotRouted),
             Err(fault) => return Ok(Outcome::Failed(fault)),
         };
         failpoint("kafka.routed");
-        // The entry of the current route, which may be newer than that of the lane.
         let spec = Arc::clone(&admission.entry);
-        let entry = spec.as_any().downcast_ref::<Entry>().ok_or(NotRouted)?;
+        let entry = entry(&*spec).ok_or(NotRouted)?;
         let context = Arc::new(context);
         if record.value.as_ref().is_some_and(|value| value.len() as u64 > entry.body_len_max) {
             let problem = format!("the value exceeds the limit of {} bytes", entry.body_len_max);
@@ -221,11 +235,11 @@ impl Handler<'_> {
     }
 
     /// Rejects the record by the policy of its entry; returns whether it is settled. A dead letter is settled once the brokers have stored it.
-    async fn reject(&self, fault: &Fault, attempts: u32) -> bool {
+    async fn reject(&self, fault: &Fault, policy: &RejectPolicy, attempts: u32) -> bool {
         let record = self.record();
         let (topic, partition, offset) = (&record.topic, record.partition, record.offset);
         let log = |action| tracing::warn!(%topic, partition, offset, code = %fault.code, reason = %fault.reason, attempts, "{action}");
-        let dead = match &self.entry.reject_policy {
+        let dead = match policy {
             RejectPolicy::Discard => {
                 log("record discarded");
                 return true;

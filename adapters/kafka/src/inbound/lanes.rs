@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use crossdock_delivery::failpoint;
 use crossdock_ports::EntrySpec;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
@@ -16,100 +17,179 @@ use super::handler::handle;
 use super::member::Delivery;
 use crate::config::{Entry, Order};
 
-/// A lane: an assignment of a partition, and the key if the order is by key.
-type LaneId = (u64, Option<Bytes>);
-
-type Waiting = Rc<RefCell<HashMap<LaneId, VecDeque<Delivery>>>>;
-
-/// The lanes of a listener. The windows of the partitions bound the number of waiting records.
+/// The records of a listener, by the number of the assignment of their partition. The room of the partitions bounds their memory.
 pub(super) struct Lanes {
-    context: Rc<ListenerContext>,
-    topics: HashMap<String, Topic>,
-    /// The records that wait in each lane that has a task.
-    waiting: Waiting,
+    pub(super) context: Rc<ListenerContext>,
+    topics: RefCell<HashMap<String, Topic>>,
+    partitions: RefCell<HashMap<u64, PartitionLanes>>,
 }
 
-/// The entry of a topic.
-struct Topic {
-    spec: Arc<dyn EntrySpec>,
+/// How the records of a topic are processed now.
+#[derive(Clone)]
+pub(super) struct Topic {
+    pub(super) spec: Arc<dyn EntrySpec>,
+    /// One for each record that may be processed at the same time.
+    pub(super) permits: Arc<Semaphore>,
     order: Order,
     concurrency: usize,
-    permits: Arc<Semaphore>,
+}
+
+/// The records of one assignment of a partition.
+struct PartitionLanes {
+    /// Those outside of the window, in the order of their offsets.
+    waiting: VecDeque<Delivery>,
+    /// The order of the admitted records.
+    order: Order,
+    /// The number of admitted records that are not processed.
+    active: usize,
+    /// The admitted records that wait in each lane that has a task. There is a lane for each key, or a single one if the order is by
+    /// partition.
+    lanes: HashMap<Bytes, VecDeque<Delivery>>,
 }
 
 impl Lanes {
-    pub(super) fn new(context: Rc<ListenerContext>) -> Self {
-        Self { context, topics: HashMap::new(), waiting: Waiting::default() }
+    pub(super) fn new(context: Rc<ListenerContext>) -> Rc<Self> {
+        Rc::new(Self { context, topics: RefCell::default(), partitions: RefCell::default() })
     }
 
-    /// The entries of the current routes, by topic.
-    pub(super) fn update(&mut self, topics: &HashMap<String, Arc<dyn EntrySpec>>) {
-        // Records of a removed route wait for it, or for the revocation of their partitions.
-        let assignment = self.context.member.assignment();
-        self.topics.retain(|topic, _| topics.contains_key(topic) || assignment.owns_topic(topic));
-        for (topic, spec) in topics {
-            let Some(entry) = spec.as_any().downcast_ref::<Entry>() else { continue };
-            match self.topics.get_mut(topic) {
-                Some(known) if known.concurrency == entry.concurrency => {
-                    (known.spec, known.order) = (Arc::clone(spec), entry.order);
+    /// Processes records by the entries of the current routes, by topic.
+    pub(super) fn update(self: &Rc<Self>, entries: &HashMap<String, Arc<dyn EntrySpec>>) {
+        {
+            // Records of a removed route wait for it, or for the revocation of their partitions.
+            let assignment = self.context.member.assignment();
+            let mut topics = self.topics.borrow_mut();
+            topics.retain(|topic, _| entries.contains_key(topic) || assignment.owns_topic(topic));
+            for (topic, spec) in entries {
+                let Some(entry) = spec.as_any().downcast_ref::<Entry>() else { continue };
+                match topics.get_mut(topic) {
+                    Some(known) if known.concurrency == entry.concurrency => {
+                        (known.spec, known.order) = (Arc::clone(spec), entry.order);
+                    }
+                    _ => {
+                        let (order, concurrency) = (entry.order, entry.concurrency);
+                        let permits = Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)));
+                        topics.insert(topic.clone(), Topic { spec: Arc::clone(spec), order, concurrency, permits });
+                    }
                 }
-                _ => {
-                    let (order, concurrency) = (entry.order, entry.concurrency);
-                    let permits = Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)));
-                    self.topics.insert(topic.clone(), Topic { spec: Arc::clone(spec), order, concurrency, permits });
+            }
+        }
+        let assignments: Vec<u64> = self.partitions.borrow().keys().copied().collect();
+        for assignment in assignments {
+            self.advance(assignment);
+        }
+    }
+
+    /// How the records of a topic are processed now; `None` if no route has consumed it since its partitions were assigned.
+    pub(super) fn topic(&self, name: &str) -> Option<Topic> {
+        self.topics.borrow().get(name).cloned()
+    }
+
+    /// Processes a record after those before it in its lane, once the window of its partition allows.
+    pub(super) fn push(self: &Rc<Self>, delivery: Delivery) {
+        let assignment = delivery.id.assignment;
+        self.partitions.borrow_mut().entry(assignment).or_insert_with(PartitionLanes::new).waiting.push_back(delivery);
+        self.advance(assignment);
+    }
+
+    /// Starts the records that the window of a partition admits; forgets those of a partition that is being revoked.
+    fn advance(self: &Rc<Self>, assignment: u64) {
+        let mut partitions = self.partitions.borrow_mut();
+        let Some(partition) = partitions.get_mut(&assignment) else { return };
+        while let Some(next) = partition.waiting.front() {
+            if next.stop.is_cancelled() {
+                partition.waiting.clear();
+                break;
+            }
+            let topics = self.topics.borrow();
+            let Some(topic) = topics.get(&*next.record.topic) else { break };
+            if partition.order != topic.order {
+                // No record may overtake another in either order.
+                if partition.active > 0 {
+                    break;
                 }
+                partition.order = topic.order;
+            }
+            if !self.context.member.assignment().admit(&next.id) {
+                break;
+            }
+            if let Some(admitted) = partition.waiting.pop_front() {
+                partition.active += 1;
+                partition.start(self, admitted);
+            }
+        }
+        if partition.active == 0 && partition.waiting.is_empty() {
+            partitions.remove(&assignment);
+        }
+    }
+
+    /// Processes one record, and makes room for the next one; returns whether it is settled.
+    async fn process(self: &Rc<Self>, delivery: Delivery) -> bool {
+        let is_settled = handle(self, &delivery).await;
+        failpoint("kafka.decided");
+        self.end(&delivery, is_settled);
+        failpoint("kafka.settled");
+        is_settled
+    }
+
+    /// An admitted record is no longer processed.
+    fn end(self: &Rc<Self>, delivery: &Delivery, is_settled: bool) {
+        self.context.member.end(&delivery.id, is_settled);
+        if let Some(partition) = self.partitions.borrow_mut().get_mut(&delivery.id.assignment) {
+            partition.active -= 1;
+        }
+        self.advance(delivery.id.assignment);
+    }
+
+    /// Processes the records of a lane until none waits. Once one of them is left to the next owner of its partition, so are those behind it.
+    async fn run(self: Rc<Self>, assignment: u64, key: Bytes) {
+        let mut is_broken = false;
+        while let Some(next) = self.next_of(assignment, &key) {
+            if is_broken {
+                self.end(&next, false);
+            } else {
+                is_broken = !self.process(next).await;
             }
         }
     }
 
-    /// Processes a record after those before it in its lane.
-    pub(super) fn push(&self, delivery: Delivery) {
-        let Some(topic) = self.topics.get(&*delivery.record.topic) else { return };
-        let key = match topic.order {
-            Order::Partition => None,
-            Order::Key if delivery.record.key.is_some() => delivery.record.key.clone(),
-            Order::Key | Order::None => {
-                let (context, spec, permits) = self.task(topic);
-                spawn_local(async move { handle(&context, &spec, &permits, delivery).await });
-                return;
-            }
-        };
-        let lane: LaneId = (delivery.id.assignment, key);
-        match self.waiting.borrow_mut().entry(lane.clone()) {
-            MapEntry::Occupied(mut waiting) => waiting.get_mut().push_back(delivery),
-            MapEntry::Vacant(new) => {
-                new.insert(VecDeque::from([delivery]));
-                let (context, spec, permits) = self.task(topic);
-                spawn_local(run(context, spec, permits, lane, Rc::clone(&self.waiting)));
-            }
+    /// The next record of a lane; the lane ends if there is none.
+    fn next_of(&self, assignment: u64, key: &Bytes) -> Option<Delivery> {
+        let mut partitions = self.partitions.borrow_mut();
+        let lanes = &mut partitions.get_mut(&assignment)?.lanes;
+        let next = lanes.get_mut(key)?.pop_front();
+        if next.is_none() {
+            lanes.remove(key);
         }
-    }
-
-    fn task(&self, topic: &Topic) -> (Rc<ListenerContext>, Arc<dyn EntrySpec>, Arc<Semaphore>) {
-        (Rc::clone(&self.context), Arc::clone(&topic.spec), Arc::clone(&topic.permits))
+        next
     }
 }
 
-/// Processes the records of a lane until none waits.
-async fn run(
-    context: Rc<ListenerContext>,
-    spec: Arc<dyn EntrySpec>,
-    permits: Arc<Semaphore>,
-    lane: LaneId,
-    waiting: Waiting,
-) {
-    loop {
-        let next = match waiting.borrow_mut().entry(lane.clone()) {
-            MapEntry::Occupied(mut queue) => match queue.get_mut().pop_front() {
-                Some(next) => next,
-                None => {
-                    queue.remove();
-                    return;
-                }
-            },
-            MapEntry::Vacant(_) => return,
+impl PartitionLanes {
+    fn new() -> Self {
+        Self { waiting: VecDeque::new(), order: Order::Partition, active: 0, lanes: HashMap::new() }
+    }
+
+    fn start(&mut self, all: &Rc<Lanes>, delivery: Delivery) {
+        let key = match self.order {
+            Order::Partition => Some(Bytes::new()),
+            Order::Key => delivery.record.key.clone(),
+            Order::None => None,
         };
-        // Ends without a settlement only if its partition is being revoked; then no record of the lane starts any more.
-        handle(&context, &spec, &permits, next).await;
+        let Some(key) = key else {
+            let all = Rc::clone(all);
+            spawn_local(async move {
+                all.process(delivery).await;
+            });
+            return;
+        };
+        let assignment = delivery.id.assignment;
+        match self.lanes.entry(key) {
+            MapEntry::Occupied(mut waiting) => waiting.get_mut().push_back(delivery),
+            MapEntry::Vacant(new) => {
+                let key = new.key().clone();
+                new.insert(VecDeque::from([delivery]));
+                spawn_local(Rc::clone(all).run(assignment, key));
+            }
+        }
     }
 }

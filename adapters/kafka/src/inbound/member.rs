@@ -15,24 +15,22 @@ use crossdock_transport::bodies;
 use crossdock_transport::bodies::Reservation;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Message as _, Offset, Statistics, TopicPartitionList, config::RDKafkaLogLevel};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::assignment::{Assignment, PartitionId, ReceivedId, RecordId, Window};
+use super::assignment::{Assignment, FINISH_TIME, PartitionId, ReceivedId, RecordId, Window};
 use crate::client::Monitor;
 use crate::config::{GroupProtocol, Listener};
 use crate::mapping::ReceivedRecord;
 
 /// How long a poll waits for a record; also the latency of noticing a stop and a drained revocation.
 const POLL_TIME: Duration = Duration::from_millis(20);
-/// All partitions are paused while there is room for this number of records on their way to the arbiter.
-const DELIVERIES_MARGIN: usize = 16;
-/// How long a revocation waits for records in process. The group cannot continue before it ends.
-const REVOCATION_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often the thread looks for partitions to resume, drained revocations and a stop while records arrive.
+const UPKEEP_INTERVAL: Duration = Duration::from_millis(5);
 /// How often the last offsets are committed before the group is left.
 const COMMIT_ATTEMPTS_MAX: u32 = 10;
 /// For leaving the group.
@@ -45,6 +43,8 @@ const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 /// Bounds on what librdkafka fetches ahead. A pause drops it.
 const QUEUED_COUNT_MIN: usize = 2000;
 const QUEUED_KIB_MAX: usize = 16 << 10;
+/// How long a full queue of the client delays the next fetch.
+const FETCH_BACKOFF: Duration = Duration::from_millis(10);
 const FETCH_LEN_MAX: usize = 16 << 20;
 const PARTITION_FETCH_LEN_MAX: usize = 1 << 20;
 
@@ -121,6 +121,14 @@ fn lag(partition: &rdkafka::statistics::Partition) -> Option<u64> {
 }
 
 impl ConsumerContext for Rebalances {
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        if let Err(error) = result
+            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::NoOffset)
+        {
+            tracing::warn!(group = %self.0.group, %error, partitions = %names(&ids(offsets)), "offsets not committed");
+        }
+    }
+
     /// Assigns at once, and defers a revocation until its records are processed.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let shared = &self.0;
@@ -133,11 +141,11 @@ impl ConsumerContext for Rebalances {
                     unassign(consumer, list);
                     return;
                 }
-                shared.assignment.begin_revocation(&ids);
                 let is_lost = consumer.assignment_lost();
-                tracing::info!(group = %shared.group, partitions = %names(&ids), is_lost, "partitions are being revoked");
                 // The partitions of a lost assignment already have other owners.
-                let wait = if is_lost { Duration::ZERO } else { REVOCATION_TIMEOUT };
+                let wait = if is_lost { Duration::ZERO } else { FINISH_TIME };
+                shared.assignment.begin_revocation(&ids, wait);
+                tracing::info!(group = %shared.group, partitions = %names(&ids), is_lost, "partitions are being revoked");
                 let revocation = Revocation { list: list.clone(), ids, until: Instant::now() + wait };
                 shared.revocations.lock().unwrap_or_else(PoisonError::into_inner).push(revocation);
             }
@@ -218,6 +226,7 @@ impl Member {
             .set("queued.min.messages", QUEUED_COUNT_MIN.to_string())
             .set("topic.metadata.refresh.interval.ms", "30000")
             .set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string())
+            .set("fetch.queue.backoff.ms", FETCH_BACKOFF.as_millis().to_string())
             .set("fetch.wait.max.ms", "100");
         match listener.protocol {
             GroupProtocol::Classic => {
@@ -282,6 +291,7 @@ impl Member {
     pub(super) fn subscribe(&self, topics: HashMap<String, Window>) {
         let names: Vec<String> = topics.keys().cloned().collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.assignment().set_windows(&topics);
         *self.shared().topics.lock().unwrap_or_else(PoisonError::into_inner) = topics;
         if names.is_empty() {
             self.consumer.unsubscribe();
@@ -290,12 +300,12 @@ impl Member {
         }
     }
 
-    /// Begins to stop: no further record starts to be processed.
+    /// Begins to stop: no further record is admitted.
     pub(super) fn stop(&self) {
         self.assignment().stop();
     }
 
-    /// A record for which [`Assignment::begin`] returned `true` is no longer processed.
+    /// An admitted record is no longer processed.
     pub(super) fn end(&self, record: &RecordId, is_settled: bool) {
         self.assignment().end(record, is_settled, |partition, offset| self.store(partition, offset));
     }
@@ -307,26 +317,35 @@ impl Member {
     pub(super) fn run(&self, deliveries: &mpsc::Sender<Delivery>) -> Result<(), String> {
         // Also if this thread panics.
         let _close = CloseOnDrop(self);
+        let mut receiver = Receiver { member: self, deliveries, topic: Arc::from("") };
+        let mut maintained = Instant::now();
         loop {
+            let is_due = match self.consumer.poll(POLL_TIME) {
+                Some(Ok(message)) => receiver.receive(&message) || maintained.elapsed() >= UPKEEP_INTERVAL,
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                    // Without a callback, the partitions already have other owners.
+                    self.assignment().remove(&self.assignment().ids());
+                    return Err(format!("the client failed for good: {code}"));
+                }
+                Some(Err(error)) => {
+                    self.report(&error);
+                    true
+                }
+                None => true,
+            };
+            if !is_due {
+                continue;
+            }
             if self.assignment().is_stopping() {
                 failpoint("kafka.draining");
             }
             if self.assignment().is_stopped() || deliveries.is_closed() {
                 return Ok(());
             }
-            match self.consumer.poll(POLL_TIME) {
-                Some(Ok(message)) => self.receive(&message, deliveries),
-                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
-                    // Without a callback, the partitions already have other owners.
-                    self.assignment().remove(&self.assignment().ids());
-                    return Err(format!("the client failed for good: {code}"));
-                }
-                Some(Err(error)) => self.report(&error),
-                None => {}
-            }
             self.finish_revocations();
-            self.pause_and_resume(deliveries.capacity() > DELIVERIES_MARGIN);
+            self.pause_and_resume();
             self.check_while_down();
+            maintained = Instant::now();
         }
     }
 
@@ -369,24 +388,6 @@ impl Member {
             }
         }
         tracing::warn!(group = %self.shared().group, "last offsets not committed; records may be redelivered");
-    }
-
-    fn receive(&self, message: &BorrowedMessage<'_>, deliveries: &mpsc::Sender<Delivery>) {
-        let record = received(message);
-        let partition = (Arc::clone(&record.topic), record.partition);
-        let Some(ReceivedId { record: id, stop, is_first }) =
-            self.assignment().received(&partition, record.offset, record.len())
-        else {
-            return;
-        };
-        if is_first {
-            // Without an offset, the next owner of the partition would start at its end if `start` says so.
-            self.store(&id.partition, id.offset);
-        }
-        self.shared().monitor.is_up();
-        let reservation = Reservation::forced(record.len());
-        // There is room, unless the arbiter is stuck; it may also have ended.
-        let _ = deliveries.blocking_send(Delivery { record, id, stop, reservation });
     }
 
     /// Commits the offset behind a record, before it is processed at most once, unless a later one of the same assignment is committed. Blocks.
@@ -457,8 +458,8 @@ impl Member {
         }
     }
 
-    fn pause_and_resume(&self, has_room: bool) {
-        let (paused, resumed) = self.assignment().flow(has_room && bodies::has_room());
+    fn pause_and_resume(&self) {
+        let (paused, resumed) = self.assignment().flow(bodies::has_room());
         for (ids, result) in [
             (&paused, (!paused.is_empty()).then(|| self.consumer.pause(&list(&paused)))),
             (&resumed, (!resumed.is_empty()).then(|| self.consumer.resume(&list(&resumed)))),
@@ -470,11 +471,45 @@ impl Member {
     }
 }
 
+/// Passes records from the client to the arbiter.
+struct Receiver<'m> {
+    member: &'m Member,
+    deliveries: &'m mpsc::Sender<Delivery>,
+    /// The name of the last record's topic, which most records share.
+    topic: Arc<str>,
+}
+
+impl Receiver<'_> {
+    /// Passes a record on; returns whether its partition has no room for more.
+    fn receive(&mut self, message: &BorrowedMessage<'_>) -> bool {
+        if *self.topic != *message.topic() {
+            self.topic = message.topic().into();
+        }
+        let member = self.member;
+        let record = received(message, Arc::clone(&self.topic));
+        let partition = (Arc::clone(&record.topic), record.partition);
+        let Some(ReceivedId { record: id, stop, is_first, is_full }) =
+            member.assignment().received(&partition, record.offset, record.len())
+        else {
+            return false;
+        };
+        if is_first {
+            // Without an offset, the next owner of the partition would start at its end if `start` says so.
+            member.store(&id.partition, id.offset);
+        }
+        member.shared().monitor.is_up();
+        let reservation = Reservation::forced(record.len());
+        // The arbiter takes them without waiting for anything; it may also have ended.
+        let _ = self.deliveries.blocking_send(Delivery { record, id, stop, reservation });
+        is_full
+    }
+}
+
 /// Copies a record out of librdkafka's memory, in which one small record would keep its whole batch.
-fn received(message: &BorrowedMessage<'_>) -> ReceivedRecord {
+fn received(message: &BorrowedMessage<'_>, topic: Arc<str>) -> ReceivedRecord {
     let (headers, has_unreadable_headers) = headers(message);
     ReceivedRecord {
-        topic: Arc::from(message.topic()),
+        topic,
         partition: message.partition(),
         offset: message.offset(),
         key: message.key().map(Bytes::copy_from_slice),

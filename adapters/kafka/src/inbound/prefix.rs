@@ -10,6 +10,8 @@ const RECORD_OVERHEAD: usize = 256;
 pub(super) struct Prefix {
     /// From the first record that is not settled, in the order of their offsets.
     records: VecDeque<Received>,
+    /// How many of them were admitted, from the front.
+    admitted: usize,
     len: usize,
     /// The offset of the last record that was received, even if all are settled.
     last: Option<i64>,
@@ -36,9 +38,14 @@ struct Received {
 }
 
 impl Prefix {
-    /// A window for up to `count_max` records of `len_max` bytes. One record always fits.
+    /// Admits up to `count_max` records, and has room for `len_max` bytes. One record always fits.
     pub(super) fn new(count_max: usize, len_max: usize) -> Self {
-        Self { records: VecDeque::new(), len: 0, last: None, count_max, len_max }
+        Self { records: VecDeque::new(), admitted: 0, len: 0, last: None, count_max, len_max }
+    }
+
+    /// Changes the limits. Records that exceed the new ones stay.
+    pub(super) fn set_limits(&mut self, count_max: usize, len_max: usize) {
+        (self.count_max, self.len_max) = (count_max, len_max);
     }
 
     /// The position of a record.
@@ -58,6 +65,13 @@ impl Prefix {
         self.records.push_back(Received { offset, len, is_settled: false });
     }
 
+    /// Admits the next record for processing, unless the first record that is not settled is too far behind it.
+    pub(super) fn admit(&mut self) -> bool {
+        let is_admitted = self.admitted < self.count_max.min(self.records.len());
+        self.admitted += usize::from(is_admitted);
+        is_admitted
+    }
+
     /// The number of records that are not settled.
     pub(super) fn unsettled(&self) -> usize {
         self.records.iter().filter(|record| !record.is_settled).count()
@@ -73,13 +87,14 @@ impl Prefix {
         self.len
     }
 
-    /// A record is settled. Returns the offset to store if it advances: behind the last record up to which all are settled.
+    /// An admitted record is settled. Returns the offset to store if it advances: behind the last record up to which all are settled.
     pub(super) fn settle(&mut self, offset: i64) -> Option<i64> {
         let index = self.records.binary_search_by_key(&offset, |record| record.offset).ok()?;
         self.records[index].is_settled = true;
         let mut stored = None;
         while let Some(first) = self.records.pop_front_if(|first| first.is_settled) {
             self.len -= first.len;
+            self.admitted -= 1;
             stored = Some(first.offset + 1);
         }
         stored
@@ -87,12 +102,12 @@ impl Prefix {
 
     /// Whether another record may be received.
     pub(super) fn has_room(&self) -> bool {
-        self.records.len() < self.count_max && self.len < self.len_max
+        self.len < self.len_max
     }
 
-    /// Whether at least half of the window is free.
+    /// Whether at least half of the room is free.
     pub(super) fn is_half_free(&self) -> bool {
-        self.records.len() <= self.count_max / 2 && self.len <= self.len_max / 2
+        self.len <= self.len_max / 2
     }
 }
 
@@ -100,13 +115,19 @@ impl Prefix {
 mod tests {
     use super::*;
 
+    /// Receives and admits records of one byte.
+    fn receive(prefix: &mut Prefix, offsets: impl IntoIterator<Item = i64>) {
+        for offset in offsets {
+            prefix.received(offset, 1);
+            assert!(prefix.admit(), "{offset}");
+        }
+    }
+
     #[test]
     fn only_the_contiguous_prefix_is_stored() {
         let mut prefix = Prefix::new(10, 1000);
         // Offsets 12 and 13 do not exist.
-        for offset in [10, 11, 14, 15] {
-            prefix.received(offset, 1);
-        }
+        receive(&mut prefix, [10, 11, 14, 15]);
         assert_eq!(prefix.settle(11), None);
         assert_eq!(prefix.settle(15), None);
         assert_eq!(prefix.settle(10), Some(12));
@@ -117,29 +138,32 @@ mod tests {
     }
 
     #[test]
-    fn the_window_is_bounded_in_count_and_bytes() {
-        let mut prefix = Prefix::new(4, 4 * (1 + RECORD_OVERHEAD) + 1);
-        for offset in 0..4 {
+    fn admitted_records_are_bounded_in_count_and_received_ones_in_bytes() {
+        let mut prefix = Prefix::new(4, 6 * (1 + RECORD_OVERHEAD));
+        for offset in 0..6 {
             assert!(prefix.has_room());
             prefix.received(offset, 1);
         }
         assert!(!prefix.has_room() && !prefix.is_half_free());
+        assert_eq!((0..5).map(|_| prefix.admit()).collect::<Vec<_>>(), [true, true, true, true, false]);
         // Records behind the first one that is not settled stay in the window.
         for offset in 1..4 {
             prefix.settle(offset);
         }
-        assert!(!prefix.has_room());
+        assert!(!prefix.has_room() && !prefix.admit());
         prefix.settle(0);
         assert!(prefix.has_room() && prefix.is_half_free());
-        prefix.received(4, 10_000);
-        assert!(!prefix.has_room(), "one large record fills the window");
+        assert_eq!([prefix.admit(), prefix.admit(), prefix.admit()], [true, true, false], "all are admitted");
+        prefix.received(6, 10_000);
+        assert!(!prefix.has_room(), "one large record uses all room");
+        assert!(prefix.admit());
     }
 
     #[test]
     fn offsets_that_go_back_are_noticed_even_if_all_records_are_settled() {
         let mut prefix = Prefix::new(4, 1000);
         assert!(prefix.is_new());
-        prefix.received(7, 1);
+        receive(&mut prefix, [7]);
         prefix.settle(7);
         assert_eq!([6, 7, 8].map(|offset| prefix.position(offset)), [Position::Back, Position::Again, Position::Next]);
     }

@@ -94,7 +94,7 @@ impl DataArbiter {
     }
 
     fn find_route(&self, head: &mut Head<'_>) -> Result<Admission, Fault> {
-        if self.current.is_draining() {
+        if !head.is_accepted && self.current.is_draining() {
             return Err(Fault::new(Code::Unavailable, "DRAINING", "the gateway is stopping").with_retry(Retry::Same));
         }
         let generation = self.current.load();

@@ -137,7 +137,14 @@ fn opener() -> Opener {
 
 async fn call(arbiter: &DataArbiter, body: &'static str) -> Outcome {
     let mut context = RequestContext::new(arbiter.new_id(), Instant::now());
-    let mut head = Head { context: &mut context, listener: "here", method: "SEND", path: "/", headers: &NoFields };
+    let mut head = Head {
+        context: &mut context,
+        listener: "here",
+        method: "SEND",
+        path: "/",
+        headers: &NoFields,
+        is_accepted: false,
+    };
     let admission = arbiter.admit(&mut head).expect("a route");
     let mut message = Message::new(context.id.clone(), "here".into());
     message.body = Body::raw(Bytes::from_static(body.as_bytes()).into(), Format::Json);
