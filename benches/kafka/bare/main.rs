@@ -1,0 +1,192 @@
+//! Minimal loops over rdkafka as a reference, and load generators for the benchmark.
+//!
+//! ```text
+//! bare-kafka create BROKERS PARTITIONS TOPIC…    creates topics
+//! bare-kafka fill BROKERS TOPIC COUNT SIZE       writes records with 1 000 keys
+//! bare-kafka move BROKERS FROM TO COUNT          consumes, writes, and commits each offset once its record is confirmed
+//! bare-kafka wait BROKERS TOPIC COUNT            waits until a topic has that many records; prints the rate since the first ones, per second
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList};
+
+const KEYS: usize = 1_000;
+/// The records that wait for their confirms.
+const UNCONFIRMED_MAX: usize = 1_000;
+/// How often offsets are committed, in records.
+const COMMIT_INTERVAL: usize = 10_000;
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+type Result = std::result::Result<(), Box<dyn std::error::Error>>;
+
+fn main() -> Result {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let [command, brokers, rest @ ..] = arguments.as_slice() else {
+        return Err("usage: bare-kafka COMMAND BROKERS …".into());
+    };
+    match (*command, rest) {
+        ("create", [partitions, topics @ ..]) => create(brokers, partitions.parse()?, topics),
+        ("fill", [topic, count, size]) => fill(brokers, topic, count.parse()?, size.parse()?),
+        ("move", [from, to, count]) => move_records(brokers, from, to, count.parse()?),
+        ("wait", [topic, count]) => wait(brokers, topic, count.parse()?),
+        _ => Err(format!("unknown command or wrong arguments: `{command}`").into()),
+    }
+}
+
+fn config(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers);
+    config
+}
+
+fn create(brokers: &str, partitions: i32, topics: &[&str]) -> Result {
+    let admin: AdminClient<DefaultClientContext> = config(brokers).create()?;
+    let topics: Vec<_> =
+        topics.iter().map(|topic| NewTopic::new(topic, partitions, TopicReplication::Fixed(1))).collect();
+    for result in block_on(admin.create_topics(&topics, &AdminOptions::new()))? {
+        result.map_err(|(topic, code)| format!("{topic}: {code}"))?;
+    }
+    Ok(())
+}
+
+/// Waits for a future that another thread completes.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+            std::task::Poll::Ready(result) => return result,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// Counts confirms.
+#[derive(Default)]
+struct Confirms {
+    confirmed: Arc<AtomicUsize>,
+    failed: Arc<AtomicUsize>,
+}
+
+impl ClientContext for Confirms {}
+
+impl ProducerContext for Confirms {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let counter = if result.is_ok() { &self.confirmed } else { &self.failed };
+        counter.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// An idempotent producer with the settings of the gateway.
+struct Writer {
+    producer: ThreadedProducer<Confirms>,
+    confirmed: Arc<AtomicUsize>,
+    failed: Arc<AtomicUsize>,
+    sent: usize,
+}
+
+impl Writer {
+    fn new(brokers: &str) -> std::result::Result<Self, Box<dyn std::error::Error>> {
+        let confirms = Confirms::default();
+        let (confirmed, failed) = (Arc::clone(&confirms.confirmed), Arc::clone(&confirms.failed));
+        let mut config = config(brokers);
+        config.set("enable.idempotence", "true").set("linger.ms", "1").set("compression.type", "lz4");
+        config.set("partitioner", "murmur2_random");
+        Ok(Self { producer: config.create_with_context(confirms)?, confirmed, failed, sent: 0 })
+    }
+
+    fn unconfirmed(&self) -> usize {
+        self.sent - self.confirmed.load(Ordering::Acquire)
+    }
+
+    fn write(&mut self, topic: &str, key: &[u8], value: &[u8]) -> Result {
+        while self.unconfirmed() >= UNCONFIRMED_MAX {
+            std::thread::park_timeout(Duration::from_micros(100));
+        }
+        if self.failed.load(Ordering::Relaxed) > 0 {
+            return Err("a record was not confirmed".into());
+        }
+        self.producer.send(BaseRecord::to(topic).key(key).payload(value)).map_err(|(error, _)| error)?;
+        self.sent += 1;
+        Ok(())
+    }
+}
+
+fn fill(brokers: &str, topic: &str, count: usize, size: usize) -> Result {
+    let mut writer = Writer::new(brokers)?;
+    let value = format!("{{\"pad\":\"{}\"}}", "x".repeat(size.saturating_sub(10)));
+    for number in 0..count {
+        writer.write(topic, (number % KEYS).to_string().as_bytes(), value.as_bytes())?;
+    }
+    writer.producer.flush(TIMEOUT)?;
+    Ok(())
+}
+
+fn move_records(brokers: &str, from: &str, to: &str, count: usize) -> Result {
+    let mut writer = Writer::new(brokers)?;
+    let mut config = config(brokers);
+    config.set("group.id", from).set("enable.auto.commit", "false").set("auto.offset.reset", "earliest");
+    let consumer: BaseConsumer = config.create()?;
+    consumer.subscribe(&[from])?;
+    let mut next = HashMap::new();
+    while writer.sent < count {
+        // Nothing arrives before the partitions are assigned.
+        let Some(message) = consumer.poll(TIMEOUT) else { continue };
+        let message = message?;
+        writer.write(to, message.key().unwrap_or_default(), message.payload().unwrap_or_default())?;
+        next.insert(message.partition(), message.offset() + 1);
+        if writer.sent % COMMIT_INTERVAL == 0 || writer.sent == count {
+            writer.producer.flush(TIMEOUT)?;
+            let mut offsets = TopicPartitionList::new();
+            for (partition, offset) in &next {
+                offsets.add_partition_offset(from, *partition, Offset::Offset(*offset))?;
+            }
+            consumer.commit(&offsets, CommitMode::Async)?;
+        }
+    }
+    Ok(())
+}
+
+fn wait(brokers: &str, topic: &str, count: i64) -> Result {
+    let consumer: BaseConsumer = config(brokers).create()?;
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT)?;
+    let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+    let (begun, mut first) = (Instant::now(), None);
+    while begun.elapsed() < TIMEOUT * 5 {
+        let mut written = 0;
+        for partition in 0..partitions {
+            // A new partition may not have a leader yet.
+            let found = consumer.fetch_watermarks(topic, i32::try_from(partition)?, TIMEOUT);
+            written += found.map_or(0, |(_, end)| end);
+        }
+        if written > 0 {
+            let (since, before) = *first.get_or_insert((Instant::now(), written));
+            if written >= count {
+                #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^53 records")]
+                let per_second = (count - before) as f64 / since.elapsed().as_secs_f64();
+                println!("{per_second:.0}");
+                return Ok(());
+            }
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    Err("not all records were written in time".into())
+}
