@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossdock_contract::CallType;
 use crossdock_delivery::dead_letter::{self as letter, ERROR, FaultHeaders, ORIGIN, PREFIX, REASON, STATUS};
+use crossdock_delivery::{fault_body, reported_fault};
 use crossdock_message::{
-    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Reason, Record,
-    RequestContext, Time, TraceContext, Value, json,
+    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, RequestContext, Time,
+    TraceContext,
 };
 use crossdock_ports::{EncodedBody, Fields};
 use lapin::BasicProperties;
@@ -305,7 +306,8 @@ pub(crate) fn reply(
     call: Option<&Arc<CallType>>,
     carry: &[ByteString],
 ) -> Result<Message, Fault> {
-    if let Some(fault) = properties.headers().as_ref().and_then(reported_fault) {
+    let text = |name: &str| properties.headers().as_ref().and_then(|table| header(table, name)).and_then(scalar_text);
+    if let Some(fault) = reported_fault(text) {
         return Err(fault);
     }
     if is_unreadable(properties) {
@@ -328,44 +330,15 @@ pub(crate) fn reply(
     Ok(message)
 }
 
-fn reported_fault(table: &FieldTable) -> Option<Fault> {
-    let number: i32 = scalar_text(header(table, STATUS)?)?.parse().ok()?;
-    if number == 0 {
-        return None;
-    }
-    let code = Code::from_number(number).unwrap_or(Code::Unknown);
-    let message =
-        header(table, ERROR).and_then(scalar_text).unwrap_or_else(|| ByteString::from_static("the service failed"));
-    let fault = Fault::new(code, "SERVICE_STATUS", message);
-    Some(match header(table, REASON).and_then(scalar_text) {
-        Some(reason) => Fault { reason: Reason::of_service(reason), ..fault },
-        None => fault,
-    })
-}
-
 /// The properties and body of the reply that reports a fault.
 pub(crate) fn fault_reply(fault: &Fault) -> (BasicProperties, Bytes) {
     let mut table = FieldTable::default();
     append_fault(fault, &mut table);
-    let mut status = Record::new();
-    status.set("code", Value::Int(i64::from(fault.code as u8)));
-    status.set("message", Value::Text(fault.message.clone()));
-    let mut details = Record::new();
-    for (name, value) in &fault.details {
-        details.set(name.clone(), Value::Text(value.clone()));
-    }
-    let mut info = Record::new();
-    info.set("@type", Value::from("type.googleapis.com/google.rpc.ErrorInfo"));
-    info.set("reason", Value::Text(fault.reason.to_text()));
-    info.set("domain", Value::from("crossdock"));
-    info.set("metadata", Value::Record(details));
-    status.set("details", Value::List(vec![Value::Record(info)]));
-    let body = json::write(&Value::Record(status)).map(Bytes::from).unwrap_or_default();
     let properties = BasicProperties::default()
         .with_headers(table)
         .with_content_type("application/json".into())
         .with_delivery_mode(1);
-    (properties, body)
+    (properties, fault_body(fault))
 }
 
 fn append_fault(fault: &Fault, table: &mut FieldTable) {
