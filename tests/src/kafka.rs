@@ -103,7 +103,9 @@ impl Kafka {
         format!("{name}-{}", std::process::id())
     }
 
-    fn peer(&self, arguments: &[&str]) -> Command {
+    /// A command of `tests/peers/kafka/peer.py`.
+    #[must_use]
+    pub fn peer(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.python);
         command.arg(repository().join("tests/peers/kafka/peer.py")).arg(&self.brokers).args(arguments);
         command

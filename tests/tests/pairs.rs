@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crossdock_tests::{Backend, Gateway, Peer, RabbitMq, call_with, peers, repository, routes, run_peer, until};
+use crossdock_tests::{Backend, Gateway, Kafka, Peer, RabbitMq, call_with, peers, repository, routes, run_peer, until};
 use serde_json::{Value, json};
 
 const PROTO: &[u8] = b"syntax = \"proto3\";
@@ -12,6 +12,7 @@ package pair.v1;
 service Http { rpc Ask(Note) returns (Note); rpc Tell(Note) returns (Note); }
 service Grpc { rpc Ask(Note) returns (Note); rpc Tell(Note) returns (Note); }
 service Amqp { rpc Ask(Note) returns (Note); rpc Tell(Note) returns (Note); }
+service Kafka { rpc Ask(Note) returns (Note); rpc Tell(Note) returns (Note); }
 message Note { string text = 1; int64 number = 2; repeated string list = 3; }
 ";
 
@@ -45,6 +46,7 @@ fn parse_shown(text: &str) -> Vec<u8> {
 /// The gateway with a client and a service for each protocol.
 struct Testbed {
     broker: &'static RabbitMq,
+    kafka: &'static Kafka,
     backend: Backend,
     grpc: PathBuf,
     /// The log of the gRPC service: the request of each call in hexadecimal.
@@ -52,16 +54,16 @@ struct Testbed {
     gateway: Gateway,
     queues: String,
     mode: Mode,
-    _servers: (Peer, Peer),
+    _servers: [Peer; 3],
     _folder: tempfile::TempDir,
 }
 
-const PROTOCOLS: [&str; 3] = ["Http", "Grpc", "Amqp"];
+const PROTOCOLS: [&str; 4] = ["Http", "Grpc", "Amqp", "Kafka"];
 
 /// How the routes treat messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// With contracts: JSON over HTTP and AMQP, protobuf over gRPC.
+    /// With contracts: JSON over HTTP, AMQP and Kafka, protobuf over gRPC.
     Contracts,
     /// Opaque: the same bytes everywhere.
     Opaque,
@@ -76,7 +78,8 @@ fn hex(bytes: &[u8]) -> String {
 
 impl Testbed {
     fn start(mode: Mode) -> Self {
-        let (broker, backend, grpc) = (RabbitMq::start(), Backend::start(), peers("grpc").join("venv/bin/python"));
+        let (broker, kafka) = (RabbitMq::start(), Kafka::start());
+        let (backend, grpc) = (Backend::start(), peers("grpc").join("venv/bin/python"));
         let folder = tempfile::tempdir().expect("a folder");
         let log = folder.path().join("calls");
         std::fs::write(&log, "").expect("a file");
@@ -87,7 +90,16 @@ impl Testbed {
         let amqp_server = Peer::start(&mut broker.peer(&["serve", &served]));
         let tell_queue = format!("{queues}-told");
         broker.run(&["declare", &tell_queue]);
-        let values: [(&str, &dyn Display); 5] = [
+        let kinds = PROTOCOLS.iter().flat_map(|to| ["Ask", "Tell"].map(|kind| format!("{to}-{kind}")));
+        let used = ["served", "told", "replies", "asked"].map(str::to_owned);
+        let topics: Vec<String> = kinds.chain(used).map(|name| format!("{queues}-{name}")).collect();
+        let create: Vec<&str> = std::iter::once("create").chain(topics.iter().map(String::as_str)).collect();
+        kafka.run(&create);
+        let kafka_server = Peer::start(&mut kafka.peer(&["serve", &served]));
+        let replies = format!("{queues}-replies");
+        let values: [(&str, &dyn Display); 7] = [
+            ("BROKERS", &kafka.brokers),
+            ("REPLIES", &replies),
             ("BACKEND", &backend.address),
             ("SERVER", &server.address),
             ("BROKER", &broker.url),
@@ -112,6 +124,7 @@ impl Testbed {
       - http: {{ listen: public, post: /{to}/{kind}{answer} }}
       - grpc: {{ listen: internal{method} }}
       - amqp: {{ listen: broker, queue: {queues}-{to}-{kind}, declare: create, reject: discard{answer} }}
+      - kafka: {{ listen: topics, topic: {queues}-{to}-{kind}, reply_to: [ {queues}-asked ], reject: discard{answer} }}
 {about}    steps: [ {{ {step}: {to}.{kind} }} ]
 "
                 );
@@ -120,8 +133,9 @@ impl Testbed {
         let listeners = format!(
             "public: {{ http: {{ bind: \"127.0.0.1:0\" }} }}
   internal: {{ grpc: {{ bind: \"127.0.0.1:0\" }} }}
-  broker: {{ amqp: {{ url: \"{}\" }} }}",
-            broker.url
+  broker: {{ amqp: {{ url: \"{}\" }} }}
+  topics: {{ kafka: {{ brokers: \"{}\", group: {queues} }} }}",
+            broker.url, kafka.brokers
         );
         let gateway = Gateway::start_with_files(&listeners, &routes, &[("pair.proto", PROTO)]);
         for to in PROTOCOLS {
@@ -131,7 +145,8 @@ impl Testbed {
                 });
             }
         }
-        Self { broker, backend, grpc, log, gateway, queues, mode, _servers: (server, amqp_server), _folder: folder }
+        let servers = [server, amqp_server, kafka_server];
+        Self { broker, kafka, backend, grpc, log, gateway, queues, mode, _servers: servers, _folder: folder }
     }
 
     /// The body that is sent over a protocol, and its media type.
@@ -162,6 +177,21 @@ impl Testbed {
                 let expected = if kind == "Ask" { hex(&body) } else { String::new() };
                 assert!(is_success && output.trim() == expected, "{from} {to} {kind}: {output}");
                 (kind == "Ask").then_some(body)
+            }
+            "Kafka" => {
+                let topic = format!("{}-{to}-{kind}", self.queues);
+                if kind == "Tell" {
+                    let record = json!({ "key": "k", "value": show(&body), "headers": [["content-type", media_type]] });
+                    self.kafka.write(&topic, &[record]);
+                    return None;
+                }
+                let replies = format!("{}-asked", self.queues);
+                let output = self.kafka.run(&["ask", &topic, &replies, &show(&body), media_type]);
+                let reply: Value = serde_json::from_str(&output).expect("JSON");
+                let headers = reply["headers"].as_array().unwrap_or_else(|| panic!("{from} {to} {kind}: no reply"));
+                assert!(headers.contains(&json!(["content-type", media_type])), "{from} {to} {kind}: {reply}");
+                assert_eq!(reply["key"], "key", "{from} {to} {kind}: {reply}");
+                Some(parse_shown(reply["value"].as_str().expect("text")))
             }
             _ => {
                 let queue = format!("{}-{to}-{kind}", self.queues);
@@ -198,6 +228,7 @@ impl Testbed {
         match to {
             "Http" => self.backend.requests(),
             "Grpc" => std::fs::read_to_string(&self.log).expect("its log").lines().count(),
+            "Kafka" => self.kafka.run(&["count", &format!("{}-told", self.queues)]).trim().parse().expect("a number"),
             _ => self.broker.run(&["depth", &format!("{}-told", self.queues)]).parse().expect("a number"),
         }
     }
@@ -216,27 +247,32 @@ fn call_every_pair(bed: &Testbed) {
             calls += 2;
         }
     }
-    assert_eq!(calls, 18);
+    assert_eq!(calls, 32);
     let log = std::fs::read_to_string(&bed.log).expect("a log");
     assert!(log.lines().all(|message| bed.is_equivalent("Grpc", &unhex(message))), "{log}");
     let tell_queue = format!("{}-told", bed.queues);
     let media_type = bed.request("Amqp").1;
-    for line in bed.broker.run(&["drain", &tell_queue, "3"]).lines() {
+    for line in bed.broker.run(&["drain", &tell_queue, "4"]).lines() {
         let message: Value = serde_json::from_str(line).expect("JSON");
         assert!(bed.is_equivalent("Amqp", &parse_shown(message["body"].as_str().expect("text"))), "{line}");
         assert_eq!(message["content_type"], media_type);
     }
+    for record in bed.kafka.read(&tell_queue) {
+        assert!(bed.is_equivalent("Kafka", &parse_shown(record["value"].as_str().expect("text"))), "{record}");
+        let headers = record["headers"].as_array().expect("headers");
+        assert!(headers.contains(&json!(["content-type", media_type])), "{record}");
+    }
 }
 
 #[test]
-#[ignore = "needs RabbitMQ and gRPC for Python, which tests/run installs"]
-fn rabbitmq_grpcio_and_http_exchange_messages_in_every_pair() {
+#[ignore = "needs RabbitMQ, Kafka and gRPC for Python, which tests/run installs"]
+fn rabbitmq_kafka_grpcio_and_http_exchange_messages_in_every_pair() {
     call_every_pair(&Testbed::start(Mode::Contracts));
 }
 
 #[test]
-#[ignore = "needs RabbitMQ and gRPC for Python, which tests/run installs"]
-fn rabbitmq_grpcio_and_http_exchange_opaque_bytes_in_every_pair() {
+#[ignore = "needs RabbitMQ, Kafka and gRPC for Python, which tests/run installs"]
+fn rabbitmq_kafka_grpcio_and_http_exchange_opaque_bytes_in_every_pair() {
     let bed = Testbed::start(Mode::Opaque);
     call_every_pair(&bed);
     // A gRPC service rejects bodies with another media type.

@@ -13,11 +13,13 @@ use crate::config::{Entry, EntrySettings, Listener, ListenerSettings, Service, S
 use crate::inbound::KafkaInbound;
 use crate::outbound::{KafkaOutbound, batching};
 use crate::producer::Producers;
+use crate::replies::ReplyReceivers;
 
 /// The Kafka adapter, inbound and outbound.
 #[derive(Debug, Default)]
 pub struct KafkaAdapter {
     producers: Producers,
+    replies: ReplyReceivers,
 }
 
 impl Adapter for KafkaAdapter {
@@ -64,13 +66,18 @@ impl Adapter for KafkaAdapter {
 
     fn open_outbound(&self, spec: &dyn ServiceSpec, _: usize) -> Result<Rc<dyn Outbound>, AdapterError> {
         match spec.as_any().downcast_ref::<Service>() {
-            Some(service) => Ok(KafkaOutbound::open(service, &self.producers)?),
+            Some(service) => Ok(KafkaOutbound::open(service, &self.producers, &self.replies)?),
             None => Err(AdapterError::Settings("the service is not a Kafka service".into())),
         }
     }
 
     fn connection_status(&self, spec: &dyn ServiceSpec, _: usize) -> Option<PortStatus> {
         let service = spec.as_any().downcast_ref::<Service>()?;
-        self.producers.status(&service.cluster, batching(service))
+        let sending = self.producers.status(&service.cluster, batching(service))?;
+        let receiving = service.replies.as_ref().and_then(|replies| self.replies.status(&service.cluster, replies));
+        Some(match receiving {
+            Some(down @ PortStatus::Down(_)) if sending.is_up() => down,
+            _ => sending,
+        })
     }
 }

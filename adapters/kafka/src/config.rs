@@ -10,7 +10,7 @@ use crossdock_ports::BodyFormat;
 use crossdock_settings::{Duration, Named, OneOrMany, Secret, Size, Spanned, choices, settings};
 use crossdock_tls::ClientTlsSettings;
 
-pub(crate) use checked::{Entry, Listener, Operation, RejectPolicy, Service};
+pub(crate) use checked::{Entry, Listener, Operation, RejectPolicy, Replies, Service};
 pub(crate) use cluster::Cluster;
 
 choices! {
@@ -80,6 +80,18 @@ choices! {
         Lz4 = "lz4",
         /// Zstandard.
         Zstd = "zstd",
+    }
+}
+
+choices! {
+    /// The headers by which requests and replies find one another.
+    pub(crate) enum Convention {
+        /// Those of Spring Kafka: `kafka_replyTopic`, `kafka_replyPartition`, `kafka_correlationId`.
+        Spring = "spring",
+        /// Those of Zilla: `zilla:reply-to`, `zilla:correlation-id`.
+        Zilla = "zilla",
+        /// `reply-to`, `reply-partition`, `correlation-id`.
+        Plain = "plain",
     }
 }
 
@@ -153,6 +165,29 @@ settings! {
         pub(crate) backoff: Duration = millis(200),
         /// The longest delay between two attempts.
         pub(crate) backoff_max: Duration = millis(30_000),
+        /// Records that name one of these topics for their reply are requests. Without it, no record is a request.
+        pub(crate) reply_to: Vec<Spanned<String>>,
+        /// The headers of requests and replies.
+        pub(crate) reply_headers: Convention = Convention::Spring,
+        /// The encoding of a reply that the route produces.
+        pub(crate) answer: BodyFormat = BodyFormat::Json,
+        /// The root element of an XML reply: `Name` or `{namespace}Name`.
+        pub(crate) root: Option<Spanned<String>>,
+    }
+
+    /// where the replies to requests arrive
+    pub(crate) struct RepliesSettings {
+        /// The topic.
+        pub(crate) topic: Spanned<String>,
+        /// The partitions for this instance; others must have their own. Without it, every instance reads all partitions and ignores replies to
+        /// others.
+        pub(crate) partitions: Vec<i32>,
+        /// The headers of requests and replies.
+        pub(crate) headers: Convention = Convention::Spring,
+        /// The topic for late replies, which arrive after their caller stopped waiting; without it they are dropped.
+        pub(crate) late: Option<Spanned<String>>,
+        /// The maximum size of a reply's value.
+        pub(crate) max: Size = Size(8 << 20),
     }
 
     /// a kafka service
@@ -171,6 +206,8 @@ settings! {
         pub(crate) compression: Compression = Compression::Lz4,
         /// How long a record waits for others to be sent with.
         pub(crate) linger: Duration = millis(1),
+        /// Where the replies to requests arrive.
+        pub(crate) replies: Option<RepliesSettings>,
     }
 
     /// a kafka operation
@@ -181,6 +218,8 @@ settings! {
         pub(crate) key: Option<Spanned<String>>,
         /// The partition, from 0; by default Kafka's partitioner chooses by the key.
         pub(crate) partition: Option<i32>,
+        /// The record is a request: wait for its reply.
+        pub(crate) reply: bool = false,
         /// The contract method: `pkg.Service/Method`.
         pub(crate) r#as: Option<Spanned<String>>,
         /// The encoding of the value.

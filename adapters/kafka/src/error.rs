@@ -19,6 +19,16 @@ pub(crate) fn unreachable(problem: impl std::fmt::Display) -> Fault {
         .logged()
 }
 
+/// The reply cannot be used.
+pub(crate) fn bad_reply(problem: &'static str) -> Fault {
+    Fault::new(Code::Internal, "BAD_REPLY", format!("the service's reply cannot be used: {problem}")).logged()
+}
+
+/// No reply will arrive.
+pub(crate) fn reply_lost() -> Fault {
+    Fault::new(Code::Unavailable, "CONNECTION_LOST", "replies can no longer be received").logged()
+}
+
 /// Whether the brokers refused a batch because of its size.
 pub(crate) fn is_size_limit(error: &KafkaError) -> bool {
     let code = error.rdkafka_error_code();

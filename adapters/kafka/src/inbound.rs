@@ -5,6 +5,7 @@ mod handler;
 mod lanes;
 mod member;
 mod prefix;
+mod request;
 
 use std::collections::HashMap;
 use std::rc::Rc;

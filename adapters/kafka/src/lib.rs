@@ -7,16 +7,24 @@
 //! | `client` | what all clients of librdkafka share: settings, logs, errors |
 //! | `inbound` | consumes topics: from a record, through the ingress, to its offset |
 //! | `producer` | the idempotent producer of the process for each cluster |
-//! | `outbound` | sends a message and waits until the brokers have stored it |
+//! | `outbound` | sends a message and waits until the brokers have stored it, or for its reply |
+//! | `requests` | the requests of a data arbiter that wait for their replies |
+//! | `replies` | receives the replies to the requests of the process |
+//! | `correlation` | the headers that tie a reply to its request |
+//! | `received` | records as received |
 //! | `mapping` | canonical messages to and from records |
 
 mod adapter;
 mod client;
 mod config;
+mod correlation;
 mod error;
 mod inbound;
 mod mapping;
 mod outbound;
 mod producer;
+mod received;
+mod replies;
+mod requests;
 
 pub use adapter::KafkaAdapter;

@@ -1,16 +1,19 @@
 //! Maps canonical messages to and from records. Pure.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use crossdock_contract::CallType;
 use crossdock_delivery::dead_letter::PREFIX;
+use crossdock_delivery::reported_fault;
 use crossdock_message::{
-    Body, BodyType, ByteString, Code, Fault, Format, Headers, Message, RequestContext, Time, TraceContext,
+    Body, BodyType, ByteString, Chunks, Code, Fault, Format, Headers, Message, RequestContext, Time, TraceContext,
 };
-use crossdock_ports::Fields;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rdkafka::message::{Header, OwnedHeaders};
+
+use crate::error::bad_reply;
+use crate::received::ReceivedRecord;
 
 /// The method of every message received from a topic.
 pub(crate) const CONSUME: &str = "CONSUME";
@@ -20,6 +23,8 @@ pub(crate) const CONTENT_TYPE: &str = "content-type";
 const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// The longest trace header that is forwarded, in bytes (W3C Trace Context §3.3.1.5 requires at least 512).
 const TRACE_LEN_MAX: usize = 512;
+/// The header of a request with the milliseconds until its deadline, from the time of its record.
+const TIMEOUT: &str = "crossdock-timeout";
 /// The header of a dead letter with the position of its record: topic, partition and offset.
 pub(crate) const POSITION: &str = "crossdock-position";
 const NANOS_PER_MILLI: i32 = 1_000_000;
@@ -29,69 +34,12 @@ pub(crate) fn topic_path(topic: &str) -> String {
     format!("/{}", utf8_percent_encode(topic, UNESCAPED))
 }
 
-/// A record as received. Header names are case-sensitive in Kafka, and values are bytes or null.
-#[derive(Debug)]
-pub(crate) struct ReceivedRecord {
-    pub(crate) topic: Arc<str>,
-    pub(crate) partition: i32,
-    pub(crate) offset: i64,
-    pub(crate) key: Option<Bytes>,
-    pub(crate) value: Option<Bytes>,
-    pub(crate) headers: Vec<(String, Option<Bytes>)>,
-    /// Headers whose names are not UTF-8 are left out.
-    pub(crate) has_unreadable_headers: bool,
-    /// Milliseconds since 1970.
-    pub(crate) timestamp: Option<i64>,
-}
-
-impl ReceivedRecord {
-    /// The bytes that it occupies.
-    pub(crate) fn len(&self) -> usize {
-        let headers = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
-        self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers.sum::<usize>()
-    }
-
-    /// Its position, which identifies it in the cluster: the same for every attempt.
-    pub(crate) fn position(&self) -> ByteString {
-        format!("{}/{}/{}", self.topic, self.partition, self.offset).into()
-    }
-
-    /// The values of a header; names are case-insensitive here.
-    fn values<'r>(&'r self, name: &str) -> impl Iterator<Item = Option<&'r Bytes>> {
-        let name = name.to_owned();
-        self.headers.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(&name)).map(|(_, value)| value.as_ref())
-    }
-
-    /// The only value of a header, if it is text.
-    fn text(&self, name: &str) -> Option<ByteString> {
-        let mut values = self.values(name);
-        let (Some(Some(value)), None) = (values.next(), values.next()) else { return None };
-        ByteString::try_from(value.clone()).ok()
-    }
-}
-
-impl Fields for ReceivedRecord {
-    fn get(&self, name: &str) -> Option<&[u8]> {
-        self.values(name).next().flatten().map(|value| &**value)
-    }
-
-    fn is_repeated(&self, name: &str) -> bool {
-        self.values(name).nth(1).is_some()
-    }
-}
-
 /// The trace that a record belongs to; one that headers of other protocols cannot represent is ignored.
 pub(crate) fn trace(record: &ReceivedRecord) -> Option<TraceContext> {
     let carriable =
         |text: &ByteString| text.len() <= TRACE_LEN_MAX && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     let parent = record.text("traceparent").filter(carriable)?;
     Some(TraceContext { parent, state: record.text("tracestate").filter(carriable) })
-}
-
-/// The value of a header with exactly this name, if it is text.
-pub(crate) fn text(record: &ReceivedRecord, name: &str) -> Option<ByteString> {
-    let (_, value) = record.headers.iter().find(|(key, _)| key == name)?;
-    ByteString::try_from(value.clone()?).ok()
 }
 
 /// Converts a record to a message.
@@ -111,7 +59,10 @@ pub(crate) fn request(
     }
     let mut message = Message::new(record.position(), source.clone());
     message.context = Some(Arc::clone(context));
-    message.headers = select_headers(record, request_headers)?;
+    message.headers = select_headers(record, request_headers).map_err(|name| {
+        let problem = format!("the header `{name}` is null or cannot be represented in every protocol");
+        Fault::caller(Code::InvalidArgument, "HEADER", problem).with_detail("header", name)
+    })?;
     message.key.clone_from(&record.key);
     message.time = record.timestamp.map(from_millis);
     message.content_type = record.text(CONTENT_TYPE);
@@ -136,15 +87,53 @@ pub(crate) fn request(
     Ok(message)
 }
 
-/// The headers that a route forwards.
-fn select_headers(record: &ReceivedRecord, forwarded: &[ByteString]) -> Result<Headers, Fault> {
+/// Converts the reply of a service; the fault that its headers report is the error.
+///
+/// # Errors
+/// That fault; INTERNAL for a header that not every protocol can represent.
+pub(crate) fn reply(
+    record: &ReceivedRecord,
+    value: Option<Chunks>,
+    call: Option<&Arc<CallType>>,
+    forwarded: &[ByteString],
+) -> Result<Message, Fault> {
+    if let Some(fault) = reported_fault(|name| record.exact_text(name)) {
+        return Err(fault);
+    }
+    if record.has_unreadable_headers {
+        return Err(bad_reply("the name of a header is not UTF-8"));
+    }
+    let mut message = Message::new(ByteString::new(), ByteString::new());
+    message.headers = select_headers(record, forwarded)
+        .map_err(|_| bad_reply("a header is null or cannot be represented in every protocol"))?;
+    message.content_type = record.text(CONTENT_TYPE);
+    message.body = match (value, call) {
+        (None, None) => Body::Null,
+        (None, Some(_)) => return Err(bad_reply("its value is null")),
+        (Some(value), call) => {
+            let format = message.content_type.as_deref().map_or(Format::Json, Format::of_media_type);
+            match call {
+                Some(call) if matches!(format, Format::Json | Format::Protobuf) => {
+                    Body::typed(value, format, Arc::clone(&call.reply) as Arc<dyn BodyType>)
+                }
+                _ if value.is_empty() => Body::Empty,
+                // Bytes without a media type stay bytes.
+                _ if message.content_type.is_none() => Body::raw(value, Format::Raw),
+                _ => Body::raw(value, format),
+            }
+        }
+    };
+    Ok(message)
+}
+
+/// The headers that a route forwards; the name of a header that not every protocol can represent is the error.
+fn select_headers(record: &ReceivedRecord, forwarded: &[ByteString]) -> Result<Headers, ByteString> {
     let mut headers = Headers::new();
     for name in forwarded.iter().filter(|name| !name.starts_with(PREFIX)) {
         for value in record.values(name) {
             let text = value.and_then(|value| ByteString::try_from(value.clone()).ok());
             if !matches!(text.map(|text| headers.append(name.clone(), text)), Some(Ok(()))) {
-                let problem = format!("the header `{name}` is null or cannot be represented in every protocol");
-                return Err(Fault::caller(Code::InvalidArgument, "HEADER", problem).with_detail("header", name.clone()));
+                return Err(name.clone());
             }
         }
     }
@@ -170,6 +159,37 @@ pub(crate) fn record_headers(message: &Message, content_type: Option<&ByteString
     headers
 }
 
+/// Adds the time until the deadline of a request, which Kafka has no field for: after it, nobody waits for the reply.
+pub(crate) fn with_timeout(headers: OwnedHeaders, message: &Message, now: Instant) -> OwnedHeaders {
+    match message.deadline {
+        Some(deadline) => {
+            let millis = deadline.left(now).as_millis().max(1).to_string();
+            headers.insert(Header { key: TIMEOUT, value: Some(&millis) })
+        }
+        None => headers,
+    }
+}
+
+/// The time left until the deadline of a request, which counts from the time of its record; `None` if it has none.
+///
+/// # Errors
+/// INVALID_ARGUMENT if it cannot be read; DEADLINE_EXCEEDED if it has passed.
+pub(crate) fn time_left(request: &ReceivedRecord, now: SystemTime) -> Result<Option<Duration>, Fault> {
+    let Some(text) = request.exact_text(TIMEOUT) else { return Ok(None) };
+    let timeout: u64 = text.parse().map_err(|_| {
+        let problem = format!("the header `{TIMEOUT}` must be a number of milliseconds");
+        Fault::caller(Code::InvalidArgument, "TIMEOUT", problem)
+    })?;
+    // Clocks differ: a record from the future counts from now.
+    let sent =
+        request.timestamp.and_then(|millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis.try_into().ok()?)));
+    let age = sent.and_then(|sent| now.duration_since(sent).ok()).unwrap_or_default();
+    match Duration::from_millis(timeout).checked_sub(age).filter(|left| !left.is_zero()) {
+        Some(left) => Ok(Some(left)),
+        None => Err(Fault::caller(Code::DeadlineExceeded, "EXPIRED", "the request arrived after its deadline")),
+    }
+}
+
 fn from_millis(millis: i64) -> Time {
     let nanos = i32::try_from(millis.rem_euclid(1000)).unwrap_or(0) * NANOS_PER_MILLI;
     Time { seconds: millis.div_euclid(1000), nanos }
@@ -182,7 +202,10 @@ pub(crate) fn to_millis(time: Time) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::received::tests::record_with_headers;
 
     #[test]
     fn times_keep_their_milliseconds() {
@@ -193,16 +216,32 @@ mod tests {
     }
 
     #[test]
+    fn the_deadline_of_a_request_counts_from_the_time_of_its_record() {
+        let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+        let request = |timeout: &'static str, timestamp| ReceivedRecord {
+            timestamp,
+            ..record_with_headers(vec![(TIMEOUT.to_owned(), Some(Bytes::from_static(timeout.as_bytes())))])
+        };
+        let left = |timeout, timestamp, now| {
+            time_left(&request(timeout, timestamp), at(now))
+                .map(|left| left.map(|left| left.as_millis()))
+                .map_err(|fault| fault.reason.to_text().to_string())
+        };
+        assert_eq!(left("500", Some(1000), 1200), Ok(Some(300)));
+        assert_eq!(left("500", Some(1000), 1500), Err("EXPIRED".to_owned()));
+        assert_eq!(left("500", Some(9000), 1000), Ok(Some(500)), "a clock that is ahead");
+        assert_eq!(left("500", None, 1000), Ok(Some(500)));
+        assert_eq!(left("500", Some(-1), 1000), Ok(Some(500)));
+        assert_eq!(left("1.5", Some(1000), 1000), Err("TIMEOUT".to_owned()));
+        assert_eq!(left("18446744073709551615", Some(1000), 1000), Ok(Some(u128::from(u64::MAX))));
+        assert!(time_left(&record_with_headers(Vec::new()), at(0)).is_ok_and(|left| left.is_none()));
+    }
+
+    #[test]
     fn headers_are_forwarded_exactly_or_refused() {
-        let record = |headers: &[(&str, Option<&'static [u8]>)]| ReceivedRecord {
-            topic: "t".into(),
-            partition: 0,
-            offset: 7,
-            key: None,
-            value: None,
-            has_unreadable_headers: false,
-            headers: headers.iter().map(|(name, value)| ((*name).into(), value.map(Bytes::from_static))).collect(),
-            timestamp: None,
+        let record = |headers: &[(&str, Option<&'static [u8]>)]| {
+            let owned = headers.iter().map(|(name, value)| ((*name).to_owned(), value.map(Bytes::from_static)));
+            record_with_headers(owned.collect())
         };
         let forwarded = [ByteString::from_static("x-a"), ByteString::from_static("crossdock-reason")];
         let two = record(&[("X-A", Some(b"1")), ("x-b", None), ("x-a", Some(b"2")), ("crossdock-reason", Some(b"R"))]);
@@ -212,6 +251,5 @@ mod tests {
         for value in [None, Some(&b"\xff"[..]), Some(&b"a\nb"[..])] {
             assert!(select_headers(&record(&[("x-a", value)]), &forwarded).is_err(), "{value:?}");
         }
-        assert_eq!(two.position(), "t/0/7");
     }
 }

@@ -1,16 +1,20 @@
-//! Sends messages to topics.
+//! Sends messages to topics, and requests with replies.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossdock_message::{Body, BodyType, ByteString, Code, Fault, Format, Message, Origin};
+use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Message, Origin};
 use crossdock_ports::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
+use crossdock_transport::bodies::Reservation;
 
-use crate::config::{Operation, Service};
-use crate::error::{unconfirmed, unreachable};
+use crate::config::{Operation, Replies, Service};
+use crate::error::{bad_reply, reply_lost, unconfirmed, unreachable};
 use crate::mapping;
 use crate::producer::{Batching, Producer, Producers, Record};
+use crate::replies::{ReplyReceiver, ReplyReceivers};
+use crate::requests::Requests;
 
 /// The time reserved before a deadline to report a missing confirm.
 const CONFIRM_MARGIN: Duration = Duration::from_millis(50);
@@ -20,7 +24,16 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A service on a cluster, on one data arbiter.
 pub(crate) struct KafkaOutbound {
     producer: Arc<Producer>,
+    requester: Option<Requester>,
     name: ByteString,
+}
+
+/// Sends requests.
+struct Requester {
+    receiver: Arc<ReplyReceiver>,
+    replies: Replies,
+    /// Opened with the first request.
+    requests: OnceCell<Requests>,
 }
 
 pub(crate) fn batching(service: &Service) -> Batching {
@@ -28,12 +41,23 @@ pub(crate) fn batching(service: &Service) -> Batching {
 }
 
 impl KafkaOutbound {
-    pub(crate) fn open(service: &Service, producers: &Producers) -> Result<Rc<Self>, AdapterError> {
+    pub(crate) fn open(
+        service: &Service,
+        producers: &Producers,
+        receivers: &ReplyReceivers,
+    ) -> Result<Rc<Self>, AdapterError> {
         let producer = producers.producer(&service.cluster, batching(service))?;
-        Ok(Rc::new(Self { producer, name: service.cluster.brokers.as_str().into() }))
+        let requester = match &service.replies {
+            None => None,
+            Some(replies) => {
+                let receiver = receivers.receiver(&service.cluster, replies)?;
+                Some(Requester { receiver, replies: replies.clone(), requests: OnceCell::new() })
+            }
+        };
+        Ok(Rc::new(Self { producer, requester, name: service.cluster.brokers.as_str().into() }))
     }
 
-    async fn send(&self, operation: &Operation, message: &Message) -> Result<Message, Fault> {
+    async fn send(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
         let of_type = operation.call.as_ref().map(|call| &*call.request as &dyn BodyType);
         let key = operation.key(message)?;
         let body = encode_body(message, &operation.body, of_type)?;
@@ -41,7 +65,7 @@ impl KafkaOutbound {
         // Bytes without a media type get none on the way.
         let is_untyped = matches!(&message.body, Body::Raw { format: Format::Raw, of_type: None, .. });
         let content_type = body.content_type.filter(|_| !is_untyped || message.content_type.is_some());
-        let record = Record {
+        let mut record = Record {
             topic: &operation.topic,
             partition: operation.partition,
             key: key.as_deref(),
@@ -49,18 +73,40 @@ impl KafkaOutbound {
             headers: mapping::record_headers(message, content_type.as_ref()),
             timestamp: message.time.and_then(mapping::to_millis),
         };
-        let sending = self.producer.send(record);
-        let Some(deadline) = message.deadline else {
-            sending.await?;
+        let Some(requester) = self.requester.as_ref().filter(|_| operation.reply) else {
+            self.confirm(message, record).await?;
             return Ok(Message::new(ByteString::new(), ByteString::new()));
         };
+        requester.receiver.ready().await?;
+        let requests =
+            requester.requests.get_or_init(|| Requests::open(&requester.receiver, &requester.replies, &self.producer));
+        let (headers, expected) = requests.expect(record.headers)?;
+        record.headers = mapping::with_timeout(headers, message, Instant::now());
+        // The timeout counts from the time of the record.
+        record.timestamp = None;
+        self.confirm(message, record).await?;
+        let reply = expected.await.ok_or_else(reply_lost)?;
+        let value = match &reply.value {
+            None => None,
+            Some(value) if value.len() as u64 > requester.replies.len_max => {
+                return Err(bad_reply("it exceeds the maximum size of a reply"));
+            }
+            Some(value) => {
+                let mut chunks = Chunks::from(value.clone());
+                chunks.keep(Reservation::forced(value.len()).into_guard());
+                Some(chunks)
+            }
+        };
+        mapping::reply(&reply, value, operation.call.as_ref(), carry)
+    }
+
+    /// Writes a record; gives up shortly before the deadline of its message, while that can still be reported.
+    async fn confirm(&self, message: &Message, record: Record<'_>) -> Result<(), Fault> {
+        let sending = self.producer.send(record);
+        let Some(deadline) = message.deadline else { return sending.await };
         let left = deadline.left(Instant::now());
         let left = left.saturating_sub((left / 10).min(CONFIRM_MARGIN));
-        match tokio::time::timeout(left, sending).await {
-            Ok(sent) => sent?,
-            Err(_) => return Err(unconfirmed("the deadline passed")),
-        }
-        Ok(Message::new(ByteString::new(), ByteString::new()))
+        tokio::time::timeout(left, sending).await.unwrap_or_else(|_| Err(unconfirmed("the deadline passed")))
     }
 
     fn with_service_origin(&self, fault: Fault) -> Fault {
@@ -76,11 +122,13 @@ impl Outbound for KafkaOutbound {
         &'a self,
         operation: &'a dyn OperationSpec,
         message: &'a Message,
-        _: &'a [ByteString],
+        carry: &'a [ByteString],
     ) -> LocalFuture<'a, Result<Message, Fault>> {
         Box::pin(async move {
             match operation.as_any().downcast_ref::<Operation>() {
-                Some(operation) => self.send(operation, message).await.map_err(|fault| self.with_service_origin(fault)),
+                Some(operation) => {
+                    self.send(operation, message, carry).await.map_err(|fault| self.with_service_origin(fault))
+                }
                 None => Err(Fault::new(Code::Internal, "OPERATION", "the operation is not a Kafka operation")),
             }
         })

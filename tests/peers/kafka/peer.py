@@ -8,7 +8,10 @@
     peer.py BROKERS read TOPIC                      prints all committed records of a topic as lines of JSON
     peer.py BROKERS count TOPIC                     prints the number of committed records of a topic
     peer.py BROKERS committed GROUP TOPIC           prints the committed offset of each partition, or null
+    peer.py BROKERS serve TOPIC [HEADERS]           replies to requests with their values until it is killed; a value {"fault": …} decides otherwise
+    peer.py BROKERS ask TOPIC REPLIES VALUE [TYPE [HEADERS [PARTITION]]]   sends a request and prints its reply, or null after five seconds
 
+HEADERS are those of requests: `spring` (default), `zilla` or `plain`.
 A record is {"key", "value", "headers", "partition", "timestamp", "offset"}; keys, values and values of headers are null or text, or `hex:…` if they
 are not UTF-8.
 """
@@ -120,6 +123,91 @@ async def committed(brokers, group, topic):
     print(json.dumps({partition.partition: found.offset for partition, found in offsets.items() if partition.topic == topic}))
 
 
+NAMES = {
+    "spring": ("kafka_replyTopic", "kafka_replyPartition", "kafka_correlationId"),
+    "zilla": ("zilla:reply-to", None, "zilla:correlation-id"),
+    "plain": ("reply-to", "reply-partition", "correlation-id"),
+}
+
+
+def partition_of(convention, value):
+    if value is None:
+        return None
+    return int.from_bytes(value, "big") if convention == "spring" else int(value)
+
+
+async def serve(brokers, topic, convention="spring"):
+    to, partition, correlation = NAMES[convention]
+    consumer = AIOKafkaConsumer(bootstrap_servers=brokers, auto_offset_reset="earliest", enable_auto_commit=False)
+    await consumer.start()
+    consumer.assign([TopicPartition(topic, number) for number in await partitions_of(brokers, topic)])
+    producer = AIOKafkaProducer(bootstrap_servers=brokers, acks="all", linger_ms=0)
+    await producer.start()
+    print("serves at 127.0.0.1:1", flush=True)
+
+    async def reply(request, headers, fault):
+        if fault == "silence":
+            return
+        if fault == "late":
+            await asyncio.sleep(1.5)
+            fault = None
+        back = [(correlation, headers[correlation])]
+        if "content-type" in headers:
+            back.append(("content-type", headers["content-type"]))
+        if fault is not None:
+            back += [("crossdock-status", str(fault).encode()), ("crossdock-reason", b"TEST"), ("crossdock-error", b"asked to fail")]
+        back.append(("x-timeout", headers.get("crossdock-timeout", b"none")))
+        await producer.send(headers[to].decode(), request.value, request.key, partition_of(convention, headers.get(partition)), headers=back)
+
+    tasks = set()
+    async for request in consumer:
+        try:
+            fault = json.loads(request.value).get("fault")
+        except (ValueError, AttributeError):
+            fault = None
+        tasks.add(asyncio.create_task(reply(request, dict(request.headers), fault)))
+
+
+async def ask(brokers, topic, replies, value, media_type=None, convention="spring", partition=None):
+    to, partition_name, correlation = NAMES[convention]
+    consumer = AIOKafkaConsumer(bootstrap_servers=brokers, enable_auto_commit=False)
+    await consumer.start()
+    partitions = [TopicPartition(replies, number) for number in await partitions_of(brokers, replies)]
+    consumer.assign(partitions)
+    for assigned in partitions:
+        await consumer.seek_to_end(assigned)
+        await consumer.position(assigned)
+    producer = AIOKafkaProducer(bootstrap_servers=brokers, acks="all", linger_ms=0)
+    await producer.start()
+    correlation_id = os.urandom(16) if convention == "spring" else os.urandom(16).hex().encode()
+    headers = [(to, replies.encode()), (correlation, correlation_id)]
+    if media_type:
+        headers.append(("content-type", media_type.encode()))
+    if partition is not None:
+        encoded = int(partition).to_bytes(4, "big") if convention == "spring" else partition.encode()
+        headers.append((partition_name, encoded))
+    await producer.send_and_wait(topic, data(value), b"key", headers=headers)
+
+    async def reply():
+        async for record in consumer:
+            if (correlation, correlation_id) in record.headers:
+                return record
+
+    try:
+        show(await asyncio.wait_for(reply(), 5))
+    except asyncio.TimeoutError:
+        print("null")
+    await producer.stop()
+    await consumer.stop()
+
+
+def show(record):
+    print(json.dumps({
+        "key": text(record.key), "value": text(record.value), "headers": [[name, text(value)] for name, value in record.headers],
+        "partition": record.partition, "timestamp": record.timestamp, "offset": record.offset,
+    }))
+
+
 async def main(brokers, command, *arguments):
     if command == "create":
         await create(brokers, arguments)
@@ -133,14 +221,11 @@ async def main(brokers, command, *arguments):
         await write(brokers, topic, [{"key": key(number), "value": value.replace("#", str(number))} for number in range(int(count))])
     elif command == "read":
         for record in await read(brokers, arguments[0]):
-            print(json.dumps({
-                "key": text(record.key), "value": text(record.value), "headers": [[name, text(value)] for name, value in record.headers],
-                "partition": record.partition, "timestamp": record.timestamp, "offset": record.offset,
-            }))
+            show(record)
     elif command == "count":
         print(len(await read(brokers, arguments[0])))
-    elif command == "committed":
-        await committed(brokers, *arguments)
+    elif command in ("committed", "serve", "ask"):
+        await {"committed": committed, "serve": serve, "ask": ask}[command](brokers, *arguments)
     else:
         sys.exit(__doc__)
 

@@ -17,8 +17,8 @@ use crossdock_settings::{FromNode, Node, Reader, Spanned};
 use super::cluster::Cluster;
 use super::key::KeyTemplate;
 use super::{
-    Compression, EntrySettings, GroupProtocol, ListenerSettings, OperationSettings, Order, Reject, ServiceSettings,
-    Start,
+    Compression, Convention, EntrySettings, GroupProtocol, ListenerSettings, OperationSettings, Order, Reject,
+    RepliesSettings, ServiceSettings, Start,
 };
 use crate::mapping;
 
@@ -107,6 +107,10 @@ pub(crate) struct Entry {
     /// Offsets are stored before records are processed, and records are never retried.
     pub(crate) is_at_most_once: bool,
     pub(crate) call: Option<Arc<CallType>>,
+    /// Topics that requests may name for their replies.
+    pub(crate) reply_to: Vec<String>,
+    pub(crate) convention: Convention,
+    pub(crate) reply_format: WriteFormat,
 }
 
 impl Entry {
@@ -151,6 +155,8 @@ impl Entry {
                 return None;
             }
         }
+        let reply_format = settings.answer.to_write_format(settings.root.as_ref(), typed, node.span, reader)?;
+        let reply_to = settings.reply_to.iter().map(|topic| self::topic(topic, reader)).collect::<Option<Vec<_>>>()?;
         let Ok(path) = PathTemplate::parse(&mapping::topic_path(&topic)) else {
             reader.error("topic", settings.topic.span, "this topic name cannot be used", "");
             return None;
@@ -187,13 +193,24 @@ impl Entry {
             },
             is_at_most_once: context.delivery == Some(Delivery::AtMostOnce),
             call,
+            reply_to,
+            convention: settings.reply_headers,
+            reply_format,
         })
     }
 }
 
 impl EntrySpec for Entry {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { replies: false, acknowledges: !self.is_at_most_once, ordered: self.order != Order::None }
+        Capabilities {
+            replies: !self.reply_to.is_empty(),
+            acknowledges: !self.is_at_most_once,
+            ordered: self.order != Order::None,
+        }
+    }
+
+    fn answer(&self) -> Option<&WriteFormat> {
+        (!self.reply_to.is_empty()).then_some(&self.reply_format)
     }
 
     fn address(&self) -> &Address {
@@ -222,12 +239,51 @@ impl EntrySpec for Entry {
     }
 }
 
+/// Where the replies to requests arrive, as checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Replies {
+    pub(crate) topic: String,
+    /// The partitions of this instance; all if empty.
+    pub(crate) partitions: Vec<i32>,
+    pub(crate) convention: Convention,
+    /// The topic for late replies.
+    pub(crate) late: Option<String>,
+    /// The maximum size of a reply's value.
+    pub(crate) len_max: u64,
+}
+
+impl Replies {
+    fn read(settings: &RepliesSettings, node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut partitions = settings.partitions.clone();
+        partitions.sort_unstable();
+        partitions.dedup();
+        let span = || node.get("partitions").map_or(node.span, |node| node.span);
+        if partitions.first().is_some_and(|partition| *partition < 0) {
+            reader.error("number", span(), "a partition must be at least 0", "");
+            return None;
+        }
+        let convention = settings.headers;
+        if !partitions.is_empty() && !convention.has_partition() {
+            let message = format!("`headers: {}` cannot name a partition for a reply", convention.word());
+            reader.error("replies", span(), message, "remove `partitions`, or write `headers: spring`");
+            return None;
+        }
+        let late = match &settings.late {
+            None => None,
+            Some(late) => Some(topic(late, reader)?),
+        };
+        let topic = topic(&settings.topic, reader)?;
+        Some(Self { topic, partitions, convention, late, len_max: settings.max.0 })
+    }
+}
+
 /// A service, as checked: one cluster.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) cluster: Cluster,
     pub(crate) compression: Compression,
     pub(crate) linger: std::time::Duration,
+    pub(crate) replies: Option<Replies>,
     names: Vec<String>,
     operations: Vec<(ByteString, Arc<dyn OperationSpec>)>,
 }
@@ -247,12 +303,24 @@ impl Service {
             Some((ByteString::from(name.value.as_str()), Arc::new(operation) as Arc<dyn OperationSpec>))
         });
         let operations: Vec<Option<_>> = operations.collect();
+        let replies = match &settings.replies {
+            None => None,
+            Some(replies) => Some(Replies::read(replies, node.get("replies").unwrap_or(node), reader)?),
+        };
+        for ((_, operation), (_, node)) in settings.operations.0.iter().zip(nodes) {
+            if operation.reply && replies.is_none() {
+                let help = "add `replies: { topic: TOPIC }` to the service, or remove `reply`";
+                reader.error("replies", node.span, "a request needs a topic for its reply", help);
+                return None;
+            }
+        }
         let cluster = cluster?;
         Some(Self {
             names: vec![cluster.brokers.clone()],
             cluster,
             compression: settings.compression,
             linger: settings.linger.0,
+            replies,
             operations: operations.into_iter().collect::<Option<_>>()?,
         })
     }
@@ -278,6 +346,8 @@ pub(crate) struct Operation {
     pub(crate) topic: String,
     key: Option<KeyTemplate>,
     pub(crate) partition: Option<i32>,
+    /// It waits for a reply.
+    pub(crate) reply: bool,
     pub(crate) body: WriteFormat,
     pub(crate) call: Option<Arc<CallType>>,
 }
@@ -306,7 +376,7 @@ impl Operation {
             return None;
         }
         let (topic, partition) = (topic(&settings.topic, reader)?, settings.partition);
-        Some(Self { topic, key, partition, body, call })
+        Some(Self { topic, key, partition, reply: settings.reply, body, call })
     }
 
     /// The key of the record for a message; that of its source by default.
@@ -344,9 +414,10 @@ impl OperationSpec for Operation {
     }
 
     fn describe(&self) -> String {
+        let kind = if self.reply { "request" } else { "record" };
         match &self.key {
-            Some(key) => format!("record to topic {} with key `{}`", self.topic, key.as_str()),
-            None => format!("record to topic {}", self.topic),
+            Some(key) => format!("{kind} to topic {} with key `{}`", self.topic, key.as_str()),
+            None => format!("{kind} to topic {}", self.topic),
         }
     }
 

@@ -4,11 +4,11 @@ use std::cell::{OnceCell, RefCell};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossdock_delivery::dead_letter as letter;
 use crossdock_delivery::{Backoff, Settlement, cycle_delay, failpoint, settle};
-use crossdock_message::{ByteString, Code, Fault, RequestContext};
+use crossdock_message::{ByteString, Code, Deadline, Fault, Message, RequestContext};
 use crossdock_ports::{EntrySpec, Head, OrderGuard, Outcome};
 use futures_util::FutureExt as _;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -16,10 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::lanes::{Lanes, Topic};
 use super::member::Delivery;
+use super::request::reply_address;
 use super::{ListenerContext, ROUTES_INTERVAL};
 use crate::config::{Entry, RejectPolicy};
-use crate::mapping::{self, ReceivedRecord};
+use crate::mapping;
 use crate::producer::Record;
+use crate::received::ReceivedRecord;
 
 /// How long a record waits after its handler panicked.
 const PANIC_DELAY: Duration = Duration::from_secs(1);
@@ -61,14 +63,14 @@ fn entry(spec: &dyn EntrySpec) -> Option<&Entry> {
 }
 
 /// The current routes do not consume the topic.
-struct NotRouted;
+pub(super) struct NotRouted;
 
-struct Handler<'h> {
+pub(super) struct Handler<'h> {
     lanes: &'h Lanes,
-    context: &'h Rc<ListenerContext>,
+    pub(super) context: &'h Rc<ListenerContext>,
     /// The entry when the record was started.
     spec: Arc<dyn EntrySpec>,
-    delivery: &'h Delivery,
+    pub(super) delivery: &'h Delivery,
     permits: Arc<Semaphore>,
     /// Released while the record waits for its next attempt, so that others can be processed.
     permit: RefCell<Option<OwnedSemaphorePermit>>,
@@ -78,7 +80,7 @@ struct Handler<'h> {
 }
 
 impl Handler<'_> {
-    fn record(&self) -> &ReceivedRecord {
+    pub(super) fn record(&self) -> &ReceivedRecord {
         &self.delivery.record
     }
 
@@ -89,19 +91,27 @@ impl Handler<'_> {
 
     /// Processes the record; returns whether it is settled.
     async fn process(&self) -> bool {
-        let is_at_most_once = entry(&*self.spec).is_some_and(|entry| entry.is_at_most_once);
+        let Some(entry) = entry(&*self.spec) else { return false };
         // Boxed, here and below: the task of each record would be as large as its rarest case.
-        if is_at_most_once { Box::pin(self.process_at_most_once()).await } else { self.process_with_retries().await }
+        if entry.is_at_most_once && !Box::pin(self.commit()).await {
+            return false;
+        }
+        match (reply_address(self.record(), entry), entry.is_at_most_once) {
+            (Ok(None), false) => self.process_with_retries().await,
+            (Ok(None), true) => Box::pin(self.process_once()).await,
+            (Ok(Some(address)), _) => Box::pin(self.process_request(entry, &address)).await,
+            (Err(fault), _) => Box::pin(self.reject(&fault, &entry.reject_policy, 1)).await,
+        }
     }
 
-    /// Processes the record at most once: its offset is committed first.
-    async fn process_at_most_once(&self) -> bool {
+    /// Commits the offset of a record that is processed at most once; `false` if its partition is being revoked.
+    async fn commit(&self) -> bool {
         let (topic, partition, offset) = (&self.record().topic, self.record().partition, self.record().offset);
         let mut backoff = retry_backoff();
         loop {
             let (member, id) = (Arc::clone(&self.context.member), self.delivery.id.clone());
             match tokio::task::spawn_blocking(move || member.commit(&id)).await {
-                Ok(Ok(())) => break,
+                Ok(Ok(())) => return true,
                 Ok(Err(error)) => tracing::warn!(%topic, partition, offset, %error, "offset not committed; retrying"),
                 Err(error) => tracing::error!(%topic, partition, offset, %error, "offset not committed; retrying"),
             }
@@ -109,6 +119,11 @@ impl Handler<'_> {
                 return false;
             }
         }
+    }
+
+    /// Processes a record whose offset is committed.
+    async fn process_once(&self) -> bool {
+        let (topic, partition, offset) = (&self.record().topic, self.record().partition, self.record().offset);
         match self.dispatch(None).await {
             Ok(Outcome::Failed(fault)) => {
                 tracing::warn!(%topic, partition, offset, code = %fault.code, reason = %fault.reason, "record failed; not retried");
@@ -157,7 +172,7 @@ impl Handler<'_> {
     }
 
     /// Waits without a permit; `false` if the partition is being revoked.
-    async fn sleep(&self, time: Duration) -> bool {
+    pub(super) async fn sleep(&self, time: Duration) -> bool {
         self.permit.take();
         let waiting = async {
             tokio::time::sleep(time).await;
@@ -171,7 +186,7 @@ impl Handler<'_> {
         }
     }
 
-    async fn dispatch(&self, guard: Option<&Rc<OrderGuard>>) -> Result<Outcome, NotRouted> {
+    pub(super) async fn dispatch(&self, guard: Option<&Rc<OrderGuard>>) -> Result<Outcome, NotRouted> {
         match AssertUnwindSafe(self.try_dispatch(guard)).catch_unwind().await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -209,14 +224,9 @@ impl Handler<'_> {
             let fault = Fault::caller(Code::InvalidArgument, "BODY_TOO_LARGE", problem);
             return Ok(admission.exchange.refuse(&context, fault));
         }
-        match mapping::request(
-            record,
-            &context,
-            listener,
-            &admission.request_headers,
-            entry.format,
-            entry.call.as_ref(),
-        ) {
+        let headers = &admission.request_headers;
+        let message = mapping::request(record, &context, listener, headers, entry.format, entry.call.as_ref());
+        match message.and_then(|message| with_deadline(message, record, entry)) {
             Ok(message) => Ok(match guard {
                 Some(guard) => admission.exchange.dispatch_ordered(message, Rc::clone(guard)).await,
                 None => admission.exchange.dispatch(message).await,
@@ -235,7 +245,7 @@ impl Handler<'_> {
     }
 
     /// Rejects the record by the policy of its entry; returns whether it is settled. A dead letter is settled once the brokers have stored it.
-    async fn reject(&self, fault: &Fault, policy: &RejectPolicy, attempts: u32) -> bool {
+    pub(super) async fn reject(&self, fault: &Fault, policy: &RejectPolicy, attempts: u32) -> bool {
         let record = self.record();
         let (topic, partition, offset) = (&record.topic, record.partition, record.offset);
         let log = |action| tracing::warn!(%topic, partition, offset, code = %fault.code, reason = %fault.reason, attempts, "{action}");
@@ -246,7 +256,7 @@ impl Handler<'_> {
             }
             RejectPolicy::DeadLetter(dead) => dead,
         };
-        let count = letter::count(|name| mapping::text(record, name));
+        let count = letter::count(|name| record.exact_text(name));
         if let Some(delay) = cycle_delay(count) {
             tracing::error!(%topic, dead_letter = %dead, count, ?delay, "dead letter cycle detected; record delayed");
             if !self.sleep(delay).await {
@@ -279,8 +289,19 @@ impl Handler<'_> {
     }
 }
 
+/// Sets the deadline of a request.
+fn with_deadline(mut message: Message, record: &ReceivedRecord, entry: &Entry) -> Result<Message, Fault> {
+    if reply_address(record, entry)?.is_some() {
+        #[expect(clippy::disallowed_methods, reason = "only the wall clock tells how old a record is")]
+        let now = SystemTime::now();
+        let left = mapping::time_left(record, now)?;
+        message.deadline = left.and_then(|left| Instant::now().checked_add(left)).map(Deadline::at);
+    }
+    Ok(message)
+}
+
 /// The delays between attempts to commit an offset or to write a dead letter.
-const fn retry_backoff() -> Backoff {
+pub(super) const fn retry_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(200), Duration::from_secs(10))
 }
 

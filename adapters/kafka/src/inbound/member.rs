@@ -3,12 +3,10 @@
 //! The thread never waits for the processing of records: it must serve rebalances. Full partitions are paused instead.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use crossdock_delivery::failpoint;
 use crossdock_ports::{AdapterError, PortStatus};
 use crossdock_transport::bodies;
@@ -16,7 +14,7 @@ use crossdock_transport::bodies::Reservation;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Message as _, Offset, Statistics, TopicPartitionList, config::RDKafkaLogLevel};
 use tokio::sync::mpsc;
@@ -25,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::assignment::{Assignment, FINISH_TIME, PartitionId, ReceivedId, RecordId, Window};
 use crate::client::Monitor;
 use crate::config::{GroupProtocol, Listener};
-use crate::mapping::ReceivedRecord;
+use crate::received::ReceivedRecord;
 
 /// How long a poll waits for a record; also the latency of noticing a stop and a drained revocation.
 const POLL_TIME: Duration = Duration::from_millis(20);
@@ -486,7 +484,7 @@ impl Receiver<'_> {
             self.topic = message.topic().into();
         }
         let member = self.member;
-        let record = received(message, Arc::clone(&self.topic));
+        let record = ReceivedRecord::copy(message, Arc::clone(&self.topic));
         let partition = (Arc::clone(&record.topic), record.partition);
         let Some(ReceivedId { record: id, stop, is_first, is_full }) =
             member.assignment().received(&partition, record.offset, record.len())
@@ -503,33 +501,6 @@ impl Receiver<'_> {
         let _ = self.deliveries.blocking_send(Delivery { record, id, stop, reservation });
         is_full
     }
-}
-
-/// Copies a record out of librdkafka's memory, in which one small record would keep its whole batch.
-fn received(message: &BorrowedMessage<'_>, topic: Arc<str>) -> ReceivedRecord {
-    let (headers, has_unreadable_headers) = headers(message);
-    ReceivedRecord {
-        topic,
-        partition: message.partition(),
-        offset: message.offset(),
-        key: message.key().map(Bytes::copy_from_slice),
-        value: message.payload().map(Bytes::copy_from_slice),
-        headers,
-        has_unreadable_headers,
-        timestamp: message.timestamp().to_millis(),
-    }
-}
-
-/// The headers, and whether some are left out: rdkafka panics on a name that is not UTF-8.
-fn headers(message: &BorrowedMessage<'_>) -> (Vec<(String, Option<Bytes>)>, bool) {
-    let Some(headers) = message.headers() else { return (Vec::new(), false) };
-    let read = |index| {
-        let header = std::panic::catch_unwind(AssertUnwindSafe(|| headers.try_get(index))).ok().flatten()?;
-        Some((header.key.to_owned(), header.value.map(Bytes::copy_from_slice)))
-    };
-    let readable: Vec<_> = (0..headers.count()).filter_map(read).collect();
-    let has_unreadable = readable.len() < headers.count();
-    (readable, has_unreadable)
 }
 
 /// Closes a member when dropped.

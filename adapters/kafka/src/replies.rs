@@ -1,0 +1,349 @@
+//! Receives the replies to requests: one client for the process and each topic of replies, which hands every reply to the data arbiter that sent
+//! its request.
+//!
+//! The client belongs to no group. It reads its partitions from the end they have before the first request is sent, so that no reply is missed, and
+//! no old one is read.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crossdock_delivery::Backoff;
+use crossdock_message::Fault;
+use crossdock_ports::{AdapterError, PortStatus};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataPartition;
+use rdkafka::{ClientContext, Offset, TopicPartitionList, config::RDKafkaLogLevel};
+use tokio::sync::{mpsc, watch};
+
+use crate::client::Monitor;
+use crate::config::{Cluster, Replies};
+use crate::correlation::CorrelationId;
+use crate::error::unreachable;
+use crate::received::ReceivedRecord;
+
+/// How long a poll waits for a reply; also the latency of noticing that nobody waits for replies any more.
+const POLL_TIME: Duration = Duration::from_millis(100);
+/// For a question to the brokers.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request waits until replies can be received.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The delays between attempts to find the end of the partitions.
+const BACKOFF: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How often it is checked whether the topic has more partitions, and whether brokers that were down can be reached.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
+/// The maximum number of replies on their way to one arbiter.
+const WAITING_MAX: usize = 4096;
+/// Bounds on what the client fetches ahead.
+const QUEUED_KIB_MAX: usize = 16 << 10;
+const FETCH_LEN_MAX: usize = 16 << 20;
+
+/// A cluster, a topic and its partitions.
+type Key = (u64, String, Vec<i32>);
+
+/// All receivers of replies of the process.
+#[derive(Debug, Default)]
+pub(crate) struct ReplyReceivers(Mutex<HashMap<Key, Weak<ReplyReceiver>>>);
+
+impl ReplyReceivers {
+    /// The receiver for a topic; created on first use.
+    pub(crate) fn receiver(&self, cluster: &Cluster, replies: &Replies) -> Result<Arc<ReplyReceiver>, AdapterError> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, receiver| receiver.strong_count() > 0);
+        let key = key(cluster, replies);
+        if let Some(receiver) = open.get(&key).and_then(Weak::upgrade) {
+            return Ok(receiver);
+        }
+        let receiver = ReplyReceiver::open(cluster, replies)?;
+        open.insert(key, Arc::downgrade(&receiver));
+        Ok(receiver)
+    }
+
+    /// Whether replies can be received; `None` if nobody waits for any.
+    pub(crate) fn status(&self, cluster: &Cluster, replies: &Replies) -> Option<PortStatus> {
+        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(open.get(&key(cluster, replies))?.upgrade()?.monitor.status())
+    }
+}
+
+fn key(cluster: &Cluster, replies: &Replies) -> Key {
+    (cluster.fingerprint(), replies.topic.clone(), replies.partitions.clone())
+}
+
+/// A reply and the request that it names.
+pub(crate) type Reply = (CorrelationId, ReceivedRecord);
+
+/// Receives the replies in some partitions of a topic, from its creation until it is dropped.
+pub(crate) struct ReplyReceiver {
+    topic: String,
+    monitor: Arc<Monitor>,
+    senders: Arc<Senders>,
+    /// Whether the partitions are positioned; otherwise why not, or an empty text.
+    position: watch::Receiver<Result<(), String>>,
+}
+
+/// The data arbiters that wait for replies, by their random numbers.
+#[derive(Default)]
+struct Senders(Mutex<HashMap<u64, mpsc::Sender<Reply>>>);
+
+impl fmt::Debug for ReplyReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReplyReceiver of {}", self.topic)
+    }
+}
+
+/// A data arbiter's registration, which ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    receiver: Arc<ReplyReceiver>,
+    /// The first half of the ids of its requests.
+    pub(crate) number: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.receiver.senders.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}
+
+impl ReplyReceiver {
+    fn open(cluster: &Cluster, replies: &Replies) -> Result<Arc<Self>, AdapterError> {
+        let monitor = Arc::new(Monitor::new(&cluster.brokers, "receive replies"));
+        let mut config = cluster.client_config();
+        config
+            // Required by librdkafka, but no group is joined and nothing is committed.
+            .set("group.id", format!("crossdock-replies-{:016x}", random_number()))
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("queued.max.messages.kbytes", QUEUED_KIB_MAX.to_string())
+            .set("fetch.max.bytes", FETCH_LEN_MAX.to_string())
+            .set("fetch.queue.backoff.ms", "10")
+            .set("fetch.wait.max.ms", "100");
+        // The error may contain values of settings.
+        let consumer: BaseConsumer<Observer> =
+            config.create_with_context(Observer(Arc::clone(&monitor))).map_err(|_: KafkaError| {
+                let brokers = &cluster.brokers;
+                AdapterError::Settings(format!("a consumer of `{brokers}` cannot be created: check `tls` and `sasl`"))
+            })?;
+        let (positioned, position) = watch::channel(Err(String::new()));
+        let senders = Arc::new(Senders::default());
+        let polling = Polling {
+            consumer,
+            replies: replies.clone(),
+            monitor: Arc::clone(&monitor),
+            senders: Arc::downgrade(&senders),
+            next: HashMap::new(),
+            topic: replies.topic.as_str().into(),
+        };
+        let thread = std::thread::Builder::new().name("kafka replies".to_owned());
+        thread
+            .spawn(move || polling.run(&positioned))
+            .map_err(|error| AdapterError::Stopped(format!("replies cannot be received: {error}")))?;
+        Ok(Arc::new(Self { topic: replies.topic.clone(), monitor, senders, position }))
+    }
+
+    /// Registers a data arbiter, and returns the replies to its requests.
+    pub(crate) fn register(self: &Arc<Self>) -> (Registration, mpsc::Receiver<Reply>) {
+        let (sender, replies) = mpsc::channel(WAITING_MAX);
+        let mut senders = self.senders.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = std::iter::repeat_with(random_number).find(|number| !senders.contains_key(number)).unwrap_or(0);
+        senders.insert(number, sender);
+        (Registration { receiver: Arc::clone(self), number }, replies)
+    }
+
+    /// Waits until replies can be received. Cancel safe.
+    ///
+    /// # Errors
+    /// UNREACHABLE if that takes more than five seconds.
+    pub(crate) async fn ready(&self) -> Result<(), Fault> {
+        let mut position = self.position.clone();
+        if position.borrow().is_ok() {
+            return Ok(());
+        }
+        let ready = tokio::time::timeout(READY_TIMEOUT, position.wait_for(Result::is_ok)).await;
+        if matches!(ready, Ok(Ok(_))) {
+            return Ok(());
+        }
+        let problem = self.position.borrow().clone().err().unwrap_or_default();
+        Err(unreachable(format!("replies in the topic `{}` cannot be received: {problem}", self.topic)))
+    }
+}
+
+/// Unique enough among all instances: a collision of two of them would be needed with equal numbers of requests in flight.
+fn random_number() -> u64 {
+    // Each state has random keys.
+    RandomState::new().hash_one(Instant::now())
+}
+
+/// Receives the logs and errors of the client.
+struct Observer(Arc<Monitor>);
+
+impl ClientContext for Observer {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.0.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Observer {}
+
+/// The polling thread.
+struct Polling {
+    consumer: BaseConsumer<Observer>,
+    replies: Replies,
+    monitor: Arc<Monitor>,
+    /// Gone once nobody waits for replies any more.
+    senders: Weak<Senders>,
+    /// The partitions that are read, with the offset of the next reply.
+    next: HashMap<i32, i64>,
+    topic: Arc<str>,
+}
+
+impl Polling {
+    fn run(mut self, positioned: &watch::Sender<Result<(), String>>) {
+        let mut backoff = Backoff::new(BACKOFF, BACKOFF_MAX);
+        while let Err(problem) = self.position() {
+            self.monitor.is_down(&problem);
+            positioned.send_modify(|position| *position = Err(problem));
+            let until = Instant::now() + backoff.next_delay();
+            while Instant::now() < until {
+                // Serves callbacks meanwhile.
+                self.consumer.poll(POLL_TIME);
+                if self.senders.strong_count() == 0 {
+                    return;
+                }
+            }
+        }
+        self.monitor.is_up();
+        positioned.send_modify(|position| *position = Ok(()));
+        let mut checked = Instant::now();
+        loop {
+            let received = self.consumer.poll(POLL_TIME);
+            let Some(senders) = self.senders.upgrade() else { return };
+            match received {
+                Some(Ok(message)) => {
+                    self.monitor.is_up();
+                    let reply = ReceivedRecord::copy(&message, Arc::clone(&self.topic));
+                    drop(message);
+                    self.next.insert(reply.partition, reply.offset + 1);
+                    self.hand_over(&senders, reply);
+                }
+                Some(Err(error)) => self.report(&error),
+                None => {}
+            }
+            if checked.elapsed() >= CHECK_INTERVAL {
+                self.check();
+                checked = Instant::now();
+            }
+        }
+    }
+
+    /// Starts to read at the current ends of the partitions.
+    fn position(&mut self) -> Result<(), String> {
+        let text = |error: KafkaError| match self.monitor.status() {
+            PortStatus::Down(problem) => problem,
+            PortStatus::Up => {
+                error.rdkafka_error_code().map_or_else(|| "the client failed".into(), |code| code.to_string())
+            }
+        };
+        let existing = existing_partitions(&self.consumer, &self.topic, QUERY_TIMEOUT).map_err(text)?;
+        if existing.is_empty() {
+            return Err("the topic does not exist".to_owned());
+        }
+        let wanted =
+            if self.replies.partitions.is_empty() { existing.clone() } else { self.replies.partitions.clone() };
+        if let Some(missing) = wanted.iter().find(|partition| !existing.contains(partition)) {
+            return Err(format!("the topic has no partition {missing}"));
+        }
+        let mut next = HashMap::new();
+        for partition in wanted {
+            let (_, end) = self.consumer.fetch_watermarks(&self.topic, partition, QUERY_TIMEOUT).map_err(text)?;
+            next.insert(partition, end);
+        }
+        self.assign(&next).map_err(text)?;
+        self.next = next;
+        Ok(())
+    }
+
+    fn assign(&self, next: &HashMap<i32, i64>) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(next.len());
+        for (partition, offset) in next {
+            list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset))?;
+        }
+        self.consumer.assign(&list)
+    }
+
+    /// Reads partitions that were added to the topic, from their start; finds out whether the brokers can be reached again.
+    fn check(&mut self) {
+        if !self.replies.partitions.is_empty() && !self.monitor.is_check_due(CHECK_INTERVAL) {
+            return;
+        }
+        let Ok(existing) = existing_partitions(&self.consumer, &self.topic, CHECK_TIMEOUT) else { return };
+        self.monitor.is_up();
+        if !self.replies.partitions.is_empty() {
+            return;
+        }
+        let mut next = self.next.clone();
+        for partition in existing {
+            next.entry(partition).or_insert(0);
+        }
+        if next.len() == self.next.len() {
+            return;
+        }
+        match self.assign(&next) {
+            Ok(()) => self.next = next,
+            Err(error) => tracing::warn!(topic = %self.topic, %error, "added partitions of replies cannot be read"),
+        }
+    }
+
+    /// Hands a reply to the data arbiter that sent its request.
+    fn hand_over(&self, senders: &Senders, reply: ReceivedRecord) {
+        let (topic, partition, offset) = (&self.topic, reply.partition, reply.offset);
+        let Some(id) = self.replies.convention.id_of(&reply) else {
+            tracing::debug!(%topic, partition, offset, "record without correlation id of a gateway ignored");
+            return;
+        };
+        let sender = senders.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id.sender).cloned();
+        match sender.map(|sender| sender.try_send((id, reply))) {
+            Some(Ok(())) => {}
+            Some(Err(mpsc::error::TrySendError::Full(_))) => {
+                tracing::error!(%topic, partition, offset, "reply lost: too many replies wait for their data arbiter");
+            }
+            None | Some(Err(mpsc::error::TrySendError::Closed(_))) => {
+                tracing::debug!(%topic, partition, offset, "reply to another instance or an earlier run ignored");
+            }
+        }
+    }
+
+    fn report(&self, error: &KafkaError) {
+        match error.rdkafka_error_code() {
+            Some(
+                code @ (RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::TopicAuthorizationFailed),
+            ) => self.monitor.is_down(&format!("replies cannot be read: {code}")),
+            _ => tracing::debug!(topic = %self.topic, %error, "error while polling for replies"),
+        }
+    }
+}
+
+/// The partitions of a topic; empty if it does not exist.
+fn existing_partitions(
+    consumer: &BaseConsumer<Observer>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Vec<i32>, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    Ok(found.map_or_else(Vec::new, |topic| topic.partitions().iter().map(MetadataPartition::id).collect()))
+}

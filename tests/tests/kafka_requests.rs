@@ -1,0 +1,182 @@
+//! Requests and replies over topics, with aiokafka.
+
+use std::time::Duration;
+
+use crossdock_tests::{Backend, Gateway, Kafka, Peer, Recorder, Reply, call, routes, until};
+use serde_json::{Value, json};
+
+/// An HTTP listener, and a member of a group that only this test uses.
+fn listeners(kafka: &Kafka, group: &str) -> String {
+    format!(
+        "public: {{ http: {{ bind: \"127.0.0.1:0\" }} }}\n  topics: {{ kafka: {{ brokers: \"{}\", group: {group}, commit_interval: 100ms }} }}",
+        kafka.brokers
+    )
+}
+
+/// A gateway that sends requests to a topic.
+fn asking(kafka: &Kafka, topic: &str, replies: &str) -> Gateway {
+    Gateway::start(&routes("kafka-ask", &[("BROKERS", &kafka.brokers), ("TOPIC", &topic), ("REPLIES", &replies)]))
+}
+
+fn ask(gateway: &Gateway, body: &str) -> Reply {
+    call(&gateway.public(), "POST", "/ask", body)
+}
+
+/// The status and the reason of a problem document.
+fn failure(answer: &Reply) -> (u16, String) {
+    let problem: Value = serde_json::from_str(&answer.body).expect(&answer.body);
+    (answer.status, problem["reason"].as_str().unwrap_or_default().to_owned())
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_replies_reach_their_callers_by_every_convention() {
+    let kafka = Kafka::start();
+    for (headers, partitions) in [("spring", ", partitions: [1, 2]"), ("zilla", ""), ("plain", ", partitions: [2]")] {
+        let (topic, replies) = (kafka.name(&format!("asked-{headers}")), kafka.name(&format!("replies-{headers}")));
+        kafka.run(&["create", &topic, &format!("{replies}:3")]);
+        // Neither old records nor those of others are taken for replies.
+        let foreign = json!({ "value": "{\"id\":\"foreign\"}", "headers": [["kafka_correlationId", "x"], ["correlation-id", "x"]] });
+        kafka.write(&replies, &[foreign.clone(), foreign]);
+        let _server = Peer::start(&mut kafka.peer(&["serve", &topic, headers]));
+        let settings = format!("topic: {replies}, headers: {headers}{partitions}");
+        let gateways = [asking(kafka, &topic, &settings), asking(kafka, &topic, &settings)];
+        for round in 0..6 {
+            let body = format!("{{\"id\":\"{round}\"}}");
+            let answer = ask(&gateways[round % 2], &body);
+            assert_eq!((answer.status, &*answer.body), (200, &*body), "{headers}");
+            let timeout: u64 = answer.header("x-timeout").expect("a header").parse().expect("milliseconds");
+            assert!((1..=1000).contains(&timeout), "{timeout}");
+        }
+        let is_reply = |record: &&Value| !record["value"].as_str().expect("text").contains("foreign");
+        let used: Vec<_> =
+            kafka.read(&replies).iter().filter(is_reply).map(|reply| reply["partition"].clone()).collect();
+        let allowed = |partition: &Value| match headers {
+            "spring" => partition == 1 || partition == 2,
+            "plain" => partition == 2,
+            _ => true,
+        };
+        assert!(used.len() == 6 && used.iter().all(allowed), "{headers}: {used:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_services_report_faults_and_late_replies_are_kept() {
+    let kafka = Kafka::start();
+    let (topic, replies, late) = (kafka.name("served"), kafka.name("served-replies"), kafka.name("served-late"));
+    kafka.run(&["create", &topic, &replies, &late]);
+    let _server = Peer::start(&mut kafka.peer(&["serve", &topic]));
+    let gateway = asking(kafka, &topic, &format!("topic: {replies}, late: {late}"));
+    assert_eq!(failure(&ask(&gateway, r#"{"id":"1","fault":5}"#)), (404, "TEST".to_owned()));
+    for fault in ["silence", "late"] {
+        let answer = ask(&gateway, &format!(r#"{{"id":"2","fault":"{fault}"}}"#));
+        assert_eq!(failure(&answer), (504, "SERVICE_TIMEOUT".to_owned()));
+    }
+    until("the late reply to be kept", || kafka.run(&["count", &late]).trim() == "1");
+    let kept = &kafka.read(&late)[0];
+    assert_eq!((&kept["key"], &kept["value"]), (&json!("2"), &json!(r#"{"id":"2","fault":"late"}"#)));
+    let sent = kafka.read(&replies);
+    assert_eq!(kept["headers"], sent.last().expect("replies")["headers"], "with its correlation id");
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_requests_fail_at_once_while_replies_cannot_be_received() {
+    let kafka = Kafka::start();
+    let (topic, replies) = (kafka.name("deaf"), kafka.name("deaf-replies"));
+    kafka.run(&["create", &topic]);
+    let _server = Peer::start(&mut kafka.peer(&["serve", &topic]));
+    let gateway = asking(kafka, &topic, &format!("topic: {replies}"));
+    assert_eq!(ask(&gateway, r#"{"id":"1"}"#).status, 504);
+    assert_eq!(kafka.run(&["count", &topic]).trim(), "0", "the request is not sent");
+    let services = gateway.admin_json("/api/v1/services").to_string();
+    assert!(services.contains("the topic does not exist"), "{services}");
+    kafka.run(&["create", &replies]);
+    until("replies to arrive", || ask(&gateway, r#"{"id":"2"}"#).status == 200);
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_requests_are_answered_by_every_convention() {
+    let kafka = Kafka::start();
+    let backend = Backend::start();
+    for (headers, partition) in [("spring", Some("2")), ("zilla", None), ("plain", Some("1"))] {
+        let (topic, replies) = (kafka.name(&format!("answered-{headers}")), kafka.name(&format!("answers-{headers}")));
+        kafka.run(&["create", &topic, &format!("{topic}-dead"), &format!("{replies}:3"), &format!("{replies}-other")]);
+        let values: [(&str, &dyn std::fmt::Display); 4] =
+            [("BACKEND", &backend.address), ("TOPIC", &topic), ("REPLIES", &replies), ("HEADERS", &headers)];
+        let gateway = Gateway::start_with(&listeners(kafka, &topic), &routes("kafka-answer", &values));
+        let ask = |to: &str, value: &str| {
+            let mut command = vec!["ask", &topic, to, value, "application/json", headers];
+            command.extend(partition);
+            serde_json::from_str::<Value>(&kafka.run(&command)).expect("JSON")
+        };
+        let reply = ask(&replies, r#"{"n":1.10}"#);
+        assert_eq!((&reply["key"], &reply["value"]), (&json!("key"), &json!(r#"{"n":1.10}"#)), "{headers}: {reply}");
+        if let Some(partition) = partition {
+            assert_eq!(reply["partition"].to_string(), partition);
+        }
+        let fault = ask(&replies, &digits(6000));
+        let reported = fault["headers"].as_array().expect("headers");
+        assert!(reported.contains(&json!(["crossdock-status", "3"])), "{headers}: {fault}");
+        assert!(fault["value"].as_str().expect("text").contains("google.rpc.ErrorInfo"), "{fault}");
+        // A topic that is not listed is refused, and the request kept.
+        assert_eq!(ask(&format!("{replies}-other"), "{}"), Value::Null);
+        let dead = kafka.read(&format!("{topic}-dead"));
+        assert_eq!(dead.len(), 1, "{headers}: {dead:?}");
+        assert!(dead[0]["headers"].as_array().expect("headers").contains(&json!(["crossdock-reason", "REPLY_TO"])));
+        drop(gateway);
+    }
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_requests_that_nobody_waits_for_are_not_carried_out() {
+    let kafka = Kafka::start();
+    let (topic, replies) = (kafka.name("expired"), kafka.name("expired-replies"));
+    kafka.run(&["create", &topic, &format!("{topic}-dead"), &format!("{replies}:1:max.message.bytes=2000")]);
+    let service = Recorder::start(|_, _| (200, Duration::ZERO));
+    let request = |id: &str, timeout: &str, timestamp: u64, pad: usize| {
+        json!({ "key": id, "value": format!("{{\"id\":\"{id}\",\"pad\":\"{}\"}}", digits(pad)), "timestamp": timestamp, "headers": [
+            ["kafka_replyTopic", replies], ["kafka_correlationId", id], ["crossdock-timeout", timeout], ["content-type", "application/json"],
+        ] })
+    };
+    #[expect(clippy::disallowed_methods, reason = "the age of records counts from the time of the system")]
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
+    let now = u64::try_from(now).expect("not so far in the future");
+    kafka.write(
+        &topic,
+        &[
+            request("old", "1000", now - 5000, 0),
+            request("unreadable", "soon", now, 0),
+            request("large", "60000", now, 3000),
+            request("good", "60000", now, 0),
+        ],
+    );
+    let values: [(&str, &dyn std::fmt::Display); 4] =
+        [("BACKEND", &service.address), ("TOPIC", &topic), ("REPLIES", &replies), ("HEADERS", &"spring")];
+    let gateway = Gateway::start_with(&listeners(kafka, &topic), &routes("kafka-answer", &values));
+    until("all requests to be settled", || kafka.committed(&topic, &topic) == 4);
+    drop(gateway);
+    let processed = service.processed();
+    assert!(processed.len() == 2 && processed[0].contains("large") && processed[1].contains("good"), "{processed:?}");
+    let replies: Vec<_> = kafka.read(&replies).iter().map(|reply| (reply["key"].clone(), reason(reply))).collect();
+    // A reply that the brokers refuse is replaced by a fault.
+    let expected = [("old", "EXPIRED"), ("unreadable", "TIMEOUT"), ("large", "ANSWER_REFUSED"), ("good", "")];
+    assert_eq!(replies, expected.map(|(key, reason)| (json!(key), reason.to_owned())));
+}
+
+/// Text that compresses badly.
+fn digits(len: usize) -> String {
+    let mut text: String = (0..len as u64 / 10).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string()).collect();
+    text.truncate(len);
+    text
+}
+
+/// The reason of the fault that a reply reports.
+fn reason(reply: &Value) -> String {
+    let headers = reply["headers"].as_array().expect("headers");
+    let found = headers.iter().find(|header| header[0] == "crossdock-reason");
+    found.map_or_else(String::new, |header| header[1].as_str().expect("text").to_owned())
+}
