@@ -44,7 +44,8 @@ def libraries():
     folder = CACHE / "kafka" / version
     if (folder / "complete").exists():
         return folder
-    install("java", "openjdk-17-jre-headless")
+    # With a compiler, for the peers in Java.
+    install("javac", "openjdk-17-jdk-headless")
     install("mvn", "maven")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -23,7 +23,7 @@ pub struct Kafka {
     /// The user and the password of the login.
     pub login: (String, String),
     service: &'static str,
-    python: PathBuf,
+    peers: PathBuf,
     /// The state folder of private brokers.
     private: Option<tempfile::TempDir>,
 }
@@ -66,7 +66,7 @@ impl Kafka {
     }
 
     fn start_by_script(service: &'static str, private: Option<tempfile::TempDir>, certificates: Option<&Path>) -> Self {
-        let python = peers("kafka").join("venv/bin/python");
+        let peers = peers("kafka");
         let certificates = certificates.map(|folder| ("CROSSDOCK_KAFKA_TLS", folder.to_string_lossy().into_owned()));
         let output = run_script("up", service, private.as_ref().map(tempfile::TempDir::path), certificates);
         let value = |name: &str| variable(&output, name).expect(name);
@@ -77,7 +77,7 @@ impl Kafka {
             brokers_with_login: value("KAFKA_SASL_PLAINTEXT"),
             login: (value("KAFKA_USER"), value("KAFKA_PASSWORD")),
             service,
-            python,
+            peers,
             private,
         }
     }
@@ -106,8 +106,17 @@ impl Kafka {
     /// A command of `tests/peers/kafka/peer.py`.
     #[must_use]
     pub fn peer(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.python);
+        let mut command = Command::new(self.peers.join("venv/bin/python"));
         command.arg(repository().join("tests/peers/kafka/peer.py")).arg(&self.brokers).args(arguments);
+        command
+    }
+
+    /// A command of `tests/peers/kafka/spring/Spring.java`.
+    #[must_use]
+    pub fn spring(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("java");
+        command.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(self.peers.join("spring/*"));
+        command.arg(repository().join("tests/peers/kafka/spring/Spring.java")).arg(&self.brokers).args(arguments);
         command
     }
 

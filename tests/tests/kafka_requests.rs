@@ -1,8 +1,8 @@
-//! Requests and replies over topics, with aiokafka.
+//! Requests and replies over topics, with aiokafka and Spring Kafka.
 
 use std::time::Duration;
 
-use crossdock_tests::{Backend, Gateway, Kafka, Peer, Recorder, Reply, call, routes, until};
+use crossdock_tests::{Backend, Gateway, Kafka, Peer, Recorder, Reply, call, routes, run_peer, until};
 use serde_json::{Value, json};
 
 /// An HTTP listener, and a member of a group that only this test uses.
@@ -101,7 +101,9 @@ fn kafka_requests_fail_at_once_while_replies_cannot_be_received() {
 fn kafka_requests_are_answered_by_every_convention() {
     let kafka = Kafka::start();
     let backend = Backend::start();
-    for (headers, partition) in [("spring", Some("2")), ("zilla", None), ("plain", Some("1"))] {
+    for (headers, reply_to, partition) in
+        [("spring", "kafka_replyTopic", Some("2")), ("zilla", "zilla:reply-to", None), ("plain", "reply-to", Some("1"))]
+    {
         let (topic, replies) = (kafka.name(&format!("answered-{headers}")), kafka.name(&format!("answers-{headers}")));
         kafka.run(&["create", &topic, &format!("{topic}-dead"), &format!("{replies}:3"), &format!("{replies}-other")]);
         let values: [(&str, &dyn std::fmt::Display); 4] =
@@ -122,7 +124,8 @@ fn kafka_requests_are_answered_by_every_convention() {
         assert!(reported.contains(&json!(["crossdock-status", "3"])), "{headers}: {fault}");
         assert!(fault["value"].as_str().expect("text").contains("google.rpc.ErrorInfo"), "{fault}");
         // A topic that is not listed is refused, and the request kept.
-        assert_eq!(ask(&format!("{replies}-other"), "{}"), Value::Null);
+        kafka.write(&topic, &[json!({ "value": "{}", "headers": [[reply_to, format!("{replies}-other")]] })]);
+        until("the request to be kept", || kafka.run(&["count", &format!("{topic}-dead")]) == "1");
         let dead = kafka.read(&format!("{topic}-dead"));
         assert_eq!(dead.len(), 1, "{headers}: {dead:?}");
         assert!(dead[0]["headers"].as_array().expect("headers").contains(&json!(["crossdock-reason", "REPLY_TO"])));
@@ -165,6 +168,33 @@ fn kafka_requests_that_nobody_waits_for_are_not_carried_out() {
     // A reply that the brokers refuse is replaced by a fault.
     let expected = [("old", "EXPIRED"), ("unreadable", "TIMEOUT"), ("large", "ANSWER_REFUSED"), ("good", "")];
     assert_eq!(replies, expected.map(|(key, reason)| (json!(key), reason.to_owned())));
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_spring_asks_and_answers() {
+    let kafka = Kafka::start();
+    let (asked, answered) = (kafka.name("spring-asked"), kafka.name("spring-answered"));
+    let replies = [format!("{asked}-replies"), format!("{answered}-replies")];
+    kafka.run(&["create", &asked, &answered, &format!("{answered}-dead"), &replies[0], &replies[1]]);
+    // A responder of Spring answers the gateway.
+    let responder = Peer::start(&mut kafka.spring(&["serve", &asked]));
+    let gateway = asking(kafka, &asked, &format!("topic: {}", replies[0]));
+    let mut answer = None;
+    until("the responder to join its group", || {
+        answer = Some(ask(&gateway, r#"{"id":"1","n":1.10}"#)).filter(|answer| answer.status == 200);
+        answer.is_some()
+    });
+    assert_eq!(answer.expect("an answer").body, r#"{"id":"1","n":1.10}"#);
+    drop((gateway, responder));
+    // The gateway answers Spring's ReplyingKafkaTemplate.
+    let backend = Backend::start();
+    let values: [(&str, &dyn std::fmt::Display); 4] =
+        [("BACKEND", &backend.address), ("TOPIC", &answered), ("REPLIES", &replies[1]), ("HEADERS", &"spring")];
+    let gateway = Gateway::start_with(&listeners(kafka, &answered), &routes("kafka-answer", &values));
+    let (is_success, output) = run_peer(&mut kafka.spring(&["ask", &answered, &replies[1], r#"{"n":2.20}"#]));
+    assert!(is_success && output.trim() == r#"{"n":2.20}"#, "{output}");
+    drop(gateway);
 }
 
 /// Text that compresses badly.

@@ -299,10 +299,11 @@ pub(crate) fn with_expiration(properties: BasicProperties, message: &Message, no
     }
 }
 
-/// Converts a reply of a service; the fault that its headers report is the error.
+/// Converts a reply of a service; the fault that its headers report is the error. A body without a media type has the default format.
 pub(crate) fn reply(
     properties: &BasicProperties,
     body: Chunks,
+    default_format: Format,
     call: Option<&Arc<CallType>>,
     carry: &[ByteString],
 ) -> Result<Message, Fault> {
@@ -319,13 +320,13 @@ pub(crate) fn reply(
     message.headers =
         select_headers(properties, carry).map_err(|_| bad_reply("a header cannot be represented in every protocol"))?;
     message.content_type = properties.content_type().as_ref().map(|text| text.as_str().into());
-    let format = message.content_type.as_deref().map_or(Format::Json, Format::of_media_type);
+    let format = message.content_type.as_deref().map_or(default_format, Format::of_media_type);
     message.body = match call {
         Some(call) if matches!(format, Format::Json | Format::Protobuf) => {
             Body::typed(body, format, Arc::clone(&call.reply) as Arc<dyn BodyType>)
         }
         _ if body.is_empty() => Body::Empty,
-        _ => raw_body(body, message.content_type.as_ref()),
+        _ => Body::raw(body, format),
     };
     Ok(message)
 }

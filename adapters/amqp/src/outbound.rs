@@ -77,7 +77,7 @@ impl AmqpOutbound {
         let held = Reservation::forced(reply.data.len());
         let mut chunks = Chunks::from(Bytes::from(reply.data));
         chunks.keep(held.into_guard());
-        mapping::reply(&reply.properties, chunks, operation.call.as_ref(), carry)
+        mapping::reply(&reply.properties, chunks, operation.body.format(), operation.call.as_ref(), carry)
     }
 
     fn with_service_origin(&self, fault: Fault) -> Fault {

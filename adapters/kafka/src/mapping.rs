@@ -87,13 +87,14 @@ pub(crate) fn request(
     Ok(message)
 }
 
-/// Converts the reply of a service; the fault that its headers report is the error.
+/// Converts the reply of a service; the fault that its headers report is the error. A value without a media type has the default format.
 ///
 /// # Errors
 /// That fault; INTERNAL for a header that not every protocol can represent.
 pub(crate) fn reply(
     record: &ReceivedRecord,
     value: Option<Chunks>,
+    default_format: Format,
     call: Option<&Arc<CallType>>,
     forwarded: &[ByteString],
 ) -> Result<Message, Fault> {
@@ -111,14 +112,12 @@ pub(crate) fn reply(
         (None, None) => Body::Null,
         (None, Some(_)) => return Err(bad_reply("its value is null")),
         (Some(value), call) => {
-            let format = message.content_type.as_deref().map_or(Format::Json, Format::of_media_type);
+            let format = message.content_type.as_deref().map_or(default_format, Format::of_media_type);
             match call {
                 Some(call) if matches!(format, Format::Json | Format::Protobuf) => {
                     Body::typed(value, format, Arc::clone(&call.reply) as Arc<dyn BodyType>)
                 }
                 _ if value.is_empty() => Body::Empty,
-                // Bytes without a media type stay bytes.
-                _ if message.content_type.is_none() => Body::raw(value, Format::Raw),
                 _ => Body::raw(value, format),
             }
         }

@@ -97,7 +97,7 @@ impl KafkaOutbound {
                 Some(chunks)
             }
         };
-        mapping::reply(&reply, value, operation.call.as_ref(), carry)
+        mapping::reply(&reply, value, operation.body.format(), operation.call.as_ref(), carry)
     }
 
     /// Writes a record; gives up shortly before the deadline of its message, while that can still be reported.
