@@ -1,10 +1,10 @@
-//! `crossdock dlq` with RabbitMQ.
+//! `crossdock dlq` with RabbitMQ and Kafka.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crossdock_tests::{Gateway, RabbitMq, crossdock, until};
-use serde_json::Value;
+use crossdock_tests::{Gateway, Kafka, RabbitMq, crossdock, until};
+use serde_json::{Value, json};
 
 fn dlq(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(crossdock());
@@ -114,4 +114,77 @@ fn rabbitmq_a_missing_dead_letter_queue_does_not_hide_the_others() {
         assert!(problem.contains(&missing) && output.status.code() == Some(1), "{problem}");
     }
     assert_eq!(broker.run(&["depth", &there]), "0");
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_dead_letters_are_listed_shown_replayed_and_dropped() {
+    let kafka = Kafka::start();
+    let (topic, dead, out) = (kafka.name("letters"), kafka.name("letters-dead"), kafka.name("letters-out"));
+    kafka.run(&["create", &format!("{topic}:3"), &dead, &out]);
+    let listeners =
+        format!("topics: {{ kafka: {{ brokers: \"{}\", group: {topic}, commit_interval: 100ms }} }}", kafka.brokers);
+    let routes = format!(
+        "version: 1
+services:
+  out: {{ kafka: {{ brokers: \"{}\", operations: {{ put: {{ topic: {out} }} }} }} }}
+routes:
+  take:
+    from: {{ kafka: {{ listen: topics, topic: {topic}, format: json, dead_letter: {dead} }} }}
+    steps: [ {{ require: {{ that: req.n > 2, message: \"n is ${{req.n}}\" }} }}, {{ send: out.put }} ]
+",
+        kafka.brokers
+    );
+    let record = |n: u32| json!({ "key": "k", "value": format!("{{\"n\": {n}}}"), "headers": [["x-kept", "yes"]], "partition": 1, "timestamp": 1_700_000_000_000_u64 });
+    let mut gateway = Gateway::start_with(&listeners, &routes);
+    kafka.write(&topic, &(0..5).map(record).collect::<Vec<_>>());
+    // By Spring's recoverer, from a topic that no route consumes.
+    let spring = [["kafka_dlt-original-topic", "elsewhere"], ["kafka_dlt-exception-message", "it failed"]];
+    kafka.write(&dead, &[json!({ "key": "k", "value": null, "headers": spring })]);
+    until("all records to be settled", || kafka.committed(&topic, &topic) == 5 && kafka.run(&["count", &dead]) == "4");
+    let folder = gateway.folder();
+    let list = || -> Vec<Value> {
+        let lines = stdout(&dlq(folder, &["list", "--json"]));
+        lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let letters = list();
+    assert_eq!(letters.len(), 4);
+    let id = |letter: &Value| letter["id"].as_str().expect("text").to_owned();
+    let of = |n: u32| letters.iter().find(|letter| letter["error"] == format!("n is {n}")).expect("a dead letter");
+    assert_eq!((&of(1)["reason"], &of(1)["source"]), (&"REQUIRED".into(), &topic.as_str().into()));
+    let foreign = letters.iter().find(|letter| letter["source"] == "elsewhere").expect("Spring's");
+    assert_eq!(foreign["error"], "it failed");
+    let shown: Value = serde_json::from_str(&stdout(&dlq(folder, &["show", &id(of(1))]))).expect("JSON");
+    assert_eq!((&shown["body"], &shown["headers"][0][1]), (&"{\"n\": 1}".into(), &"yes".into()));
+
+    // Replayed records keep all but the reason; they fail again and are dead-lettered with the number of replays.
+    assert_eq!(stdout(&dlq(folder, &["replay", &id(of(1))])), "1 replayed\n");
+    until("the record to fail again", || list().len() == 4);
+    let again = kafka.read(&topic).into_iter().find(|record| record["offset"] == 5).expect("the replayed record");
+    let sent = record(1);
+    for field in ["key", "value", "partition", "timestamp"] {
+        assert_eq!(again[field], sent[field], "{field}");
+    }
+    assert_eq!(again["headers"], json!([["x-kept", "yes"], ["crossdock-replays", "1"]]));
+    assert!(list().iter().all(|letter| id(letter) != id(of(1))), "what was replayed is not listed");
+    let last = kafka.read(&dead).pop().expect("a dead letter");
+    assert!(last["headers"].as_array().expect("headers").contains(&json!(["crossdock-replays", "1"])), "{last}");
+
+    let refused = dlq(folder, &["replay", &id(foreign)]);
+    let problem = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && problem.contains("no route consumes"), "{problem}");
+    assert_eq!(stdout(&dlq(folder, &["drop", &id(of(0))])), "1 deleted\n");
+    assert_eq!(list().len(), 3);
+    // A replay that always fails ends.
+    let endless = json!({ "key": "k", "value": "{\"n\": 0}", "headers": [["crossdock-replays", "10"]] });
+    kafka.write(&topic, &[endless]);
+    until("the record to be dead-lettered", || list().len() == 4);
+    let newest = id(list().last().expect("a dead letter"));
+    let refused = dlq(folder, &["replay", &newest]);
+    let problem = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && problem.contains("replayed 10 times"), "{problem}");
+    assert_eq!(stdout(&dlq(folder, &["drop", "--all"])), "4 deleted\n");
+    assert_eq!(list().len(), 0);
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait().code, Some(0));
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use crossdock_contract::Contracts;
 use crossdock_ports::{
-    Adapter, AdapterError, EntryContext, EntrySpec, Inbound, ListenerSpec, Outbound, PortStatus, Schemas, ServiceSpec,
+    Adapter, AdapterError, DeadLetters, EntryContext, EntrySpec, Inbound, ListenerSpec, Outbound, PortStatus, Schemas,
+    ServiceSpec,
 };
 use crossdock_settings::{FromNode, Node, Reader};
 
 use crate::config::{Entry, EntrySettings, Listener, ListenerSettings, Service, ServiceSettings};
+use crate::dead_letters;
 use crate::inbound::KafkaInbound;
 use crate::outbound::{KafkaOutbound, batching};
 use crate::producer::Producers;
@@ -55,6 +57,16 @@ impl Adapter for KafkaAdapter {
         reader: &mut Reader<'_>,
     ) -> Option<Arc<dyn ServiceSpec>> {
         Some(Arc::new(Service::read(node, contracts, reader)?))
+    }
+
+    fn dead_letters(
+        &self,
+        listener: &dyn ListenerSpec,
+        entries: &[Arc<dyn EntrySpec>],
+    ) -> Result<Vec<Box<dyn DeadLetters>>, AdapterError> {
+        let Some(listener) = listener.as_any().downcast_ref::<Listener>() else { return Ok(Vec::new()) };
+        let topics = dead_letters::topics(listener, entries, &self.producers)?;
+        Ok(topics.into_iter().map(|topic| Box::new(topic) as Box<dyn DeadLetters>).collect())
     }
 
     fn open_inbound(&self, name: &str, spec: &dyn ListenerSpec) -> Result<Box<dyn Inbound>, AdapterError> {

@@ -93,3 +93,5 @@ impl ClientContext for Monitor {
         }
     }
 }
+
+impl rdkafka::consumer::ConsumerContext for Monitor {}

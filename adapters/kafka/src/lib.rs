@@ -11,6 +11,7 @@
 //! | `requests` | the requests of a data arbiter that wait for their replies |
 //! | `replies` | receives the replies to the requests of the process |
 //! | `correlation` | the headers that tie a reply to its request |
+//! | `dead_letters` | dead letter topics, for the commands that list and replay them |
 //! | `received` | records as received |
 //! | `mapping` | canonical messages to and from records |
 
@@ -18,6 +19,7 @@ mod adapter;
 mod client;
 mod config;
 mod correlation;
+mod dead_letters;
 mod error;
 mod inbound;
 mod mapping;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossdock_contract::CallType;
-use crossdock_delivery::dead_letter::PREFIX;
+use crossdock_delivery::dead_letter::{PREFIX, REPLAYS};
 use crossdock_delivery::reported_fault;
 use crossdock_message::{
     Body, BodyType, ByteString, Chunks, Code, Fault, Format, Headers, Message, RequestContext, Time, TraceContext,
@@ -156,6 +156,16 @@ pub(crate) fn record_headers(message: &Message, content_type: Option<&ByteString
         }
     }
     headers
+}
+
+/// How often a record was replayed.
+pub(crate) fn replays(record: &ReceivedRecord) -> u32 {
+    record.exact_text(REPLAYS).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// The partition that a dead letter came from.
+pub(crate) fn original_partition(letter: &ReceivedRecord) -> Option<i32> {
+    letter.exact_text(POSITION)?.rsplit('/').nth(1)?.parse().ok().filter(|partition| *partition >= 0)
 }
 
 /// Adds the time until the deadline of a request, which Kafka has no field for: after it, nobody waits for the reply.

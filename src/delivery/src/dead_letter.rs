@@ -20,6 +20,11 @@ pub const ATTEMPTS: &str = "crossdock-attempts";
 /// How often the message was dead-lettered, this dead letter included.
 pub const HOPS: &str = "crossdock-hops";
 
+/// Marks a dead letter that lost headers of its message.
+pub const DROPPED: &str = "crossdock-headers-dropped";
+/// How often a message was replayed, where its source cannot count. It stays with the message.
+pub const REPLAYS: &str = "crossdock-replays";
+
 /// The longest fault message in a header, in bytes.
 const ERROR_LEN_MAX: usize = 1024;
 

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use bytes::Bytes;
-use crossdock_delivery::dead_letter::{self as letter, ATTEMPTS, HOPS, QUEUE};
+use crossdock_delivery::dead_letter::{self as letter, ATTEMPTS, DROPPED, HOPS, QUEUE};
 use crossdock_message::Fault;
 use crossdock_ports::DeadLetter;
 use lapin::BasicProperties;
@@ -14,9 +14,6 @@ use crate::frames::content::UNREADABLE;
 
 /// Headers by which the broker routes to additional queues or counts deliveries; a dead letter does not keep them.
 const BROKER_HEADERS: [&str; 3] = ["CC", "BCC", "x-delivery-count"];
-
-/// Marks a dead letter that lost the headers of the original message.
-const DROPPED: &str = "crossdock-headers-dropped";
 
 /// Whether a header of a dead letter does not come from the original sender.
 fn is_added(name: &ShortString) -> bool {

@@ -325,5 +325,11 @@ fn dead_letter_headers(record: &ReceivedRecord, fault: &Fault, attempts: u32, co
     for (key, value) in &added {
         headers = headers.insert(Header { key, value: Some(value.as_str()) });
     }
-    headers
+    if record.has_unreadable_headers {
+        headers = headers.insert(Header { key: letter::DROPPED, value: Some("true") });
+    }
+    match mapping::replays(record) {
+        0 => headers,
+        replays => headers.insert(Header { key: letter::REPLAYS, value: Some(&replays.to_string()) }),
+    }
 }

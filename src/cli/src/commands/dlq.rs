@@ -14,7 +14,7 @@ use crossdock_gateway::{Config, ListenerConfig, adapters};
 
 #[derive(Subcommand)]
 pub(super) enum DlqCommand {
-    /// List dead letters with error and number of attempts. They stay in their queue, but a quorum queue counts this as a delivery.
+    /// List dead letters with error and number of attempts. They stay in their queue or topic, but a quorum queue counts this as a delivery.
     ///
     /// From RabbitMQ 4 on, quorum queues drop a message after 20 deliveries unless their `x-delivery-limit` is different.
     List {
@@ -38,14 +38,14 @@ pub(super) enum DlqCommand {
         #[arg(long)]
         body: bool,
     },
-    /// Send dead letters back to their original queues.
+    /// Send dead letters back to their original queues or topics.
     Replay {
         #[command(flatten)]
         source_args: Source,
         #[command(flatten)]
         selection: Selection,
     },
-    /// Delete dead letters.
+    /// Delete dead letters. Those in a topic of Kafka are no longer listed.
     Drop {
         #[command(flatten)]
         source_args: Source,
@@ -59,10 +59,10 @@ pub(super) struct Source {
     /// The folder that contains crossdock.yaml and routes/.
     #[arg(long, default_value = "config", value_name = "FOLDER")]
     config: PathBuf,
-    /// The dead letter queue. Defaults to all dead letter queues of the routes.
+    /// The dead letter queue or topic. Defaults to all of the routes.
     #[arg(long, value_name = "QUEUE")]
     queue: Option<String>,
-    /// The maximum number of dead letters to read per queue, oldest first.
+    /// The maximum number of dead letters to read per queue or topic, oldest first.
     #[arg(long, default_value_t = 1000, value_name = "COUNT")]
     max: usize,
 }
@@ -230,8 +230,8 @@ fn visit_all(source_args: &Source, choose: &mut dyn FnMut(&str, &DeadLetter) -> 
         }
         if queues.is_empty() {
             let problem = match &source_args.queue {
-                Some(queue) => format!("no route has the dead letter queue `{queue}`"),
-                None => "no route has a dead letter queue: add `dead_letter: QUEUE` to an entry".to_owned(),
+                Some(queue) => format!("no route has the dead letter queue or topic `{queue}`"),
+                None => "no route has a place for dead letters: add `dead_letter: NAME` to an entry".to_owned(),
             };
             return Err(Failure::Error(problem));
         }
