@@ -9,6 +9,9 @@ use crossdock_ports::Fields;
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Headers as _};
 
+/// The memory of a header besides its name and value.
+const HEADER_OVERHEAD: usize = 96;
+
 /// A record as received. Header names are case-sensitive in Kafka, and values are bytes or null.
 #[derive(Debug)]
 pub(crate) struct ReceivedRecord {
@@ -41,9 +44,12 @@ impl ReceivedRecord {
         }
     }
 
-    /// The bytes that it occupies.
+    /// The bytes that its key, value and headers occupy.
     pub(crate) fn len(&self) -> usize {
-        let headers = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
+        let len = |(name, value): &(String, Option<Bytes>)| {
+            HEADER_OVERHEAD + name.len() + value.as_ref().map_or(0, Bytes::len)
+        };
+        let headers = self.headers.iter().map(len);
         self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers.sum::<usize>()
     }
 

@@ -86,9 +86,12 @@ impl<R> PendingReplies<R> {
                 waiting.send(reply).map_err(|reply| (Unwanted::Late, reply))
             }
             None => {
-                let unwanted = match self.ended.borrow().answered.get(id) {
+                let unwanted = match self.ended.borrow_mut().answered.get_mut(id) {
                     Some(true) => Unwanted::Duplicate,
-                    Some(false) => Unwanted::Late,
+                    Some(answered) => {
+                        *answered = true;
+                        Unwanted::Late
+                    }
                     None => Unwanted::Unknown,
                 };
                 Err((unwanted, reply))
@@ -173,6 +176,7 @@ mod tests {
         drop(cancelled);
         assert!(replies.is_empty());
         assert_eq!(replies.answer(&id("one"), 1), Err((Unwanted::Late, 1)));
+        assert_eq!(replies.answer(&id("one"), 1), Err((Unwanted::Duplicate, 1)), "late only once");
         for number in 0..ENDED_MAX {
             drop(replies.expect(number.to_string().into()).expect("room"));
         }

@@ -89,7 +89,7 @@ impl Handler<'_> {
                     continue;
                 }
             }
-            if !backoff.wait(self.delivery.stop.cancelled()).await {
+            if !self.sleep(backoff.next_delay()).await {
                 return false;
             }
         }
