@@ -141,6 +141,7 @@ class TestBed:
 
 
 CASES = [("Kafka → Kafka, by key", "by-key", ["bare", "camel", "crossdock"]), ("Kafka → Kafka, by partition", "by-partition", ["crossdock"]),
+         ("Kafka → Kafka, by key, effectively once", "by-key-once", ["crossdock"]),
          ("HTTP → Kafka", "intake", ["crossdock"]), ("Kafka → HTTP, by key", "deliver", ["crossdock"])]
 
 

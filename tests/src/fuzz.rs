@@ -13,7 +13,7 @@ use crossdock_message::xml::{self, ExpandedName};
 use crossdock_message::{Limits, RequestContext, Value, json};
 use crossdock_ports::{Adapter, Address, Head, NoFields, PathTemplate};
 use crossdock_proto::{Files, compile};
-use crossdock_routing::Table;
+use crossdock_routing::{ListenerInfo, Table};
 use crossdock_settings::{Diagnostics, Resolve};
 
 /// A parser under test.
@@ -201,7 +201,11 @@ fn routes(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let adapters: [Arc<dyn Adapter>; 2] =
         [Arc::new(crossdock_http::HttpAdapter), Arc::new(crossdock_grpc::GrpcAdapter)];
-    let listeners = [("public".to_owned(), "http"), ("internal".to_owned(), "grpc")];
+    let listeners = [("public", "http"), ("internal", "grpc")].map(|(name, adapter)| ListenerInfo {
+        name: name.to_owned(),
+        adapter,
+        transactions: None,
+    });
     let mut diagnostics = Diagnostics::new();
     let inputs = crossdock_routing::Inputs {
         adapters: &adapters,

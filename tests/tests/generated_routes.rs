@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossdock_message::{Body, Format, Limits, Message, json};
 use crossdock_ports::Adapter;
 use crossdock_routing::expression::{FixedHost, Meter, Request, Scope};
-use crossdock_routing::{Inputs, Step, load};
+use crossdock_routing::{Inputs, ListenerInfo, Step, load};
 use crossdock_settings::{Diagnostics, Resolve};
 use crossdock_tests::fuzz::NoFiles;
 use peak_alloc::PeakAlloc;
@@ -179,7 +179,7 @@ fn body(random: &mut StdRng) -> String {
 fn no_route_exceeds_its_memory_and_time_bounds() {
     let pairs: u64 = std::env::var("CROSSDOCK_PAIRS").map_or(500, |text| text.parse().expect("a number"));
     let adapters: [Arc<dyn Adapter>; 1] = [Arc::new(crossdock_http::HttpAdapter)];
-    let listeners = [("public".to_owned(), "http")];
+    let listeners = [ListenerInfo { name: "public".to_owned(), adapter: "http", transactions: None }];
     let limits = Limits::default();
     let (mut mapped, mut rejected, mut ill_typed, mut memory_max, mut time_max) = (0, 0, 0, 0, Duration::ZERO);
     for seed in 0..pairs {

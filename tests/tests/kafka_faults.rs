@@ -275,3 +275,34 @@ fn kafka_processes_at_most_once_under_kills_and_stops() {
     // A kill loses at most the records in process.
     assert!(moved >= COUNT - 64, "{moved} of {COUNT} moved");
 }
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_processes_at_most_once_by_key() {
+    const COUNT: usize = 120;
+    let kafka = Kafka::start();
+    let (from, dead) = (kafka.name("once-by-key"), kafka.name("once-by-key-dead"));
+    kafka.run(&["create", &from, &dead]);
+    // Most records have one key, so that the others start long before them.
+    let record = |n: usize| serde_json::json!({ "key": if n % 10 == 9 { format!("k{n}") } else { "k".into() }, "value": format!("{{\"n\":{n}}}") });
+    kafka.write(&from, &(0..COUNT).map(record).collect::<Vec<_>>());
+    let service = Recorder::start(|_, _| (200, Duration::from_millis(20)));
+    let values: [(&str, &dyn std::fmt::Display); 4] =
+        [("BACKEND", &service.address), ("FROM", &from), ("ORDER", &"key"), ("DEAD", &dead)];
+    let routes = routes("kafka-to-http", &values)
+        .replace("dead_letter", "concurrency: 16, dead_letter")
+        .replace("steps:", "delivery: at-most-once\n    steps:");
+    let listeners = listeners(kafka, &from, "classic");
+    let mut stopped = Gateway::start_with(&listeners, &routes);
+    until("some records to be processed", || service.requests() > 30);
+    stopped.signal("TERM");
+    assert_eq!(stopped.wait().code, Some(0));
+    let last = Gateway::start_with(&listeners, &routes);
+    until("all offsets to be committed", || kafka.committed(&from, &from) == COUNT as u64);
+    until("all records to be processed", || service.processed().len() >= COUNT);
+    drop(last);
+    let mut processed = service.processed();
+    processed.sort();
+    processed.dedup();
+    assert_eq!((processed.len(), service.processed().len()), (COUNT, COUNT), "a stop neither loses nor repeats any");
+}

@@ -88,12 +88,15 @@ fn kafka_requests_fail_at_once_while_replies_cannot_be_received() {
     kafka.run(&["create", &topic]);
     let _server = Peer::start(&mut kafka.peer(&["serve", &topic]));
     let gateway = asking(kafka, &topic, &format!("topic: {replies}"));
-    assert_eq!(ask(&gateway, r#"{"id":"1"}"#).status, 504);
+    assert_eq!(failure(&ask(&gateway, r#"{"id":"1"}"#)), (503, "UNREACHABLE".to_owned()));
     assert_eq!(kafka.run(&["count", &topic]).trim(), "0", "the request is not sent");
     let services = gateway.admin_json("/api/v1/services").to_string();
     assert!(services.contains("the topic does not exist"), "{services}");
     kafka.run(&["create", &replies]);
     until("replies to arrive", || ask(&gateway, r#"{"id":"2"}"#).status == 200);
+    // The same when the topic disappears later.
+    kafka.run(&["delete", &replies]);
+    until("the loss to be noticed", || failure(&ask(&gateway, r#"{"id":"3"}"#)).1 == "UNREACHABLE");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A listener: consumes the topics of its routes as one member of a consumer group.
 
 mod assignment;
+mod batches;
 mod handler;
 mod lanes;
 mod member;
@@ -8,6 +9,7 @@ mod prefix;
 mod request;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -42,6 +44,7 @@ pub(crate) struct KafkaInbound {
     member: Arc<Member>,
     /// For dead letters.
     producer: Arc<Producer>,
+    transactional_id: String,
 }
 
 impl KafkaInbound {
@@ -52,8 +55,17 @@ impl KafkaInbound {
             cluster: listener.cluster.clone(),
             member: Member::open(listener, monitor)?,
             producer: producers.producer(&listener.cluster, Batching::default())?,
+            transactional_id: transactional_id(name, listener),
         })
     }
+}
+
+/// Built from the group, the listener and the instance. Without a name for the instance, an earlier process cannot be recognized; its transactions end
+/// by their timeout.
+fn transactional_id(name: &str, listener: &Listener) -> String {
+    let unnamed = || format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+    let instance = listener.instance.clone().unwrap_or_else(unnamed);
+    format!("crossdock-{}-{name}-{instance}", listener.group)
 }
 
 /// The status of a member, which it does not keep alive.
@@ -99,6 +111,11 @@ struct ListenerContext {
     member: Arc<Member>,
     producer: Arc<Producer>,
     ingress: Rc<dyn Ingress>,
+    cluster: Cluster,
+    /// Ends the transactions of an earlier process of the same instance.
+    transactional_id: String,
+    /// Of the transactional producer.
+    monitor: Arc<Monitor>,
 }
 
 impl KafkaInbound {
@@ -118,6 +135,9 @@ impl KafkaInbound {
             member: Arc::clone(&self.member),
             producer: Arc::clone(&self.producer),
             ingress: ingress.open(),
+            cluster: self.cluster.clone(),
+            transactional_id: self.transactional_id.clone(),
+            monitor: Arc::new(Monitor::new(&self.cluster.brokers, "produce in transactions")),
         });
         let lanes = Lanes::new(Rc::clone(&context));
         let mut received = Vec::with_capacity(DELIVERIES_COUNT);
@@ -154,7 +174,14 @@ impl KafkaInbound {
 
 fn window(spec: &Arc<dyn EntrySpec>) -> Window {
     match spec.as_any().downcast_ref::<Entry>() {
-        Some(entry) => Window { count_max: entry.window, len_max: entry.window_len },
+        Some(entry) => {
+            Window {
+                // A crash loses the started records of an entry that processes them at most once.
+                count_max: if entry.is_at_most_once { entry.window.min(entry.concurrency) } else { entry.window },
+                len_max: entry.window_len,
+                commits_offsets: entry.is_transactional || entry.is_at_most_once,
+            }
+        }
         None => Window::SINGLE,
     }
 }

@@ -12,6 +12,7 @@
 //! | `replies` | receives the replies to the requests of the process |
 //! | `correlation` | the headers that tie a reply to its request |
 //! | `dead_letters` | dead letter topics, for the commands that list and replay them |
+//! | `transaction` | transactions of records and offsets |
 //! | `received` | records as received |
 //! | `mapping` | canonical messages to and from records |
 
@@ -28,5 +29,6 @@ mod producer;
 mod received;
 mod replies;
 mod requests;
+mod transaction;
 
 pub use adapter::KafkaAdapter;

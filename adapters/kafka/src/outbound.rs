@@ -15,6 +15,7 @@ use crate::mapping;
 use crate::producer::{Batching, Producer, Producers, Record};
 use crate::replies::{ReplyReceiver, ReplyReceivers};
 use crate::requests::Requests;
+use crate::transaction::Participant;
 
 /// The time reserved before a deadline to report a missing confirm.
 const CONFIRM_MARGIN: Duration = Duration::from_millis(50);
@@ -25,6 +26,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct KafkaOutbound {
     producer: Arc<Producer>,
     requester: Option<Requester>,
+    /// The fingerprint of the cluster.
+    cluster: u64,
     name: ByteString,
 }
 
@@ -54,7 +57,8 @@ impl KafkaOutbound {
                 Some(Requester { receiver, replies: replies.clone(), requests: OnceCell::new() })
             }
         };
-        Ok(Rc::new(Self { producer, requester, name: service.cluster.brokers.as_str().into() }))
+        let cluster = service.cluster.fingerprint;
+        Ok(Rc::new(Self { producer, requester, cluster, name: service.cluster.brokers.as_str().into() }))
     }
 
     async fn send(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
@@ -77,7 +81,9 @@ impl KafkaOutbound {
             self.confirm(message, record).await?;
             return Ok(Message::new(ByteString::new(), ByteString::new()));
         };
-        requester.receiver.ready().await?;
+        let left = message.deadline.map_or(Duration::MAX, |deadline| deadline.left(Instant::now()));
+        // While it can still be reported that the request is not sent.
+        requester.receiver.ready(left / 4 * 3).await?;
         let requests =
             requester.requests.get_or_init(|| Requests::open(&requester.receiver, &requester.replies, &self.producer));
         let (headers, expected) = requests.expect(record.headers)?;
@@ -102,7 +108,14 @@ impl KafkaOutbound {
 
     /// Writes a record; gives up shortly before the deadline of its message, while that can still be reported.
     async fn confirm(&self, message: &Message, record: Record<'_>) -> Result<(), Fault> {
-        let sending = self.producer.send(record);
+        let transaction = message.context.as_ref().and_then(|context| context.transaction.as_ref());
+        let participant = transaction.and_then(|any| any.downcast_ref::<Participant>());
+        let sending = async {
+            match participant.filter(|participant| participant.is_of(self.cluster)) {
+                Some(participant) => participant.send(record).await,
+                None => self.producer.send(record).await,
+            }
+        };
         let Some(deadline) = message.deadline else { return sending.await };
         let left = deadline.left(Instant::now());
         let left = left.saturating_sub((left / 10).min(CONFIRM_MARGIN));

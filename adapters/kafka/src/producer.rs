@@ -10,7 +10,7 @@ use crossdock_ports::{AdapterError, PortStatus};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
-use rdkafka::{ClientContext, config::RDKafkaLogLevel};
+use rdkafka::{ClientConfig, ClientContext, config::RDKafkaLogLevel};
 use tokio::sync::oneshot;
 
 use crate::client::Monitor;
@@ -86,7 +86,7 @@ impl Producers {
 }
 
 fn key(cluster: &Cluster, batching: Batching) -> Key {
-    (cluster.fingerprint(), batching.compression.word(), batching.linger)
+    (cluster.fingerprint, batching.compression.word(), batching.linger)
 }
 
 /// An idempotent producer: the client's retries write no record twice, and keep the order of each partition.
@@ -114,10 +114,16 @@ impl fmt::Debug for Producer {
 }
 
 /// The result of a record: its partition and offset.
-type Confirm = Result<(i32, i64), KafkaError>;
+pub(crate) type Confirm = Result<(i32, i64), KafkaError>;
 
 /// Passes confirms to the waiting senders.
-struct Confirms(Arc<Monitor>);
+pub(crate) struct Confirms(Arc<Monitor>);
+
+impl Confirms {
+    pub(crate) fn new(monitor: &Arc<Monitor>) -> Self {
+        Self(Arc::clone(monitor))
+    }
+}
 
 impl ClientContext for Confirms {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
@@ -182,12 +188,6 @@ impl Producer {
     }
 
     fn start(&self, record: Record<'_>, is_batched: bool) -> Result<oneshot::Receiver<Confirm>, Fault> {
-        let (sender, confirm) = oneshot::channel();
-        let mut to_send = BaseRecord::with_opaque_to(record.topic, Box::new(sender)).headers(record.headers);
-        to_send.partition = record.partition;
-        to_send.key = record.key;
-        to_send.payload = record.value;
-        to_send.timestamp = record.timestamp;
         let client = if is_batched { &self.client } else { &self.unbatched };
         let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
         self.replace_failed(&mut client)?;
@@ -196,8 +196,8 @@ impl Producer {
             client.open = Some(created.map_err(unreachable)?);
         }
         let Some(open) = &client.open else { return Err(unreachable("there is no producer")) };
-        open.send(to_send).map_err(|(error, _)| not_sent(&error, record.topic))?;
-        Ok(confirm)
+        let topic = record.topic;
+        enqueue(open, record).map_err(|error| not_sent(&error, topic))
     }
 
     /// Closes a client that failed for good.
@@ -242,8 +242,23 @@ impl Drop for Producer {
     }
 }
 
+/// Passes a record to a client; returns its future confirm.
+pub(crate) fn enqueue(
+    client: &ThreadedProducer<Confirms>,
+    record: Record<'_>,
+) -> Result<oneshot::Receiver<Confirm>, KafkaError> {
+    let (sender, confirm) = oneshot::channel();
+    let mut to_send = BaseRecord::with_opaque_to(record.topic, Box::new(sender)).headers(record.headers);
+    to_send.partition = record.partition;
+    to_send.key = record.key;
+    to_send.payload = record.value;
+    to_send.timestamp = record.timestamp;
+    client.send(to_send).map_err(|(error, _)| error)?;
+    Ok(confirm)
+}
+
 /// Closes a client on a thread of its own, as that waits for records in flight.
-fn close(client: Option<ThreadedProducer<Confirms>>) {
+pub(crate) fn close(client: Option<ThreadedProducer<Confirms>>) {
     let Some(client) = client else { return };
     let closing = std::thread::Builder::new().name("kafka close".to_owned());
     if let Err(error) = closing.spawn(move || drop(client)) {
@@ -257,10 +272,22 @@ fn create(
     monitor: &Arc<Monitor>,
     is_batched: bool,
 ) -> Result<ThreadedProducer<Confirms>, AdapterError> {
-    let mut config = cluster.client_config();
+    let mut config = client_config(cluster, batching);
     if !is_batched {
         config.set("batch.num.messages", "1");
     }
+    // The error may contain values of settings.
+    config.create_with_context(Confirms::new(monitor)).map_err(|_: KafkaError| {
+        AdapterError::Settings(format!(
+            "a producer for `{}` cannot be created: check `tls` and `sasl`",
+            cluster.brokers
+        ))
+    })
+}
+
+/// The settings of an idempotent producer.
+pub(crate) fn client_config(cluster: &Cluster, batching: Batching) -> ClientConfig {
+    let mut config = cluster.client_config();
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")
@@ -273,11 +300,5 @@ fn create(
         .set("delivery.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
         .set("linger.ms", batching.linger.as_millis().to_string())
         .set("compression.type", batching.compression.word());
-    // The error may contain values of settings.
-    config.create_with_context(Confirms(Arc::clone(monitor))).map_err(|_: KafkaError| {
-        AdapterError::Settings(format!(
-            "a producer for `{}` cannot be created: check `tls` and `sasl`",
-            cluster.brokers
-        ))
-    })
+    config
 }

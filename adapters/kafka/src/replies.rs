@@ -29,13 +29,13 @@ use crate::received::ReceivedRecord;
 const POLL_TIME: Duration = Duration::from_millis(100);
 /// For a question to the brokers.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a request waits until replies can be received.
-const READY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request waits until replies can be received, if no problem is known.
+const READY_TIMEOUT: Duration = Duration::from_secs(3);
 /// The delays between attempts to find the end of the partitions.
 const BACKOFF: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often it is checked whether the topic has more partitions, and whether brokers that were down can be reached.
-const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 /// The maximum number of replies on their way to one arbiter.
 const WAITING_MAX: usize = 4096;
@@ -43,8 +43,8 @@ const WAITING_MAX: usize = 4096;
 const QUEUED_KIB_MAX: usize = 16 << 10;
 const FETCH_LEN_MAX: usize = 16 << 20;
 
-/// A cluster, a topic and its partitions.
-type Key = (u64, String, Vec<i32>);
+/// A cluster, a topic, its partitions and the convention.
+type Key = (u64, String, Vec<i32>, &'static str);
 
 /// All receivers of replies of the process.
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ impl ReplyReceivers {
 }
 
 fn key(cluster: &Cluster, replies: &Replies) -> Key {
-    (cluster.fingerprint(), replies.topic.clone(), replies.partitions.clone())
+    (cluster.fingerprint, replies.topic.clone(), replies.partitions.clone(), replies.convention.word())
 }
 
 /// A reply and the request that it names.
@@ -157,21 +157,24 @@ impl ReplyReceiver {
         (Registration { receiver: Arc::clone(self), number }, replies)
     }
 
-    /// Waits until replies can be received. Cancel safe.
+    /// Waits until replies can be received, for at most `time`. Cancel safe.
     ///
     /// # Errors
-    /// UNREACHABLE if that takes more than five seconds.
-    pub(crate) async fn ready(&self) -> Result<(), Fault> {
+    /// UNREACHABLE if they cannot; at once if it is known why.
+    pub(crate) async fn ready(&self, time: Duration) -> Result<(), Fault> {
         let mut position = self.position.clone();
-        if position.borrow().is_ok() {
-            return Ok(());
-        }
-        let ready = tokio::time::timeout(READY_TIMEOUT, position.wait_for(Result::is_ok)).await;
-        if matches!(ready, Ok(Ok(_))) {
-            return Ok(());
-        }
-        let problem = self.position.borrow().clone().err().unwrap_or_default();
-        Err(unreachable(format!("replies in the topic `{}` cannot be received: {problem}", self.topic)))
+        let is_starting = |position: &Result<(), String>| !position.as_ref().is_err_and(String::is_empty);
+        let known = match tokio::time::timeout(time.min(READY_TIMEOUT), position.wait_for(is_starting)).await {
+            Ok(Ok(position)) => position.clone(),
+            Ok(Err(_)) => Err("the polling thread has ended".to_owned()),
+            Err(_) => Err("the brokers do not respond".to_owned()),
+        };
+        // Also if the thread ended after that.
+        let known = known
+            .and_then(|()| position.has_changed().map(drop).map_err(|_| "the polling thread has ended".to_owned()));
+        known.map_err(|problem| {
+            unreachable(format!("replies in the topic `{}` cannot be received: {problem}", self.topic))
+        })
     }
 }
 
@@ -210,25 +213,47 @@ struct Polling {
 
 impl Polling {
     fn run(mut self, positioned: &watch::Sender<Result<(), String>>) {
+        while self.position_with_retries(positioned) {
+            self.monitor.is_up();
+            positioned.send_modify(|position| *position = Ok(()));
+            match self.receive() {
+                Ok(()) => return,
+                Err(problem) => self.report(positioned, problem),
+            }
+        }
+    }
+
+    /// Repeats to start until it succeeds; `false` if nobody waits for replies any more.
+    fn position_with_retries(&mut self, positioned: &watch::Sender<Result<(), String>>) -> bool {
         let mut backoff = Backoff::new(BACKOFF, BACKOFF_MAX);
         while let Err(problem) = self.position() {
-            self.monitor.is_down(&problem);
-            positioned.send_modify(|position| *position = Err(problem));
+            self.report(positioned, problem);
             let until = Instant::now() + backoff.next_delay();
             while Instant::now() < until {
                 // Serves callbacks meanwhile.
                 self.consumer.poll(POLL_TIME);
                 if self.senders.strong_count() == 0 {
-                    return;
+                    return false;
                 }
             }
         }
-        self.monitor.is_up();
-        positioned.send_modify(|position| *position = Ok(()));
+        true
+    }
+
+    fn report(&self, positioned: &watch::Sender<Result<(), String>>, problem: String) {
+        self.monitor.is_down(&problem);
+        positioned.send_modify(|position| *position = Err(problem));
+    }
+
+    /// Receives replies until nobody waits for any.
+    ///
+    /// # Errors
+    /// Why they can no longer be received.
+    fn receive(&mut self) -> Result<(), String> {
         let mut checked = Instant::now();
         loop {
             let received = self.consumer.poll(POLL_TIME);
-            let Some(senders) = self.senders.upgrade() else { return };
+            let Some(senders) = self.senders.upgrade() else { return Ok(()) };
             match received {
                 Some(Ok(message)) => {
                     self.monitor.is_up();
@@ -237,11 +262,11 @@ impl Polling {
                     self.next.insert(reply.partition, reply.offset + 1);
                     self.hand_over(&senders, reply);
                 }
-                Some(Err(error)) => self.report(&error),
+                Some(Err(error)) => self.check_error(&error)?,
                 None => {}
             }
             if checked.elapsed() >= CHECK_INTERVAL {
-                self.check();
+                self.check()?;
                 checked = Instant::now();
             }
         }
@@ -249,11 +274,14 @@ impl Polling {
 
     /// Starts to read at the current ends of the partitions.
     fn position(&mut self) -> Result<(), String> {
-        let text = |error: KafkaError| match self.monitor.status() {
-            PortStatus::Down(problem) => problem,
-            PortStatus::Up => {
-                error.rdkafka_error_code().map_or_else(|| "the client failed".into(), |code| code.to_string())
-            }
+        let text = |error: KafkaError| match (error.rdkafka_error_code(), self.monitor.status()) {
+            // The client knows more.
+            (
+                Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut) | None,
+                PortStatus::Down(problem),
+            ) => problem,
+            (Some(code), _) => code.to_string(),
+            (None, PortStatus::Up) => "the client failed".to_owned(),
         };
         let existing = existing_partitions(&self.consumer, &self.topic, QUERY_TIMEOUT).map_err(text)?;
         if existing.is_empty() {
@@ -282,27 +310,29 @@ impl Polling {
         self.consumer.assign(&list)
     }
 
-    /// Reads partitions that were added to the topic, from their start; finds out whether the brokers can be reached again.
-    fn check(&mut self) {
-        if !self.replies.partitions.is_empty() && !self.monitor.is_check_due(CHECK_INTERVAL) {
-            return;
+    /// Checks that the topic still exists, and reads partitions that were added to it, from their start.
+    ///
+    /// # Errors
+    /// The topic does not exist any more.
+    fn check(&mut self) -> Result<(), String> {
+        let Ok(existing) = existing_partitions(&self.consumer, &self.topic, CHECK_TIMEOUT) else { return Ok(()) };
+        if !self.next.keys().all(|partition| existing.contains(partition)) {
+            return Err("the topic or a partition does not exist any more".to_owned());
         }
-        let Ok(existing) = existing_partitions(&self.consumer, &self.topic, CHECK_TIMEOUT) else { return };
         self.monitor.is_up();
-        if !self.replies.partitions.is_empty() {
-            return;
-        }
         let mut next = self.next.clone();
-        for partition in existing {
-            next.entry(partition).or_insert(0);
+        if self.replies.partitions.is_empty() {
+            for partition in existing {
+                next.entry(partition).or_insert(0);
+            }
         }
-        if next.len() == self.next.len() {
-            return;
+        if next.len() > self.next.len() {
+            match self.assign(&next) {
+                Ok(()) => self.next = next,
+                Err(error) => tracing::warn!(topic = %self.topic, %error, "added partitions of replies cannot be read"),
+            }
         }
-        match self.assign(&next) {
-            Ok(()) => self.next = next,
-            Err(error) => tracing::warn!(topic = %self.topic, %error, "added partitions of replies cannot be read"),
-        }
+        Ok(())
     }
 
     /// Hands a reply to the data arbiter that sent its request.
@@ -324,15 +354,19 @@ impl Polling {
         }
     }
 
-    fn report(&self, error: &KafkaError) {
+    /// Why an error means that no reply can be received.
+    fn check_error(&self, error: &KafkaError) -> Result<(), String> {
         match error.rdkafka_error_code() {
             Some(
                 code @ (RDKafkaErrorCode::UnknownTopicOrPartition
                 | RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::UnknownPartition
                 | RDKafkaErrorCode::TopicAuthorizationFailed),
-            ) => self.monitor.is_down(&format!("replies cannot be read: {code}")),
-            _ => tracing::debug!(topic = %self.topic, %error, "error while polling for replies"),
+            ) => Err(code.to_string()),
+            _ => {
+                tracing::debug!(topic = %self.topic, %error, "error while polling for replies");
+                Ok(())
+            }
         }
     }
 }

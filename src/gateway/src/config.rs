@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crossdock_message::Limits;
 use crossdock_ports::{Adapter, ListenerSpec};
 use crossdock_proto::Files;
-use crossdock_routing::{Inputs, Plan};
+use crossdock_routing::{Inputs, ListenerInfo, Plan};
 use crossdock_settings::{
     Diagnostics, Duration, FromNode, Key, Kind, Node, Reader, Resolve, Secret, Size, Span, Spanned, choices, nearest,
     parse, settings,
@@ -104,6 +104,16 @@ pub struct ListenerConfig {
     pub adapter: Arc<dyn Adapter>,
     /// The adapter's own settings.
     pub spec: Arc<dyn ListenerSpec>,
+}
+
+impl ListenerConfig {
+    fn info(&self) -> ListenerInfo {
+        ListenerInfo {
+            name: self.name.clone(),
+            adapter: self.adapter.name(),
+            transactions: self.spec.transactions().map(str::to_owned),
+        }
+    }
 }
 
 /// All adapters. A new one is one line here.
@@ -216,10 +226,8 @@ pub fn load_config_with(
     let source = diagnostics.add_source(main.display().to_string(), text);
     let parts = parse(source, diagnostics)
         .and_then(|root| read_main(&root, folder, adapters, &mut Reader::new(diagnostics, &resolve)));
-    let listeners: Vec<(String, &'static str)> = match &parts {
-        Some(parts) => {
-            parts.listeners.iter().map(|listener| (listener.name.clone(), listener.adapter.name())).collect()
-        }
+    let listeners: Vec<ListenerInfo> = match &parts {
+        Some(parts) => parts.listeners.iter().map(ListenerConfig::info).collect(),
         None => Vec::new(),
     };
     let mut texts = Vec::new();

@@ -1,5 +1,6 @@
 //! What is known about a request since it arrived.
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,6 +49,8 @@ pub struct RequestContext {
     pub span: tracing::Span,
     /// When its head had been received.
     pub received_at: Instant,
+    /// The transaction that acknowledges the message, for outbound ports of the same adapter to join.
+    pub transaction: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl RequestContext {
@@ -63,6 +66,7 @@ impl RequestContext {
             trace: None,
             span: tracing::Span::none(),
             received_at,
+            transaction: None,
         }
     }
 

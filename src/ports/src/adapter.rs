@@ -85,6 +85,11 @@ pub trait ListenerSpec: Any + Debug + Send + Sync {
     fn as_any(&self) -> &dyn Any;
     /// A listener stays open over a reload if its fingerprint is unchanged.
     fn fingerprint(&self) -> String;
+    /// The system whose transactions include the acknowledgement of a message that must take effect once, and what its route sends to that system;
+    /// `None` if there are none. Compared only, never shown.
+    fn transactions(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// One entry (`from`) of a route, whose settings are valid.
@@ -170,6 +175,10 @@ pub trait OperationSpec: Any + Debug + Send + Sync {
     /// Whether the receiver confirms that it has the message.
     fn is_confirmed(&self) -> bool {
         true
+    }
+    /// The system whose transactions its messages join ([`ListenerSpec::transactions`]); `None` if they join none.
+    fn transactions(&self) -> Option<&str> {
+        None
     }
     /// Why a message may be lost although the operation succeeded, and the setting that prevents it; `None` if no message is lost.
     fn may_lose(&self) -> Option<(&'static str, &'static str)> {

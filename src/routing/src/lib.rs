@@ -29,7 +29,7 @@ pub mod steps;
 
 pub use errors::ErrorRule;
 pub use headers::HeaderPlan;
-pub use load::{Inputs, load};
+pub use load::{Inputs, ListenerInfo, load};
 pub use map::MapPlan;
 pub use matcher::{Match, Miss, Table};
 pub use plan::{CallPlan, Plan, RoutePlan};

@@ -23,12 +23,23 @@ pub(crate) use contracts::ContractSettings;
 pub(crate) use routes::RouteSettings;
 pub(crate) use tests_section::TestSettings;
 
+/// What routes need to know about a listener.
+#[derive(Debug, Clone)]
+pub struct ListenerInfo {
+    /// Its name.
+    pub name: String,
+    /// The name of its adapter.
+    pub adapter: &'static str,
+    /// The system whose transactions it uses ([`ListenerSpec::transactions`](crossdock_ports::ListenerSpec::transactions)).
+    pub transactions: Option<String>,
+}
+
 /// What loading needs besides the files.
 pub struct Inputs<'a> {
     /// The adapters.
     pub adapters: &'a [Arc<dyn Adapter>],
-    /// The listeners of `crossdock.yaml`: name and adapter.
-    pub listeners: &'a [(String, &'static str)],
+    /// The listeners of `crossdock.yaml`.
+    pub listeners: &'a [ListenerInfo],
     /// Resolves placeholders.
     pub resolve: &'a dyn Resolve,
     /// Reads the files of contracts, by paths relative to the folder of `crossdock.yaml`.

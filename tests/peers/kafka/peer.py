@@ -2,6 +2,7 @@
 """Client operations of aiokafka, which does not use librdkafka.
 
     peer.py BROKERS create TOPIC[:PARTITIONS[:KEY=VALUE…]]…  creates topics with one or more partitions and settings
+    peer.py BROKERS delete TOPIC                    deletes a topic
     peer.py BROKERS write TOPIC                     writes the records of standard input: lines of JSON as `read` prints them
     peer.py BROKERS write-binary-name TOPIC         writes a record with a header whose name is not UTF-8, and another header
     peer.py BROKERS fill TOPIC VALUE COUNT [KEYS]   writes records; `#` in VALUE is replaced by the number, whose remainder by KEYS is the key
@@ -211,6 +212,11 @@ def show(record):
 async def main(brokers, command, *arguments):
     if command == "create":
         await create(brokers, arguments)
+    elif command == "delete":
+        admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
+        await admin.start()
+        await admin.delete_topics(list(arguments))
+        await admin.close()
     elif command == "write":
         await write(brokers, arguments[0], [json.loads(line) for line in sys.stdin])
     elif command == "write-binary-name":

@@ -46,7 +46,7 @@ impl Listener {
         // Secrets are not part of the debug output.
         format!("{settings:?}").hash(&mut hasher);
         let cluster = Cluster::read(&settings.brokers, settings.tls, settings.sasl, node, reader)?;
-        cluster.fingerprint().hash(&mut hasher);
+        cluster.fingerprint.hash(&mut hasher);
         if settings.group.value.is_empty() {
             reader.error("group", settings.group.span, "the name of a group must not be empty", "");
             return None;
@@ -78,6 +78,10 @@ impl ListenerSpec for Listener {
     fn fingerprint(&self) -> String {
         format!("{:x}", self.fingerprint)
     }
+
+    fn transactions(&self) -> Option<&str> {
+        Some(&self.cluster.transactions)
+    }
 }
 
 /// What happens to a record that will never succeed.
@@ -106,6 +110,8 @@ pub(crate) struct Entry {
     pub(crate) retry: RetryPolicy,
     /// Offsets are stored before records are processed, and records are never retried.
     pub(crate) is_at_most_once: bool,
+    /// Offsets are committed in transactions, with what is sent to the same cluster.
+    pub(crate) is_transactional: bool,
     pub(crate) call: Option<Arc<CallType>>,
     /// Topics that requests may name for their replies.
     pub(crate) reply_to: Vec<String>,
@@ -157,6 +163,19 @@ impl Entry {
         }
         let reply_format = settings.answer.to_write_format(settings.root.as_ref(), typed, node.span, reader)?;
         let reply_to = settings.reply_to.iter().map(|topic| self::topic(topic, reader)).collect::<Option<Vec<_>>>()?;
+        if reply_to.contains(&topic) {
+            let message = "a topic cannot receive the replies to its own requests";
+            let span = node.get("reply_to").map_or(node.span, |node| node.span);
+            reader.error("reply-to", span, message, "name another topic in `reply_to`");
+            return None;
+        }
+        let is_transactional = context.delivery == Some(Delivery::EffectivelyOnce);
+        if is_transactional && !reply_to.is_empty() {
+            let help = "remove `reply_to`, or write `delivery: at-least-once`";
+            let span = node.get("reply_to").map_or(node.span, |node| node.span);
+            reader.error("reply-to", span, "requests cannot be processed in transactions", help);
+            return None;
+        }
         let Ok(path) = PathTemplate::parse(&mapping::topic_path(&topic)) else {
             reader.error("topic", settings.topic.span, "this topic name cannot be used", "");
             return None;
@@ -192,6 +211,7 @@ impl Entry {
                 backoff_max: settings.backoff_max.0.max(settings.backoff.0),
             },
             is_at_most_once: context.delivery == Some(Delivery::AtMostOnce),
+            is_transactional,
             call,
             reply_to,
             convention: settings.reply_headers,
@@ -273,6 +293,12 @@ impl Replies {
             Some(late) => Some(topic(late, reader)?),
         };
         let topic = topic(&settings.topic, reader)?;
+        if late.as_ref() == Some(&topic) {
+            let message = "late replies must not go to the topic that replies are read from";
+            let span = node.get("late").map_or(node.span, |node| node.span);
+            reader.error("replies", span, message, "name another topic in `late`");
+            return None;
+        }
         Some(Self { topic, partitions, convention, late, len_max: settings.max.0 })
     }
 }
@@ -299,7 +325,9 @@ impl Service {
         }
         let nodes = node.get("operations").map_or(&[][..], |operations| operations.entries());
         let operations = settings.operations.0.iter().zip(nodes).map(|((name, operation), (_, node))| {
-            let operation = Operation::read(operation, settings.format, contracts, node, reader)?;
+            let mut operation = Operation::read(operation, settings.format, contracts, node, reader)?;
+            let of_cluster = cluster.as_ref().map(|cluster| cluster.transactions.clone());
+            operation.transactions = of_cluster.filter(|_| !operation.reply);
             Some((ByteString::from(name.value.as_str()), Arc::new(operation) as Arc<dyn OperationSpec>))
         });
         let operations: Vec<Option<_>> = operations.collect();
@@ -348,6 +376,8 @@ pub(crate) struct Operation {
     pub(crate) partition: Option<i32>,
     /// It waits for a reply.
     pub(crate) reply: bool,
+    /// The cluster's, unless it waits for a reply.
+    transactions: Option<String>,
     pub(crate) body: WriteFormat,
     pub(crate) call: Option<Arc<CallType>>,
 }
@@ -376,7 +406,7 @@ impl Operation {
             return None;
         }
         let (topic, partition) = (topic(&settings.topic, reader)?, settings.partition);
-        Some(Self { topic, key, partition, reply: settings.reply, body, call })
+        Some(Self { topic, key, partition, reply: settings.reply, transactions: None, body, call })
     }
 
     /// The key of the record for a message; that of its source by default.
@@ -411,6 +441,10 @@ impl OperationSpec for Operation {
 
     fn is_idempotent(&self) -> bool {
         false
+    }
+
+    fn transactions(&self) -> Option<&str> {
+        self.transactions.as_deref()
     }
 
     fn describe(&self) -> String {

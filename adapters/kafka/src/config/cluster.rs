@@ -19,6 +19,10 @@ pub(crate) struct Cluster {
     pub(crate) brokers: String,
     tls: Option<ClientTlsSettings>,
     sasl: Option<SaslSettings>,
+    /// Equal for equal clusters, passwords included.
+    pub(crate) fingerprint: u64,
+    /// The same as text.
+    pub(crate) transactions: String,
 }
 
 impl fmt::Debug for Cluster {
@@ -69,7 +73,11 @@ impl Cluster {
             }
         }
         let brokers: Vec<&str> = brokers.0.iter().map(|broker| broker.value.as_str()).collect();
-        is_valid.then(|| Self { brokers: brokers.join(","), tls, sasl })
+        is_valid.then(|| {
+            let brokers = brokers.join(",");
+            let fingerprint = fingerprint(&brokers, tls.as_ref(), sasl.as_ref());
+            Self { brokers, tls, sasl, fingerprint, transactions: format!("kafka {fingerprint:x}") }
+        })
     }
 
     /// The settings of librdkafka to reach the cluster.
@@ -98,16 +106,15 @@ impl Cluster {
         }
         config
     }
+}
 
-    /// Equal for equal clusters, passwords included.
-    pub(crate) fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (&self.brokers, format!("{:?}", self.tls)).hash(&mut hasher);
-        if let Some(sasl) = &self.sasl {
-            (sasl.mechanism.word(), &sasl.username, sasl.password.value.reveal()).hash(&mut hasher);
-        }
-        hasher.finish()
+fn fingerprint(brokers: &str, tls: Option<&ClientTlsSettings>, sasl: Option<&SaslSettings>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (brokers, format!("{tls:?}")).hash(&mut hasher);
+    if let Some(sasl) = sasl {
+        (sasl.mechanism.word(), &sasl.username, sasl.password.value.reveal()).hash(&mut hasher);
     }
+    hasher.finish()
 }
 
 /// Whether a text is `host:port`; an IPv6 address is in brackets.

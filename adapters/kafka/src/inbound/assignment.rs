@@ -24,8 +24,11 @@ static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 /// A topic and a partition.
 pub(super) type PartitionId = (Arc<str>, i32);
 
-/// The most memory of received records of a member, in bytes: its partitions are paused at this limit.
-const RECEIVED_LEN_MAX: usize = 256 << 20;
+/// The memory of received records of a member, in bytes, from which on each partition has an equal share of it. All of them together use at most
+/// twice as much.
+const RECEIVED_LEN_MAX: usize = 128 << 20;
+/// It is at most this fraction of the memory for bodies of the process.
+const BODIES_DIVISOR: usize = 4;
 
 /// The owned partitions.
 #[derive(Debug, Default)]
@@ -67,11 +70,22 @@ pub(super) struct Window {
     pub(super) count_max: usize,
     /// Bytes of records that were received and are not settled.
     pub(super) len_max: usize,
+    /// Offsets are committed while records are processed, and never stored: a stored one could be committed later.
+    pub(super) commits_offsets: bool,
 }
 
 impl Window {
     /// Holds one record at a time, for a topic whose entry is not known.
-    pub(super) const SINGLE: Self = Self { count_max: 1, len_max: 1 };
+    pub(super) const SINGLE: Self = Self { count_max: 1, len_max: 1, commits_offsets: false };
+}
+
+/// What is known about the log of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// The committed offset, or the start of the log.
+    pub(super) start: Option<i64>,
+    /// The end, up to which records can be read.
+    pub(super) end: Option<i64>,
 }
 
 /// Identifies a received record.
@@ -166,6 +180,16 @@ impl Assignment {
         owned.is_stopping && owned.partitions.values().all(|partition| partition.active == 0)
     }
 
+    /// Whether the offsets of a partition are committed while its records are processed.
+    pub(super) fn commits_offsets(&self, id: &PartitionId) -> bool {
+        self.lock().partitions.get(id).is_some_and(|partition| partition.window.commits_offsets)
+    }
+
+    /// Whether the partition of a record is still owned.
+    pub(super) fn is_owned(&self, record: &RecordId) -> bool {
+        self.lock().owned(record).is_some()
+    }
+
     /// Whether a partition of a topic is owned.
     pub(super) fn owns_topic(&self, topic: &str) -> bool {
         self.lock().partitions.keys().any(|(owned, _)| **owned == *topic)
@@ -202,11 +226,13 @@ impl Assignment {
         self.lock().partitions.keys().cloned().collect()
     }
 
-    /// The number of messages behind the committed offset of each partition, as the client last counted them.
-    pub(super) fn set_lags(&self, lags: impl IntoIterator<Item = (PartitionId, Option<u64>)>) {
+    /// The ends of partitions, as the client last saw them.
+    pub(super) fn set_ends(&self, ends: impl IntoIterator<Item = (PartitionId, Extent)>) {
         let mut owned = self.lock();
-        for (id, lag) in lags {
+        for (id, Extent { start, end }) in ends {
             if let Some(partition) = owned.partitions.get_mut(&id) {
+                let start = start.max(partition.prefix.settled_up_to());
+                let lag = start.zip(end).map(|(start, end)| u64::try_from(end - start).unwrap_or(0));
                 let is_silent = lag.is_some_and(|lag| lag > 0)
                     && !partition.is_paused
                     && partition.prefix.unsettled() == 0
@@ -301,18 +327,25 @@ impl Assignment {
         }
     }
 
-    /// The partitions to pause, which have no room, and those to resume; `has_room` tells whether there is memory for more bodies.
-    pub(super) fn flow(&self, has_room: bool) -> (Vec<PartitionId>, Vec<PartitionId>) {
+    /// The partitions to pause, which have no room, and those to resume; `has_room` tells whether there is memory for more bodies, of which the
+    /// process may hold `bodies_max` bytes.
+    pub(super) fn flow(&self, has_room: bool, bodies_max: usize) -> (Vec<PartitionId>, Vec<PartitionId>) {
         let (mut paused, mut resumed) = (Vec::new(), Vec::new());
         let mut owned = self.lock();
         let len: usize = owned.partitions.values().map(|partition| partition.prefix.len()).sum();
-        let has_room = has_room && len < RECEIVED_LEN_MAX;
+        let len_max = RECEIVED_LEN_MAX.min(bodies_max / BODIES_DIVISOR);
+        // A partition whose records cannot be processed must not starve the others.
+        let share = if len < len_max { usize::MAX } else { len_max / owned.partitions.len().max(1) };
         for (id, partition) in &mut owned.partitions {
-            let has_room = has_room && partition.prefix.has_room();
+            let has_room = has_room && partition.prefix.has_room() && partition.prefix.len() < share.max(1);
             if !partition.is_paused && !has_room {
                 partition.is_paused = true;
                 paused.push(id.clone());
-            } else if partition.is_paused && has_room && partition.prefix.is_half_free() {
+            } else if partition.is_paused
+                && has_room
+                && partition.prefix.is_half_free()
+                && partition.prefix.len() <= share / 2
+            {
                 partition.is_paused = false;
                 resumed.push(id.clone());
             }
@@ -326,7 +359,7 @@ mod tests {
     use super::*;
 
     /// For four records of one byte.
-    const WINDOW: Window = Window { count_max: 10, len_max: 4 * 257 };
+    const WINDOW: Window = Window { count_max: 10, len_max: 4 * 257, commits_offsets: false };
 
     fn begin(assignment: &Assignment, record: &RecordId) -> bool {
         assignment.admit(record) && assignment.begin(record)
@@ -392,15 +425,34 @@ mod tests {
         assignment.add(id.clone(), WINDOW);
         let records: Vec<_> =
             (0..4).map(|offset| assignment.received(&id, offset, 1).expect("an owned partition").record).collect();
-        assert_eq!(assignment.flow(true), (vec![id.clone()], vec![]));
-        assert_eq!(assignment.flow(true), (vec![], vec![]));
+        assert_eq!(assignment.flow(true, usize::MAX), (vec![id.clone()], vec![]));
+        assert_eq!(assignment.flow(true, usize::MAX), (vec![], vec![]));
         for (record, resumed) in records.iter().zip([false, true, false, false]) {
             assert!(begin(&assignment, record));
             stored(&assignment, record, true);
-            assert_eq!(!assignment.flow(true).1.is_empty(), resumed, "{record:?}");
+            assert_eq!(!assignment.flow(true, usize::MAX).1.is_empty(), resumed, "{record:?}");
         }
-        assert_eq!(assignment.flow(false), (vec![id.clone()], vec![]), "no memory for bodies");
-        assert_eq!(assignment.flow(true), (vec![], vec![id]));
+        assert_eq!(assignment.flow(false, usize::MAX), (vec![id.clone()], vec![]), "no memory for bodies");
+        assert_eq!(assignment.flow(true, usize::MAX), (vec![], vec![id]));
+    }
+
+    #[test]
+    fn a_full_partition_does_not_starve_the_others() {
+        let (assignment, full, other) = (Assignment::default(), (Arc::from("t"), 0), (Arc::from("t"), 1));
+        let window = Window { count_max: 10, len_max: 1 << 20, commits_offsets: false };
+        assignment.add(full.clone(), window);
+        assignment.add(other.clone(), window);
+        for offset in 0..10 {
+            assert!(assignment.received(&full, offset, 10_000).is_some());
+        }
+        let bodies_max = 100_000 * BODIES_DIVISOR;
+        assert_eq!(assignment.flow(true, bodies_max), (vec![full], vec![]));
+        assert!(assignment.received(&other, 0, 10_000).is_some());
+        assert_eq!(assignment.flow(true, bodies_max), (vec![], vec![]), "it has its share");
+        for offset in 1..5 {
+            assert!(assignment.received(&other, offset, 10_000).is_some());
+        }
+        assert_eq!(assignment.flow(true, bodies_max), (vec![other], vec![]));
     }
 
     #[test]

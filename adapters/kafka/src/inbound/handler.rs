@@ -1,5 +1,6 @@
 //! Processes one record, from its receipt to its settlement.
 
+use std::any::Any;
 use std::cell::{OnceCell, RefCell};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -22,29 +23,14 @@ use crate::config::{Entry, RejectPolicy};
 use crate::mapping;
 use crate::producer::Record;
 use crate::received::ReceivedRecord;
+use crate::transaction::Participant;
 
 /// How long a record waits after its handler panicked.
 const PANIC_DELAY: Duration = Duration::from_secs(1);
 
 /// Processes an admitted record until it is settled, or its partition is being revoked; returns whether it is settled.
 pub(super) async fn handle(lanes: &Lanes, delivery: &Delivery) -> bool {
-    let context = &lanes.context;
-    let Some(Topic { spec, permits, .. }) = lanes.topic(&delivery.record.topic) else { return false };
-    let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return false };
-    if !context.member.assignment().begin(&delivery.id) {
-        return false;
-    }
-    failpoint("kafka.received");
-    let handler = Handler {
-        lanes,
-        context,
-        spec,
-        delivery,
-        permits,
-        permit: RefCell::new(Some(permit)),
-        received_at: Instant::now(),
-        id: OnceCell::new(),
-    };
+    let Some(handler) = Handler::begin(lanes, delivery).await else { return false };
     loop {
         match AssertUnwindSafe(handler.process()).catch_unwind().await {
             Ok(is_settled) => return is_settled,
@@ -58,7 +44,7 @@ pub(super) async fn handle(lanes: &Lanes, delivery: &Delivery) -> bool {
     }
 }
 
-fn entry(spec: &dyn EntrySpec) -> Option<&Entry> {
+pub(super) fn entry(spec: &dyn EntrySpec) -> Option<&Entry> {
     spec.as_any().downcast_ref()
 }
 
@@ -77,6 +63,32 @@ pub(super) struct Handler<'h> {
     received_at: Instant,
     /// The id that the gateway assigned at the first attempt; the same for every attempt here.
     id: OnceCell<ByteString>,
+    /// Its part of the open transaction, if it is processed in one.
+    pub(super) participant: RefCell<Option<Arc<Participant>>>,
+}
+
+impl<'h> Handler<'h> {
+    /// Begins to process a record, once `concurrency` allows; `None` if it is left to the next owner of its partition.
+    pub(super) async fn begin(lanes: &'h Lanes, delivery: &'h Delivery) -> Option<Self> {
+        let context = &lanes.context;
+        let Topic { spec, permits, .. } = lanes.topic(&delivery.record.topic)?;
+        let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
+        if !context.member.assignment().begin(&delivery.id) {
+            return None;
+        }
+        failpoint("kafka.received");
+        Some(Handler {
+            lanes,
+            context,
+            spec,
+            delivery,
+            permits,
+            permit: RefCell::new(Some(permit)),
+            received_at: Instant::now(),
+            id: OnceCell::new(),
+            participant: RefCell::default(),
+        })
+    }
 }
 
 impl Handler<'_> {
@@ -85,13 +97,14 @@ impl Handler<'_> {
     }
 
     /// The entry of the current route, which may have changed since the last attempt.
-    fn current_spec(&self) -> Arc<dyn EntrySpec> {
+    pub(super) fn current_spec(&self) -> Arc<dyn EntrySpec> {
         self.lanes.topic(&self.record().topic).map_or_else(|| Arc::clone(&self.spec), |topic| topic.spec)
     }
 
     /// Processes the record; returns whether it is settled.
     async fn process(&self) -> bool {
-        let Some(entry) = entry(&*self.spec) else { return false };
+        let spec = self.current_spec();
+        let Some(entry) = entry(&*spec) else { return false };
         // Boxed, here and below: the task of each record would be as large as its rarest case.
         if entry.is_at_most_once && !Box::pin(self.commit()).await {
             return false;
@@ -139,6 +152,14 @@ impl Handler<'_> {
         let (mut counted_attempts, mut attempts) = (0, 0);
         let guard = Rc::new(OrderGuard::new(self.delivery.id.assignment));
         loop {
+            let spec = self.current_spec();
+            if attempts > 0
+                && let Some(entry) = entry(&*spec)
+                && !matches!(reply_address(self.record(), entry), Ok(None))
+            {
+                // The entry takes it for a request now.
+                return Box::pin(self.process()).await;
+            }
             let Ok(outcome) = self.dispatch(Some(&guard)).await else {
                 // The route may come back before its partitions are revoked.
                 if !Box::pin(self.sleep(ROUTES_INTERVAL)).await {
@@ -240,6 +261,8 @@ impl Handler<'_> {
         let id = self.id.get_or_init(|| self.context.ingress.new_id()).clone();
         let mut context = RequestContext::new(id, self.received_at);
         context.trace = mapping::trace(self.record());
+        context.transaction =
+            self.participant.borrow().clone().map(|participant| participant as Arc<dyn Any + Send + Sync>);
         context.span = tracing::debug_span!("request", protocol = "kafka", listener = %self.context.name, id = %context.id, route = tracing::field::Empty);
         context
     }
@@ -273,7 +296,13 @@ impl Handler<'_> {
                 headers: dead_letter_headers(record, fault, attempts, count),
                 timestamp: record.timestamp,
             };
-            match self.context.producer.send(dead_letter).await {
+            let participant = self.participant.borrow().clone();
+            let is_in_transaction = participant.is_some();
+            let sent = match participant {
+                Some(participant) => participant.send(dead_letter).await,
+                None => self.context.producer.send(dead_letter).await,
+            };
+            match sent {
                 Ok(()) => {
                     log("record dead-lettered");
                     return true;
@@ -282,7 +311,8 @@ impl Handler<'_> {
                     tracing::warn!(%topic, dead_letter = %dead, %problem, "dead-lettering failed; retrying");
                 }
             }
-            if !backoff.wait(self.delivery.stop.cancelled()).await {
+            // The transaction has failed, too.
+            if is_in_transaction || !backoff.wait(self.delivery.stop.cancelled()).await {
                 return false;
             }
         }
@@ -320,7 +350,7 @@ fn dead_letter_headers(record: &ReceivedRecord, fault: &Fault, attempts: u32, co
         (letter::QUEUE, record.topic.to_string()),
         (mapping::POSITION, record.position().to_string()),
         (letter::ATTEMPTS, attempts.to_string()),
-        (letter::HOPS, (count + 1).to_string()),
+        (letter::HOPS, count.saturating_add(1).to_string()),
     ];
     for (key, value) in &added {
         headers = headers.insert(Header { key, value: Some(value.as_str()) });

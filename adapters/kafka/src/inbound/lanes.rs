@@ -1,6 +1,6 @@
 //! Distributes records to lanes. The records of a lane are processed one after another, those of different lanes concurrently.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 
 use super::ListenerContext;
+use super::batches::{Batches, Place};
 use super::handler::handle;
 use super::member::Delivery;
 use crate::config::{Entry, Order};
@@ -22,6 +23,23 @@ pub(super) struct Lanes {
     pub(super) context: Rc<ListenerContext>,
     topics: RefCell<HashMap<String, Topic>>,
     partitions: RefCell<HashMap<u64, PartitionLanes>>,
+    /// The transactions of the topics that need them.
+    batches: OnceCell<Rc<Batches>>,
+}
+
+/// An admitted record.
+struct Admitted {
+    delivery: Rc<Delivery>,
+    /// Its place in the open transaction, if it is processed in one.
+    place: Option<Place>,
+}
+
+/// How the records of a partition are processed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mode {
+    order: Order,
+    is_transactional: bool,
+    is_at_most_once: bool,
 }
 
 /// How the records of a topic are processed now.
@@ -30,7 +48,7 @@ pub(super) struct Topic {
     pub(super) spec: Arc<dyn EntrySpec>,
     /// One for each record that may be processed at the same time.
     pub(super) permits: Arc<Semaphore>,
-    order: Order,
+    mode: Mode,
     concurrency: usize,
 }
 
@@ -38,18 +56,19 @@ pub(super) struct Topic {
 struct PartitionLanes {
     /// Those outside of the window, in the order of their offsets.
     waiting: VecDeque<Delivery>,
-    /// The order of the admitted records.
-    order: Order,
-    /// The number of admitted records that are not processed.
+    /// The mode of the admitted records.
+    mode: Mode,
+    /// The number of admitted records that have not ended.
     active: usize,
     /// The admitted records that wait in each lane that has a task. There is a lane for each key, or a single one if the order is by
     /// partition.
-    lanes: HashMap<Bytes, VecDeque<Delivery>>,
+    lanes: HashMap<Bytes, VecDeque<Admitted>>,
 }
 
 impl Lanes {
     pub(super) fn new(context: Rc<ListenerContext>) -> Rc<Self> {
-        Rc::new(Self { context, topics: RefCell::default(), partitions: RefCell::default() })
+        let (topics, partitions) = (RefCell::default(), RefCell::default());
+        Rc::new(Self { context, topics, partitions, batches: OnceCell::new() })
     }
 
     /// Processes records by the entries of the current routes, by topic.
@@ -61,18 +80,35 @@ impl Lanes {
             topics.retain(|topic, _| entries.contains_key(topic) || assignment.owns_topic(topic));
             for (topic, spec) in entries {
                 let Some(entry) = spec.as_any().downcast_ref::<Entry>() else { continue };
+                let mode = Mode {
+                    order: entry.order,
+                    is_transactional: entry.is_transactional,
+                    is_at_most_once: entry.is_at_most_once,
+                };
                 match topics.get_mut(topic) {
                     Some(known) if known.concurrency == entry.concurrency => {
-                        (known.spec, known.order) = (Arc::clone(spec), entry.order);
+                        (known.spec, known.mode) = (Arc::clone(spec), mode);
                     }
                     _ => {
-                        let (order, concurrency) = (entry.order, entry.concurrency);
+                        let concurrency = entry.concurrency;
                         let permits = Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)));
-                        topics.insert(topic.clone(), Topic { spec: Arc::clone(spec), order, concurrency, permits });
+                        topics.insert(topic.clone(), Topic { spec: Arc::clone(spec), mode, concurrency, permits });
                     }
                 }
             }
         }
+        self.advance_all();
+    }
+
+    /// The lane of a record by the current mode of its topic; `None` if it has none.
+    pub(super) fn lane_of(&self, delivery: &Delivery) -> Option<Bytes> {
+        let order =
+            self.topics.borrow().get(&*delivery.record.topic).map_or(Order::Partition, |topic| topic.mode.order);
+        lane(order, delivery)
+    }
+
+    /// Starts the records that can start now.
+    pub(super) fn advance_all(self: &Rc<Self>) {
         let assignments: Vec<u64> = self.partitions.borrow().keys().copied().collect();
         for assignment in assignments {
             self.advance(assignment);
@@ -102,19 +138,22 @@ impl Lanes {
             }
             let topics = self.topics.borrow();
             let Some(topic) = topics.get(&*next.record.topic) else { break };
-            if partition.order != topic.order {
-                // No record may overtake another in either order.
+            if partition.mode != topic.mode {
+                // No record may overtake another in either order, nor an offset outside of a transaction one inside.
                 if partition.active > 0 {
                     break;
                 }
-                partition.order = topic.order;
+                partition.mode = topic.mode;
             }
-            if !self.context.member.assignment().admit(&next.id) {
+            let batches = topic.mode.is_transactional.then(|| self.batches.get_or_init(|| Batches::open(self)));
+            if batches.is_some_and(|batches| !batches.has_room()) || !self.context.member.assignment().admit(&next.id) {
                 break;
             }
-            if let Some(admitted) = partition.waiting.pop_front() {
+            if let Some(delivery) = partition.waiting.pop_front() {
                 partition.active += 1;
-                partition.start(self, admitted);
+                let delivery = Rc::new(delivery);
+                let place = batches.and_then(|batches| batches.join(&delivery));
+                partition.start(self, Admitted { delivery, place });
             }
         }
         if partition.active == 0 && partition.waiting.is_empty() {
@@ -122,8 +161,12 @@ impl Lanes {
         }
     }
 
-    /// Processes one record, and makes room for the next one; returns whether it is settled.
-    async fn process(self: &Rc<Self>, delivery: Delivery) -> bool {
+    /// Processes one record, and makes room for the next one; returns whether those behind it in its lane may be processed.
+    async fn process(self: &Rc<Self>, admitted: Admitted) -> bool {
+        let Admitted { delivery, place } = admitted;
+        if let (Some(place), Some(batches)) = (place, self.batches.get()) {
+            return Box::pin(batches.process(self, &delivery, place)).await;
+        }
         let is_settled = handle(self, &delivery).await;
         failpoint("kafka.decided");
         self.end(&delivery, is_settled);
@@ -134,6 +177,16 @@ impl Lanes {
     /// An admitted record is no longer processed.
     fn end(self: &Rc<Self>, delivery: &Delivery, is_settled: bool) {
         self.context.member.end(&delivery.id, is_settled);
+        self.ended(delivery);
+    }
+
+    /// A record that was processed in a transaction has ended: its offset is committed, or it is left to the next owner of its partition.
+    pub(super) fn end_in_transaction(self: &Rc<Self>, delivery: &Delivery, is_settled: bool) {
+        self.context.member.end_without_store(&delivery.id, is_settled);
+        self.ended(delivery);
+    }
+
+    fn ended(self: &Rc<Self>, delivery: &Delivery) {
         if let Some(partition) = self.partitions.borrow_mut().get_mut(&delivery.id.assignment) {
             partition.active -= 1;
         }
@@ -144,16 +197,16 @@ impl Lanes {
     async fn run(self: Rc<Self>, assignment: u64, key: Bytes) {
         let mut is_broken = false;
         while let Some(next) = self.next_of(assignment, &key) {
-            if is_broken {
-                self.end(&next, false);
-            } else {
-                is_broken = !self.process(next).await;
+            match (is_broken, next.place, self.batches.get()) {
+                (false, ..) => is_broken = !self.process(next).await,
+                (true, Some(place), Some(batches)) => batches.leave(place),
+                (true, ..) => self.end(&next.delivery, false),
             }
         }
     }
 
     /// The next record of a lane; the lane ends if there is none.
-    fn next_of(&self, assignment: u64, key: &Bytes) -> Option<Delivery> {
+    fn next_of(&self, assignment: u64, key: &Bytes) -> Option<Admitted> {
         let mut partitions = self.partitions.borrow_mut();
         let lanes = &mut partitions.get_mut(&assignment)?.lanes;
         let next = lanes.get_mut(key)?.pop_front();
@@ -164,30 +217,35 @@ impl Lanes {
     }
 }
 
+/// The lane of a record within its partition; `None` if it has none.
+fn lane(order: Order, delivery: &Delivery) -> Option<Bytes> {
+    match order {
+        Order::Partition => Some(Bytes::new()),
+        Order::Key => delivery.record.key.clone(),
+        Order::None => None,
+    }
+}
+
 impl PartitionLanes {
     fn new() -> Self {
-        Self { waiting: VecDeque::new(), order: Order::Partition, active: 0, lanes: HashMap::new() }
+        let mode = Mode { order: Order::Partition, is_transactional: false, is_at_most_once: false };
+        Self { waiting: VecDeque::new(), mode, active: 0, lanes: HashMap::new() }
     }
 
-    fn start(&mut self, all: &Rc<Lanes>, delivery: Delivery) {
-        let key = match self.order {
-            Order::Partition => Some(Bytes::new()),
-            Order::Key => delivery.record.key.clone(),
-            Order::None => None,
-        };
-        let Some(key) = key else {
+    fn start(&mut self, all: &Rc<Lanes>, admitted: Admitted) {
+        let Some(key) = lane(self.mode.order, &admitted.delivery) else {
             let all = Rc::clone(all);
             spawn_local(async move {
-                all.process(delivery).await;
+                all.process(admitted).await;
             });
             return;
         };
-        let assignment = delivery.id.assignment;
+        let assignment = admitted.delivery.id.assignment;
         match self.lanes.entry(key) {
-            MapEntry::Occupied(mut waiting) => waiting.get_mut().push_back(delivery),
+            MapEntry::Occupied(mut waiting) => waiting.get_mut().push_back(admitted),
             MapEntry::Vacant(new) => {
                 let key = new.key().clone();
-                new.insert(VecDeque::from([delivery]));
+                new.insert(VecDeque::from([admitted]));
                 spawn_local(Rc::clone(all).run(assignment, key));
             }
         }

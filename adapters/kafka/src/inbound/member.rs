@@ -2,7 +2,7 @@
 //!
 //! The thread never waits for the processing of records: it must serve rebalances. Full partitions are paused instead.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -20,10 +20,11 @@ use rdkafka::{ClientContext, Message as _, Offset, Statistics, TopicPartitionLis
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::assignment::{Assignment, FINISH_TIME, PartitionId, ReceivedId, RecordId, Window};
+use super::assignment::{Assignment, Extent, FINISH_TIME, PartitionId, ReceivedId, RecordId, Window};
 use crate::client::Monitor;
-use crate::config::{GroupProtocol, Listener};
+use crate::config::{GroupProtocol, Listener, Start};
 use crate::received::ReceivedRecord;
+use crate::transaction::{TransactionError, TransactionalProducer};
 
 /// How long a poll waits for a record; also the latency of noticing a stop and a drained revocation.
 const POLL_TIME: Duration = Duration::from_millis(20);
@@ -60,6 +61,7 @@ pub(super) struct Delivery {
 /// A member of the group.
 pub(super) struct Member {
     consumer: BaseConsumer<Rebalances>,
+    start: Start,
 }
 
 impl std::fmt::Debug for Member {
@@ -104,18 +106,21 @@ impl ClientContext for Rebalances {
     fn stats(&self, statistics: Statistics) {
         let of_topic = |(name, topic): (String, rdkafka::statistics::Topic)| {
             let name: Arc<str> = name.into();
-            topic.partitions.into_iter().map(move |(number, partition)| ((Arc::clone(&name), number), lag(&partition)))
+            topic
+                .partitions
+                .into_iter()
+                .map(move |(number, partition)| ((Arc::clone(&name), number), extent(&partition)))
         };
-        self.0.assignment.set_lags(statistics.topics.into_iter().flat_map(of_topic));
+        self.0.assignment.set_ends(statistics.topics.into_iter().flat_map(of_topic));
     }
 }
 
 /// The offset that librdkafka gives for an unknown one is negative.
-fn lag(partition: &rdkafka::statistics::Partition) -> Option<u64> {
-    let start = partition.lo_offset.max(partition.committed_offset);
+fn extent(partition: &rdkafka::statistics::Partition) -> Extent {
+    let known = |offset: i64| Some(offset).filter(|offset| *offset >= 0);
     // Of transactions, only committed records are read.
-    let end = if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
-    (start >= 0 && end >= 0).then(|| u64::try_from(end - start).unwrap_or(0))
+    let end = known(partition.ls_offset).or(known(partition.hi_offset));
+    Extent { start: known(partition.lo_offset.max(partition.committed_offset)), end }
 }
 
 impl ConsumerContext for Rebalances {
@@ -199,6 +204,14 @@ fn names(ids: &[PartitionId]) -> String {
     ids.iter().map(|(topic, partition)| format!("{topic}/{partition}")).collect::<Vec<_>>().join(" ")
 }
 
+fn offsets_list(offsets: &BTreeMap<PartitionId, i64>) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for ((topic, partition), offset) in offsets {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+    }
+    Ok(list)
+}
+
 fn list(ids: &[PartitionId]) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(ids.len());
     for (topic, partition) in ids {
@@ -262,7 +275,7 @@ impl Member {
                 "a consumer of `{brokers}` cannot be created: check `tls`, `sasl` and the timeouts"
             ))
         })?;
-        Ok(Arc::new(Self { consumer }))
+        Ok(Arc::new(Self { consumer, start: listener.start }))
     }
 
     fn shared(&self) -> &Shared {
@@ -305,7 +318,54 @@ impl Member {
 
     /// An admitted record is no longer processed.
     pub(super) fn end(&self, record: &RecordId, is_settled: bool) {
-        self.assignment().end(record, is_settled, |partition, offset| self.store(partition, offset));
+        let commits_offsets = self.assignment().commits_offsets(&record.partition);
+        self.assignment().end(record, is_settled, |partition, offset| {
+            if !commits_offsets {
+                self.store(partition, offset);
+            }
+        });
+    }
+
+    /// Like [`Member::end`], for a record whose offset is committed by other means.
+    pub(super) fn end_without_store(&self, record: &RecordId, is_settled: bool) {
+        self.assignment().end(record, is_settled, |_, _| {});
+    }
+
+    /// Commits the open transaction of a producer with the offsets to continue at. Blocks.
+    ///
+    /// # Errors
+    /// It is not committed.
+    pub(super) fn commit_in_transaction(
+        &self,
+        producer: &TransactionalProducer,
+        offsets: &BTreeMap<PartitionId, i64>,
+    ) -> Result<(), TransactionError> {
+        let abort = |problem: String| TransactionError::Abort(problem);
+        let list = offsets_list(offsets).map_err(|error| abort(error.to_string()))?;
+        let group = self.consumer.group_metadata().ok_or_else(|| abort("the group was left".to_owned()))?;
+        producer.commit(&list, &group)
+    }
+
+    /// Whether the committed offsets of the group are these or later ones. Blocks.
+    ///
+    /// # Errors
+    /// The brokers do not tell.
+    pub(super) fn are_committed(&self, offsets: &BTreeMap<PartitionId, i64>) -> Result<bool, KafkaError> {
+        let ids: Vec<PartitionId> = offsets.keys().cloned().collect();
+        let committed = self.consumer.committed_offsets(list(&ids), CLOSE_TIMEOUT)?;
+        Ok(committed.elements().iter().all(|element| {
+            let wanted = offsets
+                .iter()
+                .find(|((topic, partition), _)| **topic == *element.topic() && *partition == element.partition());
+            matches!((element.offset(), wanted), (Offset::Offset(found), Some((_, wanted))) if found >= *wanted)
+        }))
+    }
+
+    /// Commits the offsets that are stored now, if there are any. Blocks.
+    pub(super) fn commit_stored_once(&self) {
+        if let Err(error) = self.consumer.commit_consumer_state(CommitMode::Sync) {
+            tracing::debug!(group = %self.shared().group, %error, "stored offsets not committed");
+        }
     }
 
     /// Polls until the member is stopped and drained, or the arbiter has ended; then commits and leaves the group.
@@ -395,8 +455,14 @@ impl Member {
     pub(super) fn commit(&self, id: &RecordId) -> Result<(), KafkaError> {
         // Held over the commit, so that the committed offset never goes back.
         let mut committed = self.shared().committed.lock().unwrap_or_else(PoisonError::into_inner);
-        if committed.get(&id.partition).is_some_and(|(of, offset)| *of == id.assignment && *offset > id.offset) {
-            return Ok(());
+        match committed.get(&id.partition) {
+            Some((of, offset)) if *of == id.assignment && *offset > id.offset => return Ok(()),
+            Some((of, _)) if *of == id.assignment => {}
+            // What was stored by other settings must not be committed later.
+            _ => self.commit_stored_once(),
+        }
+        if !self.assignment().is_owned(id) {
+            return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::AssignmentLost));
         }
         let mut list = TopicPartitionList::with_capacity(1);
         let (topic, partition) = &id.partition;
@@ -404,6 +470,19 @@ impl Member {
         self.consumer.commit(&list, CommitMode::Sync)?;
         committed.insert(id.partition.clone(), (id.assignment, id.offset + 1));
         Ok(())
+    }
+
+    /// Without an offset, the next owner of a partition would start at its end if `start` says so.
+    fn mark_start(&self, first: &RecordId) {
+        if !self.assignment().commits_offsets(&first.partition) {
+            self.store(&first.partition, first.offset);
+        } else if self.start == Start::Latest {
+            let offsets = BTreeMap::from([(first.partition.clone(), first.offset)]);
+            let committed = offsets_list(&offsets).and_then(|list| self.consumer.commit(&list, CommitMode::Sync));
+            if let Err(error) = committed {
+                tracing::warn!(group = %self.shared().group, %error, "first offset of a partition not committed");
+            }
+        }
     }
 
     fn store(&self, (topic, partition): &PartitionId, offset: i64) {
@@ -457,7 +536,7 @@ impl Member {
     }
 
     fn pause_and_resume(&self) {
-        let (paused, resumed) = self.assignment().flow(bodies::has_room());
+        let (paused, resumed) = self.assignment().flow(bodies::has_room(), bodies::usage().1);
         for (ids, result) in [
             (&paused, (!paused.is_empty()).then(|| self.consumer.pause(&list(&paused)))),
             (&resumed, (!resumed.is_empty()).then(|| self.consumer.resume(&list(&resumed)))),
@@ -492,8 +571,7 @@ impl Receiver<'_> {
             return false;
         };
         if is_first {
-            // Without an offset, the next owner of the partition would start at its end if `start` says so.
-            member.store(&id.partition, id.offset);
+            member.mark_start(&id);
         }
         member.shared().monitor.is_up();
         let reservation = Reservation::forced(record.len());

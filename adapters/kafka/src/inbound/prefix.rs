@@ -12,6 +12,7 @@ pub(super) struct Prefix {
     records: VecDeque<Received>,
     /// How many of them were admitted, from the front.
     admitted: usize,
+    unsettled: usize,
     len: usize,
     /// The offset of the last record that was received, even if all are settled.
     last: Option<i64>,
@@ -40,7 +41,7 @@ struct Received {
 impl Prefix {
     /// Admits up to `count_max` records, and has room for `len_max` bytes. One record always fits.
     pub(super) fn new(count_max: usize, len_max: usize) -> Self {
-        Self { records: VecDeque::new(), admitted: 0, len: 0, last: None, count_max, len_max }
+        Self { records: VecDeque::new(), admitted: 0, unsettled: 0, len: 0, last: None, count_max, len_max }
     }
 
     /// Changes the limits. Records that exceed the new ones stay.
@@ -61,6 +62,7 @@ impl Prefix {
     pub(super) fn received(&mut self, offset: i64, len: usize) {
         let len = len.saturating_add(RECORD_OVERHEAD);
         self.len += len;
+        self.unsettled += 1;
         self.last = Some(offset);
         self.records.push_back(Received { offset, len, is_settled: false });
     }
@@ -72,9 +74,14 @@ impl Prefix {
         is_admitted
     }
 
+    /// The offset up to which all records are settled, if one was received.
+    pub(super) fn settled_up_to(&self) -> Option<i64> {
+        self.records.front().map(|first| first.offset).or(self.last.map(|last| last + 1))
+    }
+
     /// The number of records that are not settled.
     pub(super) fn unsettled(&self) -> usize {
-        self.records.iter().filter(|record| !record.is_settled).count()
+        self.unsettled
     }
 
     /// Whether no record was received yet.
@@ -90,6 +97,7 @@ impl Prefix {
     /// An admitted record is settled. Returns the offset to store if it advances: behind the last record up to which all are settled.
     pub(super) fn settle(&mut self, offset: i64) -> Option<i64> {
         let index = self.records.binary_search_by_key(&offset, |record| record.offset).ok()?;
+        self.unsettled -= usize::from(!self.records[index].is_settled);
         self.records[index].is_settled = true;
         let mut stored = None;
         while let Some(first) = self.records.pop_front_if(|first| first.is_settled) {

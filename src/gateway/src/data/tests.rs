@@ -12,7 +12,7 @@ use crossdock_ports::{
     OperationSpec, Outbound, Outcome, Schemas, ServiceSpec,
 };
 use crossdock_proto::Files;
-use crossdock_routing::Inputs;
+use crossdock_routing::{Inputs, ListenerInfo};
 use crossdock_settings::{Diagnostics, Node, Reader, Resolve};
 use crossdock_test_kit::memory::MemorySpec;
 use tokio::task::LocalSet;
@@ -121,7 +121,7 @@ fn opener() -> Opener {
     let mut diagnostics = Diagnostics::new();
     let inputs = Inputs {
         adapters: &adapters,
-        listeners: &[("here".into(), "fragile")],
+        listeners: &[ListenerInfo { name: "here".into(), adapter: "fragile", transactions: None }],
         resolve: &Nothing,
         files: &Nothing,
         reflect: &|_| Err("there is no service".to_owned()),

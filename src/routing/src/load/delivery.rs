@@ -9,6 +9,12 @@ use super::Loader;
 use crate::steps::Step;
 
 impl Loader<'_> {
+    /// The system whose transactions the listener of an entry uses.
+    fn transactions(&self, entry: &dyn EntrySpec) -> Option<&str> {
+        let listener = &entry.address().listener;
+        self.inputs.listeners.iter().find(|info| *listener == *info.name)?.transactions.as_deref()
+    }
+
     /// Reports every part of a route that cannot keep its guarantee.
     pub(super) fn check_delivery(
         &self,
@@ -36,7 +42,14 @@ impl Loader<'_> {
         for call in Step::calls(steps) {
             let service = &self.services.plans[call.service];
             let part = format!("{}.{}", service.name, call.operation_name);
-            if delivery == Delivery::EffectivelyOnce && !call.idempotent {
+            let system = call.operation.transactions();
+            let joins = system.is_some() && entries.iter().all(|entry| self.transactions(&**entry) == system);
+            if delivery == Delivery::EffectivelyOnce && !call.idempotent && !joins {
+                if system.is_some() && entries.iter().any(|entry| self.transactions(&**entry).is_some()) {
+                    let help = "give the listener and the service the same `brokers`, `tls` and `sasl`, and the route no other entries";
+                    refuse(&part, "cannot join the transactions of its entries", help);
+                    continue;
+                }
                 // The gateway's memory of keys ends with its process; the service's need not.
                 let help = format!(
                     "add `idempotent: [{}]` to the service if it recognizes a message by its id; the keys of `idempotency` are \

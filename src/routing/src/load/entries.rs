@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crossdock_ports::{Delivery, EntryContext, EntrySpec};
 use crossdock_settings::{Kind, Node, Reader, nearest};
 
-use super::Loader;
 use super::routes::ServedCall;
+use super::{ListenerInfo, Loader};
 
 impl Loader<'_> {
     pub(super) fn entries(
@@ -63,14 +63,14 @@ impl Loader<'_> {
     fn check_listener(&self, entry: &Arc<dyn EntrySpec>, part: &Node, protocol: &str, reader: &mut Reader<'_>) {
         let listener = &entry.address().listener;
         let span = part.get("listen").map_or(part.span, |node| node.span);
-        match self.inputs.listeners.iter().find(|(name, _)| listener == name) {
-            Some((_, kind)) if *kind == protocol => {}
-            Some((_, kind)) => {
+        match self.inputs.listeners.iter().find(|info| *listener == *info.name) {
+            Some(info) if info.adapter == protocol => {}
+            Some(ListenerInfo { adapter: kind, .. }) => {
                 let message = format!("the protocol of the listener `{listener}` is {kind}, not {protocol}");
                 reader.error("listener-kind", span, message, format!("name a listener of {protocol}"));
             }
             None => {
-                let names = self.inputs.listeners.iter().map(|(name, _)| name.as_str());
+                let names = self.inputs.listeners.iter().map(|info| info.name.as_str());
                 let help = match nearest(listener, names) {
                     Some(meant) => format!("write `{meant}`"),
                     None => format!("add `{listener}` below `listeners:` in crossdock.yaml"),
@@ -84,7 +84,7 @@ impl Loader<'_> {
     pub(super) fn check_entries(&self, reader: &mut Reader<'_>) {
         for adapter in self.inputs.adapters {
             let is_its_own = |listener: &str| {
-                self.inputs.listeners.iter().any(|(name, owner)| name == listener && *owner == adapter.name())
+                self.inputs.listeners.iter().any(|info| info.name == listener && info.adapter == adapter.name())
             };
             let all = self.plan.routes.iter().flat_map(|route| route.entries.iter().map(move |entry| (route, entry)));
             let (routes, entries): (Vec<_>, Vec<_>) =

@@ -1,0 +1,217 @@
+//! Transactions: what the route of a record sends, and the offset behind the record, take effect together or not at all (KIP-98, KIP-447).
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossdock_message::Fault;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{Producer as _, ThreadedProducer};
+
+use crate::client::Monitor;
+use crate::config::Cluster;
+use crate::error::{not_sent, not_stored, unconfirmed, unreachable};
+use crate::producer::{Batching, Confirms, Record, client_config, close, enqueue};
+
+/// After this time, the brokers abort a transaction whose producer has disappeared; until then, readers of committed records wait.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// For each request to the transaction coordinator.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A producer with a transactional id. At most one transaction is open.
+pub(crate) struct TransactionalProducer {
+    client: Arc<Client>,
+    cluster: u64,
+}
+
+/// A client that is closed elsewhere, as that may block.
+struct Client(Option<ThreadedProducer<Confirms>>);
+
+impl Client {
+    fn open(&self) -> Result<&ThreadedProducer<Confirms>, KafkaError> {
+        self.0.as_ref().ok_or(KafkaError::Canceled)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        close(self.0.take());
+    }
+}
+
+/// Why a transaction was not committed.
+#[derive(Debug)]
+pub(crate) enum TransactionError {
+    /// Nothing of it took effect; it can be repeated with the same producer, once it is aborted.
+    Abort(String),
+    /// Nothing of it took effect, or will; the producer cannot be used any more.
+    Fatal(String),
+}
+
+impl TransactionError {
+    fn new(error: &KafkaError) -> Self {
+        let code = error.rdkafka_error_code().map_or_else(|| "the client failed".to_owned(), |code| code.to_string());
+        match error {
+            KafkaError::Transaction(transaction) if transaction.is_fatal() => Self::Fatal(code),
+            _ => Self::Abort(code),
+        }
+    }
+}
+
+impl fmt::Display for TransactionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Abort(problem) | Self::Fatal(problem) => f.write_str(problem),
+        }
+    }
+}
+
+fn is_retriable(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Transaction(transaction) if transaction.is_retriable())
+}
+
+impl TransactionalProducer {
+    /// Opens a producer, and ends the transactions of an earlier one with the same id. Blocks.
+    ///
+    /// # Errors
+    /// Why the brokers do not accept it.
+    pub(crate) fn open(cluster: &Cluster, id: &str, monitor: &Arc<Monitor>) -> Result<Self, String> {
+        let mut config = client_config(cluster, Batching::default());
+        config
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+            // Must not exceed it.
+            .set("delivery.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
+        // The error may contain values of settings.
+        let client: ThreadedProducer<Confirms> = config
+            .create_with_context(Confirms::new(monitor))
+            .map_err(|_: KafkaError| "a producer cannot be created: check `tls` and `sasl`".to_owned())?;
+        client.init_transactions(RESPONSE_TIMEOUT).map_err(|error| {
+            let of_client = monitor.status().problem().map(str::to_owned);
+            of_client.unwrap_or_else(|| TransactionError::new(&error).to_string())
+        })?;
+        Ok(Self { client: Arc::new(Client(Some(client))), cluster: cluster.fingerprint })
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn begin(&self) -> Result<Arc<Transaction>, TransactionError> {
+        self.client
+            .open()
+            .and_then(ThreadedProducer::begin_transaction)
+            .map_err(|error| TransactionError::new(&error))?;
+        let (is_open, is_failed) = (AtomicBool::new(true), AtomicBool::new(false));
+        Ok(Arc::new(Transaction { client: Arc::clone(&self.client), cluster: self.cluster, is_open, is_failed }))
+    }
+
+    /// Commits the transaction with offsets of a group. All its records must be confirmed. Blocks.
+    ///
+    /// # Errors
+    /// It is not committed.
+    pub(crate) fn commit(
+        &self,
+        offsets: &TopicPartitionList,
+        group: &ConsumerGroupMetadata,
+    ) -> Result<(), TransactionError> {
+        retried(|| self.client.open()?.send_offsets_to_transaction(offsets, group, RESPONSE_TIMEOUT))?;
+        crossdock_delivery::failpoint("kafka.transaction");
+        retried(|| self.client.open()?.commit_transaction(RESPONSE_TIMEOUT))
+    }
+
+    /// Aborts the transaction: nothing of it takes effect. Blocks.
+    ///
+    /// # Errors
+    /// The producer cannot be used any more.
+    pub(crate) fn abort(&self) -> Result<(), TransactionError> {
+        retried(|| self.client.open()?.abort_transaction(RESPONSE_TIMEOUT))
+            .map_err(|error| TransactionError::Fatal(error.to_string()))
+    }
+}
+
+/// Repeats a call whose result is unknown, as librdkafka asks for.
+fn retried(call: impl Fn() -> Result<(), KafkaError>) -> Result<(), TransactionError> {
+    const ATTEMPTS_MAX: usize = 3;
+    let mut attempts = 1;
+    loop {
+        match call() {
+            Err(error) if is_retriable(&error) && attempts < ATTEMPTS_MAX => attempts += 1,
+            result => return result.map_err(|error| TransactionError::new(&error)),
+        }
+    }
+}
+
+/// An open transaction.
+pub(crate) struct Transaction {
+    client: Arc<Client>,
+    cluster: u64,
+    is_open: AtomicBool,
+    is_failed: AtomicBool,
+}
+
+impl Transaction {
+    /// Whether a record was not confirmed, so that it must be aborted.
+    pub(crate) fn is_failed(&self) -> bool {
+        self.is_failed.load(Ordering::Acquire)
+    }
+
+    /// No record joins it any more.
+    pub(crate) fn close(&self) {
+        self.is_open.store(false, Ordering::Release);
+    }
+}
+
+/// The part of a transaction that belongs to one received record. Outbound ports find it in the context of a message.
+pub(crate) struct Participant {
+    transaction: Arc<Transaction>,
+    /// What was sent for the record.
+    sent: AtomicUsize,
+}
+
+impl Participant {
+    pub(crate) fn new(transaction: &Arc<Transaction>) -> Self {
+        Self { transaction: Arc::clone(transaction), sent: AtomicUsize::new(0) }
+    }
+
+    /// Whether the transaction is one of this cluster.
+    pub(crate) fn is_of(&self, cluster: u64) -> bool {
+        self.transaction.cluster == cluster
+    }
+
+    /// Whether nothing was sent for the record.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sent.load(Ordering::Acquire) == 0
+    }
+
+    /// Writes a record in the transaction, and waits until the brokers have stored it. Readers of committed records see it once the transaction is
+    /// committed.
+    ///
+    /// # Errors
+    /// As those of [`Producer::send`](crate::producer::Producer::send); the transaction will be aborted.
+    pub(crate) async fn send(&self, record: Record<'_>) -> Result<(), Fault> {
+        let sent = self.try_send(record).await;
+        if sent.is_err() {
+            self.transaction.is_failed.store(true, Ordering::Release);
+        }
+        sent
+    }
+
+    async fn try_send(&self, record: Record<'_>) -> Result<(), Fault> {
+        if !self.transaction.is_open.load(Ordering::Acquire) {
+            return Err(unreachable("the transaction has ended"));
+        }
+        self.sent.fetch_add(1, Ordering::AcqRel);
+        let topic = record.topic;
+        let client = self.transaction.client.open().map_err(|error| not_sent(&error, topic))?;
+        let confirm = enqueue(client, record).map_err(|error| not_sent(&error, topic))?;
+        match confirm.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(not_stored(&error, topic)),
+            Err(_) => Err(unconfirmed("the producer was closed")),
+        }
+    }
+}
