@@ -264,3 +264,31 @@ fn kafka_partitions_report_their_lag_and_pauses() {
     is_down.store(false, Ordering::SeqCst);
     until("all records to be settled", || metric("lag", 0) && metric("paused", 0) && metric("unsettled", 0));
 }
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_groups_start_where_their_settings_say() {
+    let kafka = Kafka::start();
+    let seconds = |n: u64| json!({ "value": n.to_string(), "timestamp": 1_700_000_000_000 + 1000 * n });
+    for (start, expected) in [("2023-11-14T22:13:22Z", vec!["2", "3", "4"]), ("latest", vec!["4"])] {
+        let name = kafka.name(&format!("start-{}", &start[..2]));
+        let to = format!("{name}-to");
+        kafka.run(&["create", &name, &to]);
+        kafka.write(&name, &(0..4).map(seconds).collect::<Vec<_>>());
+        let listeners =
+            listeners(kafka, &name).replace("commit_interval", &format!("start: \"{start}\", commit_interval"));
+        let routes = routes("kafka-bridge", &[("BROKERS", &kafka.brokers), ("FROM", &name), ("TO", &to)]);
+        let assigned = |gateway: &Gateway| gateway.log().iter().any(|line| line.contains("partitions assigned"));
+        let mut first = Gateway::start_with(&listeners, &routes);
+        until("the partition to be assigned", || assigned(&first));
+        first.signal("TERM");
+        assert_eq!(first.wait().code, Some(0));
+        // What is written while no member is there is not skipped.
+        kafka.write(&name, &[seconds(4)]);
+        let second = Gateway::start_with(&listeners, &routes);
+        until("all offsets to be committed", || kafka.committed(&name, &name) == 5);
+        drop(second);
+        let values: Vec<_> = kafka.read(&to).iter().map(|record| record["value"].clone()).collect();
+        assert_eq!(values, expected, "{start}");
+    }
+}

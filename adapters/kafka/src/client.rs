@@ -74,6 +74,10 @@ impl ClientContext for Monitor {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(%brokers, purpose, facility, text, "message of librdkafka");
             }
+            // Such as an offset that is no longer in the log.
+            RDKafkaLogLevel::Warning if facility == "OFFSET" => {
+                tracing::warn!(%brokers, purpose, facility, text, "message of librdkafka");
+            }
             // Errors that matter are reported to `error` as well.
             _ => tracing::debug!(%brokers, purpose, facility, text, "message of librdkafka"),
         }

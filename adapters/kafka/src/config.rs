@@ -3,6 +3,7 @@
 mod checked;
 mod cluster;
 mod key;
+mod start;
 
 use std::time::Duration as StdDuration;
 
@@ -12,6 +13,7 @@ use crossdock_tls::ClientTlsSettings;
 
 pub(crate) use checked::{Entry, Listener, Operation, RejectPolicy, Replies, Service};
 pub(crate) use cluster::Cluster;
+pub(crate) use start::Start;
 
 choices! {
     /// How the gateway authenticates to the brokers (RFC 4422).
@@ -32,16 +34,6 @@ choices! {
         Classic = "classic",
         /// Assignment by the brokers (KIP-848).
         Consumer = "consumer",
-    }
-}
-
-choices! {
-    /// Where a group starts that has no offset for a partition.
-    pub(crate) enum Start {
-        /// At the first record.
-        Earliest = "earliest",
-        /// At records that are written later.
-        Latest = "latest",
     }
 }
 
@@ -125,7 +117,8 @@ settings! {
         /// A name of this instance, unique in the group, with which it keeps its partitions over a restart (static membership). Only with
         /// `protocol: classic`.
         pub(crate) instance: Option<Spanned<String>>,
-        /// Where the group starts in a partition for which it has no offset.
+        /// Where the group starts in a partition for which it has no offset: `earliest`, `latest`, or a time (RFC 3339), such as
+        /// `2026-01-31T06:00:00Z`, for records from then on.
         pub(crate) start: Start = Start::Earliest,
         /// The rack of this instance: the nearest replica is read (KIP-392).
         pub(crate) rack: Option<String>,

@@ -7,6 +7,7 @@ mod lanes;
 mod member;
 mod prefix;
 mod request;
+mod start;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};

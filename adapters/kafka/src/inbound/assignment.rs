@@ -103,8 +103,6 @@ pub(super) struct ReceivedId {
     pub(super) record: RecordId,
     /// Cancelled when its partition is being revoked.
     pub(super) stop: CancellationToken,
-    /// It is the first one of this assignment of its partition.
-    pub(super) is_first: bool,
     /// The partition has no room for more.
     pub(super) is_full: bool,
 }
@@ -278,11 +276,10 @@ impl Assignment {
                 *partition = Partition::new(partition.window);
             }
         }
-        let is_first = partition.prefix.is_new();
         (partition.received_at, partition.is_silent) = (Instant::now(), false);
         partition.prefix.received(offset, len);
         let record = RecordId { partition: id.clone(), assignment: partition.number, offset };
-        Some(ReceivedId { record, stop: partition.stop.clone(), is_first, is_full: !partition.prefix.has_room() })
+        Some(ReceivedId { record, stop: partition.stop.clone(), is_full: !partition.prefix.has_room() })
     }
 
     /// Admits the next record of a partition for processing, in the order of their receipt; `false` while its window is full. Each admitted record
@@ -375,10 +372,9 @@ mod tests {
     fn a_settlement_after_a_revocation_stores_nothing() {
         let (assignment, id) = (Assignment::default(), (Arc::from("t"), 0));
         assignment.add(id.clone(), WINDOW);
-        let ReceivedId { record: first, stop, is_first, .. } =
-            assignment.received(&id, 5, 1).expect("an owned partition");
+        let ReceivedId { record: first, stop, .. } = assignment.received(&id, 5, 1).expect("an owned partition");
         let second = assignment.received(&id, 6, 1).expect("an owned partition").record;
-        assert!(is_first && assignment.received(&id, 6, 1).is_none(), "the same record again");
+        assert!(assignment.received(&id, 6, 1).is_none(), "the same record again");
         assert!(begin(&assignment, &first) && assignment.admit(&second));
         assignment.begin_revocation([&id], FINISH_TIME);
         assert!(
@@ -462,7 +458,7 @@ mod tests {
         let before = assignment.received(&id, 100, 1).expect("an owned partition");
         assert!(begin(&assignment, &before.record));
         let after = assignment.received(&id, 3, 1).expect("the new log");
-        assert!(before.stop.is_cancelled() && after.is_first);
+        assert!(before.stop.is_cancelled());
         assert_eq!(stored(&assignment, &before.record, true), None, "an offset of the old log");
         assert!(begin(&assignment, &after.record));
         assert_eq!(stored(&assignment, &after.record, true), Some(4));

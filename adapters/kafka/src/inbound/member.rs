@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::assignment::{Assignment, Extent, FINISH_TIME, PartitionId, ReceivedId, RecordId, Window};
+use super::start;
 use crate::client::Monitor;
 use crate::config::{GroupProtocol, Listener, Start};
 use crate::received::ReceivedRecord;
@@ -30,6 +31,8 @@ use crate::transaction::{TransactionError, TransactionalProducer};
 const POLL_TIME: Duration = Duration::from_millis(20);
 /// How often the thread looks for partitions to resume, drained revocations and a stop while records arrive.
 const UPKEEP_INTERVAL: Duration = Duration::from_millis(5);
+/// How often it is tried to find out where a partition starts.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the last offsets are committed before the group is left.
 const COMMIT_ATTEMPTS_MAX: u32 = 10;
 /// For leaving the group.
@@ -61,7 +64,6 @@ pub(super) struct Delivery {
 /// A member of the group.
 pub(super) struct Member {
     consumer: BaseConsumer<Rebalances>,
-    start: Start,
 }
 
 impl std::fmt::Debug for Member {
@@ -79,6 +81,10 @@ struct Shared {
     topics: Mutex<HashMap<String, Window>>,
     /// The offsets committed by [`Member::commit`], with the numbers of their assignments.
     committed: Mutex<HashMap<PartitionId, (u64, i64)>>,
+    /// Where the group starts without an offset.
+    start: Start,
+    /// Partitions whose start could not be resolved yet, and when that is tried again.
+    unresolved: Mutex<Vec<(TopicPartitionList, Instant)>>,
     /// Partitions that are being revoked.
     revocations: Mutex<Vec<Revocation>>,
     /// No record is being processed, and the client is about to be closed.
@@ -144,6 +150,7 @@ impl ConsumerContext for Rebalances {
                     unassign(consumer, list);
                     return;
                 }
+                self.0.unresolved.lock().unwrap_or_else(PoisonError::into_inner).clear();
                 let is_lost = consumer.assignment_lost();
                 // The partitions of a lost assignment already have other owners.
                 let wait = if is_lost { Duration::ZERO } else { FINISH_TIME };
@@ -162,7 +169,21 @@ impl ConsumerContext for Rebalances {
 }
 
 impl Shared {
+    /// Assigns partitions; if it cannot be found out where to start, later.
     fn assign(&self, consumer: &BaseConsumer<Rebalances>, list: &TopicPartitionList) {
+        let list = match start::resolve(consumer, self.start, list) {
+            Ok(list) => list,
+            Err(error) => {
+                tracing::warn!(group = %self.group, %error, partitions = %names(&ids(list)), "start of partitions unknown; retrying");
+                let retry_at = Instant::now() + RESOLVE_INTERVAL;
+                self.unresolved.lock().unwrap_or_else(PoisonError::into_inner).push((list.clone(), retry_at));
+                return;
+            }
+        };
+        self.assign_resolved(consumer, &list);
+    }
+
+    fn assign_resolved(&self, consumer: &BaseConsumer<Rebalances>, list: &TopicPartitionList) {
         // A partition that was paused when it was revoked is still paused.
         let _ = consumer.resume(list);
         let assigned = if is_cooperative(consumer) { consumer.incremental_assign(list) } else { consumer.assign(list) };
@@ -229,7 +250,8 @@ impl Member {
             .set("enable.auto.commit", "true")
             .set("enable.auto.offset.store", "false")
             .set("auto.commit.interval.ms", listener.commit_interval.as_millis().max(1).to_string())
-            .set("auto.offset.reset", listener.start.word())
+            // Only for offsets that are no longer in the log: `start` is resolved when a partition is assigned.
+            .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_committed")
             .set("queued.max.messages.kbytes", QUEUED_KIB_MAX.to_string())
             .set("fetch.max.bytes", FETCH_LEN_MAX.to_string())
@@ -265,6 +287,8 @@ impl Member {
             assignment: Assignment::default(),
             topics: Mutex::default(),
             committed: Mutex::default(),
+            start: listener.start,
+            unresolved: Mutex::default(),
             revocations: Mutex::default(),
             is_closing: AtomicBool::new(false),
         };
@@ -275,7 +299,7 @@ impl Member {
                 "a consumer of `{brokers}` cannot be created: check `tls`, `sasl` and the timeouts"
             ))
         })?;
-        Ok(Arc::new(Self { consumer, start: listener.start }))
+        Ok(Arc::new(Self { consumer }))
     }
 
     fn shared(&self) -> &Shared {
@@ -400,6 +424,7 @@ impl Member {
             if self.assignment().is_stopped() || deliveries.is_closed() {
                 return Ok(());
             }
+            self.finish_assignments();
             self.finish_revocations();
             self.pause_and_resume();
             self.check_while_down();
@@ -413,6 +438,11 @@ impl Member {
         let shared = self.shared();
         self.commit_stored();
         shared.is_closing.store(true, Ordering::Relaxed);
+        let unresolved = std::mem::take(&mut *shared.unresolved.lock().unwrap_or_else(PoisonError::into_inner));
+        for (list, _) in unresolved {
+            // The client waits for an answer.
+            let _ = self.consumer.incremental_assign(&list);
+        }
         // The client waits for them, and does not call back a second time.
         let revocations = std::mem::take(&mut *shared.revocations.lock().unwrap_or_else(PoisonError::into_inner));
         for revocation in revocations {
@@ -472,19 +502,6 @@ impl Member {
         Ok(())
     }
 
-    /// Without an offset, the next owner of a partition would start at its end if `start` says so.
-    fn mark_start(&self, first: &RecordId) {
-        if !self.assignment().commits_offsets(&first.partition) {
-            self.store(&first.partition, first.offset);
-        } else if self.start == Start::Latest {
-            let offsets = BTreeMap::from([(first.partition.clone(), first.offset)]);
-            let committed = offsets_list(&offsets).and_then(|list| self.consumer.commit(&list, CommitMode::Sync));
-            if let Err(error) = committed {
-                tracing::warn!(group = %self.shared().group, %error, "first offset of a partition not committed");
-            }
-        }
-    }
-
     fn store(&self, (topic, partition): &PartitionId, offset: i64) {
         let mut list = TopicPartitionList::with_capacity(1);
         let added = list.add_partition_offset(topic, *partition, Offset::Offset(offset));
@@ -535,6 +552,18 @@ impl Member {
         }
     }
 
+    /// Tries again to assign partitions whose start is unknown.
+    fn finish_assignments(&self) {
+        let shared = self.shared();
+        let due: Vec<_> = {
+            let mut unresolved = shared.unresolved.lock().unwrap_or_else(PoisonError::into_inner);
+            unresolved.extract_if(.., |(_, retry_at)| *retry_at <= Instant::now()).collect()
+        };
+        for (list, _) in due {
+            shared.assign(&self.consumer, &list);
+        }
+    }
+
     fn pause_and_resume(&self) {
         let (paused, resumed) = self.assignment().flow(bodies::has_room(), bodies::usage().1);
         for (ids, result) in [
@@ -565,14 +594,11 @@ impl Receiver<'_> {
         let member = self.member;
         let record = ReceivedRecord::copy(message, Arc::clone(&self.topic));
         let partition = (Arc::clone(&record.topic), record.partition);
-        let Some(ReceivedId { record: id, stop, is_first, is_full }) =
+        let Some(ReceivedId { record: id, stop, is_full }) =
             member.assignment().received(&partition, record.offset, record.len())
         else {
             return false;
         };
-        if is_first {
-            member.mark_start(&id);
-        }
         member.shared().monitor.is_up();
         let reservation = Reservation::forced(record.len());
         // The arbiter takes them without waiting for anything; it may also have ended.

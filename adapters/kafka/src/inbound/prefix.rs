@@ -84,11 +84,6 @@ impl Prefix {
         self.unsettled
     }
 
-    /// Whether no record was received yet.
-    pub(super) fn is_new(&self) -> bool {
-        self.last.is_none()
-    }
-
     /// The memory of its records, in bytes.
     pub(super) fn len(&self) -> usize {
         self.len
@@ -170,7 +165,6 @@ mod tests {
     #[test]
     fn offsets_that_go_back_are_noticed_even_if_all_records_are_settled() {
         let mut prefix = Prefix::new(4, 1000);
-        assert!(prefix.is_new());
         receive(&mut prefix, [7]);
         prefix.settle(7);
         assert_eq!([6, 7, 8].map(|offset| prefix.position(offset)), [Position::Back, Position::Again, Position::Next]);
