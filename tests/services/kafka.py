@@ -114,7 +114,7 @@ class Kafka(Service):
                 for name, port in own.items() if name != "CONTROLLER"),
             "listener.security.protocol.map": ",".join(
                 f"{name}:{'PLAINTEXT' if name == 'CONTROLLER' else name}" for name in own),
-            "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+            "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
         }
         replicas = str(self.BROKERS)
         for name in ["offsets.topic", "transaction.state.log", "share.coordinator.state.topic"]:
@@ -132,6 +132,9 @@ class Kafka(Service):
                 prefix = f"listener.name.{name.lower()}"
                 settings[f"{prefix}.plain.sasl.jaas.config"] = (
                     f"org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";")
+                # Takes tokens without a signature.
+                settings[f"{prefix}.oauthbearer.sasl.jaas.config"] = (
+                    "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"broker\";")
                 for digest in ["256", "512"]:
                     settings[f"{prefix}.scram-sha-{digest}.sasl.jaas.config"] = (
                         "org.apache.kafka.common.security.scram.ScramLoginModule required;")

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crossdock_tests::{Backend, Gateway, Kafka, Recorder, call, call_with, routes, until, write_certificates};
 use serde_json::{Value, json};
 
@@ -205,7 +207,12 @@ fn kafka_is_reached_over_tls_with_certificates_and_logins() {
         format!("{{ ca: {}, cert: {}, key: {} }}", file("other-ca.pem"), file("client.pem"), file("client.key"));
     let (brokers, login) = (kafka.brokers_with_tls.as_ref(), kafka.brokers_with_tls_and_login.as_ref());
     let (brokers, (user, password)) = (brokers.expect("TLS"), &kafka.login);
-    let values: [(&str, &dyn std::fmt::Display); 8] = [
+    let (token, expired) = (unsigned_token(3600), folder.path().join("expired"));
+    std::fs::write(&expired, unsigned_token(-3600)).expect("a file");
+    let expired = expired.display().to_string();
+    let values: [(&str, &dyn std::fmt::Display); 10] = [
+        ("TOKEN", &token),
+        ("EXPIRED", &expired),
         ("BROKERS", brokers),
         ("LOGIN", login.expect("TLS")),
         ("GOOD", &good),
@@ -219,18 +226,28 @@ fn kafka_is_reached_over_tls_with_certificates_and_logins() {
         "public: {{ http: {{ bind: \"127.0.0.1:0\" }} }}\n  topics: {{ kafka: {{ brokers: \"{brokers}\", tls: {good}, group: secure }} }}"
     );
     let gateway = Gateway::start_with(&listeners, &routes("kafka-tls", &values));
-    for path in ["/good", "/login"] {
+    for path in ["/good", "/login", "/token"] {
         let reply = call(&gateway.public(), "POST", path, "{}");
         assert_eq!(reply.status, 202, "{path}: {}", reply.body);
     }
-    until("both records to be consumed over TLS", || backend.requests() == 2);
-    for (path, cause) in [("/nobody", "SSL"), ("/distrusting", "certificate")] {
+    until("all records to be consumed over TLS", || backend.requests() == 3);
+    for (path, cause) in [("/nobody", "SSL"), ("/distrusting", "certificate"), ("/expired", "expired")] {
         let reply = call(&gateway.public(), "POST", path, "{}");
         assert_eq!(reply.status, 503, "{path}: {}", reply.body);
         let services = gateway.admin_json("/api/v1/services").to_string();
         assert!(services.contains(cause), "{path}: the reason is shown: {services}");
     }
-    assert!(!gateway.log().iter().any(|line| line.contains(password)), "passwords are not logged");
+    let secrets = [password, &token];
+    assert!(!gateway.log().iter().any(|line| secrets.iter().any(|secret| line.contains(*secret))), "none is logged");
+}
+
+/// A token for Kafka's test handler, which takes tokens without a signature (RFC 7515, appendix A.5), that expires after some seconds.
+fn unsigned_token(lifetime: i64) -> String {
+    #[expect(clippy::disallowed_methods, reason = "tokens expire by the wall clock")]
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let expiry = i64::try_from(now).expect("seconds") + lifetime;
+    let claims = format!("{{\"sub\":\"gateway\",\"iat\":{},\"exp\":{expiry}}}", expiry - 7200);
+    format!("{}.{}.", URL_SAFE_NO_PAD.encode("{\"alg\":\"none\"}"), URL_SAFE_NO_PAD.encode(claims))
 }
 
 #[test]

@@ -1,12 +1,16 @@
 //! What all clients of librdkafka share: their settings, their logs, and their last error.
 
+use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossdock_ports::PortStatus;
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::config::{Cluster, TokenSource};
 
 /// Receives the logs and errors of a client.
 #[derive(Debug)]
@@ -15,6 +19,8 @@ pub(crate) struct Monitor {
     brokers: String,
     /// What the client does, for logs.
     purpose: &'static str,
+    /// Where bearer tokens come from, if they are used.
+    tokens: Option<TokenSource>,
     /// The last error, until the brokers do something that was requested.
     problem: Mutex<Option<Problem>>,
 }
@@ -26,8 +32,9 @@ struct Problem {
 }
 
 impl Monitor {
-    pub(crate) fn new(brokers: &str, purpose: &'static str) -> Self {
-        Self { brokers: brokers.to_owned(), purpose, problem: Mutex::default() }
+    pub(crate) fn new(cluster: &Cluster, purpose: &'static str) -> Self {
+        let (brokers, tokens) = (cluster.brokers.clone(), cluster.token_source().cloned());
+        Self { brokers, purpose, tokens, problem: Mutex::default() }
     }
 
     /// The brokers replied.
@@ -68,6 +75,16 @@ impl Monitor {
 }
 
 impl ClientContext for Monitor {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let token = self.tokens.as_ref().ok_or("no token is configured")?.token();
+        token.map_err(|problem| {
+            self.is_down(&problem);
+            problem.into()
+        })
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         let (brokers, purpose) = (&self.brokers, self.purpose);
         match level {

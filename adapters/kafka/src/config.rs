@@ -4,6 +4,7 @@ mod checked;
 mod cluster;
 mod key;
 mod start;
+mod token;
 
 use std::time::Duration as StdDuration;
 
@@ -14,6 +15,7 @@ use crossdock_tls::ClientTlsSettings;
 pub(crate) use checked::{Entry, Listener, Operation, RejectPolicy, Replies, Service};
 pub(crate) use cluster::Cluster;
 pub(crate) use start::Start;
+pub(crate) use token::TokenSource;
 
 choices! {
     /// How the gateway authenticates to the brokers (RFC 4422).
@@ -24,6 +26,8 @@ choices! {
         ScramSha256 = "SCRAM-SHA-256",
         /// A challenge with SHA-512.
         ScramSha512 = "SCRAM-SHA-512",
+        /// A bearer token (RFC 7628), from `token`.
+        OauthBearer = "OAUTHBEARER",
     }
 }
 
@@ -97,9 +101,21 @@ settings! {
         /// The mechanism.
         pub(crate) mechanism: Mechanism,
         /// The user name.
-        pub(crate) username: String,
+        pub(crate) username: Option<String>,
         /// The password.
-        pub(crate) password: Spanned<Secret>,
+        pub(crate) password: Option<Spanned<Secret>>,
+        /// Where a bearer token comes from.
+        pub(crate) token: Option<TokenSettings>,
+    }
+
+    /// where a bearer token comes from
+    pub(crate) struct TokenSettings {
+        /// A file, which is read again before the token expires.
+        pub(crate) file: Option<String>,
+        /// A program with its arguments, which prints the token; run again before the token expires, for at most ten seconds.
+        pub(crate) command: Vec<String>,
+        /// How long a token is used that does not say when it expires.
+        pub(crate) lifetime: Duration = millis(300_000),
     }
 
     /// a kafka listener

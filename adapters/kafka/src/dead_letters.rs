@@ -224,12 +224,15 @@ impl Reader {
             .set("enable.auto.offset.store", "false")
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "earliest");
-        let monitor = Monitor::new(&of.cluster.brokers, "read dead letters");
+        let monitor = Monitor::new(&of.cluster, "read dead letters");
         // The error may contain values of settings.
         let consumer = config
             .create_with_context(monitor)
             .map_err(|_: KafkaError| unreachable("a consumer cannot be created: check `tls` and `sasl`"))?;
-        Ok(Self { topic: Arc::clone(&of.topic), consumer })
+        let reader = Self { topic: Arc::clone(&of.topic), consumer };
+        // A bearer token is only asked for while the client is polled.
+        reader.consumer.poll(POLL_TIME);
+        Ok(reader)
     }
 
     fn fault(&self, error: &KafkaError) -> Fault {

@@ -50,7 +50,7 @@ pub(crate) struct KafkaInbound {
 
 impl KafkaInbound {
     pub(crate) fn open(name: &str, listener: &Listener, producers: &Producers) -> Result<Self, AdapterError> {
-        let monitor = Arc::new(Monitor::new(&listener.cluster.brokers, "consume"));
+        let monitor = Arc::new(Monitor::new(&listener.cluster, "consume"));
         Ok(Self {
             name: name.to_owned(),
             cluster: listener.cluster.clone(),
@@ -138,7 +138,7 @@ impl KafkaInbound {
             ingress: ingress.open(),
             cluster: self.cluster.clone(),
             transactional_id: self.transactional_id.clone(),
-            monitor: Arc::new(Monitor::new(&self.cluster.brokers, "produce in transactions")),
+            monitor: Arc::new(Monitor::new(&self.cluster, "produce in transactions")),
         });
         let lanes = Lanes::new(Rc::clone(&context));
         let mut received = Vec::with_capacity(DELIVERIES_COUNT);

@@ -1,12 +1,14 @@
 //! The producers of the process: one idempotent producer for each cluster, which all data arbiters share.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crossdock_message::Fault;
 use crossdock_ports::{AdapterError, PortStatus};
+use rdkafka::client::OAuthToken;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
@@ -126,6 +128,12 @@ impl Confirms {
 }
 
 impl ClientContext for Confirms {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.0.generate_oauth_token(config)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         self.0.log(level, facility, text);
     }
@@ -154,7 +162,7 @@ impl ProducerContext for Confirms {
 
 impl Producer {
     fn open(cluster: &Cluster, batching: Batching) -> Result<Self, AdapterError> {
-        let monitor = Arc::new(Monitor::new(&cluster.brokers, "produce"));
+        let monitor = Arc::new(Monitor::new(cluster, "produce"));
         let open = create(cluster, batching, &monitor, true)?;
         let client = Client { open: Some(open), replaced: None };
         let (client, unbatched) = (Mutex::new(client), Mutex::default());

@@ -5,6 +5,7 @@
 //! no old one is read.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use crossdock_delivery::Backoff;
 use crossdock_message::Fault;
 use crossdock_ports::{AdapterError, PortStatus};
+use rdkafka::client::OAuthToken;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataPartition;
@@ -113,7 +115,7 @@ impl Drop for Registration {
 
 impl ReplyReceiver {
     fn open(cluster: &Cluster, replies: &Replies) -> Result<Arc<Self>, AdapterError> {
-        let monitor = Arc::new(Monitor::new(&cluster.brokers, "receive replies"));
+        let monitor = Arc::new(Monitor::new(cluster, "receive replies"));
         let mut config = cluster.client_config();
         config
             // Required by librdkafka, but no group is joined and nothing is committed.
@@ -188,6 +190,12 @@ fn random_number() -> u64 {
 struct Observer(Arc<Monitor>);
 
 impl ClientContext for Observer {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.0.generate_oauth_token(config)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         self.0.log(level, facility, text);
     }
@@ -274,6 +282,8 @@ impl Polling {
 
     /// Starts to read at the current ends of the partitions.
     fn position(&mut self) -> Result<(), String> {
+        // A bearer token is only asked for while the client is polled.
+        self.consumer.poll(Duration::ZERO);
         let text = |error: KafkaError| match (error.rdkafka_error_code(), self.monitor.status()) {
             // The client knows more.
             (

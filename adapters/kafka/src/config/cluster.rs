@@ -3,14 +3,21 @@
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use crossdock_settings::{Node, OneOrMany, Reader, Spanned};
+use crossdock_settings::{Node, OneOrMany, Reader, Secret, Spanned};
 use crossdock_tls::ClientTlsSettings;
 use rdkafka::ClientConfig;
 
-use super::{Mechanism, SaslSettings};
+use super::{Mechanism, SaslSettings, TokenSource};
 
 /// The maximum length of an address in bytes.
 const ADDRESS_LEN_MAX: usize = 255;
+
+/// A login, as checked.
+#[derive(Clone)]
+enum Login {
+    Password { mechanism: Mechanism, username: String, password: Secret },
+    Token(TokenSource),
+}
 
 /// How to reach a cluster. Contains a password, which must never be shown.
 #[derive(Clone)]
@@ -18,7 +25,7 @@ pub(crate) struct Cluster {
     /// The addresses, separated by commas.
     pub(crate) brokers: String,
     tls: Option<ClientTlsSettings>,
-    sasl: Option<SaslSettings>,
+    sasl: Option<Login>,
     /// Equal for equal clusters, passwords included.
     pub(crate) fingerprint: u64,
     /// The same as text.
@@ -59,19 +66,14 @@ impl Cluster {
             reader.error("tls", node.get("tls").map_or(node.span, |node| node.span), message, "remove `server_name`");
             is_valid = false;
         }
-        if let Some(sasl) = &sasl {
-            if sasl.mechanism == Mechanism::Plain && tls.is_none() {
-                let help = "add `tls: {}`, or use `mechanism: SCRAM-SHA-512`";
-                let text = "`PLAIN` sends the password in plain text: it needs `tls`";
-                reader.error("sasl", node.get("sasl").map_or(node.span, |node| node.span), text, help);
-                is_valid = false;
+        let sasl = match sasl {
+            None => None,
+            Some(sasl) => {
+                let login = Login::read(sasl, tls.is_some(), node.get("sasl").unwrap_or(node), reader);
+                is_valid &= login.is_some();
+                login
             }
-            if sasl.password.value.literal {
-                let help = "write the password as `${env:NAME}` or `${file:PATH}`".to_owned();
-                let text = "the file contains a password in plain text";
-                reader.diagnostics.warning("literal-secret", sasl.password.span, text, Some(help));
-            }
-        }
+        };
         let brokers: Vec<&str> = brokers.0.iter().map(|broker| broker.value.as_str()).collect();
         is_valid.then(|| {
             let brokers = brokers.join(",");
@@ -100,19 +102,72 @@ impl Cluster {
                 }
             }
         }
-        if let Some(sasl) = &self.sasl {
-            config.set("sasl.mechanisms", sasl.mechanism.word());
-            config.set("sasl.username", &sasl.username).set("sasl.password", sasl.password.value.reveal());
+        match &self.sasl {
+            None => {}
+            Some(Login::Password { mechanism, username, password }) => {
+                config.set("sasl.mechanisms", mechanism.word());
+                config.set("sasl.username", username).set("sasl.password", password.reveal());
+            }
+            Some(Login::Token(_)) => {
+                config.set("sasl.mechanisms", Mechanism::OauthBearer.word());
+            }
         }
         config
     }
+
+    /// Where bearer tokens come from, if they are used.
+    pub(crate) fn token_source(&self) -> Option<&TokenSource> {
+        match &self.sasl {
+            Some(Login::Token(source)) => Some(source),
+            _ => None,
+        }
+    }
 }
 
-fn fingerprint(brokers: &str, tls: Option<&ClientTlsSettings>, sasl: Option<&SaslSettings>) -> u64 {
+impl Login {
+    fn read(settings: SaslSettings, has_tls: bool, node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let mechanism = settings.mechanism;
+        if matches!(mechanism, Mechanism::Plain | Mechanism::OauthBearer) && !has_tls {
+            let sent = if mechanism == Mechanism::Plain { "the password" } else { "the token" };
+            let text = format!("`{}` sends {sent} in plain text: it needs `tls`", mechanism.word());
+            reader.error("sasl", node.span, text, "add `tls: {}`, or use `mechanism: SCRAM-SHA-512`");
+            return None;
+        }
+        match (mechanism, settings.username, settings.password, settings.token) {
+            (Mechanism::OauthBearer, None, None, Some(token)) => {
+                TokenSource::read(token, node.get("token").unwrap_or(node), reader).map(Self::Token)
+            }
+            (Mechanism::OauthBearer, ..) => {
+                let help = "write `token: { file: PATH }` or `token: { command: [PROGRAM] }`";
+                reader.error("sasl", node.span, "`OAUTHBEARER` needs `token`, and nothing else", help);
+                None
+            }
+            (_, Some(username), Some(password), None) => {
+                if password.value.literal {
+                    let help = "write the password as `${env:NAME}` or `${file:PATH}`".to_owned();
+                    let text = "the file contains a password in plain text";
+                    reader.diagnostics.warning("literal-secret", password.span, text, Some(help));
+                }
+                Some(Self::Password { mechanism, username, password: password.value })
+            }
+            _ => {
+                let text = format!("`{}` needs `username` and `password`, and nothing else", mechanism.word());
+                reader.error("sasl", node.span, text, "write `username: NAME` and `password: \"${env:NAME}\"`");
+                None
+            }
+        }
+    }
+}
+
+fn fingerprint(brokers: &str, tls: Option<&ClientTlsSettings>, sasl: Option<&Login>) -> u64 {
     let mut hasher = DefaultHasher::new();
     (brokers, format!("{tls:?}")).hash(&mut hasher);
-    if let Some(sasl) = sasl {
-        (sasl.mechanism.word(), &sasl.username, sasl.password.value.reveal()).hash(&mut hasher);
+    match sasl {
+        None => {}
+        Some(Login::Password { mechanism, username, password }) => {
+            (mechanism.word(), username, password.reveal()).hash(&mut hasher);
+        }
+        Some(Login::Token(source)) => source.hash(&mut hasher),
     }
     hasher.finish()
 }

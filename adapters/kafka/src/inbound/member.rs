@@ -3,6 +3,7 @@
 //! The thread never waits for the processing of records: it must serve rebalances. Full partitions are paused instead.
 
 use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use crossdock_delivery::failpoint;
 use crossdock_ports::{AdapterError, PortStatus};
 use crossdock_transport::bodies;
 use crossdock_transport::bodies::Reservation;
+use rdkafka::client::OAuthToken;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -101,6 +103,12 @@ struct Revocation {
 struct Rebalances(Shared);
 
 impl ClientContext for Rebalances {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.0.monitor.generate_oauth_token(config)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         self.0.monitor.log(level, facility, text);
     }
