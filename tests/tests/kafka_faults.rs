@@ -306,3 +306,36 @@ fn kafka_processes_at_most_once_by_key() {
     processed.dedup();
     assert_eq!((processed.len(), service.processed().len()), (COUNT, COUNT), "a stop neither loses nor repeats any");
 }
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_a_frozen_gateway_rejoins_and_never_moves_offsets_back() {
+    const COUNT: usize = 12_000;
+    let kafka = Kafka::start();
+    let (from, to) = (kafka.name("thawed"), kafka.name("thawed-to"));
+    let routes = prepare(kafka, &from, &to, COUNT);
+    let listeners =
+        listeners(kafka, &from, "classic").replace("commit_interval", "session_timeout: 1s, commit_interval");
+    let first = Gateway::start_with(&listeners, &routes);
+    let mut committed = 0;
+    // Every offset that is seen on the way.
+    let mut advances_to = |wanted: u64| {
+        let now = kafka.committed(&from, &from);
+        assert!(now >= committed, "committed offsets went back from {committed} to {now}");
+        committed = now;
+        now >= wanted
+    };
+    until_within(LONG, "some records to be moved", || advances_to(500));
+    first.signal("STOP");
+    let second = Gateway::start_with(&listeners, &routes);
+    let assigned = |gateway: &Gateway| gateway.log().iter().filter(|line| line.contains("partitions assigned")).count();
+    until_within(LONG, "the second gateway to take over", || assigned(&second) > 0);
+    let before = assigned(&first);
+    first.signal("CONT");
+    until_within(LONG, "all offsets to be committed", || advances_to(COUNT as u64));
+    until_within(LONG, "the first gateway to rejoin", || assigned(&first) > before);
+    drop((first, second));
+    let duplicates = check(kafka, &to, COUNT);
+    println!("in {COUNT}, lost 0, {duplicates} duplicates after a freeze");
+    assert!(duplicates <= PARTITIONS * WINDOW, "{duplicates} duplicates");
+}

@@ -125,3 +125,25 @@ fn kafka_transactions_survive_the_brokers() {
     check(&kafka, &from, &to, COUNT);
     println!("in {COUNT}, lost 0, 0 duplicates after three crashes");
 }
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_transactions_of_a_frozen_gateway_take_effect_once() {
+    const COUNT: usize = 12_000;
+    let kafka = Kafka::start();
+    let (from, to) = (kafka.name("frozen"), kafka.name("frozen-to"));
+    let routes = prepare(kafka, &from, &to, COUNT);
+    let listeners = listeners(kafka, &from, "");
+    let first = Gateway::start_with(&listeners, &routes);
+    until("some records to be moved", || numbers(kafka, &to).len() > 100);
+    // It loses its partitions in the middle of a transaction, and finishes it after another one took over.
+    first.signal("STOP");
+    let second = Gateway::start_with(&listeners, &routes);
+    until_within(LONG, "the second gateway to take over", || {
+        second.log().iter().any(|line| line.contains("partitions assigned"))
+    });
+    first.signal("CONT");
+    until_within(LONG, "all offsets to be committed", || kafka.committed(&from, &from) == COUNT as u64);
+    drop((first, second));
+    check(kafka, &from, &to, COUNT);
+}
