@@ -278,6 +278,9 @@ fn kafka_partitions_report_their_lag_and_pauses() {
         (&source["paused"], &source["lag"], &listed["listeners"][1]["up"]),
         (&json!(true), &json!(500), &json!(true))
     );
+    // Also of what is written while it is paused.
+    kafka.run(&["fill", &from, "{\"n\":#}", "100", "50"]);
+    until("its lag to grow", || metric("lag", 600));
     is_down.store(false, Ordering::SeqCst);
     until("all records to be settled", || metric("lag", 0) && metric("paused", 0) && metric("unsettled", 0));
 }

@@ -22,6 +22,7 @@ use crossdock_ports::{
 };
 use crossdock_transport::with_token;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::assignment::Window;
@@ -35,6 +36,8 @@ use crate::producer::{Batching, Producer, Producers};
 const DELIVERIES_MAX: usize = 4096;
 /// How many of them the arbiter takes at once.
 const DELIVERIES_COUNT: usize = 256;
+/// How often the ends of paused partitions are asked for.
+const ENDS_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the topics of the routes are checked for changes.
 const ROUTES_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -144,10 +147,17 @@ impl KafkaInbound {
         let mut received = Vec::with_capacity(DELIVERIES_COUNT);
         let mut subscribed: HashMap<String, Window> = HashMap::new();
         let mut routes = tokio::time::interval(ROUTES_INTERVAL);
+        let mut ends = tokio::time::interval(ENDS_INTERVAL);
+        let mut asking = None;
         let mut is_stopping = false;
         loop {
             tokio::select! {
                 biased;
+                // One question at a time, however slow the brokers are.
+                _ = ends.tick(), if asking.as_ref().is_none_or(JoinHandle::is_finished) => {
+                    let member = Arc::clone(&self.member);
+                    asking = Some(tokio::task::spawn_blocking(move || member.ask_for_ends()));
+                }
                 () = stop.cancelled(), if !is_stopping => {
                     self.member.stop();
                     is_stopping = true;

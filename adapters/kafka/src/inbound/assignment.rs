@@ -57,6 +57,8 @@ pub(super) struct Partition {
     /// Admitted records that did not end.
     active: usize,
     is_paused: bool,
+    /// The highest known end of its log.
+    end: Option<i64>,
     lag: Option<u64>,
     /// When a record arrived, or the partition was assigned.
     received_at: Instant,
@@ -118,6 +120,7 @@ impl Partition {
             begun: None,
             active: 0,
             is_paused: false,
+            end: None,
             lag: None,
             received_at: Instant::now(),
             is_silent: false,
@@ -230,7 +233,9 @@ impl Assignment {
         for (id, Extent { start, end }) in ends {
             if let Some(partition) = owned.partitions.get_mut(&id) {
                 let start = start.max(partition.prefix.settled_up_to());
-                let lag = start.zip(end).map(|(start, end)| u64::try_from(end - start).unwrap_or(0));
+                // The client's is old while the partition is paused.
+                partition.end = end.max(partition.end);
+                let lag = start.zip(partition.end).map(|(start, end)| u64::try_from(end - start).unwrap_or(0));
                 let is_silent = lag.is_some_and(|lag| lag > 0)
                     && !partition.is_paused
                     && partition.prefix.unsettled() == 0
@@ -241,6 +246,12 @@ impl Assignment {
                 (partition.lag, partition.is_silent) = (lag, is_silent);
             }
         }
+    }
+
+    /// The partitions from which nothing is read now.
+    pub(super) fn paused(&self) -> Vec<PartitionId> {
+        let owned = self.lock();
+        owned.partitions.iter().filter(|(_, partition)| partition.is_paused).map(|(id, _)| id.clone()).collect()
     }
 
     /// The partitions that have records, but from which none arrives.

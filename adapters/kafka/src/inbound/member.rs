@@ -400,6 +400,18 @@ impl Member {
         }
     }
 
+    /// Asks for the ends of paused partitions, which the client does not learn while it fetches nothing from them. Blocks.
+    pub(super) fn ask_for_ends(&self) {
+        for id in self.assignment().paused() {
+            if self.assignment().is_stopping() {
+                return;
+            }
+            if let Ok((start, end)) = self.consumer.fetch_watermarks(&id.0, id.1, CHECK_TIMEOUT) {
+                self.assignment().set_ends([(id, Extent { start: Some(start), end: Some(end) })]);
+            }
+        }
+    }
+
     /// Polls until the member is stopped and drained, or the arbiter has ended; then commits and leaves the group.
     ///
     /// # Errors
