@@ -2,8 +2,9 @@
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 
-use crossdock_tests::{Backend, Gateway, RabbitMq, call, crossdock, repository};
+use crossdock_tests::{Backend, Gateway, Kafka, RabbitMq, call, crossdock, repository};
 
 fn run(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(crossdock())
@@ -26,11 +27,16 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn demo(broker: &str) -> Output {
+fn demo(variable: &str, broker: &str) -> Output {
+    // They use the same ports if these are free.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     Command::new(crossdock())
         .args(["demo", "--once"])
         .current_dir(repository())
-        .env("CROSSDOCK_BROKER", broker)
+        .env("CROSSDOCK_BROKER", "amqp://127.0.0.1:1")
+        .env_remove("CROSSDOCK_KAFKA")
+        .env(variable, broker)
         .output()
         .expect("it runs")
 }
@@ -38,7 +44,16 @@ fn demo(broker: &str) -> Output {
 #[test]
 #[ignore = "needs RabbitMQ, which tests/run installs"]
 fn rabbitmq_is_used_by_the_demo() {
-    let output = demo(&RabbitMq::start().url);
+    let output = demo("CROSSDOCK_BROKER", &RabbitMq::start().url);
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{shown}{}", text(&output.stderr));
+    assert!(shown.contains("12 calls passed, 0 failed"), "{shown}");
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_is_used_by_the_demo() {
+    let output = demo("CROSSDOCK_KAFKA", &Kafka::start().brokers);
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{shown}{}", text(&output.stderr));
     assert!(shown.contains("12 calls passed, 0 failed"), "{shown}");
@@ -46,10 +61,12 @@ fn rabbitmq_is_used_by_the_demo() {
 
 #[test]
 fn the_demo_succeeds_without_a_broker() {
-    let output = demo("amqp://127.0.0.1:1");
+    let output = demo("CROSSDOCK_BROKER", "amqp://127.0.0.1:1");
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{shown}{}", text(&output.stderr));
-    assert!(shown.contains("no AMQP broker is reachable"), "{shown}");
+    for broker in ["RabbitMQ", "Kafka"] {
+        assert!(shown.contains(&format!("requests through {broker} are skipped")), "{shown}");
+    }
     assert!(shown.contains("10 calls passed, 0 failed"), "{shown}");
     assert!(
         shown.contains("<FindOrder xmlns=\"urn:legacy:orders\" version=\"2\"><OrderNo>1001</OrderNo></FindOrder>"),

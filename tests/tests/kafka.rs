@@ -312,3 +312,17 @@ fn kafka_groups_start_where_their_settings_say() {
         assert_eq!(values, expected, "{start}");
     }
 }
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_topics_are_created_where_settings_say_so() {
+    let kafka = Kafka::start();
+    let topic = kafka.name("created");
+    let routes = routes("kafka-create", &[("BROKERS", &kafka.brokers), ("TOPIC", &topic)]);
+    let gateway = Gateway::start_with(&listeners(kafka, &topic), &routes);
+    assert_eq!(call(&gateway.public(), "POST", "/put", "{}").status, 202);
+    until("the record to be moved", || kafka.committed(&topic, &topic) == 1);
+    assert_eq!(kafka.run(&["count", &format!("{topic}-out")]), "1");
+    assert_eq!(kafka.run(&["count", &format!("{topic}-dead")]), "0", "it exists");
+    until("a request to be answered", || call(&gateway.public(), "POST", "/ask", "{}").status == 200);
+}

@@ -54,6 +54,16 @@ choices! {
 }
 
 choices! {
+    /// What happens if a topic does not exist.
+    pub(crate) enum Declare {
+        /// That is reported.
+        Check = "check",
+        /// It is created, with the brokers' default number of partitions and replicas.
+        Create = "create",
+    }
+}
+
+choices! {
     /// What happens to a record that will never succeed.
     pub(crate) enum Reject {
         /// It is written to the topic that `dead_letter` names, with the reason.
@@ -150,6 +160,8 @@ settings! {
         pub(crate) listen: String,
         /// The topic to consume.
         pub(crate) topic: Spanned<String>,
+        /// What happens if the topic or its dead letter topic does not exist.
+        pub(crate) declare: Declare = Declare::Check,
         /// Which records are processed one after another.
         pub(crate) order: Order = Order::Partition,
         /// The maximum number of records that are processed at the same time.
@@ -188,6 +200,8 @@ settings! {
     pub(crate) struct RepliesSettings {
         /// The topic.
         pub(crate) topic: Spanned<String>,
+        /// What happens if it does not exist.
+        pub(crate) declare: Declare = Declare::Check,
         /// The partitions for this instance; others must have their own. Without it, every instance reads all partitions and ignores replies to
         /// others.
         pub(crate) partitions: Vec<i32>,
@@ -223,6 +237,8 @@ settings! {
     pub(crate) struct OperationSettings {
         /// The topic to write to.
         pub(crate) topic: Spanned<String>,
+        /// What happens if the topic does not exist.
+        pub(crate) declare: Declare = Declare::Check,
         /// The key: text with fields of the message in braces, such as `{customer}`. Without it, the key of the message, if its source had one.
         pub(crate) key: Option<Spanned<String>>,
         /// The partition, from 0; by default Kafka's partitioner chooses by the key.

@@ -9,13 +9,14 @@ mod prefix;
 mod request;
 mod start;
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crossdock_delivery::run_on_own_thread;
+use crossdock_delivery::{Backoff, run_on_own_thread};
 use crossdock_message::ByteString;
 use crossdock_ports::{
     AdapterError, EntrySpec, Inbound, Ingress, OpenIngress, PortStatus, ReportStatus, SendFuture, SourceStatus, Stop,
@@ -29,13 +30,17 @@ use self::assignment::Window;
 use self::lanes::Lanes;
 use self::member::{Member, StopOnDrop};
 use crate::client::Monitor;
-use crate::config::{Cluster, Entry, Listener};
+use crate::config::{Cluster, Declare, Entry, Listener, RejectPolicy};
+use crate::declare;
 use crate::producer::{Batching, Producer, Producers};
 
 /// The maximum number of records on their way to the arbiter; the polling thread waits for it.
 const DELIVERIES_MAX: usize = 4096;
 /// How many of them the arbiter takes at once.
 const DELIVERIES_COUNT: usize = 256;
+/// The delays between attempts to create topics.
+const DECLARE_INTERVAL_MIN: Duration = Duration::from_millis(500);
+const DECLARE_INTERVAL_MAX: Duration = Duration::from_secs(30);
 /// How often the ends of paused partitions are asked for.
 const ENDS_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the topics of the routes are checked for changes.
@@ -149,6 +154,8 @@ impl KafkaInbound {
         let mut routes = tokio::time::interval(ROUTES_INTERVAL);
         let mut ends = tokio::time::interval(ENDS_INTERVAL);
         let mut asking = None;
+        let cluster = self.cluster.clone();
+        let mut declarations = Declarations { cluster, started: HashSet::new(), finished: Rc::default() };
         let mut is_stopping = false;
         loop {
             tokio::select! {
@@ -165,7 +172,10 @@ impl KafkaInbound {
                 _ = routes.tick(), if !is_stopping => {
                     let topics = context.routed_topics();
                     lanes.update(&topics);
-                    let wanted: HashMap<_, _> = topics.into_iter().map(|(topic, spec)| (topic, window(&spec))).collect();
+                    let ready = topics.into_iter().filter(|(_, spec)| {
+                        spec.as_any().downcast_ref().is_none_or(|entry| declarations.is_ready(entry))
+                    });
+                    let wanted: HashMap<_, _> = ready.map(|(topic, spec)| (topic, window(&spec))).collect();
                     if wanted != subscribed {
                         self.member.subscribe(wanted.clone());
                         subscribed = wanted;
@@ -180,6 +190,39 @@ impl KafkaInbound {
                 }
             }
         }
+    }
+}
+
+/// Creates topics that entries want to be created.
+struct Declarations {
+    cluster: Cluster,
+    /// Topics that are being created, and those that exist.
+    started: HashSet<String>,
+    finished: Rc<RefCell<HashSet<String>>>,
+}
+
+impl Declarations {
+    /// Whether a topic can be subscribed: it exists, or that is not checked.
+    fn is_ready(&mut self, entry: &Entry) -> bool {
+        if entry.declare == Declare::Check || self.finished.borrow().contains(&entry.topic) {
+            return true;
+        }
+        if self.started.insert(entry.topic.clone()) {
+            let mut topics = vec![entry.topic.clone()];
+            if let RejectPolicy::DeadLetter(dead) = &entry.reject_policy {
+                topics.push(dead.clone());
+            }
+            let (cluster, finished) = (self.cluster.clone(), Rc::clone(&self.finished));
+            tokio::task::spawn_local(async move {
+                let mut backoff = Backoff::new(DECLARE_INTERVAL_MIN, DECLARE_INTERVAL_MAX);
+                while let Err(problem) = declare::create(cluster.clone(), topics.clone()).await {
+                    tracing::warn!(topics = topics.join(" "), problem, "topics not created; retrying");
+                    backoff.wait(std::future::pending()).await;
+                }
+                finished.borrow_mut().extend(topics.into_iter().take(1));
+            });
+        }
+        false
     }
 }
 

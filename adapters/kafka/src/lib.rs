@@ -13,6 +13,7 @@
 //! | `correlation` | the headers that tie a reply to its request |
 //! | `dead_letters` | dead letter topics, for the commands that list and replay them |
 //! | `transaction` | transactions of records and offsets |
+//! | `declare` | creates topics |
 //! | `received` | records as received |
 //! | `mapping` | canonical messages to and from records |
 
@@ -21,6 +22,7 @@ mod client;
 mod config;
 mod correlation;
 mod dead_letters;
+mod declare;
 mod error;
 mod inbound;
 mod mapping;

@@ -1,6 +1,7 @@
 //! Sends messages to topics, and requests with replies.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,8 @@ use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format,
 use crossdock_ports::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_transport::bodies::Reservation;
 
-use crate::config::{Operation, Replies, Service};
+use crate::config::{Cluster, Declare, Operation, Replies, Service};
+use crate::declare;
 use crate::error::{bad_reply, reply_lost, unconfirmed, unreachable};
 use crate::mapping;
 use crate::producer::{Batching, Producer, Producers, Record};
@@ -26,8 +28,9 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct KafkaOutbound {
     producer: Arc<Producer>,
     requester: Option<Requester>,
-    /// The fingerprint of the cluster.
-    cluster: u64,
+    cluster: Cluster,
+    /// Topics that exist, of those that are to be created.
+    declared: RefCell<HashSet<String>>,
     name: ByteString,
 }
 
@@ -57,8 +60,8 @@ impl KafkaOutbound {
                 Some(Requester { receiver, replies: replies.clone(), requests: OnceCell::new() })
             }
         };
-        let cluster = service.cluster.fingerprint;
-        Ok(Rc::new(Self { producer, requester, cluster, name: service.cluster.brokers.as_str().into() }))
+        let (cluster, declared) = (service.cluster.clone(), RefCell::default());
+        Ok(Rc::new(Self { producer, requester, cluster, declared, name: service.cluster.brokers.as_str().into() }))
     }
 
     async fn send(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
@@ -69,6 +72,7 @@ impl KafkaOutbound {
         // Bytes without a media type get none on the way.
         let is_untyped = matches!(&message.body, Body::Raw { format: Format::Raw, of_type: None, .. });
         let content_type = body.content_type.filter(|_| !is_untyped || message.content_type.is_some());
+        self.declare(operation).await?;
         let mut record = Record {
             topic: &operation.topic,
             partition: operation.partition,
@@ -106,12 +110,23 @@ impl KafkaOutbound {
         mapping::reply(&reply, value, operation.body.format(), operation.call.as_ref(), carry)
     }
 
+    /// Creates the topic of an operation before its first record, if it is to be created.
+    async fn declare(&self, operation: &Operation) -> Result<(), Fault> {
+        if operation.declare == Declare::Check || self.declared.borrow().contains(&operation.topic) {
+            return Ok(());
+        }
+        let created = declare::create(self.cluster.clone(), vec![operation.topic.clone()]).await;
+        created.map_err(unreachable)?;
+        self.declared.borrow_mut().insert(operation.topic.clone());
+        Ok(())
+    }
+
     /// Writes a record; gives up shortly before the deadline of its message, while that can still be reported.
     async fn confirm(&self, message: &Message, record: Record<'_>) -> Result<(), Fault> {
         let transaction = message.context.as_ref().and_then(|context| context.transaction.as_ref());
         let participant = transaction.and_then(|any| any.downcast_ref::<Participant>());
         let sending = async {
-            match participant.filter(|participant| participant.is_of(self.cluster)) {
+            match participant.filter(|participant| participant.is_of(self.cluster.fingerprint)) {
                 Some(participant) => participant.send(record).await,
                 None => self.producer.send(record).await,
             }

@@ -22,8 +22,9 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList, config::RDKafkaLogLevel
 use tokio::sync::{mpsc, watch};
 
 use crate::client::Monitor;
-use crate::config::{Cluster, Replies};
+use crate::config::{Cluster, Declare, Replies};
 use crate::correlation::CorrelationId;
+use crate::declare;
 use crate::error::unreachable;
 use crate::received::ReceivedRecord;
 
@@ -138,6 +139,7 @@ impl ReplyReceiver {
         let polling = Polling {
             consumer,
             replies: replies.clone(),
+            cluster: cluster.clone(),
             monitor: Arc::clone(&monitor),
             senders: Arc::downgrade(&senders),
             next: HashMap::new(),
@@ -210,6 +212,7 @@ impl ConsumerContext for Observer {}
 /// The polling thread.
 struct Polling {
     consumer: BaseConsumer<Observer>,
+    cluster: Cluster,
     replies: Replies,
     monitor: Arc<Monitor>,
     /// Gone once nobody waits for replies any more.
@@ -293,7 +296,16 @@ impl Polling {
             (Some(code), _) => code.to_string(),
             (None, PortStatus::Up) => "the client failed".to_owned(),
         };
-        let existing = existing_partitions(&self.consumer, &self.topic, QUERY_TIMEOUT).map_err(text)?;
+        let mut existing = existing_partitions(&self.consumer, &self.topic, QUERY_TIMEOUT).map_err(text)?;
+        if existing.is_empty() && self.replies.declare == Declare::Create {
+            declare::create_blocking(&self.cluster, std::slice::from_ref(&self.replies.topic))?;
+            // New topics become known to the brokers one after another.
+            let until = Instant::now() + QUERY_TIMEOUT;
+            while existing.is_empty() && Instant::now() < until {
+                self.consumer.poll(POLL_TIME);
+                existing = existing_partitions(&self.consumer, &self.topic, QUERY_TIMEOUT).map_err(text)?;
+            }
+        }
         if existing.is_empty() {
             return Err("the topic does not exist".to_owned());
         }

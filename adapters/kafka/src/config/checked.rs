@@ -17,7 +17,7 @@ use crossdock_settings::{FromNode, Node, Reader, Spanned};
 use super::cluster::Cluster;
 use super::key::KeyTemplate;
 use super::{
-    Compression, Convention, EntrySettings, GroupProtocol, ListenerSettings, OperationSettings, Order, Reject,
+    Compression, Convention, Declare, EntrySettings, GroupProtocol, ListenerSettings, OperationSettings, Order, Reject,
     RepliesSettings, ServiceSettings, Start,
 };
 use crate::mapping;
@@ -99,6 +99,7 @@ pub(crate) struct Entry {
     address: Address,
     binding: Arc<Binding>,
     pub(crate) topic: String,
+    pub(crate) declare: Declare,
     pub(crate) order: Order,
     pub(crate) concurrency: usize,
     pub(crate) window: usize,
@@ -191,6 +192,7 @@ impl Entry {
             },
             binding: Arc::new(Binding { body, params: Vec::new() }),
             topic,
+            declare: settings.declare,
             order: settings.order,
             concurrency: settings.concurrency,
             window: settings.window,
@@ -263,6 +265,7 @@ impl EntrySpec for Entry {
 #[derive(Debug, Clone)]
 pub(crate) struct Replies {
     pub(crate) topic: String,
+    pub(crate) declare: Declare,
     /// The partitions of this instance; all if empty.
     pub(crate) partitions: Vec<i32>,
     pub(crate) convention: Convention,
@@ -299,7 +302,8 @@ impl Replies {
             reader.error("replies", span, message, "name another topic in `late`");
             return None;
         }
-        Some(Self { topic, partitions, convention, late, len_max: settings.max.0 })
+        let (declare, len_max) = (settings.declare, settings.max.0);
+        Some(Self { topic, declare, partitions, convention, late, len_max })
     }
 }
 
@@ -372,6 +376,7 @@ impl ServiceSpec for Service {
 #[derive(Debug)]
 pub(crate) struct Operation {
     pub(crate) topic: String,
+    pub(crate) declare: Declare,
     key: Option<KeyTemplate>,
     pub(crate) partition: Option<i32>,
     /// It waits for a reply.
@@ -406,7 +411,16 @@ impl Operation {
             return None;
         }
         let (topic, partition) = (topic(&settings.topic, reader)?, settings.partition);
-        Some(Self { topic, key, partition, reply: settings.reply, transactions: None, body, call })
+        Some(Self {
+            topic,
+            declare: settings.declare,
+            key,
+            partition,
+            reply: settings.reply,
+            transactions: None,
+            body,
+            call,
+        })
     }
 
     /// The key of the record for a message; that of its source by default.

@@ -1,4 +1,4 @@
-//! Requests through a broker, if one is reachable. They use a second gateway, because the shipped settings do not need a broker.
+//! Requests through RabbitMQ and Kafka, if they are reachable. They use gateways of their own, because the shipped settings do not need a broker.
 
 use std::net::ToSocketAddrs as _;
 use std::path::PathBuf;
@@ -10,17 +10,34 @@ use crossdock_gateway::Gateway;
 use crossdock_gateway::adapters;
 use crossdock_http::client::{Request, send};
 
-/// The default broker.
-const BROKER: &str = "amqp://guest:guest@127.0.0.1:5672";
 /// Timeout for connecting to the broker.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// Timeout for a message to pass through a queue.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout for a message to pass through a broker.
+const BROKER_TIMEOUT: Duration = Duration::from_secs(20);
 
-const SETTINGS: &str = "version: 1
+/// A kind of broker, and how a gateway uses it.
+struct Broker {
+    name: &'static str,
+    /// The environment variable with its address.
+    variable: &'static str,
+    /// Its address without that.
+    default: Option<&'static str>,
+    port: u16,
+    service: &'static str,
+    settings: &'static str,
+    routes: &'static str,
+}
+
+const AMQP: Broker = Broker {
+    name: "RabbitMQ",
+    variable: "CROSSDOCK_BROKER",
+    default: Some("amqp://guest:guest@127.0.0.1:5672"),
+    port: 5672,
+    service: "rabbitmq",
+    settings: "version: 1
 listeners: { public: { http: { bind: \"127.0.0.1:0\" } }, broker: { amqp: { url: \"${env:CROSSDOCK_BROKER}\" } } }
-";
-const ROUTES: &str = "version: 1
+",
+    routes: "version: 1
 services:
   queues:
     amqp:
@@ -36,17 +53,52 @@ routes:
   quote-price:
     from: { amqp: { listen: broker, queue: crossdock-demo-prices, declare: create, reject: discard } }
     steps: [ { call: pricing.price } ]
-";
+",
+};
+
+const KAFKA: Broker = Broker {
+    name: "Kafka",
+    variable: "CROSSDOCK_KAFKA",
+    default: None,
+    port: 9092,
+    service: "kafka",
+    settings: "version: 1
+listeners:
+  public: { http: { bind: \"127.0.0.1:0\" } }
+  topics: { kafka: { brokers: \"${env:CROSSDOCK_KAFKA}\", group: crossdock-demo, start: latest } }
+",
+    routes: "version: 1
+services:
+  topics:
+    kafka:
+      brokers: \"${env:CROSSDOCK_KAFKA}\"
+      replies: { topic: crossdock-demo-quotes, declare: create }
+      operations:
+        put: { topic: crossdock-demo-orders, declare: create }
+        price: { topic: crossdock-demo-prices, declare: create, reply: true }
+  pricing: { http: { url: \"${env:CROSSDOCK_PRICING}\", operations: { price: { post: /price } } } }
+routes:
+  accept-order: { from: { http: { listen: public, post: /orders } }, delivery: at-least-once, steps: [ { send: topics.put } ] }
+  price-order:
+    from: { kafka: { listen: topics, topic: crossdock-demo-orders, declare: create, reject: discard } }
+    steps: [ { call: pricing.price } ]
+  request-price: { from: { http: { listen: public, post: /prices } }, steps: [ { call: topics.price } ] }
+  quote-price:
+    from: { kafka: { listen: topics, topic: crossdock-demo-prices, declare: create, reply_to: [ crossdock-demo-quotes ], reject: discard } }
+    steps: [ { call: pricing.price } ]
+",
+};
 
 /// A temporary folder with the settings, deleted on drop.
 struct Folder(PathBuf);
 
 impl Folder {
-    fn write() -> std::io::Result<Self> {
-        let folder = Self(std::env::temp_dir().join(format!("crossdock-demo-{}", std::process::id())));
+    fn write(broker: &Broker) -> std::io::Result<Self> {
+        let name = format!("crossdock-demo-{}-{}", broker.service, std::process::id());
+        let folder = Self(std::env::temp_dir().join(name));
         std::fs::create_dir_all(folder.0.join("routes"))?;
-        std::fs::write(folder.0.join("crossdock.yaml"), SETTINGS)?;
-        std::fs::write(folder.0.join("routes/queues.yaml"), ROUTES)?;
+        std::fs::write(folder.0.join("crossdock.yaml"), broker.settings)?;
+        std::fs::write(folder.0.join("routes/broker.yaml"), broker.routes)?;
         Ok(folder)
     }
 }
@@ -57,27 +109,38 @@ impl Drop for Folder {
     }
 }
 
-/// Sends requests through a broker; returns how many passed and how many failed.
+/// Sends requests through each broker that is reachable; returns how many passed and how many failed.
 pub(super) async fn make(samples: &Samples) -> Result<(usize, usize), Failure> {
-    let url = std::env::var("CROSSDOCK_BROKER").unwrap_or_else(|_| BROKER.to_owned());
-    if !is_reachable(&url).await {
-        println!("\n── requests through a queue are skipped: no AMQP broker is reachable");
+    let amqp = make_with(&AMQP, samples).await?;
+    let kafka = if cfg!(feature = "kafka") { make_with(&KAFKA, samples).await? } else { (0, 0) };
+    Ok((amqp.0 + kafka.0, amqp.1 + kafka.1))
+}
+
+async fn make_with(broker: &Broker, samples: &Samples) -> Result<(usize, usize), Failure> {
+    let Broker { name, variable, default, port, service, .. } = broker;
+    let address = std::env::var(variable).ok().or_else(|| default.map(str::to_owned));
+    let is_reachable = match &address {
+        Some(address) => is_reachable(address, *port).await,
+        None => false,
+    };
+    let Some(address) = address.filter(|_| is_reachable) else {
+        println!("\n── requests through {name} are skipped: none is reachable");
         println!(
-            "   start one with `tests/services/services up rabbitmq` or `docker compose up`, and set CROSSDOCK_BROKER to its URL"
+            "   start one with `tests/services/services up {service}` or `docker compose up`, and set {variable} to its address"
         );
         return Ok((0, 0));
-    }
-    let failed = |problem: String| Failure::Error(format!("failed to run the queue demo: {problem}"));
-    let folder = Folder::write().map_err(|error| failed(error.to_string()))?;
+    };
+    let failed = |problem: String| Failure::Error(format!("failed to run the demo with {name}: {problem}"));
+    let folder = Folder::write(broker).map_err(|error| failed(error.to_string()))?;
     let variables = vec![
-        ("CROSSDOCK_BROKER".to_owned(), url),
+        ((*variable).to_owned(), address),
         ("CROSSDOCK_PRICING".to_owned(), format!("http://{}", samples.pricing)),
     ];
     let source = folder.0.clone();
     let started = Gateway::new(adapters()).start_with(move || super::read(&source, &variables)).await;
     let running = started.map_err(|error| failed(error.to_string().trim_end().to_owned()))?;
     let public = running.listener("public").ok_or_else(|| failed("the listener did not start".to_owned()))?.to_owned();
-    let results = [report(&request_price(&public).await), report(&place_order(&public, samples).await)];
+    let results = [report(&request_price(&public, name).await), report(&place_order(&public, samples, name).await)];
     running.stop().await;
     let mut count = (0, 0);
     for is_passed in results {
@@ -96,10 +159,12 @@ fn report(result: &Result<(), String>) -> bool {
 }
 
 /// Whether a TCP connection can be made.
-async fn is_reachable(url: &str) -> bool {
-    let authority = url.split("://").nth(1).unwrap_or(url).split('/').next().unwrap_or_default();
+async fn is_reachable(address: &str, default_port: u16) -> bool {
+    // The first of several brokers.
+    let address = address.split(',').next().unwrap_or_default();
+    let authority = address.split("://").nth(1).unwrap_or(address).split('/').next().unwrap_or_default();
     let host = authority.rsplit('@').next().unwrap_or_default();
-    let host = if host.contains(':') { host.to_owned() } else { format!("{host}:5672") };
+    let host = if host.contains(':') { host.to_owned() } else { format!("{host}:{default_port}") };
     let Some(address) = host.to_socket_addrs().ok().and_then(|mut found| found.next()) else { return false };
     matches!(tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(address)).await, Ok(Ok(_)))
 }
@@ -112,8 +177,8 @@ async fn post(public: &str, target: &str, body: &str) -> Result<(u16, String), S
     Ok((response.status, response.body))
 }
 
-async fn request_price(public: &str) -> Result<(), String> {
-    println!("\n── a REST request to a service behind a queue");
+async fn request_price(public: &str, broker: &str) -> Result<(), String> {
+    println!("\n── a REST request to a service behind {broker}");
     let started = std::time::Instant::now();
     loop {
         let (status, body) = post(public, "/prices", r#"{"basket":[{"sku":"085","quantity":2.50}]}"#).await?;
@@ -121,18 +186,16 @@ async fn request_price(public: &str) -> Result<(), String> {
             let expected = r#"{"quote":18446744073709551615,"basket":[{"sku":"085","quantity":2.50}]}"#;
             return if body == expected { Ok(()) } else { Err(format!("expected the response {expected}")) };
         }
-        // The queues may not be declared yet.
-        if status != 503 || started.elapsed() > QUEUE_TIMEOUT {
+        // The queues or topics may not be declared yet, or not be consumed.
+        if !matches!(status, 503 | 504) || started.elapsed() > BROKER_TIMEOUT {
             return Err("expected status 200".to_owned());
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-async fn place_order(public: &str, samples: &Samples) -> Result<(), String> {
-    println!(
-        "\n── an order is accepted with 202 once the broker has confirmed it; a service receives it from the queue"
-    );
+async fn place_order(public: &str, samples: &Samples, broker: &str) -> Result<(), String> {
+    println!("\n── an order is accepted with 202 once {broker} has confirmed it; a service receives it from there");
     samples.pricing_seen.take();
     let body = r#"{"basket":[{"sku":"085","quantity":1.10}]}"#;
     let (status, _) = post(public, "/orders", body).await?;
@@ -145,7 +208,7 @@ async fn place_order(public: &str, samples: &Samples) -> Result<(), String> {
             println!("   translated  {got}");
             return if got == body { Ok(()) } else { Err(format!("expected the service to receive {body}")) };
         }
-        if started.elapsed() > QUEUE_TIMEOUT {
+        if started.elapsed() > BROKER_TIMEOUT {
             return Err("the service did not receive the order in time".to_owned());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
