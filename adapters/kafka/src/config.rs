@@ -136,6 +136,8 @@ settings! {
         pub(crate) tls: Option<ClientTlsSettings>,
         /// Authentication to the brokers.
         pub(crate) sasl: Option<SaslSettings>,
+        /// Settings of librdkafka for its connections, such as `socket.keepalive.enable`.
+        pub(crate) properties: Option<Named<String>>,
         /// The consumer group. All instances with the same group share the partitions of its topics.
         pub(crate) group: Spanned<String>,
         /// The protocol of the group.
@@ -221,6 +223,8 @@ settings! {
         pub(crate) tls: Option<ClientTlsSettings>,
         /// Authentication to the brokers.
         pub(crate) sasl: Option<SaslSettings>,
+        /// Settings of librdkafka for its connections, such as `socket.keepalive.enable`.
+        pub(crate) properties: Option<Named<String>>,
         /// The operations by name.
         pub(crate) operations: Named<OperationSettings>,
         /// The default encoding of values.

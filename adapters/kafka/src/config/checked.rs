@@ -45,7 +45,8 @@ impl Listener {
         let mut hasher = DefaultHasher::new();
         // Secrets are not part of the debug output.
         format!("{settings:?}").hash(&mut hasher);
-        let cluster = Cluster::read(&settings.brokers, settings.tls, settings.sasl, node, reader)?;
+        let cluster =
+            Cluster::read(&settings.brokers, settings.tls, settings.sasl, settings.properties.as_ref(), node, reader)?;
         cluster.fingerprint.hash(&mut hasher);
         if settings.group.value.is_empty() {
             reader.error("group", settings.group.span, "the name of a group must not be empty", "");
@@ -321,7 +322,8 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn read(node: &Node, contracts: &Contracts, reader: &mut Reader<'_>) -> Option<Self> {
         let settings = ServiceSettings::from_node(node, reader)?;
-        let cluster = Cluster::read(&settings.brokers, settings.tls, settings.sasl, node, reader);
+        let cluster =
+            Cluster::read(&settings.brokers, settings.tls, settings.sasl, settings.properties.as_ref(), node, reader);
         if settings.operations.0.is_empty() {
             let help = "add `operations: { name: { topic: TOPIC } }`";
             reader.error("missing-key", node.span, "a service needs at least one operation", help);

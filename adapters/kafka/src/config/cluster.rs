@@ -3,12 +3,32 @@
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use crossdock_settings::{Node, OneOrMany, Reader, Secret, Spanned};
+use crossdock_settings::{Named, Node, OneOrMany, Reader, Secret, Spanned, nearest};
 use crossdock_tls::ClientTlsSettings;
 use rdkafka::ClientConfig;
 
 use super::{Mechanism, SaslSettings, TokenSource};
 
+/// The settings of librdkafka that can be set: those of connections. All others belong to the adapter.
+const PROPERTIES: [&str; 17] = [
+    "batch.num.messages",
+    "batch.size",
+    "broker.address.family",
+    "broker.address.ttl",
+    "client.dns.lookup",
+    "connections.max.idle.ms",
+    "fetch.min.bytes",
+    "reconnect.backoff.max.ms",
+    "reconnect.backoff.ms",
+    "socket.connection.setup.timeout.ms",
+    "socket.keepalive.enable",
+    "socket.nagle.disable",
+    "socket.receive.buffer.bytes",
+    "socket.send.buffer.bytes",
+    "socket.timeout.ms",
+    "ssl.cipher.suites",
+    "ssl.curves.list",
+];
 /// The maximum length of an address in bytes.
 const ADDRESS_LEN_MAX: usize = 255;
 
@@ -26,6 +46,8 @@ pub(crate) struct Cluster {
     pub(crate) brokers: String,
     tls: Option<ClientTlsSettings>,
     sasl: Option<Login>,
+    /// Settings of librdkafka.
+    properties: Vec<(String, String)>,
     /// Equal for equal clusters, passwords included.
     pub(crate) fingerprint: u64,
     /// The same as text.
@@ -43,6 +65,7 @@ impl Cluster {
         brokers: &OneOrMany<Spanned<String>>,
         tls: Option<ClientTlsSettings>,
         sasl: Option<SaslSettings>,
+        properties: Option<&Named<String>>,
         node: &Node,
         reader: &mut Reader<'_>,
     ) -> Option<Self> {
@@ -74,11 +97,19 @@ impl Cluster {
                 login
             }
         };
+        let properties = match properties {
+            None => Vec::new(),
+            Some(properties) => {
+                let checked: Vec<_> = properties.0.iter().map(|(name, value)| property(name, value, reader)).collect();
+                is_valid &= checked.iter().all(Option::is_some);
+                checked.into_iter().flatten().collect()
+            }
+        };
         let brokers: Vec<&str> = brokers.0.iter().map(|broker| broker.value.as_str()).collect();
         is_valid.then(|| {
             let brokers = brokers.join(",");
-            let fingerprint = fingerprint(&brokers, tls.as_ref(), sasl.as_ref());
-            Self { brokers, tls, sasl, fingerprint, transactions: format!("kafka {fingerprint:x}") }
+            let fingerprint = fingerprint(&brokers, tls.as_ref(), sasl.as_ref(), &properties);
+            Self { brokers, tls, sasl, properties, fingerprint, transactions: format!("kafka {fingerprint:x}") }
         })
     }
 
@@ -86,6 +117,9 @@ impl Cluster {
     pub(crate) fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers).set("client.id", "crossdock");
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
         let protocol = match (&self.tls, &self.sasl) {
             (None, None) => "plaintext",
             (Some(_), None) => "ssl",
@@ -159,9 +193,33 @@ impl Login {
     }
 }
 
-fn fingerprint(brokers: &str, tls: Option<&ClientTlsSettings>, sasl: Option<&Login>) -> u64 {
+/// A property that is known and has a valid value; `None` if an error was reported.
+fn property(name: &Spanned<String>, value: &str, reader: &mut Reader<'_>) -> Option<(String, String)> {
+    if !PROPERTIES.contains(&&*name.value) {
+        let help = match nearest(&name.value, PROPERTIES) {
+            Some(meant) => format!("write `{meant}`"),
+            None => format!("write one of {}", PROPERTIES.join(", ")),
+        };
+        reader.error("property", name.span, format!("the property `{}` cannot be set", name.value), help);
+        return None;
+    }
+    let mut config = ClientConfig::new();
+    if config.set(&name.value, value).create_native_config().is_err() {
+        let message = format!("`{value}` is no value of the property `{}`", name.value);
+        reader.error("property", name.span, message, "see the documentation of librdkafka, CONFIGURATION.md");
+        return None;
+    }
+    Some((name.value.clone(), value.to_owned()))
+}
+
+fn fingerprint(
+    brokers: &str,
+    tls: Option<&ClientTlsSettings>,
+    sasl: Option<&Login>,
+    properties: &[(String, String)],
+) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (brokers, format!("{tls:?}")).hash(&mut hasher);
+    (brokers, format!("{tls:?}"), properties).hash(&mut hasher);
     match sasl {
         None => {}
         Some(Login::Password { mechanism, username, password }) => {
