@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crossdock_tests::{Gateway, Kafka, routes, until, until_within};
+use crossdock_tests::{Gateway, Kafka, call, routes, until, until_within};
 use serde_json::Value;
 
 const LONG: Duration = Duration::from_secs(120);
@@ -78,6 +78,13 @@ fn kafka_transactions_take_effect_once_wherever_a_gateway_is_killed() {
     }
     let mut gateway = Gateway::start_with(&listeners, &routes);
     until_within(LONG, "all offsets to be committed", || kafka.committed(&from, &from) == total as u64);
+    let metrics = call(&gateway.admin(), "GET", "/metrics", "").body;
+    let counted = |event: &str| {
+        let start = format!("crossdock_listener_events_total{{listener=\"topics\",event=\"{event}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&start));
+        line.expect(event).parse::<u64>().expect("a number")
+    };
+    assert!(counted("transaction_committed") > 0 && counted("dead_letter") > 0, "{metrics}");
     gateway.signal("TERM");
     assert_eq!(gateway.wait().code, Some(0));
     check(kafka, &from, &to, total);

@@ -2,6 +2,7 @@
 
 mod assignment;
 mod batches;
+mod events;
 mod handler;
 mod lanes;
 mod member;
@@ -88,6 +89,14 @@ impl ReportStatus for MemberStatus {
 
     fn sources(&self) -> Vec<SourceStatus> {
         self.0.upgrade().map_or_else(Vec::new, |member| member.assignment().sources())
+    }
+
+    fn events(&self) -> Vec<(&'static str, u64)> {
+        self.0.upgrade().map_or_else(Vec::new, |member| member.events().counts())
+    }
+
+    fn times(&self) -> Vec<(&'static str, Duration)> {
+        self.0.upgrade().map_or_else(Vec::new, |member| member.events().times())
     }
 }
 

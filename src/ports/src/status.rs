@@ -1,6 +1,7 @@
 //! Whether ports can carry messages now, for operators.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 /// Whether a port can carry messages now, as far as its adapter knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,16 @@ pub trait ReportStatus: Debug + Send + Sync {
 
     /// The sources that the listener reads now, in the order of their names.
     fn sources(&self) -> Vec<SourceStatus> {
+        Vec::new()
+    }
+
+    /// How often each kind of event has happened since the listener started, such as `rebalance`.
+    fn events(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    /// The time spent on each kind of work since the listener started, such as `transaction_commit`.
+    fn times(&self) -> Vec<(&'static str, Duration)> {
         Vec::new()
     }
 }

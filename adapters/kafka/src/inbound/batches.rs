@@ -229,10 +229,16 @@ impl Batches {
         }
         let Some(producer) = self.producer.borrow().clone() else { return Err("there is no producer".to_owned()) };
         let (member, sent) = (Arc::clone(&self.context.member), offsets.clone());
+        let begun = Instant::now();
         let committing = tokio::task::spawn_blocking(move || member.commit_in_transaction(&producer, &sent));
         let committed = committing.await;
+        let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.context.member.events().commit_micros.add(took);
         match committed.unwrap_or_else(|_| Err(TransactionError::Fatal("the client failed".to_owned()))) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.context.member.events().committed_transactions.add(1);
+                Ok(())
+            }
             Err(TransactionError::Abort(problem)) => {
                 self.abort().await;
                 Err(problem)
@@ -276,6 +282,7 @@ impl Batches {
     }
 
     async fn abort(&self) {
+        self.context.member.events().aborted_transactions.add(1);
         let Some(producer) = self.producer.borrow().clone() else { return };
         let aborted = tokio::task::spawn_blocking(move || producer.abort()).await;
         if !matches!(aborted, Ok(Ok(()))) {

@@ -304,6 +304,7 @@ impl Handler<'_> {
             };
             match sent {
                 Ok(()) => {
+                    self.context.member.events().dead_letters.add(1);
                     log("record dead-lettered");
                     return true;
                 }

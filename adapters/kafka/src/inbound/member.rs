@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::assignment::{Assignment, Extent, FINISH_TIME, PartitionId, ReceivedId, RecordId, Window};
+use super::events::Events;
 use super::start;
 use crate::client::Monitor;
 use crate::config::{GroupProtocol, Listener, Start};
@@ -78,6 +79,7 @@ impl std::fmt::Debug for Member {
 struct Shared {
     monitor: Arc<Monitor>,
     group: String,
+    events: Events,
     assignment: Assignment,
     /// The subscribed topics, with the windows of their partitions.
     topics: Mutex<HashMap<String, Window>>,
@@ -142,6 +144,7 @@ impl ConsumerContext for Rebalances {
         if let Err(error) = result
             && error.rdkafka_error_code() != Some(RDKafkaErrorCode::NoOffset)
         {
+            self.0.events.refused_commits.add(1);
             tracing::warn!(group = %self.0.group, %error, partitions = %names(&ids(offsets)), "offsets not committed");
         }
     }
@@ -149,6 +152,7 @@ impl ConsumerContext for Rebalances {
     /// Assigns at once, and defers a revocation until its records are processed.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let shared = &self.0;
+        shared.events.rebalances.add(1);
         match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => shared.assign(consumer, list),
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
@@ -292,6 +296,7 @@ impl Member {
         let shared = Shared {
             monitor,
             group: listener.group.clone(),
+            events: Events::default(),
             assignment: Assignment::default(),
             topics: Mutex::default(),
             committed: Mutex::default(),
@@ -323,6 +328,11 @@ impl Member {
             },
             down @ PortStatus::Down(_) => down,
         }
+    }
+
+    /// What has happened to it.
+    pub(super) fn events(&self) -> &Events {
+        &self.shared().events
     }
 
     /// The owned partitions.
@@ -564,7 +574,8 @@ impl Member {
             shared.assignment.is_drained(&revocation.ids) || revocation.until <= Instant::now()
         });
         for Revocation { list, ids, until } in finished.collect::<Vec<_>>() {
-            if until <= Instant::now() {
+            if until <= Instant::now() && !shared.assignment.is_drained(&ids) {
+                shared.events.unfinished_revocations.add(ids.len() as u64);
                 tracing::warn!(group = %shared.group, partitions = %names(&ids), "partitions revoked during processing; records may be redelivered");
             }
             unassign(&self.consumer, &list);

@@ -106,6 +106,14 @@ fn listeners(out: &mut Families<'_>, listeners: &Listeners) -> fmt::Result {
     out.gauge("crossdock_listener_up", "1 while messages can arrive at a listener.", up)?;
     let restarts = all.iter().map(|(name, listener)| (label(name), listener.restarts));
     out.counter("crossdock_listener_restarts", "Restarts of a listener after a failure.", restarts)?;
+    let events = all.iter().flat_map(|(name, listener)| {
+        listener.events().into_iter().map(|(event, count)| (and(label(name), "event", event), count))
+    });
+    out.counter("crossdock_listener_events", "Events of a listener's protocol, such as rebalances.", events)?;
+    let times = all.iter().flat_map(|(name, listener)| {
+        listener.times().into_iter().map(|(work, time)| (and(label(name), "work", work), time.as_secs_f64()))
+    });
+    out.counter("crossdock_listener_work_seconds", "Time that a listener spent on work of its protocol.", times)?;
     let sources: Vec<_> = all
         .iter()
         .flat_map(|(name, listener)| {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crossdock_ports::{PortStatus, ReportStatus, SourceStatus};
 
@@ -34,6 +35,22 @@ impl Listener {
         match &self.run {
             Run::Running(reporter) => reporter.status(),
             Run::Failed(error) => PortStatus::Down(error.clone()),
+        }
+    }
+
+    /// The events of its adapter since it started.
+    pub(crate) fn events(&self) -> Vec<(&'static str, u64)> {
+        match &self.run {
+            Run::Running(reporter) => reporter.events(),
+            Run::Failed(_) => Vec::new(),
+        }
+    }
+
+    /// The time that its adapter has spent on each kind of work since it started.
+    pub(crate) fn times(&self) -> Vec<(&'static str, Duration)> {
+        match &self.run {
+            Run::Running(reporter) => reporter.times(),
+            Run::Failed(_) => Vec::new(),
         }
     }
 
