@@ -97,6 +97,10 @@ impl Lanes {
                 }
             }
         }
+        if self.topics.borrow().values().any(|topic| topic.mode.is_transactional) {
+            // Now, as the brokers deliver nothing before the transaction of a predecessor has ended.
+            self.batches.get_or_init(|| Batches::open(self));
+        }
         self.advance_all();
     }
 
