@@ -245,6 +245,53 @@ fn kafka_orders_in_order_for_each_customer() {
 }
 
 #[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_service_as_rest() {
+    let kafka = Kafka::start_private();
+    let folder = repository().join("examples/prices-over-kafka");
+    let mut gateway = Command::new(crossdock());
+    gateway.args(["run", "--config", "config"]).current_dir(&folder);
+    let gateway = gateway.env("EXAMPLE_PUBLIC", "127.0.0.1:0").env("EXAMPLE_KAFKA", &kafka.brokers);
+    let gateway = Process::start(gateway, true, "public");
+    let price = |body: &str| call(&gateway.address, "POST", "/v1/prices", body);
+    assert_eq!(price(r#"{"sku":"085","pieces":0}"#).status, 400);
+    until("the topics to be created", || price(r#"{"sku":"085","pieces":1}"#).status == 504);
+    let mut service = Command::new(peers("kafka").join("venv/bin/python"));
+    let mut service =
+        service.args(["service.py", &kafka.brokers]).current_dir(&folder).spawn().expect("the service starts");
+    until("the service to reply", || price(r#"{"sku":"085","pieces":2}"#).body == r#"{"total": "2.20"}"#);
+    let unknown = price(r#"{"sku":"none","pieces":2}"#);
+    assert!(unknown.status == 404 && unknown.body.contains("UNKNOWN_SKU"), "{unknown:?}");
+    let _ = service.kill();
+    let _ = service.wait();
+}
+
+#[test]
+#[ignore = "needs RabbitMQ, Kafka and gRPC for Python, which tests/run installs"]
+fn rabbitmq_over_kafka_to_grpc() {
+    let (broker, kafka) = (RabbitMq::start_private(), Kafka::start_private());
+    let folder = repository().join("examples/bridge-to-kafka");
+    let mut service = Command::new(python_with_grpc());
+    let service = Process::start(service.args(["service.py", "0"]).current_dir(&folder), false, "listening");
+    let mut gateway = Command::new(crossdock());
+    gateway.args(["run", "--config", "config"]).current_dir(&folder);
+    gateway.env("EXAMPLE_PUBLIC", "127.0.0.1:0").env("EXAMPLE_BROKER", &broker.url);
+    gateway.env("EXAMPLE_KAFKA", &kafka.brokers).env("EXAMPLE_SENSORS", format!("http://{}", service.address));
+    let gateway = Process::start(&mut gateway, true, "public");
+    until("the queue to be declared", || {
+        broker.peer(&["depth", "example-measurements"]).output().expect("pika").status.success()
+    });
+    let mut send = Command::new(peers("amqp").join("venv/bin/python"));
+    send.arg("send.py").arg(&broker.url).args(["s-1", "9007199254740993", "s-1", "2", "s-2", "3", "s-1", "many"]);
+    assert!(run_peer(send.current_dir(&folder)).0);
+    let values = |sensor: &str| call(&gateway.address, "GET", &format!("/v1/sensors/{sensor}"), "").body;
+    until("the measurements to arrive", || values("s-1") == r#"{"values":["9007199254740993","2"]}"#);
+    until("all to be recorded", || values("s-2") == r#"{"values":["3"]}"#);
+    until("the invalid one to be dead-lettered", || kafka.run(&["count", "example-measurements-dead"]) == "1");
+    assert_eq!(kafka.read("example-measurements-dead")[0]["key"], "s-1");
+}
+
+#[test]
 #[ignore = "needs RabbitMQ and gRPC for Python, which tests/run installs"]
 fn rabbitmq_service_as_grpc() {
     let broker = RabbitMq::start_private();

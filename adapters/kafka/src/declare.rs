@@ -1,15 +1,18 @@
 //! Creates topics that do not exist.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
 use crate::client::Monitor;
 use crate::config::Cluster;
 
 /// For the answer of the brokers.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is asked whether the brokers know a new topic.
+const INTERVAL: Duration = Duration::from_millis(50);
 /// The brokers' default (KIP-464).
 const DEFAULT: i32 = -1;
 
@@ -48,5 +51,20 @@ pub(crate) fn create_blocking(cluster: &Cluster, topics: &[String]) -> Result<()
             Err((topic, code)) => return Err(format!("the topic `{topic}` cannot be created: {code}")),
         }
     }
+    // A client that asks for a new topic too early asks again after half a minute.
+    let until = Instant::now() + TIMEOUT;
+    for topic in topics {
+        while !has_leaders(&admin, topic) && Instant::now() < until {
+            std::thread::park_timeout(INTERVAL);
+        }
+    }
     Ok(())
+}
+
+/// Whether a broker knows the leaders of all partitions of a topic.
+fn has_leaders(admin: &AdminClient<Monitor>, topic: &str) -> bool {
+    let Ok(metadata) = admin.inner().fetch_metadata(Some(topic), TIMEOUT) else { return false };
+    let partitions = metadata.topics().iter().filter(|found| found.name() == topic).flat_map(MetadataTopic::partitions);
+    let mut leaders = partitions.map(MetadataPartition::leader).peekable();
+    leaders.peek().is_some() && leaders.all(|leader| leader >= 0)
 }
