@@ -339,3 +339,26 @@ fn kafka_a_frozen_gateway_rejoins_and_never_moves_offsets_back() {
     println!("in {COUNT}, lost 0, {duplicates} duplicates after a freeze");
     assert!(duplicates <= PARTITIONS * WINDOW, "{duplicates} duplicates");
 }
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_offsets_advance_over_changes_of_the_guarantee() {
+    const COUNT: usize = 200;
+    let kafka = Kafka::start();
+    let (from, to) = (kafka.name("guarantees"), kafka.name("guarantees-to"));
+    let routes = prepare(kafka, &from, &to, 0);
+    let with = |delivery: &str| routes.replace("steps:", &format!("delivery: {delivery}\n    steps:"));
+    let deliveries = ["at-least-once", "effectively-once", "at-most-once", "effectively-once", "at-least-once"];
+    let gateway = Gateway::start_with(&listeners(kafka, &from, "classic"), &with(deliveries[0]));
+    for (round, delivery) in deliveries.iter().enumerate() {
+        if round > 0 {
+            gateway.write_routes(&with(delivery));
+        }
+        // Some of them are processed before the change, some after it.
+        kafka.run(&["fill", &from, "{\"n\":#}", &COUNT.to_string(), "100"]);
+        let wanted = ((round + 1) * COUNT) as u64;
+        until(&format!("all offsets to be committed {delivery}"), || kafka.committed(&from, &from) == wanted);
+    }
+    drop(gateway);
+    assert_eq!(count(kafka, &to), deliveries.len() * COUNT, "none is lost, none comes twice");
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crossdock_tests::{Gateway, Kafka, call, routes, until, until_within};
+use crossdock_tests::{Gateway, Kafka, Recorder, call, routes, until, until_within};
 use serde_json::Value;
 
 const LONG: Duration = Duration::from_secs(120);
@@ -153,4 +153,27 @@ fn kafka_transactions_of_a_frozen_gateway_take_effect_once() {
     until_within(LONG, "all offsets to be committed", || kafka.committed(&from, &from) == COUNT as u64);
     drop((first, second));
     check(kafka, &from, &to, COUNT);
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_transactions_that_outlast_their_partitions_take_no_effect() {
+    const COUNT: usize = 8;
+    let kafka = Kafka::start();
+    let (from, to) = (kafka.name("outlasted"), kafka.name("outlasted-to"));
+    kafka.run(&["create", &format!("{from}:2"), &to, &format!("{from}-dead")]);
+    kafka.run(&["fill", &from, "{\"n\":#}", &COUNT.to_string(), "8"]);
+    // Longer than a revocation waits.
+    let service = Recorder::start(|attempt, _| (200, Duration::from_secs(if attempt <= COUNT { 5 } else { 0 })));
+    let values: [(&str, &dyn std::fmt::Display); 4] =
+        [("BROKERS", &kafka.broker_list()), ("BACKEND", &service.address), ("FROM", &from), ("TO", &to)];
+    let (routes, listeners) = (routes("kafka-once-slow", &values), listeners(kafka, &from, ""));
+    let first = Gateway::start_with(&listeners, &routes);
+    until("the calls to begin", || service.requests() == COUNT);
+    let second = Gateway::start_with(&listeners, &routes);
+    until_within(LONG, "all offsets to be committed", || kafka.committed(&from, &from) == COUNT as u64);
+    drop((first, second));
+    let mut found: Vec<u64> = numbers(kafka, &to).into_iter().map(|(number, _)| number).collect();
+    found.sort_unstable();
+    assert_eq!(found, (0..COUNT as u64).collect::<Vec<_>>(), "each once");
 }

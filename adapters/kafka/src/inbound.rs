@@ -33,6 +33,7 @@ use self::member::{Member, StopOnDrop};
 use crate::client::Monitor;
 use crate::config::{Cluster, Declare, Entry, Listener, RejectPolicy};
 use crate::declare;
+use crate::mapping;
 use crate::producer::{Batching, Producer, Producers};
 
 /// The maximum number of records on their way to the arbiter; the polling thread waits for it.
@@ -75,7 +76,9 @@ impl KafkaInbound {
 fn transactional_id(name: &str, listener: &Listener) -> String {
     let unnamed = || format!("{:016x}", RandomState::new().hash_one(std::process::id()));
     let instance = listener.instance.clone().unwrap_or_else(unnamed);
-    format!("crossdock-{}-{name}-{instance}", listener.group)
+    // Escaped, so that different parts never give the same id.
+    let parts = ["crossdock", &listener.group, name, &instance];
+    parts.map(mapping::escaped).join("/")
 }
 
 /// The status of a member, which it does not keep alive.
@@ -242,7 +245,6 @@ fn window(spec: &Arc<dyn EntrySpec>) -> Window {
                 // A crash loses the started records of an entry that processes them at most once.
                 count_max: if entry.is_at_most_once { entry.window.min(entry.concurrency) } else { entry.window },
                 len_max: entry.window_len,
-                commits_offsets: entry.is_transactional || entry.is_at_most_once,
             }
         }
         None => Window::SINGLE,

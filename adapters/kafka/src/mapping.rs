@@ -31,7 +31,12 @@ const NANOS_PER_MILLI: i32 = 1_000_000;
 
 /// The canonical path of a topic.
 pub(crate) fn topic_path(topic: &str) -> String {
-    format!("/{}", utf8_percent_encode(topic, UNESCAPED))
+    format!("/{}", escaped(topic))
+}
+
+/// A text without slashes and other reserved characters.
+pub(crate) fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, UNESCAPED).to_string()
 }
 
 /// The trace that a record belongs to; one that headers of other protocols cannot represent is ignored.

@@ -82,7 +82,7 @@ impl KafkaOutbound {
             timestamp: message.time.and_then(mapping::to_millis),
         };
         let Some(requester) = self.requester.as_ref().filter(|_| operation.reply) else {
-            self.confirm(message, record).await?;
+            self.confirm(message, record, true).await?;
             return Ok(Message::new(ByteString::new(), ByteString::new()));
         };
         let left = message.deadline.map_or(Duration::MAX, |deadline| deadline.left(Instant::now()));
@@ -94,7 +94,8 @@ impl KafkaOutbound {
         record.headers = mapping::with_timeout(headers, message, Instant::now());
         // The timeout counts from the time of the record.
         record.timestamp = None;
-        self.confirm(message, record).await?;
+        // Outside of a transaction: its service would not see it before the commit.
+        self.confirm(message, record, false).await?;
         let reply = expected.await.ok_or_else(reply_lost)?;
         let value = match &reply.value {
             None => None,
@@ -122,8 +123,8 @@ impl KafkaOutbound {
     }
 
     /// Writes a record; gives up shortly before the deadline of its message, while that can still be reported.
-    async fn confirm(&self, message: &Message, record: Record<'_>) -> Result<(), Fault> {
-        let transaction = message.context.as_ref().and_then(|context| context.transaction.as_ref());
+    async fn confirm(&self, message: &Message, record: Record<'_>, joins: bool) -> Result<(), Fault> {
+        let transaction = message.context.as_ref().filter(|_| joins).and_then(|context| context.transaction.as_ref());
         let participant = transaction.and_then(|any| any.downcast_ref::<Participant>());
         let sending = async {
             match participant.filter(|participant| participant.is_of(self.cluster.fingerprint)) {

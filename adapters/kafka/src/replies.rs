@@ -231,6 +231,8 @@ impl Polling {
                 Ok(()) => return,
                 Err(problem) => self.report(positioned, problem),
             }
+            // What was possible just now may fail again at once.
+            self.consumer.poll(BACKOFF);
         }
     }
 

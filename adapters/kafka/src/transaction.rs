@@ -13,7 +13,7 @@ use rdkafka::producer::{Producer as _, ThreadedProducer};
 
 use crate::client::Monitor;
 use crate::config::Cluster;
-use crate::error::{not_sent, not_stored, unconfirmed, unreachable};
+use crate::error::{is_size_limit, not_sent, not_stored, unconfirmed, unreachable};
 use crate::producer::{Batching, Confirms, Record, client_config, close, enqueue};
 
 /// After this time, the brokers abort a transaction whose producer has disappeared; until then, readers of committed records wait.
@@ -47,7 +47,7 @@ impl Drop for Client {
 pub(crate) enum TransactionError {
     /// Nothing of it took effect; it can be repeated with the same producer, once it is aborted.
     Abort(String),
-    /// Nothing of it took effect, or will; the producer cannot be used any more.
+    /// The producer cannot be used any more. Whether the transaction took effect, the committed offsets tell.
     Fatal(String),
 }
 
@@ -78,8 +78,11 @@ impl TransactionalProducer {
     ///
     /// # Errors
     /// Why the brokers do not accept it.
-    pub(crate) fn open(cluster: &Cluster, id: &str, monitor: &Arc<Monitor>) -> Result<Self, String> {
+    pub(crate) fn open(cluster: &Cluster, id: &str, monitor: &Arc<Monitor>, is_batched: bool) -> Result<Self, String> {
         let mut config = client_config(cluster, Batching::default());
+        if !is_batched {
+            config.set("batch.num.messages", "1");
+        }
         config
             .set("transactional.id", id)
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
@@ -105,11 +108,16 @@ impl TransactionalProducer {
             .open()
             .and_then(ThreadedProducer::begin_transaction)
             .map_err(|error| TransactionError::new(&error))?;
-        let (is_open, is_failed) = (AtomicBool::new(true), AtomicBool::new(false));
-        Ok(Arc::new(Transaction { client: Arc::clone(&self.client), cluster: self.cluster, is_open, is_failed }))
+        Ok(Arc::new(Transaction {
+            client: Arc::clone(&self.client),
+            cluster: self.cluster,
+            is_open: AtomicBool::new(true),
+            is_failed: AtomicBool::new(false),
+            is_too_large: AtomicBool::new(false),
+        }))
     }
 
-    /// Commits the transaction with offsets of a group. All its records must be confirmed. Blocks.
+    /// Commits the transaction with offsets of a group, whose metadata was taken while `is_owned` held. All its records must be confirmed. Blocks.
     ///
     /// # Errors
     /// It is not committed.
@@ -117,10 +125,20 @@ impl TransactionalProducer {
         &self,
         offsets: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
+        is_owned: impl Fn() -> bool,
     ) -> Result<(), TransactionError> {
-        retried(|| self.client.open()?.send_offsets_to_transaction(offsets, group, RESPONSE_TIMEOUT))?;
+        retried(|| self.client.open()?.send_offsets_to_transaction(offsets, group, RESPONSE_TIMEOUT))
+            .map_err(|error| TransactionError::new(&error))?;
+        // The brokers have checked the generation of the group by now: if the partitions are still owned, nobody else owned them.
+        if !is_owned() {
+            return Err(TransactionError::Abort("the partitions have other owners".to_owned()));
+        }
         crossdock_delivery::failpoint("kafka.transaction");
-        retried(|| self.client.open()?.commit_transaction(RESPONSE_TIMEOUT))
+        retried(|| self.client.open()?.commit_transaction(RESPONSE_TIMEOUT)).map_err(|error| match &error {
+            KafkaError::Transaction(transaction) if transaction.txn_requires_abort() => TransactionError::new(&error),
+            // It may be committed.
+            _ => TransactionError::Fatal(TransactionError::new(&error).to_string()),
+        })
     }
 
     /// Aborts the transaction: nothing of it takes effect. Blocks.
@@ -129,18 +147,18 @@ impl TransactionalProducer {
     /// The producer cannot be used any more.
     pub(crate) fn abort(&self) -> Result<(), TransactionError> {
         retried(|| self.client.open()?.abort_transaction(RESPONSE_TIMEOUT))
-            .map_err(|error| TransactionError::Fatal(error.to_string()))
+            .map_err(|error| TransactionError::Fatal(TransactionError::new(&error).to_string()))
     }
 }
 
 /// Repeats a call whose result is unknown, as librdkafka asks for.
-fn retried(call: impl Fn() -> Result<(), KafkaError>) -> Result<(), TransactionError> {
+fn retried(call: impl Fn() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
     const ATTEMPTS_MAX: usize = 3;
     let mut attempts = 1;
     loop {
         match call() {
             Err(error) if is_retriable(&error) && attempts < ATTEMPTS_MAX => attempts += 1,
-            result => return result.map_err(|error| TransactionError::new(&error)),
+            result => return result,
         }
     }
 }
@@ -151,9 +169,15 @@ pub(crate) struct Transaction {
     cluster: u64,
     is_open: AtomicBool,
     is_failed: AtomicBool,
+    is_too_large: AtomicBool,
 }
 
 impl Transaction {
+    /// Whether the brokers refused a batch of records because of its size. Perhaps they accept its records one by one.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.is_too_large.load(Ordering::Acquire)
+    }
+
     /// Whether a record was not confirmed, so that it must be aborted.
     pub(crate) fn is_failed(&self) -> bool {
         self.is_failed.load(Ordering::Acquire)
@@ -193,9 +217,11 @@ impl Participant {
     /// # Errors
     /// As those of [`Producer::send`](crate::producer::Producer::send); the transaction will be aborted.
     pub(crate) async fn send(&self, record: Record<'_>) -> Result<(), Fault> {
+        // Also if the future is dropped: the record may be stored, and the route continues without knowing.
+        let failing = FailOnDrop(&self.transaction);
         let sent = self.try_send(record).await;
-        if sent.is_err() {
-            self.transaction.is_failed.store(true, Ordering::Release);
+        if sent.is_ok() {
+            std::mem::forget(failing);
         }
         sent
     }
@@ -210,8 +236,22 @@ impl Participant {
         let confirm = enqueue(client, record).map_err(|error| not_sent(&error, topic))?;
         match confirm.await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(not_stored(&error, topic)),
+            Ok(Err(error)) => {
+                if is_size_limit(&error) {
+                    self.transaction.is_too_large.store(true, Ordering::Release);
+                }
+                Err(not_stored(&error, topic))
+            }
             Err(_) => Err(unconfirmed("the producer was closed")),
         }
+    }
+}
+
+/// Fails a transaction when dropped.
+struct FailOnDrop<'t>(&'t Transaction);
+
+impl Drop for FailOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.is_failed.store(true, Ordering::Release);
     }
 }

@@ -70,6 +70,15 @@ impl RequestContext {
         }
     }
 
+    /// The same context for work that must not join the transaction.
+    #[must_use]
+    pub fn without_transaction(self: &Arc<Self>) -> Arc<Self> {
+        if self.transaction.is_none() {
+            return Arc::clone(self);
+        }
+        Arc::new(Self { transaction: None, ..Self::clone(self) })
+    }
+
     /// `auth` in expressions: `principal` and `claims`.
     #[must_use]
     pub fn auth(&self) -> Value {

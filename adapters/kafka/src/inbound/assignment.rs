@@ -72,13 +72,11 @@ pub(super) struct Window {
     pub(super) count_max: usize,
     /// Bytes of records that were received and are not settled.
     pub(super) len_max: usize,
-    /// Offsets are committed while records are processed, and never stored: a stored one could be committed later.
-    pub(super) commits_offsets: bool,
 }
 
 impl Window {
     /// Holds one record at a time, for a topic whose entry is not known.
-    pub(super) const SINGLE: Self = Self { count_max: 1, len_max: 1, commits_offsets: false };
+    pub(super) const SINGLE: Self = Self { count_max: 1, len_max: 1 };
 }
 
 /// What is known about the log of a partition.
@@ -179,11 +177,6 @@ impl Assignment {
     pub(super) fn is_stopped(&self) -> bool {
         let owned = self.lock();
         owned.is_stopping && owned.partitions.values().all(|partition| partition.active == 0)
-    }
-
-    /// Whether the offsets of a partition are committed while its records are processed.
-    pub(super) fn commits_offsets(&self, id: &PartitionId) -> bool {
-        self.lock().partitions.get(id).is_some_and(|partition| partition.window.commits_offsets)
     }
 
     /// Whether the partition of a record is still owned.
@@ -367,7 +360,7 @@ mod tests {
     use super::*;
 
     /// For four records of one byte.
-    const WINDOW: Window = Window { count_max: 10, len_max: 4 * 257, commits_offsets: false };
+    const WINDOW: Window = Window { count_max: 10, len_max: 4 * 257 };
 
     fn begin(assignment: &Assignment, record: &RecordId) -> bool {
         assignment.admit(record) && assignment.begin(record)
@@ -446,7 +439,7 @@ mod tests {
     #[test]
     fn a_full_partition_does_not_starve_the_others() {
         let (assignment, full, other) = (Assignment::default(), (Arc::from("t"), 0), (Arc::from("t"), 1));
-        let window = Window { count_max: 10, len_max: 1 << 20, commits_offsets: false };
+        let window = Window { count_max: 10, len_max: 1 << 20 };
         assignment.add(full.clone(), window);
         assignment.add(other.clone(), window);
         for offset in 0..10 {

@@ -3,7 +3,7 @@
 //! All partitions of a listener share one transactional producer. Admitted records join the open batch, are processed like any others, and are settled
 //! together by its commit. If some of them fail, the transaction is aborted; those are processed again alone, and the others in new transactions.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -15,15 +15,20 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::Notify;
 
-use super::assignment::PartitionId;
+use super::assignment::{PartitionId, RecordId};
 use super::handler::{Handler, entry, retry_backoff};
 use super::lanes::Lanes;
 use super::member::Delivery;
 use super::{ListenerContext, ROUTES_INTERVAL};
 use crate::transaction::{Participant, Transaction, TransactionError, TransactionalProducer};
 
-/// The most records of a batch.
+/// The most records of a batch. The number starts low, and adapts to the time that batches take.
 const BATCH_COUNT_MAX: usize = 1_000;
+const BATCH_COUNT_FIRST: usize = 64;
+/// A batch that takes longer is followed by a smaller one: the brokers end a transaction after half a minute.
+const SLOW_TIME: Duration = Duration::from_secs(2);
+/// A batch that takes less is followed by a larger one.
+const FAST_TIME: Duration = Duration::from_millis(500);
 /// How long records join a batch.
 const BATCH_TIME: Duration = Duration::from_millis(50);
 
@@ -32,6 +37,10 @@ pub(super) struct Batches {
     context: Rc<ListenerContext>,
     batch: RefCell<Option<Batch>>,
     producer: RefCell<Option<Arc<TransactionalProducer>>>,
+    /// The most records of the next batch.
+    count_max: Cell<usize>,
+    /// Records are sent one by one, as a batch of them was too large.
+    is_unbatched: Cell<bool>,
     /// A record joined or was processed.
     changed: Notify,
 }
@@ -70,6 +79,8 @@ impl Batches {
             context: Rc::clone(&lanes.context),
             batch: RefCell::default(),
             producer: RefCell::default(),
+            count_max: Cell::new(BATCH_COUNT_FIRST),
+            is_unbatched: Cell::new(false),
             changed: Notify::new(),
         });
         tokio::task::spawn_local(Rc::clone(&batches).run(Rc::clone(lanes)));
@@ -79,7 +90,7 @@ impl Batches {
     /// Whether a record can join the open batch.
     pub(super) fn has_room(&self) -> bool {
         let batch = self.batch.borrow();
-        batch.as_ref().is_some_and(|batch| !batch.is_closed && batch.joined.len() < BATCH_COUNT_MAX)
+        batch.as_ref().is_some_and(|batch| !batch.is_closed && batch.joined.len() < self.count_max.get())
     }
 
     /// Adds an admitted record to the open batch, which has room.
@@ -132,9 +143,10 @@ impl Batches {
             self.completed().await;
             let Some(batch) = self.batch.borrow_mut().take() else { continue };
             batch.transaction.close();
+            self.adapt(&batch);
             failpoint("kafka.batch");
             let settled = match offsets(&batch.transaction, &batch.joined) {
-                Some(offsets) => self.commit(offsets).await,
+                Some(offsets) => self.commit(offsets, &processed(&batch.joined)).await,
                 None => {
                     self.abort().await;
                     Err("a record failed".to_owned())
@@ -152,6 +164,16 @@ impl Batches {
                     self.repeat(&lanes, batch).await;
                 }
             }
+        }
+    }
+
+    /// Chooses the size of the next batch.
+    fn adapt(&self, batch: &Batch) {
+        let (count, took) = (self.count_max.get(), batch.first_joined.map_or(Duration::ZERO, |first| first.elapsed()));
+        if took > SLOW_TIME {
+            self.count_max.set((count / 4).max(1));
+        } else if took < FAST_TIME && batch.joined.len() == count {
+            self.count_max.set((count * 2).min(BATCH_COUNT_MAX));
         }
     }
 
@@ -207,12 +229,9 @@ impl Batches {
     async fn open_producer(&self) -> Result<(), String> {
         let (cluster, id, monitor) =
             (self.context.cluster.clone(), self.context.transactional_id.clone(), Arc::clone(&self.context.monitor));
-        let member = Arc::clone(&self.context.member);
-        let opened = tokio::task::spawn_blocking(move || {
-            // Offsets that were stored outside of transactions must not be committed after those of transactions.
-            member.commit_stored_once();
-            TransactionalProducer::open(&cluster, &id, &monitor)
-        });
+        let is_batched = !self.is_unbatched.get();
+        let opened =
+            tokio::task::spawn_blocking(move || TransactionalProducer::open(&cluster, &id, &monitor, is_batched));
         let producer = opened.await.unwrap_or_else(|_| Err("the client failed".to_owned()))?;
         self.producer.borrow_mut().replace(Arc::new(producer));
         Ok(())
@@ -222,15 +241,15 @@ impl Batches {
     ///
     /// # Errors
     /// It did not take effect, and is aborted.
-    async fn commit(&self, offsets: BTreeMap<PartitionId, i64>) -> Result<(), String> {
+    async fn commit(&self, offsets: BTreeMap<PartitionId, i64>, records: &[RecordId]) -> Result<(), String> {
         if offsets.is_empty() {
             self.abort().await;
             return Ok(());
         }
         let Some(producer) = self.producer.borrow().clone() else { return Err("there is no producer".to_owned()) };
-        let (member, sent) = (Arc::clone(&self.context.member), offsets.clone());
+        let (member, sent, records) = (Arc::clone(&self.context.member), offsets.clone(), records.to_vec());
         let begun = Instant::now();
-        let committing = tokio::task::spawn_blocking(move || member.commit_in_transaction(&producer, &sent));
+        let committing = tokio::task::spawn_blocking(move || member.commit_in_transaction(&producer, &sent, &records));
         let committed = committing.await;
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.context.member.events().commit_micros.add(took);
@@ -326,7 +345,7 @@ impl Batches {
             let joined = process_part(lanes, part, &transaction).await;
             transaction.close();
             match offsets(&transaction, &joined) {
-                Some(offsets) => match self.commit(offsets).await {
+                Some(offsets) => match self.commit(offsets, &processed(&joined)).await {
                     Ok(()) => {
                         for (delivery, state) in joined {
                             let is_settled = state == State::Processed;
@@ -361,17 +380,26 @@ impl Batches {
     async fn process_alone(&self, lanes: &Lanes, delivery: &Delivery) -> bool {
         let Some(handler) = Handler::begin(lanes, delivery).await else { return false };
         let offsets = BTreeMap::from([(delivery.id.partition.clone(), delivery.id.offset + 1)]);
+        let records = [delivery.id.clone()];
         let (mut counted_attempts, mut attempts) = (0, 0);
         let mut backoff = retry_backoff();
+        let _batched_again = BatchedOnDrop(self);
         loop {
-            let transaction = tokio::select! {
+            let mut transaction = tokio::select! {
                 biased;
                 () = delivery.stop.cancelled() => return false,
                 transaction = self.begin() => transaction,
             };
             handler.participant.replace(Some(Arc::new(Participant::new(&transaction))));
             let outcome = handler.dispatch(None).await;
+            if transaction.is_too_large() && !self.is_unbatched.replace(true) {
+                transaction.close();
+                self.abort().await;
+                self.producer.borrow_mut().take();
+                continue;
+            }
             let Ok(outcome) = outcome else {
+                transaction.close();
                 self.abort().await;
                 // The route may come back before its partitions are revoked.
                 if !handler.sleep(ROUTES_INTERVAL).await {
@@ -386,12 +414,18 @@ impl Batches {
                 Settlement::Acknowledge => !transaction.is_failed(),
                 Settlement::Reject(fault) => {
                     // What the route has sent before it failed does not take effect.
+                    transaction.close();
                     self.abort().await;
-                    let transaction = self.begin().await;
+                    transaction = tokio::select! {
+                        biased;
+                        () = delivery.stop.cancelled() => return false,
+                        transaction = self.begin() => transaction,
+                    };
                     handler.participant.replace(Some(Arc::new(Participant::new(&transaction))));
                     handler.reject(&fault, &entry.reject_policy, counted_attempts + 1).await && !transaction.is_failed()
                 }
                 Settlement::Retry { delay, counts, .. } => {
+                    transaction.close();
                     self.abort().await;
                     counted_attempts += u32::from(counts);
                     if !handler.sleep(delay).await {
@@ -402,7 +436,7 @@ impl Batches {
             };
             transaction.close();
             if is_ready {
-                match self.commit(offsets.clone()).await {
+                match self.commit(offsets.clone(), &records).await {
                     Ok(()) => return true,
                     Err(problem) => {
                         tracing::warn!(topic = %delivery.record.topic, problem, "transaction aborted; retrying");
@@ -440,6 +474,23 @@ fn offsets(transaction: &Transaction, joined: &[(Rc<Delivery>, State)]) -> Optio
     Some(offsets)
 }
 
+/// The records that take effect with the transaction.
+fn processed(joined: &[(Rc<Delivery>, State)]) -> Vec<RecordId> {
+    let processed = joined.iter().filter(|(_, state)| *state == State::Processed);
+    processed.map(|(delivery, _)| delivery.id.clone()).collect()
+}
+
+/// Lets records be sent in batches again when dropped.
+struct BatchedOnDrop<'b>(&'b Batches);
+
+impl Drop for BatchedOnDrop<'_> {
+    fn drop(&mut self) {
+        if self.0.is_unbatched.replace(false) {
+            self.0.producer.borrow_mut().take();
+        }
+    }
+}
+
 /// Splits records so that each one that failed is alone.
 fn split(joined: Vec<(Rc<Delivery>, State)>) -> Vec<Vec<Rc<Delivery>>> {
     let mut parts = vec![Vec::new()];
@@ -461,11 +512,16 @@ async fn process_part(
     part: Vec<Rc<Delivery>>,
     transaction: &Arc<Transaction>,
 ) -> Vec<(Rc<Delivery>, State)> {
-    let mut by_lane: HashMap<_, Vec<usize>> = HashMap::new();
+    // In the order of their first records, in which they arrived.
+    let (mut by_lane, mut numbers) = (Vec::<Vec<usize>>::new(), HashMap::new());
     for (index, delivery) in part.iter().enumerate() {
         // Records without a lane are concurrent.
-        let lane = lanes.lane_of(delivery).ok_or(index);
-        by_lane.entry((delivery.id.assignment, lane)).or_default().push(index);
+        let lane = (delivery.id.assignment, lanes.lane_of(delivery).ok_or(index));
+        let number = *numbers.entry(lane).or_insert(by_lane.len());
+        match by_lane.get_mut(number) {
+            Some(indices) => indices.push(index),
+            None => by_lane.push(vec![index]),
+        }
     }
     let states = RefCell::new(vec![State::Left; part.len()]);
     let process_lane = |indices: Vec<usize>| {
@@ -481,7 +537,7 @@ async fn process_part(
             }
         }
     };
-    let mut processing: FuturesUnordered<_> = by_lane.into_values().map(process_lane).collect();
+    let mut processing: FuturesUnordered<_> = by_lane.into_iter().map(process_lane).collect();
     while processing.next().await.is_some() {}
     drop(processing);
     part.into_iter().zip(states.into_inner()).collect()

@@ -11,12 +11,16 @@ use crossdock_delivery::failpoint;
 use crossdock_ports::EntrySpec;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
+use tokio_util::sync::CancellationToken;
 
 use super::ListenerContext;
 use super::batches::{Batches, Place};
 use super::handler::handle;
 use super::member::Delivery;
 use crate::config::{Entry, Order};
+
+/// How many records of a partition start before those of the next one have their turn.
+const TURN_COUNT: usize = 32;
 
 /// The records of a listener, by the number of the assignment of their partition. The room of the partitions bounds their memory.
 pub(super) struct Lanes {
@@ -42,6 +46,13 @@ struct Mode {
     is_at_most_once: bool,
 }
 
+impl Mode {
+    /// Whether offsets are stored, and committed later by the client.
+    fn stores_offsets(self) -> bool {
+        !self.is_transactional && !self.is_at_most_once
+    }
+}
+
 /// How the records of a topic are processed now.
 #[derive(Clone)]
 pub(super) struct Topic {
@@ -54,6 +65,10 @@ pub(super) struct Topic {
 
 /// The records of one assignment of a partition.
 struct PartitionLanes {
+    /// Cancelled when the partition is being revoked.
+    stop: CancellationToken,
+    /// Stored offsets are being committed before the mode changes.
+    is_flushing: bool,
     /// Those outside of the window, in the order of their offsets.
     waiting: VecDeque<Delivery>,
     /// The mode of the admitted records.
@@ -111,11 +126,11 @@ impl Lanes {
         lane(order, delivery)
     }
 
-    /// Starts the records that can start now.
+    /// Starts the records that can start now, of all partitions in turn.
     pub(super) fn advance_all(self: &Rc<Self>) {
-        let assignments: Vec<u64> = self.partitions.borrow().keys().copied().collect();
-        for assignment in assignments {
-            self.advance(assignment);
+        let mut assignments: Vec<u64> = self.partitions.borrow().keys().copied().collect();
+        while !assignments.is_empty() {
+            assignments.retain(|assignment| self.advance_by(*assignment, TURN_COUNT) == TURN_COUNT);
         }
     }
 
@@ -127,15 +142,22 @@ impl Lanes {
     /// Processes a record after those before it in its lane, once the window of its partition allows.
     pub(super) fn push(self: &Rc<Self>, delivery: Delivery) {
         let assignment = delivery.id.assignment;
-        self.partitions.borrow_mut().entry(assignment).or_insert_with(PartitionLanes::new).waiting.push_back(delivery);
+        let new = || PartitionLanes::new(delivery.stop.clone());
+        self.partitions.borrow_mut().entry(assignment).or_insert_with(new).waiting.push_back(delivery);
         self.advance(assignment);
     }
 
-    /// Starts the records that the window of a partition admits; forgets those of a partition that is being revoked.
+    /// Starts the records that the window of a partition admits.
     fn advance(self: &Rc<Self>, assignment: u64) {
+        self.advance_by(assignment, usize::MAX);
+    }
+
+    /// Starts up to `max` records that the window of a partition admits, and returns how many; forgets those of a partition that is being revoked.
+    fn advance_by(self: &Rc<Self>, assignment: u64, max: usize) -> usize {
         let mut partitions = self.partitions.borrow_mut();
-        let Some(partition) = partitions.get_mut(&assignment) else { return };
-        while let Some(next) = partition.waiting.front() {
+        let Some(partition) = partitions.get_mut(&assignment) else { return 0 };
+        let mut started = 0;
+        while let Some(next) = partition.waiting.front().filter(|_| started < max) {
             if next.stop.is_cancelled() {
                 partition.waiting.clear();
                 break;
@@ -144,7 +166,13 @@ impl Lanes {
             let Some(topic) = topics.get(&*next.record.topic) else { break };
             if partition.mode != topic.mode {
                 // No record may overtake another in either order, nor an offset outside of a transaction one inside.
-                if partition.active > 0 {
+                if partition.active > 0 || partition.is_flushing {
+                    break;
+                }
+                if partition.mode.stores_offsets() && !topic.mode.stores_offsets() {
+                    // A stored offset must not be committed after those that records of the new mode commit themselves.
+                    partition.is_flushing = true;
+                    spawn_local(Rc::clone(self).flush(assignment, topic.mode));
                     break;
                 }
                 partition.mode = topic.mode;
@@ -154,15 +182,27 @@ impl Lanes {
                 break;
             }
             if let Some(delivery) = partition.waiting.pop_front() {
+                started += 1;
                 partition.active += 1;
                 let delivery = Rc::new(delivery);
                 let place = batches.and_then(|batches| batches.join(&delivery));
                 partition.start(self, Admitted { delivery, place });
             }
         }
-        if partition.active == 0 && partition.waiting.is_empty() {
+        if partition.active == 0 && partition.waiting.is_empty() && partition.stop.is_cancelled() {
             partitions.remove(&assignment);
         }
+        started
+    }
+
+    /// Commits stored offsets, and changes the mode of a partition.
+    async fn flush(self: Rc<Self>, assignment: u64, mode: Mode) {
+        let member = Arc::clone(&self.context.member);
+        let _ = tokio::task::spawn_blocking(move || member.commit_stored_once()).await;
+        if let Some(partition) = self.partitions.borrow_mut().get_mut(&assignment) {
+            (partition.is_flushing, partition.mode) = (false, mode);
+        }
+        self.advance(assignment);
     }
 
     /// Processes one record, and makes room for the next one; returns whether those behind it in its lane may be processed.
@@ -180,7 +220,12 @@ impl Lanes {
 
     /// An admitted record is no longer processed.
     fn end(self: &Rc<Self>, delivery: &Delivery, is_settled: bool) {
-        self.context.member.end(&delivery.id, is_settled);
+        let mode = self.partitions.borrow().get(&delivery.id.assignment).map(|partition| partition.mode);
+        if mode.is_some_and(Mode::stores_offsets) {
+            self.context.member.end(&delivery.id, is_settled);
+        } else {
+            self.context.member.end_without_store(&delivery.id, is_settled);
+        }
         self.ended(delivery);
     }
 
@@ -231,9 +276,9 @@ fn lane(order: Order, delivery: &Delivery) -> Option<Bytes> {
 }
 
 impl PartitionLanes {
-    fn new() -> Self {
+    fn new(stop: CancellationToken) -> Self {
         let mode = Mode { order: Order::Partition, is_transactional: false, is_at_most_once: false };
-        Self { waiting: VecDeque::new(), mode, active: 0, lanes: HashMap::new() }
+        Self { stop, is_flushing: false, waiting: VecDeque::new(), mode, active: 0, lanes: HashMap::new() }
     }
 
     fn start(&mut self, all: &Rc<Lanes>, admitted: Admitted) {

@@ -166,7 +166,11 @@ impl ConsumerContext for Rebalances {
                 let is_lost = consumer.assignment_lost();
                 // The partitions of a lost assignment already have other owners.
                 let wait = if is_lost { Duration::ZERO } else { FINISH_TIME };
-                shared.assignment.begin_revocation(&ids, wait);
+                if is_lost {
+                    shared.assignment.remove(&ids);
+                } else {
+                    shared.assignment.begin_revocation(&ids, wait);
+                }
                 tracing::info!(group = %shared.group, partitions = %names(&ids), is_lost, "partitions are being revoked");
                 let revocation = Revocation { list: list.clone(), ids, until: Instant::now() + wait };
                 shared.revocations.lock().unwrap_or_else(PoisonError::into_inner).push(revocation);
@@ -360,12 +364,7 @@ impl Member {
 
     /// An admitted record is no longer processed.
     pub(super) fn end(&self, record: &RecordId, is_settled: bool) {
-        let commits_offsets = self.assignment().commits_offsets(&record.partition);
-        self.assignment().end(record, is_settled, |partition, offset| {
-            if !commits_offsets {
-                self.store(partition, offset);
-            }
-        });
+        self.assignment().end(record, is_settled, |partition, offset| self.store(partition, offset));
     }
 
     /// Like [`Member::end`], for a record whose offset is committed by other means.
@@ -381,11 +380,18 @@ impl Member {
         &self,
         producer: &TransactionalProducer,
         offsets: &BTreeMap<PartitionId, i64>,
+        records: &[RecordId],
     ) -> Result<(), TransactionError> {
         let abort = |problem: String| TransactionError::Abort(problem);
         let list = offsets_list(offsets).map_err(|error| abort(error.to_string()))?;
+        // Before the check: a later generation of the group may belong to other owners.
         let group = self.consumer.group_metadata().ok_or_else(|| abort("the group was left".to_owned()))?;
-        producer.commit(&list, &group)
+        let is_owned =
+            || !self.consumer.assignment_lost() && records.iter().all(|record| self.assignment().is_owned(record));
+        if !is_owned() {
+            return Err(abort("the partitions have other owners".to_owned()));
+        }
+        producer.commit(&list, &group, is_owned)
     }
 
     /// Whether the committed offsets of the group are these or later ones. Blocks.
@@ -515,11 +521,8 @@ impl Member {
     pub(super) fn commit(&self, id: &RecordId) -> Result<(), KafkaError> {
         // Held over the commit, so that the committed offset never goes back.
         let mut committed = self.shared().committed.lock().unwrap_or_else(PoisonError::into_inner);
-        match committed.get(&id.partition) {
-            Some((of, offset)) if *of == id.assignment && *offset > id.offset => return Ok(()),
-            Some((of, _)) if *of == id.assignment => {}
-            // What was stored by other settings must not be committed later.
-            _ => self.commit_stored_once(),
+        if committed.get(&id.partition).is_some_and(|(of, offset)| *of == id.assignment && *offset > id.offset) {
+            return Ok(());
         }
         if !self.assignment().is_owned(id) {
             return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::AssignmentLost));
@@ -578,8 +581,9 @@ impl Member {
                 shared.events.unfinished_revocations.add(ids.len() as u64);
                 tracing::warn!(group = %shared.group, partitions = %names(&ids), "partitions revoked during processing; records may be redelivered");
             }
-            unassign(&self.consumer, &list);
+            // First, so that nothing is committed for them under the next generation of the group.
             shared.assignment.remove(&ids);
+            unassign(&self.consumer, &list);
         }
     }
 

@@ -21,6 +21,7 @@ impl Loader<'_> {
         delivery: Delivery,
         entries: &[Arc<dyn EntrySpec>],
         steps: &[Step],
+        has_idempotency: bool,
         span: Span,
         reader: &mut Reader<'_>,
     ) {
@@ -37,6 +38,13 @@ impl Loader<'_> {
             }
             if let Some((why, help)) = entry.may_lose() {
                 refuse(&entry.describe(), why, help);
+            }
+        }
+        if delivery == Delivery::EffectivelyOnce && has_idempotency {
+            for entry in entries.iter().filter(|entry| self.transactions(&***entry).is_some()) {
+                // A key would be remembered although the transaction of its message is aborted.
+                let help = "remove `idempotency`, or write `delivery: at-least-once`";
+                refuse(&entry.describe(), "is processed in transactions, which `idempotency` does not know", help);
             }
         }
         for call in Step::calls(steps) {

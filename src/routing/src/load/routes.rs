@@ -122,7 +122,7 @@ impl Loader<'_> {
             return;
         };
         if let Some((delivery, node)) = settings.delivery.zip(node.get("delivery")) {
-            self.check_delivery(delivery, &entries, &steps, node.span, reader);
+            self.check_delivery(delivery, &entries, &steps, policies.idempotency.is_some(), node.span, reader);
         }
         self.add_to_table(name, &entries, settings.from.as_ref().map_or(key.span, |from| from.span), reader);
         let (name, delivery) = (name.clone(), settings.delivery);

@@ -27,7 +27,9 @@ impl Run<'_> {
             }
             other => other,
         };
-        let sent = prepared.and_then(|message| {
+        let sent = prepared.and_then(|mut message| {
+            // The transaction ends without waiting for it.
+            message.context = message.context.map(|context| context.without_transaction());
             self.shards.call(&step.call, message, &self.route.headers.response, self.deadline, Cancels::Never)
         });
         match sent {
