@@ -1,13 +1,14 @@
 //! What all clients of librdkafka share: their settings, their logs, and their last error.
 
 use std::error::Error;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossdock_ports::PortStatus;
 use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::{Cluster, TokenSource};
@@ -115,4 +116,35 @@ impl ClientContext for Monitor {
     }
 }
 
-impl rdkafka::consumer::ConsumerContext for Monitor {}
+impl ConsumerContext for Monitor {}
+
+/// Receives the logs and errors of a client for a monitor that others read.
+pub(crate) struct Observer(Arc<Monitor>);
+
+impl Observer {
+    pub(crate) fn new(monitor: &Arc<Monitor>) -> Self {
+        Self(Arc::clone(monitor))
+    }
+
+    pub(crate) fn monitor(&self) -> &Monitor {
+        &self.0
+    }
+}
+
+impl ClientContext for Observer {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.0.generate_oauth_token(config)
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.0.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Observer {}

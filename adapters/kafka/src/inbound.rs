@@ -9,6 +9,7 @@ mod member;
 mod prefix;
 mod request;
 mod start;
+mod topics;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use self::assignment::Window;
 use self::lanes::Lanes;
 use self::member::{Member, StopOnDrop};
+use self::topics::Topics;
 use crate::client::Monitor;
 use crate::config::{Cluster, Declare, Entry, Listener, RejectPolicy};
 use crate::declare;
@@ -132,6 +134,7 @@ struct ListenerContext {
     member: Arc<Member>,
     producer: Arc<Producer>,
     ingress: Rc<dyn Ingress>,
+    topics: Topics,
     cluster: Cluster,
     /// Ends the transactions of an earlier process of the same instance.
     transactional_id: String,
@@ -156,6 +159,7 @@ impl KafkaInbound {
             member: Arc::clone(&self.member),
             producer: Arc::clone(&self.producer),
             ingress: ingress.open(),
+            topics: Topics::default(),
             cluster: self.cluster.clone(),
             transactional_id: self.transactional_id.clone(),
             monitor: Arc::new(Monitor::new(&self.cluster, "produce in transactions")),
@@ -203,6 +207,11 @@ impl KafkaInbound {
             }
         }
     }
+}
+
+/// The delays between attempts to reach the brokers.
+const fn retry_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(200), Duration::from_secs(10))
 }
 
 /// Creates topics that entries want to be created.

@@ -1,21 +1,19 @@
 //! The producers of the process: one idempotent producer for each cluster, which all data arbiters share.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crossdock_message::Fault;
 use crossdock_ports::{AdapterError, PortStatus};
-use rdkafka::client::OAuthToken;
+use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
-use rdkafka::{ClientConfig, ClientContext, config::RDKafkaLogLevel};
 use tokio::sync::oneshot;
 
-use crate::client::Monitor;
+use crate::client::{Monitor, Observer};
 use crate::config::{Cluster, Compression};
 use crate::error::{is_size_limit, not_sent, not_stored, unconfirmed, unreachable};
 
@@ -104,7 +102,7 @@ pub(crate) struct Producer {
 /// A client, which is replaced after a fatal error: such an error ends its idempotence.
 #[derive(Default)]
 struct Client {
-    open: Option<ThreadedProducer<Confirms>>,
+    open: Option<ThreadedProducer<Observer>>,
     /// When it was replaced, and how long the next replacement waits.
     replaced: Option<(Instant, Duration)>,
 }
@@ -119,38 +117,14 @@ impl fmt::Debug for Producer {
 pub(crate) type Confirm = Result<(i32, i64), KafkaError>;
 
 /// Passes confirms to the waiting senders.
-pub(crate) struct Confirms(Arc<Monitor>);
-
-impl Confirms {
-    pub(crate) fn new(monitor: &Arc<Monitor>) -> Self {
-        Self(Arc::clone(monitor))
-    }
-}
-
-impl ClientContext for Confirms {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        self.0.generate_oauth_token(config)
-    }
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.0.log(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.0.error(error, reason);
-    }
-}
-
-impl ProducerContext for Confirms {
+impl ProducerContext for Observer {
     type DeliveryOpaque = Box<oneshot::Sender<Confirm>>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, sender: Self::DeliveryOpaque) {
         use rdkafka::Message as _;
         let confirm = match result {
             Ok(record) => {
-                self.0.is_up();
+                self.monitor().is_up();
                 Ok((record.partition(), record.offset()))
             }
             Err((error, _)) => Err(error.clone()),
@@ -252,7 +226,7 @@ impl Drop for Producer {
 
 /// Passes a record to a client; returns its future confirm.
 pub(crate) fn enqueue(
-    client: &ThreadedProducer<Confirms>,
+    client: &ThreadedProducer<Observer>,
     record: Record<'_>,
 ) -> Result<oneshot::Receiver<Confirm>, KafkaError> {
     let (sender, confirm) = oneshot::channel();
@@ -266,7 +240,7 @@ pub(crate) fn enqueue(
 }
 
 /// Closes a client on a thread of its own, as that waits for records in flight.
-pub(crate) fn close(client: Option<ThreadedProducer<Confirms>>) {
+pub(crate) fn close(client: Option<ThreadedProducer<Observer>>) {
     let Some(client) = client else { return };
     let closing = std::thread::Builder::new().name("kafka close".to_owned());
     if let Err(error) = closing.spawn(move || drop(client)) {
@@ -279,13 +253,13 @@ fn create(
     batching: Batching,
     monitor: &Arc<Monitor>,
     is_batched: bool,
-) -> Result<ThreadedProducer<Confirms>, AdapterError> {
+) -> Result<ThreadedProducer<Observer>, AdapterError> {
     let mut config = client_config(cluster, batching);
     if !is_batched {
         config.set("batch.num.messages", "1");
     }
     // The error may contain values of settings.
-    config.create_with_context(Confirms::new(monitor)).map_err(|_: KafkaError| {
+    config.create_with_context(Observer::new(monitor)).map_err(|_: KafkaError| {
         AdapterError::Settings(format!(
             "a producer for `{}` cannot be created: check `tls` and `sasl`",
             cluster.brokers

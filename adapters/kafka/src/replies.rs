@@ -5,7 +5,6 @@
 //! no old one is read.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -14,14 +13,13 @@ use std::time::{Duration, Instant};
 use crossdock_delivery::Backoff;
 use crossdock_message::Fault;
 use crossdock_ports::{AdapterError, PortStatus};
-use rdkafka::client::OAuthToken;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataPartition;
-use rdkafka::{ClientContext, Offset, TopicPartitionList, config::RDKafkaLogLevel};
+use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, watch};
 
-use crate::client::Monitor;
+use crate::client::{Monitor, Observer};
 use crate::config::{Cluster, Declare, Replies};
 use crate::correlation::CorrelationId;
 use crate::declare;
@@ -130,7 +128,7 @@ impl ReplyReceiver {
             .set("fetch.wait.max.ms", "100");
         // The error may contain values of settings.
         let consumer: BaseConsumer<Observer> =
-            config.create_with_context(Observer(Arc::clone(&monitor))).map_err(|_: KafkaError| {
+            config.create_with_context(Observer::new(&monitor)).map_err(|_: KafkaError| {
                 let brokers = &cluster.brokers;
                 AdapterError::Settings(format!("a consumer of `{brokers}` cannot be created: check `tls` and `sasl`"))
             })?;
@@ -187,27 +185,6 @@ fn random_number() -> u64 {
     // Each state has random keys.
     RandomState::new().hash_one(Instant::now())
 }
-
-/// Receives the logs and errors of the client.
-struct Observer(Arc<Monitor>);
-
-impl ClientContext for Observer {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        self.0.generate_oauth_token(config)
-    }
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.0.log(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.0.error(error, reason);
-    }
-}
-
-impl ConsumerContext for Observer {}
 
 /// The polling thread.
 struct Polling {

@@ -11,10 +11,10 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{Producer as _, ThreadedProducer};
 
-use crate::client::Monitor;
+use crate::client::{Monitor, Observer};
 use crate::config::Cluster;
 use crate::error::{is_size_limit, not_sent, not_stored, unconfirmed, unreachable};
-use crate::producer::{Batching, Confirms, Record, client_config, close, enqueue};
+use crate::producer::{Batching, Record, client_config, close, enqueue};
 
 /// After this time, the brokers abort a transaction whose producer has disappeared; until then, readers of committed records wait.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,10 +28,10 @@ pub(crate) struct TransactionalProducer {
 }
 
 /// A client that is closed elsewhere, as that may block.
-struct Client(Option<ThreadedProducer<Confirms>>);
+struct Client(Option<ThreadedProducer<Observer>>);
 
 impl Client {
-    fn open(&self) -> Result<&ThreadedProducer<Confirms>, KafkaError> {
+    fn open(&self) -> Result<&ThreadedProducer<Observer>, KafkaError> {
         self.0.as_ref().ok_or(KafkaError::Canceled)
     }
 }
@@ -89,8 +89,8 @@ impl TransactionalProducer {
             // Must not exceed it.
             .set("delivery.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
         // The error may contain values of settings.
-        let client: ThreadedProducer<Confirms> = config
-            .create_with_context(Confirms::new(monitor))
+        let client: ThreadedProducer<Observer> = config
+            .create_with_context(Observer::new(monitor))
             .map_err(|_: KafkaError| "a producer cannot be created: check `tls` and `sasl`".to_owned())?;
         client.init_transactions(RESPONSE_TIMEOUT).map_err(|error| {
             let of_client = monitor.status().problem().map(str::to_owned);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossdock_contract::{CallType, Contracts};
 use crossdock_delivery::RetryPolicy;
-use crossdock_message::{ByteString, Fault, Format, Message};
+use crossdock_message::{ByteString, Code, Fault, Format, Message};
 use crossdock_ports::{
     Address, Binding, BodyBinding, BodyFormat, Capabilities, Delivery, EntryContext, EntrySpec, ListenerSpec,
     OperationSpec, PathTemplate, ServiceSpec, WriteFormat, known_call,
@@ -20,7 +20,9 @@ use super::{
     Compression, Convention, Declare, EntrySettings, GroupProtocol, ListenerSettings, OperationSettings, Order, Reject,
     RepliesSettings, ServiceSettings, Start,
 };
+use crate::correlation::ReplyAddress;
 use crate::mapping;
+use crate::received::ReceivedRecord;
 
 /// The longest name of a topic (Kafka, `Topic.MAX_NAME_LENGTH`).
 const TOPIC_LEN_MAX: usize = 249;
@@ -220,6 +222,24 @@ impl Entry {
             convention: settings.reply_headers,
             reply_format,
         })
+    }
+}
+
+impl Entry {
+    /// The address of the reply to a record; `None` if it is no request.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if it cannot be read; PERMISSION_DENIED if the entry does not list its topic.
+    pub(crate) fn reply_address(&self, record: &ReceivedRecord) -> Result<Option<ReplyAddress>, Fault> {
+        if self.reply_to.is_empty() {
+            return Ok(None);
+        }
+        let address = self.convention.reply_address(record)?;
+        if address.as_ref().is_some_and(|address| !self.reply_to.contains(&address.topic)) {
+            let problem = "the reply topic of the request is not listed in `reply_to` of the route";
+            return Err(Fault::caller(Code::PermissionDenied, "REPLY_TO", problem));
+        }
+        Ok(address)
     }
 }
 

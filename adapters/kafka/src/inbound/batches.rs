@@ -16,10 +16,10 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::Notify;
 
 use super::assignment::{PartitionId, RecordId};
-use super::handler::{Handler, entry, retry_backoff};
+use super::handler::{Handler, entry};
 use super::lanes::Lanes;
 use super::member::Delivery;
-use super::{ListenerContext, ROUTES_INTERVAL};
+use super::{ListenerContext, ROUTES_INTERVAL, retry_backoff};
 use crate::transaction::{Participant, Transaction, TransactionError, TransactionalProducer};
 
 /// The most records of a batch. The number starts low, and adapts to the time that batches take.
@@ -378,7 +378,7 @@ impl Batches {
 
     /// Processes a record in a transaction of its own until it is settled; `false` if it is left to the next owner of its partition.
     async fn process_alone(&self, lanes: &Lanes, delivery: &Delivery) -> bool {
-        let Some(handler) = Handler::begin(lanes, delivery).await else { return false };
+        let Some(handler) = Handler::begin(&lanes.context, delivery).await else { return false };
         let offsets = BTreeMap::from([(delivery.id.partition.clone(), delivery.id.offset + 1)]);
         let records = [delivery.id.clone()];
         let (mut counted_attempts, mut attempts) = (0, 0);
@@ -545,7 +545,7 @@ async fn process_part(
 
 /// Processes a record of a batch, once.
 async fn process(lanes: &Lanes, delivery: &Delivery, transaction: &Arc<Transaction>) -> State {
-    let Some(handler) = Handler::begin(lanes, delivery).await else { return State::Left };
+    let Some(handler) = Handler::begin(&lanes.context, delivery).await else { return State::Left };
     let participant = Arc::new(Participant::new(transaction));
     handler.participant.replace(Some(Arc::clone(&participant)));
     let Ok(outcome) = handler.dispatch(None).await else { return State::Failed };

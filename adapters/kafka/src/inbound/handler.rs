@@ -8,17 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossdock_delivery::dead_letter as letter;
-use crossdock_delivery::{Backoff, Settlement, cycle_delay, failpoint, settle};
+use crossdock_delivery::{Settlement, cycle_delay, failpoint, settle};
 use crossdock_message::{ByteString, Code, Deadline, Fault, Message, RequestContext};
 use crossdock_ports::{EntrySpec, Head, OrderGuard, Outcome};
 use futures_util::FutureExt as _;
 use rdkafka::message::{Header, OwnedHeaders};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::lanes::{Lanes, Topic};
 use super::member::Delivery;
-use super::request::reply_address;
-use super::{ListenerContext, ROUTES_INTERVAL};
+use super::topics::Topic;
+use super::{ListenerContext, ROUTES_INTERVAL, retry_backoff};
 use crate::config::{Entry, RejectPolicy};
 use crate::mapping;
 use crate::producer::Record;
@@ -29,8 +28,8 @@ use crate::transaction::Participant;
 const PANIC_DELAY: Duration = Duration::from_secs(1);
 
 /// Processes an admitted record until it is settled, or its partition is being revoked; returns whether it is settled.
-pub(super) async fn handle(lanes: &Lanes, delivery: &Delivery) -> bool {
-    let Some(handler) = Handler::begin(lanes, delivery).await else { return false };
+pub(super) async fn handle(context: &Rc<ListenerContext>, delivery: &Delivery) -> bool {
+    let Some(handler) = Handler::begin(context, delivery).await else { return false };
     loop {
         match AssertUnwindSafe(handler.process()).catch_unwind().await {
             Ok(is_settled) => return is_settled,
@@ -52,7 +51,6 @@ pub(super) fn entry(spec: &dyn EntrySpec) -> Option<&Entry> {
 pub(super) struct NotRouted;
 
 pub(super) struct Handler<'h> {
-    lanes: &'h Lanes,
     pub(super) context: &'h Rc<ListenerContext>,
     /// The entry when the record was started.
     spec: Arc<dyn EntrySpec>,
@@ -69,16 +67,14 @@ pub(super) struct Handler<'h> {
 
 impl<'h> Handler<'h> {
     /// Begins to process a record, once `concurrency` allows; `None` if it is left to the next owner of its partition.
-    pub(super) async fn begin(lanes: &'h Lanes, delivery: &'h Delivery) -> Option<Self> {
-        let context = &lanes.context;
-        let Topic { spec, permits, .. } = lanes.topic(&delivery.record.topic)?;
+    pub(super) async fn begin(context: &'h Rc<ListenerContext>, delivery: &'h Delivery) -> Option<Self> {
+        let Topic { spec, permits, .. } = context.topics.get(&delivery.record.topic)?;
         let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
         if !context.member.assignment().begin(&delivery.id) {
             return None;
         }
         failpoint("kafka.received");
         Some(Handler {
-            lanes,
             context,
             spec,
             delivery,
@@ -98,7 +94,7 @@ impl Handler<'_> {
 
     /// The entry of the current route, which may have changed since the last attempt.
     pub(super) fn current_spec(&self) -> Arc<dyn EntrySpec> {
-        self.lanes.topic(&self.record().topic).map_or_else(|| Arc::clone(&self.spec), |topic| topic.spec)
+        self.context.topics.get(&self.record().topic).map_or_else(|| Arc::clone(&self.spec), |topic| topic.spec)
     }
 
     /// Processes the record; returns whether it is settled.
@@ -109,7 +105,7 @@ impl Handler<'_> {
         if entry.is_at_most_once && !Box::pin(self.commit()).await {
             return false;
         }
-        match (reply_address(self.record(), entry), entry.is_at_most_once) {
+        match (entry.reply_address(self.record()), entry.is_at_most_once) {
             (Ok(None), false) => self.process_with_retries().await,
             (Ok(None), true) => Box::pin(self.process_once()).await,
             (Ok(Some(address)), _) => Box::pin(self.process_request(entry, &address)).await,
@@ -155,7 +151,7 @@ impl Handler<'_> {
             let spec = self.current_spec();
             if attempts > 0
                 && let Some(entry) = entry(&*spec)
-                && !matches!(reply_address(self.record(), entry), Ok(None))
+                && !matches!(entry.reply_address(self.record()), Ok(None))
             {
                 // The entry takes it for a request now.
                 return Box::pin(self.process()).await;
@@ -322,18 +318,13 @@ impl Handler<'_> {
 
 /// Sets the deadline of a request.
 fn with_deadline(mut message: Message, record: &ReceivedRecord, entry: &Entry) -> Result<Message, Fault> {
-    if reply_address(record, entry)?.is_some() {
+    if entry.reply_address(record)?.is_some() {
         #[expect(clippy::disallowed_methods, reason = "only the wall clock tells how old a record is")]
         let now = SystemTime::now();
         let left = mapping::time_left(record, now)?;
         message.deadline = left.and_then(|left| Instant::now().checked_add(left)).map(Deadline::at);
     }
     Ok(message)
-}
-
-/// The delays between attempts to commit an offset or to write a dead letter.
-pub(super) const fn retry_backoff() -> Backoff {
-    Backoff::new(Duration::from_millis(200), Duration::from_secs(10))
 }
 
 /// The headers of the record in their order, without those of an earlier dead letter, and those of this one.

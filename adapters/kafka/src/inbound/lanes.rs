@@ -9,7 +9,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossdock_delivery::failpoint;
 use crossdock_ports::EntrySpec;
-use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +16,8 @@ use super::ListenerContext;
 use super::batches::{Batches, Place};
 use super::handler::handle;
 use super::member::Delivery;
-use crate::config::{Entry, Order};
+use super::topics::Mode;
+use crate::config::Order;
 
 /// How many records of a partition start before those of the next one have their turn.
 const TURN_COUNT: usize = 32;
@@ -25,7 +25,6 @@ const TURN_COUNT: usize = 32;
 /// The records of a listener, by the number of the assignment of their partition. The room of the partitions bounds their memory.
 pub(super) struct Lanes {
     pub(super) context: Rc<ListenerContext>,
-    topics: RefCell<HashMap<String, Topic>>,
     partitions: RefCell<HashMap<u64, PartitionLanes>>,
     /// The transactions of the topics that need them.
     batches: OnceCell<Rc<Batches>>,
@@ -36,31 +35,6 @@ struct Admitted {
     delivery: Rc<Delivery>,
     /// Its place in the open transaction, if it is processed in one.
     place: Option<Place>,
-}
-
-/// How the records of a partition are processed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mode {
-    order: Order,
-    is_transactional: bool,
-    is_at_most_once: bool,
-}
-
-impl Mode {
-    /// Whether offsets are stored, and committed later by the client.
-    fn stores_offsets(self) -> bool {
-        !self.is_transactional && !self.is_at_most_once
-    }
-}
-
-/// How the records of a topic are processed now.
-#[derive(Clone)]
-pub(super) struct Topic {
-    pub(super) spec: Arc<dyn EntrySpec>,
-    /// One for each record that may be processed at the same time.
-    pub(super) permits: Arc<Semaphore>,
-    mode: Mode,
-    concurrency: usize,
 }
 
 /// The records of one assignment of a partition.
@@ -82,37 +56,14 @@ struct PartitionLanes {
 
 impl Lanes {
     pub(super) fn new(context: Rc<ListenerContext>) -> Rc<Self> {
-        let (topics, partitions) = (RefCell::default(), RefCell::default());
-        Rc::new(Self { context, topics, partitions, batches: OnceCell::new() })
+        Rc::new(Self { context, partitions: RefCell::default(), batches: OnceCell::new() })
     }
 
     /// Processes records by the entries of the current routes, by topic.
     pub(super) fn update(self: &Rc<Self>, entries: &HashMap<String, Arc<dyn EntrySpec>>) {
-        {
-            // Records of a removed route wait for it, or for the revocation of their partitions.
-            let assignment = self.context.member.assignment();
-            let mut topics = self.topics.borrow_mut();
-            topics.retain(|topic, _| entries.contains_key(topic) || assignment.owns_topic(topic));
-            for (topic, spec) in entries {
-                let Some(entry) = spec.as_any().downcast_ref::<Entry>() else { continue };
-                let mode = Mode {
-                    order: entry.order,
-                    is_transactional: entry.is_transactional,
-                    is_at_most_once: entry.is_at_most_once,
-                };
-                match topics.get_mut(topic) {
-                    Some(known) if known.concurrency == entry.concurrency => {
-                        (known.spec, known.mode) = (Arc::clone(spec), mode);
-                    }
-                    _ => {
-                        let concurrency = entry.concurrency;
-                        let permits = Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)));
-                        topics.insert(topic.clone(), Topic { spec: Arc::clone(spec), mode, concurrency, permits });
-                    }
-                }
-            }
-        }
-        if self.topics.borrow().values().any(|topic| topic.mode.is_transactional) {
+        let assignment = self.context.member.assignment();
+        self.context.topics.update(entries, |topic| assignment.owns_topic(topic));
+        if self.context.topics.any(|topic| topic.mode.is_transactional) {
             // Now, as the brokers deliver nothing before the transaction of a predecessor has ended.
             self.batches.get_or_init(|| Batches::open(self));
         }
@@ -121,8 +72,7 @@ impl Lanes {
 
     /// The lane of a record by the current mode of its topic; `None` if it has none.
     pub(super) fn lane_of(&self, delivery: &Delivery) -> Option<Bytes> {
-        let order =
-            self.topics.borrow().get(&*delivery.record.topic).map_or(Order::Partition, |topic| topic.mode.order);
+        let order = self.context.topics.mode(&delivery.record.topic).map_or(Order::Partition, |mode| mode.order);
         lane(order, delivery)
     }
 
@@ -132,11 +82,6 @@ impl Lanes {
         while !assignments.is_empty() {
             assignments.retain(|assignment| self.advance_by(*assignment, TURN_COUNT) == TURN_COUNT);
         }
-    }
-
-    /// How the records of a topic are processed now; `None` if no route has consumed it since its partitions were assigned.
-    pub(super) fn topic(&self, name: &str) -> Option<Topic> {
-        self.topics.borrow().get(name).cloned()
     }
 
     /// Processes a record after those before it in its lane, once the window of its partition allows.
@@ -162,22 +107,21 @@ impl Lanes {
                 partition.waiting.clear();
                 break;
             }
-            let topics = self.topics.borrow();
-            let Some(topic) = topics.get(&*next.record.topic) else { break };
-            if partition.mode != topic.mode {
+            let Some(mode) = self.context.topics.mode(&next.record.topic) else { break };
+            if partition.mode != mode {
                 // No record may overtake another in either order, nor an offset outside of a transaction one inside.
                 if partition.active > 0 || partition.is_flushing {
                     break;
                 }
-                if partition.mode.stores_offsets() && !topic.mode.stores_offsets() {
+                if partition.mode.stores_offsets() && !mode.stores_offsets() {
                     // A stored offset must not be committed after those that records of the new mode commit themselves.
                     partition.is_flushing = true;
-                    spawn_local(Rc::clone(self).flush(assignment, topic.mode));
+                    spawn_local(Rc::clone(self).flush(assignment, mode));
                     break;
                 }
-                partition.mode = topic.mode;
+                partition.mode = mode;
             }
-            let batches = topic.mode.is_transactional.then(|| self.batches.get_or_init(|| Batches::open(self)));
+            let batches = mode.is_transactional.then(|| self.batches.get_or_init(|| Batches::open(self)));
             if batches.is_some_and(|batches| !batches.has_room()) || !self.context.member.assignment().admit(&next.id) {
                 break;
             }
@@ -211,7 +155,7 @@ impl Lanes {
         if let (Some(place), Some(batches)) = (place, self.batches.get()) {
             return Box::pin(batches.process(self, &delivery, place)).await;
         }
-        let is_settled = handle(self, &delivery).await;
+        let is_settled = handle(&self.context, &delivery).await;
         failpoint("kafka.decided");
         self.end(&delivery, is_settled);
         failpoint("kafka.settled");

@@ -10,34 +10,17 @@ use crossdock_offload::encode_and_take_body;
 use crossdock_ports::Outcome;
 use rdkafka::message::{Header, OwnedHeaders};
 
-use super::ROUTES_INTERVAL;
-use super::handler::{Handler, retry_backoff};
+use super::handler::Handler;
+use super::{ROUTES_INTERVAL, retry_backoff};
 use crate::config::Entry;
 use crate::correlation::ReplyAddress;
 use crate::mapping;
 use crate::producer::Record;
-use crate::received::ReceivedRecord;
 
 /// A reply without its address.
 struct Reply {
     headers: OwnedHeaders,
     value: Option<Bytes>,
-}
-
-/// The address of the reply to a record; `None` if it is no request.
-///
-/// # Errors
-/// INVALID_ARGUMENT if it cannot be read; PERMISSION_DENIED if the entry does not list its topic.
-pub(super) fn reply_address(record: &ReceivedRecord, entry: &Entry) -> Result<Option<ReplyAddress>, Fault> {
-    if entry.reply_to.is_empty() {
-        return Ok(None);
-    }
-    let address = entry.convention.reply_address(record)?;
-    if address.as_ref().is_some_and(|address| !entry.reply_to.contains(&address.topic)) {
-        let problem = "the reply topic of the request is not listed in `reply_to` of the route";
-        return Err(Fault::caller(Code::PermissionDenied, "REPLY_TO", problem));
-    }
-    Ok(address)
 }
 
 impl Handler<'_> {
