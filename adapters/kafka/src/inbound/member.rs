@@ -2,8 +2,10 @@
 //!
 //! The thread never waits for the processing of records: it must serve rebalances. Full partitions are paused instead.
 
-use std::collections::{BTreeMap, HashMap};
-use std::error::Error;
+mod commit;
+mod rebalance;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -12,32 +14,25 @@ use crossdock_delivery::failpoint;
 use crossdock_ports::{AdapterError, PortStatus};
 use crossdock_transport::bodies;
 use crossdock_transport::bodies::Reservation;
-use rdkafka::client::OAuthToken;
+use rdkafka::Message as _;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::consumer::base_consumer::BaseConsumer;
-use rdkafka::consumer::{CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Message as _, Offset, Statistics, TopicPartitionList, config::RDKafkaLogLevel};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::assignment::{Assignment, Extent, FINISH_TIME, PartitionId, ReceivedId, RecordId, Window};
+use self::rebalance::{Rebalances, Shared, list, names, unassign};
+use super::assignment::{Assignment, Extent, ReceivedId, RecordId, Window};
 use super::events::Events;
-use super::start;
 use crate::client::Monitor;
-use crate::config::{GroupProtocol, Listener, Start};
+use crate::config::{GroupProtocol, Listener};
 use crate::received::ReceivedRecord;
-use crate::transaction::{TransactionError, TransactionalProducer};
 
 /// How long a poll waits for a record; also the latency of noticing a stop and a drained revocation.
 const POLL_TIME: Duration = Duration::from_millis(20);
 /// How often the thread looks for partitions to resume, drained revocations and a stop while records arrive.
 const UPKEEP_INTERVAL: Duration = Duration::from_millis(5);
-/// How often it is tried to find out where a partition starts.
-const RESOLVE_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the last offsets are committed before the group is left.
-const COMMIT_ATTEMPTS_MAX: u32 = 10;
 /// For leaving the group.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the client reports the lag of partitions.
@@ -73,188 +68,6 @@ impl std::fmt::Debug for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Member of {}", self.shared().group)
     }
-}
-
-/// State that callbacks and the arbiter share.
-struct Shared {
-    monitor: Arc<Monitor>,
-    group: String,
-    events: Events,
-    assignment: Assignment,
-    /// The subscribed topics, with the windows of their partitions.
-    topics: Mutex<HashMap<String, Window>>,
-    /// The offsets committed by [`Member::commit`], with the numbers of their assignments.
-    committed: Mutex<HashMap<PartitionId, (u64, i64)>>,
-    /// Where the group starts without an offset.
-    start: Start,
-    /// Partitions whose start could not be resolved yet, and when that is tried again.
-    unresolved: Mutex<Vec<(TopicPartitionList, Instant)>>,
-    /// Partitions that are being revoked.
-    revocations: Mutex<Vec<Revocation>>,
-    /// No record is being processed, and the client is about to be closed.
-    is_closing: AtomicBool,
-}
-
-struct Revocation {
-    list: TopicPartitionList,
-    ids: Vec<PartitionId>,
-    until: Instant,
-}
-
-/// Receives assignments and revocations, on the polling thread.
-struct Rebalances(Shared);
-
-impl ClientContext for Rebalances {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        self.0.monitor.generate_oauth_token(config)
-    }
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.0.monitor.log(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.0.monitor.error(error, reason);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        let of_topic = |(name, topic): (String, rdkafka::statistics::Topic)| {
-            let name: Arc<str> = name.into();
-            topic
-                .partitions
-                .into_iter()
-                .map(move |(number, partition)| ((Arc::clone(&name), number), extent(&partition)))
-        };
-        self.0.assignment.set_ends(statistics.topics.into_iter().flat_map(of_topic));
-    }
-}
-
-/// The offset that librdkafka gives for an unknown one is negative.
-fn extent(partition: &rdkafka::statistics::Partition) -> Extent {
-    let known = |offset: i64| Some(offset).filter(|offset| *offset >= 0);
-    // Of transactions, only committed records are read.
-    let end = known(partition.ls_offset).or(known(partition.hi_offset));
-    Extent { start: known(partition.lo_offset.max(partition.committed_offset)), end }
-}
-
-impl ConsumerContext for Rebalances {
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        if let Err(error) = result
-            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::NoOffset)
-        {
-            self.0.events.refused_commits.add(1);
-            tracing::warn!(group = %self.0.group, %error, partitions = %names(&ids(offsets)), "offsets not committed");
-        }
-    }
-
-    /// Assigns at once, and defers a revocation until its records are processed.
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let shared = &self.0;
-        shared.events.rebalances.add(1);
-        match error {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => shared.assign(consumer, list),
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
-                let ids = ids(list);
-                if shared.is_closing.load(Ordering::Relaxed) {
-                    // Closing waits for it.
-                    unassign(consumer, list);
-                    return;
-                }
-                self.0.unresolved.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                let is_lost = consumer.assignment_lost();
-                // The partitions of a lost assignment already have other owners.
-                let wait = if is_lost { Duration::ZERO } else { FINISH_TIME };
-                if is_lost {
-                    shared.assignment.remove(&ids);
-                } else {
-                    shared.assignment.begin_revocation(&ids, wait);
-                }
-                tracing::info!(group = %shared.group, partitions = %names(&ids), is_lost, "partitions are being revoked");
-                let revocation = Revocation { list: list.clone(), ids, until: Instant::now() + wait };
-                shared.revocations.lock().unwrap_or_else(PoisonError::into_inner).push(revocation);
-            }
-            _ => {
-                shared.monitor.is_down("the group could not be rebalanced");
-                let _ = consumer.unassign();
-                shared.assignment.remove(&shared.assignment.ids());
-            }
-        }
-    }
-}
-
-impl Shared {
-    /// Assigns partitions; if it cannot be found out where to start, later.
-    fn assign(&self, consumer: &BaseConsumer<Rebalances>, list: &TopicPartitionList) {
-        let list = match start::resolve(consumer, self.start, list) {
-            Ok(list) => list,
-            Err(error) => {
-                tracing::warn!(group = %self.group, %error, partitions = %names(&ids(list)), "start of partitions unknown; retrying");
-                let retry_at = Instant::now() + RESOLVE_INTERVAL;
-                self.unresolved.lock().unwrap_or_else(PoisonError::into_inner).push((list.clone(), retry_at));
-                return;
-            }
-        };
-        self.assign_resolved(consumer, &list);
-    }
-
-    fn assign_resolved(&self, consumer: &BaseConsumer<Rebalances>, list: &TopicPartitionList) {
-        // A partition that was paused when it was revoked is still paused.
-        let _ = consumer.resume(list);
-        let assigned = if is_cooperative(consumer) { consumer.incremental_assign(list) } else { consumer.assign(list) };
-        let ids = ids(list);
-        if let Err(error) = assigned {
-            tracing::warn!(group = %self.group, %error, partitions = %names(&ids), "partitions cannot be assigned");
-            return;
-        }
-        {
-            let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-            for id in &ids {
-                let limits = topics.get(&*id.0).copied();
-                self.assignment.add(id.clone(), limits.unwrap_or(Window::SINGLE));
-            }
-        }
-        self.monitor.is_up();
-        tracing::info!(group = %self.group, partitions = %names(&ids), "partitions assigned");
-    }
-}
-
-fn is_cooperative(consumer: &BaseConsumer<Rebalances>) -> bool {
-    matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
-}
-
-/// Gives up partitions, and commits their stored offsets. Under the eager protocol, all partitions are revoked.
-fn unassign(consumer: &BaseConsumer<Rebalances>, list: &TopicPartitionList) {
-    let unassigned = if is_cooperative(consumer) { consumer.incremental_unassign(list) } else { consumer.unassign() };
-    if let Err(error) = unassigned {
-        let group = &consumer.context().0.group;
-        tracing::warn!(%group, %error, partitions = %names(&ids(list)), "partitions cannot be given up");
-    }
-}
-
-fn ids(list: &TopicPartitionList) -> Vec<PartitionId> {
-    list.elements().iter().map(|element| (Arc::from(element.topic()), element.partition())).collect()
-}
-
-fn names(ids: &[PartitionId]) -> String {
-    ids.iter().map(|(topic, partition)| format!("{topic}/{partition}")).collect::<Vec<_>>().join(" ")
-}
-
-fn offsets_list(offsets: &BTreeMap<PartitionId, i64>) -> Result<TopicPartitionList, KafkaError> {
-    let mut list = TopicPartitionList::with_capacity(offsets.len());
-    for ((topic, partition), offset) in offsets {
-        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
-    }
-    Ok(list)
-}
-
-fn list(ids: &[PartitionId]) -> TopicPartitionList {
-    let mut list = TopicPartitionList::with_capacity(ids.len());
-    for (topic, partition) in ids {
-        list.add_partition(topic, *partition);
-    }
-    list
 }
 
 impl Member {
@@ -362,60 +175,6 @@ impl Member {
         self.assignment().stop();
     }
 
-    /// An admitted record is no longer processed.
-    pub(super) fn end(&self, record: &RecordId, is_settled: bool) {
-        self.assignment().end(record, is_settled, |partition, offset| self.store(partition, offset));
-    }
-
-    /// Like [`Member::end`], for a record whose offset is committed by other means.
-    pub(super) fn end_without_store(&self, record: &RecordId, is_settled: bool) {
-        self.assignment().end(record, is_settled, |_, _| {});
-    }
-
-    /// Commits the open transaction of a producer with the offsets to continue at. Blocks.
-    ///
-    /// # Errors
-    /// It is not committed.
-    pub(super) fn commit_in_transaction(
-        &self,
-        producer: &TransactionalProducer,
-        offsets: &BTreeMap<PartitionId, i64>,
-        records: &[RecordId],
-    ) -> Result<(), TransactionError> {
-        let abort = |problem: String| TransactionError::Abort(problem);
-        let list = offsets_list(offsets).map_err(|error| abort(error.to_string()))?;
-        // Before the check: a later generation of the group may belong to other owners.
-        let group = self.consumer.group_metadata().ok_or_else(|| abort("the group was left".to_owned()))?;
-        let is_owned =
-            || !self.consumer.assignment_lost() && records.iter().all(|record| self.assignment().is_owned(record));
-        if !is_owned() {
-            return Err(abort("the partitions have other owners".to_owned()));
-        }
-        producer.commit(&list, &group, is_owned)
-    }
-
-    /// Whether the committed offsets of the group are these or later ones. Blocks.
-    ///
-    /// # Errors
-    /// The brokers do not tell.
-    pub(super) fn are_committed(&self, offsets: &BTreeMap<PartitionId, i64>) -> Result<bool, KafkaError> {
-        let ids: Vec<PartitionId> = offsets.keys().cloned().collect();
-        let committed = self.consumer.committed_offsets(list(&ids), CLOSE_TIMEOUT)?;
-        Ok(committed.elements().iter().all(|element| {
-            let wanted = offsets
-                .iter()
-                .find(|((topic, partition), _)| **topic == *element.topic() && *partition == element.partition());
-            matches!((element.offset(), wanted), (Offset::Offset(found), Some((_, wanted))) if found >= *wanted)
-        }))
-    }
-
-    /// Commits the offsets that are stored now, if there are any. Blocks.
-    pub(super) fn commit_stored_once(&self) {
-        if let Err(error) = self.consumer.commit_consumer_state(CommitMode::Sync) {
-            tracing::debug!(group = %self.shared().group, %error, "stored offsets not committed");
-        }
-    }
-
     /// Asks for the ends of paused partitions, which the client does not learn while it fetches nothing from them. Blocks.
     pub(super) fn ask_for_ends(&self) {
         for id in self.assignment().paused() {
@@ -499,51 +258,6 @@ impl Member {
         }
     }
 
-    /// Commits the stored offsets. The brokers refuse that for a moment during a rebalance.
-    fn commit_stored(&self) {
-        for _ in 0..COMMIT_ATTEMPTS_MAX {
-            match self.consumer.commit_consumer_state(CommitMode::Sync) {
-                Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => return,
-                Err(error) => {
-                    tracing::debug!(group = %self.shared().group, %error, "offsets not committed; retrying");
-                    // Serves the rebalance. Records that arrive are redelivered later, as no more start to be processed.
-                    self.consumer.poll(POLL_TIME);
-                }
-            }
-        }
-        tracing::warn!(group = %self.shared().group, "last offsets not committed; records may be redelivered");
-    }
-
-    /// Commits the offset behind a record, before it is processed at most once, unless a later one of the same assignment is committed. Blocks.
-    ///
-    /// # Errors
-    /// The offset may not be committed: the record must not be processed.
-    pub(super) fn commit(&self, id: &RecordId) -> Result<(), KafkaError> {
-        // Held over the commit, so that the committed offset never goes back.
-        let mut committed = self.shared().committed.lock().unwrap_or_else(PoisonError::into_inner);
-        if committed.get(&id.partition).is_some_and(|(of, offset)| *of == id.assignment && *offset > id.offset) {
-            return Ok(());
-        }
-        if !self.assignment().is_owned(id) {
-            return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::AssignmentLost));
-        }
-        let mut list = TopicPartitionList::with_capacity(1);
-        let (topic, partition) = &id.partition;
-        list.add_partition_offset(topic, *partition, Offset::Offset(id.offset + 1))?;
-        self.consumer.commit(&list, CommitMode::Sync)?;
-        committed.insert(id.partition.clone(), (id.assignment, id.offset + 1));
-        Ok(())
-    }
-
-    fn store(&self, (topic, partition): &PartitionId, offset: i64) {
-        let mut list = TopicPartitionList::with_capacity(1);
-        let added = list.add_partition_offset(topic, *partition, Offset::Offset(offset));
-        if let Err(error) = added.and_then(|()| self.consumer.store_offsets(&list)) {
-            // The partition was revoked: its next owner receives the record again.
-            tracing::debug!(%topic, partition, offset, %error, "offset not stored");
-        }
-    }
-
     /// Reports errors of this member; those of the client are reported to its context as well, with their reasons.
     fn report(&self, error: &KafkaError) {
         let (group, monitor) = (&self.shared().group, &self.shared().monitor);
@@ -566,36 +280,6 @@ impl Member {
         let monitor = &self.shared().monitor;
         if monitor.is_check_due(CHECK_INTERVAL) && self.consumer.fetch_metadata(None, CHECK_TIMEOUT).is_ok() {
             monitor.is_up();
-        }
-    }
-
-    /// Gives up revoked partitions once none of their records is being processed, or after a timeout.
-    fn finish_revocations(&self) {
-        let shared = self.shared();
-        let mut revocations = shared.revocations.lock().unwrap_or_else(PoisonError::into_inner);
-        let finished = revocations.extract_if(.., |revocation| {
-            shared.assignment.is_drained(&revocation.ids) || revocation.until <= Instant::now()
-        });
-        for Revocation { list, ids, until } in finished.collect::<Vec<_>>() {
-            if until <= Instant::now() && !shared.assignment.is_drained(&ids) {
-                shared.events.unfinished_revocations.add(ids.len() as u64);
-                tracing::warn!(group = %shared.group, partitions = %names(&ids), "partitions revoked during processing; records may be redelivered");
-            }
-            // First, so that nothing is committed for them under the next generation of the group.
-            shared.assignment.remove(&ids);
-            unassign(&self.consumer, &list);
-        }
-    }
-
-    /// Tries again to assign partitions whose start is unknown.
-    fn finish_assignments(&self) {
-        let shared = self.shared();
-        let due: Vec<_> = {
-            let mut unresolved = shared.unresolved.lock().unwrap_or_else(PoisonError::into_inner);
-            unresolved.extract_if(.., |(_, retry_at)| *retry_at <= Instant::now()).collect()
-        };
-        for (list, _) in due {
-            shared.assign(&self.consumer, &list);
         }
     }
 

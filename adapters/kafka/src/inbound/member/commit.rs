@@ -1,0 +1,125 @@
+//! Settles records and commits their offsets.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::super::assignment::{PartitionId, RecordId};
+use super::rebalance::list;
+use super::{CLOSE_TIMEOUT, Member, POLL_TIME};
+use crate::transaction::{TransactionError, TransactionalProducer};
+
+/// How often the last offsets are committed before the group is left.
+const COMMIT_ATTEMPTS_MAX: u32 = 10;
+
+impl Member {
+    /// An admitted record is no longer processed.
+    pub(in crate::inbound) fn end(&self, record: &RecordId, is_settled: bool) {
+        self.assignment().end(record, is_settled, |partition, offset| self.store(partition, offset));
+    }
+
+    /// Like [`Member::end`], for a record whose offset is committed by other means.
+    pub(in crate::inbound) fn end_without_store(&self, record: &RecordId, is_settled: bool) {
+        self.assignment().end(record, is_settled, |_, _| {});
+    }
+
+    /// Commits the open transaction of a producer with the offsets to continue at. Blocks.
+    ///
+    /// # Errors
+    /// It is not committed.
+    pub(in crate::inbound) fn commit_in_transaction(
+        &self,
+        producer: &TransactionalProducer,
+        offsets: &BTreeMap<PartitionId, i64>,
+        records: &[RecordId],
+    ) -> Result<(), TransactionError> {
+        let abort = |problem: String| TransactionError::Abort(problem);
+        let list = offsets_list(offsets).map_err(|error| abort(error.to_string()))?;
+        // Before the check: a later generation of the group may belong to other owners.
+        let group = self.consumer.group_metadata().ok_or_else(|| abort("the group was left".to_owned()))?;
+        let is_owned =
+            || !self.consumer.assignment_lost() && records.iter().all(|record| self.assignment().is_owned(record));
+        if !is_owned() {
+            return Err(abort("the partitions have other owners".to_owned()));
+        }
+        producer.commit(&list, &group, is_owned)
+    }
+
+    /// Whether the committed offsets of the group are these or later ones. Blocks.
+    ///
+    /// # Errors
+    /// The brokers do not tell.
+    pub(in crate::inbound) fn are_committed(&self, offsets: &BTreeMap<PartitionId, i64>) -> Result<bool, KafkaError> {
+        let ids: Vec<PartitionId> = offsets.keys().cloned().collect();
+        let committed = self.consumer.committed_offsets(list(&ids), CLOSE_TIMEOUT)?;
+        Ok(committed.elements().iter().all(|element| {
+            let wanted = offsets
+                .iter()
+                .find(|((topic, partition), _)| **topic == *element.topic() && *partition == element.partition());
+            matches!((element.offset(), wanted), (Offset::Offset(found), Some((_, wanted))) if found >= *wanted)
+        }))
+    }
+
+    /// Commits the offsets that are stored now, if there are any. Blocks.
+    pub(in crate::inbound) fn commit_stored_once(&self) {
+        if let Err(error) = self.consumer.commit_consumer_state(CommitMode::Sync) {
+            tracing::debug!(group = %self.shared().group, %error, "stored offsets not committed");
+        }
+    }
+
+    /// Commits the stored offsets. The brokers refuse that for a moment during a rebalance.
+    pub(super) fn commit_stored(&self) {
+        for _ in 0..COMMIT_ATTEMPTS_MAX {
+            match self.consumer.commit_consumer_state(CommitMode::Sync) {
+                Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => return,
+                Err(error) => {
+                    tracing::debug!(group = %self.shared().group, %error, "offsets not committed; retrying");
+                    // Serves the rebalance. Records that arrive are redelivered later, as no more start to be processed.
+                    self.consumer.poll(POLL_TIME);
+                }
+            }
+        }
+        tracing::warn!(group = %self.shared().group, "last offsets not committed; records may be redelivered");
+    }
+
+    /// Commits the offset behind a record, before it is processed at most once, unless a later one of the same assignment is committed. Blocks.
+    ///
+    /// # Errors
+    /// The offset may not be committed: the record must not be processed.
+    pub(in crate::inbound) fn commit(&self, id: &RecordId) -> Result<(), KafkaError> {
+        // Held over the commit, so that the committed offset never goes back.
+        let mut committed = self.shared().committed.lock().unwrap_or_else(PoisonError::into_inner);
+        if committed.get(&id.partition).is_some_and(|(of, offset)| *of == id.assignment && *offset > id.offset) {
+            return Ok(());
+        }
+        if !self.assignment().is_owned(id) {
+            return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::AssignmentLost));
+        }
+        let mut list = TopicPartitionList::with_capacity(1);
+        let (topic, partition) = &id.partition;
+        list.add_partition_offset(topic, *partition, Offset::Offset(id.offset + 1))?;
+        self.consumer.commit(&list, CommitMode::Sync)?;
+        committed.insert(id.partition.clone(), (id.assignment, id.offset + 1));
+        Ok(())
+    }
+
+    fn store(&self, (topic, partition): &PartitionId, offset: i64) {
+        let mut list = TopicPartitionList::with_capacity(1);
+        let added = list.add_partition_offset(topic, *partition, Offset::Offset(offset));
+        if let Err(error) = added.and_then(|()| self.consumer.store_offsets(&list)) {
+            // The partition was revoked: its next owner receives the record again.
+            tracing::debug!(%topic, partition, offset, %error, "offset not stored");
+        }
+    }
+}
+
+fn offsets_list(offsets: &BTreeMap<PartitionId, i64>) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for ((topic, partition), offset) in offsets {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+    }
+    Ok(list)
+}
