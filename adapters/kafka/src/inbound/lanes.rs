@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossdock_delivery::failpoint;
@@ -19,6 +20,8 @@ use super::member::Delivery;
 use super::topics::Mode;
 use crate::config::Order;
 
+/// How long a change of the guarantee waits until stored offsets are committed.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many records of a partition start before those of the next one have their turn.
 const TURN_COUNT: usize = 32;
 
@@ -142,7 +145,11 @@ impl Lanes {
     /// Commits stored offsets, and changes the mode of a partition.
     async fn flush(self: Rc<Self>, assignment: u64, mode: Mode) {
         let member = Arc::clone(&self.context.member);
-        let _ = tokio::task::spawn_blocking(move || member.commit_stored_once()).await;
+        let flushing = tokio::task::spawn_blocking(move || member.commit_stored_once());
+        if tokio::time::timeout(FLUSH_TIMEOUT, flushing).await.is_err() {
+            // Nothing else can be committed either. The partition may be lost by then.
+            tracing::warn!(listener = %self.context.name, "stored offsets not committed in time");
+        }
         if let Some(partition) = self.partitions.borrow_mut().get_mut(&assignment) {
             (partition.is_flushing, partition.mode) = (false, mode);
         }

@@ -120,6 +120,7 @@ impl Member {
             start: listener.start,
             unresolved: Mutex::default(),
             revocations: Mutex::default(),
+            has_stored: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
         };
         // The error may contain values of settings.

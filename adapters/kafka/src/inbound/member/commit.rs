@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -63,15 +64,25 @@ impl Member {
         }))
     }
 
-    /// Commits the offsets that are stored now, if there are any. Blocks.
+    /// Commits the offsets that are stored now, if there are any. Blocks, possibly for as long as the group has no coordinator.
     pub(in crate::inbound) fn commit_stored_once(&self) {
-        if let Err(error) = self.consumer.commit_consumer_state(CommitMode::Sync) {
-            tracing::debug!(group = %self.shared().group, %error, "stored offsets not committed");
+        let has_stored = &self.shared().has_stored;
+        if !has_stored.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        if let Err(error) = self.consumer.commit_consumer_state(CommitMode::Sync)
+            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::NoOffset)
+        {
+            has_stored.store(true, Ordering::Release);
+            tracing::warn!(group = %self.shared().group, %error, "stored offsets not committed");
         }
     }
 
     /// Commits the stored offsets. The brokers refuse that for a moment during a rebalance.
     pub(super) fn commit_stored(&self) {
+        if !self.shared().has_stored.load(Ordering::Acquire) {
+            return;
+        }
         for _ in 0..COMMIT_ATTEMPTS_MAX {
             match self.consumer.commit_consumer_state(CommitMode::Sync) {
                 Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => return,
@@ -112,7 +123,9 @@ impl Member {
         if let Err(error) = added.and_then(|()| self.consumer.store_offsets(&list)) {
             // The partition was revoked: its next owner receives the record again.
             tracing::debug!(%topic, partition, offset, %error, "offset not stored");
+            return;
         }
+        self.shared().has_stored.store(true, Ordering::Release);
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Shared {
     pub(super) unresolved: Mutex<Vec<(TopicPartitionList, Instant)>>,
     /// Partitions that are being revoked.
     pub(super) revocations: Mutex<Vec<Revocation>>,
+    /// Offsets were stored since they were last committed at a stop or a change of the guarantee.
+    pub(super) has_stored: AtomicBool,
     /// No record is being processed, and the client is about to be closed.
     pub(super) is_closing: AtomicBool,
 }
