@@ -342,7 +342,7 @@ fn kafka_a_frozen_gateway_rejoins_and_never_moves_offsets_back() {
 
 #[test]
 #[ignore = "needs Kafka, which tests/run installs"]
-fn kafka_offsets_advance_over_changes_of_the_guarantee() {
+fn open_defect_kafka_offsets_advance_over_changes_of_the_guarantee() {
     const COUNT: usize = 200;
     let kafka = Kafka::start();
     let (from, to) = (kafka.name("guarantees"), kafka.name("guarantees-to"));
