@@ -30,11 +30,6 @@ CONNECTIONS = 64
 SECONDS = 4
 # Concurrent calls on an HTTP/2 connection.
 STREAMS = 8
-NGINX = """daemon off; error_log stderr crit; pid @DIR@/nginx.pid; events {} worker_processes 1;
-http { access_log off; client_body_temp_path @DIR@; proxy_temp_path @DIR@; fastcgi_temp_path @DIR@; uwsgi_temp_path @DIR@;
-scgi_temp_path @DIR@; keepalive_requests 1000000;
-server { listen 127.0.0.1:@PORT@; location / { default_type application/json; return 200 "{}"; } } }
-"""
 
 
 def start_broker(state):
@@ -62,7 +57,7 @@ class TestBed:
         self.crossdock, self.bare, self.classes = build()
         self.web, self.public, self.internal = bench.free_port(), bench.free_port(), bench.free_port()
         self.admin = bench.free_port()
-        (folder / "nginx.conf").write_text(NGINX.replace("@DIR@", str(folder)).replace("@PORT@", str(self.web)))
+        (folder / "nginx.conf").write_text(bench.FIXED_REPLY.replace("@DIR@", str(folder)).replace("@PORT@", str(self.web)))
         bench.need("nginx", "nginx-light")
         bench.need("wrk", "wrk")
         bench.need("h2load", "nghttp2-client")

@@ -33,6 +33,12 @@ ORDER = json.dumps({
     "id": "o-1", "customer": "c-7", "amount": 1249.90, "note": "n" * 400,
     "lines": [{"sku": f"sku-{n}", "qty": n, "price": 10.5} for n in range(12)],
 })
+# nginx as a service that gives every request the same reply; for other benchmarks.
+FIXED_REPLY = """daemon off; error_log stderr crit; pid @DIR@/nginx.pid; events {} worker_processes 1;
+http { access_log off; client_body_temp_path @DIR@; proxy_temp_path @DIR@; fastcgi_temp_path @DIR@; uwsgi_temp_path @DIR@;
+scgi_temp_path @DIR@; keepalive_requests 1000000;
+server { listen 127.0.0.1:@PORT@; location / { default_type application/json; return 200 "{}"; } } }
+"""
 
 
 def free_port():

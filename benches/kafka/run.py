@@ -28,11 +28,6 @@ import run as bench  # noqa: E402
 CONNECTIONS = 64
 SECONDS = 4
 PARTITIONS = 4
-NGINX = """daemon off; error_log stderr crit; pid @DIR@/nginx.pid; events {} worker_processes 1;
-http { access_log off; client_body_temp_path @DIR@; proxy_temp_path @DIR@; fastcgi_temp_path @DIR@; uwsgi_temp_path @DIR@;
-scgi_temp_path @DIR@; keepalive_requests 1000000;
-server { listen 127.0.0.1:@PORT@; location / { default_type application/json; return 200 "{}"; } } }
-"""
 
 
 def start_broker(state):
@@ -61,7 +56,7 @@ class TestBed:
         self.topics = 0
         bench.need("nginx", "nginx-light")
         bench.need("wrk", "wrk")
-        (folder / "nginx.conf").write_text(NGINX.replace("@DIR@", str(folder)).replace("@PORT@", str(self.web)))
+        (folder / "nginx.conf").write_text(bench.FIXED_REPLY.replace("@DIR@", str(folder)).replace("@PORT@", str(self.web)))
         command = ["nginx", "-p", folder, "-e", "stderr", "-c", folder / "nginx.conf"]
         self.nginx = bench.Process("nginx", command, self.web, "0,1")
 

@@ -120,7 +120,7 @@ impl TransactionalProducer {
     /// Commits the transaction with offsets of a group, whose metadata was taken while `is_owned` held. All its records must be confirmed. Blocks.
     ///
     /// # Errors
-    /// It is not committed.
+    /// It is not committed; after [`TransactionError::Fatal`] it may be.
     pub(crate) fn commit(
         &self,
         offsets: &TopicPartitionList,

@@ -30,7 +30,7 @@ impl Member {
     /// Commits the open transaction of a producer with the offsets to continue at. Blocks.
     ///
     /// # Errors
-    /// It is not committed.
+    /// As those of [`TransactionalProducer::commit`].
     pub(in crate::inbound) fn commit_in_transaction(
         &self,
         producer: &TransactionalProducer,

@@ -82,7 +82,7 @@ impl ClientContext for Rebalances {
 }
 
 /// The offset that librdkafka gives for an unknown one is negative.
-pub(super) fn extent(partition: &rdkafka::statistics::Partition) -> Extent {
+fn extent(partition: &rdkafka::statistics::Partition) -> Extent {
     let known = |offset: i64| Some(offset).filter(|offset| *offset >= 0);
     // Of transactions, only committed records are read.
     let end = known(partition.ls_offset).or(known(partition.hi_offset));
@@ -112,7 +112,7 @@ impl ConsumerContext for Rebalances {
                     unassign(consumer, list);
                     return;
                 }
-                self.0.unresolved.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                shared.unresolved.lock().unwrap_or_else(PoisonError::into_inner).clear();
                 let is_lost = consumer.assignment_lost();
                 // The partitions of a lost assignment already have other owners.
                 let wait = if is_lost { Duration::ZERO } else { FINISH_TIME };
@@ -170,7 +170,7 @@ impl Shared {
     }
 }
 
-pub(super) fn is_cooperative(consumer: &BaseConsumer<Rebalances>) -> bool {
+fn is_cooperative(consumer: &BaseConsumer<Rebalances>) -> bool {
     matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
 }
 
@@ -183,7 +183,7 @@ pub(super) fn unassign(consumer: &BaseConsumer<Rebalances>, list: &TopicPartitio
     }
 }
 
-pub(super) fn ids(list: &TopicPartitionList) -> Vec<PartitionId> {
+fn ids(list: &TopicPartitionList) -> Vec<PartitionId> {
     list.elements().iter().map(|element| (Arc::from(element.topic()), element.partition())).collect()
 }
 
