@@ -342,7 +342,7 @@ fn kafka_a_frozen_gateway_rejoins_and_never_moves_offsets_back() {
 
 #[test]
 #[ignore = "needs Kafka, which tests/run installs"]
-fn open_defect_kafka_offsets_advance_over_changes_of_the_guarantee() {
+fn kafka_offsets_advance_over_changes_of_the_guarantee() {
     const COUNT: usize = 200;
     let kafka = Kafka::start();
     let (from, to) = (kafka.name("guarantees"), kafka.name("guarantees-to"));
@@ -361,4 +361,29 @@ fn open_defect_kafka_offsets_advance_over_changes_of_the_guarantee() {
     }
     drop(gateway);
     assert_eq!(count(kafka, &to), deliveries.len() * COUNT, "none is lost, none comes twice");
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_records_in_process_keep_the_guarantee_they_were_admitted_with() {
+    const COUNT: usize = 8;
+    let kafka = Kafka::start();
+    for (before, after) in [("at-most-once", "at-least-once"), ("at-least-once", "at-most-once")] {
+        let (from, dead) = (kafka.name(before), kafka.name(&format!("{before}-dead")));
+        kafka.run(&["create", &from, &dead]);
+        kafka.run(&["fill", &from, "{\"n\":#}", &COUNT.to_string(), "1"]);
+        // All have one key, and wait for the first one when the route changes.
+        let service = Recorder::start(|attempt, _| (200, Duration::from_secs(if attempt == 0 { 3 } else { 0 })));
+        let values: [(&str, &dyn std::fmt::Display); 4] =
+            [("BACKEND", &service.address), ("FROM", &from), ("ORDER", &"key"), ("DEAD", &dead)];
+        let routes = routes("kafka-to-http", &values)
+            .replace("dead_letter", "concurrency: 16, dead_letter")
+            .replace("timeout: 2s", "timeout: 9s");
+        let with = |delivery: &str| routes.replace("steps:", &format!("delivery: {delivery}\n    steps:"));
+        let gateway = Gateway::start_with(&listeners(kafka, &from, "classic"), &with(before));
+        until("the first record to be processed", || service.requests() == 1);
+        gateway.write_routes(&with(after));
+        until("all offsets to be committed", || kafka.committed(&from, &from) == COUNT as u64);
+        assert_eq!(service.processed().len(), COUNT, "each once");
+    }
 }

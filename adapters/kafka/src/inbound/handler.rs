@@ -27,11 +27,12 @@ use crate::transaction::Participant;
 /// How long a record waits after its handler panicked.
 const PANIC_DELAY: Duration = Duration::from_secs(1);
 
-/// Processes an admitted record until it is settled, or its partition is being revoked; returns whether it is settled.
-pub(super) async fn handle(context: &Rc<ListenerContext>, delivery: &Delivery) -> bool {
+/// Processes an admitted record until it is settled, or its partition is being revoked; returns whether it is settled. Its offset is committed first
+/// if it `is_at_most_once`, whatever the current route says: that was decided when it was admitted, as was that its offset is not stored.
+pub(super) async fn handle(context: &Rc<ListenerContext>, delivery: &Delivery, is_at_most_once: bool) -> bool {
     let Some(handler) = Handler::begin(context, delivery).await else { return false };
     loop {
-        match AssertUnwindSafe(handler.process()).catch_unwind().await {
+        match AssertUnwindSafe(handler.process(is_at_most_once)).catch_unwind().await {
             Ok(is_settled) => return is_settled,
             Err(_) => {
                 tracing::error!(topic = %delivery.record.topic, "record handler panicked; retrying");
@@ -98,14 +99,14 @@ impl Handler<'_> {
     }
 
     /// Processes the record; returns whether it is settled.
-    async fn process(&self) -> bool {
-        let spec = self.current_spec();
-        let Some(entry) = entry(&*spec) else { return false };
+    async fn process(&self, is_at_most_once: bool) -> bool {
         // Boxed, here and below: the task of each record would be as large as its rarest case.
-        if entry.is_at_most_once && !Box::pin(self.commit()).await {
+        if is_at_most_once && !Box::pin(self.commit()).await {
             return false;
         }
-        match (entry.reply_address(self.record()), entry.is_at_most_once) {
+        let spec = self.current_spec();
+        let Some(entry) = entry(&*spec) else { return false };
+        match (entry.reply_address(self.record()), is_at_most_once) {
             (Ok(None), false) => self.process_with_retries().await,
             (Ok(None), true) => Box::pin(self.process_once()).await,
             (Ok(Some(address)), _) => Box::pin(self.process_request(entry, &address)).await,
@@ -154,7 +155,7 @@ impl Handler<'_> {
                 && !matches!(entry.reply_address(self.record()), Ok(None))
             {
                 // The entry takes it for a request now.
-                return Box::pin(self.process()).await;
+                return Box::pin(self.process(false)).await;
             }
             let Ok(outcome) = self.dispatch(Some(&guard)).await else {
                 // The route may come back before its partitions are revoked.

@@ -162,17 +162,22 @@ impl Lanes {
         if let (Some(place), Some(batches)) = (place, self.batches.get()) {
             return Box::pin(batches.process(self, &delivery, place)).await;
         }
-        let is_settled = handle(&self.context, &delivery).await;
+        let mode = self.mode_of(&delivery);
+        let is_settled = handle(&self.context, &delivery, mode.is_some_and(|mode| mode.is_at_most_once)).await;
         failpoint("kafka.decided");
         self.end(&delivery, is_settled);
         failpoint("kafka.settled");
         is_settled
     }
 
+    /// The mode of an admitted record.
+    fn mode_of(&self, delivery: &Delivery) -> Option<Mode> {
+        self.partitions.borrow().get(&delivery.id.assignment).map(|partition| partition.mode)
+    }
+
     /// An admitted record is no longer processed.
     fn end(self: &Rc<Self>, delivery: &Delivery, is_settled: bool) {
-        let mode = self.partitions.borrow().get(&delivery.id.assignment).map(|partition| partition.mode);
-        if mode.is_some_and(Mode::stores_offsets) {
+        if self.mode_of(delivery).is_some_and(Mode::stores_offsets) {
             self.context.member.end(&delivery.id, is_settled);
         } else {
             self.context.member.end_without_store(&delivery.id, is_settled);
