@@ -116,7 +116,7 @@ fn kafka_transactions_take_effect_once_when_partitions_move() {
 
 #[test]
 #[ignore = "needs Kafka, which tests/run installs"]
-fn open_defect_kafka_transactions_survive_the_brokers() {
+fn kafka_transactions_survive_the_brokers() {
     const COUNT: usize = 6_000;
     let kafka = Kafka::start_three();
     let (from, to) = (kafka.name("resumed"), kafka.name("resumed-to"));

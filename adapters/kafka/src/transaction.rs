@@ -20,6 +20,9 @@ use crate::producer::{Batching, Record, client_config, close, enqueue};
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// For each request to the transaction coordinator.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bounds how long offsets wait for the coordinator of the group after its broker has left the cluster. librdkafka knows no timeout for that wait (its issue 5456):
+/// it looks for the new coordinator when the state of any connection changes (5511), which the closing of an idle one does.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A producer with a transactional id. At most one transaction is open.
 pub(crate) struct TransactionalProducer {
@@ -86,6 +89,7 @@ impl TransactionalProducer {
         config
             .set("transactional.id", id)
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+            .set("connections.max.idle.ms", IDLE_TIMEOUT.as_millis().to_string())
             // Must not exceed it.
             .set("delivery.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
         // The error may contain values of settings.

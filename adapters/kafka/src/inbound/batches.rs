@@ -14,6 +14,7 @@ use crossdock_delivery::{Settlement, failpoint, settle};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::Notify;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::assignment::{PartitionId, RecordId};
 use super::handler::{Handler, entry};
@@ -29,6 +30,8 @@ const BATCH_COUNT_FIRST: usize = 64;
 const SLOW_TIME: Duration = Duration::from_secs(2);
 /// A batch that takes less is followed by a larger one.
 const FAST_TIME: Duration = Duration::from_millis(500);
+/// A commit or abort that takes longer is reported.
+const STALL_TIME: Duration = Duration::from_secs(15);
 /// How long records join a batch.
 const BATCH_TIME: Duration = Duration::from_millis(50);
 
@@ -250,7 +253,7 @@ impl Batches {
         let (member, sent, records) = (Arc::clone(&self.context.member), offsets.clone(), records.to_vec());
         let begun = Instant::now();
         let committing = tokio::task::spawn_blocking(move || member.commit_in_transaction(&producer, &sent, &records));
-        let committed = committing.await;
+        let committed = self.watched(committing).await;
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.context.member.events().commit_micros.add(took);
         match committed.unwrap_or_else(|_| Err(TransactionError::Fatal("the client failed".to_owned()))) {
@@ -303,11 +306,23 @@ impl Batches {
     async fn abort(&self) {
         self.context.member.events().aborted_transactions.add(1);
         let Some(producer) = self.producer.borrow().clone() else { return };
-        let aborted = tokio::task::spawn_blocking(move || producer.abort()).await;
+        let aborted = self.watched(tokio::task::spawn_blocking(move || producer.abort())).await;
         if !matches!(aborted, Ok(Ok(()))) {
             // Its successor ends the transaction.
             self.producer.borrow_mut().take();
         }
+    }
+
+    /// Waits for the end of a transaction, during which nothing else is processed. If it takes long, the listener is down meanwhile.
+    async fn watched<T>(&self, mut ending: JoinHandle<T>) -> Result<T, JoinError> {
+        if let Ok(ended) = tokio::time::timeout(STALL_TIME, &mut ending).await {
+            return ended;
+        }
+        tracing::warn!(listener = %self.context.name, "the brokers do not end a transaction; still waiting");
+        self.context.member.set_stalled(true);
+        let ended = ending.await;
+        self.context.member.set_stalled(false);
+        ended
     }
 
     /// Processes the records of an aborted batch again: those that failed alone, and those between them in transactions of their own.

@@ -122,6 +122,7 @@ impl Member {
             revocations: Mutex::default(),
             has_stored: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
+            is_stalled: AtomicBool::new(false),
         };
         // The error may contain values of settings.
         let consumer = config.create_with_context(Rebalances(shared)).map_err(|_: KafkaError| {
@@ -140,12 +141,20 @@ impl Member {
     /// Whether records can arrive.
     pub(super) fn status(&self) -> PortStatus {
         match self.shared().monitor.status() {
+            PortStatus::Up if self.shared().is_stalled.load(Ordering::Relaxed) => {
+                PortStatus::Down("the brokers do not end a transaction".to_owned())
+            }
             PortStatus::Up => match &*self.assignment().silent() {
                 [] => PortStatus::Up,
                 silent => PortStatus::Down(format!("no record arrives from {}, which have some", names(silent))),
             },
             down @ PortStatus::Down(_) => down,
         }
+    }
+
+    /// Nothing is processed until the brokers have ended a transaction, or that is over.
+    pub(super) fn set_stalled(&self, is_stalled: bool) {
+        self.shared().is_stalled.store(is_stalled, Ordering::Relaxed);
     }
 
     /// What has happened to it.

@@ -43,6 +43,8 @@ pub(super) struct Shared {
     pub(super) has_stored: AtomicBool,
     /// No record is being processed, and the client is about to be closed.
     pub(super) is_closing: AtomicBool,
+    /// The end of a transaction takes long.
+    pub(super) is_stalled: AtomicBool,
 }
 
 pub(super) struct Revocation {
