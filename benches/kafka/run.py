@@ -4,9 +4,11 @@
     benches/kafka/run.py [--rounds N] [--records N] [--sizes BYTES …] [--profile dist|release]
 
 Every record is confirmed by the broker before the offset of the consumed one is stored. Topics have four partitions, records one of 1 000 keys.
-CPU is that of the program with its start, without the broker's; Camel, and Crossdock by partition, move a tenth of the records. Rounds interleave the programs; the table shows medians.
-tests/services/services starts Kafka, which needs Java 17 and Maven; the HTTP cases need nginx and wrk (Debian: nginx-light, wrk; installed when run
-as root).
+CPU is that of the program with its start, without the broker's; Camel, and Crossdock by partition and from AMQP, move a tenth of the records.
+The latency cases move one record at a time; "direct" is the time from the producer to the consumer of one topic, through no program.
+Rounds interleave the programs; the table shows medians.
+tests/services/services starts Kafka and RabbitMQ, which need Java 17 and Maven, and rabbitmq-server; the HTTP cases need nginx and wrk (Debian:
+nginx-light, wrk; installed when run as root).
 """
 
 import argparse
@@ -28,30 +30,34 @@ import run as bench  # noqa: E402
 CONNECTIONS = 64
 SECONDS = 4
 PARTITIONS = 4
+# Records of which the latency is measured.
+PACED = 1000
 
 
-def start_broker(state):
-    command = [ROOT / "tests/services/services", "up", "kafka"]
+def start_broker(state, service, variable):
+    command = [ROOT / "tests/services/services", "up", service]
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ, CROSSDOCK_SERVICES=state)).stdout
-    return re.search(r"KAFKA_PLAINTEXT='(.*)'", output).group(1)
+    return re.search(rf"{variable}='(.*)'", output).group(1)
 
 
 def build(profile):
     print(f"building ({profile}) …", file=sys.stderr, flush=True)
-    subprocess.run(["cargo", "build", "--profile", profile, "--quiet", "-p", "crossdock-bench-kafka", "-p", "crossdock-cli"], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "--profile", profile, "--quiet", "-p", "crossdock-bench-kafka", "-p", "crossdock-bench-amqp",
+                    "-p", "crossdock-cli"], cwd=ROOT, check=True)
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / profile
     camel = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "crossdock-bench" / "camel-kafka"
     subprocess.run(["mvn", "-q", "-B", "compile", "dependency:copy-dependencies", f"-DoutputDirectory={camel}/lib",
                     f"-Dbench.target={camel}"], cwd=HERE / "camel", check=True)
-    return target / "crossdock", target / "bare-kafka", f"{camel}/classes:{camel}/lib/*"
+    return target / "crossdock", target / "bare-kafka", target / "bare", f"{camel}/classes:{camel}/lib/*"
 
 
 class TestBed:
     """A broker, a backend, and the programs between them."""
 
-    def __init__(self, folder, profile):
-        self.folder, self.brokers = folder, start_broker(folder / "services")
-        self.crossdock, self.bare, self.classes = build(profile)
+    def __init__(self, folder, profile, has_amqp):
+        self.folder, self.brokers = folder, start_broker(folder / "services", "kafka", "KAFKA_PLAINTEXT")
+        self.amqp = start_broker(folder / "services", "rabbitmq", "RABBITMQ_URL") if has_amqp else ""
+        self.crossdock, self.bare, self.bare_amqp, self.classes = build(profile)
         self.web, self.public, self.admin = bench.free_port(), bench.free_port(), bench.free_port()
         self.topics = 0
         bench.need("nginx", "nginx-light")
@@ -73,11 +79,13 @@ class TestBed:
 
     def start_crossdock(self, mode, names):
         settings = {"PUBLIC": f"127.0.0.1:{self.public}", "ADMIN": f"127.0.0.1:{self.admin}", "BROKERS": self.brokers, "GROUP": names["from"],
-                    "BACKEND": f"http://127.0.0.1:{self.web}", "FROM": names["from"], "TO": names["to"], "DEAD": names["dead"]}
+                    "AMQP": self.amqp, "QUEUE": names["from"], "BACKEND": f"http://127.0.0.1:{self.web}", "FROM": names["from"], "TO": names["to"], "DEAD": names["dead"]}
         folder = self.folder / f"crossdock-{self.topics}"
         (folder / "routes").mkdir(parents=True)
         for path in ("crossdock.yaml", f"routes/{mode}.yaml"):
             text = re.sub(r"@(\w+)@", lambda name: settings[name.group(1)], (HERE / "crossdock" / path).read_text())
+            if mode == "from-amqp" and path == "crossdock.yaml":
+                text = text.replace("admin:", f'  queues: {{ amqp: {{ url: "{self.amqp}" }} }}\nadmin:')
             (folder / path).write_text(text)
         return bench.Process("crossdock", [self.crossdock, "run", "--config", folder], self.public, "0,1")
 
@@ -89,9 +97,13 @@ class TestBed:
         names = self.new_topics()
         if mode == "intake":
             return self.measure_intake(names, size)
-        if program == "camel" or mode == "by-partition":
+        if mode.startswith("latency"):
+            return self.measure_latency(program, mode.removeprefix("latency-"), names)
+        if program == "camel" or mode in ("by-partition", "from-amqp"):
             # They take far longer.
             records //= 10
+        if mode == "from-amqp":
+            return self.measure_from_amqp(names, size, records)
         self.run("fill", names["from"], records, size)
         if program == "bare":
             return self.measure_bare(names, records)
@@ -103,6 +115,33 @@ class TestBed:
             return {"per_s": rate, "cpu": process.cpu_seconds() / records * 1e6, "p50": 0, "p99": 0}
         finally:
             process.stop()
+
+    def measure_from_amqp(self, names, size, records):
+        for command in (["declare", self.amqp, names["from"]], ["publish", self.amqp, names["from"], str(records), str(size)]):
+            subprocess.run([self.bare_amqp, *command], check=True, stdout=subprocess.DEVNULL)
+        process = self.start_crossdock("from-amqp", names)
+        try:
+            rate = float(self.run("wait", names["to"], records))
+            return {"per_s": rate, "cpu": process.cpu_seconds() / records * 1e6, "p50": 0, "p99": 0}
+        finally:
+            process.stop()
+
+    def measure_latency(self, program, mode, names):
+        """The time of single records."""
+        to = names["from" if program == "direct" else "to"]
+        process = self.start_crossdock(mode, names) if program == "crossdock" else None
+        mover = None
+        if program == "bare":
+            # It ends with the last record, which is one of those that warm it up.
+            mover = subprocess.Popen([self.bare, "move", self.brokers, names["from"], to, str(PACED + 100)])
+        try:
+            p50, p99 = map(float, self.run("pace", names["from"], to, PACED).split())
+            return {"per_s": 0, "cpu": 0, "p50": p50, "p99": p99}
+        finally:
+            if process:
+                process.stop()
+            if mover:
+                mover.wait()
 
     def measure_deliver(self, process, names, records):
         """The lag tells when the last record was delivered."""
@@ -137,7 +176,11 @@ class TestBed:
 
 CASES = [("Kafka → Kafka, by key", "by-key", ["bare", "camel", "crossdock"]), ("Kafka → Kafka, by partition", "by-partition", ["crossdock"]),
          ("Kafka → Kafka, by key, effectively once", "by-key-once", ["crossdock"]),
-         ("HTTP → Kafka", "intake", ["crossdock"]), ("Kafka → HTTP, by key", "deliver", ["crossdock"])]
+         ("HTTP → Kafka", "intake", ["crossdock"]), ("Kafka → HTTP, by key", "deliver", ["crossdock"]),
+         ("AMQP → Kafka", "from-amqp", ["crossdock"]),
+         ("latency, Kafka → Kafka, by key", "latency-by-key", ["direct", "bare", "crossdock"]),
+         ("latency, Kafka → Kafka, by partition", "latency-by-partition", ["crossdock"]),
+         ("latency, Kafka → Kafka, by key, effectively once", "latency-by-key-once", ["crossdock"])]
 
 
 def main():
@@ -154,14 +197,14 @@ def main():
         folder.chmod(0o755)
         bed = None
         try:
-            bed = TestBed(folder, arguments.profile)
+            bed = TestBed(folder, arguments.profile, "from-amqp" in arguments.cases)
             for number in range(arguments.rounds):
                 for title, mode, programs in CASES:
                     if mode not in arguments.cases:
                         continue
                     print(f"round {number + 1} of {arguments.rounds}: {title}", file=sys.stderr, flush=True)
                     for program in programs:
-                        for size in arguments.sizes:
+                        for size in arguments.sizes[:1] if mode.startswith("latency") else arguments.sizes:
                             runs.setdefault((title, size, program), []).append(bed.measure(program, mode, size, arguments.records))
         finally:
             if bed:
@@ -177,8 +220,9 @@ def report(runs, rounds):
     print("| --- | ---: | --- | ---: | ---: | ---: | ---: |")
     for key in runs:
         title, size, program = key
-        times = [f"{median(key, figure):.1f}" if median(key, figure) else "" for figure in ("p50", "p99")]
-        print(f"| {title} | {size} | {program} | {median(key, 'per_s'):,.0f} | {median(key, 'cpu'):.1f} | {times[0]} | {times[1]} |")
+        figures = [f"{median(key, figure):,.{digits}f}" if median(key, figure) else ""
+                   for figure, digits in (("per_s", 0), ("cpu", 1), ("p50", 2), ("p99", 2))]
+        print(f"| {title} | {'' if title.startswith('latency') else size} | {program} | {' | '.join(figures)} |")
 
 
 if __name__ == "__main__":

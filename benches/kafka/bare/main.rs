@@ -5,6 +5,8 @@
 //! bare-kafka fill BROKERS TOPIC COUNT SIZE       writes records with 1 000 keys
 //! bare-kafka move BROKERS FROM TO COUNT          consumes, writes, and commits each offset once its record is confirmed
 //! bare-kafka wait BROKERS TOPIC COUNT            waits until a topic has that many records; prints the rate since the first ones, per second
+//! bare-kafka pace BROKERS FROM TO COUNT          writes records one by one, 5 ms apart, and waits for each in TO; prints the median and 99th percentile of
+//!                                                the time in between, in milliseconds
 //! ```
 
 use std::collections::HashMap;
@@ -24,6 +26,8 @@ const KEYS: usize = 1_000;
 const UNCONFIRMED_MAX: usize = 1_000;
 /// How often offsets are committed, in records.
 const COMMIT_INTERVAL: usize = 10_000;
+/// The time between records of which each is measured.
+const PACE: Duration = Duration::from_millis(5);
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 type Result = std::result::Result<(), Box<dyn std::error::Error>>;
@@ -39,6 +43,7 @@ fn main() -> Result {
         ("fill", [topic, count, size]) => fill(brokers, topic, count.parse()?, size.parse()?),
         ("move", [from, to, count]) => move_records(brokers, from, to, count.parse()?),
         ("wait", [topic, count]) => wait(brokers, topic, count.parse()?),
+        ("pace", [from, to, count]) => pace(brokers, from, to, count.parse()?),
         _ => Err(format!("unknown command or wrong arguments: `{command}`").into()),
     }
 }
@@ -189,4 +194,38 @@ fn wait(brokers: &str, topic: &str, count: i64) -> Result {
         std::thread::park_timeout(Duration::from_millis(10));
     }
     Err("not all records were written in time".into())
+}
+
+fn pace(brokers: &str, from: &str, to: &str, count: usize) -> Result {
+    const WARM_UP: usize = 100;
+    let consumer: BaseConsumer = config(brokers).set("group.id", "pace").set("fetch.wait.max.ms", "100").create()?;
+    let metadata = consumer.fetch_metadata(Some(to), TIMEOUT)?;
+    let mut partitions = TopicPartitionList::new();
+    for partition in metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions) {
+        let (_, end) = consumer.fetch_watermarks(to, partition.id(), TIMEOUT)?;
+        partitions.add_partition_offset(to, partition.id(), Offset::Offset(end))?;
+    }
+    consumer.assign(&partitions)?;
+    let producer: ThreadedProducer<Confirms> =
+        config(brokers).set("linger.ms", "0").create_with_context(Confirms::default())?;
+    let mut times = Vec::with_capacity(count);
+    for number in 0..WARM_UP + count {
+        let begun = Instant::now();
+        let (key, value) = ((number % KEYS).to_string(), format!("{{\"n\":{number}}}"));
+        producer.send(BaseRecord::to(from).key(&key).payload(&value)).map_err(|(error, _)| error)?;
+        loop {
+            let message = consumer.poll(TIMEOUT).ok_or("a record did not arrive")??;
+            if message.payload() == Some(value.as_bytes()) {
+                break;
+            }
+        }
+        if number >= WARM_UP {
+            times.push(begun.elapsed());
+        }
+        std::thread::sleep(PACE.saturating_sub(begun.elapsed()));
+    }
+    times.sort_unstable();
+    let millis = |part: usize| times[times.len() * part / 100].as_secs_f64() * 1e3;
+    println!("{:.2} {:.2}", millis(50), millis(99));
+    Ok(())
 }
