@@ -222,7 +222,7 @@ fn pace(brokers: &str, from: &str, to: &str, count: usize) -> Result {
         if number >= WARM_UP {
             times.push(begun.elapsed());
         }
-        std::thread::sleep(PACE.saturating_sub(begun.elapsed()));
+        std::thread::park_timeout(PACE.saturating_sub(begun.elapsed()));
     }
     times.sort_unstable();
     let millis = |part: usize| times[times.len() * part / 100].as_secs_f64() * 1e3;
