@@ -2,6 +2,7 @@
 
 mod assignment;
 mod batches;
+mod commits;
 mod events;
 mod handler;
 mod lanes;
@@ -29,6 +30,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::assignment::Window;
+use self::commits::Commits;
 use self::lanes::Lanes;
 use self::member::{Member, StopOnDrop};
 use self::topics::Topics;
@@ -132,6 +134,7 @@ impl Inbound for KafkaInbound {
 struct ListenerContext {
     name: ByteString,
     member: Arc<Member>,
+    commits: Rc<Commits>,
     producer: Arc<Producer>,
     ingress: Rc<dyn Ingress>,
     topics: Topics,
@@ -157,6 +160,7 @@ impl KafkaInbound {
         let context = Rc::new(ListenerContext {
             name: self.name.as_str().into(),
             member: Arc::clone(&self.member),
+            commits: Commits::new(Arc::clone(&self.member)),
             producer: Arc::clone(&self.producer),
             ingress: ingress.open(),
             topics: Topics::default(),

@@ -119,11 +119,9 @@ impl Handler<'_> {
         let (topic, partition, offset) = (&self.record().topic, self.record().partition, self.record().offset);
         let mut backoff = retry_backoff();
         loop {
-            let (member, id) = (Arc::clone(&self.context.member), self.delivery.id.clone());
-            match tokio::task::spawn_blocking(move || member.commit(&id)).await {
-                Ok(Ok(())) => return true,
-                Ok(Err(error)) => tracing::warn!(%topic, partition, offset, %error, "offset not committed; retrying"),
-                Err(error) => tracing::error!(%topic, partition, offset, %error, "offset not committed; retrying"),
+            match self.context.commits.commit(&self.delivery.id).await {
+                Ok(()) => return true,
+                Err(error) => tracing::warn!(%topic, partition, offset, %error, "offset not committed; retrying"),
             }
             if !backoff.wait(self.delivery.stop.cancelled()).await {
                 return false;

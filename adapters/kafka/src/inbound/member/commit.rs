@@ -1,6 +1,6 @@
 //! Settles records and commits their offsets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -96,25 +96,30 @@ impl Member {
         tracing::warn!(group = %self.shared().group, "last offsets not committed; records may be redelivered");
     }
 
-    /// Commits the offset behind a record, before it is processed at most once, unless a later one of the same assignment is committed. Blocks.
+    /// Commits the offsets behind records, before they are processed at most once, unless later ones of the same assignment are committed. Blocks.
     ///
     /// # Errors
-    /// The offset may not be committed: the record must not be processed.
-    pub(in crate::inbound) fn commit(&self, id: &RecordId) -> Result<(), KafkaError> {
+    /// For each record: its offset may not be committed, so it must not be processed.
+    pub(in crate::inbound) fn commit(&self, ids: &[RecordId]) -> Vec<Result<(), KafkaError>> {
         // Held over the commit, so that the committed offset never goes back.
         let mut committed = self.shared().committed.lock().unwrap_or_else(PoisonError::into_inner);
-        if committed.get(&id.partition).is_some_and(|(of, offset)| *of == id.assignment && *offset > id.offset) {
-            return Ok(());
+        let mut offsets = BTreeMap::new();
+        for id in ids.iter().filter(|id| !is_committed(&committed, id) && self.assignment().is_owned(id)) {
+            let behind = (id.assignment, id.offset + 1);
+            let highest = offsets.entry(id.partition.clone()).or_insert(behind);
+            *highest = behind.max(*highest);
         }
-        if !self.assignment().is_owned(id) {
-            return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::AssignmentLost));
+        let next = offsets.iter().map(|(partition, (_, offset))| (partition.clone(), *offset)).collect();
+        let sent = match offsets.is_empty() {
+            true => Ok(()),
+            false => offsets_list(&next).and_then(|list| self.consumer.commit(&list, CommitMode::Sync)),
+        };
+        if sent.is_ok() {
+            committed.extend(offsets);
         }
-        let mut list = TopicPartitionList::with_capacity(1);
-        let (topic, partition) = &id.partition;
-        list.add_partition_offset(topic, *partition, Offset::Offset(id.offset + 1))?;
-        self.consumer.commit(&list, CommitMode::Sync)?;
-        committed.insert(id.partition.clone(), (id.assignment, id.offset + 1));
-        Ok(())
+        let lost = KafkaError::ConsumerCommit(RDKafkaErrorCode::AssignmentLost);
+        let of_record = |id| if is_committed(&committed, id) { Ok(()) } else { sent.clone().and(Err(lost.clone())) };
+        ids.iter().map(of_record).collect()
     }
 
     fn store(&self, (topic, partition): &PartitionId, offset: i64) {
@@ -127,6 +132,11 @@ impl Member {
         }
         self.shared().has_stored.store(true, Ordering::Release);
     }
+}
+
+/// Whether an offset behind a record was committed during its assignment.
+fn is_committed(committed: &HashMap<PartitionId, (u64, i64)>, id: &RecordId) -> bool {
+    committed.get(&id.partition).is_some_and(|(of, offset)| *of == id.assignment && *offset > id.offset)
 }
 
 fn offsets_list(offsets: &BTreeMap<PartitionId, i64>) -> Result<TopicPartitionList, KafkaError> {
