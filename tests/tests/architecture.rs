@@ -43,6 +43,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hickory-resolver", &["crossdock-transport"]),
     ("protox", &["crossdock-proto"]),
     ("prost", &["crossdock-contract", "crossdock-proto", "crossdock-grpc", "crossdock-cluster", "crossdock-tests"]),
+    ("apache-avro", &["crossdock-contract"]),
     ("jiff", &["crossdock-expression"]),
     ("regex", &["crossdock-expression"]),
     ("quick-xml", &["crossdock-message"]),

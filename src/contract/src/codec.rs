@@ -31,6 +31,7 @@ pub(crate) use wire::wire_type;
 pub(crate) use error::{Failure, Outcome, fail};
 pub(crate) use json_sink::JsonSink;
 pub(crate) use json_source::JsonSource;
+pub(crate) use numbers::leaf_of_value;
 pub(crate) use value_sink::ValueSink;
 pub(crate) use value_source::ValueSource;
 pub(crate) use wire_sink::WireSink;

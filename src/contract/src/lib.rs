@@ -12,11 +12,13 @@
 //! | `model` | the type model, neutral of the contract language |
 //! | `proto` | reads descriptor sets of protobuf into the model; `crossdock-proto` compiles `.proto` files into them |
 //! | `codec` | converts between protobuf, ProtoJSON and values |
+//! | [`AvroType`] | a type of Apache Avro as the body of a message |
 //! | [`TypeRef`] | one type of a contract, with its codecs |
 //! | [`Typed`] | a type as the body of a message |
 //! | [`Contracts`] | all contracts of a process |
 //! | [`show`] | shows a contract as outline, `.proto` text and JSON Schema |
 
+mod avro;
 mod codec;
 mod model;
 mod proto;
@@ -25,6 +27,7 @@ pub mod show;
 mod type_ref;
 mod typed;
 
+pub use avro::AvroType;
 pub use codec::{CodecError, Problem};
 pub use model::{
     Bound, Cardinality, Contract, Encoding, EnumId, EnumType, FacetViolation, Facets, Field, HttpRule, JsonField,

@@ -278,7 +278,7 @@ impl BodyType for Typed {
         let read = match format {
             Format::Protobuf => self.type_ref.decode(bytes, &self.limits),
             Format::Json => self.type_ref.read_json(bytes, self.unknown, &self.limits),
-            Format::Xml | Format::Raw => return Err(unsupported_format()),
+            Format::Xml | Format::Avro | Format::Raw => return Err(unsupported_format()),
         };
         read.map_err(|error| self.unreadable(&error))
     }
@@ -292,7 +292,7 @@ impl BodyType for Typed {
                 return self.body_field_json(index, &self.read(&wire.into(), Format::Protobuf)?);
             }
             (Format::Json, None) => self.type_ref.write_json(value, &self.limits),
-            (Format::Xml | Format::Raw, _) => return Err(unsupported_format()),
+            (Format::Xml | Format::Avro | Format::Raw, _) => return Err(unsupported_format()),
         };
         written.map(Bytes::from).map_err(|error| self.unwritable(&error))
     }

@@ -112,6 +112,8 @@ pub enum Format {
     Xml,
     /// The protobuf wire format, which can be read only with a contract.
     Protobuf,
+    /// The binary encoding of Apache Avro, which can be read only with its schema.
+    Avro,
     /// Opaque bytes.
     Raw,
 }
@@ -146,6 +148,7 @@ impl Format {
             Self::Json => "application/json",
             Self::Xml => "application/xml",
             Self::Protobuf => "application/protobuf",
+            Self::Avro => "avro/binary",
             Self::Raw => "application/octet-stream",
         }
     }
@@ -157,6 +160,7 @@ impl Format {
             Self::Json => "json",
             Self::Xml => "xml",
             Self::Protobuf => "protobuf",
+            Self::Avro => "avro",
             Self::Raw => "raw",
         }
     }
@@ -313,7 +317,7 @@ fn decode(bytes: &Bytes, format: Format, limits: &Limits) -> Result<Value, Fault
         Format::Xml => {
             xml::read(bytes, limits).map_err(|error| bad_body("XML", &error.kind.to_string(), error.line, error.column))
         }
-        Format::Protobuf | Format::Raw => Err(Fault::caller(
+        Format::Protobuf | Format::Avro | Format::Raw => Err(Fault::caller(
             Code::InvalidArgument,
             "BODY_FORMAT",
             "the body has to be JSON or XML, with the content type that says so",

@@ -33,6 +33,12 @@ impl WriteFormat {
         Self { format: Format::Protobuf, xml_root: None }
     }
 
+    /// Avro's binary encoding.
+    #[must_use]
+    pub const fn avro() -> Self {
+        Self { format: Format::Avro, xml_root: None }
+    }
+
     /// Text or bytes, unchanged.
     #[must_use]
     pub const fn raw() -> Self {
@@ -48,7 +54,7 @@ impl WriteFormat {
     /// Whether values can only be encoded with the types of a contract.
     #[must_use]
     pub fn needs_contract(&self) -> bool {
-        self.format == Format::Protobuf
+        matches!(self.format, Format::Protobuf | Format::Avro)
     }
 
     /// Whether bytes of any format are forwarded unchanged.
@@ -66,6 +72,7 @@ impl WriteFormat {
                 None => Err("XML needs a root element".into()),
             },
             (Format::Protobuf, _) => Err("protobuf needs a contract".into()),
+            (Format::Avro, _) => Err("Avro needs a schema".into()),
             (Format::Raw, Value::Bytes(bytes)) => Ok(bytes.clone()),
             (Format::Raw, Value::Text(text)) => Ok(text.clone().into_bytes()),
             (Format::Raw, other) => Err(format!("{} is neither a string nor bytes", other.kind()).into()),
@@ -136,16 +143,18 @@ pub fn encode_body(
                 (None, None) => Err(wrong_format(message.content_type.as_deref(), *given, wanted)),
             }
         }
-        Body::Value(value) => match of_type.filter(|_| matches!(wanted, Format::Json | Format::Protobuf)) {
-            Some(of_type) => of_type.write(value, wanted).map(encoded),
-            None => {
-                let bytes = format.encode(value).map_err(|problem| {
-                    let message = format!("the body cannot be encoded as {}: {problem}", wanted.name());
-                    Fault::caller(Code::InvalidArgument, "BODY_UNWRITABLE", message)
-                })?;
-                Ok(encoded(bytes))
+        Body::Value(value) => {
+            match of_type.filter(|_| matches!(wanted, Format::Json | Format::Protobuf | Format::Avro)) {
+                Some(of_type) => of_type.write(value, wanted).map(encoded),
+                None => {
+                    let bytes = format.encode(value).map_err(|problem| {
+                        let message = format!("the body cannot be encoded as {}: {problem}", wanted.name());
+                        Fault::caller(Code::InvalidArgument, "BODY_UNWRITABLE", message)
+                    })?;
+                    Ok(encoded(bytes))
+                }
             }
-        },
+        }
     }
 }
 

@@ -129,7 +129,7 @@ fn decode_base64(text: &str, out: &mut Vec<u8>) -> Outcome<()> {
 }
 
 /// Converts a value.
-pub(super) fn leaf_of_value<'a>(scalar: Scalar, value: &'a Value, scratch: &'a mut Vec<u8>) -> Outcome<Leaf<'a>> {
+pub(crate) fn leaf_of_value<'a>(scalar: Scalar, value: &'a Value, scratch: &'a mut Vec<u8>) -> Outcome<Leaf<'a>> {
     match (scalar, value) {
         (Scalar::Bool, Value::Bool(truth)) => Ok(Leaf::Bool(*truth)),
         (Scalar::Bytes, Value::Bytes(bytes)) => Ok(Leaf::Bytes(BytesRef { bytes, owner: Some(bytes) })),

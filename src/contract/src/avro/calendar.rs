@@ -1,0 +1,93 @@
+//! Dates and times without a time zone, as text of ISO 8601.
+
+use crossdock_message::{Time, date_from_days};
+
+const DAY_SECONDS: i64 = 86_400;
+const NANOS_PER_SECOND: i64 = 1_000_000_000;
+
+/// How a time is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unit {
+    Millis,
+    Micros,
+    Nanos,
+}
+
+impl Unit {
+    pub(super) fn per_second(self) -> i64 {
+        match self {
+            Self::Millis => 1_000,
+            Self::Micros => 1_000_000,
+            Self::Nanos => NANOS_PER_SECOND,
+        }
+    }
+
+    fn nanos(self) -> i64 {
+        NANOS_PER_SECOND / self.per_second()
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Millis => "milliseconds",
+            Self::Micros => "microseconds",
+            Self::Nanos => "nanoseconds",
+        }
+    }
+
+    fn digits(self) -> usize {
+        match self {
+            Self::Millis => 3,
+            Self::Micros => 6,
+            Self::Nanos => 9,
+        }
+    }
+
+    /// The time that is this many units after 1970.
+    pub(super) fn to_time(self, count: i64) -> Time {
+        let nanos = count.rem_euclid(self.per_second()) * self.nanos();
+        Time { seconds: count.div_euclid(self.per_second()), nanos: i32::try_from(nanos).unwrap_or(0) }
+    }
+
+    /// The units since 1970; `None` if that is not a whole number of them or too many.
+    pub(super) fn from_time(self, time: Time) -> Option<i64> {
+        let nanos = i64::from(time.nanos);
+        let whole = time.seconds.checked_mul(self.per_second())?.checked_add(nanos / self.nanos())?;
+        (nanos % self.nanos() == 0).then_some(whole)
+    }
+}
+
+/// `2026-01-31`; `None` outside of the years 0 to 9999.
+pub(super) fn date_text(days: i32) -> Option<String> {
+    let (year, month, day) = date_from_days(days.into());
+    (0..=9999).contains(&year).then(|| format!("{year:04}-{month:02}-{day:02}"))
+}
+
+/// The days since 1970.
+pub(super) fn parse_date(text: &str) -> Option<i32> {
+    let midnight = Time::parse(&format!("{text}T00:00:00Z")).filter(|_| text.len() == "2026-01-31".len())?;
+    i32::try_from(midnight.seconds / DAY_SECONDS).ok().filter(|_| midnight.seconds % DAY_SECONDS == 0)
+}
+
+/// `06:00:00.000`; `None` if it is no time of a day.
+pub(super) fn time_text(unit: Unit, count: i64) -> Option<String> {
+    let (seconds, part) = (count.div_euclid(unit.per_second()), count.rem_euclid(unit.per_second()));
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let is_of_day = (0..DAY_SECONDS).contains(&seconds);
+    is_of_day.then(|| format!("{hours:02}:{minutes:02}:{:02}.{part:0width$}", seconds % 60, width = unit.digits()))
+}
+
+/// The units since midnight; `None` if it is no time of a day, or not a whole number of them.
+pub(super) fn parse_time(unit: Unit, text: &str) -> Option<i64> {
+    let time = Time::parse(&format!("1970-01-01T{text}Z"))?;
+    unit.from_time(time).filter(|_| (0..DAY_SECONDS).contains(&time.seconds))
+}
+
+/// `2026-01-31T06:00:00`; `None` outside of the years that a timestamp can have.
+pub(super) fn local_text(unit: Unit, count: i64) -> Option<String> {
+    unit.to_time(count).text().map(|text| text.trim_end_matches('Z').to_owned())
+}
+
+/// The units since 1970, as if it were a time of UTC.
+pub(super) fn parse_local(unit: Unit, text: &str) -> Option<i64> {
+    unit.from_time(Time::parse(&format!("{text}Z"))?)
+}

@@ -1,0 +1,407 @@
+//! Writes Avro's binary encoding: exactly, or not at all.
+
+use crossdock_message::{Limits, Record, Time, Value};
+use num_bigint::BigInt;
+
+use super::calendar::{Unit, parse_date, parse_local, parse_time};
+use super::failure::{Failure, Outcome, fail};
+use super::schema::{Id, Node, RecordNode, Schema};
+use crate::codec::{BytesRef, Leaf, leaf_of_value};
+use crate::model::Scalar;
+
+/// Writes a document.
+pub(super) fn write(schema: &Schema, value: &Value, limits: &Limits) -> Outcome<Vec<u8>> {
+    let mut writer = Writer { schema, out: Vec::new(), limits };
+    writer.value(schema.root(), value, limits.depth)?;
+    Ok(writer.out)
+}
+
+struct Writer<'w> {
+    schema: &'w Schema,
+    out: Vec<u8>,
+    limits: &'w Limits,
+}
+
+impl<'w> Writer<'w> {
+    fn value(&mut self, id: Id, value: &Value, depth_left: usize) -> Outcome<()> {
+        let Some(depth_left) = depth_left.checked_sub(1) else {
+            return fail(format!("more than {} nested values", self.limits.depth));
+        };
+        if self.out.len() > self.limits.written_len {
+            return fail(format!("more than {} bytes", self.limits.written_len));
+        }
+        let schema: &'w Schema = self.schema;
+        match (schema.node(id), value) {
+            (Node::Null, Value::Null) => {}
+            (Node::Boolean, value) => self.scalar(Scalar::Bool, value)?,
+            (Node::Int, value) => self.scalar(Scalar::Int32, value)?,
+            (Node::Long, value) => self.scalar(Scalar::Int64, value)?,
+            (Node::Float, value) => self.scalar(Scalar::Float, value)?,
+            (Node::Double, value) => self.scalar(Scalar::Double, value)?,
+            (Node::Bytes, value) => self.scalar(Scalar::Bytes, value)?,
+            (Node::Text, value) => self.scalar(Scalar::Text, value)?,
+            (Node::Fixed(len), value) => {
+                let mut scratch = Vec::new();
+                match leaf(Scalar::Bytes, value, &mut scratch)? {
+                    Leaf::Bytes(BytesRef { bytes, .. }) if bytes.len() == *len => self.out.extend_from_slice(bytes),
+                    Leaf::Bytes(BytesRef { bytes, .. }) => {
+                        return fail(format!("expected {len} bytes, found {}", bytes.len()));
+                    }
+                    _ => return Err(wrong("bytes", value)),
+                }
+            }
+            (Node::Enum(symbols), Value::Text(text)) => match symbols.iter().position(|symbol| symbol == text) {
+                Some(index) => self.index(index),
+                None => return fail(format!("`{text}` is none of the symbols of the enumeration")),
+            },
+            (Node::Array(id), Value::List(items)) => {
+                if !items.is_empty() {
+                    self.index(items.len());
+                }
+                for (index, item) in items.iter().enumerate() {
+                    self.value(*id, item, depth_left).map_err(|failure| failure.in_item(index))?;
+                }
+                self.out.push(0);
+            }
+            (Node::Map(id), Value::Record(entries)) => {
+                if !entries.is_empty() {
+                    self.index(entries.len());
+                }
+                for (key, value) in entries.iter() {
+                    self.sized(key.as_bytes());
+                    self.value(*id, value, depth_left).map_err(|failure| failure.in_field(key))?;
+                }
+                self.out.push(0);
+            }
+            (Node::Nullable { null_index, .. }, Value::Null) => self.index(*null_index),
+            (Node::Nullable { null_index, inner }, value) => {
+                self.index(1 - null_index);
+                self.value(*inner, value, depth_left)?;
+            }
+            (Node::Union(branches), value) => self.union(branches, value, depth_left)?,
+            (Node::Record(record), Value::Record(fields)) => self.record(record, fields, depth_left)?,
+            (Node::Decimal { precision, scale, len }, value) => {
+                let unscaled = unscaled(value, *scale)?;
+                if unscaled.magnitude().to_string().len() > *precision {
+                    return fail(format!("the number has more than {precision} digits"));
+                }
+                self.decimal(&unscaled, *len)?;
+            }
+            (Node::BigDecimal, value) => {
+                let scale = fraction_len(value)?;
+                let mut inner = Writer { schema, out: Vec::new(), limits: self.limits };
+                inner.decimal(&unscaled(value, scale)?, None)?;
+                inner.index(scale);
+                self.sized(&inner.out);
+            }
+            (Node::UuidBytes { is_fixed }, Value::Text(text)) => {
+                let bytes = parse_uuid(text).ok_or_else(|| Failure::new(format!("`{text}` is no UUID")))?;
+                if *is_fixed {
+                    self.out.extend_from_slice(&bytes);
+                } else {
+                    self.sized(&bytes);
+                }
+            }
+            (Node::Date, Value::Text(text)) => {
+                self.long(parse_date(text).ok_or_else(|| not_text(text, "a date such as `2026-01-31`"))?.into());
+            }
+            (Node::TimeOfDay(unit), Value::Text(text)) => {
+                self.long(parse_time(*unit, text).ok_or_else(|| not_time(text, "a time such as `06:00:00`", *unit))?);
+            }
+            (Node::Timestamp(unit), value) => {
+                let time = match value {
+                    Value::Time(time) => Some(*time),
+                    Value::Text(text) => Time::parse(text),
+                    _ => None,
+                };
+                let time = time.ok_or_else(|| wrong("a timestamp such as `2026-01-31T06:00:00Z`", value))?;
+                let count = unit.from_time(time);
+                self.long(
+                    count
+                        .ok_or_else(|| Failure::new(format!("the timestamp is no whole number of {}", unit.name())))?,
+                );
+            }
+            (Node::LocalTimestamp(unit), Value::Text(text)) => {
+                let count = parse_local(*unit, text);
+                self.long(count.ok_or_else(|| not_time(text, "a local time such as `2026-01-31T06:00:00`", *unit))?);
+            }
+            (Node::Duration, Value::Record(parts)) => self.duration(parts)?,
+            (node, value) => return Err(wrong(expected(node), value)),
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: &'w RecordNode, fields: &Record, depth_left: usize) -> Outcome<()> {
+        for (name, _) in fields.iter() {
+            if !record.by_name.contains_key(name) {
+                return Err(Failure::new("the schema has no such field").in_field(name));
+            }
+        }
+        for field in &record.fields {
+            let written = match (fields.get(&field.name), &field.default) {
+                (Some(value), _) => self.value(field.id, value, depth_left),
+                (None, Some(default)) => self.default(field.id, default, depth_left),
+                (None, None) => fail("the field is missing, and the schema has no default for it"),
+            };
+            written.map_err(|failure| failure.in_field(&field.name))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a default, which has another form than values: the branch of a union is not named, and bytes are text with one character for each.
+    fn default(&mut self, id: Id, default: &Value, depth_left: usize) -> Outcome<()> {
+        let Some(depth_left) = depth_left.checked_sub(1) else {
+            return fail(format!("more than {} nested values", self.limits.depth));
+        };
+        let schema: &'w Schema = self.schema;
+        match (schema.node(id), default) {
+            (Node::Nullable { null_index, inner }, value) => {
+                let is_null = matches!(value, Value::Null);
+                self.index(if is_null { *null_index } else { 1 - null_index });
+                if is_null { Ok(()) } else { self.default(*inner, value, depth_left) }
+            }
+            (Node::Union(branches), value) => {
+                // Before version 1.12, only the first branch can have a default.
+                let begin = self.out.len();
+                for (index, (_, id)) in branches.iter().enumerate() {
+                    self.index(index);
+                    if self.default(*id, value, depth_left).is_ok() {
+                        return Ok(());
+                    }
+                    self.out.truncate(begin);
+                }
+                fail("the default of the schema fits no branch of its union")
+            }
+            (Node::Bytes | Node::Fixed(_) | Node::Decimal { .. } | Node::Duration, Value::Text(text)) => {
+                let bytes: Option<Vec<u8>> = text.chars().map(|letter| u8::try_from(u32::from(letter)).ok()).collect();
+                let bytes = bytes.ok_or_else(|| Failure::new("the default of the schema is not of its type"))?;
+                match schema.node(id) {
+                    Node::Bytes | Node::Decimal { len: None, .. } => self.sized(&bytes),
+                    Node::Fixed(len) | Node::Decimal { len: Some(len), .. } if *len != bytes.len() => {
+                        return fail(format!("the default of the schema must have {len} bytes"));
+                    }
+                    _ => self.out.extend_from_slice(&bytes),
+                }
+                Ok(())
+            }
+            (Node::Date | Node::TimeOfDay(Unit::Millis), number) => self.scalar(Scalar::Int32, number),
+            (Node::TimeOfDay(_) | Node::Timestamp(_) | Node::LocalTimestamp(_), number) => {
+                self.scalar(Scalar::Int64, number)
+            }
+            (Node::Array(id), Value::List(items)) => {
+                if !items.is_empty() {
+                    self.index(items.len());
+                }
+                for item in items {
+                    self.default(*id, item, depth_left)?;
+                }
+                self.out.push(0);
+                Ok(())
+            }
+            (Node::Map(id), Value::Record(entries)) => {
+                if !entries.is_empty() {
+                    self.index(entries.len());
+                }
+                for (key, value) in entries.iter() {
+                    self.sized(key.as_bytes());
+                    self.default(*id, value, depth_left)?;
+                }
+                self.out.push(0);
+                Ok(())
+            }
+            (Node::Record(record), Value::Record(fields)) => {
+                for field in &record.fields {
+                    match fields.get(&field.name).or(field.default.as_ref()) {
+                        Some(value) => self.default(field.id, value, depth_left)?,
+                        None => return fail("the default of the schema lacks a field"),
+                    }
+                }
+                Ok(())
+            }
+            (_, value) => self.value(id, value, depth_left),
+        }
+    }
+
+    fn union(
+        &mut self,
+        branches: &'w [(Option<crossdock_message::ByteString>, Id)],
+        value: &Value,
+        depth_left: usize,
+    ) -> Outcome<()> {
+        let named = match value {
+            Value::Null => Some((None, &Value::Null)),
+            Value::Record(record) if record.len() == 1 => record.iter().next().map(|(name, value)| (Some(name), value)),
+            _ => None,
+        };
+        let found = named.and_then(|(wanted, value)| {
+            let index = branches.iter().position(|(name, _)| name.as_ref() == wanted)?;
+            Some((index, value))
+        });
+        let Some((index, value)) = found else {
+            let names: Vec<String> = branches
+                .iter()
+                .map(|(name, _)| name.as_ref().map_or("null".to_owned(), |name| format!("`{name}`")))
+                .collect();
+            return fail(format!(
+                "a union needs a record with one field, named after the branch: {}",
+                names.join(", ")
+            ));
+        };
+        self.index(index);
+        let (name, id) = &branches[index];
+        let written = self.value(*id, value, depth_left);
+        written.map_err(|failure| match name {
+            Some(name) => failure.in_field(name),
+            None => failure,
+        })
+    }
+
+    fn decimal(&mut self, unscaled: &BigInt, len: Option<usize>) -> Outcome<()> {
+        let bytes = unscaled.to_signed_bytes_be();
+        let Some(len) = len else {
+            self.sized(&bytes);
+            return Ok(());
+        };
+        let Some(padding) = len.checked_sub(bytes.len()) else {
+            return fail(format!("the number does not fit in {len} bytes"));
+        };
+        let fill = if unscaled.sign() == num_bigint::Sign::Minus { 0xff } else { 0 };
+        self.out.extend(std::iter::repeat_n(fill, padding));
+        self.out.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn duration(&mut self, parts: &Record) -> Outcome<()> {
+        const PARTS: [&str; 3] = ["months", "days", "millis"];
+        if let Some((name, _)) = parts.iter().find(|(name, _)| !PARTS.contains(&&***name)) {
+            return Err(Failure::new("a duration has no such field").in_field(name));
+        }
+        for name in PARTS {
+            let part = parts.get(name).ok_or_else(|| Failure::new("the field is missing").in_field(name))?;
+            let mut scratch = Vec::new();
+            let number = match leaf(Scalar::UInt32, part, &mut scratch).map_err(|failure| failure.in_field(name))? {
+                Leaf::UInt(number) => u32::try_from(number).unwrap_or(u32::MAX),
+                _ => return Err(wrong("an integer", part).in_field(name)),
+            };
+            self.out.extend_from_slice(&number.to_le_bytes());
+        }
+        Ok(())
+    }
+
+    fn scalar(&mut self, scalar: Scalar, value: &Value) -> Outcome<()> {
+        let mut scratch = Vec::new();
+        match leaf(scalar, value, &mut scratch)? {
+            Leaf::Bool(truth) => self.out.push(truth.into()),
+            Leaf::Int(number) => self.long(number),
+            Leaf::Float(number) => self.out.extend_from_slice(&number.to_le_bytes()),
+            Leaf::Double(number) => self.out.extend_from_slice(&number.to_le_bytes()),
+            Leaf::Text(text) => self.sized(text.text.as_bytes()),
+            Leaf::Bytes(bytes) => self.sized(bytes.bytes),
+            _ => return Err(wrong(scalar.name(), value)),
+        }
+        Ok(())
+    }
+
+    fn index(&mut self, index: usize) {
+        // Never saturates: memory is smaller.
+        self.long(i64::try_from(index).unwrap_or(i64::MAX));
+    }
+
+    /// A variable-length integer in zigzag encoding.
+    fn long(&mut self, number: i64) {
+        let mut left = ((number << 1) ^ (number >> 63)).cast_unsigned();
+        while left >= 0x80 {
+            self.out.push((left & 0x7f) as u8 | 0x80);
+            left >>= 7;
+        }
+        self.out.push(left as u8);
+    }
+
+    fn sized(&mut self, bytes: &[u8]) {
+        self.index(bytes.len());
+        self.out.extend_from_slice(bytes);
+    }
+}
+
+fn expected(node: &Node) -> &'static str {
+    match node {
+        Node::Null => "null",
+        Node::Enum(_) => "a symbol",
+        Node::Array(_) => "a list",
+        Node::Map(_) | Node::Record(_) => "a record",
+        Node::UuidBytes { .. } => "a UUID",
+        Node::Date => "a date such as `2026-01-31`",
+        Node::TimeOfDay(_) => "a time such as `06:00:00`",
+        Node::LocalTimestamp(_) => "a local time such as `2026-01-31T06:00:00`",
+        Node::Duration => "a record of `months`, `days` and `millis`",
+        _ => "another value",
+    }
+}
+
+fn wrong(expected: &str, value: &Value) -> Failure {
+    Failure::new(format!("expected {expected}, found {}", value.kind()))
+}
+
+fn not_text(text: &str, expected: &str) -> Failure {
+    Failure::new(format!("expected {expected}, found `{text}`"))
+}
+
+fn not_time(text: &str, expected: &str, unit: Unit) -> Failure {
+    Failure::new(format!("expected {expected} in whole {}, found `{text}`", unit.name()))
+}
+
+/// Converts a value by the rules of all contracts.
+fn leaf<'a>(scalar: Scalar, value: &'a Value, scratch: &'a mut Vec<u8>) -> Outcome<Leaf<'a>> {
+    leaf_of_value(scalar, value, scratch).map_err(|failure| Failure::new(failure.problem.to_string()))
+}
+
+/// The digits of a number with the decimal point moved by `scale`.
+fn unscaled(value: &Value, scale: usize) -> Outcome<BigInt> {
+    let text = plain_number(value)?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    let kept = fraction.trim_end_matches('0');
+    if kept.len() > scale {
+        return fail(format!("the number has more than {scale} digits after the point"));
+    }
+    let digits = format!("{whole}{kept:0<scale$}");
+    digits.parse().map_err(|_| wrong("a number", value))
+}
+
+/// The digits after the point.
+fn fraction_len(value: &Value) -> Outcome<usize> {
+    Ok(plain_number(value)?.split_once('.').map_or(0, |(_, fraction)| fraction.len()))
+}
+
+/// The text of a number without an exponent.
+fn plain_number(value: &Value) -> Outcome<String> {
+    /// Of zeros that an exponent adds.
+    const ZEROS_MAX: i32 = 1024;
+    let text = match value {
+        Value::Int(_) | Value::UInt(_) | Value::Decimal(_) | Value::F32(_) | Value::F64(_) => value.scalar_text(),
+        _ => None,
+    };
+    let text = text.ok_or_else(|| wrong("a number", value))?;
+    let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else { return Ok(text.to_string()) };
+    let exponent: i32 = exponent
+        .parse()
+        .ok()
+        .filter(|exponent: &i32| exponent.abs() <= ZEROS_MAX)
+        .ok_or_else(|| Failure::new("the exponent of the number is too large"))?;
+    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |mantissa| ("-", mantissa));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let point = i32::try_from(whole.len()).unwrap_or(i32::MAX).saturating_add(exponent);
+    Ok(match usize::try_from(point) {
+        Ok(point) if point >= digits.len() => format!("{sign}{digits:0<point$}"),
+        Ok(point @ 1..) => format!("{sign}{}.{}", &digits[..point], &digits[point..]),
+        _ => format!("{sign}0.{}{digits}", "0".repeat(point.unsigned_abs() as usize)),
+    })
+}
+
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let parts: Vec<&str> = text.split('-').collect();
+    let is_formed = parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12]);
+    let is_hex = parts.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let number = u128::from_str_radix(&parts.concat(), 16).ok().filter(|_| is_formed && is_hex)?;
+    Some(number.to_be_bytes())
+}
