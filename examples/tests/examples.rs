@@ -4,7 +4,9 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crossdock_tests::{Kafka, RabbitMq, Reply, call, crossdock, exchange, peers, repository, run_peer, until};
+use crossdock_tests::{
+    Kafka, RabbitMq, Registry, Reply, call, crossdock, exchange, peers, repository, run_peer, until,
+};
 
 /// A process that prints `… 127.0.0.1:PORT` on the first output line with its sign. Killed on drop.
 struct Process {
@@ -310,4 +312,36 @@ fn rabbitmq_service_as_grpc() {
     assert_eq!(reserve("085", "0"), "INVALID_ARGUMENT pieces must be at least 1");
     let _ = service.kill();
     let _ = service.wait();
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_avro_to_webhook() {
+    let (kafka, registry) = (Kafka::start_private(), Registry::start());
+    kafka.run(&["create", "example-readings", "example-readings-dead", "example-alarms"]);
+    let folder = repository().join("examples/avro-to-webhook");
+    let mut service = Command::new("python3");
+    let service = Process::start(service.args(["service.py", "0"]).current_dir(&folder), false, "listening");
+    let mut sender = Command::new(peers("kafka").join("venv/bin/python"));
+    let sent = sender.args(["send.py", &kafka.brokers, &registry.url]).current_dir(&folder).status();
+    assert!(sent.expect("it runs").success());
+    let mut gateway = Command::new(crossdock());
+    gateway.args(["run", "--config", "config"]).current_dir(&folder);
+    gateway.env("EXAMPLE_PUBLIC", "127.0.0.1:0").env("EXAMPLE_KAFKA", &kafka.brokers);
+    gateway.env("EXAMPLE_REGISTRY", &registry.url).env("EXAMPLE_HOOK", format!("http://{}", service.address));
+    let gateway = Process::start(&mut gateway, true, "public");
+    until("all readings to be settled", || kafka.committed("example-webhook", "example-readings") == 3);
+    let delivered: Vec<String> =
+        serde_json::from_str(&call(&service.address, "GET", "/", "").body).expect("the delivered bodies");
+    let expected = [("21.50", 0), ("40.01", 1), ("-3.00", 2)].map(|(celsius, minute)| {
+        format!(r#"{{"sensor":"s-1","celsius":{celsius},"at":"2026-01-31T06:0{minute}:00Z","note":null}}"#)
+    });
+    assert_eq!(delivered, expected);
+    let alarms = registry.run(&kafka, &["read", "example-alarms", "AVRO"], "");
+    let alarm: serde_json::Value = serde_json::from_str(&alarms).expect("one alarm");
+    assert_eq!((&alarm["celsius"], &alarm["at"]), (&"40.01".into(), &"2026-01-31T06:01:00+00:00".into()));
+    let posted = r#"{"sensor":"s-2","celsius":41,"at":"2026-01-31T07:00:00Z"}"#;
+    assert_eq!(call(&gateway.address, "POST", "/v1/readings", posted).status, 200);
+    let alarms = registry.run(&kafka, &["read", "example-alarms", "AVRO"], "");
+    assert!(alarms.contains(r#""sensor": "s-2", "celsius": "41.00""#), "{alarms}");
 }

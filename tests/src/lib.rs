@@ -16,6 +16,7 @@ mod name_server;
 mod peers;
 mod proxy;
 mod recorder;
+mod registry;
 mod routes;
 mod services;
 
@@ -31,6 +32,7 @@ pub use name_server::{IPV6, NameServer};
 pub use peers::{Peer, abuse, peers, run_peer};
 pub use proxy::{Network, Proxy};
 pub use recorder::Recorder;
+pub use registry::Registry;
 pub use routes::routes;
 pub use services::RabbitMq;
 

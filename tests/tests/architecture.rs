@@ -38,7 +38,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("actix-web", &["crossdock-gateway", "crossdock-cli"]),
     ("actix-http", &["crossdock-http"]),
     ("actix-server", &["crossdock-transport"]),
-    ("hyper", &["crossdock-transport", "crossdock-http", "crossdock-grpc"]),
+    ("hyper", &["crossdock-transport", "crossdock-http", "crossdock-grpc", "crossdock-kafka"]),
     ("h2", &["crossdock-grpc"]),
     ("hickory-resolver", &["crossdock-transport"]),
     ("protox", &["crossdock-proto"]),

@@ -15,6 +15,7 @@ use crate::dead_letters;
 use crate::inbound::KafkaInbound;
 use crate::outbound::{KafkaOutbound, batching};
 use crate::producer::Producers;
+use crate::registry::Registries;
 use crate::replies::ReplyReceivers;
 
 /// The Kafka adapter, inbound and outbound.
@@ -22,6 +23,7 @@ use crate::replies::ReplyReceivers;
 pub struct KafkaAdapter {
     producers: Producers,
     replies: ReplyReceivers,
+    registries: Arc<Registries>,
 }
 
 impl Adapter for KafkaAdapter {
@@ -71,14 +73,14 @@ impl Adapter for KafkaAdapter {
 
     fn open_inbound(&self, name: &str, spec: &dyn ListenerSpec) -> Result<Box<dyn Inbound>, AdapterError> {
         match spec.as_any().downcast_ref::<Listener>() {
-            Some(listener) => Ok(Box::new(KafkaInbound::open(name, listener, &self.producers)?)),
+            Some(listener) => Ok(Box::new(KafkaInbound::open(name, listener, &self.producers, &self.registries)?)),
             None => Err(AdapterError::Settings(format!("the listener `{name}` is not a Kafka listener"))),
         }
     }
 
     fn open_outbound(&self, spec: &dyn ServiceSpec, _: usize) -> Result<Rc<dyn Outbound>, AdapterError> {
         match spec.as_any().downcast_ref::<Service>() {
-            Some(service) => Ok(KafkaOutbound::open(service, &self.producers, &self.replies)?),
+            Some(service) => Ok(KafkaOutbound::open(service, &self.producers, &self.replies, &self.registries)?),
             None => Err(AdapterError::Settings("the service is not a Kafka service".into())),
         }
     }

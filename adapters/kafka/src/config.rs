@@ -3,6 +3,7 @@
 mod checked;
 mod cluster;
 mod key;
+mod registry;
 mod start;
 mod token;
 
@@ -12,8 +13,9 @@ use crossdock_ports::BodyFormat;
 use crossdock_settings::{Duration, Named, OneOrMany, Secret, Size, Spanned, choices, settings};
 use crossdock_tls::ClientTlsSettings;
 
-pub(crate) use checked::{Entry, Listener, Operation, RejectPolicy, Replies, Service};
+pub(crate) use checked::{Entry, Listener, Operation, RejectPolicy, Replies, Service, Subject};
 pub(crate) use cluster::Cluster;
+pub(crate) use registry::{RegistryAccess, RegistryLogin};
 pub(crate) use start::Start;
 pub(crate) use token::TokenSource;
 
@@ -128,6 +130,20 @@ settings! {
         pub(crate) lifetime: Duration = millis(300_000),
     }
 
+    /// a schema registry
+    pub(crate) struct RegistrySettings {
+        /// The address: `http://host:port` or `https://host:port/base`.
+        pub(crate) url: Spanned<String>,
+        /// TLS settings for an `https` address.
+        pub(crate) tls: Option<ClientTlsSettings>,
+        /// The user name.
+        pub(crate) username: Option<String>,
+        /// The password.
+        pub(crate) password: Option<Spanned<Secret>>,
+        /// A bearer token, instead of a user name and a password.
+        pub(crate) token: Option<Spanned<Secret>>,
+    }
+
     /// a kafka listener
     pub(crate) struct ListenerSettings {
         /// Brokers by which the cluster is found: `host:port`, or a list.
@@ -176,6 +192,8 @@ settings! {
         pub(crate) max: Size = Size(1 << 20),
         /// The format of values without a `content-type` header.
         pub(crate) format: BodyFormat = BodyFormat::Raw,
+        /// The schema registry that knows the types of the values: each value begins with the number of its schema (Confluent's wire format).
+        pub(crate) registry: Option<RegistrySettings>,
         /// The field of `req` that holds the value; without it, the fields of the value are the fields of `req`.
         pub(crate) body: Option<String>,
         /// What happens to a record that will never succeed.
@@ -235,6 +253,8 @@ settings! {
         pub(crate) linger: Duration = millis(1),
         /// Where the replies to requests arrive.
         pub(crate) replies: Option<RepliesSettings>,
+        /// The schema registry with the subjects of the operations.
+        pub(crate) registry: Option<RegistrySettings>,
     }
 
     /// a kafka operation
@@ -255,5 +275,11 @@ settings! {
         pub(crate) format: Option<BodyFormat>,
         /// The root element of an XML value that the gateway encodes: `Name` or `{namespace}Name`.
         pub(crate) root: Option<Spanned<String>>,
+        /// The subject in the schema registry by whose schema the value is written.
+        pub(crate) subject: Option<Spanned<String>>,
+        /// The version of the subject; the newest one without it.
+        pub(crate) version: Option<u32>,
+        /// The full name of the message if the schema is one of protobuf; its first message without it.
+        pub(crate) message: Option<String>,
     }
 }

@@ -20,7 +20,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crossdock_delivery::{Backoff, run_on_own_thread};
-use crossdock_message::ByteString;
+use crossdock_message::{ByteString, Fault};
 use crossdock_ports::{
     AdapterError, EntrySpec, Inbound, Ingress, OpenIngress, PortStatus, ReportStatus, SendFuture, SourceStatus, Stop,
 };
@@ -35,10 +35,11 @@ use self::lanes::Lanes;
 use self::member::{Member, StopOnDrop};
 use self::topics::Topics;
 use crate::client::Monitor;
-use crate::config::{Cluster, Declare, Entry, Listener, RejectPolicy};
+use crate::config::{Cluster, Declare, Entry, Listener, RegistryAccess, RejectPolicy};
 use crate::declare;
 use crate::mapping;
 use crate::producer::{Batching, Producer, Producers};
+use crate::registry::{Registries, Registry, unusable};
 
 /// The maximum number of records on their way to the arbiter; the polling thread waits for it.
 const DELIVERIES_MAX: usize = 4096;
@@ -60,10 +61,16 @@ pub(crate) struct KafkaInbound {
     /// For dead letters.
     producer: Arc<Producer>,
     transactional_id: String,
+    registries: Arc<Registries>,
 }
 
 impl KafkaInbound {
-    pub(crate) fn open(name: &str, listener: &Listener, producers: &Producers) -> Result<Self, AdapterError> {
+    pub(crate) fn open(
+        name: &str,
+        listener: &Listener,
+        producers: &Producers,
+        registries: &Arc<Registries>,
+    ) -> Result<Self, AdapterError> {
         let monitor = Arc::new(Monitor::new(&listener.cluster, "consume"));
         Ok(Self {
             name: name.to_owned(),
@@ -71,6 +78,7 @@ impl KafkaInbound {
             member: Member::open(listener, monitor)?,
             producer: producers.producer(&listener.cluster, Batching::default())?,
             transactional_id: transactional_id(name, listener),
+            registries: Arc::clone(registries),
         })
     }
 }
@@ -143,6 +151,9 @@ struct ListenerContext {
     transactional_id: String,
     /// Of the transactional producer.
     monitor: Arc<Monitor>,
+    registries: Arc<Registries>,
+    /// Those of the current entries.
+    open_registries: RefCell<HashMap<u64, Arc<Registry>>>,
 }
 
 impl KafkaInbound {
@@ -167,6 +178,8 @@ impl KafkaInbound {
             cluster: self.cluster.clone(),
             transactional_id: self.transactional_id.clone(),
             monitor: Arc::new(Monitor::new(&self.cluster, "produce in transactions")),
+            registries: Arc::clone(&self.registries),
+            open_registries: RefCell::default(),
         });
         let lanes = Lanes::new(Rc::clone(&context));
         let mut received = Vec::with_capacity(DELIVERIES_COUNT);
@@ -265,6 +278,27 @@ fn window(spec: &Arc<dyn EntrySpec>) -> Window {
 }
 
 impl ListenerContext {
+    /// The schema registry of an entry.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if its settings cannot be used.
+    fn registry(&self, access: &RegistryAccess) -> Result<Arc<Registry>, Fault> {
+        let mut open = self.open_registries.borrow_mut();
+        if let Some(known) = open.get(&access.fingerprint) {
+            return Ok(Arc::clone(known));
+        }
+        let is_used = |fingerprint: u64| {
+            self.topics.any(|topic| {
+                let entry = topic.spec.as_any().downcast_ref::<Entry>();
+                entry.and_then(|entry| entry.registry.as_ref()).is_some_and(|access| access.fingerprint == fingerprint)
+            })
+        };
+        open.retain(|fingerprint, _| is_used(*fingerprint));
+        let registry = self.registries.registry(access).map_err(|error| unusable(&error.to_string()))?;
+        open.insert(access.fingerprint, Arc::clone(&registry));
+        Ok(registry)
+    }
+
     /// The topics of the current routes.
     fn routed_topics(&self) -> HashMap<String, Arc<dyn EntrySpec>> {
         let named = |spec: Arc<dyn EntrySpec>| {

@@ -14,6 +14,7 @@
 //! | `dead_letters` | dead letter topics, for the commands that list and replay them |
 //! | `transaction` | transactions of records and offsets |
 //! | `declare` | creates topics |
+//! | `registry` | schema registries: the types of values |
 //! | `received` | records as received |
 //! | `mapping` | canonical messages to and from records |
 
@@ -29,6 +30,7 @@ mod mapping;
 mod outbound;
 mod producer;
 mod received;
+mod registry;
 mod replies;
 mod requests;
 mod transaction;

@@ -14,13 +14,14 @@ use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::error::bad_reply;
 use crate::received::ReceivedRecord;
+use crate::registry::Typed;
 
 /// The method of every message received from a topic.
 pub(crate) const CONSUME: &str = "CONSUME";
 /// The header with the media type of the value, as CloudEvents and Spring use it.
 pub(crate) const CONTENT_TYPE: &str = "content-type";
 /// Unreserved characters, which a path contains unescaped (RFC 3986 §2.3).
-const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(crate) const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// The longest trace header that is forwarded, in bytes (W3C Trace Context §3.3.1.5 requires at least 512).
 const TRACE_LEN_MAX: usize = 512;
 /// The header of a request with the milliseconds until its deadline, from the time of its record.
@@ -47,7 +48,7 @@ pub(crate) fn trace(record: &ReceivedRecord) -> Option<TraceContext> {
     Some(TraceContext { parent, state: record.text("tracestate").filter(carriable) })
 }
 
-/// Converts a record to a message.
+/// Converts a record to a message. Its value is `typed` if a schema registry knows the type.
 ///
 /// # Errors
 /// INVALID_ARGUMENT for a header that not every protocol can represent, a content type that the contract does not allow, or an invalid value.
@@ -58,6 +59,7 @@ pub(crate) fn request(
     request_headers: &[ByteString],
     default_format: Format,
     call: Option<&Arc<CallType>>,
+    typed: Option<Typed>,
 ) -> Result<Message, Fault> {
     if record.has_unreadable_headers {
         return Err(Fault::caller(Code::InvalidArgument, "HEADER", "the name of a header is not UTF-8"));
@@ -75,6 +77,12 @@ pub(crate) fn request(
         message.body = Body::Null;
         return Ok(message);
     };
+    if let Some(typed) = typed {
+        // What a media type says is about the value with the number of its schema.
+        message.content_type = None;
+        message.body = typed_body(typed, call)?;
+        return Ok(message);
+    }
     let format = message.content_type.as_deref().map_or(default_format, Format::of_media_type);
     message.body = match call {
         None => Body::raw(value.clone().into(), format),
@@ -90,6 +98,20 @@ pub(crate) fn request(
         }
     };
     Ok(message)
+}
+
+/// The body of a value with a schema, as the request of a call.
+fn typed_body(Typed { value, format, of_type }: Typed, call: Option<&Arc<CallType>>) -> Result<Body, Fault> {
+    let (call, wire) = match (call, of_type) {
+        (None, None) => return Ok(Body::raw(value.into(), format)),
+        (None, Some(of_type)) => return Ok(Body::typed(value.into(), format, of_type)),
+        (Some(call), None) => (call, call.request.recode(&value, format, Format::Protobuf)?),
+        (Some(call), Some(of_type)) if format == Format::Protobuf && of_type.name() == call.request.name() => {
+            (call, value)
+        }
+        (Some(call), Some(of_type)) => (call, call.request.write(&of_type.read(&value, format)?, Format::Protobuf)?),
+    };
+    Ok(Body::typed(wire.into(), Format::Protobuf, Arc::clone(&call.request) as Arc<dyn BodyType>))
 }
 
 /// Converts the reply of a service; the fault that its headers report is the error. A value without a media type has the default format.

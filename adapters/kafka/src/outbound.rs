@@ -6,15 +6,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Message, Origin};
-use crossdock_ports::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
+use bytes::Bytes;
+use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Message, Origin, Value};
+use crossdock_ports::{AdapterError, LocalFuture, OperationSpec, Outbound, WriteFormat, encode_body};
 use crossdock_transport::bodies::Reservation;
 
-use crate::config::{Cluster, Declare, Operation, Replies, Service};
+use crate::config::{Cluster, Declare, Operation, Replies, Service, Subject};
 use crate::declare;
 use crate::error::{bad_reply, reply_lost, unconfirmed, unreachable};
 use crate::mapping;
 use crate::producer::{Batching, Producer, Producers, Record};
+use crate::registry::{Registries, Registry, Writer};
 use crate::replies::{ReplyReceiver, ReplyReceivers};
 use crate::requests::Requests;
 use crate::transaction::Participant;
@@ -31,6 +33,7 @@ pub(crate) struct KafkaOutbound {
     cluster: Cluster,
     /// Topics that exist, of those that are to be created.
     declared: RefCell<HashSet<String>>,
+    registry: Option<Arc<Registry>>,
     name: ByteString,
 }
 
@@ -51,6 +54,7 @@ impl KafkaOutbound {
         service: &Service,
         producers: &Producers,
         receivers: &ReplyReceivers,
+        registries: &Registries,
     ) -> Result<Rc<Self>, AdapterError> {
         let producer = producers.producer(&service.cluster, batching(service))?;
         let requester = match &service.replies {
@@ -60,18 +64,18 @@ impl KafkaOutbound {
                 Some(Requester { receiver, replies: replies.clone(), requests: OnceCell::new() })
             }
         };
+        let registry = service.registry.as_ref().map(|access| registries.registry(access)).transpose()?;
         let (cluster, declared) = (service.cluster.clone(), RefCell::default());
-        Ok(Rc::new(Self { producer, requester, cluster, declared, name: service.cluster.brokers.as_str().into() }))
+        let name = service.cluster.brokers.as_str().into();
+        Ok(Rc::new(Self { producer, requester, cluster, declared, registry, name }))
     }
 
     async fn send(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
-        let of_type = operation.call.as_ref().map(|call| &*call.request as &dyn BodyType);
         let key = operation.key(message)?;
-        let body = encode_body(message, &operation.body, of_type)?;
-        let value = body.chunks.to_bytes();
-        // Bytes without a media type get none on the way.
-        let is_untyped = matches!(&message.body, Body::Raw { format: Format::Raw, of_type: None, .. });
-        let content_type = body.content_type.filter(|_| !is_untyped || message.content_type.is_some());
+        let (value, content_type) = match &operation.subject {
+            None => encode(operation, message)?,
+            Some(subject) => (Box::pin(self.encode_by_schema(subject, message)).await?, None),
+        };
         self.declare(operation).await?;
         let mut record = Record {
             topic: &operation.topic,
@@ -111,6 +115,25 @@ impl KafkaOutbound {
         mapping::reply(&reply, value, operation.body.format(), operation.call.as_ref(), carry)
     }
 
+    /// The value of a message by the schema of a subject, with what stands in front of it.
+    async fn encode_by_schema(&self, subject: &Subject, message: &Message) -> Result<Bytes, Fault> {
+        let (version, name) = (subject.version, subject.message.as_deref());
+        let Some(registry) = self.registry.as_ref().filter(|_| !matches!(message.body, Body::Null)) else {
+            return Ok(Bytes::new());
+        };
+        let Writer { format, of_type, prefix: mut framed } = registry.writer(&subject.name, version, name).await?;
+        match (&message.body, format) {
+            // No value is one of few types, and the type refuses it otherwise.
+            (Body::Empty, Format::Avro) => framed.extend_from_slice(&of_type.write(&Value::Null, format)?),
+            _ => {
+                let format = if format == Format::Avro { WriteFormat::avro() } else { WriteFormat::protobuf() };
+                let body = encode_body(message, &format, Some(&*of_type))?;
+                framed.extend_from_slice(&body.chunks.to_bytes());
+            }
+        }
+        Ok(framed.into())
+    }
+
     /// Creates the topic of an operation before its first record, if it is to be created.
     async fn declare(&self, operation: &Operation) -> Result<(), Fault> {
         if operation.declare == Declare::Check || self.declared.borrow().contains(&operation.topic) {
@@ -144,6 +167,16 @@ impl KafkaOutbound {
             _ => fault.with_origin(Origin::Service(self.name.clone())),
         }
     }
+}
+
+/// The value of a message, and its media type.
+fn encode(operation: &Operation, message: &Message) -> Result<(Bytes, Option<ByteString>), Fault> {
+    let of_type = operation.call.as_ref().map(|call| &*call.request as &dyn BodyType);
+    let body = encode_body(message, &operation.body, of_type)?;
+    // Bytes without a media type get none on the way.
+    let is_untyped = matches!(&message.body, Body::Raw { format: Format::Raw, of_type: None, .. });
+    let content_type = body.content_type.filter(|_| !is_untyped || message.content_type.is_some());
+    Ok((body.chunks.to_bytes(), content_type))
 }
 
 impl Outbound for KafkaOutbound {

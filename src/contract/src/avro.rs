@@ -76,11 +76,11 @@ impl AvroType {
     }
 
     fn unreadable(&self, failure: &Failure) -> Fault {
-        failure.to_fault("BODY_MALFORMED", format!("the body is not a valid {}", self.name))
+        failure.to_fault("BODY_MALFORMED", &format!("the body is not a valid {}", self.name))
     }
 
     fn unwritable(&self, failure: &Failure) -> Fault {
-        failure.to_fault("BODY_UNWRITABLE", format!("the body cannot be written as {}", self.name))
+        failure.to_fault("BODY_UNWRITABLE", &format!("the body cannot be written as {}", self.name))
     }
 }
 

@@ -4,6 +4,7 @@ mod convert;
 mod descriptor;
 mod error;
 mod features;
+mod order;
 #[cfg(test)]
 mod tests;
 

@@ -155,8 +155,8 @@ pub trait ServiceSpec: Any + Debug + Send + Sync {
 pub trait OperationSpec: Any + Debug + Send + Sync {
     /// Fields of the message that become part of the address.
     fn params(&self) -> &[ByteString];
-    /// Whether fields of the body become part of the address. The body is then encoded after they were removed from it.
-    fn has_address_fields(&self) -> bool {
+    /// Whether only the adapter can encode the body: fields of it become part of the address and are removed first, or its type is only known then.
+    fn encodes_late(&self) -> bool {
         !self.params().is_empty()
     }
     /// How the body is encoded; `None` if the operation has no body.

@@ -236,4 +236,5 @@ async def main(brokers, command, *arguments):
         sys.exit(__doc__)
 
 
-asyncio.run(main(*sys.argv[1:]))
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -17,8 +17,8 @@ use crossdock_settings::{FromNode, Node, Reader, Spanned};
 use super::cluster::Cluster;
 use super::key::KeyTemplate;
 use super::{
-    Compression, Convention, Declare, EntrySettings, GroupProtocol, ListenerSettings, OperationSettings, Order, Reject,
-    RepliesSettings, ServiceSettings, Start,
+    Compression, Convention, Declare, EntrySettings, GroupProtocol, ListenerSettings, OperationSettings, Order,
+    RegistryAccess, Reject, RepliesSettings, ServiceSettings, Start,
 };
 use crate::correlation::ReplyAddress;
 use crate::mapping;
@@ -96,6 +96,32 @@ pub(crate) enum RejectPolicy {
     Discard,
 }
 
+impl RejectPolicy {
+    fn read(settings: &EntrySettings, topic: &str, node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let policy = match (settings.reject, &settings.dead_letter) {
+            (Reject::DeadLetter, Some(dead)) => Self::DeadLetter(self::topic(dead, reader)?),
+            (Reject::DeadLetter, None) => {
+                let help = "add `dead_letter: TOPIC`, or `reject: discard`";
+                reader.error("dead-letter", node.span, "an entry needs `dead_letter` or another `reject`", help);
+                return None;
+            }
+            (Reject::Discard, Some(dead)) => {
+                let help = "remove `dead_letter` or `reject`";
+                let message = "`dead_letter` cannot be combined with `reject: discard`";
+                reader.error("dead-letter", dead.span, message, help);
+                return None;
+            }
+            (Reject::Discard, None) => Self::Discard,
+        };
+        if policy == Self::DeadLetter(topic.to_owned()) {
+            let message = "a topic cannot be its own dead letter topic";
+            reader.error("dead-letter", settings.topic.span, message, "name another topic in `dead_letter`");
+            return None;
+        }
+        Some(policy)
+    }
+}
+
 /// An entry, as checked.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -110,6 +136,8 @@ pub(crate) struct Entry {
     pub(crate) body_len_max: u64,
     /// The format of values without a media type.
     pub(crate) format: Format,
+    /// Knows the types of the values.
+    pub(crate) registry: Option<RegistryAccess>,
     pub(crate) reject_policy: RejectPolicy,
     pub(crate) retry: RetryPolicy,
     /// Offsets are stored before records are processed, and records are never retried.
@@ -134,26 +162,7 @@ impl Entry {
             return None;
         }
         let typed = call.is_some();
-        let reject_policy = match (settings.reject, &settings.dead_letter) {
-            (Reject::DeadLetter, Some(dead)) => RejectPolicy::DeadLetter(self::topic(dead, reader)?),
-            (Reject::DeadLetter, None) => {
-                let help = "add `dead_letter: TOPIC`, or `reject: discard`";
-                reader.error("dead-letter", node.span, "an entry needs `dead_letter` or another `reject`", help);
-                return None;
-            }
-            (Reject::Discard, Some(dead)) => {
-                let help = "remove `dead_letter` or `reject`";
-                let message = "`dead_letter` cannot be combined with `reject: discard`";
-                reader.error("dead-letter", dead.span, message, help);
-                return None;
-            }
-            (Reject::Discard, None) => RejectPolicy::Discard,
-        };
-        if reject_policy == RejectPolicy::DeadLetter(topic.clone()) {
-            let message = "a topic cannot be its own dead letter topic";
-            reader.error("dead-letter", settings.topic.span, message, "name another topic in `dead_letter`");
-            return None;
-        }
+        let reject_policy = RejectPolicy::read(&settings, &topic, node, reader)?;
         for (name, value) in [
             ("concurrency", settings.concurrency),
             ("window", settings.window),
@@ -171,6 +180,15 @@ impl Entry {
             let message = "a topic cannot receive the replies to its own requests";
             let span = node.get("reply_to").map_or(node.span, |node| node.span);
             reader.error("reply-to", span, message, "name another topic in `reply_to`");
+            return None;
+        }
+        let registry = match &settings.registry {
+            None => None,
+            Some(registry) => Some(RegistryAccess::read(registry, node.get("registry").unwrap_or(node), reader)?),
+        };
+        if let Some(format) = node.get("format").filter(|_| registry.is_some()) {
+            let message = "the format of values with a registry is that of their schema";
+            reader.error("format", format.span, message, "remove `format` or `registry`");
             return None;
         }
         let is_transactional = context.delivery == Some(Delivery::EffectivelyOnce);
@@ -209,6 +227,7 @@ impl Entry {
                 BodyFormat::Protobuf => Format::Protobuf,
                 BodyFormat::Raw => Format::Raw,
             },
+            registry,
             reject_policy,
             retry: RetryPolicy {
                 attempts: settings.attempts,
@@ -335,6 +354,7 @@ pub(crate) struct Service {
     pub(crate) compression: Compression,
     pub(crate) linger: std::time::Duration,
     pub(crate) replies: Option<Replies>,
+    pub(crate) registry: Option<RegistryAccess>,
     names: Vec<String>,
     operations: Vec<(ByteString, Arc<dyn OperationSpec>)>,
 }
@@ -361,10 +381,19 @@ impl Service {
             None => None,
             Some(replies) => Some(Replies::read(replies, node.get("replies").unwrap_or(node), reader)?),
         };
+        let registry = match &settings.registry {
+            None => None,
+            Some(registry) => Some(RegistryAccess::read(registry, node.get("registry").unwrap_or(node), reader)?),
+        };
         for ((_, operation), (_, node)) in settings.operations.0.iter().zip(nodes) {
             if operation.reply && replies.is_none() {
                 let help = "add `replies: { topic: TOPIC }` to the service, or remove `reply`";
                 reader.error("replies", node.span, "a request needs a topic for its reply", help);
+                return None;
+            }
+            if let Some(subject) = operation.subject.as_ref().filter(|_| registry.is_none()) {
+                let help = "add `registry: { url: URL }` to the service, or remove `subject`";
+                reader.error("registry", subject.span, "a subject needs a schema registry", help);
                 return None;
             }
         }
@@ -375,6 +404,7 @@ impl Service {
             compression: settings.compression,
             linger: settings.linger.0,
             replies,
+            registry,
             operations: operations.into_iter().collect::<Option<_>>()?,
         })
     }
@@ -407,6 +437,17 @@ pub(crate) struct Operation {
     transactions: Option<String>,
     pub(crate) body: WriteFormat,
     pub(crate) call: Option<Arc<CallType>>,
+    pub(crate) subject: Option<Subject>,
+}
+
+/// The schema of an operation's values.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    pub(crate) name: String,
+    /// The newest one if `None`.
+    pub(crate) version: Option<u32>,
+    /// The full name of a protobuf message; the first one of the schema if `None`.
+    pub(crate) message: Option<String>,
 }
 
 impl Operation {
@@ -420,6 +461,16 @@ impl Operation {
         let call = match &settings.r#as {
             None => None,
             Some(name) => Some(Arc::new(known_call(name, contracts, reader)?)),
+        };
+        let subject = match &settings.subject {
+            Some(subject) => Some(Subject::read(subject, settings, node, reader)?),
+            None => {
+                if let Some((name, node)) = first_of(node, &["version", "message"]) {
+                    reader.error("subject", node.span, format!("`{name}` needs a subject"), "add `subject: NAME`");
+                    return None;
+                }
+                None
+            }
         };
         let format = settings.format.unwrap_or(format);
         let body = format.to_write_format(settings.root.as_ref(), call.is_some(), node.span, reader)?;
@@ -442,6 +493,7 @@ impl Operation {
             transactions: None,
             body,
             call,
+            subject,
         })
     }
 
@@ -462,9 +514,9 @@ impl OperationSpec for Operation {
         self.key.as_ref().map_or(&[], KeyTemplate::fields)
     }
 
-    fn has_address_fields(&self) -> bool {
-        // The key's fields stay in the value.
-        false
+    fn encodes_late(&self) -> bool {
+        // The key's fields stay in the value, but only the registry knows the type of a value.
+        self.subject.is_some()
     }
 
     fn body(&self) -> Option<&WriteFormat> {
@@ -494,6 +546,39 @@ impl OperationSpec for Operation {
     fn as_any(&self) -> &dyn Any {
         self
     }
+}
+
+impl Subject {
+    /// The subject of an operation; `None` if an error was reported.
+    fn read(
+        subject: &Spanned<String>,
+        settings: &OperationSettings,
+        node: &Node,
+        reader: &mut Reader<'_>,
+    ) -> Option<Self> {
+        if let Some((name, other)) = first_of(node, &["as", "format", "root"]) {
+            let message =
+                format!("`{name}` cannot be combined with `subject`, whose schema says how values are written");
+            reader.error("subject", other.span, message, format!("remove `{name}` or `subject`"));
+            return None;
+        }
+        if settings.reply {
+            let message = "a request cannot be written by the schema of a subject";
+            reader.error("subject", subject.span, message, "remove `subject` or `reply`");
+            return None;
+        }
+        if subject.value.is_empty() || settings.version == Some(0) {
+            reader.error("subject", subject.span, "a subject needs a name, and a version from 1", "");
+            return None;
+        }
+        let (name, message) = (subject.value.clone(), settings.message.clone());
+        Some(Self { name, version: settings.version, message })
+    }
+}
+
+/// The first of these keys that is there.
+fn first_of<'n>(node: &'n Node, names: &[&'static str]) -> Option<(&'static str, &'n Node)> {
+    names.iter().find_map(|name| Some((*name, node.get(name)?)))
 }
 
 /// Checks the name of a topic (Kafka, `Topic.validate`).

@@ -22,6 +22,7 @@ use crate::config::{Entry, RejectPolicy};
 use crate::mapping;
 use crate::producer::Record;
 use crate::received::ReceivedRecord;
+use crate::registry::Typed;
 use crate::transaction::Participant;
 
 /// How long a record waits after its handler panicked.
@@ -241,13 +242,26 @@ impl Handler<'_> {
             return Ok(admission.exchange.refuse(&context, fault));
         }
         let headers = &admission.request_headers;
-        let message = mapping::request(record, &context, listener, headers, entry.format, entry.call.as_ref());
+        let typed = match Box::pin(self.typed(entry)).await {
+            Ok(typed) => typed,
+            Err(fault) => return Ok(admission.exchange.refuse(&context, fault)),
+        };
+        let call = entry.call.as_ref();
+        let message = mapping::request(record, &context, listener, headers, entry.format, call, typed);
         match message.and_then(|message| with_deadline(message, record, entry)) {
             Ok(message) => Ok(match guard {
                 Some(guard) => admission.exchange.dispatch_ordered(message, Rc::clone(guard)).await,
                 None => admission.exchange.dispatch(message).await,
             }),
             Err(fault) => Ok(admission.exchange.refuse(&context, fault)),
+        }
+    }
+
+    /// The value with its type, if a schema registry knows it.
+    async fn typed(&self, entry: &Entry) -> Result<Option<Typed>, Fault> {
+        match (&entry.registry, &self.record().value) {
+            (Some(access), Some(value)) => self.context.registry(access)?.read(value).await.map(Some),
+            _ => Ok(None),
         }
     }
 

@@ -43,13 +43,13 @@ impl Unit {
     }
 
     /// The time that is this many units after 1970.
-    pub(super) fn to_time(self, count: i64) -> Time {
+    pub(super) fn time(self, count: i64) -> Time {
         let nanos = count.rem_euclid(self.per_second()) * self.nanos();
         Time { seconds: count.div_euclid(self.per_second()), nanos: i32::try_from(nanos).unwrap_or(0) }
     }
 
     /// The units since 1970; `None` if that is not a whole number of them or too many.
-    pub(super) fn from_time(self, time: Time) -> Option<i64> {
+    pub(super) fn count(self, time: Time) -> Option<i64> {
         let nanos = i64::from(time.nanos);
         let whole = time.seconds.checked_mul(self.per_second())?.checked_add(nanos / self.nanos())?;
         (nanos % self.nanos() == 0).then_some(whole)
@@ -79,15 +79,15 @@ pub(super) fn time_text(unit: Unit, count: i64) -> Option<String> {
 /// The units since midnight; `None` if it is no time of a day, or not a whole number of them.
 pub(super) fn parse_time(unit: Unit, text: &str) -> Option<i64> {
     let time = Time::parse(&format!("1970-01-01T{text}Z"))?;
-    unit.from_time(time).filter(|_| (0..DAY_SECONDS).contains(&time.seconds))
+    unit.count(time).filter(|_| (0..DAY_SECONDS).contains(&time.seconds))
 }
 
 /// `2026-01-31T06:00:00`; `None` outside of the years that a timestamp can have.
 pub(super) fn local_text(unit: Unit, count: i64) -> Option<String> {
-    unit.to_time(count).text().map(|text| text.trim_end_matches('Z').to_owned())
+    unit.time(count).text().map(|text| text.trim_end_matches('Z').to_owned())
 }
 
 /// The units since 1970, as if it were a time of UTC.
 pub(super) fn parse_local(unit: Unit, text: &str) -> Option<i64> {
-    unit.from_time(Time::parse(&format!("{text}Z"))?)
+    unit.count(Time::parse(&format!("{text}Z"))?)
 }

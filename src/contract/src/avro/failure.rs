@@ -51,7 +51,7 @@ impl Failure {
         path
     }
 
-    pub(super) fn to_fault(&self, reason: &'static str, message: String) -> Fault {
+    pub(super) fn to_fault(&self, reason: &'static str, message: &str) -> Fault {
         let fault = Fault::caller(Code::InvalidArgument, reason, format!("{message}: {self}"));
         match self.path() {
             path if path.is_empty() => fault,

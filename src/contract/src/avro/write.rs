@@ -80,6 +80,14 @@ impl<'w> Writer<'w> {
             }
             (Node::Union(branches), value) => self.union(branches, value, depth_left)?,
             (Node::Record(record), Value::Record(fields)) => self.record(record, fields, depth_left)?,
+            (logical, value) => self.logical(logical, value)?,
+        }
+        Ok(())
+    }
+
+    /// A value of a logical type.
+    fn logical(&mut self, node: &Node, value: &Value) -> Outcome<()> {
+        match (node, value) {
             (Node::Decimal { precision, scale, len }, value) => {
                 let unscaled = unscaled(value, *scale)?;
                 if unscaled.magnitude().to_string().len() > *precision {
@@ -89,7 +97,7 @@ impl<'w> Writer<'w> {
             }
             (Node::BigDecimal, value) => {
                 let scale = fraction_len(value)?;
-                let mut inner = Writer { schema, out: Vec::new(), limits: self.limits };
+                let mut inner = Writer { schema: self.schema, out: Vec::new(), limits: self.limits };
                 inner.decimal(&unscaled(value, scale)?, None)?;
                 inner.index(scale);
                 self.sized(&inner.out);
@@ -115,7 +123,7 @@ impl<'w> Writer<'w> {
                     _ => None,
                 };
                 let time = time.ok_or_else(|| wrong("a timestamp such as `2026-01-31T06:00:00Z`", value))?;
-                let count = unit.from_time(time);
+                let count = unit.count(time);
                 self.long(
                     count
                         .ok_or_else(|| Failure::new(format!("the timestamp is no whole number of {}", unit.name())))?,
@@ -311,10 +319,10 @@ impl<'w> Writer<'w> {
     fn long(&mut self, number: i64) {
         let mut left = ((number << 1) ^ (number >> 63)).cast_unsigned();
         while left >= 0x80 {
-            self.out.push((left & 0x7f) as u8 | 0x80);
+            self.out.push(left.to_le_bytes()[0] | 0x80);
             left >>= 7;
         }
-        self.out.push(left as u8);
+        self.out.push(left.to_le_bytes()[0]);
     }
 
     fn sized(&mut self, bytes: &[u8]) {

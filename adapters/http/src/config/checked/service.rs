@@ -172,7 +172,7 @@ impl OperationSpec for Operation {
         self.body.as_ref()
     }
 
-    fn has_address_fields(&self) -> bool {
+    fn encodes_late(&self) -> bool {
         !self.params.is_empty() || !self.query.is_empty()
     }
 

@@ -110,9 +110,10 @@ impl Member {
             *highest = behind.max(*highest);
         }
         let next = offsets.iter().map(|(partition, (_, offset))| (partition.clone(), *offset)).collect();
-        let sent = match offsets.is_empty() {
-            true => Ok(()),
-            false => offsets_list(&next).and_then(|list| self.consumer.commit(&list, CommitMode::Sync)),
+        let sent = if offsets.is_empty() {
+            Ok(())
+        } else {
+            offsets_list(&next).and_then(|list| self.consumer.commit(&list, CommitMode::Sync))
         };
         if sent.is_ok() {
             committed.extend(offsets);

@@ -123,7 +123,7 @@ impl Run<'_> {
     /// Whether [`Run::prepare`] is necessary.
     pub(super) fn is_long_to_prepare(plan: &CallPlan, message: &Message) -> bool {
         let operation = &*plan.operation;
-        let Some(format) = operation.body().filter(|_| !operation.has_address_fields()) else {
+        let Some(format) = operation.body().filter(|_| !operation.encodes_late()) else {
             return Self::is_long_typed(message);
         };
         let of_type = operation.call_type().map(|call| &*call.request as &dyn BodyType);
@@ -144,7 +144,7 @@ impl Run<'_> {
             return Err(refused);
         }
         let operation = &*plan.operation;
-        let Some(format) = operation.body().filter(|_| !operation.has_address_fields()) else {
+        let Some(format) = operation.body().filter(|_| !operation.encodes_late()) else {
             return self.read(&message.body).await;
         };
         let of_type = operation.call_type().map(|call| Arc::clone(&call.request) as Arc<dyn BodyType>);
