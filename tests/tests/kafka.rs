@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -283,6 +283,11 @@ fn kafka_partitions_report_their_lag_and_pauses() {
     until("its lag to grow", || metric("lag", 600));
     is_down.store(false, Ordering::SeqCst);
     until("all records to be settled", || metric("lag", 0) && metric("paused", 0) && metric("unsettled", 0));
+    // The mark at the end of a transaction is no record that could arrive.
+    kafka.run(&["write-in-transaction", &from, "{\"n\":600}"]);
+    until("the record to be settled", || kafka.committed(&from, &from) == 601);
+    let settled = Instant::now();
+    until("the mark to be no lag", || settled.elapsed() > Duration::from_secs(6) && metric("lag", 0));
 }
 
 #[test]

@@ -5,6 +5,7 @@
     peer.py BROKERS delete TOPIC                    deletes a topic
     peer.py BROKERS write TOPIC                     writes the records of standard input: lines of JSON as `read` prints them
     peer.py BROKERS write-binary-name TOPIC         writes a record with a header whose name is not UTF-8, and another header
+    peer.py BROKERS write-in-transaction TOPIC VALUE   writes a record in a transaction
     peer.py BROKERS fill TOPIC VALUE COUNT [KEYS]   writes records; `#` in VALUE is replaced by the number, whose remainder by KEYS is the key
     peer.py BROKERS read TOPIC                      prints all committed records of a topic as lines of JSON
     peer.py BROKERS count TOPIC                     prints the number of committed records of a topic
@@ -103,6 +104,14 @@ async def write_binary_name(brokers, topic):
     producer = AIOKafkaProducer(bootstrap_servers=brokers, acks="all")
     await producer.start()
     await producer.send_and_wait(topic, b"{}", headers=[(Name("bad"), b"x"), ("x-good", b"kept")])
+    await producer.stop()
+
+
+async def write_in_transaction(brokers, topic, value):
+    producer = AIOKafkaProducer(bootstrap_servers=brokers, transactional_id=f"{topic}-writer")
+    await producer.start()
+    async with producer.transaction():
+        await producer.send(topic, value.encode())
     await producer.stop()
 
 
@@ -221,6 +230,8 @@ async def main(brokers, command, *arguments):
         await write(brokers, arguments[0], [json.loads(line) for line in sys.stdin])
     elif command == "write-binary-name":
         await write_binary_name(brokers, arguments[0])
+    elif command == "write-in-transaction":
+        await write_in_transaction(brokers, *arguments)
     elif command == "fill":
         topic, value, count, *keys = arguments
         key = lambda number: str(number % int(keys[0])) if keys else None  # noqa: E731

@@ -14,6 +14,12 @@ use super::prefix::{Position, Prefix};
 
 /// A partition with records from which none arrives for this time is reported.
 const SILENCE_TIME: Duration = Duration::from_secs(30);
+/// After this time, the client is replaced: some versions of librdkafka stop to fetch from a partition and never begin again.
+const STALL_TIME: Duration = Duration::from_secs(60);
+/// The end of a partition about which the client tells nothing is asked for after this time.
+const UNKNOWN_TIME: Duration = Duration::from_secs(10);
+/// The most partitions whose ends are asked for at once.
+const QUESTIONS_MAX: usize = 50;
 
 /// How long records in process, and those before them, may take after their partition is revoked. The group cannot continue before they end.
 pub(super) const FINISH_TIME: Duration = Duration::from_secs(3);
@@ -80,10 +86,12 @@ impl Window {
 }
 
 /// What is known about the log of a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Extent {
     /// The committed offset, or the start of the log.
     pub(super) start: Option<i64>,
+    /// The next offset to fetch. It is also behind control records, such as those of transactions, which never arrive.
+    pub(super) next: Option<i64>,
     /// The end, up to which records can be read.
     pub(super) end: Option<i64>,
 }
@@ -223,28 +231,42 @@ impl Assignment {
     /// The ends of partitions, as the client last saw them.
     pub(super) fn set_ends(&self, ends: impl IntoIterator<Item = (PartitionId, Extent)>) {
         let mut owned = self.lock();
-        for (id, Extent { start, end }) in ends {
+        for (id, Extent { start, next, end }) in ends {
             if let Some(partition) = owned.partitions.get_mut(&id) {
-                let start = start.max(partition.prefix.settled_up_to());
+                let next = next.filter(|_| partition.prefix.unsettled() == 0);
+                let start = start.max(partition.prefix.settled_up_to()).max(next);
                 // The client's is old while the partition is paused.
                 partition.end = end.max(partition.end);
-                let lag = start.zip(partition.end).map(|(start, end)| u64::try_from(end - start).unwrap_or(0));
-                let is_silent = lag.is_some_and(|lag| lag > 0)
+                // What was asked for is not forgotten when the client tells nothing.
+                let Some((start, end)) = start.zip(partition.end) else { continue };
+                let lag = u64::try_from(end - start).unwrap_or(0);
+                let is_silent = lag > 0
                     && !partition.is_paused
                     && partition.prefix.unsettled() == 0
                     && partition.received_at.elapsed() > SILENCE_TIME;
                 if is_silent && !partition.is_silent {
                     tracing::error!(topic = %id.0, partition = id.1, lag, "partition is assigned and has records, but none arrives");
                 }
-                (partition.lag, partition.is_silent) = (lag, is_silent);
+                (partition.lag, partition.is_silent) = (Some(lag), is_silent);
             }
         }
     }
 
-    /// The partitions from which nothing is read now.
-    pub(super) fn paused(&self) -> Vec<PartitionId> {
+    /// Partitions whose ends the client does not tell: from those that are paused nothing is read, and others may have stalled.
+    pub(super) fn unknown(&self) -> Vec<PartitionId> {
         let owned = self.lock();
-        owned.partitions.iter().filter(|(_, partition)| partition.is_paused).map(|(id, _)| id.clone()).collect()
+        let is_unknown = |partition: &Partition| {
+            partition.is_paused || (partition.lag.is_none() && partition.received_at.elapsed() > UNKNOWN_TIME)
+        };
+        let unknown = owned.partitions.iter().filter(|(_, partition)| is_unknown(partition));
+        unknown.map(|(id, _)| id.clone()).take(QUESTIONS_MAX).collect()
+    }
+
+    /// Silent partitions from which nothing will arrive any more.
+    pub(super) fn stalled(&self) -> Vec<PartitionId> {
+        let owned = self.lock();
+        let is_stalled = |partition: &Partition| partition.is_silent && partition.received_at.elapsed() > STALL_TIME;
+        owned.partitions.iter().filter(|(_, partition)| is_stalled(partition)).map(|(id, _)| id.clone()).collect()
     }
 
     /// The partitions that have records, but from which none arrives.
@@ -466,6 +488,39 @@ mod tests {
         assert_eq!(stored(&assignment, &before.record, true), None, "an offset of the old log");
         assert!(begin(&assignment, &after.record));
         assert_eq!(stored(&assignment, &after.record, true), Some(4));
+    }
+
+    #[test]
+    fn a_partition_that_has_records_and_delivers_none_is_reported_and_then_stalled() {
+        let (assignment, id) = (Assignment::default(), (Arc::from("t"), 0));
+        assignment.add(id.clone(), WINDOW);
+        let record = assignment.received(&id, 5, 1).expect("an owned partition").record;
+        assert!(begin(&assignment, &record));
+        let wait = |time: Duration| {
+            let mut owned = assignment.lock();
+            let partition = owned.partitions.get_mut(&id).expect("an owned partition");
+            partition.received_at =
+                Instant::now().checked_sub(time + Duration::from_secs(1)).expect("the machine runs");
+        };
+        let told = |start, next, end| {
+            assignment.set_ends([(id.clone(), Extent { start: Some(start), next, end: Some(end) })]);
+            (assignment.sources()[0].lag, assignment.silent().len(), assignment.stalled().len())
+        };
+        wait(STALL_TIME);
+        assert_eq!(told(5, Some(9), 9), (Some(4), 0, 0), "a record is being processed");
+        stored(&assignment, &record, true);
+        assert_eq!(told(5, Some(9), 9), (Some(0), 0, 0), "the others are control records");
+        assert_eq!(told(5, Some(6), 9), (Some(3), 1, 1));
+        wait(SILENCE_TIME);
+        assert_eq!(told(5, Some(6), 9), (Some(3), 1, 0));
+        assignment.received(&id, 6, 1).expect("an owned partition");
+        assert_eq!(told(5, Some(7), 9), (Some(3), 0, 0), "a record arrived");
+        // The client knows neither where the group is nor where the log ends.
+        assignment.add(id.clone(), WINDOW);
+        assert!(assignment.unknown().is_empty());
+        wait(SILENCE_TIME);
+        assert_eq!(assignment.unknown(), [id.clone()]);
+        assert_eq!(told(5, None, 9), (Some(4), 1, 0));
     }
 
     #[test]

@@ -37,6 +37,8 @@ const UPKEEP_INTERVAL: Duration = Duration::from_millis(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the client reports the lag of partitions.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is checked whether the client has stalled.
+const STALL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is checked whether brokers that were down can be reached, and for how long.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
@@ -185,27 +187,35 @@ impl Member {
         self.assignment().stop();
     }
 
-    /// Asks for the ends of paused partitions, which the client does not learn while it fetches nothing from them. Blocks.
+    /// Asks for the ends of partitions that the client does not learn, as it fetches nothing from them. Blocks.
     pub(super) fn ask_for_ends(&self) {
-        for id in self.assignment().paused() {
+        for id in self.assignment().unknown() {
             if self.assignment().is_stopping() {
                 return;
             }
-            if let Ok((start, end)) = self.consumer.fetch_watermarks(&id.0, id.1, CHECK_TIMEOUT) {
-                self.assignment().set_ends([(id, Extent { start: Some(start), end: Some(end) })]);
-            }
+            let committed = self.consumer.committed_offsets(list(std::slice::from_ref(&id)), CHECK_TIMEOUT);
+            let (Ok(committed), Ok((low, end))) =
+                (committed, self.consumer.fetch_watermarks(&id.0, id.1, CHECK_TIMEOUT))
+            else {
+                continue;
+            };
+            let committed = committed.elements().first().and_then(|element| element.offset().to_raw());
+            let start = Some(committed.unwrap_or(low).max(low));
+            self.assignment().set_ends([(id, Extent { start, next: None, end: Some(end) })]);
         }
     }
 
-    /// Polls until the member is stopped and drained, or the arbiter has ended; then commits and leaves the group.
+    /// Polls until the member is stopped and drained, or the arbiter has ended; then commits and leaves the group. Stops by itself if nothing arrives
+    /// any more from a partition that has records.
     ///
     /// # Errors
-    /// A fatal error of the client, which then owns no partition any more.
+    /// A fatal error of the client, which then owns no partition any more; or that it has stalled. A new client is needed in both cases.
     pub(super) fn run(&self, deliveries: &mpsc::Sender<Delivery>) -> Result<(), String> {
         // Also if this thread panics.
         let _close = CloseOnDrop(self);
         let mut receiver = Receiver { member: self, deliveries, topic: Arc::from("") };
-        let mut maintained = Instant::now();
+        let (mut maintained, mut checked) = (Instant::now(), Instant::now());
+        let mut stalled = None;
         loop {
             let is_due = match self.consumer.poll(POLL_TIME) {
                 Some(Ok(message)) => receiver.receive(&message) || maintained.elapsed() >= UPKEEP_INTERVAL,
@@ -227,7 +237,11 @@ impl Member {
                 failpoint("kafka.draining");
             }
             if self.assignment().is_stopped() || deliveries.is_closed() {
-                return Ok(());
+                return stalled.map_or(Ok(()), Err);
+            }
+            if checked.elapsed() >= STALL_INTERVAL && stalled.is_none() {
+                checked = Instant::now();
+                stalled = self.stop_if_stalled();
             }
             self.finish_assignments();
             self.finish_revocations();
@@ -235,6 +249,16 @@ impl Member {
             self.check_while_down();
             maintained = Instant::now();
         }
+    }
+
+    /// Begins to stop if nothing arrives any more from a partition that has records; returns the reason.
+    fn stop_if_stalled(&self) -> Option<String> {
+        let stalled = self.assignment().stalled();
+        if stalled.is_empty() || self.assignment().is_stopping() {
+            return None;
+        }
+        self.stop();
+        Some(format!("no record arrives any more from {}", names(&stalled)))
     }
 
     /// Gives up all partitions, which commits their stored offsets, and leaves the group, so that its other members need not wait for the session

@@ -88,7 +88,8 @@ fn extent(partition: &rdkafka::statistics::Partition) -> Extent {
     let known = |offset: i64| Some(offset).filter(|offset| *offset >= 0);
     // Of transactions, only committed records are read.
     let end = known(partition.ls_offset).or(known(partition.hi_offset));
-    Extent { start: known(partition.lo_offset.max(partition.committed_offset)), end }
+    let start = known(partition.lo_offset.max(partition.committed_offset));
+    Extent { start, next: known(partition.next_offset), end }
 }
 
 impl ConsumerContext for Rebalances {
