@@ -24,6 +24,8 @@ pub struct Kafka {
     pub login: (String, String),
     service: &'static str,
     peers: PathBuf,
+    /// The folder with the libraries of the server.
+    libraries: PathBuf,
     /// The state folder of private brokers.
     private: Option<tempfile::TempDir>,
 }
@@ -78,6 +80,7 @@ impl Kafka {
             login: (value("KAFKA_USER"), value("KAFKA_PASSWORD")),
             service,
             peers,
+            libraries: value("KAFKA_LIBRARIES").into(),
             private,
         }
     }
@@ -108,6 +111,18 @@ impl Kafka {
     pub fn peer(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.peers.join("venv/bin/python"));
         command.arg(repository().join("tests/peers/kafka/peer.py")).arg(&self.brokers).args(arguments);
+        command
+    }
+
+    /// One of the programs with which Kafka tests itself, such as `VerifiableProducer`, with its arguments.
+    #[must_use]
+    pub fn tool(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new("java");
+        command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]).arg(self.libraries.join("*"));
+        command
+            .arg(format!("org.apache.kafka.tools.{name}"))
+            .args(["--bootstrap-server", &self.brokers])
+            .args(arguments);
         command
     }
 

@@ -331,3 +331,65 @@ fn kafka_topics_are_created_where_settings_say_so() {
     assert_eq!(kafka.run(&["count", &format!("{topic}-dead")]), "0", "it exists");
     until("a request to be answered", || call(&gateway.public(), "POST", "/ask", "{}").status == 200);
 }
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_verifiable_producer_and_consumer_miss_no_record() {
+    const COUNT: u64 = 5_000;
+    let kafka = Kafka::start();
+    let (from, to) = (kafka.name("verified"), kafka.name("verified-to"));
+    kafka.run(&["create", &format!("{from}:4"), &format!("{to}:4")]);
+    let routes = routes("kafka-bridge", &[("BROKERS", &kafka.brokers), ("FROM", &from), ("TO", &to)]);
+    let gateway = Gateway::start_with(&listeners(kafka, &from), &routes);
+    let count = COUNT.to_string();
+    // What these programs print: events as lines of JSON.
+    let events = |name: &str, arguments: &[&str]| -> Vec<Value> {
+        let output = kafka.tool(name, arguments).output().expect("Java runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{name}: {text}");
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let sent = events("VerifiableProducer", &["--topic", &from, "--max-messages", &count, "--repeating-keys", "50"]);
+    assert_eq!(sent.iter().filter(|event| event["name"] == "producer_send_success").count() as u64, COUNT);
+    until("all offsets to be committed", || kafka.committed(&from, &from) == COUNT);
+    drop(gateway);
+    let group = kafka.name("verifier");
+    let arguments =
+        ["--topic", &to, "--group-id", &group, "--max-messages", &count, "--verbose", "--reset-policy", "earliest"];
+    let read = events("VerifiableConsumer", &arguments);
+    let records: Vec<&Value> = read.iter().filter(|event| event["name"] == "record_data").collect();
+    let number = |record: &&Value| record["value"].as_str().expect("text").parse::<u64>().expect("a number");
+    let mut last = [None; 50];
+    for record in &records {
+        let key: usize = record["key"].as_str().expect("text").parse().expect("a number");
+        let number = number(record);
+        assert!(last[key].is_none_or(|last| last < number), "{number} was overtaken by {:?}", last[key]);
+        last[key] = Some(number);
+    }
+    let mut numbers: Vec<u64> = records.iter().map(number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..COUNT).collect::<Vec<_>>(), "each once");
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_records_that_a_service_refuses_are_dead_lettered_and_never_skipped() {
+    let kafka = Kafka::start();
+    let (from, dead) = (kafka.name("refused"), kafka.name("refused-dead"));
+    kafka.run(&["create", &from, &dead]);
+    // Whatever status says that the service does not take the record.
+    let statuses = [400, 401, 403, 404, 409, 413, 422, 501];
+    let service = Recorder::start(move |_, body| {
+        let number = problem(body)["n"].as_u64().and_then(|number| usize::try_from(number).ok());
+        (number.and_then(|number| statuses.get(number)).copied().unwrap_or(200), Duration::ZERO)
+    });
+    kafka.run(&["fill", &from, "{\"n\":#}", "10"]);
+    let values: [(&str, &dyn std::fmt::Display); 4] =
+        [("BACKEND", &service.address), ("FROM", &from), ("ORDER", &"partition"), ("DEAD", &dead)];
+    let gateway = Gateway::start_with(&listeners(kafka, &from), &routes("kafka-to-http", &values));
+    until("all offsets to be committed", || kafka.committed(&from, &from) == 10);
+    drop(gateway);
+    assert_eq!(service.processed(), ["{\"n\":8}", "{\"n\":9}"]);
+    let letters: Vec<Value> = kafka.read(&dead).into_iter().map(|letter| letter["value"].clone()).collect();
+    assert_eq!(letters, (0..8).map(|n| json!(format!("{{\"n\":{n}}}"))).collect::<Vec<_>>());
+}
