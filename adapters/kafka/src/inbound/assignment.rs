@@ -519,7 +519,7 @@ mod tests {
         assignment.add(id.clone(), WINDOW);
         assert!(assignment.unknown().is_empty());
         wait(SILENCE_TIME);
-        assert_eq!(assignment.unknown(), [id.clone()]);
+        assert_eq!(assignment.unknown(), std::slice::from_ref(&id));
         assert_eq!(told(5, None, 9), (Some(4), 1, 0));
     }
 

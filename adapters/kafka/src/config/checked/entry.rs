@@ -1,0 +1,233 @@
+//! Entries of routes.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use crossdock_contract::CallType;
+use crossdock_delivery::RetryPolicy;
+use crossdock_message::{ByteString, Code, Fault, Format};
+use crossdock_ports::{
+    Address, Binding, BodyBinding, BodyFormat, Capabilities, Delivery, EntryContext, EntrySpec, PathTemplate,
+    WriteFormat,
+};
+use crossdock_settings::{FromNode, Node, Reader};
+
+use super::topic;
+use crate::config::{Convention, Declare, EntrySettings, Order, RegistryAccess, Reject};
+use crate::correlation::ReplyAddress;
+use crate::mapping;
+use crate::received::ReceivedRecord;
+
+/// What happens to a record that will never succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RejectPolicy {
+    /// It is written to this topic.
+    DeadLetter(String),
+    /// It is skipped.
+    Discard,
+}
+
+impl RejectPolicy {
+    fn read(settings: &EntrySettings, topic: &str, node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let policy = match (settings.reject, &settings.dead_letter) {
+            (Reject::DeadLetter, Some(dead)) => Self::DeadLetter(self::topic(dead, reader)?),
+            (Reject::DeadLetter, None) => {
+                let help = "add `dead_letter: TOPIC`, or `reject: discard`";
+                reader.error("dead-letter", node.span, "an entry needs `dead_letter` or another `reject`", help);
+                return None;
+            }
+            (Reject::Discard, Some(dead)) => {
+                let help = "remove `dead_letter` or `reject`";
+                let message = "`dead_letter` cannot be combined with `reject: discard`";
+                reader.error("dead-letter", dead.span, message, help);
+                return None;
+            }
+            (Reject::Discard, None) => Self::Discard,
+        };
+        if policy == Self::DeadLetter(topic.to_owned()) {
+            let message = "a topic cannot be its own dead letter topic";
+            reader.error("dead-letter", settings.topic.span, message, "name another topic in `dead_letter`");
+            return None;
+        }
+        Some(policy)
+    }
+}
+
+/// An entry, as checked.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    address: Address,
+    binding: Arc<Binding>,
+    pub(crate) topic: String,
+    pub(crate) declare: Declare,
+    pub(crate) order: Order,
+    pub(crate) concurrency: usize,
+    pub(crate) window: usize,
+    pub(crate) window_len: usize,
+    pub(crate) body_len_max: u64,
+    /// The format of values without a media type.
+    pub(crate) format: Format,
+    /// Knows the types of the values.
+    pub(crate) registry: Option<RegistryAccess>,
+    pub(crate) reject_policy: RejectPolicy,
+    pub(crate) retry: RetryPolicy,
+    /// Offsets are stored before records are processed, and records are never retried.
+    pub(crate) is_at_most_once: bool,
+    /// Offsets are committed in transactions, with what is sent to the same cluster.
+    pub(crate) is_transactional: bool,
+    pub(crate) call: Option<Arc<CallType>>,
+    /// Topics that requests may name for their replies.
+    pub(crate) reply_to: Vec<String>,
+    pub(crate) convention: Convention,
+    pub(crate) reply_format: WriteFormat,
+}
+
+impl Entry {
+    pub(crate) fn read(node: &Node, context: EntryContext<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let settings = EntrySettings::from_node(node, reader)?;
+        let topic = topic(&settings.topic, reader)?;
+        let call = context.call.cloned();
+        if let Some(call) = call.as_ref().filter(|call| call.client_streaming || call.server_streaming) {
+            let message = format!("`{}` is a streaming method; a topic needs a unary one", call.name);
+            reader.error("stream", node.span, message, "name a unary method in `as:`");
+            return None;
+        }
+        let typed = call.is_some();
+        let reject_policy = RejectPolicy::read(&settings, &topic, node, reader)?;
+        for (name, value) in [
+            ("concurrency", settings.concurrency),
+            ("window", settings.window),
+            ("attempts", settings.attempts as usize),
+        ] {
+            if value == 0 {
+                let span = node.get(name).map_or(node.span, |node| node.span);
+                reader.error("number", span, format!("`{name}` must be at least 1"), "");
+                return None;
+            }
+        }
+        let reply_format = settings.answer.to_write_format(settings.root.as_ref(), typed, node.span, reader)?;
+        let reply_to = settings.reply_to.iter().map(|topic| self::topic(topic, reader)).collect::<Option<Vec<_>>>()?;
+        if reply_to.contains(&topic) {
+            let message = "a topic cannot receive the replies to its own requests";
+            let span = node.get("reply_to").map_or(node.span, |node| node.span);
+            reader.error("reply-to", span, message, "name another topic in `reply_to`");
+            return None;
+        }
+        let registry = match &settings.registry {
+            None => None,
+            Some(registry) => Some(RegistryAccess::read(registry, node.get("registry").unwrap_or(node), reader)?),
+        };
+        if let Some(format) = node.get("format").filter(|_| registry.is_some()) {
+            let message = "the format of values with a registry is that of their schema";
+            reader.error("format", format.span, message, "remove `format` or `registry`");
+            return None;
+        }
+        let is_transactional = context.delivery == Some(Delivery::EffectivelyOnce);
+        if is_transactional && !reply_to.is_empty() {
+            let help = "remove `reply_to`, or write `delivery: at-least-once`";
+            let span = node.get("reply_to").map_or(node.span, |node| node.span);
+            reader.error("reply-to", span, "requests cannot be processed in transactions", help);
+            return None;
+        }
+        let Ok(path) = PathTemplate::parse(&mapping::topic_path(&topic)) else {
+            reader.error("topic", settings.topic.span, "this topic name cannot be used", "");
+            return None;
+        };
+        let body = settings.body.as_ref().filter(|name| *name != "*" && !typed);
+        let body = body.map_or(BodyBinding::Fields, |name| BodyBinding::Field(name.as_str().into()));
+        Some(Self {
+            address: Address {
+                listener: settings.listen.as_str().into(),
+                method: ByteString::from_static(mapping::CONSUME),
+                path,
+                headers: Vec::new(),
+            },
+            binding: Arc::new(Binding { body, params: Vec::new() }),
+            topic,
+            declare: settings.declare,
+            order: settings.order,
+            concurrency: settings.concurrency,
+            window: settings.window,
+            window_len: usize::try_from(settings.window_size.0).unwrap_or(usize::MAX),
+            body_len_max: settings.max.0,
+            format: match settings.format {
+                // A value with a contract is JSON by default.
+                BodyFormat::Json => Format::Json,
+                BodyFormat::Raw if typed => Format::Json,
+                BodyFormat::Xml => Format::Xml,
+                BodyFormat::Protobuf => Format::Protobuf,
+                BodyFormat::Raw => Format::Raw,
+            },
+            registry,
+            reject_policy,
+            retry: RetryPolicy {
+                attempts: settings.attempts,
+                backoff: settings.backoff.0,
+                backoff_max: settings.backoff_max.0.max(settings.backoff.0),
+            },
+            is_at_most_once: context.delivery == Some(Delivery::AtMostOnce),
+            is_transactional,
+            call,
+            reply_to,
+            convention: settings.reply_headers,
+            reply_format,
+        })
+    }
+}
+
+impl Entry {
+    /// The address of the reply to a record; `None` if it is no request.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if it cannot be read; PERMISSION_DENIED if the entry does not list its topic.
+    pub(crate) fn reply_address(&self, record: &ReceivedRecord) -> Result<Option<ReplyAddress>, Fault> {
+        if self.reply_to.is_empty() {
+            return Ok(None);
+        }
+        let address = self.convention.reply_address(record)?;
+        if address.as_ref().is_some_and(|address| !self.reply_to.contains(&address.topic)) {
+            let problem = "the reply topic of the request is not listed in `reply_to` of the route";
+            return Err(Fault::caller(Code::PermissionDenied, "REPLY_TO", problem));
+        }
+        Ok(address)
+    }
+}
+
+impl EntrySpec for Entry {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            replies: !self.reply_to.is_empty(),
+            acknowledges: !self.is_at_most_once,
+            ordered: self.order != Order::None,
+        }
+    }
+
+    fn answer(&self) -> Option<&WriteFormat> {
+        (!self.reply_to.is_empty()).then_some(&self.reply_format)
+    }
+
+    fn address(&self) -> &Address {
+        &self.address
+    }
+
+    fn binding(&self) -> &Arc<Binding> {
+        &self.binding
+    }
+
+    fn call_type(&self) -> Option<&Arc<CallType>> {
+        self.call.as_ref()
+    }
+
+    fn may_lose(&self) -> Option<(&'static str, &'static str)> {
+        let help = "replace `reject: discard` with `dead_letter: TOPIC`";
+        (self.reject_policy == RejectPolicy::Discard).then_some(("discards rejected records", help))
+    }
+
+    fn describe(&self) -> String {
+        format!("kafka topic {} on {}", self.topic, self.address.listener)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
