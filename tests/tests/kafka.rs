@@ -1,12 +1,14 @@
-//! The Kafka adapter with Apache Kafka and aiokafka.
+//! The Kafka adapter with Apache Kafka, its own tools, aiokafka and franz-go.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use crossdock_tests::{Backend, Gateway, Kafka, Recorder, call, call_with, routes, until, write_certificates};
+use crossdock_tests::{Backend, Gateway, Kafka, Recorder, call, call_with, peers, routes, until, write_certificates};
 use serde_json::{Value, json};
 
 /// An HTTP listener, and a member of a group that only this test uses.
@@ -392,4 +394,36 @@ fn kafka_records_that_a_service_refuses_are_dead_lettered_and_never_skipped() {
     assert_eq!(service.processed(), ["{\"n\":8}", "{\"n\":9}"]);
     let letters: Vec<Value> = kafka.read(&dead).into_iter().map(|letter| letter["value"].clone()).collect();
     assert_eq!(letters, (0..8).map(|n| json!(format!("{{\"n\":{n}}}"))).collect::<Vec<_>>());
+}
+
+#[test]
+#[ignore = "needs Kafka and Go, which tests/run installs or asks for"]
+fn kafka_franz_go_shares_a_group_with_the_gateway() {
+    const COUNT: u64 = 5_000;
+    let kafka = Kafka::start();
+    let (from, to) = (kafka.name("mixed"), kafka.name("mixed-to"));
+    kafka.run(&["create", &format!("{from}:8"), &format!("{to}:4")]);
+    kafka.run(&["fill", &from, "{\"n\":#}", &COUNT.to_string(), "200"]);
+    let routes = routes("kafka-bridge", &[("BROKERS", &kafka.brokers), ("FROM", &from), ("TO", &to)])
+        .replace("reject: discard", "order: key, reject: discard");
+    let gateway = Gateway::start_with(&listeners(kafka, &from), &routes);
+    until("some records to be moved by the gateway", || kafka.committed(&from, &from) > 0);
+    // It takes over half of the partitions, and gives them back.
+    let mut member = Command::new(peers("franz-go").join("franz"));
+    let mut member =
+        member.args(["move", &kafka.brokers, &from, &from, &to]).stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut assigned = String::new();
+    BufReader::new(member.stdout.take().expect("its output")).read_line(&mut assigned).expect("a line");
+    assert_eq!(assigned, "assigned 4 partitions\n");
+    kafka.run(&["fill", &from, "{\"n\":#}", &COUNT.to_string(), "200"]);
+    let kill = Command::new("kill").arg(member.id().to_string()).status();
+    assert!(kill.expect("it runs").success() && member.wait().expect("it ends").success());
+    until("all offsets to be committed", || kafka.committed(&from, &from) == 2 * COUNT);
+    drop(gateway);
+    let mut counts = std::collections::BTreeMap::<String, usize>::new();
+    for record in kafka.read(&to) {
+        *counts.entry(record["value"].as_str().expect("text").to_owned()).or_default() += 1;
+    }
+    assert_eq!(counts.len() as u64, COUNT, "none is lost");
+    assert!(counts.values().all(|count| *count == 2), "each comes once for each time it was written");
 }
