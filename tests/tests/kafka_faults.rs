@@ -66,7 +66,7 @@ fn kafka_loses_nothing_wherever_a_gateway_is_killed() {
         listeners(kafka, &from, "classic").replace("commit_interval", "session_timeout: 1s, commit_interval");
     let points = ["received", "routed", "decided", "settled", "draining"];
     for (number, point) in points.iter().enumerate() {
-        let failpoint = format!("kafka.{point}@{}", if *point == "draining" { 1 } else { 1_000 + 7 * number });
+        let failpoint = format!("kafka.{point}@{}", if *point == "draining" { 1 } else { total / 20 + 7 * number });
         let mut gateway = Gateway::start_with_failpoint(&listeners, &routes, &[], &failpoint);
         if *point == "draining" {
             until("some records to be moved", || count(kafka, &to) > 2_000);
@@ -75,7 +75,8 @@ fn kafka_loses_nothing_wherever_a_gateway_is_killed() {
         assert_eq!(gateway.wait().code, None, "the gateway is killed at {failpoint}");
     }
     let gateway = Gateway::start_with(&listeners, &routes);
-    until_within(LONG, "all offsets to be committed", || kafka.committed(&from, &from) == total as u64);
+    let time = LONG.max(Duration::from_millis(total as u64));
+    until_within(time, "all offsets to be committed", || kafka.committed(&from, &from) == total as u64);
     drop(gateway);
     let duplicates = check(kafka, &to, total);
     let bound = points.len() * WINDOW * PARTITIONS;

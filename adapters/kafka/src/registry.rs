@@ -191,12 +191,16 @@ impl Registry {
             _ => {}
         }
         let fetched = self.fetch(id).await;
+        if let Ok((_, len)) = &fetched {
+            self.by_id.charge(&id, *len);
+        }
+        let fetched = fetched.map(|(schema, _)| schema);
         *known = Some(fetched.clone().map_err(|fault| Missing::new(&fault)));
         fetched
     }
 
-    /// Asks for a schema and those that it refers to.
-    async fn fetch(&self, id: u32) -> Result<Arc<Schema>, Fault> {
+    /// Asks for a schema and those that it refers to; returns it with their length in bytes.
+    async fn fetch(&self, id: u32) -> Result<(Arc<Schema>, usize), Fault> {
         let invalid = |problem: String| Fault::caller(Code::InvalidArgument, "SCHEMA", problem).logged();
         let reply = self.client.get(&format!("/schemas/ids/{id}")).await?;
         let reply = reply.ok_or_else(|| invalid(format!("the schema registry has no schema {id}")))?;
@@ -205,6 +209,12 @@ impl Registry {
         let mut len = root.text.len();
         let mut open = std::mem::take(&mut root.references);
         let mut others: Vec<Definition> = Vec::new();
+        let check = |others: usize, len: usize| {
+            let problem =
+                || format!("the schema {id} has more than {REFERENCES_MAX} references or {SCHEMA_LEN_MAX} bytes");
+            if others > REFERENCES_MAX || len > SCHEMA_LEN_MAX { Err(invalid(problem())) } else { Ok(()) }
+        };
+        check(0, len)?;
         while let Some(reference) = open.pop() {
             if others.iter().any(|other| other.name == reference.name) {
                 continue;
@@ -218,18 +228,17 @@ impl Registry {
             open.append(&mut other.references);
             len += other.text.len();
             others.push(other);
-            if others.len() > REFERENCES_MAX || len > SCHEMA_LEN_MAX {
-                let problem =
-                    format!("the schema {id} has more than {REFERENCES_MAX} references or {SCHEMA_LEN_MAX} bytes");
-                return Err(invalid(problem));
-            }
+            check(others.len(), len)?;
         }
         let origin = format!("schema {id} of {}", self.client.address());
         let limits = Arc::clone(&self.limits);
         // Compiling takes milliseconds.
         let compiled = tokio::task::spawn_blocking(move || Schema::compile(&root, &others, &origin, limits)).await;
         let compiled = compiled.unwrap_or_else(|_| Err("it cannot be compiled".to_owned()));
-        compiled.map(Arc::new).map_err(|problem| invalid(format!("the schema {id} is invalid: {problem}")))
+        match compiled {
+            Ok(schema) => Ok((Arc::new(schema), len)),
+            Err(problem) => Err(invalid(format!("the schema {id} is invalid: {problem}"))),
+        }
     }
 
     /// The number of a version of a subject.

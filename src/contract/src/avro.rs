@@ -71,6 +71,11 @@ impl AvroType {
     }
 
     fn write_json(&self, value: &Value) -> Result<Bytes, Fault> {
+        // The names of the schema can be far longer than what stands for them in Avro.
+        let len_max = self.limits.written_len;
+        if value.written_len(len_max) > len_max {
+            return Err(self.unwritable(&Failure::new(format!("it has more than {len_max} bytes in JSON"))));
+        }
         let written = json::write(value).map(Bytes::from);
         written.map_err(|error| self.unwritable(&Failure::new(error.to_string())))
     }

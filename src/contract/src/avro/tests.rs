@@ -203,6 +203,14 @@ fn hostile_bytes_cost_little() {
     assert!(fault.message.contains("nested"), "{}", fault.message);
     let deep = parse(r#"{"type":"record","name":"R","fields":[{"name":"r","type":["null","R"]}]}"#);
     assert!(deep.read(&Bytes::from(vec![2; 10_000]), Format::Avro).is_err());
+    // Each item takes no byte in Avro, and a long name in JSON.
+    let name = "n".repeat(10_000);
+    let schema = format!(
+        r#"{{"type":"array","items":{{"type":"record","name":"R","fields":[{{"name":"{name}","type":"null"}}]}}}}"#
+    );
+    let wide = Bytes::from_static(&[0xa0, 0x9c, 0x01, 0]);
+    let fault = parse(&schema).recode(&wide, Format::Avro, Format::Json).expect_err("10 000 times 10 000 bytes");
+    assert!(fault.message.contains("bytes in JSON"), "{}", fault.message);
     let keys = parse(r#"{"type":"map","values":"null"}"#);
     assert!(keys.read(&Bytes::from_static(&[4, 2, b'a', 2, b'a', 0]), Format::Avro).is_err(), "a key twice");
 }
