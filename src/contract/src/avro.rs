@@ -37,7 +37,8 @@ use self::schema::Schema;
 /// A type of Avro as the type of bodies, in Avro's binary encoding and in JSON.
 #[derive(Debug)]
 pub struct AvroType {
-    name: ByteString,
+    /// With its origin, as other origins may have the same name for another type.
+    identity: ByteString,
     schema: Schema,
     limits: Arc<Limits>,
 }
@@ -50,7 +51,7 @@ impl AvroType {
     /// Why the schema is invalid or exceeds a limit.
     pub fn parse(schema: &str, references: &[&str], origin: &str, limits: Arc<Limits>) -> Result<Self, String> {
         let schema = Schema::parse(schema, references)?;
-        Ok(Self { name: format!("{} ({origin})", schema.name()).into(), schema, limits })
+        Ok(Self { identity: format!("{} ({origin})", schema.name()).into(), schema, limits })
     }
 
     fn decode(&self, bytes: &Bytes) -> Result<Value, Fault> {
@@ -81,17 +82,17 @@ impl AvroType {
     }
 
     fn unreadable(&self, failure: &Failure) -> Fault {
-        failure.to_fault("BODY_MALFORMED", &format!("the body is not a valid {}", self.name))
+        failure.to_fault("BODY_MALFORMED", &format!("the body is not a valid {}", self.schema.name()))
     }
 
     fn unwritable(&self, failure: &Failure) -> Fault {
-        failure.to_fault("BODY_UNWRITABLE", &format!("the body cannot be written as {}", self.name))
+        failure.to_fault("BODY_UNWRITABLE", &format!("the body cannot be written as {}", self.schema.name()))
     }
 }
 
 impl BodyType for AvroType {
     fn name(&self) -> &str {
-        &self.name
+        &self.identity
     }
 
     fn read(&self, bytes: &Bytes, format: Format) -> Result<Value, Fault> {

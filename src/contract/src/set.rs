@@ -22,6 +22,12 @@ impl Contracts {
         Self { list: Vec::new(), limits: Arc::new(limits.clone()) }
     }
 
+    /// The limits on reading bodies.
+    #[must_use]
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
     /// Adds a contract.
     pub fn add(&mut self, name: ByteString, contract: Arc<Contract>) {
         self.list.push((name, contract));

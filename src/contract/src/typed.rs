@@ -81,6 +81,13 @@ impl Typed {
         Self { name: type_ref.name().clone(), type_ref, limits, unknown, body_field: None }
     }
 
+    /// A type that equals only others with the same origin, as types of other origins may have the same name.
+    #[must_use]
+    pub fn with_origin(mut self, origin: &str) -> Self {
+        self.name = format!("{} ({origin})", self.name).into();
+        self
+    }
+
     /// The type.
     #[must_use]
     pub fn type_ref(&self) -> &TypeRef {

@@ -51,15 +51,16 @@ impl Unit {
     /// The units since 1970; `None` if that is not a whole number of them or too many.
     pub(super) fn count(self, time: Time) -> Option<i64> {
         let nanos = i64::from(time.nanos);
-        let whole = time.seconds.checked_mul(self.per_second())?.checked_add(nanos / self.nanos())?;
-        (nanos % self.nanos() == 0).then_some(whole)
+        // The product alone may exceed 64 bits.
+        let count = i128::from(time.seconds) * i128::from(self.per_second()) + i128::from(nanos / self.nanos());
+        i64::try_from(count).ok().filter(|_| nanos % self.nanos() == 0)
     }
 }
 
-/// `2026-01-31`; `None` outside of the years 0 to 9999.
+/// `2026-01-31`; `None` outside of the years 1 to 9999.
 pub(super) fn date_text(days: i32) -> Option<String> {
     let (year, month, day) = date_from_days(days.into());
-    (0..=9999).contains(&year).then(|| format!("{year:04}-{month:02}-{day:02}"))
+    (1..=9999).contains(&year).then(|| format!("{year:04}-{month:02}-{day:02}"))
 }
 
 /// The days since 1970.

@@ -13,7 +13,8 @@ const RESERVED_ITEMS_MAX: usize = 256;
 
 /// Reads a document. Text and bytes are slices of the input.
 pub(super) fn read(schema: &Schema, bytes: &Bytes, limits: &Limits) -> Outcome<Value> {
-    let mut reader = Reader { schema, bytes, position: 0, limits, nodes_left: limits.nodes };
+    let mut reader =
+        Reader { schema, bytes, position: 0, limits, nodes_left: limits.nodes, text_left: limits.written_len };
     let value = reader.value(schema.root(), limits.depth)?;
     match bytes.len() - reader.position {
         0 => Ok(value),
@@ -27,6 +28,8 @@ struct Reader<'r> {
     position: usize,
     limits: &'r Limits,
     nodes_left: usize,
+    /// For text that is no slice of the input.
+    text_left: usize,
 }
 
 impl<'r> Reader<'r> {
@@ -93,17 +96,22 @@ impl<'r> Reader<'r> {
                     Some(len) => self.slice(*len)?,
                     None => self.sized()?,
                 };
-                self.decimal(&unscaled, *scale)?
+                self.decimal(&unscaled, i64::try_from(*scale).unwrap_or(i64::MAX))?
             }
             Node::BigDecimal => {
                 let content = self.sized()?;
-                let mut inner =
-                    Reader { schema: self.schema, bytes: &content, position: 0, limits: self.limits, nodes_left: 0 };
+                let mut inner = Reader {
+                    schema: self.schema,
+                    bytes: &content,
+                    position: 0,
+                    limits: self.limits,
+                    nodes_left: 0,
+                    text_left: 0,
+                };
                 let (unscaled, scale) = (inner.sized()?, inner.long()?);
                 if inner.position != content.len() {
                     return fail("bytes follow a decimal");
                 }
-                let scale = usize::try_from(scale).map_err(|_| Failure::new("a decimal with a negative scale"))?;
                 self.decimal(&unscaled, scale)?
             }
             Node::UuidBytes { is_fixed } => {
@@ -114,7 +122,7 @@ impl<'r> Reader<'r> {
                 let days = self.int()?;
                 Value::Text(
                     date_text(days)
-                        .ok_or_else(|| Failure::new(format!("the date {days} is not in the years 0 to 9999")))?
+                        .ok_or_else(|| Failure::new(format!("the date {days} is not in the years 1 to 9999")))?
                         .into(),
                 )
             }
@@ -198,19 +206,31 @@ impl<'r> Reader<'r> {
         }
     }
 
-    fn decimal(&self, unscaled: &[u8], scale: usize) -> Outcome<Value> {
-        if unscaled.len() > self.limits.number_len || scale > self.limits.number_len {
-            return fail(format!("a decimal with more than {} digits", self.limits.number_len));
+    /// A number from its unscaled value in two's complement. A negative scale stands for zeros.
+    fn decimal(&mut self, unscaled: &[u8], scale: i64) -> Outcome<Value> {
+        let len_max = self.limits.number_len;
+        let too_long = || Failure::new(format!("a decimal has more than {len_max} digits"));
+        let places =
+            usize::try_from(scale.unsigned_abs()).ok().filter(|places| *places <= len_max).ok_or_else(too_long)?;
+        if unscaled.len() > len_max {
+            return Err(too_long());
         }
         let number = BigInt::from_signed_bytes_be(unscaled);
-        let digits = number.magnitude().to_string();
+        let mut digits = number.magnitude().to_string();
         let sign = if number.sign() == num_bigint::Sign::Minus { "-" } else { "" };
-        let text = match digits.len().checked_sub(scale) {
-            _ if scale == 0 => format!("{sign}{digits}"),
+        if scale < 0 && digits != "0" {
+            digits.push_str(&"0".repeat(places));
+        }
+        let text = match digits.len().checked_sub(places) {
+            _ if scale <= 0 => format!("{sign}{digits}"),
             Some(whole @ 1..) => format!("{sign}{}.{}", &digits[..whole], &digits[whole..]),
-            _ => format!("{sign}0.{digits:0>scale$}"),
+            _ => format!("{sign}0.{digits:0>places$}"),
         };
-        if scale == 0
+        self.text_left = self
+            .text_left
+            .checked_sub(text.len())
+            .ok_or_else(|| Failure::new(format!("the decimals have more than {} digits", self.limits.written_len)))?;
+        if scale <= 0
             && let Ok(number) = text.parse::<i64>()
         {
             return Ok(Value::Int(number));

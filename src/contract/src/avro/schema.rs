@@ -4,11 +4,21 @@ use std::collections::HashMap;
 
 use apache_avro::schema::{InnerDecimalSchema, Name, RecordSchema, Schema as Parsed, UuidSchema};
 use crossdock_message::{ByteString, Limits, Value, json};
+use serde_json::Value as Json;
 
 use super::calendar::Unit;
 
 /// The most types of a schema, counting each occurrence.
 const NODES_MAX: usize = 20_000;
+/// The nesting of all documents of a schema together: `apache-avro` recurses from one into another.
+const NESTING_MAX: usize = 256;
+/// The maximum length of a `fixed`, in bytes.
+const FIXED_LEN_MAX: usize = 1 << 20;
+/// The maximum digits of a decimal.
+const DIGITS_MAX: usize = 1_000;
+/// How the default of a field is hidden from `apache-avro`: it writes defaults out while it checks them, which takes a time that is exponential in
+/// their nesting, and refuses some that are valid.
+const DEFAULT: &str = "crossdock-default";
 
 /// The position of a type in [`Schema::nodes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,13 +91,25 @@ pub(super) struct FieldNode {
 
 impl Schema {
     pub(super) fn parse(text: &str, references: &[&str]) -> Result<Self, String> {
-        let (root, others) = Parsed::parse_str_with_list(text, references).map_err(|error| error.to_string())?;
+        let mut nesting = 0;
+        let mut prepare = |text: &str| {
+            let mut document = serde_json::from_str(text).map_err(|error| error.to_string())?;
+            nesting += prepare(&mut document);
+            if nesting > NESTING_MAX {
+                Err("the schema is nested too deeply".to_owned())
+            } else {
+                Ok(document.to_string())
+            }
+        };
+        let text = prepare(text)?;
+        let references = references.iter().map(|text| prepare(text)).collect::<Result<Vec<_>, _>>()?;
+        let (root, others) = Parsed::parse_str_with_list(&text, references).map_err(|error| error.to_string())?;
         let mut builder = Builder::default();
         for other in &others {
-            builder.add(other, None)?;
+            builder.add(other)?;
         }
-        let name = root.name().map_or_else(|| kind_name(&root).to_owned(), |name| name.fullname(None));
-        let root = builder.add(&root, None)?;
+        let name = branch_name(&root);
+        let root = builder.add(&root)?;
         Ok(Self { nodes: builder.resolve()?, root, name })
     }
 
@@ -108,6 +130,27 @@ impl Schema {
     }
 }
 
+/// Hides the defaults of fields, and writes `error` as `record`, which is the same for values. Returns the nesting of the document.
+fn prepare(document: &mut Json) -> usize {
+    match document {
+        Json::Array(items) => 1 + items.iter_mut().map(prepare).max().unwrap_or(0),
+        Json::Object(entries) => {
+            let is_record = matches!(entries.get("type").and_then(Json::as_str), Some("record" | "error"));
+            if is_record {
+                entries.insert("type".to_owned(), "record".into());
+                let fields = entries.get_mut("fields").and_then(Json::as_array_mut);
+                for field in fields.into_iter().flatten().filter_map(Json::as_object_mut) {
+                    if let Some(default) = field.remove("default") {
+                        field.insert(DEFAULT.to_owned(), default);
+                    }
+                }
+            }
+            1 + entries.values_mut().map(prepare).max().unwrap_or(0)
+        }
+        _ => 0,
+    }
+}
+
 #[derive(Default)]
 struct Builder {
     nodes: Vec<Node>,
@@ -117,16 +160,19 @@ struct Builder {
 }
 
 impl Builder {
-    fn add(&mut self, schema: &Parsed, namespace: Option<&str>) -> Result<Id, String> {
+    fn add(&mut self, schema: &Parsed) -> Result<Id, String> {
         if self.nodes.len() >= NODES_MAX {
             return Err(format!("the schema has more than {NODES_MAX} types"));
         }
         let id = Id(self.nodes.len());
         // Replaced below: nested types may refer to this one.
         self.nodes.push(Node::Null);
-        if let Some(name) = definition(schema) {
-            self.named.insert(name.fullname(namespace), id);
+        if let Some(name) = definition(schema).map(full_name)
+            && let Some(_) = self.named.insert(name.clone(), id)
+        {
+            return Err(format!("the type `{name}` is defined twice"));
         }
+        check(schema)?;
         let node = match schema {
             Parsed::Null => Node::Null,
             Parsed::Boolean => Node::Boolean,
@@ -136,10 +182,10 @@ impl Builder {
             Parsed::Double => Node::Double,
             Parsed::Bytes => Node::Bytes,
             Parsed::String | Parsed::Uuid(UuidSchema::String) => Node::Text,
-            Parsed::Array(array) => Node::Array(self.add(&array.items, namespace)?),
-            Parsed::Map(map) => Node::Map(self.add(&map.types, namespace)?),
-            Parsed::Union(union) => self.union(union.variants(), namespace)?,
-            Parsed::Record(record) => Node::Record(self.record(record, namespace)?),
+            Parsed::Array(array) => Node::Array(self.add(&array.items)?),
+            Parsed::Map(map) => Node::Map(self.add(&map.types)?),
+            Parsed::Union(union) => self.union(union.variants())?,
+            Parsed::Record(record) => Node::Record(self.record(record)?),
             Parsed::Enum(symbols) => Node::Enum(symbols.symbols.iter().map(|symbol| symbol.as_str().into()).collect()),
             Parsed::Fixed(fixed) => Node::Fixed(fixed.size),
             Parsed::Decimal(decimal) => Node::Decimal {
@@ -164,7 +210,7 @@ impl Builder {
             Parsed::LocalTimestampNanos => Node::LocalTimestamp(Unit::Nanos),
             Parsed::Duration(_) => Node::Duration,
             Parsed::Ref { name } => {
-                self.references.push((id.0, name.fullname(namespace)));
+                self.references.push((id.0, full_name(name)));
                 Node::Null
             }
         };
@@ -172,12 +218,11 @@ impl Builder {
         Ok(id)
     }
 
-    fn record(&mut self, record: &RecordSchema, namespace: Option<&str>) -> Result<RecordNode, String> {
-        let namespace = record.name.namespace().or(namespace);
+    fn record(&mut self, record: &RecordSchema) -> Result<RecordNode, String> {
         let (mut fields, mut by_name) = (Vec::with_capacity(record.fields.len()), HashMap::new());
         for field in &record.fields {
             let name = ByteString::from(field.name.as_str());
-            let default = match &field.default {
+            let default = match field.custom_attributes.get(DEFAULT) {
                 None => None,
                 Some(default) => {
                     let text = default.to_string().into_bytes().into();
@@ -186,19 +231,19 @@ impl Builder {
                 }
             };
             by_name.insert(name.clone(), fields.len());
-            fields.push(FieldNode { name, id: self.add(&field.schema, namespace)?, default });
+            fields.push(FieldNode { name, id: self.add(&field.schema)?, default });
         }
         Ok(RecordNode { fields, by_name })
     }
 
-    fn union(&mut self, variants: &[Parsed], namespace: Option<&str>) -> Result<Node, String> {
+    fn union(&mut self, variants: &[Parsed]) -> Result<Node, String> {
         let mut branches = Vec::with_capacity(variants.len());
         for variant in variants {
             let name = match variant {
                 Parsed::Null => None,
-                variant => Some(branch_name(variant, namespace).into()),
+                variant => Some(branch_name(variant).into()),
             };
-            branches.push((name, self.add(variant, namespace)?));
+            branches.push((name, self.add(variant)?));
         }
         Ok(match branches.as_slice() {
             [(None, _), (Some(_), inner)] => Node::Nullable { null_index: 0, inner: *inner },
@@ -226,8 +271,29 @@ fn definition(schema: &Parsed) -> Option<&Name> {
 }
 
 /// The name of a branch in Avro's JSON encoding: the full name of a named type, otherwise the kind of the underlying type.
-fn branch_name(schema: &Parsed, namespace: Option<&str>) -> String {
-    schema.name().map_or_else(|| kind_name(schema).to_owned(), |name| name.fullname(namespace))
+fn branch_name(schema: &Parsed) -> String {
+    schema.name().map_or_else(|| kind_name(schema).to_owned(), full_name)
+}
+
+/// A name with its namespace, with which `apache-avro` has completed it.
+fn full_name(name: &Name) -> String {
+    name.fullname(None)
+}
+
+/// Refuses types whose values would be too long.
+fn check(schema: &Parsed) -> Result<(), String> {
+    let len = match schema {
+        Parsed::Fixed(fixed) | Parsed::Duration(fixed) | Parsed::Uuid(UuidSchema::Fixed(fixed)) => fixed.size,
+        Parsed::Decimal(decimal) if decimal.precision.max(decimal.scale) > DIGITS_MAX => {
+            return Err(format!("a decimal has more than {DIGITS_MAX} digits"));
+        }
+        Parsed::Decimal(decimal) => match &decimal.inner {
+            InnerDecimalSchema::Fixed(fixed) => fixed.size,
+            InnerDecimalSchema::Bytes => 0,
+        },
+        _ => 0,
+    };
+    if len > FIXED_LEN_MAX { Err(format!("a fixed type has more than {FIXED_LEN_MAX} bytes")) } else { Ok(()) }
 }
 
 fn kind_name(schema: &Parsed) -> &'static str {

@@ -137,6 +137,9 @@ fn decimals_keep_their_digits_and_scale() {
         let written = any.write(&read_json(document), Format::Avro).expect(document);
         assert_eq!(any.recode(&written, Format::Avro, Format::Json).expect(document), document.as_bytes());
     }
+    // 5E+3 of Java: a negative scale stands for zeros.
+    let negative = Bytes::from_static(&[6, 2, 5, 5]);
+    assert_eq!(any.recode(&negative, Format::Avro, Format::Json).expect("a number"), "5000".as_bytes());
 }
 
 const ORDER: &str = r#"{"type":"record","name":"shop.Order","fields":[
@@ -213,6 +216,96 @@ fn hostile_bytes_cost_little() {
     assert!(fault.message.contains("bytes in JSON"), "{}", fault.message);
     let keys = parse(r#"{"type":"map","values":"null"}"#);
     assert!(keys.read(&Bytes::from_static(&[4, 2, b'a', 2, b'a', 0]), Format::Avro).is_err(), "a key twice");
+}
+
+#[test]
+fn names_without_a_namespace_are_not_those_of_the_enclosing_one() {
+    let of_type = parse(
+        r#"{"type":"record","name":"a.R","fields":[
+            {"name":"x","type":{"type":"enum","name":"E","symbols":["A","B"]}},
+            {"name":"y","type":{"type":"enum","name":"E","namespace":"","symbols":["X","Y"]}},
+            {"name":"z","type":"a.E"},
+            {"name":"u","type":["null",{"type":"fixed","name":"F","namespace":"","size":1},"a.E"]}]}"#,
+    );
+    let document = Bytes::from_static(br#"{"x":"A","y":"Y","z":"B","u":{"F":"AA=="}}"#);
+    let written = of_type.recode(&document, Format::Json, Format::Avro).expect("valid");
+    assert_eq!(&written[..], [0, 2, 2, 2, 0]);
+    assert_eq!(of_type.recode(&written, Format::Avro, Format::Json).expect("valid"), document);
+    let twice = r#"["null",{"type":"fixed","name":"F","size":1},{"type":"array","items":{"type":"fixed","name":"F","size":2}}]"#;
+    assert!(AvroType::parse(twice, &[], "test", Arc::default()).is_err());
+}
+
+#[test]
+fn defaults_of_unions_are_those_of_the_branch_that_they_are_of() {
+    for (branches, default, expected) in [
+        (r#"["long","string"]"#, r#""5""#, r#"{"string":"5"}"#),
+        (r#"["string","long"]"#, "5", r#"{"long":5}"#),
+        (
+            r#"[{"type":"record","name":"A","fields":[{"name":"x","type":"int","default":1}]},
+                {"type":"record","name":"B","fields":[{"name":"y","type":"int"}]}]"#,
+            r#"{"y":7}"#,
+            r#"{"B":{"y":7}}"#,
+        ),
+        (r#"["int","long"]"#, "2147483648", r#"{"long":2147483648}"#),
+    ] {
+        let schema = format!(
+            r#"{{"type":"record","name":"R","fields":[{{"name":"u","type":{branches},"default":{default}}}]}}"#
+        );
+        let of_type = parse(&schema);
+        let written = of_type.write(&read_json("{}"), Format::Avro).expect("a default");
+        let back = of_type.recode(&written, Format::Avro, Format::Json).expect("readable");
+        assert_eq!(std::str::from_utf8(&back).expect("text"), format!(r#"{{"u":{expected}}}"#));
+    }
+}
+
+#[test]
+fn hostile_schemas_cost_little() {
+    let refused =
+        |schema: &str, references: &[&str]| AvroType::parse(schema, references, "test", Arc::default()).is_err();
+    assert!(refused(r#"{"type":"fixed","name":"F","size":100000000000}"#, &[]));
+    for (digits, inner) in [("70000", r#""bytes""#), ("4", r#""fixed","name":"F","size":100000000000"#)] {
+        let schema = format!(r#"{{"type":{inner},"logicalType":"decimal","precision":{digits},"scale":{digits}}}"#);
+        assert!(refused(&schema, &[]), "{schema}");
+    }
+    // Each document is nested a little, and all of them together too deeply for a stack.
+    let chain: Vec<String> = (0..50)
+        .map(|number| {
+            let inner = (0..50)
+                .fold(format!("\"t.R{}\"", number + 1), |inner, _| format!(r#"{{"type":"array","items":{inner}}}"#));
+            format!(r#"{{"type":"record","name":"t.R{number}","fields":[{{"name":"f","type":{inner}}}]}}"#)
+        })
+        .collect();
+    assert!(refused(&chain[0], &chain[1..].iter().map(String::as_str).collect::<Vec<_>>()));
+    // Defaults that double with each level.
+    let mut schema = r#"{"type":"record","name":"A0","fields":[]}"#.to_owned();
+    for level in 1..40 {
+        schema = format!(
+            r#"{{"type":"record","name":"A{level}","fields":[{{"name":"a","type":{schema},"default":{{}}}},{{"name":"b","type":"A{}","default":{{}}}}]}}"#,
+            level - 1
+        );
+    }
+    let doubling = parse(&schema);
+    let fault = doubling.write(&read_json("{}"), Format::Avro).expect_err("2^40 values");
+    assert!(fault.message.contains("more than 200000 values"), "{}", fault.message);
+}
+
+#[test]
+fn the_first_and_last_times_are_written_as_they_are_read() {
+    for logical in ["timestamp-millis", "timestamp-micros", "timestamp-nanos", "local-timestamp-nanos"] {
+        let of_type = parse(&format!(r#"{{"type":"long","logicalType":"{logical}"}}"#));
+        for count in [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX] {
+            let mut bytes = vec![];
+            let mut left = ((count << 1) ^ (count >> 63)).cast_unsigned();
+            while left >= 0x80 {
+                bytes.push(left.to_le_bytes()[0] | 0x80);
+                left >>= 7;
+            }
+            bytes.push(left.to_le_bytes()[0]);
+            let bytes = Bytes::from(bytes);
+            let value = of_type.read(&bytes, Format::Avro).expect("a time");
+            assert_eq!(of_type.write(&value, Format::Avro).expect("the same"), bytes, "{logical} {count}");
+        }
+    }
 }
 
 #[test]

@@ -5,13 +5,13 @@ use num_bigint::BigInt;
 
 use super::calendar::{Unit, parse_date, parse_local, parse_time};
 use super::failure::{Failure, Outcome, fail};
-use super::schema::{Id, Node, RecordNode, Schema};
+use super::schema::{FieldNode, Id, Node, RecordNode, Schema};
 use crate::codec::{BytesRef, Leaf, leaf_of_value};
 use crate::model::Scalar;
 
 /// Writes a document.
 pub(super) fn write(schema: &Schema, value: &Value, limits: &Limits) -> Outcome<Vec<u8>> {
-    let mut writer = Writer { schema, out: Vec::new(), limits };
+    let mut writer = Writer { schema, out: Vec::new(), limits, nodes_left: limits.nodes };
     writer.value(schema.root(), value, limits.depth)?;
     Ok(writer.out)
 }
@@ -20,16 +20,12 @@ struct Writer<'w> {
     schema: &'w Schema,
     out: Vec<u8>,
     limits: &'w Limits,
+    nodes_left: usize,
 }
 
 impl<'w> Writer<'w> {
     fn value(&mut self, id: Id, value: &Value, depth_left: usize) -> Outcome<()> {
-        let Some(depth_left) = depth_left.checked_sub(1) else {
-            return fail(format!("more than {} nested values", self.limits.depth));
-        };
-        if self.out.len() > self.limits.written_len {
-            return fail(format!("more than {} bytes", self.limits.written_len));
-        }
+        let depth_left = self.charge(depth_left)?;
         let schema: &'w Schema = self.schema;
         match (schema.node(id), value) {
             (Node::Null, Value::Null) => {}
@@ -97,7 +93,7 @@ impl<'w> Writer<'w> {
             }
             (Node::BigDecimal, value) => {
                 let scale = fraction_len(value)?;
-                let mut inner = Writer { schema: self.schema, out: Vec::new(), limits: self.limits };
+                let mut inner = Writer { schema: self.schema, out: Vec::new(), limits: self.limits, nodes_left: 0 };
                 inner.decimal(&unscaled(value, scale)?, None)?;
                 inner.index(scale);
                 self.sized(&inner.out);
@@ -158,9 +154,7 @@ impl<'w> Writer<'w> {
 
     /// Writes a default, which has another form than values: the branch of a union is not named, and bytes are text with one character for each.
     fn default(&mut self, id: Id, default: &Value, depth_left: usize) -> Outcome<()> {
-        let Some(depth_left) = depth_left.checked_sub(1) else {
-            return fail(format!("more than {} nested values", self.limits.depth));
-        };
+        let depth_left = self.charge(depth_left)?;
         let schema: &'w Schema = self.schema;
         match (schema.node(id), default) {
             (Node::Nullable { null_index, inner }, value) => {
@@ -170,25 +164,34 @@ impl<'w> Writer<'w> {
             }
             (Node::Union(branches), value) => {
                 // Before version 1.12, only the first branch can have a default.
-                let begin = self.out.len();
-                for (index, (_, id)) in branches.iter().enumerate() {
-                    self.index(index);
-                    if self.default(*id, value, depth_left).is_ok() {
-                        return Ok(());
-                    }
-                    self.out.truncate(begin);
-                }
-                fail("the default of the schema fits no branch of its union")
+                let found = branches.iter().position(|(_, id)| is_default_of(schema.node(*id), value));
+                let Some(index) = found else { return fail("the default of the schema fits no branch of its union") };
+                self.index(index);
+                self.default(branches[index].1, value, depth_left)
             }
-            (Node::Bytes | Node::Fixed(_) | Node::Decimal { .. } | Node::Duration, Value::Text(text)) => {
+            (
+                node @ (Node::Bytes
+                | Node::Fixed(_)
+                | Node::Decimal { .. }
+                | Node::BigDecimal
+                | Node::UuidBytes { .. }
+                | Node::Duration),
+                Value::Text(text),
+            ) => {
                 let bytes: Option<Vec<u8>> = text.chars().map(|letter| u8::try_from(u32::from(letter)).ok()).collect();
                 let bytes = bytes.ok_or_else(|| Failure::new("the default of the schema is not of its type"))?;
-                match schema.node(id) {
-                    Node::Bytes | Node::Decimal { len: None, .. } => self.sized(&bytes),
-                    Node::Fixed(len) | Node::Decimal { len: Some(len), .. } if *len != bytes.len() => {
+                let len = match node {
+                    Node::Fixed(len) | Node::Decimal { len: Some(len), .. } => Some(*len),
+                    Node::UuidBytes { is_fixed: true } => Some(16),
+                    Node::Duration => Some(12),
+                    _ => None,
+                };
+                match len {
+                    None => self.sized(&bytes),
+                    Some(len) if len != bytes.len() => {
                         return fail(format!("the default of the schema must have {len} bytes"));
                     }
-                    _ => self.out.extend_from_slice(&bytes),
+                    Some(_) => self.out.extend_from_slice(&bytes),
                 }
                 Ok(())
             }
@@ -296,6 +299,19 @@ impl<'w> Writer<'w> {
         Ok(())
     }
 
+    /// Counts a value; returns how many levels may be nested in it.
+    fn charge(&mut self, depth_left: usize) -> Outcome<usize> {
+        if self.out.len() > self.limits.written_len {
+            return fail(format!("more than {} bytes", self.limits.written_len));
+        }
+        // Also for values without bytes.
+        self.nodes_left = self
+            .nodes_left
+            .checked_sub(1)
+            .ok_or_else(|| Failure::new(format!("more than {} values", self.limits.nodes)))?;
+        depth_left.checked_sub(1).ok_or_else(|| Failure::new(format!("more than {} nested values", self.limits.depth)))
+    }
+
     fn scalar(&mut self, scalar: Scalar, value: &Value) -> Outcome<()> {
         let mut scratch = Vec::new();
         match leaf(scalar, value, &mut scratch)? {
@@ -328,6 +344,35 @@ impl<'w> Writer<'w> {
     fn sized(&mut self, bytes: &[u8]) {
         self.index(bytes.len());
         self.out.extend_from_slice(bytes);
+    }
+}
+
+/// Whether a default in the form of the specification is one of a type: the kind of JSON decides.
+fn is_default_of(node: &Node, default: &Value) -> bool {
+    match (node, default) {
+        (Node::Null | Node::Alias(_), Value::Null) | (Node::Boolean, Value::Bool(_)) => true,
+        (Node::Int | Node::Date | Node::TimeOfDay(Unit::Millis), Value::Int(number)) => i32::try_from(*number).is_ok(),
+        (Node::Long | Node::TimeOfDay(_) | Node::Timestamp(_) | Node::LocalTimestamp(_), Value::Int(_)) => true,
+        (Node::Float | Node::Double, Value::Int(_) | Value::UInt(_) | Value::Decimal(_)) => true,
+        (Node::Enum(symbols), Value::Text(text)) => symbols.contains(text),
+        (
+            Node::Bytes
+            | Node::Fixed(_)
+            | Node::Text
+            | Node::Decimal { .. }
+            | Node::BigDecimal
+            | Node::UuidBytes { .. }
+            | Node::Duration,
+            Value::Text(_),
+        )
+        | (Node::Array(_), Value::List(_))
+        | (Node::Map(_), Value::Record(_)) => true,
+        (Node::Record(record), Value::Record(fields)) => {
+            let is_known = |name| record.by_name.contains_key(name);
+            let is_given = |field: &FieldNode| field.default.is_some() || fields.get(&field.name).is_some();
+            fields.iter().all(|(name, _)| is_known(name)) && record.fields.iter().all(is_given)
+        }
+        _ => false,
     }
 }
 
