@@ -41,18 +41,20 @@ impl Shop {
         }
         registry.run(kafka, &["register", &format!("{topic}-notes-value"), "PROTOBUF"], NOTES);
         let service = Recorder::start(|_, _| (200, Duration::ZERO));
-        let gateway = Self::start_gateway(kafka, &topic, &service, &registry.url);
+        let gateway = Self::start_gateway(kafka, &topic, &service, &registry.url, "at-least-once");
         Self { kafka, registry, topic, service, gateway }
     }
 
-    fn start_gateway(kafka: &Kafka, topic: &str, service: &Recorder, url: &str) -> Gateway {
+    fn start_gateway(kafka: &Kafka, topic: &str, service: &Recorder, url: &str, delivery: &str) -> Gateway {
         let listeners = format!(
             "public: {{ http: {{ bind: \"127.0.0.1:0\" }} }}\n  topics: {{ kafka: {{ brokers: \"{}\", group: {topic}, commit_interval: 100ms }} }}",
             kafka.brokers
         );
         let values: [(&str, &dyn std::fmt::Display); 4] =
             [("BROKERS", &kafka.brokers), ("REGISTRY", &url), ("BACKEND", &service.address), ("TOPIC", &topic)];
-        Gateway::start_with(&listeners, &routes("kafka-registry", &values))
+        let routes = routes("kafka-registry", &values);
+        let routes = routes.replace("  deliver:\n", &format!("  deliver:\n    delivery: {delivery}\n"));
+        Gateway::start_with(&listeners, &routes)
     }
 
     fn name(&self, suffix: &str) -> String {
@@ -183,27 +185,39 @@ fn kafka_registry_values_that_cannot_be_read_are_dead_lettered() {
 #[ignore = "needs Kafka, which tests/run installs"]
 fn kafka_registry_outages_delay_values_and_lose_none() {
     let shop = Shop::open("outage");
+    outage(shop, "at-least-once");
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_registry_outages_lose_no_value_that_is_processed_at_most_once() {
+    let shop = Shop::open("outage-once");
+    outage(shop, "at-most-once");
+}
+
+fn outage(shop: Shop, delivery: &str) {
     let order =
         |id: usize| format!(r#"{{"id":{id},"price":0.00,"at":"2026-01-31T06:00:00+00:00","to":null,"lines":[]}}"#);
-    let address = shop.registry.url.trim_start_matches("http://").split('/').next().expect("an address").to_owned();
+    let Shop { kafka, registry, topic, service, gateway } = shop;
+    let write = |orders: &str| registry.run(kafka, &["write", &topic, "AVRO"], orders);
+    let address = registry.url.trim_start_matches("http://").split('/').next().expect("an address").to_owned();
     let proxy = Proxy::start(address.parse().expect("an address"));
-    let url = shop.registry.url.replace(&address, &proxy.address.to_string());
+    let url = registry.url.replace(&address, &proxy.address.to_string());
     proxy.set(Network::Cut);
-    // Another group, whose gateway knows no schema yet.
-    drop(shop.gateway);
-    let gateway = Shop::start_gateway(shop.kafka, &shop.topic, &shop.service, &url);
-    let input = (1..=20).map(order).collect::<Vec<_>>().join("\n");
-    shop.registry.run(shop.kafka, &["write", &shop.topic, "AVRO"], &input);
-    assert_eq!(call(&gateway.public(), "POST", "/orders", &order(21)).status, 503);
+    // A gateway that knows no schema yet.
+    drop(gateway);
+    let gateway = Shop::start_gateway(kafka, &topic, &service, &url, delivery);
+    write(&(1..=20).map(order).collect::<Vec<_>>().join("\n"));
+    assert!(matches!(call(&gateway.public(), "POST", "/orders", &order(21)).status, 503 | 504));
     until("the outage to be reported", || gateway.log().iter().any(|line| line.contains("SCHEMA_REGISTRY")));
-    assert!(shop.service.processed().is_empty() && shop.kafka.read(&format!("{}-dead", shop.topic)).is_empty());
+    assert!(service.processed().is_empty() && kafka.read(&format!("{topic}-dead")).is_empty());
     proxy.set(Network::Whole);
-    until("all values to be delivered", || shop.service.processed().len() == 20);
+    until("all values to be delivered", || service.processed().len() == 20);
     assert_eq!(call(&gateway.public(), "POST", "/orders", &order(21)).status, 202);
     // Schemas that are known need no registry.
     proxy.set(Network::Cut);
-    shop.registry.run(shop.kafka, &["write", &shop.topic, "AVRO"], &order(22));
-    until("a value of a known schema to be delivered", || shop.service.processed().len() == 21);
+    write(&order(22));
+    until("a value of a known schema to be delivered", || service.processed().len() == 21);
     assert_eq!(call(&gateway.public(), "POST", "/orders", &order(23)).status, 202);
 }
 

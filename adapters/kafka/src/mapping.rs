@@ -106,9 +106,6 @@ fn typed_body(Typed { value, format, of_type }: Typed, call: Option<&Arc<CallTyp
         (None, None) => return Ok(Body::raw(value.into(), format)),
         (None, Some(of_type)) => return Ok(Body::typed(value.into(), format, of_type)),
         (Some(call), None) => (call, call.request.recode(&value, format, Format::Protobuf)?),
-        (Some(call), Some(of_type)) if format == Format::Protobuf && of_type.name() == call.request.name() => {
-            (call, value)
-        }
         (Some(call), Some(of_type)) => (call, call.request.write(&of_type.read(&value, format)?, Format::Protobuf)?),
     };
     Ok(Body::typed(wire.into(), Format::Protobuf, Arc::clone(&call.request) as Arc<dyn BodyType>))

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_message::{BodyType, Code, Fault, Format, Limits};
+use crossdock_message::{BodyType, Code, EndpointVerdict, Fault, Format, Limits};
 use crossdock_ports::AdapterError;
 use serde_json::Value as Json;
 
@@ -19,15 +19,17 @@ pub(crate) use self::client::unusable;
 
 use self::cache::Cache;
 use self::client::Client;
-use self::schema::{Definition, Schema};
+use self::schema::{Definition, Reference, Schema, definition};
 use crate::config::RegistryAccess;
 
 /// How long the newest version of a subject is used before the registry is asked again.
 const VERSION_TIME: Duration = Duration::from_secs(300);
-/// How long the registry is not asked again for what it does not know, and for a newer version after it could not be asked.
+/// How long the registry is not asked again for what it does not know.
 const UNKNOWN_TIME: Duration = Duration::from_secs(30);
-/// How long it is not asked again after it could not be reached: all that wait for the same answer share the failure.
+/// How long it is not asked again after it could not be asked: all that wait for the same answer share the failure.
 const UNREACHABLE_TIME: Duration = Duration::from_secs(1);
+/// For a schema with all that it refers to.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 /// The most schemas that a schema refers to, directly or not.
 const REFERENCES_MAX: usize = 100;
 /// The maximum length of a schema with all that it refers to, in bytes.
@@ -54,25 +56,29 @@ impl Registries {
     }
 }
 
-/// A registry with the schemas that were used last.
+/// A registry with the schemas that were used last. What is asked for is kept even if nobody waits for it any more.
 pub(crate) struct Registry {
     client: Client,
+    /// Part of the identity of types: logins may see different schemas under the same number.
+    fingerprint: u64,
     /// Schemas never change.
-    by_id: Cache<u32, Result<Arc<Schema>, Missing>>,
+    by_id: Cache<u32, Arc<Schema>>,
+    /// Apart, so that they do not displace schemas.
+    failed: Cache<u32, Failed>,
     /// Versions of subjects.
-    by_version: Cache<(String, Option<u32>), Result<Version, Missing>>,
+    by_version: Cache<(String, Option<u32>), Result<Version, Failed>>,
     limits: Arc<Limits>,
 }
 
 /// What the registry does not know, or could not be asked for.
 #[derive(Debug, Clone)]
-struct Missing {
+struct Failed {
     fault: Fault,
     /// When it is asked for again.
     until: Instant,
 }
 
-impl Missing {
+impl Failed {
     fn new(fault: &Fault) -> Self {
         let time = if fault.code == Code::Unavailable { UNREACHABLE_TIME } else { UNKNOWN_TIME };
         Self { fault: fault.clone(), until: Instant::now() + time }
@@ -111,10 +117,21 @@ impl fmt::Debug for Registry {
     }
 }
 
+/// A record that cannot be read.
+fn invalid(problem: String) -> Fault {
+    Fault::caller(Code::InvalidArgument, "SCHEMA", problem).logged()
+}
+
 impl Registry {
     fn open(access: &RegistryAccess) -> Result<Self, AdapterError> {
-        let client = Client::new(access)?;
-        Ok(Self { client, by_id: Cache::default(), by_version: Cache::default(), limits: Arc::default() })
+        Ok(Self {
+            client: Client::new(access)?,
+            fingerprint: access.fingerprint,
+            by_id: Cache::default(),
+            failed: Cache::default(),
+            by_version: Cache::default(),
+            limits: Arc::clone(&access.limits),
+        })
     }
 
     /// Finds the schema of a received value.
@@ -122,20 +139,18 @@ impl Registry {
     /// # Errors
     /// INVALID_ARGUMENT if there is no number in front of the value, or the registry does not know it or has an invalid schema for it; UNAVAILABLE if
     /// the registry cannot be reached or refuses the login.
-    pub(crate) async fn read(&self, value: &Bytes) -> Result<Typed, Fault> {
+    pub(crate) async fn read(self: &Arc<Self>, value: &Bytes) -> Result<Typed, Fault> {
         let (id, rest) = frame::split(value)?;
-        let schema = self.schema(id).await?;
-        match &*schema {
+        match &*self.schema(id).await? {
             Schema::Avro(of_type) => {
                 let of_type = Arc::clone(of_type) as Arc<dyn BodyType>;
                 Ok(Typed { value: rest, format: Format::Avro, of_type: Some(of_type) })
             }
             Schema::Protobuf(file) => {
                 let (path, rest) = frame::split_path(&rest)?;
-                let of_type = file.message_at(&path).ok_or_else(|| {
-                    let problem = format!("the schema {id} has no message at the position {path:?}");
-                    Fault::caller(Code::InvalidArgument, "SCHEMA", problem)
-                })?;
+                let of_type = file
+                    .message_at(&path)
+                    .ok_or_else(|| invalid(format!("the schema {id} has no message at the position {path:?}")))?;
                 Ok(Typed { value: rest, format: Format::Protobuf, of_type: Some(of_type) })
             }
             Schema::Json => Ok(Typed { value: rest, format: Format::Json, of_type: None }),
@@ -146,17 +161,22 @@ impl Registry {
     /// one of the schema without it.
     ///
     /// # Errors
-    /// UNAVAILABLE if the registry cannot be reached, refuses the login, or does not know the subject or version; INTERNAL if its schema is invalid.
+    /// UNAVAILABLE if the registry cannot be reached, refuses the login, or does not know the subject or version; INTERNAL if values cannot be written by
+    /// its schema.
     pub(crate) async fn writer(
-        &self,
+        self: &Arc<Self>,
         subject: &str,
         version: Option<u32>,
         message: Option<&str>,
     ) -> Result<Writer, Fault> {
+        let unfit = |problem: &str| {
+            let problem = format!("values cannot be written by the schema of the subject `{subject}`: {problem}");
+            Fault::new(Code::Internal, "SCHEMA", problem).with_endpoint_verdict(EndpointVerdict::None).logged()
+        };
         let id = self.version(subject, version).await?;
         let schema = self.schema(id).await.map_err(|fault| match fault.code {
             Code::Unavailable => fault,
-            _ => unusable(&format!("the schema of the subject `{subject}` cannot be used: {}", fault.message)),
+            _ => unfit(&fault.message),
         })?;
         match &*schema {
             Schema::Avro(of_type) => {
@@ -164,117 +184,144 @@ impl Registry {
                 Ok(Writer { format: Format::Avro, of_type, prefix: frame::prefix(id) })
             }
             Schema::Protobuf(file) => {
-                let found = file.message(message);
-                let (path, of_type) = found.ok_or_else(|| {
-                    unusable(&format!(
-                        "the schema of the subject `{subject}` has no message `{}`",
-                        message.unwrap_or("")
-                    ))
-                })?;
+                let missing = || unfit(&format!("it has no message `{}`", message.unwrap_or_default()));
+                let (path, of_type) = file.message(message).ok_or_else(missing)?;
                 let mut prefix = frame::prefix(id);
                 frame::append_path(&path, &mut prefix);
                 Ok(Writer { format: Format::Protobuf, of_type, prefix })
             }
             // What it requires cannot be checked.
-            Schema::Json => {
-                Err(unusable(&format!("values cannot be written by the JSON Schema of the subject `{subject}`")))
-            }
+            Schema::Json => Err(unfit("it is a JSON Schema")),
         }
     }
 
-    async fn schema(&self, id: u32) -> Result<Arc<Schema>, Fault> {
+    async fn schema(self: &Arc<Self>, id: u32) -> Result<Arc<Schema>, Fault> {
+        if let Some(schema) = self.by_id.get(&id) {
+            return Ok(schema);
+        }
+        let registry = Arc::clone(self);
+        in_background(async move { registry.find(id).await }).await
+    }
+
+    async fn find(&self, id: u32) -> Result<Arc<Schema>, Fault> {
+        if let Some(failed) = self.failed.get(&id).filter(|failed| Instant::now() < failed.until) {
+            return Err(failed.fault);
+        }
         let entry = self.by_id.entry(id);
         let mut known = entry.lock().await;
-        match &*known {
-            Some(Ok(schema)) => return Ok(Arc::clone(schema)),
-            Some(Err(missing)) if Instant::now() < missing.until => return Err(missing.fault.clone()),
-            _ => {}
+        if let Some(schema) = &*known {
+            return Ok(Arc::clone(schema));
         }
-        let fetched = self.fetch(id).await;
-        if let Ok((_, len)) = &fetched {
-            self.by_id.charge(&id, *len);
+        // Somebody else may have asked meanwhile.
+        if let Some(failed) = self.failed.get(&id).filter(|failed| Instant::now() < failed.until) {
+            return Err(failed.fault);
         }
-        let fetched = fetched.map(|(schema, _)| schema);
-        *known = Some(fetched.clone().map_err(|fault| Missing::new(&fault)));
-        fetched
+        let fetched = tokio::time::timeout(FETCH_TIMEOUT, self.fetch(id)).await;
+        match fetched.unwrap_or_else(|_| Err(unusable("its schemas do not arrive in time"))) {
+            Ok((schema, len)) => {
+                *known = Some(Arc::clone(&schema));
+                self.by_id.charge(&id, len);
+                Ok(schema)
+            }
+            Err(fault) => {
+                *self.failed.entry(id).lock().await = Some(Failed::new(&fault));
+                self.by_id.remove(&id);
+                Err(fault)
+            }
+        }
     }
 
     /// Asks for a schema and those that it refers to; returns it with their length in bytes.
     async fn fetch(&self, id: u32) -> Result<(Arc<Schema>, usize), Fault> {
-        let invalid = |problem: String| Fault::caller(Code::InvalidArgument, "SCHEMA", problem).logged();
         let reply = self.client.get(&format!("/schemas/ids/{id}")).await?;
         let reply = reply.ok_or_else(|| invalid(format!("the schema registry has no schema {id}")))?;
-        let mut root =
-            Definition::read("", &reply).map_err(|problem| invalid(format!("the schema {id}: {problem}")))?;
+        let mut root = definition("", &reply).map_err(|problem| problem.of(id))?;
         let mut len = root.text.len();
-        let mut open = std::mem::take(&mut root.references);
+        // Depth first, in their order, as Confluent's clients do: the first one with a name counts.
+        let mut open: Vec<Reference> = std::mem::take(&mut root.references).into_iter().rev().collect();
         let mut others: Vec<Definition> = Vec::new();
-        let check = |others: usize, len: usize| {
-            let problem =
-                || format!("the schema {id} has more than {REFERENCES_MAX} references or {SCHEMA_LEN_MAX} bytes");
-            if others > REFERENCES_MAX || len > SCHEMA_LEN_MAX { Err(invalid(problem())) } else { Ok(()) }
-        };
-        check(0, len)?;
-        while let Some(reference) = open.pop() {
+        loop {
+            if others.len() > REFERENCES_MAX || len > SCHEMA_LEN_MAX {
+                let problem =
+                    format!("the schema {id} has more than {REFERENCES_MAX} references or {SCHEMA_LEN_MAX} bytes");
+                return Err(invalid(problem));
+            }
+            let Some(reference) = open.pop() else { break };
             if others.iter().any(|other| other.name == reference.name) {
                 continue;
             }
             let path = format!("/subjects/{}/versions/{}", client::segment(&reference.subject), reference.version);
-            let reply = self.client.get(&path).await?;
+            // It exists, as the schema does.
             let missing =
-                || invalid(format!("the schema {id} refers to `{}`, which does not exist", reference.subject));
-            let mut other = Definition::read(&reference.name, &reply.ok_or_else(missing)?)
-                .map_err(|problem| invalid(format!("the schema {id}: `{}`: {problem}", reference.name)))?;
-            open.append(&mut other.references);
+                || unusable(&format!("it does not have `{}`, to which schema {id} refers", reference.subject));
+            let reply = self.client.get(&path).await?.ok_or_else(missing)?;
+            let mut other = definition(&reference.name, &reply).map_err(|problem| problem.of(id))?;
+            open.extend(std::mem::take(&mut other.references).into_iter().rev());
             len += other.text.len();
             others.push(other);
-            check(others.len(), len)?;
         }
-        let origin = format!("schema {id} of {}", self.client.address());
+        let origin = format!("schema {id} of {} {:x}", self.client.address(), self.fingerprint);
         let limits = Arc::clone(&self.limits);
         // Compiling takes milliseconds.
         let compiled = tokio::task::spawn_blocking(move || Schema::compile(&root, &others, &origin, limits)).await;
-        let compiled = compiled.unwrap_or_else(|_| Err("it cannot be compiled".to_owned()));
-        match compiled {
+        match compiled.unwrap_or_else(|_| Err("it cannot be compiled".to_owned())) {
             Ok(schema) => Ok((Arc::new(schema), len)),
             Err(problem) => Err(invalid(format!("the schema {id} is invalid: {problem}"))),
         }
     }
 
     /// The number of a version of a subject.
-    async fn version(&self, subject: &str, version: Option<u32>) -> Result<u32, Fault> {
-        let entry = self.by_version.entry((subject.to_owned(), version));
+    async fn version(self: &Arc<Self>, subject: &str, version: Option<u32>) -> Result<u32, Fault> {
+        let (key, now) = ((subject.to_owned(), version), Instant::now());
+        let (registry, asked) = (Arc::clone(self), key.clone());
+        let ask = in_background(async move { registry.find_version(asked).await });
+        match self.by_version.get(&key) {
+            Some(Ok(known)) => {
+                if known.until.is_some_and(|until| until <= now) {
+                    // It is still valid, and used until the answer is there.
+                    drop(tokio::spawn(ask));
+                }
+                Ok(known.id)
+            }
+            Some(Err(failed)) if now < failed.until => Err(failed.fault),
+            _ => ask.await,
+        }
+    }
+
+    async fn find_version(&self, key: (String, Option<u32>)) -> Result<u32, Fault> {
+        let entry = self.by_version.entry(key.clone());
         let mut known = entry.lock().await;
         let now = Instant::now();
+        // Somebody else may have asked meanwhile.
         match &*known {
             Some(Ok(known)) if known.until.is_none_or(|until| now < until) => return Ok(known.id),
-            Some(Err(missing)) if now < missing.until => return Err(missing.fault.clone()),
+            Some(Err(failed)) if now < failed.until => return Err(failed.fault.clone()),
             _ => {}
         }
-        let found = self.ask_version(subject, version).await;
+        let (subject, version) = key;
+        let found = self.ask_version(&subject, version).await;
+        let until = |time| version.is_none().then(|| Instant::now() + time);
         *known = Some(match (&found, &*known) {
-            (Ok(id), _) => Ok(Version { id: *id, until: version.is_none().then(|| Instant::now() + VERSION_TIME) }),
-            // The version that is known is still valid.
-            (Err(_), Some(Ok(Version { id, .. }))) => {
-                Ok(Version { id: *id, until: Some(Instant::now() + UNKNOWN_TIME) })
-            }
-            (Err(fault), _) => Err(Missing::new(fault)),
+            (Ok(id), _) => Ok(Version { id: *id, until: until(VERSION_TIME) }),
+            (Err(_), Some(Ok(Version { id, .. }))) => Ok(Version { id: *id, until: until(UNKNOWN_TIME) }),
+            (Err(fault), _) => Err(Failed::new(fault)),
         });
-        match &*known {
-            Some(Ok(known)) => Ok(known.id),
-            _ => found,
-        }
+        found
     }
 
     async fn ask_version(&self, subject: &str, version: Option<u32>) -> Result<u32, Fault> {
         let number = version.map_or_else(|| "latest".to_owned(), |version| version.to_string());
         let path = format!("/subjects/{}/versions/{number}", client::segment(subject));
-        let reply = self
-            .client
-            .get(&path)
-            .await?
-            .ok_or_else(|| unusable(&format!("it has no version {number} of the subject `{subject}`")))?;
+        let missing = || unusable(&format!("it has no version {number} of the subject `{subject}`"));
+        let reply = self.client.get(&path).await?.ok_or_else(missing)?;
         let id = reply.get("id").and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok());
-        id.ok_or_else(|| unusable("its reply has no `id`"))
+        id.ok_or_else(|| unusable("its answer has no `id`"))
     }
+}
+
+/// Completes also if the caller leaves, so that what it asked for is known to the next one.
+async fn in_background<T: Send + 'static>(
+    asking: impl Future<Output = Result<T, Fault>> + Send + 'static,
+) -> Result<T, Fault> {
+    tokio::spawn(asking).await.unwrap_or_else(|_| Err(unusable("asking it failed")))
 }

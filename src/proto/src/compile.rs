@@ -23,6 +23,15 @@ const SHIPPED: &[(&str, &str)] = &[
     ("google/api/http.proto", include_str!("shipped/http.proto")),
     ("google/rpc/status.proto", include_str!("shipped/status.proto")),
     ("google/rpc/error_details.proto", include_str!("shipped/error_details.proto")),
+    ("google/type/date.proto", include_str!("shipped/type_date.proto")),
+    ("google/type/dayofweek.proto", include_str!("shipped/type_dayofweek.proto")),
+    ("google/type/decimal.proto", include_str!("shipped/type_decimal.proto")),
+    ("google/type/latlng.proto", include_str!("shipped/type_latlng.proto")),
+    ("google/type/money.proto", include_str!("shipped/type_money.proto")),
+    ("google/type/timeofday.proto", include_str!("shipped/type_timeofday.proto")),
+    // Schemas of registries import them without a reference, as Confluent's clients have them.
+    ("confluent/meta.proto", include_str!("shipped/confluent_meta.proto")),
+    ("confluent/type/decimal.proto", include_str!("shipped/confluent_decimal.proto")),
 ];
 
 /// The maximum bytes of one file.

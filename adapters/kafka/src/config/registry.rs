@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 
+use crossdock_message::Limits;
 use crossdock_settings::{Node, Reader, Secret};
 use crossdock_tls::ClientTlsSettings;
 use crossdock_transport::Endpoint;
@@ -15,7 +17,9 @@ pub(crate) struct RegistryAccess {
     pub(crate) endpoint: Endpoint,
     pub(crate) tls: Option<ClientTlsSettings>,
     pub(crate) login: Option<RegistryLogin>,
-    /// Equal for equal settings, the login included.
+    /// On reading values.
+    pub(crate) limits: Arc<Limits>,
+    /// Equal for equal settings, the login and the limits included.
     pub(crate) fingerprint: u64,
 }
 
@@ -33,7 +37,12 @@ impl fmt::Debug for RegistryAccess {
 }
 
 impl RegistryAccess {
-    pub(super) fn read(settings: &RegistrySettings, node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+    pub(super) fn read(
+        settings: &RegistrySettings,
+        limits: &Arc<Limits>,
+        node: &Node,
+        reader: &mut Reader<'_>,
+    ) -> Option<Self> {
         let endpoint = Endpoint::read(&settings.url, reader)?;
         let login = match (&settings.username, &settings.password, &settings.token) {
             (None, None, None) => None,
@@ -60,11 +69,11 @@ impl RegistryAccess {
         }
         let mut hasher = DefaultHasher::new();
         (&settings.url.value, &settings.username).hash(&mut hasher);
-        format!("{:?}", settings.tls).hash(&mut hasher);
+        format!("{:?} {limits:?}", settings.tls).hash(&mut hasher);
         for secret in [&settings.password, &settings.token].into_iter().flatten() {
             secret.value.reveal().hash(&mut hasher);
         }
-        let (tls, fingerprint) = (settings.tls.clone(), hasher.finish());
-        Some(Self { endpoint, tls, login, fingerprint })
+        let (tls, limits, fingerprint) = (settings.tls.clone(), Arc::clone(limits), hasher.finish());
+        Some(Self { endpoint, tls, login, limits, fingerprint })
     }
 }

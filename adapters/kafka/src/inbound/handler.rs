@@ -22,7 +22,7 @@ use crate::config::{Entry, RejectPolicy};
 use crate::mapping;
 use crate::producer::Record;
 use crate::received::ReceivedRecord;
-use crate::registry::Typed;
+use crate::registry::{Typed, unusable};
 use crate::transaction::Participant;
 
 /// How long a record waits after its handler panicked.
@@ -101,12 +101,15 @@ impl Handler<'_> {
 
     /// Processes the record; returns whether it is settled.
     async fn process(&self, is_at_most_once: bool) -> bool {
+        let spec = self.current_spec();
+        let Some(entry) = entry(&*spec) else { return false };
         // Boxed, here and below: the task of each record would be as large as its rarest case.
+        if (is_at_most_once || !entry.reply_to.is_empty()) && !Box::pin(self.schema_known(entry)).await {
+            return false;
+        }
         if is_at_most_once && !Box::pin(self.commit()).await {
             return false;
         }
-        let spec = self.current_spec();
-        let Some(entry) = entry(&*spec) else { return false };
         match (entry.reply_address(self.record()), is_at_most_once) {
             (Ok(None), false) => self.process_with_retries().await,
             (Ok(None), true) => Box::pin(self.process_once()).await,
@@ -259,9 +262,31 @@ impl Handler<'_> {
 
     /// The value with its type, if a schema registry knows it.
     async fn typed(&self, entry: &Entry) -> Result<Option<Typed>, Fault> {
-        match (&entry.registry, &self.record().value) {
-            (Some(access), Some(value)) => self.context.registry(access)?.read(value).await.map(Some),
-            _ => Ok(None),
+        let (Some(access), Some(value)) = (&entry.registry, &self.record().value) else { return Ok(None) };
+        let registry = self.context.registry(access)?;
+        tokio::select! {
+            biased;
+            typed = registry.read(value) => typed.map(Some),
+            () = self.delivery.stop.cancelled() => Err(unusable("the partition is being revoked")),
+        }
+    }
+
+    /// Waits until the registry can be asked for the schema of a record that is processed once: an outage must not lose it. `false` if its partition is
+    /// being revoked.
+    async fn schema_known(&self, entry: &Entry) -> bool {
+        let (topic, partition, offset) = (&self.record().topic, self.record().partition, self.record().offset);
+        let mut backoff = retry_backoff();
+        loop {
+            match self.typed(entry).await {
+                Err(fault) if fault.code == Code::Unavailable => {
+                    tracing::warn!(%topic, partition, offset, reason = %fault.reason, "schema of a record unknown; retrying");
+                }
+                // Whatever else is wrong with it is the outcome of the record.
+                _ => return true,
+            }
+            if !backoff.wait(self.delivery.stop.cancelled()).await {
+                return false;
+            }
         }
     }
 

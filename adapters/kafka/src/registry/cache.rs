@@ -37,7 +37,24 @@ impl<K, V> Default for Cache<K, V> {
     }
 }
 
-impl<K: Clone + Eq + Hash, V> Cache<K, V> {
+impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
+    /// The value of a key, if it is there; the entry is not there, or locked, while it is being got.
+    pub(super) fn get(&self, key: &K) -> Option<V> {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = entries.uses + 1;
+        let kept = entries.by_key.get_mut(key)?;
+        let value = kept.entry.try_lock().ok()?.clone();
+        (kept.used, entries.uses) = (used, used);
+        value
+    }
+
+    /// Removes the entry of a key.
+    pub(super) fn remove(&self, key: &K) {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let removed = entries.by_key.remove(key);
+        entries.len -= removed.map_or(0, |kept| kept.len);
+    }
+
     /// The entry of a key; a new one is empty.
     pub(super) fn entry(&self, key: K) -> Entry<V> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -54,6 +54,13 @@ pub(super) fn segment(text: &str) -> String {
     utf8_percent_encode(text, UNESCAPED).to_string()
 }
 
+/// Whether the registry says that it does not have what was asked for: a subject, a version or a schema.
+fn is_unknown(body: &[u8]) -> bool {
+    let answer: Option<Json> = serde_json::from_slice(body).ok();
+    let code = answer.as_ref().and_then(|answer| answer.get("error_code")).and_then(Json::as_u64);
+    matches!(code, Some(40401..=40403))
+}
+
 impl Client {
     pub(super) fn new(access: &RegistryAccess) -> Result<Self, AdapterError> {
         let dialer = Dialer::new(&access.endpoint, access.tls.as_ref(), &[], TIMEOUT)?;
@@ -91,7 +98,8 @@ impl Client {
         let (status, body) = asking.await.unwrap_or_else(|_| Err(unusable("it does not answer in time")))?;
         match status {
             StatusCode::OK => serde_json::from_slice(&body).map(Some).map_err(|_| unusable("its answer is not JSON")),
-            StatusCode::NOT_FOUND => Ok(None),
+            // Anything else in between may answer with the same status.
+            StatusCode::NOT_FOUND if is_unknown(&body) => Ok(None),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(unusable("it refuses the login")),
             other => Err(unusable(&format!("it answered with status {}", other.as_u16()))),
         }

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use crossdock_contract::{AvroType, Contract, TypeRef, Typed, UnknownFields};
-use crossdock_message::{BodyType, Limits};
+use crossdock_message::{BodyType, Fault, Limits};
 use crossdock_proto::{Files, compile};
 use serde_json::Value as Json;
 
-/// The name of the file that a protobuf schema without a name is.
-const FILE: &str = "schema.proto";
+use super::{invalid, unusable};
+
+/// The name of the file that a protobuf schema without a name is; no import has it.
+const FILE: &str = "@schema.proto";
 
 /// A schema as text.
 #[derive(Debug)]
@@ -48,10 +50,29 @@ pub(super) enum Schema {
 
 /// A `.proto` file.
 pub(super) struct ProtobufFile {
-    contract: Arc<Contract>,
-    limits: Arc<Limits>,
-    /// Types that were used, by the position of their message.
-    types: Mutex<HashMap<Vec<usize>, Arc<dyn BodyType>>>,
+    /// The types of its messages, by their position.
+    types: HashMap<Vec<usize>, Arc<dyn BodyType>>,
+    /// The positions of its messages, by their full names.
+    positions: HashMap<String, Vec<usize>>,
+}
+
+/// Why an answer of a registry is no definition.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Problem {
+    /// It is not one of a registry.
+    Answer(&'static str),
+    /// The schema cannot be used.
+    Schema(String),
+}
+
+impl Problem {
+    /// The fault of a record whose schema has this number.
+    pub(super) fn of(&self, id: u32) -> Fault {
+        match self {
+            Self::Answer(problem) => unusable(problem),
+            Self::Schema(problem) => invalid(format!("the schema {id}: {problem}")),
+        }
+    }
 }
 
 impl fmt::Debug for Schema {
@@ -64,30 +85,30 @@ impl fmt::Debug for Schema {
     }
 }
 
-impl Definition {
-    /// Reads the answer of a registry.
-    ///
-    /// # Errors
-    /// What it lacks.
-    pub(super) fn read(name: &str, answer: &Json) -> Result<Self, String> {
-        let kind = match answer.get("schemaType").and_then(Json::as_str) {
-            None | Some("AVRO") => Kind::Avro,
-            Some("PROTOBUF") => Kind::Protobuf,
-            Some("JSON") => Kind::Json,
-            Some(other) => {
-                return Err(format!("schemas of type {other} are not supported: AVRO, PROTOBUF and JSON are"));
-            }
-        };
-        let text = answer.get("schema").and_then(Json::as_str).ok_or("the registry's answer has no `schema`")?;
-        let references = answer.get("references").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
-        let references = references.iter().map(|reference| {
-            let text = |key| reference.get(key).and_then(Json::as_str).map(str::to_owned);
-            let version = reference.get("version").and_then(Json::as_u64);
-            Some(Reference { name: text("name")?, subject: text("subject")?, version: version? })
-        });
-        let references = references.collect::<Option<_>>().ok_or("a reference lacks its name, subject or version")?;
-        Ok(Self { name: name.to_owned(), kind, text: text.to_owned(), references })
-    }
+/// Reads the answer of a registry.
+///
+/// # Errors
+/// What it lacks.
+pub(super) fn definition(name: &str, answer: &Json) -> Result<Definition, Problem> {
+    let text = answer.get("schema").and_then(Json::as_str).ok_or(Problem::Answer("its answer has no `schema`"))?;
+    let kind = match answer.get("schemaType").and_then(Json::as_str) {
+        None | Some("AVRO") => Kind::Avro,
+        Some("PROTOBUF") => Kind::Protobuf,
+        Some("JSON") => Kind::Json,
+        Some(other) => {
+            let problem = format!("schemas of type {other} are not supported: AVRO, PROTOBUF and JSON are");
+            return Err(Problem::Schema(problem));
+        }
+    };
+    let references = answer.get("references").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
+    let references = references.iter().map(|reference| {
+        let text = |key| reference.get(key).and_then(Json::as_str).map(str::to_owned);
+        let version = reference.get("version").and_then(Json::as_u64);
+        Some(Reference { name: text("name")?, subject: text("subject")?, version: version? })
+    });
+    let references = references.collect::<Option<_>>();
+    let references = references.ok_or(Problem::Answer("a reference in its answer is incomplete"))?;
+    Ok(Definition { name: name.to_owned(), kind, text: text.to_owned(), references })
 }
 
 impl Schema {
@@ -112,7 +133,7 @@ impl Schema {
             }
             Kind::Protobuf => {
                 let contract = compile(&[FILE], &Sources { root, others }).map_err(|error| error.to_string())?;
-                Ok(Self::Protobuf(ProtobufFile { contract: Arc::new(contract), limits, types: Mutex::default() }))
+                Ok(Self::Protobuf(ProtobufFile::new(contract, origin, &limits)))
             }
         }
     }
@@ -135,25 +156,27 @@ impl Files for Sources<'_> {
 }
 
 impl ProtobufFile {
+    fn new(contract: Contract, origin: &str, limits: &Arc<Limits>) -> Self {
+        let contract = Arc::new(contract);
+        let (mut types, mut positions) = (HashMap::new(), HashMap::new());
+        for (path, id) in contract.messages_of(FILE) {
+            let type_ref = TypeRef::new(Arc::clone(&contract), id);
+            positions.insert(type_ref.name().to_string(), path.clone());
+            let of_type = Typed::new(type_ref, UnknownFields::Refuse, Arc::clone(limits)).with_origin(origin);
+            types.insert(path, Arc::new(of_type) as Arc<dyn BodyType>);
+        }
+        Self { types, positions }
+    }
+
     /// The message at a position.
     pub(super) fn message_at(&self, path: &[usize]) -> Option<Arc<dyn BodyType>> {
-        let mut types = self.types.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = types.get(path) {
-            return Some(Arc::clone(known));
-        }
-        // There are at most as many as the file has messages.
-        let id = self.contract.message_at(FILE, path)?;
-        let type_ref = TypeRef::new(Arc::clone(&self.contract), id);
-        let of_type: Arc<dyn BodyType> =
-            Arc::new(Typed::new(type_ref, UnknownFields::Refuse, Arc::clone(&self.limits)));
-        types.insert(path.to_vec(), Arc::clone(&of_type));
-        Some(of_type)
+        self.types.get(path).cloned()
     }
 
     /// A message by its full name, with its position; the first one without a name.
     pub(super) fn message(&self, name: Option<&str>) -> Option<(Vec<usize>, Arc<dyn BodyType>)> {
         let path = match name {
-            Some(name) => self.contract.position_of(FILE, name)?,
+            Some(name) => self.positions.get(name)?.clone(),
             None => vec![0],
         };
         let of_type = self.message_at(&path)?;
@@ -170,7 +193,7 @@ mod tests {
 
     fn compile(answers: &[(&str, Json)]) -> Result<Schema, String> {
         let mut definitions: Vec<_> =
-            answers.iter().map(|(name, answer)| Definition::read(name, answer).expect("a definition")).collect();
+            answers.iter().map(|(name, answer)| definition(name, answer).expect("a definition")).collect();
         let root = definitions.remove(0);
         Schema::compile(&root, &definitions, "test", Arc::default())
     }
@@ -187,8 +210,8 @@ mod tests {
         };
         for (name, path) in [("shop.Order", vec![0]), ("shop.Order.Line", vec![0, 0]), ("shop.Note", vec![1])] {
             let (found, of_type) = file.message(Some(name)).expect(name);
-            assert_eq!((found, of_type.name()), (path.clone(), name));
-            assert_eq!(file.message_at(&path).expect("the same").name(), name);
+            assert_eq!((found, of_type.name()), (path.clone(), &*format!("{name} (test)")));
+            assert_eq!(file.message_at(&path).expect("the same").name(), of_type.name());
         }
         assert_eq!(file.message(None).expect("the first").0, [0]);
         assert!(file.message(Some("geo.Place")).is_none(), "a message of another file");
@@ -198,22 +221,46 @@ mod tests {
     }
 
     #[test]
+    fn types_with_one_name_and_two_origins_differ() {
+        let text = r#"syntax = "proto3"; package shop; message Order { int64 id = 1; }"#;
+        let answer = json!({ "schemaType": "PROTOBUF", "schema": text });
+        let of_origin = |origin| {
+            let root = definition("", &answer).expect("a definition");
+            let Ok(Schema::Protobuf(file)) = Schema::compile(&root, &[], origin, Arc::default()) else {
+                panic!("protobuf")
+            };
+            file.message(None).expect("a message").1.name().to_owned()
+        };
+        assert_ne!(of_origin("schema 1 of a"), of_origin("schema 2 of a"));
+        assert_eq!(of_origin("schema 1 of a"), of_origin("schema 1 of a"));
+    }
+
+    #[test]
+    fn files_that_confluent_has_built_in_need_no_reference() {
+        let text = r#"syntax = "proto3"; package shop; import "confluent/meta.proto"; import "confluent/type/decimal.proto";
+            import "google/type/money.proto"; import "google/type/date.proto"; import "google/protobuf/timestamp.proto";
+            message Order { int64 id = 1 [(confluent.field_meta).doc = "its number"]; confluent.type.Decimal weight = 2;
+                google.type.Money price = 3; google.type.Date due = 4; google.protobuf.Timestamp at = 5; }"#;
+        let Ok(Schema::Protobuf(file)) = compile(&[("", json!({ "schemaType": "PROTOBUF", "schema": text }))]) else {
+            panic!("a protobuf schema")
+        };
+        assert!(file.message(Some("shop.Order")).is_some());
+    }
+
+    #[test]
     fn definitions_are_read_from_answers() {
         let avro = json!({ "schema": "{\"type\":\"record\",\"name\":\"a.R\",\"fields\":[{\"name\":\"e\",\"type\":\"b.E\"}]}",
             "references": [{ "name": "b.E", "subject": "e-value", "version": 2 }] });
-        let definition = Definition::read("", &avro).expect("a definition");
+        let definition = super::definition("", &avro).expect("a definition");
         assert_eq!((&*definition.references[0].subject, definition.references[0].version), ("e-value", 2));
         let enumeration = json!({ "schema": "{\"type\":\"enum\",\"name\":\"b.E\",\"symbols\":[\"X\"]}" });
         let Ok(Schema::Avro(of_type)) = compile(&[("", avro), ("b.E", enumeration)]) else { panic!("an Avro schema") };
         let written = of_type.recode(&Bytes::from_static(b"{\"e\":\"X\"}"), Format::Json, Format::Avro);
         assert_eq!(&written.expect("valid")[..], [0]);
-        for (answer, problem) in [
-            (json!({}), "no `schema`"),
-            (json!({ "schema": "", "schemaType": "XML" }), "XML"),
-            (json!({ "schema": "", "references": [{ "name": "x" }] }), "lacks"),
-        ] {
-            let found = Definition::read("", &answer).expect_err("not a definition");
-            assert!(found.contains(problem), "{found}");
-        }
+        let problem = |answer: Json| super::definition("", &answer).expect_err("not a definition");
+        assert!(matches!(problem(json!({ "error": "login" })), Problem::Answer(_)));
+        assert!(matches!(problem(json!([])), Problem::Answer(_)));
+        assert!(matches!(problem(json!({ "schema": "", "schemaType": "XML" })), Problem::Schema(_)));
+        assert!(matches!(problem(json!({ "schema": "", "references": [{ "name": "x" }] })), Problem::Answer(_)));
     }
 }

@@ -2,57 +2,31 @@
 
 use prost::Message as _;
 
-use super::descriptor;
+use super::descriptor::{File, Record};
 use crate::model::{Contract, RecordId};
 
 impl Contract {
-    /// The message at a position in a `.proto` file: the index of a top-level message, then those of nested ones. Messages count in the order of their
-    /// declaration; entries of maps do not.
+    /// The messages of a `.proto` file with their positions: the index of a top-level message, then those of nested ones. Messages count in the order of
+    /// their declaration; entries of maps do not, as for Confluent's client for Java.
     #[must_use]
-    pub fn message_at(&self, file: &str, path: &[usize]) -> Option<RecordId> {
-        let file = self.descriptor(file)?;
-        let (first, rest) = path.split_first()?;
-        let mut message = declared(&file.message_type).nth(*first)?;
-        let mut name = qualified(&file.package, &message.name);
-        for index in rest {
-            message = declared(&message.nested_type).nth(*index)?;
-            name = qualified(&name, &message.name);
-        }
-        self.find_record(&name)
+    pub fn messages_of(&self, file: &str) -> Vec<(Vec<usize>, RecordId)> {
+        let mut found = Vec::new();
+        let source = self.files.iter().find(|source| source.name == file);
+        let file = source.and_then(|source| File::decode(source.descriptor.clone()).ok()).unwrap_or_default();
+        self.collect(&file.message_type, &file.package, &[], &mut found);
+        found
     }
 
-    /// The position of a message in a `.proto` file, as [`Contract::message_at`] takes it.
-    #[must_use]
-    pub fn position_of(&self, file: &str, name: &str) -> Option<Vec<usize>> {
-        let file = self.descriptor(file)?;
-        let mut messages = &file.message_type;
-        let mut scope = file.package.clone();
-        let mut path = Vec::new();
-        loop {
-            let found = declared(messages).enumerate().find(|(_, message)| {
-                let of_message = qualified(&scope, &message.name);
-                name == of_message || name.strip_prefix(&*of_message).is_some_and(|rest| rest.starts_with('.'))
-            });
-            let (index, message) = found?;
-            path.push(index);
-            scope = qualified(&scope, &message.name);
-            if scope == name {
-                return Some(path);
+    /// Recurses as deep as messages are nested, which was bounded when the contract was read.
+    fn collect(&self, messages: &[Record], scope: &str, path: &[usize], found: &mut Vec<(Vec<usize>, RecordId)>) {
+        let is_entry = |message: &&Record| message.options.as_ref().is_some_and(|options| options.map_entry);
+        for (index, message) in messages.iter().filter(|message| !is_entry(message)).enumerate() {
+            let name = if scope.is_empty() { message.name.clone() } else { format!("{scope}.{}", message.name) };
+            let path = [path, &[index]].concat();
+            if let Some(id) = self.find_record(&name) {
+                found.push((path.clone(), id));
             }
-            messages = &message.nested_type;
+            self.collect(&message.nested_type, &name, &path, found);
         }
     }
-
-    fn descriptor(&self, file: &str) -> Option<descriptor::File> {
-        let source = self.files.iter().find(|source| source.name == file)?;
-        descriptor::File::decode(source.descriptor.clone()).ok()
-    }
-}
-
-fn declared(messages: &[descriptor::Record]) -> impl Iterator<Item = &descriptor::Record> {
-    messages.iter().filter(|message| !message.options.as_ref().is_some_and(|options| options.map_entry))
-}
-
-fn qualified(scope: &str, name: &str) -> String {
-    if scope.is_empty() { name.to_owned() } else { format!("{scope}.{name}") }
 }

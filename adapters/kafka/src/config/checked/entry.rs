@@ -115,7 +115,12 @@ impl Entry {
         }
         let registry = match &settings.registry {
             None => None,
-            Some(registry) => Some(RegistryAccess::read(registry, node.get("registry").unwrap_or(node), reader)?),
+            Some(registry) => Some(RegistryAccess::read(
+                registry,
+                context.contracts.limits(),
+                node.get("registry").unwrap_or(node),
+                reader,
+            )?),
         };
         if let Some(format) = node.get("format").filter(|_| registry.is_some()) {
             let message = "the format of values with a registry is that of their schema";

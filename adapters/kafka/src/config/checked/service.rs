@@ -93,7 +93,9 @@ impl Service {
         };
         let registry = match &settings.registry {
             None => None,
-            Some(registry) => Some(RegistryAccess::read(registry, node.get("registry").unwrap_or(node), reader)?),
+            Some(registry) => {
+                Some(RegistryAccess::read(registry, contracts.limits(), node.get("registry").unwrap_or(node), reader)?)
+            }
         };
         for ((_, operation), (_, node)) in settings.operations.0.iter().zip(nodes) {
             if operation.reply && replies.is_none() {

@@ -109,17 +109,26 @@ impl Member {
             let highest = offsets.entry(id.partition.clone()).or_insert(behind);
             *highest = behind.max(*highest);
         }
-        let next = offsets.iter().map(|(partition, (_, offset))| (partition.clone(), *offset)).collect();
-        let sent = if offsets.is_empty() {
-            Ok(())
-        } else {
-            offsets_list(&next).and_then(|list| self.consumer.commit(&list, CommitMode::Sync))
+        let send = |offsets: &BTreeMap<PartitionId, (u64, i64)>| {
+            let list = offsets.iter().map(|(partition, (_, offset))| (partition.clone(), *offset)).collect();
+            self.consumer.commit(&offsets_list(&list)?, CommitMode::Sync)
         };
-        if sent.is_ok() {
-            committed.extend(offsets);
+        let mut failed = None;
+        match if offsets.is_empty() { Ok(()) } else { send(&offsets) } {
+            Ok(()) => committed.extend(offsets),
+            Err(error) if offsets.len() == 1 => failed = Some(error),
+            // Some of them may be committed: the client reports the failure of any partition as that of all.
+            Err(_) => {
+                for alone in offsets.into_iter().map(|offset| BTreeMap::from([offset])) {
+                    match send(&alone) {
+                        Ok(()) => committed.extend(alone),
+                        Err(error) => failed = Some(error),
+                    }
+                }
+            }
         }
-        let lost = KafkaError::ConsumerCommit(RDKafkaErrorCode::AssignmentLost);
-        let of_record = |id| if is_committed(&committed, id) { Ok(()) } else { sent.clone().and(Err(lost.clone())) };
+        let failed = failed.unwrap_or(KafkaError::ConsumerCommit(RDKafkaErrorCode::AssignmentLost));
+        let of_record = |id| if is_committed(&committed, id) { Ok(()) } else { Err(failed.clone()) };
         ids.iter().map(of_record).collect()
     }
 
