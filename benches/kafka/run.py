@@ -68,7 +68,7 @@ class TestBed:
 
     def run(self, *arguments):
         command = [self.bare, arguments[0], self.brokers, *map(str, arguments[1:])]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
     def new_topics(self):
         """Creates topics that no program has used."""

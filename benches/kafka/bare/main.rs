@@ -202,7 +202,15 @@ fn pace(brokers: &str, from: &str, to: &str, count: usize) -> Result {
     let metadata = consumer.fetch_metadata(Some(to), TIMEOUT)?;
     let mut partitions = TopicPartitionList::new();
     for partition in metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions) {
-        let (_, end) = consumer.fetch_watermarks(to, partition.id(), TIMEOUT)?;
+        // A new partition may not have a leader yet.
+        let begun = Instant::now();
+        let end = loop {
+            match consumer.fetch_watermarks(to, partition.id(), TIMEOUT) {
+                Ok((_, end)) => break end,
+                Err(error) if begun.elapsed() > TIMEOUT => return Err(error.into()),
+                Err(_) => std::thread::park_timeout(Duration::from_millis(100)),
+            }
+        };
         partitions.add_partition_offset(to, partition.id(), Offset::Offset(end))?;
     }
     consumer.assign(&partitions)?;
@@ -214,9 +222,11 @@ fn pace(brokers: &str, from: &str, to: &str, count: usize) -> Result {
         let (key, value) = ((number % KEYS).to_string(), format!("{{\"n\":{number}}}"));
         producer.send(BaseRecord::to(from).key(&key).payload(&value)).map_err(|(error, _)| error)?;
         loop {
-            let message = consumer.poll(TIMEOUT).ok_or("a record did not arrive")??;
-            if message.payload() == Some(value.as_bytes()) {
-                break;
+            // A poll also ends for other events.
+            match consumer.poll(TIMEOUT).transpose()? {
+                Some(message) if message.payload() == Some(value.as_bytes()) => break,
+                _ if begun.elapsed() > TIMEOUT => return Err("a record did not arrive".into()),
+                _ => {}
             }
         }
         if number >= WARM_UP {
