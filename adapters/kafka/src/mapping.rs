@@ -13,15 +13,14 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::error::bad_reply;
-use crate::received::ReceivedRecord;
-use crate::registry::Typed;
+use crate::received::{ReceivedRecord, Typed};
 
 /// The method of every message received from a topic.
 pub(crate) const CONSUME: &str = "CONSUME";
 /// The header with the media type of the value, as CloudEvents and Spring use it.
 pub(crate) const CONTENT_TYPE: &str = "content-type";
 /// Unreserved characters, which a path contains unescaped (RFC 3986 §2.3).
-pub(crate) const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// The longest trace header that is forwarded, in bytes (W3C Trace Context §3.3.1.5 requires at least 512).
 const TRACE_LEN_MAX: usize = 512;
 /// The header of a request with the milliseconds until its deadline, from the time of its record.

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossdock_message::ByteString;
+use crossdock_message::{BodyType, ByteString, Format};
 use crossdock_ports::Fields;
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Headers as _};
@@ -25,6 +25,15 @@ pub(crate) struct ReceivedRecord {
     pub(crate) has_unreadable_headers: bool,
     /// Milliseconds since 1970.
     pub(crate) timestamp: Option<i64>,
+}
+
+/// A value with the type that a schema registry knows, without the number of its schema.
+#[derive(Debug)]
+pub(crate) struct Typed {
+    pub(crate) value: Bytes,
+    pub(crate) format: Format,
+    /// `None` for JSON, which says itself what it is.
+    pub(crate) of_type: Option<Arc<dyn BodyType>>,
 }
 
 impl ReceivedRecord {

@@ -21,6 +21,8 @@ use self::cache::Cache;
 use self::client::Client;
 use self::schema::{Definition, Reference, Schema, definition};
 use crate::config::RegistryAccess;
+use crate::mapping::escaped;
+use crate::received::Typed;
 
 /// How long the newest version of a subject is used before the registry is asked again.
 const VERSION_TIME: Duration = Duration::from_secs(300);
@@ -91,15 +93,6 @@ struct Version {
     id: u32,
     /// When it is asked for again; `None` if it never changes.
     until: Option<Instant>,
-}
-
-/// A value without what stands in front of it, and its type.
-#[derive(Debug)]
-pub(crate) struct Typed {
-    pub(crate) value: Bytes,
-    pub(crate) format: Format,
-    /// `None` for JSON, which says itself what it is.
-    pub(crate) of_type: Option<Arc<dyn BodyType>>,
 }
 
 /// How a value is written.
@@ -250,7 +243,7 @@ impl Registry {
             if others.iter().any(|other| other.name == reference.name) {
                 continue;
             }
-            let path = format!("/subjects/{}/versions/{}", client::segment(&reference.subject), reference.version);
+            let path = format!("/subjects/{}/versions/{}", escaped(&reference.subject), reference.version);
             // It exists, as the schema does.
             let missing =
                 || unusable(&format!("it does not have `{}`, to which schema {id} refers", reference.subject));
@@ -311,7 +304,7 @@ impl Registry {
 
     async fn ask_version(&self, subject: &str, version: Option<u32>) -> Result<u32, Fault> {
         let number = version.map_or_else(|| "latest".to_owned(), |version| version.to_string());
-        let path = format!("/subjects/{}/versions/{number}", client::segment(subject));
+        let path = format!("/subjects/{}/versions/{number}", escaped(subject));
         let missing = || unusable(&format!("it has no version {number} of the subject `{subject}`"));
         let reply = self.client.get(&path).await?.ok_or_else(missing)?;
         let id = reply.get("id").and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok());

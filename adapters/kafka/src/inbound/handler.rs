@@ -21,8 +21,8 @@ use super::{ListenerContext, ROUTES_INTERVAL, retry_backoff};
 use crate::config::{Entry, RejectPolicy};
 use crate::mapping;
 use crate::producer::Record;
-use crate::received::ReceivedRecord;
-use crate::registry::{Typed, unusable};
+use crate::received::{ReceivedRecord, Typed};
+use crate::registry::unusable;
 use crate::transaction::Participant;
 
 /// How long a record waits after its handler panicked.

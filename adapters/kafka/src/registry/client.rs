@@ -15,11 +15,9 @@ use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use percent_encoding::utf8_percent_encode;
 use serde_json::Value as Json;
 
 use crate::config::{RegistryAccess, RegistryLogin};
-use crate::mapping::UNESCAPED;
 
 /// For a question and its answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,11 +45,6 @@ pub(crate) fn unusable(problem: &str) -> Fault {
         // The brokers are not to blame.
         .with_endpoint_verdict(EndpointVerdict::None)
         .logged()
-}
-
-/// A part of a path.
-pub(super) fn segment(text: &str) -> String {
-    utf8_percent_encode(text, UNESCAPED).to_string()
 }
 
 /// Whether the registry says that it does not have what was asked for: a subject, a version or a schema.
