@@ -187,7 +187,7 @@ settings! {
         /// The maximum distance, in records, between the first record of a partition that is not settled and the last one that is being processed.
         pub(crate) window: usize = 1_000,
         /// The maximum size of the records of a partition that were read and are not settled.
-        pub(crate) window_size: Size = Size(16 << 20),
+        pub(crate) window_size: Size = Size(64 << 20),
         /// The maximum size of a record's value.
         pub(crate) max: Size = Size(1 << 20),
         /// The format of values without a `content-type` header.
