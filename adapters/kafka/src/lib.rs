@@ -14,6 +14,7 @@
 //! | `dead_letters` | dead letter topics, for the commands that list and replay them |
 //! | `transaction` | transactions of records and offsets |
 //! | `declare` | creates topics |
+//! | `shared` | what several listeners and services share |
 //! | `registry` | schema registries: the types of values |
 //! | `received` | records as received |
 //! | `mapping` | canonical messages to and from records |
@@ -33,6 +34,7 @@ mod received;
 mod registry;
 mod replies;
 mod requests;
+mod shared;
 mod transaction;
 
 pub use adapter::KafkaAdapter;

@@ -13,7 +13,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::error::bad_reply;
-use crate::received::{ReceivedRecord, Typed};
+use crate::received::{ReceivedRecord, TypedValue};
 
 /// The method of every message received from a topic.
 pub(crate) const CONSUME: &str = "CONSUME";
@@ -58,7 +58,7 @@ pub(crate) fn request(
     request_headers: &[ByteString],
     default_format: Format,
     call: Option<&Arc<CallType>>,
-    typed: Option<Typed>,
+    typed: Option<TypedValue>,
 ) -> Result<Message, Fault> {
     if record.has_unreadable_headers {
         return Err(Fault::caller(Code::InvalidArgument, "HEADER", "the name of a header is not UTF-8"));
@@ -100,7 +100,7 @@ pub(crate) fn request(
 }
 
 /// The body of a value with a schema, as the request of a call.
-fn typed_body(Typed { value, format, of_type }: Typed, call: Option<&Arc<CallType>>) -> Result<Body, Fault> {
+fn typed_body(TypedValue { value, format, of_type }: TypedValue, call: Option<&Arc<CallType>>) -> Result<Body, Fault> {
     let (call, wire) = match (call, of_type) {
         (None, None) => return Ok(Body::raw(value.into(), format)),
         (None, Some(of_type)) => return Ok(Body::typed(value.into(), format, of_type)),

@@ -1,8 +1,7 @@
 //! The producers of the process: one idempotent producer for each cluster, which all data arbiters share.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossdock_message::Fault;
@@ -16,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::client::{Monitor, Observer};
 use crate::config::{Cluster, Compression};
 use crate::error::{is_size_limit, not_sent, not_stored, unconfirmed, unreachable};
+use crate::shared::SharedByKey;
 
 /// Bounds on the records that wait to be sent or confirmed.
 const WAITING_COUNT_MAX: usize = 100_000;
@@ -57,31 +57,20 @@ impl Default for Batching {
 }
 
 /// A cluster, a compression and a linger time.
-type Key = (u64, &'static str, Duration);
+pub(crate) type Key = (u64, &'static str, Duration);
 
 /// All producers of the process.
-#[derive(Debug, Default)]
-pub(crate) struct Producers(Mutex<HashMap<Key, Weak<Producer>>>);
+pub(crate) type Producers = SharedByKey<Key, Producer>;
 
 impl Producers {
     /// The producer for a cluster; created on first use.
     pub(crate) fn producer(&self, cluster: &Cluster, batching: Batching) -> Result<Arc<Producer>, AdapterError> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|_, producer| producer.strong_count() > 0);
-        let key = key(cluster, batching);
-        if let Some(producer) = open.get(&key).and_then(Weak::upgrade) {
-            return Ok(producer);
-        }
-        let producer = Arc::new(Producer::open(cluster, batching)?);
-        open.insert(key, Arc::downgrade(&producer));
-        Ok(producer)
+        self.get_or_open(key(cluster, batching), || Producer::open(cluster, batching).map(Arc::new))
     }
 
     /// The status of the connection to a cluster; `None` if nothing writes to it.
     pub(crate) fn status(&self, cluster: &Cluster, batching: Batching) -> Option<PortStatus> {
-        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let producer = open.get(&key(cluster, batching))?.upgrade()?;
-        Some(producer.monitor.status())
+        self.get(&key(cluster, batching)).map(|producer| producer.monitor.status())
     }
 }
 

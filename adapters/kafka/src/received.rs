@@ -29,7 +29,7 @@ pub(crate) struct ReceivedRecord {
 
 /// A value with the type that a schema registry knows, without the number of its schema.
 #[derive(Debug)]
-pub(crate) struct Typed {
+pub(crate) struct TypedValue {
     pub(crate) value: Bytes,
     pub(crate) format: Format,
     /// `None` for JSON, which says itself what it is.

@@ -5,9 +5,8 @@ mod client;
 mod frame;
 mod schema;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,12 +16,13 @@ use serde_json::Value as Json;
 
 pub(crate) use self::client::unusable;
 
-use self::cache::Cache;
+use self::cache::{Cache, Entry};
 use self::client::Client;
 use self::schema::{Definition, Reference, Schema, definition};
 use crate::config::RegistryAccess;
 use crate::mapping::escaped;
-use crate::received::Typed;
+use crate::received::TypedValue;
+use crate::shared::SharedByKey;
 
 /// How long the newest version of a subject is used before the registry is asked again.
 const VERSION_TIME: Duration = Duration::from_secs(300);
@@ -38,8 +38,7 @@ const REFERENCES_MAX: usize = 100;
 const SCHEMA_LEN_MAX: usize = 1 << 20;
 
 /// All registries of the process.
-#[derive(Debug, Default)]
-pub(crate) struct Registries(Mutex<HashMap<u64, Weak<Registry>>>);
+pub(crate) type Registries = SharedByKey<u64, Registry>;
 
 impl Registries {
     /// The registry with this address and login; created on first use.
@@ -47,14 +46,7 @@ impl Registries {
     /// # Errors
     /// [`AdapterError::Settings`] if a file of its settings is unusable.
     pub(crate) fn registry(&self, access: &RegistryAccess) -> Result<Arc<Registry>, AdapterError> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|_, registry| registry.strong_count() > 0);
-        if let Some(registry) = open.get(&access.fingerprint).and_then(Weak::upgrade) {
-            return Ok(registry);
-        }
-        let registry = Arc::new(Registry::open(access)?);
-        open.insert(access.fingerprint, Arc::downgrade(&registry));
-        Ok(registry)
+        self.get_or_open(access.fingerprint, || Registry::open(access).map(Arc::new))
     }
 }
 
@@ -132,21 +124,21 @@ impl Registry {
     /// # Errors
     /// INVALID_ARGUMENT if there is no number in front of the value, or the registry does not know it or has an invalid schema for it; UNAVAILABLE if
     /// the registry cannot be reached or refuses the login.
-    pub(crate) async fn read(self: &Arc<Self>, value: &Bytes) -> Result<Typed, Fault> {
+    pub(crate) async fn read(self: &Arc<Self>, value: &Bytes) -> Result<TypedValue, Fault> {
         let (id, rest) = frame::split(value)?;
         match &*self.schema(id).await? {
             Schema::Avro(of_type) => {
                 let of_type = Arc::clone(of_type) as Arc<dyn BodyType>;
-                Ok(Typed { value: rest, format: Format::Avro, of_type: Some(of_type) })
+                Ok(TypedValue { value: rest, format: Format::Avro, of_type: Some(of_type) })
             }
             Schema::Protobuf(file) => {
                 let (path, rest) = frame::split_path(&rest)?;
                 let of_type = file
                     .message_at(&path)
                     .ok_or_else(|| invalid(format!("the schema {id} has no message at the position {path:?}")))?;
-                Ok(Typed { value: rest, format: Format::Protobuf, of_type: Some(of_type) })
+                Ok(TypedValue { value: rest, format: Format::Protobuf, of_type: Some(of_type) })
             }
-            Schema::Json => Ok(Typed { value: rest, format: Format::Json, of_type: None }),
+            Schema::Json => Ok(TypedValue { value: rest, format: Format::Json, of_type: None }),
         }
     }
 
@@ -193,19 +185,21 @@ impl Registry {
             return Ok(schema);
         }
         let registry = Arc::clone(self);
-        in_background(async move { registry.find(id).await }).await
+        // In the background: what a caller asked for is known to the next one, even if the caller leaves.
+        let finding = tokio::spawn(async move { registry.find(id).await });
+        finding.await.unwrap_or_else(|_| Err(unusable("asking it failed")))
     }
 
     async fn find(&self, id: u32) -> Result<Arc<Schema>, Fault> {
         if let Some(failed) = self.failed.get(&id).filter(|failed| Instant::now() < failed.until) {
             return Err(failed.fault);
         }
-        let entry = self.by_id.entry(id);
+        let entry = self.by_id.entry(&id);
         let mut known = entry.lock().await;
         if let Some(schema) = &*known {
             return Ok(Arc::clone(schema));
         }
-        // Somebody else may have asked meanwhile.
+        // Somebody else has asked meanwhile.
         if let Some(failed) = self.failed.get(&id).filter(|failed| Instant::now() < failed.until) {
             return Err(failed.fault);
         }
@@ -217,7 +211,7 @@ impl Registry {
                 Ok(schema)
             }
             Err(fault) => {
-                *self.failed.entry(id).lock().await = Some(Failed::new(&fault));
+                *self.failed.entry(&id).lock().await = Some(Failed::new(&fault));
                 self.by_id.remove(&id);
                 Err(fault)
             }
@@ -263,58 +257,82 @@ impl Registry {
         }
     }
 
-    /// The number of a version of a subject.
+    /// The number of a version of a subject. One that has expired is used until the answer is there.
     async fn version(self: &Arc<Self>, subject: &str, version: Option<u32>) -> Result<u32, Fault> {
-        let (key, now) = ((subject.to_owned(), version), Instant::now());
-        let (registry, asked) = (Arc::clone(self), key.clone());
-        let ask = in_background(async move { registry.find_version(asked).await });
-        match self.by_version.get(&key) {
-            Some(Ok(known)) => {
-                if known.until.is_some_and(|until| until <= now) {
-                    // It is still valid, and used until the answer is there.
-                    drop(tokio::spawn(ask));
-                }
-                Ok(known.id)
+        let key = (subject.to_owned(), version);
+        let entry = self.by_version.entry(&key);
+        if let Ok(mut known) = entry.try_lock()
+            && let Some(Ok(known)) = &mut *known
+        {
+            let now = Instant::now();
+            if known.until.is_some_and(|until| until <= now) {
+                // Nobody else asks meanwhile, or soon after a failure.
+                known.until = Some(now + UNKNOWN_TIME);
+                let (registry, entry) = (Arc::clone(self), Arc::clone(&entry));
+                drop(tokio::spawn(async move {
+                    if let Ok(found) = registry.ask_version(&key.0, version).await {
+                        *entry.lock().await = Some(Ok(found));
+                    }
+                }));
             }
-            Some(Err(failed)) if now < failed.until => Err(failed.fault),
-            _ => ask.await,
+            return Ok(known.id);
         }
+        let registry = Arc::clone(self);
+        let finding = tokio::spawn(async move { registry.find_version(&key, &entry).await });
+        finding.await.unwrap_or_else(|_| Err(unusable("asking it failed")))
     }
 
-    async fn find_version(&self, key: (String, Option<u32>)) -> Result<u32, Fault> {
-        let entry = self.by_version.entry(key.clone());
+    async fn find_version(
+        &self,
+        (subject, version): &(String, Option<u32>),
+        entry: &Entry<Result<Version, Failed>>,
+    ) -> Result<u32, Fault> {
         let mut known = entry.lock().await;
-        let now = Instant::now();
-        // Somebody else may have asked meanwhile.
         match &*known {
-            Some(Ok(known)) if known.until.is_none_or(|until| now < until) => return Ok(known.id),
-            Some(Err(failed)) if now < failed.until => return Err(failed.fault.clone()),
+            // Somebody else has asked meanwhile.
+            Some(Ok(known)) => return Ok(known.id),
+            Some(Err(failed)) if Instant::now() < failed.until => return Err(failed.fault.clone()),
             _ => {}
         }
-        let (subject, version) = key;
-        let found = self.ask_version(&subject, version).await;
-        let until = |time| version.is_none().then(|| Instant::now() + time);
-        *known = Some(match (&found, &*known) {
-            (Ok(id), _) => Ok(Version { id: *id, until: until(VERSION_TIME) }),
-            (Err(_), Some(Ok(Version { id, .. }))) => Ok(Version { id: *id, until: until(UNKNOWN_TIME) }),
-            (Err(fault), _) => Err(Failed::new(fault)),
-        });
-        found
+        let found = self.ask_version(subject, *version).await;
+        *known = Some(found.clone().map_err(|fault| Failed::new(&fault)));
+        found.map(|version| version.id)
     }
 
-    async fn ask_version(&self, subject: &str, version: Option<u32>) -> Result<u32, Fault> {
+    async fn ask_version(&self, subject: &str, version: Option<u32>) -> Result<Version, Fault> {
         let number = version.map_or_else(|| "latest".to_owned(), |version| version.to_string());
         let path = format!("/subjects/{}/versions/{number}", escaped(subject));
         let missing = || unusable(&format!("it has no version {number} of the subject `{subject}`"));
         let reply = self.client.get(&path).await?.ok_or_else(missing)?;
         let id = reply.get("id").and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok());
-        id.ok_or_else(|| unusable("its answer has no `id`"))
+        let id = id.ok_or_else(|| unusable("its answer has no `id`"))?;
+        Ok(Version { id, until: version.is_none().then(|| Instant::now() + VERSION_TIME) })
     }
 }
 
-/// Completes also if the caller leaves, so that what it asked for is known to the next one.
-async fn in_background<T: Send + 'static>(
-    asking: impl Future<Output = Result<T, Fault>> + Send + 'static,
-) -> Result<T, Fault> {
-    tokio::spawn(asking).await.unwrap_or_else(|_| Err(unusable("asking it failed")))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expired_version_is_used_while_the_registry_does_not_answer() {
+        // It takes connections and never answers.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", silent.local_addr().expect("an address"));
+        let endpoint = crossdock_transport::Endpoint::parse(&url).expect("a URL");
+        let access = RegistryAccess { endpoint, tls: None, login: None, limits: Arc::default(), fingerprint: 1 };
+        let registry = Arc::new(Registry::open(&access).expect("valid settings"));
+        let key = ("orders".to_owned(), None);
+        let expired = Version { id: 7, until: Some(Instant::now()) };
+        *registry.by_version.entry(&key).try_lock().expect("free") = Some(Ok(expired));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            for _ in 0..3 {
+                let found = tokio::time::timeout(Duration::from_secs(1), registry.version("orders", None)).await;
+                assert_eq!(found.expect("at once").expect("known"), 7);
+            }
+            let unknown = tokio::time::timeout(Duration::from_millis(100), registry.version("orders", Some(1)));
+            assert!(unknown.await.is_err(), "nothing is known of it");
+        });
+    }
 }

@@ -25,6 +25,7 @@ use crate::correlation::CorrelationId;
 use crate::declare;
 use crate::error::unreachable;
 use crate::received::ReceivedRecord;
+use crate::shared::SharedByKey;
 
 /// How long a poll waits for a reply; also the latency of noticing that nobody waits for replies any more.
 const POLL_TIME: Duration = Duration::from_millis(100);
@@ -45,30 +46,20 @@ const QUEUED_KIB_MAX: usize = 16 << 10;
 const FETCH_LEN_MAX: usize = 16 << 20;
 
 /// A cluster, a topic, its partitions and the convention.
-type Key = (u64, String, Vec<i32>, &'static str);
+pub(crate) type Key = (u64, String, Vec<i32>, &'static str);
 
 /// All receivers of replies of the process.
-#[derive(Debug, Default)]
-pub(crate) struct ReplyReceivers(Mutex<HashMap<Key, Weak<ReplyReceiver>>>);
+pub(crate) type ReplyReceivers = SharedByKey<Key, ReplyReceiver>;
 
 impl ReplyReceivers {
     /// The receiver for a topic; created on first use.
     pub(crate) fn receiver(&self, cluster: &Cluster, replies: &Replies) -> Result<Arc<ReplyReceiver>, AdapterError> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|_, receiver| receiver.strong_count() > 0);
-        let key = key(cluster, replies);
-        if let Some(receiver) = open.get(&key).and_then(Weak::upgrade) {
-            return Ok(receiver);
-        }
-        let receiver = ReplyReceiver::open(cluster, replies)?;
-        open.insert(key, Arc::downgrade(&receiver));
-        Ok(receiver)
+        self.get_or_open(key(cluster, replies), || ReplyReceiver::open(cluster, replies))
     }
 
     /// Whether replies can be received; `None` if nobody waits for any.
     pub(crate) fn status(&self, cluster: &Cluster, replies: &Replies) -> Option<PortStatus> {
-        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(open.get(&key(cluster, replies))?.upgrade()?.monitor.status())
+        self.get(&key(cluster, replies)).map(|receiver| receiver.monitor.status())
     }
 }
 

@@ -20,8 +20,9 @@ use crate::producer::{Batching, Record, client_config, close, enqueue};
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// For each request to the transaction coordinator.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bounds how long offsets wait for the coordinator of the group after its broker has left the cluster. librdkafka knows no timeout for that wait (its issue 5456):
-/// it looks for the new coordinator when the state of any connection changes (5511), which the closing of an idle one does.
+/// Bounds how long offsets wait for the coordinator of the group after its broker has left the cluster. librdkafka has no timeout for that
+/// wait (confluentinc/librdkafka#5456): it looks for the new coordinator when the state of any connection changes (#5511), which the closing of an idle
+/// one does.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A producer with a transactional id. At most one transaction is open.

@@ -19,7 +19,6 @@
 //! | `duration` | record of `months`, `days` and `millis` |
 
 mod calendar;
-mod failure;
 mod read;
 mod schema;
 #[cfg(test)]
@@ -31,8 +30,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossdock_message::{BodyType, ByteString, Code, Fault, Format, Limits, Value, json};
 
-use self::failure::Failure;
 use self::schema::Schema;
+use crate::codec::{CodecError, Failure, Outcome, Problem};
 
 /// A type of Avro as the type of bodies, in Avro's binary encoding and in JSON.
 #[derive(Debug)]
@@ -55,39 +54,46 @@ impl AvroType {
     }
 
     fn decode(&self, bytes: &Bytes) -> Result<Value, Fault> {
-        read::read(&self.schema, bytes, &self.limits).map_err(|failure| self.unreadable(&failure))
+        read::read(&self.schema, bytes, &self.limits)
+            .map_err(|failure| failure.into_error(None).unreadable(self.schema.name()))
     }
 
     fn encode(&self, value: &Value) -> Result<Bytes, Fault> {
-        let written = write::write(&self.schema, value, &self.limits);
-        written.map(Bytes::from).map_err(|failure| self.unwritable(&failure))
+        write::write(&self.schema, value, &self.limits).map(Bytes::from).map_err(|failure| self.unwritable(*failure))
     }
 
-    /// A value of JSON, with the types of the schema.
-    fn read_json(&self, bytes: &Bytes) -> Result<Value, Fault> {
-        let value = json::read(bytes, &self.limits).map_err(|error| {
-            Fault::caller(Code::InvalidArgument, "BODY_MALFORMED", format!("the body is not valid JSON: {error}"))
-        })?;
-        self.decode(&self.encode(&value)?)
+    /// A value of JSON, as it is written.
+    fn parse_json(&self, bytes: &Bytes) -> Result<Value, Fault> {
+        json::read(bytes, &self.limits).map_err(|error| {
+            let position = Some((error.line, error.column));
+            let error = CodecError { problem: Problem::Json(error.kind), path: String::new(), position };
+            error.unreadable(self.schema.name())
+        })
     }
 
     fn write_json(&self, value: &Value) -> Result<Bytes, Fault> {
         // The names of the schema can be far longer than what stands for them in Avro.
         let len_max = self.limits.written_len;
         if value.written_len(len_max) > len_max {
-            return Err(self.unwritable(&Failure::new(format!("it has more than {len_max} bytes in JSON"))));
+            return Err(self.unwritable(*failure(format!("it has more than {len_max} bytes in JSON"))));
         }
         let written = json::write(value).map(Bytes::from);
-        written.map_err(|error| self.unwritable(&Failure::new(error.to_string())))
+        written.map_err(|error| self.unwritable(*failure(error.to_string())))
     }
 
-    fn unreadable(&self, failure: &Failure) -> Fault {
-        failure.to_fault("BODY_MALFORMED", &format!("the body is not a valid {}", self.schema.name()))
+    fn unwritable(&self, failure: Failure) -> Fault {
+        failure.into_error(None).unwritable(self.schema.name())
     }
+}
 
-    fn unwritable(&self, failure: &Failure) -> Fault {
-        failure.to_fault("BODY_UNWRITABLE", &format!("the body cannot be written as {}", self.schema.name()))
-    }
+/// The failure of a value that is not of its type.
+#[expect(clippy::unnecessary_box_returns, reason = "failures are rare, and boxing them keeps results small")]
+fn failure(problem: impl Into<String>) -> Box<Failure> {
+    Failure::of(Problem::Avro(problem.into()))
+}
+
+fn fail<T>(problem: impl Into<String>) -> Outcome<T> {
+    Err(failure(problem))
 }
 
 impl BodyType for AvroType {
@@ -98,7 +104,8 @@ impl BodyType for AvroType {
     fn read(&self, bytes: &Bytes, format: Format) -> Result<Value, Fault> {
         match format {
             Format::Avro => self.decode(bytes),
-            Format::Json => self.read_json(bytes),
+            // With the types of the schema.
+            Format::Json => self.decode(&self.encode(&self.parse_json(bytes)?)?),
             other => Err(unsupported(other)),
         }
     }
@@ -116,16 +123,7 @@ impl BodyType for AvroType {
         match (from, to) {
             (from, to) if from == to => Ok(bytes.clone()),
             (Format::Avro, Format::Json) => self.write_json(&self.decode(bytes)?),
-            (Format::Json, Format::Avro) => {
-                let value = json::read(bytes, &self.limits).map_err(|error| {
-                    Fault::caller(
-                        Code::InvalidArgument,
-                        "BODY_MALFORMED",
-                        format!("the body is not valid JSON: {error}"),
-                    )
-                })?;
-                self.encode(&value)
-            }
+            (Format::Json, Format::Avro) => self.encode(&self.parse_json(bytes)?),
             (Format::Avro | Format::Json, other) | (other, _) => Err(unsupported(other)),
         }
     }

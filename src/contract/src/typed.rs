@@ -224,24 +224,11 @@ impl Typed {
     }
 
     fn unreadable(&self, error: &CodecError) -> Fault {
-        let mut fault = Fault::caller(
-            Code::InvalidArgument,
-            "BODY_MALFORMED",
-            format!("the body is not a valid {}: {error}", self.type_ref.name()),
-        );
-        if let Some((line, column)) = error.position {
-            fault = fault.with_detail("line", line.to_string()).with_detail("column", column.to_string());
-        }
-        if !error.path.is_empty() {
-            fault = fault.with_detail("field", error.path.clone());
-        }
-        fault
+        error.unreadable(self.type_ref.name())
     }
 
     fn unwritable(&self, error: &CodecError) -> Fault {
-        let message = format!("the body cannot be written as {}: {error}", self.type_ref.name());
-        let fault = Fault::caller(Code::InvalidArgument, "BODY_UNWRITABLE", message);
-        if error.path.is_empty() { fault } else { fault.with_detail("field", error.path.clone()) }
+        error.unwritable(self.type_ref.name())
     }
 
     /// Writes the JSON of the field that is the body.

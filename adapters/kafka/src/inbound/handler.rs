@@ -21,7 +21,7 @@ use super::{ListenerContext, ROUTES_INTERVAL, retry_backoff};
 use crate::config::{Entry, RejectPolicy};
 use crate::mapping;
 use crate::producer::Record;
-use crate::received::{ReceivedRecord, Typed};
+use crate::received::{ReceivedRecord, TypedValue};
 use crate::registry::unusable;
 use crate::transaction::Participant;
 
@@ -261,7 +261,7 @@ impl Handler<'_> {
     }
 
     /// The value with its type, if a schema registry knows it.
-    async fn typed(&self, entry: &Entry) -> Result<Option<Typed>, Fault> {
+    async fn typed(&self, entry: &Entry) -> Result<Option<TypedValue>, Fault> {
         let (Some(access), Some(value)) = (&entry.registry, &self.record().value) else { return Ok(None) };
         let registry = self.context.registry(access)?;
         tokio::select! {

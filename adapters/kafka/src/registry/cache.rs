@@ -56,11 +56,11 @@ impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
     }
 
     /// The entry of a key; a new one is empty.
-    pub(super) fn entry(&self, key: K) -> Entry<V> {
+    pub(super) fn entry(&self, key: &K) -> Entry<V> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         entries.uses += 1;
         let used = entries.uses;
-        if let Some(kept) = entries.by_key.get_mut(&key) {
+        if let Some(kept) = entries.by_key.get_mut(key) {
             kept.used = used;
             return Arc::clone(&kept.entry);
         }
@@ -68,7 +68,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
             entries.remove_oldest();
         }
         let entry = Entry::default();
-        entries.by_key.insert(key, Kept { entry: Arc::clone(&entry), used, len: 0 });
+        entries.by_key.insert(key.clone(), Kept { entry: Arc::clone(&entry), used, len: 0 });
         entry
     }
 
@@ -100,12 +100,12 @@ mod tests {
     fn the_entry_that_was_used_longest_ago_makes_room() {
         let cache: Cache<usize, usize> = Cache::default();
         for key in 0..ENTRIES_MAX {
-            *cache.entry(key).try_lock().expect("free") = Some(key);
+            *cache.entry(&key).try_lock().expect("free") = Some(key);
         }
-        assert_eq!(*cache.entry(0).try_lock().expect("free"), Some(0));
-        *cache.entry(ENTRIES_MAX).try_lock().expect("free") = Some(0);
-        assert_eq!(*cache.entry(0).try_lock().expect("free"), Some(0), "it was used again");
-        assert_eq!(*cache.entry(1).try_lock().expect("free"), None);
+        assert_eq!(*cache.entry(&0).try_lock().expect("free"), Some(0));
+        *cache.entry(&ENTRIES_MAX).try_lock().expect("free") = Some(0);
+        assert_eq!(*cache.entry(&0).try_lock().expect("free"), Some(0), "it was used again");
+        assert_eq!(*cache.entry(&1).try_lock().expect("free"), None);
         assert_eq!(cache.0.lock().expect("free").by_key.len(), ENTRIES_MAX);
     }
 
@@ -113,7 +113,7 @@ mod tests {
     fn values_make_room_for_a_large_one() {
         let cache: Cache<usize, ()> = Cache::default();
         for key in 0..4 {
-            cache.entry(key);
+            cache.entry(&key);
             cache.charge(&key, LEN_MAX / 4);
         }
         let kept = || {
@@ -123,7 +123,7 @@ mod tests {
             (keys, entries.len)
         };
         assert_eq!(kept(), (vec![0, 1, 2, 3], LEN_MAX));
-        cache.entry(0);
+        cache.entry(&0);
         cache.charge(&0, LEN_MAX / 2);
         assert_eq!(kept(), (vec![0, 2, 3], LEN_MAX));
         cache.charge(&3, 2 * LEN_MAX);

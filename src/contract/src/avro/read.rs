@@ -4,9 +4,10 @@ use bytes::Bytes;
 use crossdock_message::{ByteString, Decimal, Limits, Record, Value};
 use num_bigint::BigInt;
 
-use super::calendar::{date_text, local_text, time_text};
-use super::failure::{Failure, Outcome, fail};
+use super::calendar::{Unit, date_text, local_text, time_text};
 use super::schema::{Id, Node, Schema};
+use super::{fail, failure};
+use crate::codec::{Failure, Outcome, Problem};
 
 /// The memory that is reserved for items before they are read.
 const RESERVED_ITEMS_MAX: usize = 256;
@@ -35,11 +36,11 @@ struct Reader<'r> {
 impl<'r> Reader<'r> {
     fn value(&mut self, id: Id, depth_left: usize) -> Outcome<Value> {
         let Some(nodes_left) = self.nodes_left.checked_sub(1) else {
-            return fail(format!("more than {} values", self.limits.nodes));
+            return Err(Failure::of(Problem::Nodes(self.limits.nodes)));
         };
         self.nodes_left = nodes_left;
         let Some(depth_left) = depth_left.checked_sub(1) else {
-            return fail(format!("more than {} nested values", self.limits.depth));
+            return Err(Failure::of(Problem::Depth(self.limits.depth)));
         };
         let schema: &'r Schema = self.schema;
         Ok(match schema.node(id) {
@@ -59,9 +60,7 @@ impl<'r> Reader<'r> {
             Node::Enum(symbols) => {
                 let index = self.long()?;
                 let symbol = usize::try_from(index).ok().and_then(|index| symbols.get(index));
-                Value::Text(
-                    symbol.cloned().ok_or_else(|| Failure::new(format!("the enumeration has no symbol {index}")))?,
-                )
+                Value::Text(symbol.cloned().ok_or_else(|| failure(format!("the enumeration has no symbol {index}")))?)
             }
             Node::Array(items) => Value::List(self.list(*items, depth_left)?),
             Node::Map(values) => Value::Record(self.map(*values, depth_left)?),
@@ -72,14 +71,14 @@ impl<'r> Reader<'r> {
             Node::Union(branches) => match &branches[self.branch(branches.len())?] {
                 (None, _) => Value::Null,
                 (Some(name), id) => {
-                    let value = self.value(*id, depth_left).map_err(|failure| failure.in_field(name))?;
+                    let value = self.value(*id, depth_left).map_err(|inner| inner.inside(name))?;
                     Value::Record(Record::from_unique(vec![(name.clone(), value)]))
                 }
             },
             Node::Record(record) => {
                 let mut fields = Vec::with_capacity(record.fields.len());
                 for field in &record.fields {
-                    let value = self.value(field.id, depth_left).map_err(|failure| failure.in_field(&field.name))?;
+                    let value = self.value(field.id, depth_left).map_err(|inner| inner.inside(&field.name))?;
                     fields.push((field.name.clone(), value));
                 }
                 Value::Record(Record::from_unique(fields))
@@ -116,21 +115,21 @@ impl<'r> Reader<'r> {
             }
             Node::UuidBytes { is_fixed } => {
                 let bytes = if *is_fixed { self.slice(16)? } else { self.sized()? };
-                Value::Text(uuid_text(&bytes).ok_or_else(|| Failure::new("a UUID must have 16 bytes"))?.into())
+                Value::Text(uuid_text(&bytes).ok_or_else(|| failure("a UUID must have 16 bytes"))?.into())
             }
             Node::Date => {
                 let days = self.int()?;
                 Value::Text(
                     date_text(days)
-                        .ok_or_else(|| Failure::new(format!("the date {days} is not in the years 1 to 9999")))?
+                        .ok_or_else(|| failure(format!("the date {days} is not in the years 1 to 9999")))?
                         .into(),
                 )
             }
             Node::TimeOfDay(unit) => {
-                let count = if *unit == super::calendar::Unit::Millis { self.int()?.into() } else { self.long()? };
+                let count = if *unit == Unit::Millis { self.int()?.into() } else { self.long()? };
                 let text = time_text(*unit, count);
                 Value::Text(
-                    text.ok_or_else(|| Failure::new(format!("{count} {} are no time of a day", unit.name())))?.into(),
+                    text.ok_or_else(|| failure(format!("{count} {} are no time of a day", unit.name())))?.into(),
                 )
             }
             Node::Timestamp(unit) => Value::Time(unit.time(self.long()?)),
@@ -138,7 +137,7 @@ impl<'r> Reader<'r> {
                 let count = self.long()?;
                 let text = local_text(*unit, count);
                 Value::Text(
-                    text.ok_or_else(|| Failure::new(format!("the local time {count} is not in the years 1 to 9999")))?
+                    text.ok_or_else(|| failure(format!("the local time {count} is not in the years 1 to 9999")))?
                         .into(),
                 )
             }
@@ -159,7 +158,7 @@ impl<'r> Reader<'r> {
         while let Some(count) = self.block()? {
             list.reserve(count.min(RESERVED_ITEMS_MAX));
             for _ in 0..count {
-                let item = self.value(items, depth_left).map_err(|failure| failure.in_item(list.len()))?;
+                let item = self.value(items, depth_left).map_err(|inner| inner.at_index(list.len()))?;
                 list.push(item);
             }
         }
@@ -177,7 +176,7 @@ impl<'r> Reader<'r> {
                 if record.get(&key).is_some() {
                     return fail(format!("the key `{key}` occurs twice"));
                 }
-                let value = self.value(values, depth_left).map_err(|failure| failure.in_field(&key))?;
+                let value = self.value(values, depth_left).map_err(|inner| inner.inside(&key))?;
                 record.set(key, value);
             }
         }
@@ -193,7 +192,7 @@ impl<'r> Reader<'r> {
         }
         let count = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
         if count > self.nodes_left {
-            return fail(format!("more than {} values", self.limits.nodes));
+            return Err(Failure::of(Problem::Nodes(self.limits.nodes)));
         }
         Ok((count > 0).then_some(count))
     }
@@ -209,7 +208,7 @@ impl<'r> Reader<'r> {
     /// A number from its unscaled value in two's complement. A negative scale stands for zeros.
     fn decimal(&mut self, unscaled: &[u8], scale: i64) -> Outcome<Value> {
         let len_max = self.limits.number_len;
-        let too_long = || Failure::new(format!("a decimal has more than {len_max} digits"));
+        let too_long = || failure(format!("a decimal has more than {len_max} digits"));
         let places =
             usize::try_from(scale.unsigned_abs()).ok().filter(|places| *places <= len_max).ok_or_else(too_long)?;
         if unscaled.len() > len_max {
@@ -224,23 +223,23 @@ impl<'r> Reader<'r> {
         let text = match digits.len().checked_sub(places) {
             _ if scale <= 0 => format!("{sign}{digits}"),
             Some(whole @ 1..) => format!("{sign}{}.{}", &digits[..whole], &digits[whole..]),
-            _ => format!("{sign}0.{digits:0>places$}"),
+            _ => format!("{sign}0.{}{digits}", "0".repeat(places - digits.len())),
         };
         self.text_left = self
             .text_left
             .checked_sub(text.len())
-            .ok_or_else(|| Failure::new(format!("the decimals have more than {} digits", self.limits.written_len)))?;
+            .ok_or_else(|| failure(format!("the decimals have more than {} digits", self.limits.written_len)))?;
         if scale <= 0
             && let Ok(number) = text.parse::<i64>()
         {
             return Ok(Value::Int(number));
         }
-        Decimal::new(text).map(Value::Decimal).map_err(|error| Failure::new(error.to_string()))
+        Decimal::new(text).map(Value::Decimal).map_err(|error| failure(error.to_string()))
     }
 
     fn int(&mut self) -> Outcome<i32> {
         let number = self.long()?;
-        i32::try_from(number).map_err(|_| Failure::new(format!("{number} exceeds 32 bits")))
+        i32::try_from(number).map_err(|_| failure(format!("{number} exceeds 32 bits")))
     }
 
     /// A variable-length integer in zigzag encoding.
@@ -260,13 +259,13 @@ impl<'r> Reader<'r> {
     }
 
     fn text(&mut self) -> Outcome<ByteString> {
-        ByteString::try_from(self.sized()?).map_err(|_| Failure::new("text is not UTF-8"))
+        ByteString::try_from(self.sized()?).map_err(|_| failure("text is not UTF-8"))
     }
 
     /// Bytes after their length.
     fn sized(&mut self) -> Outcome<Bytes> {
         let len = self.long()?;
-        let len = usize::try_from(len).map_err(|_| Failure::new(format!("the length {len} is negative")))?;
+        let len = usize::try_from(len).map_err(|_| failure(format!("the length {len} is negative")))?;
         self.slice(len)
     }
 

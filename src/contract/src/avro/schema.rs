@@ -75,6 +75,26 @@ pub(super) enum Node {
     Alias(Id),
 }
 
+impl Node {
+    /// Whether its defaults are represented otherwise than its values.
+    pub(super) fn has_own_default_form(&self) -> bool {
+        matches!(
+            self,
+            Self::Union(_)
+                | Self::Bytes
+                | Self::Fixed(_)
+                | Self::Decimal { .. }
+                | Self::BigDecimal
+                | Self::UuidBytes { .. }
+                | Self::Duration
+                | Self::Date
+                | Self::TimeOfDay(_)
+                | Self::Timestamp(_)
+                | Self::LocalTimestamp(_)
+        )
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct RecordNode {
     pub(super) fields: Vec<FieldNode>,

@@ -1,18 +1,18 @@
-//! Writes Avro's binary encoding: exactly, or not at all.
+//! Writes Avro's binary encoding: exactly, or not at all, but for numbers in a `float` or `double`, which are the nearest ones, as in all contracts.
 
-use crossdock_message::{Limits, Record, Time, Value};
+use crossdock_message::{ByteString, Limits, Record, Time, Value};
 use num_bigint::BigInt;
 
 use super::calendar::{Unit, parse_date, parse_local, parse_time};
-use super::failure::{Failure, Outcome, fail};
 use super::schema::{FieldNode, Id, Node, RecordNode, Schema};
-use crate::codec::{BytesRef, Leaf, leaf_of_value};
+use super::{fail, failure};
+use crate::codec::{BytesRef, Failure, Leaf, Outcome, Problem, leaf_of_value};
 use crate::model::Scalar;
 
 /// Writes a document.
 pub(super) fn write(schema: &Schema, value: &Value, limits: &Limits) -> Outcome<Vec<u8>> {
     let mut writer = Writer { schema, out: Vec::new(), limits, nodes_left: limits.nodes };
-    writer.value(schema.root(), value, limits.depth)?;
+    writer.value(schema.root(), value, Form::Value, limits.depth)?;
     Ok(writer.out)
 }
 
@@ -23,11 +23,23 @@ struct Writer<'w> {
     nodes_left: usize,
 }
 
+/// How values are represented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As in messages.
+    Value,
+    /// As in the defaults of a schema.
+    Default,
+}
+
 impl<'w> Writer<'w> {
-    fn value(&mut self, id: Id, value: &Value, depth_left: usize) -> Outcome<()> {
+    fn value(&mut self, id: Id, value: &Value, form: Form, depth_left: usize) -> Outcome<()> {
         let depth_left = self.charge(depth_left)?;
         let schema: &'w Schema = self.schema;
         match (schema.node(id), value) {
+            (node, value) if form == Form::Default && node.has_own_default_form() => {
+                self.default(node, value, depth_left)?;
+            }
             (Node::Null, Value::Null) => {}
             (Node::Boolean, value) => self.scalar(Scalar::Bool, value)?,
             (Node::Int, value) => self.scalar(Scalar::Int32, value)?,
@@ -38,7 +50,7 @@ impl<'w> Writer<'w> {
             (Node::Text, value) => self.scalar(Scalar::Text, value)?,
             (Node::Fixed(len), value) => {
                 let mut scratch = Vec::new();
-                match leaf(Scalar::Bytes, value, &mut scratch)? {
+                match leaf_of_value(Scalar::Bytes, value, &mut scratch)? {
                     Leaf::Bytes(BytesRef { bytes, .. }) if bytes.len() == *len => self.out.extend_from_slice(bytes),
                     Leaf::Bytes(BytesRef { bytes, .. }) => {
                         return fail(format!("expected {len} bytes, found {}", bytes.len()));
@@ -55,7 +67,7 @@ impl<'w> Writer<'w> {
                     self.index(items.len());
                 }
                 for (index, item) in items.iter().enumerate() {
-                    self.value(*id, item, depth_left).map_err(|failure| failure.in_item(index))?;
+                    self.value(*id, item, form, depth_left).map_err(|inner| inner.at_index(index))?;
                 }
                 self.out.push(0);
             }
@@ -65,17 +77,17 @@ impl<'w> Writer<'w> {
                 }
                 for (key, value) in entries.iter() {
                     self.sized(key.as_bytes());
-                    self.value(*id, value, depth_left).map_err(|failure| failure.in_field(key))?;
+                    self.value(*id, value, form, depth_left).map_err(|inner| inner.inside(key))?;
                 }
                 self.out.push(0);
             }
             (Node::Nullable { null_index, .. }, Value::Null) => self.index(*null_index),
             (Node::Nullable { null_index, inner }, value) => {
                 self.index(1 - null_index);
-                self.value(*inner, value, depth_left)?;
+                self.value(*inner, value, form, depth_left)?;
             }
             (Node::Union(branches), value) => self.union(branches, value, depth_left)?,
-            (Node::Record(record), Value::Record(fields)) => self.record(record, fields, depth_left)?,
+            (Node::Record(record), Value::Record(fields)) => self.record(record, fields, form, depth_left)?,
             (logical, value) => self.logical(logical, value)?,
         }
         Ok(())
@@ -99,7 +111,7 @@ impl<'w> Writer<'w> {
                 self.sized(&inner.out);
             }
             (Node::UuidBytes { is_fixed }, Value::Text(text)) => {
-                let bytes = parse_uuid(text).ok_or_else(|| Failure::new(format!("`{text}` is no UUID")))?;
+                let bytes = parse_uuid(text).ok_or_else(|| failure(format!("`{text}` is no UUID")))?;
                 if *is_fixed {
                     self.out.extend_from_slice(&bytes);
                 } else {
@@ -121,8 +133,7 @@ impl<'w> Writer<'w> {
                 let time = time.ok_or_else(|| wrong("a timestamp such as `2026-01-31T06:00:00Z`", value))?;
                 let count = unit.count(time);
                 self.long(
-                    count
-                        .ok_or_else(|| Failure::new(format!("the timestamp is no whole number of {}", unit.name())))?,
+                    count.ok_or_else(|| failure(format!("the timestamp is no whole number of {}", unit.name())))?,
                 );
             }
             (Node::LocalTimestamp(unit), Value::Text(text)) => {
@@ -135,110 +146,57 @@ impl<'w> Writer<'w> {
         Ok(())
     }
 
-    fn record(&mut self, record: &'w RecordNode, fields: &Record, depth_left: usize) -> Outcome<()> {
+    fn record(&mut self, record: &'w RecordNode, fields: &Record, form: Form, depth_left: usize) -> Outcome<()> {
         for (name, _) in fields.iter() {
             if !record.by_name.contains_key(name) {
-                return Err(Failure::new("the schema has no such field").in_field(name));
+                return Err(failure("the schema has no such field").inside(name));
             }
         }
         for field in &record.fields {
             let written = match (fields.get(&field.name), &field.default) {
-                (Some(value), _) => self.value(field.id, value, depth_left),
-                (None, Some(default)) => self.default(field.id, default, depth_left),
+                (Some(value), _) => self.value(field.id, value, form, depth_left),
+                (None, Some(default)) => self.value(field.id, default, Form::Default, depth_left),
                 (None, None) => fail("the field is missing, and the schema has no default for it"),
             };
-            written.map_err(|failure| failure.in_field(&field.name))?;
+            written.map_err(|inner| inner.inside(&field.name))?;
         }
         Ok(())
     }
 
-    /// Writes a default, which has another form than values: the branch of a union is not named, and bytes are text with one character for each.
-    fn default(&mut self, id: Id, default: &Value, depth_left: usize) -> Outcome<()> {
-        let depth_left = self.charge(depth_left)?;
-        let schema: &'w Schema = self.schema;
-        match (schema.node(id), default) {
-            (Node::Nullable { null_index, inner }, value) => {
-                let is_null = matches!(value, Value::Null);
-                self.index(if is_null { *null_index } else { 1 - null_index });
-                if is_null { Ok(()) } else { self.default(*inner, value, depth_left) }
-            }
+    /// The part of a default that has another form than values: the branch of a union is not named, bytes are text with one character for each, and
+    /// times are numbers.
+    fn default(&mut self, node: &'w Node, default: &Value, depth_left: usize) -> Outcome<()> {
+        let (bytes, len) = match (node, default) {
             (Node::Union(branches), value) => {
                 // Before version 1.12, only the first branch can have a default.
-                let found = branches.iter().position(|(_, id)| is_default_of(schema.node(*id), value));
+                let found = branches.iter().position(|(_, id)| is_default_of(self.schema.node(*id), value));
                 let Some(index) = found else { return fail("the default of the schema fits no branch of its union") };
                 self.index(index);
-                self.default(branches[index].1, value, depth_left)
+                return self.value(branches[index].1, value, Form::Default, depth_left);
             }
-            (
-                node @ (Node::Bytes
-                | Node::Fixed(_)
-                | Node::Decimal { .. }
-                | Node::BigDecimal
-                | Node::UuidBytes { .. }
-                | Node::Duration),
-                Value::Text(text),
-            ) => {
-                let bytes: Option<Vec<u8>> = text.chars().map(|letter| u8::try_from(u32::from(letter)).ok()).collect();
-                let bytes = bytes.ok_or_else(|| Failure::new("the default of the schema is not of its type"))?;
-                let len = match node {
-                    Node::Fixed(len) | Node::Decimal { len: Some(len), .. } => Some(*len),
-                    Node::UuidBytes { is_fixed: true } => Some(16),
-                    Node::Duration => Some(12),
-                    _ => None,
-                };
-                match len {
-                    None => self.sized(&bytes),
-                    Some(len) if len != bytes.len() => {
-                        return fail(format!("the default of the schema must have {len} bytes"));
-                    }
-                    Some(_) => self.out.extend_from_slice(&bytes),
-                }
-                Ok(())
-            }
-            (Node::Date | Node::TimeOfDay(Unit::Millis), number) => self.scalar(Scalar::Int32, number),
+            (Node::Date | Node::TimeOfDay(Unit::Millis), number) => return self.scalar(Scalar::Int32, number),
             (Node::TimeOfDay(_) | Node::Timestamp(_) | Node::LocalTimestamp(_), number) => {
-                self.scalar(Scalar::Int64, number)
+                return self.scalar(Scalar::Int64, number);
             }
-            (Node::Array(id), Value::List(items)) => {
-                if !items.is_empty() {
-                    self.index(items.len());
-                }
-                for item in items {
-                    self.default(*id, item, depth_left)?;
-                }
-                self.out.push(0);
-                Ok(())
+            (Node::Fixed(len) | Node::Decimal { len: Some(len), .. }, Value::Text(text)) => (text, Some(*len)),
+            (Node::UuidBytes { is_fixed: true }, Value::Text(text)) => (text, Some(16)),
+            (Node::Duration, Value::Text(text)) => (text, Some(12)),
+            (_, Value::Text(text)) => (text, None),
+            (_, value) => return Err(wrong("text", value)),
+        };
+        let bytes: Option<Vec<u8>> = bytes.chars().map(|letter| u8::try_from(u32::from(letter)).ok()).collect();
+        let bytes = bytes.ok_or_else(|| failure("the default of the schema is not of its type"))?;
+        match len {
+            None => self.sized(&bytes),
+            Some(len) if len != bytes.len() => {
+                return fail(format!("the default of the schema must have {len} bytes"));
             }
-            (Node::Map(id), Value::Record(entries)) => {
-                if !entries.is_empty() {
-                    self.index(entries.len());
-                }
-                for (key, value) in entries.iter() {
-                    self.sized(key.as_bytes());
-                    self.default(*id, value, depth_left)?;
-                }
-                self.out.push(0);
-                Ok(())
-            }
-            (Node::Record(record), Value::Record(fields)) => {
-                for field in &record.fields {
-                    match fields.get(&field.name).or(field.default.as_ref()) {
-                        Some(value) => self.default(field.id, value, depth_left)?,
-                        None => return fail("the default of the schema lacks a field"),
-                    }
-                }
-                Ok(())
-            }
-            (_, value) => self.value(id, value, depth_left),
+            Some(_) => self.out.extend_from_slice(&bytes),
         }
+        Ok(())
     }
 
-    fn union(
-        &mut self,
-        branches: &'w [(Option<crossdock_message::ByteString>, Id)],
-        value: &Value,
-        depth_left: usize,
-    ) -> Outcome<()> {
+    fn union(&mut self, branches: &[(Option<ByteString>, Id)], value: &Value, depth_left: usize) -> Outcome<()> {
         let named = match value {
             Value::Null => Some((None, &Value::Null)),
             Value::Record(record) if record.len() == 1 => record.iter().next().map(|(name, value)| (Some(name), value)),
@@ -260,10 +218,10 @@ impl<'w> Writer<'w> {
         };
         self.index(index);
         let (name, id) = &branches[index];
-        let written = self.value(*id, value, depth_left);
-        written.map_err(|failure| match name {
-            Some(name) => failure.in_field(name),
-            None => failure,
+        let written = self.value(*id, value, Form::Value, depth_left);
+        written.map_err(|inner| match name {
+            Some(name) => inner.inside(name),
+            None => inner,
         })
     }
 
@@ -285,14 +243,14 @@ impl<'w> Writer<'w> {
     fn duration(&mut self, parts: &Record) -> Outcome<()> {
         const PARTS: [&str; 3] = ["months", "days", "millis"];
         if let Some((name, _)) = parts.iter().find(|(name, _)| !PARTS.contains(&&***name)) {
-            return Err(Failure::new("a duration has no such field").in_field(name));
+            return Err(failure("a duration has no such field").inside(name));
         }
         for name in PARTS {
-            let part = parts.get(name).ok_or_else(|| Failure::new("the field is missing").in_field(name))?;
+            let part = parts.get(name).ok_or_else(|| failure("the field is missing").inside(name))?;
             let mut scratch = Vec::new();
-            let number = match leaf(Scalar::UInt32, part, &mut scratch).map_err(|failure| failure.in_field(name))? {
+            let number = match leaf_of_value(Scalar::UInt32, part, &mut scratch).map_err(|inner| inner.inside(name))? {
                 Leaf::UInt(number) => u32::try_from(number).unwrap_or(u32::MAX),
-                _ => return Err(wrong("an integer", part).in_field(name)),
+                _ => return Err(wrong("an integer", part).inside(name)),
             };
             self.out.extend_from_slice(&number.to_le_bytes());
         }
@@ -305,16 +263,14 @@ impl<'w> Writer<'w> {
             return fail(format!("more than {} bytes", self.limits.written_len));
         }
         // Also for values without bytes.
-        self.nodes_left = self
-            .nodes_left
-            .checked_sub(1)
-            .ok_or_else(|| Failure::new(format!("more than {} values", self.limits.nodes)))?;
-        depth_left.checked_sub(1).ok_or_else(|| Failure::new(format!("more than {} nested values", self.limits.depth)))
+        self.nodes_left =
+            self.nodes_left.checked_sub(1).ok_or_else(|| Failure::of(Problem::Nodes(self.limits.nodes)))?;
+        depth_left.checked_sub(1).ok_or_else(|| Failure::of(Problem::Depth(self.limits.depth)))
     }
 
     fn scalar(&mut self, scalar: Scalar, value: &Value) -> Outcome<()> {
         let mut scratch = Vec::new();
-        match leaf(scalar, value, &mut scratch)? {
+        match leaf_of_value(scalar, value, &mut scratch)? {
             Leaf::Bool(truth) => self.out.push(truth.into()),
             Leaf::Int(number) => self.long(number),
             Leaf::Float(number) => self.out.extend_from_slice(&number.to_le_bytes()),
@@ -391,21 +347,19 @@ fn expected(node: &Node) -> &'static str {
     }
 }
 
-fn wrong(expected: &str, value: &Value) -> Failure {
-    Failure::new(format!("expected {expected}, found {}", value.kind()))
+#[expect(clippy::unnecessary_box_returns, reason = "failures are rare, and boxing them keeps results small")]
+fn wrong(expected: &str, value: &Value) -> Box<Failure> {
+    failure(format!("expected {expected}, found {}", value.kind()))
 }
 
-fn not_text(text: &str, expected: &str) -> Failure {
-    Failure::new(format!("expected {expected}, found `{text}`"))
+#[expect(clippy::unnecessary_box_returns, reason = "failures are rare, and boxing them keeps results small")]
+fn not_text(text: &str, expected: &str) -> Box<Failure> {
+    failure(format!("expected {expected}, found `{text}`"))
 }
 
-fn not_time(text: &str, expected: &str, unit: Unit) -> Failure {
-    Failure::new(format!("expected {expected} in whole {}, found `{text}`", unit.name()))
-}
-
-/// Converts a value by the rules of all contracts.
-fn leaf<'a>(scalar: Scalar, value: &'a Value, scratch: &'a mut Vec<u8>) -> Outcome<Leaf<'a>> {
-    leaf_of_value(scalar, value, scratch).map_err(|failure| Failure::new(failure.problem.to_string()))
+#[expect(clippy::unnecessary_box_returns, reason = "failures are rare, and boxing them keeps results small")]
+fn not_time(text: &str, expected: &str, unit: Unit) -> Box<Failure> {
+    failure(format!("expected {expected} in whole {}, found `{text}`", unit.name()))
 }
 
 /// The digits of a number with the decimal point moved by `scale`.
@@ -416,7 +370,7 @@ fn unscaled(value: &Value, scale: usize) -> Outcome<BigInt> {
     if kept.len() > scale {
         return fail(format!("the number has more than {scale} digits after the point"));
     }
-    let digits = format!("{whole}{kept:0<scale$}");
+    let digits = format!("{whole}{kept}{}", "0".repeat(scale - kept.len()));
     digits.parse().map_err(|_| wrong("a number", value))
 }
 
@@ -439,13 +393,13 @@ fn plain_number(value: &Value) -> Outcome<String> {
         .parse()
         .ok()
         .filter(|exponent: &i32| exponent.abs() <= ZEROS_MAX)
-        .ok_or_else(|| Failure::new("the exponent of the number is too large"))?;
+        .ok_or_else(|| failure("the exponent of the number is too large"))?;
     let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |mantissa| ("-", mantissa));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = format!("{whole}{fraction}");
     let point = i32::try_from(whole.len()).unwrap_or(i32::MAX).saturating_add(exponent);
     Ok(match usize::try_from(point) {
-        Ok(point) if point >= digits.len() => format!("{sign}{digits:0<point$}"),
+        Ok(point) if point >= digits.len() => format!("{sign}{digits}{}", "0".repeat(point - digits.len())),
         Ok(point @ 1..) => format!("{sign}{}.{}", &digits[..point], &digits[point..]),
         _ => format!("{sign}0.{}{digits}", "0".repeat(point.unsigned_abs() as usize)),
     })

@@ -1,6 +1,7 @@
 //! Errors of reading and writing a document by its contract.
 
 use crossdock_message::json::JsonErrorKind;
+use crossdock_message::{Code, Fault};
 
 use crate::model::FacetViolation;
 
@@ -90,6 +91,9 @@ pub enum Problem {
     /// A value that the target format cannot represent.
     #[error("{0}")]
     Unwritable(&'static str),
+    /// A value is not of its type of Avro.
+    #[error("{0}")]
+    Avro(String),
 }
 
 fn did_you_mean(suggestion: Option<&str>) -> String {
@@ -168,6 +172,28 @@ pub struct CodecError {
     pub path: String,
     /// Line and column in a JSON text, from 1.
     pub position: Option<(usize, usize)>,
+}
+
+impl CodecError {
+    /// The fault of a body that cannot be read as a type.
+    pub(crate) fn unreadable(&self, type_name: &str) -> Fault {
+        let message = format!("the body is not a valid {type_name}: {self}");
+        let mut fault = Fault::caller(Code::InvalidArgument, "BODY_MALFORMED", message);
+        if let Some((line, column)) = self.position {
+            fault = fault.with_detail("line", line.to_string()).with_detail("column", column.to_string());
+        }
+        self.with_field(fault)
+    }
+
+    /// The fault of a body that cannot be written as a type.
+    pub(crate) fn unwritable(&self, type_name: &str) -> Fault {
+        let message = format!("the body cannot be written as {type_name}: {self}");
+        self.with_field(Fault::caller(Code::InvalidArgument, "BODY_UNWRITABLE", message))
+    }
+
+    fn with_field(&self, fault: Fault) -> Fault {
+        if self.path.is_empty() { fault } else { fault.with_detail("field", self.path.clone()) }
+    }
 }
 
 impl std::fmt::Display for CodecError {
