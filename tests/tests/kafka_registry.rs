@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossdock_tests::{Gateway, Kafka, Network, Proxy, Recorder, Registry, call, routes, until};
+use crossdock_tests::{Gateway, Kafka, Network, Proxy, Recorder, Registry, call, routes, until, until_within};
 use serde_json::{Value, json};
 
 const COUNTRY: &str = r#"{"type":"enum","name":"geo.Country","symbols":["CH","DE"]}"#;
@@ -209,7 +209,10 @@ fn outage(shop: Shop, delivery: &str) {
     let gateway = Shop::start_gateway(kafka, &topic, &service, &url, delivery);
     write(&(1..=20).map(order).collect::<Vec<_>>().join("\n"));
     assert!(matches!(call(&gateway.public(), "POST", "/orders", &order(21)).status, 503 | 504));
-    until("the outage to be reported", || gateway.log().iter().any(|line| line.contains("SCHEMA_REGISTRY")));
+    // After joining the group, and the timeout of a request to the registry.
+    until_within(Duration::from_secs(30), "the outage to be reported", || {
+        gateway.log().iter().any(|line| line.contains("SCHEMA_REGISTRY"))
+    });
     assert!(service.processed().is_empty() && kafka.read(&format!("{topic}-dead")).is_empty());
     proxy.set(Network::Whole);
     until("all values to be delivered", || service.processed().len() == 20);

@@ -28,6 +28,7 @@ if "write-binary-name" in sys.argv:
     os.environ["AIOKAFKA_NO_EXTENSIONS"] = "1"
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 
@@ -128,7 +129,13 @@ async def partitions_of(brokers, topic):
 async def committed(brokers, group, topic):
     admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
     await admin.start()
-    offsets = await admin.list_consumer_group_offsets(group)
+    for _ in range(100):
+        try:
+            offsets = await admin.list_consumer_group_offsets(group)
+            break
+        except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError):
+            # A broker that has just started does not know the coordinator yet.
+            await asyncio.sleep(0.1)
     await admin.close()
     print(json.dumps({partition.partition: found.offset for partition, found in offsets.items() if partition.topic == topic}))
 
