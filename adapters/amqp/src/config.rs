@@ -7,6 +7,7 @@ mod key;
 
 use std::time::Duration as StdDuration;
 
+use crossdock_cloudevents::{EntryEnvelope, Envelope};
 use crossdock_ports::BodyFormat;
 use crossdock_settings::{Duration, Named, OneOrMany, Secret, Size, Spanned, choices, settings};
 use crossdock_transport::ClientTlsSettings;
@@ -81,6 +82,8 @@ settings! {
         pub(crate) priority: Option<i32>,
         /// The maximum size of a message body.
         pub(crate) max: Size = Size(1024 * 1024),
+        /// How messages are framed.
+        pub(crate) envelope: EntryEnvelope = EntryEnvelope::Plain,
         /// The field of `req` that holds the body; without it, the fields of the body are the fields of `req`.
         pub(crate) body: Option<String>,
         /// What happens to a message that will never succeed.
@@ -143,5 +146,7 @@ settings! {
         pub(crate) format: Option<BodyFormat>,
         /// The root element of an XML body: `Name` or `{namespace}Name`.
         pub(crate) root: Option<Spanned<String>>,
+        /// How messages are framed.
+        pub(crate) envelope: Envelope = Envelope::Plain,
     }
 }

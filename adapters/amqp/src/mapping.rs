@@ -1,24 +1,27 @@
 //! Maps canonical messages to and from properties, headers and bodies. Pure.
 
 mod dead_letter;
+mod event;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use crossdock_cloudevents::Data;
 use crossdock_contract::CallType;
 use crossdock_delivery::dead_letter::{self as letter, ERROR, FaultHeaders, ORIGIN, PREFIX, REASON, STATUS};
 use crossdock_delivery::{fault_body, reported_fault};
 use crossdock_message::{
     Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, RequestContext, Time,
-    TraceContext,
+    TraceContext, Value,
 };
-use crossdock_ports::{EncodedBody, Fields};
+use crossdock_ports::Fields;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub(crate) use self::dead_letter::{dead_letter_properties, parse_dead_letter, replay_properties};
+use crate::config::Entry;
 use crate::error::{bad_reply, too_long};
 use crate::frames::content::UNREADABLE;
 
@@ -56,7 +59,7 @@ pub(crate) fn expiry(properties: &BasicProperties, now: Instant) -> Result<Optio
 /// How often gateways have dead-lettered a message ([`letter::count`]).
 pub(crate) fn dead_letter_count(properties: &BasicProperties) -> u32 {
     let table = properties.headers().as_ref().map(FieldTable::inner);
-    letter::count(|name| table?.get(name).and_then(scalar_text))
+    letter::count(|name| table?.get(name).and_then(header_text))
 }
 
 /// Whether the frame filter removed unreadable properties from the message.
@@ -84,7 +87,7 @@ fn header<'t>(table: &'t FieldTable, name: &str) -> Option<&'t AMQPValue> {
 }
 
 /// The exact text of a scalar; `None` for tables, arrays and bytes.
-fn scalar_text(value: &AMQPValue) -> Option<ByteString> {
+fn header_text(value: &AMQPValue) -> Option<ByteString> {
     Some(match value {
         AMQPValue::LongString(text) => ByteString::try_from(Bytes::copy_from_slice(text.as_bytes())).ok()?,
         AMQPValue::ShortString(text) => text.as_str().into(),
@@ -127,7 +130,7 @@ fn select_headers(properties: &BasicProperties, carry: &[ByteString]) -> Result<
             one => std::slice::from_ref(one),
         });
         for value in values {
-            let appended = scalar_text(value).map(|text| headers.append(name.clone(), text));
+            let appended = header_text(value).map(|text| headers.append(name.clone(), text));
             if !matches!(appended, Some(Ok(()))) {
                 return Err(name.clone());
             }
@@ -146,8 +149,8 @@ pub(crate) fn trace(properties: &BasicProperties) -> Option<TraceContext> {
     if table.inner().keys().filter(is_parent).nth(1).is_some() {
         return None;
     }
-    let parent = scalar_text(header(table, "traceparent")?).filter(carriable)?;
-    let state = header(table, "tracestate").and_then(scalar_text).filter(carriable);
+    let parent = header_text(header(table, "traceparent")?).filter(carriable)?;
+    let state = header(table, "tracestate").and_then(header_text).filter(carriable);
     Some(TraceContext { parent, state })
 }
 
@@ -161,8 +164,9 @@ pub(crate) fn request(
     context: &Arc<RequestContext>,
     source: &ByteString,
     request_headers: &[ByteString],
-    call: Option<&Arc<CallType>>,
+    entry: &Entry,
 ) -> Result<Message, Fault> {
+    let call = entry.call.as_ref();
     let message_id = properties.message_id().as_ref().map(ShortString::as_str);
     let is_valid =
         |id: &&str| !id.is_empty() && id.len() <= ID_LEN_MAX && id.bytes().all(|byte| byte.is_ascii_graphic());
@@ -177,6 +181,17 @@ pub(crate) fn request(
     let expiry = expiry(properties, context.received_at)?;
     message.deadline = expiry.filter(|_| has_reply_to(properties)).map(Deadline::at);
     message.content_type = properties.content_type().as_ref().map(|text| text.as_str().into());
+    let mut body = body;
+    if let Some(limits) = &entry.events {
+        let received = event::receive(properties, message.content_type.as_ref(), &body, limits)?;
+        message.event = Some(received.event);
+        message.content_type = received.content_type;
+        match received.data {
+            Data::Body => {}
+            Data::Bytes(data) => body = data,
+            Data::None => body = Bytes::new(),
+        }
+    }
     message.body = match call {
         _ if body.is_empty() && call.is_none() => Body::Empty,
         None => raw_body(body, message.content_type.as_ref()),
@@ -225,13 +240,19 @@ fn append_headers(headers: &Headers, table: &mut FieldTable) -> Result<(), Fault
     Ok(())
 }
 
-fn properties(
+/// The properties of a message to a service or of a reply. `attributes` are those of an event in binary mode.
+///
+/// # Errors
+/// INVALID_ARGUMENT for a header name or media type that is too long.
+pub(crate) fn call_properties(
     message: &Message,
     content_type: Option<&ByteString>,
+    attributes: &[(ByteString, Value)],
     persistent: bool,
 ) -> Result<BasicProperties, Fault> {
     let mut table = FieldTable::default();
     append_headers(&message.headers, &mut table)?;
+    event::append(attributes, &mut table);
     if let Some(trace) = message.trace() {
         table.insert("traceparent".into(), long_string(&trace.parent));
         if let Some(state) = &trace.state {
@@ -247,18 +268,6 @@ fn properties(
         Some(text) => properties.with_content_type(ShortString::try_new(&**text).map_err(|_| too_long("media type"))?),
         None => properties,
     })
-}
-
-/// The properties of a message to a service or of a reply.
-///
-/// # Errors
-/// INVALID_ARGUMENT for a header name or media type that is too long.
-pub(crate) fn call_properties(
-    message: &Message,
-    body: &EncodedBody,
-    persistent: bool,
-) -> Result<BasicProperties, Fault> {
-    properties(message, body.content_type.as_ref(), persistent)
 }
 
 /// An upper bound of the encoded length of properties.
@@ -307,7 +316,7 @@ pub(crate) fn reply(
     call: Option<&Arc<CallType>>,
     carry: &[ByteString],
 ) -> Result<Message, Fault> {
-    let text = |name: &str| properties.headers().as_ref().and_then(|table| header(table, name)).and_then(scalar_text);
+    let text = |name: &str| properties.headers().as_ref().and_then(|table| header(table, name)).and_then(header_text);
     if let Some(fault) = reported_fault(text) {
         return Err(fault);
     }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use crossdock_cloudevents::{self as cloudevents, Framed};
 use crossdock_message::{BodyType, ByteString, Chunks, Code, Fault, Message, Origin};
-use crossdock_ports::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
+use crossdock_ports::{AdapterError, EncodedBody, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_transport::bodies::Reservation;
 use lapin::types::ShortString;
 
@@ -49,7 +50,17 @@ impl AmqpOutbound {
     async fn send(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
         let of_type = operation.call.as_ref().map(|call| &*call.request as &dyn BodyType);
         let body = encode_body(message, &operation.body, of_type)?;
-        let mut properties = mapping::call_properties(message, &body, operation.persistent)?;
+        let data = || (!body.chunks.is_empty()).then(|| body.chunks.to_bytes());
+        let sent = cloudevents::send(operation.envelope, message, body.content_type.as_ref(), data)?;
+        let (attributes, body) = match sent {
+            None => (Vec::new(), body),
+            Some(Framed::Binary(attributes)) => (attributes, body),
+            Some(Framed::Structured(document, media_type)) => {
+                (Vec::new(), EncodedBody { chunks: document.into(), content_type: Some(media_type) })
+            }
+        };
+        let content_type = body.content_type.as_ref();
+        let mut properties = mapping::call_properties(message, content_type, &attributes, operation.persistent)?;
         if operation.reply {
             properties = mapping::with_expiration(properties, message, Instant::now());
         }

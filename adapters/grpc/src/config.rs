@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
+use crossdock_cloudevents::{EntryEnvelope, Envelope};
 use crossdock_contract::{CallType, Contracts};
 use crossdock_message::ByteString;
 use crossdock_ports::{
-    Address, Binding, Cancels, EntryContext, EntrySpec, ListenerSpec, OperationSpec, PathTemplate, ServiceSpec,
-    WriteFormat, known_call,
+    Address, Binding, BodyFormat, Cancels, EntryContext, EntrySpec, ListenerSpec, OperationSpec, PathTemplate,
+    ServiceSpec, WriteFormat, known_call,
 };
 use crossdock_settings::{
     Duration, FromNode, Named, Node, OneOrMany, Reader, Secret, Size, Spanned, choices, nearest, settings,
@@ -90,6 +91,8 @@ settings! {
         pub(crate) method: Option<Spanned<String>>,
         /// Pass messages through as bytes, without a contract. Unary calls only.
         pub(crate) opaque: bool = false,
+        /// How messages are framed. With `opaque`, a message without attributes in its metadata is a `io.cloudevents.v1.CloudEvent`.
+        pub(crate) envelope: EntryEnvelope = EntryEnvelope::Plain,
         /// Maximum size of a message.
         pub(crate) max: Size = Size(4 * MIB),
     }
@@ -102,6 +105,10 @@ settings! {
         pub(crate) service: Option<Spanned<String>>,
         /// Operations without a contract, each `name: pkg.Service/Method`: messages pass through as bytes. Unary calls only.
         pub(crate) opaque: Named<Spanned<String>>,
+        /// How messages are framed. In structured mode a message is a `io.cloudevents.v1.CloudEvent`, which only `opaque` operations accept.
+        pub(crate) envelope: Envelope = Envelope::Plain,
+        /// The encoding of the data of events in structured mode.
+        pub(crate) format: BodyFormat = BodyFormat::Json,
         /// Metadata added to every call.
         pub(crate) headers: Named<Spanned<Secret>>,
         /// Maximum size of a reply message.
@@ -180,6 +187,8 @@ pub(crate) struct Entry {
     /// `None` if the messages are opaque.
     pub(crate) call: Option<Arc<CallType>>,
     pub(crate) message_len_max: usize,
+    /// Messages are events.
+    pub(crate) is_event: bool,
 }
 
 impl Entry {
@@ -233,8 +242,14 @@ impl Entry {
             path,
             headers: Vec::new(),
         };
+        let is_event = settings.envelope == EntryEnvelope::CloudEvents;
+        if is_event && call.as_ref().is_some_and(|call| call.client_streaming) {
+            let help = "remove `envelope`, or name a unary method";
+            reader.error("envelope", node.span, "the messages of a stream cannot be events", help);
+            return None;
+        }
         let message_len_max = usize::try_from(settings.max.0).unwrap_or(usize::MAX);
-        Some(Self { address, binding: Arc::default(), method, call, message_len_max })
+        Some(Self { address, binding: Arc::default(), method, call, message_len_max, is_event })
     }
 }
 
@@ -249,6 +264,10 @@ impl EntrySpec for Entry {
 
     fn call_type(&self) -> Option<&Arc<CallType>> {
         self.call.as_ref()
+    }
+
+    fn receives_events(&self) -> bool {
+        self.is_event
     }
 
     fn cancels(&self) -> Cancels {
@@ -289,12 +308,25 @@ impl Service {
         let settings = ServiceSettings::from_node(node, reader)?;
         let endpoints: Vec<Option<Endpoint>> = settings.url.0.iter().map(|url| endpoint(url, reader)).collect();
         let headers = static_headers(&settings.headers, reader);
+        let envelope = settings.envelope;
+        if let Some(service) = settings.service.as_ref().filter(|_| envelope == Envelope::Structured) {
+            let message =
+                "in structured mode, messages have the type `io.cloudevents.v1.CloudEvent` and not those of a contract";
+            let help = "write `opaque: { name: pkg.Service/Method }` instead of `service`, or `envelope: cloudevents`";
+            reader.error("envelope", service.span, message, help);
+            return None;
+        }
+        let data = settings.format.to_write_format(None, false, node.span, reader)?;
         let operations = match &settings.service {
-            Some(service) => contract_operations(service, contracts, reader),
+            Some(service) => contract_operations(service, envelope, contracts, reader),
             None => Some(Vec::new()),
         };
-        let opaque: Vec<_> =
-            settings.opaque.0.iter().map(|(name, method)| opaque_operation(name, method, reader)).collect();
+        let opaque: Vec<_> = settings
+            .opaque
+            .0
+            .iter()
+            .map(|(name, method)| opaque_operation(name, method, (envelope, &data), reader))
+            .collect();
         let endpoints: Vec<Endpoint> = endpoints.into_iter().collect::<Option<_>>()?;
         let (headers, mut operations) = (headers?, operations?);
         for (name, operation) in opaque.into_iter().collect::<Option<Vec<_>>>()? {
@@ -333,6 +365,7 @@ type NamedOperation = (ByteString, Arc<dyn OperationSpec>);
 /// The methods of a service in a contract, as operations.
 fn contract_operations(
     service: &Spanned<String>,
+    envelope: Envelope,
     contracts: &Contracts,
     reader: &mut Reader<'_>,
 ) -> Option<Vec<NamedOperation>> {
@@ -348,7 +381,8 @@ fn contract_operations(
     };
     let named = calls.into_iter().map(|call| {
         let name = ByteString::from(call.name.rsplit('/').next().unwrap_or(""));
-        let operation = Operation { path: format!("/{}", call.name), call: Some(Arc::new(call)) };
+        let path = format!("/{}", call.name);
+        let operation = Operation { path, call: Some(Arc::new(call)), envelope, body: PROTOBUF.clone() };
         (name, Arc::new(operation) as Arc<dyn OperationSpec>)
     });
     Some(named.collect())
@@ -357,6 +391,7 @@ fn contract_operations(
 fn opaque_operation(
     name: &Spanned<String>,
     method: &Spanned<String>,
+    (envelope, data): (Envelope, &WriteFormat),
     reader: &mut Reader<'_>,
 ) -> Option<NamedOperation> {
     if !is_identifier(&name.value) {
@@ -365,7 +400,8 @@ fn opaque_operation(
         return None;
     }
     let path = format!("/{}", opaque_method(method, reader)?);
-    Some((name.value.as_str().into(), Arc::new(Operation { path, call: None })))
+    let body = if envelope == Envelope::Structured { data.clone() } else { PROTOBUF.clone() };
+    Some((name.value.as_str().into(), Arc::new(Operation { path, call: None, envelope, body })))
 }
 
 fn is_identifier(text: &str) -> bool {
@@ -422,6 +458,9 @@ pub(crate) struct Operation {
     pub(crate) path: String,
     /// `None` if the messages are opaque.
     pub(crate) call: Option<Arc<CallType>>,
+    pub(crate) envelope: Envelope,
+    /// How the message is encoded; in structured mode, the data of the event.
+    pub(crate) body: WriteFormat,
 }
 
 impl Operation {
@@ -437,11 +476,15 @@ impl OperationSpec for Operation {
     }
 
     fn body(&self) -> Option<&WriteFormat> {
-        Some(&PROTOBUF)
+        Some(&self.body)
     }
 
     fn call_type(&self) -> Option<&Arc<CallType>> {
         self.call.as_ref()
+    }
+
+    fn sends_events(&self) -> bool {
+        self.envelope != Envelope::Plain
     }
 
     fn is_idempotent(&self) -> bool {

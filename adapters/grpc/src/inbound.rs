@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::PROTOBUF;
 use crate::config::{Compression, Entry, Listener, ListenerSettings};
+use crate::event;
 use crate::framing::{Encoding, MessageReader};
 use crate::mapping::{self, Metadata};
 use crate::reason;
@@ -249,6 +250,9 @@ async fn request(
     message.body = request_body(reader, entry, message.deadline).await?;
     if entry.call.is_none() {
         message.content_type = Some(ByteString::from_static(Format::Protobuf.media_type()));
+    }
+    if entry.is_event {
+        event::receive(&head.headers, entry.call.is_none(), &mut message)?;
     }
     Ok(message)
 }

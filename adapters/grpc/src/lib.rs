@@ -17,6 +17,7 @@ mod adapter;
 pub mod client;
 mod config;
 mod describe;
+mod event;
 mod framing;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

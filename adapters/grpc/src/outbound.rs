@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
+use crossdock_cloudevents::Envelope;
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Message, Origin, Retry, StreamCell};
 use crossdock_ports::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_transport::{Dialer, Endpoint, unreachable, within_deadline};
@@ -18,10 +19,9 @@ use http::{HeaderMap, Request, Response, Uri};
 use hyper::body::Incoming;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::config::PROTOBUF;
 use crate::config::{Compression, Faults, Operation, Service};
 use crate::framing::{Encoding, MessageReader};
-use crate::{mapping, settle};
+use crate::{event, mapping, settle};
 use body::CallBody;
 use pool::{Checkout, ConnectionPool};
 use reply::ReplyStream;
@@ -139,6 +139,10 @@ impl GrpcOutbound {
         cancelled: CancellationToken,
     ) -> Result<Request<CallBody>, Fault> {
         let body_type = operation.call.as_ref().map(|call| &call.request);
+        let attributes = match operation.envelope {
+            Envelope::CloudEvents => event::attributes(message)?,
+            Envelope::Plain | Envelope::Structured => Vec::new(),
+        };
         let body = match (&message.body, body_type) {
             (Body::Stream(stream), Some(body_type)) => {
                 let consumed = || Fault::new(Code::Internal, "STREAM", "the request stream was already consumed");
@@ -147,11 +151,16 @@ impl GrpcOutbound {
             }
             _ => {
                 let body_type = body_type.map(|body_type| &**body_type as &dyn BodyType);
-                let encoded = encode_body(message, &PROTOBUF, body_type)?;
-                CallBody::once(&encoded.chunks.to_bytes(), self.encoding)?
+                let encoded = encode_body(message, &operation.body, body_type)?;
+                let bytes = match operation.envelope {
+                    Envelope::Structured => event::write(message, &encoded)?,
+                    Envelope::Plain | Envelope::CloudEvents => encoded.chunks.to_bytes(),
+                };
+                CallBody::once(&bytes, self.encoding)?
             }
         };
         let mut metadata = mapping::call_metadata(message, &self.headers, Instant::now());
+        event::append(&attributes, &mut metadata);
         if self.encoding.is_some() {
             metadata.insert("grpc-encoding", http::HeaderValue::from_static("gzip"));
         }

@@ -4,6 +4,7 @@ mod checked;
 
 use std::time::Duration as StdDuration;
 
+use crossdock_cloudevents::{EntryEnvelope, Envelope};
 use crossdock_settings::{Duration, Named, OneOrMany, Secret, Size, Spanned, choices, settings};
 use crossdock_transport::http2::Limits;
 use crossdock_transport::{ClientTlsSettings, ServerTlsSettings};
@@ -119,6 +120,8 @@ settings! {
         pub(crate) ignore_query: Vec<String>,
         /// The field of `req` that holds the body. Default: the body's fields are fields of `req`.
         pub(crate) body: Option<String>,
+        /// How requests are framed.
+        pub(crate) envelope: EntryEnvelope = EntryEnvelope::Plain,
         /// Maximum size of a body.
         pub(crate) max: Size = Size(1024 * 1024),
         /// The format of a response that the gateway writes.
@@ -176,5 +179,7 @@ settings! {
         pub(crate) format: Option<BodyFormat>,
         /// The root element of an XML body: `Name` or `{namespace}Name`.
         pub(crate) root: Option<Spanned<String>>,
+        /// How requests are framed.
+        pub(crate) envelope: Envelope = Envelope::Plain,
     }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use crossdock_cloudevents::{self as cloudevents, Data};
 use crossdock_contract::Param;
 use crossdock_message::{
-    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Message, Origin, Record,
+    Body, BodyType, ByteString, Chunks, Code, Deadline, Fault, Format, Headers, Limits, Message, Origin, Record,
     RequestContext, Retry, TraceContext, Value,
 };
 use crossdock_ports::{Admission, EntrySpec as _, Part, address_field, header_twice};
@@ -144,6 +145,35 @@ pub(crate) fn body(chunks: Chunks, content_type: Option<&ByteString>) -> Body {
     Body::raw(chunks, content_type.map_or(Format::Raw, |media_type| Format::of_media_type(media_type)))
 }
 
+/// The prefix of headers with attributes of an event.
+const EVENT_PREFIX: &str = "ce-";
+
+/// Reads the event that a request is: its attributes, and its data as the body.
+///
+/// # Errors
+/// INVALID_ARGUMENT if it is not an event.
+pub(crate) fn receive_event(head: &impl RequestHead, message: &mut Message, limits: &Limits) -> Result<(), Fault> {
+    let document = || match &message.body {
+        Body::Raw { chunks, .. } => chunks.to_bytes(),
+        _ => Bytes::new(),
+    };
+    let received = cloudevents::receive(message.content_type.as_ref(), limits, document, |attributes| {
+        for (name, value) in head.with_prefix(EVENT_PREFIX) {
+            let name = String::from_utf8_lossy(name);
+            attributes.add(&name, cloudevents::decode_header(&name, &value)?)?;
+        }
+        Ok(())
+    })?;
+    message.event = Some(received.event);
+    message.content_type = received.content_type;
+    match received.data {
+        Data::Body => {}
+        Data::Bytes(data) => message.body = body(data.into(), message.content_type.as_ref()),
+        Data::None => message.body = Body::Empty,
+    }
+    Ok(())
+}
+
 /// Assembles the body of a typed request from the received body and the fields of path and query.
 ///
 /// # Errors
@@ -216,7 +246,7 @@ pub(crate) fn target(endpoint: &Endpoint, operation: &Operation, message: &Messa
     Ok(out)
 }
 
-/// The headers of a request to a service.
+/// The headers of a request to a service. `event` has the attributes of an event in binary mode.
 ///
 /// # Errors
 /// INTERNAL for an invalid value, which earlier validation rules out.
@@ -225,6 +255,7 @@ pub(crate) fn request_headers(
     static_headers: &[(http::HeaderName, http::HeaderValue)],
     message: &Message,
     content_type: Option<ByteString>,
+    event: &[(ByteString, Value)],
     now: Instant,
 ) -> Result<http::HeaderMap, Fault> {
     let mut headers = http::HeaderMap::with_capacity(8 + message.headers.len());
@@ -238,9 +269,16 @@ pub(crate) fn request_headers(
     if let Some(content_type) = content_type {
         insert(http::header::CONTENT_TYPE, content_type)?;
     }
-    for (name, value) in message.headers.iter() {
+    // An event has no other attributes than its own.
+    let is_attribute = |name: &str| !event.is_empty() && name.starts_with(EVENT_PREFIX);
+    for (name, value) in message.headers.iter().filter(|(name, _)| !is_attribute(name)) {
         if let Ok(name) = http::HeaderName::from_bytes(name.as_bytes()) {
             insert(name, value.clone())?;
+        }
+    }
+    for (name, value) in event {
+        if let Ok(name) = http::HeaderName::from_bytes(format!("{EVENT_PREFIX}{name}").as_bytes()) {
+            insert(name, cloudevents::encode_header(value))?;
         }
     }
     insert(http::HeaderName::from_static("x-request-id"), message.id.clone())?;

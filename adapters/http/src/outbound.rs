@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crossdock_cloudevents::{self as cloudevents, Framed};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Limits, Message, Origin, Value};
 use crossdock_ports::{AdapterError, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_transport::bodies::Reservation;
@@ -107,7 +108,7 @@ impl HttpOutbound {
     fn request(&self, operation: &Operation, message: &Message) -> Result<http::Request<RequestContent>, Fault> {
         use crossdock_ports::OperationSpec as _;
         let target = mapping::target(&self.endpoint, operation, message)?;
-        let (chunks, content_type) = match operation.body() {
+        let (mut chunks, mut content_type) = match operation.body() {
             None => (Chunks::new(), None),
             Some(format) => {
                 let of_type = operation.call_type().map(|call| &*call.request as &dyn BodyType);
@@ -118,8 +119,23 @@ impl HttpOutbound {
                 (body.chunks, body.content_type)
             }
         };
-        let headers =
-            mapping::request_headers(&self.endpoint, &self.service.headers, message, content_type, Instant::now())?;
+        let data = || (!chunks.is_empty()).then(|| chunks.to_bytes());
+        let attributes = match cloudevents::send(operation.envelope, message, content_type.as_ref(), data)? {
+            None => Vec::new(),
+            Some(Framed::Binary(attributes)) => attributes,
+            Some(Framed::Structured(document, media_type)) => {
+                (chunks, content_type) = (document.into(), Some(media_type));
+                Vec::new()
+            }
+        };
+        let headers = mapping::request_headers(
+            &self.endpoint,
+            &self.service.headers,
+            message,
+            content_type,
+            &attributes,
+            Instant::now(),
+        )?;
         let mut request = http::Request::new(RequestContent::new(chunks));
         *request.method_mut() = operation.method.clone();
         let bad_target = |_| {

@@ -17,6 +17,9 @@ pub(crate) trait RequestHead: Fields {
 
     /// All values of a field in order. `name` is in lower case.
     fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = Bytes> + 's;
+
+    /// The fields whose names start with a prefix in lower case: the rest of each name, in any case, and its value.
+    fn with_prefix<'s>(&'s self, prefix: &'s str) -> impl Iterator<Item = (&'s [u8], Bytes)> + 's;
 }
 
 /// The unread body of a request.

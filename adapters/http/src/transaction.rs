@@ -132,6 +132,9 @@ async fn request(
         }
         DeclaredLength::NoBody => {}
     }
+    if let Some(limits) = &entry.events {
+        mapping::receive_event(head, &mut message, limits)?;
+    }
     if let Some(typed) = &entry.typed {
         typed_request(typed, &mut message).await?;
     }

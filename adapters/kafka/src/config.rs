@@ -9,6 +9,7 @@ mod token;
 
 use std::time::Duration as StdDuration;
 
+use crossdock_cloudevents::{EntryEnvelope, Envelope};
 use crossdock_ports::BodyFormat;
 use crossdock_settings::{Duration, Named, OneOrMany, Secret, Size, Spanned, choices, settings};
 use crossdock_tls::ClientTlsSettings;
@@ -192,6 +193,8 @@ settings! {
         pub(crate) max: Size = Size(1 << 20),
         /// The format of values without a `content-type` header.
         pub(crate) format: BodyFormat = BodyFormat::Raw,
+        /// How records are framed.
+        pub(crate) envelope: EntryEnvelope = EntryEnvelope::Plain,
         /// The schema registry that knows the types of the values: each value begins with the number of its schema (Confluent's wire format).
         pub(crate) registry: Option<RegistrySettings>,
         /// The field of `req` that holds the value; without it, the fields of the value are the fields of `req`.
@@ -275,6 +278,8 @@ settings! {
         pub(crate) format: Option<BodyFormat>,
         /// The root element of an XML value that the gateway encodes: `Name` or `{namespace}Name`.
         pub(crate) root: Option<Spanned<String>>,
+        /// How records are framed.
+        pub(crate) envelope: Envelope = Envelope::Plain,
         /// The subject in the schema registry by whose schema the value is written.
         pub(crate) subject: Option<Spanned<String>>,
         /// The version of the subject; the newest one without it.

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crossdock_cloudevents::{self as cloudevents, Data, Received};
 use crossdock_contract::CallType;
 use crossdock_delivery::dead_letter::{PREFIX, REPLAYS};
 use crossdock_delivery::reported_fault;
 use crossdock_message::{
-    Body, BodyType, ByteString, Chunks, Code, Fault, Format, Headers, Message, RequestContext, Time, TraceContext,
+    Body, BodyType, ByteString, Chunks, Code, Fault, Format, Headers, Limits, Message, RequestContext, Time,
+    TraceContext, Value,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rdkafka::message::{Header, OwnedHeaders};
 
+use crate::config::Entry;
 use crate::error::bad_reply;
 use crate::received::{ReceivedRecord, TypedValue};
 
@@ -56,10 +59,10 @@ pub(crate) fn request(
     context: &Arc<RequestContext>,
     source: &ByteString,
     request_headers: &[ByteString],
-    default_format: Format,
-    call: Option<&Arc<CallType>>,
+    entry: &Entry,
     typed: Option<TypedValue>,
 ) -> Result<Message, Fault> {
+    let (default_format, call) = (entry.format, entry.call.as_ref());
     if record.has_unreadable_headers {
         return Err(Fault::caller(Code::InvalidArgument, "HEADER", "the name of a header is not UTF-8"));
     }
@@ -72,7 +75,19 @@ pub(crate) fn request(
     message.key.clone_from(&record.key);
     message.time = record.timestamp.map(from_millis);
     message.content_type = record.text(CONTENT_TYPE);
-    let Some(value) = &record.value else {
+    let mut value = record.value.clone();
+    if let Some(limits) = &entry.events {
+        let received = receive_event(record, message.content_type.as_ref(), limits)?;
+        message.event = Some(received.event);
+        message.content_type = received.content_type;
+        match received.data {
+            Data::Body => {}
+            Data::Bytes(data) => value = Some(data),
+            // Only a record without a value is a tombstone.
+            Data::None => return Ok(message),
+        }
+    }
+    let Some(value) = value else {
         message.body = Body::Null;
         return Ok(message);
     };
@@ -84,19 +99,45 @@ pub(crate) fn request(
     }
     let format = message.content_type.as_deref().map_or(default_format, Format::of_media_type);
     message.body = match call {
-        None => Body::raw(value.clone().into(), format),
+        None => Body::raw(value.into(), format),
         Some(call) => {
             if !matches!(format, Format::Json | Format::Protobuf) {
                 let problem = "the content type must be application/json or application/x-protobuf";
                 return Err(Fault::caller(Code::InvalidArgument, "CONTENT_TYPE", problem).with_http_status(415));
             }
             // Validate against the contract now, whatever the destination.
-            let wire = call.request.recode(value, format, Format::Protobuf)?;
+            let wire = call.request.recode(&value, format, Format::Protobuf)?;
             message.content_type = None;
             Body::typed(wire.into(), Format::Protobuf, Arc::clone(&call.request) as Arc<dyn BodyType>)
         }
     };
     Ok(message)
+}
+
+/// The prefix of headers with attributes of an event (Kafka Protocol Binding for CloudEvents 1.0.2, §3.2.3.1).
+const EVENT_PREFIX: &str = "ce_";
+
+/// Reads the event that a record is.
+fn receive_event(
+    record: &ReceivedRecord,
+    content_type: Option<&ByteString>,
+    limits: &Limits,
+) -> Result<Received, Fault> {
+    let document = || record.value.clone().unwrap_or_default();
+    cloudevents::receive(content_type, limits, document, |attributes| {
+        for (name, value) in &record.headers {
+            let Some((start, name)) = name.split_at_checked(EVENT_PREFIX.len()) else { continue };
+            if !start.eq_ignore_ascii_case(EVENT_PREFIX) {
+                continue;
+            }
+            let text = value.clone().and_then(|value| ByteString::try_from(value).ok()).ok_or_else(|| {
+                let problem = format!("the header of the attribute `{name}` is null or not UTF-8");
+                Fault::caller(Code::InvalidArgument, "EVENT", problem)
+            })?;
+            attributes.add(name, Value::Text(text))?;
+        }
+        Ok(())
+    })
 }
 
 /// The body of a value with a schema, as the request of a call.
@@ -162,12 +203,22 @@ fn select_headers(record: &ReceivedRecord, forwarded: &[ByteString]) -> Result<H
     Ok(headers)
 }
 
-/// The headers of the record for a message.
-pub(crate) fn record_headers(message: &Message, content_type: Option<&ByteString>) -> OwnedHeaders {
+/// The headers of the record for a message. `event` has the attributes of an event in binary mode.
+pub(crate) fn record_headers(
+    message: &Message,
+    content_type: Option<&ByteString>,
+    event: &[(ByteString, Value)],
+) -> OwnedHeaders {
     let mut headers = OwnedHeaders::new();
     let insert = |headers: OwnedHeaders, key: &str, value: &str| headers.insert(Header { key, value: Some(value) });
-    for (name, value) in message.headers.iter() {
+    // An event has no other attributes than its own.
+    let is_attribute = |name: &str| !event.is_empty() && name.starts_with(EVENT_PREFIX);
+    for (name, value) in message.headers.iter().filter(|(name, _)| !is_attribute(name)) {
         headers = insert(headers, name, value);
+    }
+    for (name, value) in event {
+        let value = value.scalar_text().unwrap_or_default();
+        headers = insert(headers, &format!("{EVENT_PREFIX}{name}"), &value);
     }
     if let Some(media_type) = content_type {
         headers = insert(headers, CONTENT_TYPE, media_type);

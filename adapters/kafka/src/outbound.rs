@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use crossdock_cloudevents::{self as cloudevents, Envelope, Framed};
 use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Format, Message, Origin, Value};
 use crossdock_ports::{AdapterError, LocalFuture, OperationSpec, Outbound, WriteFormat, encode_body};
 use crossdock_transport::bodies::Reservation;
@@ -72,17 +73,33 @@ impl KafkaOutbound {
 
     async fn send(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
         let key = operation.key(message)?;
-        let (value, content_type) = match &operation.subject {
+        let (mut value, mut content_type) = match &operation.subject {
             None => encode(operation, message)?,
             Some(subject) => (Box::pin(self.encode_by_schema(subject, message)).await?, None),
+        };
+        // An event without data is a tombstone in binary mode, as is a null.
+        let has_value = match message.body {
+            Body::Null => false,
+            Body::Empty => operation.envelope == Envelope::Plain,
+            _ => true,
+        };
+        let data = || has_value.then(|| value.clone());
+        let (attributes, has_value) = match cloudevents::send(operation.envelope, message, content_type.as_ref(), data)?
+        {
+            None => (Vec::new(), has_value),
+            Some(Framed::Binary(attributes)) => (attributes, has_value),
+            Some(Framed::Structured(document, media_type)) => {
+                (value, content_type) = (document, Some(media_type));
+                (Vec::new(), true)
+            }
         };
         self.declare(operation).await?;
         let mut record = Record {
             topic: &operation.topic,
             partition: operation.partition,
             key: key.as_deref(),
-            value: (!matches!(message.body, Body::Null)).then_some(&*value),
-            headers: mapping::record_headers(message, content_type.as_ref()),
+            value: has_value.then_some(&*value),
+            headers: mapping::record_headers(message, content_type.as_ref(), &attributes),
             timestamp: message.time.and_then(mapping::to_millis),
         };
         let Some(requester) = self.requester.as_ref().filter(|_| operation.reply) else {

@@ -8,12 +8,14 @@
 //! | [`body`](Body) | a body that stays raw bytes until its value is needed |
 //! | [`stream`](BodyStream) | a stream of bodies with back-pressure |
 //! | [`value`](Value) | the typed value of all formats; numbers keep every digit |
+//! | [`event`](Event) | the attributes of an event (CloudEvents) |
 //! | [`fault`](Fault) | the error model, and the table that maps it to protocols |
 //! | [`json`], [`xml`] | one exact codec per format, with limits on depth, size and counts |
 
 mod body;
 mod context;
 mod decimal;
+mod event;
 mod fault;
 mod headers;
 pub mod json;
@@ -30,6 +32,7 @@ pub use body::{Body, BodyType, Chunks, Format};
 pub use bytestring::ByteString;
 pub use context::{RequestContext, TlsIdentity, TraceContext};
 pub use decimal::{Decimal, DecimalError};
+pub use event::{Event, EventError};
 pub use fault::{Cause, Code, EndpointVerdict, Fault, Origin, Retry, ServiceStatus};
 pub use headers::{HeaderError, Headers, is_list_header};
 pub use json_stream::{NotAStream, stream_from_json, stream_of};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::{Body, Headers, Record, RequestContext, Time, TraceContext};
+use crate::{Body, Event, Headers, Record, RequestContext, Time, TraceContext};
 
 /// The instant at which an exchange expires, on the monotonic clock of this process.
 ///
@@ -70,6 +70,8 @@ pub struct Message {
     pub key: Option<Bytes>,
     /// When it was produced, if its source says so.
     pub time: Option<Time>,
+    /// Its attributes if it is an event, or those that a route has set for one.
+    pub event: Option<Event>,
     /// The body.
     pub body: Body,
     /// A guard held for as long as the message is processed, even if the caller has left. It counts that work at the listener.
@@ -93,6 +95,7 @@ impl Message {
             query: None,
             key: None,
             time: None,
+            event: None,
             body: Body::Empty,
             work: None,
         }

@@ -110,6 +110,10 @@ pub trait EntrySpec: Any + Debug + Send + Sync {
     fn call_type(&self) -> Option<&Arc<CallType>> {
         None
     }
+    /// Whether its messages are events, with attributes of CloudEvents.
+    fn receives_events(&self) -> bool {
+        false
+    }
     /// Which calls to services are cancelled when the caller disconnects.
     fn cancels(&self) -> Cancels {
         Cancels::Never
@@ -172,6 +176,10 @@ pub trait OperationSpec: Any + Debug + Send + Sync {
     }
     /// Whether the protocol defines the operation as idempotent.
     fn is_idempotent(&self) -> bool;
+    /// Whether its messages are sent as events, with attributes of CloudEvents.
+    fn sends_events(&self) -> bool {
+        false
+    }
     /// Whether the receiver confirms that it has the message.
     fn is_confirmed(&self) -> bool {
         true

@@ -8,6 +8,7 @@ mod bodies;
 mod call;
 mod choice;
 mod enrich;
+mod event;
 mod fault;
 mod filter;
 mod map;
@@ -30,6 +31,7 @@ use crate::plan::{CallPlan, Plan};
 pub use call::CallStep;
 pub use choice::{Branch, ChoiceStep};
 pub use enrich::EnrichStep;
+pub use event::EventStep;
 pub use fault::FaultStep;
 pub use filter::FilterStep;
 pub use map::MapStep;
@@ -154,6 +156,7 @@ macro_rules! steps {
 steps! {
     "map" => Map(MapStep),
     "set" => Set(SetStep),
+    "event" => Event(EventStep),
     "require" => Require(RequireStep),
     "call" => Call(CallStep),
     "send" => Send(SendStep),

@@ -4,9 +4,10 @@ use std::any::Any;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
+use crossdock_cloudevents::{EntryEnvelope, Envelope};
 use crossdock_contract::{CallType, Contracts};
 use crossdock_delivery::RetryPolicy;
-use crossdock_message::ByteString;
+use crossdock_message::{ByteString, Limits};
 use crossdock_ports::{
     Address, Binding, BodyBinding, BodyFormat, Capabilities, Delivery, EntryContext, EntrySpec, ListenerSpec,
     OperationSpec, PathTemplate, ServiceSpec, WriteFormat, known_call,
@@ -75,6 +76,8 @@ pub(crate) struct Entry {
     pub(crate) fingerprint: u64,
     pub(crate) reply_format: WriteFormat,
     pub(crate) call: Option<Arc<CallType>>,
+    /// The limits on reading events, if messages are events.
+    pub(crate) events: Option<Arc<Limits>>,
 }
 
 impl Entry {
@@ -149,6 +152,7 @@ impl Entry {
             is_at_most_once: context.delivery == Some(Delivery::AtMostOnce),
             reply_format,
             call,
+            events: (settings.envelope == EntryEnvelope::CloudEvents).then(|| Arc::clone(context.contracts.limits())),
         })
     }
 }
@@ -172,6 +176,10 @@ impl EntrySpec for Entry {
 
     fn call_type(&self) -> Option<&Arc<CallType>> {
         self.call.as_ref()
+    }
+
+    fn receives_events(&self) -> bool {
+        self.events.is_some()
     }
 
     fn may_lose(&self) -> Option<(&'static str, &'static str)> {
@@ -254,6 +262,7 @@ pub(crate) struct Operation {
     pub(crate) mandatory: bool,
     pub(crate) body: WriteFormat,
     pub(crate) call: Option<Arc<CallType>>,
+    pub(crate) envelope: Envelope,
 }
 
 impl Operation {
@@ -306,6 +315,7 @@ impl Operation {
             mandatory: settings.mandatory,
             body,
             call,
+            envelope: settings.envelope,
         })
     }
 }
@@ -321,6 +331,10 @@ impl OperationSpec for Operation {
 
     fn call_type(&self) -> Option<&Arc<CallType>> {
         self.call.as_ref()
+    }
+
+    fn sends_events(&self) -> bool {
+        self.envelope != Envelope::Plain
     }
 
     fn is_idempotent(&self) -> bool {

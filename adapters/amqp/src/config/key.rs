@@ -1,13 +1,14 @@
 //! Routing keys: constants, or templates with fields of the message.
 
-use crossdock_message::{ByteString, Code, Fault, Message};
+use crossdock_message::{ByteString, Code, Event, Fault, Message};
 use crossdock_ports::address_field;
 use crossdock_settings::{Reader, Spanned};
 use lapin::types::ShortString;
 
 use crate::error::too_long;
 
-/// A routing key. `orders.{region}` inserts one word from the message; `{place=**}` inserts one or more words, separated by dots.
+/// A routing key. `orders.{region}` inserts one word from the message; `{place=**}` inserts one or more words, separated by dots;
+/// `{event.type=**}` inserts an attribute of the event that is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RoutingKey {
     text: String,
@@ -20,8 +21,30 @@ pub(crate) struct RoutingKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Literal(String),
-    Word(ByteString),
-    Words(ByteString),
+    Word(Source),
+    Words(Source),
+}
+
+/// What a part of a key is taken from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    Field(ByteString),
+    /// An attribute of the event.
+    Attribute(ByteString),
+}
+
+impl Source {
+    fn name(&self) -> &ByteString {
+        let (Self::Field(name) | Self::Attribute(name)) = self;
+        name
+    }
+
+    fn text(&self, message: &Message) -> Option<ByteString> {
+        match self {
+            Self::Field(name) => address_field(message, name),
+            Self::Attribute(name) => message.event.as_ref()?.get(name)?.scalar_text(),
+        }
+    }
 }
 
 impl RoutingKey {
@@ -41,12 +64,13 @@ impl RoutingKey {
             }
         };
         let name = |part: &Part| match part {
-            Part::Literal(_) => None,
-            Part::Word(name) | Part::Words(name) => Some(name.clone()),
+            Part::Word(Source::Field(name)) | Part::Words(Source::Field(name)) => Some(name.clone()),
+            _ => None,
         };
         let params: Vec<ByteString> = parts.iter().filter_map(name).collect();
-        let constant = if params.is_empty() { ShortString::try_new(text.value.as_str()).ok() } else { None };
-        if params.is_empty() && constant.is_none() {
+        let is_constant = parts.iter().all(|part| matches!(part, Part::Literal(_)));
+        let constant = if is_constant { ShortString::try_new(text.value.as_str()).ok() } else { None };
+        if is_constant && constant.is_none() {
             reader.error("name", text.span, "a routing key must not exceed 255 bytes", "");
             return None;
         }
@@ -75,9 +99,9 @@ impl RoutingKey {
         for part in &self.parts {
             match part {
                 Part::Literal(text) => key.push_str(text),
-                Part::Word(name) | Part::Words(name) => {
-                    let value =
-                        address_field(message, name).ok_or_else(|| refused(name, "is missing or not a scalar"))?;
+                Part::Word(source) | Part::Words(source) => {
+                    let name = source.name();
+                    let value = source.text(message).ok_or_else(|| refused(name, "is missing or not a scalar"))?;
                     let mut words = value.split('.');
                     if words.any(str::is_empty) {
                         return Err(refused(name, "must not contain empty words"));
@@ -115,11 +139,17 @@ fn parse(text: &str) -> Result<Vec<Part>, &'static str> {
             Some((name, "**")) => (name, true),
             Some(_) => return Err("`=` must be followed by `*` or `**`"),
         };
+        let attribute = name.strip_prefix("event.");
+        if attribute.is_some_and(|attribute| !Event::is_name(attribute)) {
+            return Err("the name of an attribute consists of lower-case letters and digits");
+        }
         let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
-        if !first || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        let is_field = first && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if attribute.is_none() && !is_field {
             return Err("a name in braces must consist of letters, digits and `_`");
         }
-        parts.push(if words { Part::Words(name.into()) } else { Part::Word(name.into()) });
+        let source = attribute.map_or_else(|| Source::Field(name.into()), |name| Source::Attribute(name.into()));
+        parts.push(if words { Part::Words(source) } else { Part::Word(source) });
         rest = after;
     }
     if rest.contains('}') {

@@ -429,14 +429,16 @@ fn message(
         let problem = "the content encoding is not supported; send the body without one";
         return Err(Fault::caller(Code::InvalidArgument, "CONTENT_ENCODING", problem));
     }
-    mapping::request(&received.properties, received.body.clone(), context, source, request_headers, entry.call.as_ref())
+    mapping::request(&received.properties, received.body.clone(), context, source, request_headers, entry)
 }
 
 /// Encodes a reply as properties and body.
 async fn encode_reply(entry: &Entry, mut reply: Message) -> (BasicProperties, Bytes) {
     let of_type = entry.call.as_ref().map(|call| Arc::clone(&call.reply) as Arc<dyn BodyType>);
     let encoded = encode_and_take_body(&mut reply, &entry.reply_format, of_type.as_ref()).await;
-    match encoded.and_then(|body| Ok((mapping::call_properties(&reply, &body, false)?, body.chunks.to_bytes()))) {
+    match encoded.and_then(|body| {
+        Ok((mapping::call_properties(&reply, body.content_type.as_ref(), &[], false)?, body.chunks.to_bytes()))
+    }) {
         Ok((properties, body)) => (properties, body),
         // A reply that cannot be encoded is an internal error, not the requester's.
         Err(fault) => mapping::fault_reply(&Fault { code: Code::Internal, ..fault }),

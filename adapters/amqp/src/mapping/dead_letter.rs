@@ -9,7 +9,7 @@ use crossdock_ports::DeadLetter;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::{append_fault, copy_properties, dead_letter_count, long_string, scalar_text};
+use super::{append_fault, copy_properties, dead_letter_count, header_text, long_string};
 use crate::frames::content::UNREADABLE;
 
 /// Headers by which the broker routes to additional queues or counts deliveries; a dead letter does not keep them.
@@ -70,7 +70,7 @@ pub(crate) fn parse_dead_letter(properties: &BasicProperties, body: Bytes) -> De
         Into::into,
     );
     let own_headers = table.inner().iter().filter(|(name, _)| !is_added(name));
-    let headers = own_headers.filter_map(|(name, value)| Some((name.as_str().into(), scalar_text(value)?)));
+    let headers = own_headers.filter_map(|(name, value)| Some((name.as_str().into(), header_text(value)?)));
     let mut letter = DeadLetter {
         id,
         content_type: properties.content_type().as_ref().map(|text| text.as_str().into()),
@@ -79,7 +79,7 @@ pub(crate) fn parse_dead_letter(properties: &BasicProperties, body: Bytes) -> De
         body,
         ..DeadLetter::default()
     };
-    letter::read_headers(&mut letter, |name| table.inner().get(name).and_then(scalar_text));
+    letter::read_headers(&mut letter, |name| table.inner().get(name).and_then(header_text));
     letter
 }
 

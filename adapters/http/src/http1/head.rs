@@ -80,6 +80,13 @@ impl RequestHead for ParsedHead {
         let matches = move |range: &Range<usize>| self.raw[range.clone()].eq_ignore_ascii_case(name.as_bytes());
         self.headers.iter().filter(move |(key, _)| matches(key)).map(|(_, value)| self.raw.slice(value.clone()))
     }
+
+    fn with_prefix<'s>(&'s self, prefix: &'s str) -> impl Iterator<Item = (&'s [u8], Bytes)> + 's {
+        self.headers.iter().filter_map(move |(key, value)| {
+            let (start, rest) = self.raw[key.clone()].split_at_checked(prefix.len())?;
+            start.eq_ignore_ascii_case(prefix.as_bytes()).then(|| (rest, self.raw.slice(value.clone())))
+        })
+    }
 }
 
 impl Fields for ParsedHead {

@@ -124,6 +124,14 @@ impl RequestHead for CheckedHead {
     fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = Bytes> + 's {
         self.headers.get_all(name).iter().map(|value| Bytes::copy_from_slice(value.as_bytes()))
     }
+
+    fn with_prefix<'s>(&'s self, prefix: &'s str) -> impl Iterator<Item = (&'s [u8], Bytes)> + 's {
+        // Names are in lower case (RFC 9113 §8.2).
+        self.headers.iter().filter_map(move |(name, value)| {
+            let rest = name.as_str().strip_prefix(prefix)?;
+            Some((rest.as_bytes(), Bytes::copy_from_slice(value.as_bytes())))
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Keys of records: text with fields of the message.
 
 use bytes::Bytes;
-use crossdock_message::{ByteString, Code, Fault, Limits, Message, Value};
+use crossdock_message::{ByteString, Code, Event, Fault, Limits, Message, Value};
 use crossdock_settings::{Reader, Spanned};
 
-/// A key: `{customer}` inserts a field.
+/// A key: `{customer}` inserts a field, `{event.partitionkey}` an attribute of the event that is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyTemplate {
     text: String,
@@ -16,6 +16,8 @@ pub(crate) struct KeyTemplate {
 enum Part {
     Literal(String),
     Field(ByteString),
+    /// An attribute of the event.
+    Attribute(ByteString),
 }
 
 impl KeyTemplate {
@@ -25,7 +27,7 @@ impl KeyTemplate {
             Ok(parts) => {
                 let fields = parts.iter().filter_map(|part| match part {
                     Part::Field(name) => Some(name.clone()),
-                    Part::Literal(_) => None,
+                    Part::Literal(_) | Part::Attribute(_) => None,
                 });
                 Some(Self { text: text.value.clone(), fields: fields.collect(), parts })
             }
@@ -59,6 +61,14 @@ impl KeyTemplate {
                     let problem = format!("the field `{name}` of the key is missing or not a scalar");
                     Fault::caller(Code::InvalidArgument, "ADDRESS_FIELD", problem).with_detail("field", name.clone())
                 })?),
+                Part::Attribute(name) => {
+                    let value = message.event.as_ref().and_then(|event| event.get(name)).and_then(Value::scalar_text);
+                    key.push_str(&value.ok_or_else(|| {
+                        let problem = format!("the attribute `{name}` of the event, which the key needs, is missing");
+                        Fault::caller(Code::InvalidArgument, "ADDRESS_FIELD", problem)
+                            .with_detail("field", name.clone())
+                    })?);
+                }
             }
         }
         Ok(key.into())
@@ -81,6 +91,14 @@ fn parse(text: &str) -> Result<Vec<Part>, &'static str> {
         }
         let inner = from_brace.strip_prefix('{').ok_or("`}` without `{`")?;
         let (name, after) = inner.split_once('}').ok_or("`{` without `}`")?;
+        if let Some(attribute) = name.strip_prefix("event.") {
+            if !Event::is_name(attribute) {
+                return Err("the name of an attribute consists of lower-case letters and digits");
+            }
+            parts.push(Part::Attribute(attribute.into()));
+            rest = after;
+            continue;
+        }
         let is_start = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
         let mut bytes = name.bytes();
         if !bytes.next().is_some_and(is_start) || !bytes.all(|byte| is_start(byte) || byte.is_ascii_digit()) {
@@ -105,7 +123,11 @@ mod tests {
         assert_eq!(parse("{customer}"), Ok(fields(&["customer"])));
         let mixed = [Part::Literal("eu-".into()), Part::Field("a_1".into()), Part::Literal("!".into())];
         assert_eq!(parse("eu-{a_1}!").as_deref(), Ok(&mixed[..]));
-        for malformed in ["", "{", "}", "a}b{", "{}", "{1a}", "{a.b}", "{a", "{a{b}}"] {
+        let of_event = [Part::Literal("a-".into()), Part::Attribute("partitionkey".into())];
+        assert_eq!(parse("a-{event.partitionkey}").as_deref(), Ok(&of_event[..]));
+        for malformed in
+            ["{event.}", "{event.A}", "{event.data}", "", "{", "}", "a}b{", "{}", "{1a}", "{a.b}", "{a", "{a{b}}"]
+        {
             assert!(parse(malformed).is_err(), "{malformed}");
         }
     }

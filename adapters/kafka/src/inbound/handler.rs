@@ -249,8 +249,7 @@ impl Handler<'_> {
             Ok(typed) => typed,
             Err(fault) => return Ok(admission.exchange.refuse(&context, fault)),
         };
-        let call = entry.call.as_ref();
-        let message = mapping::request(record, &context, listener, headers, entry.format, call, typed);
+        let message = mapping::request(record, &context, listener, headers, entry, typed);
         match message.and_then(|message| with_deadline(message, record, entry)) {
             Ok(message) => Ok(match guard {
                 Some(guard) => admission.exchange.dispatch_ordered(message, Rc::clone(guard)).await,

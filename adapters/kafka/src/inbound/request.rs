@@ -84,7 +84,7 @@ async fn encode(entry: &Entry, mut reply: Message) -> Reply {
     let is_null = matches!(reply.body, Body::Null);
     match encode_and_take_body(&mut reply, &entry.reply_format, of_type.as_ref()).await {
         Ok(body) => Reply {
-            headers: mapping::record_headers(&reply, body.content_type.as_ref()),
+            headers: mapping::record_headers(&reply, body.content_type.as_ref(), &[]),
             value: (!is_null).then(|| body.chunks.to_bytes()),
         },
         // A reply that cannot be encoded is an internal error, not the requester's.

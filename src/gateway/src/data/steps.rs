@@ -4,6 +4,7 @@ mod call;
 mod choice;
 mod enrich;
 mod evaluate;
+mod event;
 mod fault;
 mod filter;
 mod map;
@@ -18,7 +19,7 @@ mod tap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossdock_message::{Body, ByteString, Code, Deadline, Fault, Headers, Limits, Message, Value};
+use crossdock_message::{Body, ByteString, Code, Deadline, Event, Fault, Headers, Limits, Message, Value};
 use crossdock_ports::{Cancels, Outcome};
 use crossdock_routing::expression::{Meter, Request, Scope, Template};
 use crossdock_routing::{CallPlan, RoutePlan, Step};
@@ -68,6 +69,8 @@ pub(crate) struct Run<'a> {
     variables: Vec<(ByteString, Arc<Value>)>,
     /// Headers that steps have set since the last call.
     set: Headers,
+    /// Attributes of the event that steps have set since the last call.
+    set_event: Event,
     /// The suffix of the message id in a `split`.
     part: Option<ByteString>,
     sent: bool,
@@ -98,6 +101,7 @@ impl<'a> Run<'a> {
             budget,
             variables: Vec::new(),
             set: Headers::new(),
+            set_event: Event::default(),
             part: None,
             sent: false,
             started: now,
@@ -151,6 +155,7 @@ impl<'a> Run<'a> {
         match step {
             Step::Map(step) => self.map(step).await?,
             Step::Set(step) => self.set(step).await?,
+            Step::Event(step) => Box::pin(self.event(step)).await?,
             Step::Require(step) => self.require(step).await?,
             Step::Filter(step) if self.filter(step).await? => return Ok(Next::End(Outcome::Accepted)),
             Step::Filter(_) => {}
@@ -200,6 +205,7 @@ impl<'a> Run<'a> {
         message.work.clone_from(&request.work);
         message.key.clone_from(&request.key);
         message.time = request.time;
+        message.event = self.event_to_send();
         message.headers = request.headers.clone();
         for (name, value) in self.set.iter() {
             // Both were validated when they were set.

@@ -40,6 +40,7 @@ impl Names {
             let ty = match (&**name, typed) {
                 (_, Some((_, typed))) => type_of(typed),
                 ("header", None) => Type::map(Type::Text, Type::Text),
+                ("event", None) => Type::map(Type::Text, Type::Dyn),
                 (name, None) => built_in(name).unwrap_or(Type::Dyn),
             };
             Variable { name: name.clone(), ty }

@@ -19,9 +19,9 @@ pub struct Request {
     pub binding: Arc<Binding>,
 }
 
-/// The variables of expressions: `req`, `res`, `header`, `msg`, and the names that steps have bound.
+/// The variables of expressions: `req`, `res`, `header`, `msg`, `event`, `auth`, `peer`, and the names that steps have bound.
 pub struct Scope<'a> {
-    /// The caller's message: `req`.
+    /// The caller's message: `req` and `event`.
     pub request: &'a Request,
     /// The message that steps work on: `header` and `msg`.
     pub current: &'a Message,
@@ -163,6 +163,7 @@ impl<'a> Scope<'a> {
                 self.meter.charge_work(headers as u64).map_err(|cause| exhausted::fault(cause, of_caller, "header"))?;
                 Ok(self.find_header(&path.steps))
             }
+            "event" => Ok(self.find_in_event(&path.steps)),
             "msg" => Ok(self.find_in_envelope(&path.steps)),
             "auth" => Ok(self.find_in_context(RequestContext::auth, &path.steps)),
             "peer" => Ok(self.find_in_context(RequestContext::peer, &path.steps)),
@@ -237,6 +238,13 @@ impl<'a> Scope<'a> {
     fn find_in_context(&self, part: impl Fn(&RequestContext) -> Value, steps: &[PathStep]) -> Lookup<'a> {
         let part = self.request.message.context.as_ref().map_or(Value::Null, |context| part(context));
         follow(&part, steps).map(|value| Cow::Owned(value.clone()))
+    }
+
+    /// The attributes of the event that was received.
+    fn find_in_event(&self, steps: &[PathStep]) -> Lookup<'a> {
+        let event = self.request.message.event.as_ref();
+        let attributes = Value::Record(event.map(|event| event.attributes().clone()).unwrap_or_default());
+        follow(&attributes, steps).map(|value| Cow::Owned(value.clone()))
     }
 
     fn find_in_envelope(&self, steps: &[PathStep]) -> Lookup<'a> {

@@ -25,6 +25,7 @@ impl StepReader<'_> {
         if call.operation.call_type().is_none() {
             Self::check_untyped(&call, body, reference.span, reader);
         }
+        self.check_event(&call, reference.span, reader);
         Some(call)
     }
 

@@ -44,6 +44,7 @@ struct Joined {
     called: bool,
     answered: bool,
     sent: bool,
+    event: bool,
     may_reply: bool,
     opaque_reply: bool,
     made: bool,
@@ -59,6 +60,7 @@ impl Joined {
             called: true,
             answered: true,
             sent: true,
+            event: true,
             may_reply: at.state.may_reply,
             opaque_reply: at.state.opaque_reply,
             made: is_made(&at.state.body),
@@ -73,6 +75,7 @@ impl Joined {
         self.called &= inner.state.called;
         self.answered &= inner.state.answered;
         self.sent &= inner.state.sent;
+        self.event &= inner.state.event;
         self.may_reply |= inner.state.may_reply;
         self.opaque_reply |= inner.state.opaque_reply;
         self.made |= is_made(&inner.state.body);
@@ -82,6 +85,7 @@ impl Joined {
         at.state.called |= self.called && has_otherwise;
         at.state.answered |= self.answered && has_otherwise;
         at.state.sent |= self.sent && has_otherwise;
+        at.state.event = self.event && (at.state.event || has_otherwise);
         at.state.may_reply = self.may_reply;
         at.state.opaque_reply = self.opaque_reply;
         at.state.fields = None;

@@ -18,7 +18,8 @@ use crate::plan::CallPlan;
 /// Levels of nested steps.
 const DEPTH_MAX: usize = 8;
 /// Names that a step cannot bind.
-const RESERVED_NAMES: &[&str] = &["req", "res", "header", "msg", "auth", "peer", "lock", "true", "false", "null", "in"];
+const RESERVED_NAMES: &[&str] =
+    &["req", "res", "header", "msg", "event", "auth", "peer", "lock", "true", "false", "null", "in"];
 
 /// What is known before a step.
 #[derive(Clone)]
@@ -41,6 +42,8 @@ pub(super) struct State {
     pub(super) may_reply: bool,
     /// A `send` was made on every path to here.
     pub(super) sent: bool,
+    /// Events that are sent have a source and a type on every path to here.
+    pub(super) event: bool,
     /// The last reply is protobuf without a contract.
     pub(super) opaque_reply: bool,
     /// The reply is a stream: steps can only forward it.
@@ -67,6 +70,11 @@ pub(crate) struct StepReader<'l> {
 /// Whether messages of an entry are protobuf without a contract.
 fn is_opaque(entry: &Arc<dyn EntrySpec>) -> bool {
     entry.call_type().is_none() && entry.answer().is_some_and(WriteFormat::needs_contract)
+}
+
+/// Whether every message of these entries is an event.
+fn receive_events(entries: &[Arc<dyn EntrySpec>]) -> bool {
+    !entries.is_empty() && entries.iter().all(|entry| entry.receives_events())
 }
 
 /// Reports the errors of an expression. After placeholders were replaced, positions in the text are not positions in the file.
@@ -120,6 +128,7 @@ impl<'l> StepReader<'l> {
             reply: None,
             may_reply: false,
             sent: false,
+            event: receive_events(entries),
             opaque_reply: false,
             streaming: false,
             headers: headers_of_route(route).into(),
@@ -218,6 +227,11 @@ impl<'l> StepReader<'l> {
             variables.push("res".into());
         } else {
             unbound.push(("res".into(), "put a `call` step before this one on every path to it"));
+        }
+        if self.entries.iter().any(|entry| entry.receives_events()) {
+            variables.push("event".into());
+        } else {
+            unbound.push(("event".into(), "write `envelope: cloudevents` in the entry that receives events"));
         }
         variables.extend(self.state.bound.iter().cloned());
         let mut of_services = self.state.of_services.clone();
@@ -322,13 +336,25 @@ impl<'l> StepReader<'l> {
     }
 
     /// Finds the operation that a step sends the current body to, and checks that it accepts that body.
-    pub(super) fn call_with_body(&self, node: &Node, step: &str, reader: &mut Reader<'_>) -> Option<CallPlan> {
+    pub(super) fn call_with_body(&mut self, node: &Node, step: &str, reader: &mut Reader<'_>) -> Option<CallPlan> {
         let OperationName(reference) = OperationName::read_for(node, step, reader)?;
         let call = self.services.operation(&reference, self.method, reader)?;
         let is_made = matches!(self.state.body, BodyState::Value);
         Self::check_params(&call, self.state.fields.as_deref(), is_made, node.span, reader);
         self.check_request(&call, step, node.span, reader);
+        self.check_event(&call, node.span, reader);
+        // Attributes that steps have set are those of one event.
+        self.state.event = receive_events(self.entries);
         Some(call)
+    }
+
+    /// Reports an event without attributes.
+    pub(super) fn check_event(&self, call: &CallPlan, span: Span, reader: &mut Reader<'_>) {
+        if call.operation.sends_events() && !self.state.event {
+            let message = format!("`{}` sends events, which need a `source` and a `type`", call.operation.describe());
+            let help = "put a step `event: { source: …, type: … }` before this one, or write `envelope: cloudevents` in all entries";
+            reader.error("event", span, message, help);
+        }
     }
 
     /// Reports a step that cannot work on a stream.

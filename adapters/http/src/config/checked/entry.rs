@@ -3,8 +3,9 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use crossdock_cloudevents::EntryEnvelope;
 use crossdock_contract::{CallType, HttpRule, Typed};
-use crossdock_message::ByteString;
+use crossdock_message::{ByteString, Limits};
 use crossdock_ports::{
     Address, Binding, BodyBinding, Cancels, EntryContext, EntrySpec, HeaderCondition, PathTemplate, WriteFormat,
 };
@@ -27,6 +28,8 @@ pub(crate) struct Entry {
     pub(crate) typed: Option<Arc<TypedEntry>>,
     pub(crate) stream: Option<StreamFormat>,
     cancels: Cancels,
+    /// The limits on reading events, if requests are events.
+    pub(crate) events: Option<Arc<Limits>>,
 }
 
 /// The part of an entry that depends on the contract of its route.
@@ -78,11 +81,20 @@ impl Entry {
         reader: &mut Reader<'_>,
     ) -> Option<Vec<Arc<dyn EntrySpec>>> {
         let settings = EntrySettings::from_node(node, reader)?;
+        let events = match settings.envelope {
+            EntryEnvelope::Plain => None,
+            EntryEnvelope::CloudEvents if context.call.is_some_and(|call| call.client_streaming) => {
+                let help = "remove `envelope`, or name a unary method in `as:`";
+                reader.error("envelope", node.span, "the messages of a stream cannot be events", help);
+                return None;
+            }
+            EntryEnvelope::CloudEvents => Some(Arc::clone(context.contracts.limits())),
+        };
         let paths = [&settings.get, &settings.post, &settings.put, &settings.patch, &settings.delete];
         if !settings.annotations {
             let (method, path) = method_and_path(paths, node, reader)?;
             let entry = Self::from_settings(&settings, method, path, context.call, node, reader)?;
-            return Some(vec![Arc::new(entry)]);
+            return Some(vec![Arc::new(Self { events, ..entry })]);
         }
         let Some(call) = context.call else {
             let help = "add `as: pkg.Service/Method` to the route, of a contract below `contracts:`";
@@ -111,7 +123,8 @@ impl Entry {
         let entries: Vec<Option<Self>> =
             call.http.iter().map(|rule| Self::from_http_rule(&settings, rule, call, node, reader)).collect();
         let entries: Option<Vec<Self>> = entries.into_iter().collect();
-        Some(entries?.into_iter().map(|entry| Arc::new(entry) as Arc<dyn EntrySpec>).collect())
+        let entries = entries?.into_iter().map(|entry| Self { events: events.clone(), ..entry });
+        Some(entries.map(|entry| Arc::new(entry) as Arc<dyn EntrySpec>).collect())
     }
 
     /// Builds the entry for one binding of `google.api.http`.
@@ -263,6 +276,7 @@ impl Entry {
                 Some(true) => Cancels::Always,
                 Some(false) => Cancels::Never,
             },
+            events: None,
         })
     }
 }
@@ -363,6 +377,10 @@ impl EntrySpec for Entry {
 
     fn call_type(&self) -> Option<&Arc<CallType>> {
         self.typed.as_ref().map(|typed| &typed.call)
+    }
+
+    fn receives_events(&self) -> bool {
+        self.events.is_some()
     }
 
     fn streams(&self) -> bool {

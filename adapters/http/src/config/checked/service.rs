@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
+use crossdock_cloudevents::Envelope;
 use crossdock_contract::{CallType, Contracts};
 use crossdock_message::ByteString;
 use crossdock_ports::{OperationSpec, Part, PathTemplate, ServiceSpec, WriteFormat, known_call};
@@ -120,6 +121,7 @@ pub(crate) struct Operation {
     params: Vec<ByteString>,
     body: Option<WriteFormat>,
     pub(crate) call: Option<Arc<CallType>>,
+    pub(crate) envelope: Envelope,
 }
 
 impl Operation {
@@ -159,7 +161,14 @@ impl Operation {
             None => None,
             Some(name) => Some(Arc::new(known_call(name, contracts, reader)?)),
         };
-        Some(Self { method: method.parse().ok()?, path, query, sends_unlisted_query, params, body, call })
+        let envelope = settings.envelope;
+        if envelope == Envelope::Structured && body.is_none() {
+            let message = "an event in structured mode needs a body, which this operation does not have";
+            let help = "write `post:`, or `envelope: cloudevents`";
+            reader.error("envelope", node.get("envelope").map_or(node.span, |node| node.span), message, help);
+            return None;
+        }
+        Some(Self { method: method.parse().ok()?, path, query, sends_unlisted_query, params, body, call, envelope })
     }
 }
 
@@ -181,6 +190,10 @@ impl OperationSpec for Operation {
             || self.sends_unlisted_query
             || self.params.iter().any(|param| *param == field)
             || self.query.iter().any(|param| param.field == field)
+    }
+
+    fn sends_events(&self) -> bool {
+        self.envelope != Envelope::Plain
     }
 
     fn call_type(&self) -> Option<&Arc<CallType>> {

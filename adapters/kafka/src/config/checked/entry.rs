@@ -3,9 +3,10 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use crossdock_cloudevents::EntryEnvelope;
 use crossdock_contract::CallType;
 use crossdock_delivery::RetryPolicy;
-use crossdock_message::{ByteString, Code, Fault, Format};
+use crossdock_message::{ByteString, Code, Fault, Format, Limits};
 use crossdock_ports::{
     Address, Binding, BodyBinding, BodyFormat, Capabilities, Delivery, EntryContext, EntrySpec, PathTemplate,
     WriteFormat,
@@ -67,6 +68,8 @@ pub(crate) struct Entry {
     pub(crate) body_len_max: u64,
     /// The format of values without a media type.
     pub(crate) format: Format,
+    /// The limits on reading events, if records are events.
+    pub(crate) events: Option<Arc<Limits>>,
     /// Knows the types of the values.
     pub(crate) registry: Option<RegistryAccess>,
     pub(crate) reject_policy: RejectPolicy,
@@ -163,6 +166,7 @@ impl Entry {
                 BodyFormat::Protobuf => Format::Protobuf,
                 BodyFormat::Raw => Format::Raw,
             },
+            events: (settings.envelope == EntryEnvelope::CloudEvents).then(|| Arc::clone(context.contracts.limits())),
             registry,
             reject_policy,
             retry: RetryPolicy {
@@ -221,6 +225,10 @@ impl EntrySpec for Entry {
 
     fn call_type(&self) -> Option<&Arc<CallType>> {
         self.call.as_ref()
+    }
+
+    fn receives_events(&self) -> bool {
+        self.events.is_some()
     }
 
     fn may_lose(&self) -> Option<(&'static str, &'static str)> {

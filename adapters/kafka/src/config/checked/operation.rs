@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use crossdock_cloudevents::Envelope;
 use crossdock_contract::{CallType, Contracts};
 use crossdock_message::{ByteString, Fault, Message};
 use crossdock_ports::{BodyFormat, OperationSpec, WriteFormat, known_call};
@@ -27,6 +28,7 @@ pub(crate) struct Operation {
     pub(crate) body: WriteFormat,
     pub(crate) call: Option<Arc<CallType>>,
     pub(crate) subject: Option<Subject>,
+    pub(crate) envelope: Envelope,
 }
 
 /// The schema of an operation's values.
@@ -83,6 +85,7 @@ impl Operation {
             body,
             call,
             subject,
+            envelope: settings.envelope,
         })
     }
 
@@ -110,6 +113,10 @@ impl OperationSpec for Operation {
 
     fn body(&self) -> Option<&WriteFormat> {
         Some(&self.body)
+    }
+
+    fn sends_events(&self) -> bool {
+        self.envelope != Envelope::Plain
     }
 
     fn call_type(&self) -> Option<&Arc<CallType>> {
@@ -154,6 +161,11 @@ impl Subject {
         if settings.reply {
             let message = "a request cannot be written by the schema of a subject";
             reader.error("subject", subject.span, message, "remove `subject` or `reply`");
+            return None;
+        }
+        if settings.envelope == Envelope::Structured {
+            let message = "an event in structured mode is JSON, and cannot be written by the schema of a subject";
+            reader.error("subject", subject.span, message, "remove `subject`, or write `envelope: cloudevents`");
             return None;
         }
         if subject.value.is_empty() || settings.version == Some(0) {

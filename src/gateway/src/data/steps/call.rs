@@ -1,6 +1,6 @@
 //! `call`.
 
-use crossdock_message::{Fault, Headers, Message};
+use crossdock_message::{Event, Fault, Headers, Message};
 use crossdock_routing::CallPlan;
 use crossdock_routing::steps::CallStep;
 
@@ -18,6 +18,7 @@ impl Run<'_> {
     pub(super) async fn call_with_current(&mut self, plan: &CallPlan) -> Result<Message, Fault> {
         let message = self.outgoing(plan);
         self.set = Headers::new();
+        self.set_event = Event::default();
         self.exchange(plan, message).await
     }
 }

@@ -26,6 +26,7 @@ impl<'a> Run<'a> {
             reply: self.reply.clone(),
             variables: self.variables.clone(),
             set: self.set.clone(),
+            set_event: self.set_event.clone(),
             part: self.part.clone(),
             ..*self
         }
