@@ -3,7 +3,7 @@
 //! In **binary** mode the body of a message is the data of the event, and headers have its attributes: `ce-id` over HTTP and gRPC, `ce_id` over Kafka,
 //! `cloudEvents_id` over AMQP. In **structured** mode the body is a JSON document with both.
 //!
-//! Either way, attributes become the [`Event`] of a message and data its body, so that routes see no difference. Data stays the bytes that were
+//! Either way, attributes become the [`Event`](crossdock_message::Event) of a message and data its body, so that routes see no difference. Data stays the bytes that were
 //! received, wherever the mode allows.
 
 mod attributes;

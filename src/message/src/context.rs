@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytestring::ByteString;
 
-use crate::{Record, Value};
+use crate::{ConfirmedSends, Record, Value};
 
 /// The W3C trace context, as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct RequestContext {
     pub received_at: Instant,
     /// The transaction that acknowledges the message, for outbound ports of the same adapter to join.
     pub transaction: Option<Arc<dyn Any + Send + Sync>>,
+    /// What earlier attempts to process the message have sent; `None` if it is processed once, or in a transaction.
+    pub sends: Option<Arc<ConfirmedSends>>,
 }
 
 impl RequestContext {
@@ -67,6 +69,7 @@ impl RequestContext {
             span: tracing::Span::none(),
             received_at,
             transaction: None,
+            sends: None,
         }
     }
 

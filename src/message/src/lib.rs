@@ -13,6 +13,7 @@
 //! | [`json`], [`xml`] | one exact codec per format, with limits on depth, size and counts |
 
 mod body;
+mod confirmed;
 mod context;
 mod decimal;
 mod event;
@@ -30,6 +31,7 @@ pub mod xml;
 
 pub use body::{Body, BodyType, Chunks, Format};
 pub use bytestring::ByteString;
+pub use confirmed::ConfirmedSends;
 pub use context::{RequestContext, TlsIdentity, TraceContext};
 pub use decimal::{Decimal, DecimalError};
 pub use event::{Event, EventError};

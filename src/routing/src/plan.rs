@@ -46,6 +46,8 @@ pub struct RoutePlan {
     pub policies: Policies,
     /// What it does.
     pub steps: Vec<Step>,
+    /// A message may be sent to several receivers, or several times.
+    pub fans_out: bool,
     /// How faults are answered; the first rule that applies wins.
     pub errors: Vec<ErrorRule>,
 }

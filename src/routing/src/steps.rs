@@ -213,6 +213,13 @@ impl Step {
         found
     }
 
+    /// Whether a message that follows these steps may be sent more than once.
+    #[must_use]
+    pub fn fan_out(steps: &[Self]) -> bool {
+        // Branches are followed concurrently, or once for each part.
+        Self::calls(steps).len() > 1 || steps.iter().any(|step| matches!(step.flow(), Flow::Branches(_)))
+    }
+
     /// The services that these steps call and wait for, each once, by position in the plan.
     #[must_use]
     pub fn services(steps: &[Self]) -> Vec<usize> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_delivery::{Settlement, cycle_delay, failpoint, settle};
-use crossdock_message::{BodyType, ByteString, Code, Fault, Message, RequestContext};
+use crossdock_message::{BodyType, ByteString, Code, ConfirmedSends, Fault, Message, RequestContext};
 use crossdock_offload::encode_and_take_body;
 use crossdock_ports::{EntrySpec, Head, OrderGuard, Outcome};
 use crossdock_transport::bodies::Reservation;
@@ -61,6 +61,7 @@ pub(super) async fn handle(handler: DeliveryHandler, delivery: Delivery) {
         redelivered,
         received_at: Instant::now(),
         id: OnceCell::new(),
+        sends: Arc::default(),
     };
     let disposition = AssertUnwindSafe(handler.process(&received)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(queue = %entry.queue, "delivery handler panicked; message requeued");
@@ -94,6 +95,8 @@ struct ReceivedMessage<'e> {
     received_at: Instant,
     /// The id that the gateway assigned at the first attempt; the same for every attempt here.
     id: OnceCell<ByteString>,
+    /// What was sent for it in all attempts.
+    sends: Arc<ConfirmedSends>,
 }
 
 impl ReceivedMessage<'_> {
@@ -336,6 +339,8 @@ impl DeliveryHandler {
         let id = received.id.get_or_init(|| self.listener.ingress.new_id()).clone();
         let mut context = RequestContext::new(id, received.received_at);
         context.trace = mapping::trace(&received.properties);
+        received.sends.begin_attempt();
+        context.sends = Some(Arc::clone(&received.sends));
         context.span = tracing::debug_span!("request", protocol = "amqp", listener = %self.listener.name, id = %context.id, route = tracing::field::Empty);
         context
     }

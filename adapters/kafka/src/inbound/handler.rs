@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossdock_delivery::dead_letter as letter;
 use crossdock_delivery::{Settlement, cycle_delay, failpoint, settle};
-use crossdock_message::{ByteString, Code, Deadline, Fault, Message, RequestContext};
+use crossdock_message::{ByteString, Code, ConfirmedSends, Deadline, Fault, Message, RequestContext};
 use crossdock_ports::{EntrySpec, Head, OrderGuard, Outcome};
 use futures_util::FutureExt as _;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -65,6 +65,8 @@ pub(super) struct Handler<'h> {
     id: OnceCell<ByteString>,
     /// Its part of the open transaction, if it is processed in one.
     pub(super) participant: RefCell<Option<Arc<Participant>>>,
+    /// What was sent for it in all attempts.
+    sends: Arc<ConfirmedSends>,
 }
 
 impl<'h> Handler<'h> {
@@ -85,6 +87,7 @@ impl<'h> Handler<'h> {
             received_at: Instant::now(),
             id: OnceCell::new(),
             participant: RefCell::default(),
+            sends: Arc::default(),
         })
     }
 }
@@ -296,6 +299,10 @@ impl Handler<'_> {
         context.trace = mapping::trace(self.record());
         context.transaction =
             self.participant.borrow().clone().map(|participant| participant as Arc<dyn Any + Send + Sync>);
+        if context.transaction.is_none() {
+            self.sends.begin_attempt();
+            context.sends = Some(Arc::clone(&self.sends));
+        }
         context.span = tracing::debug_span!("request", protocol = "kafka", listener = %self.context.name, id = %context.id, route = tracing::field::Empty);
         context
     }

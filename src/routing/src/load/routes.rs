@@ -126,7 +126,8 @@ impl Loader<'_> {
         }
         self.add_to_table(name, &entries, settings.from.as_ref().map_or(key.span, |from| from.span), reader);
         let (name, delivery) = (name.clone(), settings.delivery);
-        let route = RoutePlan { name, call, entries, delivery, headers, policies, steps, errors };
+        let fans_out = Step::fan_out(&steps);
+        let route = RoutePlan { name, call, entries, delivery, headers, policies, steps, fans_out, errors };
         self.plan.routes.push(Arc::new(route));
     }
 

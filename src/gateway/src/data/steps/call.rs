@@ -17,8 +17,13 @@ impl Run<'_> {
     /// Calls an operation with the current body and the headers set for it.
     pub(super) async fn call_with_current(&mut self, plan: &CallPlan) -> Result<Message, Fault> {
         let message = self.outgoing(plan);
+        self.forget_set();
+        self.exchange(plan, message).await
+    }
+
+    /// Forgets the headers and attributes that steps have set for one call.
+    pub(super) fn forget_set(&mut self) {
         self.set = Headers::new();
         self.set_event = Event::default();
-        self.exchange(plan, message).await
     }
 }
