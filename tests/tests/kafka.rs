@@ -1,14 +1,17 @@
 //! The Kafka adapter with Apache Kafka, its own tools, aiokafka and franz-go.
 
+use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use crossdock_tests::{Backend, Gateway, Kafka, Recorder, call, call_with, peers, routes, until, write_certificates};
+use crossdock_tests::{
+    Backend, Gateway, Kafka, Recorder, call, call_with, peers, routes, until, until_within, write_certificates,
+};
 use serde_json::{Value, json};
 
 /// An HTTP listener, and a member of a group that only this test uses.
@@ -140,6 +143,77 @@ fn kafka_records_are_retried_in_order_and_dead_lettered_with_their_content() {
         json!(["crossdock-attempts", "1"]),
     ] {
         assert!(headers.contains(&expected), "{expected} in {headers:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_retry_topics_hold_no_other_record() {
+    let kafka = Kafka::start();
+    let from = kafka.name("set-aside");
+    let (soon, later, dead) = (format!("{from}-soon"), format!("{from}-later"), format!("{from}-dead"));
+    kafka.run(&["create", &from]);
+    let attempts = Arc::new(Mutex::new(HashMap::<String, Vec<Instant>>::new()));
+    let shared = Arc::clone(&attempts);
+    // Record 1 fails twice, record 2 always; the service cannot process record 3 for its first four attempts.
+    let service = Recorder::start(move |_, body| {
+        let mut attempts = shared.lock().expect("no panic");
+        let times = attempts.entry(body.to_owned()).or_default();
+        times.push(Instant::now());
+        let status = match (problem(body)["n"].as_u64(), times.len()) {
+            (Some(1), ..=2) | (Some(2), _) => 500,
+            (Some(3), ..=4) => 503,
+            _ => 200,
+        };
+        (status, Duration::ZERO)
+    });
+    let record = |n: u32| json!({ "key": "k", "value": format!("{{\"n\":{n}}}"), "headers": [["X-Own", "own"], ["crossdock-due", "1"]], "timestamp": 1_700_000_000_000_u64 });
+    kafka.write(&from, &(1..=8).map(record).collect::<Vec<_>>());
+    let values: [(&str, &dyn std::fmt::Display); 4] =
+        [("BACKEND", &service.address), ("FROM", &from), ("ORDER", &"none"), ("DEAD", &dead)];
+    let routes = routes("kafka-to-http", &values).replace(
+        ", backoff: 50ms",
+        &format!(", declare: create, retry: [ {{ topic: {soon}, after: 300ms }}, {{ topic: {later}, after: 700ms }} ]"),
+    );
+    assert!(routes.contains("retry:"), "{routes}");
+    let gateway = Gateway::start_with(&listeners(kafka, &from), &routes);
+    until_within(Duration::from_secs(30), "all records to be processed", || service.processed().len() == 7);
+    until("the dead letter", || kafka.run(&["count", &dead]) == "1");
+    let times = |n: u32| attempts.lock().expect("no panic")[&format!("{{\"n\":{n}}}")].clone();
+    for (n, count) in [(1, 3), (2, 3), (3, 5), (8, 1)] {
+        assert_eq!(times(n).len(), count, "record {n}");
+    }
+    let waits: Vec<_> = times(3).windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits[0] >= Duration::from_millis(300) && waits[0] < Duration::from_millis(700), "{waits:?}");
+    assert!(waits[1..].iter().all(|wait| *wait >= Duration::from_millis(700)), "{waits:?}");
+    assert!(times(8)[0] < times(1)[1], "a record that waits holds no other");
+    let letter = &kafka.read(&dead)[0];
+    for field in ["key", "value", "timestamp"] {
+        assert_eq!(letter[field], record(2)[field]);
+    }
+    let headers = letter["headers"].as_array().expect("headers");
+    for expected in [
+        json!(["X-Own", "own"]),
+        json!(["crossdock-queue", from]),
+        json!(["crossdock-position", format!("{from}/0/1")]),
+        json!(["crossdock-attempts", "3"]),
+        json!(["crossdock-hops", "1"]),
+    ] {
+        assert!(headers.contains(&expected), "{expected} in {headers:?}");
+    }
+    assert!(!headers.iter().any(|header| header[0] == "crossdock-due"), "{headers:?}");
+    let metrics = call(&gateway.admin(), "GET", "/metrics", "").body;
+    // Records 1 and 2 moved twice, record 3 four times.
+    let moved = "crossdock_listener_events_total{listener=\"topics\",event=\"retry\"} 8";
+    assert!(
+        metrics.contains(moved),
+        "{}",
+        metrics.lines().filter(|line| line.contains("listener_events")).collect::<Vec<_>>().join("\n")
+    );
+    for topic in [&from, &soon, &later] {
+        until("all offsets to be committed", || {
+            kafka.committed(&from, topic) == kafka.run(&["count", topic]).parse::<u64>().expect("a number")
+        });
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crossdock_contract::Contracts;
 use crossdock_ports::{
-    Adapter, AdapterError, DeadLetters, EntryContext, EntrySpec, Inbound, ListenerSpec, Outbound, PortStatus, Schemas,
-    ServiceSpec,
+    Adapter, AdapterError, DeadLetters, EntryContext, EntryFinding, EntrySpec, Inbound, ListenerSpec, Outbound,
+    PortStatus, Schemas, ServiceSpec,
 };
 use crossdock_settings::{FromNode, Node, Reader};
 
@@ -50,6 +50,10 @@ impl Adapter for KafkaAdapter {
         reader: &mut Reader<'_>,
     ) -> Option<Vec<Arc<dyn EntrySpec>>> {
         Some(vec![Arc::new(Entry::read(node, context, reader)?)])
+    }
+
+    fn check_entries(&self, entries: &[&Arc<dyn EntrySpec>]) -> Vec<EntryFinding> {
+        Entry::check_all(entries)
     }
 
     fn read_service(

@@ -14,7 +14,7 @@ use crossdock_ports::BodyFormat;
 use crossdock_settings::{Duration, Named, OneOrMany, Secret, Size, Spanned, choices, settings};
 use crossdock_tls::ClientTlsSettings;
 
-pub(crate) use checked::{Entry, Listener, Operation, RejectPolicy, Replies, Service, Subject};
+pub(crate) use checked::{Entry, Listener, Operation, RejectPolicy, Replies, RetryTopic, Service, Subject};
 pub(crate) use cluster::Cluster;
 pub(crate) use registry::{RegistryAccess, RegistryLogin};
 pub(crate) use start::Start;
@@ -209,6 +209,9 @@ settings! {
         pub(crate) backoff: Duration = millis(200),
         /// The longest delay between two attempts.
         pub(crate) backoff_max: Duration = millis(30_000),
+        /// Topics in which a record waits after a failure that may be temporary, instead of holding its partition: after the first one in the first topic,
+        /// and so on; the last failure dead-letters it. While the service is unreachable, records stay in the last one. Only with `order: none`.
+        pub(crate) retry: Vec<RetryTopicSettings>,
         /// Records that name one of these topics for their reply are requests. Without it, no record is a request.
         pub(crate) reply_to: Vec<Spanned<String>>,
         /// The headers of requests and replies.
@@ -217,6 +220,14 @@ settings! {
         pub(crate) answer: BodyFormat = BodyFormat::Json,
         /// The root element of an XML reply: `Name` or `{namespace}Name`.
         pub(crate) root: Option<Spanned<String>>,
+    }
+
+    /// a retry topic
+    pub(crate) struct RetryTopicSettings {
+        /// The topic.
+        pub(crate) topic: Spanned<String>,
+        /// How long a record waits in it.
+        pub(crate) after: Duration,
     }
 
     /// where the replies to requests arrive

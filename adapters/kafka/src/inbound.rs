@@ -9,6 +9,7 @@ mod lanes;
 mod member;
 mod prefix;
 mod request;
+mod set_aside;
 mod start;
 mod topics;
 
@@ -250,6 +251,7 @@ impl Declarations {
             if let RejectPolicy::DeadLetter(dead) = &entry.reject_policy {
                 topics.push(dead.clone());
             }
+            topics.extend(entry.retry_topics.iter().map(|retry| retry.topic.clone()));
             let (cluster, finished) = (self.cluster.clone(), Rc::clone(&self.finished));
             tokio::task::spawn_local(async move {
                 let mut backoff = Backoff::new(DECLARE_INTERVAL_MIN, DECLARE_INTERVAL_MAX);
@@ -299,12 +301,13 @@ impl ListenerContext {
         Ok(registry)
     }
 
-    /// The topics of the current routes.
+    /// The topics of the current routes, with their retry topics.
     fn routed_topics(&self) -> HashMap<String, Arc<dyn EntrySpec>> {
         let named = |spec: Arc<dyn EntrySpec>| {
-            let topic = spec.as_any().downcast_ref::<Entry>()?.topic.clone();
-            Some((topic, spec))
+            let entry = spec.as_any().downcast_ref::<Entry>();
+            let topics: Vec<String> = entry.map(|entry| entry.topics().cloned().collect()).unwrap_or_default();
+            topics.into_iter().map(move |topic| (topic, Arc::clone(&spec)))
         };
-        self.ingress.entries(&self.name).into_iter().filter_map(named).collect()
+        self.ingress.entries(&self.name).into_iter().flat_map(named).collect()
     }
 }

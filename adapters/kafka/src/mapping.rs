@@ -50,12 +50,13 @@ pub(crate) fn trace(record: &ReceivedRecord) -> Option<TraceContext> {
     Some(TraceContext { parent, state: record.text("tracestate").filter(carriable) })
 }
 
-/// Converts a record to a message. Its value is `typed` if a schema registry knows the type.
+/// Converts a record to a message with an id. Its value is `typed` if a schema registry knows the type.
 ///
 /// # Errors
 /// INVALID_ARGUMENT for a header that not every protocol can represent, a content type that the contract does not allow, or an invalid value.
 pub(crate) fn request(
     record: &ReceivedRecord,
+    id: ByteString,
     context: &Arc<RequestContext>,
     source: &ByteString,
     request_headers: &[ByteString],
@@ -66,7 +67,7 @@ pub(crate) fn request(
     if record.has_unreadable_headers {
         return Err(Fault::caller(Code::InvalidArgument, "HEADER", "the name of a header is not UTF-8"));
     }
-    let mut message = Message::new(record.position(), source.clone());
+    let mut message = Message::new(id, source.clone());
     message.context = Some(Arc::clone(context));
     message.headers = select_headers(record, request_headers).map_err(|name| {
         let problem = format!("the header `{name}` is null or cannot be represented in every protocol");

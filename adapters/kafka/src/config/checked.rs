@@ -7,7 +7,7 @@ mod service;
 
 use crossdock_settings::{Reader, Spanned};
 
-pub(crate) use entry::{Entry, RejectPolicy};
+pub(crate) use entry::{Entry, RejectPolicy, RetryTopic};
 pub(crate) use listener::Listener;
 pub(crate) use operation::{Operation, Subject};
 pub(crate) use service::{Replies, Service};

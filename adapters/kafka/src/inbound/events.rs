@@ -17,6 +17,8 @@ pub(super) struct Events {
     /// The time that commits of transactions took, in microseconds.
     pub(super) commit_micros: Counter,
     pub(super) dead_letters: Counter,
+    /// Records moved to a retry topic.
+    pub(super) retries: Counter,
 }
 
 /// A number that only grows.
@@ -43,6 +45,7 @@ impl Events {
             ("transaction_committed", self.committed_transactions.get()),
             ("transaction_aborted", self.aborted_transactions.get()),
             ("dead_letter", self.dead_letters.get()),
+            ("retry", self.retries.get()),
         ]
     }
 

@@ -7,20 +7,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossdock_delivery::dead_letter as letter;
-use crossdock_delivery::{Settlement, cycle_delay, failpoint, settle};
+use crossdock_delivery::{Settlement, failpoint, settle};
 use crossdock_message::{ByteString, Code, ConfirmedSends, Deadline, Fault, Message, RequestContext};
 use crossdock_ports::{EntrySpec, Head, OrderGuard, Outcome};
 use futures_util::FutureExt as _;
-use rdkafka::message::{Header, OwnedHeaders};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::member::Delivery;
+use super::set_aside::{self, Origin};
 use super::topics::Topic;
 use super::{ListenerContext, ROUTES_INTERVAL, retry_backoff};
-use crate::config::{Entry, RejectPolicy};
+use crate::config::Entry;
 use crate::mapping;
-use crate::producer::Record;
 use crate::received::{ReceivedRecord, TypedValue};
 use crate::registry::unusable;
 use crate::transaction::Participant;
@@ -73,6 +71,9 @@ impl<'h> Handler<'h> {
     /// Begins to process a record, once `concurrency` allows; `None` if it is left to the next owner of its partition.
     pub(super) async fn begin(context: &'h Rc<ListenerContext>, delivery: &'h Delivery) -> Option<Self> {
         let Topic { spec, permits, .. } = context.topics.get(&delivery.record.topic)?;
+        if !set_aside::wait_until_due(entry(&*spec)?, delivery).await {
+            return None;
+        }
         let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
         if !context.member.assignment().begin(&delivery.id) {
             return None;
@@ -100,6 +101,11 @@ impl Handler<'_> {
     /// The entry of the current route, which may have changed since the last attempt.
     pub(super) fn current_spec(&self) -> Arc<dyn EntrySpec> {
         self.context.topics.get(&self.record().topic).map_or_else(|| Arc::clone(&self.spec), |topic| topic.spec)
+    }
+
+    /// Where the record was first received, if it comes from a retry topic.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        Origin::of(self.record(), &entry(&*self.spec)?.retry_topics)
     }
 
     /// Processes the record; returns whether it is settled.
@@ -151,7 +157,7 @@ impl Handler<'_> {
 
     /// Retries the record until it succeeds or is rejected.
     async fn process_with_retries(&self) -> bool {
-        let (mut counted_attempts, mut attempts) = (0, 0);
+        let (mut counted_attempts, mut attempts) = (self.origin().map_or(0, |origin| origin.attempts), 0);
         let guard = Rc::new(OrderGuard::new(self.delivery.id.assignment));
         loop {
             let spec = self.current_spec();
@@ -179,6 +185,14 @@ impl Handler<'_> {
                 }
                 Settlement::Reject(fault) => {
                     let is_settled = Box::pin(self.reject(&fault, &entry.reject_policy, counted_attempts + 1)).await;
+                    if is_settled {
+                        guard.settled();
+                    }
+                    return is_settled;
+                }
+                Settlement::Retry { counts, fault, .. } if !entry.retry_topics.is_empty() => {
+                    counted_attempts += u32::from(counts);
+                    let is_settled = Box::pin(self.move_to_retry_topic(entry, &fault, counted_attempts)).await;
                     if is_settled {
                         guard.settled();
                     }
@@ -221,7 +235,9 @@ impl Handler<'_> {
 
     async fn try_dispatch(&self, guard: Option<&Rc<OrderGuard>>) -> Result<Outcome, NotRouted> {
         let record = self.record();
-        let path = mapping::topic_path(&record.topic);
+        let origin = self.origin();
+        let path = mapping::topic_path(origin.as_ref().map_or(&record.topic, |origin| &origin.topic));
+        let id = origin.map_or_else(|| record.position(), |origin| origin.position);
         let mut context = self.request_context();
         let listener = &self.context.name;
         let mut head = Head {
@@ -252,7 +268,7 @@ impl Handler<'_> {
             Ok(typed) => typed,
             Err(fault) => return Ok(admission.exchange.refuse(&context, fault)),
         };
-        let message = mapping::request(record, &context, listener, headers, entry, typed);
+        let message = mapping::request(record, id, &context, listener, headers, entry, typed);
         match message.and_then(|message| with_deadline(message, record, entry)) {
             Ok(message) => Ok(match guard {
                 Some(guard) => admission.exchange.dispatch_ordered(message, Rc::clone(guard)).await,
@@ -306,58 +322,6 @@ impl Handler<'_> {
         context.span = tracing::debug_span!("request", protocol = "kafka", listener = %self.context.name, id = %context.id, route = tracing::field::Empty);
         context
     }
-
-    /// Rejects the record by the policy of its entry; returns whether it is settled. A dead letter is settled once the brokers have stored it.
-    pub(super) async fn reject(&self, fault: &Fault, policy: &RejectPolicy, attempts: u32) -> bool {
-        let record = self.record();
-        let (topic, partition, offset) = (&record.topic, record.partition, record.offset);
-        let log = |action| tracing::warn!(%topic, partition, offset, code = %fault.code, reason = %fault.reason, attempts, "{action}");
-        let dead = match policy {
-            RejectPolicy::Discard => {
-                log("record discarded");
-                return true;
-            }
-            RejectPolicy::DeadLetter(dead) => dead,
-        };
-        let count = letter::count(|name| record.exact_text(name));
-        if let Some(delay) = cycle_delay(count) {
-            tracing::error!(%topic, dead_letter = %dead, count, ?delay, "dead letter cycle detected; record delayed");
-            if !self.sleep(delay).await {
-                return false;
-            }
-        }
-        let mut backoff = retry_backoff();
-        loop {
-            let dead_letter = Record {
-                topic: dead,
-                partition: None,
-                key: record.key.as_deref(),
-                value: record.value.as_deref(),
-                headers: dead_letter_headers(record, fault, attempts, count),
-                timestamp: record.timestamp,
-            };
-            let participant = self.participant.borrow().clone();
-            let is_in_transaction = participant.is_some();
-            let sent = match participant {
-                Some(participant) => participant.send(dead_letter).await,
-                None => self.context.producer.send(dead_letter).await,
-            };
-            match sent {
-                Ok(()) => {
-                    self.context.member.events().dead_letters.add(1);
-                    log("record dead-lettered");
-                    return true;
-                }
-                Err(problem) => {
-                    tracing::warn!(%topic, dead_letter = %dead, %problem, "dead-lettering failed; retrying");
-                }
-            }
-            // The transaction has failed, too.
-            if is_in_transaction || !backoff.wait(self.delivery.stop.cancelled()).await {
-                return false;
-            }
-        }
-    }
 }
 
 /// Sets the deadline of a request.
@@ -369,33 +333,4 @@ fn with_deadline(mut message: Message, record: &ReceivedRecord, entry: &Entry) -
         message.deadline = left.and_then(|left| Instant::now().checked_add(left)).map(Deadline::at);
     }
     Ok(message)
-}
-
-/// The headers of the record in their order, without those of an earlier dead letter, and those of this one.
-fn dead_letter_headers(record: &ReceivedRecord, fault: &Fault, attempts: u32, count: u32) -> OwnedHeaders {
-    let mut headers = OwnedHeaders::new_with_capacity(record.headers.len() + 8);
-    for (key, value) in record.headers.iter().filter(|(name, _)| !letter::is_added(name)) {
-        headers = headers.insert(Header { key, value: value.as_deref() });
-    }
-    let of_fault = letter::FaultHeaders::new(fault);
-    let added = [
-        (letter::STATUS, of_fault.status.to_string()),
-        (letter::REASON, of_fault.reason.to_owned()),
-        (letter::ERROR, of_fault.error.to_owned()),
-        (letter::ORIGIN, of_fault.origin.to_owned()),
-        (letter::QUEUE, record.topic.to_string()),
-        (mapping::POSITION, record.position().to_string()),
-        (letter::ATTEMPTS, attempts.to_string()),
-        (letter::HOPS, count.saturating_add(1).to_string()),
-    ];
-    for (key, value) in &added {
-        headers = headers.insert(Header { key, value: Some(value.as_str()) });
-    }
-    if record.has_unreadable_headers {
-        headers = headers.insert(Header { key: letter::DROPPED, value: Some("true") });
-    }
-    match mapping::replays(record) {
-        0 => headers,
-        replays => headers.insert(Header { key: letter::REPLAYS, value: Some(&replays.to_string()) }),
-    }
 }

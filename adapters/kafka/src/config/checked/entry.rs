@@ -2,14 +2,15 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossdock_cloudevents::EntryEnvelope;
 use crossdock_contract::CallType;
 use crossdock_delivery::RetryPolicy;
 use crossdock_message::{ByteString, Code, Fault, Format, Limits};
 use crossdock_ports::{
-    Address, Binding, BodyBinding, BodyFormat, Capabilities, Delivery, EntryContext, EntrySpec, PathTemplate,
-    WriteFormat,
+    Address, Binding, BodyBinding, BodyFormat, Capabilities, Delivery, EntryContext, EntryFinding, EntrySpec,
+    PathTemplate, WriteFormat,
 };
 use crossdock_settings::{FromNode, Node, Reader};
 
@@ -54,6 +55,68 @@ impl RejectPolicy {
     }
 }
 
+/// A topic in which records wait for their next attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RetryTopic {
+    pub(crate) topic: String,
+    pub(crate) after: Duration,
+}
+
+/// The maximum number of retry topics of an entry.
+const RETRY_TOPICS_MAX: usize = 16;
+
+impl RetryTopic {
+    /// Reads the retry topics of an entry; `None` if an error was reported.
+    fn read_all(
+        settings: &EntrySettings,
+        topic: &str,
+        delivery: Option<Delivery>,
+        node: &Node,
+        reader: &mut Reader<'_>,
+    ) -> Option<Vec<Self>> {
+        let Some(retry) = node.get("retry").filter(|_| !settings.retry.is_empty()) else { return Some(Vec::new()) };
+        let unfit = [
+            (
+                settings.order != Order::None,
+                "retry topics do not keep the order of records",
+                "add `order: none`, or remove `retry`",
+            ),
+            (
+                node.get("attempts").or_else(|| node.get("backoff")).or_else(|| node.get("backoff_max")).is_some(),
+                "the retry topics say how often and when a record is retried",
+                "remove `attempts`, `backoff` and `backoff_max`, or `retry`",
+            ),
+            (
+                !settings.reply_to.is_empty(),
+                "requests are not retried, as their callers wait",
+                "remove `reply_to` or `retry`",
+            ),
+            (
+                matches!(delivery, Some(Delivery::AtMostOnce | Delivery::EffectivelyOnce)),
+                "records can be moved to retry topics only with `delivery: at-least-once`",
+                "remove `retry`, or change `delivery`",
+            ),
+            (settings.retry.len() > RETRY_TOPICS_MAX, "an entry can have at most 16 retry topics", ""),
+        ];
+        if let Some((_, message, help)) = unfit.into_iter().find(|(is_unfit, ..)| *is_unfit) {
+            reader.error("retry", retry.span, message, help);
+            return None;
+        }
+        let mut topics: Vec<Self> = Vec::new();
+        for setting in &settings.retry {
+            let name = self::topic(&setting.topic, reader)?;
+            let dead = settings.dead_letter.as_ref().map(|dead| dead.value.as_str());
+            if name == topic || dead == Some(&name) || topics.iter().any(|other| other.topic == name) {
+                let message = "a retry topic must differ from the other topics of its entry";
+                reader.error("retry", setting.topic.span, message, "name another topic");
+                return None;
+            }
+            topics.push(Self { topic: name, after: setting.after.0 });
+        }
+        Some(topics)
+    }
+}
+
 /// An entry, as checked.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -74,6 +137,8 @@ pub(crate) struct Entry {
     pub(crate) registry: Option<RegistryAccess>,
     pub(crate) reject_policy: RejectPolicy,
     pub(crate) retry: RetryPolicy,
+    /// In the order in which a record passes them; none if it keeps its place while it is retried.
+    pub(crate) retry_topics: Vec<RetryTopic>,
     /// Offsets are stored before records are processed, and records are never retried.
     pub(crate) is_at_most_once: bool,
     /// Offsets are committed in transactions, with what is sent to the same cluster.
@@ -97,6 +162,7 @@ impl Entry {
         }
         let typed = call.is_some();
         let reject_policy = RejectPolicy::read(&settings, &topic, node, reader)?;
+        let retry_topics = RetryTopic::read_all(&settings, &topic, context.delivery, node, reader)?;
         for (name, value) in [
             ("concurrency", settings.concurrency),
             ("window", settings.window),
@@ -170,10 +236,14 @@ impl Entry {
             registry,
             reject_policy,
             retry: RetryPolicy {
-                attempts: settings.attempts,
+                attempts: match retry_topics.len() {
+                    0 => settings.attempts,
+                    count => u32::try_from(count + 1).unwrap_or(u32::MAX),
+                },
                 backoff: settings.backoff.0,
                 backoff_max: settings.backoff_max.0.max(settings.backoff.0),
             },
+            retry_topics,
             is_at_most_once: context.delivery == Some(Delivery::AtMostOnce),
             is_transactional,
             call,
@@ -185,6 +255,34 @@ impl Entry {
 }
 
 impl Entry {
+    /// The topics that it consumes.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.topic).chain(self.retry_topics.iter().map(|retry| &retry.topic))
+    }
+
+    /// Entries with a retry topic that another entry of the same listener consumes.
+    pub(crate) fn check_all(entries: &[&Arc<dyn EntrySpec>]) -> Vec<EntryFinding> {
+        let entries: Vec<(usize, &Self)> = entries
+            .iter()
+            .enumerate()
+            .filter_map(|(index, spec)| Some((index, spec.as_any().downcast_ref::<Self>()?)))
+            .collect();
+        let is_taken = |index: usize, entry: &Self, topic: &String| {
+            entries.iter().any(|(other, of)| {
+                *other != index
+                    && of.address.listener == entry.address.listener
+                    && of.topics().any(|name| name == topic)
+            })
+        };
+        let finding = |(index, entry): &(usize, &Self)| {
+            let RetryTopic { topic, .. } =
+                entry.retry_topics.iter().find(|retry| is_taken(*index, entry, &retry.topic))?;
+            let message = format!("another entry consumes the retry topic `{topic}` of this one");
+            Some(EntryFinding { entry: *index, message, help: "name another topic in `retry`".to_owned() })
+        };
+        entries.iter().filter_map(finding).collect()
+    }
+
     /// The address of the reply to a record; `None` if it is no request.
     ///
     /// # Errors
@@ -237,7 +335,10 @@ impl EntrySpec for Entry {
     }
 
     fn describe(&self) -> String {
-        format!("kafka topic {} on {}", self.topic, self.address.listener)
+        let retries: Vec<String> =
+            self.retry_topics.iter().map(|retry| format!("{} after {:?}", retry.topic, retry.after)).collect();
+        let retries = if retries.is_empty() { String::new() } else { format!(", retried in {}", retries.join(", ")) };
+        format!("kafka topic {} on {}{retries}", self.topic, self.address.listener)
     }
 
     fn as_any(&self) -> &dyn Any {
