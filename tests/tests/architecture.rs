@@ -52,6 +52,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("lapin", &["crossdock-amqp"]),
     ("async-rs", &["crossdock-amqp"]),
     ("rdkafka", &["crossdock-kafka"]),
+    ("jsonschema", &["crossdock-kafka"]),
     ("rustls", &["crossdock-tls", "crossdock-transport"]),
     ("rand_chacha", &["crossdock-simulator"]),
     ("crc32c", &["crossdock-cluster"]),

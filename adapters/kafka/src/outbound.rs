@@ -17,7 +17,7 @@ use crate::declare;
 use crate::error::{bad_reply, reply_lost, unconfirmed, unreachable};
 use crate::mapping;
 use crate::producer::{Batching, Producer, Producers, Record};
-use crate::registry::{Registries, Registry, Writer};
+use crate::registry::{Registries, Registry};
 use crate::replies::{ReplyReceiver, ReplyReceivers};
 use crate::requests::Requests;
 use crate::transaction::Participant;
@@ -138,16 +138,22 @@ impl KafkaOutbound {
         let Some(registry) = self.registry.as_ref().filter(|_| !matches!(message.body, Body::Null)) else {
             return Ok(Bytes::new());
         };
-        let Writer { format, of_type, prefix: mut framed } = registry.writer(&subject.name, version, name).await?;
-        match (&message.body, format) {
+        let writer = registry.writer(&subject.name, version, name).await?;
+        let value = match (&message.body, writer.format, writer.of_type()) {
             // No value is one of few types, and the type refuses it otherwise.
-            (Body::Empty, Format::Avro) => framed.extend_from_slice(&of_type.write(&Value::Null, format)?),
-            _ => {
-                let format = if format == Format::Avro { WriteFormat::avro() } else { WriteFormat::protobuf() };
-                let body = encode_body(message, &format, Some(&*of_type))?;
-                framed.extend_from_slice(&body.chunks.to_bytes());
+            (Body::Empty, Format::Avro, Some(of_type)) => of_type.write(&Value::Null, Format::Avro)?,
+            (_, format, of_type) => {
+                let format = match format {
+                    Format::Avro => WriteFormat::avro(),
+                    Format::Protobuf => WriteFormat::protobuf(),
+                    _ => WriteFormat::json(),
+                };
+                encode_body(message, &format, of_type)?.chunks.to_bytes()
             }
-        }
+        };
+        writer.check(&value).await?;
+        let mut framed = writer.prefix;
+        framed.extend_from_slice(&value);
         Ok(framed.into())
     }
 

@@ -3,6 +3,7 @@
 mod cache;
 mod client;
 mod frame;
+mod json_schema;
 mod schema;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_message::{BodyType, Code, EndpointVerdict, Fault, Format, Limits};
+use crossdock_offload::{INLINE_LEN, Priority, offload};
 use crossdock_ports::AdapterError;
 use serde_json::Value as Json;
 
@@ -18,6 +20,7 @@ pub(crate) use self::client::unusable;
 
 use self::cache::{Cache, Entry};
 use self::client::Client;
+use self::json_schema::JsonSchema;
 use self::schema::{Definition, Reference, Schema, definition};
 use crate::config::RegistryAccess;
 use crate::mapping::escaped;
@@ -91,9 +94,47 @@ struct Version {
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) format: Format,
-    pub(crate) of_type: Arc<dyn BodyType>,
+    check: Check,
     /// What stands in front of the value.
     pub(crate) prefix: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Check {
+    /// The value is converted by its type.
+    Type(Arc<dyn BodyType>),
+    /// The value is JSON, and checked.
+    Json(Arc<JsonSchema>),
+}
+
+impl Writer {
+    /// The type of the value; `None` for JSON.
+    pub(crate) fn of_type(&self) -> Option<&dyn BodyType> {
+        match &self.check {
+            Check::Type(of_type) => Some(&**of_type),
+            Check::Json(_) => None,
+        }
+    }
+
+    /// Checks an encoded value, as far as its type has not.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT with the field that does not match the schema.
+    pub(crate) async fn check(&self, value: &Bytes) -> Result<(), Fault> {
+        match &self.check {
+            Check::Type(_) => Ok(()),
+            Check::Json(schema) => check(Arc::clone(schema), value).await,
+        }
+    }
+}
+
+/// Checks a JSON value; a long one on the thread pool.
+async fn check(schema: Arc<JsonSchema>, value: &Bytes) -> Result<(), Fault> {
+    if value.len() <= INLINE_LEN {
+        return schema.check(value);
+    }
+    let value = value.clone();
+    offload(Priority::New, move || schema.check(&value)).await
 }
 
 impl fmt::Debug for Registry {
@@ -138,7 +179,10 @@ impl Registry {
                     .ok_or_else(|| invalid(format!("the schema {id} has no message at the position {path:?}")))?;
                 Ok(TypedValue { value: rest, format: Format::Protobuf, of_type: Some(of_type) })
             }
-            Schema::Json => Ok(TypedValue { value: rest, format: Format::Json, of_type: None }),
+            Schema::Json(schema) => {
+                check(Arc::clone(schema), &rest).await?;
+                Ok(TypedValue { value: rest, format: Format::Json, of_type: None })
+            }
         }
     }
 
@@ -166,17 +210,19 @@ impl Registry {
         match &*schema {
             Schema::Avro(of_type) => {
                 let of_type = Arc::clone(of_type) as Arc<dyn BodyType>;
-                Ok(Writer { format: Format::Avro, of_type, prefix: frame::prefix(id) })
+                Ok(Writer { format: Format::Avro, check: Check::Type(of_type), prefix: frame::prefix(id) })
             }
             Schema::Protobuf(file) => {
                 let missing = || unfit(&format!("it has no message `{}`", message.unwrap_or_default()));
                 let (path, of_type) = file.message(message).ok_or_else(missing)?;
                 let mut prefix = frame::prefix(id);
                 frame::append_path(&path, &mut prefix);
-                Ok(Writer { format: Format::Protobuf, of_type, prefix })
+                Ok(Writer { format: Format::Protobuf, check: Check::Type(of_type), prefix })
             }
-            // What it requires cannot be checked.
-            Schema::Json => Err(unfit("it is a JSON Schema")),
+            Schema::Json(schema) => {
+                let check = Check::Json(Arc::clone(schema));
+                Ok(Writer { format: Format::Json, check, prefix: frame::prefix(id) })
+            }
         }
     }
 

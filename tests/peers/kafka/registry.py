@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Values with schemas of a registry: the client and the framing of Confluent's library for Python, with fastavro and Google's protobuf, over aiokafka.
+"""Values with schemas of a registry: the client and the framing of Confluent's library for Python, with fastavro, Google's protobuf and jsonschema, over aiokafka.
 
     registry.py BROKERS REGISTRY register SUBJECT TYPE [NAME=SUBJECT…]   registers the schema of standard input; prints its number
     registry.py BROKERS REGISTRY write TOPIC TYPE [MESSAGE]             writes values: lines of JSON, by the newest schema of the subject TOPIC-value
     registry.py BROKERS REGISTRY read TOPIC TYPE                        prints all values of a topic as lines of JSON
 
-TYPE is AVRO or PROTOBUF, MESSAGE the full name of a message. References are to the newest version of a subject. In JSON, numbers with a fraction are
+TYPE is AVRO, PROTOBUF or JSON, MESSAGE the full name of a message. References are to the newest version of a subject. In JSON, numbers with a fraction are
 decimals unless their schema says otherwise, and the field `at` is a time.
 """
 
@@ -21,6 +21,8 @@ from aiokafka import AIOKafkaProducer
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 from confluent_kafka.schema_registry.common.protobuf import PROTOBUF_TYPE, _create_index_array
 from confluent_kafka.schema_registry.common.serde import SchemaId
+from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSerializer
+from confluent_kafka.serialization import MessageField, SerializationContext
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from peer import read
 
@@ -115,13 +117,21 @@ def main():
     topic, kind, *message = arguments
     if command == "write":
         newest = client.get_latest_version(f"{topic}-value")
-        if kind == "AVRO":
+        if kind == "JSON":
+            serializer = JSONSerializer(newest.schema, client, conf={"auto.register.schemas": False, "use.latest.version": True})
+            values = [serializer(json.loads(line), SerializationContext(topic, MessageField.VALUE)) for line in sys.stdin]
+        elif kind == "AVRO":
             values = [write_avro(client, newest, from_json(line)) for line in sys.stdin]
         else:
             values = [write_protobuf(newest, message[0], line) for line in sys.stdin]
         asyncio.run(write(brokers, topic, values))
     elif command == "read":
         records = asyncio.run(read(brokers, topic))
+        if kind == "JSON":
+            deserializer = JSONDeserializer(None, schema_registry_client=client)
+            for record in records:
+                print(to_json(deserializer(record.value, SerializationContext(topic, MessageField.VALUE))))
+            return
         for record in records:
             print(to_json(read_avro(client, record.value) if kind == "AVRO" else read_protobuf(record.value)))
     else:

@@ -10,6 +10,7 @@ use crossdock_message::{BodyType, Fault, Limits};
 use crossdock_proto::{Files, compile};
 use serde_json::Value as Json;
 
+use super::json_schema::JsonSchema;
 use super::{invalid, unusable};
 
 /// The name of the file that a protobuf schema without a name is; no import has it.
@@ -44,8 +45,7 @@ enum Kind {
 pub(super) enum Schema {
     Avro(Arc<AvroType>),
     Protobuf(ProtobufFile),
-    /// A JSON Schema. The value is JSON whatever it says, and its sender has checked it.
-    Json,
+    Json(Arc<JsonSchema>),
 }
 
 /// A `.proto` file.
@@ -80,7 +80,7 @@ impl fmt::Debug for Schema {
         match self {
             Self::Avro(of_type) => write!(f, "Schema of {}", of_type.name()),
             Self::Protobuf(_) => f.write_str("Schema of protobuf"),
-            Self::Json => f.write_str("Schema of JSON"),
+            Self::Json(schema) => schema.fmt(f),
         }
     }
 }
@@ -126,7 +126,7 @@ impl Schema {
             return Err(format!("it refers to `{}`, which is of another type", other.name));
         }
         match root.kind {
-            Kind::Json => Ok(Self::Json),
+            Kind::Json => Ok(Self::Json(Arc::new(JsonSchema::compile(root, others, origin, limits)?))),
             Kind::Avro => {
                 let others: Vec<&str> = others.iter().map(|other| other.text.as_str()).collect();
                 Ok(Self::Avro(Arc::new(AvroType::parse(&root.text, &others, origin, limits)?)))
