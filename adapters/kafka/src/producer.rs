@@ -1,6 +1,7 @@
 //! The producers of the process: one idempotent producer for each cluster, which all data arbiters share.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,9 @@ const REPLACEMENT_WAIT_MIN: Duration = Duration::from_secs(1);
 const REPLACEMENT_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long a record waits for a topic that does not exist, as new topics become known to the brokers one after another.
 const TOPIC_TIMEOUT: Duration = Duration::from_secs(3);
+/// While fewer records than these wait for their confirms, each is sent at once and alone: it would wait for others in vain, as do the records of an
+/// ordered source, each of which waits for the confirm of the one before.
+const PROMPT_COUNT_MAX: usize = 8;
 /// How long the client tries to send a record.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -83,9 +87,12 @@ pub(crate) struct Producer {
     cluster: Cluster,
     batching: Batching,
     monitor: Arc<Monitor>,
+    /// Sends records in batches.
     client: Mutex<Client>,
-    /// Sends each record alone, once its batch was too large.
+    /// Sends each record alone and at once.
     unbatched: Mutex<Client>,
+    /// The number of records that wait for their confirms.
+    waiting: AtomicUsize,
 }
 
 /// A client, which is replaced after a fatal error: such an error ends its idempotence.
@@ -129,19 +136,22 @@ impl Producer {
         let open = create(cluster, batching, &monitor, true)?;
         let client = Client { open: Some(open), replaced: None };
         let (client, unbatched) = (Mutex::new(client), Mutex::default());
-        Ok(Self { cluster: cluster.clone(), batching, monitor, client, unbatched })
+        Ok(Self { cluster: cluster.clone(), batching, monitor, client, unbatched, waiting: AtomicUsize::new(0) })
     }
 
-    /// Writes a record and waits until the brokers have stored it on all replicas in sync. If the future is dropped, it may be stored.
+    /// Writes a record and waits until the brokers have stored it on all replicas in sync. If the future is dropped, it may be stored. Records that
+    /// wait at the same time are stored in any order.
     ///
     /// # Errors
     /// UNAVAILABLE if it was not sent or not confirmed; INVALID_ARGUMENT and PERMISSION_DENIED if the brokers refuse it.
     pub(crate) async fn send(&self, record: Record<'_>) -> Result<(), Fault> {
         let topic = record.topic;
-        match self.start(record.clone(), true)?.await {
+        let waiting = Waiting::begin(&self.waiting);
+        let is_batched = self.batching.linger.is_zero() || waiting.before >= PROMPT_COUNT_MAX;
+        match self.start(record.clone(), is_batched)?.await {
             Ok(Ok(_)) => Ok(()),
             // Perhaps only its batch was too large.
-            Ok(Err(error)) if is_size_limit(&error) => match self.start(record, false)?.await {
+            Ok(Err(error)) if is_batched && is_size_limit(&error) => match self.start(record, false)?.await {
                 Ok(result) => result.map(drop).map_err(|error| self.fault(&error, topic)),
                 Err(_) => Err(unconfirmed("the producer was closed")),
             },
@@ -210,6 +220,25 @@ impl Drop for Producer {
         for client in [&mut self.client, &mut self.unbatched] {
             close(client.get_mut().unwrap_or_else(PoisonError::into_inner).open.take());
         }
+    }
+}
+
+/// Counts a record until its confirm has arrived, or nobody waits for it any more.
+struct Waiting<'c> {
+    count: &'c AtomicUsize,
+    /// How many waited before it.
+    before: usize,
+}
+
+impl<'c> Waiting<'c> {
+    fn begin(count: &'c AtomicUsize) -> Self {
+        Self { count, before: count.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
