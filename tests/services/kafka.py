@@ -126,6 +126,9 @@ class Kafka(Service):
         if self.BROKERS == 1:
             settings["controller.quorum.bootstrap.servers"] = controllers[0]
         else:
+            # Consumers of a rack read its replica (KIP-392).
+            settings["broker.rack"] = f"rack-{index}"
+            settings["replica.selector.class"] = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
             settings["controller.quorum.voters"] = ",".join(f"{id}@{address}" for id, address in enumerate(controllers))
         for name in own:
             if name.startswith("SASL"):

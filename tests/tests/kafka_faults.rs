@@ -1,6 +1,7 @@
 //! Losses and duplicates of the Kafka adapter: kills of gateways and brokers, rebalances, changes of routes.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -105,6 +106,50 @@ fn kafka_loses_nothing_when_brokers_are_killed() {
     let duplicates = check(&kafka, &to, total);
     println!("in {total}, lost 0, {duplicates} duplicates after {} crashes", 3 * rounds);
     assert!(duplicates <= 3 * rounds * WINDOW);
+}
+
+/// The bytes that a process has received over its open connections, by the port of the other end.
+fn received_by_port(pid: u32) -> BTreeMap<u16, u64> {
+    let output = Command::new("ss").args(["-tinpH"]).output().expect("ss of iproute2");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (mut received, mut port) = (BTreeMap::new(), None);
+    for line in text.lines() {
+        if !line.starts_with(char::is_whitespace) {
+            // State, two queues, and the addresses of this end and the other.
+            let peer = line.split_whitespace().nth(4).and_then(|peer| peer.rsplit(':').next()?.parse().ok());
+            port = peer.filter(|_| line.contains(&format!("pid={pid},")));
+        }
+        let bytes = line.split_whitespace().find_map(|word| word.strip_prefix("bytes_received:")?.parse::<u64>().ok());
+        if let Some((port, bytes)) = port.zip(bytes) {
+            *received.entry(port).or_default() += bytes;
+        }
+    }
+    received
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_the_replica_of_the_own_rack_is_read() {
+    const COUNT: u64 = 4_000;
+    let kafka = Kafka::start_three();
+    let from = kafka.name("racks");
+    kafka.run(&["create", &from]);
+    kafka.run(&["fill", &from, &format!("{{\"n\":#,\"text\":\"{}\"}}", "x".repeat(1_000)), &COUNT.to_string()]);
+    let routes = format!(
+        "version: 1\nroutes: {{ r: {{ from: {{ kafka: {{ listen: topics, topic: {from}, reject: discard }} }}, steps: [ {{ respond: {{ status: 204 }} }} ] }} }}\n"
+    );
+    // One partition, whose leader is in one of the racks; each of them has a replica.
+    for (rack, broker) in kafka.brokers.split(',').enumerate() {
+        let group = format!("{from}-{rack}");
+        let listeners = listeners(&kafka, &group, "classic")
+            .replace("commit_interval", &format!("rack: rack-{rack}, commit_interval"));
+        let gateway = Gateway::start_with(&listeners, &routes);
+        until_within(LONG, "all offsets to be committed", || kafka.committed(&group, &from) == COUNT);
+        let received = received_by_port(gateway.pid());
+        let port: u16 = broker.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        let (own, all) = (received[&port], received.values().sum::<u64>());
+        assert!(own > COUNT * 1_000 && all - own < own / 10, "rack {rack}, whose broker is {broker}: {received:?}");
+    }
 }
 
 #[test]
