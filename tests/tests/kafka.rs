@@ -410,6 +410,40 @@ fn kafka_topics_are_created_where_settings_say_so() {
 
 #[test]
 #[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_topics_that_do_not_exist_are_named_unless_they_may_come_later() {
+    let kafka = Kafka::start();
+    let name = kafka.name("absent");
+    let [there, absent, later] = ["there", "absent", "later"].map(|topic| format!("{name}-{topic}"));
+    kafka.run(&["create", &there]);
+    let service = Recorder::start(|_, _| (200, Duration::ZERO));
+    let entry = |topic: &str, declare: &str| {
+        format!("{{ kafka: {{ listen: topics, topic: {topic}, format: json, reject: discard, declare: {declare} }} }}")
+    };
+    let routes = format!(
+        "version: 1
+services: {{ back: {{ http: {{ url: \"http://{}\", operations: {{ put: {{ post: /put }} }} }} }} }}
+routes: {{ r: {{ from: [ {}, {}, {} ], steps: [ {{ call: back.put }} ] }} }}
+",
+        service.address,
+        entry(&there, "check"),
+        entry(&absent, "check"),
+        entry(&later, "never")
+    );
+    let gateway = Gateway::start_with(&listeners(kafka, &name), &routes);
+    let listener = || gateway.admin_json("/api/v1/listeners").to_string();
+    until("the absent topic to be named", || listener().contains(&format!("topics that do not exist: {absent}\"")));
+    kafka.run(&["fill", &there, "1", "1"]);
+    until("the others to be consumed", || service.processed() == ["1"]);
+    kafka.run(&["create", &absent]);
+    until("the listener to be up", || !listener().contains("do not exist"));
+    // The client learns of new topics within half a minute.
+    kafka.run(&["create", &later]);
+    kafka.run(&["fill", &later, "2", "1"]);
+    until_within(Duration::from_secs(60), "the later topic to be consumed", || service.processed() == ["1", "2"]);
+}
+
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
 fn kafka_verifiable_producer_and_consumer_miss_no_record() {
     const COUNT: u64 = 5_000;
     let kafka = Kafka::start();

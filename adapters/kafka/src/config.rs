@@ -59,6 +59,8 @@ choices! {
 choices! {
     /// What happens if a topic does not exist.
     pub(crate) enum Declare {
+        /// It is waited for: others create it later.
+        Never = "never",
         /// That is reported.
         Check = "check",
         /// It is created, with the brokers' default number of partitions and replicas.

@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::assignment::Window;
+use self::assignment::{Subscription, Window};
 use self::commits::Commits;
 use self::lanes::Lanes;
 use self::member::{Member, StopOnDrop};
@@ -184,7 +184,7 @@ impl KafkaInbound {
         });
         let lanes = Lanes::new(Rc::clone(&context));
         let mut received = Vec::with_capacity(DELIVERIES_COUNT);
-        let mut subscribed: HashMap<String, Window> = HashMap::new();
+        let mut subscribed: HashMap<String, Subscription> = HashMap::new();
         let mut routes = tokio::time::interval(ROUTES_INTERVAL);
         let mut ends = tokio::time::interval(ENDS_INTERVAL);
         let mut asking = None;
@@ -209,7 +209,7 @@ impl KafkaInbound {
                     let ready = topics.into_iter().filter(|(_, spec)| {
                         spec.as_any().downcast_ref().is_none_or(|entry| declarations.is_ready(entry))
                     });
-                    let wanted: HashMap<_, _> = ready.map(|(topic, spec)| (topic, window(&spec))).collect();
+                    let wanted: HashMap<_, _> = ready.map(|(topic, spec)| (topic, subscription(&spec))).collect();
                     if wanted != subscribed {
                         self.member.subscribe(wanted.clone());
                         subscribed = wanted;
@@ -243,7 +243,7 @@ struct Declarations {
 impl Declarations {
     /// Whether a topic can be subscribed: it exists, or that is not checked.
     fn is_ready(&mut self, entry: &Entry) -> bool {
-        if entry.declare == Declare::Check || self.finished.borrow().contains(&entry.topic) {
+        if entry.declare != Declare::Create || self.finished.borrow().contains(&entry.topic) {
             return true;
         }
         if self.started.insert(entry.topic.clone()) {
@@ -266,17 +266,16 @@ impl Declarations {
     }
 }
 
-fn window(spec: &Arc<dyn EntrySpec>) -> Window {
-    match spec.as_any().downcast_ref::<Entry>() {
-        Some(entry) => {
-            Window {
-                // A crash loses the started records of an entry that processes them at most once.
-                count_max: if entry.is_at_most_once { entry.window.min(entry.concurrency) } else { entry.window },
-                len_max: entry.window_len,
-            }
-        }
-        None => Window::SINGLE,
-    }
+fn subscription(spec: &Arc<dyn EntrySpec>) -> Subscription {
+    let Some(entry) = spec.as_any().downcast_ref::<Entry>() else {
+        return Subscription { window: Window::SINGLE, must_exist: false };
+    };
+    let window = Window {
+        // A crash loses the started records of an entry that processes them at most once.
+        count_max: if entry.is_at_most_once { entry.window.min(entry.concurrency) } else { entry.window },
+        len_max: entry.window_len,
+    };
+    Subscription { window, must_exist: entry.declare != Declare::Never }
 }
 
 impl ListenerContext {

@@ -159,7 +159,7 @@ impl KafkaOutbound {
 
     /// Creates the topic of an operation before its first record, if it is to be created.
     async fn declare(&self, operation: &Operation) -> Result<(), Fault> {
-        if operation.declare == Declare::Check || self.declared.borrow().contains(&operation.topic) {
+        if operation.declare != Declare::Create || self.declared.borrow().contains(&operation.topic) {
             return Ok(());
         }
         let created = declare::create(self.cluster.clone(), vec![operation.topic.clone()]).await;

@@ -85,6 +85,15 @@ impl Window {
     pub(super) const SINGLE: Self = Self { count_max: 1, len_max: 1 };
 }
 
+/// What is said about a subscribed topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Subscription {
+    /// The limits of its partitions.
+    pub(super) window: Window,
+    /// Its absence is an error.
+    pub(super) must_exist: bool,
+}
+
 /// What is known about the log of a partition.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Extent {
@@ -321,9 +330,9 @@ impl Assignment {
     }
 
     /// Changes the windows of the partitions of these topics.
-    pub(super) fn set_windows(&self, topics: &HashMap<String, Window>) {
+    pub(super) fn set_windows(&self, topics: &HashMap<String, Subscription>) {
         for ((topic, _), partition) in &mut self.lock().partitions {
-            if let Some(window) = topics.get(&**topic) {
+            if let Some(Subscription { window, .. }) = topics.get(&**topic) {
                 partition.window = *window;
                 partition.prefix.set_limits(window.count_max, window.len_max);
             }

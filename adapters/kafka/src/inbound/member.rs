@@ -7,7 +7,7 @@ mod rebalance;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crossdock_delivery::failpoint;
@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::rebalance::{Rebalances, Shared, list, names, unassign};
-use super::assignment::{Assignment, Extent, ReceivedId, RecordId, Window};
+use super::assignment::{Assignment, Extent, ReceivedId, RecordId, Subscription};
 use super::events::Events;
 use crate::client::Monitor;
 use crate::config::{GroupProtocol, Listener};
@@ -118,6 +118,7 @@ impl Member {
             events: Events::default(),
             assignment: Assignment::default(),
             topics: Mutex::default(),
+            missing: Mutex::default(),
             committed: Mutex::default(),
             start: listener.start,
             unresolved: Mutex::default(),
@@ -146,11 +147,34 @@ impl Member {
             PortStatus::Up if self.shared().is_stalled.load(Ordering::Relaxed) => {
                 PortStatus::Down("the brokers do not end a transaction".to_owned())
             }
+            PortStatus::Up if !self.missing().is_empty() => {
+                PortStatus::Down(format!("topics that do not exist: {}", self.missing().join(", ")))
+            }
             PortStatus::Up => match &*self.assignment().silent() {
                 [] => PortStatus::Up,
                 silent => PortStatus::Down(format!("no record arrives from {}, which have some", names(silent))),
             },
             down @ PortStatus::Down(_) => down,
+        }
+    }
+
+    /// Subscribed topics that must exist and do not.
+    fn missing(&self) -> MutexGuard<'_, Vec<String>> {
+        self.shared().missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks which of the subscribed topics do not exist. What cannot be asked for stays as it is.
+    fn find_missing(&self) {
+        let Ok(metadata) = self.consumer.fetch_metadata(None, CHECK_TIMEOUT) else { return };
+        let exists = |name: &str| metadata.topics().iter().any(|topic| topic.name() == name);
+        let topics = self.shared().topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let needed = topics.iter().filter(|(_, subscription)| subscription.must_exist);
+        let mut missing: Vec<String> = needed.map(|(name, _)| name.clone()).filter(|name| !exists(name)).collect();
+        drop(topics);
+        missing.sort();
+        let known = std::mem::replace(&mut *self.missing(), missing.clone());
+        if missing != known {
+            tracing::warn!(group = %self.shared().group, topics = missing.join(", "), "topics that do not exist");
         }
     }
 
@@ -170,10 +194,11 @@ impl Member {
     }
 
     /// Consumes these topics, and no others.
-    pub(super) fn subscribe(&self, topics: HashMap<String, Window>) {
+    pub(super) fn subscribe(&self, topics: HashMap<String, Subscription>) {
         let names: Vec<String> = topics.keys().cloned().collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.assignment().set_windows(&topics);
+        self.missing().retain(|name| topics.get(name).is_some_and(|subscription| subscription.must_exist));
         *self.shared().topics.lock().unwrap_or_else(PoisonError::into_inner) = topics;
         if names.is_empty() {
             self.consumer.unsubscribe();
@@ -214,7 +239,7 @@ impl Member {
         // Also if this thread panics.
         let _close = CloseOnDrop(self);
         let mut receiver = Receiver { member: self, deliveries, topic: Arc::from("") };
-        let (mut maintained, mut checked) = (Instant::now(), Instant::now());
+        let (mut maintained, mut checked, mut searched) = (Instant::now(), Instant::now(), Instant::now());
         let mut stalled = None;
         loop {
             let is_due = match self.consumer.poll(POLL_TIME) {
@@ -242,6 +267,10 @@ impl Member {
             if checked.elapsed() >= STALL_INTERVAL && stalled.is_none() {
                 checked = Instant::now();
                 stalled = self.stop_if_stalled();
+            }
+            if !self.missing().is_empty() && searched.elapsed() >= CHECK_INTERVAL {
+                searched = Instant::now();
+                self.find_missing();
             }
             self.finish_assignments();
             self.finish_revocations();
@@ -299,12 +328,11 @@ impl Member {
             Some(RDKafkaErrorCode::PollExceeded) => {
                 tracing::error!(%group, "the polling thread was blocked; the group has reassigned its partitions");
             }
-            Some(
-                code @ (RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::GroupAuthorizationFailed),
-            ) => monitor.is_down(&format!("a topic or the group cannot be used: {code}")),
+            // Which one, the error does not say.
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => self.find_missing(),
+            Some(code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)) => {
+                monitor.is_down(&format!("a topic or the group cannot be used: {code}"));
+            }
             _ => tracing::debug!(%group, %error, "error while polling"),
         }
     }

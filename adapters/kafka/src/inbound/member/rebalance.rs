@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Statistics, TopicPartitionList, config::RDKafkaLogLevel};
 
-use super::super::assignment::{Assignment, Extent, FINISH_TIME, PartitionId, Window};
+use super::super::assignment::{Assignment, Extent, FINISH_TIME, PartitionId, Subscription, Window};
 use super::super::events::Events;
 use super::super::start;
 use super::Member;
@@ -29,8 +29,10 @@ pub(super) struct Shared {
     pub(super) group: String,
     pub(super) events: Events,
     pub(super) assignment: Assignment,
-    /// The subscribed topics, with the windows of their partitions.
-    pub(super) topics: Mutex<HashMap<String, Window>>,
+    /// The subscribed topics.
+    pub(super) topics: Mutex<HashMap<String, Subscription>>,
+    /// Those that must exist and do not.
+    pub(super) missing: Mutex<Vec<String>>,
     /// The offsets committed by [`Member::commit`], with the numbers of their assignments.
     pub(super) committed: Mutex<HashMap<PartitionId, (u64, i64)>>,
     /// Where the group starts without an offset.
@@ -68,7 +70,13 @@ impl ClientContext for Rebalances {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.monitor.error(error, reason);
+        match error.rdkafka_error_code() {
+            // Polling reports it as well, and finds out whether the topic has to exist.
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                tracing::debug!(group = %self.0.group, reason, "a topic does not exist");
+            }
+            _ => self.0.monitor.error(error, reason),
+        }
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -164,7 +172,7 @@ impl Shared {
         {
             let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
             for id in &ids {
-                let limits = topics.get(&*id.0).copied();
+                let limits = topics.get(&*id.0).map(|topic| topic.window);
                 self.assignment.add(id.clone(), limits.unwrap_or(Window::SINGLE));
             }
         }
