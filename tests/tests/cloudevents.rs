@@ -196,8 +196,15 @@ routes:
   plain:
     from: { http: { listen: public, post: /orders } }
     steps:
-      - event: { source: /gateway, type: order.placed, subject: \"${req.sku}\" }
+      - event: { source: /gateway }
+      - event: { type: order.placed, subject: \"${req.sku}\" }
       - call: shop.place
+  lines:
+    from: { http: { listen: public, post: /lines, envelope: cloudevents } }
+    steps:
+      - event: { source: /gateway }
+      - event: { id: \"${event.id}-x\", partitionkey: k }
+      - split: { each: req.lines, as: line, steps: [ { send: shop.place } ] }
   told:
     from: { http: { listen: public, post: /told } }
     steps:
@@ -249,6 +256,26 @@ fn routes_read_and_set_the_attributes_of_events() {
     assert_eq!((header("ce-id"), header("ce-subject")), (Some("1".into()), Some("a1".into())));
     let other = event(&format!("{head}ce-subject: B1\r\n"), "");
     assert_eq!(other.body, r#"{"type":"order.placed","id":"1"}"#);
+    // The parts of an event have ids of their own, and attributes that a step adds are never dropped.
+    let lines = |target: &str, extra: String| {
+        let body = r#"{"lines":[{"n":1},{"n":2}]}"#;
+        let head = format!("{head}{extra}content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+        let request = format!("POST {target} HTTP/1.1\r\nhost: a\r\n{head}\r\n{body}");
+        exchange(&gateway.public(), request.as_bytes(), 1).0.pop().expect("a response").status
+    };
+    assert_eq!(lines("/lines", (5..=64).map(|n| format!("ce-a{n}: 1\r\n")).collect()), 202);
+    assert_eq!((header("ce-id"), header("ce-partitionkey")), (Some("1-x.1".into()), Some("k".into())));
+    assert_eq!(lines("/lines", (5..=65).map(|n| format!("ce-a{n}: 1\r\n")).collect()), 400, "too many are received");
+    // An event in an event is never taken for it.
+    let inner = r#"{"specversion":"1.0","id":"i","source":"/b","type":"u"}"#;
+    let outer = r#"{"specversion":"1.0","id":"o","source":"/a","type":"order.placed","subject":"A","datacontenttype":"TYPE","data":DATA}"#;
+    let structured = |media_type: &str, data: &str| {
+        let body = outer.replace("TYPE", media_type).replace("DATA", data);
+        event("content-type: application/cloudevents+json\r\n", &body)
+    };
+    let refused = structured("application/cloudevents+json", inner);
+    assert!(refused.status == 400 && refused.body.contains("structured mode"), "{}", refused.body);
+    assert_eq!(structured("text/plain\\r\\nx-evil: 1", "\"\"").status, 400);
     // Whatever is not an event is refused.
     for (head, status) in [
         (String::new(), 400),

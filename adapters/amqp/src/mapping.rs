@@ -181,18 +181,22 @@ pub(crate) fn request(
     let expiry = expiry(properties, context.received_at)?;
     message.deadline = expiry.filter(|_| has_reply_to(properties)).map(Deadline::at);
     message.content_type = properties.content_type().as_ref().map(|text| text.as_str().into());
-    let mut body = body;
+    let (mut body, mut is_present) = (body, false);
     if let Some(limits) = &entry.events {
         let received = event::receive(properties, message.content_type.as_ref(), &body, limits)?;
         message.event = Some(received.event);
         message.content_type = received.content_type;
         match received.data {
             Data::Body => {}
-            Data::Bytes(data) => body = data,
+            Data::Bytes(data) => (body, is_present) = (data, true),
             Data::None => body = Bytes::new(),
         }
     }
     message.body = match call {
+        None if is_present => {
+            let format = message.content_type.as_deref().map_or(Format::Raw, Format::of_media_type);
+            Body::present(body.into(), format)
+        }
         _ if body.is_empty() && call.is_none() => Body::Empty,
         None => raw_body(body, message.content_type.as_ref()),
         Some(call) => {

@@ -27,9 +27,12 @@ pub(crate) fn receive(metadata: &HeaderMap, is_opaque: bool, message: &mut Messa
             attributes.add(name, cloudevents::decode_header(name, value.as_bytes())?)?;
         }
     }
-    // The data is the message of the call, whatever an attribute says of its media type.
-    let (event, _) = attributes.finish(None)?;
+    let (event, content_type) = attributes.finish(None)?;
     message.event = Some(event);
+    if let Some(content_type) = content_type.filter(|_| is_opaque) {
+        // What an opaque message is, only its sender knows.
+        proto::set_media_type(message, content_type);
+    }
     Ok(())
 }
 
@@ -39,7 +42,7 @@ pub(crate) fn receive(metadata: &HeaderMap, is_opaque: bool, message: &mut Messa
 /// INTERNAL if the route did not give it all that an event needs.
 pub(crate) fn attributes(message: &Message) -> Result<Vec<(ByteString, Value)>, Fault> {
     match cloudevents::send(Envelope::CloudEvents, message, None, || None)? {
-        Some(Framed::Binary(attributes)) => Ok(attributes),
+        Some(Framed::Binary(attributes, _)) => Ok(attributes),
         _ => Ok(Vec::new()),
     }
 }

@@ -168,7 +168,10 @@ pub(crate) fn receive_event(head: &impl RequestHead, message: &mut Message, limi
     message.content_type = received.content_type;
     match received.data {
         Data::Body => {}
-        Data::Bytes(data) => message.body = body(data.into(), message.content_type.as_ref()),
+        Data::Bytes(data) => {
+            let format = message.content_type.as_deref().map_or(Format::Raw, Format::of_media_type);
+            message.body = Body::present(data.into(), format);
+        }
         Data::None => message.body = Body::Empty,
     }
     Ok(())

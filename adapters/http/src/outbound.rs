@@ -119,10 +119,13 @@ impl HttpOutbound {
                 (body.chunks, body.content_type)
             }
         };
-        let data = || (!chunks.is_empty()).then(|| chunks.to_bytes());
+        let data = || (!matches!(message.body, Body::Empty | Body::Null)).then(|| chunks.to_bytes());
         let attributes = match cloudevents::send(operation.envelope, message, content_type.as_ref(), data)? {
             None => Vec::new(),
-            Some(Framed::Binary(attributes)) => attributes,
+            Some(Framed::Binary(attributes, media_type)) => {
+                content_type = media_type;
+                attributes
+            }
             Some(Framed::Structured(document, media_type)) => {
                 (chunks, content_type) = (document.into(), Some(media_type));
                 Vec::new()

@@ -206,8 +206,8 @@ impl KafkaInbound {
                 _ = routes.tick(), if !is_stopping => {
                     let topics = context.routed_topics();
                     lanes.update(&topics);
-                    let ready = topics.into_iter().filter(|(_, spec)| {
-                        spec.as_any().downcast_ref().is_none_or(|entry| declarations.is_ready(entry))
+                    let ready = topics.into_iter().filter(|(topic, spec)| {
+                        spec.as_any().downcast_ref().is_none_or(|entry| declarations.is_ready(topic, entry))
                     });
                     let wanted: HashMap<_, _> = ready.map(|(topic, spec)| (topic, subscription(&spec))).collect();
                     if wanted != subscribed {
@@ -241,17 +241,18 @@ struct Declarations {
 }
 
 impl Declarations {
-    /// Whether a topic can be subscribed: it exists, or that is not checked.
-    fn is_ready(&mut self, entry: &Entry) -> bool {
-        if entry.declare != Declare::Create || self.finished.borrow().contains(&entry.topic) {
+    /// Whether a topic of an entry can be subscribed: it exists, or that is not checked.
+    fn is_ready(&mut self, topic: &str, entry: &Entry) -> bool {
+        if entry.declare != Declare::Create {
             return true;
         }
-        if self.started.insert(entry.topic.clone()) {
-            let mut topics = vec![entry.topic.clone()];
-            if let RejectPolicy::DeadLetter(dead) = &entry.reject_policy {
-                topics.push(dead.clone());
-            }
-            topics.extend(entry.retry_topics.iter().map(|retry| retry.topic.clone()));
+        let dead = match &entry.reject_policy {
+            RejectPolicy::DeadLetter(dead) => Some(dead),
+            RejectPolicy::Discard => None,
+        };
+        let topics: Vec<String> =
+            entry.topics().chain(dead).filter(|topic| self.started.insert((*topic).clone())).cloned().collect();
+        if !topics.is_empty() {
             let (cluster, finished) = (self.cluster.clone(), Rc::clone(&self.finished));
             tokio::task::spawn_local(async move {
                 let mut backoff = Backoff::new(DECLARE_INTERVAL_MIN, DECLARE_INTERVAL_MAX);
@@ -259,10 +260,10 @@ impl Declarations {
                     tracing::warn!(topics = topics.join(" "), problem, "topics not created; retrying");
                     backoff.wait(std::future::pending()).await;
                 }
-                finished.borrow_mut().extend(topics.into_iter().take(1));
+                finished.borrow_mut().extend(topics);
             });
         }
-        false
+        self.finished.borrow().contains(topic)
     }
 }
 

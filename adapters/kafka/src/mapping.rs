@@ -50,13 +50,13 @@ pub(crate) fn trace(record: &ReceivedRecord) -> Option<TraceContext> {
     Some(TraceContext { parent, state: record.text("tracestate").filter(carriable) })
 }
 
-/// Converts a record to a message with an id. Its value is `typed` if a schema registry knows the type.
+/// Converts a record to a message with an id and a time. Its value is `typed` if a schema registry knows the type.
 ///
 /// # Errors
 /// INVALID_ARGUMENT for a header that not every protocol can represent, a content type that the contract does not allow, or an invalid value.
 pub(crate) fn request(
     record: &ReceivedRecord,
-    id: ByteString,
+    (id, timestamp): (ByteString, Option<i64>),
     context: &Arc<RequestContext>,
     source: &ByteString,
     request_headers: &[ByteString],
@@ -74,7 +74,7 @@ pub(crate) fn request(
         Fault::caller(Code::InvalidArgument, "HEADER", problem).with_detail("header", name)
     })?;
     message.key.clone_from(&record.key);
-    message.time = record.timestamp.map(from_millis);
+    message.time = timestamp.map(from_millis);
     message.content_type = record.text(CONTENT_TYPE);
     let mut value = record.value.clone();
     if let Some(limits) = &entry.events {
@@ -100,6 +100,8 @@ pub(crate) fn request(
     }
     let format = message.content_type.as_deref().map_or(default_format, Format::of_media_type);
     message.body = match call {
+        // An event whose data is empty is no tombstone.
+        None if message.event.is_some() => Body::present(value.into(), format),
         None => Body::raw(value.into(), format),
         Some(call) => {
             if !matches!(format, Format::Json | Format::Protobuf) {

@@ -87,7 +87,10 @@ impl KafkaOutbound {
         let (attributes, has_value) = match cloudevents::send(operation.envelope, message, content_type.as_ref(), data)?
         {
             None => (Vec::new(), has_value),
-            Some(Framed::Binary(attributes)) => (attributes, has_value),
+            Some(Framed::Binary(attributes, media_type)) => {
+                content_type = media_type;
+                (attributes, has_value)
+            }
             Some(Framed::Structured(document, media_type)) => {
                 (value, content_type) = (document, Some(media_type));
                 (Vec::new(), true)

@@ -1,7 +1,7 @@
 //! The producers of the process: one idempotent producer for each cluster, which all data arbiters share.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -93,7 +93,12 @@ pub(crate) struct Producer {
     unbatched: Mutex<Client>,
     /// The number of records that wait for their confirms.
     waiting: AtomicUsize,
+    /// Records that each of the clients, the batching one first, may still write although nobody waits for them any more.
+    abandoned: [Abandoned; 2],
 }
+
+/// A number of records.
+type Abandoned = Arc<AtomicIsize>;
 
 /// A client, which is replaced after a fatal error: such an error ends its idempotence.
 #[derive(Default)]
@@ -112,11 +117,52 @@ impl fmt::Debug for Producer {
 /// The result of a record: its partition and offset.
 pub(crate) type Confirm = Result<(i32, i64), KafkaError>;
 
+/// What is told the confirm of a record.
+pub(crate) struct Waiter {
+    sender: oneshot::Sender<Confirm>,
+    abandoned: Abandoned,
+}
+
+/// The future confirm of a record. Dropped before that, the record counts as abandoned until the client is done with it.
+pub(crate) struct Pending {
+    confirm: oneshot::Receiver<Confirm>,
+    abandoned: Abandoned,
+    is_done: bool,
+}
+
+impl Pending {
+    /// Waits for the confirm.
+    ///
+    /// # Errors
+    /// The client was closed.
+    pub(crate) async fn wait(mut self) -> Result<Confirm, oneshot::error::RecvError> {
+        let confirm = (&mut self.confirm).await;
+        self.is_done = true;
+        confirm
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        self.confirm.close();
+        // From here on, the client cannot pass it on, and counts it back.
+        if matches!(
+            self.confirm.try_recv(),
+            Err(oneshot::error::TryRecvError::Closed | oneshot::error::TryRecvError::Empty)
+        ) {
+            self.abandoned.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Passes confirms to the waiting senders.
 impl ProducerContext for Observer {
-    type DeliveryOpaque = Box<oneshot::Sender<Confirm>>;
+    type DeliveryOpaque = Box<Waiter>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, sender: Self::DeliveryOpaque) {
+    fn delivery(&self, result: &DeliveryResult<'_>, waiter: Self::DeliveryOpaque) {
         use rdkafka::Message as _;
         let confirm = match result {
             Ok(record) => {
@@ -125,8 +171,11 @@ impl ProducerContext for Observer {
             }
             Err((error, _)) => Err(error.clone()),
         };
-        // The sender may have left.
-        let _ = sender.send(confirm);
+        let Waiter { sender, abandoned } = *waiter;
+        if sender.send(confirm).is_err() {
+            // The sender has left.
+            abandoned.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -136,7 +185,15 @@ impl Producer {
         let open = create(cluster, batching, &monitor, true)?;
         let client = Client { open: Some(open), replaced: None };
         let (client, unbatched) = (Mutex::new(client), Mutex::default());
-        Ok(Self { cluster: cluster.clone(), batching, monitor, client, unbatched, waiting: AtomicUsize::new(0) })
+        Ok(Self {
+            cluster: cluster.clone(),
+            batching,
+            monitor,
+            client,
+            unbatched,
+            waiting: AtomicUsize::new(0),
+            abandoned: Default::default(),
+        })
     }
 
     /// Writes a record and waits until the brokers have stored it on all replicas in sync. If the future is dropped, it may be stored. Records that
@@ -147,16 +204,29 @@ impl Producer {
     pub(crate) async fn send(&self, record: Record<'_>) -> Result<(), Fault> {
         let topic = record.topic;
         let waiting = Waiting::begin(&self.waiting);
-        let is_batched = self.batching.linger.is_zero() || waiting.before >= PROMPT_COUNT_MAX;
-        match self.start(record.clone(), is_batched)?.await {
+        let is_batched = self.is_batched(waiting.before);
+        match self.start(record.clone(), is_batched)?.wait().await {
             Ok(Ok(_)) => Ok(()),
             // Perhaps only its batch was too large.
-            Ok(Err(error)) if is_batched && is_size_limit(&error) => match self.start(record, false)?.await {
+            Ok(Err(error)) if is_batched && is_size_limit(&error) => match self.start(record, false)?.wait().await {
                 Ok(result) => result.map(drop).map_err(|error| self.fault(&error, topic)),
                 Err(_) => Err(unconfirmed("the producer was closed")),
             },
             Ok(Err(error)) => Err(self.fault(&error, topic)),
             Err(_) => Err(unconfirmed("the producer was closed")),
+        }
+    }
+
+    /// Which client sends a record, before which this many wait. While one may still write a record that nobody waits for, it sends all others, too: that
+    /// record must not be written after those that its sender sends next.
+    fn is_batched(&self, waiting: usize) -> bool {
+        let [batching, alone] = &self.abandoned;
+        if batching.load(Ordering::Relaxed) > 0 {
+            true
+        } else if alone.load(Ordering::Relaxed) > 0 {
+            false
+        } else {
+            self.batching.linger.is_zero() || waiting >= PROMPT_COUNT_MAX
         }
     }
 
@@ -168,24 +238,25 @@ impl Producer {
         }
     }
 
-    fn start(&self, record: Record<'_>, is_batched: bool) -> Result<oneshot::Receiver<Confirm>, Fault> {
+    fn start(&self, record: Record<'_>, is_batched: bool) -> Result<Pending, Fault> {
         let client = if is_batched { &self.client } else { &self.unbatched };
         let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
-        self.replace_failed(&mut client)?;
+        let abandoned = &self.abandoned[usize::from(!is_batched)];
+        self.replace_failed(&mut client, abandoned)?;
         if client.open.is_none() {
             let created = create(&self.cluster, self.batching, &self.monitor, is_batched);
             client.open = Some(created.map_err(unreachable)?);
         }
         let Some(open) = &client.open else { return Err(unreachable("there is no producer")) };
         let topic = record.topic;
-        enqueue(open, record).map_err(|error| not_sent(&error, topic))
+        enqueue(open, record, abandoned).map_err(|error| not_sent(&error, topic))
     }
 
     /// Closes a client that failed for good.
     ///
     /// # Errors
     /// Why it failed, if another one failed shortly before.
-    fn replace_failed(&self, client: &mut Client) -> Result<(), Fault> {
+    fn replace_failed(&self, client: &mut Client, abandoned: &Abandoned) -> Result<(), Fault> {
         let Some((code, _)) = client.open.as_ref().and_then(|open| open.client().fatal_error()) else { return Ok(()) };
         let wait = match client.replaced {
             Some((at, wait)) if at.elapsed() < wait => return Err(not_sent(&KafkaError::MessageProduction(code), "")),
@@ -195,6 +266,8 @@ impl Producer {
         tracing::warn!(brokers = %self.cluster.brokers, %code, "producer failed for good; replaced by a new one");
         client.replaced = Some((Instant::now(), wait));
         close(client.open.take());
+        // It writes nothing any more.
+        abandoned.store(0, Ordering::Relaxed);
         Ok(())
     }
 
@@ -242,19 +315,28 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Passes a record to a client; returns its future confirm.
+/// Passes a record to a client; returns its future confirm, or else counts it as abandoned until the client is done with it.
 pub(crate) fn enqueue(
     client: &ThreadedProducer<Observer>,
     record: Record<'_>,
-) -> Result<oneshot::Receiver<Confirm>, KafkaError> {
+    abandoned: &Abandoned,
+) -> Result<Pending, KafkaError> {
     let (sender, confirm) = oneshot::channel();
-    let mut to_send = BaseRecord::with_opaque_to(record.topic, Box::new(sender)).headers(record.headers);
+    let waiter = Box::new(Waiter { sender, abandoned: Arc::clone(abandoned) });
+    let mut pending = Pending { confirm, abandoned: Arc::clone(abandoned), is_done: false };
+    let mut to_send = BaseRecord::with_opaque_to(record.topic, waiter).headers(record.headers);
     to_send.partition = record.partition;
     to_send.key = record.key;
     to_send.payload = record.value;
     to_send.timestamp = record.timestamp;
-    client.send(to_send).map_err(|(error, _)| error)?;
-    Ok(confirm)
+    match client.send(to_send) {
+        Ok(()) => Ok(pending),
+        Err((error, _)) => {
+            // The client does not have it.
+            pending.is_done = true;
+            Err(error)
+        }
+    }
 }
 
 /// Closes a client on a thread of its own, as that waits for records in flight.

@@ -238,8 +238,9 @@ impl Participant {
         self.sent.fetch_add(1, Ordering::AcqRel);
         let topic = record.topic;
         let client = self.transaction.client.open().map_err(|error| not_sent(&error, topic))?;
-        let confirm = enqueue(client, record).map_err(|error| not_sent(&error, topic))?;
-        match confirm.await {
+        // An abandoned one fails its transaction.
+        let confirm = enqueue(client, record, &Arc::default()).map_err(|error| not_sent(&error, topic))?;
+        match confirm.wait().await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
                 if is_size_limit(&error) {

@@ -31,6 +31,7 @@ impl Attributes {
             }
             ("specversion", _) => return Err(not_an_event("the attribute `specversion` must be 1.0")),
             ("datacontenttype", Value::Text(media_type)) => {
+                check_media_type(media_type)?;
                 if self.content_type.replace(media_type.clone()).is_some() {
                     return Err(twice());
                 }
@@ -47,6 +48,9 @@ impl Attributes {
     /// # Errors
     /// INVALID_ARGUMENT if an attribute is missing that every event has, or the media type of the data is stated in two ways.
     pub fn finish(self, content_type: Option<&ByteString>) -> Result<(Event, Option<ByteString>), Fault> {
+        if let Some(media_type) = content_type {
+            check_media_type(media_type)?;
+        }
         if self.event.is_empty() && !self.has_version {
             return Err(not_an_event(
                 "expected an event of CloudEvents: its attributes in headers, or a body of type application/cloudevents+json",
@@ -63,6 +67,15 @@ impl Attributes {
             (attribute, header) => Ok((self.event, attribute.or_else(|| header.cloned()))),
         }
     }
+}
+
+/// A media type (RFC 2046), as far as headers of any protocol have to be able to carry it.
+fn check_media_type(text: &str) -> Result<(), Fault> {
+    let is_printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if is_printable && text.contains('/') {
+        return Ok(());
+    }
+    Err(not_an_event("the attribute `datacontenttype` is not a media type"))
 }
 
 #[cfg(test)]
@@ -114,5 +127,9 @@ mod tests {
         assert!(collect(&with(&media_type()), Some("text/plain")).is_ok());
         assert!(collect(&with(&media_type()), Some("text/html")).is_err());
         assert!(collect(&[("specversion", text("0.3"))], None).is_err());
+        for malformed in ["", "text", "text/plain\r\nx: 1", "text/ä"] {
+            assert!(collect(&with(&[("datacontenttype", text(malformed))]), None).is_err(), "{malformed:?}");
+            assert!(collect(&with(&[]), Some(malformed)).is_err(), "{malformed:?}");
+        }
     }
 }

@@ -5,13 +5,13 @@ use crossdock_message::{ByteString, Code, Event, EventError, Fault, Limits, Mess
 
 use crate::Envelope;
 use crate::attributes::VERSION;
-use crate::structured::{STRUCTURED, write_structured};
+use crate::structured::{STRUCTURED, is_structured, write_structured};
 
 /// An event to send.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Framed {
-    /// In binary mode: headers have these attributes, `specversion` among them, and the body stays as it is.
-    Binary(Vec<(ByteString, Value)>),
+    /// In binary mode: headers have these attributes, `specversion` among them; the body stays as it is, and this is its media type.
+    Binary(Vec<(ByteString, Value)>, Option<ByteString>),
     /// In structured mode: this is the body, and its media type.
     Structured(Bytes, ByteString),
 }
@@ -32,10 +32,10 @@ pub fn outgoing(message: &Message) -> Result<Event, Fault> {
     Ok(event)
 }
 
-/// The event that a message is sent as, with its encoded body as data; `None` without an envelope.
+/// The event that a message is sent as, with its encoded body as data, which has this media type; `None` without an envelope.
 ///
 /// # Errors
-/// Those of [`outgoing`].
+/// Those of [`outgoing`]. INVALID_ARGUMENT for data whose media type would make its receiver take it for the event, in binary mode.
 pub fn send(
     envelope: Envelope,
     message: &Message,
@@ -46,14 +46,20 @@ pub fn send(
         return Ok(None);
     }
     let event = outgoing(message)?;
+    // An event may have a media type without data.
+    let content_type = content_type.or(message.content_type.as_ref());
     if envelope == Envelope::Structured {
         let content_type = content_type.map(|text| &**text);
         let document = write_structured(&event, content_type, data().as_ref(), &Limits::default())?;
         return Ok(Some(Framed::Structured(document, ByteString::from_static(STRUCTURED))));
     }
+    if content_type.is_some_and(|content_type| is_structured(content_type)) {
+        let problem = "data that is an event itself can only be sent in structured mode";
+        return Err(Fault::caller(Code::InvalidArgument, "EVENT", problem));
+    }
     let version = (ByteString::from_static("specversion"), Value::Text(ByteString::from_static(VERSION)));
     let attributes = event.attributes().iter().map(|(name, value)| (name.clone(), value.clone()));
-    Ok(Some(Framed::Binary(std::iter::once(version).chain(attributes).collect())))
+    Ok(Some(Framed::Binary(std::iter::once(version).chain(attributes).collect(), content_type.cloned())))
 }
 
 #[cfg(test)]
@@ -79,6 +85,20 @@ mod tests {
     }
 
     #[test]
+    fn an_event_in_an_event_is_not_taken_for_it() {
+        let mut message = Message::new("1".into(), "".into());
+        let mut event = Event::default();
+        event.set("source", text("/a")).expect("valid");
+        event.set("type", text("t")).expect("valid");
+        message.event = Some(event);
+        message.content_type = Some("Application/CloudEvents+json; charset=utf-8".into());
+        let data = || Some(Bytes::from_static(b"{}"));
+        let binary = send(Envelope::CloudEvents, &message, None, data).expect_err("ambiguous");
+        assert_eq!(binary.code, Code::InvalidArgument);
+        assert!(send(Envelope::Structured, &message, None, data).is_ok());
+    }
+
+    #[test]
     fn the_envelope_decides_the_mode() {
         let mut message = Message::new("1".into(), "".into());
         let mut event = Event::default();
@@ -89,7 +109,7 @@ mod tests {
         assert_eq!(send(Envelope::Plain), None);
         let binary = [("specversion", "1.0"), ("source", "/a"), ("type", "t"), ("id", "1")];
         let binary = binary.map(|(name, value)| (ByteString::from_static(name), text(value)));
-        assert_eq!(send(Envelope::CloudEvents), Some(Framed::Binary(binary.to_vec())));
+        assert_eq!(send(Envelope::CloudEvents), Some(Framed::Binary(binary.to_vec(), None)));
         assert!(matches!(send(Envelope::Structured), Some(Framed::Structured(document, media_type))
             if document.ends_with(b"\"data_base64\":\"eA==\"}") && media_type == STRUCTURED));
     }

@@ -56,6 +56,9 @@ pub(crate) fn read_structured(content_type: &str, document: &Bytes, limits: &Lim
         }
     }
     let (event, content_type) = attributes.finish(None)?;
+    // A null is JSON data only where nothing says that the data is something else.
+    let is_text = content_type.as_ref().is_some_and(|content_type| !is_json(content_type));
+    let data = data.filter(|raw| **raw != *b"null" || !(is_text || base64.is_some()));
     let (data, content_type) = match (data, base64) {
         (Some(_), Some(_)) => return Err(not_an_event("`data` and `data_base64` exclude one another")),
         (None, None) => (Data::None, content_type),
@@ -150,7 +153,6 @@ pub(crate) fn write_structured(
     out.extend_from_slice(b"{\"specversion\":\"");
     out.extend_from_slice(VERSION.as_bytes());
     out.push(b'"');
-    let content_type = content_type.filter(|_| data.is_some());
     let media_type = content_type.map(|text| (ByteString::from_static("datacontenttype"), Value::Text(text.into())));
     let attributes = event.attributes().iter().map(|(name, value)| (name.clone(), value.clone()));
     for (name, value) in attributes.chain(media_type) {
@@ -237,6 +239,9 @@ mod tests {
             ),
             (",\"data_base64\":\"AAH/\"", None, Some(b"\x00\x01\xff")),
             (",\"data_base64\":\"\",\"subject\":null", None, Some(b"")),
+            (",\"data_base64\":\"AA==\",\"data\":null", None, Some(b"\0")),
+            (",\"datacontenttype\":\"text/plain\",\"data\":null", Some("text/plain"), None),
+            (",\"datacontenttype\":\"text/plain\",\"data\":\"\"", Some("text/plain"), Some(b"")),
             (
                 ",\"datacontenttype\":\"application/json\",\"data_base64\":\"e30=\"",
                 Some("application/json"),
@@ -264,6 +269,7 @@ mod tests {
             (Some("text/plain"), Some(b"\xe4")),
             (Some("application/protobuf"), Some(b"\x08\x01")),
             (Some("text/plain"), Some(b"")),
+            (Some("text/plain"), None),
         ] {
             let written = write(&event, content_type, data);
             let received = read(&written).unwrap_or_else(|problem| panic!("{written}: {problem}"));

@@ -227,10 +227,16 @@ impl Body {
         }
     }
 
+    /// Bytes of a format, of which there may be none: unlike no body, an empty one has a media type.
+    #[must_use]
+    pub fn present(chunks: Chunks, format: Format) -> Self {
+        Self::Raw { chunks, format, of_type: None, decoded: OnceCell::new() }
+    }
+
     /// A protobuf message without a contract. No bytes are a valid body: a message of defaults.
     #[must_use]
     pub fn protobuf(chunks: Chunks) -> Self {
-        Self::Raw { chunks, format: Format::Protobuf, of_type: None, decoded: OnceCell::new() }
+        Self::present(chunks, Format::Protobuf)
     }
 
     /// Bytes of a format and type. No bytes are a valid body: in protobuf, a message of defaults.

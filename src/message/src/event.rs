@@ -78,6 +78,14 @@ impl Event {
         is_token && !RESERVED.contains(&name)
     }
 
+    /// Takes over all attributes of another event, in place of its own of the same names. It may have up to twice as many as
+    /// [`Self::ATTRIBUTES_MAX`] then.
+    pub fn extend(&mut self, other: &Self) {
+        for (name, value) in other.0.iter() {
+            self.0.set(name.clone(), value.clone());
+        }
+    }
+
     /// The value of an attribute.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
@@ -111,7 +119,7 @@ fn check_value(name: &str, value: &Value) -> Result<(), &'static str> {
     match value {
         Value::Text(text) if text.chars().any(char::is_control) => Err("contains a control character"),
         Value::Text(text) if is_defined && text.is_empty() => Err("is empty"),
-        Value::Text(text) if name == "time" && Time::parse(text).is_none() => Err("is not a time of RFC 3339"),
+        Value::Text(text) if name == "time" && !is_time(text) => Err("is not a time of RFC 3339"),
         Value::Text(_) => Ok(()),
         _ if is_defined => Err("is not a text"),
         Value::Bool(_) => Ok(()),
@@ -119,6 +127,13 @@ fn check_value(name: &str, value: &Value) -> Result<(), &'static str> {
         Value::Int(_) | Value::UInt(_) => Err("is not a 32-bit integer"),
         _ => Err("is neither a text nor an integer nor a boolean"),
     }
+}
+
+/// Whether a text is a time of RFC 3339 §5.6, also with letters in lower case and with a leap second.
+fn is_time(text: &str) -> bool {
+    let upper = text.to_ascii_uppercase();
+    let is_leap_second = upper.get(16..19) == Some(":60");
+    Time::parse(&upper).is_some() || (is_leap_second && Time::parse(&upper.replacen(":60", ":59", 1)).is_some())
 }
 
 #[cfg(test)]
@@ -148,7 +163,9 @@ mod tests {
         assert_eq!(set("n", Value::Int(i64::from(i32::MIN))), Ok(()));
         assert_eq!(set("n", Value::Bool(false)), Ok(()));
         assert_eq!(set("n", Value::Text(ByteString::new())), Ok(()), "an extension may be empty");
-        assert_eq!(set("time", Value::Text("2026-01-31T06:00:00.1234567+01:00".into())), Ok(()));
+        for time in ["2026-01-31T06:00:00.1234567+01:00", "2026-01-31t06:00:00z", "2016-12-31T23:59:60Z"] {
+            assert_eq!(set("time", Value::Text(time.into())), Ok(()), "{time}");
+        }
         for (name, value) in [
             ("n", Value::Int(1 << 31)),
             ("n", Value::Null),
@@ -158,6 +175,7 @@ mod tests {
             ("id", Value::Int(1)),
             ("id", Value::Text(ByteString::new())),
             ("time", Value::Text("today".into())),
+            ("time", Value::Text("2016-12-31T23:60:00Z".into())),
         ] {
             assert!(matches!(set(name, value.clone()), Err(EventError::Value(..))), "{name} {value:?}");
         }

@@ -102,6 +102,9 @@ pub(super) fn read(message: &mut Message) -> Result<(), Fault> {
     for (name, AttributeValue { attr }) in attributes {
         let Some(value) = attr else { continue };
         let value = value_of(value).ok_or_else(|| refused(format!("the time `{name}` is out of range")))?;
+        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(refused(format!("`{name}` is not the name of an attribute: names are in lower case")));
+        }
         collected.add(&name, value)?;
     }
     let (mut event, mut content_type) = collected.finish(None)?;
@@ -121,8 +124,16 @@ pub(super) fn read(message: &mut Message) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Says what the bytes of the body are.
+pub(super) fn set_media_type(message: &mut Message, content_type: ByteString) {
+    if let Body::Raw { chunks, .. } = &message.body {
+        message.body = Body::present(chunks.clone(), Format::of_media_type(&content_type));
+    }
+    message.content_type = Some(content_type);
+}
+
 fn body_of(bytes: Bytes, content_type: Option<&ByteString>) -> Body {
-    Body::raw(bytes.into(), content_type.map_or(Format::Raw, |media_type| Format::of_media_type(media_type)))
+    Body::present(bytes.into(), content_type.map_or(Format::Raw, |media_type| Format::of_media_type(media_type)))
 }
 
 fn value_of(attribute: Attribute) -> Option<Value> {

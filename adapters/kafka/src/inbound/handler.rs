@@ -190,16 +190,13 @@ impl Handler<'_> {
                     }
                     return is_settled;
                 }
-                Settlement::Retry { counts, fault, .. } if !entry.retry_topics.is_empty() => {
+                Settlement::Retry { delay, counts, fault } => {
                     counted_attempts += u32::from(counts);
-                    let is_settled = Box::pin(self.move_to_retry_topic(entry, &fault, counted_attempts)).await;
-                    if is_settled {
+                    let is_movable = !entry.retry_topics.is_empty();
+                    if is_movable && Box::pin(self.move_to_retry_topic(entry, &fault, counted_attempts)).await {
                         guard.settled();
+                        return true;
                     }
-                    return is_settled;
-                }
-                Settlement::Retry { delay, counts, .. } => {
-                    counted_attempts += u32::from(counts);
                     if !Box::pin(self.sleep(delay)).await {
                         return false;
                     }
@@ -235,8 +232,11 @@ impl Handler<'_> {
 
     async fn try_dispatch(&self, guard: Option<&Rc<OrderGuard>>) -> Result<Outcome, NotRouted> {
         let record = self.record();
+        let spec = self.current_spec();
+        // A record of a retry topic belongs to the entry that consumes it, whatever topic it came from.
+        let path = mapping::topic_path(super::handler::entry(&*spec).map_or(&record.topic, |entry| &entry.topic));
         let origin = self.origin();
-        let path = mapping::topic_path(origin.as_ref().map_or(&record.topic, |origin| &origin.topic));
+        let time = origin.as_ref().map_or(record.timestamp, |origin| origin.timestamp);
         let id = origin.map_or_else(|| record.position(), |origin| origin.position);
         let mut context = self.request_context();
         let listener = &self.context.name;
@@ -268,7 +268,7 @@ impl Handler<'_> {
             Ok(typed) => typed,
             Err(fault) => return Ok(admission.exchange.refuse(&context, fault)),
         };
-        let message = mapping::request(record, id, &context, listener, headers, entry, typed);
+        let message = mapping::request(record, (id, time), &context, listener, headers, entry, typed);
         match message.and_then(|message| with_deadline(message, record, entry)) {
             Ok(message) => Ok(match guard {
                 Some(guard) => admission.exchange.dispatch_ordered(message, Rc::clone(guard)).await,

@@ -17,6 +17,8 @@ use crate::received::ReceivedRecord;
 
 /// The header of a record in a retry topic with the time of its next attempt, in milliseconds since 1970.
 const DUE: &str = "crossdock-due";
+/// The header of a record in a retry topic with its own timestamp. That of the copy is the time at which it was moved, as the brokers delete records by it.
+const TIME: &str = "crossdock-time";
 
 /// Where a record was first received. A record of a retry topic says so in headers, which only the gateway writes there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub(super) struct Origin {
     pub(super) topic: ByteString,
     /// Topic, partition and offset.
     pub(super) position: ByteString,
+    /// Milliseconds since 1970.
+    pub(super) timestamp: Option<i64>,
     /// The attempts that count against the limit, before it was set aside.
     pub(super) attempts: u32,
 }
@@ -37,7 +41,7 @@ impl Origin {
         let text = |name| record.exact_text(name);
         let (topic, position) = text(letter::QUEUE).zip(text(mapping::POSITION))?;
         let attempts = text(letter::ATTEMPTS).and_then(|text| text.parse().ok()).unwrap_or(0);
-        Some(Self { topic, position, attempts })
+        Some(Self { topic, position, timestamp: text(TIME).and_then(|text| text.parse().ok()), attempts })
     }
 }
 
@@ -74,25 +78,31 @@ pub(super) async fn wait_until_due(entry: &Entry, delivery: &Delivery) -> bool {
 }
 
 impl Handler<'_> {
-    /// Moves the record to the next retry topic, or to the last one again; returns whether it is settled: once the brokers have stored it there.
+    /// Moves the record to the next retry topic, or to the last one again; returns whether it is settled, as the brokers have stored it there.
     pub(super) async fn move_to_retry_topic(&self, entry: &Entry, fault: &Fault, attempts: u32) -> bool {
         let record = self.record();
         let stage = entry.retry_topics.iter().position(|retry| *retry.topic == *record.topic);
         let next = stage.map_or(0, |stage| stage + 1).min(entry.retry_topics.len() - 1);
         let RetryTopic { topic, after } = &entry.retry_topics[next];
         let (from, partition, offset) = (&record.topic, record.partition, record.offset);
-        tracing::warn!(topic = %from, partition, offset, code = %fault.code, reason = %fault.reason, attempts, retry_topic = %topic, ?after, "record moved to a retry topic");
-        let is_stored = self
-            .store(topic, || {
-                let due = (now() + *after).duration_since(UNIX_EPOCH).unwrap_or_default().as_millis().to_string();
-                let headers = self.headers_set_aside(fault, attempts, letter::count(|name| record.exact_text(name)));
-                headers.insert(Header { key: DUE, value: Some(&due) })
-            })
-            .await;
-        if is_stored {
-            self.context.member.events().retries.add(1);
+        let due = (now() + *after).duration_since(UNIX_EPOCH).unwrap_or_default().as_millis().to_string();
+        let headers = self.headers_set_aside(fault, attempts, letter::count(|name| record.exact_text(name)));
+        let headers = headers.insert(Header { key: DUE, value: Some(&due) });
+        let headers = match self.timestamp() {
+            Some(time) => headers.insert(Header { key: TIME, value: Some(&time.to_string()) }),
+            None => headers,
+        };
+        match self.write_copy(topic, headers, None).await {
+            Ok(()) => {
+                tracing::warn!(topic = %from, partition, offset, code = %fault.code, reason = %fault.reason, attempts, retry_topic = %topic, ?after, "record moved to a retry topic");
+                self.context.member.events().retries.add(1);
+                true
+            }
+            Err(problem) => {
+                tracing::warn!(topic = %from, partition, offset, retry_topic = %topic, %problem, "record not moved to a retry topic; retried in its place");
+                false
+            }
         }
-        is_stored
     }
 
     /// Rejects the record by the policy of its entry; returns whether it is settled. A dead letter is settled once the brokers have stored it.
@@ -114,41 +124,41 @@ impl Handler<'_> {
                 return false;
             }
         }
-        let is_stored = self.store(dead, || self.headers_set_aside(fault, attempts, count.saturating_add(1))).await;
-        if is_stored {
-            self.context.member.events().dead_letters.add(1);
-            log("record dead-lettered");
-        }
-        is_stored
-    }
-
-    /// Writes the record to another topic, with other headers, until the brokers have stored it there; `false` if its partition is being revoked, or the
-    /// transaction that it joins has failed.
-    async fn store(&self, to: &str, headers: impl Fn() -> OwnedHeaders) -> bool {
-        let record = self.record();
         let mut backoff = retry_backoff();
         loop {
-            let copy = Record {
-                topic: to,
-                partition: None,
-                key: record.key.as_deref(),
-                value: record.value.as_deref(),
-                headers: headers(),
-                timestamp: record.timestamp,
-            };
-            let participant = self.participant.borrow().clone();
-            let is_in_transaction = participant.is_some();
-            let sent = match participant {
-                Some(participant) => participant.send(copy).await,
-                None => self.context.producer.send(copy).await,
-            };
-            match sent {
-                Ok(()) => return true,
-                Err(problem) => tracing::warn!(topic = %record.topic, %to, %problem, "record not set aside; retrying"),
+            let headers = self.headers_set_aside(fault, attempts, count.saturating_add(1));
+            match self.write_copy(dead, headers, self.timestamp()).await {
+                Ok(()) => {
+                    self.context.member.events().dead_letters.add(1);
+                    log("record dead-lettered");
+                    return true;
+                }
+                Err(problem) => {
+                    tracing::warn!(%topic, dead_letter = %dead, %problem, "dead-lettering failed; retrying");
+                }
             }
+            // A transaction has failed, too.
+            let is_in_transaction = self.participant.borrow().is_some();
             if is_in_transaction || !backoff.wait(self.delivery.stop.cancelled()).await {
                 return false;
             }
+        }
+    }
+
+    /// When the record was first written.
+    pub(super) fn timestamp(&self) -> Option<i64> {
+        self.origin().map_or(self.record().timestamp, |origin| origin.timestamp)
+    }
+
+    /// Writes the record to another topic, with other headers; in its transaction, if it is processed in one.
+    async fn write_copy(&self, to: &str, headers: OwnedHeaders, timestamp: Option<i64>) -> Result<(), Fault> {
+        let record = self.record();
+        let (key, value) = (record.key.as_deref(), record.value.as_deref());
+        let copy = Record { topic: to, partition: None, key, value, headers, timestamp };
+        let participant = self.participant.borrow().clone();
+        match participant {
+            Some(participant) => participant.send(copy).await,
+            None => self.context.producer.send(copy).await,
         }
     }
 
@@ -157,7 +167,7 @@ impl Handler<'_> {
     fn headers_set_aside(&self, fault: &Fault, attempts: u32, count: u32) -> OwnedHeaders {
         let record = self.record();
         let (topic, position) = match self.origin() {
-            Some(Origin { topic, position, .. }) => (topic, position),
+            Some(origin) => (origin.topic, origin.position),
             None => ((&*record.topic).into(), record.position()),
         };
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len() + 9);
@@ -210,7 +220,7 @@ mod tests {
         let headers = [(letter::QUEUE, "orders"), (mapping::POSITION, "orders/1/5"), (letter::ATTEMPTS, "2")];
         let origin = |topic: &str, headers: &[(&str, &str)]| {
             let origin = Origin::of(&record(topic, headers), &retry_topics());
-            origin.map(|Origin { topic, position, attempts }| (topic.to_string(), position.to_string(), attempts))
+            origin.map(|Origin { topic, position, attempts, .. }| (topic.to_string(), position.to_string(), attempts))
         };
         assert_eq!(origin("later", &headers), Some(("orders".to_owned(), "orders/1/5".to_owned(), 2)));
         assert_eq!(origin("orders", &headers), None);

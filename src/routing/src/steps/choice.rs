@@ -4,6 +4,7 @@ use crossdock_settings::{FromNode as _, Key, Kind, Node, Reader};
 use serde_json::{Value, json};
 
 use super::nodes::{ExpressionNode, StepsNode};
+use super::reader::EventState;
 use super::types::BodyState;
 use super::{Block, Flow, Step, StepPlan, StepReader, StepSpec, end_route};
 use crate::expression::Expression;
@@ -44,7 +45,7 @@ struct Joined {
     called: bool,
     answered: bool,
     sent: bool,
-    event: bool,
+    event: EventState,
     may_reply: bool,
     opaque_reply: bool,
     made: bool,
@@ -60,7 +61,7 @@ impl Joined {
             called: true,
             answered: true,
             sent: true,
-            event: true,
+            event: EventState::all(true),
             may_reply: at.state.may_reply,
             opaque_reply: at.state.opaque_reply,
             made: is_made(&at.state.body),
@@ -75,7 +76,8 @@ impl Joined {
         self.called &= inner.state.called;
         self.answered &= inner.state.answered;
         self.sent &= inner.state.sent;
-        self.event &= inner.state.event;
+        self.event.has_source &= inner.state.event.has_source;
+        self.event.has_type &= inner.state.event.has_type;
         self.may_reply |= inner.state.may_reply;
         self.opaque_reply |= inner.state.opaque_reply;
         self.made |= is_made(&inner.state.body);
@@ -85,7 +87,11 @@ impl Joined {
         at.state.called |= self.called && has_otherwise;
         at.state.answered |= self.answered && has_otherwise;
         at.state.sent |= self.sent && has_otherwise;
-        at.state.event = self.event && (at.state.event || has_otherwise);
+        let before = at.state.event;
+        at.state.event = EventState {
+            has_source: self.event.has_source && (before.has_source || has_otherwise),
+            has_type: self.event.has_type && (before.has_type || has_otherwise),
+        };
         at.state.may_reply = self.may_reply;
         at.state.opaque_reply = self.opaque_reply;
         at.state.fields = None;

@@ -53,7 +53,8 @@ impl StepSpec for EventStep {
             }
             attributes.push((key.name.as_str().into(), template));
         }
-        at.state.event |= event.get("source").is_some() && event.get("type").is_some();
+        at.state.event.has_source |= event.get("source").is_some();
+        at.state.event.has_type |= event.get("type").is_some();
         is_complete.then_some(Self { attributes })
     }
 }

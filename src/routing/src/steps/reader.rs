@@ -42,14 +42,27 @@ pub(super) struct State {
     pub(super) may_reply: bool,
     /// A `send` was made on every path to here.
     pub(super) sent: bool,
-    /// Events that are sent have a source and a type on every path to here.
-    pub(super) event: bool,
+    /// What events that are sent have on every path to here.
+    pub(super) event: EventState,
     /// The last reply is protobuf without a contract.
     pub(super) opaque_reply: bool,
     /// The reply is a stream: steps can only forward it.
     pub(super) streaming: bool,
     /// The headers that messages may have.
     pub(super) headers: Arc<[ByteString]>,
+}
+
+/// Attributes that every event needs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EventState {
+    pub(super) has_source: bool,
+    pub(super) has_type: bool,
+}
+
+impl EventState {
+    pub(super) fn all(holds: bool) -> Self {
+        Self { has_source: holds, has_type: holds }
+    }
 }
 
 /// Reads the steps of one route, or of one block of them.
@@ -128,7 +141,7 @@ impl<'l> StepReader<'l> {
             reply: None,
             may_reply: false,
             sent: false,
-            event: receive_events(entries),
+            event: EventState::all(receive_events(entries)),
             opaque_reply: false,
             streaming: false,
             headers: headers_of_route(route).into(),
@@ -344,13 +357,13 @@ impl<'l> StepReader<'l> {
         self.check_request(&call, step, node.span, reader);
         self.check_event(&call, node.span, reader);
         // Attributes that steps have set are those of one event.
-        self.state.event = receive_events(self.entries);
+        self.state.event = EventState::all(receive_events(self.entries));
         Some(call)
     }
 
     /// Reports an event without attributes.
     pub(super) fn check_event(&self, call: &CallPlan, span: Span, reader: &mut Reader<'_>) {
-        if call.operation.sends_events() && !self.state.event {
+        if call.operation.sends_events() && !(self.state.event.has_source && self.state.event.has_type) {
             let message = format!("`{}` sends events, which need a `source` and a `type`", call.operation.describe());
             let help = "put a step `event: { source: …, type: … }` before this one, or write `envelope: cloudevents` in all entries";
             reader.error("event", span, message, help);

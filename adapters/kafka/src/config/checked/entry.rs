@@ -260,7 +260,15 @@ impl Entry {
         std::iter::once(&self.topic).chain(self.retry_topics.iter().map(|retry| &retry.topic))
     }
 
-    /// Entries with a retry topic that another entry of the same listener consumes.
+    /// The dead letter topic.
+    fn dead_letter(&self) -> Option<&String> {
+        match &self.reject_policy {
+            RejectPolicy::DeadLetter(dead) => Some(dead),
+            RejectPolicy::Discard => None,
+        }
+    }
+
+    /// Entries with a retry topic that another entry of the same listener uses.
     pub(crate) fn check_all(entries: &[&Arc<dyn EntrySpec>]) -> Vec<EntryFinding> {
         let entries: Vec<(usize, &Self)> = entries
             .iter()
@@ -271,13 +279,13 @@ impl Entry {
             entries.iter().any(|(other, of)| {
                 *other != index
                     && of.address.listener == entry.address.listener
-                    && of.topics().any(|name| name == topic)
+                    && of.topics().chain(of.dead_letter()).any(|name| name == topic)
             })
         };
         let finding = |(index, entry): &(usize, &Self)| {
             let RetryTopic { topic, .. } =
                 entry.retry_topics.iter().find(|retry| is_taken(*index, entry, &retry.topic))?;
-            let message = format!("another entry consumes the retry topic `{topic}` of this one");
+            let message = format!("another entry uses the retry topic `{topic}` of this one");
             Some(EntryFinding { entry: *index, message, help: "name another topic in `retry`".to_owned() })
         };
         entries.iter().filter_map(finding).collect()

@@ -19,6 +19,16 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The attributes that steps have set, for one part of a `split`, which has an id of its own.
+    pub(super) fn set_event_of_part(&self, index: usize) -> Event {
+        let mut event = self.set_event.clone();
+        if let Some(Value::Text(id)) = event.get("id") {
+            let id = Value::Text(format!("{id}.{index}").into());
+            let _ = event.set("id", id);
+        }
+        event
+    }
+
     /// The event that was received, with the attributes that steps have set since. The parts of a `split` have ids of their own.
     pub(super) fn event_to_send(&self) -> Option<Event> {
         let received = self.request.message.event.as_ref();
@@ -30,12 +40,11 @@ impl Run<'_> {
             (Some(part), Some(Value::Text(id))) => Some(format!("{id}{part}")),
             _ => None,
         };
-        let of_part = of_part.map(|id| ("id".into(), Value::Text(id.into())));
-        let set = self.set_event.attributes().iter().map(|(name, value)| (name.clone(), value.clone()));
-        for (name, value) in of_part.into_iter().chain(set) {
-            // All were checked when they were set, and those of an event that is complete only replace some.
-            let _ = event.set(name, value);
+        if let Some(id) = of_part {
+            // It replaces one.
+            let _ = event.set("id", Value::Text(id.into()));
         }
+        event.extend(&self.set_event);
         Some(event)
     }
 }

@@ -1,9 +1,15 @@
 //! `send`.
 
-use crossdock_message::{ConfirmedSends, Fault};
+mod digest;
+
+use std::sync::Arc;
+
+use crossdock_message::{Body, ConfirmedSends, Fault};
+use crossdock_offload::{INLINE_LEN, Priority, offload};
 use crossdock_routing::CallPlan;
 use crossdock_routing::steps::SendStep;
 
+use self::digest::digest;
 use super::Run;
 
 impl Run<'_> {
@@ -20,15 +26,25 @@ impl Run<'_> {
     async fn send_once(&mut self, plan: &CallPlan, sends: &ConfirmedSends) -> Result<(), Fault> {
         let message = self.outgoing(plan);
         self.forget_set();
-        let service = &self.shards.generation().services[plan.service].plan.name;
-        let receiver = format!("{service}.{}", plan.operation_name).into();
-        if sends.skip(&receiver, &message) {
-            tracing::debug!(%receiver, id = %message.id, "not sent again: an earlier attempt did");
+        let service = &self.shards.generation().services[plan.service].plan;
+        let is_long = match &message.body {
+            Body::Raw { chunks, .. } => chunks.len() > INLINE_LEN,
+            Body::Value(value) => value.written_len(INLINE_LEN + 1) > INLINE_LEN,
+            _ => false,
+        };
+        let digest = if is_long {
+            let (service, plan, message) = (Arc::clone(service), plan.clone(), message.clone());
+            offload(Priority::New, move || digest(&service, &plan, &message)).await
+        } else {
+            digest(service, plan, &message)
+        };
+        if sends.skip(digest) {
+            let (service, operation) = (&service.name, &plan.operation_name);
+            tracing::debug!(%service, %operation, id = %message.id, "not sent again: an earlier attempt did");
             return Ok(());
         }
-        let copy = message.clone();
         self.exchange(plan, message).await?;
-        sends.add(&receiver, copy);
+        sends.add(digest);
         Ok(())
     }
 }
