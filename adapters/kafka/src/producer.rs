@@ -182,9 +182,12 @@ impl ProducerContext for Observer {
 impl Producer {
     fn open(cluster: &Cluster, batching: Batching) -> Result<Self, AdapterError> {
         let monitor = Arc::new(Monitor::new(cluster, "produce"));
-        let open = create(cluster, batching, &monitor, true)?;
-        let client = Client { open: Some(open), replaced: None };
-        let (client, unbatched) = (Mutex::new(client), Mutex::default());
+        // Both connect now, so that the first record of neither waits for it.
+        let open = |is_batched| {
+            let open = Some(create(cluster, batching, &monitor, is_batched)?);
+            Ok::<_, AdapterError>(Mutex::new(Client { open, replaced: None }))
+        };
+        let (client, unbatched) = (open(true)?, open(false)?);
         Ok(Self {
             cluster: cluster.clone(),
             batching,
