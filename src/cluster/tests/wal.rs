@@ -232,6 +232,35 @@ fn segments_rotate_and_are_purged_once_a_snapshot_covers_them() {
     assert!(matches!(opened(folder.path(), SMALL), Err(Error::Damaged { .. })));
 }
 
+/// A synchronisation that spans segments must not keep them, nor all that follow, for ever.
+#[test]
+fn segments_that_begin_within_a_synchronisation_are_purged() {
+    for spanned in [2, 8, 40] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut wal = Wal::create(folder.path(), IDENTITY, SMALL).expect("a new log");
+        wal.append(&[Write::AcceptEpoch(Epoch(1)), Write::SyncBegin(Epoch(1))]).expect("a disk");
+        let mut last = Zxid::ZERO;
+        for counter in 1..=500 {
+            wal.append(&[append(last, counter..counter + 1, 600)]).expect("a disk");
+            last = zxid(1, counter);
+            if counter == spanned {
+                wal.append(&[Write::EpochInstalled(Epoch(1))]).expect("a disk");
+            }
+            if counter > spanned && counter % 50 == 0 {
+                save_snapshot(folder.path(), last, b"state").expect("a disk");
+                purge(folder.path(), last, wal.segment()).expect("a disk");
+            }
+        }
+        assert!(wal.segment() > 80, "{} segments were written", wal.segment());
+        let left = segments(folder.path()).len();
+        assert!(left < 24, "{left} segments hold the transactions after the snapshot before the last");
+        drop(wal);
+        let recovered = opened(folder.path(), SMALL).expect("a good log");
+        assert_eq!(recovered.log_state.history().last(), last);
+        assert!(recovered.log_state.history().floor() >= zxid(1, 440), "{spanned}: the rest is not read again");
+    }
+}
+
 #[test]
 fn a_missing_segment_is_detected() {
     let folder = tempfile::tempdir().expect("a folder");

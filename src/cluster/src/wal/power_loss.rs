@@ -164,7 +164,7 @@ struct RecordedLog {
     ops: Vec<(PathBuf, FileOp)>,
 }
 
-/// Runs a log through random operations: transactions, synchronisations with TRUNC or SNAP, snapshots and purges.
+/// Runs a log through random operations: transactions, synchronisations with TRUNC, SNAP or a long DIFF, snapshots and purges.
 fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
     start_recording(folder);
     let mut wal = Wal::create(folder, IDENTITY, SMALL).expect("a new log");
@@ -215,6 +215,20 @@ fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
                 let [accept, sync] = begin(epoch);
                 let install = Write::Install { zxid, blob: Blob(0) };
                 now = write(&mut wal, &[accept, sync, install, Write::EpochInstalled(Epoch(epoch))]);
+            }
+            3 => {
+                // More transactions than a segment holds.
+                write(&mut wal, &begin(epoch + 1));
+                let of = if last.epoch == Epoch(0) { Epoch(1) } else { last.epoch };
+                let mut after = last;
+                for counter in last.counter + 1..last.counter + 8 {
+                    let zxid = Zxid::new(of, counter);
+                    let txns = vec![Txn { zxid, payload: Bytes::from(vec![1; 700]) }];
+                    write(&mut wal, &[Write::Append { after, txns }]);
+                    after = zxid;
+                }
+                epoch += 1;
+                now = write(&mut wal, &[Write::EpochInstalled(Epoch(epoch))]);
             }
             _ => {
                 let (first, count) = if last.epoch == Epoch(epoch) { (last.counter + 1, 2) } else { (1, 1) };

@@ -60,6 +60,8 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
                 }
                 recovery
             }
+            // A purge that did not finish has left it: a later segment and a snapshot hold everything.
+            None if header.position.sync.is_some() && !is_last => continue,
             none => {
                 if header.position.sync.is_some() || (header.number == 1) != (header.batch == 1) {
                     return Err(damaged(0, "the start of the log is missing"));

@@ -153,19 +153,19 @@ pub(super) fn sync_folder(folder: &Path) -> Result<(), Error> {
     files::sync_folder(folder).map_err(io_error(folder, "cannot be synced"))
 }
 
-/// Deletes segments that only hold transactions up to `zxid`, oldest first. The oldest remaining segment must start
-/// outside of a synchronisation.
+/// Deletes segments that only hold transactions up to `zxid`, oldest first. Recovery begins at the oldest remaining
+/// segment, so that one must start outside of a synchronisation; those before it that start within one go as well.
 pub(super) fn purge(folder: &Path, zxid: Zxid, current: u64) -> Result<usize, Error> {
     let segments = list(folder)?;
     let mut first = 0;
     for (at, (number, path)) in segments.iter().enumerate() {
-        let bytes = read_header(path)?;
-        let header = Header::read(&bytes);
-        let may_be_first = header.is_some_and(|header| header.position.sync.is_none() && header.position.last <= zxid);
-        if *number > current || !may_be_first {
+        let Some(header) = Header::read(&read_header(path)?) else { break };
+        if *number > current || header.position.last > zxid {
             break;
         }
-        first = at;
+        if header.position.sync.is_none() {
+            first = at;
+        }
     }
     for (_, path) in &segments[..first] {
         files::remove(path).map_err(io_error(path, "cannot be deleted"))?;
