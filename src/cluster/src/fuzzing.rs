@@ -73,7 +73,8 @@ pub fn members(bytes: &[u8]) {
     (0..2).for_each(|peer| server.connect(peer));
     let leader = if first.is_multiple_of(2) { OWN } else { ServerId(3) };
     for peer in 0..2 {
-        let vote = Vote { epoch: Epoch(0), zxid: Zxid::new(Epoch(0), 1), preferred: false, server: leader };
+        let vote =
+            Vote { electable: true, epoch: Epoch(0), zxid: Zxid::new(Epoch(0), 1), preferred: false, server: leader };
         let vote = if leader == OWN { Vote { zxid: Zxid::ZERO, ..vote } } else { vote };
         let notification = Notification { vote, round: 1, state: ServerState::Looking };
         server.take(Input::Received { peer: id(peer), link: server.links[peer], message: Message::Vote(notification) });

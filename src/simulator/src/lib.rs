@@ -37,6 +37,10 @@ pub struct Report {
     pub epochs: usize,
     /// Messages sent with bogus numbers.
     pub lies: u64,
+    /// Runs that converged although some servers stayed disconnected.
+    pub apart: usize,
+    /// Runs in which nobody was electable before all servers were connected.
+    pub unelectable: usize,
     /// The number of messages by phase of the receiver and message type.
     pub coverage: BTreeMap<(&'static str, &'static str), u64>,
 }

@@ -49,6 +49,8 @@ struct Totals {
     committed: usize,
     reads: usize,
     epochs: usize,
+    apart: usize,
+    unelectable: usize,
     coverage: BTreeMap<(&'static str, &'static str), u64>,
 }
 
@@ -58,6 +60,8 @@ impl Totals {
         self.committed += other.committed;
         self.reads += other.reads;
         self.epochs += other.epochs;
+        self.apart += other.apart;
+        self.unelectable += other.unelectable;
         for (pair, count) in other.coverage {
             *self.coverage.entry(pair).or_default() += count;
         }
@@ -110,6 +114,8 @@ fn run_seeds(arguments: &Arguments) -> Result<ExitCode, String> {
                             committed: report.committed,
                             reads: report.reads,
                             epochs: report.epochs,
+                            apart: report.apart,
+                            unelectable: report.unelectable,
                             coverage: report.coverage,
                         });
                         seed += threads;
@@ -141,6 +147,7 @@ fn run_seeds(arguments: &Arguments) -> Result<ExitCode, String> {
     let per_second = arguments.seeds as f64 / begun.elapsed().as_secs_f64();
     println!("{} seeds, 0 violations, {per_second:.0} seeds/s", arguments.seeds);
     println!("{} steps, {} commits, {} reads, {} established epochs", sum.steps, sum.committed, sum.reads, sum.epochs);
+    println!("{} runs with disconnected servers, {} in which nobody was electable", sum.apart, sum.unelectable);
     println!("{} pairs of phase and message", sum.coverage.len());
     if arguments.coverage {
         for ((phase, message), count) in &sum.coverage {

@@ -50,11 +50,13 @@ pub enum Part {
     Apart,
     /// Servers send bogus numbers.
     Lies,
+    /// After the faults, few servers reach one another, but one of them reaches a quorum.
+    Sparse,
 }
 
 impl Part {
     /// All parts.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Together,
         Self::Late,
         Self::Drift,
@@ -65,6 +67,7 @@ impl Part {
         Self::Observers,
         Self::Apart,
         Self::Lies,
+        Self::Sparse,
     ];
 
     fn name(self) -> String {

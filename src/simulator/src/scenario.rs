@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crossdock_zab::{Config, ServerId};
+use rand::seq::SliceRandom as _;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -29,6 +30,7 @@ pub(crate) enum Stream {
     Connection(usize, usize, u32),
     Occurrence(u32),
     Lies,
+    Sparse,
 }
 
 /// The random number generator of a stream.
@@ -39,6 +41,7 @@ pub(crate) fn rng_for(seed: u64, stream: Stream) -> ChaCha8Rng {
         Stream::Connection(a, b, nth) => 2 << 40 | (a as u64) << 36 | (b as u64) << 32 | u64::from(nth),
         Stream::Occurrence(number) => 3 << 40 | u64::from(number),
         Stream::Lies => 4 << 40,
+        Stream::Sparse => 5 << 40,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(number);
@@ -65,8 +68,8 @@ pub(crate) struct Scenario {
     pub(crate) occurrences: BTreeMap<u32, (Micros, Occurrence)>,
     /// The numbers of the crashes that interrupt a server's nth write.
     pub(crate) crashes_in_write: BTreeMap<(usize, u32), u32>,
-    /// Two servers that stay disconnected after the faults.
-    pub(crate) apart: Option<(usize, usize)>,
+    /// Pairs of servers that stay disconnected after the faults.
+    pub(crate) apart: Vec<(usize, usize)>,
 }
 
 impl Scenario {
@@ -74,6 +77,11 @@ impl Scenario {
         let mut rng = rng_for(plan.seed, Stream::Scenario);
         let mut faults = Faults::draw(&mut rng);
         let voters = [1, 3, 3, 3, 5][rng.random_range(0..5)];
+        // With an injected bug, a run must only show violations of that bug.
+        let sparse = (plan.rule.is_none() && !plan.without.contains(&Part::Sparse)).then(|| draw_sparse(plan.seed));
+        let sparse = sparse.flatten();
+        let is_sparse = sparse.is_some();
+        let voters = sparse.as_ref().map_or(voters, |(voters, _)| *voters);
         let observers = usize::from(rng.random_bool(0.3));
         let config = config(&mut rng, voters, &mut faults);
         let drift_max = if rng.random_bool(0.5) { rng.random_range(1..150) } else { 0 };
@@ -82,11 +90,11 @@ impl Scenario {
             let one = rng.random_range(0..voters);
             (one, (one + rng.random_range(1..voters)) % voters)
         });
+        let apart = sparse.map_or_else(|| apart.into_iter().collect(), |(_, apart)| apart);
         let mut happens = draw_occurrences(&mut rng, &faults);
         happens.sort_by_key(|(at, _)| *at);
         let numbered = (0..).zip(happens);
-        // With an injected bug, a run must only show violations of that bug.
-        let lies = if plan.rule.is_none() { draw_lies(plan.seed) } else { Vec::new() };
+        let lies = if plan.rule.is_none() && !is_sparse { draw_lies(plan.seed) } else { Vec::new() };
         let numbered = numbered.chain((LIES_FROM..).zip(lies));
         let occurrences: BTreeMap<u32, _> = numbered.filter(|(number, _)| plan.has(*number)).collect();
         let crashes_in_write = draw_crashes(&mut rng, &faults, voters + observers);
@@ -112,7 +120,9 @@ impl Scenario {
                 self.observers = 0;
                 self.drift.truncate(self.voters);
             }
-            Part::Apart => self.apart = None,
+            Part::Apart => self.apart.clear(),
+            // It was not drawn.
+            Part::Sparse => {}
             Part::Lies => {
                 self.occurrences.retain(|_, (_, what)| !matches!(what, Occurrence::Fault(Fault::Lies)));
             }
@@ -169,6 +179,30 @@ fn draw_occurrences(rng: &mut ChaCha8Rng, faults: &Faults) -> Vec<(Micros, Occur
         }
     }
     happens
+}
+
+/// Draws, in three of ten runs, a number of voters and the pairs of them that stay disconnected after the faults. One
+/// of them keeps connections to a quorum.
+fn draw_sparse(seed: u64) -> Option<(usize, Vec<(usize, usize)>)> {
+    let mut rng = rng_for(seed, Stream::Sparse);
+    if !rng.random_bool(0.3) {
+        return None;
+    }
+    let voters = rng.random_range(3..=7);
+    let mut order: Vec<usize> = (0..voters).collect();
+    order.shuffle(&mut rng);
+    let (hub, reached) = (order[0], &order[1..=voters / 2]);
+    let share = [0.3, 0.7, 1.0][rng.random_range(0..3)];
+    let mut apart = Vec::new();
+    for a in 0..voters {
+        for b in 0..a {
+            let is_kept = (a == hub && reached.contains(&b)) || (b == hub && reached.contains(&a));
+            if !is_kept && rng.random_bool(share) {
+                apart.push((a, b));
+            }
+        }
+    }
+    Some((voters, apart))
 }
 
 /// Draws when servers start to send bogus numbers, in three of ten runs.

@@ -97,8 +97,8 @@ pub(crate) struct World {
     faults: Faults,
     /// The numbers of the crashes that interrupt a server's nth write.
     crashes_in_write: BTreeMap<(usize, u32), u32>,
-    /// Two servers that stay disconnected after the faults.
-    apart: Option<(usize, usize)>,
+    /// Pairs of servers that stay disconnected after the faults.
+    apart: Vec<(usize, usize)>,
     /// The faults have ended, and the cluster has to converge.
     healing: bool,
     checks: Checks,
@@ -176,9 +176,13 @@ impl World {
             self.step()?;
         }
         self.heal();
-        let until = self.now + HEAL_TIME;
+        let mut until = self.now + HEAL_TIME;
         let settle = self.now + SECOND;
         while self.now < settle || !self.has_converged() {
+            if self.now > until && self.connect_if_nobody_is_electable() {
+                self.report.unelectable += 1;
+                until = self.now + HEAL_TIME;
+            }
             if self.now > until {
                 let seconds = HEAL_TIME / SECOND;
                 return Err(format!(
@@ -187,6 +191,7 @@ impl World {
             }
             self.step()?;
         }
+        self.report.apart = usize::from(!self.apart.is_empty());
         self.report.committed = self.checks.order_len();
         self.report.acknowledged = self.checks.acknowledged_count;
         Ok(())

@@ -9,18 +9,24 @@ use crossdock_simulator::{InjectedBug, Part, Plan, run, shrink};
 fn two_thousand_seeds_violate_no_invariant() {
     let mut coverage: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     let mut sums = (0, 0, 0);
-    let mut lies = 0;
+    let (mut lies, mut apart, mut unelectable) = (0, 0, 0);
     for seed in 1..=2000 {
         let report = run(&Plan::of(seed), false)
             .unwrap_or_else(|found| panic!("seed {seed}, step {}: {}", found.steps, found.problem));
         sums = (sums.0 + report.committed, sums.1 + report.reads, sums.2 + report.epochs);
         lies += report.lies;
+        apart += report.apart;
+        unelectable += report.unelectable;
         for (pair, count) in report.coverage {
             *coverage.entry(pair).or_default() += count;
         }
     }
     println!("{} commits, {} reads, {} established epochs, {} pairs", sums.0, sums.1, sums.2, coverage.len());
     assert!(sums.0 > 200_000 && sums.1 > 50_000 && sums.2 > 5_000, "too little happened: {sums:?}");
+    assert!(
+        apart > 500 && unelectable < 100,
+        "{apart} runs with disconnected servers, {unelectable} without a candidate"
+    );
     assert!(lies > 20_000, "{lies} bogus messages were sent");
     assert!(coverage.len() > 200, "{} pairs of phase and message", coverage.len());
 }

@@ -38,6 +38,8 @@ pub(crate) struct Base {
     pub(crate) claims: Claims,
     /// The last leader named this server as its successor.
     pub(crate) preferred: bool,
+    /// The histories of connected voters that refused to follow this server, because they are later than its own was.
+    pub(crate) later: BTreeMap<ServerId, (Epoch, Zxid)>,
     /// Servers that lost their logs, with the ids of their new logs.
     pub(crate) returning: BTreeMap<ServerId, u64>,
     /// The last delivered transaction.
@@ -62,6 +64,7 @@ impl Base {
             round: 0,
             claims: Claims::default(),
             preferred: false,
+            later: BTreeMap::new(),
             returning: BTreeMap::new(),
             delivered,
             out: Vec::new(),
@@ -189,6 +192,11 @@ impl Base {
         self.config.is_voter() && may
     }
 
+    /// The currentEpoch and the end of the history, which a leader and its followers compare.
+    pub(crate) fn history(&self) -> (Epoch, Zxid) {
+        (self.log_state.current_epoch(), self.log_state.history().last())
+    }
+
     /// This server's own vote.
     pub(crate) fn own_vote(&self) -> Vote {
         #[cfg(feature = "injected-bugs")]
@@ -197,18 +205,13 @@ impl Base {
             let number =
                 self.round.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.config.id.0.wrapping_mul(0xbf58_476d_1ce4_e5b9);
             let zxid = Zxid::from_u64(number.wrapping_mul(0x94d0_49bb_1331_11eb));
-            return Vote { epoch: Epoch(0), zxid, preferred: self.preferred, server: self.config.id };
+            return Vote { electable: true, epoch: Epoch(0), zxid, preferred: self.preferred, server: self.config.id };
         }
-        let linked = self.links.keys().filter(|peer| self.config.voters.contains(peer)).count();
-        if linked + 1 < self.config.quorum() {
-            // It could not lead without a quorum: any other server is a better choice.
-            return Vote { epoch: Epoch(0), zxid: Zxid::ZERO, preferred: false, server: self.config.id };
-        }
-        Vote {
-            epoch: self.log_state.current_epoch(),
-            zxid: self.log_state.history().last(),
-            preferred: self.preferred,
-            server: self.config.id,
-        }
+        let (epoch, zxid) = self.history();
+        let has_later = |peer: &ServerId| self.later.get(peer).is_some_and(|history| *history > (epoch, zxid));
+        let follows = |peer: &&ServerId| self.config.voters.contains(*peer) && !has_later(peer);
+        // Without a quorum it cannot lead: any server that can is a better choice.
+        let electable = self.links.keys().filter(follows).count() + 1 >= self.config.quorum();
+        Vote { electable, epoch, zxid, preferred: self.preferred, server: self.config.id }
     }
 }

@@ -77,6 +77,9 @@ impl crate::leading::Leading {
     pub(crate) fn ack_epoch(&mut self, base: &mut Base, peer: ServerId, history: (Epoch, Zxid), is_new: bool) -> Next {
         match self.followers.get_mut(&peer) {
             Some(follower) => {
+                if follower.votes && history > base.history() {
+                    base.later.insert(peer, history);
+                }
                 follower.progress = Progress::EpochAcked { current: history.0, last: history.1, is_new };
             }
             None => return Next::Stale,
@@ -91,23 +94,39 @@ impl crate::leading::Leading {
         }
     }
 
-    /// Starts the next phase once a quorum has newly accepted the epoch.
-    fn discover(&mut self, base: &mut Base) -> Next {
-        let own = (base.log_state.current_epoch(), base.log_state.history().last());
+    /// Starts the next phase once a quorum has newly accepted the epoch, none of which has a later history than this
+    /// server.
+    ///
+    /// A follower with a later history is not counted rather than given way to: what it has more is not committed if a
+    /// quorum lacks it, and it may be unable to lead, as it reaches too few servers. Only if no such quorum can be
+    /// found among the connected servers, another server must lead.
+    pub(crate) fn discover(&mut self, base: &mut Base) -> Next {
+        let own = base.history();
+        let ignores = base.config.has_bug(InjectedBug::IgnoreBetterHistory);
         // An ACKEPOCH may arrive before the leader's own write of the epoch is durable.
         let has_later_history = |follower: &Follower| match follower.progress {
-            Progress::EpochAcked { current, last, is_new } => is_new && (current, last) > own,
-            _ => false,
+            Progress::EpochAcked { current, last, is_new } => is_new.then_some((current, last) > own && !ignores),
+            _ => None,
         };
-        if self.voters(has_later_history) > 0 && !base.config.has_bug(InjectedBug::IgnoreBetterHistory) {
-            // A follower with a later history must lead instead.
+        let counted = self.voters(|follower| has_later_history(follower) == Some(false));
+        if self.stage == Stage::Discovery && counted + 1 >= base.config.quorum() {
+            return self.synchronise_all(base);
+        }
+        let is_refused = self.voters(|follower| has_later_history(follower) == Some(true)) > 0;
+        if is_refused && counted + self.unanswered(base) + 1 < base.config.quorum() {
             return Next::StepDown;
         }
-        let counted = self.voters(|follower| matches!(follower.progress, Progress::EpochAcked { is_new: true, .. }));
-        if self.stage != Stage::Discovery || counted + 1 < base.config.quorum() {
-            return Next::Stay;
-        }
-        self.synchronise_all(base)
+        Next::Stay
+    }
+
+    /// The number of connected voters that may still accept the epoch.
+    fn unanswered(&self, base: &Base) -> usize {
+        let may_accept = |peer: &&ServerId| match self.followers.get(*peer) {
+            Some(follower) => follower.votes && !matches!(follower.progress, Progress::EpochAcked { .. }),
+            // It has not asked to follow yet.
+            None => base.config.voters.contains(*peer) && !base.returning.contains_key(*peer),
+        };
+        base.links.keys().filter(may_accept).count()
     }
 }
 

@@ -29,6 +29,8 @@ impl Election {
     /// Starts a round with a vote for this server.
     pub(crate) fn start(base: &mut Base) -> (Self, Next) {
         base.round = base.round.saturating_add(1);
+        let own = base.history();
+        base.later.retain(|_, history| *history > own);
         let vote = base.own_vote();
         let mut this = Self {
             vote,
@@ -77,8 +79,9 @@ impl Election {
     pub(crate) fn link_down(&mut self, base: &mut Base, peer: ServerId) -> Next {
         self.votes.remove(&peer);
         self.settled.remove(&peer);
-        if self.vote.server == peer {
-            // The candidate is unreachable.
+        let is_isolated = self.vote.server == base.config.id && base.own_vote() < self.vote;
+        if self.vote.server == peer || is_isolated {
+            // The candidate is unreachable, or is this server and has lost its quorum.
             let (fresh, next) = Self::start(base);
             *self = fresh;
             return next;

@@ -277,6 +277,10 @@ impl Leading {
         if self.attempt_ticks > limit || self.ticks_without_quorum > base.config.sync_ticks {
             return Next::StepDown;
         }
+        if self.stage == Stage::Discovery {
+            // Servers that could have accepted the epoch may have disconnected.
+            return self.discover(base);
+        }
         match self.transfer {
             Some(_) => self.continue_transfer(base),
             None => self.let_returning_vote(base),

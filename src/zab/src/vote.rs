@@ -2,11 +2,13 @@
 
 use crate::{Epoch, ServerId, Zxid};
 
-/// A vote. The later history is better: the higher currentEpoch, then the higher zxid. Ties go to the preferred
-/// successor of the last leader, then to the higher id. The order is total, so servers that know the same votes choose
-/// the same one.
+/// A vote. A candidate that can lead, as far as it knows, is better than one that cannot. Then the later history is
+/// better: the higher currentEpoch, then the higher zxid. Ties go to the preferred successor of the last leader, then to
+/// the higher id. The order is total, so servers that know the same votes choose the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vote {
+    /// The candidate reaches a quorum of which it knows no later history than its own, so it can lead.
+    pub electable: bool,
     /// The candidate's currentEpoch.
     pub epoch: Epoch,
     /// The end of the candidate's durable history.

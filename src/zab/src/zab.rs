@@ -244,6 +244,7 @@ impl Zab {
     }
 
     fn link_down(&mut self, peer: ServerId, link: Link) -> Next {
+        self.base.later.remove(&peer);
         match &mut self.phase {
             Phase::Election(election) => election.link_down(&mut self.base, peer),
             Phase::Following(following) => following.link_down(peer, link),

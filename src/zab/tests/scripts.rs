@@ -59,8 +59,13 @@ fn server_state(text: &str) -> ServerState {
 
 fn message(words: &[&str]) -> Message {
     if let ["VOTE", state, round, epoch_of, last, server, rest @ ..] = words {
-        let preferred = rest == ["preferred"];
-        let vote = Vote { epoch: epoch(epoch_of), zxid: zxid(last), preferred, server: ServerId(number(server)) };
+        let vote = Vote {
+            electable: rest != ["unelectable"],
+            epoch: epoch(epoch_of),
+            zxid: zxid(last),
+            preferred: rest == ["preferred"],
+            server: ServerId(number(server)),
+        };
         return Message::Vote(Notification { vote, round: number(round), state: server_state(state) });
     }
     let [session, words @ ..] = words else { panic!("a message") };
@@ -124,7 +129,8 @@ fn show_message(message: &Message) -> String {
         Message::Vote(Notification { vote, round, state }) => {
             let state = format!("{state:?}").to_lowercase();
             let preferred = if vote.preferred { " preferred" } else { "" };
-            format!("VOTE {state} {round} {:?} {} {:?}{preferred}", vote.epoch, vote.zxid, vote.server)
+            let unelectable = if vote.electable { "" } else { " unelectable" };
+            format!("VOTE {state} {round} {:?} {} {:?}{preferred}{unelectable}", vote.epoch, vote.zxid, vote.server)
         }
         Message::ToLeader(session, message) => {
             let rest = match message {

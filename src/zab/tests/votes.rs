@@ -4,7 +4,9 @@ use crossdock_zab::{Epoch, ServerId, Vote, Zxid};
 use proptest::prelude::*;
 
 fn vote() -> impl Strategy<Value = Vote> {
-    (0..3_u32, 0..3_u32, 0..3_u32, any::<bool>(), 0..4_u64).prop_map(|(epoch, of, counter, preferred, server)| Vote {
+    let numbers = (0..3_u32, 0..3_u32, 0..3_u32, 0..4_u64);
+    (any::<bool>(), numbers, any::<bool>()).prop_map(|(electable, (epoch, of, counter, server), preferred)| Vote {
+        electable,
         epoch: Epoch(epoch),
         zxid: Zxid::new(Epoch(of), counter),
         preferred,
@@ -22,10 +24,10 @@ proptest! {
         prop_assert!(a >= b || b >= c || a < c);
     }
 
-    /// Epoch, then history, then the last leader's preference, then id.
+    /// Electable, then epoch, then history, then the last leader's preference, then id.
     #[test]
-    fn the_history_outranks_preference_and_id(a in vote(), b in vote()) {
-        let history = (a.epoch, a.zxid).cmp(&(b.epoch, b.zxid));
+    fn a_candidate_that_can_lead_outranks_the_history_which_outranks_preference_and_id(a in vote(), b in vote()) {
+        let history = (a.electable, a.epoch, a.zxid).cmp(&(b.electable, b.epoch, b.zxid));
         let rest = (a.preferred, a.server).cmp(&(b.preferred, b.server));
         prop_assert_eq!(a.cmp(&b), history.then(rest));
     }

@@ -39,6 +39,7 @@ impl Kind {
                     ServerState::Established => 4,
                     ServerState::Asking => 5,
                 },
+                unelectable: !vote.electable,
             }),
             Message::ToLeader(session, message) => {
                 Self::ToLeader(ToLeader { session: session.0, kind: Some(to_leader(message)) })
@@ -54,6 +55,7 @@ impl Kind {
         Some(match self {
             Self::Vote(vote) => Message::Vote(Notification {
                 vote: Vote {
+                    electable: !vote.unelectable,
                     epoch: Epoch(vote.epoch),
                     zxid: Zxid::from_u64(vote.zxid),
                     preferred: vote.preferred,
@@ -184,7 +186,7 @@ mod tests {
         let (a, b) = (Zxid::new(Epoch(2), 3), Zxid::ZERO);
         let list = vec![zab::Txn { zxid: a, payload: Bytes::from_static(b"\0\xff") }];
         let request = Request(u64::MAX);
-        let vote = Vote { epoch: Epoch(u32::MAX), zxid: a, preferred: true, server: ServerId(9) };
+        let vote = Vote { electable: true, epoch: Epoch(u32::MAX), zxid: a, preferred: true, server: ServerId(9) };
         let to_leader = [
             zab::ToLeader::FollowerInfo { accepted: Epoch(0), returning: None },
             zab::ToLeader::FollowerInfo { accepted: Epoch(7), returning: Some(0) },
@@ -220,10 +222,13 @@ mod tests {
             ServerState::Established,
             ServerState::Asking,
         ];
-        let votes = states.map(|state| Message::Vote(Notification { vote, round: 3, state }));
+        let unelectable =
+            Vote { electable: false, epoch: Epoch(0), zxid: Zxid::ZERO, preferred: false, server: ServerId(1) };
+        let states = states.map(|state| (vote, state)).into_iter().chain([(unelectable, ServerState::Looking)]);
+        let votes = states.map(|(vote, state)| Message::Vote(Notification { vote, round: 3, state }));
         let to_leader = to_leader.map(|message| Message::ToLeader(Session(1), message));
         let to_follower = to_follower.map(|message| Message::ToFollower(Session(0), message));
-        votes.into_iter().chain(to_leader).chain(to_follower).collect()
+        votes.chain(to_leader).chain(to_follower).collect()
     }
 
     #[test]

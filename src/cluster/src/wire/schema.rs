@@ -62,6 +62,8 @@ pub(crate) struct Vote {
     pub(crate) round: u64,
     #[prost(uint32, tag = "6")]
     pub(crate) doing: u32,
+    #[prost(bool, tag = "7")]
+    pub(crate) unelectable: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -109,7 +109,10 @@ impl World {
         self.network.blocked.clear();
         let is_returning = self.servers[..self.voters].iter().any(|server| server.disk.log_state.returning().is_some());
         // A returning server needs all other voters, and each of them has to reach the leader.
-        if let Some((a, b)) = self.apart.filter(|_| !is_returning) {
+        if is_returning {
+            self.apart.clear();
+        }
+        for (a, b) in self.apart.clone() {
             self.network.blocked.extend([(a, b), (b, a)]);
             if let Some(connection) = self.network.between(a, b) {
                 self.cut(connection);
@@ -132,6 +135,34 @@ impl World {
                 self.at(200 * MILLI, Event::Connect { a: server, b: other });
             }
         }
+    }
+
+    /// Connects all servers if nobody can be elected as they are connected: a leader has to reach a quorum whose
+    /// histories are no later than its own, as nobody gives it what it lacks. Returns whether that was so.
+    pub(super) fn connect_if_nobody_is_electable(&mut self) -> bool {
+        if self.apart.is_empty() || self.has_electable() {
+            return false;
+        }
+        self.note(|| "nobody is electable: all are connected".to_owned());
+        for (a, b) in std::mem::take(&mut self.apart) {
+            self.network.blocked.remove(&(a, b));
+            self.network.blocked.remove(&(b, a));
+            self.at(MILLI, Event::Connect { a, b });
+        }
+        true
+    }
+
+    fn has_electable(&self) -> bool {
+        let history = |server: usize| {
+            let it = &self.servers[server];
+            let log_state = it.zab.as_ref().map_or(&it.disk.log_state, Zab::log_state);
+            (log_state.current_epoch(), log_state.history().last())
+        };
+        let is_apart = |a: usize, b: usize| self.apart.contains(&(a, b)) || self.apart.contains(&(b, a));
+        (0..self.voters).any(|leader| {
+            let follows = |other: &usize| !is_apart(leader, *other) && history(*other) <= history(leader);
+            (0..self.voters).filter(follows).count() >= self.config.quorum()
+        })
     }
 
     /// Whether there is one leader, and all servers that can reach it are up, agree, have everything acknowledged, and

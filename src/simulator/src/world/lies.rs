@@ -41,10 +41,11 @@ impl World {
             return message;
         }
         match &mut message {
-            Message::Vote(notification) => match rng.random_range(0..4) {
+            Message::Vote(notification) => match rng.random_range(0..5) {
                 0 => notification.round = u64::MAX - u64::from(rng.random_bool(0.5)),
                 1 => notification.round = notification.round.saturating_add(rng.random_range(1..1000)),
-                2 => notification.vote.epoch = bogus_epoch(rng, notification.vote.epoch),
+                2 => notification.vote.electable = !notification.vote.electable,
+                3 => notification.vote.epoch = bogus_epoch(rng, notification.vote.epoch),
                 _ => notification.vote.zxid = bogus_zxid(rng, notification.vote.zxid),
             },
             Message::ToLeader(_, ToLeader::FollowerInfo { accepted, .. }) => *accepted = bogus_epoch(rng, *accepted),
