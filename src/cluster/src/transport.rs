@@ -4,6 +4,7 @@
 //! The instance with the higher id dials. Each side first sends a [`Hello`], which must match the membership.
 
 mod error;
+mod handshakes;
 mod link;
 mod live;
 
@@ -19,6 +20,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use self::error::LinkError;
+use self::handshakes::Handshakes;
 use crate::settings::Settings;
 use crate::wire::Hello;
 
@@ -75,6 +77,15 @@ pub(crate) enum Incoming {
     },
 }
 
+/// Which end of a connection this is.
+#[derive(Debug, Clone, Copy)]
+enum Role {
+    /// It dialled that peer.
+    Dialled(ServerId),
+    /// It accepted the connection; the number of its handshake.
+    Accepted { handshake: u64 },
+}
+
 /// State shared by all connections of an instance.
 pub(crate) struct Transport {
     settings: Settings,
@@ -83,6 +94,7 @@ pub(crate) struct Transport {
     /// The last logged problem of an incoming connection.
     last_logged: Mutex<String>,
     live: live::Live,
+    handshakes: Handshakes,
 }
 
 impl Transport {
@@ -93,6 +105,7 @@ impl Transport {
             driver,
             last_logged: Mutex::default(),
             live: live::Live::new(),
+            handshakes: Handshakes::default(),
         })
     }
 
@@ -102,13 +115,18 @@ impl Transport {
         for (peer, member) in self.settings.members.range(..self.settings.id) {
             tasks.spawn(Arc::clone(&self).dial(*peer, member.address));
         }
+        let mut last_logged = String::new();
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    tasks.spawn(Arc::clone(&self).accept(stream));
+                    self.handshakes.start(|number| tasks.spawn(Arc::clone(&self).accept(stream, number)));
                 }
                 Err(problem) => {
-                    tracing::warn!(%problem, "failed to accept a cluster connection");
+                    let problem = problem.to_string();
+                    if problem != last_logged {
+                        tracing::warn!(%problem, "failed to accept a cluster connection; repeats are not logged");
+                        last_logged = problem;
+                    }
                     tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
@@ -121,7 +139,7 @@ impl Transport {
         let mut last_logged = String::new();
         loop {
             let problem = match tokio::time::timeout(DIAL_TIMEOUT, self.connect(address)).await {
-                Ok(Ok(stream)) => match self.serve(stream, Some(peer)).await {
+                Ok(Ok(stream)) => match self.serve(stream, Role::Dialled(peer)).await {
                     Ok(ended) => {
                         // The handshake succeeded, so retry quickly.
                         delay = RETRY_DELAY;
@@ -154,8 +172,10 @@ impl Transport {
         }
     }
 
-    async fn accept(self: Arc<Self>, stream: TcpStream) {
-        let problem = match self.serve(stream, None).await {
+    async fn accept(self: Arc<Self>, stream: TcpStream, handshake: u64) {
+        let ended = self.serve(stream, Role::Accepted { handshake }).await;
+        self.handshakes.end(handshake);
+        let problem = match ended {
             Ok(Ok(())) => return,
             Ok(Err(error)) | Err(error) => error.to_string(),
         };
@@ -170,7 +190,11 @@ impl Transport {
     ///
     /// # Errors
     /// The handshake failed.
-    async fn serve(&self, stream: TcpStream, dialled: Option<ServerId>) -> Result<Result<(), LinkError>, LinkError> {
+    async fn serve(&self, stream: TcpStream, role: Role) -> Result<Result<(), LinkError>, LinkError> {
+        let dialled = match role {
+            Role::Dialled(peer) => Some(peer),
+            Role::Accepted { .. } => None,
+        };
         stream.set_nodelay(true)?;
         let source = stream.peer_addr()?.ip();
         let own_hello = |peer: ServerId| Hello {
@@ -197,6 +221,9 @@ impl Transport {
         }
         // Registered until the connection ends.
         let registration = self.live.register(peer, is_authenticated || dialled.is_some())?;
+        if let Role::Accepted { handshake } = role {
+            self.handshakes.end(handshake);
+        }
         if dialled.is_none() {
             stream.send_hello(own_hello(peer)).await?;
         }

@@ -402,6 +402,44 @@ async fn an_unauthenticated_hello_does_not_replace_a_live_link() {
     assert_eq!(epoch(&cluster.client(0)), before, "the epoch is unchanged");
 }
 
+/// Whoever reaches the port can open connections; they must not take the file descriptors of the log.
+#[tokio::test]
+async fn connections_without_a_hello_are_limited_and_keep_no_member_away() {
+    let mut cluster = Cluster::start(3, 0, |_| {});
+    cluster.leader().await;
+    append(&cluster.client(0), "list", "before").await;
+    let addresses = [0, 1].map(|index| cluster.nodes[index].as_ref().expect("it runs").address());
+    let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(1);
+    let attack = std::thread::spawn(move || {
+        let mut held = std::collections::VecDeque::new();
+        let mut opened = 0;
+        while stopped.recv_timeout(Duration::from_millis(2)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            for address in addresses {
+                held.extend(std::net::TcpStream::connect(address));
+                opened += 1;
+            }
+            // This process must not run out of file descriptors itself.
+            if held.len() > 400 {
+                held.pop_front();
+                held.pop_front();
+            }
+        }
+        let is_open = |stream: &std::net::TcpStream| {
+            let waiting = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
+            waiting.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+        };
+        (opened, held.iter().filter(|stream| is_open(stream)).count())
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.nodes[2].take().expect("it runs").stop();
+    cluster.restart(2);
+    append(&cluster.client(2), "list", "during").await;
+    stop.send(()).expect("the attack goes on");
+    let (opened, open) = tokio::task::spawn_blocking(|| attack.join().expect("no panic")).await.expect("no panic");
+    assert!(opened > 300 && open <= 2 * 64, "{opened} connections were opened, {open} of them are open");
+    assert_eq!(read(&cluster.client(2), "list").await.lines().count(), 2);
+}
+
 /// Without TLS, a process at the address of an absent member can impersonate it. Its claims must not disable the cluster.
 #[tokio::test]
 async fn a_bogus_accepted_epoch_does_not_disable_the_cluster() {
