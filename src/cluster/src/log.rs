@@ -4,7 +4,7 @@
 //! committed.
 
 use std::mem;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -135,22 +135,25 @@ pub(crate) struct Log {
     written: mpsc::Receiver<Written>,
     pending_bytes: usize,
     status: LogStatus,
+    /// Dropped to end a wait for disk space.
+    waits: Option<SyncSender<()>>,
     /// Disconnects when the thread ends and the log is closed.
     ended: std::sync::mpsc::Receiver<()>,
 }
 
 impl Log {
-    pub(crate) fn start(wal: Wal, latencies: Arc<Latencies>) -> std::io::Result<Self> {
+    pub(crate) fn start(mut wal: Wal, latencies: Arc<Latencies>) -> std::io::Result<Self> {
         let queue = Arc::<Queue>::default();
         let (results, written) = mpsc::channel(RESULTS_LEN_MAX);
         let status = LogStatus::of(&wal);
+        let waits = Some(wal.wait_for_space());
         let log_queue = Arc::clone(&queue);
         let (ends, ended) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new().name("log".to_owned()).spawn(move || {
             let _ends = ends;
             write_all(wal, &log_queue, &results, &latencies);
         })?;
-        Ok(Self { queue, written, pending_bytes: 0, status, ended })
+        Ok(Self { queue, written, pending_bytes: 0, status, waits, ended })
     }
 
     pub(crate) fn status(&self) -> LogStatus {
@@ -193,6 +196,7 @@ impl Drop for Log {
     fn drop(&mut self) {
         self.queue.close();
         self.written.close();
+        self.waits = None;
         if self.ended.recv_timeout(SHUTDOWN_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("log disk does not respond; pending writes are abandoned to it");
         }

@@ -32,7 +32,9 @@ mod snapshot;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossdock_zab::{Epoch, LogState, Write, Zxid};
 
@@ -47,6 +49,8 @@ pub use self::snapshot::{
 pub(crate) const SECTOR: usize = 512;
 /// Maximum bytes of records in one batch.
 const BATCH_LEN_MAX: usize = 16 << 20;
+/// How often a write that lacks space tries again.
+const SPACE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why a log operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -187,6 +191,8 @@ impl Position {
 #[derive(Debug)]
 pub struct Wal {
     folder: PathBuf,
+    /// Kept open, so that the next segment needs no file descriptor.
+    opened: File,
     options: Options,
     file: File,
     path: PathBuf,
@@ -198,7 +204,10 @@ pub struct Wal {
     /// The checksum that the next batch is chained with.
     chain: u32,
     position: Position,
-    spare: Option<JoinHandle<io::Result<()>>>,
+    /// The next segment, which stays open for the same reason.
+    spare: Option<JoinHandle<io::Result<File>>>,
+    /// Disconnects when writes shall no longer wait for space.
+    waits: Option<Receiver<()>>,
     buffer: Vec<u8>,
     syncs: u64,
     /// Held while the log is open.
@@ -243,10 +252,11 @@ impl Wal {
         }
         let lock = lock(folder)?;
         let header = Header::first(identity, options.segment_len, position);
-        segment::fill(&segment::spare_path(folder), options.segment_len)
+        let spare = segment::fill(&segment::spare_path(folder), options.segment_len)
             .map_err(io_error(folder, "cannot create a segment"))?;
-        let (file, path) = segment::activate(folder, &header)?;
-        Ok(Self::at(folder, options, (file, path), header, lock))
+        let opened = files::open_folder(folder).map_err(io_error(folder, "cannot be opened"))?;
+        let (file, path) = segment::activate((folder, &opened), spare, &header)?;
+        Self::at(folder, options, (file, path), header, lock)
     }
 
     /// Opens and recovers a log.
@@ -258,9 +268,16 @@ impl Wal {
         recovery::recover(folder, identity, options)
     }
 
-    fn at(folder: &Path, options: Options, (file, path): (File, PathBuf), header: Header, lock: File) -> Self {
+    fn at(
+        folder: &Path,
+        options: Options,
+        (file, path): (File, PathBuf),
+        header: Header,
+        lock: File,
+    ) -> Result<Self, Error> {
         let mut this = Self {
             folder: folder.to_owned(),
+            opened: files::open_folder(folder).map_err(io_error(folder, "cannot be opened"))?,
             options,
             file,
             path,
@@ -272,10 +289,19 @@ impl Wal {
             spare: None,
             buffer: Vec::new(),
             syncs: 0,
+            waits: None,
             _lock: lock,
         };
         this.make_spare();
-        this
+        Ok(this)
+    }
+
+    /// Lets writes wait while the disk is full or too many files are open, until the returned value is dropped. Without
+    /// it they fail, and the log cannot be used any more.
+    pub fn wait_for_space(&mut self) -> SyncSender<()> {
+        let (held, waits) = std::sync::mpsc::sync_channel(1);
+        self.waits = Some(waits);
+        held
     }
 
     /// Makes writes durable, in one batch if they fit. After an error, a prefix of them may be durable.
@@ -334,7 +360,7 @@ impl Wal {
     }
 
     fn rotate(&mut self) -> Result<(), Error> {
-        self.wait_for_spare()?;
+        let spare = self.wait_for_spare()?;
         let header = Header {
             number: self.header.number + 1,
             len: self.options.segment_len,
@@ -344,7 +370,7 @@ impl Wal {
             identity: self.header.identity,
             salt: segment::salt(),
         };
-        let (file, path) = segment::activate(&self.folder, &header)?;
+        let (file, path) = segment::activate((&self.folder, &self.opened), spare, &header)?;
         (self.file, self.path, self.header) = (file, path, header);
         self.offset = SECTOR as u64;
         self.make_spare();
@@ -353,19 +379,45 @@ impl Wal {
 
     fn make_spare(&mut self) {
         let (path, len) = (segment::spare_path(&self.folder), self.options.segment_len);
-        let filling = std::thread::Builder::new().name("spare".to_owned()).spawn(move || segment::fill(&path, len));
+        let filling = std::thread::Builder::new().name("spare".to_owned()).spawn(move || {
+            let filled = segment::fill(&path, len);
+            if let Err(problem) = &filled {
+                tracing::warn!(%problem, path = %path.display(), "failed to create the next segment of the cluster log");
+            }
+            filled
+        });
         // If there is no thread, the segment is created when it is needed.
         self.spare = filling.ok();
     }
 
-    fn wait_for_spare(&mut self) -> Result<(), Error> {
-        let made = self.spare.take().map(JoinHandle::join);
-        if matches!(made, Some(Ok(Ok(())))) {
-            return Ok(());
+    /// The next segment. Nothing of the write has reached the disk yet, so it can be tried again.
+    fn wait_for_spare(&mut self) -> Result<File, Error> {
+        if let Some(Ok(Ok(file))) = self.spare.take().map(JoinHandle::join) {
+            return Ok(file);
         }
-        // Try again: there may be space by now.
         let path = segment::spare_path(&self.folder);
-        segment::fill(&path, self.options.segment_len).map_err(io_error(&path, "cannot be created"))
+        let mut has_waited = false;
+        loop {
+            let problem = match segment::fill(&path, self.options.segment_len) {
+                Ok(file) => {
+                    if has_waited {
+                        tracing::info!(path = %path.display(), "writes to the cluster log continue");
+                    }
+                    return Ok(file);
+                }
+                Err(problem) => problem,
+            };
+            let mut may_wait = segment::is_shortage(&problem);
+            if may_wait && !std::mem::replace(&mut has_waited, true) {
+                let path = path.display();
+                tracing::error!(%problem, %path, "writes to the cluster log wait; free space or file descriptors");
+            }
+            may_wait &= self.waits.as_ref().map(|waits| waits.recv_timeout(SPACE_INTERVAL))
+                == Some(Err(RecvTimeoutError::Timeout));
+            if !may_wait {
+                return Err(io_error(&path, "cannot be created")(problem));
+            }
+        }
     }
 
     /// The number of the current segment.

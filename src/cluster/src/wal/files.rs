@@ -64,11 +64,17 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the entries of a folder durable.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()?;
+/// Opens a folder, to [sync](sync_folder) it.
+pub(super) fn open_folder(folder: &Path) -> io::Result<File> {
+    File::open(folder)
+}
+
+/// Makes the entries of an open folder durable.
+pub(super) fn sync_folder(opened: &File, folder: &Path) -> io::Result<()> {
+    opened.sync_all()?;
     #[cfg(test)]
     recorded::record(&folder.join("itself"), FileOp::SyncFolder);
+    let _ = folder;
     Ok(())
 }
 

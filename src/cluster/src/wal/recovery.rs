@@ -87,7 +87,7 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
             files::sync_all(&file, path).map_err(io_error(path, "cannot be synced"))?;
             segment::sync_folder(folder)?;
             let held = lock.try_clone().map_err(io_error(folder, "cannot be locked"))?;
-            let mut opened = Wal::at(folder, options, (file, path.clone()), header, held);
+            let mut opened = Wal::at(folder, options, (file, path.clone()), header, held)?;
             opened.offset = end as u64;
             opened.number = recovery.batch;
             opened.chain = recovery.chain;

@@ -119,38 +119,60 @@ pub(super) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
     Ok(found)
 }
 
-/// Creates a durable file of zeroes, so that later writes change neither its length nor its allocation.
-pub(super) fn fill(path: &Path, len: u64) -> io::Result<()> {
-    static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
+/// Creates a durable file of zeroes, so that later writes change neither its length nor its allocation. If that fails,
+/// the file is deleted: on a full disk, a snapshot may need the space.
+pub(super) fn fill(path: &Path, len: u64) -> io::Result<File> {
     let file = files::create(path)?;
+    match write_zeroes(&file, path, len) {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            let _ = files::remove(path);
+            Err(error)
+        }
+    }
+}
+
+fn write_zeroes(file: &File, path: &Path, len: u64) -> io::Result<()> {
+    static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
     let (mut at, mut together) = (0, 0);
     while at < len {
         let count = (len - at).min(ZEROES.len() as u64);
-        files::write_at(&file, path, &ZEROES[..usize::try_from(count).unwrap_or(ZEROES.len())], at)?;
+        files::write_at(file, path, &ZEROES[..usize::try_from(count).unwrap_or(ZEROES.len())], at)?;
         at += count;
         together += count;
         if together >= PIECE {
             // Sync in small steps, so that other writes to the disk are not delayed for long.
-            files::sync_data(&file, path)?;
+            files::sync_data(file, path)?;
             together = 0;
         }
     }
-    files::sync_all(&file, path)
+    files::sync_all(file, path)
 }
 
-/// Turns the spare file into the segment with that header. It is durable when this returns.
-pub(super) fn activate(folder: &Path, header: &Header) -> Result<(File, PathBuf), Error> {
+/// Turns the spare file into the segment with that header. It is durable when this returns. No file is opened for it.
+pub(super) fn activate(
+    (folder, opened): (&Path, &File),
+    file: File,
+    header: &Header,
+) -> Result<(File, PathBuf), Error> {
     let (spare, path) = (spare_path(folder), path_of(folder, header.number));
-    let file = files::open(&spare).map_err(io_error(&spare, "cannot be opened"))?;
     files::write_at(&file, &spare, &header.bytes(), 0).map_err(io_error(&spare, "cannot be written"))?;
     files::sync_all(&file, &spare).map_err(io_error(&spare, "cannot be synced"))?;
     files::rename(&spare, &path).map_err(io_error(&path, "cannot be created"))?;
-    sync_folder(folder)?;
+    files::sync_folder(opened, folder).map_err(io_error(folder, "cannot be synced"))?;
     Ok((file, path))
 }
 
 pub(super) fn sync_folder(folder: &Path) -> Result<(), Error> {
-    files::sync_folder(folder).map_err(io_error(folder, "cannot be synced"))
+    let synced = files::open_folder(folder).and_then(|opened| files::sync_folder(&opened, folder));
+    synced.map_err(io_error(folder, "cannot be synced"))
+}
+
+/// Whether creating a file may succeed later: the disk is full, or too many files are open.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let shortages = [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE];
+    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
 }
 
 /// Deletes segments that only hold transactions up to `zxid`, oldest first. Recovery begins at the oldest remaining
