@@ -22,7 +22,7 @@ use crate::log::{Batch, Log, Written};
 use crate::settings::Settings;
 use crate::state_machine::StateMachine;
 use crate::status::{Peer, Status, Stopped};
-use crate::transport::{Incoming, Outgoing};
+use crate::transport::{Incoming, NotQueued, Outbox, Outgoing};
 use crate::wal::{self, Wal};
 
 /// Inputs of one kind that are handled in one round.
@@ -58,7 +58,7 @@ pub(crate) struct Driver {
     /// Reports of saved snapshots.
     saved: (mpsc::Sender<Zxid>, mpsc::Receiver<Zxid>),
     status: watch::Sender<Status>,
-    links: BTreeMap<Link, (ServerId, mpsc::Sender<Outgoing>)>,
+    links: BTreeMap<Link, (ServerId, Outbox)>,
     next_id: u64,
     pending: HashMap<Request, Pending>,
     proposed: BTreeMap<Zxid, (Instant, Reply<(Zxid, Bytes)>)>,
@@ -225,10 +225,10 @@ impl Driver {
 
     fn receive(&mut self, one: Incoming, inputs: &mut Vec<Input>) {
         match one {
-            Incoming::Up { peer, link, sender } => {
-                // Dropping its sender ends the earlier connection.
+            Incoming::Up { peer, link, outbox } => {
+                // Dropping its queue ends the earlier connection.
                 self.links.retain(|_, (other, _)| *other != peer);
-                self.links.insert(link, (peer, sender));
+                self.links.insert(link, (peer, outbox));
                 inputs.push(Input::LinkUp { peer, link });
             }
             Incoming::Down { peer, link } => {
@@ -282,8 +282,8 @@ impl Driver {
                 }
                 writes.add(id, write);
                 for (link, message) in then {
-                    if let Some((_, sender)) = self.links.get(&link) {
-                        writes.then(link, sender, message);
+                    if let Some((_, outbox)) = self.links.get(&link) {
+                        writes.then(link, outbox, message);
                     }
                 }
             }
@@ -324,15 +324,24 @@ impl Driver {
     }
 
     fn send(&mut self, link: Link, outgoing: Outgoing, inputs: &mut Vec<Input>) {
-        let Some((_, sender)) = self.links.get(&link) else { return };
-        if sender.try_send(outgoing).is_err() {
-            self.drop_link(link, inputs);
+        let Some((_, outbox)) = self.links.get(&link) else { return };
+        match outbox.try_send(outgoing) {
+            Ok(()) => {}
+            Err(NotQueued::Full) => self.drop_link(link, inputs),
+            // The connection has logged why it ended.
+            Err(NotQueued::Closed) => {
+                if let Some((peer, _)) = self.links.remove(&link) {
+                    inputs.push(Input::LinkDown { peer, link });
+                }
+            }
         }
     }
 
-    /// Drops a connection that takes messages too slowly, or not at all.
+    /// Drops a connection that takes messages too slowly.
     fn drop_link(&mut self, link: Link, inputs: &mut Vec<Input>) {
         if let Some((peer, _)) = self.links.remove(&link) {
+            let bytes = self.settings.queue_bytes();
+            tracing::warn!(%peer, bytes, "queue for another instance is full; its connection is reopened");
             inputs.push(Input::LinkDown { peer, link });
         }
     }

@@ -12,7 +12,7 @@ use crossdock_zab::{Link, Message, Write, WriteId, Zxid};
 use tokio::sync::mpsc;
 
 use crate::latency::Latencies;
-use crate::transport::Outgoing;
+use crate::transport::{NotQueued, Outbox, Outgoing, WeakOutbox};
 use crate::wal::Wal;
 
 /// Bytes of pending writes above which nothing new may be submitted.
@@ -29,7 +29,7 @@ const RESULTS_LEN_MAX: usize = 16;
 pub(crate) struct Batch {
     writes: Vec<Write>,
     /// Weak: a dropped connection must not stay open for these messages.
-    then: Vec<(Link, mpsc::WeakSender<Outgoing>, Message)>,
+    then: Vec<(Link, WeakOutbox, Message)>,
     /// The id of the last write.
     last: Option<WriteId>,
     bytes: usize,
@@ -47,8 +47,8 @@ impl Batch {
     }
 
     /// Adds a message that is sent once the whole batch is durable.
-    pub(crate) fn then(&mut self, link: Link, sender: &mpsc::Sender<Outgoing>, message: Message) {
-        self.then.push((link, sender.downgrade(), message));
+    pub(crate) fn then(&mut self, link: Link, outbox: &Outbox, message: Message) {
+        self.then.push((link, outbox.downgrade(), message));
     }
 
     fn append(&mut self, more: Self) {
@@ -210,9 +210,9 @@ fn write_all(mut wal: Wal, queue: &Queue, results: &mpsc::Sender<Written>, laten
         latencies.log.record(begun.elapsed());
         let mut full_links = Vec::new();
         if appended.is_ok() {
-            for (link, sender, message) in batch.then {
-                let sent = sender.upgrade().map(|sender| sender.try_send(Outgoing::Message(message)));
-                if let Some(Err(mpsc::error::TrySendError::Full(_))) = sent {
+            for (link, outbox, message) in batch.then {
+                let sent = outbox.upgrade().map(|outbox| outbox.try_send(Outgoing::Message(message)));
+                if sent == Some(Err(NotQueued::Full)) {
                     full_links.push(link);
                 }
             }

@@ -107,6 +107,13 @@ impl Settings {
         }
     }
 
+    /// Maximum bytes of messages that wait for a peer. A follower may be sent all transactions in memory at once, and
+    /// others arrive meanwhile.
+    pub(crate) fn queue_bytes(&self) -> usize {
+        let config = self.zab();
+        config.retained_bytes.saturating_add(self.snapshot_bytes).saturating_add(3 * config.outstanding_bytes_max)
+    }
+
     pub(crate) fn zab(&self) -> Config {
         let voters = self.members.iter().filter(|(_, member)| member.votes).map(|(id, _)| *id);
         let config = Config::new(self.id, voters.collect::<BTreeSet<_>>());

@@ -7,6 +7,7 @@ mod error;
 mod handshakes;
 mod link;
 mod live;
+mod outbox;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -21,11 +22,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use self::error::LinkError;
 use self::handshakes::Handshakes;
+pub(crate) use self::outbox::{NotQueued, Outbox, WeakOutbox};
 use crate::settings::Settings;
 use crate::wire::Hello;
 
-/// Messages that wait for a peer. The connection of a peer that is too slow is dropped.
-const QUEUE_LEN_MAX: usize = 20_000;
 /// Delay between attempts to reach a peer; doubles up to the maximum.
 const RETRY_DELAY: Duration = Duration::from_millis(20);
 const RETRY_DELAY_MAX: Duration = Duration::from_millis(500);
@@ -50,7 +50,7 @@ pub(crate) enum Incoming {
     Up {
         peer: ServerId,
         link: Link,
-        sender: mpsc::Sender<Outgoing>,
+        outbox: Outbox,
     },
     Down {
         peer: ServerId,
@@ -228,8 +228,8 @@ impl Transport {
             stream.send_hello(own_hello(peer)).await?;
         }
         let link = Link(self.links.fetch_add(1, Ordering::Relaxed) + 1);
-        let (sender, outgoing) = mpsc::channel(QUEUE_LEN_MAX);
-        let up = Incoming::Up { peer, link, sender };
+        let (outbox, outgoing) = outbox::outbox(self.settings.queue_bytes());
+        let up = Incoming::Up { peer, link, outbox };
         if self.driver.send(up).await.is_err() {
             return Ok(Ok(()));
         }

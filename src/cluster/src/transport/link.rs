@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::error::LinkError;
 use super::live::Registration;
+use super::outbox::Queued;
 use super::{Incoming, Outgoing, Transport};
 use crate::wal;
 use crate::wire::{Alive, FRAME_LEN_MAX, Frame, Hello, Kind, SnapshotPart};
@@ -89,7 +90,7 @@ impl Frames {
         self,
         transport: &Transport,
         (peer, link): (ServerId, Link),
-        outgoing: mpsc::Receiver<Outgoing>,
+        outgoing: mpsc::Receiver<Queued>,
         registration: &Registration<'_>,
     ) -> Result<(), LinkError> {
         let (read, write) = tokio::io::split(self.stream);
@@ -146,7 +147,7 @@ impl Sender<'_> {
     async fn run(
         &mut self,
         mut write: WriteHalf<Stream>,
-        mut outgoing: mpsc::Receiver<Outgoing>,
+        mut outgoing: mpsc::Receiver<Queued>,
     ) -> Result<(), LinkError> {
         let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
         let mut last_sent = Instant::now();
@@ -162,7 +163,7 @@ impl Sender<'_> {
                 }
             }
             for one in batch.drain(..) {
-                match one {
+                match one.outgoing {
                     Outgoing::Message(message) => {
                         if let Some(kind) = Kind::of_message(&message) {
                             Frame::of(kind).write(&mut self.bytes);
@@ -206,7 +207,7 @@ impl Sender<'_> {
     async fn send_snapshot(
         &mut self,
         write: &mut WriteHalf<Stream>,
-        outgoing: &mpsc::Receiver<Outgoing>,
+        outgoing: &mpsc::Receiver<Queued>,
         (session, zxid): (Session, Zxid),
         path: &Path,
     ) -> Result<(), LinkError> {
