@@ -103,6 +103,7 @@ impl Driver {
             applied,
             peers: Vec::new(),
             syncs: 0,
+            log_problem: None,
             stopped: None,
         });
         let latencies: Arc<Latencies> = Arc::default();
@@ -254,6 +255,10 @@ impl Driver {
         let request = Request(self.next_id);
         self.next_id += 1;
         match client_request {
+            // What is left of the current segment is for the transactions of others.
+            ClientRequest::Propose { reply, .. } if self.log.space().is_lacking() => {
+                let _ = reply.send(Err(RequestError::ReadOnly));
+            }
             ClientRequest::Propose { payload, reply } => {
                 self.pending.insert(request, Pending::Propose(Instant::now(), reply));
                 inputs.push(Input::Propose { request, payload });
@@ -425,6 +430,7 @@ impl Driver {
             applied: self.applied,
             peers: self.peers.clone(),
             syncs: self.log.status().syncs,
+            log_problem: self.log.space().problem(),
             stopped: self.stopped.clone(),
         };
         self.status.send_if_modified(|status| {

@@ -39,6 +39,10 @@ pub enum RequestError {
     /// It was refused, and can be sent again.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The log of this instance lacks disk space or file descriptors ([`Status::log_problem`](crate::Status)). It was
+    /// refused, and can be sent again once there is space.
+    #[error("the cluster log of this instance lacks disk space or file descriptors; it accepts no commands")]
+    ReadOnly,
     /// The leader changed; the request may or may not have succeeded.
     #[error("the leader changed: the outcome of the request is unknown")]
     Unknown,

@@ -4,7 +4,7 @@
 //! committed.
 
 use std::mem;
-use std::sync::mpsc::{RecvTimeoutError, SyncSender};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::latency::Latencies;
 use crate::transport::{NotQueued, Outbox, Outgoing, WeakOutbox};
-use crate::wal::Wal;
+use crate::wal::{Space, Wal};
 
 /// Bytes of pending writes above which nothing new may be submitted.
 const PENDING_BYTES_MAX: usize = 128 << 20;
@@ -135,29 +135,33 @@ pub(crate) struct Log {
     written: mpsc::Receiver<Written>,
     pending_bytes: usize,
     status: LogStatus,
-    /// Dropped to end a wait for disk space.
-    waits: Option<SyncSender<()>>,
+    space: Arc<Space>,
     /// Disconnects when the thread ends and the log is closed.
     ended: std::sync::mpsc::Receiver<()>,
 }
 
 impl Log {
-    pub(crate) fn start(mut wal: Wal, latencies: Arc<Latencies>) -> std::io::Result<Self> {
+    pub(crate) fn start(wal: Wal, latencies: Arc<Latencies>) -> std::io::Result<Self> {
         let queue = Arc::<Queue>::default();
         let (results, written) = mpsc::channel(RESULTS_LEN_MAX);
         let status = LogStatus::of(&wal);
-        let waits = Some(wal.wait_for_space());
+        let space = wal.space();
         let log_queue = Arc::clone(&queue);
         let (ends, ended) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new().name("log".to_owned()).spawn(move || {
             let _ends = ends;
             write_all(wal, &log_queue, &results, &latencies);
         })?;
-        Ok(Self { queue, written, pending_bytes: 0, status, waits, ended })
+        Ok(Self { queue, written, pending_bytes: 0, status, space, ended })
     }
 
     pub(crate) fn status(&self) -> LogStatus {
         self.status
+    }
+
+    /// Whether the log lacks space for another segment, and why.
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
     }
 
     /// Whether the limit on pending bytes is reached. Nothing may be submitted then.
@@ -196,7 +200,7 @@ impl Drop for Log {
     fn drop(&mut self) {
         self.queue.close();
         self.written.close();
-        self.waits = None;
+        self.space.close();
         if self.ended.recv_timeout(SHUTDOWN_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("log disk does not respond; pending writes are abandoned to it");
         }

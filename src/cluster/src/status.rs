@@ -19,6 +19,8 @@ pub struct Status {
     pub peers: Vec<Peer>,
     /// The number of syncs of its log.
     pub syncs: u64,
+    /// Why it accepts no commands: its log lacks disk space or file descriptors. Ends by itself once there are some.
+    pub log_problem: Option<String>,
     /// Why it has stopped for good.
     pub stopped: Option<Stopped>,
 }

@@ -28,13 +28,12 @@ mod power_loss;
 mod recovery;
 mod segment;
 mod snapshot;
+mod space;
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::Arc;
 
 use crossdock_zab::{Epoch, LogState, Write, Zxid};
 
@@ -44,13 +43,13 @@ pub use self::snapshot::{
     Snapshot, adopt as adopt_snapshot, is_intact as is_intact_snapshot, path_of as snapshot_path,
     read as read_snapshot, save as save_snapshot,
 };
+pub use self::space::Space;
+use self::space::Spare;
 
 /// The unit that a disk writes atomically, in bytes.
 pub(crate) const SECTOR: usize = 512;
 /// Maximum bytes of records in one batch.
 const BATCH_LEN_MAX: usize = 16 << 20;
-/// How often a write that lacks space tries again.
-const SPACE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why a log operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -204,10 +203,9 @@ pub struct Wal {
     /// The checksum that the next batch is chained with.
     chain: u32,
     position: Position,
-    /// The next segment, which stays open for the same reason.
-    spare: Option<JoinHandle<io::Result<File>>>,
-    /// Disconnects when writes shall no longer wait for space.
-    waits: Option<Receiver<()>>,
+    /// `None` only while it is taken.
+    spare: Option<Spare>,
+    space: Arc<Space>,
     buffer: Vec<u8>,
     syncs: u64,
     /// Held while the log is open.
@@ -275,7 +273,8 @@ impl Wal {
         header: Header,
         lock: File,
     ) -> Result<Self, Error> {
-        let mut this = Self {
+        let space = Arc::<Space>::default();
+        Ok(Self {
             folder: folder.to_owned(),
             opened: files::open_folder(folder).map_err(io_error(folder, "cannot be opened"))?,
             options,
@@ -286,22 +285,18 @@ impl Wal {
             chain: header.chain,
             position: header.position,
             header,
-            spare: None,
+            spare: Some(Spare::start(folder, options.segment_len, Arc::clone(&space))),
+            space,
             buffer: Vec::new(),
             syncs: 0,
-            waits: None,
             _lock: lock,
-        };
-        this.make_spare();
-        Ok(this)
+        })
     }
 
-    /// Lets writes wait while the disk is full or too many files are open, until the returned value is dropped. Without
-    /// it they fail, and the log cannot be used any more.
-    pub fn wait_for_space(&mut self) -> SyncSender<()> {
-        let (held, waits) = std::sync::mpsc::sync_channel(1);
-        self.waits = Some(waits);
-        held
+    /// Whether the log lacks space.
+    #[must_use]
+    pub fn space(&self) -> Arc<Space> {
+        Arc::clone(&self.space)
     }
 
     /// Makes writes durable, in one batch if they fit. After an error, a prefix of them may be durable.
@@ -360,7 +355,7 @@ impl Wal {
     }
 
     fn rotate(&mut self) -> Result<(), Error> {
-        let spare = self.wait_for_spare()?;
+        let spare = self.take_spare()?;
         let header = Header {
             number: self.header.number + 1,
             len: self.options.segment_len,
@@ -373,51 +368,18 @@ impl Wal {
         let (file, path) = segment::activate((&self.folder, &self.opened), spare, &header)?;
         (self.file, self.path, self.header) = (file, path, header);
         self.offset = SECTOR as u64;
-        self.make_spare();
+        self.spare = Some(self.new_spare());
         Ok(())
     }
 
-    fn make_spare(&mut self) {
-        let (path, len) = (segment::spare_path(&self.folder), self.options.segment_len);
-        let filling = std::thread::Builder::new().name("spare".to_owned()).spawn(move || {
-            let filled = segment::fill(&path, len);
-            if let Err(problem) = &filled {
-                tracing::warn!(%problem, path = %path.display(), "failed to create the next segment of the cluster log");
-            }
-            filled
-        });
-        // If there is no thread, the segment is created when it is needed.
-        self.spare = filling.ok();
+    /// The next segment. Nothing of the write that needs it has reached the disk yet, so it can wait for space.
+    fn take_spare(&mut self) -> Result<File, Error> {
+        let spare = self.spare.take().unwrap_or_else(|| self.new_spare());
+        spare.take().map_err(io_error(&self.folder, "cannot get another segment"))
     }
 
-    /// The next segment. Nothing of the write has reached the disk yet, so it can be tried again.
-    fn wait_for_spare(&mut self) -> Result<File, Error> {
-        if let Some(Ok(Ok(file))) = self.spare.take().map(JoinHandle::join) {
-            return Ok(file);
-        }
-        let path = segment::spare_path(&self.folder);
-        let mut has_waited = false;
-        loop {
-            let problem = match segment::fill(&path, self.options.segment_len) {
-                Ok(file) => {
-                    if has_waited {
-                        tracing::info!(path = %path.display(), "writes to the cluster log continue");
-                    }
-                    return Ok(file);
-                }
-                Err(problem) => problem,
-            };
-            let mut may_wait = segment::is_shortage(&problem);
-            if may_wait && !std::mem::replace(&mut has_waited, true) {
-                let path = path.display();
-                tracing::error!(%problem, %path, "writes to the cluster log wait; free space or file descriptors");
-            }
-            may_wait &= self.waits.as_ref().map(|waits| waits.recv_timeout(SPACE_INTERVAL))
-                == Some(Err(RecvTimeoutError::Timeout));
-            if !may_wait {
-                return Err(io_error(&path, "cannot be created")(problem));
-            }
-        }
+    fn new_spare(&self) -> Spare {
+        Spare::start(&self.folder, self.options.segment_len, Arc::clone(&self.space))
     }
 
     /// The number of the current segment.
@@ -435,12 +397,4 @@ impl Wal {
 pub fn purge(folder: &Path, zxid: Zxid, segment: u64) -> Result<usize, Error> {
     let kept = snapshot::purge(folder, zxid)?;
     segment::purge(folder, kept, segment)
-}
-
-impl Drop for Wal {
-    fn drop(&mut self) {
-        if let Some(spare) = self.spare.take() {
-            let _ = spare.join();
-        }
-    }
 }

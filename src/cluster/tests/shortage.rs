@@ -1,19 +1,20 @@
-//! An instance that may open no more files: its log waits instead of failing. In a process of its own, as the limit is
+//! An instance that may open no more files: its log goes on, or it accepts no commands until it can. In a process of its own, as the limit is
 //! that of the process.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use crossdock_cluster::register::{Change, Command, Register};
 use crossdock_cluster::{Member, Node, RequestError, Settings};
 use crossdock_zab::{Role, ServerId};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Longer than a write waits before it tries again.
-const WAIT: Duration = Duration::from_millis(500);
+/// Shorter than the interval at which the creation of a segment is tried again.
+const WAIT: Duration = Duration::from_millis(800);
 
 /// Sets how many files this process may open; returns the limit before.
 fn set_limit(limit: Option<u64>) -> Option<u64> {
@@ -30,7 +31,7 @@ fn use_up_files() -> Vec<File> {
 }
 
 #[tokio::test]
-async fn writes_wait_for_file_descriptors_and_the_instance_goes_on() {
+async fn an_instance_without_file_descriptors_accepts_no_commands_until_there_are_some() {
     let folder = tempfile::tempdir().expect("a folder");
     let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let members: BTreeMap<_, _> = [(ServerId(1), Member { address, votes: true })].into();
@@ -42,6 +43,7 @@ async fn writes_wait_for_file_descriptors_and_the_instance_goes_on() {
     let leads = client.until(|status| matches!(status.role, Role::Leading(_)));
     tokio::time::timeout(PATIENCE, leads).await.expect("in time").expect("it runs");
 
+    let mut watching = client.clone();
     let usual = set_limit(Some(256));
     let write =
         |number: u32| client.propose(Command::payload(&format!("k{number}"), Change::Set(vec![7; 10_000].into())));
@@ -56,38 +58,32 @@ async fn writes_wait_for_file_descriptors_and_the_instance_goes_on() {
     // Now it cannot even open the one that it has closed.
     set_limit(Some(3));
     let mut done = 40;
-    let waiting = loop {
-        let mut waiting = Box::pin(write(done));
-        match tokio::time::timeout(WAIT, &mut waiting).await {
-            Ok(answer) => answer.map(drop).expect("done"),
-            Err(_) => break waiting,
+    let refused = loop {
+        match tokio::time::timeout(PATIENCE, write(done)).await.expect("it does not wait") {
+            Ok(_) => done += 1,
+            Err(problem) => break problem,
         }
-        done += 1;
         assert!(done < 70, "five segments were written without a file descriptor");
     };
-    assert!(done >= 46, "the spare segment was not used: {done} writes");
-    assert_eq!(client.status().stopped, None);
+    assert_eq!(refused, RequestError::ReadOnly);
+    let lacking = watching.until(|status| status.log_problem.is_some());
+    tokio::time::timeout(PATIENCE, lacking).await.expect("in time").expect("it runs");
+    let status = client.status();
+    assert!(status.log_problem.is_some_and(|problem| problem.contains("open files")) && status.stopped.is_none());
+    assert!(client.read(Bytes::new()).await.is_ok(), "it can be read");
     set_limit(usual);
-    let answer = tokio::time::timeout(PATIENCE, waiting).await.expect("it continues");
-    answer.map(drop).expect("done");
-    for number in done + 1..done + 20 {
+    let found = watching.until(|status| status.log_problem.is_none());
+    tokio::time::timeout(PATIENCE, found).await.expect("in time").expect("it runs");
+    for number in done..done + 20 {
         write(number).await.map(drop).expect("done");
     }
 
     // Ending does not wait for file descriptors.
     set_limit(Some(3));
-    let ended = tokio::spawn({
-        let client = client.clone();
-        async move {
-            for number in 0..30 {
-                client.propose(Command::payload(&format!("k{number}"), Change::Set(vec![7; 10_000].into()))).await?;
-            }
-            Ok::<_, RequestError>(())
-        }
-    });
-    tokio::time::sleep(WAIT).await;
+    while write(0).await.is_ok() {}
+    let begun = Instant::now();
     tokio::task::spawn_blocking(move || node.stop()).await.expect("no panic");
-    assert!(ended.await.expect("no panic").is_err(), "the last write was not done");
+    assert!(begun.elapsed() < WAIT, "it took {:?}", begun.elapsed());
     set_limit(usual);
 
     let node = Node::start(&settings, Box::new(Register::default())).expect("the log is whole");

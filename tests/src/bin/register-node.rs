@@ -142,7 +142,7 @@ async fn change(client: &Client, key: &str, change: Change) -> String {
     let outcome = match client.propose(Command::payload(key, change)).await {
         Ok((_, answer)) if answer == DONE => "done",
         Ok(_) => "not-done",
-        Err(RequestError::Refused(_)) => "refused",
+        Err(RequestError::Refused(_) | RequestError::ReadOnly) => "refused",
         Err(RequestError::Unknown | RequestError::Ended) => "unknown",
     };
     outcome.to_owned()

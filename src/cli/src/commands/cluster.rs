@@ -141,6 +141,9 @@ fn show(body: &str, json: bool) -> Outcome {
         "{id:<4} {role:<10} {phase:<28} {epoch:>6} {leader:<7} {last:>16} {applied:>16} {syncs:>9}  {}",
         peers.join(" ")
     );
+    if let Some(problem) = status["log_problem"].as_str() {
+        eprintln!("the instance accepts no commands, as its log cannot grow: {problem}");
+    }
     if let Some(problem) = status["stopped"].as_str() {
         eprintln!("the instance stopped: {problem}");
         return Err(Failure::Failed);

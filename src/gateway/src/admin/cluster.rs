@@ -29,7 +29,7 @@ pub(crate) fn cluster_json(status: &Status) -> Value {
         "id": status.id.0, "role": role, "phase": status.phase, "epoch": epoch, "leader": leader,
         "last": status.last.to_string(), "applied": status.applied.to_string(),
         "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
-        "syncs": status.syncs, "stopped": stopped,
+        "syncs": status.syncs, "log_problem": status.log_problem, "stopped": stopped,
     })
 }
 
@@ -51,6 +51,11 @@ pub(super) fn cluster_metrics(out: &mut Families<'_>, cluster: &Client) -> fmt::
         ("crossdock_cluster_last_zxid", "The zxid of the last transaction in the log.", status.last.to_u64()),
         ("crossdock_cluster_applied_zxid", "The zxid of the last applied transaction.", status.applied.to_u64()),
         ("crossdock_cluster_connected", "Connected instances.", connected),
+        (
+            "crossdock_cluster_read_only",
+            "1 while the log lacks disk space or file descriptors, so that this instance accepts no commands.",
+            u64::from(status.log_problem.is_some()),
+        ),
         ("crossdock_cluster_stopped", "1 once this instance has stopped permanently.", u64::from(is_stopped)),
     ];
     for (name, help, value) in gauges {
