@@ -56,6 +56,8 @@ fn rabbitmq_returned_messages_fail_their_own_caller() {
     broker.run(&["declare", &queue]);
     let routes = routes("amqp-returns", &[("BROKER", &broker.url), ("QUEUE", &queue), ("SHORT_QUEUE", &queue)]);
     let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    // The first call may need longer than the timeout, as it waits for the connection.
+    until("a reply in time", || call(&gateway.public(), "POST", "/reserve", "{}").status == 200);
     let callers: Vec<_> = (0..16)
         .map(|caller| {
             let address = gateway.public();
