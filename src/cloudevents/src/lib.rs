@@ -9,13 +9,15 @@
 mod attributes;
 mod framed;
 mod header_text;
+mod receive;
 mod received;
 mod structured;
 
 pub use attributes::{Attributes, VERSION};
 pub use framed::{Framed, outgoing, send};
 pub use header_text::{decode_header, encode_header};
-pub use received::{Data, Received, receive};
+pub use receive::receive;
+pub use received::{Data, Received};
 
 crossdock_settings::choices! {
     /// How received messages are framed.
