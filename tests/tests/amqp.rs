@@ -56,8 +56,6 @@ fn rabbitmq_returned_messages_fail_their_own_caller() {
     broker.run(&["declare", &queue]);
     let routes = routes("amqp-returns", &[("BROKER", &broker.url), ("QUEUE", &queue), ("SHORT_QUEUE", &queue)]);
     let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
-    // The first call may need longer than the timeout, as it waits for the connection.
-    until("a reply in time", || call(&gateway.public(), "POST", "/reserve", "{}").status == 200);
     let callers: Vec<_> = (0..16)
         .map(|caller| {
             let address = gateway.public();
@@ -126,6 +124,8 @@ fn rabbitmq_services_reply_to_http_calls() {
     let _server = Peer::start(&mut broker.peer(&["serve", &queue]));
     let routes = routes("amqp-call", &[("BROKER", &broker.url), ("QUEUE", &queue)]);
     let gateway = Gateway::start_with_files(&listeners(broker), &routes, &[]);
+    // The first call may need longer than the timeout, as it waits for the connection.
+    until("a reply in time", || call(&gateway.public(), "POST", "/reserve", "{}").status == 200);
     let callers: Vec<_> = (0..8)
         .map(|caller| {
             let address = gateway.public();
