@@ -164,7 +164,7 @@ fn kafka_registry_json_is_checked_in_both_directions_and_passes_unchanged() {
     shop.run(&["write", &shop.name("-tickets"), "JSON"], r#"{"id":1,"price":1.5,"seats":[{"row":"A"}]}"#);
     until("the value to be delivered", || shop.service.processed().len() == 1);
     let id = shop.kafka.read(&shop.name("-tickets"))[0]["value"].as_str().expect("text").as_bytes()[..5].to_vec();
-    // What the schema does not allow is dead-lettered, whoever framed it; what it allows keeps its bytes.
+    // Values that do not match the schema are dead-lettered, whichever client framed them; the others keep their bytes.
     let framed = |json: &str| {
         let bytes = [&id[..], json.as_bytes()].concat();
         json!({ "value": format!("hex:{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()) })

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_cloudevents::{self as cloudevents, Framed};
-use crossdock_message::{Body, BodyType, ByteString, Chunks, Code, Fault, Message, Origin};
+use crossdock_message::{BodyType, ByteString, Chunks, Code, Fault, Message, Origin};
 use crossdock_ports::{AdapterError, EncodedBody, LocalFuture, OperationSpec, Outbound, encode_body};
 use crossdock_transport::bodies::Reservation;
 use lapin::types::ShortString;
@@ -50,15 +50,11 @@ impl AmqpOutbound {
     async fn send(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
         let of_type = operation.call.as_ref().map(|call| &*call.request as &dyn BodyType);
         let body = encode_body(message, &operation.body, of_type)?;
-        let data = || (!matches!(message.body, Body::Empty | Body::Null)).then(|| body.chunks.to_bytes());
-        let sent = cloudevents::send(operation.envelope, message, body.content_type.as_ref(), data)?;
-        let (attributes, body) = match sent {
-            None => (Vec::new(), body),
-            Some(Framed::Binary(attributes, content_type)) => (attributes, EncodedBody { content_type, ..body }),
-            Some(Framed::Structured(document, media_type)) => {
-                (Vec::new(), EncodedBody { chunks: document.into(), content_type: Some(media_type) })
-            }
-        };
+        let encoded = || body.chunks.to_bytes();
+        let Framed { attributes, content_type, document } =
+            cloudevents::frame(operation.envelope, message, body.content_type.as_ref(), encoded)?;
+        let chunks = document.map_or(body.chunks, Chunks::from);
+        let body = EncodedBody { chunks, content_type };
         let content_type = body.content_type.as_ref();
         let mut properties = mapping::call_properties(message, content_type, &attributes, operation.persistent)?;
         if operation.reply {

@@ -3,7 +3,8 @@
 
 mod proto;
 
-use crossdock_cloudevents::{self as cloudevents, Attributes, Envelope, Framed};
+use bytes::Bytes;
+use crossdock_cloudevents::{self as cloudevents, Attributes, Envelope};
 use crossdock_message::{ByteString, Fault, Message, Value};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -41,10 +42,7 @@ pub(crate) fn receive(metadata: &HeaderMap, is_opaque: bool, message: &mut Messa
 /// # Errors
 /// INTERNAL if the route did not give it all that an event needs.
 pub(crate) fn attributes(message: &Message) -> Result<Vec<(ByteString, Value)>, Fault> {
-    match cloudevents::send(Envelope::CloudEvents, message, None, || None)? {
-        Some(Framed::Binary(attributes, _)) => Ok(attributes),
-        _ => Ok(Vec::new()),
-    }
+    Ok(cloudevents::frame(Envelope::CloudEvents, message, None, Bytes::new)?.attributes)
 }
 
 /// Adds attributes to metadata, in place of metadata that could be taken for some.

@@ -108,7 +108,7 @@ impl HttpOutbound {
     fn request(&self, operation: &Operation, message: &Message) -> Result<http::Request<RequestContent>, Fault> {
         use crossdock_ports::OperationSpec as _;
         let target = mapping::target(&self.endpoint, operation, message)?;
-        let (mut chunks, mut content_type) = match operation.body() {
+        let (chunks, content_type) = match operation.body() {
             None => (Chunks::new(), None),
             Some(format) => {
                 let of_type = operation.call_type().map(|call| &*call.request as &dyn BodyType);
@@ -119,18 +119,10 @@ impl HttpOutbound {
                 (body.chunks, body.content_type)
             }
         };
-        let data = || (!matches!(message.body, Body::Empty | Body::Null)).then(|| chunks.to_bytes());
-        let attributes = match cloudevents::send(operation.envelope, message, content_type.as_ref(), data)? {
-            None => Vec::new(),
-            Some(Framed::Binary(attributes, media_type)) => {
-                content_type = media_type;
-                attributes
-            }
-            Some(Framed::Structured(document, media_type)) => {
-                (chunks, content_type) = (document.into(), Some(media_type));
-                Vec::new()
-            }
-        };
+        let encoded = || chunks.to_bytes();
+        let Framed { attributes, content_type, document } =
+            cloudevents::frame(operation.envelope, message, content_type.as_ref(), encoded)?;
+        let chunks = document.map_or(chunks, Chunks::from);
         let headers = mapping::request_headers(
             &self.endpoint,
             &self.service.headers,

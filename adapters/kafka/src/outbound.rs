@@ -73,29 +73,20 @@ impl KafkaOutbound {
 
     async fn send(&self, operation: &Operation, message: &Message, carry: &[ByteString]) -> Result<Message, Fault> {
         let key = operation.key(message)?;
-        let (mut value, mut content_type) = match &operation.subject {
+        let (value, content_type) = match &operation.subject {
             None => encode(operation, message)?,
             Some(subject) => (Box::pin(self.encode_by_schema(subject, message)).await?, None),
         };
+        let encoded = || value.clone();
+        let Framed { attributes, content_type, document } =
+            cloudevents::frame(operation.envelope, message, content_type.as_ref(), encoded)?;
         // An event without data is a tombstone in binary mode, as is a null.
-        let has_value = match message.body {
-            Body::Null => false,
-            Body::Empty => operation.envelope == Envelope::Plain,
-            _ => true,
+        let has_value = match operation.envelope {
+            Envelope::Plain => !matches!(message.body, Body::Null),
+            Envelope::CloudEvents => cloudevents::has_data(message),
+            Envelope::Structured => true,
         };
-        let data = || has_value.then(|| value.clone());
-        let (attributes, has_value) = match cloudevents::send(operation.envelope, message, content_type.as_ref(), data)?
-        {
-            None => (Vec::new(), has_value),
-            Some(Framed::Binary(attributes, media_type)) => {
-                content_type = media_type;
-                (attributes, has_value)
-            }
-            Some(Framed::Structured(document, media_type)) => {
-                (value, content_type) = (document, Some(media_type));
-                (Vec::new(), true)
-            }
-        };
+        let value = document.unwrap_or(value);
         self.declare(operation).await?;
         let mut record = Record {
             topic: &operation.topic,

@@ -98,7 +98,7 @@ pub(crate) struct Producer {
 }
 
 /// A number of records.
-type Abandoned = Arc<AtomicIsize>;
+pub(crate) type Abandoned = Arc<AtomicIsize>;
 
 /// A client, which is replaced after a fatal error: such an error ends its idempotence.
 #[derive(Default)]
@@ -117,7 +117,7 @@ impl fmt::Debug for Producer {
 /// The result of a record: its partition and offset.
 pub(crate) type Confirm = Result<(i32, i64), KafkaError>;
 
-/// What is told the confirm of a record.
+/// Receives the confirm of a record from the client.
 pub(crate) struct Waiter {
     sender: oneshot::Sender<Confirm>,
     abandoned: Abandoned,

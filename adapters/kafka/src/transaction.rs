@@ -14,7 +14,7 @@ use rdkafka::producer::{Producer as _, ThreadedProducer};
 use crate::client::{Monitor, Observer};
 use crate::config::Cluster;
 use crate::error::{is_size_limit, not_sent, not_stored, unconfirmed, unreachable};
-use crate::producer::{Batching, Record, client_config, close, enqueue};
+use crate::producer::{Abandoned, Batching, Record, client_config, close, enqueue};
 
 /// After this time, the brokers abort a transaction whose producer has disappeared; until then, readers of committed records wait.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -119,6 +119,7 @@ impl TransactionalProducer {
             is_open: AtomicBool::new(true),
             is_failed: AtomicBool::new(false),
             is_too_large: AtomicBool::new(false),
+            abandoned: Abandoned::default(),
         }))
     }
 
@@ -175,6 +176,8 @@ pub(crate) struct Transaction {
     is_open: AtomicBool,
     is_failed: AtomicBool,
     is_too_large: AtomicBool,
+    /// Of no use here: a record that nobody waits for fails its transaction.
+    abandoned: Abandoned,
 }
 
 impl Transaction {
@@ -238,8 +241,7 @@ impl Participant {
         self.sent.fetch_add(1, Ordering::AcqRel);
         let topic = record.topic;
         let client = self.transaction.client.open().map_err(|error| not_sent(&error, topic))?;
-        // An abandoned one fails its transaction.
-        let confirm = enqueue(client, record, &Arc::default()).map_err(|error| not_sent(&error, topic))?;
+        let confirm = enqueue(client, record, &self.transaction.abandoned).map_err(|error| not_sent(&error, topic))?;
         match confirm.wait().await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {

@@ -1,19 +1,21 @@
 //! Events as sent, in either mode.
 
 use bytes::Bytes;
-use crossdock_message::{ByteString, Code, Event, EventError, Fault, Limits, Message, Value};
+use crossdock_message::{Body, ByteString, Code, Event, EventError, Fault, Limits, Message, Value};
 
 use crate::Envelope;
 use crate::attributes::VERSION;
 use crate::structured::{STRUCTURED, is_structured, write_structured};
 
-/// An event to send.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Framed {
-    /// In binary mode: headers have these attributes, `specversion` among them; the body stays as it is, and this is its media type.
-    Binary(Vec<(ByteString, Value)>, Option<ByteString>),
-    /// In structured mode: this is the body, and its media type.
-    Structured(Bytes, ByteString),
+/// A message as it is sent.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Framed {
+    /// The attributes that headers have in binary mode, `specversion` among them; none otherwise.
+    pub attributes: Vec<(ByteString, Value)>,
+    /// The media type of the body.
+    pub content_type: Option<ByteString>,
+    /// In structured mode, the body; otherwise it stays as it is.
+    pub document: Option<Bytes>,
 }
 
 /// The attributes of the event that a message is sent as. Its `id` is that of the message if the route sets none: the same for every attempt.
@@ -32,26 +34,28 @@ pub fn outgoing(message: &Message) -> Result<Event, Fault> {
     Ok(event)
 }
 
-/// The event that a message is sent as, with its encoded body as data, which has this media type; `None` without an envelope.
+/// Frames a message whose encoded body has this media type; `encoded` is asked for that body in structured mode.
 ///
 /// # Errors
 /// Those of [`outgoing`]. INVALID_ARGUMENT for data whose media type would make its receiver take it for the event, in binary mode.
-pub fn send(
+pub fn frame(
     envelope: Envelope,
     message: &Message,
     content_type: Option<&ByteString>,
-    data: impl FnOnce() -> Option<Bytes>,
-) -> Result<Option<Framed>, Fault> {
+    encoded: impl FnOnce() -> Bytes,
+) -> Result<Framed, Fault> {
     if envelope == Envelope::Plain {
-        return Ok(None);
+        return Ok(Framed { content_type: content_type.cloned(), ..Framed::default() });
     }
     let event = outgoing(message)?;
     // An event may have a media type without data.
     let content_type = content_type.or(message.content_type.as_ref());
     if envelope == Envelope::Structured {
+        let data = has_data(message).then(encoded);
         let content_type = content_type.map(|text| &**text);
-        let document = write_structured(&event, content_type, data().as_ref(), &Limits::default())?;
-        return Ok(Some(Framed::Structured(document, ByteString::from_static(STRUCTURED))));
+        let document = write_structured(&event, content_type, data.as_ref(), &Limits::default())?;
+        let content_type = Some(ByteString::from_static(STRUCTURED));
+        return Ok(Framed { content_type, document: Some(document), ..Framed::default() });
     }
     if content_type.is_some_and(|content_type| is_structured(content_type)) {
         let problem = "data that is an event itself can only be sent in structured mode";
@@ -59,11 +63,20 @@ pub fn send(
     }
     let version = (ByteString::from_static("specversion"), Value::Text(ByteString::from_static(VERSION)));
     let attributes = event.attributes().iter().map(|(name, value)| (name.clone(), value.clone()));
-    Ok(Some(Framed::Binary(std::iter::once(version).chain(attributes).collect(), content_type.cloned())))
+    let attributes = std::iter::once(version).chain(attributes).collect();
+    Ok(Framed { attributes, content_type: content_type.cloned(), document: None })
+}
+
+/// Whether the event that a message is sent as has data, which may be empty.
+#[must_use]
+pub fn has_data(message: &Message) -> bool {
+    !matches!(message.body, Body::Empty | Body::Null)
 }
 
 #[cfg(test)]
 mod tests {
+    use crossdock_message::Format;
+
     use super::*;
 
     fn text(text: &'static str) -> Value {
@@ -84,33 +97,43 @@ mod tests {
         assert_eq!(outgoing(&message).expect("complete").get("id"), Some(&text("own")));
     }
 
-    #[test]
-    fn an_event_in_an_event_is_not_taken_for_it() {
+    /// A message with bytes, as an event that is complete.
+    fn complete() -> Message {
         let mut message = Message::new("1".into(), "".into());
         let mut event = Event::default();
         event.set("source", text("/a")).expect("valid");
         event.set("type", text("t")).expect("valid");
         message.event = Some(event);
+        message.body = Body::raw(Bytes::from_static(b"x").into(), Format::Raw);
+        message
+    }
+
+    #[test]
+    fn an_event_in_an_event_is_not_taken_for_it() {
+        let mut message = complete();
         message.content_type = Some("Application/CloudEvents+json; charset=utf-8".into());
-        let data = || Some(Bytes::from_static(b"{}"));
-        let binary = send(Envelope::CloudEvents, &message, None, data).expect_err("ambiguous");
+        let encoded = || Bytes::from_static(b"{}");
+        let binary = frame(Envelope::CloudEvents, &message, None, encoded).expect_err("ambiguous");
         assert_eq!(binary.code, Code::InvalidArgument);
-        assert!(send(Envelope::Structured, &message, None, data).is_ok());
+        assert!(frame(Envelope::Structured, &message, None, encoded).is_ok());
     }
 
     #[test]
     fn the_envelope_decides_the_mode() {
-        let mut message = Message::new("1".into(), "".into());
-        let mut event = Event::default();
-        event.set("source", text("/a")).expect("valid");
-        event.set("type", text("t")).expect("valid");
-        message.event = Some(event);
-        let send = |envelope| send(envelope, &message, None, || Some(Bytes::from_static(b"x"))).expect("complete");
-        assert_eq!(send(Envelope::Plain), None);
+        let mut message = complete();
+        let framed = |message: &Message, envelope| {
+            frame(envelope, message, None, || Bytes::from_static(b"x")).expect("complete")
+        };
+        assert_eq!(framed(&message, Envelope::Plain), Framed::default());
         let binary = [("specversion", "1.0"), ("source", "/a"), ("type", "t"), ("id", "1")];
-        let binary = binary.map(|(name, value)| (ByteString::from_static(name), text(value)));
-        assert_eq!(send(Envelope::CloudEvents), Some(Framed::Binary(binary.to_vec(), None)));
-        assert!(matches!(send(Envelope::Structured), Some(Framed::Structured(document, media_type))
-            if document.ends_with(b"\"data_base64\":\"eA==\"}") && media_type == STRUCTURED));
+        let attributes = binary.map(|(name, value)| (ByteString::from_static(name), text(value))).to_vec();
+        assert_eq!(framed(&message, Envelope::CloudEvents), Framed { attributes, ..Framed::default() });
+        let structured = framed(&message, Envelope::Structured);
+        assert_eq!(structured.content_type.as_deref(), Some(STRUCTURED));
+        assert!(structured.document.expect("a document").ends_with(b"\"data_base64\":\"eA==\"}"));
+        assert!(structured.attributes.is_empty());
+        message.body = Body::Empty;
+        let structured = framed(&message, Envelope::Structured).document.expect("a document");
+        assert!(structured.ends_with(b"\"id\":\"1\"}"), "no data: {structured:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! CloudEvents 1.0.2, as adapters exchange them.
 //!
-//! In **binary** mode the body of a message is the data of the event, and headers have its attributes: `ce-id` over HTTP and gRPC, `ce_id` over Kafka,
-//! `cloudEvents_id` over AMQP. In **structured** mode the body is a JSON document with both.
+//! In **binary** mode the body of a message is the data of the event, and headers have its attributes: `ce-id` over HTTP, gRPC and AMQP, `ce_id` over
+//! Kafka. In **structured** mode the body is a JSON document with both.
 //!
 //! Either way, attributes become the [`Event`](crossdock_message::Event) of a message and data its body, so that routes see no difference. Data stays the bytes that were
 //! received, wherever the mode allows.
@@ -14,7 +14,7 @@ mod received;
 mod structured;
 
 pub use attributes::{Attributes, VERSION};
-pub use framed::{Framed, outgoing, send};
+pub use framed::{Framed, frame, has_data, outgoing};
 pub use header_text::{decode_header, encode_header};
 pub use receive::receive;
 pub use received::{Data, Received};

@@ -330,25 +330,20 @@ impl Driver {
 
     fn send(&mut self, link: Link, outgoing: Outgoing, inputs: &mut Vec<Input>) {
         let Some((_, outbox)) = self.links.get(&link) else { return };
-        match outbox.try_send(outgoing) {
-            Ok(()) => {}
-            Err(NotQueued::Full) => self.drop_link(link, inputs),
-            // The connection has logged why it ended.
-            Err(NotQueued::Closed) => {
-                if let Some((peer, _)) = self.links.remove(&link) {
-                    inputs.push(Input::LinkDown { peer, link });
-                }
-            }
+        if let Err(problem) = outbox.try_send(outgoing) {
+            self.drop_link(link, problem, inputs);
         }
     }
 
-    /// Drops a connection that takes messages too slowly.
-    fn drop_link(&mut self, link: Link, inputs: &mut Vec<Input>) {
-        if let Some((peer, _)) = self.links.remove(&link) {
+    /// Drops a connection that takes messages too slowly, or not at all.
+    fn drop_link(&mut self, link: Link, problem: NotQueued, inputs: &mut Vec<Input>) {
+        let Some((peer, _)) = self.links.remove(&link) else { return };
+        // A connection that has ended has logged why.
+        if problem == NotQueued::Full {
             let bytes = self.settings.queue_bytes();
             tracing::warn!(%peer, bytes, "queue for another instance is full; its connection is reopened");
-            inputs.push(Input::LinkDown { peer, link });
         }
+        inputs.push(Input::LinkDown { peer, link });
     }
 
     fn written(&mut self, written: Option<Written>, inputs: &mut Vec<Input>) {
@@ -358,7 +353,7 @@ impl Driver {
             return;
         };
         for link in written.full_links {
-            self.drop_link(link, inputs);
+            self.drop_link(link, NotQueued::Full, inputs);
         }
         match written.through {
             Ok(last) => inputs.push(Input::Written(last)),

@@ -79,7 +79,7 @@ pub(crate) enum Incoming {
 
 /// Which end of a connection this is.
 #[derive(Debug, Clone, Copy)]
-enum Role {
+enum End {
     /// It dialled that peer.
     Dialled(ServerId),
     /// It accepted the connection; the number of its handshake.
@@ -139,7 +139,7 @@ impl Transport {
         let mut last_logged = String::new();
         loop {
             let problem = match tokio::time::timeout(DIAL_TIMEOUT, self.connect(address)).await {
-                Ok(Ok(stream)) => match self.serve(stream, Role::Dialled(peer)).await {
+                Ok(Ok(stream)) => match self.serve(stream, End::Dialled(peer)).await {
                     Ok(ended) => {
                         // The handshake succeeded, so retry quickly.
                         delay = RETRY_DELAY;
@@ -173,7 +173,7 @@ impl Transport {
     }
 
     async fn accept(self: Arc<Self>, stream: TcpStream, handshake: u64) {
-        let ended = self.serve(stream, Role::Accepted { handshake }).await;
+        let ended = self.serve(stream, End::Accepted { handshake }).await;
         self.handshakes.end(handshake);
         let problem = match ended {
             Ok(Ok(())) => return,
@@ -190,10 +190,10 @@ impl Transport {
     ///
     /// # Errors
     /// The handshake failed.
-    async fn serve(&self, stream: TcpStream, role: Role) -> Result<Result<(), LinkError>, LinkError> {
-        let dialled = match role {
-            Role::Dialled(peer) => Some(peer),
-            Role::Accepted { .. } => None,
+    async fn serve(&self, stream: TcpStream, end: End) -> Result<Result<(), LinkError>, LinkError> {
+        let dialled = match end {
+            End::Dialled(peer) => Some(peer),
+            End::Accepted { .. } => None,
         };
         stream.set_nodelay(true)?;
         let source = stream.peer_addr()?.ip();
@@ -221,7 +221,7 @@ impl Transport {
         }
         // Registered until the connection ends.
         let registration = self.live.register(peer, is_authenticated || dialled.is_some())?;
-        if let Role::Accepted { handshake } = role {
+        if let End::Accepted { handshake } = end {
             self.handshakes.end(handshake);
         }
         if dialled.is_none() {

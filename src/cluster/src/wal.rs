@@ -254,7 +254,7 @@ impl Wal {
             .map_err(io_error(folder, "cannot create a segment"))?;
         let opened = files::open_folder(folder).map_err(io_error(folder, "cannot be opened"))?;
         let (file, path) = segment::activate((folder, &opened), spare, &header)?;
-        Self::at(folder, options, (file, path), header, lock)
+        Ok(Self::at((folder, opened), options, (file, path), header, lock))
     }
 
     /// Opens and recovers a log.
@@ -267,16 +267,16 @@ impl Wal {
     }
 
     fn at(
-        folder: &Path,
+        (folder, opened): (&Path, File),
         options: Options,
         (file, path): (File, PathBuf),
         header: Header,
         lock: File,
-    ) -> Result<Self, Error> {
+    ) -> Self {
         let space = Arc::<Space>::default();
-        Ok(Self {
+        Self {
             folder: folder.to_owned(),
-            opened: files::open_folder(folder).map_err(io_error(folder, "cannot be opened"))?,
+            opened,
             options,
             file,
             path,
@@ -290,7 +290,7 @@ impl Wal {
             buffer: Vec::new(),
             syncs: 0,
             _lock: lock,
-        })
+        }
     }
 
     /// Whether the log lacks space.

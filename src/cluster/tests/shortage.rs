@@ -47,7 +47,7 @@ async fn an_instance_without_file_descriptors_accepts_no_commands_until_there_ar
     let usual = set_limit(Some(256));
     let write =
         |number: u32| client.propose(Command::payload(&format!("k{number}"), Change::Set(vec![7; 10_000].into())));
-    // Whoever holds all the others, the log has those that it needs.
+    // Even if all other descriptors are taken, the log has those that it needs.
     let held = use_up_files();
     for number in 0..40 {
         let written = tokio::time::timeout(PATIENCE, write(number)).await.expect("in time");

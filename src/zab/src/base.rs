@@ -38,7 +38,7 @@ pub(crate) struct Base {
     pub(crate) claims: Claims,
     /// The last leader named this server as its successor.
     pub(crate) preferred: bool,
-    /// The histories of connected voters that refused to follow this server, because they are later than its own was.
+    /// Histories of connected voters that were later than this server's own when they accepted its epoch.
     pub(crate) later: BTreeMap<ServerId, (Epoch, Zxid)>,
     /// Servers that lost their logs, with the ids of their new logs.
     pub(crate) returning: BTreeMap<ServerId, u64>,

@@ -157,9 +157,7 @@ pub(crate) fn write(message: &Message, body: &EncodedBody) -> Result<Bytes, Faul
     let mut attributes: BTreeMap<String, AttributeValue> = others
         .map(|(name, value)| (name.to_string(), AttributeValue { attr: Some(attribute_of(name, value)) }))
         .collect();
-    let data = if matches!(message.body, Body::Empty | Body::Null) {
-        None
-    } else {
+    let data = if cloudevents::has_data(message) {
         if let Some(media_type) = &body.content_type {
             let attr = Some(Attribute::Text(media_type.to_string()));
             attributes.insert("datacontenttype".to_owned(), AttributeValue { attr });
@@ -170,6 +168,8 @@ pub(crate) fn write(message: &Message, body: &EncodedBody) -> Result<Bytes, Faul
             Ok(text) if matches!(format, Format::Json | Format::Xml) => Some(Data::Text(text.to_owned())),
             _ => Some(Data::Binary(bytes)),
         }
+    } else {
+        None
     };
     let event = CloudEvent {
         id: text("id"),

@@ -234,7 +234,7 @@ impl Handler<'_> {
         let record = self.record();
         let spec = self.current_spec();
         // A record of a retry topic belongs to the entry that consumes it, whatever topic it came from.
-        let path = mapping::topic_path(super::handler::entry(&*spec).map_or(&record.topic, |entry| &entry.topic));
+        let path = mapping::topic_path(entry(&*spec).map_or(&record.topic, |entry| &entry.topic));
         let origin = self.origin();
         let time = origin.as_ref().map_or(record.timestamp, |origin| origin.timestamp);
         let id = origin.map_or_else(|| record.position(), |origin| origin.position);

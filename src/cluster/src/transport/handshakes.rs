@@ -1,5 +1,5 @@
-//! Connections whose peer is not known yet. Whoever reaches the port can open them, so their number is limited: each
-//! costs a file descriptor, which the log and the connections of members need as well.
+//! Connections whose peer is not known yet. Anyone who can reach the port can open them, so their number is limited:
+//! each costs a file descriptor, which the log and the connections of members need as well.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 
 /// Maximum number of connections in the handshake.
-pub(super) const PENDING_MAX: usize = 64;
+const PENDING_MAX: usize = 64;
 /// Minimum interval between log lines about closed connections.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 

@@ -85,9 +85,10 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
                 files::write_at(&file, path, &zeroes, end as u64).map_err(io_error(path, "cannot be written"))?;
             }
             files::sync_all(&file, path).map_err(io_error(path, "cannot be synced"))?;
-            segment::sync_folder(folder)?;
+            let folder_file = files::open_folder(folder).map_err(io_error(folder, "cannot be opened"))?;
+            files::sync_folder(&folder_file, folder).map_err(io_error(folder, "cannot be synced"))?;
             let held = lock.try_clone().map_err(io_error(folder, "cannot be locked"))?;
-            let mut opened = Wal::at(folder, options, (file, path.clone()), header, held)?;
+            let mut opened = Wal::at((folder, folder_file), options, (file, path.clone()), header, held);
             opened.offset = end as u64;
             opened.number = recovery.batch;
             opened.chain = recovery.chain;
