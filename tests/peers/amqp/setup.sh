@@ -4,16 +4,10 @@
 # Installs pika and aio-pika (AMQP for Python) and amqplib (for Node) into the folder CACHE, and RabbitMQ on the machine if run as root.
 # Does nothing if everything is installed. Needs python3 with venv, and npm.
 set -euo pipefail
-[ $# -eq 1 ] || { echo "usage: $0 CACHE" >&2; exit 2; }
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-mkdir -p "$1"
-cache=$(cd "$1" && pwd)
-exec 9>"$cache/.lock"
-flock 9
-want=$(cat "$here"/requirements.txt "$here"/setup.sh | sha256sum | cut -c1-64)
-[ "$(cat "$cache/stamp" 2>/dev/null)" = "$want" ] && exit 0
-[ -x "$cache/venv/bin/python" ] || python3 -m venv "$cache/venv"
-"$cache/venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: -r "$here/requirements.txt"
+. "$(dirname "${BASH_SOURCE[0]}")/../setup.bash"
+begin "$@"
+exit_if_installed "$here"/requirements.txt
+install_python
 npm install --silent --no-audit --no-fund --prefix "$cache" amqplib@2.3.1
 "$here/../../services/services" install rabbitmq
-echo "$want" >"$cache/stamp"
+installed
