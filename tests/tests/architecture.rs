@@ -55,7 +55,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("jsonschema", &["crossdock-kafka"]),
     ("rustls", &["crossdock-tls", "crossdock-transport"]),
     ("rand_chacha", &["crossdock-simulator"]),
-    ("crc32c", &["crossdock-cluster"]),
+    ("crc32c", &["crossdock-cluster", "crossdock-zab"]),
 ];
 
 /// Crates without I/O: no executor, no network, no randomness.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crossdock_tests::{call, crossdock, free_address, until};
+use crossdock_tests::{call, crossdock, exchange, free_address, until};
 use serde_json::Value;
 
 struct Instance {
@@ -33,6 +33,19 @@ cluster: {{ name: test, id: {id}, members: {members} }}
         let output = output.expect("it runs");
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Creates the log.
+    fn init(&self, options: &[&str]) {
+        let (is_success, output) = self.command(&[&["cluster", "init"], options].concat());
+        assert!(is_success && output.contains("created"), "{output}");
+    }
+
+    /// The ids of the voters, as this instance knows them.
+    fn voters(&self) -> Vec<u64> {
+        let status = self.status().unwrap_or_default();
+        let voters = status["membership"]["voters"].as_array().into_iter().flatten();
+        voters.filter_map(|voter| voter["id"].as_u64()).collect()
     }
 
     fn start(&mut self) {
@@ -83,10 +96,9 @@ fn leader(instances: &[Instance]) -> usize {
 fn three_gateways_form_a_cluster_and_survive_the_loss_of_their_leader() {
     let mut instances = cluster(3);
     let (is_success, output) = instances[0].command(&["run"]);
-    assert!(!is_success && output.contains("crossdock cluster init"), "{output}");
+    assert!(!is_success && output.contains("crossdock cluster init --bootstrap"), "{output}");
     for instance in &mut instances {
-        let (is_success, output) = instance.command(&["cluster", "init"]);
-        assert!(is_success, "{output}");
+        instance.init(&["--bootstrap"]);
         instance.start();
     }
     let (is_success, output) = instances[0].command(&["cluster", "init"]);
@@ -123,16 +135,68 @@ fn three_gateways_form_a_cluster_and_survive_the_loss_of_their_leader() {
     assert!(epoch(second) > status["epoch"].as_u64());
     // The first leader loses its disk.
     std::fs::remove_dir_all(instances[first].folder.path().join("data")).expect("its data");
-    let (is_success, output) = instances[first].command(&["cluster", "init", "--lost"]);
-    assert!(is_success, "{output}");
+    instances[first].init(&["--lost"]);
     instances[first].start();
     until("the first leader to follow", || instances[first].has_role("following"));
     let second = leader(&instances);
+    // It transfers leadership on request, and only then.
+    let (is_success, output) = instances[first].command(&["cluster", "transfer"]);
+    assert!(!is_success && output.contains(&format!("instance {} does", second + 1)), "{output}");
+    let (is_success, output) = instances[second].command(&["cluster", "transfer", &(first + 1).to_string()]);
+    assert!(is_success, "{output}");
+    until("it to lead", || instances[first].has_role("leading"));
+    until("the other to follow", || instances[second].has_role("following"));
+    let second = first;
     // Without a quorum there is no leader.
     for index in (0..3).filter(|index| *index != second) {
         instances[index].kill();
     }
     until("the last instance to step down", || instances[second].has_role("looking"));
+}
+
+#[test]
+fn a_cluster_grows_from_one_to_three_and_shrinks_again() {
+    let addresses: Vec<String> = (1..=3).map(|id| format!("{id}: \"{}\"", free_address())).collect();
+    let others = format!("{{ {} }}, observers: {{ {}, {} }}", addresses[0], addresses[1], addresses[2]);
+    let mut instances: Vec<Instance> = (1..=3).map(|id| Instance::new(id, &others)).collect();
+    let (is_success, output) = instances[1].command(&["cluster", "init", "--bootstrap"]);
+    assert!(!is_success && output.contains("this instance is an observer"), "{output}");
+    instances[0].init(&["--bootstrap"]);
+    instances[0].start();
+    until("it to lead", || instances[0].has_role("leading"));
+    let (is_success, output) = instances[0].command(&["cluster", "add", "2"]);
+    assert!(!is_success && output.contains("list it in `observers`"), "{output}");
+    for instance in &mut instances[1..] {
+        instance.init(&[]);
+        instance.start();
+    }
+    for (instance, id) in instances.iter().zip(1..).skip(1) {
+        until("it to observe", || instance.has_role("observing"));
+        // Any instance takes the request.
+        until("it to be added", || instance.command(&["cluster", "add", &format!("{id}")]).0);
+        until("it to follow", || instance.has_role("following"));
+    }
+    assert_eq!(instances[2].voters(), [1, 2, 3]);
+    instances[0].kill();
+    let second = leader(&instances);
+    assert_ne!(second, 0, "a majority of three");
+    let (is_success, output) = instances[second].command(&["cluster", "remove", &(second + 1).to_string()]);
+    assert!(!is_success && output.contains("transfer leadership first"), "{output}");
+    until("1 to be removed", || instances[second].command(&["cluster", "remove", "1"]).0);
+    assert_eq!(instances[second].voters(), [2, 3]);
+    instances[0].start();
+    until("1 to observe", || instances[0].has_role("observing"));
+    // A web page cannot do that.
+    let admin = &instances[second].admin;
+    let posted = |media_type: &str, body: &str| {
+        let len = body.len();
+        let head = format!("POST /api/v1/cluster HTTP/1.1\r\nHost: {admin}\r\nContent-Type: {media_type}\r\n");
+        let request = format!("{head}Content-Length: {len}\r\n\r\n{body}");
+        exchange(admin, request.as_bytes(), 1).0.first().map(|reply| reply.status)
+    };
+    assert_eq!(posted("text/plain", r#"{"remove": 2}"#), Some(415));
+    assert_eq!(posted("application/json", r#"{"remove": "2"}"#), Some(400));
+    assert_eq!(instances[second].voters(), [2, 3]);
 }
 
 #[test]
@@ -165,8 +229,9 @@ fn invalid_cluster_settings_are_rejected() {
 #[test]
 fn a_single_gateway_forms_a_cluster() {
     let mut instances = cluster(1);
-    let (is_success, output) = instances[0].command(&["cluster", "init", "--lost"]);
-    assert!(!is_success && output.contains("cannot recover a lost log from others"), "{output}");
+    let (is_success, output) = instances[0].command(&["run"]);
+    assert!(!is_success && output.contains("check that its volume is mounted"), "{output}");
+    instances[0].init(&["--bootstrap"]);
     instances[0].start();
     until("it to lead", || instances[0].has_role("leading"));
     assert!(Path::new(instances[0].folder.path()).join("data/cluster").is_dir());

@@ -8,11 +8,13 @@ mod snapshots;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use crossdock_zab::{
-    Action, Blob, Input, Link, LogState, Message, Request, Role, ServerId, ToFollower, Txn, Write, Zab, Zxid,
+    Action, Blob, Epoch, Input, Link, LogState, MemberChange, Membership, Message, Payload, Request, Role, ServerId,
+    ToFollower, Txn, Write, Zab, Zxid,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -22,7 +24,7 @@ use crate::log::{Batch, Log, Written};
 use crate::settings::Settings;
 use crate::state_machine::StateMachine;
 use crate::status::{Peer, Status, Stopped};
-use crate::transport::{Incoming, NotQueued, Outbox, Outgoing};
+use crate::transport::{Incoming, NotQueued, Outbox, Outgoing, Own};
 use crate::wal::{self, Wal};
 
 /// Inputs of one kind that are handled in one round.
@@ -33,7 +35,8 @@ type Reply<T> = oneshot::Sender<Result<T, RequestError>>;
 /// A request of a local client.
 #[derive(Debug)]
 pub(crate) enum ClientRequest {
-    Propose { payload: Bytes, reply: Reply<(Zxid, Bytes)> },
+    Propose { payload: Bytes, in_epoch: Option<Epoch>, reply: Reply<(Zxid, Bytes)> },
+    ChangeMembers { change: MemberChange, reply: Reply<(Zxid, Bytes)> },
     Read { query: Bytes, reply: Reply<Bytes> },
     ReadStale { query: Bytes, reply: oneshot::Sender<Bytes> },
     TransferLeadership(Option<ServerId>),
@@ -50,6 +53,7 @@ type Ready = (Zxid, Bytes, Reply<Bytes>);
 
 pub(crate) struct Driver {
     zab: Zab,
+    own: Own,
     log: Log,
     state_machine: Box<dyn StateMachine>,
     settings: Settings,
@@ -73,9 +77,23 @@ pub(crate) struct Driver {
     stopped: Option<Stopped>,
     latencies: Arc<Latencies>,
     peers: Vec<Peer>,
+    /// The membership that is in effect.
+    membership: Option<Arc<Membership>>,
+}
+
+/// The time in milliseconds since the Unix epoch.
+#[expect(clippy::disallowed_methods, reason = "a leader stamps its transactions with the time of the system")]
+fn wall_clock_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Driver {
+    /// What this instance says about itself to others.
+    pub(crate) fn own(&self) -> Own {
+        self.own.clone()
+    }
+
     /// Opens the log, or creates it if the settings say so.
     pub(crate) fn open(
         settings: &Settings,
@@ -84,23 +102,26 @@ impl Driver {
         requests: mpsc::Receiver<ClientRequest>,
     ) -> Result<(Self, watch::Receiver<Status>, Arc<Latencies>), StartError> {
         let identity = settings.identity();
-        let (log, log_state, state) = match Wal::open(&settings.data, identity, settings.log) {
-            Ok((log, recovered)) => (log, recovered.log_state, recovered.snapshot),
+        let (log, founds, log_state, state) = match Wal::open(&settings.data, identity, settings.log) {
+            Ok((log, recovered)) => (log, recovered.founds, recovered.log_state, recovered.snapshot),
             Err(wal::Error::Missing(_)) if settings.create => {
-                (Wal::create(&settings.data, identity, settings.log)?, LogState::default(), None)
+                (Wal::create(&settings.data, identity, settings.log, true)?, true, LogState::default(), None)
             }
             Err(problem) => return Err(problem.into()),
         };
+        let own = Own { log: log.id(), cluster: Arc::default() };
         let applied = state.as_ref().map_or(Zxid::ZERO, |(snapshot, _)| snapshot.zxid);
         let state = state.map(|(_, state)| state);
         state_machine.restore(state.as_deref()).map_err(StartError::State)?;
-        let zab = Zab::new(settings.zab(), log_state, applied);
+        let zab = Zab::new(settings.zab(own.log, founds), log_state, applied);
         let (status, watching) = watch::channel(Status {
             id: settings.id,
             role: Role::Looking,
             phase: zab.phase(),
             last: zab.log_state().history().last(),
             applied,
+            log: own.log,
+            membership: None,
             peers: Vec::new(),
             syncs: 0,
             log_problem: None,
@@ -108,8 +129,9 @@ impl Driver {
         });
         let latencies: Arc<Latencies> = Arc::default();
         let log = Log::start(log, Arc::clone(&latencies)).map_err(StartError::Thread)?;
-        let this = Self {
+        let mut this = Self {
             zab,
+            own,
             log,
             state_machine,
             settings: settings.clone(),
@@ -130,7 +152,10 @@ impl Driver {
             stopped: None,
             latencies: Arc::clone(&latencies),
             peers: Vec::new(),
+            membership: None,
         };
+        this.note_membership();
+        this.publish_status();
         Ok((this, watching, latencies))
     }
 
@@ -201,8 +226,9 @@ impl Driver {
     /// Calls the core and executes its actions until no input is left.
     fn process(&mut self, mut inputs: Vec<Input>) {
         let mut actions = Vec::new();
+        let now = Input::Now(wall_clock_millis());
         while !inputs.is_empty() && self.stopped.is_none() {
-            self.zab.handle(inputs.drain(..), &mut actions);
+            self.zab.handle([now.clone()].into_iter().chain(inputs.drain(..)), &mut actions);
             let mut writes = Batch::default();
             // A refusal is a definite outcome, even if the role changes in the same round.
             let is_refusal = |action: &mut Action| matches!(action, Action::Refused { .. });
@@ -222,15 +248,41 @@ impl Driver {
             self.answer_reads();
             self.snapshot();
         }
+        self.note_membership();
+    }
+
+    /// Notices when another membership takes effect.
+    fn note_membership(&mut self) {
+        let current = self.zab.log_state().membership();
+        if current == self.membership.as_ref() {
+            return;
+        }
+        self.membership = current.cloned();
+        if let Some(membership) = &self.membership {
+            self.own.cluster.store(membership.cluster.0, Ordering::Relaxed);
+            let voters: Vec<u64> = membership.voters.keys().map(|server| server.0).collect();
+            let replacing: Vec<u64> = membership.replacing.iter().map(|server| server.0).collect();
+            tracing::info!(cluster = %membership.cluster, ?voters, ?replacing, "cluster membership");
+            let listed = self.settings.members.iter().filter(|(_, member)| member.votes).map(|(id, _)| id.0);
+            let listed: Vec<u64> = listed.collect();
+            if replacing.is_empty() && listed != voters {
+                tracing::warn!(
+                    ?listed,
+                    ?voters,
+                    "the settings list other voters than the cluster has; the cluster decides"
+                );
+            }
+        }
+        self.update_peers();
     }
 
     fn receive(&mut self, one: Incoming, inputs: &mut Vec<Input>) {
         match one {
-            Incoming::Up { peer, link, outbox } => {
+            Incoming::Up { peer, link, log, outbox } => {
                 // Dropping its queue ends the earlier connection.
                 self.links.retain(|_, (other, _)| *other != peer);
                 self.links.insert(link, (peer, outbox));
-                inputs.push(Input::LinkUp { peer, link });
+                inputs.push(Input::LinkUp { peer, link, log });
             }
             Incoming::Down { peer, link } => {
                 self.links.remove(&link);
@@ -241,11 +293,11 @@ impl Driver {
                 inputs.push(Input::Received { peer, link, message });
                 drop(room);
             }
-            Incoming::Snapshot { peer, link, session, zxid, path } => {
+            Incoming::Snapshot { peer, link, session, summary, path } => {
                 let blob = Blob(self.next_id);
                 self.next_id += 1;
                 self.blobs.insert(blob, path);
-                let message = Message::ToFollower(session, ToFollower::Snapshot { zxid, blob });
+                let message = Message::ToFollower(session, ToFollower::Snapshot { summary, blob });
                 inputs.push(Input::Received { peer, link, message });
             }
         }
@@ -259,9 +311,13 @@ impl Driver {
             ClientRequest::Propose { reply, .. } if self.log.space().is_lacking() => {
                 let _ = reply.send(Err(RequestError::ReadOnly));
             }
-            ClientRequest::Propose { payload, reply } => {
+            ClientRequest::Propose { payload, in_epoch, reply } => {
                 self.pending.insert(request, Pending::Propose(Instant::now(), reply));
-                inputs.push(Input::Propose { request, payload });
+                inputs.push(Input::Propose { request, payload, in_epoch });
+            }
+            ClientRequest::ChangeMembers { change, reply } => {
+                self.pending.insert(request, Pending::Propose(Instant::now(), reply));
+                inputs.push(Input::ChangeMembers { request, change });
             }
             ClientRequest::Read { query, reply } => {
                 self.pending.insert(request, Pending::Read(query, reply));
@@ -282,8 +338,8 @@ impl Driver {
                 self.send(link, Outgoing::Snapshot { session, zxid, path }, inputs);
             }
             Action::Persist { id, write, then } => {
-                if let Write::Install { zxid, blob } = &write {
-                    self.adopt(*zxid, *blob);
+                if let Write::Install { summary, blob } = &write {
+                    self.adopt(summary.point.zxid, *blob);
                 }
                 writes.add(id, write);
                 for (link, message) in then {
@@ -366,7 +422,10 @@ impl Driver {
     }
 
     fn deliver(&mut self, txn: &Txn) {
-        let response = self.state_machine.apply(txn);
+        let response = match &txn.payload {
+            Payload::Command(command) => self.state_machine.apply(txn.zxid, txn.time, command),
+            Payload::Membership(_) => Bytes::new(),
+        };
         self.applied = txn.zxid;
         self.since_snapshot.0 += 1;
         self.since_snapshot.1 = self.since_snapshot.1.saturating_add(txn.payload.len());
@@ -402,11 +461,12 @@ impl Driver {
     fn update_peers(&mut self) {
         let followed = self.zab.followers();
         let others = self.settings.members.iter().filter(|(id, _)| **id != self.settings.id);
+        let voters = self.membership.as_ref().map(|membership| &membership.voters);
         let seen = others.map(|(id, member)| {
             let followed = followed.iter().find(|followed| followed.server == *id && followed.is_active);
             Peer {
                 id: *id,
-                votes: member.votes,
+                votes: voters.map_or(member.votes, |voters| voters.contains_key(id)),
                 is_connected: self.links.values().any(|(peer, _)| peer == id),
                 follows: followed.is_some(),
                 lag: followed.and_then(|followed| followed.lag),
@@ -423,6 +483,8 @@ impl Driver {
             phase: if self.stopped.is_some() { "stopped" } else { self.zab.phase() },
             last: self.zab.log_state().history().last(),
             applied: self.applied,
+            log: self.own.log,
+            membership: self.membership.clone(),
             peers: self.peers.clone(),
             syncs: self.log.status().syncs,
             log_problem: self.log.space().problem(),

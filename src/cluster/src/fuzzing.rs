@@ -1,11 +1,9 @@
 //! Entry points for fuzzing.
 
-use std::collections::BTreeSet;
-
 use bytes::BytesMut;
 use crossdock_zab::{
-    Action, Blob, Config, Epoch, Input, Link, LogState, Message, Notification, ServerId, ServerState, Session,
-    ToFollower, ToLeader, Vote, Zab, Zxid,
+    Action, Blob, Config, Epoch, Input, Link, LogId, LogState, Membership, Message, Notification, Point, ServerId,
+    ServerState, Session, Summary, ToFollower, ToLeader, Vote, Write, Zab, Zxid,
 };
 
 use crate::wire::{Frame, Kind};
@@ -48,7 +46,8 @@ impl Server {
     /// Opens a new connection to the peer with that index.
     fn connect(&mut self, peer: usize) {
         self.links[peer].0 += 2;
-        self.take(Input::LinkUp { peer: id(peer), link: self.links[peer] });
+        let peer_id = id(peer);
+        self.take(Input::LinkUp { peer: peer_id, link: self.links[peer], log: LogId(peer_id.0) });
     }
 }
 
@@ -66,8 +65,16 @@ fn id(peer: usize) -> ServerId {
 /// If the server panics, or its acceptedEpoch comes close to exhaustion.
 pub fn members(bytes: &[u8]) {
     let Some((first, mut rest)) = bytes.split_first() else { return };
-    let config = Config::new(OWN, BTreeSet::from([ServerId(1), OWN, ServerId(3)]));
-    let zab = Zab::new(config, LogState::default(), Zxid::ZERO);
+    let voters = [ServerId(1), OWN, ServerId(3)].map(|server| (server, LogId(server.0)));
+    let mut log_state = LogState::default();
+    // A new log, or the log of a voter.
+    if !first.is_multiple_of(3) {
+        let form = Write::Form(Membership::first(voters.into()).into());
+        assert_eq!(log_state.apply(&form), Ok(()), "a new log");
+    }
+    let config =
+        Config { founders: voters.iter().map(|(server, _)| *server).collect(), ..Config::new(OWN, LogId(OWN.0)) };
+    let zab = Zab::new(config, log_state, Zxid::ZERO);
     let mut server = Server { zab, links: [Link(1), Link(2)], session: Session(0), phase: "" };
     server.take(Input::Tick);
     (0..2).for_each(|peer| server.connect(peer));
@@ -90,8 +97,9 @@ pub fn members(bytes: &[u8]) {
         let message = match taken {
             Ok(None) => break,
             Ok(Some(Frame { kind: Some(Kind::Snapshot(part)) })) => {
-                let zxid = Zxid::from_u64(part.zxid);
-                Some(Message::ToFollower(Session(part.session), ToFollower::Snapshot { zxid, blob: Blob(0) }))
+                let point = Point { zxid: Zxid::from_u64(part.zxid), ..Point::default() };
+                let summary = Summary { point, membership: None };
+                Some(Message::ToFollower(Session(part.session), ToFollower::Snapshot { summary, blob: Blob(0) }))
             }
             Ok(Some(frame)) => frame.kind.and_then(Kind::into_message),
             Err(_) => None,

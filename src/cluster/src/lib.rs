@@ -32,7 +32,7 @@ mod wire;
 
 pub use error::{RequestError, StartError};
 pub use latency::{Latencies, Latency};
-pub use node::{Client, Node, init, init_after_loss};
+pub use node::{Client, Node, init};
 pub use settings::{Member, Settings};
 pub use state_machine::{InvalidState, SnapshotEncoder, StateMachine};
 pub use status::{Peer, Status, Stopped};

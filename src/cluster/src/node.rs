@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossdock_zab::{Role, ServerId, Zxid};
+use crossdock_zab::{Epoch, LogId, MemberChange, Role, ServerId, Zxid};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -27,22 +27,16 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Events from connections that wait for the driver.
 const INCOMING_LEN_MAX: usize = 10_000;
 
-/// Creates the log of a new instance, once, before its first start.
+/// Creates the log of an instance, before its first start or after it lost its log. It joins the cluster of the other
+/// instances; with `founds`, it may form a new cluster with them.
+///
+/// Neither endangers what is acknowledged: an instance that lost its log follows without a vote, whatever its new log is
+/// for, until it has recovered everything. That takes a majority of all voters with their logs.
 ///
 /// # Errors
 /// [`wal::Error::Exists`] if there is one; [`wal::Error::Io`].
-pub fn init(settings: &Settings) -> Result<(), wal::Error> {
-    wal::Wal::create(&settings.data, settings.identity(), settings.log).map(drop)
-}
-
-/// Creates a log that replaces the instance's lost one. The instance keeps its id and follows without a vote until it
-/// has recovered everything, in an epoch that began after the loss was known. The other voters that kept
-/// their logs must be a majority of all voters.
-///
-/// # Errors
-/// As [`init`].
-pub fn init_after_loss(settings: &Settings) -> Result<(), wal::Error> {
-    wal::Wal::create_after_loss(&settings.data, settings.identity(), settings.log).map(drop)
+pub fn init(settings: &Settings, founds: bool) -> Result<LogId, wal::Error> {
+    wal::Wal::create(&settings.data, settings.identity(), settings.log, founds).map(|wal| wal.id())
 }
 
 /// A running instance.
@@ -104,7 +98,7 @@ impl Node {
         let (requests, request_queue) = mpsc::channel(REQUESTS_LEN_MAX);
         let (mut driver, status, latencies) = Driver::open(settings, state_machine, incoming, request_queue)?;
         let (stop, stopped) = oneshot::channel();
-        let transport = Transport::new(settings, to_driver);
+        let transport = Transport::new(settings, driver.own(), to_driver);
         let thread = std::thread::Builder::new().name("zab".to_owned()).spawn(move || {
             let ended = run(&mut driver, transport, listener, stopped);
             driver.finish(ended);
@@ -176,8 +170,34 @@ impl Client {
     /// # Errors
     /// See [`RequestError`].
     pub async fn propose(&self, payload: Bytes) -> Result<(Zxid, Bytes), RequestError> {
+        self.request(|reply| ClientRequest::Propose { payload, in_epoch: None, reply }).await
+    }
+
+    /// Proposes a command if this instance leads that epoch. It is never forwarded: a leader that was deposed without
+    /// knowing it cannot decide anything. Otherwise like [`Client::propose`].
+    ///
+    /// # Errors
+    /// See [`RequestError`]; [`Refusal::OtherEpoch`](crossdock_zab::Refusal::OtherEpoch) if it does not lead it.
+    pub async fn propose_in(&self, epoch: Epoch, payload: Bytes) -> Result<(Zxid, Bytes), RequestError> {
+        self.request(|reply| ClientRequest::Propose { payload, in_epoch: Some(epoch), reply }).await
+    }
+
+    /// Adds or removes a voter. Returns the zxid of the change once it is durable on a quorum.
+    ///
+    /// If the future is dropped, the outcome is unknown.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn change_members(&self, change: MemberChange) -> Result<Zxid, RequestError> {
+        self.request(|reply| ClientRequest::ChangeMembers { change, reply }).await.map(|(zxid, _)| zxid)
+    }
+
+    async fn request<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, RequestError>>) -> ClientRequest,
+    ) -> Result<T, RequestError> {
         let (reply, response) = oneshot::channel();
-        self.requests.send(ClientRequest::Propose { payload, reply }).await.map_err(|_| RequestError::Ended)?;
+        self.requests.send(make(reply)).await.map_err(|_| RequestError::Ended)?;
         response.await.unwrap_or(Err(RequestError::Ended))
     }
 
@@ -186,9 +206,7 @@ impl Client {
     /// # Errors
     /// See [`RequestError`]; a query can always be sent again.
     pub async fn read(&self, query: Bytes) -> Result<Bytes, RequestError> {
-        let (reply, response) = oneshot::channel();
-        self.requests.send(ClientRequest::Read { query, reply }).await.map_err(|_| RequestError::Ended)?;
-        response.await.unwrap_or(Err(RequestError::Ended))
+        self.request(|reply| ClientRequest::Read { query, reply }).await
     }
 
     /// Answers a query from this instance's state, however old that is.

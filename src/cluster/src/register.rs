@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossdock_zab::Txn;
+use crossdock_zab::Zxid;
 use prost::{Message, Oneof};
 
 use crate::state_machine::{InvalidState, SnapshotEncoder, StateMachine};
@@ -109,8 +109,8 @@ impl Register {
 }
 
 impl StateMachine for Register {
-    fn apply(&mut self, txn: &Txn) -> Bytes {
-        let done = Command::decode(txn.payload.clone()).is_ok_and(|command| self.change(command));
+    fn apply(&mut self, _: Zxid, _: u64, command: &Bytes) -> Bytes {
+        let done = Command::decode(command.clone()).is_ok_and(|command| self.change(command));
         Bytes::from_static(if done { DONE } else { NOT_DONE })
     }
 

@@ -1,13 +1,13 @@
 //! The members of the cluster and the options of this instance, as checked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crossdock_tls::MutualTls;
-use crossdock_zab::{Config, ServerId};
+use crossdock_zab::{Config, LogId, ServerId};
 
 use crate::wal;
 
@@ -16,7 +16,7 @@ use crate::wal;
 pub struct Member {
     /// The address where it listens for other instances.
     pub address: SocketAddr,
-    /// Whether it is a voter; otherwise it is an observer.
+    /// Whether it is to be a voter of a new cluster; otherwise it is an observer.
     pub votes: bool,
 }
 
@@ -27,12 +27,13 @@ pub struct Settings {
     pub cluster: String,
     /// This instance.
     pub id: ServerId,
-    /// All instances, this one among them.
+    /// The instances that this one connects to, and itself. Which of them vote is decided by the membership in the log;
+    /// the list only matters for that when a cluster is formed.
     pub members: BTreeMap<ServerId, Member>,
     /// The folder of the log and snapshots.
     pub data: PathBuf,
-    /// Creates the log if there is none. Only for the first start of a new instance: one that lost its log would forget
-    /// its acceptedEpoch and its acknowledgements.
+    /// Creates the log if there is none, as one that may form a cluster with the members that vote. An instance that
+    /// lost its log recovers from the others all the same; but one that is alone forms another, empty cluster.
     pub create: bool,
     /// Mutual TLS between instances, each with a certificate for [`Settings::certificate_name`]. Without it, a
     /// connection is identified by its source address alone.
@@ -110,14 +111,18 @@ impl Settings {
     /// Maximum bytes of messages that wait for a peer. A follower may be sent all transactions in memory at once, and
     /// others arrive meanwhile.
     pub(crate) fn queue_bytes(&self) -> usize {
-        let config = self.zab();
+        let config = self.zab(LogId(0), false);
         config.retained_bytes.saturating_add(self.snapshot_bytes).saturating_add(3 * config.outstanding_bytes_max)
     }
 
-    pub(crate) fn zab(&self) -> Config {
-        let voters = self.members.iter().filter(|(_, member)| member.votes).map(|(id, _)| *id);
-        let config = Config::new(self.id, voters.collect::<BTreeSet<_>>());
-        Config { payload_max: config.payload_max.min(self.log.payload_max()), ..config }
+    /// The configuration of the core for this instance's log, which may form a cluster if it `founds`.
+    pub(crate) fn zab(&self, log: LogId, founds: bool) -> Config {
+        let mut config = Config::new(self.id, log);
+        config.payload_max = config.payload_max.min(self.log.payload_max());
+        if founds {
+            config.founders = self.members.iter().filter(|(_, member)| member.votes).map(|(id, _)| *id).collect();
+        }
+        config
     }
 
     pub(crate) fn identity(&self) -> wal::Identity {

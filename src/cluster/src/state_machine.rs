@@ -1,7 +1,7 @@
 //! The replicated state machine.
 
 use bytes::Bytes;
-use crossdock_zab::Txn;
+use crossdock_zab::Zxid;
 
 /// Why a state cannot be decoded.
 #[derive(Debug, thiserror::Error)]
@@ -13,9 +13,12 @@ pub type SnapshotEncoder = Box<dyn FnOnce() -> Vec<u8> + Send>;
 
 /// State that all instances change in the same way.
 pub trait StateMachine: Send {
-    /// Applies a transaction and returns the response for its proposer. It must be deterministic and cannot fail: a
-    /// command that cannot be executed has a response, too.
-    fn apply(&mut self, txn: &Txn) -> Bytes;
+    /// Applies the command of a transaction and returns the response for its proposer. It must be deterministic and
+    /// cannot fail: a command that cannot be executed has a response, too.
+    ///
+    /// `time` is the clock of the leader that proposed it, in milliseconds since the Unix epoch. It is the same on all
+    /// instances and never goes back.
+    fn apply(&mut self, zxid: Zxid, time: u64, command: &Bytes) -> Bytes;
 
     /// Answers a query without changing the state.
     fn query(&self, query: &[u8]) -> Bytes;

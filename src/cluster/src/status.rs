@@ -1,6 +1,8 @@
 //! The status of an instance and its peers.
 
-use crossdock_zab::{Fatal, Role, ServerId, Zxid};
+use std::sync::Arc;
+
+use crossdock_zab::{Fatal, LogId, Membership, Role, ServerId, Zxid};
 
 /// The current status of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +17,10 @@ pub struct Status {
     pub last: Zxid,
     /// The last transaction applied.
     pub applied: Zxid,
+    /// Its log.
+    pub log: LogId,
+    /// The voters and their logs; `None` until the cluster is formed, as far as this instance knows.
+    pub membership: Option<Arc<Membership>>,
     /// The other instances, as this one sees them; updated with each tick.
     pub peers: Vec<Peer>,
     /// The number of syncs of its log.
@@ -30,14 +36,14 @@ pub struct Status {
 pub struct Peer {
     /// The other instance.
     pub id: ServerId,
-    /// It votes.
+    /// It votes, according to the membership.
     pub votes: bool,
     /// It is connected.
     pub is_connected: bool,
     /// It follows this instance, has its history, and gets all new transactions.
     pub follows: bool,
-    /// The number of transactions not known to be durable there. `None` if this instance does not lead, or the peer
-    /// does not vote or is too far behind.
+    /// The number of transactions not known to be durable there. `None` if this instance does not lead, or the peer is
+    /// too far behind.
     pub lag: Option<usize>,
 }
 

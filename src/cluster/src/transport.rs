@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossdock_tls::PeerCertificate;
-use crossdock_zab::{Link, Message, ServerId, Session, Zxid};
+use crossdock_zab::{ClusterId, Link, LogId, Message, ServerId, Session, Summary, Zxid};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -50,6 +50,7 @@ pub(crate) enum Incoming {
     Up {
         peer: ServerId,
         link: Link,
+        log: LogId,
         outbox: Outbox,
     },
     Down {
@@ -72,7 +73,7 @@ pub(crate) enum Incoming {
         peer: ServerId,
         link: Link,
         session: Session,
-        zxid: Zxid,
+        summary: Summary,
         path: PathBuf,
     },
 }
@@ -86,9 +87,18 @@ enum End {
     Accepted { handshake: u64 },
 }
 
+/// What this instance says about itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Own {
+    pub(crate) log: LogId,
+    /// The id of its cluster; 0 until that is formed. The driver sets it.
+    pub(crate) cluster: Arc<AtomicU64>,
+}
+
 /// State shared by all connections of an instance.
 pub(crate) struct Transport {
     settings: Settings,
+    own: Own,
     links: AtomicU64,
     driver: mpsc::Sender<Incoming>,
     /// The last logged problem of an incoming connection.
@@ -98,9 +108,10 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    pub(crate) fn new(settings: &Settings, driver: mpsc::Sender<Incoming>) -> Arc<Self> {
+    pub(crate) fn new(settings: &Settings, own: Own, driver: mpsc::Sender<Incoming>) -> Arc<Self> {
         Arc::new(Self {
             settings: settings.clone(),
+            own,
             links: AtomicU64::new(0),
             driver,
             last_logged: Mutex::default(),
@@ -203,6 +214,8 @@ impl Transport {
             cluster: self.settings.cluster.clone(),
             server: self.settings.id.0,
             peer: peer.0,
+            log: self.own.log.0,
+            cluster_id: self.own.cluster.load(Ordering::Relaxed),
         };
         let (stream, certificate) = self.start_tls(stream, dialled).await?;
         let mut stream = link::Frames::new(stream);
@@ -210,17 +223,15 @@ impl Transport {
             stream.send_hello(own_hello(peer)).await?;
         }
         let hello = stream.receive_hello().await?;
-        let peer = ServerId(hello.server);
-        self.check_hello(&hello, dialled)?;
-        if certificate.is_some_and(|certificate| !certificate.is_for(&self.settings.certificate_name(peer))) {
-            return Err(LinkError::Certificate(self.settings.certificate_name(peer)));
-        }
-        let is_authenticated = self.settings.tls.is_some();
-        if dialled.is_none() && !is_authenticated {
-            self.check_source(peer, source)?;
-        }
         // Registered until the connection ends.
-        let registration = self.live.register(peer, is_authenticated || dialled.is_some())?;
+        let registration = match self.check_peer(&hello, dialled, certificate.as_ref(), source) {
+            Ok(registration) => registration,
+            Err(problem) => {
+                stream.send_refusal(&problem).await;
+                return Err(problem);
+            }
+        };
+        let (peer, log) = (ServerId(hello.server), LogId(hello.log));
         if let End::Accepted { handshake } = end {
             self.handshakes.end(handshake);
         }
@@ -229,13 +240,33 @@ impl Transport {
         }
         let link = Link(self.links.fetch_add(1, Ordering::Relaxed) + 1);
         let (outbox, outgoing) = outbox::outbox(self.settings.queue_bytes());
-        let up = Incoming::Up { peer, link, outbox };
+        let up = Incoming::Up { peer, link, log, outbox };
         if self.driver.send(up).await.is_err() {
             return Ok(Ok(()));
         }
         let ended = stream.exchange(self, (peer, link), outgoing, &registration).await;
         let _ = self.driver.send(Incoming::Down { peer, link }).await;
         Ok(ended)
+    }
+
+    /// Checks who the peer is.
+    fn check_peer(
+        &self,
+        hello: &Hello,
+        dialled: Option<ServerId>,
+        certificate: Option<&PeerCertificate>,
+        source: IpAddr,
+    ) -> Result<live::Registration<'_>, LinkError> {
+        let peer = ServerId(hello.server);
+        self.check_hello(hello, dialled)?;
+        if certificate.is_some_and(|certificate| !certificate.is_for(&self.settings.certificate_name(peer))) {
+            return Err(LinkError::Certificate(self.settings.certificate_name(peer)));
+        }
+        let is_authenticated = self.settings.tls.is_some();
+        if dialled.is_none() && !is_authenticated {
+            self.check_source(peer, source)?;
+        }
+        self.live.register(peer, LogId(hello.log), is_authenticated || dialled.is_some())
     }
 
     /// Starts TLS if configured. The dialling side verifies the peer's name here; the accepting side gets the peer's
@@ -284,6 +315,13 @@ impl Transport {
         }
         if hello.cluster != self.settings.cluster {
             return Err(LinkError::OtherCluster { peer, cluster: hello.cluster.clone() });
+        }
+        if hello.log == 0 {
+            return Err(LinkError::NoLog(peer));
+        }
+        let (own, theirs) = (self.own.cluster.load(Ordering::Relaxed), hello.cluster_id);
+        if own != 0 && theirs != 0 && own != theirs {
+            return Err(LinkError::OtherClusterId { peer, theirs: ClusterId(theirs), own: ClusterId(own) });
         }
         // The higher id dials.
         let own = self.settings.id;

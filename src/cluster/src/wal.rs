@@ -35,13 +35,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crossdock_zab::{Epoch, LogState, Write, Zxid};
+use crossdock_zab::{Epoch, LogId, LogState, Point, Txn, Write, Zxid};
 
 pub use self::recovery::Recovered;
 use self::segment::Header;
 pub use self::snapshot::{
-    Snapshot, adopt as adopt_snapshot, is_intact as is_intact_snapshot, path_of as snapshot_path,
-    read as read_snapshot, save as save_snapshot,
+    Snapshot, adopt as adopt_snapshot, path_of as snapshot_path, read as read_snapshot, save as save_snapshot,
+    verify as verify_snapshot,
 };
 pub use self::space::Space;
 use self::space::Spare;
@@ -74,6 +74,9 @@ pub enum Error {
         /// What is wrong there.
         problem: &'static str,
     },
+    /// The log has the format of another release.
+    #[error("{0} has the format of another release: start with the release that wrote it")]
+    Version(PathBuf),
     /// There is no log.
     #[error("{0} has no log")]
     Missing(PathBuf),
@@ -146,11 +149,9 @@ pub(crate) struct Position {
     pub(crate) accepted: Epoch,
     pub(crate) current: Epoch,
     /// The end of the history.
-    pub(crate) last: Zxid,
+    pub(crate) last: Point,
     /// The end of the open synchronisation.
-    pub(crate) sync: Option<Zxid>,
-    /// The id of a log that replaces a lost one; never zero.
-    pub(crate) returning: Option<u64>,
+    pub(crate) sync: Option<Point>,
 }
 
 impl Position {
@@ -158,16 +159,15 @@ impl Position {
         Self {
             accepted: log_state.accepted_epoch(),
             current: log_state.current_epoch(),
-            last: log_state.history().last(),
+            last: log_state.history().end(),
             sync: log_state.is_syncing().then(|| log_state.end()),
-            returning: log_state.returning(),
         }
     }
 
     pub(crate) fn advance(&mut self, write: &Write) {
-        let mut reach = |zxid| match &mut self.sync {
-            Some(end) => *end = zxid,
-            None => self.last = zxid,
+        let mut reach = |point| match &mut self.sync {
+            Some(end) => *end = point,
+            None => self.last = point,
         };
         match write {
             Write::AcceptEpoch(epoch) => {
@@ -175,13 +175,18 @@ impl Position {
                 self.sync = None;
             }
             Write::SyncBegin(_) => self.sync = Some(self.last),
-            Write::Truncate(zxid) | Write::Install { zxid, .. } => reach(*zxid),
-            Write::Append { after, txns } => reach(txns.last().map_or(*after, |txn| txn.zxid)),
+            Write::Truncate(point) => reach(*point),
+            Write::Install { summary, .. } => reach(summary.point),
+            Write::Append { txns, .. } => {
+                if let Some(point) = txns.last().map(Txn::point) {
+                    reach(point);
+                }
+            }
             Write::EpochInstalled(epoch) => {
                 self.current = *epoch;
                 self.last = self.sync.take().unwrap_or(self.last);
             }
-            Write::Returned => self.returning = None,
+            Write::Form(_) => self.sync = None,
         }
     }
 }
@@ -224,32 +229,18 @@ fn lock(folder: &Path) -> Result<File, Error> {
 }
 
 impl Wal {
-    /// Creates a log.
+    /// Creates a log. One that `founds` may form a new cluster; any other joins an existing one.
     ///
     /// # Errors
     /// [`Error::Exists`] if there is one or a snapshot; [`Error::Io`].
-    pub fn create(folder: &Path, identity: Identity, options: Options) -> Result<Self, Error> {
-        Self::create_at(folder, identity, options, Position::default())
-    }
-
-    /// Creates a log that replaces a lost one. What the instance accepted and acknowledged before is unknown, so it
-    /// does not vote until it has recovered everything.
-    ///
-    /// # Errors
-    /// As [`Wal::create`].
-    pub fn create_after_loss(folder: &Path, identity: Identity, options: Options) -> Result<Self, Error> {
-        let number = segment::random().max(1);
-        Self::create_at(folder, identity, options, Position::of(&LogState::for_returning(number)))
-    }
-
-    fn create_at(folder: &Path, identity: Identity, options: Options, position: Position) -> Result<Self, Error> {
+    pub fn create(folder: &Path, identity: Identity, options: Options, founds: bool) -> Result<Self, Error> {
         files::create_folder(folder).map_err(io_error(folder, "cannot be created"))?;
         // A snapshot of an earlier log is not part of this one.
         if !segment::list(folder)?.is_empty() || !snapshot::list(folder)?.is_empty() {
             return Err(Error::Exists(folder.to_owned()));
         }
         let lock = lock(folder)?;
-        let header = Header::first(identity, options.segment_len, position);
+        let header = Header::first(identity, options.segment_len, founds);
         let spare = segment::fill(&segment::spare_path(folder), options.segment_len)
             .map_err(io_error(folder, "cannot create a segment"))?;
         let opened = files::open_folder(folder).map_err(io_error(folder, "cannot be opened"))?;
@@ -345,7 +336,13 @@ impl Wal {
     /// The end of the durable history; `None` while a synchronisation is open.
     #[must_use]
     pub fn end(&self) -> Option<Zxid> {
-        self.position.sync.is_none().then_some(self.position.last)
+        self.position.sync.is_none().then_some(self.position.last.zxid)
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> LogId {
+        self.header.log
     }
 
     /// The number of syncs.
@@ -363,6 +360,8 @@ impl Wal {
             chain: self.chain,
             position: self.position,
             identity: self.header.identity,
+            log: self.header.log,
+            founds: self.header.founds,
             salt: segment::salt(),
         };
         let (file, path) = segment::activate((&self.folder, &self.opened), spare, &header)?;

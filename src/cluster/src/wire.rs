@@ -6,13 +6,13 @@ mod schema;
 use bytes::{Buf as _, Bytes, BytesMut};
 use prost::Message as _;
 
-pub(crate) use self::schema::{Alive, Frame, Hello, Kind, SnapshotPart};
+pub(crate) use self::schema::{Alive, Frame, Hello, Kind, Membership, Refused, SnapshotPart};
 
 /// The protocol versions of this release.
 ///
 /// A connection uses the highest version that both ends support. A release that adds a version keeps the previous one,
 /// so that instances can be upgraded one by one; new messages are sent only on connections of the new version.
-pub(crate) const VERSIONS: std::ops::RangeInclusive<u32> = 1..=1;
+pub(crate) const VERSIONS: std::ops::RangeInclusive<u32> = 2..=2;
 /// Maximum length of a frame in bytes.
 pub(crate) const FRAME_LEN_MAX: usize = 80 << 20;
 const LENGTH: usize = 4;

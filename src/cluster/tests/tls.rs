@@ -35,10 +35,11 @@ fn files(folder: &Path, file: &str, name: &str, issuer: &Authority, trusted: &Au
     MutualTls { cert: path("pem"), key: path("key"), ca: path("ca") }
 }
 
-fn settings(folder: &Path) -> Vec<Settings> {
+/// Three instances, of which the first ones form a cluster.
+fn settings(folder: &Path, voters: u64) -> Vec<Settings> {
     let address = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let members: BTreeMap<ServerId, Member> =
-        (1..=3).map(|id| (ServerId(id), Member { address: address(), votes: true })).collect();
+        (1..=3).map(|id| (ServerId(id), Member { address: address(), votes: id <= voters })).collect();
     let one = |id: &ServerId| {
         let mut settings = Settings::new("shop", *id, members.clone(), folder.join(id.to_string()));
         settings.create = true;
@@ -66,7 +67,7 @@ async fn settled(mut client: Client) -> Role {
 async fn instances_with_certificates_form_a_cluster_and_take_renewed_ones() {
     let folder = tempfile::tempdir().expect("a folder");
     let ours = authority("ours");
-    let mut settings = settings(folder.path());
+    let mut settings = settings(folder.path(), 3);
     for one in &mut settings {
         let (file, name) = (format!("tls-{}", one.id), format!("{}.shop", one.id));
         one.tls = Some(files(folder.path(), &file, &name, &ours, &ours));
@@ -92,7 +93,7 @@ async fn an_instance_with_a_wrong_certificate_is_refused() {
     for (case, name, issuer) in
         [("stranger", "3.shop", &others), ("another", "2.shop", &ours), ("nobody", "3.store", &ours)]
     {
-        let mut settings = settings(&folder.path().join(case));
+        let mut settings = settings(&folder.path().join(case), 2);
         std::fs::create_dir_all(folder.path().join(case)).expect("a folder");
         for one in &mut settings[..2] {
             let (file, name) = (format!("{case}-{}", one.id), format!("{}.shop", one.id));
@@ -109,7 +110,7 @@ async fn an_instance_with_a_wrong_certificate_is_refused() {
         assert_eq!(nodes[2].client().status().role, Role::Looking, "{case}");
     }
     // An instance without TLS.
-    let mut settings = settings(&folder.path().join("plain"));
+    let mut settings = settings(&folder.path().join("plain"), 2);
     for one in &mut settings[..2] {
         let (file, name) = (format!("plain-{}", one.id), format!("{}.shop", one.id));
         one.tls = Some(files(folder.path(), &file, &name, &ours, &ours));

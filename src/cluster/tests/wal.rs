@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use crossdock_cluster::wal::{Error, Identity, Options, Recovered, Wal, purge, save_snapshot};
-use crossdock_zab::{Blob, Epoch, LogState, Txn, Write, Zxid};
+use crossdock_zab::{Blob, Epoch, LogId, LogState, Membership, Payload, Point, ServerId, Summary, Txn, Write, Zxid};
 use proptest::prelude::*;
 
 const IDENTITY: Identity = Identity { cluster: 7, server: 1 };
@@ -16,22 +16,54 @@ fn zxid(epoch: u32, counter: u32) -> Zxid {
     Zxid::new(Epoch(epoch), counter)
 }
 
-fn append(after: Zxid, counters: std::ops::Range<u32>, size: usize) -> Write {
-    let epoch = if after.epoch == Epoch(0) { Epoch(1) } else { after.epoch };
+/// A transaction with this many bytes.
+fn txn(after: Point, zxid: Zxid, size: usize) -> Txn {
+    let byte = u8::try_from(zxid.counter % 251).expect("a byte") + 1;
+    after.next(zxid, 7, Payload::Command(Bytes::from(vec![byte; size])))
+}
+
+/// Transactions of the epoch of the last one, or of the first epoch.
+fn append(after: Point, counters: std::ops::Range<u32>, size: usize) -> Write {
+    let epoch = after.zxid.epoch.max(Epoch(1));
+    let mut last = after;
     let txns = counters.map(|counter| {
-        let payload = vec![u8::try_from(counter % 251).expect("a byte") + 1; size];
-        Txn { zxid: Zxid::new(epoch, counter), payload: Bytes::from(payload) }
+        let txn = txn(last, Zxid::new(epoch, counter), size);
+        last = txn.point();
+        txn
     });
-    Write::Append { after, txns: txns.collect() }
+    Write::Append { after: after.zxid, txns: txns.collect() }
+}
+
+fn end(write: &Write) -> Point {
+    match write {
+        Write::Append { txns, .. } => txns.last().expect("a transaction").point(),
+        _ => panic!("not an append: {write:?}"),
+    }
+}
+
+fn summary(point: Point) -> Summary {
+    let membership = Membership::first([(ServerId(1), LogId(9))].into());
+    Summary { point, membership: Some(membership.into()) }
+}
+
+fn create(folder: &Path, options: Options) -> Wal {
+    Wal::create(folder, IDENTITY, options, false).expect("a new log")
+}
+
+/// The points of the log of [`batches`].
+fn points() -> [Point; 4] {
+    let first = append(Point::default(), 1..4, 100);
+    let Write::Append { txns, .. } = &first else { panic!("an append") };
+    [txns[0].point(), txns[1].point(), txns[2].point(), end(&append(end(&first), 4..5, 600))]
 }
 
 /// Batches of a small log: an epoch, some transactions, a synchronisation that truncates, more transactions.
 fn batches() -> Vec<Vec<Write>> {
     vec![
         vec![Write::AcceptEpoch(Epoch(1)), Write::SyncBegin(Epoch(1)), Write::EpochInstalled(Epoch(1))],
-        vec![append(Zxid::ZERO, 1..4, 100)],
-        vec![append(zxid(1, 3), 4..5, 600)],
-        vec![Write::AcceptEpoch(Epoch(2)), Write::SyncBegin(Epoch(2)), Write::Truncate(zxid(1, 3))],
+        vec![append(Point::default(), 1..4, 100)],
+        vec![append(points()[2], 4..5, 600)],
+        vec![Write::AcceptEpoch(Epoch(2)), Write::SyncBegin(Epoch(2)), Write::Truncate(points()[2])],
         vec![Write::EpochInstalled(Epoch(2))],
     ]
 }
@@ -46,7 +78,7 @@ fn log_state(batches: &[Vec<Write>]) -> LogState {
 }
 
 fn written(folder: &Path, options: Options, batches: &[Vec<Write>]) {
-    let mut wal = Wal::create(folder, IDENTITY, options).expect("a new log");
+    let mut wal = create(folder, options);
     for batch in batches {
         wal.append(batch).expect("a disk");
     }
@@ -81,40 +113,66 @@ fn a_log_is_recovered_unchanged() {
 }
 
 #[test]
-fn a_log_that_replaces_a_lost_one_is_marked_until_everything_is_recovered() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let batches = batches();
-    let mut wal = Wal::create_after_loss(folder.path(), IDENTITY, SMALL).expect("a new log");
-    let number = returning_after_reopen(&mut wal, folder.path());
-    // Fill more than one segment.
-    for batch in &batches {
-        wal.append(batch).expect("a disk");
+fn a_log_keeps_its_id_its_purpose_and_its_membership() {
+    for founds in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut wal = Wal::create(folder.path(), IDENTITY, SMALL, founds).expect("a new log");
+        let log = wal.id();
+        let first = summary(Point::default()).membership.expect("a membership");
+        wal.append(&[Write::Form(first)]).expect("a disk");
+        let mut now = log_state(&[]);
+        for batch in &batches() {
+            wal.append(batch).expect("a disk");
+        }
+        // Fill more than one segment; the membership changes on the way.
+        let mut last = points()[2];
+        let mut points = Vec::new();
+        let second = Membership::first([(ServerId(1), LogId(9)), (ServerId(2), LogId(8))].into());
+        for counter in 1..20 {
+            let txn = match counter {
+                5 => last.next(zxid(2, 5), 0, Payload::Membership(second.clone().into())),
+                _ => txn(last, zxid(2, counter), 900),
+            };
+            let next = Write::Append { after: last.zxid, txns: vec![txn] };
+            last = end(&next);
+            points.push(last);
+            wal.append(&[next]).expect("a disk");
+        }
+        for at in [9, 18] {
+            let snapshot = Summary { point: points[at - 1], membership: Some(second.clone().into()) };
+            save_snapshot(folder.path(), &snapshot, b"state").expect("a disk");
+        }
+        assert!(purge(folder.path(), zxid(2, 18), wal.segment()).expect("a disk") > 0, "its beginning is gone");
+        drop(wal);
+        let recovered = opened(folder.path(), SMALL).expect("a good log");
+        assert_eq!((recovered.log, recovered.founds), (log, founds));
+        now.clone_from(&recovered.log_state);
+        assert_eq!((now.history().end(), now.membership().map(|it| &**it)), (last, Some(&second)));
     }
-    let mut last = zxid(1, 3);
-    for counter in 1..20 {
-        let next =
-            Write::Append { after: last, txns: vec![Txn { zxid: zxid(2, counter), payload: vec![1; 900].into() }] };
-        wal.append(&[next]).expect("a disk");
-        last = zxid(2, counter);
-    }
-    save_snapshot(folder.path(), zxid(2, 9), b"state").expect("a disk");
-    save_snapshot(folder.path(), zxid(2, 18), b"state").expect("a disk");
-    assert!(purge(folder.path(), zxid(2, 18), wal.segment()).expect("a disk") > 0, "its beginning is gone");
-    assert_eq!(returning_after_reopen(&mut wal, folder.path()), number);
-    wal.append(&[Write::Returned]).expect("a disk");
-    drop(wal);
-    let recovered = opened(folder.path(), SMALL).expect("a good log");
-    assert_eq!((recovered.log_state.returning(), recovered.log_state.history().last()), (None, last));
+    let ids: Vec<LogId> = (0..3).map(|_| create(tempfile::tempdir().expect("a folder").path(), SMALL).id()).collect();
+    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "{ids:?}");
 }
 
-/// Reopens the log and returns the id of a log that replaces a lost one.
-fn returning_after_reopen(wal: &mut Wal, folder: &Path) -> u64 {
-    let elsewhere = tempfile::tempdir().expect("a folder");
-    let other = Wal::create(elsewhere.path(), IDENTITY, SMALL).expect("a new log");
-    drop(std::mem::replace(wal, other));
-    let (opened, recovered) = Wal::open(folder, IDENTITY, SMALL).expect("a good log");
-    *wal = opened;
-    recovered.log_state.returning().expect("a log that replaces a lost one")
+/// A snapshot of another history, as of a copied folder, is not taken for one of this log.
+#[test]
+fn a_snapshot_of_another_history_is_not_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    written(folder.path(), SMALL, &batches());
+    let other = Point { hash: 1, ..points()[2] };
+    save_snapshot(folder.path(), &summary(other), b"other").expect("a disk");
+    assert!(opened(folder.path(), SMALL).expect("a good log").snapshot.is_none());
+    save_snapshot(folder.path(), &summary(points()[1]), b"state").expect("a disk");
+    assert_eq!(opened(folder.path(), SMALL).expect("a good log").snapshot.expect("a snapshot").1, b"state");
+}
+
+#[test]
+fn a_log_of_another_release_is_not_damaged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    written(folder.path(), SMALL, &batches());
+    let path = segments(folder.path()).pop().expect("a segment");
+    OpenOptions::new().write(true).open(&path).and_then(|file| file.write_all_at(b"01", 6)).expect("a segment");
+    let problem = opened(folder.path(), SMALL).expect_err("another format");
+    assert!(matches!(&problem, Error::Version(of) if *of == path), "{problem}");
 }
 
 #[test]
@@ -137,6 +195,8 @@ fn a_changed_byte_is_always_detected() {
                     // A change after the last batch is cut off and zeroed.
                 }
                 Err(Error::Damaged { .. }) => stopped += 1,
+                // The two bytes of the version.
+                Err(Error::Version(_)) if (6..8).contains(&at) => stopped += 1,
                 Err(other) => panic!("byte {at}: {other}"),
             }
             file.write_all_at(&bytes, 0).expect("a segment");
@@ -161,8 +221,7 @@ fn a_truncated_file_is_always_detected() {
 fn an_incomplete_batch_is_cut_off_whichever_sectors_remain() {
     let batches = batches();
     let options = Options { segment_len: 16 * 1024 };
-    let txn = Txn { zxid: zxid(2, 1), payload: Bytes::from(vec![7; 1500]) };
-    let large = Write::Append { after: zxid(1, 3), txns: vec![txn] };
+    let large = Write::Append { after: zxid(1, 3), txns: vec![txn(points()[2], zxid(2, 1), 1500)] };
     let folder = tempfile::tempdir().expect("a folder");
     written(folder.path(), options, &batches);
     let path = segments(folder.path()).pop().expect("a segment");
@@ -190,7 +249,7 @@ fn an_incomplete_batch_is_cut_off_whichever_sectors_remain() {
 #[test]
 fn segments_rotate_and_are_purged_once_a_snapshot_covers_them() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut wal = Wal::create(folder.path(), IDENTITY, SMALL).expect("a new log");
+    let mut wal = create(folder.path(), SMALL);
     let mut whole = LogState::default();
     let mut write = |wal: &mut Wal, write: Write| {
         whole.apply(&write).expect("a valid write");
@@ -200,14 +259,18 @@ fn segments_rotate_and_are_purged_once_a_snapshot_covers_them() {
     for first in [Write::AcceptEpoch(Epoch(1)), Write::SyncBegin(Epoch(1)), Write::EpochInstalled(Epoch(1))] {
         write(&mut wal, first);
     }
-    let mut last = Zxid::ZERO;
+    let mut last = Point::default();
+    let mut points = Vec::new();
     for counter in 1..=40 {
-        write(&mut wal, append(last, counter..counter + 1, 600));
-        last = zxid(1, counter);
+        let next = append(last, counter..counter + 1, 600);
+        last = end(&next);
+        points.push(last);
+        write(&mut wal, next);
     }
     assert!(segments(folder.path()).len() > 8);
-    for snapshot in [10, 20, 30] {
-        save_snapshot(folder.path(), zxid(1, snapshot), &[u8::try_from(snapshot).expect("small")]).expect("a disk");
+    for snapshot in [10_u8, 20, 30] {
+        let summary = summary(points[usize::from(snapshot) - 1]);
+        save_snapshot(folder.path(), &summary, &[snapshot]).expect("a disk");
     }
     let before = segments(folder.path()).len();
     let deleted = purge(folder.path(), zxid(1, 30), wal.segment()).expect("a disk");
@@ -237,18 +300,19 @@ fn segments_rotate_and_are_purged_once_a_snapshot_covers_them() {
 fn segments_that_begin_within_a_synchronisation_are_purged() {
     for spanned in [2, 8, 40] {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut wal = Wal::create(folder.path(), IDENTITY, SMALL).expect("a new log");
+        let mut wal = create(folder.path(), SMALL);
         wal.append(&[Write::AcceptEpoch(Epoch(1)), Write::SyncBegin(Epoch(1))]).expect("a disk");
-        let mut last = Zxid::ZERO;
+        let mut last = Point::default();
         for counter in 1..=500 {
-            wal.append(&[append(last, counter..counter + 1, 600)]).expect("a disk");
-            last = zxid(1, counter);
+            let next = append(last, counter..counter + 1, 600);
+            last = end(&next);
+            wal.append(&[next]).expect("a disk");
             if counter == spanned {
                 wal.append(&[Write::EpochInstalled(Epoch(1))]).expect("a disk");
             }
             if counter > spanned && counter % 50 == 0 {
-                save_snapshot(folder.path(), last, b"state").expect("a disk");
-                purge(folder.path(), last, wal.segment()).expect("a disk");
+                save_snapshot(folder.path(), &summary(last), b"state").expect("a disk");
+                purge(folder.path(), last.zxid, wal.segment()).expect("a disk");
             }
         }
         assert!(wal.segment() > 80, "{} segments were written", wal.segment());
@@ -256,7 +320,7 @@ fn segments_that_begin_within_a_synchronisation_are_purged() {
         assert!(left < 24, "{left} segments hold the transactions after the snapshot before the last");
         drop(wal);
         let recovered = opened(folder.path(), SMALL).expect("a good log");
-        assert_eq!(recovered.log_state.history().last(), last);
+        assert_eq!(recovered.log_state.history().end(), last);
         assert!(recovered.log_state.history().floor() >= zxid(1, 440), "{spanned}: the rest is not read again");
     }
 }
@@ -264,11 +328,13 @@ fn segments_that_begin_within_a_synchronisation_are_purged() {
 #[test]
 fn a_missing_segment_is_detected() {
     let folder = tempfile::tempdir().expect("a folder");
-    let writes: Vec<Vec<Write>> = (1..30)
-        .map(|counter| {
-            vec![append(if counter == 1 { Zxid::ZERO } else { zxid(1, counter - 1) }, counter..counter + 1, 600)]
-        })
-        .collect();
+    let mut last = Point::default();
+    let writes = (1..30).map(|counter| {
+        let next = append(last, counter..counter + 1, 600);
+        last = end(&next);
+        vec![next]
+    });
+    let writes: Vec<Vec<Write>> = writes.collect();
     written(folder.path(), SMALL, &[batches()[..1].to_vec(), writes].concat());
     let all = segments(folder.path());
     for path in &all[..all.len() - 1] {
@@ -288,9 +354,9 @@ fn a_log_belongs_to_one_server() {
     written(folder.path(), SMALL, &batches());
     let other = Identity { server: 2, ..IDENTITY };
     assert!(matches!(Wal::open(folder.path(), other, SMALL), Err(Error::Foreign { server: 1, .. })));
-    assert!(matches!(Wal::create(folder.path(), IDENTITY, SMALL), Err(Error::Exists(_))));
+    assert!(matches!(Wal::create(folder.path(), IDENTITY, SMALL, false), Err(Error::Exists(_))));
     let (mut wal, _) = Wal::open(folder.path(), IDENTITY, SMALL).expect("a good log");
-    assert!(matches!(wal.append(&[append(zxid(1, 3), 4..5, 9000)]), Err(Error::TooLarge(_))));
+    assert!(matches!(wal.append(&[append(points()[2], 4..5, 9000)]), Err(Error::TooLarge(_))));
 }
 
 #[test]
@@ -308,7 +374,7 @@ fn a_payload_that_looks_like_a_batch_is_not_taken_for_one() {
     let payload: Vec<u8> =
         (0..512).flat_map(|shift| [vec![1; shift], theirs[512..1024].to_vec()].concat()).take(40_000).collect();
     let (mut wal, _) = Wal::open(folder.path(), IDENTITY, options).expect("a good log");
-    let txn = Txn { zxid: zxid(2, 1), payload: Bytes::from(payload) };
+    let txn = points()[2].next(zxid(2, 1), 0, Payload::Command(Bytes::from(payload)));
     wal.append(&[Write::Append { after: zxid(1, 3), txns: vec![txn] }]).expect("a disk");
     drop(wal);
     let mut torn = std::fs::read(&path).expect("a segment");
@@ -323,10 +389,10 @@ fn a_payload_that_looks_like_a_batch_is_not_taken_for_one() {
 #[test]
 fn a_log_is_not_created_beside_foreign_snapshots_nor_opened_twice() {
     let folder = tempfile::tempdir().expect("a folder");
-    save_snapshot(folder.path(), zxid(1, 3), b"of an earlier life").expect("a disk");
-    assert!(matches!(Wal::create(folder.path(), IDENTITY, SMALL), Err(Error::Exists(_))));
+    save_snapshot(folder.path(), &summary(points()[2]), b"of an earlier life").expect("a disk");
+    assert!(matches!(Wal::create(folder.path(), IDENTITY, SMALL, false), Err(Error::Exists(_))));
     let folder = tempfile::tempdir().expect("a folder");
-    let wal = Wal::create(folder.path(), IDENTITY, SMALL).expect("a new log");
+    let wal = create(folder.path(), SMALL);
     assert!(matches!(opened(folder.path(), SMALL), Err(Error::InUse(_))));
     drop(wal);
     assert!(opened(folder.path(), SMALL).is_ok());
@@ -335,15 +401,13 @@ fn a_log_is_not_created_beside_foreign_snapshots_nor_opened_twice() {
 #[test]
 fn writes_too_large_for_one_batch_are_split() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut wal = Wal::create(folder.path(), IDENTITY, SMALL).expect("a new log");
+    let mut wal = create(folder.path(), SMALL);
     let mut writes = batches()[0].clone();
-    writes.push(append(Zxid::ZERO, 1..40, 700));
-    writes.push(append(zxid(1, 39), 40..41, SMALL.payload_max()));
+    writes.push(append(Point::default(), 1..40, 700));
+    writes.push(append(end(&writes[writes.len() - 1]), 40..41, SMALL.payload_max()));
+    let last = end(&writes[writes.len() - 1]);
     writes.extend([Write::AcceptEpoch(Epoch(2)), Write::SyncBegin(Epoch(2))]);
-    writes.push(Write::Append {
-        after: zxid(1, 40),
-        txns: vec![Txn { zxid: zxid(2, 1), payload: Bytes::from(vec![1; 3000]) }],
-    });
+    writes.push(Write::Append { after: zxid(1, 40), txns: vec![txn(last, zxid(2, 1), 2900)] });
     writes.push(Write::EpochInstalled(Epoch(2)));
     wal.append(&writes).expect("a disk");
     drop(wal);
@@ -376,7 +440,7 @@ proptest! {
     #[test]
     fn everything_written_is_recovered(steps in prop::collection::vec(step(), 1..40)) {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut wal = Wal::create(folder.path(), IDENTITY, SMALL).expect("a new log");
+        let mut wal = create(folder.path(), SMALL);
         let mut whole = LogState::default();
         for step in steps {
             let mut writes = Vec::new();
@@ -388,23 +452,27 @@ proptest! {
                     if install {
                         let last = history.last();
                         let zxid = Zxid::new(last.epoch.max(Epoch(1)), last.counter + 5);
-                        save_snapshot(folder.path(), zxid, b"state").expect("a disk");
-                        writes.push(Write::Install { zxid, blob: Blob(0) });
+                        let summary = summary(Point { zxid, time: 0, hash: 5 });
+                        save_snapshot(folder.path(), &summary, b"state").expect("a disk");
+                        writes.push(Write::Install { summary, blob: Blob(0) });
                     } else if truncate {
-                        writes.push(Write::Truncate(history.snapshot()));
+                        writes.push(Write::Truncate(history.point_at(history.snapshot()).expect("it is in memory")));
                     }
                     if is_whole {
                         writes.push(Write::EpochInstalled(epoch));
                     }
                 }
                 Step::Append { count, size } if !whole.is_syncing() && whole.current_epoch() > Epoch(0) => {
-                    let last = whole.end();
-                    let first = if last.epoch == whole.current_epoch() { last.counter + 1 } else { 1 };
-                    let txns = (first..first + count).map(|counter| Txn {
-                        zxid: Zxid::new(whole.current_epoch(), counter),
-                        payload: Bytes::from(vec![0; size]),
+                    let after = whole.end();
+                    let epoch = whole.current_epoch();
+                    let first = if after.zxid.epoch == epoch { after.zxid.counter + 1 } else { 1 };
+                    let mut last = after;
+                    let txns = (first..first + count).map(|counter| {
+                        let txn = txn(last, Zxid::new(epoch, counter), size);
+                        last = txn.point();
+                        txn
                     });
-                    writes.push(Write::Append { after: last, txns: txns.collect() });
+                    writes.push(Write::Append { after: after.zxid, txns: txns.collect() });
                 }
                 Step::Append { .. } => {}
                 Step::Reopen => {
@@ -415,11 +483,11 @@ proptest! {
                     wal = again;
                 }
                 Step::Snapshot if !whole.is_syncing() => {
-                    let last = whole.history().last();
-                    if last > Zxid::ZERO {
-                        save_snapshot(folder.path(), last, b"state").expect("a disk");
-                        whole.snapshot_taken(last, usize::MAX, usize::MAX);
-                        purge(folder.path(), last, wal.segment()).expect("a disk");
+                    let last = whole.history().end();
+                    if last.zxid > Zxid::ZERO {
+                        save_snapshot(folder.path(), &summary(last), b"state").expect("a disk");
+                        whole.snapshot_taken(last.zxid, usize::MAX, usize::MAX);
+                        purge(folder.path(), last.zxid, wal.segment()).expect("a disk");
                     }
                 }
                 Step::Snapshot => {}

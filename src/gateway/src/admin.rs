@@ -1,4 +1,5 @@
-//! The admin listener: liveness, readiness, metrics, listeners, routes, services. Read-only.
+//! The admin listener: liveness, readiness, metrics, listeners, routes, services, and the cluster. Only requests to the
+//! cluster change anything.
 
 mod api;
 mod cluster;
@@ -10,8 +11,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use actix_web::dev::ServerHandle;
-use actix_web::http::header;
 use actix_web::http::uri::Authority;
+use actix_web::http::{StatusCode, header};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use crossdock_cluster::Client;
 use crossdock_ports::Adapter;
@@ -56,6 +57,7 @@ impl Admin {
                 .route("/api/v1/routes", web::get().to(routes))
                 .route("/api/v1/services", web::get().to(services))
                 .route("/api/v1/cluster", web::get().to(cluster))
+                .route("/api/v1/cluster", web::post().to(change_cluster))
         })
         .workers(1)
         .disable_signals()
@@ -166,6 +168,32 @@ async fn cluster(request: HttpRequest, state: web::Data<AdminState>) -> HttpResp
         (Ok(()), None) => {
             HttpResponse::NotFound().json(serde_json::json!({ "error": "the settings have no `cluster:`" }))
         }
+    }
+}
+
+async fn change_cluster(request: HttpRequest, state: web::Data<AdminState>, body: web::Bytes) -> HttpResponse {
+    if let Err(refusal) = authorize(&request, &state) {
+        return refusal;
+    }
+    let problem = |status: u16, problem: &str| {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        HttpResponse::build(status).json(serde_json::json!({ "error": problem }))
+    };
+    // A page in a browser of this machine can send neither without a preflight request, which is not answered.
+    let is_json = request.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/json");
+    if !is_json || request.headers().contains_key(header::ORIGIN) {
+        return problem(
+            415,
+            "the content type must be `application/json`, and the request must not come from a web page",
+        );
+    }
+    let Some(cluster) = &state.cluster else { return problem(404, "the settings have no `cluster:`") };
+    match self::cluster::Request::parse(&body) {
+        Some(wanted) => match self::cluster::execute(cluster, wanted).await {
+            Ok(done) => HttpResponse::Ok().json(done),
+            Err((status, text)) => problem(status, &text),
+        },
+        None => problem(400, "send `{\"add\": 4}`, `{\"remove\": 4}`, `{\"transfer\": 2}` or `{\"transfer\": null}`"),
     }
 }
 

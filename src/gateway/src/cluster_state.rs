@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use crossdock_cluster::{InvalidState, SnapshotEncoder, StateMachine};
-use crossdock_zab::Txn;
+use crossdock_zab::Zxid;
 
 /// Executes no command and answers no query.
 pub(crate) struct EmptyState;
 
 impl StateMachine for EmptyState {
-    fn apply(&mut self, _: &Txn) -> Bytes {
+    fn apply(&mut self, _: Zxid, _: u64, _: &Bytes) -> Bytes {
         Bytes::new()
     }
 

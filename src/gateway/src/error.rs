@@ -97,8 +97,8 @@ pub enum ApplyError {
 fn cluster_help(error: &StartError) -> &'static str {
     match error {
         StartError::Log(wal::Error::Missing(_)) => {
-            "\nrun `crossdock cluster init` before the first start of an instance; if the instance had a log and lost it, run \
-             `crossdock cluster init --lost`"
+            "\nif the instance had a log, check that its volume is mounted. Otherwise, run `crossdock cluster init --bootstrap` on all \
+             members of a new cluster, or `crossdock cluster init` on an instance that joins an existing one"
         }
         _ => "",
     }

@@ -52,9 +52,7 @@ impl Deref for PlanInForce {
 
 /// Starts the cluster node of this instance.
 fn start_cluster(settings: &crossdock_cluster::Settings) -> Result<Node, ApplyError> {
-    // A node without peers has acknowledged nothing to others, so it may create its log.
-    let settings = crossdock_cluster::Settings { create: settings.members.len() == 1, ..settings.clone() };
-    let node = Node::start(&settings, Box::new(EmptyState)).map_err(ApplyError::Cluster)?;
+    let node = Node::start(settings, Box::new(EmptyState)).map_err(ApplyError::Cluster)?;
     tracing::info!(id = %settings.id, address = %node.address(), "cluster node started");
     Ok(node)
 }

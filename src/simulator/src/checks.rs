@@ -1,8 +1,9 @@
 //! The invariants, checked after every step.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crossdock_zab::{Epoch, LogState, ServerId, Txn, Zxid};
+use crossdock_zab::{Epoch, LogId, LogState, Membership, Payload, ServerId, Txn, Zxid};
 
 /// The state of a server's state machine: the number of applied transactions, the last one, and a hash over all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -14,8 +15,14 @@ pub(crate) struct Applied {
 
 impl Applied {
     pub(crate) fn then(self, txn: &Txn) -> Self {
-        // Commands differ in their first eight bytes, their number.
-        let number = txn.payload.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let number = match &txn.payload {
+            // Commands differ in their first eight bytes, their number.
+            Payload::Command(command) => command.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)),
+            Payload::Membership(membership) => {
+                let voters = membership.voters.iter().map(|(server, log)| mix(server.0) ^ log.0);
+                voters.fold(u64::MAX, |number, voter| mix(number ^ voter))
+            }
+        };
         let payload = mix(txn.zxid.to_u64() ^ mix(number ^ txn.payload.len() as u64));
         Self { count: self.count + 1, zxid: txn.zxid, hash: mix(self.hash ^ payload) }
     }
@@ -35,8 +42,14 @@ pub(crate) struct Checks {
     /// The total order: the state after each delivered transaction.
     order: Vec<Applied>,
     leaders: BTreeMap<Epoch, ServerId>,
-    /// The history of servers that lost their logs. Others may still count on it until the server has recovered it.
-    lost: BTreeMap<ServerId, (Epoch, Zxid)>,
+    /// The histories of lost logs, on which others may still count.
+    lost: BTreeMap<LogId, (Epoch, Zxid)>,
+    /// The last membership in the total order.
+    membership: Option<Arc<Membership>>,
+    /// The number of committed memberships.
+    pub(crate) changes: usize,
+    /// The time of the last transaction in the total order.
+    time: u64,
     /// The numbers of the proposed commands, and their lengths.
     proposed: BTreeMap<u64, usize>,
     delivered: BTreeSet<u64>,
@@ -47,30 +60,55 @@ pub(crate) struct Checks {
 
 type Checked = Result<(), String>;
 
+/// A log and what is durable in it.
+pub(crate) type Durable<'d> = (LogId, &'d LogState);
+
 impl Checks {
+    /// The invariants of a cluster with this first membership.
+    pub(crate) fn of(first: Arc<Membership>) -> Self {
+        Self { membership: Some(first), ..Self::default() }
+    }
+
     pub(crate) fn order_len(&self) -> usize {
         self.order.len()
     }
 
-    /// Records the loss of a log. After repeated losses, others may still count on the history before the first one,
-    /// until the server has recovered.
-    pub(crate) fn record_loss(&mut self, server: ServerId, had: &LogState) {
-        if had.returning().is_none() {
-            self.lost.insert(server, (had.current_epoch(), had.history().last()));
-        }
+    /// Records the loss of a log.
+    pub(crate) fn record_loss(&mut self, (log, had): Durable<'_>) {
+        self.lost.insert(log, (had.current_epoch(), had.history().last()));
+    }
+
+    /// Whether a quorum of the voters has something, or had it in a log that is lost. `durable` are the logs of all
+    /// servers.
+    fn has_quorum(
+        &self,
+        membership: &Membership,
+        durable: &[Durable<'_>],
+        has: impl Fn(&LogState) -> bool,
+        had: impl Fn((Epoch, Zxid)) -> bool,
+    ) -> bool {
+        let holds = |(server, log): &(&ServerId, &LogId)| {
+            let index = usize::try_from(server.0 - 1).expect("a server");
+            match durable.get(index).filter(|(current, _)| current == *log) {
+                Some((_, log_state)) => has(log_state),
+                None => self.lost.get(log).copied().is_some_and(&had),
+            }
+        };
+        membership.voters.iter().filter(holds).count() >= membership.quorum()
     }
 
     pub(crate) fn record_proposal(&mut self, number: u64, len: usize) {
         self.proposed.insert(number, len);
     }
 
-    /// Checks agreement, total order, integrity, and that a quorum has each commit.
+    /// Checks agreement, total order, integrity, and that a quorum has each commit. `membership` is the one in effect at
+    /// the server; it may not be committed yet.
     pub(crate) fn check_delivery(
         &mut self,
         after: Applied,
         txn: &Txn,
-        durable: &[&LogState],
-        quorum: usize,
+        membership: &Membership,
+        durable: &[Durable<'_>],
     ) -> Result<Applied, String> {
         let now = after.then(txn);
         if let Some(first) = self.order.get(after.count) {
@@ -86,19 +124,38 @@ impl Checks {
         if txn.zxid <= after.zxid {
             return Err(format!("total order: {} is delivered after {}", txn.zxid, after.zxid));
         }
-        let holders = durable.iter().zip(1..).filter(|(log_state, server)| {
+        let has = |log_state: &LogState| {
             let history = log_state.history();
-            let has = history.contains(txn.zxid) || (history.floor() > txn.zxid && history.snapshot() >= txn.zxid);
-            let had = self.lost.get(&ServerId(*server)).is_some_and(|(_, last)| *last >= txn.zxid);
-            has || (log_state.returning().is_some() && had)
-        });
-        let holders = holders.count();
-        if holders < quorum {
-            return Err(format!("quorum: {} is delivered, but {holders} of {quorum} have it durably", txn.zxid));
+            history.contains(txn.zxid) || (history.floor() > txn.zxid && history.snapshot() >= txn.zxid)
+        };
+        // The next membership may have been appended in the same step as the commit.
+        let before = self.membership.as_deref().unwrap_or(membership);
+        let own = match &txn.payload {
+            Payload::Membership(membership) => membership,
+            Payload::Command(_) => before,
+        };
+        if ![own, before, membership].iter().any(|it| self.has_quorum(it, durable, has, |(_, last)| last >= txn.zxid)) {
+            return Err(format!("quorum: {} is delivered, but no quorum has it durably", txn.zxid));
         }
-        let number = u64::from_le_bytes(txn.payload[..8].try_into().map_err(|_| "integrity: no payload")?);
-        if self.proposed.get(&number) != Some(&txn.payload.len()) || !self.delivered.insert(number) {
-            return Err(format!("integrity: {} was not proposed in this form, or is delivered twice", txn.zxid));
+        if txn.time < self.time {
+            return Err(format!("time: {} is of {}, but the last one of {}", txn.zxid, txn.time, self.time));
+        }
+        self.time = txn.time;
+        match &txn.payload {
+            Payload::Command(command) => {
+                let number = command.get(..8).and_then(|number| number.try_into().ok()).map(u64::from_le_bytes);
+                let number = number.ok_or("integrity: no payload")?;
+                if self.proposed.get(&number) != Some(&command.len()) || !self.delivered.insert(number) {
+                    return Err(format!(
+                        "integrity: {} was not proposed in this form, or is delivered twice",
+                        txn.zxid
+                    ));
+                }
+            }
+            Payload::Membership(membership) => {
+                self.membership = Some(Arc::clone(membership));
+                self.changes += 1;
+            }
         }
         self.order.push(now);
         Ok(now)
@@ -119,21 +176,17 @@ impl Checks {
         &mut self,
         server: ServerId,
         epoch: Epoch,
-        durable: &[&LogState],
-        quorum: usize,
+        membership: &Membership,
+        durable: &[Durable<'_>],
     ) -> Checked {
         if let Some(other) = self.leaders.insert(epoch, server)
             && other != server
         {
             return Err(format!("leaders: {server} and {other} are established in epoch {epoch}"));
         }
-        let had = |server: u64| self.lost.get(&ServerId(server)).is_some_and(|(had, _)| *had >= epoch);
-        let with = durable.iter().zip(1..).filter(|(log_state, server)| {
-            log_state.current_epoch() >= epoch || (log_state.returning().is_some() && had(*server))
-        });
-        let with = with.count();
-        if with < quorum {
-            return Err(format!("epoch: {epoch} is established, but {with} of {quorum} have it durably"));
+        let has = |log_state: &LogState| log_state.current_epoch() >= epoch;
+        if !self.has_quorum(membership, durable, has, |(had, _)| had >= epoch) {
+            return Err(format!("epoch: {epoch} is established, but no quorum has it durably"));
         }
         Ok(())
     }

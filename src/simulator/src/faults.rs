@@ -22,6 +22,10 @@ pub(crate) enum Fault {
     FailingDisk,
     /// A server loses its log and returns with a new one.
     LoseDisk,
+    /// A server has an old log again, which it had lost.
+    FindDisk,
+    /// Not a fault: a client adds or removes a voter.
+    ChangeMembers,
     /// Not a fault: a leader is asked to transfer leadership.
     TransferLeadership,
     /// Not a fault: a server takes a snapshot.

@@ -35,6 +35,8 @@ pub struct Report {
     pub reads: usize,
     /// Established epochs.
     pub epochs: usize,
+    /// Committed changes of the voters.
+    pub changes: usize,
     /// Messages sent with bogus numbers.
     pub lies: u64,
     /// Runs that converged although some servers stayed disconnected.

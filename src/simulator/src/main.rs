@@ -49,6 +49,7 @@ struct Totals {
     committed: usize,
     reads: usize,
     epochs: usize,
+    changes: usize,
     apart: usize,
     unelectable: usize,
     coverage: BTreeMap<(&'static str, &'static str), u64>,
@@ -60,6 +61,7 @@ impl Totals {
         self.committed += other.committed;
         self.reads += other.reads;
         self.epochs += other.epochs;
+        self.changes += other.changes;
         self.apart += other.apart;
         self.unelectable += other.unelectable;
         for (pair, count) in other.coverage {
@@ -101,7 +103,7 @@ fn run_plan(file: &Path, lines: usize) -> Result<ExitCode, String> {
 fn run_seeds(arguments: &Arguments) -> Result<ExitCode, String> {
     let begun = Instant::now();
     let threads = arguments.threads.max(1);
-    let results: Vec<Result<Totals, Violation>> = std::thread::scope(|scope| {
+    let results: Vec<Result<Result<Totals, Violation>, String>> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
                 scope.spawn(move || {
@@ -114,6 +116,7 @@ fn run_seeds(arguments: &Arguments) -> Result<ExitCode, String> {
                             committed: report.committed,
                             reads: report.reads,
                             epochs: report.epochs,
+                            changes: report.changes,
                             apart: report.apart,
                             unelectable: report.unelectable,
                             coverage: report.coverage,
@@ -124,11 +127,11 @@ fn run_seeds(arguments: &Arguments) -> Result<ExitCode, String> {
                 })
             })
             .collect();
-        workers.into_iter().filter_map(|worker| worker.join().ok()).collect()
+        workers.into_iter().map(|worker| worker.join().map_err(|_| "a run panicked".to_owned())).collect()
     });
     let mut sum = Totals::default();
     for result in results {
-        match result {
+        match result? {
             Ok(part) => sum.add(part),
             Err(violation) => {
                 println!("seed {}: {}", violation.plan.seed, violation.problem);
@@ -146,7 +149,10 @@ fn run_seeds(arguments: &Arguments) -> Result<ExitCode, String> {
     }
     let per_second = arguments.seeds as f64 / begun.elapsed().as_secs_f64();
     println!("{} seeds, 0 violations, {per_second:.0} seeds/s", arguments.seeds);
-    println!("{} steps, {} commits, {} reads, {} established epochs", sum.steps, sum.committed, sum.reads, sum.epochs);
+    println!(
+        "{} steps, {} commits, {} reads, {} established epochs, {} changes of the voters",
+        sum.steps, sum.committed, sum.reads, sum.epochs, sum.changes
+    );
     println!("{} runs with disconnected servers, {} in which nobody was electable", sum.apart, sum.unelectable);
     println!("{} pairs of phase and message", sum.coverage.len());
     if arguments.coverage {

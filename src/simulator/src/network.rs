@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crossdock_zab::{Link, Message};
+use crossdock_zab::{Link, LogId, Message};
 use rand_chacha::ChaCha8Rng;
 
 use crate::faults::Micros;
@@ -15,6 +15,8 @@ pub(crate) struct Connection {
     pub(crate) ends: [usize; 2],
     /// The link id at each end.
     pub(crate) links: [Link; 2],
+    /// The log of the server at each end.
+    pub(crate) logs: [LogId; 2],
     /// Whether each end considers the connection open.
     pub(crate) is_up: [bool; 2],
     /// Whether it still carries data.

@@ -50,13 +50,17 @@ pub enum Part {
     Apart,
     /// Servers send bogus numbers.
     Lies,
+    /// The servers are new, and form a cluster.
+    Forming,
+    /// Voters are added and removed, and lost logs come back.
+    Members,
     /// After the faults, few servers reach one another, but one of them reaches a quorum.
     Sparse,
 }
 
 impl Part {
     /// All parts.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Together,
         Self::Late,
         Self::Drift,
@@ -68,6 +72,8 @@ impl Part {
         Self::Apart,
         Self::Lies,
         Self::Sparse,
+        Self::Forming,
+        Self::Members,
     ];
 
     fn name(self) -> String {

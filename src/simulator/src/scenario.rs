@@ -1,9 +1,9 @@
 //! The scenario of a run: the cluster, its faults and its clients. It is drawn from the seed in advance, so that
 //! leaving out one part does not change the others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crossdock_zab::{Config, ServerId};
+use crossdock_zab::{Config, LogId, ServerId};
 use rand::seq::SliceRandom as _;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -20,6 +20,8 @@ const WRITES: u32 = 2000;
 
 /// The number of the first `Lies` fault, above those of all other occurrences.
 const LIES_FROM: u32 = 1 << 21;
+/// The number of the first change of the voters.
+const MEMBERS_FROM: u32 = 1 << 22;
 
 /// The purpose of a random stream. Separate streams keep the parts of the world independent.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +33,7 @@ pub(crate) enum Stream {
     Occurrence(u32),
     Lies,
     Sparse,
+    Members,
 }
 
 /// The random number generator of a stream.
@@ -42,6 +45,7 @@ pub(crate) fn rng_for(seed: u64, stream: Stream) -> ChaCha8Rng {
         Stream::Occurrence(number) => 3 << 40 | u64::from(number),
         Stream::Lies => 4 << 40,
         Stream::Sparse => 5 << 40,
+        Stream::Members => 6 << 40,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(number);
@@ -61,6 +65,8 @@ pub(crate) struct Scenario {
     pub(crate) config: Config,
     pub(crate) voters: usize,
     pub(crate) observers: usize,
+    /// The servers are new, and form a cluster.
+    pub(crate) forms: bool,
     pub(crate) faults: Faults,
     /// The drift of each server's clock, in per mille.
     pub(crate) drift: Vec<i64>,
@@ -83,7 +89,7 @@ impl Scenario {
         let is_sparse = sparse.is_some();
         let voters = sparse.as_ref().map_or(voters, |(voters, _)| *voters);
         let observers = usize::from(rng.random_bool(0.3));
-        let config = config(&mut rng, voters, &mut faults);
+        let mut config = config(&mut rng, &mut faults);
         let drift_max = if rng.random_bool(0.5) { rng.random_range(1..150) } else { 0 };
         let drift = (0..voters + observers).map(|_| rng.random_range(-drift_max..=drift_max)).collect();
         let apart = (voters > 1 && rng.random_bool(0.3)).then(|| {
@@ -95,10 +101,15 @@ impl Scenario {
         happens.sort_by_key(|(at, _)| *at);
         let numbered = (0..).zip(happens);
         let lies = if plan.rule.is_none() && !is_sparse { draw_lies(plan.seed) } else { Vec::new() };
-        let numbered = numbered.chain((LIES_FROM..).zip(lies));
-        let occurrences: BTreeMap<u32, _> = numbered.filter(|(number, _)| plan.has(*number)).collect();
+        let (forms, changes) = draw_members(plan.seed);
+        if forms {
+            config.founders = (0..voters).map(|index| ServerId(index as u64 + 1)).collect();
+        }
+        let numbered = numbered.chain((LIES_FROM..).zip(lies)).chain((MEMBERS_FROM..).zip(changes));
+        let mut occurrences = separate(numbered.collect(), plan.seed);
+        occurrences.retain(|number, _| plan.has(*number));
         let crashes_in_write = draw_crashes(&mut rng, &faults, voters + observers);
-        let mut this = Self { config, voters, observers, faults, drift, occurrences, crashes_in_write, apart };
+        let mut this = Self { config, voters, observers, forms, faults, drift, occurrences, crashes_in_write, apart };
         this.crashes_in_write.retain(|_, number| plan.has(*number));
         this.config.injected_bug = plan.rule;
         for part in &plan.without {
@@ -123,6 +134,12 @@ impl Scenario {
             Part::Apart => self.apart.clear(),
             // It was not drawn.
             Part::Sparse => {}
+            Part::Forming => self.forms = false,
+            Part::Members => {
+                let is_one =
+                    |what: &Occurrence| matches!(what, Occurrence::Fault(Fault::ChangeMembers | Fault::FindDisk));
+                self.occurrences.retain(|_, (_, what)| !is_one(what));
+            }
             Part::Lies => {
                 self.occurrences.retain(|_, (_, what)| !matches!(what, Occurrence::Fault(Fault::Lies)));
             }
@@ -130,9 +147,8 @@ impl Scenario {
     }
 }
 
-fn config(rng: &mut ChaCha8Rng, voters: usize, faults: &mut Faults) -> Config {
-    let ids: BTreeSet<ServerId> = (0..voters).map(|index| ServerId(index as u64 + 1)).collect();
-    let mut config = Config::new(ServerId(0), ids);
+fn config(rng: &mut ChaCha8Rng, faults: &mut Faults) -> Config {
+    let mut config = Config::new(ServerId(0), LogId(0));
     config.outstanding_max = rng.random_range(1..100);
     config.sync_batch = rng.random_range(1..20);
     config.retained = rng.random_range(0..40);
@@ -203,6 +219,43 @@ fn draw_sparse(seed: u64) -> Option<(usize, Vec<(usize, usize)>)> {
         }
     }
     Some((voters, apart))
+}
+
+/// Draws, in three of ten runs each, whether the servers are new, and changes of the voters and lost logs that come
+/// back.
+fn draw_members(seed: u64) -> (bool, Vec<(Micros, Occurrence)>) {
+    let mut rng = rng_for(seed, Stream::Members);
+    let forms = rng.random_bool(0.3);
+    let mut happens = Vec::new();
+    for (fault, least) in [(Fault::ChangeMembers, 100 * MILLI), (Fault::FindDisk, 500 * MILLI)] {
+        if !rng.random_bool(0.3) {
+            continue;
+        }
+        let mean = rng.random_range(least..3 * SECOND);
+        let mut at = rng.random_range(0..=2 * mean);
+        while at < FAULT_TIME {
+            happens.push((at, Occurrence::Fault(fault)));
+            at += rng.random_range(0..=2 * mean);
+        }
+    }
+    (forms, happens)
+}
+
+/// Keeps lost logs and changes of the voters apart, by more than anything can be delayed. A voter that loses its log
+/// while it is added, or while another one is removed, may cost the quorum: that is one failure too many.
+fn separate(mut occurrences: BTreeMap<u32, (Micros, Occurrence)>, seed: u64) -> BTreeMap<u32, (Micros, Occurrence)> {
+    let (early, late) = (3 * SECOND, FAULT_TIME - 2 * SECOND);
+    let changes_first = seed.is_multiple_of(2);
+    let is_change = |what: &Occurrence| matches!(what, Occurrence::Fault(Fault::ChangeMembers));
+    let is_loss = |what: &Occurrence| matches!(what, Occurrence::Fault(Fault::LoseDisk | Fault::FindDisk));
+    if occurrences.values().any(|(_, what)| is_change(what)) && occurrences.values().any(|(_, what)| is_loss(what)) {
+        occurrences.retain(|_, (at, what)| match (is_change(what), is_loss(what)) {
+            (false, false) => true,
+            (is_change, _) if is_change == changes_first => *at < early,
+            _ => *at > late,
+        });
+    }
+    occurrences
 }
 
 /// Draws when servers start to send bogus numbers, in three of ten runs.

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crossdock_zab::{Input, Link, LogState, Message, Request, Write, WriteId, Zab, Zxid};
+use crossdock_zab::{Input, Link, LogId, LogState, Message, Request, Summary, Write, WriteId, Zab, Zxid};
 use rand_chacha::ChaCha8Rng;
 
-use crate::checks::Applied;
+use crate::checks::{Applied, Durable};
 use crate::faults::Micros;
 
 /// A pending write.
@@ -17,11 +17,14 @@ pub(crate) struct Pending {
 }
 
 /// What survives a crash.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Disk {
+    pub(crate) log: LogId,
+    /// Whether the log may found a cluster.
+    pub(crate) founds: bool,
     /// The state after all durable writes.
     pub(crate) log_state: LogState,
-    pub(crate) snapshots: BTreeMap<Zxid, Applied>,
+    pub(crate) snapshots: BTreeMap<Zxid, (Applied, Summary)>,
     /// Pending writes, in order.
     pub(crate) pending: VecDeque<Pending>,
     /// The number of pending writes in the current sync.
@@ -31,21 +34,39 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Makes the first pending write durable.
-    pub(crate) fn settle(&mut self, blobs: &[Applied]) -> Option<Pending> {
-        let pending = self.pending.pop_front()?;
-        if let Write::Install { zxid, blob } = &pending.write {
-            let index = usize::try_from(blob.0).expect("a number of a snapshot");
-            self.snapshots.insert(*zxid, blobs[index]);
+    /// A disk with an empty log.
+    pub(crate) fn new(log: LogId, founds: bool) -> Self {
+        Self {
+            log,
+            founds,
+            log_state: LogState::default(),
+            snapshots: BTreeMap::new(),
+            pending: VecDeque::new(),
+            at: 0,
+            slow_until: 0,
+            fails: false,
         }
-        self.log_state.apply(&pending.write).expect("a valid write");
-        Some(pending)
+    }
+
+    /// Makes the first pending write durable.
+    ///
+    /// # Errors
+    /// The write is not valid after those on the disk, so the log could not be recovered.
+    pub(crate) fn settle(&mut self, blobs: &[Applied]) -> Result<Option<Pending>, String> {
+        let Some(pending) = self.pending.pop_front() else { return Ok(None) };
+        if let Write::Install { summary, blob } = &pending.write {
+            let index = usize::try_from(blob.0).expect("a number of a snapshot");
+            self.snapshots.insert(summary.point.zxid, (blobs[index], summary.clone()));
+        }
+        let applied = self.log_state.apply(&pending.write);
+        applied.map_err(|problem| format!("log: {:?} is not valid on disk: {problem}", pending.write))?;
+        Ok(Some(pending))
     }
 
     /// The state that a process starts with.
     pub(crate) fn state(&self) -> Applied {
         let snapshot = self.log_state.history().snapshot();
-        if snapshot == Zxid::ZERO { Applied::default() } else { self.snapshots[&snapshot] }
+        if snapshot == Zxid::ZERO { Applied::default() } else { self.snapshots[&snapshot].0 }
     }
 }
 
@@ -64,6 +85,10 @@ pub(crate) struct Server {
     /// Incremented at each start and stop.
     pub(crate) incarnation: u64,
     pub(crate) disk: Disk,
+    /// Disks that it lost, which may come back.
+    pub(crate) lost: Vec<Disk>,
+    /// How far its clock is ahead, in milliseconds.
+    pub(crate) skew: u64,
     /// The number of writes in all incarnations.
     pub(crate) writes: u32,
     pub(crate) applied: Applied,
@@ -78,4 +103,16 @@ pub(crate) struct Server {
     pub(crate) proposed: BTreeMap<Zxid, Request>,
     /// Reads that can be answered once that transaction is applied.
     pub(crate) ready: Vec<(Zxid, Request)>,
+}
+
+impl Server {
+    /// Its log, and what is durable in it.
+    pub(crate) fn durable(&self) -> Durable<'_> {
+        (self.disk.log, &self.disk.log_state)
+    }
+
+    /// The log state as it runs, or as it would start.
+    pub(crate) fn log_state(&self) -> &LogState {
+        self.zab.as_ref().map_or(&self.disk.log_state, Zab::log_state)
+    }
 }

@@ -9,8 +9,9 @@ mod servers;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::sync::Arc;
 
-use crossdock_zab::{Config, Input, ServerId, WriteId};
+use crossdock_zab::{Config, Input, LogId, Membership, ServerId, Write, WriteId};
 use rand::Rng;
 
 use crate::checks::{Applied, Checks};
@@ -107,6 +108,8 @@ pub(crate) struct World {
     /// The number of lost logs so far.
     logs: u64,
     requests: u64,
+    /// A violation that was found while a server stopped.
+    problem: Option<String>,
     trace: Option<VecDeque<String>>,
     pub(crate) report: Report,
     /// The numbers of the faults and requests that happened.
@@ -122,7 +125,9 @@ impl World {
             rng: rng_for(plan.seed, Stream::Server(index)),
             zab: None,
             incarnation: 0,
-            disk: Disk::default(),
+            disk: Disk::new(log_of(index, 0), scenario.forms),
+            lost: Vec::new(),
+            skew: 977 * index as u64 % 4_001,
             writes: 0,
             applied: Applied::default(),
             tick: (20 * MILLI).saturating_add_signed(20 * drift),
@@ -133,7 +138,14 @@ impl World {
             proposed: BTreeMap::new(),
             ready: Vec::new(),
         });
-        let servers = servers.collect();
+        let mut servers: Vec<Server> = servers.collect();
+        let voters = (0..scenario.voters).map(|index| (id(index), log_of(index, 0)));
+        let first = Arc::new(Membership::first(voters.collect()));
+        if !scenario.forms {
+            for server in &mut servers {
+                server.disk.log_state.apply(&Write::Form(Arc::clone(&first))).expect("a new log");
+            }
+        }
         let mut this = Self {
             seed: plan.seed,
             now: 0,
@@ -149,11 +161,12 @@ impl World {
             crashes_in_write: scenario.crashes_in_write,
             apart: scenario.apart,
             healing: false,
-            checks: Checks::default(),
+            checks: Checks::of(first),
             blobs: Vec::new(),
             links: 0,
             logs: 0,
             requests: 0,
+            problem: None,
             trace: trace.then(VecDeque::new),
             report: Report::default(),
             happened: BTreeSet::new(),
@@ -192,6 +205,7 @@ impl World {
             self.step()?;
         }
         self.report.apart = usize::from(!self.apart.is_empty());
+        self.report.changes = self.checks.changes;
         self.report.committed = self.checks.order_len();
         self.report.acknowledged = self.checks.acknowledged_count;
         Ok(())
@@ -224,6 +238,9 @@ impl World {
         let Some(Reverse((time, _, slot))) = self.queue.pop() else { return Err("no event is left".to_owned()) };
         self.now = time;
         self.report.steps += 1;
+        if let Some(problem) = self.problem.take() {
+            return Err(problem);
+        }
         let Some(event) = self.events[slot].take() else { return Ok(()) };
         self.free.push(slot);
         if let Some(server) = self.server_of(&event)
@@ -237,6 +254,8 @@ impl World {
             Event::Tick { server, incarnation } if self.servers[server].incarnation == incarnation => {
                 let tick = self.servers[server].tick;
                 self.at(tick, Event::Tick { server, incarnation });
+                let clock = self.now / MILLI + self.servers[server].skew;
+                self.input(server, Input::Now(clock))?;
                 self.input(server, Input::Tick)
             }
             Event::Disk { server, incarnation } if self.servers[server].incarnation == incarnation => self.disk(server),
@@ -249,11 +268,12 @@ impl World {
             Event::Up { connection, end } => {
                 let it = &mut self.network.connections[connection];
                 let (server, peer, link) = (it.ends[end], it.ends[1 - end], it.links[end]);
+                let log = it.logs[1 - end];
                 if !it.lives || self.servers[server].zab.is_none() {
                     return Ok(());
                 }
                 it.is_up[end] = true;
-                self.input(server, Input::LinkUp { peer: id(peer), link })
+                self.input(server, Input::LinkUp { peer: id(peer), link, log })
             }
             Event::Down { connection, end } => {
                 let it = &mut self.network.connections[connection];
@@ -310,6 +330,11 @@ impl World {
             _ => None,
         }
     }
+}
+
+/// The nth log of a server.
+fn log_of(server: usize, nth: u64) -> LogId {
+    LogId((server as u64 + 1) << 16 | nth)
 }
 
 fn id(server: usize) -> ServerId {

@@ -1,12 +1,13 @@
 //! State shared by all phases: the log state, the connections, the pending writes and the queued actions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::claims::Claims;
 use crate::injected_bug::InjectedBug;
 use crate::{
-    Action, Config, Epoch, InvalidWrite, Link, LogState, Message, Refusal, Request, ServerId, Session, Txn, Vote,
-    Write, WriteId, Zxid,
+    Action, Config, Epoch, InvalidWrite, Link, LogId, LogState, Membership, Message, Refusal, Request, ServerId,
+    Session, Txn, Vote, Write, WriteId, Zxid,
 };
 
 /// What a phase decides after an input.
@@ -32,6 +33,10 @@ pub(crate) struct Base {
     pub(crate) log_state: LogState,
     /// The open connections.
     pub(crate) links: BTreeMap<ServerId, Link>,
+    /// The logs of the connected servers.
+    pub(crate) logs: BTreeMap<ServerId, LogId>,
+    /// The time of the clock, in milliseconds since the Unix epoch.
+    pub(crate) now: u64,
     /// The election round.
     pub(crate) round: u64,
     /// Epochs claimed by peers.
@@ -40,8 +45,6 @@ pub(crate) struct Base {
     pub(crate) preferred: bool,
     /// Histories of connected voters that were later than this server's own when they accepted its epoch.
     pub(crate) later: BTreeMap<ServerId, (Epoch, Zxid)>,
-    /// Servers that lost their logs, with the ids of their new logs.
-    pub(crate) returning: BTreeMap<ServerId, u64>,
     /// The last delivered transaction.
     pub(crate) delivered: Zxid,
     pub(crate) out: Vec<Action>,
@@ -61,11 +64,12 @@ impl Base {
             config,
             log_state,
             links: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            now: 0,
             round: 0,
             claims: Claims::default(),
             preferred: false,
             later: BTreeMap::new(),
-            returning: BTreeMap::new(),
             delivered,
             out: Vec::new(),
             issued: WriteId(0),
@@ -81,15 +85,22 @@ impl Base {
         self.out.push(Action::Send { link, message });
     }
 
-    /// Sends a message to all connected voters.
-    pub(crate) fn send_to_voters(&mut self, message: &Message) {
-        let voters = self.links.iter().filter(|(peer, _)| self.config.voters.contains(peer));
-        let send = |(_, link): (&ServerId, &Link)| Action::Send { link: *link, message: message.clone() };
-        self.out.extend(voters.map(send));
+    /// Sends a message to all connected servers. Those that are no voters here may be voters by a later membership, and
+    /// know its leader.
+    pub(crate) fn send_to_all(&mut self, message: &Message) {
+        self.out.extend(self.links.values().map(|link| Action::Send { link: *link, message: message.clone() }));
     }
 
     pub(crate) fn refuse(&mut self, request: Request, refusal: Refusal) {
         self.out.push(Action::Refused { request, refusal });
+    }
+
+    /// Answers a local request for a transaction.
+    pub(crate) fn answer(&mut self, request: Request, proposed: Result<Zxid, Refusal>) {
+        match proposed {
+            Ok(zxid) => self.out.push(Action::Proposed { request, zxid }),
+            Err(refusal) => self.refuse(request, refusal),
+        }
     }
 
     pub(crate) fn next_session(&mut self) -> Session {
@@ -185,11 +196,31 @@ impl Base {
         }
     }
 
-    /// Whether this server votes. A returning server does not until it has recovered everything it may have
-    /// acknowledged.
+    /// The membership in effect.
+    pub(crate) fn membership(&self) -> Option<&Arc<Membership>> {
+        self.log_state.membership()
+    }
+
+    /// The size of a quorum. Without a membership, none is large enough.
+    pub(crate) fn quorum(&self) -> usize {
+        self.membership().map_or(usize::MAX, |membership| membership.quorum())
+    }
+
+    /// Whether a connected server is a voter, with its recorded log.
+    pub(crate) fn is_voter(&self, peer: ServerId) -> bool {
+        let Some(membership) = self.membership() else { return false };
+        if self.config.has_bug(InjectedBug::TrustUnknownLog) {
+            return membership.voters.contains_key(&peer);
+        }
+        self.logs.get(&peer).is_some_and(|log| membership.is_voter(peer, *log))
+    }
+
+    /// Whether this server votes.
     pub(crate) fn votes(&self) -> bool {
-        let may = self.log_state.returning().is_none() || self.config.has_bug(InjectedBug::VoteWithoutLog);
-        self.config.is_voter() && may
+        let Some(membership) = self.membership() else { return false };
+        let is_trusted = self.config.has_bug(InjectedBug::TrustUnknownLog);
+        membership.is_voter(self.config.id, self.config.log)
+            || (is_trusted && membership.voters.contains_key(&self.config.id))
     }
 
     /// The currentEpoch and the end of the history, which a leader and its followers compare.
@@ -200,7 +231,7 @@ impl Base {
     /// This server's own vote.
     pub(crate) fn own_vote(&self) -> Vote {
         #[cfg(feature = "injected-bugs")]
-        if self.config.random_elections {
+        if self.config.random_elections && self.votes() {
             // A different order each round.
             let number =
                 self.round.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.config.id.0.wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -209,9 +240,9 @@ impl Base {
         }
         let (epoch, zxid) = self.history();
         let has_later = |peer: &ServerId| self.later.get(peer).is_some_and(|history| *history > (epoch, zxid));
-        let follows = |peer: &&ServerId| self.config.voters.contains(*peer) && !has_later(peer);
+        let follows = |peer: &&ServerId| self.is_voter(**peer) && !has_later(peer);
         // Without a quorum it cannot lead: any server that can is a better choice.
-        let electable = self.links.keys().filter(follows).count() + 1 >= self.config.quorum();
+        let electable = self.votes() && self.links.keys().filter(follows).count() + 1 >= self.quorum();
         Vote { electable, epoch, zxid, preferred: self.preferred, server: self.config.id }
     }
 }

@@ -3,32 +3,40 @@
 use bytes::Bytes;
 
 use crate::base::{Base, Next};
-use crate::following::{Following, Stage as FollowerStage};
+use crate::following::Following;
 use crate::injected_bug::InjectedBug;
 use crate::leading::{Leading, Progress, Stage};
-use crate::{Message, Refusal, Request, ServerId, ToFollower, ToLeader, Txn, Zxid};
+use crate::{Epoch, MemberChange, Message, Payload, Refusal, Request, ServerId, ToFollower, ToLeader, Txn, Zxid};
 
 impl Leading {
-    /// Assigns a zxid to a command. Commands that arrive together are sent and written together.
-    pub(crate) fn propose(&mut self, base: &mut Base, payload: Bytes) -> Result<Zxid, Refusal> {
+    /// Assigns a zxid to a command or a membership. Those that arrive together are sent and written together.
+    pub(crate) fn propose(&mut self, base: &mut Base, payload: Payload) -> Result<Zxid, Refusal> {
         if let Some(refusal) = self.refusal(base) {
             return Err(refusal);
         }
-        if payload.len() > base.config.payload_max {
+        let is_command = matches!(payload, Payload::Command(_));
+        if is_command && payload.len() > base.config.payload_max {
             return Err(Refusal::TooLong);
         }
         let bytes = self.outstanding_bytes.saturating_add(payload.len());
         if self.outstanding.len() >= base.config.outstanding_max || bytes > base.config.outstanding_bytes_max {
             return Err(Refusal::Busy);
         }
-        let last = base.log_state.end();
-        let before = if last.epoch == self.epoch { last.counter } else { 0 };
+        if !is_command {
+            // What precedes a change of the voters may go to more servers than the change itself.
+            self.flush(base);
+        }
+        let end = base.log_state.end();
+        let before = if end.zxid.epoch == self.epoch { end.zxid.counter } else { 0 };
         let counter = before.checked_add(1).ok_or(Refusal::TransferringLeadership)?;
         let zxid = Zxid::new(self.epoch, counter);
         let size = payload.len();
         // The zxid is the next of the current epoch, so the log accepts it.
-        if base.append(last, vec![Txn { zxid, payload }], None).is_err() {
+        if base.append(end.zxid, vec![end.next(zxid, base.now, payload)], None).is_err() {
             return Err(Refusal::NoLeader);
+        }
+        if !is_command {
+            self.update_voters(base);
         }
         self.outstanding.push_back((zxid, size));
         self.outstanding_bytes += size;
@@ -45,9 +53,10 @@ impl Leading {
         if !txns.is_empty() {
             let message = ToFollower::Propose { after, txns: txns.to_vec() };
             self.send_to_all(base, &message, |follower| {
-                follower.votes && matches!(follower.progress, Progress::Synchronising | Progress::Active)
+                let is_ready = matches!(follower.progress, Progress::Synchronising | Progress::Active);
+                is_ready && follower.withheld_after.is_none()
             });
-            let end = base.log_state.end();
+            let end = base.log_state.end().zxid;
             if base.config.has_bug(InjectedBug::LeaderCountsBeforeFsync) {
                 self.durable = end;
             }
@@ -60,9 +69,7 @@ impl Leading {
 
     /// Handles ACK.
     pub(crate) fn acked(&mut self, base: &Base, peer: ServerId, zxid: Zxid) -> Next {
-        let Some(follower) = self.followers.get_mut(&peer).filter(|follower| follower.votes) else {
-            return Next::Impossible("ACK from an observer");
-        };
+        let Some(follower) = self.followers.get_mut(&peer) else { return Next::Stale };
         if zxid > base.log_state.history().last() {
             return Next::Impossible("ACK of a transaction that was not proposed");
         }
@@ -76,7 +83,7 @@ impl Leading {
         let mut points: Vec<Zxid> = self.followers.values().filter(active).map(|follower| follower.acked).collect();
         points.push(self.durable);
         points.sort_unstable_by(|a, b| b.cmp(a));
-        let needed = if base.config.has_bug(InjectedBug::CommitWithoutQuorum) { 1 } else { base.config.quorum() };
+        let needed = if base.config.has_bug(InjectedBug::CommitWithoutQuorum) { 1 } else { self.quorum };
         points.get(needed - 1).copied().unwrap_or_default()
     }
 
@@ -88,20 +95,12 @@ impl Leading {
         if point <= self.commit {
             return;
         }
-        let before = std::mem::replace(&mut self.commit, point);
+        self.commit = point;
         while let Some((_, size)) = self.outstanding.pop_front_if(|(zxid, _)| *zxid <= point) {
             self.outstanding_bytes -= size;
         }
-        let active = |follower: &crate::leading::Follower| follower.progress == Progress::Active;
-        self.send_to_all(base, &ToFollower::Commit(point), |follower| follower.votes && active(follower));
-        let sent = |follower: &crate::leading::Follower| {
-            matches!(follower.progress, Progress::Synchronising | Progress::Active)
-        };
-        if self.followers.values().any(|follower| !follower.votes && sent(follower)) {
-            let txns = base.log_state.history().between(before, point).cloned().collect();
-            let message = ToFollower::Inform { after: before, txns };
-            self.send_to_all(base, &message, |follower| !follower.votes && sent(follower));
-        }
+        self.send_withheld(base);
+        self.send_to_all(base, &ToFollower::Commit(point), |follower| follower.progress == Progress::Active);
         base.deliver(point);
     }
 }
@@ -109,9 +108,6 @@ impl Leading {
 impl Following {
     /// Handles PROPOSE. Proposals that arrive together are written and acknowledged together.
     pub(crate) fn proposed(&mut self, base: &mut Base, after: Zxid, txns: Vec<Txn>) -> Next {
-        if !base.votes() {
-            return Next::Impossible("PROPOSE to an observer");
-        }
         let Some(last) = txns.last().map(|txn| txn.zxid) else {
             return Next::Impossible("PROPOSE without transactions");
         };
@@ -137,42 +133,35 @@ impl Following {
         Next::Stay
     }
 
-    /// Handles INFORM.
-    pub(crate) fn informed(&self, base: &mut Base, after: Zxid, txns: Vec<Txn>) -> Next {
-        if base.votes() {
-            return Next::Impossible("INFORM to a voter");
-        }
-        let Some(last) = txns.last().map(|txn| txn.zxid) else {
-            return Next::Impossible("INFORM without transactions");
-        };
-        if base.append(after, txns, None).is_err() {
-            return Next::Impossible("INFORM does not follow the last transaction");
-        }
-        // Before the broadcast phase, UPTODATE announces the commit point.
-        if matches!(self.stage, FollowerStage::Broadcast(_)) {
-            base.deliver(last);
-        }
-        Next::Stay
-    }
-
     /// Handles the leader's reply to a forwarded proposal.
-    pub(crate) fn forwarded(&mut self, base: &mut Base, request: Request, zxid: Option<Zxid>) -> Next {
+    pub(crate) fn forwarded(&mut self, base: &mut Base, request: Request, zxid: Result<Zxid, Refusal>) -> Next {
         if !self.pending.remove(&request) {
             return Next::Impossible("reply to an unknown request");
         }
-        match zxid {
-            Some(zxid) => base.out.push(crate::Action::Proposed { request, zxid }),
-            None => base.refuse(request, Refusal::Busy),
-        }
+        base.answer(request, zxid);
         Next::Stay
     }
 
     /// Forwards a local proposal to the leader.
-    pub(crate) fn propose_local(&mut self, base: &mut Base, request: Request, payload: Bytes) {
-        if payload.len() > base.config.payload_max {
+    pub(crate) fn propose_local(
+        &mut self,
+        base: &mut Base,
+        request: Request,
+        (payload, in_epoch): (Bytes, Option<Epoch>),
+    ) {
+        if in_epoch.is_some() {
+            base.refuse(request, Refusal::OtherEpoch);
+        } else if payload.len() > base.config.payload_max {
             base.refuse(request, Refusal::TooLong);
         } else if self.track_request(base, request) {
             self.send(base, ToLeader::Forward { request, payload });
+        }
+    }
+
+    /// Forwards a change of the voters to the leader.
+    pub(crate) fn change_members(&mut self, base: &mut Base, request: Request, change: MemberChange) {
+        if self.track_request(base, request) {
+            self.send(base, ToLeader::ChangeMembers { request, change });
         }
     }
 }

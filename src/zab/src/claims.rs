@@ -14,7 +14,7 @@
 //! - the first epoch of a server with acceptedEpoch 0, up to [`FIRST_MAX`], so that a new server can join a cluster of any age.
 //!
 //! A rejected claim closes the connection and has no other effect: the quorum continues without its sender. A server whose own acceptedEpoch is
-//! bogus, or that was away for longer than the budget covers, rejoins with a new log (`crossdock cluster init --lost`).
+//! bogus, or that was away for longer than the budget covers, rejoins with a new log (`crossdock cluster init`).
 
 use crate::Epoch;
 use crate::base::Base;
@@ -73,14 +73,12 @@ impl Base {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-    use crate::{Config, LogState, ServerId, Zxid};
+    use crate::{Config, LogId, LogState, ServerId, Zxid};
 
     #[test]
     fn many_small_steps_count_as_a_leap() {
-        let config = Config::new(ServerId(1), BTreeSet::from([ServerId(1), ServerId(2), ServerId(3)]));
+        let config = Config::new(ServerId(1), LogId(1));
         let mut base = Base::new(config, LogState::default(), Zxid::ZERO);
         let accepted = (1..2 * LEAP_MAX).take_while(|epoch| base.accept_claim(Epoch(*epoch))).count();
         assert_eq!(accepted, LEAP_MAX as usize + 1);

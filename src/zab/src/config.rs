@@ -1,17 +1,20 @@
-//! The members of the cluster, timeouts and limits.
+//! The identity, timeouts and limits of a server.
 
 use std::collections::BTreeSet;
 
-use crate::ServerId;
 use crate::injected_bug::InjectedBug;
+use crate::{LogId, ServerId};
 
 /// The cluster as one server sees it. Times are in ticks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Config {
     /// This server.
     pub id: ServerId,
-    /// The voters: a majority of them is a quorum. A server that is not a voter is an observer.
-    pub voters: BTreeSet<ServerId>,
+    /// Its log.
+    pub log: LogId,
+    /// The voters, this server among them, with which a server whose log is new may form a cluster. They must all be
+    /// connected for that, have new logs, and want the same. Without effect once the log belongs to a cluster.
+    pub founders: BTreeSet<ServerId>,
     /// Interval between heartbeats of a leader.
     pub heartbeat_ticks: u32,
     /// Timeout without a heartbeat: a follower leaves its leader, a leader drops a follower or steps down without a
@@ -51,10 +54,11 @@ pub struct Config {
 impl Config {
     /// The default timeouts and limits, for ticks of 20 ms.
     #[must_use]
-    pub fn new(id: ServerId, voters: BTreeSet<ServerId>) -> Self {
+    pub fn new(id: ServerId, log: LogId) -> Self {
         Self {
             id,
-            voters,
+            log,
+            founders: BTreeSet::new(),
             heartbeat_ticks: 5,
             sync_ticks: 35,
             init_ticks: 250,
@@ -75,12 +79,6 @@ impl Config {
         }
     }
 
-    /// The size of a quorum.
-    #[must_use]
-    pub fn quorum(&self) -> usize {
-        self.voters.len() / 2 + 1
-    }
-
     /// Whether that bug is injected.
     #[cfg_attr(not(feature = "injected-bugs"), expect(clippy::unused_self, reason = "only tests inject bugs"))]
     pub(crate) fn has_bug(&self, bug: InjectedBug) -> bool {
@@ -91,11 +89,5 @@ impl Config {
             let _ = bug;
             false
         }
-    }
-
-    /// Whether this server is a voter.
-    #[must_use]
-    pub fn is_voter(&self) -> bool {
-        self.voters.contains(&self.id)
     }
 }

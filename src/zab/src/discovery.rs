@@ -3,12 +3,12 @@
 use crate::base::{Base, Next};
 use crate::injected_bug::InjectedBug;
 use crate::leading::{Follower, Progress, Stage};
-use crate::{Epoch, Fatal, Message, ServerId, ToFollower, ToLeader, Write, Zxid};
+use crate::{Epoch, Fatal, Message, Point, ServerId, ToFollower, ToLeader, Write};
 
 impl crate::leading::Leading {
     /// Chooses the new epoch once a quorum follows. It is durable here before NEWEPOCH is sent.
     pub(crate) fn gather(&mut self, base: &mut Base) -> Next {
-        if self.stage != Stage::Gathering || self.voters(|_| true) + 1 < base.config.quorum() {
+        if self.stage != Stage::Gathering || self.voters(|_| true) + 1 < self.quorum {
             return Next::Stay;
         }
         let known = self.followers.values().filter(|follower| follower.votes).map(|follower| match follower.progress {
@@ -18,7 +18,6 @@ impl crate::leading::Leading {
         let highest = known.fold(base.known_epoch(), Epoch::max);
         let Some(epoch) = highest.next() else { return Next::Stop(Fatal::EpochsExhausted) };
         self.epoch = epoch;
-        self.lost_before_epoch = base.returning.clone();
         let recipients = self.followers.values_mut().filter(|follower| matches!(follower.progress, Progress::Known(_)));
         let messages = recipients.map(|follower| {
             follower.progress = Progress::NewEpochSent;
@@ -74,13 +73,18 @@ impl crate::leading::Leading {
     }
 
     /// Handles ACKEPOCH.
-    pub(crate) fn ack_epoch(&mut self, base: &mut Base, peer: ServerId, history: (Epoch, Zxid), is_new: bool) -> Next {
+    pub(crate) fn ack_epoch(&mut self, base: &mut Base, peer: ServerId, history: (Epoch, Point), is_new: bool) -> Next {
         match self.followers.get_mut(&peer) {
+            Some(follower) if Self::differs(base, history.1) => {
+                follower.progress = Progress::Differs(history.1.zxid);
+                return self.judge(base);
+            }
             Some(follower) => {
-                if follower.votes && history > base.history() {
-                    base.later.insert(peer, history);
+                let (current, last) = (history.0, history.1.zxid);
+                if follower.votes && (current, last) > base.history() {
+                    base.later.insert(peer, (current, last));
                 }
-                follower.progress = Progress::EpochAcked { current: history.0, last: history.1, is_new };
+                follower.progress = Progress::EpochAcked { current, last, is_new };
             }
             None => return Next::Stale,
         }
@@ -109,11 +113,11 @@ impl crate::leading::Leading {
             _ => None,
         };
         let counted = self.voters(|follower| has_later_history(follower) == Some(false));
-        if self.stage == Stage::Discovery && counted + 1 >= base.config.quorum() {
+        if self.stage == Stage::Discovery && counted + 1 >= self.quorum {
             return self.synchronise_all(base);
         }
         let is_refused = self.voters(|follower| has_later_history(follower) == Some(true)) > 0;
-        if is_refused && counted + self.unanswered(base) + 1 < base.config.quorum() {
+        if is_refused && counted + self.unanswered(base) + 1 < self.quorum {
             return Next::StepDown;
         }
         Next::Stay
@@ -122,9 +126,11 @@ impl crate::leading::Leading {
     /// The number of connected voters that may still accept the epoch.
     fn unanswered(&self, base: &Base) -> usize {
         let may_accept = |peer: &&ServerId| match self.followers.get(*peer) {
-            Some(follower) => follower.votes && !matches!(follower.progress, Progress::EpochAcked { .. }),
+            Some(follower) => {
+                follower.votes && !matches!(follower.progress, Progress::EpochAcked { .. } | Progress::Differs(_))
+            }
             // It has not asked to follow yet.
-            None => base.config.voters.contains(*peer) && !base.returning.contains_key(*peer),
+            None => base.is_voter(**peer),
         };
         base.links.keys().filter(may_accept).count()
     }
@@ -141,7 +147,7 @@ impl crate::following::Following {
             return Next::Impossible("NEWEPOCH exceeds what elections can have reached");
         }
         debug_assert!(base.is_drained(), "ACKEPOCH reports a durable history");
-        let (current, last) = (base.log_state.current_epoch(), base.log_state.history().last());
+        let (current, last) = (base.log_state.current_epoch(), base.log_state.history().end());
         let again =
             base.config.has_bug(InjectedBug::CountEqualEpoch) || base.config.has_bug(InjectedBug::FollowSmallerEpoch);
         let answer = ToLeader::AckEpoch { epoch, current, last, is_new: epoch > accepted || again };

@@ -1,8 +1,12 @@
 //! Phase 0: fast leader election (ZooKeeper's `FastLeaderElection`).
 //!
-//! Every looking server sends all voters its vote for the best candidate it knows. A round ends once a quorum agrees
+//! Every looking server sends all others its vote for the best candidate it knows. A round ends once a quorum agrees
 //! and no reachable voter disagrees. Election only has to find a likely leader quickly; phase 1 makes sure that the
 //! leader is safe.
+//!
+//! Memberships may differ. A server votes for the best candidate even if it knows it as no voter, and servers that are no
+//! voters, as far as they know, vote as well, but not for themselves: whose vote counts is for the others to decide. A
+//! server that was added may be needed for a quorum before the others, or itself, know that it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +19,8 @@ pub(crate) struct Election {
     vote: Vote,
     /// Votes of other looking servers in this round.
     votes: BTreeMap<ServerId, Vote>,
-    /// Servers that look for a leader without voting; nobody waits for their votes.
-    asking: BTreeSet<ServerId>,
+    /// The voters that servers without a membership want to form a cluster of.
+    pub(crate) forming: BTreeMap<ServerId, BTreeSet<ServerId>>,
     /// Notifications of servers that have found a leader.
     settled: BTreeMap<ServerId, Notification>,
     /// Ticks since a quorum agreed.
@@ -35,42 +39,44 @@ impl Election {
         let mut this = Self {
             vote,
             votes: BTreeMap::new(),
-            asking: BTreeSet::new(),
+            forming: BTreeMap::new(),
             settled: BTreeMap::new(),
             agreed_ticks: 0,
             ticks_since_sent: 0,
         };
         this.send_to_all(base);
-        let next = this.decide(base);
+        let next = match this.form(base) {
+            Next::Stay => this.decide(base),
+            next => next,
+        };
         (this, next)
     }
 
     fn notification(&self, base: &Base) -> Message {
-        let state = if base.votes() { ServerState::Looking } else { ServerState::Asking };
-        Message::Vote(Notification { vote: self.vote, round: base.round, state })
+        Message::Vote(Notification { vote: self.vote, round: base.round, state: ServerState::Looking })
     }
 
     fn send_to_all(&mut self, base: &mut Base) {
         self.ticks_since_sent = 0;
         let message = self.notification(base);
-        base.send_to_voters(&message);
+        base.send_to_all(&message);
+        Self::announce_forming(base);
     }
 
     pub(crate) fn link_up(&mut self, base: &mut Base, peer: ServerId) {
         let own = base.own_vote();
-        if base.votes() && own > self.vote {
+        if own > self.vote {
             // The new connection gives this server a quorum, so it can be a candidate.
             self.change(own);
             self.send_to_all(base);
             return;
         }
         self.send_to(base, peer);
+        Self::announce_forming(base);
     }
 
     fn send_to(&self, base: &mut Base, peer: ServerId) {
-        if base.config.voters.contains(&peer)
-            && let Some(link) = base.links.get(&peer).copied()
-        {
+        if let Some(link) = base.links.get(&peer).copied() {
             let message = self.notification(base);
             base.send(link, message);
         }
@@ -79,6 +85,7 @@ impl Election {
     pub(crate) fn link_down(&mut self, base: &mut Base, peer: ServerId) -> Next {
         self.votes.remove(&peer);
         self.settled.remove(&peer);
+        self.forming.remove(&peer);
         let is_isolated = self.vote.server == base.config.id && base.own_vote() < self.vote;
         if self.vote.server == peer || is_isolated {
             // The candidate is unreachable, or is this server and has lost its quorum.
@@ -101,15 +108,8 @@ impl Election {
     }
 
     pub(crate) fn vote(&mut self, base: &mut Base, peer: ServerId, received: Notification) -> Next {
-        let is_voter = base.config.voters.contains(&peer);
-        if !is_voter || received.state == ServerState::Asking {
-            // A looking server wants to know the leader; this one knows none.
-            self.votes.remove(&peer);
-            self.asking.insert(peer);
-            return self.decide(base);
-        }
-        self.asking.remove(&peer);
         if received.state != ServerState::Looking {
+            // Not only voters know the leader: the membership may have changed.
             self.settled.insert(peer, received);
             self.votes.remove(&peer);
             return match self.join(base) {
@@ -118,26 +118,42 @@ impl Election {
             };
         }
         self.settled.remove(&peer);
-        if !base.votes() {
+        let is_credible = Self::is_credible(base, peer, received.vote);
+        if received.round < base.round {
+            // The sender is in an earlier round and learns of this one.
+            self.send_to(base, peer);
             return Next::Stay;
         }
         if received.round > base.round {
             base.round = received.round;
             self.votes.clear();
-            self.change(base.own_vote().max(received.vote));
+            let own = base.own_vote();
+            self.change(if is_credible { own.max(received.vote) } else { own });
             self.send_to_all(base);
-        } else if received.round < base.round {
-            // The sender is in an earlier round and learns of this one.
-            self.send_to(base, peer);
-            return Next::Stay;
+        } else if !is_credible {
+            self.votes.remove(&peer);
+            return self.decide(base);
         } else if received.vote > self.vote {
             self.change(received.vote);
             self.send_to_all(base);
+        } else if received.vote < self.vote && peer == self.vote.server {
+            // The candidate does not stand for that vote, or no longer.
+            let (fresh, next) = Self::start(base);
+            *self = fresh;
+            return next;
         } else if received.vote < self.vote && !self.votes.contains_key(&peer) {
             self.send_to(base, peer);
         }
         self.votes.insert(peer, received.vote);
         self.decide(base)
+    }
+
+    /// Whether to believe a vote. Only the candidate itself knows its history, and whether it can lead; others may have
+    /// it from an earlier time. Known voters are believed all the same: they find out when they lead.
+    fn is_credible(base: &Base, sender: ServerId, vote: Vote) -> bool {
+        let is_own = vote.server == base.config.id;
+        let is_voter = || base.membership().is_some_and(|membership| membership.voters.contains_key(&vote.server));
+        vote.server == sender || if is_own { base.votes() } else { is_voter() }
     }
 
     fn change(&mut self, vote: Vote) {
@@ -146,8 +162,8 @@ impl Election {
     }
 
     fn has_quorum(&self, base: &Base) -> bool {
-        let others = base.config.voters.iter().filter(|voter| self.agrees(base, **voter)).count();
-        others + 1 >= base.config.quorum()
+        let voters = base.links.keys().filter(|peer| base.is_voter(**peer));
+        voters.filter(|voter| self.agrees(base, **voter)).count() + 1 >= base.quorum()
     }
 
     /// Whether the voter votes for the same candidate, or already follows this server and waits for it.
@@ -162,8 +178,7 @@ impl Election {
         if !base.votes() || !self.has_quorum(base) {
             return Next::Stay;
         }
-        let voters = |peer: &&ServerId| base.config.voters.contains(peer) && !self.asking.contains(peer);
-        let mut reachable = base.links.keys().filter(voters);
+        let mut reachable = base.links.keys().filter(|peer| base.is_voter(**peer));
         let all_agree = reachable.all(|peer| self.agrees(base, *peer));
         if !all_agree && self.agreed_ticks < base.config.vote_ticks {
             return Next::Stay;
@@ -183,9 +198,11 @@ impl Election {
             return leaders.get(chosen).map_or(Next::Stay, |(_, received)| Next::Follow(received.vote));
         }
         for (leader, received) in leaders {
-            let support = self.settled.values().filter(|other| other.vote.server == *leader).count();
-            let is_wanted = base.votes() && self.vote.server == *leader;
-            if received.state == ServerState::Established || is_wanted || support >= base.config.quorum() {
+            let supports =
+                |(peer, other): &(&ServerId, &Notification)| other.vote.server == *leader && base.is_voter(**peer);
+            let support = self.settled.iter().filter(supports).count();
+            let is_wanted = self.vote.server == *leader;
+            if received.state == ServerState::Established || is_wanted || support >= base.quorum() {
                 base.round = received.round;
                 return Next::Follow(received.vote);
             }

@@ -6,7 +6,7 @@ use crate::base::{Base, Next};
 use crate::injected_bug::InjectedBug;
 use crate::{
     Epoch, Link, Message, Notification, Refusal, Request, Role, ServerId, ServerState, Session, ToFollower, ToLeader,
-    Vote, Write,
+    Vote,
 };
 
 /// How far this follower has got.
@@ -24,6 +24,8 @@ pub(crate) enum Stage {
     Synchronised(Epoch),
     /// The epoch is established.
     Broadcast(Epoch),
+    /// The follower's history differs from the leader's, which decides what that means.
+    Differing,
 }
 
 /// A server that follows a leader.
@@ -71,8 +73,7 @@ impl Following {
 
     fn ask_to_follow(&self, base: &mut Base) {
         let accepted = base.log_state.accepted_epoch();
-        let returning = base.log_state.returning().filter(|_| !base.votes());
-        self.send(base, ToLeader::FollowerInfo { accepted, returning });
+        self.send(base, ToLeader::FollowerInfo { accepted });
     }
 
     /// Handles a peer's state. If the leader now leads, it may have missed the earlier CEPOCH.
@@ -130,17 +131,23 @@ impl Following {
         }
         match (self.stage, message) {
             (_, ToFollower::Ping { number }) => {
-                self.send(base, ToLeader::Pong { number });
+                let delivered = base.log_state.history().point_at(base.delivered).unwrap_or_default();
+                self.send(base, ToLeader::Pong { number, delivered });
                 Next::Stay
             }
+            (_, ToFollower::Differs(points)) => Self::diverged(base, &points),
+            // The leader has sent its history before it learned of the difference.
+            (Stage::Differing, _) => Next::Stay,
             (_, ToFollower::Resigned { successor }) => {
                 base.preferred = successor == Some(base.config.id);
                 Next::StepDown
             }
             (Stage::Discovery, ToFollower::NewEpoch(epoch)) => self.new_epoch(base, epoch),
-            (Stage::EpochAcked(epoch), ToFollower::Diff) => self.sync_begin(base, epoch, &[]),
+            (Stage::EpochAcked(epoch), ToFollower::Diff(summary)) => self.diff(base, epoch, summary),
             (Stage::EpochAcked(epoch), ToFollower::Truncate(to)) => self.truncate(base, epoch, to),
-            (Stage::EpochAcked(epoch), ToFollower::Snapshot { zxid, blob }) => self.install(base, epoch, zxid, blob),
+            (Stage::EpochAcked(epoch), ToFollower::Snapshot { summary, blob }) => {
+                self.install(base, epoch, summary, blob)
+            }
             (Stage::Synchronisation(_), ToFollower::Sync { after, txns }) => Self::sync(base, after, txns),
             (Stage::Synchronisation(epoch), ToFollower::NewLeader(named)) => self.new_leader(base, epoch, named),
             (Stage::Synchronised(epoch), ToFollower::UpToDate { commit }) => self.up_to_date(base, epoch, commit),
@@ -148,21 +155,9 @@ impl Following {
                 self.proposed(base, after, txns)
             }
             (Stage::Broadcast(_), ToFollower::Commit(zxid)) => Self::committed(base, zxid),
-            (Stage::Synchronised(_) | Stage::Broadcast(_), ToFollower::Inform { after, txns }) => {
-                self.informed(base, after, txns)
-            }
-            (Stage::Broadcast(_), ToFollower::Returned) => Self::returned(base),
             (Stage::Broadcast(_), ToFollower::Forwarded { request, zxid }) => self.forwarded(base, request, zxid),
             (Stage::Broadcast(_), ToFollower::ReadIndexed { request, zxid }) => self.read_indexed(base, request, zxid),
             _ => Next::Impossible("message not valid in this phase of a follower"),
-        }
-    }
-
-    /// Handles RETURNED: follows again, as a voter, once that is durable.
-    fn returned(base: &mut Base) -> Next {
-        match base.write(Write::Returned, Vec::new()) {
-            Ok(_) => Next::StepDown,
-            Err(_) => Next::Impossible("RETURNED to a server that did not lose its log"),
         }
     }
 

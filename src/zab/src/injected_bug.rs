@@ -38,15 +38,25 @@ pub enum InjectedBug {
     CountObservers,
     /// Reads are answered without confirmation by a quorum.
     ReadFromMemory,
-    /// A server that lost its log votes.
-    VoteWithoutLog,
-    /// A server that lost its log votes again in an epoch that began before the loss was known.
-    ReturnInOldEpoch,
+    /// A server votes with another log than the recorded one.
+    TrustUnknownLog,
+    /// The log of a voter is replaced in one step, instead of removing and adding the voter.
+    ReplaceInOneStep,
+    /// A change of the voters is proposed before the last one is committed.
+    TwoChangesAtOnce,
+    /// A voter that is removed gets the change before it is committed.
+    SendRemovalToRemoved,
+    /// A voter that is removed installs an epoch without the part of its initial history that is withheld from it.
+    WithholdInitialHistory,
+    /// A leader counts the quorums of the membership that it was elected with.
+    IgnoreNewMembers,
+    /// A cluster is formed by the servers that happen to be connected.
+    FormWithoutAll,
 }
 
 impl InjectedBug {
     /// All bugs.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::AckBeforeFsync,
         Self::LeaderCountsBeforeFsync,
         Self::AckNewLeaderBeforeFsync,
@@ -64,7 +74,12 @@ impl InjectedBug {
         Self::DiffForTrunc,
         Self::CountObservers,
         Self::ReadFromMemory,
-        Self::VoteWithoutLog,
-        Self::ReturnInOldEpoch,
+        Self::TrustUnknownLog,
+        Self::ReplaceInOneStep,
+        Self::TwoChangesAtOnce,
+        Self::SendRemovalToRemoved,
+        Self::WithholdInitialHistory,
+        Self::IgnoreNewMembers,
+        Self::FormWithoutAll,
     ];
 }

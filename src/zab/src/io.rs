@@ -2,19 +2,26 @@
 
 use bytes::Bytes;
 
-use crate::{Epoch, InvalidWrite, Link, Message, Request, ServerId, Session, Txn, Write, WriteId, Zxid};
+use crate::{
+    Epoch, InvalidWrite, Link, LogId, MemberChange, Message, Request, ServerId, Session, Txn, Write, WriteId, Zxid,
+};
 
 /// An event that the driver reports.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Input {
     /// One tick has passed.
     Tick,
+    /// The time of the clock, in milliseconds since the Unix epoch: for the transactions that this server proposes from
+    /// now on. It may jump.
+    Now(u64),
     /// A connection to a peer is open. It replaces an earlier one.
     LinkUp {
         /// The peer.
         peer: ServerId,
         /// The connection.
         link: Link,
+        /// The log of the peer.
+        log: LogId,
     },
     /// A connection has ended.
     LinkDown {
@@ -47,6 +54,16 @@ pub enum Input {
         request: Request,
         /// The command.
         payload: Bytes,
+        /// Only if this server leads this epoch; the command is never forwarded. A leader that was deposed without
+        /// knowing it can therefore not decide anything, such as that a lease has expired.
+        in_epoch: Option<Epoch>,
+    },
+    /// A local client changes the voters.
+    ChangeMembers {
+        /// The id of the request.
+        request: Request,
+        /// The change.
+        change: MemberChange,
     },
     /// A local client requests a linearizable read.
     Read {
@@ -56,7 +73,7 @@ pub enum Input {
     /// A snapshot of all transactions through this one is durable. All of them were delivered and are durable in the
     /// log.
     SnapshotTaken(Zxid),
-    /// If this server leads, transfer leadership to this server, or to any that is ready.
+    /// If this server leads, transfer leadership to that server, or to any that is ready.
     TransferLeadership(Option<ServerId>),
 }
 
@@ -144,6 +161,27 @@ pub enum Refusal {
     /// The leader is about to step down.
     #[error("the leader is transferring leadership")]
     TransferringLeadership,
+    /// This server does not lead the named epoch.
+    #[error("this server does not lead that epoch")]
+    OtherEpoch,
+    /// Another change of the voters is not committed yet.
+    #[error("another change of the voters is in progress")]
+    ChangeInProgress,
+    /// The server is a voter already.
+    #[error("the server is a voter already")]
+    AlreadyVotes,
+    /// The server is not a voter.
+    #[error("the server is not a voter")]
+    NoVoter,
+    /// The server is not connected to the leader, or does not have all transactions yet.
+    #[error("the server is not up to date with the leader")]
+    NotFollowing,
+    /// The leader itself is to be removed.
+    #[error("the leader cannot be removed: transfer leadership first")]
+    Leads,
+    /// Of the voters that would remain, no majority is up to date with the leader.
+    #[error("no majority of the remaining voters is up to date with the leader")]
+    NoQuorum,
 }
 
 /// The role of a server.
@@ -170,6 +208,19 @@ pub enum Fatal {
         /// The last transaction applied here.
         delivered: Zxid,
     },
+    /// A quorum has another history.
+    #[error(
+        "this server's history differs from that of the other voters: the same through {same}, different at {different}"
+    )]
+    OtherHistory {
+        /// The last transaction that is known to be the same.
+        same: Zxid,
+        /// The first transaction that is known to differ.
+        different: Zxid,
+    },
+    /// A quorum of followers has another history.
+    #[error("the histories of a quorum differ from this server's at or before {0}")]
+    Outnumbered(Zxid),
     /// The histories differ in a way that Zab excludes.
     #[error("the leader's history conflicts with this server's: {0}")]
     Diverged(InvalidWrite),

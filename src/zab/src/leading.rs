@@ -6,8 +6,8 @@ use crate::base::{Base, Next};
 use crate::injected_bug::InjectedBug;
 use crate::reads::Reads;
 use crate::{
-    Epoch, Link, Message, Notification, Refusal, Request, Role, ServerId, ServerState, Session, ToFollower, ToLeader,
-    Vote, WriteId, Zxid,
+    Epoch, Link, LogId, Message, Notification, Payload, Refusal, Request, Role, ServerId, ServerState, Session,
+    ToFollower, ToLeader, Vote, WriteId, Zxid,
 };
 
 /// How far this leader has got.
@@ -38,6 +38,8 @@ pub(crate) enum Progress {
     Synchronising,
     /// It has the leader's history.
     Active,
+    /// Its history through this transaction is not the leader's.
+    Differs(Zxid),
 }
 
 /// A follower or observer.
@@ -45,16 +47,17 @@ pub(crate) enum Progress {
 pub(crate) struct Follower {
     pub(crate) link: Link,
     pub(crate) session: Session,
+    pub(crate) log: LogId,
     pub(crate) votes: bool,
     pub(crate) progress: Progress,
     /// All transactions through this one are durable there.
     pub(crate) acked: Zxid,
+    /// What follows this transaction is withheld from it until a change of the voters is committed.
+    pub(crate) withheld_after: Option<Zxid>,
     /// Ticks since its last message.
     silent_ticks: u32,
     /// The last heartbeat that it answered.
     pub(crate) pong: u64,
-    /// The id of its log if the log replaces a lost one.
-    pub(crate) returning: Option<u64>,
 }
 
 /// A follower's progress, as its leader knows.
@@ -64,8 +67,7 @@ pub struct FollowerStatus {
     pub server: ServerId,
     /// It has the leader's history and gets all new transactions.
     pub is_active: bool,
-    /// The number of transactions not known to be durable there. `None` if unknown: an observer does not acknowledge,
-    /// and the transactions may no longer be in memory.
+    /// The number of transactions not known to be durable there. `None` if they are no longer in memory.
     pub lag: Option<usize>,
 }
 
@@ -75,6 +77,8 @@ pub(crate) struct Leading {
     vote: Vote,
     pub(crate) stage: Stage,
     pub(crate) epoch: Epoch,
+    /// The size of a quorum of the membership in effect.
+    pub(crate) quorum: usize,
     pub(crate) followers: BTreeMap<ServerId, Follower>,
     /// The write after which this server counts as having the epoch's history.
     pub(crate) installing: Option<WriteId>,
@@ -89,8 +93,6 @@ pub(crate) struct Leading {
     pub(crate) outstanding: VecDeque<(Zxid, usize)>,
     pub(crate) outstanding_bytes: usize,
     pub(crate) reads: Reads,
-    /// Servers known to have lost their logs before the first NEWEPOCH of this epoch.
-    pub(crate) lost_before_epoch: BTreeMap<ServerId, u64>,
     /// A leadership transfer: the requested successor, and its age in ticks. The leader refuses new proposals and steps
     /// down once all pending ones are committed.
     transfer: Option<(Option<ServerId>, u32)>,
@@ -108,6 +110,7 @@ impl Leading {
             vote,
             stage: Stage::Gathering,
             epoch: Epoch(0),
+            quorum: base.quorum(),
             followers: BTreeMap::new(),
             installing: None,
             installed: false,
@@ -117,7 +120,6 @@ impl Leading {
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
             reads: Reads::default(),
-            lost_before_epoch: BTreeMap::new(),
             transfer: None,
             attempt_ticks: 0,
             ticks_without_quorum: 0,
@@ -125,7 +127,7 @@ impl Leading {
         };
         // Peers that already follow sent CEPOCH before this server knew that it leads.
         let vote = Message::Vote(this.notification(base));
-        base.send_to_voters(&vote);
+        base.send_to_all(&vote);
         let next = this.gather(base);
         (this, next)
     }
@@ -135,7 +137,7 @@ impl Leading {
         let of = |(server, follower): (&ServerId, &Follower)| FollowerStatus {
             server: *server,
             is_active: follower.progress == Progress::Active,
-            lag: follower.votes.then(|| base.log_state.history().count_after(follower.acked)).flatten(),
+            lag: base.log_state.history().count_after(follower.acked),
         };
         self.followers.iter().map(of).collect()
     }
@@ -175,7 +177,7 @@ impl Leading {
         session: Session,
         message: ToLeader,
     ) -> Next {
-        if let ToLeader::FollowerInfo { accepted, returning } = message {
+        if let ToLeader::FollowerInfo { accepted } = message {
             if self.has_session(peer, link, session) {
                 // A repeated CEPOCH.
                 return Next::Stay;
@@ -184,21 +186,17 @@ impl Leading {
                 self.followers.remove(&peer);
                 return Next::Impossible("acceptedEpoch exceeds what elections can have reached");
             }
-            let is_voter = base.config.voters.contains(&peer) && returning.is_none();
-            let votes = is_voter || base.config.has_bug(InjectedBug::CountObservers);
-            // It did not vote, so none of its old acknowledgements counts here.
-            if let Some(number) = returning.filter(|_| base.config.voters.contains(&peer)) {
-                base.returning.insert(peer, number);
-            }
+            let Some(log) = base.logs.get(&peer).copied() else { return Next::Stale };
             let follower = Follower {
                 link,
                 session,
-                votes,
+                log,
+                votes: base.is_voter(peer) || base.config.has_bug(InjectedBug::CountObservers),
                 progress: Progress::Known(accepted),
                 acked: Zxid::ZERO,
+                withheld_after: None,
                 silent_ticks: 0,
                 pong: 0,
-                returning,
             };
             self.followers.insert(peer, follower);
             return self.follower_info(base, peer, accepted);
@@ -210,7 +208,10 @@ impl Leading {
         }
         follower.silent_ticks = 0;
         match (follower.progress, message) {
-            (_, ToLeader::Pong { number }) => {
+            (_, ToLeader::Pong { delivered, .. }) if Self::differs(base, delivered) => {
+                Next::Impossible("what was delivered there is not in this leader's history")
+            }
+            (_, ToLeader::Pong { number, .. }) => {
                 follower.pong = follower.pong.max(number);
                 self.read_confirmed(base);
                 Next::Stay
@@ -231,10 +232,16 @@ impl Leading {
             }
             (Progress::Active, ToLeader::Ack(zxid)) => self.acked(base, peer, zxid),
             (Progress::Active, ToLeader::Forward { request, payload }) => {
-                let zxid = self.propose(base, payload).ok();
+                let zxid = self.propose(base, Payload::Command(payload));
                 self.send(base, peer, ToFollower::Forwarded { request, zxid });
                 Next::Stay
             }
+            (Progress::Active, ToLeader::ChangeMembers { request, change }) => {
+                let zxid = self.change_members(base, change);
+                self.send(base, peer, ToFollower::Forwarded { request, zxid });
+                Next::Stay
+            }
+            (Progress::Synchronising, ToLeader::Differs(zxid)) => self.follower_differs(base, peer, zxid),
             (Progress::Active, ToLeader::ReadIndex { request }) => {
                 self.read(base, Some((peer, link, session)), request);
                 Next::Stay
@@ -272,7 +279,7 @@ impl Leading {
             Stage::Broadcast => u32::MAX,
         };
         let active = self.voters(|follower| follower.progress == Progress::Active);
-        let has_quorum = self.stage != Stage::Broadcast || active + 1 >= base.config.quorum();
+        let has_quorum = self.stage != Stage::Broadcast || active + 1 >= self.quorum;
         self.ticks_without_quorum = if has_quorum { 0 } else { self.ticks_without_quorum + 1 };
         if self.attempt_ticks > limit || self.ticks_without_quorum > base.config.sync_ticks {
             return Next::StepDown;
@@ -283,7 +290,10 @@ impl Leading {
         }
         match self.transfer {
             Some(_) => self.continue_transfer(base),
-            None => self.let_returning_vote(base),
+            None => {
+                self.replace_lost_logs(base);
+                Next::Stay
+            }
         }
     }
 
@@ -349,14 +359,7 @@ impl Leading {
             to.is_none_or(|to| to == *id) && follower.votes && follower.acked == last
         };
         let found = self.followers.iter().find(|(id, follower)| ready(id, follower)).map(|(id, _)| *id);
-        let alone = base.config.voters.len() == 1;
-        if self.stage == Stage::Broadcast && self.commit == last && *to == Some(base.config.id) {
-            // This server wants to lead the next epoch as well.
-            base.preferred = true;
-            self.send_resigned(base, None);
-            self.followers.clear();
-            return Next::StepDown;
-        }
+        let alone = self.quorum == 1;
         if self.stage == Stage::Broadcast && self.commit == last && (found.is_some() || alone) {
             self.send_resigned(base, found);
             self.followers.clear();
@@ -385,10 +388,16 @@ impl Leading {
     }
 
     /// Proposes a command of a local client.
-    pub(crate) fn propose_local(&mut self, base: &mut Base, request: Request, payload: bytes::Bytes) {
-        match self.propose(base, payload) {
-            Ok(zxid) => base.out.push(crate::Action::Proposed { request, zxid }),
-            Err(refusal) => base.refuse(request, refusal),
-        }
+    pub(crate) fn propose_local(
+        &mut self,
+        base: &mut Base,
+        request: Request,
+        (payload, in_epoch): (bytes::Bytes, Option<Epoch>),
+    ) {
+        let proposed = match in_epoch.filter(|epoch| *epoch != self.epoch) {
+            Some(_) => Err(Refusal::OtherEpoch),
+            None => self.propose(base, Payload::Command(payload)),
+        };
+        base.answer(request, proposed);
     }
 }

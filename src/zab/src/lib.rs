@@ -10,14 +10,17 @@
 //!
 //! | module | phase | contents |
 //! | --- | --- | --- |
+//! | `forming` | | the founders of a cluster agree on its first membership |
 //! | `election` | 0 | fast leader election |
 //! | `discovery` | 1 | a quorum accepts a new epoch |
 //! | `synchronisation` | 2 | a quorum adopts the leader's history |
 //! | `broadcast` | 3 | proposals, acknowledgements, commits |
 //! | `reads` | 3 | linearizable reads |
 //! | `leading`, `following` | 1–3 | the two roles: which messages are valid in which stage |
+//! | `members` | 3 | changes of the voters |
+//! | `divergence` | 1–3 | detects that histories differ |
 //! | `claims` | 1 | bounds on the epochs that peers may claim |
-//! | `log_state` | | the result of a log's writes, shared by recovery and the running server |
+//! | `log_state`, `history` | | the result of a log's writes, shared by recovery and the running server |
 //!
 //! Safety is encoded in the types. A message that requires a durable write travels with that write
 //! ([`Action::Persist`]). The write that ends a synchronisation also installs the epoch ([`Write`]). Numbered
@@ -29,25 +32,34 @@ mod broadcast;
 mod claims;
 mod config;
 mod discovery;
+mod divergence;
 mod election;
 mod following;
+mod forming;
+mod history;
 mod ids;
 mod injected_bug;
 mod io;
 mod leading;
 mod log_state;
+mod members;
+mod membership;
 mod message;
 mod reads;
 mod synchronisation;
+mod txn;
 mod vote;
 mod zab;
 
 pub use config::Config;
-pub use ids::{Blob, Epoch, Link, Request, ServerId, Session, WriteId, Zxid};
+pub use history::History;
+pub use ids::{Blob, ClusterId, Epoch, Link, LogId, Request, ServerId, Session, WriteId, Zxid};
 pub use injected_bug::InjectedBug;
 pub use io::{Action, Fatal, Input, Refusal, Role};
 pub use leading::FollowerStatus;
-pub use log_state::{History, InvalidWrite, LogState, Txn, Write};
+pub use log_state::{InvalidWrite, LogState, Write};
+pub use membership::{MemberChange, Membership};
 pub use message::{Message, ToFollower, ToLeader};
+pub use txn::{Payload, Point, Summary, Txn};
 pub use vote::{Notification, ServerState, Vote};
 pub use zab::{Rejected, Zab};

@@ -3,35 +3,26 @@
 //! [`LogState::apply`] is the only function that applies a write. Recovery feeds it the writes on disk, a running
 //! server the writes it is about to persist, so both arrive at the same state.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
-use bytes::Bytes;
-
-use crate::{Blob, Epoch, Zxid};
-
-/// A transaction: a command and its position in the order.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Txn {
-    /// The position.
-    pub zxid: Zxid,
-    /// The command, opaque to this crate.
-    pub payload: Bytes,
-}
+use crate::{Blob, Epoch, History, Membership, Point, Summary, Txn, Zxid};
 
 /// A write to a log. A synchronisation is atomic: everything after `SyncBegin` takes effect with its `EpochInstalled`,
 /// and is discarded without it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Write {
+    /// Sets the first membership, of a log without one and without transactions. Discards an open synchronisation.
+    Form(Arc<Membership>),
     /// Sets acceptedEpoch: the server follows no leader of an earlier epoch.
     AcceptEpoch(Epoch),
     /// Starts to adopt the history of this epoch's leader.
     SyncBegin(Epoch),
-    /// Removes all transactions after this one, which exists.
-    Truncate(Zxid),
+    /// Removes all transactions after this point, which exists.
+    Truncate(Point),
     /// Replaces the whole history by a snapshot.
     Install {
-        /// The last transaction in the snapshot.
-        zxid: Zxid,
+        /// The transactions in the snapshot.
+        summary: Summary,
         /// The snapshot.
         blob: Blob,
     },
@@ -44,8 +35,6 @@ pub enum Write {
     },
     /// Completes the synchronisation and sets currentEpoch.
     EpochInstalled(Epoch),
-    /// Everything that was acknowledged before the log was lost is recovered ([`LogState::for_returning`]).
-    Returned,
 }
 
 /// Why a write is invalid.
@@ -60,9 +49,9 @@ pub enum InvalidWrite {
     /// The write is only valid within a synchronisation.
     #[error("no synchronisation is open")]
     NoSync,
-    /// No log was lost.
-    #[error("no log was lost")]
-    NotReturning,
+    /// There is a membership, or there are transactions.
+    #[error("the log already belongs to a cluster")]
+    AlreadyFormed,
     /// The transaction to truncate to does not exist.
     #[error("transaction {0} does not exist")]
     NoSuchTxn(Zxid),
@@ -74,105 +63,12 @@ pub enum InvalidWrite {
         /// The transaction that was to follow it.
         next: Zxid,
     },
-}
-
-/// Consecutive transactions. Those up to a floor have been discarded.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct History {
-    floor: Zxid,
-    snapshot: Zxid,
-    txns: VecDeque<Txn>,
-}
-
-impl History {
-    /// The last transaction.
-    #[must_use]
-    pub fn last(&self) -> Zxid {
-        self.txns.back().map_or(self.floor, |txn| txn.zxid)
-    }
-
-    /// The last discarded transaction; later ones are in memory.
-    #[must_use]
-    pub fn floor(&self) -> Zxid {
-        self.floor
-    }
-
-    /// The last transaction in the latest snapshot.
-    #[must_use]
-    pub fn snapshot(&self) -> Zxid {
-        self.snapshot
-    }
-
-    /// The last transaction (or the floor) at or before `zxid`; `None` below the floor.
-    #[must_use]
-    pub fn last_at_or_before(&self, zxid: Zxid) -> Option<Zxid> {
-        if zxid < self.floor {
-            return None;
-        }
-        match self.count_through(zxid) {
-            0 => Some(self.floor),
-            behind => Some(self.txns[behind - 1].zxid),
-        }
-    }
-
-    /// Whether the transaction is in memory or is the floor.
-    #[must_use]
-    pub fn contains(&self, zxid: Zxid) -> bool {
-        self.last_at_or_before(zxid) == Some(zxid)
-    }
-
-    /// The transactions after `after`, through `through`.
-    pub fn between(&self, after: Zxid, through: Zxid) -> impl Iterator<Item = &Txn> {
-        let (start, end) = (self.count_through(after), self.count_through(through));
-        self.txns.range(start.min(end)..end)
-    }
-
-    /// The number of transactions after `zxid`; `None` if some are no longer in memory and belong to another epoch.
-    #[must_use]
-    pub fn count_after(&self, zxid: Zxid) -> Option<usize> {
-        let last = self.last();
-        if zxid >= self.floor {
-            Some(self.txns.len() - self.count_through(zxid))
-        } else if zxid.epoch == last.epoch {
-            usize::try_from(last.counter - zxid.counter).ok()
-        } else {
-            None
-        }
-    }
-
-    /// The number of transactions in memory at or before `zxid`.
-    fn count_through(&self, zxid: Zxid) -> usize {
-        self.txns.partition_point(|txn| txn.zxid <= zxid)
-    }
-
-    fn truncate(&mut self, zxid: Zxid) -> Result<(), InvalidWrite> {
-        if zxid < self.floor && self.snapshot < self.floor {
-            // During recovery, a snapshot that is read later covers what was purged.
-            self.floor = zxid;
-            self.txns.clear();
-            return Ok(());
-        }
-        if !self.contains(zxid) || zxid < self.snapshot {
-            return Err(InvalidWrite::NoSuchTxn(zxid));
-        }
-        self.txns.truncate(self.count_through(zxid));
-        Ok(())
-    }
-
-    fn append(&mut self, after: Zxid, txns: &[Txn]) -> Result<(), InvalidWrite> {
-        let mut last = self.last();
-        if last != after {
-            return Err(InvalidWrite::Gap { last, next: txns.first().map_or(after, |txn| txn.zxid) });
-        }
-        for txn in txns {
-            if !txn.zxid.follows(last) {
-                return Err(InvalidWrite::Gap { last, next: txn.zxid });
-            }
-            last = txn.zxid;
-        }
-        self.txns.extend(txns.iter().cloned());
-        Ok(())
-    }
+    /// The history through this transaction differs from the one that the write belongs to.
+    #[error("the history through {after} is another one")]
+    OtherHistory {
+        /// The last transaction that both have.
+        after: Zxid,
+    },
 }
 
 /// A history under synchronisation.
@@ -189,23 +85,15 @@ pub struct LogState {
     current: Epoch,
     history: History,
     sync: Option<Sync>,
-    returning: Option<u64>,
 }
 
 impl LogState {
-    /// The state of a log whose beginning was purged. It is complete once a snapshot covers the purged part
-    /// ([`LogState::snapshot_taken`]).
+    /// The state of a log whose beginning was purged, through this point. It is complete once a snapshot covers the
+    /// purged part ([`LogState::snapshot_recovered`]).
     #[must_use]
-    pub fn starting_after(accepted: Epoch, current: Epoch, last: Zxid, returning: Option<u64>) -> Self {
-        let history = History { floor: last, snapshot: Zxid::ZERO, txns: VecDeque::new() };
-        Self { accepted, current, history, sync: None, returning }
-    }
-
-    /// The state of a new log that replaces a lost one. What the server accepted and acknowledged before is unknown.
-    /// `number` identifies the log; each replacement has its own.
-    #[must_use]
-    pub fn for_returning(number: u64) -> Self {
-        Self { returning: Some(number), ..Self::default() }
+    pub fn starting_after(accepted: Epoch, current: Epoch, last: Point) -> Self {
+        let history = History::after(Summary { point: last, membership: None }, Zxid::ZERO);
+        Self { accepted, current, history, sync: None }
     }
 
     /// acceptedEpoch: the highest accepted epoch.
@@ -228,8 +116,8 @@ impl LogState {
 
     /// The end of the history that is appended to; of the open synchronisation, if any.
     #[must_use]
-    pub fn end(&self) -> Zxid {
-        self.sync.as_ref().map_or(self.history.last(), |sync| sync.history.last())
+    pub fn end(&self) -> Point {
+        self.sync.as_ref().map_or(self.history.end(), |sync| sync.history.end())
     }
 
     /// Whether a synchronisation is open.
@@ -238,11 +126,10 @@ impl LogState {
         self.sync.is_some()
     }
 
-    /// The id of the log if it replaces a lost one and the server has not yet recovered everything it may have
-    /// acknowledged. The server must not vote then.
+    /// The membership that is in effect, without the effects of an open synchronisation.
     #[must_use]
-    pub fn returning(&self) -> Option<u64> {
-        self.returning
+    pub fn membership(&self) -> Option<&Arc<Membership>> {
+        self.history.membership()
     }
 
     /// Applies a write.
@@ -251,6 +138,10 @@ impl LogState {
     /// The reason why the write is invalid; the state is unchanged.
     pub fn apply(&mut self, write: &Write) -> Result<(), InvalidWrite> {
         match write {
+            Write::Form(membership) => {
+                self.history.form(Arc::clone(membership))?;
+                self.sync = None;
+            }
             Write::AcceptEpoch(epoch) if *epoch <= self.accepted => return Err(InvalidWrite::EpochNotNew(*epoch)),
             Write::AcceptEpoch(epoch) => {
                 self.sync = None;
@@ -258,12 +149,12 @@ impl LogState {
             }
             Write::SyncBegin(epoch) if *epoch != self.accepted => return Err(InvalidWrite::EpochNotAccepted(*epoch)),
             Write::SyncBegin(epoch) => self.sync = Some(Sync { epoch: *epoch, history: self.history.clone() }),
-            Write::Truncate(zxid) => self.open()?.history.truncate(*zxid)?,
-            Write::Install { zxid, .. } if zxid.epoch > self.open()?.epoch => {
-                return Err(InvalidWrite::EpochNotAccepted(zxid.epoch));
+            Write::Truncate(point) => self.open()?.history.truncate(*point)?,
+            Write::Install { summary, .. } if summary.point.zxid.epoch > self.open()?.epoch => {
+                return Err(InvalidWrite::EpochNotAccepted(summary.point.zxid.epoch));
             }
-            Write::Install { zxid, .. } => {
-                self.open()?.history = History { floor: *zxid, snapshot: *zxid, txns: VecDeque::new() };
+            Write::Install { summary, .. } => {
+                self.open()?.history = History::after(summary.clone(), summary.point.zxid);
             }
             Write::Append { after, txns } => match &mut self.sync {
                 Some(sync) => {
@@ -290,8 +181,6 @@ impl LogState {
                     self.current = *epoch;
                 }
             }
-            Write::Returned if self.returning.is_none() => return Err(InvalidWrite::NotReturning),
-            Write::Returned => self.returning = None,
         }
         Ok(())
     }
@@ -315,40 +204,42 @@ impl LogState {
     /// Records that a snapshot is durable, and discards the transactions it covers except the last `retained`, of at
     /// most `bytes` in total.
     pub fn snapshot_taken(&mut self, zxid: Zxid, retained: usize, bytes: usize) {
-        if zxid <= self.history.snapshot || !self.history.contains(zxid) {
-            return;
-        }
-        self.history.snapshot = zxid;
-        let mut left = bytes;
-        let inside = self.history.txns.iter().take(self.history.count_through(zxid)).rev().take(retained);
-        let kept = inside.take_while(|txn| {
-            let fits = txn.payload.len() <= left;
-            left = left.saturating_sub(txn.payload.len());
-            fits
-        });
-        let excess = self.history.count_through(zxid) - kept.count();
-        for txn in self.history.txns.drain(..excess) {
-            self.history.floor = txn.zxid;
-        }
+        self.history.snapshot_taken(zxid, retained, bytes);
+    }
+
+    /// Records a snapshot that was found on disk, which completes a log whose beginning was purged. Returns false if the
+    /// snapshot is not of this history.
+    #[must_use]
+    pub fn snapshot_recovered(&mut self, summary: &Summary) -> bool {
+        self.history.recover(summary)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::{LogId, Payload, ServerId};
 
     fn zxid(epoch: u32, counter: u32) -> Zxid {
         Zxid::new(Epoch(epoch), counter)
     }
 
-    fn txns(names: &[(u32, u32)]) -> Vec<Txn> {
-        names.iter().map(|(epoch, counter)| Txn { zxid: zxid(*epoch, *counter), payload: Bytes::new() }).collect()
+    /// Transactions that follow a point, at these positions.
+    fn txns(mut after: Point, names: &[(u32, u32)]) -> Vec<Txn> {
+        let mut made = Vec::new();
+        for (epoch, counter) in names {
+            made.push(after.next(zxid(*epoch, *counter), 5, Payload::Command(Bytes::from_static(b"x"))));
+            after = made[made.len() - 1].point();
+        }
+        made
     }
 
     /// The state after epoch 1 and three transactions.
     fn log_state() -> LogState {
         let mut log_state = LogState::default();
-        let append = Write::Append { after: Zxid::ZERO, txns: txns(&[(1, 1), (1, 2), (1, 3)]) };
+        let append = Write::Append { after: Zxid::ZERO, txns: txns(Point::default(), &[(1, 1), (1, 2), (1, 3)]) };
         for write in [Write::AcceptEpoch(Epoch(1)), Write::SyncBegin(Epoch(1)), Write::EpochInstalled(Epoch(1)), append]
         {
             log_state.apply(&write).expect("a valid write");
@@ -356,21 +247,26 @@ mod tests {
         log_state
     }
 
+    fn point(log_state: &LogState, epoch: u32, counter: u32) -> Point {
+        log_state.history().point_at(zxid(epoch, counter)).expect("it exists")
+    }
+
     #[test]
     fn a_synchronisation_takes_effect_once_it_is_complete() {
         let mut log_state = log_state();
         let before = log_state.clone();
+        let to = point(&log_state, 1, 2);
         let writes = [
             Write::AcceptEpoch(Epoch(3)),
             Write::SyncBegin(Epoch(3)),
-            Write::Truncate(zxid(1, 2)),
-            Write::Append { after: zxid(1, 2), txns: txns(&[(2, 1)]) },
+            Write::Truncate(to),
+            Write::Append { after: zxid(1, 2), txns: txns(to, &[(2, 1)]) },
         ];
         for write in &writes {
             log_state.apply(write).expect("a valid write");
         }
         assert_eq!((log_state.history(), log_state.current_epoch()), (before.history(), Epoch(1)));
-        assert_eq!(log_state.end(), zxid(2, 1));
+        assert_eq!(log_state.end().zxid, zxid(2, 1));
         log_state.apply(&Write::EpochInstalled(Epoch(3))).expect("a complete synchronisation");
         assert_eq!((log_state.history().last(), log_state.current_epoch()), (zxid(2, 1), Epoch(3)));
         assert!(!log_state.history().contains(zxid(1, 3)));
@@ -379,13 +275,19 @@ mod tests {
     #[test]
     fn gaps_unknown_truncation_points_and_old_epochs_are_rejected() {
         let gap = |last, next| Err(InvalidWrite::Gap { last, next });
+        let end = point(&log_state(), 1, 3);
+        let other = Point { hash: end.hash ^ 1, ..end };
         let cases = [
-            (Write::Append { after: zxid(1, 3), txns: txns(&[(1, 5)]) }, gap(zxid(1, 3), zxid(1, 5))),
-            (Write::Append { after: zxid(1, 2), txns: txns(&[(1, 4)]) }, gap(zxid(1, 3), zxid(1, 4))),
-            (Write::Append { after: zxid(1, 3), txns: txns(&[(2, 1)]) }, gap(zxid(1, 3), zxid(2, 1))),
+            (Write::Append { after: zxid(1, 3), txns: txns(end, &[(1, 5)]) }, gap(zxid(1, 3), zxid(1, 5))),
+            (Write::Append { after: zxid(1, 2), txns: txns(end, &[(1, 4)]) }, gap(zxid(1, 3), zxid(1, 4))),
+            (Write::Append { after: zxid(1, 3), txns: txns(end, &[(2, 1)]) }, gap(zxid(1, 3), zxid(2, 1))),
+            (
+                Write::Append { after: zxid(1, 3), txns: txns(other, &[(1, 4)]) },
+                Err(InvalidWrite::OtherHistory { after: zxid(1, 3) }),
+            ),
             (Write::AcceptEpoch(Epoch(1)), Err(InvalidWrite::EpochNotNew(Epoch(1)))),
             (Write::SyncBegin(Epoch(2)), Err(InvalidWrite::EpochNotAccepted(Epoch(2)))),
-            (Write::Truncate(zxid(1, 1)), Err(InvalidWrite::NoSync)),
+            (Write::Truncate(end), Err(InvalidWrite::NoSync)),
             (Write::EpochInstalled(Epoch(1)), Err(InvalidWrite::NoSync)),
         ];
         for (write, expected) in cases {
@@ -395,17 +297,60 @@ mod tests {
         }
         let mut syncing = log_state();
         syncing.apply(&Write::SyncBegin(Epoch(1))).expect("the same epoch again");
-        assert_eq!(syncing.apply(&Write::Truncate(zxid(1, 9))), Err(InvalidWrite::NoSuchTxn(zxid(1, 9))));
+        let unknown = Point { zxid: zxid(1, 9), ..end };
+        assert_eq!(syncing.apply(&Write::Truncate(unknown)), Err(InvalidWrite::NoSuchTxn(zxid(1, 9))));
+        let other = Write::Truncate(Point { hash: 1, ..point(&log_state(), 1, 2) });
+        assert_eq!(syncing.apply(&other), Err(InvalidWrite::OtherHistory { after: zxid(1, 2) }));
     }
 
     #[test]
     fn a_snapshot_keeps_the_last_transactions_in_memory() {
         let mut log_state = log_state();
-        log_state.snapshot_taken(zxid(1, 2), 1, 0);
+        log_state.snapshot_taken(zxid(1, 2), 1, 1);
         let history = log_state.history();
         assert_eq!((history.floor(), history.snapshot(), history.last()), (zxid(1, 1), zxid(1, 2), zxid(1, 3)));
-        assert_eq!(history.last_at_or_before(zxid(1, 9)), Some(zxid(1, 3)));
+        assert_eq!(history.last_at_or_before(zxid(1, 9)).map(|point| point.zxid), Some(zxid(1, 3)));
         assert_eq!(history.last_at_or_before(zxid(0, 9)), None);
         assert_eq!(history.between(zxid(1, 1), zxid(1, 2)).count(), 1);
+    }
+
+    #[test]
+    fn the_membership_is_that_of_the_last_transaction() {
+        let first = Arc::new(Membership::first([(ServerId(1), LogId(7))].into()));
+        let second = Arc::new(first.with(ServerId(2), LogId(8)));
+        let mut log_state = LogState::default();
+        log_state.apply(&Write::Form(Arc::clone(&first))).expect("a new log");
+        assert_eq!(log_state.apply(&Write::Form(Arc::clone(&second))), Err(InvalidWrite::AlreadyFormed));
+        let changed = Point::default().next(zxid(1, 1), 0, Payload::Membership(Arc::clone(&second)));
+        let next = changed.point().next(zxid(1, 2), 0, Payload::Command(Bytes::new()));
+        let writes = [
+            Write::AcceptEpoch(Epoch(1)),
+            Write::SyncBegin(Epoch(1)),
+            Write::EpochInstalled(Epoch(1)),
+            Write::Append { after: Zxid::ZERO, txns: vec![changed.clone(), next] },
+        ];
+        for write in &writes {
+            log_state.apply(write).expect("a valid write");
+        }
+        assert_eq!((log_state.membership(), log_state.history().membership_zxid()), (Some(&second), zxid(1, 1)));
+        let membership_at =
+            |log_state: &LogState, zxid| log_state.history().summary_at(zxid).expect("known").membership;
+        assert_eq!(membership_at(&log_state, Zxid::ZERO), Some(Arc::clone(&first)));
+        // A truncation takes the membership back; a snapshot keeps it.
+        let mut truncated = log_state.clone();
+        for write in [Write::SyncBegin(Epoch(1)), Write::Truncate(Point::default()), Write::EpochInstalled(Epoch(1))] {
+            truncated.apply(&write).expect("a valid write");
+        }
+        assert_eq!(truncated.membership(), Some(&first));
+        log_state.snapshot_taken(zxid(1, 2), 0, 0);
+        assert_eq!((log_state.membership(), log_state.history().floor()), (Some(&second), zxid(1, 2)));
+    }
+
+    #[test]
+    fn a_sample_finds_the_first_difference() {
+        let history = log_state().history().clone();
+        let zxids: Vec<_> = history.sample(8).into_iter().map(|point| point.zxid).collect();
+        assert_eq!(zxids, [Zxid::ZERO, zxid(1, 1), zxid(1, 2), zxid(1, 3)]);
+        assert_eq!(history.sample(2).len(), 2);
     }
 }

@@ -1,10 +1,19 @@
 //! Messages between servers.
 
-use crate::{Blob, Epoch, Notification, Request, ServerId, Session, Txn, Zxid};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::{
+    Blob, Epoch, MemberChange, Membership, Notification, Point, Refusal, Request, ServerId, Session, Summary, Txn, Zxid,
+};
 
 /// A message. Messages between leader and follower carry their session; those of other sessions are stale and dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Message {
+    /// The sender has a new log, and wants to form a cluster of these voters.
+    Forming(BTreeSet<ServerId>),
+    /// The cluster is formed with this membership, which includes the receiver and its log.
+    Formed(Arc<Membership>),
     /// A vote (phase 0).
     Vote(Notification),
     /// From a follower to its leader.
@@ -20,8 +29,6 @@ pub enum ToLeader {
     FollowerInfo {
         /// The follower's acceptedEpoch.
         accepted: Epoch,
-        /// The id of its log if the log replaces a lost one; the follower does not count toward a quorum then.
-        returning: Option<u64>,
     },
     /// ACKEPOCH: accepts the epoch and reports the follower's durable history.
     AckEpoch {
@@ -30,7 +37,7 @@ pub enum ToLeader {
         /// The follower's currentEpoch.
         current: Epoch,
         /// The end of its history.
-        last: Zxid,
+        last: Point,
         /// Whether this epoch was accepted just now. A repeated acceptance, perhaps first given to another leader, does
         /// not count.
         is_new: bool,
@@ -48,6 +55,8 @@ pub enum ToLeader {
     Pong {
         /// The number of the heartbeat.
         number: u64,
+        /// The last transaction that was delivered at the follower.
+        delivered: Point,
     },
     /// Forwards a proposal of a client of the follower.
     Forward {
@@ -61,6 +70,15 @@ pub enum ToLeader {
         /// The follower's id for it.
         request: Request,
     },
+    /// Forwards a change of the voters.
+    ChangeMembers {
+        /// The follower's id for it.
+        request: Request,
+        /// The change.
+        change: MemberChange,
+    },
+    /// The follower's history through this transaction differs from the leader's.
+    Differs(Zxid),
     /// The follower stops following.
     Left,
 }
@@ -70,14 +88,14 @@ pub enum ToLeader {
 pub enum ToFollower {
     /// NEWEPOCH: asks to accept this epoch.
     NewEpoch(Epoch),
-    /// DIFF: the follower's history is a prefix of the leader's; SYNC messages complete it.
-    Diff,
-    /// TRUNC: drop all transactions after this one; SYNC messages follow.
-    Truncate(Zxid),
+    /// DIFF: the follower's history, through this point, is a prefix of the leader's; SYNC messages complete it.
+    Diff(Summary),
+    /// TRUNC: drop all transactions after this point; SYNC messages follow.
+    Truncate(Point),
     /// SNAP: a snapshot replaces the follower's history; SYNC messages follow.
     Snapshot {
-        /// The last transaction in it.
-        zxid: Zxid,
+        /// The transactions in it.
+        summary: Summary,
         /// The receiving driver's handle for the snapshot.
         blob: Blob,
     },
@@ -95,7 +113,7 @@ pub enum ToFollower {
         /// All transactions through this one are committed.
         commit: Zxid,
     },
-    /// PROPOSE: new transactions, for voters.
+    /// PROPOSE: new transactions.
     Propose {
         /// The zxid before them.
         after: Zxid,
@@ -104,13 +122,6 @@ pub enum ToFollower {
     },
     /// COMMIT: all transactions through this one are committed.
     Commit(Zxid),
-    /// INFORM: committed transactions, for observers.
-    Inform {
-        /// The zxid before them.
-        after: Zxid,
-        /// The transactions.
-        txns: Vec<Txn>,
-    },
     /// A heartbeat.
     Ping {
         /// Numbers increase.
@@ -120,18 +131,18 @@ pub enum ToFollower {
     Forwarded {
         /// The follower's id for it.
         request: Request,
-        /// Its zxid; `None` if it was refused.
-        zxid: Option<Zxid>,
+        /// Its zxid, or why it was refused.
+        zxid: Result<Zxid, Refusal>,
     },
     /// The reply to a read request: the read may be answered once all transactions through `zxid` are applied.
     ReadIndexed {
         /// The follower's id for it.
         request: Request,
-        /// The last transaction to see; `None` if the read was refused.
-        zxid: Option<Zxid>,
+        /// The last transaction to see, or why the read was refused.
+        zxid: Result<Zxid, Refusal>,
     },
-    /// The follower has recovered everything it may have acknowledged before it lost its log.
-    Returned,
+    /// The follower's history is not the one that a quorum has. The points are a sample of the leader's.
+    Differs(Vec<Point>),
     /// The leader steps down and names a preferred successor.
     Resigned {
         /// The successor.
@@ -144,6 +155,8 @@ impl Message {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
+            Self::Forming(_) => "FORMING",
+            Self::Formed(_) => "FORMED",
             Self::Vote(_) => "VOTE",
             Self::ToLeader(_, message) => match message {
                 ToLeader::FollowerInfo { .. } => "CEPOCH",
@@ -153,11 +166,13 @@ impl Message {
                 ToLeader::Pong { .. } => "PONG",
                 ToLeader::Forward { .. } => "FORWARD",
                 ToLeader::ReadIndex { .. } => "READINDEX",
+                ToLeader::ChangeMembers { .. } => "CHANGEMEMBERS",
+                ToLeader::Differs(_) => "DIFFERS",
                 ToLeader::Left => "LEFT",
             },
             Self::ToFollower(_, message) => match message {
                 ToFollower::NewEpoch(_) => "NEWEPOCH",
-                ToFollower::Diff => "DIFF",
+                ToFollower::Diff(_) => "DIFF",
                 ToFollower::Truncate(_) => "TRUNC",
                 ToFollower::Snapshot { .. } => "SNAP",
                 ToFollower::Sync { .. } => "SYNC",
@@ -165,11 +180,10 @@ impl Message {
                 ToFollower::UpToDate { .. } => "UPTODATE",
                 ToFollower::Propose { .. } => "PROPOSE",
                 ToFollower::Commit(_) => "COMMIT",
-                ToFollower::Inform { .. } => "INFORM",
                 ToFollower::Ping { .. } => "PING",
                 ToFollower::Forwarded { .. } => "FORWARDED",
                 ToFollower::ReadIndexed { .. } => "READINDEXED",
-                ToFollower::Returned => "RETURNED",
+                ToFollower::Differs(_) => "DIVERGED",
                 ToFollower::Resigned { .. } => "RESIGNED",
             },
         }

@@ -53,7 +53,7 @@ impl Leading {
         };
         if let Some(refusal) = refusal {
             match origin {
-                Some((peer, ..)) => self.send(base, peer, ToFollower::ReadIndexed { request, zxid: None }),
+                Some((peer, ..)) => self.send(base, peer, ToFollower::ReadIndexed { request, zxid: Err(refusal) }),
                 None => base.refuse(request, refusal),
             }
             return;
@@ -73,15 +73,15 @@ impl Leading {
         let mut pongs: Vec<u64> = self.followers.values().filter(active).map(|follower| follower.pong).collect();
         pongs.push(u64::MAX);
         if base.config.has_bug(InjectedBug::ReadFromMemory) {
-            pongs = vec![u64::MAX; base.config.quorum()];
+            pongs = vec![u64::MAX; self.quorum];
         }
         pongs.sort_unstable_by(|a, b| b.cmp(a));
-        let confirmed = pongs.get(base.config.quorum() - 1).copied().unwrap_or(0);
+        let confirmed = pongs.get(self.quorum - 1).copied().unwrap_or(0);
         while let Some(read) = self.reads.waiting.pop_front_if(|read| read.ping <= confirmed) {
             match read.origin {
                 // A follower with a new session no longer waits for its old reads.
                 Some((peer, link, session)) if self.has_session(peer, link, session) => {
-                    let (request, zxid) = (read.request, Some(read.zxid));
+                    let (request, zxid) = (read.request, Ok(read.zxid));
                     self.send(base, peer, ToFollower::ReadIndexed { request, zxid });
                 }
                 Some(_) => {}
@@ -104,13 +104,13 @@ impl Following {
     }
 
     /// Handles the leader's reply to a read.
-    pub(crate) fn read_indexed(&mut self, base: &mut Base, request: Request, zxid: Option<Zxid>) -> Next {
+    pub(crate) fn read_indexed(&mut self, base: &mut Base, request: Request, zxid: Result<Zxid, Refusal>) -> Next {
         if !self.pending.remove(&request) {
             return Next::Impossible("reply to an unknown request");
         }
         match zxid {
-            Some(zxid) => base.out.push(Action::ReadReady { request, zxid }),
-            None => base.refuse(request, Refusal::Busy),
+            Ok(zxid) => base.out.push(Action::ReadReady { request, zxid }),
+            Err(refusal) => base.refuse(request, refusal),
         }
         Next::Stay
     }

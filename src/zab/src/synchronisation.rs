@@ -4,7 +4,7 @@ use crate::base::{Base, Next};
 use crate::following::{Following, Stage as FollowerStage};
 use crate::injected_bug::InjectedBug;
 use crate::leading::{Leading, Progress, Stage};
-use crate::{Action, Blob, Epoch, Fatal, Message, ServerId, ToFollower, ToLeader, Txn, Write, Zxid};
+use crate::{Action, Blob, Epoch, Fatal, Message, Point, ServerId, Summary, ToFollower, ToLeader, Txn, Write, Zxid};
 
 impl Leading {
     /// Installs the epoch on this server, and sends the history to all followers that accepted the epoch.
@@ -25,26 +25,31 @@ impl Leading {
     }
 
     /// Sends a follower what it lacks: DIFF, TRUNC or SNAP, then SYNC, then NEWLEADER. Proposals follow from then on.
-    /// An observer gets only committed transactions, once the epoch is established.
     pub(crate) fn synchronise(&mut self, base: &mut Base, peer: ServerId) {
-        let Some(follower) = self.followers.get_mut(&peer) else { return };
-        let Progress::EpochAcked { last, .. } = follower.progress else { return };
-        if !follower.votes && self.stage != Stage::Broadcast {
+        let progress = self.followers.get(&peer).map(|follower| follower.progress);
+        let Some(Progress::EpochAcked { last, .. }) = progress else { return };
+        let withheld_after = self.withheld_after(base, peer, last);
+        let is_established = self.stage == Stage::Broadcast || base.config.has_bug(InjectedBug::WithholdInitialHistory);
+        if withheld_after.is_some() && !is_established {
+            // With the epoch but without its initial history, it would seem to have the later history. The history is
+            // committed once the epoch is established.
             return;
         }
+        let Some(follower) = self.followers.get_mut(&peer) else { return };
         follower.progress = Progress::Synchronising;
+        follower.withheld_after = withheld_after;
         let (link, session) = (follower.link, follower.session);
         let history = base.log_state.history();
-        let end = if follower.votes { history.last() } else { self.commit };
+        let end = withheld_after.unwrap_or(history.last());
         let send = |message| Action::Send { link, message: Message::ToFollower(session, message) };
         let mut after = match history.last_at_or_before(last.min(end)) {
             Some(point) => {
-                base.out.push(send(if point == last || base.config.has_bug(InjectedBug::DiffForTrunc) {
-                    ToFollower::Diff
+                base.out.push(send(if point.zxid == last || base.config.has_bug(InjectedBug::DiffForTrunc) {
+                    ToFollower::Diff(history.summary_at(point.zxid).unwrap_or_default())
                 } else {
                     ToFollower::Truncate(point)
                 }));
-                point
+                point.zxid
             }
             None => {
                 let zxid = history.snapshot();
@@ -78,35 +83,10 @@ impl Leading {
         follower.acked = through;
         if self.stage == Stage::Broadcast {
             self.send(base, peer, ToFollower::UpToDate { commit: self.commit });
-            return self.let_returning_vote(base);
-        }
-        self.establish(base)
-    }
-
-    /// Lets a returning server vote again once it has the leader's history.
-    ///
-    /// This is safe if the epoch began after the loss was known. A candidate that still counts on the server's
-    /// forgotten ACKEPOCH or ACK then needs another voter of this epoch's quorum, and that voter either refuses the
-    /// earlier epoch or shows a later history. Otherwise the leader starts another epoch first.
-    pub(crate) fn let_returning_vote(&mut self, base: &mut Base) -> Next {
-        let synchronised = |(id, follower): (&ServerId, &crate::leading::Follower)| {
-            let number = follower.returning.filter(|_| follower.progress == Progress::Active)?;
-            Some((*id, number))
-        };
-        let Some((peer, number)) = self.followers.iter().find_map(synchronised) else { return Next::Stay };
-        if self.stage != Stage::Broadcast {
+            self.replace_lost_logs(base);
             return Next::Stay;
         }
-        let counted = base.config.voters.contains(&peer) && self.lost_before_epoch.get(&peer) != Some(&number);
-        if counted && !base.config.has_bug(InjectedBug::ReturnInOldEpoch) {
-            return self.transfer_leadership(base, Some(base.config.id));
-        }
-        if let Some(follower) = self.followers.get_mut(&peer) {
-            follower.returning = None;
-        }
-        base.returning.remove(&peer);
-        self.send(base, peer, ToFollower::Returned);
-        Next::Stay
+        self.establish(base)
     }
 
     /// Establishes the epoch once the history is durable on a quorum, this server included. That commits the whole
@@ -114,7 +94,7 @@ impl Leading {
     pub(crate) fn establish(&mut self, base: &mut Base) -> Next {
         let active = self.voters(|follower| follower.progress == Progress::Active);
         let own = usize::from(self.installed);
-        let needed = base.config.quorum() - usize::from(base.config.has_bug(InjectedBug::EstablishWithoutQuorum));
+        let needed = self.quorum - usize::from(base.config.has_bug(InjectedBug::EstablishWithoutQuorum));
         if self.stage != Stage::Synchronisation || active + own < needed.max(1) {
             return Next::Stay;
         }
@@ -129,15 +109,32 @@ impl Leading {
         for id in waiting {
             self.synchronise(base, id);
         }
-        Next::Stay
+        self.judge(base)
     }
 }
 
 impl Following {
+    /// Handles DIFF.
+    pub(crate) fn diff(&mut self, base: &mut Base, epoch: Epoch, summary: Summary) -> Next {
+        let own = base.log_state.history().end();
+        if own.zxid != summary.point.zxid && !base.config.has_bug(InjectedBug::DiffForTrunc) {
+            return Next::Impossible("DIFF for another history");
+        }
+        if own != summary.point && own.zxid == summary.point.zxid {
+            return self.report_difference(base, summary.point);
+        }
+        if let Some(first) = summary.membership.filter(|_| base.membership().is_none())
+            && let Err(problem) = base.write(Write::Form(first), Vec::new())
+        {
+            return Next::Stop(Fatal::Diverged(problem));
+        }
+        self.sync_begin(base, epoch, None)
+    }
+
     /// Starts to adopt the leader's history.
-    pub(crate) fn sync_begin(&mut self, base: &mut Base, epoch: Epoch, then: &[Write]) -> Next {
-        for write in std::iter::once(&Write::SyncBegin(epoch)).chain(then) {
-            if let Err(problem) = base.write(write.clone(), Vec::new()) {
+    fn sync_begin(&mut self, base: &mut Base, epoch: Epoch, then: Option<Write>) -> Next {
+        for write in std::iter::once(Write::SyncBegin(epoch)).chain(then) {
+            if let Err(problem) = base.write(write, Vec::new()) {
                 return Next::Stop(Fatal::Diverged(problem));
             }
         }
@@ -146,22 +143,26 @@ impl Following {
     }
 
     /// Handles TRUNC.
-    pub(crate) fn truncate(&mut self, base: &mut Base, epoch: Epoch, to: Zxid) -> Next {
-        if to < base.delivered {
-            return Next::Stop(Fatal::CommittedLost { to, delivered: base.delivered });
+    pub(crate) fn truncate(&mut self, base: &mut Base, epoch: Epoch, to: Point) -> Next {
+        if base.log_state.history().point_at(to.zxid).is_some_and(|own| own != to) {
+            return self.report_difference(base, to);
         }
-        self.sync_begin(base, epoch, &[Write::Truncate(to)])
+        if to.zxid < base.delivered {
+            return Next::Stop(Fatal::CommittedLost { to: to.zxid, delivered: base.delivered });
+        }
+        self.sync_begin(base, epoch, Some(Write::Truncate(to)))
     }
 
     /// Handles SNAP.
-    pub(crate) fn install(&mut self, base: &mut Base, epoch: Epoch, zxid: Zxid, blob: Blob) -> Next {
+    pub(crate) fn install(&mut self, base: &mut Base, epoch: Epoch, summary: Summary, blob: Blob) -> Next {
+        let zxid = summary.point.zxid;
         if zxid.epoch > epoch {
             return Next::Impossible("SNAP of a later epoch than the leader's");
         }
         if zxid < base.delivered {
             return Next::Stop(Fatal::CommittedLost { to: zxid, delivered: base.delivered });
         }
-        self.sync_begin(base, epoch, &[Write::Install { zxid, blob }])
+        self.sync_begin(base, epoch, Some(Write::Install { summary, blob }))
     }
 
     /// Handles SYNC.
@@ -177,7 +178,7 @@ impl Following {
         if named != epoch {
             return Next::Impossible("NEWLEADER of another epoch");
         }
-        let answer = ToLeader::AckNewLeader { epoch, through: base.log_state.end() };
+        let answer = ToLeader::AckNewLeader { epoch, through: base.log_state.end().zxid };
         let unlocked = vec![(self.link, Message::ToLeader(self.session, answer))];
         match base.write_then_send(InjectedBug::AckNewLeaderBeforeFsync, Write::EpochInstalled(epoch), unlocked) {
             Ok(_) => {

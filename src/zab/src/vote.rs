@@ -24,8 +24,6 @@ pub struct Vote {
 pub enum ServerState {
     /// It looks for a leader.
     Looking,
-    /// It looks for a leader without voting.
-    Asking,
     /// It follows the candidate of its vote.
     Following,
     /// It leads, but is not established yet.

@@ -6,7 +6,7 @@ use crate::following::{self, Following};
 use crate::injected_bug::InjectedBug;
 use crate::leading::{self, FollowerStatus, Leading};
 use crate::{
-    Action, Config, Input, Link, LogState, Message, Notification, Refusal, Request, Role, ServerId, ServerState,
+    Action, Config, Input, Link, LogId, LogState, Message, Notification, Refusal, Request, Role, ServerId, ServerState,
     ToLeader, Zxid,
 };
 
@@ -110,6 +110,7 @@ impl Zab {
     pub fn phase(&self) -> &'static str {
         match &self.phase {
             Phase::Draining => "draining",
+            Phase::Election(_) if self.base.membership().is_none() => "new",
             Phase::Election(_) => "election",
             Phase::Following(following) => match following.stage {
                 following::Stage::Connecting => "following: connecting",
@@ -118,6 +119,7 @@ impl Zab {
                 following::Stage::Synchronisation(_) => "following: synchronisation",
                 following::Stage::Synchronised(_) => "following: synchronised",
                 following::Stage::Broadcast(_) => "following: broadcast",
+                following::Stage::Differing => "following: differing",
             },
             Phase::Leading(leading) => match leading.stage {
                 leading::Stage::Gathering => "leading: gathering",
@@ -155,12 +157,17 @@ impl Zab {
         match input {
             _ if self.is_stopped() => Next::Stay,
             Input::Tick => self.tick(),
-            Input::LinkUp { peer, link } => self.link_up(peer, link),
+            Input::Now(time) => {
+                self.base.now = time;
+                Next::Stay
+            }
+            Input::LinkUp { peer, link, log } => self.link_up(peer, link, log),
             Input::LinkDown { peer, link } => {
                 if self.base.links.get(&peer) != Some(&link) {
                     return Next::Stay;
                 }
                 self.base.links.remove(&peer);
+                self.base.logs.remove(&peer);
                 self.link_down(peer, link)
             }
             Input::Received { peer, link, message } => {
@@ -186,10 +193,22 @@ impl Zab {
                     _ => Next::Stay,
                 }
             }
-            Input::Propose { request, payload } => {
+            Input::Propose { request, payload, in_epoch } => {
+                let proposal = (payload, in_epoch);
                 match &mut self.phase {
-                    Phase::Leading(leading) => leading.propose_local(&mut self.base, request, payload),
-                    Phase::Following(following) => following.propose_local(&mut self.base, request, payload),
+                    Phase::Leading(leading) => leading.propose_local(&mut self.base, request, proposal),
+                    Phase::Following(following) => following.propose_local(&mut self.base, request, proposal),
+                    _ => self.base.refuse(request, Refusal::NoLeader),
+                }
+                Next::Stay
+            }
+            Input::ChangeMembers { request, change } => {
+                match &mut self.phase {
+                    Phase::Leading(leading) => {
+                        let proposed = leading.change_members(&mut self.base, change);
+                        self.base.answer(request, proposed);
+                    }
+                    Phase::Following(following) => following.change_members(&mut self.base, request, change),
                     _ => self.base.refuse(request, Refusal::NoLeader),
                 }
                 Next::Stay
@@ -229,12 +248,13 @@ impl Zab {
         }
     }
 
-    fn link_up(&mut self, peer: ServerId, link: Link) -> Next {
+    fn link_up(&mut self, peer: ServerId, link: Link, log: LogId) -> Next {
         if let Some(old) = self.base.links.insert(peer, link) {
             // The end of the earlier connection was not reported.
             let next = self.link_down(peer, old);
             self.transition(next);
         }
+        self.base.logs.insert(peer, log);
         match &mut self.phase {
             Phase::Election(election) => election.link_up(&mut self.base, peer),
             Phase::Following(following) => following.link_up(&mut self.base, peer),
@@ -258,12 +278,20 @@ impl Zab {
 
     fn message(&mut self, peer: ServerId, link: Link, message: Message) -> Next {
         match (&mut self.phase, message) {
+            (_, Message::Forming(_)) if self.base.membership().is_some() => {
+                self.base.answer_forming(peer);
+                Next::Stay
+            }
+            (Phase::Election(election), Message::Forming(founders)) => election.forming(&mut self.base, peer, founders),
+            (Phase::Election(_), Message::Formed(membership)) => Election::formed(&mut self.base, membership),
+            // It asks again.
+            (_, Message::Forming(_) | Message::Formed(_)) => Next::Stale,
             (Phase::Election(election), Message::Vote(received)) => election.vote(&mut self.base, peer, received),
             (phase, Message::Vote(received)) => {
                 if let Phase::Following(following) = phase {
                     following.leader_state(&mut self.base, peer, received.state);
                 }
-                if matches!(received.state, ServerState::Looking | ServerState::Asking)
+                if received.state == ServerState::Looking
                     && let Some(notification) = phase.notification(&self.base)
                 {
                     self.base.send(link, Message::Vote(notification));
@@ -298,6 +326,7 @@ impl Zab {
                 self.rejected.impossible += 1;
                 self.base.out.push(Action::Close { link, problem });
                 self.base.links.remove(&peer);
+                self.base.logs.remove(&peer);
                 self.link_down(peer, link)
             }
             next => next,
@@ -371,7 +400,7 @@ impl Phase {
 /// Whether proposals before this input may share writes and messages with those after it.
 fn can_batch(input: &Input) -> bool {
     match input {
-        Input::Propose { .. } | Input::Read { .. } => true,
+        Input::Propose { .. } | Input::Read { .. } | Input::Now(_) => true,
         Input::Received { message: Message::ToLeader(_, message), .. } => {
             matches!(
                 message,

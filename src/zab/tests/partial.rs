@@ -1,11 +1,12 @@
 //! Elections among voters of which not all reach one another, and never will.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 
 use bytes::Bytes;
 use crossdock_zab::{
-    Action, Config, Epoch, Input, Link, LogState, Message, Role, ServerId, Txn, Write, WriteId, Zab, Zxid,
+    Action, Config, Epoch, Input, Link, LogId, LogState, Membership, Message, Payload, Point, Role, ServerId, Write,
+    WriteId, Zab, Zxid,
 };
 
 type Micros = u64;
@@ -23,13 +24,21 @@ struct Ensemble {
     last: BTreeMap<(u64, u64), Micros>,
 }
 
-/// The history of epoch 1 with this many transactions; with none, a new log.
-fn history(len: u32) -> LogState {
+/// A voter of `count` with the history of epoch 1 and this many transactions; with none, no epoch.
+fn history(count: u64, len: u32) -> LogState {
     let mut log_state = LogState::default();
+    let voters = (1..=count).map(|id| (ServerId(id), LogId(id)));
+    let form = Write::Form(Membership::first(voters.collect()).into());
+    log_state.apply(&form).expect("a new log");
     if len == 0 {
         return log_state;
     }
-    let txn = |counter| Txn { zxid: Zxid::new(Epoch(1), counter), payload: Bytes::from_static(b"x") };
+    let mut last = Point::default();
+    let txn = |counter| {
+        let txn = last.next(Zxid::new(Epoch(1), counter), 0, Payload::Command(Bytes::from_static(b"x")));
+        last = txn.point();
+        txn
+    };
     let writes = [
         Write::AcceptEpoch(Epoch(1)),
         Write::SyncBegin(Epoch(1)),
@@ -51,8 +60,7 @@ impl Ensemble {
     /// `lens` are the lengths of the histories of voters 1, 2, …; pairs without a latency are not connected.
     fn new(lens: &[u32], latency: impl Fn(u64, u64) -> Option<Micros>) -> Self {
         let count = lens.len() as u64;
-        let voters: BTreeSet<ServerId> = (1..=count).map(ServerId).collect();
-        let zab = |id: u64, len: u32| Zab::new(Config::new(ServerId(id), voters.clone()), history(len), Zxid::ZERO);
+        let zab = |id: u64, len: u32| Zab::new(Config::new(ServerId(id), LogId(id)), history(count, len), Zxid::ZERO);
         let zabs = (1..).zip(lens).map(|(id, len)| (id, zab(id, *len))).collect();
         let pairs = (1..=count).flat_map(|a| (1..=count).map(move |b| (a, b))).filter(|(a, b)| a != b);
         let latency = pairs.filter_map(|(a, b)| Some(((a, b), latency(a.min(b), a.max(b))?))).collect();
@@ -63,7 +71,7 @@ impl Ensemble {
         }
         let pairs: Vec<_> = this.latency.keys().copied().collect();
         for (a, b) in pairs {
-            this.at(100, a, Input::LinkUp { peer: ServerId(b), link: link(a, b) }, Vec::new());
+            this.at(100, a, Input::LinkUp { peer: ServerId(b), link: link(a, b), log: LogId(b) }, Vec::new());
         }
         this
     }

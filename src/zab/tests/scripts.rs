@@ -2,22 +2,35 @@
 //! actions.
 //!
 //! ```text
-//! server 1 of 1 2 3            a new server and the voters; an observer if not among them
-//! up 2 l1 / down 2 l1          a connection opens or ends
+//! server 1 of 1 2 3            a server with an empty log and the voters; an observer if not among them
+//! new 1 of 1 2 3               the same with a new log, and the founders of its cluster
+//! up 2 l1 [d9] / down 2 l1     a connection opens, to a server with that log, or ends
+//! now 17                       the time of the clock
 //! tick [N]                     N ticks pass
 //! written 3                    all writes through 3 are durable
-//! propose r1 TEXT / read r1 / snapshot 1:2 / transfer [2]
+//! propose r1 TEXT [in e1] / read r1 / snapshot 1:2 / transfer [2] / add r1 4 / remove r1 3
 //! from 2 l1 MESSAGE            a message, in the same form as in actions
 //! ```
+//!
+//! The log of server 3 is d3. Transactions and points have the right hashes, except those that end with `!`.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use crossdock_zab::{
-    Action, Blob, Config, Epoch, Input, Link, LogState, Message, Notification, Request, ServerId, ServerState, Session,
-    ToFollower, ToLeader, Txn, Vote, Write, WriteId, Zab, Zxid,
+    Action, Blob, ClusterId, Config, Epoch, Input, Link, LogId, LogState, MemberChange, Membership, Message,
+    Notification, Payload, Point, Refusal, Request, ServerId, ServerState, Session, Summary, ToFollower, ToLeader, Txn,
+    Vote, Write, WriteId, Zab, Zxid,
 };
+
+thread_local! {
+    /// The points of the transactions that the script has mentioned.
+    static POINTS: RefCell<BTreeMap<Zxid, Point>> = RefCell::default();
+}
 
 fn number(text: &str) -> u64 {
     text.trim_start_matches(|first: char| first.is_alphabetic()).parse().unwrap_or_else(|_| panic!("a number: {text}"))
@@ -32,24 +45,86 @@ fn zxid(text: &str) -> Zxid {
     Zxid::new(epoch(of), counter.parse().expect("a counter"))
 }
 
-/// `1:2=text`.
-fn txns(words: &[&str]) -> Vec<Txn> {
+fn note(point: Point) {
+    POINTS.with_borrow_mut(|points| points.insert(point.zxid, point));
+}
+
+fn known(zxid: Zxid) -> Point {
+    POINTS.with_borrow(|points| points.get(&zxid).copied()).unwrap_or(Point { zxid, ..Point::default() })
+}
+
+/// `1:2`, or `1:2!` with a wrong hash.
+fn point(text: &str) -> Point {
+    match text.strip_suffix('!') {
+        Some(right) => Point { hash: !known(zxid(right)).hash, ..known(zxid(right)) },
+        None => known(zxid(text)),
+    }
+}
+
+fn show_point(point: Point) -> String {
+    let wrong = if point == known(point.zxid) { "" } else { "!" };
+    format!("{}{wrong}", point.zxid)
+}
+
+/// `c1 1=d1 2=d2 -3`.
+fn membership(words: &[&str]) -> Arc<Membership> {
+    let cluster = words[0].trim_start_matches('c');
+    let pair = |word: &&str| word.split_once('=').map(|(id, log)| (ServerId(number(id)), LogId(number(log))));
+    let replacing = words[1..].iter().filter_map(|word| word.strip_prefix('-')).map(|id| ServerId(number(id)));
+    Arc::new(Membership {
+        cluster: ClusterId(u64::from_str_radix(cluster, 16).expect("a cluster")),
+        voters: words[1..].iter().filter_map(pair).collect(),
+        replacing: replacing.collect(),
+    })
+}
+
+fn show_membership(membership: &Membership) -> String {
+    let voters = membership.voters.iter().map(|(id, log)| format!(" {id}={log:?}"));
+    let replacing = membership.replacing.iter().map(|id| format!(" -{id}"));
+    format!("{:?}{}", membership.cluster, voters.chain(replacing).collect::<String>())
+}
+
+/// `1:2=text`, or `1:2=[c1 1=d1]` without spaces for a membership: `1:2=[c1,1=d1]`.
+fn txns(after: Zxid, words: &[&str]) -> Vec<Txn> {
+    let mut last = known(after);
     let txn = |word: &&str| {
-        let (name, payload) = word.split_once('=').unwrap_or_else(|| panic!("a transaction: {word}"));
-        Txn { zxid: zxid(name), payload: Bytes::copy_from_slice(payload.as_bytes()) }
+        let (name, text) = word.split_once('=').unwrap_or_else(|| panic!("a transaction: {word}"));
+        let right = name.trim_end_matches('!');
+        let payload = match text.strip_prefix('[') {
+            Some(members) => {
+                Payload::Membership(membership(&members.trim_end_matches(']').split(',').collect::<Vec<_>>()))
+            }
+            None => Payload::Command(Bytes::copy_from_slice(text.as_bytes())),
+        };
+        let mut txn = last.next(zxid(right), 0, payload);
+        if name == right {
+            note(txn.point());
+        } else {
+            txn.hash = !txn.hash;
+        }
+        last = txn.point();
+        txn
     };
     words.iter().map(txn).collect()
 }
 
+fn show_txn(txn: &Txn) -> String {
+    note(txn.point());
+    let payload = match &txn.payload {
+        Payload::Command(command) => String::from_utf8_lossy(command).into_owned(),
+        Payload::Membership(membership) => format!("[{}]", show_membership(membership).replace(' ', ",")),
+    };
+    let time = if txn.time == 0 { String::new() } else { format!("@{}", txn.time) };
+    format!("{}={payload}{time}", txn.zxid)
+}
+
 fn show_txns(txns: &[Txn]) -> String {
-    txns.iter()
-        .fold(String::new(), |text, txn| format!("{text} {}={}", txn.zxid, String::from_utf8_lossy(&txn.payload)))
+    txns.iter().fold(String::new(), |text, txn| format!("{text} {}", show_txn(txn)))
 }
 
 fn server_state(text: &str) -> ServerState {
     match text {
         "looking" => ServerState::Looking,
-        "asking" => ServerState::Asking,
         "following" => ServerState::Following,
         "leading" => ServerState::Leading,
         "established" => ServerState::Established,
@@ -68,25 +143,39 @@ fn message(words: &[&str]) -> Message {
         };
         return Message::Vote(Notification { vote, round: number(round), state: server_state(state) });
     }
+    match words {
+        ["FORMING", founders @ ..] => {
+            return Message::Forming(founders.iter().map(|id| ServerId(number(id))).collect());
+        }
+        ["FORMED", members @ ..] => return Message::Formed(membership(members)),
+        _ => {}
+    }
     let [session, words @ ..] = words else { panic!("a message") };
     let session = Session(number(session));
     let to_leader = match words {
-        ["CEPOCH", accepted, rest @ ..] => {
-            ToLeader::FollowerInfo { accepted: epoch(accepted), returning: rest.last().map(|log| number(log)) }
-        }
+        ["CEPOCH", accepted] => ToLeader::FollowerInfo { accepted: epoch(accepted) },
         ["ACKEPOCH", accepted, current, last, again @ ..] => ToLeader::AckEpoch {
             epoch: epoch(accepted),
             current: epoch(current),
-            last: zxid(last),
+            last: point(last),
             is_new: again.is_empty(),
         },
         ["ACKLD", of, through] => ToLeader::AckNewLeader { epoch: epoch(of), through: zxid(through) },
         ["ACK", through] => ToLeader::Ack(zxid(through)),
-        ["PONG", ping] => ToLeader::Pong { number: number(ping) },
+        ["PONG", ping, delivered] => ToLeader::Pong { number: number(ping), delivered: point(delivered) },
         ["FORWARD", request, payload] => {
             ToLeader::Forward { request: Request(number(request)), payload: Bytes::copy_from_slice(payload.as_bytes()) }
         }
         ["READINDEX", request] => ToLeader::ReadIndex { request: Request(number(request)) },
+        ["ADD", request, server] => ToLeader::ChangeMembers {
+            request: Request(number(request)),
+            change: MemberChange::Add(ServerId(number(server))),
+        },
+        ["REMOVE", request, server] => ToLeader::ChangeMembers {
+            request: Request(number(request)),
+            change: MemberChange::Remove(ServerId(number(server))),
+        },
+        ["DIFFERS", at] => ToLeader::Differs(zxid(at)),
         ["LEFT"] => ToLeader::Left,
         _ => return Message::ToFollower(session, to_follower(words)),
     };
@@ -96,23 +185,24 @@ fn message(words: &[&str]) -> Message {
 fn to_follower(words: &[&str]) -> ToFollower {
     match words {
         ["NEWEPOCH", of] => ToFollower::NewEpoch(epoch(of)),
-        ["DIFF"] => ToFollower::Diff,
-        ["TRUNC", to] => ToFollower::Truncate(zxid(to)),
-        ["SNAP", last, blob] => ToFollower::Snapshot { zxid: zxid(last), blob: Blob(number(blob)) },
-        ["SYNC", after, rest @ ..] => ToFollower::Sync { after: zxid(after), txns: txns(rest) },
+        ["DIFF", last, members @ ..] => ToFollower::Diff(summary(last, members)),
+        ["TRUNC", to] => ToFollower::Truncate(point(to)),
+        ["SNAP", last, blob, members @ ..] => {
+            ToFollower::Snapshot { summary: summary(last, members), blob: Blob(number(blob)) }
+        }
+        ["SYNC", after, rest @ ..] => ToFollower::Sync { after: zxid(after), txns: txns(zxid(after), rest) },
         ["NEWLEADER", of] => ToFollower::NewLeader(epoch(of)),
         ["UPTODATE", commit] => ToFollower::UpToDate { commit: zxid(commit) },
-        ["PROPOSE", after, rest @ ..] => ToFollower::Propose { after: zxid(after), txns: txns(rest) },
+        ["PROPOSE", after, rest @ ..] => ToFollower::Propose { after: zxid(after), txns: txns(zxid(after), rest) },
         ["COMMIT", through] => ToFollower::Commit(zxid(through)),
-        ["INFORM", after, rest @ ..] => ToFollower::Inform { after: zxid(after), txns: txns(rest) },
         ["PING", ping] => ToFollower::Ping { number: number(ping) },
         ["FORWARDED", request, place @ ..] => {
-            ToFollower::Forwarded { request: Request(number(request)), zxid: place.first().map(|place| zxid(place)) }
+            ToFollower::Forwarded { request: Request(number(request)), zxid: answer(place) }
         }
         ["READINDEXED", request, place @ ..] => {
-            ToFollower::ReadIndexed { request: Request(number(request)), zxid: place.first().map(|place| zxid(place)) }
+            ToFollower::ReadIndexed { request: Request(number(request)), zxid: answer(place) }
         }
-        ["RETURNED"] => ToFollower::Returned,
+        ["DIVERGED", points @ ..] => ToFollower::Differs(points.iter().map(|at| point(at)).collect()),
         ["RESIGNED", rest @ ..] => {
             ToFollower::Resigned { successor: rest.first().map(|server| ServerId(number(server))) }
         }
@@ -120,8 +210,25 @@ fn to_follower(words: &[&str]) -> ToFollower {
     }
 }
 
-fn place(zxid: Option<Zxid>) -> String {
-    zxid.map_or(String::new(), |zxid| format!(" {zxid}"))
+/// `1:2` or `busy`.
+fn answer(words: &[&str]) -> Result<Zxid, Refusal> {
+    match words {
+        ["busy"] => Err(Refusal::Busy),
+        [place] => Ok(zxid(place)),
+        _ => panic!("a zxid or a refusal: {words:?}"),
+    }
+}
+
+fn show_answer(answer: Result<Zxid, Refusal>) -> String {
+    answer.map_or_else(|refusal| format!("{refusal:?}").to_lowercase(), |zxid| zxid.to_string())
+}
+
+fn summary(last: &str, members: &[&str]) -> Summary {
+    Summary { point: point(last), membership: (!members.is_empty()).then(|| membership(members)) }
+}
+
+fn show_members(summary: &Summary) -> String {
+    summary.membership.as_ref().map_or(String::new(), |membership| format!(" {}", show_membership(membership)))
 }
 
 fn show_message(message: &Message) -> String {
@@ -132,23 +239,31 @@ fn show_message(message: &Message) -> String {
             let unelectable = if vote.electable { "" } else { " unelectable" };
             format!("VOTE {state} {round} {:?} {} {:?}{preferred}{unelectable}", vote.epoch, vote.zxid, vote.server)
         }
+        Message::Forming(founders) => {
+            founders.iter().fold("FORMING".to_owned(), |text, founder| format!("{text} {founder}"))
+        }
+        Message::Formed(membership) => format!("FORMED {}", show_membership(membership)),
         Message::ToLeader(session, message) => {
             let rest = match message {
-                ToLeader::FollowerInfo { accepted, returning } => {
-                    let returning = returning.map_or(String::new(), |log| format!(" returning {log}"));
-                    format!("CEPOCH {accepted:?}{returning}")
-                }
+                ToLeader::FollowerInfo { accepted } => format!("CEPOCH {accepted:?}"),
                 ToLeader::AckEpoch { epoch, current, last, is_new } => {
                     let again = if *is_new { "" } else { " again" };
-                    format!("ACKEPOCH {epoch:?} {current:?} {last}{again}")
+                    format!("ACKEPOCH {epoch:?} {current:?} {}{again}", show_point(*last))
                 }
                 ToLeader::AckNewLeader { epoch, through } => format!("ACKLD {epoch:?} {through}"),
                 ToLeader::Ack(through) => format!("ACK {through}"),
-                ToLeader::Pong { number } => format!("PONG {number}"),
+                ToLeader::Pong { number, delivered } => format!("PONG {number} {}", show_point(*delivered)),
                 ToLeader::Forward { request, payload } => {
                     format!("FORWARD {request:?} {}", String::from_utf8_lossy(payload))
                 }
                 ToLeader::ReadIndex { request } => format!("READINDEX {request:?}"),
+                ToLeader::ChangeMembers { request, change: MemberChange::Add(server) } => {
+                    format!("ADD {request:?} {server}")
+                }
+                ToLeader::ChangeMembers { request, change: MemberChange::Remove(server) } => {
+                    format!("REMOVE {request:?} {server}")
+                }
+                ToLeader::Differs(zxid) => format!("DIFFERS {zxid}"),
                 ToLeader::Left => "LEFT".to_owned(),
             };
             format!("{session:?} {rest}")
@@ -156,19 +271,22 @@ fn show_message(message: &Message) -> String {
         Message::ToFollower(session, message) => {
             let rest = match message {
                 ToFollower::NewEpoch(epoch) => format!("NEWEPOCH {epoch:?}"),
-                ToFollower::Diff => "DIFF".to_owned(),
-                ToFollower::Truncate(to) => format!("TRUNC {to}"),
-                ToFollower::Snapshot { zxid, blob } => format!("SNAP {zxid} {blob:?}"),
+                ToFollower::Diff(summary) => format!("DIFF {}{}", show_point(summary.point), show_members(summary)),
+                ToFollower::Truncate(to) => format!("TRUNC {}", show_point(*to)),
+                ToFollower::Snapshot { summary, blob } => {
+                    format!("SNAP {} {blob:?}{}", show_point(summary.point), show_members(summary))
+                }
                 ToFollower::Sync { after, txns } => format!("SYNC {after}{}", show_txns(txns)),
                 ToFollower::NewLeader(epoch) => format!("NEWLEADER {epoch:?}"),
                 ToFollower::UpToDate { commit } => format!("UPTODATE {commit}"),
                 ToFollower::Propose { after, txns } => format!("PROPOSE {after}{}", show_txns(txns)),
                 ToFollower::Commit(through) => format!("COMMIT {through}"),
-                ToFollower::Inform { after, txns } => format!("INFORM {after}{}", show_txns(txns)),
                 ToFollower::Ping { number } => format!("PING {number}"),
-                ToFollower::Forwarded { request, zxid } => format!("FORWARDED {request:?}{}", place(*zxid)),
-                ToFollower::ReadIndexed { request, zxid } => format!("READINDEXED {request:?}{}", place(*zxid)),
-                ToFollower::Returned => "RETURNED".to_owned(),
+                ToFollower::Forwarded { request, zxid } => format!("FORWARDED {request:?} {}", show_answer(*zxid)),
+                ToFollower::ReadIndexed { request, zxid } => format!("READINDEXED {request:?} {}", show_answer(*zxid)),
+                ToFollower::Differs(points) => {
+                    points.iter().fold("DIVERGED".to_owned(), |text, point| format!("{text} {}", show_point(*point)))
+                }
                 ToFollower::Resigned { successor } => {
                     successor.map_or("RESIGNED".to_owned(), |server| format!("RESIGNED {server:?}"))
                 }
@@ -186,18 +304,20 @@ fn show(action: &Action) -> String {
             let write = match write {
                 Write::AcceptEpoch(epoch) => format!("accept {epoch:?}"),
                 Write::SyncBegin(epoch) => format!("sync-begin {epoch:?}"),
-                Write::Truncate(to) => format!("truncate {to}"),
-                Write::Install { zxid, blob } => format!("install {zxid} {blob:?}"),
+                Write::Form(membership) => format!("form {}", show_membership(membership)),
+                Write::Truncate(to) => format!("truncate {}", show_point(*to)),
+                Write::Install { summary, blob } => {
+                    format!("install {} {blob:?}{}", show_point(summary.point), show_members(summary))
+                }
                 Write::Append { after, txns } => format!("append {after}{}", show_txns(txns)),
                 Write::EpochInstalled(epoch) => format!("installed {epoch:?}"),
-                Write::Returned => "returned".to_owned(),
             };
             let then = then.iter().fold(String::new(), |text, (link, message)| {
                 format!("{text}, then send {link:?} {}", show_message(message))
             });
             format!("write {} {write}{then}", id.0)
         }
-        Action::Deliver(txn) => format!("deliver {}={}", txn.zxid, String::from_utf8_lossy(&txn.payload)),
+        Action::Deliver(txn) => format!("deliver {}", show_txn(txn)),
         Action::Restore(zxid) => format!("restore {zxid}"),
         Action::Proposed { request, zxid } => format!("proposed {request:?} {zxid}"),
         Action::Refused { request, refusal } => format!("refused {request:?}: {refusal}"),
@@ -210,12 +330,27 @@ fn show(action: &Action) -> String {
 
 fn input(words: &[&str]) -> Input {
     match words {
-        ["up", peer, link] => Input::LinkUp { peer: ServerId(number(peer)), link: Link(number(link)) },
+        ["up", peer, link, log @ ..] => Input::LinkUp {
+            peer: ServerId(number(peer)),
+            link: Link(number(link)),
+            log: LogId(number(log.first().unwrap_or(peer))),
+        },
+        ["now", time] => Input::Now(number(time)),
         ["down", peer, link] => Input::LinkDown { peer: ServerId(number(peer)), link: Link(number(link)) },
         ["tick"] => Input::Tick,
         ["written", id] => Input::Written(WriteId(number(id))),
-        ["propose", request, payload] => {
-            Input::Propose { request: Request(number(request)), payload: Bytes::copy_from_slice(payload.as_bytes()) }
+        ["propose", request, payload, within @ ..] => Input::Propose {
+            request: Request(number(request)),
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+            in_epoch: within.last().map(|of| epoch(of)),
+        },
+        ["add", request, server] => {
+            let change = MemberChange::Add(ServerId(number(server)));
+            Input::ChangeMembers { request: Request(number(request)), change }
+        }
+        ["remove", request, server] => {
+            let change = MemberChange::Remove(ServerId(number(server)));
+            Input::ChangeMembers { request: Request(number(request)), change }
         }
         ["read", request] => Input::Read { request: Request(number(request)) },
         ["snapshot", through] => Input::SnapshotTaken(zxid(through)),
@@ -228,8 +363,15 @@ fn input(words: &[&str]) -> Input {
     }
 }
 
+fn config(id: &str, log: &str) -> Config {
+    let mut config = Config::new(ServerId(number(id)), LogId(number(log)));
+    config.retained = 0;
+    config
+}
+
 /// Runs the script and returns it with the actions of the server.
 fn run_script(script: &str) -> String {
+    POINTS.with_borrow_mut(BTreeMap::clear);
     let mut zab: Option<Zab> = None;
     let mut out = String::new();
     for line in script.lines().filter(|line| !line.starts_with(' ')) {
@@ -241,24 +383,28 @@ fn run_script(script: &str) -> String {
             [] => {}
             [first, ..] if first.starts_with('#') => {}
             ["server", id, "of", voters @ ..] => {
-                let voters = voters.iter().map(|voter| ServerId(number(voter))).collect();
-                let mut config = Config::new(ServerId(number(id)), voters);
-                config.retained = 0;
+                let voters = voters.iter().map(|voter| (ServerId(number(voter)), LogId(number(voter))));
+                let membership = Membership { cluster: ClusterId(1), ..Membership::first(voters.collect()) };
+                let mut log_state = LogState::default();
+                log_state.apply(&Write::Form(Arc::new(membership))).expect("a new log");
+                zab = Some(Zab::new(config(id, id), log_state, Zxid::ZERO));
+            }
+            ["new", id, "of", founders @ ..] => {
+                let founders = founders.iter().map(|founder| ServerId(number(founder))).collect();
+                let config = Config { founders, ..config(id, id) };
                 zab = Some(Zab::new(config, LogState::default(), Zxid::ZERO));
             }
             // It has lost its log and has a new one.
             ["lost", log] => {
-                let last = zab.as_ref().expect("a server");
-                let (id, voters) = (last.config().id, last.config().voters.clone());
-                zab = Some(Zab::new(Config::new(id, voters), LogState::for_returning(number(log)), Zxid::ZERO));
+                let id = zab.as_ref().expect("a server").config().id.to_string();
+                zab = Some(Zab::new(config(&id, log), LogState::default(), Zxid::ZERO));
             }
             // It restarts with the state of its log.
             ["restart"] => {
                 let last = zab.as_ref().expect("a server");
-                let (id, voters) = (last.config().id, last.config().voters.clone());
-                let log_state = last.log_state().clone();
+                let (config, log_state) = (last.config().clone(), last.log_state().clone());
                 let snapshot = log_state.history().snapshot();
-                zab = Some(Zab::new(Config::new(id, voters), log_state, snapshot));
+                zab = Some(Zab::new(config, log_state, snapshot));
             }
             ["tick", count] => {
                 let ticks = (0..number(count)).map(|_| Input::Tick);

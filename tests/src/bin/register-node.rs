@@ -1,10 +1,10 @@
 //! An instance of a cluster that replicates the register, for tests. Clients send lines:
 //!
 //! ```text
-//! register-node ID FOLDER CLIENTS 1=127.0.0.1:7101,2=… [large] [lost] [tls=FOLDER] [versions=1-2]
+//! register-node ID FOLDER CLIENTS 1=127.0.0.1:7101,2=… [founders=1,2] [large] [tls=FOLDER] [versions=2-3]
 //!
+//! founders   the members that form the cluster, if not all of them
 //! large      use the default snapshot interval and segment size, not the small ones for tests
-//! lost       if there is no log, initialize the instance as one that lost it
 //! tls        use ID.pem, ID.key and ca.pem in that folder
 //! versions   supported versions of the protocol between instances
 //!
@@ -14,6 +14,10 @@
 //! NUMBER read KEY            → NUMBER value ITEM,ITEM,… | NUMBER refused
 //! NUMBER status              → NUMBER leading | NUMBER following | …
 //! NUMBER syncs               → NUMBER syncs COUNT
+//! NUMBER add ID              → NUMBER done | NUMBER refused | NUMBER unknown
+//! NUMBER remove ID           → NUMBER done | NUMBER refused | NUMBER unknown
+//! NUMBER transfer ID         → NUMBER done
+//! NUMBER voters              → NUMBER voters ID,ID,…
 //! ```
 
 use std::collections::BTreeMap;
@@ -22,9 +26,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 use crossdock_cluster::register::{Change, Command, CompareAndSet, DONE, Register};
-use crossdock_cluster::{Client, Member, Node, RequestError, Settings, init_after_loss};
+use crossdock_cluster::{Client, Member, Node, RequestError, Settings};
 use crossdock_tls::MutualTls;
-use crossdock_zab::{Role, ServerId};
+use crossdock_zab::{MemberChange, Role, ServerId};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,7 +51,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for option in options {
         let defaults = Settings::new("register", settings.id, BTreeMap::new(), folder.into());
         match option.split_once('=') {
-            None if option == "lost" => settings.create = false,
+            Some(("founders", ids)) => {
+                for (id, member) in &mut settings.members {
+                    member.votes = ids.split(',').any(|founder| founder.parse() == Ok(id.0));
+                }
+            }
             None if option == "large" => {
                 (settings.snapshot_every, settings.log) = (defaults.snapshot_every, defaults.log);
             }
@@ -62,9 +70,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             _ => return Err(format!("unknown option `{option}`").into()),
         }
-    }
-    if !settings.create && !settings.data.exists() {
-        init_after_loss(&settings)?;
     }
     let node = Node::start(&settings, Box::new(Register::default()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -133,6 +138,17 @@ async fn answer(client: &Client, line: &str) -> String {
         }
         .to_owned(),
         ["syncs"] => format!("syncs {}", client.status().syncs),
+        ["add", id] => change_members(client, id, MemberChange::Add).await,
+        ["remove", id] => change_members(client, id, MemberChange::Remove).await,
+        ["transfer", id] => match client.transfer_leadership(id.parse().ok().map(ServerId)).await {
+            Ok(()) => "done".to_owned(),
+            Err(_) => "unknown".to_owned(),
+        },
+        ["voters"] => {
+            let membership = client.status().membership;
+            let voters = membership.iter().flat_map(|membership| membership.voters.keys());
+            format!("voters {}", voters.map(ToString::to_string).collect::<Vec<_>>().join(","))
+        }
         _ => "unknown-command".to_owned(),
     };
     format!("{number} {outcome}\n")
@@ -142,8 +158,19 @@ async fn change(client: &Client, key: &str, change: Change) -> String {
     let outcome = match client.propose(Command::payload(key, change)).await {
         Ok((_, answer)) if answer == DONE => "done",
         Ok(_) => "not-done",
-        Err(RequestError::Refused(_) | RequestError::ReadOnly) => "refused",
-        Err(RequestError::Unknown | RequestError::Ended) => "unknown",
+        Err(problem) => failed(problem),
     };
     outcome.to_owned()
+}
+
+async fn change_members(client: &Client, id: &str, change: impl FnOnce(ServerId) -> MemberChange) -> String {
+    let Ok(id) = id.parse() else { return "unknown-command".to_owned() };
+    client.change_members(change(ServerId(id))).await.map_or_else(failed, |_| "done").to_owned()
+}
+
+fn failed(problem: RequestError) -> &'static str {
+    match problem {
+        RequestError::Refused(_) | RequestError::ReadOnly => "refused",
+        RequestError::Unknown | RequestError::Ended => "unknown",
+    }
 }

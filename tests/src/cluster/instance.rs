@@ -48,15 +48,12 @@ impl Instance {
         }
     }
 
-    /// Deletes the log; the next start initializes the instance as one that lost it.
+    /// Deletes the log; the next start creates another one.
     ///
     /// # Panics
     /// If there is no log.
-    pub fn lose_log(&mut self) {
+    pub fn lose_log(&self) {
         std::fs::remove_dir_all(&self.data).expect("a log");
-        if !self.command.iter().any(|argument| argument == "lost") {
-            self.command.push("lost".to_owned());
-        }
     }
 
     /// Terminates the process with SIGTERM and waits for its exit.

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cluster_bench;
-use super::routes::{admin_of, fetch};
+use super::routes::{admin_of, fetch, post};
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::adapters;
 use crossdock_gateway::read_folder;
@@ -17,28 +17,51 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Subcommand)]
 pub(super) enum ClusterCommand {
-    /// Create the log of this instance, once, before its first start.
+    /// Create the log of this instance, before its first start.
     ///
-    /// An instance whose log is lost or damaged has forgotten what it acknowledged. Move the rest of the log away and use `--lost`: the instance then
-    /// follows without a vote until it has recovered everything, in an epoch that began after the others learned of the loss.
+    /// With `--bootstrap`, the instance forms a new cluster with the other `members` of its settings, once all of them are connected and have new
+    /// logs, too. Without it, the instance joins the cluster of the others.
+    ///
+    /// An instance whose log is lost or damaged has forgotten what it acknowledged. Move the rest of the log away and create another one: the
+    /// instance then follows without a vote until it has recovered everything.
     Init {
-        /// The log of this instance was lost.
+        /// Form a new cluster with the members in the settings.
         #[arg(long)]
+        bootstrap: bool,
+        /// Confirm that the log of this instance was lost. The cluster notices that by itself.
+        #[arg(long, conflicts_with = "bootstrap")]
         lost: bool,
         /// The folder that contains crossdock.yaml.
         #[arg(long, default_value = "config", value_name = "FOLDER")]
         config: PathBuf,
     },
+    /// Make an instance a voter. It has to follow the leader already, as an observer.
+    Add {
+        /// The instance.
+        id: u64,
+        #[command(flatten)]
+        gateway: Gateway,
+    },
+    /// Make a voter an observer. The others must be able to do without it.
+    Remove {
+        /// The instance.
+        id: u64,
+        #[command(flatten)]
+        gateway: Gateway,
+    },
+    /// Transfer leadership from the running instance to another voter.
+    Transfer {
+        /// The instance that is to lead. By default, any that is up to date.
+        id: Option<u64>,
+        #[command(flatten)]
+        gateway: Gateway,
+    },
     /// Measure the write performance of a cluster on the disk of this machine, with all instances in this process.
     Bench(cluster_bench::Bench),
     /// Show the role and progress of a running instance.
     Status {
-        /// The address of the admin listener. Defaults to the one in the settings.
-        #[arg(long, value_name = "HOST:PORT")]
-        admin: Option<String>,
-        /// The folder that contains crossdock.yaml.
-        #[arg(long, default_value = "config", value_name = "FOLDER")]
-        config: PathBuf,
+        #[command(flatten)]
+        gateway: Gateway,
         /// Refresh every second until interrupted.
         #[arg(long)]
         watch: bool,
@@ -48,11 +71,31 @@ pub(super) enum ClusterCommand {
     },
 }
 
+/// A running instance.
+#[derive(clap::Args)]
+pub(super) struct Gateway {
+    /// The address of the admin listener. Defaults to the one in the settings.
+    #[arg(long, value_name = "HOST:PORT")]
+    admin: Option<String>,
+    /// The folder that contains crossdock.yaml.
+    #[arg(long, default_value = "config", value_name = "FOLDER")]
+    config: PathBuf,
+}
+
 pub(super) fn cluster(command: ClusterCommand) -> Outcome {
     match command {
-        ClusterCommand::Init { lost, config } => init(&config, lost),
+        ClusterCommand::Init { bootstrap, lost: _, config } => init(&config, bootstrap),
+        ClusterCommand::Add { id, gateway } => {
+            request(gateway, &json!({ "add": id }), &format!("instance {id} is a voter now"))
+        }
+        ClusterCommand::Remove { id, gateway } => {
+            request(gateway, &json!({ "remove": id }), &format!("instance {id} is an observer now"))
+        }
+        ClusterCommand::Transfer { id, gateway } => {
+            request(gateway, &json!({ "transfer": id }), "the instance no longer leads")
+        }
         ClusterCommand::Bench(bench) => cluster_bench::bench(&bench),
-        ClusterCommand::Status { admin, config, watch, json } => {
+        ClusterCommand::Status { gateway: Gateway { admin, config }, watch, json } => {
             let (address, token) = admin_of(admin, &config)?;
             on_local_runtime(async move {
                 print_head(json);
@@ -73,24 +116,31 @@ pub(super) fn cluster(command: ClusterCommand) -> Outcome {
     }
 }
 
-fn init(folder: &std::path::Path, lost: bool) -> Outcome {
+/// Sends a request to the cluster through a running instance, and says what it did.
+fn request(gateway: Gateway, body: &Value, done: &str) -> Outcome {
+    let (address, token) = admin_of(gateway.admin, &gateway.config)?;
+    let body = body.to_string();
+    let done = done.to_owned();
+    on_local_runtime(async move {
+        post(&address, token.as_deref(), "/api/v1/cluster", &body).await?;
+        println!("{done}");
+        Ok(())
+    })?
+}
+
+fn init(folder: &std::path::Path, bootstrap: bool) -> Outcome {
     let config = read_folder(folder, &adapters()).map_err(|problem| {
         eprintln!("{}", problem.to_string().trim_end());
         Failure::Failed
     })?;
     let no_cluster = || Failure::Error("the settings must have `cluster:`".into());
     let settings = config.cluster.ok_or_else(no_cluster)?;
-    let others = settings.members.iter().filter(|(id, member)| **id != settings.id && member.votes).count();
-    if lost && others < settings.members.values().filter(|member| member.votes).count() / 2 + 1 {
-        let problem = if others == 0 {
-            "a cluster of one instance cannot recover a lost log from others: start with a new log, without `--lost`"
-        } else {
-            "`--lost` requires that the other voters are a majority of all voters: otherwise this instance could never vote again"
-        };
+    let is_founder = settings.members.get(&settings.id).is_some_and(|member| member.votes);
+    if bootstrap && !is_founder {
+        let problem = "`--bootstrap` is for `members`, and this instance is an observer: run `crossdock cluster init`";
         return Err(Failure::Error(problem.into()));
     }
-    let created = if lost { crossdock_cluster::init_after_loss(&settings) } else { crossdock_cluster::init(&settings) };
-    created.map_err(|problem| {
+    crossdock_cluster::init(&settings, bootstrap).map_err(|problem| {
         eprintln!("{problem}");
         Failure::Failed
     })?;

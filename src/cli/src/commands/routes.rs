@@ -23,14 +23,38 @@ pub(super) fn admin_of(named: Option<String>, folder: &Path) -> Result<(String, 
 
 /// Requests a document from the admin listener.
 pub(super) async fn fetch(address: &str, token: Option<&str>, target: &str) -> Result<String, Failure> {
-    let headers = token.map(|token| ("authorization".to_owned(), format!("Bearer {token}"))).into_iter().collect();
-    let request = Request { method: "GET", target, headers, body: "" };
+    exchange(address, token, "GET", target, "").await
+}
+
+/// Sends JSON to the admin listener and returns the response.
+///
+/// # Errors
+/// As [`fetch`].
+pub(super) async fn post(address: &str, token: Option<&str>, target: &str, body: &str) -> Result<String, Failure> {
+    exchange(address, token, "POST", target, body).await
+}
+
+async fn exchange(
+    address: &str,
+    token: Option<&str>,
+    method: &'static str,
+    target: &str,
+    body: &str,
+) -> Result<String, Failure> {
+    let authorization = token.map(|token| ("authorization".to_owned(), format!("Bearer {token}")));
+    let content_type = (!body.is_empty()).then(|| ("content-type".to_owned(), "application/json".to_owned()));
+    let headers = authorization.into_iter().chain(content_type).collect();
+    let request = Request { method, target, headers, body };
     let response = send(address, &request).await.map_err(|problem| {
         eprintln!("failed to reach the gateway: {problem}");
         Failure::Failed
     })?;
     if response.status != 200 {
-        eprintln!("the gateway responded with status {}: {}", response.status, response.body);
+        let body: Result<serde_json::Value, _> = serde_json::from_str(&response.body);
+        match body.as_ref().ok().and_then(|body| body["error"].as_str()) {
+            Some(problem) => eprintln!("the gateway refused: {problem}"),
+            None => eprintln!("the gateway responded with status {}: {}", response.status, response.body),
+        }
         return Err(Failure::Failed);
     }
     Ok(response.body)

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crossdock_zab::{Blob, Input, Zxid};
+use crossdock_zab::{Blob, Input, Summary, Zxid};
 use tokio::sync::mpsc;
 
 use super::Driver;
@@ -10,8 +10,8 @@ use crate::state_machine::SnapshotEncoder;
 use crate::status::Stopped;
 use crate::wal;
 
-/// The zxid of a snapshot and the closure that encodes its state.
-pub(super) type Encoding = (Zxid, SnapshotEncoder);
+/// The transactions of a snapshot, and the closure that encodes its state.
+pub(super) type Encoding = (Summary, SnapshotEncoder);
 
 /// Reports the end of a save to the driver, even if the thread panics; zero if the snapshot was not saved.
 struct SaveReport {
@@ -31,27 +31,32 @@ impl Driver {
     pub(super) fn snapshot(&mut self) {
         let (count, bytes) = self.since_snapshot;
         let is_time = count >= self.settings.snapshot_every || bytes >= self.settings.snapshot_bytes;
-        if is_time && !self.snapshotting && self.stopped.is_none() {
+        if is_time
+            && !self.snapshotting
+            && self.stopped.is_none()
+            && let Some(summary) = self.zab.log_state().history().summary_at(self.applied)
+        {
             let begun = Instant::now();
-            self.unsaved = Some((self.applied, self.state_machine.snapshot()));
+            self.unsaved = Some((summary, self.state_machine.snapshot()));
             tracing::debug!(zxid = %self.applied, micros = begun.elapsed().as_micros(), "snapshot taken");
             (self.since_snapshot, self.snapshotting) = ((0, 0), true);
         }
         // A snapshot may only cover what is durable in this log; a commit may so far be durable elsewhere only.
         let end = self.log.status().end;
-        if let Some(unsaved) = self.unsaved.take_if(|(zxid, _)| end.is_some_and(|end| end >= *zxid)) {
+        if let Some(unsaved) = self.unsaved.take_if(|(summary, _)| end.is_some_and(|end| end >= summary.point.zxid)) {
             self.save(unsaved);
         }
     }
 
     /// Saves a snapshot on its own thread, then purges what it replaces.
-    fn save(&mut self, (zxid, encode): Encoding) {
+    fn save(&mut self, (summary, encode): Encoding) {
+        let zxid = summary.point.zxid;
         let (folder, segment, saved) = (self.settings.data.clone(), self.log.status().segment, self.saved.0.clone());
         let report = SaveReport { saved, zxid: Zxid::ZERO };
         let writing = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
             let mut report = report;
             let state = encode();
-            let written = wal::save_snapshot(&folder, zxid, &state);
+            let written = wal::save_snapshot(&folder, &summary, &state);
             drop(state);
             match written {
                 Ok(_) => {

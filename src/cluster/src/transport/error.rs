@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use crossdock_zab::ServerId;
+use crossdock_zab::{ClusterId, ServerId};
 
 use crate::wal;
 
@@ -31,6 +31,16 @@ pub(super) enum LinkError {
     Version { peer: ServerId, theirs: RangeInclusive<u32>, ours: RangeInclusive<u32> },
     #[error("server {peer} belongs to cluster `{cluster}`")]
     OtherCluster { peer: ServerId, cluster: String },
+    #[error(
+        "server {peer} belongs to the cluster with the id {theirs}, this server to {own}: they were formed apart from one another"
+    )]
+    OtherClusterId { peer: ServerId, theirs: ClusterId, own: ClusterId },
+    #[error("server {0} has no log id")]
+    NoLog(ServerId),
+    #[error("server {peer} is connected with another log: are there two instances with the id {peer}?")]
+    SecondInstance { peer: ServerId },
+    #[error("the peer refused the connection: {0}")]
+    Refused(String),
     #[error("unexpected connection between server {from} and server {to}")]
     Unexpected { from: ServerId, to: u64 },
     #[error("the peer's certificate is not for `{0}`")]

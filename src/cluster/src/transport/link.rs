@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use crossdock_zab::{Link, ServerId, Session, Zxid};
+use crossdock_zab::{Link, ServerId, Session, Summary, Zxid};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -17,12 +17,14 @@ use super::live::Registration;
 use super::outbox::Queued;
 use super::{Incoming, Outgoing, Transport};
 use crate::wal;
-use crate::wire::{Alive, FRAME_LEN_MAX, Frame, Hello, Kind, SnapshotPart};
+use crate::wire::{Alive, FRAME_LEN_MAX, Frame, Hello, Kind, Refused, SnapshotPart};
 
 /// Timeout to send or receive a Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum length of a Hello frame.
 const HELLO_LEN_MAX: usize = 4096;
+/// Maximum number of characters of a peer's reason in the log.
+const REASON_LEN_MAX: usize = 500;
 /// An idle connection sends a heartbeat after this time.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// A connection that receives nothing for this time is dropped.
@@ -57,8 +59,19 @@ impl Frames {
     }
 
     pub(super) async fn send_hello(&mut self, hello: Hello) -> Result<(), LinkError> {
+        self.send(Kind::Hello(hello)).await
+    }
+
+    /// Tells the peer why it is refused, so that its operator learns it as well.
+    pub(super) async fn send_refusal(&mut self, reason: &LinkError) {
+        let refused = Refused { reason: reason.to_string() };
+        // The connection ends in any case.
+        let _ = self.send(Kind::Refused(refused)).await;
+    }
+
+    async fn send(&mut self, kind: Kind) -> Result<(), LinkError> {
         let mut bytes = BytesMut::new();
-        Frame::of(Kind::Hello(hello)).write(&mut bytes);
+        Frame::of(kind).write(&mut bytes);
         let written = async {
             self.stream.write_all(&bytes).await?;
             self.stream.flush().await
@@ -72,6 +85,9 @@ impl Frames {
             loop {
                 match Frame::take(&mut self.received, HELLO_LEN_MAX).map_err(LinkError::Protocol)? {
                     Some(Frame { kind: Some(Kind::Hello(hello)) }) => return Ok(hello),
+                    Some(Frame { kind: Some(Kind::Refused(Refused { reason })) }) => {
+                        return Err(LinkError::Refused(reason.chars().take(REASON_LEN_MAX).collect()));
+                    }
                     Some(_) => return Err(LinkError::Protocol("another frame before its Hello")),
                     None => {}
                 }
@@ -299,8 +315,8 @@ impl Receiver<'_> {
                 match self.store_part(&part)? {
                     Some(incoming) => {
                         let IncomingSnapshot { session, zxid, path, .. } = incoming;
-                        self.verify_snapshot(zxid, path.clone()).await?;
-                        Incoming::Snapshot { peer, link, session, zxid, path }
+                        let summary = self.verify_snapshot(zxid, path.clone()).await?;
+                        Incoming::Snapshot { peer, link, session, summary, path }
                     }
                     None => return Ok(()),
                 }
@@ -320,7 +336,7 @@ impl Receiver<'_> {
     }
 
     /// Verifies a received snapshot. Meanwhile, both ends get progress reports.
-    async fn verify_snapshot(&mut self, zxid: Zxid, path: PathBuf) -> Result<(), LinkError> {
+    async fn verify_snapshot(&mut self, zxid: Zxid, path: PathBuf) -> Result<Summary, LinkError> {
         self.busy.store(true, Ordering::Relaxed);
         let mut checking = std::pin::pin!(verify(zxid, path));
         let checked = loop {
@@ -364,12 +380,12 @@ impl Receiver<'_> {
 }
 
 /// Makes a received snapshot durable and verifies it; deletes it if it is damaged.
-async fn verify(zxid: Zxid, path: PathBuf) -> Result<(), LinkError> {
+async fn verify(zxid: Zxid, path: PathBuf) -> Result<Summary, LinkError> {
     let checking = tokio::task::spawn_blocking(move || {
         let checked = File::open(&path).and_then(|file| file.sync_all()).map_err(LinkError::StoreSnapshot);
-        let checked = checked.and_then(|()| match wal::is_intact_snapshot(zxid, &path) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(LinkError::DamagedSnapshot),
+        let checked = checked.and_then(|()| match wal::verify_snapshot(zxid, &path) {
+            Ok(Some(summary)) => Ok(summary),
+            Ok(None) => Err(LinkError::DamagedSnapshot),
             Err(error) => Err(LinkError::VerifySnapshot(error)),
         });
         if checked.is_err() {

@@ -78,10 +78,9 @@ impl WeakOutbox {
 /// The memory that a message keeps.
 fn bytes_of(outgoing: &Outgoing) -> usize {
     let payloads = match outgoing {
-        Outgoing::Message(Message::ToFollower(
-            _,
-            ToFollower::Sync { txns, .. } | ToFollower::Propose { txns, .. } | ToFollower::Inform { txns, .. },
-        )) => txns.iter().map(|txn| txn.payload.len() + OVERHEAD_BYTES).sum(),
+        Outgoing::Message(Message::ToFollower(_, ToFollower::Sync { txns, .. } | ToFollower::Propose { txns, .. })) => {
+            txns.iter().map(|txn| txn.payload.len() + OVERHEAD_BYTES).sum()
+        }
         Outgoing::Message(Message::ToLeader(_, ToLeader::Forward { payload, .. })) => payload.len(),
         Outgoing::Message(_) | Outgoing::Snapshot { .. } => 0,
     };
@@ -90,13 +89,12 @@ fn bytes_of(outgoing: &Outgoing) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use crossdock_zab::{Epoch, Session, Txn, Zxid};
+    use crossdock_zab::{Epoch, Payload, Point, Session, Zxid};
 
     use super::*;
 
     fn proposal(bytes: usize) -> Outgoing {
-        let txn = Txn { zxid: Zxid::new(Epoch(1), 1), payload: Bytes::from(vec![0; bytes]) };
+        let txn = Point::default().next(Zxid::new(Epoch(1), 1), 0, Payload::Command(vec![0; bytes].into()));
         let message = ToFollower::Propose { after: Zxid::ZERO, txns: vec![txn] };
         Outgoing::Message(Message::ToFollower(Session(1), message))
     }

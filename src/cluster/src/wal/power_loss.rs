@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use crossdock_zab::{Blob, Epoch, LogState, Txn, Write, Zxid};
+use crossdock_zab::{Blob, Epoch, LogState, Payload, Point, Summary, Txn, Write, Zxid};
 
 use super::files::{FileOp, mark, start_recording, stop_recording};
 use super::{Identity, Options, SECTOR, Wal, adopt_snapshot, purge, save_snapshot};
@@ -167,7 +167,7 @@ struct RecordedLog {
 /// Runs a log through random operations: transactions, synchronisations with TRUNC, SNAP or a long DIFF, snapshots and purges.
 fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
     start_recording(folder);
-    let mut wal = Wal::create(folder, IDENTITY, SMALL).expect("a new log");
+    let mut wal = Wal::create(folder, IDENTITY, SMALL, true).expect("a new log");
     let mut after = vec![LogState::default()];
     mark(folder, 0);
     let mut write = |wal: &mut Wal, writes: &[Write]| {
@@ -185,10 +185,11 @@ fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
     let [accept, sync] = begin(1);
     let mut now = write(&mut wal, &[accept, sync, Write::EpochInstalled(Epoch(1))]);
     for _ in 0..STEPS {
-        let last = now.history().last();
+        let end = now.history().end();
+        let last = end.zxid;
         match rng.below(10) {
             0 => {
-                save_snapshot(folder, last, b"state").expect("a disk");
+                save_snapshot(folder, &Summary { point: end, membership: None }, b"state").expect("a disk");
                 purge(folder, last, wal.segment()).expect("a disk");
             }
             1 => {
@@ -196,8 +197,7 @@ fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
                 write(&mut wal, &begin(epoch));
                 let counter = last.counter.saturating_sub(u32::try_from(rng.below(3)).expect("small")).max(1);
                 let to = Zxid::new(last.epoch, counter);
-                let is_there = now.history().contains(to) && last != Zxid::ZERO;
-                if is_there {
+                if let Some(to) = now.history().point_at(to).filter(|_| last != Zxid::ZERO) {
                     write(&mut wal, &[Write::Truncate(to)]);
                 }
                 now = write(&mut wal, &[Write::EpochInstalled(Epoch(epoch))]);
@@ -206,26 +206,27 @@ fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
                 // A snapshot received from another instance.
                 epoch += 1;
                 let zxid = Zxid::new(Epoch(epoch - 1), 1_000 + last.counter);
-                let incoming = save_snapshot(folder, Zxid::new(Epoch(9_999), 1), b"state").expect("a disk").path;
-                let sum = snapshot_of(zxid);
+                let summary = |zxid| Summary { point: Point { zxid, time: 5, hash: 6 }, membership: None };
+                let elsewhere = summary(Zxid::new(Epoch(9_999), 1));
+                let incoming = save_snapshot(folder, &elsewhere, b"state").expect("a disk").path;
+                let sum = snapshot_of(&summary(zxid));
                 let file = super::files::create(&incoming).expect("a disk");
                 super::files::write_at(&file, &incoming, &sum, 0).expect("a disk");
                 super::files::sync_all(&file, &incoming).expect("a disk");
                 adopt_snapshot(folder, zxid, &incoming).expect("a disk");
                 let [accept, sync] = begin(epoch);
-                let install = Write::Install { zxid, blob: Blob(0) };
+                let install = Write::Install { summary: summary(zxid), blob: Blob(0) };
                 now = write(&mut wal, &[accept, sync, install, Write::EpochInstalled(Epoch(epoch))]);
             }
             3 => {
                 // More transactions than a segment holds.
                 write(&mut wal, &begin(epoch + 1));
                 let of = if last.epoch == Epoch(0) { Epoch(1) } else { last.epoch };
-                let mut after = last;
+                let mut after = end;
                 for counter in last.counter + 1..last.counter + 8 {
-                    let zxid = Zxid::new(of, counter);
-                    let txns = vec![Txn { zxid, payload: Bytes::from(vec![1; 700]) }];
-                    write(&mut wal, &[Write::Append { after, txns }]);
-                    after = zxid;
+                    let txn = txn(after, Zxid::new(of, counter), 700);
+                    write(&mut wal, &[Write::Append { after: after.zxid, txns: vec![txn.clone()] }]);
+                    after = txn.point();
                 }
                 epoch += 1;
                 now = write(&mut wal, &[Write::EpochInstalled(Epoch(epoch))]);
@@ -233,11 +234,13 @@ fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
             _ => {
                 let (first, count) = if last.epoch == Epoch(epoch) { (last.counter + 1, 2) } else { (1, 1) };
                 let size = 1 + rng.below(1_000);
-                let txn = |counter| {
-                    let payload = Bytes::from(vec![u8::try_from(counter % 251).expect("a byte"); size]);
-                    Txn { zxid: Zxid::new(Epoch(epoch), counter), payload }
+                let mut after = end;
+                let next = |counter| {
+                    let txn = txn(after, Zxid::new(Epoch(epoch), counter), size);
+                    after = txn.point();
+                    txn
                 };
-                let txns = (first..first + count).map(txn).collect();
+                let txns = (first..first + count).map(next).collect();
                 now = write(&mut wal, &[Write::Append { after: last, txns }]);
             }
         }
@@ -246,10 +249,16 @@ fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
     RecordedLog { after, ops: stop_recording(folder) }
 }
 
+/// A transaction with this many bytes.
+fn txn(after: Point, zxid: Zxid, size: usize) -> Txn {
+    let payload = Bytes::from(vec![u8::try_from(zxid.counter % 251).expect("a byte") + 1; size]);
+    after.next(zxid, 5, Payload::Command(payload))
+}
+
 /// The content of a snapshot file.
-fn snapshot_of(zxid: Zxid) -> Vec<u8> {
+fn snapshot_of(summary: &Summary) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder");
-    let kept = save_snapshot(folder.path(), zxid, b"state").expect("a disk");
+    let kept = save_snapshot(folder.path(), summary, b"state").expect("a disk");
     std::fs::read(kept.path).expect("a file")
 }
 
@@ -259,7 +268,7 @@ fn matches(back: &LogState, written: &LogState) -> bool {
         (
             log_state.accepted_epoch(),
             log_state.current_epoch(),
-            log_state.history().last(),
+            log_state.history().end(),
             log_state.end(),
             log_state.is_syncing(),
         )

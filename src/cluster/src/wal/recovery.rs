@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crossdock_zab::{LogState, Write, Zxid};
+use crossdock_zab::{LogId, LogState, Write, Zxid};
 
 use super::batch::{self, BatchRead};
 use super::segment::{self, Header};
@@ -12,6 +12,10 @@ use super::{files, snapshot};
 /// A recovered log.
 #[derive(Debug)]
 pub struct Recovered {
+    /// The log.
+    pub log: LogId,
+    /// Whether the log was created to found a cluster.
+    pub founds: bool,
     /// The state after all writes.
     pub log_state: LogState,
     /// The latest readable snapshot and its state. `None` if there is none and the log is complete from its start.
@@ -22,6 +26,7 @@ pub struct Recovered {
 
 /// The state of recovery.
 struct Recovery {
+    log: LogId,
     log_state: LogState,
     batch: u64,
     chain: u32,
@@ -44,6 +49,9 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
         let is_last = at + 1 == segments.len();
         let damaged = |offset: usize, problem| Error::Damaged { path: path.clone(), offset: offset as u64, problem };
         let bytes = std::fs::read(path).map_err(io_error(path, "cannot be read"))?;
+        if segment::has_other_version(&bytes) {
+            return Err(Error::Version(path.clone()));
+        }
         let header = Header::read(&bytes).ok_or_else(|| damaged(0, "wrong checksum of a segment header"))?;
         if header.identity != identity {
             let Identity { cluster, server } = header.identity;
@@ -54,7 +62,8 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
         }
         let recovery = match &mut recovery {
             Some(recovery) => {
-                let same = header.batch == recovery.batch && header.chain == recovery.chain;
+                let same =
+                    header.batch == recovery.batch && header.chain == recovery.chain && header.log == recovery.log;
                 if !same || header.position != Position::of(&recovery.log_state) {
                     return Err(damaged(0, "the segment does not follow the previous one"));
                 }
@@ -67,9 +76,8 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
                     return Err(damaged(0, "the start of the log is missing"));
                 }
                 let position = header.position;
-                let log_state =
-                    LogState::starting_after(position.accepted, position.current, position.last, position.returning);
-                none.insert(Recovery { log_state, batch: header.batch, chain: header.chain, cut: 0 })
+                let log_state = LogState::starting_after(position.accepted, position.current, position.last);
+                none.insert(Recovery { log: header.log, log_state, batch: header.batch, chain: header.chain, cut: 0 })
             }
         };
         let end = read_segment(&bytes, recovery, header.salt).map_err(|(offset, problem)| damaged(offset, problem))?;
@@ -99,7 +107,8 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
     let (Some(wal), Some(mut recovery)) = (wal, recovery) else { return Err(Error::Missing(folder.to_owned())) };
     let snapshot = latest_snapshot(folder, &mut recovery.log_state)?;
     snapshot::delete_unfinished(folder)?;
-    Ok((wal, Recovered { log_state: recovery.log_state, snapshot, cut: recovery.cut }))
+    let (log, founds) = (wal.header.log, wal.header.founds);
+    Ok((wal, Recovered { log, founds, log_state: recovery.log_state, snapshot, cut: recovery.cut }))
 }
 
 /// Reads the batches of a segment and returns the offset after the last one.
@@ -137,7 +146,7 @@ fn read_segment(bytes: &[u8], recovery: &mut Recovery, salt: u32) -> Result<usiz
 
 fn apply(log_state: &mut LogState, write: Write) -> Result<(), &'static str> {
     let write = match write {
-        Write::Append { txns, .. } => Write::Append { after: log_state.end(), txns },
+        Write::Append { txns, .. } => Write::Append { after: log_state.end().zxid, txns },
         other => other,
     };
     log_state.apply(&write).map_err(|_| "a record is not valid at its position")
@@ -152,11 +161,10 @@ fn latest_snapshot(folder: &Path, log_state: &mut LogState) -> Result<Option<(Sn
             continue;
         }
         match snapshot.read()? {
-            Some(state) => {
-                log_state.snapshot_taken(snapshot.zxid, usize::MAX, usize::MAX);
+            Some((summary, state)) if log_state.snapshot_recovered(&summary) => {
                 return Ok(Some((snapshot, state)));
             }
-            None => problem = Some(snapshot.path),
+            _ => problem = Some(snapshot.path),
         }
     }
     if log_state.history().floor() == Zxid::ZERO {

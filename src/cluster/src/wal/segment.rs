@@ -6,16 +6,20 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use crossdock_zab::{Epoch, Zxid};
+use crossdock_zab::{Epoch, LogId, Point, Zxid};
 
 use super::batch::{u32_at, u64_at};
 use super::{Error, Identity, Position, SECTOR, files, io_error};
 
-const MAGIC: [u8; 8] = *b"CDKWAL01";
+const MAGIC: [u8; 8] = *b"CDKWAL02";
+/// The part of it that all versions of the format have in common.
+const MAGIC_LEN: usize = 6;
 /// Bytes that are filled between syncs.
 const PIECE: u64 = 1 << 20;
 /// Flag: a synchronisation is open at the start of the segment.
 const OPEN: u32 = 1;
+/// Flag: the log may found a cluster.
+const FOUNDS: u32 = 2;
 
 /// The header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +34,9 @@ pub(super) struct Header {
     /// The state before its first batch.
     pub(super) position: Position,
     pub(super) identity: Identity,
+    pub(super) log: LogId,
+    /// Whether the log was created to found a cluster.
+    pub(super) founds: bool,
     /// See [`salt`].
     pub(super) salt: u32,
 }
@@ -45,14 +52,32 @@ pub(super) fn random() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
+/// Whether a segment was written by a release with another format of the log.
+pub(super) fn has_other_version(bytes: &[u8]) -> bool {
+    bytes.get(..8).is_some_and(|magic| magic[..MAGIC_LEN] == MAGIC[..MAGIC_LEN] && magic != MAGIC)
+}
+
+fn point_at(bytes: &[u8], at: usize) -> Point {
+    Point { zxid: Zxid::from_u64(u64_at(bytes, at)), time: u64_at(bytes, at + 8), hash: u64_at(bytes, at + 16) }
+}
+
+fn put_point(bytes: &mut [u8], point: Point) {
+    bytes[..8].copy_from_slice(&point.zxid.to_u64().to_le_bytes());
+    bytes[8..16].copy_from_slice(&point.time.to_le_bytes());
+    bytes[16..24].copy_from_slice(&point.hash.to_le_bytes());
+}
+
 impl Header {
-    pub(super) fn first(identity: Identity, len: u64, position: Position) -> Self {
-        Self { number: 1, len, batch: 1, chain: 0, position, identity, salt: salt() }
+    /// The header of the first segment of a new log.
+    pub(super) fn first(identity: Identity, len: u64, founds: bool) -> Self {
+        let log = LogId(random().max(1));
+        Self { number: 1, len, batch: 1, chain: 0, position: Position::default(), identity, log, founds, salt: salt() }
     }
 
     fn bytes(&self) -> [u8; SECTOR] {
         let mut bytes = [0; SECTOR];
         let position = &self.position;
+        let flags = if position.sync.is_some() { OPEN } else { 0 } | if self.founds { FOUNDS } else { 0 };
         bytes[0..8].copy_from_slice(&MAGIC);
         bytes[12..20].copy_from_slice(&self.number.to_le_bytes());
         bytes[20..28].copy_from_slice(&self.len.to_le_bytes());
@@ -60,13 +85,13 @@ impl Header {
         bytes[36..40].copy_from_slice(&self.chain.to_le_bytes());
         bytes[40..44].copy_from_slice(&position.accepted.0.to_le_bytes());
         bytes[44..48].copy_from_slice(&position.current.0.to_le_bytes());
-        bytes[48..56].copy_from_slice(&position.last.to_u64().to_le_bytes());
-        bytes[56..64].copy_from_slice(&position.sync.unwrap_or_default().to_u64().to_le_bytes());
-        bytes[64..68].copy_from_slice(&(if position.sync.is_some() { OPEN } else { 0 }).to_le_bytes());
-        bytes[68..76].copy_from_slice(&self.identity.cluster.to_le_bytes());
-        bytes[76..84].copy_from_slice(&self.identity.server.to_le_bytes());
-        bytes[84..88].copy_from_slice(&self.salt.to_le_bytes());
-        bytes[88..96].copy_from_slice(&position.returning.unwrap_or_default().to_le_bytes());
+        put_point(&mut bytes[48..72], position.last);
+        put_point(&mut bytes[72..96], position.sync.unwrap_or_default());
+        bytes[96..100].copy_from_slice(&flags.to_le_bytes());
+        bytes[100..108].copy_from_slice(&self.identity.cluster.to_le_bytes());
+        bytes[108..116].copy_from_slice(&self.identity.server.to_le_bytes());
+        bytes[116..124].copy_from_slice(&self.log.0.to_le_bytes());
+        bytes[124..128].copy_from_slice(&self.salt.to_le_bytes());
         let sum = crc32c::crc32c(&bytes[12..]);
         bytes[8..12].copy_from_slice(&sum.to_le_bytes());
         bytes
@@ -78,7 +103,7 @@ impl Header {
         if bytes[..8] != MAGIC || u32_at(bytes, 8) != crc32c::crc32c(&bytes[12..]) {
             return None;
         }
-        let is_open = u32_at(bytes, 64) & OPEN != 0;
+        let flags = u32_at(bytes, 96);
         Some(Self {
             number: u64_at(bytes, 12),
             len: u64_at(bytes, 20),
@@ -87,12 +112,13 @@ impl Header {
             position: Position {
                 accepted: Epoch(u32_at(bytes, 40)),
                 current: Epoch(u32_at(bytes, 44)),
-                last: Zxid::from_u64(u64_at(bytes, 48)),
-                sync: is_open.then(|| Zxid::from_u64(u64_at(bytes, 56))),
-                returning: Some(u64_at(bytes, 88)).filter(|number| *number != 0),
+                last: point_at(bytes, 48),
+                sync: (flags & OPEN != 0).then(|| point_at(bytes, 72)),
             },
-            identity: Identity { cluster: u64_at(bytes, 68), server: u64_at(bytes, 76) },
-            salt: u32_at(bytes, 84),
+            identity: Identity { cluster: u64_at(bytes, 100), server: u64_at(bytes, 108) },
+            log: LogId(u64_at(bytes, 116)),
+            founds: flags & FOUNDS != 0,
+            salt: u32_at(bytes, 124),
         })
     }
 }
@@ -182,7 +208,7 @@ pub(super) fn purge(folder: &Path, zxid: Zxid, current: u64) -> Result<usize, Er
     let mut first = 0;
     for (at, (number, path)) in segments.iter().enumerate() {
         let Some(header) = Header::read(&read_header(path)?) else { break };
-        if *number > current || header.position.last > zxid {
+        if *number > current || header.position.last.zxid > zxid {
             break;
         }
         if header.position.sync.is_none() {

@@ -1,17 +1,17 @@
 //! Snapshot files, which are complete or absent.
 //!
-//! Magic (8), checksum of the rest (4), zxid (8), state.
+//! Magic (8), checksum of the rest (4), zxid (8), time (8), hash (8), length of the membership (4), membership, state.
 
 use std::path::{Path, PathBuf};
 
-use crossdock_zab::Zxid;
+use crossdock_zab::{Point, Summary, Zxid};
 
-use super::batch::{u32_at, u64_at};
+use super::batch::{membership_at, membership_bytes, u32_at, u64_at};
 use super::segment::sync_folder;
 use super::{Error, files, io_error};
 
-const MAGIC: [u8; 8] = *b"CDKSNP01";
-const HEADER: usize = 20;
+const MAGIC: [u8; 8] = *b"CDKSNP02";
+const HEADER: usize = 40;
 /// Snapshots that a purge keeps: the newest, and one more in case that is damaged.
 const RETAINED: usize = 2;
 
@@ -25,17 +25,23 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads the state; `None` if the file is damaged.
+    /// Reads the summary of its transactions, and the state; `None` if the file is damaged.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn read(&self) -> Result<Option<Vec<u8>>, Error> {
+    pub fn read(&self) -> Result<Option<(Summary, Vec<u8>)>, Error> {
         let mut bytes = std::fs::read(&self.path).map_err(io_error(&self.path, "cannot be read"))?;
-        let good = bytes.len() >= HEADER
+        let is_intact = bytes.len() >= HEADER
             && bytes[..8] == MAGIC
             && u32_at(&bytes, 8) == crc32c::crc32c(&bytes[12..])
             && u64_at(&bytes, 12) == self.zxid.to_u64();
-        Ok(good.then(|| bytes.split_off(HEADER)))
+        if !is_intact {
+            return Ok(None);
+        }
+        let point = Point { zxid: self.zxid, time: u64_at(&bytes, 20), hash: u64_at(&bytes, 28) };
+        let end = HEADER + u32_at(&bytes, 36) as usize;
+        let Some(membership) = bytes.get(HEADER..end).and_then(membership_at) else { return Ok(None) };
+        Ok(Some((Summary { point, membership: Some(membership) }, bytes.split_off(end))))
     }
 }
 
@@ -64,18 +70,18 @@ pub fn path_of(folder: &Path, zxid: Zxid) -> PathBuf {
 /// # Errors
 /// [`Error::Io`].
 pub fn read(folder: &Path, zxid: Zxid) -> Result<Option<Vec<u8>>, Error> {
-    Snapshot { zxid, path: path_of(folder, zxid) }.read()
+    Ok(Snapshot { zxid, path: path_of(folder, zxid) }.read()?.map(|(_, state)| state))
 }
 
-/// Whether a file is an undamaged snapshot of all transactions through `zxid`.
+/// Reads the summary of a file that should be a snapshot of all transactions through `zxid`; `None` if it is damaged.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn is_intact(zxid: Zxid, file: &Path) -> Result<bool, Error> {
-    Ok(Snapshot { zxid, path: file.to_owned() }.read()?.is_some())
+pub fn verify(zxid: Zxid, file: &Path) -> Result<Option<Summary>, Error> {
+    Ok(Snapshot { zxid, path: file.to_owned() }.read()?.map(|(summary, _)| summary))
 }
 
-/// Moves a received snapshot into the folder. The file must be durable and undamaged ([`is_intact`]).
+/// Moves a received snapshot into the folder. The file must be durable and undamaged ([`verify`]).
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -86,20 +92,24 @@ pub fn adopt(folder: &Path, zxid: Zxid, file: &Path) -> Result<Snapshot, Error> 
     Ok(Snapshot { zxid, path })
 }
 
-/// Saves a snapshot of all transactions through `zxid`: writes it to a temporary file and renames that. It is durable
+/// Saves a snapshot of all transactions in the summary: writes it to a temporary file and renames that. It is durable
 /// when this returns.
 ///
 /// # Errors
 /// [`Error::Io`]; the log remains usable, as it does not need the snapshot.
-pub fn save(folder: &Path, zxid: Zxid, state: &[u8]) -> Result<Snapshot, Error> {
+pub fn save(folder: &Path, summary: &Summary, state: &[u8]) -> Result<Snapshot, Error> {
+    let zxid = summary.point.zxid;
     let path = path_of(folder, zxid);
     let unfinished = folder.join(format!("unfinished-{:016x}", zxid.to_u64()));
-    let name = zxid.to_u64().to_le_bytes();
-    let sum = crc32c::crc32c_append(crc32c::crc32c(&name), state);
+    let membership = summary.membership.as_ref().map(|membership| membership_bytes(membership)).unwrap_or_default();
+    let point = [zxid.to_u64(), summary.point.time, summary.point.hash].map(u64::to_le_bytes).concat();
+    let len = u32::try_from(membership.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let head = [&point, &len[..], &membership].concat();
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&head), state);
     let written = files::create(&unfinished).and_then(|file| {
-        let header = [&MAGIC[..], &sum.to_le_bytes(), &name].concat();
-        files::write_at(&file, &unfinished, &header, 0)?;
-        files::write_at(&file, &unfinished, state, HEADER as u64)?;
+        let head = [&MAGIC[..], &sum.to_le_bytes(), &head].concat();
+        files::write_at(&file, &unfinished, &head, 0)?;
+        files::write_at(&file, &unfinished, state, head.len() as u64)?;
         files::sync_all(&file, &unfinished)
     });
     if written.is_err() {

@@ -13,6 +13,14 @@ struct Frame {
     hello: Option<Hello>,
     #[prost(message, optional, tag = "3")]
     to_leader: Option<ToLeader>,
+    #[prost(message, optional, tag = "9")]
+    refused: Option<Refused>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Refused {
+    #[prost(string, tag = "1")]
+    reason: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -27,6 +35,8 @@ struct Hello {
     peer: u64,
     #[prost(uint32, tag = "5")]
     version_min: u32,
+    #[prost(fixed64, tag = "6")]
+    log: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -52,15 +62,20 @@ impl Caller {
         Self(stream)
     }
 
+    /// A Hello of a server with a log of its own.
     pub(crate) fn send_hello(&mut self, server: u64, peer: u64) {
-        let hello = Hello { version: 1, cluster: "test".to_owned(), server, peer, version_min: 1 };
-        self.send(&Frame { hello: Some(hello), to_leader: None });
+        self.send_hello_of(server, peer, 7);
+    }
+
+    pub(crate) fn send_hello_of(&mut self, server: u64, peer: u64, log: u64) {
+        let hello = Hello { version: 2, cluster: "test".to_owned(), server, peer, version_min: 2, log };
+        self.send(&Frame { hello: Some(hello), ..Frame::default() });
     }
 
     /// CEPOCH.
     pub(crate) fn send_cepoch(&mut self, accepted: u32) {
         let follower_info = Some(FollowerInfo { accepted });
-        self.send(&Frame { hello: None, to_leader: Some(ToLeader { session: 1, follower_info }) });
+        self.send(&Frame { to_leader: Some(ToLeader { session: 1, follower_info }), ..Frame::default() });
     }
 
     fn send(&mut self, frame: &Frame) {
@@ -74,6 +89,18 @@ impl Caller {
         let mut bytes = Vec::new();
         let _ = self.0.read_to_end(&mut bytes);
         bytes.len()
+    }
+
+    /// Why the peer refuses the connection; `None` if it closes it without a reason.
+    ///
+    /// # Panics
+    /// If it replies with a Hello.
+    pub(crate) fn refusal(mut self) -> Option<String> {
+        let mut bytes = Vec::new();
+        let _ = self.0.read_to_end(&mut bytes);
+        let frame = Frame::decode(bytes.get(4..)?).expect("a single frame");
+        assert!(frame.hello.is_none(), "it accepts the connection");
+        Some(frame.refused?.reason)
     }
 
     /// Whether the peer replies.

@@ -1,9 +1,10 @@
-//! The state of the cluster as JSON and metrics.
+//! The state of the cluster as JSON and metrics, and requests of operators to it.
 
 use std::fmt;
+use std::time::Duration;
 
-use crossdock_cluster::{Client, Latency, Peer, Status, Stopped};
-use crossdock_zab::Role;
+use crossdock_cluster::{Client, Latency, Peer, RequestError, Status, Stopped};
+use crossdock_zab::{LogId, MemberChange, Membership, Refusal, Role, ServerId};
 use serde_json::{Value, json};
 
 use super::families::{Buckets, Families, NONE};
@@ -27,10 +28,101 @@ pub(crate) fn cluster_json(status: &Status) -> Value {
     });
     json!({
         "id": status.id.0, "role": role, "phase": status.phase, "epoch": epoch, "leader": leader,
-        "last": status.last.to_string(), "applied": status.applied.to_string(),
+        "last": status.last.to_string(), "applied": status.applied.to_string(), "log": status.log.to_string(),
+        "membership": status.membership.as_deref().map(membership_json),
         "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
         "syncs": status.syncs, "log_problem": status.log_problem, "stopped": stopped,
     })
+}
+
+fn membership_json(membership: &Membership) -> Value {
+    let voter = |(id, log): (&ServerId, &LogId)| json!({ "id": id.0, "log": log.to_string() });
+    json!({
+        "cluster": membership.cluster.to_string(),
+        "voters": membership.voters.iter().map(voter).collect::<Vec<_>>(),
+        "replacing": membership.replacing.iter().map(|id| id.0).collect::<Vec<_>>(),
+    })
+}
+
+/// How long an operator waits for the cluster.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A request of an operator.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Request {
+    /// This instance becomes a voter.
+    Add(u64),
+    /// This voter becomes an observer.
+    Remove(u64),
+    /// That instance leads, or any that is ready.
+    Transfer(Option<u64>),
+}
+
+impl Request {
+    /// `{"add": 4}`, `{"remove": 4}`, `{"transfer": 2}` or `{"transfer": null}`.
+    pub(super) fn parse(body: &[u8]) -> Option<Self> {
+        let Ok(Value::Object(object)) = serde_json::from_slice(body) else { return None };
+        let (name, value) = object.iter().next().filter(|_| object.len() == 1)?;
+        match name.as_str() {
+            "add" => Some(Self::Add(value.as_u64()?)),
+            "remove" => Some(Self::Remove(value.as_u64()?)),
+            "transfer" if value.is_null() => Some(Self::Transfer(None)),
+            "transfer" => Some(Self::Transfer(Some(value.as_u64()?))),
+            _ => None,
+        }
+    }
+}
+
+/// Executes a request of an operator. Returns the response, or the status code of an error and what is wrong.
+pub(super) async fn execute(cluster: &Client, request: Request) -> Result<Value, (u16, String)> {
+    tracing::info!(?request, "request to the cluster");
+    let executed = async {
+        match request {
+            Request::Add(id) => change(cluster, MemberChange::Add(ServerId(id))).await,
+            Request::Remove(id) => change(cluster, MemberChange::Remove(ServerId(id))).await,
+            Request::Transfer(to) => transfer(cluster, to.map(ServerId)).await,
+        }
+    };
+    let timeout = || (504, "the cluster has not answered in time; see `crossdock cluster status`".to_owned());
+    let outcome = tokio::time::timeout(REQUEST_TIMEOUT, executed).await.unwrap_or_else(|_| Err(timeout()));
+    if let Err((_, problem)) = &outcome {
+        tracing::warn!(?request, %problem, "request to the cluster failed");
+    }
+    outcome
+}
+
+async fn change(cluster: &Client, change: MemberChange) -> Result<Value, (u16, String)> {
+    match cluster.change_members(change).await {
+        Ok(zxid) => Ok(json!({ "zxid": zxid.to_string() })),
+        Err(RequestError::Refused(Refusal::NotFollowing)) => {
+            let problem = "the instance is not up to date with the leader: list it in `observers` of the settings of all \
+                           instances, start it, and wait until its status is `observing`";
+            Err((409, problem.to_owned()))
+        }
+        Err(RequestError::Refused(refusal @ (Refusal::NoLeader | Refusal::Busy | Refusal::TransferringLeadership))) => {
+            Err((503, refusal.to_string()))
+        }
+        Err(RequestError::Refused(refusal)) => Err((409, refusal.to_string())),
+        Err(other) => Err((503, other.to_string())),
+    }
+}
+
+/// Waits until this instance has stepped down.
+async fn transfer(cluster: &Client, to: Option<ServerId>) -> Result<Value, (u16, String)> {
+    let status = cluster.status();
+    let Role::Leading(epoch) = status.role else {
+        let leader = role_epoch_leader(&status).2;
+        let hint = leader.map_or("there is no leader".to_owned(), |leader| format!("instance {leader} does"));
+        return Err((409, format!("this instance does not lead; {hint}")));
+    };
+    if let Some(to) = to.filter(|to| !status.peers.iter().any(|peer| peer.id == *to && peer.votes && peer.follows)) {
+        return Err((409, format!("instance {to} is not a voter that follows this instance")));
+    }
+    let ended = |error: RequestError| (503, error.to_string());
+    cluster.transfer_leadership(to).await.map_err(ended)?;
+    let mut watching = cluster.clone();
+    watching.until(|status| status.role != Role::Leading(epoch)).await.map_err(ended)?;
+    Ok(json!({}))
 }
 
 fn peer_json(peer: &Peer) -> Value {
@@ -55,6 +147,16 @@ pub(super) fn cluster_metrics(out: &mut Families<'_>, cluster: &Client) -> fmt::
             "crossdock_cluster_read_only",
             "1 while the log lacks disk space or file descriptors, so that this instance accepts no commands.",
             u64::from(status.log_problem.is_some()),
+        ),
+        (
+            "crossdock_cluster_voters",
+            "Voters of the cluster; 0 until it is formed.",
+            status.membership.as_ref().map_or(0, |membership| membership.voters.len() as u64),
+        ),
+        (
+            "crossdock_cluster_votes",
+            "1 while this instance votes with its current log.",
+            u64::from(status.membership.as_ref().is_some_and(|it| it.is_voter(status.id, status.log))),
         ),
         ("crossdock_cluster_stopped", "1 once this instance has stopped permanently.", u64::from(is_stopped)),
     ];

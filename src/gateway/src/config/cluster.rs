@@ -30,10 +30,10 @@ settings! {
         pub(crate) name: String = "crossdock".to_owned(),
         /// The number of this instance, at least 1. Optional for a cluster of one instance.
         pub(crate) id: Option<u64>,
-        /// The voting instances, each `id: address:port`, which form the quorum; they or the observers include this instance. Without members,
-        /// this instance is a cluster of one.
+        /// The voting instances, each `id: address:port`; they or the observers include this instance. They form a new cluster; later,
+        /// `crossdock cluster add` and `remove` decide who votes. Without members, this instance is a cluster of one.
         pub(crate) members: Named<Spanned<String>>,
-        /// Instances that follow the leader without voting.
+        /// Other instances, which follow the leader without voting until they are added as voters.
         pub(crate) observers: Named<Spanned<String>>,
         /// The folder of the log and snapshots, relative to the folder of this file. `crossdock cluster init` creates it.
         pub(crate) data: String = "data/cluster".to_owned(),

@@ -1,9 +1,12 @@
 //! The state of a cluster: servers, disks and messages in flight.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use crossdock_zab::{Action, Config, Input, Link, LogState, Message, Request, Role, ServerId, Zab, Zxid};
+use crossdock_zab::{
+    Action, Config, Input, Link, LogId, LogState, Membership, Message, Request, Role, ServerId, Write, Zab, Zxid,
+};
 
 use super::{Scope, Step};
 use crate::checks::{Applied, Checks};
@@ -15,6 +18,7 @@ const PAYLOAD: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Server {
     zab: Option<Zab>,
+    log: LogId,
     disk: LogState,
     /// Writes that are not durable.
     pending: VecDeque<Pending>,
@@ -56,6 +60,11 @@ pub struct State {
     pub(super) problem: Option<String>,
 }
 
+/// The nth log of a server.
+fn log_of(server: usize, nth: u64) -> LogId {
+    LogId((server as u64 + 1) << 16 | nth)
+}
+
 fn id(server: usize) -> ServerId {
     ServerId(server as u64 + 1)
 }
@@ -63,19 +72,27 @@ fn id(server: usize) -> ServerId {
 impl State {
     /// New, connected servers. If the scope asks for it, they run until all follow a leader and have one command.
     pub(super) fn begin(scope: &Scope) -> Self {
-        let voters: BTreeSet<ServerId> = (0..scope.voters).map(id).collect();
-        let mut config = Config::new(ServerId(0), voters);
+        let mut config = Config::new(ServerId(0), LogId(0));
         (config.heartbeat_ticks, config.vote_ticks) = (1, 1);
         (config.sync_ticks, config.init_ticks) = (3, 6);
         config.injected_bug = scope.injected_bug;
-        let server =
-            Server { zab: None, disk: LogState::default(), pending: VecDeque::new(), applied: Applied::default() };
+        let voters = (0..scope.voters).map(|server| (id(server), log_of(server, 0)));
+        let mut disk = LogState::default();
+        let first = Arc::new(Membership::first(voters.collect()));
+        disk.apply(&Write::Form(Arc::clone(&first))).expect("a new log");
+        let server = |server| Server {
+            zab: None,
+            log: log_of(server, 0),
+            disk: disk.clone(),
+            pending: VecDeque::new(),
+            applied: Applied::default(),
+        };
         let mut this = Self {
             config,
-            servers: vec![server; scope.voters],
+            servers: (0..scope.voters).map(server).collect(),
             connections: BTreeMap::new(),
             connected: BTreeMap::new(),
-            checks: Checks::default(),
+            checks: Checks::of(first),
             requests: 0,
             left: *scope,
             before_faults: None,
@@ -169,8 +186,10 @@ impl State {
                 self.fault();
                 self.left.losses -= 1;
                 self.crash(server - 1, 0, false);
-                self.checks.record_loss(id(server - 1), &self.servers[server - 1].disk);
-                self.servers[server - 1].disk = LogState::for_returning(u64::from(self.left.losses) + 1);
+                let log = log_of(server - 1, u64::from(self.left.losses) + 1);
+                let it = &mut self.servers[server - 1];
+                self.checks.record_loss((it.log, &it.disk));
+                (it.log, it.disk) = (log, LogState::default());
             }
             Step::Start(server) => self.start(server - 1),
             Step::Cut { a, b, lost } => {
@@ -183,7 +202,7 @@ impl State {
                 self.requests += 1;
                 self.checks.record_proposal(self.requests, PAYLOAD);
                 let payload = Bytes::copy_from_slice(&self.requests.to_le_bytes());
-                self.handle(server - 1, Input::Propose { request: Request(self.requests), payload });
+                self.handle(server - 1, Input::Propose { request: Request(self.requests), payload, in_epoch: None });
             }
             Step::Tick => {
                 self.left.ticks -= 1;
@@ -210,7 +229,7 @@ impl State {
     fn start(&mut self, server: usize) {
         let it = &mut self.servers[server];
         it.applied = Applied::default();
-        let config = Config { id: id(server), ..self.config.clone() };
+        let config = Config { id: id(server), log: it.log, ..self.config.clone() };
         it.zab = Some(Zab::new(config, it.disk.clone(), Zxid::ZERO));
         self.connect();
     }
@@ -228,8 +247,9 @@ impl State {
                 let links = [(a, b), (b, a)].map(|(end, other)| Link(*nth << 8 | (end as u64) << 4 | other as u64));
                 let to = [VecDeque::new(), VecDeque::new()];
                 self.connections.insert((a, b), Connection { links, to, is_broken: false });
-                self.handle(a, Input::LinkUp { peer: id(b), link: links[0] });
-                self.handle(b, Input::LinkUp { peer: id(a), link: links[1] });
+                let logs = [a, b].map(|server| self.servers[server].log);
+                self.handle(a, Input::LinkUp { peer: id(b), link: links[0], log: logs[1] });
+                self.handle(b, Input::LinkUp { peer: id(a), link: links[1], log: logs[0] });
             }
         }
     }
@@ -250,10 +270,10 @@ impl State {
     fn crash(&mut self, server: usize, kept: usize, lost: bool) {
         let it = &mut self.servers[server];
         it.zab = None;
-        for pending in it.pending.drain(..).take(kept) {
-            it.disk.apply(&pending.write).expect("a valid write");
+        let written: Vec<Pending> = it.pending.drain(..).take(kept).collect();
+        for pending in written {
+            self.settle(server, &pending);
         }
-        it.pending.clear();
         let pairs: Vec<_> = self.connections.keys().copied().filter(|(a, b)| *a == server || *b == server).collect();
         for pair in pairs {
             self.cut(pair, lost);
@@ -262,6 +282,13 @@ impl State {
                 connection.to[end].clear();
             }
             self.forget(pair);
+        }
+    }
+
+    /// Makes a write durable.
+    fn settle(&mut self, server: usize, pending: &Pending) {
+        if let Err(problem) = self.servers[server].disk.apply(&pending.write) {
+            self.note(Err(format!("log: {:?} is not valid on disk: {problem}", pending.write)));
         }
     }
 
@@ -292,7 +319,7 @@ impl State {
     fn written(&mut self, server: usize) {
         let mut last = None;
         for pending in std::mem::take(&mut self.servers[server].pending) {
-            self.servers[server].disk.apply(&pending.write).expect("a valid write");
+            self.settle(server, &pending);
             for (link, message) in pending.then {
                 self.send(server, link, message);
             }
@@ -335,16 +362,17 @@ impl State {
                 self.servers[server].pending.push_back(Pending { id, write, then });
             }
             Action::Deliver(txn) => {
-                let durable: Vec<_> = self.servers.iter().map(|server| &server.disk).collect();
-                let (applied, quorum) = (self.servers[server].applied, self.config.quorum());
-                match self.checks.check_delivery(applied, &txn, &durable, quorum) {
+                let (membership, applied) = (self.membership(server), self.servers[server].applied);
+                let durable: Vec<_> = self.servers.iter().map(|server| (server.log, &server.disk)).collect();
+                match self.checks.check_delivery(applied, &txn, &membership, &durable) {
                     Ok(now) => self.servers[server].applied = now,
                     Err(problem) => self.note(Err(problem)),
                 }
             }
             Action::Became(Role::Leading(epoch)) => {
-                let durable: Vec<_> = self.servers.iter().map(|server| &server.disk).collect();
-                let checked = self.checks.check_leader(id(server), epoch, &durable, self.config.quorum());
+                let membership = self.membership(server);
+                let durable: Vec<_> = self.servers.iter().map(|server| (server.log, &server.disk)).collect();
+                let checked = self.checks.check_leader(id(server), epoch, &membership, &durable);
                 self.note(checked);
             }
             Action::Close { problem, .. } if problem != "no heartbeat from the follower" => {
@@ -366,6 +394,12 @@ impl State {
             | Action::Refused { .. }
             | Action::ReadReady { .. } => {}
         }
+    }
+
+    /// The membership that is in effect at a running server.
+    fn membership(&self, server: usize) -> Arc<Membership> {
+        let zab = self.servers[server].zab.as_ref().expect("it runs");
+        Arc::clone(zab.log_state().membership().expect("it has a role"))
     }
 
     fn note(&mut self, checked: Result<(), String>) {

@@ -33,7 +33,7 @@ impl World {
         let mut last = None;
         let count = std::mem::take(&mut self.servers[server].disk.at);
         for _ in 0..count {
-            let Some(done) = self.servers[server].disk.settle(&self.blobs) else { break };
+            let Some(done) = self.servers[server].disk.settle(&self.blobs)? else { break };
             for (link, message) in done.then {
                 self.send(server, link, message);
             }
@@ -57,10 +57,9 @@ impl World {
         let it = &mut self.servers[server];
         let state = it.applied;
         // A snapshot may only cover what is durable in the log.
-        if it.zab.is_none() || state.zxid == Zxid::ZERO || !it.disk.log_state.history().contains(state.zxid) {
-            return Ok(());
-        }
-        it.disk.snapshots.insert(state.zxid, state);
+        let summary = it.disk.log_state.history().summary_at(state.zxid);
+        let Some(summary) = summary.filter(|_| it.zab.is_some() && state.zxid != Zxid::ZERO) else { return Ok(()) };
+        it.disk.snapshots.insert(state.zxid, (state, summary));
         let (retained, bytes) = (self.config.retained, self.config.retained_bytes);
         it.disk.log_state.snapshot_taken(state.zxid, retained, bytes);
         self.input(server, Input::SnapshotTaken(state.zxid))

@@ -1,10 +1,10 @@
 //! Faults and healing.
 
-use crossdock_zab::{Input, LogState, Role, Zab};
+use crossdock_zab::{Input, LogId, LogState, Membership, Role, ServerId, Zab};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Event, StepResult, World, id};
+use super::{Event, StepResult, World, id, log_of};
 use crate::faults::{Fault, MILLI, SECOND};
 use crate::server::Disk;
 
@@ -49,6 +49,8 @@ impl World {
                 self.servers[server].disk.fails = true;
             }
             Fault::LoseDisk => self.lose_disk(server, rng),
+            Fault::FindDisk => self.find_disk(server, rng),
+            Fault::ChangeMembers => return self.change_members(server, rng),
             Fault::TransferLeadership => {
                 let to = rng.random_bool(0.5).then(|| id(rng.random_range(0..self.voters)));
                 return self.input(server, Input::TransferLeadership(to));
@@ -63,24 +65,54 @@ impl World {
         Ok(())
     }
 
-    /// A server loses its disk, if all other voters have their logs.
+    /// A server loses its disk, if the others can do without.
     fn lose_disk(&mut self, server: usize, mut rng: ChaCha8Rng) {
-        let mut others = (0..self.voters).filter(|other| *other != server);
-        let votes = server < self.voters;
-        if self.voters < 3 || others.any(|other| self.servers[other].disk.log_state.returning().is_some()) {
+        if !self.is_dispensable(server) {
             return;
         }
         self.stop(server);
         self.note(|| format!("{} has lost its log", server + 1));
         self.logs += 1;
-        // A lost observer is safe either way.
-        let says_so = votes || rng.random_bool(0.5);
-        let log_state = if says_so { LogState::for_returning(self.logs) } else { LogState::default() };
-        let lost = &self.servers[server].disk.log_state;
-        self.checks.record_loss(id(server), lost);
-        self.servers[server].disk = Disk { log_state, ..Disk::default() };
+        let it = &mut self.servers[server];
+        self.checks.record_loss(it.durable());
+        // Several founders find out that the cluster exists already; a single one would found it again.
+        let founds = it.disk.founds && self.voters > 1;
+        let lost = std::mem::replace(&mut it.disk, Disk::new(log_of(server, self.logs), founds));
+        it.lost.push(lost);
         let after = rng.random_range(MILLI..SECOND);
         self.at(after, Event::Start { server });
+    }
+
+    /// A disk that a server lost comes back, and replaces the current one.
+    fn find_disk(&mut self, server: usize, mut rng: ChaCha8Rng) {
+        if self.servers[server].lost.is_empty() || !self.is_dispensable(server) {
+            return;
+        }
+        self.stop(server);
+        self.note(|| format!("{} has an old log again", server + 1));
+        let it = &mut self.servers[server];
+        self.checks.record_loss(it.durable());
+        let found = it.lost.remove(rng.random_range(0..it.lost.len()));
+        it.lost.push(std::mem::replace(&mut it.disk, found));
+        let after = rng.random_range(MILLI..SECOND);
+        self.at(after, Event::Start { server });
+    }
+
+    /// Whether every membership that is in effect somewhere has a quorum of logs without the server's. A quorum that is
+    /// lost can never be recovered.
+    fn is_dispensable(&self, server: usize) -> bool {
+        let log_states = self.servers.iter().flat_map(|it| [it.log_state(), &it.disk.log_state]);
+        let remains = |(other, log): &(&ServerId, &LogId)| {
+            let index = usize::try_from(other.0 - 1).expect("a server");
+            index != server && self.servers.get(index).is_some_and(|it| it.disk.log == **log)
+        };
+        let mut memberships = log_states.map(LogState::membership);
+        memberships.all(|membership| {
+            membership.is_some_and(|membership| {
+                !membership.is_voter(id(server), self.servers[server].disk.log)
+                    || membership.voters.iter().filter(remains).count() >= membership.quorum()
+            })
+        })
     }
 
     /// Blocks one or both directions between some servers and the others.
@@ -107,9 +139,8 @@ impl World {
         self.healing = true;
         self.config.random_elections = false;
         self.network.blocked.clear();
-        let is_returning = self.servers[..self.voters].iter().any(|server| server.disk.log_state.returning().is_some());
-        // A returning server needs all other voters, and each of them has to reach the leader.
-        if is_returning {
+        // To form a cluster or to replace a log may need all other voters, and each of them has to reach the leader.
+        if !(0..self.servers.len()).all(|server| self.knows_logs(server)) {
             self.apart.clear();
         }
         for (a, b) in self.apart.clone() {
@@ -154,14 +185,16 @@ impl World {
 
     fn has_electable(&self) -> bool {
         let history = |server: usize| {
-            let it = &self.servers[server];
-            let log_state = it.zab.as_ref().map_or(&it.disk.log_state, Zab::log_state);
+            let log_state = self.servers[server].log_state();
             (log_state.current_epoch(), log_state.history().last())
         };
         let is_apart = |a: usize, b: usize| self.apart.contains(&(a, b)) || self.apart.contains(&(b, a));
-        (0..self.voters).any(|leader| {
-            let follows = |other: &usize| !is_apart(leader, *other) && history(*other) <= history(leader);
-            (0..self.voters).filter(follows).count() >= self.config.quorum()
+        (0..self.servers.len()).any(|leader| {
+            let Some(membership) = self.servers[leader].log_state().membership() else { return false };
+            let votes = |server: usize| membership.is_voter(id(server), self.servers[server].disk.log);
+            let follows =
+                |other: &usize| votes(*other) && !is_apart(leader, *other) && history(*other) <= history(leader);
+            votes(leader) && (0..self.servers.len()).filter(follows).count() >= membership.quorum()
         })
     }
 
@@ -179,7 +212,25 @@ impl World {
                 && server.applied == self.servers[leader].applied
                 && server.applied.count == self.checks.order_len()
                 && server.requests.is_empty()
-                && (server.disk.log_state.returning().is_none() || self.config.injected_bug.is_some())
-        })
+        }) && (self.has_replaced_logs(leader) || self.config.injected_bug.is_some())
+    }
+
+    /// Whether all servers that the leader reaches vote with their current logs, if they are voters.
+    fn has_replaced_logs(&self, leader: usize) -> bool {
+        let Some(membership) = self.servers[leader].log_state().membership() else { return false };
+        let reaches = |server: &usize| !self.network.blocked.contains(&(leader, *server));
+        (0..self.servers.len()).filter(reaches).all(|server| self.is_current(membership, server))
+    }
+
+    /// Whether the membership at a server has the current logs of all its voters.
+    fn knows_logs(&self, server: usize) -> bool {
+        let membership = self.servers[server].log_state().membership();
+        let is_current = |membership| (0..self.servers.len()).all(|other| self.is_current(membership, other));
+        membership.is_some_and(|membership| is_current(membership))
+    }
+
+    fn is_current(&self, membership: &Membership, server: usize) -> bool {
+        let recorded = membership.voters.get(&id(server));
+        !membership.replacing.contains(&id(server)) && recorded.is_none_or(|log| *log == self.servers[server].disk.log)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crossdock_zab::{Blob, Input, Link, Message, Session, ToFollower, ToLeader, Txn, Zxid};
+use crossdock_zab::{Blob, Input, Link, Message, Session, Summary, ToFollower, ToLeader, Txn, Zxid};
 use rand::Rng;
 
 use super::{Event, StepResult, World, id};
@@ -20,10 +20,7 @@ fn message_len(message: &Message) -> u64 {
     let of = |txns: &[Txn]| txns.iter().map(|txn| txn.payload.len() + 16).sum();
     let len: usize = match message {
         Message::ToLeader(_, ToLeader::Forward { payload, .. }) => payload.len(),
-        Message::ToFollower(
-            _,
-            ToFollower::Sync { txns, .. } | ToFollower::Propose { txns, .. } | ToFollower::Inform { txns, .. },
-        ) => of(txns),
+        Message::ToFollower(_, ToFollower::Sync { txns, .. } | ToFollower::Propose { txns, .. }) => of(txns),
         _ => 0,
     };
     MESSAGE_LEN + len as u64
@@ -51,6 +48,7 @@ impl World {
             rng,
             ends: [a, b],
             links,
+            logs: [self.servers[a].disk.log, self.servers[b].disk.log],
             is_up: [false; 2],
             lives: true,
             to: [VecDeque::new(), VecDeque::new()],
@@ -128,10 +126,13 @@ impl World {
     }
 
     pub(super) fn send_snapshot(&mut self, server: usize, link: Link, session: Session, zxid: Zxid) {
-        let state = if zxid == Zxid::ZERO { Applied::default() } else { self.servers[server].disk.snapshots[&zxid] };
+        let (state, summary) = match self.servers[server].disk.snapshots.get(&zxid) {
+            Some((state, summary)) => (*state, summary.clone()),
+            None => (Applied::default(), Summary::default()),
+        };
         let blob = Blob(self.blobs.len() as u64);
         self.blobs.push(state);
-        let message = Message::ToFollower(session, ToFollower::Snapshot { zxid, blob });
+        let message = Message::ToFollower(session, ToFollower::Snapshot { summary, blob });
         // The receiver makes the snapshot durable and verifies it.
         let settles = if self.faults.snapshot_len > 0 { self.servers[server].rng.random_range(0..SECOND) } else { 0 };
         self.send_long(server, link, message, (self.faults.snapshot_len, settles));

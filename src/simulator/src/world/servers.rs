@@ -1,13 +1,15 @@
 //! Processes: start, stop, inputs and actions.
 
-use crossdock_zab::{Action, Config, Input, Request, Role, Txn, Zab, Zxid};
+use std::sync::Arc;
+
+use crossdock_zab::{Action, Config, Input, Membership, Request, Role, Txn, Zab, Zxid};
 use rand::Rng;
 
 use super::{Event, StepResult, World, id};
 use crate::checks::Checks;
 use crate::faults::MILLI;
 use crate::scenario::{Stream, rng_for};
-use crate::server::Pending;
+use crate::server::{Pending, Server};
 
 impl World {
     pub(super) fn start(&mut self, server: usize) -> StepResult {
@@ -18,7 +20,10 @@ impl World {
         it.incarnation += 1;
         it.applied = it.disk.state();
         it.disk.fails = false;
-        let config = Config { id: id(server), ..self.config.clone() };
+        let mut config = Config { id: id(server), log: it.disk.log, ..self.config.clone() };
+        if !it.disk.founds {
+            config.founders.clear();
+        }
         let zab = Zab::new(config, it.disk.log_state.clone(), it.applied.zxid);
         let (incarnation, tick, state) = (it.incarnation, it.tick, it.applied);
         it.zab = Some(zab);
@@ -41,7 +46,9 @@ impl World {
         // A prefix of the pending writes became durable.
         let kept = it.rng.random_range(0..=it.disk.pending.len());
         for _ in 0..kept {
-            it.disk.settle(&self.blobs);
+            if let Err(problem) = it.disk.settle(&self.blobs) {
+                self.problem.get_or_insert(problem);
+            }
         }
         it.disk.pending.clear();
         it.disk.at = 0;
@@ -126,7 +133,7 @@ impl World {
             }
             Action::Deliver(txn) => return self.delivered(server, &txn),
             Action::Restore(zxid) => {
-                let state = self.servers[server].disk.snapshots[&zxid];
+                let (state, _) = self.servers[server].disk.snapshots[&zxid];
                 self.note(|| format!("{} restores the snapshot of {zxid}", server + 1));
                 self.servers[server].applied = state;
                 return self.checks.check_snapshot(state);
@@ -153,9 +160,9 @@ impl World {
                 }
                 if let Role::Leading(epoch) = role {
                     self.report.epochs += 1;
-                    let durable: Vec<_> =
-                        self.servers[..self.voters].iter().map(|server| &server.disk.log_state).collect();
-                    return self.checks.check_leader(id(server), epoch, &durable, self.config.quorum());
+                    let membership = self.membership(server);
+                    let durable: Vec<_> = self.servers.iter().map(Server::durable).collect();
+                    return self.checks.check_leader(id(server), epoch, &membership, &durable);
                 }
             }
             Action::Close { link, problem } => {
@@ -174,10 +181,17 @@ impl World {
         Ok(())
     }
 
+    /// The membership that is in effect at a running server.
+    fn membership(&self, server: usize) -> Arc<Membership> {
+        let zab = self.servers[server].zab.as_ref().expect("it runs");
+        Arc::clone(zab.log_state().membership().expect("it has a role"))
+    }
+
     pub(super) fn delivered(&mut self, server: usize, txn: &Txn) -> StepResult {
-        let durable: Vec<_> = self.servers[..self.voters].iter().map(|server| &server.disk.log_state).collect();
+        let membership = self.membership(server);
+        let durable: Vec<_> = self.servers.iter().map(Server::durable).collect();
         let after = self.servers[server].applied;
-        let now = self.checks.check_delivery(after, txn, &durable, self.config.quorum())?;
+        let now = self.checks.check_delivery(after, txn, &membership, &durable)?;
         self.servers[server].applied = now;
         self.note(|| format!("{} delivers {}", server + 1, txn.zxid));
         if let Some(request) = self.servers[server].proposed.remove(&txn.zxid) {
