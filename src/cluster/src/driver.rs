@@ -3,6 +3,7 @@
 //! Messages that depend on a write are sent by the log thread once the write is durable. All others are sent at once,
 //! so that the disks of a leader and its followers work in parallel.
 
+mod log_reads;
 mod snapshots;
 
 use std::collections::{BTreeMap, HashMap};
@@ -67,6 +68,7 @@ pub(crate) struct Driver {
     pending: HashMap<Request, Pending>,
     proposed: BTreeMap<Zxid, (Instant, Reply<(Zxid, Bytes)>)>,
     ready_reads: Vec<Ready>,
+    log_reads: log_reads::LogReads,
     /// Received snapshots that are not installed yet.
     blobs: BTreeMap<Blob, PathBuf>,
     applied: Zxid,
@@ -114,6 +116,7 @@ impl Driver {
         let state = state.map(|(_, state)| state);
         state_machine.restore(state.as_deref()).map_err(StartError::State)?;
         let zab = Zab::new(settings.zab(own.log, founds), log_state, applied);
+        let limits = (zab.config().sync_batch, zab.config().sync_batch_bytes);
         let (status, watching) = watch::channel(Status {
             id: settings.id,
             role: Role::Looking,
@@ -144,6 +147,7 @@ impl Driver {
             pending: HashMap::new(),
             proposed: BTreeMap::new(),
             ready_reads: Vec::new(),
+            log_reads: log_reads::LogReads::new(settings.data.clone(), limits),
             blobs: BTreeMap::new(),
             applied,
             since_snapshot: (0, 0),
@@ -183,6 +187,7 @@ impl Driver {
                     biased;
                     _ = ticks.tick() => inputs.push(Input::Tick),
                     written = self.log.written() => self.written(written, &mut inputs),
+                    Some(read) = self.log_reads.ended() => inputs.push(read),
                     Some(zxid) = self.saved.1.recv() => self.snapshot_saved(zxid, &mut inputs),
                     count = self.incoming.recv_many(&mut incoming, ROUND_LEN_MAX) => if count == 0 { self.stopped = Some(Stopped::Requested) },
                     count = self.requests.recv_many(&mut requests, ROUND_LEN_MAX) => if count == 0 { self.stopped = Some(Stopped::Requested) },
@@ -241,10 +246,6 @@ impl Driver {
             if self.stopped.is_none() {
                 self.log.submit(writes);
             }
-            // Received snapshots that the core did not install.
-            for (_, path) in std::mem::take(&mut self.blobs) {
-                let _ = std::fs::remove_file(path);
-            }
             self.answer_reads();
             self.snapshot();
         }
@@ -286,6 +287,7 @@ impl Driver {
             }
             Incoming::Down { peer, link } => {
                 self.links.remove(&link);
+                self.log_reads.forget(link);
                 inputs.push(Input::LinkDown { peer, link });
             }
             Incoming::Progress { peer, link } => inputs.push(Input::Progress { peer, link }),
@@ -346,6 +348,12 @@ impl Driver {
                     if let Some((_, outbox)) = self.links.get(&link) {
                         writes.then(link, outbox, message);
                     }
+                }
+            }
+            Action::ReadLog { link, session, after } => self.log_reads.start(link, session, after),
+            Action::DiscardSnapshot(blob) => {
+                if let Some(path) = self.blobs.remove(&blob) {
+                    let _ = std::fs::remove_file(path);
                 }
             }
             Action::Deliver(txn) => self.deliver(&txn),

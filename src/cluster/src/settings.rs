@@ -108,11 +108,11 @@ impl Settings {
         }
     }
 
-    /// Maximum bytes of messages that wait for a peer. A follower may be sent all transactions in memory at once, and
-    /// others arrive meanwhile.
+    /// Maximum bytes of messages that wait for a peer: what a follower that has fallen behind may be sent in one go, and
+    /// proposals until a quorum has them.
     pub(crate) fn queue_bytes(&self) -> usize {
         let config = self.zab(LogId(0), false);
-        config.retained_bytes.saturating_add(self.snapshot_bytes).saturating_add(3 * config.outstanding_bytes_max)
+        (2 * config.outstanding_bytes_max).saturating_add(4 * config.payload_max)
     }
 
     /// The configuration of the core for this instance's log, which may form a cluster if it `founds`.

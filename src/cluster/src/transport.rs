@@ -36,7 +36,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     Message(Message),
-    /// A snapshot file.
+    /// A snapshot file, sent beside the messages. It replaces one that is still being sent.
     Snapshot {
         session: Session,
         zxid: Zxid,

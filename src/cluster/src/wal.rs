@@ -25,6 +25,7 @@ mod batch;
 mod files;
 #[cfg(test)]
 mod power_loss;
+mod reader;
 mod recovery;
 mod segment;
 mod snapshot;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 
 use crossdock_zab::{Epoch, LogId, LogState, Point, Txn, Write, Zxid};
 
+pub use self::reader::Reader;
 pub use self::recovery::Recovered;
 use self::segment::Header;
 pub use self::snapshot::{
@@ -50,6 +52,9 @@ use self::space::Spare;
 pub(crate) const SECTOR: usize = 512;
 /// Maximum bytes of records in one batch.
 const BATCH_LEN_MAX: usize = 16 << 20;
+
+/// Maximum number of segments that stay for followers that are catching up. One that needs more gets another snapshot.
+const NEEDED_SEGMENTS_MAX: usize = 64;
 
 /// Why a log operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -389,11 +394,12 @@ impl Wal {
 }
 
 /// Deletes segments and snapshots that the durable snapshot of `zxid` makes obsolete, and returns the number of deleted
-/// segments. The last two snapshots stay. The log may be written meanwhile, in `segment` or later ones.
+/// segments. The last two snapshots stay, and segments with transactions after `needed_after`, which followers need, up to
+/// [`NEEDED_SEGMENTS_MAX`]. The log may be written meanwhile, in `segment` or later ones.
 ///
 /// # Errors
 /// [`Error::Io`]; the log remains usable.
-pub fn purge(folder: &Path, zxid: Zxid, segment: u64) -> Result<usize, Error> {
+pub fn purge(folder: &Path, zxid: Zxid, segment: u64, needed_after: Option<Zxid>) -> Result<usize, Error> {
     let kept = snapshot::purge(folder, zxid)?;
-    segment::purge(folder, kept, segment)
+    segment::purge(folder, kept, segment, needed_after)
 }

@@ -63,6 +63,8 @@ async fn an_instance_without_file_descriptors_accepts_no_commands_until_there_ar
             Ok(_) => done += 1,
             Err(problem) => break problem,
         }
+        // A write that needs the next segment before its creation has failed would wait for it.
+        tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(done < 70, "five segments were written without a file descriptor");
     };
     assert_eq!(refused, RequestError::ReadOnly);
@@ -80,7 +82,9 @@ async fn an_instance_without_file_descriptors_accepts_no_commands_until_there_ar
 
     // Ending does not wait for file descriptors.
     set_limit(Some(3));
-    while write(0).await.is_ok() {}
+    while write(0).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let begun = Instant::now();
     tokio::task::spawn_blocking(move || node.stop()).await.expect("no panic");
     assert!(begun.elapsed() < WAIT, "it took {:?}", begun.elapsed());

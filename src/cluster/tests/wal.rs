@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use crossdock_cluster::wal::{Error, Identity, Options, Recovered, Wal, purge, save_snapshot};
+use crossdock_cluster::wal::{Error, Identity, Options, Reader, Recovered, Wal, purge, save_snapshot};
 use crossdock_zab::{Blob, Epoch, LogId, LogState, Membership, Payload, Point, ServerId, Summary, Txn, Write, Zxid};
 use proptest::prelude::*;
 
@@ -142,7 +142,7 @@ fn a_log_keeps_its_id_its_purpose_and_its_membership() {
             let snapshot = Summary { point: points[at - 1], membership: Some(second.clone().into()) };
             save_snapshot(folder.path(), &snapshot, b"state").expect("a disk");
         }
-        assert!(purge(folder.path(), zxid(2, 18), wal.segment()).expect("a disk") > 0, "its beginning is gone");
+        assert!(purge(folder.path(), zxid(2, 18), wal.segment(), None).expect("a disk") > 0, "its beginning is gone");
         drop(wal);
         let recovered = opened(folder.path(), SMALL).expect("a good log");
         assert_eq!((recovered.log, recovered.founds), (log, founds));
@@ -273,7 +273,7 @@ fn segments_rotate_and_are_purged_once_a_snapshot_covers_them() {
         save_snapshot(folder.path(), &summary, &[snapshot]).expect("a disk");
     }
     let before = segments(folder.path()).len();
-    let deleted = purge(folder.path(), zxid(1, 30), wal.segment()).expect("a disk");
+    let deleted = purge(folder.path(), zxid(1, 30), wal.segment(), None).expect("a disk");
     assert!(deleted > 3 && segments(folder.path()).len() == before - deleted, "{deleted} of {before}");
     let all = write(&mut wal, append(last, 41..42, 10));
     drop(wal);
@@ -312,7 +312,7 @@ fn segments_that_begin_within_a_synchronisation_are_purged() {
             }
             if counter > spanned && counter % 50 == 0 {
                 save_snapshot(folder.path(), &summary(last), b"state").expect("a disk");
-                purge(folder.path(), last.zxid, wal.segment()).expect("a disk");
+                purge(folder.path(), last.zxid, wal.segment(), None).expect("a disk");
             }
         }
         assert!(wal.segment() > 80, "{} segments were written", wal.segment());
@@ -323,6 +323,85 @@ fn segments_that_begin_within_a_synchronisation_are_purged() {
         assert_eq!(recovered.log_state.history().end(), last);
         assert!(recovered.log_state.history().floor() >= zxid(1, 440), "{spanned}: the rest is not read again");
     }
+}
+
+/// All that follows a transaction, read in pieces.
+fn read_after(folder: &Path, after: Zxid, count: usize, bytes: usize) -> Option<Vec<Zxid>> {
+    let mut reader = Reader::start(folder, after).expect("a good log")?;
+    let mut found = Vec::new();
+    loop {
+        let txns = reader.next(count, bytes).expect("a good log");
+        assert!(txns.len() <= count);
+        if txns.is_empty() {
+            return Some(found);
+        }
+        found.extend(txns.iter().map(|txn| txn.zxid));
+    }
+}
+
+#[test]
+fn a_log_is_read_in_pieces_while_it_is_written_and_purged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut wal = create(folder.path(), SMALL);
+    for batch in &batches() {
+        wal.append(batch).expect("a disk");
+    }
+    // After the truncation to 1:3, in epoch 2.
+    let mut last = points()[2];
+    let mut points = Vec::new();
+    let mut write = |wal: &mut Wal, counter| {
+        let next = Write::Append { after: last.zxid, txns: vec![txn(last, zxid(2, counter), 500)] };
+        last = end(&next);
+        points.push(last);
+        wal.append(&[next]).expect("a disk");
+        last
+    };
+    for counter in 1..=40 {
+        write(&mut wal, counter);
+    }
+    let expected = |from: u32, to: u32| (from..=to).map(|counter| zxid(2, counter)).collect::<Vec<_>>();
+    for (count, bytes) in [(1, 1), (7, 10_000), (1_000, 1_200), (1_000, usize::MAX)] {
+        assert_eq!(read_after(folder.path(), zxid(1, 3), count, bytes), Some(expected(1, 40)));
+        assert_eq!(read_after(folder.path(), zxid(2, 17), count, bytes), Some(expected(18, 40)));
+        assert_eq!(read_after(folder.path(), zxid(2, 40), count, bytes), Some(Vec::new()));
+    }
+    // It continues with what is written meanwhile, in later segments as well.
+    let mut reader = Reader::start(folder.path(), zxid(2, 39)).expect("a good log").expect("it is there");
+    assert_eq!(reader.next(10, 10_000).expect("a good log").len(), 1);
+    assert!(reader.next(10, 10_000).expect("a good log").is_empty());
+    write(&mut wal, 41);
+    assert_eq!(reader.next(10, 10_000).expect("a good log").len(), 1);
+    // What a follower needs is not purged, and what nobody needs is.
+    for at in [10, 20, 41] {
+        let point = match at {
+            41 => write(&mut wal, 42),
+            _ => Point { zxid: zxid(2, at), ..Point::default() },
+        };
+        save_snapshot(folder.path(), &summary(point), b"state").expect("a disk");
+    }
+    purge(folder.path(), zxid(2, 42), wal.segment(), Some(zxid(2, 5))).expect("a disk");
+    assert_eq!(read_after(folder.path(), zxid(2, 5), 3, 10_000), Some(expected(6, 42)));
+    assert!(purge(folder.path(), zxid(2, 42), wal.segment(), None).expect("a disk") > 1);
+    assert_eq!(read_after(folder.path(), zxid(2, 5), 3, 10_000), None);
+    assert_eq!(read_after(folder.path(), zxid(2, 20), 3, 10_000), Some(expected(21, 42)));
+}
+
+/// What is read before a truncation is not of this history any more.
+#[test]
+fn a_truncation_behind_what_was_read_ends_reading() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut wal = create(folder.path(), SMALL);
+    for batch in &batches()[..3] {
+        wal.append(batch).expect("a disk");
+    }
+    let mut reader = Reader::start(folder.path(), zxid(1, 1)).expect("a good log").expect("it is there");
+    assert_eq!(reader.next(2, 10_000).expect("a good log").len(), 2);
+    assert_eq!(reader.next(2, 10_000).expect("a good log").len(), 1);
+    for batch in &batches()[3..] {
+        wal.append(batch).expect("a disk");
+    }
+    wal.append(&[Write::Append { after: zxid(1, 3), txns: vec![txn(points()[2], zxid(2, 1), 5)] }]).expect("a disk");
+    assert!(reader.next(10, 10_000).is_err());
 }
 
 #[test]
@@ -487,7 +566,7 @@ proptest! {
                     if last.zxid > Zxid::ZERO {
                         save_snapshot(folder.path(), &summary(last), b"state").expect("a disk");
                         whole.snapshot_taken(last.zxid, usize::MAX, usize::MAX);
-                        purge(folder.path(), last.zxid, wal.segment()).expect("a disk");
+                        purge(folder.path(), last.zxid, wal.segment(), None).expect("a disk");
                     }
                 }
                 Step::Snapshot => {}

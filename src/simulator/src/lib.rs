@@ -35,6 +35,8 @@ pub struct Report {
     pub reads: usize,
     /// Established epochs.
     pub epochs: usize,
+    /// Pieces that leaders read from their logs on disk.
+    pub log_reads: u64,
     /// Committed changes of the voters.
     pub changes: usize,
     /// Messages sent with bogus numbers.

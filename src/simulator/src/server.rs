@@ -24,6 +24,8 @@ pub(crate) struct Disk {
     pub(crate) founds: bool,
     /// The state after all durable writes.
     pub(crate) log_state: LogState,
+    /// The same, with the transactions that snapshots cover.
+    pub(crate) full: LogState,
     pub(crate) snapshots: BTreeMap<Zxid, (Applied, Summary)>,
     /// Pending writes, in order.
     pub(crate) pending: VecDeque<Pending>,
@@ -40,6 +42,7 @@ impl Disk {
             log,
             founds,
             log_state: LogState::default(),
+            full: LogState::default(),
             snapshots: BTreeMap::new(),
             pending: VecDeque::new(),
             at: 0,
@@ -60,6 +63,8 @@ impl Disk {
         }
         let applied = self.log_state.apply(&pending.write);
         applied.map_err(|problem| format!("log: {:?} is not valid on disk: {problem}", pending.write))?;
+        let applied = self.full.apply(&pending.write);
+        applied.map_err(|problem| format!("log: {:?} is not valid on the whole log: {problem}", pending.write))?;
         Ok(Some(pending))
     }
 

@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use crossdock_zab::{Config, Input, LogId, Membership, ServerId, Write, WriteId};
+use crossdock_zab::{Config, Input, LogId, Membership, Message, ServerId, Write, WriteId};
 use rand::Rng;
 
 use crate::checks::{Applied, Checks};
@@ -63,6 +63,18 @@ enum Event {
     Progress {
         connection: usize,
         end: usize,
+    },
+    /// A part of the log on disk is read.
+    LogRead {
+        server: usize,
+        incarnation: u64,
+        input: Box<Input>,
+    },
+    /// A snapshot, sent from that end, has arrived.
+    SnapshotArrives {
+        connection: usize,
+        from: usize,
+        message: Box<Message>,
     },
     /// The inputs that wait in the inbox are handled.
     Take {
@@ -143,7 +155,9 @@ impl World {
         let first = Arc::new(Membership::first(voters.collect()));
         if !scenario.forms {
             for server in &mut servers {
-                server.disk.log_state.apply(&Write::Form(Arc::clone(&first))).expect("a new log");
+                let form = Write::Form(Arc::clone(&first));
+                server.disk.log_state.apply(&form).expect("a new log");
+                server.disk.full.apply(&form).expect("a new log");
             }
         }
         let mut this = Self {
@@ -263,6 +277,10 @@ impl World {
             Event::Written { server, incarnation, id } if self.servers[server].incarnation == incarnation => {
                 self.input(server, Input::Written(id))
             }
+            Event::LogRead { server, incarnation, input } if self.servers[server].incarnation == incarnation => {
+                self.input(server, *input)
+            }
+            Event::LogRead { .. } => Ok(()),
             Event::Tick { .. } | Event::Disk { .. } | Event::Take { .. } | Event::Written { .. } => Ok(()),
             Event::Deliver { connection, end } => self.deliver(connection, end),
             Event::Up { connection, end } => {
@@ -298,6 +316,10 @@ impl World {
                 Ok(())
             }
             Event::Progress { connection, end } => self.progress(connection, end),
+            Event::SnapshotArrives { connection, from, message } => {
+                self.snapshot_arrives(connection, from, *message);
+                Ok(())
+            }
             Event::Occurs { number, what } => {
                 self.happened.insert(number);
                 let rng = rng_for(self.seed, Stream::Occurrence(number));
@@ -322,6 +344,7 @@ impl World {
             Event::Tick { server, .. }
             | Event::Disk { server, .. }
             | Event::Take { server, .. }
+            | Event::LogRead { server, .. }
             | Event::Written { server, .. } => Some(*server),
             Event::Deliver { connection, end }
             | Event::Progress { connection, end }

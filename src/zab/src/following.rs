@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use crate::base::{Base, Next};
 use crate::injected_bug::InjectedBug;
 use crate::{
-    Epoch, Link, Message, Notification, Refusal, Request, Role, ServerId, ServerState, Session, ToFollower, ToLeader,
-    Vote,
+    Action, Blob, Epoch, Link, Message, Notification, Refusal, Request, Role, ServerId, ServerState, Session, Summary,
+    ToFollower, ToLeader, Vote,
 };
 
 /// How far this follower has got.
@@ -42,6 +42,8 @@ pub(crate) struct Following {
     waited_ticks: u32,
     /// Local proposals and reads that the leader has not answered.
     pub(crate) pending: BTreeSet<Request>,
+    /// A received snapshot that is not installed yet.
+    pub(crate) snapshot: Option<(Summary, Blob)>,
 }
 
 impl Following {
@@ -55,6 +57,7 @@ impl Following {
             silent_ticks: 0,
             waited_ticks: 0,
             pending: BTreeSet::new(),
+            snapshot: None,
         };
         this.link_up(base, vote.server);
         this
@@ -146,9 +149,9 @@ impl Following {
             (Stage::EpochAcked(epoch), ToFollower::Diff(summary)) => self.diff(base, epoch, summary),
             (Stage::EpochAcked(epoch), ToFollower::Truncate(to)) => self.truncate(base, epoch, to),
             (Stage::EpochAcked(epoch), ToFollower::Snapshot { summary, blob }) => {
-                self.install(base, epoch, summary, blob)
+                self.snapshot(base, epoch, summary, blob)
             }
-            (Stage::Synchronisation(_), ToFollower::Sync { after, txns }) => Self::sync(base, after, txns),
+            (Stage::Synchronisation(_), ToFollower::Sync { after, txns }) => self.sync(base, after, txns),
             (Stage::Synchronisation(epoch), ToFollower::NewLeader(named)) => self.new_leader(base, epoch, named),
             (Stage::Synchronised(epoch), ToFollower::UpToDate { commit }) => self.up_to_date(base, epoch, commit),
             (Stage::Synchronised(_) | Stage::Broadcast(_), ToFollower::Propose { after, txns }) => {
@@ -184,7 +187,16 @@ impl Following {
         }
     }
 
-    pub(crate) fn send_left(&self, base: &mut Base) {
+    /// Whether it keeps a received snapshot to install it.
+    pub(crate) fn keeps(&self, blob: Blob) -> bool {
+        self.snapshot.as_ref().is_some_and(|(_, kept)| *kept == blob)
+    }
+
+    /// Stops following.
+    pub(crate) fn leave(&mut self, base: &mut Base) {
+        if let Some((_, blob)) = self.snapshot.take() {
+            base.out.push(Action::DiscardSnapshot(blob));
+        }
         if self.stage != Stage::Connecting {
             self.send(base, ToLeader::Left);
         }

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use crate::{
-    Epoch, InvalidWrite, Link, LogId, MemberChange, Message, Request, ServerId, Session, Txn, Write, WriteId, Zxid,
+    Blob, Epoch, InvalidWrite, Link, LogId, MemberChange, Message, Request, ServerId, Session, Txn, Write, WriteId,
+    Zxid,
 };
 
 /// An event that the driver reports.
@@ -73,6 +74,15 @@ pub enum Input {
     /// A snapshot of all transactions through this one is durable. All of them were delivered and are durable in the
     /// log.
     SnapshotTaken(Zxid),
+    /// Transactions that were read from the log on disk ([`Action::ReadLog`]); none if they are no longer there.
+    LogRead {
+        /// The connection.
+        link: Link,
+        /// The session.
+        session: Session,
+        /// Consecutive transactions.
+        txns: Vec<Txn>,
+    },
     /// If this server leads, transfer leadership to that server, or to any that is ready.
     TransferLeadership(Option<ServerId>),
 }
@@ -87,8 +97,8 @@ pub enum Action {
         /// The message.
         message: Message,
     },
-    /// Send the latest snapshot as [`ToFollower::Snapshot`](crate::ToFollower::Snapshot) of this session, in order with
-    /// the other messages.
+    /// Send the latest snapshot as [`ToFollower::Snapshot`](crate::ToFollower::Snapshot) of this session, beside the other
+    /// messages, which must not wait for it. It replaces one that is still being sent over the connection.
     SendSnapshot {
         /// The connection.
         link: Link,
@@ -97,6 +107,18 @@ pub enum Action {
         /// The last transaction in it.
         zxid: Zxid,
     },
+    /// Read transactions that are no longer in memory from the log on disk, for this session, and report
+    /// [`Input::LogRead`]: those that follow `after`, up to the limits of one SYNC message.
+    ReadLog {
+        /// The connection.
+        link: Link,
+        /// The session.
+        session: Session,
+        /// The transaction before them.
+        after: Zxid,
+    },
+    /// Delete a received snapshot, which will not be installed.
+    DiscardSnapshot(Blob),
     /// Make a write durable after all earlier ones, then send the messages it unlocks, then report [`Input::Written`].
     /// A failed write ends the server: it is unknown what became durable.
     Persist {

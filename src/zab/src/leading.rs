@@ -7,7 +7,7 @@ use crate::injected_bug::InjectedBug;
 use crate::reads::Reads;
 use crate::{
     Epoch, Link, LogId, Message, Notification, Payload, Refusal, Request, Role, ServerId, ServerState, Session,
-    ToFollower, ToLeader, Vote, WriteId, Zxid,
+    Summary, ToFollower, ToLeader, Vote, WriteId, Zxid,
 };
 
 /// How far this leader has got.
@@ -34,6 +34,12 @@ pub(crate) enum Progress {
     NewEpochSent,
     /// ACKEPOCH arrived with this history.
     EpochAcked { current: Epoch, last: Zxid, is_new: bool },
+    /// The snapshot of all transactions through this one is being sent.
+    Snapshot(Zxid),
+    /// It is being sent the history; what was sent ends at this transaction.
+    CatchingUp(Zxid),
+    /// The same, and what follows is being read from the log on disk.
+    Reading(Zxid),
     /// NEWLEADER was sent.
     Synchronising,
     /// It has the leader's history.
@@ -54,6 +60,10 @@ pub(crate) struct Follower {
     pub(crate) acked: Zxid,
     /// What follows this transaction is withheld from it until a change of the voters is committed.
     pub(crate) withheld_after: Option<Zxid>,
+    /// SYNC messages whose transactions are not known to be durable there.
+    pub(crate) in_flight: usize,
+    /// The summary of the snapshot that is being sent.
+    pub(crate) snapshot: Option<Summary>,
     /// Ticks since its last message.
     silent_ticks: u32,
     /// The last heartbeat that it answered.
@@ -195,6 +205,8 @@ impl Leading {
                 progress: Progress::Known(accepted),
                 acked: Zxid::ZERO,
                 withheld_after: None,
+                in_flight: 0,
+                snapshot: None,
                 silent_ticks: 0,
                 pong: 0,
             };
@@ -227,6 +239,11 @@ impl Leading {
             (Progress::NewEpochSent, ToLeader::AckEpoch { current, last, is_new, .. }) => {
                 self.ack_epoch(base, peer, (current, last), is_new)
             }
+            (Progress::Snapshot(_) | Progress::CatchingUp(_) | Progress::Reading(_), ToLeader::Received(zxid)) => {
+                self.received(base, peer, zxid)
+            }
+            // The last piece was sent with NEWLEADER.
+            (Progress::Synchronising | Progress::Active, ToLeader::Received(_)) => Next::Stay,
             (Progress::Synchronising, ToLeader::AckNewLeader { through, .. }) => {
                 self.ack_new_leader(base, peer, through)
             }
@@ -241,13 +258,20 @@ impl Leading {
                 self.send(base, peer, ToFollower::Forwarded { request, zxid });
                 Next::Stay
             }
-            (Progress::Synchronising, ToLeader::Differs(zxid)) => self.follower_differs(base, peer, zxid),
+            (Progress::CatchingUp(_) | Progress::Reading(_) | Progress::Synchronising, ToLeader::Differs(zxid)) => {
+                self.follower_differs(base, peer, zxid)
+            }
             (Progress::Active, ToLeader::ReadIndex { request }) => {
                 self.read(base, Some((peer, link, session)), request);
                 Next::Stay
             }
             _ => Next::Impossible("message not valid in this phase of a leader"),
         }
+    }
+
+    /// Records that a voter comes closer to having the history.
+    pub(crate) fn note_attempt(&mut self) {
+        self.attempt_ticks = 0;
     }
 
     /// Transfer progress of a follower counts as a heartbeat.

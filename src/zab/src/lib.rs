@@ -14,6 +14,7 @@
 //! | `election` | 0 | fast leader election |
 //! | `discovery` | 1 | a quorum accepts a new epoch |
 //! | `synchronisation` | 2 | a quorum adopts the leader's history |
+//! | `catch_up` | 2–3 | what a follower lacks is sent piece by piece |
 //! | `broadcast` | 3 | proposals, acknowledgements, commits |
 //! | `reads` | 3 | linearizable reads |
 //! | `leading`, `following` | 1–3 | the two roles: which messages are valid in which stage |
@@ -29,6 +30,7 @@
 
 mod base;
 mod broadcast;
+mod catch_up;
 mod claims;
 mod config;
 mod discovery;

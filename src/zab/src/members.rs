@@ -113,7 +113,10 @@ impl Leading {
             let withheld = self.withheld_after(base, server, Zxid::ZERO);
             if let Some(follower) = self.followers.get_mut(&server)
                 && follower.withheld_after.is_none()
-                && matches!(follower.progress, Progress::Synchronising | Progress::Active)
+                && !matches!(
+                    follower.progress,
+                    Progress::Known(_) | Progress::NewEpochSent | Progress::EpochAcked { .. }
+                )
             {
                 follower.withheld_after = withheld;
             }
@@ -130,6 +133,10 @@ impl Leading {
         let end = if appended.is_empty() { base.log_state.end().zxid } else { sent };
         for follower in self.followers.values_mut() {
             let Some(after) = follower.withheld_after.take() else { continue };
+            if !matches!(follower.progress, Progress::Synchronising | Progress::Active) {
+                // It is being sent everything.
+                continue;
+            }
             let txns = base.log_state.history().between(after, end).cloned().collect();
             let message = Message::ToFollower(follower.session, ToFollower::Propose { after, txns });
             base.send(follower.link, message);

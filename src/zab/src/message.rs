@@ -42,6 +42,9 @@ pub enum ToLeader {
         /// not count.
         is_new: bool,
     },
+    /// The snapshot of all transactions through this one has arrived, or those of SYNC are durable: the leader sends what
+    /// comes next.
+    Received(Zxid),
     /// ACK of NEWLEADER: the epoch and the history through `through` are durable.
     AckNewLeader {
         /// The epoch.
@@ -92,7 +95,8 @@ pub enum ToFollower {
     Diff(Summary),
     /// TRUNC: drop all transactions after this point; SYNC messages follow.
     Truncate(Point),
-    /// SNAP: a snapshot replaces the follower's history; SYNC messages follow.
+    /// SNAP: a snapshot, which will replace the follower's history. Once it has arrived, the follower says so, and gets
+    /// DIFF from there.
     Snapshot {
         /// The transactions in it.
         summary: Summary,
@@ -161,6 +165,7 @@ impl Message {
             Self::ToLeader(_, message) => match message {
                 ToLeader::FollowerInfo { .. } => "CEPOCH",
                 ToLeader::AckEpoch { .. } => "ACKEPOCH",
+                ToLeader::Received(_) => "RECEIVED",
                 ToLeader::AckNewLeader { .. } => "ACKLD",
                 ToLeader::Ack(_) => "ACK",
                 ToLeader::Pong { .. } => "PONG",

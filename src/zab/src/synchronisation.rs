@@ -24,7 +24,8 @@ impl Leading {
         Next::Stay
     }
 
-    /// Sends a follower what it lacks: DIFF, TRUNC or SNAP, then SYNC, then NEWLEADER. Proposals follow from then on.
+    /// Starts to send a follower what it lacks: DIFF or TRUNC, then SYNC; or first SNAP, if what it lacks is no longer in
+    /// memory.
     pub(crate) fn synchronise(&mut self, base: &mut Base, peer: ServerId) {
         let progress = self.followers.get(&peer).map(|follower| follower.progress);
         let Some(Progress::EpochAcked { last, .. }) = progress else { return };
@@ -36,41 +37,24 @@ impl Leading {
             return;
         }
         let Some(follower) = self.followers.get_mut(&peer) else { return };
-        follower.progress = Progress::Synchronising;
         follower.withheld_after = withheld_after;
         let (link, session) = (follower.link, follower.session);
         let history = base.log_state.history();
         let end = withheld_after.unwrap_or(history.last());
-        let send = |message| Action::Send { link, message: Message::ToFollower(session, message) };
-        let mut after = match history.last_at_or_before(last.min(end)) {
-            Some(point) => {
-                base.out.push(send(if point.zxid == last || base.config.has_bug(InjectedBug::DiffForTrunc) {
-                    ToFollower::Diff(history.summary_at(point.zxid).unwrap_or_default())
-                } else {
-                    ToFollower::Truncate(point)
-                }));
-                point.zxid
-            }
-            None => {
-                let zxid = history.snapshot();
-                base.out.push(Action::SendSnapshot { link, session, zxid });
-                zxid
-            }
+        let Some(point) = history.last_at_or_before(last.min(end)) else {
+            let zxid = history.snapshot();
+            follower.progress = Progress::Snapshot(zxid);
+            follower.snapshot = history.summary_at(zxid);
+            base.out.push(Action::SendSnapshot { link, session, zxid });
+            return;
         };
-        let mut batch: Vec<Txn> = Vec::new();
-        let mut bytes = 0;
-        for txn in history.between(after, end) {
-            bytes += txn.payload.len();
-            batch.push(txn.clone());
-            if batch.len() >= base.config.sync_batch || bytes >= base.config.sync_batch_bytes {
-                base.out.push(send(ToFollower::Sync { after, txns: std::mem::take(&mut batch) }));
-                (after, bytes) = (txn.zxid, 0);
-            }
-        }
-        if !batch.is_empty() {
-            base.out.push(send(ToFollower::Sync { after, txns: batch }));
-        }
-        base.out.push(send(ToFollower::NewLeader(self.epoch)));
+        let message = if point.zxid == last || base.config.has_bug(InjectedBug::DiffForTrunc) {
+            ToFollower::Diff(history.summary_at(point.zxid).unwrap_or_default())
+        } else {
+            ToFollower::Truncate(point)
+        };
+        self.send(base, peer, message);
+        self.begin_catch_up(base, peer, point.zxid);
     }
 
     /// Handles ACK of NEWLEADER.
@@ -116,6 +100,14 @@ impl Leading {
 impl Following {
     /// Handles DIFF.
     pub(crate) fn diff(&mut self, base: &mut Base, epoch: Epoch, summary: Summary) -> Next {
+        if let Some((snapshot, blob)) = self.snapshot.take_if(|(snapshot, _)| snapshot.point.zxid == summary.point.zxid)
+        {
+            if snapshot.point != summary.point {
+                base.out.push(Action::DiscardSnapshot(blob));
+                return Next::Impossible("DIFF for another history than the snapshot's");
+            }
+            return self.sync_begin(base, epoch, Some(Write::Install { summary: snapshot, blob }));
+        }
         let own = base.log_state.history().end();
         if own.zxid != summary.point.zxid && !base.config.has_bug(InjectedBug::DiffForTrunc) {
             return Next::Impossible("DIFF for another history");
@@ -154,20 +146,28 @@ impl Following {
     }
 
     /// Handles SNAP.
-    pub(crate) fn install(&mut self, base: &mut Base, epoch: Epoch, summary: Summary, blob: Blob) -> Next {
+    pub(crate) fn snapshot(&mut self, base: &mut Base, epoch: Epoch, summary: Summary, blob: Blob) -> Next {
         let zxid = summary.point.zxid;
+        if let Some((_, other)) = self.snapshot.replace((summary, blob)) {
+            base.out.push(Action::DiscardSnapshot(other));
+        }
         if zxid.epoch > epoch {
             return Next::Impossible("SNAP of a later epoch than the leader's");
         }
         if zxid < base.delivered {
             return Next::Stop(Fatal::CommittedLost { to: zxid, delivered: base.delivered });
         }
-        self.sync_begin(base, epoch, Some(Write::Install { summary, blob }))
+        self.send(base, ToLeader::Received(zxid));
+        Next::Stay
     }
 
     /// Handles SYNC.
-    pub(crate) fn sync(base: &mut Base, after: Zxid, txns: Vec<Txn>) -> Next {
-        match base.write(Write::Append { after, txns }, Vec::new()) {
+    pub(crate) fn sync(&mut self, base: &mut Base, after: Zxid, txns: Vec<Txn>) -> Next {
+        let Some(last) = txns.last().map(|txn| txn.zxid) else {
+            return Next::Impossible("SYNC without transactions");
+        };
+        let unlocked = vec![(self.link, Message::ToLeader(self.session, ToLeader::Received(last)))];
+        match base.write(Write::Append { after, txns }, unlocked) {
             Ok(_) => Next::Stay,
             Err(_) => Next::Impossible("SYNC does not follow the last transaction"),
         }

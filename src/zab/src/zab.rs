@@ -6,8 +6,8 @@ use crate::following::{self, Following};
 use crate::injected_bug::InjectedBug;
 use crate::leading::{self, FollowerStatus, Leading};
 use crate::{
-    Action, Config, Input, Link, LogId, LogState, Message, Notification, Refusal, Request, Role, ServerId, ServerState,
-    ToLeader, Zxid,
+    Action, Blob, Config, Input, Link, LogId, LogState, Message, Notification, Refusal, Request, Role, ServerId,
+    ServerState, ToLeader, Zxid,
 };
 
 /// One server of the ensemble.
@@ -55,8 +55,12 @@ impl Zab {
             if !can_batch(&input) {
                 self.flush();
             }
+            let received = received_snapshot(&input);
             let next = self.input(input);
             self.transition(next);
+            if let Some(blob) = received.filter(|blob| !self.keeps(*blob)) {
+                self.base.out.push(Action::DiscardSnapshot(blob));
+            }
         }
         self.flush();
         actions.append(&mut self.base.out);
@@ -96,6 +100,24 @@ impl Zab {
         match &self.phase {
             Phase::Leading(leading) => leading.follower_status(&self.base),
             _ => Vec::new(),
+        }
+    }
+
+    /// The transaction after which followers that catch up need the log on disk; `None` if there are none.
+    #[must_use]
+    pub fn needed_after(&self) -> Option<Zxid> {
+        match &self.phase {
+            Phase::Leading(leading) => leading.needed_after(),
+            _ => None,
+        }
+    }
+
+    /// The number of uncommitted proposals, and their bytes; zero unless this server leads.
+    #[must_use]
+    pub fn outstanding(&self) -> (usize, usize) {
+        match &self.phase {
+            Phase::Leading(leading) => (leading.outstanding.len(), leading.outstanding_bytes),
+            _ => (0, 0),
         }
     }
 
@@ -142,6 +164,11 @@ impl Zab {
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         matches!(self.phase, Phase::Stopped)
+    }
+
+    /// Whether a received snapshot is kept to be installed.
+    fn keeps(&self, blob: Blob) -> bool {
+        matches!(&self.phase, Phase::Following(following) if following.keeps(blob))
     }
 
     fn flush(&mut self) {
@@ -220,6 +247,12 @@ impl Zab {
             Input::SnapshotTaken(zxid) => {
                 let (retained, bytes) = (self.base.config.retained, self.base.config.retained_bytes);
                 self.base.log_state.snapshot_taken(zxid, retained, bytes);
+                Next::Stay
+            }
+            Input::LogRead { link, session, txns } => {
+                if let Phase::Leading(leading) = &mut self.phase {
+                    leading.log_read(&mut self.base, (link, session), txns);
+                }
                 Next::Stay
             }
             Input::TransferLeadership(to) => match &mut self.phase {
@@ -361,7 +394,7 @@ impl Zab {
         self.flush();
         let had_role = self.role() != Role::Looking;
         match &mut self.phase {
-            Phase::Following(following) => following.send_left(&mut self.base),
+            Phase::Following(following) => following.leave(&mut self.base),
             Phase::Leading(leading) => leading.step_down(&mut self.base),
             Phase::Draining | Phase::Election(_) | Phase::Stopped => {}
         }
@@ -394,6 +427,16 @@ impl Phase {
             Self::Leading(leading) => Some(leading.notification(base)),
             Self::Draining | Self::Election(_) | Self::Stopped => None,
         }
+    }
+}
+
+/// The snapshot in a message of a leader.
+fn received_snapshot(input: &Input) -> Option<Blob> {
+    match input {
+        Input::Received { message: Message::ToFollower(_, crate::ToFollower::Snapshot { blob, .. }), .. } => {
+            Some(*blob)
+        }
+        _ => None,
     }
 }
 

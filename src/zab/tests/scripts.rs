@@ -8,7 +8,9 @@
 //! now 17                       the time of the clock
 //! tick [N]                     N ticks pass
 //! written 3                    all writes through 3 are durable
+//! many 100                     as many proposals at once
 //! propose r1 TEXT [in e1] / read r1 / snapshot 1:2 / transfer [2] / add r1 4 / remove r1 3
+//! log-read l1 n1 1:1 1:2=x      transactions after 1:1 are read from the log on disk
 //! from 2 l1 MESSAGE            a message, in the same form as in actions
 //! ```
 //!
@@ -118,7 +120,12 @@ fn show_txn(txn: &Txn) -> String {
     format!("{}={payload}{time}", txn.zxid)
 }
 
+/// Many transactions are shown as the first and the last.
 fn show_txns(txns: &[Txn]) -> String {
+    if txns.len() > 10 {
+        let (first, last) = (&txns[0], &txns[txns.len() - 1]);
+        return format!(" {} …{}… {}", show_txn(first), txns.len(), show_txn(last));
+    }
     txns.iter().fold(String::new(), |text, txn| format!("{text} {}", show_txn(txn)))
 }
 
@@ -161,6 +168,7 @@ fn message(words: &[&str]) -> Message {
             is_new: again.is_empty(),
         },
         ["ACKLD", of, through] => ToLeader::AckNewLeader { epoch: epoch(of), through: zxid(through) },
+        ["RECEIVED", through] => ToLeader::Received(zxid(through)),
         ["ACK", through] => ToLeader::Ack(zxid(through)),
         ["PONG", ping, delivered] => ToLeader::Pong { number: number(ping), delivered: point(delivered) },
         ["FORWARD", request, payload] => {
@@ -251,6 +259,7 @@ fn show_message(message: &Message) -> String {
                     format!("ACKEPOCH {epoch:?} {current:?} {}{again}", show_point(*last))
                 }
                 ToLeader::AckNewLeader { epoch, through } => format!("ACKLD {epoch:?} {through}"),
+                ToLeader::Received(through) => format!("RECEIVED {through}"),
                 ToLeader::Ack(through) => format!("ACK {through}"),
                 ToLeader::Pong { number, delivered } => format!("PONG {number} {}", show_point(*delivered)),
                 ToLeader::Forward { request, payload } => {
@@ -317,6 +326,8 @@ fn show(action: &Action) -> String {
             });
             format!("write {} {write}{then}", id.0)
         }
+        Action::ReadLog { link, session, after } => format!("read-log {link:?} {session:?} {after}"),
+        Action::DiscardSnapshot(blob) => format!("discard {blob:?}"),
         Action::Deliver(txn) => format!("deliver {}", show_txn(txn)),
         Action::Restore(zxid) => format!("restore {zxid}"),
         Action::Proposed { request, zxid } => format!("proposed {request:?} {zxid}"),
@@ -353,6 +364,11 @@ fn input(words: &[&str]) -> Input {
             Input::ChangeMembers { request: Request(number(request)), change }
         }
         ["read", request] => Input::Read { request: Request(number(request)) },
+        ["log-read", link, session, after, rest @ ..] => Input::LogRead {
+            link: Link(number(link)),
+            session: Session(number(session)),
+            txns: txns(zxid(after), rest),
+        },
         ["snapshot", through] => Input::SnapshotTaken(zxid(through)),
         ["transfer"] => Input::TransferLeadership(None),
         ["transfer", to] => Input::TransferLeadership(Some(ServerId(number(to)))),
@@ -406,11 +422,24 @@ fn run_script(script: &str) -> String {
                 let snapshot = log_state.history().snapshot();
                 zab = Some(Zab::new(config, log_state, snapshot));
             }
+            // So many proposals at once.
+            ["many", count] => {
+                let payload = Bytes::from_static(b"x");
+                let propose =
+                    |request| Input::Propose { request: Request(request), payload: payload.clone(), in_epoch: None };
+                zab.as_mut().expect("a server").handle((0..number(count)).map(propose), &mut actions);
+                actions.retain(|action| !matches!(action, Action::Proposed { .. }));
+            }
             ["tick", count] => {
                 let ticks = (0..number(count)).map(|_| Input::Tick);
                 zab.as_mut().expect("a server").handle(ticks, &mut actions);
             }
             words => zab.as_mut().expect("a server").handle([input(words)], &mut actions),
+        }
+        let delivered = actions.iter().filter(|action| matches!(action, Action::Deliver(_))).count();
+        if delivered > 10 {
+            actions.retain(|action| !matches!(action, Action::Deliver(_)));
+            writeln!(out, "    deliver {delivered}").expect("text");
         }
         for action in &actions {
             writeln!(out, "    {}", show(action)).expect("text");

@@ -52,6 +52,7 @@ impl Driver {
     fn save(&mut self, (summary, encode): Encoding) {
         let zxid = summary.point.zxid;
         let (folder, segment, saved) = (self.settings.data.clone(), self.log.status().segment, self.saved.0.clone());
+        let needed_after = self.zab.needed_after();
         let report = SaveReport { saved, zxid: Zxid::ZERO };
         let writing = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
             let mut report = report;
@@ -61,7 +62,7 @@ impl Driver {
             match written {
                 Ok(_) => {
                     report.zxid = zxid;
-                    if let Err(problem) = wal::purge(&folder, zxid, segment) {
+                    if let Err(problem) = wal::purge(&folder, zxid, segment, needed_after) {
                         tracing::warn!(%problem, "failed to purge segments covered by the new snapshot");
                     }
                 }

@@ -57,8 +57,6 @@ pub(super) enum LinkError {
     VerifySnapshot(wal::Error),
     #[error("the peer sent a damaged snapshot: check its disk")]
     DamagedSnapshot,
-    #[error("the driver dropped the connection")]
-    Dropped,
     #[error("this instance is stopping")]
     Stopping,
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use crossdock_zab::{Link, ServerId, Session, Summary, Zxid};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 
 use super::error::LinkError;
 use super::live::Registration;
@@ -118,7 +119,12 @@ impl Frames {
             room: Arc::new(Semaphore::new(RECEIVE_BYTES_MAX)),
             busy: &busy,
         };
-        let mut sender = Sender { progress: Progress::new(transport, peer, link), bytes: BytesMut::new(), busy: &busy };
+        let mut sender = Sender {
+            progress: Progress::new(transport, peer, link),
+            bytes: BytesMut::new(),
+            busy: &busy,
+            transfer: None,
+        };
         let ended = tokio::select! {
             ended = receive(read, self.received, &mut receiver, registration) => ended,
             ended = sender.run(write, outgoing) => ended,
@@ -152,11 +158,50 @@ impl<'t> Progress<'t> {
     }
 }
 
+/// A snapshot that is being sent, in parts and at a limited rate.
+struct Transfer {
+    session: Session,
+    zxid: Zxid,
+    path: PathBuf,
+    /// The next part and the rest of the file, read by another thread.
+    next: JoinHandle<std::io::Result<(Bytes, File)>>,
+    /// When the next part is due.
+    due: Instant,
+}
+
+impl Transfer {
+    fn start(session: Session, zxid: Zxid, path: PathBuf) -> Result<Self, LinkError> {
+        let file = File::open(&path).map_err(|error| LinkError::ReadSnapshot { path: path.clone(), error })?;
+        Ok(Self { session, zxid, path, next: read_part(file), due: Instant::now() })
+    }
+
+    /// The next part, once it is read; the last one is empty.
+    async fn part(&mut self, rate: u64) -> Result<SnapshotPart, LinkError> {
+        let read = (&mut self.next).await.map_err(|_| LinkError::Stopping)?;
+        let (bytes, file) = read.map_err(|error| LinkError::ReadSnapshot { path: self.path.clone(), error })?;
+        self.due = Instant::now() + Duration::from_secs_f64(bytes.len() as f64 / rate.max(1) as f64);
+        if !bytes.is_empty() {
+            self.next = read_part(file);
+        }
+        Ok(SnapshotPart { session: self.session.0, zxid: self.zxid.to_u64(), bytes })
+    }
+}
+
+fn read_part(mut file: File) -> JoinHandle<std::io::Result<(Bytes, File)>> {
+    tokio::task::spawn_blocking(move || {
+        let mut buffer = vec![0; PART_LEN];
+        let count = file.read(&mut buffer)?;
+        buffer.truncate(count);
+        Ok((buffer.into(), file))
+    })
+}
+
 struct Sender<'t> {
     progress: Progress<'t>,
     bytes: BytesMut,
     /// This end is processing something large that it received.
     busy: &'t AtomicBool,
+    transfer: Option<Transfer>,
 }
 
 impl Sender<'_> {
@@ -168,12 +213,17 @@ impl Sender<'_> {
         let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
         let mut last_sent = Instant::now();
         loop {
-            match tokio::time::timeout(PROGRESS_INTERVAL, outgoing.recv_many(&mut batch, BATCH_LEN_MAX)).await {
+            let is_sending = self.transfer.is_some();
+            let wait = self.transfer.as_ref().map_or(PROGRESS_INTERVAL, |transfer| {
+                transfer.due.saturating_duration_since(Instant::now()).min(PROGRESS_INTERVAL)
+            });
+            match tokio::time::timeout(wait, outgoing.recv_many(&mut batch, BATCH_LEN_MAX)).await {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(_) => {
                     let busy = self.busy.load(Ordering::Relaxed);
-                    if busy || last_sent.elapsed() >= HEARTBEAT_INTERVAL {
+                    let is_idle = last_sent.elapsed() >= HEARTBEAT_INTERVAL;
+                    if is_idle || (busy && !is_sending) {
                         Frame::of(Kind::Alive(Alive { busy })).write(&mut self.bytes);
                     }
                 }
@@ -190,11 +240,11 @@ impl Sender<'_> {
                         }
                     }
                     Outgoing::Snapshot { session, zxid, path } => {
-                        self.flush(&mut write).await?;
-                        self.send_snapshot(&mut write, &outgoing, (session, zxid), &path).await?;
+                        self.transfer = Some(Transfer::start(session, zxid, path)?);
                     }
                 }
             }
+            self.add_part().await?;
             if !self.bytes.is_empty() {
                 last_sent = Instant::now();
             }
@@ -202,9 +252,23 @@ impl Sender<'_> {
         }
     }
 
+    /// Adds the next part of a snapshot, if it is due.
+    async fn add_part(&mut self) -> Result<(), LinkError> {
+        let Some(transfer) = self.transfer.as_mut().filter(|transfer| transfer.due <= Instant::now()) else {
+            return Ok(());
+        };
+        let part = transfer.part(self.progress.transport.settings.snapshot_rate).await?;
+        if part.bytes.is_empty() {
+            self.transfer = None;
+        }
+        Frame::of(Kind::Snapshot(part)).write(&mut self.bytes);
+        self.progress.report().await;
+        Ok(())
+    }
+
     async fn flush(&mut self, write: &mut WriteHalf<Stream>) -> Result<(), LinkError> {
         let bytes = self.bytes.split();
-        let is_large = bytes.len() > PART_LEN;
+        let is_large = bytes.len() > 2 * PART_LEN;
         for piece in bytes.chunks(PART_LEN) {
             let written = async {
                 write.write_all(piece).await?;
@@ -217,38 +281,6 @@ impl Sender<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Sends a snapshot in parts, at a limited rate, for as long as the driver keeps the connection.
-    async fn send_snapshot(
-        &mut self,
-        write: &mut WriteHalf<Stream>,
-        outgoing: &mpsc::Receiver<Queued>,
-        (session, zxid): (Session, Zxid),
-        path: &Path,
-    ) -> Result<(), LinkError> {
-        let problem = |error| LinkError::ReadSnapshot { path: path.to_owned(), error };
-        let rate = self.progress.transport.settings.snapshot_rate;
-        let mut file = File::open(path).map_err(problem)?;
-        let mut buffer = vec![0; PART_LEN];
-        loop {
-            if outgoing.is_closed() {
-                return Err(LinkError::Dropped);
-            }
-            let count = file.read(&mut buffer).map_err(problem)?;
-            let part = SnapshotPart {
-                session: session.0,
-                zxid: zxid.to_u64(),
-                bytes: Bytes::copy_from_slice(&buffer[..count]),
-            };
-            Frame::of(Kind::Snapshot(part)).write(&mut self.bytes);
-            self.flush(write).await?;
-            self.progress.report().await;
-            if count == 0 {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_secs_f64(count as f64 / rate.max(1) as f64)).await;
-        }
     }
 }
 

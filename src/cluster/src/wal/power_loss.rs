@@ -190,7 +190,7 @@ fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
         match rng.below(10) {
             0 => {
                 save_snapshot(folder, &Summary { point: end, membership: None }, b"state").expect("a disk");
-                purge(folder, last, wal.segment()).expect("a disk");
+                purge(folder, last, wal.segment(), None).expect("a disk");
             }
             1 => {
                 epoch += 1;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crossdock_zab::{Epoch, LogId, Point, Zxid};
 
 use super::batch::{u32_at, u64_at};
-use super::{Error, Identity, Position, SECTOR, files, io_error};
+use super::{Error, Identity, NEEDED_SEGMENTS_MAX, Position, SECTOR, files, io_error};
 
 const MAGIC: [u8; 8] = *b"CDKWAL02";
 /// The part of it that all versions of the format have in common.
@@ -127,7 +127,7 @@ pub(super) fn spare_path(folder: &Path) -> PathBuf {
     folder.join("spare")
 }
 
-fn path_of(folder: &Path, number: u64) -> PathBuf {
+pub(super) fn path_of(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("log-{number:016x}"))
 }
 
@@ -203,8 +203,33 @@ pub(super) fn is_shortage(error: &io::Error) -> bool {
 
 /// Deletes segments that only hold transactions up to `zxid`, oldest first. Recovery begins at the oldest remaining
 /// segment, so that one must start outside of a synchronisation; those before it that start within one go as well.
-pub(super) fn purge(folder: &Path, zxid: Zxid, current: u64) -> Result<usize, Error> {
+pub(super) fn purge(folder: &Path, zxid: Zxid, current: u64, needed_after: Option<Zxid>) -> Result<usize, Error> {
     let segments = list(folder)?;
+    let obsolete = count_before(&segments, zxid, current)?;
+    let first = match needed_after.filter(|needed| *needed < zxid) {
+        Some(needed) => {
+            let unneeded = count_before(&segments, needed, current)?;
+            unneeded.max(obsolete.saturating_sub(NEEDED_SEGMENTS_MAX)).min(obsolete)
+        }
+        None => obsolete,
+    };
+    // Recovery begins at the oldest segment.
+    let first = (0..=first).rev().find(|at| begins_outside_sync(&segments, *at)).unwrap_or(0);
+    for (_, path) in &segments[..first] {
+        files::remove(path).map_err(io_error(path, "cannot be deleted"))?;
+        // One at a time, so that the log never has a hole.
+        sync_folder(folder)?;
+    }
+    Ok(first)
+}
+
+fn begins_outside_sync(segments: &[(u64, PathBuf)], at: usize) -> bool {
+    let header = segments.get(at).and_then(|(_, path)| Header::read(&read_header(path).ok()?));
+    header.is_some_and(|header| header.position.sync.is_none())
+}
+
+/// The number of segments before the one with the transaction after `zxid`, which begins outside of a synchronisation.
+fn count_before(segments: &[(u64, PathBuf)], zxid: Zxid, current: u64) -> Result<usize, Error> {
     let mut first = 0;
     for (at, (number, path)) in segments.iter().enumerate() {
         let Some(header) = Header::read(&read_header(path)?) else { break };
@@ -215,15 +240,10 @@ pub(super) fn purge(folder: &Path, zxid: Zxid, current: u64) -> Result<usize, Er
             first = at;
         }
     }
-    for (_, path) in &segments[..first] {
-        files::remove(path).map_err(io_error(path, "cannot be deleted"))?;
-        // One at a time, so that the log never has a hole.
-        sync_folder(folder)?;
-    }
     Ok(first)
 }
 
-fn read_header(path: &Path) -> Result<[u8; SECTOR], Error> {
+pub(super) fn read_header(path: &Path) -> Result<[u8; SECTOR], Error> {
     let mut bytes = [0; SECTOR];
     let file = File::open(path).map_err(io_error(path, "cannot be opened"))?;
     file.read_exact_at(&mut bytes, 0).map_err(io_error(path, "cannot be read"))?;

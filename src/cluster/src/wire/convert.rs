@@ -207,6 +207,7 @@ fn to_leader(message: &zab::ToLeader) -> LeaderKind {
             }),
         }),
         Z::Differs(zxid) => LeaderKind::Differs(zxid.to_u64()),
+        Z::Received(zxid) => LeaderKind::Received(zxid.to_u64()),
         Z::Left => LeaderKind::Left(Idle {}),
     }
 }
@@ -236,6 +237,7 @@ fn to_leader_back(kind: LeaderKind) -> Option<zab::ToLeader> {
                 Change::Remove(server) => MemberChange::Remove(ServerId(server)),
             },
         },
+        LeaderKind::Received(zxid) => Z::Received(Zxid::from_u64(zxid)),
         LeaderKind::Differs(zxid) => Z::Differs(Zxid::from_u64(zxid)),
         LeaderKind::Left(_) => Z::Left,
     })
@@ -332,6 +334,7 @@ mod tests {
             zab::ToLeader::ChangeMembers { request, change: MemberChange::Add(ServerId(4)) },
             zab::ToLeader::ChangeMembers { request, change: MemberChange::Remove(ServerId(0)) },
             zab::ToLeader::Differs(a),
+            zab::ToLeader::Received(a),
             zab::ToLeader::Forward { request, payload: Bytes::from_static(b"x") },
             zab::ToLeader::ReadIndex { request },
             zab::ToLeader::Left,

@@ -156,7 +156,7 @@ pub(crate) struct Txns {
 pub(crate) struct ToLeader {
     #[prost(uint64, tag = "1")]
     pub(crate) session: u64,
-    #[prost(oneof = "LeaderKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "LeaderKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub(crate) kind: Option<LeaderKind>,
 }
 
@@ -182,6 +182,8 @@ pub(crate) enum LeaderKind {
     ChangeMembers(ChangeMembers),
     #[prost(uint64, tag = "11")]
     Differs(u64),
+    #[prost(uint64, tag = "12")]
+    Received(u64),
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

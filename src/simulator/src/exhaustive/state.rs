@@ -388,6 +388,8 @@ impl State {
             Action::Stop(fatal) => self.note(Err(format!("{} stops for good: {fatal}", server + 1))),
             // There are no snapshots and no clients here, and only the role of a leader has invariants.
             Action::SendSnapshot { .. }
+            | Action::DiscardSnapshot(_)
+            | Action::ReadLog { .. }
             | Action::Restore(_)
             | Action::Became(_)
             | Action::Proposed { .. }

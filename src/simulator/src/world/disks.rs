@@ -1,6 +1,6 @@
 //! Disks: pending writes become durable or are lost; snapshots.
 
-use crossdock_zab::{Input, Zxid};
+use crossdock_zab::{Input, Link, Session, Txn, Zxid};
 use rand::Rng;
 
 use super::{Event, StepResult, World};
@@ -51,6 +51,21 @@ impl World {
             Some(id) => self.input(server, Input::Written(id)),
             None => Ok(()),
         }
+    }
+
+    /// Reads from the log on disk; in one of ten cases, what is asked for has been purged.
+    pub(super) fn read_log(&mut self, server: usize, (link, session): (Link, Session), after: Zxid) {
+        self.report.log_reads += 1;
+        let it = &mut self.servers[server];
+        let history = it.disk.full.history();
+        let is_there = history.contains(after) && it.rng.random_range(0..10) > 0;
+        let txns: Vec<Txn> = if is_there {
+            history.between(after, history.last()).take(self.config.sync_batch).cloned().collect()
+        } else {
+            Vec::new()
+        };
+        let (incarnation, time) = (it.incarnation, it.rng.random_range(50..self.faults.disk_max));
+        self.at(time, Event::LogRead { server, incarnation, input: Box::new(Input::LogRead { link, session, txns }) });
     }
 
     pub(super) fn snapshot(&mut self, server: usize) -> StepResult {

@@ -88,12 +88,6 @@ impl World {
             message
         };
         let len = message_len(&message);
-        self.send_long(server, link, message, (len, 0));
-    }
-
-    /// Sends a message of a given size and processing time at the receiver. Both ends get progress reports of long
-    /// transfers.
-    fn send_long(&mut self, server: usize, link: Link, message: Message, (len, settles): (u64, Micros)) {
         let Some(connection) = self.network.of_link(server, link) else { return };
         let it = &mut self.network.connections[connection];
         let from = it.end_of(server);
@@ -104,14 +98,10 @@ impl World {
         let begins = self.now.max(it.sent[to]);
         let takes = self.faults.bandwidth.map_or(0, |bandwidth| len * SECOND / bandwidth);
         let ends = begins + takes;
-        let arrives = (ends + settles + it.rng.random_range(50..self.faults.latency_max)).max(it.last[to]);
+        let arrives = (ends + it.rng.random_range(50..self.faults.latency_max)).max(it.last[to]);
         (it.sent[to], it.last[to]) = (ends, arrives);
         it.to[to].push_back((arrives, message));
-        for part in 1..=(takes + settles) / PROGRESS {
-            let at = begins + part * PROGRESS - self.now;
-            self.at(at, Event::Progress { connection, end: from });
-            self.at(at + MILLI, Event::Progress { connection, end: to });
-        }
+        self.report_progress(connection, from, (begins - self.now, takes));
         self.at(arrives - self.now, Event::Deliver { connection, end: to });
     }
 
@@ -133,9 +123,40 @@ impl World {
         let blob = Blob(self.blobs.len() as u64);
         self.blobs.push(state);
         let message = Message::ToFollower(session, ToFollower::Snapshot { summary, blob });
-        // The receiver makes the snapshot durable and verifies it.
+        // The receiver makes the snapshot durable and verifies it. Other messages do not wait for it.
         let settles = if self.faults.snapshot_len > 0 { self.servers[server].rng.random_range(0..SECOND) } else { 0 };
-        self.send_long(server, link, message, (self.faults.snapshot_len, settles));
+        let Some(connection) = self.network.of_link(server, link) else { return };
+        let it = &self.network.connections[connection];
+        let from = it.end_of(server);
+        if !it.lives || !it.is_up[from] {
+            return;
+        }
+        let takes =
+            self.faults.bandwidth.map_or(0, |bandwidth| self.faults.snapshot_len * SECOND / bandwidth) + settles;
+        self.report_progress(connection, from, (0, takes));
+        self.at(takes, Event::SnapshotArrives { connection, from, message: Box::new(message) });
+    }
+
+    /// A snapshot has arrived, and is delivered after the messages in flight.
+    pub(super) fn snapshot_arrives(&mut self, connection: usize, from: usize, message: Message) {
+        let it = &mut self.network.connections[connection];
+        if !it.lives || !it.is_up[from] {
+            return;
+        }
+        let to = 1 - from;
+        let arrives = (self.now + it.rng.random_range(50..self.faults.latency_max)).max(it.last[to]);
+        it.last[to] = arrives;
+        it.to[to].push_back((arrives, message));
+        self.at(arrives - self.now, Event::Deliver { connection, end: to });
+    }
+
+    /// Both ends of a connection get progress reports of a transfer that begins after, and takes, these times.
+    fn report_progress(&mut self, connection: usize, from: usize, (begins, takes): (Micros, Micros)) {
+        for part in 1..=takes / PROGRESS {
+            let at = begins + part * PROGRESS;
+            self.at(at, Event::Progress { connection, end: from });
+            self.at(at + MILLI, Event::Progress { connection, end: 1 - from });
+        }
     }
 
     pub(super) fn deliver(&mut self, connection: usize, end: usize) -> StepResult {

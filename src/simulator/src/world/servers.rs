@@ -131,6 +131,8 @@ impl World {
                     self.at(after, Event::CrashInWrite { server, incarnation, number });
                 }
             }
+            Action::DiscardSnapshot(_) => {}
+            Action::ReadLog { link, session, after } => self.read_log(server, (link, session), after),
             Action::Deliver(txn) => return self.delivered(server, &txn),
             Action::Restore(zxid) => {
                 let (state, _) = self.servers[server].disk.snapshots[&zxid];

@@ -1,0 +1,80 @@
+//! Reads of the log on disk, for followers that need more than what is in memory. They run on other threads.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crossdock_zab::{Input, Link, Session, Txn, Zxid};
+use tokio::sync::mpsc;
+
+use crate::wal::{Error, Reader};
+
+/// Reads that may be reported before the driver takes one: one for each follower.
+const RESULTS_LEN_MAX: usize = 64;
+
+/// A read that has ended.
+#[derive(Debug)]
+pub(super) struct LogRead {
+    link: Link,
+    session: Session,
+    /// To continue with; `None` if it failed.
+    reader: Option<Reader>,
+    txns: Vec<Txn>,
+}
+
+/// Readers of the log, one for each follower that is catching up.
+#[derive(Debug)]
+pub(super) struct LogReads {
+    folder: PathBuf,
+    /// The limits of one read: transactions and bytes.
+    limits: (usize, usize),
+    readers: BTreeMap<Link, (Session, Zxid, Reader)>,
+    results: (mpsc::Sender<LogRead>, mpsc::Receiver<LogRead>),
+}
+
+impl LogReads {
+    pub(super) fn new(folder: PathBuf, limits: (usize, usize)) -> Self {
+        Self { folder, limits, readers: BTreeMap::new(), results: mpsc::channel(RESULTS_LEN_MAX) }
+    }
+
+    /// Starts to read what follows a transaction.
+    pub(super) fn start(&mut self, link: Link, session: Session, after: Zxid) {
+        let continued = self.readers.remove(&link).filter(|(of, last, _)| (*of, *last) == (session, after));
+        let (folder, (count, bytes)) = (self.folder.clone(), self.limits);
+        let ended = self.results.0.clone();
+        tokio::task::spawn_blocking(move || {
+            let read = match continued {
+                Some((.., reader)) => read(reader, count, bytes),
+                None => match Reader::start(&folder, after) {
+                    Ok(Some(reader)) => read(reader, count, bytes),
+                    Ok(None) => Ok((None, Vec::new())),
+                    Err(error) => Err(error),
+                },
+            };
+            let (reader, txns) = read.unwrap_or_else(|problem| {
+                tracing::warn!(%problem, "failed to read the log for another instance, which gets a snapshot instead");
+                (None, Vec::new())
+            });
+            // The receiver is closed once the instance ends.
+            let _ = ended.blocking_send(LogRead { link, session, reader, txns });
+        });
+    }
+
+    /// The next read that has ended. Cancel safe.
+    pub(super) async fn ended(&mut self) -> Option<Input> {
+        let LogRead { link, session, reader, txns } = self.results.1.recv().await?;
+        if let (Some(reader), Some(last)) = (reader, txns.last()) {
+            self.readers.insert(link, (session, last.zxid, reader));
+        }
+        Some(Input::LogRead { link, session, txns })
+    }
+
+    /// Forgets a connection that has ended.
+    pub(super) fn forget(&mut self, link: Link) {
+        self.readers.remove(&link);
+    }
+}
+
+fn read(mut reader: Reader, count: usize, bytes: usize) -> Result<(Option<Reader>, Vec<Txn>), Error> {
+    let txns = reader.next(count, bytes)?;
+    Ok((Some(reader), txns))
+}
