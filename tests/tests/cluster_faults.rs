@@ -121,6 +121,40 @@ fn an_instance_with_a_full_disk_drops_out_and_the_others_continue() {
 }
 
 #[test]
+fn a_leader_whose_log_cannot_grow_hands_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut instances, _proxies) = instances_in(folder.path());
+    instances.iter_mut().for_each(Instance::start);
+    let first = leader(&instances);
+    append_some(&instances, "list", 10, 200);
+    for index in (0..INSTANCES).filter(|index| *index != first) {
+        until("the others to follow", || instances[index].role() == "following");
+    }
+    let mut line = LineClient::open(instances[first].clients).expect("it runs");
+    let mut ask = |what: &str| line.request(what).unwrap_or_default();
+    // It keeps its connections, but can open nothing more, and so no segment either.
+    let process = instances[first].child.as_ref().expect("it runs").id().to_string();
+    let limit = |files: &str| {
+        let limited = Command::new("prlimit").args(["--pid", &process, &format!("--nofile={files}:")]).status();
+        assert!(limited.is_ok_and(|status| status.success()), "prlimit");
+    };
+    limit("3");
+    let item = "x".repeat(20_000);
+    let mut count = 0;
+    until("it to follow another leader", || {
+        ask(&format!("1 append list over-{count}-{item}"));
+        count += 1;
+        ask("2 status") == "2 following"
+    });
+    assert_eq!(ask("3 append list refused"), "3 refused", "it accepts no commands");
+    let other = LineClient::open(instances[(first + 1) % INSTANCES].clients);
+    let accepted = other.and_then(|mut line| line.request("5 append list other").ok());
+    assert_eq!(accepted.as_deref(), Some("5 done"), "the others do");
+    limit("1024");
+    until("it to accept commands again", || ask("4 append list accepted") == "4 done");
+}
+
+#[test]
 fn no_acknowledged_write_is_lost_whatever_is_killed_frozen_or_partitioned() {
     let faults = [
         Fault::KillLeader,

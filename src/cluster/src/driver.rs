@@ -3,6 +3,7 @@
 //! Messages that depend on a write are sent by the log thread once the write is durable. All others are sent at once,
 //! so that the disks of a leader and its followers work in parallel.
 
+mod heartbeats;
 mod log_reads;
 mod snapshots;
 
@@ -10,26 +11,31 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use crossdock_zab::{
     Action, Blob, Epoch, Input, Link, LogState, MemberChange, Membership, Message, Payload, Request, Role, ServerId,
-    ToFollower, Txn, Write, Zab, Zxid,
+    ToFollower, ToLeader, Txn, Write, Zab, Zxid,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::heartbeats::Heartbeats;
+use crate::activity::Activity;
 use crate::error::{RequestError, StartError};
 use crate::latency::Latencies;
 use crate::log::{Batch, Log, Written};
 use crate::settings::Settings;
 use crate::state_machine::StateMachine;
-use crate::status::{Peer, Status, Stopped};
+use crate::status::{Disk, Peer, Status, Stopped};
 use crate::transport::{Incoming, NotQueued, Outbox, Outgoing, Own};
 use crate::wal::{self, Wal};
 
 /// Inputs of one kind that are handled in one round.
 const ROUND_LEN_MAX: usize = 1024;
+
+/// Minimum interval between attempts to hand over; others may lack space as well.
+const HAND_OVER_INTERVAL: Duration = Duration::from_secs(30);
 
 type Reply<T> = oneshot::Sender<Result<T, RequestError>>;
 
@@ -61,7 +67,7 @@ pub(crate) struct Driver {
     incoming: mpsc::Receiver<Incoming>,
     requests: mpsc::Receiver<ClientRequest>,
     /// Reports of saved snapshots.
-    saved: (mpsc::Sender<Zxid>, mpsc::Receiver<Zxid>),
+    saved: (mpsc::Sender<snapshots::Saved>, mpsc::Receiver<snapshots::Saved>),
     status: watch::Sender<Status>,
     links: BTreeMap<Link, (ServerId, Outbox)>,
     next_id: u64,
@@ -81,6 +87,12 @@ pub(crate) struct Driver {
     peers: Vec<Peer>,
     /// The membership that is in effect.
     membership: Option<Arc<Membership>>,
+    activity: Activity,
+    /// The number of segments on disk, as last counted, and the number of the current one then.
+    segments: (u64, u64),
+    heartbeats: Heartbeats,
+    /// When this leader last tried to hand over, as its log lacks space.
+    handed_over: Option<Instant>,
 }
 
 /// The time in milliseconds since the Unix epoch.
@@ -127,10 +139,13 @@ impl Driver {
             membership: None,
             peers: Vec::new(),
             syncs: 0,
+            disk: Disk::default(),
+            activity: Activity::default(),
             log_problem: None,
             stopped: None,
         });
         let latencies: Arc<Latencies> = Arc::default();
+        let segments = (Wal::count_segments(&settings.data)?, log.segment());
         let log = Log::start(log, Arc::clone(&latencies)).map_err(StartError::Thread)?;
         let mut this = Self {
             zab,
@@ -157,6 +172,10 @@ impl Driver {
             latencies: Arc::clone(&latencies),
             peers: Vec::new(),
             membership: None,
+            activity: Activity::default(),
+            segments,
+            heartbeats: Heartbeats::default(),
+            handed_over: None,
         };
         this.note_membership();
         this.publish_status();
@@ -188,7 +207,7 @@ impl Driver {
                     _ = ticks.tick() => inputs.push(Input::Tick),
                     written = self.log.written() => self.written(written, &mut inputs),
                     Some(read) = self.log_reads.ended() => inputs.push(read),
-                    Some(zxid) = self.saved.1.recv() => self.snapshot_saved(zxid, &mut inputs),
+                    Some(saved) = self.saved.1.recv() => self.snapshot_saved(saved, &mut inputs),
                     count = self.incoming.recv_many(&mut incoming, ROUND_LEN_MAX) => if count == 0 { self.stopped = Some(Stopped::Requested) },
                     count = self.requests.recv_many(&mut requests, ROUND_LEN_MAX) => if count == 0 { self.stopped = Some(Stopped::Requested) },
                 }
@@ -203,6 +222,9 @@ impl Driver {
             for one in requests.drain(..) {
                 self.handle_request(one, &mut inputs);
             }
+            if inputs.contains(&Input::Tick) {
+                self.hand_over(&mut inputs);
+            }
             let changes_peers =
                 |input: &Input| matches!(input, Input::Tick | Input::LinkUp { .. } | Input::LinkDown { .. });
             let is_peer_update_due = inputs.iter().any(changes_peers);
@@ -211,6 +233,19 @@ impl Driver {
                 self.update_peers();
             }
             self.publish_status();
+        }
+    }
+
+    /// Transfers leadership away if the log of this leader lacks space: it accepts no commands of its own clients, and those
+    /// of others only for so long.
+    fn hand_over(&mut self, inputs: &mut Vec<Input>) {
+        let is_leading = matches!(self.zab.role(), Role::Leading(_));
+        let is_due = self.handed_over.is_none_or(|last| last.elapsed() >= HAND_OVER_INTERVAL);
+        let has_other = self.peers.iter().any(|peer| peer.votes && peer.follows);
+        if is_leading && is_due && has_other && self.log.space().is_lacking() {
+            tracing::warn!("leadership is transferred, as the log lacks space");
+            self.handed_over = Some(Instant::now());
+            inputs.push(Input::TransferLeadership(None));
         }
     }
 
@@ -233,7 +268,9 @@ impl Driver {
         let mut actions = Vec::new();
         let now = Input::Now(wall_clock_millis());
         while !inputs.is_empty() && self.stopped.is_none() {
+            let phase = self.zab.phase();
             self.zab.handle([now.clone()].into_iter().chain(inputs.drain(..)), &mut actions);
+            self.activity.elections += u64::from(self.zab.phase() == "election" && phase != "election");
             let mut writes = Batch::default();
             // A refusal is a definite outcome, even if the role changes in the same round.
             let is_refusal = |action: &mut Action| matches!(action, Action::Refused { .. });
@@ -286,12 +323,17 @@ impl Driver {
                 inputs.push(Input::LinkUp { peer, link, log });
             }
             Incoming::Down { peer, link } => {
-                self.links.remove(&link);
+                if self.links.remove(&link).is_some() {
+                    self.activity.links.broken += 1;
+                }
                 self.log_reads.forget(link);
                 inputs.push(Input::LinkDown { peer, link });
             }
             Incoming::Progress { peer, link } => inputs.push(Input::Progress { peer, link }),
             Incoming::Message { peer, link, message, room } => {
+                if let Message::ToLeader(_, ToLeader::Pong { number, .. }) = &message {
+                    self.heartbeats.answered(peer, *number);
+                }
                 inputs.push(Input::Received { peer, link, message });
                 drop(room);
             }
@@ -381,6 +423,7 @@ impl Driver {
             }
             Action::Close { link, problem } => {
                 if let Some((peer, _)) = self.links.remove(&link) {
+                    self.activity.links.closed += 1;
                     tracing::warn!(%peer, problem, "connection to another instance closed");
                     inputs.push(Input::LinkDown { peer, link });
                 }
@@ -393,6 +436,9 @@ impl Driver {
     }
 
     fn send(&mut self, link: Link, outgoing: Outgoing, inputs: &mut Vec<Input>) {
+        if let Outgoing::Message(Message::ToFollower(_, ToFollower::Ping { number })) = &outgoing {
+            self.heartbeats.sent(*number);
+        }
         let Some((_, outbox)) = self.links.get(&link) else { return };
         if let Err(problem) = outbox.try_send(outgoing) {
             self.drop_link(link, problem, inputs);
@@ -406,6 +452,9 @@ impl Driver {
         if problem == NotQueued::Full {
             let bytes = self.settings.queue_bytes();
             tracing::warn!(%peer, bytes, "queue for another instance is full; its connection is reopened");
+            self.activity.links.queue_full += 1;
+        } else {
+            self.activity.links.broken += 1;
         }
         inputs.push(Input::LinkDown { peer, link });
     }
@@ -478,12 +527,22 @@ impl Driver {
                 is_connected: self.links.values().any(|(peer, _)| peer == id),
                 follows: followed.is_some(),
                 lag: followed.and_then(|followed| followed.lag),
+                round_trip: followed.and_then(|_| self.heartbeats.round_trip(*id)),
             }
         });
         self.peers = seen.collect();
     }
 
     fn publish_status(&mut self) {
+        let (free, low_mark, is_low) = self.log.space().free();
+        let disk = Disk { free, is_low, low_mark };
+        let (outstanding, outstanding_bytes) = self.zab.outstanding();
+        let activity = &mut self.activity;
+        (activity.outstanding, activity.outstanding_bytes) = (outstanding, outstanding_bytes);
+        activity.requests = self.pending.len() + self.proposed.len() + self.ready_reads.len();
+        activity.stale_messages = self.zab.rejected().stale;
+        activity.snapshots.since = self.since_snapshot.0;
+        activity.segments = self.segments.0 + self.log.status().segment.saturating_sub(self.segments.1);
         let now = Status {
             id: self.settings.id,
             // A stopped instance has no role.
@@ -495,6 +554,8 @@ impl Driver {
             membership: self.membership.clone(),
             peers: self.peers.clone(),
             syncs: self.log.status().syncs,
+            disk,
+            activity: self.activity,
             log_problem: self.log.space().problem(),
             stopped: self.stopped.clone(),
         };

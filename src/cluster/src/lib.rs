@@ -15,6 +15,7 @@
 //! | `transport`, `wire` | connections to the other instances, and their protocol (`schemas/cluster.proto`) |
 //! | [`StateMachine`], [`register`] | the replicated state; a small one for tests and benchmarks |
 
+mod activity;
 mod driver;
 mod error;
 #[cfg(feature = "fuzzing")]
@@ -30,9 +31,10 @@ mod transport;
 pub mod wal;
 mod wire;
 
+pub use activity::{Activity, LinksEnded, Snapshots};
 pub use error::{RequestError, StartError};
 pub use latency::{Latencies, Latency};
 pub use node::{Client, Node, init};
 pub use settings::{Member, Settings};
 pub use state_machine::{InvalidState, SnapshotEncoder, StateMachine};
-pub use status::{Peer, Status, Stopped};
+pub use status::{Disk, Peer, Status, Stopped};

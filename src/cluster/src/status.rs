@@ -1,8 +1,11 @@
 //! The status of an instance and its peers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossdock_zab::{Fatal, LogId, Membership, Role, ServerId, Zxid};
+
+use crate::activity::Activity;
 
 /// The current status of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +28,25 @@ pub struct Status {
     pub peers: Vec<Peer>,
     /// The number of syncs of its log.
     pub syncs: u64,
+    /// The disk of its log.
+    pub disk: Disk,
+    /// What it has done and is doing.
+    pub activity: Activity,
     /// Why it accepts no commands: its log lacks disk space or file descriptors. Ends by itself once there are some.
     pub log_problem: Option<String>,
     /// Why it has stopped for good.
     pub stopped: Option<Stopped>,
+}
+
+/// The disk of a log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Disk {
+    /// Free bytes; `None` until they are known.
+    pub free: Option<u64>,
+    /// They are below [`Disk::low_mark`]: the log will soon lack space.
+    pub is_low: bool,
+    /// The bytes below which the space is low: eight segments and two snapshots.
+    pub low_mark: u64,
 }
 
 /// Another instance, as this one sees it.
@@ -45,6 +63,8 @@ pub struct Peer {
     /// The number of transactions not known to be durable there. `None` if this instance does not lead, or the peer is
     /// too far behind.
     pub lag: Option<usize>,
+    /// The time from the last heartbeat to its answer; `None` if this instance does not lead.
+    pub round_trip: Option<Duration>,
 }
 
 /// Why an instance stopped for good.

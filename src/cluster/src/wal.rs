@@ -270,6 +270,8 @@ impl Wal {
         lock: File,
     ) -> Self {
         let space = Arc::<Space>::default();
+        space.set_sizes(options.segment_len, 0);
+        space.watch(folder);
         Self {
             folder: folder.to_owned(),
             opened,
@@ -342,6 +344,14 @@ impl Wal {
     #[must_use]
     pub fn end(&self) -> Option<Zxid> {
         self.position.sync.is_none().then_some(self.position.last.zxid)
+    }
+
+    /// The number of segments on disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn count_segments(folder: &Path) -> Result<u64, Error> {
+        Ok(segment::list(folder)?.len() as u64)
     }
 
     /// Its id.

@@ -19,7 +19,7 @@ use crossdock_ports::Adapter;
 use subtle::ConstantTimeEq as _;
 
 use self::api::{listener_statuses_json, listeners_json, routes_json, services_json};
-use self::cluster::cluster_json;
+use self::cluster::{alarms, cluster_json};
 use self::metrics::{CONTENT_TYPE, openmetrics};
 use crate::actors::LastError;
 use crate::generation::CurrentGeneration;
@@ -123,6 +123,8 @@ async fn ready(request: HttpRequest, state: web::Data<AdminState>) -> HttpRespon
         "last_reload": { "ok": last_error.is_none(), "error": last_error.filter(|_| shows_errors) },
         // They do not affect readiness: if a broker is down, it is for all instances, and HTTP callers would find none.
         "listeners": listener_statuses_json(&state.process.listeners, shows_errors),
+        // No route depends on the cluster.
+        "cluster": state.cluster.as_ref().map(|cluster| serde_json::json!({ "alarms": alarms(&cluster.status()) })),
     });
     if draining { HttpResponse::ServiceUnavailable().json(body) } else { HttpResponse::Ok().json(body) }
 }

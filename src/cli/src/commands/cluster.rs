@@ -194,6 +194,10 @@ fn show(body: &str, json: bool) -> Outcome {
     if let Some(problem) = status["log_problem"].as_str() {
         eprintln!("the instance accepts no commands, as its log cannot grow: {problem}");
     }
+    let alarms: Vec<&str> = status["alarms"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !alarms.is_empty() {
+        eprintln!("alarms: {}", alarms.join(", "));
+    }
     if let Some(problem) = status["stopped"].as_str() {
         eprintln!("the instance stopped: {problem}");
         return Err(Failure::Failed);

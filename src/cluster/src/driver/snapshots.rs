@@ -1,6 +1,6 @@
 //! Snapshots: taken here, and received from a leader.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossdock_zab::{Blob, Input, Summary, Zxid};
 use tokio::sync::mpsc;
@@ -8,21 +8,32 @@ use tokio::sync::mpsc;
 use super::Driver;
 use crate::state_machine::SnapshotEncoder;
 use crate::status::Stopped;
-use crate::wal;
+use crate::wal::{self, Wal};
 
 /// The transactions of a snapshot, and the closure that encodes its state.
 pub(super) type Encoding = (Summary, SnapshotEncoder);
 
-/// Reports the end of a save to the driver, even if the thread panics; zero if the snapshot was not saved.
+/// The end of a save.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Saved {
+    /// The last transaction in the snapshot; `None` if it was not saved.
+    zxid: Option<Zxid>,
+    bytes: u64,
+    took: Duration,
+    /// Segments on disk afterwards; `None` if unknown.
+    segments: Option<u64>,
+}
+
+/// Reports the end of a save to the driver, even if the thread panics.
 struct SaveReport {
-    saved: mpsc::Sender<Zxid>,
-    zxid: Zxid,
+    to: mpsc::Sender<Saved>,
+    saved: Saved,
 }
 
 impl Drop for SaveReport {
     fn drop(&mut self) {
         // Only one save runs at a time, so there is room.
-        let _ = self.saved.try_send(self.zxid);
+        let _ = self.to.try_send(self.saved);
     }
 }
 
@@ -51,23 +62,27 @@ impl Driver {
     /// Saves a snapshot on its own thread, then purges what it replaces.
     fn save(&mut self, (summary, encode): Encoding) {
         let zxid = summary.point.zxid;
-        let (folder, segment, saved) = (self.settings.data.clone(), self.log.status().segment, self.saved.0.clone());
+        let (folder, segment, to) = (self.settings.data.clone(), self.log.status().segment, self.saved.0.clone());
         let needed_after = self.zab.needed_after();
-        let report = SaveReport { saved, zxid: Zxid::ZERO };
+        let begun = Instant::now();
+        let report = SaveReport { to, saved: Saved::default() };
         let writing = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
             let mut report = report;
             let state = encode();
             let written = wal::save_snapshot(&folder, &summary, &state);
+            report.saved.bytes = state.len() as u64;
+            report.saved.took = begun.elapsed();
             drop(state);
             match written {
                 Ok(_) => {
-                    report.zxid = zxid;
+                    report.saved.zxid = Some(zxid);
                     if let Err(problem) = wal::purge(&folder, zxid, segment, needed_after) {
                         tracing::warn!(%problem, "failed to purge segments covered by the new snapshot");
                     }
                 }
                 Err(problem) => tracing::warn!(%problem, "failed to save a snapshot; the log keeps everything"),
             }
+            report.saved.segments = Wal::count_segments(&folder).ok();
         });
         if let Err(problem) = writing {
             // Dropping the closure sends the report.
@@ -75,13 +90,23 @@ impl Driver {
         }
     }
 
-    pub(super) fn snapshot_saved(&mut self, zxid: Zxid, inputs: &mut Vec<Input>) {
+    pub(super) fn snapshot_saved(&mut self, saved: Saved, inputs: &mut Vec<Input>) {
         self.snapshotting = false;
-        // A follower may have adopted another history meanwhile.
-        if zxid == Zxid::ZERO || !self.zab.log_state().history().contains(zxid) {
-            return;
+        let activity = &mut self.activity;
+        if let Some(count) = saved.segments {
+            self.segments = (count, self.log.status().segment);
         }
-        inputs.push(Input::SnapshotTaken(zxid));
+        let Some(zxid) = saved.zxid else {
+            activity.snapshots.failed += 1;
+            return;
+        };
+        activity.snapshots.saved += 1;
+        (activity.snapshots.last_bytes, activity.snapshots.last_took) = (saved.bytes, saved.took);
+        self.log.space().set_sizes(self.settings.log.segment_len, saved.bytes);
+        // A follower may have adopted another history meanwhile.
+        if self.zab.log_state().history().contains(zxid) {
+            inputs.push(Input::SnapshotTaken(zxid));
+        }
     }
 
     /// Moves a received snapshot into the data folder.

@@ -1,10 +1,10 @@
-//! The next segment, created in the background. It is the reserve of a log: if it cannot be created, the current
+//! The space for a log: how much is free, and the next segment, created in the background. It is the reserve of a log: if it cannot be created, the current
 //! segment still has room for what must be written, and the instance accepts no commands until there is space again.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,10 +14,19 @@ use super::segment;
 /// How often the creation of a segment is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Free segments and snapshots below which the space is low.
+const LOW_SEGMENTS: u64 = 8;
+const LOW_SNAPSHOTS: u64 = 2;
+
 /// Whether a log lacks disk space or file descriptors; shared with its users.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Space {
     is_lacking: AtomicBool,
+    /// Free bytes on the disk; `u64::MAX` until they are known.
+    free: AtomicU64,
+    /// The bytes below which the space is low.
+    low_mark: AtomicU64,
+    is_low: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -30,7 +39,63 @@ struct State {
     is_closing: bool,
 }
 
+impl Default for Space {
+    fn default() -> Self {
+        Self {
+            is_lacking: AtomicBool::new(false),
+            free: AtomicU64::new(u64::MAX),
+            low_mark: AtomicU64::new(0),
+            is_low: AtomicBool::new(false),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+}
+
 impl Space {
+    /// The free bytes on the disk, once they are known; the bytes below which they are low; and whether they are.
+    #[must_use]
+    pub fn free(&self) -> (Option<u64>, u64, bool) {
+        let free = Some(self.free.load(Ordering::Relaxed)).filter(|free| *free < u64::MAX);
+        (free, self.low_mark.load(Ordering::Relaxed), self.is_low.load(Ordering::Relaxed))
+    }
+
+    /// Sets the bytes below which the space is low.
+    pub fn set_sizes(&self, segment: u64, snapshot: u64) {
+        let mark = LOW_SEGMENTS.saturating_mul(segment).saturating_add(LOW_SNAPSHOTS.saturating_mul(snapshot));
+        self.low_mark.store(mark, Ordering::Relaxed);
+    }
+
+    /// Measures the free space of a folder every second, on a thread of its own: a disk that hangs holds up nothing else.
+    pub(super) fn watch(self: &Arc<Self>, folder: &Path) {
+        let (this, folder) = (Arc::downgrade(self), folder.to_owned());
+        let watching = std::thread::Builder::new().name("space".to_owned()).spawn(move || {
+            while let Some(this) = this.upgrade() {
+                this.measure(&folder);
+                if !this.wait() {
+                    return;
+                }
+            }
+        });
+        if let Err(problem) = watching {
+            tracing::warn!(%problem, "free space of the cluster log is not watched");
+        }
+    }
+
+    fn measure(&self, folder: &Path) {
+        // Where it cannot be measured, writes tell.
+        let Ok(found) = rustix::fs::statvfs(folder) else { return };
+        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        self.free.store(free, Ordering::Relaxed);
+        let mark = self.low_mark.load(Ordering::Relaxed);
+        let (is_low, path) = (free < mark, folder.display());
+        match (self.is_low.swap(is_low, Ordering::Relaxed), is_low) {
+            (false, true) => tracing::error!(%path, free, mark, "little space is left for the cluster log"),
+            (true, false) => tracing::info!(%path, free, mark, "there is enough space for the cluster log again"),
+            _ => {}
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,5 +197,28 @@ impl Drop for Spare {
             self.space.close();
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_is_low_below_eight_segments_and_two_snapshots() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let space = Arc::<Space>::default();
+        assert_eq!(space.free(), (None, 0, false), "it is not known yet");
+        space.set_sizes(10, 100);
+        space.measure(folder.path());
+        let (free, mark, is_low) = space.free();
+        assert!(free > Some(0) && !is_low, "{free:?}");
+        assert_eq!(mark, 280);
+        space.set_sizes(u64::MAX / 16, 0);
+        space.measure(folder.path());
+        assert!(space.free().2, "no disk has exabytes");
+        space.set_sizes(10, 0);
+        space.measure(folder.path());
+        assert!(!space.free().2, "it ends by itself");
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crossdock_cluster::{Client, Latency, Peer, RequestError, Status, Stopped};
+use crossdock_cluster::{Activity, Client, Disk, Latency, Peer, RequestError, Status, Stopped};
 use crossdock_zab::{LogId, MemberChange, Membership, Refusal, Role, ServerId};
 use serde_json::{Value, json};
 
@@ -31,8 +31,47 @@ pub(crate) fn cluster_json(status: &Status) -> Value {
         "last": status.last.to_string(), "applied": status.applied.to_string(), "log": status.log.to_string(),
         "membership": status.membership.as_deref().map(membership_json),
         "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
-        "syncs": status.syncs, "log_problem": status.log_problem, "stopped": stopped,
+        "syncs": status.syncs, "disk": disk_json(&status.disk), "activity": activity_json(&status.activity),
+        "alarms": alarms(status), "log_problem": status.log_problem, "stopped": stopped,
     })
+}
+
+fn disk_json(disk: &Disk) -> Value {
+    json!({ "free_bytes": disk.free, "low_mark_bytes": disk.low_mark })
+}
+
+fn activity_json(activity: &Activity) -> Value {
+    let Activity { links, snapshots, .. } = activity;
+    json!({
+        "elections": activity.elections,
+        "requests": activity.requests,
+        "outstanding": { "count": activity.outstanding, "bytes": activity.outstanding_bytes },
+        "links_ended": { "broken": links.broken, "queue_full": links.queue_full, "closed": links.closed },
+        "snapshots": {
+            "saved": snapshots.saved, "failed": snapshots.failed, "last_bytes": snapshots.last_bytes,
+            "last_seconds": snapshots.last_took.as_secs_f64(), "transactions_since": snapshots.since,
+        },
+        "segments": activity.segments,
+    })
+}
+
+/// What an operator should look at, by name: `stopped`, `no_leader`, `read_only`, `low_disk_space`, `no_vote`,
+/// `replacing_log`, `peers_disconnected`.
+pub(super) fn alarms(status: &Status) -> Vec<&'static str> {
+    let membership = status.membership.as_deref();
+    let votes = |membership: &Membership| membership.is_voter(status.id, status.log);
+    let listed = |membership: &Membership| membership.voters.contains_key(&status.id);
+    let checks = [
+        ("stopped", status.stopped.is_some()),
+        ("no_leader", status.stopped.is_none() && status.role == Role::Looking),
+        ("read_only", status.log_problem.is_some()),
+        ("low_disk_space", status.disk.is_low),
+        // It is listed as a voter, but with another log.
+        ("no_vote", membership.is_some_and(|membership| listed(membership) && !votes(membership))),
+        ("replacing_log", membership.is_some_and(|membership| !membership.replacing.is_empty())),
+        ("peers_disconnected", status.peers.iter().any(|peer| peer.votes && !peer.is_connected)),
+    ];
+    checks.into_iter().filter(|(_, holds)| *holds).map(|(name, _)| name).collect()
 }
 
 fn membership_json(membership: &Membership) -> Value {
@@ -128,6 +167,7 @@ async fn transfer(cluster: &Client, to: Option<ServerId>) -> Result<Value, (u16,
 fn peer_json(peer: &Peer) -> Value {
     json!({
         "id": peer.id.0, "votes": peer.votes, "connected": peer.is_connected, "follows": peer.follows, "lag": peer.lag,
+        "round_trip_seconds": peer.round_trip.map(|round_trip| round_trip.as_secs_f64()),
     })
 }
 
@@ -158,18 +198,68 @@ pub(super) fn cluster_metrics(out: &mut Families<'_>, cluster: &Client) -> fmt::
             "1 while this instance votes with its current log.",
             u64::from(status.membership.as_ref().is_some_and(|it| it.is_voter(status.id, status.log))),
         ),
+        (
+            "crossdock_cluster_low_disk_space",
+            "1 while little disk space is left for the log.",
+            u64::from(status.disk.is_low),
+        ),
+        ("crossdock_cluster_segments", "Segments of the log on disk.", status.activity.segments),
+        (
+            "crossdock_cluster_requests",
+            "Requests of local clients that are not answered yet.",
+            status.activity.requests as u64,
+        ),
+        (
+            "crossdock_cluster_outstanding",
+            "Proposals that are not committed; only reported by the leader.",
+            status.activity.outstanding as u64,
+        ),
+        ("crossdock_cluster_outstanding_bytes", "Their bytes.", status.activity.outstanding_bytes as u64),
+        (
+            "crossdock_cluster_snapshot_bytes",
+            "The size of the last saved snapshot.",
+            status.activity.snapshots.last_bytes,
+        ),
+        (
+            "crossdock_cluster_snapshot_transactions",
+            "Transactions since the last snapshot.",
+            status.activity.snapshots.since,
+        ),
         ("crossdock_cluster_stopped", "1 once this instance has stopped permanently.", u64::from(is_stopped)),
     ];
     for (name, help, value) in gauges {
         out.gauge(name, help, [(NONE, value)])?;
     }
-    out.counter("crossdock_cluster_syncs", "Syncs of the log.", [(NONE, status.syncs)])?;
+    if let Some(free) = status.disk.free {
+        out.gauge("crossdock_cluster_free_bytes", "Free bytes on the disk of the log.", [(NONE, free)])?;
+    }
+    let Activity { links, snapshots, .. } = status.activity;
+    let counters = [
+        ("crossdock_cluster_syncs", "Syncs of the log.", status.syncs),
+        ("crossdock_cluster_elections", "Elections that this instance began.", status.activity.elections),
+        ("crossdock_cluster_snapshots", "Saved snapshots.", snapshots.saved),
+        ("crossdock_cluster_snapshot_failures", "Snapshots that could not be saved.", snapshots.failed),
+        (
+            "crossdock_cluster_stale_messages",
+            "Messages of earlier connections or sessions, which were ignored.",
+            status.activity.stale_messages,
+        ),
+    ];
+    for (name, help, value) in counters {
+        out.counter(name, help, [(NONE, value)])?;
+    }
+    let reasons = [("broken", links.broken), ("queue_full", links.queue_full), ("closed", links.closed)];
+    let reasons = reasons.map(|(reason, count)| (vec![("reason", reason.to_owned())], count));
+    out.counter("crossdock_cluster_links_ended", "Ended connections to other instances, by the reason.", reasons)?;
     let label = |peer: &Peer| vec![("peer", peer.id.to_string())];
     let connected = status.peers.iter().map(|peer| (label(peer), u64::from(peer.is_connected)));
     out.gauge("crossdock_cluster_peer_connected", "1 while the instance is connected.", connected)?;
     let lags = status.peers.iter().filter_map(|peer| Some((label(peer), peer.lag? as u64)));
     let help = "Transactions that the instance has not acknowledged as durable; only reported by the leader.";
     out.gauge("crossdock_cluster_peer_lag", help, lags)?;
+    let round_trips = status.peers.iter().filter_map(|peer| Some((label(peer), peer.round_trip?.as_secs_f64())));
+    let help = "Time from the last heartbeat to its answer; only reported by the leader.";
+    out.gauge("crossdock_cluster_peer_round_trip_seconds", help, round_trips)?;
     let times = cluster.latencies();
     let help = "Time to write and sync the log.";
     out.histogram("crossdock_cluster_log_seconds", help, [(NONE, buckets(&times.log))])?;
