@@ -215,7 +215,8 @@ fn invalid_cluster_settings_are_rejected() {
         ("{ id: 4, members: { 1: \"127.0.0.1:7101\" } }", "listed neither in `members`"),
         ("{ id: 1, members: { one: \"127.0.0.1:7101\" } }", "an instance number must be an integer of at least 1"),
         ("{ id: 1, members: { 1: \"0.0.0.0:7101\" } }", "other machines can reach this address"),
-        ("{ id: 1, members: { 1: \"here\" } }", "an instance needs an IP address and a port"),
+        ("{ id: 1, members: { 1: \"here\" } }", "an instance needs an IP address or a host name, and a port"),
+        ("{ id: 1, members: { 1: \"gateway-0.example:7101\" } }", "a host name needs `tls`"),
         ("{ id: 1, tick: 1ms, members: { 1: \"127.0.0.1:7101\" } }", "`tick` must be between 5ms and 1s"),
         ("{ id: 1, members: { 1: \"127.0.0.1:7101\" }, observers: { 1: \"127.0.0.1:7102\" } }", "is listed twice"),
     ] {

@@ -22,6 +22,9 @@ pub enum StartError {
         /// The cause.
         source: io::Error,
     },
+    /// The bound socket cannot be used.
+    #[error("cannot use the socket for other instances")]
+    Socket(#[source] io::Error),
     /// The settings do not name this instance, or no member votes.
     #[error("{0}")]
     Settings(String),

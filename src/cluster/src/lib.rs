@@ -16,6 +16,7 @@
 //! | [`StateMachine`], [`register`] | the replicated state; a small one for tests and benchmarks |
 
 mod activity;
+mod address;
 mod driver;
 mod error;
 #[cfg(feature = "fuzzing")]
@@ -32,6 +33,7 @@ pub mod wal;
 mod wire;
 
 pub use activity::{Activity, LinksEnded, Snapshots};
+pub use address::{Address, InvalidAddress};
 pub use error::{RequestError, StartError};
 pub use latency::{Latencies, Latency};
 pub use node::{Client, Node, init};

@@ -89,11 +89,10 @@ impl Node {
         if let Some(tls) = &settings.tls {
             tls.check().map_err(|problem| StartError::Settings(problem.to_string()))?;
         }
-        let address = member.address;
-        let listen = |source| StartError::Listen { address, source };
-        let listener = std::net::TcpListener::bind(address).map_err(listen)?;
-        listener.set_nonblocking(true).map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
+        let listener = member.address.listen();
+        let listener = listener.map_err(|(address, source)| StartError::Listen { address, source })?;
+        let address = listener.local_addr().map_err(StartError::Socket)?;
+        listener.set_nonblocking(true).map_err(StartError::Socket)?;
         let (to_driver, incoming) = mpsc::channel(INCOMING_LEN_MAX);
         let (requests, request_queue) = mpsc::channel(REQUESTS_LEN_MAX);
         let (mut driver, status, latencies) = Driver::open(settings, state_machine, incoming, request_queue)?;

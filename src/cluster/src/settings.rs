@@ -1,7 +1,6 @@
 //! The members of the cluster and the options of this instance, as checked.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,13 +8,14 @@ use std::time::Duration;
 use crossdock_tls::MutualTls;
 use crossdock_zab::{Config, LogId, ServerId};
 
+use crate::address::Address;
 use crate::wal;
 
 /// An instance of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// The address where it listens for other instances.
-    pub address: SocketAddr,
+    /// The address where it listens for other instances. A name needs TLS, as it does not identify a connection.
+    pub address: Address,
     /// Whether it is to be a voter of a new cluster; otherwise it is an observer.
     pub votes: bool,
 }
@@ -89,8 +89,18 @@ impl Settings {
         if self.tls.is_some() {
             return Ok(());
         }
-        let has_v4 = self.members.values().any(|member| member.address.is_ipv4());
-        if has_v4 && self.members.values().any(|member| member.address.is_ipv6()) {
+        let mut addresses = Vec::new();
+        for (id, member) in &self.members {
+            let ip = member.address.ip().ok_or_else(|| {
+                format!(
+                    "server {id} is at {}, and names need TLS: without it, addresses identify members",
+                    member.address
+                )
+            })?;
+            addresses.push((id, ip));
+        }
+        let has_v4 = addresses.iter().any(|(_, ip)| ip.is_ipv4());
+        if has_v4 && addresses.iter().any(|(_, ip)| ip.is_ipv6()) {
             return Err(
                 "without TLS, members are identified by their addresses: use IPv4 for all of them, or IPv6 for all"
                     .to_owned(),
@@ -99,7 +109,7 @@ impl Settings {
         if self.is_network_trusted {
             return Ok(());
         }
-        match self.members.iter().find(|(_, member)| !member.address.ip().is_loopback()) {
+        match self.members.iter().find(|(_, member)| !member.address.ip().is_some_and(|ip| ip.is_loopback())) {
             Some((id, member)) => Err(format!(
                 "server {id} is at {}, which other machines can reach: configure TLS, or declare the network as trusted",
                 member.address

@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use self::error::LinkError;
 use self::handshakes::Handshakes;
 pub(crate) use self::outbox::{NotQueued, Outbox, WeakOutbox};
+use crate::address::Address;
 use crate::settings::Settings;
 use crate::wire::Hello;
 
@@ -124,7 +125,7 @@ impl Transport {
     pub(crate) async fn run(self: Arc<Self>, listener: TcpListener) {
         let mut tasks = tokio::task::JoinSet::new();
         for (peer, member) in self.settings.members.range(..self.settings.id) {
-            tasks.spawn(Arc::clone(&self).dial(*peer, member.address));
+            tasks.spawn(Arc::clone(&self).dial(*peer, member.address.clone()));
         }
         let mut last_logged = String::new();
         loop {
@@ -145,11 +146,11 @@ impl Transport {
         }
     }
 
-    async fn dial(self: Arc<Self>, peer: ServerId, address: SocketAddr) {
+    async fn dial(self: Arc<Self>, peer: ServerId, address: Address) {
         let mut delay = RETRY_DELAY;
         let mut last_logged = String::new();
         loop {
-            let problem = match tokio::time::timeout(DIAL_TIMEOUT, self.connect(address)).await {
+            let problem = match tokio::time::timeout(DIAL_TIMEOUT, self.connect(&address)).await {
                 Ok(Ok(stream)) => match self.serve(stream, End::Dialled(peer)).await {
                     Ok(ended) => {
                         // The handshake succeeded, so retry quickly.
@@ -171,8 +172,12 @@ impl Transport {
     }
 
     /// Opens a connection. Without TLS, it comes from this instance's own address, which identifies it to the peer.
-    async fn connect(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
-        let own = self.settings.members.get(&self.settings.id).map(|member| member.address.ip());
+    async fn connect(&self, address: &Address) -> std::io::Result<TcpStream> {
+        let address = match address {
+            Address::Ip(address) => *address,
+            Address::Name { host, port } => return TcpStream::connect((host.as_str(), *port)).await,
+        };
+        let own = self.settings.members.get(&self.settings.id).and_then(|member| member.address.ip());
         match own.filter(|own| self.settings.tls.is_none() && own.is_ipv4() == address.is_ipv4()) {
             Some(own) => {
                 let socket = if own.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -299,7 +304,7 @@ impl Transport {
     /// It is not the peer's address, or not a loopback address where the network is not trusted.
     fn check_source(&self, peer: ServerId, source: IpAddr) -> Result<(), LinkError> {
         let source = source.to_canonical();
-        let member = self.settings.members.get(&peer).map(|member| member.address.ip().to_canonical());
+        let member = self.settings.members.get(&peer).and_then(|member| Some(member.address.ip()?.to_canonical()));
         let same = member.is_some_and(|member| member == source || (member.is_loopback() && source.is_loopback()));
         if same && (self.settings.is_network_trusted || source.is_loopback()) {
             return Ok(());

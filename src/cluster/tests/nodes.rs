@@ -35,7 +35,7 @@ impl Cluster {
     fn start(voters: u64, observers: u64, change: impl Fn(&mut Settings)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let members: BTreeMap<ServerId, Member> = (1..=voters + observers)
-            .map(|id| (ServerId(id), Member { address: free_address(), votes: id <= voters }))
+            .map(|id| (ServerId(id), Member { address: free_address().into(), votes: id <= voters }))
             .collect();
         let settings = members.keys().map(|id| {
             let mut settings = Settings::new("test", *id, members.clone(), folder.path().join(id.to_string()));
@@ -276,7 +276,7 @@ fn is_snapshot(entry: &std::io::Result<std::fs::DirEntry>) -> bool {
 #[test]
 fn an_instance_without_a_log_does_not_start() {
     let folder = tempfile::tempdir().expect("a folder");
-    let member = Member { address: free_address(), votes: true };
+    let member = Member { address: free_address().into(), votes: true };
     let settings = |path: &Path| {
         Settings::new("test", ServerId(1), BTreeMap::from([(ServerId(1), member.clone())]), path.to_owned())
     };
@@ -330,7 +330,7 @@ async fn a_slow_transfer_of_a_large_command_ends_no_leadership() {
         let member = |other: u64| {
             let index = usize::try_from(other - 1).expect("small");
             let address = if id == 3 && other < 3 { slow[index] } else { real[index] };
-            (ServerId(other), Member { address, votes: true })
+            (ServerId(other), Member { address: address.into(), votes: true })
         };
         let members: BTreeMap<ServerId, Member> = (1..=3).map(member).collect();
         let mut settings = Settings::new("test", ServerId(id), members, folder.path().join(id.to_string()));

@@ -34,7 +34,7 @@ fn use_up_files() -> Vec<File> {
 async fn an_instance_without_file_descriptors_accepts_no_commands_until_there_are_some() {
     let folder = tempfile::tempdir().expect("a folder");
     let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-    let members: BTreeMap<_, _> = [(ServerId(1), Member { address, votes: true })].into();
+    let members: BTreeMap<_, _> = [(ServerId(1), Member { address: address.into(), votes: true })].into();
     let mut settings = Settings::new("test", ServerId(1), members, folder.path().to_owned());
     settings.create = true;
     settings.log.segment_len = 64 << 10;

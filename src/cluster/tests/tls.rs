@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossdock_cluster::register::{Change, Command, Register};
-use crossdock_cluster::{Client, Member, Node, Settings};
+use crossdock_cluster::{Address, Client, Member, Node, Settings};
 use crossdock_tls::MutualTls;
 use crossdock_zab::{Role, ServerId};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -39,7 +39,7 @@ fn files(folder: &Path, file: &str, name: &str, issuer: &Authority, trusted: &Au
 fn settings(folder: &Path, voters: u64) -> Vec<Settings> {
     let address = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let members: BTreeMap<ServerId, Member> =
-        (1..=3).map(|id| (ServerId(id), Member { address: address(), votes: id <= voters })).collect();
+        (1..=3).map(|id| (ServerId(id), Member { address: address().into(), votes: id <= voters })).collect();
     let one = |id: &ServerId| {
         let mut settings = Settings::new("shop", *id, members.clone(), folder.join(id.to_string()));
         settings.create = true;
@@ -84,6 +84,31 @@ async fn instances_with_certificates_form_a_cluster_and_take_renewed_ones() {
     nodes.push(start(&settings[2]));
     settled(nodes[2].client()).await;
     assert_eq!(nodes[2].client().read(Bytes::from_static(b"a")).await.expect("it is read"), "1");
+}
+
+/// The names of pods in a cluster of containers: they are resolved whenever an instance connects.
+#[tokio::test]
+async fn instances_find_one_another_by_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ours = authority("ours");
+    let mut all = settings(folder.path(), 3);
+    for one in &mut all {
+        let (file, name) = (format!("tls-{}", one.id), format!("{}.shop", one.id));
+        one.tls = Some(files(folder.path(), &file, &name, &ours, &ours));
+        for member in one.members.values_mut() {
+            let Address::Ip(address) = member.address else { panic!("an IP address") };
+            member.address = Address::Name { host: "localhost".to_owned(), port: address.port() };
+        }
+    }
+    let nodes: Vec<Node> = all.iter().map(start).collect();
+    for node in &nodes {
+        settled(node.client()).await;
+        assert!(node.address().ip().is_unspecified(), "{}", node.address());
+    }
+    let mut open = all[0].clone();
+    open.tls = None;
+    let refused = Node::start(&open, Box::new(Register::default())).err().expect("it does not start");
+    assert!(refused.to_string().contains("names need TLS"), "{refused}");
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ fn free_address() -> Result<SocketAddr, String> {
 async fn measure(bench: &Bench, folder: &Path) -> Result<(), String> {
     let mut members = BTreeMap::new();
     for id in 1..=bench.instances {
-        members.insert(ServerId(id), Member { address: free_address()?, votes: true });
+        members.insert(ServerId(id), Member { address: free_address()?.into(), votes: true });
     }
     let mut nodes = Vec::new();
     for id in members.keys() {

@@ -32,8 +32,8 @@ impl Plan {
     fn settings(&self, id: u64, voters: impl IntoIterator<Item = u64>) -> Settings {
         let address = |id: u64| self.addresses[usize::try_from(id - 1).expect("small")];
         let mut members: BTreeMap<ServerId, Member> =
-            voters.into_iter().map(|id| (ServerId(id), Member { address: address(id), votes: true })).collect();
-        members.entry(ServerId(id)).or_insert(Member { address: address(id), votes: false });
+            voters.into_iter().map(|id| (ServerId(id), Member { address: address(id).into(), votes: true })).collect();
+        members.entry(ServerId(id)).or_insert(Member { address: address(id).into(), votes: false });
         let mut settings = Settings::new("test", ServerId(id), members, self.data(id));
         settings.create = true;
         settings.log.segment_len = 1 << 20;
@@ -232,7 +232,7 @@ async fn a_second_instance_with_the_same_id_is_refused() {
     // It has another address, so that it can listen at all, and dials the others as 3.
     let mut settings = plan.settings(3, 1..=3);
     settings.data = plan.folder.path().join("second");
-    settings.members.get_mut(&ServerId(3)).expect("3").address = free_address();
+    settings.members.get_mut(&ServerId(3)).expect("3").address = free_address().into();
     let second = start(&settings);
     append(&nodes[0].client(), "list", "meanwhile").await;
     tokio::time::sleep(QUIET).await;

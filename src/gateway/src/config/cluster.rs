@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration as StdDuration;
 
-use crossdock_cluster::{Member, Settings};
+use crossdock_cluster::{Address, Member, Settings};
 use crossdock_settings::{Duration, FromNode as _, Named, Node, Reader, Spanned, settings};
 use crossdock_tls::MutualTls;
 use crossdock_zab::ServerId;
@@ -30,7 +30,7 @@ settings! {
         pub(crate) name: String = "crossdock".to_owned(),
         /// The number of this instance, at least 1. Optional for a cluster of one instance.
         pub(crate) id: Option<u64>,
-        /// The voting instances, each `id: address:port`; they or the observers include this instance. They form a new cluster; later,
+        /// The voting instances, each `id: address:port`, with an IP address or a host name; they or the observers include this instance. They form a new cluster; later,
         /// `crossdock cluster add` and `remove` decide who votes. Without members, this instance is a cluster of one.
         pub(crate) members: Named<Spanned<String>>,
         /// Other instances, which follow the leader without voting until they are added as voters.
@@ -60,7 +60,7 @@ pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Optio
             reader.error("cluster-id", id.span, message, "write `1: 127.0.0.1:7101`");
             return None;
         };
-        let address = address_of(address, settings.tls.is_some() || settings.trusted_network, reader)?;
+        let address = address_of(address, &settings, reader)?;
         if members.insert(ServerId(number), Member { address, votes }).is_some() {
             let message = format!("instance {number} is listed twice");
             reader.error("cluster-id", id.span, message, "remove one of them");
@@ -77,7 +77,7 @@ pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Optio
     };
     if is_alone {
         // No other instance connects: any free port will do.
-        let alone = Member { address: SocketAddr::from(([127, 0, 0, 1], 0)), votes: true };
+        let alone = Member { address: SocketAddr::from(([127, 0, 0, 1], 0)).into(), votes: true };
         members.insert(ServerId(id), alone);
     } else if settings.members.0.is_empty() {
         let help = "add `members: { 1: 127.0.0.1:7101, 2: 127.0.0.1:7102, 3: 127.0.0.1:7103 }`";
@@ -103,9 +103,20 @@ pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Optio
 }
 
 /// Without TLS, a connection is identified by its source address alone, so other machines must not be able to connect.
-fn address_of(text: &Spanned<String>, is_open: bool, reader: &mut Reader<'_>) -> Option<SocketAddr> {
-    match text.value.parse::<SocketAddr>() {
-        Ok(address) if is_open || address.ip().is_loopback() => Some(address),
+fn address_of(text: &Spanned<String>, settings: &ClusterSettings, reader: &mut Reader<'_>) -> Option<Address> {
+    let is_open = settings.tls.is_some() || settings.trusted_network;
+    match text.value.parse::<Address>() {
+        Ok(Address::Name { .. }) if settings.tls.is_none() => {
+            let message = "a host name needs `tls`: without it, connections are identified by IP addresses";
+            reader.error(
+                "cluster-open",
+                text.span,
+                message,
+                "add `tls: { cert: …, key: …, ca: … }`, or write an IP address",
+            );
+            None
+        }
+        Ok(address) if is_open || address.ip().is_some_and(|ip| ip.is_loopback()) => Some(address),
         Ok(_) => {
             let message = "other machines can reach this address, and connections are not authenticated";
             let help = "add `tls: { cert: …, key: …, ca: … }`, or `trusted_network: true` if nobody else can reach this network";
@@ -113,8 +124,10 @@ fn address_of(text: &Spanned<String>, is_open: bool, reader: &mut Reader<'_>) ->
             None
         }
         Err(_) => {
-            let message = format!("an instance needs an IP address and a port, not `{}`", text.value);
-            reader.error("address", text.span, message, "write an IP address and a port, such as `127.0.0.1:7101`");
+            let message = format!("an instance needs an IP address or a host name, and a port, not `{}`", text.value);
+            let help =
+                "write an address and a port, such as `127.0.0.1:7101`, or with `tls` also `gateway-0.example:7101`";
+            reader.error("address", text.span, message, help);
             None
         }
     }
