@@ -95,6 +95,23 @@ pub(crate) struct Driver {
     handed_over: Option<Instant>,
 }
 
+/// Sets fields, and notes whether one of them has changed.
+struct Changes<'c>(&'c mut bool);
+
+impl Changes<'_> {
+    fn set<T: PartialEq>(&mut self, field: &mut T, value: T) {
+        *self.0 |= *field != value;
+        *field = value;
+    }
+
+    fn set_clone<T: PartialEq + Clone>(&mut self, field: &mut T, value: &T) {
+        if field != value {
+            *self.0 = true;
+            field.clone_from(value);
+        }
+    }
+}
+
 /// The time in milliseconds since the Unix epoch.
 #[expect(clippy::disallowed_methods, reason = "a leader stamps its transactions with the time of the system")]
 fn wall_clock_millis() -> u64 {
@@ -292,7 +309,7 @@ impl Driver {
     /// Notices when another membership takes effect.
     fn note_membership(&mut self) {
         let current = self.zab.log_state().membership();
-        if current == self.membership.as_ref() {
+        if current.map(Arc::as_ptr) == self.membership.as_ref().map(Arc::as_ptr) {
             return;
         }
         self.membership = current.cloned();
@@ -543,26 +560,26 @@ impl Driver {
         activity.stale_messages = self.zab.rejected().stale;
         activity.snapshots.since = self.since_snapshot.0;
         activity.segments = self.segments.0 + self.log.status().segment.saturating_sub(self.segments.1);
-        let now = Status {
-            id: self.settings.id,
-            // A stopped instance has no role.
-            role: if self.stopped.is_some() { Role::Looking } else { self.zab.role() },
-            phase: if self.stopped.is_some() { "stopped" } else { self.zab.phase() },
-            last: self.zab.log_state().history().last(),
-            applied: self.applied,
-            log: self.own.log,
-            membership: self.membership.clone(),
-            peers: self.peers.clone(),
-            syncs: self.log.status().syncs,
-            disk,
-            activity: self.activity,
-            log_problem: self.log.space().problem(),
-            stopped: self.stopped.clone(),
-        };
+        let is_stopped = self.stopped.is_some();
+        // A stopped instance has no role.
+        let role = if is_stopped { Role::Looking } else { self.zab.role() };
+        let phase = if is_stopped { "stopped" } else { self.zab.phase() };
         self.status.send_if_modified(|status| {
-            let changed = *status != now;
-            *status = now;
-            changed
+            let mut is_changed = false;
+            let mut changes = Changes(&mut is_changed);
+            changes.set(&mut status.role, role);
+            changes.set(&mut status.phase, phase);
+            changes.set(&mut status.last, self.zab.log_state().history().last());
+            changes.set(&mut status.applied, self.applied);
+            changes.set(&mut status.syncs, self.log.status().syncs);
+            changes.set(&mut status.disk, disk);
+            changes.set(&mut status.activity, self.activity);
+            changes.set(&mut status.log_problem, self.log.space().problem());
+            // These rarely change, and are cloned only then.
+            changes.set_clone(&mut status.membership, &self.membership);
+            changes.set_clone(&mut status.peers, &self.peers);
+            changes.set_clone(&mut status.stopped, &self.stopped);
+            is_changed
         });
     }
 }

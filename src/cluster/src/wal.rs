@@ -405,7 +405,7 @@ impl Wal {
 
 /// Deletes segments and snapshots that the durable snapshot of `zxid` makes obsolete, and returns the number of deleted
 /// segments. The last two snapshots stay, and segments with transactions after `needed_after`, which followers need, up to
-/// [`NEEDED_SEGMENTS_MAX`]. The log may be written meanwhile, in `segment` or later ones.
+/// 64 of them. The log may be written meanwhile, in `segment` or later ones.
 ///
 /// # Errors
 /// [`Error::Io`]; the log remains usable.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::claims::Claims;
 use crate::injected_bug::InjectedBug;
 use crate::{
-    Action, Config, Epoch, InvalidWrite, Link, LogId, LogState, Membership, Message, Refusal, Request, ServerId,
-    Session, Txn, Vote, Write, WriteId, Zxid,
+    Action, Config, Epoch, InvalidWrite, Link, LogId, LogState, Membership, Message, Payload, Refusal, Request,
+    ServerId, Session, Txn, Vote, Write, WriteId, Zxid,
 };
 
 /// What a phase decides after an input.
@@ -164,6 +164,17 @@ impl Base {
             self.appended.extend(txns);
         }
         self.unlocks = then;
+        Ok(())
+    }
+
+    /// Appends a transaction of this leader. Those that are proposed together share one write.
+    pub(crate) fn append_own(&mut self, zxid: Zxid, payload: Payload) -> Result<(), InvalidWrite> {
+        let after = self.log_state.end().zxid;
+        let txn = self.log_state.append_next(zxid, self.now, payload)?;
+        if self.appended.is_empty() {
+            self.appended_after = after;
+        }
+        self.appended.push(txn);
         Ok(())
     }
 

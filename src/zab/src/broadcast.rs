@@ -32,7 +32,7 @@ impl Leading {
         let zxid = Zxid::new(self.epoch, counter);
         let size = payload.len();
         // The zxid is the next of the current epoch, so the log accepts it.
-        if base.append(end.zxid, vec![end.next(zxid, base.now, payload)], None).is_err() {
+        if base.append_own(zxid, payload).is_err() {
             return Err(Refusal::NoLeader);
         }
         if !is_command {

@@ -177,12 +177,28 @@ impl History {
             }
             end = txn.point();
         }
-        self.txns.extend(txns.iter().cloned());
-        self.memberships.extend(txns.iter().filter_map(|txn| match &txn.payload {
-            Payload::Membership(membership) => Some((txn.zxid, Arc::clone(membership))),
-            Payload::Command(_) => None,
-        }));
+        for txn in txns {
+            self.push(txn.clone());
+        }
         Ok(())
+    }
+
+    /// Appends the transaction at `zxid`, which follows the last one, and returns it.
+    pub(crate) fn append_next(&mut self, zxid: Zxid, time: u64, payload: Payload) -> Result<Txn, InvalidWrite> {
+        let end = self.end();
+        if !zxid.follows(end.zxid) {
+            return Err(InvalidWrite::Gap { last: end.zxid, next: zxid });
+        }
+        let txn = end.next(zxid, time, payload);
+        self.push(txn.clone());
+        Ok(txn)
+    }
+
+    fn push(&mut self, txn: Txn) {
+        if let Payload::Membership(membership) = &txn.payload {
+            self.memberships.push_back((txn.zxid, Arc::clone(membership)));
+        }
+        self.txns.push_back(txn);
     }
 
     /// Records that a snapshot is durable, and discards the transactions it covers except the last `retained`, of at

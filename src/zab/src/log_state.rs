@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::{Blob, Epoch, History, Membership, Point, Summary, Txn, Zxid};
+use crate::{Blob, Epoch, History, Membership, Payload, Point, Summary, Txn, Zxid};
 
 /// A write to a log. A synchronisation is atomic: everything after `SyncBegin` takes effect with its `EpochInstalled`,
 /// and is discarded without it.
@@ -185,6 +185,15 @@ impl LogState {
         Ok(())
     }
 
+    /// Appends a transaction of the current epoch, outside of a synchronisation, and returns it. It is what
+    /// [`Write::Append`] does, without the check of a hash that was just computed.
+    pub(crate) fn append_next(&mut self, zxid: Zxid, time: u64, payload: Payload) -> Result<Txn, InvalidWrite> {
+        if self.sync.is_some() || zxid.epoch != self.current {
+            return Err(InvalidWrite::Gap { last: self.end().zxid, next: zxid });
+        }
+        self.history.append_next(zxid, time, payload)
+    }
+
     fn open(&mut self) -> Result<&mut Sync, InvalidWrite> {
         self.sync.as_mut().ok_or(InvalidWrite::NoSync)
     }
@@ -220,7 +229,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::{LogId, Payload, ServerId};
+    use crate::{LogId, ServerId};
 
     fn zxid(epoch: u32, counter: u32) -> Zxid {
         Zxid::new(Epoch(epoch), counter)
