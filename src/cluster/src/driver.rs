@@ -5,22 +5,25 @@
 
 mod heartbeats;
 mod log_reads;
+mod observe;
+mod requests;
 mod snapshots;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use crossdock_zab::{
-    Action, Blob, Epoch, Input, Link, LogState, MemberChange, Membership, Message, Payload, Request, Role, ServerId,
-    ToFollower, ToLeader, Txn, Write, Zab, Zxid,
+    Action, Blob, Input, Link, LogState, Membership, Message, Payload, Request, Role, ServerId, ToFollower, ToLeader,
+    Txn, Write, Zab, Zxid,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use self::heartbeats::Heartbeats;
+pub(crate) use self::requests::ClientRequest;
+use self::requests::{Pending, Ready, Reply};
 use crate::activity::Activity;
 use crate::error::{RequestError, StartError};
 use crate::latency::Latencies;
@@ -33,30 +36,6 @@ use crate::wal::{self, Wal};
 
 /// Inputs of one kind that are handled in one round.
 const ROUND_LEN_MAX: usize = 1024;
-
-/// Minimum interval between attempts to hand over; others may lack space as well.
-const HAND_OVER_INTERVAL: Duration = Duration::from_secs(30);
-
-type Reply<T> = oneshot::Sender<Result<T, RequestError>>;
-
-/// A request of a local client.
-#[derive(Debug)]
-pub(crate) enum ClientRequest {
-    Propose { payload: Bytes, in_epoch: Option<Epoch>, reply: Reply<(Zxid, Bytes)> },
-    ChangeMembers { change: MemberChange, reply: Reply<(Zxid, Bytes)> },
-    Read { query: Bytes, reply: Reply<Bytes> },
-    ReadStale { query: Bytes, reply: oneshot::Sender<Bytes> },
-    TransferLeadership(Option<ServerId>),
-}
-
-/// A request that is not answered yet.
-enum Pending {
-    Propose(Instant, Reply<(Zxid, Bytes)>),
-    Read(Bytes, Reply<Bytes>),
-}
-
-/// A read that has its zxid and waits until that is applied.
-type Ready = (Zxid, Bytes, Reply<Bytes>);
 
 pub(crate) struct Driver {
     zab: Zab,
@@ -93,23 +72,6 @@ pub(crate) struct Driver {
     heartbeats: Heartbeats,
     /// When this leader last tried to hand over, as its log lacks space.
     handed_over: Option<Instant>,
-}
-
-/// Sets fields, and notes whether one of them has changed.
-struct Changes<'c>(&'c mut bool);
-
-impl Changes<'_> {
-    fn set<T: PartialEq>(&mut self, field: &mut T, value: T) {
-        *self.0 |= *field != value;
-        *field = value;
-    }
-
-    fn set_clone<T: PartialEq + Clone>(&mut self, field: &mut T, value: &T) {
-        if field != value {
-            *self.0 = true;
-            field.clone_from(value);
-        }
-    }
 }
 
 /// The time in milliseconds since the Unix epoch.
@@ -253,19 +215,6 @@ impl Driver {
         }
     }
 
-    /// Transfers leadership away if the log of this leader lacks space: it accepts no commands of its own clients, and those
-    /// of others only for so long.
-    fn hand_over(&mut self, inputs: &mut Vec<Input>) {
-        let is_leading = matches!(self.zab.role(), Role::Leading(_));
-        let is_due = self.handed_over.is_none_or(|last| last.elapsed() >= HAND_OVER_INTERVAL);
-        let has_other = self.peers.iter().any(|peer| peer.votes && peer.follows);
-        if is_leading && is_due && has_other && self.log.space().is_lacking() {
-            tracing::warn!("leadership is transferred, as the log lacks space");
-            self.handed_over = Some(Instant::now());
-            inputs.push(Input::TransferLeadership(None));
-        }
-    }
-
     /// Collects everything else that is queued, to handle it in the same round.
     fn drain_queues(&mut self, incoming: &mut Vec<Incoming>, requests: &mut Vec<ClientRequest>) {
         while incoming.len() < ROUND_LEN_MAX
@@ -306,31 +255,6 @@ impl Driver {
         self.note_membership();
     }
 
-    /// Notices when another membership takes effect.
-    fn note_membership(&mut self) {
-        let current = self.zab.log_state().membership();
-        if current.map(Arc::as_ptr) == self.membership.as_ref().map(Arc::as_ptr) {
-            return;
-        }
-        self.membership = current.cloned();
-        if let Some(membership) = &self.membership {
-            self.own.cluster.store(membership.cluster.0, Ordering::Relaxed);
-            let voters: Vec<u64> = membership.voters.keys().map(|server| server.0).collect();
-            let replacing: Vec<u64> = membership.replacing.iter().map(|server| server.0).collect();
-            tracing::info!(cluster = %membership.cluster, ?voters, ?replacing, "cluster membership");
-            let listed = self.settings.members.iter().filter(|(_, member)| member.votes).map(|(id, _)| id.0);
-            let listed: Vec<u64> = listed.collect();
-            if replacing.is_empty() && listed != voters {
-                tracing::warn!(
-                    ?listed,
-                    ?voters,
-                    "the settings list other voters than the cluster has; the cluster decides"
-                );
-            }
-        }
-        self.update_peers();
-    }
-
     fn receive(&mut self, one: Incoming, inputs: &mut Vec<Input>) {
         match one {
             Incoming::Up { peer, link, log, outbox } => {
@@ -361,33 +285,6 @@ impl Driver {
                 let message = Message::ToFollower(session, ToFollower::Snapshot { summary, blob });
                 inputs.push(Input::Received { peer, link, message });
             }
-        }
-    }
-
-    fn handle_request(&mut self, client_request: ClientRequest, inputs: &mut Vec<Input>) {
-        let request = Request(self.next_id);
-        self.next_id += 1;
-        match client_request {
-            // What is left of the current segment is for the transactions of others.
-            ClientRequest::Propose { reply, .. } if self.log.space().is_lacking() => {
-                let _ = reply.send(Err(RequestError::ReadOnly));
-            }
-            ClientRequest::Propose { payload, in_epoch, reply } => {
-                self.pending.insert(request, Pending::Propose(Instant::now(), reply));
-                inputs.push(Input::Propose { request, payload, in_epoch });
-            }
-            ClientRequest::ChangeMembers { change, reply } => {
-                self.pending.insert(request, Pending::Propose(Instant::now(), reply));
-                inputs.push(Input::ChangeMembers { request, change });
-            }
-            ClientRequest::Read { query, reply } => {
-                self.pending.insert(request, Pending::Read(query, reply));
-                inputs.push(Input::Read { request });
-            }
-            ClientRequest::ReadStale { query, reply } => {
-                let _ = reply.send(self.state_machine.query(&query));
-            }
-            ClientRequest::TransferLeadership(to) => inputs.push(Input::TransferLeadership(to)),
         }
     }
 
@@ -507,79 +404,5 @@ impl Driver {
             self.latencies.commit.record(begun.elapsed());
             let _ = reply.send(Ok((txn.zxid, response)));
         }
-    }
-
-    fn answer_reads(&mut self) {
-        let applied = self.applied;
-        for (_, query, reply) in self.ready_reads.extract_if(.., |(zxid, ..)| *zxid <= applied) {
-            let _ = reply.send(Ok(self.state_machine.query(&query)));
-        }
-    }
-
-    /// Fails all pending requests; their outcome is unknown.
-    fn fail_pending(&mut self, error: RequestError) {
-        for (_, pending) in self.pending.drain() {
-            match pending {
-                Pending::Propose(_, reply) => drop(reply.send(Err(error))),
-                Pending::Read(_, reply) => drop(reply.send(Err(error))),
-            }
-        }
-        for (_, (_, reply)) in std::mem::take(&mut self.proposed) {
-            let _ = reply.send(Err(error));
-        }
-        for (_, _, reply) in self.ready_reads.drain(..) {
-            let _ = reply.send(Err(error));
-        }
-    }
-
-    fn update_peers(&mut self) {
-        let followed = self.zab.followers();
-        let others = self.settings.members.iter().filter(|(id, _)| **id != self.settings.id);
-        let voters = self.membership.as_ref().map(|membership| &membership.voters);
-        let seen = others.map(|(id, member)| {
-            let followed = followed.iter().find(|followed| followed.server == *id && followed.is_active);
-            Peer {
-                id: *id,
-                votes: voters.map_or(member.votes, |voters| voters.contains_key(id)),
-                is_connected: self.links.values().any(|(peer, _)| peer == id),
-                follows: followed.is_some(),
-                lag: followed.and_then(|followed| followed.lag),
-                round_trip: followed.and_then(|_| self.heartbeats.round_trip(*id)),
-            }
-        });
-        self.peers = seen.collect();
-    }
-
-    fn publish_status(&mut self) {
-        let (free, low_mark, is_low) = self.log.space().free();
-        let disk = Disk { free, is_low, low_mark };
-        let (outstanding, outstanding_bytes) = self.zab.outstanding();
-        let activity = &mut self.activity;
-        (activity.outstanding, activity.outstanding_bytes) = (outstanding, outstanding_bytes);
-        activity.requests = self.pending.len() + self.proposed.len() + self.ready_reads.len();
-        activity.stale_messages = self.zab.rejected().stale;
-        activity.snapshots.since = self.since_snapshot.0;
-        activity.segments = self.segments.0 + self.log.status().segment.saturating_sub(self.segments.1);
-        let is_stopped = self.stopped.is_some();
-        // A stopped instance has no role.
-        let role = if is_stopped { Role::Looking } else { self.zab.role() };
-        let phase = if is_stopped { "stopped" } else { self.zab.phase() };
-        self.status.send_if_modified(|status| {
-            let mut is_changed = false;
-            let mut changes = Changes(&mut is_changed);
-            changes.set(&mut status.role, role);
-            changes.set(&mut status.phase, phase);
-            changes.set(&mut status.last, self.zab.log_state().history().last());
-            changes.set(&mut status.applied, self.applied);
-            changes.set(&mut status.syncs, self.log.status().syncs);
-            changes.set(&mut status.disk, disk);
-            changes.set(&mut status.activity, self.activity);
-            changes.set(&mut status.log_problem, self.log.space().problem());
-            // These rarely change, and are cloned only then.
-            changes.set_clone(&mut status.membership, &self.membership);
-            changes.set_clone(&mut status.peers, &self.peers);
-            changes.set_clone(&mut status.stopped, &self.stopped);
-            is_changed
-        });
     }
 }

@@ -13,6 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::base::{Base, Next};
 use crate::{Message, Notification, ServerId, ServerState, Vote};
 
+/// The last round. Servers start at round 1 and each election adds one, so that a higher one is bogus; without a limit, it
+/// would be the last one for all, and stale votes would never be cleared again.
+const ROUND_MAX: u64 = 1 << 32;
+
 /// A server that looks for a leader.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Election {
@@ -32,7 +36,7 @@ pub(crate) struct Election {
 impl Election {
     /// Starts a round with a vote for this server.
     pub(crate) fn start(base: &mut Base) -> (Self, Next) {
-        base.round = base.round.saturating_add(1);
+        base.round = (base.round + 1).min(ROUND_MAX);
         let own = base.history();
         base.later.retain(|_, history| *history > own);
         let vote = base.own_vote();
@@ -108,6 +112,9 @@ impl Election {
     }
 
     pub(crate) fn vote(&mut self, base: &mut Base, peer: ServerId, received: Notification) -> Next {
+        if received.round > ROUND_MAX {
+            return Next::Stale;
+        }
         if received.state != ServerState::Looking {
             // Not only voters know the leader: the membership may have changed.
             self.settled.insert(peer, received);
