@@ -35,7 +35,7 @@ pub struct Config {
     /// Maximum number of transactions in one SYNC message.
     pub sync_batch: usize,
     /// Maximum bytes of transactions in one SYNC message; a single transaction may exceed it. A follower that is catching
-    /// up has two such messages in flight.
+    /// up has up to four such messages in flight.
     pub sync_batch_bytes: usize,
     /// Maximum number of transactions covered by a snapshot that stay in memory, so that a late follower needs no
     /// snapshot.

@@ -39,9 +39,14 @@ impl Leading {
             return Next::Stop(Fatal::Outnumbered(*zxid));
         }
         if self.stage == Stage::Broadcast {
-            let points = base.log_state.history().sample(SAMPLE_LEN);
-            for (server, ..) in differing {
-                self.send(base, server, ToFollower::Differs(points.clone()));
+            let sample = base.log_state.history().sample(SAMPLE_LEN);
+            for (server, _, zxid) in differing {
+                let mut points = sample.clone();
+                // The proof, which the sample need not have.
+                points.extend(base.log_state.history().point_at(zxid));
+                points.sort_by_key(|point| point.zxid);
+                points.dedup();
+                self.send(base, server, ToFollower::Differs(points));
             }
         }
         Next::Stay
@@ -56,11 +61,16 @@ impl Following {
         Next::Stay
     }
 
-    /// Handles DIVERGED: a quorum has another history.
+    /// Handles DIVERGED: a quorum has another history. Only a proof stops this server for good: a point where it has
+    /// another hash.
     pub(crate) fn diverged(base: &Base, points: &[Point]) -> Next {
         let history = base.log_state.history();
-        let same = points.iter().take_while(|point| history.point_at(point.zxid) == Some(**point)).count();
-        let zxid_of = |at: Option<usize>| at.and_then(|at| points.get(at)).map_or(Zxid::ZERO, |point| point.zxid);
-        Next::Stop(Fatal::OtherHistory { same: zxid_of(same.checked_sub(1)), different: zxid_of(Some(same)) })
+        let is_other = |point: &&Point| history.point_at(point.zxid).is_some_and(|own| own != **point);
+        let Some(other) = points.iter().filter(is_other).min_by_key(|point| point.zxid) else {
+            return Next::Impossible("DIVERGED for a history that does not differ");
+        };
+        let is_same = |point: &&Point| point.zxid < other.zxid && history.point_at(point.zxid) == Some(**point);
+        let same = points.iter().filter(is_same).map(|point| point.zxid).max().unwrap_or(Zxid::ZERO);
+        Next::Stop(Fatal::OtherHistory { same, different: other.zxid })
     }
 }

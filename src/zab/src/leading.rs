@@ -220,8 +220,13 @@ impl Leading {
         }
         follower.silent_ticks = 0;
         match (follower.progress, message) {
-            (_, ToLeader::Pong { delivered, .. }) if Self::differs(base, delivered) => {
+            // It is told once a quorum follows, and must not be disconnected before.
+            (Progress::Differs(_), ToLeader::Pong { .. } | ToLeader::AckEpoch { .. }) => Next::Stay,
+            (Progress::Active, ToLeader::Pong { delivered, .. }) if Self::differs(base, delivered) => {
                 Next::Impossible("what was delivered there is not in this leader's history")
+            }
+            (_, ToLeader::Pong { delivered, .. }) if Self::differs(base, delivered) => {
+                self.follower_differs(base, peer, delivered.zxid)
             }
             (_, ToLeader::Pong { number, .. }) => {
                 follower.pong = follower.pong.max(number);
