@@ -24,6 +24,8 @@ pub struct Reader {
     log_state: LogState,
     /// The last transaction that was returned.
     last: Zxid,
+    /// The log goes on after a transaction before `last`.
+    is_truncated: bool,
 }
 
 impl Reader {
@@ -35,7 +37,13 @@ impl Reader {
         let mut first = None;
         let segments = segment::list(folder)?;
         for (_, path) in &segments {
-            let header = Header::read(&segment::read_header(path)?).ok_or_else(|| damaged(path, 0))?;
+            let bytes = match segment::read_header(path) {
+                Ok(bytes) => bytes,
+                // It was purged meanwhile.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let header = Header::read(&bytes).ok_or_else(|| damaged(path, 0))?;
             if header.position.last.zxid > after {
                 break;
             }
@@ -55,23 +63,28 @@ impl Reader {
             salt: header.salt,
             log_state: LogState::starting_after(position.accepted, position.current, position.last),
             last: after,
+            is_truncated: false,
         }))
     }
 
     /// The next transactions, at least one, up to a number and a size in bytes that one transaction may exceed. Empty if
-    /// they are not in the log any more, or not yet.
+    /// they are not in the log any more, or not yet, or if transactions that were returned turn out to be truncated: they
+    /// were never committed, and what follows is not their continuation.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Damaged`].
     pub fn next(&mut self, count: usize, bytes: usize) -> Result<Vec<Txn>, Error> {
         let mut size = 0;
-        while self.ready() < count && size < bytes {
+        while !self.is_truncated && self.ready() < count && size < bytes {
             match self.read_batch()? {
                 Some(len) if self.ready() > 0 => size += len,
                 Some(_) => {}
-                None if self.open_next()? || self.read_again()? => {}
+                None if self.is_truncated || self.open_next()? || self.read_again()? => {}
                 None => break,
             }
+        }
+        if self.is_truncated {
+            return Ok(Vec::new());
         }
         let history = self.log_state.history();
         let mut left = bytes;
@@ -101,11 +114,14 @@ impl Reader {
         match batch::read(rest, self.batch, (self.chain, self.salt)) {
             BatchRead::Whole { len, chain, writes } => {
                 for write in writes {
+                    if matches!(&write, Write::Truncate(to) if to.zxid < self.last) {
+                        self.is_truncated = true;
+                        return Ok(None);
+                    }
                     let write = match write {
                         Write::Append { txns, .. } => Write::Append { after: self.log_state.end().zxid, txns },
                         other => other,
                     };
-                    // A truncation below what was returned means that it was not committed: there is no such follower.
                     self.log_state.apply(&write).map_err(|_| self.damaged())?;
                 }
                 (self.offset, self.batch, self.chain) = (self.offset + len, self.batch + 1, chain);
