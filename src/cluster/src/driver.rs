@@ -105,6 +105,8 @@ impl Driver {
         let own = Own { log: log.id(), cluster: Arc::default() };
         let applied = state.as_ref().map_or(Zxid::ZERO, |(snapshot, _)| snapshot.zxid);
         let state = state.map(|(_, state)| state);
+        let state_len = state.as_ref().map_or(0, |state| u64::try_from(state.len()).unwrap_or(u64::MAX));
+        log.space().set_sizes(settings.log.segment_len, state_len);
         state_machine.restore(state.as_deref()).map_err(StartError::State)?;
         let zab = Zab::new(settings.zab(own.log, founds), log_state, applied);
         let limits = (zab.config().sync_batch, zab.config().sync_batch_bytes);
@@ -278,10 +280,10 @@ impl Driver {
                 inputs.push(Input::Received { peer, link, message });
                 drop(room);
             }
-            Incoming::Snapshot { peer, link, session, summary, path } => {
+            Incoming::Snapshot { peer, link, session, summary, file } => {
                 let blob = Blob(self.next_id);
                 self.next_id += 1;
-                self.blobs.insert(blob, path);
+                self.blobs.insert(blob, file.keep());
                 let message = Message::ToFollower(session, ToFollower::Snapshot { summary, blob });
                 inputs.push(Input::Received { peer, link, message });
             }
@@ -332,10 +334,13 @@ impl Driver {
             Action::Became(role) => {
                 tracing::info!(?role, "cluster role changed");
                 if role == Role::Looking {
+                    self.log_reads.clear();
+                    self.heartbeats.clear();
                     self.fail_pending(RequestError::Unknown);
                 }
             }
             Action::Close { link, problem } => {
+                self.log_reads.forget(link);
                 if let Some((peer, _)) = self.links.remove(&link) {
                     self.activity.links.closed += 1;
                     tracing::warn!(%peer, problem, "connection to another instance closed");
@@ -352,6 +357,10 @@ impl Driver {
     fn send(&mut self, link: Link, outgoing: Outgoing, inputs: &mut Vec<Input>) {
         if let Outgoing::Message(Message::ToFollower(_, ToFollower::Ping { number })) = &outgoing {
             self.heartbeats.sent(*number);
+        }
+        // The rest is in memory.
+        if let Outgoing::Message(Message::ToFollower(_, ToFollower::NewLeader(_))) = &outgoing {
+            self.log_reads.forget(link);
         }
         let Some((_, outbox)) = self.links.get(&link) else { return };
         if let Err(problem) = outbox.try_send(outgoing) {

@@ -8,6 +8,7 @@ mod handshakes;
 mod link;
 mod live;
 mod outbox;
+mod received;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use self::error::LinkError;
 use self::handshakes::Handshakes;
 pub(crate) use self::outbox::{NotQueued, Outbox, WeakOutbox};
+pub(crate) use self::received::ReceivedFile;
 use crate::address::Address;
 use crate::settings::Settings;
 use crate::wire::Hello;
@@ -75,7 +77,7 @@ pub(crate) enum Incoming {
         link: Link,
         session: Session,
         summary: Summary,
-        path: PathBuf,
+        file: ReceivedFile,
     },
 }
 

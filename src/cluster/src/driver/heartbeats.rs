@@ -34,6 +34,11 @@ impl Heartbeats {
         }
     }
 
+    /// Forgets what was sent: each leadership numbers its heartbeats from one.
+    pub(super) fn clear(&mut self) {
+        self.sent.clear();
+    }
+
     /// The round trip of the last heartbeat that the instance has answered.
     pub(super) fn round_trip(&self, server: ServerId) -> Option<Duration> {
         self.round_trips.get(&server).copied()

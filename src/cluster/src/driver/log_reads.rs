@@ -16,6 +16,7 @@ const RESULTS_LEN_MAX: usize = 64;
 pub(super) struct LogRead {
     link: Link,
     session: Session,
+    after: Zxid,
     /// To continue with; `None` if it failed.
     reader: Option<Reader>,
     txns: Vec<Txn>,
@@ -28,16 +29,26 @@ pub(super) struct LogReads {
     /// The limits of one read: transactions and bytes.
     limits: (usize, usize),
     readers: BTreeMap<Link, (Session, Zxid, Reader)>,
+    /// The last read that was started for each connection and has not ended. A reader comes back only to its own: each
+    /// holds a segment, and connections end while it reads.
+    running: BTreeMap<Link, (Session, Zxid)>,
     results: (mpsc::Sender<LogRead>, mpsc::Receiver<LogRead>),
 }
 
 impl LogReads {
     pub(super) fn new(folder: PathBuf, limits: (usize, usize)) -> Self {
-        Self { folder, limits, readers: BTreeMap::new(), results: mpsc::channel(RESULTS_LEN_MAX) }
+        Self {
+            folder,
+            limits,
+            readers: BTreeMap::new(),
+            running: BTreeMap::new(),
+            results: mpsc::channel(RESULTS_LEN_MAX),
+        }
     }
 
     /// Starts to read what follows a transaction.
     pub(super) fn start(&mut self, link: Link, session: Session, after: Zxid) {
+        self.running.insert(link, (session, after));
         let continued = self.readers.remove(&link).filter(|(of, last, _)| (*of, *last) == (session, after));
         let (folder, (count, bytes)) = (self.folder.clone(), self.limits);
         let ended = self.results.0.clone();
@@ -55,22 +66,32 @@ impl LogReads {
                 (None, Vec::new())
             });
             // The receiver is closed once the instance ends.
-            let _ = ended.blocking_send(LogRead { link, session, reader, txns });
+            let _ = ended.blocking_send(LogRead { link, session, after, reader, txns });
         });
     }
 
     /// The next read that has ended. Cancel safe.
     pub(super) async fn ended(&mut self) -> Option<Input> {
-        let LogRead { link, session, reader, txns } = self.results.1.recv().await?;
-        if let (Some(reader), Some(last)) = (reader, txns.last()) {
-            self.readers.insert(link, (session, last.zxid, reader));
+        let LogRead { link, session, after, reader, txns } = self.results.1.recv().await?;
+        if self.running.get(&link) == Some(&(session, after)) {
+            self.running.remove(&link);
+            if let (Some(reader), Some(last)) = (reader, txns.last()) {
+                self.readers.insert(link, (session, last.zxid, reader));
+            }
         }
         Some(Input::LogRead { link, session, txns })
     }
 
-    /// Forgets a connection that has ended.
+    /// Forgets a connection that has ended, or whose follower needs no more of the log.
     pub(super) fn forget(&mut self, link: Link) {
         self.readers.remove(&link);
+        self.running.remove(&link);
+    }
+
+    /// Forgets all connections: this instance does not lead any more.
+    pub(super) fn clear(&mut self) {
+        self.readers.clear();
+        self.running.clear();
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use super::error::LinkError;
 use super::live::Registration;
 use super::outbox::Queued;
+use super::received::ReceivedFile;
 use super::{Incoming, Outgoing, Transport};
 use crate::wal;
 use crate::wire::{Alive, FRAME_LEN_MAX, Frame, Hello, Kind, Refused, SnapshotPart};
@@ -129,7 +130,6 @@ impl Frames {
             ended = receive(read, self.received, &mut receiver, registration) => ended,
             ended = sender.run(write, outgoing) => ended,
         };
-        receiver.drop_snapshot();
         ended
     }
 }
@@ -288,8 +288,8 @@ impl Sender<'_> {
 struct IncomingSnapshot {
     session: Session,
     zxid: Zxid,
-    path: PathBuf,
     file: File,
+    received: ReceivedFile,
 }
 
 struct Receiver<'t> {
@@ -346,9 +346,9 @@ impl Receiver<'_> {
                 self.progress.report().await;
                 match self.store_part(&part)? {
                     Some(incoming) => {
-                        let IncomingSnapshot { session, zxid, path, .. } = incoming;
-                        let summary = self.verify_snapshot(zxid, path.clone()).await?;
-                        Incoming::Snapshot { peer, link, session, summary, path }
+                        let IncomingSnapshot { session, zxid, received, .. } = incoming;
+                        let summary = self.verify_snapshot(zxid, received.path().to_owned()).await?;
+                        Incoming::Snapshot { peer, link, session, summary, file: received }
                     }
                     None => return Ok(()),
                 }
@@ -385,14 +385,15 @@ impl Receiver<'_> {
     fn store_part(&mut self, part: &SnapshotPart) -> Result<Option<IncomingSnapshot>, LinkError> {
         let (session, zxid) = (Session(part.session), Zxid::from_u64(part.zxid));
         if self.snapshot.as_ref().is_some_and(|incoming| (incoming.session, incoming.zxid) != (session, zxid)) {
-            self.drop_snapshot();
+            self.snapshot = None;
         }
         let name = format!("incoming-{}-{}", self.progress.link.0, self.snapshots);
         let path = self.progress.transport.settings.data.join(name);
         let mut incoming = match self.snapshot.take() {
             Some(incoming) => incoming,
             None => {
-                IncomingSnapshot { session, zxid, file: File::create(&path).map_err(LinkError::StoreSnapshot)?, path }
+                let file = File::create(&path).map_err(LinkError::StoreSnapshot)?;
+                IncomingSnapshot { session, zxid, file, received: ReceivedFile::new(path) }
             }
         };
         incoming.file.write_all(&part.bytes).map_err(LinkError::StoreSnapshot)?;
@@ -403,27 +404,17 @@ impl Receiver<'_> {
         self.snapshot = Some(incoming);
         Ok(None)
     }
-
-    fn drop_snapshot(&mut self) {
-        if let Some(incoming) = self.snapshot.take() {
-            let _ = std::fs::remove_file(incoming.path);
-        }
-    }
 }
 
-/// Makes a received snapshot durable and verifies it; deletes it if it is damaged.
+/// Makes a received snapshot durable and verifies it.
 async fn verify(zxid: Zxid, path: PathBuf) -> Result<Summary, LinkError> {
     let checking = tokio::task::spawn_blocking(move || {
         let checked = File::open(&path).and_then(|file| file.sync_all()).map_err(LinkError::StoreSnapshot);
-        let checked = checked.and_then(|()| match wal::verify_snapshot(zxid, &path) {
+        checked.and_then(|()| match wal::verify_snapshot(zxid, &path) {
             Ok(Some(summary)) => Ok(summary),
             Ok(None) => Err(LinkError::DamagedSnapshot),
             Err(error) => Err(LinkError::VerifySnapshot(error)),
-        });
-        if checked.is_err() {
-            let _ = std::fs::remove_file(&path);
-        }
-        checked
+        })
     });
     checking.await.map_err(|_| LinkError::Stopping)?
 }
