@@ -18,6 +18,7 @@
 //! NUMBER remove ID           → NUMBER done | NUMBER refused | NUMBER unknown
 //! NUMBER transfer ID         → NUMBER done
 //! NUMBER voters              → NUMBER voters ID,ID,…
+//! NUMBER describe            → NUMBER, and the role, the phase, the history, the voters and the peers as text
 //! ```
 
 use std::collections::BTreeMap;
@@ -144,6 +145,13 @@ async fn answer(client: &Client, line: &str) -> String {
             Ok(()) => "done".to_owned(),
             Err(_) => "unknown".to_owned(),
         },
+        ["describe"] => {
+            let status = client.status();
+            let membership = status.membership.as_ref().map(|membership| (&membership.voters, &membership.replacing));
+            let peers: Vec<_> = status.peers.iter().map(|peer| (peer.id, peer.is_connected, peer.lag)).collect();
+            let (role, phase, last, stopped) = (status.role, status.phase, status.last, &status.stopped);
+            format!("{role:?} {phase} {last} {membership:?} {peers:?} {stopped:?}")
+        }
         ["voters"] => {
             let membership = client.status().membership;
             let voters = membership.iter().flat_map(|membership| membership.voters.keys());
