@@ -56,6 +56,8 @@ pub(crate) struct Driver {
     log_reads: log_reads::LogReads,
     /// Received snapshots that are not installed yet.
     blobs: BTreeMap<Blob, PathBuf>,
+    /// The received snapshot that was moved into the data folder last.
+    adopted: Option<Zxid>,
     applied: Zxid,
     /// Transactions since the last snapshot, and their bytes.
     since_snapshot: (u64, usize),
@@ -145,6 +147,7 @@ impl Driver {
             ready_reads: Vec::new(),
             log_reads: log_reads::LogReads::new(settings.data.clone(), limits),
             blobs: BTreeMap::new(),
+            adopted: None,
             applied,
             since_snapshot: (0, 0),
             snapshotting: false,

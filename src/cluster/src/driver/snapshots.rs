@@ -111,6 +111,11 @@ impl Driver {
 
     /// Moves a received snapshot into the data folder.
     pub(super) fn adopt(&mut self, zxid: Zxid, blob: Blob) {
+        // The one before is of no use if its synchronisation was abandoned: the history does not reach it.
+        let abandoned = self.adopted.replace(zxid).filter(|before| *before != zxid);
+        if let Some(before) = abandoned.filter(|before| *before > self.zab.log_state().history().last()) {
+            let _ = std::fs::remove_file(wal::snapshot_path(&self.settings.data, before));
+        }
         let adopted = match self.blobs.remove(&blob) {
             Some(path) => wal::adopt_snapshot(&self.settings.data, zxid, &path),
             None => Err(wal::Error::Missing(self.settings.data.clone())),
