@@ -217,7 +217,7 @@ fn kafka_retry_topics_hold_no_other_record() {
         "{}",
         metrics.lines().filter(|line| line.contains("listener_events")).collect::<Vec<_>>().join("\n")
     );
-    // A record in a retry topic belongs to the entry whoever wrote it, even after the main topic of the entry has changed.
+    // Records in a retry topic belong to the entry no matter who wrote them, even if its main topic has changed since.
     let other = format!("{from}-other");
     kafka.run(&["create", &other]);
     gateway.write_routes(&routes.replace(&format!("topic: {from},"), &format!("topic: {other},")));

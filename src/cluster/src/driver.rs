@@ -343,7 +343,6 @@ impl Driver {
                 }
             }
             Action::Close { link, problem } => {
-                self.log_reads.forget(link);
                 if let Some((peer, _)) = self.links.remove(&link) {
                     self.activity.links.closed += 1;
                     tracing::warn!(%peer, problem, "connection to another instance closed");

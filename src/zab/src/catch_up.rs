@@ -66,14 +66,7 @@ impl Leading {
             return;
         }
         let end = follower.withheld_after.unwrap_or(history.last());
-        let mut bytes = 0;
-        let fits = |txn: &&Txn| {
-            let is_first = bytes == 0;
-            bytes += txn.payload.len().max(1);
-            is_first || bytes <= base.config.sync_batch_bytes
-        };
-        let next = history.between(after, end).take(base.config.sync_batch).take_while(fits);
-        let txns: Vec<Txn> = next.cloned().collect();
+        let txns = history.batch((after, end), base.config.sync_batch, base.config.sync_batch_bytes);
         let sent = txns.last().map_or(after, |txn| txn.zxid);
         if !txns.is_empty() {
             self.send(base, peer, ToFollower::Sync { after, txns });

@@ -104,6 +104,19 @@ impl History {
         self.txns.range(start.min(end)..end)
     }
 
+    /// The first transactions after `after`, through `through`: at least one, if there is one, and up to a number and a
+    /// size of their payloads in bytes that a single transaction may exceed.
+    #[must_use]
+    pub fn batch(&self, (after, through): (Zxid, Zxid), count: usize, bytes: usize) -> Vec<Txn> {
+        let mut size = 0;
+        let fits = |txn: &&Txn| {
+            let is_first = size == 0;
+            size += txn.payload.len().max(1);
+            is_first || size <= bytes
+        };
+        self.between(after, through).take(count).take_while(fits).cloned().collect()
+    }
+
     /// The number of transactions after `zxid`; `None` if some are no longer in memory and belong to another epoch.
     #[must_use]
     pub fn count_after(&self, zxid: Zxid) -> Option<usize> {

@@ -220,7 +220,7 @@ impl Leading {
         }
         follower.silent_ticks = 0;
         match (follower.progress, message) {
-            // It is told once a quorum follows, and must not be disconnected before.
+            // DIVERGED is sent only once a quorum follows; until then the connection must stay.
             (Progress::Differs(_), ToLeader::Pong { .. } | ToLeader::AckEpoch { .. }) => Next::Stay,
             (Progress::Active, ToLeader::Pong { delivered, .. }) if Self::differs(base, delivered) => {
                 Next::Impossible("what was delivered there is not in this leader's history")

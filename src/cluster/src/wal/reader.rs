@@ -87,15 +87,7 @@ impl Reader {
             return Ok(Vec::new());
         }
         let history = self.log_state.history();
-        let mut left = bytes;
-        let fits = |txn: &&Txn| {
-            let is_first = left == bytes;
-            let fits = is_first || txn.payload.len() <= left;
-            left = left.saturating_sub(txn.payload.len().max(1));
-            fits
-        };
-        let next = history.between(self.last, history.last()).take(count).take_while(fits);
-        let txns: Vec<Txn> = next.cloned().collect();
+        let txns = history.batch((self.last, history.last()), count, bytes);
         self.last = txns.last().map_or(self.last, |txn| txn.zxid);
         // What was returned is not needed any more.
         let last = self.last;
