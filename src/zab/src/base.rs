@@ -37,6 +37,8 @@ pub(crate) struct Base {
     pub(crate) logs: BTreeMap<ServerId, LogId>,
     /// The time of the clock, in milliseconds since the Unix epoch.
     pub(crate) now: u64,
+    /// This server applies transactions more slowly than they are committed.
+    pub(crate) is_behind: bool,
     /// The election round.
     pub(crate) round: u64,
     /// Epochs claimed by peers.
@@ -66,6 +68,7 @@ impl Base {
             links: BTreeMap::new(),
             logs: BTreeMap::new(),
             now: 0,
+            is_behind: false,
             round: 0,
             claims: Claims::default(),
             preferred: false,

@@ -10,7 +10,7 @@ use crate::{Epoch, MemberChange, Message, Payload, Refusal, Request, ServerId, T
 
 impl Leading {
     /// Assigns a zxid to a command or a membership. Those that arrive together are sent and written together.
-    pub(crate) fn propose(&mut self, base: &mut Base, payload: Payload) -> Result<Zxid, Refusal> {
+    pub(crate) fn propose(&mut self, base: &mut Base, payload: Payload, is_reserved: bool) -> Result<Zxid, Refusal> {
         if let Some(refusal) = self.refusal(base) {
             return Err(refusal);
         }
@@ -19,7 +19,13 @@ impl Leading {
             return Err(Refusal::TooLong);
         }
         let bytes = self.outstanding_bytes.saturating_add(payload.len());
-        if self.outstanding.len() >= base.config.outstanding_max || bytes > base.config.outstanding_bytes_max {
+        let config = &base.config;
+        let (mut count_max, mut bytes_max) = (config.outstanding_max, config.outstanding_bytes_max);
+        if is_reserved {
+            count_max = count_max.saturating_add(config.reserved);
+            bytes_max = bytes_max.saturating_add(config.reserved_bytes);
+        }
+        if self.outstanding.len() >= count_max || bytes > bytes_max || (base.is_behind && !is_reserved) {
             return Err(Refusal::Busy);
         }
         if !is_command {
@@ -147,14 +153,14 @@ impl Following {
         &mut self,
         base: &mut Base,
         request: Request,
-        (payload, in_epoch): (Bytes, Option<Epoch>),
+        (payload, in_epoch, is_reserved): (Bytes, Option<Epoch>, bool),
     ) {
         if in_epoch.is_some() {
             base.refuse(request, Refusal::OtherEpoch);
         } else if payload.len() > base.config.payload_max {
             base.refuse(request, Refusal::TooLong);
         } else if self.track_request(base, request) {
-            self.send(base, ToLeader::Forward { request, payload });
+            self.send(base, ToLeader::Forward { request, payload, is_reserved });
         }
     }
 

@@ -30,6 +30,10 @@ pub struct Config {
     pub outstanding_max: usize,
     /// Maximum total bytes of uncommitted proposals.
     pub outstanding_bytes_max: usize,
+    /// Number of uncommitted proposals beyond the maximum that is reserved for what must not fail under load.
+    pub reserved: usize,
+    /// Their bytes.
+    pub reserved_bytes: usize,
     /// Maximum number of reads that wait for a quorum to confirm the leader.
     pub reads_max: usize,
     /// Maximum number of transactions in one SYNC message.
@@ -67,6 +71,8 @@ impl Config {
             payload_max: 4 << 20,
             outstanding_max: 10_000,
             outstanding_bytes_max: 64 << 20,
+            reserved: 1_000,
+            reserved_bytes: 8 << 20,
             reads_max: 100_000,
             sync_batch: 1_000,
             sync_batch_bytes: 1 << 20,

@@ -58,7 +58,12 @@ pub enum Input {
         /// Only if this server leads this epoch; the command is never forwarded. A leader that was deposed without
         /// knowing it can therefore not decide anything, such as that a lease has expired.
         in_epoch: Option<Epoch>,
+        /// It may use the capacity that is reserved for what must not fail under load, such as keep-alives.
+        is_reserved: bool,
     },
+    /// Whether this server applies transactions more slowly than they are committed. A leader that is behind refuses all
+    /// proposals but reserved ones.
+    Behind(bool),
     /// A local client changes the voters.
     ChangeMembers {
         /// The id of the request.

@@ -253,8 +253,8 @@ impl Leading {
                 self.ack_new_leader(base, peer, through)
             }
             (Progress::Active, ToLeader::Ack(zxid)) => self.acked(base, peer, zxid),
-            (Progress::Active, ToLeader::Forward { request, payload }) => {
-                let zxid = self.propose(base, Payload::Command(payload));
+            (Progress::Active, ToLeader::Forward { request, payload, is_reserved }) => {
+                let zxid = self.propose(base, Payload::Command(payload), is_reserved);
                 self.send(base, peer, ToFollower::Forwarded { request, zxid });
                 Next::Stay
             }
@@ -421,11 +421,11 @@ impl Leading {
         &mut self,
         base: &mut Base,
         request: Request,
-        (payload, in_epoch): (bytes::Bytes, Option<Epoch>),
+        (payload, in_epoch, is_reserved): (bytes::Bytes, Option<Epoch>, bool),
     ) {
         let proposed = match in_epoch.filter(|epoch| *epoch != self.epoch) {
             Some(_) => Err(Refusal::OtherEpoch),
-            None => self.propose(base, Payload::Command(payload)),
+            None => self.propose(base, Payload::Command(payload), is_reserved),
         };
         base.answer(request, proposed);
     }

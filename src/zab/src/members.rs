@@ -42,7 +42,7 @@ impl Leading {
                 changed
             }
         };
-        self.propose(base, Payload::Membership(changed.into()))
+        self.propose(base, Payload::Membership(changed.into()), true)
     }
 
     /// Whether the last change of the voters is not committed yet.
@@ -87,7 +87,7 @@ impl Leading {
         );
         if let Some(changed) = changed {
             // Refused if too much is outstanding; then the next tick tries again.
-            let _ = self.propose(base, Payload::Membership(changed.into()));
+            let _ = self.propose(base, Payload::Membership(changed.into()), true);
         }
     }
 

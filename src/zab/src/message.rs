@@ -67,6 +67,8 @@ pub enum ToLeader {
         request: Request,
         /// The command.
         payload: bytes::Bytes,
+        /// It may use the reserved capacity.
+        is_reserved: bool,
     },
     /// Asks which transaction a linearizable read must see.
     ReadIndex {

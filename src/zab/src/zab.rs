@@ -220,8 +220,12 @@ impl Zab {
                     _ => Next::Stay,
                 }
             }
-            Input::Propose { request, payload, in_epoch } => {
-                let proposal = (payload, in_epoch);
+            Input::Behind(is_behind) => {
+                self.base.is_behind = is_behind;
+                Next::Stay
+            }
+            Input::Propose { request, payload, in_epoch, is_reserved } => {
+                let proposal = (payload, in_epoch, is_reserved);
                 match &mut self.phase {
                     Phase::Leading(leading) => leading.propose_local(&mut self.base, request, proposal),
                     Phase::Following(following) => following.propose_local(&mut self.base, request, proposal),
@@ -443,7 +447,7 @@ fn received_snapshot(input: &Input) -> Option<Blob> {
 /// Whether proposals before this input may share writes and messages with those after it.
 fn can_batch(input: &Input) -> bool {
     match input {
-        Input::Propose { .. } | Input::Read { .. } | Input::Now(_) => true,
+        Input::Propose { .. } | Input::Read { .. } | Input::Now(_) | Input::Behind(_) => true,
         Input::Received { message: Message::ToLeader(_, message), .. } => {
             matches!(
                 message,

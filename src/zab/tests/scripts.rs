@@ -171,9 +171,11 @@ fn message(words: &[&str]) -> Message {
         ["RECEIVED", through] => ToLeader::Received(zxid(through)),
         ["ACK", through] => ToLeader::Ack(zxid(through)),
         ["PONG", ping, delivered] => ToLeader::Pong { number: number(ping), delivered: point(delivered) },
-        ["FORWARD", request, payload] => {
-            ToLeader::Forward { request: Request(number(request)), payload: Bytes::copy_from_slice(payload.as_bytes()) }
-        }
+        ["FORWARD", request, payload] => ToLeader::Forward {
+            request: Request(number(request)),
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+            is_reserved: false,
+        },
         ["READINDEX", request] => ToLeader::ReadIndex { request: Request(number(request)) },
         ["ADD", request, server] => ToLeader::ChangeMembers {
             request: Request(number(request)),
@@ -262,8 +264,9 @@ fn show_message(message: &Message) -> String {
                 ToLeader::Received(through) => format!("RECEIVED {through}"),
                 ToLeader::Ack(through) => format!("ACK {through}"),
                 ToLeader::Pong { number, delivered } => format!("PONG {number} {}", show_point(*delivered)),
-                ToLeader::Forward { request, payload } => {
-                    format!("FORWARD {request:?} {}", String::from_utf8_lossy(payload))
+                ToLeader::Forward { request, payload, is_reserved } => {
+                    let reserved = if *is_reserved { " reserved" } else { "" };
+                    format!("FORWARD {request:?} {}{reserved}", String::from_utf8_lossy(payload))
                 }
                 ToLeader::ReadIndex { request } => format!("READINDEX {request:?}"),
                 ToLeader::ChangeMembers { request, change: MemberChange::Add(server) } => {
@@ -348,12 +351,14 @@ fn input(words: &[&str]) -> Input {
         },
         ["now", time] => Input::Now(number(time)),
         ["down", peer, link] => Input::LinkDown { peer: ServerId(number(peer)), link: Link(number(link)) },
+        ["behind"] => Input::Behind(true),
         ["tick"] => Input::Tick,
         ["written", id] => Input::Written(WriteId(number(id))),
         ["propose", request, payload, within @ ..] => Input::Propose {
             request: Request(number(request)),
             payload: Bytes::copy_from_slice(payload.as_bytes()),
-            in_epoch: within.last().map(|of| epoch(of)),
+            in_epoch: within.last().filter(|of| **of != "reserved").map(|of| epoch(of)),
+            is_reserved: within.last() == Some(&"reserved"),
         },
         ["add", request, server] => {
             let change = MemberChange::Add(ServerId(number(server)));
@@ -425,8 +430,12 @@ fn run_script(script: &str) -> String {
             // So many proposals at once.
             ["many", count] => {
                 let payload = Bytes::from_static(b"x");
-                let propose =
-                    |request| Input::Propose { request: Request(request), payload: payload.clone(), in_epoch: None };
+                let propose = |request| Input::Propose {
+                    request: Request(request),
+                    payload: payload.clone(),
+                    in_epoch: None,
+                    is_reserved: false,
+                };
                 zab.as_mut().expect("a server").handle((0..number(count)).map(propose), &mut actions);
                 actions.retain(|action| !matches!(action, Action::Proposed { .. }));
             }

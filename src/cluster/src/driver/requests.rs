@@ -41,7 +41,7 @@ impl Driver {
             }
             ClientRequest::Propose { payload, in_epoch, reply } => {
                 self.pending.insert(request, Pending::Propose(Instant::now(), reply));
-                inputs.push(Input::Propose { request, payload, in_epoch });
+                inputs.push(Input::Propose { request, payload, in_epoch, is_reserved: false });
             }
             ClientRequest::ChangeMembers { change, reply } => {
                 self.pending.insert(request, Pending::Propose(Instant::now(), reply));

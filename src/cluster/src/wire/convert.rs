@@ -195,8 +195,8 @@ fn to_leader(message: &zab::ToLeader) -> LeaderKind {
         Z::Pong { number, delivered } => {
             LeaderKind::Pong(Pong { number: *number, delivered: Some((*delivered).into()) })
         }
-        Z::Forward { request, payload } => {
-            LeaderKind::Forward(Forward { request: request.0, payload: payload.clone() })
+        Z::Forward { request, payload, is_reserved } => {
+            LeaderKind::Forward(Forward { request: request.0, payload: payload.clone(), is_reserved: *is_reserved })
         }
         Z::ReadIndex { request } => LeaderKind::ReadIndex(request.0),
         Z::ChangeMembers { request, change } => LeaderKind::ChangeMembers(ChangeMembers {
@@ -228,7 +228,9 @@ fn to_leader_back(kind: LeaderKind) -> Option<zab::ToLeader> {
         }
         LeaderKind::Ack(zxid) => Z::Ack(Zxid::from_u64(zxid)),
         LeaderKind::Pong(pong) => Z::Pong { number: pong.number, delivered: point_back(pong.delivered) },
-        LeaderKind::Forward(forward) => Z::Forward { request: Request(forward.request), payload: forward.payload },
+        LeaderKind::Forward(forward) => {
+            Z::Forward { request: Request(forward.request), payload: forward.payload, is_reserved: forward.is_reserved }
+        }
         LeaderKind::ReadIndex(request) => Z::ReadIndex { request: Request(request) },
         LeaderKind::ChangeMembers(wanted) => Z::ChangeMembers {
             request: Request(wanted.request),
@@ -335,7 +337,7 @@ mod tests {
             zab::ToLeader::ChangeMembers { request, change: MemberChange::Remove(ServerId(0)) },
             zab::ToLeader::Differs(a),
             zab::ToLeader::Received(a),
-            zab::ToLeader::Forward { request, payload: Bytes::from_static(b"x") },
+            zab::ToLeader::Forward { request, payload: Bytes::from_static(b"x"), is_reserved: true },
             zab::ToLeader::ReadIndex { request },
             zab::ToLeader::Left,
         ];

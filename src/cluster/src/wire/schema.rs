@@ -242,6 +242,8 @@ pub(crate) struct Forward {
     pub(crate) request: u64,
     #[prost(bytes = "bytes", tag = "2")]
     pub(crate) payload: Bytes,
+    #[prost(bool, tag = "3")]
+    pub(crate) is_reserved: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

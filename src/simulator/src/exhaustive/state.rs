@@ -202,7 +202,10 @@ impl State {
                 self.requests += 1;
                 self.checks.record_proposal(self.requests, PAYLOAD);
                 let payload = Bytes::copy_from_slice(&self.requests.to_le_bytes());
-                self.handle(server - 1, Input::Propose { request: Request(self.requests), payload, in_epoch: None });
+                self.handle(
+                    server - 1,
+                    Input::Propose { request: Request(self.requests), payload, in_epoch: None, is_reserved: false },
+                );
             }
             Step::Tick => {
                 self.left.ticks -= 1;

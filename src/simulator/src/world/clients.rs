@@ -39,6 +39,7 @@ impl World {
         let mut payload = self.requests.to_le_bytes().to_vec();
         payload.resize(rng.random_range(8..=self.faults.payload_max), 0);
         self.checks.record_proposal(self.requests, payload.len());
-        self.input(server, Input::Propose { request, payload: Bytes::from(payload), in_epoch: None })
+        let is_reserved = rng.random_bool(0.1);
+        self.input(server, Input::Propose { request, payload: Bytes::from(payload), in_epoch: None, is_reserved })
     }
 }
