@@ -13,6 +13,8 @@ pub struct Activity {
     pub outstanding: usize,
     /// Their bytes.
     pub outstanding_bytes: usize,
+    /// Bytes of committed transactions that the state machines have not applied yet.
+    pub backlog_bytes: usize,
     /// Ended connections to other instances.
     pub links: LinksEnded,
     /// Messages of other instances that belong to an earlier connection or session, and were ignored.

@@ -8,63 +8,72 @@ mod log_reads;
 mod observe;
 mod requests;
 mod snapshots;
+mod undecided;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use crossdock_zab::{
-    Action, Blob, Input, Link, LogState, Membership, Message, Payload, Request, Role, ServerId, ToFollower, ToLeader,
-    Txn, Write, Zab, Zxid,
+    Action, Blob, Input, Link, LogState, Membership, Message, Request, Role, ServerId, ToFollower, ToLeader, Txn,
+    Write, Zab, Zxid,
 };
 use tokio::sync::{mpsc, watch};
 
 use self::heartbeats::Heartbeats;
-pub(crate) use self::requests::ClientRequest;
-use self::requests::{Pending, Ready, Reply};
+use self::requests::{Pending, Waiting};
+use self::undecided::Undecided;
 use crate::activity::Activity;
 use crate::error::{RequestError, StartError};
 use crate::latency::Latencies;
 use crate::log::{Batch, Log, Written};
+use crate::machines::Machines;
+use crate::request::{ClientRequest, Reply};
 use crate::settings::Settings;
-use crate::state_machine::StateMachine;
+use crate::state::{self, Entry, Event, State};
 use crate::status::{Disk, Peer, Status, Stopped};
 use crate::transport::{Incoming, NotQueued, Outbox, Outgoing, Own};
 use crate::wal::{self, Wal};
 
 /// Inputs of one kind that are handled in one round.
 const ROUND_LEN_MAX: usize = 1024;
+/// Bytes of transactions that wait for the state thread: above the first limit, this instance accepts no commands, and
+/// above the second one nothing.
+const BEHIND_BYTES: usize = 64 << 20;
+const BEHIND_BYTES_MAX: usize = 256 << 20;
 
 pub(crate) struct Driver {
     zab: Zab,
     own: Own,
     log: Log,
-    state_machine: Box<dyn StateMachine>,
+    state: State,
     settings: Settings,
     incoming: mpsc::Receiver<Incoming>,
     requests: mpsc::Receiver<ClientRequest>,
-    /// Reports of saved snapshots.
-    saved: (mpsc::Sender<snapshots::Saved>, mpsc::Receiver<snapshots::Saved>),
     status: watch::Sender<Status>,
     links: BTreeMap<Link, (ServerId, Outbox)>,
     next_id: u64,
     pending: HashMap<Request, Pending>,
-    proposed: BTreeMap<Zxid, (Instant, Reply<(Zxid, Bytes)>)>,
-    ready_reads: Vec<Ready>,
+    proposed: BTreeMap<Zxid, Waiting>,
+    undecided: Undecided,
+    /// Reads that were requested in this round.
+    barriers: Vec<Reply<Zxid>>,
+    /// Reads that wait until a transaction is delivered.
+    ready_reads: Vec<(Zxid, Vec<Reply<Zxid>>)>,
     log_reads: log_reads::LogReads,
     /// Received snapshots that are not installed yet.
     blobs: BTreeMap<Blob, PathBuf>,
     /// The received snapshot that was moved into the data folder last.
     adopted: Option<Zxid>,
-    applied: Zxid,
-    /// Transactions since the last snapshot, and their bytes.
-    since_snapshot: (u64, usize),
-    snapshotting: bool,
-    unsaved: Option<snapshots::Encoding>,
+    /// The last transaction that was delivered.
+    delivered: Zxid,
+    /// Delivered transactions that were not given to the state thread yet.
+    deliveries: Vec<Entry>,
+    /// The state thread is far behind.
+    is_behind: bool,
+    snapshots: snapshots::Snapshots,
     stopped: Option<Stopped>,
-    latencies: Arc<Latencies>,
     peers: Vec<Peer>,
     /// The membership that is in effect.
     membership: Option<Arc<Membership>>,
@@ -84,6 +93,11 @@ fn wall_clock_millis() -> u64 {
 }
 
 impl Driver {
+    /// This run of the instance, in its commands.
+    pub(crate) fn origin(&self) -> u64 {
+        self.undecided.origin()
+    }
+
     /// What this instance says about itself to others.
     pub(crate) fn own(&self) -> Own {
         self.own.clone()
@@ -92,12 +106,12 @@ impl Driver {
     /// Opens the log, or creates it if the settings say so.
     pub(crate) fn open(
         settings: &Settings,
-        mut state_machine: Box<dyn StateMachine>,
+        mut machines: Machines,
         incoming: mpsc::Receiver<Incoming>,
         requests: mpsc::Receiver<ClientRequest>,
     ) -> Result<(Self, watch::Receiver<Status>, Arc<Latencies>), StartError> {
         let identity = settings.identity();
-        let (log, founds, log_state, state) = match Wal::open(&settings.data, identity, settings.log) {
+        let (log, founds, log_state, snapshot) = match Wal::open(&settings.data, identity, settings.log) {
             Ok((log, recovered)) => (log, recovered.founds, recovered.log_state, recovered.snapshot),
             Err(wal::Error::Missing(_)) if settings.create => {
                 (Wal::create(&settings.data, identity, settings.log, true)?, true, LogState::default(), None)
@@ -105,11 +119,15 @@ impl Driver {
             Err(problem) => return Err(problem.into()),
         };
         let own = Own { log: log.id(), cluster: Arc::default() };
-        let applied = state.as_ref().map_or(Zxid::ZERO, |(snapshot, _)| snapshot.zxid);
-        let state = state.map(|(_, state)| state);
-        let state_len = state.as_ref().map_or(0, |state| u64::try_from(state.len()).unwrap_or(u64::MAX));
+        let (applied, state_len) =
+            snapshot.as_ref().map_or((Zxid::ZERO, 0), |opened| (opened.summary.point.zxid, opened.state_len));
         log.space().set_sizes(settings.log.segment_len, state_len);
-        state_machine.restore(state.as_deref()).map_err(StartError::State)?;
+        let state = snapshot.map(|opened| opened.state);
+        match state {
+            Some(mut state) => machines.restore(applied, Some(&mut state)),
+            None => machines.restore(applied, None),
+        }
+        .map_err(StartError::State)?;
         let zab = Zab::new(settings.zab(own.log, founds), log_state, applied);
         let limits = (zab.config().sync_batch, zab.config().sync_batch_bytes);
         let (status, watching) = watch::channel(Status {
@@ -130,30 +148,31 @@ impl Driver {
         let latencies: Arc<Latencies> = Arc::default();
         let segments = (Wal::count_segments(&settings.data)?, log.segment());
         let log = Log::start(log, Arc::clone(&latencies)).map_err(StartError::Thread)?;
+        let state = State::start(machines, applied, settings.data.clone(), Arc::clone(&latencies));
         let mut this = Self {
             zab,
             own,
             log,
-            state_machine,
+            state: state.map_err(StartError::Thread)?,
             settings: settings.clone(),
             incoming,
             requests,
-            saved: mpsc::channel(4),
             status,
             links: BTreeMap::new(),
             next_id: 0,
             pending: HashMap::new(),
             proposed: BTreeMap::new(),
+            undecided: Undecided::new(wal::random(), settings.outcome_timeout),
+            barriers: Vec::new(),
             ready_reads: Vec::new(),
             log_reads: log_reads::LogReads::new(settings.data.clone(), limits),
             blobs: BTreeMap::new(),
             adopted: None,
-            applied,
-            since_snapshot: (0, 0),
-            snapshotting: false,
-            unsaved: None,
+            delivered: applied,
+            deliveries: Vec::new(),
+            is_behind: false,
+            snapshots: snapshots::Snapshots::new(state_len),
             stopped: None,
-            latencies: Arc::clone(&latencies),
             peers: Vec::new(),
             membership: None,
             activity: Activity::default(),
@@ -170,7 +189,8 @@ impl Driver {
     pub(crate) fn finish(mut self, ended: std::io::Result<()>) {
         let stopped = ended.map_or_else(|problem| Stopped::Log(problem.to_string()), |()| Stopped::Requested);
         self.stopped.get_or_insert(stopped);
-        self.fail_pending(RequestError::Ended);
+        self.apply_delivered();
+        self.fail_requests();
         self.publish_status();
     }
 
@@ -185,13 +205,16 @@ impl Driver {
                 // Back-pressure: accept nothing new until the disk catches up.
                 let written = self.log.written().await;
                 self.written(written, &mut inputs);
+            } else if self.state.backlog() >= BEHIND_BYTES_MAX {
+                ticks.tick().await;
             } else {
                 tokio::select! {
                     biased;
                     _ = ticks.tick() => inputs.push(Input::Tick),
                     written = self.log.written() => self.written(written, &mut inputs),
                     Some(read) = self.log_reads.ended() => inputs.push(read),
-                    Some(saved) = self.saved.1.recv() => self.snapshot_saved(saved, &mut inputs),
+                    Some(step) = self.snapshots.step() => self.snapshot_step(step, &mut inputs),
+                    event = self.state.event() => self.handle_state(event),
                     count = self.incoming.recv_many(&mut incoming, ROUND_LEN_MAX) => if count == 0 { self.stopped = Some(Stopped::Requested) },
                     count = self.requests.recv_many(&mut requests, ROUND_LEN_MAX) => if count == 0 { self.stopped = Some(Stopped::Requested) },
                 }
@@ -203,11 +226,15 @@ impl Driver {
             for one in incoming.drain(..) {
                 self.receive(one, &mut inputs);
             }
+            self.note_backlog(&mut inputs);
             for one in requests.drain(..) {
                 self.handle_request(one, &mut inputs);
             }
+            self.start_reads(&mut inputs);
             if inputs.contains(&Input::Tick) {
                 self.hand_over(&mut inputs);
+                self.undecided.expire();
+                self.propose_marker(&mut inputs);
             }
             let changes_peers =
                 |input: &Input| matches!(input, Input::Tick | Input::LinkUp { .. } | Input::LinkDown { .. });
@@ -254,6 +281,7 @@ impl Driver {
             if self.stopped.is_none() {
                 self.log.submit(writes);
             }
+            self.apply_delivered();
             self.answer_reads();
             self.snapshot();
         }
@@ -317,29 +345,36 @@ impl Driver {
                     let _ = std::fs::remove_file(path);
                 }
             }
-            Action::Deliver(txn) => self.deliver(&txn),
-            Action::Restore(zxid) => self.restore(zxid),
+            Action::Deliver(txn) => self.deliver(txn),
+            Action::Restore(zxid) => {
+                self.apply_delivered();
+                self.state.restore(zxid);
+                self.delivered = zxid;
+                // The snapshot may contain them.
+                self.undecided.fail(RequestError::Unknown);
+            }
             Action::Proposed { request, zxid } => {
-                if let Some(Pending::Propose(begun, reply)) = self.pending.remove(&request) {
-                    self.proposed.insert(zxid, (begun, reply));
+                if let Some(Pending::Transaction(waiting)) = self.pending.remove(&request) {
+                    self.proposed.insert(zxid, waiting);
                 }
             }
-            Action::Refused { request, refusal } => match self.pending.remove(&request) {
-                Some(Pending::Propose(_, reply)) => drop(reply.send(Err(refusal.into()))),
-                Some(Pending::Read(_, reply)) => drop(reply.send(Err(refusal.into()))),
-                None => {}
-            },
+            Action::Refused { request, refusal } => self.refused(request, refusal),
             Action::ReadReady { request, zxid } => {
-                if let Some(Pending::Read(query, reply)) = self.pending.remove(&request) {
-                    self.ready_reads.push((zxid, query, reply));
+                if let Some(Pending::Barrier(replies)) = self.pending.remove(&request) {
+                    self.ready_reads.push((zxid, replies));
                 }
             }
             Action::Became(role) => {
                 tracing::info!(?role, "cluster role changed");
+                self.apply_delivered();
+                self.state.became(role);
                 if role == Role::Looking {
                     self.log_reads.clear();
                     self.heartbeats.clear();
-                    self.fail_pending(RequestError::Unknown);
+                    self.leader_lost();
+                } else {
+                    self.undecided.leader_found();
+                    self.propose_marker(inputs);
                 }
             }
             Action::Close { link, problem } => {
@@ -403,17 +438,54 @@ impl Driver {
         }
     }
 
-    fn deliver(&mut self, txn: &Txn) {
-        let response = match &txn.payload {
-            Payload::Command(command) => self.state_machine.apply(txn.zxid, txn.time, command),
-            Payload::Membership(_) => Bytes::new(),
+    fn deliver(&mut self, txn: Txn) {
+        self.delivered = txn.zxid;
+        self.snapshots.count(txn.payload.len());
+        let reply = match self.proposed.remove(&txn.zxid) {
+            Some(Waiting::Command(begun, _, reply) | Waiting::Change(begun, reply)) => Some((begun, reply)),
+            Some(Waiting::Marker) => {
+                self.undecided.fail(RequestError::Lost);
+                None
+            }
+            None => self.undecided.take(&txn.payload),
         };
-        self.applied = txn.zxid;
-        self.since_snapshot.0 += 1;
-        self.since_snapshot.1 = self.since_snapshot.1.saturating_add(txn.payload.len());
-        if let Some((begun, reply)) = self.proposed.remove(&txn.zxid) {
-            self.latencies.commit.record(begun.elapsed());
-            let _ = reply.send(Ok((txn.zxid, response)));
+        self.deliveries.push(Entry { txn, reply });
+    }
+
+    /// Gives the delivered transactions to the state thread.
+    fn apply_delivered(&mut self) {
+        if !self.deliveries.is_empty() {
+            self.state.apply(std::mem::take(&mut self.deliveries));
+        }
+    }
+
+    fn handle_state(&mut self, event: Event) {
+        match event {
+            Event::Replies(replies) => state::send_all(replies),
+            Event::Frozen(summary, frozen) => self.frozen(summary, frozen),
+            Event::Failed(problem) => {
+                tracing::error!(%problem, "the state cannot be kept; instance stopped for good");
+                self.stopped.get_or_insert(Stopped::State(problem));
+            }
+        }
+    }
+
+    /// Tells the core whether this instance is too far behind to lead further commands.
+    fn note_backlog(&mut self, inputs: &mut Vec<Input>) {
+        let is_behind = self.state.backlog() >= BEHIND_BYTES;
+        if is_behind != self.is_behind {
+            tracing::warn!(is_behind, "the state machine of this instance is slower than the cluster");
+            self.is_behind = is_behind;
+            inputs.push(Input::Behind(is_behind));
+        }
+    }
+
+    fn propose_marker(&mut self, inputs: &mut Vec<Input>) {
+        if let Some(payload) = self.undecided.take_marker() {
+            self.next_id += 1;
+            let request = Request(self.next_id);
+            self.pending.insert(request, Pending::Transaction(Waiting::Marker));
+            inputs.push(Input::Propose { request, payload, in_epoch: None, is_reserved: true });
         }
     }
 }

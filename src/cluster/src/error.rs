@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crossdock_zab::Refusal;
 
+use crate::machines::ClientError;
 use crate::state_machine::InvalidState;
 use crate::wal;
 
@@ -46,10 +47,18 @@ pub enum RequestError {
     /// refused, and can be sent again once there is space.
     #[error("the cluster log of this instance lacks disk space or file descriptors; it accepts no commands")]
     ReadOnly,
-    /// The leader changed; the request may or may not have succeeded.
+    /// The leader changed, and the command is not in the history of its successor. It was not executed and never will be;
+    /// it can be sent again.
+    #[error("the leader changed, and the command was not executed")]
+    Lost,
+    /// The leader changed; the command may or may not have been executed. Usually that is found out once there is a leader
+    /// again; not if none is found in time, or if this instance got a snapshot meanwhile.
     #[error("the leader changed: the outcome of the request is unknown")]
     Unknown,
-    /// The instance has ended.
+    /// The command has a number, and was not executed, or its answer is lost.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The instance has ended; the outcome of a command is unknown.
     #[error("the instance has ended")]
     Ended,
 }

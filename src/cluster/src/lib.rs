@@ -13,7 +13,9 @@
 //! | `log` | the log thread: makes queued writes durable, then sends the messages they unlock |
 //! | [`wal`] | the write-ahead log and its snapshots |
 //! | `transport`, `wire` | connections to the other instances, and their protocol (`schemas/cluster.proto`) |
-//! | [`StateMachine`], [`register`] | the replicated state; a small one for tests and benchmarks |
+//! | `state` | the state thread: applies what is committed, answers proposers, restores and freezes the state |
+//! | [`StateMachine`], [`Machines`], [`Replica`] | replicated states: their interface, several behind one log, and their users |
+//! | [`register`] | a small state machine for tests and benchmarks |
 
 mod activity;
 mod address;
@@ -23,11 +25,16 @@ mod error;
 pub mod fuzzing;
 mod latency;
 mod log;
+mod machines;
 mod node;
 pub mod register;
+mod replica;
+mod request;
 mod settings;
+mod state;
 mod state_machine;
 mod status;
+mod thread;
 mod transport;
 pub mod wal;
 mod wire;
@@ -36,7 +43,9 @@ pub use activity::{Activity, LinksEnded, Snapshots};
 pub use address::{Address, InvalidAddress};
 pub use error::{RequestError, StartError};
 pub use latency::{Latencies, Latency};
-pub use node::{Client, Node, init};
+pub use machines::{ClientError, MachineId, Machines};
+pub use node::{Client, Node, Proposal, init};
+pub use replica::{Notice, Published, Replica, Subscription};
 pub use settings::{Member, Settings};
-pub use state_machine::{InvalidState, SnapshotEncoder, StateMachine};
+pub use state_machine::{Command, InvalidState, Outbox, StateMachine, View};
 pub use status::{Disk, Peer, Status, Stopped};

@@ -3,25 +3,36 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 use crossdock_zab::{Epoch, LogId, MemberChange, Role, ServerId, Zxid};
+use prost::Message as _;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::driver::{ClientRequest, Driver};
+use crate::driver::Driver;
 use crate::error::{RequestError, StartError};
 use crate::latency::Latencies;
+use crate::machines::{CLUSTER, MachineId, Machines};
+use crate::replica::{Published, Replica};
+use crate::request::{ClientRequest, Proposed, Reply};
 use crate::settings::Settings;
 use crate::state_machine::StateMachine;
 use crate::status::Status;
 use crate::transport::Transport;
 use crate::wal;
+use crate::wire::{ClientChange, Envelope, Numbered};
 
 /// Requests that wait for the driver.
 const REQUESTS_LEN_MAX: usize = 10_000;
+/// Bytes of commands that are not answered yet, and of those with reserved capacity. Further ones wait.
+const ROOM: usize = 128 << 20;
+const RESERVED_ROOM: usize = 4 << 20;
+/// Bookkeeping bytes of a command.
+const OVERHEAD_BYTES: usize = 256;
 /// How long a leader that shuts down waits for a successor.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Events from connections that wait for the driver.
@@ -41,9 +52,7 @@ pub fn init(settings: &Settings, founds: bool) -> Result<LogId, wal::Error> {
 
 /// A running instance.
 pub struct Node {
-    requests: mpsc::Sender<ClientRequest>,
-    status: watch::Receiver<Status>,
-    latencies: Arc<Latencies>,
+    client: Client,
     address: SocketAddr,
     /// Dropping it ends the driver and the connections.
     stop: Option<oneshot::Sender<()>>,
@@ -78,7 +87,7 @@ impl Node {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn start(settings: &Settings, state_machine: Box<dyn StateMachine>) -> Result<Self, StartError> {
+    pub fn start(settings: &Settings, machines: Machines) -> Result<Self, StartError> {
         let Some(member) = settings.members.get(&settings.id) else {
             return Err(StartError::Settings(format!("server {} is not one of the members", settings.id)));
         };
@@ -95,7 +104,16 @@ impl Node {
         listener.set_nonblocking(true).map_err(StartError::Socket)?;
         let (to_driver, incoming) = mpsc::channel(INCOMING_LEN_MAX);
         let (requests, request_queue) = mpsc::channel(REQUESTS_LEN_MAX);
-        let (mut driver, status, latencies) = Driver::open(settings, state_machine, incoming, request_queue)?;
+        let (mut driver, status, latencies) = Driver::open(settings, machines, incoming, request_queue)?;
+        let client = Client {
+            requests,
+            status,
+            latencies,
+            room: Arc::new(Semaphore::new(ROOM)),
+            reserved_room: Arc::new(Semaphore::new(RESERVED_ROOM)),
+            origin: driver.origin(),
+            next_request: Arc::default(),
+        };
         let (stop, stopped) = oneshot::channel();
         let transport = Transport::new(settings, driver.own(), to_driver);
         let thread = std::thread::Builder::new().name("zab".to_owned()).spawn(move || {
@@ -103,7 +121,7 @@ impl Node {
             driver.finish(ended);
         });
         let thread = Some(thread.map_err(StartError::Thread)?);
-        Ok(Self { requests, status, latencies, address, stop: Some(stop), thread })
+        Ok(Self { client, address, stop: Some(stop), thread })
     }
 
     /// The address where it listens for other instances.
@@ -115,15 +133,20 @@ impl Node {
     /// A handle for requests.
     #[must_use]
     pub fn client(&self) -> Client {
-        let latencies = Arc::clone(&self.latencies);
-        Client { requests: self.requests.clone(), status: self.status.clone(), latencies }
+        self.client.clone()
+    }
+
+    /// A handle for one of its machines.
+    #[must_use]
+    pub fn replica<M: StateMachine>(&self, published: &Published<M>) -> Replica<M> {
+        Replica::new(self.client(), published.clone())
     }
 
     /// Transfers leadership if this instance leads, then stops it, so that the outcome of its own clients' commands is
     /// known. Waits up to a second for a successor; commands that followers just forwarded may remain open. If
     /// cancelled, it stops without the transfer.
     pub async fn shut_down(self) {
-        let mut client = self.client();
+        let client = self.client();
         let is_leading = |status: &Status| matches!(status.role, Role::Leading(_));
         let has_followers = client.status().peers.iter().any(|peer| peer.votes && peer.follows);
         if is_leading(&client.status()) && has_followers && client.transfer_leadership(None).await.is_ok() {
@@ -153,32 +176,125 @@ impl Drop for Node {
     }
 }
 
+/// A command and how to propose it.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    payload: Bytes,
+    in_epoch: Option<Epoch>,
+    numbered: Option<Numbered>,
+    is_reserved: bool,
+}
+
+impl Proposal {
+    /// A command, as the machine defines it.
+    #[must_use]
+    pub fn new(payload: Bytes) -> Self {
+        Self { payload, in_epoch: None, numbered: None, is_reserved: false }
+    }
+
+    /// Only if this instance leads that epoch. It is never forwarded: a leader that was deposed without knowing it cannot
+    /// decide anything. Otherwise it is refused with [`Refusal::OtherEpoch`](crossdock_zab::Refusal::OtherEpoch).
+    #[must_use]
+    pub fn in_epoch(mut self, epoch: Epoch) -> Self {
+        self.in_epoch = Some(epoch);
+        self
+    }
+
+    /// The command of this number of an [opened](Client::open_client) client; the first one has the number 1. However often
+    /// it is sent, through any instance, it is executed once, and only after all commands of the client with lower numbers.
+    #[must_use]
+    pub fn numbered(mut self, client: Zxid, number: u64) -> Self {
+        self.numbered = Some(Numbered { client: client.to_u64(), number });
+        self
+    }
+
+    /// Uses capacity that is reserved for what must not fail under load, such as keep-alives.
+    #[must_use]
+    pub fn reserved(mut self) -> Self {
+        self.is_reserved = true;
+        self
+    }
+}
+
 /// A handle for requests to an instance. Clones use the same instance.
 #[derive(Debug, Clone)]
 pub struct Client {
     requests: mpsc::Sender<ClientRequest>,
     status: watch::Receiver<Status>,
     latencies: Arc<Latencies>,
+    /// Bytes of commands that may wait.
+    room: Arc<Semaphore>,
+    reserved_room: Arc<Semaphore>,
+    /// This run of the instance, in its commands.
+    origin: u64,
+    next_request: Arc<AtomicU64>,
 }
 
 impl Client {
-    /// Proposes a command. Returns its zxid and the response once it is durable on a quorum and applied here.
-    ///
-    /// If the future is dropped, the outcome is unknown.
-    ///
-    /// # Errors
-    /// See [`RequestError`].
-    pub async fn propose(&self, payload: Bytes) -> Result<(Zxid, Bytes), RequestError> {
-        self.request(|reply| ClientRequest::Propose { payload, in_epoch: None, reply }).await
+    /// Proposes commands for a machine, each once there is room for it.
+    pub(crate) async fn propose_to(
+        &self,
+        machine: MachineId,
+        proposals: Vec<Proposal>,
+    ) -> Vec<Result<(Zxid, Bytes), RequestError>> {
+        let (mut proposed, mut outcomes) = (Vec::with_capacity(proposals.len()), Vec::with_capacity(proposals.len()));
+        for proposal in proposals {
+            let Proposal { payload, in_epoch, numbered, is_reserved } = proposal;
+            let (room, limit) = if is_reserved { (&self.reserved_room, RESERVED_ROOM) } else { (&self.room, ROOM) };
+            // The cluster refuses a command that is too long; here it only must not wait for ever.
+            let bytes = u32::try_from((payload.len() + OVERHEAD_BYTES).min(limit)).unwrap_or(u32::MAX);
+            let room = match Arc::clone(room).try_acquire_many_owned(bytes) {
+                Ok(permit) => Some(permit),
+                Err(_) => {
+                    // Those before it make room once they are answered.
+                    self.send_all(&mut proposed).await;
+                    // The semaphore is never closed.
+                    Arc::clone(room).acquire_many_owned(bytes).await.ok()
+                }
+            };
+            let (reply, outcome) = Reply::new(room);
+            let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+            let envelope = Envelope { machine: machine.0, payload, origin: self.origin, request, numbered };
+            let payload = Bytes::from(envelope.encode_to_vec());
+            proposed.push(Proposed { payload, request, in_epoch, is_reserved, reply });
+            outcomes.push(outcome);
+        }
+        self.send_all(&mut proposed).await;
+        let mut all = Vec::with_capacity(outcomes.len());
+        for outcome in outcomes {
+            all.push(outcome.await.unwrap_or(Err(RequestError::Ended)));
+        }
+        all
     }
 
-    /// Proposes a command if this instance leads that epoch. It is never forwarded: a leader that was deposed without
-    /// knowing it cannot decide anything. Otherwise like [`Client::propose`].
+    async fn send_all(&self, proposed: &mut Vec<Proposed>) {
+        if !proposed.is_empty() {
+            // If the driver has ended, the replies are dropped.
+            let _ = self.requests.send(ClientRequest::Propose(std::mem::take(proposed))).await;
+        }
+    }
+
+    /// Opens a client whose commands are [numbered](Proposal::numbered), and returns its id. If that is not used for an
+    /// hour, it may be forgotten.
     ///
     /// # Errors
-    /// See [`RequestError`]; [`Refusal::OtherEpoch`](crossdock_zab::Refusal::OtherEpoch) if it does not lead it.
-    pub async fn propose_in(&self, epoch: Epoch, payload: Bytes) -> Result<(Zxid, Bytes), RequestError> {
-        self.request(|reply| ClientRequest::Propose { payload, in_epoch: Some(epoch), reply }).await
+    /// See [`RequestError`]. If the outcome is unknown, open another one.
+    pub async fn open_client(&self) -> Result<Zxid, RequestError> {
+        self.change_clients(ClientChange { open: true, close: 0 }).await
+    }
+
+    /// Forgets a client: none of its commands is executed from then on.
+    ///
+    /// # Errors
+    /// See [`RequestError`]; it can always be called again.
+    pub async fn close_client(&self, client: Zxid) -> Result<(), RequestError> {
+        self.change_clients(ClientChange { open: false, close: client.to_u64() }).await.map(drop)
+    }
+
+    async fn change_clients(&self, change: ClientChange) -> Result<Zxid, RequestError> {
+        let proposal = Proposal::new(change.encode_to_vec().into());
+        let outcome = self.propose_to(CLUSTER, vec![proposal]).await.pop();
+        outcome.unwrap_or(Err(RequestError::Ended)).map(|(zxid, _)| zxid)
     }
 
     /// Adds or removes a voter. Returns the zxid of the change once it is durable on a quorum.
@@ -191,31 +307,27 @@ impl Client {
         self.request(|reply| ClientRequest::ChangeMembers { change, reply }).await.map(|(zxid, _)| zxid)
     }
 
-    async fn request<T>(
-        &self,
-        make: impl FnOnce(oneshot::Sender<Result<T, RequestError>>) -> ClientRequest,
-    ) -> Result<T, RequestError> {
-        let (reply, response) = oneshot::channel();
+    async fn request<T>(&self, make: impl FnOnce(Reply<T>) -> ClientRequest) -> Result<T, RequestError> {
+        let (reply, outcome) = Reply::new(None);
         self.requests.send(make(reply)).await.map_err(|_| RequestError::Ended)?;
-        response.await.unwrap_or(Err(RequestError::Ended))
+        outcome.await.unwrap_or(Err(RequestError::Ended))
     }
 
-    /// Answers a query linearizably: the state includes everything that was acknowledged before this call.
+    /// Waits until everything that was acknowledged before this call, by any instance, is applied here. Returns a zxid that
+    /// covers it. Calls that wait at the same time share one round trip to the leader.
     ///
     /// # Errors
-    /// See [`RequestError`]; a query can always be sent again.
-    pub async fn read(&self, query: Bytes) -> Result<Bytes, RequestError> {
-        self.request(|reply| ClientRequest::Read { query, reply }).await
+    /// See [`RequestError`]; it can always be called again.
+    pub async fn barrier(&self) -> Result<Zxid, RequestError> {
+        self.request(ClientRequest::Barrier).await
     }
 
-    /// Answers a query from this instance's state, however old that is.
+    /// Waits until this transaction is applied here.
     ///
     /// # Errors
-    /// [`RequestError::Ended`].
-    pub async fn read_stale(&self, query: Bytes) -> Result<Bytes, RequestError> {
-        let (reply, response) = oneshot::channel();
-        self.requests.send(ClientRequest::ReadStale { query, reply }).await.map_err(|_| RequestError::Ended)?;
-        response.await.map_err(|_| RequestError::Ended)
+    /// See [`RequestError`]; it can always be called again.
+    pub async fn applied(&self, zxid: Zxid) -> Result<(), RequestError> {
+        self.request(|reply| ClientRequest::Applied(zxid, reply)).await.map(drop)
     }
 
     /// Asks this instance to transfer leadership, if it leads.
@@ -242,8 +354,9 @@ impl Client {
     ///
     /// # Errors
     /// [`RequestError::Ended`].
-    pub async fn until(&mut self, holds: impl FnMut(&Status) -> bool) -> Result<Status, RequestError> {
-        let status = self.status.wait_for(holds).await.map_err(|_| RequestError::Ended)?;
+    pub async fn until(&self, holds: impl FnMut(&Status) -> bool) -> Result<Status, RequestError> {
+        let mut watching = self.status.clone();
+        let status = watching.wait_for(holds).await.map_err(|_| RequestError::Ended)?;
         Ok(status.clone())
     }
 }

@@ -1,13 +1,32 @@
 //! A key-value register for tests and benchmarks: compare-and-set, append, read.
 
-use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossdock_zab::Zxid;
 use prost::{Message, Oneof};
+use rpds::HashTrieMapSync;
 
-use crate::state_machine::{InvalidState, SnapshotEncoder, StateMachine};
+use crate::error::StartError;
+use crate::machines::{MachineId, Machines, read_message, write_message};
+use crate::node::Node;
+use crate::replica::Replica;
+use crate::settings::Settings;
+use crate::state_machine::{self, InvalidState, Outbox, StateMachine, View};
+
+/// Its number.
+pub const REGISTER: MachineId = MachineId(1);
+/// Starts an instance that replicates a register, and nothing else.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn start(settings: &Settings) -> Result<(Node, Replica<Register>), StartError> {
+    let mut machines = Machines::new();
+    let published = machines.add(REGISTER, Register::default());
+    let node = Node::start(settings, machines)?;
+    let register = node.replica(&published);
+    Ok((node, register))
+}
 
 /// Maximum total bytes of all values.
 const BYTES_MAX: usize = 1 << 30;
@@ -61,40 +80,81 @@ pub const DONE: &[u8] = b"done";
 /// The response to a command that was not executed.
 pub const NOT_DONE: &[u8] = b"not done";
 
+/// A key in a snapshot.
 #[derive(Clone, PartialEq, Message)]
-struct State {
-    #[prost(btree_map = "string, bytes", tag = "1")]
-    values: BTreeMap<String, Bytes>,
+struct Entry {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    value: Bytes,
+}
+
+/// A change that was executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// The key.
+    pub key: Arc<str>,
 }
 
 /// The register.
 #[derive(Debug, Default)]
 pub struct Register {
-    /// Shared with snapshots that are being encoded.
-    values: BTreeMap<Arc<str>, Arc<Vec<u8>>>,
+    values: Values,
     bytes: usize,
 }
 
+/// The values by key.
+#[derive(Debug, Clone, Default)]
+pub struct Values(HashTrieMapSync<Arc<str>, Arc<Vec<u8>>>);
+
+impl Values {
+    /// The value of a key; empty if absent.
+    #[must_use]
+    pub fn get(&self, key: &str) -> &[u8] {
+        self.0.get(key).map_or(&[], |value| value)
+    }
+
+    /// The number of keys.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.size()
+    }
+
+    /// Whether there is no key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl View for Values {
+    fn write_to(&self, to: &mut dyn Write) -> io::Result<()> {
+        self.0.iter().try_for_each(|(key, value)| {
+            write_message(to, &Entry { key: key.to_string(), value: Bytes::copy_from_slice(value) })
+        })
+    }
+}
+
 impl Register {
-    fn change(&mut self, command: Command) -> bool {
-        let Some(change) = command.change else { return false };
-        let old = self.values.get(&*command.key).map(|value| value.as_slice());
+    /// Executes a command; whether it has changed the key.
+    fn change(&mut self, key: &str, change: Change) -> bool {
+        let old = self.values.0.get(key).map(|value| value.as_slice());
         let value = match change {
             Change::Set(value) => value.to_vec(),
-            Change::CompareAndSet(compare) => {
-                if old != compare.expected.as_deref() {
-                    return false;
-                }
-                compare.value.to_vec()
-            }
+            Change::CompareAndSet(compare) if old != compare.expected.as_deref() => return false,
+            Change::CompareAndSet(compare) => compare.value.to_vec(),
             Change::Append(item) => {
                 let Some(bytes) = self.bytes.checked_add(item.len() + 1).filter(|bytes| *bytes <= BYTES_MAX) else {
                     return false;
                 };
                 self.bytes = bytes;
-                let list = Arc::make_mut(self.values.entry(command.key.into()).or_default());
-                list.extend_from_slice(&item);
-                list.push(b'\n');
+                if old.is_none() {
+                    self.values.0.insert_mut(key.into(), Arc::default());
+                }
+                if let Some(list) = self.values.0.get_mut(key).map(Arc::make_mut) {
+                    list.extend_from_slice(&item);
+                    list.push(b'\n');
+                }
                 return true;
             }
         };
@@ -103,35 +163,48 @@ impl Register {
             return false;
         }
         self.bytes = bytes;
-        self.values.insert(command.key.into(), Arc::new(value));
+        match self.values.0.get_mut(key) {
+            Some(old) => *old = Arc::new(value),
+            None => self.values.0.insert_mut(key.into(), Arc::new(value)),
+        }
         true
     }
 }
 
 impl StateMachine for Register {
-    fn apply(&mut self, _: Zxid, _: u64, command: &Bytes) -> Bytes {
-        let done = Command::decode(command.clone()).is_ok_and(|command| self.change(command));
-        Bytes::from_static(if done { DONE } else { NOT_DONE })
+    type View = Values;
+    type Event = Changed;
+
+    fn apply(&mut self, commands: &[state_machine::Command], outbox: &mut Outbox<Changed>) {
+        for (at, command) in commands.iter().enumerate() {
+            let decoded = Command::decode(command.payload.clone());
+            let is_done = match decoded {
+                Ok(Command { key, change: Some(change) }) => {
+                    let is_done = self.change(&key, change);
+                    if is_done && outbox.is_observed() {
+                        outbox.event(Changed { key: key.into() });
+                    }
+                    is_done
+                }
+                _ => false,
+            };
+            if command.is_awaited {
+                outbox.answer(at, Bytes::from_static(if is_done { DONE } else { NOT_DONE }));
+            }
+        }
     }
 
-    /// The value of the requested key; empty if absent.
-    fn query(&self, query: &[u8]) -> Bytes {
-        let key = std::str::from_utf8(query).unwrap_or_default();
-        self.values.get(key).map_or_else(Bytes::new, |value| Bytes::copy_from_slice(value))
+    fn view(&self) -> Values {
+        self.values.clone()
     }
 
-    fn snapshot(&self) -> SnapshotEncoder {
-        let values = self.values.clone();
-        Box::new(move || {
-            let values = values.iter().map(|(key, value)| (key.to_string(), Bytes::copy_from_slice(value)));
-            State { values: values.collect() }.encode_to_vec()
-        })
-    }
-
-    fn restore(&mut self, state: Option<&[u8]>) -> Result<(), InvalidState> {
-        let state = State::decode(state.unwrap_or_default()).map_err(|problem| InvalidState(problem.into()))?;
-        self.values = state.values.into_iter().map(|(key, value)| (key.into(), Arc::new(value.to_vec()))).collect();
-        self.bytes = self.values.values().map(|value| value.len()).sum();
+    fn restore(&mut self, state: Option<&mut dyn Read>) -> Result<(), InvalidState> {
+        *self = Self::default();
+        let Some(state) = state else { return Ok(()) };
+        while let Some(entry) = read_message::<Entry>(state, BYTES_MAX)? {
+            self.bytes += entry.value.len();
+            self.values.0.insert_mut(entry.key.into(), Arc::new(entry.value.to_vec()));
+        }
         Ok(())
     }
 }

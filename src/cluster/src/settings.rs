@@ -42,10 +42,12 @@ pub struct Settings {
     pub is_network_trusted: bool,
     /// The unit of all timeouts.
     pub tick: Duration,
-    /// Transactions between two snapshots.
+    /// Maximum number of transactions between two snapshots.
     pub snapshot_every: u64,
-    /// Bytes of transactions between two snapshots, if that comes first.
+    /// Bytes of transactions between two snapshots, with their overhead in memory; more if the last snapshot is larger.
     pub snapshot_bytes: usize,
+    /// How long a command waits to find out whether it was executed, after the leader was lost.
+    pub outcome_timeout: Duration,
     /// Bytes of a snapshot sent per second.
     pub snapshot_rate: u64,
     /// The options of the log.
@@ -67,8 +69,9 @@ impl Settings {
             tls: None,
             is_network_trusted: false,
             tick: Duration::from_millis(20),
-            snapshot_every: 100_000,
+            snapshot_every: 1_000_000,
             snapshot_bytes: 256 << 20,
+            outcome_timeout: Duration::from_secs(10),
             snapshot_rate: 64 << 20,
             log: wal::Options::default(),
             versions: crate::wire::VERSIONS,

@@ -1,4 +1,6 @@
-//! The replicated state machine.
+//! The interface of a replicated state.
+
+use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 use crossdock_zab::Zxid;
@@ -8,29 +10,97 @@ use crossdock_zab::Zxid;
 #[error("the state cannot be decoded: {0}")]
 pub struct InvalidState(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// Encodes a snapshot of the state.
-pub type SnapshotEncoder = Box<dyn FnOnce() -> Vec<u8> + Send>;
+/// A committed command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// Its position in the order of all commands.
+    pub zxid: Zxid,
+    /// The clock of the leader that proposed it, in milliseconds since the Unix epoch. It is the same on all instances and
+    /// never goes back.
+    pub time: u64,
+    /// What to do, as the proposer encoded it.
+    pub payload: Bytes,
+    /// Whether the answer is used on this instance. It must not influence the state: instances differ in it.
+    pub is_awaited: bool,
+}
 
-/// State that all instances change in the same way.
-pub trait StateMachine: Send {
-    /// Applies the command of a transaction and returns the response for its proposer. It must be deterministic and
-    /// cannot fail: a command that cannot be executed has a response, too.
-    ///
-    /// `time` is the clock of the leader that proposed it, in milliseconds since the Unix epoch. It is the same on all
-    /// instances and never goes back.
-    fn apply(&mut self, zxid: Zxid, time: u64, command: &Bytes) -> Bytes;
+/// What a state machine produces while it applies commands.
+#[derive(Debug)]
+pub struct Outbox<E> {
+    answers: Vec<Bytes>,
+    events: Vec<E>,
+    is_observed: bool,
+}
 
-    /// Answers a query without changing the state.
-    fn query(&self, query: &[u8]) -> Bytes;
+impl<E> Outbox<E> {
+    pub(crate) fn new() -> Self {
+        Self { answers: Vec::new(), events: Vec::new(), is_observed: false }
+    }
 
-    /// Captures the current state, to be encoded by another thread. Capturing blocks the instance and must be fast;
-    /// encoding may take long.
-    fn snapshot(&self) -> SnapshotEncoder;
+    /// Prepares for a batch of this many commands.
+    pub(crate) fn begin(&mut self, commands: usize, is_observed: bool) {
+        self.answers.clear();
+        self.answers.resize(commands, Bytes::new());
+        self.is_observed = is_observed;
+    }
 
-    /// Replaces the state by one that [`StateMachine::snapshot`] encoded, on this instance or another; `None` is the
-    /// initial state.
+    pub(crate) fn answers(&mut self) -> std::vec::Drain<'_, Bytes> {
+        self.answers.drain(..)
+    }
+
+    pub(crate) fn take_events(&mut self) -> Vec<E> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Whether this instance has subscribers. Without them, events are of no use.
+    #[must_use]
+    pub fn is_observed(&self) -> bool {
+        self.is_observed
+    }
+
+    /// Answers the proposer of the command at this index of the batch. Without an answer, it gets an empty one.
+    pub fn answer(&mut self, command: usize, answer: Bytes) {
+        if let Some(place) = self.answers.get_mut(command) {
+            *place = answer;
+        }
+    }
+
+    /// Tells the subscribers on this instance, once the whole batch is applied and visible.
+    pub fn event(&mut self, event: E) {
+        if self.is_observed {
+            self.events.push(event);
+        }
+    }
+}
+
+/// A state that all instances change in the same way. It runs on a thread of its own.
+pub trait StateMachine: Send + 'static {
+    /// What readers see.
+    type View: View;
+    /// What it tells subscribers on the same instance.
+    type Event: Send + Sync + 'static;
+
+    /// Applies committed commands in order. It must be deterministic and cannot fail: a command that cannot be executed has
+    /// an answer, too. How commands are divided into batches differs between instances.
+    fn apply(&mut self, commands: &[Command], outbox: &mut Outbox<Self::Event>);
+
+    /// The current state, for readers and snapshots. It is taken after each batch, so it must be cheap at any size: share the
+    /// data, and copy what is changed later.
+    fn view(&self) -> Self::View;
+
+    /// Replaces the state by one that [`View::write_to`] encoded, on this instance or another; `None` is the initial state.
+    /// It must read everything.
     ///
     /// # Errors
-    /// The state cannot be decoded.
-    fn restore(&mut self, state: Option<&[u8]>) -> Result<(), InvalidState>;
+    /// The state cannot be decoded, or read.
+    fn restore(&mut self, state: Option<&mut dyn Read>) -> Result<(), InvalidState>;
+}
+
+/// An immutable state.
+pub trait View: Send + Sync + 'static {
+    /// Encodes the state for [`StateMachine::restore`]. Runs on another thread and may take long.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    fn write_to(&self, to: &mut dyn Write) -> io::Result<()>;
 }

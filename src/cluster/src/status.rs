@@ -74,6 +74,8 @@ pub enum Stopped {
     Protocol(Fatal),
     /// Its log cannot be written.
     Log(String),
+    /// A committed command cannot be applied, or a snapshot not restored.
+    State(String),
     /// It was asked to stop.
     Requested,
 }

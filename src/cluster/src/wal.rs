@@ -41,8 +41,9 @@ use crossdock_zab::{Epoch, LogId, LogState, Point, Txn, Write, Zxid};
 pub use self::reader::Reader;
 pub use self::recovery::Recovered;
 use self::segment::Header;
+pub(crate) use self::segment::random;
 pub use self::snapshot::{
-    Snapshot, adopt as adopt_snapshot, path_of as snapshot_path, read as read_snapshot, save as save_snapshot,
+    Opened, Snapshot, adopt as adopt_snapshot, open as open_snapshot, path_of as snapshot_path, save as save_snapshot,
     verify as verify_snapshot,
 };
 pub use self::space::Space;

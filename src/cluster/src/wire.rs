@@ -6,7 +6,9 @@ mod schema;
 use bytes::{Buf as _, Bytes, BytesMut};
 use prost::Message as _;
 
-pub(crate) use self::schema::{Alive, Frame, Hello, Kind, Membership, Refused, SnapshotPart};
+pub(crate) use self::schema::{
+    Alive, ClientChange, Envelope, Frame, Hello, Kind, Membership, Numbered, Refused, SnapshotPart,
+};
 
 /// The protocol versions of this release.
 ///

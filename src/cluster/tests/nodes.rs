@@ -4,8 +4,12 @@
 mod catch_up;
 #[path = "nodes/foreign.rs"]
 mod foreign;
+#[path = "nodes/machines.rs"]
+mod machines;
 #[path = "nodes/membership.rs"]
 mod membership;
+#[path = "nodes/outcomes.rs"]
+mod outcomes;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -15,15 +19,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_cluster::register::{Change, Command, CompareAndSet, DONE, NOT_DONE, Register};
-use crossdock_cluster::{Client, Member, Node, RequestError, Settings, StartError};
+use crossdock_cluster::register::{self, Change, Command, CompareAndSet, DONE, NOT_DONE, Register};
+use crossdock_cluster::{Client, Member, Node, Replica, RequestError, Settings, StartError};
 use crossdock_zab::{Refusal, Role, ServerId};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Cluster {
     settings: Vec<Settings>,
-    nodes: Vec<Option<Node>>,
+    nodes: Vec<Option<Instance>>,
     _folder: tempfile::TempDir,
 }
 
@@ -49,7 +53,7 @@ impl Cluster {
         Self { settings, nodes, _folder: folder }
     }
 
-    fn client(&self, index: usize) -> Client {
+    fn client(&self, index: usize) -> Replica<Register> {
         self.nodes[index].as_ref().expect("it runs").client()
     }
 
@@ -60,7 +64,7 @@ impl Cluster {
     /// The index of the leader, once there is one.
     async fn leader(&self) -> usize {
         let leading = self.nodes.iter().enumerate().filter_map(|(index, node)| {
-            let mut client = node.as_ref()?.client();
+            let client = node.as_ref()?.client();
             Some(Box::pin(async move {
                 client.until(|status| matches!(status.role, Role::Leading(_))).await?;
                 Ok::<_, RequestError>(index)
@@ -71,13 +75,38 @@ impl Cluster {
     }
 }
 
-fn start(settings: &Settings) -> Node {
-    Node::start(settings, Box::new(Register::default())).expect("it starts")
+/// An instance that replicates a register.
+struct Instance {
+    node: Node,
+    register: Replica<Register>,
+}
+
+impl Instance {
+    fn client(&self) -> Replica<Register> {
+        self.register.clone()
+    }
+
+    fn address(&self) -> std::net::SocketAddr {
+        self.node.address()
+    }
+
+    fn stop(self) {
+        self.node.stop();
+    }
+
+    async fn shut_down(self) {
+        self.node.shut_down().await;
+    }
+}
+
+fn start(settings: &Settings) -> Instance {
+    let (node, register) = register::start(settings).expect("it starts");
+    Instance { node, register }
 }
 
 /// Waits until the instance leads or follows.
 async fn has_leader(client: &Client) {
-    let mut client = client.clone();
+    let client = client.clone();
     let found = client.until(|status| status.role != Role::Looking);
     tokio::time::timeout(PATIENCE, found).await.expect("there is no leader").expect("it runs");
     // Let the driver publish the end of its old role before the next request.
@@ -85,7 +114,7 @@ async fn has_leader(client: &Client) {
 }
 
 /// Appends until it is known to have succeeded. An item may be appended more than once.
-async fn append(client: &Client, key: &str, item: &str) {
+async fn append(client: &Replica<Register>, key: &str, item: &str) {
     let begun = Instant::now();
     loop {
         let payload = Command::payload(key, Change::Append(Bytes::copy_from_slice(item.as_bytes())));
@@ -98,11 +127,11 @@ async fn append(client: &Client, key: &str, item: &str) {
     }
 }
 
-async fn read(client: &Client, key: &str) -> String {
+async fn read(client: &Replica<Register>, key: &str) -> String {
     let begun = Instant::now();
     loop {
-        match client.read(Bytes::copy_from_slice(key.as_bytes())).await {
-            Ok(value) => return String::from_utf8(value.to_vec()).expect("text"),
+        match client.read().await {
+            Ok(values) => return String::from_utf8(values.get(key).to_vec()).expect("text"),
             Err(problem) => {
                 assert!(begun.elapsed() < PATIENCE, "{key} was not read in time: {problem}");
                 has_leader(client).await;
@@ -154,8 +183,7 @@ async fn three_instances_agree_and_survive_their_leader() {
     }
     cluster.restart(leader);
     assert_eq!(read(&cluster.client(leader), "list").await, expected);
-    let stale = cluster.client(leader).read_stale(Bytes::from_static(b"list")).await.expect("it runs");
-    assert_eq!(stale, expected);
+    assert_eq!(cluster.client(leader).view().get("list"), expected.as_bytes());
 }
 
 #[tokio::test]
@@ -167,7 +195,7 @@ async fn leadership_is_transferred_to_the_requested_successor() {
     let id = ServerId(successor as u64 + 1);
     cluster.client(leader).transfer_leadership(Some(id)).await.expect("it runs");
     let leads = |status: &crossdock_cluster::Status| matches!(status.role, Role::Leading(_));
-    let mut client = cluster.client(successor);
+    let client = cluster.client(successor);
     tokio::time::timeout(PATIENCE, client.until(leads)).await.expect("in time").expect("it runs");
     append(&client, "a", "2").await;
     assert_eq!(read(&client, "a").await, "1\n2\n");
@@ -280,7 +308,7 @@ fn an_instance_without_a_log_does_not_start() {
     let settings = |path: &Path| {
         Settings::new("test", ServerId(1), BTreeMap::from([(ServerId(1), member.clone())]), path.to_owned())
     };
-    let start = |settings: &Settings| Node::start(settings, Box::new(Register::default())).map(drop);
+    let start = |settings: &Settings| register::start(settings).map(drop);
     assert!(matches!(start(&settings(folder.path())), Err(StartError::Log(_))));
     let stranger = Settings { id: ServerId(2), ..settings(folder.path()) };
     assert!(matches!(start(&stranger), Err(StartError::Settings(_))));
@@ -310,7 +338,7 @@ async fn a_leader_that_shuts_down_answers_all_its_requests() {
             }
         });
     }
-    let mut client = cluster.client(leads);
+    let client = cluster.client(leads);
     let busy = client.until(|status| status.applied.counter > 200);
     tokio::time::timeout(PATIENCE, busy).await.expect("in time").expect("it runs");
     cluster.nodes[leads].take().expect("it runs").shut_down().await;
@@ -348,7 +376,7 @@ async fn a_slow_transfer_of_a_large_command_ends_no_leadership() {
     let value = Bytes::from(vec![b'x'; 3 << 20]);
     let done = nodes[0].client().propose(Command::payload("large", Change::Set(value))).await;
     let (zxid, _) = done.expect("it is done");
-    let mut third = nodes[2].client();
+    let third = nodes[2].client();
     let there = third.until(|status| status.applied >= zxid);
     tokio::time::timeout(PATIENCE, there).await.expect("in time").expect("it runs");
     assert_eq!(epoch(&nodes[2].client().status()), before, "the epoch is unchanged");
@@ -492,11 +520,11 @@ fn addresses_that_others_reach_need_tls_or_a_trusted_network() {
     let members = BTreeMap::from([(ServerId(1), member("127.0.0.1:0")), (ServerId(2), member("192.0.2.7:7101"))]);
     let mut settings = Settings::new("test", ServerId(1), members, folder.path().to_owned());
     settings.create = true;
-    let start = |settings: &Settings| Node::start(settings, Box::new(Register::default()));
+    let start = register::start;
     let refused = start(&settings).err().expect("it does not start");
     assert!(refused.to_string().contains("server 2 is at 192.0.2.7:7101, which other machines can reach"), "{refused}");
     settings.is_network_trusted = true;
-    start(&settings).expect("it starts").stop();
+    start(&settings).expect("it starts").0.stop();
 }
 
 #[tokio::test]

@@ -6,9 +6,8 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use crossdock_cluster::register::{Change, Command, Register};
-use crossdock_cluster::{Member, Node, RequestError, Settings};
+use crossdock_cluster::register::{self, Change, Command};
+use crossdock_cluster::{Member, RequestError, Settings};
 use crossdock_zab::{Role, ServerId};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -38,12 +37,10 @@ async fn an_instance_without_file_descriptors_accepts_no_commands_until_there_ar
     let mut settings = Settings::new("test", ServerId(1), members, folder.path().to_owned());
     settings.create = true;
     settings.log.segment_len = 64 << 10;
-    let node = Node::start(&settings, Box::new(Register::default())).expect("it starts");
-    let mut client = node.client();
+    let (node, client) = register::start(&settings).expect("it starts");
     let leads = client.until(|status| matches!(status.role, Role::Leading(_)));
     tokio::time::timeout(PATIENCE, leads).await.expect("in time").expect("it runs");
 
-    let mut watching = client.clone();
     let usual = set_limit(Some(256));
     let write =
         |number: u32| client.propose(Command::payload(&format!("k{number}"), Change::Set(vec![7; 10_000].into())));
@@ -68,13 +65,13 @@ async fn an_instance_without_file_descriptors_accepts_no_commands_until_there_ar
         assert!(done < 70, "five segments were written without a file descriptor");
     };
     assert_eq!(refused, RequestError::ReadOnly);
-    let lacking = watching.until(|status| status.log_problem.is_some());
+    let lacking = client.until(|status| status.log_problem.is_some());
     tokio::time::timeout(PATIENCE, lacking).await.expect("in time").expect("it runs");
     let status = client.status();
     assert!(status.log_problem.is_some_and(|problem| problem.contains("open files")) && status.stopped.is_none());
-    assert!(client.read(Bytes::new()).await.is_ok(), "it can be read");
+    assert!(client.read().await.is_ok(), "it can be read");
     set_limit(usual);
-    let found = watching.until(|status| status.log_problem.is_none());
+    let found = client.until(|status| status.log_problem.is_none());
     tokio::time::timeout(PATIENCE, found).await.expect("in time").expect("it runs");
     for number in done..done + 20 {
         write(number).await.map(drop).expect("done");
@@ -90,7 +87,7 @@ async fn an_instance_without_file_descriptors_accepts_no_commands_until_there_ar
     assert!(begun.elapsed() < WAIT, "it took {:?}", begun.elapsed());
     set_limit(usual);
 
-    let node = Node::start(&settings, Box::new(Register::default())).expect("the log is whole");
+    let (node, _) = register::start(&settings).expect("the log is whole");
     let last = node.client().status().last.counter;
     assert!(last >= done + 20, "{last} transactions of at least {}", done + 20);
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossdock_cluster::register::{Change, Command, Register};
-use crossdock_cluster::{Address, Client, Member, Node, Settings};
+use crossdock_cluster::register::{self, Change, Command, Register};
+use crossdock_cluster::{Address, Client, Member, Node, Replica, Settings};
 use crossdock_tls::MutualTls;
 use crossdock_zab::{Role, ServerId};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -49,16 +49,16 @@ fn settings(folder: &Path, voters: u64) -> Vec<Settings> {
     members.keys().map(one).collect()
 }
 
-fn start(settings: &Settings) -> Node {
-    Node::start(settings, Box::new(Register::default())).expect("it starts")
+fn start(settings: &Settings) -> (Node, Replica<Register>) {
+    register::start(settings).expect("it starts")
 }
 
 /// Whether it is connected to the third instance.
-fn connected(node: &Node) -> bool {
-    node.client().status().peers.iter().any(|peer| peer.id == ServerId(3) && peer.is_connected)
+fn connected((_, client): &(Node, Replica<Register>)) -> bool {
+    client.status().peers.iter().any(|peer| peer.id == ServerId(3) && peer.is_connected)
 }
 
-async fn settled(mut client: Client) -> Role {
+async fn settled(client: &Client) -> Role {
     let settled = client.until(|status| status.role != Role::Looking);
     tokio::time::timeout(PATIENCE, settled).await.expect("in time").expect("it runs").role
 }
@@ -72,18 +72,18 @@ async fn instances_with_certificates_form_a_cluster_and_take_renewed_ones() {
         let (file, name) = (format!("tls-{}", one.id), format!("{}.shop", one.id));
         one.tls = Some(files(folder.path(), &file, &name, &ours, &ours));
     }
-    let mut nodes: Vec<Node> = settings.iter().map(start).collect();
+    let mut nodes: Vec<_> = settings.iter().map(start).collect();
     for node in &nodes {
-        settled(node.client()).await;
+        settled(&node.1).await;
     }
     let set = Command::payload("a", Change::Set(Bytes::from_static(b"1")));
-    nodes[0].client().propose(set).await.expect("it is done");
+    nodes[0].1.propose(set).await.expect("it is done");
     // The certificate is renewed and one instance restarts; the others keep running.
     files(folder.path(), "tls-1", "1.shop", &ours, &ours);
-    nodes.remove(2).stop();
+    nodes.remove(2).0.stop();
     nodes.push(start(&settings[2]));
-    settled(nodes[2].client()).await;
-    assert_eq!(nodes[2].client().read(Bytes::from_static(b"a")).await.expect("it is read"), "1");
+    settled(&nodes[2].1).await;
+    assert_eq!(nodes[2].1.read().await.expect("it is read").get("a"), b"1");
 }
 
 /// The names of pods in a cluster of containers: they are resolved whenever an instance connects.
@@ -100,14 +100,14 @@ async fn instances_find_one_another_by_name() {
             member.address = Address::Name { host: "localhost".to_owned(), port: address.port() };
         }
     }
-    let nodes: Vec<Node> = all.iter().map(start).collect();
+    let nodes: Vec<_> = all.iter().map(start).collect();
     for node in &nodes {
-        settled(node.client()).await;
-        assert!(node.address().ip().is_unspecified(), "{}", node.address());
+        settled(&node.1).await;
+        assert!(node.0.address().ip().is_unspecified(), "{}", node.0.address());
     }
     let mut open = all[0].clone();
     open.tls = None;
-    let refused = Node::start(&open, Box::new(Register::default())).err().expect("it does not start");
+    let refused = register::start(&open).err().expect("it does not start");
     assert!(refused.to_string().contains("names need TLS"), "{refused}");
 }
 
@@ -125,14 +125,14 @@ async fn an_instance_with_a_wrong_certificate_is_refused() {
             one.tls = Some(files(folder.path(), &file, &name, &ours, &ours));
         }
         settings[2].tls = Some(files(folder.path(), &format!("{case}-3"), name, issuer, &ours));
-        let nodes: Vec<Node> = settings.iter().map(start).collect();
-        let good = [settled(nodes[0].client()).await, settled(nodes[1].client()).await];
+        let nodes: Vec<_> = settings.iter().map(start).collect();
+        let good = [settled(&nodes[0].1).await, settled(&nodes[1].1).await];
         assert!(good.iter().any(|role| matches!(role, Role::Leading(_))), "{case}: {good:?}");
         // The third was refused for as long as the others took to elect a leader.
         for node in &nodes[..2] {
             assert!(!connected(node), "{case}");
         }
-        assert_eq!(nodes[2].client().status().role, Role::Looking, "{case}");
+        assert_eq!(nodes[2].1.status().role, Role::Looking, "{case}");
     }
     // An instance without TLS.
     let mut settings = settings(&folder.path().join("plain"), 2);
@@ -140,8 +140,8 @@ async fn an_instance_with_a_wrong_certificate_is_refused() {
         let (file, name) = (format!("plain-{}", one.id), format!("{}.shop", one.id));
         one.tls = Some(files(folder.path(), &file, &name, &ours, &ours));
     }
-    let nodes: Vec<Node> = settings.iter().map(start).collect();
-    settled(nodes[0].client()).await;
-    assert_eq!(nodes[2].client().status().role, Role::Looking);
+    let nodes: Vec<_> = settings.iter().map(start).collect();
+    settled(&nodes[0].1).await;
+    assert_eq!(nodes[2].1.status().role, Role::Looking);
     assert!(nodes[..2].iter().all(|node| !connected(node)));
 }

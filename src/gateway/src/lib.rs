@@ -10,12 +10,10 @@
 //! | `data` | ingress, steps, service shards: the data path |
 //! | `process` | state that outlives generations and takes part in decisions |
 //! | `stats` | counters, and figures derived from them |
-//! | `cluster_state` | the replicated state of a cluster |
 //! | `admin` | liveness, readiness, metrics, state of routes and services |
 
 mod actors;
 mod admin;
-mod cluster_state;
 mod config;
 mod data;
 mod error;

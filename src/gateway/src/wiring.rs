@@ -7,14 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix::{Actor as _, Addr};
-use crossdock_cluster::Node;
+use crossdock_cluster::{Machines, Node};
 use crossdock_ports::Adapter;
 use crossdock_routing::Plan;
 use crossdock_settings::Diagnostics;
 
 use crate::actors::{Apply, Guardian, Listening, ReloadRoutes, Routes, StopAll};
 use crate::admin::{Admin, AdminState};
-use crate::cluster_state::EmptyState;
 use crate::config::{Config, load_config};
 use crate::data::Opener;
 use crate::error::{ApplyError, LoadError};
@@ -52,7 +51,8 @@ impl Deref for PlanInForce {
 
 /// Starts the cluster node of this instance.
 fn start_cluster(settings: &crossdock_cluster::Settings) -> Result<Node, ApplyError> {
-    let node = Node::start(settings, Box::new(EmptyState)).map_err(ApplyError::Cluster)?;
+    // No route uses the cluster.
+    let node = Node::start(settings, Machines::new()).map_err(ApplyError::Cluster)?;
     tracing::info!(id = %settings.id, address = %node.address(), "cluster node started");
     Ok(node)
 }

@@ -26,8 +26,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use bytes::Bytes;
-use crossdock_cluster::register::{Change, Command, CompareAndSet, DONE, Register};
-use crossdock_cluster::{Client, Member, Node, RequestError, Settings};
+use crossdock_cluster::register::{self, Change, Command, CompareAndSet, DONE, Register};
+use crossdock_cluster::{Client, Member, Replica, RequestError, Settings};
 use crossdock_tls::MutualTls;
 use crossdock_zab::{MemberChange, Role, ServerId};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -72,11 +72,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ => return Err(format!("unknown option `{option}`").into()),
         }
     }
-    let node = Node::start(&settings, Box::new(Register::default()))?;
+    let (node, register) = register::start(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminated = signal(SignalKind::terminate())?;
-        let serving = tokio::spawn(serve(clients.parse()?, node.client()));
+        let serving = tokio::spawn(serve(clients.parse()?, register));
         tokio::select! {
             ended = serving => return Ok(ended?.map_err(|problem| problem.to_string())?),
             _ = terminated.recv() => {}
@@ -86,7 +86,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     })
 }
 
-async fn serve(address: SocketAddr, client: Client) -> std::io::Result<()> {
+async fn serve(address: SocketAddr, client: Replica<Register>) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -94,7 +94,7 @@ async fn serve(address: SocketAddr, client: Client) -> std::io::Result<()> {
     }
 }
 
-async fn handle(stream: TcpStream, client: Client) {
+async fn handle(stream: TcpStream, client: Replica<Register>) {
     let _ = stream.set_nodelay(true);
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
@@ -116,7 +116,7 @@ async fn handle(stream: TcpStream, client: Client) {
     writer.abort();
 }
 
-async fn answer(client: &Client, line: &str) -> String {
+async fn answer(client: &Replica<Register>, line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
     let number = words.first().copied().unwrap_or("?");
     let outcome = match words.get(1..).unwrap_or_default() {
@@ -127,8 +127,8 @@ async fn answer(client: &Client, line: &str) -> String {
             change(client, key, Change::CompareAndSet(CompareAndSet { expected, value })).await
         }
         ["set", key, value] => change(client, key, Change::Set(Bytes::copy_from_slice(value.as_bytes()))).await,
-        ["read", key] => match client.read(Bytes::copy_from_slice(key.as_bytes())).await {
-            Ok(value) => format!("value {}", String::from_utf8_lossy(&value).trim_end().replace('\n', ",")),
+        ["read", key] => match client.read().await {
+            Ok(values) => format!("value {}", String::from_utf8_lossy(values.get(key)).trim_end().replace('\n', ",")),
             Err(_) => "refused".to_owned(),
         },
         ["status"] => match client.status().role {
@@ -162,7 +162,7 @@ async fn answer(client: &Client, line: &str) -> String {
     format!("{number} {outcome}\n")
 }
 
-async fn change(client: &Client, key: &str, change: Change) -> String {
+async fn change(client: &Replica<Register>, key: &str, change: Change) -> String {
     let outcome = match client.propose(Command::payload(key, change)).await {
         Ok((_, answer)) if answer == DONE => "done",
         Ok(_) => "not-done",
@@ -178,7 +178,7 @@ async fn change_members(client: &Client, id: &str, change: impl FnOnce(ServerId)
 
 fn failed(problem: RequestError) -> &'static str {
     match problem {
-        RequestError::Refused(_) | RequestError::ReadOnly => "refused",
-        RequestError::Unknown | RequestError::Ended => "unknown",
+        RequestError::Refused(_) | RequestError::ReadOnly | RequestError::Lost => "refused",
+        RequestError::Unknown | RequestError::Client(_) | RequestError::Ended => "unknown",
     }
 }

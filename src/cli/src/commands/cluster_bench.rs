@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Args;
-use crossdock_cluster::register::{Change, Command, Register};
-use crossdock_cluster::{Client, Member, Node, RequestError, Settings};
+use crossdock_cluster::register::{self, Change, Command, Register};
+use crossdock_cluster::{Member, Node, Replica, RequestError, Settings};
 use crossdock_zab::{Role, ServerId};
 
 use crate::outcome::{Failure, Outcome, on_local_runtime};
@@ -62,7 +62,7 @@ async fn measure(bench: &Bench, folder: &Path) -> Result<(), String> {
     for id in members.keys() {
         let mut settings = Settings::new("bench", *id, members.clone(), folder.join(id.to_string()));
         settings.create = true;
-        nodes.push(Node::start(&settings, Box::new(Register::default())).map_err(|problem| problem.to_string())?);
+        nodes.push(register::start(&settings).map_err(|problem| problem.to_string())?);
     }
     let leader = leader(&nodes).await?;
     println!("{} instances, {} bytes, leader {}", bench.instances, bench.size, leader.status().id);
@@ -89,15 +89,15 @@ async fn measure(bench: &Bench, folder: &Path) -> Result<(), String> {
             syncs as f64 / latencies.len() as f64
         );
     }
-    for node in nodes {
+    for (node, _) in nodes {
         node.stop();
     }
     Ok(())
 }
 
-async fn leader(nodes: &[Node]) -> Result<Client, String> {
-    let leading = nodes.iter().map(|node| {
-        let mut client = node.client();
+async fn leader(nodes: &[(Node, Replica<Register>)]) -> Result<Replica<Register>, String> {
+    let leading = nodes.iter().map(|(_, client)| {
+        let client = client.clone();
         Box::pin(async move {
             client.until(|status| matches!(status.role, Role::Leading(_))).await?;
             Ok::<_, RequestError>(client)
@@ -111,7 +111,12 @@ async fn leader(nodes: &[Node]) -> Result<Client, String> {
 }
 
 /// Writes until an instant; returns the latency of each write.
-async fn run(client: &Client, outstanding: usize, size: usize, until: Instant) -> Result<Vec<Duration>, String> {
+async fn run(
+    client: &Replica<Register>,
+    outstanding: usize,
+    size: usize,
+    until: Instant,
+) -> Result<Vec<Duration>, String> {
     let workers: Vec<_> = (0..outstanding)
         .map(|worker| {
             let (client, key) = (client.clone(), format!("key-{worker}"));

@@ -92,9 +92,10 @@ impl Driver {
         let (outstanding, outstanding_bytes) = self.zab.outstanding();
         let activity = &mut self.activity;
         (activity.outstanding, activity.outstanding_bytes) = (outstanding, outstanding_bytes);
-        activity.requests = self.pending.len() + self.proposed.len() + self.ready_reads.len();
+        activity.requests = self.pending.len() + self.proposed.len() + self.ready_reads.len() + self.undecided.len();
         activity.stale_messages = self.zab.rejected().stale;
-        activity.snapshots.since = self.since_snapshot.0;
+        activity.snapshots.since = self.snapshots.since.0;
+        activity.backlog_bytes = self.state.backlog();
         activity.segments = self.segments.0 + self.log.status().segment.saturating_sub(self.segments.1);
         let is_stopped = self.stopped.is_some();
         // A stopped instance has no role.
@@ -106,7 +107,7 @@ impl Driver {
             changes.set(&mut status.role, role);
             changes.set(&mut status.phase, phase);
             changes.set(&mut status.last, self.zab.log_state().history().last());
-            changes.set(&mut status.applied, self.applied);
+            changes.set(&mut status.applied, self.state.applied());
             changes.set(&mut status.syncs, self.log.status().syncs);
             changes.set(&mut status.disk, disk);
             changes.set(&mut status.activity, self.activity);

@@ -3,81 +3,129 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use crossdock_zab::{Epoch, Input, MemberChange, Request, ServerId, Zxid};
-use tokio::sync::oneshot;
+use crossdock_zab::{Input, Refusal, Request, Zxid};
 
 use super::Driver;
 use crate::error::RequestError;
+use crate::request::{ClientRequest, Proposed, Reply};
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, RequestError>>;
-
-/// A request of a local client.
+/// Who waits for a transaction.
 #[derive(Debug)]
-pub(crate) enum ClientRequest {
-    Propose { payload: Bytes, in_epoch: Option<Epoch>, reply: Reply<(Zxid, Bytes)> },
-    ChangeMembers { change: MemberChange, reply: Reply<(Zxid, Bytes)> },
-    Read { query: Bytes, reply: Reply<Bytes> },
-    ReadStale { query: Bytes, reply: oneshot::Sender<Bytes> },
-    TransferLeadership(Option<ServerId>),
+pub(super) enum Waiting {
+    /// The proposer of a command, since when, and its request.
+    Command(Instant, u64, Reply<(Zxid, Bytes)>),
+    /// The proposer of a change of the voters.
+    Change(Instant, Reply<(Zxid, Bytes)>),
+    /// The driver itself: see [`super::undecided`].
+    Marker,
 }
 
-/// A request that is not answered yet.
+/// A request to the core that has no answer yet.
+#[derive(Debug)]
 pub(super) enum Pending {
-    Propose(Instant, Reply<(Zxid, Bytes)>),
-    Read(Bytes, Reply<Bytes>),
+    Transaction(Waiting),
+    /// Reads that share one request.
+    Barrier(Vec<Reply<Zxid>>),
 }
-
-/// A read that has its zxid and waits until that is applied.
-pub(super) type Ready = (Zxid, Bytes, Reply<Bytes>);
 
 impl Driver {
-    pub(super) fn handle_request(&mut self, client_request: ClientRequest, inputs: &mut Vec<Input>) {
-        let request = Request(self.next_id);
+    fn next_request(&mut self) -> Request {
         self.next_id += 1;
+        Request(self.next_id)
+    }
+
+    pub(super) fn handle_request(&mut self, client_request: ClientRequest, inputs: &mut Vec<Input>) {
         match client_request {
-            // What is left of the current segment is for the transactions of others.
-            ClientRequest::Propose { reply, .. } if self.log.space().is_lacking() => {
-                let _ = reply.send(Err(RequestError::ReadOnly));
-            }
-            ClientRequest::Propose { payload, in_epoch, reply } => {
-                self.pending.insert(request, Pending::Propose(Instant::now(), reply));
-                inputs.push(Input::Propose { request, payload, in_epoch, is_reserved: false });
+            ClientRequest::Propose(commands) => {
+                for command in commands {
+                    self.propose(command, inputs);
+                }
             }
             ClientRequest::ChangeMembers { change, reply } => {
-                self.pending.insert(request, Pending::Propose(Instant::now(), reply));
+                let request = self.next_request();
+                self.pending.insert(request, Pending::Transaction(Waiting::Change(Instant::now(), reply)));
                 inputs.push(Input::ChangeMembers { request, change });
             }
-            ClientRequest::Read { query, reply } => {
-                self.pending.insert(request, Pending::Read(query, reply));
-                inputs.push(Input::Read { request });
-            }
-            ClientRequest::ReadStale { query, reply } => {
-                let _ = reply.send(self.state_machine.query(&query));
-            }
+            ClientRequest::Barrier(reply) => self.barriers.push(reply),
+            ClientRequest::Applied(zxid, reply) => self.ready_reads.push((zxid, vec![reply])),
             ClientRequest::TransferLeadership(to) => inputs.push(Input::TransferLeadership(to)),
         }
     }
 
-    pub(super) fn answer_reads(&mut self) {
-        let applied = self.applied;
-        for (_, query, reply) in self.ready_reads.extract_if(.., |(zxid, ..)| *zxid <= applied) {
-            let _ = reply.send(Ok(self.state_machine.query(&query)));
+    fn propose(&mut self, command: Proposed, inputs: &mut Vec<Input>) {
+        let Proposed { payload, request: number, in_epoch, is_reserved, reply } = command;
+        // What is left of the current segment is for the transactions of others.
+        if self.log.space().is_lacking() {
+            return reply.send(Err(RequestError::ReadOnly));
+        }
+        if self.is_behind && !is_reserved {
+            return reply.send(Err(Refusal::Busy.into()));
+        }
+        let request = self.next_request();
+        self.pending.insert(request, Pending::Transaction(Waiting::Command(Instant::now(), number, reply)));
+        inputs.push(Input::Propose { request, payload, in_epoch, is_reserved });
+    }
+
+    /// Starts one read for all that were requested in this round.
+    pub(super) fn start_reads(&mut self, inputs: &mut Vec<Input>) {
+        if !self.barriers.is_empty() {
+            let request = self.next_request();
+            self.pending.insert(request, Pending::Barrier(std::mem::take(&mut self.barriers)));
+            inputs.push(Input::Read { request });
         }
     }
 
-    /// Fails all pending requests; their outcome is unknown.
-    pub(super) fn fail_pending(&mut self, error: RequestError) {
-        for (_, pending) in self.pending.drain() {
-            match pending {
-                Pending::Propose(_, reply) => drop(reply.send(Err(error))),
-                Pending::Read(_, reply) => drop(reply.send(Err(error))),
+    pub(super) fn refused(&mut self, request: Request, refusal: Refusal) {
+        match self.pending.remove(&request) {
+            Some(Pending::Transaction(Waiting::Command(_, _, reply) | Waiting::Change(_, reply))) => {
+                reply.send(Err(refusal.into()));
+            }
+            Some(Pending::Transaction(Waiting::Marker)) => self.undecided.marker_refused(),
+            Some(Pending::Barrier(replies)) => {
+                for reply in replies {
+                    reply.send(Err(refusal.into()));
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Answers reads whose transactions were given to the state thread.
+    pub(super) fn answer_reads(&mut self) {
+        let delivered = self.delivered;
+        for (zxid, replies) in self.ready_reads.extract_if(.., |(zxid, _)| *zxid <= delivered) {
+            self.state.answer(zxid, replies);
+        }
+    }
+
+    /// Ends what waits for the leader, which is lost. What happened to commands turns out later.
+    pub(super) fn leader_lost(&mut self) {
+        let pending = std::mem::take(&mut self.pending).into_values();
+        let proposed = std::mem::take(&mut self.proposed).into_values().map(Pending::Transaction);
+        for one in pending.chain(proposed) {
+            match one {
+                Pending::Transaction(Waiting::Command(begun, number, reply)) => {
+                    self.undecided.add(number, begun, reply);
+                }
+                Pending::Transaction(Waiting::Change(_, reply)) => reply.send(Err(RequestError::Unknown)),
+                Pending::Transaction(Waiting::Marker) => {}
+                Pending::Barrier(replies) => {
+                    for reply in replies {
+                        reply.send(Err(Refusal::NoLeader.into()));
+                    }
+                }
             }
         }
-        for (_, (_, reply)) in std::mem::take(&mut self.proposed) {
-            let _ = reply.send(Err(error));
-        }
-        for (_, _, reply) in self.ready_reads.drain(..) {
-            let _ = reply.send(Err(error));
+        self.undecided.leader_lost();
+    }
+
+    /// Fails all requests, as the instance ends.
+    pub(super) fn fail_requests(&mut self) {
+        self.leader_lost();
+        self.undecided.fail(RequestError::Ended);
+        let reads = self.ready_reads.drain(..).flat_map(|(_, replies)| replies);
+        for reply in reads.chain(self.barriers.drain(..)) {
+            reply.send(Err(RequestError::Ended));
         }
     }
 }

@@ -6,83 +6,111 @@ use crossdock_zab::{Blob, Input, Summary, Zxid};
 use tokio::sync::mpsc;
 
 use super::Driver;
-use crate::state_machine::SnapshotEncoder;
+use crate::machines::Frozen;
+use crate::state::TXN_OVERHEAD;
 use crate::status::Stopped;
 use crate::wal::{self, Wal};
 
-/// The transactions of a snapshot, and the closure that encodes its state.
-pub(super) type Encoding = (Summary, SnapshotEncoder);
+/// The scheduling priority of the thread that saves: requests come first.
+const NICENESS: i32 = 10;
 
-/// The end of a save.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Saved {
-    /// The last transaction in the snapshot; `None` if it was not saved.
-    zxid: Option<Zxid>,
-    bytes: u64,
-    took: Duration,
-    /// Segments on disk afterwards; `None` if unknown.
-    segments: Option<u64>,
+/// A step that has ended on another thread.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step {
+    /// A snapshot is saved: the last transaction in it, its bytes, and how long it took. `None` if it could not be saved.
+    Saved(Option<(Zxid, u64, Duration)>),
+    /// What it replaces is deleted; the number of segments that are left, if that is known.
+    Purged(Option<u64>),
 }
 
-/// Reports the end of a save to the driver, even if the thread panics.
-struct SaveReport {
-    to: mpsc::Sender<Saved>,
-    saved: Saved,
+/// Reports the end of a step to the driver, even if the thread panics.
+struct StepReport {
+    to: mpsc::Sender<Step>,
+    step: Step,
 }
 
-impl Drop for SaveReport {
+impl Drop for StepReport {
     fn drop(&mut self) {
-        // Only one save runs at a time, so there is room.
-        let _ = self.to.try_send(self.saved);
+        // Only one step runs at a time, so there is room.
+        let _ = self.to.try_send(self.step);
+    }
+}
+
+/// Where the taking of snapshots stands.
+pub(super) struct Snapshots {
+    /// Transactions since the last snapshot, and their bytes of memory.
+    pub(super) since: (u64, usize),
+    /// The bytes of the last one.
+    pub(super) last_len: u64,
+    /// One is being taken.
+    is_running: bool,
+    /// One that is taken and not saved yet.
+    unsaved: Option<(Summary, Frozen)>,
+    steps: (mpsc::Sender<Step>, mpsc::Receiver<Step>),
+}
+
+impl Snapshots {
+    pub(super) fn new(last_len: u64) -> Self {
+        Self { since: (0, 0), last_len, is_running: false, unsaved: None, steps: mpsc::channel(4) }
+    }
+
+    /// The next step that has ended. Cancel safe.
+    pub(super) async fn step(&mut self) -> Option<Step> {
+        self.steps.1.recv().await
+    }
+
+    /// Counts a delivered transaction.
+    pub(super) fn count(&mut self, payload: usize) {
+        self.since.0 += 1;
+        self.since.1 = self.since.1.saturating_add(payload + TXN_OVERHEAD);
     }
 }
 
 impl Driver {
     /// Takes a snapshot if one is due, and starts to save the last one.
+    ///
+    /// One is due once the log since the last one is as long as that: then saving costs no more than the log itself, and
+    /// the memory for transactions after it stays in proportion to the state.
     pub(super) fn snapshot(&mut self) {
-        let (count, bytes) = self.since_snapshot;
-        let is_time = count >= self.settings.snapshot_every || bytes >= self.settings.snapshot_bytes;
+        let (count, bytes) = self.snapshots.since;
+        let last_len = usize::try_from(self.snapshots.last_len).unwrap_or(usize::MAX);
+        let is_time = count >= self.settings.snapshot_every || bytes >= self.settings.snapshot_bytes.max(last_len);
         if is_time
-            && !self.snapshotting
+            && !self.snapshots.is_running
             && self.stopped.is_none()
-            && let Some(summary) = self.zab.log_state().history().summary_at(self.applied)
+            && let Some(summary) = self.zab.log_state().history().summary_at(self.delivered)
         {
-            let begun = Instant::now();
-            self.unsaved = Some((summary, self.state_machine.snapshot()));
-            tracing::debug!(zxid = %self.applied, micros = begun.elapsed().as_micros(), "snapshot taken");
-            (self.since_snapshot, self.snapshotting) = ((0, 0), true);
+            self.apply_delivered();
+            self.state.freeze(summary);
+            (self.snapshots.since, self.snapshots.is_running) = ((0, 0), true);
         }
         // A snapshot may only cover what is durable in this log; a commit may so far be durable elsewhere only.
         let end = self.log.status().end;
-        if let Some(unsaved) = self.unsaved.take_if(|(summary, _)| end.is_some_and(|end| end >= summary.point.zxid)) {
-            self.save(unsaved);
+        let is_durable = |summary: &Summary| end.is_some_and(|end| end >= summary.point.zxid);
+        if let Some((summary, frozen)) = self.snapshots.unsaved.take_if(|(summary, _)| is_durable(summary)) {
+            self.save(summary, frozen);
         }
     }
 
-    /// Saves a snapshot on its own thread, then purges what it replaces.
-    fn save(&mut self, (summary, encode): Encoding) {
-        let zxid = summary.point.zxid;
-        let (folder, segment, to) = (self.settings.data.clone(), self.log.status().segment, self.saved.0.clone());
-        let needed_after = self.zab.needed_after();
+    pub(super) fn frozen(&mut self, summary: Summary, frozen: Frozen) {
+        self.snapshots.unsaved = Some((summary, frozen));
+    }
+
+    /// Saves a snapshot on its own thread.
+    fn save(&mut self, summary: Summary, frozen: Frozen) {
+        let folder = self.settings.data.clone();
         let begun = Instant::now();
-        let report = SaveReport { to, saved: Saved::default() };
+        let report = StepReport { to: self.snapshots.steps.0.clone(), step: Step::Saved(None) };
         let writing = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
             let mut report = report;
-            let state = encode();
-            let written = wal::save_snapshot(&folder, &summary, &state);
-            report.saved.bytes = state.len() as u64;
-            report.saved.took = begun.elapsed();
-            drop(state);
-            match written {
-                Ok(_) => {
-                    report.saved.zxid = Some(zxid);
-                    if let Err(problem) = wal::purge(&folder, zxid, segment, needed_after) {
-                        tracing::warn!(%problem, "failed to purge segments covered by the new snapshot");
-                    }
-                }
+            // Without it, saving only takes more from the others.
+            let _ = rustix::process::setpriority_process(None, NICENESS);
+            match wal::save_snapshot(&folder, &summary, |to| frozen.write_to(to)) {
+                Ok(len) => report.step = Step::Saved(Some((summary.point.zxid, len, begun.elapsed()))),
                 Err(problem) => tracing::warn!(%problem, "failed to save a snapshot; the log keeps everything"),
             }
-            report.saved.segments = Wal::count_segments(&folder).ok();
+            // It may be large.
+            drop(frozen);
         });
         if let Err(problem) = writing {
             // Dropping the closure sends the report.
@@ -90,23 +118,45 @@ impl Driver {
         }
     }
 
-    pub(super) fn snapshot_saved(&mut self, saved: Saved, inputs: &mut Vec<Input>) {
-        self.snapshotting = false;
-        let activity = &mut self.activity;
-        if let Some(count) = saved.segments {
-            self.segments = (count, self.log.status().segment);
+    pub(super) fn snapshot_step(&mut self, step: Step, inputs: &mut Vec<Input>) {
+        match step {
+            Step::Saved(None) => {
+                self.snapshots.is_running = false;
+                self.activity.snapshots.failed += 1;
+            }
+            Step::Saved(Some((zxid, len, took))) => {
+                self.snapshots.last_len = len;
+                let activity = &mut self.activity.snapshots;
+                activity.saved += 1;
+                (activity.last_bytes, activity.last_took) = (len, took);
+                self.log.space().set_sizes(self.settings.log.segment_len, len);
+                // This instance may have adopted another history meanwhile.
+                if self.zab.log_state().history().contains(zxid) {
+                    inputs.push(Input::SnapshotTaken(zxid));
+                }
+                self.purge(zxid);
+            }
+            Step::Purged(segments) => {
+                self.snapshots.is_running = false;
+                if let Some(count) = segments {
+                    self.segments = (count, self.log.status().segment);
+                }
+            }
         }
-        let Some(zxid) = saved.zxid else {
-            activity.snapshots.failed += 1;
-            return;
-        };
-        activity.snapshots.saved += 1;
-        (activity.snapshots.last_bytes, activity.snapshots.last_took) = (saved.bytes, saved.took);
-        self.log.space().set_sizes(self.settings.log.segment_len, saved.bytes);
-        // A follower may have adopted another history meanwhile.
-        if self.zab.log_state().history().contains(zxid) {
-            inputs.push(Input::SnapshotTaken(zxid));
-        }
+    }
+
+    /// Deletes what a saved snapshot replaces, and no follower needs.
+    fn purge(&mut self, zxid: Zxid) {
+        let (folder, segment, needed_after) =
+            (self.settings.data.clone(), self.log.status().segment, self.zab.needed_after());
+        let report = StepReport { to: self.snapshots.steps.0.clone(), step: Step::Purged(None) };
+        tokio::task::spawn_blocking(move || {
+            let mut report = report;
+            if let Err(problem) = wal::purge(&folder, zxid, segment, needed_after) {
+                tracing::warn!(%problem, "failed to purge segments covered by the new snapshot");
+            }
+            report.step = Step::Purged(Wal::count_segments(&folder).ok());
+        });
     }
 
     /// Moves a received snapshot into the data folder.
@@ -123,21 +173,6 @@ impl Driver {
         if let Err(problem) = adopted {
             tracing::error!(%problem, "failed to install a received snapshot; instance stopped for good");
             self.stopped = Some(Stopped::Log(problem.to_string()));
-        }
-    }
-
-    pub(super) fn restore(&mut self, zxid: Zxid) {
-        let restored = match wal::read_snapshot(&self.settings.data, zxid) {
-            Ok(Some(state)) => self.state_machine.restore(Some(&state)).map_err(|problem| problem.to_string()),
-            Ok(None) => Err(format!("the snapshot of {zxid} is damaged")),
-            Err(problem) => Err(problem.to_string()),
-        };
-        match restored {
-            Ok(()) => self.applied = zxid,
-            Err(problem) => {
-                tracing::error!(%problem, "failed to restore a snapshot; instance stopped for good");
-                self.stopped = Some(Stopped::Log(problem));
-            }
         }
     }
 }

@@ -6,13 +6,14 @@
 //! again while the log is opened.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use crossdock_zab::{Blob, Epoch, LogState, Payload, Point, Summary, Txn, Write, Zxid};
 
 use super::files::{FileOp, mark, start_recording, stop_recording};
-use super::{Identity, Options, SECTOR, Wal, adopt_snapshot, purge, save_snapshot};
+use super::{Identity, Options, SECTOR, Wal, adopt_snapshot, purge, save_snapshot, snapshot_path};
 
 const IDENTITY: Identity = Identity { cluster: 7, server: 1 };
 const SMALL: Options = Options { segment_len: 8 * SECTOR as u64 };
@@ -189,7 +190,8 @@ fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
         let last = end.zxid;
         match rng.below(10) {
             0 => {
-                save_snapshot(folder, &Summary { point: end, membership: None }, b"state").expect("a disk");
+                save_snapshot(folder, &Summary { point: end, membership: None }, |to| to.write_all(b"state"))
+                    .expect("a disk");
                 purge(folder, last, wal.segment(), None).expect("a disk");
             }
             1 => {
@@ -208,7 +210,8 @@ fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
                 let zxid = Zxid::new(Epoch(epoch - 1), 1_000 + last.counter);
                 let summary = |zxid| Summary { point: Point { zxid, time: 5, hash: 6 }, membership: None };
                 let elsewhere = summary(Zxid::new(Epoch(9_999), 1));
-                let incoming = save_snapshot(folder, &elsewhere, b"state").expect("a disk").path;
+                save_snapshot(folder, &elsewhere, |to| to.write_all(b"state")).expect("a disk");
+                let incoming = snapshot_path(folder, elsewhere.point.zxid);
                 let sum = snapshot_of(&summary(zxid));
                 let file = super::files::create(&incoming).expect("a disk");
                 super::files::write_at(&file, &incoming, &sum, 0).expect("a disk");
@@ -258,8 +261,8 @@ fn txn(after: Point, zxid: Zxid, size: usize) -> Txn {
 /// The content of a snapshot file.
 fn snapshot_of(summary: &Summary) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder");
-    let kept = save_snapshot(folder.path(), summary, b"state").expect("a disk");
-    std::fs::read(kept.path).expect("a file")
+    save_snapshot(folder.path(), summary, |to| to.write_all(b"state")).expect("a disk");
+    std::fs::read(snapshot_path(folder.path(), summary.point.zxid)).expect("a file")
 }
 
 /// Whether a recovered state equals the written one, except for transactions that a snapshot covers.
@@ -294,7 +297,11 @@ fn check_recovery(
     let is_one = life.after[acknowledged..=begun].iter().any(|log_state| matches(&recovered.log_state, log_state));
     let (back, least) = (&recovered.log_state, &life.after[acknowledged]);
     assert!(is_one, "{why}: recovered {back:?}, but {least:?} was acknowledged");
-    let snapshot = recovered.snapshot.map(|(snapshot, state)| (snapshot.zxid, state));
+    let snapshot = recovered.snapshot.map(|mut opened| {
+        let mut state = Vec::new();
+        opened.state.read_to_end(&mut state).expect("a disk");
+        (opened.summary.point.zxid, state)
+    });
     let has_floor = snapshot.as_ref().is_none_or(|(zxid, state)| *zxid >= back.history().floor() && state == b"state");
     assert!(has_floor, "{why}: wrong snapshot {snapshot:?}");
     ops

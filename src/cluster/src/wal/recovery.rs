@@ -6,7 +6,7 @@ use crossdock_zab::{LogId, LogState, Write, Zxid};
 
 use super::batch::{self, BatchRead};
 use super::segment::{self, Header};
-use super::{Error, Identity, Options, Position, SECTOR, Snapshot, Wal, io_error, lock};
+use super::{Error, Identity, Opened, Options, Position, SECTOR, Wal, io_error, lock};
 use super::{files, snapshot};
 
 /// A recovered log.
@@ -18,8 +18,8 @@ pub struct Recovered {
     pub founds: bool,
     /// The state after all writes.
     pub log_state: LogState,
-    /// The latest readable snapshot and its state. `None` if there is none and the log is complete from its start.
-    pub snapshot: Option<(Snapshot, Vec<u8>)>,
+    /// The latest intact snapshot. `None` if there is none and the log is complete from its start.
+    pub snapshot: Option<Opened>,
     /// Bytes that were cut off because they were never durable.
     pub cut: u64,
 }
@@ -154,16 +154,14 @@ fn apply(log_state: &mut LogState, write: Write) -> Result<(), &'static str> {
 
 /// The latest readable snapshot. If the start of the log was purged, there must be a snapshot that covers the purged
 /// part.
-fn latest_snapshot(folder: &Path, log_state: &mut LogState) -> Result<Option<(Snapshot, Vec<u8>)>, Error> {
+fn latest_snapshot(folder: &Path, log_state: &mut LogState) -> Result<Option<Opened>, Error> {
     let mut problem = None;
     for snapshot in snapshot::list(folder)?.into_iter().rev() {
         if !log_state.history().contains(snapshot.zxid) {
             continue;
         }
-        match snapshot.read()? {
-            Some((summary, state)) if log_state.snapshot_recovered(&summary) => {
-                return Ok(Some((snapshot, state)));
-            }
+        match snapshot.open()? {
+            Some(opened) if log_state.snapshot_recovered(&opened.summary) => return Ok(Some(opened)),
             _ => problem = Some(snapshot.path),
         }
     }

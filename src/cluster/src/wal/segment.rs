@@ -47,7 +47,7 @@ pub(super) fn salt() -> u32 {
 }
 
 /// An unpredictable number.
-pub(super) fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     // The standard library seeds its maps from the system's random numbers.
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }

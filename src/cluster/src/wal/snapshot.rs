@@ -1,7 +1,10 @@
-//! Snapshot files, which are complete or absent.
+//! Snapshot files, which are complete or absent. They are written and read piece by piece: a state may be larger than what
+//! fits into memory a second time.
 //!
 //! Magic (8), checksum of the rest (4), zxid (8), time (8), hash (8), length of the membership (4), membership, state.
 
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crossdock_zab::{Point, Summary, Zxid};
@@ -12,8 +15,17 @@ use super::{Error, files, io_error};
 
 const MAGIC: [u8; 8] = *b"CDKSNP02";
 const HEADER: usize = 40;
+/// The offset of the checksum, and that of what it covers.
+const SUM_AT: usize = 8;
+const SUMMED_AT: usize = 12;
 /// Snapshots that a purge keeps: the newest, and one more in case that is damaged.
 const RETAINED: usize = 2;
+/// Bytes that are read or written at once.
+const PIECE_LEN: usize = 256 << 10;
+/// Bytes after which a snapshot that is being written is synced: many unwritten pages would hold up the syncs of the log.
+const SYNC_INTERVAL: u64 = 8 << 20;
+/// Maximum length of a membership in bytes.
+const MEMBERSHIP_LEN_MAX: usize = 1 << 20;
 
 /// A saved snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,24 +36,67 @@ pub struct Snapshot {
     pub path: PathBuf,
 }
 
+/// A snapshot file that was found to be intact.
+#[derive(Debug)]
+pub struct Opened {
+    /// The transactions in it.
+    pub summary: Summary,
+    /// The state.
+    pub state: BufReader<File>,
+    /// The length of the state in bytes.
+    pub state_len: u64,
+}
+
 impl Snapshot {
-    /// Reads the summary of its transactions, and the state; `None` if the file is damaged.
+    /// Opens the file, and verifies its checksum; `None` if it is damaged.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn read(&self) -> Result<Option<(Summary, Vec<u8>)>, Error> {
-        let mut bytes = std::fs::read(&self.path).map_err(io_error(&self.path, "cannot be read"))?;
-        let is_intact = bytes.len() >= HEADER
-            && bytes[..8] == MAGIC
-            && u32_at(&bytes, 8) == crc32c::crc32c(&bytes[12..])
-            && u64_at(&bytes, 12) == self.zxid.to_u64();
-        if !is_intact {
+    pub fn open(&self) -> Result<Option<Opened>, Error> {
+        self.open_file().map_err(io_error(&self.path, "cannot be read"))
+    }
+
+    fn open_file(&self) -> io::Result<Option<Opened>> {
+        let mut file = File::open(&self.path)?;
+        let mut header = [0; HEADER];
+        if !is_filled(&mut file, &mut header)? || header[..SUM_AT] != MAGIC || u64_at(&header, 12) != self.zxid.to_u64()
+        {
             return Ok(None);
         }
-        let point = Point { zxid: self.zxid, time: u64_at(&bytes, 20), hash: u64_at(&bytes, 28) };
-        let end = HEADER + u32_at(&bytes, 36) as usize;
-        let Some(membership) = bytes.get(HEADER..end).and_then(membership_at) else { return Ok(None) };
-        Ok(Some((Summary { point, membership: Some(membership) }, bytes.split_off(end))))
+        let membership_len = u32_at(&header, 36) as usize;
+        let mut membership = vec![0; membership_len.min(MEMBERSHIP_LEN_MAX)];
+        if membership_len > MEMBERSHIP_LEN_MAX || !is_filled(&mut file, &mut membership)? {
+            return Ok(None);
+        }
+        let mut sum = crc32c::crc32c_append(crc32c::crc32c(&header[SUMMED_AT..]), &membership);
+        let (mut piece, mut state_len) = (vec![0; PIECE_LEN], 0);
+        loop {
+            match file.read(&mut piece) {
+                Ok(0) => break,
+                Ok(len) => {
+                    sum = crc32c::crc32c_append(sum, &piece[..len]);
+                    state_len += len as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(membership) = membership_at(&membership).filter(|_| sum == u32_at(&header, SUM_AT)) else {
+            return Ok(None);
+        };
+        file.seek(SeekFrom::Start((HEADER + membership_len) as u64))?;
+        let point = Point { zxid: self.zxid, time: u64_at(&header, 20), hash: u64_at(&header, 28) };
+        let summary = Summary { point, membership: Some(membership) };
+        Ok(Some(Opened { summary, state: BufReader::with_capacity(PIECE_LEN, file), state_len }))
+    }
+}
+
+/// Reads until the buffer is full; false if the file ends before that.
+fn is_filled(file: &mut File, buffer: &mut [u8]) -> io::Result<bool> {
+    match file.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -65,12 +120,12 @@ pub fn path_of(folder: &Path, zxid: Zxid) -> PathBuf {
     folder.join(format!("snapshot-{:016x}", zxid.to_u64()))
 }
 
-/// Reads the state of a snapshot; `None` if the file is damaged.
+/// Opens the snapshot of all transactions through `zxid`; `None` if it is damaged.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn read(folder: &Path, zxid: Zxid) -> Result<Option<Vec<u8>>, Error> {
-    Ok(Snapshot { zxid, path: path_of(folder, zxid) }.read()?.map(|(_, state)| state))
+pub fn open(folder: &Path, zxid: Zxid) -> Result<Option<Opened>, Error> {
+    Snapshot { zxid, path: path_of(folder, zxid) }.open()
 }
 
 /// Reads the summary of a file that should be a snapshot of all transactions through `zxid`; `None` if it is damaged.
@@ -78,7 +133,7 @@ pub fn read(folder: &Path, zxid: Zxid) -> Result<Option<Vec<u8>>, Error> {
 /// # Errors
 /// [`Error::Io`].
 pub fn verify(zxid: Zxid, file: &Path) -> Result<Option<Summary>, Error> {
-    Ok(Snapshot { zxid, path: file.to_owned() }.read()?.map(|(summary, _)| summary))
+    Ok(Snapshot { zxid, path: file.to_owned() }.open()?.map(|opened| opened.summary))
 }
 
 /// Moves a received snapshot into the folder. The file must be durable and undamaged ([`verify`]).
@@ -92,34 +147,91 @@ pub fn adopt(folder: &Path, zxid: Zxid, file: &Path) -> Result<Snapshot, Error> 
     Ok(Snapshot { zxid, path })
 }
 
-/// Saves a snapshot of all transactions in the summary: writes it to a temporary file and renames that. It is durable
-/// when this returns.
+/// A snapshot file that is being written.
+struct Writer<'p> {
+    file: File,
+    path: &'p Path,
+    /// Where the buffer goes.
+    offset: u64,
+    buffer: Vec<u8>,
+    sum: u32,
+    synced: u64,
+}
+
+impl<'p> Writer<'p> {
+    fn create(path: &'p Path, summary: &Summary) -> io::Result<Self> {
+        let membership = summary.membership.as_deref().map(membership_bytes).unwrap_or_default();
+        let point =
+            [summary.point.zxid.to_u64(), summary.point.time, summary.point.hash].map(u64::to_le_bytes).concat();
+        let len = u32::try_from(membership.len()).unwrap_or(u32::MAX).to_le_bytes();
+        let summed = [&point, &len[..], &membership].concat();
+        let mut buffer = Vec::with_capacity(PIECE_LEN);
+        // The checksum follows once it is known.
+        buffer.extend([&MAGIC[..], &[0; SUMMED_AT - SUM_AT], &summed].concat());
+        Ok(Self { file: files::create(path)?, path, offset: 0, buffer, sum: crc32c::crc32c(&summed), synced: 0 })
+    }
+
+    fn write_buffer(&mut self) -> io::Result<()> {
+        files::write_at(&self.file, self.path, &self.buffer, self.offset)?;
+        self.offset += self.buffer.len() as u64;
+        self.buffer.clear();
+        if self.offset - self.synced >= SYNC_INTERVAL {
+            files::sync_data(&self.file, self.path)?;
+            self.synced = self.offset;
+        }
+        Ok(())
+    }
+
+    /// Makes the file durable, and returns its length.
+    fn finish(mut self) -> io::Result<u64> {
+        self.write_buffer()?;
+        files::write_at(&self.file, self.path, &self.sum.to_le_bytes(), SUM_AT as u64)?;
+        files::sync_all(&self.file, self.path)?;
+        Ok(self.offset)
+    }
+}
+
+impl Write for Writer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() >= PIECE_LEN {
+            self.write_buffer()?;
+        }
+        let taken = &bytes[..bytes.len().min(PIECE_LEN)];
+        self.sum = crc32c::crc32c_append(self.sum, taken);
+        self.buffer.extend_from_slice(taken);
+        Ok(taken.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Saves a snapshot of all transactions in the summary, and returns the length of its file in bytes: writes it to a
+/// temporary file and renames that. It is durable when this returns.
 ///
 /// # Errors
-/// [`Error::Io`]; the log remains usable, as it does not need the snapshot.
-pub fn save(folder: &Path, summary: &Summary, state: &[u8]) -> Result<Snapshot, Error> {
+/// [`Error::Io`], also of `write_state`; the log remains usable, as it does not need the snapshot.
+pub fn save(
+    folder: &Path,
+    summary: &Summary,
+    write_state: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<u64, Error> {
     let zxid = summary.point.zxid;
     let path = path_of(folder, zxid);
     let unfinished = folder.join(format!("unfinished-{:016x}", zxid.to_u64()));
-    let membership = summary.membership.as_ref().map(|membership| membership_bytes(membership)).unwrap_or_default();
-    let point = [zxid.to_u64(), summary.point.time, summary.point.hash].map(u64::to_le_bytes).concat();
-    let len = u32::try_from(membership.len()).unwrap_or(u32::MAX).to_le_bytes();
-    let head = [&point, &len[..], &membership].concat();
-    let sum = crc32c::crc32c_append(crc32c::crc32c(&head), state);
-    let written = files::create(&unfinished).and_then(|file| {
-        let head = [&MAGIC[..], &sum.to_le_bytes(), &head].concat();
-        files::write_at(&file, &unfinished, &head, 0)?;
-        files::write_at(&file, &unfinished, state, head.len() as u64)?;
-        files::sync_all(&file, &unfinished)
+    let written = Writer::create(&unfinished, summary).and_then(|mut writer| {
+        write_state(&mut writer)?;
+        writer.finish()
     });
     if written.is_err() {
         // Do not leave a partial file on a full disk.
         let _ = files::remove(&unfinished);
     }
-    written.map_err(io_error(&unfinished, "cannot be written"))?;
+    let len = written.map_err(io_error(&unfinished, "cannot be written"))?;
     files::rename(&unfinished, &path).map_err(io_error(&path, "cannot be created"))?;
     sync_folder(folder)?;
-    Ok(Snapshot { zxid, path })
+    Ok(len)
 }
 
 /// Deletes partial snapshots that a crash has left.

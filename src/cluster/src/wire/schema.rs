@@ -144,6 +144,37 @@ pub(crate) enum Payload {
     Membership(Membership),
 }
 
+/// A command for a state machine: what a transaction holds.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Envelope {
+    #[prost(uint32, tag = "1")]
+    pub(crate) machine: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) payload: Bytes,
+    #[prost(fixed64, tag = "3")]
+    pub(crate) origin: u64,
+    #[prost(uint64, tag = "4")]
+    pub(crate) request: u64,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) numbered: Option<Numbered>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct Numbered {
+    #[prost(uint64, tag = "1")]
+    pub(crate) client: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) number: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct ClientChange {
+    #[prost(bool, tag = "1")]
+    pub(crate) open: bool,
+    #[prost(uint64, tag = "2")]
+    pub(crate) close: u64,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Txns {
     #[prost(uint64, tag = "1")]

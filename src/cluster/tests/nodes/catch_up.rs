@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_cluster::Client;
-use crossdock_cluster::register::{Change, Command};
+use crossdock_cluster::Replica;
+use crossdock_cluster::register::{Change, Command, Register};
 use crossdock_zab::Role;
 
 use super::{Cluster, has_leader, read};
@@ -19,7 +19,7 @@ struct Load {
 }
 
 impl Load {
-    fn start(client: &Client, writers: usize, size: usize) -> Self {
+    fn start(client: &Replica<Register>, writers: usize, size: usize) -> Self {
         let (stop, acknowledged) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let mut tasks = tokio::task::JoinSet::new();
         for writer in 0..writers {
@@ -86,7 +86,7 @@ async fn a_follower_that_needs_a_snapshot_catches_up_while_others_write() {
     let load = Load::start(&client, 64, 1_000);
     cluster.restart(late);
     let begun = Instant::now();
-    let mut behind = cluster.client(late);
+    let behind = cluster.client(late);
     let follows = behind.until(|status| matches!(status.role, Role::Following(..)));
     let follows = tokio::time::timeout(Duration::from_secs(60), follows).await;
     let took = begun.elapsed();

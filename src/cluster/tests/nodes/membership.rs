@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crossdock_cluster::{Client, Member, Node, RequestError, Settings, Stopped, init};
+use crossdock_cluster::{Client, Member, RequestError, Settings, Stopped, init};
 use crossdock_zab::{MemberChange, Refusal, Role, ServerId};
 
-use super::{PATIENCE, append, free_address, has_leader, read, start};
+use super::{Instance, PATIENCE, append, free_address, has_leader, read, start};
 
 /// How long nothing happens that must not happen.
 const QUIET: Duration = Duration::from_millis(700);
@@ -40,7 +40,7 @@ impl Plan {
         settings
     }
 
-    fn start(&self, id: u64, voters: impl IntoIterator<Item = u64>) -> Node {
+    fn start(&self, id: u64, voters: impl IntoIterator<Item = u64>) -> Instance {
         start(&self.settings(id, voters))
     }
 }
@@ -67,7 +67,7 @@ fn voters(client: &Client) -> Vec<u64> {
 /// Waits until an instance votes with the log that it has, as another one knows.
 async fn votes(client: &Client, other: &Client) {
     let (id, log) = (client.status().id, client.status().log);
-    let mut other = other.clone();
+    let other = other.clone();
     let until =
         other.until(|status| status.membership.as_ref().is_some_and(|membership| membership.is_voter(id, log))).await;
     until.expect("it runs");
@@ -82,7 +82,7 @@ async fn votes_in_time(client: &Client, other: &Client) {
 #[tokio::test]
 async fn a_cluster_is_formed_by_all_its_founders_and_never_by_a_majority() {
     let plan = Plan::new(3);
-    let first: Vec<Node> = (1..=2).map(|id| plan.start(id, 1..=3)).collect();
+    let first: Vec<Instance> = (1..=2).map(|id| plan.start(id, 1..=3)).collect();
     tokio::time::sleep(QUIET).await;
     for node in &first {
         let status = node.client().status();
@@ -156,14 +156,14 @@ async fn a_cluster_of_one_grows_to_three_and_shrinks_again_without_losing_a_writ
 #[tokio::test]
 async fn instances_with_other_member_lists_have_no_majority_of_their_own() {
     let mut plan = Plan::new(5);
-    let mut nodes: Vec<Node> = (1..=3).map(|id| plan.start(id, 1..=3)).collect();
+    let mut nodes: Vec<Instance> = (1..=3).map(|id| plan.start(id, 1..=3)).collect();
     for item in 0..3 {
         append(&nodes[0].client(), "list", &format!("old-{item}")).await;
     }
     nodes.pop().expect("3").stop();
     let reachable = plan.addresses.clone();
     (plan.addresses[0], plan.addresses[1]) = (free_address(), free_address());
-    let others: Vec<Node> = (3..=5).map(|id| plan.start(id, 1..=5)).collect();
+    let others: Vec<Instance> = (3..=5).map(|id| plan.start(id, 1..=5)).collect();
     append(&nodes[0].client(), "list", "left").await;
     tokio::time::sleep(QUIET).await;
     for node in &others {
@@ -171,7 +171,7 @@ async fn instances_with_other_member_lists_have_no_majority_of_their_own() {
     }
     assert_eq!(voters(&others[0].client()), [1, 2, 3]);
     // Once they reach the others, they follow.
-    others.into_iter().for_each(Node::stop);
+    others.into_iter().for_each(Instance::stop);
     plan.addresses = reachable;
     let three = plan.start(3, 1..=5);
     append(&three.client(), "list", "right").await;
@@ -182,8 +182,8 @@ async fn instances_with_other_member_lists_have_no_majority_of_their_own() {
 #[tokio::test]
 async fn a_voter_with_another_log_votes_again_once_it_has_recovered_everything() {
     let plan = Plan::new(3);
-    let mut nodes: Vec<Option<Node>> = (1..=3).map(|id| Some(plan.start(id, 1..=3))).collect();
-    let client = |nodes: &[Option<Node>], index: usize| nodes[index].as_ref().expect("it runs").client();
+    let mut nodes: Vec<Option<Instance>> = (1..=3).map(|id| Some(plan.start(id, 1..=3))).collect();
+    let client = |nodes: &[Option<Instance>], index: usize| nodes[index].as_ref().expect("it runs").client();
     for round in 0..3 {
         let lost = round % 3;
         let id = lost as u64 + 1;
@@ -224,7 +224,7 @@ async fn an_instance_that_was_initialized_to_join_forms_no_cluster() {
 #[tokio::test]
 async fn a_second_instance_with_the_same_id_is_refused() {
     let plan = Plan::new(3);
-    let nodes: Vec<Node> = (1..=3).map(|id| plan.start(id, 1..=3)).collect();
+    let nodes: Vec<Instance> = (1..=3).map(|id| plan.start(id, 1..=3)).collect();
     for node in &nodes {
         has_leader(&node.client()).await;
     }
@@ -250,7 +250,7 @@ async fn instances_of_two_clusters_with_the_same_name_do_not_connect() {
         append(&node.client(), "list", &format!("of {id}")).await;
         node.stop();
     }
-    let nodes: Vec<Node> = (1..=2).map(|id| plan.start(id, 1..=2)).collect();
+    let nodes: Vec<Instance> = (1..=2).map(|id| plan.start(id, 1..=2)).collect();
     for node in &nodes {
         has_leader(&node.client()).await;
     }
@@ -278,27 +278,27 @@ async fn an_instance_with_another_history_stops_and_says_where_it_differs() {
     // Both copies have to elect their leader in the same epoch, which they do nearly always.
     for _ in 0..10 {
         let plan = Plan::new(3);
-        let all = || -> Vec<Node> { (1..=3).map(|id| plan.start(id, 1..=3)).collect() };
+        let all = || -> Vec<Instance> { (1..=3).map(|id| plan.start(id, 1..=3)).collect() };
         let nodes = all();
         append(&nodes[0].client(), "list", "common").await;
-        nodes.into_iter().for_each(Node::stop);
+        nodes.into_iter().for_each(Instance::stop);
         let copy_of = |id: u64| plan.folder.path().join(format!("copy-{id}"));
         (1..=3).for_each(|id| copy(&plan.data(id), &copy_of(id)));
         let nodes = all();
         append(&nodes[0].client(), "list", "first").await;
         let first = nodes[0].client().status().last;
-        nodes.into_iter().for_each(Node::stop);
+        nodes.into_iter().for_each(Instance::stop);
         for id in 2..=3 {
             std::fs::remove_dir_all(plan.data(id)).expect("its data");
             std::fs::rename(copy_of(id), plan.data(id)).expect("its copy");
         }
-        let nodes: Vec<Node> = (2..=3).map(|id| plan.start(id, 1..=3)).collect();
+        let nodes: Vec<Instance> = (2..=3).map(|id| plan.start(id, 1..=3)).collect();
         append(&nodes[0].client(), "list", "other").await;
         if nodes[0].client().status().last != first {
             continue;
         }
         let one = plan.start(1, 1..=3);
-        let mut client = one.client();
+        let client = one.client();
         let stopped = client.until(|status| status.stopped.is_some());
         let status = tokio::time::timeout(PATIENCE, stopped).await.expect("in time").expect("it runs");
         let Some(Stopped::Protocol(fatal)) = status.stopped else { panic!("{status:?}") };

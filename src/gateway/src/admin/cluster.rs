@@ -23,7 +23,7 @@ pub(crate) fn cluster_json(status: &Status) -> Value {
     let (role, epoch, leader) = role_epoch_leader(status);
     let stopped = status.stopped.as_ref().map(|stopped| match stopped {
         Stopped::Protocol(fatal) => fatal.to_string(),
-        Stopped::Log(problem) => problem.clone(),
+        Stopped::Log(problem) | Stopped::State(problem) => problem.clone(),
         Stopped::Requested => "stop requested".to_owned(),
     });
     json!({
@@ -45,6 +45,7 @@ fn activity_json(activity: &Activity) -> Value {
     json!({
         "elections": activity.elections,
         "requests": activity.requests,
+        "backlog_bytes": activity.backlog_bytes,
         "outstanding": { "count": activity.outstanding, "bytes": activity.outstanding_bytes },
         "links_ended": { "broken": links.broken, "queue_full": links.queue_full, "closed": links.closed },
         "snapshots": {
@@ -159,8 +160,7 @@ async fn transfer(cluster: &Client, to: Option<ServerId>) -> Result<Value, (u16,
     }
     let ended = |error: RequestError| (503, error.to_string());
     cluster.transfer_leadership(to).await.map_err(ended)?;
-    let mut watching = cluster.clone();
-    watching.until(|status| status.role != Role::Leading(epoch)).await.map_err(ended)?;
+    cluster.until(|status| status.role != Role::Leading(epoch)).await.map_err(ended)?;
     Ok(json!({}))
 }
 
@@ -215,6 +215,11 @@ pub(super) fn cluster_metrics(out: &mut Families<'_>, cluster: &Client) -> fmt::
             status.activity.outstanding as u64,
         ),
         ("crossdock_cluster_outstanding_bytes", "Their bytes.", status.activity.outstanding_bytes as u64),
+        (
+            "crossdock_cluster_backlog_bytes",
+            "Bytes of committed transactions that the state machines have not applied yet.",
+            status.activity.backlog_bytes as u64,
+        ),
         (
             "crossdock_cluster_snapshot_bytes",
             "The size of the last saved snapshot.",

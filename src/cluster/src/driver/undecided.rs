@@ -1,0 +1,103 @@
+//! Commands whose leader was lost before their outcome was known.
+//!
+//! Each carries the run of this instance and a number, so it is recognised if it is delivered later, under whatever leader.
+//! Once there is a leader again, this instance proposes a marker. Zab delivers in the order of the zxids, and a new session
+//! ends the one before it: what was proposed before the marker is delivered before it, or never.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossdock_zab::{Payload, Zxid};
+use prost::Message as _;
+
+use crate::error::RequestError;
+use crate::machines::CLUSTER;
+use crate::request::Reply;
+use crate::wire::Envelope;
+
+/// A command without an outcome.
+struct Command {
+    begun: Instant,
+    undecided_since: Instant,
+    reply: Reply<(Zxid, Bytes)>,
+}
+
+/// Commands without an outcome.
+pub(super) struct Undecided {
+    /// This run of the instance, in its commands.
+    origin: u64,
+    /// How long to wait for the outcome.
+    timeout: Duration,
+    /// By their number.
+    commands: BTreeMap<u64, Command>,
+    /// A marker must be proposed.
+    is_marker_due: bool,
+}
+
+impl Undecided {
+    pub(super) fn new(origin: u64, timeout: Duration) -> Self {
+        Self { origin, timeout, commands: BTreeMap::new(), is_marker_due: false }
+    }
+
+    pub(super) fn origin(&self) -> u64 {
+        self.origin
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.commands.len()
+    }
+
+    pub(super) fn add(&mut self, number: u64, begun: Instant, reply: Reply<(Zxid, Bytes)>) {
+        self.commands.insert(number, Command { begun, undecided_since: Instant::now(), reply });
+    }
+
+    pub(super) fn leader_lost(&mut self) {
+        self.is_marker_due = false;
+    }
+
+    /// There is a leader, with whose history this instance is up to date.
+    pub(super) fn leader_found(&mut self) {
+        self.is_marker_due = true;
+    }
+
+    pub(super) fn marker_refused(&mut self) {
+        self.is_marker_due = true;
+    }
+
+    /// The marker to propose now, if any.
+    pub(super) fn take_marker(&mut self) -> Option<Bytes> {
+        if !std::mem::take(&mut self.is_marker_due) || self.commands.is_empty() {
+            return None;
+        }
+        let marker = Envelope { machine: CLUSTER.0, origin: self.origin, ..Envelope::default() };
+        Some(marker.encode_to_vec().into())
+    }
+
+    /// Who waits for a transaction that is being delivered, and since when.
+    pub(super) fn take(&mut self, payload: &Payload) -> Option<(Instant, Reply<(Zxid, Bytes)>)> {
+        if self.commands.is_empty() {
+            return None;
+        }
+        let Payload::Command(payload) = payload else { return None };
+        // The state thread reports what cannot be decoded.
+        let envelope = Envelope::decode(payload.clone()).ok().filter(|envelope| envelope.origin == self.origin)?;
+        self.commands.remove(&envelope.request).map(|command| (command.begun, command.reply))
+    }
+
+    /// Fails all: the marker was delivered, or nothing can be found out any more.
+    pub(super) fn fail(&mut self, outcome: RequestError) {
+        for command in std::mem::take(&mut self.commands).into_values() {
+            command.reply.send(Err(outcome));
+        }
+    }
+
+    /// Fails those that have waited too long, and forgets those that nobody waits for.
+    pub(super) fn expire(&mut self) {
+        let timeout = self.timeout;
+        let is_over = |command: &Command| command.undecided_since.elapsed() >= timeout || command.reply.is_closed();
+        for (_, command) in self.commands.extract_if(.., |_, command| is_over(command)) {
+            command.reply.send(Err(RequestError::Unknown));
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Requests of local clients to the driver.
+
+use bytes::Bytes;
+use crossdock_zab::{Epoch, MemberChange, ServerId, Zxid};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::error::RequestError;
+
+/// Where the outcome of a request goes. Dropping it tells the client that the instance has ended.
+#[derive(Debug)]
+pub(crate) struct Reply<T> {
+    to: oneshot::Sender<Result<T, RequestError>>,
+    /// The share of the request in what may wait.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl<T> Reply<T> {
+    pub(crate) fn new(room: Option<OwnedSemaphorePermit>) -> (Self, oneshot::Receiver<Result<T, RequestError>>) {
+        let (to, outcome) = oneshot::channel();
+        (Self { to, _room: room }, outcome)
+    }
+
+    pub(crate) fn send(self, outcome: Result<T, RequestError>) {
+        // The client may have stopped waiting.
+        let _ = self.to.send(outcome);
+    }
+
+    /// Nobody waits any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.to.is_closed()
+    }
+}
+
+/// A request of a local client.
+#[derive(Debug)]
+pub(crate) enum ClientRequest {
+    /// Commands in order.
+    Propose(Vec<Proposed>),
+    ChangeMembers {
+        change: MemberChange,
+        reply: Reply<(Zxid, Bytes)>,
+    },
+    /// Determine a transaction that a linearizable read must see, and wait until it is applied.
+    Barrier(Reply<Zxid>),
+    /// Wait until a transaction is applied.
+    Applied(Zxid, Reply<Zxid>),
+    TransferLeadership(Option<ServerId>),
+}
+
+/// A command to propose.
+#[derive(Debug)]
+pub(crate) struct Proposed {
+    /// The encoded envelope.
+    pub(crate) payload: Bytes,
+    /// The request in it.
+    pub(crate) request: u64,
+    pub(crate) in_epoch: Option<Epoch>,
+    pub(crate) is_reserved: bool,
+    pub(crate) reply: Reply<(Zxid, Bytes)>,
+}
