@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crossdock_tests::cluster::{Fault, Instance, LineClient, Proxies, Rounds, leader};
 use crossdock_tests::{free_address, until};
@@ -171,5 +172,24 @@ fn no_acknowledged_write_is_lost_whatever_is_killed_frozen_or_partitioned() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut instances, proxies) = instances_in(folder.path());
     instances.iter_mut().for_each(Instance::start);
-    Rounds { instances: &mut instances, links: &proxies, set_clock: None }.run(&faults, rounds).print();
+    Rounds { instances: &mut instances, links: &proxies, set_clock: None, calm: Duration::ZERO }
+        .run(&faults, rounds)
+        .print();
+}
+
+/// Where heartbeats come on time, silence means something after 15 ticks.
+#[test]
+#[ignore = "measures times on an otherwise idle machine"]
+fn a_leader_that_freezes_or_is_isolated_is_replaced_within_half_a_second() {
+    let rounds = std::env::var("CROSSDOCK_ROUNDS").map_or(20, |text| text.parse().expect("a number"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut instances, proxies) = instances_in(folder.path());
+    instances.iter_mut().for_each(Instance::start);
+    let faults = [Fault::FreezeLeader, Fault::CutLeader];
+    let mut rounds_of =
+        Rounds { instances: &mut instances, links: &proxies, set_clock: None, calm: Duration::from_secs(3) };
+    let report = rounds_of.run(&faults, rounds);
+    report.print();
+    let median = report.median(&faults);
+    assert!(median < Duration::from_millis(500), "the median is {median:?}");
 }

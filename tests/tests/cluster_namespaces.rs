@@ -3,12 +3,13 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossdock_tests::cluster::{
-    Clients, Disk, Fault, Instance, Links as _, Namespaces, Rounds, leader, wait_until_all_follow,
+    Clients, Disk, Fault, Instance, LineClient, Links as _, Namespaces, Rounds, leader, wait_until_all_follow,
 };
-use crossdock_tests::{until, write_member_certificates};
+use crossdock_tests::{until, until_within, write_member_certificates};
 
 const PEERS: u16 = 7101;
 const CLIENTS: u16 = 7201;
@@ -76,7 +77,8 @@ fn namespaces_three_instances_lose_nothing() {
             || std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default().contains("faketime");
         until("libfaketime to be loaded", has_library);
     }
-    let mut all = Rounds { instances: &mut instances, links: &network, set_clock: Some(&set_clock) };
+    let mut all =
+        Rounds { instances: &mut instances, links: &network, set_clock: Some(&set_clock), calm: Duration::ZERO };
     all.run(&faults, rounds(faults.len())).print();
 }
 
@@ -97,7 +99,24 @@ fn namespaces_five_instances_lose_nothing() {
     network.enter();
     let mut instances = instances_in(folder.path(), &network, 5);
     instances.iter_mut().for_each(Instance::start);
-    Rounds { instances: &mut instances, links: &network, set_clock: None }.run(&faults, rounds(faults.len())).print();
+    Rounds { instances: &mut instances, links: &network, set_clock: None, calm: Duration::ZERO }
+        .run(&faults, rounds(faults.len()))
+        .print();
+}
+
+/// Starts three instances, each on a disk of its own with this many bytes.
+fn start_on_disks(folder: &Path, network: &Namespaces, bytes: u64) -> (Vec<Disk>, Vec<Instance>) {
+    let disks: Vec<Disk> = (1..=3).map(|id| Disk::mount(folder.join(id.to_string()), bytes)).collect();
+    let mut instances = instances_in(folder, network, 3);
+    for instance in &mut instances {
+        // A subfolder, as the root of the file system contains `lost+found`.
+        let data = instance.data.join("log");
+        let (old, new) = (instance.data.display().to_string(), data.display().to_string());
+        instance.command.iter_mut().filter(|argument| **argument == old).for_each(|argument| argument.clone_from(&new));
+        instance.data = data;
+        instance.start();
+    }
+    (disks, instances)
 }
 
 /// Longer than the heartbeat timeout and the idle timeout of a connection.
@@ -108,16 +127,7 @@ const STALL: Duration = Duration::from_secs(4);
 fn namespaces_a_stalled_disk_does_not_block_writes() {
     let (folder, network) = (tempfile::tempdir().expect("a folder"), Namespaces::create(3));
     network.enter();
-    let disks: Vec<Disk> = (1..=3).map(|id| Disk::mount(folder.path().join(id.to_string()), 128 << 20)).collect();
-    let mut instances = instances_in(folder.path(), &network, 3);
-    for instance in &mut instances {
-        // A subfolder, as the root of the file system contains `lost+found`.
-        let data = instance.data.join("log");
-        let (old, new) = (instance.data.display().to_string(), data.display().to_string());
-        instance.command.iter_mut().filter(|argument| **argument == old).for_each(|argument| argument.clone_from(&new));
-        instance.data = data;
-        instance.start();
-    }
+    let (disks, mut instances) = start_on_disks(folder.path(), &network, 128 << 20);
     wait_until_all_follow(&instances);
     let addresses: Vec<SocketAddr> = instances.iter().map(|instance| instance.clients).collect();
     let clients = Clients::start(&addresses);
@@ -139,6 +149,76 @@ fn namespaces_a_stalled_disk_does_not_block_writes() {
     }
     let summary = clients.stop_and_verify();
     println!("{} writes acknowledged, lost 0", summary.acknowledged);
+    instances.iter_mut().for_each(Instance::kill);
+}
+
+/// Clients that keep all instances busy.
+const BUSY_CLIENTS: usize = 48;
+/// The interval between stalls of a disk, and their length.
+const STALL_INTERVAL: Duration = Duration::from_secs(20);
+const SHORT_STALL: Duration = Duration::from_millis(1500);
+
+#[test]
+#[ignore = "needs network namespaces and private disks, and an hour"]
+fn namespaces_no_leader_is_deposed_under_full_load() {
+    let minutes = std::env::var("CROSSDOCK_MINUTES").map_or(60, |text| text.parse().expect("a number"));
+    let (folder, network) = (tempfile::tempdir().expect("a folder"), Namespaces::create(3));
+    network.enter();
+    let (disks, mut instances) = start_on_disks(folder.path(), &network, 512 << 20);
+    wait_until_all_follow(&instances);
+    let first = leader(&instances);
+    let describe = || {
+        let mut role = None;
+        until("it to say its role", || {
+            let text = LineClient::open(instances[first].clients).and_then(|mut line| line.request("0 describe").ok());
+            role = text.and_then(|text| text.split(' ').nth(1).map(ToOwned::to_owned));
+            role.is_some()
+        });
+        role.unwrap_or_default()
+    };
+    let role = describe();
+    let (stop, writes) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for client in 0..BUSY_CLIENTS {
+            let (address, stop, writes) = (instances[client % 3].clients, &stop, &writes);
+            scope.spawn(move || {
+                let mut line = None;
+                let request = format!("0 set key-{client} {}", "x".repeat(200));
+                while !stop.load(Ordering::Relaxed) {
+                    // Its requests time out soon on a busy machine.
+                    let Some(open) = line.get_or_insert_with(|| LineClient::open(address)) else {
+                        line = None;
+                        continue;
+                    };
+                    match open.request(&request) {
+                        Ok(answer) => drop(writes.fetch_add(u64::from(answer == "0 done"), Ordering::Relaxed)),
+                        Err(_) => line = None,
+                    }
+                }
+            });
+        }
+        let begun = Instant::now();
+        let mut stalls = 0;
+        while begun.elapsed() < Duration::from_secs(60 * minutes) {
+            let since = Instant::now();
+            until_within(2 * STALL_INTERVAL, "the next stall to be due", || since.elapsed() >= STALL_INTERVAL);
+            disks[stalls % disks.len()].freeze();
+            until_within(2 * STALL_INTERVAL, "the stall to end", || since.elapsed() >= STALL_INTERVAL + SHORT_STALL);
+            disks[stalls % disks.len()].thaw();
+            stalls += 1;
+            let now = describe();
+            if now != role {
+                stop.store(true, Ordering::Relaxed);
+                panic!("{role} became {now} after {:.0?}", begun.elapsed());
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        println!(
+            "{} writes, {stalls} stalls of a disk in {:.0?}: {role}",
+            writes.load(Ordering::Relaxed),
+            begun.elapsed()
+        );
+    });
     instances.iter_mut().for_each(Instance::kill);
 }
 

@@ -199,8 +199,10 @@ impl Driver {
         let mut ticks = tokio::time::interval(self.settings.tick);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut incoming, mut requests) = (Vec::new(), Vec::new());
+        let mut last_tick = Instant::now();
         while self.stopped.is_none() {
             let mut inputs = Vec::new();
+            let mut is_tick = false;
             if self.log.is_full() {
                 // Back-pressure: accept nothing new until the disk catches up.
                 let written = self.log.written().await;
@@ -210,13 +212,17 @@ impl Driver {
             } else {
                 tokio::select! {
                     biased;
-                    _ = ticks.tick() => inputs.push(Input::Tick),
+                    _ = ticks.tick() => is_tick = true,
                     written = self.log.written() => self.written(written, &mut inputs),
                     Some(read) = self.log_reads.ended() => inputs.push(read),
                     Some(step) = self.snapshots.step() => self.snapshot_step(step, &mut inputs),
                     event = self.state.event() => self.handle_state(event),
                     count = self.incoming.recv_many(&mut incoming, ROUND_LEN_MAX) => if count == 0 { self.stopped = Some(Stopped::Requested) },
                     count = self.requests.recv_many(&mut requests, ROUND_LEN_MAX) => if count == 0 { self.stopped = Some(Stopped::Requested) },
+                }
+                if is_tick && last_tick.elapsed() >= 2 * self.settings.tick {
+                    // This thread was held up. What has arrived meanwhile must be read before anyone is taken for silent.
+                    tokio::task::yield_now().await;
                 }
                 self.drain_queues(&mut incoming, &mut requests);
             }
@@ -231,7 +237,10 @@ impl Driver {
                 self.handle_request(one, &mut inputs);
             }
             self.start_reads(&mut inputs);
-            if inputs.contains(&Input::Tick) {
+            if is_tick {
+                last_tick = Instant::now();
+                // After everything that was received before.
+                inputs.push(Input::Tick);
                 self.hand_over(&mut inputs);
                 self.undecided.expire();
                 self.propose_marker(&mut inputs);

@@ -174,6 +174,11 @@ fn config(rng: &mut ChaCha8Rng, faults: &mut Faults) -> Config {
     if rng.random_bool(0.3) {
         config.sync_ticks = rng.random_range(10..200);
     }
+    if rng.random_bool(0.5) {
+        // Followers soon know how long their leader may be silent, and are often wrong.
+        config.window_ticks = rng.random_range(5..50);
+        config.quick_ticks = rng.random_range(3..config.sync_ticks);
+    }
     config
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::claims::Claims;
 use crate::injected_bug::InjectedBug;
+use crate::patience::Patience;
 use crate::{
     Action, Config, Epoch, InvalidWrite, Link, LogId, LogState, Membership, Message, Payload, Refusal, Request,
     ServerId, Session, Txn, Vote, Write, WriteId, Zxid,
@@ -43,6 +44,10 @@ pub(crate) struct Base {
     pub(crate) round: u64,
     /// Epochs claimed by peers.
     pub(crate) claims: Claims,
+    /// How long to wait for a silent leader.
+    pub(crate) patience: Patience,
+    /// The leader that this server left last as it was silent, and for how long.
+    pub(crate) silent_leader: Option<(ServerId, u32)>,
     /// The last leader named this server as its successor.
     pub(crate) preferred: bool,
     /// Histories of connected voters that were later than this server's own when they accepted its epoch.
@@ -71,6 +76,8 @@ impl Base {
             is_behind: false,
             round: 0,
             claims: Claims::default(),
+            patience: Patience::default(),
+            silent_leader: None,
             preferred: false,
             later: BTreeMap::new(),
             delivered,

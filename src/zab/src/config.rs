@@ -20,6 +20,11 @@ pub struct Config {
     /// Timeout without a heartbeat: a follower leaves its leader, a leader drops a follower or steps down without a
     /// quorum.
     pub sync_ticks: u32,
+    /// The least timeout of a follower whose leader sends its heartbeats on time. Without effect if it is not below
+    /// `sync_ticks`.
+    pub quick_ticks: u32,
+    /// The unit in which a follower remembers how long its leader was silent.
+    pub window_ticks: u32,
     /// Timeout for a leader to become established, and for a follower to synchronise.
     pub init_ticks: u32,
     /// Time to wait for better votes once a quorum agrees.
@@ -64,8 +69,10 @@ impl Config {
             id,
             log,
             founders: BTreeSet::new(),
-            heartbeat_ticks: 5,
+            heartbeat_ticks: 3,
             sync_ticks: 35,
+            quick_ticks: 15,
+            window_ticks: 500,
             init_ticks: 250,
             vote_ticks: 5,
             payload_max: 4 << 20,

@@ -110,16 +110,35 @@ impl Following {
         }
         let ready = matches!(self.stage, Stage::Broadcast(_));
         self.waited_ticks = if ready { 0 } else { self.waited_ticks + 1 };
-        if self.silent_ticks > base.config.sync_ticks || self.waited_ticks > base.config.init_ticks {
+        let limit = if ready {
+            base.patience.tick(&base.config);
+            base.patience.limit(&base.config)
+        } else {
+            base.config.sync_ticks
+        };
+        if self.silent_ticks > limit {
+            base.silent_leader = ready.then_some((self.leader, self.silent_ticks));
+            return Next::StepDown;
+        }
+        if self.waited_ticks > base.config.init_ticks {
             return Next::StepDown;
         }
         Next::Stay
     }
 
+    /// The leader was heard.
+    fn heard(&mut self, base: &mut Base) {
+        let silence = std::mem::take(&mut self.silent_ticks);
+        if matches!(self.stage, Stage::Broadcast(_)) {
+            base.patience.observe(silence, &base.config);
+        }
+    }
+
     /// Transfer progress of the leader counts as a heartbeat.
-    pub(crate) fn progress(&mut self, peer: ServerId, link: Link) {
+    pub(crate) fn progress(&mut self, base: &mut Base, peer: ServerId, link: Link) {
         if peer == self.leader && link == self.link {
-            (self.silent_ticks, self.waited_ticks) = (0, 0);
+            self.heard(base);
+            self.waited_ticks = 0;
         }
     }
 
@@ -128,7 +147,7 @@ impl Following {
         if (stale && !base.config.has_bug(InjectedBug::StaleSessions)) || self.stage == Stage::Connecting {
             return Next::Stale;
         }
-        self.silent_ticks = 0;
+        self.heard(base);
         if matches!(message, ToFollower::Sync { .. }) {
             self.waited_ticks = 0;
         }

@@ -47,6 +47,7 @@ mod log_state;
 mod members;
 mod membership;
 mod message;
+mod patience;
 mod reads;
 mod synchronisation;
 mod txn;

@@ -206,7 +206,7 @@ impl Zab {
             }
             Input::Progress { peer, link } => {
                 match &mut self.phase {
-                    Phase::Following(following) => following.progress(peer, link),
+                    Phase::Following(following) => following.progress(&mut self.base, peer, link),
                     Phase::Leading(leading) => leading.progress(peer, link),
                     Phase::Draining | Phase::Election(_) | Phase::Stopped => {}
                 }

@@ -68,6 +68,8 @@ pub struct Rounds<'a> {
     pub links: &'a dyn Links,
     /// Sets the wall clock of an instance to an offset in seconds from real time.
     pub set_clock: Option<&'a dyn Fn(usize, i64)>,
+    /// How long nothing happens before each fault.
+    pub calm: Duration,
 }
 
 /// The result of all rounds.
@@ -92,6 +94,8 @@ impl Rounds<'_> {
         let mut recoveries = Vec::new();
         for round in 0..rounds {
             until_within(RECOVERY_TIME_MAX, "some writes", || clients.writes() >= WRITES * (round + 1));
+            let since = Instant::now();
+            until_within(self.calm + RECOVERY_TIME_MAX, "a calm before the fault", || since.elapsed() >= self.calm);
             let fault = faults[round % faults.len()];
             recoveries.push((fault, self.run_round(fault, &clients)));
         }

@@ -42,7 +42,7 @@ settings! {
         /// Permits instances on other machines without `tls`: a connection is then identified by its source address alone, so nobody else may
         /// have access to this network.
         pub(crate) trusted_network: bool = false,
-        /// The unit of all timeouts; a leader that sends nothing for 35 ticks is considered failed.
+        /// The unit of all timeouts; a leader is considered lost after 15 ticks without a heartbeat, or up to 35 where heartbeats were late before.
         pub(crate) tick: Duration = Duration(StdDuration::from_millis(20)),
     }
 }
