@@ -45,7 +45,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("protox", &["crossdock-proto"]),
     ("prost", &["crossdock-contract", "crossdock-proto", "crossdock-grpc", "crossdock-cluster", "crossdock-tests"]),
     ("apache-avro", &["crossdock-contract"]),
-    ("jiff", &["crossdock-expression"]),
+    ("jiff", &["crossdock-cli", "crossdock-expression"]),
     ("regex", &["crossdock-expression"]),
     ("quick-xml", &["crossdock-message"]),
     ("granit-parser", &["crossdock-settings"]),

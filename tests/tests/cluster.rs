@@ -200,6 +200,61 @@ fn a_cluster_grows_from_one_to_three_and_shrinks_again() {
 }
 
 #[test]
+fn a_cluster_is_backed_up_restored_and_made_anew_from_a_single_log() {
+    let mut instances = cluster(3);
+    for instance in &mut instances {
+        instance.init(&["--bootstrap"]);
+        instance.start();
+    }
+    let first = leader(&instances);
+    for index in (0..3).filter(|index| *index != first) {
+        until("the others to follow", || instances[index].has_role("following"));
+    }
+    let follower = (first + 1) % 3;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("backup").display().to_string();
+    let (is_success, output) = instances[follower].command(&["cluster", "snapshot", "save", &file]);
+    assert!(is_success && output.contains("saved everything through"), "{output}");
+    let (is_success, output) = instances[follower].command(&["cluster", "snapshot", "save", &file]);
+    assert!(!is_success && output.contains("exists already"), "{output}");
+    let shown = Command::new(crossdock()).args(["cluster", "snapshot", "status", &file]).output().expect("it runs");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let id = instances[first].status().unwrap_or_default()["membership"]["cluster"].clone();
+    let id = id.as_str().expect("an id");
+    assert!(shown.contains("is intact") && shown.contains(id) && shown.contains("voters    1 2 3"), "{shown}");
+    // Nothing is left of it in the folder of the instance.
+    let left = std::fs::read_dir(instances[follower].folder.path().join("data/cluster")).expect("a folder");
+    let left: Vec<_> = left.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    assert!(!left.iter().any(|name| name.contains("backup")), "{left:?}");
+
+    // As another cluster.
+    let members = format!("{{ 1: \"{}\" }}", free_address());
+    let mut restored = Instance::new(1, &members);
+    let (is_success, output) = restored.command(&["cluster", "snapshot", "restore", &file]);
+    assert!(is_success && output.contains("has the id") && !output.contains(id), "{output}");
+    let (is_success, output) = restored.command(&["cluster", "snapshot", "restore", &file]);
+    assert!(!is_success && output.contains("already has a log"), "{output}");
+    restored.start();
+    until("it to lead", || restored.has_role("leading"));
+    assert_eq!(restored.voters(), [1]);
+
+    // Two of three logs are lost.
+    instances.iter_mut().for_each(Instance::kill);
+    let (is_success, output) = instances[follower].command(&["cluster", "force-new"]);
+    assert!(!is_success && output.contains("is missing from then on"), "{output}");
+    let (is_success, output) = instances[follower].command(&["cluster", "force-new", "--confirm-loss"]);
+    assert!(is_success && output.contains("later transactions may be missing"), "{output}");
+    instances.iter_mut().for_each(Instance::start);
+    until("it to lead", || instances[follower].has_role("leading"));
+    assert_eq!(instances[follower].voters(), [follower as u64 + 1]);
+    // The others belong to the old cluster, and are no danger to the new one.
+    let others = [(follower + 1) % 3, (follower + 2) % 3];
+    until("the old voters to go on alone", || others.iter().any(|index| instances[*index].has_role("leading")));
+    assert!(others.iter().all(|index| instances[*index].voters() == [1, 2, 3]));
+    assert_eq!(instances[follower].voters(), [follower as u64 + 1]);
+}
+
+#[test]
 fn invalid_cluster_settings_are_rejected() {
     let check = |cluster: &str| {
         let folder = tempfile::tempdir().expect("a folder");

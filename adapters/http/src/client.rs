@@ -57,19 +57,66 @@ pub async fn send(address: &str, request: &Request<'_>) -> Result<Response, Stri
     }
 }
 
-async fn exchange(address: &str, request: &Request<'_>) -> Result<Response, Box<dyn std::error::Error + Send + Sync>> {
+/// Sends a request to an address, and writes the body of a response with the status 200 to a file. The body of any other
+/// response is in the result. `wait` is the time limit for the head of the response; each part of the body must follow within
+/// [`TIMEOUT`].
+///
+/// # Errors
+/// The address, and why there is no complete response; a part of it may have been written.
+pub async fn download(
+    address: &str,
+    request: &Request<'_>,
+    wait: Duration,
+    to: &mut std::fs::File,
+) -> Result<Response, String> {
+    let downloading = async {
+        let opened = tokio::time::timeout(wait, open(address, request)).await;
+        let (_connection, head, mut body) = opened.map_err(|_| "no response in time")??;
+        if head.status != http::StatusCode::OK {
+            return response(head, body).await;
+        }
+        while let Some(frame) = tokio::time::timeout(TIMEOUT, body.frame()).await.map_err(|_| "the response stalls")? {
+            if let Ok(part) = frame?.into_data() {
+                // A command line does nothing else meanwhile.
+                std::io::Write::write_all(to, &part)?;
+            }
+        }
+        Ok::<_, Failed>(Response { status: head.status.as_u16(), headers: headers(&head), body: String::new() })
+    };
+    downloading.await.map_err(|error| format!("{address}: {error}"))
+}
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// Sends a request, and returns what keeps the connection, the head of the response and its body.
+async fn open(
+    address: &str,
+    request: &Request<'_>,
+) -> Result<(AbortOnDropHandle<hyper::Result<()>>, http::response::Parts, hyper::body::Incoming), Failed> {
     let stream = TokioIo::new(TcpStream::connect(address).await?);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let mut built = http::Request::builder().method(request.method).uri(request.target).header("host", address);
     for (name, value) in &request.headers {
         built = built.header(name, value);
     }
     let request = built.body(Full::new(Bytes::copy_from_slice(request.body.as_bytes())))?;
     let (head, body) = sender.send_request(request).await?.into_parts();
-    let body = Limited::new(body, BODY_LEN_MAX).collect().await?.to_bytes();
+    Ok((connection, head, body))
+}
+
+fn headers(head: &http::response::Parts) -> Vec<(String, String)> {
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value)));
-    let headers = headers.collect();
-    Ok(Response { status: head.status.as_u16(), headers, body: String::from_utf8_lossy(&body).into_owned() })
+    head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect()
+}
+
+async fn response(head: http::response::Parts, body: hyper::body::Incoming) -> Result<Response, Failed> {
+    let body = Limited::new(body, BODY_LEN_MAX).collect().await?.to_bytes();
+    let body = String::from_utf8_lossy(&body).into_owned();
+    Ok(Response { status: head.status.as_u16(), headers: headers(&head), body })
+}
+
+async fn exchange(address: &str, request: &Request<'_>) -> Result<Response, Failed> {
+    let (_connection, head, body) = open(address, request).await?;
+    response(head, body).await
 }

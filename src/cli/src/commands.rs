@@ -2,6 +2,7 @@
 
 mod check;
 mod cluster;
+mod cluster_backup;
 mod cluster_bench;
 mod contract;
 mod convert;

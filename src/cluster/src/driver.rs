@@ -29,17 +29,17 @@ use crate::error::{RequestError, StartError};
 use crate::latency::Latencies;
 use crate::log::{Batch, Log, Written};
 use crate::machines::Machines;
-use crate::request::{ClientRequest, Reply};
+use crate::request::{ClientRequest, Reply, Saved};
 use crate::settings::Settings;
-use crate::state::{self, Entry, Event, State};
+use crate::state::{self, Entry, Event, Purpose, State};
 use crate::status::{Disk, Peer, Status, Stopped};
 use crate::transport::{Incoming, NotQueued, Outbox, Outgoing, Own};
 use crate::wal::{self, Wal};
 
 /// Inputs of one kind that are handled in one round.
 const ROUND_LEN_MAX: usize = 1024;
-/// Bytes of transactions that wait for the state thread: above the first limit, this instance accepts no commands, and
-/// above the second one nothing.
+/// Bytes of transactions that wait for the state thread: above the first limit, this instance accepts no commands until half
+/// of them are applied; above the second one, without those that were committed before it followed, it accepts nothing.
 const BEHIND_BYTES: usize = 64 << 20;
 const BEHIND_BYTES_MAX: usize = 256 << 20;
 
@@ -72,7 +72,11 @@ pub(crate) struct Driver {
     deliveries: Vec<Entry>,
     /// The state thread is far behind.
     is_behind: bool,
+    /// Bytes of its backlog at which nothing more is accepted.
+    backlog_max: usize,
     snapshots: snapshots::Snapshots,
+    /// The file of a backup that is being taken.
+    backup: Option<(PathBuf, Reply<Saved>)>,
     stopped: Option<Stopped>,
     peers: Vec<Peer>,
     /// The membership that is in effect.
@@ -171,7 +175,9 @@ impl Driver {
             delivered: applied,
             deliveries: Vec::new(),
             is_behind: false,
+            backlog_max: BEHIND_BYTES_MAX,
             snapshots: snapshots::Snapshots::new(state_len),
+            backup: None,
             stopped: None,
             peers: Vec::new(),
             membership: None,
@@ -185,11 +191,16 @@ impl Driver {
         Ok((this, watching, latencies))
     }
 
+    /// Lets the state thread apply everything that was delivered, and sends the last replies. Waits for a limited time.
+    pub(crate) async fn end_state(&mut self) {
+        self.apply_delivered();
+        self.state.end().await;
+    }
+
     /// Ends the instance: fails all pending requests and publishes the final status.
     pub(crate) fn finish(mut self, ended: std::io::Result<()>) {
         let stopped = ended.map_or_else(|problem| Stopped::Log(problem.to_string()), |()| Stopped::Requested);
         self.stopped.get_or_insert(stopped);
-        self.apply_delivered();
         self.fail_requests();
         self.publish_status();
     }
@@ -207,8 +218,12 @@ impl Driver {
                 // Back-pressure: accept nothing new until the disk catches up.
                 let written = self.log.written().await;
                 self.written(written, &mut inputs);
-            } else if self.state.backlog() >= BEHIND_BYTES_MAX {
-                ticks.tick().await;
+            } else if self.state.backlog() >= self.backlog_max {
+                // Back-pressure: accept nothing new until the state machines catch up.
+                tokio::select! {
+                    event = self.state.event() => self.handle_state(event),
+                    _ = ticks.tick() => {}
+                }
             } else {
                 tokio::select! {
                     biased;
@@ -243,6 +258,7 @@ impl Driver {
                 inputs.push(Input::Tick);
                 self.hand_over(&mut inputs);
                 self.undecided.expire();
+                self.forget_reads();
                 self.propose_marker(&mut inputs);
             }
             let changes_peers =
@@ -291,9 +307,9 @@ impl Driver {
                 self.log.submit(writes);
             }
             self.apply_delivered();
-            self.answer_reads();
-            self.snapshot();
         }
+        self.answer_reads();
+        self.snapshot();
         self.note_membership();
     }
 
@@ -382,6 +398,8 @@ impl Driver {
                     self.heartbeats.clear();
                     self.leader_lost();
                 } else {
+                    // The history before this is in memory in any case.
+                    self.backlog_max = self.state.backlog().saturating_add(BEHIND_BYTES_MAX);
                     self.undecided.leader_found();
                     self.propose_marker(inputs);
                 }
@@ -471,7 +489,8 @@ impl Driver {
     fn handle_state(&mut self, event: Event) {
         match event {
             Event::Replies(replies) => state::send_all(replies),
-            Event::Frozen(summary, frozen) => self.frozen(summary, frozen),
+            Event::Frozen(summary, frozen, Purpose::Snapshot) => self.frozen(summary, frozen),
+            Event::Frozen(summary, frozen, Purpose::Backup) => self.write_backup(summary, frozen),
             Event::Failed(problem) => {
                 tracing::error!(%problem, "the state cannot be kept; instance stopped for good");
                 self.stopped.get_or_insert(Stopped::State(problem));
@@ -481,7 +500,8 @@ impl Driver {
 
     /// Tells the core whether this instance is too far behind to lead further commands.
     fn note_backlog(&mut self, inputs: &mut Vec<Input>) {
-        let is_behind = self.state.backlog() >= BEHIND_BYTES;
+        let limit = if self.is_behind { BEHIND_BYTES / 2 } else { BEHIND_BYTES };
+        let is_behind = self.state.backlog() >= limit;
         if is_behind != self.is_behind {
             tracing::warn!(is_behind, "the state machine of this instance is slower than the cluster");
             self.is_behind = is_behind;

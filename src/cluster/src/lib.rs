@@ -15,10 +15,12 @@
 //! | `transport`, `wire` | connections to the other instances, and their protocol (`schemas/cluster.proto`) |
 //! | `state` | the state thread: applies what is committed, answers proposers, restores and freezes the state |
 //! | [`StateMachine`], [`Machines`], [`Replica`] | replicated states: their interface, several behind one log, and their users |
+//! | [`backup`] | backups, and clusters that are made from them |
 //! | [`register`] | a small state machine for tests and benchmarks |
 
 mod activity;
 mod address;
+pub mod backup;
 mod driver;
 mod error;
 #[cfg(feature = "fuzzing")]
@@ -44,7 +46,7 @@ pub use address::{Address, InvalidAddress};
 pub use error::{RequestError, StartError};
 pub use latency::{Latencies, Latency};
 pub use machines::{ClientError, MachineId, Machines};
-pub use node::{Client, Node, Proposal, init};
+pub use node::{BackupFile, Client, Node, Proposal, init};
 pub use replica::{Notice, Published, Replica, Subscription};
 pub use settings::{Member, Settings};
 pub use state_machine::{Command, InvalidState, Outbox, StateMachine, View};

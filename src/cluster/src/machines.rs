@@ -4,7 +4,7 @@ mod clients;
 mod messages;
 mod sections;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
@@ -65,6 +65,8 @@ struct Host<M: StateMachine> {
     outbox: Outbox<M::Event>,
     /// The state differs from what is published.
     is_changed: bool,
+    /// Nobody was subscribed when it changed.
+    is_unobserved: bool,
     is_restored: bool,
 }
 
@@ -78,7 +80,9 @@ impl<M: StateMachine> Hosted for Host<M> {
         if self.commands.is_empty() {
             return;
         }
-        self.outbox.begin(self.commands.len(), self.published.is_observed());
+        let is_observed = self.published.is_observed();
+        self.is_unobserved |= !is_observed;
+        self.outbox.begin(self.commands.len(), is_observed);
         self.machine.apply(&self.commands, &mut self.outbox);
         self.is_changed = true;
         self.commands.clear();
@@ -92,6 +96,10 @@ impl<M: StateMachine> Hosted for Host<M> {
             return;
         }
         self.published.set(self.machine.view());
+        if std::mem::take(&mut self.is_unobserved) {
+            // Whoever has subscribed meanwhile may have seen the view before this one.
+            self.published.notify(|| Notice::Missed);
+        }
         if std::mem::take(&mut self.is_restored) {
             self.published.notify(|| Notice::Restored(zxid));
         }
@@ -148,10 +156,16 @@ impl Machines {
             places: Vec::new(),
             outbox: Outbox::new(),
             is_changed: false,
+            is_unobserved: false,
             is_restored: false,
         };
         self.hosted.insert(id.0, Box::new(host));
         published
+    }
+
+    /// Their numbers.
+    pub(crate) fn ids(&self) -> BTreeSet<MachineId> {
+        self.hosted.keys().copied().map(MachineId).collect()
     }
 
     /// Applies committed transactions, each with whether its answer is used on this instance, and replaces `answers`.
@@ -167,6 +181,11 @@ impl Machines {
         for (at, (txn, is_awaited)) in txns.iter().enumerate() {
             let Payload::Command(payload) = &txn.payload else { continue };
             let envelope = Envelope::decode(payload.clone()).map_err(|_| NotApplicable::Undecodable(txn.zxid))?;
+            if envelope.machine == CLUSTER.0 {
+                // These are not numbered.
+                answers[at] = self.change_clients(txn, &envelope.payload)?;
+                continue;
+            }
             if let Some(numbered) = envelope.numbered {
                 let (client, number) = (numbered.client, numbered.number);
                 match self.clients.admit(client, number, txn.time) {
@@ -180,10 +199,6 @@ impl Machines {
                         continue;
                     }
                 }
-            }
-            if envelope.machine == CLUSTER.0 {
-                answers[at] = self.change_clients(txn, &envelope.payload)?;
-                continue;
             }
             let Some(hosted) = self.hosted.get_mut(&envelope.machine) else {
                 return Err(NotApplicable::UnknownMachine { zxid: txn.zxid, machine: envelope.machine });

@@ -1,14 +1,16 @@
 //! An instance of the cluster and its clients.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossdock_zab::{Epoch, LogId, MemberChange, Role, ServerId, Zxid};
+use crossdock_zab::{Epoch, LogId, MemberChange, Refusal, Role, ServerId, Zxid};
 use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -53,6 +55,7 @@ pub fn init(settings: &Settings, founds: bool) -> Result<LogId, wal::Error> {
 /// A running instance.
 pub struct Node {
     client: Client,
+    machines: BTreeSet<MachineId>,
     address: SocketAddr,
     /// Dropping it ends the driver and the connections.
     stop: Option<oneshot::Sender<()>>,
@@ -74,6 +77,7 @@ fn run(
             () = driver.drive() => {}
             _ = stopped => {}
         }
+        driver.end_state().await;
         connections.abort();
         Ok(())
     });
@@ -104,6 +108,7 @@ impl Node {
         listener.set_nonblocking(true).map_err(StartError::Socket)?;
         let (to_driver, incoming) = mpsc::channel(INCOMING_LEN_MAX);
         let (requests, request_queue) = mpsc::channel(REQUESTS_LEN_MAX);
+        let ids = machines.ids();
         let (mut driver, status, latencies) = Driver::open(settings, machines, incoming, request_queue)?;
         let client = Client {
             requests,
@@ -112,7 +117,10 @@ impl Node {
             room: Arc::new(Semaphore::new(ROOM)),
             reserved_room: Arc::new(Semaphore::new(RESERVED_ROOM)),
             origin: driver.origin(),
-            next_request: Arc::default(),
+            // 0 is for markers.
+            next_request: Arc::new(AtomicU64::new(1)),
+            payload_max: settings.zab(LogId(0), false).payload_max,
+            data: settings.data.as_path().into(),
         };
         let (stop, stopped) = oneshot::channel();
         let transport = Transport::new(settings, driver.own(), to_driver);
@@ -121,7 +129,7 @@ impl Node {
             driver.finish(ended);
         });
         let thread = Some(thread.map_err(StartError::Thread)?);
-        Ok(Self { client, address, stop: Some(stop), thread })
+        Ok(Self { client, machines: ids, address, stop: Some(stop), thread })
     }
 
     /// The address where it listens for other instances.
@@ -137,8 +145,12 @@ impl Node {
     }
 
     /// A handle for one of its machines.
+    ///
+    /// # Panics
+    /// The machine is not one of this instance: a command for it would stop all instances.
     #[must_use]
     pub fn replica<M: StateMachine>(&self, published: &Published<M>) -> Replica<M> {
+        assert!(self.machines.contains(&published.id()), "{:?} is not a machine of this instance", published.id());
         Replica::new(self.client(), published.clone())
     }
 
@@ -228,6 +240,31 @@ pub struct Client {
     /// This run of the instance, in its commands.
     origin: u64,
     next_request: Arc<AtomicU64>,
+    /// The length of a command that the cluster refuses in any case is above this.
+    payload_max: usize,
+    /// The data folder.
+    data: Arc<Path>,
+}
+
+/// A backup in a temporary file, which is deleted on drop.
+#[derive(Debug)]
+pub struct BackupFile {
+    path: PathBuf,
+}
+
+impl BackupFile {
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for BackupFile {
+    fn drop(&mut self) {
+        // It may not have been written.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 impl Client {
@@ -240,8 +277,14 @@ impl Client {
         let (mut proposed, mut outcomes) = (Vec::with_capacity(proposals.len()), Vec::with_capacity(proposals.len()));
         for proposal in proposals {
             let Proposal { payload, in_epoch, numbered, is_reserved } = proposal;
+            if payload.len() > self.payload_max {
+                // It must not take the room of others.
+                let (reply, outcome) = Reply::new(None);
+                reply.send(Err(Refusal::TooLong.into()));
+                outcomes.push(outcome);
+                continue;
+            }
             let (room, limit) = if is_reserved { (&self.reserved_room, RESERVED_ROOM) } else { (&self.room, ROOM) };
-            // The cluster refuses a command that is too long; here it only must not wait for ever.
             let bytes = u32::try_from((payload.len() + OVERHEAD_BYTES).min(limit)).unwrap_or(u32::MAX);
             let room = match Arc::clone(room).try_acquire_many_owned(bytes) {
                 Ok(permit) => Some(permit),
@@ -328,6 +371,27 @@ impl Client {
     /// See [`RequestError`]; it can always be called again.
     pub async fn applied(&self, zxid: Zxid) -> Result<(), RequestError> {
         self.request(|reply| ClientRequest::Applied(zxid, reply)).await.map(drop)
+    }
+
+    /// Writes the state of all machines to a file, as a [`backup`](crate::backup): everything that was acknowledged before
+    /// this call, by any instance. Returns the last transaction in it, and its bytes. The content is durable then.
+    ///
+    /// # Errors
+    /// See [`RequestError`]. The inner error says why the file could not be written, or that another backup is being taken.
+    pub async fn save(&self, path: PathBuf) -> Result<Result<(Zxid, u64), String>, RequestError> {
+        self.barrier().await?;
+        self.request(|reply| ClientRequest::Save { path, reply }).await
+    }
+
+    /// Like [`Client::save`], to a temporary file in the data folder.
+    ///
+    /// # Errors
+    /// As [`Client::save`].
+    pub async fn save_temporary(&self) -> Result<Result<BackupFile, String>, RequestError> {
+        // What is left of such a file is deleted at the next start.
+        let number = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let file = BackupFile { path: self.data.join(format!("unfinished-backup-{number}")) };
+        Ok(self.save(file.path.clone()).await?.map(|_| file))
     }
 
     /// Asks this instance to transfer leadership, if it leads.

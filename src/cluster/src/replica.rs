@@ -62,6 +62,10 @@ impl<M: StateMachine> Published<M> {
         Self { id, view: Arc::new(ArcSwap::from_pointee(view)), notices: broadcast::Sender::new(NOTICES_LEN_MAX) }
     }
 
+    pub(crate) fn id(&self) -> MachineId {
+        self.id
+    }
+
     pub(crate) fn set(&self, view: M::View) {
         self.view.store(Arc::new(view));
     }

@@ -1,5 +1,7 @@
 //! Requests of local clients to the driver.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use crossdock_zab::{Epoch, MemberChange, ServerId, Zxid};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -45,7 +47,15 @@ pub(crate) enum ClientRequest {
     /// Wait until a transaction is applied.
     Applied(Zxid, Reply<Zxid>),
     TransferLeadership(Option<ServerId>),
+    /// Write the state to a file, as a backup.
+    Save {
+        path: PathBuf,
+        reply: Reply<Saved>,
+    },
 }
+
+/// The last transaction in a backup, and the bytes of its file; or why it could not be written.
+pub(crate) type Saved = Result<(Zxid, u64), String>;
 
 /// A command to propose.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_zab::{Role, Summary, Txn, Zxid};
@@ -20,10 +20,14 @@ use crate::{thread, wal};
 
 /// Transactions that are applied together, and become visible together.
 const BATCH_LEN_MAX: usize = 1024;
+/// Bytes of transactions that are applied together; a single one may exceed it.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// How long an ending instance waits for the state machines.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bookkeeping bytes of a transaction.
 pub(crate) const TXN_OVERHEAD: usize = 128;
-/// Events that the driver has not received yet, without replies: a snapshot, and the end.
-const EVENTS_LEN_MAX: usize = 2;
+/// Events that the driver has not received yet, without replies: a snapshot, a backup, and the end.
+const EVENTS_LEN_MAX: usize = 3;
 /// Replies up to this number are sent by the state thread itself.
 const OWN_REPLIES_MAX: usize = 4;
 /// Batches of replies that the driver has not sent yet.
@@ -42,13 +46,20 @@ impl Entry {
     }
 }
 
+/// What a captured state is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Snapshot,
+    Backup,
+}
+
 /// Something to do, after everything before it.
 enum Job {
     Apply(Vec<Entry>),
     /// Replace the state by the installed snapshot of this zxid.
     Restore(Zxid),
-    /// Capture the state, for a snapshot.
-    Freeze(Summary),
+    /// Capture the state.
+    Freeze(Summary, Purpose),
     /// Answer these reads: all transactions through this one are applied.
     Answer(Zxid, Vec<Reply<Zxid>>),
     Became(Role),
@@ -63,14 +74,15 @@ pub(crate) type Replies = Vec<(Reply<(Zxid, Bytes)>, Answer)>;
 /// What the thread tells the driver.
 pub(crate) enum Event {
     Replies(Replies),
-    Frozen(Summary, Frozen),
+    Frozen(Summary, Frozen, Purpose),
     /// A transaction cannot be applied, or a snapshot not restored.
     Failed(String),
 }
 
 /// The state thread, as the driver sees it. It ends, after everything submitted, once this is dropped.
 pub(crate) struct State {
-    jobs: mpsc::UnboundedSender<Job>,
+    /// `None` once it ends.
+    jobs: Option<mpsc::UnboundedSender<Job>>,
     events: mpsc::Receiver<Event>,
     replies: mpsc::Receiver<Replies>,
     backlog: Arc<AtomicUsize>,
@@ -105,12 +117,12 @@ impl State {
             applied: Arc::clone(&applied),
         };
         thread::spawn("state", worker.run(queue))?;
-        Ok(Self { jobs, events, replies, backlog, applied })
+        Ok(Self { jobs: Some(jobs), events, replies, backlog, applied })
     }
 
     fn submit(&self, job: Job) {
         // The thread only ends before this if it has reported why.
-        let _ = self.jobs.send(job);
+        let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
     }
 
     pub(crate) fn apply(&self, entries: Vec<Entry>) {
@@ -123,8 +135,8 @@ impl State {
         self.submit(Job::Restore(zxid));
     }
 
-    pub(crate) fn freeze(&self, summary: Summary) {
-        self.submit(Job::Freeze(summary));
+    pub(crate) fn freeze(&self, summary: Summary, purpose: Purpose) {
+        self.submit(Job::Freeze(summary, purpose));
     }
 
     /// Answers reads that need no more than what was submitted.
@@ -149,6 +161,20 @@ impl State {
     /// All transactions through this one are applied and visible.
     pub(crate) fn applied(&self) -> Zxid {
         Zxid::from_u64(self.applied.load(Ordering::Acquire))
+    }
+
+    /// Lets the thread end after everything submitted, and sends its last replies. Waits for a limited time: a state machine
+    /// may be slow.
+    pub(crate) async fn end(&mut self) {
+        self.jobs = None;
+        let last = async {
+            while let Some(replies) = self.replies.recv().await {
+                send_all(replies);
+            }
+        };
+        if tokio::time::timeout(END_TIMEOUT, last).await.is_err() {
+            tracing::warn!("a state machine takes too long; the instance ends without it");
+        }
     }
 
     /// The next event; a failure once the thread has ended. Cancel safe.
@@ -192,25 +218,35 @@ struct Worker {
     applied: Arc<AtomicU64>,
 }
 
+impl Drop for Worker {
+    /// Also if a machine panics.
+    fn drop(&mut self) {
+        self.machines.ended();
+        // Nothing waits for it any more.
+        self.backlog.store(0, Ordering::Relaxed);
+    }
+}
+
 impl Worker {
     async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Job>) {
         let mut jobs = Vec::new();
         while queue.recv_many(&mut jobs, BATCH_LEN_MAX).await > 0 {
             if let Err(problem) = self.execute(jobs.drain(..)) {
                 let _ = self.events.send(Event::Failed(problem)).await;
-                break;
+                return;
             }
         }
-        self.machines.ended();
     }
 
     /// Executes jobs in order; consecutive transactions are applied together.
     fn execute(&mut self, jobs: impl Iterator<Item = Job>) -> Result<(), String> {
         for job in jobs {
             if let Job::Apply(entries) = job {
-                self.add(entries);
-                if self.batch.txns.len() >= BATCH_LEN_MAX {
-                    self.apply()?;
+                for entry in entries {
+                    self.add(entry);
+                    if self.batch.txns.len() >= BATCH_LEN_MAX || self.batch.len >= BATCH_BYTES_MAX {
+                        self.apply()?;
+                    }
                 }
                 continue;
             }
@@ -218,9 +254,9 @@ impl Worker {
             match job {
                 Job::Apply(_) => {}
                 Job::Restore(zxid) => self.restore(zxid)?,
-                Job::Freeze(summary) => {
-                    let frozen = Event::Frozen(summary, self.machines.freeze());
-                    // There is room for one snapshot, and the driver takes only one at a time.
+                Job::Freeze(summary, purpose) => {
+                    let frozen = Event::Frozen(summary, self.machines.freeze(), purpose);
+                    // There is room for one of each purpose, and the driver takes only one at a time.
                     let _ = self.events.try_send(frozen);
                 }
                 Job::Answer(zxid, replies) => {
@@ -234,13 +270,11 @@ impl Worker {
         self.apply()
     }
 
-    fn add(&mut self, entries: Vec<Entry>) {
-        for entry in entries {
-            self.batch.len += entry.len();
-            let at = self.batch.txns.len();
-            self.batch.txns.push((entry.txn, entry.reply.is_some()));
-            self.batch.replies.extend(entry.reply.map(|(begun, reply)| (at, begun, reply)));
-        }
+    fn add(&mut self, entry: Entry) {
+        self.batch.len += entry.len();
+        let at = self.batch.txns.len();
+        self.batch.txns.push((entry.txn, entry.reply.is_some()));
+        self.batch.replies.extend(entry.reply.map(|(begun, reply)| (at, begun, reply)));
     }
 
     fn apply(&mut self) -> Result<(), String> {

@@ -36,15 +36,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crossdock_zab::{Epoch, LogId, LogState, Point, Txn, Write, Zxid};
+use crossdock_zab::{Epoch, LogId, LogState, Point, Summary, Txn, Write, Zxid};
 
 pub use self::reader::Reader;
 pub use self::recovery::Recovered;
 use self::segment::Header;
 pub(crate) use self::segment::random;
 pub use self::snapshot::{
-    Opened, Snapshot, adopt as adopt_snapshot, open as open_snapshot, path_of as snapshot_path, save as save_snapshot,
-    verify as verify_snapshot,
+    Opened, Snapshot, adopt as adopt_snapshot, open as open_snapshot, open_file as open_snapshot_file,
+    path_of as snapshot_path, save as save_snapshot, verify as verify_snapshot, write as write_snapshot,
 };
 pub use self::space::Space;
 use self::space::Spare;
@@ -102,6 +102,9 @@ pub enum Error {
         /// The cluster that owns it.
         cluster: u64,
     },
+    /// A snapshot file is damaged.
+    #[error("{0} is not a snapshot of a cluster, or is damaged")]
+    DamagedSnapshot(PathBuf),
     /// A payload exceeds [`Options::payload_max`].
     #[error("a payload of {0} bytes does not fit into the log")]
     TooLarge(usize),
@@ -245,8 +248,34 @@ impl Wal {
         if !segment::list(folder)?.is_empty() || !snapshot::list(folder)?.is_empty() {
             return Err(Error::Exists(folder.to_owned()));
         }
-        let lock = lock(folder)?;
         let header = Header::first(identity, options.segment_len, founds);
+        Self::create_with(folder, options, header)
+    }
+
+    /// Creates a log whose history ends with a snapshot file. It votes in no cluster: a membership must be appended.
+    ///
+    /// # Errors
+    /// As [`Wal::create`]; [`Error::DamagedSnapshot`].
+    pub fn create_from(
+        folder: &Path,
+        identity: Identity,
+        options: Options,
+        file: &Path,
+    ) -> Result<(Self, Summary), Error> {
+        files::create_folder(folder).map_err(io_error(folder, "cannot be created"))?;
+        if !segment::list(folder)?.is_empty() || !snapshot::list(folder)?.is_empty() {
+            return Err(Error::Exists(folder.to_owned()));
+        }
+        // Without the snapshot, the log would lack its beginning.
+        let summary = snapshot::copy(folder, file)?.ok_or_else(|| Error::DamagedSnapshot(file.to_owned()))?;
+        let mut header = Header::first(identity, options.segment_len, false);
+        let epoch = summary.point.zxid.epoch;
+        header.position = Position { accepted: epoch, current: epoch, last: summary.point, sync: None };
+        Ok((Self::create_with(folder, options, header)?, summary))
+    }
+
+    fn create_with(folder: &Path, options: Options, header: Header) -> Result<Self, Error> {
+        let lock = lock(folder)?;
         let spare = segment::fill(&segment::spare_path(folder), options.segment_len)
             .map_err(io_error(folder, "cannot create a segment"))?;
         let opened = files::open_folder(folder).map_err(io_error(folder, "cannot be opened"))?;

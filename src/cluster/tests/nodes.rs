@@ -1,5 +1,7 @@
 //! Instances in one process, over loopback, with logs on disk.
 
+#[path = "nodes/backup.rs"]
+mod backup;
 #[path = "nodes/catch_up.rs"]
 mod catch_up;
 #[path = "nodes/foreign.rs"]

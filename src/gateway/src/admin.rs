@@ -58,6 +58,7 @@ impl Admin {
                 .route("/api/v1/services", web::get().to(services))
                 .route("/api/v1/cluster", web::get().to(cluster))
                 .route("/api/v1/cluster", web::post().to(change_cluster))
+                .route("/api/v1/cluster/snapshot", web::get().to(save_cluster))
         })
         .workers(1)
         .disable_signals()
@@ -170,6 +171,22 @@ async fn cluster(request: HttpRequest, state: web::Data<AdminState>) -> HttpResp
         (Ok(()), None) => {
             HttpResponse::NotFound().json(serde_json::json!({ "error": "the settings have no `cluster:`" }))
         }
+    }
+}
+
+/// A backup of the state of the cluster.
+async fn save_cluster(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
+    if let Err(refusal) = authorize(&request, &state) {
+        return refusal;
+    }
+    let problem = |status: u16, problem: &str| {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        HttpResponse::build(status).json(serde_json::json!({ "error": problem }))
+    };
+    let Some(cluster) = state.cluster.clone() else { return problem(404, "the settings have no `cluster:`") };
+    match self::cluster::backup(cluster).await {
+        Ok(body) => HttpResponse::Ok().content_type("application/octet-stream").body(body),
+        Err((status, text)) => problem(status, &text),
     }
 }
 

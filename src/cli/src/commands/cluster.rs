@@ -1,11 +1,12 @@
 //! `crossdock cluster`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::cluster_backup::{SnapshotCommand, force_new, snapshot};
 use super::cluster_bench;
 use super::routes::{admin_of, fetch, post};
 use crate::outcome::{Failure, Outcome, on_local_runtime};
@@ -56,6 +57,20 @@ pub(super) enum ClusterCommand {
         #[command(flatten)]
         gateway: Gateway,
     },
+    /// Save the state of the cluster to a file, verify such a file, or make a new cluster from it.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Make this instance a new cluster of one, if a majority of the voters has lost its logs for good.
+    ///
+    /// The instance must not run. What only the lost logs had is missing from then on, although it may have been acknowledged.
+    ForceNew {
+        /// Confirm that acknowledged data may be missing.
+        #[arg(long)]
+        confirm_loss: bool,
+        /// The folder that contains crossdock.yaml.
+        #[arg(long, default_value = "config", value_name = "FOLDER")]
+        config: PathBuf,
+    },
     /// Measure the write performance of a cluster on the disk of this machine, with all instances in this process.
     Bench(cluster_bench::Bench),
     /// Show the role and progress of a running instance.
@@ -76,10 +91,10 @@ pub(super) enum ClusterCommand {
 pub(super) struct Gateway {
     /// The address of the admin listener. Defaults to the one in the settings.
     #[arg(long, value_name = "HOST:PORT")]
-    admin: Option<String>,
+    pub(super) admin: Option<String>,
     /// The folder that contains crossdock.yaml.
     #[arg(long, default_value = "config", value_name = "FOLDER")]
-    config: PathBuf,
+    pub(super) config: PathBuf,
 }
 
 pub(super) fn cluster(command: ClusterCommand) -> Outcome {
@@ -94,6 +109,8 @@ pub(super) fn cluster(command: ClusterCommand) -> Outcome {
         ClusterCommand::Transfer { id, gateway } => {
             request(gateway, &json!({ "transfer": id }), "the instance no longer leads")
         }
+        ClusterCommand::Snapshot(command) => snapshot(command),
+        ClusterCommand::ForceNew { confirm_loss, config } => force_new(&config, confirm_loss),
         ClusterCommand::Bench(bench) => cluster_bench::bench(&bench),
         ClusterCommand::Status { gateway: Gateway { admin, config }, watch, json } => {
             let (address, token) = admin_of(admin, &config)?;
@@ -128,13 +145,18 @@ fn request(gateway: Gateway, body: &Value, done: &str) -> Outcome {
     })?
 }
 
-fn init(folder: &std::path::Path, bootstrap: bool) -> Outcome {
+/// The cluster settings in a folder.
+pub(super) fn settings_in(folder: &Path) -> Result<crossdock_cluster::Settings, Failure> {
     let config = read_folder(folder, &adapters()).map_err(|problem| {
         eprintln!("{}", problem.to_string().trim_end());
         Failure::Failed
     })?;
     let no_cluster = || Failure::Error("the settings must have `cluster:`".into());
-    let settings = config.cluster.ok_or_else(no_cluster)?;
+    config.cluster.ok_or_else(no_cluster)
+}
+
+fn init(folder: &Path, bootstrap: bool) -> Outcome {
+    let settings = settings_in(folder)?;
     let is_founder = settings.members.get(&settings.id).is_some_and(|member| member.votes);
     if bootstrap && !is_founder {
         let problem = "`--bootstrap` is for `members`, and this instance is an observer: run `crossdock cluster init`";

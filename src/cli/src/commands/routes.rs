@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::adapters;
 use crossdock_gateway::read_folder;
-use crossdock_http::client::{Request, send};
+use crossdock_http::client::{Request, Response, send};
+
+/// How long a large response may take to begin.
+const DOWNLOAD_WAIT: Duration = Duration::from_secs(600);
 
 /// The address and token of the admin listener.
 pub(super) fn admin_of(named: Option<String>, folder: &Path) -> Result<(String, Option<String>), Failure> {
@@ -34,6 +38,22 @@ pub(super) async fn post(address: &str, token: Option<&str>, target: &str, body:
     exchange(address, token, "POST", target, body).await
 }
 
+/// Requests something large from the admin listener, and writes it to a file.
+///
+/// # Errors
+/// As [`fetch`].
+pub(super) async fn download(
+    address: &str,
+    token: Option<&str>,
+    target: &str,
+    to: &mut std::fs::File,
+) -> Result<(), Failure> {
+    let headers = token.map(|token| ("authorization".to_owned(), format!("Bearer {token}"))).into_iter().collect();
+    let request = Request { method: "GET", target, headers, body: "" };
+    let response = crossdock_http::client::download(address, &request, DOWNLOAD_WAIT, to).await;
+    checked(response).map(drop)
+}
+
 async fn exchange(
     address: &str,
     token: Option<&str>,
@@ -45,7 +65,12 @@ async fn exchange(
     let content_type = (!body.is_empty()).then(|| ("content-type".to_owned(), "application/json".to_owned()));
     let headers = authorization.into_iter().chain(content_type).collect();
     let request = Request { method, target, headers, body };
-    let response = send(address, &request).await.map_err(|problem| {
+    checked(send(address, &request).await).map(|response| response.body)
+}
+
+/// The response, if its status is 200.
+fn checked(response: Result<Response, String>) -> Result<Response, Failure> {
+    let response = response.map_err(|problem| {
         eprintln!("failed to reach the gateway: {problem}");
         Failure::Failed
     })?;
@@ -57,7 +82,7 @@ async fn exchange(
         }
         return Err(Failure::Failed);
     }
-    Ok(response.body)
+    Ok(response)
 }
 
 pub(super) fn routes(admin: Option<String>, folder: &Path, json: bool) -> Outcome {

@@ -9,6 +9,9 @@ use super::Driver;
 use crate::error::RequestError;
 use crate::request::{ClientRequest, Proposed, Reply};
 
+/// Reads that may wait until a transaction is applied.
+const READS_MAX: usize = 100_000;
+
 /// Who waits for a transaction.
 #[derive(Debug)]
 pub(super) enum Waiting {
@@ -47,7 +50,11 @@ impl Driver {
                 inputs.push(Input::ChangeMembers { request, change });
             }
             ClientRequest::Barrier(reply) => self.barriers.push(reply),
+            ClientRequest::Applied(_, reply) if self.ready_reads.len() >= READS_MAX => {
+                reply.send(Err(Refusal::Busy.into()));
+            }
             ClientRequest::Applied(zxid, reply) => self.ready_reads.push((zxid, vec![reply])),
+            ClientRequest::Save { path, reply } => self.take_backup(path, reply),
             ClientRequest::TransferLeadership(to) => inputs.push(Input::TransferLeadership(to)),
         }
     }
@@ -96,6 +103,11 @@ impl Driver {
         for (zxid, replies) in self.ready_reads.extract_if(.., |(zxid, _)| *zxid <= delivered) {
             self.state.answer(zxid, replies);
         }
+    }
+
+    /// Forgets reads that nobody waits for.
+    pub(super) fn forget_reads(&mut self) {
+        self.ready_reads.retain(|(_, replies)| replies.iter().any(|reply| !reply.is_closed()));
     }
 
     /// Ends what waits for the leader, which is lost. What happened to commands turns out later.

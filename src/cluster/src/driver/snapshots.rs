@@ -1,5 +1,6 @@
 //! Snapshots: taken here, and received from a leader.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossdock_zab::{Blob, Input, Summary, Zxid};
@@ -7,12 +8,13 @@ use tokio::sync::mpsc;
 
 use super::Driver;
 use crate::machines::Frozen;
-use crate::state::TXN_OVERHEAD;
+use crate::request::{Reply, Saved};
+use crate::state::{Purpose, TXN_OVERHEAD};
 use crate::status::Stopped;
 use crate::wal::{self, Wal};
 
 /// The scheduling priority of the thread that saves: requests come first.
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 5;
 
 /// A step that has ended on another thread.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +83,7 @@ impl Driver {
             && let Some(summary) = self.zab.log_state().history().summary_at(self.delivered)
         {
             self.apply_delivered();
-            self.state.freeze(summary);
+            self.state.freeze(summary, Purpose::Snapshot);
             (self.snapshots.since, self.snapshots.is_running) = ((0, 0), true);
         }
         // A snapshot may only cover what is durable in this log; a commit may so far be durable elsewhere only.
@@ -115,6 +117,33 @@ impl Driver {
         if let Err(problem) = writing {
             // Dropping the closure sends the report.
             tracing::warn!(%problem, "failed to save a snapshot; the log keeps everything");
+        }
+    }
+
+    /// Captures the state for a backup; only one is taken at a time.
+    pub(super) fn take_backup(&mut self, path: PathBuf, reply: Reply<Saved>) {
+        let Some(summary) = self.zab.log_state().history().summary_at(self.delivered) else {
+            return reply.send(Ok(Err("the instance is restoring a snapshot".to_owned())));
+        };
+        if self.backup.is_some() {
+            return reply.send(Ok(Err("another backup is being taken".to_owned())));
+        }
+        self.apply_delivered();
+        self.state.freeze(summary, Purpose::Backup);
+        self.backup = Some((path, reply));
+    }
+
+    /// Writes a backup on its own thread.
+    pub(super) fn write_backup(&mut self, summary: Summary, frozen: Frozen) {
+        let Some((path, reply)) = self.backup.take() else { return };
+        let writing = std::thread::Builder::new().name("backup".to_owned()).spawn(move || {
+            let _ = rustix::process::setpriority_process(None, NICENESS);
+            let written = wal::write_snapshot(&path, &summary, |to| frozen.write_to(to));
+            reply.send(Ok(written.map(|len| (summary.point.zxid, len)).map_err(|problem| problem.to_string())));
+        });
+        if let Err(problem) = writing {
+            // Dropping the closure tells the client.
+            tracing::warn!(%problem, "failed to write a backup");
         }
     }
 

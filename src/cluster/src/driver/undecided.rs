@@ -16,6 +16,9 @@ use crate::machines::CLUSTER;
 use crate::request::Reply;
 use crate::wire::Envelope;
 
+/// The request of markers, which no command has.
+const MARKER: u64 = 0;
+
 /// A command without an outcome.
 struct Command {
     begun: Instant,
@@ -70,7 +73,7 @@ impl Undecided {
         if !std::mem::take(&mut self.is_marker_due) || self.commands.is_empty() {
             return None;
         }
-        let marker = Envelope { machine: CLUSTER.0, origin: self.origin, ..Envelope::default() };
+        let marker = Envelope { machine: CLUSTER.0, origin: self.origin, request: MARKER, ..Envelope::default() };
         Some(marker.encode_to_vec().into())
     }
 
@@ -82,6 +85,7 @@ impl Undecided {
         let Payload::Command(payload) = payload else { return None };
         // The state thread reports what cannot be decoded.
         let envelope = Envelope::decode(payload.clone()).ok().filter(|envelope| envelope.origin == self.origin)?;
+        // A marker, perhaps of an earlier leadership, has the request 0, and no command does.
         self.commands.remove(&envelope.request).map(|command| (command.begun, command.reply))
     }
 
@@ -99,5 +103,43 @@ impl Undecided {
         for (_, command) in self.commands.extract_if(.., |_, command| is_over(command)) {
             command.reply.send(Err(RequestError::Unknown));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payload(machine: u32, origin: u64, request: u64) -> Payload {
+        Payload::Command(Envelope { machine, origin, request, ..Envelope::default() }.encode_to_vec().into())
+    }
+
+    #[test]
+    fn a_command_is_recognised_by_its_run_and_number_and_no_marker_is_one() {
+        let mut undecided = Undecided::new(7, Duration::from_secs(10));
+        let (reply, _outcome) = Reply::new(None);
+        undecided.add(1, Instant::now(), reply);
+        undecided.leader_found();
+        let marker = undecided.take_marker().expect("it is due");
+        assert!(undecided.take(&Payload::Command(marker)).is_none());
+        assert!(undecided.take(&payload(1, 8, 1)).is_none(), "of another run");
+        assert!(undecided.take(&payload(1, 7, 2)).is_none(), "another command");
+        assert!(undecided.take(&payload(1, 7, 1)).is_some());
+        assert!(undecided.take(&payload(1, 7, 1)).is_none(), "once");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_or_takes_too_long_is_given_up() {
+        let mut undecided = Undecided::new(7, Duration::ZERO);
+        let (reply, mut outcome) = Reply::new(None);
+        undecided.add(1, Instant::now(), reply);
+        undecided.expire();
+        assert_eq!((outcome.try_recv(), undecided.len()), (Ok(Err(RequestError::Unknown)), 0));
+        let mut undecided = Undecided::new(7, Duration::from_secs(10));
+        let (reply, outcome) = Reply::new(None);
+        undecided.add(1, Instant::now(), reply);
+        drop(outcome);
+        undecided.expire();
+        assert_eq!(undecided.len(), 0);
     }
 }

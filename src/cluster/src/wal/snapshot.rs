@@ -53,14 +53,17 @@ impl Snapshot {
     /// # Errors
     /// [`Error::Io`].
     pub fn open(&self) -> Result<Option<Opened>, Error> {
-        self.open_file().map_err(io_error(&self.path, "cannot be read"))
+        let opened = Opened::of(&self.path).map_err(io_error(&self.path, "cannot be read"))?;
+        Ok(opened.filter(|opened| opened.summary.point.zxid == self.zxid))
     }
+}
 
-    fn open_file(&self) -> io::Result<Option<Opened>> {
-        let mut file = File::open(&self.path)?;
+impl Opened {
+    /// Opens a snapshot file, and verifies its checksum; `None` if it is damaged.
+    fn of(path: &Path) -> io::Result<Option<Self>> {
+        let mut file = File::open(path)?;
         let mut header = [0; HEADER];
-        if !is_filled(&mut file, &mut header)? || header[..SUM_AT] != MAGIC || u64_at(&header, 12) != self.zxid.to_u64()
-        {
+        if !is_filled(&mut file, &mut header)? || header[..SUM_AT] != MAGIC {
             return Ok(None);
         }
         let membership_len = u32_at(&header, 36) as usize;
@@ -85,9 +88,10 @@ impl Snapshot {
             return Ok(None);
         };
         file.seek(SeekFrom::Start((HEADER + membership_len) as u64))?;
-        let point = Point { zxid: self.zxid, time: u64_at(&header, 20), hash: u64_at(&header, 28) };
+        let point =
+            Point { zxid: Zxid::from_u64(u64_at(&header, 12)), time: u64_at(&header, 20), hash: u64_at(&header, 28) };
         let summary = Summary { point, membership: Some(membership) };
-        Ok(Some(Opened { summary, state: BufReader::with_capacity(PIECE_LEN, file), state_len }))
+        Ok(Some(Self { summary, state: BufReader::with_capacity(PIECE_LEN, file), state_len }))
     }
 }
 
@@ -118,6 +122,14 @@ pub(super) fn list(folder: &Path) -> Result<Vec<Snapshot>, Error> {
 #[must_use]
 pub fn path_of(folder: &Path, zxid: Zxid) -> PathBuf {
     folder.join(format!("snapshot-{:016x}", zxid.to_u64()))
+}
+
+/// Opens a snapshot file of any name; `None` if it is damaged.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn open_file(path: &Path) -> Result<Option<Opened>, Error> {
+    Opened::of(path).map_err(io_error(path, "cannot be read"))
 }
 
 /// Opens the snapshot of all transactions through `zxid`; `None` if it is damaged.
@@ -218,20 +230,41 @@ pub fn save(
     write_state: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<u64, Error> {
     let zxid = summary.point.zxid;
-    let path = path_of(folder, zxid);
     let unfinished = folder.join(format!("unfinished-{:016x}", zxid.to_u64()));
-    let written = Writer::create(&unfinished, summary).and_then(|mut writer| {
+    let len = write(&unfinished, summary, write_state)?;
+    adopt(folder, zxid, &unfinished)?;
+    Ok(len)
+}
+
+/// Writes a snapshot to a file, and returns its length in bytes. The content is durable when this returns, its name is not.
+/// The file is deleted if that fails.
+///
+/// # Errors
+/// [`Error::Io`], also of `write_state`.
+pub fn write(
+    path: &Path,
+    summary: &Summary,
+    write_state: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<u64, Error> {
+    let written = Writer::create(path, summary).and_then(|mut writer| {
         write_state(&mut writer)?;
         writer.finish()
     });
     if written.is_err() {
         // Do not leave a partial file on a full disk.
-        let _ = files::remove(&unfinished);
+        let _ = files::remove(path);
     }
-    let len = written.map_err(io_error(&unfinished, "cannot be written"))?;
-    files::rename(&unfinished, &path).map_err(io_error(&path, "cannot be created"))?;
-    sync_folder(folder)?;
-    Ok(len)
+    written.map_err(io_error(path, "cannot be written"))
+}
+
+/// Copies a snapshot file into the folder of a log, and returns its summary; `None` if it is damaged.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn copy(folder: &Path, file: &Path) -> Result<Option<Summary>, Error> {
+    let Some(mut opened) = open_file(file)? else { return Ok(None) };
+    save(folder, &opened.summary, |to| io::copy(&mut opened.state, to).map(drop))?;
+    Ok(Some(opened.summary))
 }
 
 /// Deletes partial snapshots that a crash has left.

@@ -81,6 +81,10 @@ async fn a_follower_that_needs_a_snapshot_catches_up_while_others_write() {
     // More transactions than are kept in memory.
     let load = Load::start(&client, 128, 10);
     load.until(14_000).await;
+    let saved = client.status().activity.snapshots.saved;
+    // The second one from here on begins after that.
+    let again = client.until(|status| status.activity.snapshots.saved >= saved + 2);
+    tokio::time::timeout(Duration::from_secs(60), again).await.expect("in time").expect("it runs");
     load.end().await;
     let epoch = client.status().role;
     let load = Load::start(&client, 64, 1_000);

@@ -178,7 +178,10 @@ impl StateMachine for Gated {
     type View = Nothing;
     type Event = ();
 
-    fn apply(&mut self, _: &[Committed], _: &mut Outbox<()>) {
+    fn apply(&mut self, commands: &[Committed], outbox: &mut Outbox<()>) {
+        for _ in commands {
+            outbox.event(());
+        }
         let is_closed = self.0.is_closed.lock().expect("no panic");
         drop(self.0.opened.wait_while(is_closed, |is_closed| *is_closed).expect("no panic"));
     }
@@ -237,12 +240,12 @@ async fn a_machine_that_is_slow_ends_no_leadership_and_refuses_further_commands(
     // What is reserved is accepted; its answer waits.
     let reserved = leader.propose_as(Proposal::new(Bytes::from_static(b"keep-alive")).reserved());
     assert!(tokio::time::timeout(Duration::from_millis(300), reserved).await.is_err(), "it is not applied yet");
-    let last = leader.status().last;
     assert_eq!(leader.status().role, role, "the epoch is unchanged");
     gate.set(false);
     let done = async {
         while let Some(one) = waiting.join_next().await {
-            assert!(one.expect("no panic").is_ok_and(|zxid: Zxid| zxid <= last));
+            let outcome = one.expect("no panic");
+            assert!(matches!(outcome, Ok(_) | Err(RequestError::Refused(Refusal::Busy))), "{outcome:?}");
         }
         leader.propose(payload.clone()).await
     };
@@ -268,4 +271,66 @@ async fn a_batch_larger_than_the_room_is_proposed_in_order() {
     append(&client, "list", "after").await;
     assert_eq!(read(&client, "list").await, "after\n");
     cluster.nodes[0].take().expect("it runs").stop();
+}
+
+#[tokio::test]
+async fn a_subscriber_that_comes_while_a_batch_is_applied_learns_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let gate = Arc::<Gate>::default();
+    let mut machines = Machines::new();
+    let published = machines.add(GATED, Gated(Arc::clone(&gate)));
+    let node = Node::start(&alone(folder.path()), machines).expect("it starts");
+    let client = node.replica(&published);
+    has_leader(&client).await;
+    gate.set(true);
+    let proposed = tokio::spawn({
+        let client = client.clone();
+        async move { client.propose(Bytes::new()).await }
+    });
+    let waiting = client.until(|status| status.activity.backlog_bytes > 0);
+    tokio::time::timeout(PATIENCE, waiting).await.expect("in time").expect("it runs");
+    let mut subscription = client.subscribe();
+    gate.set(false);
+    proposed.await.expect("no panic").expect("done");
+    // It may have come just before the batch.
+    let learned = async { while !matches!(subscription.next().await, Notice::Missed | Notice::Events(..)) {} };
+    tokio::time::timeout(PATIENCE, learned).await.expect("in time");
+}
+
+#[tokio::test]
+async fn an_instance_whose_machine_panics_stops_and_tells_subscribers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let gate = Arc::<Gate>::default();
+    let mut machines = Machines::new();
+    let published = machines.add(GATED, Gated(Arc::clone(&gate)));
+    let node = Node::start(&alone(folder.path()), machines).expect("it starts");
+    let client = node.replica(&published);
+    has_leader(&client).await;
+    let mut subscription = client.subscribe();
+    // The machine finds its lock poisoned.
+    let poisoned = Arc::clone(&gate);
+    let poisoning = std::thread::spawn(move || {
+        let _held = poisoned.is_closed.lock().expect("not yet");
+        panic!("on purpose");
+    });
+    assert!(poisoning.join().is_err());
+    assert_eq!(client.propose(Bytes::new()).await, Err(RequestError::Ended));
+    let stopped = client.until(|status| status.stopped.is_some());
+    let stopped = tokio::time::timeout(PATIENCE, stopped).await.expect("in time").expect("it runs").stopped;
+    assert!(matches!(&stopped, Some(Stopped::State(_))), "{stopped:?}");
+    let ended = async { while !matches!(subscription.next().await, Notice::Ended) {} };
+    tokio::time::timeout(PATIENCE, ended).await.expect("in time");
+}
+
+#[tokio::test]
+async fn reads_that_nobody_waits_for_are_forgotten() {
+    let cluster = Cluster::start(1, 0, |_| {});
+    let client = cluster.client(cluster.leader().await);
+    let later = Zxid::new(crossdock_zab::Epoch(9), 1);
+    for _ in 0..100 {
+        let read = tokio::time::timeout(Duration::from_millis(1), client.read_at(later)).await;
+        assert!(read.is_err(), "it is not applied");
+    }
+    let forgotten = client.until(|status| status.activity.requests == 0);
+    tokio::time::timeout(PATIENCE, forgotten).await.expect("in time").expect("it runs");
 }

@@ -1,10 +1,15 @@
 //! The state of the cluster as JSON and metrics, and requests of operators to it.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::time::Duration;
 
+use actix_web::body::SizedStream;
+use actix_web::web::Bytes;
 use crossdock_cluster::{Activity, Client, Disk, Latency, Peer, RequestError, Status, Stopped};
 use crossdock_zab::{LogId, MemberChange, Membership, Refusal, Role, ServerId};
+use futures_util::Stream;
 use serde_json::{Value, json};
 
 use super::families::{Buckets, Families, NONE};
@@ -84,6 +89,8 @@ fn membership_json(membership: &Membership) -> Value {
     })
 }
 
+/// How long an operator waits until a backup is written.
+const BACKUP_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long an operator waits for the cluster.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -162,6 +169,32 @@ async fn transfer(cluster: &Client, to: Option<ServerId>) -> Result<Value, (u16,
     cluster.transfer_leadership(to).await.map_err(ended)?;
     cluster.until(|status| status.role != Role::Leading(epoch)).await.map_err(ended)?;
     Ok(json!({}))
+}
+
+/// Bytes of a backup that are read at once.
+const PIECE_LEN: usize = 256 << 10;
+
+/// A backup, as the body of a response.
+pub(super) async fn backup(
+    cluster: Client,
+) -> Result<SizedStream<impl Stream<Item = io::Result<Bytes>>>, (u16, String)> {
+    let taken = tokio::time::timeout(BACKUP_TIMEOUT, cluster.save_temporary()).await;
+    let taken = taken.map_err(|_| (504, "the cluster has not answered in time".to_owned()))?;
+    let saved = taken.map_err(|error| (503, error.to_string()))?.map_err(|problem| (500, problem))?;
+    let opened = File::open(saved.path()).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let (len, file) = opened.map_err(|error| (500, error.to_string()))?;
+    // The file is deleted once the response has ended.
+    let pieces = futures_util::stream::try_unfold((file, saved), |(mut file, saved)| async move {
+        let read = tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; PIECE_LEN];
+            let len = file.read(&mut piece)?;
+            piece.truncate(len);
+            Ok::<_, io::Error>((piece, file))
+        });
+        let (piece, file) = read.await.map_err(io::Error::other)??;
+        Ok(Some((Bytes::from(piece), (file, saved))).filter(|(piece, _)| !piece.is_empty()))
+    });
+    Ok(SizedStream::new(len, pieces))
 }
 
 fn peer_json(peer: &Peer) -> Value {
