@@ -9,6 +9,7 @@ mod observe;
 mod requests;
 mod snapshots;
 mod undecided;
+mod versions;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -75,6 +76,7 @@ pub(crate) struct Driver {
     /// Bytes of its backlog at which nothing more is accepted.
     backlog_max: usize,
     snapshots: snapshots::Snapshots,
+    versions: versions::Versions,
     /// The file of a backup that is being taken.
     backup: Option<(PathBuf, Reply<Saved>)>,
     stopped: Option<Stopped>,
@@ -122,7 +124,8 @@ impl Driver {
             }
             Err(problem) => return Err(problem.into()),
         };
-        let own = Own { log: log.id(), cluster: Arc::default() };
+        let versions = versions::Versions::new(machines.versions_max());
+        let own = Own { log: log.id(), cluster: Arc::default(), machines: Arc::new(machines.versions_max()) };
         let (applied, state_len) =
             snapshot.as_ref().map_or((Zxid::ZERO, 0), |opened| (opened.summary.point.zxid, opened.state_len));
         log.space().set_sizes(settings.log.segment_len, state_len);
@@ -177,6 +180,7 @@ impl Driver {
             is_behind: false,
             backlog_max: BEHIND_BYTES_MAX,
             snapshots: snapshots::Snapshots::new(state_len),
+            versions,
             backup: None,
             stopped: None,
             peers: Vec::new(),
@@ -259,6 +263,7 @@ impl Driver {
                 self.hand_over(&mut inputs);
                 self.undecided.expire();
                 self.forget_reads();
+                self.raise_versions(&mut inputs);
                 self.propose_marker(&mut inputs);
             }
             let changes_peers =
@@ -315,7 +320,8 @@ impl Driver {
 
     fn receive(&mut self, one: Incoming, inputs: &mut Vec<Input>) {
         match one {
-            Incoming::Up { peer, link, log, outbox } => {
+            Incoming::Up { peer, link, log, machines, outbox } => {
+                self.versions.connected(peer, machines);
                 // Dropping its queue ends the earlier connection.
                 self.links.retain(|_, (other, _)| *other != peer);
                 self.links.insert(link, (peer, outbox));
@@ -393,6 +399,7 @@ impl Driver {
                 tracing::info!(?role, "cluster role changed");
                 self.apply_delivered();
                 self.state.became(role);
+                self.versions.forget_proposed();
                 if role == Role::Looking {
                     self.log_reads.clear();
                     self.heartbeats.clear();
@@ -474,6 +481,7 @@ impl Driver {
                 self.undecided.fail(RequestError::Lost);
                 None
             }
+            Some(Waiting::Version) => None,
             None => self.undecided.take(&txn.payload),
         };
         self.deliveries.push(Entry { txn, reply });

@@ -1,30 +1,31 @@
 //! The state machines of an instance: several behind one log, in one snapshot.
 
-mod clients;
+mod cluster_state;
 mod messages;
 mod sections;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use bytes::Bytes;
 use crossdock_zab::{Payload, Role, Txn, Zxid};
 use prost::Message as _;
 
-pub use self::clients::ClientError;
-use self::clients::{Admission, Clients};
+pub use self::cluster_state::ClientError;
+use self::cluster_state::{Admission, ClusterState};
 pub(crate) use self::messages::{read_message, write_message};
 use self::sections::{SectionReader, SectionWriter};
 use crate::replica::{Notice, Published};
 use crate::state_machine::{Command, InvalidState, Outbox, StateMachine, View};
-use crate::wire::{ClientChange, Envelope};
+use crate::wire::{ClusterChange, Envelope};
 
 /// The number of a machine, in commands and snapshots. It is never used for another machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MachineId(pub u32);
 
-/// The machine of the cluster itself: its clients.
+/// The machine of the cluster itself: its clients, and the versions of the others.
 pub(crate) const CLUSTER: MachineId = MachineId(0);
 
 /// Why a committed command cannot be applied.
@@ -36,6 +37,19 @@ pub(crate) enum NotApplicable {
     UnknownMachine { zxid: Zxid, machine: u32 },
     #[error("transaction {0} cannot be decoded: use the release that wrote it")]
     Undecodable(Zxid),
+    #[error(transparent)]
+    Version(#[from] TooNew),
+}
+
+/// A machine is used in a version that this release does not understand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the cluster uses version {version} of machine {machine}, and this release understands {max}: use a later release"
+)]
+pub(crate) struct TooNew {
+    machine: u32,
+    version: u32,
+    max: u32,
 }
 
 /// What the proposer of a command gets.
@@ -46,7 +60,13 @@ trait Hosted: Send {
     /// Adds a command to the next batch; the place of its answer.
     fn add(&mut self, place: usize, command: Command);
     /// Applies the batch, if there is one, and passes the answers to their places.
-    fn apply(&mut self, answer: &mut dyn FnMut(usize, Bytes));
+    fn apply(&mut self, version: u32, answer: &mut dyn FnMut(usize, Bytes));
+    /// The highest version that it understands.
+    fn version_max(&self) -> u32;
+    /// The version in effect, as it changes.
+    fn version(&self) -> Arc<AtomicU32>;
+    /// Makes the version in effect visible.
+    fn set_version(&self, version: u32);
     /// Makes the state and its events visible.
     fn publish(&mut self, zxid: Zxid);
     fn view(&self) -> Arc<dyn View>;
@@ -76,13 +96,25 @@ impl<M: StateMachine> Hosted for Host<M> {
         self.commands.push(command);
     }
 
-    fn apply(&mut self, answer: &mut dyn FnMut(usize, Bytes)) {
+    fn version_max(&self) -> u32 {
+        self.machine.version()
+    }
+
+    fn version(&self) -> Arc<AtomicU32> {
+        self.published.version()
+    }
+
+    fn set_version(&self, version: u32) {
+        self.published.set_version(version);
+    }
+
+    fn apply(&mut self, version: u32, answer: &mut dyn FnMut(usize, Bytes)) {
         if self.commands.is_empty() {
             return;
         }
         let is_observed = self.published.is_observed();
         self.is_unobserved |= !is_observed;
-        self.outbox.begin(self.commands.len(), is_observed);
+        self.outbox.begin(self.commands.len(), is_observed, version);
         self.machine.apply(&self.commands, &mut self.outbox);
         self.is_changed = true;
         self.commands.clear();
@@ -132,7 +164,7 @@ impl<M: StateMachine> Hosted for Host<M> {
 #[derive(Default)]
 pub struct Machines {
     hosted: BTreeMap<u32, Box<dyn Hosted>>,
-    clients: Clients,
+    own: ClusterState,
 }
 
 impl Machines {
@@ -163,11 +195,6 @@ impl Machines {
         published
     }
 
-    /// Their numbers.
-    pub(crate) fn ids(&self) -> BTreeSet<MachineId> {
-        self.hosted.keys().copied().map(MachineId).collect()
-    }
-
     /// Applies committed transactions, each with whether its answer is used on this instance, and replaces `answers`.
     /// Nothing is visible before it is [published](Self::publish).
     ///
@@ -183,12 +210,19 @@ impl Machines {
             let envelope = Envelope::decode(payload.clone()).map_err(|_| NotApplicable::Undecodable(txn.zxid))?;
             if envelope.machine == CLUSTER.0 {
                 // These are not numbered.
-                answers[at] = self.change_clients(txn, &envelope.payload)?;
+                let change =
+                    ClusterChange::decode(envelope.payload).map_err(|_| NotApplicable::Undecodable(txn.zxid))?;
+                if let Some(raised) = change.raised {
+                    // A batch has one version.
+                    self.apply_batches(txns, answers);
+                    self.raise_version(raised.machine, raised.version)?;
+                }
+                answers[at] = self.change_clients(txn, &change);
                 continue;
             }
             if let Some(numbered) = envelope.numbered {
                 let (client, number) = (numbered.client, numbered.number);
-                match self.clients.admit(client, number, txn.time) {
+                match self.own.admit(client, number, txn.time) {
                     Admission::Execute => executed.push((at, client)),
                     Admission::Repeated => {
                         repeated.push((at, client, number));
@@ -207,31 +241,61 @@ impl Machines {
             let command = Command { zxid: txn.zxid, time: txn.time, payload: envelope.payload, is_awaited };
             hosted.add(at, command);
         }
-        for hosted in self.hosted.values_mut() {
-            hosted.apply(&mut |at, answer| answers[at] = Ok((txns[at].0.zxid, answer)));
-        }
+        self.apply_batches(txns, answers);
         for (at, client) in executed {
             if let Ok((zxid, answer)) = &answers[at] {
-                self.clients.record(client, *zxid, answer);
+                self.own.record(client, *zxid, answer);
             }
         }
         for (at, client, number) in repeated {
-            answers[at] = self.clients.answer(client, number);
+            answers[at] = self.own.answer(client, number);
         }
         Ok(())
     }
 
-    fn change_clients(&mut self, txn: &Txn, payload: &Bytes) -> Result<Answer, NotApplicable> {
-        let undecodable = |_| NotApplicable::Undecodable(txn.zxid);
+    fn apply_batches(&mut self, txns: &[(Txn, bool)], answers: &mut [Answer]) {
+        for (id, hosted) in &mut self.hosted {
+            let version = self.own.version(*id);
+            hosted.apply(version, &mut |at, answer| answers[at] = Ok((txns[at].0.zxid, answer)));
+        }
+    }
+
+    fn raise_version(&mut self, machine: u32, version: u32) -> Result<(), TooNew> {
+        self.own.raise_version(machine, version);
+        self.check_version(machine)
+    }
+
+    /// Makes the version of a machine visible, if this release understands it.
+    fn check_version(&self, machine: u32) -> Result<(), TooNew> {
+        let version = self.own.version(machine);
+        let Some(hosted) = self.hosted.get(&machine) else { return Ok(()) };
+        let max = hosted.version_max();
+        if version > max {
+            return Err(TooNew { machine, version, max });
+        }
+        hosted.set_version(version);
+        Ok(())
+    }
+
+    /// The version of each machine in effect, as it changes.
+    pub(crate) fn versions(&self) -> BTreeMap<MachineId, Arc<AtomicU32>> {
+        self.hosted.iter().map(|(id, hosted)| (MachineId(*id), hosted.version())).collect()
+    }
+
+    /// The highest version of each machine that this release understands.
+    pub(crate) fn versions_max(&self) -> BTreeMap<MachineId, u32> {
+        self.hosted.iter().map(|(id, hosted)| (MachineId(*id), hosted.version_max())).collect()
+    }
+
+    fn change_clients(&mut self, txn: &Txn, change: &ClusterChange) -> Answer {
         let done = (txn.zxid, Bytes::new());
-        Ok(match ClientChange::decode(payload.clone()).map_err(undecodable)? {
-            ClientChange { open: true, .. } => self.clients.open(txn.zxid, txn.time).map(|()| done),
-            ClientChange { close: 0, .. } => Ok(done),
-            ClientChange { close, .. } => {
-                self.clients.close(close);
-                Ok(done)
-            }
-        })
+        if change.open {
+            return self.own.open(txn.zxid, txn.time).map(|()| done);
+        }
+        if change.close != 0 {
+            self.own.close(change.close);
+        }
+        Ok(done)
     }
 
     /// Makes all that was applied visible.
@@ -257,8 +321,8 @@ impl Machines {
 
     /// The states, as last published.
     pub(crate) fn freeze(&self) -> Frozen {
-        let clients: (u32, Arc<dyn View>) = (CLUSTER.0, Arc::new(self.clients.clone()));
-        Frozen([clients].into_iter().chain(self.hosted.iter().map(|(id, hosted)| (*id, hosted.view()))).collect())
+        let own: (u32, Arc<dyn View>) = (CLUSTER.0, Arc::new(self.own.clone()));
+        Frozen([own].into_iter().chain(self.hosted.iter().map(|(id, hosted)| (*id, hosted.view()))).collect())
     }
 
     /// Replaces all states by those of a snapshot, or by the initial ones, and publishes them.
@@ -267,7 +331,7 @@ impl Machines {
     /// The snapshot has the state of an unknown machine, or one that cannot be decoded.
     pub(crate) fn restore(&mut self, zxid: Zxid, state: Option<&mut dyn Read>) -> Result<(), InvalidState> {
         let invalid = |error: io::Error| InvalidState(error.into());
-        self.clients.restore(None)?;
+        self.own.restore(None)?;
         for hosted in self.hosted.values_mut() {
             hosted.restore(None)?;
         }
@@ -275,7 +339,7 @@ impl Machines {
             while let Some((id, mut section)) = SectionReader::next(from).map_err(invalid)? {
                 match self.hosted.get_mut(&id) {
                     Some(hosted) => hosted.restore(Some(&mut section))?,
-                    None if id == CLUSTER.0 => self.clients.restore(Some(&mut section))?,
+                    None if id == CLUSTER.0 => self.own.restore(Some(&mut section))?,
                     None => {
                         let problem = format!("it has the state of machine {id}, which this release does not have");
                         return Err(InvalidState(problem.into()));
@@ -283,6 +347,9 @@ impl Machines {
                 }
                 section.end().map_err(invalid)?;
             }
+        }
+        for id in self.hosted.keys() {
+            self.check_version(*id).map_err(|problem| InvalidState(problem.into()))?;
         }
         self.publish(zxid);
         Ok(())

@@ -26,7 +26,7 @@ use crate::state_machine::StateMachine;
 use crate::status::Status;
 use crate::transport::Transport;
 use crate::wal;
-use crate::wire::{ClientChange, Envelope, Numbered};
+use crate::wire::{ClusterChange, Envelope, Numbered};
 
 /// Requests that wait for the driver.
 const REQUESTS_LEN_MAX: usize = 10_000;
@@ -108,7 +108,7 @@ impl Node {
         listener.set_nonblocking(true).map_err(StartError::Socket)?;
         let (to_driver, incoming) = mpsc::channel(INCOMING_LEN_MAX);
         let (requests, request_queue) = mpsc::channel(REQUESTS_LEN_MAX);
-        let ids = machines.ids();
+        let ids = machines.versions_max().into_keys().collect();
         let (mut driver, status, latencies) = Driver::open(settings, machines, incoming, request_queue)?;
         let client = Client {
             requests,
@@ -323,7 +323,7 @@ impl Client {
     /// # Errors
     /// See [`RequestError`]. If the outcome is unknown, open another one.
     pub async fn open_client(&self) -> Result<Zxid, RequestError> {
-        self.change_clients(ClientChange { open: true, close: 0 }).await
+        self.change_clients(ClusterChange { open: true, ..ClusterChange::default() }).await
     }
 
     /// Forgets a client: none of its commands is executed from then on.
@@ -331,10 +331,10 @@ impl Client {
     /// # Errors
     /// See [`RequestError`]; it can always be called again.
     pub async fn close_client(&self, client: Zxid) -> Result<(), RequestError> {
-        self.change_clients(ClientChange { open: false, close: client.to_u64() }).await.map(drop)
+        self.change_clients(ClusterChange { close: client.to_u64(), ..ClusterChange::default() }).await.map(drop)
     }
 
-    async fn change_clients(&self, change: ClientChange) -> Result<Zxid, RequestError> {
+    async fn change_clients(&self, change: ClusterChange) -> Result<Zxid, RequestError> {
         let proposal = Proposal::new(change.encode_to_vec().into());
         let outcome = self.propose_to(CLUSTER, vec![proposal]).await.pop();
         outcome.unwrap_or(Err(RequestError::Ended)).map(|(zxid, _)| zxid)

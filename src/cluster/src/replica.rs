@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use tokio::sync::broadcast;
 use crate::error::RequestError;
 use crate::machines::MachineId;
 use crate::node::{Client, Proposal};
-use crate::state_machine::StateMachine;
+use crate::state_machine::{FIRST_VERSION, StateMachine};
 
 /// Notices that a subscriber may lag behind before it misses some.
 const NOTICES_LEN_MAX: usize = 1024;
@@ -48,22 +49,33 @@ impl<E> Clone for Notice<E> {
 pub struct Published<M: StateMachine> {
     id: MachineId,
     view: Arc<ArcSwap<M::View>>,
+    version: Arc<AtomicU32>,
     notices: broadcast::Sender<Notice<M::Event>>,
 }
 
 impl<M: StateMachine> Clone for Published<M> {
     fn clone(&self) -> Self {
-        Self { id: self.id, view: Arc::clone(&self.view), notices: self.notices.clone() }
+        let (view, version) = (Arc::clone(&self.view), Arc::clone(&self.version));
+        Self { id: self.id, view, version, notices: self.notices.clone() }
     }
 }
 
 impl<M: StateMachine> Published<M> {
     pub(crate) fn new(id: MachineId, view: M::View) -> Self {
-        Self { id, view: Arc::new(ArcSwap::from_pointee(view)), notices: broadcast::Sender::new(NOTICES_LEN_MAX) }
+        let (view, version) = (ArcSwap::from_pointee(view), AtomicU32::new(FIRST_VERSION));
+        Self { id, view: Arc::new(view), version: Arc::new(version), notices: broadcast::Sender::new(NOTICES_LEN_MAX) }
     }
 
     pub(crate) fn id(&self) -> MachineId {
         self.id
+    }
+
+    pub(crate) fn version(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.version)
+    }
+
+    pub(crate) fn set_version(&self, version: u32) {
+        self.version.store(version, Ordering::Release);
     }
 
     pub(crate) fn set(&self, view: M::View) {
@@ -158,6 +170,12 @@ impl<M: StateMachine> Replica<M> {
     #[must_use]
     pub fn view(&self) -> Arc<M::View> {
         self.published.view()
+    }
+
+    /// The [version](StateMachine::version) that all instances understand: commands of it may be proposed.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.published.version.load(Ordering::Acquire)
     }
 
     /// A state that includes everything that was acknowledged before this call, by any instance.

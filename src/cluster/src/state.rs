@@ -3,9 +3,10 @@
 //! A state machine that is slow delays neither heartbeats nor commits. What waits for it is bounded by the driver, which
 //! accepts no commands, and then nothing at all, while it is [behind](State::backlog).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,8 +15,9 @@ use tokio::sync::mpsc;
 
 use crate::error::RequestError;
 use crate::latency::Latencies;
-use crate::machines::{Answer, Frozen, Machines};
+use crate::machines::{Answer, Frozen, MachineId, Machines};
 use crate::request::Reply;
+use crate::state_machine::FIRST_VERSION;
 use crate::{thread, wal};
 
 /// Transactions that are applied together, and become visible together.
@@ -87,6 +89,8 @@ pub(crate) struct State {
     replies: mpsc::Receiver<Replies>,
     backlog: Arc<AtomicUsize>,
     applied: Arc<AtomicU64>,
+    /// The versions of the machines in effect.
+    versions: BTreeMap<MachineId, Arc<AtomicU32>>,
 }
 
 impl State {
@@ -106,6 +110,7 @@ impl State {
         let (replies_to_driver, replies) = mpsc::channel(REPLIES_LEN_MAX);
         let backlog: Arc<AtomicUsize> = Arc::default();
         let applied = Arc::new(AtomicU64::new(applied.to_u64()));
+        let versions = machines.versions();
         let worker = Worker {
             machines,
             batch: Batch::default(),
@@ -117,7 +122,7 @@ impl State {
             applied: Arc::clone(&applied),
         };
         thread::spawn("state", worker.run(queue))?;
-        Ok(Self { jobs: Some(jobs), events, replies, backlog, applied })
+        Ok(Self { jobs: Some(jobs), events, replies, backlog, applied, versions })
     }
 
     fn submit(&self, job: Job) {
@@ -156,6 +161,11 @@ impl State {
     /// Bytes of transactions that are not applied yet.
     pub(crate) fn backlog(&self) -> usize {
         self.backlog.load(Ordering::Relaxed)
+    }
+
+    /// The version of a machine in effect.
+    pub(crate) fn version(&self, machine: MachineId) -> u32 {
+        self.versions.get(&machine).map_or(FIRST_VERSION, |version| version.load(Ordering::Acquire))
     }
 
     /// All transactions through this one are applied and visible.

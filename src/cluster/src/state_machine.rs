@@ -24,24 +24,34 @@ pub struct Command {
     pub is_awaited: bool,
 }
 
+/// The version of every machine at first.
+pub(crate) const FIRST_VERSION: u32 = 1;
+
 /// What a state machine produces while it applies commands.
 #[derive(Debug)]
 pub struct Outbox<E> {
     answers: Vec<Bytes>,
     events: Vec<E>,
     is_observed: bool,
+    version: u32,
 }
 
 impl<E> Outbox<E> {
     pub(crate) fn new() -> Self {
-        Self { answers: Vec::new(), events: Vec::new(), is_observed: false }
+        Self { answers: Vec::new(), events: Vec::new(), is_observed: false, version: FIRST_VERSION }
     }
 
     /// Prepares for a batch of this many commands.
-    pub(crate) fn begin(&mut self, commands: usize, is_observed: bool) {
+    pub(crate) fn begin(&mut self, commands: usize, is_observed: bool, version: u32) {
         self.answers.clear();
         self.answers.resize(commands, Bytes::new());
-        self.is_observed = is_observed;
+        (self.is_observed, self.version) = (is_observed, version);
+    }
+
+    /// The version of the machine in effect, the same for the whole batch. A command of a later version must be refused.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     pub(crate) fn answers(&mut self) -> std::vec::Drain<'_, Bytes> {
@@ -79,6 +89,15 @@ pub trait StateMachine: Send + 'static {
     type View: View;
     /// What it tells subscribers on the same instance.
     type Event: Send + Sync + 'static;
+
+    /// The highest version of its commands and of its state that this release understands, at least 1. It understands all
+    /// lower ones, too.
+    ///
+    /// The cluster uses a version once all its instances understand it, and never goes back. A new command needs a new
+    /// version: an instance that does not understand it would end up with another state.
+    fn version(&self) -> u32 {
+        FIRST_VERSION
+    }
 
     /// Applies committed commands in order. It must be deterministic and cannot fail: a command that cannot be executed has
     /// an answer, too. How commands are divided into batches differs between instances.

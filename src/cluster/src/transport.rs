@@ -10,6 +10,7 @@ mod live;
 mod outbox;
 mod received;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,8 +27,9 @@ use self::handshakes::Handshakes;
 pub(crate) use self::outbox::{NotQueued, Outbox, WeakOutbox};
 pub(crate) use self::received::ReceivedFile;
 use crate::address::Address;
+use crate::machines::MachineId;
 use crate::settings::Settings;
-use crate::wire::Hello;
+use crate::wire::{Hello, MachineVersion};
 
 /// Delay between attempts to reach a peer; doubles up to the maximum.
 const RETRY_DELAY: Duration = Duration::from_millis(20);
@@ -54,6 +56,8 @@ pub(crate) enum Incoming {
         peer: ServerId,
         link: Link,
         log: LogId,
+        /// The highest version of each machine that it understands.
+        machines: BTreeMap<MachineId, u32>,
         outbox: Outbox,
     },
     Down {
@@ -96,6 +100,8 @@ pub(crate) struct Own {
     pub(crate) log: LogId,
     /// The id of its cluster; 0 until that is formed. The driver sets it.
     pub(crate) cluster: Arc<AtomicU64>,
+    /// The highest version of each machine that it understands.
+    pub(crate) machines: Arc<BTreeMap<MachineId, u32>>,
 }
 
 /// State shared by all connections of an instance.
@@ -223,6 +229,12 @@ impl Transport {
             peer: peer.0,
             log: self.own.log.0,
             cluster_id: self.own.cluster.load(Ordering::Relaxed),
+            machines: self
+                .own
+                .machines
+                .iter()
+                .map(|(id, version)| MachineVersion { machine: id.0, version: *version })
+                .collect(),
         };
         let (stream, certificate) = self.start_tls(stream, dialled).await?;
         let mut stream = link::Frames::new(stream);
@@ -247,7 +259,8 @@ impl Transport {
         }
         let link = Link(self.links.fetch_add(1, Ordering::Relaxed) + 1);
         let (outbox, outgoing) = outbox::outbox(self.settings.queue_bytes());
-        let up = Incoming::Up { peer, link, log, outbox };
+        let machines = hello.machines.iter().map(|machine| (MachineId(machine.machine), machine.version)).collect();
+        let up = Incoming::Up { peer, link, log, machines, outbox };
         if self.driver.send(up).await.is_err() {
             return Ok(Ok(()));
         }

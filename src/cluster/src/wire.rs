@@ -7,7 +7,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use prost::Message as _;
 
 pub(crate) use self::schema::{
-    Alive, ClientChange, Envelope, Frame, Hello, Kind, Membership, Numbered, Refused, SnapshotPart,
+    Alive, ClusterChange, Envelope, Frame, Hello, Kind, MachineVersion, Membership, Numbered, Refused, SnapshotPart,
 };
 
 /// The protocol versions of this release.

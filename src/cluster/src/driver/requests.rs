@@ -21,6 +21,8 @@ pub(super) enum Waiting {
     Change(Instant, Reply<(Zxid, Bytes)>),
     /// The driver itself: see [`super::undecided`].
     Marker,
+    /// The driver itself, for a version of a machine.
+    Version,
 }
 
 /// A request to the core that has no answer yet.
@@ -88,6 +90,8 @@ impl Driver {
                 reply.send(Err(refusal.into()));
             }
             Some(Pending::Transaction(Waiting::Marker)) => self.undecided.marker_refused(),
+            // It is proposed again.
+            Some(Pending::Transaction(Waiting::Version)) => self.versions.forget_proposed(),
             Some(Pending::Barrier(replies)) => {
                 for reply in replies {
                     reply.send(Err(refusal.into()));
@@ -120,7 +124,7 @@ impl Driver {
                     self.undecided.add(number, begun, reply);
                 }
                 Pending::Transaction(Waiting::Change(_, reply)) => reply.send(Err(RequestError::Unknown)),
-                Pending::Transaction(Waiting::Marker) => {}
+                Pending::Transaction(Waiting::Marker | Waiting::Version) => {}
                 Pending::Barrier(replies) => {
                     for reply in replies {
                         reply.send(Err(Refusal::NoLeader.into()));

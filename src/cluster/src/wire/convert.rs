@@ -397,6 +397,7 @@ mod tests {
             version_min: 1,
             log: 4,
             cluster_id: 5,
+            machines: vec![crate::wire::MachineVersion { machine: 6, version: 7 }],
         };
         let part = crate::wire::SnapshotPart { session: 1, zxid: 2, bytes: Bytes::from_static(b"x") };
         let refused = crate::wire::Refused { reason: "r".into() };

@@ -53,6 +53,8 @@ pub(crate) struct Hello {
     pub(crate) log: u64,
     #[prost(fixed64, tag = "7")]
     pub(crate) cluster_id: u64,
+    #[prost(message, repeated, tag = "8")]
+    pub(crate) machines: Vec<MachineVersion>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -168,11 +170,21 @@ pub(crate) struct Numbered {
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(crate) struct ClientChange {
+pub(crate) struct ClusterChange {
     #[prost(bool, tag = "1")]
     pub(crate) open: bool,
     #[prost(uint64, tag = "2")]
     pub(crate) close: u64,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) raised: Option<MachineVersion>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct MachineVersion {
+    #[prost(uint32, tag = "1")]
+    pub(crate) machine: u32,
+    #[prost(uint32, tag = "2")]
+    pub(crate) version: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

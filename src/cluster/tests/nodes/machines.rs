@@ -334,3 +334,93 @@ async fn reads_that_nobody_waits_for_are_forgotten() {
     let forgotten = client.until(|status| status.activity.requests == 0);
     tokio::time::timeout(PATIENCE, forgotten).await.expect("in time").expect("it runs");
 }
+
+/// A release that understands this version; it answers with the one in effect.
+struct Release(u32);
+
+impl StateMachine for Release {
+    type View = Nothing;
+    type Event = ();
+
+    fn version(&self) -> u32 {
+        self.0
+    }
+
+    fn apply(&mut self, commands: &[Committed], outbox: &mut Outbox<()>) {
+        let version = Bytes::from(outbox.version().to_string());
+        (0..commands.len()).for_each(|at| outbox.answer(at, version.clone()));
+    }
+
+    fn view(&self) -> Nothing {
+        Nothing
+    }
+
+    fn restore(&mut self, _: Option<&mut dyn Read>) -> Result<(), InvalidState> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_version_of_a_machine_is_used_once_all_instances_understand_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let members: BTreeMap<_, _> =
+        (1..=3).map(|id| (ServerId(id), Member { address: free_address().into(), votes: true })).collect();
+    let start = |id: u64, version: u32| {
+        let mut settings = Settings::new("test", ServerId(id), members.clone(), folder.path().join(id.to_string()));
+        settings.create = true;
+        settings.snapshot_every = 10;
+        let mut machines = Machines::new();
+        let published = machines.add(GATED, Release(version));
+        let node = Node::start(&settings, machines)?;
+        let replica = node.replica(&published);
+        Ok::<_, StartError>((node, replica))
+    };
+    let mut nodes: Vec<_> = [1, 2, 3].map(|id| start(id, if id == 1 { 1 } else { 2 }).expect("it starts")).into();
+    let all_connected = |status: &crossdock_cluster::Status| {
+        status.role != Role::Looking && status.peers.iter().all(|peer| peer.is_connected)
+    };
+    let answer = async |client: &Replica<Release>| {
+        let begun = std::time::Instant::now();
+        loop {
+            match client.propose(Bytes::new()).await {
+                Ok((_, answer)) => return answer,
+                Err(problem) => assert!(begun.elapsed() < PATIENCE, "{problem}"),
+            }
+            has_leader(client).await;
+        }
+    };
+    for (_, client) in &nodes {
+        tokio::time::timeout(PATIENCE, client.until(all_connected)).await.expect("in time").expect("it runs");
+    }
+    for _ in 0..20 {
+        assert_eq!(answer(&nodes[1].1).await, "1", "the first instance does not understand the second version");
+    }
+    nodes.remove(0).0.stop();
+    nodes.insert(0, start(1, 2).expect("it starts"));
+    let begun = std::time::Instant::now();
+    while answer(&nodes[1].1).await != "2" {
+        assert!(begun.elapsed() < PATIENCE, "all understand the second version");
+    }
+    for (_, client) in &nodes {
+        assert_eq!(answer(client).await, "2");
+        client.barrier().await.expect("it follows");
+        assert_eq!(client.version(), 2);
+    }
+    // The earlier release can read neither the log nor the snapshots any more.
+    for _ in 0..20 {
+        answer(&nodes[1].1).await;
+    }
+    nodes.remove(0).0.stop();
+    match start(1, 1) {
+        Err(problem) => assert!(matches!(&problem, StartError::State(_)), "{problem}"),
+        Ok((node, _)) => {
+            let client = node.client();
+            let stopped = client.until(|status| status.stopped.is_some());
+            let stopped = tokio::time::timeout(PATIENCE, stopped).await.expect("in time").expect("it runs").stopped;
+            assert!(
+                matches!(&stopped, Some(Stopped::State(problem)) if problem.contains("use a later release")),
+                "{stopped:?}"
+            );
+        }
+    }
+}

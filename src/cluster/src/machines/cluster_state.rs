@@ -1,11 +1,11 @@
-//! Clients whose commands are executed exactly once, however often they are sent.
+//! The state of the cluster itself: its clients, and the versions of the machines.
 //!
-//! A client is opened by a command, and is known by the zxid of that. It numbers its commands without gaps: one that was
+//! Commands of a client are executed exactly once, however often they are sent. A client is opened by a command, and is known by the zxid of that. It numbers its commands without gaps: one that was
 //! executed is answered again and not executed again; one that would leave a gap is refused, so that a command that was
 //! refused is not overtaken by those sent after it (section 6.3 of Ongaro's dissertation "Consensus", 2014, has the problem
 //! and the numbers; the refusal of gaps is added here).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use prost::Message;
 use rpds::HashTrieMapSync;
 
 use super::messages::{read_message, write_message};
-use crate::state_machine::{InvalidState, View};
+use crate::state_machine::{FIRST_VERSION, InvalidState, View};
 
 /// Maximum number of clients.
 const CLIENTS_MAX: usize = 10_000;
@@ -53,7 +53,7 @@ pub enum ClientError {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Execute,
-    /// It was executed before; see [`Clients::answer`].
+    /// It was executed before; see [`ClusterState::answer`].
     Repeated,
     Refused(ClientError),
 }
@@ -70,10 +70,12 @@ struct Entry {
     answers_bytes: usize,
 }
 
-/// All clients.
+/// All clients, and the versions of the machines.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Clients {
+pub(super) struct ClusterState {
     entries: HashTrieMapSync<u64, Arc<Entry>>,
+    /// The versions of the machines in effect, unless they are the first.
+    versions: BTreeMap<u32, u32>,
     /// When idle clients were last searched for.
     searched: u64,
 }
@@ -81,7 +83,7 @@ pub(super) struct Clients {
 /// An entry in a snapshot.
 #[derive(Clone, PartialEq, Message)]
 struct Saved {
-    /// The client; 0 for the time of the last search, in `seen`.
+    /// The client; 0 for the time of the last search, in `seen`, and for the version of a machine.
     #[prost(uint64, tag = "1")]
     client: u64,
     #[prost(uint64, tag = "2")]
@@ -90,6 +92,11 @@ struct Saved {
     seen: u64,
     #[prost(message, repeated, tag = "4")]
     answers: Vec<SavedAnswer>,
+    /// The machine whose version this is; 0 if none.
+    #[prost(uint32, tag = "5")]
+    machine: u32,
+    #[prost(uint32, tag = "6")]
+    version: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -100,7 +107,19 @@ struct SavedAnswer {
     answer: Bytes,
 }
 
-impl Clients {
+impl ClusterState {
+    /// The version of a machine in effect.
+    pub(super) fn version(&self, machine: u32) -> u32 {
+        self.versions.get(&machine).copied().unwrap_or(FIRST_VERSION)
+    }
+
+    /// Raises the version of a machine. It never goes back.
+    pub(super) fn raise_version(&mut self, machine: u32, version: u32) {
+        if version > self.version(machine) {
+            self.versions.insert(machine, version);
+        }
+    }
+
     /// Opens a client. Its number is the zxid of the command.
     pub(super) fn open(&mut self, zxid: Zxid, time: u64) -> Result<(), ClientError> {
         if self.entries.size() >= CLIENTS_MAX && time.saturating_sub(self.searched) >= SEARCH_INTERVAL_MS {
@@ -167,7 +186,11 @@ impl Clients {
         let Some(state) = state else { return Ok(()) };
         while let Some(saved) = read_message::<Saved>(state, ENTRY_LEN_MAX)? {
             if saved.client == 0 {
-                self.searched = saved.seen;
+                if saved.machine == 0 {
+                    self.searched = saved.seen;
+                } else {
+                    self.raise_version(saved.machine, saved.version);
+                }
                 continue;
             }
             let answers = saved.answers.into_iter().map(|saved| (Zxid::from_u64(saved.zxid), saved.answer));
@@ -180,14 +203,18 @@ impl Clients {
     }
 }
 
-impl View for Clients {
+impl View for ClusterState {
     fn write_to(&self, to: &mut dyn Write) -> io::Result<()> {
-        write_message(to, &Saved { client: 0, next: 0, seen: self.searched, answers: Vec::new() })?;
+        write_message(to, &Saved { seen: self.searched, ..Saved::default() })?;
+        for (machine, version) in &self.versions {
+            write_message(to, &Saved { machine: *machine, version: *version, ..Saved::default() })?;
+        }
         for (client, entry) in &self.entries {
             let answers = entry.answers.iter();
             let answers = answers.map(|(zxid, answer)| SavedAnswer { zxid: zxid.to_u64(), answer: answer.clone() });
             let (next, seen) = (entry.next, entry.seen);
-            write_message(to, &Saved { client: *client, next, seen, answers: answers.collect() })?;
+            let answers = answers.collect();
+            write_message(to, &Saved { client: *client, next, seen, answers, ..Saved::default() })?;
         }
         Ok(())
     }
@@ -204,7 +231,7 @@ mod tests {
     }
 
     /// Executes a command if it is admitted, with its number as the answer.
-    fn send(clients: &mut Clients, client: u64, number: u64) -> Result<(Zxid, Bytes), ClientError> {
+    fn send(clients: &mut ClusterState, client: u64, number: u64) -> Result<(Zxid, Bytes), ClientError> {
         match clients.admit(client, number, 5) {
             Admission::Execute => {
                 let done = (zxid(100 + u32::try_from(number).expect("small")), Bytes::from(number.to_string()));
@@ -216,17 +243,17 @@ mod tests {
         }
     }
 
-    fn reopened(clients: &Clients) -> Clients {
+    fn reopened(clients: &ClusterState) -> ClusterState {
         let mut state = Vec::new();
         clients.write_to(&mut state).expect("memory");
-        let mut again = Clients::default();
+        let mut again = ClusterState::default();
         again.restore(Some(&mut state.as_slice())).expect("intact");
         again
     }
 
     #[test]
     fn a_command_is_executed_once_and_in_order() {
-        let mut clients = Clients::default();
+        let mut clients = ClusterState::default();
         clients.open(zxid(7), 5).expect("there is room");
         let client = zxid(7).to_u64();
         assert_eq!(send(&mut clients, client, 2), Err(ClientError::Gap { next: 1 }));
@@ -248,7 +275,7 @@ mod tests {
 
     #[test]
     fn answers_of_a_client_are_bounded_in_bytes() {
-        let mut clients = Clients::default();
+        let mut clients = ClusterState::default();
         clients.open(zxid(7), 5).expect("there is room");
         let client = zxid(7).to_u64();
         for number in 1..=3 {
@@ -261,7 +288,7 @@ mod tests {
 
     #[test]
     fn idle_clients_make_room_for_new_ones() {
-        let mut clients = Clients::default();
+        let mut clients = ClusterState::default();
         let many = u32::try_from(CLIENTS_MAX).expect("small");
         for counter in 1..=many {
             clients.open(zxid(counter), 5).expect("there is room");
