@@ -177,7 +177,21 @@ fn a_cluster_grows_from_one_to_three_and_shrinks_again() {
         until("it to follow", || instance.has_role("following"));
     }
     assert_eq!(instances[2].voters(), [1, 2, 3]);
+    let check = |instances: &[Instance]| {
+        let admins = instances.iter().flat_map(|instance| ["--admin", &instance.admin]);
+        instances[1].command(&["cluster", "check"].into_iter().chain(admins).collect::<Vec<_>>())
+    };
+    let mut output = String::new();
+    until("all to agree", || {
+        let (is_success, text) = check(&instances);
+        output = text;
+        is_success
+    });
+    assert!(output.contains("history   the same through") && output.contains("on 3 of 3 instances"), "{output}");
     instances[0].kill();
+    let (is_success, output) = check(&instances);
+    assert!(!is_success && output.contains(&format!("{} does not answer", instances[0].admin)), "{output}");
+    assert!(output.contains("peers_disconnected"), "{output}");
     let second = leader(&instances);
     assert_ne!(second, 0, "a majority of three");
     let (is_success, output) = instances[second].command(&["cluster", "remove", &(second + 1).to_string()]);
@@ -186,6 +200,13 @@ fn a_cluster_grows_from_one_to_three_and_shrinks_again() {
     assert_eq!(instances[second].voters(), [2, 3]);
     instances[0].start();
     until("1 to observe", || instances[0].has_role("observing"));
+    let third = 3 - second;
+    let ids = [(third + 1).to_string(), "1".to_owned()];
+    until("1 to vote again", || instances[second].command(&["cluster", "replace", &ids[0], &ids[1]]).0);
+    until("it to follow", || instances[0].has_role("following") && instances[third].has_role("observing"));
+    assert_eq!(instances[second].voters(), [1, second as u64 + 1]);
+    let (is_success, output) = instances[second].command(&["cluster", "replace", &ids[0], &ids[1]]);
+    assert!(!is_success && output.contains("is not a voter"), "{output}");
     // A web page cannot do that.
     let admin = &instances[second].admin;
     let posted = |media_type: &str, body: &str| {
@@ -196,7 +217,7 @@ fn a_cluster_grows_from_one_to_three_and_shrinks_again() {
     };
     assert_eq!(posted("text/plain", r#"{"remove": 2}"#), Some(415));
     assert_eq!(posted("application/json", r#"{"remove": "2"}"#), Some(400));
-    assert_eq!(instances[second].voters(), [2, 3]);
+    assert_eq!(instances[second].voters(), [1, second as u64 + 1]);
 }
 
 #[test]

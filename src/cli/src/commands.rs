@@ -4,6 +4,7 @@ mod check;
 mod cluster;
 mod cluster_backup;
 mod cluster_bench;
+mod cluster_check;
 mod contract;
 mod convert;
 mod dlq;

@@ -373,6 +373,15 @@ impl Client {
         self.request(|reply| ClientRequest::Applied(zxid, reply)).await.map(drop)
     }
 
+    /// The hash over all transactions through a committed one, which is the same on all instances. `None` if it is not
+    /// committed here, or not in memory any more.
+    ///
+    /// # Errors
+    /// [`RequestError::Ended`].
+    pub async fn hash_at(&self, zxid: Zxid) -> Result<Option<u64>, RequestError> {
+        self.request(|reply| ClientRequest::HashAt(zxid, reply)).await
+    }
+
     /// Writes the state of all machines to a file, as a [`backup`](crate::backup): everything that was acknowledged before
     /// this call, by any instance. Returns the last transaction in it, and its bytes. The content is durable then.
     ///

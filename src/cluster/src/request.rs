@@ -47,6 +47,8 @@ pub(crate) enum ClientRequest {
     /// Wait until a transaction is applied.
     Applied(Zxid, Reply<Zxid>),
     TransferLeadership(Option<ServerId>),
+    /// The hash over the history through a transaction, if that is in memory.
+    HashAt(Zxid, Reply<Option<u64>>),
     /// Write the state to a file, as a backup.
     Save {
         path: PathBuf,

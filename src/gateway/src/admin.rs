@@ -58,6 +58,7 @@ impl Admin {
                 .route("/api/v1/services", web::get().to(services))
                 .route("/api/v1/cluster", web::get().to(cluster))
                 .route("/api/v1/cluster", web::post().to(change_cluster))
+                .route("/api/v1/cluster/history", web::get().to(cluster_history))
                 .route("/api/v1/cluster/snapshot", web::get().to(save_cluster))
         })
         .workers(1)
@@ -174,6 +175,22 @@ async fn cluster(request: HttpRequest, state: web::Data<AdminState>) -> HttpResp
     }
 }
 
+/// The hash over the history through the transaction in the query, such as `at=3:17`.
+async fn cluster_history(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
+    if let Err(refusal) = authorize(&request, &state) {
+        return refusal;
+    }
+    let error = |problem: &str| serde_json::json!({ "error": problem });
+    let Some(cluster) = &state.cluster else {
+        return HttpResponse::NotFound().json(error("the settings have no `cluster:`"));
+    };
+    let at = request.query_string().strip_prefix("at=").unwrap_or_default();
+    match self::cluster::hash_json(cluster, at).await {
+        Some(hash) => HttpResponse::Ok().json(hash),
+        None => HttpResponse::BadRequest().json(error("name a transaction, such as `?at=3:17`")),
+    }
+}
+
 /// A backup of the state of the cluster.
 async fn save_cluster(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
     if let Err(refusal) = authorize(&request, &state) {
@@ -212,7 +229,10 @@ async fn change_cluster(request: HttpRequest, state: web::Data<AdminState>, body
             Ok(done) => HttpResponse::Ok().json(done),
             Err((status, text)) => problem(status, &text),
         },
-        None => problem(400, "send `{\"add\": 4}`, `{\"remove\": 4}`, `{\"transfer\": 2}` or `{\"transfer\": null}`"),
+        None => problem(
+            400,
+            "send `{\"add\": 4}`, `{\"remove\": 4}`, `{\"replace\": {\"old\": 3, \"new\": 4}}`, `{\"transfer\": 2}` or `{\"transfer\": null}`",
+        ),
     }
 }
 

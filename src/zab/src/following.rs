@@ -9,6 +9,9 @@ use crate::{
     ToFollower, ToLeader, Vote,
 };
 
+/// How many times longer than for anything else a follower waits for the next part of the history.
+const STALLED_DISK: u32 = 10;
+
 /// How far this follower has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
@@ -120,7 +123,9 @@ impl Following {
             base.silent_leader = ready.then_some((self.leader, self.silent_ticks));
             return Next::StepDown;
         }
-        if self.waited_ticks > base.config.init_ticks {
+        // A leader that is heard may be reading what this server lacks from a disk that stalls, as may this server's own.
+        let patience = if matches!(self.stage, Stage::Synchronisation(_)) { STALLED_DISK } else { 1 };
+        if self.waited_ticks > patience * base.config.init_ticks {
             return Next::StepDown;
         }
         Next::Stay

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::cluster_backup::{SnapshotCommand, force_new, snapshot};
 use super::cluster_bench;
+use super::cluster_check::check;
 use super::routes::{admin_of, fetch, post};
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::adapters;
@@ -37,6 +38,7 @@ pub(super) enum ClusterCommand {
         config: PathBuf,
     },
     /// Make an instance a voter. It has to follow the leader already, as an observer.
+    #[command(visible_alias = "promote")]
     Add {
         /// The instance.
         id: u64,
@@ -49,6 +51,24 @@ pub(super) enum ClusterCommand {
         id: u64,
         #[command(flatten)]
         gateway: Gateway,
+    },
+    /// Make an instance a voter in the place of another one. It has to follow the leader already, as an observer.
+    Replace {
+        /// The voter that is to become an observer.
+        old: u64,
+        /// The instance that is to become a voter.
+        new: u64,
+        #[command(flatten)]
+        gateway: Gateway,
+    },
+    /// Compare running instances: reachable, one leader, the same voters and the same history, clocks, releases, alarms.
+    Check {
+        /// The address of the admin listener of an instance; one for each. Defaults to the one in the settings.
+        #[arg(long, value_name = "HOST:PORT")]
+        admin: Vec<String>,
+        /// The folder that contains crossdock.yaml.
+        #[arg(long, default_value = "config", value_name = "FOLDER")]
+        config: PathBuf,
     },
     /// Transfer leadership from the running instance to another voter.
     Transfer {
@@ -106,6 +126,11 @@ pub(super) fn cluster(command: ClusterCommand) -> Outcome {
         ClusterCommand::Remove { id, gateway } => {
             request(gateway, &json!({ "remove": id }), &format!("instance {id} is an observer now"))
         }
+        ClusterCommand::Replace { old, new, gateway } => {
+            let done = format!("instance {new} is a voter now, and {old} an observer");
+            request(gateway, &json!({ "replace": { "old": old, "new": new } }), &done)
+        }
+        ClusterCommand::Check { admin, config } => check(admin, &config),
         ClusterCommand::Transfer { id, gateway } => {
             request(gateway, &json!({ "transfer": id }), "the instance no longer leads")
         }

@@ -56,6 +56,11 @@ impl Driver {
                 reply.send(Err(Refusal::Busy.into()));
             }
             ClientRequest::Applied(zxid, reply) => self.ready_reads.push((zxid, vec![reply])),
+            ClientRequest::HashAt(zxid, reply) => {
+                let point = self.zab.log_state().history().point_at(zxid);
+                // Later ones may be replaced.
+                reply.send(Ok(point.filter(|_| zxid <= self.delivered).map(|point| point.hash)));
+            }
             ClientRequest::Save { path, reply } => self.take_backup(path, reply),
             ClientRequest::TransferLeadership(to) => inputs.push(Input::TransferLeadership(to)),
         }

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_web::body::SizedStream;
 use actix_web::web::Bytes;
 use crossdock_cluster::{Activity, Client, Disk, Latency, Peer, RequestError, Status, Stopped};
-use crossdock_zab::{LogId, MemberChange, Membership, Refusal, Role, ServerId};
+use crossdock_zab::{Epoch, LogId, MemberChange, Membership, Refusal, Role, ServerId, Zxid};
 use futures_util::Stream;
 use serde_json::{Value, json};
 
@@ -37,8 +37,24 @@ pub(crate) fn cluster_json(status: &Status) -> Value {
         "membership": status.membership.as_deref().map(membership_json),
         "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
         "syncs": status.syncs, "disk": disk_json(&status.disk), "activity": activity_json(&status.activity),
+        "release": env!("CARGO_PKG_VERSION"), "time_ms": wall_clock_ms(),
         "alarms": alarms(status), "log_problem": status.log_problem, "stopped": stopped,
     })
+}
+
+/// The clock of this machine, to be compared with that of others.
+#[expect(clippy::disallowed_methods, reason = "the operator compares the clocks of machines")]
+fn wall_clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The hash over the history through a transaction, as text; null if it is not known here.
+pub(super) async fn hash_json(cluster: &Client, at: &str) -> Option<Value> {
+    let (epoch, counter) = at.split_once(':')?;
+    let zxid = Zxid::new(Epoch(epoch.parse().ok()?), counter.parse().ok()?);
+    let hash = cluster.hash_at(zxid).await.ok().flatten();
+    Some(json!({ "zxid": at, "hash": hash.map(|hash| format!("{hash:016x}")) }))
 }
 
 fn disk_json(disk: &Disk) -> Value {
@@ -103,16 +119,19 @@ pub(super) enum Request {
     Remove(u64),
     /// That instance leads, or any that is ready.
     Transfer(Option<u64>),
+    /// A voter is replaced by an instance that follows already.
+    Replace { old: u64, new: u64 },
 }
 
 impl Request {
-    /// `{"add": 4}`, `{"remove": 4}`, `{"transfer": 2}` or `{"transfer": null}`.
+    /// `{"add": 4}`, `{"remove": 4}`, `{"replace": {"old": 3, "new": 4}}`, `{"transfer": 2}` or `{"transfer": null}`.
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let Ok(Value::Object(object)) = serde_json::from_slice(body) else { return None };
         let (name, value) = object.iter().next().filter(|_| object.len() == 1)?;
         match name.as_str() {
             "add" => Some(Self::Add(value.as_u64()?)),
             "remove" => Some(Self::Remove(value.as_u64()?)),
+            "replace" => Some(Self::Replace { old: value["old"].as_u64()?, new: value["new"].as_u64()? }),
             "transfer" if value.is_null() => Some(Self::Transfer(None)),
             "transfer" => Some(Self::Transfer(Some(value.as_u64()?))),
             _ => None,
@@ -128,6 +147,7 @@ pub(super) async fn execute(cluster: &Client, request: Request) -> Result<Value,
             Request::Add(id) => change(cluster, MemberChange::Add(ServerId(id))).await,
             Request::Remove(id) => change(cluster, MemberChange::Remove(ServerId(id))).await,
             Request::Transfer(to) => transfer(cluster, to.map(ServerId)).await,
+            Request::Replace { old, new } => replace(cluster, ServerId(old), ServerId(new)).await,
         }
     };
     let timeout = || (504, "the cluster has not answered in time; see `crossdock cluster status`".to_owned());
@@ -152,6 +172,23 @@ async fn change(cluster: &Client, change: MemberChange) -> Result<Value, (u16, S
         Err(RequestError::Refused(refusal)) => Err((409, refusal.to_string())),
         Err(other) => Err((503, other.to_string())),
     }
+}
+
+/// Adds the new instance, then removes the old one: two changes of a single voter. If only the second one fails, both vote,
+/// and the old one is removed with another request.
+async fn replace(cluster: &Client, old: ServerId, new: ServerId) -> Result<Value, (u16, String)> {
+    let membership = cluster.status().membership;
+    let votes = |id: &ServerId| membership.as_ref().is_some_and(|membership| membership.voters.contains_key(id));
+    if !votes(&old) {
+        return Err((409, format!("instance {old} is not a voter")));
+    }
+    if !votes(&new) {
+        change(cluster, MemberChange::Add(new)).await?;
+    }
+    let removed = change(cluster, MemberChange::Remove(old)).await;
+    removed.map_err(|(status, problem)| {
+        (status, format!("instance {new} is a voter now, but {old} still is, too: {problem}"))
+    })
 }
 
 /// Waits until this instance has stepped down.

@@ -1,0 +1,128 @@
+//! `crossdock cluster check`: whether running instances are one healthy cluster.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::routes::{admin_of, fetch};
+use crate::outcome::{Failure, Outcome, on_local_runtime};
+
+/// Clocks that differ by more are a problem: leases are granted by the clock of the leader.
+const CLOCK_TOLERANCE_MS: u64 = 500;
+
+/// An instance that has answered.
+struct Instance {
+    address: String,
+    status: Value,
+    /// How far its clock is ahead of this machine's, in milliseconds; the request took twice the second.
+    clock: (i64, i64),
+}
+
+impl Instance {
+    fn text(&self, name: &str) -> String {
+        match &self.status[name] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+
+    /// The last transaction that it has applied.
+    fn applied(&self) -> Option<(u32, u32)> {
+        let (epoch, counter) = self.status["applied"].as_str()?.split_once(':')?;
+        Some((epoch.parse().ok()?, counter.parse().ok()?))
+    }
+}
+
+pub(super) fn check(admin: Vec<String>, config: &Path) -> Outcome {
+    let named = if admin.is_empty() { vec![None] } else { admin.into_iter().map(Some).collect() };
+    let gateways: Vec<_> = named.into_iter().map(|admin| admin_of(admin, config)).collect::<Result<_, _>>()?;
+    let problems = on_local_runtime(async move {
+        let mut problems = Vec::new();
+        let mut instances = Vec::new();
+        for (address, token) in &gateways {
+            match ask(address, token.as_deref()).await {
+                Ok(instance) => instances.push((instance, token.clone())),
+                Err(_) => problems.push(format!("{address} does not answer")),
+            }
+        }
+        problems.extend(compare(instances.iter().map(|(instance, _)| instance)));
+        problems.extend(compare_histories(&instances).await);
+        problems
+    })?;
+    for problem in &problems {
+        println!("problem   {problem}");
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Failure::Failed) }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clocks of machines are compared")]
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+async fn ask(address: &str, token: Option<&str>) -> Result<Instance, Failure> {
+    let before = now_ms();
+    let body = fetch(address, token, "/api/v1/cluster").await?;
+    let half = (now_ms() - before) / 2;
+    let status: Value = serde_json::from_str(&body).map_err(|error| Failure::Error(format!("{address}: {error}")))?;
+    let clock = status["time_ms"].as_i64().map_or(0, |time| time - before - half);
+    Ok(Instance { address: address.to_owned(), status, clock: (clock, half) })
+}
+
+/// Prints what each instance says, and returns what is wrong.
+fn compare<'i>(instances: impl Iterator<Item = &'i Instance>) -> Vec<String> {
+    let instances: Vec<&Instance> = instances.collect();
+    let mut problems = Vec::new();
+    for instance in &instances {
+        let Instance { address, clock: (ahead, half), .. } = instance;
+        let (id, role, applied) = (instance.text("id"), instance.text("role"), instance.text("applied"));
+        println!("instance  {id} at {address}: {role}, applied {applied}, clock {ahead:+} ms (±{half} ms)");
+        for alarm in instance.status["alarms"].as_array().into_iter().flatten() {
+            problems.push(format!("instance {id}: {}", alarm.as_str().unwrap_or("an alarm")));
+        }
+        if ahead.unsigned_abs() > CLOCK_TOLERANCE_MS + half.unsigned_abs() {
+            problems.push(format!("instance {id}: its clock differs from this machine's by {ahead} ms"));
+        }
+    }
+    let leaders = instances.iter().filter(|instance| instance.status["role"] == "leading").count();
+    if leaders > 1 {
+        problems.push(format!("{leaders} instances say that they lead; one of them may be about to notice otherwise"));
+    }
+    for (name, what) in [
+        ("membership", "voters, or clusters"),
+        ("epoch", "epochs"),
+        ("leader", "leaders"),
+        ("release", "releases of the gateway"),
+    ] {
+        let found: BTreeSet<String> = instances.iter().map(|instance| instance.status[name].to_string()).collect();
+        if found.len() > 1 {
+            let each = instances.iter().map(|instance| format!("{}: {}", instance.text("id"), instance.status[name]));
+            problems.push(format!("the instances have different {what}: {}", each.collect::<Vec<_>>().join("; ")));
+        }
+    }
+    problems
+}
+
+/// Compares the hashes over the histories through the last transaction that all have applied.
+async fn compare_histories(instances: &[(Instance, Option<String>)]) -> Option<String> {
+    let (epoch, counter) = instances.iter().map(|(instance, _)| instance.applied()).min().flatten()?;
+    let target = format!("/api/v1/cluster/history?at={epoch}:{counter}");
+    let mut hashes = BTreeSet::new();
+    let mut known = Vec::new();
+    for (instance, token) in instances {
+        let body = fetch(&instance.address, token.as_deref(), &target).await.ok()?;
+        let answer: Value = serde_json::from_str(&body).ok()?;
+        if let Some(hash) = answer["hash"].as_str() {
+            known.push(format!("{}: {hash}", instance.text("id")));
+            hashes.insert(hash.to_owned());
+        }
+    }
+    if hashes.len() > 1 {
+        return Some(format!("the histories through {epoch}:{counter} differ: {}", known.join("; ")));
+    }
+    println!("history   the same through {epoch}:{counter} on {} of {} instances", known.len(), instances.len());
+    None
+}
