@@ -42,6 +42,10 @@ const RECEIVE_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a snapshot in one frame, and of messages in one write.
 const PART_LEN: usize = 256 * 1024;
 
+/// Room below which a connection gets another buffer of [`PART_LEN`]. Transactions stay in memory as parts of their buffer,
+/// so one for each read would take a multiple of their size.
+const READ_LEN_MIN: usize = 4 * 1024;
+
 /// A connection, with or without TLS.
 pub(super) type Stream = Box<dyn Duplex>;
 
@@ -322,7 +326,9 @@ async fn receive(
         if is_large {
             receiver.progress.report().await;
         }
-        bytes.reserve(PART_LEN);
+        if bytes.capacity() - bytes.len() < READ_LEN_MIN {
+            bytes.reserve(PART_LEN);
+        }
         match tokio::time::timeout(RECEIVE_TIMEOUT, read.read_buf(&mut bytes)).await {
             Ok(Ok(0)) => return Err(LinkError::Closed),
             Ok(Ok(_)) => registration.touch(),
