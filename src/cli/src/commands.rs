@@ -5,6 +5,7 @@ mod cluster;
 mod cluster_backup;
 mod cluster_bench;
 mod cluster_check;
+mod cluster_large_state;
 mod contract;
 mod convert;
 mod dlq;

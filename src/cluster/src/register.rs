@@ -138,37 +138,44 @@ impl View for Values {
 impl Register {
     /// Executes a command; whether it has changed the key.
     fn change(&mut self, key: &str, change: Change) -> bool {
-        let old = self.values.0.get(key).map(|value| value.as_slice());
-        let value = match change {
-            Change::Set(value) => value.to_vec(),
+        let slot = self.values.0.get_mut(key);
+        let old = slot.as_ref().map(|value| value.as_slice());
+        let old_len = old.map_or(0, <[u8]>::len);
+        let new_len = match &change {
+            Change::Set(value) => value.len(),
             Change::CompareAndSet(compare) if old != compare.expected.as_deref() => return false,
-            Change::CompareAndSet(compare) => compare.value.to_vec(),
-            Change::Append(item) => {
-                let Some(bytes) = self.bytes.checked_add(item.len() + 1).filter(|bytes| *bytes <= BYTES_MAX) else {
-                    return false;
-                };
-                self.bytes = bytes;
-                if old.is_none() {
-                    self.values.0.insert_mut(key.into(), Arc::default());
-                }
-                if let Some(list) = self.values.0.get_mut(key).map(Arc::make_mut) {
-                    list.extend_from_slice(&item);
-                    list.push(b'\n');
-                }
-                return true;
-            }
+            Change::CompareAndSet(compare) => compare.value.len(),
+            Change::Append(item) => old_len + item.len() + 1,
         };
-        let bytes = self.bytes - old.map_or(0, <[u8]>::len) + value.len();
+        let bytes = self.bytes - old_len + new_len;
         if bytes > BYTES_MAX {
             return false;
         }
         self.bytes = bytes;
-        match self.values.0.get_mut(key) {
-            Some(old) => *old = Arc::new(value),
-            None => self.values.0.insert_mut(key.into(), Arc::new(value)),
-        }
+        let value = match (change, slot) {
+            (Change::Append(item), Some(list)) => {
+                append(Arc::make_mut(list), &item);
+                return true;
+            }
+            (Change::Append(item), None) => {
+                let mut list = Vec::new();
+                append(&mut list, &item);
+                list
+            }
+            (Change::Set(value) | Change::CompareAndSet(CompareAndSet { value, .. }), Some(slot)) => {
+                *slot = Arc::new(value.to_vec());
+                return true;
+            }
+            (Change::Set(value) | Change::CompareAndSet(CompareAndSet { value, .. }), None) => value.to_vec(),
+        };
+        self.values.0.insert_mut(key.into(), Arc::new(value));
         true
     }
+}
+
+fn append(list: &mut Vec<u8>, item: &[u8]) {
+    list.extend_from_slice(item);
+    list.push(b'\n');
 }
 
 impl StateMachine for Register {
@@ -206,5 +213,73 @@ impl StateMachine for Register {
             self.values.0.insert_mut(entry.key.into(), Arc::new(entry.value.to_vec()));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use crossdock_zab::{Epoch, Zxid};
+
+    use super::*;
+
+    fn apply(register: &mut Register, key: &str, change: Change) -> Bytes {
+        let payload = Command::payload(key, change);
+        let committed = state_machine::Command { zxid: Zxid::new(Epoch(1), 1), time: 0, payload, is_awaited: true };
+        let mut outbox = Outbox::new();
+        outbox.begin(1, false, 1);
+        register.apply(&[committed], &mut outbox);
+        outbox.answers().next().expect("an answer")
+    }
+
+    fn restored(view: &Values) -> Register {
+        let (mut state, mut register) = (Vec::new(), Register::default());
+        view.write_to(&mut state).expect("memory");
+        register.restore(Some(&mut state.as_slice())).expect("intact");
+        register
+    }
+
+    #[test]
+    fn a_view_does_not_change_and_is_restored_as_it_was() {
+        let mut register = Register::default();
+        let set = |value: &'static [u8]| Change::Set(Bytes::from_static(value));
+        let append = |item: &'static [u8]| Change::Append(Bytes::from_static(item));
+        assert_eq!(apply(&mut register, "a", set(b"1")), DONE);
+        assert_eq!(apply(&mut register, "list", append(b"x")), DONE);
+        let view = register.view();
+        let compare = |expected: Option<&'static [u8]>| {
+            let expected = expected.map(Bytes::from_static);
+            Change::CompareAndSet(CompareAndSet { expected, value: Bytes::from_static(b"22") })
+        };
+        assert_eq!(apply(&mut register, "a", compare(None)), NOT_DONE);
+        assert_eq!(apply(&mut register, "a", compare(Some(b"1"))), DONE);
+        assert_eq!(apply(&mut register, "b", compare(None)), DONE);
+        assert_eq!(apply(&mut register, "list", append(b"y")), DONE);
+        assert_eq!((view.get("a"), view.get("b"), view.get("list")), (&b"1"[..], &b""[..], &b"x\n"[..]));
+        let mut again = restored(&register.view());
+        assert_eq!((again.bytes, register.bytes), (8, 8));
+        assert_eq!((again.view().get("a"), again.view().get("list")), (&b"22"[..], &b"x\ny\n"[..]));
+        assert_eq!(apply(&mut again, "list", append(b"z")), DONE);
+        assert_eq!(restored(&view).view().get("list"), b"x\n");
+    }
+
+    /// It is taken after each batch.
+    #[test]
+    fn a_view_of_a_large_state_is_taken_at_once() {
+        let mut register = Register::default();
+        for key in 0..200_000 {
+            apply(&mut register, &format!("key-{key}"), Change::Set(Bytes::from_static(&[7; 64])));
+        }
+        let mut views = Vec::new();
+        let shortest = (0..20).map(|_| {
+            let begun = Instant::now();
+            views.push(register.view());
+            let took = begun.elapsed();
+            apply(&mut register, "key-1", Change::Set(Bytes::from_static(b"changed")));
+            took
+        });
+        let shortest = shortest.min().expect("some");
+        assert!(shortest < Duration::from_millis(1), "{shortest:?}");
     }
 }
