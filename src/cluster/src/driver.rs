@@ -339,6 +339,9 @@ impl Driver {
                 if let Message::ToLeader(_, ToLeader::Pong { number, .. }) = &message {
                     self.heartbeats.answered(peer, *number);
                 }
+                if let Message::ToLeader(session, ToLeader::Left) = message {
+                    self.send(link, Outgoing::NoSnapshot(session), inputs);
+                }
                 inputs.push(Input::Received { peer, link, message });
                 drop(room);
             }

@@ -47,6 +47,8 @@ pub(crate) enum Outgoing {
         zxid: Zxid,
         path: PathBuf,
     },
+    /// The follower has left the session: a snapshot for it is of no use any more.
+    NoSnapshot(Session),
 }
 
 /// An event for the driver.

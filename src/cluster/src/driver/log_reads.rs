@@ -99,3 +99,43 @@ fn read(mut reader: Reader, count: usize, bytes: usize) -> Result<(Option<Reader
     let txns = reader.next(count, bytes)?;
     Ok((Some(reader), txns))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use crossdock_zab::{Epoch, Payload, Point, Write};
+
+    use super::*;
+    use crate::wal::{Identity, Options, Wal};
+
+    #[tokio::test]
+    async fn a_reader_is_kept_only_for_its_own_session() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let identity = Identity { cluster: 7, server: 1 };
+        let mut wal = Wal::create(folder.path(), identity, Options { segment_len: 1 << 16 }, false).expect("a new log");
+        let txn = Point::default().next(Zxid::new(Epoch(1), 1), 0, Payload::Command(Bytes::from_static(b"x")));
+        let append = Write::Append { after: Zxid::ZERO, txns: vec![txn.clone()] };
+        let epoch = [Write::AcceptEpoch(Epoch(1)), Write::SyncBegin(Epoch(1)), Write::EpochInstalled(Epoch(1))];
+        wal.append(&[&epoch[..], &[append]].concat()).expect("a disk");
+        let (link, session) = (Link(1), Session(1));
+        let expected = Input::LogRead { link, session, txns: vec![txn] };
+
+        let mut reads = LogReads::new(folder.path().to_owned(), (10, 1_000));
+        reads.start(link, session, Zxid::ZERO);
+        assert_eq!(reads.ended().await.as_ref(), Some(&expected));
+        assert_eq!(reads.readers.len(), 1, "to continue with");
+        // The connection ends, or another session begins, while it is being read.
+        for disturb in [|reads: &mut LogReads| reads.forget(Link(1)), |reads: &mut LogReads| reads.clear()] {
+            reads.start(link, session, Zxid::ZERO);
+            disturb(&mut reads);
+            assert_eq!(reads.ended().await.as_ref(), Some(&expected));
+            assert!(reads.readers.is_empty() && reads.running.is_empty());
+        }
+        reads.start(link, session, Zxid::ZERO);
+        reads.start(link, Session(2), Zxid::ZERO);
+        for _ in 0..2 {
+            assert!(reads.ended().await.is_some());
+        }
+        assert_eq!(reads.readers.values().map(|(of, ..)| *of).collect::<Vec<_>>(), [Session(2)]);
+    }
+}

@@ -246,6 +246,9 @@ impl Sender<'_> {
                     Outgoing::Snapshot { session, zxid, path } => {
                         self.transfer = Some(Transfer::start(session, zxid, path)?);
                     }
+                    Outgoing::NoSnapshot(session) => {
+                        self.transfer.take_if(|transfer| transfer.session == session);
+                    }
                 }
             }
             self.add_part().await?;

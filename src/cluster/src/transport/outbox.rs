@@ -82,7 +82,7 @@ fn bytes_of(outgoing: &Outgoing) -> usize {
             txns.iter().map(|txn| txn.payload.len() + OVERHEAD_BYTES).sum()
         }
         Outgoing::Message(Message::ToLeader(_, ToLeader::Forward { payload, .. })) => payload.len(),
-        Outgoing::Message(_) | Outgoing::Snapshot { .. } => 0,
+        Outgoing::Message(_) | Outgoing::Snapshot { .. } | Outgoing::NoSnapshot(_) => 0,
     };
     payloads + OVERHEAD_BYTES
 }
