@@ -14,7 +14,6 @@ mod versions;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crossdock_zab::{
     Action, Blob, Input, Link, LogState, Membership, Message, Request, Role, ServerId, ToFollower, ToLeader, Txn,
@@ -30,6 +29,7 @@ use crate::error::{RequestError, StartError};
 use crate::latency::Latencies;
 use crate::log::{Batch, Log, Written};
 use crate::machines::Machines;
+use crate::platform::{self, Instant};
 use crate::request::{ClientRequest, Reply, Saved};
 use crate::settings::Settings;
 use crate::state::{self, Entry, Event, Purpose, State};
@@ -89,13 +89,6 @@ pub(crate) struct Driver {
     heartbeats: Heartbeats,
     /// When this leader last tried to hand over, as its log lacks space.
     handed_over: Option<Instant>,
-}
-
-/// The time in milliseconds since the Unix epoch.
-#[expect(clippy::disallowed_methods, reason = "a leader stamps its transactions with the time of the system")]
-fn wall_clock_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Driver {
@@ -294,7 +287,7 @@ impl Driver {
     /// Calls the core and executes its actions until no input is left.
     fn process(&mut self, mut inputs: Vec<Input>) {
         let mut actions = Vec::new();
-        let now = Input::Now(wall_clock_millis());
+        let now = Input::Now(platform::wall_clock_millis());
         while !inputs.is_empty() && self.stopped.is_none() {
             let phase = self.zab.phase();
             self.zab.handle([now.clone()].into_iter().chain(inputs.drain(..)), &mut actions);

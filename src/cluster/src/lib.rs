@@ -15,6 +15,7 @@
 //! | `transport`, `wire` | connections to the other instances, and their protocol (`schemas/cluster.proto`) |
 //! | `state` | the state thread: applies what is committed, answers proposers, restores and freezes the state |
 //! | [`StateMachine`], [`Machines`], [`Replica`] | replicated states: their interface, several behind one log, and their users |
+//! | `platform` | the clock and the threads of an instance, in one place |
 //! | [`backup`] | backups, and clusters that are made from them |
 //! | [`register`] | a small state machine for tests and benchmarks |
 
@@ -29,6 +30,7 @@ mod latency;
 mod log;
 mod machines;
 mod node;
+mod platform;
 pub mod register;
 mod replica;
 mod request;
@@ -36,7 +38,6 @@ mod settings;
 mod state;
 mod state_machine;
 mod status;
-mod thread;
 mod transport;
 pub mod wal;
 mod wire;

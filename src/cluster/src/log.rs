@@ -5,13 +5,14 @@
 
 use std::mem;
 use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crossdock_zab::{Link, Message, Write, WriteId, Zxid};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::latency::Latencies;
+use crate::platform::{self, Instant};
 use crate::transport::{NotQueued, Outbox, Outgoing, WeakOutbox};
 use crate::wal::{Space, Wal};
 
@@ -99,32 +100,38 @@ struct Queued {
 #[derive(Debug, Default)]
 struct Queue {
     queued: Mutex<Queued>,
-    ready: Condvar,
+    ready: Notify,
 }
 
 impl Queue {
+    fn queued(&self) -> MutexGuard<'_, Queued> {
+        self.queued.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn push(&self, batch: Batch) {
-        let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
-        queued.batch.append(batch);
+        self.queued().batch.append(batch);
         self.ready.notify_one();
     }
 
     fn close(&self) {
-        self.queued.lock().unwrap_or_else(PoisonError::into_inner).is_closed = true;
+        self.queued().is_closed = true;
         self.ready.notify_one();
     }
 
     /// Waits for writes and removes all of them. `None` once the queue is closed and empty.
-    fn take(&self) -> Option<(Batch, WriteId)> {
-        let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn take(&self) -> Option<(Batch, WriteId)> {
         loop {
-            if let Some(last) = queued.batch.last {
-                return Some((mem::take(&mut queued.batch), last));
+            {
+                let mut queued = self.queued();
+                if let Some(last) = queued.batch.last {
+                    return Some((mem::take(&mut queued.batch), last));
+                }
+                if queued.is_closed {
+                    return None;
+                }
             }
-            if queued.is_closed {
-                return None;
-            }
-            queued = self.ready.wait(queued).unwrap_or_else(PoisonError::into_inner);
+            // A notification before this is not lost.
+            self.ready.notified().await;
         }
     }
 }
@@ -148,9 +155,9 @@ impl Log {
         let space = wal.space();
         let log_queue = Arc::clone(&queue);
         let (ends, ended) = std::sync::mpsc::sync_channel(1);
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+        platform::spawn_thread("log", async move {
             let _ends = ends;
-            write_all(wal, &log_queue, &results, &latencies);
+            write_all(wal, &log_queue, &results, &latencies).await;
         })?;
         Ok(Self { queue, written, pending_bytes: 0, status, space, ended })
     }
@@ -207,8 +214,8 @@ impl Drop for Log {
     }
 }
 
-fn write_all(mut wal: Wal, queue: &Queue, results: &mpsc::Sender<Written>, latencies: &Latencies) {
-    while let Some((batch, last)) = queue.take() {
+async fn write_all(mut wal: Wal, queue: &Queue, results: &mpsc::Sender<Written>, latencies: &Latencies) {
+    while let Some((batch, last)) = queue.take().await {
         let begun = Instant::now();
         let appended = wal.append(&batch.writes);
         latencies.log.record(begun.elapsed());
@@ -225,7 +232,7 @@ fn write_all(mut wal: Wal, queue: &Queue, results: &mpsc::Sender<Written>, laten
         let through = appended.map(|()| last).map_err(|problem| problem.to_string());
         let written = Written { bytes: batch.bytes, through, full_links, status: LogStatus::of(&wal) };
         // The receiver is closed once the instance ends; pending writes are still completed.
-        let _ = results.blocking_send(written);
+        let _ = results.send(written).await;
         if has_failed {
             return;
         }

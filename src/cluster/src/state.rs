@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossdock_zab::{Role, Summary, Txn, Zxid};
@@ -16,9 +16,10 @@ use tokio::sync::mpsc;
 use crate::error::RequestError;
 use crate::latency::Latencies;
 use crate::machines::{Answer, Frozen, MachineId, Machines};
+use crate::platform::{self, Instant};
 use crate::request::Reply;
 use crate::state_machine::FIRST_VERSION;
-use crate::{thread, wal};
+use crate::wal;
 
 /// Transactions that are applied together, and become visible together.
 const BATCH_LEN_MAX: usize = 1024;
@@ -121,7 +122,7 @@ impl State {
             backlog: Arc::clone(&backlog),
             applied: Arc::clone(&applied),
         };
-        thread::spawn("state", worker.run(queue))?;
+        platform::spawn_thread("state", worker.run(queue))?;
         Ok(Self { jobs: Some(jobs), events, replies, backlog, applied, versions })
     }
 

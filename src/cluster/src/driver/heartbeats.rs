@@ -1,9 +1,11 @@
 //! How long heartbeats of this leader take.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossdock_zab::ServerId;
+
+use crate::platform::Instant;
 
 /// Heartbeats whose answers are measured; earlier ones took too long to matter.
 const LEN_MAX: usize = 16;

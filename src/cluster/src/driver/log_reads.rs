@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crossdock_zab::{Input, Link, Session, Txn, Zxid};
 use tokio::sync::mpsc;
 
+use crate::platform;
 use crate::wal::{Error, Reader};
 
 /// Reads that may be reported before the driver takes one: one for each follower.
@@ -52,7 +53,7 @@ impl LogReads {
         let continued = self.readers.remove(&link).filter(|(of, last, _)| (*of, *last) == (session, after));
         let (folder, (count, bytes)) = (self.folder.clone(), self.limits);
         let ended = self.results.0.clone();
-        tokio::task::spawn_blocking(move || {
+        platform::run_blocking(move || {
             let read = match continued {
                 Some((.., reader)) => read(reader, count, bytes),
                 None => match Reader::start(&folder, after) {

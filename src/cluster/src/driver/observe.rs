@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossdock_zab::{Input, Role};
 
 use super::Driver;
+use crate::platform::Instant;
 use crate::status::{Disk, Peer};
 
 /// Minimum interval between attempts to hand over; others may lack space as well.

@@ -1,12 +1,11 @@
 //! Requests of local clients.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 use crossdock_zab::{Input, Refusal, Request, Zxid};
 
 use super::Driver;
 use crate::error::RequestError;
+use crate::platform::Instant;
 use crate::request::{ClientRequest, Proposed, Reply};
 
 /// Reads that may wait until a transaction is applied.

@@ -1,20 +1,18 @@
 //! Snapshots: taken here, and received from a leader.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossdock_zab::{Blob, Input, Summary, Zxid};
 use tokio::sync::mpsc;
 
 use super::Driver;
 use crate::machines::Frozen;
+use crate::platform::{self, Instant};
 use crate::request::{Reply, Saved};
 use crate::state::{Purpose, TXN_OVERHEAD};
 use crate::status::Stopped;
 use crate::wal::{self, Wal};
-
-/// The scheduling priority of the thread that saves: requests come first.
-const NICENESS: i32 = 5;
 
 /// A step that has ended on another thread.
 #[derive(Debug, Clone, Copy)]
@@ -103,10 +101,8 @@ impl Driver {
         let folder = self.settings.data.clone();
         let begun = Instant::now();
         let report = StepReport { to: self.snapshots.steps.0.clone(), step: Step::Saved(None) };
-        let writing = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
+        let writing = platform::run_in_background("snapshot", move || {
             let mut report = report;
-            // Without it, saving only takes more from the others.
-            let _ = rustix::process::setpriority_process(None, NICENESS);
             match wal::save_snapshot(&folder, &summary, |to| frozen.write_to(to)) {
                 Ok(len) => report.step = Step::Saved(Some((summary.point.zxid, len, begun.elapsed()))),
                 Err(problem) => tracing::warn!(%problem, "failed to save a snapshot; the log keeps everything"),
@@ -136,8 +132,7 @@ impl Driver {
     /// Writes a backup on its own thread.
     pub(super) fn write_backup(&mut self, summary: Summary, frozen: Frozen) {
         let Some((path, reply)) = self.backup.take() else { return };
-        let writing = std::thread::Builder::new().name("backup".to_owned()).spawn(move || {
-            let _ = rustix::process::setpriority_process(None, NICENESS);
+        let writing = platform::run_in_background("backup", move || {
             let written = wal::write_snapshot(&path, &summary, |to| frozen.write_to(to));
             reply.send(Ok(written.map(|len| (summary.point.zxid, len)).map_err(|problem| problem.to_string())));
         });
@@ -179,7 +174,7 @@ impl Driver {
         let (folder, segment, needed_after) =
             (self.settings.data.clone(), self.log.status().segment, self.zab.needed_after());
         let report = StepReport { to: self.snapshots.steps.0.clone(), step: Step::Purged(None) };
-        tokio::task::spawn_blocking(move || {
+        platform::run_blocking(move || {
             let mut report = report;
             if let Err(problem) = wal::purge(&folder, zxid, segment, needed_after) {
                 tracing::warn!(%problem, "failed to purge segments covered by the new snapshot");

@@ -5,7 +5,7 @@
 //! ends the one before it: what was proposed before the marker is delivered before it, or never.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossdock_zab::{Payload, Zxid};
@@ -13,6 +13,7 @@ use prost::Message as _;
 
 use crate::error::RequestError;
 use crate::machines::CLUSTER;
+use crate::platform::Instant;
 use crate::request::Reply;
 use crate::wire::Envelope;
 

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::AbortHandle;
+
+use crate::platform::Instant;
 
 /// Maximum number of connections in the handshake.
 const PENDING_MAX: usize = 64;

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use crossdock_zab::{Link, ServerId, Session, Summary, Zxid};
@@ -18,6 +18,7 @@ use super::live::Registration;
 use super::outbox::Queued;
 use super::received::ReceivedFile;
 use super::{Incoming, Outgoing, Transport};
+use crate::platform::{self, Instant};
 use crate::wal;
 use crate::wire::{Alive, FRAME_LEN_MAX, Frame, Hello, Kind, Refused, SnapshotPart};
 
@@ -192,7 +193,7 @@ impl Transfer {
 }
 
 fn read_part(mut file: File) -> JoinHandle<std::io::Result<(Bytes, File)>> {
-    tokio::task::spawn_blocking(move || {
+    platform::run_blocking(move || {
         let mut buffer = vec![0; PART_LEN];
         let count = file.read(&mut buffer)?;
         buffer.truncate(count);
@@ -422,7 +423,7 @@ impl Receiver<'_> {
 
 /// Makes a received snapshot durable and verifies it.
 async fn verify(zxid: Zxid, path: PathBuf) -> Result<Summary, LinkError> {
-    let checking = tokio::task::spawn_blocking(move || {
+    let checking = platform::run_blocking(move || {
         let checked = File::open(&path).and_then(|file| file.sync_all()).map_err(LinkError::StoreSnapshot);
         checked.and_then(|()| match wal::verify_snapshot(zxid, &path) {
             Ok(Some(summary)) => Ok(summary),

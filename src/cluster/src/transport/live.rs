@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossdock_zab::{LogId, ServerId};
 
 use super::error::LinkError;
+
+use crate::platform::Instant;
 
 /// A link is live if it received something within this time, three heartbeats of an idle link. A peer whose host vanished cannot reconnect
 /// before it has passed.
