@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crossdock_zab::{ClusterId, Epoch, Membership, Payload, Point, ServerId, Summary, Write, Zxid};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::settings::Settings;
 use crate::wal::{self, Wal};
 
@@ -22,6 +24,39 @@ pub struct Backup {
     pub summary: Summary,
     /// The bytes of the state.
     pub state_len: u64,
+}
+
+/// The file of a backup, deleted on drop. As long as it exists, no other one is taken.
+#[derive(Debug)]
+pub struct BackupFile {
+    path: Option<PathBuf>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl BackupFile {
+    pub(crate) fn new(path: PathBuf, permit: OwnedSemaphorePermit) -> Self {
+        Self { path: Some(path), _permit: permit }
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// It stays.
+    pub(crate) fn keep(mut self) {
+        self.path = None;
+    }
+}
+
+impl Drop for BackupFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // It may not have been written.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// A cluster of one, made from a backup or a log.
@@ -62,13 +97,22 @@ pub fn inspect(file: &Path) -> Result<Backup, wal::Error> {
 
 /// Creates the log of this instance from a backup file, as that of a new cluster of one.
 ///
-/// If it is interrupted, delete the folder and start again.
+/// It is made in a folder beside that of the settings, which gets its name once it is complete: without its own membership,
+/// it would be a log of the old cluster.
 ///
 /// # Errors
 /// [`BackupError::Log`], among others if there is a log already.
 pub fn restore(settings: &Settings, file: &Path) -> Result<NewCluster, BackupError> {
-    let (mut wal, summary) = Wal::create_from(&settings.data, settings.identity(), settings.log, file)?;
-    begin_cluster(&mut wal, settings.id, summary.point, summary.point.zxid.epoch)
+    wal::check_absent(&settings.data)?;
+    let mut name = settings.data.as_os_str().to_owned();
+    name.push(".restoring");
+    let unfinished = PathBuf::from(name);
+    wal::remove_folder(&unfinished)?;
+    let (mut wal, summary) = Wal::create_from(&unfinished, settings.identity(), settings.log, file)?;
+    let made = begin_cluster(&mut wal, settings.id, summary.point, summary.point.zxid.epoch)?;
+    drop(wal);
+    wal::rename_folder(&unfinished, &settings.data)?;
+    Ok(made)
 }
 
 /// Makes the log of this instance that of a new cluster of one, for when a majority of the voters has lost its logs.

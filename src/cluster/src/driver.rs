@@ -25,6 +25,7 @@ use self::heartbeats::Heartbeats;
 use self::requests::{Pending, Waiting};
 use self::undecided::Undecided;
 use crate::activity::Activity;
+use crate::backup::BackupFile;
 use crate::error::{RequestError, StartError};
 use crate::latency::Latencies;
 use crate::log::{Batch, Log, Written};
@@ -78,7 +79,7 @@ pub(crate) struct Driver {
     snapshots: snapshots::Snapshots,
     versions: versions::Versions,
     /// The file of a backup that is being taken.
-    backup: Option<(PathBuf, Reply<Saved>)>,
+    backup: Option<(BackupFile, Reply<Saved>)>,
     stopped: Option<Stopped>,
     peers: Vec<Peer>,
     /// The membership that is in effect.
@@ -134,6 +135,7 @@ impl Driver {
             id: settings.id,
             role: Role::Looking,
             phase: zab.phase(),
+            history_epoch: zab.log_state().current_epoch(),
             last: zab.log_state().history().last(),
             applied,
             log: own.log,

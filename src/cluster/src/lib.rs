@@ -44,10 +44,10 @@ mod wire;
 
 pub use activity::{Activity, LinksEnded, Snapshots};
 pub use address::{Address, InvalidAddress};
-pub use error::{RequestError, StartError};
+pub use error::{RequestError, StartError, with_causes};
 pub use latency::{Latencies, Latency};
 pub use machines::{ClientError, MachineId, Machines};
-pub use node::{BackupFile, Client, Node, Proposal, init};
+pub use node::{Client, Node, Proposal, init};
 pub use replica::{Notice, Published, Replica, Subscription};
 pub use settings::{Member, Settings};
 pub use state_machine::{Command, InvalidState, Outbox, StateMachine, View};

@@ -212,7 +212,7 @@ impl Machines {
                 // These are not numbered.
                 let change =
                     ClusterChange::decode(envelope.payload).map_err(|_| NotApplicable::Undecodable(txn.zxid))?;
-                if let Some(raised) = change.raised {
+                if let Some(raised) = change.raised.filter(|raised| raised.machine != CLUSTER.0) {
                     // A batch has one version.
                     self.apply_batches(txns, answers);
                     self.raise_version(raised.machine, raised.version)?;
@@ -262,6 +262,7 @@ impl Machines {
 
     fn raise_version(&mut self, machine: u32, version: u32) -> Result<(), TooNew> {
         self.own.raise_version(machine, version);
+        tracing::info!(machine, version, "a later version of a state machine is used, as all instances understand it");
         self.check_version(machine)
     }
 

@@ -15,12 +15,13 @@ use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::backup::BackupFile;
 use crate::driver::Driver;
 use crate::error::{RequestError, StartError};
 use crate::latency::Latencies;
 use crate::machines::{CLUSTER, MachineId, Machines};
 use crate::replica::{Published, Replica};
-use crate::request::{ClientRequest, Proposed, Reply};
+use crate::request::{ClientRequest, Proposed, Reply, Saved};
 use crate::settings::Settings;
 use crate::state_machine::StateMachine;
 use crate::status::Status;
@@ -121,6 +122,7 @@ impl Node {
             next_request: Arc::new(AtomicU64::new(1)),
             payload_max: settings.zab(LogId(0), false).payload_max,
             data: settings.data.as_path().into(),
+            backups: Arc::new(Semaphore::new(1)),
         };
         let (stop, stopped) = oneshot::channel();
         let transport = Transport::new(settings, driver.own(), to_driver);
@@ -244,27 +246,8 @@ pub struct Client {
     payload_max: usize,
     /// The data folder.
     data: Arc<Path>,
-}
-
-/// A backup in a temporary file, which is deleted on drop.
-#[derive(Debug)]
-pub struct BackupFile {
-    path: PathBuf,
-}
-
-impl BackupFile {
-    /// Its path.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for BackupFile {
-    fn drop(&mut self) {
-        // It may not have been written.
-        let _ = std::fs::remove_file(&self.path);
-    }
+    /// One backup at a time: each takes as much of the disk as the state.
+    backups: Arc<Semaphore>,
 }
 
 impl Client {
@@ -382,14 +365,16 @@ impl Client {
         self.request(|reply| ClientRequest::HashAt(zxid, reply)).await
     }
 
-    /// Writes the state of all machines to a file, as a [`backup`](crate::backup): everything that was acknowledged before
-    /// this call, by any instance. Returns the last transaction in it, and its bytes. The content is durable then.
+    /// Writes the state of all machines to a file, as a [backup](crate::backup): everything that was acknowledged before this call, by any
+    /// instance. Returns the last transaction in it, and its bytes. The content is durable then.
     ///
     /// # Errors
-    /// See [`RequestError`]. The inner error says why the file could not be written, or that another backup is being taken.
+    /// See [`RequestError`]. The inner error says why the file could not be written, or that there is another backup.
     pub async fn save(&self, path: PathBuf) -> Result<Result<(Zxid, u64), String>, RequestError> {
-        self.barrier().await?;
-        self.request(|reply| ClientRequest::Save { path, reply }).await
+        Ok(self.write_backup(path).await?.map(|(file, zxid, len)| {
+            file.keep();
+            (zxid, len)
+        }))
     }
 
     /// Like [`Client::save`], to a temporary file in the data folder.
@@ -397,10 +382,18 @@ impl Client {
     /// # Errors
     /// As [`Client::save`].
     pub async fn save_temporary(&self) -> Result<Result<BackupFile, String>, RequestError> {
-        // What is left of such a file is deleted at the next start.
-        let number = self.next_request.fetch_add(1, Ordering::Relaxed);
-        let file = BackupFile { path: self.data.join(format!("unfinished-backup-{number}")) };
-        Ok(self.save(file.path.clone()).await?.map(|_| file))
+        // What a crash leaves of such a file is deleted at the next start.
+        let path = self.data.join(format!("unfinished-backup-{:016x}", wal::random()));
+        Ok(self.write_backup(path).await?.map(|(file, ..)| file))
+    }
+
+    async fn write_backup(&self, path: PathBuf) -> Result<Saved, RequestError> {
+        let Ok(permit) = Arc::clone(&self.backups).try_acquire_owned() else {
+            return Ok(Err("another backup is being taken, or read".to_owned()));
+        };
+        self.barrier().await?;
+        let file = BackupFile::new(path, permit);
+        self.request(|reply| ClientRequest::Save { file, reply }).await
     }
 
     /// Asks this instance to transfer leadership, if it leads.

@@ -1,11 +1,10 @@
 //! Requests of local clients to the driver.
 
-use std::path::PathBuf;
-
 use bytes::Bytes;
 use crossdock_zab::{Epoch, MemberChange, ServerId, Zxid};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use crate::backup::BackupFile;
 use crate::error::RequestError;
 
 /// Where the outcome of a request goes. Dropping it tells the client that the instance has ended.
@@ -51,13 +50,13 @@ pub(crate) enum ClientRequest {
     HashAt(Zxid, Reply<Option<u64>>),
     /// Write the state to a file, as a backup.
     Save {
-        path: PathBuf,
+        file: BackupFile,
         reply: Reply<Saved>,
     },
 }
 
-/// The last transaction in a backup, and the bytes of its file; or why it could not be written.
-pub(crate) type Saved = Result<(Zxid, u64), String>;
+/// A written backup, the last transaction in it, and the bytes of its file; or why it could not be written.
+pub(crate) type Saved = Result<(BackupFile, Zxid, u64), String>;
 
 /// A command to propose.
 #[derive(Debug)]

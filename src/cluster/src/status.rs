@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossdock_zab::{Fatal, LogId, Membership, Role, ServerId, Zxid};
+use crossdock_zab::{Epoch, Fatal, LogId, Membership, Role, ServerId, Zxid};
 
 use crate::activity::Activity;
 
@@ -16,6 +16,8 @@ pub struct Status {
     pub role: Role,
     /// The phase of Zab that it is in.
     pub phase: &'static str,
+    /// The epoch of its history. Of two histories, the one of the later epoch is the later one, then the longer one.
+    pub history_epoch: Epoch,
     /// The end of its log.
     pub last: Zxid,
     /// The last transaction applied.

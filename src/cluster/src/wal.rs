@@ -244,10 +244,7 @@ impl Wal {
     /// [`Error::Exists`] if there is one or a snapshot; [`Error::Io`].
     pub fn create(folder: &Path, identity: Identity, options: Options, founds: bool) -> Result<Self, Error> {
         files::create_folder(folder).map_err(io_error(folder, "cannot be created"))?;
-        // A snapshot of an earlier log is not part of this one.
-        if !segment::list(folder)?.is_empty() || !snapshot::list(folder)?.is_empty() {
-            return Err(Error::Exists(folder.to_owned()));
-        }
+        check_absent(folder)?;
         let header = Header::first(identity, options.segment_len, founds);
         Self::create_with(folder, options, header)
     }
@@ -263,9 +260,7 @@ impl Wal {
         file: &Path,
     ) -> Result<(Self, Summary), Error> {
         files::create_folder(folder).map_err(io_error(folder, "cannot be created"))?;
-        if !segment::list(folder)?.is_empty() || !snapshot::list(folder)?.is_empty() {
-            return Err(Error::Exists(folder.to_owned()));
-        }
+        check_absent(folder)?;
         // Without the snapshot, the log would lack its beginning.
         let summary = snapshot::copy(folder, file)?.ok_or_else(|| Error::DamagedSnapshot(file.to_owned()))?;
         let mut header = Header::first(identity, options.segment_len, false);
@@ -431,6 +426,37 @@ impl Wal {
     pub fn segment(&self) -> u64 {
         self.header.number
     }
+}
+
+/// Checks that a folder, which may be missing, has no log and no snapshot of an earlier one.
+///
+/// # Errors
+/// [`Error::Exists`], [`Error::Io`].
+pub(crate) fn check_absent(folder: &Path) -> Result<(), Error> {
+    if folder.exists() && !(segment::list(folder)?.is_empty() && snapshot::list(folder)?.is_empty()) {
+        return Err(Error::Exists(folder.to_owned()));
+    }
+    Ok(())
+}
+
+/// Deletes a folder, if it exists.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn remove_folder(folder: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(folder, "cannot be deleted")(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Gives a folder its name, durably. What has that name must be an empty folder, if it exists.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn rename_folder(from: &Path, to: &Path) -> Result<(), Error> {
+    std::fs::rename(from, to).map_err(io_error(to, "must be missing, or an empty folder"))?;
+    segment::sync_folder(to.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
 /// Deletes segments and snapshots that the durable snapshot of `zxid` makes obsolete, and returns the number of deleted

@@ -59,7 +59,7 @@ impl Admin {
                 .route("/api/v1/cluster", web::get().to(cluster))
                 .route("/api/v1/cluster", web::post().to(change_cluster))
                 .route("/api/v1/cluster/history", web::get().to(cluster_history))
-                .route("/api/v1/cluster/snapshot", web::get().to(save_cluster))
+                .route("/api/v1/cluster/snapshot", web::post().to(save_cluster))
         })
         .workers(1)
         .disable_signals()
@@ -191,45 +191,46 @@ async fn cluster_history(request: HttpRequest, state: web::Data<AdminState>) -> 
     }
 }
 
-/// A backup of the state of the cluster.
-async fn save_cluster(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
-    if let Err(refusal) = authorize(&request, &state) {
-        return refusal;
+fn cluster_problem(status: u16, problem: &str) -> HttpResponse {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    HttpResponse::build(status).json(serde_json::json!({ "error": problem }))
+}
+
+/// The cluster, if the request may have an effect on it. A page in a browser of this machine can send neither without a
+/// preflight request, which is not answered.
+fn cluster_for_change(request: &HttpRequest, state: &AdminState) -> Result<Client, HttpResponse> {
+    authorize(request, state)?;
+    let is_json = request.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/json");
+    if !is_json || request.headers().contains_key(header::ORIGIN) {
+        let problem = "the content type must be `application/json`, and the request must not come from a web page";
+        return Err(cluster_problem(415, problem));
     }
-    let problem = |status: u16, problem: &str| {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        HttpResponse::build(status).json(serde_json::json!({ "error": problem }))
+    state.cluster.clone().ok_or_else(|| cluster_problem(404, "the settings have no `cluster:`"))
+}
+
+/// A backup of the state of the cluster. It is written to the disk first, so a web page must not be able to request it.
+async fn save_cluster(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
+    let cluster = match cluster_for_change(&request, &state) {
+        Ok(cluster) => cluster,
+        Err(refusal) => return refusal,
     };
-    let Some(cluster) = state.cluster.clone() else { return problem(404, "the settings have no `cluster:`") };
     match self::cluster::backup(cluster).await {
         Ok(body) => HttpResponse::Ok().content_type("application/octet-stream").body(body),
-        Err((status, text)) => problem(status, &text),
+        Err((status, text)) => cluster_problem(status, &text),
     }
 }
 
 async fn change_cluster(request: HttpRequest, state: web::Data<AdminState>, body: web::Bytes) -> HttpResponse {
-    if let Err(refusal) = authorize(&request, &state) {
-        return refusal;
-    }
-    let problem = |status: u16, problem: &str| {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        HttpResponse::build(status).json(serde_json::json!({ "error": problem }))
+    let cluster = match cluster_for_change(&request, &state) {
+        Ok(cluster) => cluster,
+        Err(refusal) => return refusal,
     };
-    // A page in a browser of this machine can send neither without a preflight request, which is not answered.
-    let is_json = request.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/json");
-    if !is_json || request.headers().contains_key(header::ORIGIN) {
-        return problem(
-            415,
-            "the content type must be `application/json`, and the request must not come from a web page",
-        );
-    }
-    let Some(cluster) = &state.cluster else { return problem(404, "the settings have no `cluster:`") };
     match self::cluster::Request::parse(&body) {
-        Some(wanted) => match self::cluster::execute(cluster, wanted).await {
+        Some(wanted) => match self::cluster::execute(&cluster, wanted).await {
             Ok(done) => HttpResponse::Ok().json(done),
-            Err((status, text)) => problem(status, &text),
+            Err((status, text)) => cluster_problem(status, &text),
         },
-        None => problem(
+        None => cluster_problem(
             400,
             "send `{\"add\": 4}`, `{\"remove\": 4}`, `{\"replace\": {\"old\": 3, \"new\": 4}}`, `{\"transfer\": 2}` or `{\"transfer\": null}`",
         ),

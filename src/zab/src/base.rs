@@ -46,7 +46,7 @@ pub(crate) struct Base {
     pub(crate) claims: Claims,
     /// How long to wait for a silent leader.
     pub(crate) patience: Patience,
-    /// The leader that this server left last as it was silent, and for how long.
+    /// The leader that this server has left because it is silent, and for how long it is.
     pub(crate) silent_leader: Option<(ServerId, u32)>,
     /// The last leader named this server as its successor.
     pub(crate) preferred: bool,
@@ -88,6 +88,25 @@ impl Base {
             appended_after: Zxid::ZERO,
             unlocks: None,
             sessions: 0,
+        }
+    }
+
+    /// Counts a tick for the leader that was left. After the longest timeout, it counts as lost.
+    pub(crate) fn count_silence(&mut self) {
+        let limit = self.config.sync_ticks;
+        self.silent_leader =
+            self.silent_leader.map(|(leader, ticks)| (leader, ticks + 1)).filter(|(_, ticks)| *ticks <= limit);
+    }
+
+    /// Whether this is the leader that was left because it is silent.
+    pub(crate) fn is_silent(&self, peer: ServerId) -> bool {
+        self.silent_leader.is_some_and(|(leader, _)| leader == peer)
+    }
+
+    /// A message arrived: if it is of the leader that was left, that was not lost, whoever leads now.
+    pub(crate) fn heard(&mut self, peer: ServerId) {
+        if let Some((_, silence)) = self.silent_leader.take_if(|(leader, _)| *leader == peer) {
+            self.patience.observe(silence, &self.config);
         }
     }
 

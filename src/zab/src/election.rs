@@ -180,18 +180,12 @@ impl Election {
         self.votes.get(&voter) == Some(&self.vote) || self.settled.get(&voter).is_some_and(waits)
     }
 
-    /// Whether the peer is the leader that was left because it was silent, and still is.
-    fn is_silent(&self, base: &Base, peer: ServerId) -> bool {
-        let has_answered = self.votes.contains_key(&peer) || self.settled.contains_key(&peer);
-        base.silent_leader.is_some_and(|(leader, _)| leader == peer) && !has_answered
-    }
-
     /// Ends the round if it has found a leader.
     fn decide(&mut self, base: &mut Base) -> Next {
         if !base.votes() || !self.has_quorum(base) {
             return Next::Stay;
         }
-        let mut reachable = base.links.keys().filter(|peer| base.is_voter(**peer) && !self.is_silent(base, **peer));
+        let mut reachable = base.links.keys().filter(|peer| base.is_voter(**peer) && !base.is_silent(**peer));
         let all_agree = reachable.all(|peer| self.agrees(base, *peer));
         if !all_agree && self.agreed_ticks < base.config.vote_ticks {
             return Next::Stay;

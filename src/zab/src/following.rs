@@ -124,7 +124,8 @@ impl Following {
             return Next::StepDown;
         }
         // A leader that is heard may be reading what this server lacks from a disk that stalls, as may this server's own.
-        let patience = if matches!(self.stage, Stage::Synchronisation(_)) { STALLED_DISK } else { 1 };
+        let patience =
+            if matches!(self.stage, Stage::Synchronisation(_) | Stage::Synchronised(_)) { STALLED_DISK } else { 1 };
         if self.waited_ticks > patience * base.config.init_ticks {
             return Next::StepDown;
         }

@@ -83,7 +83,6 @@ impl Leading {
             return Next::Stay;
         }
         self.stage = Stage::Broadcast;
-        base.silent_leader = None;
         self.commit = base.log_state.history().last();
         base.deliver(self.commit);
         base.out.push(Action::Became(self.role()));
@@ -196,12 +195,6 @@ impl Following {
             return Next::Impossible("UPTODATE beyond the history that was sent");
         }
         self.stage = FollowerStage::Broadcast(epoch);
-        if let Some((leader, silence)) = base.silent_leader.take()
-            && leader == self.leader
-        {
-            // It was silent, but not lost.
-            base.patience.observe(silence, &base.config);
-        }
         base.deliver(commit);
         base.out.push(Action::Became(self.role(base)));
         Next::Stay

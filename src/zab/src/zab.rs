@@ -201,6 +201,7 @@ impl Zab {
                 if self.base.links.get(&peer) != Some(&link) {
                     return self.count_rejected(Next::Stale, (peer, link));
                 }
+                self.base.heard(peer);
                 let next = self.message(peer, link, message);
                 self.count_rejected(next, (peer, link))
             }
@@ -276,6 +277,7 @@ impl Zab {
 
     fn tick(&mut self) -> Next {
         self.base.refill_leaps();
+        self.base.count_silence();
         match &mut self.phase {
             Phase::Draining => self.begin_election(),
             Phase::Election(election) => election.tick(&mut self.base),

@@ -1,10 +1,12 @@
 //! `crossdock cluster snapshot` and `force-new`: backups, and clusters that are made from them.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use crossdock_cluster::backup::{self, NewCluster};
+use crossdock_cluster::with_causes;
 use jiff::Timestamp;
 
 use super::cluster::{Gateway, settings_in};
@@ -58,8 +60,8 @@ pub(super) fn force_new(config: &Path, is_confirmed: bool) -> Outcome {
         eprintln!(
             "This instance becomes a cluster of one with what is in its own log. Everything that was acknowledged, but is only in\n\
              the logs of others, is missing from then on, and nobody can tell what it is. Use it only if a majority of the voters\n\
-             has lost its logs for good, choose the instance with the highest `LAST` in `crossdock cluster status`, stop it, and\n\
-             run the command again with `--confirm-loss`."
+             has lost its logs for good, choose the instance with the highest `history_epoch`, and of those the one with the\n\
+             highest `last`, in `crossdock cluster status --json`. Stop it, and run the command again with `--confirm-loss`."
         );
         return Err(Failure::Failed);
     }
@@ -69,45 +71,52 @@ pub(super) fn force_new(config: &Path, is_confirmed: bool) -> Outcome {
     Ok(())
 }
 
-fn failed(problem: impl std::fmt::Display) -> Failure {
-    eprintln!("{problem}");
+fn failed(problem: impl std::error::Error) -> Failure {
+    eprintln!("{}", with_causes(&problem));
     Failure::Failed
+}
+
+fn io_failed(path: &Path) -> impl Fn(std::io::Error) -> Failure {
+    move |error| Failure::Error(format!("{}: {error}", path.display()))
 }
 
 fn say_next(made: &NewCluster) {
     println!(
-        "the cluster has the id {} and one voter, this instance; start it, then add the others: `crossdock cluster init` for\n\
-         each, list them in `observers`, start them, and run `crossdock cluster add ID`",
+        "the cluster has the id {} and one voter, this instance; start it, then add the others: move their data folders away if they\n\
+         have any, run `crossdock cluster init` for each, list them in `observers`, start them, and run `crossdock cluster add ID`",
         made.cluster
     );
 }
 
+/// A file that is deleted unless it is kept.
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 fn save(path: &Path, gateway: Gateway) -> Outcome {
     let (address, token) = admin_of(gateway.admin, &gateway.config)?;
-    // It gets its name once it is complete.
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    let part = PathBuf::from(name);
     if path.exists() {
         return Err(Failure::Error(format!("{} exists already", path.display())));
     }
-    let saved = File::create(&part).map_err(|error| Failure::Error(format!("{}: {error}", part.display()))).and_then(
-        |mut file| {
-            let downloaded = on_local_runtime(async {
-                download(&address, token.as_deref(), "/api/v1/cluster/snapshot", &mut file).await
-            })?;
-            downloaded?;
-            let found = backup::inspect(&part).map_err(failed)?;
-            let named = file.sync_all().and_then(|()| std::fs::rename(&part, path));
-            named.map_err(|error| Failure::Error(format!("{}: {error}", path.display())))?;
-            println!("saved everything through {} to {}", found.summary.point.zxid, path.display());
-            Ok(())
-        },
-    );
-    if saved.is_err() {
-        let _ = std::fs::remove_file(&part);
-    }
-    saved
+    // It gets its name once it is complete. It has the whole state, so only its owner may read it.
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.part", std::process::id()));
+    let part = PathBuf::from(name);
+    let created = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&part);
+    let mut file = created.map_err(io_failed(&part))?;
+    let part = Part(part);
+    on_local_runtime(async { download(&address, token.as_deref(), "/api/v1/cluster/snapshot", &mut file).await })??;
+    let found = backup::inspect(&part.0).map_err(failed)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A link does not replace another file.
+    let named = file.sync_all().and_then(|()| std::fs::hard_link(&part.0, path));
+    named.and_then(|()| File::open(folder)?.sync_all()).map_err(io_failed(path))?;
+    println!("saved everything through {} to {}", found.summary.point.zxid, path.display());
+    Ok(())
 }
 
 fn status(file: &Path) -> Outcome {

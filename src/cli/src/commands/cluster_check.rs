@@ -87,6 +87,16 @@ fn compare<'i>(instances: impl Iterator<Item = &'i Instance>) -> Vec<String> {
             problems.push(format!("instance {id}: its clock differs from this machine's by {ahead} ms"));
         }
     }
+    let asked: Vec<String> = instances.iter().map(|instance| instance.text("id")).collect();
+    if asked.iter().collect::<BTreeSet<_>>().len() < asked.len() {
+        problems.push("an instance is named twice".to_owned());
+    }
+    let voters =
+        instances.iter().flat_map(|instance| instance.status["membership"]["voters"].as_array().into_iter().flatten());
+    let voters: BTreeSet<String> = voters.map(|voter| voter["id"].to_string()).collect();
+    for missing in voters.iter().filter(|voter| !asked.contains(voter)) {
+        problems.push(format!("instance {missing} votes and was not asked: name its address with `--admin`"));
+    }
     let leaders = instances.iter().filter(|instance| instance.status["role"] == "leading").count();
     if leaders > 1 {
         problems.push(format!("{leaders} instances say that they lead; one of them may be about to notice otherwise"));
@@ -107,22 +117,32 @@ fn compare<'i>(instances: impl Iterator<Item = &'i Instance>) -> Vec<String> {
 }
 
 /// Compares the hashes over the histories through the last transaction that all have applied.
-async fn compare_histories(instances: &[(Instance, Option<String>)]) -> Option<String> {
-    let (epoch, counter) = instances.iter().map(|(instance, _)| instance.applied()).min().flatten()?;
+async fn compare_histories(instances: &[(Instance, Option<String>)]) -> Vec<String> {
+    let applied: Option<Vec<_>> = instances.iter().map(|(instance, _)| instance.applied()).collect();
+    let Some((epoch, counter)) = applied.and_then(|applied| applied.into_iter().min()) else {
+        return vec!["the histories are not compared: an instance does not say what it has applied".to_owned()];
+    };
     let target = format!("/api/v1/cluster/history?at={epoch}:{counter}");
-    let mut hashes = BTreeSet::new();
-    let mut known = Vec::new();
+    let (mut hashes, mut known, mut problems) = (BTreeSet::new(), Vec::new(), Vec::new());
     for (instance, token) in instances {
-        let body = fetch(&instance.address, token.as_deref(), &target).await.ok()?;
-        let answer: Value = serde_json::from_str(&body).ok()?;
-        if let Some(hash) = answer["hash"].as_str() {
-            known.push(format!("{}: {hash}", instance.text("id")));
-            hashes.insert(hash.to_owned());
+        let answered = fetch(&instance.address, token.as_deref(), &target).await.ok();
+        let answer: Option<Value> = answered.and_then(|body| serde_json::from_str(&body).ok());
+        let id = instance.text("id");
+        match answer.as_ref().and_then(|answer| answer["hash"].as_str()) {
+            Some(hash) => {
+                known.push(format!("{id}: {hash}"));
+                hashes.insert(hash.to_owned());
+            }
+            None => {
+                problems
+                    .push(format!("instance {id} is not compared: {epoch}:{counter} is not in its memory any more"));
+            }
         }
     }
     if hashes.len() > 1 {
-        return Some(format!("the histories through {epoch}:{counter} differ: {}", known.join("; ")));
+        problems.push(format!("the histories through {epoch}:{counter} differ: {}", known.join("; ")));
+    } else if known.len() > 1 {
+        println!("history   the same through {epoch}:{counter} on {} of {} instances", known.len(), instances.len());
     }
-    println!("history   the same through {epoch}:{counter} on {} of {} instances", known.len(), instances.len());
-    None
+    problems
 }

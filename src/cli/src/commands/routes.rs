@@ -48,8 +48,10 @@ pub(super) async fn download(
     target: &str,
     to: &mut std::fs::File,
 ) -> Result<(), Failure> {
-    let headers = token.map(|token| ("authorization".to_owned(), format!("Bearer {token}"))).into_iter().collect();
-    let request = Request { method: "GET", target, headers, body: "" };
+    let authorization = token.map(|token| ("authorization".to_owned(), format!("Bearer {token}")));
+    let content_type = ("content-type".to_owned(), "application/json".to_owned());
+    let headers = authorization.into_iter().chain([content_type]).collect();
+    let request = Request { method: "POST", target, headers, body: "{}" };
     let response = crossdock_http::client::download(address, &request, DOWNLOAD_WAIT, to).await;
     checked(response).map(drop)
 }

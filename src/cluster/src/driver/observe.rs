@@ -107,6 +107,7 @@ impl Driver {
             let mut changes = Changes(&mut is_changed);
             changes.set(&mut status.role, role);
             changes.set(&mut status.phase, phase);
+            changes.set(&mut status.history_epoch, self.zab.log_state().current_epoch());
             changes.set(&mut status.last, self.zab.log_state().history().last());
             changes.set(&mut status.applied, self.state.applied());
             changes.set(&mut status.syncs, self.log.status().syncs);

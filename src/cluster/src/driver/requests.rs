@@ -60,7 +60,7 @@ impl Driver {
                 // Later ones may be replaced.
                 reply.send(Ok(point.filter(|_| zxid <= self.delivered).map(|point| point.hash)));
             }
-            ClientRequest::Save { path, reply } => self.take_backup(path, reply),
+            ClientRequest::Save { file, reply } => self.take_backup(file, reply),
             ClientRequest::TransferLeadership(to) => inputs.push(Input::TransferLeadership(to)),
         }
     }

@@ -1,12 +1,13 @@
 //! Snapshots: taken here, and received from a leader.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crossdock_zab::{Blob, Input, Summary, Zxid};
 use tokio::sync::mpsc;
 
 use super::Driver;
+use crate::backup::BackupFile;
+use crate::error::with_causes;
 use crate::machines::Frozen;
 use crate::platform::{self, Instant};
 use crate::request::{Reply, Saved};
@@ -116,25 +117,29 @@ impl Driver {
         }
     }
 
-    /// Captures the state for a backup; only one is taken at a time.
-    pub(super) fn take_backup(&mut self, path: PathBuf, reply: Reply<Saved>) {
+    /// Captures the state for a backup.
+    pub(super) fn take_backup(&mut self, file: BackupFile, reply: Reply<Saved>) {
         let Some(summary) = self.zab.log_state().history().summary_at(self.delivered) else {
             return reply.send(Ok(Err("the instance is restoring a snapshot".to_owned())));
         };
-        if self.backup.is_some() {
-            return reply.send(Ok(Err("another backup is being taken".to_owned())));
+        // The log and its snapshots come first.
+        let (free, low_mark, _) = self.log.space().free();
+        let is_here = file.path().starts_with(&self.settings.data);
+        if is_here && free.is_some_and(|free| free < low_mark.saturating_add(self.snapshots.last_len)) {
+            return reply.send(Ok(Err("too little disk space is left for a copy of the state".to_owned())));
         }
         self.apply_delivered();
         self.state.freeze(summary, Purpose::Backup);
-        self.backup = Some((path, reply));
+        self.backup = Some((file, reply));
     }
 
     /// Writes a backup on its own thread.
     pub(super) fn write_backup(&mut self, summary: Summary, frozen: Frozen) {
-        let Some((path, reply)) = self.backup.take() else { return };
+        let Some((file, reply)) = self.backup.take().filter(|(_, reply)| !reply.is_closed()) else { return };
         let writing = platform::run_in_background("backup", move || {
-            let written = wal::write_snapshot(&path, &summary, |to| frozen.write_to(to));
-            reply.send(Ok(written.map(|len| (summary.point.zxid, len)).map_err(|problem| problem.to_string())));
+            let written = wal::write_snapshot(file.path(), &summary, |to| frozen.write_to(to));
+            let written = written.map(|len| (file, summary.point.zxid, len));
+            reply.send(Ok(written.map_err(|problem| with_causes(&problem))));
         });
         if let Err(problem) = writing {
             // Dropping the closure tells the client.

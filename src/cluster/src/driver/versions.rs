@@ -62,7 +62,6 @@ impl Driver {
             }
         }
         for (machine, version) in raised {
-            tracing::info!(machine = machine.0, version, "all instances understand a later version of a state machine");
             self.versions.proposed.insert(machine, version);
             let raised = Some(MachineVersion { machine: machine.0, version });
             let change = ClusterChange { raised, ..ClusterChange::default() };

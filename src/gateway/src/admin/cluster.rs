@@ -33,7 +33,7 @@ pub(crate) fn cluster_json(status: &Status) -> Value {
     });
     json!({
         "id": status.id.0, "role": role, "phase": status.phase, "epoch": epoch, "leader": leader,
-        "last": status.last.to_string(), "applied": status.applied.to_string(), "log": status.log.to_string(),
+        "history_epoch": status.history_epoch.0, "last": status.last.to_string(), "applied": status.applied.to_string(), "log": status.log.to_string(),
         "membership": status.membership.as_deref().map(membership_json),
         "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
         "syncs": status.syncs, "disk": disk_json(&status.disk), "activity": activity_json(&status.activity),
@@ -150,8 +150,9 @@ pub(super) async fn execute(cluster: &Client, request: Request) -> Result<Value,
             Request::Replace { old, new } => replace(cluster, ServerId(old), ServerId(new)).await,
         }
     };
+    let limit = if matches!(request, Request::Replace { .. }) { 2 * REQUEST_TIMEOUT } else { REQUEST_TIMEOUT };
     let timeout = || (504, "the cluster has not answered in time; see `crossdock cluster status`".to_owned());
-    let outcome = tokio::time::timeout(REQUEST_TIMEOUT, executed).await.unwrap_or_else(|_| Err(timeout()));
+    let outcome = tokio::time::timeout(limit, executed).await.unwrap_or_else(|_| Err(timeout()));
     if let Err((_, problem)) = &outcome {
         tracing::warn!(?request, %problem, "request to the cluster failed");
     }
@@ -182,9 +183,14 @@ async fn replace(cluster: &Client, old: ServerId, new: ServerId) -> Result<Value
     if !votes(&old) {
         return Err((409, format!("instance {old} is not a voter")));
     }
-    if !votes(&new) {
-        change(cluster, MemberChange::Add(new)).await?;
+    if votes(&new) {
+        return Err((409, format!("instance {new} is a voter already")));
     }
+    if role_epoch_leader(&cluster.status()).2 == Some(old.0) {
+        let hint = "transfer leadership first, with `crossdock cluster transfer` on it";
+        return Err((409, format!("instance {old} leads: {hint}")));
+    }
+    change(cluster, MemberChange::Add(new)).await?;
     let removed = change(cluster, MemberChange::Remove(old)).await;
     removed.map_err(|(status, problem)| {
         (status, format!("instance {new} is a voter now, but {old} still is, too: {problem}"))
