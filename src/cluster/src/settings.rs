@@ -48,7 +48,7 @@ pub struct Settings {
     pub snapshot_bytes: usize,
     /// How long a command waits to find out whether it was executed, after the leader was lost.
     pub outcome_timeout: Duration,
-    /// Bytes of a snapshot sent per second.
+    /// Bytes of a snapshot that are written, or sent, per second.
     pub snapshot_rate: u64,
     /// The options of the log.
     pub log: wal::Options,

@@ -43,7 +43,7 @@ pub use self::recovery::Recovered;
 use self::segment::Header;
 pub(crate) use self::segment::random;
 pub use self::snapshot::{
-    Opened, Snapshot, adopt as adopt_snapshot, open as open_snapshot, open_file as open_snapshot_file,
+    Opened, Snapshot, UNLIMITED, adopt as adopt_snapshot, open as open_snapshot, open_file as open_snapshot_file,
     path_of as snapshot_path, save as save_snapshot, verify as verify_snapshot, write as write_snapshot,
 };
 pub use self::space::Space;

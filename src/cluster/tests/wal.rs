@@ -6,7 +6,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use crossdock_cluster::wal::{Error, Identity, Opened, Options, Reader, Recovered, Wal, purge, save_snapshot};
+use crossdock_cluster::wal::{
+    Error, Identity, Opened, Options, Reader, Recovered, UNLIMITED, Wal, purge, save_snapshot,
+};
 use crossdock_zab::{Blob, Epoch, LogId, LogState, Membership, Payload, Point, ServerId, Summary, Txn, Write, Zxid};
 use proptest::prelude::*;
 
@@ -153,7 +155,7 @@ fn a_log_keeps_its_id_its_purpose_and_its_membership() {
         }
         for at in [9, 18] {
             let snapshot = Summary { point: points[at - 1], membership: Some(second.clone().into()) };
-            save_snapshot(folder.path(), &snapshot, state(b"state")).expect("a disk");
+            save_snapshot(folder.path(), &snapshot, UNLIMITED, state(b"state")).expect("a disk");
         }
         assert!(purge(folder.path(), zxid(2, 18), wal.segment(), None).expect("a disk") > 0, "its beginning is gone");
         drop(wal);
@@ -172,9 +174,9 @@ fn a_snapshot_of_another_history_is_not_used() {
     let folder = tempfile::tempdir().expect("a folder");
     written(folder.path(), SMALL, &batches());
     let other = Point { hash: 1, ..points()[2] };
-    save_snapshot(folder.path(), &summary(other), state(b"other")).expect("a disk");
+    save_snapshot(folder.path(), &summary(other), UNLIMITED, state(b"other")).expect("a disk");
     assert!(opened(folder.path(), SMALL).expect("a good log").snapshot.is_none());
-    save_snapshot(folder.path(), &summary(points()[1]), state(b"state")).expect("a disk");
+    save_snapshot(folder.path(), &summary(points()[1]), UNLIMITED, state(b"state")).expect("a disk");
     assert_eq!(
         opened(folder.path(), SMALL).expect("a good log").snapshot.map(content),
         Some((points()[1].zxid, b"state".to_vec()))
@@ -286,7 +288,7 @@ fn segments_rotate_and_are_purged_once_a_snapshot_covers_them() {
     assert!(segments(folder.path()).len() > 8);
     for snapshot in [10_u8, 20, 30] {
         let summary = summary(points[usize::from(snapshot) - 1]);
-        save_snapshot(folder.path(), &summary, state(&[snapshot])).expect("a disk");
+        save_snapshot(folder.path(), &summary, UNLIMITED, state(&[snapshot])).expect("a disk");
     }
     let before = segments(folder.path()).len();
     let deleted = purge(folder.path(), zxid(1, 30), wal.segment(), None).expect("a disk");
@@ -326,7 +328,7 @@ fn segments_that_begin_within_a_synchronisation_are_purged() {
                 wal.append(&[Write::EpochInstalled(Epoch(1))]).expect("a disk");
             }
             if counter > spanned && counter % 50 == 0 {
-                save_snapshot(folder.path(), &summary(last), state(b"state")).expect("a disk");
+                save_snapshot(folder.path(), &summary(last), UNLIMITED, state(b"state")).expect("a disk");
                 purge(folder.path(), last.zxid, wal.segment(), None).expect("a disk");
             }
         }
@@ -392,7 +394,7 @@ fn a_log_is_read_in_pieces_while_it_is_written_and_purged() {
             41 => write(&mut wal, 42),
             _ => Point { zxid: zxid(2, at), ..Point::default() },
         };
-        save_snapshot(folder.path(), &summary(point), state(b"state")).expect("a disk");
+        save_snapshot(folder.path(), &summary(point), UNLIMITED, state(b"state")).expect("a disk");
     }
     purge(folder.path(), zxid(2, 42), wal.segment(), Some(zxid(2, 5))).expect("a disk");
     assert_eq!(read_after(folder.path(), zxid(2, 5), 3, 10_000), Some(expected(6, 42)));
@@ -486,7 +488,7 @@ fn a_payload_that_looks_like_a_batch_is_not_taken_for_one() {
 #[test]
 fn a_log_is_not_created_beside_foreign_snapshots_nor_opened_twice() {
     let folder = tempfile::tempdir().expect("a folder");
-    save_snapshot(folder.path(), &summary(points()[2]), state(b"of an earlier life")).expect("a disk");
+    save_snapshot(folder.path(), &summary(points()[2]), UNLIMITED, state(b"of an earlier life")).expect("a disk");
     assert!(matches!(Wal::create(folder.path(), IDENTITY, SMALL, false), Err(Error::Exists(_))));
     let folder = tempfile::tempdir().expect("a folder");
     let wal = create(folder.path(), SMALL);
@@ -550,7 +552,7 @@ proptest! {
                         let last = history.last();
                         let zxid = Zxid::new(last.epoch.max(Epoch(1)), last.counter + 5);
                         let summary = summary(Point { zxid, time: 0, hash: 5 });
-                        save_snapshot(folder.path(), &summary, state(b"state")).expect("a disk");
+                        save_snapshot(folder.path(), &summary, UNLIMITED, state(b"state")).expect("a disk");
                         writes.push(Write::Install { summary, blob: Blob(0) });
                     } else if truncate {
                         writes.push(Write::Truncate(history.point_at(history.snapshot()).expect("it is in memory")));
@@ -582,7 +584,7 @@ proptest! {
                 Step::Snapshot if !whole.is_syncing() => {
                     let last = whole.history().end();
                     if last.zxid > Zxid::ZERO {
-                        save_snapshot(folder.path(), &summary(last), state(b"state")).expect("a disk");
+                        save_snapshot(folder.path(), &summary(last), UNLIMITED, state(b"state")).expect("a disk");
                         whole.snapshot_taken(last.zxid, usize::MAX, usize::MAX);
                         purge(folder.path(), last.zxid, wal.segment(), None).expect("a disk");
                     }

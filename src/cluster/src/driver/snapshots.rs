@@ -99,12 +99,12 @@ impl Driver {
 
     /// Saves a snapshot on its own thread.
     fn save(&mut self, summary: Summary, frozen: Frozen) {
-        let folder = self.settings.data.clone();
+        let (folder, rate) = (self.settings.data.clone(), self.settings.snapshot_rate);
         let begun = Instant::now();
         let report = StepReport { to: self.snapshots.steps.0.clone(), step: Step::Saved(None) };
         let writing = platform::run_in_background("snapshot", move || {
             let mut report = report;
-            match wal::save_snapshot(&folder, &summary, |to| frozen.write_to(to)) {
+            match wal::save_snapshot(&folder, &summary, rate, |to| frozen.write_to(to)) {
                 Ok(len) => report.step = Step::Saved(Some((summary.point.zxid, len, begun.elapsed()))),
                 Err(problem) => tracing::warn!(%problem, "failed to save a snapshot; the log keeps everything"),
             }
@@ -135,9 +135,10 @@ impl Driver {
 
     /// Writes a backup on its own thread.
     pub(super) fn write_backup(&mut self, summary: Summary, frozen: Frozen) {
+        let rate = self.settings.snapshot_rate;
         let Some((file, reply)) = self.backup.take().filter(|(_, reply)| !reply.is_closed()) else { return };
         let writing = platform::run_in_background("backup", move || {
-            let written = wal::write_snapshot(file.path(), &summary, |to| frozen.write_to(to));
+            let written = wal::write_snapshot(file.path(), &summary, rate, |to| frozen.write_to(to));
             let written = written.map(|len| (file, summary.point.zxid, len));
             reply.send(Ok(written.map_err(|problem| with_causes(&problem))));
         });

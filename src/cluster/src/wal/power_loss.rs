@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crossdock_zab::{Blob, Epoch, LogState, Payload, Point, Summary, Txn, Write, Zxid};
 
 use super::files::{FileOp, mark, start_recording, stop_recording};
-use super::{Identity, Options, SECTOR, Wal, adopt_snapshot, purge, save_snapshot, snapshot_path};
+use super::{Identity, Options, SECTOR, UNLIMITED, Wal, adopt_snapshot, purge, save_snapshot, snapshot_path};
 
 const IDENTITY: Identity = Identity { cluster: 7, server: 1 };
 const SMALL: Options = Options { segment_len: 8 * SECTOR as u64 };
@@ -190,8 +190,10 @@ fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
         let last = end.zxid;
         match rng.below(10) {
             0 => {
-                save_snapshot(folder, &Summary { point: end, membership: None }, |to| to.write_all(b"state"))
-                    .expect("a disk");
+                save_snapshot(folder, &Summary { point: end, membership: None }, UNLIMITED, |to| {
+                    to.write_all(b"state")
+                })
+                .expect("a disk");
                 purge(folder, last, wal.segment(), None).expect("a disk");
             }
             1 => {
@@ -210,7 +212,7 @@ fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
                 let zxid = Zxid::new(Epoch(epoch - 1), 1_000 + last.counter);
                 let summary = |zxid| Summary { point: Point { zxid, time: 5, hash: 6 }, membership: None };
                 let elsewhere = summary(Zxid::new(Epoch(9_999), 1));
-                save_snapshot(folder, &elsewhere, |to| to.write_all(b"state")).expect("a disk");
+                save_snapshot(folder, &elsewhere, UNLIMITED, |to| to.write_all(b"state")).expect("a disk");
                 let incoming = snapshot_path(folder, elsewhere.point.zxid);
                 let sum = snapshot_of(&summary(zxid));
                 let file = super::files::create(&incoming).expect("a disk");
@@ -261,7 +263,7 @@ fn txn(after: Point, zxid: Zxid, size: usize) -> Txn {
 /// The content of a snapshot file.
 fn snapshot_of(summary: &Summary) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder");
-    save_snapshot(folder.path(), summary, |to| to.write_all(b"state")).expect("a disk");
+    save_snapshot(folder.path(), summary, UNLIMITED, |to| to.write_all(b"state")).expect("a disk");
     std::fs::read(snapshot_path(folder.path(), summary.point.zxid)).expect("a file")
 }
 

@@ -6,12 +6,14 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crossdock_zab::{Point, Summary, Zxid};
 
 use super::batch::{membership_at, membership_bytes, u32_at, u64_at};
 use super::segment::sync_folder;
 use super::{Error, files, io_error};
+use crate::platform::Instant;
 
 const MAGIC: [u8; 8] = *b"CDKSNP02";
 const HEADER: usize = 40;
@@ -23,7 +25,9 @@ const RETAINED: usize = 2;
 /// Bytes that are read or written at once.
 const PIECE_LEN: usize = 256 << 10;
 /// Bytes after which a snapshot that is being written is synced: many unwritten pages would hold up the syncs of the log.
-const SYNC_INTERVAL: u64 = 8 << 20;
+const SYNC_INTERVAL: u64 = 1 << 20;
+/// No limit to the rate at which a snapshot is written.
+pub const UNLIMITED: u64 = u64::MAX;
 /// Maximum length of a membership in bytes.
 const MEMBERSHIP_LEN_MAX: usize = 1 << 20;
 
@@ -168,10 +172,13 @@ struct Writer<'p> {
     buffer: Vec<u8>,
     sum: u32,
     synced: u64,
+    /// When it began, and how many bytes it may write per second.
+    begun: Instant,
+    rate: u64,
 }
 
 impl<'p> Writer<'p> {
-    fn create(path: &'p Path, summary: &Summary) -> io::Result<Self> {
+    fn create(path: &'p Path, summary: &Summary, rate: u64) -> io::Result<Self> {
         let membership = summary.membership.as_deref().map(membership_bytes).unwrap_or_default();
         let point =
             [summary.point.zxid.to_u64(), summary.point.time, summary.point.hash].map(u64::to_le_bytes).concat();
@@ -180,7 +187,16 @@ impl<'p> Writer<'p> {
         let mut buffer = Vec::with_capacity(PIECE_LEN);
         // The checksum follows once it is known.
         buffer.extend([&MAGIC[..], &[0; SUMMED_AT - SUM_AT], &summed].concat());
-        Ok(Self { file: files::create(path)?, path, offset: 0, buffer, sum: crc32c::crc32c(&summed), synced: 0 })
+        Ok(Self {
+            file: files::create(path)?,
+            path,
+            offset: 0,
+            buffer,
+            sum: crc32c::crc32c(&summed),
+            synced: 0,
+            begun: Instant::now(),
+            rate,
+        })
     }
 
     fn write_buffer(&mut self) -> io::Result<()> {
@@ -190,8 +206,18 @@ impl<'p> Writer<'p> {
         if self.offset - self.synced >= SYNC_INTERVAL {
             files::sync_data(&self.file, self.path)?;
             self.synced = self.offset;
+            self.keep_rate();
         }
         Ok(())
+    }
+
+    /// Waits if it is ahead of its rate, so that the log gets most of the disk.
+    fn keep_rate(&self) {
+        let due = Duration::from_secs_f64(self.offset as f64 / self.rate as f64);
+        let early = due.saturating_sub(self.begun.elapsed());
+        if !early.is_zero() {
+            std::thread::park_timeout(early);
+        }
     }
 
     /// Makes the file durable, and returns its length.
@@ -220,23 +246,24 @@ impl Write for Writer<'_> {
 }
 
 /// Saves a snapshot of all transactions in the summary, and returns the length of its file in bytes: writes it to a
-/// temporary file and renames that. It is durable when this returns.
+/// temporary file, with at most `rate` bytes per second, and renames that. It is durable when this returns.
 ///
 /// # Errors
 /// [`Error::Io`], also of `write_state`; the log remains usable, as it does not need the snapshot.
 pub fn save(
     folder: &Path,
     summary: &Summary,
+    rate: u64,
     write_state: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<u64, Error> {
     let zxid = summary.point.zxid;
     let unfinished = folder.join(format!("unfinished-{:016x}", zxid.to_u64()));
-    let len = write(&unfinished, summary, write_state)?;
+    let len = write(&unfinished, summary, rate, write_state)?;
     adopt(folder, zxid, &unfinished)?;
     Ok(len)
 }
 
-/// Writes a snapshot to a file, and returns its length in bytes. The content is durable when this returns, its name is not.
+/// Writes a snapshot to a file, with at most `rate` bytes per second, and returns its length in bytes. The content is durable when this returns, its name is not.
 /// The file is deleted if that fails.
 ///
 /// # Errors
@@ -244,9 +271,10 @@ pub fn save(
 pub fn write(
     path: &Path,
     summary: &Summary,
+    rate: u64,
     write_state: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<u64, Error> {
-    let written = Writer::create(path, summary).and_then(|mut writer| {
+    let written = Writer::create(path, summary, rate).and_then(|mut writer| {
         write_state(&mut writer)?;
         writer.finish()
     });
@@ -263,7 +291,7 @@ pub fn write(
 /// [`Error::Io`].
 pub(super) fn copy(folder: &Path, file: &Path) -> Result<Option<Summary>, Error> {
     let Some(mut opened) = open_file(file)? else { return Ok(None) };
-    save(folder, &opened.summary, |to| io::copy(&mut opened.state, to).map(drop))?;
+    save(folder, &opened.summary, UNLIMITED, |to| io::copy(&mut opened.state, to).map(drop))?;
     Ok(Some(opened.summary))
 }
 
