@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -28,6 +29,13 @@ pub(super) fn write_at(file: &File, path: &Path, bytes: &[u8], offset: u64) -> i
     recorded::record(path, FileOp::Write { offset, bytes: bytes.to_vec() });
     let _ = path;
     Ok(())
+}
+
+/// Lets the disk start to write a part of a file, without waiting for it, and without the flush of its cache that a sync is:
+/// that would delay the syncs of other files. The part need not stay in memory afterwards.
+pub(super) fn start_writing(file: &File, offset: u64, len: u64) {
+    // Linux starts to write pages that are to leave the cache. Elsewhere, or if it fails, the sync writes everything.
+    let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
 }
 
 /// Makes written data durable, if the length of the file has not changed.

@@ -24,8 +24,8 @@ const SUMMED_AT: usize = 12;
 const RETAINED: usize = 2;
 /// Bytes that are read or written at once.
 const PIECE_LEN: usize = 256 << 10;
-/// Bytes after which a snapshot that is being written is synced: many unwritten pages would hold up the syncs of the log.
-const SYNC_INTERVAL: u64 = 1 << 20;
+/// Bytes after which the disk starts to write a snapshot: many unwritten pages would hold up the syncs of the log.
+const WRITE_INTERVAL: u64 = 1 << 20;
 /// No limit to the rate at which a snapshot is written.
 pub const UNLIMITED: u64 = u64::MAX;
 /// Maximum length of a membership in bytes.
@@ -171,7 +171,8 @@ struct Writer<'p> {
     offset: u64,
     buffer: Vec<u8>,
     sum: u32,
-    synced: u64,
+    /// The disk has started to write what is before this offset.
+    started: u64,
     /// When it began, and how many bytes it may write per second.
     begun: Instant,
     rate: u64,
@@ -193,7 +194,7 @@ impl<'p> Writer<'p> {
             offset: 0,
             buffer,
             sum: crc32c::crc32c(&summed),
-            synced: 0,
+            started: 0,
             begun: Instant::now(),
             rate,
         })
@@ -203,9 +204,9 @@ impl<'p> Writer<'p> {
         files::write_at(&self.file, self.path, &self.buffer, self.offset)?;
         self.offset += self.buffer.len() as u64;
         self.buffer.clear();
-        if self.offset - self.synced >= SYNC_INTERVAL {
-            files::sync_data(&self.file, self.path)?;
-            self.synced = self.offset;
+        if self.offset - self.started >= WRITE_INTERVAL {
+            files::start_writing(&self.file, self.started, self.offset - self.started);
+            self.started = self.offset;
             self.keep_rate();
         }
         Ok(())
