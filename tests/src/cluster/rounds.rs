@@ -68,7 +68,7 @@ pub struct Rounds<'a> {
     pub links: &'a dyn Links,
     /// Sets the wall clock of an instance to an offset in seconds from real time.
     pub set_clock: Option<&'a dyn Fn(usize, i64)>,
-    /// How long nothing happens before each fault.
+    /// How long nothing else happens before each fault, and before it ends.
     pub calm: Duration,
 }
 
@@ -94,8 +94,7 @@ impl Rounds<'_> {
         let mut recoveries = Vec::new();
         for round in 0..rounds {
             until_within(RECOVERY_TIME_MAX, "some writes", || clients.writes() >= WRITES * (round + 1));
-            let since = Instant::now();
-            until_within(self.calm + RECOVERY_TIME_MAX, "a calm before the fault", || since.elapsed() >= self.calm);
+            self.wait();
             let fault = faults[round % faults.len()];
             recoveries.push((fault, self.run_round(fault, &clients)));
         }
@@ -103,6 +102,11 @@ impl Rounds<'_> {
         assert!(summary.set > 10, "{} of {} calls set the register", summary.set, summary.register_calls);
         assert!(summary.acknowledged > 100 * rounds, "too few writes were acknowledged: {}", summary.acknowledged);
         Report { recoveries, summary }
+    }
+
+    fn wait(&self) {
+        let since = Instant::now();
+        until_within(self.calm + RECOVERY_TIME_MAX, "the calm to end", || since.elapsed() >= self.calm);
     }
 
     fn run_round(&mut self, fault: Fault, clients: &Clients) -> Duration {
@@ -131,6 +135,7 @@ impl Rounds<'_> {
                 (0..count).any(|index| index != leader_index && self.instances[index].role() == "leading")
             });
         }
+        self.wait();
         match fault {
             Fault::FreezeLeader => self.instances[leader_index].signal("CONT"),
             Fault::ClockJump => {
