@@ -59,7 +59,7 @@ pub async fn send(address: &str, request: &Request<'_>) -> Result<Response, Stri
 
 /// Sends a request to an address, and writes the body of a response with the status 200 to a file. The body of any other
 /// response is in the result. `wait` is the time limit for the head of the response; each part of the body must follow within
-/// [`TIMEOUT`].
+/// 30 seconds.
 ///
 /// # Errors
 /// The address, and why there is no complete response; a part of it may have been written.
