@@ -11,6 +11,7 @@ use crossdock_zab::{ClusterId, Epoch, Membership, Payload, Point, ServerId, Summ
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::settings::Settings;
+use crate::temporary_file::TemporaryFile;
 use crate::wal::{self, Wal};
 
 /// Epochs that a new cluster skips. Zxids serve as fencing tokens, and those that the old cluster has handed out after the
@@ -29,33 +30,24 @@ pub struct Backup {
 /// The file of a backup, deleted on drop. As long as it exists, no other one is taken.
 #[derive(Debug)]
 pub struct BackupFile {
-    path: Option<PathBuf>,
+    file: TemporaryFile,
     _permit: OwnedSemaphorePermit,
 }
 
 impl BackupFile {
     pub(crate) fn new(path: PathBuf, permit: OwnedSemaphorePermit) -> Self {
-        Self { path: Some(path), _permit: permit }
+        Self { file: TemporaryFile::new(path), _permit: permit }
     }
 
     /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.path.as_deref().unwrap_or(Path::new(""))
+        self.file.path()
     }
 
-    /// It stays.
-    pub(crate) fn keep(mut self) {
-        self.path = None;
-    }
-}
-
-impl Drop for BackupFile {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            // It may not have been written.
-            let _ = std::fs::remove_file(path);
-        }
+    /// The file stays.
+    pub(crate) fn keep(self) {
+        self.file.keep();
     }
 }
 

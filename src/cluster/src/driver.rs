@@ -118,17 +118,12 @@ impl Driver {
             }
             Err(problem) => return Err(problem.into()),
         };
-        let versions = versions::Versions::new(machines.versions_max());
         let own = Own { log: log.id(), cluster: Arc::default(), machines: Arc::new(machines.versions_max()) };
         let (applied, state_len) =
             snapshot.as_ref().map_or((Zxid::ZERO, 0), |opened| (opened.summary.point.zxid, opened.state_len));
         log.space().set_sizes(settings.log.segment_len, state_len);
-        let state = snapshot.map(|opened| opened.state);
-        match state {
-            Some(mut state) => machines.restore(applied, Some(&mut state)),
-            None => machines.restore(applied, None),
-        }
-        .map_err(StartError::State)?;
+        let mut state = snapshot.map(|opened| opened.state);
+        machines.restore(applied, state.as_mut().map(|state| state as _)).map_err(StartError::State)?;
         let zab = Zab::new(settings.zab(own.log, founds), log_state, applied);
         let limits = (zab.config().sync_batch, zab.config().sync_batch_bytes);
         let (status, watching) = watch::channel(Status {
@@ -175,7 +170,7 @@ impl Driver {
             is_behind: false,
             backlog_max: BEHIND_BYTES_MAX,
             snapshots: snapshots::Snapshots::new(state_len),
-            versions,
+            versions: versions::Versions::default(),
             backup: None,
             stopped: None,
             peers: Vec::new(),
@@ -516,11 +511,8 @@ impl Driver {
     }
 
     fn propose_marker(&mut self, inputs: &mut Vec<Input>) {
-        if let Some(payload) = self.undecided.take_marker() {
-            self.next_id += 1;
-            let request = Request(self.next_id);
-            self.pending.insert(request, Pending::Transaction(Waiting::Marker));
-            inputs.push(Input::Propose { request, payload, in_epoch: None, is_reserved: true });
+        if let Some(marker) = self.undecided.take_marker() {
+            self.propose_own(Waiting::Marker, &marker, inputs);
         }
     }
 }

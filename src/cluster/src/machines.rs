@@ -7,7 +7,7 @@ mod sections;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use crossdock_zab::{Payload, Role, Txn, Zxid};
@@ -63,10 +63,8 @@ trait Hosted: Send {
     fn apply(&mut self, version: u32, answer: &mut dyn FnMut(usize, Bytes));
     /// The highest version that it understands.
     fn version_max(&self) -> u32;
-    /// The version in effect, as it changes.
+    /// The version in effect, shared with its users.
     fn version(&self) -> Arc<AtomicU32>;
-    /// Makes the version in effect visible.
-    fn set_version(&self, version: u32);
     /// Makes the state and its events visible.
     fn publish(&mut self, zxid: Zxid);
     fn view(&self) -> Arc<dyn View>;
@@ -104,10 +102,6 @@ impl<M: StateMachine> Hosted for Host<M> {
         self.published.version()
     }
 
-    fn set_version(&self, version: u32) {
-        self.published.set_version(version);
-    }
-
     fn apply(&mut self, version: u32, answer: &mut dyn FnMut(usize, Bytes)) {
         if self.commands.is_empty() {
             return;
@@ -129,7 +123,7 @@ impl<M: StateMachine> Hosted for Host<M> {
         }
         self.published.set(self.machine.view());
         if std::mem::take(&mut self.is_unobserved) {
-            // Whoever has subscribed meanwhile may have seen the view before this one.
+            // A subscriber that joined during the batch may have read the previous view.
             self.published.notify(|| Notice::Missed);
         }
         if std::mem::take(&mut self.is_restored) {
@@ -274,11 +268,11 @@ impl Machines {
         if version > max {
             return Err(TooNew { machine, version, max });
         }
-        hosted.set_version(version);
+        hosted.version().store(version, Ordering::Release);
         Ok(())
     }
 
-    /// The version of each machine in effect, as it changes.
+    /// The version of each machine in effect, shared with its users.
     pub(crate) fn versions(&self) -> BTreeMap<MachineId, Arc<AtomicU32>> {
         self.hosted.iter().map(|(id, hosted)| (MachineId(*id), hosted.version())).collect()
     }

@@ -242,7 +242,7 @@ pub struct Client {
     /// This run of the instance, in its commands.
     origin: u64,
     next_request: Arc<AtomicU64>,
-    /// The length of a command that the cluster refuses in any case is above this.
+    /// Maximum length of a command in bytes.
     payload_max: usize,
     /// The data folder.
     data: Arc<Path>,

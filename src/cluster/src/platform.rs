@@ -10,9 +10,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
 pub(crate) use tokio::time::Instant;
 
-/// The time in milliseconds since the Unix epoch.
-#[expect(clippy::disallowed_methods, reason = "a leader stamps its transactions with the time of the system")]
-pub(crate) fn wall_clock_millis() -> u64 {
+/// The time of the system's clock, in milliseconds since the Unix epoch.
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "leaders stamp transactions, and operators compare the clocks of machines"
+)]
+pub fn wall_clock_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,5 @@
 //! A state machine as its users on this instance see it: commands, reads and notices.
 
-use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +17,7 @@ use crate::state_machine::{FIRST_VERSION, StateMachine};
 /// Notices that a subscriber may lag behind before it misses some.
 const NOTICES_LEN_MAX: usize = 1024;
 
-/// What a subscriber is told. A batch of commands is visible in the view before its events arrive.
+/// A message to a subscriber. The view includes a batch of commands before the events of the batch arrive.
 #[derive(Debug)]
 pub enum Notice<E> {
     /// The events of a batch of commands; the zxid of the last one.
@@ -74,10 +73,6 @@ impl<M: StateMachine> Published<M> {
         Arc::clone(&self.version)
     }
 
-    pub(crate) fn set_version(&self, version: u32) {
-        self.version.store(version, Ordering::Release);
-    }
-
     pub(crate) fn set(&self, view: M::View) {
         self.view.store(Arc::new(view));
     }
@@ -119,12 +114,11 @@ impl<E> Subscription<E> {
 pub struct Replica<M: StateMachine> {
     client: Client,
     published: Published<M>,
-    machine: PhantomData<fn(M)>,
 }
 
 impl<M: StateMachine> Clone for Replica<M> {
     fn clone(&self) -> Self {
-        Self { client: self.client.clone(), published: self.published.clone(), machine: PhantomData }
+        Self { client: self.client.clone(), published: self.published.clone() }
     }
 }
 
@@ -138,7 +132,7 @@ impl<M: StateMachine> Deref for Replica<M> {
 
 impl<M: StateMachine> Replica<M> {
     pub(crate) fn new(client: Client, published: Published<M>) -> Self {
-        Self { client, published, machine: PhantomData }
+        Self { client, published }
     }
 
     /// Proposes a command. Returns its zxid and the answer once it is durable on a quorum and applied here.

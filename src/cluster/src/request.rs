@@ -32,6 +32,13 @@ impl<T> Reply<T> {
     }
 }
 
+/// Sends one outcome to several clients.
+pub(crate) fn send_to_all<T: Copy>(replies: impl IntoIterator<Item = Reply<T>>, outcome: Result<T, RequestError>) {
+    for reply in replies {
+        reply.send(outcome);
+    }
+}
+
 /// A request of a local client.
 #[derive(Debug)]
 pub(crate) enum ClientRequest {

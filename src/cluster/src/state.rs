@@ -17,7 +17,7 @@ use crate::error::RequestError;
 use crate::latency::Latencies;
 use crate::machines::{Answer, Frozen, MachineId, Machines};
 use crate::platform::{self, Instant};
-use crate::request::Reply;
+use crate::request::{Reply, send_to_all};
 use crate::state_machine::FIRST_VERSION;
 use crate::wal;
 
@@ -36,7 +36,7 @@ const OWN_REPLIES_MAX: usize = 4;
 /// Batches of replies that the driver has not sent yet.
 const REPLIES_LEN_MAX: usize = 16;
 
-/// A committed transaction, and who waits for its answer since when.
+/// A committed transaction. If a local client proposed it: when the command arrived, and where the answer goes.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) txn: Txn,
@@ -150,9 +150,7 @@ impl State {
         if self.applied() < zxid {
             return self.submit(Job::Answer(zxid, replies));
         }
-        for reply in replies {
-            reply.send(Ok(zxid));
-        }
+        send_to_all(replies, Ok(zxid));
     }
 
     pub(crate) fn became(&self, role: Role) {
@@ -204,7 +202,7 @@ impl State {
 struct Batch {
     /// Each with whether its answer is used here.
     txns: Vec<(Txn, bool)>,
-    /// The index of a transaction, and who waits for its answer since when.
+    /// For the transactions of local clients: the index, when the command arrived, and where the answer goes.
     replies: Vec<(usize, Instant, Reply<(Zxid, Bytes)>)>,
     answers: Vec<Answer>,
     /// Bytes of the transactions.
@@ -270,11 +268,7 @@ impl Worker {
                     // There is room for one of each purpose, and the driver takes only one at a time.
                     let _ = self.events.try_send(frozen);
                 }
-                Job::Answer(zxid, replies) => {
-                    for reply in replies {
-                        reply.send(Ok(zxid));
-                    }
-                }
+                Job::Answer(zxid, replies) => send_to_all(replies, Ok(zxid)),
                 Job::Became(role) => self.machines.became(role),
             }
         }

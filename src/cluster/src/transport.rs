@@ -8,7 +8,6 @@ mod handshakes;
 mod link;
 mod live;
 mod outbox;
-mod received;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -25,10 +24,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use self::error::LinkError;
 use self::handshakes::Handshakes;
 pub(crate) use self::outbox::{NotQueued, Outbox, WeakOutbox};
-pub(crate) use self::received::ReceivedFile;
 use crate::address::Address;
 use crate::machines::MachineId;
 use crate::settings::Settings;
+use crate::temporary_file::TemporaryFile;
 use crate::wire::{Hello, MachineVersion};
 
 /// Delay between attempts to reach a peer; doubles up to the maximum.
@@ -83,7 +82,7 @@ pub(crate) enum Incoming {
         link: Link,
         session: Session,
         summary: Summary,
-        file: ReceivedFile,
+        file: TemporaryFile,
     },
 }
 

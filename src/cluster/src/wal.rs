@@ -444,10 +444,7 @@ pub(crate) fn check_absent(folder: &Path) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Io`].
 pub(crate) fn remove_folder(folder: &Path) -> Result<(), Error> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(folder, "cannot be deleted")(error)),
-        _ => Ok(()),
-    }
+    files::remove_folder(folder).map_err(io_error(folder, "cannot be deleted"))
 }
 
 /// Gives a folder its name, durably. What has that name must be an empty folder, if it exists.
@@ -455,8 +452,7 @@ pub(crate) fn remove_folder(folder: &Path) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Io`].
 pub(crate) fn rename_folder(from: &Path, to: &Path) -> Result<(), Error> {
-    std::fs::rename(from, to).map_err(io_error(to, "must be missing, or an empty folder"))?;
-    segment::sync_folder(to.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    files::rename_folder(from, to).map_err(io_error(to, "must be missing, or an empty folder"))
 }
 
 /// Deletes segments and snapshots that the durable snapshot of `zxid` makes obsolete, and returns the number of deleted

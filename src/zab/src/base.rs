@@ -103,7 +103,8 @@ impl Base {
         self.silent_leader.is_some_and(|(leader, _)| leader == peer)
     }
 
-    /// A message arrived: if it is of the leader that was left, that was not lost, whoever leads now.
+    /// Handles a sign of life. If the peer is the leader that this server left, it was only slow: the next silence of a
+    /// leader may be as long.
     pub(crate) fn heard(&mut self, peer: ServerId) {
         if let Some((_, silence)) = self.silent_leader.take_if(|(leader, _)| *leader == peer) {
             self.patience.observe(silence, &self.config);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use crossdock_cluster::wall_clock_millis;
 use serde_json::Value;
 
 use super::routes::{admin_of, fetch};
@@ -57,10 +57,8 @@ pub(super) fn check(admin: Vec<String>, config: &Path) -> Outcome {
     if problems.is_empty() { Ok(()) } else { Err(Failure::Failed) }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the clocks of machines are compared")]
 fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(wall_clock_millis()).unwrap_or(i64::MAX)
 }
 
 async fn ask(address: &str, token: Option<&str>) -> Result<Instance, Failure> {

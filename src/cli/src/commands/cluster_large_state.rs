@@ -63,9 +63,8 @@ pub(super) async fn measure(
         }
     }
     // One instance loses its log.
-    let lost = nodes.iter().position(|(_, client)| client.status().role == Role::Looking);
     let follows = |(_, client): &Instance| matches!(client.status().role, Role::Following(..));
-    let lost = lost.or_else(|| nodes.iter().position(follows)).ok_or("no instance follows")?;
+    let lost = nodes.iter().position(follows).ok_or("no instance follows")?;
     nodes.remove(lost).0.stop();
     std::fs::remove_dir_all(&settings[lost].data).map_err(|problem| problem.to_string())?;
     let mut again = settings[lost].clone();

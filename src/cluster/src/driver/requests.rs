@@ -2,21 +2,23 @@
 
 use bytes::Bytes;
 use crossdock_zab::{Input, Refusal, Request, Zxid};
+use prost::Message as _;
 
 use super::Driver;
 use crate::error::RequestError;
 use crate::platform::Instant;
-use crate::request::{ClientRequest, Proposed, Reply};
+use crate::request::{ClientRequest, Proposed, Reply, send_to_all};
+use crate::wire::Envelope;
 
 /// Reads that may wait until a transaction is applied.
 const READS_MAX: usize = 100_000;
 
-/// Who waits for a transaction.
+/// The proposer of a transaction.
 #[derive(Debug)]
 pub(super) enum Waiting {
-    /// The proposer of a command, since when, and its request.
+    /// A client with a command: when that arrived, and its request.
     Command(Instant, u64, Reply<(Zxid, Bytes)>),
-    /// The proposer of a change of the voters.
+    /// A client with a change of the voters.
     Change(Instant, Reply<(Zxid, Bytes)>),
     /// The driver itself: see [`super::undecided`].
     Marker,
@@ -36,6 +38,14 @@ impl Driver {
     fn next_request(&mut self) -> Request {
         self.next_id += 1;
         Request(self.next_id)
+    }
+
+    /// Proposes a command of the driver itself, which must not fail under load.
+    pub(super) fn propose_own(&mut self, waiting: Waiting, envelope: &Envelope, inputs: &mut Vec<Input>) {
+        let request = self.next_request();
+        self.pending.insert(request, Pending::Transaction(waiting));
+        let payload = envelope.encode_to_vec().into();
+        inputs.push(Input::Propose { request, payload, in_epoch: None, is_reserved: true });
     }
 
     pub(super) fn handle_request(&mut self, client_request: ClientRequest, inputs: &mut Vec<Input>) {
@@ -96,11 +106,7 @@ impl Driver {
             Some(Pending::Transaction(Waiting::Marker)) => self.undecided.marker_refused(),
             // It is proposed again.
             Some(Pending::Transaction(Waiting::Version)) => self.versions.forget_proposed(),
-            Some(Pending::Barrier(replies)) => {
-                for reply in replies {
-                    reply.send(Err(refusal.into()));
-                }
-            }
+            Some(Pending::Barrier(replies)) => send_to_all(replies, Err(refusal.into())),
             None => {}
         }
     }
@@ -129,11 +135,7 @@ impl Driver {
                 }
                 Pending::Transaction(Waiting::Change(_, reply)) => reply.send(Err(RequestError::Unknown)),
                 Pending::Transaction(Waiting::Marker | Waiting::Version) => {}
-                Pending::Barrier(replies) => {
-                    for reply in replies {
-                        reply.send(Err(Refusal::NoLeader.into()));
-                    }
-                }
+                Pending::Barrier(replies) => send_to_all(replies, Err(Refusal::NoLeader.into())),
             }
         }
         self.undecided.leader_lost();
@@ -144,8 +146,6 @@ impl Driver {
         self.leader_lost();
         self.undecided.fail(RequestError::Ended);
         let reads = self.ready_reads.drain(..).flat_map(|(_, replies)| replies);
-        for reply in reads.chain(self.barriers.drain(..)) {
-            reply.send(Err(RequestError::Ended));
-        }
+        send_to_all(reads.chain(self.barriers.drain(..)), Err(RequestError::Ended));
     }
 }

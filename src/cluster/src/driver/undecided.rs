@@ -70,15 +70,14 @@ impl Undecided {
     }
 
     /// The marker to propose now, if any.
-    pub(super) fn take_marker(&mut self) -> Option<Bytes> {
+    pub(super) fn take_marker(&mut self) -> Option<Envelope> {
         if !std::mem::take(&mut self.is_marker_due) || self.commands.is_empty() {
             return None;
         }
-        let marker = Envelope { machine: CLUSTER.0, origin: self.origin, request: MARKER, ..Envelope::default() };
-        Some(marker.encode_to_vec().into())
+        Some(Envelope { machine: CLUSTER.0, origin: self.origin, request: MARKER, ..Envelope::default() })
     }
 
-    /// Who waits for a transaction that is being delivered, and since when.
+    /// The command in a transaction that is being delivered, if it is one of these: when it arrived, and where the answer goes.
     pub(super) fn take(&mut self, payload: &Payload) -> Option<(Instant, Reply<(Zxid, Bytes)>)> {
         if self.commands.is_empty() {
             return None;
@@ -122,7 +121,7 @@ mod tests {
         undecided.add(1, Instant::now(), reply);
         undecided.leader_found();
         let marker = undecided.take_marker().expect("it is due");
-        assert!(undecided.take(&Payload::Command(marker)).is_none());
+        assert!(undecided.take(&Payload::Command(marker.encode_to_vec().into())).is_none());
         assert!(undecided.take(&payload(1, 8, 1)).is_none(), "of another run");
         assert!(undecided.take(&payload(1, 7, 2)).is_none(), "another command");
         assert!(undecided.take(&payload(1, 7, 1)).is_some());

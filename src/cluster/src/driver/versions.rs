@@ -2,29 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use crossdock_zab::{Input, Request, Role, ServerId};
+use crossdock_zab::{Input, Role, ServerId};
 use prost::Message as _;
 
 use super::Driver;
-use super::requests::{Pending, Waiting};
+use super::requests::Waiting;
 use crate::machines::{CLUSTER, MachineId};
 use crate::state_machine::FIRST_VERSION;
 use crate::wire::{ClusterChange, Envelope, MachineVersion};
 
-/// The versions of machines that instances understand.
+/// The versions of machines that the others understand, and that were proposed.
+#[derive(Default)]
 pub(super) struct Versions {
-    own: BTreeMap<MachineId, u32>,
-    /// Those of the connected instances.
+    /// What each instance understood when it last connected.
     others: BTreeMap<ServerId, BTreeMap<MachineId, u32>>,
     /// What this instance has proposed while it leads.
     proposed: BTreeMap<MachineId, u32>,
 }
 
 impl Versions {
-    pub(super) fn new(own: BTreeMap<MachineId, u32>) -> Self {
-        Self { own, others: BTreeMap::new(), proposed: BTreeMap::new() }
-    }
-
     pub(super) fn connected(&mut self, peer: ServerId, machines: BTreeMap<MachineId, u32>) {
         self.others.insert(peer, machines);
     }
@@ -50,7 +46,7 @@ impl Driver {
             return;
         }
         let mut raised = Vec::new();
-        for (machine, own) in &self.versions.own {
+        for (machine, own) in self.own.machines.iter() {
             let others = members.iter().filter(|id| **id != own_id);
             let understood = others.map(|id| {
                 self.versions.others.get(id).and_then(|machines| machines.get(machine)).copied().unwrap_or(0)
@@ -67,11 +63,7 @@ impl Driver {
             let change = ClusterChange { raised, ..ClusterChange::default() };
             let envelope =
                 Envelope { machine: CLUSTER.0, payload: change.encode_to_vec().into(), ..Envelope::default() };
-            self.next_id += 1;
-            let request = Request(self.next_id);
-            self.pending.insert(request, Pending::Transaction(Waiting::Version));
-            let payload = envelope.encode_to_vec().into();
-            inputs.push(Input::Propose { request, payload, in_epoch: None, is_reserved: true });
+            self.propose_own(Waiting::Version, &envelope, inputs);
         }
     }
 }

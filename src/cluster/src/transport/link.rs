@@ -16,9 +16,9 @@ use tokio::task::JoinHandle;
 use super::error::LinkError;
 use super::live::Registration;
 use super::outbox::Queued;
-use super::received::ReceivedFile;
 use super::{Incoming, Outgoing, Transport};
 use crate::platform::{self, Instant};
+use crate::temporary_file::TemporaryFile;
 use crate::wal;
 use crate::wire::{Alive, FRAME_LEN_MAX, Frame, Hello, Kind, Refused, SnapshotPart};
 
@@ -297,7 +297,7 @@ struct IncomingSnapshot {
     session: Session,
     zxid: Zxid,
     file: File,
-    received: ReceivedFile,
+    received: TemporaryFile,
 }
 
 struct Receiver<'t> {
@@ -408,7 +408,7 @@ impl Receiver<'_> {
             Some(incoming) => incoming,
             None => {
                 let file = File::create(&path).map_err(LinkError::StoreSnapshot)?;
-                IncomingSnapshot { session, zxid, file, received: ReceivedFile::new(path) }
+                IncomingSnapshot { session, zxid, file, received: TemporaryFile::new(path) }
             }
         };
         incoming.file.write_all(&part.bytes).map_err(LinkError::StoreSnapshot)?;

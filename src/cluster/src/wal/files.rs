@@ -86,14 +86,31 @@ pub(super) fn sync_folder(opened: &File, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Deletes a folder with everything in it, if it exists. That is not durable yet.
+pub(super) fn remove_folder(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Renames a folder, durably. The new name must be that of an empty folder, or of none.
+pub(super) fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    File::open(parent_of(to))?.sync_all()
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Creates a folder and its missing parents, durably.
 pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
     let missing = folder.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists());
     let missing: Vec<&Path> = missing.collect();
     std::fs::create_dir_all(folder)?;
     for made in missing {
-        let above = made.parent().filter(|above| !above.as_os_str().is_empty());
-        File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
+        File::open(parent_of(made))?.sync_all()?;
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! What a client learns of its commands when the leader is lost.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use crossdock_cluster::register::{Change, Command, DONE, Register};
@@ -24,7 +23,7 @@ async fn append_all(
         let item = format!("{name}-{}", outcomes.len());
         let outcome = client.propose(appended(&item)).await;
         if outcome.is_err() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            has_leader(&client).await;
         }
         outcomes.insert(item, outcome.map(drop));
     }

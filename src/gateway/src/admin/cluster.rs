@@ -3,11 +3,11 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use actix_web::body::SizedStream;
 use actix_web::web::Bytes;
-use crossdock_cluster::{Activity, Client, Disk, Latency, Peer, RequestError, Status, Stopped};
+use crossdock_cluster::{Activity, Client, Disk, Latency, Peer, RequestError, Status, Stopped, wall_clock_millis};
 use crossdock_zab::{Epoch, LogId, MemberChange, Membership, Refusal, Role, ServerId, Zxid};
 use futures_util::Stream;
 use serde_json::{Value, json};
@@ -37,16 +37,9 @@ pub(crate) fn cluster_json(status: &Status) -> Value {
         "membership": status.membership.as_deref().map(membership_json),
         "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
         "syncs": status.syncs, "disk": disk_json(&status.disk), "activity": activity_json(&status.activity),
-        "release": env!("CARGO_PKG_VERSION"), "time_ms": wall_clock_ms(),
+        "release": env!("CARGO_PKG_VERSION"), "time_ms": wall_clock_millis(),
         "alarms": alarms(status), "log_problem": status.log_problem, "stopped": stopped,
     })
-}
-
-/// The clock of this machine, to be compared with that of others.
-#[expect(clippy::disallowed_methods, reason = "the operator compares the clocks of machines")]
-fn wall_clock_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The hash over the history through a transaction, as text; null if it is not known here.

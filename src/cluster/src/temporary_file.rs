@@ -1,13 +1,13 @@
-//! The file of a snapshot that is being received.
+//! A file that is deleted unless somebody keeps it.
 
 use std::path::{Path, PathBuf};
 
-/// A file that is deleted on drop, unless it is kept: the connection may end at any await between its first byte and its
-/// use, and nothing else knows of the file before the next start.
+/// A file that is deleted on drop, unless it is kept: a connection or a request may end at any await between its first byte
+/// and its use, and nothing else knows of the file before the next start. It need not exist yet.
 #[derive(Debug)]
-pub(crate) struct ReceivedFile(Option<PathBuf>);
+pub(crate) struct TemporaryFile(Option<PathBuf>);
 
-impl ReceivedFile {
+impl TemporaryFile {
     pub(crate) fn new(path: PathBuf) -> Self {
         Self(Some(path))
     }
@@ -22,7 +22,7 @@ impl ReceivedFile {
     }
 }
 
-impl Drop for ReceivedFile {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         if let Some(path) = self.0.take() {
             let _ = std::fs::remove_file(path);
@@ -41,8 +41,8 @@ mod tests {
         for path in [&dropped, &kept] {
             std::fs::write(path, b"state").expect("a disk");
         }
-        drop(ReceivedFile::new(dropped.clone()));
-        assert_eq!(ReceivedFile::new(kept.clone()).keep(), kept);
+        drop(TemporaryFile::new(dropped.clone()));
+        assert_eq!(TemporaryFile::new(kept.clone()).keep(), kept);
         assert!(!dropped.exists() && kept.exists());
     }
 }
