@@ -20,7 +20,9 @@ mod registry;
 mod routes;
 mod services;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use backend::Backend;
@@ -36,13 +38,28 @@ pub use registry::Registry;
 pub use routes::routes;
 pub use services::RabbitMq;
 
-/// A loopback address with a port that is free at the time of the call.
+/// Ports of servers: below those that systems give to outgoing connections, which would take a port before its server starts,
+/// or while it restarts.
+const PORTS: Range<u16> = 16_000..32_000;
+
+/// A loopback address with a port that is free at the time of the call, and that no other call returns soon.
 ///
 /// # Panics
 /// If there is none.
 #[must_use]
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Processes begin at different ports.
+    let first = std::process::id().wrapping_mul(389);
+    let count = u32::from(PORTS.end - PORTS.start);
+    for _ in PORTS {
+        let at = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = PORTS.start + u16::try_from(at).expect("within the range");
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return listener.local_addr().expect("an address");
+        }
+    }
+    panic!("no port is free");
 }
 
 /// Waits for a condition, which `what` describes.
